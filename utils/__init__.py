@@ -1,0 +1,13 @@
+"""Data, geometry, training and reports. `from utils import DataGenerator` is the documented way to prepare a dataset."""
+from __future__ import annotations
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """Loads DataGenerator on first use, so that light modules can be imported without OpenCV."""
+    if name == "DataGenerator":
+        from .prepare import DataGenerator
+
+        return DataGenerator
+    raise AttributeError(f"module 'utils' has no attribute '{name}'")
