@@ -1,0 +1,35 @@
+"""The whole net: picture in, landmarks out. Everything that must agree between training, test and export is one object."""
+import torch
+from torch import Tensor, nn
+
+from nets.labels import Labels, Prediction
+
+
+class Net(nn.Module):
+    """preprocess -> backbone -> neck -> head. `spec` (plain values) is all that is needed to build it again."""
+
+    def __init__(self, backbone: nn.Module, neck: nn.Module, head: nn.Module, spec: dict):
+        super().__init__()
+        self.backbone, self.neck, self.head, self.spec = backbone, neck, head, spec
+        mean, std = (torch.tensor(spec["preprocess"][key], dtype=torch.float32).view(1, 3, 1, 1) for key in ("mean", "std"))
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """uint8 BGR (B, S, S, 3), as OpenCV gives it, -> float (B, 3, S, S) in the channel order, mean and std of the net's row."""
+        if self.spec["preprocess"]["order"] == "RGB":
+            images = images[..., [2, 1, 0]]
+        return images.permute(0, 3, 1, 2).float() * self.scale + self.shift
+
+    def forward(self, images: Tensor):
+        """uint8 BGR (B, S, S, 3) -> the head's maps."""
+        return self.head(self.neck(self.backbone(self.preprocess(images))[32]))
+
+    def loss(self, images: Tensor, labels: Labels) -> dict[str, tuple[Tensor, Tensor]]:
+        """{term: (sum, count)} of a batch."""
+        maps = self(images)
+        return self.head.loss(maps, self.head.encode(labels, tuple(maps[0].shape[-2:])))
+
+    def predict(self, images: Tensor) -> Prediction:
+        """uint8 BGR (B, S, S, 3) -> Prediction in the frame of the crop."""
+        return self.head.decode(self(images))

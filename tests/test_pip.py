@@ -1,0 +1,143 @@
+"""The head: what goes in through encode comes out of decode, and it agrees with the published outputs."""
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nets.labels import Labels, Prediction
+from nets.pip import Maps, PIPHead, Targets, nearest_neighbors, voters
+
+COUNTS = (5, 12, 19, 29, 68, 98, 106)
+
+
+def head_for(count: int, num_nb: int, seed: int = 0) -> PIPHead:
+    meanface = np.random.default_rng(seed).random((count, 2))
+    return PIPHead(8, nearest_neighbors(meanface, num_nb))
+
+
+def random_labels(batch: int, count: int, seed: int = 0, low: float = 0.0, high: float = 0.999) -> Labels:
+    landmarks = np.random.default_rng(seed).uniform(low, high, (batch, count, 2))
+    return Labels(torch.tensor(landmarks, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("stride", (8, 16, 32, 64, 128))
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("batch", (1, 64))
+def test_decode_inverts_encode(stride, count, batch):
+    for num_nb in {0, 1, 2, min(5, count - 1), min(10, count - 1), count - 1} if batch == 1 else {min(10, count - 1)}:
+        head, labels, cells = head_for(count, num_nb), random_labels(batch, count), 256 // stride
+        decoded = head.decode(head.ideal(head.encode(labels, (cells, cells))))
+        assert (decoded.landmarks - labels.landmarks).abs().max() * cells < 1e-4
+        assert torch.equal(decoded.score, torch.ones(batch, count))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 9))
+def test_any_grid_and_landmarks_outside(seed, height, width):
+    head, labels = head_for(12, 4), random_labels(3, 12, seed, -2.0, 3.0)
+    decoded = head.decode(head.ideal(head.encode(labels, (height, width)))).landmarks
+    assert (decoded - labels.landmarks).abs().max() < 1e-4
+
+
+def test_landmarks_outside_do_not_move_others():
+    head, labels = head_for(68, 10), random_labels(4, 68)
+    outside = labels.landmarks.clone()
+    outside[:, 3] = torch.tensor([7.0, -5.0])
+    outside[:, 40] = float("nan")
+    decoded = head.decode(head.ideal(head.encode(Labels(outside), (8, 8)))).landmarks
+    others = [i for i in range(68) if i != 40]
+    assert (decoded - outside)[:, others].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("how", ("nan", "inf", "invisible", "weight"))
+def test_unknown_landmark_has_no_gradient(how):
+    head, labels = head_for(12, 5), random_labels(2, 12)
+    if how in ("nan", "inf"):
+        labels.landmarks[:, 7] = float(how)
+    elif how == "invisible":
+        labels = labels._replace(visible=torch.arange(12).expand(2, 12) != 7)
+    else:
+        labels = labels._replace(weight=(torch.arange(12).expand(2, 12) != 7).float())
+    maps = Maps(*(torch.randn(2, n, 8, 8, requires_grad=True) for n in (12, 12, 12, 60, 60)))
+    terms = head.loss(maps, head.encode(labels, (8, 8)))
+    sum(total / count for total, count in terms.values()).backward()
+    for part in maps:
+        assert torch.isfinite(part.grad).all()
+    for part in maps[:3]:
+        assert (part.grad[:, 7] == 0).all() and (part.grad[:, 6] != 0).any()
+    for part in maps[3:]:
+        grad = part.grad.reshape(2, 12, 5, 8, 8)
+        assert (grad[:, 7] == 0).all()
+        for landmark, slot in voters(head.neighbor_index.tolist())[7]:
+            assert (grad[:, landmark, slot] == 0).all()
+
+
+def test_all_unknown_is_a_zero_loss():
+    head = head_for(12, 5)
+    maps = Maps(*(torch.randn(2, n, 8, 8) for n in (12, 12, 12, 60, 60)))
+    terms = head.loss(maps, head.encode(Labels(torch.full((2, 12, 2), float("nan"))), (8, 8)))
+    assert all(total == 0 and count == 0 for total, count in terms.values())
+
+
+@pytest.mark.parametrize("num_nb", (-1, 12, 40))
+def test_too_many_neighbors(num_nb):
+    with pytest.raises(ValueError, match="num_nb must be 0 to 11 for 12 landmarks"):
+        nearest_neighbors(np.random.rand(12, 2), num_nb)
+
+
+def test_landmark_nobody_predicts_keeps_its_own_value():
+    line = np.array([[0, 0], [1, 0], [1.9, 0], [100, 0]])
+    index = nearest_neighbors(line, 1)
+    assert voters(index)[3] == []
+    head, labels = PIPHead(4, index), random_labels(2, 4)
+    decoded = head.decode(head.ideal(head.encode(labels, (8, 8)))).landmarks
+    assert torch.allclose(decoded, labels.landmarks, atol=1e-5)
+
+
+class Mirror:
+    flip_index = (1, 0, 2, 4, 3)
+
+
+def test_flip_is_its_own_inverse():
+    labels = random_labels(3, 5)._replace(visible=torch.rand(3, 5) > 0.5, pose=torch.randn(3, 3), states=torch.rand(3, 4))
+    once, twice = labels.flip(Mirror), labels.flip(Mirror).flip(Mirror)
+    assert torch.allclose(once.landmarks[:, 3, 0], 1 - labels.landmarks[:, 4, 0])
+    assert torch.equal(once.visible[:, 0], labels.visible[:, 1])
+    assert torch.equal(once.pose, labels.pose * torch.tensor([1, -1, -1])) and torch.equal(once.states[:, 0], labels.states[:, 1])
+    for before, after in zip(labels, twice, strict=True):
+        assert before is None and after is None or torch.allclose(before.float(), after.float())
+    prediction = Prediction(labels.landmarks, torch.rand(3, 5))
+    assert torch.allclose(prediction.flip(Mirror).flip(Mirror).landmarks, prediction.landmarks)
+    assert prediction.select([2, 0]).score.shape == (3, 2)
+
+
+def test_warp_moves_landmarks():
+    matrix = torch.tensor([[[2.0, 0, 1], [0, 3, -1]]]).expand(2, 2, 3)
+    moved = Labels(torch.ones(2, 4, 2)).warp(matrix).landmarks
+    assert torch.equal(moved, torch.tensor([3.0, 2.0]).expand(2, 4, 2))
+
+
+@pytest.mark.parametrize("name", ("300w", "wflw", "cofw", "aflw", "lapa"))
+def test_published_neighbors(reference, name):
+    stored = np.load(reference / "pip_core.npz")
+    index = nearest_neighbors(np.loadtxt(reference / "meanface" / f"{name}.txt"), 10)
+    assert np.array_equal(index, stored[f"{name}_neighbor_index"])
+    longest = stored[f"{name}_reverse_landmark"].shape[1]
+    for landmark, votes in enumerate(voters(index)):
+        padded = [votes[i % len(votes)] for i in range(longest)]
+        assert padded == list(zip(stored[f"{name}_reverse_landmark"][landmark], stored[f"{name}_reverse_slot"][landmark], strict=True))
+
+
+@pytest.mark.parametrize("name", ("300w", "wflw"))
+def test_published_targets_loss_and_merge(reference, name):
+    stored = np.load(reference / "pip_core.npz")
+    head = PIPHead(4, nearest_neighbors(np.loadtxt(reference / "meanface" / f"{name}.txt"), 10))
+    maps = Maps(*(torch.from_numpy(stored[f"{name}_maps_{part}"]) for part in Maps._fields))
+    decoded = head.decode(maps)
+    assert np.abs(decoded.landmarks.numpy() - stored[f"{name}_decoded"]).max() < 1e-6
+    assert np.abs(decoded.score.numpy() - stored[f"{name}_decoded_score"].clip(0, 1)).max() < 1e-6
+    targets: Targets = head.encode(Labels(torch.from_numpy(stored[f"{name}_target_landmarks"])), (8, 8))
+    assert np.array_equal(targets.cell.numpy(), stored[f"{name}_target_cell"])
+    terms = [float(total / count) for total, count in head.loss(maps, targets).values()]
+    assert terms == pytest.approx(stored[f"{name}_loss_terms"].tolist(), rel=1e-5)

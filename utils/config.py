@@ -1,0 +1,284 @@
+"""args.yaml and the command line: one set of names, every key a flag, nothing unknown passes."""
+import argparse
+import difflib
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_FILE = ROOT / "args.yaml"
+TABLES = ("presets", "protocols", "layouts")
+LISTS = ("train_data", "test_data", "selected_index", "milestones", "thresholds")
+EITHER = {"val": (float, str)}  # keys of two types
+TEXT = ("layout", "data_dir", "protocol", "act", "preset")  # null by default, text when given
+NUMBERS = ("num_lms", "workers")  # null by default, whole numbers when given
+CHOICES = {
+    "head": ("pip",), "stride": (8, 16, 32, 64, 128), "optimizer": ("adam", "adamw"), "schedule": ("cosine", "steps"),
+    "amp": ("auto", "bf16", "fp16", "off"), "fill": ("real", "black"), "interpolation": ("linear", "nearest"),
+    "norm": ("interocular", "interpupil", "box", "diagonal"), "act": (None, "prelu", "relu"),
+}
+AT_LEAST = {
+    "epochs": 1, "batch_size": 1, "accumulate": 1, "input_size": 32, "target_size": 32, "margin": 1, "test_batch_size": 1,
+    "synthetic_train": 8, "synthetic_test": 3, "num_nb": 0, "seed": 0, "learning_rate": 0, "threads": 0, "workers": 0,
+    "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0,
+}
+
+
+class Layout(NamedTuple):
+    """Which landmarks a face has. Indices are 0-based positions in (N, 2); left and right are of the image.
+
+    selected: positions of these landmarks in the layout that the data is stored in (all of them unless it is a subset).
+    """
+    name: str
+    count: int
+    flip_index: tuple[int, ...]
+    interocular: tuple[int, int] | None
+    pupils: tuple[tuple[int, ...], tuple[int, ...]] | None
+    parts: dict[str, tuple[int, ...]]
+    closed: tuple[str, ...]
+    selected: tuple[int, ...]
+    stored: str
+
+    def edges(self) -> list[tuple[int, int]]:
+        """Pairs of landmarks that a drawing joins."""
+        pairs = []
+        for name, part in self.parts.items():
+            pairs += list(zip(part, part[1:], strict=False))
+            if name in self.closed and len(part) > 2:
+                pairs.append((part[-1], part[0]))
+        return pairs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {key: _plain(value) for key, value in self._asdict().items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Layout":
+        """The inverse of `to_dict`."""
+        values = dict(values)
+        values["parts"] = {name: tuple(part) for name, part in values["parts"].items()}
+        if values["pupils"]:
+            values["pupils"] = tuple(tuple(part) for part in values["pupils"])
+        for key in ("flip_index", "interocular", "closed", "selected"):
+            values[key] = tuple(values[key]) if values[key] is not None else None
+        return cls(**values)
+
+
+def _plain(value):
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return value
+
+
+def nearest(name: str, names) -> str:
+    """' (did you mean X?)' or nothing, for error messages."""
+    near = difflib.get_close_matches(str(name), [str(n) for n in names], 1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _indices(values) -> tuple[int, ...]:
+    """[1, "3-5"] -> (1, 3, 4, 5)."""
+    out = []
+    for value in values:
+        match = re.fullmatch(r"(\d+)-(\d+)", str(value))
+        out += range(int(match[1]), int(match[2]) + 1) if match else [int(value)]
+    return tuple(out)
+
+
+def load_layout(rows: dict[str, dict], name: str, selected_index: list[int] | None = None) -> Layout:
+    """Row `name` of the layouts, restricted to `selected_index` when that is given. Raises UserError for a bad row."""
+    if str(name) not in rows:
+        raise UserError(f"no layout '{name}' in args.yaml (there are: {', '.join(rows)}){nearest(name, rows)}")
+    row = rows[str(name)]
+    try:
+        if "of" in row:
+            return _subset(load_layout(rows, row["of"]), str(name), _indices(selected_index or row["selected_index"]))
+        flip = _indices(row["flip_index"])
+        layout = Layout(
+            str(name), int(row["count"]), flip, row["interocular"] and _indices(row["interocular"]),
+            row["pupils"] and (_indices(row["pupils"][0]), _indices(row["pupils"][1])),
+            {part: _indices(ids) for part, ids in row["parts"].items()}, tuple(row["closed"]), tuple(range(int(row["count"]))), str(name))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"layout '{name}' in args.yaml is malformed: {type(error).__name__} {error}") from None
+    used = [i for part in layout.parts.values() for i in part] + list(layout.interocular or ())
+    if len(flip) != layout.count or any(not 0 <= f < layout.count or flip[f] != i for i, f in enumerate(flip)):
+        raise UserError(f"layout '{name}': flip_index must hold {layout.count} indices and be its own inverse")
+    if any(not 0 <= i < layout.count for i in used):
+        raise UserError(f"layout '{name}': an index is outside 0..{layout.count - 1}")
+    return _subset(layout, str(name), tuple(selected_index)) if selected_index else layout
+
+
+def _subset(layout: Layout, name: str, selected_index: tuple[int, ...]) -> Layout:
+    """Landmarks of `layout` whose mirror partners, in ascending order of the landmark, are `selected_index`."""
+    selected = tuple(sorted(set(selected_index)))
+    if len(selected) != len(selected_index) or not selected or selected[-1] >= layout.count or selected[0] < 0 \
+            or any(layout.flip_index[i] != mirror for i, mirror in zip(selected, selected_index, strict=False)):
+        raise UserError(f"selected_index of layout '{name}' must be the mirror partners of the chosen landmarks in ascending order of these; "
+                        f"for landmarks {list(selected)} of layout {layout.name} that is "
+                        f"{[layout.flip_index[i] for i in selected if 0 <= i < layout.count]}")
+    place = {old: new for new, old in enumerate(selected)}
+
+    def keep(ids) -> tuple[int, ...]:
+        return tuple(place[i] for i in ids if i in place)
+
+    parts = {part: keep(ids) for part, ids in layout.parts.items()}
+    eyes = layout.interocular and keep(layout.interocular)
+    pupils = layout.pupils and (keep(layout.pupils[0]), keep(layout.pupils[1]))
+    return Layout(
+        name if name != layout.name or len(selected) == layout.count else f"{layout.name}:{len(selected)}", len(selected),
+        tuple(place[i] for i in selected_index), eyes if eyes and len(eyes) == 2 else None, pupils if pupils and all(pupils) else None,
+        {part: ids for part, ids in parts.items() if ids}, layout.closed, selected, layout.name)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML mapping, or a UserError that names file and place."""
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file} does not hold a mapping of keys to values")
+    return values
+
+
+def comments(file: Path = DEFAULT_FILE) -> dict[str, tuple[str, str]]:
+    """{key: (section, comment)} of the plain keys of args.yaml: the text of --help."""
+    found, section = {}, ""
+    for line in Path(file).read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"# -{20,} (.+)$", line):
+            section = match[1]
+        elif match := re.match(r"([a-z_]+):.*?#\s*(.+)$", line):
+            found[match[1]] = (section, match[2])
+    return found
+
+
+def _kind(key: str, default) -> tuple[type, ...]:
+    if key in EITHER:
+        return EITHER[key]
+    if key in LISTS:
+        return (list,)
+    if key in NUMBERS:
+        return (int,)
+    if key in TEXT:
+        return (str,)
+    return (type(default),)
+
+
+def check(key: str, value, default) -> Any:
+    """`value` as key `key` wants it, or a UserError that names both."""
+    kinds = _kind(key, default)
+    if value is None and (default is None or key in CHOICES and None in CHOICES[key]):
+        return None
+    if kinds == (float,) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kinds == (str,) and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # --layout 68
+    if kinds == (list,) and not isinstance(value, list):
+        value = [value]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join({"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false",
+                              "list": "a list"}[k.__name__] for k in kinds)
+        raise UserError(f"{key} must be {wanted}, not {value!r}")
+    if key in CHOICES and value not in CHOICES[key]:
+        raise UserError(f"{key} must be one of {', '.join(str(c) for c in CHOICES[key] if c is not None)}, not {value!r}{nearest(value, CHOICES[key])}")
+    if key in AT_LEAST and value < AT_LEAST[key]:
+        raise UserError(f"{key} must be at least {AT_LEAST[key]}, not {value!r}")
+    if isinstance(value, float) and not np.isfinite(value):
+        raise UserError(f"{key} must be finite, not {value!r}")
+    if key == "val" and (isinstance(value, str) and value != "test" or isinstance(value, float) and not 0 < value < 1):
+        raise UserError(f"val must be a share between 0 and 1 or 'test', not {value!r}")
+    return value
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        if match := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            names = [flag for action in self._actions for flag in action.option_strings]
+            message = f"unknown flag {match[1]}{nearest(match[1], names)} (--help lists them)"
+        raise UserError(message)
+
+
+def parser(modes) -> argparse.ArgumentParser:
+    """The command line: the modes that `modes(parser)` adds, then one flag a key of args.yaml, explained by its comment."""
+    top = _Parser(prog="main.py", allow_abbrev=False, formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
+                  description="Prepare data, train, test and export facial-landmark nets. Modes can be combined and run in the order below.")
+    modes(top)
+    defaults, texts = read_yaml(DEFAULT_FILE), comments()
+    groups: dict[str, Any] = {}
+    for key, default in defaults.items():
+        if key in TABLES:
+            continue
+        section, text = texts[key]
+        group = groups.setdefault(section, top.add_argument_group(section) if section not in groups else None)
+        flags = [f"--{key.replace('_', '-')}"] + (["--backbone"] if key == "net" else [])
+        shown = f"{text} [{default}]".replace("%", "%%")
+        if isinstance(default, bool):
+            group.add_argument(*flags, dest=key, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=shown)
+        else:
+            many = {"nargs": "*"} if key in LISTS else {}
+            group.add_argument(*flags, dest=key, metavar=key.split("_")[-1].upper(), default=argparse.SUPPRESS, help=shown, **many)
+    return top
+
+
+def _typed(key: str, text, default):
+    """What was typed on the command line as a YAML value (text stays text where text is wanted)."""
+    if isinstance(text, list):
+        text = [part for item in text for part in item.split(",") if part]
+        return text if key in ("train_data", "test_data") else [yaml.safe_load(part) for part in text]
+    if not isinstance(text, str) or _kind(key, default) == (str,):
+        return None if text == "null" else text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)  # YAML 1.1 reads 1e-4 as text
+    return value
+
+
+def defaults() -> SimpleNamespace:
+    """args.yaml as it stands, checked; `tables` holds presets, protocols and layouts."""
+    return resolve({}, read_yaml(DEFAULT_FILE), preset=None)
+
+
+def resolve(given: dict[str, Any], values: dict[str, Any], preset: str | None) -> SimpleNamespace:
+    """values < preset < given, checked key by key. Raises UserError for unknown keys and wrong types."""
+    base = read_yaml(DEFAULT_FILE)
+    known = [key for key in base if key not in TABLES]
+    tables = {name: values.get(name, base[name]) for name in TABLES}
+    out = {key: check(key, base[key], base[key]) for key in known}
+    layers = [({k: v for k, v in values.items() if k not in TABLES}, "args.yaml")]
+    if preset is not None:
+        if preset not in tables["presets"]:
+            raise UserError(f"no preset '{preset}' in args.yaml (there are: {', '.join(tables['presets'])}){nearest(preset, tables['presets'])}")
+        layers.append((dict(tables["presets"][preset] or {}, preset=preset), f"preset {preset}"))
+    for layer, where in [*layers, (given, "command line")]:
+        for key, value in layer.items():
+            if key not in known:
+                raise UserError(f"unknown key '{key}' in {where}{nearest(key, known)}")
+            out[key] = check(key, value, base[key])
+    return SimpleNamespace(**out, tables=tables)
+
+
+def parse(argv: list[str], modes) -> tuple[SimpleNamespace, dict[str, Any]]:
+    """(modes as typed, {key: value} of the keys that were typed)."""
+    typed = vars(parser(modes).parse_args(argv))
+    base = read_yaml(DEFAULT_FILE)
+    given = {key: check(key, _typed(key, typed.pop(key), base[key]), base[key]) for key in list(typed) if key in base}
+    return SimpleNamespace(**typed), given
+
+
+def dump(args: SimpleNamespace) -> str:
+    """The resolved keys and tables as YAML, for the run's folder."""
+    values = {key: value for key, value in vars(args).items() if key != "tables"}
+    return yaml.safe_dump({**values, **args.tables}, sort_keys=False, width=130, allow_unicode=True)
