@@ -34,8 +34,9 @@ def check_protocol(protocol: Protocol) -> Protocol:
     for key, choices in CHOICES.items():
         if getattr(protocol, key) not in choices:
             raise UserError(f"protocol: {key} is '{getattr(protocol, key)}'; choose one of {', '.join(choices)}")
-    if not (protocol.scale_x > 0 and protocol.scale_y > 0 and math.isfinite(protocol.scale_x + protocol.scale_y + protocol.shift_y)):
-        raise UserError(f"protocol: scale_x {protocol.scale_x} and scale_y {protocol.scale_y} must be above 0 and all values finite")
+    scales = (protocol.scale_x, protocol.scale_y)
+    if not (min(scales) > 0 and math.isfinite(sum(scales) + protocol.shift_y)):
+        raise UserError(f"protocol: scale_x, scale_y {scales} must be above 0, and they and shift_y {protocol.shift_y} finite")
     return protocol
 
 
@@ -49,9 +50,9 @@ def box_of(landmarks: np.ndarray) -> np.ndarray:
 def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int) -> np.ndarray:
     """Nominal crop (4,) float64 of a face box (4,), both in image px, in an image of width x height.
 
-    With rounding `int` and border `clip` this is the published 300W preparation of PIPNet (Jin et al., IJCV 2021) to the pixel: the
-    box in whole pixels is grown, its corner moved into the image without moving the far side along, then its size cut. With
-    `float` each side is clipped by itself, as for WFLW there; both stop one pixel before the image's far sides.
+    With rounding `int` and border `clip` this is the published 300W preparation of PIPNet (Jin et al., IJCV 2021) to the pixel:
+    the box in whole pixels is grown, then its corner moved into the image with its size kept, then its size cut. With `float`
+    each side is clipped by itself, as for WFLW there; both stop one pixel before the image's far sides.
     UserError: a box that is empty, not finite, or leaves nothing of the crop inside the image.
     """
     edges, limit = np.asarray(box, dtype=np.float64), np.array([width, height], dtype=np.float64) - 1
@@ -70,7 +71,8 @@ def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int) -> np
             high = np.minimum(low + grown, limit)
     crop = np.concatenate([low, high])
     if not (np.isfinite(crop).all() and (high - low >= 1e-3).all()):
-        raise UserError(f"box {np.round(np.asarray(box, dtype=np.float64), 2).tolist()} leaves no crop in an image of {width} x {height} px")
+        sides = ", ".join(f"{value:.2f}" for value in box)
+        raise UserError(f"box ({sides}) leaves no crop in an image of {width} x {height} px")
     return crop
 
 
@@ -128,8 +130,8 @@ def transform(points, matrix):
 def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, border: str = "real") -> np.ndarray:
     """Crop (S, S, 3) uint8, S = round(size * margin), of image (H, W, 3) uint8: the crop box (4,) in image px grown by margin.
 
-    Outside the image is black; with border `zero` the margin outside the nominal crop is black as well. Bilinear where the picture is enlarged;
-    where it shrinks, the mean of at least one sample a source pixel, so nothing aliases.
+    Outside the image is black; with border `zero` the margin outside the nominal crop is black as well. Bilinear where the
+    picture is enlarged; where it shrinks, the mean of at least one sample a source pixel, so nothing aliases.
     """
     side = round(size * margin)
     wide = grow(np.asarray(crop, dtype=np.float64), margin)

@@ -1,0 +1,364 @@
+"""Raw archive -> data/<name>/: every face cropped with its margin and resized once, with all labels in image pixels.
+
+    <split>.tsv               a headed row a face (COLUMNS); row i belongs to crops/<split>/{i:06d}.jpg
+    crops/<split>/*.jpg       the nominal crop grown by the margin, side round(target_size * margin) px
+    meanface.txt              mean training landmarks in the nominal crop frame, x y x y ... on one line
+    meta.yaml                 how it was made; written last, so a folder without it is not a prepared set
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import yaml
+from loguru import logger
+from tqdm import tqdm
+
+from .config import DEFAULT_FILE, load_layout, nearest, read_yaml
+from .errors import UserError
+from .geometry import Protocol, check_protocol, crop_box, cut, to_crop
+from .parsers import DATASETS, Record, Splits, complain, infer
+
+SPLITS = ("train", "val", "test")
+COLUMNS = ("file", "subset", "identity", "width", "height", "crop_x1", "crop_y1", "crop_x2", "crop_y2",
+           "box_x1", "box_y1", "box_x2", "box_y2", "landmarks", "visible")
+FORMAT = 1  # of the folder; prepared() refuses others
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+
+
+class Table(NamedTuple):
+    """A split of a prepared set: M faces with N landmarks. All coordinates are continuous px of the source image."""
+
+    files: list[str]         # source images, relative to the raw archive
+    images: list[Path]       # the crops on disk
+    subsets: list[str]
+    identities: list[str]
+    crop: np.ndarray         # (M, 4) float64 nominal crop x1, y1, x2, y2
+    box: np.ndarray          # (M, 4) float64
+    landmarks: np.ndarray    # (M, N, 2) float64, NaN where not annotated
+    visible: np.ndarray      # (M, N) bool; a landmark that is NaN is not visible
+    size: np.ndarray         # (M, 2) int64 width and height of the source image
+
+
+@dataclass(frozen=True)
+class DataGenerator:
+    """Prepares one raw archive; `run()` does the work and returns data/<name>.
+
+    data_dir: the archive. target_size: px, side of the nominal crop. dataset: row of parsers.DATASETS, None: what the folder
+    looks like. name: folder below out, None: the dataset's, for `points` the folder's own. protocol: row of args.yaml or a
+    Protocol. margin: stored crop / nominal crop. val: share of the training identities in the val split, 0 or "test": none is
+    cut; a val/ of the archive's own stays. allow_partial: go on with an incomplete archive. layout: row of args.yaml. seed: of
+    the val split. workers: threads, None: one a core.
+    """
+
+    data_dir: str | Path
+    target_size: int = 256
+    dataset: str | None = None
+    name: str | None = None
+    out: str | Path = "data"
+    protocol: str | Protocol = "square"
+    margin: float = 1.25
+    val: float | str = 0.1
+    allow_partial: bool = False
+    layout: str | None = None
+    seed: int = 0
+    workers: int | None = None
+
+    def run(self) -> Path:
+        """Parses, crops and writes the set, replacing an older one; UserError, and nothing written, where a thing is wrong."""
+        try:
+            return self._run(Path(self.data_dir))
+        except OSError as error:
+            raise UserError(f"{error.filename or self.out}: {error.strerror or error}") from None
+
+    def _run(self, source: Path) -> Path:
+        if not source.is_dir():
+            raise UserError(f"{source}: no such folder; data_dir is the raw archive, e.g. 300W with afw, helen, lfpw and ibug")
+        self._check()
+        dataset = self.dataset or infer(source)
+        row, protocol, layouts = DATASETS[dataset], _protocol(self.protocol), read_yaml(DEFAULT_FILE)["layouts"]
+        name = self.name or (source.resolve().name if dataset == "points" else dataset)
+        target = _target(Path(self.out), name, source)
+        wanted = self.layout or row.layout
+        stored = load_layout(layouts, load_layout(layouts, wanted).stored) if wanted else None
+        splits = row.parse(source, allow_partial=self.allow_partial, count=stored and stored.count, origin=row.origin)
+        count = len(next(record for records in splits.values() for record in records).landmarks)
+        layout = stored.name if stored else _layout_of(count, layouts)
+        found = Counter(record.subset for records in splits.values() for record in records)
+        meta = {
+            "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
+            "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": row.origin,
+            "val": self.val, "seed": self.seed, "expected": row.expected, "found": dict(found),
+            "checksum": _checksum(source, splits),
+        }
+        if "val" not in splits and self.val != "test":
+            splits["train"], splits["val"] = split_identities(splits.get("train", []), float(self.val), self.seed)
+        splits = {split: splits[split] for split in SPLITS if splits.get(split)}
+        partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+        try:
+            done = {split: self._crops(partial, split, records, protocol) for split, records in splits.items()}
+            _write(partial, source, splits, done, meta)
+            _replace(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        faces = ", ".join(f"{len(records)} {split}" for split, records in splits.items())
+        logger.info(f"{target}: {faces} faces with {count} landmarks")
+        return target
+
+    def _check(self) -> None:
+        if self.dataset is not None and self.dataset not in DATASETS:
+            raise UserError(f"no dataset '{self.dataset}' (there are: {', '.join(DATASETS)}){nearest(self.dataset, DATASETS)}")
+        if not (isinstance(self.target_size, int) and self.target_size >= 16):
+            raise UserError(f"target_size must be a whole number of px, 16 or more, not {self.target_size!r}")
+        if not (isinstance(self.margin, (int, float)) and 1 <= self.margin <= 4):
+            raise UserError(f"margin must lie between 1 and 4, not {self.margin!r}")
+        if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
+            raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
+
+    def _crops(self, folder: Path, split: str, records: list[Record], protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+        """Writes the crops of a split; (M, 4) nominal crops and (M, 2) image sizes. UserError names the first bad image."""
+        files = [folder / crop_file(split, i) for i in range(len(records))]
+        files[0].parent.mkdir(parents=True)
+
+        def one(job: tuple[Record, Path]) -> tuple[np.ndarray, tuple[int, int]] | str:
+            record, file = job
+            try:
+                return _crop(record, file, protocol, self.target_size, self.margin)
+            except UserError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(self.workers or os.cpu_count()) as pool:  # OpenCV releases the interpreter lock
+            jobs = pool.map(one, zip(records, files, strict=True))
+            done = list(tqdm(jobs, total=len(records), desc=f"crops {split}", unit="face"))
+        complain([result for result in done if isinstance(result, str)])
+        return np.array([crop for crop, _ in done]), np.array([size for _, size in done])
+
+
+def crop_file(split: str, index: int) -> str:
+    """Where the crop of a split's row lies, relative to the prepared folder."""
+    return f"crops/{split}/{index:06d}.jpg"
+
+
+def read_image(file: Path) -> np.ndarray:
+    """Image (H, W, 3) uint8 BGR, upright by its EXIF tag. UserError when it is missing, unreadable or cut short."""
+    try:
+        data = Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    # OpenCV fills what a truncated file lacks with grey and says nothing: look for the end marker after the last picture data
+    if (data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+            or data.startswith(b"\x89PNG") and b"IEND" not in data):
+        raise UserError(f"{file}: the image is cut short; fetch it again or remove it with its .pts")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise UserError(f"{file}: not a readable image; fetch it again or remove it with its .pts")
+    return image
+
+
+def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, margin: float) -> tuple[np.ndarray, tuple[int, int]]:
+    """Writes the crop of one face; its nominal crop (4,) in image px and the image's (width, height)."""
+    image = read_image(record.file)
+    height, width = image.shape[:2]
+    if (record.box[:2] >= (width, height)).any() or (record.box[2:] <= 0).any():
+        raise UserError(f"{record.file}: its landmarks lie outside the image of {width} x {height} px; is the .pts another's?")
+    try:
+        crop = np.round(crop_box(record.box, protocol, width, height), 4)  # as the table holds it
+    except UserError as error:
+        raise UserError(f"{record.file}: {error}") from None
+    done, data = cv2.imencode(".jpg", cut(image, crop, target_size, margin, protocol.border), JPEG)
+    if not done:
+        raise UserError(f"{record.file}: OpenCV cannot encode its crop as JPEG")
+    file.write_bytes(data)
+    return crop, (width, height)
+
+
+def split_identities(records: list[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
+    """(train, val): whole identities, `share` of them, drawn by a hash of seed and identity, so that adding faces moves few."""
+    def key(name: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
+
+    order = sorted({record.identity for record in records}, key=key)
+    held = set(order[:min(max(round(share * len(order)), 1), len(order) - 1)]) if share > 0 and order else set()
+    return [r for r in records if r.identity not in held], [r for r in records if r.identity in held]
+
+
+def _protocol(protocol: str | Protocol) -> Protocol:
+    """The row of args.yaml of that name, checked."""
+    if isinstance(protocol, Protocol):
+        return check_protocol(protocol)
+    rows = read_yaml(DEFAULT_FILE)["protocols"]
+    if protocol not in rows:
+        raise UserError(f"no crop protocol '{protocol}' in args.yaml (there are: {', '.join(rows)}){nearest(protocol, rows)}")
+    try:
+        return check_protocol(Protocol(**rows[protocol]))
+    except TypeError:
+        raise UserError(f"protocol '{protocol}' in args.yaml must hold {', '.join(Protocol._fields)}") from None
+
+
+def _layout_of(count: int, rows: dict[str, dict]) -> str:
+    """Name of the layout with that many landmarks."""
+    names = [name for name, row in rows.items() if row.get("count") == count]
+    if not names:
+        raise UserError(f"no layout of {count} landmarks in args.yaml; add a row under layouts with count and flip_index")
+    return names[0]
+
+
+def _target(out: Path, name: str, source: Path) -> Path:
+    """out/name, after checking that replacing it can destroy nothing but an older prepared set."""
+    if not re.fullmatch(r"[^./\\\s][^/\\\t\n\r]*", name):
+        raise UserError(f"'{name}' cannot be the name of a prepared set: a plain folder name is wanted")
+    target = out / name
+    if source.resolve().is_relative_to(target.resolve()):
+        raise UserError(f"{target} would replace the raw archive {source} it is made from; give another name or out")
+    if target.exists() and not (target / "meta.yaml").is_file():
+        raise UserError(f"{target} exists and is not a prepared set; move it away or give another name")
+    if target.is_symlink():
+        raise UserError(f"{target} is a link; remove it or give another name")
+    if target.exists() and (old := load_meta(target).get("source")) != str(source.resolve()):
+        logger.warning(f"{target} was prepared from {old} and is replaced")
+    return target
+
+
+def _checksum(source: Path, splits: Splits) -> str:
+    """sha256 over the names, image sizes in bytes, landmarks and visibility, in order of the name."""
+    digest = hashlib.sha256()
+    named = {record.file.relative_to(source).as_posix(): record for records in splits.values() for record in records}
+    for name, record in sorted(named.items()):
+        digest.update(f"{name}\0{record.file.stat().st_size}\0".encode(errors="surrogateescape") + record.landmarks.tobytes())
+        digest.update(b"" if record.visible is None else record.visible.tobytes())
+    return digest.hexdigest()
+
+
+def _line(record: Record, source: Path, crop: np.ndarray, size: np.ndarray) -> str:
+    """A face as a row of COLUMNS; `_row` reads it back."""
+    numbers = (f"{value:.4f}" for value in (*crop, *record.box))
+    landmarks = " ".join(f"{value:.4f}" for value in record.landmarks.ravel())
+    visible = "" if record.visible is None else "".join("01"[int(flag)] for flag in record.visible)
+    names = (record.file.relative_to(source).as_posix(), record.subset, record.identity)
+    return "\t".join((*names, str(size[0]), str(size[1]), *numbers, landmarks, visible))
+
+
+def _write(folder: Path, source: Path, splits: Splits, done: dict[str, tuple[np.ndarray, np.ndarray]], meta: dict) -> None:
+    """The tables, the meanface and, last, meta.yaml."""
+    for split, records in splits.items():
+        faces = zip(records, *done[split], strict=True)
+        lines = ["\t".join(COLUMNS), *(_line(record, source, crop, size) for record, crop, size in faces)]
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
+    if "train" in splits:
+        landmarks = to_crop(np.array([record.landmarks for record in splits["train"]]), done["train"][0])
+        unseen = np.flatnonzero(np.isnan(landmarks).any(axis=-1).all(axis=0))
+        if len(unseen):
+            raise UserError(f"{source}: landmark {unseen[0]} is annotated in no training face, so it has no mean")
+        meanface = np.nanmean(landmarks, axis=0).ravel().tolist()
+        (folder / "meanface.txt").write_text(" ".join(map(repr, meanface)) + "\n", encoding="ascii")
+    (folder / "meta.yaml").write_text(yaml.safe_dump(meta, sort_keys=False), encoding="utf-8")
+
+
+def _replace(partial: Path, target: Path) -> None:
+    """Moves the finished folder into place; an older set stands until then."""
+    old = partial.with_name(f".{target.name}.old-{os.getpid()}")
+    if target.exists():
+        os.replace(target, old)
+    os.replace(partial, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_meta(folder: Path) -> dict[str, Any]:
+    """meta.yaml of a prepared set; UserError when there is none."""
+    if not (Path(folder) / "meta.yaml").is_file():
+        raise UserError(f"{folder} is not a prepared set; prepare one: python main.py --prepare --data-dir RAW")
+    return read_yaml(Path(folder) / "meta.yaml")
+
+
+def load_meanface(folder: Path) -> np.ndarray:
+    """Mean training landmarks (N, 2) float64 in the nominal crop frame; UserError when the set has no train split."""
+    file, count = Path(folder) / "meanface.txt", load_meta(folder)["count"]
+    try:
+        return np.array(file.read_text(encoding="ascii").split(), dtype=np.float64).reshape(count, 2)
+    except (OSError, ValueError):
+        raise UserError(f"{file} does not hold {count} landmarks; a prepared set without a train split has none") from None
+
+
+def mismatch(folder: Path, **wanted: Any) -> str:
+    """Why a prepared folder cannot serve, one line; empty when it is whole and every wanted key of its meta.yaml has that value.
+
+    Keys are those of meta.yaml, e.g. target_size, margin, protocol (a Protocol or a row's name), val, seed, layout, source.
+    """
+    folder = Path(folder)
+    if not (folder / "meta.yaml").is_file():
+        return f"{folder} has not been prepared"
+    meta = load_meta(folder)
+    if meta.get("format") != FORMAT:
+        return f"{folder} has format {meta.get('format')}, not {FORMAT}"
+    if "protocol" in wanted:
+        wanted = {**wanted, "protocol": _protocol(wanted["protocol"])._asdict()}
+    for key, value in wanted.items():
+        if key not in meta:
+            raise KeyError(key)
+        if meta[key] != value:
+            return f"{folder} was prepared with {key} {meta[key]}, not {value}"
+    splits = [split for split in SPLITS if (folder / f"{split}.tsv").is_file()]
+    for split in splits:
+        with open(folder / f"{split}.tsv", "rb") as file:
+            rows = sum(1 for _ in file) - 1
+        crops = folder / "crops" / split
+        held = sum(entry.name.endswith(".jpg") for entry in os.scandir(crops)) if crops.is_dir() else 0
+        if held != rows:
+            return f"{crops} holds {held} crops for {rows} rows of {split}.tsv"
+    return "" if splits else f"{folder} holds no split"
+
+
+def prepared(folder: Path, **wanted: Any) -> bool:
+    """Whether a prepared folder is whole and made with these values; see `mismatch`."""
+    return not mismatch(folder, **wanted)
+
+
+def load_split(folder: Path, split: str) -> Table:
+    """A split of a prepared set; UserError names file and line of a bad row. Only `val` may be absent: it then has no face."""
+    folder = Path(folder)
+    file, count = folder / f"{split}.tsv", load_meta(folder)["count"]
+    if not file.is_file() and split != "val":
+        raise UserError(f"{folder} has no {split} split; give a set that has one")
+    text = file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else "\t".join(COLUMNS)
+    lines = text.removesuffix("\n").split("\n")
+    if tuple(lines[0].split("\t")) != COLUMNS:
+        raise UserError(f"{file}, line 1: the header is not that of a prepared set; prepare it again")
+    rows = [_row(line.split("\t"), count, f"{file}, line {number}") for number, line in enumerate(lines[1:], 2)]
+    if not rows and split != "val":
+        raise UserError(f"{file}: no face in it; prepare the set again")
+    numbers = np.array([row[1] for row in rows]).reshape(-1, 10)
+    landmarks = np.array([row[2] for row in rows]).reshape(-1, count, 2)
+    visible = np.array([row[3] for row in rows], dtype=bool).reshape(-1, count) & ~np.isnan(landmarks).any(axis=-1)
+    files, subsets, identities = ([row[0][i] for row in rows] for i in range(3))
+    images = [folder / crop_file(split, i) for i in range(len(rows))]
+    return Table(files, images, subsets, identities, numbers[:, 2:6], numbers[:, 6:], landmarks, visible,
+                 numbers[:, :2].astype(np.int64))
+
+
+def _row(fields: list[str], count: int, where: str) -> tuple[list[str], np.ndarray, np.ndarray, list[bool]]:
+    """One line of a table: three names, ten numbers, landmarks, visible flags (all set where the line has none)."""
+    if len(fields) != len(COLUMNS):
+        raise UserError(f"{where}: {len(fields)} columns where {len(COLUMNS)} belong; prepare the set again")
+    try:
+        numbers, landmarks = np.array(fields[3:13], dtype=np.float64), np.array(fields[13].split(), dtype=np.float64)
+    except ValueError:
+        raise UserError(f"{where}: a column that is not a number; prepare the set again") from None
+    if len(landmarks) != 2 * count or fields[14] and len(fields[14]) != count:
+        raise UserError(f"{where}: {len(landmarks) / 2:g} landmarks where {count} belong; prepare the set again")
+    if set(fields[14]) - {"0", "1"}:
+        raise UserError(f"{where}: visible holds more than 0 and 1; prepare the set again")
+    if not (np.isfinite(numbers).all() and (numbers[4:6] > numbers[2:4]).all()):
+        raise UserError(f"{where}: not a crop box; prepare the set again")
+    return fields[:3], numbers, landmarks, [flag == "1" for flag in fields[14]] or [True] * count
