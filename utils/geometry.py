@@ -130,11 +130,12 @@ def transform(points, matrix):
 def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, border: str = "real") -> np.ndarray:
     """Crop (S, S, 3) uint8, S = round(size * margin), of image (H, W, 3) uint8: the crop box (4,) in image px grown by margin.
 
+    The nominal crop is exactly the middle size x size px of the result, (S - size) / 2 px from each side.
     Outside the image is black; with border `zero` the margin outside the nominal crop is black as well. Bilinear where the
     picture is enlarged; where it shrinks, the mean of at least one sample a source pixel, so nothing aliases.
     """
     side = round(size * margin)
-    wide = grow(np.asarray(crop, dtype=np.float64), margin)
+    wide = grow(np.asarray(crop, dtype=np.float64), side / size)
     times = np.maximum(np.ceil((wide[2:] - wide[:2]) / side - 1e-9), 1).astype(int)  # samples a pixel of the result, x and y
     matrix = opencv_matrix(crop_matrix(wide, (side * times[0], side * times[1])))
     result = cv2.warpAffine(image, matrix, (side * int(times[0]), side * int(times[1])), flags=cv2.INTER_LINEAR,
@@ -142,6 +143,6 @@ def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, bor
     if times.max() > 1:
         result = cv2.resize(result, (side, side), interpolation=cv2.INTER_AREA)
     if border == "zero":
-        inner = round((side - side / margin) / 2)
+        inner = (side - size) // 2
         result[:inner], result[side - inner:], result[:, :inner], result[:, side - inner:] = 0, 0, 0, 0
     return result
