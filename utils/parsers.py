@@ -94,12 +94,12 @@ def read_pts(file: Path, count: int | None = None) -> np.ndarray:
                 raise UserError(f"{file}, line {number}: '{word[:40]}' is not a coordinate")
     if end - 3 != promised:
         raise UserError(f"{file}: n_points says {promised}, but {end - 3} points follow")
-    if count is not None and promised != count:
-        raise UserError(f"{file}: {promised} points where {count} are expected; correct it, or choose the layout of that number")
     landmarks = np.array([words for _, words in rows[3:end]], dtype=np.float64).reshape(-1, 2)
     half = np.flatnonzero(np.isnan(landmarks).sum(axis=1) == 1)
     if len(half):
         raise UserError(f"{file}, line {rows[3 + half[0]][0]}: one coordinate is nan and the other is not")
+    if count is not None and promised != count:
+        raise UserError(f"{file}: {promised} points where {count} are expected; correct it, or choose the layout of that number")
     return landmarks
 
 

@@ -355,10 +355,10 @@ def _row(fields: list[str], count: int, where: str) -> tuple[list[str], np.ndarr
         numbers, landmarks = np.array(fields[3:13], dtype=np.float64), np.array(fields[13].split(), dtype=np.float64)
     except ValueError:
         raise UserError(f"{where}: a column that is not a number; prepare the set again") from None
-    if len(landmarks) != 2 * count or fields[14] and len(fields[14]) != count:
+    if len(landmarks) != 2 * count:
         raise UserError(f"{where}: {len(landmarks) / 2:g} landmarks where {count} belong; prepare the set again")
-    if set(fields[14]) - {"0", "1"}:
-        raise UserError(f"{where}: visible holds more than 0 and 1; prepare the set again")
+    if set(fields[14]) - {"0", "1"} or len(fields[14]) not in (0, count):
+        raise UserError(f"{where}: visible is not {count} flags 0 or 1; prepare the set again")
     if not (np.isfinite(numbers).all() and (numbers[4:6] > numbers[2:4]).all()):
         raise UserError(f"{where}: not a crop box; prepare the set again")
     return fields[:3], numbers, landmarks, [flag == "1" for flag in fields[14]] or [True] * count
