@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .errors import UserError
+from utils.errors import UserError
 
 
 class Protocol(NamedTuple):

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from loguru import logger
 
-from .errors import UserError
-from .geometry import box_of
+from utils.errors import UserError
+from utils.geometry import box_of
 
 IMAGES = (".jpg", ".jpeg", ".png")
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?|nan", re.ASCII)

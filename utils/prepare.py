@@ -23,15 +23,17 @@ import yaml
 from loguru import logger
 from tqdm import tqdm
 
-from .config import DEFAULT_FILE, load_layout, nearest, read_yaml
-from .errors import UserError
-from .geometry import Protocol, check_protocol, crop_box, cut, to_crop
-from .parsers import DATASETS, Record, Splits, complain, infer
+from utils.config import DEFAULT_FILE, load_layout, nearest, read_yaml
+from utils.errors import UserError
+from utils.geometry import Protocol, check_protocol, crop_box, cut, to_crop
+from utils.parsers import DATASETS, Record, Splits, complain, infer
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("file", "subset", "identity", "width", "height", "crop_x1", "crop_y1", "crop_x2", "crop_y2",
            "box_x1", "box_y1", "box_x2", "box_y2", "landmarks", "visible")
-FORMAT = 1  # of the folder; prepared() refuses others
+FORMAT = 1  # of the folder; others are prepared again
+META = {"dataset", "name", "source", "layout", "count", "protocol", "target_size", "margin", "origin", "val", "seed", "expected",
+        "found", "checksum"}
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
@@ -104,6 +106,7 @@ class DataGenerator:
             splits["train"], splits["val"] = split_identities(splits.get("train", []), float(self.val), self.seed)
         splits = {split: splits[split] for split in SPLITS if splits.get(split)}
         partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the same number
         try:
             done = {split: self._crops(partial, split, records, protocol) for split, records in splits.items()}
             _write(partial, source, splits, done, meta)
@@ -226,7 +229,7 @@ def _target(out: Path, name: str, source: Path) -> Path:
         raise UserError(f"{target} exists and is not a prepared set; move it away or give another name")
     if target.is_symlink():
         raise UserError(f"{target} is a link; remove it or give another name")
-    if target.exists() and (old := load_meta(target).get("source")) != str(source.resolve()):
+    if target.exists() and (old := read_yaml(target / "meta.yaml").get("source")) != str(source.resolve()):
         logger.warning(f"{target} was prepared from {old} and is replaced")
     return target
 
@@ -276,10 +279,14 @@ def _replace(partial: Path, target: Path) -> None:
 
 
 def load_meta(folder: Path) -> dict[str, Any]:
-    """meta.yaml of a prepared set; UserError when there is none."""
-    if not (Path(folder) / "meta.yaml").is_file():
+    """meta.yaml of a prepared set; UserError when there is none, or one of another version."""
+    file = Path(folder) / "meta.yaml"
+    if not file.is_file():
         raise UserError(f"{folder} is not a prepared set; prepare one: python main.py --prepare --data-dir RAW")
-    return read_yaml(Path(folder) / "meta.yaml")
+    meta = read_yaml(file)
+    if meta.get("format") != FORMAT or not META <= set(meta):
+        raise UserError(f"{file} is damaged or of another version of the format; remove {folder} and prepare it again")
+    return meta
 
 
 def load_meanface(folder: Path) -> np.ndarray:
@@ -299,9 +306,10 @@ def mismatch(folder: Path, **wanted: Any) -> str:
     folder = Path(folder)
     if not (folder / "meta.yaml").is_file():
         return f"{folder} has not been prepared"
-    meta = load_meta(folder)
-    if meta.get("format") != FORMAT:
-        return f"{folder} has format {meta.get('format')}, not {FORMAT}"
+    try:
+        meta = load_meta(folder)
+    except UserError as error:
+        return str(error)
     if "protocol" in wanted:
         wanted = {**wanted, "protocol": _protocol(wanted["protocol"])._asdict()}
     for key, value in wanted.items():
