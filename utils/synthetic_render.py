@@ -1,0 +1,152 @@
+"""Camera, rasteriser and light of the synthetic faces: grids of points in, per-pixel surface coordinates out.
+
+A mesh is a grid of points. Its quads are drawn far to near with their numbers as colours (painter's algorithm, OpenCV's polygon filler);
+the position inside the quad then comes from inverting its bilinear map for all pixels at once. Whatever lives on the grid (paint coordinates,
+normals, depth) is read with `Fragments.sample`, so shading works per pixel without a triangle ever being visited in Python.
+"""
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+
+class Camera(NamedTuple):
+    """Pinhole: a point X (mm) is turned by `rotation` about `pivot`, seen from `distance` mm; `focal` px x mm/mm, `centre` in px of the canvas."""
+    rotation: np.ndarray
+    pivot: np.ndarray
+    distance: float
+    focal: float
+    centre: np.ndarray
+
+    def view(self, points: np.ndarray) -> np.ndarray:
+        """Points (..., 3) of the head in mm -> in the camera's axes (x right, y down, z towards the viewer), pivot at 0."""
+        return (points - self.pivot) @ self.rotation.T
+
+    def flatten(self, seen: np.ndarray) -> np.ndarray:
+        """Points (..., 3) in the camera's axes -> (..., 2) continuous px."""
+        scale = self.focal / (self.distance - seen[..., 2:3])
+        return seen[..., :2] * scale + self.centre
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Points (..., 3) of the head in mm -> (..., 2) continuous px."""
+        return self.flatten(self.view(points))
+
+
+class Mesh(NamedTuple):
+    """A grid of points in the camera's axes, (R, C, 3) mm; `keep` (R-1, C-1) leaves quads out, `both` draws their back too; `layer` breaks ties."""
+    seen: np.ndarray
+    keep: np.ndarray | None = None
+    both: bool = False
+    layer: float = 0.0
+
+
+class Fragments(NamedTuple):
+    """What a rasterised mesh covers: flat pixel indices (N,), and the grid's continuous row and column at each."""
+    pixels: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+
+    def sample(self, grid: np.ndarray) -> np.ndarray:
+        """Values (N,) or (N, C) of a float32 grid (R, C) or (R, C, channels), bilinear."""
+        n, width, grid = len(self.pixels), 1024, np.ascontiguousarray(grid, np.float32)
+        if not n:
+            return np.zeros((0, *grid.shape[2:]), np.float32)
+        rows = -(-n // width)
+        x, y = np.zeros(rows * width, np.float32), np.zeros(rows * width, np.float32)
+        x[:n], y[:n] = self.column, self.row
+        if grid.ndim == 3 and grid.shape[2] > 4:
+            parts = [self.sample(grid[..., i:i + 4]) for i in range(0, grid.shape[2], 4)]
+            return np.concatenate([p.reshape(n, -1) for p in parts], 1)
+        out = cv2.remap(grid, x.reshape(rows, width), y.reshape(rows, width), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return out.reshape(rows * width, *grid.shape[2:])[:n]
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """Rotation (3, 3) for angles in radians: positive yaw turns the face to the picture's right, pitch up, roll clockwise as seen."""
+    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    nod = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    tilt = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return (tilt @ nod @ turn).astype(np.float32)
+
+
+def normals(grid: np.ndarray) -> np.ndarray:
+    """Unit normals (R, C, 3) of a grid of points whose rows run down and columns to the right; outward for the head."""
+    down, right = np.gradient(grid, axis=0), np.gradient(grid, axis=1)
+    n = np.cross(right, down)
+    return (n / np.maximum(np.linalg.norm(n, axis=-1, keepdims=True), 1e-6)).astype(np.float32)
+
+
+def rasterise(meshes: list[Mesh], camera: Camera, size: int) -> list[Fragments]:
+    """Draw the meshes on one canvas of `size` px; each gets the pixels where it is nearest."""
+    corners, depths, owners, quads = [], [], [], []
+    for number, mesh in enumerate(meshes):
+        flat = camera.flatten(mesh.seen)
+        quad = np.stack([flat[:-1, :-1], flat[:-1, 1:], flat[1:, 1:], flat[1:, :-1]], 2)             # (R-1, C-1, 4, 2)
+        first, second = quad[:, :, 2] - quad[:, :, 0], quad[:, :, 3] - quad[:, :, 1]
+        area = first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]
+        z = mesh.seen[..., 2]
+        near = 0.25 * (z[:-1, :-1] + z[:-1, 1:] + z[1:, 1:] + z[1:, :-1])
+        show = (np.abs(area) > 1e-3) if mesh.both else area > 1e-3
+        if mesh.keep is not None:
+            show &= mesh.keep
+        show &= (quad.max(2) > 0).all(-1) & (quad.min(2) < size).all(-1) & (camera.distance - near > 20)
+        i, j = np.nonzero(show)
+        corners.append(quad[i, j])
+        depths.append(near[i, j] + mesh.layer)
+        owners.append(np.full(len(i), number))
+        quads.append(np.stack([i, j], 1))
+    corner = np.concatenate(corners)
+    order = np.argsort(np.concatenate(depths), kind="stable")
+    canvas = np.full((size, size), -1, np.int32)
+    fixed = np.round((corner[order] - 0.5) * 16).astype(np.int32)
+    fill = cv2.fillConvexPoly
+    for shape, number in zip(fixed, order.tolist(), strict=True):
+        fill(canvas, shape, number, 8, 4)
+    flat = canvas.ravel()
+    pixels = np.flatnonzero(flat >= 0)
+    number = flat[pixels]
+    position = np.stack([pixels % size + 0.5, pixels // size + 0.5]).astype(np.float32)
+    s, t = _inverse_bilinear(corner.astype(np.float32).reshape(-1, 8), number, position)
+    owner, place = np.concatenate(owners)[number], np.concatenate(quads).astype(np.float32)[number]
+    result = []
+    for m in range(len(meshes)):
+        mine = np.flatnonzero(owner == m) if len(meshes) > 1 else slice(None)
+        result.append(Fragments(pixels[mine], place[mine, 0] + t[mine], place[mine, 1] + s[mine]))
+    return result
+
+
+def _inverse_bilinear(corner: np.ndarray, number: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Column and row fractions in [0, 1] of pixel centres (2, N) inside their quads; two Newton steps from the middle."""
+    ax, ay, bx, by, cx, cy, dx, dy = corner.T
+    ex, ey, fx, fy, gx, gy = (v[number] for v in (bx - ax, by - ay, dx - ax, dy - ay, ax - bx + cx - dx, ay - by + cy - dy))
+    px, py = position[0] - ax[number], position[1] - ay[number]
+    s = np.full(len(number), 0.5, np.float32)
+    t = s.copy()
+    for _ in range(2):
+        ux, uy, wx, wy = ex + gx * t, ey + gy * t, fx + gx * s, fy + gy * s
+        det = ux * wy - uy * wx
+        det = np.where(np.abs(det) < 1e-4, 1e-4, det)
+        rx, ry = px - ex * s - wx * t, py - ey * s - wy * t
+        s, t = np.clip(s + (rx * wy - ry * wx) / det, 0, 1), np.clip(t + (ux * ry - uy * rx) / det, 0, 1)
+    return s, t
+
+
+def shadow(seen: np.ndarray, casters: list[np.ndarray], light: np.ndarray, cell: float = 3.0) -> np.ndarray:
+    """Soft shadow (R, C) in [0, 1] that the casters (grids in the camera's axes) and the grid itself throw on the grid `seen`, by a depth map
+    seen from the direction `light` (unit vector towards the light)."""
+    side = np.cross(light, [0.0, 1.0, 0.0])
+    side /= max(np.linalg.norm(side), 1e-6)
+    up = np.cross(side, light)
+    frame = np.stack([side, up, light], 1).astype(np.float32)
+    count = int(600 / cell)
+    depth = np.full((count, count), -1e4, np.float32)
+    for grid in (seen, *casters):
+        dense = cv2.resize(np.ascontiguousarray(grid, np.float32), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR).reshape(-1, 3) @ frame
+        place = np.clip((dense[:, :2] / cell + count / 2).astype(np.int32), 0, count - 1)
+        np.maximum.at(depth.reshape(-1), place[:, 1] * count + place[:, 0], dense[:, 2])
+    depth = cv2.dilate(depth, np.ones((3, 3), np.uint8))
+    mine = seen.reshape(-1, 3) @ frame
+    place = np.clip((mine[:, :2] / cell + count / 2).astype(np.int32), 0, count - 1)
+    hidden = np.clip((depth[place[:, 1], place[:, 0]] - mine[:, 2] - 7) / 6, 0, 1).reshape(seen.shape[:2])
+    return cv2.GaussianBlur(hidden.astype(np.float32), (5, 5), 1.0)
