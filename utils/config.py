@@ -210,8 +210,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(modes) -> argparse.ArgumentParser:
     """The command line: the modes that `modes(parser)` adds, then one flag a key of args.yaml, explained by its comment."""
-    top = _Parser(prog="main.py", allow_abbrev=False, formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
-                  description="Prepare data, train, test and export facial-landmark nets. Modes can be combined and run in the order below.")
+    top = _Parser(prog="main.py", usage="python main.py MODE ... [--KEY VALUE ...]", allow_abbrev=False, formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
+                  description="Prepare data, train, test and export facial-landmark nets. Modes can be combined; they run in the order below. In brackets: the default, [None] where the text says what then happens.")
     modes(top)
     defaults, texts = read_yaml(DEFAULT_FILE), comments()
     groups: dict[str, Any] = {}

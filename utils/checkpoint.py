@@ -1,0 +1,75 @@
+"""Files of a run: checkpoints that are whole or not there, and the lock that keeps two runs out of one folder."""
+import fcntl
+import os
+import pickle
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.errors import UserError
+
+FORMAT = 1
+REQUIRED = ("format", "net", "layout", "protocol", "model")
+
+
+def write_atomic(file: Path, write) -> None:
+    """Calls `write(path)` on a temporary neighbor of `file`, then fsyncs and renames it: a kill leaves the old file or the new one."""
+    file = Path(file)
+    partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
+    try:
+        write(partial)
+        with open(partial, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(partial, file)
+        folder = os.open(file.parent, os.O_RDONLY)  # the rename itself must survive a power cut
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """A whole text file or the old one."""
+    write_atomic(file, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def save(file: Path, values: dict[str, Any]) -> None:
+    """Tensors and plain values only, so that `load` needs no pickled code."""
+    write_atomic(file, lambda path: torch.save(values, path))
+
+
+def load(file: Path) -> dict[str, Any]:
+    """A checkpoint of ours on the CPU. UserError for anything else: missing, damaged, foreign, or holding code."""
+    if not Path(file).is_file():
+        raise UserError(f"no checkpoint at {file}")
+    try:
+        values = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(f"{file} is refused: it holds more than tensors and plain values, and loading it could run code") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{file} is not a readable checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
+    if not isinstance(values, dict) or any(key not in values for key in REQUIRED):
+        raise UserError(f"{file} is not a checkpoint of this project (it lacks {', '.join(REQUIRED)})")
+    if values["format"] != FORMAT:
+        raise UserError(f"{file} has checkpoint format {values['format']}, this version reads {FORMAT}")
+    return values
+
+
+@contextmanager
+def lock(folder: Path):
+    """Holds `folder` for this process; UserError when another one has it. The system frees it when the process ends, however."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.seek(0)
+            raise UserError(f"{folder} is in use by process {handle.read().strip() or '?'}; wait for it or give another --exp") from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield

@@ -1,0 +1,152 @@
+"""Prepared crops in memory, and the two views of them: augmented for training, plain for tests. Only uint8 crops and labels travel."""
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from nets.labels import Labels
+from utils.augment import Recipe, augment, generator
+from utils.config import Layout
+from utils.errors import UserError
+from utils.geometry import cut, to_crop
+from utils.prepare import load_meta, load_split, read_image
+
+GIB = 1 << 30
+
+
+class Batch(NamedTuple):
+    """images (B, S, S, 3) uint8 BGR; landmarks (B, N, 2) float32 in [0, 1] of the crop; visible (B, N) bool; index (B,) of the faces."""
+    images: torch.Tensor
+    landmarks: torch.Tensor
+    visible: torch.Tensor
+    index: torch.Tensor
+
+    def labels(self, device: torch.device | str = "cpu") -> Labels:
+        """As the heads take them."""
+        return Labels(self.landmarks.to(device, non_blocking=True), self.visible.to(device, non_blocking=True))
+
+
+class Faces(Dataset):
+    """Splits of prepared folders, `parts` = [(folder, split)]; `faces[i]` is the plain crop.
+
+    Attributes: names (source files), subsets, identities; crop and box (M, 4), landmarks (M, N, 2) in px of the source image;
+    nominal (M, N, 2) float32 in [0, 1] of the crop; visible (M, N) bool: landmarks to train.
+    """
+
+    def __init__(self, parts: list[tuple[Path, str]], layout: Layout, input_size: int, cache: float, train_hidden: bool = True):
+        tables, metas = [load_split(folder, split) for folder, split in parts], [load_meta(folder) for folder, _ in parts]
+        for (folder, _), meta in zip(parts, metas, strict=True):
+            if meta["layout"] != layout.stored:
+                raise UserError(f"{folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout {layout.name} "
+                                f"cannot use; give sets of layout {layout.stored} or another --layout")
+            if (meta["protocol"], meta["margin"]) != (metas[0]["protocol"], metas[0]["margin"]):
+                raise UserError(f"{folder} was cut by another protocol or margin than {parts[0][0]}; prepare both with the same")
+        self.size = input_size
+        self.names = [name for table in tables for name in table.files]
+        self.images = [image for table in tables for image in table.images]
+        self.subsets = [subset for table in tables for subset in table.subsets]
+        self.identities = [identity for table in tables for identity in table.identities]
+        self.crop, self.box = (np.concatenate([getattr(table, key) for table in tables]) for key in ("crop", "box"))
+        chosen = list(layout.selected)
+        self.landmarks = np.concatenate([table.landmarks[:, chosen] for table in tables])
+        visible = np.concatenate([table.visible[:, chosen] for table in tables])
+        known = np.isfinite(self.landmarks).all(-1)
+        self.visible = known if train_hidden else visible & known
+        self.nominal = to_crop(self.landmarks, self.crop).astype(np.float32)
+        self.target = np.repeat([meta["target_size"] for meta in metas], [len(table.files) for table in tables])
+        self.border = round(input_size * (metas[0]["margin"] - 1) / 2)  # px of margin round the nominal crop
+        side = input_size + 2 * self.border
+        self.crops = np.empty((len(self), side, side, 3), np.uint8) if len(self) * side * side * 3 <= cache * GIB else None
+        if self.crops is not None:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                for index, crop in enumerate(pool.map(self._decode, range(len(self)))):
+                    self.crops[index] = crop
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def picture(self, index: int) -> np.ndarray:
+        """(S, S, 3) uint8 BGR: the nominal crop of `input_size` px with `border` px of real pixels round it."""
+        return self._decode(index) if self.crops is None else self.crops[index]
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        plain = self.picture(index)[self.border:self.border + self.size, self.border:self.border + self.size]
+        return plain, self.nominal[index], self.visible[index], index
+
+    def _decode(self, index: int) -> np.ndarray:
+        stored, side = read_image(self.images[index]), self.size + 2 * self.border
+        if len(stored) == side:
+            return stored
+        edge = (len(stored) - self.target[index]) / 2
+        return cut(stored, np.array([edge, edge, len(stored) - edge, len(stored) - edge]), self.size, side / self.size)
+
+
+class Augmented(Dataset):
+    """Training view of `Faces`: item (epoch, index) is the sample `index` as epoch `epoch` sees it, whoever asks."""
+
+    def __init__(self, faces: Faces, recipe: Recipe, flip_index, seed: int):
+        self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        epoch, index = key
+        faces = self.faces
+        image, landmarks, visible = augment(faces.picture(index), faces.nominal[index], faces.visible[index], faces.size, self.recipe,
+                                            self.flip_index, generator(self.seed, epoch, index))
+        return image, landmarks.astype(np.float32), visible, index
+
+
+class Order:
+    """Batches of (epoch, index) for one rank: a shuffle keyed by (seed, epoch), the incomplete last global batch dropped.
+
+    The global batch is the same for every number of ranks that divides it. A set smaller than a batch is one small batch.
+    """
+
+    def __init__(self, count: int, batch_size: int, accumulate: int, seed: int, rank: int = 0, ranks: int = 1):
+        if count < ranks:
+            raise UserError(f"{count} training faces are too few for {ranks} processes")
+        self.count, self.seed, self.rank, self.ranks, self.epoch = count, seed, rank, ranks, 0
+        self.batch = min(batch_size, count // ranks)
+        self.batches = count // (self.batch * ranks)
+        if self.batches >= accumulate:
+            self.batches -= self.batches % accumulate
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self):
+        shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(self.count).tolist()
+        step = self.batch * self.ranks
+        for start in range(0, self.batches * step, step):
+            yield [(self.epoch, index) for index in shuffled[start + self.rank:start + step:self.ranks]]
+
+
+def collate(samples: list[tuple]) -> Batch:
+    """Samples -> Batch."""
+    images, landmarks, visible, index = zip(*samples, strict=True)
+    return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(landmarks)), torch.from_numpy(np.stack(visible)),
+                 torch.tensor(index))
+
+
+def _single_thread(_worker: int) -> None:
+    cv2.setNumThreads(0)
+
+
+def train_loader(dataset: Augmented, order: Order, workers: int, pin: bool) -> DataLoader:
+    """Batches in `order`, made ahead by `workers` processes (0: in this one)."""
+    return DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=collate, pin_memory=pin, worker_init_fn=_single_thread,
+                      persistent_workers=workers > 0, prefetch_factor=4 if workers else None)
+
+
+def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1):
+    """Plain batches of this rank's share of the faces: every face once over all ranks."""
+    mine = range(rank, len(faces), ranks)
+    for start in range(0, len(mine), batch_size):
+        yield collate([faces[index] for index in mine[start:start + batch_size]])

@@ -1,0 +1,72 @@
+"""The one test: any predictor (torch, ONNX, ...) on any set of faces, in pixels of the source images."""
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from nets.labels import Prediction
+from utils import metric
+from utils.config import Layout
+from utils.dataset import Faces, test_batches
+from utils.geometry import to_image
+
+Predict = Callable[[torch.Tensor], Prediction]  # uint8 BGR (B, S, S, 3) -> Prediction in [0, 1] of the crop
+
+
+class Result(NamedTuple):
+    """What a predictor made of M faces. nme, crop_nme (M,) in %; landmarks (M, N, 2) in px of the source image; score (M, N)."""
+    landmarks: np.ndarray
+    score: np.ndarray
+    nme: np.ndarray       # in image pixels
+    crop_nme: np.ndarray  # in the crop's [0, 1] frame, as PIPNet publishes it
+    parts: dict[str, float]  # mean NME of each part of the face
+    left_out: int  # faces whose norm is zero or unknown
+
+
+def torch_predictor(net, device: torch.device, flip_layout: Layout | None = None) -> Predict:
+    """Predictor of a net in fp32; with a layout, averaged with the prediction for the mirror image."""
+    net = net.to(device, memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def predict(images: torch.Tensor) -> Prediction:
+        images = images.to(device)
+        prediction = net.predict(images)
+        if flip_layout:
+            mirrored = net.predict(images.flip(2)).flip(flip_layout)
+            prediction = Prediction((prediction.landmarks + mirrored.landmarks) / 2, (prediction.score + mirrored.score) / 2)
+        return prediction
+
+    return predict
+
+
+def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int, ranks=None) -> Result:
+    """Errors of `predict` on all faces; with several processes (`ranks`) each does its share and all have the result."""
+    shape = (*faces.landmarks.shape[:2],)
+    landmarks, score = torch.zeros(*shape, 2, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+    for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
+        prediction = predict(batch.images)
+        landmarks[batch.index], score[batch.index] = prediction.landmarks.double().cpu(), prediction.score.double().cpu()
+    if ranks and ranks.count > 1:  # rows of other processes are zero
+        landmarks, score = (ranks.sum(part.to(ranks.device)).cpu() for part in (landmarks, score))
+    found = to_image(landmarks.numpy(), faces.crop)
+    errors = metric.point_errors(found, faces.landmarks)
+    norms = metric.norms(faces.landmarks, layout, norm, faces.box)
+    nominal = faces.nominal.astype(np.float64)
+    crop_norms = metric.norms(nominal, layout, norm, np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1)))
+    nme = metric.nme(errors, norms)
+    parts = {part: metric.summary(metric.nme(errors[:, list(ids)], norms), ()).nme for part, ids in layout.parts.items()}
+    return Result(found, score.numpy(), nme, metric.nme(metric.point_errors(landmarks.numpy(), nominal), crop_norms), parts,
+                  int(np.isnan(nme).sum()))
+
+
+def subset_rows(subsets: list[str]) -> dict[str, np.ndarray]:
+    """{name: (M,) bool}: all faces, then each group of subsets (`common`), then each subset (`common/lfpw`), none twice."""
+    names = np.array(subsets)
+    rows = {"full": np.ones(len(names), bool)}
+    heads = np.array([name.split("/")[0] for name in subsets])
+    for row, column in [(head, heads) for head in sorted(set(heads))] + [(name, names) for name in sorted(set(names))]:
+        mask = column == row
+        if not any((mask == known).all() for known in rows.values()):
+            rows[row] = mask
+    return rows

@@ -1,0 +1,80 @@
+"""Export of a whole net: normalisation, decode and merge are inside the file, its metadata says how to cut the crop."""
+import json
+import logging
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nets import Prediction
+from utils.checkpoint import write_atomic
+from utils.errors import UserError
+from utils.evaluate import Predict
+
+OPSET = 18
+
+
+class _Exported(nn.Module):
+    """image uint8 (B, S, S, 3) BGR -> landmarks (B, N, 2) in [0, 1] of the crop, score (B, N)."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(part for part in self.net.predict(image) if part is not None)
+
+
+@contextmanager
+def _quiet():
+    """The exporter's progress and version notes are of no use to a user; its errors are exceptions."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
+    """Writes `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
+    import onnx
+    size = net.spec["input_size"]
+    module = _Exported(net.float().cpu().to(memory_format=torch.contiguous_format)).eval()
+    example = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
+    names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
+    with _quiet(), torch.inference_mode():
+        program = torch.onnx.export(module, (example,), input_names=["image"], output_names=names, opset_version=OPSET, dynamo=True,
+                                    dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}}, verbose=False)
+    model = program.model_proto
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+    onnx.checker.check_model(model)
+    write_atomic(file, lambda path: path.write_bytes(model.SerializeToString()))
+
+
+def onnx_predictor(file: Path, threads: int = 0) -> Predict:
+    """Predictor of an exported file on the CPU (or CUDA where onnxruntime has it). UserError where it cannot be loaded."""
+    import onnxruntime
+    if not Path(file).is_file():
+        raise UserError(f"no ONNX file at {file}; make it with --test-onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, onnxruntime.get_available_providers())
+    except Exception as error:  # onnxruntime's own exceptions share no base class
+        raise UserError(f"{file} is not an ONNX file that onnxruntime can run ({str(error).splitlines()[0]})") from None
+    names = [output.name for output in session.get_outputs()]
+
+    def predict(images: torch.Tensor) -> Prediction:
+        outputs = dict(zip(names, map(torch.from_numpy, session.run(names, {"image": images.cpu().numpy()})), strict=True))
+        return Prediction(**outputs)
+
+    return predict

@@ -1,0 +1,122 @@
+"""What a run shows: the closing table, a row a face, and sheets of its best, median and worst faces."""
+import csv
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils import metric
+from utils.checkpoint import write_atomic, write_text
+from utils.config import Layout
+from utils.dataset import Faces
+from utils.evaluate import Result, subset_rows
+from utils.geometry import to_crop
+
+TRUTH, FOUND = (80, 220, 80), (60, 60, 255)  # BGR
+
+
+def table(rows: list[list[str]], header: list[str]) -> str:
+    """Text columns, numbers to the right, Markdown that reads well in a terminal."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=True))) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) if i < 2 else "-" * (width + 1) + ":" for i, width in enumerate(widths)) + "|"
+    return "\n".join([line(header), rule, *map(line, rows)])
+
+
+def score_header(thresholds) -> list[str]:
+    """Column names of `score_rows`."""
+    return ["test set", "model", "faces", "NME %", "crop NME %"] + [f"{name}@{t:g}{unit}" for t in thresholds for name, unit in (("FR", " %"), ("AUC", ""))]
+
+
+def score_rows(name: str, model: str, result: Result, faces: Faces, thresholds) -> list[list[str]]:
+    """One row for the whole set and one for each of its subsets."""
+    rows = []
+    for subset, mask in subset_rows(faces.subsets).items():
+        scores = metric.summary(result.nme[mask], thresholds)
+        figures = [text for fr, area in zip(scores.fr, scores.auc, strict=True) for text in (f"{fr:.2f}", f"{area:.4f}")]
+        count = f"{scores.faces}" + (f" (-{scores.left_out})" if scores.left_out else "")
+        rows.append([name if subset == "full" else f"  {subset}", model, count, f"{scores.nme:.3f}", f"{np.nanmean(result.crop_nme[mask]):.3f}", *figures])
+    return rows
+
+
+def write_faces(file: Path, faces: Faces, result: Result) -> None:
+    """A CSV row a face: file, subset, NME in image pixels and in the crop frame, mean score."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["file", "subset", "nme", "crop_nme", "score"])
+    for row in zip(faces.names, faces.subsets, result.nme.round(4), result.crop_nme.round(4), result.score.mean(1).round(4), strict=True):
+        writer.writerow(row)
+    write_text(file, text.getvalue())
+
+
+def draw(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colour: tuple[int, int, int]) -> None:
+    """Points and edges of landmarks (N, 2) in continuous px of `image`, drawn into it, anti-aliased."""
+    fixed = np.round((landmarks - 0.5) * 16).astype(int)  # OpenCV draws at 1/16 px, integers are pixel centres
+    known = np.isfinite(landmarks).all(1)
+    for a, b in layout.edges():
+        if known[a] and known[b]:
+            cv2.line(image, fixed[a].tolist(), fixed[b].tolist(), colour, 1, cv2.LINE_AA, 4)
+    for point in fixed[known]:
+        cv2.circle(image, point.tolist(), 24, colour, -1, cv2.LINE_AA, 4)
+
+
+def face_tile(faces: Faces, index: int, found: np.ndarray | None, layout: Layout, size: int, title: str) -> np.ndarray:
+    """(size, size, 3): a crop with its true (green) and found (red) landmarks; `found` (N, 2) in px of the source image."""
+    tile = cv2.resize(faces[index][0], (size, size), interpolation=cv2.INTER_CUBIC)
+    draw(tile, faces.nominal[index] * size, layout, TRUTH)
+    if found is not None:
+        draw(tile, to_crop(found, faces.crop[index]) * size, layout, FOUND)
+    for thickness, colour in ((3, (0, 0, 0)), (1, (255, 255, 255))):
+        cv2.putText(tile, title, (4, size - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thickness, cv2.LINE_AA)
+    return tile
+
+
+def sheet(tiles: list[np.ndarray], columns: int) -> np.ndarray:
+    """Tiles of one size in rows."""
+    blank = np.zeros_like(tiles[0])
+    tiles = tiles + [blank] * (-len(tiles) % columns)
+    return np.concatenate([np.concatenate(tiles[i:i + columns], 1) for i in range(0, len(tiles), columns)])
+
+
+def write_image(file: Path, image: np.ndarray) -> None:
+    """A whole picture or the old one."""
+    data = cv2.imencode(file.suffix, image)[1]
+    write_atomic(file, lambda path: path.write_bytes(data.tobytes()))
+
+
+def write_sheet(file: Path, faces: Faces, result: Result, layout: Layout, size: int = 224, each: int = 8) -> None:
+    """The best, the median and the worst `each` faces, a row of the picture each: truth green, prediction red, NME below."""
+    order = np.argsort(result.nme)
+    order = order[np.isfinite(result.nme[order])]
+    each = min(each, len(order))
+    middle = max((len(order) - each) // 2, 0)
+    chosen = [*order[:each], *order[middle:middle + each], *order[len(order) - each:]]
+    if chosen:
+        write_image(file, sheet([face_tile(faces, i, result.landmarks[i], layout, size, f"{result.nme[i]:.2f} %") for i in chosen], each))
+
+
+def write_test(folder: Path, name: str, faces: Faces, result: Result, layout: Layout) -> None:
+    """The files of one tested set: faces_<name>.csv, faces_<name>.jpg, parts_<name>.csv."""
+    folder.mkdir(exist_ok=True)
+    write_faces(folder / f"faces_{name}.csv", faces, result)
+    write_sheet(folder / f"faces_{name}.jpg", faces, result, layout)
+    write_text(folder / f"parts_{name}.csv", "part,nme\n" + "".join(f"{part},{nme:.4f}\n" for part, nme in result.parts.items()))
+
+
+def closing(text: str, run, root: Path, synthetic: bool) -> str:
+    """The last words of a run: the table, where the files lie, and what to try next."""
+    def place(path: Path) -> str:
+        return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+    files = [path for path in (run.weights, run.onnx, run.folder / "step.csv", run.folder / "report") if path.exists()]
+    lines = ["", text, "", *(["Figures on synthetic faces say that everything works, not how good the net is on photographs.", ""] if synthetic else []),
+             "Files: " + ", ".join(map(place, files)), "Next:  "]
+    if synthetic:
+        lines[-1] += "train on real faces: python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: README, Your own data)"
+    else:
+        lines[-1] += f"look at the best, median and worst faces in {place(run.folder / 'report')}; tensorboard --logdir {place(run.folder)}"
+    return "\n".join(lines)

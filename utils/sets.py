@@ -1,0 +1,114 @@
+"""From names on the command line to prepared folders: what is missing or was prepared otherwise is prepared on first use."""
+from pathlib import Path
+from types import SimpleNamespace
+
+from loguru import logger
+
+from utils.config import ROOT, nearest
+from utils.errors import UserError
+from utils.parsers import DATASETS, infer
+from utils.prepare import DataGenerator, load_meta, mismatch
+
+SYNTHETIC = "synthetic"
+
+
+def training_names(args: SimpleNamespace) -> list[str]:
+    """Names or folders to train on: train_data, else the dataset; `auto` is what --data-dir holds, else 300w when prepared, else synthetic."""
+    if args.train_data:
+        return args.train_data
+    if args.dataset != "auto":
+        return [args.dataset]
+    if args.data_dir:
+        raw = _raw_folder(args.data_dir)
+        return [str(raw) if (name := infer(raw)) == "points" else name]
+    return ["300w" if not mismatch(_root(args) / _folder_name("300w", args)) else SYNTHETIC]
+
+
+def prepare(name: str, args: SimpleNamespace) -> Path:
+    """The prepared folder of a dataset's name, a prepared folder or a raw folder; made now where it has to be. UserError where it cannot."""
+    if (Path(name) / "meta.yaml").is_file():
+        return Path(name)
+    raw = _source(name, args)
+    wanted = {"protocol": args.protocol or "square", "margin": args.margin, "target_size": args.target_size}
+    if args.val != "test":
+        wanted["val"] = args.val
+    dataset = name if name in DATASETS else infer(raw) if raw else None
+    target = _root(args) / _folder_name(name if name in DATASETS and name != "points" or not raw else raw.resolve().name, args)
+    if raw:
+        wanted["source"] = str(raw.resolve())
+    why = mismatch(target, **wanted)
+    if not why:
+        return target
+    if raw is None:
+        raw, dataset = _earlier_source(name, target)
+    logger.info(f"preparing {target.name} from {raw} ({why})")
+    return DataGenerator(raw, args.target_size, dataset, target.name, target.parent, args.protocol or "square", args.margin, args.val, args.allow_partial,
+                         args.layout if dataset == "points" else None).run()
+
+
+def _root(args: SimpleNamespace) -> Path:
+    return ROOT / args.data_root
+
+
+def _folder_name(name: str, args: SimpleNamespace) -> str:
+    """data/<name> for the default crops; other protocols and sizes stand beside them."""
+    parts = [name] + [args.protocol] * (args.protocol not in (None, "square")) + [str(args.target_size)] * (args.target_size != 256)
+    return "-".join(parts)
+
+
+def _raw_folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise UserError(f"no folder {text}; give the folder that holds the unpacked dataset")
+    return Path(text)
+
+
+def _source(name: str, args: SimpleNamespace) -> Path | None:
+    """The raw archive of a set, or None where only an earlier preparation may know it."""
+    if name == SYNTHETIC:
+        return _synthetic(args)
+    if name in DATASETS:
+        return _raw_folder(args.data_dir) if args.data_dir else None
+    if Path(name).is_dir():
+        return Path(name)
+    if not (_root(args) / name / "meta.yaml").is_file():
+        raise UserError(f"'{name}' is neither a dataset ({', '.join(DATASETS)}), a set in {args.data_root}, nor a folder{nearest(name, DATASETS)}")
+    return None
+
+
+def _earlier_source(name: str, target: Path) -> tuple[Path, str]:
+    for folder in (target, target.with_name(name)):
+        if (folder / "meta.yaml").is_file():
+            meta = load_meta(folder)
+            if Path(meta["source"]).is_dir():
+                return Path(meta["source"]), meta["dataset"]
+    raise UserError(f"{name} is not prepared; name the unpacked archive: --data-dir FOLDER")
+
+
+def _synthetic(args: SimpleNamespace) -> Path:
+    """The rendered faces in 300W's folders; rendered now where they are not there."""
+    folder = _root(args) / f"synthetic-raw-{args.synthetic_train}-{args.synthetic_test}"
+    if not folder.is_dir():
+        from utils.synthetic import generate
+        logger.info(f"rendering {args.synthetic_train} + {args.synthetic_test} synthetic faces into {folder}")
+        generate(folder, args.synthetic_train, args.synthetic_test)
+    return folder
+
+
+def test_parts(args: SimpleNamespace) -> list[tuple[Path, str]]:
+    """[(folder, split)] to test on: test_data, else what is trained on. UserError where nothing has a test split."""
+    folders = [prepare(name, args) for name in args.test_data or args.train_data]
+    without = [folder for folder in folders if not (folder / "test.tsv").is_file()]
+    if without and (args.test_data or len(without) == len(folders)):
+        raise UserError(f"{without[0]} has no test split; put test faces into a folder test/ of the raw set, or name another: --test-data NAME")
+    return [(folder, "test") for folder in folders if folder not in without]
+
+
+def check_protocol(folder: Path, protocol: dict) -> None:
+    """A net must be tested on crops like those it was trained on. UserError otherwise."""
+    if (found := load_meta(folder)["protocol"]) != protocol:
+        raise UserError(f"{folder} was cut with protocol {found}, the net was trained with {protocol}; prepare the set with the net's protocol")
+
+
+def title(folder: Path) -> str:
+    """How a set is called in tables: rendered faces say so."""
+    return "synthetic faces" if load_meta(folder)["dataset"] == SYNTHETIC else load_meta(folder)["name"]
