@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# bash main.sh N [flags of main.py]: N processes on this node, one a GPU (without GPUs: on the CPU, through gloo).
+# Several nodes: NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT, the same command on each. MAX_RESTARTS restarts after a failure.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source utils/environment.sh
+
+[[ ${1:-} =~ ^[1-9][0-9]*$ ]] || fail "usage: bash main.sh N [flags of main.py], N = number of processes (GPUs), e.g. bash main.sh 1 --train --test"
+processes=$1; shift
+environment requirements.txt torch torchvision timm cv2 numpy scipy yaml tqdm loguru tensorboard onnx onnxruntime onnxscript
+
+if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then
+    exec "$PYTHON" main.py "$@"
+fi
+exec "$PYTHON" -m torch.distributed.run --nproc-per-node "$processes" --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" \
+    --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${MASTER_PORT:-29500}" --max-restarts "${MAX_RESTARTS:-0}" main.py "$@"

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# bash test.sh [flags of pytest]: installs what the tests need, once, and runs them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source utils/environment.sh
+environment requirements-dev.txt torch torchvision timm cv2 numpy scipy yaml tqdm loguru tensorboard onnx onnxruntime onnxscript pytest hypothesis ruff
+exec "$PYTHON" -m pytest "$@"
