@@ -1,10 +1,10 @@
-"""The life of a landmark net: prepare data, train, test, export. `python main.py --help` lists every flag; args.yaml explains it."""
+"""The life of a landmark net: prepare data, train, test, export. `python main.py --help` lists and explains every flag."""
 import os
 import sys
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
 if sys.version_info < (3, 11):
-    sys.exit("PIPNet needs Python 3.11 to 3.13; this is %d.%d: run `bash main.sh 1 ...`, which looks for another" % sys.version_info[:2])
+    sys.exit("PIPNet needs Python 3.11 to 3.13, not %d.%d: `bash main.sh 1 ...` looks for another" % sys.version_info[:2])
 try:
     import numpy as np
     import torch
@@ -39,10 +39,11 @@ def modes(parser) -> None:
     group.add_argument("--prepare", action="store_true", help="make data/NAME from the raw archive (also done on first use)")
     group.add_argument("--train", action="store_true", help="train a net in weights/EXP")
     group.add_argument("--test", action="store_true", help="NME, failure rate and area under the curve on the test sets")
-    group.add_argument("--test-onnx", action="store_true", help="export if need be, test the ONNX file, stop if it differs from torch")
+    group.add_argument("--test-onnx", action="store_true", help="export if need be, test the ONNX file, fail if it differs")
     group.add_argument("--list-nets", action="store_true", help="print the backbones")
     group = parser.add_argument_group("run")
-    group.add_argument("--exp", metavar="EXP", help="id (018), folder or file (.pt, .onnx); without: the next free id to train, else the newest run")
+    group.add_argument("--exp", metavar="EXP",
+                       help="id (018), folder or file (.pt, .onnx); without: the next free id to train, else the newest run")
     group.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint of that run")
     group.add_argument("--overwrite", action="store_true", help="replace that run")
 
@@ -54,13 +55,15 @@ def main(argv: list[str]) -> None:
     if not (mode.prepare or mode.train or tests or mode.list_nets):
         raise UserError("nothing to do: give --train, --test, --test-onnx, --prepare or --list-nets (--help explains them)")
     if mode.list_nets:
-        print("\n".join(f"{name: <18} {row.note}" for name, row in NETS.items()) + "\ntimm:NAME          any net of timm with feature maps at stride 32")
+        for name, note in [*((name, row.note) for name, row in NETS.items()), ("timm:NAME", "any net of timm with feature maps")]:
+            print(f"{name: <18} {note}")
         return
     run_root = Path(ROOT) / given.get("run_root", read_yaml(DEFAULT_FILE)["run_root"])
     here = run.find(mode.exp, run_root, mode.train) if mode.train or tests else None
     if mode.train:
         run.check_free(here, mode.resume, mode.overwrite)
-    args = read_args(given, here if mode.resume or not mode.train else None, here and (here.last if mode.resume else here.weights))
+    stored = None if not here or mode.train and not mode.resume else here.last if mode.resume else here.weights
+    args = read_args(given, stored)
     ranks = solver.start_ranks(args.threads, args.deterministic)
     logger.remove()
     if ranks.first:
@@ -80,10 +83,10 @@ def main(argv: list[str]) -> None:
             test(args, here, ranks, mode.test, mode.test_onnx)
 
 
-def read_args(given: dict, here: run.Run | None, stored: Path | None):
+def read_args(given: dict, stored: Path | None):
     """What was typed over what the run was trained with, or over args.yaml and its preset for a new one."""
     values = read_yaml(DEFAULT_FILE)
-    if here:
+    if stored:
         return resolve(given, {**values, **checkpoint.load(stored)["args"]}, None)
     preset = given.get("preset") or values["preset"]
     names = sets.training_names(resolve(given, values, preset))
@@ -92,10 +95,11 @@ def read_args(given: dict, here: run.Run | None, stored: Path | None):
 
 
 def train(args, here: run.Run, folders: list[Path], ranks: solver.Ranks, resume: bool) -> None:
-    """Epochs of training with validation; leaves best.pt, last.pt, step.csv, time.csv and TensorBoard events in the run's folder."""
+    """Epochs of training with validation; best.pt, last.pt, step.csv, time.csv and TensorBoard events go to the run's folder."""
     layout = load_layout(args.tables["layouts"], args.layout or load_meta(folders[0])["layout"], args.selected_index)
     if args.num_lms not in (None, layout.count):
-        raise UserError(f"num_lms is {args.num_lms}, but layout {layout.name} has {layout.count} landmarks; choose another --layout or --selected-index")
+        raise UserError(f"num_lms is {args.num_lms}, but layout {layout.name} has {layout.count} landmarks; choose another "
+                        "--layout or --selected-index")
     on_test = args.val == "test"
     train_parts = [(folder, split) for folder in folders for split in ("train", "val")[:1 + on_test]]
     val_parts = sets.test_parts(args) if on_test else [(folder, "val") for folder in folders]
@@ -118,24 +122,26 @@ def train(args, here: run.Run, folders: list[Path], ranks: solver.Ranks, resume:
     if resume:
         stored = checkpoint.load(here.last)
         if (stored["net"], stored["layout"]) != (spec, layout.to_dict()):
-            raise UserError(f"{here.last} was trained with another net, layout or data than these flags give; resume it without them")
+            raise UserError(f"{here.last} was trained with another net, layout or data than these flags say; leave them out")
         solve.load_state_dict(stored["solver"])
         rows, times, best, first = stored["rows"], stored["times"], stored["best"], stored["epoch"] + 1
     elif ranks.first:
         run.clear(here)
         checkpoint.write_text(here.folder / "args.yaml", dump(args))
-    logger.info(f"{here.folder.name}: {args.net} ({args.preset}), {layout.count} landmarks, "
-                f"{args.input_size} px, from {started}; {len(faces)} faces of {', '.join(args.train_data)}, {len(val)} to validate"
+    logger.info(f"{here.folder.name}: {args.net} ({args.preset}), {layout.count} landmarks, {args.input_size} px, from {started}"
+                f"; {len(faces)} faces of {', '.join(args.train_data)}, {len(val)} to validate"
                 f"{' (the TEST set: --val test)' if on_test else ''}; {ranks.count} x {ranks.device}, {solve.dtype or 'float32'}")
 
-    loader = train_loader(Augmented(faces, Recipe.of(args), layout.flip_index, args.seed), order, solver.worker_count(args.workers, ranks), ranks.device.type == "cuda")
+    augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed)
+    loader = train_loader(augmented, order, solver.worker_count(args.workers, ranks), ranks.device.type == "cuda")
     tester = build_net(spec)
     events = SummaryWriter(here.folder / "events", purge_step=first + 1) if ranks.first else None
     per_epoch = len(order) * order.batch * ranks.count
     with tqdm(total=args.epochs * per_epoch, initial=first * per_epoch, unit=" images", disable=not ranks.first, smoothing=0.05,
               mininterval=0.5 if sys.stderr.isatty() else 60) as bar:  # a log file wants a line a minute
         for epoch in range(first, args.epochs):
-            if args.early_stop and epoch - min((row["epoch"] for row in rows if row["val_nme"] == best), default=epoch) > args.early_stop:
+            best_epoch = min((row["epoch"] for row in rows if row["val_nme"] == best), default=epoch)
+            if args.early_stop and epoch - best_epoch > args.early_stop:
                 logger.info(f"no better validation NME for {args.early_stop} epochs: stopped early")
                 break
             bar.set_description(f"epoch {epoch + 1}/{args.epochs}")
@@ -154,12 +160,12 @@ def train(args, here: run.Run, folders: list[Path], ranks: solver.Ranks, resume:
                 run.write_rows(here.folder / "step.csv", rows)
                 run.write_rows(here.folder / "time.csv", times)
                 run.log_epoch(events, rows[-1], times[-1])
-            logger.info(f"epoch {epoch + 1}/{args.epochs}: loss {terms['loss']:.4f}, validation NME {nme:.3f} %{' (best)' if better else ''}, "
-                        f"{per_epoch / seconds:.0f} images/s")
+            logger.info(f"epoch {epoch + 1}/{args.epochs}: loss {terms['loss']:.4f}, validation NME {nme:.3f} %"
+                        f"{' (best)' if better else ''}, {per_epoch / seconds:.0f} images/s")
 
 
-def train_epoch(solve: solver.Solver, loader, order: Order, epoch: int, faces: Faces, bar) -> tuple[dict[str, float], float, float]:
-    """(mean of each loss term, seconds, seconds spent waiting for data). A loss that is not finite stops the run with what it was."""
+def train_epoch(solve: solver.Solver, loader, order: Order, epoch: int, faces: Faces, bar) -> tuple[dict, float, float]:
+    """({loss term: mean}, seconds, seconds spent waiting for data). A loss that is not finite stops the run."""
     solve.net.train()
     order.epoch = epoch
     start, waited, sums, micro = time.perf_counter(), 0.0, {}, []
@@ -207,10 +213,12 @@ def test(args, here: run.Run, ranks: solver.Ranks, with_torch: bool, with_onnx: 
     if not ranks.first:
         return
     table = report.table(rows, report.score_header(args.thresholds))
-    logger.debug(f"{here.weights.name} of epoch {stored['epoch'] + 1}, {args.norm} norm, flip test {'on' if args.flip_test else 'off'}, true boxes\n{table}")
+    how = f"{args.norm} norm, flip test {'on' if args.flip_test else 'off'}, true boxes"
+    logger.debug(f"{here.weights.name} of epoch {stored['epoch'] + 1}, {how}\n{table}")
     print(report.closing(table, here, Path(ROOT), all("synthetic" in row[0] for row in rows[:1])))
     if worst > AGREEMENT:
-        raise UserError(f"the ONNX file differs from torch by {worst:.4f} points of NME (allowed: {AGREEMENT}); delete {here.onnx} and export again")
+        raise UserError(f"{here.onnx} differs from torch by {worst:.4f} points of NME (allowed: {AGREEMENT}); delete it and "
+                        "export again")
 
 
 if __name__ == "__main__":

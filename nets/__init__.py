@@ -24,11 +24,13 @@ def net_row(name: str) -> Row:
         return timm_row(name.removeprefix("timm:"))
     if name not in NETS:
         near = difflib.get_close_matches(name, NETS, 1)
-        raise ValueError(f"no net '{name}'{f'; did you mean {near[0]}?' if near else ''} (there are: {', '.join(NETS)}, timm:NAME)")
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"no net '{name}'{hint} (there are: {', '.join(NETS)}, timm:NAME)")
     return NETS[name]
 
 
-def make_spec(name: str, head: str, stride: int, input_size: int, meanface: np.ndarray, num_nb: int, act: str | None = None) -> dict:
+def make_spec(name: str, head: str, stride: int, input_size: int, meanface: np.ndarray, num_nb: int,
+              act: str | None = None) -> dict:
     """The plain values from which `build_net` makes a net. meanface (N, 2) decides the neighbors."""
     row = net_row(name)
     if act and not name.startswith("irnet"):

@@ -16,7 +16,7 @@ class Net(nn.Module):
         self.register_buffer("shift", -mean / std, persistent=False)
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """uint8 BGR (B, S, S, 3), as OpenCV gives it, -> float (B, 3, S, S) in the channel order, mean and std of the net's row."""
+        """uint8 BGR (B, S, S, 3), as OpenCV gives it, -> float (B, 3, S, S) in the channel order and range of the net's row."""
         if self.spec["preprocess"]["order"] == "RGB":
             images = images[..., [2, 1, 0]]
         return images.permute(0, 3, 1, 2).float() * self.scale + self.shift

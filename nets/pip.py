@@ -88,7 +88,8 @@ class PIPHead(nn.Module):
         for conv in self.children():
             nn.init.normal_(conv.weight, std=0.001)
             nn.init.zeros_(conv.bias)
-        self.register_buffer("neighbor_index", torch.tensor(neighbor_index, dtype=torch.long).reshape(self.num_lms, -1), persistent=False)
+        index = torch.tensor(neighbor_index, dtype=torch.long).reshape(self.num_lms, -1)
+        self.register_buffer("neighbor_index", index, persistent=False)
         self.register_buffer("merge_index", merge_index(neighbor_index), persistent=False)
 
     def forward(self, features: Tensor) -> Maps:
@@ -112,7 +113,7 @@ class PIPHead(nn.Module):
         return Targets(flat, position - cell, neighbor, weight, neighbor_weight, grid)
 
     def loss(self, maps: Maps, targets: Targets) -> dict[str, tuple[Tensor, Tensor]]:
-        """{term: (sum, count)}: squared error of the score over all cells; absolute errors at the landmark's cell (section 3.2)."""
+        """{term: (sum, count)}: squared error of the score over all cells, absolute errors at the landmark's cell (3.2)."""
         score, offset, neighbor = self._at(maps, targets.cell)
         flat = maps.score.float().flatten(2)
         # sum over cells of (map - one-hot target)^2, without making the dense target

@@ -126,7 +126,8 @@ def test_published_neighbors(reference, name):
     longest = stored[f"{name}_reverse_landmark"].shape[1]
     for landmark, votes in enumerate(voters(index)):
         padded = [votes[i % len(votes)] for i in range(longest)]
-        assert padded == list(zip(stored[f"{name}_reverse_landmark"][landmark], stored[f"{name}_reverse_slot"][landmark], strict=True))
+        published = (stored[f"{name}_reverse_{part}"][landmark] for part in ("landmark", "slot"))
+        assert padded == list(zip(*published, strict=True))
 
 
 @pytest.mark.parametrize("name", ("300w", "wflw"))

@@ -64,7 +64,8 @@ def affine(rng: np.random.Generator, recipe: Recipe, size: int) -> tuple[np.ndar
 
 def colour_matrix(rng: np.random.Generator, recipe: Recipe) -> np.ndarray | None:
     """(3, 4) map of BGR for brightness, contrast, saturation, hue, grayscale and the infrared look; None when none is drawn."""
-    brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4) * (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
+    strengths = (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
+    brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4) * strengths
     jitter, gray, infrared = rng.random(3) < (recipe.colour_prob, recipe.grayscale, recipe.infrared)
     lift = rng.integers(10, 90)
     matrix = np.eye(3, 4)

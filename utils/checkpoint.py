@@ -15,7 +15,7 @@ REQUIRED = ("format", "net", "layout", "protocol", "model")
 
 
 def write_atomic(file: Path, write) -> None:
-    """Calls `write(path)` on a temporary neighbor of `file`, then fsyncs and renames it: a kill leaves the old file or the new one."""
+    """Calls `write(path)` on a temporary file, fsyncs it and renames it to `file`: a kill leaves the old file or the new one."""
     file = Path(file)
     partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
     try:
@@ -49,9 +49,10 @@ def load(file: Path) -> dict[str, Any]:
     try:
         values = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise UserError(f"{file} is refused: it holds more than tensors and plain values, and loading it could run code") from None
+        raise UserError(f"{file} is refused: it holds more than tensors and plain values, loading it could run code") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{file} is not a readable checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{file} is not a readable checkpoint ({reason})") from None
     if not isinstance(values, dict) or any(key not in values for key in REQUIRED):
         raise UserError(f"{file} is not a checkpoint of this project (it lacks {', '.join(REQUIRED)})")
     if values["format"] != FORMAT:
@@ -68,7 +69,8 @@ def lock(folder: Path):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             handle.seek(0)
-            raise UserError(f"{folder} is in use by process {handle.read().strip() or '?'}; wait for it or give another --exp") from None
+            owner = handle.read().strip() or "?"
+            raise UserError(f"{folder} is in use by process {owner}; wait for it or give another --exp") from None
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()

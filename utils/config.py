@@ -105,7 +105,8 @@ def load_layout(rows: dict[str, dict], name: str, selected_index: list[int] | No
         layout = Layout(
             str(name), int(row["count"]), flip, row["interocular"] and _indices(row["interocular"]),
             row["pupils"] and (_indices(row["pupils"][0]), _indices(row["pupils"][1])),
-            {part: _indices(ids) for part, ids in row["parts"].items()}, tuple(row["closed"]), tuple(range(int(row["count"]))), str(name))
+            {part: _indices(ids) for part, ids in row["parts"].items()}, tuple(row["closed"]), tuple(range(int(row["count"]))),
+            str(name))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"layout '{name}' in args.yaml is malformed: {type(error).__name__} {error}") from None
     used = [i for part in layout.parts.values() for i in part] + list(layout.interocular or ())
@@ -121,8 +122,8 @@ def _subset(layout: Layout, name: str, selected_index: tuple[int, ...]) -> Layou
     selected = tuple(sorted(set(selected_index)))
     if len(selected) != len(selected_index) or not selected or selected[-1] >= layout.count or selected[0] < 0 \
             or any(layout.flip_index[i] != mirror for i, mirror in zip(selected, selected_index, strict=False)):
-        raise UserError(f"selected_index of layout '{name}' must be the mirror partners of the chosen landmarks in ascending order of these; "
-                        f"for landmarks {list(selected)} of layout {layout.name} that is "
+        raise UserError(f"selected_index of layout '{name}' must be the mirror partners of the chosen landmarks in ascending "
+                        f"order of these; for landmarks {list(selected)} of layout {layout.name} that is "
                         f"{[layout.flip_index[i] for i in selected if 0 <= i < layout.count]}")
     place = {old: new for new, old in enumerate(selected)}
 
@@ -134,7 +135,8 @@ def _subset(layout: Layout, name: str, selected_index: tuple[int, ...]) -> Layou
     pupils = layout.pupils and (keep(layout.pupils[0]), keep(layout.pupils[1]))
     return Layout(
         name if name != layout.name or len(selected) == layout.count else f"{layout.name}:{len(selected)}", len(selected),
-        tuple(place[i] for i in selected_index), eyes if eyes and len(eyes) == 2 else None, pupils if pupils and all(pupils) else None,
+        tuple(place[i] for i in selected_index), eyes if eyes and len(eyes) == 2 else None,
+        pupils if pupils and all(pupils) else None,
         {part: ids for part, ids in parts.items() if ids}, layout.closed, selected, layout.name)
 
 
@@ -190,7 +192,8 @@ def check(key: str, value, default) -> Any:
                               "list": "a list"}[k.__name__] for k in kinds)
         raise UserError(f"{key} must be {wanted}, not {value!r}")
     if key in CHOICES and value not in CHOICES[key]:
-        raise UserError(f"{key} must be one of {', '.join(str(c) for c in CHOICES[key] if c is not None)}, not {value!r}{nearest(value, CHOICES[key])}")
+        choices = ", ".join(str(choice) for choice in CHOICES[key] if choice is not None)
+        raise UserError(f"{key} must be one of {choices}, not {value!r}{nearest(value, CHOICES[key])}")
     if key in AT_LEAST and value < AT_LEAST[key]:
         raise UserError(f"{key} must be at least {AT_LEAST[key]}, not {value!r}")
     if isinstance(value, float) and not np.isfinite(value):
@@ -210,8 +213,11 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(modes) -> argparse.ArgumentParser:
     """The command line: the modes that `modes(parser)` adds, then one flag a key of args.yaml, explained by its comment."""
-    top = _Parser(prog="main.py", usage="python main.py MODE ... [--KEY VALUE ...]", allow_abbrev=False, formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
-                  description="Prepare data, train, test and export facial-landmark nets. Modes can be combined; they run in the order below. In brackets: the default, [None] where the text says what then happens.")
+    top = _Parser(
+        usage="python main.py MODE ... [--KEY VALUE ...]", allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
+        description="Prepare data, train, test and export facial-landmark nets. Modes can be combined; they run in the order "
+                    "below. In brackets: the default, [None] where the text says what then happens.")
     modes(top)
     defaults, texts = read_yaml(DEFAULT_FILE), comments()
     groups: dict[str, Any] = {}
@@ -226,7 +232,8 @@ def parser(modes) -> argparse.ArgumentParser:
             group.add_argument(*flags, dest=key, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=shown)
         else:
             many = {"nargs": "*"} if key in LISTS else {}
-            group.add_argument(*flags, dest=key, metavar=key.split("_")[-1].upper(), default=argparse.SUPPRESS, help=shown, **many)
+            metavar = key.split("_")[-1].upper()
+            group.add_argument(*flags, dest=key, metavar=metavar, default=argparse.SUPPRESS, help=shown, **many)
     return top
 
 
@@ -260,7 +267,8 @@ def resolve(given: dict[str, Any], values: dict[str, Any], preset: str | None) -
     layers = [({k: v for k, v in values.items() if k not in TABLES}, "args.yaml")]
     if preset is not None:
         if preset not in tables["presets"]:
-            raise UserError(f"no preset '{preset}' in args.yaml (there are: {', '.join(tables['presets'])}){nearest(preset, tables['presets'])}")
+            there = tables["presets"]
+            raise UserError(f"no preset '{preset}' in args.yaml (there are: {', '.join(there)}){nearest(preset, there)}")
         layers.append((dict(tables["presets"][preset] or {}, preset=preset), f"preset {preset}"))
     for layer, where in [*layers, (given, "command line")]:
         for key, value in layer.items():

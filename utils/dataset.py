@@ -1,4 +1,4 @@
-"""Prepared crops in memory, and the two views of them: augmented for training, plain for tests. Only uint8 crops and labels travel."""
+"""Prepared crops in memory and two views of them: augmented to train, plain to test. Only uint8 crops and labels travel."""
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +20,7 @@ GIB = 1 << 30
 
 
 class Batch(NamedTuple):
-    """images (B, S, S, 3) uint8 BGR; landmarks (B, N, 2) float32 in [0, 1] of the crop; visible (B, N) bool; index (B,) of the faces."""
+    """images (B, S, S, 3) uint8 BGR; landmarks (B, N, 2) float32 in [0, 1] of the crop; visible (B, N) bool; index (B,)."""
     images: torch.Tensor
     landmarks: torch.Tensor
     visible: torch.Tensor
@@ -42,8 +42,8 @@ class Faces(Dataset):
         tables, metas = [load_split(folder, split) for folder, split in parts], [load_meta(folder) for folder, _ in parts]
         for (folder, _), meta in zip(parts, metas, strict=True):
             if meta["layout"] != layout.stored:
-                raise UserError(f"{folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout {layout.name} "
-                                f"cannot use; give sets of layout {layout.stored} or another --layout")
+                raise UserError(f"{folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout "
+                                f"{layout.name} cannot use; give sets of layout {layout.stored} or another --layout")
             if (meta["protocol"], meta["margin"]) != (metas[0]["protocol"], metas[0]["margin"]):
                 raise UserError(f"{folder} was cut by another protocol or margin than {parts[0][0]}; prepare both with the same")
         self.size = input_size
@@ -98,8 +98,8 @@ class Augmented(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         epoch, index = key
         faces = self.faces
-        image, landmarks, visible = augment(faces.picture(index), faces.nominal[index], faces.visible[index], faces.size, self.recipe,
-                                            self.flip_index, generator(self.seed, epoch, index))
+        image, landmarks, visible = augment(faces.picture(index), faces.nominal[index], faces.visible[index], faces.size,
+                                            self.recipe, self.flip_index, generator(self.seed, epoch, index))
         return image, landmarks.astype(np.float32), visible, index
 
 
@@ -141,8 +141,8 @@ def _single_thread(_worker: int) -> None:
 
 def train_loader(dataset: Augmented, order: Order, workers: int, pin: bool) -> DataLoader:
     """Batches in `order`, made ahead by `workers` processes (0: in this one)."""
-    return DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=collate, pin_memory=pin, worker_init_fn=_single_thread,
-                      persistent_workers=workers > 0, prefetch_factor=4 if workers else None)
+    return DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=collate, pin_memory=pin,
+                      worker_init_fn=_single_thread, persistent_workers=workers > 0, prefetch_factor=4 if workers else None)
 
 
 def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1):

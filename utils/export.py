@@ -51,8 +51,8 @@ def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
     example = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
     names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
     with _quiet(), torch.inference_mode():
-        program = torch.onnx.export(module, (example,), input_names=["image"], output_names=names, opset_version=OPSET, dynamo=True,
-                                    dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}}, verbose=False)
+        program = torch.onnx.export(module, (example,), input_names=["image"], output_names=names, opset_version=OPSET,
+                                    dynamo=True, dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}}, verbose=False)
     model = program.model_proto
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))

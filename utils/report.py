@@ -21,7 +21,8 @@ def table(rows: list[list[str]], header: list[str]) -> str:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=True))) + " |"
+        padded = [f"{cell: {'<' if i < 2 else '>'}{width}}" for i, (cell, width) in enumerate(zip(cells, widths, strict=True))]
+        return f"| {' | '.join(padded)} |"
 
     rule = "|" + "|".join("-" * (width + 2) if i < 2 else "-" * (width + 1) + ":" for i, width in enumerate(widths)) + "|"
     return "\n".join([line(header), rule, *map(line, rows)])
@@ -29,7 +30,8 @@ def table(rows: list[list[str]], header: list[str]) -> str:
 
 def score_header(thresholds) -> list[str]:
     """Column names of `score_rows`."""
-    return ["test set", "model", "faces", "NME %", "crop NME %"] + [f"{name}@{t:g}{unit}" for t in thresholds for name, unit in (("FR", " %"), ("AUC", ""))]
+    figures = [text for threshold in thresholds for text in (f"FR@{threshold:g} %", f"AUC@{threshold:g}")]
+    return ["test set", "model", "faces", "NME %", "crop NME %", *figures]
 
 
 def score_rows(name: str, model: str, result: Result, faces: Faces, thresholds) -> list[list[str]]:
@@ -39,7 +41,8 @@ def score_rows(name: str, model: str, result: Result, faces: Faces, thresholds) 
         scores = metric.summary(result.nme[mask], thresholds)
         figures = [text for fr, area in zip(scores.fr, scores.auc, strict=True) for text in (f"{fr:.2f}", f"{area:.4f}")]
         count = f"{scores.faces}" + (f" (-{scores.left_out})" if scores.left_out else "")
-        rows.append([name if subset == "full" else f"  {subset}", model, count, f"{scores.nme:.3f}", f"{np.nanmean(result.crop_nme[mask]):.3f}", *figures])
+        crop_nme = metric.summary(result.crop_nme[mask], ()).nme
+        rows.append([name if subset == "full" else f"  {subset}", model, count, f"{scores.nme:.3f}", f"{crop_nme:.3f}", *figures])
     return rows
 
 
@@ -48,8 +51,8 @@ def write_faces(file: Path, faces: Faces, result: Result) -> None:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["file", "subset", "nme", "crop_nme", "score"])
-    for row in zip(faces.names, faces.subsets, result.nme.round(4), result.crop_nme.round(4), result.score.mean(1).round(4), strict=True):
-        writer.writerow(row)
+    figures = (result.nme, result.crop_nme, result.score.mean(1))
+    writer.writerows(zip(faces.names, faces.subsets, *(values.round(4) for values in figures), strict=True))
     write_text(file, text.getvalue())
 
 
@@ -96,7 +99,8 @@ def write_sheet(file: Path, faces: Faces, result: Result, layout: Layout, size: 
     middle = max((len(order) - each) // 2, 0)
     chosen = [*order[:each], *order[middle:middle + each], *order[len(order) - each:]]
     if chosen:
-        write_image(file, sheet([face_tile(faces, i, result.landmarks[i], layout, size, f"{result.nme[i]:.2f} %") for i in chosen], each))
+        tiles = [face_tile(faces, i, result.landmarks[i], layout, size, f"{result.nme[i]:.2f} %") for i in chosen]
+        write_image(file, sheet(tiles, each))
 
 
 def write_test(folder: Path, name: str, faces: Faces, result: Result, layout: Layout) -> None:
@@ -113,10 +117,11 @@ def closing(text: str, run, root: Path, synthetic: bool) -> str:
         return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
     files = [path for path in (run.weights, run.onnx, run.folder / "step.csv", run.folder / "report") if path.exists()]
-    lines = ["", text, "", *(["Figures on synthetic faces say that everything works, not how good the net is on photographs.", ""] if synthetic else []),
-             "Files: " + ", ".join(map(place, files)), "Next:  "]
+    lines = ["", text, "", "Files: " + ", ".join(map(place, files))]
     if synthetic:
-        lines[-1] += "train on real faces: python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: README, Your own data)"
+        lines += ["Note:  figures on synthetic faces say that everything works, not how good the net is on photographs",
+                  "Next:  python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: README, Your own data)"]
     else:
-        lines[-1] += f"look at the best, median and worst faces in {place(run.folder / 'report')}; tensorboard --logdir {place(run.folder)}"
+        lines += [f"Next:  look at the best, median and worst faces in {place(run.folder / 'report')};",
+                  f"       tensorboard --logdir {place(run.folder)}"]
     return "\n".join(lines)

@@ -58,7 +58,7 @@ def find(exp: str | None, root: Path, train: bool) -> Run:
         if not file.is_file():
             raise UserError(f"no file {exp}")
         if file.suffix == ".onnx" and not file.with_suffix(".pt").is_file():
-            raise UserError(f"{file} has no {file.with_suffix('.pt').name} beside it, which says what it was trained and tested on")
+            raise UserError(f"{file} has no {file.with_suffix('.pt').name} beside it, which says what it was trained on")
         return Run(file.parent, file.with_suffix(".pt"))
     else:
         folder = Path(exp) if Path(exp).is_dir() or "/" in exp else root / exp
@@ -148,4 +148,5 @@ def initialise(net: Net, source: str, warn) -> str:
         raise UserError(f"{source} holds no tensor that fits {net.spec['net']}; give a checkpoint of the same backbone")
     net.load_state_dict(fitting, strict=False)
     left = sorted(set(own) - set(fitting))
-    return f"{len(fitting)} of {len(own)} tensors of {source}" + (f" (new: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''})" if left else "")
+    new = f" (new: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''})" if left else ""
+    return f"{len(fitting)} of {len(own)} tensors of {source}{new}"

@@ -13,7 +13,7 @@ SYNTHETIC = "synthetic"
 
 
 def training_names(args: SimpleNamespace) -> list[str]:
-    """Names or folders to train on: train_data, else the dataset; `auto` is what --data-dir holds, else 300w when prepared, else synthetic."""
+    """What to train on: train_data, else the dataset; `auto`: what --data-dir holds, else 300w if prepared, else synthetic."""
     if args.train_data:
         return args.train_data
     if args.dataset != "auto":
@@ -25,7 +25,7 @@ def training_names(args: SimpleNamespace) -> list[str]:
 
 
 def prepare(name: str, args: SimpleNamespace) -> Path:
-    """The prepared folder of a dataset's name, a prepared folder or a raw folder; made now where it has to be. UserError where it cannot."""
+    """The prepared folder of a dataset's name, a prepared or a raw folder; made now where need be. UserError if it cannot."""
     if (Path(name) / "meta.yaml").is_file():
         return Path(name)
     raw = _source(name, args)
@@ -42,8 +42,8 @@ def prepare(name: str, args: SimpleNamespace) -> Path:
     if raw is None:
         raw, dataset = _earlier_source(name, target)
     logger.info(f"preparing {target.name} from {raw} ({why})")
-    return DataGenerator(raw, args.target_size, dataset, target.name, target.parent, args.protocol or "square", args.margin, args.val, args.allow_partial,
-                         args.layout if dataset == "points" else None).run()
+    return DataGenerator(raw, args.target_size, dataset, target.name, target.parent, args.protocol or "square", args.margin,
+                         args.val, args.allow_partial, args.layout if dataset == "points" else None).run()
 
 
 def _root(args: SimpleNamespace) -> Path:
@@ -52,8 +52,8 @@ def _root(args: SimpleNamespace) -> Path:
 
 def _folder_name(name: str, args: SimpleNamespace) -> str:
     """data/<name> for the default crops; other protocols and sizes stand beside them."""
-    parts = [name] + [args.protocol] * (args.protocol not in (None, "square")) + [str(args.target_size)] * (args.target_size != 256)
-    return "-".join(parts)
+    protocol = f"-{args.protocol}" if args.protocol not in (None, "square") else ""
+    return name + protocol + (f"-{args.target_size}" if args.target_size != 256 else "")
 
 
 def _raw_folder(text: str) -> Path:
@@ -71,7 +71,8 @@ def _source(name: str, args: SimpleNamespace) -> Path | None:
     if Path(name).is_dir():
         return Path(name)
     if not (_root(args) / name / "meta.yaml").is_file():
-        raise UserError(f"'{name}' is neither a dataset ({', '.join(DATASETS)}), a set in {args.data_root}, nor a folder{nearest(name, DATASETS)}")
+        raise UserError(f"'{name}' is neither a dataset ({', '.join(DATASETS)}), a set in {args.data_root}, nor a folder"
+                        f"{nearest(name, DATASETS)}")
     return None
 
 
@@ -99,14 +100,14 @@ def test_parts(args: SimpleNamespace) -> list[tuple[Path, str]]:
     folders = [prepare(name, args) for name in args.test_data or args.train_data]
     without = [folder for folder in folders if not (folder / "test.tsv").is_file()]
     if without and (args.test_data or len(without) == len(folders)):
-        raise UserError(f"{without[0]} has no test split; put test faces into a folder test/ of the raw set, or name another: --test-data NAME")
+        raise UserError(f"{without[0]} has no test split; put faces into a folder test/ of the raw set, or give --test-data NAME")
     return [(folder, "test") for folder in folders if folder not in without]
 
 
 def check_protocol(folder: Path, protocol: dict) -> None:
     """A net must be tested on crops like those it was trained on. UserError otherwise."""
     if (found := load_meta(folder)["protocol"]) != protocol:
-        raise UserError(f"{folder} was cut with protocol {found}, the net was trained with {protocol}; prepare the set with the net's protocol")
+        raise UserError(f"{folder} was cut with protocol {found}, but the net was trained with {protocol}; give --protocol")
 
 
 def title(folder: Path) -> str:

@@ -45,7 +45,8 @@ def start_ranks(threads: int, deterministic: bool) -> Ranks:
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     cuda = torch.cuda.is_available()
     if cuda and here > torch.cuda.device_count():
-        raise UserError(f"{here} processes, but {torch.cuda.device_count()} GPUs here; start one process a GPU: bash main.sh {torch.cuda.device_count()} ...")
+        gpus = torch.cuda.device_count()
+        raise UserError(f"{here} processes, but {gpus} GPUs here; start one process a GPU: bash main.sh {gpus} ...")
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     torch.set_num_threads(threads or max(len(os.sched_getaffinity(0)) // here, 1))
     torch.use_deterministic_algorithms(deterministic)
@@ -87,8 +88,8 @@ class Schedule(NamedTuple):
 
 def schedule(args, steps: int) -> Schedule:
     """From the resolved args; `steps` an epoch."""
-    return Schedule(args.schedule, args.learning_rate, args.final_learning_rate, args.warmup_learning_rate, round(args.warmup * steps),
-                    args.epochs * steps, tuple(round(epoch * steps) for epoch in args.milestones))
+    return Schedule(args.schedule, args.learning_rate, args.final_learning_rate, args.warmup_learning_rate,
+                    round(args.warmup * steps), args.epochs * steps, tuple(round(epoch * steps) for epoch in args.milestones))
 
 
 def make_optimizer(net: nn.Module, kind: str, weight_decay: float, fused: bool) -> torch.optim.Optimizer:
@@ -126,7 +127,7 @@ def precision(amp: str, device: torch.device) -> torch.dtype | None:
     if amp == "fp16" and device.type != "cuda":
         raise ValueError("amp fp16 needs a CUDA GPU; use bf16 or off")
     if amp == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() or device.type == "cpu" and _cpu_bf16() else None
+        return torch.bfloat16 if (torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_bf16()) else None
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
 
 
@@ -145,7 +146,7 @@ class NonFinite(ArithmeticError):
 
 
 class Solver:
-    """Everything that changes while training, and the one place where it does. `net` is the plain module, its weights shared with DDP."""
+    """Everything that changes while training, and the one place where it does. `net` is the plain module, not DDP's wrapper."""
 
     def __init__(self, net: nn.Module, args, steps: int, ranks: Ranks):
         self.net, self.ranks, self.accumulate, self.clip = net, ranks, args.accumulate, args.clip
@@ -175,7 +176,8 @@ class Solver:
         for number, batch in enumerate(batches):
             images, labels = batch.images.to(self.ranks.device, non_blocking=True), batch.labels(self.ranks.device)
             last = number == len(batches) - 1
-            with _no_sync(self.runner, not last), torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None):
+            autocast = torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None)
+            with _no_sync(self.runner, not last), autocast:
                 terms = self.runner(images, labels)
             # counts over all processes, so that the loss is the global mean; DDP divides gradients by the number of processes
             counts = self.ranks.sum(torch.stack([count.detach().float() for _, count in terms.values()]))
@@ -207,8 +209,8 @@ class Solver:
 
     def state_dict(self) -> dict:
         """All that a resumed run needs beside the resolved args."""
-        return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average and self.average.state,
-                "scaler": self.scaler.state_dict(), "step": self.step}
+        return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
+                "average": self.average and self.average.state, "step": self.step}
 
     def load_state_dict(self, state: dict) -> None:
         """The inverse of `state_dict`."""
