@@ -157,8 +157,8 @@ def train(args, here: run.Run, folders: list[Path], ranks: solver.Ranks, resume:
                 if better:
                     checkpoint.save(here.weights, spare)
                 checkpoint.save(here.last, {**spare, "solver": solve.state_dict(), "rows": rows, "times": times, "best": best})
-                run.write_rows(here.folder / "step.csv", rows)
-                run.write_rows(here.folder / "time.csv", times)
+                for name, table in (("step.csv", rows), ("time.csv", times)):
+                    report.write_csv(here.folder / name, list(table[0]), [row.values() for row in table])
                 run.log_epoch(events, rows[-1], times[-1])
             logger.info(f"epoch {epoch + 1}/{args.epochs}: loss {terms['loss']:.4f}, validation NME {nme:.3f} %"
                         f"{' (best)' if better else ''}, {per_epoch / seconds:.0f} images/s")
@@ -212,6 +212,7 @@ def test(args, here: run.Run, ranks: solver.Ranks, with_torch: bool, with_onnx: 
         worst = max(worst, abs(means["torch"] - means.get("onnx", means["torch"])))
     if not ranks.first:
         return
+    report.write_csv(here.folder / "report" / "scores.csv", report.score_header(args.thresholds), rows)
     table = report.table(rows, report.score_header(args.thresholds))
     how = f"{args.norm} norm, flip test {'on' if args.flip_test else 'off'}, true boxes"
     logger.debug(f"{here.weights.name} of epoch {stored['epoch'] + 1}, {how}\n{table}")

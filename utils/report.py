@@ -46,13 +46,10 @@ def score_rows(name: str, model: str, result: Result, faces: Faces, thresholds) 
     return rows
 
 
-def write_faces(file: Path, faces: Faces, result: Result) -> None:
-    """A CSV row a face: file, subset, NME in image pixels and in the crop frame, mean score."""
+def write_csv(file: Path, header: list[str], rows) -> None:
+    """A whole CSV file or the old one."""
     text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["file", "subset", "nme", "crop_nme", "score"])
-    figures = (result.nme, result.crop_nme, result.score.mean(1))
-    writer.writerows(zip(faces.names, faces.subsets, *(values.round(4) for values in figures), strict=True))
+    csv.writer(text).writerows([header, *rows])
     write_text(file, text.getvalue())
 
 
@@ -106,9 +103,11 @@ def write_sheet(file: Path, faces: Faces, result: Result, layout: Layout, size: 
 def write_test(folder: Path, name: str, faces: Faces, result: Result, layout: Layout) -> None:
     """The files of one tested set: faces_<name>.csv, faces_<name>.jpg, parts_<name>.csv."""
     folder.mkdir(exist_ok=True)
-    write_faces(folder / f"faces_{name}.csv", faces, result)
+    figures = (values.round(4) for values in (result.nme, result.crop_nme, result.score.mean(1)))
+    write_csv(folder / f"faces_{name}.csv", ["file", "subset", "nme", "crop_nme", "score"],
+              zip(faces.names, faces.subsets, *figures, strict=True))
+    write_csv(folder / f"parts_{name}.csv", ["part", "nme"], [[part, f"{nme:.4f}"] for part, nme in result.parts.items()])
     write_sheet(folder / f"faces_{name}.jpg", faces, result, layout)
-    write_text(folder / f"parts_{name}.csv", "part,nme\n" + "".join(f"{part},{nme:.4f}\n" for part, nme in result.parts.items()))
 
 
 def closing(text: str, run, root: Path, synthetic: bool) -> str:

@@ -1,6 +1,4 @@
 """An experiment's folder weights/<exp>/: which one is meant, what is in it, and what goes into a checkpoint."""
-import csv
-import io
 import re
 import shutil
 from pathlib import Path
@@ -84,15 +82,6 @@ def clear(run: Run) -> None:
         (run.folder / name).unlink(missing_ok=True)
     for name in ("report", "events"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
-
-
-def write_rows(file: Path, rows: list[dict]) -> None:
-    """Rows with the same keys as CSV, whole or not at all; numbers in full, so that equal runs give equal files."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0])
-    writer.writeheader()
-    writer.writerows(rows)
-    checkpoint.write_text(file, text.getvalue())
 
 
 def log_epoch(events, row: dict, speed: dict) -> None:

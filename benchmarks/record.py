@@ -1,0 +1,43 @@
+"""One result file a benchmark: what was measured, by which command, on which commit, machine and versions."""
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent / "results"
+sys.path.insert(0, str(ROOT))
+
+
+def machine() -> dict:
+    """What figures of speed depend on."""
+    import cv2
+    import onnxruntime
+    import torch
+    import torchvision
+    info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    cpu = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
+                "opencv": cv2.__version__, "onnxruntime": onnxruntime.__version__}
+    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "gpu": gpu, **versions}
+
+
+def git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def save(name: str, command: str, seed: int, figures: dict) -> Path:
+    """Writes results/<name>.json and prints it. A changed work tree is marked: the commit alone cannot repeat its figures."""
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!README.md")
+    commit = git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+    date = datetime.now(UTC).date().isoformat()
+    values = {"command": command, "commit": commit, "date": date, "seed": seed, "machine": machine(), **figures}
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{name}.json"
+    file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    print(file.read_text())
+    return file

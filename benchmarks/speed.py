@@ -1,0 +1,56 @@
+"""Training against its pure-compute limit: the same steps fed by the loader and fed by batches that lie ready, in turn.
+
+`python benchmarks/speed.py [--input-size 128] ...` takes the flags of main.py.
+"""
+import sys
+import time
+from itertools import chain, islice
+
+import torch
+from record import save
+
+from nets import build_net, make_spec
+from utils import sets, solver
+from utils.augment import Recipe
+from utils.config import DEFAULT_FILE, load_layout, parse, read_yaml, resolve
+from utils.dataset import Augmented, Faces, Order, train_loader
+
+STEPS, ROUNDS = 20, 5
+
+
+def main(flags: list[str]) -> None:
+    _, given = parse(flags, lambda parser: None)
+    args = resolve({"dataset": "synthetic", **given}, read_yaml(DEFAULT_FILE), given.get("preset", "quick"))
+    ranks = solver.start_ranks(args.threads, args.deterministic)
+    layout = load_layout(args.tables["layouts"], "68")
+    faces = Faces([(sets.prepare(args.dataset, args), "train")], layout, args.input_size, args.cache)
+    net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, faces.nominal.mean(0), args.num_nb, args.act))
+    order = Order(len(faces), args.batch_size, 1, 0)
+    solve = solver.Solver(net.to(ranks.device, memory_format=torch.channels_last), args, len(order), ranks)
+    augmented = Augmented(faces, Recipe.of(args), layout.flip_index, 0)
+    loader = train_loader(augmented, order, solver.worker_count(args.workers, ranks), ranks.device.type == "cuda")
+    net.train()
+    ready = [batch for batch, _ in zip(loader, range(STEPS), strict=False)]
+
+    def timed(batches) -> float:
+        start = time.perf_counter()
+        for batch in batches:
+            solve.train_step([batch])
+        return STEPS * order.batch / (time.perf_counter() - start)
+
+    timed(ready[:3])
+    fed, pure = [], []
+    for _ in range(ROUNDS):
+        batches = iter(loader)
+        first = next(batches)  # starting the workers is not part of a step
+        fed.append(timed(chain([first], islice(batches, STEPS - 1))))
+        pure.append(timed(ready))
+    middle = ROUNDS // 2
+    save("speed", "python benchmarks/speed.py " + " ".join(flags), 0, {
+        "net": args.net, "input_size": args.input_size, "batch_size": order.batch,
+        "images_per_second": round(sorted(fed)[middle], 1), "pure_compute": round(sorted(pure)[middle], 1),
+        "ratio": round(sorted(f / p for f, p in zip(fed, pure, strict=True))[middle], 3)})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
