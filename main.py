@@ -226,7 +226,10 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            time.sleep(2)  # the node's first process says the same, before the launcher ends it because of this one
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped; what the last whole epoch left is kept: the same flags with --exp and --resume go on", file=sys.stderr)

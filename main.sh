@@ -12,5 +12,9 @@ environment requirements.txt torch torchvision timm cv2 numpy scipy yaml tqdm lo
 if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then
     exec "$PYTHON" main.py "$@"
 fi
-exec "$PYTHON" -m torch.distributed.run --nproc-per-node "$processes" --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" \
-    --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${MASTER_PORT:-29500}" --max-restarts "${MAX_RESTARTS:-0}" main.py "$@"
+if [ "${NNODES:-1}" = 1 ] && [ -z "${MASTER_PORT:-}" ]; then
+    where=(--standalone) # a free port
+else
+    where=(--nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${MASTER_PORT:-29500}")
+fi
+exec "$PYTHON" -m utils.launch "${where[@]}" --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" main.py "$@"

@@ -1,6 +1,5 @@
 """One result file a benchmark: what was measured, by which command, on which commit, machine and versions."""
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -18,12 +17,14 @@ def machine() -> dict:
     import onnxruntime
     import torch
     import torchvision
+
+    from utils.solver import cores
     info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     cpu = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
                 "opencv": cv2.__version__, "onnxruntime": onnxruntime.__version__}
-    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "gpu": gpu, **versions}
+    return {"cpu": cpu, "cores": cores(), "gpu": gpu, **versions}
 
 
 def git(*words: str) -> str:

@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from utils.errors import UserError
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Ranks(NamedTuple):
     """This process among all."""
     rank: int
@@ -48,7 +53,7 @@ def start_ranks(threads: int, deterministic: bool) -> Ranks:
         gpus = torch.cuda.device_count()
         raise UserError(f"{here} processes, but {gpus} GPUs here; start one process a GPU: bash main.sh {gpus} ...")
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
-    torch.set_num_threads(threads or max(len(os.sched_getaffinity(0)) // here, 1))
+    torch.set_num_threads(threads or max(cores() // here, 1))
     torch.use_deterministic_algorithms(deterministic)
     if cuda:
         torch.cuda.set_device(device)
@@ -63,7 +68,7 @@ def start_ranks(threads: int, deterministic: bool) -> Ranks:
 def worker_count(wanted: int | None, ranks: Ranks) -> int:
     """Loader processes of this rank: what was wanted, else the node's other cores shared by its ranks, at most 8."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return wanted if wanted is not None else min(max(len(os.sched_getaffinity(0)) // here - 1, 1), 8)
+    return wanted if wanted is not None else min(max(cores() // here - 1, 1), 8)
 
 
 class Schedule(NamedTuple):
@@ -92,13 +97,12 @@ def schedule(args, steps: int) -> Schedule:
                     round(args.warmup * steps), args.epochs * steps, tuple(round(epoch * steps) for epoch in args.milestones))
 
 
-def make_optimizer(net: nn.Module, kind: str, weight_decay: float, fused: bool) -> torch.optim.Optimizer:
+def make_optimizer(net: nn.Module, kind: str, weight_decay: float) -> torch.optim.Optimizer:
     """adam or adamw; biases, norms and PReLU slopes are not decayed."""
     decayed = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    # the rate is set before every step; as a tensor it would be part of the state
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, lr=0.0, fused=fused)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, lr=0.0, fused=True)
 
 
 class Average:
@@ -154,7 +158,7 @@ class Solver:
         self.reg = args.reg
         self.dtype = precision(args.amp, ranks.device)
         self.schedule = schedule(args, steps)
-        self.optimizer = make_optimizer(net, args.optimizer, args.weight_decay, ranks.device.type == "cuda")
+        self.optimizer = make_optimizer(net, args.optimizer, args.weight_decay)
         self.average = Average(net, args.ema, args.ema_ramp) if args.ema else None
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
         self.step = 0
