@@ -1,5 +1,4 @@
 """Data, geometry, training and reports. `from utils import DataGenerator` is the documented way to prepare a dataset."""
-from __future__ import annotations
 
 from typing import Any
 

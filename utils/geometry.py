@@ -4,7 +4,6 @@ Image pixels are continuous coordinates: pixel i covers [i, i + 1) and its centr
 over the nominal crop box. Matrices are (2, 3) and map continuous coordinates to continuous coordinates; `opencv_matrix` moves
 them to OpenCV's frame, whose integers are pixel centres, as late as possible.
 """
-from __future__ import annotations
 
 import math
 from typing import NamedTuple

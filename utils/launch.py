@@ -1,4 +1,4 @@
-"""torchrun, ending with the exit status of the process that failed instead of a traceback of its own: that process has said why."""
+"""torchrun that ends with the exit status of the process that failed, without a traceback: that process has said why."""
 import logging
 import os
 import sys

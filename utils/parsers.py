@@ -3,7 +3,6 @@
 Parsers hand out continuous image px (see geometry.py): annotated coordinates minus the row's `origin` (what the annotation calls
 the centre of the first pixel) plus half a pixel. Anything wrong in the archive raises UserError before a picture is decoded.
 """
-from __future__ import annotations
 
 import os
 import re

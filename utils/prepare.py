@@ -5,7 +5,6 @@
     meanface.txt              mean training landmarks in the nominal crop frame, x y x y ... on one line
     meta.yaml                 how it was made; written last, so a folder without it is not a prepared set
 """
-from __future__ import annotations
 
 import hashlib
 import os

@@ -64,15 +64,14 @@ def draw(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colour: tuple
         cv2.circle(image, point.tolist(), 24, colour, -1, cv2.LINE_AA, 4)
 
 
-def face_tile(faces: Faces, index: int, found: np.ndarray | None, layout: Layout, size: int, title: str) -> np.ndarray:
-    """(size, size, 3): a crop with its true (green) and found (red) landmarks; `found` (N, 2) in px of the source image."""
-    tile = cv2.resize(faces[index][0], (size, size), interpolation=cv2.INTER_CUBIC)
-    draw(tile, faces.nominal[index] * size, layout, TRUTH)
-    if found is not None:
-        draw(tile, to_crop(found, faces.crop[index]) * size, layout, FOUND)
+def tile(crop: np.ndarray, drawn: list[tuple[np.ndarray, tuple]], layout: Layout, size: int, title: str = "") -> np.ndarray:
+    """(size, size, 3): a crop with landmarks [(N, 2) in [0, 1], BGR] and a title in its corner."""
+    image = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC if size > len(crop) else cv2.INTER_AREA)
+    for landmarks, colour in drawn:
+        draw(image, landmarks * size, layout, colour)
     for thickness, colour in ((3, (0, 0, 0)), (1, (255, 255, 255))):
-        cv2.putText(tile, title, (4, size - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thickness, cv2.LINE_AA)
-    return tile
+        cv2.putText(image, title, (4, size - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thickness, cv2.LINE_AA)
+    return image
 
 
 def sheet(tiles: list[np.ndarray], columns: int) -> np.ndarray:
@@ -96,7 +95,8 @@ def write_sheet(file: Path, faces: Faces, result: Result, layout: Layout, size: 
     middle = max((len(order) - each) // 2, 0)
     chosen = [*order[:each], *order[middle:middle + each], *order[len(order) - each:]]
     if chosen:
-        tiles = [face_tile(faces, i, result.landmarks[i], layout, size, f"{result.nme[i]:.2f} %") for i in chosen]
+        pairs = [((faces.nominal[i], TRUTH), (to_crop(result.landmarks[i], faces.crop[i]), FOUND)) for i in chosen]
+        tiles = [tile(faces[i][0], pair, layout, size, f"{result.nme[i]:.2f} %") for i, pair in zip(chosen, pairs, strict=True)]
         write_image(file, sheet(tiles, each))
 
 
