@@ -14,13 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.errors import UserError
+from utils.parsers import VISIBLE_FILE, write_pts
 from utils.synthetic_face import Face, draw
 
 TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}       # official counts: ours are split in their proportion
 TEST_PARTS = {"helen/testset": 330, "lfpw/testset": 224, "ibug": 135}
 TEST_INDEX = 1_000_000                                                         # test faces start here, so that no identity is in both
 HARD_INDEX = 2_000_000                                                         # and the difficult ones (ibug) here
-VISIBLE = "visible.tsv"
 
 
 def render(seed: int, index: int, size: int = 256) -> Face:
@@ -31,12 +31,6 @@ def render(seed: int, index: int, size: int = 256) -> Face:
     if size < 32:
         raise UserError(f"synthetic faces of {size} px are too small: ask for at least 32")
     return draw(np.random.default_rng([seed, index]), size, index >= HARD_INDEX)
-
-
-def write_pts(path: Path, landmarks: np.ndarray) -> None:
-    """Write landmarks (N, 2) in continuous px in 300W's format, whose first pixel's centre is 1."""
-    lines = ["version: 1", f"n_points:  {len(landmarks)}", "{", *(f"{x:.4f} {y:.4f}" for x, y in landmarks + 0.5), "}"]
-    path.write_text("\n".join(lines) + "\n")
 
 
 def share(total: int, parts: dict[str, int]) -> dict[str, int]:
@@ -53,8 +47,8 @@ def _work(job: tuple[str, str, int, int, int]) -> tuple[str, str]:
     if not ok:
         raise UserError(f"{path}: OpenCV could not write the picture as JPEG")
     path.write_bytes(data.tobytes())
-    write_pts(path.with_suffix(".pts"), face.landmarks)
-    return name, "\t".join("01"[int(v)] for v in face.visible)
+    write_pts(path.with_suffix(".pts"), face.landmarks + 0.5)  # 300W's way: the centre of the first pixel is 1
+    return name, "".join("01"[int(v)] for v in face.visible)
 
 
 def _start() -> None:
@@ -89,8 +83,7 @@ def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, 
             kind = "train" if part in TRAIN_PARTS else "hard" if part == "ibug" else "test"
             jobs += [(str(build), f"{part}/face_{place[kind] + i:07d}.jpg", seed, place[kind] + i, size) for i in range(count)]
             place[kind] += count
-        with tqdm(total=len(jobs), desc="synthetic faces", unit="face") as bar, (build / VISIBLE).open("w") as table:
-            table.write("\t".join(["file", *(f"v{i}" for i in range(68))]) + "\n")
+        with tqdm(total=len(jobs), desc="synthetic faces", unit="face") as bar, (build / VISIBLE_FILE).open("w") as table:
             for name, flags in _map(jobs, workers):
                 table.write(f"{name}\t{flags}\n")
                 bar.update()
