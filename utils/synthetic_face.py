@@ -61,7 +61,7 @@ class Pose(NamedTuple):
 
 def sample_person(rng: np.random.Generator) -> Person:
     """Draw a person: ages from child to old, all skin tones, both sexes' habits of hair, beard and make-up."""
-    shape = {name: float(rng.normal()) * sd for name, sd in IDENTITY.items()}
+    shape = {name: float(np.clip(rng.normal(), -2.6, 2.6)) * sd for name, sd in IDENTITY.items()}
     child, old, male = rng.random() < 0.08, rng.random() < 0.22, rng.random() < 0.55
     if child:
         male = False
@@ -83,13 +83,14 @@ def sample_person(rng: np.random.Generator) -> Person:
     age = float(rng.uniform(0.5, 1.0) if old and not child else rng.uniform(0, 0.35) * (not child))
     tone = float(np.clip(rng.beta(1.1, 1.5), 0, 1)) * (len(paint.SKIN) - 1)
     skin = np.array([np.interp(tone, range(len(paint.SKIN)), paint.SKIN[:, i]) for i in range(3)])
+    skin += (skin.mean() - skin) * rng.uniform(0.0, 0.3)
     skin = (np.clip(skin * np.exp(rng.normal(0, 0.04, 3)), 0.03, 0.98) ** 2).astype(np.float32)
     dark = tone > 3.6
     hair_index = 7 + int(rng.random() < 0.5) if old and rng.random() < 0.75 else rng.integers(0, 3 if dark or rng.random() < 0.5 else 7)
-    hair = ((paint.HAIR[hair_index] * np.exp(rng.normal(0, 0.15, 3))) ** 2).astype(np.float32)
+    hair = ((paint.HAIR[hair_index] * np.exp(rng.normal(0, 0.06, 3))) ** 2).astype(np.float32)
     brows = np.minimum(hair * rng.uniform(0.4, 0.9), skin * 0.5).astype(np.float32)
     lipstick = not male and not child and rng.random() < 0.45
-    lips = skin * np.array([0.50, 0.42, 0.80]) * rng.uniform(0.8, 1.1)
+    lips = skin * (np.array([0.50, 0.44, 0.80]) + rng.uniform(0, 0.3) * np.array([1, 1, 0.2])) * rng.uniform(0.8, 1.05)
     if lipstick:
         lips = lips * 0.4 + np.array([0.10, 0.06, 0.45]) * rng.uniform(0.4, 1.4) * 0.6
     beard, moustache, stubble = 0.0, 0.0, 0.0
@@ -102,7 +103,7 @@ def sample_person(rng: np.random.Generator) -> Person:
         skin=skin, lips=lips.astype(np.float32), hair=hair, brows=brows, iris=(paint.IRIS[rng.integers(0, 2 if dark else 6)] ** 2).astype(np.float32),
         brow_amount=float(rng.uniform(0.35, 1.0)), brow_width=float(rng.uniform(4.0, 8.5) if male else rng.uniform(3.0, 6.5)), beard=beard,
         moustache=moustache, stubble=stubble, blush=float(rng.uniform(0, 0.7)), freckles=float(rng.uniform(0.3, 1) * (rng.random() < 0.15)), age=age,
-        mottle=float(rng.uniform(0.4, 1.6)), makeup=float(rng.uniform(0.2, 1) * (lipstick or (not male and rng.random() < 0.4)) * (not child)),
+        mottle=float(rng.uniform(0.15, 1.0)), makeup=float(rng.uniform(0.2, 1) * (lipstick or (not male and rng.random() < 0.4)) * (not child)),
         crease=float(rng.uniform(0, 1)), bags=float(np.clip(rng.normal(0.3 + 0.5 * age, 0.2), 0, 1)), shine=float(rng.uniform(0.05, 0.55)),
         teeth=float(rng.uniform(0.7, 1.1)), offset=rng.uniform(0, 512, 2).astype(np.float32))
     probability = [0.14, 0.60, 0.08, 0.03, 0.05, 0.07, 0.03] if male else [0.01, 0.15, 0.22, 0.46, 0.05, 0.04, 0.07]
@@ -148,13 +149,13 @@ def sample_pose(rng: np.random.Generator, hard: bool) -> Pose:
     e |= {"brow_in_left": up + own[0], "brow_in_right": up + own[1], "brow_out_left": up + own[2], "brow_out_right": up + own[3]}
     e |= {"brow_knit_left": knit, "brow_knit_right": knit}
     happy = max(smile, 0)
-    open_ = np.clip(rng.normal(0.98, 0.14) - 0.22 * happy - 0.15 * knit + 0.1 * max(up, 0), 0.25, 1.4)
+    open_ = np.clip(rng.normal(0.93, 0.15) - 0.22 * happy - 0.15 * knit + 0.1 * max(up, 0), 0.25, 1.4)
     fate = rng.random()
     both = np.full(2, 0.0 if fate < 0.05 else rng.uniform(0.1, 0.6) if fate < 0.12 else open_)
     if 0.12 < fate < 0.13:
         both[rng.integers(2)] = 0.0
     both = np.clip(both + rng.normal(0, 0.03, 2) * (both > 0.2), 0, 1.4)
-    low = np.clip(1 - 0.55 * happy + rng.normal(0, 0.15), 0.1, 1.5)
+    low = np.clip(0.9 - 0.45 * happy + rng.normal(0, 0.18), 0.1, 1.5)
     look_down = rng.normal(0, 0.9)
     both = both * (1 - 0.12 * max(look_down, 0)) if look_down > 0 else both
     lids = np.array([lid_height(float(b), float(low)) for b in both], np.float32)
@@ -162,7 +163,7 @@ def sample_pose(rng: np.random.Generator, hard: bool) -> Pose:
     yaw = rng.normal(0, 17) if fate < 0.62 else rng.uniform(-45, 45) if fate < 0.95 else rng.uniform(-88, 88)
     if hard:
         yaw = rng.uniform(-60, 60) if fate < 0.9 else rng.uniform(-88, 88)
-    pitch, roll = np.clip(rng.normal(0, 9 if not hard else 14), -30, 30), np.clip(rng.normal(0, 8 if not hard else 14), -45, 45)
+    pitch, roll = np.clip(rng.normal(-16, 9 if not hard else 13), -48, 14), np.clip(rng.normal(0, 8 if not hard else 14), -45, 45)
     gaze = np.array([np.clip(rng.normal(-0.03 * yaw, 1.6), -4.5, 4.5), np.clip(look_down, -2.0, 2.5)], np.float32)
     return Pose(e, float(jaw), float(rng.normal(0, 0.6)), lids, gaze, tuple(np.radians([yaw, pitch, roll])))
 
@@ -173,28 +174,27 @@ def sample_light(rng: np.random.Generator) -> Light:
         d = np.array([rng.normal(0, spread), rng.normal(-0.55, 0.45), rng.uniform(0.25, 1.2)])
         return (d / np.linalg.norm(d)).astype(np.float32)
 
-    warm = np.exp(rng.normal(0, 0.12) * np.array([-1.0, 0, 1.0]))
+    warm = np.exp(rng.normal(0.03, 0.09) * np.array([-1.0, 0, 1.0]))
     ratio = rng.beta(2.0, 2.0)
     key = (1.35 * ratio + 0.12) * warm
-    around = (1.0 - 0.8 * ratio) * np.exp(rng.normal(0, 0.08, 3))
-    return Light(direction(0.8), key.astype(np.float32), direction(1.2), (rng.uniform(0, 0.35) * np.exp(rng.normal(0, 0.15, 3))).astype(np.float32),
+    around = (1.0 - 0.8 * ratio) * np.exp(rng.normal(0, 0.04, 3))
+    return Light(direction(0.8), key.astype(np.float32), direction(1.2), (rng.uniform(0, 0.35) * np.exp(rng.normal(0, 0.12, 3))).astype(np.float32),
                  (around * rng.uniform(0.9, 1.2)).astype(np.float32), (around * rng.uniform(0.35, 0.95)).astype(np.float32), float(rng.uniform(0.3, 0.95)))
 
 
 def shade(albedo: np.ndarray, normal: np.ndarray, shaded: np.ndarray, gloss: np.ndarray | float, light: Light, wrap: float = 0.2) -> np.ndarray:
     """Light (N, 3) leaving a surface: hemisphere, key with shadow, fill, and a highlight towards the viewer."""
-    normal = normal / np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-4)[:, None]
     key = np.clip((normal @ light.key + wrap) / (1 + wrap), 0, 1) * (1 - light.hardness * shaded)
     fill = np.clip(normal @ light.fill, 0, 1)
-    up = (0.5 - 0.5 * normal[:, 1])[:, None]
-    around = light.ground + (light.sky - light.ground) * up
-    facing = (0.55 + 0.45 * np.clip(normal[:, 2], 0, 1))[:, None]
+    up, facing = 0.5 - 0.5 * normal[:, 1], 0.55 + 0.45 * np.clip(normal[:, 2], 0, 1)
     half = light.key + np.array([0, 0, 1], np.float32)
-    shine = np.clip(normal @ (half / np.linalg.norm(half)), 0, 1) ** 2
+    shine = np.clip(normal @ (half / np.float32(np.linalg.norm(half))), 0, 1) ** 2
     shine = shine * shine
     shine = shine * shine
     shine = shine * shine * gloss * (1 - light.hardness * shaded)
-    return albedo * (around * facing + light.key_colour * key[:, None] + light.fill_colour * fill[:, None]) + (0.35 * shine)[:, None] * light.key_colour
+    amounts = np.stack([key, fill, facing * (1 - up), facing * up, 0.35 * shine], 1)
+    colours = np.stack([light.key_colour, light.fill_colour, light.ground, light.sky])
+    return albedo * (amounts[:, :4] @ colours) + amounts[:, 4:] * light.key_colour
 
 
 def _ear(side: float, model: Head, points: np.ndarray) -> np.ndarray:
@@ -296,7 +296,8 @@ def draw(rng: np.random.Generator, size: int, hard: bool) -> Face:
     shell = camera.view(grid + outward * thick[..., None])
     ears = [camera.view(_ear(s, model, points)) for s in (-1.0, 1.0)]
     body, body_own = _body(camera, points, model, pose.angles[0], pose.angles[2])
-    base = [Mesh(seen), Mesh(ears[0], both=True), Mesh(ears[1], both=True), Mesh(body)]
+    under = np.minimum(np.minimum(edge[:-1, :-1], edge[1:, 1:]), np.minimum(edge[1:, :-1], edge[:-1, 1:]))
+    base = [Mesh(seen, under < 18), Mesh(ears[0], both=True), Mesh(ears[1], both=True), Mesh(body)]
     parts = rasterise(base, camera, canvas_size)
     depth = np.full(canvas_size * canvas_size, -1e4, np.float32)
     for mesh, part in zip(base, parts, strict=True):
@@ -410,7 +411,8 @@ def _draw_cover(rng: np.random.Generator, canvas: np.ndarray, depth: np.ndarray,
         out = np.linspace(0, 1, 5)[:, None]
         reach = rng.uniform(30, 65) * np.cos(t * 1.35)
         x, z = (76 + 0.6 * reach * out) * np.sin(t), -86 + (92 + reach * out) * np.cos(t)
-        brim_y = float(np.median(model.canonical[model.slices["grid"], 1].reshape(edge.shape)[np.abs(edge) < 6])) if (np.abs(edge) < 6).any() else -40.0
+        front = edge[:, model.columns // 2]
+        brim_y = float(model.canonical[int(np.flatnonzero(front > 0)[-1]) * model.columns + model.columns // 2, 1])
         brim = np.stack([x, brim_y + 14 * out + 0 * t - 5 * np.cos(t), z], -1).astype(np.float32)
         meshes.append(Mesh(camera.view(brim), both=True))
         fringe.append(np.full(brim.shape[:2], 20, np.float32))
@@ -419,6 +421,9 @@ def _draw_cover(rng: np.random.Generator, canvas: np.ndarray, depth: np.ndarray,
     for number, (mesh, part) in enumerate(zip(meshes, rasterise(meshes, camera, size), strict=True)):
         if not len(part.pixels):
             continue
+        first = part.sample(np.stack([mesh.seen[..., 2], fringe[number]], -1))
+        pick = np.flatnonzero((first[:, 0] > depth[part.pixels] - 0.5) & (first[:, 1] > (-1 if cloth else -9)))
+        part = Fragments(part.pixels[pick], part.row[pick], part.column[pick])
         a = part.sample(np.concatenate([mesh.seen, normals(mesh.seen), fringe[number][..., None]], 2))
         along, down = part.column * (9.0 if number == 0 else 7.0), a[:, 1]
         normal = a[:, 3:6] * np.where(a[:, 5:6] < 0, -1, 1) if mesh.both else a[:, 3:6]
@@ -431,7 +436,6 @@ def _draw_cover(rng: np.random.Generator, canvas: np.ndarray, depth: np.ndarray,
             alpha, gloss = np.clip((a[:, 6] + 4.0 * rough) / 5 + 0.3, 0, 1), 0.25 * np.clip(1 + 0.5 * rough, 0, 2)
             albedo *= (0.55 + 0.45 * np.clip(a[:, 6:7] / 12, 0, 1))
         colour = shade(albedo, normal, 0.3 * np.clip(1 - a[:, 6] / 10, 0, 1), gloss, light)
-        alpha = alpha * (a[:, 2] > depth[part.pixels] - 0.5)
         flat[part.pixels] += (colour - flat[part.pixels]) * alpha[:, None]
         hidden[part.pixels] = np.maximum(hidden[part.pixels], alpha)
     return hidden.reshape(size, size)

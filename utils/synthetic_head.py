@@ -26,13 +26,14 @@ RINGS = np.array([
     [20, 20, 27, 75.5, -4, -86, -183, 1.72],
     [45, 45, 40, 75.5, 5, -87, -176, 1.62],
     [73, 73, 57, 75.0, 8, -88, -168, 1.50],
-    [100, 100, 75, 74.5, 7, -89, -160, 1.42],
-    [121, 119.5, 90, 74.0, 1, -88, -155, 1.38],
-    [135, 130, 76, 65.0, -24, -95, -155, 1.60],
-    [155, 141, 50, 57.0, -46, -100, -155, 1.90],
-    [185, 164, 20, 55.0, -54, -105, -160, 2.00],
-    [240, 218, 0, 62.0, -60, -112, -172, 2.00],
+    [100, 100, 78, 74.5, 7, -89, -160, 1.42],
+    [121, 119.5, 96, 74.0, 1, -88, -155, 1.38],
+    [135, 130, 76, 64.0, -24, -93, -152, 1.60],
+    [155, 141, 50, 54.0, -44, -94, -146, 1.90],
+    [185, 164, 20, 51.0, -46, -92, -140, 2.00],
+    [240, 218, 0, 58.0, -34, -84, -136, 2.00],
 ], np.float64)
+RISE_POWER = 2.7          # how late round the head a ring rises: the bend of the jaw
 JAW_ROW = 121.0
 MOUTH_ROW = 71.0
 HINGE = np.array([0.0, 25.0, -85.0])
@@ -44,15 +45,15 @@ LID_SAMPLES = np.linspace(-LID_LOWER - 0.4, LID_UPPER * 1.5, 9)
 
 # Canonical landmarks of the image-right half and the middle: index, mirrored index, x, y. Jaw and lids have rules of their own.
 POINTS = np.array([
-    [26, 17, 60.0, 2.0], [25, 18, 51.0, -9.5], [24, 19, 38.0, -16.0], [23, 20, 24.6, -17.0], [22, 21, 11.8, -14.0],
-    [27, 27, 0, 0], [28, 28, 0, 9.6], [29, 29, 0, 18.8], [30, 30, 0, 28.2],
+    [26, 17, 60.0, 2.0], [25, 18, 51.0, -9.5], [24, 19, 38.0, -16.0], [23, 20, 24.6, -17.0], [22, 21, 12.6, -14.4],
+    [27, 27, 0, 0.8], [28, 28, 0, 10.6], [29, 29, 0, 19.8], [30, 30, 0, 28.6],
     [35, 31, 14.5, 43.5], [34, 32, 7.6, 45.6], [33, 33, 0, 46.6],
-    [45, 36, 45.0, 9.9], [42, 39, 18.8, 9.9],
-    [54, 48, 27.0, 0], [53, 49, 17.0, 63.5], [52, 50, 6.8, 61.2], [51, 51, 0, 62.4],
+    [45, 36, 45.0, 9.9], [42, 39, 18.8, 9.2],
+    [54, 48, 27.0, 0], [53, 49, 17.0, 64.3], [52, 50, 6.8, 61.2], [51, 51, 0, 62.4],
     [55, 59, 17.0, 77.6], [56, 58, 7.6, 80.8], [57, 57, 0, 81.6],
 ], np.float64)
 INNER = np.array([[64, 60, 23.5, 0.5], [63, 61, 7.5, 0.0], [62, 62, 0, 0.0], [65, 67, 7.5, 1.0], [66, 66, 0, 1.0]])
-JAW_PHI = np.radians([88.0, 82.0, 74.0, 65.0, 53.0, 40.5, 27.0, 13.8, 0.0])     # landmarks 16 down to 8 on the row of the jaw
+JAW_PHI = np.radians([90.0, 81.2, 73.3, 64.2, 53.2, 40.8, 27.8, 13.7, 0.0])     # landmarks 16 down to 8 on the row of the jaw
 MARCH = 16                                                                    # samples of a contour landmark's way to the midline
 
 
@@ -93,7 +94,7 @@ def _rings(phi: np.ndarray, v: np.ndarray) -> np.ndarray:
     u, c = np.abs(np.sin(phi)), np.cos(phi)
     ahead = side + (front - side) * np.maximum(1 - u ** power, 0) ** (1 / power)
     z = np.where(c >= 0, ahead, side - (side - back) * -c)
-    y = y_front - rise * np.minimum(np.abs(phi) / (np.pi / 2), 1) ** 2.4
+    y = y_front - rise * np.minimum(np.abs(phi) / (np.pi / 2), 1) ** RISE_POWER
     return np.stack([width * np.sin(phi), y, z], -1)
 
 
@@ -103,7 +104,7 @@ def _locate(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     v = np.asarray(y, np.float64)
     for _ in range(12):
         phi = np.arcsin(np.clip(x / width(v), -1, 1))
-        v = y + rise(v) * (np.abs(phi) / (np.pi / 2)) ** 2.4
+        v = y + rise(v) * (np.abs(phi) / (np.pi / 2)) ** RISE_POWER
     return phi, v
 
 
@@ -112,9 +113,9 @@ def _relief(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     d = np.zeros((*x.shape, 3))
     knots = np.array([-14, -6, 0, 10, 20, 30, 35, 39, 43, 46, 50, 56])
     height = PchipInterpolator(knots, [0, 4.5, 8, 16, 25, 33.5, 34.5, 30, 20, 12, 6, 0])(np.clip(y, -14, 56))
-    half = PchipInterpolator(knots, [14, 11, 9.5, 9.5, 11, 13, 14, 14, 13, 13, 14, 15])(np.clip(y, -14, 56))
+    half = PchipInterpolator(knots, [14, 11, 9.5, 10, 12.5, 15.5, 17, 17, 16, 15, 15, 15])(np.clip(y, -14, 56))
     d[..., 2] += height * np.exp(-0.5 * (np.abs(x) / (half * 0.62)) ** 2.2)
-    d[..., 2] += 9.5 * bump(x, y, 12.5, 38.5, 4.6, 4.6)
+    d[..., 2] += 8.0 * bump(x, y, 13, 38.5, 4.6, 4.8)
     d[..., 2] += 2.0 * bump(x, y, 0, 33, 6, 5)
     d[..., 2] -= 9.0 * bump(x, y, 31, 6, 14, 9)
     d[..., 2] -= 5.0 * bump(x, y, 18, 7, 5, 8)
@@ -128,10 +129,12 @@ def _relief(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return d
 
 
+# how the mean of photographed faces differs from the relief above, in the units of the identity fields
+MEAN = {"width": -0.8, "jaw_corner": 1.6, "mouth_height": -1.0, "bridge": 0.8, "chin_width": 1.8, "brow_space": 0.6}
 # name: (standard deviation of its coefficient); the fields themselves follow in _identity_fields and _expression_fields
-IDENTITY = {"width": 3.2, "depth": 4.0, "lower": 4.0, "middle": 2.6, "forehead": 5.0, "jaw_width": 3.2, "jaw_corner": 2.2, "chin_width": 2.0,
+IDENTITY = {"width": 3.6, "depth": 4.0, "lower": 4.3, "middle": 2.6, "forehead": 5.0, "jaw_width": 3.8, "jaw_corner": 2.2, "chin_width": 3.0,
             "chin_height": 2.4, "chin_depth": 2.6, "cheekbone": 1.8, "cheek": 2.4, "eye_space": 1.5, "eye_size": 0.08, "eye_tilt": 0.06,
-            "eye_depth": 1.8, "eye_height": 1.3, "brow_height": 1.8, "brow_tilt": 0.06, "brow_space": 1.5, "brow_arch": 1.0, "brow_ridge": 1.6,
+            "eye_depth": 1.8, "eye_height": 1.3, "brow_height": 1.8, "brow_tilt": 0.06, "brow_space": 2.0, "brow_arch": 1.0, "brow_ridge": 1.6,
             "nose_width": 0.13, "nose_depth": 2.8, "nose_tip": 1.8, "bridge": 2.0, "hump": 1.1, "mouth_width": 0.08, "mouth_height": 1.5,
             "upper_lip": 1.3, "lower_lip": 1.4, "lips": 1.5, "temple": 2.0, "mouth_shift": 0.7, "nose_shift": 0.6, "jaw_shift": 1.0,
             "eye_skew": 0.5, "brow_skew": 0.8}
@@ -250,8 +253,8 @@ def head() -> Head:
     add("right", angle, row, lip)
     add("left", -angle, row, lip)
     angle = np.arcsin(INNER[:, 2] / 75)
-    add("inner_right", angle, np.full(5, MOUTH_ROW), INNER[:, 3])
-    add("inner_left", -angle, np.full(5, MOUTH_ROW), INNER[:, 3])
+    add("inner_right", angle, MOUTH_ROW - 0.8 * (INNER[:, 3] == 0), INNER[:, 3])
+    add("inner_left", -angle, MOUTH_ROW - 0.8 * (INNER[:, 3] == 0), INNER[:, 3])
     # lids: tracks over the eye on which the lid's height picks the point
     for name, s in (("lids_right", 1.0), ("lids_left", -1.0)):
         track_x = np.repeat([EYE[0] - 0.36 * EYE_HALF, EYE[0] + 0.36 * EYE_HALF], len(LID_SAMPLES))
@@ -265,7 +268,7 @@ def head() -> Head:
     way_v = np.full_like(way_phi, JAW_ROW)
     rise = PchipInterpolator(RINGS[:, 0], RINGS[:, 2])
     for _ in range(40):                                               # hold the height of the start, yet never leave the face for the neck
-        way_v = 0.5 * way_v + 0.5 * np.minimum(jaw_y[:, None] + rise(way_v) * (np.abs(way_phi) / (np.pi / 2)) ** 2.4, JAW_ROW)
+        way_v = 0.5 * way_v + 0.5 * np.minimum(jaw_y[:, None] + rise(way_v) * (np.abs(way_phi) / (np.pi / 2)) ** RISE_POWER, JAW_ROW)
     add("contour", way_phi.ravel(), way_v.ravel(), np.ones(17 * MARCH))
 
     angle, row, lip = (np.concatenate(part) for part in zip(*points, strict=True))
@@ -280,6 +283,7 @@ def head() -> Head:
     relief = _relief(x, y) * front[:, None]
     mean = bare + relief
     fields = _identity_fields(mean, x, y, front, jaw) | _expression_fields(x, y, front, jaw)
+    mean = mean + sum(value * fields[name] for name, value in MEAN.items())
     basis = np.stack([f.ravel() for f in fields.values()])
     names = {name: i for i, name in enumerate(fields)}
     jaw = jaw * smooth(190, 125, row)

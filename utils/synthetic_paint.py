@@ -9,7 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from utils.synthetic_head import EYE, EYE_HALF, bump, smooth
+from utils.synthetic_head import EYE, EYE_HALF, MOUTH_ROW, RISE_POWER, bump, smooth
+from utils.synthetic_render import lookup
 
 SKIN = np.array([[200, 222, 248], [172, 198, 238], [140, 172, 220], [110, 145, 202], [82, 112, 170], [58, 84, 138], [42, 60, 104], [30, 40, 66]]) / 255.0
 HAIR = np.array([[18, 18, 20], [24, 30, 40], [32, 48, 74], [50, 78, 118], [96, 140, 188], [140, 182, 216], [40, 70, 150], [150, 150, 150],
@@ -18,7 +19,7 @@ IRIS = np.array([[20, 35, 60], [28, 55, 95], [60, 100, 110], [130, 120, 80], [16
 MASK_ORIGIN, MASK_SCALE = np.array([-85.0, -125.0]), 2.0        # canonical mm of the mask maps' first pixel, pixels a mm
 BROW_X = [9, 11.8, 24.6, 38, 51, 60, 64]
 BROW_Y = [-13, -14, -17, -16, -9.5, 2.0, 6.5]                   # the landmarks' line
-LIP_TOP = ([0, 3.5, 6.8, 12, 17, 22, 27], [62.4, 61.5, 61.2, 62.0, 63.5, 66.0, 69.3])
+LIP_TOP = ([0, 3.5, 6.8, 12, 17, 22, 27], [62.4, 61.5, 61.2, 62.4, 64.2, 66.4, 69.3])
 LIP_LOW = ([0, 7.6, 13, 17, 22, 27], [81.6, 80.8, 79.4, 77.6, 74.2, 69.3])
 
 
@@ -63,11 +64,7 @@ def noise() -> np.ndarray:
 
 def read_noise(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Noise (N, 4) at pixel coordinates of the periodic maps."""
-    n, width = len(x), 1024
-    rows = -(-n // width)
-    mx, my = np.zeros(rows * width, np.float32), np.zeros(rows * width, np.float32)
-    mx[:n], my[:n] = np.mod(x, 512), np.mod(y, 512)
-    return cv2.remap(noise(), mx.reshape(rows, width), my.reshape(rows, width), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).reshape(-1, 4)[:n]
+    return lookup(noise(), np.mod(x, 512), np.mod(y, 512), cv2.BORDER_WRAP)
 
 
 @cache
@@ -100,12 +97,8 @@ def masks() -> np.ndarray:
 
 def read_masks(x: np.ndarray, y: np.ndarray, first: int) -> np.ndarray:
     """Four mask maps (N, 4) from channel `first`, at canonical mm."""
-    n, width = len(x), 1024
-    rows = -(-n // width)
-    mx, my = np.zeros(rows * width, np.float32), np.zeros(rows * width, np.float32)
-    mx[:n], my[:n] = (x - MASK_ORIGIN[0]) * MASK_SCALE, (y - MASK_ORIGIN[1]) * MASK_SCALE
-    part = np.ascontiguousarray(masks()[..., first:first + 4])
-    return cv2.remap(part, mx.reshape(rows, width), my.reshape(rows, width), cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT).reshape(-1, 4)[:n]
+    at = (x - MASK_ORIGIN[0]) * MASK_SCALE, (y - MASK_ORIGIN[1]) * MASK_SCALE
+    return lookup(masks()[..., first:first + 4], *at, cv2.BORDER_CONSTANT)
 
 
 def paint_skin(x: np.ndarray, y: np.ndarray, look: Look, smile: float, raised: float) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +115,7 @@ def paint_skin(x: np.ndarray, y: np.ndarray, look: Look, smile: float, raised: f
     albedo *= 1 - (look.blush * first[:, 2])[:, None] * np.array([0.38, 0.34, 0.02], np.float32)
     hairy = look.beard * first[:, 0] + look.moustache * first[:, 1]
     shade = look.stubble * np.maximum(first[:, 0], first[:, 1])
-    cover = np.clip(hairy * (1.15 + 0.30 * n4[:, 2] + 0.25 * n4[:, 3] + 0.25 * n4[:, 1]), 0, 0.96)
+    cover = np.clip(hairy * (1.1 + 0.14 * n4[:, 2] + 0.16 * n4[:, 3] + 0.2 * n4[:, 1]), 0, 0.96)
     cover = np.maximum(cover, np.clip(shade * (0.45 + 0.35 * n4[:, 2]), 0, 0.8)) * (y < 170)
     strand = look.hair[None] * (0.9 + 0.35 * n4[:, 2] + 0.3 * n4[:, 3]).clip(0.3, 2)[:, None]
     albedo += (strand - albedo) * cover[:, None]
@@ -139,8 +132,8 @@ def paint_brows(x: np.ndarray, y: np.ndarray, albedo: np.ndarray, look: Look) ->
     line = np.interp(a, BROW_X, BROW_Y)
     thick = look.brow_width * np.interp(a, [8, 14, 36, 52, 63], [0.85, 1.0, 0.95, 0.6, 0.22])
     depth = (py - line + 0.9) / thick
-    band = np.clip((0.5 - np.abs(depth - 0.5)) * 5 + 0.5, 0, 1) * smooth(8, 13, a) * smooth(65, 58, a)
-    cover = np.clip(band * look.brow_amount * (1.0 + 0.28 * n4[:, 2] + 0.3 * n4[:, 3] + 0.15 * n4[:, 1]), 0, 0.95)[:, None]
+    band = np.clip((0.5 - np.abs(depth - 0.5)) * 3.5 + 0.4, 0, 1) * smooth(7, 17, a) * smooth(65, 58, a)
+    cover = np.clip(band * look.brow_amount * (0.95 + 0.16 * n4[:, 2] + 0.2 * n4[:, 3] + 0.12 * n4[:, 1]), 0, 0.95)[:, None]
     albedo[pick] += (look.brows[None] - albedo[pick]) * cover
 
 
@@ -152,10 +145,10 @@ def paint_lips(x: np.ndarray, y: np.ndarray, lip: np.ndarray, albedo: np.ndarray
     a = np.abs(px)
     n4 = read_noise(px * 6 + look.offset[0], py * 1.6 + look.offset[1])
     top, low = np.interp(a, *LIP_TOP), np.interp(a, *LIP_LOW)
-    mask = np.clip((py - top) / 1.0 + 0.5, 0, 1) * np.clip((low - py) / 1.2 + 0.5, 0, 1)
+    mask = np.clip((py - top) / 1.6 + 0.5, 0, 1) * np.clip((low - py) / 2.2 + 0.6, 0, 1)
     tint = look.lips[None] * (1 + 0.07 * n4[:, 2] + 0.07 * n4[:, 3] - 0.12 * (side < 0.5))[:, None]
     albedo[pick] += (tint - albedo[pick]) * mask[:, None]
-    rim = 71.0 - 57.0 * (np.arcsin(np.clip(a / 75, 0, 1)) / (np.pi / 2)) ** 2.4
+    rim = MOUTH_ROW - 56.0 * (np.arcsin(np.clip(a / 75, 0, 1)) / (np.pi / 2)) ** RISE_POWER
     seam = np.exp(-0.5 * ((py - rim) / 0.8) ** 2) * (a < 27.5) * (0.75 if gap < 2 else 0.35)
     albedo[pick] *= (1 - seam)[:, None]
     gloss[pick] += mask * (0.25 + look.makeup * 0.5) * (py > 71)

@@ -47,18 +47,24 @@ class Fragments(NamedTuple):
     column: np.ndarray
 
     def sample(self, grid: np.ndarray) -> np.ndarray:
-        """Values (N,) or (N, C) of a float32 grid (R, C) or (R, C, channels), bilinear."""
-        n, width, grid = len(self.pixels), 1024, np.ascontiguousarray(grid, np.float32)
-        if not n:
-            return np.zeros((0, *grid.shape[2:]), np.float32)
-        rows = -(-n // width)
-        x, y = np.zeros(rows * width, np.float32), np.zeros(rows * width, np.float32)
-        x[:n], y[:n] = self.column, self.row
-        if grid.ndim == 3 and grid.shape[2] > 4:
-            parts = [self.sample(grid[..., i:i + 4]) for i in range(0, grid.shape[2], 4)]
-            return np.concatenate([p.reshape(n, -1) for p in parts], 1)
-        out = cv2.remap(grid, x.reshape(rows, width), y.reshape(rows, width), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return out.reshape(rows * width, *grid.shape[2:])[:n]
+        """Values (N,) or (N, channels) of a grid (R, C) or (R, C, channels), bilinear."""
+        return lookup(grid, self.column, self.row)
+
+
+def lookup(maps: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
+    """Values (N,) or (N, channels) of maps (H, W) or (H, W, channels) at indices (x, y), bilinear, as float32."""
+    n, width = len(x), 1024                                       # remap takes pictures of limited sides, so the list is folded
+    if not n:
+        return np.zeros((0, *maps.shape[2:]), np.float32)
+    rows = -(-n // width)
+    place = np.zeros((2, rows * width), np.float32)
+    place[0, :n], place[1, :n] = x, y
+    place = place.reshape(2, rows, width)
+    layers = [maps] if maps.ndim == 2 else [maps[..., i:i + 4] for i in range(0, maps.shape[2], 4)]
+    out = [cv2.remap(np.ascontiguousarray(m, np.float32), place[0], place[1], cv2.INTER_LINEAR, borderMode=border) for m in layers]
+    if maps.ndim == 2:
+        return out[0].reshape(-1)[:n]
+    return np.concatenate([o.reshape(rows * width, -1)[:n] for o in out], 1) if len(out) > 1 else out[0].reshape(rows * width, -1)[:n]
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -82,17 +88,18 @@ def rasterise(meshes: list[Mesh], camera: Camera, size: int) -> list[Fragments]:
     corners, depths, owners, quads = [], [], [], []
     for number, mesh in enumerate(meshes):
         flat = camera.flatten(mesh.seen)
-        quad = np.stack([flat[:-1, :-1], flat[:-1, 1:], flat[1:, 1:], flat[1:, :-1]], 2)             # (R-1, C-1, 4, 2)
-        first, second = quad[:, :, 2] - quad[:, :, 0], quad[:, :, 3] - quad[:, :, 1]
-        area = first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]
+        p, q, r, w = flat[:-1, :-1], flat[:-1, 1:], flat[1:, 1:], flat[1:, :-1]                       # clockwise from the upper left
+        area = (r[..., 0] - p[..., 0]) * (w[..., 1] - q[..., 1]) - (r[..., 1] - p[..., 1]) * (w[..., 0] - q[..., 0])
         z = mesh.seen[..., 2]
         near = 0.25 * (z[:-1, :-1] + z[:-1, 1:] + z[1:, 1:] + z[1:, :-1])
         show = (np.abs(area) > 1e-3) if mesh.both else area > 1e-3
         if mesh.keep is not None:
             show &= mesh.keep
-        show &= (quad.max(2) > 0).all(-1) & (quad.min(2) < size).all(-1) & (camera.distance - near > 20)
+        high, low = np.maximum(np.maximum(p, q), np.maximum(r, w)), np.minimum(np.minimum(p, q), np.minimum(r, w))
+        show &= (high[..., 0] > 0) & (high[..., 1] > 0) & (low[..., 0] < size) & (low[..., 1] < size) & (camera.distance - near > 20)
         i, j = np.nonzero(show)
-        corners.append(quad[i, j])
+        quad = np.stack([v[i, j] for v in (p, q, r, w)], 1)                                           # (n, 4, 2)
+        corners.append(quad)
         depths.append(near[i, j] + mesh.layer)
         owners.append(np.full(len(i), number))
         quads.append(np.stack([i, j], 1))

@@ -11,7 +11,7 @@ from utils.synthetic_paint import read_noise
 def colour(rng: np.random.Generator, low: float = 0.02, high: float = 0.95) -> np.ndarray:
     """A random colour (3,), in linear light, greyish more often than vivid."""
     grey = rng.uniform(low, high)
-    return np.clip(grey + (rng.random(3) - 0.5) * rng.choice([0.1, 0.3, 0.8]), 0.01, 1.0).astype(np.float32) ** 2
+    return np.clip(grey + (rng.random(3) - 0.5) * rng.choice([0.06, 0.2, 0.6]), 0.01, 1.0).astype(np.float32) ** 2
 
 
 def background(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -168,8 +168,8 @@ def occlude(rng: np.random.Generator, canvas: np.ndarray, box: np.ndarray, skin:
             c = (a + b) / 2 + np.array([rng.uniform(-0.3, 0.3), 0]) * w
             t = np.linspace(0, 1, 14)[:, None]
             curve = (1 - t) ** 2 * a + 2 * t * (1 - t) * c + t * t * b
-            cv2.polylines(mask, [np.round(curve * 16).astype(np.int32)], False, 255, int(rng.integers(1, max(2, int(0.035 * w)) + 1)), cv2.LINE_AA, 4)
-        paint = (hair * light * rng.uniform(0.6, 1.4)).astype(np.float32)
+            cv2.polylines(mask, [np.round(curve * 16).astype(np.int32)], False, 255, int(rng.integers(1, max(2, int(0.018 * w)) + 1)), cv2.LINE_AA, 4)
+        paint = (np.maximum(hair, 0.01) * light * rng.uniform(0.8, 2.5)).astype(np.float32)
     soft = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.5, 1.6)).astype(np.float32) / 255
     blend(canvas, soft, paint)
     return soft
@@ -178,16 +178,16 @@ def occlude(rng: np.random.Generator, canvas: np.ndarray, box: np.ndarray, skin:
 def degrade(rng: np.random.Generator, image: np.ndarray, hard: bool) -> np.ndarray:
     """Camera and file (H, W, 3) linear float -> uint8 BGR: exposure, casts, blur, low resolution, noise, grey, JPEG."""
     size = image.shape[0]
-    image = np.sqrt(np.clip(image * np.exp(rng.normal(0.05, 0.28)), 0, 4))
-    image = np.where(image > 0.8, 0.8 + 0.2 * np.tanh((image - 0.8) / 0.2), image)                    # highlights roll off
-    if rng.random() < 0.35:
-        image *= np.exp(rng.normal(0, 0.08, 3)).astype(np.float32)
-    saturation = np.clip(rng.normal(0.95, 0.22), 0.1, 1.6)
+    image = np.sqrt(np.clip(image * np.float32(np.exp(rng.normal(-0.2, 0.3))), 0, 4))
+    image = np.minimum(image, 0.75 + 0.25 * np.tanh((image - 0.75) / 0.25))                          # highlights roll off
+    if rng.random() < 0.3:
+        image *= np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
+    saturation = float(np.clip(rng.normal(0.92, 0.22), 0.1, 1.5))
     if rng.random() < 0.10:
         saturation = 0.0
     grey = (image @ np.array([0.114, 0.587, 0.299], np.float32))[..., None]
     image = grey + (image - grey) * saturation
-    contrast = np.exp(rng.normal(0, 0.13))
+    contrast = float(np.exp(rng.normal(0, 0.13)))
     image = (image - 0.45) * contrast + 0.45 + rng.normal(0, 0.03)
     if rng.random() < 0.45:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.1) * (1.8 if hard or rng.random() < 0.15 else 1) * size / 256)
