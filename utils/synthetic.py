@@ -81,7 +81,7 @@ def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, 
         for part, count in counts.items():
             (build / part).mkdir(parents=True)
             kind = "train" if part in TRAIN_PARTS else "hard" if part == "ibug" else "test"
-            jobs += [(str(build), f"{part}/face_{place[kind] + i:07d}.jpg", seed, place[kind] + i, size) for i in range(count)]
+            jobs += [(str(build), f"{part}/face{place[kind] + i:07d}.jpg", seed, place[kind] + i, size) for i in range(count)]
             place[kind] += count
         with tqdm(total=len(jobs), desc="synthetic faces", unit="face") as bar, (build / VISIBLE_FILE).open("w") as table:
             for name, flags in _map(jobs, workers):
