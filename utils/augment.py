@@ -92,14 +92,14 @@ def photometric(image: np.ndarray, rng: np.random.Generator, recipe: Recipe) -> 
     sigma, grain = rng.uniform(0.05, 1) * recipe.blur_sigma * size / 256, rng.random() * recipe.noise_sigma
     sides = (rng.random(2) * recipe.occlusion_size * size).astype(int) + 1
     x, y = (rng.random(2) * (size - sides)).astype(int)
-    colour = rng.integers(0, 256, 3).tolist()
+    colour, seed = rng.integers(0, 256, 3).tolist(), int(rng.integers(1 << 31))
     if matrix is not None:
         image = cv2.transform(image, matrix)
     if blurs and sigma > 0.1:
         image = cv2.GaussianBlur(image, (0, 0), sigma)
     if noisy:
-        grains = rng.standard_normal(image.shape, np.float32) * np.float32(grain)
-        image = np.clip(image + grains, 0, 255).astype(np.uint8)
+        cv2.setRNGSeed(seed)  # OpenCV's generator is of this thread and an order of magnitude faster than numpy's
+        image = cv2.add(image, cv2.randn(np.empty(image.shape, np.int16), 0, grain), dtype=cv2.CV_8U)
     if covered:
         image = image.copy()
         image[y:y + sides[1], x:x + sides[0]] = colour
