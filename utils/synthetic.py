@@ -1,12 +1,15 @@
 """Synthetic faces: a procedural 300W, the data set that needs no download.
 
-`generate` writes a folder in the official layout of 300W (Sagonas et al. 2013), so that the ordinary parser reads it; `render` draws one
-face. A face is a pure function of (seed, index): neither the number of workers nor the order of work changes a byte.
+`generate` writes a folder in the official layout of 300W (Sagonas et al. 2013), so that the ordinary parser reads it;
+`render` draws one face. A face is a pure function of (seed, index): neither the number of workers nor the order of work
+changes a byte.
 """
+
 import multiprocessing
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -17,16 +20,17 @@ from utils.errors import UserError
 from utils.parsers import VISIBLE_FILE, write_pts
 from utils.synthetic_face import Face, draw
 
-TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}       # official counts: ours are split in their proportion
+TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}  # official counts: ours are split in their proportion
 TEST_PARTS = {"helen/testset": 330, "lfpw/testset": 224, "ibug": 135}
-TEST_INDEX = 1_000_000                                                         # test faces start here, so that no identity is in both
-HARD_INDEX = 2_000_000                                                         # and the difficult ones (ibug) here
+TEST_INDEX = 1_000_000  # test faces start here, so that no identity is in both
+HARD_INDEX = 2_000_000  # and the difficult ones (ibug) here
 
 
 def render(seed: int, index: int, size: int = 256) -> Face:
     """Draw face `index` of `seed` on a picture of `size` px: image uint8 BGR, landmarks (68, 2) in continuous px, visible (68,).
 
-    Indices from 2,000,000 are drawn harder (turned, occluded, blurred), as IBUG's are. Raises `UserError` for a size under 32 px.
+    Indices from 2,000,000 are drawn harder (turned, occluded, blurred), as IBUG's are. Raises `UserError` for a size under
+    32 px.
     """
     if size < 32:
         raise UserError(f"synthetic faces of {size} px are too small: ask for at least 32")
@@ -55,12 +59,15 @@ def _start() -> None:
     cv2.setNumThreads(1)
 
 
-def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, seed: int = 0, workers: int | None = None) -> dict[str, int]:
+def generate(
+    folder: Path, train: int = 2000, test: int = 400, size: int = 256, seed: int = 0, workers: int | None = None
+) -> dict[str, int]:
     """Write `train` + `test` synthetic faces of `size` px into `folder` as a 300W tree; returns the number of faces of each part.
 
-    Parts: afw, helen/trainset, lfpw/trainset for training; helen/testset, lfpw/testset and ibug (harder) for testing. `visible.tsv` lists for every
-    picture whether its 68 landmarks are seen. The tree is built beside `folder` and renamed at the end, so a killed run leaves nothing that
-    looks whole. `workers` defaults to the CPU's cores. Raises `UserError` if the folder exists already or cannot be written.
+    Parts: afw, helen/trainset, lfpw/trainset for training; helen/testset, lfpw/testset and ibug (harder) for testing.
+    `visible.tsv` lists for every picture whether its 68 landmarks are seen. The tree is built beside `folder` and renamed at
+    the end, so a killed run leaves nothing that looks whole. `workers` defaults to the CPU's cores. Raises `UserError` if
+    the folder exists already or cannot be written.
     """
     folder = Path(folder)
     if min(train, test) < 0 or train + test == 0:
@@ -69,7 +76,7 @@ def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, 
         raise UserError(f"synthetic faces of {size} px are too small: ask for at least 32")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already: remove it or name another folder for the synthetic faces")
-    workers = max(1, workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count() or 1)
+    workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     counts = share(train, TRAIN_PARTS) | share(test, TEST_PARTS)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +104,7 @@ def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, 
     return counts
 
 
-def _map(jobs: list[tuple[str, str, int, int, int]], workers: int):
+def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[tuple[str, str]]:
     if workers == 1 or len(jobs) < 8:
         yield from map(_work, jobs)
         return

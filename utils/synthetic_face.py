@@ -2,6 +2,7 @@
 
 Order of drawing: background; head, ears and body; hair or hat in front of them; glasses; something in the way; lens and file.
 """
+
 from typing import NamedTuple
 
 import cv2
@@ -9,180 +10,25 @@ import numpy as np
 
 from utils import synthetic_paint as paint
 from utils import synthetic_scene as scene
-from utils.synthetic_head import HINGE, IDENTITY, Head, head, landmarks_3d, lid_height, pose_vertices, smooth
+from utils.synthetic_head import HINGE, Head, head, landmarks_3d, pose_vertices, smooth
+from utils.synthetic_people import Light, Person, Pose, sample_light, sample_person, sample_pose
 from utils.synthetic_render import Camera, Fragments, Mesh, normals, rasterise, rotation, shadow
 
 SUPERSAMPLE = 1.5
-FACE_MM = 147.0               # width of the box of the 68 landmarks of a frontal mean face
+FACE_MM = 147.0  # width of the box of the 68 landmarks of a frontal mean face
 
 
 class Face(NamedTuple):
     """`image` uint8 BGR (H, W, 3), `landmarks` (68, 2) continuous px, `visible` (68,) bool: on the picture and not hidden."""
+
     image: np.ndarray
     landmarks: np.ndarray
     visible: np.ndarray
 
 
-class Light(NamedTuple):
-    """Directions in the camera's axes (unit, towards the light) and colours; `hardness` is how dark its shadow is."""
-    key: np.ndarray
-    key_colour: np.ndarray
-    fill: np.ndarray
-    fill_colour: np.ndarray
-    sky: np.ndarray
-    ground: np.ndarray
-    hardness: float
-
-
-class Person(NamedTuple):
-    """The lasting part of a face: shape coefficients, surface, hair style and what is worn."""
-    shape: dict[str, float]
-    look: paint.Look
-    style: str                # bald, short, fringe, long, hat, cap, hood
-    hairline: float           # mm the hairline sits lower than usual
-    volume: float             # mm of hair
-    curl: float
-    long: float               # mm below the nasion that loose hair reaches; 0 for none
-    parting: float
-    cloth: np.ndarray
-    cloth_two: np.ndarray
-    neckline: float
-
-
-class Pose(NamedTuple):
-    """The momentary part: expression coefficients, jaw, lids (2, 2), gaze (2,) mm, angles in radians."""
-    expression: dict[str, float]
-    jaw: float
-    jaw_side: float
-    lids: np.ndarray
-    gaze: np.ndarray
-    angles: tuple[float, float, float]
-
-
-def sample_person(rng: np.random.Generator) -> Person:
-    """Draw a person: ages from child to old, all skin tones, both sexes' habits of hair, beard and make-up."""
-    shape = {name: float(np.clip(rng.normal(), -2.6, 2.6)) * sd for name, sd in IDENTITY.items()}
-    child, old, male = rng.random() < 0.08, rng.random() < 0.22, rng.random() < 0.55
-    if child:
-        male = False
-        shape["eye_size"] += 0.12
-        shape["lower"] -= 7
-        shape["middle"] -= 4
-        shape["nose_depth"] -= 4
-        shape["forehead"] += 5
-        shape["cheek"] += 3
-        shape["bridge"] -= 3
-    elif male:
-        shape["brow_ridge"] += 1.2
-        shape["jaw_width"] += 1.5
-        shape["lower"] += 1.5
-        shape["brow_height"] -= 1.0
-    else:
-        shape["jaw_width"] -= 1.5
-        shape["brow_height"] += 1.0
-    age = float(rng.uniform(0.5, 1.0) if old and not child else rng.uniform(0, 0.35) * (not child))
-    tone = float(np.clip(rng.beta(1.1, 1.5), 0, 1)) * (len(paint.SKIN) - 1)
-    skin = np.array([np.interp(tone, range(len(paint.SKIN)), paint.SKIN[:, i]) for i in range(3)])
-    skin += (skin.mean() - skin) * rng.uniform(0.0, 0.3)
-    skin = (np.clip(skin * np.exp(rng.normal(0, 0.04, 3)), 0.03, 0.98) ** 2).astype(np.float32)
-    dark = tone > 3.6
-    hair_index = 7 + int(rng.random() < 0.5) if old and rng.random() < 0.75 else rng.integers(0, 3 if dark or rng.random() < 0.5 else 7)
-    hair = ((paint.HAIR[hair_index] * np.exp(rng.normal(0, 0.06, 3))) ** 2).astype(np.float32)
-    brows = np.minimum(hair * rng.uniform(0.4, 0.9), skin * 0.5).astype(np.float32)
-    lipstick = not male and not child and rng.random() < 0.45
-    lips = skin * (np.array([0.50, 0.44, 0.80]) + rng.uniform(0, 0.3) * np.array([1, 1, 0.2])) * rng.uniform(0.8, 1.05)
-    if lipstick:
-        lips = lips * 0.4 + np.array([0.10, 0.06, 0.45]) * rng.uniform(0.4, 1.4) * 0.6
-    beard, moustache, stubble = 0.0, 0.0, 0.0
-    if male and not child:
-        kind = rng.choice(["none", "stubble", "full", "goatee", "moustache"], p=[0.45, 0.27, 0.14, 0.06, 0.08])
-        stubble = rng.uniform(0.1, 1.0) if kind == "stubble" else rng.uniform(0, 0.25)
-        beard = rng.uniform(0.5, 1.0) if kind == "full" else rng.uniform(0.2, 0.5) * (kind == "goatee")
-        moustache = rng.uniform(0.5, 1.0) if kind in ("full", "goatee", "moustache") else 0.0
-    look = paint.Look(
-        skin=skin, lips=lips.astype(np.float32), hair=hair, brows=brows, iris=(paint.IRIS[rng.integers(0, 2 if dark else 6)] ** 2).astype(np.float32),
-        brow_amount=float(rng.uniform(0.35, 1.0)), brow_width=float(rng.uniform(4.0, 8.5) if male else rng.uniform(3.0, 6.5)), beard=beard,
-        moustache=moustache, stubble=stubble, blush=float(rng.uniform(0, 0.7)), freckles=float(rng.uniform(0.3, 1) * (rng.random() < 0.15)), age=age,
-        mottle=float(rng.uniform(0.15, 1.0)), makeup=float(rng.uniform(0.2, 1) * (lipstick or (not male and rng.random() < 0.4)) * (not child)),
-        crease=float(rng.uniform(0, 1)), bags=float(np.clip(rng.normal(0.3 + 0.5 * age, 0.2), 0, 1)), shine=float(rng.uniform(0.05, 0.55)),
-        teeth=float(rng.uniform(0.7, 1.1)), offset=rng.uniform(0, 512, 2).astype(np.float32))
-    probability = [0.14, 0.60, 0.08, 0.03, 0.05, 0.07, 0.03] if male else [0.01, 0.15, 0.22, 0.46, 0.05, 0.04, 0.07]
-    style = str(rng.choice(["bald", "short", "fringe", "long", "hat", "cap", "hood"], p=probability))
-    loose = style == "long" or (style in ("fringe", "hat") and rng.random() < (0.15 if male else 0.65))
-    return Person(shape, look, style, float(rng.normal(0, 6)) - 8 * (old and male), float(rng.gamma(4, 2.4) + 3), float(max(rng.normal(0, 0.4), 0)),
-                  float(rng.uniform(60, 220)) if loose else 0.0, float(rng.normal(0, 25)), scene.colour(rng), scene.colour(rng), float(rng.uniform(-15, 45)))
-
-
-def sample_pose(rng: np.random.Generator, hard: bool) -> Pose:
-    """Draw an expression and a head pose; `hard` favours turned heads and strong expressions."""
-    e: dict[str, float] = {}
-    skew = rng.normal(0, 0.12)
-    kind = rng.choice(["neutral", "smile", "laugh", "talk", "shout", "kiss", "angry", "mix"], p=[0.24, 0.16, 0.26, 0.15, 0.05, 0.03, 0.05, 0.06])
-    strong = 1.2 if hard else 1.0
-    jaw, smile = abs(rng.normal(0, 0.012)), rng.normal(0, 0.12)
-    if kind == "smile":
-        smile = rng.uniform(0.2, 1.0)
-    elif kind == "laugh":
-        smile, jaw = rng.uniform(0.5, 1.25), rng.uniform(0.0, 0.13)
-        e["upper_up"], e["lower_down"] = rng.uniform(0.3, 1.1), rng.uniform(0.0, 0.7)
-    elif kind == "talk":
-        jaw = rng.uniform(0.02, 0.17)
-        e["pucker"], e["upper_up"], e["lower_down"] = rng.normal(0.1, 0.3), rng.uniform(0, 0.5), rng.uniform(0, 0.7)
-    elif kind == "shout":
-        jaw, smile = rng.uniform(0.15, 0.36) * strong, rng.normal(0, 0.3)
-        e["upper_up"], e["stretch"] = rng.uniform(0, 0.8), rng.normal(0, 0.5)
-    elif kind == "kiss":
-        e["pucker"] = rng.uniform(0.5, 1.2)
-    elif kind == "angry":
-        smile = -rng.uniform(0.2, 0.9)
-        e["sneer_left"], e["sneer_right"] = rng.uniform(0, 1, 2)
-        e["press"] = rng.uniform(0, 1)
-    elif kind == "mix":
-        jaw, smile = rng.uniform(0, 0.2), rng.normal(0, 0.6)
-        for name in ("pucker", "stretch", "upper_up", "lower_down", "puff", "sneer_left", "sneer_right"):
-            e[name] = max(rng.normal(0, 0.4), 0.0)
-    for s, sign in (("left", 1), ("right", -1)):
-        e[f"smile_{s}" if smile > 0 else f"frown_{s}"] = abs(smile) * (1 + sign * skew)
-    e["chin_up"] = e.get("chin_up", 0) + max(rng.normal(0, 0.25), 0) * (jaw < 0.02)
-    e["press"] = e.get("press", 0) + max(rng.normal(0, 0.2), 0) * (jaw < 0.02)
-    up, knit, own = rng.normal(0.05, 0.45), max(rng.normal(-0.1, 0.45), 0) + 0.6 * (kind == "angry"), rng.normal(0, 0.12, 4)
-    e |= {"brow_in_left": up + own[0], "brow_in_right": up + own[1], "brow_out_left": up + own[2], "brow_out_right": up + own[3]}
-    e |= {"brow_knit_left": knit, "brow_knit_right": knit}
-    happy = max(smile, 0)
-    open_ = np.clip(rng.normal(0.93, 0.15) - 0.22 * happy - 0.15 * knit + 0.1 * max(up, 0), 0.25, 1.4)
-    fate = rng.random()
-    both = np.full(2, 0.0 if fate < 0.05 else rng.uniform(0.1, 0.6) if fate < 0.12 else open_)
-    if 0.12 < fate < 0.13:
-        both[rng.integers(2)] = 0.0
-    both = np.clip(both + rng.normal(0, 0.03, 2) * (both > 0.2), 0, 1.4)
-    low = np.clip(0.9 - 0.45 * happy + rng.normal(0, 0.18), 0.1, 1.5)
-    look_down = rng.normal(0, 0.9)
-    both = both * (1 - 0.12 * max(look_down, 0)) if look_down > 0 else both
-    lids = np.array([lid_height(float(b), float(low)) for b in both], np.float32)
-    fate = rng.random()
-    yaw = rng.normal(0, 17) if fate < 0.62 else rng.uniform(-45, 45) if fate < 0.95 else rng.uniform(-88, 88)
-    if hard:
-        yaw = rng.uniform(-60, 60) if fate < 0.9 else rng.uniform(-88, 88)
-    pitch, roll = np.clip(rng.normal(-16, 9 if not hard else 13), -48, 14), np.clip(rng.normal(0, 8 if not hard else 14), -45, 45)
-    gaze = np.array([np.clip(rng.normal(-0.03 * yaw, 1.6), -4.5, 4.5), np.clip(look_down, -2.0, 2.5)], np.float32)
-    return Pose(e, float(jaw), float(rng.normal(0, 0.6)), lids, gaze, tuple(np.radians([yaw, pitch, roll])))
-
-
-def sample_light(rng: np.random.Generator) -> Light:
-    """Draw the lamps: one strong, one weak, sky and ground."""
-    def direction(spread: float) -> np.ndarray:
-        d = np.array([rng.normal(0, spread), rng.normal(-0.55, 0.45), rng.uniform(0.25, 1.2)])
-        return (d / np.linalg.norm(d)).astype(np.float32)
-
-    warm = np.exp(rng.normal(0.03, 0.09) * np.array([-1.0, 0, 1.0]))
-    ratio = rng.beta(2.0, 2.0)
-    key = (1.35 * ratio + 0.12) * warm
-    around = (1.0 - 0.8 * ratio) * np.exp(rng.normal(0, 0.04, 3))
-    return Light(direction(0.8), key.astype(np.float32), direction(1.2), (rng.uniform(0, 0.35) * np.exp(rng.normal(0, 0.12, 3))).astype(np.float32),
-                 (around * rng.uniform(0.9, 1.2)).astype(np.float32), (around * rng.uniform(0.35, 0.95)).astype(np.float32), float(rng.uniform(0.3, 0.95)))
-
-
-def shade(albedo: np.ndarray, normal: np.ndarray, shaded: np.ndarray, gloss: np.ndarray | float, light: Light, wrap: float = 0.2) -> np.ndarray:
+def shade(
+    albedo: np.ndarray, normal: np.ndarray, shaded: np.ndarray, gloss: np.ndarray | float, light: Light, wrap: float = 0.2
+) -> np.ndarray:
     """Light (N, 3) leaving a surface: hemisphere, key with shadow, fill, and a highlight towards the viewer."""
     key = np.clip((normal @ light.key + wrap) / (1 + wrap), 0, 1) * (1 - light.hardness * shaded)
     fill = np.clip(normal @ light.fill, 0, 1)
@@ -201,27 +47,35 @@ def _ear(side: float, model: Head, points: np.ndarray) -> np.ndarray:
     """Grid (7, 21, 3) of an ear in head mm, hung on the side of the posed head."""
     grid = points[model.slices["grid"]].reshape(model.rows, model.columns, 3)
     middle = model.columns // 2
-    column = int(np.argmin(np.abs(model.phi[:model.columns] - side * np.radians(92))))
+    column = int(np.argmin(np.abs(model.phi[: model.columns] - side * np.radians(92))))
     row = int(np.argmin(np.abs(grid[:, middle + int(side), 1] - 58)))
     anchor = grid[row, column]
     r, t = np.linspace(0.05, 1, 7)[:, None], np.linspace(0, 2 * np.pi, 21)[None] * side
     back, down = r * np.cos(t) * 17, r * np.sin(t) * (30 - 5 * (np.sin(t) > 0)) * np.ones_like(r)
     lift = 7 + 0.36 * back + 3.5 * np.cos(r * 9) * (r > 0.3) - 5 * (1 - r)
-    return (np.array([anchor[0], anchor[1] - 6, anchor[2] - 10]) + np.stack([side * lift, down - 0.15 * back, -back], -1)).astype(np.float32)
+    return (np.array([anchor[0], anchor[1] - 6, anchor[2] - 10]) + np.stack([side * lift, down - 0.15 * back, -back], -1)).astype(
+        np.float32
+    )
 
 
 def _body(camera: Camera, points: np.ndarray, model: Head, yaw: float, roll: float) -> tuple[np.ndarray, np.ndarray]:
     """Grid of neck base and shoulders in the camera's axes, and the same in its own mm."""
     grid = points[model.slices["grid"]].reshape(model.rows, model.columns, 3)
     base = camera.view(grid[-2].mean(0))
-    ring = np.array([[-22, 54, 52], [2, 62, 58], [16, 95, 66], [32, 150, 76], [52, 190, 86], [95, 212, 98], [260, 215, 105], [420, 215, 105]])
+    ring = np.array(
+        [[-22, 54, 52], [2, 62, 58], [16, 95, 66], [32, 150, 76], [52, 190, 86], [95, 212, 98], [260, 215, 105], [420, 215, 105]]
+    )
     t = np.linspace(-np.pi, np.pi, 41)
-    own = np.stack([ring[:, 1:2] * np.sin(t), ring[:, :1] + 14 * (np.cos(t) > 0) * np.cos(t) * (ring[:, :1] > 0), ring[:, 2:] * np.cos(t)], -1)
+    own = np.stack(
+        [ring[:, 1:2] * np.sin(t), ring[:, :1] + 14 * (np.cos(t) > 0) * np.cos(t) * (ring[:, :1] > 0), ring[:, 2:] * np.cos(t)],
+        -1,
+    )
     return (own @ rotation(0.35 * yaw, 0, 0.25 * roll).T + base).astype(np.float32), own.astype(np.float32)
 
 
 def _cover(person: Person, model: Head, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Hair or hat over the head's grid: signed distance (R, C) in mm inside its edge, thickness (R, C) mm, and whether it is cloth."""
+    """Hair or hat over the head's grid: signed distance (R, C) in mm inside its edge, thickness (R, C) mm, and whether it is
+    cloth."""
     shape = (model.rows, model.columns)
     x, y = model.canonical[model.slices["grid"]].T.reshape(2, *shape)
     phi = model.phi[model.slices["grid"]].reshape(shape)
@@ -236,7 +90,11 @@ def _cover(person: Person, model: Head, rng: np.random.Generator) -> tuple[np.nd
         edge = (-38 + rng.uniform(-16, 14) + rng.uniform(-0.3, 0.3) * x) - y
         edge = np.where(turn > 90, edge + (turn - 90) * 0.6, edge)
     else:
-        line = np.interp(turn, [0, 25, 42, 56, 68, 76, 83, 92, 104, 118, 180], [-57, -55, -48, -34, -18, 4 + 12 * (rng.random() < 0.4), -8, -20, 20, 52, 62])
+        line = np.interp(
+            turn,
+            [0, 25, 42, 56, 68, 76, 83, 92, 104, 118, 180],
+            [-57, -55, -48, -34, -18, 4 + 12 * (rng.random() < 0.4), -8, -20, 20, 52, 62],
+        )
         line = line + person.hairline * smooth(80, 50, turn)
         if person.style == "bald":
             line = np.where(turn < 75, -160.0, line)
@@ -278,11 +136,15 @@ def draw(rng: np.random.Generator, size: int, hard: bool) -> Face:
     distance = float(np.exp(rng.normal(np.log(900), 0.45)))
     distance = min(max(distance, 380.0), 3000.0)
     width = rng.uniform(110, 190) * canvas_size / 256
-    camera = Camera(rotation(*pose.angles), np.array([0, 35, -70], np.float32), distance, width / FACE_MM * distance, np.zeros(2, np.float32))
+    camera = Camera(
+        rotation(*pose.angles), np.array([0, 35, -70], np.float32), distance, width / FACE_MM * distance, np.zeros(2, np.float32)
+    )
     marks = landmarks_3d(points, pose.lids, camera.project)
     flat = camera.project(marks)
     middle = (flat.min(0) + flat.max(0)) / 2
-    camera = camera._replace(centre=(canvas_size * (0.5 + np.clip(rng.normal(0, 0.07, 2), -0.25, 0.25)) - middle).astype(np.float32))
+    camera = camera._replace(
+        centre=(canvas_size * (0.5 + np.clip(rng.normal(0, 0.07, 2), -0.25, 0.25)) - middle).astype(np.float32)
+    )
     seen_marks = camera.view(marks)
     flat = camera.flatten(seen_marks)
     box = np.concatenate([flat.min(0), flat.max(0)])
@@ -303,13 +165,25 @@ def draw(rng: np.random.Generator, size: int, hard: bool) -> Face:
     for mesh, part in zip(base, parts, strict=True):
         depth[part.pixels] = part.sample(np.ascontiguousarray(mesh.seen[..., 2]))
     flat_canvas = canvas.reshape(-1, 3)
-    flat_canvas[parts[0].pixels] = _shade_head(parts[0], model, points, grid, seen, np.where((edge > 0)[..., None], shell, seen), person, pose, light,
-                                               distance / camera.focal)
+    flat_canvas[parts[0].pixels] = _shade_head(
+        parts[0],
+        model,
+        points,
+        grid,
+        seen,
+        np.where((edge > 0)[..., None], shell, seen),
+        person,
+        pose,
+        light,
+        distance / camera.focal,
+    )
     for part, ear in zip(parts[1:3], ears, strict=True):
         if len(part.pixels):
             n = part.sample(normals(ear))
             n *= np.sign(n[:, 2:3] + 1e-6)
-            tint = look.skin * np.array([0.85, 0.82, 1.0], np.float32) * (0.55 + 0.45 * np.clip(part.row / 6 * 1.2, 0, 1))[:, None]
+            tint = (
+                look.skin * np.array([0.85, 0.82, 1.0], np.float32) * (0.55 + 0.45 * np.clip(part.row / 6 * 1.2, 0, 1))[:, None]
+            )
             flat_canvas[part.pixels] = shade(tint, n, np.float32(0.25), look.shine * 0.4, light)
     if len(parts[3].pixels):
         flat_canvas[parts[3].pixels] = _shade_body(parts[3], body, body_own, person, light, rng)
@@ -322,9 +196,13 @@ def draw(rng: np.random.Generator, size: int, hard: bool) -> Face:
 
     bright = float(light.key_colour.mean() * 0.5 + light.sky.mean() * 0.6)
     if rng.random() < 0.20:
-        hidden = np.maximum(hidden, scene.glasses(rng, canvas, project, depth_map, float(marks[27, 2]), bool(rng.random() < 0.28), bright))
+        hidden = np.maximum(
+            hidden, scene.glasses(rng, canvas, project, depth_map, float(marks[27, 2]), bool(rng.random() < 0.28), bright)
+        )
     if rng.random() < (0.45 if hard else 0.16):
-        hidden = np.maximum(hidden, scene.occlude(rng, canvas, box, look.skin, look.hair, light.key_colour * 0.6 + light.sky * 0.6))
+        hidden = np.maximum(
+            hidden, scene.occlude(rng, canvas, box, look.skin, look.hair, light.key_colour * 0.6 + light.sky * 0.6)
+        )
     cell = np.floor(flat).astype(int)
     inside = ((cell >= 0) & (cell < canvas_size)).all(1)
     cell = np.clip(cell, 0, canvas_size - 1)
@@ -334,13 +212,31 @@ def draw(rng: np.random.Generator, size: int, hard: bool) -> Face:
     return Face(scene.degrade(rng, image, hard), flat * (size / canvas_size), visible)
 
 
-def _shade_head(part: Fragments, model: Head, points: np.ndarray, grid: np.ndarray, seen: np.ndarray, caster: np.ndarray, person: Person, pose: Pose,
-                light: Light, pixel: float) -> np.ndarray:
+def _shade_head(
+    part: Fragments,
+    model: Head,
+    points: np.ndarray,
+    grid: np.ndarray,
+    seen: np.ndarray,
+    caster: np.ndarray,
+    person: Person,
+    pose: Pose,
+    light: Light,
+    pixel: float,
+) -> np.ndarray:
     """Colours (N, 3) of the head's own pixels: skin, brows, lips, mouth, nostrils, eyes, all lit."""
     look, shape = person.look, (model.rows, model.columns)
     s = model.slices["grid"]
-    attributes = np.concatenate([model.canonical[s].reshape(*shape, 2), model.lip[s].reshape(*shape, 1), shadow(seen, [caster], light.key)[..., None],
-                                 normals(seen), grid[..., :2]], 2)
+    attributes = np.concatenate(
+        [
+            model.canonical[s].reshape(*shape, 2),
+            model.lip[s].reshape(*shape, 1),
+            shadow(seen, [caster], light.key)[..., None],
+            normals(seen),
+            grid[..., :2],
+        ],
+        2,
+    )
     a = part.sample(np.ascontiguousarray(attributes, np.float32))
     x, y, lip, shaded, normal = a[:, 0], a[:, 1], a[:, 2], a[:, 3], a[:, 4:7]
     e = pose.expression
@@ -355,7 +251,11 @@ def _shade_head(part: Fragments, model: Head, points: np.ndarray, grid: np.ndarr
     spark = light.key[:2] * 2.2
     eyes = []
     for side, lids in ((-1.0, pose.lids[0]), (1.0, pose.lids[1])):
-        eyes.append(paint.paint_eye(x[front], y[front], side, lids, pose.gaze, look, pixel, spark, *(sub := (albedo[front], gloss[front]))))
+        eyes.append(
+            paint.paint_eye(
+                x[front], y[front], side, lids, pose.gaze, look, pixel, spark, *(sub := (albedo[front], gloss[front]))
+            )
+        )
         albedo[front], gloss[front] = sub
     colour = shade(albedo, normal, shaded, gloss, light)
     for pick, cover, ball in eyes:
@@ -374,7 +274,9 @@ def _shade_head(part: Fragments, model: Head, points: np.ndarray, grid: np.ndarr
     return colour
 
 
-def _shade_body(part: Fragments, body: np.ndarray, own: np.ndarray, person: Person, light: Light, rng: np.random.Generator) -> np.ndarray:
+def _shade_body(
+    part: Fragments, body: np.ndarray, own: np.ndarray, person: Person, light: Light, rng: np.random.Generator
+) -> np.ndarray:
     """Colours (N, 3) of neck and shoulders: skin down to the neckline, then cloth with folds and perhaps a pattern."""
     a = part.sample(np.concatenate([own, normals(body)], 2))
     x, y, z = a[:, 0], a[:, 1], a[:, 2]
@@ -388,17 +290,29 @@ def _shade_body(part: Fragments, body: np.ndarray, own: np.ndarray, person: Pers
         pattern = ((x / period) % 1 < 0.4) ^ ((y / period) % 1 < 0.4)
     else:
         pattern = (n4[:, 1] > 0.8) & (kind == "print")
-    albedo = np.where(pattern[:, None], person.cloth_two, albedo) * np.clip(1 + 0.18 * n4[:, 0] + 0.06 * n4[:, 2], 0.3, 2)[:, None]
+    albedo = (
+        np.where(pattern[:, None], person.cloth_two, albedo) * np.clip(1 + 0.18 * n4[:, 0] + 0.06 * n4[:, 2], 0.3, 2)[:, None]
+    )
     line = person.neckline * np.clip(1 - np.abs(x) / 90, 0, 1) * (z > 0) - 6
     albedo = np.where((y < line)[:, None], person.look.skin * np.clip(1 + 0.05 * n4[:, :1], 0.8, 1.2), albedo).astype(np.float32)
     return shade(albedo, a[:, 3:6], 0.5 * np.clip((14 - y) / 30, 0, 1), 0.02, light)
 
 
-def _draw_cover(rng: np.random.Generator, canvas: np.ndarray, depth: np.ndarray, camera: Camera, person: Person, light: Light, model: Head,
-                edge: np.ndarray, shell: np.ndarray, cloth: bool) -> np.ndarray:
+def _draw_cover(
+    rng: np.random.Generator,
+    canvas: np.ndarray,
+    depth: np.ndarray,
+    camera: Camera,
+    person: Person,
+    light: Light,
+    model: Head,
+    edge: np.ndarray,
+    shell: np.ndarray,
+    cloth: bool,
+) -> np.ndarray:
     """Hair, hat or hood over what is drawn so far, in place; returns the mask (H, W) of what it hides."""
     size = canvas.shape[0]
-    keep = (np.maximum(edge[:-1, :-1], edge[1:, 1:]) > -8)
+    keep = np.maximum(edge[:-1, :-1], edge[1:, 1:]) > -8
     meshes = [Mesh(shell, keep)]
     fringe = [edge]
     if person.long and person.style != "hood":
@@ -434,7 +348,7 @@ def _draw_cover(rng: np.random.Generator, canvas: np.ndarray, depth: np.ndarray,
         else:
             albedo, rough = paint.paint_hair(along, down, person.look.hair, person.look.offset, person.curl, 1.0)
             alpha, gloss = np.clip((a[:, 6] + 4.0 * rough) / 5 + 0.3, 0, 1), 0.25 * np.clip(1 + 0.5 * rough, 0, 2)
-            albedo *= (0.55 + 0.45 * np.clip(a[:, 6:7] / 12, 0, 1))
+            albedo *= 0.55 + 0.45 * np.clip(a[:, 6:7] / 12, 0, 1)
         colour = shade(albedo, normal, 0.3 * np.clip(1 - a[:, 6] / 10, 0, 1), gloss, light)
         flat[part.pixels] += (colour - flat[part.pixels]) * alpha[:, None]
         hidden[part.pixels] = np.maximum(hidden[part.pixels], alpha)

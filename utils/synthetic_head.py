@@ -1,48 +1,58 @@
 """The 3D head behind the synthetic faces: a ring model with a linear basis for identity and expression.
 
-The head is a grid of rings: a row is a closed curve round the head (the row of the jaw runs along the jaw bone, up to the ear), a column is
-a direction `phi` round the vertical axis. All that varies between people and moments is a displacement field over this grid, worked out once
-a process, so that a face is `mean + coefficients @ basis` as in a morphable model (Blanz and Vetter 1999), here designed by hand, and a
-rotation of the jaw about its hinge. Landmarks are points of the same surface and ride on the same basis, therefore exact.
+The head is a grid of rings: a row is a closed curve round the head (the row of the jaw runs along the jaw bone, up to the
+ear), a column is a direction `phi` round the vertical axis. All that varies between people and moments is a displacement
+field over this grid, worked out once a process, so that a face is `mean + coefficients @ basis` as in a morphable model
+(Blanz and Vetter 1999), here designed by hand, and a rotation of the jaw about its hinge. Landmarks are points of the same
+surface and ride on the same basis, therefore exact.
 
-Frame: millimetres of a face whose outer eye corners are 90 apart; origin at the nasion (landmark 27), x to the right of the picture, y down,
-z towards the viewer. `canonical` coordinates (x, y) of a surface point are those of the undisplaced rings: paint is laid out in them.
+Frame: millimetres of a face whose outer eye corners are 90 apart; origin at the nasion (landmark 27), x to the right of the
+picture, y down, z towards the viewer. `canonical` coordinates (x, y) of a surface point are those of the undisplaced rings:
+paint is laid out in them.
 """
+
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-# Rings from crown to shoulders: v, y of the front, rise of the side over the front, half width, z of front, side and back, exponent of the front
-RINGS = np.array([
-    [-116, -116, 0, 14.0, -75, -92, -110, 2.00],
-    [-108, -108, 0, 36.0, -46, -92, -140, 2.00],
-    [-95, -95, 0, 53.0, -25, -92, -160, 2.00],
-    [-75, -75, 0, 66.0, -10, -91, -174, 1.95],
-    [-50, -50, 1, 73.0, -2, -90, -183, 1.85],
-    [-25, -25, 6, 74.5, -1, -88, -186, 1.75],
-    [0, 0, 17, 75.0, -9, -86, -186, 1.72],
-    [20, 20, 27, 75.5, -4, -86, -183, 1.72],
-    [45, 45, 40, 75.5, 5, -87, -176, 1.62],
-    [73, 73, 57, 75.0, 8, -88, -168, 1.50],
-    [100, 100, 78, 74.5, 7, -89, -160, 1.42],
-    [121, 119.5, 96, 74.0, 1, -88, -155, 1.38],
-    [135, 130, 76, 64.0, -24, -93, -152, 1.60],
-    [155, 141, 50, 54.0, -44, -94, -146, 1.90],
-    [185, 164, 20, 51.0, -46, -92, -140, 2.00],
-    [240, 218, 0, 58.0, -34, -84, -136, 2.00],
-], np.float64)
-RISE_POWER = 2.7          # how late round the head a ring rises: the bend of the jaw
+# Rings from crown to shoulders: v, y of the front, rise of the side over the front, half width, z of front, side and back,
+# exponent of the front fmt: off
+RINGS = np.array(
+    [
+        [-116, -116, 0, 14.0, -75, -92, -110, 2.00],
+        [-108, -108, 0, 36.0, -46, -92, -140, 2.00],
+        [-95, -95, 0, 53.0, -25, -92, -160, 2.00],
+        [-75, -75, 0, 66.0, -10, -91, -174, 1.95],
+        [-50, -50, 1, 73.0, -2, -90, -183, 1.85],
+        [-25, -25, 6, 74.5, -1, -88, -186, 1.75],
+        [0, 0, 17, 75.0, -9, -86, -186, 1.72],
+        [20, 20, 27, 75.5, -4, -86, -183, 1.72],
+        [45, 45, 40, 75.5, 5, -87, -176, 1.62],
+        [73, 73, 57, 75.0, 8, -88, -168, 1.50],
+        [100, 100, 78, 74.5, 7, -89, -160, 1.42],
+        [121, 119.5, 96, 74.0, 1, -88, -155, 1.38],
+        [135, 130, 76, 64.0, -24, -93, -152, 1.60],
+        [155, 141, 50, 54.0, -44, -94, -146, 1.90],
+        [185, 164, 20, 51.0, -46, -92, -140, 2.00],
+        [240, 218, 0, 58.0, -34, -84, -136, 2.00],
+    ],
+    np.float64,
+)
+RISE_POWER = 2.7  # how late round the head a ring rises: the bend of the jaw
+# fmt: on
 JAW_ROW = 121.0
 MOUTH_ROW = 71.0
 HINGE = np.array([0.0, 25.0, -85.0])
-EYE = (32.0, 9.5)         # canonical centre of the image-right eye, on the line through its corners
-EYE_HALF = 13.2           # canonical half width of the eye opening
-LID_UPPER = 6.6           # canonical height of the upper lid over the line of the corners at openness 1
-LID_LOWER = 2.6           # and of the lower lid under it
+EYE = (32.0, 9.5)  # canonical centre of the image-right eye, on the line through its corners
+EYE_HALF = 13.2  # canonical half width of the eye opening
+LID_UPPER = 6.6  # canonical height of the upper lid over the line of the corners at openness 1
+LID_LOWER = 2.6  # and of the lower lid under it
 LID_SAMPLES = np.linspace(-LID_LOWER - 0.4, LID_UPPER * 1.5, 9)
 
+# fmt: off
 # Canonical landmarks of the image-right half and the middle: index, mirrored index, x, y. Jaw and lids have rules of their own.
 POINTS = np.array([
     [26, 17, 60.0, 2.0], [25, 18, 51.0, -9.5], [24, 19, 38.0, -16.0], [23, 20, 24.6, -17.0], [22, 21, 12.6, -14.4],
@@ -57,12 +67,17 @@ JAW_PHI = np.radians([90.0, 81.2, 73.3, 64.2, 53.2, 40.8, 27.8, 13.7, 0.0])     
 MARCH = 16                                                                    # samples of a contour landmark's way to the midline
 
 
+# fmt: on
+
+
 class Head(NamedTuple):
     """The constant part of the model: grid attributes, mean and basis.
 
-    `mean` (V, 3) and `basis` (K, V*3) hold the grid's R*C vertices first, then the extra points of `slices`; `canonical` (V, 2), `phi` (V,),
-    `lip` (V,) (0 over the mouth line, 1 under it, between them inside the mouth) and `jaw` (V,) (share in the jaw's rotation) go along.
+    `mean` (V, 3) and `basis` (K, V*3) hold the grid's R*C vertices first, then the extra points of `slices`; `canonical` (V,
+    2), `phi` (V,), `lip` (V,) (0 over the mouth line, 1 under it, between them inside the mouth) and `jaw` (V,) (share in
+    the jaw's rotation) go along.
     """
+
     rows: int
     columns: int
     mean: np.ndarray
@@ -92,7 +107,7 @@ def _rings(phi: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Points (..., 3) of the bare rings at angle `phi` (radians, 0 = front, positive to the right) and row `v`."""
     y_front, rise, width, front, side, back, power = (PchipInterpolator(RINGS[:, 0], RINGS[:, i])(v) for i in range(1, 8))
     u, c = np.abs(np.sin(phi)), np.cos(phi)
-    ahead = side + (front - side) * np.maximum(1 - u ** power, 0) ** (1 / power)
+    ahead = side + (front - side) * np.maximum(1 - u**power, 0) ** (1 / power)
     z = np.where(c >= 0, ahead, side - (side - back) * -c)
     y = y_front - rise * np.minimum(np.abs(phi) / (np.pi / 2), 1) ** RISE_POWER
     return np.stack([width * np.sin(phi), y, z], -1)
@@ -129,20 +144,27 @@ def _relief(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return d
 
 
+# fmt: off
 # how the mean of photographed faces differs from the relief above, in the units of the identity fields
 MEAN = {"width": -0.8, "jaw_corner": 1.6, "mouth_height": -1.0, "bridge": 0.8, "chin_width": 1.8, "brow_space": 0.6}
 # name: (standard deviation of its coefficient); the fields themselves follow in _identity_fields and _expression_fields
-IDENTITY = {"width": 3.6, "depth": 4.0, "lower": 4.3, "middle": 2.6, "forehead": 5.0, "jaw_width": 3.8, "jaw_corner": 2.2, "chin_width": 3.0,
-            "chin_height": 2.4, "chin_depth": 2.6, "cheekbone": 1.8, "cheek": 2.4, "eye_space": 1.5, "eye_size": 0.08, "eye_tilt": 0.06,
-            "eye_depth": 1.8, "eye_height": 1.3, "brow_height": 1.8, "brow_tilt": 0.06, "brow_space": 2.0, "brow_arch": 1.0, "brow_ridge": 1.6,
-            "nose_width": 0.13, "nose_depth": 2.8, "nose_tip": 1.8, "bridge": 2.0, "hump": 1.1, "mouth_width": 0.08, "mouth_height": 1.5,
-            "upper_lip": 1.3, "lower_lip": 1.4, "lips": 1.5, "temple": 2.0, "mouth_shift": 0.7, "nose_shift": 0.6, "jaw_shift": 1.0,
-            "eye_skew": 0.5, "brow_skew": 0.8}
+IDENTITY = {
+    "width": 3.6, "depth": 4.0, "lower": 4.3, "middle": 2.6, "forehead": 5.0, "jaw_width": 3.8,
+    "jaw_corner": 2.2, "chin_width": 3.0, "chin_height": 2.4, "chin_depth": 2.6, "cheekbone": 1.8, "cheek": 2.4,
+    "eye_space": 1.5, "eye_size": 0.08, "eye_tilt": 0.06, "eye_depth": 1.8, "eye_height": 1.3, "brow_height": 1.8,
+    "brow_tilt": 0.06, "brow_space": 2.0, "brow_arch": 1.0, "brow_ridge": 1.6, "nose_width": 0.13, "nose_depth": 2.8,
+    "nose_tip": 1.8, "bridge": 2.0, "hump": 1.1, "mouth_width": 0.08, "mouth_height": 1.5, "upper_lip": 1.3,
+    "lower_lip": 1.4, "lips": 1.5, "temple": 2.0, "mouth_shift": 0.7, "nose_shift": 0.6, "jaw_shift": 1.0,
+    "eye_skew": 0.5, "brow_skew": 0.8,
+}
+
+
+# fmt: on
 
 
 def _identity_fields(p: np.ndarray, x: np.ndarray, y: np.ndarray, front: np.ndarray, jaw: np.ndarray) -> dict[str, np.ndarray]:
     zero, side = np.zeros_like(x), np.sign(x)
-    face = smooth(175, 130, y)                                    # the neck does not follow the face
+    face = smooth(175, 130, y)  # the neck does not follow the face
     eye, mouth = bump(x, y, 32, 7, 17, 11) * front, bump(x, y, 0, 71, 30, 13) * front
     brow = bump(x, y, 36, -12, 20, 8) * front
     nose = bump(x, y, 0, 40, 15, 9) * front
@@ -201,13 +223,15 @@ def _expression_fields(x: np.ndarray, y: np.ndarray, front: np.ndarray, jaw: np.
     def field(dx: np.ndarray | float = 0.0, dy: np.ndarray | float = 0.0, dz: np.ndarray | float = 0.0) -> np.ndarray:
         return np.stack([np.zeros_like(x) + dx, np.zeros_like(x) + dy, np.zeros_like(x) + dz], -1) * front[:, None]
 
-    for name, s in (("left", -1.0), ("right", 1.0)):                 # left and right of the picture
+    for name, s in (("left", -1.0), ("right", 1.0)):  # left and right of the picture
         half = smooth(-9, 9, s * x)
         corner = bump(x, y, 28, 71, 11, 10) * half
         cheek = bump(x, y, 42, 42, 15, 13) * half
         brow_in, brow_out = bump(x, y, 16, -13, 11, 10) * half, bump(x, y, 45, -10, 15, 11) * half
         upper, lower = bump(x, y, 15, 65, 12, 6) * (1 - jaw) * half, bump(x, y, 15, 79, 12, 7) * jaw * half
-        fields[f"smile_{name}"] = field(s * 7 * corner, -6.5 * corner - 4 * cheek - 1.2 * upper + 0.8 * lower, -5 * corner + 2.5 * cheek)
+        fields[f"smile_{name}"] = field(
+            s * 7 * corner, -6.5 * corner - 4 * cheek - 1.2 * upper + 0.8 * lower, -5 * corner + 2.5 * cheek
+        )
         fields[f"frown_{name}"] = field(s * 1.0 * corner, 6 * corner)
         fields[f"brow_in_{name}"] = field(0.0, -6 * brow_in)
         fields[f"brow_out_{name}"] = field(0.0, -6 * brow_out)
@@ -227,10 +251,16 @@ def _expression_fields(x: np.ndarray, y: np.ndarray, front: np.ndarray, jaw: np.
 @cache
 def head() -> Head:
     """The model, built on first use in a process."""
-    half = np.radians(np.concatenate([np.arange(0, 30, 2.0), np.arange(30, 60, 3.5), np.arange(60, 91, 4.0), np.arange(100, 181, 13.4)]))
+    half = np.radians(
+        np.concatenate([np.arange(0, 30, 2.0), np.arange(30, 60, 3.5), np.arange(60, 91, 4.0), np.arange(100, 181, 13.4)])
+    )
     phi = np.concatenate([-half[:0:-1], half])
-    upper = np.concatenate([np.linspace(-116, -40, 12), np.linspace(-34, 30, 20), np.arange(32, 50, 1.6), np.linspace(50.5, MOUTH_ROW - 0.8, 11)])
-    lower = np.concatenate([np.linspace(MOUTH_ROW + 0.8, 90, 10), np.linspace(93, 121, 10), [124, 128, 135, 145, 155, 170, 185, 210, 240]])
+    upper = np.concatenate(
+        [np.linspace(-116, -40, 12), np.linspace(-34, 30, 20), np.arange(32, 50, 1.6), np.linspace(50.5, MOUTH_ROW - 0.8, 11)]
+    )
+    lower = np.concatenate(
+        [np.linspace(MOUTH_ROW + 0.8, 90, 10), np.linspace(93, 121, 10), [124, 128, 135, 145, 155, 170, 185, 210, 240]]
+    )
     inside = np.linspace(0, 1, 6)
     rows_v = np.concatenate([upper, np.full(6, MOUTH_ROW), lower])
     rows_lip = np.concatenate([np.zeros(len(upper)), inside, np.ones(len(lower))])
@@ -267,8 +297,10 @@ def head() -> Head:
     way_phi = start[:, None] * (1 - march)
     way_v = np.full_like(way_phi, JAW_ROW)
     rise = PchipInterpolator(RINGS[:, 0], RINGS[:, 2])
-    for _ in range(40):                                               # hold the height of the start, yet never leave the face for the neck
-        way_v = 0.5 * way_v + 0.5 * np.minimum(jaw_y[:, None] + rise(way_v) * (np.abs(way_phi) / (np.pi / 2)) ** RISE_POWER, JAW_ROW)
+    for _ in range(40):  # hold the height of the start, yet never leave the face for the neck
+        way_v = 0.5 * way_v + 0.5 * np.minimum(
+            jaw_y[:, None] + rise(way_v) * (np.abs(way_phi) / (np.pi / 2)) ** RISE_POWER, JAW_ROW
+        )
     add("contour", way_phi.ravel(), way_v.ravel(), np.ones(17 * MARCH))
 
     angle, row, lip = (np.concatenate(part) for part in zip(*points, strict=True))
@@ -287,12 +319,23 @@ def head() -> Head:
     basis = np.stack([f.ravel() for f in fields.values()])
     names = {name: i for i, name in enumerate(fields)}
     jaw = jaw * smooth(190, 125, row)
-    return Head(len(rows_v), len(phi), mean.astype(np.float32), basis.astype(np.float32), names, np.stack([x, y], -1).astype(np.float32),
-                angle.astype(np.float32), lip.astype(np.float32), jaw.astype(np.float32), slices)
+    return Head(
+        len(rows_v),
+        len(phi),
+        mean.astype(np.float32),
+        basis.astype(np.float32),
+        names,
+        np.stack([x, y], -1).astype(np.float32),
+        angle.astype(np.float32),
+        lip.astype(np.float32),
+        jaw.astype(np.float32),
+        slices,
+    )
 
 
 def pose_vertices(coefficients: dict[str, float], jaw_angle: float, jaw_side: float = 0.0) -> np.ndarray:
-    """Vertices (V, 3) of the head in mm: mean + coefficients @ basis, then the jaw turned by `jaw_angle` radians and moved `jaw_side` mm."""
+    """Vertices (V, 3) of the head in mm: mean + coefficients @ basis, then the jaw turned by `jaw_angle` radians and moved
+    `jaw_side` mm."""
     model = head()
     weight = np.zeros(len(model.names), np.float32)
     for name, value in coefficients.items():
@@ -308,33 +351,42 @@ def pose_vertices(coefficients: dict[str, float], jaw_angle: float, jaw_side: fl
 
 
 def lid_height(openness: float, lower: float) -> tuple[float, float]:
-    """Canonical heights over the line of the eye's corners of the upper and the lower lid: `openness` 0 is shut, 1 usual, up to 1.4 wide;
-    `lower` 1 is the usual lower lid, less when it is pushed up by a smile."""
+    """Canonical heights over the line of the eye's corners of the upper and the lower lid: `openness` 0 is shut, 1 usual, up
+    to 1.4 wide; `lower` 1 is the usual lower lid, less when it is pushed up by a smile."""
     low = -LID_LOWER * lower
     return (low + (LID_UPPER - low) * openness if openness < 1 else LID_UPPER * openness), low
 
 
-def landmarks_3d(points: np.ndarray, lids: np.ndarray, project: "callable") -> np.ndarray:
+def landmarks_3d(points: np.ndarray, lids: np.ndarray, project: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """The 68 landmarks (68, 3) in mm on the posed head.
 
     `points` (V, 3) as from `pose_vertices`; `lids` (2, 2) heights (upper, lower) of the image-left and the image-right eye;
-    `project` maps (M, 3) mm to (M, 2) pixels and is used to find the visible outline, on which the far side's contour points slide (300W's way).
+    `project` maps (M, 3) mm to (M, 2) pixels and is used to find the visible outline, on which the far side's contour points
+    slide (300W's way).
     """
     s = head().slices
     out = np.zeros((68, 3), np.float32)
     right, left = points[s["right"]], points[s["left"]]
     out[POINTS[:, 0].astype(int)], out[POINTS[:, 1].astype(int)] = right, left
     out[INNER[:, 0].astype(int)], out[INNER[:, 1].astype(int)] = points[s["inner_right"]], points[s["inner_left"]]
-    for eye, name, (inner_up, outer_up, inner_low, outer_low) in ((0, "lids_left", (38, 37, 40, 41)), (1, "lids_right", (43, 44, 47, 46))):
+    for eye, name, (inner_up, outer_up, inner_low, outer_low) in (
+        (0, "lids_left", (38, 37, 40, 41)),
+        (1, "lids_right", (43, 44, 47, 46)),
+    ):
         track = points[s[name]].reshape(2, len(LID_SAMPLES), 3)
-        profile = (1 - 0.36 ** 2) ** 0.75
-        for index, side, height in ((inner_up, 0, lids[eye, 0]), (outer_up, 1, lids[eye, 0]), (inner_low, 0, lids[eye, 1]), (outer_low, 1, lids[eye, 1])):
+        profile = (1 - 0.36**2) ** 0.75
+        for index, side, height in (
+            (inner_up, 0, lids[eye, 0]),
+            (outer_up, 1, lids[eye, 0]),
+            (inner_low, 0, lids[eye, 1]),
+            (outer_low, 1, lids[eye, 1]),
+        ):
             out[index] = [np.interp(height * profile, LID_SAMPLES, track[side, :, a]) for a in range(3)]
     way = points[s["contour"]].reshape(17, MARCH, 3)
     flat = project(way.reshape(-1, 3)).reshape(17, MARCH, 2)
-    axis = project(points[s["right"]][[5]]) - flat[8, 0]                 # from the chin to the nasion, in the picture
+    axis = project(points[s["right"]][[5]]) - flat[8, 0]  # from the chin to the nasion, in the picture
     axis = axis[0] / np.linalg.norm(axis)
-    outward = np.array([-axis[1], axis[0]])                              # to the picture's right for an upright face
+    outward = np.array([-axis[1], axis[0]])  # to the picture's right for an upright face
     lateral = flat @ outward
     for i in range(17):
         if i != 8:

@@ -1,8 +1,9 @@
 """What the surface of a synthetic face looks like: skin, lids and eyeballs, brows, lips and mouth, beard, hair.
 
-Paint is laid out in the canonical millimetres of `synthetic_head`, on the very curves the landmarks lie on. Colours are BGR in linear light
-(about sRGB squared), float32 in [0, 1].
+Paint is laid out in the canonical millimetres of `synthetic_head`, on the very curves the landmarks lie on. Colours are BGR
+in linear light (about sRGB squared), float32 in [0, 1].
 """
+
 from functools import cache
 from typing import NamedTuple
 
@@ -12,39 +13,68 @@ import numpy as np
 from utils.synthetic_head import EYE, EYE_HALF, MOUTH_ROW, RISE_POWER, bump, smooth
 from utils.synthetic_render import lookup
 
-SKIN = np.array([[200, 222, 248], [172, 198, 238], [140, 172, 220], [110, 145, 202], [82, 112, 170], [58, 84, 138], [42, 60, 104], [30, 40, 66]]) / 255.0
-HAIR = np.array([[18, 18, 20], [24, 30, 40], [32, 48, 74], [50, 78, 118], [96, 140, 188], [140, 182, 216], [40, 70, 150], [150, 150, 150],
-                 [214, 216, 220]]) / 255.0
+SKIN = (
+    np.array(
+        [
+            [200, 222, 248],
+            [172, 198, 238],
+            [140, 172, 220],
+            [110, 145, 202],
+            [82, 112, 170],
+            [58, 84, 138],
+            [42, 60, 104],
+            [30, 40, 66],
+        ]
+    )
+    / 255.0
+)
+HAIR = (
+    np.array(
+        [
+            [18, 18, 20],
+            [24, 30, 40],
+            [32, 48, 74],
+            [50, 78, 118],
+            [96, 140, 188],
+            [140, 182, 216],
+            [40, 70, 150],
+            [150, 150, 150],
+            [214, 216, 220],
+        ]
+    )
+    / 255.0
+)
 IRIS = np.array([[20, 35, 60], [28, 55, 95], [60, 100, 110], [130, 120, 80], [160, 130, 95], [110, 120, 110]]) / 255.0
-MASK_ORIGIN, MASK_SCALE = np.array([-85.0, -125.0]), 2.0        # canonical mm of the mask maps' first pixel, pixels a mm
+MASK_ORIGIN, MASK_SCALE = np.array([-85.0, -125.0]), 2.0  # canonical mm of the mask maps' first pixel, pixels a mm
 BROW_X = [9, 11.8, 24.6, 38, 51, 60, 64]
-BROW_Y = [-13, -14, -17, -16, -9.5, 2.0, 6.5]                   # the landmarks' line
+BROW_Y = [-13, -14, -17, -16, -9.5, 2.0, 6.5]  # the landmarks' line
 LIP_TOP = ([0, 3.5, 6.8, 12, 17, 22, 27], [62.4, 61.5, 61.2, 62.4, 64.2, 66.4, 69.3])
 LIP_LOW = ([0, 7.6, 13, 17, 22, 27], [81.6, 80.8, 79.4, 77.6, 74.2, 69.3])
 
 
 class Look(NamedTuple):
     """Colours and amounts of one person's surface; amounts are 0 to 1 unless said."""
+
     skin: np.ndarray
     lips: np.ndarray
     hair: np.ndarray
     brows: np.ndarray
     iris: np.ndarray
     brow_amount: float
-    brow_width: float            # mm at its inner end
+    brow_width: float  # mm at its inner end
     beard: float
     moustache: float
     stubble: float
     blush: float
     freckles: float
     age: float
-    mottle: float                # contrast of the skin's texture
+    mottle: float  # contrast of the skin's texture
     makeup: float
-    crease: float                # the upper lid's fold
+    crease: float  # the upper lid's fold
     bags: float
     shine: float
-    teeth: float                 # brightness
-    offset: np.ndarray           # (2,) where this person reads the noise maps
+    teeth: float  # brightness
+    offset: np.ndarray  # (2,) where this person reads the noise maps
 
 
 @cache
@@ -53,8 +83,12 @@ def noise() -> np.ndarray:
     rng = np.random.default_rng(68)
     fy, fx = np.fft.fftfreq(512)[:, None] * 512, np.fft.rfftfreq(512)[None] * 512
     radius = np.hypot(fx, fy)
-    shapes = [np.exp(-(radius / 14.0) ** 2), np.exp(-(radius / 60.0) ** 2) * (radius > 8), np.exp(-(radius / 170.0) ** 2) * (radius > 40),
-              np.exp(-(fx / 130.0) ** 2 - (fy / 12.0) ** 2) * (fx > 6)]
+    shapes = [
+        np.exp(-((radius / 14.0) ** 2)),
+        np.exp(-((radius / 60.0) ** 2)) * (radius > 8),
+        np.exp(-((radius / 170.0) ** 2)) * (radius > 40),
+        np.exp(-((fx / 130.0) ** 2) - (fy / 12.0) ** 2) * (fx > 6),
+    ]
     maps = []
     for shape in shapes:
         m = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((512, 512))) * shape, s=(512, 512))
@@ -69,7 +103,8 @@ def read_noise(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @cache
 def masks() -> np.ndarray:
-    """Mask maps (560, 340, 8) over the canonical face: beard, moustache, blush, freckles, hollows (darkening), wrinkles, folds, bags."""
+    """Mask maps (560, 340, 8) over the canonical face: beard, moustache, blush, freckles, hollows (darkening), wrinkles,
+    folds, bags."""
     y, x = np.mgrid[0:560, 0:340] / MASK_SCALE
     x, y = x + MASK_ORIGIN[0], y + MASK_ORIGIN[1]
     a = np.abs(x)
@@ -83,7 +118,11 @@ def masks() -> np.ndarray:
     hollow = 0.45 * bump(x, y, 20, 4, 6, 8) + 0.20 * bump(x, y, 32, 1, 13, 5) + 0.30 * bump(x, y, 19, 41, 2.2, 6)
     hollow += 0.30 * bump(x, y, 0, 50, 8, 2.5) + 0.28 * bump(x, y, 0, 87, 14, 3.2) + 0.25 * bump(x, y, 29, 71, 2.5, 3)
     hollow += 0.55 * smooth(118, 140, y) * smooth(230, 150, y)
-    rows = sum(np.exp(-0.5 * ((y - c - 2.0 * np.sin(x / 17 + c)) / 0.9) ** 2) for c in (-34, -42, -50, -57)) * smooth(48, 30, a) * smooth(-22, -30, y)
+    rows = (
+        sum(np.exp(-0.5 * ((y - c - 2.0 * np.sin(x / 17 + c)) / 0.9) ** 2) for c in (-34, -42, -50, -57))
+        * smooth(48, 30, a)
+        * smooth(-22, -30, y)
+    )
     theta = np.arctan2(y - 10, a - 44)
     crow = np.maximum(np.cos(theta * 9), 0) ** 4 * bump(x, y, 57, 10, 5, 8)
     frown = np.exp(-0.5 * ((a - 5 - (y + 12) * 0.1) / 0.9) ** 2) * bump(x, y, 0, -13, 20, 7)
@@ -98,7 +137,7 @@ def masks() -> np.ndarray:
 def read_masks(x: np.ndarray, y: np.ndarray, first: int) -> np.ndarray:
     """Four mask maps (N, 4) from channel `first`, at canonical mm."""
     at = (x - MASK_ORIGIN[0]) * MASK_SCALE, (y - MASK_ORIGIN[1]) * MASK_SCALE
-    return lookup(masks()[..., first:first + 4], *at, cv2.BORDER_CONSTANT)
+    return lookup(masks()[..., first : first + 4], *at, cv2.BORDER_CONSTANT)
 
 
 def paint_skin(x: np.ndarray, y: np.ndarray, look: Look, smile: float, raised: float) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +176,9 @@ def paint_brows(x: np.ndarray, y: np.ndarray, albedo: np.ndarray, look: Look) ->
     albedo[pick] += (look.brows[None] - albedo[pick]) * cover
 
 
-def paint_lips(x: np.ndarray, y: np.ndarray, lip: np.ndarray, albedo: np.ndarray, gloss: np.ndarray, look: Look, gap: float) -> None:
+def paint_lips(
+    x: np.ndarray, y: np.ndarray, lip: np.ndarray, albedo: np.ndarray, gloss: np.ndarray, look: Look, gap: float
+) -> None:
     """The lips' red, in place, between the curves of landmarks 48-59; the line between closed lips is dark."""
     a = np.abs(x)
     pick = np.flatnonzero((a < 29) & (y > 58) & (y < 85))
@@ -155,12 +196,12 @@ def paint_lips(x: np.ndarray, y: np.ndarray, lip: np.ndarray, albedo: np.ndarray
 
 
 def paint_mouth(hx: np.ndarray, hy: np.ndarray, lip: np.ndarray, look: Look, drop: float, reach: float) -> np.ndarray:
-    """Colour (N, 3) inside the open mouth at head mm (hx, hy): teeth on either jaw, tongue, dark; `drop` mm is how far the lower jaw went down,
-    `reach` mm how far the lower teeth stand over its lip line."""
+    """Colour (N, 3) inside the open mouth at head mm (hx, hy): teeth on either jaw, tongue, dark; `drop` mm is how far the
+    lower jaw went down, `reach` mm how far the lower teeth stand over its lip line."""
     out = np.tile(np.array([0.012, 0.010, 0.035], np.float32), (len(hx), 1))
     tongue = np.clip(1.3 - ((hx / 17) ** 2 + ((hy - 82 - drop) / 11) ** 2), 0, 1) * (drop > 3)
     out += (np.array([0.13, 0.12, 0.42], np.float32) - out) * (0.75 * tongue)[:, None]
-    curve = 0.006 * hx ** 2
+    curve = 0.006 * hx**2
     tooth = np.array([0.66, 0.76, 0.80], np.float32) * look.teeth
     width = np.clip(1.15 - (hx / 27) ** 2, 0.1, 1)
     parting = 1 - 0.45 * np.exp(-0.5 * (((np.abs(hx) + 0.15) % 7.6) / 0.5) ** 2)
@@ -172,12 +213,23 @@ def paint_mouth(hx: np.ndarray, hy: np.ndarray, lip: np.ndarray, look: Look, dro
     return out * (0.35 + 0.65 * np.clip(edge / 0.22, 0, 1))[:, None]
 
 
-def paint_eye(x: np.ndarray, y: np.ndarray, side: float, lids: np.ndarray, gaze: np.ndarray, look: Look, pixel: float, spark: np.ndarray,
-              albedo: np.ndarray, gloss: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def paint_eye(
+    x: np.ndarray,
+    y: np.ndarray,
+    side: float,
+    lids: np.ndarray,
+    gaze: np.ndarray,
+    look: Look,
+    pixel: float,
+    spark: np.ndarray,
+    albedo: np.ndarray,
+    gloss: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lid fold, lashes and make-up in place; returns (indices, cover (M,), colour (M, 3)) of the eyeball's part.
 
-    `side` +1 is the image-right eye; `lids` heights (upper, lower) over the line of corners, mm; `gaze` (2,) mm of the iris from the middle,
-    x to the picture's right; `pixel` mm of a pixel; `spark` (2,) where the light is mirrored, mm from the iris centre.
+    `side` +1 is the image-right eye; `lids` heights (upper, lower) over the line of corners, mm; `gaze` (2,) mm of the iris
+    from the middle, x to the picture's right; `pixel` mm of a pixel; `spark` (2,) where the light is mirrored, mm from the
+    iris centre.
     """
     pick = np.flatnonzero((np.abs(x * side - EYE[0]) < 20) & (np.abs(y - EYE[1] + 3) < 17))
     ex, ey = x[pick] * side - EYE[0], y[pick] - EYE[1]
@@ -186,12 +238,22 @@ def paint_eye(x: np.ndarray, y: np.ndarray, side: float, lids: np.ndarray, gaze:
     top, low = -lids[0] * profile, -lids[1] * profile
     soft = max(pixel, 0.5)
     n4 = read_noise(ex * 9 + look.offset[0], ey * 3 + look.offset[1])
-    open_ = np.clip((ey - top) / soft + 0.5, 0, 1) * np.clip((low - ey) / soft + 0.5, 0, 1) * np.clip((1 - np.abs(s)) * EYE_HALF / soft, 0, 1)
+    open_ = (
+        np.clip((ey - top) / soft + 0.5, 0, 1)
+        * np.clip((low - ey) / soft + 0.5, 0, 1)
+        * np.clip((1 - np.abs(s)) * EYE_HALF / soft, 0, 1)
+    )
     # around the eye: fold of the upper lid, shadow, lash lines
     wide = np.clip(1.12 - s * s, 0, 1) ** 0.7
     fold = np.exp(-0.5 * ((ey + 3.2 + (max(lids[0], 2.5)) * wide + 0.6 * wide) / 0.9) ** 2) * (np.abs(s) < 1.15) * wide
     upper_lash = np.exp(-0.5 * ((ey - top + 0.3) / (0.55 + 0.5 * look.makeup)) ** 2) * smooth(1.12, 0.9, np.abs(s + 0.0))
-    lashes = np.clip(1 - (top - ey) / (2.2 + 1.5 * look.makeup), 0, 1) * (ey < top) * np.clip(n4[:, 3], 0, 1) * smooth(-0.6, 0.6, s) * (np.abs(s) < 1.15)
+    lashes = (
+        np.clip(1 - (top - ey) / (2.2 + 1.5 * look.makeup), 0, 1)
+        * (ey < top)
+        * np.clip(n4[:, 3], 0, 1)
+        * smooth(-0.6, 0.6, s)
+        * (np.abs(s) < 1.15)
+    )
     lower_lash = np.exp(-0.5 * ((ey - low - 0.4) / 0.6) ** 2) * smooth(1.05, 0.8, np.abs(s))
     paint = look.makeup * np.exp(-0.5 * (s / 0.9) ** 2) * smooth(-13, -5, ey) * (ey < top + 0.5)
     lid = albedo[pick]
@@ -202,7 +264,7 @@ def paint_eye(x: np.ndarray, y: np.ndarray, side: float, lids: np.ndarray, gaze:
     albedo[pick] = lid
     inside = np.flatnonzero(open_ > 0.01)
     ex, ey, s, top, cover = ex[inside], ey[inside], s[inside], top[inside], open_[inside]
-    white = np.array([0.60, 0.62, 0.68], np.float32) * (1.0 - 0.35 * s ** 2)[:, None]
+    white = np.array([0.60, 0.62, 0.68], np.float32) * (1.0 - 0.35 * s**2)[:, None]
     white[:, :2] *= 1 - 0.12 * np.abs(s)[:, None]
     rx, ry = ex - gaze[0] * side, ey + 2.2 - gaze[1]
     r = np.hypot(rx, ry) / 5.9
@@ -226,7 +288,9 @@ def paint_nostrils(x: np.ndarray, y: np.ndarray, albedo: np.ndarray, gloss: np.n
     gloss[pick] *= 1 - hole
 
 
-def paint_hair(x: np.ndarray, y: np.ndarray, colour: np.ndarray, offset: np.ndarray, curl: float, streaks: float) -> tuple[np.ndarray, np.ndarray]:
+def paint_hair(
+    x: np.ndarray, y: np.ndarray, colour: np.ndarray, offset: np.ndarray, curl: float, streaks: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Albedo (N, 3) and roughness noise (N,) of hair at surface mm along (x) and down (y) the strands."""
     wave = curl * 9 * np.sin(y / 7 + offset[0]) if curl else 0.0
     n4 = read_noise(x * 2.2 + offset[0] + wave, y * (0.9 + 2 * curl) + offset[1])

@@ -1,9 +1,11 @@
 """Camera, rasteriser and light of the synthetic faces: grids of points in, per-pixel surface coordinates out.
 
-A mesh is a grid of points. Its quads are drawn far to near with their numbers as colours (painter's algorithm, OpenCV's polygon filler);
-the position inside the quad then comes from inverting its bilinear map for all pixels at once. Whatever lives on the grid (paint coordinates,
-normals, depth) is read with `Fragments.sample`, so shading works per pixel without a triangle ever being visited in Python.
+A mesh is a grid of points. Its quads are drawn far to near with their numbers as colours (painter's algorithm, OpenCV's
+polygon filler); the position inside the quad then comes from inverting its bilinear map for all pixels at once. Whatever
+lives on the grid (paint coordinates, normals, depth) is read with `Fragments.sample`, so shading works per pixel without a
+triangle ever being visited in Python.
 """
+
 from typing import NamedTuple
 
 import cv2
@@ -11,7 +13,9 @@ import numpy as np
 
 
 class Camera(NamedTuple):
-    """Pinhole: a point X (mm) is turned by `rotation` about `pivot`, seen from `distance` mm; `focal` px x mm/mm, `centre` in px of the canvas."""
+    """Pinhole: a point X (mm) is turned by `rotation` about `pivot`, seen from `distance` mm; `focal` px x mm/mm, `centre`
+    in px of the canvas."""
+
     rotation: np.ndarray
     pivot: np.ndarray
     distance: float
@@ -33,7 +37,9 @@ class Camera(NamedTuple):
 
 
 class Mesh(NamedTuple):
-    """A grid of points in the camera's axes, (R, C, 3) mm; `keep` (R-1, C-1) leaves quads out, `both` draws their back too; `layer` breaks ties."""
+    """A grid of points in the camera's axes, (R, C, 3) mm; `keep` (R-1, C-1) leaves quads out, `both` draws their back too;
+    `layer` breaks ties."""
+
     seen: np.ndarray
     keep: np.ndarray | None = None
     both: bool = False
@@ -42,6 +48,7 @@ class Mesh(NamedTuple):
 
 class Fragments(NamedTuple):
     """What a rasterised mesh covers: flat pixel indices (N,), and the grid's continuous row and column at each."""
+
     pixels: np.ndarray
     row: np.ndarray
     column: np.ndarray
@@ -53,22 +60,29 @@ class Fragments(NamedTuple):
 
 def lookup(maps: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
     """Values (N,) or (N, channels) of maps (H, W) or (H, W, channels) at indices (x, y), bilinear, as float32."""
-    n, width = len(x), 1024                                       # remap takes pictures of limited sides, so the list is folded
+    n, width = len(x), 1024  # remap takes pictures of limited sides, so the list is folded
     if not n:
         return np.zeros((0, *maps.shape[2:]), np.float32)
     rows = -(-n // width)
     place = np.zeros((2, rows * width), np.float32)
     place[0, :n], place[1, :n] = x, y
     place = place.reshape(2, rows, width)
-    layers = [maps] if maps.ndim == 2 else [maps[..., i:i + 4] for i in range(0, maps.shape[2], 4)]
-    out = [cv2.remap(np.ascontiguousarray(m, np.float32), place[0], place[1], cv2.INTER_LINEAR, borderMode=border) for m in layers]
+    layers = [maps] if maps.ndim == 2 else [maps[..., i : i + 4] for i in range(0, maps.shape[2], 4)]
+    out = [
+        cv2.remap(np.ascontiguousarray(m, np.float32), place[0], place[1], cv2.INTER_LINEAR, borderMode=border) for m in layers
+    ]
     if maps.ndim == 2:
         return out[0].reshape(-1)[:n]
-    return np.concatenate([o.reshape(rows * width, -1)[:n] for o in out], 1) if len(out) > 1 else out[0].reshape(rows * width, -1)[:n]
+    return (
+        np.concatenate([o.reshape(rows * width, -1)[:n] for o in out], 1)
+        if len(out) > 1
+        else out[0].reshape(rows * width, -1)[:n]
+    )
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Rotation (3, 3) for angles in radians: positive yaw turns the face to the picture's right, pitch up, roll clockwise as seen."""
+    """Rotation (3, 3) for angles in radians: positive yaw turns the face to the picture's right, pitch up, roll clockwise as
+    seen."""
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     nod = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
@@ -88,7 +102,7 @@ def rasterise(meshes: list[Mesh], camera: Camera, size: int) -> list[Fragments]:
     corners, depths, owners, quads = [], [], [], []
     for number, mesh in enumerate(meshes):
         flat = camera.flatten(mesh.seen)
-        p, q, r, w = flat[:-1, :-1], flat[:-1, 1:], flat[1:, 1:], flat[1:, :-1]                       # clockwise from the upper left
+        p, q, r, w = flat[:-1, :-1], flat[:-1, 1:], flat[1:, 1:], flat[1:, :-1]  # clockwise from the upper left
         area = (r[..., 0] - p[..., 0]) * (w[..., 1] - q[..., 1]) - (r[..., 1] - p[..., 1]) * (w[..., 0] - q[..., 0])
         z = mesh.seen[..., 2]
         near = 0.25 * (z[:-1, :-1] + z[:-1, 1:] + z[1:, 1:] + z[1:, :-1])
@@ -96,9 +110,11 @@ def rasterise(meshes: list[Mesh], camera: Camera, size: int) -> list[Fragments]:
         if mesh.keep is not None:
             show &= mesh.keep
         high, low = np.maximum(np.maximum(p, q), np.maximum(r, w)), np.minimum(np.minimum(p, q), np.minimum(r, w))
-        show &= (high[..., 0] > 0) & (high[..., 1] > 0) & (low[..., 0] < size) & (low[..., 1] < size) & (camera.distance - near > 20)
+        show &= (
+            (high[..., 0] > 0) & (high[..., 1] > 0) & (low[..., 0] < size) & (low[..., 1] < size) & (camera.distance - near > 20)
+        )
         i, j = np.nonzero(show)
-        quad = np.stack([v[i, j] for v in (p, q, r, w)], 1)                                           # (n, 4, 2)
+        quad = np.stack([v[i, j] for v in (p, q, r, w)], 1)  # (n, 4, 2)
         corners.append(quad)
         depths.append(near[i, j] + mesh.layer)
         owners.append(np.full(len(i), number))
@@ -140,8 +156,8 @@ def _inverse_bilinear(corner: np.ndarray, number: np.ndarray, position: np.ndarr
 
 
 def shadow(seen: np.ndarray, casters: list[np.ndarray], light: np.ndarray, cell: float = 3.0) -> np.ndarray:
-    """Soft shadow (R, C) in [0, 1] that the casters (grids in the camera's axes) and the grid itself throw on the grid `seen`, by a depth map
-    seen from the direction `light` (unit vector towards the light)."""
+    """Soft shadow (R, C) in [0, 1] that the casters (grids in the camera's axes) and the grid itself throw on the grid
+    `seen`, by a depth map seen from the direction `light` (unit vector towards the light)."""
     side = np.cross(light, [0.0, 1.0, 0.0])
     side /= max(np.linalg.norm(side), 1e-6)
     up = np.cross(side, light)
@@ -149,7 +165,10 @@ def shadow(seen: np.ndarray, casters: list[np.ndarray], light: np.ndarray, cell:
     count = int(600 / cell)
     depth = np.full((count, count), -1e4, np.float32)
     for grid in (seen, *casters):
-        dense = cv2.resize(np.ascontiguousarray(grid, np.float32), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR).reshape(-1, 3) @ frame
+        dense = (
+            cv2.resize(np.ascontiguousarray(grid, np.float32), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR).reshape(-1, 3)
+            @ frame
+        )
         place = np.clip((dense[:, :2] / cell + count / 2).astype(np.int32), 0, count - 1)
         np.maximum.at(depth.reshape(-1), place[:, 1] * count + place[:, 0], dense[:, 2])
     depth = cv2.dilate(depth, np.ones((3, 3), np.uint8))

@@ -2,6 +2,7 @@
 
 Canvases are float32 BGR in linear light, masks float32 in [0, 1]; coordinates are continuous canvas px.
 """
+
 import cv2
 import numpy as np
 
@@ -15,7 +16,8 @@ def colour(rng: np.random.Generator, low: float = 0.02, high: float = 0.95) -> n
 
 
 def background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A picture (size, size, 3) of nothing in particular: gradients, noise, blurred clutter, stripes or walls, foliage, blurred lights."""
+    """A picture (size, size, 3) of nothing in particular: gradients, noise, blurred clutter, stripes or walls, foliage,
+    blurred lights."""
     small = 96
     y, x = np.mgrid[0:small, 0:small].astype(np.float32) / small
     angle = rng.uniform(0, 2 * np.pi)
@@ -42,12 +44,19 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
         image += wave[..., None] * (colour(rng) - image) * rng.uniform(0.2, 1)
     elif kind == "leaves":
         scale = rng.uniform(1.0, 5.0)
-        n = read_noise((x * 96 * scale).ravel() + rng.uniform(0, 512), (y * 96 * scale).ravel() + rng.uniform(0, 512)).reshape(small, small, 4)
-        image = image * np.clip(1 + 0.5 * n[..., 1:2] + 0.35 * n[..., :1], 0.05, 3) + colour(rng) * np.clip(n[..., 2:3] - 1, 0, 1) * 0.4
+        n = read_noise((x * 96 * scale).ravel() + rng.uniform(0, 512), (y * 96 * scale).ravel() + rng.uniform(0, 512)).reshape(
+            small, small, 4
+        )
+        image = (
+            image * np.clip(1 + 0.5 * n[..., 1:2] + 0.35 * n[..., :1], 0.05, 3)
+            + colour(rng) * np.clip(n[..., 2:3] - 1, 0, 1) * 0.4
+        )
     elif kind == "lights":
         image *= 0.3
         for _ in range(rng.integers(6, 30)):
-            cv2.circle(image, rng.integers(0, small, 2).tolist(), int(rng.integers(1, 9)), (colour(rng, 0.5, 1.0) * 1.3).tolist(), -1)
+            cv2.circle(
+                image, rng.integers(0, small, 2).tolist(), int(rng.integers(1, 9)), (colour(rng, 0.5, 1.0) * 1.3).tolist(), -1
+            )
     sigma = rng.choice([0.0, 0.6, 1.5, 3.0, 6.0])
     if sigma:
         image = cv2.GaussianBlur(image, (0, 0), sigma)
@@ -62,15 +71,18 @@ def blend(canvas: np.ndarray, mask: np.ndarray, paint: np.ndarray) -> None:
     """Lay `paint` (3,) or (H, W, 3) over the canvas in place where `mask` (H, W) says."""
     x, y, w, h = cv2.boundingRect((mask > 0.004).astype(np.uint8))
     if w and h:
-        part = canvas[y:y + h, x:x + w]
-        over = paint[y:y + h, x:x + w] if paint.ndim == 3 else paint
-        part += (over - part) * mask[y:y + h, x:x + w, None]
+        part = canvas[y : y + h, x : x + w]
+        over = paint[y : y + h, x : x + w] if paint.ndim == 3 else paint
+        part += (over - part) * mask[y : y + h, x : x + w, None]
 
 
-def glasses(rng: np.random.Generator, canvas: np.ndarray, project, depth: np.ndarray, bridge: float, dark: bool, light: float) -> np.ndarray:
+def glasses(
+    rng: np.random.Generator, canvas: np.ndarray, project, depth: np.ndarray, bridge: float, dark: bool, light: float
+) -> np.ndarray:
     """Draw spectacles on the canvas in place; returns the mask (H, W) of what they hide (frame, and dark lenses).
 
-    `project` maps head mm (N, 3) to (px (N, 2), depth (N,)); `depth` (H, W) is that of the face, `bridge` the z in mm of the nose's root.
+    `project` maps head mm (N, 3) to (px (N, 2), depth (N,)); `depth` (H, W) is that of the face, `bridge` the z in mm of the
+    nose's root.
     """
     size = canvas.shape[0]
     half_w, half_h, power = rng.uniform(21, 27), rng.uniform(14, 23 if dark else 20), rng.choice([2.0, 2.6, 4.0, 7.0])
@@ -84,7 +96,7 @@ def glasses(rng: np.random.Generator, canvas: np.ndarray, project, depth: np.nda
     rim, lens = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
     for s in (-1, 1):
         x, y = s * gap + ox * s, cy + oy
-        p = np.stack([x, y, bridge + 9 - 0.0045 * x ** 2 - 0.08 * np.maximum(y - 5, 0)], 1)
+        p = np.stack([x, y, bridge + 9 - 0.0045 * x**2 - 0.08 * np.maximum(y - 5, 0)], 1)
         flat = np.round((project(p)[0] - 0.5) * 16).astype(np.int32)
         cv2.fillPoly(lens, [flat], 255, cv2.LINE_AA, 4)
         if rng.random() < 0.95 or not dark:
@@ -108,7 +120,7 @@ def glasses(rng: np.random.Generator, canvas: np.ndarray, project, depth: np.nda
     else:
         opacity = rng.choice([0.0, 0.0, 0.08, 0.2])
         blend(canvas, lens * opacity, colour(rng, 0.3, 1.0) * light)
-    if rng.random() < (0.5 if dark else 0.3):                                  # a reflection across the lenses
+    if rng.random() < (0.5 if dark else 0.3):  # a reflection across the lenses
         yy, xx = np.mgrid[0:size, 0:size].astype(np.float32) / size
         band = np.exp(-0.5 * (((xx + yy * rng.uniform(-1, 1) - rng.uniform(0.2, 1.0)) / rng.uniform(0.02, 0.08)) ** 2))
         blend(canvas, lens * band * rng.uniform(0.1, 0.5), colour(rng, 0.6, 1.0))
@@ -116,7 +128,9 @@ def glasses(rng: np.random.Generator, canvas: np.ndarray, project, depth: np.nda
     return np.maximum(rim, lens * (opacity > 0.6))
 
 
-def occlude(rng: np.random.Generator, canvas: np.ndarray, box: np.ndarray, skin: np.ndarray, hair: np.ndarray, light: np.ndarray) -> np.ndarray:
+def occlude(
+    rng: np.random.Generator, canvas: np.ndarray, box: np.ndarray, skin: np.ndarray, hair: np.ndarray, light: np.ndarray
+) -> np.ndarray:
     """Put one thing in front of the face, in place: a hand, a microphone, an object, strands of hair; returns its mask (H, W).
 
     `box` (x1, y1, x2, y2) of the face in canvas px; `skin`, `hair` colours; `light` colour of the scene.
@@ -139,9 +153,27 @@ def occlude(rng: np.random.Generator, canvas: np.ndarray, box: np.ndarray, skin:
             a = spot + right * (i - 1.7) * 0.115 * w
             b = a + (up * rng.uniform(0.25, 0.5) + right * rng.normal(0, 0.05) + right * (i - 1.7) * 0.03) * w
             cv2.line(mask, px(a), px(b), 255, max(1, int(0.105 * w)), cv2.LINE_AA, 4)
-            cv2.line(shade, px(a + right * 0.05 * w), px(b + right * 0.05 * w), (skin * 0.45).tolist(), max(1, int(0.03 * w)), cv2.LINE_AA, 4)
+            cv2.line(
+                shade,
+                px(a + right * 0.05 * w),
+                px(b + right * 0.05 * w),
+                (skin * 0.45).tolist(),
+                max(1, int(0.03 * w)),
+                cv2.LINE_AA,
+                4,
+            )
         palm = spot - up * 0.22 * w
-        cv2.ellipse(mask, np.round(palm).astype(int).tolist(), [int(0.26 * w), int(0.3 * w)], np.degrees(turn), 0, 360, 255, -1, cv2.LINE_AA)
+        cv2.ellipse(
+            mask,
+            np.round(palm).astype(int).tolist(),
+            [int(0.26 * w), int(0.3 * w)],
+            np.degrees(turn),
+            0,
+            360,
+            255,
+            -1,
+            cv2.LINE_AA,
+        )
         cv2.line(mask, px(palm), px(palm - up * 1.5 * w), 255, int(0.34 * w), cv2.LINE_AA, 4)
         paint = cv2.GaussianBlur(shade, (0, 0), max(0.6, 0.015 * w)) * light
     elif kind == "mic":
@@ -168,7 +200,15 @@ def occlude(rng: np.random.Generator, canvas: np.ndarray, box: np.ndarray, skin:
             c = (a + b) / 2 + np.array([rng.uniform(-0.3, 0.3), 0]) * w
             t = np.linspace(0, 1, 14)[:, None]
             curve = (1 - t) ** 2 * a + 2 * t * (1 - t) * c + t * t * b
-            cv2.polylines(mask, [np.round(curve * 16).astype(np.int32)], False, 255, int(rng.integers(1, max(2, int(0.018 * w)) + 1)), cv2.LINE_AA, 4)
+            cv2.polylines(
+                mask,
+                [np.round(curve * 16).astype(np.int32)],
+                False,
+                255,
+                int(rng.integers(1, max(2, int(0.018 * w)) + 1)),
+                cv2.LINE_AA,
+                4,
+            )
         paint = (np.maximum(hair, 0.01) * light * rng.uniform(0.8, 2.5)).astype(np.float32)
     soft = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.5, 1.6)).astype(np.float32) / 255
     blend(canvas, soft, paint)
@@ -179,7 +219,7 @@ def degrade(rng: np.random.Generator, image: np.ndarray, hard: bool) -> np.ndarr
     """Camera and file (H, W, 3) linear float -> uint8 BGR: exposure, casts, blur, low resolution, noise, grey, JPEG."""
     size = image.shape[0]
     image = np.sqrt(np.clip(image * np.float32(np.exp(rng.normal(-0.2, 0.3))), 0, 4))
-    image = np.minimum(image, 0.75 + 0.25 * np.tanh((image - 0.75) / 0.25))                          # highlights roll off
+    image = np.minimum(image, 0.75 + 0.25 * np.tanh((image - 0.75) / 0.25))  # highlights roll off
     if rng.random() < 0.3:
         image *= np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
     saturation = float(np.clip(rng.normal(0.92, 0.22), 0.1, 1.5))
@@ -196,11 +236,15 @@ def degrade(rng: np.random.Generator, image: np.ndarray, hard: bool) -> np.ndarr
         kernel = np.zeros((length, length), np.float32)
         angle = rng.uniform(0, np.pi)
         reach = np.array([np.cos(angle), np.sin(angle)]) * (length // 2)
-        cv2.line(kernel, np.round(length // 2 - reach).astype(int).tolist(), np.round(length // 2 + reach).astype(int).tolist(), 1.0, 1)
+        cv2.line(
+            kernel, np.round(length // 2 - reach).astype(int).tolist(), np.round(length // 2 + reach).astype(int).tolist(), 1.0, 1
+        )
         image = cv2.filter2D(image, -1, kernel / kernel.sum())
     if rng.random() < 0.25:
         low = int(size / rng.uniform(1.3, 3.2 if not hard else 4.0))
-        image = cv2.resize(cv2.resize(image, (low, low), interpolation=cv2.INTER_AREA), (size, size), interpolation=cv2.INTER_LINEAR)
+        image = cv2.resize(
+            cv2.resize(image, (low, low), interpolation=cv2.INTER_AREA), (size, size), interpolation=cv2.INTER_LINEAR
+        )
     if rng.random() < 0.6:
         noise = rng.standard_normal((size, size, 1 if rng.random() < 0.5 else 3), np.float32)
         if rng.random() < 0.5:
