@@ -115,11 +115,11 @@ def _cover(person: Person, model: Head, rng: np.random.Generator) -> tuple[np.nd
 
 def _curtain(person: Person, rng: np.random.Generator) -> np.ndarray:
     """Grid (15, 41, 3) in head mm of loose hair hanging round the back and the sides of the head."""
-    start = np.radians(rng.uniform(52, 84))
+    start = np.radians(rng.uniform(46, 82))
     t = np.linspace(start, 2 * np.pi - start, 41)
     y = np.linspace(-70, person.long, 15)[:, None]
     v = np.linspace(0, 1, 15)[:, None]
-    spread = person.volume * 0.7 + rng.uniform(-4, 14) * np.sin(v * np.pi) + rng.uniform(-12, 18) * v
+    spread = min(person.volume, 20) * 0.5 + rng.uniform(-8, 10) * np.sin(v * np.pi) + rng.uniform(-12, 18) * v
     top = np.sqrt(np.clip(1 - ((np.minimum(y, -20) + 20) / 100) ** 2, 0, 1))
     x = (75 * top + spread) * np.sin(t) * (1 + 0.02 * np.sin(t * 9 + v * 6))
     z = -92 + (np.where(np.cos(t) > 0, 78, 92) * top + spread * 0.6) * np.cos(t)
@@ -295,7 +295,8 @@ def _shade_body(
     )
     line = person.neckline * np.clip(1 - np.abs(x) / 90, 0, 1) * (z > 0) - 6
     albedo = np.where((y < line)[:, None], person.look.skin * np.clip(1 + 0.05 * n4[:, :1], 0.8, 1.2), albedo).astype(np.float32)
-    return shade(albedo, a[:, 3:6], 0.5 * np.clip((14 - y) / 30, 0, 1), 0.02, light)
+    under_chin = np.clip((30 - y) / 45, 0, 1) * (z > 0)
+    return shade(albedo * (1 - 0.35 * under_chin)[:, None], a[:, 3:6], 0.9 * under_chin, 0.02, light)
 
 
 def _draw_cover(

@@ -56,14 +56,14 @@ LID_SAMPLES = np.linspace(-LID_LOWER - 0.4, LID_UPPER * 1.5, 9)
 # Canonical landmarks of the image-right half and the middle: index, mirrored index, x, y. Jaw and lids have rules of their own.
 POINTS = np.array([
     [26, 17, 60.0, 2.0], [25, 18, 51.0, -9.5], [24, 19, 38.0, -16.0], [23, 20, 24.6, -17.0], [22, 21, 12.6, -14.4],
-    [27, 27, 0, 0.8], [28, 28, 0, 10.6], [29, 29, 0, 19.8], [30, 30, 0, 28.6],
+    [27, 27, 0, 0.8], [28, 28, 0, 11.0], [29, 29, 0, 20.4], [30, 30, 0, 28.9],
     [35, 31, 14.5, 43.5], [34, 32, 7.6, 45.6], [33, 33, 0, 46.6],
     [45, 36, 45.0, 9.9], [42, 39, 18.8, 9.2],
     [54, 48, 27.0, 0], [53, 49, 17.0, 64.3], [52, 50, 6.8, 61.2], [51, 51, 0, 62.4],
     [55, 59, 17.0, 77.6], [56, 58, 7.6, 80.8], [57, 57, 0, 81.6],
 ], np.float64)
 INNER = np.array([[64, 60, 23.5, 0.5], [63, 61, 7.5, 0.0], [62, 62, 0, 0.0], [65, 67, 7.5, 1.0], [66, 66, 0, 1.0]])
-JAW_PHI = np.radians([90.0, 81.2, 73.3, 64.2, 53.2, 40.8, 27.8, 13.7, 0.0])     # landmarks 16 down to 8 on the row of the jaw
+JAW_PHI = np.radians([89.2, 81.2, 73.3, 64.2, 53.2, 40.8, 27.8, 13.7, 0.0])     # landmarks 16 down to 8 on the row of the jaw
 MARCH = 16                                                                    # samples of a contour landmark's way to the midline
 
 
@@ -127,7 +127,7 @@ def _relief(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Displacement (..., 3) from the bare rings to the mean face: nose, sockets, brow ridge, cheekbones, lips, chin."""
     d = np.zeros((*x.shape, 3))
     knots = np.array([-14, -6, 0, 10, 20, 30, 35, 39, 43, 46, 50, 56])
-    height = PchipInterpolator(knots, [0, 4.5, 8, 16, 25, 33.5, 34.5, 30, 20, 12, 6, 0])(np.clip(y, -14, 56))
+    height = PchipInterpolator(knots, [0, 4.5, 8, 16, 25, 33, 33.5, 29.5, 20, 12, 6, 0])(np.clip(y, -14, 56))
     half = PchipInterpolator(knots, [14, 11, 9.5, 10, 12.5, 15.5, 17, 17, 16, 15, 15, 15])(np.clip(y, -14, 56))
     d[..., 2] += height * np.exp(-0.5 * (np.abs(x) / (half * 0.62)) ** 2.2)
     d[..., 2] += 8.0 * bump(x, y, 13, 38.5, 4.6, 4.8)
@@ -146,13 +146,16 @@ def _relief(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 # fmt: off
 # how the mean of photographed faces differs from the relief above, in the units of the identity fields
-MEAN = {"width": -0.8, "jaw_corner": 1.6, "mouth_height": -1.0, "bridge": 0.8, "chin_width": 1.8, "brow_space": 0.6}
+MEAN = {
+    "width": -0.7, "lower": -2.4, "jaw_corner": 1.2, "mouth_height": -1.5, "bridge": 1.0, "chin_width": 2.4, "brow_space": 0.6,
+    "upper_lip": -0.8, "lower_lip": -0.4, "chin_height": 0.8,
+}
 # name: (standard deviation of its coefficient); the fields themselves follow in _identity_fields and _expression_fields
 IDENTITY = {
     "width": 3.6, "depth": 4.0, "lower": 4.3, "middle": 2.6, "forehead": 5.0, "jaw_width": 3.8,
     "jaw_corner": 2.2, "chin_width": 3.0, "chin_height": 2.4, "chin_depth": 2.6, "cheekbone": 1.8, "cheek": 2.4,
     "eye_space": 1.5, "eye_size": 0.08, "eye_tilt": 0.06, "eye_depth": 1.8, "eye_height": 1.3, "brow_height": 1.8,
-    "brow_tilt": 0.06, "brow_space": 2.0, "brow_arch": 1.0, "brow_ridge": 1.6, "nose_width": 0.13, "nose_depth": 2.8,
+    "brow_tilt": 0.06, "brow_space": 2.0, "brow_arch": 1.0, "brow_ridge": 1.6, "nose_width": 0.13, "nose_depth": 2.3,
     "nose_tip": 1.8, "bridge": 2.0, "hump": 1.1, "mouth_width": 0.08, "mouth_height": 1.5, "upper_lip": 1.3,
     "lower_lip": 1.4, "lips": 1.5, "temple": 2.0, "mouth_shift": 0.7, "nose_shift": 0.6, "jaw_shift": 1.0,
     "eye_skew": 0.5, "brow_skew": 0.8,

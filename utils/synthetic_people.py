@@ -76,7 +76,7 @@ def sample_person(rng: np.random.Generator) -> Person:
     age = float(rng.uniform(0.5, 1.0) if old and not child else rng.uniform(0, 0.35) * (not child))
     tone = float(np.clip(rng.beta(1.1, 1.5), 0, 1)) * (len(paint.SKIN) - 1)
     skin = np.array([np.interp(tone, range(len(paint.SKIN)), paint.SKIN[:, i]) for i in range(3)])
-    skin += (skin.mean() - skin) * rng.uniform(0.0, 0.3)
+    skin += (skin.mean() - skin) * rng.uniform(0.08, 0.4)
     skin = (np.clip(skin * np.exp(rng.normal(0, 0.04, 3)), 0.03, 0.98) ** 2).astype(np.float32)
     dark = tone > 3.6
     hair_index = (
@@ -118,14 +118,15 @@ def sample_person(rng: np.random.Generator) -> Person:
     )
     probability = [0.14, 0.60, 0.08, 0.03, 0.05, 0.07, 0.03] if male else [0.01, 0.15, 0.22, 0.46, 0.05, 0.04, 0.07]
     style = str(rng.choice(["bald", "short", "fringe", "long", "hat", "cap", "hood"], p=probability))
+    curly = rng.random() < (0.3 if dark else 0.1)
     loose = style == "long" or (style in ("fringe", "hat") and rng.random() < (0.15 if male else 0.65))
     return Person(
         shape,
         look,
         style,
         float(rng.normal(0, 6)) - 8 * (old and male),
-        float(rng.gamma(4, 2.4) + 3),
-        float(max(rng.normal(0, 0.4), 0)),
+        float(rng.gamma(4, 2.4) + 3 + curly * rng.uniform(5, 25)),
+        float(rng.uniform(0.6, 1.2) if curly else max(rng.normal(0, 0.4), 0)),
         float(rng.uniform(60, 220)) if loose else 0.0,
         float(rng.normal(0, 25)),
         colour(rng),
@@ -167,18 +168,19 @@ def sample_pose(rng: np.random.Generator, hard: bool) -> Pose:
     for s, sign in (("left", 1), ("right", -1)):
         e[f"smile_{s}" if smile > 0 else f"frown_{s}"] = abs(smile) * (1 + sign * skew)
     e["chin_up"] = e.get("chin_up", 0) + max(rng.normal(0, 0.25), 0) * (jaw < 0.02)
-    e["press"] = e.get("press", 0) + max(rng.normal(0, 0.2), 0) * (jaw < 0.02)
+    e["press"] = e.get("press", 0) + max(rng.normal(0.05, 0.25), 0) * (kind != "kiss")
+    e["upper_up"] = e.get("upper_up", 0) + max(rng.normal(0.05, 0.2), 0)
     up, knit, own = rng.normal(0.05, 0.45), max(rng.normal(-0.1, 0.45), 0) + 0.6 * (kind == "angry"), rng.normal(0, 0.12, 4)
     e |= {"brow_in_left": up + own[0], "brow_in_right": up + own[1], "brow_out_left": up + own[2], "brow_out_right": up + own[3]}
     e |= {"brow_knit_left": knit, "brow_knit_right": knit}
     happy = max(smile, 0)
-    open_ = np.clip(rng.normal(0.93, 0.15) - 0.22 * happy - 0.15 * knit + 0.1 * max(up, 0), 0.25, 1.4)
+    open_ = np.clip(rng.normal(0.92, 0.16) - 0.22 * happy - 0.15 * knit + 0.1 * max(up, 0), 0.25, 1.4)
     fate = rng.random()
     both = np.full(2, 0.0 if fate < 0.05 else rng.uniform(0.1, 0.6) if fate < 0.12 else open_)
     if 0.12 < fate < 0.13:
         both[rng.integers(2)] = 0.0
     both = np.clip(both + rng.normal(0, 0.03, 2) * (both > 0.2), 0, 1.4)
-    low = np.clip(0.9 - 0.45 * happy + rng.normal(0, 0.18), 0.1, 1.5)
+    low = np.clip(0.8 - 0.42 * happy + rng.normal(0, 0.18), 0.1, 1.5)
     look_down = rng.normal(0, 0.9)
     both = both * (1 - 0.12 * max(look_down, 0)) if look_down > 0 else both
     lids = np.array([lid_height(float(b), float(low)) for b in both], np.float32)
