@@ -20,6 +20,7 @@ try:
     from utils.errors import UserError
     from utils.evaluate import evaluate, torch_predictor
     from utils.prepare import load_meta
+    from utils.progress import progress
 except ModuleNotFoundError as missing:
     python = os.path.join(ROOT, ".venv", "bin", "python")
     if os.path.exists(python) and not sys.prefix.startswith(os.path.join(ROOT, ".venv")):
@@ -137,8 +138,8 @@ def train(args, here: run.Run, folders: list[Path], ranks: solver.Ranks, resume:
     tester = build_net(spec)
     events = SummaryWriter(here.folder / "events", purge_step=first + 1) if ranks.first else None
     per_epoch = len(order) * order.batch * ranks.count
-    with tqdm(total=args.epochs * per_epoch, initial=first * per_epoch, unit=" images", disable=not ranks.first, smoothing=0.05,
-              mininterval=0.5 if sys.stderr.isatty() else 60) as bar:  # a log file wants a line a minute
+    with progress(total=args.epochs * per_epoch, initial=first * per_epoch, unit=" images", disable=not ranks.first,
+                  smoothing=0.05) as bar:
         for epoch in range(first, args.epochs):
             best_epoch = min((row["epoch"] for row in rows if row["val_nme"] == best), default=epoch)
             if args.early_stop and epoch - best_epoch > args.early_stop:

@@ -18,4 +18,5 @@ if __name__ == "__main__":
         DataGenerator(Path(folder, "raw"), dataset="synthetic", out=Path(folder, "data")).run()
         prepared = time.perf_counter()
     save("rendering", "python benchmarks/rendering.py", 0, {
-        "faces": TRAIN + TEST, "rendering_seconds": round(rendered - start, 1), "preparing_seconds": round(prepared - rendered, 1)})
+        "faces": TRAIN + TEST, "rendering_seconds": round(rendered - start, 1),
+        "preparing_seconds": round(prepared - rendered, 1)})

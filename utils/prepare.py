@@ -20,12 +20,12 @@ import cv2
 import numpy as np
 import yaml
 from loguru import logger
-from tqdm import tqdm
 
 from utils.config import DEFAULT_FILE, load_layout, nearest, read_yaml
 from utils.errors import UserError
 from utils.geometry import Protocol, check_protocol, crop_box, cut, to_crop
 from utils.parsers import DATASETS, Record, Splits, complain, infer
+from utils.progress import progress
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("file", "subset", "identity", "width", "height", "crop_x1", "crop_y1", "crop_x2", "crop_y2",
@@ -140,7 +140,7 @@ class DataGenerator:
 
         with ThreadPoolExecutor(self.workers or os.cpu_count()) as pool:  # OpenCV releases the interpreter lock
             jobs = pool.map(one, zip(records, files, strict=True))
-            done = list(tqdm(jobs, total=len(records), desc=f"crops {split}", unit="face"))
+            done = list(progress(jobs, total=len(records), desc=f"crops {split}", unit="face"))
         complain([result for result in done if isinstance(result, str)])
         return np.array([crop for crop, _ in done]), np.array([size for _, size in done])
 

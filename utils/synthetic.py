@@ -14,10 +14,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from utils.errors import UserError
 from utils.parsers import VISIBLE_FILE, write_pts
+from utils.progress import progress
 from utils.synthetic_face import Face, draw
 
 TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}  # official counts: ours are split in their proportion
@@ -90,7 +90,7 @@ def generate(
             kind = "train" if part in TRAIN_PARTS else "hard" if part == "ibug" else "test"
             jobs += [(str(build), f"{part}/face{place[kind] + i:07d}.jpg", seed, place[kind] + i, size) for i in range(count)]
             place[kind] += count
-        with tqdm(total=len(jobs), desc="synthetic faces", unit="face") as bar, (build / VISIBLE_FILE).open("w") as table:
+        with progress(total=len(jobs), desc="synthetic faces", unit="face") as bar, (build / VISIBLE_FILE).open("w") as table:
             for name, flags in _map(jobs, workers):
                 table.write(f"{name}\t{flags}\n")
                 bar.update()
