@@ -89,6 +89,10 @@ class Head(NamedTuple):
     jaw: np.ndarray
     slices: dict[str, slice]
 
+    def grid(self, values: np.ndarray) -> np.ndarray:
+        """The grid's part of vertex values (V, ...), as (rows, columns, ...)."""
+        return values[self.slices["grid"]].reshape(self.rows, self.columns, *values.shape[1:])
+
 
 def smooth(low: float, high: float, x: np.ndarray) -> np.ndarray:
     """Smooth step from 0 at `low` to 1 at `high` (which may be the smaller)."""
@@ -140,6 +144,7 @@ def _relief(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     d[..., 2] += 6.5 * bump(x, y, 0, 64, 17, 6) + 9.0 * bump(x, y, 0, 78, 15, 6.5)
     d[..., 2] -= 2.5 * bump(x, y, 0, 91, 16, 5)
     d[..., 2] += 5.0 * bump(x, y, 0, 108, 15, 9)
+    d[..., 2] += 3.5 * bump(x, y, 57, -3, 8, 8)
     d[..., 1] += 3.0 * bump(x, y, 27, 70, 10, 8)
     return d
 
@@ -158,7 +163,7 @@ IDENTITY = {
     "brow_tilt": 0.06, "brow_space": 2.0, "brow_arch": 1.0, "brow_ridge": 1.6, "nose_width": 0.13, "nose_depth": 2.3,
     "nose_tip": 1.8, "bridge": 2.0, "hump": 1.1, "mouth_width": 0.08, "mouth_height": 1.5, "upper_lip": 1.3,
     "lower_lip": 1.4, "lips": 1.5, "temple": 2.0, "mouth_shift": 0.7, "nose_shift": 0.6, "jaw_shift": 1.0,
-    "eye_skew": 0.5, "brow_skew": 0.8,
+    "eye_skew": 0.5, "brow_skew": 0.8, "neck_width": 5.0, "throat": 6.0,
 }
 
 
@@ -216,6 +221,8 @@ def _identity_fields(p: np.ndarray, x: np.ndarray, y: np.ndarray, front: np.ndar
         "jaw_shift": field(smooth(50, 115, y) * face * front),
         "eye_skew": field(dy=side * eye),
         "brow_skew": field(dy=side * brow),
+        "neck_width": field(x / 52 * smooth(121, 145, y)),
+        "throat": field(dy=bump(x, y, 0, 136, 40, 9) * front, dz=smooth(123, 142, y) * front),
     }
 
 
@@ -328,7 +335,7 @@ def head() -> Head:
         mean.astype(np.float32),
         basis.astype(np.float32),
         names,
-        np.stack([x, y], -1).astype(np.float32),
+        np.stack([np.where(np.cos(angle) >= 0, x, 2 * 75 * np.sign(x) - x), y], -1).astype(np.float32),
         angle.astype(np.float32),
         lip.astype(np.float32),
         jaw.astype(np.float32),

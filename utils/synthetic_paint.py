@@ -195,9 +195,9 @@ def paint_lips(
     gloss[pick] += mask * (0.25 + look.makeup * 0.5) * (py > 71)
 
 
-def paint_mouth(hx: np.ndarray, hy: np.ndarray, lip: np.ndarray, look: Look, drop: float, reach: float) -> np.ndarray:
-    """Colour (N, 3) inside the open mouth at head mm (hx, hy): teeth on either jaw, tongue, dark; `drop` mm is how far the
-    lower jaw went down, `reach` mm how far the lower teeth stand over its lip line."""
+def paint_mouth(hx: np.ndarray, hy: np.ndarray, lip: np.ndarray, look: Look, drop: float) -> np.ndarray:
+    """Colour (N, 3) inside the open mouth at head mm (hx, hy): teeth on either jaw, tongue, dark; `lip` 0 to 1 from upper to
+    lower lip, `drop` mm that the lower jaw went down."""
     out = np.tile(np.array([0.012, 0.010, 0.035], np.float32), (len(hx), 1))
     tongue = np.clip(1.3 - ((hx / 17) ** 2 + ((hy - 82 - drop) / 11) ** 2), 0, 1) * (drop > 3)
     out += (np.array([0.13, 0.12, 0.42], np.float32) - out) * (0.75 * tongue)[:, None]
@@ -207,30 +207,29 @@ def paint_mouth(hx: np.ndarray, hy: np.ndarray, lip: np.ndarray, look: Look, dro
     parting = 1 - 0.45 * np.exp(-0.5 * (((np.abs(hx) + 0.15) % 7.6) / 0.5) ** 2)
     upper = np.clip((73.2 - curve - hy) / 0.8, 0, 1) * (np.abs(hx) < 25)
     out += (tooth * (width * parting)[:, None] - out) * upper[:, None]
-    lower = np.clip((hy - (74.5 - reach + drop - curve)) / 0.8, 0, 1) * (np.abs(hx) < 20) * (1 - upper)
+    lower = np.clip((hy - (72.5 + drop - curve)) / 0.8, 0, 1) * (np.abs(hx) < 20) * (1 - upper)
     out += (0.8 * tooth * (width * parting)[:, None] - out) * lower[:, None]
     edge = np.minimum(lip, 1 - lip)
     return out * (0.35 + 0.65 * np.clip(edge / 0.22, 0, 1))[:, None]
 
 
 def paint_eye(
-    x: np.ndarray,
-    y: np.ndarray,
+    place: tuple[np.ndarray, np.ndarray],
+    albedo: np.ndarray,
     side: float,
     lids: np.ndarray,
     gaze: np.ndarray,
     look: Look,
     pixel: float,
     spark: np.ndarray,
-    albedo: np.ndarray,
-    gloss: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lid fold, lashes and make-up in place; returns (indices, cover (M,), colour (M, 3)) of the eyeball's part.
 
-    `side` +1 is the image-right eye; `lids` heights (upper, lower) over the line of corners, mm; `gaze` (2,) mm of the iris
-    from the middle, x to the picture's right; `pixel` mm of a pixel; `spark` (2,) where the light is mirrored, mm from the
-    iris centre.
+    `place` canonical x and y (N,) of the surface with colours `albedo` (N, 3); `side` +1 is the image-right eye; `lids`
+    heights (upper, lower) over the line of corners, mm; `gaze` (2,) mm of the iris from the middle, x to the picture's right;
+    `pixel` mm of a pixel; `spark` (2,) where the light is mirrored, mm from the iris centre.
     """
+    x, y = place
     pick = np.flatnonzero((np.abs(x * side - EYE[0]) < 20) & (np.abs(y - EYE[1] + 3) < 17))
     ex, ey = x[pick] * side - EYE[0], y[pick] - EYE[1]
     s = ex / EYE_HALF
@@ -288,11 +287,10 @@ def paint_nostrils(x: np.ndarray, y: np.ndarray, albedo: np.ndarray, gloss: np.n
     gloss[pick] *= 1 - hole
 
 
-def paint_hair(
-    x: np.ndarray, y: np.ndarray, colour: np.ndarray, offset: np.ndarray, curl: float, streaks: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Albedo (N, 3) and roughness noise (N,) of hair at surface mm along (x) and down (y) the strands."""
-    wave = curl * 9 * np.sin(y / 7 + offset[0]) if curl else 0.0
-    n4 = read_noise(x * 2.2 + offset[0] + wave, y * (0.9 + 2 * curl) + offset[1])
-    tone = 1 + streaks * (0.28 * n4[:, 3] + 0.18 * n4[:, 1] * (1 + curl)) + 0.15 * n4[:, 0]
-    return (colour[None] * np.clip(tone, 0.25, 2.2)[:, None]).astype(np.float32), n4[:, 3] + 0.6 * n4[:, 1] + 0.4 * n4[:, 2]
+def paint_hair(x: np.ndarray, y: np.ndarray, look: Look, curl: float) -> tuple[np.ndarray, np.ndarray]:
+    """Albedo (N, 3) and roughness noise (N,) of hair at mm across (x) and along (y) the strands; `curl` 0 is straight."""
+    wave = curl * 9 * np.sin(y / 7 + look.offset[0]) if curl else 0.0
+    n4 = read_noise(x * 2.2 + look.offset[0] + wave, y * (0.9 + 2 * curl) + look.offset[1])
+    tone = 1 + 0.28 * n4[:, 3] + 0.18 * n4[:, 1] * (1 + curl) + 0.15 * n4[:, 0]
+    albedo = look.hair[None] * np.clip(tone, 0.25, 2.2)[:, None]
+    return albedo.astype(np.float32), n4[:, 3] + 0.6 * n4[:, 1] + 0.4 * n4[:, 2]

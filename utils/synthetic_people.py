@@ -10,19 +10,8 @@ import numpy as np
 
 from utils import synthetic_paint as paint
 from utils.synthetic_head import IDENTITY, lid_height
+from utils.synthetic_render import Light
 from utils.synthetic_scene import colour
-
-
-class Light(NamedTuple):
-    """Directions in the camera's axes (unit, towards the light) and colours; `hardness` is how dark its shadow is."""
-
-    key: np.ndarray
-    key_colour: np.ndarray
-    fill: np.ndarray
-    fill_colour: np.ndarray
-    sky: np.ndarray
-    ground: np.ndarray
-    hardness: float
 
 
 class Person(NamedTuple):

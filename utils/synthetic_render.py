@@ -46,6 +46,35 @@ class Mesh(NamedTuple):
     layer: float = 0.0
 
 
+class Light(NamedTuple):
+    """Directions in the camera's axes (unit, towards the light) and colours; `hardness` is how dark its shadow is."""
+
+    key: np.ndarray
+    key_colour: np.ndarray
+    fill: np.ndarray
+    fill_colour: np.ndarray
+    sky: np.ndarray
+    ground: np.ndarray
+    hardness: float
+
+
+class Stage(NamedTuple):
+    """One picture in the making: `points` (V, 3) the posed head's vertices in mm, `canvas` (S*S, 3) linear BGR, `depth` (S*S,) mm
+    towards the viewer of what is drawn, `size` S in px."""
+
+    camera: Camera
+    light: Light
+    points: np.ndarray
+    canvas: np.ndarray
+    depth: np.ndarray
+    size: int
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points (N, 3) of the head in mm -> continuous px (N, 2) and mm towards the viewer (N,)."""
+        seen = self.camera.view(np.asarray(points, np.float32))
+        return self.camera.flatten(seen), seen[:, 2]
+
+
 class Fragments(NamedTuple):
     """What a rasterised mesh covers: flat pixel indices (N,), and the grid's continuous row and column at each."""
 
@@ -176,3 +205,20 @@ def shadow(seen: np.ndarray, casters: list[np.ndarray], light: np.ndarray, cell:
     place = np.clip((mine[:, :2] / cell + count / 2).astype(np.int32), 0, count - 1)
     hidden = np.clip((depth[place[:, 1], place[:, 0]] - mine[:, 2] - 7) / 6, 0, 1).reshape(seen.shape[:2])
     return cv2.GaussianBlur(hidden.astype(np.float32), (5, 5), 1.0)
+
+
+def shade(
+    albedo: np.ndarray, normal: np.ndarray, shaded: np.ndarray, gloss: np.ndarray | float, light: Light, wrap: float = 0.2
+) -> np.ndarray:
+    """Light (N, 3) leaving a surface: hemisphere, key with shadow, fill, and a highlight towards the viewer."""
+    key = np.clip((normal @ light.key + wrap) / (1 + wrap), 0, 1) * (1 - light.hardness * shaded)
+    fill = np.clip(normal @ light.fill, 0, 1)
+    up, facing = 0.5 - 0.5 * normal[:, 1], 0.55 + 0.45 * np.clip(normal[:, 2], 0, 1)
+    half = light.key + np.array([0, 0, 1], np.float32)
+    shine = np.clip(normal @ (half / np.float32(np.linalg.norm(half))), 0, 1) ** 2
+    shine = shine * shine
+    shine = shine * shine
+    shine = shine * shine * gloss * (1 - light.hardness * shaded)
+    amounts = np.stack([key, fill, facing * (1 - up), facing * up, 0.35 * shine], 1)
+    colours = np.stack([light.key_colour, light.fill_colour, light.ground, light.sky])
+    return albedo * (amounts[:, :4] @ colours) + amounts[:, 4:] * light.key_colour
