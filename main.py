@@ -18,7 +18,7 @@ try:
     from utils.config import DEFAULT_FILE, dump, load_layout, parse, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
     from utils.errors import UserError
-    from utils.evaluate import evaluate, torch_predictor
+    from utils.evaluate import evaluate, flip_tested, torch_predictor
     from utils.prepare import load_meta
     from utils.progress import progress
 except ModuleNotFoundError as missing:
@@ -59,13 +59,14 @@ def main(argv: list[str]) -> None:
         for name, note in [*((name, row.note) for name, row in NETS.items()), ("timm:NAME", "any net of timm with feature maps")]:
             print(f"{name: <18} {note}")
         return
+    ranks = solver.start_ranks()
     run_root = Path(ROOT) / given.get("run_root", read_yaml(DEFAULT_FILE)["run_root"])
-    here = run.find(mode.exp, run_root, mode.train) if mode.train or tests else None
+    here = ranks.agree(lambda: run.find(mode.exp, run_root, mode.train)) if mode.train or tests else None
     if mode.train:
         run.check_free(here, mode.resume, mode.overwrite)
     stored = None if not here or mode.train and not mode.resume else here.last if mode.resume else here.weights
     args = read_args(given, stored)
-    ranks = solver.start_ranks(args.threads, args.deterministic)
+    solver.set_threads(args.threads, args.deterministic)
     logger.remove()
     if ranks.first:
         logger.add(lambda line: tqdm.write(line, end="", file=sys.stderr), format="{time:HH:mm:ss} {message}", level="INFO")
@@ -81,7 +82,7 @@ def main(argv: list[str]) -> None:
         if mode.train:
             train(args, here, folders, ranks, mode.resume)
         if tests:
-            test(args, here, ranks, mode.test, mode.test_onnx)
+            test(args, here, ranks, mode.test_onnx)
 
 
 def read_args(given: dict, stored: Path | None):
@@ -103,14 +104,15 @@ def train(args, here: run.Run, folders: list[Path], ranks: solver.Ranks, resume:
                         "--layout or --selected-index")
     on_test = args.val == "test"
     train_parts = [(folder, split) for folder in folders for split in ("train", "val")[:1 + on_test]]
-    val_parts = sets.test_parts(args) if on_test else [(folder, "val") for folder in folders]
+    val_parts = ranks.one_by_one(lambda: sets.test_parts(args)) if on_test else [(folder, "val") for folder in folders]
     faces, val = (Faces(parts, layout, args.input_size, args.cache, args.train_hidden) for parts in (train_parts, val_parts))
     if not len(val):
         raise UserError(f"{', '.join(str(folder) for folder in folders)} has no validation faces; give --val 0.1, or --val test")
 
     torch.manual_seed(args.seed)
+    meanface = np.nanmean(faces.nominal, 0, dtype=np.float64)
     try:
-        spec = make_spec(args.net, args.head, args.stride, args.input_size, np.nanmean(faces.nominal, 0), args.num_nb, args.act)
+        spec = make_spec(args.net, args.head, args.stride, args.input_size, meanface, args.num_nb, args.act)
         net = build_net(spec)
         order = Order(len(faces), args.batch_size, args.accumulate, args.seed, ranks.rank, ranks.count)
         started = "the checkpoint" if resume else run.initialise(net, args.weights, logger.warning)
@@ -163,6 +165,7 @@ def train(args, here: run.Run, folders: list[Path], ranks: solver.Ranks, resume:
                 run.log_epoch(events, rows[-1], times[-1])
             logger.info(f"epoch {epoch + 1}/{args.epochs}: loss {terms['loss']:.4f}, validation NME {nme:.3f} %"
                         f"{' (best)' if better else ''}, {per_epoch / seconds:.0f} images/s")
+    ranks.wait()  # until the first process has written the last checkpoint
 
 
 def train_epoch(solve: solver.Solver, loader, order: Order, epoch: int, faces: Faces, bar) -> tuple[dict, float, float]:
@@ -188,15 +191,16 @@ def train_epoch(solve: solver.Solver, loader, order: Order, epoch: int, faces: F
     return sums, time.perf_counter() - start, waited
 
 
-def test(args, here: run.Run, ranks: solver.Ranks, with_torch: bool, with_onnx: bool) -> None:
-    """Tests the kept weights, in torch and as ONNX, set by set; prints one table, leaves a CSV and a sheet of faces a set."""
+def test(args, here: run.Run, ranks: solver.Ranks, with_onnx: bool) -> None:
+    """Tests the kept weights set by set, in torch and as ONNX; prints one table, leaves tables and a sheet of faces a set."""
     net, layout, stored = run.unpack(here.weights)
-    flip = layout if args.flip_test else None
-    models = {"torch": torch_predictor(net, ranks.device, flip)} if with_torch or with_onnx else {}
+    models = {"torch": torch_predictor(net, ranks.device)}
     if with_onnx:
         if not here.onnx.is_file() or here.onnx.stat().st_mtime < here.weights.stat().st_mtime:
             ranks.one_by_one(lambda: ranks.first and run.export(here))
         models["onnx"] = export.onnx_predictor(here.onnx, args.threads)
+    if args.flip_test:
+        models = {name: flip_tested(predict, layout) for name, predict in models.items()}
     parts = ranks.one_by_one(lambda: sets.test_parts(args))
     rows, worst = [], 0.0
     for part in parts:
@@ -227,10 +231,9 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        else:
-            time.sleep(2)  # the node's first process says the same, before the launcher ends it because of this one
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(2)  # where the node's first process says the same, the launcher ends this one before it repeats it
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped; what the last whole epoch left is kept: the same flags with --exp and --resume go on", file=sys.stderr)

@@ -21,7 +21,8 @@ STEPS, ROUNDS = 20, 5
 def main(flags: list[str]) -> None:
     _, given = parse(flags, lambda parser: None)
     args = resolve({"dataset": "synthetic", **given}, read_yaml(DEFAULT_FILE), given.get("preset", "quick"))
-    ranks = solver.start_ranks(args.threads, args.deterministic)
+    ranks = solver.start_ranks()
+    solver.set_threads(args.threads, args.deterministic)
     layout = load_layout(args.tables["layouts"], "68")
     faces = Faces([(sets.prepare(args.dataset, args), "train")], layout, args.input_size, args.cache)
     net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, faces.nominal.mean(0), args.num_nb, args.act))

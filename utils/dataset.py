@@ -115,8 +115,9 @@ class Order:
         self.count, self.seed, self.rank, self.ranks, self.epoch = count, seed, rank, ranks, 0
         self.batch = min(batch_size, count // ranks)
         self.batches = count // (self.batch * ranks)
-        if self.batches >= accumulate:
-            self.batches -= self.batches % accumulate
+        if self.batches < accumulate:
+            raise UserError(f"accumulate is {accumulate}, but an epoch has {self.batches} batches; lower one of them")
+        self.batches -= self.batches % accumulate
 
     def __len__(self) -> int:
         return self.batches

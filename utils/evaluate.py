@@ -24,20 +24,24 @@ class Result(NamedTuple):
     left_out: int  # faces whose norm is zero or unknown
 
 
-def torch_predictor(net, device: torch.device, flip_layout: Layout | None = None) -> Predict:
-    """Predictor of a net in fp32; with a layout, averaged with the prediction for the mirror image."""
+def torch_predictor(net, device: torch.device) -> Predict:
+    """Predictor of a net in fp32."""
     net = net.to(device, memory_format=torch.channels_last).eval()
 
     @torch.inference_mode()
     def predict(images: torch.Tensor) -> Prediction:
-        images = images.to(device)
-        prediction = net.predict(images)
-        if flip_layout:
-            mirrored = net.predict(images.flip(2)).flip(flip_layout)
-            prediction = Prediction((prediction.landmarks + mirrored.landmarks) / 2, (prediction.score + mirrored.score) / 2)
-        return prediction
+        return net.predict(images.to(device))
 
     return predict
+
+
+def flip_tested(predict: Predict, layout: Layout) -> Predict:
+    """The mean of what `predict` says of a crop and of its mirror image."""
+    def both(images: torch.Tensor) -> Prediction:
+        plain, mirrored = predict(images), predict(images.flip(2)).flip(layout)
+        return Prediction((plain.landmarks + mirrored.landmarks) / 2, (plain.score + mirrored.score) / 2)
+
+    return both
 
 
 def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int, ranks=None) -> Result:

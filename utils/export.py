@@ -68,7 +68,9 @@ def onnx_predictor(file: Path, threads: int = 0) -> Predict:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     try:
-        session = onnxruntime.InferenceSession(str(file), options, onnxruntime.get_available_providers())
+        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        session = onnxruntime.InferenceSession(str(file), options, providers)
     except Exception as error:  # onnxruntime's own exceptions share no base class
         raise UserError(f"{file} is not an ONNX file that onnxruntime can run ({str(error).splitlines()[0]})") from None
     names = [output.name for output in session.get_outputs()]

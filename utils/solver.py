@@ -28,14 +28,26 @@ class Ranks(NamedTuple):
     def first(self) -> bool:
         return self.rank == 0
 
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.count > 1:
+            dist.barrier()
+
     def one_by_one(self, action):
         """The result of `action`, run by the first process while the others wait, then by these: they find what it made."""
-        if self.count > 1 and not self.first:
-            dist.barrier()
+        if not self.first:
+            self.wait()
         result = action()
-        if self.count > 1 and self.first:
-            dist.barrier()
+        if self.first:
+            self.wait()
         return result
+
+    def agree(self, action):
+        """The first process's result of `action`, in all processes."""
+        found = [action() if self.first else None]
+        if self.count > 1:
+            dist.broadcast_object_list(found, device=self.device)
+        return found[0]
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum over all processes, in place."""
@@ -44,8 +56,8 @@ class Ranks(NamedTuple):
         return tensor
 
 
-def start_ranks(threads: int, deterministic: bool) -> Ranks:
-    """Joins the processes that torchrun started (NCCL on GPUs, gloo without), or none; sets their threads."""
+def start_ranks() -> Ranks:
+    """Joins the processes that torchrun started (NCCL on GPUs, gloo without), or none."""
     count, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     cuda = torch.cuda.is_available()
@@ -53,16 +65,20 @@ def start_ranks(threads: int, deterministic: bool) -> Ranks:
         gpus = torch.cuda.device_count()
         raise UserError(f"{here} processes, but {gpus} GPUs here; start one process a GPU: bash main.sh {gpus} ...")
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
-    torch.set_num_threads(threads or max(cores() // here, 1))
-    torch.use_deterministic_algorithms(deterministic)
     if cuda:
         torch.cuda.set_device(device)
-        torch.backends.cudnn.benchmark = not deterministic
     if count > 1:
         # hours, since the first process may prepare a large set while the others wait
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=12))
         atexit.register(dist.destroy_process_group)
     return Ranks(dist.get_rank() if count > 1 else 0, count, device)
+
+
+def set_threads(threads: int, deterministic: bool) -> None:
+    """CPU threads of this process (0: the node's cores shared by its processes), and whether kernels must be deterministic."""
+    torch.set_num_threads(threads or max(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1))
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
 
 
 def worker_count(wanted: int | None, ranks: Ranks) -> int:
