@@ -1,5 +1,6 @@
 """Prepared crops in memory and two views of them: augmented to train, plain to test. Only uint8 crops and labels travel."""
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -142,8 +143,11 @@ def _single_thread(_worker: int) -> None:
 
 def train_loader(dataset: Augmented, order: Order, workers: int, pin: bool) -> DataLoader:
     """Batches in `order`, made ahead by `workers` processes (0: in this one)."""
+    # forked workers share the decoded crops; other ways of starting them would send each a copy
+    start = "fork" if workers and sys.platform == "linux" else None
     return DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=collate, pin_memory=pin,
-                      worker_init_fn=_single_thread, persistent_workers=workers > 0, prefetch_factor=4 if workers else None)
+                      worker_init_fn=_single_thread, multiprocessing_context=start, persistent_workers=workers > 0,
+                      prefetch_factor=4 if workers else None)
 
 
 def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1):
