@@ -14,6 +14,9 @@ from utils.synthetic_render import Light
 from utils.synthetic_scene import colour
 
 
+PROFILE = 75  # degrees of the largest yaw; beyond it the outer corners of the eyes, between which NME is measured, nearly coincide
+
+
 class Person(NamedTuple):
     """The lasting part of a face: shape coefficients, surface, hair style and what is worn."""
 
@@ -174,9 +177,9 @@ def sample_pose(rng: np.random.Generator, hard: bool) -> Pose:
     both = both * (1 - 0.12 * max(look_down, 0)) if look_down > 0 else both
     lids = np.array([lid_height(float(b), float(low)) for b in both], np.float32)
     fate = rng.random()
-    yaw = rng.normal(0, 17) if fate < 0.62 else rng.uniform(-45, 45) if fate < 0.95 else rng.uniform(-88, 88)
+    yaw = rng.normal(0, 17) if fate < 0.62 else rng.uniform(-45, 45) if fate < 0.95 else rng.uniform(-PROFILE, PROFILE)
     if hard:
-        yaw = rng.uniform(-60, 60) if fate < 0.9 else rng.uniform(-88, 88)
+        yaw = rng.uniform(-60, 60) if fate < 0.9 else rng.uniform(-PROFILE, PROFILE)
     pitch, roll = np.clip(rng.normal(-16, 9 if not hard else 13), -48, 14), np.clip(rng.normal(0, 8 if not hard else 14), -45, 45)
     gaze = np.array([np.clip(rng.normal(-0.03 * yaw, 1.6), -4.5, 4.5), np.clip(look_down, -2.0, 2.5)], np.float32)
     return Pose(e, float(jaw), float(rng.normal(0, 0.6)), lids, gaze, tuple(np.radians([yaw, pitch, roll])))
