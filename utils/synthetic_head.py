@@ -55,7 +55,7 @@ LID_SAMPLES = np.linspace(-LID_LOWER - 0.4, LID_UPPER * 1.5, 9)
 # fmt: off
 # Canonical landmarks of the image-right half and the middle: index, mirrored index, x, y. Jaw and lids have rules of their own.
 POINTS = np.array([
-    [26, 17, 60.0, 2.0], [25, 18, 51.0, -9.5], [24, 19, 38.0, -16.0], [23, 20, 24.6, -17.0], [22, 21, 12.6, -14.4],
+    [26, 17, 60.0, 1.2], [25, 18, 51.0, -9.5], [24, 19, 38.0, -16.0], [23, 20, 24.6, -17.0], [22, 21, 12.6, -14.4],
     [27, 27, 0, 0.8], [28, 28, 0, 11.0], [29, 29, 0, 20.4], [30, 30, 0, 28.9],
     [35, 31, 14.5, 43.5], [34, 32, 7.6, 45.6], [33, 33, 0, 46.6],
     [45, 36, 45.0, 9.9], [42, 39, 18.8, 9.2],
@@ -130,11 +130,11 @@ def _locate(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _relief(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Displacement (..., 3) from the bare rings to the mean face: nose, sockets, brow ridge, cheekbones, lips, chin."""
     d = np.zeros((*x.shape, 3))
-    knots = np.array([-14, -6, 0, 10, 20, 30, 35, 39, 43, 46, 50, 56])
+    knots = np.array([-14, -6, 0, 10, 20, 30, 34.5, 38, 41.7, 44.8, 49, 56])
     height = PchipInterpolator(knots, [0, 4.5, 8, 16, 25, 33, 33.5, 29.5, 20, 12, 6, 0])(np.clip(y, -14, 56))
     half = PchipInterpolator(knots, [14, 11, 9.5, 10, 12.5, 15.5, 17, 17, 16, 15, 15, 15])(np.clip(y, -14, 56))
     d[..., 2] += height * np.exp(-0.5 * (np.abs(x) / (half * 0.62)) ** 2.2)
-    d[..., 2] += 8.0 * bump(x, y, 13, 38.5, 4.6, 4.8)
+    d[..., 2] += 8.0 * bump(x, y, 13, 37.6, 4.6, 4.6)
     d[..., 2] += 2.0 * bump(x, y, 0, 33, 6, 5)
     d[..., 2] -= 9.0 * bump(x, y, 31, 6, 14, 9)
     d[..., 2] -= 5.0 * bump(x, y, 18, 7, 5, 8)
@@ -152,8 +152,8 @@ def _relief(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 # fmt: off
 # how the mean of photographed faces differs from the relief above, in the units of the identity fields
 MEAN = {
-    "width": -0.7, "lower": -2.4, "jaw_corner": 1.2, "mouth_height": -1.5, "bridge": 1.0, "chin_width": 2.4, "brow_space": 0.6,
-    "upper_lip": -0.8, "lower_lip": -0.4, "chin_height": 0.8,
+    "width": 0.6, "jaw_width": 0.8, "lower": -2.4, "jaw_corner": 1.2, "mouth_height": -1.5, "bridge": 1.0,
+    "chin_width": 2.4, "brow_space": 0.6, "upper_lip": -0.8, "lower_lip": -0.4, "chin_height": 0.8,
 }
 # name: (standard deviation of its coefficient); the fields themselves follow in _identity_fields and _expression_fields
 IDENTITY = {

@@ -48,7 +48,7 @@ IRIS = np.array([[20, 35, 60], [28, 55, 95], [60, 100, 110], [130, 120, 80], [16
 MASK_ORIGIN, MASK_SCALE = np.array([-85.0, -125.0]), 2.0  # canonical mm of the mask maps' first pixel, pixels a mm
 BROW_X = [9, 11.8, 24.6, 38, 51, 60, 64]
 BROW_Y = [-13, -14, -17, -16, -9.5, 2.0, 6.5]  # the landmarks' line
-LIP_TOP = ([0, 3.5, 6.8, 12, 17, 22, 27], [62.4, 61.5, 61.2, 62.4, 64.2, 66.4, 69.3])
+LIP_TOP = ([0, 3.5, 6.8, 12, 17, 22, 27], [61.8, 60.8, 60.5, 61.7, 63.6, 66.0, 69.3])
 LIP_LOW = ([0, 7.6, 13, 17, 22, 27], [81.6, 80.8, 79.4, 77.6, 74.2, 69.3])
 
 
@@ -282,7 +282,7 @@ def paint_nostrils(x: np.ndarray, y: np.ndarray, albedo: np.ndarray, gloss: np.n
     """The dark of the nostrils, in place, over landmarks 31-35."""
     pick = np.flatnonzero((np.abs(x) < 14) & (y > 38) & (y < 50))
     a, py = np.abs(x[pick]), y[pick]
-    hole = np.clip(1.4 - ((a - 6.8) / 3.7) ** 2 - ((py - 43.6 + 0.12 * (a - 6.8)) / 1.7) ** 2, 0, 1)
+    hole = np.clip(1.4 - ((a - 6.8) / 3.7) ** 2 - ((py - 42.4 + 0.12 * (a - 6.8)) / 1.7) ** 2, 0, 1)
     albedo[pick] *= (1 - 0.88 * hole)[:, None]
     gloss[pick] *= 1 - hole
 

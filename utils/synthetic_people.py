@@ -180,7 +180,7 @@ def sample_pose(rng: np.random.Generator, hard: bool) -> Pose:
     yaw = rng.normal(0, 17) if fate < 0.62 else rng.uniform(-45, 45) if fate < 0.95 else rng.uniform(-PROFILE, PROFILE)
     if hard:
         yaw = rng.uniform(-60, 60) if fate < 0.9 else rng.uniform(-PROFILE, PROFILE)
-    pitch, roll = np.clip(rng.normal(-16, 9 if not hard else 13), -48, 14), np.clip(rng.normal(0, 8 if not hard else 14), -45, 45)
+    pitch, roll = np.clip(rng.normal(-18.5, 9 if not hard else 13), -50, 14), np.clip(rng.normal(0, 8 if not hard else 14), -45, 45)
     gaze = np.array([np.clip(rng.normal(-0.03 * yaw, 1.6), -4.5, 4.5), np.clip(look_down, -2.0, 2.5)], np.float32)
     return Pose(e, float(jaw), float(rng.normal(0, 0.6)), lids, gaze, tuple(np.radians([yaw, pitch, roll])))
 
