@@ -140,7 +140,10 @@ def draw_cover(rng: np.random.Generator, stage: Stage, person: Person, edge: np.
     `edge` (R, C) mm inside the edge of hair or hat, `shell` (R, C, 3) its surface in the camera's axes, both on the head's grid.
     """
     cloth = person.style in CLOTH
-    meshes, fringe = [Mesh(shell, np.maximum(edge[:-1, :-1], edge[1:, 1:]) > -8)], [edge]
+    every = np.ix_(np.r_[0 : len(edge) - 1 : 2, len(edge) - 1], np.arange(0, edge.shape[1], 2))  # hair needs no finer grid
+    coarse, surface = edge[every], shell[every]
+    ragged = np.maximum(np.maximum(coarse[:-1, :-1], coarse[1:, 1:]), np.maximum(coarse[1:, :-1], coarse[:-1, 1:])) > -8
+    meshes, fringe = [Mesh(surface, ragged)], [coarse]
     if person.long and person.style != "hood":
         meshes.append(Mesh(stage.camera.view(_curtain(person, rng)), both=True))
         r, c = np.mgrid[0:LOOSE_ROWS, 0:LOOSE_COLUMNS]
@@ -160,7 +163,7 @@ def draw_cover(rng: np.random.Generator, stage: Stage, person: Person, edge: np.
             albedo = person.cloth_two * np.clip(1 + 0.16 * n4[:, :1] + 0.07 * n4[:, 2:3], 0.3, 2)
             alpha, gloss = np.clip(margin / 1.5 + 0.5, 0, 1), 0.03
         else:
-            albedo, rough = paint.paint_hair(part.column * (9 if number == 0 else 7), a[:, 1], person.look, person.curl)
+            albedo, rough = paint.paint_hair(part.column * (18 if number == 0 else 7), a[:, 1], person.look, person.curl)
             alpha, gloss = np.clip((margin + 4.0 * rough) / 5 + 0.3, 0, 1), 0.25 * np.clip(1 + 0.5 * rough, 0, 2)
             albedo *= 0.55 + 0.45 * np.clip(margin[:, None] / 12, 0, 1)
         colour = shade(albedo, normal, 0.3 * np.clip(1 - margin / 10, 0, 1), gloss, stage.light)
