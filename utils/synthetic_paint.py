@@ -147,7 +147,7 @@ def paint_skin(x: np.ndarray, y: np.ndarray, look: Look, smile: float, raised: f
     grain = 1 + look.mottle * (0.05 * n4[:, 0] + 0.035 * n4[:, 1] + 0.05 * n4[:, 2])
     wrinkle = second[:, 1] * (0.10 + 0.30 * look.age + 0.15 * max(raised, 0)) * (look.age + max(raised, 0) * 0.6)
     fold = second[:, 2] * (0.06 + 0.22 * look.age + 0.25 * max(smile, 0))
-    dark = second[:, 0] * 0.55 + wrinkle + fold + second[:, 3] * look.bags * 0.35
+    dark = second[:, 0] * 0.72 + wrinkle + fold + second[:, 3] * look.bags * 0.35
     if look.freckles:
         dark = dark + look.freckles * first[:, 3] * np.clip(n4[:, 2] - 1.1, 0, 1.2) * 0.35
     albedo = look.skin[None] * (grain * np.clip(1 - dark, 0.15, 1.2))[:, None]
@@ -263,7 +263,7 @@ def paint_eye(
     albedo[pick] = lid
     inside = np.flatnonzero(open_ > 0.01)
     ex, ey, s, top, cover = ex[inside], ey[inside], s[inside], top[inside], open_[inside]
-    white = np.array([0.60, 0.62, 0.68], np.float32) * (1.0 - 0.35 * s**2)[:, None]
+    white = np.array([0.52, 0.54, 0.60], np.float32) * (1.0 - 0.35 * s**2)[:, None]
     white[:, :2] *= 1 - 0.12 * np.abs(s)[:, None]
     rx, ry = ex - gaze[0] * side, ey + 2.2 - gaze[1]
     r = np.hypot(rx, ry) / 5.9

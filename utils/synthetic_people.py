@@ -67,7 +67,7 @@ def sample_person(rng: np.random.Generator) -> Person:
     age = float(rng.uniform(0.5, 1.0) if old and not child else rng.uniform(0, 0.35) * (not child))
     tone = float(np.clip(rng.beta(1.1, 1.5), 0, 1)) * (len(paint.SKIN) - 1)
     skin = np.array([np.interp(tone, range(len(paint.SKIN)), paint.SKIN[:, i]) for i in range(3)])
-    skin += (skin.mean() - skin) * rng.uniform(0.08, 0.4)
+    skin += (skin.mean() - skin) * rng.uniform(0.0, 0.3)
     skin = (np.clip(skin * np.exp(rng.normal(0, 0.04, 3)), 0.03, 0.98) ** 2).astype(np.float32)
     dark = tone > 3.6
     hair_index = (

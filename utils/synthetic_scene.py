@@ -218,16 +218,16 @@ def occlude(
 def degrade(rng: np.random.Generator, image: np.ndarray, hard: bool) -> np.ndarray:
     """Camera and file (H, W, 3) linear float -> uint8 BGR: exposure, casts, blur, low resolution, noise, grey, JPEG."""
     size = image.shape[0]
-    image = np.sqrt(np.clip(image * np.float32(np.exp(rng.normal(-0.2, 0.3))), 0, 4))
+    image = np.sqrt(np.clip(image * np.float32(np.exp(rng.normal(-0.1, 0.24))), 0, 4))
     image = np.minimum(image, 0.75 + 0.25 * np.tanh((image - 0.75) / 0.25))  # highlights roll off
     if rng.random() < 0.3:
         image *= np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
-    saturation = float(np.clip(rng.normal(0.92, 0.22), 0.1, 1.5))
+    saturation = float(np.clip(rng.normal(1.04, 0.25), 0.1, 1.7))
     if rng.random() < 0.10:
         saturation = 0.0
     grey = (image @ np.array([0.114, 0.587, 0.299], np.float32))[..., None]
     image = grey + (image - grey) * saturation
-    contrast = float(np.exp(rng.normal(0, 0.13)))
+    contrast = float(np.exp(rng.normal(0.2, 0.16)))
     image = (image - 0.45) * contrast + 0.45 + rng.normal(0, 0.03)
     if rng.random() < 0.45:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.1) * (1.8 if hard or rng.random() < 0.15 else 1) * size / 256)
