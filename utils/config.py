@@ -14,14 +14,31 @@ from utils.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = ROOT / "args.yaml"
 TABLES = ("presets", "protocols", "layouts")
-LISTS = ("train_data", "test_data", "selected_index", "milestones", "thresholds")
-EITHER = {"val": (float, str)}  # keys of two types
-TEXT = ("layout", "data_dir", "protocol", "act", "preset")  # null by default, text when given
-NUMBERS = ("num_lms", "workers")  # null by default, whole numbers when given
+
+
+def _kinds(**named: str) -> dict[str, tuple[type | None, ...]]:
+    types = {"text": (str,), "whole": (int,), "number": (float,), "switch": (bool,), "texts": (list, str), "wholes": (list, int),
+             "numbers": (list, float), "share": (float, str)}
+    return {key: types[name.rstrip("_")] + (None,) * name.endswith("_") for name, keys in named.items() for key in keys.split()}
+
+
+# what each key of args.yaml holds, so that a slip in that file is found too; with an underscore: or null. (list, x): of x
+KINDS = _kinds(
+    text="dataset data_root run_root net head weights optimizer schedule amp fill interpolation norm",
+    text_="data_dir layout protocol act preset",
+    whole="target_size synthetic_train synthetic_test stride num_nb input_size epochs batch_size accumulate ema_ramp seed "
+          "threads early_stop test_batch_size",
+    whole_="num_lms workers",
+    number="margin cache learning_rate final_learning_rate warmup warmup_learning_rate weight_decay clip ema cls reg flip "
+           "rotation rotation_prob scale translation translation_prob brightness contrast saturation hue colour_prob grayscale "
+           "infrared blur blur_sigma noise noise_sigma occlusion occlusion_size",
+    switch="allow_partial train_hidden compile deterministic flip_test",
+    share="val", texts_="train_data test_data", wholes_="selected_index", numbers="milestones thresholds")
+WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
 CHOICES = {
     "head": ("pip",), "stride": (8, 16, 32, 64, 128), "optimizer": ("adam", "adamw"), "schedule": ("cosine", "steps"),
     "amp": ("auto", "bf16", "fp16", "off"), "fill": ("real", "black"), "interpolation": ("linear", "nearest"),
-    "norm": ("interocular", "interpupil", "box", "diagonal"), "act": (None, "prelu", "relu"),
+    "norm": ("interocular", "interpupil", "box", "diagonal"), "act": ("prelu", "relu"),
 }
 AT_LEAST = {
     "epochs": 1, "batch_size": 1, "accumulate": 1, "input_size": 32, "target_size": 32, "margin": 1, "test_batch_size": 1,
@@ -164,43 +181,56 @@ def comments(file: Path = DEFAULT_FILE) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _kind(key: str, default) -> tuple[type, ...]:
-    if key in EITHER:
-        return EITHER[key]
-    if key in LISTS:
-        return (list,)
-    if key in NUMBERS:
-        return (int,)
-    if key in TEXT:
-        return (str,)
-    return (type(default),)
-
-
-def check(key: str, value, default) -> Any:
+def check(key: str, value) -> Any:
     """`value` as key `key` wants it, or a UserError that names both."""
-    kinds = _kind(key, default)
-    if value is None and (default is None or key in CHOICES and None in CHOICES[key]):
+    kinds = KINDS[key]
+    if value is None and None in kinds:
         return None
-    if kinds == (float,) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if kinds == (str,) and isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)  # --layout 68
-    if kinds == (list,) and not isinstance(value, list):
-        value = [value]
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        wanted = " or ".join({"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false",
-                              "list": "a list"}[k.__name__] for k in kinds)
-        raise UserError(f"{key} must be {wanted}, not {value!r}")
+    if kinds[0] is list:
+        value = [_as(key, item, kinds[1:2]) for item in (value if isinstance(value, list) else [value])]
+    else:
+        value = _as(key, value, kinds)
     if key in CHOICES and value not in CHOICES[key]:
-        choices = ", ".join(str(choice) for choice in CHOICES[key] if choice is not None)
+        choices = ", ".join(map(str, CHOICES[key]))
         raise UserError(f"{key} must be one of {choices}, not {value!r}{nearest(value, CHOICES[key])}")
     if key in AT_LEAST and value < AT_LEAST[key]:
         raise UserError(f"{key} must be at least {AT_LEAST[key]}, not {value!r}")
-    if isinstance(value, float) and not np.isfinite(value):
-        raise UserError(f"{key} must be finite, not {value!r}")
+    if key == "thresholds" and any(threshold <= 0 for threshold in value):
+        raise UserError(f"thresholds must be above 0 %, not {value}")
     if key == "val" and (isinstance(value, str) and value != "test" or isinstance(value, float) and not 0 < value < 1):
         raise UserError(f"val must be a share between 0 and 1 or 'test', not {value!r}")
     return value
+
+
+def _as(key: str, value, kinds) -> Any:
+    """One value of the types `kinds`, or a UserError."""
+    if float in kinds and isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        value = float(value)  # YAML 1.1 reads 1e-4 as text
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole and float in kinds:
+        value = float(value)
+    elif whole and str in kinds:
+        value = str(value)  # --layout 68
+    if not any(kind and type(value) is kind for kind in kinds):
+        wanted = " or ".join(WORDS[kind] for kind in kinds if kind)
+        raise UserError(f"{key} must be {wanted}, not {value!r}")
+    if isinstance(value, float) and not np.isfinite(value):
+        raise UserError(f"{key} must be finite, not {value!r}")
+    return value
+
+
+def read_defaults() -> dict[str, Any]:
+    """args.yaml, every key of it known and of its type, none missing; UserError otherwise."""
+    values = read_yaml(DEFAULT_FILE)
+    for key in values:
+        if key not in KINDS and key not in TABLES:
+            raise UserError(f"unknown key '{key}' in args.yaml{nearest(key, KINDS)}")
+    for key in (*KINDS, *TABLES):
+        if key not in values:
+            raise UserError(f"args.yaml lacks the key '{key}'; restore its line")
+        if key in TABLES and not isinstance(values[key], dict):
+            raise UserError(f"{key} in args.yaml must be a table of names and rows, not {values[key]!r}")
+    return {key: value if key in TABLES else check(key, value) for key, value in values.items()}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -219,51 +249,50 @@ def parser(modes) -> argparse.ArgumentParser:
         description="Prepare data, train, test and export facial-landmark nets. Modes can be combined; they run in the order "
                     "below. In brackets: the default, [None] where the text says what then happens.")
     modes(top)
-    defaults, texts = read_yaml(DEFAULT_FILE), comments()
+    defaults, texts = read_defaults(), comments()
     groups: dict[str, Any] = {}
     for key, default in defaults.items():
         if key in TABLES:
             continue
-        section, text = texts[key]
+        section, text = texts.get(key, ("others", ""))
         group = groups.setdefault(section, top.add_argument_group(section) if section not in groups else None)
         flags = [f"--{key.replace('_', '-')}"] + (["--backbone"] if key == "net" else [])
         shown = f"{text} [{default}]".replace("%", "%%")
         if isinstance(default, bool):
             group.add_argument(*flags, dest=key, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=shown)
         else:
-            many = {"nargs": "*"} if key in LISTS else {}
+            many = {"nargs": "*"} if list in KINDS[key] else {}
             metavar = key.split("_")[-1].upper()
             group.add_argument(*flags, dest=key, metavar=metavar, default=argparse.SUPPRESS, help=shown, **many)
     return top
 
 
-def _typed(key: str, text, default):
+def _typed(key: str, text):
     """What was typed on the command line as a YAML value (text stays text where text is wanted)."""
     if isinstance(text, list):
-        text = [part for item in text for part in item.split(",") if part]
-        return text if key in ("train_data", "test_data") else [yaml.safe_load(part) for part in text]
-    if not isinstance(text, str) or _kind(key, default) == (str,):
+        return [part if str in KINDS[key] else _yaml(part) for item in text for part in item.split(",") if part]
+    if not isinstance(text, str) or float not in KINDS[key] and str in KINDS[key]:
         return None if text == "null" else text
+    return _yaml(text)
+
+
+def _yaml(text: str):
     try:
-        value = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
-        return float(value)  # YAML 1.1 reads 1e-4 as text
-    return value
 
 
 def defaults() -> SimpleNamespace:
     """args.yaml as it stands, checked; `tables` holds presets, protocols and layouts."""
-    return resolve({}, read_yaml(DEFAULT_FILE), preset=None)
+    return resolve({}, read_defaults(), preset=None)
 
 
 def resolve(given: dict[str, Any], values: dict[str, Any], preset: str | None) -> SimpleNamespace:
     """values < preset < given, checked key by key. Raises UserError for unknown keys and wrong types."""
-    base = read_yaml(DEFAULT_FILE)
-    known = [key for key in base if key not in TABLES]
+    base = read_defaults()
     tables = {name: values.get(name, base[name]) for name in TABLES}
-    out = {key: check(key, base[key], base[key]) for key in known}
+    out = {key: value for key, value in base.items() if key not in TABLES}
     layers = [({k: v for k, v in values.items() if k not in TABLES}, "args.yaml")]
     if preset is not None:
         if preset not in tables["presets"]:
@@ -272,17 +301,16 @@ def resolve(given: dict[str, Any], values: dict[str, Any], preset: str | None) -
         layers.append((dict(tables["presets"][preset] or {}, preset=preset), f"preset {preset}"))
     for layer, where in [*layers, (given, "command line")]:
         for key, value in layer.items():
-            if key not in known:
-                raise UserError(f"unknown key '{key}' in {where}{nearest(key, known)}")
-            out[key] = check(key, value, base[key])
+            if key not in KINDS:
+                raise UserError(f"unknown key '{key}' in {where}{nearest(key, KINDS)}")
+            out[key] = check(key, value)
     return SimpleNamespace(**out, tables=tables)
 
 
 def parse(argv: list[str], modes) -> tuple[SimpleNamespace, dict[str, Any]]:
     """(modes as typed, {key: value} of the keys that were typed)."""
     typed = vars(parser(modes).parse_args(argv))
-    base = read_yaml(DEFAULT_FILE)
-    given = {key: check(key, _typed(key, typed.pop(key), base[key]), base[key]) for key in list(typed) if key in base}
+    given = {key: check(key, _typed(key, typed.pop(key))) for key in list(typed) if key in KINDS}
     return SimpleNamespace(**typed), given
 
 
