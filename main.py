@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
     with ExitStack() as held:
         if ranks.first:
             held.enter_context(checkpoint.lock(here.folder))
-            logger.add(here.folder / "log.txt", format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
+            logger.add(here.folder / "log.txt", format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}", delay=True)
         if mode.train:
             train(args, here, folders, ranks, mode.resume)
         if tests:

@@ -11,7 +11,7 @@ import torch
 from utils.errors import UserError
 
 FORMAT = 1
-REQUIRED = ("format", "net", "layout", "protocol", "model")
+REQUIRED = ("format", "net", "layout", "protocol", "args", "model")
 
 
 def write_atomic(file: Path, write) -> None:
@@ -62,11 +62,21 @@ def load(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def lock(folder: Path):
-    """Holds `folder` for this process; UserError when another one has it. The system frees it when the process ends, however."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as handle:
+    """Holds `folder` for this process; UserError when another one has it. The system frees it when the process ends, however.
+
+    What a killed process had half written goes away; so does a folder into which nothing was written.
+    """
+    file = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(file, "a+")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to ({error.strerror}); give another --exp or --run-root") from None
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not file.exists() or not os.path.samestat(os.fstat(handle.fileno()), file.stat()):
+                raise BlockingIOError  # the last holder has just removed what was opened here
         except OSError:
             handle.seek(0)
             owner = handle.read().strip() or "?"
@@ -74,4 +84,11 @@ def lock(folder: Path):
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
-        yield
+        for partial in folder.glob(".*.partial-*"):
+            partial.unlink()
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [file.name]:
+                file.unlink()
+                folder.rmdir()

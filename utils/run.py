@@ -77,8 +77,8 @@ def check_free(run: Run, resume: bool, overwrite: bool) -> None:
 
 
 def clear(run: Run) -> None:
-    """Removes what an earlier training left, and only that."""
-    for name in ("best.pt", "best.onnx", "last.pt", "step.csv", "time.csv", "log.txt", "args.yaml"):
+    """Removes what an earlier training left, and only that; the log goes on."""
+    for name in ("best.pt", "best.onnx", "last.pt", "step.csv", "time.csv", "args.yaml"):
         (run.folder / name).unlink(missing_ok=True)
     for name in ("report", "events"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
