@@ -74,7 +74,8 @@ def lock(folder: Path):
         raise UserError(f"{folder} cannot be written to ({error.strerror}); give another --exp or --run-root") from None
     with handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # not flock, which the loader processes of a killed run would hold for some seconds more
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not file.exists() or not os.path.samestat(os.fstat(handle.fileno()), file.stat()):
                 raise BlockingIOError  # the last holder has just removed what was opened here
         except OSError:
