@@ -149,14 +149,18 @@ def train(args, here: run.Run, folders: list[Path], ranks: solver.Ranks, resume:
                 break
             bar.set_description(f"epoch {epoch + 1}/{args.epochs}")
             terms, seconds, waited = train_epoch(solve, loader, order, epoch, faces, bar)
-            tester.load_state_dict(solve.tested())
+            kept = solve.tested()
+            tester.load_state_dict(kept)
             result = evaluate(torch_predictor(tester, ranks.device), val, layout, args.norm, args.test_batch_size, ranks)
             nme = float(np.nanmean(result.nme))
+            if not np.isfinite(result.landmarks).all():
+                raise UserError(f"the net's landmarks are not finite after epoch {epoch + 1}; lower --learning-rate; --resume "
+                                f"goes on from epoch {epoch}")
             better, best = nme < best, min(nme, best)
             rows.append({"epoch": epoch, "lr": solve.schedule(solve.step - 1), **terms, "val_nme": nme, "best": best})
             times.append({"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": per_epoch / seconds})
             if ranks.first:
-                spare = run.pack(spec, layout, load_meta(folders[0])["protocol"], args, solve.tested(), epoch=epoch, val_nme=nme)
+                spare = run.pack(spec, layout, load_meta(folders[0])["protocol"], args, kept, epoch=epoch, val_nme=nme)
                 if better:
                     checkpoint.save(here.weights, spare)
                 checkpoint.save(here.last, {**spare, "solver": solve.state_dict(), "rows": rows, "times": times, "best": best})
@@ -172,6 +176,7 @@ def train_epoch(solve: solver.Solver, loader, order: Order, epoch: int, faces: F
     """({loss term: mean}, seconds, seconds spent waiting for data). A loss that is not finite stops the run."""
     solve.net.train()
     order.epoch = epoch
+    torch.manual_seed(int(np.random.default_rng((order.seed, epoch, order.rank)).integers(2**63)))  # dropout is keyed as well
     start, waited, sums, micro = time.perf_counter(), 0.0, {}, []
     batches, steps = iter(loader), len(order) // solve.accumulate
     for _ in range(steps):

@@ -49,6 +49,12 @@ class Ranks(NamedTuple):
             dist.broadcast_object_list(found, device=self.device)
         return found[0]
 
+    def share(self, tensor: Tensor) -> Tensor:
+        """The first process's values in all processes, in place."""
+        if self.count > 1:
+            dist.broadcast(tensor, 0)
+        return tensor
+
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum over all processes, in place."""
         if self.count > 1:
@@ -224,8 +230,9 @@ class Solver:
         return shown
 
     def tested(self) -> dict[str, Tensor]:
-        """The weights that are tested and kept: averaged where they are averaged."""
-        return self.average.state if self.average else self.net.state_dict()
+        """The weights that are tested and kept: averaged where they are averaged. For all processes to call together."""
+        state = self.average.state if self.average else self.net.state_dict()
+        return {name: self.ranks.share(tensor) for name, tensor in state.items()}  # running means differ between CPU processes
 
     def state_dict(self) -> dict:
         """All that a resumed run needs beside the resolved args."""
@@ -233,12 +240,12 @@ class Solver:
                 "average": self.average and self.average.state, "step": self.step}
 
     def load_state_dict(self, state: dict) -> None:
-        """The inverse of `state_dict`."""
+        """The inverse of `state_dict`; an average that was not kept starts from the weights."""
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
-            for name, tensor in state["average"].items():
+            for name, tensor in (state["average"] or state["net"]).items():
                 self.average.state[name].copy_(tensor)
         self.step = state["step"]
 
