@@ -1,10 +1,11 @@
 """From names on the command line to prepared folders: what is missing or was prepared otherwise is prepared on first use."""
+import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 
 from loguru import logger
 
-from utils.config import ROOT, nearest
+from utils.config import ROOT, nearest, read_yaml
 from utils.errors import UserError
 from utils.parsers import DATASETS, infer
 from utils.prepare import DataGenerator, load_meta, mismatch
@@ -36,9 +37,11 @@ def prepare(name: str, args: SimpleNamespace) -> Path:
     target = _root(args) / _folder_name(name if name in DATASETS and name != "points" or not raw else raw.resolve().name, args)
     if raw:
         wanted["source"] = str(raw.resolve())
-    why = mismatch(target, **wanted)
-    if not why:
-        return target
+        if name not in DATASETS:
+            target = _own_place(target, raw)
+    for folder in (_root(args) / name, target):
+        if not (why := mismatch(folder, **wanted)):
+            return folder
     if raw is None:
         raw, dataset = _earlier_source(name, target)
     logger.info(f"preparing {target.name} from {raw} ({why})")
@@ -54,6 +57,16 @@ def _folder_name(name: str, args: SimpleNamespace) -> str:
     """data/<name> for the default crops; other protocols and sizes stand beside them."""
     protocol = f"-{args.protocol}" if args.protocol not in (None, "square") else ""
     return name + protocol + (f"-{args.target_size}" if args.target_size != 256 else "")
+
+
+def _own_place(target: Path, raw: Path) -> Path:
+    """`target`, unless it holds another raw folder of the same name that is still there: then with a mark of this one's place."""
+    if not (target / "meta.yaml").is_file():
+        return target
+    source = Path(str(read_yaml(target / "meta.yaml").get("source")))
+    if not source.is_dir() or source == raw.resolve():
+        return target
+    return target.with_name(f"{target.name}-{hashlib.sha256(bytes(raw.resolve())).hexdigest()[:6]}")
 
 
 def _raw_folder(text: str) -> Path:
