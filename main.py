@@ -18,7 +18,7 @@ try:
     from utils.config import DEFAULT_FILE, dump, load_layout, parse, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
     from utils.errors import UserError
-    from utils.evaluate import evaluate, flip_tested, torch_predictor
+    from utils.evaluate import evaluate, face_norms, flip_tested, torch_predictor
     from utils.prepare import load_meta
     from utils.progress import progress
 except ModuleNotFoundError as missing:
@@ -108,6 +108,7 @@ def train(args, here: run.Run, folders: list[Path], ranks: solver.Ranks, resume:
     faces, val = (Faces(parts, layout, args.input_size, args.cache, args.train_hidden) for parts in (train_parts, val_parts))
     if not len(val):
         raise UserError(f"{', '.join(str(folder) for folder in folders)} has no validation faces; give --val 0.1, or --val test")
+    face_norms(val, layout, args.norm)  # what validation lacks is said before an epoch of training
 
     torch.manual_seed(args.seed)
     meanface = np.nanmean(faces.nominal, 0, dtype=np.float64)
@@ -201,8 +202,7 @@ def test(args, here: run.Run, ranks: solver.Ranks, with_onnx: bool) -> None:
     net, layout, stored = run.unpack(here.weights)
     models = {"torch": torch_predictor(net, ranks.device)}
     if with_onnx:
-        if not here.onnx.is_file() or here.onnx.stat().st_mtime < here.weights.stat().st_mtime:
-            ranks.one_by_one(lambda: ranks.first and run.export(here))
+        ranks.one_by_one(lambda: ranks.first and run.export(here))
         models["onnx"] = export.onnx_predictor(here.onnx, args.threads)
     if args.flip_test:
         models = {name: flip_tested(predict, layout) for name, predict in models.items()}
@@ -226,7 +226,8 @@ def test(args, here: run.Run, ranks: solver.Ranks, with_onnx: bool) -> None:
     table = report.table(rows, report.score_header(args.thresholds))
     how = f"{args.norm} norm, flip test {'on' if args.flip_test else 'off'}, true boxes"
     logger.debug(f"{here.weights.name} of epoch {stored['epoch'] + 1}, {how}\n{table}")
-    print(report.closing(table, here, Path(ROOT), all("synthetic" in row[0] for row in rows[:1])))
+    synthetic, on_test = all("synthetic" in row[0] for row in rows[:1]), stored["args"]["val"] == "test"
+    print(report.closing(table, here, Path(ROOT), synthetic, on_test))
     if worst > AGREEMENT:
         raise UserError(f"{here.onnx} differs from torch by {worst:.4f} points of NME (allowed: {AGREEMENT}); delete it and "
                         "export again")

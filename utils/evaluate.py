@@ -9,6 +9,7 @@ from nets.labels import Prediction
 from utils import metric
 from utils.config import Layout
 from utils.dataset import Faces, test_batches
+from utils.errors import UserError
 from utils.geometry import to_image
 
 Predict = Callable[[torch.Tensor], Prediction]  # uint8 BGR (B, S, S, 3) -> Prediction in [0, 1] of the crop
@@ -44,6 +45,17 @@ def flip_tested(predict: Predict, layout: Layout) -> Predict:
     return both
 
 
+def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:
+    """(M,) px by which the errors of a face are divided, NaN where unknown. UserError where the layout or every face lacks it."""
+    try:
+        norms = metric.norms(faces.landmarks, layout, norm, faces.box)
+    except ValueError as error:
+        raise UserError(f"{error} (--norm)") from None
+    if not np.isfinite(norms).any():
+        raise UserError(f"none of {len(faces)} faces ({faces.names[0]}, ...) has an {norm} norm; choose --norm box or diagonal")
+    return norms
+
+
 def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int, ranks=None) -> Result:
     """Errors of `predict` on all faces; with several processes (`ranks`) each does its share and all have the result."""
     shape = (*faces.landmarks.shape[:2],)
@@ -55,7 +67,7 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
         landmarks, score = (ranks.sum(part.to(ranks.device)).cpu() for part in (landmarks, score))
     found = to_image(landmarks.numpy(), faces.crop)
     errors = metric.point_errors(found, faces.landmarks)
-    norms = metric.norms(faces.landmarks, layout, norm, faces.box)
+    norms = face_norms(faces, layout, norm)
     nominal = faces.nominal.astype(np.float64)
     crop_norms = metric.norms(nominal, layout, norm, np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1)))
     nme = metric.nme(errors, norms)

@@ -110,13 +110,15 @@ def write_test(folder: Path, name: str, faces: Faces, result: Result, layout: La
     write_sheet(folder / f"faces_{name}.jpg", faces, result, layout)
 
 
-def closing(text: str, run, root: Path, synthetic: bool) -> str:
-    """The last words of a run: the table, where the files lie, and what to try next."""
+def closing(text: str, run, root: Path, synthetic: bool, on_test: bool) -> str:
+    """The last words of a run: the table, how to take it, where the files lie, and what to try next."""
     def place(path: Path) -> str:
         return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
     files = [path for path in (run.weights, run.onnx, run.folder / "step.csv", run.folder / "report") if path.exists()]
     lines = ["", text, "", "Files: " + ", ".join(map(place, files))]
+    if on_test:
+        lines += ["Note:  the epoch was picked on the test set (--val test), so these figures flatter the net"]
     if synthetic:
         lines += ["Note:  figures on synthetic faces say that everything works, not how good the net is on photographs",
                   "Next:  python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: README, Your own data)"]

@@ -93,7 +93,9 @@ def log_epoch(events, row: dict, speed: dict) -> None:
 
 
 def export(run: Run) -> None:
-    """Writes the run's ONNX file; its metadata carry all that a user of the file needs."""
+    """Writes the run's ONNX file unless it is there and newer; its metadata carry all that a user of the file needs."""
+    if run.onnx.is_file() and run.onnx.stat().st_mtime_ns >= run.weights.stat().st_mtime_ns:
+        return
     net, _, stored = unpack(run.weights)
     metadata = {key: stored[key] for key in ("layout", "protocol", "epoch", "val_nme")}
     spec = {key: value for key, value in stored["net"].items() if key != "neighbor_index"}
@@ -113,7 +115,7 @@ def unpack(file: Path) -> tuple[Net, Layout, dict]:
     try:
         net, layout = build_net(values["net"]), Layout.from_dict(values["layout"])
         net.load_state_dict(values["model"])
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise UserError(f"{file} does not describe a net that this version can build ({str(error).splitlines()[0]})") from None
     return net, layout, values
 
