@@ -13,12 +13,13 @@ from record import ROOT, save
 
 FACES = {"300W": os.environ.get("FACES_300W", "../shared/300w"), "FACES68": os.environ.get("FACES68", "../shared/faces68")}
 REAL = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--test-data", "300w", "FACES68"]
-SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "10000", "--allow-partial", "--test-data", "300W", "FACES68"]
+SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "10000", "--preset", "default",
+             "--allow-partial", "--test-data", "300W", "FACES68"]
 
 RUNS = {
     "default": ["--train", "--test", "--test-onnx", "--dataset", "synthetic"],
     "real_128": ["--train", "--test", "--test-onnx", *REAL, "--input-size", "128", "--epochs", "30"],
-    "synthetic_to_real": ["--train", "--test", "--test-onnx", *SYNTHETIC, "--preset", "default", "--input-size", "128", "--epochs", "24"],
+    "synthetic_to_real": ["--train", "--test", "--test-onnx", *SYNTHETIC, "--input-size", "128", "--epochs", "24"],
 }
 
 
