@@ -1,14 +1,22 @@
 """What the tests share: where things lie, small faces, and the commands as a user types them."""
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
 sys.path.insert(0, str(ROOT))
+
+NET = "timm:test_efficientnet"  # 92,000 parameters: a run of it takes seconds
 
 
 @pytest.fixture
@@ -23,3 +31,141 @@ def run(*command: str, timeout: float = 300, **env: str) -> subprocess.Completed
     """A command in the project's folder, as a user types it; `python` is this interpreter."""
     command = [sys.executable if part == "python" else part for part in command]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=timeout)
+
+
+# ------------------------------------------------------------------------------------------------ main.py, many times
+# A process of its own each time, forked from one that has imported the packages: seconds less than a fresh interpreter.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["torch", "torchvision", "timm", "cv2", "loguru", "tqdm", "yaml", "onnx", "onnxruntime",
+                              "onnxscript", "torch.utils.tensorboard"])
+
+
+def _child(argv: list[str], output: str, script: str) -> None:
+    for descriptor, suffix in ((1, ".out"), (2, ".err")):
+        os.dup2(os.open(output + suffix, os.O_WRONLY | os.O_CREAT), descriptor)
+    os.chdir(ROOT)
+    sys.argv = [script, *argv]
+    sys.path.insert(0, str(Path(script).parent))
+    runpy.run_path(script, run_name="__main__")
+
+
+class Command:
+    """`python main.py ...` in a process of its own."""
+
+    def __init__(self, folder: Path, argv: tuple, script: Path):
+        folder.mkdir(exist_ok=True)
+        self.output = str(folder / f"{len(list(folder.iterdir()))}")
+        Path(self.output + ".out").touch()
+        self.process = FORKS.Process(target=_child, args=([str(part) for part in argv], self.output, str(script)))
+        self.process.start()
+
+    def text(self, suffix: str) -> str:
+        file = Path(self.output + suffix)
+        return file.read_text() if file.is_file() else ""
+
+    def result(self, timeout: float = 200) -> SimpleNamespace:
+        """Waits; returncode, stdout, stderr, and `error`: what follows `error: ` when that is the last line of stderr."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise TimeoutError(f"still running after {timeout} s: {self.text('.err')[-2000:]}")
+        stdout, stderr = self.text(".out"), self.text(".err")
+        last = stderr.splitlines()[-1] if stderr.strip() else ""
+        return SimpleNamespace(returncode=self.process.exitcode, stdout=stdout, stderr=stderr,
+                               error=last.removeprefix("error: ") if last.startswith("error: ") else None)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start(*flags): main.py in the background."""
+    begun = []
+
+    def call(*argv, script: Path = ROOT / "main.py") -> Command:
+        begun.append(Command(tmp_path / "output", argv, script))
+        return begun[-1]
+
+    yield call
+    for command in begun:
+        command.process.kill()
+
+
+@pytest.fixture
+def cli(start):
+    """cli(*flags): main.py to its end."""
+    return lambda *argv, **options: start(*argv, **options).result()
+
+
+# -------------------------------------------------------------------------------------------------------- drawn faces
+def mean_face() -> np.ndarray:
+    """(68, 2) in [0, 1]: 300W's landmarks of a face that a child would draw."""
+    def arc(count, centre, radii, begin, end):  # degrees, from the right of the image downwards
+        angle = np.radians(np.linspace(begin, end, count))
+        return np.column_stack([np.cos(angle), np.sin(angle)]) * radii + centre
+
+    return np.concatenate([
+        arc(17, (0.5, 0.42), (0.36, 0.5), 190, -10),
+        arc(5, (0.31, 0.3), (0.12, 0.07), 190, 350), arc(5, (0.69, 0.3), (0.12, 0.07), 190, 350),
+        np.linspace((0.5, 0.36), (0.5, 0.55), 4), arc(5, (0.5, 0.56), (0.09, 0.05), 160, 20),
+        arc(6, (0.33, 0.38), (0.08, 0.04), 180, 480), arc(6, (0.67, 0.38), (0.08, 0.04), 180, 480),
+        arc(12, (0.5, 0.72), (0.16, 0.08), 180, 510), arc(8, (0.5, 0.72), (0.11, 0.035), 180, 495)])
+
+
+RINGS = [(0, 17), (17, 22), (22, 27), (27, 31), (31, 36), (36, 42), (42, 48), (48, 60), (60, 68)]
+
+
+def draw_face(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(picture (size, size, 3) uint8 BGR, landmarks (68, 2) in continuous px)."""
+    angle, scale = rng.uniform(-0.3, 0.3), rng.uniform(0.5, 0.7) * size
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
+    landmarks = (mean_face() - 0.5) * rng.uniform(0.85, 1.15, 2) @ turn.T + size / 2 + rng.uniform(-0.08, 0.08, 2) * size
+    image = cv2.resize(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
+    points = np.round((landmarks - 0.5) * 16).astype(int)
+    cv2.fillPoly(image, [points[[*range(17), 26, 19, 17]]], rng.integers(120, 256, 3).tolist(), cv2.LINE_AA, 4)
+    for begin, end in RINGS:
+        for a, b in pairwise(points[begin:end].tolist()):
+            cv2.line(image, a, b, (30, 30, 60), 1, cv2.LINE_AA, 4)
+    return image, landmarks
+
+
+def write_faces(folder: Path, count: int, seed: int = 0, size: int = 96) -> Path:
+    """`count` pairs of .jpg and .pts in `folder`."""
+    from utils.parsers import write_pts
+    folder.mkdir(parents=True)
+    for index in range(count):
+        image, landmarks = draw_face(np.random.default_rng([seed, index]), size)
+        (folder / f"face{index:02d}.jpg").write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
+        write_pts(folder / f"face{index:02d}.pts", landmarks - 0.5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory) -> Path:
+    """An unprepared set: 40 faces in train/ and 8 in test/."""
+    folder = tmp_path_factory.mktemp("raw") / "drawn"
+    write_faces(folder / "train", 40)
+    write_faces(folder / "test", 8, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory) -> Path:
+    """Where the session's prepared sets lie."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def faces(raw, data_root) -> Path:
+    """The prepared set of `raw`: 36 faces to train, 4 to validate, 8 to test."""
+    from utils.prepare import DataGenerator
+    return DataGenerator(raw, 64, "points", "drawn-64", data_root).run()
+
+
+SMALL = ["--net", NET, "--weights", "none", "--input-size", "64", "--target-size", "64", "--batch-size", "8", "--threads", "1",
+         "--workers", "1", "--warmup", "0.5"]
+
+
+@pytest.fixture
+def recipe(faces, raw, data_root, tmp_path) -> list[str]:
+    """Flags of a run of seconds in tmp_path/runs: 4 steps an epoch."""
+    places = ("--train-data", raw, "--data-root", data_root, "--run-root", tmp_path / "runs")
+    return [*map(str, places), *SMALL, "--epochs", "1"]

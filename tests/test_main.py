@@ -1,0 +1,470 @@
+"""main.py as a user types it: runs, resuming, experiments by name, and one clear line for whatever is wrong."""
+import csv
+import os
+import pickle
+import re
+import shutil
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import pytest
+import torch
+import yaml
+from conftest import NET, ROOT, SMALL, run, write_faces
+
+from utils import checkpoint
+from utils.parsers import read_pts, write_pts
+
+
+def table(stdout: str) -> list[list[str]]:
+    """Cells of the rows of the closing table."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in stdout.splitlines() if line.startswith("| ")]
+    return lines[1:]
+
+
+def rows(file: Path) -> list[dict]:
+    return list(csv.DictReader(file.open()))
+
+
+def fails(done, message: str) -> None:
+    """Status 1, and the last line of stderr, the only one of its kind, says `message` (a pattern)."""
+    assert done.returncode == 1 and done.error is not None, done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
+    assert re.search(message, done.error), done.error
+
+
+def driver(folder: Path, name: str, text: str) -> Path:
+    """A script that changes something and then is main.py."""
+    file = folder / f"{name}.py"
+    file.write_text(f"import os, signal, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main, torch\nfrom utils import solver\n"
+                    f"{text}\n"
+                    "try:\n    main.main(sys.argv[1:])\nexcept main.UserError as error:\n    sys.exit(f'error: {error}')\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(raw, faces, data_root, tmp_path_factory) -> SimpleNamespace:
+    """A run of two epochs, tested and exported by one command; tests copy it before they change it."""
+    root = tmp_path_factory.mktemp("trained")
+    flags = ["--train-data", str(raw), "--data-root", str(data_root), "--run-root", str(root), *SMALL, "--epochs", "2"]
+    done = run("python", "main.py", "--train", "--test", "--test-onnx", "--thresholds", "50", "100", *flags, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    return SimpleNamespace(folder=root / "000", root=root, done=done, flags=flags)
+
+
+# --------------------------------------------------------------------------------------------------------------- a run
+def test_a_run_leaves_what_it_says(trained):
+    folder, done = trained.folder, trained.done
+    assert {path.name for path in folder.iterdir()} == {
+        ".lock", "args.yaml", "best.onnx", "best.pt", "events", "last.pt", "log.txt", "report", "step.csv", "time.csv"}
+    for name in ("step.csv", "time.csv"):
+        assert [row["epoch"] for row in rows(folder / name)] == ["0", "1"]
+    assert {"lr", "loss", "score", "offset_x", "neighbor_y", "val_nme"} <= rows(folder / "step.csv")[0].keys()
+    written = yaml.safe_load((folder / "args.yaml").read_text())
+    assert (written["epochs"], written["net"], written["preset"]) == (2, NET, "default")
+    log = (folder / "log.txt").read_text()
+    assert "epoch 1/2: loss" in log and "epoch 2/2: loss" in log and "drawn" in log
+    assert {path.name for path in (folder / "report").iterdir()} == {
+        "faces_drawn-64.csv", "faces_drawn-64.jpg", "parts_drawn-64.csv", "scores.csv"}
+    assert len(rows(folder / "report" / "faces_drawn-64.csv")) == 8
+    torch_row, onnx_row = table(done.stdout)
+    assert torch_row[:3] == ["drawn-64", "torch", "8"] and onnx_row[:3] == ["drawn-64", "onnx", "8"]
+    assert abs(float(torch_row[3]) - float(onnx_row[3])) <= 0.01
+    assert str(folder / "best.pt") in done.stdout and str(folder / "best.onnx") in done.stdout and "synthetic" not in done.stdout
+    assert "Traceback" not in done.stderr and "test set: --val test" not in done.stdout.lower()
+    stored = checkpoint.load(folder / "best.pt")
+    assert "solver" not in stored and stored["val_nme"] == min(float(row["val_nme"]) for row in rows(folder / "step.csv"))
+
+
+def test_exp_is_an_id_a_folder_or_a_file(trained, cli, tmp_path):
+    figure = table(trained.done.stdout)[0][3]
+    near, folder = ["--run-root", trained.root], trained.folder
+    files = [["--exp", place] for place in (folder, folder / "best.pt", folder / "best.onnx")]
+    for exp in (["--exp", "000", *near], near, *files):
+        done = cli("--test", *exp)
+        assert done.returncode == 0, done.stderr
+        assert [row[3] for row in table(done.stdout)] == [figure], exp
+    alone = tmp_path / "elsewhere"  # the file alone is enough
+    alone.mkdir()
+    shutil.copy(trained.folder / "best.pt", alone / "mine.pt")
+    done = cli("--test-onnx", "--exp", alone / "mine.pt", "--flip-test")
+    assert done.returncode == 0, done.stderr
+    assert (alone / "mine.onnx").is_file() and len({row[3] for row in table(done.stdout)}) == 1
+    assert table(done.stdout)[0][3] != figure, "the flip test changes nothing"
+    stamp = (alone / "mine.onnx").stat().st_mtime_ns
+    assert cli("--test-onnx", "--exp", alone / "mine.pt").returncode == 0 and (alone / "mine.onnx").stat().st_mtime_ns == stamp
+    time.sleep(0.01)
+    shutil.copy(trained.folder / "last.pt", alone / "mine.pt")
+    assert cli("--test-onnx", "--exp", alone / "mine.onnx").returncode == 0
+    assert (alone / "mine.onnx").stat().st_mtime_ns > stamp, "the export of an older checkpoint was kept"
+
+
+def test_a_run_is_not_destroyed_by_accident(trained, cli, tmp_path, recipe):
+    root = tmp_path / "runs"
+    shutil.copytree(trained.folder, root / "007")
+    before = (root / "007" / "best.pt").read_bytes()
+    done = cli("--train", "--exp", "007", *recipe)
+    fails(done, "already holds a run.*--resume.*--overwrite")
+    assert (root / "007" / "best.pt").read_bytes() == before
+    assert cli("--train", *recipe).returncode == 0
+    assert sorted(path.name for path in root.iterdir()) == ["007", "008"]
+    (root / "007" / ".last.pt.partial-4711").write_bytes(b"half")
+    done = cli("--train", "--exp", "007", "--overwrite", *recipe, "--seed", "5")
+    assert done.returncode == 0, done.stderr
+    assert len(rows(root / "007" / "step.csv")) == 1 and (root / "007" / "best.pt").read_bytes() != before
+    assert {path.name for path in (root / "007").iterdir()} == {
+        ".lock", "args.yaml", "best.pt", "events", "last.pt", "log.txt", "step.csv", "time.csv"}
+    assert "epoch 1/1: loss" in (root / "007" / "log.txt").read_text()
+    (root / "new").mkdir()
+    done = cli("--train", "--exp", "new", "--resume", *recipe)
+    fails(done, "last.pt to resume")
+    assert not list((root / "new").iterdir())
+
+
+def test_one_run_in_one_folder(cli, recipe, tmp_path):
+    with checkpoint.lock(tmp_path / "runs" / "busy"):
+        done = cli("--train", "--exp", "busy", *recipe)
+        assert done.returncode == 1 and f"in use by process {os.getpid()}" in done.error
+        assert [path.name for path in (tmp_path / "runs" / "busy").iterdir()] == [".lock"]
+    assert cli("--train", "--exp", "busy", *recipe).returncode == 0
+
+
+# ------------------------------------------------------------------------------------------------------------ resuming
+def test_resume_after_kills_equals_an_uninterrupted_run(cli, recipe, tmp_path):
+    flags = ["--train", *recipe, "--epochs", "4"]
+    whole, killed = tmp_path / "runs" / "whole", tmp_path / "runs" / "killed"
+    assert cli(*flags, "--exp", "whole").returncode == 0
+    while_saving = driver(tmp_path, "while_saving", """
+save = torch.save
+def half(values, path):
+    save(values, path)
+    if "last.pt" in str(path) and values["epoch"] == 1:
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+torch.save = half""")
+    in_epoch = driver(tmp_path, "in_epoch", """
+step = solver.Solver.train_step
+def doomed(self, batches):
+    if self.step == 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batches)
+solver.Solver.train_step = doomed""")
+    assert cli(*flags, "--exp", "killed", script=while_saving).returncode == -9
+    assert checkpoint.load(killed / "last.pt")["epoch"] == 0 and len(list(killed.glob(".last.pt.partial-*"))) == 1
+    assert cli("--train", "--resume", "--exp", killed, script=in_epoch).returncode == -9
+    assert checkpoint.load(killed / "last.pt")["epoch"] == 1 and not list(killed.glob(".*partial*"))
+    assert len(rows(killed / "step.csv")) == 2
+    done = cli("--train", "--resume", "--exp", killed)
+    assert done.returncode == 0, done.stderr
+    assert (killed / "step.csv").read_bytes() == (whole / "step.csv").read_bytes()
+    for name in ("best.pt", "last.pt"):
+        one, two = (checkpoint.load(folder / name)["model"] for folder in (whole, killed))
+        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+    assert len(rows(killed / "time.csv")) == 4
+    assert cli("--train", "--resume", "--exp", killed).returncode == 0, "nothing is left to do"
+    assert (killed / "step.csv").read_bytes() == (whole / "step.csv").read_bytes()
+
+
+def test_resume_with_other_flags(trained, cli, tmp_path):
+    folder = tmp_path / "longer"
+    shutil.copytree(trained.folder, folder)
+    done = cli("--train", "--resume", "--exp", folder, "--num-nb", "3")
+    assert done.returncode == 1 and "another net" in done.error
+    done = cli("--train", "--resume", "--exp", folder, "--epochs", "3", "--ema", "0")
+    assert done.returncode == 0 and len(rows(folder / "step.csv")) == 3, done.stderr
+    done = cli("--train", "--resume", "--exp", folder, "--epochs", "4", "--ema", "0.9")
+    assert done.returncode == 0 and len(rows(folder / "step.csv")) == 4, done.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(trained, cli, tmp_path):
+    folder = tmp_path / "wild"
+    shutil.copytree(trained.folder, folder)
+    kept = (folder / "last.pt").read_bytes()
+    done = cli("--train", "--resume", "--exp", folder, "--epochs", "9", "--learning-rate", "1e30", "--clip", "0", "--amp", "off")
+    fails(done, "not finite.*score .*offset_x .*train/face.*--resume")
+    assert (folder / "last.pt").read_bytes() == kept and len(rows(folder / "step.csv")) == 2
+
+
+def test_weights_that_diverge_in_the_last_step_are_not_kept(trained, cli, tmp_path):
+    folder = tmp_path / "wild"
+    shutil.copytree(trained.folder, folder)
+    kept = (folder / "last.pt").read_bytes()
+    spoil = driver(tmp_path, "spoil", """
+step = solver.Solver.train_step
+def spoilt(self, batches):
+    terms = step(self, batches)
+    for parameter in self.net.parameters():
+        parameter.data.fill_(float("nan"))
+    return terms
+solver.Solver.train_step = spoilt""")
+    done = cli("--train", "--resume", "--exp", folder, "--epochs", "9", "--batch-size", "32", "--ema", "0", script=spoil)
+    fails(done, "landmarks are not finite")
+    assert (folder / "last.pt").read_bytes() == kept
+
+
+# ------------------------------------------------------------------------------------------------------- sets, layouts
+def test_several_sets_to_train_and_to_test(cli, recipe, raw, tmp_path):
+    other, third = tmp_path / "other" / "drawn", tmp_path / "third"
+    write_faces(other / "train", 12, seed=2)
+    write_faces(other / "test", 5, seed=3)
+    write_faces(third / "test", 3, seed=4)
+    flags = [*recipe, "--data-root", tmp_path / "data"]
+    done = cli("--train", "--test", *flags, "--train-data", raw, other, "--test-data", raw, other, third)
+    assert done.returncode == 0, done.stderr
+    assert "47 faces" in done.stderr and "5 to validate" in done.stderr  # 36 + 11 and 4 + 1: the folders share their name only
+    assert [row[2] for row in table(done.stdout)] == ["8", "5", "3"]
+    assert len({row[0] for row in table(done.stdout)}) == 3 and len({row[3] for row in table(done.stdout)}) == 3
+    assert len(list((tmp_path / "runs" / "000" / "report").glob("faces_*.csv"))) == 3
+    prepared = sorted(path.name for path in (tmp_path / "data").iterdir())
+    done = cli("--test", "--run-root", tmp_path / "runs", "--data-root", tmp_path / "data", "--test-data", *prepared)
+    assert done.returncode == 0 and "preparing" not in done.stderr, done.stderr
+    assert sorted(row[2] for row in table(done.stdout)) == ["3", "5", "8"]
+    shutil.rmtree(third)
+    done = cli("--test", "--run-root", tmp_path / "runs", "--test-data", third)
+    assert done.returncode == 1 and str(third) in done.error
+
+
+@pytest.mark.parametrize("num_nb", (0, 11))
+def test_the_eyes_of_68_landmarks(cli, recipe, tmp_path, num_nb):
+    done = cli("--train", "--test", "--test-onnx", *recipe, "--layout", "12", "--num-nb", num_nb)
+    assert done.returncode == 0, done.stderr
+    assert "12 landmarks" in done.stderr and len(table(done.stdout)) == 2
+    stored = checkpoint.load(tmp_path / "runs" / "000" / "best.pt")
+    assert stored["layout"]["count"] == 12 and stored["layout"]["selected"] == list(range(36, 48))
+    if num_nb == 0:
+        assert not any("neighbor" in key for key in rows(tmp_path / "runs" / "000" / "step.csv")[0])
+
+
+def test_picking_on_the_test_set_is_said(cli, recipe, tmp_path):
+    done = cli("--train", "--test", *recipe, "--val", "test")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs" / "000"
+    assert "40 faces" in done.stderr and "8 to validate (the TEST set: --val test)" in done.stderr
+    assert "--val test" in (folder / "log.txt").read_text() and "--val test" in done.stdout
+    assert f"{float(rows(folder / 'step.csv')[0]['val_nme']):.3f}" == table(done.stdout)[0][3]
+    assert "--val test" in cli("--test", "--exp", folder).stdout
+
+
+def test_a_checkpoint_starts_another_run(trained, cli, recipe):
+    done = cli("--train", *recipe, "--weights", trained.folder / "best.pt", "--layout", "12")
+    assert done.returncode == 0, done.stderr
+    assert f"tensors of {trained.folder / 'best.pt'} (new: head." in done.stderr
+
+
+def test_early_stop(cli, recipe, tmp_path):
+    done = cli("--train", *recipe, "--epochs", "9", "--early-stop", "1", "--learning-rate", "0", "--warmup", "0",
+               "--final-learning-rate", "0", "--ema", "0")
+    assert done.returncode == 0 and "stopped early" in done.stderr, done.stderr
+    figures = [float(row["val_nme"]) for row in rows(tmp_path / "runs" / "000" / "step.csv")]
+    assert len(figures) < 9 and figures[-1] >= min(figures[:-1])
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
+BAD_FLAGS = [
+    ((), "nothing to do: give --train"),
+    (("--train", "--epohcs", "3"), r"--epohcs.*--epochs"),
+    (("--trian",), r"--trian.*--train"),
+    (("--train", "--epochs", "abc"), "epochs must be a whole number, not 'abc'"),
+    (("--train", "--epochs", "2.5"), "epochs must be a whole number, not 2.5"),
+    (("--train", "--epochs"), "--epochs"),
+    (("--train", "--batch-size", "0"), "batch_size must be at least 1, not 0"),
+    (("--train", "--learning-rate", "fast"), "learning_rate must be a number, not 'fast'"),
+    (("--train", "--thresholds", "ten"), "thresholds must be.*not 'ten'"),
+    (("--train", "--stride", "24"), "stride must be one of 8, 16, 32, 64, 128, not 24"),
+    (("--train", "--val", "1.5"), "val must be"),
+    (("--train", "--preset", "quik"), "no preset 'quik'.*quick"),
+    (("--train", "--train-data", "/nowhere/at/all"), "/nowhere/at/all"),
+    (("--train", "--data-dir", "/nowhere/at/all"), "/nowhere/at/all"),
+    (("--train", "--dataset", "300v"), "300v.*300w"),
+    (("--test",), "nothing is trained yet"),
+    (("--test", "--exp", "018"), "018"),
+    (("--test", "--exp", "/nowhere/best.pt"), "no file /nowhere/best.pt"),
+    (("--train", "--resume", "--exp", "018"), "no last.pt to resume"),
+    (("--train", "--exp", "a.pt"), "is a file"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), BAD_FLAGS)
+def test_wrong_flags_are_one_line_and_write_nothing(cli, tmp_path, flags, message):
+    roots = ["--run-root", tmp_path / "runs", "--data-root", tmp_path / "data"] if flags else []
+    done = cli(*roots, *flags)
+    fails(done, message)
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (("--net", "resnet19"), "no net 'resnet19'; did you mean resnet18"),
+    (("--net", "timm:no_such_net"), "no_such_net"),
+    (("--layout", "67"), "67.*68"),
+    (("--layout", "98"), "98"),
+    (("--num-nb", "68"), "num_nb must be 0 to 67 for 68 landmarks, not 68"),
+    (("--num-lms", "12"), "num_lms is 12, but layout 68 has 68 landmarks"),
+    (("--selected-index", "1", "2"), "selected_index"),
+    (("--amp", "fp16"), "fp16 needs a CUDA GPU"),
+    (("--stride", "128"), "stride"),
+    (("--input-size", "100"), "multiple of 32"),
+    (("--accumulate", "5"), "accumulate"),
+    (("--weights", "nowhere.pt"), "nowhere.pt"),
+    (("--protocol", "squre"), "squre.*square"),
+    (("--act", "relu"), "act"),
+])
+def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flags, message):
+    fails(cli("--train", *recipe, *flags), message)
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_a_layout_without_the_norm_is_named_before_training(cli, recipe, tmp_path):
+    profile = tmp_path / "profile"
+    write_faces(profile / "train", 12)
+    write_faces(profile / "test", 4)
+    for file in profile.rglob("*.pts"):
+        write_pts(file, read_pts(file)[:39])
+    flags = [*recipe, "--data-root", tmp_path / "data", "--train-data", profile, "--num-nb", "5"]
+    fails(cli("--train", *flags), "layout 39 has no interocular norm; choose box or diagonal")
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+    assert cli("--train", *flags, "--norm", "box").returncode == 0
+    fails(cli("--test", "--run-root", tmp_path / "runs", "--norm", "interocular"), "layout 39 has no interocular norm")
+
+
+def spoil_missing_pts(folder: Path) -> str:
+    (folder / "train" / "face03.pts").unlink()
+    return r"face03\.jpg: no face03\.pts"
+
+
+def spoil_count(folder: Path) -> str:
+    write_pts(folder / "train" / "face03.pts", read_pts(folder / "train" / "face03.pts")[:67])
+    return r"face03\.pts: 67 points where"
+
+
+def spoil_jpeg(folder: Path) -> str:
+    file = folder / "test" / "face02.jpg"
+    file.write_bytes(file.read_bytes()[:-200])
+    return r"face02\.jpg: the image is cut short"
+
+
+def spoil_all(folder: Path) -> str:
+    shutil.rmtree(folder)
+    return "drawn"
+
+
+@pytest.mark.parametrize("spoil", (spoil_missing_pts, spoil_count, spoil_jpeg, spoil_all))
+def test_a_bad_archive_is_named_and_nothing_is_written(cli, recipe, raw, tmp_path, spoil):
+    mine = tmp_path / "drawn"
+    shutil.copytree(raw, mine)
+    message = spoil(mine)
+    fails(cli("--train", "--test", *recipe, "--train-data", mine, "--data-root", tmp_path / "data"), message)
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "data" / "drawn-64").exists()
+
+
+def test_a_damaged_crop_of_a_prepared_set_is_named(cli, recipe, faces, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(faces, mine)
+    crop = sorted((mine / "crops" / "train").iterdir())[5]
+    crop.write_bytes(crop.read_bytes()[:100])
+    fails(cli("--train", *recipe, "--train-data", mine), crop.name)
+
+
+def test_a_net_on_faces_of_another_layout(trained, cli, tmp_path):
+    five = tmp_path / "five"
+    for split in ("train", "test"):
+        write_faces(five / split, 4)
+    for file in five.rglob("*.pts"):
+        write_pts(file, read_pts(file)[:5])
+    done = cli("--test", "--exp", trained.folder, "--data-root", tmp_path / "data", "--test-data", five)
+    fails(done, "5 landmarks .*layout 68")
+
+
+class Harmful:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __reduce__(self):
+        return (Path.touch, (self.file,))
+
+
+@pytest.mark.parametrize("kind", ("torch", "pickle"))
+def test_code_in_a_checkpoint_does_not_run(trained, cli, tmp_path, kind):
+    values = {**checkpoint.load(trained.folder / "best.pt"), "epoch": Harmful(tmp_path / "harm")}
+    file = tmp_path / "best.pt"
+    if kind == "torch":
+        torch.save(values, file)
+    else:
+        file.write_bytes(pickle.dumps(values))
+    fails(cli("--test", "--exp", file), "refused")
+    fails(cli("--train", *trained.flags, "--run-root", tmp_path / "runs", "--weights", file), "refused")
+    assert not (tmp_path / "harm").exists()
+    assert {path.name for path in tmp_path.iterdir()} - {"runs", "output"} == {"best.pt"}
+
+
+def test_exp_of_nothing_names_the_known_runs(trained, cli):
+    done = cli("--test", "--exp", "00", "--run-root", trained.root)
+    fails(done, "no trained net in .*there are: 000.*did you mean '000'")
+
+
+def test_an_onnx_file_that_disagrees_is_an_error(trained, cli, tmp_path):
+    folder = tmp_path / "apart"
+    shutil.copytree(trained.folder, folder)
+    stored = checkpoint.load(folder / "best.pt")
+    stored["model"]["head.offset_x.bias"] += 0.5
+    checkpoint.save(folder / "best.pt", stored)
+    newer = (folder / "best.pt").stat().st_mtime + 5
+    os.utime(folder / "best.onnx", (newer, newer))
+    done = cli("--test-onnx", "--exp", folder)
+    assert done.returncode == 1 and "differs from torch" in done.error and len(table(done.stdout)) == 2
+    (folder / "best.onnx").write_bytes(b"no graph")
+    os.utime(folder / "best.onnx", (newer, newer))
+    fails(cli("--test-onnx", "--exp", folder), "best.onnx is not an ONNX file")
+
+
+# -------------------------------------------------------------------------------------------------- args.yaml, processes
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("learning_rate: 0.001 ", "learning_rat: 0.001 ", "learning_rat.*learning_rate"),
+    ("epochs: 120 ", "epochs: many ", "epochs must be a whole number, not 'many'"),
+    ("epochs: 120 ", "epochs: null ", "epochs must be a whole number, not None"),
+    ("seed: 0 ", "seed: 0\nspeed: 3 ", "speed.*seed"),
+    ("clip: 10.0 ", "# clip: 10.0 ", "clip"),
+    ("    epochs: 14", "    epoch: 14", "epoch.*epochs"),
+])
+def test_a_slip_in_args_yaml_is_named(cli, tmp_path, old, new, message):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("nets", "utils", "main.py"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
+    text = (ROOT / "args.yaml").read_text()
+    assert text.count(f"\n{old}") == 1
+    (copy / "args.yaml").write_text(text.replace(f"\n{old}", f"\n{new}"))
+    roots = ("--data-root", tmp_path / "data", "--run-root", tmp_path / "runs")
+    done = cli("--train", "--preset", "quick", "--data-dir", tmp_path, *roots, script=copy / "main.py")
+    fails(done, message)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_and_nets(cli):
+    done = cli("--help")
+    assert done.returncode == 0 and "--learning-rate" in done.stdout and "--test-onnx" in done.stdout
+    done = cli("--list-nets")
+    assert done.returncode == 0 and done.stdout.split()[0] == "resnet18" and "irnet50" in done.stdout
+
+
+def test_two_processes(recipe, tmp_path):
+    launch = ("python", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "main.py", *recipe)
+    done = run(*launch, "--train", "--test", "--test-onnx", "--val", "test", "--batch-size", "4", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs" / "000"
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["000"]
+    assert len(rows(folder / "step.csv")) == 1 and done.stdout.count("| test set") == 1
+    figures = [row[3] for row in table(done.stdout)]
+    assert len(figures) == 2 and abs(float(figures[0]) - float(figures[1])) <= 0.01
+    # what was validated is what is kept: the weights of the first process, its running means included
+    assert f"{float(rows(folder / 'step.csv')[0]['val_nme']):.3f}" == figures[0]
+    assert "2 x cpu" in (folder / "log.txt").read_text()
+
+
+def test_the_picture_of_a_report_can_be_read(trained):
+    picture = cv2.imread(str(trained.folder / "report" / "faces_drawn-64.jpg"))
+    assert picture.shape == (3 * 224, 8 * 224, 3)
