@@ -117,7 +117,7 @@ def masks() -> np.ndarray:
     freckles = np.minimum(bump(x, y, 36, 28, 20, 14) + bump(x, y, 0, 20, 14, 14), 1)
     hollow = 0.45 * bump(x, y, 20, 4, 6, 8) + 0.20 * bump(x, y, 32, 1, 13, 5) + 0.30 * bump(x, y, 19, 41, 2.2, 6)
     hollow += 0.30 * bump(x, y, 0, 50, 8, 2.5) + 0.28 * bump(x, y, 0, 87, 14, 3.2) + 0.25 * bump(x, y, 29, 71, 2.5, 3)
-    hollow += 0.55 * smooth(118, 140, y) * smooth(230, 150, y)
+    hollow += 0.55 * smooth(120, 142, y) * smooth(230, 150, y)
     rows = (
         sum(np.exp(-0.5 * ((y - c - 2.0 * np.sin(x / 17 + c)) / 0.9) ** 2) for c in (-34, -42, -50, -57))
         * smooth(48, 30, a)

@@ -102,7 +102,7 @@ def glasses(
         if rng.random() < 0.95 or not dark:
             cv2.polylines(rim, [flat], True, 255, thick, cv2.LINE_AA, 4)
         a = np.array([s * (gap + half_w), cy - 5, bridge + 9 - 0.0045 * (gap + half_w) ** 2])
-        arm = a + (np.array([s * 79.0, 0.0, -95.0]) - a) * np.linspace(0, 1, 12)[:, None]
+        arm = a + (np.array([s * 79.0, 24.0, -95.0]) - a) * np.linspace(0, 1, 12)[:, None]
         flat, far = project(arm)
         cell = np.clip(flat.astype(int), 0, size - 1)
         seen = depth[cell[:, 1], cell[:, 0]] < far + 5
@@ -218,7 +218,7 @@ def occlude(
 def degrade(rng: np.random.Generator, image: np.ndarray, hard: bool) -> np.ndarray:
     """Camera and file (H, W, 3) linear float -> uint8 BGR: exposure, casts, blur, low resolution, noise, grey, JPEG."""
     size = image.shape[0]
-    image = np.sqrt(np.clip(image * np.float32(np.exp(rng.normal(-0.1, 0.24))), 0, 4))
+    image = np.sqrt(np.clip(image * np.float32(np.exp(rng.normal(-0.18, 0.24))), 0, 4))
     image = np.minimum(image, 0.75 + 0.25 * np.tanh((image - 0.75) / 0.25))  # highlights roll off
     if rng.random() < 0.3:
         image *= np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)

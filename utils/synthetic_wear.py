@@ -18,9 +18,9 @@ def ear(side: float, points: np.ndarray) -> np.ndarray:
     """Grid (7, 21, 3) in head mm of the ear at `side` (+1 the picture's right), hung on the posed head's vertices `points`."""
     model = head()
     grid = model.grid(points)
-    column = int(np.argmin(np.abs(model.phi[: model.columns] - side * np.radians(92))))
-    row = int(np.argmin(np.abs(grid[:, model.columns // 2, 1] - 58)))
-    anchor = grid[row, column] + np.array([0, -6, -10])
+    column = int(np.argmin(np.abs(model.phi[: model.columns] - side * np.pi / 2)))
+    row = int(np.argmin(np.abs(grid[:, model.columns // 2, 1] - 121)))
+    anchor = grid[row, column] + np.array([0, 13, -12])  # the ear hangs beside the first landmarks of the contour
     r, t = np.linspace(0.05, 1, 7)[:, None], np.linspace(0, 2 * np.pi, 21)[None] * side
     back, down = r * np.cos(t) * 17, r * np.sin(t) * (30 - 5 * (np.sin(t) > 0))
     lift = 7 + 0.36 * back + 3.5 * np.cos(r * 9) * (r > 0.3) - 5 * (1 - r)
@@ -85,12 +85,12 @@ def cover(person: Person, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
         edge = np.where(turn < 95, (oval - 1) * 60, 40)
     elif cloth:
         edge = (-38 + rng.uniform(-16, 14) + rng.uniform(-20, 20) * np.sin(phi)) - y
-        edge = np.where(turn > 90, edge + (turn - 90) * 0.6, edge)
+        edge = edge + 22 * (1 - np.cos(phi))  # level for an upright head, whose y axis leans back
     else:
         line = np.interp(
             turn,
             [0, 25, 42, 56, 68, 76, 83, 92, 104, 118, 180],
-            [-57, -55, -48, -34, -18, 4 + 12 * (rng.random() < 0.4), -8, -20, 20, 52, 62],
+            [-57, -55, -48, -30, 0, 26 + 14 * (rng.random() < 0.4), 16, 8, 42, 74, 84],
         )
         line = line + person.hairline * smooth(80, 50, turn)
         if person.style == "bald":
@@ -102,7 +102,7 @@ def cover(person: Person, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
             away = np.abs(np.degrees(phi) - person.parting)
             line = np.where(turn < 70, line + np.clip(away - 10, 0, 40) * rng.uniform(0, 0.6), line)
         if person.long:
-            line = np.where(turn > 58, np.maximum(line, 60), line)
+            line = np.where(turn > 58, np.maximum(line, 80), line)
         edge = line + wobble - y
     thick = person.volume * np.clip(edge / 16, 0, 1) ** 0.6 * (1 + 0.10 * np.sin(phi * 4 + person.parting))
     if cloth:
@@ -120,6 +120,7 @@ def _curtain(person: Person, rng: np.random.Generator) -> np.ndarray:
     top = np.sqrt(np.clip(1 - ((np.minimum(y, -20) + 20) / 100) ** 2, 0, 1))
     x = (75 * top + spread) * np.sin(t) * (1 + 0.02 * np.sin(t * 9 + v * 6))
     z = -92 + (np.where(np.cos(t) > 0, 78, 92) * top + spread * 0.6) * np.cos(t)
+    z = z + 0.3 * np.maximum(y - 20, 0)  # plumb for an upright head, whose y axis leans back
     return np.stack([x, y + 0 * t, z], -1).astype(np.float32)
 
 
