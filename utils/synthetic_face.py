@@ -79,7 +79,8 @@ def _draw_base(rng: np.random.Generator, stage: Stage, person: Person, pose: Pos
     ears = [stage.camera.view(wear.ear(s, stage.points)) for s in (-1.0, 1.0)]
     body, own = wear.body(stage, pose.angles[0], pose.angles[2])
     under = np.minimum(np.minimum(edge[:-1, :-1], edge[1:, 1:]), np.minimum(edge[1:, :-1], edge[:-1, 1:]))
-    meshes = [Mesh(seen, under < 18), Mesh(ears[0], both=True), Mesh(ears[1], both=True), Mesh(body)]
+    shown = np.full((ears[0].shape[0] - 1, ears[0].shape[1] - 1), person.style != "hood")
+    meshes = [Mesh(seen, under < 18), *(Mesh(ear, shown, both=True) for ear in ears), Mesh(body)]
     parts = rasterise(meshes, stage.camera, stage.size)
     for mesh, part in zip(meshes, parts, strict=True):
         stage.depth[part.pixels] = part.sample(mesh.seen[..., 2])

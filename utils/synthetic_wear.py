@@ -67,7 +67,7 @@ def shade_body(
     line = person.neckline * np.clip(1 - np.abs(x) / 90, 0, 1) * (z > 0) - 6
     albedo = np.where((y < line)[:, None], person.look.skin * np.clip(1 + 0.05 * n4[:, :1], 0.8, 1.2), albedo).astype(np.float32)
     under_chin = np.clip((30 - y) / 45, 0, 1) * (z > 0)
-    return shade(albedo * (1 - 0.35 * under_chin)[:, None], a[:, 3:6], 0.9 * under_chin, 0.02, stage.light)
+    return shade(albedo * (1 - 0.5 * under_chin)[:, None], a[:, 3:6], 0.9 * under_chin, 0.02, stage.light)
 
 
 def cover(person: Person, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
