@@ -2,6 +2,7 @@
 import fcntl
 import os
 import pickle
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from utils.errors import UserError
 
 FORMAT = 1
-REQUIRED = ("format", "net", "layout", "protocol", "args", "model")
+REQUIRED = {"format": int, "net": dict, "layout": dict, "protocol": dict, "args": dict, "model": dict}
 
 
 def write_atomic(file: Path, write) -> None:
@@ -47,14 +48,15 @@ def load(file: Path) -> dict[str, Any]:
     if not Path(file).is_file():
         raise UserError(f"no checkpoint at {file}")
     try:
-        values = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            values = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(f"{file} is refused: it holds more than tensors and plain values, loading it could run code") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file makes the reader raise whatever comes up
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file} is not a readable checkpoint ({reason})") from None
-    if not isinstance(values, dict) or any(key not in values for key in REQUIRED):
-        raise UserError(f"{file} is not a checkpoint of this project (it lacks {', '.join(REQUIRED)})")
+    if not isinstance(values, dict) or any(not isinstance(values.get(key), kind) for key, kind in REQUIRED.items()):
+        raise UserError(f"{file} is not a checkpoint of this project, which holds {', '.join(REQUIRED)}")
     if values["format"] != FORMAT:
         raise UserError(f"{file} has checkpoint format {values['format']}, this version reads {FORMAT}")
     return values
