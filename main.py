@@ -190,6 +190,8 @@ def train_epoch(solve: solver.Solver, loader, order: Order, epoch: int, faces: F
             names = ", ".join(faces.names[index] for index in error.indices[:8])
             raise UserError(f"the loss is not finite in epoch {epoch + 1}, step {solve.step} ({error}); samples: {names}, ...; "
                             f"lower --learning-rate or look at these; --resume goes on from epoch {epoch}") from None
+        except ValueError as error:  # batch norm has no spread over one sample of one cell
+            raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value / steps
         bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)

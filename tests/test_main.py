@@ -316,6 +316,10 @@ def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flag
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
+def test_a_batch_too_small_for_batch_norm(cli, recipe):
+    fails(cli("--train", *recipe, "--batch-size", "1", "--input-size", "32"), "more than 1 value per channel.*--batch-size")
+
+
 def test_a_layout_without_the_norm_is_named_before_training(cli, recipe, tmp_path):
     profile = tmp_path / "profile"
     write_faces(profile / "train", 12)
