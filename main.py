@@ -59,9 +59,13 @@ def main(argv: list[str]) -> None:
         for name, note in [*((name, row.note) for name, row in NETS.items()), ("timm:NAME", "any net of timm with feature maps")]:
             print(f"{name: <18} {note}")
         return
+    if (mode.resume or mode.overwrite) and not mode.train:
+        raise UserError("--resume and --overwrite say how to --train; give that too")
+    if "preset" in given and (mode.resume or not (mode.train or mode.prepare)):
+        raise UserError("--preset is for a new training; a run keeps what it was trained with, and single keys can be given")
     ranks = solver.start_ranks()
     run_root = Path(ROOT) / given.get("run_root", read_yaml(DEFAULT_FILE)["run_root"])
-    here = ranks.agree(lambda: run.find(mode.exp, run_root, mode.train)) if mode.train or tests else None
+    here = ranks.agree(lambda: run.find(mode.exp, run_root, mode.train, mode.resume)) if mode.train or tests else None
     if mode.train:
         run.check_free(here, mode.resume, mode.overwrite)
     stored = None if not here or mode.train and not mode.resume else here.last if mode.resume else here.weights
@@ -125,6 +129,8 @@ def train(args, here: run.Run, folders: list[Path], ranks: solver.Ranks, resume:
     rows, times, best, first = [], [], float("inf"), 0
     if resume:
         stored = checkpoint.load(here.last)
+        if "solver" not in stored:
+            raise UserError(f"{here.last} has no training state, only weights; start from them: --weights {here.last}")
         if (stored["net"], stored["layout"]) != (spec, layout.to_dict()):
             raise UserError(f"{here.last} was trained with another net, layout or data than these flags say; leave them out")
         solve.load_state_dict(stored["solver"])

@@ -283,6 +283,12 @@ BAD_FLAGS = [
     (("--test", "--exp", "/nowhere/best.pt"), "no file /nowhere/best.pt"),
     (("--train", "--resume", "--exp", "018"), "no last.pt to resume"),
     (("--train", "--exp", "a.pt"), "is a file"),
+    (("--train", "--resume"), "nothing is trained yet"),
+    (("--test", "--resume"), "--resume and --overwrite say how to --train"),
+    (("--test", "--preset", "quick"), "--preset is for a new training"),
+    (("--train", "--train-data"), "train_data needs a name or a folder"),
+    (("--train", "--flip", "1.5"), "flip must lie between 0 and 1"),
+    (("--train", "--scale", "1"), "scale must lie between 0 and 1"),
 ]
 
 

@@ -43,8 +43,10 @@ CHOICES = {
 AT_LEAST = {
     "epochs": 1, "batch_size": 1, "accumulate": 1, "input_size": 32, "target_size": 32, "margin": 1, "test_batch_size": 1,
     "synthetic_train": 8, "synthetic_test": 3, "num_nb": 0, "seed": 0, "learning_rate": 0, "threads": 0, "workers": 0,
-    "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0,
+    "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0, "cls": 0, "reg": 0,
 }
+SHARES = ("flip", "rotation_prob", "scale", "translation", "translation_prob", "brightness", "contrast", "saturation",
+          "colour_prob", "grayscale", "infrared", "blur", "noise", "occlusion", "occlusion_size", "ema")
 
 
 class Layout(NamedTuple):
@@ -195,6 +197,10 @@ def check(key: str, value) -> Any:
         raise UserError(f"{key} must be one of {choices}, not {value!r}{nearest(value, CHOICES[key])}")
     if key in AT_LEAST and value < AT_LEAST[key]:
         raise UserError(f"{key} must be at least {AT_LEAST[key]}, not {value!r}")
+    if key in ("train_data", "test_data") and not value:
+        raise UserError(f"{key} needs a name or a folder")
+    if key in SHARES and not 0 <= value <= 1 or key in ("scale", "ema") and value == 1:
+        raise UserError(f"{key} must lie between 0 and 1, not {value!r}")
     if key == "thresholds" and any(threshold <= 0 for threshold in value):
         raise UserError(f"thresholds must be above 0 %, not {value}")
     if key == "val" and (isinstance(value, str) and value != "test" or isinstance(value, float) and not 0 < value < 1):

@@ -36,16 +36,16 @@ def next_id(root: Path) -> str:
     return f"{max(used, default=-1) + 1:03d}"
 
 
-def find(exp: str | None, root: Path, train: bool) -> Run:
+def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
     """The run that `--exp` means: an id below `root`, a folder, or a file; without it the next free id to train, else the newest.
 
     UserError where there is nothing to test.
     """
     if exp is None:
-        if train:
+        if train and not resume:
             folder = root / next_id(root)
         else:
-            runs = sorted(root.glob("*/best.pt"), key=lambda path: path.stat().st_mtime)
+            runs = sorted(root.glob("*/last.pt" if resume else "*/best.pt"), key=lambda path: path.stat().st_mtime)
             if not runs:
                 raise UserError(f"nothing is trained yet in {root}; train a net (--train) or name one (--exp)")
             folder = runs[-1].parent

@@ -28,6 +28,8 @@ def training_names(args: SimpleNamespace) -> list[str]:
 def prepare(name: str, args: SimpleNamespace) -> Path:
     """The prepared folder of a dataset's name, a prepared or a raw folder; made now where need be. UserError if it cannot."""
     if (Path(name) / "meta.yaml").is_file():
+        if args.protocol and (why := mismatch(Path(name), protocol=args.protocol)):
+            raise UserError(f"{why}; prepare it again from its raw folder, or leave --protocol out")
         return Path(name)
     raw = _source(name, args)
     wanted = {"protocol": args.protocol or "square", "margin": args.margin, "target_size": args.target_size}
