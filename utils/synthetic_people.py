@@ -179,7 +179,7 @@ def sample_pose(rng: np.random.Generator, hard: bool) -> Pose:
     yaw = rng.normal(0, 17) if fate < 0.62 else rng.uniform(-45, 45) if fate < 0.95 else rng.uniform(-PROFILE, PROFILE)
     if hard:
         yaw = rng.uniform(-60, 60) if fate < 0.9 else rng.uniform(-PROFILE, PROFILE)
-    pitch = np.clip(rng.normal(-18.5, 13 if hard else 9), -50, 14)  # upright is -17: y runs from nasion to chin
+    pitch = np.clip(rng.normal(-17, 13 if hard else 9), -50, 14)  # upright is -17: y runs from nasion to chin
     roll = np.clip(rng.normal(0, 14 if hard else 8), -45, 45)
     gaze = np.array([np.clip(rng.normal(-0.03 * yaw, 1.6), -4.5, 4.5), np.clip(look_down, -2.0, 2.5)], np.float32)
     return Pose(e, float(jaw), float(rng.normal(0, 0.6)), lids, gaze, tuple(np.radians([yaw, pitch, roll])))
