@@ -13,7 +13,7 @@ from record import ROOT, save
 
 FACES = {"300W": os.environ.get("FACES_300W", "../shared/300w"), "FACES68": os.environ.get("FACES68", "../shared/faces68")}
 REAL = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--test-data", "300w", "FACES68"]
-SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "10000", "--preset", "default",
+SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "6000", "--preset", "default",
              "--allow-partial", "--test-data", "300W", "FACES68"]
 
 RUNS = {

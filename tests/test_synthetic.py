@@ -7,8 +7,8 @@ import pytest
 from utils import synthetic
 from utils.errors import UserError
 from utils.synthetic import HARD_INDEX, TEST_INDEX, generate, render, share
-from utils.synthetic_face import Face
-from utils.synthetic_head import head, landmarks_3d, lid_height, pose_vertices
+from utils.synthetic.face import Face
+from utils.synthetic.head import head, landmarks_3d, lid_height, pose_vertices
 
 COUNT = 68
 

@@ -102,9 +102,9 @@ def _earlier_source(name: str, target: Path) -> tuple[Path, str]:
 
 def _synthetic(args: SimpleNamespace) -> Path:
     """The rendered faces in 300W's folders; rendered now where they are not there."""
-    folder = _root(args) / f"synthetic-raw-{args.synthetic_train}-{args.synthetic_test}"
+    from utils.synthetic import VERSION, generate
+    folder = _root(args) / f"synthetic-raw{VERSION}-{args.synthetic_train}-{args.synthetic_test}"
     if not folder.is_dir():
-        from utils.synthetic import generate
         logger.info(f"rendering {args.synthetic_train} + {args.synthetic_test} synthetic faces into {folder}")
         generate(folder, args.synthetic_train, args.synthetic_test)
     return folder

@@ -1,17 +1,17 @@
 """Who a synthetic face is and what it does: people, expressions and poses, lamps, drawn at random.
 
 Spreads follow what annotated photographs show: pitch, the share of open mouths, half-closed lids. Angles are in radians,
-lengths in mm of the head (see `synthetic_head`), colours BGR in linear light.
+lengths in mm of the head (see `head`), colours BGR in linear light.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from utils import synthetic_paint as paint
-from utils.synthetic_head import IDENTITY, lid_height
-from utils.synthetic_render import Light
-from utils.synthetic_scene import colour
+from utils.synthetic import paint
+from utils.synthetic.head import IDENTITY, lid_height
+from utils.synthetic.render import Light
+from utils.synthetic.scene import colour
 
 PROFILE = 75  # degrees of the largest yaw: beyond it the outer eye corners, between which NME is measured, nearly coincide
 

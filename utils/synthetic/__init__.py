@@ -18,10 +18,11 @@ import numpy as np
 from utils.errors import UserError
 from utils.parsers import VISIBLE_FILE, write_pts
 from utils.progress import progress
-from utils.synthetic_face import Face, draw
+from utils.synthetic.face import Face, draw
 
 TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}  # official counts: ours are split in their proportion
 TEST_PARTS = {"helen/testset": 330, "lfpw/testset": 224, "ibug": 135}
+VERSION = 1  # of the drawing: a change of what is drawn gives faces rendered before another place
 TEST_INDEX = 1_000_000  # test faces start here, so that no identity is in both
 HARD_INDEX = 2_000_000  # and the difficult ones (ibug) here
 

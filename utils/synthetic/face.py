@@ -8,12 +8,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from utils import synthetic_paint as paint
-from utils import synthetic_scene as scene
-from utils import synthetic_wear as wear
-from utils.synthetic_head import HINGE, head, landmarks_3d, pose_vertices
-from utils.synthetic_people import Person, Pose, sample_light, sample_person, sample_pose
-from utils.synthetic_render import Camera, Fragments, Mesh, Stage, normals, rasterise, rotation, shade, shadow
+from utils.synthetic import paint, scene, wear
+from utils.synthetic.head import HINGE, head, landmarks_3d, pose_vertices
+from utils.synthetic.people import Person, Pose, sample_light, sample_person, sample_pose
+from utils.synthetic.render import Camera, Fragments, Mesh, Stage, normals, rasterise, rotation, shade, shadow
 
 SUPERSAMPLE = 1.5
 FACE_MM = 147.0  # width of the box of the 68 landmarks of a frontal mean face

@@ -1,6 +1,6 @@
 """What the surface of a synthetic face looks like: skin, lids and eyeballs, brows, lips and mouth, beard, hair.
 
-Paint is laid out in the canonical millimetres of `synthetic_head`, on the very curves the landmarks lie on. Colours are BGR
+Paint is laid out in the canonical millimetres of `head`, on the very curves the landmarks lie on. Colours are BGR
 in linear light (about sRGB squared), float32 in [0, 1].
 """
 
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from utils.synthetic_head import EYE, EYE_HALF, MOUTH_ROW, RISE_POWER, bump, smooth
-from utils.synthetic_render import lookup
+from utils.synthetic.head import EYE, EYE_HALF, MOUTH_ROW, RISE_POWER, bump, smooth
+from utils.synthetic.render import lookup
 
 SKIN = (
     np.array(

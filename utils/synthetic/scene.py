@@ -6,7 +6,7 @@ Canvases are float32 BGR in linear light, masks float32 in [0, 1]; coordinates a
 import cv2
 import numpy as np
 
-from utils.synthetic_paint import read_noise
+from utils.synthetic.paint import read_noise
 
 
 def colour(rng: np.random.Generator, low: float = 0.02, high: float = 0.95) -> np.ndarray:

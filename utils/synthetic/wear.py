@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from utils import synthetic_paint as paint
-from utils.synthetic_head import head, smooth
-from utils.synthetic_people import Person
-from utils.synthetic_render import Fragments, Mesh, Stage, normals, rasterise, rotation, shade
+from utils.synthetic import paint
+from utils.synthetic.head import head, smooth
+from utils.synthetic.people import Person
+from utils.synthetic.render import Fragments, Mesh, Stage, normals, rasterise, rotation, shade
 
 CLOTH = ("hat", "cap", "hood")
 LOOSE_ROWS, LOOSE_COLUMNS = 15, 41  # grid of hanging hair
