@@ -31,12 +31,19 @@ def git(*words: str) -> str:
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
-def save(name: str, command: str, seed: int, figures: dict) -> Path:
-    """Writes results/<name>.json and prints it. A changed work tree is marked: the commit alone cannot repeat its figures."""
+def state() -> str:
+    """The commit that is measured; a changed work tree is marked: the commit alone cannot repeat its figures."""
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!README.md")
-    commit = git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+    return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+
+
+COMMIT = state()  # before the measuring begins
+
+
+def save(name: str, command: str, seed: int, figures: dict) -> Path:
+    """Writes results/<name>.json and prints it."""
     date = datetime.now(UTC).date().isoformat()
-    values = {"command": command, "commit": commit, "date": date, "seed": seed, "machine": machine(), **figures}
+    values = {"command": command, "commit": COMMIT, "date": date, "seed": seed, "machine": machine(), **figures}
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name}.json"
     file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

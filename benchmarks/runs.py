@@ -12,9 +12,9 @@ import time
 from record import ROOT, save
 
 FACES = {"300W": os.environ.get("FACES_300W", "../shared/300w"), "FACES68": os.environ.get("FACES68", "../shared/faces68")}
-REAL = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--test-data", "300w", "FACES68"]
+REAL = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--test-data", "300w", "FACES68", "--weights", "none"]
 SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "6000", "--preset", "default",
-             "--allow-partial", "--test-data", "300W", "FACES68"]
+             "--allow-partial", "--test-data", "300W", "FACES68", "--weights", "none"]
 
 RUNS = {
     "default": ["--train", "--test", "--test-onnx", "--dataset", "synthetic"],

@@ -34,6 +34,10 @@ class Labels(NamedTuple):
         """Only the landmarks `indices`."""
         return _select(self, indices)
 
+    def to(self, device) -> "Labels":
+        """On another device."""
+        return Labels(*(None if part is None else part.to(device, non_blocking=True) for part in self))
+
     def trainable(self) -> Tensor:
         """(B, N) float: the weight, zero where a landmark is invisible or not finite."""
         weight = torch.isfinite(self.landmarks).all(-1).to(self.landmarks.dtype)

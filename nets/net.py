@@ -21,14 +21,18 @@ class Net(nn.Module):
             images = images[..., [2, 1, 0]]
         return images.permute(0, 3, 1, 2).float() * self.scale + self.shift
 
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 BGR (B, S, S, 3) -> what the head sees (B, C, H, W)."""
+        return self.neck(self.backbone(self.preprocess(images)))
+
     def forward(self, images: Tensor):
         """uint8 BGR (B, S, S, 3) -> the head's maps."""
-        return self.head(self.neck(self.backbone(self.preprocess(images))[32]))
+        return self.head(self.features(images))
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, tuple[Tensor, Tensor]]:
         """{term: (sum, count)} of a batch."""
-        maps = self(images)
-        return self.head.loss(maps, self.head.encode(labels, tuple(maps[0].shape[-2:])))
+        features = self.features(images)
+        return self.head.loss(self.head(features), self.head.encode(labels, tuple(features.shape[-2:])))
 
     def predict(self, images: Tensor) -> Prediction:
         """uint8 BGR (B, S, S, 3) -> Prediction in the frame of the crop."""

@@ -76,6 +76,9 @@ def merge_index(neighbor_index: list[list[int]]) -> Tensor:
 class PIPHead(nn.Module):
     """Five 1x1 convolutions on a feature map of `channels`; K = number of columns of `neighbor_index` (N, K)."""
 
+    # the key of args.yaml that weighs each term of the loss
+    terms = {"score": "cls", "offset_x": "reg", "offset_y": "reg", "neighbor_x": "reg", "neighbor_y": "reg"}
+
     def __init__(self, channels: int, neighbor_index: list[list[int]]):
         super().__init__()
         self.num_lms, self.num_nb = len(neighbor_index), len(neighbor_index[0])
@@ -188,8 +191,9 @@ class Neck(nn.Module):
             self.add_module(names[1], nn.BatchNorm2d(self.width))
             self.steps.append(names)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C, H, W) at stride 32 -> (B, channels, H', W') at the head's stride."""
+    def forward(self, pyramid: dict[int, Tensor]) -> Tensor:
+        """{stride: (B, C, H, W)} -> (B, channels, H', W') at the head's stride."""
+        features = pyramid[32]
         for conv, norm in self.steps:
             features = torch.relu(getattr(self, norm)(getattr(self, conv)(features)))
         return features

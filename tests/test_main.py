@@ -12,15 +12,18 @@ import cv2
 import pytest
 import torch
 import yaml
-from conftest import NET, ROOT, SMALL, run, write_faces
+from conftest import NET, ROOT, SMALL, mean_face, run, write_faces
 
+from nets import build_net, make_spec
+from nets.published import to_published
 from utils import checkpoint
 from utils.parsers import read_pts, write_pts
 
 
 def table(stdout: str) -> list[list[str]]:
-    """Cells of the rows of the closing table."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in stdout.splitlines() if line.startswith("| ")]
+    """Cells of the rows of the closing table (that of the parts of the face, below it, left out)."""
+    text = stdout.split("| NME % of parts")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
     return lines[1:]
 
 
@@ -67,7 +70,7 @@ def test_a_run_leaves_what_it_says(trained):
     log = (folder / "log.txt").read_text()
     assert "epoch 1/2: loss" in log and "epoch 2/2: loss" in log and "drawn" in log
     assert {path.name for path in (folder / "report").iterdir()} == {
-        "faces_drawn-64.csv", "faces_drawn-64.jpg", "parts_drawn-64.csv", "scores.csv"}
+        "faces_drawn-64.csv", "faces_drawn-64.jpg", "parts.csv", "scores.csv"}
     assert len(rows(folder / "report" / "faces_drawn-64.csv")) == 8
     torch_row, onnx_row = table(done.stdout)
     assert torch_row[:3] == ["drawn-64", "torch", "8"] and onnx_row[:3] == ["drawn-64", "onnx", "8"]
@@ -171,7 +174,7 @@ def test_resume_with_other_flags(trained, cli, tmp_path):
     folder = tmp_path / "longer"
     shutil.copytree(trained.folder, folder)
     done = cli("--train", "--resume", "--exp", folder, "--num-nb", "3")
-    assert done.returncode == 1 and "another net" in done.error
+    assert done.returncode == 1 and "--num-nb belongs to a new training, this run has 10" in done.error
     done = cli("--train", "--resume", "--exp", folder, "--epochs", "3", "--ema", "0")
     assert done.returncode == 0 and len(rows(folder / "step.csv")) == 3, done.stderr
     done = cli("--train", "--resume", "--exp", folder, "--epochs", "4", "--ema", "0.9")
@@ -217,7 +220,7 @@ def test_several_sets_to_train_and_to_test(cli, recipe, raw, tmp_path):
     assert [row[2] for row in table(done.stdout)] == ["8", "5", "3"]
     assert len({row[0] for row in table(done.stdout)}) == 3 and len({row[3] for row in table(done.stdout)}) == 3
     assert len(list((tmp_path / "runs" / "000" / "report").glob("faces_*.csv"))) == 3
-    prepared = sorted(path.name for path in (tmp_path / "data").iterdir())
+    prepared = sorted(path.parent.name for path in (tmp_path / "data").glob("*/meta.yaml"))
     done = cli("--test", "--run-root", tmp_path / "runs", "--data-root", tmp_path / "data", "--test-data", *prepared)
     assert done.returncode == 0 and "preparing" not in done.stderr, done.stderr
     assert sorted(row[2] for row in table(done.stdout)) == ["3", "5", "8"]
@@ -285,7 +288,6 @@ BAD_FLAGS = [
     (("--train", "--exp", "a.pt"), "is a file"),
     (("--train", "--resume"), "nothing is trained yet"),
     (("--test", "--resume"), "--resume and --overwrite say how to --train"),
-    (("--test", "--preset", "quick"), "--preset is for a new training"),
     (("--train", "--train-data"), "train_data needs a name or a folder"),
     (("--train", "--flip", "1.5"), "flip must lie between 0 and 1"),
     (("--train", "--scale", "1"), "scale must lie between 0 and 1"),
@@ -478,3 +480,29 @@ def test_two_processes(recipe, tmp_path):
 def test_the_picture_of_a_report_can_be_read(trained):
     picture = cv2.imread(str(trained.folder / "report" / "faces_drawn-64.jpg"))
     assert picture.shape == (3 * 224, 8 * 224, 3)
+
+
+def test_faces_that_cannot_be_tested_are_found_before_the_training(cli, recipe, tmp_path):
+    for bad in ("/nowhere/at/all", tmp_path):
+        done = cli("--train", "--test", *recipe, "--test-data", bad)
+        fails(done, str(bad))
+        assert "epoch 1" not in done.stderr and not (tmp_path / "runs").exists()
+
+
+def test_a_changed_archive_is_prepared_again(cli, recipe, raw, tmp_path):
+    mine, flags = tmp_path / "mine", [*recipe, "--data-root", tmp_path / "data"]
+    shutil.copytree(raw, mine)
+    flags[flags.index("--train-data") + 1] = mine
+    assert "preparing mine" in cli("--train", *flags).stderr
+    assert "preparing" not in cli("--train", *flags).stderr
+    file = sorted((mine / "train").rglob("*.pts"))[0]
+    write_pts(file, read_pts(file) + 1)
+    assert "has changed since" in cli("--train", *flags).stderr
+
+
+def test_a_published_snapshot_starts_a_training(cli, recipe, tmp_path):
+    file = tmp_path / "snapshot.pth"
+    torch.save({f"module.{name}": tensor for name, tensor in to_published(build_net(make_spec(
+        "resnet18", "pip", 32, 64, mean_face(), 10)).state_dict(), "pipnet").items()}, file)
+    done = cli("--train", *recipe, "--net", "resnet18", "--weights", file)
+    assert done.returncode == 0 and f"from 130 of 130 tensors of {file}" in done.stderr, done.stderr

@@ -11,7 +11,7 @@ import torch
 from conftest import FORKS, NET, mean_face
 
 import main
-from nets import build_net, make_spec
+from nets import Labels, build_net, make_spec
 from utils.config import defaults, load_layout, read_defaults, resolve
 from utils.dataset import Augmented, Batch, Faces, Order, train_loader
 from utils.errors import UserError
@@ -35,11 +35,17 @@ def make_batch(count: int, size: int = 64, seed: int = 0, hidden: float = 0.0) -
     rng = np.random.default_rng(seed)
     images, landmarks = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8), rng.random((count, 12, 2), dtype=np.float32)
     visible = rng.random((count, 12)) >= hidden
-    return Batch(torch.from_numpy(images), torch.from_numpy(landmarks), torch.from_numpy(visible), torch.arange(count))
+    labels = Labels(torch.from_numpy(landmarks), torch.from_numpy(visible))
+    return Batch(torch.from_numpy(images), labels, torch.arange(count))
 
 
 def part(batch: Batch, begin: int, end: int) -> Batch:
-    return Batch(*(values[begin:end] for values in batch))
+    return rows_of(batch, slice(begin, end))
+
+
+def rows_of(batch: Batch, rows) -> Batch:
+    labels = Labels(*(None if values is None else values[rows] for values in batch.labels))
+    return Batch(batch.images[rows], labels, batch.index[rows])
 
 
 def gradients(solve: Solver) -> list[torch.Tensor]:
@@ -147,7 +153,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(spoil):
     if spoil == "weights":
         net.head.score.weight.data[0, 0] = float("inf")
     else:
-        good.landmarks[0] = 3e38
+        good.labels.landmarks[0] = 3e38
     before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
     average = {name: tensor.clone() for name, tensor in solve.average.state.items()}
     with pytest.raises(NonFinite, match="(inf|nan).*neighbor_y") as caught:
@@ -251,7 +257,7 @@ def test_two_processes_make_the_step_of_one(tmp_path):
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
     batch = make_batch(8, hidden=0.5)
-    micro = [Batch(*(torch.cat([values[i:i + 2], values[i + 4:i + 6]]) for values in batch)) for i in (0, 2)]
+    micro = [rows_of(batch, [i, i + 1, i + 4, i + 5]) for i in (0, 2)]
     solve = Solver(make_net().eval(), settings(accumulate=2), 1, ONE)
     terms = solve.train_step(micro)
     for rank in range(2):

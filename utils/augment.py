@@ -69,8 +69,6 @@ def colour_matrix(rng: np.random.Generator, recipe: Recipe) -> np.ndarray | None
     jitter, gray, infrared = rng.random(3) < (recipe.colour_prob, recipe.grayscale, recipe.infrared)
     lift = rng.integers(10, 90)
     matrix = np.eye(3, 4)
-    if infrared:
-        matrix = np.array([[1.0, 0, 0, lift]] * 3)
     if jitter:
         mean = np.outer(np.ones(3), LUMA)
         axis = np.full((3, 3), 1 / 3)  # hue turns colours about the gray axis
@@ -78,7 +76,9 @@ def colour_matrix(rng: np.random.Generator, recipe: Recipe) -> np.ndarray | None
         turn = axis + np.cos(2 * np.pi * hue) * (np.eye(3) - axis) + np.sin(2 * np.pi * hue) * cross
         linear = (1 + contrast) * (mean + (1 + saturation) * (np.eye(3) - mean)) @ turn
         offset = 255 * brightness - 128 * contrast  # contrast turns about mid-gray
-        matrix = np.column_stack([linear @ matrix[:, :3], linear @ matrix[:, 3] + offset])
+        matrix = np.column_stack([linear, np.full(3, offset)])
+    if infrared:
+        matrix = np.array([[1.0, 0, 0]] * 3) @ matrix + np.array([0, 0, 0, lift])
     if gray:
         matrix = np.outer(np.ones(3), LUMA) @ matrix
     return matrix if jitter or gray or infrared else None

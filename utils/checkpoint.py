@@ -2,6 +2,7 @@
 import fcntl
 import os
 import pickle
+import shutil
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from utils.errors import UserError
 
 FORMAT = 1
+LOG = "log.txt"
 REQUIRED = {"format": int, "net": dict, "layout": dict, "protocol": dict, "args": dict, "model": dict}
 
 
@@ -45,16 +47,7 @@ def save(file: Path, values: dict[str, Any]) -> None:
 
 def load(file: Path) -> dict[str, Any]:
     """A checkpoint of ours on the CPU. UserError for anything else: missing, damaged, foreign, or holding code."""
-    if not Path(file).is_file():
-        raise UserError(f"no checkpoint at {file}")
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            values = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(f"{file} is refused: it holds more than tensors and plain values, loading it could run code") from None
-    except Exception as error:  # a damaged file makes the reader raise whatever comes up
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file} is not a readable checkpoint ({reason})") from None
+    values = _read(file)
     if not isinstance(values, dict) or any(not isinstance(values.get(key), kind) for key, kind in REQUIRED.items()):
         raise UserError(f"{file} is not a checkpoint of this project, which holds {', '.join(REQUIRED)}")
     if values["format"] != FORMAT:
@@ -62,13 +55,50 @@ def load(file: Path) -> dict[str, Any]:
     return values
 
 
+def load_weights(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors by name of a checkpoint of ours or of a plain state dict. UserError as for `load`."""
+    values = _read(file)
+    for key in ("model", "state_dict"):
+        if isinstance(values, dict) and isinstance(values.get(key), dict):
+            values = values[key]
+    if not isinstance(values, dict) or not values or not all(isinstance(value, torch.Tensor) for value in values.values()):
+        raise UserError(f"{file} holds no tensors by name, as a checkpoint or a state dict does")
+    return values
+
+
+def _read(file: Path):
+    if not Path(file).is_file():
+        raise UserError(f"no checkpoint at {file}")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(f"{file} is refused: it holds more than tensors and plain values, loading it could run code") from None
+    except Exception as error:  # a damaged file makes the reader raise whatever comes up
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{file} is not a readable checkpoint ({reason})") from None
+
+
+@contextmanager
+def turn(file: Path):
+    """Waits until no other process holds `file`, then holds it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "a+") as handle:
+        fcntl.lockf(handle, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            if [path.name for path in file.parent.iterdir()] == [file.name]:  # nothing came of it
+                shutil.rmtree(file.parent)
+
+
 @contextmanager
 def lock(folder: Path):
     """Holds `folder` for this process; UserError when another one has it. The system frees it when the process ends, however.
 
-    What a killed process had half written goes away; so does a folder into which nothing was written.
+    What a killed process had half written goes away; so does a folder into which nothing but a log was written.
     """
-    file = folder / ".lock"
+    file, parent_is_new = folder / ".lock", not folder.parent.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(file, "a+")
@@ -92,6 +122,7 @@ def lock(folder: Path):
         try:
             yield
         finally:
-            if [path.name for path in folder.iterdir()] == [file.name]:
-                file.unlink()
-                folder.rmdir()
+            if {path.name for path in folder.iterdir()} <= {file.name, LOG}:  # nothing came of it: the id is free again
+                shutil.rmtree(folder)
+                if parent_is_new and not any(folder.parent.iterdir()):
+                    folder.parent.rmdir()

@@ -21,15 +21,10 @@ GIB = 1 << 30
 
 
 class Batch(NamedTuple):
-    """images (B, S, S, 3) uint8 BGR; landmarks (B, N, 2) float32 in [0, 1] of the crop; visible (B, N) bool; index (B,)."""
+    """images (B, S, S, 3) uint8 BGR; labels in [0, 1] of the crop; index (B,) of the faces."""
     images: torch.Tensor
-    landmarks: torch.Tensor
-    visible: torch.Tensor
+    labels: Labels
     index: torch.Tensor
-
-    def labels(self, device: torch.device | str = "cpu") -> Labels:
-        """As the heads take them."""
-        return Labels(self.landmarks.to(device, non_blocking=True), self.visible.to(device, non_blocking=True))
 
 
 class Faces(Dataset):
@@ -133,8 +128,8 @@ class Order:
 def collate(samples: list[tuple]) -> Batch:
     """Samples -> Batch."""
     images, landmarks, visible, index = zip(*samples, strict=True)
-    return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(landmarks)), torch.from_numpy(np.stack(visible)),
-                 torch.tensor(index))
+    labels = Labels(torch.from_numpy(np.stack(landmarks)), torch.from_numpy(np.stack(visible)))
+    return Batch(torch.from_numpy(np.stack(images)), labels, torch.tensor(index))
 
 
 def _single_thread(_worker: int) -> None:

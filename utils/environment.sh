@@ -20,7 +20,7 @@ environment() {
         done
         [ -n "$PYTHON" ] || fail "Python 3.11, 3.12 or 3.13 is needed; found $(python3 --version 2>&1 || echo none). Install one of them and run this again."
         echo "making .venv with $($PYTHON --version)" >&2
-        "$PYTHON" -m venv .venv || fail "$PYTHON cannot make a virtual environment (Debian and Ubuntu: apt install python3-venv)"
+        "$PYTHON" -m venv .venv || { rm -rf .venv; fail "$PYTHON cannot make a virtual environment (Debian and Ubuntu: apt install python3-venv)"; }
     fi
     PYTHON=.venv/bin/python
     supported "$PYTHON" || fail ".venv has $($PYTHON --version 2>&1), not Python 3.11 to 3.13; remove the folder .venv and run this again"

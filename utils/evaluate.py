@@ -21,8 +21,7 @@ class Result(NamedTuple):
     score: np.ndarray
     nme: np.ndarray       # in image pixels
     crop_nme: np.ndarray  # in the crop's [0, 1] frame, as PIPNet publishes it
-    parts: dict[str, float]  # mean NME of each part of the face
-    left_out: int  # faces whose norm is zero or unknown
+    parts: dict[str, np.ndarray]  # NME (M,) of each part of the face
 
 
 def torch_predictor(net, device: torch.device) -> Predict:
@@ -31,7 +30,8 @@ def torch_predictor(net, device: torch.device) -> Predict:
 
     @torch.inference_mode()
     def predict(images: torch.Tensor) -> Prediction:
-        return net.predict(images.to(device))
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 is not fp32
+            return net.predict(images.to(device))
 
     return predict
 
@@ -40,7 +40,7 @@ def flip_tested(predict: Predict, layout: Layout) -> Predict:
     """The mean of what `predict` says of a crop and of its mirror image."""
     def both(images: torch.Tensor) -> Prediction:
         plain, mirrored = predict(images), predict(images.flip(2)).flip(layout)
-        return Prediction((plain.landmarks + mirrored.landmarks) / 2, (plain.score + mirrored.score) / 2)
+        return Prediction(*(None if part is None else (part + other) / 2 for part, other in zip(plain, mirrored, strict=True)))
 
     return both
 
@@ -57,7 +57,10 @@ def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:
 
 
 def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int, ranks=None) -> Result:
-    """Errors of `predict` on all faces; with several processes (`ranks`) each does its share and all have the result."""
+    """Errors of `predict` on all faces; with several processes (`ranks`) each does its share and all have the result.
+
+    UserError where a prediction is not finite.
+    """
     shape = (*faces.landmarks.shape[:2],)
     landmarks, score = torch.zeros(*shape, 2, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
     for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
@@ -65,15 +68,16 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
         landmarks[batch.index], score[batch.index] = prediction.landmarks.double().cpu(), prediction.score.double().cpu()
     if ranks and ranks.count > 1:  # rows of other processes are zero
         landmarks, score = (ranks.sum(part.to(ranks.device)).cpu() for part in (landmarks, score))
+    if not torch.isfinite(landmarks).all():
+        raise UserError("the predicted landmarks are not finite: the net has diverged, lower --learning-rate")
     found = to_image(landmarks.numpy(), faces.crop)
     errors = metric.point_errors(found, faces.landmarks)
     norms = face_norms(faces, layout, norm)
     nominal = faces.nominal.astype(np.float64)
     crop_norms = metric.norms(nominal, layout, norm, np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1)))
-    nme = metric.nme(errors, norms)
-    parts = {part: metric.summary(metric.nme(errors[:, list(ids)], norms), ()).nme for part, ids in layout.parts.items()}
-    return Result(found, score.numpy(), nme, metric.nme(metric.point_errors(landmarks.numpy(), nominal), crop_norms), parts,
-                  int(np.isnan(nme).sum()))
+    crop_nme = metric.nme(metric.point_errors(landmarks.numpy(), nominal), crop_norms)
+    parts = {part: metric.nme(errors[:, list(ids)], norms) for part, ids in layout.parts.items()}
+    return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, parts)
 
 
 def subset_rows(subsets: list[str]) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@ import logging
 import os
 import sys
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
@@ -18,6 +19,8 @@ def main(argv: list[str]) -> int:
         run(args)
     except ChildFailedError as error:
         return abs(error.get_first_failure()[1].exitcode) or 1
+    except SignalException as error:
+        return 128 + error.sigval
     except KeyboardInterrupt:
         return 130
     return 0

@@ -44,7 +44,7 @@ def norms(truth: ndarray, layout, kind: str = "interocular", box: ndarray | None
 
 
 def nme(errors: ndarray, norm: ndarray) -> ndarray:
-    """errors (M, N), norm (M,) -> NME of each face in % (M,), over the landmarks that are known; NaN without norm."""
+    """errors (M, N), NaN where the truth is unknown, norm (M,) -> NME of each face in % (M,); NaN without norm or landmark."""
     known = np.isfinite(errors)
     mean = np.where(known, errors, 0).sum(1) / np.maximum(known.sum(1), 1)
     return np.where(known.any(1), 100 * mean / norm, np.nan)

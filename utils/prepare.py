@@ -30,7 +30,7 @@ from utils.progress import progress
 SPLITS = ("train", "val", "test")
 COLUMNS = ("file", "subset", "identity", "width", "height", "crop_x1", "crop_y1", "crop_x2", "crop_y2",
            "box_x1", "box_y1", "box_x2", "box_y2", "landmarks", "visible")
-FORMAT = 1  # of the folder; others are prepared again
+FORMAT = 2  # of the folder; others are prepared again
 META = {"dataset", "name", "source", "layout", "count", "protocol", "target_size", "margin", "origin", "val", "seed", "expected",
         "found", "checksum"}
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
@@ -85,6 +85,7 @@ class DataGenerator:
         if not source.is_dir():
             raise UserError(f"{source}: no such folder; data_dir is the raw archive, e.g. 300W with afw, helen, lfpw and ibug")
         self._check()
+        state = fingerprint(source)  # before anything is read: what changes meanwhile is found the next time
         dataset = self.dataset or infer(source)
         row, protocol, layouts = DATASETS[dataset], _protocol(self.protocol), read_yaml(DEFAULT_FILE)["layouts"]
         name = self.name or (source.resolve().name if dataset == "points" else dataset)
@@ -99,7 +100,7 @@ class DataGenerator:
             "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
             "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": row.origin,
             "val": self.val, "seed": self.seed, "expected": row.expected, "found": dict(found),
-            "checksum": _checksum(source, splits),
+            "checksum": _checksum(source, splits), "fingerprint": state,
         }
         if "val" not in splits and self.val != "test":
             splits["train"], splits["val"] = split_identities(splits.get("train", []), float(self.val), self.seed)
@@ -233,6 +234,19 @@ def _target(out: Path, name: str, source: Path) -> Path:
     return target
 
 
+def fingerprint(source: Path) -> str:
+    """sha256 over names, sizes and times of all files below `source`: cheap enough to ask whether an archive has changed."""
+    digest = hashlib.sha256()
+    for folder, folders, names in os.walk(source):
+        folders.sort()
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            state = os.lstat(path)
+            line = f"{os.path.relpath(path, source)}\0{state.st_size}\0{state.st_mtime_ns}\0"
+            digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
 def _checksum(source: Path, splits: Splits) -> str:
     """sha256 over the names, image sizes in bytes, landmarks and visibility, in order of the name."""
     digest = hashlib.sha256()
@@ -315,6 +329,8 @@ def mismatch(folder: Path, **wanted: Any) -> str:
         if key not in meta:
             raise KeyError(key)
         if meta[key] != value:
+            if key == "fingerprint":
+                return f"{meta['source']} has changed since {folder} was prepared"
             return f"{folder} was prepared with {key} {meta[key]}, not {value}"
     splits = [split for split in SPLITS if (folder / f"{split}.tsv").is_file()]
     for split in splits:

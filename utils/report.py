@@ -39,11 +39,40 @@ def score_rows(name: str, model: str, result: Result, faces: Faces, thresholds) 
     rows = []
     for subset, mask in subset_rows(faces.subsets).items():
         scores = metric.summary(result.nme[mask], thresholds)
-        figures = [text for fr, area in zip(scores.fr, scores.auc, strict=True) for text in (f"{fr:.2f}", f"{area:.4f}")]
         count = f"{scores.faces}" + (f" (-{scores.left_out})" if scores.left_out else "")
         crop_nme = metric.summary(result.crop_nme[mask], ()).nme
-        rows.append([name if subset == "full" else f"  {subset}", model, count, f"{scores.nme:.3f}", f"{crop_nme:.3f}", *figures])
+        rows.append([name if subset == "full" else f"  {subset}", model, count, f"{scores.nme:.3f}", f"{crop_nme:.3f}",
+                     *_figures(scores)])
     return rows
+
+
+def _figures(scores: metric.Scores) -> list[str]:
+    return [text for fr, area in zip(scores.fr, scores.auc, strict=True) for text in (f"{fr:.2f}", f"{area:.4f}")]
+
+
+def part_header(thresholds) -> list[str]:
+    """Column names of `part_rows`."""
+    return ["test set", "model", "subset", "part", "NME %", *score_header(thresholds)[5:]]
+
+
+def part_rows(name: str, model: str, result: Result, faces: Faces, thresholds) -> list[list[str]]:
+    """One row for each part of the face in the whole set and in each of its subsets."""
+    rows = []
+    for subset, mask in subset_rows(faces.subsets).items():
+        for part, values in result.parts.items():
+            scores = metric.summary(values[mask], thresholds)
+            rows.append([name, model, subset, part, f"{scores.nme:.3f}", *_figures(scores)])
+    return rows
+
+
+def part_table(rows: list[list[str]]) -> str:
+    """NME of each part (columns) in each whole test set (rows), of `part_rows`."""
+    whole = [row for row in rows if row[2] == "full"]
+    parts = list(dict.fromkeys(row[3] for row in whole))
+    models = list(dict.fromkeys((row[0], row[1]) for row in whole))
+    found = {(row[0], row[1], row[3]): row[4] for row in whole}
+    cells = [[*key, *(found.get((*key, part), "") for part in parts)] for key in models]
+    return table(cells, ["NME % of parts", "model", *parts])
 
 
 def write_csv(file: Path, header: list[str], rows) -> None:
@@ -101,27 +130,27 @@ def write_sheet(file: Path, faces: Faces, result: Result, layout: Layout, size: 
 
 
 def write_test(folder: Path, name: str, faces: Faces, result: Result, layout: Layout) -> None:
-    """The files of one tested set: faces_<name>.csv, faces_<name>.jpg, parts_<name>.csv."""
+    """The files of one tested set: faces_<name>.csv and faces_<name>.jpg."""
     folder.mkdir(exist_ok=True)
     figures = (values.round(4) for values in (result.nme, result.crop_nme, result.score.mean(1)))
     write_csv(folder / f"faces_{name}.csv", ["file", "subset", "nme", "crop_nme", "score"],
               zip(faces.names, faces.subsets, *figures, strict=True))
-    write_csv(folder / f"parts_{name}.csv", ["part", "nme"], [[part, f"{nme:.4f}"] for part, nme in result.parts.items()])
     write_sheet(folder / f"faces_{name}.jpg", faces, result, layout)
 
 
-def closing(text: str, run, root: Path, synthetic: bool, on_test: bool) -> str:
-    """The last words of a run: the table, how to take it, where the files lie, and what to try next."""
+def closing(tables: str, how: str, run, root: Path, synthetic: list[bool], on_test: bool) -> str:
+    """The last words of a run: the tables, how to take them, where the files lie, and what to try next."""
     def place(path: Path) -> str:
         return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
     files = [path for path in (run.weights, run.onnx, run.folder / "step.csv", run.folder / "report") if path.exists()]
-    lines = ["", text, "", "Files: " + ", ".join(map(place, files))]
+    lines = ["", tables, "", f"How:   {how}", "Files: " + ", ".join(map(place, files))]
     if on_test:
         lines += ["Note:  the epoch was picked on the test set (--val test), so these figures flatter the net"]
-    if synthetic:
-        lines += ["Note:  figures on synthetic faces say that everything works, not how good the net is on photographs",
-                  "Next:  python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: README, Your own data)"]
+    if any(synthetic):
+        lines += ["Note:  figures on synthetic faces say that everything works, not how good the net is on photographs"]
+    if all(synthetic):
+        lines += ["Next:  python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: README, Your own data)"]
     else:
         lines += [f"Next:  look at the best, median and worst faces in {place(run.folder / 'report')};",
                   f"       tensorboard --logdir {place(run.folder)}"]

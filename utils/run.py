@@ -1,4 +1,5 @@
 """An experiment's folder weights/<exp>/: which one is meant, what is in it, and what goes into a checkpoint."""
+import os
 import re
 import shutil
 from pathlib import Path
@@ -6,12 +7,17 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
-from nets import Net, build_net
+from nets import Net, build_net, net_row
+from nets.published import from_published
+from nets.row import load_imagenet
 from utils import checkpoint
 from utils.config import Layout, nearest
 from utils.errors import UserError
 from utils.export import export_onnx
+from utils.prepare import load_meta
+from utils.report import write_csv
 
 SUFFIXES = (".pt", ".onnx")
 
@@ -59,13 +65,39 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
             raise UserError(f"{file} has no {file.with_suffix('.pt').name} beside it, which says what it was trained on")
         return Run(file.parent, file.with_suffix(".pt"))
     else:
-        folder = Path(exp) if Path(exp).is_dir() or "/" in exp else root / exp
+        folder = Path(exp) if os.sep in exp else root / exp
     run = Run(folder, folder / "best.pt")
     if not train and not run.weights.is_file():
         names = sorted(path.parent.name for path in root.glob("*/best.pt")) if root.is_dir() else []
         known = f"there are: {', '.join(names[-10:])}" if names else "nothing is trained yet"
         raise UserError(f"no trained net in {folder} ({known}){nearest(exp or '', names)}")
     return run
+
+
+# keys that make a run what it is: another value would be another run
+FIXED = ("preset", "dataset", "data_dir", "train_data", "layout", "selected_index", "protocol", "target_size", "margin", "val",
+         "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "num_lms", "num_nb", "input_size", "act",
+         "weights", "seed")
+# keys that a test of a run that is trained can take up
+OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
+            "threads", "workers", "deterministic")
+
+
+def check_given(given: dict, stored: dict, resume: bool) -> None:
+    """Keys that a run cannot take up any more must have the run's values, `stored`. UserError names the first that has not."""
+    for key, value in given.items():
+        if stored.get(key) != value and (key in FIXED if resume else key not in OF_TESTS):
+            raise UserError(f"--{key.replace('_', '-')} belongs to a new training, this run has {stored.get(key)}; "
+                            "other faces are tested with --test-data")
+
+
+def take_up_restart(mode: SimpleNamespace, run: Run) -> None:
+    """torchrun's restart after a failure goes on where the run was; for that it must be named. UserError otherwise."""
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) and not mode.exp:
+        raise UserError("MAX_RESTARTS needs --exp, by which a restarted training finds its run")
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
+        mode.resume = run.last.is_file()
+        mode.overwrite = not mode.resume
 
 
 def check_free(run: Run, resume: bool, overwrite: bool) -> None:
@@ -84,12 +116,75 @@ def clear(run: Run) -> None:
         shutil.rmtree(run.folder / name, ignore_errors=True)
 
 
-def log_epoch(events, row: dict, speed: dict) -> None:
-    """An epoch's figures for TensorBoard."""
-    for key, value in {**row, **{f"time/{key}": value for key, value in speed.items()}}.items():
-        if not key.endswith("epoch"):
-            events.add_scalar(key, value, row["epoch"] + 1)
-    events.flush()
+class History:
+    """What a training has been through: rows of step.csv and time.csv, the best validation NME, the solver's state."""
+
+    def __init__(self, rows: list[dict], times: list[dict], best: float, solver: dict | None):
+        self.rows, self.times, self.best, self.solver = rows, times, best, solver
+
+    @classmethod
+    def start(cls) -> "History":
+        """Of a new training."""
+        return cls([], [], float("inf"), None)
+
+    @classmethod
+    def load(cls, run: Run, spec: dict, layout: Layout, folders: list[Path]) -> "History":
+        """Of a training to resume. UserError where its last checkpoint is of another net, layout or data."""
+        stored = checkpoint.load(run.last)
+        if "solver" not in stored:
+            raise UserError(f"{run.last} has no training state, only weights; start from them: --weights {run.last}")
+        if (stored["net"], stored["layout"], stored["data"]) != (spec, layout.to_dict(), checksums(folders)):
+            raise UserError(f"{run.last} was trained with another net, layout or data than there is now; train a new run")
+        return cls(stored["rows"], stored["times"], stored["best"], stored["solver"])
+
+    @property
+    def epochs(self) -> int:
+        """Whole epochs behind."""
+        return len(self.rows)
+
+    def epochs_since_best(self) -> int:
+        """Epochs after the one with the best validation NME."""
+        return self.epochs - min((row["epoch"] for row in self.rows if row["val_nme"] == self.best), default=self.epochs)
+
+    def add(self, row: dict, times: dict) -> bool:
+        """An epoch's figures; whether its validation NME is the best."""
+        better = row["val_nme"] < self.best
+        self.best = min(row["val_nme"], self.best)
+        self.rows.append({**row, "best": self.best})
+        self.times.append(times)
+        return better
+
+
+class Keeper:
+    """Writes a training's files: each of them whole, whenever the process is killed."""
+
+    def __init__(self, run: Run, history: History):
+        self.run, self.history = run, history
+        self.events = SummaryWriter(run.folder / "events", purge_step=history.epochs + 1)
+        self._tables()  # a kill may have come between the last checkpoint and its rows
+
+    def save(self, inference: dict, solver: dict, better: bool) -> None:
+        """After an epoch: best.pt if it is `better`, last.pt, the tables, TensorBoard's events."""
+        if better:
+            checkpoint.save(self.run.weights, inference)
+        checkpoint.save(self.run.last, {**inference, "solver": solver, "rows": self.history.rows, "times": self.history.times,
+                                        "best": self.history.best})
+        self._tables()
+        row, times = self.history.rows[-1], self.history.times[-1]
+        for key, value in {**row, **{f"time/{key}": value for key, value in times.items()}}.items():
+            if not key.endswith("epoch"):
+                self.events.add_scalar(key, value, row["epoch"] + 1)
+        self.events.flush()
+
+    def _tables(self) -> None:
+        for name, rows in (("step.csv", self.history.rows), ("time.csv", self.history.times)):
+            if rows:
+                write_csv(self.run.folder / name, list(rows[0]), [row.values() for row in rows])
+
+
+def checksums(folders: list[Path]) -> list[str]:
+    """Of what the prepared sets were made of."""
+    return [load_meta(folder)["checksum"] for folder in folders]
 
 
 def export(run: Run) -> None:
@@ -97,9 +192,12 @@ def export(run: Run) -> None:
     if run.onnx.is_file() and run.onnx.stat().st_mtime_ns >= run.weights.stat().st_mtime_ns:
         return
     net, _, stored = unpack(run.weights)
-    metadata = {key: stored[key] for key in ("layout", "protocol", "epoch", "val_nme")}
-    spec = {key: value for key, value in stored["net"].items() if key != "neighbor_index"}
-    export_onnx(net, run.onnx, {**metadata, "net": spec, "input_size": net.spec["input_size"], "channels": "BGR"})
+    args = stored["args"]
+    export_onnx(net, run.onnx, {
+        **{key: stored[key] for key in ("layout", "protocol", "epoch", "val_nme")}, "net": stored["net"]["net"],
+        "input_size": net.spec["input_size"], "channels": "BGR, uint8, not normalised",
+        "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
+        "norm": args["norm"], "train_data": args["train_data"], "val": args["val"]})
 
 
 def pack(net_spec: dict, layout: Layout, protocol: dict, args: SimpleNamespace, state: dict, **more) -> dict:
@@ -121,9 +219,7 @@ def unpack(file: Path) -> tuple[Net, Layout, dict]:
 
 
 def initialise(net: Net, source: str, warn) -> str:
-    """Starts `net` from `source` (imagenet, none or a checkpoint of ours). Returns what was loaded, for the log."""
-    from nets import net_row
-    from nets.row import load_imagenet
+    """Starts `net` from `source`: imagenet, none, a checkpoint of ours or a published one. Returns what was loaded."""
     if source == "none":
         return "random weights"
     if source == "imagenet":
@@ -133,7 +229,7 @@ def initialise(net: Net, source: str, warn) -> str:
             warn(f"{error}; training starts from random weights")
             return "random weights"
         return "ImageNet weights"
-    stored, own = checkpoint.load(Path(source))["model"], net.state_dict()
+    stored, own = from_published(checkpoint.load_weights(Path(source))), net.state_dict()
     fitting = {name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}
     if not any(torch.is_floating_point(tensor) for tensor in fitting.values()):
         raise UserError(f"{source} holds no tensor that fits {net.spec['net']}; give a checkpoint of the same backbone")

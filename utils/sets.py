@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 from loguru import logger
 
-from utils.config import ROOT, nearest, read_yaml
+from utils.checkpoint import turn
+from utils.config import DEFAULT_FILE, ROOT, nearest, read_yaml
 from utils.errors import UserError
 from utils.parsers import DATASETS, infer
-from utils.prepare import DataGenerator, load_meta, mismatch
+from utils.prepare import DataGenerator, fingerprint, load_meta, mismatch
 
 SYNTHETIC = "synthetic"
 
@@ -25,27 +26,37 @@ def training_names(args: SimpleNamespace) -> list[str]:
     return ["300w" if not mismatch(_root(args) / _folder_name("300w", args)) else SYNTHETIC]
 
 
-def prepare(name: str, args: SimpleNamespace) -> Path:
-    """The prepared folder of a dataset's name, a prepared or a raw folder; made now where need be. UserError if it cannot."""
+def prepare(name: str, args: SimpleNamespace, test: bool = False) -> Path:
+    """The prepared folder of a dataset's name, a prepared or a raw folder; made now where need be. UserError if it cannot.
+
+    test: only its test faces are wanted, so that it does not matter how many of the others are for validation.
+    """
     if (Path(name) / "meta.yaml").is_file():
         if args.protocol and (why := mismatch(Path(name), protocol=args.protocol)):
             raise UserError(f"{why}; prepare it again from its raw folder, or leave --protocol out")
         return Path(name)
+    if name != SYNTHETIC:
+        _source(name, args)  # what is missing is said before anything is made
+    with turn(_root(args) / ".lock"):  # another process may be preparing the same
+        return _prepare(name, args, test)
+
+
+def _prepare(name: str, args: SimpleNamespace, test: bool) -> Path:
     raw = _source(name, args)
     wanted = {"protocol": args.protocol or "square", "margin": args.margin, "target_size": args.target_size}
-    if args.val != "test":
+    if args.val != "test" and not test:
         wanted["val"] = args.val
     dataset = name if name in DATASETS else infer(raw) if raw else None
     target = _root(args) / _folder_name(name if name in DATASETS and name != "points" or not raw else raw.resolve().name, args)
     if raw:
-        wanted["source"] = str(raw.resolve())
+        wanted |= {"source": str(raw.resolve()), "fingerprint": fingerprint(raw)}
         if name not in DATASETS:
             target = _own_place(target, raw)
     for folder in (_root(args) / name, target):
         if not (why := mismatch(folder, **wanted)):
             return folder
     if raw is None:
-        raw, dataset = _earlier_source(name, target)
+        raw, dataset = _earlier_source(name, target, why)
     logger.info(f"preparing {target.name} from {raw} ({why})")
     return DataGenerator(raw, args.target_size, dataset, target.name, target.parent, args.protocol or "square", args.margin,
                          args.val, args.allow_partial, args.layout if dataset == "points" else None).run()
@@ -56,9 +67,14 @@ def _root(args: SimpleNamespace) -> Path:
 
 
 def _folder_name(name: str, args: SimpleNamespace) -> str:
-    """data/<name> for the default crops; other protocols and sizes stand beside them."""
-    protocol = f"-{args.protocol}" if args.protocol not in (None, "square") else ""
-    return name + protocol + (f"-{args.target_size}" if args.target_size != 256 else "")
+    """data/<name> for the default crops; other protocols and sizes, and other numbers of synthetic faces, stand beside them."""
+    usual = read_yaml(DEFAULT_FILE)
+    marks = [args.protocol or "square", str(args.target_size)]
+    marks = [mark for mark, default in zip(marks, ("square", str(usual["target_size"])), strict=True) if mark != default]
+    counts = ("synthetic_train", "synthetic_test")
+    if name == SYNTHETIC and any(getattr(args, key) != usual[key] for key in counts):
+        marks = [str(getattr(args, key)) for key in counts] + marks
+    return "-".join([name, *marks])
 
 
 def _own_place(target: Path, raw: Path) -> Path:
@@ -91,13 +107,13 @@ def _source(name: str, args: SimpleNamespace) -> Path | None:
     return None
 
 
-def _earlier_source(name: str, target: Path) -> tuple[Path, str]:
+def _earlier_source(name: str, target: Path, why: str) -> tuple[Path, str]:
     for folder in (target, target.with_name(name)):
         if (folder / "meta.yaml").is_file():
             meta = load_meta(folder)
             if Path(meta["source"]).is_dir():
                 return Path(meta["source"]), meta["dataset"]
-    raise UserError(f"{name} is not prepared; name the unpacked archive: --data-dir FOLDER")
+    raise UserError(f"{why}; name the unpacked archive: --data-dir FOLDER")
 
 
 def _synthetic(args: SimpleNamespace) -> Path:
@@ -112,7 +128,7 @@ def _synthetic(args: SimpleNamespace) -> Path:
 
 def test_parts(args: SimpleNamespace) -> list[tuple[Path, str]]:
     """[(folder, split)] to test on: test_data, else what is trained on. UserError where nothing has a test split."""
-    folders = [prepare(name, args) for name in args.test_data or args.train_data]
+    folders = [prepare(name, args, test=True) for name in args.test_data or args.train_data]
     without = [folder for folder in folders if not (folder / "test.tsv").is_file()]
     if without and (args.test_data or len(without) == len(folders)):
         raise UserError(f"{without[0]} has no test split; put faces into a folder test/ of the raw set, or give --test-data NAME")
@@ -125,6 +141,16 @@ def check_protocol(folder: Path, protocol: dict) -> None:
         raise UserError(f"{folder} was cut with protocol {found}, but the net was trained with {protocol}; give --protocol")
 
 
+def is_synthetic(folder: Path) -> bool:
+    """Whether the faces are rendered."""
+    return load_meta(folder)["dataset"] == SYNTHETIC
+
+
 def title(folder: Path) -> str:
     """How a set is called in tables: rendered faces say so."""
-    return "synthetic faces" if load_meta(folder)["dataset"] == SYNTHETIC else load_meta(folder)["name"]
+    return "synthetic faces" if is_synthetic(folder) else load_meta(folder)["name"]
+
+
+def lasting(names: list[str]) -> list[str]:
+    """Names as they are, folders with their whole path: what a run keeps must mean the same from anywhere."""
+    return [name if name in DATASETS or not Path(name).is_dir() else str(Path(name).resolve()) for name in names]

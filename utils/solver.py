@@ -34,19 +34,39 @@ class Ranks(NamedTuple):
             dist.barrier()
 
     def one_by_one(self, action):
-        """The result of `action`, run by the first process while the others wait, then by these: they find what it made."""
-        if not self.first:
-            self.wait()
-        result = action()
-        if self.first:
-            self.wait()
+        """The result of `action`, run by the node's first process, then by the others: they find what it made.
+
+        A UserError of any process is raised in all.
+        """
+        result, leads = None, os.environ.get("LOCAL_RANK", "0") == "0"
+        for mine in (leads, not leads):
+            failed: list[str | None] = [None] * self.count
+            error = None
+            if mine:
+                try:
+                    result = action()
+                except UserError as caught:
+                    error = str(caught)
+            if self.count > 1:
+                dist.all_gather_object(failed, error)
+            else:
+                failed = [error]
+            if texts := [text for text in failed if text is not None]:
+                raise UserError(texts[0])
         return result
 
     def agree(self, action):
-        """The first process's result of `action`, in all processes."""
-        found = [action() if self.first else None]
+        """The first process's result of `action`, or its UserError, in all processes."""
+        found = [None, None]
+        if self.first:
+            try:
+                found[0] = action()
+            except UserError as error:
+                found[1] = str(error)
         if self.count > 1:
             dist.broadcast_object_list(found, device=self.device)
+        if found[1] is not None:
+            raise UserError(found[1])
         return found[0]
 
     def share(self, tensor: Tensor) -> Tensor:
@@ -153,13 +173,13 @@ def precision(amp: str, device: torch.device) -> torch.dtype | None:
     if amp == "fp16" and device.type != "cuda":
         raise ValueError("amp fp16 needs a CUDA GPU; use bf16 or off")
     if amp == "auto":
-        return torch.bfloat16 if (torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_bf16()) else None
+        return torch.bfloat16 if (torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _cpu_bf16()) else None
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
 
 
 def _cpu_bf16() -> bool:
     """Whether this CPU multiplies bf16 itself; elsewhere it is slower than fp32."""
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # recent versions only
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
@@ -176,8 +196,7 @@ class Solver:
 
     def __init__(self, net: nn.Module, args, steps: int, ranks: Ranks):
         self.net, self.ranks, self.accumulate, self.clip = net, ranks, args.accumulate, args.clip
-        self.weights = {"score": args.cls}
-        self.reg = args.reg
+        self.weights = {term: getattr(args, key) for term, key in net.head.terms.items()}
         self.dtype = precision(args.amp, ranks.device)
         self.schedule = schedule(args, steps)
         self.optimizer = make_optimizer(net, args.optimizer, args.weight_decay)
@@ -189,7 +208,8 @@ class Solver:
             self.runner = torch.compile(self.runner)
         if ranks.count > 1:
             ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-            self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids)
+            unused = net.spec["net"].startswith("timm:")  # some have branches for strides that nobody asks for
+            self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids, find_unused_parameters=unused)
 
     def train_step(self, batches: list) -> dict[str, float]:
         """One optimizer step on the mean gradient of `batches` (micro-batches). Returns each term and the weighted total.
@@ -200,7 +220,7 @@ class Solver:
             group["lr"] = self.schedule(self.step)
         shown: dict[str, float] = {}
         for number, batch in enumerate(batches):
-            images, labels = batch.images.to(self.ranks.device, non_blocking=True), batch.labels(self.ranks.device)
+            images, labels = batch.images.to(self.ranks.device, non_blocking=True), batch.labels.to(self.ranks.device)
             last = number == len(batches) - 1
             autocast = torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None)
             with _no_sync(self.runner, not last), autocast:
@@ -208,7 +228,7 @@ class Solver:
             # counts over all processes, so that the loss is the global mean; DDP divides gradients by the number of processes
             counts = self.ranks.sum(torch.stack([count.detach().float() for _, count in terms.values()]))
             means = torch.stack([total for total, _ in terms.values()]) * self.ranks.count / counts.clamp(min=1e-9)
-            weights = means.new_tensor([self.weights.get(name, self.reg) for name in terms])
+            weights = means.new_tensor([self.weights[name] for name in terms])
             values = (self.ranks.sum(means.detach().clone()) / self.ranks.count).tolist()
             if not all(map(math.isfinite, values)):
                 self.optimizer.zero_grad(set_to_none=True)

@@ -8,8 +8,10 @@ changes a byte.
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -105,9 +107,25 @@ def generate(
     return counts
 
 
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes spawned meanwhile do not import the caller's main module, which may hold torch, or read standard input."""
+    main = sys.modules["__main__"]
+    kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
+    for name in kept:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(main, name, value)
+
+
 def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[tuple[str, str]]:
     if workers == 1 or len(jobs) < 8:
         yield from map(_work, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=_start) as pool:
+    with _without_main():
+        pool = multiprocessing.get_context("spawn").Pool(workers, initializer=_start)
+    with pool:
         yield from pool.imap(_work, jobs, chunksize=8)

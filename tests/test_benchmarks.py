@@ -1,0 +1,19 @@
+"""The figures that the README shows: they are there, whole, and good enough."""
+import json
+
+import pytest
+from conftest import ROOT
+
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
+def test_every_figure_says_how_it_was_made(file):
+    values = json.loads(file.read_text())
+    assert {"command", "commit", "date", "seed", "machine"} <= values.keys() and "dirty" not in values["commit"]
+
+
+def test_the_main_job_is_good_and_its_export_agrees():
+    scores = json.loads((ROOT / "benchmarks" / "results" / "default.json").read_text())["scores"]
+    figures = {row["model"]: float(row["NME %"]) for row in scores if row["test set"] == "synthetic faces"}
+    assert figures["torch"] <= 5 and abs(figures["torch"] - figures["onnx"]) <= 0.01
