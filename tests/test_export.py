@@ -76,8 +76,8 @@ def test_the_file_says_what_it_takes_and_gives(exported):
     layout = json.loads(meta["layout"])
     assert layout["count"] == 68 and layout["flip_index"] == list(L68.flip_index) and layout["interocular"] == [36, 45]
     assert json.loads(meta["protocol"]) == ARGS.tables["protocols"]["square"]
-    assert (json.loads(meta["input_size"]), meta["channels"], json.loads(meta["val_nme"])) == (64, "BGR", 4.5)
-    assert json.loads(meta["net"])["net"] == NET
+    assert (json.loads(meta["input_size"]), meta["channels"], json.loads(meta["val_nme"])) == (64, "BGR, uint8, not normalised", 4.5)
+    assert (meta["net"], meta["norm"], meta["frame"]) == (NET, "interocular", "[0, 1] of the nominal crop")
     assert [path.name for path in exported.folder.iterdir()] in (["best.pt", "best.onnx"], ["best.onnx", "best.pt"])
 
 
@@ -88,7 +88,7 @@ def test_normalisation_is_inside_the_file(exported):
     by_hand = ((images.flip(3) / 255 - mean) / std).permute(0, 3, 1, 2)  # BGR to RGB
     with torch.inference_mode():
         assert torch.allclose(net.preprocess(images), by_hand, atol=1e-5)
-        expected = net.head.decode(net.head(net.neck(net.backbone(by_hand)[32])))
+        expected = net.head.decode(net.head(net.neck(net.backbone(by_hand))))
     assert torch.allclose(predict(images).landmarks, expected.landmarks, atol=1e-4)
 
 
