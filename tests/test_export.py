@@ -76,7 +76,8 @@ def test_the_file_says_what_it_takes_and_gives(exported):
     layout = json.loads(meta["layout"])
     assert layout["count"] == 68 and layout["flip_index"] == list(L68.flip_index) and layout["interocular"] == [36, 45]
     assert json.loads(meta["protocol"]) == ARGS.tables["protocols"]["square"]
-    assert (json.loads(meta["input_size"]), meta["channels"], json.loads(meta["val_nme"])) == (64, "BGR, uint8, not normalised", 4.5)
+    assert (json.loads(meta["input_size"]), json.loads(meta["val_nme"])) == (64, 4.5)
+    assert meta["channels"] == "BGR, uint8, not normalised"
     assert (meta["net"], meta["norm"], meta["frame"]) == (NET, "interocular", "[0, 1] of the nominal crop")
     assert [path.name for path in exported.folder.iterdir()] in (["best.pt", "best.onnx"], ["best.onnx", "best.pt"])
 
