@@ -108,10 +108,12 @@ def generate(
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
-    """Processes spawned meanwhile do not import the caller's main module, which may hold torch, or read standard input."""
-    main = sys.modules["__main__"]
+def _lean() -> Iterator[None]:
+    """Processes spawned meanwhile have one thread each and do not import the caller's main module, which may hold torch."""
+    main, threads = sys.modules["__main__"], dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
+    before = {name: os.environ.get(name) for name in threads}
+    os.environ.update(threads)
     for name in kept:
         setattr(main, name, None)
     try:
@@ -119,13 +121,16 @@ def _without_main() -> Iterator[None]:
     finally:
         for name, value in kept.items():
             setattr(main, name, value)
+        for name in threads:
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[tuple[str, str]]:
     if workers == 1 or len(jobs) < 8:
         yield from map(_work, jobs)
         return
-    with _without_main():
+    with _lean():
         pool = multiprocessing.get_context("spawn").Pool(workers, initializer=_start)
     with pool:
         yield from pool.imap(_work, jobs, chunksize=8)
