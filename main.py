@@ -81,10 +81,11 @@ def main(argv: list[str]) -> None:
             logger.add(here.folder / checkpoint.LOG, format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}", delay=True)
         if mode.prepare or mode.train:
             folders = ranks.one_by_one(lambda: [sets.prepare(name, args) for name in args.train_data])
-        if mode.prepare or tests or args.val == "test":  # faces that cannot be tested are found before the training
-            test_parts = ranks.one_by_one(lambda: sets.test_parts(args))
+        test_parts = []
+        if tests or mode.train and args.val == "test" or mode.prepare and args.test_data:
+            test_parts = ranks.one_by_one(lambda: sets.test_parts(args))  # what cannot be tested is found before the training
         if mode.train:
-            train(args, here, folders, test_parts if tests or args.val == "test" else [], ranks, mode.resume)
+            train(args, here, folders, test_parts, ranks, mode.resume)
         if tests:
             test(args, here, test_parts, ranks, mode.test_onnx)
 
@@ -107,10 +108,9 @@ def read_args(given: dict, mode, here: run.Run | None):
 def load_faces(args, folders: list[Path], test_parts: list, layout: Layout) -> tuple[Faces, Faces]:
     """Faces to train and to validate on; what the tests will ask of theirs is asked now, not after the training."""
     on_test = args.val == "test"
-    for folder, _ in test_parts:
-        sets.check_protocol(folder, load_meta(folders[0])["protocol"])
-    for parts in [[part] for part in test_parts]:
-        face_norms(Faces(parts, layout, args.input_size, 0), layout, args.norm)
+    for part in test_parts:
+        sets.check_protocol(part[0], load_meta(folders[0])["protocol"])
+        face_norms(Faces([part], layout, args.input_size, 0), layout, args.norm)
     train_parts = [(folder, split) for folder in folders for split in ("train", "val")[:1 + on_test]]
     val_parts = test_parts if on_test else [(folder, "val") for folder in folders]
     faces, val = (Faces(parts, layout, args.input_size, args.cache, args.train_hidden) for parts in (train_parts, val_parts))

@@ -489,6 +489,13 @@ def test_faces_that_cannot_be_tested_are_found_before_the_training(cli, recipe, 
         assert "epoch 1" not in done.stderr and not (tmp_path / "runs").exists()
 
 
+def test_a_folder_without_test_faces_can_be_prepared(cli, raw, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(raw / "train", mine)
+    done = cli("--prepare", "--dataset", mine, "--data-root", tmp_path / "data", "--target-size", "64")
+    assert done.returncode == 0 and len(list((tmp_path / "data").glob("*/meta.yaml"))) == 1, done.stderr
+
+
 def test_a_changed_archive_is_prepared_again(cli, recipe, raw, tmp_path):
     mine, flags = tmp_path / "mine", [*recipe, "--data-root", tmp_path / "data"]
     shutil.copytree(raw, mine)
