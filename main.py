@@ -125,7 +125,8 @@ def start_solver(args, layout: Layout, faces: Faces, ranks: solver.Ranks, resume
     torch.manual_seed(args.seed)
     meanface = np.nanmean(faces.nominal, 0, dtype=np.float64)
     try:
-        net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, meanface, args.num_nb, args.act))
+        options = {"error": args.error, "score_width": args.score_width, "sigma": args.sigma > 0}
+        net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, meanface, args.num_nb, args.act, options))
         order = Order(len(faces), args.batch_size, args.accumulate, args.seed, ranks.rank, ranks.count)
         started = "the checkpoint" if resume else run.initialise(net, args.weights, logger.warning)
         if ranks.count > 1 and ranks.device.type == "cuda":
@@ -142,6 +143,8 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: sol
     if args.num_lms not in (None, layout.count):
         raise UserError(f"num_lms is {args.num_lms}, but layout {layout.name} has {layout.count} landmarks; choose another "
                         "--layout or --selected-index")
+    if args.half_size and args.input_size % 64:
+        raise UserError(f"half_size needs an input_size that is a multiple of 64, not {args.input_size}")
     faces, val = load_faces(args, folders, test_parts, layout)
     solve, order, started = start_solver(args, layout, faces, ranks, resume)
     spec, steps = solve.net.spec, len(order) // args.accumulate
@@ -157,7 +160,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: sol
                 f"{' (the TEST set: --val test)' if args.val == 'test' else ''}; {ranks.count} x {ranks.device}, "
                 f"{solve.dtype or 'float32'}")
 
-    augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed)
+    augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed, round(args.half_size * args.epochs))
     loader = train_loader(augmented, order, solver.worker_count(args.workers, ranks), ranks.device.type == "cuda")
     tester = build_net(spec)
     keeper = run.Keeper(here, history) if ranks.first else None
@@ -175,6 +178,8 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: sol
             result = evaluate(torch_predictor(tester, ranks.device), val, layout, args.norm, args.test_batch_size, ranks)
             nme = float(np.nanmean(result.nme))
             times = {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": per_epoch / seconds}
+            if result.sigma is not None:
+                kept = solve.net.head.calibrated(kept, result.calibration())
             better = history.add({"epoch": epoch, "lr": solve.schedule(solve.step - 1), **terms, "val_nme": nme}, times)
             if keeper:
                 inference = run.pack(spec, layout, load_meta(folders[0])["protocol"], args, kept, epoch=epoch, val_nme=nme,

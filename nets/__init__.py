@@ -30,8 +30,8 @@ def net_row(name: str) -> Row:
 
 
 def make_spec(name: str, head: str, stride: int, input_size: int, meanface: np.ndarray, num_nb: int,
-              act: str | None = None) -> dict:
-    """The plain values from which `build_net` makes a net. meanface (N, 2) decides the neighbors."""
+              act: str | None = None, options: dict | None = None) -> dict:
+    """The plain values from which `build_net` makes a net. meanface (N, 2) decides the neighbors; options: of the head."""
     row = net_row(name)
     if act and not name.startswith("irnet"):
         raise ValueError(f"act is a choice of IRNets only, not of {name}")
@@ -40,7 +40,7 @@ def make_spec(name: str, head: str, stride: int, input_size: int, meanface: np.n
     return {
         "net": name, "act": act, "head": head, "stride": stride, "input_size": input_size,
         "preprocess": {"order": "RGB", "mean": list(row.mean), "std": list(row.std)},
-        "neighbor_index": nearest_neighbors(meanface, num_nb),
+        "neighbor_index": nearest_neighbors(meanface, num_nb), "options": options or {},
     }
 
 
@@ -49,4 +49,4 @@ def build_net(spec: dict) -> Net:
     row = net_row(spec["net"])
     backbone = row.build(act=spec["act"]) if spec["act"] else row.build()
     neck = Neck(backbone.channels[32], spec["stride"])
-    return Net(backbone, neck, HEADS[spec["head"]](neck.channels, spec["neighbor_index"]), spec)
+    return Net(backbone, neck, HEADS[spec["head"]](neck.channels, spec["neighbor_index"], **spec.get("options", {})), spec)

@@ -3,6 +3,7 @@
 A landmark is found in three steps: the cell of its score map with the largest value, the offset of the landmark inside that
 cell, and the mean with the places where the landmarks that count it among their K nearest on the meanface expect it.
 """
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,16 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from nets.labels import Labels, Prediction
+from nets.losses import ERRORS
 
 
 class Maps(NamedTuple):
     """Outputs for W x H cells: score, offset_x, offset_y (B, N, H, W); neighbor_x, neighbor_y (B, N * K, H, W), landmark-major.
-    Offsets are in cells from the left upper corner of the cell."""
+
+    Offsets are in cells from the left upper corner of the cell. spread (B, N * (1 + K), H, W): logarithm of the error to expect
+    of the offset (first) and of each neighbor, in cells; None where the net does not predict it.
+    """
     score: Tensor
     offset_x: Tensor
     offset_y: Tensor
     neighbor_x: Tensor
     neighbor_y: Tensor
+    spread: Tensor | None = None
 
 
 class Targets(NamedTuple):
@@ -74,13 +80,20 @@ def merge_index(neighbor_index: list[list[int]]) -> Tensor:
 
 
 class PIPHead(nn.Module):
-    """Five 1x1 convolutions on a feature map of `channels`; K = number of columns of `neighbor_index` (N, K)."""
+    """Five 1x1 convolutions on a feature map of `channels`; K = number of columns of `neighbor_index` (N, K).
+
+    Beyond the paper, where asked for: error, the form of the regression losses (a name in nets/losses.py); score_width, the
+    standard deviation in cells of a Gaussian score target (0: one cell); sigma: a sixth convolution predicts how far off each
+    offset and neighbor is (Laplace likelihood), and the merge trusts them accordingly.
+    """
 
     # the key of args.yaml that weighs each term of the loss
-    terms = {"score": "cls", "offset_x": "reg", "offset_y": "reg", "neighbor_x": "reg", "neighbor_y": "reg"}
+    terms = {"score": "cls", "offset_x": "reg", "offset_y": "reg", "neighbor_x": "reg", "neighbor_y": "reg", "spread": "sigma"}
 
-    def __init__(self, channels: int, neighbor_index: list[list[int]]):
+    def __init__(self, channels: int, neighbor_index: list[list[int]], error: str = "l1", score_width: float = 0.0,
+                 sigma: bool = False):
         super().__init__()
+        self.error, self.score_width = ERRORS[error], score_width
         self.num_lms, self.num_nb = len(neighbor_index), len(neighbor_index[0])
         self.score = nn.Conv2d(channels, self.num_lms, 1)
         self.offset_x = nn.Conv2d(channels, self.num_lms, 1)
@@ -88,6 +101,7 @@ class PIPHead(nn.Module):
         if self.num_nb:
             self.neighbor_x = nn.Conv2d(channels, self.num_lms * self.num_nb, 1)
             self.neighbor_y = nn.Conv2d(channels, self.num_lms * self.num_nb, 1)
+        self.spread = nn.Conv2d(channels, self.num_lms * (1 + self.num_nb), 1) if sigma else None
         for conv in self.children():
             nn.init.normal_(conv.weight, std=0.001)
             nn.init.zeros_(conv.bias)
@@ -102,7 +116,8 @@ class PIPHead(nn.Module):
             neighbor_x, neighbor_y = self.neighbor_x(features), self.neighbor_y(features)
         else:
             neighbor_x = neighbor_y = score[:, :0]
-        return Maps(score, self.offset_x(features), self.offset_y(features), neighbor_x, neighbor_y)
+        spread = self.spread(features) if self.spread else None
+        return Maps(score, self.offset_x(features), self.offset_y(features), neighbor_x, neighbor_y, spread)
 
     def encode(self, labels: Labels, grid: tuple[int, int]) -> Targets:
         """Targets on `grid` (H, W) cells. A landmark outside the crop belongs to the nearest cell, its offset unclamped."""
@@ -119,27 +134,52 @@ class PIPHead(nn.Module):
         """{term: (sum, count)}: squared error of the score over all cells, absolute errors at the landmark's cell (3.2)."""
         score, offset, neighbor = self._at(maps, targets.cell)
         flat = maps.score.float().flatten(2)
-        # sum over cells of (map - one-hot target)^2, without making the dense target
-        squares = flat.square().sum(2) - 2 * score + 1
+        # sum over cells of (map - target)^2, without making the dense target
+        if self.score_width:
+            correlation, energy = self._gaussian(maps.score.float(), targets)
+        else:
+            correlation, energy = score, 1.0
+        squares = flat.square().sum(2) - 2 * correlation + energy
         terms = {"score": ((targets.weight * squares).sum(), targets.weight.sum() * flat.shape[2])}
-        for axis, name in enumerate("xy"):
-            error = (offset[..., axis] - targets.offset[..., axis]).abs()
-            terms[f"offset_{name}"] = ((targets.weight * error).sum(), targets.weight.sum())
-        if self.num_nb:
-            for axis, name in enumerate("xy"):
-                error = (neighbor[..., axis] - targets.neighbor[..., axis]).abs()
-                terms[f"neighbor_{name}"] = ((targets.neighbor_weight * error).sum(), targets.neighbor_weight.sum())
+        # the offset is candidate 0 of a landmark, its neighbors follow
+        errors = torch.cat([(offset - targets.offset)[:, :, None], neighbor - targets.neighbor], 2).abs()  # (B, N, 1 + K, 2)
+        weight = torch.cat([targets.weight[:, :, None], targets.neighbor_weight], 2)
+        for name, part in [("offset", slice(1)), ("neighbor", slice(1, None))][:1 + (self.num_nb > 0)]:
+            for axis in range(2):
+                shaped = self.error(errors[:, :, part, axis])
+                terms[f"{name}_{'xy'[axis]}"] = ((weight[:, :, part] * shaped).sum(), weight[:, :, part].sum())
+        if maps.spread is not None:
+            # -log of a Laplace density with the predicted scale, times that scale: otherwise the easy landmarks' gradients,
+            # divided by their small scales, would drown the others'; its only minimum is the mean error
+            spread = self._spread_at(maps, targets.cell)
+            scale = spread.exp()
+            terms["spread"] = ((weight * scale.detach() * (errors.detach().mean(-1) / scale + spread)).sum(), weight.sum())
         return terms
 
     def decode(self, maps: Maps) -> Prediction:
-        """Landmarks in [0, 1] of the crop and the score at the chosen cell (section 3.3)."""
+        """Landmarks in [0, 1] of the crop and the score at the chosen cell (section 3.3).
+
+        With `spread`, candidates weigh by the inverse square of their expected errors, and sigma is the weighted mean of these.
+        """
         height, width = maps.score.shape[-2:]
         cell = maps.score.float().flatten(2).argmax(2)
         score, offset, neighbor = self._at(maps, cell)
         corner = torch.stack([cell % width, cell.div(width, rounding_mode="floor")], -1).float()  # (B, N, 2) in cells
         candidates = torch.cat([offset[:, :, None], neighbor], 2) + corner[:, :, None]  # (B, N, 1 + K, 2)
-        merged = candidates.flatten(1, 2)[:, self.merge_index].mean(2)
-        return Prediction(merged / merged.new_tensor([width, height]), score.clamp(0, 1))
+        votes, sigma = candidates.flatten(1, 2)[:, self.merge_index], None
+        if maps.spread is None:
+            merged = votes.mean(2)
+        else:
+            scale = self._spread_at(maps, cell).exp().flatten(1)[:, self.merge_index]
+            trust = scale.pow(-2)
+            trust = trust / trust.sum(2, keepdim=True)
+            merged, sigma = (trust[..., None] * votes).sum(2), (trust * scale).sum(2) / (width * height) ** 0.5
+        return Prediction(merged / merged.new_tensor([width, height]), score.clamp(0, 1), sigma)
+
+    def calibrated(self, state: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
+        """A net's `state` whose predicted sigma is `factor` times as large; nothing else changes."""
+        name = "head.spread.bias"
+        return {**state, name: state[name] + math.log(factor)}
 
     def ideal(self, targets: Targets) -> Maps:
         """Maps that decode to exactly the landmarks that `targets` were made of."""
@@ -151,19 +191,39 @@ class PIPHead(nn.Module):
             return maps.scatter(3, places, values[..., None]).reshape(batch, -1, height, width)
 
         return Maps(put(torch.ones_like(targets.offset[..., :1])), put(targets.offset[..., :1]), put(targets.offset[..., 1:]),
-                    put(targets.neighbor[..., 0]), put(targets.neighbor[..., 1]))
+                    put(targets.neighbor[..., 0]), put(targets.neighbor[..., 1]),
+                    targets.offset.new_zeros(batch, count * (1 + self.num_nb), height, width) if self.spread else None)
+
+    def _gaussian(self, score: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Of Gaussians at the landmarks, one at their peaks: (B, N) sum of map times Gaussian, (B, N) sum of its square."""
+        height, width = targets.grid
+        place = torch.stack([targets.cell % width, targets.cell.div(width, rounding_mode="floor")], -1) + targets.offset
+
+        def profile(axis: int, cells: int) -> Tensor:
+            distance = torch.arange(cells, device=score.device) + 0.5 - place[..., axis, None]
+            return torch.exp(-0.5 * (distance / self.score_width).square())
+
+        across, down = profile(0, width), profile(1, height)
+        correlation = torch.einsum("bnhw,bnw,bnh->bn", score, across, down)
+        return correlation, across.square().sum(2) * down.square().sum(2)
 
     def _at(self, maps: Maps, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values at `cell` (B, N), in float32: score (B, N), offset (B, N, 2), neighbor (B, N, K, 2)."""
-        def pick(values: Tensor, many: int) -> Tensor:
-            values = values.reshape(-1, self.num_lms, many, maps.score.shape[-2] * maps.score.shape[-1])
-            return values.gather(3, cell[:, :, None, None].expand(-1, -1, many, 1)).squeeze(3).float()
-
-        score = pick(maps.score, 1).squeeze(2)
-        offset = torch.cat([pick(maps.offset_x, 1), pick(maps.offset_y, 1)], 2)
+        score = self._pick(maps.score, cell).squeeze(2)
+        offset = torch.cat([self._pick(maps.offset_x, cell), self._pick(maps.offset_y, cell)], 2)
         if not self.num_nb:
             return score, offset, offset[:, :, None][:, :, :0]
-        return score, offset, torch.stack([pick(maps.neighbor_x, self.num_nb), pick(maps.neighbor_y, self.num_nb)], -1)
+        return score, offset, torch.stack([self._pick(maps.neighbor_x, cell), self._pick(maps.neighbor_y, cell)], -1)
+
+    def _spread_at(self, maps: Maps, cell: Tensor) -> Tensor:
+        """(B, N, 1 + K) float32, within what a float can be raised to."""
+        return self._pick(maps.spread, cell).clamp(-8, 4)
+
+    def _pick(self, values: Tensor, cell: Tensor) -> Tensor:
+        """(B, N * M, H, W) at `cell` (B, N) -> (B, N, M) float32."""
+        many = values.shape[1] // self.num_lms
+        values = values.reshape(-1, self.num_lms, many, values.shape[-2] * values.shape[-1])
+        return values.gather(3, cell[:, :, None, None].expand(-1, -1, many, 1)).squeeze(3).float()
 
 
 class Neck(nn.Module):

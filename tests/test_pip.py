@@ -62,11 +62,11 @@ def test_unknown_landmark_has_no_gradient(how):
     maps = Maps(*(torch.randn(2, n, 8, 8, requires_grad=True) for n in (12, 12, 12, 60, 60)))
     terms = head.loss(maps, head.encode(labels, (8, 8)))
     sum(total / count for total, count in terms.values()).backward()
-    for part in maps:
+    for part in maps[:5]:
         assert torch.isfinite(part.grad).all()
     for part in maps[:3]:
         assert (part.grad[:, 7] == 0).all() and (part.grad[:, 6] != 0).any()
-    for part in maps[3:]:
+    for part in maps[3:5]:
         grad = part.grad.reshape(2, 12, 5, 8, 8)
         assert (grad[:, 7] == 0).all()
         for landmark, slot in voters(head.neighbor_index.tolist())[7]:
@@ -134,7 +134,7 @@ def test_published_neighbors(reference, name):
 def test_published_targets_loss_and_merge(reference, name):
     stored = np.load(reference / "pip_core.npz")
     head = PIPHead(4, nearest_neighbors(np.loadtxt(reference / "meanface" / f"{name}.txt"), 10))
-    maps = Maps(*(torch.from_numpy(stored[f"{name}_maps_{part}"]) for part in Maps._fields))
+    maps = Maps(*(torch.from_numpy(stored[f"{name}_maps_{part}"]) for part in Maps._fields[:5]))
     decoded = head.decode(maps)
     assert np.abs(decoded.landmarks.numpy() - stored[f"{name}_decoded"]).max() < 1e-6
     assert np.abs(decoded.score.numpy() - stored[f"{name}_decoded_score"].clip(0, 1)).max() < 1e-6

@@ -1,4 +1,4 @@
-"""Augmentation of a crop: one affine in pixels, then colour, blur, noise and occlusion. Every draw is keyed, none has a state.
+"""Augmentation of a crop: one warp in pixels, then colour, blur, noise and occlusion. Every draw is keyed, none has a state.
 
 The same numbers are drawn whatever is switched on, so that one option never changes what another one does.
 """
@@ -17,6 +17,7 @@ class Recipe(NamedTuple):
     flip: float
     rotation: float
     rotation_prob: float
+    perspective: float
     scale: float
     translation: float
     translation_prob: float
@@ -60,6 +61,14 @@ def affine(rng: np.random.Generator, recipe: Recipe, size: int) -> tuple[np.ndar
     turn = np.array([[cosine, -sine], [sine, cosine]])
     matrix = np.column_stack([turn, centre - turn @ (centre, centre) + shift])
     return (compose(matrix, np.array([[-1.0, 0, size], [0, 1, 0]])) if mirror else matrix), bool(mirror)
+
+
+def perspective(rng: np.random.Generator, recipe: Recipe, size: int) -> np.ndarray:
+    """(3, 3) homography of px at `size` that keeps the centre and tilts the crop; its draws are a stream of their own."""
+    tilt = rng.spawn(1)[0].uniform(-1, 1, 2) * recipe.perspective / size
+    centre = np.array([[1, 0, size / 2], [0, 1, size / 2], [0, 0, 1.0]])
+    lean = np.array([[1.0, 0, 0], [0, 1, 0], [*tilt, 1]])
+    return centre @ lean @ np.linalg.inv(centre)
 
 
 def colour_matrix(rng: np.random.Generator, recipe: Recipe) -> np.ndarray | None:
@@ -107,21 +116,31 @@ def photometric(image: np.ndarray, rng: np.random.Generator, recipe: Recipe) -> 
 
 
 def augment(stored: np.ndarray, landmarks: np.ndarray, visible: np.ndarray, size: int, recipe: Recipe, flip_index,
-            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A stored crop with its margin -> (crop (size, size, 3) uint8, landmarks (N, 2) in [0, 1] of it, visible (N,)).
+            rng: np.random.Generator, out: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A stored crop with its margin -> (crop (out, out, 3) uint8, landmarks (N, 2) in [0, 1] of it, visible (N,)).
 
     stored (S, S, 3) uint8 with S >= size: the nominal crop of `size` px in the middle of real pixels; landmarks (N, 2) in [0, 1]
-    of the nominal crop. Landmarks that leave the crop stay true.
+    of the nominal crop; out: `size` unless given. Landmarks that leave the crop stay true.
     """
+    out = out or size
     border = (len(stored) - size) / 2
     if recipe.fill == "black" and border:
         edge = round(border)
         stored, border = stored[edge:edge + size, edge:edge + size], 0
     matrix, mirror = affine(rng, recipe, size)
-    warp = compose(np.array([[1.0, 0, -border], [0, 1, -border]]), matrix)
+    zoom = np.array([[out / size, 0, 0], [0, out / size, 0]])
+    warp = compose(np.array([[1.0, 0, -border], [0, 1, -border]]), compose(matrix, zoom))
     interpolation = cv2.INTER_NEAREST if recipe.interpolation == "nearest" else cv2.INTER_LINEAR
-    image = cv2.warpAffine(stored, opencv_matrix(warp), (size, size), flags=interpolation, borderMode=cv2.BORDER_CONSTANT)
     landmarks = transform(landmarks * size, matrix) / size
+    if recipe.perspective:
+        lean = perspective(rng, recipe, out)
+        homography = lean @ np.vstack([warp, [0, 0, 1]])
+        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # from OpenCV's frame to the continuous one
+        image = cv2.warpPerspective(stored, np.linalg.inv(half) @ homography @ half, (out, out), flags=interpolation)
+        homogeneous = np.column_stack([landmarks * out, np.ones(len(landmarks))]) @ lean.T
+        landmarks = homogeneous[:, :2] / homogeneous[:, 2:] / out
+    else:
+        image = cv2.warpAffine(stored, opencv_matrix(warp), (out, out), flags=interpolation, borderMode=cv2.BORDER_CONSTANT)
     if mirror:
         landmarks, visible = landmarks[list(flip_index)], visible[list(flip_index)]
     return photometric(image, rng, recipe), landmarks, visible

@@ -24,14 +24,14 @@ def _kinds(**named: str) -> dict[str, tuple[type | None, ...]]:
 
 # what each key of args.yaml holds, so that a slip in that file is found too; with an underscore: or null. (list, x): of x
 KINDS = _kinds(
-    text="dataset data_root run_root net head weights optimizer schedule amp fill interpolation norm",
+    text="dataset data_root run_root net head weights optimizer schedule amp fill interpolation norm error",
     text_="data_dir layout protocol act preset",
     whole="target_size synthetic_train synthetic_test stride num_nb input_size epochs batch_size accumulate ema_ramp seed "
           "threads early_stop test_batch_size",
     whole_="num_lms workers",
-    number="margin cache learning_rate final_learning_rate warmup warmup_learning_rate weight_decay clip ema cls reg flip "
-           "rotation rotation_prob scale translation translation_prob brightness contrast saturation hue colour_prob grayscale "
-           "infrared blur blur_sigma noise noise_sigma occlusion occlusion_size",
+    number="margin cache learning_rate final_learning_rate warmup warmup_learning_rate weight_decay clip ema cls reg sigma "
+           "score_width half_size flip rotation rotation_prob perspective scale translation translation_prob brightness contrast "
+           "saturation hue colour_prob grayscale infrared blur blur_sigma noise noise_sigma occlusion occlusion_size",
     switch="allow_partial train_hidden compile deterministic flip_test",
     share="val", texts_="train_data test_data", wholes_="selected_index", numbers="milestones thresholds")
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
@@ -39,14 +39,16 @@ CHOICES = {
     "head": ("pip",), "stride": (8, 16, 32, 64, 128), "optimizer": ("adam", "adamw"), "schedule": ("cosine", "steps"),
     "amp": ("auto", "bf16", "fp16", "off"), "fill": ("real", "black"), "interpolation": ("linear", "nearest"),
     "norm": ("interocular", "interpupil", "box", "diagonal"), "act": ("prelu", "relu"),
+    "error": ("l1", "smooth-l1", "wing", "soft-wing"),
 }
 AT_LEAST = {
     "epochs": 1, "batch_size": 1, "accumulate": 1, "input_size": 32, "target_size": 32, "margin": 1, "test_batch_size": 1,
     "synthetic_train": 8, "synthetic_test": 3, "num_nb": 0, "seed": 0, "learning_rate": 0, "threads": 0, "workers": 0,
     "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0, "cls": 0, "reg": 0,
+    "sigma": 0, "score_width": 0,
 }
-SHARES = ("flip", "rotation_prob", "scale", "translation", "translation_prob", "brightness", "contrast", "saturation",
-          "colour_prob", "grayscale", "infrared", "blur", "noise", "occlusion", "occlusion_size", "ema")
+SHARES = ("flip", "half_size", "rotation_prob", "perspective", "scale", "translation", "translation_prob", "brightness",
+          "contrast", "saturation", "colour_prob", "grayscale", "infrared", "blur", "noise", "occlusion", "occlusion_size", "ema")
 
 
 class Layout(NamedTuple):

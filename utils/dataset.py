@@ -83,10 +83,13 @@ class Faces(Dataset):
 
 
 class Augmented(Dataset):
-    """Training view of `Faces`: item (epoch, index) is the sample `index` as epoch `epoch` sees it, whoever asks."""
+    """Training view of `Faces`: item (epoch, index) is the sample `index` as epoch `epoch` sees it, whoever asks.
 
-    def __init__(self, faces: Faces, recipe: Recipe, flip_index, seed: int):
-        self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
+    Epochs before `half_epochs` see crops of half the side.
+    """
+
+    def __init__(self, faces: Faces, recipe: Recipe, flip_index, seed: int, half_epochs: int = 0):
+        self.faces, self.recipe, self.flip_index, self.seed, self.half_epochs = faces, recipe, flip_index, seed, half_epochs
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -95,7 +98,8 @@ class Augmented(Dataset):
         epoch, index = key
         faces = self.faces
         image, landmarks, visible = augment(faces.picture(index), faces.nominal[index], faces.visible[index], faces.size,
-                                            self.recipe, self.flip_index, generator(self.seed, epoch, index))
+                                            self.recipe, self.flip_index, generator(self.seed, epoch, index),
+                                            faces.size // 2 if epoch < self.half_epochs else faces.size)
         return image, landmarks.astype(np.float32), visible, index
 
 

@@ -16,12 +16,20 @@ Predict = Callable[[torch.Tensor], Prediction]  # uint8 BGR (B, S, S, 3) -> Pred
 
 
 class Result(NamedTuple):
-    """What a predictor made of M faces. nme, crop_nme (M,) in %; landmarks (M, N, 2) in px of the source image; score (M, N)."""
+    """What a predictor made of M faces. nme, crop_nme (M,) in %; landmarks (M, N, 2) in px of the source image; score (M, N);
+    errors (M, N) in px of the source image, NaN where the truth is unknown, and what the net expected them to be, if it does."""
     landmarks: np.ndarray
     score: np.ndarray
     nme: np.ndarray       # in image pixels
     crop_nme: np.ndarray  # in the crop's [0, 1] frame, as PIPNet publishes it
     parts: dict[str, np.ndarray]  # NME (M,) of each part of the face
+    errors: np.ndarray
+    sigma: np.ndarray | None
+
+    def calibration(self) -> float:
+        """Mean error / mean expected error: what sigma must be multiplied by."""
+        known = np.isfinite(self.errors)
+        return float(self.errors[known].mean() / self.sigma[known].mean())
 
 
 def torch_predictor(net, device: torch.device) -> Predict:
@@ -62,12 +70,14 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
     UserError where a prediction is not finite.
     """
     shape = (*faces.landmarks.shape[:2],)
-    landmarks, score = torch.zeros(*shape, 2, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+    landmarks, score, sigma = (torch.zeros(*shape, *more, dtype=torch.float64) for more in ((2,), (), ()))
     for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
         prediction = predict(batch.images)
         landmarks[batch.index], score[batch.index] = prediction.landmarks.double().cpu(), prediction.score.double().cpu()
+        if prediction.sigma is not None:
+            sigma[batch.index] = prediction.sigma.double().cpu()
     if ranks and ranks.count > 1:  # rows of other processes are zero
-        landmarks, score = (ranks.sum(part.to(ranks.device)).cpu() for part in (landmarks, score))
+        landmarks, score, sigma = (ranks.sum(part.to(ranks.device)).cpu() for part in (landmarks, score, sigma))
     if not torch.isfinite(landmarks).all():
         raise UserError("the predicted landmarks are not finite: the net has diverged, lower --learning-rate")
     found = to_image(landmarks.numpy(), faces.crop)
@@ -77,7 +87,9 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
     crop_norms = metric.norms(nominal, layout, norm, np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1)))
     crop_nme = metric.nme(metric.point_errors(landmarks.numpy(), nominal), crop_norms)
     parts = {part: metric.nme(errors[:, list(ids)], norms) for part, ids in layout.parts.items()}
-    return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, parts)
+    sides = faces.crop[:, 2:] - faces.crop[:, :2]
+    expected = sigma.numpy() * np.sqrt(sides.prod(1))[:, None] if sigma.any() else None
+    return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, parts, errors, expected)
 
 
 def subset_rows(subsets: list[str]) -> dict[str, np.ndarray]:
