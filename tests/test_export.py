@@ -18,9 +18,9 @@ ARGS = defaults()
 L68 = load_layout(ARGS.tables["layouts"], "68")
 
 
-def untrained(num_nb: int, stride: int, size: int, spread: float, name: str = NET) -> torch.nn.Module:
+def untrained(num_nb: int, stride: int, size: int, spread: float, name: str = NET, **options) -> torch.nn.Module:
     torch.manual_seed(0)
-    net = build_net(make_spec(name, "pip", stride, size, mean_face()[36:48], num_nb))
+    net = build_net(make_spec(name, "pip", stride, size, mean_face()[36:48], num_nb, options=options))
     if spread:  # as initialised, neck and head give almost the same in every cell
         for parameter in (*net.neck.parameters(), *net.head.parameters()):
             torch.nn.init.normal_(parameter, std=spread)
@@ -49,6 +49,13 @@ def test_an_untrained_net_agrees_with_its_export(tmp_path, num_nb, stride, size,
         assert two.score.shape == (end - begin, 12) and 0 <= two.score.min() and two.score.max() <= 1
         apart += (one.landmarks - two.landmarks).abs().amax((1, 2)).tolist()
     assert np.mean(np.array(apart) < 1e-4) >= 0.95, "more faces differ than an argmax that ties can explain"
+
+
+def test_expected_errors_are_exported(tmp_path):
+    net, images = untrained(5, 32, 64, 0.1, sigma=True), pictures(3, 64)
+    export_onnx(net, tmp_path / "net.onnx", {})
+    one, two = torch_predictor(net, torch.device("cpu"))(images), onnx_predictor(tmp_path / "net.onnx", 1)(images)
+    assert one.sigma.shape == two.sigma.shape == (3, 12) and torch.allclose(one.sigma, two.sigma, rtol=1e-3)
 
 
 @pytest.fixture(scope="module")

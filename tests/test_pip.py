@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nets.labels import Labels, Prediction
+from nets.losses import ERRORS
 from nets.pip import Maps, PIPHead, Targets, nearest_neighbors, voters
 
 COUNTS = (5, 12, 19, 29, 68, 98, 106)
@@ -142,3 +143,73 @@ def test_published_targets_loss_and_merge(reference, name):
     assert np.array_equal(targets.cell.numpy(), stored[f"{name}_target_cell"])
     terms = [float(total / count) for total, count in head.loss(maps, targets).values()]
     assert terms == pytest.approx(stored[f"{name}_loss_terms"].tolist(), rel=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------ beyond the paper
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(sorted(ERRORS)), st.floats(0, 20), st.floats(1e-4, 1e-2))
+def test_forms_of_the_error_grow_steadily(form, error, step):
+    low, high = (float(ERRORS[form](torch.tensor(value, dtype=torch.float64))) for value in (error, error + step))
+    assert 0 <= low <= high <= low + 6 * step  # no jump where the pieces meet, nowhere steeper than the wing's start
+    assert float(ERRORS[form](torch.zeros(()))) == 0
+
+
+@pytest.mark.parametrize("size", ((8, 8), (4, 6)))
+def test_gaussian_score_targets_equal_the_dense_ones(size):
+    head = PIPHead(8, nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3), score_width=0.8)
+    labels = random_labels(4, 12)
+    maps = Maps(*(torch.randn(4, n, *size) for n in (12, 12, 12, 36, 36)))
+    total, count = head.loss(maps, head.encode(labels, size))["score"]
+    centre = labels.landmarks * torch.tensor([size[1], size[0]])
+    y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
+    squared = (x - centre[..., 0, None, None]) ** 2 + (y - centre[..., 1, None, None]) ** 2
+    dense = (maps.score - torch.exp(-squared / (2 * 0.8**2))).square()
+    assert total.item() == pytest.approx(dense.sum().item(), rel=1e-5) and count.item() == dense.numel()
+
+
+def test_expected_errors_weigh_the_merge():
+    index = nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3)
+    head, plain = PIPHead(8, index, sigma=True), PIPHead(8, index)
+    labels = random_labels(2, 12)
+    targets = head.encode(labels, (8, 8))
+    maps = head.ideal(targets)
+    assert (head.decode(maps).landmarks - labels.landmarks).abs().max() * 8 < 1e-4
+    alike = maps._replace(neighbor_x=maps.neighbor_x + torch.randn_like(maps.neighbor_x))
+    assert torch.allclose(head.decode(alike).landmarks, plain.decode(alike).landmarks, atol=1e-6)  # equal trust: the plain mean
+    spread = alike.spread.reshape(2, 12, 4, 8, 8).clone()
+    spread[:, :, 1:] = 4.0  # the neighbors, which are off, expect to be
+    trusted = head.decode(alike._replace(spread=spread.reshape(2, 48, 8, 8)))
+    off, plainly = ((found.landmarks - labels.landmarks).abs().max() for found in (trusted, plain.decode(alike)))
+    assert off < 0.05 * plainly
+    assert trusted.sigma.shape == (2, 12) and torch.isfinite(trusted.sigma).all()
+
+
+def test_expected_errors_learn_the_mean_error():
+    head = PIPHead(8, nearest_neighbors(np.random.default_rng(0).random((5, 2)), 2), sigma=True)
+    labels = random_labels(64, 5)
+    targets = head.encode(labels, (4, 4))
+    maps = head.ideal(targets)
+    maps = maps._replace(offset_x=maps.offset_x + torch.empty(64, 5, 1, 1).exponential_(5.0), offset_y=maps.offset_y + 0.2)
+    spread = torch.zeros(1, 15, 1, 1, requires_grad=True)
+    optimizer = torch.optim.Adam([spread], 0.05)
+    for _ in range(300):
+        total, count = head.loss(maps._replace(spread=spread.expand(64, 15, 4, 4)), targets)["spread"]
+        (total / count).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    own = spread.detach().exp().reshape(5, 3)[:, 0]
+    expected = (head._at(maps, targets.cell)[1] - targets.offset).abs().mean((0, 2))
+    assert torch.allclose(own, expected, rtol=0.05)
+
+
+def test_calibration_scales_sigma_alone():
+    head = PIPHead(8, nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3), sigma=True).eval()
+    for conv in head.children():
+        torch.nn.init.normal_(conv.weight, std=0.1)
+    features = torch.randn(2, 8, 8, 8)
+    before = head.decode(head(features))
+    state = head.calibrated({f"head.{name}": tensor for name, tensor in head.state_dict().items()}, 1.25)
+    head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in state.items()})
+    after = head.decode(head(features))
+    assert torch.allclose(after.landmarks, before.landmarks, atol=1e-5) and torch.equal(after.score, before.score)
+    assert torch.allclose(after.sigma, 1.25 * before.sigma, rtol=1e-2)
