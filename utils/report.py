@@ -12,6 +12,7 @@ from utils.config import Layout
 from utils.dataset import Faces
 from utils.evaluate import Result, subset_rows
 from utils.geometry import to_crop
+from utils.plot import chart
 
 TRUTH, FOUND = (80, 220, 80), (60, 60, 255)  # BGR
 
@@ -130,12 +131,24 @@ def write_sheet(file: Path, faces: Faces, result: Result, layout: Layout, size: 
 
 
 def write_test(folder: Path, name: str, faces: Faces, result: Result, layout: Layout) -> None:
-    """The files of one tested set: faces_<name>.csv and faces_<name>.jpg."""
+    """The files of one tested set: faces_<name>.csv, faces_<name>.jpg and, of a net that expects errors, sigma_<name>.svg."""
     folder.mkdir(exist_ok=True)
     figures = (values.round(4) for values in (result.nme, result.crop_nme, result.score.mean(1)))
     write_csv(folder / f"faces_{name}.csv", ["file", "subset", "nme", "crop_nme", "score"],
               zip(faces.names, faces.subsets, *figures, strict=True))
     write_sheet(folder / f"faces_{name}.jpg", faces, result, layout)
+    if result.sigma is not None:
+        expected, found = reliability(result)
+        write_text(folder / f"sigma_{name}.svg", chart({"landmarks, 20 groups of equal size": (expected, found)},
+                                                       "expected error, px", "mean error, px", diagonal=True, dots=True))
+
+
+def reliability(result: Result, groups: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks in `groups` of equal size by expected error: (mean expected error, mean error) of each, in px of the picture."""
+    known = np.isfinite(result.errors)
+    expected, found = result.sigma[known], result.errors[known]
+    parts = np.array_split(np.argsort(expected, kind="stable"), groups)
+    return tuple(np.array([values[part].mean() for part in parts if len(part)]) for values in (expected, found))
 
 
 def closing(tables: str, how: str, run, root: Path, synthetic: list[bool], on_test: bool) -> str:

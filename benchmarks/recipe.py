@@ -1,0 +1,117 @@
+"""Recipe against recipe, and one change at a time: `python benchmarks/recipe.py recipes|ablation [ROW ...] [--epochs 30] ...`.
+
+Trains on the part of 300W that FACES_300W names (see runs.py), 128 px, ResNet-18 from random weights; every row is judged on the
+validation split. `recipes` are also tested, since they are final rows. A run that is whole is not repeated and one that was
+killed goes on, so that a long table can be made in pieces.
+"""
+import argparse
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from record import COMMIT, RESULTS, ROOT, save
+from runs import FACES, REAL, skipped
+
+DATA = REAL[:REAL.index("--test-data")]
+RECIPES = {
+    "default": ["--preset", "default"],
+    "short": ["--preset", "short"],
+    "pipnet": ["--amp", "auto", "--preset", "pipnet"],
+}
+ABLATION = {  # against `default`
+    "default": [],
+    "no rotation, scale or shift": ["--rotation", "0", "--scale", "0", "--translation", "0"],
+    "half the rotation, scale and shift": ["--rotation", "15", "--scale", "0.075", "--translation", "0.04"],
+    "perspective 0.2": ["--perspective", "0.2"],
+    "no colour, blur or noise": ["--colour-prob", "0", "--grayscale", "0", "--blur", "0", "--noise", "0"],
+    "no occlusion": ["--occlusion", "0"],
+    "infrared look 0.1": ["--infrared", "0.1"],
+    "black round the crop": ["--fill", "black"],
+    "protocol pipnet": ["--protocol", "pipnet"],
+    "no EMA": ["--ema", "0"],
+    "steps at 1/2 and 5/6": ["--schedule", "steps"],  # milestones follow the epochs
+    "batch 16": ["--batch-size", "16"],
+    "smooth L1": ["--error", "smooth-l1"],
+    "Wing": ["--error", "wing"],
+    "SoftWing": ["--error", "soft-wing"],
+    "Gaussian score target": ["--score-width", "0.5"],
+    "predicted errors weigh the merge": ["--sigma", "0.5"],
+    "stride 16": ["--stride", "16"],
+    "stride 8": ["--stride", "8"],
+    "half size for 1/2 of the epochs": ["--half-size", "0.5"],
+}
+TABLES = {"recipes": RECIPES, "ablation": ABLATION}
+
+
+def flags_of(table: str, row: str, epochs: int, size: int) -> list[str]:
+    """What main.py is given for a row, but for the seed."""
+    flags = [*DATA, "--weights", "none", "--input-size", str(size), "--epochs", str(epochs)]
+    flags += [*(["--preset", "default"] if table == "ablation" else []), *TABLES[table][row]]
+    if "steps" in flags or flags[-1] == "pipnet" and table == "recipes":
+        flags += ["--milestones", f"{epochs // 2},{epochs * 5 // 6}"]
+    return flags
+
+
+def rows_of(file: Path) -> list[dict]:
+    """Rows of a CSV file, none where it is missing."""
+    return list(csv.DictReader(file.open(encoding="utf-8"))) if file.is_file() else []
+
+
+def measure(table: str, row: str, epochs: int, size: int, seed: int) -> dict:
+    """Trains one run, or goes on with the one that is there, and returns its figures in % NME."""
+    exp = f"recipe_{table}_{re.sub('[^a-z0-9]+', '_', row.lower())}_{epochs}_{size}_{seed}"
+    folder = ROOT / "weights" / exp
+    main = [sys.executable, "main.py", "--exp", exp]
+    if len(rows_of(folder / "step.csv")) < epochs:
+        flags = [FACES.get(flag, flag) for flag in flags_of(table, row, epochs, size)]
+        how = "--resume" if (folder / "last.pt").is_file() else "--overwrite"
+        run([*main, "--train", how, "--seed", str(seed), *flags])
+    steps, times = rows_of(folder / "step.csv"), rows_of(folder / "time.csv")
+    figures = {"val": min(float(step["val_nme"]) for step in steps),
+               "images_per_second": float(np.median([float(time["images_per_second"]) for time in times]))}
+    if table == "recipes":
+        for name, more in (("test", []), ("flip_test", ["--flip-test"])):
+            run([*main, "--test", "--test-data", "300w", FACES["FACES68"], "--allow-partial", *more])
+            scores = rows_of(folder / "report" / "scores.csv")
+            figures[name] = {score["test set"].strip(): float(score["NME %"]) for score in scores if score["model"] == "torch"}
+    return figures
+
+
+def run(command: list[str]) -> None:
+    """A command of the project, or the end of this one."""
+    if (status := subprocess.run(command, cwd=ROOT).returncode):
+        sys.exit(f"failed with status {status}: {' '.join(command)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="all of the table unless named")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--input-size", type=int, default=128)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    given = parser.parse_args()
+    if unknown := set(given.rows) - set(TABLES[given.table]):
+        sys.exit(f"no row {', '.join(unknown)} (there are: {', '.join(TABLES[given.table])})")
+    if missing := skipped(REAL if given.table == "recipes" else DATA):
+        sys.exit(f"skipped: no {missing}")
+    name = f"recipe_{given.table}_{given.epochs}_{given.input_size}"
+    file = RESULTS / f"{name}.json"
+    done = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else {}
+    for seed in given.seeds:
+        for row in given.rows or TABLES[given.table]:
+            figures = measure(given.table, row, given.epochs, given.input_size, seed)
+            entry = done.setdefault(row, {"flags": " ".join(TABLES[given.table][row]), "seeds": {}})
+            entry["seeds"][str(seed)] = {"commit": COMMIT, **figures}
+            values = [found["val"] for found in entry["seeds"].values()]
+            entry["val"] = [round(float(np.mean(values)), 3), round(float(np.std(values)), 3)]  # mean and deviation
+            save(name, f"python benchmarks/recipe.py {given.table} --epochs {given.epochs} --input-size {given.input_size}",
+                 seed, {"rows": done})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Charts as SVG text: sharp at any size, small, no package; light or dark as the reader's screen is."""
+import math
+from html import escape
+
+import numpy as np
+
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 480, 320, 56, 44, 16, 16  # px
+COLOURS = ("#2f6fde", "#d1492e", "#2c9c5a", "#9a5bd0", "#c98a1b", "#5b7d8c")
+STYLE = ("<style>svg{background:#fff;color:#222;font:12px system-ui,sans-serif}text{fill:currentColor}.grid{stroke:currentColor;"
+         "opacity:.15}@media(prefers-color-scheme:dark){svg{background:#16181c;color:#ddd}}</style>")
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers that cover `low` to `high`, some `about` of them."""
+    raw = max(high - low, 1e-12) / about
+    unit = 10 ** math.floor(math.log10(raw))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(step * i, 12) for i in range(first, last + 1)]
+
+
+def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_title: str, diagonal: bool = False,
+          dots: bool = False) -> str:
+    """Lines {name: (x, y)} as an SVG document. diagonal: draws y = x, for what is predicted against what is true.
+
+    Points that are not finite are left out. Raises ValueError where none is left.
+    """
+    kept = {}
+    for name, (x, y) in series.items():
+        x, y = np.asarray(x, float), np.asarray(y, float)
+        finite = np.isfinite(x) & np.isfinite(y)
+        kept[name] = x[finite], y[finite]
+    xs, ys = (np.concatenate([part[i] for part in kept.values()]) for i in (0, 1))
+    if not len(xs):
+        raise ValueError("a chart needs a point that is finite")
+    across, up = ticks(min(xs.min(), 0), xs.max()), ticks(min(ys.min(), 0), ys.max())
+
+    def place(x, y) -> tuple[float, float]:
+        return (LEFT + (x - across[0]) / (across[-1] - across[0]) * (WIDTH - LEFT - RIGHT),
+                HEIGHT - BOTTOM - (y - up[0]) / (up[-1] - up[0]) * (HEIGHT - BOTTOM - TOP))
+
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{STYLE}']
+    for value in across:
+        x = place(value, up[0])[0]
+        lines.append(f'<path class="grid" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
+                     f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{value:g}</text>')
+    for value in up:
+        y = place(across[0], value)[1]
+        lines.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'
+                     f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+    if diagonal:
+        end = min(across[-1], up[-1])
+        (x1, y1), (x2, y2) = place(0, 0), place(end, end)
+        lines.append(f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="currentColor" stroke-dasharray="4 4" opacity=".5"/>')
+    for number, (name, (x, y)) in enumerate(kept.items()):
+        colour, points = COLOURS[number % len(COLOURS)], [place(*point) for point in zip(x, y, strict=True)]
+        path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
+        lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round"/>')
+        lines += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>' for px, py in points if dots]
+        lines.append(f'<text x="{LEFT + 10}" y="{TOP + 14 + 16 * number}" style="fill:{colour}">{escape(name)}</text>')
+    lines.append(f'<text x="{(WIDTH + LEFT - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_title)}</text>')
+    middle = (HEIGHT - BOTTOM + TOP) / 2
+    lines.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_title)}</text></svg>')
+    return "\n".join(lines) + "\n"
