@@ -1,9 +1,14 @@
 """NME, failure rate and area under the curve, against hand-made cases and the published figures."""
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from utils import metric
 from utils.config import defaults, load_layout
+from utils.plot import chart, ticks
 
 LAYOUT = load_layout(defaults().tables["layouts"], "68")
 
@@ -50,3 +55,19 @@ def test_published_failure_rate_and_area(reference):
         fr, area = stored[f"metric_fr_auc_at_{threshold / 100:g}"]
         assert metric.failure_rate(values, threshold) == pytest.approx(100 * fr)
         assert metric.auc(values, threshold) == pytest.approx(area, abs=1e-9)
+
+
+def test_a_chart_holds_what_it_is_given():
+    drawn = chart({"one & two": (np.array([0.0, 1, np.nan]), np.array([0.0, 2, 3]))}, "x", "y", diagonal=True, dots=True)
+    root = ElementTree.fromstring(drawn)
+    assert len(root.findall(".//{*}circle")) == 2 and "one & two" in [text.text for text in root.iter() if text.text]
+    points = root.find(".//{*}polyline").get("points").split()
+    assert len(points) == 2 and points[0].startswith("56.0,")  # the origin is where the axes meet
+    with pytest.raises(ValueError, match="finite"):
+        chart({"none": (np.array([np.nan]), np.array([1.0]))}, "x", "y")
+
+
+@given(st.floats(-100, 100), st.floats(1e-6, 1e4))
+def test_ticks_cover_the_range(low, span):
+    found = ticks(low, low + span)
+    assert found[0] <= low + 1e-6 * span and found[-1] >= low + span * (1 - 1e-6) and 2 <= len(found) <= 12

@@ -50,8 +50,8 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
                      f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
     if diagonal:
         end = min(across[-1], up[-1])
-        (x1, y1), (x2, y2) = place(0, 0), place(end, end)
-        lines.append(f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="currentColor" stroke-dasharray="4 4" opacity=".5"/>')
+        path = "L".join("{:.1f} {:.1f}".format(*place(value, value)) for value in (0, end))
+        lines.append(f'<path d="M{path}" stroke="currentColor" stroke-dasharray="4 4" opacity=".5"/>')
     for number, (name, (x, y)) in enumerate(kept.items()):
         colour, points = COLOURS[number % len(COLOURS)], [place(*point) for point in zip(x, y, strict=True)]
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
@@ -60,5 +60,5 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
         lines.append(f'<text x="{LEFT + 10}" y="{TOP + 14 + 16 * number}" style="fill:{colour}">{escape(name)}</text>')
     lines.append(f'<text x="{(WIDTH + LEFT - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_title)}</text>')
     middle = (HEIGHT - BOTTOM + TOP) / 2
-    lines.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_title)}</text></svg>')
-    return "\n".join(lines) + "\n"
+    lines.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_title)}</text>')
+    return "\n".join([*lines, "</svg>\n"])
