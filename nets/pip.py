@@ -106,29 +106,35 @@ class PIPHead(nn.Module):
 
     def encode(self, labels: Labels, grid: tuple[int, int]) -> Targets:
         """Targets on `grid` (H, W) cells. A landmark outside the crop belongs to the nearest cell, its offset unclamped."""
-        weight = labels.trainable()
-        size = labels.landmarks.new_tensor([grid[1], grid[0]])
-        position = torch.nan_to_num(labels.landmarks, nan=0.5, posinf=0.5, neginf=0.5) * size  # (B, N, 2) in cells
-        cell = torch.minimum(position.floor().clamp(min=0), size - 1)
+        weight, neighbor_weight = self._weights(labels)
+        known = torch.nan_to_num(labels.landmarks, nan=0.5, posinf=0.5, neginf=0.5)
+        # (B, N, 2) in cells; by axis, since a tensor made of numbers would have to wait for a GPU
+        position = torch.stack([known[..., axis] * grid[1 - axis] for axis in (0, 1)], -1)
+        cell = torch.stack([position[..., axis].floor().clamp(0, grid[1 - axis] - 1) for axis in (0, 1)], -1)
         neighbor = position[:, self.neighbor_index] - cell[:, :, None]
-        neighbor_weight = weight[:, :, None] * (weight[:, self.neighbor_index] > 0)
         flat = (cell[..., 1] * grid[1] + cell[..., 0]).long()
         return Targets(flat, position - cell, neighbor, weight, neighbor_weight, grid)
 
-    def loss(self, maps: Maps, targets: Targets) -> dict[str, tuple[Tensor, Tensor]]:
-        """{term: (sum, count)}: squared error of the score over all cells, absolute errors at the landmark's cell (3.2)."""
+    def count(self, labels: Labels) -> dict[str, Tensor]:
+        """{term: count}, what divides the sums of `loss`; known before the net has seen a picture."""
+        weight, neighbor_weight = (part.sum() for part in self._weights(labels))
+        counts = {"score": weight, "offset_x": weight, "offset_y": weight}
+        return {**counts, "neighbor_x": neighbor_weight, "neighbor_y": neighbor_weight} if self.num_nb else counts
+
+    def loss(self, maps: Maps, targets: Targets) -> dict[str, Tensor]:
+        """{term: sum}: mean squared error of the score's cells, absolute errors at the landmark's cell (3.2)."""
         score, offset, neighbor = self._at(maps, targets.cell)
         flat = maps.score.float().flatten(2)
         # sum over cells of (map - one-hot target)^2, without making the dense target
         squares = flat.square().sum(2) - 2 * score + 1
-        terms = {"score": ((targets.weight * squares).sum(), targets.weight.sum() * flat.shape[2])}
+        terms = {"score": (targets.weight * squares).sum() / flat.shape[2]}
         for axis, name in enumerate("xy"):
             error = (offset[..., axis] - targets.offset[..., axis]).abs()
-            terms[f"offset_{name}"] = ((targets.weight * error).sum(), targets.weight.sum())
+            terms[f"offset_{name}"] = (targets.weight * error).sum()
         if self.num_nb:
             for axis, name in enumerate("xy"):
                 error = (neighbor[..., axis] - targets.neighbor[..., axis]).abs()
-                terms[f"neighbor_{name}"] = ((targets.neighbor_weight * error).sum(), targets.neighbor_weight.sum())
+                terms[f"neighbor_{name}"] = (targets.neighbor_weight * error).sum()
         return terms
 
     def decode(self, maps: Maps) -> Prediction:
@@ -152,6 +158,11 @@ class PIPHead(nn.Module):
 
         return Maps(put(torch.ones_like(targets.offset[..., :1])), put(targets.offset[..., :1]), put(targets.offset[..., 1:]),
                     put(targets.neighbor[..., 0]), put(targets.neighbor[..., 1]))
+
+    def _weights(self, labels: Labels) -> tuple[Tensor, Tensor]:
+        """What each landmark (B, N) and each of its neighbors (B, N, K) counts in the loss."""
+        weight = labels.trainable()
+        return weight, weight[:, :, None] * (weight[:, self.neighbor_index] > 0)
 
     def _at(self, maps: Maps, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values at `cell` (B, N), in float32: score (B, N), offset (B, N, 2), neighbor (B, N, K, 2)."""

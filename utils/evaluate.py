@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from nets.labels import Prediction
-from utils import metric
+from utils import memory, metric
 from utils.config import Layout
 from utils.dataset import Faces, test_batches
 from utils.errors import UserError
@@ -61,13 +61,17 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
 
     UserError where a prediction is not finite.
     """
-    shape = (*faces.landmarks.shape[:2],)
-    landmarks, score = torch.zeros(*shape, 2, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+    predicted = torch.zeros(*faces.landmarks.shape[:2], 4, dtype=torch.float64)  # x, y, score, how often predicted
     for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
-        prediction = predict(batch.images)
-        landmarks[batch.index], score[batch.index] = prediction.landmarks.double().cpu(), prediction.score.double().cpu()
+        with memory.advice(f"--test-batch-size {batch_size} and pictures of {faces.size} px",
+                           f"give --test-batch-size {max(batch_size // 2, 1)}"):
+            prediction = predict(batch.images)
+        both = torch.cat([prediction.landmarks, prediction.score[..., None]], -1).double().cpu()
+        predicted[batch.index] += torch.nn.functional.pad(both, (0, 1), value=1.0)
     if ranks and ranks.count > 1:  # rows of other processes are zero
-        landmarks, score = (ranks.sum(part.to(ranks.device)).cpu() for part in (landmarks, score))
+        predicted = ranks.sum(predicted.to(ranks.device)).cpu()
+    assert (predicted[..., 3] == 1).all(), "every face is predicted once, by one process"
+    landmarks, score = predicted[..., :2], predicted[..., 2]
     if not torch.isfinite(landmarks).all():
         raise UserError("the predicted landmarks are not finite: the net has diverged, lower --learning-rate")
     found = to_image(landmarks.numpy(), faces.crop)
