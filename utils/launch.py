@@ -19,10 +19,10 @@ def main(argv: list[str]) -> int:
     try:
         run(args)
     except ChildFailedError as error:
-        failed = error.get_first_failure()[1]
+        rank, failed = error.get_first_failure()
         if failed.exitcode < 0 and failed.exitcode not in (-signal.SIGINT, -signal.SIGTERM):
             how = signal.Signals(-failed.exitcode).name
-            print(f"error: process {failed.global_rank} was ended by {how} (SIGKILL: mostly for want of memory)", file=sys.stderr)
+            print(f"error: process {rank} was ended by {how} (SIGKILL: mostly for want of memory)", file=sys.stderr)
         return abs(failed.exitcode) or 1
     except SignalException as error:
         return 128 + error.sigval
