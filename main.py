@@ -12,14 +12,16 @@ try:
     from tqdm import tqdm
 
     from nets import NETS, build_net, make_spec
-    from utils import checkpoint, export, report, run, sets, solver
+    from utils import checkpoint, export, memory, report, run, sets, solver
     from utils.augment import Recipe
+    from utils.batchnorm import share_batch_norm
     from utils.config import DEFAULT_FILE, Layout, dump, load_layout, parse, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
     from utils.errors import UserError
     from utils.evaluate import evaluate, face_norms, flip_tested, torch_predictor
     from utils.prepare import load_meta
     from utils.progress import progress
+    from utils.ranks import Ranks, set_threads, start_ranks, worker_count
 except ImportError as missing:
     if not isinstance(missing, ModuleNotFoundError):
         sys.exit("a package cannot be loaded: %s (cv2 without a desktop: pip install opencv-python-headless)" % missing)
@@ -62,18 +64,19 @@ def main(argv: list[str]) -> None:
         return
     if (mode.resume or mode.overwrite) and not mode.train:
         raise UserError("--resume and --overwrite say how to --train; give that too")
-    ranks = solver.start_ranks()
+    ranks = start_ranks()
     run_root = Path(ROOT) / given.get("run_root", read_yaml(DEFAULT_FILE)["run_root"])
     here = ranks.agree(lambda: run.find(mode.exp, run_root, mode.train, mode.resume)) if mode.train or tests else None
     if mode.train:
         run.take_up_restart(mode, here)
         run.check_free(here, mode.resume, mode.overwrite)
     args = read_args(given, mode, here)
-    solver.set_threads(args.threads, args.deterministic)
+    set_threads(args.threads, args.deterministic)
     logger.remove()
     if ranks.first:
         logger.add(lambda line: tqdm.write(line, end="", file=sys.stderr), format="{time:HH:mm:ss} {message}", level="INFO")
     with ExitStack() as held:
+        held.enter_context(ranks.connected())
         if here and ranks.first:  # held before anything is made, so that no other run takes the folder meanwhile
             held.enter_context(checkpoint.lock(here.folder))
             if mode.train:
@@ -120,7 +123,7 @@ def load_faces(args, folders: list[Path], test_parts: list, layout: Layout) -> t
     return faces, val
 
 
-def start_solver(args, layout: Layout, faces: Faces, ranks: solver.Ranks, resume: bool) -> tuple[solver.Solver, Order, str]:
+def start_solver(args, layout: Layout, faces: Faces, ranks: Ranks, resume: bool) -> tuple[solver.Solver, Order, str]:
     """The net with its initial weights in a solver, the order of its batches, and what the weights are."""
     torch.manual_seed(args.seed)
     meanface = np.nanmean(faces.nominal, 0, dtype=np.float64)
@@ -129,15 +132,15 @@ def start_solver(args, layout: Layout, faces: Faces, ranks: solver.Ranks, resume
         net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, meanface, args.num_nb, args.act, options))
         order = Order(len(faces), args.batch_size, args.accumulate, args.seed, ranks.rank, ranks.count)
         started = "the checkpoint" if resume else run.initialise(net, args.weights, logger.warning)
-        if ranks.count > 1 and ranks.device.type == "cuda":
-            net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        if ranks.count > 1:
+            net = share_batch_norm(net, ranks.device)
         net = net.to(ranks.device, memory_format=torch.channels_last)
         return solver.Solver(net, args, len(order) // args.accumulate, ranks), order, started
     except ValueError as error:
         raise UserError(str(error)) from None
 
 
-def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: solver.Ranks, resume: bool) -> None:
+def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ranks, resume: bool) -> None:
     """Epochs of training with validation; best.pt, last.pt, step.csv, time.csv and TensorBoard events go to the run's folder."""
     layout = load_layout(args.tables["layouts"], args.layout or load_meta(folders[0])["layout"], args.selected_index)
     if args.num_lms not in (None, layout.count):
@@ -161,7 +164,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: sol
                 f"{solve.dtype or 'float32'}")
 
     augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed, round(args.half_size * args.epochs))
-    loader = train_loader(augmented, order, solver.worker_count(args.workers, ranks), ranks.device.type == "cuda")
+    loader = train_loader(augmented, order, worker_count(args.workers, ranks), ranks.device.type == "cuda")
     tester = build_net(spec)
     keeper = run.Keeper(here, history) if ranks.first else None
     per_epoch = len(order) * order.batch * ranks.count
@@ -172,7 +175,10 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: sol
                 logger.info(f"no better validation NME for {args.early_stop} epochs: stopped early")
                 break
             bar.set_description(f"epoch {epoch + 1}/{args.epochs}")
-            terms, seconds, waited = train_epoch(solve, loader, order, epoch, faces, bar)
+            smaller = memory.smaller_steps(order.batch, args.accumulate, args.input_size)
+            kept = f"; with --resume --exp {here.folder} it goes on from epoch {epoch}" if epoch else ""
+            with memory.advice(f"--batch-size {order.batch} and --input-size {args.input_size}", f"give {smaller}{kept}"):
+                terms, seconds, waited = train_epoch(solve, loader, order, epoch, faces, bar)
             kept = solve.tested()
             tester.load_state_dict(kept)
             result = evaluate(torch_predictor(tester, ranks.device), val, layout, args.norm, args.test_batch_size, ranks)
@@ -195,29 +201,35 @@ def train_epoch(solve: solver.Solver, loader, order: Order, epoch: int, faces: F
     solve.net.train()
     order.epoch = epoch
     torch.manual_seed(int(np.random.default_rng((order.seed, epoch, order.rank)).integers(2**63)))  # dropout is keyed as well
-    start, waited, sums, micro = time.perf_counter(), 0.0, {}, []
-    batches, steps = iter(loader), len(order) // solve.accumulate
-    for _ in range(steps):
-        before = time.perf_counter()
-        micro = [next(batches) for _ in range(solve.accumulate)]
-        waited += time.perf_counter() - before
-        try:
-            terms = solve.train_step(micro)
-        except solver.NonFinite as error:
-            names = ", ".join(faces.names[index] for index in error.indices[:8]) + ", ..." * (len(error.indices) > 8)
-            kept = f"; --resume goes on from epoch {epoch}" if epoch else ""
-            raise UserError(f"the loss is not finite in epoch {epoch + 1}, step {solve.step} ({error}); samples: {names}; "
-                            f"lower --learning-rate or look at these{kept}") from None
-        except ValueError as error:  # batch norm has no spread over one sample of one cell
-            raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value / steps
-        bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
-        bar.update(solve.accumulate * order.batch * solve.ranks.count)
+    start, waited, sums, batches, steps = time.perf_counter(), 0.0, {}, iter(loader), len(order) // solve.accumulate
+
+    def trained():
+        nonlocal waited
+        for _ in range(steps):
+            before = time.perf_counter()
+            micro = [next(batches) for _ in range(solve.accumulate)]
+            waited += time.perf_counter() - before
+            yield solve.train_step(micro)
+
+    try:
+        for losses in solver.one_behind(trained()):
+            terms = losses.read()
+            sums = {name: sums.get(name, 0.0) + value / steps for name, value in terms.items()}
+            bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
+            bar.update(solve.accumulate * order.batch * solve.ranks.count)
+    except solver.NonFinite as error:
+        indices = [index for row in zip(*solve.ranks.gather(error.indices), strict=True) for index in row]  # of all processes
+        more = f" and {len(indices) - 32} more" if len(indices) > 32 else ""
+        names = ", ".join(faces.names[index] for index in indices[:32]) + more
+        kept = f"; --resume goes on from epoch {epoch}" if epoch else ""
+        raise UserError(f"the loss is not finite in epoch {epoch + 1}, step {error.step} ({error}); samples: {names}; "
+                        f"lower --learning-rate or look at these{kept}") from None
+    except ValueError as error:  # batch norm has no spread over one sample of one cell
+        raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
     return sums, time.perf_counter() - start, waited
 
 
-def test(args, here: run.Run, parts: list, ranks: solver.Ranks, with_onnx: bool) -> None:
+def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool) -> None:
     """Tests the kept weights set by set, in torch and as ONNX; prints the tables, leaves them and a sheet of faces a set."""
     net, layout, stored = run.unpack(here.weights)
     models = {"torch": torch_predictor(net, ranks.device)}
@@ -259,7 +271,7 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except UserError as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
-            time.sleep(2)  # where the node's first process says the same, the launcher ends this one before it repeats it
+            time.sleep(10)  # where the node's first process says the same, the launcher ends this one before it repeats it
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -18,7 +18,7 @@ def machine() -> dict:
     import torch
     import torchvision
 
-    from utils.solver import cores
+    from utils.cores import cores
     info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     cpu = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -14,6 +14,7 @@ from utils import sets, solver
 from utils.augment import Recipe
 from utils.config import DEFAULT_FILE, load_layout, parse, read_yaml, resolve
 from utils.dataset import Augmented, Faces, Order, train_loader
+from utils.ranks import set_threads, start_ranks, worker_count
 
 STEPS, ROUNDS = 20, 5
 
@@ -21,22 +22,23 @@ STEPS, ROUNDS = 20, 5
 def main(flags: list[str]) -> None:
     _, given = parse(flags, lambda parser: None)
     args = resolve({"dataset": "synthetic", **given}, read_yaml(DEFAULT_FILE), given.get("preset", "quick"))
-    ranks = solver.start_ranks()
-    solver.set_threads(args.threads, args.deterministic)
+    ranks = start_ranks()
+    set_threads(args.threads, args.deterministic)
     layout = load_layout(args.tables["layouts"], "68")
     faces = Faces([(sets.prepare(args.dataset, args), "train")], layout, args.input_size, args.cache)
     net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, faces.nominal.mean(0), args.num_nb, args.act))
     order = Order(len(faces), args.batch_size, 1, 0)
     solve = solver.Solver(net.to(ranks.device, memory_format=torch.channels_last), args, len(order), ranks)
     augmented = Augmented(faces, Recipe.of(args), layout.flip_index, 0)
-    loader = train_loader(augmented, order, solver.worker_count(args.workers, ranks), ranks.device.type == "cuda")
+    loader = train_loader(augmented, order, worker_count(args.workers, ranks), ranks.device.type == "cuda")
     net.train()
     ready = [batch for batch, _ in zip(loader, range(STEPS), strict=False)]
 
     def timed(batches) -> float:
         start = time.perf_counter()
         for batch in batches:
-            solve.train_step([batch])
+            losses = solve.train_step([batch])
+        losses.read()
         return STEPS * order.batch / (time.perf_counter() - start)
 
     timed(ready[:3])

@@ -18,7 +18,7 @@ class Net(nn.Module):
     def preprocess(self, images: Tensor) -> Tensor:
         """uint8 BGR (B, S, S, 3), as OpenCV gives it, -> float (B, 3, S, S) in the channel order and range of the net's row."""
         if self.spec["preprocess"]["order"] == "RGB":
-            images = images[..., [2, 1, 0]]
+            images = images.flip(-1)
         return images.permute(0, 3, 1, 2).float() * self.scale + self.shift
 
     def features(self, images: Tensor) -> Tensor:
@@ -29,8 +29,8 @@ class Net(nn.Module):
         """uint8 BGR (B, S, S, 3) -> the head's maps."""
         return self.head(self.features(images))
 
-    def loss(self, images: Tensor, labels: Labels) -> dict[str, tuple[Tensor, Tensor]]:
-        """{term: (sum, count)} of a batch."""
+    def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
+        """{term: sum} of a batch, to be divided by the head's `count` of all batches of a step."""
         features = self.features(images)
         return self.head.loss(self.head(features), self.head.encode(labels, tuple(features.shape[-2:])))
 

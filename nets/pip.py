@@ -121,39 +121,43 @@ class PIPHead(nn.Module):
 
     def encode(self, labels: Labels, grid: tuple[int, int]) -> Targets:
         """Targets on `grid` (H, W) cells. A landmark outside the crop belongs to the nearest cell, its offset unclamped."""
-        weight = labels.trainable()
-        size = labels.landmarks.new_tensor([grid[1], grid[0]])
-        position = torch.nan_to_num(labels.landmarks, nan=0.5, posinf=0.5, neginf=0.5) * size  # (B, N, 2) in cells
-        cell = torch.minimum(position.floor().clamp(min=0), size - 1)
+        weight, neighbor_weight = self._weights(labels)
+        known = torch.nan_to_num(labels.landmarks, nan=0.5, posinf=0.5, neginf=0.5)
+        # (B, N, 2) in cells; by axis, since a tensor made of numbers would have to wait for a GPU
+        position = torch.stack([known[..., axis] * grid[1 - axis] for axis in (0, 1)], -1)
+        cell = torch.stack([position[..., axis].floor().clamp(0, grid[1 - axis] - 1) for axis in (0, 1)], -1)
         neighbor = position[:, self.neighbor_index] - cell[:, :, None]
-        neighbor_weight = weight[:, :, None] * (weight[:, self.neighbor_index] > 0)
         flat = (cell[..., 1] * grid[1] + cell[..., 0]).long()
         return Targets(flat, position - cell, neighbor, weight, neighbor_weight, grid)
 
-    def loss(self, maps: Maps, targets: Targets) -> dict[str, tuple[Tensor, Tensor]]:
-        """{term: (sum, count)}: squared error of the score over all cells, absolute errors at the landmark's cell (3.2)."""
+    def count(self, labels: Labels) -> dict[str, Tensor]:
+        """{term: count}, what divides the sums of `loss`; known before the net has seen a picture."""
+        weight, neighbor_weight = (part.sum() for part in self._weights(labels))
+        counts = {"score": weight, "offset_x": weight, "offset_y": weight}
+        if self.num_nb:
+            counts |= {"neighbor_x": neighbor_weight, "neighbor_y": neighbor_weight}
+        return {**counts, "spread": weight + neighbor_weight} if self.spread else counts
+
+    def loss(self, maps: Maps, targets: Targets) -> dict[str, Tensor]:
+        """{term: sum}: mean squared error of the score's cells, absolute errors at the landmark's cell (3.2)."""
         score, offset, neighbor = self._at(maps, targets.cell)
         flat = maps.score.float().flatten(2)
         # sum over cells of (map - target)^2, without making the dense target
-        if self.score_width:
-            correlation, energy = self._gaussian(maps.score.float(), targets)
-        else:
-            correlation, energy = score, 1.0
+        correlation, energy = self._gaussian(maps.score.float(), targets) if self.score_width else (score, 1.0)
         squares = flat.square().sum(2) - 2 * correlation + energy
-        terms = {"score": ((targets.weight * squares).sum(), targets.weight.sum() * flat.shape[2])}
+        terms = {"score": (targets.weight * squares).sum() / flat.shape[2]}
         # the offset is candidate 0 of a landmark, its neighbors follow
         errors = torch.cat([(offset - targets.offset)[:, :, None], neighbor - targets.neighbor], 2).abs()  # (B, N, 1 + K, 2)
         weight = torch.cat([targets.weight[:, :, None], targets.neighbor_weight], 2)
         for name, part in [("offset", slice(1)), ("neighbor", slice(1, None))][:1 + (self.num_nb > 0)]:
             for axis in range(2):
-                shaped = self.error(errors[:, :, part, axis])
-                terms[f"{name}_{'xy'[axis]}"] = ((weight[:, :, part] * shaped).sum(), weight[:, :, part].sum())
+                terms[f"{name}_{'xy'[axis]}"] = (weight[:, :, part] * self.error(errors[:, :, part, axis])).sum()
         if maps.spread is not None:
             # -log of a Laplace density with the predicted scale, times that scale: otherwise the easy landmarks' gradients,
             # divided by their small scales, would drown the others'; its only minimum is the mean error
             spread = self._spread_at(maps, targets.cell)
             scale = spread.exp()
-            terms["spread"] = ((weight * scale.detach() * (errors.detach().mean(-1) / scale + spread)).sum(), weight.sum())
+            terms["spread"] = (weight * scale.detach() * (errors.detach().mean(-1) / scale + spread)).sum()
         return terms
 
     def decode(self, maps: Maps) -> Prediction:
@@ -206,6 +210,11 @@ class PIPHead(nn.Module):
         across, down = profile(0, width), profile(1, height)
         correlation = torch.einsum("bnhw,bnw,bnh->bn", score, across, down)
         return correlation, across.square().sum(2) * down.square().sum(2)
+
+    def _weights(self, labels: Labels) -> tuple[Tensor, Tensor]:
+        """What each landmark (B, N) and each of its neighbors (B, N, K) counts in the loss."""
+        weight = labels.trainable()
+        return weight, weight[:, :, None] * (weight[:, self.neighbor_index] > 0)
 
     def _at(self, maps: Maps, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values at `cell` (B, N), in float32: score (B, N), offset (B, N, 2), neighbor (B, N, K, 2)."""

@@ -464,7 +464,7 @@ def test_help_and_nets(cli):
 
 
 def test_two_processes(recipe, tmp_path):
-    launch = ("python", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "main.py", *recipe)
+    launch = ("bash", "main.sh", "2", *recipe)
     done = run(*launch, "--train", "--test", "--test-onnx", "--val", "test", "--batch-size", "4", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs" / "000"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from nets.labels import Prediction
-from utils import metric
+from utils import memory, metric
 from utils.config import Layout
 from utils.dataset import Faces, test_batches
 from utils.errors import UserError
@@ -69,15 +69,16 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
 
     UserError where a prediction is not finite.
     """
-    shape = (*faces.landmarks.shape[:2],)
-    landmarks, score, sigma = (torch.zeros(*shape, *more, dtype=torch.float64) for more in ((2,), (), ()))
+    predicted = torch.zeros(*faces.landmarks.shape[:2], 4, dtype=torch.float64)  # x, y, score, sigma
     for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
-        prediction = predict(batch.images)
-        landmarks[batch.index], score[batch.index] = prediction.landmarks.double().cpu(), prediction.score.double().cpu()
-        if prediction.sigma is not None:
-            sigma[batch.index] = prediction.sigma.double().cpu()
+        with memory.advice(f"--test-batch-size {batch_size} and pictures of {faces.size} px",
+                           f"give --test-batch-size {max(batch_size // 2, 1)}"):
+            prediction = predict(batch.images)
+        sigma = torch.zeros_like(prediction.score) if prediction.sigma is None else prediction.sigma
+        predicted[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).double().cpu()
     if ranks and ranks.count > 1:  # rows of other processes are zero
-        landmarks, score, sigma = (ranks.sum(part.to(ranks.device)).cpu() for part in (landmarks, score, sigma))
+        predicted = ranks.sum(predicted.to(ranks.device)).cpu()
+    landmarks, score, sigma = predicted[..., :2], predicted[..., 2], predicted[..., 3]
     if not torch.isfinite(landmarks).all():
         raise UserError("the predicted landmarks are not finite: the net has diverged, lower --learning-rate")
     found = to_image(landmarks.numpy(), faces.crop)

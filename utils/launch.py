@@ -1,13 +1,14 @@
 """torchrun that ends with the exit status of the process that failed, without a traceback: that process has said why."""
 import logging
 import os
+import signal
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
-from utils.solver import cores
+from utils.cores import cores
 
 
 def main(argv: list[str]) -> int:
@@ -18,7 +19,11 @@ def main(argv: list[str]) -> int:
     try:
         run(args)
     except ChildFailedError as error:
-        return abs(error.get_first_failure()[1].exitcode) or 1
+        rank, failed = error.get_first_failure()
+        if failed.exitcode < 0 and failed.exitcode not in (-signal.SIGINT, -signal.SIGTERM):
+            how = signal.Signals(-failed.exitcode).name
+            print(f"error: process {rank} was ended by {how} (SIGKILL: mostly for want of memory)", file=sys.stderr)
+        return abs(failed.exitcode) or 1
     except SignalException as error:
         return 128 + error.sigval
     except KeyboardInterrupt:

@@ -1,116 +1,14 @@
-"""One optimizer step: schedule, precision, accumulation, gradient clipping, averaged weights, and several processes."""
-import atexit
+"""One optimizer step: schedule, precision, accumulation, gradient clipping, averaged weights, over all processes."""
 import math
-import os
+from collections.abc import Iterator
 from contextlib import nullcontext
-from datetime import timedelta
+from itertools import islice
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from utils.errors import UserError
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class Ranks(NamedTuple):
-    """This process among all."""
-    rank: int
-    count: int
-    device: torch.device
-
-    @property
-    def first(self) -> bool:
-        return self.rank == 0
-
-    def wait(self) -> None:
-        """Until every process is here."""
-        if self.count > 1:
-            dist.barrier()
-
-    def one_by_one(self, action):
-        """The result of `action`, run by the node's first process, then by the others: they find what it made.
-
-        A UserError of any process is raised in all.
-        """
-        result, leads = None, os.environ.get("LOCAL_RANK", "0") == "0"
-        for mine in (leads, not leads):
-            failed: list[str | None] = [None] * self.count
-            error = None
-            if mine:
-                try:
-                    result = action()
-                except UserError as caught:
-                    error = str(caught)
-            if self.count > 1:
-                dist.all_gather_object(failed, error)
-            else:
-                failed = [error]
-            if texts := [text for text in failed if text is not None]:
-                raise UserError(texts[0])
-        return result
-
-    def agree(self, action):
-        """The first process's result of `action`, or its UserError, in all processes."""
-        found = [None, None]
-        if self.first:
-            try:
-                found[0] = action()
-            except UserError as error:
-                found[1] = str(error)
-        if self.count > 1:
-            dist.broadcast_object_list(found, device=self.device)
-        if found[1] is not None:
-            raise UserError(found[1])
-        return found[0]
-
-    def share(self, tensor: Tensor) -> Tensor:
-        """The first process's values in all processes, in place."""
-        if self.count > 1:
-            dist.broadcast(tensor, 0)
-        return tensor
-
-    def sum(self, tensor: Tensor) -> Tensor:
-        """Sum over all processes, in place."""
-        if self.count > 1:
-            dist.all_reduce(tensor)
-        return tensor
-
-
-def start_ranks() -> Ranks:
-    """Joins the processes that torchrun started (NCCL on GPUs, gloo without), or none."""
-    count, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    cuda = torch.cuda.is_available()
-    if cuda and here > torch.cuda.device_count():
-        gpus = torch.cuda.device_count()
-        raise UserError(f"{here} processes, but {gpus} GPUs here; start one process a GPU: bash main.sh {gpus} ...")
-    device = torch.device("cuda", local) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    if count > 1:
-        # hours, since the first process may prepare a large set while the others wait
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=12))
-        atexit.register(dist.destroy_process_group)
-    return Ranks(dist.get_rank() if count > 1 else 0, count, device)
-
-
-def set_threads(threads: int, deterministic: bool) -> None:
-    """CPU threads of this process (0: the node's cores shared by its processes), and whether kernels must be deterministic."""
-    torch.set_num_threads(threads or max(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1))
-    torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.benchmark = not deterministic
-
-
-def worker_count(wanted: int | None, ranks: Ranks) -> int:
-    """Loader processes of this rank: what was wanted, else the node's other cores shared by its ranks, at most 8."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return wanted if wanted is not None else min(max(cores() // here - 1, 1), 8)
+from utils.ranks import Ranks
 
 
 class Schedule(NamedTuple):
@@ -184,11 +82,38 @@ def _cpu_bf16() -> bool:
 
 
 class NonFinite(ArithmeticError):
-    """A loss term that is NaN or infinite; carries the values and the batch's face indices."""
+    """A loss term that is NaN or infinite; carries the step, the values and this process's face indices."""
 
-    def __init__(self, terms: dict[str, float], indices: list[int]):
+    def __init__(self, step: int, terms: dict[str, float], indices: list[int]):
         super().__init__(", ".join(f"{name} {value:g}" for name, value in terms.items()))
-        self.terms, self.indices = terms, indices
+        self.step, self.terms, self.indices = step, terms, indices
+
+
+class Losses:
+    """The losses of one optimizer step on their way from the device: read while the next step runs, they stall nothing."""
+
+    def __init__(self, step: int, names: list[str], values: Tensor, indices: list[Tensor]):
+        self.step, self.names, self.indices = step, names, indices
+        self.values = values.to("cpu", non_blocking=True)  # from a GPU: to pinned memory
+        self.arrived = torch.cuda.current_stream(values.device).record_event() if values.is_cuda else None
+
+    def read(self) -> dict[str, float]:
+        """Each term and the weighted total. Raises NonFinite, in all processes alike."""
+        if self.arrived:
+            self.arrived.synchronize()
+        terms = dict(zip(self.names, self.values.tolist(), strict=True))
+        if not all(map(math.isfinite, terms.values())):
+            raise NonFinite(self.step, terms, torch.cat(self.indices).tolist())
+        return terms
+
+
+def one_behind(items: Iterator) -> Iterator:
+    """The items, each once the next one has been made; the last at the end."""
+    behind = list(islice(items, 1))
+    for item in items:
+        yield behind.pop()
+        behind.append(item)
+    yield from behind
 
 
 class Solver:
@@ -196,7 +121,7 @@ class Solver:
 
     def __init__(self, net: nn.Module, args, steps: int, ranks: Ranks):
         self.net, self.ranks, self.accumulate, self.clip = net, ranks, args.accumulate, args.clip
-        self.weights = {term: getattr(args, key) for term, key in net.head.terms.items()}
+        self.weights = {term: torch.tensor(float(getattr(args, key))).to(ranks.device) for term, key in net.head.terms.items()}
         self.dtype = precision(args.amp, ranks.device)
         self.schedule = schedule(args, steps)
         self.optimizer = make_optimizer(net, args.optimizer, args.weight_decay)
@@ -211,33 +136,33 @@ class Solver:
             unused = net.spec["net"].startswith("timm:")  # some have branches for strides that nobody asks for
             self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids, find_unused_parameters=unused)
 
-    def train_step(self, batches: list) -> dict[str, float]:
-        """One optimizer step on the mean gradient of `batches` (micro-batches). Returns each term and the weighted total.
+    def train_step(self, batches: list) -> Losses:
+        """One optimizer step on the mean loss over all samples of `batches` (micro-batches) and of all processes.
 
-        Raises NonFinite before anything is changed.
+        Where the loss is not finite, reading it says so, and the weights are lost.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule(self.step)
-        shown: dict[str, float] = {}
-        for number, batch in enumerate(batches):
-            images, labels = batch.images.to(self.ranks.device, non_blocking=True), batch.labels.to(self.ranks.device)
-            last = number == len(batches) - 1
-            autocast = torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None)
-            with _no_sync(self.runner, not last), autocast:
-                terms = self.runner(images, labels)
-            # counts over all processes, so that the loss is the global mean; DDP divides gradients by the number of processes
-            counts = self.ranks.sum(torch.stack([count.detach().float() for _, count in terms.values()]))
-            means = torch.stack([total for total, _ in terms.values()]) * self.ranks.count / counts.clamp(min=1e-9)
-            weights = means.new_tensor([self.weights[name] for name in terms])
-            values = (self.ranks.sum(means.detach().clone()) / self.ranks.count).tolist()
-            if not all(map(math.isfinite, values)):
-                self.optimizer.zero_grad(set_to_none=True)
-                raise NonFinite(dict(zip(terms, values, strict=True)), batch.index.tolist())
-            with _no_sync(self.runner, not last):
-                self.scaler.scale((means * weights).sum() / len(batches)).backward()
-            for name, value, weight in zip(terms, values, weights.tolist(), strict=True):
-                shown[name] = shown.get(name, 0.0) + value / len(batches)
-                shown["loss"] = shown.get("loss", 0.0) + weight * value / len(batches)
+        device = self.ranks.device
+        labels = [batch.labels.to(device) for batch in batches]
+        counted = [self.net.head.count(part) for part in labels]
+        # of the whole step, so that each landmark weighs the same wherever it is
+        counts = self.ranks.sum(torch.stack([torch.stack(list(part.values())) for part in counted]).sum(0)).clamp(min=1e-9)
+        names = list(counted[0])
+        weights = torch.stack([self.weights[name] for name in names])
+        means = torch.zeros_like(counts)
+        for number, (batch, part) in enumerate(zip(batches, labels, strict=True)):
+            images = batch.images.to(device, non_blocking=True)
+            with _no_sync(self.runner, number < len(batches) - 1):
+                with torch.autocast(device.type, self.dtype, enabled=self.dtype is not None):
+                    sums = self.runner(images, part)
+                terms = torch.stack([sums[name] for name in names]) / counts
+                # DDP divides gradients by the number of processes
+                self.scaler.scale((terms * weights).sum() * self.ranks.count).backward()
+            means += terms.detach()
+        means = self.ranks.sum(means)
+        losses = Losses(self.step, [*names, "loss"], torch.cat([means, (means * weights).sum()[None]]),
+                        [batch.index for batch in batches])
         self.scaler.unscale_(self.optimizer)
         if self.clip:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
@@ -247,12 +172,11 @@ class Solver:
         if self.average:
             self.average.update(self.net, self.step)
         self.step += 1
-        return shown
+        return losses
 
     def tested(self) -> dict[str, Tensor]:
-        """The weights that are tested and kept: averaged where they are averaged. For all processes to call together."""
-        state = self.average.state if self.average else self.net.state_dict()
-        return {name: self.ranks.share(tensor) for name, tensor in state.items()}  # running means differ between CPU processes
+        """The weights that are tested and kept: averaged where they are averaged. They are the same in all processes."""
+        return self.average.state if self.average else self.net.state_dict()
 
     def state_dict(self) -> dict:
         """All that a resumed run needs beside the resolved args."""
@@ -277,7 +201,7 @@ class _Loss(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, images: Tensor, labels) -> dict[str, tuple[Tensor, Tensor]]:
+    def forward(self, images: Tensor, labels) -> dict[str, Tensor]:
         return self.net.loss(images, labels)
 
 

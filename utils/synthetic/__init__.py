@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from utils.cores import cores
 from utils.errors import UserError
 from utils.parsers import VISIBLE_FILE, write_pts
 from utils.progress import progress
@@ -79,7 +80,7 @@ def generate(
         raise UserError(f"synthetic faces of {size} px are too small: ask for at least 32")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already: remove it or name another folder for the synthetic faces")
-    workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    workers = workers or cores()
     counts = share(train, TRAIN_PARTS) | share(test, TEST_PARTS)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
