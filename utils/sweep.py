@@ -1,0 +1,1 @@
+def sweep(mode, given): pass
