@@ -178,7 +178,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: sol
     with progress(total=args.epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                   smoothing=0.05) as bar:
         for epoch in range(history.epochs, args.epochs):
-            if args.early_stop and history.epochs_since_best() > args.early_stop:
+            if args.early_stop and history.epochs_since_best() >= args.early_stop:
                 logger.info(f"no better validation NME for {args.early_stop} epochs: stopped early")
                 break
             bar.set_description(f"epoch {epoch + 1}/{args.epochs}")
