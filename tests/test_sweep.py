@@ -36,7 +36,8 @@ def test_keys_and_values(texts, given, keys):
 @pytest.mark.parametrize(("texts", "message"), [
     (["rge=1,2"], "unknown key 'rge'; did you mean 'reg'"), (["reg=1,fast"], "reg must be a number, not 'fast'"),
     (["batch_size=16,0"], "batch_size must be at least 1"), (["reg=1,2,1.0"], "1 is there twice"),
-    (["reg"], "a value is missing"), (["reg=1,,2"], "a value is missing"), (["reg=1", "reg=2"], "reg is given twice"), (["epochs=1,2"], "epochs is given twice"),
+    (["reg"], "a value is missing"), (["reg=1,,2"], "a value is missing"),
+    (["reg=1", "reg=2"], "reg is given twice"), (["epochs=1,2"], "epochs is given twice"),
     (["run_root=a,b"], "side by side"), (["stride=16,24"], "stride must be one of"),
 ])
 def test_bad_sweeps_are_named(texts, message):
@@ -83,11 +84,12 @@ if "--test" in sys.argv:
 
 @pytest.fixture
 def sweeping(start, tmp_path):
-    """sweeping(*flags): the command with runs of no time; sweeping.calls(): [run, resumed, replaced] of those since asked last."""
+    """sweeping(*flags): the command, its runs taking no time; sweeping.calls(): [run, resumed, replaced] since asked last."""
     fake, script = tmp_path / "fake", tmp_path / "sweeping.py"
     fake.mkdir()
     (fake / "main.py").write_text(RUN)
-    script.write_text(f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(ROOT)!r})\nimport main\nfrom utils import sweep\n"
+    script.write_text(f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(ROOT)!r})\n"
+                      "import main\nfrom utils import sweep\n"
                       f"sweep.ROOT = Path({str(fake)!r})\ntry:\n    main.main(sys.argv[1:])\n"
                       "except main.UserError as error:\n    sys.exit(f'error: {error}')\n")
 
@@ -124,7 +126,8 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
         ("num_nb", "3"), ("best epoch", "2"), ("val NME %", "3.250"), ("test NME %", "3.111"), ("test FR@10 %", "2.00"),
         ("test AUC@10", "0.5"), ("minutes", "2.5"), ("run", "000-num_nb=3"), ("state", "done")]
     assert all(text in done.stdout for text in table[2].values()) and "Best:  000-num_nb=3 " in done.stdout
-    for more, message in (((), "already holds a sweep.*--resume.*--overwrite"), (("--resume", "--seed", "8"), "--seed belongs to a"),
+    for more, message in (((), "already holds a sweep.*--resume.*--overwrite"),
+                          (("--resume", "--seed", "8"), "--seed belongs to a new sweep.* has 7"),
                           (("--resume", "--sweep", "reg=1"), "is a sweep of num_nb, not of num_nb, reg")):
         fails(sweeping("--sweep", "num_nb=3", "--exp", "000", *more).result(), message)
     assert sweeping.calls() == []
