@@ -15,7 +15,7 @@ from utils.config import Layout
 THRESHOLD = 8.0  # robust standard deviations from which a label is an alarm
 SURE = float("inf")  # the score of what needs no model to be wrong
 FEWEST = 20  # faces of which a model of shapes can be made
-REACH = {"box": 0.5, "picture": 0.1}  # of its sides, beyond which a landmark lies far outside
+REACH = {"box": 0.5, "picture": 0.25}  # of its sides, beyond which a landmark lies far outside
 SLACK = 0.15  # of the radius: what outliers may leave of an alignment's error
 FAR = 3.0  # median distances from the mean, beyond which a shape does not shape the model
 FLOOR = 2e-3  # of a face's radius: no label is expected to be better than this
