@@ -12,7 +12,7 @@ try:
     from tqdm import tqdm
 
     from nets import NETS, build_net, make_spec
-    from utils import checkpoint, export, memory, report, run, sets, solver
+    from utils import checkpoint, export, memory, report, run, sets, solver, sweep
     from utils.augment import Recipe
     from utils.batchnorm import share_batch_norm
     from utils.config import DEFAULT_FILE, Layout, dump, load_layout, parse, read_yaml, resolve
@@ -22,6 +22,7 @@ try:
     from utils.prepare import load_meta
     from utils.progress import progress
     from utils.ranks import Ranks, set_threads, start_ranks, worker_count
+    from utils.show import show
 except ImportError as missing:
     if not isinstance(missing, ModuleNotFoundError):
         sys.exit("a package cannot be loaded: %s (cv2 without a desktop: pip install opencv-python-headless)" % missing)
@@ -44,6 +45,10 @@ def modes(parser) -> None:
     group.add_argument("--train", action="store_true", help="train a net in weights/EXP")
     group.add_argument("--test", action="store_true", help="NME, failure rate and area under the curve on the test sets")
     group.add_argument("--test-onnx", action="store_true", help="export if need be, test the ONNX file, fail if it differs")
+    group.add_argument("--show-data", metavar="N", type=int,
+                       help="draw N training faces as the net gets them, and look for wrong labels")
+    group.add_argument("--sweep", metavar="KEY=A,B,C", action="append",
+                       help="--train (and test) once with each value of that key; several times: with each combination")
     group.add_argument("--list-nets", action="store_true", help="print the backbones")
     group = parser.add_argument_group("run")
     group.add_argument("--exp", metavar="EXP",
@@ -53,17 +58,23 @@ def modes(parser) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Runs the modes on the command line, in the order prepare, train, test."""
+    """Runs the modes on the command line, in the order prepare, show, train, test."""
     mode, given = parse(argv, modes)
     tests = mode.test or mode.test_onnx
-    if not (mode.prepare or mode.train or tests or mode.list_nets):
-        raise UserError("nothing to do: give --train, --test, --test-onnx, --prepare or --list-nets (--help explains them)")
+    if not (mode.prepare or mode.train or tests or mode.list_nets or mode.show_data is not None):
+        raise UserError("nothing to do: give --train, --test, --test-onnx, --prepare, --show-data N or --list-nets "
+                        "(--help explains them)")
+    if mode.show_data is not None and mode.show_data < 1:
+        raise UserError(f"--show-data needs the number of faces to draw, at least 1, not {mode.show_data}")
     if mode.list_nets:
         for name, note in [*((name, row.note) for name, row in NETS.items()), ("timm:NAME", "any net of timm with feature maps")]:
             print(f"{name: <18} {note}")
         return
     if (mode.resume or mode.overwrite) and not mode.train:
         raise UserError("--resume and --overwrite say how to --train; give that too")
+    if mode.sweep:
+        sweep.sweep(mode, given)
+        return
     ranks = start_ranks()
     run_root = Path(ROOT) / given.get("run_root", read_yaml(DEFAULT_FILE)["run_root"])
     here = ranks.agree(lambda: run.find(mode.exp, run_root, mode.train, mode.resume)) if mode.train or tests else None
@@ -82,8 +93,10 @@ def main(argv: list[str]) -> None:
             if mode.train:
                 run.check_free(here, mode.resume, mode.overwrite)
             logger.add(here.folder / checkpoint.LOG, format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}", delay=True)
-        if mode.prepare or mode.train:
+        if mode.prepare or mode.train or mode.show_data:
             folders = ranks.one_by_one(lambda: [sets.prepare(name, args) for name in args.train_data])
+        if mode.show_data:
+            ranks.one_by_one(lambda: ranks.first and [print(show(args, folder, mode.show_data)) for folder in folders])
         test_parts = []
         if tests or mode.train and args.val == "test" or mode.prepare and args.test_data:
             test_parts = ranks.one_by_one(lambda: sets.test_parts(args))  # what cannot be tested is found before the training
@@ -171,7 +184,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
     with progress(total=args.epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                   smoothing=0.05) as bar:
         for epoch in range(history.epochs, args.epochs):
-            if args.early_stop and history.epochs_since_best() > args.early_stop:
+            if args.early_stop and history.epochs_since_best() >= args.early_stop:
                 logger.info(f"no better validation NME for {args.early_stop} epochs: stopped early")
                 break
             bar.set_description(f"epoch {epoch + 1}/{args.epochs}")

@@ -257,11 +257,22 @@ def test_a_checkpoint_starts_another_run(trained, cli, recipe):
 
 
 def test_early_stop(cli, recipe, tmp_path):
-    done = cli("--train", *recipe, "--epochs", "9", "--early-stop", "1", "--learning-rate", "0", "--warmup", "0",
-               "--final-learning-rate", "0", "--ema", "0")
-    assert done.returncode == 0 and "stopped early" in done.stderr, done.stderr
-    figures = [float(row["val_nme"]) for row in rows(tmp_path / "runs" / "000" / "step.csv")]
-    assert len(figures) < 9 and figures[-1] >= min(figures[:-1])
+    folder, planned = tmp_path / "runs" / "000", driver(tmp_path, "planned", """
+figures, whole = iter([5.0, 4.0, 4.5, 3.0, 3.0, 3.5, 2.0, 1.0]), main.evaluate
+def evaluate(*args):
+    result = whole(*args)
+    return result._replace(nme=result.nme * 0 + next(figures))
+main.evaluate = evaluate""")
+    done = cli("--train", *recipe, "--epochs", "9", "--early-stop", "2", script=planned)
+    assert done.returncode == 0 and "no better validation NME for 2 epochs: stopped early" in done.stderr, done.stderr
+    assert [float(row["val_nme"]) for row in rows(folder / "step.csv")] == [5, 4, 4.5, 3, 3, 3.5]  # an equal figure is no better
+    assert checkpoint.load(folder / "best.pt")["epoch"] == 3 and checkpoint.load(folder / "last.pt")["epoch"] == 5
+    kept = [(folder / name).read_bytes() for name in ("best.pt", "last.pt", "step.csv")]
+    done = cli("--train", "--resume", "--exp", folder)
+    assert done.returncode == 0 and "stopped early" in done.stderr and "epoch 7/9: loss" not in done.stderr
+    assert [(folder / name).read_bytes() for name in ("best.pt", "last.pt", "step.csv")] == kept
+    done = cli("--train", "--resume", "--exp", folder, "--early-stop", "0", "--epochs", "7")
+    assert done.returncode == 0 and len(rows(folder / "step.csv")) == 7, done.stderr
 
 
 # -------------------------------------------------------------------------------------------------------------- errors

@@ -284,6 +284,11 @@ def _typed(key: str, text):
     return _yaml(text)
 
 
+def read_value(key: str, text) -> Any:
+    """What was typed for a key (a list of texts where it holds several), checked. UserError names both."""
+    return check(key, _typed(key, text))
+
+
 def _yaml(text: str):
     try:
         return yaml.safe_load(text)
@@ -318,7 +323,7 @@ def resolve(given: dict[str, Any], values: dict[str, Any], preset: str | None) -
 def parse(argv: list[str], modes) -> tuple[SimpleNamespace, dict[str, Any]]:
     """(modes as typed, {key: value} of the keys that were typed)."""
     typed = vars(parser(modes).parse_args(argv))
-    given = {key: check(key, _typed(key, typed.pop(key))) for key in list(typed) if key in KINDS}
+    given = {key: read_value(key, typed.pop(key)) for key in list(typed) if key in KINDS}
     return SimpleNamespace(**typed), given
 
 

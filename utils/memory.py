@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from utils.errors import UserError
 
 # torch on CUDA, torch on the CPU, oneDNN, and CUDA's libraries
-SHORT = re.compile("out of memory|DefaultCPUAllocator|can't allocate|not enough memory|could not create a (memory|primitive)|ALLOC_FAILED")
+SHORT = re.compile("out of memory|not enough memory|DefaultCPUAllocator|can't allocate|could not create a (memory|primitive)|"
+                   "ALLOC_FAILED")
 
 
 def is_shortage(error: BaseException) -> bool:

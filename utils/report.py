@@ -3,13 +3,13 @@ import csv
 import io
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from utils import metric
-from utils.checkpoint import write_atomic, write_text
+from utils.checkpoint import write_text
 from utils.config import Layout
 from utils.dataset import Faces
+from utils.draw import sheet, tile, write_image
 from utils.evaluate import Result, subset_rows
 from utils.geometry import to_crop
 from utils.plot import chart
@@ -81,40 +81,6 @@ def write_csv(file: Path, header: list[str], rows) -> None:
     text = io.StringIO()
     csv.writer(text).writerows([header, *rows])
     write_text(file, text.getvalue())
-
-
-def draw(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colour: tuple[int, int, int]) -> None:
-    """Points and edges of landmarks (N, 2) in continuous px of `image`, drawn into it, anti-aliased."""
-    fixed = np.round((landmarks - 0.5) * 16).astype(int)  # OpenCV draws at 1/16 px, integers are pixel centres
-    known = np.isfinite(landmarks).all(1)
-    for a, b in layout.edges():
-        if known[a] and known[b]:
-            cv2.line(image, fixed[a].tolist(), fixed[b].tolist(), colour, 1, cv2.LINE_AA, 4)
-    for point in fixed[known]:
-        cv2.circle(image, point.tolist(), 24, colour, -1, cv2.LINE_AA, 4)
-
-
-def tile(crop: np.ndarray, drawn: list[tuple[np.ndarray, tuple]], layout: Layout, size: int, title: str = "") -> np.ndarray:
-    """(size, size, 3): a crop with landmarks [(N, 2) in [0, 1], BGR] and a title in its corner."""
-    image = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC if size > len(crop) else cv2.INTER_AREA)
-    for landmarks, colour in drawn:
-        draw(image, landmarks * size, layout, colour)
-    for thickness, colour in ((3, (0, 0, 0)), (1, (255, 255, 255))):
-        cv2.putText(image, title, (4, size - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thickness, cv2.LINE_AA)
-    return image
-
-
-def sheet(tiles: list[np.ndarray], columns: int) -> np.ndarray:
-    """Tiles of one size in rows."""
-    blank = np.zeros_like(tiles[0])
-    tiles = tiles + [blank] * (-len(tiles) % columns)
-    return np.concatenate([np.concatenate(tiles[i:i + columns], 1) for i in range(0, len(tiles), columns)])
-
-
-def write_image(file: Path, image: np.ndarray) -> None:
-    """A whole picture or the old one."""
-    data = cv2.imencode(file.suffix, image)[1]
-    write_atomic(file, lambda path: path.write_bytes(data.tobytes()))
 
 
 def write_sheet(file: Path, faces: Faces, result: Result, layout: Layout, size: int = 224, each: int = 8) -> None:

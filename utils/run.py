@@ -144,7 +144,7 @@ class History:
 
     def epochs_since_best(self) -> int:
         """Epochs after the one with the best validation NME."""
-        return self.epochs - min((row["epoch"] for row in self.rows if row["val_nme"] == self.best), default=self.epochs)
+        return self.epochs - 1 - min((row["epoch"] for row in self.rows if row["val_nme"] == self.best), default=self.epochs - 1)
 
     def add(self, row: dict, times: dict) -> bool:
         """An epoch's figures; whether its validation NME is the best."""

@@ -1,0 +1,63 @@
+"""--show-data: the sheet of augmented faces and the list of suspicious labels, as a user gets them."""
+import csv
+import shutil
+
+import cv2
+import pytest
+
+from utils.parsers import read_pts, write_pts
+
+
+def fails(done, message: str) -> None:
+    assert done.returncode == 1 and message in (done.error or ""), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def flags(recipe, faces, tmp_path):
+    """recipe on a copy of the prepared set, into which the sheets may be written."""
+    mine = tmp_path / "mine"
+    shutil.copytree(faces, mine)
+    recipe[recipe.index("--train-data") + 1] = str(mine)
+    return recipe
+
+
+def test_the_sheets_are_repeatable_and_follow_seed_and_recipe(cli, flags, tmp_path):
+    place, pictures = tmp_path / "mine" / "show", []
+    for more in ((), (), ("--seed", "3"), ("--rotation", "0", "--layout", "12", "--num-nb", "0")):
+        done = cli("--show-data", "9", *flags, *more)
+        assert done.returncode == 0, done.stderr
+        assert "9 of 36 training faces" in done.stdout and "of 40 training and validation labels" in done.stdout
+        assert all(str(place / name) in done.stdout for name in ("samples.jpg", "suspects.jpg", "suspects.csv"))
+        assert cv2.imread(str(place / "samples.jpg")).shape == (640 + 2 * 320, 6 * 320, 3)
+        pictures.append((place / "samples.jpg").read_bytes())
+    assert pictures[0] == pictures[1] and len(set(pictures)) == 3
+    assert cv2.imread(str(place / "suspects.jpg")).shape == (4 * 384, 5 * 384, 3)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_wrong_labels_are_listed_by_file(cli, recipe, raw, tmp_path):
+    mine = tmp_path / "doubtful"
+    shutil.copytree(raw, mine)
+    thrown, turned = mine / "train" / "face05.pts", mine / "train" / "face11.pts"
+    landmarks = read_pts(thrown)
+    landmarks[30] += (12, -10)
+    write_pts(thrown, landmarks)
+    landmarks = read_pts(turned)
+    landmarks[36:48] = landmarks[[45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]]
+    write_pts(turned, landmarks)
+    recipe[recipe.index("--train-data") + 1] = str(mine)
+    done = cli("--show-data", "1", *recipe, "--data-root", tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    place = tmp_path / "data" / "doubtful-64" / "show"
+    rows = list(csv.DictReader((place / "suspects.csv").open()))
+    assert len(rows) == 40 and {row["file"] for row in rows[:2]} == {"train/face05.jpg", "train/face11.jpg"}
+    assert {row["why"] for row in rows[:2]} >= {"left and right exchanged: eye_left, eye_right"}
+    assert "2 of 40 training and validation labels are suspicious" in done.stdout
+    assert done.stdout.index("train/face11.jpg") and "train/face05.jpg" in done.stdout
+
+
+def test_what_cannot_be_shown_is_one_line(cli, flags):
+    fails(cli("--show-data", "0", *flags), "--show-data needs the number of faces to draw, at least 1, not 0")
+    fails(cli("--show-data", "many", *flags), "--show-data")
+    fails(cli("--show-data", "1", *flags, "--num-nb", "68"), "num_nb must be 0 to 67 for 68 landmarks, not 68")
