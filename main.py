@@ -121,15 +121,19 @@ def read_args(given: dict, mode, here: run.Run | None):
     return resolve({**given, "train_data": names}, values, preset)
 
 
-def load_faces(args, folders: list[Path], test_parts: list, layout: Layout) -> tuple[Faces, Faces]:
-    """Faces to train and to validate on; what the tests will ask of theirs is asked now, not after the training."""
-    on_test = args.val == "test"
+def load_faces(args, folders: list[Path], test_parts: list, layout: Layout) -> tuple[Faces, Faces | None]:
+    """Faces to train and to validate on, if any; what the tests will ask of theirs is asked now, not after the training."""
     for part in test_parts:
         sets.check_protocol(part[0], load_meta(folders[0])["protocol"])
         face_norms(Faces([part], layout, args.input_size, 0), layout, args.norm)
-    train_parts = [(folder, split) for folder in folders for split in ("train", "val")[:1 + on_test]]
-    val_parts = test_parts if on_test else [(folder, "val") for folder in folders]
-    faces, val = (Faces(parts, layout, args.input_size, args.cache, args.train_hidden) for parts in (train_parts, val_parts))
+    train_parts = [(folder, split) for folder in folders for split in ("train", "val")[:1 + (args.val in ("test", "none"))]]
+    val_parts = test_parts if args.val == "test" else [(folder, "val") for folder in folders]
+    faces, val = (Faces(parts, layout, args.input_size, args.cache, args.train_hidden) if parts else None
+                  for parts in (train_parts, [] if args.val == "none" else val_parts))
+    if val is None:
+        if args.early_stop:
+            raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
+        return faces, val
     if not len(val):
         raise UserError(f"{', '.join(str(folder) for folder in folders)} has no validation faces; give --val 0.1, or --val test")
     face_norms(val, layout, args.norm)
@@ -172,7 +176,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
         run.clear(here)
         checkpoint.write_text(here.folder / "args.yaml", dump(args))
     logger.info(f"{here.folder.name}: {args.net} ({args.preset}), {layout.count} landmarks, {args.input_size} px, from {started}"
-                f"; {len(faces)} faces of {', '.join(args.train_data)}, {len(val)} to validate"
+                f"; {len(faces)} faces of {', '.join(args.train_data)}, {len(val or ())} to validate"
                 f"{' (the TEST set: --val test)' if args.val == 'test' else ''}; {ranks.count} x {ranks.device}, "
                 f"{solve.dtype or 'float32'}")
 
@@ -192,20 +196,22 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
             kept = f"; with --resume --exp {here.folder} it goes on from epoch {epoch}" if epoch else ""
             with memory.advice(f"--batch-size {order.batch} and --input-size {args.input_size}", f"give {smaller}{kept}"):
                 terms, seconds, waited = train_epoch(solve, loader, order, epoch, faces, bar)
-            kept = solve.tested()
-            tester.load_state_dict(kept)
-            result = evaluate(torch_predictor(tester, ranks.device), val, layout, args.norm, args.test_batch_size, ranks)
-            nme = float(np.nanmean(result.nme))
+            kept, nme = solve.tested(), float("nan")
+            if val:
+                tester.load_state_dict(kept)
+                result = evaluate(torch_predictor(tester, ranks.device), val, layout, args.norm, args.test_batch_size, ranks)
+                nme = float(np.nanmean(result.nme))
+                if result.sigma is not None:
+                    kept = solve.net.head.calibrated(kept, result.calibration())
             times = {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": per_epoch / seconds}
-            if result.sigma is not None:
-                kept = solve.net.head.calibrated(kept, result.calibration())
             better = history.add({"epoch": epoch, "lr": solve.schedule(solve.step - 1), **terms, "val_nme": nme}, times)
             if keeper:
                 inference = run.pack(spec, layout, load_meta(folders[0])["protocol"], args, kept, epoch=epoch, val_nme=nme,
                                      data=run.checksums(folders))
                 keeper.save(inference, solve.state_dict(), better)
-            logger.info(f"epoch {epoch + 1}/{args.epochs}: loss {terms['loss']:.4f}, validation NME {nme:.3f} %"
-                        f"{' (best)' if better else ''}, {per_epoch / seconds:.0f} images/s")
+            validated = f", validation NME {nme:.3f} %{' (best)' if better else ''}" if val else ""
+            logger.info(f"epoch {epoch + 1}/{args.epochs}: loss {terms['loss']:.4f}{validated}, "
+                        f"{per_epoch / seconds:.0f} images/s")
     ranks.wait()  # until the first process has written the last checkpoint
 
 

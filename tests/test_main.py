@@ -250,6 +250,19 @@ def test_picking_on_the_test_set_is_said(cli, recipe, tmp_path):
     assert "--val test" in cli("--test", "--exp", folder).stdout
 
 
+def test_training_on_all_faces_keeps_the_last_epoch(cli, recipe, tmp_path):
+    done = cli("--train", "--test", *recipe, "--val", "none", "--epochs", "2", "--sigma", "0.5", "--half-size", "0.5")
+    folder = tmp_path / "runs" / "000"
+    assert done.returncode == 0, done.stderr
+    assert "40 faces" in done.stderr and "0 to validate" in done.stderr and "validation NME" not in done.stderr
+    kept = [checkpoint.load(folder / name) for name in ("best.pt", "last.pt")]
+    assert [stored["epoch"] for stored in kept] == [1, 1]
+    assert all(torch.equal(tensor, kept[1]["model"][name]) for name, tensor in kept[0]["model"].items())
+    assert "expected error" in next((folder / "report").glob("sigma_*.svg")).read_text()
+    refused = cli("--train", *recipe, "--val", "none", "--early-stop", "3")
+    assert refused.returncode == 1 and refused.error.startswith("early_stop needs validation faces")
+
+
 def test_a_checkpoint_starts_another_run(trained, cli, recipe):
     done = cli("--train", *recipe, "--weights", trained.folder / "best.pt", "--layout", "12")
     assert done.returncode == 0, done.stderr

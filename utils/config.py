@@ -205,8 +205,8 @@ def check(key: str, value) -> Any:
         raise UserError(f"{key} must lie between 0 and 1, not {value!r}")
     if key == "thresholds" and any(threshold <= 0 for threshold in value):
         raise UserError(f"thresholds must be above 0 %, not {value}")
-    if key == "val" and (isinstance(value, str) and value != "test" or isinstance(value, float) and not 0 < value < 1):
-        raise UserError(f"val must be a share between 0 and 1 or 'test', not {value!r}")
+    if key == "val" and not (value in ("test", "none") if isinstance(value, str) else 0 < value < 1):
+        raise UserError(f"val must be a share between 0 and 1, 'test' or 'none', not {value!r}")
     return value
 
 

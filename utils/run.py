@@ -148,7 +148,7 @@ class History:
 
     def add(self, row: dict, times: dict) -> bool:
         """An epoch's figures; whether its validation NME is the best."""
-        better = row["val_nme"] < self.best
+        better = not row["val_nme"] >= self.best  # without validation it is NaN: the last epoch is the best
         self.best = min(row["val_nme"], self.best)
         self.rows.append({**row, "best": self.best})
         self.times.append(times)

@@ -44,7 +44,7 @@ def prepare(name: str, args: SimpleNamespace, test: bool = False) -> Path:
 def _prepare(name: str, args: SimpleNamespace, test: bool) -> Path:
     raw = _source(name, args)
     wanted = {"protocol": args.protocol or "square", "margin": args.margin, "target_size": args.target_size}
-    if args.val != "test" and not test:
+    if args.val not in ("test", "none") and not test:
         wanted["val"] = args.val
     dataset = name if name in DATASETS else infer(raw) if raw else None
     target = _root(args) / _folder_name(name if name in DATASETS and name != "points" or not raw else raw.resolve().name, args)
@@ -58,8 +58,9 @@ def _prepare(name: str, args: SimpleNamespace, test: bool) -> Path:
     if raw is None:
         raw, dataset = _earlier_source(name, target, why)
     logger.info(f"preparing {target.name} from {raw} ({why})")
-    return DataGenerator(raw, args.target_size, dataset, target.name, target.parent, args.protocol or "square", args.margin,
-                         args.val, args.allow_partial, args.layout if dataset == "points" else None).run()
+    val = 0 if args.val == "none" else args.val
+    return DataGenerator(raw, args.target_size, dataset, target.name, target.parent, args.protocol or "square", args.margin, val,
+                         args.allow_partial, args.layout if dataset == "points" else None).run()
 
 
 def _root(args: SimpleNamespace) -> Path:
