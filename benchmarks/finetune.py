@@ -42,11 +42,11 @@ def write_real(folder: Path, train: int = 50) -> None:
             write_pts(file.with_suffix(".pts"), own_points(record.landmarks) - 0.5)
 
 
-def score(place: Path, exp: str, weights: str) -> dict:
+def score(place: Path, exp: str, faces: str, weights: str) -> dict:
     """Trains and tests below `place`, the way the README says; NME, failure rate and minutes."""
     roots = ("--data-root", str(place / "data"), "--run-root", str(place / "runs"), "--exp", exp)
     start = time.perf_counter()
-    command = [sys.executable, str(ROOT / "main.py"), *FLAGS, "--dataset", str(place / exp.split("-")[0]), "--weights", weights, *roots]
+    command = [sys.executable, str(ROOT / "main.py"), *FLAGS, "--dataset", str(place / faces), "--weights", weights, *roots]
     subprocess.run(command, cwd=place, check=True)
     row = next(csv.DictReader(open(place / "runs" / exp / "report" / "scores.csv", encoding="utf-8")))
     return {**{key: row[key] for key in ("faces", "NME %", "FR@10 %")}, "minutes": round((time.perf_counter() - start) / 60, 2)}
@@ -64,8 +64,8 @@ if __name__ == "__main__":
                 continue
             (write if name == "synthetic" else write_real)(place / name)
             figures[name] = {"from": base.parent.name, "training_faces": 50,
-                             "fine-tuned": score(place, f"{name}-tuned", str(base)),
-                             "from_scratch": score(place, f"{name}-scratch", "none")}
+                             "fine-tuned": score(place, f"{name}-tuned", name, str(base)),
+                             "from_scratch": score(place, f"{name}-scratch", name, "none")}
     if figures:
         flags = " ".join(FLAGS)
         save("finetune", f"python benchmarks/finetune.py = python main.py {flags} --dataset mine --weights FILE|none", 0, figures)

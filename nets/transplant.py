@@ -51,7 +51,8 @@ def transplant(state: dict[str, Tensor], old_index: list[list[int]], new_index: 
 
     sources.place and meanface (N, 2) are in cells. Each landmark takes the rows of its source, moved by the way from there to
     itself; for a neighbor whose source was a neighbor of that source, the row that predicted it. Where every landmark is its own
-    source, and every neighbor was one, nothing is changed. Raises ValueError where `state` has not the shape that `old_index` says.
+    source, and every neighbor was one, nothing is changed. Raises ValueError where `state` is not of a head
+    with `old_index`.
     """
     count, num_nb = len(old_index), len(old_index[0])
     parts = PARTS if num_nb else PARTS[:3]
