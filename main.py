@@ -15,7 +15,7 @@ try:
     from utils import checkpoint, export, memory, report, run, sets, solver, sweep
     from utils.augment import Recipe
     from utils.batchnorm import share_batch_norm
-    from utils.config import DEFAULT_FILE, Layout, dump, load_layout, parse, read_yaml, resolve
+    from utils.config import DEFAULT_FILE, Layout, dump, load_layout, parse, read_layout_file, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
     from utils.errors import UserError
     from utils.evaluate import evaluate, face_norms, flip_tested, torch_predictor
@@ -111,10 +111,13 @@ def read_args(given: dict, mode, here: run.Run | None):
     values = read_yaml(DEFAULT_FILE)
     for key in given.keys() & {"train_data", "test_data"}:
         given[key] = sets.lasting(given[key])
-    if here and (mode.resume or not mode.train):
-        stored = checkpoint.load(here.last if mode.resume else here.weights)["args"]
-        run.check_given(given, stored, mode.resume)
-        return resolve(given, {**values, **stored}, None)
+    kept = checkpoint.load(here.last if mode.resume else here.weights) if here and (mode.resume or not mode.train) else {}
+    values["layouts"] = {**values["layouts"], **kept.get("layouts", {})}
+    if str(given.get("layout")).endswith((".yaml", ".yml")):
+        given["layout"], values["layouts"] = read_layout_file(given["layout"], values["layouts"])
+    if kept:
+        run.check_given(given, kept["args"], mode.resume)
+        return resolve(given, {**values, **kept["args"]}, None)
     preset = given.get("preset") or values["preset"]
     names = sets.lasting(sets.training_names(resolve(given, values, preset)))
     preset = preset or ("quick" if names == [sets.SYNTHETIC] else "default")
@@ -143,12 +146,12 @@ def load_faces(args, folders: list[Path], test_parts: list, layout: Layout) -> t
 def start_solver(args, layout: Layout, faces: Faces, ranks: Ranks, resume: bool) -> tuple[solver.Solver, Order, str]:
     """The net with its initial weights in a solver, the order of its batches, and what the weights are."""
     torch.manual_seed(args.seed)
-    meanface = np.nanmean(faces.nominal, 0, dtype=np.float64)
+    meanface = faces.meanface()
     try:
         options = {"error": args.error, "score_width": args.score_width, "sigma": args.sigma > 0}
         net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, meanface, args.num_nb, args.act, options))
         order = Order(len(faces), args.batch_size, args.accumulate, args.seed, ranks.rank, ranks.count)
-        started = "the checkpoint" if resume else run.initialise(net, args.weights, logger.warning)
+        started = "the checkpoint" if resume else run.initialise(net, args.weights, layout, meanface, logger.warning)
         if ranks.count > 1:
             net = share_batch_norm(net, ranks.device)
         net = net.to(ranks.device, memory_format=torch.channels_last)
@@ -207,7 +210,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
             better = history.add({"epoch": epoch, "lr": solve.schedule(solve.step - 1), **terms, "val_nme": nme}, times)
             if keeper:
                 inference = run.pack(spec, layout, load_meta(folders[0])["protocol"], args, kept, epoch=epoch, val_nme=nme,
-                                     data=run.checksums(folders))
+                                     data=run.checksums(folders), meanface=faces.meanface().tolist())
                 keeper.save(inference, solve.state_dict(), better)
             validated = f", validation NME {nme:.3f} %{' (best)' if better else ''}" if val else ""
             logger.info(f"epoch {epoch + 1}/{args.epochs}: loss {terms['loss']:.4f}{validated}, "

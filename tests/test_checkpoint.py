@@ -201,12 +201,13 @@ def test_weights_of_another_head_start_the_backbone(packed, tmp_path):
     checkpoint.save(tmp_path / "best.pt", packed)
     spec = make_spec(NET, "pip", 32, 64, np.random.default_rng(0).random((5, 2)), 0)
     net, said = build_net(spec), []
-    words = run.initialise(net, str(tmp_path / "best.pt"), said.append)
-    assert "new: head." in words and not said
+    five, face = load_layout(defaults().tables["layouts"], "5"), np.random.default_rng(0).random((5, 2))
+    words = run.initialise(net, str(tmp_path / "best.pt"), five, face, said.append)
+    assert "new: head." in words and "backbone only: layout 5 shares no landmark" in words and not said
     name = next(iter(net.backbone.state_dict()))
     assert torch.equal(net.backbone.state_dict()[name], packed["model"][f"backbone.{name}"])
     other = build_net(make_spec("irnet18", "pip", 32, 64, np.random.default_rng(0).random((5, 2)), 0))
     with pytest.raises(UserError, match="no tensor that fits irnet18"):
-        run.initialise(other, str(tmp_path / "best.pt"), said.append)
+        run.initialise(other, str(tmp_path / "best.pt"), five, face, said.append)
     lost = SimpleNamespace(spec={"net": "irnet18"}, backbone=other.backbone)
-    assert run.initialise(lost, "imagenet", said.append) == "random weights" and "random weights" in said[0]
+    assert run.initialise(lost, "imagenet", five, face, said.append) == "random weights" and "random weights" in said[0]

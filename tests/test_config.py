@@ -88,7 +88,7 @@ def test_written_args_give_the_same_args_again():
     assert again == args
 
 
-@pytest.mark.parametrize("preset", ("quick", "default", "pipnet", "irnet"))
+@pytest.mark.parametrize("preset", ("quick", "default", "pipnet", "irnet", "finetune"))
 def test_presets_resolve_and_build(preset):
     args = resolve({}, read_defaults(), preset)
     Recipe.of(args)
@@ -131,7 +131,17 @@ def test_a_subset_keeps_its_norm_and_parts():
     ({"count": 3, "flip_index": [1, 0], "interocular": None, "pupils": None, "parts": {}, "closed": []}, "its own inverse"),
     ({"count": 3, "flip_index": [1, 2, 0], "interocular": None, "pupils": None, "parts": {}, "closed": []}, "its own inverse"),
     ({"count": 2, "flip_index": [1, 0], "interocular": [0, 2], "pupils": None, "parts": {}, "closed": []}, r"outside 0\.\.1"),
-    ({"count": 2, "flip_index": [1, 0]}, "malformed"),
+    ({"count": 2, "flip_index": 1}, "malformed"),
+    ({"count": 2}, "malformed.*flip_index"),
+    ({"count": 2, "flip_index": [1, 0], "closd": []}, "unknown key 'closd' in layout 'mine'; did you mean 'closed'"),
+    ({"count": 2, "flip_index": [1, 0], "pupils": [[0], [2]]}, r"outside 0\.\.1"),
+    ({"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 2: 36}}}, r"outside 0\.\.1"),
+    ({"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 1: 37}}}, "partner 1 must be 36 there, not 37; are left"),
+    ({"count": 2, "flip_index": [0, 1], "same_as": {"68": {0: 30, 1: 30}}}, "two landmarks are the same one of layout 68"),
+    ({"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 68}}}, r"same_as 68 names landmark 68, but there are 0\.\.67"),
+    ({"count": 2, "flip_index": [1, 0], "same_as": {"67": {0: 36}}}, "no layout '67'"),
+    ({"count": 2, "flip_index": [1, 0], "same_as": [36, 45]}, "malformed"),
+    ([1, 0], "must be a table"),
     ({"of": "68", "selected_index": [1, 2]}, "mirror partners"),
     ({"of": "67", "selected_index": [1, 2]}, "no layout '67'"),
 ])

@@ -55,15 +55,16 @@ def load(file: Path) -> dict[str, Any]:
     return values
 
 
-def load_weights(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors by name of a checkpoint of ours or of a plain state dict. UserError as for `load`."""
+def load_weights(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(tensors by name, all of the checkpoint); the second is empty for a file that is not ours. UserError as for `load`."""
     values = _read(file)
+    known = values if isinstance(values, dict) and REQUIRED.keys() <= values.keys() else {}
     for key in ("model", "state_dict"):
         if isinstance(values, dict) and isinstance(values.get(key), dict):
             values = values[key]
     if not isinstance(values, dict) or not values or not all(isinstance(value, torch.Tensor) for value in values.values()):
         raise UserError(f"{file} holds no tensors by name, as a checkpoint or a state dict does")
-    return values
+    return values, known
 
 
 def _read(file: Path):

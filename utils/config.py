@@ -55,6 +55,7 @@ class Layout(NamedTuple):
     """Which landmarks a face has. Indices are 0-based positions in (N, 2); left and right are of the image.
 
     selected: positions of these landmarks in the layout that the data is stored in (all of them unless it is a subset).
+    same_as: {stored layout: {landmark: the same landmark there}}, which lets a net of that layout start one of this.
     """
     name: str
     count: int
@@ -65,6 +66,7 @@ class Layout(NamedTuple):
     closed: tuple[str, ...]
     selected: tuple[int, ...]
     stored: str
+    same_as: dict[str, dict[int, int]]
 
     def edges(self) -> list[tuple[int, int]]:
         """Pairs of landmarks that a drawing joins."""
@@ -88,7 +90,12 @@ class Layout(NamedTuple):
             values["pupils"] = tuple(tuple(part) for part in values["pupils"])
         for key in ("flip_index", "interocular", "closed", "selected"):
             values[key] = tuple(values[key]) if values[key] is not None else None
+        same = values.get("same_as", {})  # JSON makes text of the numbers
+        values["same_as"] = {name: {int(i): int(j) for i, j in pairs.items()} for name, pairs in same.items()}
         return cls(**values)
+
+
+LAYOUT_KEYS = ("count", "flip_index", "interocular", "pupils", "parts", "closed", "same_as", "of", "selected_index")
 
 
 def _plain(value):
@@ -117,25 +124,64 @@ def _indices(values) -> tuple[int, ...]:
 def load_layout(rows: dict[str, dict], name: str, selected_index: list[int] | None = None) -> Layout:
     """Row `name` of the layouts, restricted to `selected_index` when that is given. Raises UserError for a bad row."""
     if str(name) not in rows:
-        raise UserError(f"no layout '{name}' in args.yaml (there are: {', '.join(rows)}){nearest(name, rows)}")
+        raise UserError(f"no layout '{name}' in args.yaml (there are: {', '.join(rows)}; or give a file: --layout {name}.yaml)"
+                        f"{nearest(name, rows)}")
     row = rows[str(name)]
+    if not isinstance(row, dict):
+        raise UserError(f"layout '{name}' must be a table of keys (count, flip_index, ...), not {row!r}")
+    if unknown := [key for key in row if key not in LAYOUT_KEYS]:
+        raise UserError(f"unknown key '{unknown[0]}' in layout '{name}'{nearest(unknown[0], LAYOUT_KEYS)}")
     try:
         if "of" in row:
             return _subset(load_layout(rows, row["of"]), str(name), _indices(selected_index or row["selected_index"]))
-        flip = _indices(row["flip_index"])
+        flip, count, eyes, pupils = _indices(row["flip_index"]), int(row["count"]), row.get("interocular"), row.get("pupils")
+        parts = {str(i): [i] for i in range(count)} if row.get("parts") is None else row["parts"]  # each landmark by itself
         layout = Layout(
-            str(name), int(row["count"]), flip, row["interocular"] and _indices(row["interocular"]),
-            row["pupils"] and (_indices(row["pupils"][0]), _indices(row["pupils"][1])),
-            {part: _indices(ids) for part, ids in row["parts"].items()}, tuple(row["closed"]), tuple(range(int(row["count"]))),
-            str(name))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"layout '{name}' in args.yaml is malformed: {type(error).__name__} {error}") from None
+            str(name), count, flip, eyes and _indices(eyes), pupils and (_indices(pupils[0]), _indices(pupils[1])),
+            {str(part): _indices(ids) for part, ids in parts.items()}, tuple(row.get("closed") or ()), tuple(range(count)),
+            str(name), _same_as(rows, str(name), flip, row.get("same_as") or {}))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"layout '{name}' is malformed: {type(error).__name__} {error}") from None
     used = [i for part in layout.parts.values() for i in part] + list(layout.interocular or ())
+    used += [i for part in layout.pupils or () for i in part] + [i for pairs in layout.same_as.values() for i in pairs]
     if len(flip) != layout.count or any(not 0 <= f < layout.count or flip[f] != i for i, f in enumerate(flip)):
         raise UserError(f"layout '{name}': flip_index must hold {layout.count} indices and be its own inverse")
     if any(not 0 <= i < layout.count for i in used):
         raise UserError(f"layout '{name}': an index is outside 0..{layout.count - 1}")
     return _subset(layout, str(name), tuple(selected_index)) if selected_index else layout
+
+
+def _same_as(rows: dict[str, dict], name: str, flip: tuple[int, ...], row: dict) -> dict[str, dict[int, int]]:
+    """`same_as` of a row with every layout replaced by the one that its data is stored in. UserError for pairs that cannot be."""
+    found: dict[str, dict[int, int]] = {}
+    for other, pairs in row.items():
+        plain = {key: {k: v for k, v in values.items() if k != "same_as"} for key, values in rows.items()}
+        there = load_layout(plain, other)
+        pairs = {int(i): int(j) for i, j in pairs.items()}
+        for i, j in pairs.items():
+            if not 0 <= j < there.count:
+                raise UserError(f"layout '{name}': same_as {other} names landmark {j}, but there are 0..{there.count - 1}")
+            mirror = pairs.get(flip[i]) if 0 <= i < len(flip) else None
+            if mirror is not None and mirror != there.flip_index[j]:
+                raise UserError(f"layout '{name}': {i} is {j} of {other}, so its mirror partner {flip[i]} must be "
+                                f"{there.flip_index[j]} there, not {mirror}; are left and right swapped?")
+        if len(set(pairs.values())) < len(pairs):
+            raise UserError(f"layout '{name}': two landmarks are the same one of layout {other} (same_as)")
+        found.setdefault(there.stored, {}).update({i: there.selected[j] for i, j in pairs.items()})
+    return found
+
+
+def read_layout_file(file: str, rows: dict[str, dict]) -> tuple[str, dict[str, dict]]:
+    """(name, rows and the one in `file`, which stands there as it would below `layouts:` of args.yaml). UserError for others."""
+    row = read_yaml(Path(file))
+    if len(row) != 1 or not isinstance(next(iter(row.values())), dict):
+        raise UserError(f"{file} must hold one layout: a line 'NAME:' and below it, indented, count, flip_index, ...")
+    name = str(next(iter(row)))
+    if name in rows and rows[name] != row[next(iter(row))]:
+        raise UserError(f"{file}: there is another layout '{name}' already; choose another name")
+    rows = {**rows, name: row[next(iter(row))]}
+    load_layout(rows, name)
+    return name, rows
 
 
 def _subset(layout: Layout, name: str, selected_index: tuple[int, ...]) -> Layout:
@@ -158,7 +204,8 @@ def _subset(layout: Layout, name: str, selected_index: tuple[int, ...]) -> Layou
         name if name != layout.name or len(selected) == layout.count else f"{layout.name}:{len(selected)}", len(selected),
         tuple(place[i] for i in selected_index), eyes if eyes and len(eyes) == 2 else None,
         pupils if pupils and all(pupils) else None,
-        {part: ids for part, ids in parts.items() if ids}, layout.closed, selected, layout.name)
+        {part: ids for part, ids in parts.items() if ids}, layout.closed, selected, layout.name,
+        {other: {place[i]: j for i, j in pairs.items() if i in place} for other, pairs in layout.same_as.items()})
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

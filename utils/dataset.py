@@ -66,6 +66,10 @@ class Faces(Dataset):
     def __len__(self) -> int:
         return len(self.names)
 
+    def meanface(self) -> np.ndarray:
+        """(N, 2) float64: mean landmarks in [0, 1] of the crop."""
+        return np.nanmean(self.nominal, 0, dtype=np.float64)
+
     def picture(self, index: int) -> np.ndarray:
         """(S, S, 3) uint8 BGR: the nominal crop of `input_size` px with `border` px of real pixels round it."""
         return self._decode(index) if self.crops is None else self.crops[index]

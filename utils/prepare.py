@@ -57,8 +57,8 @@ class DataGenerator:
     data_dir: the archive. target_size: px, side of the nominal crop. dataset: row of parsers.DATASETS, None: what the folder
     looks like. name: folder below out, None: the dataset's, for `points` the folder's own. protocol: row of args.yaml or a
     Protocol. margin: stored crop / nominal crop. val: share of the training identities in the val split, 0 or "test": none is
-    cut; a val/ of the archive's own stays. allow_partial: go on with an incomplete archive. layout: row of args.yaml. seed: of
-    the val split. workers: threads, None: one a core.
+    cut; a val/ of the archive's own stays. allow_partial: go on with an incomplete archive. layout: row of `layouts`, the
+    rows of args.yaml where None. seed: of the val split. workers: threads, None: one a core.
     """
 
     data_dir: str | Path
@@ -71,6 +71,7 @@ class DataGenerator:
     val: float | str = 0.1
     allow_partial: bool = False
     layout: str | None = None
+    layouts: dict[str, dict] | None = None
     seed: int = 0
     workers: int | None = None
 
@@ -87,7 +88,7 @@ class DataGenerator:
         self._check()
         state = fingerprint(source)  # before anything is read: what changes meanwhile is found the next time
         dataset = self.dataset or infer(source)
-        row, protocol, layouts = DATASETS[dataset], _protocol(self.protocol), read_yaml(DEFAULT_FILE)["layouts"]
+        row, protocol, layouts = DATASETS[dataset], _protocol(self.protocol), self.layouts or read_yaml(DEFAULT_FILE)["layouts"]
         name = self.name or (source.resolve().name if dataset == "points" else dataset)
         target = _target(Path(self.out), name, source)
         wanted = self.layout or row.layout
@@ -214,7 +215,8 @@ def _layout_of(count: int, rows: dict[str, dict]) -> str:
     """Name of the layout with that many landmarks."""
     names = [name for name, row in rows.items() if row.get("count") == count]
     if not names:
-        raise UserError(f"no layout of {count} landmarks in args.yaml; add a row under layouts with count and flip_index")
+        raise UserError(f"no layout of {count} landmarks in args.yaml; add a row under layouts with count and flip_index, or "
+                        "give a file with it: --layout FILE.yaml")
     return names[0]
 
 

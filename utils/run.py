@@ -6,13 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from nets import Net, build_net, net_row
-from nets.published import from_published
 from nets.row import load_imagenet
-from utils import checkpoint
+from utils import checkpoint, finetune
 from utils.config import Layout, nearest
 from utils.errors import UserError
 from utils.export import export_onnx
@@ -133,7 +132,7 @@ class History:
         stored = checkpoint.load(run.last)
         if "solver" not in stored:
             raise UserError(f"{run.last} has no training state, only weights; start from them: --weights {run.last}")
-        if (stored["net"], stored["layout"], stored["data"]) != (spec, layout.to_dict(), checksums(folders)):
+        if (stored["net"], Layout.from_dict(stored["layout"]), stored["data"]) != (spec, layout, checksums(folders)):
             raise UserError(f"{run.last} was trained with another net, layout or data than there is now; train a new run")
         return cls(stored["rows"], stored["times"], stored["best"], stored["solver"])
 
@@ -203,8 +202,9 @@ def export(run: Run) -> None:
 def pack(net_spec: dict, layout: Layout, protocol: dict, args: SimpleNamespace, state: dict, **more) -> dict:
     """All that inference and tests need, as a checkpoint; `more` joins it (epoch, figures, training state)."""
     values = {key: value for key, value in vars(args).items() if key != "tables"}
+    rows = {name: row for name, row in args.tables["layouts"].items() if name in (args.layout, layout.stored)}
     return {"format": checkpoint.FORMAT, "net": net_spec, "layout": layout.to_dict(), "protocol": protocol, "args": values,
-            "model": {name: tensor.detach().cpu() for name, tensor in state.items()}, **more}
+            "layouts": rows, "model": {name: tensor.detach().cpu() for name, tensor in state.items()}, **more}
 
 
 def unpack(file: Path) -> tuple[Net, Layout, dict]:
@@ -218,8 +218,11 @@ def unpack(file: Path) -> tuple[Net, Layout, dict]:
     return net, layout, values
 
 
-def initialise(net: Net, source: str, warn) -> str:
-    """Starts `net` from `source`: imagenet, none, a checkpoint of ours or a published one. Returns what was loaded."""
+def initialise(net: Net, source: str, layout: Layout, meanface: np.ndarray, warn) -> str:
+    """Starts `net` from `source`: imagenet, none, a checkpoint of ours or a published one. Returns what was loaded.
+
+    layout and meanface (N, 2), in [0, 1] of the crop, are of the faces to train on.
+    """
     if source == "none":
         return "random weights"
     if source == "imagenet":
@@ -229,11 +232,4 @@ def initialise(net: Net, source: str, warn) -> str:
             warn(f"{error}; training starts from random weights")
             return "random weights"
         return "ImageNet weights"
-    stored, own = from_published(checkpoint.load_weights(Path(source))), net.state_dict()
-    fitting = {name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}
-    if not any(torch.is_floating_point(tensor) for tensor in fitting.values()):
-        raise UserError(f"{source} holds no tensor that fits {net.spec['net']}; give a checkpoint of the same backbone")
-    net.load_state_dict(fitting, strict=False)
-    left = sorted(set(own) - set(fitting))
-    new = f" (new: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''})" if left else ""
-    return f"{len(fitting)} of {len(own)} tensors of {source}{new}"
+    return finetune.start(net, Path(source), layout, meanface, warn)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from loguru import logger
 
 from utils.checkpoint import turn
-from utils.config import DEFAULT_FILE, ROOT, nearest, read_yaml
+from utils.config import DEFAULT_FILE, ROOT, load_layout, nearest, read_yaml
 from utils.errors import UserError
 from utils.parsers import DATASETS, infer
 from utils.prepare import DataGenerator, fingerprint, load_meta, mismatch
@@ -52,6 +52,8 @@ def _prepare(name: str, args: SimpleNamespace, test: bool) -> Path:
         wanted |= {"source": str(raw.resolve()), "fingerprint": fingerprint(raw)}
         if name not in DATASETS:
             target = _own_place(target, raw)
+    if dataset == "points" and args.layout:
+        wanted["layout"] = load_layout(args.tables["layouts"], args.layout).stored
     for folder in (_root(args) / name, target):
         if not (why := mismatch(folder, **wanted)):
             return folder
@@ -60,7 +62,7 @@ def _prepare(name: str, args: SimpleNamespace, test: bool) -> Path:
     logger.info(f"preparing {target.name} from {raw} ({why})")
     val = 0 if args.val == "none" else args.val
     return DataGenerator(raw, args.target_size, dataset, target.name, target.parent, args.protocol or "square", args.margin, val,
-                         args.allow_partial, args.layout if dataset == "points" else None).run()
+                         args.allow_partial, args.layout if dataset == "points" else None, args.tables["layouts"]).run()
 
 
 def _root(args: SimpleNamespace) -> Path:

@@ -1,0 +1,80 @@
+"""Starting a net from one that was trained on other landmarks: which of them are the same, and the head that follows."""
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nets import Net
+from nets.published import from_published
+from nets.transplant import Sources, nearest_sources, similarity, transplant
+from utils import checkpoint
+from utils.config import Layout
+from utils.errors import UserError
+
+ALIKE = 1.25  # ratio of the sizes of faces in two kinds of crops from which on a net of one is a poor start for the other
+
+
+def shared(new: Layout, old: Layout) -> dict[int, int]:
+    """{landmark of `new`: the same landmark of `old`}: by a common stored layout, or by `same_as` in the row of either."""
+    edited = new.name == old.name and (new.count, new.flip_index) != (old.count, old.flip_index)  # two layouts of one name
+
+    def names(layout: Layout, landmark: int) -> set[tuple[str, int]]:
+        own = {(layout.stored, layout.selected[landmark])} - ({(new.name, landmark)} if edited else set())
+        return own | {(name, same[landmark]) for name, same in layout.same_as.items() if landmark in same}
+
+    places = {name: landmark for landmark in range(old.count) for name in names(old, landmark)}
+    found = {landmark: places[name] for landmark in range(new.count) for name in sorted(names(new, landmark)) if name in places}
+    return found if len(set(found.values())) == len(found) else {}
+
+
+def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> str:
+    """Starts `net` from a checkpoint of ours or a published one; returns what was loaded.
+
+    layout and meanface (N, 2), in [0, 1] of the crop, are the net's own. Where the checkpoint knows its layout, the head is made
+    of the rows of the landmarks that both have; else, and for all other tensors, what has the same name and shape is taken.
+    """
+    tensors, known = checkpoint.load_weights(file)
+    stored, own = from_published(tensors), net.state_dict()
+    words, head = "", {}
+    if known:
+        head, words = _head(net, stored, known, layout, meanface, file, warn)
+        if head is not None:
+            stored = {name: tensor for name, tensor in stored.items() if not name.startswith("head.")} | head
+        if (size := known["net"].get("input_size")) != net.spec["input_size"]:
+            warn(f"{file} was trained at {size} px, this is {net.spec['input_size']}; --input-size {size} starts better")
+    fitting = {name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}
+    if not any(torch.is_floating_point(tensor) for name, tensor in fitting.items() if not name.startswith("head.")):
+        raise UserError(f"{file} holds no tensor that fits {net.spec['net']}; give a checkpoint of the same backbone")
+    net.load_state_dict(fitting, strict=False)
+    left = sorted(set(own) - set(fitting))
+    new = f" (new: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''})" if left else ""
+    return f"{len(fitting)} of {len(own)} tensors of {file}{new}{words}"
+
+
+def _head(net: Net, stored: dict, known: dict, layout: Layout, meanface: np.ndarray, file: Path,
+          warn) -> tuple[dict | None, str]:
+    """(tensors of the head, words for the log). None instead of tensors: those of the checkpoint are the head's as they are."""
+    try:
+        spec, old = known["net"], Layout.from_dict(known["layout"])
+        same = shared(layout, old)
+        if spec["head"] != net.spec["head"] or not same:
+            why = "its head is another" if same else f"layout {layout.name} shares no landmark with {old.name} (same_as)"
+            return {}, f"; the backbone only: {why}"
+        if same == {i: i for i in range(old.count)} and spec["neighbor_index"] == net.spec["neighbor_index"]:
+            return None, ""
+        parts = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
+        trained_on = np.reshape(known["meanface"], (-1, 2)) if "meanface" in known else None
+        if trained_on is not None and len(same) > 1:
+            scale = abs(similarity(trained_on[list(same.values())], meanface[list(same)])[0])
+            if not 1 / ALIKE < scale < ALIKE:
+                warn(f"faces are {scale:.2f} times as large in these crops as in those of {file}: another --protocol makes them "
+                     "alike (inner: for points of eyes, nose and mouth only)")
+        sources = nearest_sources(same, meanface, trained_on)
+        cells = net.spec["input_size"] / net.spec["stride"]
+        made = transplant(parts, spec["neighbor_index"], net.spec["neighbor_index"],
+                          Sources(sources.landmark, sources.place * cells), meanface * cells)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(f"{file} does not describe a net that can be started from ({type(error).__name__} {error})") from None
+    rest = layout.count - len(same)
+    words = f"; {len(same)} of {layout.count} landmarks mapped" + (f", {rest} from their nearest" if rest else "")
+    return {f"head.{name}": tensor for name, tensor in made.items()}, words
