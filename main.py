@@ -124,23 +124,28 @@ def read_args(given: dict, mode, here: run.Run | None):
     return resolve({**given, "train_data": names}, values, preset)
 
 
-def load_faces(args, folders: list[Path], test_parts: list, layout: Layout) -> tuple[Faces, Faces | None]:
-    """Faces to train and to validate on, if any; what the tests will ask of theirs is asked now, not after the training."""
+def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, sizes: list[int]) -> tuple[Faces, dict[int, Faces]]:
+    """Faces to train on, and those to validate on at each of `sizes` px (none: nothing is validated).
+
+    What the tests will ask of their faces is asked now, not after the training.
+    """
     for part in test_parts:
         sets.check_protocol(part[0], load_meta(folders[0])["protocol"])
         face_norms(Faces([part], layout, args.input_size, 0), layout, args.norm)
     train_parts = [(folder, split) for folder in folders for split in ("train", "val")[:1 + (args.val in ("test", "none"))]]
     val_parts = test_parts if args.val == "test" else [(folder, "val") for folder in folders]
-    faces, val = (Faces(parts, layout, args.input_size, args.cache, args.train_hidden) if parts else None
-                  for parts in (train_parts, [] if args.val == "none" else val_parts))
-    if val is None:
-        if args.early_stop:
-            raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
-        return faces, val
-    if not len(val):
-        raise UserError(f"{', '.join(str(folder) for folder in folders)} has no validation faces; give --val 0.1, or --val test")
-    face_norms(val, layout, args.norm)
-    return faces, val
+
+    def load(parts, size):
+        return Faces(parts, layout, size, args.cache, args.train_hidden)
+
+    vals = {} if args.val == "none" else {size: load(val_parts, size) for size in sorted(set(sizes))}
+    if not vals and args.early_stop:
+        raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
+    for val in vals.values():
+        if not len(val):
+            raise UserError(f"{', '.join(map(str, folders))} has no validation faces; give --val 0.1, or --val test")
+        face_norms(val, layout, args.norm)
+    return load(train_parts, args.input_size), vals
 
 
 def start_solver(args, layout: Layout, faces: Faces, ranks: Ranks, resume: bool) -> tuple[solver.Solver, Order, str]:
@@ -166,9 +171,11 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
     if args.num_lms not in (None, layout.count):
         raise UserError(f"num_lms is {args.num_lms}, but layout {layout.name} has {layout.count} landmarks; choose another "
                         "--layout or --selected-index")
-    if args.half_size and args.input_size % 64:
-        raise UserError(f"half_size needs an input_size that is a multiple of 64, not {args.input_size}")
-    faces, val = load_faces(args, folders, test_parts, layout)
+    half = round(args.half_size * args.epochs)
+    if half and (args.input_size % 64 or args.input_size < 2 * args.stride):
+        raise UserError(f"half_size needs an input_size that is a multiple of 64 and of twice the stride, not {args.input_size}")
+    sizes = [args.input_size // 2] * half + [args.input_size] * (args.epochs - half)
+    faces, vals = load_faces(args, folders, test_parts, layout, sizes)
     solve, order, started = start_solver(args, layout, faces, ranks, resume)
     spec, steps = solve.net.spec, len(order) // args.accumulate
     history = run.History.load(here, spec, layout, folders) if resume else run.History.start()
@@ -179,11 +186,11 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
         run.clear(here)
         checkpoint.write_text(here.folder / "args.yaml", dump(args))
     logger.info(f"{here.folder.name}: {args.net} ({args.preset}), {layout.count} landmarks, {args.input_size} px, from {started}"
-                f"; {len(faces)} faces of {', '.join(args.train_data)}, {len(val or ())} to validate"
+                f"; {len(faces)} faces of {', '.join(args.train_data)}, {len(vals.get(args.input_size, ()))} to validate"
                 f"{' (the TEST set: --val test)' if args.val == 'test' else ''}; {ranks.count} x {ranks.device}, "
                 f"{solve.dtype or 'float32'}")
 
-    augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed, round(args.half_size * args.epochs))
+    augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed, sizes)
     loader = train_loader(augmented, order, worker_count(args.workers, ranks), ranks.device.type == "cuda")
     tester = build_net(spec)
     keeper = run.Keeper(here, history) if ranks.first else None
@@ -191,31 +198,39 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
     with progress(total=args.epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                   smoothing=0.05) as bar:
         for epoch in range(history.epochs, args.epochs):
+            if epoch == half:
+                history.best = float("inf")  # a net of smaller faces is not better than one of those that will be tested
             if args.early_stop and history.epochs_since_best() >= args.early_stop:
                 logger.info(f"no better validation NME for {args.early_stop} epochs: stopped early")
                 break
             bar.set_description(f"epoch {epoch + 1}/{args.epochs}")
-            smaller = memory.smaller_steps(order.batch, args.accumulate, args.input_size)
+            smaller = memory.smaller_steps(order.batch, args.accumulate, sizes[epoch])
             kept = f"; with --resume --exp {here.folder} it goes on from epoch {epoch}" if epoch else ""
-            with memory.advice(f"--batch-size {order.batch} and --input-size {args.input_size}", f"give {smaller}{kept}"):
+            with memory.advice(f"--batch-size {order.batch} and --input-size {sizes[epoch]}", f"give {smaller}{kept}"):
                 terms, seconds, waited = train_epoch(solve, loader, order, epoch, faces, bar)
-            kept, nme = solve.tested(), float("nan")
-            if val:
-                tester.load_state_dict(kept)
-                result = evaluate(torch_predictor(tester, ranks.device), val, layout, args.norm, args.test_batch_size, ranks)
-                nme = float(np.nanmean(result.nme))
-                if result.sigma is not None:
-                    kept = solve.net.head.calibrated(kept, result.calibration())
+            kept, nme = validate(solve, tester, vals.get(sizes[epoch]), layout, args)
             times = {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": per_epoch / seconds}
             better = history.add({"epoch": epoch, "lr": solve.schedule(solve.step - 1), **terms, "val_nme": nme}, times)
             if keeper:
                 inference = run.pack(spec, layout, load_meta(folders[0])["protocol"], args, kept, epoch=epoch, val_nme=nme,
                                      data=run.checksums(folders), meanface=faces.meanface().tolist())
                 keeper.save(inference, solve.state_dict(), better)
-            validated = f", validation NME {nme:.3f} %{' (best)' if better else ''}" if val else ""
+            validated = f", validation NME {nme:.3f} %{' (best)' if better else ''}" if vals else ""
             logger.info(f"epoch {epoch + 1}/{args.epochs}: loss {terms['loss']:.4f}{validated}, "
                         f"{per_epoch / seconds:.0f} images/s")
     ranks.wait()  # until the first process has written the last checkpoint
+
+
+def validate(solve: solver.Solver, tester, faces: Faces | None, layout: Layout, args) -> tuple[dict, float]:
+    """(the weights to keep, their sigma calibrated on `faces`; NME in %, NaN without faces). `tester` is a net to put them in."""
+    kept = solve.tested()
+    if faces is None:
+        return kept, float("nan")
+    tester.load_state_dict(kept)
+    result = evaluate(torch_predictor(tester, solve.ranks.device), faces, layout, args.norm, args.test_batch_size, solve.ranks)
+    if result.sigma is not None:
+        kept = solve.net.head.calibrated(kept, result.calibration())
+    return kept, float(np.nanmean(result.nme))
 
 
 def train_epoch(solve: solver.Solver, loader, order: Order, epoch: int, faces: Faces, bar) -> tuple[dict, float, float]:

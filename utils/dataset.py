@@ -89,11 +89,11 @@ class Faces(Dataset):
 class Augmented(Dataset):
     """Training view of `Faces`: item (epoch, index) is the sample `index` as epoch `epoch` sees it, whoever asks.
 
-    Epochs before `half_epochs` see crops of half the side.
+    sizes: px, side of the crops in each epoch; without, that of `faces` in all.
     """
 
-    def __init__(self, faces: Faces, recipe: Recipe, flip_index, seed: int, half_epochs: int = 0):
-        self.faces, self.recipe, self.flip_index, self.seed, self.half_epochs = faces, recipe, flip_index, seed, half_epochs
+    def __init__(self, faces: Faces, recipe: Recipe, flip_index, seed: int, sizes: list[int] | None = None):
+        self.faces, self.recipe, self.flip_index, self.seed, self.sizes = faces, recipe, flip_index, seed, sizes
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -103,7 +103,7 @@ class Augmented(Dataset):
         faces = self.faces
         image, landmarks, visible = augment(faces.picture(index), faces.nominal[index], faces.visible[index], faces.size,
                                             self.recipe, self.flip_index, generator(self.seed, epoch, index),
-                                            faces.size // 2 if epoch < self.half_epochs else faces.size)
+                                            self.sizes[epoch] if self.sizes else faces.size)
         return image, landmarks.astype(np.float32), visible, index
 
 
