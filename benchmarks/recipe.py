@@ -22,27 +22,30 @@ RECIPES = {
     "short": ["--preset", "short"],
     "pipnet": ["--amp", "auto", "--preset", "pipnet"],
 }
-ABLATION = {  # against `default`
-    "default": [],
+SHORT = ["--preset", "short", "--half-size", "0"]
+ABLATION = {  # against `short`
+    "short": [],
+    "predicted errors weigh the merge": ["--sigma", "0.5"],
+    "no EMA": ["--ema", "0"],
+    "EMA of 0.998": ["--ema", "0.998"],
     "no rotation, scale or shift": ["--rotation", "0", "--scale", "0", "--translation", "0"],
-    "half the rotation, scale and shift": ["--rotation", "15", "--scale", "0.075", "--translation", "0.04"],
-    "perspective 0.2": ["--perspective", "0.2"],
+    "rotation, scale, shift of default": ["--rotation", "30", "--scale", "0.15", "--translation", "0.08"],
+    "perspective 0.3": ["--perspective", "0.3"],
     "no colour, blur or noise": ["--colour-prob", "0", "--grayscale", "0", "--blur", "0", "--noise", "0"],
-    "no occlusion": ["--occlusion", "0"],
     "infrared look 0.1": ["--infrared", "0.1"],
+    "no occlusion": ["--occlusion", "0"],
     "black round the crop": ["--fill", "black"],
     "protocol pipnet": ["--protocol", "pipnet"],
-    "no EMA": ["--ema", "0"],
-    "steps at 1/2 and 5/6": ["--schedule", "steps"],  # milestones follow the epochs
-    "batch 16": ["--batch-size", "16"],
+    "steps at 1/2 and 5/6": ["--schedule", "steps"],
+    "weight decay 0.05": ["--weight-decay", "0.05"],
+    "batch 32": ["--batch-size", "32"],
     "smooth L1": ["--error", "smooth-l1"],
     "Wing": ["--error", "wing"],
     "SoftWing": ["--error", "soft-wing"],
     "Gaussian score target": ["--score-width", "0.5"],
-    "predicted errors weigh the merge": ["--sigma", "0.5"],
     "stride 16": ["--stride", "16"],
     "stride 8": ["--stride", "8"],
-    "half size for 1/2 of the epochs": ["--half-size", "0.5"],
+    "all of default's augmentation": ["--preset", "default", "--batch-size", "16"],
 }
 TABLES = {"recipes": RECIPES, "ablation": ABLATION}
 
@@ -50,7 +53,7 @@ TABLES = {"recipes": RECIPES, "ablation": ABLATION}
 def flags_of(table: str, row: str, epochs: int, size: int) -> list[str]:
     """What main.py is given for a row, but for the seed."""
     flags = [*DATA, "--weights", "none", "--input-size", str(size), "--epochs", str(epochs)]
-    flags += [*(["--preset", "default"] if table == "ablation" else []), *TABLES[table][row]]
+    flags += [*(SHORT if table == "ablation" else []), *TABLES[table][row]]
     if "steps" in flags or flags[-1] == "pipnet" and table == "recipes":
         flags += ["--milestones", f"{epochs // 2},{epochs * 5 // 6}"]
     return flags

@@ -256,7 +256,7 @@ def test_half_of_the_size_first(cli, recipe, tmp_path):
     steps = rows(tmp_path / "runs" / "000" / "step.csv")
     assert all(0 < float(step["val_nme"]) < 1000 for step in steps)
     assert checkpoint.load(tmp_path / "runs" / "000" / "best.pt")["epoch"] == 1  # the only one of the size that is tested
-    fails(cli("--train", *recipe, "--input-size", "32", "--half-size", "0.5"), "half_size needs an input_size")
+    fails(cli("--train", *recipe, "--epochs", "2", "--input-size", "32", "--half-size", "0.5"), "half_size needs an input_size")
 
 
 def test_training_on_all_faces_keeps_the_last_epoch(cli, recipe, tmp_path):
