@@ -12,7 +12,7 @@ try:
     from tqdm import tqdm
 
     from nets import NETS, build_net, make_spec
-    from utils import checkpoint, export, report, run, sets, solver
+    from utils import audit, checkpoint, export, report, run, sets, solver
     from utils.augment import Recipe
     from utils.config import DEFAULT_FILE, Layout, dump, load_layout, parse, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
@@ -42,6 +42,8 @@ def modes(parser) -> None:
     group.add_argument("--train", action="store_true", help="train a net in weights/EXP")
     group.add_argument("--test", action="store_true", help="NME, failure rate and area under the curve on the test sets")
     group.add_argument("--test-onnx", action="store_true", help="export if need be, test the ONNX file, fail if it differs")
+    group.add_argument("--audit", action="store_true",
+                       help="find wrong labels: nets judge training faces that they have not seen; in weights/EXP/audit")
     group.add_argument("--list-nets", action="store_true", help="print the backbones")
     group = parser.add_argument_group("run")
     group.add_argument("--exp", metavar="EXP",
@@ -54,21 +56,27 @@ def main(argv: list[str]) -> None:
     """Runs the modes on the command line, in the order prepare, train, test."""
     mode, given = parse(argv, modes)
     tests = mode.test or mode.test_onnx
-    if not (mode.prepare or mode.train or tests or mode.list_nets):
-        raise UserError("nothing to do: give --train, --test, --test-onnx, --prepare or --list-nets (--help explains them)")
+    if not (mode.prepare or mode.train or mode.audit or tests or mode.list_nets):
+        raise UserError("nothing to do: give --train, --test, --test-onnx, --prepare, --audit or --list-nets (see --help)")
     if mode.list_nets:
         for name, note in [*((name, row.note) for name, row in NETS.items()), ("timm:NAME", "any net of timm with feature maps")]:
             print(f"{name: <18} {note}")
         return
-    if (mode.resume or mode.overwrite) and not mode.train:
+    if (mode.resume or mode.overwrite) and not (mode.train or mode.audit):
         raise UserError("--resume and --overwrite say how to --train; give that too")
+    if mode.audit and (mode.train or tests or mode.resume and not mode.exp):
+        raise UserError("--audit trains nets of its own: leave --train and --test out, and name the one to --resume by --exp")
     ranks = solver.start_ranks()
     run_root = Path(ROOT) / given.get("run_root", read_yaml(DEFAULT_FILE)["run_root"])
-    here = ranks.agree(lambda: run.find(mode.exp, run_root, mode.train, mode.resume)) if mode.train or tests else None
-    if mode.train:
-        run.take_up_restart(mode, here)
-        run.check_free(here, mode.resume, mode.overwrite)
-    args = read_args(given, mode, here)
+    trains = mode.train or mode.audit
+    here = ranks.agree(lambda: run.find(mode.exp, run_root, trains, mode.resume)) if trains or tests else None
+    kept = audit.fold_runs(here, 1)[0] if mode.audit else here  # what says how far a training has come
+    if trains:
+        run.take_up_restart(mode, kept)
+        run.check_free(kept, mode.resume, mode.overwrite)
+    args = read_args(given, mode, kept)
+    if mode.audit:
+        audit.check(here, args.early_stop)
     solver.set_threads(args.threads, args.deterministic)
     logger.remove()
     if ranks.first:
@@ -76,16 +84,18 @@ def main(argv: list[str]) -> None:
     with ExitStack() as held:
         if here and ranks.first:  # held before anything is made, so that no other run takes the folder meanwhile
             held.enter_context(checkpoint.lock(here.folder))
-            if mode.train:
-                run.check_free(here, mode.resume, mode.overwrite)
+            if trains:
+                run.check_free(kept, mode.resume, mode.overwrite)
             logger.add(here.folder / checkpoint.LOG, format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}", delay=True)
-        if mode.prepare or mode.train:
+        if mode.prepare or trains:
             folders = ranks.one_by_one(lambda: [sets.prepare(name, args) for name in args.train_data])
         test_parts = []
         if tests or mode.train and args.val == "test" or mode.prepare and args.test_data:
             test_parts = ranks.one_by_one(lambda: sets.test_parts(args))  # what cannot be tested is found before the training
         if mode.train:
             train(args, here, folders, test_parts, ranks, mode.resume)
+        if mode.audit:
+            audit_labels(args, here, folders, ranks, mode.resume)
         if tests:
             test(args, here, test_parts, ranks, mode.test_onnx)
 
@@ -95,7 +105,9 @@ def read_args(given: dict, mode, here: run.Run | None):
     values = read_yaml(DEFAULT_FILE)
     for key in given.keys() & {"train_data", "test_data"}:
         given[key] = sets.lasting(given[key])
-    if here and (mode.resume or not mode.train):
+    if given.get("label_weights"):
+        given["label_weights"] = str(Path(given["label_weights"]).resolve())
+    if here and (mode.resume or not (mode.train or mode.audit)):
         stored = checkpoint.load(here.last if mode.resume else here.weights)["args"]
         run.check_given(given, stored, mode.resume)
         return resolve(given, {**values, **stored}, None)
@@ -105,15 +117,34 @@ def read_args(given: dict, mode, here: run.Run | None):
     return resolve({**given, "train_data": names}, values, preset)
 
 
-def load_faces(args, folders: list[Path], test_parts: list, layout: Layout) -> tuple[Faces, Faces]:
-    """Faces to train and to validate on; what the tests will ask of theirs is asked now, not after the training."""
+def choose_layout(args, folders: list[Path]) -> Layout:
+    """The layout to train: what was asked for, else that of the first set."""
+    layout = load_layout(args.tables["layouts"], args.layout or load_meta(folders[0])["layout"], args.selected_index)
+    if args.num_lms not in (None, layout.count):
+        raise UserError(f"num_lms is {args.num_lms}, but layout {layout.name} has {layout.count} landmarks; choose another "
+                        "--layout or --selected-index")
+    return layout
+
+
+def training_parts(args, folders: list[Path]) -> list[tuple[Path, str]]:
+    """The splits that are trained on."""
+    return [(folder, split) for folder in folders for split in ("train", "val")[:1 + (args.val == "test")]]
+
+
+def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, fold: int | None) -> tuple[Faces, Faces]:
+    """Faces to train and to validate on; what the tests will ask of theirs is asked now, not after the training.
+
+    fold: of an audit, held out of the training faces and validated on.
+    """
     on_test = args.val == "test"
     for part in test_parts:
         sets.check_protocol(part[0], load_meta(folders[0])["protocol"])
         face_norms(Faces([part], layout, args.input_size, 0), layout, args.norm)
-    train_parts = [(folder, split) for folder in folders for split in ("train", "val")[:1 + on_test]]
+    faces = Faces(training_parts(args, folders), layout, args.input_size, args.cache, args.train_hidden, args.label_weights)
+    if fold is not None:
+        return audit.divide(faces, args.folds, args.seed, fold)
     val_parts = test_parts if on_test else [(folder, "val") for folder in folders]
-    faces, val = (Faces(parts, layout, args.input_size, args.cache, args.train_hidden) for parts in (train_parts, val_parts))
+    val = Faces(val_parts, layout, args.input_size, args.cache, args.train_hidden)
     if not len(val):
         raise UserError(f"{', '.join(str(folder) for folder in folders)} has no validation faces; give --val 0.1, or --val test")
     face_norms(val, layout, args.norm)
@@ -136,13 +167,11 @@ def start_solver(args, layout: Layout, faces: Faces, ranks: solver.Ranks, resume
         raise UserError(str(error)) from None
 
 
-def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: solver.Ranks, resume: bool) -> None:
+def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: solver.Ranks, resume: bool,
+          fold: int | None = None) -> None:
     """Epochs of training with validation; best.pt, last.pt, step.csv, time.csv and TensorBoard events go to the run's folder."""
-    layout = load_layout(args.tables["layouts"], args.layout or load_meta(folders[0])["layout"], args.selected_index)
-    if args.num_lms not in (None, layout.count):
-        raise UserError(f"num_lms is {args.num_lms}, but layout {layout.name} has {layout.count} landmarks; choose another "
-                        "--layout or --selected-index")
-    faces, val = load_faces(args, folders, test_parts, layout)
+    layout = choose_layout(args, folders)
+    faces, val = load_faces(args, folders, test_parts, layout, fold)
     solve, order, started = start_solver(args, layout, faces, ranks, resume)
     spec, steps = solve.net.spec, len(order) // args.accumulate
     history = run.History.load(here, spec, layout, folders) if resume else run.History.start()
@@ -210,6 +239,25 @@ def train_epoch(solve: solver.Solver, loader, order: Order, epoch: int, faces: F
         bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
         bar.update(solve.accumulate * order.batch * solve.ranks.count)
     return sums, time.perf_counter() - start, waited
+
+
+def audit_labels(args, here: run.Run, folders: list[Path], ranks: solver.Ranks, resume: bool) -> None:
+    """Trains a net without each fold, as any run is; what they say of the faces they have not seen goes to EXP/audit."""
+    if ranks.first and not resume:
+        audit.clear(here)
+    ranks.wait()
+    layout, parts = choose_layout(args, folders), training_parts(args, folders)
+    faces = Faces(parts, layout, args.input_size, 0, args.train_hidden)
+    fold, found = audit.fold_of(faces.identities, args.folds, args.seed), np.empty_like(faces.landmarks)
+    face_norms(faces, layout, args.norm)
+    for number, one in enumerate(audit.fold_runs(here, args.folds)):
+        if run.epochs(one) < args.epochs:
+            train(args, one, folders, [], ranks, one.last.is_file(), number)
+        held, predict = np.flatnonzero(fold == number), torch_predictor(run.unpack(one.last)[0], ranks.device)
+        found[held] = evaluate(predict, faces.only(held), layout, args.norm, args.test_batch_size, ranks).landmarks
+    if ranks.first:
+        text = audit.write(here.folder / "audit", Faces(parts, layout, audit.DRAWN, 0), found, fold, layout, args.norm)
+        print(f"\n{text}\n\n{audit.closing(here)}")
 
 
 def test(args, here: run.Run, parts: list, ranks: solver.Ranks, with_onnx: bool) -> None:

@@ -111,7 +111,7 @@ class PIPHead(nn.Module):
         position = torch.nan_to_num(labels.landmarks, nan=0.5, posinf=0.5, neginf=0.5) * size  # (B, N, 2) in cells
         cell = torch.minimum(position.floor().clamp(min=0), size - 1)
         neighbor = position[:, self.neighbor_index] - cell[:, :, None]
-        neighbor_weight = weight[:, :, None] * (weight[:, self.neighbor_index] > 0)
+        neighbor_weight = weight[:, :, None] * weight[:, self.neighbor_index]
         flat = (cell[..., 1] * grid[1] + cell[..., 0]).long()
         return Targets(flat, position - cell, neighbor, weight, neighbor_weight, grid)
 

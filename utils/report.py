@@ -98,8 +98,8 @@ def tile(crop: np.ndarray, drawn: list[tuple[np.ndarray, tuple]], layout: Layout
     image = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC if size > len(crop) else cv2.INTER_AREA)
     for landmarks, colour in drawn:
         draw(image, landmarks * size, layout, colour)
-    for thickness, colour in ((3, (0, 0, 0)), (1, (255, 255, 255))):
-        cv2.putText(image, title, (4, size - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thickness, cv2.LINE_AA)
+    for dx, dy, colour in ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, 255)):  # thicker letters would be wider as well
+        cv2.putText(image, title, (4 + dx, size - 6 + dy), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (colour,) * 3, 1, cv2.LINE_AA)
     return image
 
 
