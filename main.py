@@ -18,6 +18,7 @@ try:
     from utils.dataset import Augmented, Faces, Order, train_loader
     from utils.errors import UserError
     from utils.evaluate import evaluate, face_norms, flip_tested, torch_predictor
+    from utils.label_weights import DISPUTED
     from utils.prepare import load_meta
     from utils.progress import progress
 except ImportError as missing:
@@ -172,6 +173,9 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: sol
     """Epochs of training with validation; best.pt, last.pt, step.csv, time.csv and TensorBoard events go to the run's folder."""
     layout = choose_layout(args, folders)
     faces, val = load_faces(args, folders, test_parts, layout, fold)
+    if args.label_weights:
+        disputed = int((faces.weight[faces.visible] < DISPUTED).sum())
+        logger.info(f"{args.label_weights}: {disputed} of {int(faces.visible.sum())} labels weigh less than {DISPUTED}")
     solve, order, started = start_solver(args, layout, faces, ranks, resume)
     spec, steps = solve.net.spec, len(order) // args.accumulate
     history = run.History.load(here, spec, layout, folders) if resume else run.History.start()
