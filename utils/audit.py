@@ -31,6 +31,8 @@ def clear(here: run.Run) -> None:
     """Removes what an earlier audit left."""
     for folder in here.folder.glob("fold[0-9]*"):
         run.clear(run.Run(folder, folder / "last.pt"))
+        if not any(folder.iterdir()):
+            folder.rmdir()
     shutil.rmtree(here.folder / "audit", ignore_errors=True)
 
 

@@ -102,7 +102,7 @@ def take_up_restart(mode: SimpleNamespace, run: Run) -> None:
 
 def epochs(run: Run) -> int:
     """Whole epochs behind a training, 0 for none."""
-    return len(checkpoint.load(run.last)["rows"]) if run.last.is_file() else 0
+    return len(checkpoint.load(run.last).get("rows", ())) if run.last.is_file() else 0
 
 
 def check_free(run: Run, resume: bool, overwrite: bool) -> None:
