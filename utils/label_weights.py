@@ -6,27 +6,35 @@ import numpy as np
 
 from utils.errors import UserError
 
-LIMIT = 3.0     # typical errors of a landmark up to which its label is trusted: of 500 well labelled ones about one lies beyond
+LIMIT = 3.0     # typical errors of a landmark, and deviations of a face, up to which labels are trusted: 1 of 500 lies beyond
+SPREAD = 0.1    # least standard deviation of the logarithm of the faces' errors: 68 landmarks of equal noise have this
 DISPUTED = 0.5  # weight below which a label counts as disputed
 KEYS = ["set", "file"]
-
-
-def trust(relative: np.ndarray) -> np.ndarray:
-    """1 up to LIMIT, then falling with the square, as Cauchy's weights do: 10 times the typical error weighs 0.09."""
-    return np.minimum(1.0, (LIMIT / np.maximum(relative, LIMIT)) ** 2)
 
 
 def weigh(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Disagreements (M, N), NaN where there is no label -> (relative (M, N), weight (M, N) in [0, 1]).
 
-    relative: in units of the landmark's typical error, its median over all faces. weight: trust(relative) times the trust in the
-    face, whose relative error is the median of its landmarks': a single wrong landmark leaves the others alone, a label that is
-    wrong as a whole weighs next to nothing. 1 where nothing is known.
+    relative r: in units of the landmark's typical error, its median over all faces. weight: trust in the landmark times trust in
+    the face, so that a single wrong landmark leaves the others alone. Landmark: 1 up to LIMIT, then (LIMIT / r)^2, which falls
+    as Cauchy's weights do, for errors of a landmark have a long tail. Face: the median of its r has none, its logarithm is
+    about normal; z robust standard deviations above the usual it weighs exp((LIMIT^2 - z^2) / 2), and 1 up to LIMIT, so that a
+    label that is wrong as a whole weighs next to nothing. 1 where nothing is known.
     """
-    typical = np.array([np.median(column[np.isfinite(column)]) if np.isfinite(column).any() else np.nan for column in errors.T])
-    relative = errors / np.maximum(typical, 1e-6)
-    face = np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else 0.0 for row in relative])
-    return relative, np.where(np.isfinite(relative), trust(np.nan_to_num(relative)) * trust(face)[:, None], 1.0)
+    relative = errors / np.maximum(_medians(errors.T), 1e-6)
+    face = np.log(np.maximum(_medians(relative), 1e-6))
+    middle = np.nanmedian(face) if np.isfinite(face).any() else 0.0
+    away = np.abs(face - middle)[np.isfinite(face)]
+    spread = max(1.4826 * np.median(away), SPREAD) if len(away) else SPREAD  # 1.4826: as of a normal distribution
+    beyond = np.maximum(np.nan_to_num((face - middle) / spread), LIMIT)
+    landmark = np.minimum(1.0, (LIMIT / np.maximum(np.nan_to_num(relative), LIMIT)) ** 2)
+    weight = landmark * np.exp((LIMIT**2 - beyond**2) / 2)[:, None]
+    return relative, np.where(np.isfinite(relative), weight, 1.0)
+
+
+def _medians(values: np.ndarray) -> np.ndarray:
+    """Of each row, without what is not finite; NaN where nothing is."""
+    return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values])
 
 
 def read(file: Path, sets: list[str], names: list[str], selected: tuple[int, ...]) -> np.ndarray:
