@@ -12,13 +12,14 @@ try:
     from tqdm import tqdm
 
     from nets import NETS, build_net, make_spec
-    from utils import checkpoint, export, memory, report, run, sets, solver, sweep
+    from utils import audit, checkpoint, export, memory, report, run, sets, solver, sweep
     from utils.augment import Recipe
     from utils.batchnorm import share_batch_norm
     from utils.config import DEFAULT_FILE, Layout, dump, load_layout, parse, read_layout_file, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
     from utils.errors import UserError
     from utils.evaluate import evaluate, face_norms, flip_tested, torch_predictor
+    from utils.label_weights import DISPUTED
     from utils.prepare import load_meta
     from utils.progress import progress
     from utils.ranks import Ranks, set_threads, start_ranks, worker_count
@@ -49,6 +50,8 @@ def modes(parser) -> None:
                        help="draw N training faces as the net gets them, and look for wrong labels")
     group.add_argument("--sweep", metavar="KEY=A,B,C", action="append",
                        help="--train (and test) once with each value of that key; several times: with each combination")
+    group.add_argument("--audit", action="store_true",
+                       help="find wrong labels: nets judge training faces that they have not seen; in weights/EXP/audit")
     group.add_argument("--list-nets", action="store_true", help="print the backbones")
     group = parser.add_argument_group("run")
     group.add_argument("--exp", metavar="EXP",
@@ -61,8 +64,8 @@ def main(argv: list[str]) -> None:
     """Runs the modes on the command line, in the order prepare, show, train, test."""
     mode, given = parse(argv, modes)
     tests = mode.test or mode.test_onnx
-    if not (mode.prepare or mode.train or tests or mode.list_nets or mode.show_data is not None):
-        raise UserError("nothing to do: give --train, --test, --test-onnx, --prepare, --show-data N or --list-nets "
+    if not (mode.prepare or mode.train or mode.audit or tests or mode.list_nets or mode.show_data is not None):
+        raise UserError("nothing to do: give --train, --test, --test-onnx, --prepare, --show-data N, --audit or --list-nets "
                         "(--help explains them)")
     if mode.show_data is not None and mode.show_data < 1:
         raise UserError(f"--show-data needs the number of faces to draw, at least 1, not {mode.show_data}")
@@ -70,18 +73,24 @@ def main(argv: list[str]) -> None:
         for name, note in [*((name, row.note) for name, row in NETS.items()), ("timm:NAME", "any net of timm with feature maps")]:
             print(f"{name: <18} {note}")
         return
-    if (mode.resume or mode.overwrite) and not mode.train:
+    if (mode.resume or mode.overwrite) and not (mode.train or mode.audit):
         raise UserError("--resume and --overwrite say how to --train; give that too")
+    if mode.audit and (mode.train or tests or mode.resume and not mode.exp):
+        raise UserError("--audit trains nets of its own: leave --train and --test out, and name the one to --resume by --exp")
     if mode.sweep:
         sweep.sweep(mode, given)
         return
     ranks = start_ranks()
     run_root = Path(ROOT) / given.get("run_root", read_yaml(DEFAULT_FILE)["run_root"])
-    here = ranks.agree(lambda: run.find(mode.exp, run_root, mode.train, mode.resume)) if mode.train or tests else None
-    if mode.train:
-        run.take_up_restart(mode, here)
-        run.check_free(here, mode.resume, mode.overwrite)
-    args = read_args(given, mode, here)
+    trains = mode.train or mode.audit
+    here = ranks.agree(lambda: run.find(mode.exp, run_root, trains, mode.resume)) if trains or tests else None
+    kept = audit.fold_runs(here, 1)[0] if mode.audit else here  # what says how far a training has come
+    if trains:
+        run.take_up_restart(mode, kept)
+        run.check_free(kept, mode.resume, mode.overwrite)
+    args = read_args(given, mode, kept)
+    if mode.audit:
+        audit.check(here, args.early_stop)
     set_threads(args.threads, args.deterministic)
     logger.remove()
     if ranks.first:
@@ -90,10 +99,10 @@ def main(argv: list[str]) -> None:
         held.enter_context(ranks.connected())
         if here and ranks.first:  # held before anything is made, so that no other run takes the folder meanwhile
             held.enter_context(checkpoint.lock(here.folder))
-            if mode.train:
-                run.check_free(here, mode.resume, mode.overwrite)
+            if trains:
+                run.check_free(kept, mode.resume, mode.overwrite)
             logger.add(here.folder / checkpoint.LOG, format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}", delay=True)
-        if mode.prepare or mode.train or mode.show_data:
+        if mode.prepare or trains or mode.show_data:
             folders = ranks.one_by_one(lambda: [sets.prepare(name, args) for name in args.train_data])
         if mode.show_data:
             ranks.one_by_one(lambda: ranks.first and [print(show(args, folder, mode.show_data)) for folder in folders])
@@ -102,6 +111,8 @@ def main(argv: list[str]) -> None:
             test_parts = ranks.one_by_one(lambda: sets.test_parts(args))  # what cannot be tested is found before the training
         if mode.train:
             train(args, here, folders, test_parts, ranks, mode.resume)
+        if mode.audit:
+            audit_labels(args, here, folders, ranks, mode.resume)
         if tests:
             test(args, here, test_parts, ranks, mode.test_onnx)
 
@@ -111,7 +122,10 @@ def read_args(given: dict, mode, here: run.Run | None):
     values = read_yaml(DEFAULT_FILE)
     for key in given.keys() & {"train_data", "test_data"}:
         given[key] = sets.lasting(given[key])
-    kept = checkpoint.load(here.last if mode.resume else here.weights) if here and (mode.resume or not mode.train) else {}
+    if given.get("label_weights"):
+        given["label_weights"] = str(Path(given["label_weights"]).resolve())
+    again = here and (mode.resume or not (mode.train or mode.audit))
+    kept = checkpoint.load(here.last if mode.resume else here.weights) if again else {}
     values["layouts"] = {**values["layouts"], **kept.get("layouts", {})}
     if str(given.get("layout")).endswith((".yaml", ".yml")):
         given["layout"], values["layouts"] = read_layout_file(given["layout"], values["layouts"])
@@ -124,28 +138,48 @@ def read_args(given: dict, mode, here: run.Run | None):
     return resolve({**given, "train_data": names}, values, preset)
 
 
-def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, sizes: list[int]) -> tuple[Faces, dict[int, Faces]]:
+def choose_layout(args, folders: list[Path]) -> Layout:
+    """The layout to train: what was asked for, else that of the first set."""
+    layout = load_layout(args.tables["layouts"], args.layout or load_meta(folders[0])["layout"], args.selected_index)
+    if args.num_lms not in (None, layout.count):
+        raise UserError(f"num_lms is {args.num_lms}, but layout {layout.name} has {layout.count} landmarks; choose another "
+                        "--layout or --selected-index")
+    return layout
+
+
+def training_parts(args, folders: list[Path]) -> list[tuple[Path, str]]:
+    """The splits that are trained on."""
+    return [(folder, split) for folder in folders for split in ("train", "val")[:1 + (args.val in ("test", "none"))]]
+
+
+def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, sizes: list[int],
+               fold: int | None) -> tuple[Faces, dict[int, Faces]]:
     """Faces to train on, and those to validate on at each of `sizes` px (none: nothing is validated).
 
-    What the tests will ask of their faces is asked now, not after the training.
+    What the tests will ask of their faces is asked now, not after the training. fold: of an audit, held out of the training faces
+    and validated on.
     """
     for part in test_parts:
         sets.check_protocol(part[0], load_meta(folders[0])["protocol"])
         face_norms(Faces([part], layout, args.input_size, 0), layout, args.norm)
-    train_parts = [(folder, split) for folder in folders for split in ("train", "val")[:1 + (args.val in ("test", "none"))]]
+
+    def load(parts, size, weights=None):
+        return Faces(parts, layout, size, args.cache, args.train_hidden, weights)
+
+    parts, used = training_parts(args, folders), sorted(set(sizes))
+    faces = load(parts, args.input_size, args.label_weights)
+    if fold is not None:
+        return (audit.divide(faces, args.folds, args.seed, fold)[0],
+                {size: audit.divide(load(parts, size), args.folds, args.seed, fold)[1] for size in used})
     val_parts = test_parts if args.val == "test" else [(folder, "val") for folder in folders]
-
-    def load(parts, size):
-        return Faces(parts, layout, size, args.cache, args.train_hidden)
-
-    vals = {} if args.val == "none" else {size: load(val_parts, size) for size in sorted(set(sizes))}
+    vals = {} if args.val == "none" else {size: load(val_parts, size) for size in used}
     if not vals and args.early_stop:
         raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
     for val in vals.values():
         if not len(val):
             raise UserError(f"{', '.join(map(str, folders))} has no validation faces; give --val 0.1, or --val test")
         face_norms(val, layout, args.norm)
-    return load(train_parts, args.input_size), vals
+    return faces, vals
 
 
 def start_solver(args, layout: Layout, faces: Faces, ranks: Ranks, resume: bool) -> tuple[solver.Solver, Order, str]:
@@ -165,17 +199,18 @@ def start_solver(args, layout: Layout, faces: Faces, ranks: Ranks, resume: bool)
         raise UserError(str(error)) from None
 
 
-def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ranks, resume: bool) -> None:
+def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ranks, resume: bool,
+          fold: int | None = None) -> None:
     """Epochs of training with validation; best.pt, last.pt, step.csv, time.csv and TensorBoard events go to the run's folder."""
-    layout = load_layout(args.tables["layouts"], args.layout or load_meta(folders[0])["layout"], args.selected_index)
-    if args.num_lms not in (None, layout.count):
-        raise UserError(f"num_lms is {args.num_lms}, but layout {layout.name} has {layout.count} landmarks; choose another "
-                        "--layout or --selected-index")
+    layout = choose_layout(args, folders)
     half = round(args.half_size * args.epochs)
     if half and (args.input_size % 64 or args.input_size < 2 * args.stride):
         raise UserError(f"half_size needs an input_size that is a multiple of 64 and of twice the stride, not {args.input_size}")
     sizes = [args.input_size // 2] * half + [args.input_size] * (args.epochs - half)
-    faces, vals = load_faces(args, folders, test_parts, layout, sizes)
+    faces, vals = load_faces(args, folders, test_parts, layout, sizes, fold)
+    if args.label_weights:
+        disputed = int((faces.weight[faces.visible] < DISPUTED).sum())
+        logger.info(f"{args.label_weights}: {disputed} of {int(faces.visible.sum())} labels weigh less than {DISPUTED}")
     solve, order, started = start_solver(args, layout, faces, ranks, resume)
     spec, steps = solve.net.spec, len(order) // args.accumulate
     history = run.History.load(here, spec, layout, folders) if resume else run.History.start()
@@ -264,6 +299,25 @@ def train_epoch(solve: solver.Solver, loader, order: Order, epoch: int, faces: F
     except ValueError as error:  # batch norm has no spread over one sample of one cell
         raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
     return sums, time.perf_counter() - start, waited
+
+
+def audit_labels(args, here: run.Run, folders: list[Path], ranks: Ranks, resume: bool) -> None:
+    """Trains a net without each fold, as any run is; what they say of the faces they have not seen goes to EXP/audit."""
+    if ranks.first and not resume:
+        audit.clear(here)
+    ranks.wait()
+    layout, parts = choose_layout(args, folders), training_parts(args, folders)
+    faces = Faces(parts, layout, args.input_size, 0, args.train_hidden)
+    fold, found = audit.fold_of(faces.identities, args.folds, args.seed), np.empty_like(faces.landmarks)
+    face_norms(faces, layout, args.norm)
+    for number, one in enumerate(audit.fold_runs(here, args.folds)):
+        if run.epochs(one) < args.epochs:
+            train(args, one, folders, [], ranks, one.last.is_file(), number)
+        held, predict = np.flatnonzero(fold == number), torch_predictor(run.unpack(one.last)[0], ranks.device)
+        found[held] = evaluate(predict, faces.only(held), layout, args.norm, args.test_batch_size, ranks).landmarks
+    if ranks.first:
+        text = audit.write(here.folder / "audit", Faces(parts, layout, audit.DRAWN, 0), found, fold, layout, args.norm)
+        print(f"\n{text}\n\n{audit.closing(here)}")
 
 
 def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool) -> None:

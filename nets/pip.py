@@ -214,7 +214,7 @@ class PIPHead(nn.Module):
     def _weights(self, labels: Labels) -> tuple[Tensor, Tensor]:
         """What each landmark (B, N) and each of its neighbors (B, N, K) counts in the loss."""
         weight = labels.trainable()
-        return weight, weight[:, :, None] * (weight[:, self.neighbor_index] > 0)
+        return weight, weight[:, :, None] * weight[:, self.neighbor_index]
 
     def _at(self, maps: Maps, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values at `cell` (B, N), in float32: score (B, N), offset (B, N, 2), neighbor (B, N, K, 2)."""

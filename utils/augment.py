@@ -115,9 +115,9 @@ def photometric(image: np.ndarray, rng: np.random.Generator, recipe: Recipe) -> 
     return image
 
 
-def augment(stored: np.ndarray, landmarks: np.ndarray, visible: np.ndarray, size: int, recipe: Recipe, flip_index,
+def augment(stored: np.ndarray, landmarks: np.ndarray, weight: np.ndarray, size: int, recipe: Recipe, flip_index,
             rng: np.random.Generator, out: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A stored crop with its margin -> (crop (out, out, 3) uint8, landmarks (N, 2) in [0, 1] of it, visible (N,)).
+    """A stored crop with its margin -> (crop (out, out, 3) uint8, landmarks (N, 2) in [0, 1] of it, weight (N,)).
 
     stored (S, S, 3) uint8 with S >= size: the nominal crop of `size` px in the middle of real pixels; landmarks (N, 2) in [0, 1]
     of the nominal crop; out: `size` unless given. Landmarks that leave the crop stay true.
@@ -142,5 +142,5 @@ def augment(stored: np.ndarray, landmarks: np.ndarray, visible: np.ndarray, size
     else:
         image = cv2.warpAffine(stored, opencv_matrix(warp), (out, out), flags=interpolation, borderMode=cv2.BORDER_CONSTANT)
     if mirror:
-        landmarks, visible = landmarks[list(flip_index)], visible[list(flip_index)]
-    return photometric(image, rng, recipe), landmarks, visible
+        landmarks, weight = landmarks[list(flip_index)], weight[list(flip_index)]
+    return photometric(image, rng, recipe), landmarks, weight

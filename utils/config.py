@@ -25,9 +25,9 @@ def _kinds(**named: str) -> dict[str, tuple[type | None, ...]]:
 # what each key of args.yaml holds, so that a slip in that file is found too; with an underscore: or null. (list, x): of x
 KINDS = _kinds(
     text="dataset data_root run_root net head weights optimizer schedule amp fill interpolation norm error",
-    text_="data_dir layout protocol act preset",
-    whole="target_size synthetic_train synthetic_test stride num_nb input_size epochs batch_size accumulate ema_ramp seed "
-          "threads early_stop test_batch_size",
+    text_="data_dir layout protocol act preset label_weights",
+    whole="target_size folds synthetic_train synthetic_test stride num_nb input_size epochs batch_size accumulate ema_ramp "
+          "seed threads early_stop test_batch_size",
     whole_="num_lms workers",
     number="margin cache learning_rate final_learning_rate warmup warmup_learning_rate weight_decay clip ema cls reg sigma "
            "score_width half_size flip rotation rotation_prob perspective scale translation translation_prob brightness contrast "
@@ -44,8 +44,8 @@ CHOICES = {
 AT_LEAST = {
     "epochs": 1, "batch_size": 1, "accumulate": 1, "input_size": 32, "target_size": 32, "margin": 1, "test_batch_size": 1,
     "synthetic_train": 8, "synthetic_test": 3, "num_nb": 0, "seed": 0, "learning_rate": 0, "threads": 0, "workers": 0,
-    "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0, "cls": 0, "reg": 0,
-    "sigma": 0, "score_width": 0,
+    "folds": 2, "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0,
+    "cls": 0, "reg": 0, "sigma": 0, "score_width": 0,
 }
 SHARES = ("flip", "half_size", "rotation_prob", "perspective", "scale", "translation", "translation_prob", "brightness",
           "contrast", "saturation", "colour_prob", "grayscale", "infrared", "blur", "noise", "occlusion", "occlusion_size", "ema")

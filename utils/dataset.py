@@ -1,4 +1,5 @@
 """Prepared crops in memory and two views of them: augmented to train, plain to test. Only uint8 crops and labels travel."""
+import copy
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from nets.labels import Labels
+from utils import label_weights
 from utils.augment import Recipe, augment, generator
 from utils.config import Layout
 from utils.errors import UserError
@@ -30,11 +32,13 @@ class Batch(NamedTuple):
 class Faces(Dataset):
     """Splits of prepared folders, `parts` = [(folder, split)]; `faces[i]` is the plain crop.
 
-    Attributes: names (source files), subsets, identities; crop and box (M, 4), landmarks (M, N, 2) in px of the source image;
-    nominal (M, N, 2) float32 in [0, 1] of the crop; visible (M, N) bool: landmarks to train.
+    Attributes: names (source files), sets (checksums), subsets, identities; crop and box (M, 4), landmarks (M, N, 2) in px of
+    the source image; nominal (M, N, 2) float32 in [0, 1] of the crop; visible (M, N) bool: landmarks to train;
+    weight (M, N) float32: how much, from an audit's file `weights`, one without it; zero where not visible.
     """
 
-    def __init__(self, parts: list[tuple[Path, str]], layout: Layout, input_size: int, cache: float, train_hidden: bool = True):
+    def __init__(self, parts: list[tuple[Path, str]], layout: Layout, input_size: int, cache: float, train_hidden: bool = True,
+                 weights: str | None = None):
         tables, metas = [load_split(folder, split) for folder, split in parts], [load_meta(folder) for folder, _ in parts]
         for (folder, _), meta in zip(parts, metas, strict=True):
             if meta["layout"] != layout.stored:
@@ -44,6 +48,7 @@ class Faces(Dataset):
                 raise UserError(f"{folder} was cut by another protocol or margin than {parts[0][0]}; prepare both with the same")
         self.size = input_size
         self.names = [name for table in tables for name in table.files]
+        self.sets = [meta["checksum"] for table, meta in zip(tables, metas, strict=True) for _ in table.files]
         self.images = [image for table in tables for image in table.images]
         self.subsets = [subset for table in tables for subset in table.subsets]
         self.identities = [identity for table in tables for identity in table.identities]
@@ -53,10 +58,14 @@ class Faces(Dataset):
         visible = np.concatenate([table.visible[:, chosen] for table in tables])
         known = np.isfinite(self.landmarks).all(-1)
         self.visible = known if train_hidden else visible & known
+        self.weight = self.visible.astype(np.float32)
+        if weights:
+            self.weight *= label_weights.read(Path(weights), self.sets, self.names, layout.selected)
         self.nominal = to_crop(self.landmarks, self.crop).astype(np.float32)
         self.target = np.repeat([meta["target_size"] for meta in metas], [len(table.files) for table in tables])
         self.border = round(input_size * (metas[0]["margin"] - 1) / 2)  # px of margin round the nominal crop
         side = input_size + 2 * self.border
+        self.rows = np.arange(len(self))  # of `crops`
         self.crops = np.empty((len(self), side, side, 3), np.uint8) if len(self) * side * side * 3 <= cache * GIB else None
         if self.crops is not None:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -72,11 +81,20 @@ class Faces(Dataset):
 
     def picture(self, index: int) -> np.ndarray:
         """(S, S, 3) uint8 BGR: the nominal crop of `input_size` px with `border` px of real pixels round it."""
-        return self._decode(index) if self.crops is None else self.crops[index]
+        return self._decode(index) if self.crops is None else self.crops[self.rows[index]]
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         plain = self.picture(index)[self.border:self.border + self.size, self.border:self.border + self.size]
-        return plain, self.nominal[index], self.visible[index], index
+        return plain, self.nominal[index], self.weight[index], index
+
+    def only(self, rows: np.ndarray) -> "Faces":
+        """Some of the faces; the decoded crops are shared."""
+        view = copy.copy(self)
+        for key in ("names", "sets", "images", "subsets", "identities"):
+            setattr(view, key, [getattr(self, key)[row] for row in rows])
+        for key in ("crop", "box", "landmarks", "visible", "weight", "nominal", "target", "rows"):
+            setattr(view, key, getattr(self, key)[rows])
+        return view
 
     def _decode(self, index: int) -> np.ndarray:
         stored, side = read_image(self.images[index]), self.size + 2 * self.border
@@ -101,10 +119,10 @@ class Augmented(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         epoch, index = key
         faces = self.faces
-        image, landmarks, visible = augment(faces.picture(index), faces.nominal[index], faces.visible[index], faces.size,
+        image, landmarks, weight = augment(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size,
                                             self.recipe, self.flip_index, generator(self.seed, epoch, index),
                                             self.sizes[epoch] if self.sizes else faces.size)
-        return image, landmarks.astype(np.float32), visible, index
+        return image, landmarks.astype(np.float32), weight, index
 
 
 class Order:
@@ -135,8 +153,9 @@ class Order:
 
 def collate(samples: list[tuple]) -> Batch:
     """Samples -> Batch."""
-    images, landmarks, visible, index = zip(*samples, strict=True)
-    labels = Labels(torch.from_numpy(np.stack(landmarks)), torch.from_numpy(np.stack(visible)))
+    images, landmarks, weight, index = zip(*samples, strict=True)
+    weights = torch.from_numpy(np.stack(weight))
+    labels = Labels(torch.from_numpy(np.stack(landmarks)), weights > 0, weights)
     return Batch(torch.from_numpy(np.stack(images)), labels, torch.tensor(index))
 
 

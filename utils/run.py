@@ -76,7 +76,7 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
 # keys that make a run what it is: another value would be another run
 FIXED = ("preset", "dataset", "data_dir", "train_data", "layout", "selected_index", "protocol", "target_size", "margin", "val",
          "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "num_lms", "num_nb", "input_size", "act",
-         "half_size", "error", "score_width", "sigma", "weights", "seed")
+         "half_size", "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds")
 # keys that a test of a run that is trained can take up
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
             "threads", "workers", "deterministic")
@@ -99,6 +99,11 @@ def take_up_restart(mode: SimpleNamespace, run: Run) -> None:
         mode.overwrite = not mode.resume
 
 
+def epochs(run: Run) -> int:
+    """Whole epochs behind a training, 0 for none."""
+    return len(checkpoint.load(run.last).get("rows", ())) if run.last.is_file() else 0
+
+
 def check_free(run: Run, resume: bool, overwrite: bool) -> None:
     """Training must not destroy a run by accident, nor resume nothing."""
     if resume and not run.last.is_file():
@@ -108,7 +113,8 @@ def check_free(run: Run, resume: bool, overwrite: bool) -> None:
 
 
 def clear(run: Run) -> None:
-    """Removes what an earlier training left, and only that; the log goes on."""
+    """Makes the folder and removes what an earlier training left, and only that; the log goes on."""
+    run.folder.mkdir(exist_ok=True)
     for name in ("best.pt", "best.onnx", "last.pt", "step.csv", "time.csv", "args.yaml"):
         (run.folder / name).unlink(missing_ok=True)
     for name in ("report", "events"):
