@@ -75,8 +75,8 @@ def main(argv: list[str]) -> None:
         return
     if (mode.resume or mode.overwrite) and not (mode.train or mode.audit):
         raise UserError("--resume and --overwrite say how to --train; give that too")
-    if mode.audit and (mode.train or tests or mode.resume and not mode.exp):
-        raise UserError("--audit trains nets of its own: leave --train and --test out, and name the one to --resume by --exp")
+    if mode.audit and (mode.train or tests or mode.sweep or mode.resume and not mode.exp):
+        raise UserError("--audit trains nets of its own: leave --train, --test, --sweep out, and name the one to --resume: --exp")
     if mode.sweep:
         sweep.sweep(mode, given)
         return

@@ -117,7 +117,7 @@ def main(flags: list[str]) -> None:
     columns = list(csv.reader(open(weights, encoding="utf-8")))
     weight = np.array([row[2:] for row in columns[1:]], float)
     parts = {part: round(100 * float((weight[:, list(ids)] < DISPUTED).mean()), 2) for part, ids in layout.parts.items()}
-    save("label_noise", "python benchmarks/label_noise.py", 0, {
+    save("label_noise", " ".join(["python benchmarks/label_noise.py", *flags]), 0, {
         "recipe": " ".join(RECIPE), "folds": args.folds, "training_faces": len(weight), "validation_faces": len(faces),
         "median_disagreement_box_%": float(np.median([float(row["nme"]) for row in rows])),
         "disputed_labels_%": round(100 * float((weight < DISPUTED).mean()), 2), "disputed_by_part_%": parts,

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from record import ROOT, save
 
-from utils import report
 from utils.config import defaults, load_layout
 from utils.dataset import Faces
+from utils.draw import sheet, tile, write_image
 from utils.errors import UserError
 from utils.prepare import SPLITS
 
@@ -113,7 +113,7 @@ def main(folders: list[Path]) -> None:
         if distance <= limit or len(tiles) < SHOWN:
             pairs.append({"bits": distance, "one": f"{groups[a].name} {names[0]}", "other": f"{groups[b].name} {names[1]}"})
         if len(tiles) < SHOWN:
-            two = [report.tile(groups[g].faces[k][0], [], layout, 144, Path(name).name[:18])
+            two = [tile(groups[g].faces[k][0], [], layout, 144, Path(name).name[:18])
                    for g, k, name in zip((a, b), (i, j), names, strict=True)]
             pair = np.pad(np.concatenate(two, 1), ((20, 4), (4, 4), (0, 0)))
             cv2.putText(pair, f"{distance} bits  {groups[a].name}  {groups[b].name}", (6, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.38,
@@ -121,7 +121,7 @@ def main(folders: list[Path]) -> None:
             tiles.append(pair)
     place = ROOT / "weights" / "near_duplicates"
     place.mkdir(exist_ok=True)
-    report.write_image(place / "pairs.jpg", report.sheet(tiles, COLUMNS))
+    write_image(place / "pairs.jpg", sheet(tiles, COLUMNS))
     shares = np.cumsum(all_distances) / all_distances.sum()
     print(*(f"{pair['bits']}  {pair['one']}  {pair['other']}" for pair in pairs), sep="\n")
     save("near_duplicates", "python benchmarks/near_duplicates.py", 0, {

@@ -4,13 +4,12 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from utils import label_weights, metric, run
 from utils.config import Layout
 from utils.dataset import Faces
-from utils.draw import sheet, tile, write_image
+from utils.draw import WHITE, line, ring, sheet, tile, write_image
 from utils.errors import UserError
 from utils.evaluate import face_norms
 from utils.geometry import cut, to_crop
@@ -145,9 +144,9 @@ def _landmark_sheet(file: Path, faces: Faces, found: np.ndarray, relative: np.nd
         close = cut(faces.picture(i), around * faces.size + faces.border, TILE)
         image = tile(close, [(to_crop(points, around), colour) for points, colour in zip(pair, (TRUTH, FOUND), strict=True)],
                      layout, TILE, f"{layout.selected[worst[i]]}: {value[i]:.0f}x {Path(faces.names[i]).name}")
-        label, prediction = np.round((to_crop(ends, around) * TILE - 0.5) * 16).astype(int).tolist()
-        cv2.line(image, label, prediction, (255, 255, 255), 2, cv2.LINE_AA, 4)
-        cv2.circle(image, label, 6 * 16, (255, 255, 255), 2, cv2.LINE_AA, 4)
+        label, prediction = to_crop(ends, around) * TILE
+        line(image, label, prediction, WHITE)
+        ring(image, label, WHITE, 6)
         tiles.append(image)
     if tiles:
         write_image(file, sheet(tiles, 5))
