@@ -1,6 +1,8 @@
 """What the tests share: where things lie, small faces, and the commands as a user types them."""
+import csv
 import multiprocessing
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -169,3 +171,41 @@ def recipe(faces, raw, data_root, tmp_path) -> list[str]:
     """Flags of a run of seconds in tmp_path/runs: 4 steps an epoch."""
     places = ("--train-data", raw, "--data-root", data_root, "--run-root", tmp_path / "runs")
     return [*map(str, places), *SMALL, "--epochs", "1"]
+
+
+def table(stdout: str) -> list[list[str]]:
+    """Cells of the rows of the closing table (that of the parts of the face, below it, left out)."""
+    text = stdout.split("| NME % of parts")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+    return lines[1:]
+
+
+def rows(file: Path) -> list[dict]:
+    """Of a CSV file."""
+    return list(csv.DictReader(file.open()))
+
+
+def fails(done, message: str) -> None:
+    """Status 1, and the last line of stderr, the only one of its kind, says `message` (a pattern)."""
+    assert done.returncode == 1 and done.error is not None, done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
+    assert re.search(message, done.error), done.error
+
+
+def driver(folder: Path, name: str, text: str) -> Path:
+    """A script that changes something and then is main.py."""
+    file = folder / f"{name}.py"
+    file.write_text(f"import os, signal, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main, torch\nfrom utils import solver\n"
+                    f"{text}\n"
+                    "try:\n    main.main(sys.argv[1:])\nexcept main.UserError as error:\n    sys.exit(f'error: {error}')\n")
+    return file
+
+
+@pytest.fixture(scope="session")
+def trained(raw, faces, data_root, tmp_path_factory) -> SimpleNamespace:
+    """A run of two epochs, tested and exported by one command; tests copy it before they change it."""
+    root = tmp_path_factory.mktemp("trained")
+    flags = ["--train-data", str(raw), "--data-root", str(data_root), "--run-root", str(root), *SMALL, "--epochs", "2"]
+    done = run("python", "main.py", "--train", "--test", "--test-onnx", "--thresholds", "50", "100", *flags, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    return SimpleNamespace(folder=root / "000", root=root, done=done, flags=flags)

@@ -1,5 +1,4 @@
 """Wrong labels are found by nets that have not seen them, and weigh less in training."""
-import csv
 import re
 import shutil
 
@@ -7,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import write_faces
+from conftest import rows, write_faces
 
 from nets.labels import Labels
 from nets.pip import PIPHead
@@ -22,10 +21,6 @@ from utils.prepare import DataGenerator
 LAYOUTS = defaults().tables["layouts"]
 L68, L12 = load_layout(LAYOUTS, "68"), load_layout(LAYOUTS, "12")
 EYES = list(range(36, 42)), list(range(42, 48))
-
-
-def rows(file) -> list[dict]:
-    return list(csv.DictReader(file.open()))
 
 
 def fails(done, message: str) -> None:

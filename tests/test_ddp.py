@@ -1,5 +1,4 @@
 """Several processes and nodes: the same training as one process, every face tested once, and errors in one line."""
-import csv
 import os
 import re
 import shutil
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FORKS, ROOT, SMALL, run
+from conftest import FORKS, ROOT, SMALL, rows, run
 
 from nets import Prediction
 from utils import checkpoint
@@ -21,10 +20,6 @@ from utils.evaluate import evaluate
 from utils.ranks import start_ranks
 
 LAYOUT = load_layout(defaults().tables["layouts"], "68")
-
-
-def rows(file: Path) -> list[dict]:
-    return list(csv.DictReader(file.open()))
 
 
 def free_port() -> str:

@@ -1,60 +1,19 @@
-"""main.py as a user types it: runs, resuming, experiments by name, and one clear line for whatever is wrong."""
-import csv
+"""main.py as a user types it: runs, resuming, experiments by name, sets and layouts."""
 import os
-import pickle
 import re
 import shutil
 import time
-from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import pytest
 import torch
 import yaml
-from conftest import NET, ROOT, SMALL, mean_face, run, write_faces
+from conftest import NET, driver, fails, mean_face, rows, run, table, write_faces
 
 from nets import build_net, make_spec
 from nets.published import to_published
 from utils import checkpoint
 from utils.parsers import read_pts, write_pts
-
-
-def table(stdout: str) -> list[list[str]]:
-    """Cells of the rows of the closing table (that of the parts of the face, below it, left out)."""
-    text = stdout.split("| NME % of parts")[0]
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
-    return lines[1:]
-
-
-def rows(file: Path) -> list[dict]:
-    return list(csv.DictReader(file.open()))
-
-
-def fails(done, message: str) -> None:
-    """Status 1, and the last line of stderr, the only one of its kind, says `message` (a pattern)."""
-    assert done.returncode == 1 and done.error is not None, done.stderr
-    assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
-    assert re.search(message, done.error), done.error
-
-
-def driver(folder: Path, name: str, text: str) -> Path:
-    """A script that changes something and then is main.py."""
-    file = folder / f"{name}.py"
-    file.write_text(f"import os, signal, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main, torch\nfrom utils import solver\n"
-                    f"{text}\n"
-                    "try:\n    main.main(sys.argv[1:])\nexcept main.UserError as error:\n    sys.exit(f'error: {error}')\n")
-    return file
-
-
-@pytest.fixture(scope="module")
-def trained(raw, faces, data_root, tmp_path_factory) -> SimpleNamespace:
-    """A run of two epochs, tested and exported by one command; tests copy it before they change it."""
-    root = tmp_path_factory.mktemp("trained")
-    flags = ["--train-data", str(raw), "--data-root", str(data_root), "--run-root", str(root), *SMALL, "--epochs", "2"]
-    done = run("python", "main.py", "--train", "--test", "--test-onnx", "--thresholds", "50", "100", *flags, OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr
-    return SimpleNamespace(folder=root / "000", root=root, done=done, flags=flags)
 
 
 # --------------------------------------------------------------------------------------------------------------- a run
@@ -297,198 +256,7 @@ main.evaluate = evaluate""")
     assert done.returncode == 0 and len(rows(folder / "step.csv")) == 7, done.stderr
 
 
-# -------------------------------------------------------------------------------------------------------------- errors
-BAD_FLAGS = [
-    ((), "nothing to do: give --train"),
-    (("--train", "--epohcs", "3"), r"--epohcs.*--epochs"),
-    (("--trian",), r"--trian.*--train"),
-    (("--train", "--epochs", "abc"), "epochs must be a whole number, not 'abc'"),
-    (("--train", "--epochs", "2.5"), "epochs must be a whole number, not 2.5"),
-    (("--train", "--epochs"), "--epochs"),
-    (("--train", "--batch-size", "0"), "batch_size must be at least 1, not 0"),
-    (("--train", "--learning-rate", "fast"), "learning_rate must be a number, not 'fast'"),
-    (("--train", "--thresholds", "ten"), "thresholds must be.*not 'ten'"),
-    (("--train", "--stride", "24"), "stride must be one of 8, 16, 32, 64, 128, not 24"),
-    (("--train", "--val", "1.5"), "val must be"),
-    (("--train", "--preset", "quik"), "no preset 'quik'.*quick"),
-    (("--train", "--train-data", "/nowhere/at/all"), "/nowhere/at/all"),
-    (("--train", "--data-dir", "/nowhere/at/all"), "/nowhere/at/all"),
-    (("--train", "--dataset", "300v"), "300v.*300w"),
-    (("--test",), "nothing is trained yet"),
-    (("--test", "--exp", "018"), "018"),
-    (("--test", "--exp", "/nowhere/best.pt"), "no file /nowhere/best.pt"),
-    (("--train", "--resume", "--exp", "018"), "no last.pt to resume"),
-    (("--train", "--exp", "a.pt"), "is a file"),
-    (("--train", "--resume"), "nothing is trained yet"),
-    (("--test", "--resume"), "--resume and --overwrite say how to --train"),
-    (("--train", "--train-data"), "train_data needs a name or a folder"),
-    (("--train", "--flip", "1.5"), "flip must lie between 0 and 1"),
-    (("--train", "--scale", "1"), "scale must lie between 0 and 1"),
-]
-
-
-@pytest.mark.parametrize(("flags", "message"), BAD_FLAGS)
-def test_wrong_flags_are_one_line_and_write_nothing(cli, tmp_path, flags, message):
-    roots = ["--run-root", tmp_path / "runs", "--data-root", tmp_path / "data"] if flags else []
-    done = cli(*roots, *flags)
-    fails(done, message)
-    assert len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
-
-
-@pytest.mark.parametrize(("flags", "message"), [
-    (("--net", "resnet19"), "no net 'resnet19'; did you mean resnet18"),
-    (("--net", "timm:no_such_net"), "no_such_net"),
-    (("--layout", "67"), "67.*68"),
-    (("--layout", "98"), "98"),
-    (("--num-nb", "68"), "num_nb must be 0 to 67 for 68 landmarks, not 68"),
-    (("--num-lms", "12"), "num_lms is 12, but layout 68 has 68 landmarks"),
-    (("--selected-index", "1", "2"), "selected_index"),
-    (("--amp", "fp16"), "fp16 needs a CUDA GPU"),
-    (("--stride", "128"), "stride"),
-    (("--input-size", "100"), "multiple of 32"),
-    (("--accumulate", "5"), "accumulate"),
-    (("--weights", "nowhere.pt"), "nowhere.pt"),
-    (("--protocol", "squre"), "squre.*square"),
-    (("--act", "relu"), "act"),
-])
-def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flags, message):
-    fails(cli("--train", *recipe, *flags), message)
-    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
-
-
-def test_a_batch_too_small_for_batch_norm(cli, recipe):
-    fails(cli("--train", *recipe, "--batch-size", "1", "--input-size", "32"), "more than 1 value per channel.*--batch-size")
-
-
-def test_a_layout_without_the_norm_is_named_before_training(cli, recipe, tmp_path):
-    profile = tmp_path / "profile"
-    write_faces(profile / "train", 12)
-    write_faces(profile / "test", 4)
-    for file in profile.rglob("*.pts"):
-        write_pts(file, read_pts(file)[:39])
-    flags = [*recipe, "--data-root", tmp_path / "data", "--train-data", profile, "--num-nb", "5"]
-    fails(cli("--train", *flags), "layout 39 has no interocular norm; choose box or diagonal")
-    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
-    assert cli("--train", *flags, "--norm", "box").returncode == 0
-    fails(cli("--test", "--run-root", tmp_path / "runs", "--norm", "interocular"), "layout 39 has no interocular norm")
-
-
-def spoil_missing_pts(folder: Path) -> str:
-    (folder / "train" / "face03.pts").unlink()
-    return r"face03\.jpg: no face03\.pts"
-
-
-def spoil_count(folder: Path) -> str:
-    write_pts(folder / "train" / "face03.pts", read_pts(folder / "train" / "face03.pts")[:67])
-    return r"face03\.pts: 67 points where"
-
-
-def spoil_jpeg(folder: Path) -> str:
-    file = folder / "test" / "face02.jpg"
-    file.write_bytes(file.read_bytes()[:-200])
-    return r"face02\.jpg: the image is cut short"
-
-
-def spoil_all(folder: Path) -> str:
-    shutil.rmtree(folder)
-    return "drawn"
-
-
-@pytest.mark.parametrize("spoil", (spoil_missing_pts, spoil_count, spoil_jpeg, spoil_all))
-def test_a_bad_archive_is_named_and_nothing_is_written(cli, recipe, raw, tmp_path, spoil):
-    mine = tmp_path / "drawn"
-    shutil.copytree(raw, mine)
-    message = spoil(mine)
-    fails(cli("--train", "--test", *recipe, "--train-data", mine, "--data-root", tmp_path / "data"), message)
-    assert not (tmp_path / "runs").exists() and not (tmp_path / "data" / "drawn-64").exists()
-
-
-def test_a_damaged_crop_of_a_prepared_set_is_named(cli, recipe, faces, tmp_path):
-    mine = tmp_path / "mine"
-    shutil.copytree(faces, mine)
-    crop = sorted((mine / "crops" / "train").iterdir())[5]
-    crop.write_bytes(crop.read_bytes()[:100])
-    fails(cli("--train", *recipe, "--train-data", mine), crop.name)
-
-
-def test_a_net_on_faces_of_another_layout(trained, cli, tmp_path):
-    five = tmp_path / "five"
-    for split in ("train", "test"):
-        write_faces(five / split, 4)
-    for file in five.rglob("*.pts"):
-        write_pts(file, read_pts(file)[:5])
-    done = cli("--test", "--exp", trained.folder, "--data-root", tmp_path / "data", "--test-data", five)
-    fails(done, "5 landmarks .*layout 68")
-
-
-class Harmful:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, file: Path):
-        self.file = file
-
-    def __reduce__(self):
-        return (Path.touch, (self.file,))
-
-
-@pytest.mark.parametrize("kind", ("torch", "pickle"))
-def test_code_in_a_checkpoint_does_not_run(trained, cli, tmp_path, kind):
-    values = {**checkpoint.load(trained.folder / "best.pt"), "epoch": Harmful(tmp_path / "harm")}
-    file = tmp_path / "best.pt"
-    if kind == "torch":
-        torch.save(values, file)
-    else:
-        file.write_bytes(pickle.dumps(values))
-    fails(cli("--test", "--exp", file), "refused")
-    fails(cli("--train", *trained.flags, "--run-root", tmp_path / "runs", "--weights", file), "refused")
-    assert not (tmp_path / "harm").exists()
-    assert {path.name for path in tmp_path.iterdir()} - {"runs", "output"} == {"best.pt"}
-
-
-def test_exp_of_nothing_names_the_known_runs(trained, cli):
-    done = cli("--test", "--exp", "00", "--run-root", trained.root)
-    fails(done, "no trained net in .*there are: 000.*did you mean '000'")
-
-
-def test_an_onnx_file_that_disagrees_is_an_error(trained, cli, tmp_path):
-    folder = tmp_path / "apart"
-    shutil.copytree(trained.folder, folder)
-    stored = checkpoint.load(folder / "best.pt")
-    stored["model"]["head.offset_x.bias"] += 0.5
-    checkpoint.save(folder / "best.pt", stored)
-    newer = (folder / "best.pt").stat().st_mtime + 5
-    os.utime(folder / "best.onnx", (newer, newer))
-    done = cli("--test-onnx", "--exp", folder)
-    assert done.returncode == 1 and "differs from torch" in done.error and len(table(done.stdout)) == 2
-    (folder / "best.onnx").write_bytes(b"no graph")
-    os.utime(folder / "best.onnx", (newer, newer))
-    fails(cli("--test-onnx", "--exp", folder), "best.onnx is not an ONNX file")
-
-
 # -------------------------------------------------------------------------------------------------- args.yaml, processes
-@pytest.mark.parametrize(("old", "new", "message"), [
-    (r"learning_rate:", "learning_rat:", "learning_rat.*learning_rate"),
-    (r"epochs: \d+", "epochs: many", "epochs must be a whole number, not 'many'"),
-    (r"epochs: \d+", "epochs: null", "epochs must be a whole number, not None"),
-    (r"seed:", "speed: 3\nseed:", "speed.*seed"),
-    (r"clip:", "# clip:", "args.yaml lacks the key 'clip'"),
-    (r"  quick:.*\n", "  quick:\n    epoch: 14\n", "unknown key 'epoch' in preset quick.*epochs"),
-])
-def test_a_slip_in_args_yaml_is_named(cli, tmp_path, old, new, message):
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for name in ("nets", "utils", "main.py"):
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
-    text, changes = re.subn(f"^{old}", new, (ROOT / "args.yaml").read_text(), flags=re.MULTILINE)
-    assert changes == 1
-    (copy / "args.yaml").write_text(text)
-    roots = ("--data-root", tmp_path / "data", "--run-root", tmp_path / "runs")
-    done = cli("--train", "--preset", "quick", "--data-dir", tmp_path, *roots, script=copy / "main.py")
-    fails(done, message)
-    assert not (tmp_path / "runs").exists()
-
-
 def test_help_and_nets(cli):
     done = cli("--help")
     assert done.returncode == 0 and "--learning-rate" in done.stdout and "--test-onnx" in done.stdout

@@ -1,14 +1,12 @@
 """--sweep: what is checked before the first run, the table of all, going on after failures and interruptions."""
-import csv
 import os
 import re
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, rows
 
 from utils.errors import UserError
 from utils.sweep import read_keys
@@ -17,10 +15,6 @@ from utils.sweep import read_keys
 def fails(done, message: str) -> None:
     assert done.returncode == 1 and re.search(message, done.error or ""), done.stderr
     assert "Traceback" not in done.stderr
-
-
-def rows(file: Path) -> list[dict]:
-    return list(csv.DictReader(file.open()))
 
 
 @pytest.mark.parametrize(("texts", "given", "keys"), [
