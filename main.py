@@ -152,34 +152,30 @@ def training_parts(args, folders: list[Path]) -> list[tuple[Path, str]]:
     return [(folder, split) for folder in folders for split in ("train", "val")[:1 + (args.val in ("test", "none"))]]
 
 
-def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, sizes: list[int],
-               fold: int | None) -> tuple[Faces, dict[int, Faces]]:
-    """Faces to train on, and those to validate on at each of `sizes` px (none: nothing is validated).
+def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, fold: int | None) -> tuple[Faces, Faces | None]:
+    """Faces to train and to validate on, if any; what the tests will ask of theirs is asked now, not after the training.
 
-    What the tests will ask of their faces is asked now, not after the training. fold: of an audit, held out of the training faces
-    and validated on.
+    fold: of an audit, held out of the training faces and validated on.
     """
     for part in test_parts:
         sets.check_protocol(part[0], load_meta(folders[0])["protocol"])
         face_norms(Faces([part], layout, args.input_size, 0), layout, args.norm)
 
-    def load(parts, size, weights=None):
-        return Faces(parts, layout, size, args.cache, args.train_hidden, weights)
+    def load(parts, weights=None):
+        return Faces(parts, layout, args.input_size, args.cache, args.train_hidden, weights)
 
-    parts, used = training_parts(args, folders), sorted(set(sizes))
-    faces = load(parts, args.input_size, args.label_weights)
+    faces = load(training_parts(args, folders), args.label_weights)
     if fold is not None:
-        return (audit.divide(faces, args.folds, args.seed, fold)[0],
-                {size: audit.divide(load(parts, size), args.folds, args.seed, fold)[1] for size in used})
-    val_parts = test_parts if args.val == "test" else [(folder, "val") for folder in folders]
-    vals = {} if args.val == "none" else {size: load(val_parts, size) for size in used}
-    if not vals and args.early_stop:
-        raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
-    for val in vals.values():
-        if not len(val):
-            raise UserError(f"{', '.join(map(str, folders))} has no validation faces; give --val 0.1, or --val test")
-        face_norms(val, layout, args.norm)
-    return faces, vals
+        return audit.divide(faces, args.folds, args.seed, fold)
+    if args.val == "none":
+        if args.early_stop:
+            raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
+        return faces, None
+    val = load(test_parts if args.val == "test" else [(folder, "val") for folder in folders])
+    if not len(val):
+        raise UserError(f"{', '.join(map(str, folders))} has no validation faces; give --val 0.1, or --val test")
+    face_norms(val, layout, args.norm)
+    return faces, val
 
 
 def start_solver(args, layout: Layout, faces: Faces, ranks: Ranks, resume: bool) -> tuple[solver.Solver, Order, str]:
@@ -203,11 +199,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
           fold: int | None = None) -> None:
     """Epochs of training with validation; best.pt, last.pt, step.csv, time.csv and TensorBoard events go to the run's folder."""
     layout = choose_layout(args, folders)
-    half = round(args.half_size * args.epochs)
-    if half and (args.input_size % 64 or args.input_size < 2 * args.stride):
-        raise UserError(f"half_size needs an input_size that is a multiple of 64 and of twice the stride, not {args.input_size}")
-    sizes = [args.input_size // 2] * half + [args.input_size] * (args.epochs - half)
-    faces, vals = load_faces(args, folders, test_parts, layout, sizes, fold)
+    faces, val = load_faces(args, folders, test_parts, layout, fold)
     if args.label_weights:
         disputed = int((faces.weight[faces.visible] < DISPUTED).sum())
         logger.info(f"{args.label_weights}: {disputed} of {int(faces.visible.sum())} labels weigh less than {DISPUTED}")
@@ -221,11 +213,11 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
         run.clear(here)
         checkpoint.write_text(here.folder / "args.yaml", dump(args))
     logger.info(f"{here.folder.name}: {args.net} ({args.preset}), {layout.count} landmarks, {args.input_size} px, from {started}"
-                f"; {len(faces)} faces of {', '.join(args.train_data)}, {len(vals.get(args.input_size, ()))} to validate"
+                f"; {len(faces)} faces of {', '.join(args.train_data)}, {len(val or ())} to validate"
                 f"{' (the TEST set: --val test)' if args.val == 'test' else ''}; {ranks.count} x {ranks.device}, "
                 f"{solve.dtype or 'float32'}")
 
-    augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed, sizes)
+    augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed)
     loader = train_loader(augmented, order, worker_count(args.workers, ranks), ranks.device.type == "cuda")
     tester = build_net(spec)
     keeper = run.Keeper(here, history) if ranks.first else None
@@ -233,24 +225,22 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
     with progress(total=args.epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                   smoothing=0.05) as bar:
         for epoch in range(history.epochs, args.epochs):
-            if epoch == half:
-                history.best = float("inf")  # a net of smaller faces is not better than one of those that will be tested
             if args.early_stop and history.epochs_since_best() >= args.early_stop:
                 logger.info(f"no better validation NME for {args.early_stop} epochs: stopped early")
                 break
             bar.set_description(f"epoch {epoch + 1}/{args.epochs}")
-            smaller = memory.smaller_steps(order.batch, args.accumulate, sizes[epoch])
+            smaller = memory.smaller_steps(order.batch, args.accumulate, args.input_size)
             kept = f"; with --resume --exp {here.folder} it goes on from epoch {epoch}" if epoch else ""
-            with memory.advice(f"--batch-size {order.batch} and --input-size {sizes[epoch]}", f"give {smaller}{kept}"):
+            with memory.advice(f"--batch-size {order.batch} and --input-size {args.input_size}", f"give {smaller}{kept}"):
                 terms, seconds, waited = train_epoch(solve, loader, order, epoch, faces, bar)
-            kept, nme = validate(solve, tester, vals.get(sizes[epoch]), layout, args)
+            kept, nme = validate(solve, tester, val, layout, args)
             times = {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": per_epoch / seconds}
             better = history.add({"epoch": epoch, "lr": solve.schedule(solve.step - 1), **terms, "val_nme": nme}, times)
             if keeper:
                 inference = run.pack(spec, layout, load_meta(folders[0])["protocol"], args, kept, epoch=epoch, val_nme=nme,
                                      data=run.checksums(folders), meanface=faces.meanface().tolist())
                 keeper.save(inference, solve.state_dict(), better)
-            validated = f", validation NME {nme:.3f} %{' (best)' if better else ''}" if vals else ""
+            validated = f", validation NME {nme:.3f} %{' (best)' if better else ''}" if val else ""
             logger.info(f"epoch {epoch + 1}/{args.epochs}: loss {terms['loss']:.4f}{validated}, "
                         f"{per_epoch / seconds:.0f} images/s")
     ranks.wait()  # until the first process has written the last checkpoint

@@ -22,7 +22,7 @@ RECIPES = {
     "short": ["--preset", "short"],
     "pipnet": ["--amp", "auto", "--preset", "pipnet"],
 }
-SHORT = ["--preset", "short", "--half-size", "0"]
+SHORT = ["--preset", "short"]
 ABLATION = {  # against `short`
     "short": [],
     "predicted errors weigh the merge": ["--sigma", "0.5"],

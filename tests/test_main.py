@@ -209,17 +209,8 @@ def test_picking_on_the_test_set_is_said(cli, recipe, tmp_path):
     assert "--val test" in cli("--test", "--exp", folder).stdout
 
 
-def test_half_of_the_size_first(cli, recipe, tmp_path):
-    done = cli("--train", "--test", *recipe, "--epochs", "2", "--half-size", "0.5")
-    assert done.returncode == 0, done.stderr
-    steps = rows(tmp_path / "runs" / "000" / "step.csv")
-    assert all(0 < float(step["val_nme"]) < 1000 for step in steps)
-    assert checkpoint.load(tmp_path / "runs" / "000" / "best.pt")["epoch"] == 1  # the only one of the size that is tested
-    fails(cli("--train", *recipe, "--epochs", "2", "--input-size", "32", "--half-size", "0.5"), "half_size needs an input_size")
-
-
 def test_training_on_all_faces_keeps_the_last_epoch(cli, recipe, tmp_path):
-    done = cli("--train", "--test", *recipe, "--val", "none", "--epochs", "2", "--sigma", "0.5", "--half-size", "0.5")
+    done = cli("--train", "--test", *recipe, "--val", "none", "--epochs", "2", "--sigma", "0.5")
     folder = tmp_path / "runs" / "000"
     assert done.returncode == 0, done.stderr
     assert "40 faces" in done.stderr and "0 to validate" in done.stderr and "validation NME" not in done.stderr

@@ -116,31 +116,29 @@ def photometric(image: np.ndarray, rng: np.random.Generator, recipe: Recipe) -> 
 
 
 def augment(stored: np.ndarray, landmarks: np.ndarray, weight: np.ndarray, size: int, recipe: Recipe, flip_index,
-            rng: np.random.Generator, out: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A stored crop with its margin -> (crop (out, out, 3) uint8, landmarks (N, 2) in [0, 1] of it, weight (N,)).
+            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A stored crop with its margin -> (crop (size, size, 3) uint8, landmarks (N, 2) in [0, 1] of it, weight (N,)).
 
     stored (S, S, 3) uint8 with S >= size: the nominal crop of `size` px in the middle of real pixels; landmarks (N, 2) in [0, 1]
-    of the nominal crop; out: `size` unless given. Landmarks that leave the crop stay true.
+    of the nominal crop. Landmarks that leave the crop stay true.
     """
-    out = out or size
     border = (len(stored) - size) / 2
     if recipe.fill == "black" and border:
         edge = round(border)
         stored, border = stored[edge:edge + size, edge:edge + size], 0
     matrix, mirror = affine(rng, recipe, size)
-    zoom = np.array([[out / size, 0, 0], [0, out / size, 0]])
-    warp = compose(np.array([[1.0, 0, -border], [0, 1, -border]]), compose(matrix, zoom))
+    warp = compose(np.array([[1.0, 0, -border], [0, 1, -border]]), matrix)
     interpolation = cv2.INTER_NEAREST if recipe.interpolation == "nearest" else cv2.INTER_LINEAR
     landmarks = transform(landmarks * size, matrix) / size
     if recipe.perspective:
-        lean = perspective(rng, recipe, out)
+        lean = perspective(rng, recipe, size)
         homography = lean @ np.vstack([warp, [0, 0, 1]])
         half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # from OpenCV's frame to the continuous one
-        image = cv2.warpPerspective(stored, np.linalg.inv(half) @ homography @ half, (out, out), flags=interpolation)
-        homogeneous = np.column_stack([landmarks * out, np.ones(len(landmarks))]) @ lean.T
-        landmarks = homogeneous[:, :2] / homogeneous[:, 2:] / out
+        image = cv2.warpPerspective(stored, np.linalg.inv(half) @ homography @ half, (size, size), flags=interpolation)
+        homogeneous = np.column_stack([landmarks * size, np.ones(len(landmarks))]) @ lean.T
+        landmarks = homogeneous[:, :2] / homogeneous[:, 2:] / size
     else:
-        image = cv2.warpAffine(stored, opencv_matrix(warp), (out, out), flags=interpolation, borderMode=cv2.BORDER_CONSTANT)
+        image = cv2.warpAffine(stored, opencv_matrix(warp), (size, size), flags=interpolation, borderMode=cv2.BORDER_CONSTANT)
     if mirror:
         landmarks, weight = landmarks[list(flip_index)], weight[list(flip_index)]
     return photometric(image, rng, recipe), landmarks, weight

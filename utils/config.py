@@ -30,7 +30,7 @@ KINDS = _kinds(
           "seed threads early_stop test_batch_size",
     whole_="num_lms workers",
     number="margin cache learning_rate final_learning_rate warmup warmup_learning_rate weight_decay clip ema cls reg sigma "
-           "score_width half_size flip rotation rotation_prob perspective scale translation translation_prob brightness contrast "
+           "score_width flip rotation rotation_prob perspective scale translation translation_prob brightness contrast "
            "saturation hue colour_prob grayscale infrared blur blur_sigma noise noise_sigma occlusion occlusion_size",
     switch="allow_partial train_hidden compile deterministic flip_test",
     share="val", texts_="train_data test_data", wholes_="selected_index", numbers="milestones thresholds")
@@ -47,7 +47,7 @@ AT_LEAST = {
     "folds": 2, "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0,
     "cls": 0, "reg": 0, "sigma": 0, "score_width": 0,
 }
-SHARES = ("flip", "half_size", "rotation_prob", "perspective", "scale", "translation", "translation_prob", "brightness",
+SHARES = ("flip", "rotation_prob", "perspective", "scale", "translation", "translation_prob", "brightness",
           "contrast", "saturation", "colour_prob", "grayscale", "infrared", "blur", "noise", "occlusion", "occlusion_size", "ema")
 
 

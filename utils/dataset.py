@@ -105,13 +105,10 @@ class Faces(Dataset):
 
 
 class Augmented(Dataset):
-    """Training view of `Faces`: item (epoch, index) is the sample `index` as epoch `epoch` sees it, whoever asks.
+    """Training view of `Faces`: item (epoch, index) is the sample `index` as epoch `epoch` sees it, whoever asks."""
 
-    sizes: px, side of the crops in each epoch; without, that of `faces` in all.
-    """
-
-    def __init__(self, faces: Faces, recipe: Recipe, flip_index, seed: int, sizes: list[int] | None = None):
-        self.faces, self.recipe, self.flip_index, self.seed, self.sizes = faces, recipe, flip_index, seed, sizes
+    def __init__(self, faces: Faces, recipe: Recipe, flip_index, seed: int):
+        self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -120,8 +117,7 @@ class Augmented(Dataset):
         epoch, index = key
         faces = self.faces
         image, landmarks, weight = augment(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size,
-                                            self.recipe, self.flip_index, generator(self.seed, epoch, index),
-                                            self.sizes[epoch] if self.sizes else faces.size)
+                                            self.recipe, self.flip_index, generator(self.seed, epoch, index))
         return image, landmarks.astype(np.float32), weight, index
 
 
