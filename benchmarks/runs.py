@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 from record import ROOT, save
 
@@ -16,10 +17,28 @@ REAL = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--test-da
 SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "6000", "--preset", "default",
              "--allow-partial", "--test-data", "300W", "FACES68", "--weights", "none"]
 
+
+class Run(NamedTuple):
+    """flags of main.py; what the net is trained on, in words."""
+    flags: list[str]
+    trained_on: str
+
+
 RUNS = {
-    "default": ["--train", "--test", "--test-onnx", "--dataset", "synthetic"],
-    "real_128": ["--train", "--test", "--test-onnx", *REAL, "--input-size", "128", "--epochs", "30"],
-    "synthetic_to_real": ["--train", "--test", "--test-onnx", *SYNTHETIC, "--input-size", "128", "--epochs", "24"],
+    "default": Run(["--train", "--test", "--test-onnx", "--dataset", "synthetic"],
+                   "1,800 synthetic faces, 20 epochs at 128 px (the main job)"),
+    "synthetic_to_real": Run(["--train", "--test", "--test-onnx", *SYNTHETIC, "--input-size", "128", "--epochs", "24"],
+                             "5,400 synthetic faces, 24 epochs at 128 px; no photograph seen"),
+    "real_128": Run(["--train", "--test", "--test-onnx", *REAL, "--input-size", "128", "--epochs", "30"],
+                    "1,809 photographs of 300W (part of it), 30 epochs at 128 px"),
+    "real_256": Run(["--train", "--test", "--test-onnx", *REAL, "--preset", "short", "--val", "none"],
+                    "2,012 photographs of 300W (part of it), preset `short` (256 px)"),
+    "real_256_more": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", "--preset", "short",
+                          "--epochs", "24", "--val", "none"],
+                         "these and 3,147 of faces68, preset `short`, 24 epochs (256 px)"),
+    "pipnet_256": Run(["--train", "--test", "--test-onnx", *REAL, "--preset", "pipnet", "--epochs", "30", "--milestones", "15",
+                       "25", "--weight-decay", "0.0005", "--amp", "auto", "--val", "none"],
+                      "2,012 photographs of 300W, preset `pipnet` for 30 epochs (256 px)"),
 }
 
 
@@ -51,7 +70,7 @@ if __name__ == "__main__":
     if not wanted or not set(wanted) <= set(RUNS):
         sys.exit(f"usage: python benchmarks/runs.py NAME ... (there are: {', '.join(RUNS)})")
     for name in wanted:
-        if missing := skipped(RUNS[name]):
+        if missing := skipped(RUNS[name].flags):
             print(f"{name} skipped: no {missing}")
         else:
-            measure(name, RUNS[name])
+            measure(name, RUNS[name].flags)

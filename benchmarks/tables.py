@@ -1,0 +1,82 @@
+"""The README's tables of figures, made of benchmarks/results: `python benchmarks/tables.py` writes them into README.md.
+
+A table stands between `<!-- figures: NAME -->` and `<!-- end -->`; its text is made here alone, so that no figure is typed.
+"""
+import json
+import re
+from pathlib import Path
+
+from runs import RUNS
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+SETS = {"300w": "300W, lfpw/testset", "faces68": "faces68: small faces, other label habits",
+        "synthetic faces": "synthetic, common and challenge"}
+
+
+def result(name: str) -> dict | None:
+    """What benchmarks/results holds of that name."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def lines(header: str, align: str, rows: list[list[str]]) -> str:
+    """A Markdown table. align: l or r for each column."""
+    rule = "|".join("--:" if side == "r" else "---" for side in align)
+    return "\n".join([f"| {header} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def runs() -> str:
+    """Accuracy of whole runs."""
+    rows = []
+    for name, run in RUNS.items():
+        scores = [row for row in (result(name) or {"scores": []})["scores"] if not row["test set"].startswith(" ")]
+        told = run.trained_on
+        exported = {row["test set"]: float(row["NME %"]) for row in scores if row["model"] == "onnx"}
+        for row in (row for row in scores if row["model"] == "torch"):
+            apart = abs(exported[row["test set"]] - float(row["NME %"]))
+            rows.append([told, SETS.get(row["test set"], row["test set"]), row["faces"], f"{float(row['NME %']):.2f}",
+                         f"{float(row['FR@10 %']):.1f}", f"{float(row['AUC@10']):.3f}", f"{apart:.3f}"])
+            told = "the same"
+    return lines("trained on | tested on | faces | NME % | FR@10 % | AUC@10 | ONNX", "llrrrrr", rows)
+
+
+def commands() -> str:
+    """How each of these runs is repeated, and what it took."""
+    rows = []
+    for name in RUNS:
+        if found := result(name):
+            link, again = f"[{name}](benchmarks/results/{name}.json)", f"`python benchmarks/runs.py {name}` = `{found['command']}`"
+            rows.append([link, again, found["commit"], f"{found['minutes']:.1f} min", f"{found['images_per_second']:.0f}"])
+    return lines("figures | command | commit | time on 2 cores | images/s", "lllrr", rows)
+
+
+def recipes(table: str) -> str:
+    """A table of benchmarks/recipe.py: NME on validation faces against the first row's, and on the tests where they were run."""
+    found = [json.loads(file.read_text(encoding="utf-8"))["rows"] for file in sorted(RESULTS.glob(f"recipe_{table}_*.json"))]
+    rows = []
+    for part in found:
+        base = next(iter(part.values()))["val"][0]
+        for name, row in part.items():
+            seeds = list(row["seeds"].values())
+            spread = f" ± {row['val'][1]:.2f}" if len(seeds) > 1 else ""
+            tests = [f"{sum(seed[how][one] for seed in seeds) / len(seeds):.2f}" for how in ("test", "flip_test")
+                     for one in ("300w", "faces68") if how in seeds[0]]
+            rows.append([name, f"`{row['flags']}`" if row["flags"] else "", f"{row['val'][0]:.2f}{spread}",
+                         f"{row['val'][0] - base:+.2f}", *tests])
+    tested = " | lfpw/testset | faces68/test | lfpw, flip test | faces68, flip test" if rows and len(rows[0]) > 4 else ""
+    return lines(f"row | flags | validation NME % | difference{tested}", "llrr" + "r" * tested.count("|"), rows)
+
+
+TABLES = {"runs": runs, "commands": commands, "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
+
+
+def filled(text: str) -> str:
+    """`text` with every table made anew."""
+    place = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    return place.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}\n{match[3]}", text)
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
