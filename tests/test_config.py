@@ -78,6 +78,8 @@ def test_unknown_keys_name_the_nearest():
         resolve({}, {**values, "presets": {"mine": {"epoch": 3}}}, "mine")
     with pytest.raises(UserError, match="no preset 'pipnett'.*did you mean 'pipnet'"):
         resolve({}, read_defaults(), "pipnett")
+    with pytest.raises(UserError, match=r"preset mine in args.yaml must be a table .*, not \[3\]"):
+        resolve({}, {**read_defaults(), "presets": {"mine": [3]}}, "mine")
     with pytest.raises(UserError, match="unknown flag --epoch; did you mean '--epochs'"):
         typed("--epoch", "3")
 
@@ -88,7 +90,7 @@ def test_written_args_give_the_same_args_again():
     assert again == args
 
 
-@pytest.mark.parametrize("preset", ("quick", "default", "pipnet", "irnet", "finetune"))
+@pytest.mark.parametrize("preset", defaults().tables["presets"])
 def test_presets_resolve_and_build(preset):
     args = resolve({}, read_defaults(), preset)
     Recipe.of(args)
@@ -124,6 +126,8 @@ def test_a_subset_keeps_its_norm_and_parts():
     assert eyes.parts == {"eye_left": tuple(range(6)), "eye_right": tuple(range(6, 12))}
     assert eyes.flip_index == (9, 8, 7, 6, 11, 10, 3, 2, 1, 0, 5, 4)
     mouth = load_layout(LAYOUTS, "68", [54, 48])  # landmarks 48 and 54
+    corners = load_layout({**LAYOUTS, "corners": {"of": "12", "selected_index": [9, 0]}}, "corners")  # a subset of a subset
+    assert (corners.stored, corners.selected, corners.interocular) == ("68", (36, 45), (0, 1))
     assert (mouth.name, mouth.count, mouth.selected, mouth.flip_index, mouth.interocular) == ("68:2", 2, (48, 54), (1, 0), None)
 
 
@@ -144,6 +148,11 @@ def test_a_subset_keeps_its_norm_and_parts():
     ([1, 0], "must be a table"),
     ({"of": "68", "selected_index": [1, 2]}, "mirror partners"),
     ({"of": "67", "selected_index": [1, 2]}, "no layout '67'"),
+    ({"of": "mine", "selected_index": [0]}, "no layout 'mine'"),
+    ({"of": "68", "selected_index": [54, 48], "interocular": [0, 1]}, "subset .*interocular is derived"),
+    ({"count": 2, "flip_index": [1, 0], "interocular": [0]}, "interocular must be two landmarks"),
+    ({"count": 2, "flip_index": [1, 0], "interocular": [1, 1]}, "interocular must be two landmarks"),
+    ({"count": 2, "flip_index": [1, 0], "parts": {"eyes": [0, 1]}, "closed": ["eye"]}, "closed names 'eye'.*'eyes'"),
 ])
 def test_bad_layouts_are_named(row, message):
     with pytest.raises(UserError, match=message):

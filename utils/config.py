@@ -131,9 +131,12 @@ def load_layout(rows: dict[str, dict], name: str, selected_index: list[int] | No
         raise UserError(f"layout '{name}' must be a table of keys (count, flip_index, ...), not {row!r}")
     if unknown := [key for key in row if key not in LAYOUT_KEYS]:
         raise UserError(f"unknown key '{unknown[0]}' in layout '{name}'{nearest(unknown[0], LAYOUT_KEYS)}")
+    if "of" in row and (derived := sorted(row.keys() - {"of", "selected_index"})):
+        raise UserError(f"layout '{name}' is a subset (of), of which {derived[0]} is derived; leave it out")
     try:
         if "of" in row:
-            return _subset(load_layout(rows, row["of"]), str(name), _indices(selected_index or row["selected_index"]))
+            others = {key: values for key, values in rows.items() if key != str(name)}  # a circle ends
+            return _subset(load_layout(others, row["of"]), str(name), _indices(selected_index or row["selected_index"]))
         flip, count, eyes, pupils = _indices(row["flip_index"]), int(row["count"]), row.get("interocular"), row.get("pupils")
         parts = {str(i): [i] for i in range(count)} if row.get("parts") is None else row["parts"]  # each landmark by itself
         layout = Layout(
@@ -148,6 +151,10 @@ def load_layout(rows: dict[str, dict], name: str, selected_index: list[int] | No
         raise UserError(f"layout '{name}': flip_index must hold {layout.count} indices and be its own inverse")
     if any(not 0 <= i < layout.count for i in used):
         raise UserError(f"layout '{name}': an index is outside 0..{layout.count - 1}")
+    if eyes and not len(layout.interocular) == len(set(layout.interocular)) == 2:
+        raise UserError(f"layout '{name}': interocular must be two landmarks, not {eyes}")
+    if unknown := [part for part in layout.closed if part not in layout.parts]:
+        raise UserError(f"layout '{name}': closed names '{unknown[0]}', which is no part{nearest(unknown[0], layout.parts)}")
     return _subset(layout, str(name), tuple(selected_index)) if selected_index else layout
 
 
@@ -185,7 +192,7 @@ def read_layout_file(file: str, rows: dict[str, dict]) -> tuple[str, dict[str, d
 
 
 def _subset(layout: Layout, name: str, selected_index: tuple[int, ...]) -> Layout:
-    """Landmarks of `layout` whose mirror partners, in ascending order of the landmark, are `selected_index`."""
+    """Landmarks of `layout`, itself a subset perhaps, whose mirror partners, in ascending order, are `selected_index`."""
     selected = tuple(sorted(set(selected_index)))
     if len(selected) != len(selected_index) or not selected or selected[-1] >= layout.count or selected[0] < 0 \
             or any(layout.flip_index[i] != mirror for i, mirror in zip(selected, selected_index, strict=False)):
@@ -204,7 +211,8 @@ def _subset(layout: Layout, name: str, selected_index: tuple[int, ...]) -> Layou
         name if name != layout.name or len(selected) == layout.count else f"{layout.name}:{len(selected)}", len(selected),
         tuple(place[i] for i in selected_index), eyes if eyes and len(eyes) == 2 else None,
         pupils if pupils and all(pupils) else None,
-        {part: ids for part, ids in parts.items() if ids}, layout.closed, selected, layout.name,
+        {part: ids for part, ids in parts.items() if ids}, layout.closed,
+        tuple(layout.selected[i] for i in selected), layout.stored,
         {other: {place[i]: j for i, j in pairs.items() if i in place} for other, pairs in layout.same_as.items()})
 
 
@@ -358,7 +366,9 @@ def resolve(given: dict[str, Any], values: dict[str, Any], preset: str | None) -
         if preset not in tables["presets"]:
             there = tables["presets"]
             raise UserError(f"no preset '{preset}' in args.yaml (there are: {', '.join(there)}){nearest(preset, there)}")
-        layers.append((dict(tables["presets"][preset] or {}, preset=preset), f"preset {preset}"))
+        if not isinstance(row := tables["presets"][preset] or {}, dict):
+            raise UserError(f"preset {preset} in args.yaml must be a table of keys and values, not {row!r}")
+        layers.append(({**row, "preset": preset}, f"preset {preset}"))
     for layer, where in [*layers, (given, "command line")]:
         for key, value in layer.items():
             if key not in KINDS:
