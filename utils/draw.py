@@ -12,9 +12,8 @@ WHITE, BLACK, RED, GREY = (255, 255, 255), (0, 0, 0), (60, 60, 255), (160, 160, 
 
 def palette(count: int) -> list[tuple[int, int, int]]:
     """`count` bright BGR colours, neighbors well apart."""
-    hues = np.arange(count) * 0.381966 % 1 * 180
-    hsv = np.stack([hues, np.full(count, 150), np.full(count, 255)], -1).astype(np.uint8)
-    return [tuple(colour) for colour in cv2.cvtColor(hsv[None], cv2.COLOR_HSV2BGR)[0].tolist()]
+    hues = (np.arange(count) * 0.381966 % 1 * 180).astype(np.uint8)
+    return [tuple(cv2.cvtColor(np.uint8([[(hue, 150, 255)]]), cv2.COLOR_HSV2BGR)[0, 0].tolist()) for hue in hues]
 
 
 def part_colours(layout: Layout) -> list[tuple[int, int, int]]:
@@ -61,13 +60,13 @@ def write(image: np.ndarray, text: str, corner: tuple[int, int], size: float = 0
 
 def number(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: list[tuple], which=None, size: float = 0.4) -> None:
     """Writes the numbers of landmarks (N, 2), in px of `image`, beside them: away from the middle of their part."""
-    middle = np.nanmean(landmarks, 0)
-    rings = [list(part) for name, part in layout.parts.items() if name in layout.closed]
-    parts = {i: np.nanmean(landmarks[ring], 0) for ring in rings for i in ring}
+    known = np.isfinite(landmarks).all(1)
+    rings = [[i for i in part if known[i]] for name, part in layout.parts.items() if name in layout.closed]
+    middles = {i: landmarks[ring].mean(0) for ring in rings for i in ring}
     for i in range(len(landmarks)) if which is None else which:
-        if not np.isfinite(landmarks[i]).all():
+        if not known[i]:
             continue
-        away = landmarks[i] - parts.get(i, middle)
+        away = landmarks[i] - middles.get(i, landmarks[known].mean(0))
         away = away / max(np.linalg.norm(away), 1e-6)
         (width, height), _ = cv2.getTextSize(str(i), cv2.FONT_HERSHEY_SIMPLEX, size, 1)
         centre = landmarks[i] + away * (np.abs(away) @ (width, height) / 2 + 5)

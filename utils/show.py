@@ -1,5 +1,4 @@
 """What a net is trained on, to be looked at: a sheet of augmented faces, and the labels that look wrong."""
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +28,7 @@ def show(args: SimpleNamespace, folder: Path, count: int) -> str:
     faces = Faces([(folder, "train")], layout, args.input_size, 0, args.train_hidden)
     place = folder / "show"
     try:
-        neighbors = nearest_neighbors(_meanface(faces), args.num_nb)
+        neighbors = nearest_neighbors(faces.meanface(), args.num_nb)
         place.mkdir(exist_ok=True)
         write_image(place / "samples.jpg", _samples(args, faces, layout, neighbors, count))
         judged, worst = _suspects(args, folder, layout, place)
@@ -37,15 +36,9 @@ def show(args: SimpleNamespace, folder: Path, count: int) -> str:
         raise UserError(str(error)) from None
     except OSError as error:
         raise UserError(f"{place} cannot be written to ({error.strerror}); copy the set to a place that can") from None
-    files = ", ".join(str(place / name) for name in ("samples.jpg", "suspects.jpg", "suspects.csv"))
+    files = ", ".join(str(file) for name in ("samples.jpg", "suspects.jpg", "suspects.csv") if (file := place / name).is_file())
     drawn = f"{min(count, len(faces))} of {len(faces)} training faces as the net gets them"
     return "\n".join(filter(None, [f"{folder.name}: {drawn}; {judged}", worst, f"Files: {files}"]))
-
-
-def _meanface(faces: Faces) -> np.ndarray:
-    """(N, 2) in [0, 1] of the crop, as a training would have it."""
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # landmarks that no face has
-        return np.nanmean(faces.nominal, 0, dtype=np.float64)
 
 
 # ------------------------------------------------------------------------------------------------------------- samples
@@ -67,7 +60,7 @@ def _samples(args, faces: Faces, layout: Layout, neighbors: list[list[int]], cou
 
 def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size: int) -> list[np.ndarray]:
     """Tiles of `size` px, filled by the landmarks: a usual face with numbers, some landmarks' neighbors, mirrored pairs."""
-    meanface, colours = _meanface(faces), part_colours(layout)
+    meanface, colours = faces.meanface(), part_colours(layout)
     distance = np.nan_to_num(np.linalg.norm(faces.nominal - meanface, axis=-1), nan=1.0).mean(1)
     usual = int(distance.argmin())
     mean = np.mean([faces[i][0] for i in range(0, len(faces), -(-len(faces) // 100))], 0).astype(np.uint8)
@@ -125,13 +118,14 @@ def _suspects(args, folder: Path, layout: Layout, place: Path) -> tuple[str, str
     rows = [[faces.names[finding.face], finding.reason, " ".join(map(str, finding.landmarks)), f"{finding.score:.1f}"]
             for finding in found]
     write_csv(place / "suspects.csv", HEADER, rows)
-    tiles = [_suspect(faces, finding, layout) for finding in found[:PICTURED]]
-    if tiles:
+    (place / "suspects.jpg").unlink(missing_ok=True)
+    if tiles := [_suspect(faces, finding, layout) for finding in found[:PICTURED]]:
         write_image(place / "suspects.jpg", sheet(tiles, 5))
     alarms = sum(finding.score >= doctor.THRESHOLD for finding in found)
     shown = [[row[0], row[1], row[2] if len(row[2]) <= 24 else f"{row[2][:24].rsplit(' ', 1)[0]} ...", row[3]] for row in rows]
     text = table(shown[:min(alarms, LISTED)], HEADER) if alarms else ""
-    return f"{alarms} of {len(faces)} training and validation labels are suspicious", text
+    few = f" (shapes are compared from {doctor.FEWEST} faces on)" if len(faces) < doctor.FEWEST else ""
+    return f"{alarms} of {len(faces)} training and validation labels are suspicious{few}", text
 
 
 def _suspect(faces: Faces, finding: doctor.Finding, layout: Layout, size: int = 384) -> np.ndarray:
