@@ -1,6 +1,7 @@
 """--sweep: what is checked before the first run, the table of all, going on after failures and interruptions."""
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -64,7 +65,8 @@ if nb == 68:
     sys.exit("error: num_nb must be 0 to 67")
 place.mkdir(exist_ok=True)
 (place / "last.pt").touch()
-(place / "step.csv").write_text(f"epoch,val_nme\\n0,{nb}.5\\n1,{nb}.25\\n2,{nb}.75\\n")
+nme = ["nan"] * 3 if "--val=none" in sys.argv else [f"{nb}.5", f"{nb}.25", f"{nb}.75"]
+(place / "step.csv").write_text("epoch,val_nme\\n" + "".join(f"{epoch},{value}\\n" for epoch, value in enumerate(nme)))
 (place / "time.csv").write_text("epoch,seconds\\n0,60\\n1,60\\n2,30\\n")
 if nb == 5 and "--resume" not in sys.argv:
     time.sleep(100)
@@ -137,6 +139,26 @@ def test_several_keys_are_combined(sweeping, tmp_path):
     assert [(row["num_nb"], row["weights"]) for row in rows(tmp_path / "runs" / "000" / "sweep.csv")] == [
         ("3", "none"), ("3", "a/b.pt"), ("4", "none"), ("4", "a/b.pt")]
     assert "train_hidden: false" in (tmp_path / "runs" / "000" / "sweep.yaml").read_text()
+
+
+def test_without_validation_the_last_epoch_counts_and_none_is_best(sweeping, tmp_path):
+    flags = ("--sweep", "num_nb=3,4", "--val", "none")
+    done = sweeping(*flags).result()
+    assert done.returncode == 0 and "Best:" not in done.stdout, done.stderr
+    assert [(row["best epoch"], row["val NME %"]) for row in rows(tmp_path / "runs" / "000" / "sweep.csv")] == [("3", "")] * 2
+
+
+def test_runs_of_another_sweep_are_not_taken_for_its_own(sweeping, tmp_path):
+    assert sweeping("--sweep", "num_nb=3,4").result().returncode == 0
+    shutil.rmtree(tmp_path / "runs" / "000")  # not its runs beside it
+    assert sweeping.calls()
+    fails(sweeping("--sweep", "num_nb=4,9", "--seed", "1").result(), "000-num_nb=4 already holds a run; .*--overwrite")
+    assert sweeping.calls() == []
+    assert sweeping("--sweep", "num_nb=4,9", "--seed", "1", "--overwrite").result().returncode == 0
+    assert sweeping.calls() == [["000-num_nb=4", "False", "True"], ["000-num_nb=9", "False", "False"]]
+    shutil.rmtree(tmp_path / "runs" / "000-num_nb=4")  # a run that was done and is gone is made again
+    assert sweeping("--sweep", "num_nb=4,9", "--resume").result().returncode == 0
+    assert sweeping.calls() == [["000-num_nb=4", "False", "False"]]
 
 
 def test_each_run_has_as_many_processes_as_the_sweep(start, recipe, tmp_path):

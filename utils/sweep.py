@@ -48,7 +48,8 @@ def sweep(mode: SimpleNamespace, given: dict[str, Any]) -> None:
         return  # the first process starts as many for each run
     with checkpoint.lock(folder):
         if not mode.resume:
-            run.check_free(run.Run(folder, folder / "best.pt"), False, mode.overwrite)
+            for place in (folder, *(_folder(folder, chosen) for chosen in combinations)):
+                run.check_free(run.Run(place, place / "best.pt"), False, mode.overwrite)
             run.clear(run.Run(folder, folder / "best.pt"))
             (folder / RESULT).unlink(missing_ok=True)
         checkpoint.write_text(folder / PLAN, yaml.safe_dump({"sweep": keys, "given": given}, sort_keys=False))
@@ -128,7 +129,7 @@ def _train_all(mode: SimpleNamespace, given: dict, combinations: list[dict], fol
     tests = mode.test or mode.test_onnx
     for count, chosen in enumerate(combinations, 1):
         place = _folder(folder, chosen)
-        if states.get(place.name) == DONE and (not tests or (place / "report" / "scores.csv").is_file()):
+        if states.get(place.name) == DONE and (place / ("report/scores.csv" if tests else "last.pt")).is_file():
             continue
         text = ", ".join(f"{key}={_shown(value)}" for key, value in chosen.items())
         print(f"sweep, run {count} of {len(combinations)}: {text}, in {place}", file=sys.stderr, flush=True)
@@ -137,8 +138,8 @@ def _train_all(mode: SimpleNamespace, given: dict, combinations: list[dict], fol
         _write(folder, combinations, states)
     header, rows = _write(folder, combinations, states)
     shown = table(rows, header)
-    good = [(float(row[header.index("val NME %")]), row) for row in rows if row[-1] == DONE]
-    best = f"\nBest:  {min(good)[1][-2]} (by validation)" if good else ""
+    good = [(float(nme), row[-2]) for row in rows if row[-1] == DONE and (nme := row[header.index("val NME %")])]
+    best = f"\nBest:  {min(good)[1]} (by validation)" if good else ""
     print(f"\n{shown}\n{best}\nFiles: {folder / RESULT}, a run a folder beside {folder}", flush=True)
     return sum(states.get(_folder(folder, chosen).name) != DONE for chosen in combinations)
 
@@ -208,8 +209,9 @@ def _figures(place: Path) -> dict[str, str]:
     steps = _read(place / "step.csv")
     if not steps:
         return {}
-    best = min(steps, key=lambda row: float(row["val_nme"]))
-    figures = {"best epoch": str(int(best["epoch"]) + 1), "val NME %": f"{float(best['val_nme']):.3f}"}
+    judged = [row for row in steps if row["val_nme"] != "nan"]  # --val none: the last epoch is kept
+    best = min(judged, key=lambda row: float(row["val_nme"]), default=steps[-1])
+    figures = {"best epoch": str(int(best["epoch"]) + 1), "val NME %": f"{float(best['val_nme']):.3f}" if judged else ""}
     whole = [row for row in _read(place / "report" / "scores.csv") if row["model"] == "torch" and row["test set"][:1] != " "]
     for row in whole:
         names = [name for name in row if name == "NME %" or "@" in name][:3]  # failures and area for the first threshold
