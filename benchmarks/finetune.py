@@ -4,8 +4,6 @@
 benchmarks/runs.py trains; both have seen rendered faces with 68 landmarks only. Real faces: 50 of 300W's lfpw/trainset, tested on
 lfpw/testset, in the folder named by FACES_300W. What is absent is skipped, saying so.
 """
-import csv
-import os
 import shutil
 import subprocess
 import sys
@@ -13,12 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from record import ROOT, save
+from record import ROOT, rows, save
+from runs import FACES
 
 from utils.parsers import parse_300w, write_pts
 from utils.synthetic.points import own_points, write
 
-FACES_300W = ROOT / os.environ.get("FACES_300W", "../shared/300w")
+FACES_300W = ROOT / FACES["300W"]
 BASES = {"synthetic": ROOT / "weights/bench_default/best.pt", "real": ROOT / "weights/bench_synthetic_to_real/best.pt"}
 LAYOUT = """mine:
   count: 8
@@ -48,7 +47,7 @@ def score(place: Path, exp: str, faces: str, weights: str) -> dict:
     start = time.perf_counter()
     command = [sys.executable, str(ROOT / "main.py"), *FLAGS, "--dataset", str(place / faces), "--weights", weights, *roots]
     subprocess.run(command, cwd=place, check=True)
-    row = next(csv.DictReader(open(place / "runs" / exp / "report" / "scores.csv", encoding="utf-8")))
+    row = rows(place / "runs" / exp / "report" / "scores.csv")[0]
     return {**{key: row[key] for key in ("faces", "NME %", "FR@10 %")}, "minutes": round((time.perf_counter() - start) / 60, 2)}
 
 

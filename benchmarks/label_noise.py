@@ -8,16 +8,14 @@ FACES68 names the raw folder (images with 68-point .pts in train/ and test/), el
 Flags go on to main.py: --resume after an interruption, --data-root, --run-root, --epochs, ...
 """
 import copy
-import csv
-import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import torch
-from record import ROOT, save
+from record import ROOT, rows, save
+from runs import FACES
 
 from utils import audit, run, sets
 from utils.config import DEFAULT_FILE, parse, read_yaml, resolve
@@ -27,7 +25,7 @@ from utils.geometry import to_crop, to_image
 from utils.label_weights import DISPUTED, weigh
 from utils.metric import nme
 
-SET = os.environ.get("FACES68", "../shared/faces68")
+SET = ROOT / FACES["FACES68"]
 RECIPE = ["--preset", "quick", "--input-size", "96", "--epochs", "8", "--rotation", "15", "--occlusion", "0.25"]
 JUDGED = "box"  # norm of the disagreement: the eyes of a turned face are close together, which would make it look wrong
 PLAIN, WEIGHED = "bench_label_noise", "bench_label_noise_weighed"
@@ -88,7 +86,7 @@ def planted(faces: Faces, found: np.ndarray, layout) -> dict:
 def main(flags: list[str]) -> None:
     resume = ["--resume"] if "--resume" in flags else []
     flags = [flag for flag in flags if flag != "--resume"]
-    source = SET if (ROOT / SET).is_dir() and "--data-root" not in flags else "faces68"
+    source = str(SET) if SET.is_dir() and "--data-root" not in flags else "faces68"
     _, given = parse([*RECIPE, *flags], lambda parser: None)
     args = resolve(given, read_yaml(DEFAULT_FILE), "quick")
     runs = {exp: ROOT / args.run_root / exp for exp in (PLAIN, WEIGHED)}
@@ -113,22 +111,21 @@ def main(flags: list[str]) -> None:
                         "median": [round(float(np.median(each)), 3) for each in errors]}
     trained = Faces([(folder, "train")], layout, args.input_size, 0)
     found_planted = planted(trained, held_out(kinds[PLAIN], trained, layout, args), layout)
-    rows = list(csv.DictReader(open(runs[PLAIN] / "audit" / "labels.csv", encoding="utf-8")))
-    columns = list(csv.reader(open(weights, encoding="utf-8")))
-    weight = np.array([row[2:] for row in columns[1:]], float)
+    worst = rows(runs[PLAIN] / "audit" / "labels.csv")
+    weight = np.array([list(row.values())[2:] for row in rows(weights)], float)
     parts = {part: round(100 * float((weight[:, list(ids)] < DISPUTED).mean()), 2) for part, ids in layout.parts.items()}
     save("label_noise", " ".join(["python benchmarks/label_noise.py", *flags]), 0, {
         "recipe": " ".join(RECIPE), "folds": args.folds, "training_faces": len(weight), "validation_faces": len(faces),
-        "median_disagreement_box_%": float(np.median([float(row["nme"]) for row in rows])),
+        "median_disagreement_box_%": float(np.median([float(row["nme"]) for row in worst])),
         "disputed_labels_%": round(100 * float((weight < DISPUTED).mean()), 2), "disputed_by_part_%": parts,
         "disputed_faces": int((weight.mean(1) < DISPUTED).sum()),
         "disputed_validation_labels_%": round(100 * float(disputed.mean()), 2),
         "planted": found_planted, "plain": figures[PLAIN], "weighed": figures[WEIGHED],
-        "worst_faces": [{key: row[key] for key in ("file", "nme", "relative", "weight")} for row in rows[:20]],
-        "worst_identities": Counter(row["identity"] for row in rows[:100]).most_common(8)})
+        "worst_faces": [{key: row[key] for key in ("file", "nme", "relative", "weight")} for row in worst[:20]],
+        "worst_identities": Counter(row["identity"] for row in worst[:100]).most_common(8)})
 
 
 if __name__ == "__main__":
-    if not (ROOT / SET).is_dir() and not (ROOT / "data" / "faces68" / "meta.yaml").is_file() and "--data-root" not in sys.argv:
-        sys.exit(f"skipped: no {Path(SET)}")
+    if not SET.is_dir() and not (ROOT / "data" / "faces68" / "meta.yaml").is_file() and "--data-root" not in sys.argv:
+        sys.exit(f"skipped: no {SET}")
     main(sys.argv[1:])

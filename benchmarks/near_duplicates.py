@@ -16,8 +16,9 @@ from utils.config import defaults, load_layout
 from utils.dataset import Faces
 from utils.draw import sheet, tile, write_image
 from utils.errors import UserError
-from utils.prepare import SPLITS
+from utils.prepare import SPLITS, load_split
 
+FOLDERS = [ROOT / "data" / "300w", ROOT / "data" / "faces68"]  # whose figures are kept
 SIDE, SHARE = 64, 0.6        # px of the aligned face; its landmarks' root mean square radius as a share of half of that
 BITS = 16                    # frequencies a side but for the mean: 255 bits
 DRAWN, COLUMNS, SHOWN = 256, 6, 36
@@ -86,7 +87,10 @@ def mean_face(folders: list[Path], layout) -> np.ndarray:
 def main(folders: list[Path]) -> None:
     layout = load_layout(defaults().tables["layouts"], "68")
     mean = mean_face(folders, layout)
-    groups = [Group(folder, split, mean, layout) for folder in folders for split in SPLITS if (folder / f"{split}.tsv").is_file()]
+    splits = [(folder, split) for folder in folders for split in SPLITS if (folder / f"{split}.tsv").is_file()]
+    groups = [Group(*split, mean, layout) for split in splits if len(load_split(*split).files)]
+    if len({SPLITS.index(group.name.split("/")[1]) for group in groups}) < 2:
+        raise UserError("all faces are of one split; what is looked for stands in two")
     median = np.median(np.concatenate([group.plain for group in groups]), 0)
     plain, mirrored, other = ([np.where(getattr(group, key) > median, 1, -1).astype(np.int8) for group in groups]
                               for key in ("plain", "mirrored", "altered"))
@@ -100,7 +104,7 @@ def main(folders: list[Path]) -> None:
             straight = distances(plain[a], plain[b])
             all_distances += np.bincount(straight.ravel(), minlength=len(all_distances))
             nearest = np.minimum(straight, distances(mirrored[a], plain[b]))
-            near = np.argwhere(nearest <= max(limit, np.partition(nearest.ravel(), 40)[40]))
+            near = np.argwhere(nearest <= max(limit, np.sort(nearest, None)[:41][-1]))
             found += [(int(nearest[i, j]), a, b, int(i), int(j)) for i, j in near]
             counts.append({"one": one.name, "other": two.name, "pairs": int(nearest.size), "closest": int(nearest.min()),
                            "suspects": int((nearest <= limit).sum()),
@@ -123,7 +127,9 @@ def main(folders: list[Path]) -> None:
     place.mkdir(exist_ok=True)
     write_image(place / "pairs.jpg", sheet(tiles, COLUMNS))
     shares = np.cumsum(all_distances) / all_distances.sum()
-    print(*(f"{pair['bits']}  {pair['one']}  {pair['other']}" for pair in pairs), sep="\n")
+    print(*(f"{pair['bits']}  {pair['one']}  {pair['other']}" for pair in pairs), f"pictures: {place / 'pairs.jpg'}", sep="\n")
+    if folders != FOLDERS:
+        return
     save("near_duplicates", "python benchmarks/near_duplicates.py", 0, {
         "bits": plain[0].shape[1], "limit": limit,
         "same_photograph": {f"{at} %": float(np.percentile(same, at)) for at in (50, 90, 99)},
@@ -132,7 +138,7 @@ def main(folders: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    named = [Path(name) for name in sys.argv[1:]] or [ROOT / "data" / "300w", ROOT / "data" / "faces68"]
+    named = [Path(name) for name in sys.argv[1:]] or FOLDERS
     absent = [str(folder) for folder in named if not (folder / "meta.yaml").is_file()]
     if absent:
         sys.exit(f"skipped: no prepared set at {', '.join(absent)}")

@@ -5,22 +5,20 @@ validation split. `recipes` are also tested, since they are final rows. A run th
 killed goes on, so that a long table can be made in pieces.
 """
 import argparse
-import csv
 import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
-from record import COMMIT, RESULTS, ROOT, save
+from record import COMMIT, RESULTS, ROOT, rows, save
 from runs import FACES, REAL, skipped
 
 DATA = REAL[:REAL.index("--test-data")]
 RECIPES = {
     "default": ["--preset", "default"],
     "short": ["--preset", "short"],
-    "pipnet": ["--amp", "auto", "--preset", "pipnet"],
+    "pipnet": ["--preset", "pipnet", "--amp", "auto", "--weight-decay", "0.0005"],  # the decay of nets without pretrained weights
 }
 SHORT = ["--preset", "short"]
 ABLATION = {  # against `short`
@@ -54,14 +52,9 @@ def flags_of(table: str, row: str, epochs: int, size: int) -> list[str]:
     """What main.py is given for a row, but for the seed."""
     flags = [*DATA, "--weights", "none", "--input-size", str(size), "--epochs", str(epochs)]
     flags += [*(SHORT if table == "ablation" else []), *TABLES[table][row]]
-    if "steps" in flags or flags[-1] == "pipnet" and table == "recipes":
+    if "steps" in flags or TABLES[table][row][:2] == ["--preset", "pipnet"]:
         flags += ["--milestones", f"{epochs // 2},{epochs * 5 // 6}"]
     return flags
-
-
-def rows_of(file: Path) -> list[dict]:
-    """Rows of a CSV file, none where it is missing."""
-    return list(csv.DictReader(file.open(encoding="utf-8"))) if file.is_file() else []
 
 
 def measure(table: str, row: str, epochs: int, size: int, seed: int) -> dict:
@@ -69,17 +62,17 @@ def measure(table: str, row: str, epochs: int, size: int, seed: int) -> dict:
     exp = f"recipe_{table}_{re.sub('[^a-z0-9]+', '_', row.lower())}_{epochs}_{size}_{seed}"
     folder = ROOT / "weights" / exp
     main = [sys.executable, "main.py", "--exp", exp]
-    if len(rows_of(folder / "step.csv")) < epochs:
+    if len(rows(folder / "step.csv")) < epochs:
         flags = [FACES.get(flag, flag) for flag in flags_of(table, row, epochs, size)]
         how = "--resume" if (folder / "last.pt").is_file() else "--overwrite"
         run([*main, "--train", how, "--seed", str(seed), *flags])
-    steps, times = rows_of(folder / "step.csv"), rows_of(folder / "time.csv")
+    steps, times = rows(folder / "step.csv"), rows(folder / "time.csv")
     figures = {"val": min(float(step["val_nme"]) for step in steps),
                "images_per_second": float(np.median([float(time["images_per_second"]) for time in times]))}
     if table == "recipes":
         for name, more in (("test", []), ("flip_test", ["--flip-test"])):
             run([*main, "--test", "--test-data", "300w", FACES["FACES68"], "--allow-partial", *more])
-            scores = rows_of(folder / "report" / "scores.csv")
+            scores = rows(folder / "report" / "scores.csv")
             figures[name] = {score["test set"].strip(): float(score["NME %"]) for score in scores if score["model"] == "torch"}
     return figures
 

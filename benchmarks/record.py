@@ -1,4 +1,5 @@
 """One result file a benchmark: what was measured, by which command, on which commit, machine and versions."""
+import csv
 import json
 import platform
 import subprocess
@@ -25,6 +26,11 @@ def machine() -> dict:
     versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
                 "opencv": cv2.__version__, "onnxruntime": onnxruntime.__version__}
     return {"cpu": cpu, "cores": cores(), "gpu": gpu, **versions}
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file that a run left, none where it is missing."""
+    return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
 
 
 def git(*words: str) -> str:

@@ -3,14 +3,13 @@
 Real faces are looked for in the folders named by FACES_300W (the official 300W tree, or a part of it) and FACES68 (images with
 68-point .pts in train/ and test/); a run whose data is absent is skipped, saying so.
 """
-import csv
 import os
 import subprocess
 import sys
 import time
 from typing import NamedTuple
 
-from record import ROOT, save
+from record import ROOT, rows, save
 
 FACES = {"300W": os.environ.get("FACES_300W", "../shared/300w"), "FACES68": os.environ.get("FACES68", "../shared/faces68")}
 REAL = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--test-data", "300w", "FACES68", "--weights", "none"]
@@ -56,13 +55,12 @@ def measure(name: str, flags: list[str]) -> None:
         sys.exit(f"{name} failed with status {done.returncode}")
     minutes = (time.perf_counter() - start) / 60
     folder = ROOT / "weights" / f"bench_{name}"
-    scores = list(csv.DictReader(open(folder / "report" / "scores.csv", encoding="utf-8")))
-    times = list(csv.DictReader(open(folder / "time.csv", encoding="utf-8")))
+    times = rows(folder / "time.csv")
     speed = sorted(float(row["images_per_second"]) for row in times)[len(times) // 2]
     waiting = sum(float(row["waiting"]) for row in times) / sum(float(row["seconds"]) for row in times)
     save(name, "python " + " ".join(["main.py", *flags]), 0, {
         "minutes": round(minutes, 2), "images_per_second": round(speed, 1), "waiting_for_data": round(waiting, 4),
-        "scores": scores})
+        "scores": rows(folder / "report" / "scores.csv")})
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@ A table stands between `<!-- figures: NAME -->` and `<!-- end -->`; its text is 
 """
 import json
 import re
-from pathlib import Path
 
+import recipe
+from record import RESULTS, ROOT
 from runs import RUNS
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 SETS = {"300w": "300W, lfpw/testset", "faces68": "faces68: small faces, other label habits",
         "synthetic faces": "synthetic, common and challenge"}
 
@@ -46,18 +45,23 @@ def commands() -> str:
     rows = []
     for name in RUNS:
         if found := result(name):
-            link, again = f"[{name}](benchmarks/results/{name}.json)", f"`python benchmarks/runs.py {name}` = `{found['command']}`"
-            rows.append([link, again, found["commit"], f"{found['minutes']:.1f} min", f"{found['images_per_second']:.0f}"])
+            again = f"`python benchmarks/runs.py {name}` = `{found['command']}`"
+            rows.append([f"[{name}](benchmarks/results/{name}.json)", again, found["commit"], f"{found['minutes']:.1f} min",
+                         f"{found['images_per_second']:.0f}"])
     return lines("figures | command | commit | time on 2 cores | images/s", "lllrr", rows)
 
 
 def recipes(table: str) -> str:
-    """A table of benchmarks/recipe.py: NME on validation faces against the first row's, and on the tests where they were run."""
+    """A table of benchmarks/recipe.py: NME on validation faces, against that of its first row, and on the tests.
+
+    The first row is that of benchmarks/recipe.py, in whatever order they were measured.
+    """
     found = [json.loads(file.read_text(encoding="utf-8"))["rows"] for file in sorted(RESULTS.glob(f"recipe_{table}_*.json"))]
     rows = []
     for part in found:
-        base = next(iter(part.values()))["val"][0]
-        for name, row in part.items():
+        named = [name for name in recipe.TABLES[table] if name in part]
+        base = part[named[0]]["val"][0]
+        for name, row in ((name, part[name]) for name in named):
             seeds = list(row["seeds"].values())
             spread = f" ± {row['val'][1]:.2f}" if len(seeds) > 1 else ""
             tests = [f"{sum(seed[how][one] for seed in seeds) / len(seeds):.2f}" for how in ("test", "flip_test")

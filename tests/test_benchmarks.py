@@ -5,6 +5,9 @@ import sys
 import pytest
 from conftest import ROOT
 
+import main
+from utils.config import parse, read_defaults, resolve
+
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
 
@@ -18,6 +21,25 @@ def test_the_main_job_is_good_and_its_export_agrees():
     scores = json.loads((ROOT / "benchmarks" / "results" / "default.json").read_text())["scores"]
     figures = {row["model"]: float(row["NME %"]) for row in scores if row["test set"] == "synthetic faces"}
     assert figures["torch"] <= 5 and abs(figures["torch"] - figures["onnx"]) <= 0.01
+
+
+def test_every_command_of_the_benchmarks_is_one(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import recipe
+    import runs
+
+    def resolved(flags: list[str]):
+        given = parse(flags, main.modes)[1]
+        return resolve(given, read_defaults(), given.get("preset"))
+
+    for run in runs.RUNS.values():
+        resolved(run.flags)
+    rows = {(table, row): resolved(recipe.flags_of(table, row, 30, 128)) for table in recipe.TABLES
+            for row in recipe.TABLES[table]}
+    published = rows["recipes", "pipnet"]  # nothing pretrained, so with decay; steps where they are in 60 epochs
+    assert (published.weight_decay, published.milestones, published.epochs) == (5e-4, [15, 25], 30)
+    stepped = [row for (table, row), args in rows.items() if table == "ablation" and args.milestones]
+    assert stepped == ["steps at 1/2 and 5/6"] and rows["ablation", stepped[0]].milestones == [15, 25]
 
 
 def test_the_readme_shows_what_the_results_hold(monkeypatch):
