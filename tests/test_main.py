@@ -251,6 +251,7 @@ main.evaluate = evaluate""")
 def test_help_and_nets(cli):
     done = cli("--help")
     assert done.returncode == 0 and "--learning-rate" in done.stdout and "--test-onnx" in done.stdout
+    assert "quick, default, short" in " ".join(done.stdout.split()) and "irnet" in done.stdout
     done = cli("--list-nets")
     assert done.returncode == 0 and done.stdout.split()[0] == "resnet18" and "irnet50" in done.stdout
 

@@ -318,6 +318,8 @@ def parser(modes) -> argparse.ArgumentParser:
         if key in TABLES:
             continue
         section, text = texts.get(key, ("others", ""))
+        if (table := f"{key}s") in TABLES:
+            text += f" ({', '.join(defaults[table])})"
         group = groups.setdefault(section, top.add_argument_group(section) if section not in groups else None)
         flags = [f"--{key.replace('_', '-')}"] + (["--backbone"] if key == "net" else [])
         shown = f"{text} [{default}]".replace("%", "%%")
