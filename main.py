@@ -120,10 +120,7 @@ def main(argv: list[str]) -> None:
 def read_args(given: dict, mode, here: run.Run | None):
     """What was typed over what the run was trained with, or over args.yaml and its preset for a new one."""
     values = read_yaml(DEFAULT_FILE)
-    for key in given.keys() & {"train_data", "test_data"}:
-        given[key] = sets.lasting(given[key])
-    if given.get("label_weights"):
-        given["label_weights"] = str(Path(given["label_weights"]).resolve())
+    sets.make_lasting(given)
     again = here and (mode.resume or not (mode.train or mode.audit))
     kept = checkpoint.load(here.last if mode.resume else here.weights) if again else {}
     values["layouts"] = {**values["layouts"], **kept.get("layouts", {})}

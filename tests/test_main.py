@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import time
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -10,6 +11,7 @@ import torch
 import yaml
 from conftest import NET, driver, fails, mean_face, rows, run, table, write_faces
 
+from main import read_args
 from nets import build_net, make_spec
 from nets.published import to_published
 from utils import checkpoint
@@ -186,6 +188,15 @@ def test_several_sets_to_train_and_to_test(cli, recipe, raw, tmp_path):
     shutil.rmtree(third)
     done = cli("--test", "--run-root", tmp_path / "runs", "--test-data", third)
     assert done.returncode == 1 and str(third) in done.error
+
+
+def test_paths_that_a_run_keeps_mean_the_same_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw" / "afw").mkdir(parents=True)
+    given = {"data_dir": "raw", "train_data": ["300w", "raw"], "test_data": ["raw"], "label_weights": "weights.csv"}
+    args = read_args(given, SimpleNamespace(resume=False, train=True, audit=False), None)
+    assert (args.data_dir, args.label_weights) == (str(tmp_path / "raw"), str(tmp_path / "weights.csv"))
+    assert (args.train_data, args.test_data) == (["300w", str(tmp_path / "raw")], [str(tmp_path / "raw")])
 
 
 @pytest.mark.parametrize("num_nb", (0, 11))

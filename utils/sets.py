@@ -2,6 +2,7 @@
 import hashlib
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from loguru import logger
 
@@ -154,6 +155,12 @@ def title(folder: Path) -> str:
     return "synthetic faces" if is_synthetic(folder) else load_meta(folder)["name"]
 
 
+def make_lasting(given: dict[str, Any]) -> None:
+    """Gives folders and files among typed keys their whole path: what a run keeps must mean the same from anywhere."""
+    given |= {key: lasting(given[key]) for key in ("train_data", "test_data") if given.get(key)}
+    given |= {key: str(Path(given[key]).resolve()) for key in ("data_dir", "label_weights") if given.get(key)}
+
+
 def lasting(names: list[str]) -> list[str]:
-    """Names as they are, folders with their whole path: what a run keeps must mean the same from anywhere."""
+    """Names of datasets as they are, folders with their whole path."""
     return [name if name in DATASETS or not Path(name).is_dir() else str(Path(name).resolve()) for name in names]

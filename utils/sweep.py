@@ -34,8 +34,7 @@ def sweep(mode: SimpleNamespace, given: dict[str, Any]) -> None:
     for variable, least in (("GROUP_WORLD_SIZE", 1), ("TORCHELASTIC_MAX_RESTARTS", 0)):
         if int(os.environ.get(variable, 0)) > least:
             raise UserError("a sweep starts its own processes on one node; leave NNODES and MAX_RESTARTS out (--resume goes on)")
-    for key in given.keys() & {"train_data", "test_data"}:
-        given[key] = sets.lasting(given[key])
+    sets.make_lasting(given)
     root = ROOT / given.get("run_root", read_yaml(DEFAULT_FILE)["run_root"])
     folder = find(mode, root)
     if mode.resume:
