@@ -105,10 +105,10 @@ def main(flags: list[str]) -> None:
     figures = {}
     for exp, predictions in found.items():
         errors = [audit.disagreement(each, faces, layout, "interocular") for each in predictions]
-        figures[exp] = {"nme": [round(float(each.mean()), 3) for each in errors],
+        figures[exp] = {"nme": [round(float(np.nanmean(each)), 3) for each in errors],
                         "undisputed_nme": [round(float(np.nanmean(nme(np.where(disputed, np.nan, each) / 100,
                                                                       np.ones(len(each))))), 3) for each in errors],
-                        "median": [round(float(np.median(each)), 3) for each in errors]}
+                        "median": [round(float(np.nanmedian(each)), 3) for each in errors]}
     trained = Faces([(folder, "train")], layout, args.input_size, 0)
     found_planted = planted(trained, held_out(kinds[PLAIN], trained, layout, args), layout)
     worst = rows(runs[PLAIN] / "audit" / "labels.csv")

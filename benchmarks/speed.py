@@ -6,14 +6,13 @@ import sys
 import time
 from itertools import chain, islice
 
-import torch
 from record import save
 
-from nets import build_net, make_spec
-from utils import sets, solver
+from main import choose_layout, start_solver
+from utils import sets
 from utils.augment import Recipe
-from utils.config import DEFAULT_FILE, load_layout, parse, read_yaml, resolve
-from utils.dataset import Augmented, Faces, Order, train_loader
+from utils.config import DEFAULT_FILE, parse, read_yaml, resolve
+from utils.dataset import Augmented, Faces, train_loader
 from utils.ranks import set_threads, start_ranks, worker_count
 
 STEPS, ROUNDS = 20, 5
@@ -24,14 +23,13 @@ def main(flags: list[str]) -> None:
     args = resolve({"dataset": "synthetic", **given}, read_yaml(DEFAULT_FILE), given.get("preset", "quick"))
     ranks = start_ranks()
     set_threads(args.threads, args.deterministic)
-    layout = load_layout(args.tables["layouts"], "68")
-    faces = Faces([(sets.prepare(args.dataset, args), "train")], layout, args.input_size, args.cache)
-    net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, faces.nominal.mean(0), args.num_nb, args.act))
-    order = Order(len(faces), args.batch_size, 1, 0)
-    solve = solver.Solver(net.to(ranks.device, memory_format=torch.channels_last), args, len(order), ranks)
-    augmented = Augmented(faces, Recipe.of(args), layout.flip_index, 0)
+    folder = sets.prepare(args.dataset, args)
+    layout = choose_layout(args, [folder])
+    faces = Faces([(folder, "train")], layout, args.input_size, args.cache, args.train_hidden, args.label_weights)
+    solve, order, _ = start_solver(args, layout, faces, ranks, resume=False)
+    augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed)
     loader = train_loader(augmented, order, worker_count(args.workers, ranks), ranks.device.type == "cuda")
-    net.train()
+    solve.net.train()
     ready = [batch for batch, _ in zip(loader, range(STEPS), strict=False)]
 
     def timed(batches) -> float:
