@@ -217,6 +217,17 @@ def test_a_resumed_epoch_is_the_same_epoch(faces):
         assert all(torch.equal(one[key], two[key]) for key in one), name
 
 
+def test_a_resumed_run_takes_up_another_optimizer_decay_and_precision():
+    first = Solver(make_net(), settings(optimizer="adamw", weight_decay=0.1), 1, ONE)
+    first.train_step([make_batch(4)])
+    again = Solver(make_net(), settings(optimizer="adam", weight_decay=0.2), 1, ONE)
+    again.scaler = torch.amp.GradScaler("cpu")  # as with fp16 on a GPU
+    again.load_state_dict(first.state_dict())
+    assert [group["weight_decay"] for group in again.optimizer.param_groups] == [0.2, 0.0]
+    assert not any(group["decoupled_weight_decay"] for group in again.optimizer.param_groups)
+    assert all(torch.equal(one, two) for one, two in zip(gradients(first), gradients(again), strict=True))
+
+
 def test_an_error_names_the_samples(faces):
     several = Faces([(faces, "train")], LAYOUT, 64, 4.0)
     views, order = Augmented(several, main.Recipe.of(defaults()), LAYOUT.flip_index, 0), Order(36, 8, 1, 0)

@@ -186,8 +186,10 @@ class Solver:
     def load_state_dict(self, state: dict) -> None:
         """The inverse of `state_dict`; an average that was not kept starts from the weights."""
         self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        groups = self.optimizer.state_dict()["param_groups"]  # with the decay of now; torch would bring back that of then
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        if state["scaler"]:  # of a run in fp16
+            self.scaler.load_state_dict(state["scaler"])
         if self.average:
             for name, tensor in (state["average"] or state["net"]).items():
                 self.average.state[name].copy_(tensor)
