@@ -125,7 +125,6 @@ class Solver:
         self.dtype = precision(args.amp, ranks.device)
         self.schedule = schedule(args, steps)
         self.optimizer = make_optimizer(net, args.optimizer, args.weight_decay)
-        self.average = Average(net, args.ema, args.ema_ramp) if args.ema else None
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
         self.step = 0
         self.runner: nn.Module = _Loss(net)
@@ -135,6 +134,7 @@ class Solver:
             ids = [ranks.device.index] if ranks.device.type == "cuda" else None
             unused = net.spec["net"].startswith("timm:")  # some have branches for strides that nobody asks for
             self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids, find_unused_parameters=unused)
+        self.average = Average(net, args.ema, args.ema_ramp) if args.ema else None  # of what DDP has made alike in all processes
 
     def train_step(self, batches: list) -> Losses:
         """One optimizer step on the mean loss over all samples of `batches` (micro-batches) and of all processes.
