@@ -181,6 +181,16 @@ def test_precision(amp):
     assert precision("auto", torch.device("cpu")) in (torch.bfloat16, None)
 
 
+def test_the_loss_compiles_as_one_graph():
+    torch.manual_seed(0)
+    net = build_net(make_spec(NET, "pip", 32, 64, EYES, 5, options={"sigma": True, "score_width": 0.8, "error": "wing"}))
+    batch, loss = make_batch(4, hidden=0.3), Solver(net, settings(), 1, ONE).runner
+    plain = loss(batch.images, batch.labels)
+    whole = torch.compile(loss, backend="aot_eager", fullgraph=True)(batch.images, batch.labels)
+    assert {name: float(value.detach()) for name, value in whole.items()} == pytest.approx(
+        {name: float(value.detach()) for name, value in plain.items()}, rel=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------------------ resuming
 class NoBar:
     def set_postfix(self, **_): ...
