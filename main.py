@@ -218,7 +218,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
                 f"{solve.dtype or 'float32'}")
 
     augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed)
-    loader = train_loader(augmented, order, worker_count(args.workers, ranks), ranks.device.type == "cuda")
+    loader = train_loader(augmented, order, worker_count(args.workers), ranks.device.type == "cuda")
     tester = build_net(spec)
     keeper = run.Keeper(here, history) if ranks.first else None
     per_epoch = len(order) * order.batch * ranks.count

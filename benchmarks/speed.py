@@ -30,7 +30,7 @@ def main(flags: list[str]) -> None:
     order = Order(len(faces), args.batch_size, 1, 0)
     solve = solver.Solver(net.to(ranks.device, memory_format=torch.channels_last), args, len(order), ranks)
     augmented = Augmented(faces, Recipe.of(args), layout.flip_index, 0)
-    loader = train_loader(augmented, order, worker_count(args.workers, ranks), ranks.device.type == "cuda")
+    loader = train_loader(augmented, order, worker_count(args.workers), ranks.device.type == "cuda")
     net.train()
     ready = [batch for batch, _ in zip(loader, range(STEPS), strict=False)]
 
