@@ -250,6 +250,8 @@ def validate(solve: solver.Solver, tester, faces: Faces | None, layout: Layout, 
     """(the weights to keep, their sigma calibrated on `faces`; NME in %, NaN without faces). `tester` is a net to put them in."""
     kept = solve.tested()
     if faces is None:
+        if not all(torch.isfinite(tensor).all() for tensor in kept.values()):
+            raise UserError("the weights are not finite: the net has diverged, lower --learning-rate")
         return kept, float("nan")
     tester.load_state_dict(kept)
     result = evaluate(torch_predictor(tester, solve.ranks.device), faces, layout, args.norm, args.test_batch_size, solve.ranks)

@@ -5,6 +5,7 @@ import shutil
 import time
 
 import cv2
+import onnx
 import pytest
 import torch
 import yaml
@@ -149,7 +150,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(trained, 
     assert (folder / "last.pt").read_bytes() == kept and len(rows(folder / "step.csv")) == 2
 
 
-def test_weights_that_diverge_in_the_last_step_are_not_kept(trained, cli, tmp_path):
+def test_weights_that_diverge_in_the_last_step_are_not_kept(trained, cli, tmp_path, recipe):
     folder = tmp_path / "wild"
     shutil.copytree(trained.folder, folder)
     kept = (folder / "last.pt").read_bytes()
@@ -164,6 +165,9 @@ solver.Solver.train_step = spoilt""")
     done = cli("--train", "--resume", "--exp", folder, "--epochs", "9", "--batch-size", "32", "--ema", "0", script=spoil)
     fails(done, "landmarks are not finite")
     assert (folder / "last.pt").read_bytes() == kept
+    done = cli("--train", *recipe, "--val", "none", "--batch-size", "40", "--ema", "0", script=spoil)
+    fails(done, "weights are not finite")
+    assert not list((tmp_path / "runs").rglob("*.pt"))
 
 
 # ------------------------------------------------------------------------------------------------------- sets, layouts
@@ -210,13 +214,15 @@ def test_picking_on_the_test_set_is_said(cli, recipe, tmp_path):
 
 
 def test_training_on_all_faces_keeps_the_last_epoch(cli, recipe, tmp_path):
-    done = cli("--train", "--test", *recipe, "--val", "none", "--epochs", "2", "--sigma", "0.5")
+    done = cli("--train", "--test-onnx", *recipe, "--val", "none", "--epochs", "2", "--sigma", "0.5")
     folder = tmp_path / "runs" / "000"
     assert done.returncode == 0, done.stderr
     assert "40 faces" in done.stderr and "0 to validate" in done.stderr and "validation NME" not in done.stderr
     kept = [checkpoint.load(folder / name) for name in ("best.pt", "last.pt")]
     assert [stored["epoch"] for stored in kept] == [1, 1]
     assert all(torch.equal(tensor, kept[1]["model"][name]) for name, tensor in kept[0]["model"].items())
+    metadata = {entry.key: entry.value for entry in onnx.load(folder / "best.onnx").metadata_props}
+    assert metadata["val_nme"] == "null"  # NaN is no JSON
     assert "expected error" in next((folder / "report").glob("sigma_*.svg")).read_text()
     refused = cli("--train", *recipe, "--val", "none", "--early-stop", "3")
     assert refused.returncode == 1 and refused.error.startswith("early_stop needs validation faces")

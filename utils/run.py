@@ -1,4 +1,5 @@
 """An experiment's folder weights/<exp>/: which one is meant, what is in it, and what goes into a checkpoint."""
+import math
 import os
 import re
 import shutil
@@ -199,7 +200,8 @@ def export(run: Run) -> None:
     net, _, stored = unpack(run.weights)
     args = stored["args"]
     export_onnx(net, run.onnx, {
-        **{key: stored[key] for key in ("layout", "protocol", "epoch", "val_nme")}, "net": stored["net"]["net"],
+        **{key: stored[key] for key in ("layout", "protocol", "epoch")}, "net": stored["net"]["net"],
+        "val_nme": stored["val_nme"] if math.isfinite(stored["val_nme"]) else None,  # NaN is no JSON
         "input_size": net.spec["input_size"], "channels": "BGR, uint8, not normalised",
         "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
         "norm": args["norm"], "train_data": args["train_data"], "val": args["val"]})
