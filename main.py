@@ -130,7 +130,8 @@ def read_args(given: dict, mode, here: run.Run | None):
     if str(given.get("layout")).endswith((".yaml", ".yml")):
         given["layout"], values["layouts"] = read_layout_file(given["layout"], values["layouts"])
     if kept:
-        run.check_given(given, kept["args"], mode.resume)
+        judged = {key: value for key, value in given.items() if not (mode.audit and key == "norm")}  # an audit picks no epoch
+        run.check_given(judged, kept["args"], mode.resume)
         return resolve(given, {**values, **kept["args"]}, None)
     preset = given.get("preset") or values["preset"]
     names = sets.lasting(sets.training_names(resolve(given, values, preset)))

@@ -135,6 +135,8 @@ def test_resume_with_other_flags(trained, cli, tmp_path):
     shutil.copytree(trained.folder, folder)
     done = cli("--train", "--resume", "--exp", folder, "--num-nb", "3")
     assert done.returncode == 1 and "--num-nb belongs to a new training, this run has 10" in done.error
+    done = cli("--train", "--resume", "--exp", folder, "--norm", "box")  # by which best.pt is picked
+    assert done.returncode == 1 and "--norm belongs to a new training, this run has interocular" in done.error
     done = cli("--train", "--resume", "--exp", folder, "--epochs", "3", "--ema", "0")
     assert done.returncode == 0 and len(rows(folder / "step.csv")) == 3, done.stderr
     done = cli("--train", "--resume", "--exp", folder, "--epochs", "4", "--ema", "0.9")
