@@ -127,7 +127,8 @@ def read_args(given: dict, mode, here: run.Run | None):
     if str(given.get("layout")).endswith((".yaml", ".yml")):
         given["layout"], values["layouts"] = read_layout_file(given["layout"], values["layouts"])
     if kept:
-        run.check_given(given, kept["args"], mode.resume)
+        judged = {key: value for key, value in given.items() if not (mode.audit and key == "norm")}  # an audit picks no epoch
+        run.check_given(judged, kept["args"], mode.resume)
         return resolve(given, {**values, **kept["args"]}, None)
     preset = given.get("preset") or values["preset"]
     names = sets.lasting(sets.training_names(resolve(given, values, preset)))
@@ -215,7 +216,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
                 f"{solve.dtype or 'float32'}")
 
     augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed)
-    loader = train_loader(augmented, order, worker_count(args.workers, ranks), ranks.device.type == "cuda")
+    loader = train_loader(augmented, order, worker_count(args.workers), ranks.device.type == "cuda")
     tester = build_net(spec)
     keeper = run.Keeper(here, history) if ranks.first else None
     per_epoch = len(order) * order.batch * ranks.count
@@ -247,6 +248,8 @@ def validate(solve: solver.Solver, tester, faces: Faces | None, layout: Layout, 
     """(the weights to keep, their sigma calibrated on `faces`; NME in %, NaN without faces). `tester` is a net to put them in."""
     kept = solve.tested()
     if faces is None:
+        if not all(torch.isfinite(tensor).all() for tensor in kept.values()):
+            raise UserError("the weights are not finite: the net has diverged, lower --learning-rate")
         return kept, float("nan")
     tester.load_state_dict(kept)
     result = evaluate(torch_predictor(tester, solve.ranks.device), faces, layout, args.norm, args.test_batch_size, solve.ranks)

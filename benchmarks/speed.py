@@ -28,7 +28,7 @@ def main(flags: list[str]) -> None:
     faces = Faces([(folder, "train")], layout, args.input_size, args.cache, args.train_hidden, args.label_weights)
     solve, order, _ = start_solver(args, layout, faces, ranks, resume=False)
     augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed)
-    loader = train_loader(augmented, order, worker_count(args.workers, ranks), ranks.device.type == "cuda")
+    loader = train_loader(augmented, order, worker_count(args.workers), ranks.device.type == "cuda")
     solve.net.train()
     ready = [batch for batch, _ in zip(loader, range(STEPS), strict=False)]
 

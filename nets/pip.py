@@ -208,7 +208,8 @@ class PIPHead(nn.Module):
             return torch.exp(-0.5 * (distance / self.score_width).square())
 
         across, down = profile(0, width), profile(1, height)
-        correlation = torch.einsum("bnhw,bnw,bnh->bn", score, across, down)
+        # not einsum, a matrix product, which autocast would round to 16 bits: the terms of the square nearly cancel
+        correlation = ((score * across[:, :, None]).sum(3) * down).sum(2)
         return correlation, across.square().sum(2) * down.square().sum(2)
 
     def _weights(self, labels: Labels) -> tuple[Tensor, Tensor]:

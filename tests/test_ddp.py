@@ -17,7 +17,7 @@ from utils.config import defaults, load_layout
 from utils.dataset import Faces, Order
 from utils.errors import UserError
 from utils.evaluate import evaluate
-from utils.ranks import start_ranks
+from utils.ranks import _leave, start_ranks
 
 LAYOUT = load_layout(defaults().tables["layouts"], "68")
 
@@ -114,6 +114,17 @@ def test_every_face_is_tested_once_by_one_of_three(faces, tmp_path):
     assert len(set(alone)) == 8
     for rank in range(3):
         assert np.array_equal(np.load(tmp_path / f"{rank}.npy"), [*alone, *alone[:2]])
+
+
+def test_after_an_error_a_process_on_a_gpu_waits_for_no_other(monkeypatch):
+    """Others wait for it in a collective, and NCCL's end would wait for them."""
+    ended = []
+    for name, replacement in (("is_initialized", lambda: True), ("get_backend", lambda: "nccl"),
+                              ("destroy_process_group", lambda: ended.append("waited"))):
+        monkeypatch.setattr(torch.distributed, name, replacement)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    _leave()
+    assert ended[0] == 1
 
 
 # -------------------------------------------------------------------------------------------------------------- memory

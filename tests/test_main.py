@@ -6,6 +6,7 @@ import time
 from types import SimpleNamespace
 
 import cv2
+import onnx
 import pytest
 import torch
 import yaml
@@ -136,6 +137,8 @@ def test_resume_with_other_flags(trained, cli, tmp_path):
     shutil.copytree(trained.folder, folder)
     done = cli("--train", "--resume", "--exp", folder, "--num-nb", "3")
     assert done.returncode == 1 and "--num-nb belongs to a new training, this run has 10" in done.error
+    done = cli("--train", "--resume", "--exp", folder, "--norm", "box")  # by which best.pt is picked
+    assert done.returncode == 1 and "--norm belongs to a new training, this run has interocular" in done.error
     done = cli("--train", "--resume", "--exp", folder, "--epochs", "3", "--ema", "0")
     assert done.returncode == 0 and len(rows(folder / "step.csv")) == 3, done.stderr
     done = cli("--train", "--resume", "--exp", folder, "--epochs", "4", "--ema", "0.9")
@@ -151,7 +154,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(trained, 
     assert (folder / "last.pt").read_bytes() == kept and len(rows(folder / "step.csv")) == 2
 
 
-def test_weights_that_diverge_in_the_last_step_are_not_kept(trained, cli, tmp_path):
+def test_weights_that_diverge_in_the_last_step_are_not_kept(trained, cli, tmp_path, recipe):
     folder = tmp_path / "wild"
     shutil.copytree(trained.folder, folder)
     kept = (folder / "last.pt").read_bytes()
@@ -166,6 +169,9 @@ solver.Solver.train_step = spoilt""")
     done = cli("--train", "--resume", "--exp", folder, "--epochs", "9", "--batch-size", "32", "--ema", "0", script=spoil)
     fails(done, "landmarks are not finite")
     assert (folder / "last.pt").read_bytes() == kept
+    done = cli("--train", *recipe, "--val", "none", "--batch-size", "40", "--ema", "0", script=spoil)
+    fails(done, "weights are not finite")
+    assert not list((tmp_path / "runs").rglob("*.pt"))
 
 
 # ------------------------------------------------------------------------------------------------------- sets, layouts
@@ -221,13 +227,15 @@ def test_picking_on_the_test_set_is_said(cli, recipe, tmp_path):
 
 
 def test_training_on_all_faces_keeps_the_last_epoch(cli, recipe, tmp_path):
-    done = cli("--train", "--test", *recipe, "--val", "none", "--epochs", "2", "--sigma", "0.5")
+    done = cli("--train", "--test-onnx", *recipe, "--val", "none", "--epochs", "2", "--sigma", "0.5")
     folder = tmp_path / "runs" / "000"
     assert done.returncode == 0, done.stderr
     assert "40 faces" in done.stderr and "0 to validate" in done.stderr and "validation NME" not in done.stderr
     kept = [checkpoint.load(folder / name) for name in ("best.pt", "last.pt")]
     assert [stored["epoch"] for stored in kept] == [1, 1]
     assert all(torch.equal(tensor, kept[1]["model"][name]) for name, tensor in kept[0]["model"].items())
+    metadata = {entry.key: entry.value for entry in onnx.load(folder / "best.onnx").metadata_props}
+    assert metadata["val_nme"] == "null"  # NaN is no JSON
     assert "expected error" in next((folder / "report").glob("sigma_*.svg")).read_text()
     refused = cli("--train", *recipe, "--val", "none", "--early-stop", "3")
     assert refused.returncode == 1 and refused.error.startswith("early_stop needs validation faces")

@@ -157,12 +157,14 @@ def test_forms_of_the_error_grow_steadily(form, error, step):
     assert float(ERRORS[form](torch.zeros(()))) == 0
 
 
+@pytest.mark.parametrize("autocast", (False, True))
 @pytest.mark.parametrize("size", ((8, 8), (4, 6)))
-def test_gaussian_score_targets_equal_the_dense_ones(size):
+def test_gaussian_score_targets_equal_the_dense_ones(size, autocast):
     head = PIPHead(8, nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3), score_width=0.8)
     labels = random_labels(4, 12)
     maps = Maps(*(torch.randn(4, n, *size) for n in (12, 12, 12, 36, 36)))
-    total = head.loss(maps, head.encode(labels, size))["score"]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        total = head.loss(maps, head.encode(labels, size))["score"]
     centre = labels.landmarks * torch.tensor([size[1], size[0]])
     y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
     squared = (x - centre[..., 0, None, None]) ** 2 + (y - centre[..., 1, None, None]) ** 2

@@ -181,6 +181,16 @@ def test_precision(amp):
     assert precision("auto", torch.device("cpu")) in (torch.bfloat16, None)
 
 
+def test_the_loss_compiles_as_one_graph():
+    torch.manual_seed(0)
+    net = build_net(make_spec(NET, "pip", 32, 64, EYES, 5, options={"sigma": True, "score_width": 0.8, "error": "wing"}))
+    batch, loss = make_batch(4, hidden=0.3), Solver(net, settings(), 1, ONE).runner
+    plain = loss(batch.images, batch.labels)
+    whole = torch.compile(loss, backend="aot_eager", fullgraph=True)(batch.images, batch.labels)
+    assert {name: float(value.detach()) for name, value in whole.items()} == pytest.approx(
+        {name: float(value.detach()) for name, value in plain.items()}, rel=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------------------ resuming
 class NoBar:
     def set_postfix(self, **_): ...
@@ -217,6 +227,17 @@ def test_a_resumed_epoch_is_the_same_epoch(faces):
         assert all(torch.equal(one[key], two[key]) for key in one), name
 
 
+def test_a_resumed_run_takes_up_another_optimizer_decay_and_precision():
+    first = Solver(make_net(), settings(optimizer="adamw", weight_decay=0.1), 1, ONE)
+    first.train_step([make_batch(4)])
+    again = Solver(make_net(), settings(optimizer="adam", weight_decay=0.2), 1, ONE)
+    again.scaler = torch.amp.GradScaler("cpu")  # as with fp16 on a GPU
+    again.load_state_dict(first.state_dict())
+    assert [group["weight_decay"] for group in again.optimizer.param_groups] == [0.2, 0.0]
+    assert not any(group["decoupled_weight_decay"] for group in again.optimizer.param_groups)
+    assert all(torch.equal(one, two) for one, two in zip(gradients(first), gradients(again), strict=True))
+
+
 def test_an_error_names_the_samples(faces):
     several = Faces([(faces, "train")], LAYOUT, 64, 4.0)
     views, order = Augmented(several, main.Recipe.of(defaults()), LAYOUT.flip_index, 0), Order(36, 8, 1, 0)
@@ -238,7 +259,9 @@ def _rank(rank: int, port: int, folder: str) -> None:
     ranks = start_ranks()
     batch = make_batch(8, hidden=0.5)
     mine = part(batch, 0, 4) if rank == 0 else part(batch, 4, 8)
-    solve = Solver(share_batch_norm(make_net(), ranks.device), settings(accumulate=2, ema=0.9), 1, ranks)
+    net = share_batch_norm(make_net(), ranks.device)
+    net.head.score.bias.data += rank  # weights that only the first process could load: its own are those of all
+    solve = Solver(net, settings(accumulate=2, ema=0.9), 1, ranks)
     terms = solve.train_step([part(mine, 0, 2), part(mine, 2, 4)]).read()
     shared = {"agree": ranks.agree(lambda: f"of {rank}"), "gather": ranks.gather(rank)}
     ranks.one_by_one(lambda: (Path(folder) / "order").open("a").write(str(rank)))

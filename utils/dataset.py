@@ -1,6 +1,5 @@
 """Prepared crops in memory and two views of them: augmented to train, plain to test. Only uint8 crops and labels travel."""
 import copy
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from nets.labels import Labels
 from utils import label_weights
 from utils.augment import Recipe, augment, generator
 from utils.config import Layout
+from utils.cores import cores
 from utils.errors import UserError
 from utils.geometry import cut, to_crop
 from utils.prepare import load_meta, load_split, read_image
@@ -68,7 +68,7 @@ class Faces(Dataset):
         self.rows = np.arange(len(self))  # of `crops`
         self.crops = np.empty((len(self), side, side, 3), np.uint8) if len(self) * side * side * 3 <= cache * GIB else None
         if self.crops is not None:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(cores()) as pool:
                 for index, crop in enumerate(pool.map(self._decode, range(len(self)))):
                     self.crops[index] = crop
 

@@ -2,6 +2,7 @@
 import atexit
 import os
 import re
+import sys
 import time
 from contextlib import contextmanager
 from datetime import timedelta
@@ -79,7 +80,7 @@ class Ranks(NamedTuple):
     @contextmanager
     def connected(self):
         """Another process that ends in the middle is a UserError here, so late that the launcher has ended this one before it,
-        where it can: the process that failed has said why.
+        where it can: the process that failed has said why. All processes leave the group together where none failed.
         """
         try:
             yield
@@ -88,6 +89,8 @@ class Ranks(NamedTuple):
                 raise
             time.sleep(20)
             raise UserError("another process has ended; its own last line, or that of its node, says why") from None
+        if self.count > 1:
+            dist.destroy_process_group()
 
 
 def start_ranks() -> Ranks:
@@ -103,19 +106,33 @@ def start_ranks() -> Ranks:
         torch.cuda.set_device(device)
     if count > 1:
         # hours, since the first process may prepare a large set while the others wait
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=12))
-        atexit.register(dist.destroy_process_group)
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=12), device_id=device if cuda else None)
+        atexit.register(_leave)
     return Ranks(dist.get_rank() if count > 1 else 0, count, device)
+
+
+def _leave() -> None:
+    """At the end of a process that has not left the group, mostly for an error."""
+    if not dist.is_initialized():
+        return
+    if dist.get_backend() == "nccl":
+        # its end waits for the other processes, which wait for this one in a collective; with this process the wait ends
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+    dist.destroy_process_group()
 
 
 def set_threads(threads: int, deterministic: bool) -> None:
     """CPU threads of this process (0: the node's cores shared by its processes), and whether kernels must be deterministic."""
     torch.set_num_threads(threads or max(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1))
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses, by an error
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
 
 
-def worker_count(wanted: int | None, ranks: Ranks) -> int:
+def worker_count(wanted: int | None) -> int:
     """Loader processes of this rank: what was wanted, else the node's other cores shared by its ranks, at most 8."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return wanted if wanted is not None else min(max(cores() // here - 1, 1), 8)

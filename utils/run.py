@@ -1,4 +1,5 @@
 """An experiment's folder weights/<exp>/: which one is meant, what is in it, and what goes into a checkpoint."""
+import math
 import os
 import re
 import shutil
@@ -76,7 +77,7 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
 # keys that make a run what it is: another value would be another run
 FIXED = ("preset", "dataset", "data_dir", "train_data", "layout", "selected_index", "protocol", "target_size", "margin", "val",
          "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "num_lms", "num_nb", "input_size", "act",
-         "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds")
+         "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm")
 # keys that a test of a run that is trained can take up
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
             "threads", "workers", "deterministic")
@@ -199,7 +200,8 @@ def export(run: Run) -> None:
     net, _, stored = unpack(run.weights)
     args = stored["args"]
     export_onnx(net, run.onnx, {
-        **{key: stored[key] for key in ("layout", "protocol", "epoch", "val_nme")}, "net": stored["net"]["net"],
+        **{key: stored[key] for key in ("layout", "protocol", "epoch")}, "net": stored["net"]["net"],
+        "val_nme": stored["val_nme"] if math.isfinite(stored["val_nme"]) else None,  # NaN is no JSON
         "input_size": net.spec["input_size"], "channels": "BGR, uint8, not normalised",
         "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
         "norm": args["norm"], "train_data": args["train_data"], "val": args["val"]})

@@ -125,7 +125,6 @@ class Solver:
         self.dtype = precision(args.amp, ranks.device)
         self.schedule = schedule(args, steps)
         self.optimizer = make_optimizer(net, args.optimizer, args.weight_decay)
-        self.average = Average(net, args.ema, args.ema_ramp) if args.ema else None
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
         self.step = 0
         self.runner: nn.Module = _Loss(net)
@@ -135,6 +134,7 @@ class Solver:
             ids = [ranks.device.index] if ranks.device.type == "cuda" else None
             unused = net.spec["net"].startswith("timm:")  # some have branches for strides that nobody asks for
             self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids, find_unused_parameters=unused)
+        self.average = Average(net, args.ema, args.ema_ramp) if args.ema else None  # of what DDP has made alike in all processes
 
     def train_step(self, batches: list) -> Losses:
         """One optimizer step on the mean loss over all samples of `batches` (micro-batches) and of all processes.
@@ -186,8 +186,10 @@ class Solver:
     def load_state_dict(self, state: dict) -> None:
         """The inverse of `state_dict`; an average that was not kept starts from the weights."""
         self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        groups = self.optimizer.state_dict()["param_groups"]  # with the decay of now; torch would bring back that of then
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        if state["scaler"]:  # of a run in fp16
+            self.scaler.load_state_dict(state["scaler"])
         if self.average:
             for name, tensor in (state["average"] or state["net"]).items():
                 self.average.state[name].copy_(tensor)
