@@ -228,8 +228,8 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
                 break
             bar.set_description(f"epoch {epoch + 1}/{args.epochs}")
             smaller = memory.smaller_steps(order.batch, args.accumulate, args.input_size)
-            kept = f"; with --resume --exp {here.folder} it goes on from epoch {epoch}" if epoch else ""
-            with memory.advice(f"--batch-size {order.batch} and --input-size {args.input_size}", f"give {smaller}{kept}"):
+            later = f"; with --resume --exp {here.folder} it goes on from epoch {epoch}" if epoch else ""
+            with memory.advice(f"--batch-size {order.batch} and --input-size {args.input_size}", f"give {smaller}{later}"):
                 terms, seconds, waited = train_epoch(solve, loader, order, epoch, faces, bar)
             kept, nme = validate(solve, tester, val, layout, args)
             times = {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": per_epoch / seconds}
@@ -283,9 +283,9 @@ def train_epoch(solve: solver.Solver, loader, order: Order, epoch: int, faces: F
         indices = [index for row in zip(*solve.ranks.gather(error.indices), strict=True) for index in row]  # of all processes
         more = f" and {len(indices) - 32} more" if len(indices) > 32 else ""
         names = ", ".join(faces.names[index] for index in indices[:32]) + more
-        kept = f"; --resume goes on from epoch {epoch}" if epoch else ""
+        later = f"; --resume goes on from epoch {epoch}" if epoch else ""
         raise UserError(f"the loss is not finite in epoch {epoch + 1}, step {error.step} ({error}); samples: {names}; "
-                        f"lower --learning-rate or look at these{kept}") from None
+                        f"lower --learning-rate or look at these{later}") from None
     except ValueError as error:  # batch norm has no spread over one sample of one cell
         raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
     return sums, time.perf_counter() - start, waited

@@ -22,6 +22,7 @@ import yaml
 from loguru import logger
 
 from utils.config import DEFAULT_FILE, load_layout, nearest, read_yaml
+from utils.cores import cores
 from utils.errors import UserError
 from utils.geometry import Protocol, check_protocol, crop_box, cut, to_crop
 from utils.parsers import DATASETS, Record, Splits, complain, infer
@@ -140,7 +141,7 @@ class DataGenerator:
             except UserError as error:
                 return str(error)
 
-        with ThreadPoolExecutor(self.workers or os.cpu_count()) as pool:  # OpenCV releases the interpreter lock
+        with ThreadPoolExecutor(self.workers or cores()) as pool:  # OpenCV releases the interpreter lock
             jobs = pool.map(one, zip(records, files, strict=True))
             done = list(progress(jobs, total=len(records), desc=f"crops {split}", unit="face"))
         complain([result for result in done if isinstance(result, str)])
