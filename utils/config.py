@@ -45,8 +45,8 @@ AT_LEAST = {
     "epochs": 1, "batch_size": 1, "accumulate": 1, "input_size": 32, "target_size": 32, "margin": 1, "test_batch_size": 1,
     "synthetic_train": 8, "synthetic_test": 3, "num_nb": 0, "seed": 0, "learning_rate": 0, "threads": 0, "workers": 0,
     "folds": 2, "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0,
-    "final_learning_rate": 0, "warmup_learning_rate": 0, "cls": 0, "reg": 0, "sigma": 0, "score_width": 0, "rotation": 0, "hue": 0,
-    "blur_sigma": 0, "noise_sigma": 0,
+    "final_learning_rate": 0, "warmup_learning_rate": 0, "cls": 0, "reg": 0, "sigma": 0, "score_width": 0, "rotation": 0,
+    "hue": 0, "blur_sigma": 0, "noise_sigma": 0,
 }
 SHARES = ("flip", "rotation_prob", "perspective", "scale", "translation", "translation_prob", "brightness",
           "contrast", "saturation", "colour_prob", "grayscale", "infrared", "blur", "noise", "occlusion", "occlusion_size", "ema")
