@@ -32,9 +32,7 @@ class Net(nn.Module):
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         """{term: sum} of a batch, to be divided by the head's `count` of all batches of a step."""
         features = self.features(images)
-        # neighbors lie some cells away, where 16 bits are as coarse as half a pixel; the head costs next to nothing
-        with torch.autocast(features.device.type, enabled=False):
-            return self.head.loss(self.head(features.float()), self.head.encode(labels, tuple(features.shape[-2:])))
+        return self.head.loss(self.head(features), self.head.encode(labels, tuple(features.shape[-2:])))
 
     def predict(self, images: Tensor) -> Prediction:
         """uint8 BGR (B, S, S, 3) -> Prediction in the frame of the crop."""
