@@ -319,3 +319,6 @@ def test_rows_of_subsets():
     counts = {name: mask.sum() for name, mask in rows.items()}
     assert counts == {"full": 4, "challenge": 1, "common": 3, "common/a": 2, "common/b": 1}
     assert list(subset_rows(["all", "all"])) == ["full"]
+    several = subset_rows(["test//blur//pose", "test", "test//pose"])
+    assert {name: mask.tolist() for name, mask in several.items()} == {
+        "full": [True] * 3, "blur": [True, False, False], "pose": [True, False, True]}

@@ -11,6 +11,7 @@ from utils.config import Layout
 from utils.dataset import Faces, test_batches
 from utils.errors import UserError
 from utils.geometry import to_image
+from utils.parsers import BESIDE
 
 Predict = Callable[[torch.Tensor], Prediction]  # uint8 BGR (B, S, S, 3) -> Prediction in [0, 1] of the crop
 
@@ -94,12 +95,16 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
 
 
 def subset_rows(subsets: list[str]) -> dict[str, np.ndarray]:
-    """{name: (M,) bool}: all faces, then each group of subsets (`common`), then each subset (`common/lfpw`), none twice."""
-    names = np.array(subsets)
-    rows = {"full": np.ones(len(names), bool)}
-    heads = np.array([name.split("/")[0] for name in subsets])
-    for row, column in [(head, heads) for head in sorted(set(heads))] + [(name, names) for name in sorted(set(names))]:
-        mask = column == row
-        if not any((mask == known).all() for known in rows.values()):
-            rows[row] = mask
+    """{name: (M,) bool}: all faces, then each group of subsets (`common`), then each subset (`common/lfpw`), none twice.
+
+    A face may be in several: `test//blur//makeup`.
+    """
+    rows = {"full": np.ones(len(subsets), bool)}
+    names = [set(subset.split(BESIDE)) for subset in subsets]
+    heads = [{name.split("/")[0] for name in own} for own in names]
+    for column in (heads, names):
+        for row in sorted(set().union(*column)):
+            mask = np.array([row in own for own in column])
+            if not any((mask == known).all() for known in rows.values()):
+                rows[row] = mask
     return rows

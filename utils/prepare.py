@@ -1,6 +1,6 @@
 """Raw archive -> data/<name>/: every face cropped with its margin and resized once, with all labels in image pixels.
 
-    <split>.tsv               a headed row a face (COLUMNS); row i belongs to crops/<split>/{i:06d}.jpg
+    <split>.tsv               a headed row a face (COLUMNS, and of OPTIONAL what the set has); row i is crops/<split>/{i:06d}.jpg
     crops/<split>/*.jpg       the nominal crop grown by the margin, side round(target_size * margin) px
     meanface.txt              mean training landmarks in the nominal crop frame, x y x y ... on one line
     meta.yaml                 how it was made; written last, so a folder without it is not a prepared set
@@ -24,13 +24,14 @@ from loguru import logger
 from utils.config import DEFAULT_FILE, load_layout, nearest, read_yaml
 from utils.cores import cores
 from utils.errors import UserError
-from utils.geometry import Protocol, check_protocol, crop_box, cut, to_crop
-from utils.parsers import DATASETS, Record, Splits, complain, infer
+from utils.geometry import Protocol, box_of, check_protocol, crop_box, cut, to_crop
+from utils.parsers import DATASETS, Record, Splits, complain, infer, tally
 from utils.progress import progress
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("file", "subset", "identity", "width", "height", "crop_x1", "crop_y1", "crop_x2", "crop_y2",
            "box_x1", "box_y1", "box_x2", "box_y2", "landmarks", "visible")
+OPTIONAL = ("pose", "states")  # pitch yaw roll in radians; one 0 or 1 a name of meta.yaml's `states`
 FORMAT = 2  # of the folder; others are prepared again
 META = {"dataset", "name", "source", "layout", "count", "protocol", "target_size", "margin", "origin", "val", "seed", "expected",
         "found", "checksum"}
@@ -40,15 +41,17 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWR
 class Table(NamedTuple):
     """A split of a prepared set: M faces with N landmarks. All coordinates are continuous px of the source image."""
 
-    files: list[str]         # source images, relative to the raw archive
+    files: list[str]         # source images, relative to the raw archive; #2 marks the second face of one, and so on
     images: list[Path]       # the crops on disk
-    subsets: list[str]
+    subsets: list[str]       # several of one face are joined by parsers.BESIDE
     identities: list[str]
     crop: np.ndarray         # (M, 4) float64 nominal crop x1, y1, x2, y2
     box: np.ndarray          # (M, 4) float64
     landmarks: np.ndarray    # (M, N, 2) float64, NaN where not annotated
     visible: np.ndarray      # (M, N) bool; a landmark that is NaN is not visible
     size: np.ndarray         # (M, 2) int64 width and height of the source image
+    pose: np.ndarray | None = None    # (M, 3) float64 pitch, yaw, roll in radians, None where the set has none
+    states: np.ndarray | None = None  # (M, k) bool, named in meta.yaml
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class DataGenerator:
     """Prepares one raw archive; `run()` does the work and returns data/<name>.
 
     data_dir: the archive. target_size: px, side of the nominal crop. dataset: row of parsers.DATASETS, None: what the folder
-    looks like. name: folder below out, None: the dataset's, for `points` the folder's own. protocol: row of args.yaml or a
+    looks like. name: folder below out, None: the dataset's, for own layouts the folder's own. protocol: row of args.yaml or a
     Protocol. margin: stored crop / nominal crop. val: share of the training identities in the val split, 0 or "test": none is
     cut; a val/ of the archive's own stays. allow_partial: go on with an incomplete archive. layout: row of `layouts`, the
     rows of args.yaml where None. seed: of the val split. workers: threads, None: one a core.
@@ -90,20 +93,21 @@ class DataGenerator:
         state = fingerprint(source)  # before anything is read: what changes meanwhile is found the next time
         dataset = self.dataset or infer(source)
         row, protocol, layouts = DATASETS[dataset], _protocol(self.protocol), self.layouts or read_yaml(DEFAULT_FILE)["layouts"]
-        name = self.name or (source.resolve().name if dataset == "points" else dataset)
+        name = self.name or (dataset if row.layout else source.resolve().name)
         target = _target(Path(self.out), name, source)
         wanted = self.layout or row.layout
         stored = load_layout(layouts, load_layout(layouts, wanted).stored) if wanted else None
-        splits = row.parse(source, allow_partial=self.allow_partial, count=stored and stored.count, origin=row.origin)
+        splits = _numbered(row.parse(source, allow_partial=self.allow_partial, count=stored and stored.count, origin=row.origin))
         count = len(next(record for records in splits.values() for record in records).landmarks)
+        if stored and stored.count != count:
+            raise UserError(f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out")
         layout = stored.name if stored else _layout_of(count, layouts)
-        found = Counter(record.subset for records in splits.values() for record in records)
         meta = {
             "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
             "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": row.origin,
-            "val": self.val, "seed": self.seed, "expected": row.expected, "found": dict(found),
+            "val": self.val, "seed": self.seed, "expected": row.expected, "found": dict(tally(splits)),
             "checksum": _checksum(source, splits), "fingerprint": state,
-        }
+        } | ({"states": list(row.states)} if row.states else {})
         if "val" not in splits and self.val != "test":
             splits["train"], splits["val"] = split_identities(splits.get("train", []), float(self.val), self.seed)
         splits = {split: splits[split] for split in SPLITS if splits.get(split)}
@@ -174,10 +178,11 @@ def read_image(file: Path) -> np.ndarray:
 
 def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, margin: float) -> tuple[np.ndarray, tuple[int, int]]:
     """Writes the crop of one face; its nominal crop (4,) in image px and the image's (width, height)."""
-    image = read_image(record.file)
+    image = record.read() if record.read else read_image(record.file)
     height, width = image.shape[:2]
-    if (record.box[:2] >= (width, height)).any() or (record.box[2:] <= 0).any():
-        raise UserError(f"{record.file}: its landmarks lie outside the image of {width} x {height} px; is the .pts another's?")
+    for what, box in (("landmarks lie", box_of(record.landmarks)), ("face box lies", record.box)):
+        if (box[:2] >= (width, height)).any() or (box[2:] <= 0).any():
+            raise UserError(f"{record.file}: its {what} outside the image of {width} x {height} px; is the annotation another's?")
     try:
         crop = np.round(crop_box(record.box, protocol, width, height), 4)  # as the table holds it
     except UserError as error:
@@ -250,30 +255,50 @@ def fingerprint(source: Path) -> str:
     return digest.hexdigest()
 
 
+def _numbered(splits: Splits) -> Splits:
+    """The same records, those after the first of an image with their number."""
+    seen: Counter = Counter()
+
+    def number(record: Record) -> Record:
+        seen[record.file] += 1
+        return record._replace(face=seen[record.file])
+
+    return {split: [number(record) for record in records] for split, records in splits.items()}
+
+
+def _name(record: Record, source: Path) -> str:
+    """What tables call a face: its image, and which face of it."""
+    return record.file.relative_to(source).as_posix() + (f"#{record.face}" if record.face > 1 else "")
+
+
 def _checksum(source: Path, splits: Splits) -> str:
     """sha256 over the names, image sizes in bytes, landmarks and visibility, in order of the name."""
     digest = hashlib.sha256()
-    named = {record.file.relative_to(source).as_posix(): record for records in splits.values() for record in records}
+    named = {_name(record, source): record for records in splits.values() for record in records}
     for name, record in sorted(named.items()):
-        digest.update(f"{name}\0{record.file.stat().st_size}\0".encode(errors="surrogateescape") + record.landmarks.tobytes())
+        size = (record.file.parent if record.read else record.file).stat().st_size
+        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape") + record.landmarks.tobytes())
         digest.update(b"" if record.visible is None else record.visible.tobytes())
     return digest.hexdigest()
 
 
 def _line(record: Record, source: Path, crop: np.ndarray, size: np.ndarray) -> str:
-    """A face as a row of COLUMNS; `_row` reads it back."""
+    """A face as a row of COLUMNS and its own of OPTIONAL; `_row` reads it back."""
     numbers = (f"{value:.4f}" for value in (*crop, *record.box))
     landmarks = " ".join(f"{value:.4f}" for value in record.landmarks.ravel())
     visible = "" if record.visible is None else "".join("01"[int(flag)] for flag in record.visible)
-    names = (record.file.relative_to(source).as_posix(), record.subset, record.identity)
-    return "\t".join((*names, str(size[0]), str(size[1]), *numbers, landmarks, visible))
+    more = [] if record.pose is None else [" ".join(f"{value:.6f}" for value in record.pose)]
+    more += [] if record.states is None else ["".join("01"[int(flag)] for flag in record.states)]
+    names = (_name(record, source), record.subset, record.identity)
+    return "\t".join((*names, str(size[0]), str(size[1]), *numbers, landmarks, visible, *more))
 
 
 def _write(folder: Path, source: Path, splits: Splits, done: dict[str, tuple[np.ndarray, np.ndarray]], meta: dict) -> None:
     """The tables, the meanface and, last, meta.yaml."""
     for split, records in splits.items():
         faces = zip(records, *done[split], strict=True)
-        lines = ["\t".join(COLUMNS), *(_line(record, source, crop, size) for record, crop, size in faces)]
+        columns = [*COLUMNS, *(name for name in OPTIONAL if records and getattr(records[0], name) is not None)]
+        lines = ["\t".join(columns), *(_line(record, source, crop, size) for record, crop, size in faces)]
         (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
     if "train" in splits:
         landmarks = to_crop(np.array([record.landmarks for record in splits["train"]]), done["train"][0])
@@ -359,9 +384,12 @@ def load_split(folder: Path, split: str) -> Table:
         raise UserError(f"{folder} has no {split} split; give a set that has one")
     text = file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else "\t".join(COLUMNS)
     lines = text.removesuffix("\n").split("\n")
-    if tuple(lines[0].split("\t")) != COLUMNS:
+    columns = lines[0].split("\t")
+    more = columns[len(COLUMNS):]
+    if columns != [*COLUMNS, *(name for name in OPTIONAL if name in more)]:
         raise UserError(f"{file}, line 1: the header is not that of a prepared set; prepare it again")
-    rows = [_row(line.split("\t"), count, f"{file}, line {number}") for number, line in enumerate(lines[1:], 2)]
+    sizes = [{"pose": 3, "states": len(load_meta(folder).get("states", ()))}[name] for name in more]
+    rows = [_row(line.split("\t"), count, sizes, f"{file}, line {number}") for number, line in enumerate(lines[1:], 2)]
     if not rows and split != "val":
         raise UserError(f"{file}: no face in it; prepare the set again")
     numbers = np.array([row[1] for row in rows]).reshape(-1, 10)
@@ -369,16 +397,21 @@ def load_split(folder: Path, split: str) -> Table:
     visible = np.array([row[3] for row in rows], dtype=bool).reshape(-1, count) & ~np.isnan(landmarks).any(axis=-1)
     files, subsets, identities = ([row[0][i] for row in rows] for i in range(3))
     images = [folder / crop_file(split, i) for i in range(len(rows))]
+    extra = {name: np.array([row[4][i] for row in rows]).reshape(-1, sizes[i]) for i, name in enumerate(more)}
+    if "states" in extra:
+        extra["states"] = extra["states"] == 1
     return Table(files, images, subsets, identities, numbers[:, 2:6], numbers[:, 6:], landmarks, visible,
-                 numbers[:, :2].astype(np.int64))
+                 numbers[:, :2].astype(np.int64), **extra)
 
 
-def _row(fields: list[str], count: int, where: str) -> tuple[list[str], np.ndarray, np.ndarray, list[bool]]:
-    """One line of a table: three names, ten numbers, landmarks, visible flags (all set where the line has none)."""
-    if len(fields) != len(COLUMNS):
-        raise UserError(f"{where}: {len(fields)} columns where {len(COLUMNS)} belong; prepare the set again")
+def _row(fields: list[str], count: int, sizes: list[int], where: str) -> tuple:
+    """One line of a table: three names, ten numbers, landmarks, visible flags (all set where the line has none), and the
+    optional columns, of `sizes` numbers each."""
+    if len(fields) != len(COLUMNS) + len(sizes):
+        raise UserError(f"{where}: {len(fields)} columns where {len(COLUMNS) + len(sizes)} belong; prepare the set again")
     try:
         numbers, landmarks = np.array(fields[3:13], dtype=np.float64), np.array(fields[13].split(), dtype=np.float64)
+        extra = [np.array(field.split() if " " in field else list(field), dtype=np.float64) for field in fields[15:]]
     except ValueError:
         raise UserError(f"{where}: a column that is not a number; prepare the set again") from None
     if len(landmarks) != 2 * count:
@@ -387,4 +420,6 @@ def _row(fields: list[str], count: int, where: str) -> tuple[list[str], np.ndarr
         raise UserError(f"{where}: visible is not {count} flags 0 or 1; prepare the set again")
     if not (np.isfinite(numbers).all() and (numbers[4:6] > numbers[2:4]).all()):
         raise UserError(f"{where}: not a crop box; prepare the set again")
-    return fields[:3], numbers, landmarks, [flag == "1" for flag in fields[14]] or [True] * count
+    if [len(values) for values in extra] != sizes:
+        raise UserError(f"{where}: pose or states have another number of values than the set; prepare the set again")
+    return fields[:3], numbers, landmarks, [flag == "1" for flag in fields[14]] or [True] * count, extra

@@ -23,7 +23,7 @@ def training_names(args: SimpleNamespace) -> list[str]:
         return [args.dataset]
     if args.data_dir:
         raw = _raw_folder(args.data_dir)
-        return [str(raw) if (name := infer(raw)) == "points" else name]
+        return [str(raw) if _is_own(name := infer(raw)) else name]
     return ["300w" if not mismatch(_root(args) / _folder_name("300w", args)) else SYNTHETIC]
 
 
@@ -48,12 +48,13 @@ def _prepare(name: str, args: SimpleNamespace, test: bool) -> Path:
     if args.val not in ("test", "none") and not test:
         wanted["val"] = args.val
     dataset = name if name in DATASETS else infer(raw) if raw else None
-    target = _root(args) / _folder_name(name if name in DATASETS and name != "points" or not raw else raw.resolve().name, args)
+    named = name in DATASETS and not _is_own(name)
+    target = _root(args) / _folder_name(name if named or not raw else raw.resolve().name, args)
     if raw:
         wanted |= {"source": str(raw.resolve()), "fingerprint": fingerprint(raw)}
         if name not in DATASETS:
             target = _own_place(target, raw)
-    if dataset == "points" and args.layout:
+    if _is_own(dataset) and args.layout:
         wanted["layout"] = load_layout(args.tables["layouts"], args.layout).stored
     for folder in (_root(args) / name, target):
         if not (why := mismatch(folder, **wanted)):
@@ -63,7 +64,12 @@ def _prepare(name: str, args: SimpleNamespace, test: bool) -> Path:
     logger.info(f"preparing {target.name} from {raw} ({why})")
     val = 0 if args.val == "none" else args.val
     return DataGenerator(raw, args.target_size, dataset, target.name, target.parent, args.protocol or "square", args.margin, val,
-                         args.allow_partial, args.layout if dataset == "points" else None, args.tables["layouts"]).run()
+                         args.allow_partial, args.layout if _is_own(dataset) else None, args.tables["layouts"]).run()
+
+
+def _is_own(dataset: str | None) -> bool:
+    """Whether a row of DATASETS is for own landmarks: of any layout, and named after its folder."""
+    return dataset is not None and DATASETS[dataset].layout is None
 
 
 def _root(args: SimpleNamespace) -> Path:

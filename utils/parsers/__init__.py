@@ -1,0 +1,34 @@
+"""Official annotation files -> records. A dataset is one file here and one row of DATASETS.
+
+Parsers hand out continuous image px (see geometry.py): annotated coordinates minus the row's `origin` (what the annotation calls
+the centre of the first pixel) plus half a pixel. Anything wrong in the archive raises UserError before a picture is decoded.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from utils.parsers.points import parse_points
+from utils.parsers.pts import read_pts, write_pts
+from utils.parsers.records import BESIDE, Dataset, Record, Splits, complain, tally
+from utils.parsers.w300 import PARTS_300W, VISIBLE_FILE, parse_300w
+
+__all__ = ["BESIDE", "DATASETS", "PARTS_300W", "VISIBLE_FILE", "Dataset", "Record", "Splits", "complain", "infer", "parse_300w",
+           "parse_points", "read_pts", "tally", "write_pts"]
+
+DATASETS = {
+    "300w": Dataset(parse_300w, "68", 1.0, {part.subset: part.count for part in PARTS_300W.values()}),
+    "synthetic": Dataset(partial(parse_300w, official=False), "68", 1.0, None),
+    "points": Dataset(parse_points, None, 0.0, None),
+}
+
+
+def infer(data_dir: Path) -> str:
+    """Row of DATASETS that a folder looks like: by a row's sign, synthetic or 300w for a 300W tree, else points."""
+    for name, row in DATASETS.items():
+        if row.sign and row.layout and next(data_dir.glob(row.sign), None):
+            return name
+    tree = {p.name.lower() for p in data_dir.iterdir() if p.is_dir()} & {"afw", "helen", "lfpw", "ibug"}
+    if tree:
+        return "synthetic" if (data_dir / VISIBLE_FILE).exists() else "300w"
+    own = [name for name, row in DATASETS.items() if row.sign and not row.layout and next(data_dir.glob(row.sign), None)]
+    return own[0] if own and next(data_dir.rglob("*.pts"), None) is None else "points"
