@@ -7,10 +7,12 @@ the centre of the first pixel) plus half a pixel. Anything wrong in the archive 
 from functools import partial
 from pathlib import Path
 
+from utils.parsers.lapa import LAPA, parse_lapa
 from utils.parsers.points import parse_points
 from utils.parsers.pts import read_pts, write_pts
 from utils.parsers.records import BESIDE, Dataset, Record, Splits, complain, tally
 from utils.parsers.w300 import PARTS_300W, VISIBLE_FILE, parse_300w
+from utils.parsers.wflw import ATTRIBUTES, WFLW, parse_wflw
 
 __all__ = ["BESIDE", "DATASETS", "PARTS_300W", "VISIBLE_FILE", "Dataset", "Record", "Splits", "complain", "infer", "parse_300w",
            "parse_points", "read_pts", "tally", "write_pts"]
@@ -18,6 +20,8 @@ __all__ = ["BESIDE", "DATASETS", "PARTS_300W", "VISIBLE_FILE", "Dataset", "Recor
 DATASETS = {
     "300w": Dataset(parse_300w, "68", 1.0, {part.subset: part.count for part in PARTS_300W.values()}),
     "synthetic": Dataset(partial(parse_300w, official=False), "68", 1.0, None),
+    "wflw": Dataset(parse_wflw, "98", 0.0, WFLW, "WFLW_annotations", ATTRIBUTES),
+    "lapa": Dataset(parse_lapa, "106", 0.0, LAPA, "train/landmarks/*.txt"),
     "points": Dataset(parse_points, None, 0.0, None),
 }
 

@@ -1,0 +1,172 @@
+"""Benchmark sets: a small archive in the official container, each field of which comes back as the release means it."""
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from utils.errors import UserError
+from utils.evaluate import subset_rows
+from utils.parsers import DATASETS, infer
+from utils.prepare import DataGenerator, load_meta, load_split
+
+RNG = np.random.default_rng(4)
+
+
+def picture(file: Path, width: int = 160, height: int = 120, grey: bool = False) -> Path:
+    """A blurred noise image, or its folder's. `grey`: one channel."""
+    shape = (height, width) if grey else (height, width, 3)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image = cv2.GaussianBlur(RNG.integers(0, 256, shape, dtype=np.uint8), (0, 0), 2)
+    assert cv2.imwrite(str(file), image)
+    return file
+
+
+def landmarks(count: int, width: int = 160, height: int = 120) -> np.ndarray:
+    """(count, 2) random, as text holds them, well inside an image."""
+    return RNG.uniform(0.2, 0.8, (count, 2)).round(4) * (width, height)
+
+
+def parse(name: str, folder: Path, **options) -> dict:
+    row = DATASETS[name]
+    return row.parse(folder, origin=row.origin, **options)
+
+
+def prepared(name: str, folder: Path, out: Path, **options) -> Path:
+    return DataGenerator(folder, 32, name, out=out, workers=1, allow_partial=True, val=0, **options).run()
+
+
+# --------------------------------------------------------------------------------------------------------------------- WFLW
+def wflw_line(points: np.ndarray, box, flags, name: str) -> str:
+    return " ".join([*(f"{value:.6f}" for value in points.ravel()), *map(str, box), *map(str, flags), name])
+
+
+@pytest.fixture
+def wflw(tmp_path):
+    """(folder, lists of (points, box, flags, name) by split): three training faces; in the test, two of one photograph."""
+    root = tmp_path / "WFLW"
+    lists = {split: [(landmarks(98), (30 + i, 20, 120, 100 + i), np.eye(6, dtype=int)[i], f"{i}--Event/{name}_{min(i, 1)}.jpg")
+                     for i in range(3)] for split, name in (("train", "a"), ("test", "b"))}
+    lists["test"][2] = (*lists["test"][2][:3], lists["test"][1][3])
+    for split, faces in lists.items():
+        for *_, name in faces:
+            picture(root / "WFLW_images" / name)
+        file = root / f"WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{split}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(wflw_line(*face) + "\n" for face in faces))
+    file = root / "WFLW_annotations/list_98pt_test/x"
+    file.parent.mkdir()
+    subsets = {"largepose": [2, 0], "expression": [], "illumination": [1], "makeup": [], "occlusion": [0], "blur": [2]}
+    for subset, rows in subsets.items():
+        lines = [wflw_line(lists["test"][row][0], (), (), lists["test"][row][3]) for row in rows]
+        file.with_name(f"list_98pt_test_{subset}.txt").write_text("".join(line + "\n" for line in lines))
+    return root, lists
+
+
+def test_wflw(wflw, tmp_path):
+    root, lists = wflw
+    assert infer(root) == "wflw"
+    splits = parse("wflw", root, allow_partial=True)
+    for split, faces in lists.items():
+        for record, (points, box, flags, name) in zip(splits[split], faces, strict=True):
+            assert np.allclose(record.landmarks, points + 0.5, atol=1e-6) and np.allclose(record.box, np.array(box) + 0.5)
+            assert record.states.tolist() == [flag == 1 for flag in flags] and record.visible is None and record.pose is None
+            assert record.file == root / "WFLW_images" / name and record.identity == name  # faces of a photograph stay together
+    assert [record.subset for record in splits["train"]] == ["train"] * 3
+    # by first coordinate and name: faces 1 and 2 of the test share a photograph
+    assert [record.subset for record in splits["test"]] == [
+        "test//largepose//occlusion", "test//illumination", "test//largepose//blur"]
+    folder = prepared("wflw", root, tmp_path / "data")
+    meta, table = load_meta(folder), load_split(folder, "test")
+    assert (meta["layout"], meta["states"]) == ("98", ["pose", "expression", "illumination", "makeup", "occlusion", "blur"])
+    assert meta["expected"]["blur"] == 773 and meta["found"]["largepose"] == 2 and meta["found"]["train"] == 3
+    assert table.states.tolist() == np.eye(6)[:3].astype(bool).tolist() and table.pose is None
+    assert table.files == [f"WFLW_images/{name}" for name in ("0--Event/b_0.jpg", "1--Event/b_1.jpg", "1--Event/b_1.jpg#2")]
+    assert {name: mask.sum() for name, mask in subset_rows(table.subsets).items()} == {
+        "full": 3, "blur": 1, "illumination": 1, "largepose": 2, "occlusion": 1}
+
+
+def test_wflw_incomplete_or_wrong(wflw):
+    root, lists = wflw
+    with pytest.raises(UserError, match=r"train: 3 of 7500 faces\n.*test: 3 of 2500 faces\n.*pose: 2 of 326(.|\n)*blur: 1 of"):
+        parse("wflw", root)
+    (root / "WFLW_images" / lists["train"][0][3]).unlink()
+    with pytest.raises(UserError, match=r"train: 2 of 7500(.|\n)*1 annotated images are not there, such as .*a_0.jpg"):
+        parse("wflw", root)
+    assert len(parse("wflw", root, allow_partial=True)["train"]) == 2
+    file = root / "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_train.txt"
+    points, box, flags, name = lists["train"][1]
+    for text, fault in [
+        (wflw_line(points[:-1], box, flags, name), "line 1: 205 values"),
+        (wflw_line(points, box, [2] * 6, name), "line 1: an attribute"),
+        (wflw_line(points, ("a", 0, 1, 1), flags, name), "line 1: not a coordinate"),
+        (wflw_line(points * np.inf, box, flags, name), "line 1: not a coordinate"),
+        (wflw_line(points, (50, 50, 50, 90), flags, name), "line 1: its face box is empty"),
+        (wflw_line(points, box, flags, "../../secret.jpg"), "line 1: '../../secret.jpg' leads out of"),
+        (wflw_line(points, box, flags, "/etc/passwd"), "line 1: '/etc/passwd' leads out of"),
+    ]:
+        file.write_text(text + "\n")
+        with pytest.raises(UserError, match=fault):
+            parse("wflw", root, allow_partial=True)
+    outside = picture(root.parent / "outside.jpg")
+    os.symlink(outside, root / "WFLW_images" / "link.jpg")
+    file.write_text(wflw_line(points, box, flags, "link.jpg") + "\n")
+    with pytest.raises(UserError, match="'link.jpg' is a link that leaves"):
+        parse("wflw", root, allow_partial=True)
+    file.write_text("")
+    subset = root / "WFLW_annotations/list_98pt_test/list_98pt_test_blur.txt"
+    subset.write_text(wflw_line(points, (), (), name))
+    with pytest.raises(UserError, match="blur.txt, line 1: no face of"):
+        parse("wflw", root, allow_partial=True)
+
+
+# --------------------------------------------------------------------------------------------------------------------- LaPa
+@pytest.fixture
+def lapa(tmp_path):
+    """(folder, landmarks by file) of two faces a split; the training faces stem from one photograph."""
+    points = {f"{split}/{name}": landmarks(106) for split, names in (
+        ("train", ("11_0", "11_1")), ("val", ("22_0", "23_0")), ("test", ("24_0", "25_0"))) for name in names}
+    for name, values in points.items():
+        split, stem = name.split("/")
+        picture(tmp_path / "LaPa" / split / "images" / f"{stem}.jpg")
+        text = tmp_path / "LaPa" / split / "landmarks" / f"{stem}.txt"
+        text.parent.mkdir(exist_ok=True)
+        text.write_text("106\n" + "".join(f"{x:.4f} {y:.4f}\n" for x, y in values))
+    return tmp_path / "LaPa", points
+
+
+def test_lapa(lapa, tmp_path):
+    root, points = lapa
+    assert infer(root) == "lapa"
+    splits = parse("lapa", root, allow_partial=True)
+    assert {split: [record.identity for record in records] for split, records in splits.items()} == {
+        "train": ["11", "11"], "val": ["22", "23"], "test": ["24", "25"]}
+    for split, records in splits.items():
+        for record in records:
+            values = points[f"{split}/{record.file.stem}"] + 0.5
+            assert record.file == root / split / "images" / record.file.name and record.subset == split
+            assert np.allclose(record.landmarks, values, atol=1e-6) and record.visible is None
+            assert np.allclose(record.box, [*values.min(0), *values.max(0)])  # the release has no box
+    folder = prepared("lapa", root, tmp_path / "data")
+    assert [len(load_split(folder, split).files) for split in ("train", "val", "test")] == [2, 2, 2]
+    assert load_meta(folder)["layout"] == "106" and load_meta(folder)["found"] == {"train": 2, "val": 2, "test": 2}
+
+
+def test_lapa_incomplete_or_wrong(lapa):
+    root, _ = lapa
+    (root / "val/images/22_0.jpg").unlink()
+    with pytest.raises(UserError, match=r"train: 2 of 18176 faces\n.*val: 1 of 2000.*\n.*test: 2 of(.|\n)*such as .*22_0.jpg"):
+        parse("lapa", root)
+    text = root / "test/landmarks/24_0.txt"
+    good = text.read_text()
+    for spoilt, fault in [(good.replace("106\n", "105\n", 1), "line 1: '105' where 106"), (good[:200], "points where 106"),
+                          ("", "where 106"), (good.replace(" ", ",", 1), "line 2: 1 values"),
+                          (good[:-6] + "x\n", "line 107: not a coord")]:
+        text.write_text(spoilt)
+        with pytest.raises(UserError, match=f"24_0.txt.*{fault}"):
+            parse("lapa", root, allow_partial=True)
+    text.unlink()
+    os.symlink("/etc/hostname", text)
+    with pytest.raises(UserError, match="24_0.txt' is a link that leaves"):
+        parse("lapa", root, allow_partial=True)
