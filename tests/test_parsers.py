@@ -170,3 +170,86 @@ def test_lapa_incomplete_or_wrong(lapa):
     os.symlink("/etc/hostname", text)
     with pytest.raises(UserError, match="24_0.txt' is a link that leaves"):
         parse("lapa", root, allow_partial=True)
+
+
+# --------------------------------------------------------------------------------------------------------------------- COFW
+def write_cofw(file: Path, end: str, images: list[np.ndarray], boxes: np.ndarray, phis: np.ndarray) -> None:
+    """MATLAB's v7.3: every array transposed, cells as references to data sets. images: RGB (H, W, 3) or grey (H, W)."""
+    h5py = pytest.importorskip("h5py", reason="pip install h5py")
+    with h5py.File(file, "w") as mat:
+        cells = mat.create_group("#refs#")
+        references = np.empty((1, len(images)), h5py.ref_dtype)  # N x 1 in MATLAB
+        for index, image in enumerate(images):
+            references[0, index] = cells.create_dataset(f"c{index}", data=image.T).ref
+        mat.create_dataset(f"Is{end}", data=references, dtype=h5py.ref_dtype)
+        mat.create_dataset(f"bboxes{end}", data=boxes.T)
+        mat.create_dataset(f"phis{end}", data=phis.T)
+
+
+@pytest.fixture
+def cofw(tmp_path):
+    """(folder, {split: (images, boxes, phis)}): a colour, a grey and a 16-bit picture, wider than high."""
+    root = tmp_path / "COFW"
+    root.mkdir()
+    sets = {}
+    for split, end in (("train", "Tr"), ("test", "T")):
+        smooth = cv2.GaussianBlur(RNG.integers(0, 256, (120, 160, 3), dtype=np.uint8), (0, 0), 3)
+        images = [smooth, smooth[..., 1].copy(), smooth.astype(np.uint16) << 8]
+        points = np.array([landmarks(29) for _ in images])
+        occluded = RNG.integers(0, 2, (3, 29))
+        boxes = np.array([[30.0, 20, 100, 80], [31, 20, 100, 80], [32, 20, 100, 80]])
+        sets[split] = images, boxes, np.concatenate([points[..., 0], points[..., 1], occluded], 1)
+        write_cofw(root / f"COFW_{split}_color.mat", end, *sets[split])
+    return root, sets
+
+
+def test_cofw(cofw, tmp_path):
+    root, sets = cofw
+    assert infer(root) == "cofw"
+    splits = parse("cofw", root, allow_partial=True)
+    for split, (images, boxes, phis) in sets.items():
+        for index, record in enumerate(splits[split]):
+            assert np.allclose(record.landmarks[:, 0], phis[index, :29] - 0.5)  # MATLAB counts pixels from 1
+            assert np.allclose(record.landmarks[:, 1], phis[index, 29:58] - 0.5)
+            assert (record.visible == (phis[index, 58:] == 0)).all() and record.subset == split
+            x, y, w, h = boxes[index]
+            assert np.allclose(record.box, [x - 0.5, y - 0.5, x + w - 1.5, y + h - 1.5])  # from x to x + w - 1
+            name = f"{index + 1:04d}"
+            assert record.file == root / f"COFW_{split}_color.mat" / name and record.identity == f"{split}/{name}"
+            image, plain = record.read(), images[0] if index != 1 else np.repeat(images[1][..., None], 3, 2)
+            assert image.dtype == np.uint8 and np.array_equal(image, plain[..., ::-1])  # RGB there, BGR here
+    folder = prepared("cofw", root, tmp_path / "data", protocol="box")
+    table = load_split(folder, "test")
+    assert table.files == [f"COFW_test_color.mat/000{i}" for i in (1, 2, 3)] and (table.size == (160, 120)).all()
+    assert (table.visible == (sets["test"][2][:, 58:] == 0)).all() and np.allclose(table.crop, table.box)
+    assert np.array_equal(load_split(folder, "train").landmarks[0], splits["train"][0].landmarks.round(4))
+
+
+def test_cofw_incomplete_or_wrong(cofw, monkeypatch):
+    root, sets = cofw
+    with pytest.raises(UserError, match=r"train: 3 of 1345 faces\n.*test: 3 of 507 faces"):
+        parse("cofw", root)
+    images, boxes, phis = sets["test"]
+    gap = phis * np.array([[1], [np.nan], [1]])
+    file = root / "COFW_test_color.mat"
+    for spoil, fault in [
+        (lambda: write_cofw(file, "Tr", images, boxes, phis), "no IsT in it"),
+        (lambda: write_cofw(file, "T", images, boxes[:2], phis), "do not belong together"),
+        (lambda: write_cofw(file, "T", images, boxes, phis[:, :58]), "do not belong together"),
+        (lambda: write_cofw(file, "T", images, boxes, gap), "face 2 are not finite"),
+        (lambda: write_cofw(file, "T", images, boxes * 0, phis), "0001: its face box is empty"),
+        (lambda: file.write_bytes(file.read_bytes()[:1000]), "not a readable MATLAB v7.3 file"),
+        (lambda: file.write_text("no"), "not a readable MATLAB v7.3 file"),
+    ]:
+        spoil()
+        with pytest.raises(UserError, match=f"COFW_test_color.mat.*{fault}"):
+            parse("cofw", root, allow_partial=True)
+    write_cofw(file, "T", [image.astype(float) for image in images], boxes, phis)
+    with pytest.raises(UserError, match="IsT 1: float64 .* is not an image"):
+        parse("cofw", root, allow_partial=True)["test"][0].read()
+    file.unlink()
+    with pytest.raises(UserError, match="test: 0 of 507"):
+        parse("cofw", root)
+    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
+    with pytest.raises(UserError, match="pip install h5py"):
+        parse("cofw", root, allow_partial=True)

@@ -7,6 +7,7 @@ the centre of the first pixel) plus half a pixel. Anything wrong in the archive 
 from functools import partial
 from pathlib import Path
 
+from utils.parsers.cofw import COFW, parse_cofw
 from utils.parsers.lapa import LAPA, parse_lapa
 from utils.parsers.points import parse_points
 from utils.parsers.pts import read_pts, write_pts
@@ -21,6 +22,7 @@ DATASETS = {
     "300w": Dataset(parse_300w, "68", 1.0, {part.subset: part.count for part in PARTS_300W.values()}),
     "synthetic": Dataset(partial(parse_300w, official=False), "68", 1.0, None),
     "wflw": Dataset(parse_wflw, "98", 0.0, WFLW, "WFLW_annotations", ATTRIBUTES),
+    "cofw": Dataset(parse_cofw, "29", 1.0, COFW, "COFW_*_color.mat"),
     "lapa": Dataset(parse_lapa, "106", 0.0, LAPA, "train/landmarks/*.txt"),
     "points": Dataset(parse_points, None, 0.0, None),
 }

@@ -1,0 +1,79 @@
+"""COFW (Burgos-Artizzu et al., ICCV 2013): 29 landmarks with occlusion, images and all in two MATLAB v7.3 files, which are HDF5.
+
+HDF5 arrays appear transposed: MATLAB's N x 87 is (87, N) here, an image of H x W x 3 is (3, W, H).
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.parsers.records import Splits, inside, record, whole
+
+COUNT = 29
+COFW = {"train": 1345, "test": 507}
+FILES = {"train": ("COFW_train_color.mat", "Tr"), "test": ("COFW_test_color.mat", "T")}  # file, ending of its variables
+
+
+def _h5py():
+    try:
+        import h5py
+    except ImportError:
+        raise UserError("COFW's .mat files need the package h5py: pip install h5py") from None
+    return h5py
+
+
+def _damaged(file: Path, error: Exception) -> UserError:
+    return UserError(f"{file}: not a readable MATLAB v7.3 file ({' '.join(str(error).split())[:100]}); fetch it again")
+
+
+def read_image(file: Path, key: str, index: int) -> np.ndarray:
+    """(H, W, 3) uint8 BGR: image `index` (0-based) of the cell array `key`, which is grey or RGB, of 8 or 16 bits."""
+    h5py, where = _h5py(), f"{file}, {key} {index + 1}"
+    try:
+        with h5py.File(file, "r") as mat:
+            image = mat[mat[key][()].ravel()[index]][()].T  # (H, W) or (H, W, 3)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise _damaged(file, error) from None
+    if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.ndim == 3 and image.shape[2] not in (1, 3):
+        raise UserError(f"{where}: {image.dtype} {image.shape} is not an image")
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)  # as OpenCV reads such files
+    image = image if image.ndim == 3 else image[..., None]
+    return np.ascontiguousarray(np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., ::-1])
+
+
+def _tables(file: Path, end: str) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 4) boxes x y w h and (N, 87) x, y and occlusion of the landmarks, as MATLAB shows them."""
+    h5py = _h5py()
+    try:
+        with h5py.File(file, "r") as mat:
+            if missing := [key for key in (f"Is{end}", f"bboxes{end}", f"phis{end}") if key not in mat]:
+                raise UserError(f"{file}: no {missing[0]} in it; is it the colour file of COFW?")
+            images, boxes, phis = mat[f"Is{end}"].size, mat[f"bboxes{end}"][()].T, mat[f"phis{end}"][()].T
+        boxes, phis = np.asarray(boxes, np.float64), np.asarray(phis, np.float64)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise _damaged(file, error) from None
+    if boxes.shape != (images, 4) or phis.shape != (images, 3 * COUNT):
+        raise UserError(f"{file}: {images} images, boxes {boxes.shape} and landmarks {phis.shape} do not belong together")
+    if not np.isfinite(phis).all():
+        raise UserError(f"{file}: landmarks of face {int(np.argmin(np.isfinite(phis).all(1))) + 1} are not finite")
+    return boxes, phis
+
+
+def parse_cofw(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 1.0) -> Splits:
+    """{train, test}. A box x y w h reaches from x to x + w - 1; a landmark flagged as occluded is not visible."""
+    root = Path(data_dir)
+    splits: Splits = {"train": [], "test": []}
+    for split, (name, end) in FILES.items():
+        file = inside(root, name, str(root))
+        if not file.is_file():
+            continue
+        for index, (box, phi) in enumerate(zip(*_tables(file, end), strict=True)):
+            image, edges = file / f"{index + 1:04d}", np.concatenate([box[:2], box[:2] + box[2:] - 1])
+            splits[split].append(record(
+                image, split, f"{split}/{image.name}", phi[:2 * COUNT].reshape(2, COUNT).T, origin, phi[2 * COUNT:] == 0, edges,
+                str(image), read=partial(read_image, file, f"Is{end}", index)))
+    whole(root, "COFW", COFW, splits, [], allow_partial)
+    return splits
