@@ -5,11 +5,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from utils.errors import UserError
 from utils.evaluate import subset_rows
 from utils.parsers import DATASETS, infer
-from utils.prepare import DataGenerator, load_meta, load_split
+from utils.prepare import DataGenerator, load_meta, load_split, read_image
 
 RNG = np.random.default_rng(4)
 
@@ -253,3 +254,80 @@ def test_cofw_incomplete_or_wrong(cofw, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     with pytest.raises(UserError, match="pip install h5py"):
         parse("cofw", root, allow_partial=True)
+
+
+# --------------------------------------------------------------------------------------------------------------------- AFLW
+FACES = 24386
+
+
+@pytest.fixture
+def aflw(tmp_path):
+    """(folder, variables, images): the release's table of 24,386 faces, of which the images of five are there."""
+    root = tmp_path / "AFLW"
+    order = RNG.permutation(FACES)
+    mask = np.ones((FACES, 19))
+    mask[order[[0, 20001]], 3:5] = 0
+    names = np.empty((FACES, 1), object)
+    names[:, 0] = [f"0/image{i:05d}.jpg" for i in range(FACES)]
+    names[order[20001], 0] = names[order[20000], 0]  # two faces of a photograph
+    variables = {
+        "bbox": np.tile([30.0, 130, 20, 100], (FACES, 1)) + np.arange(FACES)[:, None] % 7,  # x1 x2 y1 y2
+        "data": np.concatenate([RNG.uniform(40, 120, (FACES, 19)), RNG.uniform(30, 90, (FACES, 19))], 1).round(3),
+        "mask_new": mask, "nameList": names, "ra": (order + 1)[None]}
+    places = [0, 19999, 20000, 20001, 24385]
+    for place in places:
+        picture(root / "flickr" / str(names[order[place], 0]), grey=place == 0)
+    savemat(root / "AFLWinfo_release.mat", variables)
+    return root, variables, order[places]
+
+
+def test_aflw(aflw, tmp_path):
+    root, variables, chosen = aflw
+    assert infer(root) == "aflw"
+    splits = parse("aflw", root, allow_partial=True)
+    assert [len(splits[split]) for split in ("train", "test")] == [2, 3]  # the first 20000 of ra train
+    for index, record in zip(chosen, splits["train"] + splits["test"], strict=True):
+        data, box = variables["data"][index] + 0.5, variables["bbox"][index] + 0.5
+        assert np.allclose(record.landmarks, np.column_stack([data[:19], data[19:]])) and record.landmarks.shape == (19, 2)
+        assert np.allclose(record.box, [box[0], box[2], box[1], box[3]])
+        assert (record.visible == variables["mask_new"][index].astype(bool)).all()
+        name = variables["nameList"][index, 0]
+        assert record.file == root / "flickr" / name and record.identity == name
+    assert [record.subset for record in splits["test"]] == ["test//frontal", "test", "test//frontal"]
+    folder = prepared("aflw", root, tmp_path / "data", protocol="box")
+    table = load_split(folder, "test")
+    assert table.visible.sum(1).tolist() == [19, 17, 19] and np.allclose(table.crop, table.box)
+    assert table.files[1] == f"{table.files[0]}#2" and load_split(folder, "train").visible[0].sum() == 17
+    assert list(subset_rows(table.subsets)) == ["full", "frontal"]
+    assert read_image(folder / "crops" / "train" / "000000.jpg").shape == (40, 40, 3)  # a grey picture
+
+
+def test_aflw_incomplete_or_wrong(aflw):
+    root, variables, chosen = aflw
+    with pytest.raises(UserError, match=r"train: 2 of 20000.*\n.*test: 3 of 4386.*\n.*frontal: 2 of 1314.*\n  24381 ann"):
+        parse("aflw", root)
+    file, few = root / "AFLWinfo_release.mat", {key: value[:4] for key, value in variables.items()}
+    few |= {"ra": np.array([[2, 4, 1, 3]]), "nameList": np.array([[f"{i}.jpg"] for i in range(4)], object)}
+    for key, value, fault in [
+        ("ra", np.array([[0, 1, 2, 3]]), "ra is not a permutation of 1 to 4"), ("ra", np.array([[1, 2]]), "ra is 2, not 4"),
+        ("data", few["data"][:, :30], "data is 4 x 30, not 4 x 38"), ("bbox", few["bbox"] * np.nan, "bbox holds a value"),
+        ("mask_new", np.array([["a"]]), "mask_new does not hold numbers"), ("nameList", few["nameList"][:2], "2 names for 4"),
+        ("nameList", np.array([["../a.jpg"]] * 4, object), "'../a.jpg' leads out of"),
+        ("nameList", np.array([[""]] * 4, object), "cannot be the name of a file"),
+    ]:
+        savemat(file, few | {key: value})
+        with pytest.raises(UserError, match=f"AFLWinfo_release.mat.*{fault}"):
+            parse("aflw", root, allow_partial=True)
+    savemat(file, {key: value for key, value in few.items() if key != "ra"})
+    with pytest.raises(UserError, match="no ra in it"):
+        parse("aflw", root)
+    savemat(file, few)
+    with pytest.raises(UserError, match="no face of AFLW"):
+        parse("aflw", root, allow_partial=True)
+    for data in (file.read_bytes()[:300], b"", b"no" * 500):
+        file.write_bytes(data)
+        with pytest.raises(UserError, match="AFLWinfo_release.mat: not a readable MATLAB file"):
+            parse("aflw", root)
+    file.unlink()
+    with pytest.raises(UserError, match="AFLWinfo_release.mat: cannot be read"):
+        parse("aflw", root)

@@ -7,6 +7,7 @@ the centre of the first pixel) plus half a pixel. Anything wrong in the archive 
 from functools import partial
 from pathlib import Path
 
+from utils.parsers.aflw import AFLW, parse_aflw
 from utils.parsers.cofw import COFW, parse_cofw
 from utils.parsers.lapa import LAPA, parse_lapa
 from utils.parsers.points import parse_points
@@ -23,6 +24,7 @@ DATASETS = {
     "synthetic": Dataset(partial(parse_300w, official=False), "68", 1.0, None),
     "wflw": Dataset(parse_wflw, "98", 0.0, WFLW, "WFLW_annotations", ATTRIBUTES),
     "cofw": Dataset(parse_cofw, "29", 1.0, COFW, "COFW_*_color.mat"),
+    "aflw": Dataset(parse_aflw, "19", 0.0, AFLW, "AFLWinfo_release.mat"),
     "lapa": Dataset(parse_lapa, "106", 0.0, LAPA, "train/landmarks/*.txt"),
     "points": Dataset(parse_points, None, 0.0, None),
 }
