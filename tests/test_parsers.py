@@ -1,5 +1,6 @@
 """Benchmark sets: a small archive in the official container, each field of which comes back as the release means it."""
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from utils.config import DEFAULT_FILE, load_layout, read_yaml
 from utils.errors import UserError
 from utils.evaluate import subset_rows
 from utils.parsers import DATASETS, infer
@@ -331,3 +333,66 @@ def test_aflw_incomplete_or_wrong(aflw):
     file.unlink()
     with pytest.raises(UserError, match="AFLWinfo_release.mat: cannot be read"):
         parse("aflw", root)
+
+
+# ------------------------------------------------------------------------------------------------------------------ 300W-LP
+@pytest.fixture
+def lp(tmp_path):
+    """(folder, {part/stem: (pt2d (68, 2), pts_2d (68, 2), Pose_Para)}): two turns of a face, one of another, and all mirrored."""
+    root, faces = tmp_path / "300W_LP", {}
+    for part, stem in [("HELEN", "HELEN_12_1_0"), ("HELEN", "HELEN_12_1_15"), ("LFPW", "LFPW_image_train_0003_0")]:
+        for folder in (part, f"{part}_Flip"):
+            faces[f"{folder}/{stem}"] = landmarks(68, 450, 450), landmarks(68, 450, 450), RNG.uniform(-1, 1, 7).round(4)
+            pt2d, pts_2d, pose = faces[f"{folder}/{stem}"]
+            picture(root / folder / f"{stem}.jpg", 450, 450)
+            savemat(root / folder / f"{stem}.mat", {"pt2d": pt2d.T, "Pose_Para": pose[None], "roi": [1, 2, 3, 4]})
+            if folder == part:
+                (root / "landmarks" / part).mkdir(parents=True, exist_ok=True)
+                savemat(root / "landmarks" / part / f"{stem}_pts.mat", {"pts_2d": pts_2d, "pts_3d": pts_2d + 3})
+    (root / "AFW_Flip").mkdir()
+    return root, faces
+
+
+@pytest.mark.parametrize("redrawn", [True, False])
+def test_300wlp(lp, tmp_path, redrawn):
+    root, faces = lp
+    if not redrawn:
+        shutil.rmtree(root / "landmarks")
+    assert infer(root) == "300wlp"
+    records = parse("300wlp", root, allow_partial=True)["train"]
+    assert len(records) == 6
+    for record in records:
+        part, stem = record.file.parent.name, record.file.stem
+        pt2d, _, pose = faces[f"{part}/{stem}"]
+        plain = faces[f"{part.removesuffix('_Flip')}/{stem}"][1]
+        flip_index = load_layout(read_yaml(DEFAULT_FILE)["layouts"], "68").flip_index
+        mirrored = np.column_stack([450 - plain[:, 0], plain[:, 1]])[list(flip_index)]
+        expected = pt2d if not redrawn else mirrored if part.endswith("_Flip") else plain
+        assert np.allclose(record.landmarks, expected) and np.allclose(record.pose, pose[:3])  # pitch, yaw, roll
+        assert np.allclose(record.box, [*expected.min(0), *expected.max(0)])
+        assert record.subset == part and record.visible is None
+        assert record.identity == {"H": "HELEN/HELEN_12", "L": "LFPW/LFPW_image_train_0003"}[part[0]]
+    folder = prepared("300wlp", root, tmp_path / "data")
+    table = load_split(folder, "train")
+    assert np.allclose(table.pose, [record.pose for record in records], atol=1e-6) and table.states is None
+    assert load_meta(folder)["found"] == {"HELEN": 2, "LFPW": 1, "HELEN_Flip": 2, "LFPW_Flip": 1}
+
+
+def test_300wlp_incomplete_or_wrong(lp):
+    root, _ = lp
+    with pytest.raises(UserError, match=r"AFW: 0 of 5207 faces\n.*HELEN: 2 of 37676 faces(.|\n)*LFPW_Flip: 1 of 16556"):
+        parse("300wlp", root)
+    mat = root / "HELEN_Flip" / "HELEN_12_1_0.mat"
+    for values, fault in [({"pt2d": np.ones((2, 21))}, "no Pose_Para"), ({"Pose_Para": np.ones((1, 7))}, "no pt2d"),
+                          ({"pt2d": np.ones((2, 68)), "Pose_Para": np.ones((1, 6))}, "Pose_Para is 1 x 6, not 1 x 7")]:
+        savemat(mat, values)
+        with pytest.raises(UserError, match=f"HELEN_12_1_0.mat: {fault}"):
+            parse("300wlp", root, allow_partial=True)
+    mat.unlink()
+    (root / "landmarks/LFPW/LFPW_image_train_0003_0_pts.mat").unlink()
+    with pytest.raises(UserError, match=r"0003_0_pts.mat: cannot be read.*\(and 1 more"):
+        parse("300wlp", root, allow_partial=True)
+    shutil.rmtree(root / "landmarks")
+    savemat(mat, {"pt2d": np.ones((2, 21)), "Pose_Para": np.ones((1, 7))})
+    with pytest.raises(UserError, match="pt2d is 2 x 21, not 2 x 68"):
+        parse("300wlp", root, allow_partial=True)

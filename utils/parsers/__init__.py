@@ -14,6 +14,7 @@ from utils.parsers.points import parse_points
 from utils.parsers.pts import read_pts, write_pts
 from utils.parsers.records import BESIDE, Dataset, Record, Splits, complain, tally
 from utils.parsers.w300 import PARTS_300W, VISIBLE_FILE, parse_300w
+from utils.parsers.w300lp import W300LP, parse_300wlp
 from utils.parsers.wflw import ATTRIBUTES, WFLW, parse_wflw
 
 __all__ = ["BESIDE", "DATASETS", "PARTS_300W", "VISIBLE_FILE", "Dataset", "Record", "Splits", "complain", "infer", "parse_300w",
@@ -26,6 +27,7 @@ DATASETS = {
     "cofw": Dataset(parse_cofw, "29", 1.0, COFW, "COFW_*_color.mat"),
     "aflw": Dataset(parse_aflw, "19", 0.0, AFLW, "AFLWinfo_release.mat"),
     "lapa": Dataset(parse_lapa, "106", 0.0, LAPA, "train/landmarks/*.txt"),
+    "300wlp": Dataset(parse_300wlp, "68", 0.5, W300LP, "AFW_Flip"),
     "points": Dataset(parse_points, None, 0.0, None),
 }
 
