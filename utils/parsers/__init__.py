@@ -13,6 +13,7 @@ from utils.parsers.lapa import LAPA, parse_lapa
 from utils.parsers.points import parse_points
 from utils.parsers.pts import read_pts, write_pts
 from utils.parsers.records import BESIDE, Dataset, Record, Splits, complain, tally
+from utils.parsers.tables import parse_coco, parse_csv
 from utils.parsers.w300 import PARTS_300W, VISIBLE_FILE, parse_300w
 from utils.parsers.w300lp import W300LP, parse_300wlp
 from utils.parsers.wflw import ATTRIBUTES, WFLW, parse_wflw
@@ -29,6 +30,8 @@ DATASETS = {
     "lapa": Dataset(parse_lapa, "106", 0.0, LAPA, "train/landmarks/*.txt"),
     "300wlp": Dataset(parse_300wlp, "68", 0.5, W300LP, "AFW_Flip"),
     "points": Dataset(parse_points, None, 0.0, None),
+    "csv": Dataset(parse_csv, None, 0.0, None, "*.csv"),
+    "coco": Dataset(parse_coco, None, 0.0, None, "*.json"),
 }
 
 
