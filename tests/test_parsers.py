@@ -96,7 +96,7 @@ def test_wflw_incomplete_or_wrong(wflw):
     with pytest.raises(UserError, match=r"train: 3 of 7500 faces\n.*test: 3 of 2500 faces\n.*pose: 2 of 326(.|\n)*blur: 1 of"):
         parse("wflw", root)
     (root / "WFLW_images" / lists["train"][0][3]).unlink()
-    with pytest.raises(UserError, match=r"train: 2 of 7500(.|\n)*1 annotated images are not there, such as .*a_0.jpg"):
+    with pytest.raises(UserError, match=r"train: 2 of 7500(.|\n)*  1 annotated images or annotations .*a_0.jpg"):
         parse("wflw", root)
     assert len(parse("wflw", root, allow_partial=True)["train"]) == 2
     file = root / "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_train.txt"
@@ -257,6 +257,36 @@ def test_cofw_incomplete_or_wrong(cofw, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     with pytest.raises(UserError, match="pip install h5py"):
         parse("cofw", root, allow_partial=True)
+
+
+def test_cofw68(cofw, tmp_path):
+    root, sets = cofw
+    (root / "COFW68_Data/test_annotations").mkdir(parents=True)
+    boxes = np.array([[30.0, 20, 100, 80], [31, 20, 100, 80], [32, 20, 100, 80]])
+    savemat(root / "COFW68_Data/cofw68_test_bboxes.mat", {"bboxes": boxes})
+    faces = [(landmarks(68), RNG.integers(0, 2, (68, 1))) for _ in boxes]
+    files = [root / f"COFW68_Data/test_annotations/{i + 1}_points.mat" for i in range(3)]
+    for file, (points, hidden) in zip(files, faces, strict=True):
+        savemat(file, {"Points": points, "Occ": hidden})
+    with pytest.raises(UserError, match="COFW-68; (.|\n)*test: 3 of 507 faces"):
+        parse("cofw68", root)
+    splits = parse("cofw68", root, allow_partial=True)
+    assert list(splits) == ["test"]
+    for record, image, (points, hidden), (x, y, w, h) in zip(splits["test"], sets["test"][0], faces, boxes, strict=True):
+        assert np.allclose(record.landmarks, points - 0.5)
+        assert np.allclose(record.box, [x - 0.5, y - 0.5, x + w - 1.5, y + h - 1.5])
+        assert (record.visible == (hidden[:, 0] == 0)).all() and record.subset == "test"
+        assert record.read().shape[:2] == image.shape[:2] and record.file.parent == root / "COFW_test_color.mat"
+    folder = prepared("cofw68", root, tmp_path / "data", protocol="box")
+    assert load_meta(folder)["layout"] == "68" and len(load_split(folder, "test").files) == 3
+    savemat(files[1], {"Points": faces[1][0][:67], "Occ": faces[1][1]})
+    with pytest.raises(UserError, match="2_points.mat: Points is 67 x 2, not 68 x 2"):
+        parse("cofw68", root, allow_partial=True)
+    files[1].unlink()
+    assert [record.file.name for record in parse("cofw68", root, allow_partial=True)["test"]] == ["0001", "0003"]
+    savemat(root / "COFW68_Data/cofw68_test_bboxes.mat", {"bboxes": np.tile(boxes, (2, 1))})
+    with pytest.raises(UserError, match="6 boxes for the 3 images"):
+        parse("cofw68", root, allow_partial=True)
 
 
 # --------------------------------------------------------------------------------------------------------------------- AFLW
@@ -523,3 +553,30 @@ def test_coco_wrong(table):
         file.write_text(text)
         with pytest.raises(UserError, match="faces.json: not COCO keypoints"):
             parse("coco", root)
+
+
+# ------------------------------------------------------------------------------------------------------------------- damage
+@pytest.mark.parametrize("name", ["wflw", "lapa", "cofw", "300wlp", "csv", "coco"])
+def test_damaged_annotations_raise_nothing_but_user_error(name, request):
+    """Bytes cut off, changed, repeated: the set is read or the fault is named, and with it the archive."""
+    root, content = request.getfixturevalue({"300wlp": "lp", "csv": "table", "coco": "table"}.get(name, name))
+    if name == "csv":
+        write_csv(root / "faces.csv", content["train"])
+    if name == "coco":
+        (root / "faces.json").write_text(json.dumps(coco(content["train"])))
+    files = [path for path in sorted(root.rglob("*")) if path.suffix in (".txt", ".mat", ".csv", ".json")]
+    rng = np.random.default_rng(7)
+    for _ in range(60):
+        file = files[rng.integers(len(files))]
+        good = file.read_bytes()
+        cut, place = rng.integers(0, len(good) + 1), rng.integers(0, max(len(good), 1))
+        junk = [good[:cut], good[:place] + bytes(rng.integers(0, 256, 4, dtype=np.uint8)) + good[place + 4:],
+                good[:cut] + good[place:], good.replace(b" ", b"\0"), good.replace(b".", b"e9"),
+                good.decode("latin-1").encode("utf-16")]
+        file.write_bytes(junk[rng.integers(len(junk))])
+        try:
+            for records in parse(name, root, allow_partial=True).values():
+                assert all(np.isfinite(record.box).all() for record in records)
+        except UserError as error:
+            assert str(root) in str(error)
+        file.write_bytes(good)

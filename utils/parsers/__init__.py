@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from utils.parsers.aflw import AFLW, parse_aflw
-from utils.parsers.cofw import COFW, parse_cofw
+from utils.parsers.cofw import COFW, COFW68, parse_cofw, parse_cofw68
 from utils.parsers.lapa import LAPA, parse_lapa
 from utils.parsers.points import parse_points
 from utils.parsers.pts import read_pts, write_pts
@@ -27,6 +27,7 @@ DATASETS = {
     "wflw": Dataset(parse_wflw, "98", 0.0, WFLW, "WFLW_annotations", ATTRIBUTES),
     "cofw": Dataset(parse_cofw, "29", 1.0, COFW, "COFW_*_color.mat"),
     "aflw": Dataset(parse_aflw, "19", 0.0, AFLW, "AFLWinfo_release.mat"),
+    "cofw68": Dataset(parse_cofw68, "68", 1.0, COFW68),
     "lapa": Dataset(parse_lapa, "106", 0.0, LAPA, "train/landmarks/*.txt"),
     "300wlp": Dataset(parse_300wlp, "68", 0.5, W300LP, "AFW_Flip"),
     "points": Dataset(parse_points, None, 0.0, None),

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
-from utils.parsers.records import Splits, inside, record, whole
+from utils.parsers.mat import read_mat, values
+from utils.parsers.records import Splits, complain, inside, record, whole
 
 COUNT = 29
+COFW68 = {"test": 507}
 COFW = {"train": 1345, "test": 507}
 FILES = {"train": ("COFW_train_color.mat", "Tr"), "test": ("COFW_test_color.mat", "T")}  # file, ending of its variables
 
@@ -76,4 +78,34 @@ def parse_cofw(data_dir: Path, allow_partial: bool = False, count: int | None = 
                 image, split, f"{split}/{image.name}", phi[:2 * COUNT].reshape(2, COUNT).T, origin, phi[2 * COUNT:] == 0, edges,
                 str(image), read=partial(read_image, file, f"Is{end}", index)))
     whole(root, "COFW", COFW, splits, [], allow_partial)
+    return splits
+
+
+def parse_cofw68(data_dir: Path, allow_partial: bool = False, count: int | None = 68, origin: float = 1.0) -> Splits:
+    """{test}: COFW's test images with 68 landmarks and occlusion (Ghiasi and Fowlkes, 2015) from COFW68_Data/."""
+    root = Path(data_dir)
+    data, archive = root / "COFW68_Data", inside(root, FILES["test"][0], str(root))
+    file = inside(root, "COFW68_Data/cofw68_test_bboxes.mat", str(root))
+    boxes = values(read_mat(file, "bboxes")[0], (-1, 4), f"{file}: bboxes")
+    images = len(_tables(archive, "T")[0])
+    if len(boxes) > images:
+        raise UserError(f"{file}: {len(boxes)} boxes for the {images} images of {archive}")
+    splits: Splits = {"test": []}
+    absent, faults = [], []
+    for index, box in enumerate(boxes):
+        mat = inside(root, f"COFW68_Data/test_annotations/{index + 1}_points.mat", str(data))
+        if not mat.is_file():
+            absent.append(mat)
+            continue
+        try:
+            points, hidden = read_mat(mat, "Points", "Occ")
+            points = values(points, (68, 2), f"{mat}: Points")
+            visible = values(hidden.reshape(-1), (68,), f"{mat}: Occ") == 0
+            image, edges = archive / f"{index + 1:04d}", np.concatenate([box[:2], box[:2] + box[2:] - 1])
+            splits["test"].append(record(image, "test", f"test/{image.name}", points, origin, visible, edges, str(mat),
+                                         read=partial(read_image, archive, "IsT", index)))
+        except UserError as error:
+            faults.append(str(error))
+    complain(faults)
+    whole(root, "COFW-68", COFW68, splits, absent, allow_partial)
     return splits

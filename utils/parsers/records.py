@@ -111,7 +111,7 @@ def whole(root: Path, title: str, expected: dict[str, int], splits: Splits, abse
     found = tally(splits)
     lines = [f"{name}: {found[name]} of {count} faces" for name, count in expected.items() if found[name] != count]
     if absent:
-        lines.append(f"{len(absent)} annotated images are not there, such as {absent[0]}")
+        lines.append(f"{len(absent)} annotated images or annotations are not there, such as {absent[0]}")
     short(root, title, lines, allow_partial)
     if not any(splits.values()):
         raise UserError(f"{root}: no face of {title} in it whose image and annotation are both there")
