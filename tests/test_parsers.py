@@ -7,13 +7,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from scipy.io import savemat
 
+from nets.labels import Prediction
 from utils.config import DEFAULT_FILE, load_layout, read_yaml
+from utils.dataset import Faces
 from utils.errors import UserError
-from utils.evaluate import subset_rows
+from utils.evaluate import evaluate, subset_rows
 from utils.parsers import DATASETS, infer
 from utils.prepare import DataGenerator, load_meta, load_split, read_image
+from utils.report import score_rows
 
 RNG = np.random.default_rng(4)
 
@@ -87,8 +91,31 @@ def test_wflw(wflw, tmp_path):
     assert meta["expected"]["blur"] == 773 and meta["found"]["largepose"] == 2 and meta["found"]["train"] == 3
     assert table.states.tolist() == np.eye(6)[:3].astype(bool).tolist() and table.pose is None
     assert table.files == [f"WFLW_images/{name}" for name in ("0--Event/b_0.jpg", "1--Event/b_1.jpg", "1--Event/b_1.jpg#2")]
-    assert {name: mask.sum() for name, mask in subset_rows(table.subsets).items()} == {
-        "full": 3, "blur": 1, "illumination": 1, "largepose": 2, "occlusion": 1}
+    layout = load_layout(read_yaml(DEFAULT_FILE)["layouts"], "98")
+    faces = Faces([(folder, "test")], layout, 32, 1.0)
+    centre = Prediction(torch.full((1, 98, 2), 0.5), torch.ones(1, 98))
+    result = evaluate(lambda images: Prediction(*(part if part is None else part.expand(len(images), *part.shape[1:])
+                                                  for part in centre)), faces, layout, "interocular", 2)
+    rows = score_rows("wflw", "centre", result, faces, [10.0])
+    assert [row[:3:2] for row in rows] == [["wflw", "3"], ["  blur", "1"], ["  illumination", "1"], ["  largepose", "2"],
+                                           ["  occlusion", "1"]]
+    assert float(rows[3][3]) == pytest.approx(result.nme[[0, 2]].mean(), abs=1e-3)
+    with pytest.raises(UserError, match="wflw has 98 landmarks and cannot have layout 68"):
+        prepared("wflw", root, tmp_path / "other", layout="68")
+
+
+def test_wflw_from_the_command_line(wflw, tmp_path, cli):
+    root, _ = wflw
+    flags = ("--prepare", "--data-dir", root, "--data-root", tmp_path / "data", "--target-size", "32")
+    done = cli("--dataset", "wflw", *flags)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and not list((tmp_path / "data").glob("*wflw*"))
+    assert "error: " in done.stderr and "(--allow-partial):\n  train: 3 of 7500 faces\n" in done.stderr
+    done = cli(*flags, "--allow-partial", "--protocol", "wflw")  # the folder says which set it is
+    assert done.returncode == 0 and "WFLW is partial: blur: 1 of 773 faces" in done.stderr, done.stderr
+    table = load_split(tmp_path / "data" / "wflw-wflw-32", "test")
+    x1, y1, x2, y2 = table.box[0]
+    width, height = 0.1 * (x2 - x1), 0.1 * (y2 - y1)
+    assert np.allclose(table.crop[0], [x1 - width, y1 - height, x2 + width, y2 + height])
 
 
 def test_wflw_incomplete_or_wrong(wflw):

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +70,11 @@ def record(file: Path, subset: str, identity: str, annotated: np.ndarray, origin
     return Record(file, subset, identity, landmarks, box, visible, **more)
 
 
+@lru_cache(maxsize=4096)  # lists name a hundred thousand files in a few folders
+def _real(folder: Path) -> str:
+    return os.path.realpath(folder)
+
+
 def inside(root: Path, name: str, where: str) -> Path:
     """root/name, for a name that a list gives. UserError when it leads out of root: absolute, by .., or through a link."""
     name = name.replace("\\", "/")
@@ -77,7 +83,8 @@ def inside(root: Path, name: str, where: str) -> Path:
     if name.startswith("/") or ".." in name.split("/") or name[1:3] == ":/":
         raise UserError(f"{where}: '{name[:80]}' leads out of {root}; names in a list must stay below it")
     path = root / name
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+    real = os.path.realpath(path) if path.is_symlink() else _real(path.parent)
+    if not Path(real).is_relative_to(_real(root)):
         raise UserError(f"{where}: '{name[:80]}' is a link that leaves {root}; copy what it points to into the folder")
     return path
 
