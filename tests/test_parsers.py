@@ -105,9 +105,13 @@ def test_wflw_incomplete_or_wrong(wflw):
     outside = picture(root.parent / "outside.jpg")
     os.symlink(outside, root / "WFLW_images" / "link.jpg")
     file.write_text(wflw_line(points, box, flags, "link.jpg") + "\n")
-    with pytest.raises(UserError, match="'link.jpg' is a link that leaves"):
+    with pytest.raises(UserError, match="'link.jpg' leads through a link out of"):
         parse("wflw", root, allow_partial=True)
     file.write_text("")
+    shutil.move(root / "WFLW_images", root.parent / "moved")
+    (root / "WFLW_images").symlink_to(root.parent / "moved")
+    with pytest.raises(UserError, match="leads through a link out of"):
+        parse("wflw", root, allow_partial=True)
     subset = root / "WFLW_annotations/list_98pt_test/list_98pt_test_blur.txt"
     subset.write_text(wflw_line(points, (), (), name))
     with pytest.raises(UserError, match="blur.txt, line 1: no face of"):
@@ -147,7 +151,7 @@ def test_lapa_incomplete_or_wrong(lapa):
             parse("lapa", root, allow_partial=True)
     text.unlink()
     os.symlink("/etc/hostname", text)
-    with pytest.raises(UserError, match="24_0.txt' is a link that leaves"):
+    with pytest.raises(UserError, match="24_0.txt' leads through a link out of"):
         parse("lapa", root, allow_partial=True)
 
 
@@ -417,6 +421,7 @@ def test_coco_wrong(table):
         ({"annotations": [{**good["annotations"][0], "bbox": [1, 2, 0, 5]}]}, "its face box is empty"),
         ({"annotations": [*good["annotations"], *good["annotations"], {"image_id": 0, "keypoints": [9, 9, 2, 3, 4, 2]}]},
          "2 points where the other faces have 5"),
+        ({"annotations": [{"image_id": 0, "keypoints": [10**400, 2, 2]}]}, "annotation 1: keypoints"),
         ({"annotations": [3]}, "not COCO keypoints"),
     ]:
         file.write_text(json.dumps(good | change))

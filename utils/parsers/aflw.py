@@ -37,7 +37,7 @@ def parse_aflw(data_dir: Path, allow_partial: bool = False, count: int | None = 
     absent = []
     for place, index in enumerate(order.tolist()):
         split, where = "train" if place < TRAIN else "test", f"{file}, face {index + 1}"
-        image = inside(root / "flickr", names[index], where)
+        image = inside(root, names[index], where, "flickr")
         if not image.is_file():
             absent.append(image)
             continue

@@ -70,22 +70,22 @@ def record(file: Path, subset: str, identity: str, annotated: np.ndarray, origin
     return Record(file, subset, identity, landmarks, box, visible, **more)
 
 
-@lru_cache(maxsize=4096)  # lists name a hundred thousand files in a few folders
+@lru_cache(maxsize=16)  # asked for every one of a hundred thousand files
 def _real(folder: Path) -> str:
     return os.path.realpath(folder)
 
 
-def inside(root: Path, name: str, where: str) -> Path:
-    """root/name, for a name that a list gives. UserError when it leads out of root: absolute, by .., or through a link."""
+def inside(root: Path, name: str, where: str, below: str = "") -> Path:
+    """root/below/name, for a name that a list gives. UserError when it leads out: absolute, by .., or through a link that leaves
+    root."""
     name = name.replace("\\", "/")
     if not name.strip() or any(c in name for c in "\0\t\n\r"):
         raise UserError(f"{where}: {name[:80]!r} cannot be the name of a file")
     if name.startswith("/") or ".." in name.split("/") or name[1:3] == ":/":
-        raise UserError(f"{where}: '{name[:80]}' leads out of {root}; names in a list must stay below it")
-    path = root / name
-    real = os.path.realpath(path) if path.is_symlink() else _real(path.parent)
-    if not Path(real).is_relative_to(_real(root)):
-        raise UserError(f"{where}: '{name[:80]}' is a link that leaves {root}; copy what it points to into the folder")
+        raise UserError(f"{where}: '{name[:80]}' leads out of {root / below}; names in a list must stay below it")
+    path = root / below / name
+    if os.path.commonpath([_real(root), os.path.realpath(path)]) != _real(root):
+        raise UserError(f"{where}: '{name[:80]}' leads through a link out of {root}; copy what it points to into the folder")
     return path
 
 

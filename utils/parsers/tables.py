@@ -120,7 +120,7 @@ def _coco_face(root: Path, names: dict, face: dict, count: int | None, origin: f
         values = np.array(face["keypoints"], dtype=np.float64).reshape(-1, 3)
         box = None if face.get("bbox") is None else np.array(face["bbox"], dtype=np.float64).reshape(4)
         name = names[face["image_id"]]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         raise UserError(f"{where}: keypoints x y v ..., bbox x y w h and the image_id of an image belong in it") from None
     if not np.isfinite(values).all() or (np.abs(values) >= 1e9).any() or not np.isin(values[:, 2], (0, 1, 2)).all():
         raise UserError(f"{where}: a keypoint that is not x y v with v 0, 1 or 2")

@@ -46,7 +46,7 @@ def _subsets(root: Path, lines: list[Line]) -> list[str]:
         rows.setdefault((float(line.landmarks[0, 0]), line.name), []).append(index)
     subsets = [["test"] for _ in lines]
     for name in SUBSETS:
-        file = root / SUBSET_LISTS.format(name)
+        file = inside(root, SUBSET_LISTS.format(name), str(root))
         for number, text in enumerate(read_lines(file) if file.is_file() else [], 1):
             if not text.strip():
                 continue
@@ -65,7 +65,7 @@ def parse_wflw(data_dir: Path, allow_partial: bool = False, count: int | None = 
     splits: Splits = {"train": [], "test": []}
     absent: list[Path] = []
     for split, records in splits.items():
-        lines, faults, file = [], [], root / LISTS.format(split)
+        lines, faults, file = [], [], inside(root, LISTS.format(split), str(root))
         for number, text in enumerate(read_lines(file) if file.is_file() else [], 1):
             try:
                 if text.strip():
@@ -75,7 +75,7 @@ def parse_wflw(data_dir: Path, allow_partial: bool = False, count: int | None = 
         complain(faults)
         subsets = _subsets(root, lines) if split == "test" else [split] * len(lines)
         for line, subset in zip(lines, subsets, strict=True):
-            image = inside(root / "WFLW_images", line.name, line.where)
+            image = inside(root, line.name, line.where, "WFLW_images")
             if image.is_file():
                 records.append(record(image, subset, line.name, line.landmarks, origin, None, line.box, line.where,
                                       states=line.states))
