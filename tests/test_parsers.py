@@ -394,6 +394,7 @@ def test_coco(table, tmp_path):
     (root / "annotations").mkdir()
     for split, rows in faces.items():
         (root / "annotations" / f"person_keypoints_{split}2017.json").write_text(json.dumps(coco(rows)))
+    assert infer(root) == "coco"
     splits = parse("coco", root)
     for split, rows in faces.items():
         for index, (record, (name, points)) in enumerate(zip(splits[split], rows, strict=True)):

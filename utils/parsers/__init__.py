@@ -24,25 +24,24 @@ __all__ = ["BESIDE", "DATASETS", "PARTS_300W", "VISIBLE_FILE", "Dataset", "Recor
 DATASETS = {
     "300w": Dataset(parse_300w, "68", 1.0, {part.subset: part.count for part in PARTS_300W.values()}),
     "synthetic": Dataset(partial(parse_300w, official=False), "68", 1.0, None),
-    "wflw": Dataset(parse_wflw, "98", 0.0, WFLW, "WFLW_annotations", ATTRIBUTES),
-    "cofw": Dataset(parse_cofw, "29", 1.0, COFW, "COFW_*_color.mat"),
-    "aflw": Dataset(parse_aflw, "19", 0.0, AFLW, "AFLWinfo_release.mat"),
+    "wflw": Dataset(parse_wflw, "98", 0.0, WFLW, ("WFLW_annotations",), ATTRIBUTES),
+    "cofw": Dataset(parse_cofw, "29", 1.0, COFW, ("COFW_*_color.mat",)),
     "cofw68": Dataset(parse_cofw68, "68", 1.0, COFW68),
-    "lapa": Dataset(parse_lapa, "106", 0.0, LAPA, "train/landmarks/*.txt"),
-    "300wlp": Dataset(parse_300wlp, "68", 0.5, W300LP, "AFW_Flip"),
+    "aflw": Dataset(parse_aflw, "19", 0.0, AFLW, ("AFLWinfo_release.mat",)),
+    "lapa": Dataset(parse_lapa, "106", 0.0, LAPA, ("train/landmarks/*.txt",)),
+    "300wlp": Dataset(parse_300wlp, "68", 0.5, W300LP, ("AFW_Flip",)),
     "points": Dataset(parse_points, None, 0.0, None),
-    "csv": Dataset(parse_csv, None, 0.0, None, "*.csv"),
-    "coco": Dataset(parse_coco, None, 0.0, None, "*.json"),
+    "csv": Dataset(parse_csv, None, 0.0, None, ("*.csv",)),
+    "coco": Dataset(parse_coco, None, 0.0, None, ("*.json", "annotations/*.json")),
 }
 
 
 def infer(data_dir: Path) -> str:
-    """Row of DATASETS that a folder looks like: by a row's sign, synthetic or 300w for a 300W tree, else points."""
-    for name, row in DATASETS.items():
-        if row.sign and row.layout and next(data_dir.glob(row.sign), None):
-            return name
+    """Row of DATASETS that a folder looks like: by a row's signs, synthetic or 300w for a 300W tree, else points."""
+    signed = [name for name, row in DATASETS.items() if any(next(data_dir.glob(sign), None) for sign in row.signs)]
+    if official := [name for name in signed if DATASETS[name].layout]:
+        return official[0]
     tree = {p.name.lower() for p in data_dir.iterdir() if p.is_dir()} & {"afw", "helen", "lfpw", "ibug"}
     if tree:
         return "synthetic" if (data_dir / VISIBLE_FILE).exists() else "300w"
-    own = [name for name, row in DATASETS.items() if row.sign and not row.layout and next(data_dir.glob(row.sign), None)]
-    return own[0] if own and next(data_dir.rglob("*.pts"), None) is None else "points"
+    return signed[0] if signed and next(data_dir.rglob("*.pts"), None) is None else "points"

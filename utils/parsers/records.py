@@ -41,7 +41,7 @@ class Dataset(NamedTuple):
     layout: str | None              # row of args.yaml's layouts; None: the one with as many landmarks as the files
     origin: float                   # annotated coordinate of the centre of the first pixel
     expected: dict[str, int] | None  # faces a subset in the official release; None: any number
-    sign: str | None = None         # a file or folder (pattern) that only such an archive has
+    signs: tuple[str, ...] = ()     # patterns of files or folders of which only such an archive has one
     states: tuple[str, ...] = ()    # names of Record.states
 
 
