@@ -123,7 +123,7 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def anchors(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """(A, 4) cx, cy, w, h in px of an input of that size: strides 32, 64, 128; in each its cells row by row, y outer; the sizes."""
+    """(A, 4) cx, cy, w, h in px of an input of that size: by stride, cell (row by row), size, place in the cell (y outer)."""
     found = []
     for stride, sizes in ANCHORS.items():
         rows, columns = math.ceil(height / stride), math.ceil(width / stride)
@@ -190,7 +190,8 @@ def _encode(boxes: Tensor, ignored: Tensor, anchor: Tensor, threshold: float, le
     return torch.where(matched, encode_boxes(boxes[box], anchor), 0), label
 
 
-def multibox_loss(offsets: Tensor, logits: Tensor, targets: Targets, negatives: float = 7.0, least: int = 16) -> dict[str, Tensor]:
+def multibox_loss(offsets: Tensor, logits: Tensor, targets: Targets, negatives: float = 7.0,
+                  least: int = 16) -> dict[str, Tensor]:
     """{"loc": sum, "conf": sum, "count": matched anchors} of a batch (section 3.4): divide the sums by the count of all batches.
 
     loc is smooth L1 of the offsets of matched anchors; conf the cross-entropy of those and of the hardest background of each
