@@ -42,7 +42,7 @@ class Conv(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches of 32 channels that see 1, 3, 3 and 5 cells (figure 2 b)."""
+    """Four branches of 32 channels that see 1, 3, 3 and 5 cells."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -68,8 +68,8 @@ class MTCNN(nn.Module):
         """uint8 BGR (H, W, 3) of any size -> boxes (M, 4), scores (M,), points (M, 5, 2), continuous px, best first.
 
         thresholds: of the scores of the three nets; overlap: share of the smaller of two boxes at which the lower one goes;
-        smallest: side of the smallest face in px. Boxes may reach beyond the image. Points:
-        eyes, nose, corners of the mouth, those on the image's left first.
+        smallest: side of the smallest face in px. Boxes may reach beyond the image. Points are eyes, nose, corners of the mouth,
+        those on the image's left first.
         """
         image = np.ascontiguousarray(image[:, :, ::-1])
         boxes = self._propose(image, thresholds[0], smallest)

@@ -410,6 +410,15 @@ def test_rfb320_has_no_scale():
         Detector("rfb320", None, scale=2.0)
 
 
+def test_views_and_read_only_arrays_are_images(weights, recwarn):
+    image, detector = noise(60, 80), Detector("faceboxes", weights["faceboxes"], threshold=0.2)
+    frozen = image.copy()
+    frozen.setflags(write=False)
+    for same in (image[:, ::-1].copy()[:, ::-1], frozen):
+        assert np.array_equal(detector(same).boxes, detector(image).boxes)
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("image", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 4), np.uint8), np.zeros((5, 5, 3), np.float32),
                                    np.zeros((0, 5, 3), np.uint8)])
 def test_other_arrays_are_refused(weights, image):

@@ -64,22 +64,29 @@ class Detector:
         if scale is not None and not 0 < scale < float("inf"):
             raise UserError(f"scale of a detector must be above 0, not {scale}")
         if not row.resizes and scale not in (None, 1):
-            raise UserError(f"detector '{name}' sees every image at its own size; leave its scale at 1")
+            raise UserError(f"detector '{name}' resizes every image to the size of its input; leave its scale at 1")
         if weights is None or not Path(weights).is_file():
             missing = "none are given" if weights is None else f"no file at {weights}"
             raise UserError(f"detector '{name}' needs its weights ({missing}): {row.source}")
-        self.name, self.scale, self._run = name, scale if row.resizes else 1.0, row.load(Path(weights), torch.device(device))
+        self.name, self.scale, self._resizes = name, scale, row.resizes
+        self._run = row.load(Path(weights), torch.device(device))
 
     def __call__(self, image: np.ndarray) -> Detections:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise UserError(f"a detector takes images uint8 (H, W, 3) BGR, not {image.dtype} {image.shape}")
-        height, width = image.shape[:2]
-        wanted = min(1.0, SHORT_SIDE / min(height, width)) if self.scale is None else self.scale
-        wanted = max(min(wanted, (MOST_PIXELS / (height * width)) ** 0.5), 1 / min(height, width))  # at least one px remains
-        if wanted != 1:  # by the factor, not to a size, which is a rounded one
-            image = cv2.resize(image, None, fx=wanted, fy=wanted, interpolation=cv2.INTER_LINEAR)
-        boxes, scores, points = self._run(np.ascontiguousarray(image), self.threshold, self.overlap)
-        return Detections(boxes / np.float32(wanted), scores, None if points is None else points / np.float32(wanted))
+        scale = np.float32(self._scale_for(*image.shape[:2]))
+        if scale != 1:  # by the factor, not to a size, which is a rounded one
+            image = cv2.resize(image, None, fx=float(scale), fy=float(scale), interpolation=cv2.INTER_LINEAR)
+        image = np.require(image, requirements=["C", "W"])  # torch warns of read-only arrays
+        boxes, scores, points = self._run(image, self.threshold, self.overlap)
+        return Detections(boxes / scale, scores, None if points is None else points / scale)
+
+    def _scale_for(self, height: int, width: int) -> float:
+        if not self._resizes:
+            return 1.0
+        short = min(height, width)
+        wanted = min(1.0, SHORT_SIDE / short) if self.scale is None else self.scale
+        return max(min(wanted, (MOST_PIXELS / (height * width)) ** 0.5), 1 / short)  # at least one px remains
 
 
 def _fill(net: torch.nn.Module, state: dict[str, torch.Tensor], file: Path) -> torch.nn.Module:
@@ -154,7 +161,8 @@ def _yunet(file: Path, device: torch.device) -> Run:
         net = cv2.FaceDetectorYN.create(str(file), "", (32, 32))
         net.detect(np.zeros((32, 32, 3), np.uint8))
     except cv2.error as error:
-        raise UserError(f"{file} is not a YuNet that OpenCV {cv2.__version__} can run ({_line(error.err)})") from None
+        reason = _line(getattr(error, "err", error))
+        raise UserError(f"{file} is not a YuNet that OpenCV {cv2.__version__} can run ({reason})") from None
     finally:
         cv2.utils.logging.setLogLevel(level)
 
