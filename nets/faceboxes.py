@@ -1,0 +1,207 @@
+"""FaceBoxesV2, the face detector of PIPNet's demo: net, anchors, decode, encode and loss, which must agree, in one file.
+
+After Zhang et al., "FaceBoxes: A CPU Real-time Face Detector with High Accuracy", IJCB 2017: anchors densified as in section 3.3,
+matching and hard negatives as in 3.4. The second version has plain strided convolutions where the first had CReLU and pools.
+Boxes are corners x1, y1, x2, y2 in px of the input, anchors centre and size, cx, cy, w, h, in the same frame.
+"""
+import copy
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.ops import box_iou, nms
+
+# stride: (side of the anchor in px, how many of them along each side of a cell, 0 for one in its middle)
+ANCHORS = {32: ((32, 4), (64, 2), (128, 0)), 64: ((256, 0),), 128: ((512, 0),)}
+PER_CELL = {stride: sum(max(dense, 1) ** 2 for _, dense in sizes) for stride, sizes in ANCHORS.items()}
+VARIANCES = (0.1, 0.2)  # of the centre and of the logarithm of the size
+MEAN = (104.0, 117.0, 123.0)  # BGR of 0..255
+CANDIDATES, MOST = 5000, 750  # boxes before and after suppression
+
+
+class Targets(NamedTuple):
+    """What a batch should give: offsets (B, A, 4), true where label (B, A) is 1; 0 is background, -1 counts for neither."""
+
+    offsets: Tensor
+    label: Tensor
+
+
+class Conv(nn.Module):
+    """Convolution without bias, BN, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)), inplace=True)
+
+
+class Inception(nn.Module):
+    """Four branches of 32 channels that see 1, 3, 3 and 5 cells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch1x1 = Conv(128, 32, 1)
+        self.branch1x1_2 = Conv(128, 32, 1)
+        self.branch3x3_reduce = Conv(128, 24, 1)
+        self.branch3x3 = Conv(24, 32, 3)
+        self.branch3x3_reduce_2 = Conv(128, 24, 1)
+        self.branch3x3_2 = Conv(24, 32, 3)
+        self.branch3x3_3 = Conv(32, 32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([
+            self.branch1x1(x),
+            self.branch1x1_2(F.avg_pool2d(x, 3, 1, 1)),
+            self.branch3x3(self.branch3x3_reduce(x)),
+            self.branch3x3_3(self.branch3x3_2(self.branch3x3_reduce_2(x))),
+        ], 1)
+
+
+class FaceBoxesV2(nn.Module):
+    """uint8 BGR (B, H, W, 3) of any size -> (offsets (B, A, 4), logits (B, A, 2): background, face), A as in `anchors(H, W)`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 8, 16, 32, 64, 128)
+        for index in range(1, 6):
+            self.add_module(f"conv{index}", Conv(widths[index - 1], widths[index], 3, 2))
+        self.inception1, self.inception2, self.inception3 = Inception(), Inception(), Inception()
+        self.conv6_1, self.conv6_2 = Conv(128, 128, 1), Conv(128, 256, 3, 2)
+        self.conv7_1, self.conv7_2 = Conv(256, 128, 1), Conv(128, 256, 3, 2)
+        taps = list(zip((128, 256, 256), PER_CELL.values(), strict=True))
+        self.loc = nn.ModuleList(nn.Conv2d(channels, 4 * count, 3, padding=1) for channels, count in taps)
+        self.conf = nn.ModuleList(nn.Conv2d(channels, 2 * count, 3, padding=1) for channels, count in taps)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """uint8 BGR (B, H, W, 3), as OpenCV gives it, -> float (B, 3, H, W)."""
+        return images.permute(0, 3, 1, 2).float() - self.mean
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.maps(self.preprocess(images))
+
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, of a preprocessed x (B, 3, H, W)."""
+        x = self.conv5(self.conv4(self.conv3(self.conv2(self.conv1(x)))))
+        stride32 = self.inception3(self.inception2(self.inception1(x)))
+        stride64 = self.conv6_2(self.conv6_1(stride32))
+        stride128 = self.conv7_2(self.conv7_1(stride64))
+        offsets, logits = [], []
+        for features, loc, conf in zip((stride32, stride64, stride128), self.loc, self.conf, strict=True):
+            offsets.append(loc(features).permute(0, 2, 3, 1).flatten(1))
+            logits.append(conf(features).permute(0, 2, 3, 1).flatten(1))
+        return torch.cat(offsets, 1).unflatten(1, (-1, 4)), torch.cat(logits, 1).unflatten(1, (-1, 2))
+
+    def fused(self) -> "FaceBoxesV2":
+        """A copy for inference, every BN folded into its convolution: the same outputs, fewer passes over the memory."""
+        net = copy.deepcopy(self).eval()
+        for module in net.modules():
+            if isinstance(module, Conv):
+                module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
+        return net
+
+    @torch.inference_mode()
+    def detect(self, images: Tensor, threshold: float = 0.6, overlap: float = 0.3) -> list[tuple[Tensor, Tensor]]:
+        """uint8 BGR (B, H, W, 3) -> for each image boxes (M, 4) and scores (M,), best first, M <= 750.
+
+        Boxes may reach beyond the image. threshold: a score must exceed it; overlap: IoU at which the lower one goes.
+        """
+        offsets, logits = self(images)
+        corners = decode(offsets, anchors(*images.shape[1:3], device=images.device))
+        return [suppress(*image, threshold, overlap) for image in zip(corners, logits.softmax(-1)[..., 1], strict=True)]
+
+
+def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """State dict under our names; ours are the published ones but for DataParallel's prefix."""
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def anchors(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """(A, 4) cx, cy, w, h in px of an input of that size: by stride, cell (row by row), size, place in the cell (y outer)."""
+    found = []
+    for stride, sizes in ANCHORS.items():
+        rows, columns = math.ceil(height / stride), math.ceil(width / stride)
+        cell = []  # cx, cy, w, h in one cell
+        for side, dense in sizes:
+            places = [step / dense for step in range(dense)] or [0.5]
+            cell += [(x * stride, y * stride, side, side) for y in places for x in places]
+        y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
+        corner = torch.stack([x, y, torch.zeros_like(x), torch.zeros_like(x)], -1).float() * stride
+        found.append((corner[:, :, None] + torch.tensor(cell, dtype=torch.float32, device=device)).view(-1, 4))
+    return torch.cat(found)
+
+
+def decode(offsets: Tensor, anchor: Tensor) -> Tensor:
+    """Offsets (..., A, 4) from anchors (A, 4) -> boxes (..., A, 4)."""
+    centre = anchor[:, :2] + offsets[..., :2] * VARIANCES[0] * anchor[:, 2:]
+    half = anchor[:, 2:] * (offsets[..., 2:] * VARIANCES[1]).exp() / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def encode_boxes(boxes: Tensor, anchor: Tensor) -> Tensor:
+    """Boxes (A, 4), one an anchor, -> offsets (A, 4): the inverse of `decode`."""
+    centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    return torch.cat([(centre - anchor[:, :2]) / (VARIANCES[0] * anchor[:, 2:]), (size / anchor[:, 2:]).log() / VARIANCES[1]], -1)
+
+
+def suppress(boxes: Tensor, scores: Tensor, threshold: float, overlap: float) -> tuple[Tensor, Tensor]:
+    """Those of boxes (A, 4) above the threshold that overlap no better one: (boxes (M, 4), scores (M,)), best first.
+
+    The published areas count a box from x1 to x2 as x2 - x1 + 1 wide and suppress at `overlap` itself; so do these.
+    """
+    above = (scores > threshold).nonzero()[:, 0]
+    boxes, scores = boxes[above], scores[above]
+    order = scores.argsort(descending=True, stable=True)[:CANDIDATES]
+    boxes, scores = boxes[order], scores[order]
+    keep = nms(boxes + boxes.new_tensor([0, 0, 1, 1]), scores, math.nextafter(overlap, 0))[:MOST]
+    return boxes[keep], scores[keep]
+
+
+def encode(boxes: list[Tensor], anchor: Tensor, ignored: list[Tensor] | None = None, threshold: float = 0.35,
+           least: float = 0.2) -> Targets:
+    """Targets of a batch (section 3.4). boxes: (M, 4) of each image, M >= 0; ignored: (M,) bool, boxes to learn nothing from.
+
+    An anchor learns the box that it overlaps most if by the IoU `threshold`. The anchor nearest to a box learns that one from
+    `least` on, so that no box goes without because of the gaps between anchors; a box smaller than that has no anchor.
+    """
+    ignored = ignored or [torch.zeros(len(image), dtype=torch.bool, device=image.device) for image in boxes]
+    return Targets(*map(torch.stack, zip(*(_encode(*image, anchor, threshold, least)
+                                           for image in zip(boxes, ignored, strict=True)), strict=True)))
+
+
+def _encode(boxes: Tensor, ignored: Tensor, anchor: Tensor, threshold: float, least: float) -> tuple[Tensor, Tensor]:
+    label = torch.zeros(len(anchor), dtype=torch.long, device=anchor.device)
+    if not len(boxes):
+        return torch.zeros_like(anchor), label
+    iou = box_iou(torch.cat([anchor[:, :2] - anchor[:, 2:] / 2, anchor[:, :2] + anchor[:, 2:] / 2], 1), boxes)
+    nearest = iou.argmax(0), torch.arange(len(boxes), device=boxes.device)
+    # of two boxes with one nearest anchor the better overlap wins, and both win over mere overlaps
+    iou[nearest] += 2.0 * ((iou[nearest] >= least) & ~ignored)
+    best, box = iou.max(1)
+    label[best >= threshold] = 1
+    label[(label == 1) & ignored[box]] = -1
+    matched = (label == 1)[:, None]
+    return torch.where(matched, encode_boxes(boxes[box], anchor), 0), label
+
+
+def multibox_loss(offsets: Tensor, logits: Tensor, targets: Targets, negatives: float = 7.0,
+                  least: int = 16) -> dict[str, Tensor]:
+    """{"loc": sum, "conf": sum, "count": matched anchors} of a batch (section 3.4): divide the sums by the count of all batches.
+
+    loc is smooth L1 of the offsets of matched anchors; conf the cross-entropy of those and of the hardest background of each
+    image: `negatives` for each match, and at least `least`, so that images without a face teach too.
+    """
+    face = targets.label == 1
+    loc = F.smooth_l1_loss(offsets[face], targets.offsets[face], reduction="sum")
+    entropy = F.cross_entropy(logits.transpose(1, 2), face.long(), reduction="none")
+    background = entropy.detach().masked_fill(targets.label != 0, -1)  # an entropy is never negative
+    rank = background.argsort(1, descending=True).argsort(1)
+    wanted = (face.sum(1, keepdim=True) * negatives).clamp(min=least)
+    hard = (rank < wanted) & (targets.label == 0)
+    return {"loc": loc, "conf": entropy[face | hard].sum(), "count": face.sum()}
