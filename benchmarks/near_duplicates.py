@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 from record import ROOT, save
 
+from nets.transplant import similarity
 from utils.config import defaults, load_layout
 from utils.dataset import Faces
 from utils.draw import sheet, tile, write_image
 from utils.errors import UserError
+from utils.geometry import opencv_matrix
 from utils.prepare import SPLITS, load_split
 
 FOLDERS = [ROOT / "data" / "300w", ROOT / "data" / "faces68"]  # whose figures are kept
@@ -28,15 +30,9 @@ SHIFT, QUALITY = 0.02, 30    # of the same photograph: landmarks by 2 % of the c
 def aligned(picture: np.ndarray, landmarks: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """(SIDE, SIDE) float32 gray: the picture (S, S, 3) turned, scaled and moved so that its landmarks (N, 2) lie on `mean`."""
     known = np.isfinite(landmarks).all(1)
-    source, target = landmarks[known], mean[known]
-    start, end = source.mean(0), target.mean(0)
-    a, b = (source - start).T, (target - end).T
-    scale = (a * a).sum()
-    cosine, sine = (a * b).sum() / scale, (a[0] * b[1] - a[1] * b[0]).sum() / scale
-    turn = np.array([[cosine, -sine], [sine, cosine]])
-    matrix = np.column_stack([turn, end - turn @ start])
-    matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV's integers are pixel centres
-    blurred = cv2.GaussianBlur(picture, (0, 0), max(0.4 / np.hypot(cosine, sine), 0.3))
+    turn, shift = similarity(landmarks[known], mean[known])
+    matrix = opencv_matrix(np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]]))
+    blurred = cv2.GaussianBlur(picture, (0, 0), max(0.4 / abs(turn), 0.3))
     gray = cv2.cvtColor(cv2.warpAffine(blurred, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE), cv2.COLOR_BGR2GRAY)
     return gray.astype(np.float32)
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import rows, write_faces
+from conftest import fails, rows, write_faces
 
 from nets.labels import Labels
 from nets.pip import PIPHead
@@ -21,10 +21,6 @@ from utils.prepare import DataGenerator
 LAYOUTS = defaults().tables["layouts"]
 L68, L12 = load_layout(LAYOUTS, "68"), load_layout(LAYOUTS, "12")
 EYES = list(range(36, 42)), list(range(42, 48))
-
-
-def fails(done, message: str) -> None:
-    assert done.returncode == 1 and "Traceback" not in done.stderr and re.search(message, done.error or ""), done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from loguru import logger
 
 from utils.errors import UserError
 from utils.parsers.pts import read_pts
-from utils.parsers.records import Splits, complain, record
+from utils.parsers.records import Splits, complain, record, uniform
 
 IMAGES = (".jpg", ".jpeg", ".png")
 
@@ -78,10 +78,5 @@ def parse_points(data_dir: Path, allow_partial: bool = False, count: int | None 
             identity = "/".join((*below, prefix[1] if grouped else file.stem))
             records.append(record(file, below[0] if below else "all", identity, annotated, origin))
         splits[split] = records
-    if not any(splits.values()):
-        raise UserError(f"{root}: no image with a .pts of the same stem in it")
-    counts = Counter(len(face.landmarks) for records in splits.values() for face in records)
-    usual = counts.most_common(1)[0][0]
-    complain([f"{face.file.with_suffix('.pts')}: {len(face.landmarks)} points where the other files have {usual}"
-              for records in splits.values() for face in records if len(face.landmarks) != usual])
-    return splits
+    return uniform(splits, f"{root}: no image with a .pts of the same stem in it", "files",
+                   lambda face: face.file.with_suffix(".pts"))

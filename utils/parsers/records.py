@@ -51,6 +51,17 @@ def complain(faults: list[str]) -> None:
         raise UserError(faults[0] + (f" (and {len(faults) - 1} more such files)" if len(faults) > 1 else ""))
 
 
+def uniform(splits: Splits, empty: str, others: str, place: Callable[[Record], Path]) -> Splits:
+    """The same; UserError `empty` without a face, or naming the `place` of one that has another number of points than most."""
+    if not any(splits.values()):
+        raise UserError(empty)
+    counts = Counter(len(face.landmarks) for records in splits.values() for face in records)
+    usual = counts.most_common(1)[0][0]
+    complain([f"{place(face)}: {len(face.landmarks)} points where the other {others} have {usual}"
+              for records in splits.values() for face in records if len(face.landmarks) != usual])
+    return splits
+
+
 def record(file: Path, subset: str, identity: str, annotated: np.ndarray, origin: float, visible: np.ndarray | None = None,
            box: np.ndarray | None = None, where: str = "", **more) -> Record:
     """A record in continuous coordinates from annotated landmarks (N, 2) and box (4,), by default the landmarks' tight box.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
-from utils.parsers.records import Splits, complain, inside, read_lines, record
+from utils.parsers.records import Splits, complain, inside, read_lines, record, uniform
 
 SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])", re.IGNORECASE)  # not that of latest.csv
 
@@ -67,7 +67,7 @@ def parse_csv(data_dir: Path, allow_partial: bool = False, count: int | None = N
                 faults.append(str(error))
         complain(faults)
         splits[split] = records
-    return _checked(splits, root)
+    return uniform(splits, f"{root}: no annotated face in it", "faces", lambda face: face.file)
 
 
 def _cells(cells: list[str], where: str) -> np.ndarray:
@@ -111,7 +111,7 @@ def parse_coco(data_dir: Path, allow_partial: bool = False, count: int | None = 
                 faults.append(str(error))
         complain(faults)
         splits[split] = records
-    return _checked(splits, root)
+    return uniform(splits, f"{root}: no annotated face in it", "faces", lambda face: face.file)
 
 
 def _coco_face(root: Path, names: dict, face: dict, count: int | None, origin: float, where: str):
@@ -129,14 +129,3 @@ def _coco_face(root: Path, names: dict, face: dict, count: int | None, origin: f
     points = np.where(values[:, 2:] > 0, values[:, :2], np.nan)
     edges = None if box is None else np.concatenate([box[:2], box[:2] + box[2:]]) + origin - 0.5  # `record` takes this off again
     return record(_image(root, name, where), "all", name, points, origin, values[:, 2] == 2, edges, where)
-
-
-def _checked(splits: Splits, root: Path) -> Splits:
-    """The same; UserError when they are empty or one face has another number of points than most."""
-    if not any(splits.values()):
-        raise UserError(f"{root}: no annotated face in it")
-    counts = Counter(len(face.landmarks) for records in splits.values() for face in records)
-    usual = counts.most_common(1)[0][0]
-    complain([f"{face.file}: {len(face.landmarks)} points where the other faces have {usual}"
-              for records in splits.values() for face in records if len(face.landmarks) != usual])
-    return splits
