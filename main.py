@@ -12,12 +12,14 @@ try:
     from tqdm import tqdm
 
     from nets import NETS, build_net, make_spec
+    from pipnet.errors import UserError
+    from pipnet.files import write_text
+    from pipnet.layout import Layout
     from utils import audit, checkpoint, export, memory, report, run, sets, solver, sweep
     from utils.augment import Recipe
     from utils.batchnorm import share_batch_norm
-    from utils.config import DEFAULT_FILE, Layout, dump, load_layout, parse, read_layout_file, read_yaml, resolve
+    from utils.config import DEFAULT_FILE, dump, load_layout, parse, read_layout_file, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
-    from utils.errors import UserError
     from utils.evaluate import evaluate, face_norms, flip_tested, torch_predictor
     from utils.label_weights import DISPUTED
     from utils.prepare import load_meta
@@ -209,7 +211,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
         solve.step = history.epochs * steps  # of the schedule, if the number of steps in an epoch is another now
     elif ranks.first:
         run.clear(here)
-        checkpoint.write_text(here.folder / "args.yaml", dump(args))
+        write_text(here.folder / "args.yaml", dump(args))
     logger.info(f"{here.folder.name}: {args.net} ({args.preset}), {layout.count} landmarks, {args.input_size} px, from {started}"
                 f"; {len(faces)} faces of {', '.join(args.train_data)}, {len(val or ())} to validate"
                 f"{' (the TEST set: --val test)' if args.val == 'test' else ''}; {ranks.count} x {ranks.device}, "

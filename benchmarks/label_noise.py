@@ -17,11 +17,11 @@ import torch
 from record import ROOT, rows, save
 from runs import FACES
 
+from pipnet.geometry import to_crop, to_image
 from utils import audit, run, sets
 from utils.config import DEFAULT_FILE, parse, read_yaml, resolve
 from utils.dataset import Faces
 from utils.evaluate import evaluate, torch_predictor
-from utils.geometry import to_crop, to_image
 from utils.label_weights import DISPUTED, weigh
 from utils.metric import nme
 

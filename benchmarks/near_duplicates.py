@@ -13,11 +13,11 @@ import numpy as np
 from record import ROOT, save
 
 from nets.transplant import similarity
+from pipnet.draw import sheet, tile, write_image
+from pipnet.errors import UserError
+from pipnet.geometry import opencv_matrix
 from utils.config import defaults, load_layout
 from utils.dataset import Faces
-from utils.draw import sheet, tile, write_image
-from utils.errors import UserError
-from utils.geometry import opencv_matrix
 from utils.prepare import SPLITS, load_split
 
 FOLDERS = [ROOT / "data" / "300w", ROOT / "data" / "faces68"]  # whose figures are kept

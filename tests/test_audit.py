@@ -10,11 +10,11 @@ from conftest import fails, rows, write_faces
 
 from nets.labels import Labels
 from nets.pip import PIPHead
+from pipnet.errors import UserError
 from utils import audit, checkpoint, label_weights
 from utils.augment import Recipe
 from utils.config import defaults, load_layout
 from utils.dataset import Augmented, Faces, collate
-from utils.errors import UserError
 from utils.parsers import read_pts, write_pts
 from utils.prepare import DataGenerator
 

@@ -14,9 +14,10 @@ import torch
 from conftest import NET, ROOT
 
 from nets import build_net, make_spec
+from pipnet.errors import UserError
+from pipnet.files import write_atomic
 from utils import checkpoint, run
 from utils.config import defaults, load_layout
-from utils.errors import UserError
 
 LAYOUT = load_layout(defaults().tables["layouts"], "12")
 
@@ -47,7 +48,7 @@ def test_a_failed_save_leaves_the_old_file(packed, tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        checkpoint.write_atomic(file, fail)
+        write_atomic(file, fail)
     assert file.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["best.pt"]
 
 

@@ -5,9 +5,10 @@ import yaml
 from conftest import ROOT, mean_face
 
 from nets import build_net, make_spec
+from pipnet.errors import UserError
+from pipnet.layout import Layout
 from utils.augment import Recipe
-from utils.config import KINDS, TABLES, Layout, check, comments, defaults, dump, load_layout, parse, read_defaults, resolve
-from utils.errors import UserError
+from utils.config import KINDS, TABLES, check, comments, defaults, dump, load_layout, parse, read_defaults, resolve
 
 LAYOUTS = defaults().tables["layouts"]
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nets.labels import Prediction
+from pipnet.errors import UserError
 from utils.augment import Recipe, augment, generator
 from utils.config import defaults, load_layout, read_defaults, resolve
 from utils.dataset import Augmented, Faces, Order, collate, train_loader
 from utils.dataset import test_batches as share_of
-from utils.errors import UserError
 from utils.evaluate import evaluate, flip_tested, subset_rows
 from utils.parsers import read_pts, write_pts
 from utils.prepare import DataGenerator, load_split

@@ -12,10 +12,10 @@ import torch
 from conftest import FORKS, ROOT, SMALL, rows, run
 
 from nets import Prediction
+from pipnet.errors import UserError
 from utils import checkpoint
 from utils.config import defaults, load_layout
 from utils.dataset import Faces, Order
-from utils.errors import UserError
 from utils.evaluate import evaluate
 from utils.ranks import _leave, start_ranks
 

@@ -11,9 +11,9 @@ from torchvision.ops import box_iou
 from nets import faceboxes
 from nets.faceboxes import FaceBoxesV2, Targets, anchors, decode, encode, multibox_loss, suppress
 from nets.mtcnn import MTCNN, nms_of_smaller
+from pipnet.errors import UserError
 from utils import detection
 from utils.detection import DETECTORS, Detector
-from utils.errors import UserError
 
 SIZES = [(1, 1), (1, 130), (33, 20), (128, 128), (150, 257)]
 FILES = {"faceboxes": "FaceBoxesV2.pth", "rfb320": "version-RFB-320.onnx", "mtcnn": "mtcnn_weights.npz"}

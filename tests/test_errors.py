@@ -191,7 +191,7 @@ def test_an_onnx_file_that_disagrees_is_an_error(trained, cli, tmp_path):
 def test_a_slip_in_args_yaml_is_named(cli, tmp_path, old, new, message):
     copy = tmp_path / "copy"
     copy.mkdir()
-    for name in ("nets", "utils", "main.py"):
+    for name in ("nets", "pipnet", "utils", "main.py"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
     text, changes = re.subn(f"^{old}", new, (ROOT / "args.yaml").read_text(), flags=re.MULTILINE)
     assert changes == 1

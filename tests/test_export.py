@@ -8,9 +8,9 @@ import torch
 from conftest import NET, mean_face
 
 from nets import build_net, make_spec
+from pipnet.errors import UserError
 from utils import checkpoint, run
 from utils.config import defaults, load_layout
-from utils.errors import UserError
 from utils.evaluate import flip_tested, torch_predictor
 from utils.export import export_onnx, onnx_predictor
 

@@ -12,8 +12,9 @@ from conftest import NET, ROOT, SMALL, mean_face, write_faces
 from nets import build_net, make_spec
 from nets.pip import PIPHead, nearest_neighbors
 from nets.transplant import nearest_sources, transplant
+from pipnet.layout import Layout
 from utils import checkpoint
-from utils.config import Layout, defaults, load_layout
+from utils.config import defaults, load_layout
 from utils.finetune import shared
 from utils.parsers import read_pts, write_pts
 from utils.synthetic.points import own_points

@@ -6,8 +6,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from utils.errors import UserError
-from utils.geometry import (
+from pipnet.errors import UserError
+from pipnet.geometry import (
     Protocol,
     box_of,
     check_protocol,

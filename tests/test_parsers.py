@@ -12,9 +12,9 @@ from archives import RNG, coco, header, landmarks, picture, wflw_line, write_cof
 from scipy.io import savemat
 
 from nets.labels import Prediction
+from pipnet.errors import UserError
 from utils.config import DEFAULT_FILE, load_layout, read_yaml
 from utils.dataset import Faces
-from utils.errors import UserError
 from utils.evaluate import evaluate, subset_rows
 from utils.parsers import DATASETS, infer
 from utils.prepare import DataGenerator, load_meta, load_split, read_image

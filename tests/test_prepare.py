@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.errors import UserError
-from utils.geometry import Protocol, cut, to_crop
+from pipnet.errors import UserError
+from pipnet.geometry import Protocol, cut, to_crop
 from utils.parsers import DATASETS, PARTS_300W, infer, parse_300w, parse_points, read_pts, write_pts
 from utils.prepare import (
     COLUMNS,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 from utils.parsers import read_pts, write_pts
 
 

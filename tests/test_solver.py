@@ -12,10 +12,10 @@ from conftest import FORKS, NET, mean_face
 
 import main
 from nets import Labels, build_net, make_spec
+from pipnet.errors import UserError
 from utils.batchnorm import share_batch_norm
 from utils.config import defaults, load_layout, read_defaults, resolve
 from utils.dataset import Augmented, Batch, Faces, Order, train_loader
-from utils.errors import UserError
 from utils.ranks import Ranks, start_ranks
 from utils.solver import Average, NonFinite, Schedule, Solver, make_optimizer, precision, schedule
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT, rows
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 from utils.sweep import read_keys
 
 

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
+from pipnet.errors import UserError
 from utils import synthetic
-from utils.errors import UserError
 from utils.synthetic import HARD_INDEX, TEST_INDEX, generate, render, share
 from utils.synthetic.face import Face
 from utils.synthetic.head import head, landmarks_3d, lid_height, pose_vertices

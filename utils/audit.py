@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from pipnet.draw import WHITE, line, ring, sheet, tile, write_image
+from pipnet.errors import UserError
+from pipnet.geometry import cut, to_crop
+from pipnet.layout import Layout
 from utils import label_weights, metric, run
-from utils.config import Layout
 from utils.dataset import Faces
-from utils.draw import WHITE, line, ring, sheet, tile, write_image
-from utils.errors import UserError
 from utils.evaluate import face_norms
-from utils.geometry import cut, to_crop
 from utils.label_weights import DISPUTED
 from utils.report import FOUND, TRUTH, table, write_csv
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from utils.geometry import compose, opencv_matrix, transform
+from pipnet.geometry import compose, opencv_matrix, transform
 
 LUMA = np.array([0.114, 0.587, 0.299])  # of blue, green, red
 

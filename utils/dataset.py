@@ -11,12 +11,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from nets.labels import Labels
+from pipnet.errors import UserError
+from pipnet.geometry import cut, to_crop
+from pipnet.layout import Layout
 from utils import label_weights
 from utils.augment import Recipe, augment, generator
-from utils.config import Layout
 from utils.cores import cores
-from utils.errors import UserError
-from utils.geometry import cut, to_crop
 from utils.prepare import load_meta, load_split, read_image
 
 GIB = 1 << 30

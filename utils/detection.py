@@ -10,8 +10,8 @@ from torchvision.ops import nms
 
 from nets.faceboxes import FaceBoxesV2, from_published
 from nets.mtcnn import MTCNN
+from pipnet.errors import UserError
 from utils.checkpoint import load_weights
-from utils.errors import UserError
 from utils.export import onnx_session
 
 SHORT_SIDE = 600  # px, the published size for FaceBoxesV2 where no scale is given

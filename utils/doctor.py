@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from utils.config import Layout
+from pipnet.layout import Layout
 
 THRESHOLD = 8.0  # robust standard deviations from which a label is an alarm
 SURE = float("inf")  # the score of what needs no model to be wrong

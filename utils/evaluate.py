@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from nets.labels import Prediction
+from pipnet.errors import UserError
+from pipnet.geometry import to_image
+from pipnet.layout import Layout
 from utils import memory, metric
-from utils.config import Layout
 from utils.dataset import Faces, test_batches
-from utils.errors import UserError
-from utils.geometry import to_image
 from utils.parsers import BESIDE
 
 Predict = Callable[[torch.Tensor], Prediction]  # uint8 BGR (B, S, S, 3) -> Prediction in [0, 1] of the crop

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from nets import Prediction
-from utils.checkpoint import write_atomic
-from utils.errors import UserError
+from pipnet.errors import UserError
+from pipnet.files import write_atomic
 from utils.evaluate import Predict
 
 OPSET = 18

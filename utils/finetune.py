@@ -7,9 +7,9 @@ import torch
 from nets import Net
 from nets.published import from_published
 from nets.transplant import Sources, nearest_sources, similarity, transplant
+from pipnet.errors import UserError
+from pipnet.layout import Layout
 from utils import checkpoint
-from utils.config import Layout
-from utils.errors import UserError
 
 ALIKE = 1.25  # ratio of the sizes of faces in two kinds of crops from which on a net of one is a poor start for the other
 

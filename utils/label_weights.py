@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 
 LIMIT = 3.0     # typical errors of a landmark, and deviations of a face, up to which labels are trusted: 1 of 500 lies beyond
 SPREAD = 0.1    # least standard deviation of the logarithm of the faces' errors: 68 landmarks of equal noise have this

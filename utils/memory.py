@@ -2,7 +2,7 @@
 import re
 from contextlib import contextmanager
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 
 # torch on CUDA, torch on the CPU, oneDNN, and CUDA's libraries
 SHORT = re.compile("out of memory|not enough memory|DefaultCPUAllocator|can't allocate|could not create a (memory|primitive)|"

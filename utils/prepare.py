@@ -21,10 +21,10 @@ import numpy as np
 import yaml
 from loguru import logger
 
+from pipnet.errors import UserError
+from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut, to_crop
 from utils.config import DEFAULT_FILE, load_layout, nearest, read_yaml
 from utils.cores import cores
-from utils.errors import UserError
-from utils.geometry import Protocol, box_of, check_protocol, crop_box, cut, to_crop
 from utils.parsers import DATASETS, Record, Splits, complain, infer, tally
 from utils.progress import progress
 

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pipnet.errors import UserError
 from utils.cores import cores
-from utils.errors import UserError
 
 LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|gloo.*(timed out|Timed out|closed)", re.DOTALL)
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from pipnet.draw import sheet, tile, write_image
+from pipnet.files import write_text
+from pipnet.geometry import to_crop
+from pipnet.layout import Layout
 from utils import metric
-from utils.checkpoint import write_text
-from utils.config import Layout
 from utils.dataset import Faces
-from utils.draw import sheet, tile, write_image
 from utils.evaluate import Result, subset_rows
-from utils.geometry import to_crop
 from utils.plot import chart
 
 TRUTH, FOUND = (80, 220, 80), (60, 60, 255)  # BGR

@@ -12,9 +12,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from nets import Net, build_net, net_row
 from nets.row import load_imagenet
+from pipnet.errors import UserError
+from pipnet.layout import Layout
 from utils import checkpoint, finetune
-from utils.config import Layout, nearest
-from utils.errors import UserError
+from utils.config import nearest
 from utils.export import export_onnx
 from utils.prepare import load_meta
 from utils.report import write_csv

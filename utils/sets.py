@@ -6,9 +6,9 @@ from typing import Any
 
 from loguru import logger
 
+from pipnet.errors import UserError
 from utils.checkpoint import turn
 from utils.config import DEFAULT_FILE, ROOT, load_layout, nearest, read_yaml
-from utils.errors import UserError
 from utils.parsers import DATASETS, infer
 from utils.prepare import DataGenerator, fingerprint, load_meta, mismatch
 

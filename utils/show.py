@@ -6,13 +6,14 @@ import cv2
 import numpy as np
 
 from nets.pip import nearest_neighbors
+from pipnet.draw import GREY, RED, WHITE, draw, line, number, palette, part_colours, ring, sheet, tile, write, write_image
+from pipnet.errors import UserError
+from pipnet.geometry import cut, to_crop
+from pipnet.layout import Layout
 from utils import doctor
 from utils.augment import Recipe
-from utils.config import Layout, load_layout
+from utils.config import load_layout
 from utils.dataset import Augmented, Faces
-from utils.draw import GREY, RED, WHITE, draw, line, number, palette, part_colours, ring, sheet, tile, write, write_image
-from utils.errors import UserError
-from utils.geometry import cut, to_crop
 from utils.prepare import load_meta, load_split
 from utils.report import table, write_csv
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
+from pipnet.errors import UserError
+from pipnet.files import write_text
 from utils import checkpoint, run, sets
 from utils.config import DEFAULT_FILE, KINDS, ROOT, nearest, read_value, read_yaml, resolve
-from utils.errors import UserError
 from utils.report import table, write_csv
 
 PLAN, RESULT = "sweep.yaml", "sweep.csv"
@@ -51,7 +52,7 @@ def sweep(mode: SimpleNamespace, given: dict[str, Any]) -> None:
                 run.check_free(run.Run(place, place / "best.pt"), False, mode.overwrite)
             run.clear(run.Run(folder, folder / "best.pt"))
             (folder / RESULT).unlink(missing_ok=True)
-        checkpoint.write_text(folder / PLAN, yaml.safe_dump({"sweep": keys, "given": given}, sort_keys=False))
+        write_text(folder / PLAN, yaml.safe_dump({"sweep": keys, "given": given}, sort_keys=False))
         failed = _train_all(mode, given, combinations, folder)
     if failed:
         count = len(combinations)

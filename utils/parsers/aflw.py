@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 from utils.parsers.mat import read_mat, values
 from utils.parsers.records import BESIDE, Splits, inside, record, whole
 

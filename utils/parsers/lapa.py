@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 from utils.parsers.records import Splits, complain, inside, numbers, read_lines, record, whole
 
 COUNT = 106

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 
 
 def read_mat(file: Path, *keys: str) -> list[np.ndarray]:

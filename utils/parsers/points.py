@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from loguru import logger
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 from utils.parsers.pts import read_pts
 from utils.parsers.records import Splits, complain, record, uniform
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?|nan", re.ASCII)
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from loguru import logger
 
-from utils.errors import UserError
-from utils.geometry import box_of
+from pipnet.errors import UserError
+from pipnet.geometry import box_of
 
 BESIDE = "//"  # between the subsets of one face; a subset is made of names of folders, so it cannot hold this
 

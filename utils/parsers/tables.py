@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 from utils.parsers.records import Splits, complain, inside, read_lines, record, uniform
 
 SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])", re.IGNORECASE)  # not that of latest.csv

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 from utils.parsers.points import paired
 from utils.parsers.records import Splits, record, short
 

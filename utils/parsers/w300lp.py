@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipnet.errors import UserError
 from utils.config import DEFAULT_FILE, load_layout, read_yaml
-from utils.errors import UserError
 from utils.parsers.mat import read_mat, values
 from utils.parsers.records import Splits, complain, inside, record, whole
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 from utils.parsers.records import BESIDE, Splits, complain, inside, numbers, read_lines, record, whole
 
 COUNT = 98

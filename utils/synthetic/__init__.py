@@ -17,8 +17,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipnet.errors import UserError
 from utils.cores import cores
-from utils.errors import UserError
 from utils.parsers import VISIBLE_FILE, write_pts
 from utils.progress import progress
 from utils.synthetic.face import Face, draw

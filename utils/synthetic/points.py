@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 from utils.parsers import write_pts
 from utils.progress import progress
 from utils.synthetic import TEST_INDEX, render

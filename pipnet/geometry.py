@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from utils.errors import UserError
+from pipnet.errors import UserError
 
 
 class Protocol(NamedTuple):

@@ -4,8 +4,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.checkpoint import write_atomic
-from utils.config import Layout
+from pipnet.files import write_atomic
+from pipnet.layout import Layout
 
 WHITE, BLACK, RED, GREY = (255, 255, 255), (0, 0, 0), (60, 60, 255), (160, 160, 160)  # BGR
 
