@@ -73,6 +73,8 @@ def main(argv: list[str]) -> None:
                         "(--help explains them)")
     if mode.show_data is not None and mode.show_data < 1:
         raise UserError(f"--show-data needs the number of faces to draw, at least 1, not {mode.show_data}")
+    if mode.compare and (not tests or mode.sweep):
+        raise UserError("--compare is for the report of a test: give --test with it, and no --sweep")
     if mode.list_nets:
         for name, note in [*((name, row.note) for name, row in NETS.items()), ("timm:NAME", "any net of timm with feature maps")]:
             print(f"{name: <18} {note}")
@@ -81,8 +83,6 @@ def main(argv: list[str]) -> None:
         raise UserError("--resume and --overwrite say how to --train; give that too")
     if mode.audit and (mode.train or tests or mode.sweep or mode.resume and not mode.exp):
         raise UserError("--audit trains nets of its own: leave --train, --test, --sweep out, and name the one to --resume: --exp")
-    if mode.compare and (not tests or mode.sweep):
-        raise UserError("--compare is for the report of a test: give --test with it, and no --sweep")
     if mode.sweep:
         sweep.sweep(mode, given)
         return

@@ -138,7 +138,7 @@ def _cumulative(shown: Shown, report: Report) -> str:
     for name, values in rows.items():
         grid, share = metric.cumulative(values[np.isfinite(values)], max(report.thresholds))
         curves[name] = grid[::5], 100 * share[::5]
-    return _figure("Faces below an error (CED)", chart(curves, "NME, %", "share of faces, %", legend="bottom right"))
+    return _figure("Faces below an error (CED)", chart(curves, "NME, %", "share of faces, %", legend="bottom right", top=100))
 
 
 def _by_condition(shown: Shown) -> list[str]:

@@ -12,7 +12,8 @@ STYLE = ("<style>svg{background:#fff;color:#222;font:13px system-ui,sans-serif}t
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers that cover `low` to `high`, some `about` of them."""
-    raw = max(high - low, 1e-12) / about
+    high = high if high > low else low + 1
+    raw = (high - low) / about
     unit = 10 ** math.floor(math.log10(raw))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -20,9 +21,9 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_title: str, diagonal: bool = False,
-          dots: bool = False, legend: str = "top left") -> str:
+          dots: bool = False, legend: str = "top left", top: float = 0) -> str:
     """Lines {name: (x, y)} as an SVG document. diagonal: draws y = x, for what is predicted against what is true; legend: the
-    corner with the names, top or bottom and left or right.
+    corner with the names, top or bottom and left or right; top: what the y axis reaches at least.
 
     Points that are not finite are left out. Raises ValueError where none is left.
     """
@@ -34,7 +35,7 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
     xs, ys = (np.concatenate([part[i] for part in kept.values()]) for i in (0, 1))
     if not len(xs):
         raise ValueError("a chart needs a point that is finite")
-    across, up = ticks(min(xs.min(), 0), xs.max()), ticks(min(ys.min(), 0), ys.max())
+    across, up = ticks(min(xs.min(), 0), xs.max()), ticks(min(ys.min(), 0), max(ys.max(), top))
 
     def place(x, y) -> tuple[float, float]:
         return (LEFT + (x - across[0]) / (across[-1] - across[0]) * (WIDTH - LEFT - RIGHT),
