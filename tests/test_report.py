@@ -102,7 +102,7 @@ def test_boxes_that_cannot_be(run_of, cli, faces):
     fails(cli("--test", "--exp", run_of, "--box", "loose"), "box must be one of true, perturbed, detector, not 'loose'")
     args = defaults()
     own = Faces([(faces, "test")], LAYOUT, 64, 1.0)
-    assert rebox(own, "true", args) == (own, 0)
+    assert rebox(own, "true", args, None) == (own, 0)
 
 
 # ----------------------------------------------------------------------------------------------------------------- page

@@ -11,7 +11,6 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, to_crop, transform
 from utils.dataset import Faces
-from utils.detection import Detector
 from utils.prepare import read_image
 
 OVERLAP = 0.3  # least IoU of a found box and the face's own
@@ -93,8 +92,11 @@ def detected(faces: Faces, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarr
     return boxes
 
 
-def rebox(faces: Faces, kind: str, args: SimpleNamespace) -> tuple[Faces, int]:
-    """(the faces in boxes of that kind, how many the detector has missed: these keep their own box)."""
+def rebox(faces: Faces, kind: str, args: SimpleNamespace, detect: Callable | None) -> tuple[Faces, int]:
+    """(the faces in boxes of that kind, how many the detector has missed: these keep their own box).
+
+    detect: picture -> (boxes (K, 4) that fit the landmarks, ...), of --box detector.
+    """
     if kind == "true":
         return faces, 0
     if without := sum(source_file(faces, index) is None for index in range(len(faces))):
@@ -102,12 +104,6 @@ def rebox(faces: Faces, kind: str, args: SimpleNamespace) -> tuple[Faces, int]:
                        f"{kind} boxes are cut from the prepared crops, black beyond the margin")
     if kind == "perturbed":
         return Reboxed(faces, perturbed(faces.box, faces.names, args.box_jitter), args.cache), 0
-    boxes = detected(faces, finder(args))
+    boxes = detected(faces, lambda image: detect(image)[0])
     missed = np.isnan(boxes[:, 0])
     return Reboxed(faces, np.where(missed[:, None], faces.box, boxes), args.cache), int(missed.sum())
-
-
-def finder(args: SimpleNamespace) -> Callable[[np.ndarray], np.ndarray]:
-    """picture -> boxes (K, 4) that fit the landmarks, best first, by the detector of the keys. UserError without its weights."""
-    detector = Detector(args.detector, args.detector_weights)
-    return lambda image: detector(image).boxes
