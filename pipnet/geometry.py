@@ -126,6 +126,14 @@ def transform(points, matrix):
     return points @ matrix[..., :2].swapaxes(-1, -2) + matrix[..., None, :, 2]
 
 
+def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
+    """(2, 3) map of scale, rotation and shift that takes points (M, 2) nearest `onto` (M, 2); M >= 2, not all one point."""
+    here, there = points - points.mean(0), onto - onto.mean(0)
+    a, b = (here * there).sum(), (here[:, 0] * there[:, 1] - here[:, 1] * there[:, 0]).sum()
+    turn = np.array([[a, -b], [b, a]]) / (here ** 2).sum()
+    return np.column_stack([turn, onto.mean(0) - turn @ points.mean(0)])
+
+
 def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, border: str = "real") -> np.ndarray:
     """Crop (S, S, 3) uint8, S = round(size * margin), of image (H, W, 3) uint8: the crop box (4,) in image px grown by margin.
 
