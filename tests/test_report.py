@@ -98,7 +98,7 @@ def test_a_detection_is_the_face_that_it_overlaps_most(faces):
 
 
 def test_boxes_that_cannot_be(run_of, cli, faces):
-    fails(cli("--test", "--exp", run_of, "--box", "detector"), "detector 'faceboxes' needs its weights")
+    fails(cli("--test", "--exp", run_of, "--box", "detector", "--detector", "mtcnn"), "detector 'mtcnn' needs its weights")
     fails(cli("--test", "--exp", run_of, "--box", "loose"), "box must be one of true, perturbed, detector, not 'loose'")
     args = defaults()
     own = Faces([(faces, "test")], LAYOUT, 64, 1.0)

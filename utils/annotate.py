@@ -12,7 +12,7 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.files import write_atomic, write_text
 from pipnet.geometry import Protocol, box_of
-from pipnet.landmarker import Face, Landmarker
+from pipnet.landmarker import Face, Landmarker, shipped
 from pipnet.layout import Layout
 from utils.inference import find_detector, find_net
 from utils.parsers import DATASETS, complain, read_pts, write_pts
@@ -35,10 +35,11 @@ class Found(NamedTuple):
     uncertainty: float
 
 
-def predict(source: Path, net: Landmarker, detects: bool) -> list[Found]:
+def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> list[Found]:
     """The faces of a picture, or of all below a folder, the most uncertain first. UserError where there is none.
 
-    detects: boxes are the detector's; without it those of the .pts beside a picture, else the picture is taken for a crop.
+    The box is that of the .pts beside a picture, else (`always`: for every picture) the detector's; where it does not `detects`
+    the picture is taken for the crop of one face.
     """
     if not source.exists():
         raise UserError(f"--predict: no picture or folder {source}")
@@ -56,10 +57,10 @@ def predict(source: Path, net: Landmarker, detects: bool) -> list[Found]:
         except UserError as error:
             damaged.append(str(error))
             continue
-        if detects:
-            faces = net.landmarks_of(image, *net.detect(image))
-        elif stem in points:
+        if stem in points and not always:
             faces = net.landmarks_of(image, box_of(read_pts(points[stem]))[None] - ORIGIN + 0.5)
+        elif detects:
+            faces = net.landmarks_of(image, *net.detect(image))
         else:
             whole += 1
             faces = net.landmarks_of(image, whole_box(*image.shape[1::-1], net.net.protocol)[None])
@@ -165,14 +166,18 @@ def _write_coco(found: list[Found], out: Path, layout: Layout) -> None:
 
 def landmarker(weights: Path, args: SimpleNamespace) -> Landmarker:
     """The kept net of a run and the detector of the keys. UserError without the detector's weights."""
-    return Landmarker(find_net(str(weights), args.run_root), find_detector(args.detector, args.detector_weights, None, 1.0))
+    net, file = find_net(str(weights), ""), args.detector_weights
+    if args.detector == "faceboxes" and (file is None or file.endswith(".onnx")):
+        return Landmarker(net, detector_weights=file)
+    return Landmarker(net, find_detector(args.detector, file, None, None))
 
 
 def run(weights: Path, source: Path, out: Path, kind: str, args: SimpleNamespace) -> str:
     """Predicts and writes; what to say of it."""
-    detects = args.detector_weights is not None
-    net = landmarker(weights, args) if detects else Landmarker(find_net(str(weights), args.run_root), lambda image: None)
-    found = predict(source, net, detects)
+    given = args.detector_weights is not None or "detector" in args.box
+    at_hand = given or args.detector == "faceboxes" and shipped("detector.onnx").is_file()
+    net = landmarker(weights, args) if at_hand else Landmarker(find_net(str(weights), ""), lambda image: None)
+    found = predict(source, net, at_hand, given)
     write(found, out, kind, net.layout)
     what = "expected error, % of the box" if found[0].face.sigma is not None else "100 - mean score, %"
     lines = [f"{len(found)} faces in {len({one.file for one in found})} pictures -> {out}", f"most uncertain first ({what}):"]
