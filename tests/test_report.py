@@ -103,6 +103,10 @@ def test_boxes_that_cannot_be(run_of, cli, faces):
     args = defaults()
     own = Faces([(faces, "test")], LAYOUT, 64, 1.0)
     assert rebox(own, "true", args, None) == (own, 0)
+    found = iter([np.empty((0, 4)), *own.box[1:, None]])
+    again, missed = rebox(own, "detector", args, lambda image: (next(found), None))
+    assert missed == 1 and again.crop == pytest.approx(own.crop, abs=1e-3)  # what is missed keeps its own box
+    assert (again.only(np.array([3]))[0][0] == again[3][0]).all()
 
 
 # ----------------------------------------------------------------------------------------------------------------- page

@@ -29,6 +29,12 @@ class Reboxed(Faces):
         self.border, self.prepared = 0, faces
         self._load(cache)
 
+    def only(self, rows: np.ndarray) -> "Reboxed":
+        """As for `Faces`."""
+        view = super().only(rows)
+        view.prepared = self.prepared.only(rows)
+        return view
+
     def _nominal(self, index: int, box: np.ndarray) -> np.ndarray:
         try:
             return crop_box(box, self.protocol, *self.sizes[index])

@@ -2,6 +2,7 @@
 import csv
 import io
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,8 +172,11 @@ def _yaw(faces: Faces, layout: Layout) -> np.ndarray:
     except UserError:
         return np.full(len(faces), np.nan)
     known = np.isfinite(faces.landmarks[:, used]).all((1, 2))
-    turned = zip(faces.landmarks, faces.sizes.tolist(), known, strict=True)
-    return np.array([head_pose(points, layout, *size)[1] if seen else np.nan for points, size, seen in turned])
+    yaw = np.full(len(faces), np.nan)
+    for i in np.flatnonzero(known):
+        with suppress(cv2.error):  # of landmarks that are no face
+            yaw[i] = head_pose(faces.landmarks[i], layout, *faces.sizes[i].tolist())[1]
+    return yaw
 
 
 class Shown(NamedTuple):
@@ -264,7 +268,7 @@ def read_compared(run: Path, folder: Path, norm: str, layout: str) -> Compared:
     if not files or about["norm"] != norm:
         why = f"is in {about['norm']} norm, not {norm}" if files else f"has no faces of {folder} in true boxes"
         raise UserError(f"--compare {run}: its report {why}; {again}")
-    with open(run / "report" / f"faces_{files[0]}.csv", newline="", encoding="utf-8") as file:
+    with open(run / "report" / f"faces_{files[0]}.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
     nme, crop_nme = (np.array([float(row[key]) for row in rows]) for key in ("nme", "crop_nme"))
     return Compared(run.name, nme, crop_nme)
