@@ -20,7 +20,7 @@ try:
     from utils.batchnorm import share_batch_norm
     from utils.config import DEFAULT_FILE, dump, load_layout, parse, read_layout_file, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
-    from utils.evaluate import evaluate, face_norms, flip_tested, torch_predictor
+    from utils.evaluate import across, evaluate, face_norms, flip_tested, torch_predictor
     from utils.label_weights import DISPUTED
     from utils.prepared import load_meta
     from utils.progress import progress
@@ -159,7 +159,8 @@ def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, fold
     """
     for part in test_parts:
         sets.check_protocol(part[0], load_meta(folders[0])["protocol"])
-        face_norms(Faces([part], layout, args.input_size, 0), layout, args.norm)
+        there, _ = across(layout, load_meta(part[0])["layout"], args.tables["layouts"])
+        face_norms(Faces([part], there, args.input_size, 0), there, args.norm)
 
     def load(parts, weights=None):
         return Faces(parts, layout, args.input_size, args.cache, args.train_hidden, weights)
@@ -324,19 +325,21 @@ def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool) -> Non
     rows, part_rows, differences = [], [], []
     for part in parts:
         sets.check_protocol(part[0], stored["protocol"])
-        faces = Faces([part], layout, net.spec["input_size"], args.cache, args.train_hidden)
-        name, means = sets.title(part[0]), {}
+        there, converted = across(layout, load_meta(part[0])["layout"], args.tables["layouts"])
+        faces = Faces([part], there, net.spec["input_size"], args.cache, args.train_hidden)
+        name, means = sets.title(part[0], layout, there), {}
         for model, predict in models.items():
-            result = evaluate(predict, faces, layout, args.norm, args.test_batch_size, ranks)
+            result = evaluate(converted(predict), faces, there, args.norm, args.test_batch_size, ranks)
             means[model] = float(np.nanmean(result.nme))
             rows += report.score_rows(name, model, result, faces, args.thresholds)
             part_rows += report.part_rows(name, model, result, faces, args.thresholds)
             if ranks.first and model == "torch":
-                report.write_test(here.folder / "report", part[0].name, faces, result, layout)
+                report.write_test(here.folder / "report", part[0].name, faces, result, there)
         differences.append(abs(means["torch"] - means.get("onnx", means["torch"])))
     if not ranks.first:
         return
-    headers = report.score_header(args.thresholds), report.part_header(args.thresholds)
+    header, rows = report.without_empty(report.score_header(args.thresholds), rows)
+    headers = header, report.part_header(args.thresholds)
     for file, header, table in zip(("scores.csv", "parts.csv"), headers, (rows, part_rows), strict=True):
         report.write_csv(here.folder / "report" / file, header, table)
     tables = f"{report.table(rows, headers[0])}\n\n{report.part_table(part_rows)}"

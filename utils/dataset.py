@@ -1,5 +1,6 @@
 """Prepared crops in memory and two views of them: augmented to train, plain to test. Only uint8 crops and labels travel."""
 import copy
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -79,6 +80,8 @@ class Faces(Dataset):
             self.weight *= label_weights.read(Path(weights), self.sets, self.names, layout.selected)
         self.nominal = to_crop(self.landmarks, self.crop).astype(np.float32)
         self.pose, self.states, self.state_names = _extras(tables, metas)
+        self.previous = _previous([(f"{number} {name}", metas[number].get("frame_step"))
+                                   for number, table in enumerate(tables) for name in table.files])
         self.rank = list(dict.fromkeys(name for meta in metas for name in meta["expected"] or ()))
         self.target = np.repeat([meta["target_size"] for meta in metas], [len(table.files) for table in tables])
         self.border = round(input_size * (metas[0]["margin"] - 1) / 2)  # px of margin round the nominal crop
@@ -115,6 +118,8 @@ class Faces(Dataset):
             setattr(view, key, getattr(self, key)[rows])
         for key in ("pose", "states"):
             setattr(view, key, None if (values := getattr(self, key)) is None else values[rows])
+        place = {row: new for new, row in enumerate(rows.tolist())}
+        view.previous = np.array([place.get(before, -1) for before in self.previous[rows].tolist()], dtype=np.int64)
         return view
 
     def _decode(self, index: int) -> np.ndarray:
@@ -136,6 +141,18 @@ def _extras(tables: list[Table], metas: list[dict]) -> tuple[np.ndarray | None, 
             states[-1][:, [names.index(name) for name in meta["states"]]] = table.states
     known = any(table.pose is not None for table in tables)
     return np.concatenate(poses) if known else None, np.concatenate(states) if names else None, names
+
+
+def _previous(frames: list[tuple[str, int | None]]) -> np.ndarray:
+    """(M,) the face `step` frames before each of (name, step), -1 where there is none. The name of a frame ends in its number;
+    the step is None where faces are no frames."""
+    places = {name: place for place, (name, _) in enumerate(frames)}
+    before = np.full(len(frames), -1)
+    for place, (name, step) in enumerate(frames):
+        if step and (number := re.search(r"(\d+)(\.\w+)?$", name)):
+            digits, suffix = number[1], number[2] or ""
+            before[place] = places.get(f"{name[:number.start()]}{int(digits) - step:0{len(digits)}d}{suffix}", -1)
+    return before
 
 
 def _partners(names: list[str]) -> list[int]:

@@ -159,7 +159,7 @@ def mismatch(folder: Path, **wanted: Any) -> str:
         wanted = {**wanted, "protocol": protocol_row(wanted["protocol"])._asdict()}
     for key, value in wanted.items():
         if key not in meta:
-            raise KeyError(key)
+            return f"{folder} was prepared without {key}"
         if meta[key] != value:
             if key == "fingerprint":
                 return f"{meta['source']} has changed since {folder} was prepared"

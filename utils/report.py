@@ -32,19 +32,25 @@ def table(rows: list[list[str]], header: list[str]) -> str:
 def score_header(thresholds) -> list[str]:
     """Column names of `score_rows`."""
     figures = [text for threshold in thresholds for text in (f"FR@{threshold:g} %", f"AUC@{threshold:g}")]
-    return ["test set", "model", "faces", "NME %", "crop NME %", *figures]
+    return ["test set", "model", "faces", "NME %", "crop NME %", *figures, "flicker %"]
 
 
 def score_rows(name: str, model: str, result: Result, faces: Faces, thresholds) -> list[list[str]]:
     """One row for the whole set and one for each of its subsets."""
     rows = []
-    for subset, mask in subset_rows(faces.subsets).items():
+    for subset, mask in subset_rows(faces.subsets, faces.rank).items():
         scores = metric.summary(result.nme[mask], thresholds)
         count = f"{scores.faces}" + (f" (-{scores.left_out})" if scores.left_out else "")
         crop_nme = metric.summary(result.crop_nme[mask], ()).nme
         rows.append([name if subset == "full" else f"  {subset}", model, count, f"{scores.nme:.3f}", f"{crop_nme:.3f}",
-                     *_figures(scores)])
+                     *_figures(scores), f"{np.nanmean(moving):.3f}" if np.isfinite(moving := result.flicker[mask]).any() else ""])
     return rows
+
+
+def without_empty(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows without the columns that no row has anything in."""
+    used = [place for place in range(len(header)) if any(row[place] for row in rows)]
+    return [header[place] for place in used], [[row[place] for place in used] for row in rows]
 
 
 def _figures(scores: metric.Scores) -> list[str]:
@@ -53,13 +59,13 @@ def _figures(scores: metric.Scores) -> list[str]:
 
 def part_header(thresholds) -> list[str]:
     """Column names of `part_rows`."""
-    return ["test set", "model", "subset", "part", "NME %", *score_header(thresholds)[5:]]
+    return ["test set", "model", "subset", "part", "NME %", *score_header(thresholds)[5:-1]]
 
 
 def part_rows(name: str, model: str, result: Result, faces: Faces, thresholds) -> list[list[str]]:
     """One row for each part of the face in the whole set and in each of its subsets."""
     rows = []
-    for subset, mask in subset_rows(faces.subsets).items():
+    for subset, mask in subset_rows(faces.subsets, faces.rank).items():
         for part, values in result.parts.items():
             scores = metric.summary(values[mask], thresholds)
             rows.append([name, model, subset, part, f"{scores.nme:.3f}", *_figures(scores)])
