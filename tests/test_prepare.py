@@ -261,10 +261,9 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
     assert leftovers(tmp_path / "data") == [".set.partial"]
     journal = tmp_path / "data/.set.partial/set/test.done"
     journal.write_text(journal.read_text() + "3 1.0 2.")  # a line that a power cut tore
-    first = len(made)
     made.clear()
     folder = prepare(source, tmp_path / "data", name="set")
-    assert len(made) == 16 - (first - 1) and leftovers(tmp_path / "data") == ["set"]  # none is made twice
+    assert len(made) == 6 and leftovers(tmp_path / "data") == ["set"]  # ten had been made
     for file in sorted(path for path in whole.rglob("*") if path.is_file()):
         assert (folder / file.relative_to(whole)).read_bytes() == file.read_bytes(), file
     assert len(list(folder.rglob("*"))) == len(list(whole.rglob("*")))

@@ -135,13 +135,16 @@ class DataGenerator:
             except UserError as error:
                 return str(error)
 
-        done = []
-        with ThreadPoolExecutor(self.workers or cores()) as pool, open(journal, "a", encoding="ascii") as lines:
-            jobs = pool.map(one, range(len(files)))  # OpenCV releases the interpreter lock
-            for index, result in enumerate(progress(jobs, total=len(files), desc=f"crops {split}", unit="face")):
-                done.append(result)
-                if not isinstance(result, str) and index not in before:
-                    print(index, *result.crop.tolist(), *result.size, file=lines, flush=True)
+        done, pool = [], ThreadPoolExecutor(self.workers or cores())  # OpenCV releases the interpreter lock
+        try:
+            with open(journal, "a", encoding="ascii") as lines:
+                jobs = progress(pool.map(one, range(len(files))), total=len(files), desc=f"crops {split}", unit="face")
+                for index, result in enumerate(jobs):
+                    done.append(result)
+                    if not isinstance(result, str) and index not in before:
+                        print(index, *result.crop.tolist(), *result.size, file=lines, flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)  # when interrupted, what has begun is all that is waited for
         return done
 
 
