@@ -1,11 +1,18 @@
 """Landmarks of one layout from those of another: each formula, faces that show one half, and nets tested on another layout."""
+import shutil
+
+import archives
 import numpy as np
 import pytest
+import torch
+from conftest import table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nets.labels import Prediction
 from utils.config import DEFAULT_FILE, load_layout, read_yaml
 from utils.convert import RULES, conversion
+from utils.evaluate import across
 
 LAYOUTS = {name: load_layout(read_yaml(DEFAULT_FILE)["layouts"], name) for rule in RULES for name in rule}
 
@@ -118,3 +125,29 @@ def test_converted_mean_faces_resemble_the_published_ones(reference):
         there, ones = means[pair[1]][told], np.ones((told.sum(), 1))
         affine = np.linalg.lstsq(np.hstack([found[told], ones]), there, rcond=None)[0]  # the sets' boxes differ
         assert np.linalg.norm(np.hstack([found[told], ones]) @ affine - there, axis=1).mean() < 0.025, pair
+
+
+# ---------------------------------------------------------------------------------------------- nets tested on other layouts
+def test_a_net_is_tested_on_sets_of_other_layouts(trained, tmp_path, cli):
+    run = shutil.copytree(trained.folder, tmp_path / "run")
+    sets = {name: archives.prepared(name, make(tmp_path)[0], tmp_path / "data") for name, make in
+            (("wflw", archives.wflw), ("cofw", archives.cofw), ("300vw", archives.vw), ("menpo-profile", archives.menpo))}
+    done = cli("--test", "--exp", f"{run}/", "--test-data", *sets.values(), "--norm", "diagonal")
+    assert done.returncode == 0, done.stderr
+    found = {row[0]: row for row in table(done.stdout)}
+    assert found["wflw, 98 as 68"][2] == found["cofw, net 68 as 29:27"][2] == "3" and found["menpo-profile, 39 as 68"][2] == "1"
+    assert found["wflw, 98 as 68"][-1] == "" and float(found["300vw"][-1]) >= 0 and "category3" in found  # flicker: of frames only
+    assert (run / "report/faces_cofw.jpg").is_file()
+
+
+def test_predictions_are_converted_as_landmarks_are(faces, tmp_path):
+    layout, rows = LAYOUTS["98"], read_yaml(DEFAULT_FILE)["layouts"]
+    there, converted = across(layout, "68", rows)
+    assert there == LAYOUTS["68"]
+    given = torch.from_numpy(np.random.default_rng(0).uniform(0, 1, (3, 98, 2))).float()
+    found = converted(lambda _: Prediction(given, given[..., 0], given[..., 1]))(torch.zeros(3))
+    assert np.allclose(found.landmarks, conversion("98", "68")(given.double().numpy()), atol=1e-6)
+    assert torch.allclose(found.score[:, 0], given[:, 0, 0]) and torch.allclose(found.sigma[:, 8], given[:, 16, 1])
+    assert across(LAYOUTS["68"], "98", rows)[0] is LAYOUTS["68"]  # the faces are converted
+    assert across(load_layout(rows, "12"), "98", rows)[0].name == "12"
+    assert across(LAYOUTS["68"], "29", rows)[0].count == 27
