@@ -12,13 +12,14 @@ from archives import annotated, parse, prepared
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
-from utils import metric
-from utils.config import DEFAULT_FILE, load_layout, read_yaml
+from utils import metric, sets
+from utils.config import DEFAULT_FILE, load_layout, read_defaults, read_yaml, resolve
 from utils.convert import conversion
 from utils.dataset import Faces
 from utils.evaluate import evaluate
 from utils.parsers import DATASETS, PARTS_300W, infer, read_pts, write_pts
 from utils.parsers.w300vw import CATEGORIES, Frames
+from utils.prepare import fingerprint
 from utils.prepared import load_meta, load_split, mismatch
 from utils.report import score_header, score_rows, without_empty
 
@@ -192,9 +193,27 @@ def test_300w_and_wflw_as_one(tmp_path):
     assert counts == [10648, 13148]  # the fork's number with WFLW's test faces, and without
     meta = load_meta(prepared("300w+wflw", root, tmp_path / "data"))
     assert meta["layout"] == "68" and meta["found"]["wflw"] == 3
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for part in ("300W", "WFLW"):
+        (linked / part).symlink_to(root / part)
+    assert len(parse("300w+wflw", linked, allow_partial=True)["train"]) == 6
+    before = fingerprint(linked)
+    (root / "WFLW/WFLW_images/more.jpg").write_bytes(b"")
+    assert fingerprint(linked) != before
     shutil.rmtree(root / "WFLW")
     with pytest.raises(UserError, match="no wflw_annotations in it"):
         parse("300w+wflw", root, allow_partial=True)
+
+
+def test_the_archive_of_a_run_is_not_taken_for_that_of_another_set(tmp_path):
+    root, _ = both(tmp_path)
+    args = resolve({"data_root": str(tmp_path / "data"), "data_dir": str(root / "300W"), "dataset": "300w", "target_size": 32,
+                    "allow_partial": True, "val": "none"}, read_defaults(), None)
+    first = sets.prepare("300w", args)
+    args.data_dir, args.dataset = str(root / "WFLW"), "wflw"  # as a run that was trained on WFLW has them
+    second = sets.prepare("wflw", args)
+    assert sets.prepare("300w", args) == first != second and load_meta(first)["dataset"] == "300w"
 
 
 def test_sets_of_several_layouts_train_as_one(tmp_path):

@@ -244,15 +244,18 @@ def _target(out: Path, name: str, source: Path) -> Path:
 
 
 def fingerprint(source: Path) -> str:
-    """sha256 over names, sizes and times of all files below `source`: cheap enough to ask whether an archive has changed."""
+    """sha256 over names, sizes and times of all files below `source` and the folders linked at its top: cheap enough to ask
+    whether an archive has changed."""
     digest = hashlib.sha256()
-    for folder, folders, names in os.walk(source):
-        folders.sort()
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            state = os.lstat(path)
-            line = f"{os.path.relpath(path, source)}\0{state.st_size}\0{state.st_mtime_ns}\0"
-            digest.update(line.encode(errors="surrogateescape"))
+    linked = sorted(path for path in source.iterdir() if path.is_symlink() and path.is_dir())
+    for top in (source, *linked):
+        for folder, folders, names in os.walk(top):
+            folders.sort()
+            for name in sorted(names):
+                path = os.path.join(folder, name)
+                state = os.lstat(path)
+                line = f"{os.path.relpath(path, source)}\0{state.st_size}\0{state.st_mtime_ns}\0"
+                digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
