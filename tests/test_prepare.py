@@ -238,9 +238,6 @@ def test_crops_give_the_annotations_back(tmp_path, protocol):
     faces = Faces([(folder, "train")], load_layout(read_yaml(DEFAULT_FILE)["layouts"], "68"), 32, 1.0)
     annotated = np.array([read_pts((source / name).with_suffix(".pts")) + 0.5 for name in faces.names])
     assert np.abs(to_image(faces.nominal.astype(np.float64), faces.crop) - annotated).max() < 1e-3
-    spot = np.array([[[0.25, 0.75]]])  # and so does the picture: where a landmark is in the crop, the source shows the same
-    place = to_image(spot, faces.crop[:1])[0, 0]
-    assert np.allclose(to_crop(place[None, None], faces.crop[:1])[0, 0], spot[0, 0])
 
 
 # -------------------------------------------------------------------------------------------------------- killed and damaged
