@@ -136,7 +136,7 @@ def test_300vw_incomplete_or_wrong(vw):
 
 def test_frames_for_many_threads_that_ask_in_disorder(tmp_path):
     root, videos = archives.vw(tmp_path)
-    video, wanted = Frames(root / "001/vid.avi"), [1, 2, 3, 4, 5, 6, 3, 1, 6, 5, 4, 2]
+    video, wanted = Frames(root / "001/vid.avi", 6), [1, 2, 3, 4, 5, 6, 3, 1, 6, 5, 4, 2]
     with ThreadPoolExecutor(4) as pool:
         found = [int(frame.mean()) for frame in pool.map(video.read, wanted)]
     assert np.abs(np.array(found) - [videos["001"][0][number - 1].mean() for number in wanted]).max() < 4

@@ -241,7 +241,8 @@ def test_crops_give_the_annotations_back(tmp_path, protocol):
 
 
 # -------------------------------------------------------------------------------------------------------- killed and damaged
-def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("torn", ["", "3", "3 1.0 2.", "3 1.0 2.0 3.0 4.0 16 1"])
+def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn):
     source = points_folder(tmp_path / "mine", people=4, frames=2)
     whole = prepare(source, tmp_path / "whole", name="set")
     made, cut_off = [], prepare_module._crop
@@ -257,7 +258,7 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
         prepare(source, tmp_path / "data", name="set")
     assert leftovers(tmp_path / "data") == [".set.partial"]
     journal = tmp_path / "data/.set.partial/set/test.done"
-    journal.write_text(journal.read_text() + "3 1.0 2.")  # a line that a power cut tore
+    journal.write_text(journal.read_text() + torn)  # by a power cut
     made.clear()
     folder = prepare(source, tmp_path / "data", name="set")
     assert len(made) == 6 and leftovers(tmp_path / "data") == ["set"]  # ten had been made
@@ -382,6 +383,7 @@ def test_a_fault_is_named_and_nothing_is_written(tmp_path, spoil):
     ({"layout": "69"}, "no layout '69'"),
     ({"layout": "98"}, "68 points where 98 are expected"),
     ({"target_size": 0}, "target_size"), ({"margin": 0.5}, "margin"), ({"val": 1.5}, "val"), ({"val": "tset"}, "val"),
+    ({"frame_step": 0}, "frame_step"),
     ({"name": "../up"}, "cannot be the name"), ({"protocol": SQUARE._replace(square="yes")}, "square"),
 ])
 def test_wrong_options_are_named(tmp_path, options, fault):

@@ -117,6 +117,8 @@ class DataGenerator:
             raise UserError(f"target_size must be a whole number of px, 16 or more, not {self.target_size!r}")
         if not (isinstance(self.margin, (int, float)) and 1 <= self.margin <= 4):
             raise UserError(f"margin must lie between 1 and 4, not {self.margin!r}")
+        if not (isinstance(self.frame_step, int) and self.frame_step >= 1):
+            raise UserError(f"frame_step must be a whole number from 1 up, not {self.frame_step!r}")
         if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
             raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
 
@@ -160,11 +162,14 @@ def _started(partial: Path, how: dict) -> Path:
 
 def _journal(file: Path, crops: list[Path]) -> dict[int, Done]:
     """{index of a record: what became of it} of an interrupted preparation; its last line may be torn."""
-    found = {}
-    for line in file.read_text(encoding="ascii").splitlines() if file.is_file() else ():
-        words = line.split()
-        if len(words) == 7 and line == " ".join(words) and (index := int(words[0])) < len(crops) and crops[index].is_file():
-            found[index] = Done(np.array(words[1:5], dtype=np.float64), (int(words[5]), int(words[6])))
+    text = file.read_text(encoding="ascii") if file.is_file() else ""
+    whole, found = text[:text.rfind("\n") + 1], {}
+    if whole != text:
+        file.write_text(whole, encoding="ascii")
+    for line in whole.splitlines():
+        index, *numbers = line.split()
+        if int(index) < len(crops) and crops[int(index)].is_file():
+            found[int(index)] = Done(np.array(numbers[:4], dtype=np.float64), (int(numbers[4]), int(numbers[5])))
     return found
 
 

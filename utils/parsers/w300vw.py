@@ -27,10 +27,10 @@ VIDEO = "vid.avi"
 
 
 class Frames:
-    """Frames of a video file for several threads that ask for them in about the order they stand in."""
+    """Frames of a video file for several threads that ask for them in about the order they stand in; `last` is the last."""
 
-    def __init__(self, file: Path):
-        self.file, self.lock, self.capture, self.position = file, Lock(), None, 0
+    def __init__(self, file: Path, last: int):
+        self.file, self.last, self.lock, self.capture, self.position = file, last, Lock(), None, 0
         self.kept: dict[int, np.ndarray] = {}  # decoded on the way to one that another thread wanted
 
     def read(self, number: int) -> np.ndarray:
@@ -48,6 +48,8 @@ class Frames:
                 if self.position > number - 2 * cores():
                     self.kept[self.position] = self._decoded()
             self.kept = {place: frame for place, frame in self.kept.items() if place > number - 2 * cores()}
+            if number == self.last:
+                self.capture = None  # a set has more videos than should be open at once
             return self.kept.pop(number)
 
     def _decoded(self) -> np.ndarray:
@@ -78,10 +80,9 @@ def parse_300vw(data_dir: Path, allow_partial: bool = False, count: int | None =
             other.append(f"{folder.name}: {len(annotated)} annotated frames without {VIDEO} and without pictures")
             continue
         found[category] += 1
-        video = Frames(inside(root, f"{folder.name}/{VIDEO}", str(folder)))
-        for place in sorted(annotated):
-            if (place - 1) % frame_step:
-                continue
+        wanted = [place for place in sorted(annotated) if (place - 1) % frame_step == 0]
+        video = Frames(inside(root, f"{folder.name}/{VIDEO}", str(folder)), max(wanted, default=0))
+        for place in wanted:
             path = annotated[place]
             try:
                 values = read_pts(path, COUNT)
