@@ -20,9 +20,9 @@ try:
     from utils.batchnorm import share_batch_norm
     from utils.config import DEFAULT_FILE, dump, load_layout, parse, read_layout_file, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
-    from utils.evaluate import evaluate, face_norms, flip_tested, torch_predictor
+    from utils.evaluate import across, evaluate, face_norms, flip_tested, torch_predictor
     from utils.label_weights import DISPUTED
-    from utils.prepare import load_meta
+    from utils.prepared import load_meta
     from utils.progress import progress
     from utils.ranks import Ranks, set_threads, start_ranks, worker_count
     from utils.show import show
@@ -178,7 +178,8 @@ def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, fold
     """
     for part in test_parts:
         sets.check_protocol(part[0], load_meta(folders[0])["protocol"])
-        face_norms(Faces([part], layout, args.input_size, 0), layout, args.norm)
+        there, _ = across(layout, load_meta(part[0])["layout"], args.tables["layouts"])
+        face_norms(Faces([part], there, args.input_size, 0), there, args.norm)
 
     def load(parts, weights=None):
         return Faces(parts, layout, args.input_size, args.cache, args.train_hidden, weights)
@@ -336,7 +337,9 @@ def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool, compar
     net, layout, stored = run.unpack(here.weights)
     if compare and "true" not in args.box:
         raise UserError("--compare shows other runs in true boxes; have them in --box too")
-    compared = [[report.read_compared(other.folder, folder, args.norm, layout.name) for other in compare] for folder, _ in parts]
+    ways = [across(layout, load_meta(folder)["layout"], args.tables["layouts"]) for folder, _ in parts]
+    compared = [[report.read_compared(other.folder, folder, args.norm, there.name) for other in compare]
+                for (folder, _), (there, _) in zip(parts, ways, strict=True)]
     models = {"torch": torch_predictor(net, ranks.device)}
     detect = annotate.landmarker(here.weights, args).detect if "detector" in args.box else None
     if with_onnx:
@@ -344,20 +347,20 @@ def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool, compar
         models["onnx"] = export.onnx_predictor(here.onnx, torch.get_num_threads())
     if args.flip_test:
         models = {name: flip_tested(predict, layout) for name, predict in models.items()}
-    written, differences = report.Report(here.folder / "report", layout, args.norm, args.thresholds), [0.0]
-    titles = sets.distinct([sets.title(folder) for folder, _ in parts])
+    written, differences = report.Report(here.folder / "report", args.norm, args.thresholds), [0.0]
+    titles = sets.distinct([sets.title(folder, layout, there) for (folder, _), (there, _) in zip(parts, ways, strict=True)])
     files = sets.distinct([folder.name for folder, _ in parts])
-    for part, *name, others in zip(parts, titles, files, compared, strict=True):
+    for part, (there, converted), *name, others in zip(parts, ways, titles, files, compared, strict=True):
         sets.check_protocol(part[0], stored["protocol"])
-        own = Faces([part], layout, net.spec["input_size"], args.cache, args.train_hidden)
+        own = Faces([part], there, net.spec["input_size"], args.cache, args.train_hidden)
         for box in args.box:
             faces, missed = boxes.rebox(own, box, args, detect)
             means = []
             for model, predict in models.items():
-                result = evaluate(predict, faces, layout, args.norm, args.test_batch_size, ranks)
+                result = evaluate(converted(predict), faces, there, args.norm, args.test_batch_size, ranks)
                 means.append(float(np.nanmean(result.nme)))
                 if ranks.first:
-                    written.add(part[0], name, model, box, faces, result, missed, others)
+                    written.add(part[0], name, model, box, faces, result, there, missed, others)
             differences.append(abs(means[0] - means[-1]))
     if not ranks.first:
         return

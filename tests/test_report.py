@@ -12,7 +12,7 @@ from conftest import ROOT, Command, fails, rows, table, write_faces
 
 from pipnet.geometry import to_image
 from utils import metric
-from utils.boxes import Reboxed, detected, overlap, perturbed, rebox
+from utils.boxes import Reboxed, detected, perturbed, rebox
 from utils.config import defaults, load_layout
 from utils.dataset import Faces
 from utils.prepare import DataGenerator
@@ -93,8 +93,6 @@ def test_a_detection_is_the_face_that_it_overlaps_most(faces):
     boxes = detected(own, find)
     assert np.isnan(boxes[:2]).all() and boxes[2:] == pytest.approx(own.box[2:] + 2)
     assert pictures == [(96, 96, 3)] * len(own)
-    shares = overlap(np.array([[0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 6, 6.0]]), np.array([0, 0, 2, 2.0]))
-    assert shares == pytest.approx([1, 1 / 7, 0])
 
 
 def test_boxes_that_cannot_be(run_of, cli, faces):

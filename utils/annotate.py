@@ -17,7 +17,7 @@ from pipnet.layout import Layout
 from utils.inference import find_detector, find_net
 from utils.parsers import DATASETS, complain, read_pts, write_pts
 from utils.parsers.points import IMAGES, listed
-from utils.prepare import read_image
+from utils.prepared import read_image
 from utils.progress import progress
 from utils.report import write_csv
 

@@ -9,9 +9,9 @@ import numpy as np
 from loguru import logger
 
 from pipnet.errors import UserError
-from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, to_crop, transform
+from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, to_crop, transform
 from utils.dataset import Faces
-from utils.prepare import read_image
+from utils.prepared import read_image
 
 OVERLAP = 0.3  # least IoU of a found box and the face's own
 
@@ -76,13 +76,6 @@ def perturbed(box: np.ndarray, names: list[str], most: float) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], 1)
 
 
-def overlap(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """IoU (K,) of boxes (K, 4) with one (4,)."""
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    both = np.clip(sides, 0, None).prod(1)
-    return both / ((boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - both)
-
-
 def detected(faces: Faces, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Boxes (M, 4) of what `find` (picture -> boxes (K, 4) in its px) finds that overlaps most with the face's own, NaN where
     nothing overlaps enough."""
@@ -93,7 +86,7 @@ def detected(faces: Faces, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarr
             image, matrix = picture(faces, index)
             found = transform(np.asarray(find(image), np.float64).reshape(-1, 2, 2), invert(matrix)).reshape(-1, 4)
             last = file
-        if len(found) and (shares := overlap(found, faces.box[index])).max() >= OVERLAP:
+        if len(found) and (shares := iou(faces.box[index][None], found)[0]).max() >= OVERLAP:
             boxes[index] = found[shares.argmax()]
     return boxes
 

@@ -27,8 +27,8 @@ def _kinds(**named: str) -> dict[str, tuple[type | None, ...]]:
 KINDS = _kinds(
     text="dataset data_root run_root net head weights optimizer schedule amp fill interpolation norm error detector",
     text_="data_dir layout protocol act preset label_weights detector_weights",
-    whole="target_size folds synthetic_train synthetic_test stride num_nb input_size epochs batch_size accumulate ema_ramp "
-          "seed threads early_stop test_batch_size",
+    whole="target_size frame_step folds synthetic_train synthetic_test stride num_nb input_size epochs batch_size accumulate "
+          "ema_ramp seed threads early_stop test_batch_size",
     whole_="num_lms workers",
     number="margin cache learning_rate final_learning_rate warmup warmup_learning_rate weight_decay clip ema cls reg sigma "
            "score_width flip rotation rotation_prob perspective scale translation translation_prob brightness contrast "
@@ -45,7 +45,7 @@ CHOICES = {
 AT_LEAST = {
     "epochs": 1, "batch_size": 1, "accumulate": 1, "input_size": 32, "target_size": 32, "margin": 1, "test_batch_size": 1,
     "synthetic_train": 8, "synthetic_test": 3, "num_nb": 0, "seed": 0, "learning_rate": 0, "threads": 0, "workers": 0,
-    "folds": 2, "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0,
+    "folds": 2, "frame_step": 1, "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0,
     "final_learning_rate": 0, "warmup_learning_rate": 0, "cls": 0, "reg": 0, "sigma": 0, "score_width": 0, "rotation": 0,
     "hue": 0, "blur_sigma": 0, "noise_sigma": 0,
 }

@@ -53,6 +53,15 @@ def nme(errors: ndarray, norm: ndarray) -> ndarray:
     return np.where(known.any(1), 100 * mean / norm, np.nan)
 
 
+def flicker(errors: ndarray, norm: ndarray, previous: ndarray) -> ndarray:
+    """Signed errors (M, N, 2) and norm (M,) in one unit, previous (M,): the frame before each, -1 where there is none -> (M,).
+
+    Mean change of a landmark's error from frame to frame in % of the norm: motion that is predicted right does not count.
+    """
+    change = np.linalg.norm(errors - errors[previous], axis=-1)
+    return np.where(previous >= 0, nme(change, norm), np.nan)
+
+
 def failure_rate(values: ndarray, threshold: float) -> float:
     """Share in % of faces whose NME (in %) lies above `threshold` (in %)."""
     return float(100 * np.mean(values > threshold)) if len(values) else float("nan")

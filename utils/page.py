@@ -18,7 +18,7 @@ from utils import metric
 from utils.config import ROOT
 from utils.cores import cores
 from utils.plot import bars, chart, face_map
-from utils.report import Report, Shown, norm_header, score_header, sigma_chart
+from utils.report import Report, Shown, norm_header, sigma_chart
 
 STYLE = """
 :root{color-scheme:light dark;--back:#fff;--front:#222;--line:#8884;--shade:#8881}
@@ -43,7 +43,7 @@ GROUPS = 4  # of equal size, for face size and sharpness
 def write(run, report: Report, stored: dict, how: str, compared: list[Path]) -> None:
     """index.html in the report's folder. stored: the checkpoint; how: norm, flip test and boxes in words."""
     net = stored["net"]
-    title = f"{run.folder.resolve().name}: {net['net']}, {net['input_size']} px, layout {report.layout.name}"
+    title = f"{run.folder.resolve().name}: {net['net']}, {net['input_size']} px, layout {stored['layout']['name']}"
     body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_about(run, stored, how, compared))}</p>", _scores(report),
             _paste(report, net), *(_set(shown, report) for shown in report.shown), _norms(report), _training(run.folder),
             _environment(stored)]
@@ -76,21 +76,21 @@ def _figure(title: str, svg: str, note: str = "") -> str:
 
 
 def _scores(report: Report) -> str:
-    return "<h2>Scores</h2>\n" + _table(score_header(report.thresholds), report.scores, 2, lambda row: row[0][:1] != " ")
+    return "<h2>Scores</h2>\n" + _table(*report.score_table(), 2, lambda row: row[0][:1] != " ")
 
 
 def _paste(report: Report, net: dict) -> str:
     """A Markdown and a LaTeX row of each set: NME of it and of its subsets, then the whole set's other figures."""
-    parts = []
-    for start, row in enumerate(report.scores):
+    (head, scores), parts = report.score_table(), []
+    for start, row in enumerate(scores):
         if row[0][:1] == " " or not row[1].startswith("torch"):
             continue
         own = [row]
-        for other in report.scores[start + 1:]:
+        for other in scores[start + 1:]:
             if other[0][:1] != " ":
                 break
             own.append(other)
-        columns = [f"{r[0].strip()} NME %" for r in own] + score_header(report.thresholds)[5:]
+        columns = [f"{r[0].strip()} NME %" for r in own] + head[5:]
         cells = [f"PIPNet, {net['net']}, {net['input_size']} px{row[1].removeprefix('torch')}"]
         cells += [f"{float(r[3]):.2f}" for r in own] + row[5:]
         header = ["method", *columns]
@@ -112,7 +112,7 @@ def _set(shown: Shown, report: Report) -> str:
     if not len(known):
         return parts[0] + "<p>No face has an NME.</p>"
     figures = [_cumulative(shown, report),
-               _figure("By landmark, on the mean face", face_map(shown.meanface, shown.landmarks, report.layout.edges(), "%"),
+               _figure("By landmark, on the mean face", face_map(shown.meanface, shown.landmarks, shown.edges, "%"),
                        "Point at a landmark for its number and NME.")]
     if 1 < len(shown.parts) < shown.landmarks.size:
         figures.append(_figure("By part", bars([(part, nme, "") for part, nme in shown.parts.items()], "%")))

@@ -21,7 +21,7 @@ from utils.config import read_yaml
 from utils.dataset import Faces
 from utils.evaluate import Result, subset_rows
 from utils.plot import chart
-from utils.prepare import load_meta
+from utils.prepared import load_meta
 
 TRUTH, FOUND = (80, 220, 80), (60, 60, 255)  # BGR
 # norms of published figures, by dataset
@@ -35,6 +35,11 @@ class Compared(NamedTuple):
     run: str
     nme: np.ndarray
     crop_nme: np.ndarray
+
+    @property
+    def flicker(self) -> np.ndarray:
+        """Reports do not keep it."""
+        return np.full(len(self.nme), np.nan)
 
 
 def table(rows: list[list[str]], header: list[str]) -> str:
@@ -52,20 +57,26 @@ def table(rows: list[list[str]], header: list[str]) -> str:
 def score_header(thresholds) -> list[str]:
     """Column names of `score_rows`."""
     figures = [text for threshold in thresholds for text in (f"FR@{threshold:g} %", f"AUC@{threshold:g}")]
-    return ["test set", "model", "faces", "NME %", "crop NME %", *figures]
+    return ["test set", "model", "faces", "NME %", "crop NME %", *figures, "flicker %"]
 
 
 def score_rows(name: str, model: str, result: Result, faces: Faces, thresholds, missed: int = 0) -> list[list[str]]:
     """One row for the whole set and one for each of its subsets; missed: faces that a detector has not found."""
     rows = []
-    for subset, mask in subset_rows(faces.subsets).items():
+    for subset, mask in subset_rows(faces.subsets, faces.rank).items():
         scores = metric.summary(result.nme[mask], thresholds)
         count = f"{scores.faces}" + (f" (-{scores.left_out})" if scores.left_out else "")
         count += f", {missed} missed" if missed and subset == "full" else ""
         crop_nme = metric.summary(result.crop_nme[mask], ()).nme
         rows.append([name if subset == "full" else f"  {subset}", model, count, f"{scores.nme:.3f}", f"{crop_nme:.3f}",
-                     *_figures(scores)])
+                     *_figures(scores), f"{np.nanmean(moving):.3f}" if np.isfinite(moving := result.flicker[mask]).any() else ""])
     return rows
+
+
+def without_empty(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows without the columns that no row has anything in."""
+    used = [place for place in range(len(header)) if any(row[place] for row in rows)]
+    return [header[place] for place in used], [[row[place] for place in used] for row in rows]
 
 
 def _figures(scores: metric.Scores) -> list[str]:
@@ -74,13 +85,13 @@ def _figures(scores: metric.Scores) -> list[str]:
 
 def part_header(thresholds) -> list[str]:
     """Column names of `part_rows`."""
-    return ["test set", "model", "subset", "part", "NME %", *score_header(thresholds)[5:]]
+    return ["test set", "model", "subset", "part", "NME %", *score_header(thresholds)[5:-1]]
 
 
 def part_rows(name: str, model: str, result: Result, faces: Faces, thresholds) -> list[list[str]]:
     """One row for each part of the face in the whole set and in each of its subsets."""
     rows = []
-    for subset, mask in subset_rows(faces.subsets).items():
+    for subset, mask in subset_rows(faces.subsets, faces.rank).items():
         for part, values in result.parts.items():
             scores = metric.summary(values[mask], thresholds)
             rows.append([name, model, subset, part, f"{scores.nme:.3f}", *_figures(scores)])
@@ -89,7 +100,7 @@ def part_rows(name: str, model: str, result: Result, faces: Faces, thresholds) -
 
 def norm_header(thresholds) -> list[str]:
     """Column names of `norm_rows`."""
-    return ["test set", "model", "subset", "norm", "frame", "usual", "NME %", *score_header(thresholds)[5:]]
+    return ["test set", "model", "subset", "norm", "frame", "usual", "NME %", *score_header(thresholds)[5:-1]]
 
 
 def norm_rows(name: str, model: str, result: Result, faces: Faces, layout: Layout, thresholds, usual=()) -> list[list[str]]:
@@ -107,7 +118,7 @@ def norm_rows(name: str, model: str, result: Result, faces: Faces, layout: Layou
                     or frame == "crop" and kind in ("diagonal", "size"):  # there these are those of the box
                 continue
             values = metric.nme(errors, metric.norms(truth, layout, kind, box))
-            for subset, mask in subset_rows(faces.subsets).items():
+            for subset, mask in subset_rows(faces.subsets, faces.rank).items():
                 scores = metric.summary(values[mask], thresholds)
                 mark = "yes" if kind in usual else ""
                 rows.append([name, model, subset, kind, frame, mark, f"{scores.nme:.3f}", *_figures(scores)])
@@ -166,14 +177,14 @@ def conditions(faces: Faces, layout: Layout) -> dict[str, np.ndarray]:
 
 
 def _yaw(faces: Faces, layout: Layout) -> np.ndarray:
-    """(M,) degrees, NaN where the layout or the face lacks the landmarks that tell."""
+    """(M,) degrees, the set's own where it says, else by the landmarks; NaN where the layout or the face lacks those that tell."""
+    yaw = np.full(len(faces), np.nan) if faces.pose is None else np.degrees(faces.pose[:, 1])
     try:
         used = [i for _, ids in pose_points(layout) for i in ids]
     except UserError:
-        return np.full(len(faces), np.nan)
+        return yaw
     known = np.isfinite(faces.landmarks[:, used]).all((1, 2))
-    yaw = np.full(len(faces), np.nan)
-    for i in np.flatnonzero(known):
+    for i in np.flatnonzero(known & np.isnan(yaw)):
         with suppress(cv2.error):  # of landmarks that are no face
             yaw[i] = head_pose(faces.landmarks[i], layout, *faces.sizes[i].tolist())[1]
     return yaw
@@ -187,6 +198,7 @@ class Shown(NamedTuple):
     parts: dict[str, float]  # % NME
     landmarks: np.ndarray   # (N,) % NME
     meanface: np.ndarray    # (N, 2) in [0, 1] of the crop
+    edges: list[tuple[int, int]]
     conditions: dict[str, np.ndarray]
     reliability: tuple[np.ndarray, np.ndarray] | None
     faces: dict[str, list[tuple[str, float, np.ndarray]]]  # best, median, worst: file, % NME, picture
@@ -196,38 +208,39 @@ class Shown(NamedTuple):
 class Report:
     """The figures of a test, set by set, and the files that they go to: `folder`/*."""
 
-    def __init__(self, folder: Path, layout: Layout, norm: str, thresholds: list[float]):
-        self.folder, self.layout, self.norm, self.thresholds = folder, layout, norm, thresholds
+    def __init__(self, folder: Path, norm: str, thresholds: list[float]):
+        self.folder, self.norm, self.thresholds = folder, norm, thresholds
         self.scores: list[list[str]] = []
         self.parts: list[list[str]] = []
         self.norms: list[list[str]] = []
         self.shown: list[Shown] = []
         self.files: dict[str, dict] = {}  # of faces_<name>.csv: what `read_compared` asks
 
-    def add(self, folder: Path, names: tuple[str, str], model: str, box: str, faces: Faces, result: Result, missed: int,
-            compared: list[Compared]) -> None:
+    def add(self, folder: Path, names: tuple[str, str], model: str, box: str, faces: Faces, result: Result,
+            layout: Layout, missed: int, compared: list[Compared]) -> None:
         """One set of faces in one kind of box. names: of the set in tables and in files; folder: the prepared set."""
         name, called = names[0], model if box == "true" else f"{model}, {box} boxes"
         usual = PUBLISHED.get(load_meta(folder)["dataset"], ())
         self.scores += score_rows(name, called, result, faces, self.thresholds, missed)
         self.parts += part_rows(name, called, result, faces, self.thresholds)
-        self.norms += norm_rows(name, called, result, faces, self.layout, self.thresholds, usual)
+        self.norms += norm_rows(name, called, result, faces, layout, self.thresholds, usual)
         if model != "torch":
             return
         for other in compared if box == "true" else []:
             self.scores += score_rows(name, f"run {other.run}", other, faces, self.thresholds)
         file = names[1] if box == "true" else f"{names[1]}_{box}"
-        hard = conditions(faces, self.layout)
-        chosen = {word: [(faces.names[i], float(result.nme[i]), shown_face(faces, result, self.layout, i)) for i in which]
+        hard = conditions(faces, layout)
+        chosen = {word: [(faces.names[i], float(result.nme[i]), shown_face(faces, result, layout, i)) for i in which]
                   for word, which in extremes(result.nme).items()}
-        norms = result.errors / metric.norms(faces.landmarks, self.layout, self.norm, faces.box)[:, None]
+        norms = result.errors / metric.norms(faces.landmarks, layout, self.norm, faces.box)[:, None]
         with warnings.catch_warnings(action="ignore"):  # a landmark that no face of the set has
             landmarks, meanface = 100 * np.nanmean(norms, 0), faces.meanface()
         parts = {part: metric.summary(values, ()).nme for part, values in result.parts.items()}
         curve = None if result.sigma is None else reliability(result)
-        self.shown.append(Shown(name, box, result.nme, parts, landmarks, meanface, hard, curve, chosen, compared))
+        self.shown.append(Shown(name, box, result.nme, parts, landmarks, meanface, layout.edges(), hard, curve, chosen, compared))
         self._write_faces(file, faces, result, hard, [face[2] for row in chosen.values() for face in row], curve)
-        self.files[file] = {"set": name, "box": box, "checksum": load_meta(folder)["checksum"]}
+        self.files[file] = {"set": name, "box": box, "checksum": load_meta(folder)["checksum"],
+                            "layout": layout.name}
 
     def _write_faces(self, name: str, faces: Faces, result: Result, hard: dict, pictures: list, curve) -> None:
         """faces_<name>.csv, a sheet of faces and, of a net that expects errors, sigma_<name>.svg."""
@@ -241,14 +254,19 @@ class Report:
         if curve:
             write_text(self.folder / f"sigma_{name}.svg", sigma_chart(curve))
 
+    def score_table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows of the scores."""
+        return without_empty(score_header(self.thresholds), self.scores)
+
     def write(self, flip_test: bool) -> str:
         """scores.csv, parts.csv, norms.csv, and test.yaml, which says what they are of; the tables of the terminal."""
-        headers = score_header(self.thresholds), part_header(self.thresholds), norm_header(self.thresholds)
-        for name, header, rows in zip(("scores", "parts", "norms"), headers, (self.scores, self.parts, self.norms), strict=True):
+        header, scores = self.score_table()
+        headers = header, part_header(self.thresholds), norm_header(self.thresholds)
+        for name, header, rows in zip(("scores", "parts", "norms"), headers, (scores, self.parts, self.norms), strict=True):
             write_csv(self.folder / f"{name}.csv", header, rows)
-        about = {"norm": self.norm, "layout": self.layout.name, "flip_test": flip_test, "files": self.files}
+        about = {"norm": self.norm, "flip_test": flip_test, "files": self.files}
         write_text(self.folder / "test.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
-        return f"{table(self.scores, headers[0])}\n\n{part_table(self.parts)}"
+        return f"{table(scores, headers[0])}\n\n{part_table(self.parts)}"
 
 
 def sigma_chart(curve: tuple[np.ndarray, np.ndarray]) -> str:
@@ -263,8 +281,8 @@ def read_compared(run: Path, folder: Path, norm: str, layout: str) -> Compared:
         raise UserError(f"--compare {run}: it holds no report; {again}")
     about, wanted = read_yaml(run / "report" / "test.yaml"), load_meta(folder)["checksum"]
     files = [file for file, of in about["files"].items() if (of["checksum"], of["box"]) == (wanted, "true")]
-    if about["layout"] != layout:
-        raise UserError(f"--compare {run}: it predicts layout {about['layout']}, not {layout}")
+    if files and (other := about["files"][files[0]]["layout"]) != layout:
+        raise UserError(f"--compare {run}: it was tested in layout {other}, not {layout}")
     if not files or about["norm"] != norm:
         why = f"is in {about['norm']} norm, not {norm}" if files else f"has no faces of {folder} in true boxes"
         raise UserError(f"--compare {run}: its report {why}; {again}")

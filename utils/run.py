@@ -17,7 +17,7 @@ from pipnet.layout import Layout
 from utils import checkpoint, finetune
 from utils.config import nearest
 from utils.export import export_onnx
-from utils.prepare import load_meta
+from utils.prepared import load_meta
 from utils.report import write_csv
 
 SUFFIXES = (".pt", ".onnx")
@@ -78,10 +78,10 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
 # keys that make a run what it is: another value would be another run
 FIXED = ("preset", "dataset", "data_dir", "train_data", "layout", "selected_index", "protocol", "target_size", "margin", "val",
          "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "num_lms", "num_nb", "input_size", "act",
-         "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm")
+         "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm", "frame_step")
 # keys that a test of a run that is trained can take up
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
-            "threads", "workers", "deterministic", "box", "box_jitter", "detector", "detector_weights")
+            "threads", "workers", "deterministic", "box", "box_jitter", "detector", "detector_weights", "frame_step")
 
 
 def check_given(given: dict, stored: dict, resume: bool) -> None:
