@@ -1,8 +1,8 @@
-"""Face detectors on the validation photographs of a folder in the WIDER layout: ours against the published FaceBoxesV2, in one run.
+"""Face detectors on the validation photographs of a WIDER folder: ours against the published FaceBoxesV2, in one run.
 
-`python benchmarks/detector.py ours=weights/detector/best.pt [NAME=FILE ...]`. The folder is that named by FACEBOXES, the published
-weights are the file named by FACEBOXES_V2; without them the benchmark is skipped, saying so. Faces of at least 16 px, IoU of one
-half; in events whose photographs show faces without a box (PARTIAL) only recall means something.
+`python benchmarks/detector.py ours=weights/detector/best.pt [NAME=FILE ...]`. The folder is that named by FACEBOXES, the
+published weights are the file named by FACEBOXES_V2; without them the benchmark is skipped, saying so. Faces of at least 16 px,
+IoU of one half; in events whose photographs show faces without a box (PARTIAL) only recall means something.
 """
 import os
 import sys

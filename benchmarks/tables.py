@@ -83,7 +83,8 @@ def detector() -> str:
     return lines("detector | scale | event | faces | AP | recall | of masked | of unmasked | ms, 640x480", "lrlrrrrrr", rows)
 
 
-TABLES = {"detector": detector, "runs": runs, "commands": commands, "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
+TABLES = {"runs": runs, "commands": commands, "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes"),
+          "detector": detector}
 
 
 def filled(text: str) -> str:

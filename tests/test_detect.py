@@ -25,7 +25,7 @@ from utils.ranks import Ranks
 ONE = Ranks(0, 1, torch.device("cpu"))
 LAYOUT = load_layout(read_defaults()["layouts"], "68")
 SMALL = ["--input-size", "64", "--crops", "16", "--batch-size", "8", "--epochs", "2", "--workers", "1", "--threads", "1",
-         "--face-sides", "12", "40", "--warmup", "0.5", "--val", "0.1", "--amp", "off"]
+         "--face-sides", "12", "40", "--warmup", "0.5", "--val", "0.1"]
 
 
 def write_wider(folder: Path, split: str, pictures: dict[str, list[list[int]]], shape=(96, 96)) -> None:
