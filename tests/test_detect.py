@@ -295,8 +295,8 @@ def test_the_export_takes_any_picture(detector):
     assert [port.name for port in session.get_outputs()] == ["boxes", "scores"]
     about = session.get_modelmeta().custom_metadata_map
     assert about["task"] == "detect" and "--task detect" in about["command"] and "validation" in about["figures"]
-    none = session.run(None, {"image": np.zeros((64, 64, 3), np.uint8), "threshold": np.float32(1).reshape(()),
-                              "overlap": np.float32(0.3).reshape(())})
+    none = session.run(None, {"image": np.zeros((64, 64, 3), np.uint8), "threshold": np.array(1, np.float32),
+                              "overlap": np.array(0.3, np.float32)})
     assert [part.shape for part in none] == [(0, 4), (0,)]
 
 
