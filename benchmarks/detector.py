@@ -47,10 +47,11 @@ def figures(found: list, pictures: list[Picture]) -> dict:
     sure = [(boxes[values > SURE], values[values > SURE]) for boxes, values in found]
     matches = np.concatenate([metric.matched(boxes, picture)[0] for (boxes, _), picture in zip(sure, pictures, strict=True)])
     precision = (matches >= 0).sum() / max((matches != -2).sum(), 1) if all(picture.whole for picture in pictures) else None
-    values = {"faces": scores.faces, "AP": scores.ap, "recall": scores.recall, "recall, masked": scores.covered,
+    values = {"AP": scores.ap, "recall": scores.recall, "recall, masked": scores.covered,
               "recall, unmasked": scores.plain, "AP, sure boxes": metric.score(sure, pictures).ap,
               "recall, sure boxes": metric.score(sure, pictures).recall, "precision, sure boxes": precision}
-    return {name: None if value is None or np.isnan(value) else round(float(value), 4) for name, value in values.items()}
+    rounded = {name: None if value is None or np.isnan(value) else round(float(value), 4) for name, value in values.items()}
+    return {"faces": scores.faces, **rounded}
 
 
 def main(named: dict[str, Path]) -> None:

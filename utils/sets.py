@@ -164,7 +164,7 @@ def title(folder: Path) -> str:
 def make_lasting(given: dict[str, Any]) -> None:
     """Gives folders and files among typed keys their whole path: what a run keeps must mean the same from anywhere."""
     given |= {key: lasting(given[key]) for key in ("train_data", "test_data") if given.get(key)}
-    given |= {key: str(Path(given[key]).resolve()) for key in ("data_dir", "label_weights") if given.get(key)}
+    given |= {key: str(Path(given[key]).resolve()) for key in ("data_dir", "label_weights", "teacher") if given.get(key)}
 
 
 def lasting(names: list[str]) -> list[str]:

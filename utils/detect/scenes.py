@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.ops import box_iou
 
 from nets.faceboxes import Targets, anchors, corners, encode
 from pipnet.errors import UserError
-from pipnet.geometry import invert, opencv_matrix, transform
+from pipnet.geometry import grow, invert, opencv_matrix, to_crop, transform
 from pipnet.layout import Layout
 from utils.augment import Recipe, generator, photometric
 from utils.cores import cores
@@ -59,21 +60,24 @@ def face_boxes(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 class Cutouts:
-    """Faces of prepared landmark sets, ready to paste: `images` (M, STORED, STORED, 3), `landmarks` (M, N, 2) in their px."""
+    """Faces of prepared landmark sets, ready to paste: `images` (M, STORED, STORED, 3), `landmarks` (M, N, 2) in their px.
 
-    def __init__(self, parts: list[tuple[Path, str]], layouts: dict[str, Layout]):
-        self.images, self.landmarks, self.layouts, self.names = [], [], [], []
+    Faces of which every landmark is known, each set's first to last evenly, as many as `cache` GiB hold.
+    """
+
+    def __init__(self, parts: list[tuple[Path, str]], layouts: dict[str, Layout], cache: float = 4.0):
+        self.images, self.landmarks, self.layouts = [], [], []
+        most = int(cache * GIB / (3 * STORED ** 2)) // max(len(parts), 1)
         for folder, split in parts:
             table, layout = load_split(folder, split), layouts[load_meta(folder)["layout"]]
             face_boxes(table.landmarks[:1], layout)
-            margin = load_meta(folder)["margin"]
+            whole = np.flatnonzero(np.isfinite(table.landmarks).all((1, 2)))
+            rows = whole[np.linspace(0, len(whole) - 1, min(len(whole), most)).astype(int)]
             with ThreadPoolExecutor(cores()) as pool:
-                self.images += pool.map(_stored, table.images)
-            side = (table.crop[:, 2:] - table.crop[:, :2]) * margin
-            corner = (table.crop[:, :2] + table.crop[:, 2:]) / 2 - side / 2
-            self.landmarks += list((table.landmarks - corner[:, None]) / side[:, None] * STORED)
-            self.layouts += [layout] * len(table.files)
-            self.names += table.files
+                self.images += pool.map(_stored, [table.images[row] for row in rows])
+            stored = grow(table.crop[rows], load_meta(folder)["margin"])
+            self.landmarks += list(to_crop(table.landmarks[rows], stored) * STORED)
+            self.layouts += [layout] * len(rows)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -183,7 +187,7 @@ class Scenes(Dataset):
             number, wanted, spot = int(rng.integers(len(self.cutouts))), self._side(rng), rng.random((6, 2))
             angle, soft, mirror = rng.uniform(-1, 1) * self.rotation, rng.uniform(0.02, 0.25), rng.random() < 0.5
             landmarks, layout = self.cutouts.landmarks[number], self.cutouts.layouts[number]
-            extent = np.ptp(landmarks[np.isfinite(landmarks).all(1)], axis=0)
+            extent = np.ptp(landmarks, axis=0)
             scale = wanted / np.sqrt(extent[0] * extent[1] * (1 + RAISE))
             matrix = _turn(np.radians(angle), scale, mirror)
             box = face_boxes(transform(landmarks, matrix)[None], layout)[0]
@@ -231,8 +235,7 @@ def _blend(canvas: np.ndarray, cutout: np.ndarray, matrix: np.ndarray, scale: fl
     shrink = max(int(1 / scale), 1)
     if shrink > 1:
         cutout = cv2.resize(cutout, (STORED // shrink, STORED // shrink), interpolation=cv2.INTER_AREA)
-    grow = STORED / len(cutout)
-    matrix = np.column_stack([matrix[:, :2] * grow, matrix[:, 2]])
+    matrix = np.column_stack([matrix[:, :2] * (STORED / len(cutout)), matrix[:, 2]])
     ends = transform(np.array([[0, 0], [1, 0], [0, 1], [1, 1]], float) * len(cutout), matrix)
     low = np.floor(ends.min(0)).astype(int).clip(0, len(canvas))
     high = np.ceil(ends.max(0)).astype(int).clip(0, len(canvas))
@@ -259,7 +262,6 @@ def targets(scene: Scene, anchor: Tensor) -> tuple[Tensor, Tensor]:
         away = (anchor[:, None, :2] - torch.from_numpy(middle.astype(np.float32))).abs()
         hidden = (away <= reach).all(-1).any(1)
         if len(boxes):  # what overlaps a known face somewhat is background all the same
-            from torchvision.ops import box_iou
             hidden &= box_iou(corners(anchor), boxes).max(1).values < 0.1
         label = torch.where(hidden & (label == 0), -1, label)
     return offsets, label

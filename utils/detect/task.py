@@ -99,7 +99,7 @@ def load(args: SimpleNamespace, tests: dict[str, list[Picture]], ranks: Ranks) -
 def cut_faces(args: SimpleNamespace, folders: list[Path], splits: tuple[str, ...]) -> Cutouts:
     """Faces of prepared landmark sets to paste."""
     layouts = {name: load_layout(args.tables["layouts"], name) for name in {load_meta(folder)["layout"] for folder in folders}}
-    return Cutouts([(folder, split) for folder in folders for split in splits], layouts)
+    return Cutouts([(folder, split) for folder in folders for split in splits], layouts, args.cache)
 
 
 def composites(args: SimpleNamespace, folders: list[Path], split: str) -> list[Picture]:
@@ -118,7 +118,9 @@ def composites(args: SimpleNamespace, folders: list[Path], split: str) -> list[P
 def test_sets(args: SimpleNamespace) -> dict[str, list[Picture]]:
     """{name: pictures} of the validation photographs of WIDER folders, and of composites of the test faces of landmark sets."""
     wider, folders = places(args, args.test_data or args.train_data, test=True)
-    found = {folder.name: read_wider(folder, "val", tuple(args.partial_events)) for folder in wider}
+    alone = [sum(other.name == folder.name for other in wider) == 1 for folder in wider]
+    names = [folder.name if one else "-".join(folder.parts[1:]) for folder, one in zip(wider, alone, strict=True)]
+    found = {name: read_wider(folder, "val", tuple(args.partial_events)) for name, folder in zip(names, wider, strict=True)}
     if args.test_data or not wider:
         found |= {f"{sets.title(folder)}, composites": composites(args, [folder], "test") for folder in folders}
     return found
