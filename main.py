@@ -15,15 +15,15 @@ try:
     from pipnet.errors import UserError
     from pipnet.files import write_text
     from pipnet.layout import Layout
-    from utils import annotate, audit, boxes, checkpoint, export, memory, page, report, run, sets, solver, sweep
+    from utils import annotate, audit, boxes, checkpoint, detect, export, page, report, run, sets, solver, sweep
     from utils.augment import Recipe
     from utils.batchnorm import share_batch_norm
     from utils.config import DEFAULT_FILE, dump, load_layout, parse, read_layout_file, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
     from utils.evaluate import across, evaluate, face_norms, flip_tested, torch_predictor
+    from utils.fit import Job, fit
     from utils.label_weights import DISPUTED
     from utils.prepared import load_meta
-    from utils.progress import progress
     from utils.ranks import Ranks, set_threads, start_ranks, worker_count
     from utils.show import show
 except ImportError as missing:
@@ -121,6 +121,9 @@ def main(argv: list[str]) -> None:
             if trains:
                 run.check_free(kept, mode.resume, mode.overwrite)
             logger.add(here.folder / checkpoint.LOG, format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}", delay=True)
+        if args.task == "detect":
+            detect.run_modes(mode, args, here, ranks)
+            return
         if mode.prepare or trains or mode.show_data:
             folders = ranks.one_by_one(lambda: [sets.prepare(name, args) for name in args.train_data])
         if mode.show_data:
@@ -153,6 +156,8 @@ def read_args(given: dict, mode, here: run.Run | None):
         return resolve(given, {**values, **kept["args"]}, None)
     preset = given.get("preset") or values["preset"]
     names = sets.lasting(sets.training_names(resolve(given, values, preset)))
+    if given.get("task", values["task"]) == "detect":
+        preset = preset or ("detect-quick" if names == [sets.SYNTHETIC] else "detect")
     preset = preset or ("quick" if names == [sets.SYNTHETIC] else "default")
     return resolve({**given, "train_data": names}, values, preset)
 
@@ -225,7 +230,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
         logger.info(f"{args.label_weights}: {disputed} of {int(faces.visible.sum())} labels weigh less than {DISPUTED}")
     solve, order, started = start_solver(args, layout, faces, ranks, resume)
     spec, steps = solve.net.spec, len(order) // args.accumulate
-    history = run.History.load(here, spec, layout, folders) if resume else run.History.start()
+    history = run.History.load(here, spec, layout, run.checksums(folders)) if resume else run.History.start()
     if resume:
         solve.load_state_dict(history.solver)
         solve.step = history.epochs * steps  # of the schedule, if the number of steps in an epoch is another now
@@ -239,31 +244,13 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
 
     augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed)
     loader = train_loader(augmented, order, worker_count(args.workers), ranks.device.type == "cuda")
-    tester = build_net(spec)
-    keeper = run.Keeper(here, history) if ranks.first else None
-    per_epoch = len(order) * order.batch * ranks.count
-    with progress(total=args.epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
-                  smoothing=0.05) as bar:
-        for epoch in range(history.epochs, args.epochs):
-            if args.early_stop and history.epochs_since_best() >= args.early_stop:
-                logger.info(f"no better validation NME for {args.early_stop} epochs: stopped early")
-                break
-            bar.set_description(f"epoch {epoch + 1}/{args.epochs}")
-            smaller = memory.smaller_steps(order.batch, args.accumulate, args.input_size)
-            later = f"; with --resume --exp {here.folder} it goes on from epoch {epoch}" if epoch else ""
-            with memory.advice(f"--batch-size {order.batch} and --input-size {args.input_size}", f"give {smaller}{later}"):
-                terms, seconds, waited = train_epoch(solve, loader, order, epoch, faces, bar)
-            kept, nme = validate(solve, tester, val, layout, args)
-            times = {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": per_epoch / seconds}
-            better = history.add({"epoch": epoch, "lr": solve.schedule(solve.step - 1), **terms, "val_nme": nme}, times)
-            if keeper:
-                inference = run.pack(spec, layout, load_meta(folders[0])["protocol"], args, kept, epoch=epoch, val_nme=nme,
-                                     data=run.checksums(folders), meanface=faces.meanface().tolist())
-                keeper.save(inference, solve.state_dict(), better)
-            validated = f", validation NME {nme:.3f} %{' (best)' if better else ''}" if val else ""
-            logger.info(f"epoch {epoch + 1}/{args.epochs}: loss {terms['loss']:.4f}{validated}, "
-                        f"{per_epoch / seconds:.0f} images/s")
-    ranks.wait()  # until the first process has written the last checkpoint
+    tester, protocol = build_net(spec), load_meta(folders[0])["protocol"]
+
+    def pack(kept: dict, epoch: int, nme: float) -> dict:
+        return run.pack(spec, layout, protocol, args, kept, epoch=epoch, val_nme=nme, data=run.checksums(folders),
+                        meanface=faces.meanface().tolist())
+
+    fit(Job(solve, order, loader, faces, history, lambda: validate(solve, tester, val, layout, args), pack), args, here, ranks)
 
 
 def validate(solve: solver.Solver, tester, faces: Faces | None, layout: Layout, args) -> tuple[dict, float]:
@@ -278,39 +265,6 @@ def validate(solve: solver.Solver, tester, faces: Faces | None, layout: Layout, 
     if result.sigma is not None:
         kept = solve.net.head.calibrated(kept, result.calibration())
     return kept, float(np.nanmean(result.nme))
-
-
-def train_epoch(solve: solver.Solver, loader, order: Order, epoch: int, faces: Faces, bar) -> tuple[dict, float, float]:
-    """({loss term: mean}, seconds, seconds spent waiting for data). A loss that is not finite stops the run."""
-    solve.net.train()
-    order.epoch = epoch
-    torch.manual_seed(int(np.random.default_rng((order.seed, epoch, order.rank)).integers(2**63)))  # dropout is keyed as well
-    start, waited, sums, batches, steps = time.perf_counter(), 0.0, {}, iter(loader), len(order) // solve.accumulate
-
-    def trained():
-        nonlocal waited
-        for _ in range(steps):
-            before = time.perf_counter()
-            micro = [next(batches) for _ in range(solve.accumulate)]
-            waited += time.perf_counter() - before
-            yield solve.train_step(micro)
-
-    try:
-        for losses in solver.one_behind(trained()):
-            terms = losses.read()
-            sums = {name: sums.get(name, 0.0) + value / steps for name, value in terms.items()}
-            bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
-            bar.update(solve.accumulate * order.batch * solve.ranks.count)
-    except solver.NonFinite as error:
-        indices = [index for row in zip(*solve.ranks.gather(error.indices), strict=True) for index in row]  # of all processes
-        more = f" and {len(indices) - 32} more" if len(indices) > 32 else ""
-        names = ", ".join(faces.names[index] for index in indices[:32]) + more
-        later = f"; --resume goes on from epoch {epoch}" if epoch else ""
-        raise UserError(f"the loss is not finite in epoch {epoch + 1}, step {error.step} ({error}); samples: {names}; "
-                        f"lower --learning-rate or look at these{later}") from None
-    except ValueError as error:  # batch norm has no spread over one sample of one cell
-        raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
-    return sums, time.perf_counter() - start, waited
 
 
 def audit_labels(args, here: run.Run, folders: list[Path], ranks: Ranks, resume: bool) -> None:

@@ -12,7 +12,7 @@ from utils.annotate import check_out, landmarker, predict, whole_box, write
 from utils.config import defaults
 from utils.inference import find_net
 from utils.parsers import DATASETS, read_pts
-from utils.prepare import _protocol
+from utils.prepared import protocol_row
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_faces_that_a_detector_finds(trained, pictures, raw, tmp_path):
 @pytest.mark.parametrize("name", ("square", "pipnet", "wflw", "box", "inner"))
 @pytest.mark.parametrize("size", ((120, 120), (90, 160)))
 def test_a_whole_picture_is_a_crop(name, size):
-    protocol = _protocol(name)
+    protocol = protocol_row(name)
     crop = crop_box(whole_box(*size, protocol), protocol, *size)
     middle = np.array(size) / 2
     if protocol.square == "no":

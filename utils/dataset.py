@@ -232,8 +232,8 @@ def _single_thread(_worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def train_loader(dataset: Augmented, order: Order, workers: int, pin: bool) -> DataLoader:
-    """Batches in `order`, made ahead by `workers` processes (0: in this one)."""
+def train_loader(dataset: Dataset, order: Order, workers: int, pin: bool, collate=collate) -> DataLoader:
+    """Batches in `order`, made ahead by `workers` processes (0: in this one) and put together by `collate`."""
     # forked workers share the decoded crops; other ways of starting them would send each a copy
     start = "fork" if workers and sys.platform == "linux" else None
     return DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=collate, pin_memory=pin,

@@ -177,8 +177,8 @@ def conditions(faces: Faces, layout: Layout) -> dict[str, np.ndarray]:
 
 
 def _yaw(faces: Faces, layout: Layout) -> np.ndarray:
-    """(M,) degrees, the set's own where it says, else by the landmarks; NaN where the layout or the face lacks those that tell."""
-    yaw = np.full(len(faces), np.nan) if faces.pose is None else np.degrees(faces.pose[:, 1])
+    """(M,) degrees, the set's own where it says, else by the landmarks; NaN where these do not tell."""
+    yaw = np.full(len(faces), np.nan) if faces.pose is None else np.degrees(faces.pose[:, 1])  # kept in radians
     try:
         used = [i for _, ids in pose_points(layout) for i in ids]
     except UserError:

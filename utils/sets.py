@@ -185,7 +185,8 @@ def distinct(names: list[str]) -> list[str]:
 def make_lasting(given: dict[str, Any]) -> None:
     """Gives folders and files among typed keys their whole path: what a run keeps must mean the same from anywhere."""
     given |= {key: lasting(given[key]) for key in ("train_data", "test_data") if given.get(key)}
-    given |= {key: str(Path(given[key]).resolve()) for key in ("data_dir", "label_weights", "detector_weights") if given.get(key)}
+    files = ("data_dir", "label_weights", "detector_weights", "teacher")
+    given |= {key: str(Path(given[key]).resolve()) for key in files if given.get(key)}
 
 
 def lasting(names: list[str]) -> list[str]:
