@@ -97,9 +97,9 @@ class Landmarker:
         remedy = "it comes with the project: fetch that again, or name another file with {}"
         if detector is None:
             detector = OnnxDetector(Path(detector_weights or shipped("detector.onnx")), threshold, detector_scale, threads,
-                                    remedy.format("detector_weights"))
+                                    remedy.format("detector_weights (--detector-weights)"))
         if not isinstance(landmarks, LandmarkNet):
-            landmarks = open_net(landmarks or shipped("landmarks.onnx"), threads, remedy.format("landmarks"))
+            landmarks = open_net(landmarks or shipped("landmarks.onnx"), threads, remedy.format("landmarks (--exp)"))
         self.net, self.detector, self.threshold, self.max_faces = landmarks, detector, threshold, max_faces
         self.seconds = {"detect": 0.0, "landmarks": 0.0}
 

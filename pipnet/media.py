@@ -75,11 +75,13 @@ class Pictures:
 
     def __init__(self, files: list[Path], folder: Path | None = None):
         self.files, self.folder, self.count = files, folder, len(files)
-        self.name = (folder or files[0]).name or "pictures"
+        self.name, self._stopped = (folder or files[0]).name or "pictures", False
 
     def __iter__(self) -> Iterator[Frame]:
         unread = 0
         for index, file in enumerate(self.files):
+            if self._stopped:
+                return
             try:
                 image = read_image(file)
             except UserError as error:
@@ -91,7 +93,8 @@ class Pictures:
             yield Frame(image, index, None, file.name)
 
     def close(self) -> None:
-        """Nothing is open between pictures."""
+        """No more pictures after this one."""
+        self._stopped = True
 
 
 class Video:
@@ -129,15 +132,23 @@ class Video:
         threading.Thread(target=self._read, daemon=True).start()
         last = self._first
         yield last
-        while (frame := self._queue.get()) is not None:
+        while not self._stop.is_set():
+            try:
+                frame = self._queue.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if frame is None:
+                break
             yield (last := frame)
-        if self.live and not self._stop.is_set():
+        else:
+            return
+        if self.live:
             print(f"{self._title} gives no more pictures", file=sys.stderr)
-        elif self.count and last.index + 1 < self.count and not self._stop.is_set():
+        elif self.count and last.index + 1 < self.count:
             print(f"{self._title}: {last.index + 1} of {self.count} frames could be read", file=sys.stderr)
 
     def close(self) -> None:
-        """Stops the decoding; the capture is released once that is over."""
+        """No more frames after this one; the capture is released once its thread is done."""
         self._stop.set()
 
     def _read(self) -> None:
