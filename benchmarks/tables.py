@@ -51,6 +51,19 @@ def commands() -> str:
     return lines("figures | command | commit | time on 2 cores | images/s", "lllrr", rows)
 
 
+def boxes() -> str:
+    """What the box of a face costs, by where it comes from: NME in one look at the face and in two."""
+    names = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN", "shipped": "weights/detector.onnx"}
+    found = (result("face_boxes") or {"rows": []})["rows"]
+    sets = list(dict.fromkeys(row["set"] for row in found))
+    rows = []
+    for box in dict.fromkeys(row["box"] for row in found):
+        part = {row["set"]: row for row in found if row["box"] == box}
+        rows.append([names.get(box, box), *(f"{part[one][look]:.2f}" for one in sets for look in ("one_pass_nme", "refined_nme"))])
+    header = " | ".join(["box", *(f"{one}, {look}" for one in sets for look in ("one look", "two"))])
+    return lines(header, "l" + "rr" * len(sets), rows)
+
+
 def recipes(table: str) -> str:
     """A table of benchmarks/recipe.py: NME on validation faces, against that of its first row, and on the tests.
 
@@ -72,7 +85,7 @@ def recipes(table: str) -> str:
     return lines(f"row | flags | validation NME % | difference{tested}", "llrr" + "r" * tested.count("|"), rows)
 
 
-TABLES = {"runs": runs, "commands": commands, "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
+TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
 
 
 def filled(text: str) -> str:

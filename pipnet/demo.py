@@ -29,11 +29,10 @@ DETECTORS = ("faceboxes", "rfb320", "mtcnn", "yunet")
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog=Path(sys.argv[0]).name, description=__doc__, epilog=f"In the window, {KEYS}.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(prog=Path(sys.argv[0]).name, description=__doc__, epilog=f"In the window, {KEYS}.")
     add = parser.add_argument
-    add("--source", default="0", help="picture, folder of pictures, video, address (rtsp://...) or number of a camera")
-    add("--save", metavar="FILE", type=Path, help="draw to this picture or video (.mp4, .avi, ...); of a folder: to this folder")
+    add("--source", default="0", help="picture, folder of pictures, video, address (rtsp://...) or number of a camera (0)")
+    add("--save", metavar="FILE", type=Path, help="draw to this picture or video (.mp4, .avi, ...), or folder, from a folder")
     add("--json", metavar="FILE", help="write a line of JSON a frame to this file; - is the terminal")
     add("--exp", metavar="EXP", help="landmark net: .onnx, .pt, or the id of a run; without: the one that comes with the project")
     add("--detector", choices=DETECTORS, help="another face detector than ours; needs --detector-weights")
@@ -42,11 +41,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "without: a short side above 600 px is shrunk to that")
     add("--threshold", metavar="SCORE", type=float, help="least score of a face; without: the detector's own")
     add("--max-faces", metavar="N", type=int, help="the N largest faces; without: all")
-    add("--detect-every", metavar="K", type=int, default=10, help="videos: run the detector every K frames, track between")
-    add("--smooth", choices=("one-euro", "flow", "none"), default="one-euro", help="videos: how landmarks are kept still")
+    add("--detect-every", metavar="K", type=int, default=10, help="videos: run the detector every K frames (10), track between")
+    add("--smooth", choices=("one-euro", "flow", "none"), default="one-euro",
+        help="videos: how landmarks are kept still (one-euro)")
     add("--pose", action="store_true", help="pitch, yaw and roll of the head")
-    add("--drowsiness", action="store_true", help="videos: eyes, blinks, share of time with closed eyes, alarm")
-    add("--threads", metavar="N", type=int, default=0, help="CPU threads of each net; 0: all cores")
+    add("--drowsiness", action="store_true", help="videos: eye aspect ratios, blinks, yawns, time with closed eyes, alarm")
+    add("--threads", metavar="N", type=int, default=0, help="CPU threads of each net; 0, as without: all cores")
     args = parser.parse_args(argv)
     if args.detect_every < 1:
         raise UserError(f"--detect-every is a number of frames, at least 1, not {args.detect_every}")
