@@ -53,14 +53,16 @@ def commands() -> str:
 
 def boxes() -> str:
     """What the box of a face costs, by where it comes from: NME in one look at the face and in two."""
-    names = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN", "shipped": "weights/detector.onnx"}
+    names = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN",
+             "shipped": "weights/detector.onnx"}
+    looks = {"one look": "one_pass_nme", "two": "refined_nme"}
     found = (result("face_boxes") or {"rows": []})["rows"]
     sets = list(dict.fromkeys(row["set"] for row in found))
     rows = []
     for box in dict.fromkeys(row["box"] for row in found):
         part = {row["set"]: row for row in found if row["box"] == box}
-        rows.append([names.get(box, box), *(f"{part[one][look]:.2f}" for one in sets for look in ("one_pass_nme", "refined_nme"))])
-    header = " | ".join(["box", *(f"{one}, {look}" for one in sets for look in ("one look", "two"))])
+        rows.append([names.get(box, box), *(f"{part[one][look]:.2f}" for one in sets for look in looks.values())])
+    header = " | ".join(["box", *(f"{one}, {look}" for one in sets for look in looks)])
     return lines(header, "l" + "rr" * len(sets), rows)
 
 
@@ -85,7 +87,8 @@ def recipes(table: str) -> str:
     return lines(f"row | flags | validation NME % | difference{tested}", "llrr" + "r" * tested.count("|"), rows)
 
 
-TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
+TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "ablation": lambda: recipes("ablation"),
+          "recipes": lambda: recipes("recipes")}
 
 
 def filled(text: str) -> str:

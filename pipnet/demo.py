@@ -181,10 +181,10 @@ class Output:
         self.sink, target = None, args.save
         if target is None and self.window is None and not args.json:
             target = self._usual()
+        self._check(args, [Path(one) for one in (target, args.json) if one is not None])
         if target is not None:
-            self._check(args, target)
             folder = source.still and source.folder is not None
-            self.sink = media.PictureSink(target, folder) if source.still else media.VideoSink(target, source.fps)
+            self.sink = media.PictureSink(target, folder) if source.still else media.VideoSink(target, source.fps, source.live)
         self.faces = self.frames = 0
 
     def _usual(self) -> Path:
@@ -192,11 +192,11 @@ class Output:
             return OUTPUT / f"{self.source.name}.mp4"
         return OUTPUT / self.source.name
 
-    def _check(self, args: argparse.Namespace, target: Path) -> None:
+    def _check(self, args: argparse.Namespace, targets: list[Path]) -> None:
         """The source is not to be written over."""
-        source = Path(args.source)
-        if source.exists() and target.exists() and os.path.samefile(source, target):
-            raise UserError(f"--save {target} is the source itself; give another place")
+        for target in targets:
+            if target.exists() and os.path.exists(args.source) and os.path.samefile(args.source, target):
+                raise UserError(f"{target} is the source itself; give --save or --json another place")
 
     def drawn(self, frame: media.Frame, faces: list[Face], style: str) -> np.ndarray:
         """The frame with all that is drawn on it."""

@@ -20,6 +20,7 @@ CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm
 USUAL_FPS, HIGHEST_FPS = 25.0, 240.0
 AHEAD = 4          # frames that are decoded while earlier ones are looked at
 PATIENCE = 10_000  # ms for an address to answer
+LONGEST = 10       # s that a saved video stands still at most where a live source stalled
 
 
 class Frame(NamedTuple):
@@ -234,15 +235,16 @@ class PictureSink:
 class VideoSink:
     """A video without sound. It is written under another name and renamed when it is closed, so that it is whole and plays."""
 
-    def __init__(self, target: Path, fps: float):
+    def __init__(self, target: Path, fps: float, live: bool = False):
         if target.suffix.lower() not in CODECS:
             raise UserError(f"--save {target}: give a video a name that ends in {', '.join(CODECS)}")
         self.target, self.written = target, 0
         self._partial = target.with_name(f".{target.stem}.partial-{os.getpid()}{target.suffix.lower()}")
-        self._fps, self._size, self._writer = fps, None, None
+        self._fps, self._live, self._size, self._writer = fps, live, None, None
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
-        """Frames of another size than the first are resized to that. UserError where the video cannot be written."""
+        """Frames of another size than the first are resized to that; of a live source, whose frames come when they come, one is
+        left out or repeated so that time passes as it did. UserError where the video cannot be written."""
         if self._writer is None:
             self._size = image.shape[1::-1]
             made_for(self.target)
@@ -254,8 +256,10 @@ class VideoSink:
                                 f"{self._size[1]} px there; give --save another name or ending ({', '.join(CODECS)})")
         if image.shape[1::-1] != self._size:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
-        self._writer.write(image)
-        self.written += 1
+        due = round(frame.seconds * self._fps) + 1 - self.written if self._live else 1
+        for _ in range(min(due, round(LONGEST * self._fps))):
+            self._writer.write(image)
+            self.written += 1
 
     def close(self) -> None:
         """Ends the video, which plays from now on."""

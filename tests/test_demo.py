@@ -209,6 +209,7 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
             (["--source", "text.mp4"], "text.mp4 cannot be played"), (["--source", "cut.png"], "cut.png: the image is cut short"),
             (["--source", "rtsp://127.0.0.1:9/x"], "127.0.0.1.* cannot be played: .* does not answer"),
             (["--source", "face.png", "--save", "face.png"], "is the source itself"),
+            (["--source", "face.png", "--json", "face.png"], "is the source itself"),
             (["--source", "face.png", "--save", "out.txt"], "no picture's name"),
             (["--source", "talk.avi", "--save", "out.png"], "a name that ends in .mp4"),
             (["--source", "talk.avi", "--save", "face.png/out.mp4"], "cannot be written"),
@@ -288,3 +289,12 @@ def test_a_live_source_shows_the_newest_frame(tmp_path, monkeypatch):
         indices.append(frame.index)
         time.sleep(0.02)
     assert indices == sorted(set(indices)) and indices[-1] == 29
+
+
+def test_a_saved_live_video_takes_as_long_as_it_took(tmp_path):
+    sink = media.VideoSink(tmp_path / "out.avi", 10, live=True)
+    for index, seconds in enumerate((0, 0.1, 0.11, 0.5, 0.6)):
+        image = np.full((64, 64, 3), 50 * index, np.uint8)
+        sink.write(media.Frame(image, index, seconds, "camera0"), image)
+    sink.close()
+    assert [round(frame.mean() / 50) for frame in frames_of(tmp_path / "out.avi")] == [0, 1, 3, 3, 3, 3, 4]

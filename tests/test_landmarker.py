@@ -177,6 +177,13 @@ def test_the_five_points_of_each_layout():
             five_points(np.zeros((LAYOUTS[name].count, 2)), LAYOUTS[name])
 
 
+def test_a_panorama_is_no_obstacle():
+    image = np.zeros((200, 33000, 3), np.uint8)
+    image[:, -200:] = draw_face(np.random.default_rng(2), 200)[0]
+    crop = np.array([32850., 40, 32950, 140])
+    assert (cut(image, crop, 64) == cut(image[:, -200:], crop - (32800, 0, 32800, 0), 64)).all()
+
+
 def test_wrong_files_and_images_are_one_line(tmp_path, trained):
     net, detect = trained.folder / "best.onnx", (lambda image: NOTHING)
     foreign = detector_file(tmp_path / "d.onnx", [[0, 0, 1, 1]], [1])
