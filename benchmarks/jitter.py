@@ -12,7 +12,7 @@ from pipnet.smooth import OneEuro
 from utils.synthetic import render
 
 RATES, SECONDS, SIZE = (15, 30, 60), 12, 200
-OWN, COMMON = 0.002 * SIZE, 0.001 * SIZE  # px; those found in three clips at 128 px are 0.0007 to 0.0024 of the face and half that
+OWN, COMMON = 0.002 * SIZE, 0.001 * SIZE  # px; in three clips of real faces, at 128 px, 0.0007 to 0.0024 of the face
 EYES = tuple(range(36, 42)), tuple(range(42, 48))
 LIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
 CHIN_AND_LIP = [*range(5, 12), *range(55, 60), *range(65, 68)]
@@ -26,7 +26,7 @@ def shape() -> np.ndarray:
 
 
 def swing(t: np.ndarray, rate: float) -> np.ndarray:
-    return np.stack([0.3 * np.sin(2 * np.pi * rate * t), 0.1 * np.sin(4 * np.pi * rate * t)], 1)[:, None] * SIZE
+    return 0.3 * np.sin(2 * np.pi * rate * t)[:, None, None] * SIZE * (1, 0.3)
 
 
 def rest(t: np.ndarray, face: np.ndarray) -> np.ndarray:
