@@ -1,16 +1,17 @@
 """Tracking: who is who from frame to frame, and when the detector is asked."""
+import json
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from conftest import mean_face
+from conftest import ROOT, mean_face
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipnet.errors import UserError
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Face
-from pipnet.track import LEAST_SCORE, MEMORY, Tracker, match
+from pipnet.track import HALFWAY, LEAST_SCORE, MEMORY, Tracker, face_score, match
 from utils.config import DEFAULT_FILE, load_layout, read_yaml
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
@@ -134,6 +135,17 @@ def test_a_face_that_walks_out_of_the_image_is_gone():
 def test_bad_options(options, message):
     with pytest.raises(UserError, match=message):
         Tracker(Scene(), **options)
+
+
+def test_the_face_score_tells_faces_from_backgrounds():
+    measured = json.loads((ROOT / "benchmarks" / "results" / "face_score.json").read_text())
+    assert measured["limit"] == pytest.approx(HALFWAY, abs=0.05) and min(measured["told_right"].values()) >= 0.97
+
+    def score(mean: float) -> float:
+        return face_score(Face(np.zeros(4), np.nan, np.zeros((5, 2)), np.full(5, mean)))
+
+    assert score(HALFWAY) == pytest.approx(0.5) and score(measured["mean_score"]["faces"]["50 %"]) > 0.99
+    assert score(measured["mean_score"]["backgrounds"]["50 %"]) < 0.01
 
 
 BOXES = st.lists(st.tuples(*[st.floats(0, 50)] * 2, *[st.floats(1, 50)] * 2), max_size=6)
