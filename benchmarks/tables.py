@@ -87,8 +87,30 @@ def recipes(table: str) -> str:
     return lines(f"row | flags | validation NME % | difference{tested}", "llrr" + "r" * tested.count("|"), rows)
 
 
-TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "ablation": lambda: recipes("ablation"),
-          "recipes": lambda: recipes("recipes")}
+def jitter() -> str:
+    """Smoothing against known truth: what is left of error and movement, and of blinks."""
+    found = (result("jitter") or {"rows": {}})["rows"]
+    rows = []
+    for motion, rates in found.items():
+        left = [f"{100 * row['smoothed_error_px'] / row['error_px']:.0f} %" for row in rates.values()]
+        moves = [f"{row['movement_px'] / row['smoothed_movement_px']:.1f}" for row in rates.values()] if motion == "still" else [""]
+        blinks = [f"{100 * row['amplitude_kept']:.0f} %, {row['frames_late']:.1f}" for row in rates.values() if "frames_late" in row]
+        rows.append([motion, " / ".join(left), " / ".join(moves), " / ".join(blinks)])
+    return lines("a face that | error left at 15 / 30 / 60 frames/s | trembles less by | blink's depth kept, frames late", "llll", rows)
+
+
+def demo() -> str:
+    """Speed and error on rendered clips."""
+    rows = []
+    for count, ways in (result("demo") or {"faces": {}})["faces"].items():
+        for way, row in ways.items():
+            rows.append([count, way, f"{row['frames_per_second']:.1f}", f"{row['cpu_ms_per_frame']:.0f}",
+                         f"{100 * row['detector_share']:.0f} %", f"{row['nme']:.2f}", f"{100 * row['found']:.1f} %"])
+    return lines("faces | | frames/s | CPU ms a frame | of it the detector | NME % | faces found", "llrrrrr", rows)
+
+
+TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "jitter": jitter, "demo": demo,
+          "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
 
 
 def filled(text: str) -> str:
