@@ -138,18 +138,20 @@ class Window:
     def __init__(self, still: bool):
         self.title, self.still, self.style, self.mirrored = "PIPNet", still, 0, False
         cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
-        self._sized = False
+        self._sized, self._offset = False, -np.inf
 
-    def show(self, image: np.ndarray, redraw: Callable[[str], np.ndarray], name: str) -> bool:
-        """Until the next frame is due (a still picture: until a key); False to quit. redraw(style) draws anew."""
-        paused = self.still
+    def show(self, image: np.ndarray, seconds: float, redraw: Callable[[str], np.ndarray], name: str) -> bool:
+        """Until a frame of that time is due (a still picture: until a key); False to quit. redraw(style) draws anew."""
+        paused, now = self.still, time.monotonic()
+        self._offset = max(self._offset, now - seconds)  # later after a pause, or where drawing is slower than the video
+        wait = max(1, int(1000 * (seconds + self._offset - now)))
         while True:
             if not self._sized:
                 scale = min(1.0, 1280 / image.shape[1], 800 / image.shape[0])
                 cv2.resizeWindow(self.title, max(1, int(image.shape[1] * scale)), max(1, int(image.shape[0] * scale)))
                 self._sized = True
             cv2.imshow(self.title, cv2.flip(image, 1) if self.mirrored else image)
-            key = cv2.waitKey(30 if paused else 1) & 0xFF
+            key = cv2.waitKey(30 if paused else wait) & 0xFF
             if key in (ord("q"), 27) or cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1:
                 return False
             if key == ord("s"):
@@ -223,7 +225,8 @@ class Output:
             saved = time.perf_counter()
             if self.window:
                 name = f"{Path(frame.name).stem}" + ("" if self.source.still else f"_{frame.index:06d}")
-                goes_on = self.window.show(image, lambda style: self.drawn(frame, faces, style), name)
+                due = 0.0 if self.source.still or self.source.live else frame.seconds
+                goes_on = self.window.show(image, due, lambda style: self.drawn(frame, faces, style), name)
             stages = stages | {"draw": drawn - start} | ({"save": saved - drawn} if self.sink else {})
         self.panel.update(stages, whole + time.perf_counter() - start)
         return goes_on

@@ -130,7 +130,8 @@ class Landmarker:
         _check(image)
         start, (height, width) = time.perf_counter(), image.shape[:2]
         boxes, scores = (np.asarray(part, np.float64) for part in self.detector(image)[:2])
-        face_box = getattr(self.detector, "face_box", None) or FACE_BOXES[getattr(self.detector, "name", "faceboxes")]
+        usual = FACE_BOXES.get(getattr(self.detector, "name", None), FACE_BOXES["faceboxes"])
+        face_box = getattr(self.detector, "face_box", usual)
         boxes = self._own(face_box(boxes.reshape(-1, 4)))
         keep = np.array([self._crop(box, width, height) is not None for box in boxes], bool)
         keep &= scores >= (0 if self.threshold is None else self.threshold)

@@ -126,7 +126,8 @@ class Video:
         fps, count = (self._capture.get(prop) for prop in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if 0 < fps <= HIGHEST_FPS else USUAL_FPS
         self.count = int(count) if not self.live and 0 < count < 1e9 else None
-        self._first = Frame(first, 0, 0.0, self.name)
+        self._label = self.name if self.live else Path(str(target)).name
+        self._first = Frame(first, 0, 0.0, self._label)
         self._queue, self._stop = queue.Queue(1 if self.live else AHEAD), threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -161,7 +162,7 @@ class Video:
             index += 1
             told = time.monotonic() - start if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             seconds = told if told > seconds else seconds + 1 / self.fps
-            self._put(Frame(image, index, seconds, self.name))
+            self._put(Frame(image, index, seconds, self._label))
         self._put(None)
         self._capture.release()
 

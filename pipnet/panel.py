@@ -70,7 +70,7 @@ class Panel:
         height, width = image.shape[:2]
         size = float(np.clip(min(width, height * 1.33) / 1300, 0.35, 1.2))
         step, across = round(34 * size) + 4, round(520 * size)
-        if across > width // 2 or step * (len(self.stages) + 2) > height:
+        if across > 0.6 * width or step * (len(self.stages) + 2) > height:
             return
         box = image[:step * (len(self.stages) + 1) + step // 2, :across]
         box[:] = box // 5 * 2
