@@ -56,7 +56,8 @@ def test_an_exported_net_is_asked_as_in_training(trained, tmp_path):
     found = landmarker.net.predict(cut(image, crop, 64)[None])
     face, = landmarker.landmarks_of(image, box_of(landmarks)[None])
     assert np.allclose(face.landmarks, found["landmarks"][0] * (crop[2:] - crop[:2]) + crop[:2], atol=1e-3)
-    assert (0 <= face.scores).all() and (face.scores <= 1).all() and np.isnan(face.score) and face.sigma is None
+    assert (0 <= face.scores).all() and (face.scores <= 1).all() and np.isnan(face.score)
+    assert np.allclose(face.sigma, found["sigma"][0] * (crop[2] - crop[0]))
 
     torch_net = find_net(str(trained.folder / "best.pt"), str(ROOT))  # the same from the checkpoint, to half a pixel
     other, = Landmarker(torch_net, detector=lambda image: NOTHING).landmarks_of(image, box_of(landmarks)[None])
