@@ -51,6 +51,21 @@ def commands() -> str:
     return lines("figures | command | commit | time on 2 cores | images/s", "lllrr", rows)
 
 
+def boxes() -> str:
+    """What the box of a face costs, by where it comes from: NME in one look at the face and in two."""
+    names = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN",
+             "shipped": "weights/detector.onnx"}
+    looks = {"one look": "one_pass_nme", "two": "refined_nme"}
+    found = (result("face_boxes") or {"rows": []})["rows"]
+    sets = list(dict.fromkeys(row["set"] for row in found))
+    rows = []
+    for box in dict.fromkeys(row["box"] for row in found):
+        part = {row["set"]: row for row in found if row["box"] == box}
+        rows.append([names.get(box, box), *(f"{part[one][look]:.2f}" for one in sets for look in looks.values())])
+    header = " | ".join(["box", *(f"{one}, {look}" for one in sets for look in looks)])
+    return lines(header, "l" + "rr" * len(sets), rows)
+
+
 def recipes(table: str) -> str:
     """A table of benchmarks/recipe.py: NME on validation faces, against that of its first row, and on the tests.
 
@@ -94,8 +109,8 @@ def demo() -> str:
     return lines("faces | | frames/s | CPU ms a frame | of it the detector | NME % | faces found", "llrrrrr", rows)
 
 
-TABLES = {"runs": runs, "commands": commands, "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes"),
-          "jitter": jitter, "demo": demo}
+TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "jitter": jitter, "demo": demo,
+          "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
 
 
 def filled(text: str) -> str:
