@@ -48,7 +48,8 @@ def main(net: str, detector: str) -> None:
             crops[kind] += landmarker.landmarks_of(image, np.array(some)) if some else []
     means = {kind: np.array([face.scores.mean() for face in faces]) for kind, faces in crops.items()}
     every = np.concatenate([means["faces"], means["moved"]])
-    right = {kind: [(face_score(face) >= LEAST_SCORE) == (kind != "backgrounds") for face in faces] for kind, faces in crops.items()}
+    right = {kind: [(face_score(face) >= LEAST_SCORE) == (kind != "backgrounds") for face in faces]
+             for kind, faces in crops.items()}
     save("face_score", f"python benchmarks/face_score.py {Path(net).name} {name}={Path(weights).name}", 0, {
         "crops": {kind: len(values) for kind, values in means.items()},
         "mean_score": {kind: {f"{at} %": round(float(np.percentile(values, at)), 3) for at in (1, 5, 50, 95, 99)}

@@ -89,14 +89,14 @@ def recipes(table: str) -> str:
 
 def jitter() -> str:
     """Smoothing against known truth: what is left of error and movement, and of blinks."""
-    found = (result("jitter") or {"rows": {}})["rows"]
     rows = []
-    for motion, rates in found.items():
-        left = [f"{100 * row['smoothed_error_px'] / row['error_px']:.0f} %" for row in rates.values()]
-        moves = [f"{row['movement_px'] / row['smoothed_movement_px']:.1f}" for row in rates.values()] if motion == "still" else [""]
-        blinks = [f"{100 * row['amplitude_kept']:.0f} %, {row['frames_late']:.1f}" for row in rates.values() if "frames_late" in row]
-        rows.append([motion, " / ".join(left), " / ".join(moves), " / ".join(blinks)])
-    return lines("a face that | error left at 15 / 30 / 60 frames/s | trembles less by | blink's depth kept, frames late", "llll", rows)
+    for motion, rates in (result("jitter") or {"rows": {}})["rows"].items():
+        left = [f"{100 * row['smoothed_error_px'] / row['error_px']:.0f}" for row in rates.values()]
+        calmer = [f"{row['movement_px'] / row['smoothed_movement_px']:.1f}" for row in rates.values() if motion == "still"]
+        blinks = [row for row in rates.values() if "frames_late" in row]
+        kept, late = [f"{100 * row['amplitude_kept']:.0f}" for row in blinks], [f"{row['frames_late']:.1f}" for row in blinks]
+        rows.append([motion, *(" / ".join(cells) for cells in (left, calmer, kept, late))])
+    return lines("the face | error left, % | trembling down by | depth of blinks kept, % | frames late", "lrrrr", rows)
 
 
 def demo() -> str:
