@@ -51,6 +51,21 @@ def commands() -> str:
     return lines("figures | command | commit | time on 2 cores | images/s", "lllrr", rows)
 
 
+def boxes() -> str:
+    """What the box of a face costs, by where it comes from: NME in one look at the face and in two."""
+    names = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN",
+             "shipped": "weights/detector.onnx"}
+    looks = {"one look": "one_pass_nme", "two": "refined_nme"}
+    found = (result("face_boxes") or {"rows": []})["rows"]
+    sets = list(dict.fromkeys(row["set"] for row in found))
+    rows = []
+    for box in dict.fromkeys(row["box"] for row in found):
+        part = {row["set"]: row for row in found if row["box"] == box}
+        rows.append([names.get(box, box), *(f"{part[one][look]:.2f}" for one in sets for look in looks.values())])
+    header = " | ".join(["box", *(f"{one}, {look}" for one in sets for look in looks)])
+    return lines(header, "l" + "rr" * len(sets), rows)
+
+
 def recipes(table: str) -> str:
     """A table of benchmarks/recipe.py: NME on validation faces, against that of its first row, and on the tests.
 
@@ -83,8 +98,30 @@ def detector() -> str:
     return lines("detector | scale | event | faces | AP | recall | of masked | of unmasked | ms, 640x480", "lrlrrrrrr", rows)
 
 
-TABLES = {"runs": runs, "commands": commands, "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes"),
-          "detector": detector}
+def jitter() -> str:
+    """Smoothing against known truth: what is left of error and movement, and of blinks."""
+    rows = []
+    for motion, rates in (result("jitter") or {"rows": {}})["rows"].items():
+        left = [f"{100 * row['smoothed_error_px'] / row['error_px']:.0f}" for row in rates.values()]
+        calmer = [f"{row['movement_px'] / row['smoothed_movement_px']:.1f}" for row in rates.values() if motion == "still"]
+        blinks = [row for row in rates.values() if "frames_late" in row]
+        kept, late = [f"{100 * row['amplitude_kept']:.0f}" for row in blinks], [f"{row['frames_late']:.1f}" for row in blinks]
+        rows.append([motion, *(" / ".join(cells) for cells in (left, calmer, kept, late))])
+    return lines("the face | error left, % | trembling down by | depth of blinks kept, % | frames late", "lrrrr", rows)
+
+
+def demo() -> str:
+    """Speed and error on rendered clips."""
+    rows = []
+    for count, ways in (result("demo") or {"faces": {}})["faces"].items():
+        for way, row in ways.items():
+            rows.append([count, way, f"{row['frames_per_second']:.1f}", f"{row['cpu_ms_per_frame']:.0f}",
+                         f"{100 * row['detector_share']:.0f} %", f"{row['nme']:.2f}", f"{100 * row['found']:.1f} %"])
+    return lines("faces | | frames/s | CPU ms a frame | of it the detector | NME % | faces found", "llrrrrr", rows)
+
+
+TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "jitter": jitter, "demo": demo, "detector": detector,
+          "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
 
 
 def filled(text: str) -> str:

@@ -11,8 +11,8 @@ WINDOW = 60.0             # s over which PERCLOS and an eye's baseline are taken
 BASELINE = 0.7            # quantile of an eye's aspect ratios in the window that counts as open
 CLOSED = 0.75             # share of the baseline, mean of both eyes, below which they are closed
 LEVEL = 1.0               # s whose median is the level that a blink falls from
-DIP, NOISE = 0.06, 4.0    # share of the level by which a blink falls at least, also in changes between frames (their median)
-BLINK = 0.5               # s: what lasts longer is no blink
+DIP, NOISE = 0.06, 5.0    # share of the level by which a blink falls at least, also in changes between frames (their median)
+BLINK = 0.05, 0.5         # s: what is shorter or longer is no blink
 YAWN, YAWN_SECONDS = 0.45, 1.2           # mouth aspect ratio and how long it lasts; speech opens it less, or shorter
 ALARM_CLOSED, ALARM_PERCLOS = 1.5, 0.25  # s of closed eyes; share of the window, once that is a third full
 FORGET = 30.0             # s after which a face that is not seen is forgotten
@@ -41,7 +41,7 @@ class _State:
     rebase: float = -np.inf                        # when the baseline is due
     shut: int = 0                                  # frames of the window with closed eyes
     closed_since: float | None = None
-    dip: tuple[float, float] | None = None         # (when it began, the level it fell from)
+    dip: tuple[float, float] | None = None         # (when it began, the EAR at which it is over)
     blinks: int = 0
     blink_seconds: float | None = None
     yawn_since: float | None = None
@@ -116,16 +116,20 @@ def _blink(state: _State, ear: float, seconds: float) -> None:
     while state.recent and state.recent[0][0] < seconds - LEVEL:
         state.recent.popleft()
     values = np.array([value for _, value in state.recent])
-    if state.dip is None and len(values) >= 3:
-        level, noise = np.median(values), np.median(np.abs(np.diff(values)))
-        if ear < level - max(DIP * level, NOISE * noise):
-            state.dip = seconds, float(level)
+    if state.dip is None and len(values) >= 3 and seconds - state.recent[0][0] > LEVEL / 3:
+        level = float(np.median(values))
+        fall = max(DIP * level, NOISE * float(np.median(np.abs(np.diff(values)))))
+        if ear < level - fall and level > CLOSED * state.baseline.mean():
+            state.dip = seconds, level - fall / 2
     elif state.dip is not None:
-        begun, level = state.dip
-        if seconds - begun > BLINK:
+        begun, back = state.dip
+        if seconds - begun > BLINK[1]:
             state.dip = None
-        elif ear > level * (1 - DIP / 2):
-            state.blinks, state.blink_seconds, state.dip = state.blinks + 1, seconds - begun, None
+            state.recent.clear()  # this is the level now
+        elif ear > back:
+            state.dip = None
+            if seconds - begun >= BLINK[0]:
+                state.blinks, state.blink_seconds = state.blinks + 1, seconds - begun
     state.recent.append((seconds, ear))
 
 

@@ -151,6 +151,10 @@ def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, bor
     """
     side = round(size * margin)
     wide = grow(np.asarray(crop, dtype=np.float64), side / size)
+    if max(image.shape[:2]) >= 2 ** 15:  # more than warpAffine can address
+        low = np.maximum(np.floor(wide[:2]).astype(int) - 2, 0)
+        image = image[low[1]:math.ceil(wide[3]) + 2, low[0]:math.ceil(wide[2]) + 2]
+        wide = wide - np.tile(low, 2)
     times = np.maximum(np.ceil((wide[2:] - wide[:2]) / side - 1e-9), 1).astype(int)  # samples a pixel of the result, x and y
     matrix = opencv_matrix(crop_matrix(wide, (side * times[0], side * times[1])))
     result = cv2.warpAffine(image, matrix, (side * int(times[0]), side * int(times[1])), flags=cv2.INTER_LINEAR,

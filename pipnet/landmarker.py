@@ -97,9 +97,9 @@ class Landmarker:
         remedy = "it comes with the project: fetch that again, or name another file with {}"
         if detector is None:
             detector = OnnxDetector(Path(detector_weights or shipped("detector.onnx")), threshold, detector_scale, threads,
-                                    remedy.format("detector_weights"))
+                                    remedy.format("detector_weights (--detector-weights)"))
         if not isinstance(landmarks, LandmarkNet):
-            landmarks = open_net(landmarks or shipped("landmarks.onnx"), threads, remedy.format("landmarks"))
+            landmarks = open_net(landmarks or shipped("landmarks.onnx"), threads, remedy.format("landmarks (--exp)"))
         self.net, self.detector, self.threshold, self.max_faces = landmarks, detector, threshold, max_faces
         self.seconds = {"detect": 0.0, "landmarks": 0.0}
 
@@ -130,7 +130,8 @@ class Landmarker:
         _check(image)
         start, (height, width) = time.perf_counter(), image.shape[:2]
         boxes, scores = (np.asarray(part, np.float64) for part in self.detector(image)[:2])
-        face_box = getattr(self.detector, "face_box", None) or FACE_BOXES[getattr(self.detector, "name", "faceboxes")]
+        usual = FACE_BOXES.get(getattr(self.detector, "name", None), FACE_BOXES["faceboxes"])
+        face_box = getattr(self.detector, "face_box", usual)
         boxes = self._own(face_box(boxes.reshape(-1, 4)))
         keep = np.array([self._crop(box, width, height) is not None for box in boxes], bool)
         keep &= scores >= (0 if self.threshold is None else self.threshold)

@@ -20,6 +20,7 @@ CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm
 USUAL_FPS, HIGHEST_FPS = 25.0, 240.0
 AHEAD = 4          # frames that are decoded while earlier ones are looked at
 PATIENCE = 10_000  # ms for an address to answer
+LONGEST = 10       # s that a saved video stands still at most where a live source stalled
 
 
 class Frame(NamedTuple):
@@ -75,11 +76,13 @@ class Pictures:
 
     def __init__(self, files: list[Path], folder: Path | None = None):
         self.files, self.folder, self.count = files, folder, len(files)
-        self.name = (folder or files[0]).name or "pictures"
+        self.name, self._stopped = (folder or files[0]).name or "pictures", False
 
     def __iter__(self) -> Iterator[Frame]:
         unread = 0
         for index, file in enumerate(self.files):
+            if self._stopped:
+                return
             try:
                 image = read_image(file)
             except UserError as error:
@@ -91,7 +94,8 @@ class Pictures:
             yield Frame(image, index, None, file.name)
 
     def close(self) -> None:
-        """Nothing is open between pictures."""
+        """No more pictures after this one."""
+        self._stopped = True
 
 
 class Video:
@@ -122,22 +126,31 @@ class Video:
         fps, count = (self._capture.get(prop) for prop in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if 0 < fps <= HIGHEST_FPS else USUAL_FPS
         self.count = int(count) if not self.live and 0 < count < 1e9 else None
-        self._first = Frame(first, 0, 0.0, self.name)
+        self._label = self.name if self.live else Path(str(target)).name
+        self._first = Frame(first, 0, 0.0, self._label)
         self._queue, self._stop = queue.Queue(1 if self.live else AHEAD), threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
         threading.Thread(target=self._read, daemon=True).start()
         last = self._first
         yield last
-        while (frame := self._queue.get()) is not None:
+        while not self._stop.is_set():
+            try:
+                frame = self._queue.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if frame is None:
+                break
             yield (last := frame)
-        if self.live and not self._stop.is_set():
+        else:
+            return
+        if self.live:
             print(f"{self._title} gives no more pictures", file=sys.stderr)
-        elif self.count and last.index + 1 < self.count and not self._stop.is_set():
+        elif self.count and last.index + 1 < self.count:
             print(f"{self._title}: {last.index + 1} of {self.count} frames could be read", file=sys.stderr)
 
     def close(self) -> None:
-        """Stops the decoding; the capture is released once that is over."""
+        """No more frames after this one; the capture is released once its thread is done."""
         self._stop.set()
 
     def _read(self) -> None:
@@ -149,7 +162,7 @@ class Video:
             index += 1
             told = time.monotonic() - start if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             seconds = told if told > seconds else seconds + 1 / self.fps
-            self._put(Frame(image, index, seconds, self.name))
+            self._put(Frame(image, index, seconds, self._label))
         self._put(None)
         self._capture.release()
 
@@ -223,15 +236,16 @@ class PictureSink:
 class VideoSink:
     """A video without sound. It is written under another name and renamed when it is closed, so that it is whole and plays."""
 
-    def __init__(self, target: Path, fps: float):
+    def __init__(self, target: Path, fps: float, live: bool = False):
         if target.suffix.lower() not in CODECS:
             raise UserError(f"--save {target}: give a video a name that ends in {', '.join(CODECS)}")
         self.target, self.written = target, 0
         self._partial = target.with_name(f".{target.stem}.partial-{os.getpid()}{target.suffix.lower()}")
-        self._fps, self._size, self._writer = fps, None, None
+        self._fps, self._live, self._size, self._writer = fps, live, None, None
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
-        """Frames of another size than the first are resized to that. UserError where the video cannot be written."""
+        """Frames of another size than the first are resized to that; of a live source, whose frames come when they come, one is
+        left out or repeated so that time passes as it did. UserError where the video cannot be written."""
         if self._writer is None:
             self._size = image.shape[1::-1]
             made_for(self.target)
@@ -243,8 +257,10 @@ class VideoSink:
                                 f"{self._size[1]} px there; give --save another name or ending ({', '.join(CODECS)})")
         if image.shape[1::-1] != self._size:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
-        self._writer.write(image)
-        self.written += 1
+        due = round(frame.seconds * self._fps) + 1 - self.written if self._live else 1
+        for _ in range(min(due, round(LONGEST * self._fps))):
+            self._writer.write(image)
+            self.written += 1
 
     def close(self) -> None:
         """Ends the video, which plays from now on."""

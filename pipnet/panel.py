@@ -40,7 +40,9 @@ def label(image: np.ndarray, face: Face, side: float) -> None:
     lines = [" ".join(words)] if words else []
     if face.pose is not None and np.isfinite(face.pose).all():
         lines.append("pitch {:+.0f} yaw {:+.0f} roll {:+.0f}".format(*face.pose))
-    size = float(np.clip(side / 260, 0.4, 3))
+    if face.drowsiness:
+        lines.append("eyes {open:.0%} blinks {blinks} yawns {yawns}".format(**face.drowsiness))
+    size = float(np.clip(side / 400, 0.4, 3))
     step = round(26 * size) + 4
     x, top = round(face.box[0]), round(face.box[1]) - 6 - step * (len(lines) - 1)
     if top < step:
@@ -67,8 +69,8 @@ class Panel:
         """Into the left upper corner, a third of the picture wide at most."""
         height, width = image.shape[:2]
         size = float(np.clip(min(width, height * 1.33) / 1300, 0.35, 1.2))
-        step, across = round(34 * size) + 4, round(430 * size)
-        if across > width // 2 or step * (len(self.stages) + 2) > height:
+        step, across = round(34 * size) + 4, round(520 * size)
+        if across > 0.6 * width or step * (len(self.stages) + 2) > height:
             return
         box = image[:step * (len(self.stages) + 1) + step // 2, :across]
         box[:] = box // 5 * 2
@@ -76,16 +78,20 @@ class Panel:
         longest = max([0.02, *self.stages.values()])
         for row, (name, seconds) in enumerate(self.stages.items()):
             y = step * (row + 2) - 6
-            start, reach = across // 2 - 10, across // 2 - 2
+            start, reach = round(across * 0.58), across * 0.4
             cv2.rectangle(image, (start, y - step // 2), (start + round(reach * seconds / longest), y), STAGES[name], -1)
             write(image, f"{name} {1000 * seconds:.1f} ms", (6, y), size)
 
 
-def alarm(image: np.ndarray, text: str) -> None:
-    """A red frame round the picture with words at its lower edge."""
+def alarm(image: np.ndarray, faces: list[Face]) -> None:
+    """A red frame round the picture, with the reason at its lower edge, if any of the faces is drowsy."""
+    drowsy = next((face.drowsiness for face in faces if face.drowsiness and face.drowsiness["alarm"]), None)
+    if drowsy is None:
+        return
+    text = "EYES CLOSED" if drowsy["alarm"] == "eyes closed" else f"DROWSY: eyes closed {drowsy['perclos']:.0%} of the time"
     height, width = image.shape[:2]
     edge = max(2, min(width, height) // 60)
     cv2.rectangle(image, (0, 0), (width - 1, height - 1), (40, 40, 230), edge)
-    size = float(np.clip(width / 700, 0.4, 3))
+    size = float(np.clip(width / 900, 0.4, 3))
     (across, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     write(image, text, ((width - across) // 2, height - 3 * edge), size, (80, 80, 255))

@@ -31,7 +31,7 @@ def _gain(cutoff: np.ndarray | float, seconds: float) -> np.ndarray | float:
 
 class _State(NamedTuple):
     """One face: landmarks as found and as smoothed (N, 2), px; speeds (N, 2) of whole face and of each landmark beside that,
-    face sizes/s, low-passed; haste (N, 1): the highest recent speed of each, decaying; noise: how far, in face sizes, most
+    face sizes/s, low-passed; haste (N, 2): the highest recent size of both, decaying; noise: how far, in face sizes, most
     landmarks move in the face between frames, low-passed."""
 
     found: np.ndarray
@@ -48,14 +48,14 @@ class OneEuro:
 
     Beyond the paper, so that it neither trails behind a head nor swallows a blink: the movement that the whole face shares (a
     similarity) is filtered apart from that of each landmark in the face; off both speeds is taken what the net's trembling
-    alone would make of them, judged by the landmark in the middle of all, since seldom half a face moves by itself; and a
-    landmark's cutoff falls slowly when it turns round.
+    alone would make of them, judged by the landmark in the middle of all, since seldom half a face moves by itself; and a cutoff
+    falls slowly, since what turns round stands still for a moment.
     """
 
     min_cutoff, beta, speed_cutoff = 0.6, 400.0, 2.0  # Hz, Hz per face size/s, Hz
     hold = 0.2                                        # s
     noise, noise_cutoff = 0.003, 0.3                  # face sizes to begin with, Hz
-    floor_common, floor_own = 1.5, 1.7                # times the low-passed speed of that noise
+    floor = np.array([1.5, 1.7])                      # common and own: times the low-passed speed of that noise
 
     def __init__(self):
         self.states: dict[int, _State] = {}
@@ -71,22 +71,19 @@ class OneEuro:
     def _next(self, before: _State | None, found: np.ndarray, passed: float) -> _State:
         if before is None or not _went_on(before.found, found):
             rest = np.zeros_like(found)
-            return _State(found, found, rest, rest, rest[:, :1], self.noise)
+            return _State(found, found, rest, rest, rest, self.noise)
         size, gain = np.ptp(found, axis=0).max(), _gain(self.speed_cutoff, passed)
         moved = _carried(before.found, found)
         common, own = (moved - before.found) / size, (found - moved) / size
         noise = before.noise + _gain(self.noise_cutoff, passed) * (np.median(np.linalg.norm(own, axis=1)) - before.noise)
         common = before.common + gain * (common / passed - before.common)
         own = before.own + gain * (own / passed - before.own)
-        tremble = noise * gain / passed
-        haste = np.maximum(_above(own, self.floor_own * tremble), before.haste * math.exp(-passed / self.hold))
+        speed = np.stack([np.linalg.norm(common, axis=1), np.linalg.norm(own, axis=1)], 1) - self.floor * (noise * gain / passed)
+        haste = np.maximum(speed, before.haste * math.exp(-passed / self.hold))
+        shared, single = np.split(_gain(self.min_cutoff + self.beta * np.maximum(haste, 0), passed), 2, axis=1)
         moved = _carried(before.smooth, found)
-        smooth = before.smooth + self._gain(_above(common, self.floor_common * tremble), passed) * (moved - before.smooth) \
-            + self._gain(haste, passed) * (found - moved)
+        smooth = before.smooth + shared * (moved - before.smooth) + single * (found - moved)
         return _State(found, smooth, common, own, haste, noise)
-
-    def _gain(self, speed: np.ndarray, passed: float) -> np.ndarray:
-        return _gain(self.min_cutoff + self.beta * speed, passed)
 
 
 def _carried(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
@@ -94,10 +91,6 @@ def _carried(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
     apart = np.linalg.norm(transform(points, similarity(points, onto)) - onto, axis=1)
     steady = apart <= np.median(apart)
     return transform(points, similarity(points[steady], onto[steady]))
-
-
-def _above(speed: np.ndarray, floor: float) -> np.ndarray:
-    return np.maximum(np.linalg.norm(speed, axis=1, keepdims=True) - floor, 0)
 
 
 class Flow:

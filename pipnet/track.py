@@ -10,7 +10,7 @@ from pipnet.smooth import make_smooth
 
 # Of the mean landmark score of a crop: where face and background are as likely, and the width of the step between them.
 # Found by `python benchmarks/face_score.py`, whose result file says how well they part faces from backgrounds.
-HALFWAY, STEP = 0.65, 0.03
+HALFWAY, STEP = 0.6, 0.03
 LEAST_SCORE = 0.5  # face score below which the detector is asked
 
 SAME = 0.3     # IoU from which a detection is a face that is followed
@@ -69,9 +69,7 @@ class Tracker:
 
     def _follow(self, image: np.ndarray) -> dict:
         """{id: face} of the faces of the last frame, where their landmarks say they are now."""
-        height, width = image.shape[:2]
-        ids = [id for id, track in self.tracks.items() if not track.lost
-               and (track.next[:2] < (width, height)).all() and (track.next[2:] > 0).all()]
+        ids = [id for id, track in self.tracks.items() if not track.lost and _inside(track.next, image)]
         found = dict(zip(ids, self._faces(image, [self.tracks[id].next for id in ids]), strict=True))
         apart: dict = {}
         for id in sorted(found):  # of two on one face the older stays
@@ -94,7 +92,8 @@ class Tracker:
         room = None if self.max_faces is None else max(self.max_faces - len(kept), 0)
         fresh = np.delete(boxes, [j for _, j in pairs], axis=0)[:room]
         faces = self._faces(image, fresh)
-        faces = self._faces(image, [self.landmarker.box_of(face.landmarks) for face in faces])  # now as if it were followed
+        again = [self.landmarker.box_of(face.landmarks) for face in faces]  # as if they were followed
+        faces = self._faces(image, [box for box in again if _inside(box, image)])
         faces = [face for face in faces if not kept or _overlaps(face, kept.values()).max() < TWICE]
         lost = [id for id in self.tracks if id not in kept]
         known = {j: lost[i] for i, j in match(np.array([self.tracks[id].box for id in lost]), _boxes(faces), AGAIN)}
@@ -105,6 +104,12 @@ class Tracker:
     def _id(self) -> int:
         self.ids += 1
         return self.ids - 1
+
+
+def _inside(box: np.ndarray, image: np.ndarray) -> bool:
+    """Whether a box (4,) shares a pixel or more with an image."""
+    height, width = image.shape[:2]
+    return bool((box[:2] < (width - 1, height - 1)).all() and (box[2:] > 1).all())
 
 
 def _boxes(faces) -> np.ndarray:

@@ -162,6 +162,20 @@ def faces(raw, data_root) -> Path:
     return DataGenerator(raw, 64, "points", "drawn-64", data_root).run()
 
 
+def detector_file(file: Path, boxes, scores) -> str:
+    """A detector with these answers, in px of any image; the scores above the threshold come out."""
+    import onnx
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 18]>
+        found (uint8[h, w, 3] image, float threshold, float overlap) => (float[m, 4] boxes, float[m] scores)
+        <float[{len(scores)}, 4] all_boxes = {{{", ".join(str(float(v)) for v in np.ravel(boxes))}}},
+         float[{len(scores)}] all_scores = {{{", ".join(str(float(v)) for v in scores)}}}>
+        {{ above = Greater(all_scores, threshold) boxes = Compress<axis = 0>(all_boxes, above)
+           scores = Compress<axis = 0>(all_scores, above) }}""")
+    onnx.save(model, file)
+    return str(file)
+
+
 SMALL = ["--net", NET, "--weights", "none", "--input-size", "64", "--target-size", "64", "--batch-size", "8", "--threads", "1",
          "--workers", "1", "--warmup", "0.5"]
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT, draw_face, mean_face, run
+from conftest import ROOT, detector_file, draw_face, mean_face, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,19 +48,6 @@ def coded() -> np.ndarray:
     return np.dstack([x // 3, y // 2, np.zeros_like(x)]).astype(np.uint8)
 
 
-def detector_file(file, boxes, scores) -> str:
-    """A detector with these answers, in px of any image; the scores above the threshold come out."""
-    model = onnx.parser.parse_model(f"""
-        <ir_version: 8, opset_import: ["" : 18]>
-        found (uint8[h, w, 3] image, float threshold, float overlap) => (float[m, 4] boxes, float[m] scores)
-        <float[{len(scores)}, 4] all_boxes = {{{", ".join(str(float(v)) for v in np.ravel(boxes))}}},
-         float[{len(scores)}] all_scores = {{{", ".join(str(float(v)) for v in scores)}}}>
-        {{ above = Greater(all_scores, threshold) boxes = Compress<axis = 0>(all_boxes, above)
-           scores = Compress<axis = 0>(all_scores, above) }}""")
-    onnx.save(model, file)
-    return str(file)
-
-
 def test_an_exported_net_is_asked_as_in_training(trained, tmp_path):
     landmarker = Landmarker(trained.folder / "best.onnx", detector=lambda image: NOTHING, threads=1)
     assert landmarker.layout == LAYOUTS["68"] and landmarker.size == 64 and landmarker.net.meanface.shape == (68, 2)
@@ -69,7 +56,8 @@ def test_an_exported_net_is_asked_as_in_training(trained, tmp_path):
     found = landmarker.net.predict(cut(image, crop, 64)[None])
     face, = landmarker.landmarks_of(image, box_of(landmarks)[None])
     assert np.allclose(face.landmarks, found["landmarks"][0] * (crop[2:] - crop[:2]) + crop[:2], atol=1e-3)
-    assert (0 <= face.scores).all() and (face.scores <= 1).all() and np.isnan(face.score) and face.sigma is None
+    assert (0 <= face.scores).all() and (face.scores <= 1).all() and np.isnan(face.score)
+    assert np.allclose(face.sigma, found["sigma"][0] * (crop[2] - crop[0]))
 
     torch_net = find_net(str(trained.folder / "best.pt"), str(ROOT))  # the same from the checkpoint, to half a pixel
     other, = Landmarker(torch_net, detector=lambda image: NOTHING).landmarks_of(image, box_of(landmarks)[None])
@@ -188,6 +176,13 @@ def test_the_five_points_of_each_layout():
     for name in ("12", "39"):
         with pytest.raises(UserError, match=f"layout {name} has no eyes, tip of the nose and corners of the mouth"):
             five_points(np.zeros((LAYOUTS[name].count, 2)), LAYOUTS[name])
+
+
+def test_a_panorama_is_no_obstacle():
+    image = np.zeros((200, 33000, 3), np.uint8)
+    image[:, -200:] = draw_face(np.random.default_rng(2), 200)[0]
+    crop = np.array([32850., 40, 32950, 140])
+    assert (cut(image, crop, 64) == cut(image[:, -200:], crop - (32800, 0, 32800, 0), 64)).all()
 
 
 def test_wrong_files_and_images_are_one_line(tmp_path, trained):

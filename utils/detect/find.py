@@ -8,8 +8,8 @@ import torch
 
 from nets.faceboxes import FaceBoxesV2
 from pipnet.geometry import iou
+from pipnet.session import open_session
 from utils.detect.wider import Picture
-from utils.export import onnx_session
 from utils.ranks import Ranks
 
 FLOOR, SUPPRESS = 0.05, 0.3  # least score that counts in an average precision; IoU at which the lower of two boxes goes
@@ -30,7 +30,7 @@ def torch_detector(net: FaceBoxesV2, device: torch.device, threshold: float = FL
 
 def onnx_detector(file: Path, threads: int = 0, threshold: float = FLOOR) -> Detect:
     """Of an exported file. UserError where it cannot be loaded."""
-    session = onnx_session(file, threads, "make it with --test-onnx")
+    session = open_session(file, threads, "make it with --test-onnx")
     options = {"threshold": np.array(threshold, np.float32), "overlap": np.array(SUPPRESS, np.float32)}
 
     def detect(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
