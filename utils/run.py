@@ -81,7 +81,7 @@ FIXED = ("preset", "dataset", "data_dir", "train_data", "layout", "selected_inde
          "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm")
 # keys that a test of a run that is trained can take up
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
-            "threads", "workers", "deterministic")
+            "threads", "workers", "deterministic", "box", "box_jitter", "detector", "detector_weights")
 
 
 def check_given(given: dict, stored: dict, resume: bool) -> None:
