@@ -5,6 +5,7 @@ import numpy as np
 
 from nets.coordinate import CoordinateHead
 from nets.head import Head
+from nets.heatmap import HeatmapHead
 from nets.irnet import ROWS as IRNETS
 from nets.labels import Labels, Prediction
 from nets.mobilenet import ROWS as MOBILENETS
@@ -12,10 +13,12 @@ from nets.net import Net
 from nets.pip import PIPHead
 from nets.resnet import ROWS as RESNETS
 from nets.row import Row
+from nets.simcc import SimCCHead
+from nets.timm_net import ROWS as TIMM_NETS
 from nets.timm_net import timm_row
 
-NETS: dict[str, Row] = {**RESNETS, **IRNETS, **MOBILENETS}
-HEADS: dict[str, type[Head]] = {"pip": PIPHead, "coordinate": CoordinateHead}
+NETS: dict[str, Row] = {**RESNETS, **IRNETS, **MOBILENETS, **TIMM_NETS}
+HEADS: dict[str, type[Head]] = {"pip": PIPHead, "coordinate": CoordinateHead, "heatmap": HeatmapHead, "simcc": SimCCHead}
 
 __all__ = ["HEADS", "NETS", "Labels", "Net", "Prediction", "build_net", "make_spec", "net_row"]
 

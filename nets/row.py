@@ -26,6 +26,7 @@ class Row(NamedTuple):
     imagenet: where `--weights imagenet` finds weights: the address of a state dict, `timm:<name>`, or None.
     note: one line for --list-nets, with the published NME (%, interocular).
     acts: the activations that build(act=...) offers.
+    input_size: px, side of the input that the published figure is of.
     """
 
     build: Callable[..., nn.Module]
@@ -34,6 +35,7 @@ class Row(NamedTuple):
     imagenet: str | None = None
     note: str = ""
     acts: tuple[str, ...] = ()
+    input_size: int = 256
 
 
 def load_imagenet(backbone: nn.Module, row: Row) -> None:
