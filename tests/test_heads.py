@@ -87,8 +87,8 @@ def test_a_head_learns_faces_by_heart(head):
     assert nme < 2 < 10 < start
 
 
-@pytest.mark.parametrize("flags", [("--head", "coordinate", "--sigma", "0.5"), ("--head", "heatmap"), ("--head", "simcc")],
-                         ids=lambda flags: flags[1])
+@pytest.mark.parametrize("flags", [("--head", "coordinate", "--pool", "depthwise", "--excite", "--input-size", "56"),
+                                   ("--head", "heatmap"), ("--head", "simcc")], ids=lambda flags: flags[1])
 def test_a_head_is_a_whole_run(cli, recipe, tmp_path, flags):
     """Train, test, export; of one of them, since heads share it, also resume and start a net for other landmarks."""
     done = cli("--train", "--test", "--test-onnx", *recipe, *flags)
