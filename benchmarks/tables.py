@@ -79,7 +79,8 @@ def zoo() -> str:
     costs, pairs = (result("zoo") or {"nets": {}})["nets"], (result("zoo_matrix") or {"pairs": {}})["pairs"]
     rows = []
     for name in [*NETS, *(other for other in costs if other not in NETS)]:
-        spent = [f"{figure:.{digits}f}" for figure, digits in zip(costs.get(name, ()), (1, 2, 1), strict=False)]
+        spent = ["" if figure is None else f"{figure:.{digits}f}"
+                 for figure, digits in zip(costs.get(name, ()), (1, 2, 1), strict=False)]
         found = [pairs.get(name, {}).get(head, {}).get("nme") for head in HEADS]
         rows.append([f"`{name}`", NETS[name].note if name in NETS else "", *(spent or [""] * 3),
                      *("" if nme is None else f"{nme:.1f}" for nme in found)])

@@ -1,7 +1,7 @@
 """Every net with every head: shapes, a training step, ONNX against torch, cost, and sixteen faces learnt by heart.
 
-    python benchmarks/zoo.py                    # the nets' costs and every pair of net and head, at 64 px
-    python benchmarks/zoo.py costs | matrix     # one of the two
+    python benchmarks/zoo.py                            # the nets' costs and every pair of net and head, at 64 px
+    python benchmarks/zoo.py sizes | costs | matrix     # one of: parameters and MACs; these and latency; the pairs
 
 Figures go to benchmarks/results/zoo.json and zoo_matrix.json; a row that is measured already is kept unless it is named:
 `python benchmarks/zoo.py costs resnet18`.
@@ -16,7 +16,7 @@ from record import RESULTS, save
 
 from nets import HEADS, NETS, Labels
 from utils.export import export_onnx, onnx_predictor
-from utils.zoo import cost, make, overfit
+from utils.zoo import cost, make, overfit, size
 
 MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")
 SIZE, STEPS, LIMIT, AGREEMENT = 64, 300, 2.0, 1e-3
@@ -28,13 +28,22 @@ def kept(name: str, part: str) -> dict:
     return json.loads(file.read_text(encoding="utf-8")).get(part, {}) if file.is_file() else {}
 
 
-def costs(wanted: list[str]) -> None:
-    """Parameters, MACs and ONNX latency of every net with a PIP head, at the input size of its row."""
+def sizes(wanted: list[str]) -> None:
+    """Parameters and MACs of every net with a PIP head, at the input size of its row; latencies that are known are kept."""
     found = kept("zoo", "nets")
     for name in [*NETS, *MORE]:
         if name in wanted or name not in found:
-            found[name] = [round(figure, 3) for figure in cost(make(name))]
-            save("zoo", "python benchmarks/zoo.py costs", 0, {"nets": found})
+            found[name] = [*(round(figure, 3) for figure in size(name)[:2]), found.get(name, [None])[-1]]
+    save("zoo", "python benchmarks/zoo.py", 0, {"nets": found})
+
+
+def costs(wanted: list[str]) -> None:
+    """The same and ONNX latency, net by net, on a machine that does nothing else."""
+    found = kept("zoo", "nets")
+    for name in [*NETS, *MORE]:
+        if name in wanted or found.get(name, [None])[-1] is None:
+            found[name] = [round(figure, 3) for figure in cost(name)]
+            save("zoo", "python benchmarks/zoo.py", 0, {"nets": found})
 
 
 def agreement(net: torch.nn.Module) -> float:
@@ -77,7 +86,7 @@ def matrix(wanted: list[str]) -> None:
                                     if figures.get("nme", 0) >= LIMIT]})
 
 
-PARTS = {"costs": costs, "matrix": matrix}
+PARTS = {"sizes": sizes, "costs": costs, "matrix": matrix}
 
 if __name__ == "__main__":
     parts = [sys.argv[1]] if len(sys.argv) > 1 else list(PARTS)

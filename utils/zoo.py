@@ -21,10 +21,11 @@ HEADER = ["net", "published NME %", "input px", "parameters M", "MACs G", "ONNX 
 
 
 class Cost(NamedTuple):
-    """Of one face: parameters in millions, multiply-accumulates in thousand millions, ms in onnxruntime with one thread."""
+    """Of one face, as exported: parameters in millions, multiply-accumulates in thousand millions; ms in onnxruntime with one
+    thread, None where it is not measured."""
     parameters: float
     macs: float
-    latency: float
+    latency: float | None = None
 
 
 def make(name: str, head: str = "pip", size: int | None = None, count: int = 68, **options) -> Net:
@@ -33,14 +34,15 @@ def make(name: str, head: str = "pip", size: int | None = None, count: int = 68,
     return build_net(make_spec(name, head, None, size or net_row(name).input_size, face, min(10, count - 1), options=options))
 
 
-def macs(net: Net) -> float:
-    """Multiply-accumulates of one face, backbone to maps, in thousand millions."""
+def size(name: str) -> Cost:
+    """Of a net with a PIP head, without its latency: shapes alone are computed, nothing is multiplied."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    size = net.spec["input_size"]
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        net.eval().reparameterized()(torch.zeros(1, size, size, 3, dtype=torch.uint8))
-    return counter.get_total_flops() / 2e9
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        net = make(name).eval().reparameterized()
+        before, side = counter.get_total_flops(), net.spec["input_size"]
+        net(torch.zeros(1, side, side, 3, dtype=torch.uint8))
+    return Cost(sum(p.numel() for p in net.parameters()) / 1e6, (counter.get_total_flops() - before) / 2e9)
 
 
 def latency(file: Path, size: int, rounds: int = 5) -> float:
@@ -55,33 +57,34 @@ def latency(file: Path, size: int, rounds: int = 5) -> float:
     return best
 
 
-def cost(net: Net) -> Cost:
-    """Of a net as it is exported."""
+def cost(name: str) -> Cost:
+    """Of a net with a PIP head, all measured. ValueError for a name that is no net."""
+    net = make(name)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "net.onnx"
         export_onnx(net, file, {})
-        spent = latency(file, net.spec["input_size"])
-    return Cost(sum(p.numel() for p in net.reparameterized().parameters()) / 1e6, macs(net), spent)
+        return size(name)._replace(latency=latency(file, net.spec["input_size"]))
 
 
 def list_nets(names: list[str]) -> str:
-    """A table of the backbones with a PIP head: costs from benchmarks/results/zoo.json; of `names`: measured now."""
+    """A table of the backbones with a PIP head, latencies from benchmarks/results/zoo.json; of `names`: measured now."""
     if names:
         try:
-            rows = [_row(name, cost(make(name))) for name in names]
+            rows = [_row(name, cost(name)) for name in names]
         except ValueError as error:
             raise UserError(str(error)) from None
         return f"{table(rows, HEADER)}\n\nmeasured here, one thread"
     stored = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
     known = {name: Cost(*figures) for name, figures in stored.get("nets", {}).items()}
-    where = f"measured on {stored['machine']['cpu']}, one thread; " if stored else ""
-    rows = [_row(name, known.get(name)) for name in NETS]
+    where = f"ONNX on {stored['machine']['cpu']}, one thread; " if stored else ""
+    rows = [_row(name, known.get(name) or size(name)) for name in NETS]
     return f"{table(rows, HEADER)}\n\n{where}--list-nets NAME ... measures here, timm:NAME too: any net of timm with feature maps"
 
 
-def _row(name: str, spent: Cost | None) -> list[str]:
-    figures = [f"{spent.parameters:.2f}", f"{spent.macs:.2f}", f"{spent.latency:.1f}"] if spent else [""] * 3
-    return [name, net_row(name).note, str(net_row(name).input_size), *figures]
+def _row(name: str, spent: Cost) -> list[str]:
+    spoken = "" if spent.latency is None else f"{spent.latency:.1f}"
+    row = net_row(name)
+    return [name, row.note, str(row.input_size), f"{spent.parameters:.2f}", f"{spent.macs:.2f}", spoken]
 
 
 # ------------------------------------------------------------------------------------------------------- can it learn?
