@@ -15,7 +15,7 @@ try:
     from pipnet.errors import UserError
     from pipnet.files import write_text
     from pipnet.layout import Layout
-    from utils import audit, checkpoint, export, finetune, memory, report, run, sets, solver, sweep, zoo
+    from utils import annotate, audit, boxes, checkpoint, export, finetune, memory, page, report, run, sets, solver, sweep, zoo
     from utils.augment import Recipe
     from utils.batchnorm import share_batch_norm
     from utils.config import DEFAULT_FILE, dump, load_layout, parse, read_layout_file, read_yaml, resolve
@@ -54,6 +54,8 @@ def modes(parser) -> None:
                        help="--train (and test) once with each value of that key; several times: with each combination")
     group.add_argument("--audit", action="store_true",
                        help="find wrong labels: nets judge training faces that they have not seen; in weights/EXP/audit")
+    group.add_argument("--predict", metavar="PATH",
+                       help="landmarks of a picture or of all in a folder, the most uncertain first, as .pts, CSV or COCO")
     group.add_argument("--list-nets", metavar="NET", nargs="*",
                        help="print the backbones: size, cost, published NME; with names: these, measured here")
     group = parser.add_argument_group("run")
@@ -61,21 +63,32 @@ def modes(parser) -> None:
                        help="id (018), folder or file (.pt, .onnx); without: the next free id to train, else the newest run")
     group.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint of that run")
     group.add_argument("--overwrite", action="store_true", help="replace that run")
+    group.add_argument("--out", metavar="PATH",
+                       help="of --predict: a folder for .pts, or a file .csv or .json (COCO); without: in weights/EXP/predicted")
+    group.add_argument("--predict-format", metavar="FORMAT", help="pts, csv or coco; without: by the name of --out")
+    group.add_argument("--compare", metavar="RUN", nargs="+", default=[],
+                       help="runs that have been tested on the same faces: beside this one in the test's table and report")
 
 
 def main(argv: list[str]) -> None:
     """Runs the modes on the command line, in the order prepare, show, train, test."""
     mode, given = parse(argv, modes)
     tests = mode.test or mode.test_onnx
-    if not (mode.prepare or mode.train or mode.audit or tests or mode.list_nets is not None or mode.show_data is not None):
-        raise UserError("nothing to do: give --train, --test, --test-onnx, --prepare, --show-data N, --audit or --list-nets "
-                        "(--help explains them)")
+    if not (mode.prepare or mode.train or mode.audit or tests or mode.predict) and mode.list_nets is mode.show_data is None:
+        raise UserError("nothing to do: give --train, --test, --test-onnx, --predict PATH, --prepare, --show-data N, --audit or "
+                        "--list-nets (--help explains them)")
+    if mode.predict and (mode.sweep or mode.audit):
+        raise UserError("--predict asks one net: leave --sweep and --audit out")
+    if (mode.out or mode.predict_format) and not mode.predict:
+        raise UserError("--out and --predict-format say where the landmarks of --predict go; give that too")
     if mode.show_data is not None and mode.show_data < 1:
         raise UserError(f"--show-data needs the number of faces to draw, at least 1, not {mode.show_data}")
+    if mode.compare and (not tests or mode.sweep):
+        raise UserError("--compare is for the report of a test: give --test with it, and no --sweep")
     if mode.list_nets is not None:
         print(zoo.list_nets(mode.list_nets))
         return
-    if (mode.resume or mode.overwrite) and not (mode.train or mode.audit):
+    if (mode.resume or mode.overwrite and not mode.predict) and not (mode.train or mode.audit):
         raise UserError("--resume and --overwrite say how to --train; give that too")
     if mode.audit and (mode.train or tests or mode.sweep or mode.resume and not mode.exp):
         raise UserError("--audit trains nets of its own: leave --train, --test, --sweep out, and name the one to --resume: --exp")
@@ -85,7 +98,8 @@ def main(argv: list[str]) -> None:
     ranks = start_ranks()
     run_root = Path(ROOT) / given.get("run_root", read_yaml(DEFAULT_FILE)["run_root"])
     trains = mode.train or mode.audit
-    here = ranks.agree(lambda: run.find(mode.exp, run_root, trains, mode.resume)) if trains or tests else None
+    here = ranks.agree(lambda: run.find(mode.exp, run_root, trains, mode.resume)) if trains or tests or mode.predict else None
+    compare = ranks.agree(lambda: [run.find(other, run_root, False) for other in mode.compare])
     kept = audit.fold_runs(here, 1)[0] if mode.audit else here  # what says how far a training has come
     if trains:
         run.take_up_restart(mode, kept)
@@ -93,6 +107,9 @@ def main(argv: list[str]) -> None:
     args = read_args(given, mode, kept)
     if mode.audit:
         audit.check(here, args.early_stop)
+    if mode.predict:
+        place = here.folder / "predicted" / Path(mode.predict).resolve().stem
+        target = annotate.check_out(mode.out and Path(mode.out), mode.predict_format, place, mode.overwrite)
     set_threads(args.threads, args.deterministic)
     logger.remove()
     if ranks.first:
@@ -116,7 +133,9 @@ def main(argv: list[str]) -> None:
         if mode.audit:
             audit_labels(args, here, folders, ranks, mode.resume)
         if tests:
-            test(args, here, test_parts, ranks, mode.test_onnx)
+            test(args, here, test_parts, ranks, mode.test_onnx, compare)
+        if mode.predict and ranks.first:
+            print(annotate.run(here.weights, Path(mode.predict), *target, args))
 
 
 def read_args(given: dict, mode, here: run.Run | None):
@@ -318,36 +337,41 @@ def audit_labels(args, here: run.Run, folders: list[Path], ranks: Ranks, resume:
         print(f"\n{text}\n\n{audit.closing(here)}")
 
 
-def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool) -> None:
-    """Tests the kept weights set by set, in torch and as ONNX; prints the tables, leaves them and a sheet of faces a set."""
+def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool, compare: list[run.Run]) -> None:
+    """Tests the kept weights set by set, in torch and as ONNX; prints the tables, leaves them and the page of the report."""
     net, layout, stored = run.unpack(here.weights)
+    if compare and "true" not in args.box:
+        raise UserError("--compare shows other runs in true boxes; have them in --box too")
+    compared = [[report.read_compared(other.folder, folder, args.norm, layout.name) for other in compare] for folder, _ in parts]
     models = {"torch": torch_predictor(net, ranks.device)}
+    detect = annotate.landmarker(here.weights, args).detect if "detector" in args.box else None
     if with_onnx:
         ranks.one_by_one(lambda: ranks.first and run.export(here))
         models["onnx"] = export.onnx_predictor(here.onnx, torch.get_num_threads())
     if args.flip_test:
         models = {name: flip_tested(predict, layout) for name, predict in models.items()}
-    rows, part_rows, differences = [], [], []
-    for part in parts:
+    written, differences = report.Report(here.folder / "report", layout, args.norm, args.thresholds), [0.0]
+    titles = sets.distinct([sets.title(folder) for folder, _ in parts])
+    files = sets.distinct([folder.name for folder, _ in parts])
+    for part, *name, others in zip(parts, titles, files, compared, strict=True):
         sets.check_protocol(part[0], stored["protocol"])
-        faces = Faces([part], layout, net.spec["input_size"], args.cache, args.train_hidden)
-        name, means = sets.title(part[0]), {}
-        for model, predict in models.items():
-            result = evaluate(predict, faces, layout, args.norm, args.test_batch_size, ranks)
-            means[model] = float(np.nanmean(result.nme))
-            rows += report.score_rows(name, model, result, faces, args.thresholds)
-            part_rows += report.part_rows(name, model, result, faces, args.thresholds)
-            if ranks.first and model == "torch":
-                report.write_test(here.folder / "report", part[0].name, faces, result, layout)
-        differences.append(abs(means["torch"] - means.get("onnx", means["torch"])))
+        own = Faces([part], layout, net.spec["input_size"], args.cache, args.train_hidden)
+        for box in args.box:
+            faces, missed = boxes.rebox(own, box, args, detect)
+            means = []
+            for model, predict in models.items():
+                result = evaluate(predict, faces, layout, args.norm, args.test_batch_size, ranks)
+                means.append(float(np.nanmean(result.nme)))
+                if ranks.first:
+                    written.add(part[0], name, model, box, faces, result, missed, others)
+            differences.append(abs(means[0] - means[-1]))
     if not ranks.first:
         return
-    headers = report.score_header(args.thresholds), report.part_header(args.thresholds)
-    for file, header, table in zip(("scores.csv", "parts.csv"), headers, (rows, part_rows), strict=True):
-        report.write_csv(here.folder / "report" / file, header, table)
-    tables = f"{report.table(rows, headers[0])}\n\n{report.part_table(part_rows)}"
-    how = f"{args.norm} norm, flip test {'on' if args.flip_test else 'off'}, true boxes"
+    tables = written.write(args.flip_test)
+    how = f"{args.norm} norm, flip test {'on' if args.flip_test else 'off'}, {' and '.join(args.box)} boxes"
+    how += "; faces that the detector missed are scored in their own" if "detector" in args.box else ""
     logger.debug(f"{here.weights.name} of epoch {stored['epoch'] + 1}, {how}\n{tables}")
+    page.write(here, written, stored, how, [other.folder for other in compare])
     synthetic = [sets.is_synthetic(folder) for folder, _ in parts]
     print(report.closing(tables, how, here, Path(ROOT), synthetic, stored["args"]["val"] == "test"))
     if not max(differences) <= AGREEMENT:

@@ -29,16 +29,24 @@ def _fixed(points: np.ndarray) -> np.ndarray:
     return np.round((points - 0.5) * 16).astype(int)  # OpenCV draws at 1/16 px, integers are pixel centres
 
 
-def draw(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colour) -> None:
-    """Points and edges of landmarks (N, 2) in continuous px of `image`, drawn into it, anti-aliased; colour: BGR, or one each."""
+def draw(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colour, radius: float | None = None,
+         hollow: np.ndarray | None = None, width: int = 1) -> None:
+    """Points and edges of landmarks (N, 2) in continuous px of `image`, drawn into it, anti-aliased; colour: BGR, or one each.
+
+    radius of the points and width of the edges (0: none) in px; hollow: (N,) bool, points drawn as rings.
+    """
     known = np.isfinite(landmarks).all(1)
     fixed = _fixed(np.where(known[:, None], landmarks, 0))
     colours = np.broadcast_to(colour, (len(landmarks), 3)).tolist()
-    for a, b in layout.edges():
+    size = max(24, len(image) // 10) if radius is None else round(radius * 16)
+    for a, b in layout.edges() if width else ():
         if known[a] and known[b]:
-            cv2.line(image, fixed[a].tolist(), fixed[b].tolist(), colours[a], 1, cv2.LINE_AA, 4)
+            cv2.line(image, fixed[a].tolist(), fixed[b].tolist(), colours[a], width, cv2.LINE_AA, 4)
     for i in np.flatnonzero(known):
-        cv2.circle(image, fixed[i].tolist(), max(24, len(image) // 10), colours[i], -1, cv2.LINE_AA, 4)
+        if hollow is not None and hollow[i]:
+            cv2.circle(image, fixed[i].tolist(), round(size * 1.6), colours[i], max(1, width), cv2.LINE_AA, 4)
+        else:
+            cv2.circle(image, fixed[i].tolist(), size, colours[i], -1, cv2.LINE_AA, 4)
 
 
 def line(image: np.ndarray, start: np.ndarray, end: np.ndarray, colour: tuple) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nets.labels import Labels
 from pipnet.errors import UserError
-from pipnet.geometry import cut, to_crop
+from pipnet.geometry import Protocol, cut, to_crop
 from pipnet.layout import Layout
 from utils import label_weights
 from utils.augment import Recipe, augment, generator
@@ -32,8 +32,9 @@ class Batch(NamedTuple):
 class Faces(Dataset):
     """Splits of prepared folders, `parts` = [(folder, split)]; `faces[i]` is the plain crop.
 
-    Attributes: names (source files), sets (checksums), subsets, identities; crop and box (M, 4), landmarks (M, N, 2) in px of
-    the source image; nominal (M, N, 2) float32 in [0, 1] of the crop; visible (M, N) bool: landmarks to train;
+    Attributes: names (source files), sets (checksums), sources (their archives), subsets, identities; sizes (M, 2) width and
+    height of the source images; crop and box (M, 4), landmarks (M, N, 2) in px of the source image; nominal (M, N, 2) float32
+    in [0, 1] of the crop; visible (M, N) bool: landmarks to train;
     weight (M, N) float32: how much, from an audit's file `weights`, one without it; zero where not visible.
     """
 
@@ -49,10 +50,12 @@ class Faces(Dataset):
         self.size = input_size
         self.names = [name for table in tables for name in table.files]
         self.sets = [meta["checksum"] for table, meta in zip(tables, metas, strict=True) for _ in table.files]
+        self.sources = [Path(meta["source"]) for table, meta in zip(tables, metas, strict=True) for _ in table.files]
         self.images = [image for table in tables for image in table.images]
         self.subsets = [subset for table in tables for subset in table.subsets]
         self.identities = [identity for table in tables for identity in table.identities]
-        self.crop, self.box = (np.concatenate([getattr(table, key) for table in tables]) for key in ("crop", "box"))
+        fields = ("crop", "box", "size")
+        self.crop, self.box, self.sizes = (np.concatenate([getattr(table, key) for table in tables]) for key in fields)
         chosen = list(layout.selected)
         self.landmarks = np.concatenate([table.landmarks[:, chosen] for table in tables])
         visible = np.concatenate([table.visible[:, chosen] for table in tables])
@@ -64,7 +67,12 @@ class Faces(Dataset):
         self.nominal = to_crop(self.landmarks, self.crop).astype(np.float32)
         self.target = np.repeat([meta["target_size"] for meta in metas], [len(table.files) for table in tables])
         self.border = round(input_size * (metas[0]["margin"] - 1) / 2)  # px of margin round the nominal crop
-        side = input_size + 2 * self.border
+        self.protocol = Protocol(**metas[0]["protocol"])
+        self._load(cache)
+
+    def _load(self, cache: float) -> None:
+        """Decodes all crops into memory where `cache` GiB hold them."""
+        side = self.size + 2 * self.border
         self.rows = np.arange(len(self))  # of `crops`
         self.crops = np.empty((len(self), side, side, 3), np.uint8) if len(self) * side * side * 3 <= cache * GIB else None
         if self.crops is not None:
@@ -90,9 +98,9 @@ class Faces(Dataset):
     def only(self, rows: np.ndarray) -> "Faces":
         """Some of the faces; the decoded crops are shared."""
         view = copy.copy(self)
-        for key in ("names", "sets", "images", "subsets", "identities"):
+        for key in ("names", "sets", "sources", "images", "subsets", "identities"):
             setattr(view, key, [getattr(self, key)[row] for row in rows])
-        for key in ("crop", "box", "landmarks", "visible", "weight", "nominal", "target", "rows"):
+        for key in ("crop", "box", "sizes", "landmarks", "visible", "weight", "nominal", "target", "rows"):
             setattr(view, key, getattr(self, key)[rows])
         return view
 

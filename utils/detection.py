@@ -11,8 +11,8 @@ from torchvision.ops import nms
 from nets.faceboxes import FaceBoxesV2, from_published
 from nets.mtcnn import MTCNN
 from pipnet.errors import UserError
+from pipnet.session import open_session
 from utils.checkpoint import load_weights
-from utils.export import onnx_session
 
 SHORT_SIDE = 600  # px, the published size for FaceBoxesV2 where no scale is given
 MOST_PIXELS = 2 ** 23  # larger images are shrunk to this, which bounds the memory; faces of 1/200 of their width are still found
@@ -135,7 +135,7 @@ def _arrays(file: Path) -> dict[str, torch.Tensor]:
 
 def _rfb320(file: Path, device: torch.device) -> Run:
     """Ultra-Light-Fast, version RFB-320, as published in ONNX: fixed input, scores and boxes in [0, 1] out."""
-    session = onnx_session(file, 0, "")
+    session = open_session(file, 0, "")
     inputs, outputs = session.get_inputs(), {output.name: output.shape for output in session.get_outputs()}
     if [port.shape for port in inputs] != [[1, 3, 240, 320]] or outputs.keys() != {"scores", "boxes"}:
         raise UserError(f"{file} is not RFB-320, which has one input of 320x240 px and the outputs scores and boxes")

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from nets import Prediction
-from pipnet.errors import UserError
 from pipnet.files import write_atomic
+from pipnet.session import open_session
 from utils.evaluate import Predict
 
 OPSET = 18
@@ -60,24 +60,9 @@ def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
     write_atomic(file, lambda path: path.write_bytes(model.SerializeToString()))
 
 
-def onnx_session(file: Path, threads: int, remedy: str):
-    """onnxruntime's session of a file, CPU (or CUDA where onnxruntime has it). UserError where it cannot be loaded."""
-    import onnxruntime
-    if not Path(file).is_file():
-        raise UserError(f"no ONNX file at {file}; {remedy}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    try:
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
-        return onnxruntime.InferenceSession(str(file), options, providers)
-    except Exception as error:  # onnxruntime's own exceptions share no base class
-        raise UserError(f"{file} is not an ONNX file that onnxruntime can run ({str(error).splitlines()[0]})") from None
-
-
 def onnx_predictor(file: Path, threads: int = 0) -> Predict:
     """Predictor of an exported file. UserError where it cannot be loaded."""
-    session = onnx_session(file, threads, "make it with --test-onnx")
+    session = open_session(file, threads, "make it with --test-onnx")
     names = [output.name for output in session.get_outputs()]
 
     def predict(images: torch.Tensor) -> Prediction:

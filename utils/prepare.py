@@ -21,6 +21,7 @@ import numpy as np
 import yaml
 from loguru import logger
 
+from pipnet import media
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut, to_crop
 from utils.config import DEFAULT_FILE, load_layout, nearest, read_yaml
@@ -159,21 +160,7 @@ def crop_file(split: str, index: int) -> str:
 
 def read_image(file: Path) -> np.ndarray:
     """Image (H, W, 3) uint8 BGR, upright by its EXIF tag. UserError when it is missing, unreadable or cut short."""
-    try:
-        data = Path(file).read_bytes()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    # OpenCV fills what a truncated file lacks with grey and says nothing: look for the end marker after the last picture data
-    if (data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-            or data.startswith(b"\x89PNG") and b"IEND" not in data):
-        raise UserError(f"{file}: the image is cut short; fetch it again or remove it with its .pts")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise UserError(f"{file}: not a readable image; fetch it again or remove it with its .pts")
-    return image
+    return media.read_image(file, "fetch it again or remove it with its .pts")
 
 
 def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, margin: float) -> tuple[np.ndarray, tuple[int, int]]:

@@ -82,7 +82,7 @@ FIXED = ("preset", "dataset", "data_dir", "train_data", "layout", "selected_inde
          "input_size", "act", "meanface", "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm")
 # keys that a test of a run that is trained can take up
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
-            "threads", "workers", "deterministic")
+            "threads", "workers", "deterministic", "box", "box_jitter", "detector", "detector_weights")
 
 
 def check_given(given: dict, stored: dict, resume: bool) -> None:
@@ -224,7 +224,7 @@ def export(run: Run) -> None:
     export_onnx(net, run.onnx, {
         **{key: stored[key] for key in ("layout", "protocol", "epoch")}, "net": stored["net"]["net"],
         "val_nme": stored["val_nme"] if math.isfinite(stored["val_nme"]) else None,  # NaN is no JSON
-        "input_size": net.spec["input_size"], "channels": "BGR, uint8, not normalised",
+        "meanface": stored.get("meanface"), "input_size": net.spec["input_size"], "channels": "BGR, uint8, not normalised",
         "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
         "norm": args["norm"], "train_data": args["train_data"], "val": args["val"]})
 

@@ -1,5 +1,6 @@
 """From names on the command line to prepared folders: what is missing or was prepared otherwise is prepared on first use."""
 import hashlib
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -164,10 +165,19 @@ def title(folder: Path) -> str:
     return "synthetic faces" if is_synthetic(folder) else load_meta(folder)["name"]
 
 
+def distinct(names: list[str]) -> list[str]:
+    """The same names, those that are there already with a number."""
+    out: list[str] = []
+    for name in names:
+        numbered = (f"{name}-{number}" for number in count(2))
+        out.append(name if name not in out else next(new for new in numbered if new not in out))
+    return out
+
+
 def make_lasting(given: dict[str, Any]) -> None:
     """Gives folders and files among typed keys their whole path: what a run keeps must mean the same from anywhere."""
     given |= {key: lasting(given[key]) for key in ("train_data", "test_data") if given.get(key)}
-    given |= {key: str(Path(given[key]).resolve()) for key in ("data_dir", "label_weights") if given.get(key)}
+    given |= {key: str(Path(given[key]).resolve()) for key in ("data_dir", "label_weights", "detector_weights") if given.get(key)}
 
 
 def lasting(names: list[str]) -> list[str]:

@@ -12,8 +12,9 @@ import torch
 from nets import NETS, Labels, Net, build_net, make_spec, net_row
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, crop_box, cut, to_crop
+from pipnet.session import open_session
 from utils.config import DEFAULT_FILE, ROOT, read_yaml
-from utils.export import export_onnx, onnx_session
+from utils.export import export_onnx
 from utils.report import table
 
 FIGURES = ROOT / "benchmarks" / "results" / "zoo.json"
@@ -47,7 +48,7 @@ def size(name: str) -> Cost:
 
 def latency(file: Path, size: int, rounds: int = 5) -> float:
     """ms of one face by an exported file, one thread: the best mean of ten, which other work on the machine disturbs least."""
-    session, image = onnx_session(file, 1, "export it"), np.zeros((1, size, size, 3), np.uint8)
+    session, image = open_session(file, 1, "export it"), np.zeros((1, size, size, 3), np.uint8)
     best = float("inf")
     for _ in range(rounds + 1):  # the first warms up
         start = time.perf_counter()

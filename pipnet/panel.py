@@ -1,0 +1,91 @@
+"""What the demo draws: faces, and where the time goes."""
+import cv2
+import numpy as np
+
+from pipnet.draw import WHITE, draw, number, part_colours, write
+from pipnet.landmarker import Face
+from pipnet.layout import Layout
+
+STYLES = ("edges", "points", "numbers", "nothing")  # what key d goes through
+UNCERTAIN = 0.4  # score below which a landmark is drawn hollow
+STAGES = {"decode": (200, 160, 90), "detect": (90, 190, 250), "landmarks": (120, 210, 120), "track": (210, 140, 210),
+          "draw": (170, 170, 240), "save": (200, 200, 120)}  # BGR
+
+
+def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str = "edges", still: bool = False) -> None:
+    """Draws landmarks, a corner of each box, id and score, into `image`; sizes go with the face's. still: no id to speak of."""
+    if style == "nothing":
+        return
+    colours = part_colours(layout)
+    for face in faces:
+        side = float(np.sqrt(np.prod(face.box[2:] - face.box[:2])))
+        width = max(1, round(side / 300))
+        edges = width if style == "edges" else 0
+        draw(image, face.landmarks, layout, colours, max(1.0, side / 130), face.scores < UNCERTAIN, edges)
+        if style == "numbers":
+            number(image, face.landmarks, layout, colours, size=max(0.3, side / 900))
+        low, high = face.box[:2], face.box[2:]
+        reach = (high - low) / 5
+        for corner, inward in ((low, (1, 1)), ((high[0], low[1]), (-1, 1)), ((low[0], high[1]), (1, -1)), (high, (-1, -1))):
+            for arm in ((reach[0], 0), (0, reach[1])):
+                a, b = (np.round((np.array(end) - 0.5) * 16).astype(int) for end in (corner, corner + np.array(arm) * inward))
+                cv2.line(image, a.tolist(), b.tolist(), WHITE, width, cv2.LINE_AA, 4)
+        label(image, face, side)
+
+
+def label(image: np.ndarray, face: Face, side: float) -> None:
+    """Id, score, pose and what is known of the eyes, above the box (below where there is no room)."""
+    words = [f"#{face.id}"] if face.id is not None else []
+    words += [f"{face.score:.2f}"] if np.isfinite(face.score) else []
+    lines = [" ".join(words)] if words else []
+    if face.pose is not None and np.isfinite(face.pose).all():
+        lines.append("pitch {:+.0f} yaw {:+.0f} roll {:+.0f}".format(*face.pose))
+    size = float(np.clip(side / 260, 0.4, 3))
+    step = round(26 * size) + 4
+    x, top = round(face.box[0]), round(face.box[1]) - 6 - step * (len(lines) - 1)
+    if top < step:
+        top = round(face.box[3]) + step
+    for row, text in enumerate(lines):
+        write(image, text, (x, top + row * step), size)
+
+
+class Panel:
+    """Frames a second and the time of each stage, smoothed over about a second, in the corner of the picture."""
+
+    def __init__(self):
+        self.fps, self.stages = 0.0, {}
+
+    def update(self, seconds: dict[str, float], whole: float) -> None:
+        """Adds a frame: seconds of each stage and of all of it."""
+        share = min(1.0, max(whole, 0.02)) if self.fps else 1.0
+        self.fps += share * (1 / max(whole, 1e-4) - self.fps)
+        for name, value in seconds.items():
+            before = self.stages.get(name, value)
+            self.stages[name] = before + share * (value - before)
+
+    def draw(self, image: np.ndarray, faces: int) -> None:
+        """Into the left upper corner, a third of the picture wide at most."""
+        height, width = image.shape[:2]
+        size = float(np.clip(min(width, height * 1.33) / 1300, 0.35, 1.2))
+        step, across = round(34 * size) + 4, round(430 * size)
+        if across > width // 2 or step * (len(self.stages) + 2) > height:
+            return
+        box = image[:step * (len(self.stages) + 1) + step // 2, :across]
+        box[:] = box // 5 * 2
+        write(image, f"{self.fps:.0f} fps, {faces} face{'s' * (faces != 1)}", (6, step - 6), size)
+        longest = max([0.02, *self.stages.values()])
+        for row, (name, seconds) in enumerate(self.stages.items()):
+            y = step * (row + 2) - 6
+            start, reach = across // 2 - 10, across // 2 - 2
+            cv2.rectangle(image, (start, y - step // 2), (start + round(reach * seconds / longest), y), STAGES[name], -1)
+            write(image, f"{name} {1000 * seconds:.1f} ms", (6, y), size)
+
+
+def alarm(image: np.ndarray, text: str) -> None:
+    """A red frame round the picture with words at its lower edge."""
+    height, width = image.shape[:2]
+    edge = max(2, min(width, height) // 60)
+    cv2.rectangle(image, (0, 0), (width - 1, height - 1), (40, 40, 230), edge)
+    size = float(np.clip(width / 700, 0.4, 3))
+    (across, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    write(image, text, ((width - across) // 2, height - 3 * edge), size, (80, 80, 255))

@@ -1,0 +1,36 @@
+"""What demo.py takes from the checkout: nets that run in torch, in the form that pipnet's Landmarker expects."""
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipnet.landmarker import LandmarkNet, open_net
+from utils import run
+from utils.config import DEFAULT_FILE, read_yaml
+from utils.detection import Detector
+from utils.evaluate import torch_predictor
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def find_net(exp: str, root: str) -> LandmarkNet:
+    """The landmark net of a run's id, folder or .pt: its export where that is there and not older, else in torch. UserError."""
+    here = run.find(exp, Path(root) / read_yaml(DEFAULT_FILE)["run_root"], train=False)
+    if not exp.endswith(".pt") and here.onnx.is_file() and here.onnx.stat().st_mtime_ns >= here.weights.stat().st_mtime_ns:
+        return open_net(here.onnx)
+    net, _, stored = run.unpack(here.weights)
+    predict = torch_predictor(net, device())
+
+    def run_net(images: np.ndarray) -> dict[str, np.ndarray]:
+        prediction = predict(torch.from_numpy(images))._asdict()
+        return {name: value.float().cpu().numpy() for name, value in prediction.items() if value is not None}
+
+    return LandmarkNet.of(run_net, {**stored, "input_size": net.spec["input_size"]}, here.weights)
+
+
+def find_detector(name: str, weights: str, threshold: float | None, scale: float | None) -> Detector:
+    """A detector by name (see utils.detection)."""
+    return Detector(name, weights, threshold, scale=1.0 if scale is None and name == "rfb320" else scale, device=device())
