@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.labels import Labels, Prediction
+from nets.losses import harder
 
 
 class Net(nn.Module):
@@ -14,6 +15,15 @@ class Net(nn.Module):
         mean, std = (torch.tensor(spec["preprocess"][key], dtype=torch.float32).view(1, 3, 1, 1) for key in ("mean", "std"))
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
+
+    @property
+    def terms(self) -> dict[str, str]:
+        """{term of the loss: the key of args.yaml that weighs it}."""
+        return self.head.terms
+
+    def count(self, labels: Labels) -> dict[str, Tensor]:
+        """{term: count}, what divides the sums of `loss`; known before the net has seen a picture."""
+        return self.head.count(labels)
 
     def preprocess(self, images: Tensor) -> Tensor:
         """uint8 BGR (B, S, S, 3), as OpenCV gives it, -> float (B, 3, S, S) in the channel order and range of the net's row."""
@@ -30,9 +40,15 @@ class Net(nn.Module):
         return self.head(self.features(images))
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
-        """{term: sum} of a batch, to be divided by the head's `count` of all batches of a step."""
+        """{term: sum} of a batch, to be divided by the `count` of all batches of a step."""
         features = self.features(images)
-        return self.head.loss(self.head(features), self.head.encode(labels, tuple(features.shape[-2:])))
+        return self.head_loss(self.head(features), labels, tuple(features.shape[-2:]))
+
+    def head_loss(self, maps, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
+        """The head's terms; labels in the frame of its maps, which were made of `grid` (H, W) cells."""
+        if power := self.spec.get("hardness"):
+            labels = harder(labels, self.head.decode(maps).landmarks.detach(), power)
+        return self.head.loss(maps, self.head.encode(labels, grid))
 
     def predict(self, images: Tensor) -> Prediction:
         """uint8 BGR (B, S, S, 3) -> Prediction in the frame of the crop."""

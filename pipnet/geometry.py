@@ -93,6 +93,11 @@ def grow(crop: np.ndarray, factor: float) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], axis=-1)
 
 
+def border_px(size: int, margin: float) -> int:
+    """px of margin on each side of a nominal crop of `size` px, stored or seen `margin` times as large."""
+    return round(size * (margin - 1) / 2)
+
+
 def crop_matrix(crop: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     """(2, 3) map from image px to the px of the crop (4,) drawn at size (or width, height); both continuous."""
     scale = np.broadcast_to(np.asarray(size, dtype=np.float64), 2) / (crop[2:] - crop[:2])

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nets.labels import Labels
 from pipnet.errors import UserError
-from pipnet.geometry import cut, to_crop
+from pipnet.geometry import border_px, cut, to_crop
 from pipnet.layout import Layout
 from utils import label_weights
 from utils.augment import Recipe, augment, generator
@@ -23,7 +23,7 @@ GIB = 1 << 30
 
 
 class Batch(NamedTuple):
-    """images (B, S, S, 3) uint8 BGR; labels in [0, 1] of the crop; index (B,) of the faces."""
+    """images (B, S, S, 3) uint8 BGR, with the margin that the net asks for; labels in [0, 1] of the nominal crop; index (B,)."""
     images: torch.Tensor
     labels: Labels
     index: torch.Tensor
@@ -38,7 +38,7 @@ class Faces(Dataset):
     """
 
     def __init__(self, parts: list[tuple[Path, str]], layout: Layout, input_size: int, cache: float, train_hidden: bool = True,
-                 weights: str | None = None):
+                 weights: str | None = None, input_margin: float = 1.0):
         tables, metas = [load_split(folder, split) for folder, split in parts], [load_meta(folder) for folder, _ in parts]
         for (folder, _), meta in zip(parts, metas, strict=True):
             if meta["layout"] != layout.stored:
@@ -63,7 +63,11 @@ class Faces(Dataset):
             self.weight *= label_weights.read(Path(weights), self.sets, self.names, layout.selected)
         self.nominal = to_crop(self.landmarks, self.crop).astype(np.float32)
         self.target = np.repeat([meta["target_size"] for meta in metas], [len(table.files) for table in tables])
-        self.border = round(input_size * (metas[0]["margin"] - 1) / 2)  # px of margin round the nominal crop
+        self.border = border_px(input_size, metas[0]["margin"])  # px of margin round the nominal crop
+        self.input_border = border_px(input_size, input_margin)
+        if self.input_border > self.border:
+            raise UserError(f"this net sees {input_margin} times the nominal crop, {parts[0][0]} holds {metas[0]['margin']} times "
+                            f"it; prepare it with --margin {input_margin} or more")
         side = input_size + 2 * self.border
         self.rows = np.arange(len(self))  # of `crops`
         self.crops = np.empty((len(self), side, side, 3), np.uint8) if len(self) * side * side * 3 <= cache * GIB else None
@@ -84,8 +88,8 @@ class Faces(Dataset):
         return self._decode(index) if self.crops is None else self.crops[self.rows[index]]
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        plain = self.picture(index)[self.border:self.border + self.size, self.border:self.border + self.size]
-        return plain, self.nominal[index], self.weight[index], index
+        begin, end = self.border - self.input_border, self.border + self.size + self.input_border
+        return self.picture(index)[begin:end, begin:end], self.nominal[index], self.weight[index], index
 
     def only(self, rows: np.ndarray) -> "Faces":
         """Some of the faces; the decoded crops are shared."""
@@ -117,7 +121,7 @@ class Augmented(Dataset):
         epoch, index = key
         faces = self.faces
         image, landmarks, weight = augment(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size,
-                                            self.recipe, self.flip_index, generator(self.seed, epoch, index))
+                                            self.recipe, self.flip_index, generator(self.seed, epoch, index), faces.input_border)
         return image, landmarks.astype(np.float32), weight, index
 
 

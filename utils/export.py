@@ -11,6 +11,7 @@ from torch import nn
 from nets import Prediction
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
+from pipnet.geometry import border_px
 from utils.evaluate import Predict
 
 OPSET = 18
@@ -46,9 +47,9 @@ def _quiet():
 def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
     """Writes `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
     import onnx
-    size = net.spec["input_size"]
+    side = net.spec["input_size"] + 2 * border_px(net.spec["input_size"], net.spec.get("input_margin", 1.0))
     module = _Exported(net.float().cpu().to(memory_format=torch.contiguous_format)).eval()
-    example = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
+    example = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
     names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(module, (example,), input_names=["image"], output_names=names, opset_version=OPSET,

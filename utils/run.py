@@ -203,7 +203,8 @@ def export(run: Run) -> None:
     export_onnx(net, run.onnx, {
         **{key: stored[key] for key in ("layout", "protocol", "epoch")}, "net": stored["net"]["net"],
         "val_nme": stored["val_nme"] if math.isfinite(stored["val_nme"]) else None,  # NaN is no JSON
-        "input_size": net.spec["input_size"], "channels": "BGR, uint8, not normalised",
+        "input_size": net.spec["input_size"], "input_margin": net.spec.get("input_margin", 1.0),
+        "channels": "BGR, uint8, not normalised",
         "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
         "norm": args["norm"], "train_data": args["train_data"], "val": args["val"]})
 

@@ -121,7 +121,7 @@ class Solver:
 
     def __init__(self, net: nn.Module, args, steps: int, ranks: Ranks):
         self.net, self.ranks, self.accumulate, self.clip = net, ranks, args.accumulate, args.clip
-        self.weights = {term: torch.tensor(float(getattr(args, key))).to(ranks.device) for term, key in net.head.terms.items()}
+        self.weights = {term: torch.tensor(float(getattr(args, key))).to(ranks.device) for term, key in net.terms.items()}
         self.dtype = precision(args.amp, ranks.device)
         self.schedule = schedule(args, steps)
         self.optimizer = make_optimizer(net, args.optimizer, args.weight_decay)
@@ -145,7 +145,7 @@ class Solver:
             group["lr"] = self.schedule(self.step)
         device = self.ranks.device
         labels = [batch.labels.to(device) for batch in batches]
-        counted = [self.net.head.count(part) for part in labels]
+        counted = [self.net.count(part) for part in labels]
         # of the whole step, so that each landmark weighs the same wherever it is
         counts = self.ranks.sum(torch.stack([torch.stack(list(part.values())) for part in counted]).sum(0)).clamp(min=1e-9)
         names = list(counted[0])

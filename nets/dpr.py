@@ -1,0 +1,66 @@
+"""The regressor of DPR: a small MobileNetV2 down to one 128th of the picture (Shao et al., TPAMI 2021; MIT)."""
+from torch import Tensor, nn
+
+# expansion, width, repeats, stride of the first
+STEPS = [(1, 8, 1, 1), (6, 12, 2, 2), (6, 16, 2, 2), (6, 24, 3, 2), (6, 32, 3, 2), (6, 48, 3, 2), (6, 64, 2, 2), (6, 80, 1, 1)]
+STEM, WIDTH = 8, 64
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion (unless it is 1), depthwise convolution, linear 1x1; the sum with x where shapes allow (MobileNetV2)."""
+
+    def __init__(self, inputs: int, expansion: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        inner = inputs * expansion
+        expand = _conv(inputs, inner, 1) if expansion > 1 else []
+        self.conv = nn.Sequential(*expand, *_conv(inner, inner, 3, stride, inner), *_conv(inner, outputs, 1)[:2])
+        self.identity = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if self.identity else self.conv(x)
+
+
+class Dense(nn.Module):
+    """{128: (B, 64, cells, cells)} -> (B, channels, 1, 1): all cells through two linear layers."""
+
+    def __init__(self, cells: int, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.layers = nn.Sequential(nn.Linear(WIDTH * cells**2, channels), nn.PReLU(), nn.Linear(channels, channels), nn.PReLU())
+
+    def forward(self, pyramid: dict[int, Tensor]) -> Tensor:
+        return self.layers(pyramid[128].flatten(1))[:, :, None, None]
+
+
+class SmallMobileNetV2(nn.Module):
+    """x (B, 3, H, W) -> {2 ... 128: (B, C, H/stride, W/stride)}."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Sequential(*_conv(3, STEM, 3, 2))]
+        inputs, stride, self.taps = STEM, 2, {}
+        for expansion, outputs, repeats, first in STEPS:
+            for step in [first] + [1] * (repeats - 1):
+                layers.append(InvertedResidual(inputs, expansion, outputs, step))
+                inputs, stride = outputs, stride * step
+                self.taps[stride] = len(layers) - 1
+        layers.append(nn.Sequential(*_conv(inputs, WIDTH, 1)))
+        self.taps[stride] = len(layers) - 1
+        self.features = nn.Sequential(*layers)
+        self.channels = {2: 8, 4: 12, 8: 16, 16: 24, 32: 32, 64: 48, 128: WIDTH}
+
+    def vector(self, input_size: int) -> nn.Module:
+        """What a head sees that wants no map but a vector."""
+        return Dense(-(-input_size // 128), 256)
+
+    def forward(self, x: Tensor) -> dict[int, Tensor]:
+        outputs = []
+        for layer in self.features:
+            x = layer(x)
+            outputs.append(x)
+        return {stride: outputs[index] for stride, index in self.taps.items()}
