@@ -135,7 +135,9 @@ def read_args(given: dict, mode, here: run.Run | None):
     preset = given.get("preset") or values["preset"]
     names = sets.lasting(sets.training_names(resolve(given, values, preset)))
     preset = preset or ("quick" if names == [sets.SYNTHETIC] else "default")
-    return resolve({**given, "train_data": names}, values, preset)
+    args = resolve({**given, "train_data": names}, values, preset)
+    run.check_head(given, args.head)
+    return args
 
 
 def choose_layout(args, folders: list[Path]) -> Layout:
@@ -183,8 +185,8 @@ def start_solver(args, layout: Layout, faces: Faces, ranks: Ranks, resume: bool)
     torch.manual_seed(args.seed)
     meanface = faces.meanface()
     try:
-        options = {"error": args.error, "score_width": args.score_width, "sigma": args.sigma > 0}
-        net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, meanface, args.num_nb, args.act, options))
+        net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, meanface, args.num_nb, args.act,
+                                  run.head_options(args)))
         order = Order(len(faces), args.batch_size, args.accumulate, args.seed, ranks.rank, ranks.count)
         started = "the checkpoint" if resume else run.initialise(net, args.weights, layout, meanface, logger.warning)
         if ranks.count > 1:

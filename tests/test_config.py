@@ -64,7 +64,7 @@ def test_typed_values(argv, value):
     ("net", None, "text"), ("amp", "bf17", "did you mean 'bf16'"),
     ("thresholds", ["ten"], "a number, not 'ten'"), ("thresholds", [10, 0], "above 0"), ("milestones", 30.5j, "a number"),
     ("selected_index", [1.5], "a whole number"), ("val", 1, "between 0 and 1"), ("val", "tset", "'test'"),
-    ("stride", 31, "8, 16"),
+    ("stride", 31, "4, 8, 16"),
     ("train_data", [None], "text"),
 ])
 def test_wrong_values_name_key_and_value(key, value, message):

@@ -6,7 +6,7 @@ import torch
 
 from nets import Net
 from nets.published import from_published
-from nets.transplant import Sources, nearest_sources, similarity, transplant
+from nets.transplant import nearest_sources, similarity
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils import checkpoint
@@ -60,7 +60,7 @@ def _head(net: Net, stored: dict, known: dict, layout: Layout, meanface: np.ndar
         if spec["head"] != net.spec["head"] or not same:
             why = "its head is another" if same else f"layout {layout.name} shares no landmark with {old.name} (same_as)"
             return {}, f"; the backbone only: {why}"
-        if same == {i: i for i in range(old.count)} and spec["neighbor_index"] == net.spec["neighbor_index"]:
+        if same == {i: i for i in range(old.count)} and spec.get("neighbor_index") == net.spec.get("neighbor_index"):
             return None, ""
         parts = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
         trained_on = np.reshape(known["meanface"], (-1, 2)) if "meanface" in known else None
@@ -70,9 +70,7 @@ def _head(net: Net, stored: dict, known: dict, layout: Layout, meanface: np.ndar
                 warn(f"faces are {scale:.2f} times as large in these crops as in those of {file}: another --protocol makes them "
                      "alike (inner: for points of eyes, nose and mouth only)")
         sources = nearest_sources(same, meanface, trained_on)
-        cells = net.spec["input_size"] / net.spec["stride"]
-        made = transplant(parts, spec["neighbor_index"], net.spec["neighbor_index"],
-                          Sources(sources.landmark, sources.place * cells), meanface * cells)
+        made = net.head.grafted(parts, spec, net.spec, sources, meanface)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UserError(f"{file} does not describe a net that can be started from ({type(error).__name__} {error})") from None
     rest = layout.count - len(same)

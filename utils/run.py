@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from nets import Net, build_net, net_row
+from nets import HEADS, Net, build_net, net_row
 from nets.row import load_imagenet
 from pipnet.errors import UserError
 from pipnet.layout import Layout
@@ -77,8 +77,8 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
 
 # keys that make a run what it is: another value would be another run
 FIXED = ("preset", "dataset", "data_dir", "train_data", "layout", "selected_index", "protocol", "target_size", "margin", "val",
-         "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "num_lms", "num_nb", "input_size", "act",
-         "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm")
+         "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "pool", "excite", "num_lms", "num_nb",
+         "input_size", "act", "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm")
 # keys that a test of a run that is trained can take up
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
             "threads", "workers", "deterministic")
@@ -90,6 +90,20 @@ def check_given(given: dict, stored: dict, resume: bool) -> None:
         if stored.get(key) != value and (key in FIXED if resume else key not in OF_TESTS):
             raise UserError(f"--{key.replace('_', '-')} belongs to a new training, this run has {stored.get(key)}; "
                             "other faces are tested with --test-data")
+
+
+def check_head(given: dict, head: str) -> None:
+    """Options that another head has and this one has not must not be typed. UserError names the first that is."""
+    for key in given:
+        heads = [name for name, kind in HEADS.items() if key in kind.keys]
+        if heads and head not in heads:
+            raise UserError(f"--{key.replace('_', '-')} is of the head {' or '.join(heads)}, not of {head}; leave it out")
+
+
+def head_options(args: SimpleNamespace) -> dict:
+    """What the head is made with, from the resolved args."""
+    values = {key: getattr(args, key) for key in HEADS[args.head].keys if key != "num_nb"}
+    return {**values, "sigma": args.sigma > 0} if "sigma" in values else values
 
 
 def take_up_restart(mode: SimpleNamespace, run: Run) -> None:
