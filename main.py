@@ -22,7 +22,7 @@ try:
     from utils.dataset import Augmented, Faces, Order, train_loader
     from utils.evaluate import evaluate, face_norms, flip_tested, torch_predictor
     from utils.label_weights import DISPUTED
-    from utils.prepare import load_meta
+    from utils.prepared import load_meta
     from utils.progress import progress
     from utils.ranks import Ranks, set_threads, start_ranks, worker_count
     from utils.show import show

@@ -69,7 +69,7 @@ class Parts(Reinit):
         return {**super().count(labels), "part": local, "part_frame": local}
 
     def local(self, images: Tensor, face: Tensor, matrix: Tensor):
-        """Part by part: (its landmarks' ids, where they are (B, n, 2) in the outer frame, the map (B, 2, 3) from there to its crop).
+        """Part by part: (its landmarks, where they are (B, n, 2) in the outer frame, the map (B, 2, 3) from there to its crop).
 
         face (B, N, 2): landmarks in the inner frame of the maps `matrix` (B, 2, 3).
         """

@@ -1,6 +1,6 @@
 """Re-initialisation (DPR: Shao et al., TPAMI 2021, after Lv et al., CVPR 2017): a face is first brought to its usual place.
 
-A small net looks at the crop and gives an affine map from it to a new crop, in which the face lies as the mean face does, wherever
+A small net looks at the crop and gives an affine map from it to a new one, in which the face lies as the mean face does, wherever
 a detector's box put it. The net proper sees that new crop only, resampled from the wide crop with its margin; its landmarks go
 back through the inverse. All of it is differentiable, so that errors in the outer crop teach both nets.
 

@@ -19,7 +19,8 @@ from utils.dataset import Augmented, Faces, Order, collate, train_loader
 from utils.dataset import test_batches as share_of
 from utils.evaluate import evaluate, flip_tested, subset_rows
 from utils.parsers import read_pts, write_pts
-from utils.prepare import DataGenerator, load_split
+from utils.prepare import DataGenerator
+from utils.prepared import load_split
 
 LAYOUTS = defaults().tables["layouts"]
 L68, L12 = load_layout(LAYOUTS, "68"), load_layout(LAYOUTS, "12")
@@ -51,7 +52,7 @@ def spot_near(image: np.ndarray, point: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("size", (32, 64, 96))
 def test_faces_are_the_nominal_crops(faces, size):
     several, table = load(faces, size=size), load_split(faces, "train")
-    image, landmarks, visible, index = several[7]
+    image, landmarks, visible, index, *_ = several[7]
     assert len(several) == 36 and image.shape == (size, size, 3) and image.dtype == np.uint8 and landmarks.dtype == np.float32
     assert index == 7 and visible.all() and several.picture(7).shape[0] == size + 2 * several.border
     corner, side = table.crop[7, :2], table.crop[7, 2:] - table.crop[7, :2]
@@ -120,7 +121,7 @@ def test_no_augmentation_is_the_plain_crop(faces):
 
 def test_a_mirror_image(faces):
     several = load(faces)
-    image, landmarks, visible, _ = several[2]
+    image, landmarks, visible, *_ = several[2]
     visible = np.arange(68) != 36
     flipped = augment(several.picture(2), landmarks, visible, 64, PLAIN._replace(flip=1.0), L68.flip_index, generator(0, 0, 2))
     assert np.array_equal(flipped[0], image[:, ::-1])
@@ -140,7 +141,7 @@ def test_the_picture_goes_where_the_landmarks_go(seed, fill, interpolation, size
     border, flip = size // 8, (1, 0, 2, 3, 4)
     recipe = PLAIN._replace(**GEOMETRY, perspective=lean, fill=fill, interpolation=interpolation)
     stored, seen = dotted(size, border, places), np.ones(5, bool)
-    image, landmarks, _ = augment(stored, places, seen, size, recipe, flip, generator(seed, 0, 0))
+    image, landmarks, *_ = augment(stored, places, seen, size, recipe, flip, generator(seed, 0, 0))
     for number, point in enumerate(landmarks * size):
         inside = (point > 5).all() and (point < size - 5).all()
         if inside and (number < 4 or fill == "real"):
@@ -272,7 +273,7 @@ def guess(images: torch.Tensor) -> Prediction:
 
 def test_evaluation_by_hand(faces):
     several, shift = load(faces, "test"), torch.tensor([0.03, -0.04])
-    truth = {image.tobytes(): torch.tensor(landmarks) for image, landmarks, _, _ in (several[i] for i in range(8))}
+    truth = {image.tobytes(): torch.tensor(landmarks) for image, landmarks, *_ in (several[i] for i in range(8))}
 
     def oracle(images):
         landmarks = torch.stack([truth[image.numpy().tobytes()] for image in images])

@@ -56,7 +56,7 @@ def test_every_published_intermediate(reference, face):
         nme = np.linalg.norm(landmarks - truth, axis=1).mean() / np.linalg.norm(truth[60] - truth[72])
         assert nme == pytest.approx(float(stored["nme"]), abs=1e-6)
         local = published(reference, "local_reinit")
-        for row, (name, ids) in enumerate(PARTS.items()):
+        for row, name in enumerate(PARTS):
             place = Place(98, np.eye(2, 3))
             place.load_state_dict(part_of(local, f"{name}_net."))
             found = place(torch.from_numpy(stored["crop_pts256"]).float().reshape(1, -1))[0]

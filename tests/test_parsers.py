@@ -17,7 +17,8 @@ from utils.config import DEFAULT_FILE, load_layout, read_yaml
 from utils.dataset import Faces
 from utils.evaluate import evaluate, subset_rows
 from utils.parsers import DATASETS, infer
-from utils.prepare import DataGenerator, load_meta, load_split, read_image
+from utils.prepare import DataGenerator
+from utils.prepared import load_meta, load_split, read_image
 from utils.report import score_rows
 
 wflw, lapa, cofw, aflw, lp, table = map(pytest.fixture, (archives.wflw, archives.lapa, archives.cofw, archives.aflw, archives.lp,

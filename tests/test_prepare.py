@@ -12,17 +12,8 @@ import pytest
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop
 from utils.parsers import DATASETS, PARTS_300W, infer, parse_300w, parse_points, read_pts, write_pts
-from utils.prepare import (
-    COLUMNS,
-    DataGenerator,
-    load_meanface,
-    load_meta,
-    load_split,
-    mismatch,
-    prepared,
-    read_image,
-    split_identities,
-)
+from utils.prepare import DataGenerator, split_identities
+from utils.prepared import COLUMNS, load_meanface, load_meta, load_split, mismatch, prepared, read_image
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "300w"

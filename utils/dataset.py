@@ -15,9 +15,10 @@ from pipnet.errors import UserError
 from pipnet.geometry import border_px, cut, to_crop
 from pipnet.layout import Layout
 from utils import label_weights
-from utils.augment import Recipe, augment, generator
+from utils.augment import Recipe, augment, generator, turn_pose
+from utils.convert import conversion
 from utils.cores import cores
-from utils.prepare import load_meta, load_split, read_image
+from utils.prepared import Table, load_meta, load_split, read_image
 
 GIB = 1 << 30
 
@@ -29,19 +30,33 @@ class Batch(NamedTuple):
     index: torch.Tensor
 
 
+class Sample(NamedTuple):
+    """A face as a net gets it. landmarks in [0, 1] of the crop; pose and states are None where no set of the faces has them."""
+    image: np.ndarray      # (S, S, 3) uint8 BGR
+    landmarks: np.ndarray  # (N, 2) float32
+    weight: np.ndarray     # (N,) float32
+    index: int
+    pose: np.ndarray | None = None    # (3,) float32 pitch, yaw, roll in radians, NaN where unknown
+    states: np.ndarray | None = None  # (k,) float32 0 or 1, NaN where unknown
+
+
 class Faces(Dataset):
     """Splits of prepared folders, `parts` = [(folder, split)]; `faces[i]` is the plain crop.
 
+    Sets of other layouts than `layout` are converted to it where utils/convert.py knows how.
     Attributes: names (source files), sets (checksums), subsets, identities; crop and box (M, 4), landmarks (M, N, 2) in px of
     the source image; nominal (M, N, 2) float32 in [0, 1] of the crop; visible (M, N) bool: landmarks to train;
-    weight (M, N) float32: how much, from an audit's file `weights`, one without it; zero where not visible.
+    weight (M, N) float32: how much, from an audit's file `weights`, one without it; zero where not visible;
+    pose (M, 3) and states (M, k) float32 of `state_names`, NaN where a set does not say, None where none of them does;
+    rank (names of subsets in the order of the publications); previous (M,) the frame before this one in its video, else -1.
     """
 
     def __init__(self, parts: list[tuple[Path, str]], layout: Layout, input_size: int, cache: float, train_hidden: bool = True,
                  weights: str | None = None, input_margin: float = 1.0):
         tables, metas = [load_split(folder, split) for folder, split in parts], [load_meta(folder) for folder, _ in parts]
-        for (folder, _), meta in zip(parts, metas, strict=True):
-            if meta["layout"] != layout.stored:
+        ways = [None if meta["layout"] == layout.stored else conversion(meta["layout"], layout.stored) for meta in metas]
+        for (folder, _), meta, way in zip(parts, metas, ways, strict=True):
+            if meta["layout"] != layout.stored and way is None:
                 raise UserError(f"{folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout "
                                 f"{layout.name} cannot use; give sets of layout {layout.stored} or another --layout")
             if (meta["protocol"], meta["margin"]) != (metas[0]["protocol"], metas[0]["margin"]):
@@ -54,20 +69,23 @@ class Faces(Dataset):
         self.identities = [identity for table in tables for identity in table.identities]
         self.crop, self.box = (np.concatenate([getattr(table, key) for table in tables]) for key in ("crop", "box"))
         chosen = list(layout.selected)
-        self.landmarks = np.concatenate([table.landmarks[:, chosen] for table in tables])
-        visible = np.concatenate([table.visible[:, chosen] for table in tables])
+        labels = [(way(table.landmarks), way.flags(table.landmarks, table.visible)) if way else (table.landmarks, table.visible)
+                  for table, way in zip(tables, ways, strict=True)]
+        self.landmarks, visible = (np.concatenate([label[kind][:, chosen] for label in labels]) for kind in (0, 1))
         known = np.isfinite(self.landmarks).all(-1)
         self.visible = known if train_hidden else visible & known
         self.weight = self.visible.astype(np.float32)
         if weights:
             self.weight *= label_weights.read(Path(weights), self.sets, self.names, layout.selected)
         self.nominal = to_crop(self.landmarks, self.crop).astype(np.float32)
+        self.pose, self.states, self.state_names = _extras(tables, metas)
+        self.rank = list(dict.fromkeys(name for meta in metas for name in meta["expected"] or ()))
         self.target = np.repeat([meta["target_size"] for meta in metas], [len(table.files) for table in tables])
-        self.border = border_px(input_size, metas[0]["margin"])  # px of margin round the nominal crop
-        self.input_border = border_px(input_size, input_margin)
+        # px of margin round the nominal crop: stored, and of that seen by the net
+        self.border, self.input_border = (border_px(input_size, margin) for margin in (metas[0]["margin"], input_margin))
         if self.input_border > self.border:
-            raise UserError(f"this net sees {input_margin} times the nominal crop, {parts[0][0]} holds {metas[0]['margin']} times "
-                            f"it; prepare it with --margin {input_margin} or more")
+            raise UserError(f"this net sees {input_margin} times the nominal crop, {parts[0][0]} holds {metas[0]['margin']}; "
+                            f"prepare it with --margin {input_margin} or more")
         side = input_size + 2 * self.border
         self.rows = np.arange(len(self))  # of `crops`
         self.crops = np.empty((len(self), side, side, 3), np.uint8) if len(self) * side * side * 3 <= cache * GIB else None
@@ -87,9 +105,10 @@ class Faces(Dataset):
         """(S, S, 3) uint8 BGR: the nominal crop of `input_size` px with `border` px of real pixels round it."""
         return self._decode(index) if self.crops is None else self.crops[self.rows[index]]
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    def __getitem__(self, index: int) -> Sample:
         begin, end = self.border - self.input_border, self.border + self.size + self.input_border
-        return self.picture(index)[begin:end, begin:end], self.nominal[index], self.weight[index], index
+        pose, states = (None if part is None else part[index] for part in (self.pose, self.states))
+        return Sample(self.picture(index)[begin:end, begin:end], self.nominal[index], self.weight[index], index, pose, states)
 
     def only(self, rows: np.ndarray) -> "Faces":
         """Some of the faces; the decoded crops are shared."""
@@ -98,6 +117,8 @@ class Faces(Dataset):
             setattr(view, key, [getattr(self, key)[row] for row in rows])
         for key in ("crop", "box", "landmarks", "visible", "weight", "nominal", "target", "rows"):
             setattr(view, key, getattr(self, key)[rows])
+        for key in ("pose", "states"):
+            setattr(view, key, None if (values := getattr(self, key)) is None else values[rows])
         return view
 
     def _decode(self, index: int) -> np.ndarray:
@@ -106,6 +127,26 @@ class Faces(Dataset):
             return stored
         edge = (len(stored) - self.target[index]) / 2
         return cut(stored, np.array([edge, edge, len(stored) - edge, len(stored) - edge]), self.size, side / self.size)
+
+
+def _extras(tables: list[Table], metas: list[dict]) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
+    """(pose (M, 3), states (M, k), the k names) of the faces of several sets, NaN where a set does not say."""
+    names = list(dict.fromkeys(name for meta in metas for name in meta.get("states", ())))
+    poses, states = [], []
+    for table, meta in zip(tables, metas, strict=True):
+        poses.append(np.full((len(table.files), 3), np.nan, np.float32) if table.pose is None else table.pose.astype(np.float32))
+        states.append(np.full((len(table.files), len(names)), np.nan, np.float32))
+        if table.states is not None:
+            states[-1][:, [names.index(name) for name in meta["states"]]] = table.states
+    known = any(table.pose is not None for table in tables)
+    return np.concatenate(poses) if known else None, np.concatenate(states) if names else None, names
+
+
+def _partners(names: list[str]) -> list[int]:
+    """The state that each becomes in a mirror image: left and right, as words of the name, change places."""
+    other = {"left": "right", "right": "left"}
+    mirrored = ["_".join(other.get(word, word) for word in name.split("_")) for name in names]
+    return [names.index(twin) if twin in names else place for place, twin in enumerate(mirrored)]
 
 
 class Augmented(Dataset):
@@ -117,12 +158,18 @@ class Augmented(Dataset):
     def __len__(self) -> int:
         return len(self.faces)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         faces = self.faces
-        image, landmarks, weight = augment(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size,
-                                            self.recipe, self.flip_index, generator(self.seed, epoch, index), faces.input_border)
-        return image, landmarks.astype(np.float32), weight, index
+        image, landmarks, weight, matrix = augment(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size,
+                                                   self.recipe, self.flip_index, generator(self.seed, epoch, index),
+                                                   faces.input_border)
+        pose, states = (None if part is None else part[index] for part in (faces.pose, faces.states))
+        if pose is not None:
+            pose = turn_pose(pose, matrix).astype(np.float32)
+        if states is not None and np.linalg.det(matrix[:, :2]) < 0:
+            states = states[_partners(faces.state_names)]
+        return Sample(image, landmarks.astype(np.float32), weight, index, pose, states)
 
 
 class Order:
@@ -151,12 +198,14 @@ class Order:
             yield [(self.epoch, index) for index in shuffled[start + self.rank:start + step:self.ranks]]
 
 
-def collate(samples: list[tuple]) -> Batch:
+def collate(samples: list[Sample]) -> Batch:
     """Samples -> Batch."""
-    images, landmarks, weight, index = zip(*samples, strict=True)
-    weights = torch.from_numpy(np.stack(weight))
-    labels = Labels(torch.from_numpy(np.stack(landmarks)), weights > 0, weights)
-    return Batch(torch.from_numpy(np.stack(images)), labels, torch.tensor(index))
+    image, landmarks, weight, index, pose, states = (None if column[0] is None else np.stack(column)
+                                                     for column in zip(*samples, strict=True))
+    weights = torch.from_numpy(weight)
+    extras = (None if part is None else torch.from_numpy(part) for part in (pose, states))
+    return Batch(torch.from_numpy(image), Labels(torch.from_numpy(landmarks), weights > 0, weights, *extras),
+                 torch.from_numpy(index))
 
 
 def _single_thread(_worker: int) -> None:

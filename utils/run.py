@@ -17,7 +17,7 @@ from pipnet.layout import Layout
 from utils import checkpoint, finetune
 from utils.config import nearest
 from utils.export import export_onnx
-from utils.prepare import load_meta
+from utils.prepared import load_meta
 from utils.report import write_csv
 
 SUFFIXES = (".pt", ".onnx")

@@ -10,7 +10,8 @@ from pipnet.errors import UserError
 from utils.checkpoint import turn
 from utils.config import DEFAULT_FILE, ROOT, load_layout, nearest, read_yaml
 from utils.parsers import DATASETS, infer
-from utils.prepare import DataGenerator, fingerprint, load_meta, mismatch
+from utils.prepare import DataGenerator, fingerprint
+from utils.prepared import load_meta, mismatch
 
 SYNTHETIC = "synthetic"
 
