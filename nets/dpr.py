@@ -1,5 +1,10 @@
 """The regressor of DPR: a small MobileNetV2 down to one 128th of the picture (Shao et al., TPAMI 2021; MIT)."""
+import numpy as np
+import torch
 from torch import Tensor, nn
+
+from nets.coordinate import UNIT
+from nets.row import Row
 
 # expansion, width, repeats, stride of the first
 STEPS = [(1, 8, 1, 1), (6, 12, 2, 2), (6, 16, 2, 2), (6, 24, 3, 2), (6, 32, 3, 2), (6, 48, 3, 2), (6, 64, 2, 2), (6, 80, 1, 1)]
@@ -64,3 +69,50 @@ class SmallMobileNetV2(nn.Module):
             x = layer(x)
             outputs.append(x)
         return {stride: outputs[index] for stride, index in self.taps.items()}
+
+
+# our place of a part -> its name there
+PLACES = {"eye_left": "left_eye_net", "eye_right": "right_eye_net", "nose": "nose_net", "mouth": "mouth_net"}
+
+
+def from_dpr(state: dict[str, Tensor], _meanface: np.ndarray) -> dict[str, Tensor]:
+    """The state dicts of DPR's three files, one or several joined, under our names.
+
+    Its pixels are integers at their centres, and its frames are of 128 (box and parts) and 256 px (face); ours are [0, 1]. The
+    mean shape is not in its files: the head adds what it gives to the net's own.
+    """
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    found = {f"frame.{name}": tensor for name, tensor in state.items() if name.startswith(("localization.", "fc_loc."))}
+    found |= {f"backbone.{name}": tensor for name, tensor in state.items() if name.startswith("features.")}
+    dense = {name.removeprefix("pts_net."): tensor for name, tensor in state.items() if name.startswith("pts_net.")}
+    found |= {f"neck.layers.{name}": tensor for name, tensor in dense.items() if name[0] != "4"}
+    if "pts_net.4.weight" in state:  # half the output is in units of the face's frame
+        found["head.output.weight"] = state["pts_net.4.weight"][:, :, None, None] / (2 * UNIT)
+        found["head.output.bias"] = state["pts_net.4.bias"] / (2 * UNIT) + 0.5 / 256 / UNIT
+    if "fc_loc.2.weight" in state:
+        _to_unit_frames(found, "frame.fc_loc.2", 1.0, 0.5 / 256)
+    for ours, theirs in PLACES.items():
+        if f"{theirs}.0.weight" in state:
+            found |= {f"places.{ours}.{name.removeprefix(f'{theirs}.')}": tensor for name, tensor in state.items()
+                      if name.startswith(f"{theirs}.")}
+            first = f"places.{ours}.0"  # it is given px of 256
+            found[f"{first}.bias"] = found[f"{first}.bias"] - 0.5 * found[f"{first}.weight"].sum(1)
+            found[f"{first}.weight"] = 256 * found[f"{first}.weight"]
+            _to_unit_frames(found, f"places.{ours}.4", 2.0, 0.5 / 128)
+    return found
+
+
+def _to_unit_frames(state: dict[str, Tensor], layer: str, scale: float, shift: float) -> None:
+    """A layer that gives a map between frames of pixels, shifted in units of 128 px, for frames of [0, 1].
+
+    scale: of the sides, first frame over second and over that unit; shift: half a px of the second frame.
+    """
+    for leaf, constant in (("weight", 0.0), ("bias", shift)):
+        rows = state[f"{layer}.{leaf}"]
+        a, b, x, c, d, y = rows.unbind(0)
+        x, y = x - 0.5 / 128 * (a + b) + constant, y - 0.5 / 128 * (c + d) + constant
+        state[f"{layer}.{leaf}"] = torch.stack([scale * a, scale * b, x, scale * c, scale * d, y])
+
+
+ROWS = {"dpr": Row(build=SmallMobileNetV2, mean=(0.5,) * 3, std=(0.5,) * 3, order="BGR", published=from_dpr,
+                   note="DPR's regressor (--preset dpr re-initialises): WFLW 5.35, with the local stage 5.08")}

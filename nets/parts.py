@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nets.coordinate import UNIT
 from nets.dpr import Dense, SmallMobileNetV2
 from nets.labels import Labels, Prediction
 from nets.losses import ERRORS
@@ -14,7 +15,6 @@ from nets.net import Net
 from nets.reinit import Reinit, begin_as, chain, inverse, known, outer, resample
 
 SIZE = 128  # px of a part's crop
-UNIT = 1 / 8
 ROOM = 1.2  # a part's crop / the longer side of the part's landmarks
 
 
@@ -94,8 +94,7 @@ class Parts(Reinit):
         return {**terms, "part": sum(part), "part_frame": sum(frame)}
 
     def predict(self, images: Tensor) -> Prediction:
-        matrix = self.locate(images)
-        whole = self.head.decode(self.head(self.inner_features(images, matrix)))
+        whole, matrix = self.inner(images)
         found = outer(whole, matrix)
         local = [points for _, points, _ in self.local(images, whole.landmarks, matrix)]
         return found._replace(landmarks=torch.cat([found.landmarks, *local], 1)[:, self.order])

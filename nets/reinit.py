@@ -124,16 +124,21 @@ class Reinit(Net):
         """({term: sum}, landmarks (B, N, 2) in the inner frame, the maps (B, 2, 3) to it). labels: without NaN."""
         matrix = self.locate(images)
         features = self.inner_features(images, matrix)
-        maps, grid = self.head(features), tuple(features.shape[-2:])
+        maps = self.head(features)
         inner, weight = labels.warp(matrix), labels.trainable()
         frame = (weight * (inner.landmarks - self.meanface).abs().mean(-1)).sum()
         # errors in the outer frame are those in the inner one over its scale
         scaled = inner._replace(weight=weight / determinant(matrix).sqrt()[:, None])
-        return {**self.head_loss(maps, scaled, grid), "frame": frame}, self.head.decode(maps).landmarks, matrix
+        return {**self.losses(maps, features, scaled), "frame": frame}, self.head.decode(maps).landmarks, matrix
 
     def predict(self, images: Tensor) -> Prediction:
+        return outer(*self.inner(images))
+
+    def inner(self, images: Tensor) -> tuple[Prediction, Tensor]:
+        """(the prediction in the inner frame, the maps (B, 2, 3) to it)."""
         matrix = self.locate(images)
-        return outer(self.head.decode(self.head(self.inner_features(images, matrix))), matrix)
+        features = self.inner_features(images, matrix)
+        return self.decode(self.head(features), features), matrix
 
 
 def outer(prediction: Prediction, matrix: Tensor) -> Prediction:

@@ -3,8 +3,12 @@
 Depthwise separable convolutions without shortcuts; a linear layer sees the means of three depths together. The published file
 loads as it is: names are its own.
 """
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from nets.coordinate import UNIT
+from nets.row import Row
 
 # of conv2 ... conv13: width, stride
 STEPS = [(32, 1), (32, 2), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1), (128, 2), (128, 1), (128, 1), (256, 2), (256, 1)]
@@ -50,3 +54,23 @@ class Slim(nn.Module):
             if number in layers:
                 features[layers[number]] = x
         return features
+
+
+def from_peppa(state: dict[str, Tensor], meanface: np.ndarray) -> dict[str, Tensor]:
+    """Peppa's state dict under our names. meanface (N, 2), in [0, 1] of the crop, is that of the coordinate head.
+
+    Its last layer gives 68 landmarks in [0, 1] of the crop, the pose in quarter turns (its pitch is positive downwards, ours
+    upwards) and four states.
+    """
+    found = {f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    weight, bias = state["fc.weight"], state["fc.bias"]
+    points, mean = len(bias) - 7, torch.tensor(np.asarray(meanface).ravel(), dtype=bias.dtype)
+    if len(mean) == points:
+        found |= {"head.output.weight": weight[:points, :, None, None] / UNIT, "head.output.bias": (bias[:points] - mean) / UNIT}
+    upwards = torch.tensor([-1.0, 1, 1])
+    return found | {"others.pose.weight": weight[points:-4] * upwards[:, None], "others.pose.bias": bias[points:-4] * upwards,
+                    "others.states.weight": weight[-4:], "others.states.bias": bias[-4:]}
+
+
+ROWS = {"slim": Row(build=Slim, mean=(MEAN,) * 3, std=(MEAN,) * 3, order="BGR", published=from_peppa,
+                    note="Peppa's 26 MFLOP net at 160 px (--preset slim); no published figure")}
