@@ -98,6 +98,14 @@ def border_px(size: int, margin: float) -> int:
     return round(size * (margin - 1) / 2)
 
 
+def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(M, K) intersection over union of boxes (M, 4) with others (K, 4), same frame."""
+    low, high = np.maximum(boxes[:, None, :2], others[:, :2]), np.minimum(boxes[:, None, 2:], others[:, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=2)
+    area, other = (np.prod(part[:, 2:] - part[:, :2], axis=1) for part in (boxes, others))
+    return shared / np.maximum(area[:, None] + other - shared, 1e-9)
+
+
 def crop_matrix(crop: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     """(2, 3) map from image px to the px of the crop (4,) drawn at size (or width, height); both continuous."""
     scale = np.broadcast_to(np.asarray(size, dtype=np.float64), 2) / (crop[2:] - crop[:2])
@@ -129,6 +137,14 @@ def invert(matrix: np.ndarray) -> np.ndarray:
 def transform(points, matrix):
     """Points (..., N, 2) through matrix (..., 2, 3), both in the matrix's continuous frames; numpy or torch."""
     return points @ matrix[..., :2].swapaxes(-1, -2) + matrix[..., None, :, 2]
+
+
+def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
+    """(2, 3) map of scale, rotation and shift that takes points (M, 2) nearest `onto` (M, 2); M >= 2, not all one point."""
+    here, there = points - points.mean(0), onto - onto.mean(0)
+    a, b = (here * there).sum(), (here[:, 0] * there[:, 1] - here[:, 1] * there[:, 0]).sum()
+    turn = np.array([[a, -b], [b, a]]) / (here ** 2).sum()
+    return np.column_stack([turn, onto.mean(0) - turn @ points.mean(0)])
 
 
 def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, border: str = "real") -> np.ndarray:
