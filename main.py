@@ -11,7 +11,7 @@ try:
     from loguru import logger
     from tqdm import tqdm
 
-    from nets import NETS, build_net, make_spec
+    from nets import NETS, build_net
     from pipnet.errors import UserError
     from pipnet.files import write_text
     from pipnet.layout import Layout
@@ -21,6 +21,7 @@ try:
     from utils.config import DEFAULT_FILE, dump, load_layout, parse, read_layout_file, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
     from utils.evaluate import evaluate, face_norms, flip_tested, torch_predictor
+    from utils.face_states import balanced, complete
     from utils.label_weights import DISPUTED
     from utils.prepared import load_meta
     from utils.progress import progress
@@ -164,9 +165,12 @@ def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, fold
         face_norms(Faces([part], layout, args.input_size, 0), layout, args.norm)
 
     def load(parts, weights=None):
-        return Faces(parts, layout, args.input_size, args.cache, args.train_hidden, weights)
+        return complete(Faces(parts, layout, args.input_size, args.cache, args.train_hidden, weights, run.input_margin(args)),
+                        layout, run.outputs(args))
 
     faces = load(training_parts(args, folders), args.label_weights)
+    if args.balance:
+        faces = balanced(faces, layout)
     if fold is not None:
         return audit.divide(faces, args.folds, args.seed, fold)
     if args.val == "none":
@@ -185,8 +189,7 @@ def start_solver(args, layout: Layout, faces: Faces, ranks: Ranks, resume: bool)
     torch.manual_seed(args.seed)
     meanface = faces.meanface()
     try:
-        net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, meanface, args.num_nb, args.act,
-                                  run.head_options(args)))
+        net = run.make_net(args, layout, meanface)
         order = Order(len(faces), args.batch_size, args.accumulate, args.seed, ranks.rank, ranks.count)
         started = "the checkpoint" if resume else run.initialise(net, args.weights, layout, meanface, logger.warning)
         if ranks.count > 1:
@@ -301,7 +304,7 @@ def audit_labels(args, here: run.Run, folders: list[Path], ranks: Ranks, resume:
         audit.clear(here)
     ranks.wait()
     layout, parts = choose_layout(args, folders), training_parts(args, folders)
-    faces = Faces(parts, layout, args.input_size, 0, args.train_hidden)
+    faces = Faces(parts, layout, args.input_size, 0, args.train_hidden, None, run.input_margin(args))
     fold, found = audit.fold_of(faces.identities, args.folds, args.seed), np.empty_like(faces.landmarks)
     face_norms(faces, layout, args.norm)
     for number, one in enumerate(audit.fold_runs(here, args.folds)):
@@ -326,7 +329,7 @@ def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool) -> Non
     rows, part_rows, differences = [], [], []
     for part in parts:
         sets.check_protocol(part[0], stored["protocol"])
-        faces = Faces([part], layout, net.spec["input_size"], args.cache, args.train_hidden)
+        faces = Faces([part], layout, net.spec["input_size"], args.cache, args.train_hidden, None, net.input_margin)
         name, means = sets.title(part[0]), {}
         for model, predict in models.items():
             result = evaluate(predict, faces, layout, args.norm, args.test_batch_size, ranks)

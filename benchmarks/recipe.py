@@ -20,9 +20,10 @@ RECIPES = {
     "short": ["--preset", "short"],
     "pipnet": ["--preset", "pipnet", "--amp", "auto", "--weight-decay", "0.0005"],  # the decay of nets without pretrained weights
 }
-SHORT = ["--preset", "short"]
-ABLATION = {  # against `short`
-    "short": [],
+BASE = ["--preset", "short", "--rotation", "20", "--scale", "0.1", "--translation", "0.05", "--occlusion", "0.3", "--sigma", "0"]
+ABLATION = {  # against `base`; what was found so is `short`
+    "base": [],
+    "preset short": ["--rotation", "10", "--scale", "0.05", "--translation", "0.02", "--occlusion", "0.1", "--sigma", "0.5"],
     "predicted errors weigh the merge": ["--sigma", "0.5"],
     "no EMA": ["--ema", "0"],
     "EMA of 0.998": ["--ema", "0.998"],
@@ -43,7 +44,8 @@ ABLATION = {  # against `short`
     "Gaussian score target": ["--score-width", "0.5"],
     "stride 16": ["--stride", "16"],
     "stride 8": ["--stride", "8"],
-    "all of default's augmentation": ["--preset", "default", "--batch-size", "16"],
+    "rotation, scale, shift and occlusion of default": ["--rotation", "30", "--scale", "0.15", "--translation", "0.08",
+                                                       "--occlusion", "0.5"],
 }
 TABLES = {"recipes": RECIPES, "ablation": ABLATION}
 
@@ -51,7 +53,7 @@ TABLES = {"recipes": RECIPES, "ablation": ABLATION}
 def flags_of(table: str, row: str, epochs: int, size: int) -> list[str]:
     """What main.py is given for a row, but for the seed."""
     flags = [*DATA, "--weights", "none", "--input-size", str(size), "--epochs", str(epochs)]
-    flags += [*(SHORT if table == "ablation" else []), *TABLES[table][row]]
+    flags += [*(BASE if table == "ablation" else []), *TABLES[table][row]]
     if "steps" in flags or TABLES[table][row][:2] == ["--preset", "pipnet"]:
         flags += ["--milestones", f"{epochs // 2},{epochs * 5 // 6}"]
     return flags

@@ -19,6 +19,11 @@ class Net(nn.Module):
         self.register_buffer("shift", -mean / std, persistent=False)
 
     @property
+    def input_margin(self) -> float:
+        """Pictures / their nominal crop."""
+        return self.spec.get("input_margin", 1.0)
+
+    @property
     def terms(self) -> dict[str, str]:
         """{term of the loss: the key of args.yaml that weighs it}."""
         return {**self.head.terms, **self.others.terms}

@@ -21,6 +21,11 @@ CLASSIFIER = ("fc", "classifier")  # of a plain ImageNet net
 OURS = ("backbone", "neck", "head", "others", "frame", "places", "regressors")
 
 
+def is_ours(state: dict[str, Tensor]) -> bool:
+    """Whether all names of a state dict are ours."""
+    return all(name.partition(".")[0] in OURS for name in state)
+
+
 def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """State dict under our names, from one under the names of PIPNet, its IRNet fork, or a plain torchvision backbone.
 
@@ -28,7 +33,7 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises ValueError when two names become one.
     """
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    if all(name.partition(".")[0] in OURS for name in state):
+    if is_ours(state):
         return state
     heads = {theirs: ours for names in HEADS.values() for ours, theirs in names.items()}
     renamed: dict[str, Tensor] = {}

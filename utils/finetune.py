@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nets import Net
-from nets.published import from_published
+from nets import Net, net_row
+from nets.published import from_published, is_ours
 from nets.transplant import nearest_sources, similarity
 from pipnet.errors import UserError
 from pipnet.layout import Layout
@@ -33,8 +33,9 @@ def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> s
     layout and meanface (N, 2), in [0, 1] of the crop, are the net's own. Where the checkpoint knows its layout, the head is made
     of the rows of the landmarks that both have; else, and for all other tensors, what has the same name and shape is taken.
     """
-    tensors, known = checkpoint.load_weights(file)
-    stored, own = from_published(tensors), net.state_dict()
+    read = [checkpoint.load_weights(Path(one)) for one in str(file).split(",")]  # DPR publishes its nets one by one
+    tensors, known = {name: tensor for tensors, _ in read for name, tensor in tensors.items()}, read[0][1] if len(read) == 1 else {}
+    stored, own = _renamed(tensors, net, meanface), net.state_dict()
     words, head = "", {}
     if known:
         head, words = _head(net, stored, known, layout, meanface, file, warn)
@@ -49,6 +50,17 @@ def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> s
     left = sorted(set(own) - set(fitting))
     new = f" (new: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''})" if left else ""
     return f"{len(fitting)} of {len(own)} tensors of {file}{new}{words}"
+
+
+def _renamed(tensors: dict, net: Net, meanface: np.ndarray) -> dict:
+    """Under our names, by the row of the net where the tensors are not ours."""
+    published = net_row(net.spec["net"]).published
+    if published is None or is_ours(tensors):
+        return from_published(tensors)
+    try:
+        return published(tensors, meanface)
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise UserError(f"the weights are not those published for {net.spec['net']} ({type(error).__name__} {error})") from None
 
 
 def _head(net: Net, stored: dict, known: dict, layout: Layout, meanface: np.ndarray, file: Path,
