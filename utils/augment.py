@@ -121,8 +121,8 @@ def augment(stored: np.ndarray, landmarks: np.ndarray, weight: np.ndarray, size:
 
     stored (S, S, 3) uint8 with S >= size: the nominal crop of `size` px in the middle of real pixels; landmarks (N, 2) in [0, 1]
     of the nominal crop. Landmarks that leave the crop stay true. The affine (2, 3) is from px of the nominal crop to px of the
-    result, before a perspective; its determinant is negative where it mirrors. seen: px of margin that the result has on each side
-    of its nominal crop.
+    result, before a perspective; its determinant is negative where it mirrors. seen: px of margin that the result has on each
+    side of its nominal crop.
     """
     border = (len(stored) - size) / 2
     if recipe.fill == "black" and border:

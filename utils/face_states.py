@@ -29,12 +29,12 @@ class Distances:
 
     def __init__(self, landmarks: np.ndarray, layout: Layout):
         if layout.stored not in LIDS or layout.selected != tuple(range(layout.count)) or layout.count != int(layout.stored):
-            raise UserError(f"layout {layout.name} does not say where lids and lips are; states (--eyes, --mouth, --balance) need "
-                            f"layout {' or '.join(LIDS)}")
+            raise UserError(f"layout {layout.name} does not say where lids and lips are; states (--eyes, --mouth, --balance) "
+                            f"need layout {' or '.join(LIDS)}")
         left, right, lips, corners = LIDS[layout.stored]
         box = box_of(landmarks)
         self.width, self.height = (box[:, 2:] - box[:, :2]).T
-        self.left, self.right, self.lips = (np.stack([self._between(landmarks, *pair) for pair in pairs], 1) / self.height[:, None]
+        self.left, self.right, self.lips = (np.stack([self._between(landmarks, *pair) / self.height for pair in pairs], 1)
                                             for pairs in (left, right, lips))
         self.eyes = self._between(landmarks, *corners) / self.width
 
@@ -57,8 +57,8 @@ def states_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
 def poses_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
     """(M, 3) float32 pitch, yaw, roll in radians as 300W-LP has them, NaN where too few landmarks are known.
 
-    landmarks (M, N, 2) in px of the picture. solvePnP on the points of pipnet/pose.py seen by a camera straight ahead and ten face
-    heights away, so that a face's place in its picture says nothing. UserError for a layout without these points.
+    landmarks (M, N, 2) in px of the picture. solvePnP on the points of pipnet/pose.py seen by a camera straight ahead and ten
+    face heights away, so that a face's place in its picture says nothing. UserError for a layout without these points.
     """
     points, found = pose_points(layout), np.full((len(landmarks), 3), np.nan, np.float32)
     seen = np.stack([landmarks[:, list(ids)].mean(1) for _, ids in points], 1)
@@ -74,12 +74,13 @@ def poses_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
         solved, rotation, _ = cv2.solvePnP(model[known], centred, camera, None, flags=cv2.SOLVEPNP_SQPNP)
         turn = upright @ cv2.Rodrigues(rotation)[0] @ upright
         if solved:
-            found[face] = np.arctan2(turn[1, 2], turn[2, 2]), -np.arcsin(np.clip(turn[0, 2], -1, 1)), np.arctan2(turn[0, 1], turn[0, 0])
+            pitch, roll = np.arctan2(turn[1, 2], turn[2, 2]), np.arctan2(turn[0, 1], turn[0, 0])
+            found[face] = pitch, -np.arcsin(np.clip(turn[0, 2], -1, 1)), roll
     return found
 
 
 def complete(faces: Faces, layout: Layout, outputs: list[str]) -> Faces:
-    """Faces with the labels that `outputs` (pose, states) train: those of the data set, and what landmarks tell where it is silent."""
+    """Faces with the labels that `outputs` (pose, states) train: those of the set, and what landmarks tell where it is silent."""
     if "pose" in outputs:
         told = poses_of(faces.landmarks, layout)
         faces.pose = told if faces.pose is None else np.where(np.isnan(faces.pose), told, faces.pose)

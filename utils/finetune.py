@@ -34,7 +34,7 @@ def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> s
     of the rows of the landmarks that both have; else, and for all other tensors, what has the same name and shape is taken.
     """
     read = [checkpoint.load_weights(Path(one)) for one in str(file).split(",")]  # DPR publishes its nets one by one
-    tensors, known = {name: tensor for tensors, _ in read for name, tensor in tensors.items()}, read[0][1] if len(read) == 1 else {}
+    tensors, known = {name: tensor for part, _ in read for name, tensor in part.items()}, read[0][1] if len(read) == 1 else {}
     stored, own = _renamed(tensors, net, meanface), net.state_dict()
     words, head = "", {}
     if known:

@@ -125,7 +125,7 @@ def make_net(args: SimpleNamespace, layout: Layout, meanface: np.ndarray) -> Net
 
 
 def local_parts(layout: Layout) -> dict[str, list[int]]:
-    """{eye_left, eye_right, nose, mouth: landmarks}, eyes with brows and pupils. ValueError where the layout names none of them."""
+    """{eye_left, eye_right, nose, mouth: landmarks}, eyes with brows and pupils. ValueError where the layout names none."""
     found: dict[str, list[int]] = {}
     for part, ids in layout.parts.items():
         kind, _, side = part.partition("_")
@@ -133,8 +133,8 @@ def local_parts(layout: Layout) -> dict[str, list[int]]:
         if name:
             found.setdefault(name, []).extend(ids)
     if not found:
-        raise ValueError(f"layout {layout.name} has no parts eye_left, eye_right, nose... or lips..., at which --parts looks; name "
-                         "them in its row, or leave --parts out")
+        raise ValueError(f"layout {layout.name} has no parts eye_left, eye_right, nose... or lips..., at which --parts looks; "
+                         "name them in its row, or leave --parts out")
     return found
 
 
