@@ -10,7 +10,7 @@ from nets.irnet import ROWS as IRNETS
 from nets.labels import Labels, Prediction
 from nets.mobilenet import ROWS as MOBILENETS
 from nets.net import Net
-from nets.parts import Parts
+from nets.parts import Parts, PartsHead
 from nets.pip import PIPHead
 from nets.reinit import Reinit
 from nets.resnet import ROWS as RESNETS
@@ -19,7 +19,7 @@ from nets.slim import ROWS as SLIM
 from nets.timm_net import timm_row
 
 NETS: dict[str, Row] = {**RESNETS, **IRNETS, **MOBILENETS, **SLIM, **DPR}
-HEADS: dict[str, type[Head]] = {"pip": PIPHead, "coordinate": CoordinateHead}
+HEADS: dict[str, type[Head]] = {"pip": PIPHead, "coordinate": CoordinateHead, "parts": PartsHead}
 
 __all__ = ["HEADS", "NETS", "Labels", "Net", "Prediction", "add_stages", "build_net", "make_spec", "net_row"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nets.coordinate import UNIT
+from nets.coordinate import UNIT, CoordinateHead, Maps, SqueezeExcite
 from nets.dpr import Dense, SmallMobileNetV2
 from nets.labels import Labels, Prediction
 from nets.losses import ERRORS
@@ -98,3 +98,41 @@ class Parts(Reinit):
         found = outer(whole, matrix)
         local = [points for _, points, _ in self.local(images, whole.landmarks, matrix)]
         return found._replace(landmarks=torch.cat([found.landmarks, *local], 1)[:, self.order])
+
+
+class PartsHead(CoordinateHead):
+    """Coordinates part by part (the IRNet fork's PHA-REGR): each part has its own gate, 1x1 convolution and linear map.
+
+    groups: landmarks of each part, every landmark in one of them.
+    """
+
+    keys = ("error",)
+    terms = {"coordinate": "reg"}
+    width = 128
+
+    def __init__(self, channels: int, meanface: list[list[float]], groups: list[list[int]], error: str = "l1"):
+        nn.Module.__init__(self)
+        self.error, self.num_lms, self.spread = ERRORS[error], len(meanface), None
+        self.branches = nn.ModuleList(nn.Sequential(
+            SqueezeExcite(channels), nn.Conv2d(channels, self.width, 1, bias=False), nn.BatchNorm2d(self.width), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(self.width, 2 * len(ids), 1)) for ids in groups)
+        for branch in self.branches:
+            nn.init.normal_(branch[-1].weight, std=0.001)
+            nn.init.zeros_(branch[-1].bias)
+        order = torch.tensor([i for ids in groups for i in ids]).argsort()  # in: part by part
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("meanface", torch.tensor(meanface, dtype=torch.float32), persistent=False)
+
+    @classmethod
+    def of(cls, channels: int, spec: dict) -> "PartsHead":
+        """From the spec of a net."""
+        return cls(channels, spec["meanface"], spec.get("groups") or [list(range(len(spec["meanface"])))], **spec["options"])
+
+    def forward(self, features: Tensor) -> Maps:
+        """features (B, C, H, W)."""
+        moved = torch.cat([branch(features).flatten(1).unflatten(1, (-1, 2)) for branch in self.branches], 1).float()
+        return Maps(self.meanface + UNIT * moved[:, self.order])
+
+    def grafted(self, *_args) -> dict[str, Tensor]:
+        """Branches belong to their parts: no other layout's can start them."""
+        raise ValueError("the branches of a head of parts fit no other landmarks; start from a net with another head")

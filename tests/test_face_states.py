@@ -93,7 +93,7 @@ def test_layouts_that_cannot_say():
     eyes = load_layout(ARGS.tables["layouts"], "12")
     with pytest.raises(UserError, match="layout 12 does not say where lids and lips are"):
         states_of(np.zeros((1, 12, 2)), eyes)
-    with pytest.raises(ValueError, match="layout 68 has no parts eye_left.*name them in its row, or leave --parts out"):
+    with pytest.raises(ValueError, match="layout 68:2 has no parts eye_left.*name them in its row, or leave this out"):
         local_parts(load_layout(ARGS.tables["layouts"], "68", [16, 0]))
     found = local_parts(L98)
     assert {name: sorted(ids) for name, ids in found.items()} == {

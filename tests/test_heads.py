@@ -10,7 +10,7 @@ from nets import Labels, build_net, make_spec
 
 FACE = mean_face()[30:42]
 KINDS = [("pip", {}), ("pip", {"sigma": True}), ("coordinate", {}), ("coordinate", {"sigma": True}),
-         ("coordinate", {"pool": "depthwise", "excite": True, "error": "wing"})]
+         ("coordinate", {"pool": "depthwise", "excite": True, "error": "wing"}), ("parts", {"error": "wing"})]
 named = pytest.mark.parametrize(("head", "options"), KINDS, ids=lambda part: part if isinstance(part, str) else "-".join(part))
 
 

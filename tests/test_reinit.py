@@ -16,6 +16,8 @@ PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 6
 def net_of(head: str = "pip", name: str = NET, parts: dict | None = None, others: tuple = (), hardness: float = 0.0):
     torch.manual_seed(0)
     spec = make_spec(name, head, None, 64, mean_face(), 5, options={})
+    if head == "parts":
+        spec["groups"] = [list(range(48, 68)), list(range(48))]
     return build_net(add_stages(spec, mean_face(), True, parts, list(others), hardness))
 
 
@@ -50,7 +52,7 @@ def test_resampled_pictures_lie_where_the_map_says():
 
 
 @pytest.mark.parametrize(("head", "parts", "hardness"), [
-    ("pip", None, 0.0), ("coordinate", None, 1.0), ("coordinate", PARTS, 0.5)])
+    ("pip", None, 0.0), ("coordinate", None, 1.0), ("coordinate", PARTS, 0.5), ("parts", None, 0.0)])
 def test_all_of_it_learns(head, parts, hardness):
     """Every parameter has a finite gradient that is not zero, unknown landmarks give none, terms and counts agree."""
     net = net_of(head, parts=parts, hardness=hardness)

@@ -38,7 +38,7 @@ KINDS = _kinds(
     share="val", texts_="train_data test_data", wholes_="selected_index", numbers="milestones thresholds")
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
 CHOICES = {
-    "head": ("pip", "coordinate"), "stride": (4, 8, 16, 32, 64, 128), "optimizer": ("adam", "adamw"),
+    "head": ("pip", "coordinate", "parts"), "stride": (4, 8, 16, 32, 64, 128), "optimizer": ("adam", "adamw"),
     "schedule": ("cosine", "steps"),
     "amp": ("auto", "bf16", "fp16", "off"), "fill": ("real", "black"), "interpolation": ("linear", "nearest"),
     "norm": ("interocular", "interpupil", "box", "diagonal"), "act": ("prelu", "relu"),

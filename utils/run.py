@@ -120,6 +120,10 @@ def input_margin(args: SimpleNamespace) -> float:
 def make_net(args: SimpleNamespace, layout: Layout, meanface: np.ndarray) -> Net:
     """A net with random weights. meanface (N, 2) in [0, 1] of the crop. ValueError for choices that do not fit together."""
     spec = make_spec(args.net, args.head, args.stride, args.input_size, meanface, args.num_nb, args.act, head_options(args))
+    if args.head == "parts":
+        groups = list(local_parts(layout).values())
+        rest = sorted(set(range(layout.count)) - {i for ids in groups for i in ids})
+        spec["groups"] = groups + [rest] * bool(rest)
     return build_net(add_stages(spec, meanface, args.reinit, local_parts(layout) if args.parts else None, outputs(args),
                                 args.hardness))
 
@@ -133,8 +137,8 @@ def local_parts(layout: Layout) -> dict[str, list[int]]:
         if name:
             found.setdefault(name, []).extend(ids)
     if not found:
-        raise ValueError(f"layout {layout.name} has no parts eye_left, eye_right, nose... or lips..., at which --parts looks; "
-                         "name them in its row, or leave --parts out")
+        raise ValueError(f"layout {layout.name} has no parts eye_left, eye_right, nose... or lips..., at which --parts and "
+                         "--head parts look; name them in its row, or leave this out")
     return found
 
 
