@@ -21,7 +21,7 @@ try:
     from utils.config import DEFAULT_FILE, dump, load_layout, parse, read_layout_file, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
     from utils.evaluate import evaluate, face_norms, flip_tested, torch_predictor
-    from utils.face_states import balanced, complete
+    from utils.face_states import agreement, balanced, complete
     from utils.label_weights import DISPUTED
     from utils.prepared import load_meta
     from utils.progress import progress
@@ -330,12 +330,15 @@ def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool) -> Non
     for part in parts:
         sets.check_protocol(part[0], stored["protocol"])
         faces = Faces([part], layout, net.spec["input_size"], args.cache, args.train_hidden, None, net.input_margin)
+        complete(faces, layout, list(net.others))
         name, means = sets.title(part[0]), {}
         for model, predict in models.items():
             result = evaluate(predict, faces, layout, args.norm, args.test_batch_size, ranks)
             means[model] = float(np.nanmean(result.nme))
             rows += report.score_rows(name, model, result, faces, args.thresholds)
             part_rows += report.part_rows(name, model, result, faces, args.thresholds)
+            if ranks.first and (said := agreement(result, faces)):
+                logger.info(f"{name}, {model}: {said}")
             if ranks.first and model == "torch":
                 report.write_test(here.folder / "report", part[0].name, faces, result, layout)
         differences.append(abs(means["torch"] - means.get("onnx", means["torch"])))

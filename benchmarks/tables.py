@@ -72,7 +72,15 @@ def recipes(table: str) -> str:
     return lines(f"row | flags | validation NME % | difference{tested}", "llrr" + "r" * tested.count("|"), rows)
 
 
-TABLES = {"runs": runs, "commands": commands, "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
+def box_shift() -> str:
+    """NME against the box's error (benchmarks/box_shift.py)."""
+    found = (result("box_shift") or {"rows": {}})["rows"]
+    cases = list(next(iter(found.values()))["nme"]) if found else []
+    rows = [[name, *(f"{row['nme'][case]:.2f}" for case in cases)] for name, row in found.items()]
+    return lines(" | ".join(["net", *cases]), "l" + "r" * len(cases), rows)
+
+
+TABLES = {"box_shift": box_shift, "runs": runs, "commands": commands, "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
 
 
 def filled(text: str) -> str:

@@ -131,12 +131,11 @@ def test_reinit_trains_resumes_tests_and_exports(cli, recipe, tmp_path):
     flags = [*recipe, *extra, "--exp", "one", "--norm", "box"]
     first = cli("--train", *flags)
     assert first.returncode == 0, first.stderr
-    more = cli("--train", "--resume", *flags, "--epochs", "2")
-    assert more.returncode == 0, more.stderr
+    done = cli("--train", "--resume", "--test", "--test-onnx", *flags, "--epochs", "2", "--thresholds", "50")
+    assert done.returncode == 0, done.stderr
+    assert "pose off by" in done.stderr and "left eye closed found" in done.stderr
     steps = rows(tmp_path / "runs" / "one" / "step.csv")
     assert len(steps) == 2 and all(float(steps[1][term]) > 0 for term in ("frame", "pose", "left_eye_closed", "mouth_closed"))
-    done = cli("--test", "--test-onnx", "--exp", "one", *recipe[:6], "--thresholds", "50")
-    assert done.returncode == 0, done.stderr
     torch_row, onnx_row = (row for row in table(done.stdout) if row[2].strip())
     assert torch_row[3:] == onnx_row[3:], (torch_row, onnx_row)
     kept = checkpoint.load(tmp_path / "runs" / "one" / "best.pt")

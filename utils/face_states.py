@@ -12,6 +12,7 @@ from pipnet.geometry import box_of
 from pipnet.layout import Layout
 from pipnet.pose import LEAST, MODEL, pose_points
 from utils.dataset import Faces
+from utils.evaluate import Result
 
 EYE, MOUTH_CLOSED, MOUTH_OPEN, MOUTH_WIDE = 0.02, 0.03, 0.15, 0.12  # of the box's height
 EYES_CLOSE = 0.5  # of the box's width: outer corners nearer than this
@@ -102,3 +103,19 @@ def balanced(faces: Faces, layout: Layout) -> Faces:
                  "mouth wide open": states[:, 3] == 1}
     copies = 1 + sum(COPIES[name] * mask.astype(int) for name, mask in is_so.items())
     return faces.only(np.repeat(np.arange(len(faces)), copies))
+
+
+def agreement(result: Result, faces: Faces) -> str:
+    """A line on the pose and states that a net says of faces that have them by `complete`; empty where it says none."""
+    words = []
+    if result.pose is not None:
+        apart = np.degrees(np.abs((result.pose - faces.pose + np.pi) % (2 * np.pi) - np.pi))
+        pitch, yaw, roll = np.nanmean(apart, 0)
+        words.append(f"pose off by {np.nanmean(apart):.1f} degrees (pitch {pitch:.1f}, yaw {yaw:.1f}, roll {roll:.1f})")
+    if result.states is not None:
+        for place, name in enumerate(STATES):
+            truth, said = faces.states[:, place], result.states[:, place]
+            hit, miss = said[truth == 1] > 0.5, said[truth == 0] <= 0.5
+            counts = f"found {hit.sum()} of {len(hit)}, wrongly {len(miss) - miss.sum()} of {len(miss)}"
+            words.append(f"{name.replace("_", " ")} {counts}")
+    return "; ".join(words)
