@@ -1,8 +1,8 @@
 """What a wrong box costs: NME against the box's shift and scale, for PIP, PIP behind a re-initialisation, and DPR's GSR.
 
-`python benchmarks/box_shift.py [--epochs 20] [NET ...]` trains each net on the synthetic faces (some minutes on two cores), goes on
-where one was killed, repeats none that is whole, and tests all of them on the same boxes: the tight box of the landmarks, moved by
-a share of its sides in a direction of each face's own, or grown about its centre.
+`python benchmarks/box_shift.py [--epochs 20] [NET ...]` trains each net on the synthetic faces (some minutes on two cores), goes
+on where one was killed, repeats none that is whole, and tests all of them on the same boxes: the tight box of the landmarks,
+moved by a share of its sides in a direction of each face's own, or grown about its centre.
 """
 import argparse
 import subprocess

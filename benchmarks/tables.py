@@ -80,7 +80,8 @@ def box_shift() -> str:
     return lines(" | ".join(["net", *cases]), "l" + "r" * len(cases), rows)
 
 
-TABLES = {"box_shift": box_shift, "runs": runs, "commands": commands, "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
+TABLES = {"box_shift": box_shift, "runs": runs, "commands": commands,
+          "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
 
 
 def filled(text: str) -> str:

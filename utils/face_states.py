@@ -117,5 +117,5 @@ def agreement(result: Result, faces: Faces) -> str:
             truth, said = faces.states[:, place], result.states[:, place]
             hit, miss = said[truth == 1] > 0.5, said[truth == 0] <= 0.5
             counts = f"found {hit.sum()} of {len(hit)}, wrongly {len(miss) - miss.sum()} of {len(miss)}"
-            words.append(f"{name.replace("_", " ")} {counts}")
+            words.append(f"{name.replace('_', ' ')} {counts}")
     return "; ".join(words)
