@@ -6,6 +6,7 @@ import numpy as np
 from nets.coordinate import CoordinateHead
 from nets.dpr import ROWS as DPR
 from nets.head import Head
+from nets.heatmap import HeatmapHead
 from nets.irnet import ROWS as IRNETS
 from nets.labels import Labels, Prediction
 from nets.mobilenet import ROWS as MOBILENETS
@@ -15,11 +16,14 @@ from nets.pip import PIPHead
 from nets.reinit import Reinit
 from nets.resnet import ROWS as RESNETS
 from nets.row import Row
+from nets.simcc import SimCCHead
 from nets.slim import ROWS as SLIM
+from nets.timm_net import ROWS as TIMM_NETS
 from nets.timm_net import timm_row
 
-NETS: dict[str, Row] = {**RESNETS, **IRNETS, **MOBILENETS, **SLIM, **DPR}
-HEADS: dict[str, type[Head]] = {"pip": PIPHead, "coordinate": CoordinateHead, "parts": PartsHead}
+NETS: dict[str, Row] = {**RESNETS, **IRNETS, **MOBILENETS, **SLIM, **DPR, **TIMM_NETS}
+HEADS: dict[str, type[Head]] = {"pip": PIPHead, "coordinate": CoordinateHead, "parts": PartsHead, "heatmap": HeatmapHead,
+                                "simcc": SimCCHead}
 
 __all__ = ["HEADS", "NETS", "Labels", "Net", "Prediction", "add_stages", "build_net", "make_spec", "net_row"]
 

@@ -30,6 +30,7 @@ class Row(NamedTuple):
     order: of the channels, RGB or BGR.
     input_margin: what is seen / the nominal crop, where the net re-initialises (nets/reinit.py).
     published(state, meanface): a published state dict under our names; None: those of PIPNet, IRNet and torchvision.
+    input_size: px, side of the input that the published figure is of.
     """
 
     build: Callable[..., nn.Module]
@@ -41,6 +42,7 @@ class Row(NamedTuple):
     order: str = "RGB"
     input_margin: float = 1.25
     published: Callable[[dict[str, Tensor], np.ndarray], dict[str, Tensor]] | None = None
+    input_size: int = 256
 
 
 def load_imagenet(backbone: nn.Module, row: Row) -> None:

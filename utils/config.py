@@ -26,7 +26,7 @@ def _kinds(**named: str) -> dict[str, tuple[type | None, ...]]:
 # what each key of args.yaml holds, so that a slip in that file is found too; with an underscore: or null. (list, x): of x
 KINDS = _kinds(
     text="dataset data_root run_root net head weights optimizer schedule amp fill interpolation norm error pool",
-    text_="data_dir layout protocol act preset label_weights",
+    text_="data_dir layout protocol act meanface preset label_weights",
     whole="target_size folds synthetic_train synthetic_test num_nb input_size epochs batch_size accumulate ema_ramp "
           "seed threads early_stop test_batch_size",
     whole_="num_lms stride workers",
@@ -38,7 +38,7 @@ KINDS = _kinds(
     share="val", texts_="train_data test_data", wholes_="selected_index", numbers="milestones thresholds")
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
 CHOICES = {
-    "head": ("pip", "coordinate", "parts"), "stride": (4, 8, 16, 32, 64, 128), "optimizer": ("adam", "adamw"),
+    "head": ("pip", "coordinate", "parts", "heatmap", "simcc"), "stride": (4, 8, 16, 32, 64, 128), "optimizer": ("adam", "adamw"),
     "schedule": ("cosine", "steps"),
     "amp": ("auto", "bf16", "fp16", "off"), "fill": ("real", "black"), "interpolation": ("linear", "nearest"),
     "norm": ("interocular", "interpupil", "box", "diagonal"), "act": ("prelu", "relu"),

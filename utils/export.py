@@ -48,7 +48,7 @@ def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
     """Writes `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
     import onnx
     side = net.spec["input_size"] + 2 * border_px(net.spec["input_size"], net.input_margin)
-    module = _Exported(net.float().cpu().to(memory_format=torch.contiguous_format)).eval()
+    module = _Exported(net.eval().reparameterized().float().cpu().to(memory_format=torch.contiguous_format)).eval()
     example = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
     names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
     with _quiet(), torch.inference_mode():

@@ -21,6 +21,7 @@ from utils.prepared import load_meta
 from utils.report import write_csv
 
 SUFFIXES = (".pt", ".onnx")
+INITIALISATION = "initialisation.csv"
 
 
 class Run(NamedTuple):
@@ -78,7 +79,7 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
 # keys that make a run what it is: another value would be another run
 FIXED = ("preset", "dataset", "data_dir", "train_data", "layout", "selected_index", "protocol", "target_size", "margin", "val",
          "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "pool", "excite", "num_lms", "num_nb",
-         "input_size", "act", "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm",
+         "input_size", "act", "meanface", "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm",
          "reinit", "parts", "hardness", "balance")
 # keys that a test of a run that is trained can take up
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
@@ -167,10 +168,16 @@ def check_free(run: Run, resume: bool, overwrite: bool) -> None:
 def clear(run: Run) -> None:
     """Makes the folder and removes what an earlier training left, and only that; the log goes on."""
     run.folder.mkdir(exist_ok=True)
-    for name in ("best.pt", "best.onnx", "last.pt", "step.csv", "time.csv", "args.yaml"):
+    for name in ("best.pt", "best.onnx", "last.pt", "step.csv", "time.csv", "args.yaml", INITIALISATION):
         (run.folder / name).unlink(missing_ok=True)
     for name in ("report", "events"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
+
+
+def report_start(run: Run, started: finetune.Started) -> None:
+    """What a training's first weights are of, tensor by tensor, where they are of a file."""
+    if started.rows:
+        write_csv(run.folder / INITIALISATION, ["tensor", "shape", "what"], started.rows)
 
 
 class History:
@@ -278,18 +285,18 @@ def unpack(file: Path) -> tuple[Net, Layout, dict]:
     return net, layout, values
 
 
-def initialise(net: Net, source: str, layout: Layout, meanface: np.ndarray, warn) -> str:
-    """Starts `net` from `source`: imagenet, none, a checkpoint of ours or a published one. Returns what was loaded.
+def initialise(net: Net, source: str, layout: Layout, meanface: np.ndarray, warn) -> finetune.Started:
+    """Starts `net` from `source`: imagenet, none, a checkpoint of ours or a published one. Returns what was loaded, and what not.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are of the faces to train on.
     """
     if source == "none":
-        return "random weights"
+        return finetune.Started("random weights", [])
     if source == "imagenet":
         try:
             load_imagenet(net.backbone, net_row(net.spec["net"]))
         except OSError as error:
             warn(f"{error}; training starts from random weights")
-            return "random weights"
-        return "ImageNet weights"
+            return finetune.Started("random weights", [])
+        return finetune.Started("ImageNet weights", [])
     return finetune.start(net, Path(source), layout, meanface, warn)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nets.dpr import SmallMobileNetV2
+from nets.timm_net import TimmNet
 from utils.ranks import Ranks
 
 
@@ -132,7 +134,8 @@ class Solver:
             self.runner = torch.compile(self.runner)
         if ranks.count > 1:
             ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-            unused = net.spec["net"].startswith(("timm:", "dpr"))  # some have branches for strides that nobody asks for
+            # some have branches for strides that nobody asks for
+            unused = isinstance(net.backbone, (TimmNet, SmallMobileNetV2))
             self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids, find_unused_parameters=unused)
         self.average = Average(net, args.ema, args.ema_ramp) if args.ema else None  # of what DDP has made alike in all processes
 
