@@ -90,7 +90,8 @@ def _flip(values, layout):
 
 
 def _warp(values, matrix: Tensor):
-    landmarks = values.landmarks @ matrix[:, :, :2].transpose(1, 2) + matrix[:, None, :, 2]
+    # no matrix product, which autocast would round to 16 bits
+    landmarks = (values.landmarks[:, :, None] * matrix[:, None, :, :2]).sum(3) + matrix[:, None, :, 2]
     values = values._replace(landmarks=landmarks)
     if values.pose is not None:
         angle = torch.atan2(matrix[:, 1, 0] - matrix[:, 0, 1], matrix[:, 0, 0] + matrix[:, 1, 1])  # of the nearest rotation

@@ -57,8 +57,8 @@ def inverse(matrix: Tensor) -> Tensor:
 
 def chain(first: Tensor, then: Tensor) -> Tensor:
     """One map (B, 2, 3) that does both."""
-    linear = then[:, :, :2] @ first[:, :, :2]
-    return torch.cat([linear, then[:, :, :2] @ first[:, :, 2:] + then[:, :, 2:]], 2)
+    both = (then[:, :, :2, None] * first[:, None]).sum(2)
+    return torch.cat([both[:, :, :2], both[:, :, 2:] + then[:, :, 2:]], 2)
 
 
 def resample(images: Tensor, matrix: Tensor, size: int, nominal: int) -> Tensor:
@@ -69,8 +69,9 @@ def resample(images: Tensor, matrix: Tensor, size: int, nominal: int) -> Tensor:
     side = images.shape[1]
     centre = (torch.arange(size, device=images.device) + 0.5) / size
     y, x = torch.meshgrid(centre, centre, indexing="ij")
-    outer = torch.stack([x, y, torch.ones_like(x)], -1) @ inverse(matrix)[:, None].transpose(2, 3)  # (B, size, size, 2)
-    grid = (2 * outer - 1) * (nominal / side)  # the wide crop is [-1, 1]
+    rows = inverse(matrix)[:, :, :, None, None]  # (B, 2, 3, 1, 1)
+    outer = rows[:, :, 0] * x + rows[:, :, 1] * y + rows[:, :, 2]  # (B, 2, size, size)
+    grid = ((2 * outer - 1) * (nominal / side)).permute(0, 2, 3, 1)  # the wide crop is [-1, 1]
     pictures = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, align_corners=False)
     return pictures.permute(0, 2, 3, 1)
 

@@ -72,5 +72,5 @@ def from_peppa(state: dict[str, Tensor], meanface: np.ndarray) -> dict[str, Tens
                     "others.states.weight": weight[-4:], "others.states.bias": bias[-4:]}
 
 
-ROWS = {"slim": Row(build=Slim, mean=(MEAN,) * 3, std=(MEAN,) * 3, order="BGR", published=from_peppa,
+ROWS = {"slim": Row(build=Slim, mean=(MEAN,) * 3, std=(MEAN,) * 3, order="BGR", published=from_peppa, input_size=160,
                     note="Peppa's 26 MFLOP net at 160 px (--preset slim); no published figure")}

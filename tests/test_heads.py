@@ -17,7 +17,8 @@ FACE = mean_face()[30:42]
 KINDS = [("pip", {}), ("pip", {"sigma": True}), ("coordinate", {}), ("coordinate", {"sigma": True}),
          ("coordinate", {"pool": "depthwise", "excite": True, "error": "wing"}), ("parts", {"error": "wing"}),
          ("heatmap", {}), ("heatmap", {"score_width": 2.0}), ("simcc", {}), ("simcc", {"score_width": 1.0})]
-STEPS = {"pip": (150, None), "coordinate": (80, None), "heatmap": (180, 8), "simcc": (150, None)}  # stride 8: four times as fast
+STEPS = {"pip": (150, None), "coordinate": (80, None), "parts": (80, None), "simcc": (150, None),
+         "heatmap": (180, 8)}  # stride 8: four times as fast
 named = pytest.mark.parametrize(("head", "options"), KINDS, ids=lambda part: part if isinstance(part, str) else "-".join(part))
 
 

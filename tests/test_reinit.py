@@ -37,6 +37,15 @@ def test_a_map_and_its_inverse():
     assert torch.allclose(Labels(points).warp(chain(matrix, other)).landmarks, there.warp(other).landmarks, atol=1e-5)
 
 
+def test_maps_keep_their_precision_under_autocast():
+    matrix, points = matrices(2), torch.rand(2, 7, 2)
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append((Labels(points).warp(matrix).landmarks, chain(matrix, matrix), resample(pictures(2), matrix, 32, 64)))
+    assert all(torch.equal(one, two) and two.dtype == torch.float32 for one, two in zip(*found, strict=True))
+
+
 def test_resampled_pictures_lie_where_the_map_says():
     """A dot in the margin's frame comes out where its place goes; the identity cuts out the nominal crop."""
     images = torch.zeros(1, 80, 80, 3, dtype=torch.uint8)
