@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from nets import Labels
 from nets.dpr import Dense, SmallMobileNetV2
 from nets.parts import Place
-from nets.reinit import Frame
+from nets.reinit import Frame, outer
+from pipnet.errors import UserError
+from pipnet.geometry import cut, to_image
+from utils import finetune, run
+from utils.config import load_layout, read_defaults, resolve
 
 PARTS = {"left_eye": [*range(33, 42), *range(60, 68), 96], "right_eye": [*range(42, 51), *range(68, 76), 97],
          "nose": [*range(51, 60)], "mouth": [*range(76, 96)]}
@@ -61,3 +66,30 @@ def test_every_published_intermediate(reference, face):
             place.load_state_dict(part_of(local, f"{name}_net."))
             found = place(torch.from_numpy(stored["crop_pts256"]).float().reshape(1, -1))[0]
             assert np.abs(found.numpy() - stored["local_reinit_out_4x6"][row]).max() < 1e-3
+
+
+def test_published_files_start_the_preset(reference):
+    """Net, maps and crops of our own: the same landmarks as published but for the resampling, and parts in their middle."""
+    args = resolve({}, read_defaults(), "dpr")
+    layout = load_layout(args.tables["layouts"], "98")
+    stored = np.load(reference / "dpr_gsr.npz")
+    mean = stored["mean_98_face"].reshape(98, 2)
+    net = run.make_net(args, layout, mean).eval()
+    names = [str(reference / f"dpr_98_points_{name}.pth.tar") for name in ("global_reinit", "global_regress", "local_reinit")]
+    started = finetune.start(net, ",".join(names), layout, mean, pytest.fail)
+    assert all(what == "loaded" or name.startswith("regressors") for name, _, what in started.rows)
+    for face in range(5):
+        box, truth = stored[f"i{face}_rect"] + 0.5, stored[f"i{face}_gt"] + 0.5  # the centre of the first pixel is at 0.5 here
+        crop = cut(cv2.imdecode(stored[f"i{face}_jpg_bytes"], cv2.IMREAD_COLOR), box, 256, net.input_margin)
+        with torch.inference_mode():
+            inner, matrix = net.inner(torch.from_numpy(crop)[None])
+            found = to_image(outer(inner, matrix).landmarks[0].double().numpy(), box)
+        nme = np.linalg.norm(found - truth, axis=1).mean() / np.linalg.norm(truth[60] - truth[72])
+        assert nme == pytest.approx(float(stored[f"i{face}_nme"]), abs=0.003)
+        points = torch.tensor((stored[f"i{face}_crop_pts256"] + 0.5) / 256).float()[None]  # of [0, 1] here, of 256 px there
+        for name, row in zip(PARTS, torch.tensor(stored[f"i{face}_local_reinit_out_4x6"]).view(4, 2, 3), strict=True):
+            place = net.places[{"left_eye": "eye_left", "right_eye": "eye_right"}.get(name, name)](points.flatten(1)).view(1, 2, 3)
+            there = torch.tensor(stored[f"i{face}_crop_pts256"]).float() @ row[:, :2].T + 128 * row[:, 2]
+            assert torch.allclose(Labels(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
+    with pytest.raises(UserError, match="holds no tensor that fits dpr|not those published for dpr"):
+        finetune.start(net, str(reference / "slim_160_latest.pth"), layout, mean, pytest.fail)

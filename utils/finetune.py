@@ -60,7 +60,8 @@ def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> S
     rows = [(name, _shape(tensor), _fate(name, tensor, stored, head or {})) for name, tensor in own.items()]
     others = {name: tensor for name, tensor in stored.items() if name not in own}
     rows += [(name, _shape(tensor), "left out: this net has no such tensor") for name, tensor in others.items()]
-    rows += [(name, _shape(tensor), "left out: the classifier") for name, tensor in tensors.items() if is_classifier(name)]
+    if net_row(net.spec["net"]).published is None:
+        rows += [(name, _shape(tensor), "left out: the classifier") for name, tensor in tensors.items() if is_classifier(name)]
     told = "; ".join(filter(None, (_named(rows, "new", "new"), _named(rows, "left out", "left out"))))
     return Started(f"{len(fitting)} of {len(own)} tensors of {file}{f' ({told})' if told else ''}{words}", rows)
 
