@@ -74,8 +74,10 @@ def recipes(table: str) -> str:
 
 def box_shift() -> str:
     """NME against the box's error (benchmarks/box_shift.py)."""
-    found = (result("box_shift") or {"rows": {}})["rows"]
-    cases = list(next(iter(found.values()))["nme"]) if found else []
+    if not (measured := result("box_shift")):
+        return "Not measured yet: the command above does it."
+    found = measured["rows"]
+    cases = list(next(iter(found.values()))["nme"])
     rows = [[name, *(f"{row['nme'][case]:.2f}" for case in cases)] for name, row in found.items()]
     return lines(" | ".join(["net", *cases]), "l" + "r" * len(cases), rows)
 
