@@ -9,6 +9,8 @@ import recipe
 from record import RESULTS, ROOT
 from runs import RUNS
 
+from nets import HEADS, NETS
+
 SETS = {"300w": "300W, lfpw/testset", "faces68": "faces68: small faces, other label habits",
         "synthetic faces": "synthetic, common and challenge"}
 
@@ -82,8 +84,21 @@ def box_shift() -> str:
     return lines(" | ".join(["net", *cases]), "l" + "r" * len(cases), rows)
 
 
-TABLES = {"box_shift": box_shift, "runs": runs, "commands": commands,
-          "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
+def zoo() -> str:
+    """What the nets cost, and how well each head learns sixteen faces by heart."""
+    costs, pairs = (result("zoo") or {"nets": {}})["nets"], (result("zoo_matrix") or {"pairs": {}})["pairs"]
+    rows = []
+    for name in [*NETS, *(other for other in costs if other not in NETS)]:
+        spent = [f"{figure:.{digits}f}" for figure, digits in zip(costs.get(name, ()), (1, 2, 1), strict=False)]
+        found = [pairs.get(name, {}).get(head, {}).get("nme") for head in HEADS]
+        rows.append([f"`{name}`", NETS[name].note if name in NETS else "", *(spent or [""] * 3),
+                     *("" if nme is None else f"{nme:.1f}" for nme in found)])
+    header = f"`--net` | published NME % | parameters M | MACs G | ONNX ms | {' | '.join(HEADS)}"
+    return lines(header, "llrrr" + "r" * len(HEADS), rows)
+
+
+TABLES = {"box_shift": box_shift, "runs": runs, "commands": commands, "zoo": zoo, "ablation": lambda: recipes("ablation"),
+          "recipes": lambda: recipes("recipes")}
 
 
 def filled(text: str) -> str:

@@ -1,7 +1,7 @@
 """The heatmap head: a Gaussian a landmark on a fine map, read to a fraction of a cell (DARK, Zhang et al., CVPR 2020).
 
 The published decoding smooths the map and expands its logarithm about the largest cell by finite differences. Here the rows and
-columns of the 3 x 3 cells round it are averaged, and a parabola is put through each mean: for a Gaussian the same, at a border too.
+columns of the 3 x 3 cells round it are averaged, a parabola is put through each mean: for a Gaussian the same, at a border too.
 """
 import math
 from typing import NamedTuple
