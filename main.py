@@ -11,7 +11,7 @@ try:
     from loguru import logger
     from tqdm import tqdm
 
-    from nets import build_net, make_spec
+    from nets import build_net
     from pipnet.errors import UserError
     from pipnet.files import write_text
     from pipnet.layout import Layout
@@ -21,6 +21,7 @@ try:
     from utils.config import DEFAULT_FILE, dump, load_layout, parse, read_layout_file, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
     from utils.evaluate import across, evaluate, face_norms, flip_tested, torch_predictor
+    from utils.face_states import agreement, balanced, complete
     from utils.fit import Job, fit
     from utils.label_weights import DISPUTED
     from utils.prepared import load_meta
@@ -189,9 +190,12 @@ def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, fold
         face_norms(Faces([part], there, args.input_size, 0), there, args.norm)
 
     def load(parts, weights=None):
-        return Faces(parts, layout, args.input_size, args.cache, args.train_hidden, weights)
+        return complete(Faces(parts, layout, args.input_size, args.cache, args.train_hidden, weights, run.input_margin(args)),
+                        layout, run.outputs(args))
 
     faces = load(training_parts(args, folders), args.label_weights)
+    if args.balance:
+        faces = balanced(faces, layout)
     if fold is not None:
         return audit.divide(faces, args.folds, args.seed, fold)
     if args.val == "none":
@@ -210,9 +214,7 @@ def start_solver(args, layout: Layout, faces: Faces, ranks: Ranks, resume: bool)
     torch.manual_seed(args.seed)
     meanface = faces.meanface()
     try:
-        chosen = sets.meanface(args, layout, faces)
-        net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, chosen, args.num_nb, args.act,
-                                  run.head_options(args)))
+        net = run.make_net(args, layout, sets.meanface(args, layout, faces))
         order = Order(len(faces), args.batch_size, args.accumulate, args.seed, ranks.rank, ranks.count)
         started = finetune.Started("the checkpoint", [])
         if not resume:
@@ -279,7 +281,7 @@ def audit_labels(args, here: run.Run, folders: list[Path], ranks: Ranks, resume:
         audit.clear(here)
     ranks.wait()
     layout, parts = choose_layout(args, folders), training_parts(args, folders)
-    faces = Faces(parts, layout, args.input_size, 0, args.train_hidden)
+    faces = Faces(parts, layout, args.input_size, 0, args.train_hidden, None, run.input_margin(args))
     fold, found = audit.fold_of(faces.identities, args.folds, args.seed), np.empty_like(faces.landmarks)
     face_norms(faces, layout, args.norm)
     for number, one in enumerate(audit.fold_runs(here, args.folds)):
@@ -312,7 +314,8 @@ def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool, compar
     files = sets.distinct([folder.name for folder, _ in parts])
     for part, (there, converted), *name, others in zip(parts, ways, titles, files, compared, strict=True):
         sets.check_protocol(part[0], stored["protocol"])
-        own = Faces([part], there, net.spec["input_size"], args.cache, args.train_hidden)
+        own = Faces([part], there, net.spec["input_size"], args.cache, args.train_hidden, None, net.input_margin)
+        complete(own, there, list(net.others))
         for box in args.box:
             faces, missed = boxes.rebox(own, box, args, detect)
             means = []
@@ -321,6 +324,8 @@ def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool, compar
                 means.append(float(np.nanmean(result.nme)))
                 if ranks.first:
                     written.add(part[0], name, model, box, faces, result, there, missed, others)
+                if ranks.first and (said := agreement(result, faces)):
+                    logger.info(f"{name[0]}, {model}: {said}")
             differences.append(abs(means[0] - means[-1]))
     if not ranks.first:
         return

@@ -122,6 +122,16 @@ def demo() -> str:
     return lines("faces | | frames/s | CPU ms a frame | of it the detector | NME % | faces found", "llrrrrr", rows)
 
 
+def box_shift() -> str:
+    """NME against the box's error (benchmarks/box_shift.py)."""
+    if not (measured := result("box_shift")):
+        return "Not measured yet: the command above does it."
+    found = measured["rows"]
+    cases = list(next(iter(found.values()))["nme"])
+    rows = [[name, *(f"{row['nme'][case]:.2f}" for case in cases)] for name, row in found.items()]
+    return lines(" | ".join(["net", *cases]), "l" + "r" * len(cases), rows)
+
+
 def zoo() -> str:
     """What the nets cost, and how well each head learns sixteen faces by heart."""
     costs, pairs = (result("zoo") or {"nets": {}})["nets"], (result("zoo_matrix") or {"pairs": {}})["pairs"]
@@ -136,8 +146,8 @@ def zoo() -> str:
     return lines(header, "llrrr" + "r" * len(HEADS), rows)
 
 
-TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "jitter": jitter, "demo": demo, "detector": detector, "zoo": zoo,
-          "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
+TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "box_shift": box_shift, "jitter": jitter, "demo": demo,
+          "detector": detector, "zoo": zoo, "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
 
 
 def filled(text: str) -> str:

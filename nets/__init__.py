@@ -4,23 +4,28 @@ import difflib
 import numpy as np
 
 from nets.coordinate import CoordinateHead
+from nets.dpr import ROWS as DPR
 from nets.head import Head
 from nets.heatmap import HeatmapHead
 from nets.irnet import ROWS as IRNETS
 from nets.labels import Labels, Prediction
 from nets.mobilenet import ROWS as MOBILENETS
 from nets.net import Net
+from nets.parts import Parts, PartsHead
 from nets.pip import PIPHead
+from nets.reinit import Reinit
 from nets.resnet import ROWS as RESNETS
 from nets.row import Row
 from nets.simcc import SimCCHead
+from nets.slim import ROWS as SLIM
 from nets.timm_net import ROWS as TIMM_NETS
 from nets.timm_net import timm_row
 
-NETS: dict[str, Row] = {**RESNETS, **IRNETS, **MOBILENETS, **TIMM_NETS}
-HEADS: dict[str, type[Head]] = {"pip": PIPHead, "coordinate": CoordinateHead, "heatmap": HeatmapHead, "simcc": SimCCHead}
+NETS: dict[str, Row] = {**RESNETS, **IRNETS, **MOBILENETS, **SLIM, **DPR, **TIMM_NETS}
+HEADS: dict[str, type[Head]] = {"pip": PIPHead, "coordinate": CoordinateHead, "parts": PartsHead, "heatmap": HeatmapHead,
+                                "simcc": SimCCHead}
 
-__all__ = ["HEADS", "NETS", "Labels", "Net", "Prediction", "build_net", "make_spec", "net_row"]
+__all__ = ["HEADS", "NETS", "Labels", "Net", "Prediction", "add_stages", "build_net", "make_spec", "net_row"]
 
 
 def net_row(name: str) -> Row:
@@ -50,14 +55,34 @@ def make_spec(name: str, head: str, stride: int | None, input_size: int, meanfac
         raise ValueError(f"input_size must be a multiple of 32 and at least the stride ({stride}), not {input_size}")
     return {
         "net": name, "act": act, "head": head, "stride": stride, "input_size": input_size,
-        "preprocess": {"order": "RGB", "mean": list(row.mean), "std": list(row.std)},
+        "preprocess": {"order": row.order, "mean": list(row.mean), "std": list(row.std)},
         **kind.plan(meanface, num_nb), "options": options or {},
     }
+
+
+def add_stages(spec: dict, meanface: np.ndarray, reinit: bool, parts: dict[str, list[int]] | None, others: list[str],
+               hardness: float) -> dict:
+    """The spec with what is not of every net: re-initialisation, a local stage for `parts`, other outputs, weighted landmarks.
+
+    meanface (N, 2) in [0, 1] of the crop. Keys are there only where they say something, so that older specs stay as they are.
+    """
+    more = {"others": others, "hardness": hardness, "parts": parts}
+    more |= {"face": np.asarray(meanface).tolist(), "input_margin": net_row(spec["net"]).input_margin} if reinit or parts else {}
+    return {**spec, **{key: value for key, value in more.items() if value}}
 
 
 def build_net(spec: dict) -> Net:
     """A net with random weights from `make_spec`'s values."""
     row, head = net_row(spec["net"]), HEADS[spec["head"]]
     backbone = row.build(act=spec["act"]) if spec["act"] else row.build()
-    neck = head.neck(backbone.channels, spec["stride"])
-    return Net(backbone, neck, head.of(neck.channels, spec), spec)
+    if spec["head"] == "coordinate" and hasattr(backbone, "vector"):
+        neck = backbone.vector(spec["input_size"])
+        if spec["options"].get("pool", "average") != "average":
+            raise ValueError(f"pool {spec['options']['pool']} needs a map of cells, but {spec['net']} gives the head a vector; "
+                             "leave pool out")
+    else:
+        neck = head.neck(backbone.channels, spec["stride"])
+    net = Net(backbone, neck, head.of(neck.channels, spec), spec)
+    if "parts" in spec:
+        return Parts(net, spec["face"], spec["parts"])
+    return Reinit(net, spec["face"]) if "face" in spec else net

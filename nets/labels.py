@@ -27,8 +27,8 @@ class Labels(NamedTuple):
         return _flip(self, layout)
 
     def warp(self, matrix: Tensor) -> "Labels":
-        """Landmarks through `matrix` (B, 2, 3)."""
-        return self._replace(landmarks=_warp(self.landmarks, matrix))
+        """Landmarks and pose after the picture went through `matrix` (B, 2, 3)."""
+        return _warp(self, matrix)
 
     def select(self, indices) -> "Labels":
         """Only the landmarks `indices`."""
@@ -62,8 +62,8 @@ class Prediction(NamedTuple):
         return _flip(self, layout)
 
     def warp(self, matrix: Tensor) -> "Prediction":
-        """Landmarks through `matrix` (B, 2, 3)."""
-        return self._replace(landmarks=_warp(self.landmarks, matrix))
+        """Landmarks and pose after the picture went through `matrix` (B, 2, 3)."""
+        return _warp(self, matrix)
 
     def select(self, indices) -> "Prediction":
         """Only the landmarks `indices`."""
@@ -89,5 +89,25 @@ def _flip(values, layout):
     return values
 
 
-def _warp(landmarks: Tensor, matrix: Tensor) -> Tensor:
-    return landmarks @ matrix[:, :, :2].transpose(1, 2) + matrix[:, None, :, 2]
+def _warp(values, matrix: Tensor):
+    # no matrix product, which autocast would round to 16 bits
+    landmarks = (values.landmarks[:, :, None] * matrix[:, None, :, :2]).sum(3) + matrix[:, None, :, 2]
+    values = values._replace(landmarks=landmarks)
+    if values.pose is not None:
+        angle = torch.atan2(matrix[:, 1, 0] - matrix[:, 0, 1], matrix[:, 0, 0] + matrix[:, 1, 1])  # of the nearest rotation
+        values = values._replace(pose=turned(values.pose, angle))
+    return values
+
+
+def turned(pose: Tensor, angle: Tensor) -> Tensor:
+    """Pose (B, 3) in radians of faces whose pictures are turned by `angle` (B,), clockwise as seen.
+
+    Pitch, yaw, roll as 300W-LP has them: the head is turned by Rx(pitch) Ry(yaw) Rz(roll), y upwards.
+    """
+    angles = torch.stack([*pose.unbind(1), angle])
+    (sp, sy, sr, sa), (cp, cy, cr, ca) = angles.sin(), angles.cos()
+    top = torch.stack([cy * cr, cy * sr, -sy], 1)
+    middle = torch.stack([sp * sy * cr - cp * sr, sp * sy * sr + cp * cr, sp * cy], 1)
+    top, middle = ca[:, None] * top + sa[:, None] * middle, ca[:, None] * middle - sa[:, None] * top
+    pitch = torch.atan2(middle[:, 2], cp * cy)
+    return torch.stack([pitch, -torch.asin(top[:, 2].clamp(-1, 1)), torch.atan2(top[:, 1], top[:, 0])], 1)

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from nets.labels import Labels
+
 PX = 1 / 32  # one px of the published constants, in cells
 
 
@@ -39,3 +41,14 @@ def soft_wing(error: Tensor, inner: float = 2 * PX, outer: float = 20 * PX, curv
 
 
 ERRORS = {"l1": l1, "l2": l2, "smooth-l1": smooth_l1, "wing": wing, "soft-wing": soft_wing}
+
+
+def harder(labels: Labels, found: Tensor, power: float) -> Labels:
+    """Labels that weigh by how far off they are: by the error of what is `found` (B, N, 2) over the face's mean, to the `power`.
+
+    The weights of a face keep their sum. After the landmark-weighted loss of DPR (Shao et al., TPAMI 2021).
+    """
+    weight = labels.trainable()
+    error = torch.nan_to_num((found - labels.landmarks.detach()).norm(dim=-1)).clamp(min=1e-6).pow(power)
+    mean = (weight * error).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1e-6)
+    return labels._replace(weight=weight * error / mean.clamp(min=1e-6 ** power))

@@ -18,7 +18,12 @@ HEADS = {  # published by: our name of a head's convolution -> the published one
     "irnet": {name: name for name in ("score", "offset_x", "offset_y", "neighbor_x", "neighbor_y")},
 }
 CLASSIFIER = ("fc", "classifier")  # of a plain ImageNet net
-OURS = ("backbone", "neck", "head")
+OURS = ("backbone", "neck", "head", "others", "frame", "places", "regressors")
+
+
+def is_ours(state: dict[str, Tensor]) -> bool:
+    """Whether all names of a state dict are ours."""
+    return all(name.partition(".")[0] in OURS for name in state)
 
 
 def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -28,7 +33,7 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises ValueError when two names become one.
     """
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    if all(name.partition(".")[0] in OURS for name in state):
+    if is_ours(state):
         return state
     heads = {theirs: ours for names in HEADS.values() for ours, theirs in names.items()}
     renamed: dict[str, Tensor] = {}

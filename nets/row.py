@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +27,9 @@ class Row(NamedTuple):
     imagenet: where `--weights imagenet` finds weights: the address of a state dict, `timm:<name>`, or None.
     note: one line for --list-nets, with the published NME (%, interocular).
     acts: the activations that build(act=...) offers.
+    order: of the channels, RGB or BGR.
+    input_margin: what is seen / the nominal crop, where the net re-initialises (nets/reinit.py).
+    published(state, meanface): a published state dict under our names; None: those of PIPNet, IRNet and torchvision.
     input_size: px, side of the input that the published figure is of.
     """
 
@@ -35,6 +39,9 @@ class Row(NamedTuple):
     imagenet: str | None = None
     note: str = ""
     acts: tuple[str, ...] = ()
+    order: str = "RGB"
+    input_margin: float = 1.25
+    published: Callable[[dict[str, Tensor], np.ndarray], dict[str, Tensor]] | None = None
     input_size: int = 256
 
 

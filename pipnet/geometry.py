@@ -93,6 +93,11 @@ def grow(crop: np.ndarray, factor: float) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], axis=-1)
 
 
+def border_px(size: int, margin: float) -> int:
+    """px of margin on each side of a nominal crop of `size` px, stored or seen `margin` times as large."""
+    return round(size * (margin - 1) / 2)
+
+
 def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(M, K) intersection over union of boxes (M, 4) with others (K, 4), same frame."""
     low, high = np.maximum(boxes[:, None, :2], others[:, :2]), np.minimum(boxes[:, None, 2:], others[:, 2:])

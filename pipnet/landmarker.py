@@ -10,7 +10,18 @@ import numpy as np
 from pipnet.align import chip_matrix
 from pipnet.detector import FACE_BOXES, OnnxDetector
 from pipnet.errors import UserError
-from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut, opencv_matrix, similarity, to_image, transform
+from pipnet.geometry import (
+    Protocol,
+    border_px,
+    box_of,
+    check_protocol,
+    crop_box,
+    cut,
+    opencv_matrix,
+    similarity,
+    to_image,
+    transform,
+)
 from pipnet.layout import Layout
 from pipnet.session import metadata, open_session
 
@@ -44,13 +55,15 @@ class Face(NamedTuple):
 
 class LandmarkNet(NamedTuple):
     """A landmark net and how its crops are made. predict: uint8 BGR (B, S, S, 3) -> landmarks (B, N, 2) in [0, 1] of the crop,
-    score (B, N) and, where the net has it, sigma (B, N), by name. meanface (N, 2): mean landmarks in [0, 1] of the crop."""
+    score (B, N) and, where the net has it, sigma (B, N), by name. S is `size` px, or that with a margin for nets that see
+    `margin` times the crop. meanface (N, 2): mean landmarks in [0, 1] of the crop."""
 
     predict: Callable[[np.ndarray], dict[str, np.ndarray]]
     layout: Layout
     protocol: Protocol
     size: int
     meanface: np.ndarray | None
+    margin: float = 1.0
 
     @classmethod
     def of(cls, predict, values: dict[str, Any], name) -> "LandmarkNet":
@@ -59,7 +72,7 @@ class LandmarkNet(NamedTuple):
             meanface = values.get("meanface")
             meanface = None if meanface is None else np.reshape(np.asarray(meanface, np.float64), (-1, 2))
             return cls(predict, Layout.from_dict(values["layout"]), check_protocol(Protocol(**values["protocol"])),
-                       int(values["input_size"]), meanface)
+                       int(values["input_size"]), meanface, float(values.get("input_margin", 1)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{name} does not say its layout, protocol and input_size ({error}), as landmark nets that "
                             "`main.py --test-onnx` exports do") from None
@@ -155,7 +168,8 @@ class Landmarker:
         faces = []
         for first in range(0, len(boxes), MOST_FACES):
             part = slice(first, first + MOST_FACES)
-            images = np.stack([cut(image, crop, net.size, border=net.protocol.border) for crop in crops[part]])
+            margin = 1 + 2 * border_px(net.size, net.margin) / net.size
+            images = np.stack([cut(image, crop, net.size, margin, net.protocol.border) for crop in crops[part]])
             found = net.predict(images)
             points = to_image(found["landmarks"].astype(np.float64), crops[part])
             trust = np.clip(found["score"], 0, 1)

@@ -11,7 +11,7 @@ import torch
 from conftest import mean_face
 from torch import nn
 
-from nets import build_net, irnet, make_spec, mobilenet, net_row, resnet
+from nets import build_net, irnet, make_spec, mobilenet, net_row, resnet, slim
 from nets.published import HEADS, from_published, to_published
 from nets.row import load_imagenet
 from nets.timm_net import TimmNet, timm_row
@@ -20,7 +20,7 @@ from utils.export import export_onnx, onnx_predictor
 from utils.run import initialise
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
-ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS
+ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
 LIGHT = ["mobilenetv3_small", "regnetx_200mf", "hrnet_w18_small_v2"]  # of timm's; benchmarks/zoo.py has them all
 PUBLISHED = {  # reference name -> row
     "pipnet_resnet18": "resnet18",

@@ -97,9 +97,9 @@ def test_presets_resolve_and_build(preset):
     Recipe.of(args)
     spec = make_spec(args.net, args.head, args.stride, args.input_size, mean_face(), args.num_nb, args.act)
     net = build_net(spec)
-    wanted = {"irnet": "irnet18", "drowsiness": "irnet18", "coordinate": "mobilenetv2"}
+    wanted = {"irnet": "irnet18", "drowsiness": "irnet18", "coordinate": "mobilenetv2", "slim": "slim", "dpr": "dpr"}
     assert net.head.num_lms == 68 and net.spec["net"] == wanted.get(preset, "resnet18")
-    assert net.spec["head"] == ("coordinate" if preset == "coordinate" else "pip")
+    assert net.spec["head"] == ("coordinate" if preset in ("coordinate", "slim", "dpr") else "pip")
     if preset == "drowsiness":
         assert (args.layout, args.num_nb, args.reg, args.cls) == ("12", 5, 2.0, 12.0)
 

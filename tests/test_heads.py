@@ -19,10 +19,11 @@ from utils.zoo import overfit
 
 FACE = mean_face()[30:42]
 KINDS = [("pip", {}), ("pip", {"sigma": True}), ("coordinate", {}), ("coordinate", {"sigma": True}),
-         ("coordinate", {"pool": "depthwise", "excite": True, "error": "wing"}),
+         ("coordinate", {"pool": "depthwise", "excite": True, "error": "wing"}), ("parts", {"error": "wing"}),
          ("heatmap", {}), ("heatmap", {"score_width": 2.0}), ("simcc", {}), ("simcc", {"score_width": 1.0})]
 # stride 8 takes a fourth of the time of stride 4, a narrow target is learnt sooner
-STEPS = {"pip": (150, {}), "coordinate": (80, {}), "heatmap": (160, {"stride": 8, "score_width": 1.0}), "simcc": (130, {})}
+STEPS = {"pip": (150, {}), "coordinate": (80, {}), "parts": (80, {}), "simcc": (130, {}),
+         "heatmap": (160, {"stride": 8, "score_width": 1.0})}
 named = pytest.mark.parametrize(("head", "options"), KINDS, ids=lambda part: part if isinstance(part, str) else "-".join(part))
 
 

@@ -116,30 +116,33 @@ def photometric(image: np.ndarray, rng: np.random.Generator, recipe: Recipe) -> 
 
 
 def augment(stored: np.ndarray, landmarks: np.ndarray, weight: np.ndarray, size: int, recipe: Recipe, flip_index,
-            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+            rng: np.random.Generator, seen: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A stored crop with its margin -> (crop (size, size, 3) uint8, landmarks (N, 2) in [0, 1] of it, weight (N,), the affine).
 
     stored (S, S, 3) uint8 with S >= size: the nominal crop of `size` px in the middle of real pixels; landmarks (N, 2) in [0, 1]
     of the nominal crop. Landmarks that leave the crop stay true. The affine (2, 3) is from px of the nominal crop to px of the
-    result, before a perspective; its determinant is negative where it mirrors.
+    result, before a perspective; its determinant is negative where it mirrors. seen: px of margin that the result has on each
+    side of its nominal crop.
     """
     border = (len(stored) - size) / 2
     if recipe.fill == "black" and border:
         edge = round(border)
         stored, border = stored[edge:edge + size, edge:edge + size], 0
     matrix, mirror = affine(rng, recipe, size)
-    warp = compose(np.array([[1.0, 0, -border], [0, 1, -border]]), matrix)
+    warp, side = compose(np.array([[1.0, 0, -border], [0, 1, -border]]), matrix), size + 2 * seen
+    widen = np.array([[1.0, 0, seen], [0, 1, seen]])
     interpolation = cv2.INTER_NEAREST if recipe.interpolation == "nearest" else cv2.INTER_LINEAR
     landmarks = transform(landmarks * size, matrix) / size
     if recipe.perspective:
         lean = perspective(rng, recipe, size)
-        homography = lean @ np.vstack([warp, [0, 0, 1]])
+        homography = np.vstack([widen, [0, 0, 1]]) @ lean @ np.vstack([warp, [0, 0, 1]])
         half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # from OpenCV's frame to the continuous one
-        image = cv2.warpPerspective(stored, np.linalg.inv(half) @ homography @ half, (size, size), flags=interpolation)
+        image = cv2.warpPerspective(stored, np.linalg.inv(half) @ homography @ half, (side, side), flags=interpolation)
         homogeneous = np.column_stack([landmarks * size, np.ones(len(landmarks))]) @ lean.T
         landmarks = homogeneous[:, :2] / homogeneous[:, 2:] / size
     else:
-        image = cv2.warpAffine(stored, opencv_matrix(warp), (size, size), flags=interpolation, borderMode=cv2.BORDER_CONSTANT)
+        warp = opencv_matrix(compose(warp, widen))
+        image = cv2.warpAffine(stored, warp, (side, side), flags=interpolation, borderMode=cv2.BORDER_CONSTANT)
     if mirror:
         landmarks, weight = landmarks[list(flip_index)], weight[list(flip_index)]
     return photometric(image, rng, recipe), landmarks, weight, matrix

@@ -26,7 +26,7 @@ class Reboxed(Faces):
         vars(self).update(vars(faces))
         self.crop = np.array([self._nominal(index, box) for index, box in enumerate(boxes)])
         self.nominal = to_crop(self.landmarks, self.crop).astype(np.float32)
-        self.border, self.prepared = 0, faces
+        self.border, self.prepared = self.input_border, faces
         self._load(cache)
 
     def only(self, rows: np.ndarray) -> "Reboxed":
@@ -43,7 +43,8 @@ class Reboxed(Faces):
 
     def _decode(self, index: int) -> np.ndarray:
         image, matrix = picture(self.prepared, index)
-        return cut(image, transform(self.crop[index].reshape(2, 2), matrix).ravel(), self.size, border=self.protocol.border)
+        crop, margin = transform(self.crop[index].reshape(2, 2), matrix).ravel(), 1 + 2 * self.border / self.size
+        return cut(image, crop, self.size, margin, self.protocol.border)
 
 
 def source_file(faces: Faces, index: int) -> Path | None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nets.labels import Labels
 from pipnet.errors import UserError
-from pipnet.geometry import Protocol, cut, to_crop
+from pipnet.geometry import Protocol, border_px, cut, to_crop
 from pipnet.layout import Layout
 from utils import label_weights
 from utils.augment import Recipe, augment, generator, turn_pose
@@ -25,7 +25,7 @@ GIB = 1 << 30
 
 
 class Batch(NamedTuple):
-    """images (B, S, S, 3) uint8 BGR; labels in [0, 1] of the crop; index (B,) of the faces."""
+    """images (B, S, S, 3) uint8 BGR, with the margin that the net asks for; labels in [0, 1] of the nominal crop; index (B,)."""
     images: torch.Tensor
     labels: Labels
     index: torch.Tensor
@@ -42,7 +42,7 @@ class Sample(NamedTuple):
 
 
 class Faces(Dataset):
-    """Splits of prepared folders, `parts` = [(folder, split)]; `faces[i]` is the plain crop.
+    """Splits of prepared folders, `parts` = [(folder, split)]; `faces[i]` is the plain crop as the net sees it.
 
     Sets of other layouts than `layout` are converted to it where utils/convert.py knows how.
     Attributes: names (source files), sets (checksums), sources (their archives), subsets, identities; sizes (M, 2) width and
@@ -54,7 +54,7 @@ class Faces(Dataset):
     """
 
     def __init__(self, parts: list[tuple[Path, str]], layout: Layout, input_size: int, cache: float, train_hidden: bool = True,
-                 weights: str | None = None):
+                 weights: str | None = None, input_margin: float = 1.0):
         tables, metas = [load_split(folder, split) for folder, split in parts], [load_meta(folder) for folder, _ in parts]
         ways = [None if meta["layout"] == layout.stored else conversion(meta["layout"], layout.stored) for meta in metas]
         for (folder, _), meta, way in zip(parts, metas, ways, strict=True):
@@ -87,7 +87,11 @@ class Faces(Dataset):
                                    for number, table in enumerate(tables) for name in table.files])
         self.rank = list(dict.fromkeys(name for meta in metas for name in meta["expected"] or ()))
         self.target = np.repeat([meta["target_size"] for meta in metas], [len(table.files) for table in tables])
-        self.border = round(input_size * (metas[0]["margin"] - 1) / 2)  # px of margin round the nominal crop
+        # px of margin round the nominal crop: stored, and of that seen by the net
+        self.border, self.input_border = (border_px(input_size, margin) for margin in (metas[0]["margin"], input_margin))
+        if self.input_border > self.border:
+            raise UserError(f"this net sees {input_margin} times the nominal crop, {parts[0][0]} holds {metas[0]['margin']}; "
+                            f"prepare it with --margin {input_margin} or more")
         self.protocol = Protocol(**metas[0]["protocol"])
         self._load(cache)
 
@@ -112,10 +116,14 @@ class Faces(Dataset):
         """(S, S, 3) uint8 BGR: the nominal crop of `input_size` px with `border` px of real pixels round it."""
         return self._decode(index) if self.crops is None else self.crops[self.rows[index]]
 
+    def nominal_crop(self, index: int) -> np.ndarray:
+        """(S, S, 3) uint8 BGR, S = `input_size`: without any margin, whatever the net sees."""
+        return self.picture(index)[self.border:self.border + self.size, self.border:self.border + self.size]
+
     def __getitem__(self, index: int) -> Sample:
-        plain = self.picture(index)[self.border:self.border + self.size, self.border:self.border + self.size]
+        begin, end = self.border - self.input_border, self.border + self.size + self.input_border
         pose, states = (None if part is None else part[index] for part in (self.pose, self.states))
-        return Sample(plain, self.nominal[index], self.weight[index], index, pose, states)
+        return Sample(self.picture(index)[begin:end, begin:end], self.nominal[index], self.weight[index], index, pose, states)
 
     def only(self, rows: np.ndarray) -> "Faces":
         """Some of the faces; the decoded crops are shared."""
@@ -183,7 +191,8 @@ class Augmented(Dataset):
         epoch, index = key
         faces = self.faces
         image, landmarks, weight, matrix = augment(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size,
-                                                   self.recipe, self.flip_index, generator(self.seed, epoch, index))
+                                                   self.recipe, self.flip_index, generator(self.seed, epoch, index),
+                                                   faces.input_border)
         pose, states = (None if part is None else part[index] for part in (faces.pose, faces.states))
         if pose is not None:
             pose = turn_pose(pose, matrix).astype(np.float32)

@@ -29,6 +29,8 @@ class Result(NamedTuple):
     errors: np.ndarray
     sigma: np.ndarray | None
     flicker: np.ndarray   # (M,) in %: mean change of the landmarks' errors since the frame before, NaN where there is none
+    pose: np.ndarray | None = None    # (M, 3) radians, where the net says it
+    states: np.ndarray | None = None  # (M, k) probabilities, where the net says them
 
     def calibration(self) -> float:
         """Mean error / mean expected error: what sigma must be multiplied by."""
@@ -101,14 +103,21 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
     UserError where a prediction is not finite.
     """
     predicted = torch.zeros(*faces.landmarks.shape[:2], 4, dtype=torch.float64)  # x, y, score, sigma
+    others = torch.full((len(faces), 7), torch.nan, dtype=torch.float64)  # pose, states
     for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
         with memory.advice(f"--test-batch-size {batch_size} and pictures of {faces.size} px",
                            f"give --test-batch-size {max(batch_size // 2, 1)}"):
             prediction = predict(batch.images)
         sigma = torch.zeros_like(prediction.score) if prediction.sigma is None else prediction.sigma
         predicted[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).double().cpu()
+        for value, place in ((prediction.pose, slice(3)), (prediction.states, slice(3, 7))):
+            if value is not None:
+                others[batch.index, place] = value.double().cpu()
     if ranks and ranks.count > 1:  # rows of other processes are zero
         predicted = ranks.sum(predicted.to(ranks.device)).cpu()
+        said = torch.isfinite(others)
+        others = torch.where(ranks.sum(said.double().to(ranks.device)).cpu() > 0,
+                             ranks.sum(torch.where(said, others, 0).to(ranks.device)).cpu(), torch.nan)
     landmarks, score, sigma = predicted[..., :2], predicted[..., 2], predicted[..., 3]
     if not torch.isfinite(landmarks).all():
         raise UserError("the predicted landmarks are not finite: the net has diverged, lower --learning-rate")
@@ -122,7 +131,8 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
     sides = faces.crop[:, 2:] - faces.crop[:, :2]
     expected = sigma.numpy() * np.sqrt(sides.prod(1))[:, None] if sigma.any() else None
     return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, parts, errors, expected,
-                  metric.flicker(found - faces.landmarks, norms, faces.previous))
+                  metric.flicker(found - faces.landmarks, norms, faces.previous),
+                  *(value.numpy() if torch.isfinite(value).any() else None for value in (others[:, :3], others[:, 3:])))
 
 
 def subset_rows(subsets: list[str], rank: Sequence[str] = ()) -> dict[str, np.ndarray]:

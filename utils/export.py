@@ -10,6 +10,7 @@ from torch import nn
 
 from nets import Prediction
 from pipnet.files import write_atomic
+from pipnet.geometry import border_px
 from pipnet.session import open_session
 from utils.evaluate import Predict
 
@@ -46,9 +47,9 @@ def quiet():
 def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
     """Writes `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
     import onnx
-    size = net.spec["input_size"]
+    side = net.spec["input_size"] + 2 * border_px(net.spec["input_size"], net.input_margin)
     module = _Exported(net.eval().reparameterized().float().cpu().to(memory_format=torch.contiguous_format)).eval()
-    example = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
+    example = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
     names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
     with quiet(), torch.inference_mode():
         program = torch.onnx.export(module, (example,), input_names=["image"], output_names=names, opset_version=OPSET,

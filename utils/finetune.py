@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from nets import Net
-from nets.published import from_published, is_classifier
+from nets import Net, net_row
+from nets.published import from_published, is_classifier, is_ours
 from nets.timm_net import TimmNet
 from nets.transplant import nearest_sources, similarity
 from pipnet.errors import UserError
@@ -41,8 +41,9 @@ def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> S
     layout and meanface (N, 2), in [0, 1] of the crop, are the net's own. Where the checkpoint knows its layout, the head is made
     of the rows of the landmarks that both have; else, and for all other tensors, what has the same name and shape is taken.
     """
-    tensors, known = checkpoint.load_weights(file)
-    stored, own = from_published(tensors), net.state_dict()
+    read = [checkpoint.load_weights(Path(one)) for one in str(file).split(",")]  # DPR publishes its nets one by one
+    tensors, known = {name: tensor for part, _ in read for name, tensor in part.items()}, read[0][1] if len(read) == 1 else {}
+    stored, own = _renamed(tensors, net, meanface), net.state_dict()
     if isinstance(net.backbone, TimmNet):
         stored = net.backbone.own_names(stored)
     words, head = "", {}
@@ -59,7 +60,8 @@ def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> S
     rows = [(name, _shape(tensor), _fate(name, tensor, stored, head or {})) for name, tensor in own.items()]
     others = {name: tensor for name, tensor in stored.items() if name not in own}
     rows += [(name, _shape(tensor), "left out: this net has no such tensor") for name, tensor in others.items()]
-    rows += [(name, _shape(tensor), "left out: the classifier") for name, tensor in tensors.items() if is_classifier(name)]
+    if net_row(net.spec["net"]).published is None:
+        rows += [(name, _shape(tensor), "left out: the classifier") for name, tensor in tensors.items() if is_classifier(name)]
     told = "; ".join(filter(None, (_named(rows, "new", "new"), _named(rows, "left out", "left out"))))
     return Started(f"{len(fitting)} of {len(own)} tensors of {file}{f' ({told})' if told else ''}{words}", rows)
 
@@ -81,6 +83,17 @@ def _named(rows: list[tuple[str, str, str]], kind: str, word: str) -> str:
     """'new: a, b, c, d ...' of the rows of that kind."""
     names = sorted(name for name, _, what in rows if what.startswith(kind))
     return f"{word}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" if names else ""
+
+
+def _renamed(tensors: dict, net: Net, meanface: np.ndarray) -> dict:
+    """Under our names, by the row of the net where the tensors are not ours."""
+    published = net_row(net.spec["net"]).published
+    if published is None or is_ours(tensors):
+        return from_published(tensors)
+    try:
+        return published(tensors, meanface)
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise UserError(f"the weights are not those published for {net.spec['net']} ({type(error).__name__} {error})") from None
 
 
 def _head(net: Net, stored: dict, known: dict, layout: Layout, meanface: np.ndarray, file: Path,

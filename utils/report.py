@@ -154,7 +154,7 @@ def extremes(values: np.ndarray, each: int = 8) -> dict[str, np.ndarray]:
 def shown_face(faces: Faces, result: Result, layout: Layout, index: int, size: int = 224) -> np.ndarray:
     """The crop of a face: truth green, prediction red, NME below."""
     pair = [(faces.nominal[index], TRUTH), (to_crop(result.landmarks[index], faces.crop[index]), FOUND)]
-    return tile(faces[index][0], pair, layout, size, f"{result.nme[index]:.2f} %")
+    return tile(faces.nominal_crop(index), pair, layout, size, f"{result.nme[index]:.2f} %")
 
 
 def reliability(result: Result, groups: int = 20) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +171,7 @@ CONDITIONS = ("yaw", "size", "sharpness")
 def conditions(faces: Faces, layout: Layout) -> dict[str, np.ndarray]:
     """What may make a face hard, (M,) each: yaw in degrees, NaN where unknown; size of the box in px, the root of its area;
     sharpness of the crop, the variance of its Laplacian in grey levels squared."""
-    grey = (cv2.cvtColor(faces[i][0], cv2.COLOR_BGR2GRAY) for i in range(len(faces)))
+    grey = (cv2.cvtColor(faces.nominal_crop(i), cv2.COLOR_BGR2GRAY) for i in range(len(faces)))
     sharpness = np.array([cv2.Laplacian(image, cv2.CV_64F).var() for image in grey])
     return {"yaw": _yaw(faces, layout), "size": np.sqrt((faces.box[:, 2:] - faces.box[:, :2]).prod(1)), "sharpness": sharpness}
 

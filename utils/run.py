@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from nets import HEADS, Net, build_net, net_row
+from nets import HEADS, Net, add_stages, build_net, make_spec, net_row
 from nets.row import load_imagenet
 from pipnet.errors import UserError
 from pipnet.layout import Layout
@@ -79,8 +79,9 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
 # keys that make a run what it is: another value would be another run
 FIXED = ("task", "preset", "dataset", "data_dir", "train_data", "layout", "selected_index", "protocol", "target_size", "margin",
          "val", "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "pool", "excite", "num_lms",
-         "num_nb", "input_size", "act", "meanface", "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm",
-         "frame_step", "partial_events", "teacher", "face_sides", "pasted", "mosaic", "crops", "scales")
+         "num_nb", "input_size", "act", "meanface", "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds",
+         "norm", "reinit", "parts", "hardness", "balance", "frame_step", "partial_events", "teacher", "face_sides", "pasted",
+         "mosaic", "crops", "scales")
 # keys that a test of a run that is trained can take up
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
             "threads", "workers", "deterministic", "box", "box_jitter", "detector", "detector_weights", "frame_step", "scales")
@@ -106,6 +107,41 @@ def head_options(args: SimpleNamespace) -> dict:
     """What the head is made with, from the resolved args."""
     values = {key: getattr(args, key) for key in HEADS[args.head].keys if key != "num_nb"}
     return {**values, "sigma": args.sigma > 0} if "sigma" in values else values
+
+
+def outputs(args: SimpleNamespace) -> list[str]:
+    """What the net says beside the landmarks: pose, states."""
+    return ["pose"] * (args.pose > 0) + ["states"] * (args.eyes + args.mouth > 0)
+
+
+def input_margin(args: SimpleNamespace) -> float:
+    """How much the net sees / the nominal crop."""
+    return net_row(args.net).input_margin if args.reinit or args.parts else 1.0
+
+
+def make_net(args: SimpleNamespace, layout: Layout, meanface: np.ndarray) -> Net:
+    """A net with random weights. meanface (N, 2) in [0, 1] of the crop. ValueError for choices that do not fit together."""
+    spec = make_spec(args.net, args.head, args.stride, args.input_size, meanface, args.num_nb, args.act, head_options(args))
+    if args.head == "parts":
+        groups = list(local_parts(layout).values())
+        rest = sorted(set(range(layout.count)) - {i for ids in groups for i in ids})
+        spec["groups"] = groups + [rest] * bool(rest)
+    return build_net(add_stages(spec, meanface, args.reinit, local_parts(layout) if args.parts else None, outputs(args),
+                                args.hardness))
+
+
+def local_parts(layout: Layout) -> dict[str, list[int]]:
+    """{eye_left, eye_right, nose, mouth: landmarks}, eyes with brows and pupils. ValueError where the layout names none."""
+    found: dict[str, list[int]] = {}
+    for part, ids in layout.parts.items():
+        kind, _, side = part.partition("_")
+        name = {"brow": f"eye_{side}", "eye": f"eye_{side}", "pupil": f"eye_{side}", "nose": "nose", "lips": "mouth"}.get(kind)
+        if name:
+            found.setdefault(name, []).extend(ids)
+    if not found:
+        raise ValueError(f"layout {layout.name} has no parts eye_left, eye_right, nose... or lips..., at which --parts and "
+                         "--head parts look; name them in its row, or leave this out")
+    return found
 
 
 def take_up_restart(mode: SimpleNamespace, run: Run) -> None:
@@ -230,7 +266,8 @@ def export(run: Run) -> None:
     export_onnx(net, run.onnx, {
         **{key: stored[key] for key in ("layout", "protocol", "epoch")}, "net": stored["net"]["net"],
         "val_nme": stored["val_nme"] if math.isfinite(stored["val_nme"]) else None,  # NaN is no JSON
-        "meanface": stored.get("meanface"), "input_size": net.spec["input_size"], "channels": "BGR, uint8, not normalised",
+        "meanface": stored.get("meanface"), "input_size": net.spec["input_size"], "input_margin": net.input_margin,
+        "channels": "BGR, uint8, not normalised",
         "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
         "norm": args["norm"], "train_data": args["train_data"], "val": args["val"]})
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nets.dpr import SmallMobileNetV2
 from nets.timm_net import TimmNet
 from utils.ranks import Ranks
 
@@ -122,7 +123,7 @@ class Solver:
 
     def __init__(self, net: nn.Module, args, steps: int, ranks: Ranks):
         self.net, self.ranks, self.accumulate, self.clip = net, ranks, args.accumulate, args.clip
-        self.weights = {term: torch.tensor(float(getattr(args, key))).to(ranks.device) for term, key in net.head.terms.items()}
+        self.weights = {term: torch.tensor(float(getattr(args, key))).to(ranks.device) for term, key in net.terms.items()}
         self.dtype = precision(args.amp, ranks.device)
         self.schedule = schedule(args, steps)
         self.optimizer = make_optimizer(net, args.optimizer, args.weight_decay)
@@ -133,7 +134,8 @@ class Solver:
             self.runner = torch.compile(self.runner)
         if ranks.count > 1:
             ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-            unused = isinstance(net.backbone, TimmNet)  # some have branches for strides that nobody asks for
+            # some have branches for strides that nobody asks for
+            unused = isinstance(net.backbone, (TimmNet, SmallMobileNetV2))
             self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids, find_unused_parameters=unused)
         self.average = Average(net, args.ema, args.ema_ramp) if args.ema else None  # of what DDP has made alike in all processes
 
@@ -146,7 +148,7 @@ class Solver:
             group["lr"] = self.schedule(self.step)
         device = self.ranks.device
         labels = [batch.labels.to(device) for batch in batches]
-        counted = [self.net.head.count(part) for part in labels]
+        counted = [self.net.count(part) for part in labels]
         # of the whole step, so that each landmark weighs the same wherever it is
         counts = self.ranks.sum(torch.stack([torch.stack(list(part.values())) for part in counted]).sum(0)).clamp(min=1e-9)
         names = list(counted[0])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from nets import NETS, Labels, Net, build_net, make_spec, net_row
+from nets import NETS, Labels, Net, add_stages, build_net, make_spec, net_row
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, crop_box, cut, to_crop
 from pipnet.session import open_session
@@ -90,35 +90,40 @@ def _row(name: str, spent: Cost) -> list[str]:
 
 # ------------------------------------------------------------------------------------------------------- can it learn?
 @cache
-def memorable(count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`count` synthetic faces: (crops (M, S, S, 3) uint8 BGR, landmarks (M, 68, 2) in [0, 1] of them)."""
+def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """`count` synthetic faces: (crops (M, S, S, 3) uint8 BGR with that margin, landmarks (M, 68, 2) in [0, 1] of the crop)."""
     from utils.synthetic import render
 
     protocol, images, landmarks = Protocol(**read_yaml(DEFAULT_FILE)["protocols"]["square"]), [], []
     for index in range(count):
         face = render(0, index, 2 * size)
         crop = crop_box(box_of(face.landmarks), protocol, 2 * size, 2 * size)
-        images.append(cut(face.image, crop, size))
+        images.append(cut(face.image, crop, size, margin))
         landmarks.append(to_crop(face.landmarks, crop))
     return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks), dtype=torch.float32)
 
 
-def overfit(name: str, head: str, size: int, steps: int, stride: int | None = None, **options) -> tuple[float, float]:
-    """(NME in % of the mean face, of the net) on 16 faces that it has been trained on for `steps` steps of all of them."""
-    images, landmarks = memorable(16, size)
+def overfit(name: str, head: str, size: int, steps: int, stride: int | None = None, stages: dict | None = None,
+            **options) -> tuple[float, float]:
+    """(NME in % of the mean face, of the net) on 16 faces that it has been trained on for `steps` steps of all of them.
+
+    stages: of nets.add_stages.
+    """
+    face = memorable(16, size)[1].mean(0)
     torch.manual_seed(0)
-    face = landmarks.mean(0)
-    net = build_net(make_spec(name, head, stride, size, face.numpy(), 10, options=options))
+    spec = make_spec(name, head, stride, size, face.numpy(), 10, options=options)
+    net = build_net(add_stages(spec, face.numpy(), **stages) if stages else spec)
+    images, landmarks = memorable(16, size, net.input_margin)
     labels = Labels(landmarks)
-    counts, optimizer = net.head.count(labels), torch.optim.AdamW(net.parameters())
-    weights = {"cls": 10.0, "reg": 1.0, "sigma": 0.5}
+    counts, optimizer = net.count(labels), torch.optim.AdamW(net.parameters())
+    weights = {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "anchor": 1.0}
     net.train()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / steps)) / 2
         sums = net.loss(images, labels)
         optimizer.zero_grad()
-        sum(total / counts[term] * weights[net.head.terms[term]] for term, total in sums.items()).backward()
+        sum(total / counts[term] * weights[net.terms[term]] for term, total in sums.items()).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
         optimizer.step()
     with torch.inference_mode():
