@@ -28,7 +28,8 @@ def find_net(exp: str, root: str) -> LandmarkNet:
         prediction = predict(torch.from_numpy(images))._asdict()
         return {name: value.float().cpu().numpy() for name, value in prediction.items() if value is not None}
 
-    return LandmarkNet.of(run_net, {**stored, "input_size": net.spec["input_size"], "input_margin": net.input_margin}, here.weights)
+    seen = {"input_size": net.spec["input_size"], "input_margin": net.input_margin}
+    return LandmarkNet.of(run_net, {**stored, **seen}, here.weights)
 
 
 def find_detector(name: str, weights: str, threshold: float | None, scale: float | None) -> Detector:
