@@ -15,15 +15,15 @@ try:
     from pipnet.errors import UserError
     from pipnet.files import write_text
     from pipnet.layout import Layout
-    from utils import audit, checkpoint, export, memory, report, run, sets, solver, sweep
+    from utils import annotate, audit, boxes, checkpoint, detect, export, page, report, run, sets, solver, sweep
     from utils.augment import Recipe
     from utils.batchnorm import share_batch_norm
     from utils.config import DEFAULT_FILE, dump, load_layout, parse, read_layout_file, read_yaml, resolve
     from utils.dataset import Augmented, Faces, Order, train_loader
-    from utils.evaluate import evaluate, face_norms, flip_tested, torch_predictor
+    from utils.evaluate import across, evaluate, face_norms, flip_tested, torch_predictor
+    from utils.fit import Job, fit
     from utils.label_weights import DISPUTED
-    from utils.prepare import load_meta
-    from utils.progress import progress
+    from utils.prepared import load_meta
     from utils.ranks import Ranks, set_threads, start_ranks, worker_count
     from utils.show import show
 except ImportError as missing:
@@ -54,28 +54,41 @@ def modes(parser) -> None:
                        help="--train (and test) once with each value of that key; several times: with each combination")
     group.add_argument("--audit", action="store_true",
                        help="find wrong labels: nets judge training faces that they have not seen; in weights/EXP/audit")
+    group.add_argument("--predict", metavar="PATH",
+                       help="landmarks of a picture or of all in a folder, the most uncertain first, as .pts, CSV or COCO")
     group.add_argument("--list-nets", action="store_true", help="print the backbones")
     group = parser.add_argument_group("run")
     group.add_argument("--exp", metavar="EXP",
                        help="id (018), folder or file (.pt, .onnx); without: the next free id to train, else the newest run")
     group.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint of that run")
     group.add_argument("--overwrite", action="store_true", help="replace that run")
+    group.add_argument("--out", metavar="PATH",
+                       help="of --predict: a folder for .pts, or a file .csv or .json (COCO); without: in weights/EXP/predicted")
+    group.add_argument("--predict-format", metavar="FORMAT", help="pts, csv or coco; without: by the name of --out")
+    group.add_argument("--compare", metavar="RUN", nargs="+", default=[],
+                       help="runs that have been tested on the same faces: beside this one in the test's table and report")
 
 
 def main(argv: list[str]) -> None:
     """Runs the modes on the command line, in the order prepare, show, train, test."""
     mode, given = parse(argv, modes)
     tests = mode.test or mode.test_onnx
-    if not (mode.prepare or mode.train or mode.audit or tests or mode.list_nets or mode.show_data is not None):
-        raise UserError("nothing to do: give --train, --test, --test-onnx, --prepare, --show-data N, --audit or --list-nets "
-                        "(--help explains them)")
+    if not (mode.prepare or mode.train or mode.audit or tests or mode.list_nets or mode.predict or mode.show_data is not None):
+        raise UserError("nothing to do: give --train, --test, --test-onnx, --predict PATH, --prepare, --show-data N, --audit or "
+                        "--list-nets (--help explains them)")
+    if mode.predict and (mode.sweep or mode.audit):
+        raise UserError("--predict asks one net: leave --sweep and --audit out")
+    if (mode.out or mode.predict_format) and not mode.predict:
+        raise UserError("--out and --predict-format say where the landmarks of --predict go; give that too")
     if mode.show_data is not None and mode.show_data < 1:
         raise UserError(f"--show-data needs the number of faces to draw, at least 1, not {mode.show_data}")
+    if mode.compare and (not tests or mode.sweep):
+        raise UserError("--compare is for the report of a test: give --test with it, and no --sweep")
     if mode.list_nets:
         for name, note in [*((name, row.note) for name, row in NETS.items()), ("timm:NAME", "any net of timm with feature maps")]:
             print(f"{name: <18} {note}")
         return
-    if (mode.resume or mode.overwrite) and not (mode.train or mode.audit):
+    if (mode.resume or mode.overwrite and not mode.predict) and not (mode.train or mode.audit):
         raise UserError("--resume and --overwrite say how to --train; give that too")
     if mode.audit and (mode.train or tests or mode.sweep or mode.resume and not mode.exp):
         raise UserError("--audit trains nets of its own: leave --train, --test, --sweep out, and name the one to --resume: --exp")
@@ -85,7 +98,8 @@ def main(argv: list[str]) -> None:
     ranks = start_ranks()
     run_root = Path(ROOT) / given.get("run_root", read_yaml(DEFAULT_FILE)["run_root"])
     trains = mode.train or mode.audit
-    here = ranks.agree(lambda: run.find(mode.exp, run_root, trains, mode.resume)) if trains or tests else None
+    here = ranks.agree(lambda: run.find(mode.exp, run_root, trains, mode.resume)) if trains or tests or mode.predict else None
+    compare = ranks.agree(lambda: [run.find(other, run_root, False) for other in mode.compare])
     kept = audit.fold_runs(here, 1)[0] if mode.audit else here  # what says how far a training has come
     if trains:
         run.take_up_restart(mode, kept)
@@ -93,6 +107,9 @@ def main(argv: list[str]) -> None:
     args = read_args(given, mode, kept)
     if mode.audit:
         audit.check(here, args.early_stop)
+    if mode.predict:
+        place = here.folder / "predicted" / Path(mode.predict).resolve().stem
+        target = annotate.check_out(mode.out and Path(mode.out), mode.predict_format, place, mode.overwrite)
     set_threads(args.threads, args.deterministic)
     logger.remove()
     if ranks.first:
@@ -104,6 +121,9 @@ def main(argv: list[str]) -> None:
             if trains:
                 run.check_free(kept, mode.resume, mode.overwrite)
             logger.add(here.folder / checkpoint.LOG, format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}", delay=True)
+        if args.task == "detect":
+            detect.run_modes(mode, args, here, ranks)
+            return
         if mode.prepare or trains or mode.show_data:
             folders = ranks.one_by_one(lambda: [sets.prepare(name, args) for name in args.train_data])
         if mode.show_data:
@@ -116,7 +136,9 @@ def main(argv: list[str]) -> None:
         if mode.audit:
             audit_labels(args, here, folders, ranks, mode.resume)
         if tests:
-            test(args, here, test_parts, ranks, mode.test_onnx)
+            test(args, here, test_parts, ranks, mode.test_onnx, compare)
+        if mode.predict and ranks.first:
+            print(annotate.run(here.weights, Path(mode.predict), *target, args))
 
 
 def read_args(given: dict, mode, here: run.Run | None):
@@ -134,6 +156,8 @@ def read_args(given: dict, mode, here: run.Run | None):
         return resolve(given, {**values, **kept["args"]}, None)
     preset = given.get("preset") or values["preset"]
     names = sets.lasting(sets.training_names(resolve(given, values, preset)))
+    if given.get("task", values["task"]) == "detect":
+        preset = preset or ("detect-quick" if names == [sets.SYNTHETIC] else "detect")
     preset = preset or ("quick" if names == [sets.SYNTHETIC] else "default")
     return resolve({**given, "train_data": names}, values, preset)
 
@@ -159,7 +183,8 @@ def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, fold
     """
     for part in test_parts:
         sets.check_protocol(part[0], load_meta(folders[0])["protocol"])
-        face_norms(Faces([part], layout, args.input_size, 0), layout, args.norm)
+        there, _ = across(layout, load_meta(part[0])["layout"], args.tables["layouts"])
+        face_norms(Faces([part], there, args.input_size, 0), there, args.norm)
 
     def load(parts, weights=None):
         return Faces(parts, layout, args.input_size, args.cache, args.train_hidden, weights)
@@ -205,7 +230,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
         logger.info(f"{args.label_weights}: {disputed} of {int(faces.visible.sum())} labels weigh less than {DISPUTED}")
     solve, order, started = start_solver(args, layout, faces, ranks, resume)
     spec, steps = solve.net.spec, len(order) // args.accumulate
-    history = run.History.load(here, spec, layout, folders) if resume else run.History.start()
+    history = run.History.load(here, spec, layout, run.checksums(folders)) if resume else run.History.start()
     if resume:
         solve.load_state_dict(history.solver)
         solve.step = history.epochs * steps  # of the schedule, if the number of steps in an epoch is another now
@@ -219,31 +244,13 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
 
     augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed)
     loader = train_loader(augmented, order, worker_count(args.workers), ranks.device.type == "cuda")
-    tester = build_net(spec)
-    keeper = run.Keeper(here, history) if ranks.first else None
-    per_epoch = len(order) * order.batch * ranks.count
-    with progress(total=args.epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
-                  smoothing=0.05) as bar:
-        for epoch in range(history.epochs, args.epochs):
-            if args.early_stop and history.epochs_since_best() >= args.early_stop:
-                logger.info(f"no better validation NME for {args.early_stop} epochs: stopped early")
-                break
-            bar.set_description(f"epoch {epoch + 1}/{args.epochs}")
-            smaller = memory.smaller_steps(order.batch, args.accumulate, args.input_size)
-            later = f"; with --resume --exp {here.folder} it goes on from epoch {epoch}" if epoch else ""
-            with memory.advice(f"--batch-size {order.batch} and --input-size {args.input_size}", f"give {smaller}{later}"):
-                terms, seconds, waited = train_epoch(solve, loader, order, epoch, faces, bar)
-            kept, nme = validate(solve, tester, val, layout, args)
-            times = {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": per_epoch / seconds}
-            better = history.add({"epoch": epoch, "lr": solve.schedule(solve.step - 1), **terms, "val_nme": nme}, times)
-            if keeper:
-                inference = run.pack(spec, layout, load_meta(folders[0])["protocol"], args, kept, epoch=epoch, val_nme=nme,
-                                     data=run.checksums(folders), meanface=faces.meanface().tolist())
-                keeper.save(inference, solve.state_dict(), better)
-            validated = f", validation NME {nme:.3f} %{' (best)' if better else ''}" if val else ""
-            logger.info(f"epoch {epoch + 1}/{args.epochs}: loss {terms['loss']:.4f}{validated}, "
-                        f"{per_epoch / seconds:.0f} images/s")
-    ranks.wait()  # until the first process has written the last checkpoint
+    tester, protocol = build_net(spec), load_meta(folders[0])["protocol"]
+
+    def pack(kept: dict, epoch: int, nme: float) -> dict:
+        return run.pack(spec, layout, protocol, args, kept, epoch=epoch, val_nme=nme, data=run.checksums(folders),
+                        meanface=faces.meanface().tolist())
+
+    fit(Job(solve, order, loader, faces, history, lambda: validate(solve, tester, val, layout, args), pack), args, here, ranks)
 
 
 def validate(solve: solver.Solver, tester, faces: Faces | None, layout: Layout, args) -> tuple[dict, float]:
@@ -258,39 +265,6 @@ def validate(solve: solver.Solver, tester, faces: Faces | None, layout: Layout, 
     if result.sigma is not None:
         kept = solve.net.head.calibrated(kept, result.calibration())
     return kept, float(np.nanmean(result.nme))
-
-
-def train_epoch(solve: solver.Solver, loader, order: Order, epoch: int, faces: Faces, bar) -> tuple[dict, float, float]:
-    """({loss term: mean}, seconds, seconds spent waiting for data). A loss that is not finite stops the run."""
-    solve.net.train()
-    order.epoch = epoch
-    torch.manual_seed(int(np.random.default_rng((order.seed, epoch, order.rank)).integers(2**63)))  # dropout is keyed as well
-    start, waited, sums, batches, steps = time.perf_counter(), 0.0, {}, iter(loader), len(order) // solve.accumulate
-
-    def trained():
-        nonlocal waited
-        for _ in range(steps):
-            before = time.perf_counter()
-            micro = [next(batches) for _ in range(solve.accumulate)]
-            waited += time.perf_counter() - before
-            yield solve.train_step(micro)
-
-    try:
-        for losses in solver.one_behind(trained()):
-            terms = losses.read()
-            sums = {name: sums.get(name, 0.0) + value / steps for name, value in terms.items()}
-            bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
-            bar.update(solve.accumulate * order.batch * solve.ranks.count)
-    except solver.NonFinite as error:
-        indices = [index for row in zip(*solve.ranks.gather(error.indices), strict=True) for index in row]  # of all processes
-        more = f" and {len(indices) - 32} more" if len(indices) > 32 else ""
-        names = ", ".join(faces.names[index] for index in indices[:32]) + more
-        later = f"; --resume goes on from epoch {epoch}" if epoch else ""
-        raise UserError(f"the loss is not finite in epoch {epoch + 1}, step {error.step} ({error}); samples: {names}; "
-                        f"lower --learning-rate or look at these{later}") from None
-    except ValueError as error:  # batch norm has no spread over one sample of one cell
-        raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
-    return sums, time.perf_counter() - start, waited
 
 
 def audit_labels(args, here: run.Run, folders: list[Path], ranks: Ranks, resume: bool) -> None:
@@ -312,36 +286,43 @@ def audit_labels(args, here: run.Run, folders: list[Path], ranks: Ranks, resume:
         print(f"\n{text}\n\n{audit.closing(here)}")
 
 
-def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool) -> None:
-    """Tests the kept weights set by set, in torch and as ONNX; prints the tables, leaves them and a sheet of faces a set."""
+def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool, compare: list[run.Run]) -> None:
+    """Tests the kept weights set by set, in torch and as ONNX; prints the tables, leaves them and the page of the report."""
     net, layout, stored = run.unpack(here.weights)
+    if compare and "true" not in args.box:
+        raise UserError("--compare shows other runs in true boxes; have them in --box too")
+    ways = [across(layout, load_meta(folder)["layout"], args.tables["layouts"]) for folder, _ in parts]
+    compared = [[report.read_compared(other.folder, folder, args.norm, there.name) for other in compare]
+                for (folder, _), (there, _) in zip(parts, ways, strict=True)]
     models = {"torch": torch_predictor(net, ranks.device)}
+    detect = annotate.landmarker(here.weights, args).detect if "detector" in args.box else None
     if with_onnx:
         ranks.one_by_one(lambda: ranks.first and run.export(here))
         models["onnx"] = export.onnx_predictor(here.onnx, torch.get_num_threads())
     if args.flip_test:
         models = {name: flip_tested(predict, layout) for name, predict in models.items()}
-    rows, part_rows, differences = [], [], []
-    for part in parts:
+    written, differences = report.Report(here.folder / "report", args.norm, args.thresholds), [0.0]
+    titles = sets.distinct([sets.title(folder, layout, there) for (folder, _), (there, _) in zip(parts, ways, strict=True)])
+    files = sets.distinct([folder.name for folder, _ in parts])
+    for part, (there, converted), *name, others in zip(parts, ways, titles, files, compared, strict=True):
         sets.check_protocol(part[0], stored["protocol"])
-        faces = Faces([part], layout, net.spec["input_size"], args.cache, args.train_hidden)
-        name, means = sets.title(part[0]), {}
-        for model, predict in models.items():
-            result = evaluate(predict, faces, layout, args.norm, args.test_batch_size, ranks)
-            means[model] = float(np.nanmean(result.nme))
-            rows += report.score_rows(name, model, result, faces, args.thresholds)
-            part_rows += report.part_rows(name, model, result, faces, args.thresholds)
-            if ranks.first and model == "torch":
-                report.write_test(here.folder / "report", part[0].name, faces, result, layout)
-        differences.append(abs(means["torch"] - means.get("onnx", means["torch"])))
+        own = Faces([part], there, net.spec["input_size"], args.cache, args.train_hidden)
+        for box in args.box:
+            faces, missed = boxes.rebox(own, box, args, detect)
+            means = []
+            for model, predict in models.items():
+                result = evaluate(converted(predict), faces, there, args.norm, args.test_batch_size, ranks)
+                means.append(float(np.nanmean(result.nme)))
+                if ranks.first:
+                    written.add(part[0], name, model, box, faces, result, there, missed, others)
+            differences.append(abs(means[0] - means[-1]))
     if not ranks.first:
         return
-    headers = report.score_header(args.thresholds), report.part_header(args.thresholds)
-    for file, header, table in zip(("scores.csv", "parts.csv"), headers, (rows, part_rows), strict=True):
-        report.write_csv(here.folder / "report" / file, header, table)
-    tables = f"{report.table(rows, headers[0])}\n\n{report.part_table(part_rows)}"
-    how = f"{args.norm} norm, flip test {'on' if args.flip_test else 'off'}, true boxes"
+    tables = written.write(args.flip_test)
+    how = f"{args.norm} norm, flip test {'on' if args.flip_test else 'off'}, {' and '.join(args.box)} boxes"
+    how += "; faces that the detector missed are scored in their own" if "detector" in args.box else ""
     logger.debug(f"{here.weights.name} of epoch {stored['epoch'] + 1}, {how}\n{tables}")
+    page.write(here, written, stored, how, [other.folder for other in compare])
     synthetic = [sets.is_synthetic(folder) for folder, _ in parts]
     print(report.closing(tables, how, here, Path(ROOT), synthetic, stored["args"]["val"] == "test"))
     if not max(differences) <= AGREEMENT:

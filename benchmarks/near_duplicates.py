@@ -18,7 +18,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import opencv_matrix
 from utils.config import defaults, load_layout
 from utils.dataset import Faces
-from utils.prepare import SPLITS, load_split
+from utils.prepared import SPLITS, load_split
 
 FOLDERS = [ROOT / "data" / "300w", ROOT / "data" / "faces68"]  # whose figures are kept
 SIDE, SHARE = 64, 0.6        # px of the aligned face; its landmarks' root mean square radius as a share of half of that

@@ -109,7 +109,18 @@ def demo() -> str:
     return lines("faces | | frames/s | CPU ms a frame | of it the detector | NME % | faces found", "llrrrrr", rows)
 
 
-TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "jitter": jitter, "demo": demo,
+def detector() -> str:
+    """Detectors on photographs: each at each scale and event. An empty cell: there are no such faces, or too few boxes for it."""
+    def text(value: float | None, digits: int = 3) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    rows = [[row["detector"], f"{row['scale']:g}", row["event"], str(row["faces"]),
+             *(text(row[key]) for key in ("AP", "recall", "recall, masked", "recall, unmasked")), text(row["ms"], 1)]
+            for row in (result("detector") or {"rows": []})["rows"]]
+    return lines("detector | scale | event | faces | AP | recall | of masked | of unmasked | ms, 640x480", "lrlrrrrrr", rows)
+
+
+TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "jitter": jitter, "demo": demo, "detector": detector,
           "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
 
 

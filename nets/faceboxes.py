@@ -20,6 +20,7 @@ PER_CELL = {stride: sum(max(dense, 1) ** 2 for _, dense in sizes) for stride, si
 VARIANCES = (0.1, 0.2)  # of the centre and of the logarithm of the size
 MEAN = (104.0, 117.0, 123.0)  # BGR of 0..255
 CANDIDATES, MOST = 5000, 750  # boxes before and after suppression
+NEGATIVES, LEAST = 7, 16  # background a match, and at least so much an image, that the loss counts
 
 
 class Targets(NamedTuple):
@@ -27,6 +28,10 @@ class Targets(NamedTuple):
 
     offsets: Tensor
     label: Tensor
+
+    def to(self, device) -> "Targets":
+        """On another device."""
+        return Targets(*(part.to(device, non_blocking=True) for part in self))
 
 
 class Conv(nn.Module):
@@ -64,7 +69,13 @@ class Inception(nn.Module):
 
 
 class FaceBoxesV2(nn.Module):
-    """uint8 BGR (B, H, W, 3) of any size -> (offsets (B, A, 4), logits (B, A, 2): background, face), A as in `anchors(H, W)`."""
+    """uint8 BGR (B, H, W, 3) of any size -> (offsets (B, A, 4), logits (B, A, 2): background, face), A as in `anchors(H, W)`.
+
+    It trains as every net does: `loss` and `count` by term, each with the key of its weight.
+    """
+
+    terms = {"conf": "cls", "loc": "reg"}
+    spec = {"net": "faceboxes"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,6 +109,20 @@ class FaceBoxesV2(nn.Module):
             logits.append(conf(features).permute(0, 2, 3, 1).flatten(1))
         return torch.cat(offsets, 1).unflatten(1, (-1, 4)), torch.cat(logits, 1).unflatten(1, (-1, 2))
 
+    @property
+    def head(self) -> "FaceBoxesV2":
+        """What knows the terms of the loss: the net is all of a piece."""
+        return self
+
+    def loss(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """{term: sum} of a batch, to be divided by `count` of all batches of a step."""
+        return multibox_loss(*self(images), targets)
+
+    def count(self, targets: Targets) -> dict[str, Tensor]:
+        """{term: count} of a batch: its matched anchors; for conf an image counts for as many as its background is drawn for."""
+        faces = (targets.label == 1).sum(1).float()
+        return {"conf": faces.clamp(min=LEAST / NEGATIVES).sum(), "loc": faces.sum()}
+
     def fused(self) -> "FaceBoxesV2":
         """A copy for inference, every BN folded into its convolution: the same outputs, fewer passes over the memory."""
         net = copy.deepcopy(self).eval()
@@ -113,8 +138,8 @@ class FaceBoxesV2(nn.Module):
         Boxes may reach beyond the image. threshold: a score must exceed it; overlap: IoU at which the lower one goes.
         """
         offsets, logits = self(images)
-        corners = decode(offsets, anchors(*images.shape[1:3], device=images.device))
-        return [suppress(*image, threshold, overlap) for image in zip(corners, logits.softmax(-1)[..., 1], strict=True)]
+        boxes = decode(offsets, anchors(*images.shape[1:3], device=images.device))
+        return [suppress(*image, threshold, overlap) for image in zip(boxes, logits.softmax(-1)[..., 1], strict=True)]
 
 
 def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -126,7 +151,7 @@ def anchors(height: int, width: int, device: torch.device | None = None) -> Tens
     """(A, 4) cx, cy, w, h in px of an input of that size: by stride, cell (row by row), size, place in the cell (y outer)."""
     found = []
     for stride, sizes in ANCHORS.items():
-        rows, columns = math.ceil(height / stride), math.ceil(width / stride)
+        rows, columns = (height + stride - 1) // stride, (width + stride - 1) // stride
         cell = []  # cx, cy, w, h in one cell
         for side, dense in sizes:
             places = [step / dense for step in range(dense)] or [0.5]
@@ -142,6 +167,11 @@ def decode(offsets: Tensor, anchor: Tensor) -> Tensor:
     centre = anchor[:, :2] + offsets[..., :2] * VARIANCES[0] * anchor[:, 2:]
     half = anchor[:, 2:] * (offsets[..., 2:] * VARIANCES[1]).exp() / 2
     return torch.cat([centre - half, centre + half], -1)
+
+
+def corners(anchor: Tensor) -> Tensor:
+    """Anchors (A, 4) cx, cy, w, h -> boxes (A, 4)."""
+    return torch.cat([anchor[:, :2] - anchor[:, 2:] / 2, anchor[:, :2] + anchor[:, 2:] / 2], 1)
 
 
 def encode_boxes(boxes: Tensor, anchor: Tensor) -> Tensor:
@@ -164,22 +194,25 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float, overlap: float) ->
 
 
 def encode(boxes: list[Tensor], anchor: Tensor, ignored: list[Tensor] | None = None, threshold: float = 0.35,
-           least: float = 0.2) -> Targets:
+           least: float = 0.2, smallest: float = 0.0) -> Targets:
     """Targets of a batch (section 3.4). boxes: (M, 4) of each image, M >= 0; ignored: (M,) bool, boxes to learn nothing from.
 
     An anchor learns the box that it overlaps most if by the IoU `threshold`. The anchor nearest to a box learns that one from
     `least` on, so that no box goes without because of the gaps between anchors; a box smaller than that has no anchor.
+    smallest: px, a side below this is matched as if it were that long, so that a small box teaches as many anchors as others do.
     """
     ignored = ignored or [torch.zeros(len(image), dtype=torch.bool, device=image.device) for image in boxes]
-    return Targets(*map(torch.stack, zip(*(_encode(*image, anchor, threshold, least)
+    return Targets(*map(torch.stack, zip(*(_encode(*image, anchor, threshold, least, smallest)
                                            for image in zip(boxes, ignored, strict=True)), strict=True)))
 
 
-def _encode(boxes: Tensor, ignored: Tensor, anchor: Tensor, threshold: float, least: float) -> tuple[Tensor, Tensor]:
+def _encode(boxes: Tensor, ignored: Tensor, anchor: Tensor, threshold: float, least: float,
+            smallest: float) -> tuple[Tensor, Tensor]:
     label = torch.zeros(len(anchor), dtype=torch.long, device=anchor.device)
     if not len(boxes):
         return torch.zeros_like(anchor), label
-    iou = box_iou(torch.cat([anchor[:, :2] - anchor[:, 2:] / 2, anchor[:, :2] + anchor[:, 2:] / 2], 1), boxes)
+    more = (smallest - (boxes[:, 2:] - boxes[:, :2])).clamp(min=0) / 2
+    iou = box_iou(corners(anchor), torch.cat([boxes[:, :2] - more, boxes[:, 2:] + more], 1))
     nearest = iou.argmax(0), torch.arange(len(boxes), device=boxes.device)
     # of two boxes with one nearest anchor the better overlap wins, and both win over mere overlaps
     iou[nearest] += 2.0 * ((iou[nearest] >= least) & ~ignored)
@@ -190,14 +223,15 @@ def _encode(boxes: Tensor, ignored: Tensor, anchor: Tensor, threshold: float, le
     return torch.where(matched, encode_boxes(boxes[box], anchor), 0), label
 
 
-def multibox_loss(offsets: Tensor, logits: Tensor, targets: Targets, negatives: float = 7.0,
-                  least: int = 16) -> dict[str, Tensor]:
+def multibox_loss(offsets: Tensor, logits: Tensor, targets: Targets, negatives: float = NEGATIVES,
+                  least: int = LEAST) -> dict[str, Tensor]:
     """{"loc": sum, "conf": sum, "count": matched anchors} of a batch (section 3.4): divide the sums by the count of all batches.
 
     loc is smooth L1 of the offsets of matched anchors; conf the cross-entropy of those and of the hardest background of each
     image: `negatives` for each match, and at least `least`, so that images without a face teach too.
     """
     face = targets.label == 1
+    offsets, logits = offsets.float(), logits.float()
     loc = F.smooth_l1_loss(offsets[face], targets.offsets[face], reduction="sum")
     entropy = F.cross_entropy(logits.transpose(1, 2), face.long(), reduction="none")
     background = entropy.detach().masked_fill(targets.label != 0, -1)  # an entropy is never negative

@@ -11,8 +11,8 @@ class Labels(NamedTuple):
     landmarks (B, N, 2); may hold NaN where a landmark is unknown
     visible   (B, N) bool; an invisible landmark is not trained
     weight    (B, N) float, default one
-    pose      (B, 3) pitch, yaw, roll
-    states    (B, k); the first two are of the left and the right eye
+    pose      (B, 3) pitch, yaw, roll in radians, NaN where unknown
+    states    (B, k) 0 or 1, NaN where unknown; the first two are of the left and the right eye wherever `flip` is used
     task      (B,) which loss terms a sample trains
     """
     landmarks: Tensor

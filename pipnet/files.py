@@ -23,4 +23,4 @@ def write_atomic(file: Path, write) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """A whole text file or the old one."""
-    write_atomic(file, lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomic(file, lambda path: path.write_text(text, encoding="utf-8", errors="surrogateescape"))  # odd file names

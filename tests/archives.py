@@ -6,8 +6,22 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from utils.parsers import DATASETS, write_pts
+from utils.prepare import DataGenerator
+
 RNG = np.random.default_rng(4)
 FACES = 24386  # of AFLW
+
+
+def parse(name: str, folder: Path, **options) -> dict:
+    """What the parser of a dataset makes of a folder."""
+    row = DATASETS[name]
+    return row.parse(folder, origin=row.origin, **options)
+
+
+def prepared(name: str, folder: Path, out: Path, **options) -> Path:
+    """The prepared set of an incomplete archive, 32 px."""
+    return DataGenerator(folder, 32, name, out=out, workers=1, allow_partial=True, val=0, **options).run()
 
 
 def picture(file: Path, width: int = 160, height: int = 120, grey: bool = False) -> Path:
@@ -156,3 +170,110 @@ def coco(faces: list) -> dict:
                    for i, (name, points) in enumerate(faces)]
     annotations.append({"id": 99, "image_id": 0, "iscrowd": 1, "keypoints": [0] * 15})
     return {"images": [{"id": i, "file_name": name} for i, name in enumerate(names)], "annotations": annotations}
+
+
+def annotated(file: Path, count: int, width: int = 160, height: int = 120) -> np.ndarray:
+    """A picture with `count` landmarks in the .pts beside it; these (count, 2)."""
+    points = landmarks(count, width, height)
+    write_pts(picture(file, width, height).with_suffix(".pts"), points)
+    return points
+
+
+def private(tmp_path: Path) -> tuple:
+    """(folder, landmarks by file) of two indoor faces and one outdoors."""
+    root = tmp_path / "300W"
+    names = ("01_Indoor/indoor_001.png", "01_Indoor/indoor_002.png", "02_Outdoor/outdoor_001.png")
+    return root, {name: annotated(root / name, 68) for name in names}
+
+
+def menpo(tmp_path: Path) -> tuple:
+    """(folder, landmarks by file): semi-frontal and profile faces in one folder, to train and to test."""
+    root = tmp_path / "Menpo"
+    names = {"menpo_train_release/aflw__face_1.jpg": 68, "menpo_train_release/aflw__face_2.jpg": 39,
+             "menpo_train_release/b c.jpg": 68, "menpo_test_release/d.jpg": 68, "menpo_test_release/e.jpg": 39}
+    return root, {name: annotated(root / name, count) for name, count in names.items()}
+
+
+VIDEOS = {"001": 6, "114": 5, "203": 4, "410": 3}  # frames: one to train, one of each category
+
+
+def vw(tmp_path: Path, extracted: bool = False) -> tuple:
+    """(folder, {video: (frames (F, H, W, 3), landmarks (F, 68, 2))}) with vid.avi, or with pictures in Peppa's NNN_annot."""
+    root, videos = tmp_path / "300VW", {}
+    for name, count in VIDEOS.items():
+        folder = root / (f"{name}_annot" if extracted else f"{name}/annot")
+        folder.mkdir(parents=True)
+        frames = np.zeros((count, 120, 160, 3), np.uint8)
+        for number, frame in enumerate(frames):
+            frame[:] = 40 * number + 20  # tells which it is, whatever the codec makes of it
+        points = np.array([landmarks(68) for _ in frames])
+        if not extracted:
+            writer = cv2.VideoWriter(str(root / name / "vid.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (160, 120))
+            assert writer.isOpened()
+        for number, (frame, values) in enumerate(zip(frames, points, strict=True), 1):
+            write_pts(folder / f"{number:06d}.pts", values)
+            if extracted:
+                assert cv2.imwrite(str(folder / f"{number:06d}.png"), frame)
+            else:
+                writer.write(frame)
+        if not extracted:
+            writer.release()
+        videos[name] = frames, points
+    return root, videos
+
+
+def write_106(file: Path) -> np.ndarray:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    points = landmarks(106)
+    file.write_text("106\n" + "".join(f"{x:.4f} {y:.4f}\n" for x, y in points))
+    return points
+
+
+def jd(tmp_path: Path) -> tuple:
+    """(folder, landmarks by picture): two turns of a face and one of another, a test face with its box."""
+    root, points = tmp_path / "JD", {}
+    for name in ("Training_data/AFW/picture/AFW_1_1_0.jpg", "Training_data/AFW/picture/AFW_1_1_4.jpg",
+                 "Training_data/HELEN/picture/HELEN_2_1_0.jpg", "Test_data/picture/t.jpg"):
+        file = picture(root / name)
+        text = f"{file.name}.txt" if "AFW" in name else f"{file.stem}.txt"
+        points[name] = write_106(file.parent.parent / "landmark" / text)
+    (root / "Test_data/rect").mkdir()
+    (root / "Test_data/rect/t.jpg.rect").write_text("10 20 110 100\n")
+    return root, points
+
+
+def celeba(tmp_path: Path) -> tuple:
+    """(folder, landmarks by name): the aligned pictures in the folders of the download and those in the wild, three of each."""
+    root, names = tmp_path / "CelebA", [f"{number:06d}.jpg" for number in (1, 2, 3)]
+    points = {}
+    for kind, folder, size in (("align_celeba", "Img/img_align_celeba", (178, 218)), ("celeba", "img_celeba", (160, 120))):
+        points[kind] = {name: landmarks(5, *size).round() for name in names}
+        for name in names:
+            picture(root / folder / name, *size)
+        file = root / f"Anno/list_landmarks_{kind}.txt"
+        file.parent.mkdir(exist_ok=True)
+        lines = [f"{name}  " + "  ".join(f"{value:.0f}" for value in points[kind][name].ravel()) for name in names]
+        file.write_text("3\nlefteye_x lefteye_y righteye_x\n" + "\n".join(lines) + "\n")
+    (root / "Eval").mkdir()
+    (root / "Eval/list_eval_partition.txt").write_text("".join(f"{name} {part}\n" for part, name in enumerate(names)))
+    (root / "Anno/identity_CelebA.txt").write_text("".join(f"{name} 77\n" for name in names))
+    boxes = ["20 10 100 90", "0 0 0 0", "21 11 100 90"]
+    lines = [f"{name} {box}" for name, box in zip(names, boxes, strict=True)]
+    (root / "Anno/list_bbox_celeba.txt").write_text("3\nimage_id x_1 y_1 width height\n" + "\n".join(lines) + "\n")
+    return root, points
+
+
+def mtfl(tmp_path: Path) -> tuple:
+    """(folder, landmarks by name): names with backslashes, as in the release."""
+    root = tmp_path / "MTFL"
+    lists = {"training": ["lfw_5590\\Aaron_1.jpg", "net_7876\\0_0.jpg"],
+             "testing": ["AFLW/0001-image.jpg", "AFLW/0002-image.jpg"]}
+    points = {}
+    for split, names in lists.items():
+        lines = []
+        for place, name in enumerate(names):
+            picture(root / name.replace("\\", "/"))
+            points[name.replace("\\", "/")] = values = landmarks(5)
+            lines.append(f" {name} " + " ".join(f"{value:.6f}" for value in values.T.ravel()) + f" 1 2 2 {3 + 2 * place}")
+        (root / f"{split}.txt").write_text("\n".join(lines) + "\n \n")
+    return root, points

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
-from utils.augment import Recipe, augment, generator
+from utils.augment import Recipe, augment, generator, turn_pose
 from utils.config import defaults, load_layout, read_defaults, resolve
 from utils.dataset import Augmented, Faces, Order, collate, train_loader
 from utils.dataset import test_batches as share_of
 from utils.evaluate import evaluate, flip_tested, subset_rows
 from utils.parsers import read_pts, write_pts
-from utils.prepare import DataGenerator, load_split
+from utils.prepare import DataGenerator
+from utils.prepared import load_split
 
 LAYOUTS = defaults().tables["layouts"]
 L68, L12 = load_layout(LAYOUTS, "68"), load_layout(LAYOUTS, "12")
@@ -51,7 +52,7 @@ def spot_near(image: np.ndarray, point: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("size", (32, 64, 96))
 def test_faces_are_the_nominal_crops(faces, size):
     several, table = load(faces, size=size), load_split(faces, "train")
-    image, landmarks, visible, index = several[7]
+    image, landmarks, visible, index, *_ = several[7]
     assert len(several) == 36 and image.shape == (size, size, 3) and image.dtype == np.uint8 and landmarks.dtype == np.float32
     assert index == 7 and visible.all() and several.picture(7).shape[0] == size + 2 * several.border
     corner, side = table.crop[7, :2], table.crop[7, 2:] - table.crop[7, :2]
@@ -108,6 +109,54 @@ def test_sets_that_do_not_go_together_are_named(faces, tmp_path):
         Faces([(faces, "train"), (other, "train")], L68, 64, 4.0)
 
 
+# ------------------------------------------------------------------------------------------------------ pose and states
+def head(pose) -> np.ndarray:
+    """(3, 3) of pitch, yaw, roll as 300W-LP turns a head whose axes are right, up and towards the camera."""
+    (a, b, c), (d, e, f) = np.sin(pose), np.cos(pose)
+    return np.array([[1, 0, 0], [0, d, a], [0, -a, d]]) @ [[e, 0, -b], [0, 1, 0], [b, 0, e]] @ [[f, c, 0], [-c, f, 0], [0, 0, 1]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(*[st.floats(-1.3, 1.3)] * 3), st.floats(-1.5, 1.5), st.floats(0.5, 2), st.booleans())
+def test_a_turned_picture_turns_the_pose(pose, angle, zoom, mirror):
+    model = np.random.default_rng(0).normal(size=(9, 3))
+    turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = np.diag([-1.0 if mirror else 1, 1]) @ turn
+    turned = turn_pose(np.array(pose), np.column_stack([matrix, [3, 4]]))
+
+    def seen(shape, pose):
+        return (shape @ head(pose).T)[:, :2] * (1, -1)  # image y points down
+
+    twin = model * ((-1, 1, 1) if mirror else (1, 1, 1))  # a mirrored head's left ear is its right one
+    assert np.allclose(seen(model, pose) @ matrix.T, zoom * seen(twin, turned), atol=1e-6)
+
+
+def test_pose_and_states_reach_the_labels(faces, tmp_path):
+    folder = tmp_path / "posed"
+    shutil.copytree(faces, folder)
+    meta = yaml.safe_load((folder / "meta.yaml").read_text())
+    names = ["left_eye_closed", "right_eye_closed", "mouth_open"]
+    (folder / "meta.yaml").write_text(yaml.safe_dump({**meta, "states": names}))
+    lines = (folder / "train.tsv").read_text().splitlines()
+    (folder / "train.tsv").write_text("\n".join([f"{lines[0]}\tpose\tstates",
+                                                 *(f"{line}\t0.1 0.2 -0.3\t101" for line in lines[1:])]) + "\n")
+    posed = load(folder)
+    assert posed.state_names == names and posed[3].states.tolist() == [1, 0, 1]
+    batch = collate([posed[i] for i in range(4)])
+    assert batch.labels.pose.shape == (4, 3) and batch.labels.states.tolist() == [[1, 0, 1]] * 4
+    assert torch.allclose(batch.labels.pose[0], torch.tensor([0.1, 0.2, -0.3]))
+    mirrored = Augmented(posed, PLAIN._replace(flip=1.0), L68.flip_index, 0)[0, 3]
+    assert np.allclose(mirrored.pose, [0.1, -0.2, 0.3]) and mirrored.states.tolist() == [0, 1, 1]
+    turned = Augmented(posed, PLAIN._replace(rotation=30.0, rotation_prob=1.0), L68.flip_index, 0)[0, 3]
+    assert not np.allclose(turned.pose, [0.1, 0.2, -0.3]) and turned.states.tolist() == [1, 0, 1]
+    assert load(faces)[0].pose is None and collate([load(faces)[0]]).labels.states is None
+    both = Faces([(faces, "val"), (folder, "train")], L68, 64, 4.0)
+    assert np.isnan(both.pose[:4]).all() and np.isnan(both.states[0]).all()
+    assert both.only(np.array([4])).states.tolist() == [[1, 0, 1]]
+    loader = train_loader(Augmented(posed, PLAIN, L68.flip_index, 0), Order(len(posed), 8, 1, 0), 0, False)
+    assert next(iter(loader)).labels.to("cpu").pose.shape == (8, 3)
+
+
 # -------------------------------------------------------------------------------------------------------- augmentation
 def test_no_augmentation_is_the_plain_crop(faces):
     several = load(faces)
@@ -120,7 +169,7 @@ def test_no_augmentation_is_the_plain_crop(faces):
 
 def test_a_mirror_image(faces):
     several = load(faces)
-    image, landmarks, visible, _ = several[2]
+    image, landmarks, visible, *_ = several[2]
     visible = np.arange(68) != 36
     flipped = augment(several.picture(2), landmarks, visible, 64, PLAIN._replace(flip=1.0), L68.flip_index, generator(0, 0, 2))
     assert np.array_equal(flipped[0], image[:, ::-1])
@@ -140,7 +189,7 @@ def test_the_picture_goes_where_the_landmarks_go(seed, fill, interpolation, size
     border, flip = size // 8, (1, 0, 2, 3, 4)
     recipe = PLAIN._replace(**GEOMETRY, perspective=lean, fill=fill, interpolation=interpolation)
     stored, seen = dotted(size, border, places), np.ones(5, bool)
-    image, landmarks, _ = augment(stored, places, seen, size, recipe, flip, generator(seed, 0, 0))
+    image, landmarks, *_ = augment(stored, places, seen, size, recipe, flip, generator(seed, 0, 0))
     for number, point in enumerate(landmarks * size):
         inside = (point > 5).all() and (point < size - 5).all()
         if inside and (number < 4 or fill == "real"):
@@ -272,7 +321,7 @@ def guess(images: torch.Tensor) -> Prediction:
 
 def test_evaluation_by_hand(faces):
     several, shift = load(faces, "test"), torch.tensor([0.03, -0.04])
-    truth = {image.tobytes(): torch.tensor(landmarks) for image, landmarks, _, _ in (several[i] for i in range(8))}
+    truth = {image.tobytes(): torch.tensor(landmarks) for image, landmarks, *_ in (several[i] for i in range(8))}
 
     def oracle(images):
         landmarks = torch.stack([truth[image.numpy().tobytes()] for image in images])
@@ -322,3 +371,7 @@ def test_rows_of_subsets():
     several = subset_rows(["test//blur//pose", "test", "test//pose"])
     assert {name: mask.tolist() for name, mask in several.items()} == {
         "full": [True] * 3, "blur": [True, False, False], "pose": [True, False, True]}
+    assert list(subset_rows(["test//blur//pose", "test", "test//pose"], ("test", "pose", "blur"))) == ["full", "pose", "blur"]
+    published = ("afw", "common/helen", "common/lfpw", "challenge/ibug")
+    several = ["common/lfpw", "challenge/ibug", "common/helen"]
+    assert list(subset_rows(several, published)) == ["full", "common", "challenge", "common/helen", "common/lfpw"]

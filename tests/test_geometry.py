@@ -16,6 +16,7 @@ from pipnet.geometry import (
     crop_matrix,
     cut,
     invert,
+    iou,
     opencv_matrix,
     to_crop,
     to_image,
@@ -166,3 +167,8 @@ def test_margin_keeps_the_nominal_crop_in_the_middle(margin):
     whole, edge = cut(image, crop, 30, margin), (round(30 * margin) - 30) / 2
     if edge == int(edge):
         assert (whole[int(edge):int(edge) + 30, int(edge):int(edge) + 30] == image[30:60, 30:60]).all()
+
+
+def test_intersection_over_union():
+    shares = iou(np.array([[0, 0, 2, 2.0]]), np.array([[0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 6, 6.0]]))
+    assert shares == pytest.approx(np.array([[1, 1 / 7, 0]]))

@@ -10,19 +10,12 @@ import numpy as np
 import pytest
 
 from pipnet.errors import UserError
-from pipnet.geometry import Protocol, cut, to_crop
+from pipnet.geometry import Protocol, cut, to_crop, to_image
+from utils.config import DEFAULT_FILE, load_layout, read_yaml
+from utils.dataset import Faces
 from utils.parsers import DATASETS, PARTS_300W, infer, parse_300w, parse_points, read_pts, write_pts
-from utils.prepare import (
-    COLUMNS,
-    DataGenerator,
-    load_meanface,
-    load_meta,
-    load_split,
-    mismatch,
-    prepared,
-    read_image,
-    split_identities,
-)
+from utils.prepare import DataGenerator, split_identities
+from utils.prepared import COLUMNS, load_meanface, load_meta, load_split, mismatch, prepared, read_image
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "300w"
@@ -237,6 +230,15 @@ def test_documented_calls(tmp_path):
     assert "300W is partial: ibug: 1 of 135 faces" in run.stderr
 
 
+@pytest.mark.parametrize("protocol", read_yaml(DEFAULT_FILE)["protocols"])
+def test_crops_give_the_annotations_back(tmp_path, protocol):
+    source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1)
+    folder = prepare(source, tmp_path / "data", val=0, protocol=protocol)
+    faces = Faces([(folder, "train")], load_layout(read_yaml(DEFAULT_FILE)["layouts"], "68"), 32, 1.0)
+    annotated = np.array([read_pts((source / name).with_suffix(".pts")) + 0.5 for name in faces.names])
+    assert np.abs(to_image(faces.nominal.astype(np.float64), faces.crop) - annotated).max() < 1e-3
+
+
 # ------------------------------------------------------------------------------------------------------------------ faults
 def spoil_truncate(folder: Path) -> str:
     file = sorted(folder.rglob("*.jpg"))[3]
@@ -323,6 +325,7 @@ def test_a_fault_is_named_and_nothing_is_written(tmp_path, spoil):
     ({"layout": "69"}, "no layout '69'"),
     ({"layout": "98"}, "68 points where 98 are expected"),
     ({"target_size": 0}, "target_size"), ({"margin": 0.5}, "margin"), ({"val": 1.5}, "val"), ({"val": "tset"}, "val"),
+    ({"frame_step": 0}, "frame_step"),
     ({"name": "../up"}, "cannot be the name"), ({"protocol": SQUARE._replace(square="yes")}, "square"),
 ])
 def test_wrong_options_are_named(tmp_path, options, fault):

@@ -16,6 +16,7 @@ from pipnet.errors import UserError
 from utils.batchnorm import share_batch_norm
 from utils.config import defaults, load_layout, read_defaults, resolve
 from utils.dataset import Augmented, Batch, Faces, Order, train_loader
+from utils.fit import train_epoch
 from utils.ranks import Ranks, start_ranks
 from utils.solver import Average, NonFinite, Schedule, Solver, make_optimizer, precision, schedule
 
@@ -210,7 +211,7 @@ def test_a_resumed_epoch_is_the_same_epoch(faces):
 
     def epoch(solve, number):
         order = Order(len(views), 8, 2, 0)
-        return main.train_epoch(solve, train_loader(views, order, 0, False), order, number, several, NoBar())[0]
+        return train_epoch(solve, train_loader(views, order, 0, False), order, number, several, NoBar())[0]
 
     whole = Solver(dropout_net(), settings(ema=0.9, accumulate=2, epochs=3), 2, ONE)
     torch.manual_seed(1)
@@ -246,7 +247,7 @@ def test_an_error_names_the_samples(faces):
     solve = Solver(net, settings(), 4, ONE)
     first = [several.names[index] for _, index in next(iter(order))]
     with pytest.raises(UserError, match="loss is not finite in epoch 1, step 0.*offset_x nan") as caught:
-        main.train_epoch(solve, train_loader(views, order, 0, False), order, 0, several, NoBar())
+        train_epoch(solve, train_loader(views, order, 0, False), order, 0, several, NoBar())
     assert all(name in str(caught.value) for name in first)
 
 

@@ -116,11 +116,12 @@ def photometric(image: np.ndarray, rng: np.random.Generator, recipe: Recipe) -> 
 
 
 def augment(stored: np.ndarray, landmarks: np.ndarray, weight: np.ndarray, size: int, recipe: Recipe, flip_index,
-            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A stored crop with its margin -> (crop (size, size, 3) uint8, landmarks (N, 2) in [0, 1] of it, weight (N,)).
+            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A stored crop with its margin -> (crop (size, size, 3) uint8, landmarks (N, 2) in [0, 1] of it, weight (N,), the affine).
 
     stored (S, S, 3) uint8 with S >= size: the nominal crop of `size` px in the middle of real pixels; landmarks (N, 2) in [0, 1]
-    of the nominal crop. Landmarks that leave the crop stay true.
+    of the nominal crop. Landmarks that leave the crop stay true. The affine (2, 3) is from px of the nominal crop to px of the
+    result, before a perspective; its determinant is negative where it mirrors.
     """
     border = (len(stored) - size) / 2
     if recipe.fill == "black" and border:
@@ -141,4 +142,25 @@ def augment(stored: np.ndarray, landmarks: np.ndarray, weight: np.ndarray, size:
         image = cv2.warpAffine(stored, opencv_matrix(warp), (size, size), flags=interpolation, borderMode=cv2.BORDER_CONSTANT)
     if mirror:
         landmarks, weight = landmarks[list(flip_index)], weight[list(flip_index)]
-    return photometric(image, rng, recipe), landmarks, weight
+    return photometric(image, rng, recipe), landmarks, weight, matrix
+
+
+def turn_pose(pose: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Pose (3,) of a face after its picture went through the affine `matrix` (2, 3) of a rotation, a zoom and perhaps a mirror.
+
+    Pitch, yaw, roll in radians as 300W-LP has them: the head is turned by Rx(pitch) Ry(yaw) Rz(roll), y upwards.
+    """
+    (pitch, yaw, roll), mirror = pose, np.linalg.det(matrix[:, :2]) < 0
+    angle = np.arctan2(matrix[1, 0], -matrix[0, 0] if mirror else matrix[0, 0])
+    sines, cosines = np.sin((pitch, yaw, roll, angle)), np.cos((pitch, yaw, roll, angle))
+
+    def about(axis: int, which: int) -> np.ndarray:
+        turn, (i, j) = np.eye(3), [other for other in range(3) if other != axis]
+        turn[i, i] = turn[j, j] = cosines[which]
+        turn[i, j], turn[j, i] = (-sines[which], sines[which]) if axis == 1 else (sines[which], -sines[which])
+        return turn
+
+    turned = about(2, 3) @ about(0, 0) @ about(1, 1) @ about(2, 2)
+    yaw = -np.arcsin(np.clip(turned[0, 2], -1, 1))
+    pitch, roll = np.arctan2(turned[1, 2], turned[2, 2]), np.arctan2(turned[0, 1], turned[0, 0])
+    return np.array([pitch, -yaw, -roll] if mirror else [pitch, yaw, roll])

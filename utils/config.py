@@ -25,32 +25,36 @@ def _kinds(**named: str) -> dict[str, tuple[type | None, ...]]:
 
 # what each key of args.yaml holds, so that a slip in that file is found too; with an underscore: or null. (list, x): of x
 KINDS = _kinds(
-    text="dataset data_root run_root net head weights optimizer schedule amp fill interpolation norm error",
-    text_="data_dir layout protocol act preset label_weights",
-    whole="target_size folds synthetic_train synthetic_test stride num_nb input_size epochs batch_size accumulate ema_ramp "
-          "seed threads early_stop test_batch_size",
+    text="task dataset data_root run_root net head weights optimizer schedule amp fill interpolation norm error detector",
+    text_="data_dir layout protocol act preset label_weights detector_weights teacher",
+    whole="target_size frame_step folds synthetic_train synthetic_test stride num_nb input_size epochs batch_size accumulate "
+          "ema_ramp seed threads early_stop test_batch_size crops pasted",
     whole_="num_lms workers",
     number="margin cache learning_rate final_learning_rate warmup warmup_learning_rate weight_decay clip ema cls reg sigma "
            "score_width flip rotation rotation_prob perspective scale translation translation_prob brightness contrast "
-           "saturation hue colour_prob grayscale infrared blur blur_sigma noise noise_sigma occlusion occlusion_size",
+           "saturation hue colour_prob grayscale infrared blur blur_sigma noise noise_sigma occlusion occlusion_size box_jitter "
+           "mosaic",
     switch="allow_partial train_hidden compile deterministic flip_test",
-    share="val", texts_="train_data test_data", wholes_="selected_index", numbers="milestones thresholds")
+    share="val", texts="box partial_events", texts_="train_data test_data", wholes_="selected_index",
+    numbers="milestones thresholds scales face_sides")
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
 CHOICES = {
+    "task": ("landmarks", "detect"),
     "head": ("pip",), "stride": (8, 16, 32, 64, 128), "optimizer": ("adam", "adamw"), "schedule": ("cosine", "steps"),
     "amp": ("auto", "bf16", "fp16", "off"), "fill": ("real", "black"), "interpolation": ("linear", "nearest"),
-    "norm": ("interocular", "interpupil", "box", "diagonal"), "act": ("prelu", "relu"),
-    "error": ("l1", "smooth-l1", "wing", "soft-wing"),
+    "norm": ("interocular", "interpupil", "box", "diagonal", "size"), "act": ("prelu", "relu"),
+    "error": ("l1", "smooth-l1", "wing", "soft-wing"), "box": ("true", "perturbed", "detector"),
 }
 AT_LEAST = {
     "epochs": 1, "batch_size": 1, "accumulate": 1, "input_size": 32, "target_size": 32, "margin": 1, "test_batch_size": 1,
     "synthetic_train": 8, "synthetic_test": 3, "num_nb": 0, "seed": 0, "learning_rate": 0, "threads": 0, "workers": 0,
-    "folds": 2, "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0,
+    "folds": 2, "frame_step": 1, "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0,
     "final_learning_rate": 0, "warmup_learning_rate": 0, "cls": 0, "reg": 0, "sigma": 0, "score_width": 0, "rotation": 0,
-    "hue": 0, "blur_sigma": 0, "noise_sigma": 0,
+    "hue": 0, "blur_sigma": 0, "noise_sigma": 0, "crops": 1, "pasted": 0,
 }
 SHARES = ("flip", "rotation_prob", "perspective", "scale", "translation", "translation_prob", "brightness",
-          "contrast", "saturation", "colour_prob", "grayscale", "infrared", "blur", "noise", "occlusion", "occlusion_size", "ema")
+          "contrast", "saturation", "colour_prob", "grayscale", "infrared", "blur", "noise", "occlusion", "occlusion_size", "ema",
+          "box_jitter", "mosaic")
 
 
 LAYOUT_KEYS = ("count", "flip_index", "interocular", "pupils", "parts", "closed", "same_as", "of", "selected_index")
@@ -199,17 +203,24 @@ def check(key: str, value) -> Any:
         value = [_as(key, item, kinds[1:2]) for item in (value if isinstance(value, list) else [value])]
     else:
         value = _as(key, value, kinds)
-    if key in CHOICES and value not in CHOICES[key]:
-        choices = ", ".join(map(str, CHOICES[key]))
-        raise UserError(f"{key} must be one of {choices}, not {value!r}{nearest(value, CHOICES[key])}")
+    for item in value if isinstance(value, list) else [value]:
+        if key in CHOICES and item not in CHOICES[key]:
+            choices = ", ".join(map(str, CHOICES[key]))
+            raise UserError(f"{key} must be one of {choices}, not {item!r}{nearest(item, CHOICES[key])}")
     if key in AT_LEAST and value < AT_LEAST[key]:
         raise UserError(f"{key} must be at least {AT_LEAST[key]}, not {value!r}")
     if key in ("train_data", "test_data") and not value:
         raise UserError(f"{key} needs a name or a folder")
+    if key == "box" and (not value or len(set(value)) < len(value)):
+        raise UserError(f"box needs one or several of {', '.join(CHOICES[key])}, each once, not {value}")
     if key in SHARES and not 0 <= value <= 1 or key in ("scale", "ema") and value == 1:
         raise UserError(f"{key} must lie between 0 and 1, not {value!r}")
     if key == "thresholds" and any(threshold <= 0 for threshold in value):
         raise UserError(f"thresholds must be above 0 %, not {value}")
+    if key == "scales" and not (value and min(value) > 0):
+        raise UserError(f"scales must be factors above 0, not {value}")
+    if key == "face_sides" and not (len(value) == 2 and 1 <= value[0] <= value[1]):
+        raise UserError(f"face_sides must be the least and the largest side in px, not {value}")
     if key == "val" and not (value in ("test", "none") if isinstance(value, str) else 0 < value < 1):
         raise UserError(f"val must be a share between 0 and 1, 'test' or 'none', not {value!r}")
     return value

@@ -1,5 +1,5 @@
 """The one test: any predictor (torch, ONNX, ...) on any set of faces, in pixels of the source images."""
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,8 @@ from pipnet.errors import UserError
 from pipnet.geometry import to_image
 from pipnet.layout import Layout
 from utils import memory, metric
+from utils.config import load_layout
+from utils.convert import conversion
 from utils.dataset import Faces, test_batches
 from utils.parsers import BESIDE
 
@@ -26,6 +28,7 @@ class Result(NamedTuple):
     parts: dict[str, np.ndarray]  # NME (M,) of each part of the face
     errors: np.ndarray
     sigma: np.ndarray | None
+    flicker: np.ndarray   # (M,) in %: mean change of the landmarks' errors since the frame before, NaN where there is none
 
     def calibration(self) -> float:
         """Mean error / mean expected error: what sigma must be multiplied by."""
@@ -52,6 +55,33 @@ def flip_tested(predict: Predict, layout: Layout) -> Predict:
         return Prediction(*(None if part is None else (part + other) / 2 for part, other in zip(plain, mirrored, strict=True)))
 
     return both
+
+
+def across(layout: Layout, stored: str, rows: dict[str, dict]) -> tuple[Layout, Callable[[Predict], Predict]]:
+    """How a net of `layout` is tested on faces of layout `stored`: (layout to compare in, what is to be done to its predictor).
+
+    Where the faces can be converted to the net's layout (as `Faces` does), the predictor stays; else its landmarks are converted
+    to those of the faces, as far as they can be told. rows: of args.yaml's layouts. `Faces` complains where there is no way.
+    """
+    forth = conversion(layout.name, stored)
+    if stored == layout.stored or conversion(stored, layout.stored) or forth is None:
+        return layout, lambda predict: predict
+    there = load_layout(rows, stored)
+    told = np.flatnonzero(forth.told())
+    if len(told) < there.count:
+        there = load_layout(rows, stored, [there.flip_index[i] for i in told])
+    x, y = (torch.from_numpy(part[0]) for part in forth.only(told)[:2])
+
+    def converted(predict: Predict) -> Predict:
+        def convert(images: torch.Tensor) -> Prediction:
+            found = predict(images)
+            across, down = (weights.to(found.landmarks) for weights in (x, y))
+            landmarks = torch.stack([found.landmarks[..., 0] @ across.T, found.landmarks[..., 1] @ down.T], -1)
+            score, sigma = (None if part is None else part @ across.T for part in (found.score, found.sigma))
+            return found._replace(landmarks=landmarks, score=score, sigma=sigma)
+        return convert
+
+    return there, converted
 
 
 def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:
@@ -91,19 +121,22 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
     parts = {part: metric.nme(errors[:, list(ids)], norms) for part, ids in layout.parts.items()}
     sides = faces.crop[:, 2:] - faces.crop[:, :2]
     expected = sigma.numpy() * np.sqrt(sides.prod(1))[:, None] if sigma.any() else None
-    return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, parts, errors, expected)
+    return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, parts, errors, expected,
+                  metric.flicker(found - faces.landmarks, norms, faces.previous))
 
 
-def subset_rows(subsets: list[str]) -> dict[str, np.ndarray]:
+def subset_rows(subsets: list[str], rank: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """{name: (M,) bool}: all faces, then each group of subsets (`common`), then each subset (`common/lfpw`), none twice.
 
-    A face may be in several: `test//blur//makeup`.
+    A face may be in several: `test//blur//makeup`. rank: names in the order of the publications; others follow by alphabet.
     """
+    order = list(dict.fromkeys(part for name in rank for part in (name.split("/")[0], name)))
+
     rows = {"full": np.ones(len(subsets), bool)}
     names = [set(subset.split(BESIDE)) for subset in subsets]
     heads = [{name.split("/")[0] for name in own} for own in names]
     for column in (heads, names):
-        for row in sorted(set().union(*column)):
+        for row in sorted(set().union(*column), key=lambda name: (order.index(name) if name in order else len(order), name)):
             mask = np.array([row in own for own in column])
             if not any((mask == known).all() for known in rows.values()):
                 rows[row] = mask

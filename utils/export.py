@@ -28,7 +28,7 @@ class _Exported(nn.Module):
 
 
 @contextmanager
-def _quiet():
+def quiet():
     """The exporter's progress and version notes are of no use to a user; its errors are exceptions."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
@@ -50,7 +50,7 @@ def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
     module = _Exported(net.float().cpu().to(memory_format=torch.contiguous_format)).eval()
     example = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
     names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
-    with _quiet(), torch.inference_mode():
+    with quiet(), torch.inference_mode():
         program = torch.onnx.export(module, (example,), input_names=["image"], output_names=names, opset_version=OPSET,
                                     dynamo=True, dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}}, verbose=False)
     model = program.model_proto

@@ -5,6 +5,7 @@ import numpy as np
 from numpy import ndarray
 
 STEP = 0.01  # % NME between two points of the cumulative error distribution
+NORMS = ("interocular", "interpupil", "box", "diagonal", "size")
 
 
 class Scores(NamedTuple):
@@ -25,7 +26,8 @@ def norms(truth: ndarray, layout, kind: str = "interocular", box: ndarray | None
     """(M, N, 2) -> (M,) what errors are divided by, in the unit of the landmarks; NaN where it is zero or unknown.
 
     interocular: distance of the outer corners of the eyes; interpupil: of the eyes' means; box: root of the area of `box`
-    (M, 4), or of the landmarks' box; diagonal: of that box. Raises ValueError where the layout has no such landmarks.
+    (M, 4), or of the landmarks' box; diagonal: of that box; size: mean of its width and height. Raises ValueError where the
+    layout has no such landmarks.
     """
     pair = layout.interocular if kind == "interocular" else layout.pupils
     if kind in ("interocular", "interpupil"):
@@ -37,7 +39,8 @@ def norms(truth: ndarray, layout, kind: str = "interocular", box: ndarray | None
         if box is None:
             box = np.concatenate([np.nanmin(truth, 1), np.nanmax(truth, 1)], 1)
         sides = box[:, 2:] - box[:, :2]
-        value = np.sqrt(sides.prod(1)) if kind == "box" else np.linalg.norm(sides, axis=1)
+        value = {"box": lambda: np.sqrt(sides.prod(1)), "diagonal": lambda: np.linalg.norm(sides, axis=1),
+                 "size": lambda: sides.mean(1)}[kind]()
     value = value.astype(np.float64)
     value[~(value > 1e-9)] = np.nan
     return value
@@ -48,6 +51,15 @@ def nme(errors: ndarray, norm: ndarray) -> ndarray:
     known = np.isfinite(errors)
     mean = np.where(known, errors, 0).sum(1) / np.maximum(known.sum(1), 1)
     return np.where(known.any(1), 100 * mean / norm, np.nan)
+
+
+def flicker(errors: ndarray, norm: ndarray, previous: ndarray) -> ndarray:
+    """Signed errors (M, N, 2) and norm (M,) in one unit, previous (M,): the frame before each, -1 where there is none -> (M,).
+
+    Mean change of a landmark's error from frame to frame in % of the norm: motion that is predicted right does not count.
+    """
+    change = np.linalg.norm(errors - errors[previous], axis=-1)
+    return np.where(previous >= 0, nme(change, norm), np.nan)
 
 
 def failure_rate(values: ndarray, threshold: float) -> float:

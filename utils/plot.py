@@ -6,13 +6,14 @@ import numpy as np
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 480, 320, 56, 44, 16, 16  # px
 COLOURS = ("#2f6fde", "#d1492e", "#2c9c5a", "#9a5bd0", "#c98a1b", "#5b7d8c")
-STYLE = ("<style>svg{background:#fff;color:#222;font:12px system-ui,sans-serif}text{fill:currentColor}.grid{stroke:currentColor;"
+STYLE = ("<style>svg{background:#fff;color:#222;font:13px system-ui,sans-serif}text{fill:currentColor}.grid{stroke:currentColor;"
          "opacity:.15}@media(prefers-color-scheme:dark){svg{background:#16181c;color:#ddd}}</style>")
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers that cover `low` to `high`, some `about` of them."""
-    raw = max(high - low, 1e-12) / about
+    high = high if high > low else low + 1
+    raw = (high - low) / about
     unit = 10 ** math.floor(math.log10(raw))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -20,8 +21,9 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_title: str, diagonal: bool = False,
-          dots: bool = False) -> str:
-    """Lines {name: (x, y)} as an SVG document. diagonal: draws y = x, for what is predicted against what is true.
+          dots: bool = False, legend: str = "top left", top: float = 0) -> str:
+    """Lines {name: (x, y)} as an SVG document. diagonal: draws y = x, for what is predicted against what is true; legend: the
+    corner with the names, top or bottom and left or right; top: what the y axis reaches at least.
 
     Points that are not finite are left out. Raises ValueError where none is left.
     """
@@ -33,7 +35,7 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
     xs, ys = (np.concatenate([part[i] for part in kept.values()]) for i in (0, 1))
     if not len(xs):
         raise ValueError("a chart needs a point that is finite")
-    across, up = ticks(min(xs.min(), 0), xs.max()), ticks(min(ys.min(), 0), ys.max())
+    across, up = ticks(min(xs.min(), 0), xs.max()), ticks(min(ys.min(), 0), max(ys.max(), top))
 
     def place(x, y) -> tuple[float, float]:
         return (LEFT + (x - across[0]) / (across[-1] - across[0]) * (WIDTH - LEFT - RIGHT),
@@ -57,8 +59,53 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
         lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round"/>')
         lines += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>' for px, py in points if dots]
-        lines.append(f'<text x="{LEFT + 10}" y="{TOP + 14 + 16 * number}" style="fill:{colour}">{escape(name)}</text>')
+        x, anchor = (LEFT + 10, "start") if legend.endswith("left") else (WIDTH - RIGHT - 8, "end")
+        y = TOP + 14 + 16 * number if legend.startswith("top") else HEIGHT - BOTTOM - 10 - 16 * (len(kept) - 1 - number)
+        lines.append(f'<text x="{x}" y="{y}" text-anchor="{anchor}" style="fill:{colour}">{escape(name)}</text>')
     lines.append(f'<text x="{(WIDTH + LEFT - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_title)}</text>')
     middle = (HEIGHT - BOTTOM + TOP) / 2
     lines.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_title)}</text>')
+    return "\n".join([*lines, "</svg>\n"])
+
+
+def bars(rows: list[tuple[str, float, str]], unit: str) -> str:
+    """Horizontal bars of rows (name, value, note) as an SVG document; a value that is not finite has none."""
+    names = LEFT + 7 * max(len(name) for name, _, _ in rows) - 30
+    most = max([value for _, value, _ in rows if math.isfinite(value)], default=0) or 1
+    room, step, height = WIDTH - names - 150, 26, 26 * len(rows) + 8
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">{STYLE}']
+    for number, (name, value, note) in enumerate(rows):
+        y, known = 4 + step * number, math.isfinite(value)
+        length = room * value / most if known else 0
+        lines.append(f'<text x="{names - 8}" y="{y + 17}" text-anchor="end">{escape(name)}</text>'
+                     f'<rect x="{names}" y="{y + 3}" width="{length:.1f}" height="{step - 6}" rx="2" fill="{COLOURS[0]}"/>'
+                     f'<text x="{names + length + 6:.1f}" y="{y + 17}">{f"{value:.2f} {unit}" if known else "unknown"}'
+                     f'<tspan opacity=".65">  {escape(note)}</tspan></text>')
+    return "\n".join([*lines, "</svg>\n"])
+
+
+def face_map(points: np.ndarray, values: np.ndarray, edges: list[tuple[int, int]], unit: str) -> str:
+    """Values (N,) as discs at points (N, 2), of any unit, joined by edges, as an SVG document: larger and redder is more."""
+    low, high = np.nanmin(points, 0), np.nanmax(points, 0)
+    scale = (WIDTH - 80) / max((high - low).max(), 1e-9)
+    placed = (points - low) * scale + 40 + (WIDTH - 80 - (high - low) * scale) / 2 * (1, 0)
+    height = round((high - low)[1] * scale + 110)
+    most = np.nanmax(values, initial=0) or 1
+
+    def disc(x: float, y: float, value: float) -> str:
+        share = value / most
+        return (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 + 11 * share:.1f}" fill="hsl({215 - 210 * share:.0f} 75% 50%)" '
+                'fill-opacity=".8"')
+
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">{STYLE}']
+    for a, b in (pair for pair in edges if np.isfinite(placed[list(pair)]).all()):
+        ends = "L".join(f"{x:.1f} {y:.1f}" for x, y in placed[[a, b]])
+        lines.append(f'<path d="M{ends}" stroke="currentColor" opacity=".35"/>')
+    for number in np.argsort(-np.nan_to_num(values)):  # small ones above large ones
+        if math.isfinite(value := values[number]):
+            lines.append(f"{disc(*placed[number], value)}><title>landmark {number}: {value:.2f} {unit}</title></circle>")
+    for number, share in enumerate((0.25, 0.5, 1.0)):
+        x = WIDTH / 2 + (number - 1) * 130 - 30
+        lines.append(f'{disc(x, height - 24, most * share)}/>'
+                     f'<text x="{x + 20}" y="{height - 20}">{most * share:.2f} {unit}</text>')
     return "\n".join([*lines, "</svg>\n"])

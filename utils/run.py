@@ -17,7 +17,7 @@ from pipnet.layout import Layout
 from utils import checkpoint, finetune
 from utils.config import nearest
 from utils.export import export_onnx
-from utils.prepare import load_meta
+from utils.prepared import load_meta
 from utils.report import write_csv
 
 SUFFIXES = (".pt", ".onnx")
@@ -76,12 +76,13 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
 
 
 # keys that make a run what it is: another value would be another run
-FIXED = ("preset", "dataset", "data_dir", "train_data", "layout", "selected_index", "protocol", "target_size", "margin", "val",
-         "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "num_lms", "num_nb", "input_size", "act",
-         "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm")
+FIXED = ("task", "preset", "dataset", "data_dir", "train_data", "layout", "selected_index", "protocol", "target_size", "margin",
+         "val", "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "num_lms", "num_nb", "input_size",
+         "act", "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm", "frame_step",
+         "partial_events", "teacher", "face_sides", "pasted", "mosaic", "crops", "scales")
 # keys that a test of a run that is trained can take up
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
-            "threads", "workers", "deterministic")
+            "threads", "workers", "deterministic", "box", "box_jitter", "detector", "detector_weights", "frame_step", "scales")
 
 
 def check_given(given: dict, stored: dict, resume: bool) -> None:
@@ -124,25 +125,29 @@ def clear(run: Run) -> None:
 
 
 class History:
-    """What a training has been through: rows of step.csv and time.csv, the best validation NME, the solver's state."""
+    """What a training has been through: rows of step.csv and time.csv, the best validation figure, the solver's state.
 
-    def __init__(self, rows: list[dict], times: list[dict], best: float, solver: dict | None):
-        self.rows, self.times, self.best, self.solver = rows, times, best, solver
+    figure: its column in step.csv, by which epochs are compared; the lower the better.
+    """
+
+    def __init__(self, rows: list[dict], times: list[dict], best: float, solver: dict | None, figure: str = "val_nme"):
+        self.rows, self.times, self.best, self.solver, self.figure = rows, times, best, solver, figure
 
     @classmethod
-    def start(cls) -> "History":
+    def start(cls, figure: str = "val_nme") -> "History":
         """Of a new training."""
-        return cls([], [], float("inf"), None)
+        return cls([], [], float("inf"), None, figure)
 
     @classmethod
-    def load(cls, run: Run, spec: dict, layout: Layout, folders: list[Path]) -> "History":
-        """Of a training to resume. UserError where its last checkpoint is of another net, layout or data."""
+    def load(cls, run: Run, spec: dict, layout: Layout | None, data: list[str], figure: str = "val_nme") -> "History":
+        """Of a training to resume. UserError where its last checkpoint is of another net, layout or data (checksums)."""
         stored = checkpoint.load(run.last)
         if "solver" not in stored:
             raise UserError(f"{run.last} has no training state, only weights; start from them: --weights {run.last}")
-        if (stored["net"], Layout.from_dict(stored["layout"]), stored["data"]) != (spec, layout, checksums(folders)):
+        there = Layout.from_dict(stored["layout"]) if stored["layout"] else None  # a detector has none
+        if (stored["net"], there, stored["data"]) != (spec, layout, data):
             raise UserError(f"{run.last} was trained with another net, layout or data than there is now; train a new run")
-        return cls(stored["rows"], stored["times"], stored["best"], stored["solver"])
+        return cls(stored["rows"], stored["times"], stored["best"], stored["solver"], figure)
 
     @property
     def epochs(self) -> int:
@@ -150,13 +155,14 @@ class History:
         return len(self.rows)
 
     def epochs_since_best(self) -> int:
-        """Epochs after the one with the best validation NME."""
-        return self.epochs - 1 - min((row["epoch"] for row in self.rows if row["val_nme"] == self.best), default=self.epochs - 1)
+        """Epochs after the one with the best validation figure."""
+        last = self.epochs - 1
+        return last - min((row["epoch"] for row in self.rows if row[self.figure] == self.best), default=last)
 
     def add(self, row: dict, times: dict) -> bool:
-        """An epoch's figures; whether its validation NME is the best."""
-        better = not row["val_nme"] >= self.best  # without validation it is NaN: the last epoch is the best
-        self.best = min(row["val_nme"], self.best)
+        """An epoch's figures; whether that of its validation is the best."""
+        better = not row[self.figure] >= self.best  # without validation it is NaN: the last epoch is the best
+        self.best = min(row[self.figure], self.best)
         self.rows.append({**row, "best": self.best})
         self.times.append(times)
         return better

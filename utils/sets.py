@@ -1,5 +1,6 @@
 """From names on the command line to prepared folders: what is missing or was prepared otherwise is prepared on first use."""
 import hashlib
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 from loguru import logger
 
 from pipnet.errors import UserError
+from pipnet.layout import Layout
 from utils.checkpoint import turn
 from utils.config import DEFAULT_FILE, ROOT, load_layout, nearest, read_yaml
 from utils.parsers import DATASETS, infer
-from utils.prepare import DataGenerator, fingerprint, load_meta, mismatch
+from utils.prepare import DataGenerator, fingerprint
+from utils.prepared import load_meta, mismatch
 
 SYNTHETIC = "synthetic"
 
@@ -48,6 +51,7 @@ def _prepare(name: str, args: SimpleNamespace, test: bool) -> Path:
     if args.val not in ("test", "none") and not test:
         wanted["val"] = args.val
     dataset = name if name in DATASETS else infer(raw) if raw else None
+    wanted |= {key: getattr(args, key) for key in (DATASETS[dataset].options if dataset else ())}
     named = name in DATASETS and not _is_own(name)
     target = _root(args) / _folder_name(name if named or not raw else raw.resolve().name, args)
     if raw:
@@ -64,7 +68,8 @@ def _prepare(name: str, args: SimpleNamespace, test: bool) -> Path:
     logger.info(f"preparing {target.name} from {raw} ({why})")
     val = 0 if args.val == "none" else args.val
     return DataGenerator(raw, args.target_size, dataset, target.name, target.parent, args.protocol or "square", args.margin, val,
-                         args.allow_partial, args.layout if _is_own(dataset) else None, args.tables["layouts"]).run()
+                         args.allow_partial, args.layout if _is_own(dataset) else None, args.tables["layouts"],
+                         frame_step=args.frame_step).run()
 
 
 def _is_own(dataset: str | None) -> bool:
@@ -84,6 +89,8 @@ def _folder_name(name: str, args: SimpleNamespace) -> str:
     counts = ("synthetic_train", "synthetic_test")
     if name == SYNTHETIC and any(getattr(args, key) != usual[key] for key in counts):
         marks = [str(getattr(args, key)) for key in counts] + marks
+    for key in DATASETS[name].options if name in DATASETS else ():
+        marks += [f"{key.replace('_', '-')}-{getattr(args, key)}"] if getattr(args, key) != usual[key] else []
     return "-".join([name, *marks])
 
 
@@ -108,7 +115,9 @@ def _source(name: str, args: SimpleNamespace) -> Path | None:
     if name == SYNTHETIC:
         return _synthetic(args)
     if name in DATASETS:
-        return _raw_folder(args.data_dir) if args.data_dir else None
+        raw = _raw_folder(args.data_dir) if args.data_dir else None
+        there = (_root(args) / _folder_name(name, args) / "meta.yaml").is_file()
+        return None if raw and there and name not in (args.dataset, infer(raw)) else raw  # the archive of another set
     if Path(name).is_dir():
         return Path(name)
     if not (_root(args) / name / "meta.yaml").is_file():
@@ -156,15 +165,28 @@ def is_synthetic(folder: Path) -> bool:
     return load_meta(folder)["dataset"] == SYNTHETIC
 
 
-def title(folder: Path) -> str:
-    """How a set is called in tables: rendered faces say so."""
-    return "synthetic faces" if is_synthetic(folder) else load_meta(folder)["name"]
+def title(folder: Path, net: Layout | None = None, compared: Layout | None = None) -> str:
+    """How a set is called in tables: rendered faces say so, and so do landmarks of another layout than the net's."""
+    name, stored = "synthetic faces" if is_synthetic(folder) else load_meta(folder)["name"], load_meta(folder)["layout"]
+    if net is None or net.stored == stored:
+        return name
+    return f"{name}, net {net.name} as {compared.name}" if compared is not net else f"{name}, {stored} as {net.name}"
+
+
+def distinct(names: list[str]) -> list[str]:
+    """The same names, those that are there already with a number."""
+    out: list[str] = []
+    for name in names:
+        numbered = (f"{name}-{number}" for number in count(2))
+        out.append(name if name not in out else next(new for new in numbered if new not in out))
+    return out
 
 
 def make_lasting(given: dict[str, Any]) -> None:
     """Gives folders and files among typed keys their whole path: what a run keeps must mean the same from anywhere."""
     given |= {key: lasting(given[key]) for key in ("train_data", "test_data") if given.get(key)}
-    given |= {key: str(Path(given[key]).resolve()) for key in ("data_dir", "label_weights") if given.get(key)}
+    files = ("data_dir", "label_weights", "detector_weights", "teacher")
+    given |= {key: str(Path(given[key]).resolve()) for key in files if given.get(key)}
 
 
 def lasting(names: list[str]) -> list[str]:

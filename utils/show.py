@@ -14,7 +14,7 @@ from utils import doctor
 from utils.augment import Recipe
 from utils.config import load_layout
 from utils.dataset import Augmented, Faces
-from utils.prepare import load_meta, load_split
+from utils.prepared import load_meta, load_split
 from utils.report import table, write_csv
 
 SIZE, COLUMNS = 320, 6  # px of a tile, tiles in a row
@@ -50,7 +50,7 @@ def _samples(args, faces: Faces, layout: Layout, neighbors: list[list[int]], cou
     marked = [part[0] for part in layout.parts.values()]
     tiles = []
     for index in chosen.tolist():
-        image, landmarks, visible, _ = augmented[0, index]
+        image, landmarks, visible, *_ = augmented[0, index]
         shades = [colour if seen else GREY for colour, seen in zip(colours, visible, strict=True)]
         picture = tile(image, [(landmarks, shades)], layout, SIZE, Path(faces.names[index]).name)
         number(picture, landmarks * SIZE, layout, shades, marked, 0.35)

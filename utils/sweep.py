@@ -30,6 +30,8 @@ def sweep(mode: SimpleNamespace, given: dict[str, Any]) -> None:
     UserError before the first run for what cannot be swept, at the end where a run has failed.
     """
     keys = read_keys(mode.sweep, given)
+    if given.get("task") == "detect" or "detect" in keys.get("task", ()):
+        raise UserError("--sweep compares landmark nets; train detectors one by one")
     if not mode.train or mode.show_data is not None:
         raise UserError("--sweep goes with --train, and --test and --test-onnx if wanted: nothing else is done for each value")
     for variable, least in (("GROUP_WORLD_SIZE", 1), ("TORCHELASTIC_MAX_RESTARTS", 0)):

@@ -43,6 +43,7 @@ class Dataset(NamedTuple):
     expected: dict[str, int] | None  # faces a subset in the official release; None: any number
     signs: tuple[str, ...] = ()     # patterns of files or folders of which only such an archive has one
     states: tuple[str, ...] = ()    # names of Record.states
+    options: tuple[str, ...] = ()   # fields of DataGenerator that `parse` takes too
 
 
 def complain(faults: list[str]) -> None:

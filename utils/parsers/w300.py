@@ -82,3 +82,22 @@ def parse_300w(data_dir: Path, allow_partial: bool = False, count: int | None = 
     if not any(splits.values()):
         raise UserError(f"{root}: none of 300W's folders ({', '.join(PARTS_300W)}) holds a face")
     return splits
+
+
+PRIVATE = {"01_Indoor": Part(("01_indoor", "300w/01_indoor"), "test", "indoor", 300),
+           "02_Outdoor": Part(("02_outdoor", "300w/02_outdoor"), "test", "outdoor", 300)}
+
+
+def parse_300w_private(data_dir: Path, allow_partial: bool = False, count: int | None = 68, origin: float = 1.0) -> Splits:
+    """{test}: the private test set of the 300W challenge, in the folder, or in its 300W as Peppa's tree has it."""
+    root, records, missing = Path(data_dir), [], []
+    for name, part in PRIVATE.items():
+        folder = _find(root, part.folders)
+        pairs = paired(folder, root, count, recursive=False) if folder else []
+        records += [record(file, part.subset, f"{part.subset}/{file.stem}", annotated, origin) for file, annotated in pairs]
+        if len(pairs) != part.count:
+            missing.append(f"{name}: {len(pairs) if folder else 'no folder, 0'} of {part.count} faces")
+    short(root, "300W's private test set", missing, allow_partial)
+    if not records:
+        raise UserError(f"{root}: neither 01_Indoor nor 02_Outdoor holds a face")
+    return {"test": records}
