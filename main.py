@@ -11,11 +11,11 @@ try:
     from loguru import logger
     from tqdm import tqdm
 
-    from nets import NETS, build_net, make_spec
+    from nets import build_net, make_spec
     from pipnet.errors import UserError
     from pipnet.files import write_text
     from pipnet.layout import Layout
-    from utils import annotate, audit, boxes, checkpoint, detect, export, page, report, run, sets, solver, sweep
+    from utils import annotate, audit, boxes, checkpoint, detect, export, finetune, page, report, run, sets, solver, sweep, zoo
     from utils.augment import Recipe
     from utils.batchnorm import share_batch_norm
     from utils.config import DEFAULT_FILE, dump, load_layout, parse, read_layout_file, read_yaml, resolve
@@ -56,7 +56,8 @@ def modes(parser) -> None:
                        help="find wrong labels: nets judge training faces that they have not seen; in weights/EXP/audit")
     group.add_argument("--predict", metavar="PATH",
                        help="landmarks of a picture or of all in a folder, the most uncertain first, as .pts, CSV or COCO")
-    group.add_argument("--list-nets", action="store_true", help="print the backbones")
+    group.add_argument("--list-nets", metavar="NET", nargs="*",
+                       help="print the backbones: size, cost, published NME; with names: these, measured here")
     group = parser.add_argument_group("run")
     group.add_argument("--exp", metavar="EXP",
                        help="id (018), folder or file (.pt, .onnx); without: the next free id to train, else the newest run")
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> None:
     """Runs the modes on the command line, in the order prepare, show, train, test."""
     mode, given = parse(argv, modes)
     tests = mode.test or mode.test_onnx
-    if not (mode.prepare or mode.train or mode.audit or tests or mode.list_nets or mode.predict or mode.show_data is not None):
+    if not (mode.prepare or mode.train or mode.audit or tests or mode.predict) and mode.list_nets is mode.show_data is None:
         raise UserError("nothing to do: give --train, --test, --test-onnx, --predict PATH, --prepare, --show-data N, --audit or "
                         "--list-nets (--help explains them)")
     if mode.predict and (mode.sweep or mode.audit):
@@ -84,9 +85,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--show-data needs the number of faces to draw, at least 1, not {mode.show_data}")
     if mode.compare and (not tests or mode.sweep):
         raise UserError("--compare is for the report of a test: give --test with it, and no --sweep")
-    if mode.list_nets:
-        for name, note in [*((name, row.note) for name, row in NETS.items()), ("timm:NAME", "any net of timm with feature maps")]:
-            print(f"{name: <18} {note}")
+    if mode.list_nets is not None:
+        print(zoo.list_nets(mode.list_nets))
         return
     if (mode.resume or mode.overwrite and not mode.predict) and not (mode.train or mode.audit):
         raise UserError("--resume and --overwrite say how to --train; give that too")
@@ -159,7 +159,9 @@ def read_args(given: dict, mode, here: run.Run | None):
     if given.get("task", values["task"]) == "detect":
         preset = preset or ("detect-quick" if names == [sets.SYNTHETIC] else "detect")
     preset = preset or ("quick" if names == [sets.SYNTHETIC] else "default")
-    return resolve({**given, "train_data": names}, values, preset)
+    args = resolve({**given, "train_data": names}, values, preset)
+    run.check_head(given, args.head)
+    return args
 
 
 def choose_layout(args, folders: list[Path]) -> Layout:
@@ -203,15 +205,18 @@ def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, fold
     return faces, val
 
 
-def start_solver(args, layout: Layout, faces: Faces, ranks: Ranks, resume: bool) -> tuple[solver.Solver, Order, str]:
+def start_solver(args, layout: Layout, faces: Faces, ranks: Ranks, resume: bool) -> tuple[solver.Solver, Order, finetune.Started]:
     """The net with its initial weights in a solver, the order of its batches, and what the weights are."""
     torch.manual_seed(args.seed)
     meanface = faces.meanface()
     try:
-        options = {"error": args.error, "score_width": args.score_width, "sigma": args.sigma > 0}
-        net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, meanface, args.num_nb, args.act, options))
+        chosen = sets.meanface(args, layout, faces)
+        net = build_net(make_spec(args.net, args.head, args.stride, args.input_size, chosen, args.num_nb, args.act,
+                                  run.head_options(args)))
         order = Order(len(faces), args.batch_size, args.accumulate, args.seed, ranks.rank, ranks.count)
-        started = "the checkpoint" if resume else run.initialise(net, args.weights, layout, meanface, logger.warning)
+        started = finetune.Started("the checkpoint", [])
+        if not resume:
+            started = run.initialise(net, args.weights, layout, meanface, logger.warning)
         if ranks.count > 1:
             net = share_batch_norm(net, ranks.device)
         net = net.to(ranks.device, memory_format=torch.channels_last)
@@ -237,8 +242,9 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
     elif ranks.first:
         run.clear(here)
         write_text(here.folder / "args.yaml", dump(args))
-    logger.info(f"{here.folder.name}: {args.net} ({args.preset}), {layout.count} landmarks, {args.input_size} px, from {started}"
-                f"; {len(faces)} faces of {', '.join(args.train_data)}, {len(val or ())} to validate"
+        run.report_start(here, started)
+    logger.info(f"{here.folder.name}: {args.net} ({args.preset}), {layout.count} landmarks, {args.input_size} px, from "
+                f"{started.words}; {len(faces)} faces of {', '.join(args.train_data)}, {len(val or ())} to validate"
                 f"{' (the TEST set: --val test)' if args.val == 'test' else ''}; {ranks.count} x {ranks.device}, "
                 f"{solve.dtype or 'float32'}")
 

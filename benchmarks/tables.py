@@ -9,6 +9,8 @@ import recipe
 from record import RESULTS, ROOT
 from runs import RUNS
 
+from nets import HEADS, NETS
+
 SETS = {"300w": "300W, lfpw/testset", "faces68": "faces68: small faces, other label habits",
         "synthetic faces": "synthetic, common and challenge"}
 
@@ -87,6 +89,17 @@ def recipes(table: str) -> str:
     return lines(f"row | flags | validation NME % | difference{tested}", "llrr" + "r" * tested.count("|"), rows)
 
 
+def detector() -> str:
+    """Detectors on photographs: each at each scale and event. An empty cell: there are no such faces, or too few boxes for it."""
+    def text(value: float | None, digits: int = 3) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    rows = [[row["detector"], f"{row['scale']:g}", row["event"], str(row["faces"]),
+             *(text(row[key]) for key in ("AP", "recall", "recall, masked", "recall, unmasked")), text(row["ms"], 1)]
+            for row in (result("detector") or {"rows": []})["rows"]]
+    return lines("detector | scale | event | faces | AP | recall | of masked | of unmasked | ms, 640x480", "lrlrrrrrr", rows)
+
+
 def jitter() -> str:
     """Smoothing against known truth: what is left of error and movement, and of blinks."""
     rows = []
@@ -109,18 +122,21 @@ def demo() -> str:
     return lines("faces | | frames/s | CPU ms a frame | of it the detector | NME % | faces found", "llrrrrr", rows)
 
 
-def detector() -> str:
-    """Detectors on photographs: each at each scale and event. An empty cell: there are no such faces, or too few boxes for it."""
-    def text(value: float | None, digits: int = 3) -> str:
-        return "" if value is None else f"{value:.{digits}f}"
+def zoo() -> str:
+    """What the nets cost, and how well each head learns sixteen faces by heart."""
+    costs, pairs = (result("zoo") or {"nets": {}})["nets"], (result("zoo_matrix") or {"pairs": {}})["pairs"]
+    rows = []
+    for name in [*NETS, *(other for other in costs if other not in NETS)]:
+        spent = ["" if figure is None else f"{figure:.{digits}f}"
+                 for figure, digits in zip(costs.get(name, ()), (1, 2, 1), strict=False)]
+        found = [pairs.get(name, {}).get(head, {}).get("nme") for head in HEADS]
+        rows.append([f"`{name}`", NETS[name].note if name in NETS else "", *(spent or [""] * 3),
+                     *("" if nme is None else f"{nme:.1f}" for nme in found)])
+    header = f"`--net` | published NME % | parameters M | MACs G | ONNX ms | {' | '.join(HEADS)}"
+    return lines(header, "llrrr" + "r" * len(HEADS), rows)
 
-    rows = [[row["detector"], f"{row['scale']:g}", row["event"], str(row["faces"]),
-             *(text(row[key]) for key in ("AP", "recall", "recall, masked", "recall, unmasked")), text(row["ms"], 1)]
-            for row in (result("detector") or {"rows": []})["rows"]]
-    return lines("detector | scale | event | faces | AP | recall | of masked | of unmasked | ms, 640x480", "lrlrrrrrr", rows)
 
-
-TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "jitter": jitter, "demo": demo, "detector": detector,
+TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "jitter": jitter, "demo": demo, "detector": detector, "zoo": zoo,
           "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
 
 

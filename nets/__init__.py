@@ -3,17 +3,22 @@ import difflib
 
 import numpy as np
 
+from nets.coordinate import CoordinateHead
+from nets.head import Head
+from nets.heatmap import HeatmapHead
 from nets.irnet import ROWS as IRNETS
 from nets.labels import Labels, Prediction
 from nets.mobilenet import ROWS as MOBILENETS
 from nets.net import Net
-from nets.pip import Neck, PIPHead, nearest_neighbors
+from nets.pip import PIPHead
 from nets.resnet import ROWS as RESNETS
 from nets.row import Row
+from nets.simcc import SimCCHead
+from nets.timm_net import ROWS as TIMM_NETS
 from nets.timm_net import timm_row
 
-NETS: dict[str, Row] = {**RESNETS, **IRNETS, **MOBILENETS}
-HEADS = {"pip": PIPHead}
+NETS: dict[str, Row] = {**RESNETS, **IRNETS, **MOBILENETS, **TIMM_NETS}
+HEADS: dict[str, type[Head]] = {"pip": PIPHead, "coordinate": CoordinateHead, "heatmap": HeatmapHead, "simcc": SimCCHead}
 
 __all__ = ["HEADS", "NETS", "Labels", "Net", "Prediction", "build_net", "make_spec", "net_row"]
 
@@ -29,24 +34,30 @@ def net_row(name: str) -> Row:
     return NETS[name]
 
 
-def make_spec(name: str, head: str, stride: int, input_size: int, meanface: np.ndarray, num_nb: int,
+def make_spec(name: str, head: str, stride: int | None, input_size: int, meanface: np.ndarray, num_nb: int,
               act: str | None = None, options: dict | None = None) -> dict:
-    """The plain values from which `build_net` makes a net. meanface (N, 2) decides the neighbors; options: of the head."""
-    row = net_row(name)
-    if act and not name.startswith("irnet"):
+    """The plain values from which `build_net` makes a net. stride None: the head's own; options: of the head.
+
+    Raises ValueError for a pair that makes no sense: net and act, head and stride, head and input size.
+    """
+    row, kind = net_row(name), HEADS[head]
+    stride = stride or kind.strides[0]
+    if act and act not in row.acts:
         raise ValueError(f"act is a choice of IRNets only, not of {name}")
-    if input_size < stride or input_size % 32:
+    if stride not in kind.strides:
+        raise ValueError(f"stride {stride} is none of the head {head}, which takes {', '.join(map(str, sorted(kind.strides)))}")
+    if input_size < stride or input_size % 32 and head != "coordinate":
         raise ValueError(f"input_size must be a multiple of 32 and at least the stride ({stride}), not {input_size}")
     return {
         "net": name, "act": act, "head": head, "stride": stride, "input_size": input_size,
         "preprocess": {"order": "RGB", "mean": list(row.mean), "std": list(row.std)},
-        "neighbor_index": nearest_neighbors(meanface, num_nb), "options": options or {},
+        **kind.plan(meanface, num_nb), "options": options or {},
     }
 
 
 def build_net(spec: dict) -> Net:
     """A net with random weights from `make_spec`'s values."""
-    row = net_row(spec["net"])
+    row, head = net_row(spec["net"]), HEADS[spec["head"]]
     backbone = row.build(act=spec["act"]) if spec["act"] else row.build()
-    neck = Neck(backbone.channels[32], spec["stride"])
-    return Net(backbone, neck, HEADS[spec["head"]](neck.channels, spec["neighbor_index"], **spec.get("options", {})), spec)
+    neck = head.neck(backbone.channels, spec["stride"])
+    return Net(backbone, neck, head.of(neck.channels, spec), spec)

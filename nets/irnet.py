@@ -82,7 +82,6 @@ class IRNet(nn.Module):
 
 # Published as pretrained on face recognition, with ImageNet's mean and std; there are no ImageNet weights.
 ROWS = {
-    "irnet18": Row(build=partial(IRNet, 18), note="IRNet fork of PIPNet: 300W 3.27"),
-    "irnet50": Row(build=partial(IRNet, 50), note="IRNet fork of PIPNet: 300W 3.11"),
-    "irnet100": Row(build=partial(IRNet, 100), note="IRNet fork of PIPNet: 300W 3.08"),
+    f"irnet{depth}": Row(build=partial(IRNet, depth), note=f"IRNet fork of PIPNet: 300W {nme}", acts=("prelu", "relu"))
+    for depth, nme in ((18, "3.27"), (50, "3.11"), (100, "3.08"))
 }

@@ -1,4 +1,4 @@
-"""Forms of a regression error: small functions of the absolute error, all with slope one for large errors.
+"""Forms of a regression error: small functions of the absolute error, all but L2 with slope one for large errors.
 
 Errors are in cells of the feature map. The constants are the published ones, given there in px of a 256 px crop, in cells of
 32 px; so the weight of the loss need not change with the form.
@@ -14,6 +14,11 @@ PX = 1 / 32  # one px of the published constants, in cells
 def l1(error: Tensor) -> Tensor:
     """The error itself (PIPNet, section 3.2)."""
     return error
+
+
+def l2(error: Tensor) -> Tensor:
+    """Its square: what is far off pulls most."""
+    return error.square()
 
 
 def smooth_l1(error: Tensor, knee: float = 2 * PX) -> Tensor:
@@ -33,4 +38,4 @@ def soft_wing(error: Tensor, inner: float = 2 * PX, outer: float = 20 * PX, curv
     return torch.where(error < inner, error, outer * torch.log1p(error / curvature) + shift)
 
 
-ERRORS = {"l1": l1, "smooth-l1": smooth_l1, "wing": wing, "soft-wing": soft_wing}
+ERRORS = {"l1": l1, "l2": l2, "smooth-l1": smooth_l1, "wing": wing, "soft-wing": soft_wing}

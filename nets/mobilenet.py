@@ -120,7 +120,8 @@ ROWS = {
     "mobilenetv2": Row(
         build=MobileNetV2,
         imagenet=MobileNet_V2_Weights.IMAGENET1K_V1.url,
-        note="PIPNet: 300W 3.40, WFLW 4.79, COFW 3.43, AFLW 1.52",
+        note="PIPNet: 300W 3.40, WFLW 4.79, COFW 3.43, AFLW 1.52; coordinates: 300W 4.39 at 224 px, with squeeze-excite 4.28; "
+             "5.27 at 56 px",
     ),
     "mobilenetv3_large": Row(
         build=MobileNetV3Large,

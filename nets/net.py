@@ -29,6 +29,12 @@ class Net(nn.Module):
         """uint8 BGR (B, S, S, 3) -> the head's maps."""
         return self.head(self.features(images))
 
+    def reparameterized(self) -> "Net":
+        """A copy that says the same with one convolution where a block has parallel branches (MobileOne, RepVGG); to infer."""
+        from timm.utils import reparameterize_model
+
+        return reparameterize_model(self)
+
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         """{term: sum} of a batch, to be divided by the head's `count` of all batches of a step."""
         features = self.features(images)

@@ -3,15 +3,16 @@
 A landmark is found in three steps: the cell of its score map with the largest value, the offset of the landmark inside that
 cell, and the mean with the places where the landmarks that count it among their K nearest on the meanface expect it.
 """
-import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nets.head import Head
 from nets.labels import Labels, Prediction
 from nets.losses import ERRORS
+from nets.transplant import Sources, transplant
 
 
 class Maps(NamedTuple):
@@ -79,7 +80,7 @@ def merge_index(neighbor_index: list[list[int]]) -> Tensor:
     return torch.tensor(rows)
 
 
-class PIPHead(nn.Module):
+class PIPHead(Head):
     """Five 1x1 convolutions on a feature map of `channels`; K = number of columns of `neighbor_index` (N, K).
 
     Beyond the paper, where asked for: error, the form of the regression losses (a name in nets/losses.py); score_width, the
@@ -87,7 +88,8 @@ class PIPHead(nn.Module):
     offset and neighbor is (Laplace likelihood), and the merge trusts them accordingly.
     """
 
-    # the key of args.yaml that weighs each term of the loss
+    strides = (32, 16, 8, 64, 128)
+    keys = ("num_nb", "error", "score_width", "sigma")
     terms = {"score": "cls", "offset_x": "reg", "offset_y": "reg", "neighbor_x": "reg", "neighbor_y": "reg", "spread": "sigma"}
 
     def __init__(self, channels: int, neighbor_index: list[list[int]], error: str = "l1", score_width: float = 0.0,
@@ -108,6 +110,22 @@ class PIPHead(nn.Module):
         index = torch.tensor(neighbor_index, dtype=torch.long).reshape(self.num_lms, -1)
         self.register_buffer("neighbor_index", index, persistent=False)
         self.register_buffer("merge_index", merge_index(neighbor_index), persistent=False)
+
+    @staticmethod
+    def plan(meanface: np.ndarray, num_nb: int) -> dict:
+        """The meanface decides the neighbors."""
+        return {"neighbor_index": nearest_neighbors(meanface, num_nb)}
+
+    @classmethod
+    def of(cls, channels: int, spec: dict) -> "PIPHead":
+        """From the spec of a net."""
+        return cls(channels, spec["neighbor_index"], **spec.get("options", {}))
+
+    def grafted(self, state: dict[str, Tensor], old: dict, new: dict, sources: Sources, meanface: np.ndarray) -> dict:
+        """As every head's; a landmark that is only near its source goes the rest of the way too."""
+        cells = new["input_size"] / new["stride"]
+        return transplant(state, old["neighbor_index"], new["neighbor_index"], Sources(sources.landmark, sources.place * cells),
+                          meanface * cells)
 
     def forward(self, features: Tensor) -> Maps:
         """features (B, C, H, W)."""
@@ -180,11 +198,6 @@ class PIPHead(nn.Module):
             merged, sigma = (trust[..., None] * votes).sum(2), (trust * scale).sum(2) / (width * height) ** 0.5
         return Prediction(merged / merged.new_tensor([width, height]), score.clamp(0, 1), sigma)
 
-    def calibrated(self, state: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
-        """A net's `state` whose predicted sigma is `factor` times as large; nothing else changes."""
-        name = "head.spread.bias"
-        return {**state, name: state[name] + math.log(factor)}
-
     def ideal(self, targets: Targets) -> Maps:
         """Maps that decode to exactly the landmarks that `targets` were made of."""
         (batch, count), (height, width) = targets.cell.shape, targets.grid
@@ -234,36 +247,3 @@ class PIPHead(nn.Module):
         many = values.shape[1] // self.num_lms
         values = values.reshape(-1, self.num_lms, many, values.shape[-2] * values.shape[-1])
         return values.gather(3, cell[:, :, None, None].expand(-1, -1, many, 1)).squeeze(3).float()
-
-
-class Neck(nn.Module):
-    """Brings a stride-32 feature map to the head's stride: transposed convolutions below 32, strided ones above (PIPNet, 4.5.2).
-
-    Published for stride 16, 64 and 128; stride 8 doubles the step of 16.
-    """
-
-    width = 512
-
-    def __init__(self, channels: int, stride: int):
-        super().__init__()
-        self.channels = channels if stride == 32 else self.width
-        self.steps: list[tuple[str, str]] = []
-        below = {32: 0, 16: 1, 8: 2}.get(stride, 0)
-        above = {32: 0, 64: 1, 128: 2}.get(stride, 0)
-        for i in range(below + above):
-            source = channels if i == 0 else self.width
-            if below:
-                conv, names = nn.ConvTranspose2d(source, self.width, 4, 2, 1, bias=False), (f"deconv{i + 1}", f"bn_deconv{i + 1}")
-            else:
-                conv, names = nn.Conv2d(source, self.width, 3, 2, 1), (f"layer{i + 5}", f"bn{i + 5}")
-            nn.init.normal_(conv.weight, std=0.001)
-            self.add_module(names[0], conv)
-            self.add_module(names[1], nn.BatchNorm2d(self.width))
-            self.steps.append(names)
-
-    def forward(self, pyramid: dict[int, Tensor]) -> Tensor:
-        """{stride: (B, C, H, W)} -> (B, channels, H', W') at the head's stride."""
-        features = pyramid[32]
-        for conv, norm in self.steps:
-            features = torch.relu(getattr(self, norm)(getattr(self, conv)(features)))
-        return features

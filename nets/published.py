@@ -34,7 +34,7 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         part, _, rest = name.partition(".")
-        if part in CLASSIFIER:
+        if is_classifier(name):
             continue
         if part in heads:
             ours = f"head.{heads[part]}.{rest}"
@@ -44,6 +44,11 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
             raise ValueError(f"the state dict names {ours} twice; it mixes snapshots of different systems")
         renamed[ours] = tensor
     return renamed
+
+
+def is_classifier(name: str) -> bool:
+    """Whether a tensor of a plain ImageNet net belongs to what no landmark net has."""
+    return name.removeprefix("module.").partition(".")[0] in CLASSIFIER
 
 
 def to_published(state: dict[str, Tensor], system: str) -> dict[str, Tensor]:

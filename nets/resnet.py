@@ -39,9 +39,9 @@ ROWS = {
     "resnet18": Row(
         build=partial(ResNet, 18),
         imagenet=ResNet18_Weights.IMAGENET1K_V1.url,
-        note="PIPNet: 300W 3.36, WFLW 4.57, COFW 3.31, AFLW 1.48",
+        note="PIPNet: 300W 3.36, WFLW 4.57, COFW 3.31, AFLW 1.48; coordinates at 224 px: 300W 4.39",
     ),
-    "resnet34": Row(build=partial(ResNet, 34), imagenet=ResNet34_Weights.IMAGENET1K_V1.url, note="no published figure"),
+    "resnet34": Row(build=partial(ResNet, 34), imagenet=ResNet34_Weights.IMAGENET1K_V1.url, note=""),
     "resnet50": Row(
         build=partial(ResNet, 50),
         imagenet=ResNet50_Weights.IMAGENET1K_V1.url,

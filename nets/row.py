@@ -25,6 +25,8 @@ class Row(NamedTuple):
     mean, std: RGB, of images in [0, 1]; they belong to the weights.
     imagenet: where `--weights imagenet` finds weights: the address of a state dict, `timm:<name>`, or None.
     note: one line for --list-nets, with the published NME (%, interocular).
+    acts: the activations that build(act=...) offers.
+    input_size: px, side of the input that the published figure is of.
     """
 
     build: Callable[..., nn.Module]
@@ -32,6 +34,8 @@ class Row(NamedTuple):
     std: tuple[float, float, float] = IMAGENET_STD
     imagenet: str | None = None
     note: str = ""
+    acts: tuple[str, ...] = ()
+    input_size: int = 256
 
 
 def load_imagenet(backbone: nn.Module, row: Row) -> None:

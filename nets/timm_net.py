@@ -71,6 +71,15 @@ class TimmNet(nn.Module):
         features = {stride: outputs[i] for stride, i in self.indices.items()}
         return {s: f.permute(0, 3, 1, 2) for s, f in features.items()} if self.nhwc else features
 
+    def own_names(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A whole timm net's tensors, `backbone.` before their names, under the names they have where feature maps are tapped.
+
+        `stages.0.conv` is `net.stages_0.conv` here. Tensors that this net has not keep their names.
+        """
+        own = {f"backbone.{name.removeprefix('net.').replace('.', '_')}": f"backbone.{name}" for name in self.state_dict()}
+        return {own.get(f"backbone.{name.removeprefix('backbone.').replace('.', '_')}", name): tensor
+                for name, tensor in state.items()}
+
     def load_pretrained(self) -> None:
         """Load timm's pretrained weights, from the local cache or the network. Raises OSError with one line."""
         cfg = _pretrained_cfg(self.name)
@@ -135,3 +144,16 @@ def _cached(hub_id: str) -> str | None:
 
 def _hub_file(url: str) -> str:
     return os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
+
+
+# Ours: timm's, and what is published of it under our heads.
+NAMES = {
+    **{f"mobileone_s{size}": (f"mobileone_s{size}", "IRNet fork of PIPNet: 1.82 on the 12 eye points of 300W" * (size == 1))
+       for size in range(5)},
+    **{f"regnetx_{mega}mf": (f"regnetx_{mega // 100:03}", "IRNet fork of PIPNet: 1.88 on 12 eye points, with private data, "
+                             "coordinates by part" * (mega == 800)) for mega in (200, 400, 600, 800, 1600, 3200)},
+    "mobilenetv3_small": ("mobilenetv3_small_100", ""),
+    "res2net50": ("res2net50d", "v1b; coordinates at 224 px: 300W 4.07, with squeeze-excite 4.01"),
+    "hrnet_w18_small_v2": ("hrnet_w18_small_v2", "coordinates at 224 px: 300W 4.20"),
+}
+ROWS = {ours: timm_row(theirs)._replace(note=note) for ours, (theirs, note) in NAMES.items()}

@@ -78,4 +78,9 @@ def transplant(state: dict[str, Tensor], old_index: list[list[int]], new_index: 
             old = [f"{kind}_{name}" for kind in ("offset", "neighbor") if f"{kind}_{name}" in parts]
             weight, bias = (torch.cat([state[f"{conv}.{leaf}"] for conv in old]) for leaf in ("weight", "bias"))
             made |= {f"{part}_{name}.weight": weight[rows], f"{part}_{name}.bias": bias[rows] + ways[:, axis].to(bias)}
+    if "spread.weight" in state:  # how far off each of these is; a landmark's own stands before those of its neighbors
+        each = len(new_index[0])
+        rows = [row for i, own in enumerate(asked["offset"]) for row, _ in (own, *asked["neighbor"][i * each:(i + 1) * each])]
+        rows = [row * (1 + num_nb) if row < count else row - count + (row - count) // num_nb + 1 for row in rows]
+        made |= {f"spread.{leaf}": state[f"spread.{leaf}"][rows] for leaf in ("weight", "bias")}
     return made

@@ -8,15 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import mean_face
 from torch import nn
 
-from nets import irnet, mobilenet, resnet
+from nets import build_net, irnet, make_spec, mobilenet, net_row, resnet
 from nets.published import HEADS, from_published, to_published
 from nets.row import load_imagenet
 from nets.timm_net import TimmNet, timm_row
+from utils.config import defaults, load_layout
+from utils.export import export_onnx, onnx_predictor
+from utils.run import initialise
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS
+LIGHT = ["mobilenetv3_small", "regnetx_200mf", "hrnet_w18_small_v2"]  # of timm's; benchmarks/zoo.py has them all
 PUBLISHED = {  # reference name -> row
     "pipnet_resnet18": "resnet18",
     "pipnet_resnet50": "resnet50",
@@ -54,9 +59,9 @@ def check_features(net: nn.Module, height: int, width: int) -> None:
         assert feature.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [*ROWS, *LIGHT])
 def test_strides_and_channels(name: str) -> None:
-    net = ROWS[name].build()
+    net = net_row(name).build()
     check_features(net, 64, 64)
     check_features(net, 96, 160)
 
@@ -226,3 +231,44 @@ def test_timm_weights_come_from_the_cache(offline: Path, monkeypatch: pytest.Mon
     net = row.build()
     load_imagenet(net, row)
     assert torch.equal(net.net.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+
+
+def test_parallel_branches_are_exported_as_one_convolution(tmp_path: Path) -> None:
+    import onnx
+
+    torch.manual_seed(0)
+    net = build_net(make_spec("mobileone_s0", "coordinate", None, 64, np.random.default_rng(0).random((5, 2)), 0)).eval()
+    nn.init.normal_(net.head.output.weight, std=0.02)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+            module.momentum = None  # the statistics become those of the next batch
+    images = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        net.train()(images)
+        one = net.eval().reparameterized()
+        plain, merged = net.predict(images).landmarks, one.predict(images).landmarks
+    assert (plain - merged).abs().max() < 1e-4 < plain.std(0).max()
+    before, after = (sum(isinstance(module, nn.Conv2d) for module in part.modules()) for part in (net, one))
+    assert before > 4 * after and not any(isinstance(module, nn.BatchNorm2d) for module in one.modules())
+    export_onnx(net, tmp_path / "net.onnx", {})
+    nodes = onnx.load(tmp_path / "net.onnx").graph.node
+    assert sum(node.op_type == "Conv" for node in nodes) == after
+    assert (onnx_predictor(tmp_path / "net.onnx", 1)(images).landmarks - plain).abs().max() < 1e-4
+
+
+def test_a_local_file_of_an_imagenet_net_is_loaded_and_reported(tmp_path: Path) -> None:
+    import timm
+
+    source = timm.create_model("test_efficientnet")
+    torch.save({"state_dict": source.state_dict() | {"extra.weight": torch.zeros(3)}}, tmp_path / "net.pth")
+    face = mean_face()
+    net = build_net(make_spec("timm:test_efficientnet", "pip", 32, 64, face, 3))
+    started = initialise(net, str(tmp_path / "net.pth"), load_layout(defaults().tables["layouts"], "68"), face, print)
+    assert torch.equal(net.backbone.net.conv_stem.weight, source.conv_stem.weight)
+    kinds = {name: what for name, _, what in started.rows}
+    assert kinds["backbone.net.conv_stem.weight"] == "loaded" and kinds["head.score.weight"] == "new: not in the file"
+    assert kinds["backbone.extra.weight"] == "left out: this net has no such tensor"
+    assert kinds["classifier.weight"] == "left out: the classifier"
+    assert {what for name, what in kinds.items() if name.startswith("backbone.net.")} == {"loaded"}
+    assert "new: head.neighbor_x.bias" in started.words and "left out: backbone.bn2.bias" in started.words

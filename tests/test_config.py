@@ -64,7 +64,7 @@ def test_typed_values(argv, value):
     ("net", None, "text"), ("amp", "bf17", "did you mean 'bf16'"),
     ("thresholds", ["ten"], "a number, not 'ten'"), ("thresholds", [10, 0], "above 0"), ("milestones", 30.5j, "a number"),
     ("selected_index", [1.5], "a whole number"), ("val", 1, "between 0 and 1"), ("val", "tset", "'test'"),
-    ("stride", 31, "8, 16"),
+    ("stride", 31, "4, 8, 16"),
     ("train_data", [None], "text"),
 ])
 def test_wrong_values_name_key_and_value(key, value, message):
@@ -97,7 +97,11 @@ def test_presets_resolve_and_build(preset):
     Recipe.of(args)
     spec = make_spec(args.net, args.head, args.stride, args.input_size, mean_face(), args.num_nb, args.act)
     net = build_net(spec)
-    assert net.head.num_lms == 68 and net.spec["net"] == ("irnet18" if preset == "irnet" else "resnet18")
+    wanted = {"irnet": "irnet18", "drowsiness": "irnet18", "coordinate": "mobilenetv2"}
+    assert net.head.num_lms == 68 and net.spec["net"] == wanted.get(preset, "resnet18")
+    assert net.spec["head"] == ("coordinate" if preset == "coordinate" else "pip")
+    if preset == "drowsiness":
+        assert (args.layout, args.num_nb, args.reg, args.cls) == ("12", 5, 2.0, 12.0)
 
 
 # ------------------------------------------------------------------------------------------------------------- layouts

@@ -22,7 +22,7 @@ BAD_FLAGS = [
     (("--train", "--batch-size", "0"), "batch_size must be at least 1, not 0"),
     (("--train", "--learning-rate", "fast"), "learning_rate must be a number, not 'fast'"),
     (("--train", "--thresholds", "ten"), "thresholds must be.*not 'ten'"),
-    (("--train", "--stride", "24"), "stride must be one of 8, 16, 32, 64, 128, not 24"),
+    (("--train", "--stride", "24"), "stride must be one of 4, 8, 16, 32, 64, 128, not 24"),
     (("--train", "--val", "1.5"), "val must be"),
     (("--train", "--preset", "quik"), "no preset 'quik'.*quick"),
     (("--train", "--train-data", "/nowhere/at/all"), "/nowhere/at/all"),
@@ -65,6 +65,9 @@ def test_wrong_flags_are_one_line_and_write_nothing(cli, tmp_path, flags, messag
     (("--weights", "nowhere.pt"), "nowhere.pt"),
     (("--protocol", "squre"), "squre.*square"),
     (("--act", "relu"), "act"),
+    (("--stride", "4"), "stride 4 is none of the head pip, which takes 8, 16, 32, 64, 128"),
+    (("--head", "coordinate", "--stride", "16"), "stride 16 is none of the head coordinate, which takes 32"),
+    (("--head", "coordinate", "--num-nb", "5"), "--num-nb is of the head pip, not of coordinate; leave it out"),
 ])
 def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flags, message):
     fails(cli("--train", *recipe, *flags), message)

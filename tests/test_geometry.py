@@ -22,6 +22,7 @@ from pipnet.geometry import (
     to_image,
     transform,
 )
+from utils.config import defaults
 
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 PIPNET = Protocol(1.1, 1.1, 0.0, "no", "clip", "int")
@@ -172,3 +173,20 @@ def test_margin_keeps_the_nominal_crop_in_the_middle(margin):
 def test_intersection_over_union():
     shares = iou(np.array([[0, 0, 2, 2.0]]), np.array([[0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 6, 6.0]]))
     assert shares == pytest.approx(np.array([[1, 1 / 7, 0]]))
+
+
+@pytest.mark.parametrize("name", defaults().tables["protocols"])
+@pytest.mark.parametrize("box", [(60, 50, 120, 150), (-20, -10, 60, 90), (130, 100, 210, 190)])
+def test_a_point_of_a_padded_crop_goes_back_to_where_it_was(name, box):
+    """A crop that reaches beyond the picture is filled up, and its landmarks still belong to the picture."""
+    protocol = Protocol(**defaults().tables["protocols"][name])
+    image = np.zeros((180, 200, 3), np.uint8)
+    spot = np.clip([[(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]], 20, 160)
+    cv2.circle(image, tuple((spot[0] * 16 - 8).astype(int).tolist()), 3 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+    crop = crop_box(np.array(box, float), protocol, 200, 180)
+    drawn = cut(image, crop, 224, 1.0, protocol.border)[..., 0].astype(float)
+    y, x = np.mgrid[:224, :224] + 0.5
+    seen = np.array([[(x * drawn).sum(), (y * drawn).sum()]]) / drawn.sum() / 224
+    assert np.abs(to_image(seen, crop) - spot).max() < 0.5
+    if name == "cunjian" and min(box) >= 0:  # whole px are made towards zero
+        assert np.ptp(crop[2:] - crop[:2]) == 0 and crop[2] - crop[0] == int(min(box[2] - box[0], box[3] - box[1]) * 1.2)

@@ -273,7 +273,10 @@ def test_help_and_nets(cli):
     assert done.returncode == 0 and "--learning-rate" in done.stdout and "--test-onnx" in done.stdout
     assert "quick, default, short" in " ".join(done.stdout.split()) and "irnet" in done.stdout
     done = cli("--list-nets")
-    assert done.returncode == 0 and done.stdout.split()[0] == "resnet18" and "irnet50" in done.stdout
+    assert done.returncode == 0 and "| resnet18 " in done.stdout and "| irnet50 " in done.stdout
+    done = cli("--list-nets", NET, "--threads", "1")
+    assert done.returncode == 0 and re.search(r"test_efficientnet +\|.*\| +256 \| +0\.\d+ \| +0\.\d+ \| +\d", done.stdout)
+    fails(cli("--list-nets", "resnet19"), "no net 'resnet19'; did you mean resnet18")
 
 
 def test_two_processes(recipe, tmp_path):

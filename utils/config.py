@@ -25,25 +25,27 @@ def _kinds(**named: str) -> dict[str, tuple[type | None, ...]]:
 
 # what each key of args.yaml holds, so that a slip in that file is found too; with an underscore: or null. (list, x): of x
 KINDS = _kinds(
-    text="task dataset data_root run_root net head weights optimizer schedule amp fill interpolation norm error detector",
-    text_="data_dir layout protocol act preset label_weights detector_weights teacher",
-    whole="target_size frame_step folds synthetic_train synthetic_test stride num_nb input_size epochs batch_size accumulate "
-          "ema_ramp seed threads early_stop test_batch_size crops pasted",
-    whole_="num_lms workers",
+    text="task dataset data_root run_root net head weights optimizer schedule amp fill interpolation norm error pool detector",
+    text_="data_dir layout protocol act meanface preset label_weights detector_weights teacher",
+    whole="target_size frame_step folds synthetic_train synthetic_test num_nb input_size epochs batch_size accumulate ema_ramp "
+          "seed threads early_stop test_batch_size crops pasted",
+    whole_="num_lms stride workers",
     number="margin cache learning_rate final_learning_rate warmup warmup_learning_rate weight_decay clip ema cls reg sigma "
            "score_width flip rotation rotation_prob perspective scale translation translation_prob brightness contrast "
            "saturation hue colour_prob grayscale infrared blur blur_sigma noise noise_sigma occlusion occlusion_size box_jitter "
            "mosaic",
-    switch="allow_partial train_hidden compile deterministic flip_test",
+    switch="allow_partial excite train_hidden compile deterministic flip_test",
     share="val", texts="box partial_events", texts_="train_data test_data", wholes_="selected_index",
     numbers="milestones thresholds scales face_sides")
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
 CHOICES = {
     "task": ("landmarks", "detect"),
-    "head": ("pip",), "stride": (8, 16, 32, 64, 128), "optimizer": ("adam", "adamw"), "schedule": ("cosine", "steps"),
+    "head": ("pip", "coordinate", "heatmap", "simcc"), "stride": (4, 8, 16, 32, 64, 128), "optimizer": ("adam", "adamw"),
+    "schedule": ("cosine", "steps"),
     "amp": ("auto", "bf16", "fp16", "off"), "fill": ("real", "black"), "interpolation": ("linear", "nearest"),
     "norm": ("interocular", "interpupil", "box", "diagonal", "size"), "act": ("prelu", "relu"),
-    "error": ("l1", "smooth-l1", "wing", "soft-wing"), "box": ("true", "perturbed", "detector"),
+    "pool": ("average", "depthwise"), "error": ("l1", "l2", "smooth-l1", "wing", "soft-wing"),
+    "box": ("true", "perturbed", "detector"),
 }
 AT_LEAST = {
     "epochs": 1, "batch_size": 1, "accumulate": 1, "input_size": 32, "target_size": 32, "margin": 1, "test_batch_size": 1,

@@ -47,7 +47,7 @@ def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
     """Writes `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
     import onnx
     size = net.spec["input_size"]
-    module = _Exported(net.float().cpu().to(memory_format=torch.contiguous_format)).eval()
+    module = _Exported(net.eval().reparameterized().float().cpu().to(memory_format=torch.contiguous_format)).eval()
     example = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
     names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
     with quiet(), torch.inference_mode():

@@ -1,17 +1,25 @@
 """Starting a net from one that was trained on other landmarks: which of them are the same, and the head that follows."""
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from nets import Net
-from nets.published import from_published
-from nets.transplant import Sources, nearest_sources, similarity, transplant
+from nets.published import from_published, is_classifier
+from nets.timm_net import TimmNet
+from nets.transplant import nearest_sources, similarity
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils import checkpoint
 
 ALIKE = 1.25  # ratio of the sizes of faces in two kinds of crops from which on a net of one is a poor start for the other
+
+
+class Started(NamedTuple):
+    """What a net was started from: words for the log; rows (tensor, shape, what became of it) of a report, or none."""
+    words: str
+    rows: list[tuple[str, str, str]]
 
 
 def shared(new: Layout, old: Layout) -> dict[int, int]:
@@ -27,14 +35,16 @@ def shared(new: Layout, old: Layout) -> dict[int, int]:
     return found if len(set(found.values())) == len(found) else {}
 
 
-def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> str:
-    """Starts `net` from a checkpoint of ours or a published one; returns what was loaded.
+def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> Started:
+    """Starts `net` from a checkpoint of ours, a published one, or a plain ImageNet net's; returns what was loaded, and what not.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are the net's own. Where the checkpoint knows its layout, the head is made
     of the rows of the landmarks that both have; else, and for all other tensors, what has the same name and shape is taken.
     """
     tensors, known = checkpoint.load_weights(file)
     stored, own = from_published(tensors), net.state_dict()
+    if isinstance(net.backbone, TimmNet):
+        stored = net.backbone.own_names(stored)
     words, head = "", {}
     if known:
         head, words = _head(net, stored, known, layout, meanface, file, warn)
@@ -46,9 +56,31 @@ def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> s
     if not any(torch.is_floating_point(tensor) for name, tensor in fitting.items() if not name.startswith("head.")):
         raise UserError(f"{file} holds no tensor that fits {net.spec['net']}; give a checkpoint of the same backbone")
     net.load_state_dict(fitting, strict=False)
-    left = sorted(set(own) - set(fitting))
-    new = f" (new: {', '.join(left[:4])}{' ...' if len(left) > 4 else ''})" if left else ""
-    return f"{len(fitting)} of {len(own)} tensors of {file}{new}{words}"
+    rows = [(name, _shape(tensor), _fate(name, tensor, stored, head or {})) for name, tensor in own.items()]
+    others = {name: tensor for name, tensor in stored.items() if name not in own}
+    rows += [(name, _shape(tensor), "left out: this net has no such tensor") for name, tensor in others.items()]
+    rows += [(name, _shape(tensor), "left out: the classifier") for name, tensor in tensors.items() if is_classifier(name)]
+    told = "; ".join(filter(None, (_named(rows, "new", "new"), _named(rows, "left out", "left out"))))
+    return Started(f"{len(fitting)} of {len(own)} tensors of {file}{f' ({told})' if told else ''}{words}", rows)
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "1"
+
+
+def _fate(name: str, tensor: torch.Tensor, stored: dict, head: dict) -> str:
+    """What became of a tensor of the net."""
+    if name not in stored:
+        return "new: not in the file"
+    if stored[name].shape != tensor.shape:
+        return f"new: {_shape(stored[name])} in the file"
+    return "mapped" if name in head else "loaded"
+
+
+def _named(rows: list[tuple[str, str, str]], kind: str, word: str) -> str:
+    """'new: a, b, c, d ...' of the rows of that kind."""
+    names = sorted(name for name, _, what in rows if what.startswith(kind))
+    return f"{word}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" if names else ""
 
 
 def _head(net: Net, stored: dict, known: dict, layout: Layout, meanface: np.ndarray, file: Path,
@@ -60,7 +92,7 @@ def _head(net: Net, stored: dict, known: dict, layout: Layout, meanface: np.ndar
         if spec["head"] != net.spec["head"] or not same:
             why = "its head is another" if same else f"layout {layout.name} shares no landmark with {old.name} (same_as)"
             return {}, f"; the backbone only: {why}"
-        if same == {i: i for i in range(old.count)} and spec["neighbor_index"] == net.spec["neighbor_index"]:
+        if same == {i: i for i in range(old.count)} and spec.get("neighbor_index") == net.spec.get("neighbor_index"):
             return None, ""
         parts = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
         trained_on = np.reshape(known["meanface"], (-1, 2)) if "meanface" in known else None
@@ -70,9 +102,7 @@ def _head(net: Net, stored: dict, known: dict, layout: Layout, meanface: np.ndar
                 warn(f"faces are {scale:.2f} times as large in these crops as in those of {file}: another --protocol makes them "
                      "alike (inner: for points of eyes, nose and mouth only)")
         sources = nearest_sources(same, meanface, trained_on)
-        cells = net.spec["input_size"] / net.spec["stride"]
-        made = transplant(parts, spec["neighbor_index"], net.spec["neighbor_index"],
-                          Sources(sources.landmark, sources.place * cells), meanface * cells)
+        made = net.head.grafted(parts, spec, net.spec, sources, meanface)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UserError(f"{file} does not describe a net that can be started from ({type(error).__name__} {error})") from None
     rest = layout.count - len(same)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from nets import Net, build_net, net_row
+from nets import HEADS, Net, build_net, net_row
 from nets.row import load_imagenet
 from pipnet.errors import UserError
 from pipnet.layout import Layout
@@ -21,6 +21,7 @@ from utils.prepared import load_meta
 from utils.report import write_csv
 
 SUFFIXES = (".pt", ".onnx")
+INITIALISATION = "initialisation.csv"
 
 
 class Run(NamedTuple):
@@ -77,9 +78,9 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
 
 # keys that make a run what it is: another value would be another run
 FIXED = ("task", "preset", "dataset", "data_dir", "train_data", "layout", "selected_index", "protocol", "target_size", "margin",
-         "val", "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "num_lms", "num_nb", "input_size",
-         "act", "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm", "frame_step",
-         "partial_events", "teacher", "face_sides", "pasted", "mosaic", "crops", "scales")
+         "val", "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "pool", "excite", "num_lms",
+         "num_nb", "input_size", "act", "meanface", "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds", "norm",
+         "frame_step", "partial_events", "teacher", "face_sides", "pasted", "mosaic", "crops", "scales")
 # keys that a test of a run that is trained can take up
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
             "threads", "workers", "deterministic", "box", "box_jitter", "detector", "detector_weights", "frame_step", "scales")
@@ -91,6 +92,20 @@ def check_given(given: dict, stored: dict, resume: bool) -> None:
         if stored.get(key) != value and (key in FIXED if resume else key not in OF_TESTS):
             raise UserError(f"--{key.replace('_', '-')} belongs to a new training, this run has {stored.get(key)}; "
                             "other faces are tested with --test-data")
+
+
+def check_head(given: dict, head: str) -> None:
+    """Options that another head has and this one has not must not be typed. UserError names the first that is."""
+    for key in given:
+        heads = [name for name, kind in HEADS.items() if key in kind.keys]
+        if heads and head not in heads:
+            raise UserError(f"--{key.replace('_', '-')} is of the head {' or '.join(heads)}, not of {head}; leave it out")
+
+
+def head_options(args: SimpleNamespace) -> dict:
+    """What the head is made with, from the resolved args."""
+    values = {key: getattr(args, key) for key in HEADS[args.head].keys if key != "num_nb"}
+    return {**values, "sigma": args.sigma > 0} if "sigma" in values else values
 
 
 def take_up_restart(mode: SimpleNamespace, run: Run) -> None:
@@ -118,10 +133,16 @@ def check_free(run: Run, resume: bool, overwrite: bool) -> None:
 def clear(run: Run) -> None:
     """Makes the folder and removes what an earlier training left, and only that; the log goes on."""
     run.folder.mkdir(exist_ok=True)
-    for name in ("best.pt", "best.onnx", "last.pt", "step.csv", "time.csv", "args.yaml"):
+    for name in ("best.pt", "best.onnx", "last.pt", "step.csv", "time.csv", "args.yaml", INITIALISATION):
         (run.folder / name).unlink(missing_ok=True)
     for name in ("report", "events"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
+
+
+def report_start(run: Run, started: finetune.Started) -> None:
+    """What a training's first weights are of, tensor by tensor, where they are of a file."""
+    if started.rows:
+        write_csv(run.folder / INITIALISATION, ["tensor", "shape", "what"], started.rows)
 
 
 class History:
@@ -233,18 +254,18 @@ def unpack(file: Path) -> tuple[Net, Layout, dict]:
     return net, layout, values
 
 
-def initialise(net: Net, source: str, layout: Layout, meanface: np.ndarray, warn) -> str:
-    """Starts `net` from `source`: imagenet, none, a checkpoint of ours or a published one. Returns what was loaded.
+def initialise(net: Net, source: str, layout: Layout, meanface: np.ndarray, warn) -> finetune.Started:
+    """Starts `net` from `source`: imagenet, none, a checkpoint of ours or a published one. Returns what was loaded, and what not.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are of the faces to train on.
     """
     if source == "none":
-        return "random weights"
+        return finetune.Started("random weights", [])
     if source == "imagenet":
         try:
             load_imagenet(net.backbone, net_row(net.spec["net"]))
         except OSError as error:
             warn(f"{error}; training starts from random weights")
-            return "random weights"
-        return "ImageNet weights"
+            return finetune.Started("random weights", [])
+        return finetune.Started("ImageNet weights", [])
     return finetune.start(net, Path(source), layout, meanface, warn)

@@ -5,15 +5,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from loguru import logger
 
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.checkpoint import turn
 from utils.config import DEFAULT_FILE, ROOT, load_layout, nearest, read_yaml
+from utils.dataset import Faces
 from utils.parsers import DATASETS, infer
 from utils.prepare import DataGenerator, fingerprint
-from utils.prepared import load_meta, mismatch
+from utils.prepared import load_meanface, load_meta, mismatch
 
 SYNTHETIC = "synthetic"
 
@@ -192,3 +194,25 @@ def make_lasting(given: dict[str, Any]) -> None:
 def lasting(names: list[str]) -> list[str]:
     """Names of datasets as they are, folders with their whole path."""
     return [name if name in DATASETS or not Path(name).is_dir() else str(Path(name).resolve()) for name in names]
+
+
+def meanface(args: SimpleNamespace, layout: Layout, faces: Faces) -> np.ndarray:
+    """(N, 2) in [0, 1] of the crop: the mean face that chooses the neighbors, of `faces` unless --meanface names another.
+
+    UserError where that has not the landmarks of the layout, or of the one it is a part of.
+    """
+    if args.meanface is None:
+        return faces.meanface()
+    file = Path(args.meanface)
+    if file.suffix == ".txt":
+        try:
+            points = np.array(file.read_text(encoding="ascii").split(), np.float64).reshape(-1, 2)
+        except (OSError, ValueError) as error:
+            raise UserError(f"--meanface {file} holds no numbers x y x y ... ({error})") from None
+    else:
+        points = load_meanface(file if (file / "meta.yaml").is_file() else _root(args) / file)
+    if len(points) == load_layout(args.tables["layouts"], layout.stored).count:
+        points = points[list(layout.selected)]
+    if len(points) != layout.count or not np.isfinite(points).all():
+        raise UserError(f"--meanface {file} has {len(points)} landmarks, not the {layout.count} of layout {layout.name}")
+    return points

@@ -10,7 +10,7 @@ from pipnet.draw import GREY, RED, WHITE, draw, line, number, palette, part_colo
 from pipnet.errors import UserError
 from pipnet.geometry import cut, to_crop
 from pipnet.layout import Layout
-from utils import doctor
+from utils import doctor, sets
 from utils.augment import Recipe
 from utils.config import load_layout
 from utils.dataset import Augmented, Faces
@@ -29,7 +29,7 @@ def show(args: SimpleNamespace, folder: Path, count: int) -> str:
     faces = Faces([(folder, "train")], layout, args.input_size, 0, args.train_hidden)
     place = folder / "show"
     try:
-        neighbors = nearest_neighbors(faces.meanface(), args.num_nb)
+        neighbors = nearest_neighbors(sets.meanface(args, layout, faces), args.num_nb)
         place.mkdir(exist_ok=True)
         write_image(place / "samples.jpg", _samples(args, faces, layout, neighbors, count))
         judged, worst = _suspects(args, folder, layout, place)

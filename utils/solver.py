@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nets.timm_net import TimmNet
 from utils.ranks import Ranks
 
 
@@ -132,7 +133,7 @@ class Solver:
             self.runner = torch.compile(self.runner)
         if ranks.count > 1:
             ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-            unused = net.spec["net"].startswith("timm:")  # some have branches for strides that nobody asks for
+            unused = isinstance(net.backbone, TimmNet)  # some have branches for strides that nobody asks for
             self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids, find_unused_parameters=unused)
         self.average = Average(net, args.ema, args.ema_ramp) if args.ema else None  # of what DDP has made alike in all processes
 

@@ -1,0 +1,64 @@
+"""Between backbone and head: one feature map at the head's stride."""
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+
+class Neck(nn.Module):
+    """Brings a stride-32 feature map to the head's stride: transposed convolutions below 32, strided ones above (PIPNet, 4.5.2).
+
+    Published for stride 16, 64 and 128; stride 8 doubles the step of 16.
+    """
+
+    width = 512
+
+    def __init__(self, channels: int, stride: int):
+        super().__init__()
+        self.channels = channels if stride == 32 else self.width
+        self.steps: list[tuple[str, str]] = []
+        below = {32: 0, 16: 1, 8: 2}.get(stride, 0)
+        above = {32: 0, 64: 1, 128: 2}.get(stride, 0)
+        for i in range(below + above):
+            source = channels if i == 0 else self.width
+            if below:
+                conv, names = nn.ConvTranspose2d(source, self.width, 4, 2, 1, bias=False), (f"deconv{i + 1}", f"bn_deconv{i + 1}")
+            else:
+                conv, names = nn.Conv2d(source, self.width, 3, 2, 1), (f"layer{i + 5}", f"bn{i + 5}")
+            nn.init.normal_(conv.weight, std=0.001)
+            self.add_module(names[0], conv)
+            self.add_module(names[1], nn.BatchNorm2d(self.width))
+            self.steps.append(names)
+
+    def forward(self, pyramid: dict[int, Tensor]) -> Tensor:
+        """{stride: (B, C, H, W)} -> (B, channels, H', W') at the head's stride."""
+        features = pyramid[32]
+        for conv, norm in self.steps:
+            features = torch.relu(getattr(self, norm)(getattr(self, conv)(features)))
+        return features
+
+
+class Pyramid(nn.Module):
+    """Maps of all strides from the head's to 32 in one: each through a 1x1, the coarse ones enlarged and added, then a 3x3.
+
+    After FPN (Lin et al., CVPR 2017). Raises ValueError for a backbone without one of the strides.
+    """
+
+    channels = 128
+
+    def __init__(self, channels: dict[int, int], stride: int):
+        super().__init__()
+        self.strides = [step for step in (32, 16, 8, 4) if step >= stride]
+        if missing := [step for step in self.strides if step not in channels]:
+            raise ValueError(f"this backbone has no feature map of stride {missing[0]}, only {', '.join(map(str, channels))}")
+        self.lateral = nn.ModuleDict({str(step): nn.Sequential(
+            nn.Conv2d(channels[step], self.channels, 1, bias=False), nn.BatchNorm2d(self.channels)) for step in self.strides})
+        self.smooth = nn.Sequential(nn.Conv2d(self.channels, self.channels, 3, padding=1, bias=False),
+                                    nn.BatchNorm2d(self.channels))
+
+    def forward(self, pyramid: dict[int, Tensor]) -> Tensor:
+        """{stride: (B, C, H, W)} -> (B, channels, H', W') at the head's stride."""
+        features = None
+        for step in self.strides:
+            own = self.lateral[str(step)](pyramid[step])
+            features = own if features is None else own + interpolate(torch.relu(features), scale_factor=2.0)
+        return torch.relu(self.smooth(torch.relu(features)))
