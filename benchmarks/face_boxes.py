@@ -14,7 +14,7 @@ import numpy as np
 from record import save
 
 from pipnet.detector import FaceBox, OnnxDetector
-from pipnet.geometry import box_of
+from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Landmarker
 from utils.detection import Detector
 from utils.parsers import DATASETS, Record
@@ -31,18 +31,12 @@ def photographs(name: str, split: str, most: int) -> list[Record]:
     return [records[i] for i in np.unique(np.linspace(0, len(records) - 1, most).round().astype(int))]
 
 
-def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """IoU of a box (4,) with boxes (M, 4)."""
-    common = (np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])).clip(0).prod(1)
-    return common / ((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - common)
-
-
 def detected(detector, records: list[Record]) -> list[np.ndarray | None]:
     """The detector's box of each labelled face, None where it missed it."""
     found = []
     for record in records:
         boxes = detector(cv2.imread(str(record.file)))[0]
-        near = overlap(box_of(record.landmarks), boxes) if len(boxes) else np.zeros(1)
+        near = iou(box_of(record.landmarks)[None], boxes)[0] if len(boxes) else np.zeros(1)
         found.append(boxes[near.argmax()] if near.max() > LEAST else None)
     return found
 
