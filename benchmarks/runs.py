@@ -43,7 +43,7 @@ RUNS = {
                       "2,012 photographs of 300W, preset `pipnet` for 30 epochs (256 px)"),
     "landmarks": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", "--net", "timm:resnet10t",
                       "--input-size", "192", "--preset", "short", "--epochs", "20"],
-                     "4,613 photographs of 300W and faces68, preset `short` for 20 epochs, ResNet-10-T at 192 px: the net in weights/"),
+                     "4,613 photographs of 300W and faces68, 20 epochs, ResNet-10-T at 192 px: weights/landmarks.onnx"),
 }
 DETECTORS = {  # figures: benchmarks/detector.py
     "detector": Run(["--task", "detect", "--train", "--test", "--test-onnx", "--train-data", "FACEBOXES", "300w", "FACES68",
