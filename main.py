@@ -154,14 +154,17 @@ def read_args(given: dict, mode, here: run.Run | None):
     if kept:
         judged = {key: value for key, value in given.items() if not (mode.audit and key == "norm")}  # an audit picks no epoch
         run.check_given(judged, kept["args"], mode.resume)
-        return resolve(given, {**values, **kept["args"]}, None)
+        args = resolve(given, {**values, **kept["args"]}, None)
+        run.check_task(given, args.task)
+        return args
     preset = given.get("preset") or values["preset"]
     names = sets.lasting(sets.training_names(resolve(given, values, preset)))
     if given.get("task", values["task"]) == "detect":
         preset = preset or ("detect-quick" if names == [sets.SYNTHETIC] else "detect")
     preset = preset or ("quick" if names == [sets.SYNTHETIC] else "default")
     args = resolve({**given, "train_data": names}, values, preset)
-    run.check_head(given, args.head)
+    run.check_task(given, args.task)
+    run.check_head(given, args)
     return args
 
 
@@ -187,17 +190,19 @@ def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, fold
     for part in test_parts:
         sets.check_protocol(part[0], load_meta(folders[0])["protocol"])
         there, _ = across(layout, load_meta(part[0])["layout"], args.tables["layouts"])
-        face_norms(Faces([part], there, args.input_size, 0), there, args.norm)
+        face_norms(Faces([part], there, args.input_size, 0, input_margin=run.input_margin(args)), there, args.norm)
 
     def load(parts, weights=None):
         return complete(Faces(parts, layout, args.input_size, args.cache, args.train_hidden, weights, run.input_margin(args)),
                         layout, run.outputs(args))
 
-    faces = load(training_parts(args, folders), args.label_weights)
+    faces, held = load(training_parts(args, folders), args.label_weights), None
+    if fold is not None:  # before any face has copies, which would change the folds
+        faces, held = audit.divide(faces, args.folds, args.seed, fold)
     if args.balance:
         faces = balanced(faces, layout)
-    if fold is not None:
-        return audit.divide(faces, args.folds, args.seed, fold)
+    if held is not None:
+        return faces, held
     if args.val == "none":
         if args.early_stop:
             raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
@@ -315,7 +320,7 @@ def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool, compar
     for part, (there, converted), *name, others in zip(parts, ways, titles, files, compared, strict=True):
         sets.check_protocol(part[0], stored["protocol"])
         own = Faces([part], there, net.spec["input_size"], args.cache, args.train_hidden, None, net.input_margin)
-        complete(own, there, list(net.others))
+        complete(own, there, list(net.others) if there is layout else [])  # others may not tell what the net says beside
         for box in args.box:
             faces, missed = boxes.rebox(own, box, args, detect)
             means = []
@@ -324,7 +329,7 @@ def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool, compar
                 means.append(float(np.nanmean(result.nme)))
                 if ranks.first:
                     written.add(part[0], name, model, box, faces, result, there, missed, others)
-                if ranks.first and (said := agreement(result, faces)):
+                if ranks.first and there is layout and (said := agreement(result, faces)):
                     logger.info(f"{name[0]}, {model}: {said}")
             differences.append(abs(means[0] - means[-1]))
     if not ranks.first:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import fails, rows, write_faces
 
+import main
 from nets.labels import Labels
 from nets.pip import PIPHead
 from pipnet.errors import UserError
@@ -79,6 +80,19 @@ def test_folds_hold_whole_identities_and_are_alike_in_size():
 
 
 # ------------------------------------------------------------------------------------------------------------ weighing
+def test_copies_of_rare_faces_change_no_fold(faces, monkeypatch):
+    """Each net is asked about the faces that it has not seen, however many copies of others it was trained on."""
+    args = defaults()
+    args.input_size, args.balance = 64, True
+    whole = Faces(main.training_parts(args, [faces]), L68, 64, 0)
+    monkeypatch.setattr(main, "balanced", lambda some, _: some.only(np.repeat(np.arange(len(some)), 1 + np.arange(len(some)))))
+    fold = audit.fold_of(whole.identities, args.folds, args.seed)
+    for number in range(args.folds):
+        train, held = main.load_faces(args, [faces], [], L68, number)
+        assert held.names == [whole.names[i] for i in np.flatnonzero(fold == number)]
+        assert len(train) > len(whole) and not set(train.names) & set(held.names)
+
+
 def test_weights_go_with_their_landmark_through_flip_and_layout(planted, faces):
     several = Faces([(faces, "train")], L68, 64, 4.0, weights=str(planted[0] / "weights.csv"))
     plain = collate([several[i] for i in range(36)]).labels
@@ -120,6 +134,13 @@ def test_a_file_that_does_not_fit_is_refused(planted, faces, tmp_path, spoil, me
         file.write_text("\n".join(spoil(lines)) + "\n")
     with pytest.raises(UserError, match=message):
         Faces([(faces, "train")], L68, 64, 0, weights=str(file))
+
+
+def test_weights_of_a_larger_layout_are_refused(planted, faces):
+    """As of faces audited with 98 landmarks that are trained as 68: the numbers mean other landmarks."""
+    here = Faces([(faces, "train")], L68, 64, 0)
+    with pytest.raises(UserError, match="not the weights.csv of an audit of 29 such landmarks"):
+        label_weights.read(planted[0] / "weights.csv", here.sets, here.names, tuple(range(29)), 29)
 
 
 # ------------------------------------------------------------------------------------------------------- as it is typed

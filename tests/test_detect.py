@@ -364,7 +364,7 @@ def test_wrong_data_is_one_line(wider, more, message):
 
 @pytest.mark.parametrize(("more", "message"), [
     (["--face-sides", "40", "12"], "face_sides must be the least and the largest"), (["--scales", "0"], "scales must be factors"),
-    (["--sweep", "reg=1,2"], "--sweep compares landmark nets"),
+    (["--sweep", "reg=1,2"], "--sweep compares landmark nets"), (["--sweep", "preset=quick,detect"], "--sweep compares"),
 ])
 def test_wrong_flags_are_one_line(more, message):
     with pytest.raises(UserError, match=message):
@@ -374,5 +374,6 @@ def test_wrong_flags_are_one_line(more, message):
 def test_nets_of_another_task_are_refused(cli, detector, trained, tmp_path):
     fails(cli("--test", "--exp", detector, "--task", "landmarks"), "--task belongs to a new training, this run has detect")
     fails(cli("--audit", "--task", "detect", "--exp", tmp_path / "audit"), "--audit judges landmarks")
+    fails(cli("--predict", tmp_path, "--exp", detector), "--predict and --compare are for landmark nets")
     with pytest.raises(UserError, match="does not fit FaceBoxesV2"):
         weights_of(trained.folder / "best.pt")

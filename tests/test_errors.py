@@ -9,7 +9,10 @@ import pytest
 import torch
 from conftest import ROOT, fails, table, write_faces
 
+import main
+from pipnet.errors import UserError
 from utils import checkpoint
+from utils.config import parse
 from utils.parsers import read_pts, write_pts
 
 BAD_FLAGS = [
@@ -67,11 +70,33 @@ def test_wrong_flags_are_one_line_and_write_nothing(cli, tmp_path, flags, messag
     (("--act", "relu"), "act"),
     (("--stride", "4"), "stride 4 is none of the head pip, which takes 8, 16, 32, 64, 128"),
     (("--head", "coordinate", "--stride", "16"), "stride 16 is none of the head coordinate, which takes 32"),
-    (("--head", "coordinate", "--num-nb", "5"), "--num-nb is of the head pip, not of coordinate; leave it out"),
 ])
 def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flags, message):
     fails(cli("--train", *recipe, *flags), message)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (("--head", "coordinate", "--num-nb", "5"), "--num-nb is of the head pip, not of coordinate; leave it out"),
+    (("--head", "coordinate", "--cls", "5"), "--cls is of the head pip or heatmap or simcc, not of coordinate"),
+    (("--head", "heatmap", "--reg", "2"), "--reg is of the head pip or coordinate or parts, not of heatmap"),
+    (("--anchor", "2"), "--anchor weighs a loss of --reinit and --parts"),
+    (("--pasted", "3"), "--pasted says nothing to --task landmarks; leave it out"),
+    (("--task", "detect", "--net", "resnet50"), "--net says nothing to --task detect"),
+    (("--preset", "detect", "--flip-test"), "--flip-test says nothing to --task detect"),
+    (("--detector", "yunett"), "detector must be one of faceboxes, rfb320.*did you mean 'yunet'"),
+])
+def test_flags_that_would_be_ignored(flags, message):
+    """Each has its use, but none in this training."""
+    with pytest.raises(UserError, match=message):
+        mode, given = parse(["--train", *flags], main.modes)
+        main.read_args(given, mode, None)
+
+
+def test_weights_of_losses_that_a_part_of_the_net_has():
+    for flags in ("--head heatmap --parts --reg 2", "--reinit --anchor 2", "--head simcc --cls 2"):
+        mode, given = parse(["--train", *flags.split()], main.modes)
+        assert main.read_args(given, mode, None).task == "landmarks"
 
 
 def test_a_batch_too_small_for_batch_norm(cli, recipe):

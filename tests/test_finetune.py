@@ -203,6 +203,25 @@ def test_a_bad_layout_file_is_named(cli, tmp_path, raw, text, message):
     assert not (tmp_path / "data").exists() and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("head", ("coordinate", "heatmap"))
+def test_further_landmarks_after_all_of_the_old_ones(tmp_path, head):
+    """The old head is mapped, not left out for its shape, whatever the head."""
+    from utils.run import initialise
+    rows = {"five": {"count": 5, "flip_index": [1, 0, 2, 4, 3]},
+            "seven": {"count": 7, "flip_index": [1, 0, 2, 4, 3, 6, 5], "same_as": {"five": {i: i for i in range(5)}}}}
+    old, new = (load_layout(rows, name) for name in rows)
+    face = np.random.default_rng(0).uniform(0.2, 0.8, (7, 2))
+    torch.manual_seed(0)
+    nets = [build_net(make_spec(NET, head, None, 64, face[:count], 0)) for count in (5, 7)]
+    checkpoint.save(tmp_path / "best.pt", {
+        "format": checkpoint.FORMAT, "net": nets[0].spec, "layout": old.to_dict(), "protocol": {}, "args": {},
+        "model": nets[0].state_dict(), "meanface": face[:5].tolist()})
+    started = initialise(nets[1], str(tmp_path / "best.pt"), new, face, print)
+    assert "5 of 7 landmarks mapped, 2 from their nearest" in started.words
+    name, many = {"coordinate": ("head.output.weight", 10), "heatmap": ("head.score.weight", 5)}[head]
+    assert torch.equal(nets[1].state_dict()[name][:many], nets[0].state_dict()[name])
+
+
 def test_faces_of_another_size_in_the_crop_are_said(tmp_path):
     """The crop round points inside the face shows it larger than a net for the whole face knows it."""
     from utils.run import initialise

@@ -1,6 +1,4 @@
 """Landmarks for pictures that have none, to be corrected by hand or used as they are: the most uncertain faces first."""
-import csv
-import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,10 +137,8 @@ def _write_pts(found: list[Found], out: Path, layout: Layout) -> None:
 
 def _write_csv(found: list[Found], out: Path, layout: Layout) -> None:
     header = ["file", *(f"{axis}{i}" for i in range(layout.count) for axis in "xy")]
-    text = io.StringIO()
-    csv.writer(text).writerows([header, *([one.file, *(f"{value:.4f}" for value in (one.face.landmarks - 0.5 + ORIGIN).ravel())]
-                                          for one in found)])
-    write_text(out, text.getvalue())
+    write_csv(out, header, ([one.file, *(f"{value:.4f}" for value in (one.face.landmarks - 0.5 + ORIGIN).ravel())]
+                            for one in found))
 
 
 def _write_coco(found: list[Found], out: Path, layout: Layout) -> None:
@@ -175,7 +171,7 @@ def landmarker(weights: Path, args: SimpleNamespace) -> Landmarker:
 def run(weights: Path, source: Path, out: Path, kind: str, args: SimpleNamespace) -> str:
     """Predicts and writes; what to say of it."""
     given = args.detector_weights is not None or "detector" in args.box
-    at_hand = given or args.detector == "faceboxes" and shipped("detector.onnx").is_file()
+    at_hand = given or shipped("detector.onnx").is_file() if args.detector == "faceboxes" else given or args.detector != "none"
     net = landmarker(weights, args) if at_hand else Landmarker(find_net(str(weights), ""), lambda image: None)
     found = predict(source, net, at_hand, given)
     write(found, out, kind, net.layout)

@@ -45,7 +45,7 @@ CHOICES = {
     "amp": ("auto", "bf16", "fp16", "off"), "fill": ("real", "black"), "interpolation": ("linear", "nearest"),
     "norm": ("interocular", "interpupil", "box", "diagonal", "size"), "act": ("prelu", "relu"),
     "pool": ("average", "depthwise"), "error": ("l1", "l2", "smooth-l1", "wing", "soft-wing"),
-    "box": ("true", "perturbed", "detector"),
+    "box": ("true", "perturbed", "detector"), "detector": ("faceboxes", "rfb320", "mtcnn", "yunet", "none"),
 }
 AT_LEAST = {
     "epochs": 1, "batch_size": 1, "accumulate": 1, "input_size": 32, "target_size": 32, "margin": 1, "test_batch_size": 1,

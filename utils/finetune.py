@@ -105,7 +105,8 @@ def _head(net: Net, stored: dict, known: dict, layout: Layout, meanface: np.ndar
         if spec["head"] != net.spec["head"] or not same:
             why = "its head is another" if same else f"layout {layout.name} shares no landmark with {old.name} (same_as)"
             return {}, f"; the backbone only: {why}"
-        if same == {i: i for i in range(old.count)} and spec.get("neighbor_index") == net.spec.get("neighbor_index"):
+        alike = layout.count == old.count and spec.get("neighbor_index") == net.spec.get("neighbor_index")
+        if alike and same == {i: i for i in range(old.count)}:
             return None, ""
         parts = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
         trained_on = np.reshape(known["meanface"], (-1, 2)) if "meanface" in known else None

@@ -37,15 +37,18 @@ def _medians(values: np.ndarray) -> np.ndarray:
     return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values])
 
 
-def read(file: Path, sets: list[str], names: list[str], selected: tuple[int, ...]) -> np.ndarray:
+def read(file: Path, sets: list[str], names: list[str], selected: tuple[int, ...], count: int) -> np.ndarray:
     """(M, N) float32 for faces `names` of the sets with the checksums `sets` (one a face); 1 for sets that were not audited.
 
-    UserError where the file is none, knows none of these sets, or lacks a face or a landmark.
+    selected: the N landmarks among the `count` of their layout. UserError where the file is none, is of a larger layout, knows
+    none of these sets, or lacks a face or a landmark.
     """
     try:
         with open(file, encoding="utf-8", newline="") as handle:
             header, *rows = csv.reader(handle)
         columns = [header.index(str(index), len(KEYS)) for index in selected]
+        if max(map(int, header[len(KEYS):])) >= count:
+            raise ValueError
         found = {(row[0], row[1]): np.array([row[column] for column in columns], np.float32) for row in rows}
     except OSError as error:
         raise UserError(f"label_weights: cannot read {file} ({error.strerror}); `python main.py --audit` writes one") from None

@@ -91,7 +91,8 @@ def _paste(report: Report, net: dict) -> str:
                 break
             own.append(other)
         columns = [f"{r[0].strip()} NME %" for r in own] + head[5:]
-        cells = [f"PIPNet, {net['net']}, {net['input_size']} px{row[1].removeprefix('torch')}"]
+        method = "PIPNet" if net["head"] == "pip" else f"{net['head']} head"
+        cells = [f"{method}, {net['net']}, {net['input_size']} px{row[1].removeprefix('torch')}"]
         cells += [f"{float(r[3]):.2f}" for r in own] + row[5:]
         header = ["method", *columns]
         latex = [" & ".join(map(_latex, line)) + r" \\" for line in (header, cells)]

@@ -161,11 +161,6 @@ def mismatch(folder: Path, **wanted: Any) -> str:
     return "" if splits else f"{folder} holds no split"
 
 
-def prepared(folder: Path, **wanted: Any) -> bool:
-    """Whether a prepared folder is whole and made with these values; see `mismatch`."""
-    return not mismatch(folder, **wanted)
-
-
 def load_split(folder: Path, split: str) -> Table:
     """A split of a prepared set; UserError names file and line of a bad row. Only `val` may be absent: it then has no face."""
     folder = Path(folder)

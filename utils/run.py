@@ -86,6 +86,15 @@ FIXED = ("task", "preset", "dataset", "data_dir", "train_data", "layout", "selec
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
             "threads", "workers", "deterministic", "box", "box_jitter", "detector", "detector_weights", "frame_step", "scales")
 
+# keys that only one task reads
+OF_TASK = {
+    "detect": ("partial_events", "teacher", "crops", "mosaic", "pasted", "face_sides", "scales"),
+    "landmarks": ("net", "head", "stride", "pool", "excite", "reinit", "parts", "num_lms", "num_nb", "selected_index", "meanface",
+                  "act", "error", "score_width", "sigma", "anchor", "hardness", "pose", "eyes", "mouth", "balance",
+                  "train_hidden", "label_weights", "folds", "norm", "thresholds", "flip_test", "test_batch_size", "box",
+                  "box_jitter", "detector", "detector_weights", "rotation_prob", "perspective", "scale", "translation",
+                  "translation_prob", "fill", "interpolation")}
+
 
 def check_given(given: dict, stored: dict, resume: bool) -> None:
     """Keys that a run cannot take up any more must have the run's values, `stored`. UserError names the first that has not."""
@@ -95,12 +104,21 @@ def check_given(given: dict, stored: dict, resume: bool) -> None:
                             "other faces are tested with --test-data")
 
 
-def check_head(given: dict, head: str) -> None:
-    """Options that another head has and this one has not must not be typed. UserError names the first that is."""
+def check_task(given: dict, task: str) -> None:
+    """Keys that only the other task reads must not be typed. UserError names the first that is."""
     for key in given:
-        heads = [name for name, kind in HEADS.items() if key in kind.keys]
-        if heads and head not in heads:
-            raise UserError(f"--{key.replace('_', '-')} is of the head {' or '.join(heads)}, not of {head}; leave it out")
+        if key in OF_TASK["detect" if task == "landmarks" else "landmarks"]:
+            raise UserError(f"--{key.replace('_', '-')} says nothing to --task {task}; leave it out")
+
+
+def check_head(given: dict, args: SimpleNamespace) -> None:
+    """Options and weights of losses that another head has and this one has not must not be typed. UserError names the first."""
+    for key in given:
+        heads = [name for name, kind in HEADS.items() if key in kind.keys or key in kind.terms.values()]
+        if heads and args.head not in heads and not (key == "reg" and args.parts):
+            raise UserError(f"--{key.replace('_', '-')} is of the head {' or '.join(heads)}, not of {args.head}; leave it out")
+    if "anchor" in given and not (args.reinit or args.parts):
+        raise UserError("--anchor weighs a loss of --reinit and --parts; leave it out, or give one of these")
 
 
 def head_options(args: SimpleNamespace) -> dict:

@@ -29,7 +29,7 @@ def show(args: SimpleNamespace, folder: Path, count: int) -> str:
     faces = Faces([(folder, "train")], layout, args.input_size, 0, args.train_hidden)
     place = folder / "show"
     try:
-        neighbors = nearest_neighbors(sets.meanface(args, layout, faces), args.num_nb)
+        neighbors = nearest_neighbors(sets.meanface(args, layout, faces), args.num_nb if args.head == "pip" else 0)
         place.mkdir(exist_ok=True)
         write_image(place / "samples.jpg", _samples(args, faces, layout, neighbors, count))
         judged, worst = _suspects(args, folder, layout, place)

@@ -30,8 +30,6 @@ def sweep(mode: SimpleNamespace, given: dict[str, Any]) -> None:
     UserError before the first run for what cannot be swept, at the end where a run has failed.
     """
     keys = read_keys(mode.sweep, given)
-    if given.get("task") == "detect" or "detect" in keys.get("task", ()):
-        raise UserError("--sweep compares landmark nets; train detectors one by one")
     if not mode.train or mode.show_data is not None:
         raise UserError("--sweep goes with --train, and --test and --test-onnx if wanted: nothing else is done for each value")
     for variable, least in (("GROUP_WORLD_SIZE", 1), ("TORCHELASTIC_MAX_RESTARTS", 0)):
@@ -45,7 +43,8 @@ def sweep(mode: SimpleNamespace, given: dict[str, Any]) -> None:
     values = read_yaml(DEFAULT_FILE)
     combinations = [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*keys.values())]
     for chosen in combinations:
-        resolve({**given, **chosen}, values, {**given, **chosen}.get("preset"))
+        if resolve({**given, **chosen}, values, {**given, **chosen}.get("preset")).task == "detect":
+            raise UserError("--sweep compares landmark nets; train detectors one by one")
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return  # the first process starts as many for each run
     with checkpoint.lock(folder):

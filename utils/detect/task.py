@@ -28,13 +28,13 @@ from utils.detect.wider import Picture, check_events, divide, is_wider, list_fil
 from utils.fit import Job, fit
 from utils.prepared import load_meta
 from utils.ranks import Ranks, worker_count
+from utils.report import FOUND, TRUTH
 from utils.solver import Solver
 
 AGREEMENT = 0.002  # by which figures of an export may differ from torch
 COMPOSITES = 200  # test and validation pictures where there are no photographs
 LATER = 10 ** 6  # the epoch of these, which no training reaches
 HEADER = ["test set", "model", "scale", "faces", "AP", "recall", "covered", "plain"]
-TRUTH, FOUND = (80, 220, 80), (60, 60, 255)  # BGR
 
 
 class Data(NamedTuple):
@@ -50,16 +50,20 @@ def run_modes(mode: SimpleNamespace, args: SimpleNamespace, here: run.Run | None
     """The modes of main.py for this task, in its order."""
     if mode.audit:
         raise UserError("--audit judges landmarks; leave it out of --task detect")
+    if mode.predict or mode.compare:
+        raise UserError("--predict and --compare are for landmark nets; demo.py --detector-weights shows what a detector finds")
     tests = mode.test or mode.test_onnx
     if mode.prepare or mode.train or mode.show_data:
         ranks.one_by_one(lambda: [places(args, args.train_data)])
     pictures = {}
     if tests or mode.train and args.val == "test":
         pictures = ranks.one_by_one(lambda: test_sets(args))
+    if mode.show_data or mode.train:
+        data = load(args, pictures, ranks)  # in all processes together: a teacher shares the pictures among them
     if mode.show_data:
-        ranks.one_by_one(lambda: ranks.first and print(show(args, load(args, pictures, ranks), mode.show_data)))
+        ranks.one_by_one(lambda: ranks.first and print(show(args, data, mode.show_data)))
     if mode.train:
-        train(args, here, load(args, pictures, ranks), ranks, mode.resume)
+        train(args, here, data, ranks, mode.resume)
     if tests:
         test(args, here, pictures, ranks, mode.test_onnx)
 
@@ -122,7 +126,9 @@ def test_sets(args: SimpleNamespace) -> dict[str, list[Picture]]:
     names = [folder.name if one else "-".join(folder.parts[1:]) for folder, one in zip(wider, alone, strict=True)]
     found = {name: read_wider(folder, "val", tuple(args.partial_events)) for name, folder in zip(names, wider, strict=True)}
     if args.test_data or not wider:
-        found |= {f"{sets.title(folder)}, composites": composites(args, [folder], "test") for folder in folders}
+        titles = sets.distinct([sets.title(folder) for folder in folders])
+        found |= {f"{title}, composites": composites(args, [folder], "test")
+                  for title, folder in zip(titles, folders, strict=True)}
     return found
 
 
