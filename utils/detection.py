@@ -135,7 +135,7 @@ def _arrays(file: Path) -> dict[str, torch.Tensor]:
 
 def _rfb320(file: Path, device: torch.device) -> Run:
     """Ultra-Light-Fast, version RFB-320, as published in ONNX: fixed input, scores and boxes in [0, 1] out."""
-    session = open_session(file, 0, "")
+    session = open_session(file, torch.get_num_threads(), "")
     inputs, outputs = session.get_inputs(), {output.name: output.shape for output in session.get_outputs()}
     if [port.shape for port in inputs] != [[1, 3, 240, 320]] or outputs.keys() != {"scores", "boxes"}:
         raise UserError(f"{file} is not RFB-320, which has one input of 320x240 px and the outputs scores and boxes")
