@@ -211,10 +211,10 @@ class Output:
         """The frame with all that is drawn on it."""
         once = self.source.still and self.window is None  # a large picture is not needed twice
         image = frame.image if once else frame.image.copy()
-        draw_faces(image, faces, self.layout, style)
-        alarm(image, faces)
         if not self.source.still and style != "nothing":
             self.panel.draw(image, len(faces))
+        draw_faces(image, faces, self.layout, style)
+        alarm(image, faces)
         return image
 
     def add(self, frame: media.Frame, faces: list[Face], stages: dict[str, float], whole: float) -> bool:

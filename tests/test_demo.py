@@ -17,7 +17,8 @@ from PIL import Image
 
 from pipnet import demo, media
 from pipnet.errors import UserError
-from pipnet.panel import Panel
+from pipnet.landmarker import Face
+from pipnet.panel import Panel, label
 from utils import inference
 
 BOX = [30, 20, 130, 140]  # that the tests' detector finds in every image
@@ -306,6 +307,18 @@ def test_the_panel_fits_or_stays_away():
         image = np.full((height, width, 3), 200, np.uint8)
         panel.draw(image, 2)
         assert ((image != 200).any(2).mean() < 0.4) and ((image != 200).any() or width <= 400)
+
+
+def test_a_label_is_never_cut():
+    def lit(height: int, width: int, box: tuple) -> int:
+        image = np.zeros((height, width, 3), np.uint8)
+        face = Face(np.array(box, float), 0.9, np.zeros((68, 2)), np.ones(68), pose=np.array([10., -20, 30]))
+        label(image, face, 100)
+        return int(image.any(2).sum())
+
+    whole = lit(900, 900, (300, 300, 400, 400))
+    for box in ((2, 2, 298, 298), (280, 100, 380, 200), (-50, 3, 50, 103), (100, 180, 200, 310)):
+        assert lit(300, 300, box) == whole > 300
 
 
 def test_a_live_source_shows_the_newest_frame(tmp_path, monkeypatch):
