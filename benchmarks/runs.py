@@ -1,7 +1,8 @@
 """Whole runs of main.py whose figures stand in the README: `python benchmarks/runs.py NAME ...`, or without names for the list.
 
-Real faces are looked for in the folders named by FACES_300W (the official 300W tree, or a part of it) and FACES68 (images with
-68-point .pts in train/ and test/); a run whose data is absent is skipped, saying so.
+Real faces are looked for in the folders named by FACES_300W (the official 300W tree, or a part of it), FACES68 (images with
+68-point .pts in train/ and test/) and FACEBOXES (the WIDER layout; TEACHER: published FaceBoxesV2 weights); a run whose data is
+absent is skipped, saying so.
 """
 import os
 import subprocess
@@ -11,7 +12,9 @@ from typing import NamedTuple
 
 from record import ROOT, rows, save
 
-FACES = {"300W": os.environ.get("FACES_300W", "../shared/300w"), "FACES68": os.environ.get("FACES68", "../shared/faces68")}
+FACES = {"300W": os.environ.get("FACES_300W", "../shared/300w"), "FACES68": os.environ.get("FACES68", "../shared/faces68"),
+         "FACEBOXES": os.environ.get("FACEBOXES", "../shared/faceboxes"),
+         "TEACHER": os.environ.get("TEACHER", "../shared/reference/FaceBoxesV2.pth")}
 REAL = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--test-data", "300w", "FACES68", "--weights", "none"]
 SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "6000", "--preset", "default",
              "--allow-partial", "--test-data", "300W", "FACES68", "--weights", "none"]
@@ -38,21 +41,32 @@ RUNS = {
     "pipnet_256": Run(["--train", "--test", "--test-onnx", *REAL, "--preset", "pipnet", "--epochs", "30", "--milestones", "15",
                        "25", "--weight-decay", "0.0005", "--amp", "auto", "--val", "none"],
                       "2,012 photographs of 300W, preset `pipnet` for 30 epochs (256 px)"),
+    "landmarks": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", "--net", "timm:resnet10t",
+                      "--input-size", "192", "--preset", "short", "--epochs", "20"],
+                     "4,613 photographs of 300W and faces68, 20 epochs, ResNet-10-T at 192 px: weights/landmarks.onnx"),
+}
+DETECTORS = {  # figures: benchmarks/detector.py
+    "detector": Run(["--task", "detect", "--train", "--test", "--test-onnx", "--train-data", "FACEBOXES", "300w", "FACES68",
+                     "--test-data", "FACEBOXES", "--partial-events", "1--people", "--teacher", "TEACHER", "--epochs", "24"],
+                    "`weights/detector.onnx`"),
 }
 
 
 def skipped(flags: list[str]) -> str | None:
     """The folder that is missing, or None."""
-    return next((f"{name} ({folder})" for name, folder in FACES.items() if name in flags and not (ROOT / folder).is_dir()), None)
+    return next((f"{name} ({folder})" for name, folder in FACES.items() if name in flags and not (ROOT / folder).exists()), None)
+
+
+def run(*flags: str) -> None:
+    """main.py, or the end of this program where it fails."""
+    if status := subprocess.run([sys.executable, "main.py", *flags], cwd=ROOT).returncode:
+        sys.exit(f"main.py {' '.join(flags)} failed with status {status}")
 
 
 def measure(name: str, flags: list[str]) -> None:
     """Runs main.py in its own experiment and saves its scores, minutes and images/s."""
-    command = ["main.py", *(FACES.get(flag, flag) for flag in flags), "--exp", f"bench_{name}", "--overwrite"]
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, *command], cwd=ROOT)
-    if done.returncode:
-        sys.exit(f"{name} failed with status {done.returncode}")
+    run(*(FACES.get(flag, flag) for flag in flags), "--exp", f"bench_{name}", "--overwrite")
     minutes = (time.perf_counter() - start) / 60
     folder = ROOT / "weights" / f"bench_{name}"
     times = rows(folder / "time.csv")
@@ -64,11 +78,11 @@ def measure(name: str, flags: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:]
-    if not wanted or not set(wanted) <= set(RUNS):
-        sys.exit(f"usage: python benchmarks/runs.py NAME ... (there are: {', '.join(RUNS)})")
+    wanted, known = sys.argv[1:], RUNS | DETECTORS
+    if not wanted or not set(wanted) <= set(known):
+        sys.exit(f"usage: python benchmarks/runs.py NAME ... (there are: {', '.join(known)})")
     for name in wanted:
-        if missing := skipped(RUNS[name].flags):
+        if missing := skipped(known[name].flags):
             print(f"{name} skipped: no {missing}")
         else:
-            measure(name, RUNS[name].flags)
+            measure(name, known[name].flags)

@@ -48,9 +48,11 @@ def commands() -> str:
     for name in RUNS:
         if found := result(name):
             again = f"`python benchmarks/runs.py {name}` = `{found['command']}`"
-            rows.append([f"[{name}](benchmarks/results/{name}.json)", again, found["commit"], f"{found['minutes']:.1f} min",
+            cores = found["machine"]["cores"]
+            spent = f"{found['minutes']:.1f} min on {cores} core{'s' * (cores > 1)}"
+            rows.append([f"[{name}](benchmarks/results/{name}.json)", again, found["commit"], spent,
                          f"{found['images_per_second']:.0f}"])
-    return lines("figures | command | commit | time on 2 cores | images/s", "lllrr", rows)
+    return lines("figures | command | commit | time | images/s", "lllrr", rows)
 
 
 def boxes() -> str:
