@@ -12,8 +12,8 @@ STAGES = {"decode": (200, 160, 90), "detect": (90, 190, 250), "landmarks": (120,
           "draw": (170, 170, 240), "save": (200, 200, 120)}  # BGR
 
 
-def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str = "edges", still: bool = False) -> None:
-    """Draws landmarks, a corner of each box, id and score, into `image`; sizes go with the face's. still: no id to speak of."""
+def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str = "edges") -> None:
+    """Draws landmarks, a corner of each box, id and score, into `image`; sizes go with the face's."""
     if style == "nothing":
         return
     colours = part_colours(layout)
