@@ -203,7 +203,7 @@ def test_weights_of_another_head_start_the_backbone(packed, tmp_path):
     spec = make_spec(NET, "pip", 32, 64, np.random.default_rng(0).random((5, 2)), 0)
     net, said = build_net(spec), []
     five, face = load_layout(defaults().tables["layouts"], "5"), np.random.default_rng(0).random((5, 2))
-    words = run.initialise(net, str(tmp_path / "best.pt"), five, face, said.append)
+    words = run.initialise(net, str(tmp_path / "best.pt"), five, face, said.append).words
     assert "new: head." in words and "backbone only: layout 5 shares no landmark" in words and not said
     name = next(iter(net.backbone.state_dict()))
     assert torch.equal(net.backbone.state_dict()[name], packed["model"][f"backbone.{name}"])
@@ -211,4 +211,4 @@ def test_weights_of_another_head_start_the_backbone(packed, tmp_path):
     with pytest.raises(UserError, match="no tensor that fits irnet18"):
         run.initialise(other, str(tmp_path / "best.pt"), five, face, said.append)
     lost = SimpleNamespace(spec={"net": "irnet18"}, backbone=other.backbone)
-    assert run.initialise(lost, "imagenet", five, face, said.append) == "random weights" and "random weights" in said[0]
+    assert run.initialise(lost, "imagenet", five, face, said.append).words == "random weights" and "random weights" in said[0]

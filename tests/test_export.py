@@ -5,7 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import NET, mean_face
+from conftest import NET, ROOT, mean_face
 
 from nets import build_net, make_spec
 from pipnet.errors import UserError
@@ -115,3 +115,9 @@ def test_a_file_that_is_no_export_is_named(tmp_path):
     with pytest.raises(UserError, match="bad.onnx is not an ONNX file") as caught:
         onnx_predictor(tmp_path / "bad.onnx")
     assert "\n" not in str(caught.value)
+
+
+def test_an_export_says_nothing_of_this_machine(tmp_path):
+    file = tmp_path / "net.onnx"
+    export_onnx(untrained(5, 32, 64, 0.1), file, {})
+    assert str(ROOT).encode() not in file.read_bytes() and b"site-packages" not in file.read_bytes()

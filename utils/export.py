@@ -46,7 +46,6 @@ def quiet():
 
 def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
     """Writes `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
-    import onnx
     side = net.spec["input_size"] + 2 * border_px(net.spec["input_size"], net.input_margin)
     module = _Exported(net.eval().reparameterized().float().cpu().to(memory_format=torch.contiguous_format)).eval()
     example = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
@@ -54,7 +53,14 @@ def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
     with quiet(), torch.inference_mode():
         program = torch.onnx.export(module, (example,), input_names=["image"], output_names=names, opset_version=OPSET,
                                     dynamo=True, dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}}, verbose=False)
-    model = program.model_proto
+    write_onnx(program.model_proto, file, metadata)
+
+
+def write_onnx(model, file: Path, metadata: dict) -> None:
+    """Writes a graph whole or not at all; what the exporter noted in it of this machine's files goes, `metadata` comes in."""
+    import onnx
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        part.ClearField("metadata_props")
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     onnx.checker.check_model(model)

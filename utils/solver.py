@@ -135,7 +135,7 @@ class Solver:
         if ranks.count > 1:
             ids = [ranks.device.index] if ranks.device.type == "cuda" else None
             # some have branches for strides that nobody asks for
-            unused = isinstance(net.backbone, (TimmNet, SmallMobileNetV2))
+            unused = any(isinstance(module, (TimmNet, SmallMobileNetV2)) for module in net.modules())
             self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids, find_unused_parameters=unused)
         self.average = Average(net, args.ema, args.ema_ramp) if args.ema else None  # of what DDP has made alike in all processes
 

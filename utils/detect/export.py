@@ -1,13 +1,11 @@
 """The detector as one ONNX file: any picture in, boxes out; anchors, decode and suppression are in the graph."""
-import json
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from nets.faceboxes import MOST, FaceBoxesV2, anchors, decode
-from pipnet.files import write_atomic
-from utils.export import OPSET, quiet
+from utils.export import OPSET, quiet, write_onnx
 
 
 class _Exported(nn.Module):
@@ -27,7 +25,6 @@ def export_detector(net: FaceBoxesV2, file: Path, metadata: dict) -> None:
 
     threshold: a score must exceed it; overlap: IoU above which the lower box goes. metadata: plain values, stored as JSON.
     """
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
     example = torch.zeros(96, 160, 3, dtype=torch.uint8)
     sides = {"image": {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}}
@@ -58,7 +55,4 @@ def export_detector(net: FaceBoxesV2, file: Path, metadata: dict) -> None:
     del graph.output[:]
     graph.output.extend([helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["found", 4]),
                          helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["found"])])
-    for key, value in metadata.items():
-        model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
-    onnx.checker.check_model(model)
-    write_atomic(file, lambda path: path.write_bytes(model.SerializeToString()))
+    write_onnx(model, file, metadata)
