@@ -16,10 +16,10 @@ except ImportError as missing:
     sys.exit("the package '%s' is missing: `bash main.sh 1 --list-nets` installs what is needed" % missing.name)
 
 
-def find_net(exp):
+def find_net(exp, threads):
     """The landmark net of a run or of a checkpoint; torch is loaded here and not before."""
     from utils.inference import find_net
-    return find_net(exp, ROOT)
+    return find_net(exp, ROOT, threads)
 
 
 def find_detector(*values):

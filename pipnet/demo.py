@@ -23,7 +23,7 @@ from pipnet.pose import head_pose, pose_points
 from pipnet.track import Tracker
 
 OUTPUT = Path("output")  # where things are saved that nobody gave a place
-KEYS = "q or Esc: quit, s: save this picture, d: draw edges, points, numbers or nothing, m: mirror, space: pause"
+KEYS = "q or Esc: quit, s: save this picture, d: draw edges, points, numbers or nothing, m: mirror, space: pause, next picture"
 DETECTORS = ("faceboxes", "rfb320", "mtcnn", "yunet")
 
 
@@ -36,7 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--json", metavar="FILE", help="write a line of JSON a frame to this file; - is the terminal")
     add("--exp", metavar="EXP", help="landmark net: .onnx, .pt, or the id of a run; without: the one that comes with the project")
     add("--detector", choices=DETECTORS, help="another face detector than ours; needs --detector-weights")
-    add("--detector-weights", metavar="FILE", help="its file; without --detector the .onnx of one of ours")
+    add("--detector-weights", metavar="FILE", help="its file; without --detector a FaceBoxesV2: .onnx or .pt of ours, or .pth")
     add("--detector-scale", metavar="X", type=float, help="resize pictures by this for the detector: 2 finds smaller faces; "
         "without: a short side above 600 px is shrunk to that")
     add("--threshold", metavar="SCORE", type=float, help="least score of a face; without: the detector's own")
@@ -50,6 +50,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.detect_every < 1:
         raise UserError(f"--detect-every is a number of frames, at least 1, not {args.detect_every}")
+    if args.threads < 0:
+        raise UserError(f"--threads is a number of threads, or 0 for all cores, not {args.threads}")
     if args.detector and not args.detector_weights:
         raise UserError(f"--detector {args.detector} needs the file of its weights: --detector-weights")
     return args
@@ -57,16 +59,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def make_landmarker(args: argparse.Namespace, find_net: Callable | None, find_detector: Callable | None) -> Landmarker:
     """The landmarker that the command line asks for. The two functions know the nets that need torch, where that is there."""
-    net, detector = args.exp, None
+    net, detector, file = args.exp, None, args.detector_weights
     if net is not None and not net.endswith(".onnx"):
         if find_net is None:
             raise UserError(f"--exp {net}: this command takes .onnx files; runs and .pt files are for demo.py of the checkout")
-        net = find_net(net)
-    if args.detector:
+        net = find_net(net, args.threads)
+    name = args.detector or "faceboxes"
+    if file and not (name == "faceboxes" and file.endswith(".onnx")):
         if find_detector is None:
-            raise UserError(f"--detector {args.detector} is for demo.py of the checkout, which has torch")
-        detector = find_detector(args.detector, args.detector_weights, args.threshold, args.detector_scale)
-    return Landmarker(net, detector, args.detector_weights, args.threshold, args.detector_scale, args.max_faces, args.threads)
+            raise UserError(f"{name} of {file} is for demo.py of the checkout, which has torch; this command takes detectors "
+                            "of ours, .onnx")
+        detector = find_detector(name, file, args.threshold, args.detector_scale, args.threads)
+    return Landmarker(net, detector, file, args.threshold, args.detector_scale, args.max_faces, args.threads)
 
 
 class Work:
@@ -157,7 +161,8 @@ class Window:
             if key == ord("s"):
                 file = OUTPUT / f"{name}.png"
                 media.made_for(file)
-                media.write_image(file, image)
+                with media.writing(file):
+                    media.write_image(file, image)
                 tqdm.write(f"saved {file}", file=sys.stderr)
             elif key == ord("d"):
                 self.style = (self.style + 1) % len(STYLES)
@@ -195,7 +200,9 @@ class Output:
         return OUTPUT / self.source.name
 
     def _check(self, args: argparse.Namespace, targets: list[Path]) -> None:
-        """The source is not to be written over."""
+        """Neither the source nor one by the other is to be written over."""
+        if len({os.path.abspath(target) for target in targets}) < len(targets):
+            raise UserError(f"--save and --json are both {args.json}; give one of them another name")
         for target in targets:
             if target.exists() and os.path.exists(args.source) and os.path.samefile(args.source, target):
                 raise UserError(f"{target} is the source itself; give --save or --json another place")
@@ -204,10 +211,10 @@ class Output:
         """The frame with all that is drawn on it."""
         once = self.source.still and self.window is None  # a large picture is not needed twice
         image = frame.image if once else frame.image.copy()
-        draw_faces(image, faces, self.layout, style)
-        alarm(image, faces)
         if not self.source.still and style != "nothing":
             self.panel.draw(image, len(faces))
+        draw_faces(image, faces, self.layout, style)
+        alarm(image, faces)
         return image
 
     def add(self, frame: media.Frame, faces: list[Face], stages: dict[str, float], whole: float) -> bool:
@@ -235,19 +242,21 @@ class Output:
         if self.json == "-":
             print(text, flush=True)
             return
-        if self._lines is None:
-            media.made_for(Path(self.json))
-            self._lines = open(self.json, "w", encoding="utf-8", buffering=1)
-        self._lines.write(text + "\n")
+        with media.writing(self.json):
+            if self._lines is None:
+                media.made_for(Path(self.json))
+                self._lines = open(self.json, "w", encoding="utf-8", buffering=1)
+            self._lines.write(text + "\n")
 
     def close(self) -> None:
         """Ends the files and says where they are."""
+        if self.window:
+            cv2.destroyAllWindows()
         if self.sink:
             self.sink.close()
         if self._lines:
-            self._lines.close()
-        if self.window:
-            cv2.destroyAllWindows()
+            with media.writing(self.json):
+                self._lines.close()
 
     def summary(self) -> str:
         """What was found and where it is."""
@@ -292,9 +301,9 @@ def watch(work: Work, source: media.Source, output: Output) -> None:
         raise KeyboardInterrupt
 
 
-def main(argv: list[str] | None, find_net: Callable[[str], LandmarkNet | str] | None = None,
+def main(argv: list[str] | None, find_net: Callable[[str, int], LandmarkNet] | None = None,
          find_detector: Callable | None = None) -> None:
-    """Runs the command. find_net(exp) and find_detector(name, weights, threshold, scale) are of the checkout. UserError."""
+    """Runs the command. find_net and find_detector are those of demo.py in the checkout. UserError."""
     media.quiet()
     args = parse(argv)
     source = media.open_source(args.source)

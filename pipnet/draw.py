@@ -4,6 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipnet.errors import UserError
 from pipnet.files import write_atomic
 from pipnet.layout import Layout
 
@@ -98,6 +99,9 @@ def sheet(tiles: list[np.ndarray], columns: int) -> np.ndarray:
 
 
 def write_image(file: Path, image: np.ndarray) -> None:
-    """A whole picture or the old one."""
-    data = cv2.imencode(file.suffix, image)[1]
+    """A whole picture or the old one. UserError where its format has no room for it."""
+    fits, data = cv2.imencode(file.suffix, image)
+    if not fits:
+        size = f"{image.shape[1]} x {image.shape[0]}"
+        raise UserError(f"{file}: a {file.suffix} cannot hold {size} px; give a name that ends in .png")
     write_atomic(file, lambda path: path.write_bytes(data.tobytes()))

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -186,7 +186,7 @@ def open_source(text: str) -> Source:
     Files are told by what is in them, not by their names; a moving GIF is a video. UserError for what is none of these.
     """
     path = Path(text)
-    if text.isdigit() and not path.exists():
+    if re.fullmatch("[0-9]{1,4}", text) and not path.exists():
         return Video(int(text))
     if "://" in text:
         return Video(text)
@@ -226,7 +226,8 @@ class PictureSink:
         if not cv2.haveImageWriter(str(file)) or file.suffix.lower() == ".gif":
             file = file.with_name(f"{file.name}.png")
         made_for(file)
-        write_image(file, image)
+        with writing(file):
+            write_image(file, image)
         self.written += 1
 
     def close(self) -> None:
@@ -266,14 +267,22 @@ class VideoSink:
         """Ends the video, which plays from now on."""
         if self._writer is not None:
             self._writer.release()
-            os.replace(self._partial, self.target)
+            with writing(self.target):
+                os.replace(self._partial, self.target)
+
+
+@contextmanager
+def writing(file: Path | str) -> Iterator[None]:
+    """What the system has against writing a file, such as a full disk, becomes a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror})") from None
 
 
 def made_for(file: Path) -> None:
     """Makes the folder of a file. UserError where that cannot be."""
-    try:
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{file} cannot be written ({error.strerror})") from None
     if not os.access(file.parent, os.W_OK) or file.is_dir():
         raise UserError(f"{file} {'is a folder' if file.is_dir() else 'cannot be written (no permission)'}")

@@ -12,8 +12,8 @@ STAGES = {"decode": (200, 160, 90), "detect": (90, 190, 250), "landmarks": (120,
           "draw": (170, 170, 240), "save": (200, 200, 120)}  # BGR
 
 
-def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str = "edges", still: bool = False) -> None:
-    """Draws landmarks, a corner of each box, id and score, into `image`; sizes go with the face's. still: no id to speak of."""
+def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str = "edges") -> None:
+    """Draws landmarks, a corner of each box, id and score, into `image`; sizes go with the face's."""
     if style == "nothing":
         return
     colours = part_colours(layout)
@@ -34,7 +34,7 @@ def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str 
 
 
 def label(image: np.ndarray, face: Face, side: float) -> None:
-    """Id, score, pose and what is known of the eyes, above the box (below where there is no room)."""
+    """Id, score, pose and what is known of the eyes, above the box (below where there is no room), inside the picture."""
     words = [f"#{face.id}"] if face.id is not None else []
     words += [f"{face.score:.2f}"] if np.isfinite(face.score) else []
     lines = [" ".join(words)] if words else []
@@ -42,11 +42,15 @@ def label(image: np.ndarray, face: Face, side: float) -> None:
         lines.append("pitch {:+.0f} yaw {:+.0f} roll {:+.0f}".format(*face.pose))
     if face.drowsiness:
         lines.append("eyes {open:.0%} blinks {blinks} yawns {yawns}".format(**face.drowsiness))
+    if not lines:
+        return
     size = float(np.clip(side / 400, 0.4, 3))
-    step = round(26 * size) + 4
-    x, top = round(face.box[0]), round(face.box[1]) - 6 - step * (len(lines) - 1)
+    step, (height, width) = round(26 * size) + 4, image.shape[:2]
+    across = max(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0] for text in lines)
+    rest = 6 + step * (len(lines) - 1)
+    x, top = max(1, min(round(face.box[0]), width - across - 2)), round(face.box[1]) - rest
     if top < step:
-        top = round(face.box[3]) + step
+        top = min(round(face.box[3]) + step, height - rest)
     for row, text in enumerate(lines):
         write(image, text, (x, top + row * step), size)
 
@@ -66,7 +70,7 @@ class Panel:
             self.stages[name] = before + share * (value - before)
 
     def draw(self, image: np.ndarray, faces: int) -> None:
-        """Into the left upper corner, a third of the picture wide at most."""
+        """Into the left upper corner, if that leaves enough of the picture."""
         height, width = image.shape[:2]
         size = float(np.clip(min(width, height * 1.33) / 1300, 0.35, 1.2))
         step, across = round(34 * size) + 4, round(520 * size)

@@ -11,12 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, detector_file, draw_face, fails
 from PIL import Image
 
 from pipnet import demo, media
 from pipnet.errors import UserError
-from pipnet.panel import Panel
+from pipnet.landmarker import Face
+from pipnet.panel import Panel, label
+from utils import inference
 
 BOX = [30, 20, 130, 140]  # that the tests' detector finds in every image
 
@@ -217,12 +220,38 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
             (["--source", "face.png", "--drowsiness"], "--drowsiness needs a video"),
             (["--source", "face.png", "--exp", "gone.onnx"], "no ONNX file at gone.onnx"),
             (["--source", "face.png", "--exp", "018"], "for demo.py of the checkout"),
+            (["--source", "\u00b2"], "no file or folder"), (["--source", "99999999999"], "no file or folder 99999999999"),
+            (["--source", "face.png", "--save", "a.png", "--json", "./a.png"], "--save and --json are both"),
+            (["--source", "face.png", "--threads", "-1"], "--threads"),
+            (["--source", "face.png", "--detector-weights", "FaceBoxesV2.pth"], "for demo.py of the checkout"),
             (["--source", "face.png", "--detector", "mtcnn"], "for demo.py of the checkout"),
             (["--source", "face.png", "--detector", "mtcnn", "--detector-weights", ""], "needs the file of its weights"),
             (["--source", "talk.avi", "--detect-every", "0"], "--detect-every")):
         with pytest.raises(UserError, match=message):
             demo.main([*nets, *flags])
     assert not {"out.mp4", "out.txt", "out.png", "output"} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_what_cannot_be_written_is_one_line(nets, tmp_path):
+    cv2.imwrite("wide.png", np.zeros((8, 66000, 3), np.uint8))
+    for flags, message in ((["--save", "out.jpg"], "out.jpg: a .jpg cannot hold 66000 x 8 px"),
+                           (["--json", "/dev/full"], "/dev/full cannot be written .No space left")):
+        if Path("/dev/full").exists() or "/dev/full" not in flags:
+            with pytest.raises(UserError, match=message):
+                demo.main(["--source", "wide.png", *nets, *flags])
+    assert not list(tmp_path.glob("*.jpg"))
+
+
+def test_threads_are_those_of_every_net(trained, reference, monkeypatch):
+    before, asked = (torch.get_num_threads(), cv2.getNumThreads()), []
+    monkeypatch.setattr(inference, "open_net", lambda file, threads: asked.append(threads))
+    try:
+        inference.find_net(str(trained.folder), str(ROOT), 1)
+        inference.find_detector("faceboxes", str(reference / "FaceBoxesV2.pth"), None, None, 1)
+        assert asked == [1] and torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
 
 
 def test_errors_of_the_command_itself(nets, cli, tmp_path):
@@ -278,6 +307,18 @@ def test_the_panel_fits_or_stays_away():
         image = np.full((height, width, 3), 200, np.uint8)
         panel.draw(image, 2)
         assert ((image != 200).any(2).mean() < 0.4) and ((image != 200).any() or width <= 400)
+
+
+def test_a_label_is_never_cut():
+    def lit(height: int, width: int, box: tuple) -> int:
+        image = np.zeros((height, width, 3), np.uint8)
+        face = Face(np.array(box, float), 0.9, np.zeros((68, 2)), np.ones(68), pose=np.array([10., -20, 30]))
+        label(image, face, 100)
+        return int(image.any(2).sum())
+
+    whole = lit(900, 900, (300, 300, 400, 400))
+    for box in ((2, 2, 298, 298), (280, 100, 380, 200), (-50, 3, 50, 103), (100, 180, 200, 310)):
+        assert lit(300, 300, box) == whole > 300
 
 
 def test_a_live_source_shows_the_newest_frame(tmp_path, monkeypatch):

@@ -12,7 +12,6 @@ from nets import faceboxes
 from nets.faceboxes import FaceBoxesV2, Targets, anchors, decode, encode, multibox_loss, suppress
 from nets.mtcnn import MTCNN, nms_of_smaller
 from pipnet.errors import UserError
-from utils import detection
 from utils.detection import DETECTORS, Detector
 
 SIZES = [(1, 1), (1, 130), (33, 20), (128, 128), (150, 257)]
@@ -364,7 +363,7 @@ def test_huge_pictures_are_shrunk_first(weights, monkeypatch):
     image = np.zeros((300, 400, 3), np.uint8)
     image[128:192, 64:128] = 255
     detector = Detector("yunet", weights["yunet"], scale=4.0)
-    monkeypatch.setattr(detection, "MOST_PIXELS", 150 * 200)
+    monkeypatch.setattr("pipnet.detector.MOST_PIXELS", 150 * 200)
     assert np.allclose(detector(image).boxes, [[64, 128, 128, 192]])
 
 

@@ -170,8 +170,8 @@ def landmarker(weights: Path, args: SimpleNamespace) -> Landmarker:
 
 def run(weights: Path, source: Path, out: Path, kind: str, args: SimpleNamespace) -> str:
     """Predicts and writes; what to say of it."""
-    given = args.detector_weights is not None or "detector" in args.box
-    at_hand = given or shipped("detector.onnx").is_file() if args.detector == "faceboxes" else given or args.detector != "none"
+    given = args.detector_weights is not None or "detector" in args.box or args.detector not in ("faceboxes", "none")
+    at_hand = given or args.detector == "faceboxes" and shipped("detector.onnx").is_file()
     net = landmarker(weights, args) if at_hand else Landmarker(find_net(str(weights), ""), lambda image: None)
     found = predict(source, net, at_hand, given)
     write(found, out, kind, net.layout)

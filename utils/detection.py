@@ -10,12 +10,10 @@ from torchvision.ops import nms
 
 from nets.faceboxes import FaceBoxesV2, from_published
 from nets.mtcnn import MTCNN
+from pipnet.detector import detection_scale
 from pipnet.errors import UserError
 from pipnet.session import open_session
 from utils.checkpoint import load_weights
-
-SHORT_SIDE = 600  # px, the published size for FaceBoxesV2 where no scale is given
-MOST_PIXELS = 2 ** 23  # larger images are shrunk to this, which bounds the memory; faces of 1/200 of their width are still found
 
 
 class Detections(NamedTuple):
@@ -74,19 +72,12 @@ class Detector:
     def __call__(self, image: np.ndarray) -> Detections:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise UserError(f"a detector takes images uint8 (H, W, 3) BGR, not {image.dtype} {image.shape}")
-        scale = np.float32(self._scale_for(*image.shape[:2]))
+        scale = np.float32(detection_scale(*image.shape[:2], self.scale) if self._resizes else 1)
         if scale != 1:  # by the factor, not to a size, which is a rounded one
             image = cv2.resize(image, None, fx=float(scale), fy=float(scale), interpolation=cv2.INTER_LINEAR)
         image = np.require(image, requirements=["C", "W"])  # torch warns of read-only arrays
         boxes, scores, points = self._run(image, self.threshold, self.overlap)
         return Detections(boxes / scale, scores, None if points is None else points / scale)
-
-    def _scale_for(self, height: int, width: int) -> float:
-        if not self._resizes:
-            return 1.0
-        short = min(height, width)
-        wanted = min(1.0, SHORT_SIDE / short) if self.scale is None else self.scale
-        return max(min(wanted, (MOST_PIXELS / (height * width)) ** 0.5), 1 / short)  # at least one px remains
 
 
 def _fill(net: torch.nn.Module, state: dict[str, torch.Tensor], file: Path) -> torch.nn.Module:
@@ -135,7 +126,7 @@ def _arrays(file: Path) -> dict[str, torch.Tensor]:
 
 def _rfb320(file: Path, device: torch.device) -> Run:
     """Ultra-Light-Fast, version RFB-320, as published in ONNX: fixed input, scores and boxes in [0, 1] out."""
-    session = open_session(file, 0, "")
+    session = open_session(file, torch.get_num_threads(), "")
     inputs, outputs = session.get_inputs(), {output.name: output.shape for output in session.get_outputs()}
     if [port.shape for port in inputs] != [[1, 3, 240, 320]] or outputs.keys() != {"scores", "boxes"}:
         raise UserError(f"{file} is not RFB-320, which has one input of 320x240 px and the outputs scores and boxes")

@@ -1,6 +1,7 @@
 """What demo.py takes from the checkout: nets that run in torch, in the form that pipnet's Landmarker expects."""
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -16,11 +17,19 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def find_net(exp: str, root: str) -> LandmarkNet:
+def limit(threads: int) -> None:
+    """CPU threads of what runs in torch and OpenCV; 0: as they are."""
+    if threads:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+
+
+def find_net(exp: str, root: str, threads: int = 0) -> LandmarkNet:
     """The landmark net of a run's id, folder or .pt: its export where that is there and not older, else in torch. UserError."""
     here = run.find(exp, Path(root) / read_yaml(DEFAULT_FILE)["run_root"], train=False)
     if not exp.endswith(".pt") and here.onnx.is_file() and here.onnx.stat().st_mtime_ns >= here.weights.stat().st_mtime_ns:
-        return open_net(here.onnx)
+        return open_net(here.onnx, threads)
+    limit(threads)
     net, _, stored = run.unpack(here.weights)
     predict = torch_predictor(net, device())
 
@@ -32,6 +41,7 @@ def find_net(exp: str, root: str) -> LandmarkNet:
     return LandmarkNet.of(run_net, {**stored, **seen}, here.weights)
 
 
-def find_detector(name: str, weights: str, threshold: float | None, scale: float | None) -> Detector:
+def find_detector(name: str, weights: str, threshold: float | None, scale: float | None, threads: int = 0) -> Detector:
     """A detector by name (see utils.detection)."""
+    limit(threads)
     return Detector(name, weights, threshold, scale=1.0 if scale is None and name == "rfb320" else scale, device=device())
