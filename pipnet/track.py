@@ -10,7 +10,7 @@ from pipnet.smooth import make_smooth
 
 # Of the mean landmark score of a crop: where face and background are as likely, and the width of the step between them.
 # Found by `python benchmarks/face_score.py`, whose result file says how well they part faces from backgrounds.
-HALFWAY, STEP = 0.6, 0.03
+HALFWAY, STEP = 0.4, 0.03
 LEAST_SCORE = 0.5  # face score below which the detector is asked
 
 SAME = 0.3     # IoU from which a detection is a face that is followed
