@@ -26,6 +26,7 @@ from pipnet.layout import Layout
 from pipnet.session import metadata, open_session
 
 MOST_FACES = 64  # in one call of the net, which bounds the memory
+FILLED = 0.08  # of the crop, how far the mean face may be from filling it
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
 
@@ -64,6 +65,14 @@ class LandmarkNet(NamedTuple):
     size: int
     meanface: np.ndarray | None
     margin: float = 1.0
+
+    @property
+    def tight(self) -> bool:
+        """Whether the crops of the training were made of tight boxes of these landmarks: then the mean face fills its own so."""
+        if self.meanface is None:
+            return True
+        inside = self.protocol._replace(border="real", rounding="float")
+        return bool(np.abs(crop_box(box_of(self.meanface), inside, 1, 1) - (0, 0, 1, 1)).max() < FILLED)
 
     @classmethod
     def of(cls, predict, values: dict[str, Any], name) -> "LandmarkNet":
@@ -182,11 +191,12 @@ class Landmarker:
     def box_of(self, landmarks: np.ndarray) -> np.ndarray:
         """Box (4,) for the next look at a face with these landmarks (N, 2), both in image px.
 
-        The crop lies round them as the crops of the training lay round the mean face; without one it is their tight box.
+        Their tight box, as in training. Where the training's boxes were others, of more landmarks or of the data set, the crop
+        lies round them as those crops lay round the mean face.
         """
-        meanface, protocol = self.net.meanface, self.net.protocol
-        if meanface is None:
+        if self.net.tight:
             return box_of(landmarks)
+        meanface, protocol = self.net.meanface, self.net.protocol
         if protocol.square == "no":
             side = landmarks.std(0) / meanface.std(0)  # of the crop
             centre = (0.5 - meanface.mean(0)) * side + landmarks.mean(0)

@@ -97,13 +97,19 @@ def test_a_second_look_makes_the_detectors_box_matter_little():
 @given(st.floats(0.2, 5), st.floats(-3.1, 3.1), st.floats(-200, 200), st.floats(-200, 200), st.sampled_from(["square", "inner"]))
 def test_the_next_box_gives_the_crop_of_the_training(scale, angle, x, y, protocol):
     protocol = Protocol(**TABLES["protocols"][protocol])
-    net = LandmarkNet(None, LAYOUTS["68"], protocol, 64, square_face())
-    landmarker = Landmarker(net, detector=lambda image: NOTHING)
+    part = square_face() * 0.6 + 0.1  # of a crop that was made of something else
+    landmarker = Landmarker(LandmarkNet(None, LAYOUTS["68"], protocol, 64, part), detector=lambda image: NOTHING)
     turn = 100 * scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    landmarks = transform(square_face(), np.column_stack([turn, (x, y)]))
+    landmarks = transform(part, np.column_stack([turn, (x, y)]))
     crop = crop_box(landmarker.box_of(landmarks), protocol, 100, 100)
     assert np.allclose((crop[:2] + crop[2:]) / 2, turn @ (0.5, 0.5) + (x, y), atol=1e-6)
     assert np.allclose(crop[2:] - crop[:2], 100 * scale)
+
+
+def test_the_next_box_is_tight_where_the_trainings_were():
+    net = LandmarkNet(None, LAYOUTS["68"], SQUARE, 64, square_face())
+    turned = transform(square_face(), np.array([[70.0, -40, 60], [40, 70, 20]]))
+    assert np.allclose(Landmarker(net, detector=lambda image: NOTHING).box_of(turned), box_of(turned))
 
 
 def test_a_crop_that_is_not_square_follows_both_sides():
