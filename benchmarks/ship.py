@@ -17,6 +17,8 @@ from runs import run
 from pipnet.files import write_atomic, write_text
 
 WORTH = 256  # numbers in a tensor that is worth a cast
+# what a file tells its users: the score at which precision and recall on validation crowds meet
+TOLD = {"landmarks": {}, "detector": {"threshold": 0.85}}
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -38,7 +40,10 @@ def ship(name: str) -> None:
     """weights/NAME.onnx and its entry in the manifest, from the run weights/bench_NAME."""
     exp = ROOT / "weights" / f"bench_{name}"
     run("--test-onnx", "--exp", exp.name)  # exports
-    data = halved(onnx.load(exp / "best.onnx")).SerializeToString()
+    model = halved(onnx.load(exp / "best.onnx"))
+    for key, value in TOLD[name].items():
+        model.metadata_props.add(key=key, value=json.dumps(value))
+    data = model.SerializeToString()
     write_atomic(exp / "best.onnx", lambda path: path.write_bytes(data))
     run("--test", "--test-onnx", "--exp", exp.name)
     file, manifest = ROOT / "weights" / f"{name}.onnx", ROOT / "weights" / "manifest.json"
@@ -50,6 +55,6 @@ def ship(name: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] not in (["landmarks"], ["detector"]):
+    if len(sys.argv) != 2 or sys.argv[1] not in TOLD:
         sys.exit("usage: python benchmarks/ship.py landmarks|detector")
     ship(sys.argv[1])

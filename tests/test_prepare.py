@@ -15,7 +15,7 @@ from utils.config import DEFAULT_FILE, load_layout, read_yaml
 from utils.dataset import Faces
 from utils.parsers import DATASETS, PARTS_300W, infer, parse_300w, parse_points, read_pts, write_pts
 from utils.prepare import DataGenerator, split_identities
-from utils.prepared import COLUMNS, load_meanface, load_meta, load_split, mismatch, prepared, read_image
+from utils.prepared import COLUMNS, load_meanface, load_meta, load_split, mismatch, read_image
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "300w"
@@ -165,8 +165,8 @@ def test_wanted_values_are_compared(tmp_path):
     source = points_folder(tmp_path / "mine", people=2, frames=1)
     assert "has not been prepared" in mismatch(tmp_path / "data" / "mine", target_size=32)
     folder = prepare(source, tmp_path / "data")
-    assert prepared(folder, target_size=32, protocol="square", margin=1.25, val=0.1, seed=0, layout="68", source=str(source))
-    assert prepared(folder, protocol=load_protocol(folder))
+    assert not mismatch(folder, target_size=32, protocol="square", margin=1.25, val=0.1, seed=0, layout="68", source=str(source))
+    assert not mismatch(folder, protocol=load_protocol(folder))
     assert mismatch(folder, target_size=64).endswith("target_size 32, not 64")
     assert "protocol" in mismatch(folder, protocol="pipnet") and "margin" in mismatch(folder, margin=1.5)
     next((folder / "crops" / "train").iterdir()).unlink()
