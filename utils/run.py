@@ -287,7 +287,7 @@ def export(run: Run) -> None:
         "meanface": stored.get("meanface"), "input_size": net.spec["input_size"], "input_margin": net.input_margin,
         "channels": "BGR, uint8, not normalised",
         "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
-        "norm": args["norm"], "train_data": [Path(name).name for name in args["train_data"]], "val": args["val"]})
+        "norm": args["norm"], "train_data": [Path(name).name for name in args["train_data"] or ()], "val": args["val"]})
 
 
 def pack(net_spec: dict, layout: Layout, protocol: dict, args: SimpleNamespace, state: dict, **more) -> dict:
