@@ -27,7 +27,7 @@ def limit(threads: int) -> None:
 def find_net(exp: str, root: str, threads: int = 0) -> LandmarkNet:
     """The landmark net of a run's id, folder or .pt: its export where that is there and not older, else in torch. UserError."""
     here = run.find(exp, Path(root) / read_yaml(DEFAULT_FILE)["run_root"], train=False)
-    if not exp.endswith(".pt") and here.onnx.is_file() and here.onnx.stat().st_mtime_ns >= here.weights.stat().st_mtime_ns:
+    if not exp.endswith(".pt") and here.exported:
         return open_net(here.onnx, threads)
     limit(threads)
     net, _, stored = run.unpack(here.weights)

@@ -37,6 +37,11 @@ class Run(NamedTuple):
     def onnx(self) -> Path:
         return self.weights.with_suffix(".onnx")
 
+    @property
+    def exported(self) -> bool:
+        """Whether the ONNX file is there and not older than the weights."""
+        return self.onnx.is_file() and self.onnx.stat().st_mtime_ns >= self.weights.stat().st_mtime_ns
+
 
 def next_id(root: Path) -> str:
     """The three-digit id after the largest in use."""
@@ -277,7 +282,7 @@ def checksums(folders: list[Path]) -> list[str]:
 
 def export(run: Run) -> None:
     """Writes the run's ONNX file unless it is there and newer; its metadata carry all that a user of the file needs."""
-    if run.onnx.is_file() and run.onnx.stat().st_mtime_ns >= run.weights.stat().st_mtime_ns:
+    if run.exported:
         return
     net, _, stored = unpack(run.weights)
     args = stored["args"]

@@ -212,7 +212,7 @@ def missed(net: FaceBoxesV2, pictures: list[Picture], scales: list[float], ranks
 # --------------------------------------------------------------------------------------------------------------- tests
 def export(here: run.Run) -> None:
     """Writes the run's ONNX file unless it is there and newer."""
-    if here.onnx.is_file() and here.onnx.stat().st_mtime_ns >= here.weights.stat().st_mtime_ns:
+    if here.exported:
         return
     stored, miss = checkpoint.load(here.weights), None
     if np.isfinite(stored["val_miss"]):
