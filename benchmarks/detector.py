@@ -16,8 +16,8 @@ from record import ROOT, save
 
 from utils.detect import metric
 from utils.detect.find import FLOOR, Detect, find, onnx_detector, resized, torch_detector
-from utils.detect.task import weights_of
 from utils.detect.wider import Picture, read_wider
+from utils.detection import weights_of
 
 FOLDER = ROOT / os.environ.get("FACEBOXES", "../shared/faceboxes")
 PUBLISHED = ROOT / os.environ.get("FACEBOXES_V2", "../shared/reference/FaceBoxesV2.pth")

@@ -19,8 +19,9 @@ from utils.config import load_layout, parse, read_defaults, resolve
 from utils.detect import metric
 from utils.detect.find import completed, onnx_detector, torch_detector
 from utils.detect.scenes import Cutouts, Scene, Scenes, backgrounds, decoded, face_boxes, targets
-from utils.detect.task import load, start_solver, weights_of
+from utils.detect.task import load, start_solver
 from utils.detect.wider import Picture, divide, read_wider
+from utils.detection import weights_of
 from utils.ranks import Ranks
 
 ONE = Ranks(0, 1, torch.device("cpu"))

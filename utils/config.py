@@ -350,7 +350,12 @@ def parse(argv: list[str], modes) -> tuple[SimpleNamespace, dict[str, Any]]:
     return SimpleNamespace(**typed), given
 
 
+def plain(args: SimpleNamespace) -> dict[str, Any]:
+    """The keys of resolved args with their values, without the tables."""
+    return {key: value for key, value in vars(args).items() if key != "tables"}
+
+
 def dump(args: SimpleNamespace) -> str:
     """The resolved keys and tables as YAML, for the run's folder."""
-    values = {key: value for key, value in vars(args).items() if key != "tables"}
+    values = plain(args)
     return yaml.safe_dump({**values, **args.tables}, sort_keys=False, width=130, allow_unicode=True)

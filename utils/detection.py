@@ -93,9 +93,14 @@ def _line(error: object, most: int = 160) -> str:
     return " ".join(str(error).split())[:most]
 
 
+def weights_of(file: Path) -> FaceBoxesV2:
+    """A FaceBoxesV2 with the weights of a checkpoint of ours or the published ones. UserError for others."""
+    return _fill(FaceBoxesV2(), from_published(load_weights(file)[0]), file)
+
+
 def _faceboxes(file: Path, device: torch.device) -> Run:
     """Published weights or ours, a state dict or a checkpoint."""
-    net = _fill(FaceBoxesV2(), from_published(load_weights(file)[0]), file).fused().to(device)
+    net = weights_of(file).fused().to(device)
 
     def run(image: np.ndarray, threshold: float, overlap: float) -> Detections:
         boxes, scores = net.detect(torch.from_numpy(image)[None].to(device), threshold, overlap)[0]

@@ -15,7 +15,7 @@ from nets.row import load_imagenet
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils import checkpoint, finetune
-from utils.config import nearest
+from utils.config import nearest, plain
 from utils.export import export_onnx
 from utils.prepared import load_meta
 from utils.report import write_csv
@@ -297,9 +297,8 @@ def export(run: Run) -> None:
 
 def pack(net_spec: dict, layout: Layout, protocol: dict, args: SimpleNamespace, state: dict, **more) -> dict:
     """All that inference and tests need, as a checkpoint; `more` joins it (epoch, figures, training state)."""
-    values = {key: value for key, value in vars(args).items() if key != "tables"}
     rows = {name: row for name, row in args.tables["layouts"].items() if name in (args.layout, layout.stored)}
-    return {"format": checkpoint.FORMAT, "net": net_spec, "layout": layout.to_dict(), "protocol": protocol, "args": values,
+    return {"format": checkpoint.FORMAT, "net": net_spec, "layout": layout.to_dict(), "protocol": protocol, "args": plain(args),
             "layouts": rows, "model": {name: tensor.detach().cpu() for name, tensor in state.items()}, **more}
 
 

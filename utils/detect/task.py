@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from loguru import logger
 
-from nets.faceboxes import FaceBoxesV2, from_published
+from nets.faceboxes import FaceBoxesV2
 from pipnet.draw import sheet, write_image
 from pipnet.errors import UserError
 from pipnet.files import write_text
 from utils import checkpoint, report, run, sets
 from utils.batchnorm import share_batch_norm
-from utils.checkpoint import load_weights
-from utils.config import ROOT, dump, load_layout
+from utils.config import ROOT, dump, load_layout, plain
 from utils.dataset import Order, train_loader
 from utils.detect import metric
 from utils.detect.export import export_detector
 from utils.detect.find import Found, completed, find, onnx_detector, torch_detector
 from utils.detect.scenes import Cutouts, Scenes, backgrounds, collate, decoded
 from utils.detect.wider import Picture, check_events, divide, is_wider, list_file, read_wider
+from utils.detection import weights_of
 from utils.fit import Job, fit
 from utils.prepared import load_meta
 from utils.ranks import Ranks, worker_count
@@ -133,16 +133,6 @@ def test_sets(args: SimpleNamespace) -> dict[str, list[Picture]]:
 
 
 # ------------------------------------------------------------------------------------------------------------ training
-def weights_of(file: Path) -> FaceBoxesV2:
-    """A net with the weights of a checkpoint of ours or the published ones. UserError for others."""
-    net = FaceBoxesV2()
-    try:
-        net.load_state_dict(from_published(load_weights(file)[0]))
-    except RuntimeError as error:
-        raise UserError(f"{file} does not fit FaceBoxesV2 ({' '.join(str(error).split())[:160]})") from None
-    return net
-
-
 def start_solver(args: SimpleNamespace, count: int, ranks: Ranks) -> tuple[Solver, Order]:
     """The net with its initial weights in a solver, and the order of its batches."""
     torch.manual_seed(args.seed)
@@ -178,12 +168,11 @@ def train(args: SimpleNamespace, here: run.Run, data: Data, ranks: Ranks, resume
                 f"{', '.join(args.train_data)}, {len(data.val)} pictures to validate; {ranks.count} x {ranks.device}, "
                 f"{solve.dtype or 'float32'}")
     scenes, tester = Scenes(data.pictures, data.cutouts, args, args.crops), FaceBoxesV2()
-    values = {key: value for key, value in vars(args).items() if key != "tables"}
     command = " ".join(["python main.py", *sys.argv[1:]])
 
     def pack(kept: dict, epoch: int, miss: float) -> dict:
         model = {name: tensor.detach().cpu() for name, tensor in kept.items()}
-        return {"format": checkpoint.FORMAT, "net": spec, "layout": {}, "protocol": {}, "args": values, "model": model,
+        return {"format": checkpoint.FORMAT, "net": spec, "layout": {}, "protocol": {}, "args": plain(args), "model": model,
                 "epoch": epoch, figure: miss, "data": data.checksums, "command": command}
 
     def validate() -> tuple[dict, float]:
