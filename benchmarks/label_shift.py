@@ -1,6 +1,6 @@
 """By how many px labels lie to the right of what they mark: `python benchmarks/label_shift.py RUN SET [SET ...]`.
 
-RUN is a run's .pt, best of a net that has never seen these labels, such as runs.py's synthetic_to_real; SET are prepared sets below
+RUN is a .pt, best of a net that has never seen these labels, such as runs.py's synthetic_to_real; SET are prepared sets below
 data/. A net whose training mirrors pictures knows no right and left: on average it puts landmarks in the middle, whatever labels
 it was taught. So the mean distance of labels to the right of where it finds them is a habit of the labels. It is given for each
 part of the training faces, and for the smaller and larger half of these: px that stay the same there are no share of the face.
@@ -16,7 +16,7 @@ from utils import run
 from utils.dataset import Faces
 from utils.evaluate import evaluate, torch_predictor
 
-MOST, WORST = 1500, 0.12  # faces of a set; error, of the distance of the eyes' outer corners, from which a face is left out
+MOST, WORST = 1500, 12.0  # faces of a set; NME in % from which a face is left out
 
 
 def measure(net, layout, folder: Path) -> list[dict]:
