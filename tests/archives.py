@@ -194,6 +194,21 @@ def menpo(tmp_path: Path) -> tuple:
     return root, {name: annotated(root / name, count) for name, count in names.items()}
 
 
+def lmk(tmp_path: Path) -> tuple:
+    """(folder, {split: [(name, points (68, 2) in [0, 1])]}): crops, and lists that call them as they were called when made."""
+    root, rng = tmp_path / "LMK", np.random.default_rng(0)
+    names = {"train": ["afw_1_1.jpg", "afw_1_2.jpg", "37_Soccer_5.jpg"],
+             "test": ["lfpw_testset_image_0001.png", "ibug_image_09 _01.jpg"]}
+    faces = {split: [(name, rng.uniform(0.05, 0.95, (68, 2))) for name in row] for split, row in names.items()}
+    for split, row in faces.items():
+        lines = [" ".join([f"../Dataset/LMK/images/{split}/{name}", *map(str, points.ravel())]) + " \n" for name, points in row]
+        for name, _ in row:
+            picture(root / "images" / split / name, *((256, 256) if "Soccer" not in name else (96, 64)))
+        (root / f"{split}.txt").write_text("".join(lines))
+    (root / "indices.txt").write_text(" ".join(map(str, faces["train"][0][1].ravel())))
+    return root, faces
+
+
 VIDEOS = {"001": 6, "114": 5, "203": 4, "410": 3}  # frames: one to train, one of each category
 
 

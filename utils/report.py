@@ -27,7 +27,9 @@ TRUTH, FOUND = (80, 220, 80), (60, 60, 255)  # BGR
 # norms of published figures, by dataset
 PUBLISHED = {"300w": ("interocular", "interpupil"), "wflw": ("interocular",), "cofw": ("interocular", "interpupil"),
              "cofw68": ("interocular",), "aflw": ("box", "diagonal", "size"), "lapa": ("interocular",), "300vw": ("interocular",),
-             "menpo": ("diagonal",), "jd106": ("box",), "300wlp": ("box",), "mtfl": ("interocular",), "celeba": ("interocular",)}
+             "menpo": ("diagonal",), "jd106": ("box",), "300wlp": ("box",), "mtfl": ("interocular",), "celeba": ("interocular",),
+             "menpo-profile": ("diagonal",), "300w-private": ("interocular",), "300w+wflw": ("interocular",),
+             "300w+wflw-all": ("interocular",), "lmk": ("interocular",)}
 
 
 class Compared(NamedTuple):
