@@ -158,7 +158,7 @@ def header(count: int) -> str:
 
 
 def write_csv(file: Path, faces: list) -> None:
-    lines = [header(5), *(",".join([name, *map(str, points.ravel())]) for name, points in faces)]
+    lines = [header(len(faces[0][1])), *(",".join([name, *map(str, points.ravel())]) for name, points in faces)]
     file.write_text("\r\n".join(lines).replace("nan", "") + "\r\n", encoding="utf-8-sig")
 
 

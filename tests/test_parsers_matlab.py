@@ -30,7 +30,7 @@ def test_cofw(cofw, tmp_path):
             assert np.allclose(record.box, [x - 0.5, y - 0.5, x + w - 1.5, y + h - 1.5])  # from x to x + w - 1
             name = f"{index + 1:04d}"
             assert record.file == root / f"COFW_{split}_color.mat" / name and record.identity == f"{split}/{name}"
-            image, plain = record.read(), images[0] if index != 1 else np.repeat(images[1][..., None], 3, 2)
+            image, plain = read_image(record.file), images[0] if index != 1 else np.repeat(images[1][..., None], 3, 2)
             assert image.dtype == np.uint8 and np.array_equal(image, plain[..., ::-1])  # RGB there, BGR here
     folder = prepared("cofw", root, tmp_path / "data", protocol="box")
     table = load_split(folder, "test")
@@ -60,7 +60,7 @@ def test_cofw_incomplete_or_wrong(cofw, monkeypatch):
             parse("cofw", root, allow_partial=True)
     write_cofw(file, "T", [image.astype(float) for image in images], boxes, phis)
     with pytest.raises(UserError, match="IsT 1: float64 .* is not an image"):
-        parse("cofw", root, allow_partial=True)["test"][0].read()
+        read_image(parse("cofw", root, allow_partial=True)["test"][0].file)
     file.unlink()
     with pytest.raises(UserError, match="test: 0 of 507"):
         parse("cofw", root)
@@ -86,7 +86,7 @@ def test_cofw68(cofw, tmp_path):
         assert np.allclose(record.landmarks, points - 0.5)
         assert np.allclose(record.box, [x - 0.5, y - 0.5, x + w - 1.5, y + h - 1.5])
         assert (record.visible == (hidden[:, 0] == 0)).all() and record.subset == "test"
-        assert record.read().shape[:2] == image.shape[:2] and record.file.parent == root / "COFW_test_color.mat"
+        assert read_image(record.file).shape[:2] == image.shape[:2] and record.file.parent == root / "COFW_test_color.mat"
     folder = prepared("cofw68", root, tmp_path / "data", protocol="box")
     assert load_meta(folder)["layout"] == "68" and len(load_split(folder, "test").files) == 3
     savemat(files[1], {"Points": faces[1][0][:67], "Occ": faces[1][1]})

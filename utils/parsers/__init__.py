@@ -9,6 +9,7 @@ from pathlib import Path
 
 from utils.parsers.aflw import AFLW, parse_aflw
 from utils.parsers.cofw import COFW, COFW68, parse_cofw, parse_cofw68
+from utils.parsers.cofw import read_image as read_cofw
 from utils.parsers.five import CELEBA, MTFL, parse_celeba, parse_mtfl
 from utils.parsers.jd106 import JD106, parse_jd106
 from utils.parsers.lapa import LAPA, parse_lapa
@@ -21,11 +22,11 @@ from utils.parsers.records import BESIDE, Dataset, Record, Splits, complain, tal
 from utils.parsers.tables import parse_coco, parse_csv
 from utils.parsers.w300 import PARTS_300W, PRIVATE, VISIBLE_FILE, parse_300w, parse_300w_private
 from utils.parsers.w300lp import W300LP, parse_300wlp
-from utils.parsers.w300vw import W300VW, parse_300vw
+from utils.parsers.w300vw import W300VW, parse_300vw, read_frame
 from utils.parsers.wflw import ATTRIBUTES, WFLW, parse_wflw
 
-__all__ = ["BESIDE", "DATASETS", "PARTS_300W", "VISIBLE_FILE", "Dataset", "Record", "Splits", "complain", "infer", "parse_300w",
-           "parse_points", "read_pts", "tally", "write_pts"]
+__all__ = ["BESIDE", "DATASETS", "PARTS_300W", "VISIBLE_FILE", "WITHIN", "Dataset", "Record", "Splits", "complain", "infer",
+           "parse_300w", "parse_points", "read_pts", "tally", "write_pts"]
 
 PRIVATE_300W, FORK = "300w-private", "lmk"  # which a folder with 300W's tree may hold as well
 DATASETS = {
@@ -52,6 +53,7 @@ DATASETS = {
     "csv": Dataset(parse_csv, None, 0.0, None, ("*.csv",)),
     "coco": Dataset(parse_coco, None, 0.0, None, ("*.json", "annotations/*.json")),
 }
+WITHIN = {".mat": read_cofw, ".avi": read_frame}  # readers of images inside a file of the archive, by how its name ends
 
 
 def infer(data_dir: Path) -> str:
