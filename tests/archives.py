@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from utils.parsers import DATASETS, write_pts
+from utils.parsers import DATASETS, PARTS_300W, write_pts
 from utils.prepare import DataGenerator
 
 RNG = np.random.default_rng(4)
@@ -105,6 +105,18 @@ def cofw(tmp_path: Path) -> tuple:
     return root, sets
 
 
+def cofw68(tmp_path: Path) -> tuple:
+    """(folder, images of COFW's test, boxes, [(landmarks (68, 2), hidden (68, 1))])."""
+    root, sets = cofw(tmp_path)
+    (root / "COFW68_Data/test_annotations").mkdir(parents=True)
+    boxes = np.array([[30.0, 20, 100, 80], [31, 20, 100, 80], [32, 20, 100, 80]])
+    savemat(root / "COFW68_Data/cofw68_test_bboxes.mat", {"bboxes": boxes})
+    faces = [(landmarks(68), RNG.integers(0, 2, (68, 1))) for _ in boxes]
+    for number, (points, hidden) in enumerate(faces, 1):
+        savemat(root / f"COFW68_Data/test_annotations/{number}_points.mat", {"Points": points, "Occ": hidden})
+    return root, sets["test"][0], boxes, faces
+
+
 def aflw(tmp_path: Path) -> tuple:
     """(folder, variables, images): the release's table of 24,386 faces, of which the images of five are there."""
     root = tmp_path / "AFLW"
@@ -123,6 +135,17 @@ def aflw(tmp_path: Path) -> tuple:
         picture(root / "flickr" / str(names[order[place], 0]), grey=place == 0)
     savemat(root / "AFLWinfo_release.mat", variables)
     return root, variables, order[places]
+
+
+def few_aflw(tmp_path: Path) -> tuple:
+    """(folder,) with a table of four faces, all to train."""
+    root = tmp_path / "AFLW"
+    names = [picture(root / "flickr" / f"0/image{i:05d}.jpg").relative_to(root / "flickr").as_posix() for i in range(4)]
+    points = np.array([landmarks(19) for _ in names])
+    savemat(root / "AFLWinfo_release.mat", {
+        "bbox": np.tile([30.0, 130, 20, 100], (4, 1)), "data": np.concatenate([points[..., 0], points[..., 1]], 1),
+        "mask_new": RNG.integers(0, 2, (4, 19)), "nameList": np.array([[name] for name in names], object), "ra": [[2, 4, 1, 3]]})
+    return (root,)
 
 
 def lp(tmp_path: Path) -> tuple:
@@ -184,6 +207,14 @@ def private(tmp_path: Path) -> tuple:
     root = tmp_path / "300W"
     names = ("01_Indoor/indoor_001.png", "01_Indoor/indoor_002.png", "02_Outdoor/outdoor_001.png")
     return root, {name: annotated(root / name, 68) for name in names}
+
+
+def both(tmp_path: Path) -> tuple:
+    """(folder with 300W and WFLW, WFLW's lists)."""
+    _, lists = wflw(tmp_path / "both")
+    for part in PARTS_300W:
+        annotated(tmp_path / "both/300W" / part / f"{part.replace('/', '')}_1.jpg", 68)
+    return tmp_path / "both", lists
 
 
 def menpo(tmp_path: Path) -> tuple:

@@ -4,7 +4,7 @@ import shutil
 import archives
 import numpy as np
 import pytest
-from archives import RNG, landmarks, parse, prepared, write_cofw
+from archives import parse, prepared, write_cofw
 from scipy.io import savemat
 
 from pipnet.errors import UserError
@@ -69,20 +69,14 @@ def test_cofw_incomplete_or_wrong(cofw, monkeypatch):
         parse("cofw", root, allow_partial=True)
 
 
-def test_cofw68(cofw, tmp_path):
-    root, sets = cofw
-    (root / "COFW68_Data/test_annotations").mkdir(parents=True)
-    boxes = np.array([[30.0, 20, 100, 80], [31, 20, 100, 80], [32, 20, 100, 80]])
-    savemat(root / "COFW68_Data/cofw68_test_bboxes.mat", {"bboxes": boxes})
-    faces = [(landmarks(68), RNG.integers(0, 2, (68, 1))) for _ in boxes]
+def test_cofw68(tmp_path):
+    root, images, boxes, faces = archives.cofw68(tmp_path)
     files = [root / f"COFW68_Data/test_annotations/{i + 1}_points.mat" for i in range(3)]
-    for file, (points, hidden) in zip(files, faces, strict=True):
-        savemat(file, {"Points": points, "Occ": hidden})
     with pytest.raises(UserError, match="COFW-68; (.|\n)*test: 3 of 507 faces"):
         parse("cofw68", root)
     splits = parse("cofw68", root, allow_partial=True)
     assert list(splits) == ["test"]
-    for record, image, (points, hidden), (x, y, w, h) in zip(splits["test"], sets["test"][0], faces, boxes, strict=True):
+    for record, image, (points, hidden), (x, y, w, h) in zip(splits["test"], images, faces, boxes, strict=True):
         assert np.allclose(record.landmarks, points - 0.5)
         assert np.allclose(record.box, [x - 0.5, y - 0.5, x + w - 1.5, y + h - 1.5])
         assert (record.visible == (hidden[:, 0] == 0)).all() and record.subset == "test"

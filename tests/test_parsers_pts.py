@@ -2,7 +2,6 @@
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import archives
 import numpy as np
@@ -17,7 +16,7 @@ from utils.config import DEFAULT_FILE, load_layout, read_defaults, read_yaml, re
 from utils.convert import conversion
 from utils.dataset import Faces
 from utils.evaluate import evaluate
-from utils.parsers import DATASETS, PARTS_300W, infer, read_pts, write_pts
+from utils.parsers import DATASETS, infer, read_pts, write_pts
 from utils.parsers.w300vw import CATEGORIES, Frames
 from utils.prepare import fingerprint
 from utils.prepared import load_meta, load_split, mismatch, read_image
@@ -167,16 +166,8 @@ def test_flicker_between_frames(vw, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------- 300W and WFLW
-def both(tmp_path: Path) -> tuple:
-    """(folder with 300W and WFLW, WFLW's lists)."""
-    _, lists = archives.wflw(tmp_path / "both")
-    for part in PARTS_300W:
-        annotated(tmp_path / "both/300W" / part / f"{part.replace('/', '')}_1.jpg", 68)
-    return tmp_path / "both", lists
-
-
 def test_300w_and_wflw_as_one(tmp_path):
-    root, lists = both(tmp_path)
+    root, lists = archives.both(tmp_path)
     for name, splits in (("300w+wflw", ["train"]), ("300w+wflw-all", ["train", "test"])):
         found = parse(name, root, allow_partial=True)
         assert len(found["test"]) == 3 and not any("wflw" in record.identity for record in found["test"])  # 300W's alone
@@ -206,7 +197,7 @@ def test_300w_and_wflw_as_one(tmp_path):
 
 
 def test_the_archive_of_a_run_is_not_taken_for_that_of_another_set(tmp_path):
-    root, _ = both(tmp_path)
+    root, _ = archives.both(tmp_path)
     args = resolve({"data_root": str(tmp_path / "data"), "data_dir": str(root / "300W"), "dataset": "300w", "target_size": 32,
                     "allow_partial": True, "val": "none"}, read_defaults(), None)
     first = sets.prepare("300w", args)
@@ -216,7 +207,7 @@ def test_the_archive_of_a_run_is_not_taken_for_that_of_another_set(tmp_path):
 
 
 def test_sets_of_several_layouts_train_as_one(tmp_path):
-    root, lists = both(tmp_path)
+    root, lists = archives.both(tmp_path)
     first, second = (prepared(name, root / folder, tmp_path / "data") for name, folder in (("300w", "300W"), ("wflw", "WFLW")))
     faces = Faces([(first, "train"), (second, "train")], L68, 32, 1.0)
     assert faces.landmarks.shape == (6, 68, 2) and faces.state_names[0] == "pose" and np.isnan(faces.states[:3]).all()
