@@ -80,7 +80,7 @@ class Faces(Dataset):
         self.visible = known if train_hidden else visible & known
         self.weight = self.visible.astype(np.float32)
         if weights:
-            self.weight *= label_weights.read(Path(weights), self.sets, self.names, layout.selected, labels[0][0].shape[1])
+            self.weight *= label_weights.read(Path(weights), self.sets, self.names, layout)
         self.nominal = to_crop(self.landmarks, self.crop).astype(np.float32)
         self.pose, self.states, self.state_names = _extras(tables, metas)
         self.previous = _previous([(f"{number} {name}", metas[number].get("frame_step"))
