@@ -200,18 +200,23 @@ def test_the_page_of_a_test(tested):
     assert len(images) == 2 * 3 * 8 and all(source.startswith("data:image/jpeg;base64,") for source in images)
     words = " ".join(page.words)
     for wanted in ("Scores", "drawn-64, perturbed boxes", "Rows to paste", "By landmark", "By part", "By yaw", "By size",
-                   "By sharpness", "Expected against true error", "Norms and frames", "Training", "Command and environment",
+                   "By sharpness", "Expected against true error", "Norms, frames and boxes", "Training", "Command and environ",
                    "landmark 67:", "--compare", found[0][3], "run 000", "this run, perturbed boxes", "& "):
         assert wanted in words, wanted
     report = folder / "report"
     ends = [f"_drawn-64{box}" for box in ("", "_perturbed")]
     assert {path.name for path in report.iterdir()} == {
-        "index.html", "scores.csv", "parts.csv", "norms.csv", "test.yaml", *(f"faces{end}.csv" for end in ends),
-        *(f"faces{end}.jpg" for end in ends), *(f"sigma{end}.svg" for end in ends)}
+        "index.html", "scores.csv", "parts.csv", "norms.csv", "protocols.csv", "test.yaml",
+        *(f"faces{end}.csv" for end in ends), *(f"faces{end}.jpg" for end in ends), *(f"sigma{end}.svg" for end in ends)}
     assert {file: of["box"] for file, of in yaml.safe_load((report / "test.yaml").read_text())["files"].items()} == {
         "drawn-64": "true", "drawn-64_perturbed": "perturbed"}
     norms = {(row["model"], row["norm"], row["frame"]): float(row["NME %"]) for row in rows(report / "norms.csv")}
     assert len(norms) == 2 * (5 + 3) and norms["torch", "interocular", "image"] == pytest.approx(float(found[0][3]), abs=1e-3)
+    wide, = rows(report / "protocols.csv")
+    assert list(wide) == ["test set", "subset", "interocular", "interocular, crop", "interpupil", "interpupil, crop", "box",
+                          "box, crop", "diagonal", "size", "interocular, perturbed boxes", "FR@50 %", "AUC@50"]
+    assert [wide["interocular"], wide["interocular, perturbed boxes"]] == [found[0][3], found[2][3]]
+    assert [wide["interocular, crop"], wide["FR@50 %"], wide["AUC@50"]] == found[0][4:7]
     faces = rows(report / "faces_drawn-64.csv")
     assert all(abs(float(row["yaw"])) < 60 and 20 < float(row["size"]) < 96 for row in faces)
 
