@@ -75,7 +75,10 @@ def main(argv: list[str]) -> None:
     """Runs the modes on the command line, in the order prepare, show, train, test."""
     mode, given = parse(argv, modes)
     tests = mode.test or mode.test_onnx
-    if not (mode.prepare or mode.train or mode.audit or tests or mode.predict) and mode.list_nets is mode.show_data is None:
+    works = mode.prepare or mode.train or mode.audit or tests or mode.predict or mode.show_data is not None
+    if works and mode.list_nets is not None:
+        raise UserError("--list-nets only lists; leave the other modes out")
+    if not works and mode.list_nets is None:
         raise UserError("nothing to do: give --train, --test, --test-onnx, --predict PATH, --prepare, --show-data N, --audit or "
                         "--list-nets (--help explains them)")
     if mode.predict and (mode.sweep or mode.audit):
