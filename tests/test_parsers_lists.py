@@ -180,6 +180,11 @@ def test_lmk_of_a_face_made_by_its_own_description(tmp_path):
 
 def test_lmk_incomplete_or_wrong(tmp_path):
     root, _ = archives.lmk(tmp_path)
+    good = picture(root / "images/train/37_Soccer_5.jpg").read_bytes()
+    (root / "images/train/37_Soccer_5.jpg").write_bytes(good[:300])
+    with pytest.raises(UserError, match="37_Soccer_5.jpg: the image is cut short.*1 of 5 faces"):  # left out, were it one of many
+        prepared("lmk", root, tmp_path / "data")
+    (root / "images/train/37_Soccer_5.jpg").write_bytes(good)
     (root / "images/test/ibug_image_09 _01.jpg").unlink()
     with pytest.raises(UserError, match=r"train: 3 of 13148 faces\n  test: 1 of 689 faces\n  1 annotated.*ibug_image_09 _01"):
         parse("lmk", root)

@@ -178,6 +178,8 @@ def test_300w_and_wflw_as_one(tmp_path):
             expected = conversion("98", "68")(points + 0.5)
             assert np.allclose(record.landmarks, expected, atol=1e-5) and record.identity == f"wflw/{file}"
             assert np.allclose(record.box, [*expected.min(0), *expected.max(0)], atol=1e-5)
+    with pytest.raises(UserError, match=r"the whole of 300W; (.|\n)*afw: 1 of 337(.|\n)*the whole of WFLW; (.|\n)*: 3 of 7500"):
+        parse("300w+wflw", root)
     train = ("afw", "helen/trainset", "lfpw/trainset", "wflw")
     counts = [sum(DATASETS[row].expected[part] for part in train) for row in ("300w+wflw", "300w+wflw-all")]
     assert counts == [10648, 13148]  # the fork's number with WFLW's test faces, and without

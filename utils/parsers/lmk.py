@@ -7,9 +7,8 @@ face: the crop's path where it was made, then 68 times `x y` in [0, 1] of the cr
 import re
 from pathlib import Path
 
-import cv2
-
 from pipnet.errors import UserError
+from pipnet.media import read_image
 from utils.parsers.records import BESIDE, Splits, complain, inside, numbers, read_lines, record, whole
 from utils.parsers.w300 import PARTS_300W, photograph
 
@@ -20,8 +19,10 @@ SUBSETS = {part.replace("/", "_"): row.subset for part, row in PARTS_300W.items(
 
 def _size(image: Path) -> tuple[int, int]:
     """Width and height; of a damaged image, which preparation leaves out, those of the release."""
-    decoded = cv2.imread(str(image))
-    return (256, 256) if decoded is None else decoded.shape[1::-1]
+    try:
+        return read_image(image).shape[1::-1]
+    except UserError:
+        return 256, 256
 
 
 def parse_lmk(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 0.5) -> Splits:
