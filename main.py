@@ -338,7 +338,7 @@ def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool, compar
     if not ranks.first:
         return
     tables = written.write(args.flip_test)
-    how = f"{args.norm} norm, flip test {'on' if args.flip_test else 'off'}, {' and '.join(args.box)} boxes"
+    how = f"{args.norm} norm, flip test {'on' if args.flip_test else 'off'}, {', '.join(args.box)} boxes"
     how += "; faces that the detector missed are scored in their own" if "detector" in args.box else ""
     logger.debug(f"{here.weights.name} of epoch {stored['epoch'] + 1}, {how}\n{tables}")
     page.write(here, written, stored, how, [other.folder for other in compare])

@@ -32,7 +32,7 @@ linear-gradient(to left,#8888,#0000) right/10px 100% no-repeat scroll}
 .scroll th:first-child,.scroll td:first-child{position:sticky;left:0;background:var(--back)}
 table{border-collapse:collapse;font-size:.92em;font-variant-numeric:tabular-nums}
 th,td{padding:3px 7px;text-align:right;border-bottom:1px solid var(--line)}td{white-space:nowrap}th{vertical-align:bottom}
-.words{text-align:left}tr.whole td{font-weight:600}
+.words{text-align:left;white-space:nowrap}tr.whole td{font-weight:600}
 .charts{columns:2 340px;column-gap:24px}figure{margin:0;min-width:0}.charts figure{break-inside:avoid;padding-bottom:10px}
 figcaption{font-weight:600}figure svg{width:100%;max-width:520px;height:auto}
 .faces{display:grid;grid-template-columns:repeat(auto-fill,minmax(120px,1fr));gap:6px;font-size:.85em}
@@ -182,7 +182,7 @@ def _protocols(report: Report) -> str:
     note = ("NME in %. The figures of a paper are comparable in its norm, frame and boxes only; * marks the norms that are usual "
             "for the set. Crop: errors in the crop's [0, 1], as PIPNet measures them, not in px of the picture. FR and AUC are "
             f"of the curves below, in the {report.norm} norm.")
-    table = _table(*report.protocol_table(), 2, lambda row: row[1] == "full")
+    table = _table(*report.protocol_table("*"), 2, lambda row: row[1] == "full")
     return f"<h2>Norms, frames and boxes</h2>\n<p>{note}</p>\n{table}"
 
 

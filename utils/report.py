@@ -260,16 +260,16 @@ class Report:
         """Header and rows of the scores."""
         return without_empty(score_header(self.thresholds), self.scores)
 
-    def protocol_table(self) -> tuple[list[str], list[list[str]]]:
+    def protocol_table(self, mark: str = "") -> tuple[list[str], list[list[str]]]:
         """Header and rows of all ways to measure, a row a set and subset: NME in each norm and frame, then in further kinds of
-        boxes in the test's norm and the usual ones, which * marks, then failures and area in the test's norm."""
+        boxes in the test's norm and the usual ones, which bear the mark, then failures and area in the test's norm."""
         torch = [row for row in self.norms if row[1].startswith("torch")]
         first, nme, figures = torch[0][1], {}, {}
         for name, model, subset, norm, frame, usual, value, *ced in torch:
             key = name, subset
             if model == first or frame == "image" and (usual or norm == self.norm):
                 title = norm + f", {frame}" * (frame != "image") + model.removeprefix("torch")
-                nme.setdefault(title, {})[key] = value + "*" * bool(usual)
+                nme.setdefault(title, {})[key] = value + mark * bool(usual)
             if (model, norm, frame) == (first, self.norm, "image"):
                 figures[key] = ced
         header = ["test set", "subset", *nme, *norm_header(self.thresholds)[7:]]
