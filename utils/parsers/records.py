@@ -13,6 +13,7 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
 
+FARTHEST = 1e6  # px of a picture
 BESIDE = "//"  # between the subsets of one face; a subset is made of names of folders, so it cannot hold this
 
 
@@ -76,6 +77,8 @@ def record(file: Path, subset: str, identity: str, annotated: np.ndarray, origin
     if not (tight[2:] > tight[:2]).all():
         raise UserError(f"{where}: its points span no area; remove the pair")
     box = tight if box is None else box - origin + 0.5
+    if max(np.abs(tight).max(), np.nanmax(np.abs(box), initial=0)) > FARTHEST:
+        raise UserError(f"{where}: a coordinate of it is beyond {FARTHEST:g} px; correct it or remove the face")
     if not (np.isfinite(box).all() and (box[2:] > box[:2]).all()):
         raise UserError(f"{where}: its face box is empty; correct it or remove the face")
     return Record(file, subset, identity, landmarks, box, visible, **more)
