@@ -70,12 +70,15 @@ def boxes() -> str:
     return lines(header, "l" + "rr" * len(sets), rows)
 
 
-def recipes(table: str) -> str:
+def recipes(table: str, net: str = "") -> str:
     """A table of benchmarks/recipe.py: NME on validation faces, against that of its first row, and on the tests.
+
+    net: as it stands in the file's name, where it is not ResNet-18.
 
     The first row is that of benchmarks/recipe.py, in whatever order they were measured.
     """
-    found = [json.loads(file.read_text(encoding="utf-8"))["rows"] for file in sorted(RESULTS.glob(f"recipe_{table}_*.json"))]
+    files = sorted(RESULTS.glob(f"recipe_{table}_*[0-9]{net}.json"))
+    found = [json.loads(file.read_text(encoding="utf-8"))["rows"] for file in files]
     rows = []
     for part in found:
         named = [name for name in recipe.TABLES[table] if name in part]
@@ -149,7 +152,8 @@ def zoo() -> str:
 
 
 TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "box_shift": box_shift, "jitter": jitter, "demo": demo,
-          "detector": detector, "zoo": zoo, "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes")}
+          "detector": detector, "zoo": zoo, "ablation": lambda: recipes("ablation"),
+          "beyond": lambda: recipes("ablation", "_timm_resnet10t"), "recipes": lambda: recipes("recipes")}
 
 
 def filled(text: str) -> str:
