@@ -146,7 +146,7 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
 
     assert learn(good).endswith("px): landmarks, maps, features") and learn(good, "12").endswith("features")
     assert "is of layout 68, which has 0 of the 98 landmarks of layout 98" in learn(good, "98")
-    assert "was trained on crops of protocol" in learn(good, protocol={})
+    assert "was trained on crops of protocol" in learn(good, protocol={"scale_x": 1.1})
     assert "crop of their own" in learn(good, net=net_of(reinit=True))
     assert "nothing is learnt" in learn(good, teacher_landmarks=0, teacher_maps=0, teacher_features=0)
     finder = tmp_path / "finder.pt"

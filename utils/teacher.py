@@ -36,7 +36,8 @@ def taught(net: Net, args: SimpleNamespace, layout: Layout, protocol: dict, devi
         raise UserError("--reinit and --parts make a crop of their own, in which two nets cannot be compared; leave out these or "
                         f"{who}")
     shares = Shares(*(getattr(args, f"teacher_{kind}") for kind in KINDS))
-    whole = Distil(net.to(device), teacher.to(device), [same[landmark] for landmark in range(layout.count)], shares)
+    teacher = teacher.to(device, memory_format=torch.channels_last)
+    whole = Distil(net.to(device), teacher, [same[landmark] for landmark in range(layout.count)], shares)
     left = {kind: why for kind, why in whole.compares.items() if why and getattr(shares, kind)}
     used = [kind for kind in KINDS if getattr(shares, kind) and kind not in left]
     if not used:
