@@ -1,4 +1,5 @@
 """The refiner behind any head, and a net that learns from a teacher: what they change, what they leave, the whole way of each."""
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from utils.config import defaults, load_layout
 from utils.export import onnx_predictor
 from utils.run import unpack
 from utils.teacher import taught
-from utils.zoo import overfit
+from utils.zoo import overfit, refiner
 
 FACE = mean_face()
 PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 68))}
@@ -52,6 +53,8 @@ def test_it_begins_by_moving_nothing_and_has_few_parameters():
     assert torch.equal(one.landmarks, two.landmarks) and torch.equal(one.score, two.score)
     assert not torch.equal(stirred(net).predict(pictures(3)).landmarks, two.landmarks)
     assert sum(p.numel() for p in net.refiner.parameters()) < 100_000
+    assert re.match(r"refiner: 0.0\d\d M parameters and \d.\d M MACs beside", refiner(net.spec))
+    assert "refiner: 0.0" in refiner(net_of("coordinate", reinit=True, parts=PARTS).spec)
 
 
 def test_its_loss_teaches_backbone_and_refiner_and_leaves_the_head_alone():

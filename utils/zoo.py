@@ -42,8 +42,9 @@ def size(name: str) -> Cost:
 
 
 def refiner(spec: dict) -> str:
-    """What the refiner of a net adds, in words."""
-    plain, whole = (spent(part) for part in ({**spec, "refine": False}, spec))
+    """What the refiner of a net adds, in words; beside what the net is without --reinit and --parts."""
+    whole = {key: value for key, value in spec.items() if key not in ("face", "parts")}
+    plain, whole = (spent(part) for part in ({**whole, "refine": False}, whole))
     return (f"refiner: {whole.parameters - plain.parameters:.3f} M parameters and {1e3 * (whole.macs - plain.macs):.1f} M MACs "
             f"beside {plain.parameters:.2f} M and {1e3 * plain.macs:.0f} M")
 
