@@ -98,7 +98,8 @@ OF_TASK = {
                   "meanface", "act", "error", "score_width", "sigma", "anchor", "hardness", "pose", "eyes", "mouth", "balance",
                   "teacher_landmarks", "teacher_maps", "teacher_features", "train_hidden", "label_weights", "folds", "norm",
                   "thresholds", "flip_test", "test_batch_size", "box", "box_jitter", "detector", "detector_weights",
-                  "rotation_prob", "perspective", "scale", "translation", "translation_prob", "fill", "interpolation")}
+                  "label_shift", "rotation_prob", "perspective", "scale", "translation", "translation_prob", "fill",
+                  "interpolation")}
 
 
 def check_given(given: dict, stored: dict, resume: bool) -> None:
