@@ -12,6 +12,7 @@ try:
     from tqdm import tqdm
 
     from nets import build_net
+    from nets.distil import untaught
     from pipnet.errors import UserError
     from pipnet.files import write_text
     from pipnet.layout import Layout
@@ -27,6 +28,7 @@ try:
     from utils.prepared import load_meta
     from utils.ranks import Ranks, set_threads, start_ranks, worker_count
     from utils.show import show
+    from utils.teacher import checksums, taught
 except ImportError as missing:
     if not isinstance(missing, ModuleNotFoundError):
         sys.exit("a package cannot be loaded: %s (cv2 without a desktop: pip install opencv-python-headless)" % missing)
@@ -225,16 +227,22 @@ def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, fold
     return faces, val
 
 
-def start_solver(args, layout: Layout, faces: Faces, ranks: Ranks, resume: bool) -> tuple[solver.Solver, Order, finetune.Started]:
+def start_solver(args, layout: Layout, faces: Faces, protocol: dict, ranks: Ranks,
+                 resume: bool) -> tuple[solver.Solver, Order, finetune.Started]:
     """The net with its initial weights in a solver, the order of its batches, and what the weights are."""
     torch.manual_seed(args.seed)
     meanface = faces.meanface()
     try:
         net = run.make_net(args, layout, sets.meanface(args, layout, faces))
+        if args.refine:
+            logger.info(zoo.refiner(net.spec))
         order = Order(len(faces), args.batch_size, args.accumulate, args.seed, ranks.rank, ranks.count)
         started = finetune.Started("the checkpoint", [])
         if not resume:
             started = run.initialise(net, args.weights, layout, meanface, logger.warning)
+        if args.teacher:
+            net, words = taught(net, args, layout, protocol, ranks.device)
+            logger.info(words)
         if ranks.count > 1:
             net = share_batch_norm(net, ranks.device)
         net = net.to(ranks.device, memory_format=torch.channels_last)
@@ -251,9 +259,10 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
     if args.label_weights:
         disputed = int((faces.weight[faces.visible] < DISPUTED).sum())
         logger.info(f"{args.label_weights}: {disputed} of {int(faces.visible.sum())} labels weigh less than {DISPUTED}")
-    solve, order, started = start_solver(args, layout, faces, ranks, resume)
+    protocol, data = load_meta(folders[0])["protocol"], run.checksums(folders) + checksums(args.teacher)
+    solve, order, started = start_solver(args, layout, faces, protocol, ranks, resume)
     spec, steps = solve.net.spec, len(order) // args.accumulate
-    history = run.History.load(here, spec, layout, run.checksums(folders)) if resume else run.History.start()
+    history = run.History.load(here, spec, layout, data) if resume else run.History.start()
     if resume:
         solve.load_state_dict(history.solver)
         solve.step = history.epochs * steps  # of the schedule, if the number of steps in an epoch is another now
@@ -268,10 +277,10 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
 
     augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed)
     loader = train_loader(augmented, order, worker_count(args.workers), ranks.device.type == "cuda")
-    tester, protocol = build_net(spec), load_meta(folders[0])["protocol"]
+    tester = build_net(spec)
 
     def pack(kept: dict, epoch: int, nme: float) -> dict:
-        return run.pack(spec, layout, protocol, args, kept, epoch=epoch, val_nme=nme, data=run.checksums(folders),
+        return run.pack(spec, layout, protocol, args, kept, epoch=epoch, val_nme=nme, data=data,
                         meanface=faces.meanface().tolist())
 
     fit(Job(solve, order, loader, faces, history, lambda: validate(solve, tester, val, layout, args), pack), args, here, ranks)
@@ -279,7 +288,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
 
 def validate(solve: solver.Solver, tester, faces: Faces | None, layout: Layout, args) -> tuple[dict, float]:
     """(the weights to keep, their sigma calibrated on `faces`; NME in %, NaN without faces). `tester` is a net to put them in."""
-    kept = solve.tested()
+    kept = untaught(solve.tested())
     if faces is None:
         if not all(torch.isfinite(tensor).all() for tensor in kept.values()):
             raise UserError("the weights are not finite: the net has diverged, lower --learning-rate")

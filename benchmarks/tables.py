@@ -70,12 +70,15 @@ def boxes() -> str:
     return lines(header, "l" + "rr" * len(sets), rows)
 
 
-def recipes(table: str) -> str:
+def recipes(table: str, net: str = "") -> str:
     """A table of benchmarks/recipe.py: NME on validation faces, against that of its first row, and on the tests.
+
+    net: as it stands in the file's name, where it is not ResNet-18.
 
     The first row is that of benchmarks/recipe.py, in whatever order they were measured.
     """
-    found = [json.loads(file.read_text(encoding="utf-8"))["rows"] for file in sorted(RESULTS.glob(f"recipe_{table}_*.json"))]
+    files = sorted(RESULTS.glob(f"recipe_{table}_*[0-9]{net}.json"))
+    found = [json.loads(file.read_text(encoding="utf-8"))["rows"] for file in files]
     rows = []
     for part in found:
         named = [name for name in recipe.TABLES[table] if name in part]
@@ -87,6 +90,8 @@ def recipes(table: str) -> str:
                      for one in ("300w", "faces68") if how in seeds[0]]
             rows.append([name, f"`{row['flags']}`" if row["flags"] else "", f"{row['val'][0]:.2f}{spread}",
                          f"{row['val'][0] - base:+.2f}", *tests])
+    if not rows:
+        return "Not measured yet: the command above does it."
     tested = " | lfpw/testset | faces68/test | lfpw, flip test | faces68, flip test" if rows and len(rows[0]) > 4 else ""
     return lines(f"row | flags | validation NME % | difference{tested}", "llrr" + "r" * tested.count("|"), rows)
 
@@ -185,7 +190,8 @@ def label_shift() -> str:
 
 TABLES = {"runs": runs, "commands": commands, "others": others, "boxes": boxes, "box_shift": box_shift, "jitter": jitter,
           "demo": demo, "detector": detector, "zoo": zoo, "ablation": lambda: recipes("ablation"),
-          "recipes": lambda: recipes("recipes"), "finetune": finetune, "label_noise": label_noise, "label_shift": label_shift}
+          "recipes": lambda: recipes("recipes"), "beyond": lambda: recipes("ablation", "_timm_resnet10t"), "finetune": finetune,
+          "label_noise": label_noise, "label_shift": label_shift}
 
 
 def filled(text: str) -> str:

@@ -61,12 +61,13 @@ def make_spec(name: str, head: str, stride: int | None, input_size: int, meanfac
 
 
 def add_stages(spec: dict, meanface: np.ndarray, reinit: bool, parts: dict[str, list[int]] | None, others: list[str],
-               hardness: float) -> dict:
-    """The spec with what is not of every net: re-initialisation, a local stage for `parts`, other outputs, weighted landmarks.
+               hardness: float, refine: bool = False) -> dict:
+    """The spec with what is not of every net: re-initialisation, a local stage for `parts`, other outputs, weighted landmarks,
+    a refiner.
 
     meanface (N, 2) in [0, 1] of the crop. Keys are there only where they say something, so that older specs stay as they are.
     """
-    more = {"others": others, "hardness": hardness, "parts": parts}
+    more = {"others": others, "hardness": hardness, "parts": parts, "refine": refine}
     more |= {"face": np.asarray(meanface).tolist(), "input_margin": net_row(spec["net"]).input_margin} if reinit or parts else {}
     return {**spec, **{key: value for key, value in more.items() if value}}
 

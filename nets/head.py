@@ -53,6 +53,10 @@ class Head(nn.Module):
         """Landmarks in [0, 1] of the crop."""
         raise NotImplementedError
 
+    def scores(self, maps) -> Tensor | None:
+        """(B, N, ...) score maps, so scaled that the squares of a landmark sum to what `loss` counts; None: the head has none."""
+        return None
+
     def ideal(self, targets):
         """Maps that decode to exactly the landmarks that `targets` were made of."""
         raise NotImplementedError

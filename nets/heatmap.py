@@ -92,6 +92,10 @@ class HeatmapHead(Head):
         found = [middle + 0.5 + parabola_top(*rows.mean(axis).unbind(2)) for middle, axis in ((x, 2), (y, 3))]
         return Prediction(torch.stack([found[0] / width, found[1] / height], -1), score.clamp(0, 1))
 
+    def scores(self, maps: Tensor) -> Tensor:
+        """(B, N, H, W)."""
+        return maps.float() / (math.pi ** 0.5 * self.width)
+
     def ideal(self, targets: Targets) -> Tensor:
         """Maps that decode to exactly the landmarks that `targets` were made of."""
         across, down = (log_gaussian(targets.place[..., axis], targets.grid[1 - axis], self.width) for axis in (0, 1))

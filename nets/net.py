@@ -1,10 +1,19 @@
 """The whole net: picture in, landmarks out. Everything that must agree between training, test and export is one object."""
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from nets.labels import Labels, Prediction
 from nets.losses import harder
 from nets.multi import Multi
+from nets.refine import STRIDE, Refiner
+
+
+class Seen(NamedTuple):
+    """What a net makes of pictures: the map that its head sees (B, C, H, W), and that of stride 8 where it refines."""
+    features: Tensor
+    fine: Tensor | None
 
 
 class Net(nn.Module):
@@ -14,6 +23,8 @@ class Net(nn.Module):
         super().__init__()
         self.backbone, self.neck, self.head, self.spec = backbone, neck, head, spec
         self.others = Multi(neck.channels, spec.get("others", []))
+        refines = spec.get("refine", False)
+        self.refiner = Refiner(backbone.channels, neck.channels, head.num_lms, spec["input_size"]) if refines else None
         mean, std = (torch.tensor(spec["preprocess"][key], dtype=torch.float32).view(1, 3, 1, 1) for key in ("mean", "std"))
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
@@ -26,11 +37,12 @@ class Net(nn.Module):
     @property
     def terms(self) -> dict[str, str]:
         """{term of the loss: the key of args.yaml that weighs it}."""
-        return {**self.head.terms, **self.others.terms}
+        return {**self.head.terms, **self.others.terms, **(self.refiner.terms if self.refiner else {})}
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
         """{term: count}, what divides the sums of `loss`; known before the net has seen a picture."""
-        return {**self.head.count(labels), **self.others.count(labels)}
+        refined = self.refiner.count(labels) if self.refiner else {}
+        return {**self.head.count(labels), **self.others.count(labels), **refined}
 
     def preprocess(self, images: Tensor) -> Tensor:
         """uint8 BGR (B, S, S, 3), as OpenCV gives it, -> float (B, 3, S, S) in the channel order and range of the net's row."""
@@ -38,9 +50,14 @@ class Net(nn.Module):
             images = images.flip(-1)
         return images.permute(0, 3, 1, 2).float() * self.scale + self.shift
 
+    def see(self, images: Tensor) -> Seen:
+        """uint8 BGR (B, S, S, 3) -> what the head and the refiner see."""
+        pyramid = self.backbone(self.preprocess(images))
+        return Seen(self.neck(pyramid), pyramid[STRIDE] if self.refiner else None)
+
     def features(self, images: Tensor) -> Tensor:
         """uint8 BGR (B, S, S, 3) -> what the head sees (B, C, H, W)."""
-        return self.neck(self.backbone(self.preprocess(images)))
+        return self.see(images).features
 
     def forward(self, images: Tensor):
         """uint8 BGR (B, S, S, 3) -> the head's maps."""
@@ -54,21 +71,27 @@ class Net(nn.Module):
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         """{term: sum} of a batch, to be divided by the `count` of all batches of a step."""
-        features = self.features(images)
-        return self.losses(self.head(features), features, labels)
+        seen = self.see(images)
+        return self.losses(self.head(seen.features), seen, labels)
 
-    def losses(self, maps, features: Tensor, labels: Labels) -> dict[str, Tensor]:
-        """The terms of the head, whose maps were made of `features`, and of the other outputs; labels in the frame of these."""
-        if power := self.spec.get("hardness"):
-            labels = harder(labels, self.head.decode(maps).landmarks.detach(), power)
-        targets = self.head.encode(labels, tuple(features.shape[-2:]))
-        return {**self.head.loss(maps, targets), **self.others.loss(features, labels)}
+    def losses(self, maps, seen: Seen, labels: Labels) -> dict[str, Tensor]:
+        """The terms of the head, whose maps were made of what is `seen`, and of all behind it; labels in the frame of these."""
+        power = self.spec.get("hardness")
+        found = self.head.decode(maps).landmarks.detach() if power or self.refiner else None
+        if power:
+            labels = harder(labels, found, power)
+        targets = self.head.encode(labels, tuple(seen.features.shape[-2:]))
+        refined = self.refiner.loss(found, *seen, labels) if self.refiner else {}
+        return {**self.head.loss(maps, targets), **self.others.loss(seen.features, labels), **refined}
 
-    def decode(self, maps, features: Tensor) -> Prediction:
-        """What the head's maps and the other outputs say, in the frame of the features."""
-        return self.others.add(self.head.decode(maps), features)
+    def decode(self, maps, seen: Seen) -> Prediction:
+        """What the head's maps and all behind it say, in the frame of what is seen. Landmarks are the refined ones, if any."""
+        found = self.head.decode(maps)
+        if self.refiner:
+            found = found._replace(landmarks=self.refiner(found.landmarks, *seen))
+        return self.others.add(found, seen.features)
 
     def predict(self, images: Tensor) -> Prediction:
         """uint8 BGR (B, S, S, 3) -> Prediction in the frame of the crop."""
-        features = self.features(images)
-        return self.decode(self.head(features), features)
+        seen = self.see(images)
+        return self.decode(self.head(seen.features), seen)

@@ -198,6 +198,10 @@ class PIPHead(Head):
             merged, sigma = (trust[..., None] * votes).sum(2), (trust * scale).sum(2) / (width * height) ** 0.5
         return Prediction(merged / merged.new_tensor([width, height]), score.clamp(0, 1), sigma)
 
+    def scores(self, maps: Maps) -> Tensor:
+        """(B, N, H, W)."""
+        return maps.score.float() / (maps.score.shape[-2] * maps.score.shape[-1]) ** 0.5
+
     def ideal(self, targets: Targets) -> Maps:
         """Maps that decode to exactly the landmarks that `targets` were made of."""
         (batch, count), (height, width) = targets.cell.shape, targets.grid

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.labels import Labels, Prediction
-from nets.net import Net
+from nets.net import Net, Seen
 
 SIZE = 128  # px, what the re-initialising net sees of the nominal crop
 MARGIN = 1.25  # of the wide crop, for nets whose row asks for none
@@ -110,13 +110,13 @@ class Reinit(Net):
             seen = resample(images, same, SIZE, size).permute(0, 3, 1, 2)
             return self.frame(seen / 127.5 - 1)
 
-    def inner_features(self, images: Tensor, matrix: Tensor):
-        """What the head sees of the pictures in the inner frame."""
+    def see_inner(self, images: Tensor, matrix: Tensor) -> Seen:
+        """What head and refiner see of the pictures in the inner frame."""
         size = self.spec["input_size"]
-        return super().features(resample(images, matrix, size, size))
+        return super().see(resample(images, matrix, size, size))
 
-    def features(self, images: Tensor):
-        return self.inner_features(images, self.locate(images))
+    def see(self, images: Tensor) -> Seen:
+        return self.see_inner(images, self.locate(images))
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         return self.global_loss(images, known(labels))[0]
@@ -124,13 +124,13 @@ class Reinit(Net):
     def global_loss(self, images: Tensor, labels: Labels) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """({term: sum}, landmarks (B, N, 2) in the inner frame, the maps (B, 2, 3) to it). labels: without NaN."""
         matrix = self.locate(images)
-        features = self.inner_features(images, matrix)
-        maps = self.head(features)
+        seen = self.see_inner(images, matrix)
+        maps = self.head(seen.features)
         inner, weight = labels.warp(matrix), labels.trainable()
         frame = (weight * (inner.landmarks - self.meanface).abs().mean(-1)).sum()
         # errors in the outer frame are those in the inner one over its scale
         scaled = inner._replace(weight=weight / determinant(matrix).sqrt()[:, None])
-        return {**self.losses(maps, features, scaled), "frame": frame}, self.head.decode(maps).landmarks, matrix
+        return {**self.losses(maps, seen, scaled), "frame": frame}, self.decode(maps, seen).landmarks, matrix
 
     def predict(self, images: Tensor) -> Prediction:
         return outer(*self.inner(images))
@@ -138,8 +138,8 @@ class Reinit(Net):
     def inner(self, images: Tensor) -> tuple[Prediction, Tensor]:
         """(the prediction in the inner frame, the maps (B, 2, 3) to it)."""
         matrix = self.locate(images)
-        features = self.inner_features(images, matrix)
-        return self.decode(self.head(features), features), matrix
+        seen = self.see_inner(images, matrix)
+        return self.decode(self.head(seen.features), seen), matrix
 
 
 def outer(prediction: Prediction, matrix: Tensor) -> Prediction:

@@ -1,6 +1,7 @@
 """The SimCC head: where a landmark is along x and along y, as two classifications (Li et al., ECCV 2022), in RTMPose's form
 (Jiang et al., 2023): large filters, a vector a landmark, one gated attention unit across landmarks, two linear maps to bins.
 """
+import math
 from typing import NamedTuple
 
 import torch
@@ -106,6 +107,11 @@ class SimCCHead(Head):
             heights.append(height)
         score = ((heights[0] + heights[1]) / 2 - log_height(self.width)).exp().clamp(0, 1)
         return Prediction(torch.stack(places, -1) / self.bins * (1 + 2 * MARGIN) - MARGIN, score)
+
+    def scores(self, maps: Maps) -> Tensor:
+        """(B, N, 2 bins): both distributions, those of the targets as high as one."""
+        logs = torch.cat([logits.float().log_softmax(-1) for logits in maps], -1) - log_height(self.width)
+        return logs.exp() / (math.pi ** 0.5 * self.width) ** 0.5
 
     def ideal(self, targets: Targets) -> Maps:
         """Maps that decode to exactly the landmarks that `targets` were made of."""

@@ -33,8 +33,8 @@ KINDS = _kinds(
     number="margin cache learning_rate final_learning_rate warmup warmup_learning_rate weight_decay clip ema cls reg sigma "
            "score_width flip rotation rotation_prob perspective scale translation translation_prob brightness contrast "
            "saturation hue colour_prob grayscale infrared blur blur_sigma noise noise_sigma occlusion occlusion_size box_jitter "
-           "mosaic anchor hardness pose eyes mouth",
-    switch="balance reinit parts allow_partial excite train_hidden compile deterministic flip_test",
+           "mosaic anchor hardness pose eyes mouth teacher_landmarks teacher_maps teacher_features",
+    switch="balance reinit parts refine allow_partial excite train_hidden compile deterministic flip_test",
     share="val", texts="box partial_events", texts_="train_data test_data", wholes_="selected_index",
     numbers="milestones thresholds scales face_sides label_shift")
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
@@ -53,7 +53,7 @@ AT_LEAST = {
     "folds": 2, "frame_step": 1, "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0,
     "final_learning_rate": 0, "warmup_learning_rate": 0, "cls": 0, "reg": 0, "sigma": 0, "score_width": 0, "rotation": 0,
     "anchor": 0, "hardness": 0, "pose": 0, "eyes": 0, "mouth": 0, "hue": 0, "blur_sigma": 0, "noise_sigma": 0, "crops": 1,
-    "pasted": 0,
+    "pasted": 0, "teacher_landmarks": 0, "teacher_maps": 0, "teacher_features": 0,
 }
 SHARES = ("flip", "rotation_prob", "perspective", "scale", "translation", "translation_prob", "brightness",
           "contrast", "saturation", "colour_prob", "grayscale", "infrared", "blur", "noise", "occlusion", "occlusion_size", "ema",

@@ -85,20 +85,21 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
 FIXED = ("task", "preset", "dataset", "data_dir", "train_data", "layout", "selected_index", "protocol", "target_size", "margin",
          "val", "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "pool", "excite", "num_lms",
          "num_nb", "input_size", "act", "meanface", "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds",
-         "norm", "reinit", "parts", "hardness", "balance", "frame_step", "partial_events", "teacher", "face_sides", "pasted",
-         "mosaic", "crops", "scales")
+         "norm", "reinit", "parts", "refine", "hardness", "balance", "frame_step", "partial_events", "teacher",
+         "teacher_features", "face_sides", "pasted", "mosaic", "crops", "scales")
 # keys that a test of a run that is trained can take up
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
             "threads", "workers", "deterministic", "box", "box_jitter", "detector", "detector_weights", "frame_step", "scales")
 
 # keys that only one task reads
 OF_TASK = {
-    "detect": ("partial_events", "teacher", "crops", "mosaic", "pasted", "face_sides", "scales"),
-    "landmarks": ("net", "head", "stride", "pool", "excite", "reinit", "parts", "num_lms", "num_nb", "selected_index", "meanface",
-                  "act", "error", "score_width", "sigma", "anchor", "hardness", "pose", "eyes", "mouth", "balance",
-                  "train_hidden", "label_weights", "folds", "norm", "thresholds", "flip_test", "test_batch_size", "box",
-                  "box_jitter", "detector", "detector_weights", "label_shift", "rotation_prob", "perspective", "scale",
-                  "translation", "translation_prob", "fill", "interpolation")}
+    "detect": ("partial_events", "crops", "mosaic", "pasted", "face_sides", "scales"),
+    "landmarks": ("net", "head", "stride", "pool", "excite", "reinit", "parts", "refine", "num_lms", "num_nb", "selected_index",
+                  "meanface", "act", "error", "score_width", "sigma", "anchor", "hardness", "pose", "eyes", "mouth", "balance",
+                  "teacher_landmarks", "teacher_maps", "teacher_features", "train_hidden", "label_weights", "folds", "norm",
+                  "thresholds", "flip_test", "test_batch_size", "box", "box_jitter", "detector", "detector_weights",
+                  "label_shift", "rotation_prob", "perspective", "scale", "translation", "translation_prob", "fill",
+                  "interpolation")}
 
 
 def check_given(given: dict, stored: dict, resume: bool) -> None:
@@ -120,10 +121,12 @@ def check_head(given: dict, args: SimpleNamespace) -> None:
     """Options and weights of losses that another head has and this one has not must not be typed. UserError names the first."""
     for key in given:
         heads = [name for name, kind in HEADS.items() if key in kind.keys or key in kind.terms.values()]
-        if heads and args.head not in heads and not (key == "reg" and args.parts):
+        if heads and args.head not in heads and not (key == "reg" and (args.parts or args.refine)):
             raise UserError(f"--{key.replace('_', '-')} is of the head {' or '.join(heads)}, not of {args.head}; leave it out")
     if "anchor" in given and not (args.reinit or args.parts):
         raise UserError("--anchor weighs a loss of --reinit and --parts; leave it out, or give one of these")
+    if not args.teacher and (weights := [key for key in given if key.startswith("teacher_")]):
+        raise UserError(f"--{weights[0].replace('_', '-')} weighs what is learnt from a --teacher; leave it out, or give one")
 
 
 def head_options(args: SimpleNamespace) -> dict:
@@ -150,7 +153,7 @@ def make_net(args: SimpleNamespace, layout: Layout, meanface: np.ndarray) -> Net
         rest = sorted(set(range(layout.count)) - {i for ids in groups for i in ids})
         spec["groups"] = groups + [rest] * bool(rest)
     return build_net(add_stages(spec, meanface, args.reinit, local_parts(layout) if args.parts else None, outputs(args),
-                                args.hardness))
+                                args.hardness, args.refine))
 
 
 def local_parts(layout: Layout) -> dict[str, list[int]]:
@@ -226,7 +229,8 @@ class History:
             raise UserError(f"{run.last} has no training state, only weights; start from them: --weights {run.last}")
         there = Layout.from_dict(stored["layout"]) if stored["layout"] else None  # a detector has none
         if (stored["net"], there, stored["data"]) != (spec, layout, data):
-            raise UserError(f"{run.last} was trained with another net, layout or data than there is now; train a new run")
+            raise UserError(f"{run.last} was trained with another net, layout, data or teacher than there is now; train a new "
+                            "run")
         return cls(stored["rows"], stored["times"], stored["best"], stored["solver"], figure)
 
     @property

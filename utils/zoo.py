@@ -36,13 +36,27 @@ def make(name: str, head: str = "pip", size: int | None = None, count: int = 68,
 
 
 def size(name: str) -> Cost:
-    """Of a net with a PIP head, without its latency: shapes alone are computed, nothing is multiplied."""
+    """Of a net with a PIP head, without its latency."""
+    with torch.device("meta"):
+        return spent(make(name).spec)
+
+
+def refiner(spec: dict) -> str:
+    """What the refiner of a net adds, in words; beside what the net is without --reinit and --parts."""
+    whole = {key: value for key, value in spec.items() if key not in ("face", "parts")}
+    plain, whole = (spent(part) for part in ({**whole, "refine": False}, whole))
+    return (f"refiner: {whole.parameters - plain.parameters:.3f} M parameters and {1e3 * (whole.macs - plain.macs):.1f} M MACs "
+            f"beside {plain.parameters:.2f} M and {1e3 * plain.macs:.0f} M")
+
+
+def spent(spec: dict) -> Cost:
+    """Of the net of a spec, without its latency: shapes alone are computed, nothing is multiplied."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        net = make(name).eval().reparameterized()
+        net = build_net(spec).eval().reparameterized()
         before, side = counter.get_total_flops(), net.spec["input_size"]
-        net(torch.zeros(1, side, side, 3, dtype=torch.uint8))
+        net.predict(torch.zeros(1, side, side, 3, dtype=torch.uint8))
     return Cost(sum(p.numel() for p in net.parameters()) / 1e6, (counter.get_total_flops() - before) / 2e9)
 
 
