@@ -46,8 +46,9 @@ RUNS = {
                      "4,613 photographs of 300W and faces68, 20 epochs, ResNet-10-T at 192 px: weights/landmarks.onnx"),
 }
 DETECTORS = {  # figures: benchmarks/detector.py
-    "detector": Run(["--task", "detect", "--train", "--test", "--test-onnx", "--train-data", "FACEBOXES", "300w", "FACES68",
-                     "--test-data", "FACEBOXES", "--partial-events", "1--people", "--teacher", "TEACHER", "--epochs", "24"],
+    "detector": Run(["--task", "detect", "--train", "--test", "--test-onnx", "--train-data", "FACEBOXES", "300W", "FACES68",
+                     "--allow-partial", "--margin", "2", "--data-root", "data/detector", "--test-data", "FACEBOXES",
+                     "--partial-events", "1--people", "--teacher", "TEACHER", "--epochs", "24"],
                     "`weights/detector.onnx`"),
 }
 
