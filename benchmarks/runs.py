@@ -45,11 +45,14 @@ RUNS = {
                       "--input-size", "192", "--preset", "short", "--epochs", "20"],
                      "4,613 photographs of 300W and faces68, 20 epochs, ResNet-10-T at 192 px: weights/landmarks.onnx"),
 }
+DETECT = ["--task", "detect", "--train", "--test", "--test-onnx", "--train-data", "FACEBOXES", "300W", "FACES68",
+          "--allow-partial", "--margin", "2", "--data-root", "data/detector", "--test-data", "FACEBOXES",
+          "--partial-events", "1--people", "--teacher", "TEACHER"]
 DETECTORS = {  # figures: benchmarks/detector.py
-    "detector": Run(["--task", "detect", "--train", "--test", "--test-onnx", "--train-data", "FACEBOXES", "300W", "FACES68",
-                     "--allow-partial", "--margin", "2", "--data-root", "data/detector", "--test-data", "FACEBOXES",
-                     "--partial-events", "1--people", "--teacher", "TEACHER", "--epochs", "24"],
-                    "`weights/detector.onnx`"),
+    "detector_320": Run([*DETECT, "--epochs", "24"], "small faces first: what the detector starts from"),
+    "detector": Run([*DETECT, "--weights", "weights/bench_detector_320/best.pt", "--learning-rate", "0.0007", "--epochs", "8",
+                     "--input-size", "640", "--batch-size", "8", "--crops", "2000", "--mosaic", "0.65", "--pasted", "8",
+                     "--face-sides", "12", "600"], "`weights/detector.onnx`"),
 }
 
 

@@ -20,7 +20,7 @@ PER_CELL = {stride: sum(max(dense, 1) ** 2 for _, dense in sizes) for stride, si
 VARIANCES = (0.1, 0.2)  # of the centre and of the logarithm of the size
 MEAN = (104.0, 117.0, 123.0)  # BGR of 0..255
 CANDIDATES, MOST = 5000, 750  # boxes before and after suppression
-NEGATIVES, LEAST = 7, 64  # background a match, and at least so much an image, that the loss counts
+NEGATIVES, LEAST = 7, 16  # background a match, and at least so much an image, that the loss counts
 
 
 class Targets(NamedTuple):

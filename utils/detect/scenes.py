@@ -32,7 +32,7 @@ LEAST = 9.0  # px of the crop: faces with a shorter side are left out of the los
 ZOOM = (0.25, 5.0)  # of a photograph
 PART = 128  # px, side of the smallest part of a crop made of several
 AWAY = 0.2  # share of the parts that are any place of a photograph, so that background is seen in all sizes
-PORTRAITS = 1000, 0.35  # pictures of landmark sets that serve as photographs, and the share of the parts that they get
+PORTRAITS = 1000  # pictures of landmark sets that serve as photographs
 RAISE = 0.25  # share of the landmarks' height by which the box of a face reaches above the brows
 KNOWN = 0.6, 0.1  # share of a cut face from which it counts, and from which it hides what it covers
 
@@ -100,7 +100,7 @@ def portraits(parts: list[tuple[Path, str]], layouts: dict[str, Layout]) -> list
     for folder, split in parts:
         table, meta = load_split(folder, split), load_meta(folder)
         whole = np.flatnonzero(np.isfinite(table.landmarks).all((1, 2)))
-        rows = whole[np.linspace(0, len(whole) - 1, min(len(whole), PORTRAITS[0] // len(parts))).astype(int)]
+        rows = whole[np.linspace(0, len(whole) - 1, min(len(whole), PORTRAITS // len(parts))).astype(int)]
         side = round(meta["target_size"] * meta["margin"])
         landmarks = to_crop(table.landmarks[rows], grow(table.crop[rows], meta["margin"])) * side
         boxes = face_boxes(landmarks, layouts[meta["layout"]]).clip(0, side)
@@ -168,7 +168,8 @@ class Scenes(Dataset):
         """
         half = len(canvas) // 2
         if half < min(PART, self.size // 2) or rng.random() >= self.mosaic:
-            several = self.portraits if self.portraits and rng.random() < PORTRAITS[1] else self.pictures
+            alone = self.portraits and rng.random() < len(canvas) / (2 * self.size)  # whose faces are large
+            several = self.portraits if alone else self.pictures
             canvas[:], boxes, unknown = self._cell(several[number % len(several)], len(canvas), rng)
             parts.append((boxes + np.tile(corner, 2), unknown + np.tile(corner, 2)))
             return
@@ -179,7 +180,7 @@ class Scenes(Dataset):
 
     def _side(self, rng: np.random.Generator, least: float, most: float) -> float:
         """Of a face, px; every doubling between `least` and `most` is as likely as another."""
-        low, high = np.log(np.clip(self.sides, least, most))
+        low, high = np.log(np.clip(self.sides, min(least, most), most))
         return float(np.exp(rng.uniform(low, high)))
 
     def _cell(self, picture: Picture, side: int, rng: np.random.Generator) -> Scene:
@@ -187,12 +188,15 @@ class Scenes(Dataset):
         image = picture.read()
         height, width = image.shape[:2]
         faces = picture.boxes[~picture.ignored]
-        wanted, pick, place = self._side(rng, side / 16, 0.9 * side), rng.random(), rng.random(2)
+        pick, place = rng.random(), rng.random(2)
         low = max(ZOOM[0], side / (1.1 * min(height, width)))  # mostly photograph, a little of black
         if len(faces) and rng.random() >= AWAY:
             face = faces[int(pick * len(faces))]
             extent = face[2:] - face[:2]
-            zoom = np.clip(wanted / np.sqrt(extent.prod()), low, max(ZOOM[1], low))
+            own = np.sqrt(extent.prod())
+            # a photograph alone shows no face smaller than this: all its sizes are large ones
+            wanted = self._side(rng, low * own if side == self.size else 0, 0.9 * side)
+            zoom = np.clip(wanted / own, low, max(ZOOM[1], low))
             window = side / zoom
             # the face wholly inside, where it is not larger than the window
             ends = np.sort([face[2:] - window, face[:2]], axis=0)
