@@ -55,6 +55,7 @@ def detector_limits(exp: Path) -> dict[str, float]:
     return {"threshold": round(float(np.concatenate(scores)[order][even]), 3)}
 
 
+TRAINED = {"landmarks": "landmarks", "detector": "detector_320 detector"}  # by which runs
 LIMITS = {"landmarks": landmark_limits, "detector": detector_limits}
 
 
@@ -86,7 +87,7 @@ def ship(name: str) -> None:
     file, manifest = ROOT / "weights" / f"{name}.onnx", ROOT / "weights" / "manifest.json"
     write_atomic(file, lambda path: path.write_bytes(data))
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    entries[file.name] = {"sha256": hashlib.sha256(data).hexdigest(), "trained": f"python benchmarks/runs.py {name}",
+    entries[file.name] = {"sha256": hashlib.sha256(data).hexdigest(), "trained": f"python benchmarks/runs.py {TRAINED[name]}",
                           "commit": COMMIT, "scores": rows(exp / "report" / "scores.csv")}
     write_text(manifest, json.dumps(entries, indent=1) + "\n")
 
