@@ -53,8 +53,8 @@ DETECT = ["--task", "detect", "--train", "--test", "--test-onnx", "--train-data"
           "--allow-partial", "--margin", "2", "--data-root", "data/detector", "--test-data", "FACEBOXES",
           "--partial-events", "1--people", "--teacher", "TEACHER"]
 DETECTORS = {  # figures: benchmarks/detector.py
-    "detector_320": Run([*DETECT, "--epochs", "24"], "small faces first: what the detector starts from"),
-    "detector": Run([*DETECT, "--weights", "weights/bench_detector_320/best.pt", "--learning-rate", "0.0007", "--epochs", "8",
+    "detector_start": Run([*DETECT, "--epochs", "24"], "small faces first: what the detector starts from"),
+    "detector": Run([*DETECT, "--weights", "weights/bench_detector_start/best.pt", "--learning-rate", "0.0007", "--epochs", "8",
                      "--input-size", "640", "--batch-size", "8", "--crops", "2000", "--mosaic", "0.65", "--pasted", "8",
                      "--face-sides", "12", "600"], "`weights/detector.onnx`"),
 }

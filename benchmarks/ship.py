@@ -55,7 +55,7 @@ def detector_limits(exp: Path) -> dict[str, float]:
     return {"threshold": round(float(np.concatenate(scores)[order][even]), 3)}
 
 
-TRAINED = {"landmarks": "landmarks", "detector": "detector_320 detector"}  # by which runs
+TRAINED = {"landmarks": "landmarks", "detector": "detector_start detector"}  # by which runs
 LIMITS = {"landmarks": landmark_limits, "detector": detector_limits}
 
 
