@@ -167,18 +167,18 @@ def white_faces(count: int) -> list[Picture]:
 def test_boxes_go_with_the_pixels(size, mosaic):
     """Of one photograph, of four, and of four times four."""
     scenes = Scenes(white_faces(8), Cutouts([], {}), recipe(input_size=size, mosaic=mosaic), 40)
-    counted = 0
+    counted, wrong = 0, []
     for index in range(40 * 128 // size):
         image, boxes, unknown = scenes.scene(0, index)
         expected = np.zeros((size, size), bool)
         x, y = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
         for x1, y1, x2, y2 in [*boxes, *unknown]:
             expected |= (x > x1) & (x < x2) & (y > y1) & (y < y2)
-        # all but an edge of a px, and what is a sliver of a face at the border of a cell
-        assert (expected != (image[..., 0] > 127)).mean() < 0.03
+        wrong.append((expected != (image[..., 0] > 127)).mean())
         counted += len(boxes)
         assert (boxes >= 0).all() and (boxes <= size).all()
-    assert counted > 30
+    # all but an edge of a px, and in a few what is a tenth of a face at most at the border of a part
+    assert counted > 30 and np.median(wrong) < 0.01 and np.mean(wrong) < 0.02
 
 
 def test_a_crop_is_a_function_of_its_key(faces):
