@@ -175,9 +175,17 @@ def label_noise() -> str:
     return lines(header, "lrrrr", rows)
 
 
+def label_shift() -> str:
+    """How far labels lie to the right."""
+    rows = [[row["set"], row["part"], str(row["faces"]), str(row["width_px"]), f"{row['right_px']:+.2f} ± {row['error_px']:.2f}",
+             *(f"{row[f'{half}_faces_px']:+.2f}" for half in ("small", "large"))]
+            for row in (result("label_shift") or {"rows": []})["rows"]]
+    return lines("set | part | faces | width, px | labels to the right by, px | smaller half | larger half", "llrrrrr", rows)
+
+
 TABLES = {"runs": runs, "commands": commands, "others": others, "boxes": boxes, "box_shift": box_shift, "jitter": jitter,
           "demo": demo, "detector": detector, "zoo": zoo, "ablation": lambda: recipes("ablation"),
-          "recipes": lambda: recipes("recipes"), "finetune": finetune, "label_noise": label_noise}
+          "recipes": lambda: recipes("recipes"), "finetune": finetune, "label_noise": label_noise, "label_shift": label_shift}
 
 
 def filled(text: str) -> str:
