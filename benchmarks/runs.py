@@ -53,10 +53,14 @@ RUNS = {
                       "--weights", "weights/bench_landmarks_robust/best.pt"],
                      "on with `--label-shift 0.75 1.2` for 10 epochs: `weights/landmarks.onnx`"),
 }
+DETECT = ["--task", "detect", "--train", "--test", "--test-onnx", "--train-data", "FACEBOXES", "300W", "FACES68",
+          "--allow-partial", "--margin", "2", "--data-root", "data/detector", "--test-data", "FACEBOXES",
+          "--partial-events", "1--people", "--teacher", "TEACHER"]
 DETECTORS = {  # figures: benchmarks/detector.py
-    "detector": Run(["--task", "detect", "--train", "--test", "--test-onnx", "--train-data", "FACEBOXES", "300w", "FACES68",
-                     "--test-data", "FACEBOXES", "--partial-events", "1--people", "--teacher", "TEACHER", "--epochs", "24"],
-                    "`weights/detector.onnx`"),
+    "detector_start": Run([*DETECT, "--epochs", "24"], "small faces first: what the detector starts from"),
+    "detector": Run([*DETECT, "--weights", "weights/bench_detector_start/best.pt", "--learning-rate", "0.0007", "--epochs", "8",
+                     "--input-size", "640", "--batch-size", "8", "--crops", "2000", "--mosaic", "0.65", "--pasted", "8",
+                     "--face-sides", "12", "600"], "`weights/detector.onnx`"),
 }
 
 

@@ -2,23 +2,61 @@
 
 The weights are stored in 16 bits and cast while the file is loaded: half the size, and the net still computes in float32.
 `main.py --test-onnx` must find the file as good as the run before it takes the old one's place; weights/manifest.json says where
-it is from.
+it is from. The limits that the files tell their users are measured on the way, with the data that runs.py names (and that of
+detector.py): of the landmark net the face score's, of the detector the score at which precision and recall are the same.
 """
 import hashlib
 import json
+import os
 import sys
+from pathlib import Path
 
+import face_score
 import numpy as np
 import onnx
+from detector import PARTIAL, PUBLISHED
 from onnx import TensorProto, helper, numpy_helper
 from record import COMMIT, ROOT, rows
-from runs import run
+from runs import FACES, run
 
 from pipnet.files import write_atomic, write_text
+from utils.config import read_yaml
+from utils.detect import metric
+from utils.detect.find import find, onnx_detector
+from utils.detect.wider import divide, read_wider
+from utils.detection import Detector
 
 WORTH = 256  # numbers in a tensor that is worth a cast
-# what a file tells its users: the score at which precision and recall on validation crowds meet
-TOLD = {"landmarks": {}, "detector": {"threshold": 0.85}}
+
+
+def landmark_limits(exp: Path) -> dict[str, float]:
+    """What a landmark net tells of its scores."""
+    os.environ.setdefault("FACES_300W", str(ROOT / FACES["300W"]))
+    measured = face_score.measure(exp / "best.onnx", Detector("faceboxes", PUBLISHED, threshold=0.2))
+    print(f"face score: {measured}")
+    return {"face_limit": measured["limit"]}
+
+
+def detector_limits(exp: Path) -> dict[str, float]:
+    """What a detector tells of its scores: where precision and recall meet on the crowds that it was validated on."""
+    pictures = read_wider(ROOT / FACES["FACEBOXES"], "train", PARTIAL)
+    args = read_yaml(exp / "args.yaml")
+    crowds = [picture for picture in divide(pictures, args["val"], args["seed"])[1] if picture.whole]
+    matches, scores, faces = [], [], 0
+    for (boxes, values), picture in zip(find(onnx_detector(exp / "best.onnx"), crowds, 1.0), crowds, strict=True):
+        match, counted = metric.matched(boxes, picture)
+        matches.append(match[match != -2] >= 0)
+        scores.append(values[match != -2])
+        faces += counted.sum()
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    found = np.cumsum(np.concatenate(matches)[order])
+    even = min(faces, len(order)) - 1  # as many boxes as there are faces
+    print(f"detector: {found[even] / faces:.3f} is precision and recall on {len(crowds)} crowds")
+    return {"threshold": round(float(np.concatenate(scores)[order][even]), 3)}
+
+
+TRAINED = {"landmarks": "landmarks", "detector": "detector_start detector"}  # by which runs
+LIMITS = {"landmarks": landmark_limits, "detector": detector_limits}
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -41,7 +79,7 @@ def ship(name: str) -> None:
     exp = ROOT / "weights" / f"bench_{name}"
     run("--test-onnx", "--exp", exp.name)  # exports
     model = halved(onnx.load(exp / "best.onnx"))
-    for key, value in TOLD[name].items():
+    for key, value in LIMITS[name](exp).items():
         model.metadata_props.add(key=key, value=json.dumps(value))
     data = model.SerializeToString()
     write_atomic(exp / "best.onnx", lambda path: path.write_bytes(data))
@@ -49,12 +87,12 @@ def ship(name: str) -> None:
     file, manifest = ROOT / "weights" / f"{name}.onnx", ROOT / "weights" / "manifest.json"
     write_atomic(file, lambda path: path.write_bytes(data))
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    entries[file.name] = {"sha256": hashlib.sha256(data).hexdigest(), "trained": f"python benchmarks/runs.py {name}",
+    entries[file.name] = {"sha256": hashlib.sha256(data).hexdigest(), "trained": f"python benchmarks/runs.py {TRAINED[name]}",
                           "commit": COMMIT, "scores": rows(exp / "report" / "scores.csv")}
     write_text(manifest, json.dumps(entries, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in TOLD:
+    if len(sys.argv) != 2 or sys.argv[1] not in LIMITS:
         sys.exit("usage: python benchmarks/ship.py landmarks|detector")
     ship(sys.argv[1])

@@ -252,11 +252,11 @@ class Output:
         """Ends the files and says where they are."""
         if self.window:
             cv2.destroyAllWindows()
-        if self.sink:
-            self.sink.close()
         if self._lines:
             with media.writing(self.json):
                 self._lines.close()
+        if self.sink:
+            self.sink.close()
 
     def summary(self) -> str:
         """What was found and where it is."""

@@ -27,6 +27,7 @@ from pipnet.session import metadata, open_session
 
 MOST_FACES = 64  # in one call of the net, which bounds the memory
 FILLED = 0.08  # of the crop, how far the mean face may be from filling it
+HALFWAY = 0.4  # mean landmark score of a crop where face and background are as likely, of nets whose files name none
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
 
@@ -57,7 +58,8 @@ class Face(NamedTuple):
 class LandmarkNet(NamedTuple):
     """A landmark net and how its crops are made. predict: uint8 BGR (B, S, S, 3) -> landmarks (B, N, 2) in [0, 1] of the crop,
     score (B, N) and, where the net has it, sigma (B, N), by name. S is `size` px, or that with a margin for nets that see
-    `margin` times the crop. meanface (N, 2): mean landmarks in [0, 1] of the crop."""
+    `margin` times the crop. meanface (N, 2): mean landmarks in [0, 1] of the crop. face_limit: mean score of the landmarks of a
+    crop where face and background are as likely."""
 
     predict: Callable[[np.ndarray], dict[str, np.ndarray]]
     layout: Layout
@@ -65,6 +67,7 @@ class LandmarkNet(NamedTuple):
     size: int
     meanface: np.ndarray | None
     margin: float = 1.0
+    face_limit: float = HALFWAY
 
     @property
     def tight(self) -> bool:
@@ -81,7 +84,8 @@ class LandmarkNet(NamedTuple):
             meanface = values.get("meanface")
             meanface = None if meanface is None else np.reshape(np.asarray(meanface, np.float64), (-1, 2))
             return cls(predict, Layout.from_dict(values["layout"]), check_protocol(Protocol(**values["protocol"])),
-                       int(values["input_size"]), meanface, float(values.get("input_margin", 1)))
+                       int(values["input_size"]), meanface, float(values.get("input_margin", 1)),
+                       float(values.get("face_limit", HALFWAY)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{name} does not say its layout, protocol and input_size ({error}), as landmark nets that "
                             "`main.py --test-onnx` exports do") from None

@@ -2,6 +2,7 @@
 import os
 import queue
 import re
+import shutil
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ USUAL_FPS, HIGHEST_FPS = 25.0, 240.0
 AHEAD = 4          # frames that are decoded while earlier ones are looked at
 PATIENCE = 10_000  # ms for an address to answer
 LONGEST = 10       # s that a saved video stands still at most where a live source stalled
+RESERVE = 2 ** 23  # bytes that a video leaves on the disk: what is still to be written when it ends, its index above all
 
 
 class Frame(NamedTuple):
@@ -246,10 +248,15 @@ class VideoSink:
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
         """Frames of another size than the first are resized to that; of a live source, whose frames come when they come, one is
-        left out or repeated so that time passes as it did. UserError where the video cannot be written."""
+        left out or repeated so that time passes as it did. UserError where the video cannot be written and when the disk is full;
+        what has been written until then plays once it is closed."""
+        if self._writer is None:
+            made_for(self.target)
+        if shutil.disk_usage(self.target.parent).free < RESERVE:
+            raise UserError(f"{self.target}: the disk is full after {self.written} frames; make room there or give --save "
+                            "another place")
         if self._writer is None:
             self._size = image.shape[1::-1]
-            made_for(self.target)
             code = cv2.VideoWriter.fourcc(*CODECS[self.target.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self._partial), code, self._fps, self._size)
             if not self._writer.isOpened():
@@ -264,11 +271,26 @@ class VideoSink:
             self.written += 1
 
     def close(self) -> None:
-        """Ends the video, which plays from now on."""
-        if self._writer is not None:
-            self._writer.release()
-            with writing(self.target):
-                os.replace(self._partial, self.target)
+        """Ends the video, which plays from now on. UserError, and no video, where not all of it could be written."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        if not _plays(self._partial, self.written):  # OpenCV says nothing of writing that fails
+            self._partial.unlink(missing_ok=True)
+            raise UserError(f"{self.target} cannot be written to its end (is the disk full?); make room or give --save another "
+                            "place")
+        with writing(self.target):
+            os.replace(self._partial, self.target)
+
+
+def _plays(file: Path, frames: int) -> bool:
+    """Whether a video tells of about so many frames and shows the last one."""
+    capture = cv2.VideoCapture(str(file))
+    told = capture.get(cv2.CAP_PROP_FRAME_COUNT) >= 0.9 * frames
+    capture.set(cv2.CAP_PROP_POS_FRAMES, frames - 1)
+    shown = capture.read()[0]
+    capture.release()
+    return told and shown
 
 
 @contextmanager

@@ -6,11 +6,10 @@ import numpy as np
 
 from pipnet.errors import UserError
 from pipnet.geometry import box_of, iou
+from pipnet.landmarker import HALFWAY
 from pipnet.smooth import make_smooth
 
-# Of the mean landmark score of a crop: where face and background are as likely, and the width of the step between them.
-# Found by `python benchmarks/face_score.py`, whose result file says how well they part faces from backgrounds.
-HALFWAY, STEP = 0.4, 0.03
+STEP = 0.03        # width of the step from background to face, in mean landmark scores of a crop
 LEAST_SCORE = 0.5  # face score below which the detector is asked
 
 SAME = 0.3     # IoU from which a detection is a face that is followed
@@ -19,9 +18,10 @@ AGAIN = 0.1    # IoU from which a face that appears is one that was lost
 MEMORY = 1.5   # seconds for which a lost face keeps its id
 
 
-def face_score(face) -> float:
-    """Probability, from 0 to 1, that a face's crop shows a face, from the scores of its landmarks."""
-    return 1 / (1 + math.exp((HALFWAY - float(np.mean(face.scores))) / STEP))
+def face_score(face, limit: float = HALFWAY) -> float:
+    """Probability, from 0 to 1, that a face's crop shows a face, from the scores of its landmarks. limit: the net's, their mean
+    where it is one half; `benchmarks/face_score.py` finds it."""
+    return 1 / (1 + math.exp((limit - float(np.mean(face.scores))) / STEP))
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Tracker:
     def _faces(self, image: np.ndarray, boxes) -> list:
         """Faces of landmark boxes, with their face scores."""
         faces = self.landmarker.landmarks_of(image, np.array(boxes)) if len(boxes) else []
-        return [face._replace(score=face_score(face)) for face in faces]
+        return [face._replace(score=face_score(face, self.landmarker.net.face_limit)) for face in faces]
 
     def _detect(self, image: np.ndarray, followed: dict) -> dict:
         """`followed` without the faces that neither the detector nor their score confirm, and with those that are new."""

@@ -32,7 +32,7 @@ def test_every_command_of_the_benchmarks_is_one(monkeypatch):
         given = parse(flags, main.modes)[1]
         return resolve(given, read_defaults(), given.get("preset"))
 
-    for run in runs.RUNS.values():
+    for run in (*runs.RUNS.values(), *runs.DETECTORS.values()):
         resolved(run.flags)
     rows = {(table, row): resolved(recipe.flags_of(table, row, 30, 128)) for table in recipe.TABLES
             for row in recipe.TABLES[table]}

@@ -2,6 +2,8 @@
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -240,6 +242,30 @@ def test_what_cannot_be_written_is_one_line(nets, tmp_path):
             with pytest.raises(UserError, match=message):
                 demo.main(["--source", "wide.png", *nets, *flags])
     assert not list(tmp_path.glob("*.jpg"))
+
+
+def test_a_full_disk_is_noticed(nets, tmp_path, monkeypatch):
+    """Soon enough, so that what has been written plays; or, where not, no video that does not play is left behind."""
+    write_video(tmp_path / "talk.avi", 12)
+    free = iter([2 * media.RESERVE] * 5)
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=next(free, 0)))
+    with pytest.raises(UserError, match=r"out.mp4: the disk is full after 5 frames; make room"):
+        demo.main(["--source", "talk.avi", "--save", "out.mp4", *nets])
+    assert len(frames_of(tmp_path / "out.mp4")) == 5
+    monkeypatch.undo()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 96, 96, 3), dtype=np.uint8)
+    for suffix in media.CODECS:
+        sink, limits = media.VideoSink(tmp_path / f"noise{suffix}", 20), resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # writing fails from here on as on a full disk
+            for index, image in enumerate(noise):
+                sink.write(media.Frame(image, index, index / 20, "noise"), image)
+            with pytest.raises(UserError, match=f"noise{suffix} cannot be written to its end"):
+                sink.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [path for path in tmp_path.iterdir() if "noise" in path.name]
 
 
 def test_threads_are_those_of_every_net(trained, reference, monkeypatch):

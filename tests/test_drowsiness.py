@@ -63,6 +63,23 @@ def test_blinks_are_counted(name, rate):
     assert (said[-1]["mouth"] is None) == (name in ("12", "29"))
 
 
+def test_a_blink_is_over_when_the_eyes_are_half_open_again():
+    """Eyes that stay narrower after a blink do not hide the next one, 0.6 s later."""
+    said = play("68", 4, lambda t: blinking(t) * (1 - 0.07 * (t > 1.6)) - 0.6 * (2.2 < t < 2.35))
+    assert said[-1]["blinks"] == 3
+
+
+def test_an_eye_that_is_turned_away_counts_for_little():
+    """Its corners lie together, so that its aspect ratio is any number."""
+    layout, rng = load_layout(LAYOUTS, "68"), np.random.default_rng(0)
+    drowsiness = Drowsiness(layout)
+    for t in np.arange(300) / 30:
+        landmarks = face(layout, blinking(t))
+        landmarks[list(layout.parts["eye_left"])] = lens(6, (60, 80), 1, 5) + rng.uniform(-1, 1, (6, 2))
+        said = drowsiness.update(0, landmarks, t)
+    assert said["blinks"] == 5
+
+
 def test_neither_noise_nor_a_slow_look_down_is_a_blink():
     assert play("68", 10, lambda t: 1 - 0.15 * np.sin(t) ** 2, noise=0.2)[-1]["blinks"] == 0
 

@@ -1,5 +1,6 @@
 """Tracking: who is who from frame to frame, and when the detector is asked."""
 import json
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 
 from pipnet.errors import UserError
 from pipnet.geometry import box_of, iou
-from pipnet.landmarker import Face
-from pipnet.track import HALFWAY, LEAST_SCORE, MEMORY, Tracker, face_score, match
+from pipnet.landmarker import HALFWAY, Face, open_net, shipped
+from pipnet.track import LEAST_SCORE, MEMORY, Tracker, face_score, match
 from utils.config import DEFAULT_FILE, load_layout, read_yaml
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
@@ -33,6 +34,7 @@ class Scene:
     """A landmarker that knows where the faces are: it finds one that a crop shares a fifth with, else background."""
 
     layout = load_layout(read_yaml(DEFAULT_FILE)["layouts"], "68")
+    net = SimpleNamespace(face_limit=HALFWAY)
     box_of = staticmethod(box_of)
 
     def __init__(self):
@@ -151,13 +153,23 @@ def test_bad_options(options, message):
 
 def test_the_face_score_tells_faces_from_backgrounds():
     measured = json.loads((ROOT / "benchmarks" / "results" / "face_score.json").read_text())
-    assert measured["limit"] == pytest.approx(HALFWAY, abs=0.05) and min(measured["told_right"].values()) >= 0.97
+    limit = open_net(shipped("landmarks.onnx"), 1).face_limit
+    assert measured["limit"] == pytest.approx(limit, abs=0.05) and min(measured["told_right"].values()) >= 0.97
 
     def score(mean: float) -> float:
-        return face_score(Face(np.zeros(4), np.nan, np.zeros((5, 2)), np.full(5, mean)))
+        return face_score(Face(np.zeros(4), np.nan, np.zeros((5, 2)), np.full(5, mean)), limit)
 
-    assert score(HALFWAY) == pytest.approx(0.5) and score(measured["mean_score"]["faces"]["50 %"]) > 0.99
+    assert score(limit) == pytest.approx(0.5) and score(measured["mean_score"]["faces"]["50 %"]) > 0.99
     assert score(measured["mean_score"]["backgrounds"]["50 %"]) < 0.01
+
+
+def test_the_limit_is_that_of_the_net():
+    """A crop that one net takes for a face is background to another."""
+    scene = Scene()
+    scene.faces, scene.net = [Seen(300)], SimpleNamespace(face_limit=0.9)
+    assert Tracker(scene).update(IMAGE, 0.0)[0].score < LEAST_SCORE
+    scene.net = SimpleNamespace(face_limit=0.5)
+    assert Tracker(scene).update(IMAGE, 0.0)[0].score > 0.99
 
 
 BOXES = st.lists(st.tuples(*[st.floats(0, 50)] * 2, *[st.floats(1, 50)] * 2), max_size=6)

@@ -25,11 +25,14 @@ from utils.detect.wider import Picture
 from utils.prepared import load_meta, load_split, read_image
 from utils.synthetic.scene import background
 
-STORED = 192  # px, side of the crops of faces that are kept in memory
+STORED, MARGIN = 192, 1.25  # px, side of the crops of faces that are kept in memory; most that they are grown by
 BACKGROUNDS = 200  # drawn ones, where there is no photograph
 SMALLEST = 24.0  # px of the crop: smaller faces are matched as if they were so large
 LEAST = 9.0  # px of the crop: faces with a shorter side are left out of the loss
-ZOOM = (0.25, 3.0)  # of a photograph
+ZOOM = (0.25, 5.0)  # of a photograph
+PART = 128  # px, side of the smallest part of a crop made of several
+AWAY = 0.2  # share of the parts that are any place of a photograph, so that background is seen in all sizes
+PORTRAITS = 1000  # pictures of landmark sets that serve as photographs
 RAISE = 0.25  # share of the landmarks' height by which the box of a face reaches above the brows
 KNOWN = 0.6, 0.1  # share of a cut face from which it counts, and from which it hides what it covers
 
@@ -66,25 +69,43 @@ class Cutouts:
     """
 
     def __init__(self, parts: list[tuple[Path, str]], layouts: dict[str, Layout], cache: float = 4.0):
-        self.images, self.landmarks, self.layouts = [], [], []
+        self.images, self.landmarks, self.layouts, self.known = [], [], [], layouts
         most = int(cache * GIB / (3 * STORED ** 2)) // max(len(parts), 1)
         for folder, split in parts:
             table, layout = load_split(folder, split), layouts[load_meta(folder)["layout"]]
             face_boxes(table.landmarks[:1], layout)
             whole = np.flatnonzero(np.isfinite(table.landmarks).all((1, 2)))
             rows = whole[np.linspace(0, len(whole) - 1, min(len(whole), most)).astype(int)]
+            margin = load_meta(folder)["margin"]
+            kept = min(margin, MARGIN)
             with ThreadPoolExecutor(cores()) as pool:
-                self.images += pool.map(_stored, [table.images[row] for row in rows])
-            stored = grow(table.crop[rows], load_meta(folder)["margin"])
-            self.landmarks += list(to_crop(table.landmarks[rows], stored) * STORED)
+                self.images += pool.map(lambda row, table=table, share=kept / margin: _stored(table.images[row], share), rows)
+            self.landmarks += list(to_crop(table.landmarks[rows], grow(table.crop[rows], kept)) * STORED)
             self.layouts += [layout] * len(rows)
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-def _stored(file: Path) -> np.ndarray:
-    return cv2.resize(read_image(file), (STORED, STORED), interpolation=cv2.INTER_AREA)
+def _stored(file: Path, share: float) -> np.ndarray:
+    """The middle of a picture, `share` of its side."""
+    image = read_image(file)
+    return _resized(image, np.full(2, (1 - share) / 2 * len(image)), share * len(image), STORED)
+
+
+def portraits(parts: list[tuple[Path, str]], layouts: dict[str, Layout]) -> list[Picture]:
+    """Pictures of prepared landmark sets, with as much round the face as their margin holds, as photographs that show other
+    faces without a box; each set's first to last evenly."""
+    made, no = [], np.zeros(1, bool)
+    for folder, split in parts:
+        table, meta = load_split(folder, split), load_meta(folder)
+        whole = np.flatnonzero(np.isfinite(table.landmarks).all((1, 2)))
+        rows = whole[np.linspace(0, len(whole) - 1, min(len(whole), PORTRAITS // len(parts))).astype(int)]
+        side = round(meta["target_size"] * meta["margin"])
+        landmarks = to_crop(table.landmarks[rows], grow(table.crop[rows], meta["margin"])) * side
+        boxes = face_boxes(landmarks, layouts[meta["layout"]]).clip(0, side)
+        made += [Picture(table.images[row], folder.name, box[None], no, no, False) for row, box in zip(rows, boxes, strict=True)]
+    return made
 
 
 def backgrounds(size: int, seed: int, count: int = BACKGROUNDS) -> list[Picture]:
@@ -111,8 +132,9 @@ def decoded(pictures: list[Picture], cache: float) -> list[Picture]:
 class Scenes(Dataset):
     """`count` crops an epoch; item (epoch, index) is the sample `index` as epoch `epoch` sees it. names: of the samples."""
 
-    def __init__(self, pictures: list[Picture], cutouts: Cutouts, args, count: int):
+    def __init__(self, pictures: list[Picture], cutouts: Cutouts, args, count: int, portraits: list[Picture] | None = None):
         self.pictures, self.cutouts, self.count, self.seed, self.size = pictures, cutouts, count, args.seed, args.input_size
+        self.portraits = portraits or []
         self.sides, self.pasted, self.mosaic = args.face_sides, args.pasted, args.mosaic
         self.rotation, self.recipe = args.rotation, Recipe.of(args)
         self.anchor = anchors(self.size, self.size)
@@ -128,16 +150,9 @@ class Scenes(Dataset):
 
     def scene(self, epoch: int, index: int) -> Scene:
         """One crop with its labels."""
-        rng = generator(self.seed, epoch, index)
-        cells = 1 + int(rng.random() < self.mosaic)
-        side, parts = self.size // cells, []
-        others = [index % len(self.pictures), *rng.integers(0, len(self.pictures), 3)]
+        rng, parts = generator(self.seed, epoch, index), []
         canvas = np.zeros((self.size, self.size, 3), np.uint8)
-        for number, other in enumerate(others[:cells * cells]):
-            corner = np.array([number % cells, number // cells]) * side
-            image, boxes, unknown = self._cell(self.pictures[int(other)], side, rng)
-            canvas[corner[1]:corner[1] + side, corner[0]:corner[0] + side] = image
-            parts.append((boxes + np.tile(corner, 2), unknown + np.tile(corner, 2)))
+        self._fill(canvas, np.zeros(2, int), index, parts, rng)
         boxes, unknown = (np.concatenate(part) for part in zip(*parts, strict=True))
         boxes = self._paste(canvas, boxes, unknown, rng)
         canvas = photometric(canvas, rng, self.recipe)
@@ -146,9 +161,26 @@ class Scenes(Dataset):
             boxes, unknown = (part[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (self.size, 0, self.size, 0) for part in (boxes, unknown))
         return Scene(canvas, boxes, unknown)
 
-    def _side(self, rng: np.random.Generator) -> float:
-        """Of a face, px; every doubling is as likely as another."""
-        low, high = np.log(self.sides)
+    def _fill(self, canvas: np.ndarray, corner: np.ndarray, number: int, parts: list, rng: np.random.Generator) -> None:
+        """Draws a part of photograph `number` or of a portrait into the square `canvas`, or four of several, or four of four ...
+
+        Adds their boxes and what is unknown, in px of the whole, in which the canvas lies at `corner`, to `parts`.
+        """
+        half = len(canvas) // 2
+        if half < min(PART, self.size // 2) or rng.random() >= self.mosaic:
+            alone = self.portraits and rng.random() < len(canvas) / (2 * self.size)  # whose faces are large
+            several = self.portraits if alone else self.pictures
+            canvas[:], boxes, unknown = self._cell(several[number % len(several)], len(canvas), rng)
+            parts.append((boxes + np.tile(corner, 2), unknown + np.tile(corner, 2)))
+            return
+        for place in np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * half:
+            part = canvas[place[1]:, place[0]:][:half, :half]
+            self._fill(part, corner + place, number, parts, rng)
+            number = int(rng.integers(2 ** 31))
+
+    def _side(self, rng: np.random.Generator, least: float, most: float) -> float:
+        """Of a face, px; every doubling between `least` and `most` is as likely as another."""
+        low, high = np.log(np.clip(self.sides, min(least, most), most))
         return float(np.exp(rng.uniform(low, high)))
 
     def _cell(self, picture: Picture, side: int, rng: np.random.Generator) -> Scene:
@@ -156,17 +188,20 @@ class Scenes(Dataset):
         image = picture.read()
         height, width = image.shape[:2]
         faces = picture.boxes[~picture.ignored]
-        wanted, pick, place = self._side(rng), rng.random(), rng.random(2)
+        pick, place = rng.random(), rng.random(2)
         low = max(ZOOM[0], side / (1.1 * min(height, width)))  # mostly photograph, a little of black
-        if len(faces):
+        if len(faces) and rng.random() >= AWAY:
             face = faces[int(pick * len(faces))]
             extent = face[2:] - face[:2]
-            zoom = np.clip(wanted / np.sqrt(extent.prod()), low, max(ZOOM[1], low))
+            own = np.sqrt(extent.prod())
+            # a photograph alone shows no face smaller than this: all its sizes are large ones
+            wanted = self._side(rng, low * own if side == self.size else 0, 0.9 * side)
+            zoom = np.clip(wanted / own, low, max(ZOOM[1], low))
             window = side / zoom
             # the face wholly inside, where it is not larger than the window
             ends = np.sort([face[2:] - window, face[:2]], axis=0)
         else:
-            zoom = np.clip(wanted / 40, low, max(1.0, low))
+            zoom = low * (max(ZOOM[1], low) / low) ** pick
             window = side / zoom
             ends = np.sort([np.zeros(2), (width - window, height - window)], axis=0)
         inside = np.sort([np.zeros(2), (width - window, height - window)], axis=0)
@@ -184,7 +219,7 @@ class Scenes(Dataset):
     def _paste(self, canvas: np.ndarray, boxes: np.ndarray, unknown: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Lays faces over free places of `canvas`; the boxes of all faces there."""
         for _ in range(int(rng.integers(0, self.pasted + 1)) if len(self.cutouts) else 0):
-            number, wanted, spot = int(rng.integers(len(self.cutouts))), self._side(rng), rng.random((6, 2))
+            number, wanted, spot = int(rng.integers(len(self.cutouts))), self._side(rng, 0, STORED), rng.random((6, 2))
             angle, soft, mirror = rng.uniform(-1, 1) * self.rotation, rng.uniform(0.02, 0.25), rng.random() < 0.5
             landmarks, layout = self.cutouts.landmarks[number], self.cutouts.layouts[number]
             extent = np.ptp(landmarks, axis=0)

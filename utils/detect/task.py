@@ -22,7 +22,7 @@ from utils.dataset import Order, train_loader
 from utils.detect import metric
 from utils.detect.export import export_detector
 from utils.detect.find import Found, completed, find, onnx_detector, torch_detector
-from utils.detect.scenes import Cutouts, Scenes, backgrounds, collate, decoded
+from utils.detect.scenes import Cutouts, Scenes, backgrounds, collate, decoded, portraits
 from utils.detect.wider import Picture, check_events, divide, is_wider, list_file, read_wider
 from utils.detection import weights_of
 from utils.fit import Job, fit
@@ -38,12 +38,13 @@ HEADER = ["test set", "model", "scale", "faces", "AP", "recall", "covered", "pla
 
 
 class Data(NamedTuple):
-    """What a detector learns from. val: pictures to validate on, if any; checksums: of all sources."""
+    """What a detector learns from. val: pictures to validate on, if any; portraits: of landmark sets; checksums: of all."""
 
     pictures: list[Picture]
     cutouts: Cutouts
     val: list[Picture]
     checksums: list[str]
+    portraits: list[Picture]
 
 
 def run_modes(mode: SimpleNamespace, args: SimpleNamespace, here: run.Run | None, ranks: Ranks) -> None:
@@ -80,7 +81,9 @@ def load(args: SimpleNamespace, tests: dict[str, list[Picture]], ranks: Ranks) -
     wider, folders = places(args, args.train_data)
     pictures = [picture for folder in wider for picture in read_wider(folder, "train", tuple(args.partial_events))]
     check_events(tuple(args.partial_events), pictures)
-    cutouts, val = cut_faces(args, folders, ("train", "val") if args.val in ("test", "none") else ("train",)), []
+    splits = ("train", "val") if args.val in ("test", "none") else ("train",)
+    parts = [(folder, split) for folder in folders for split in splits]
+    cutouts, val, alone = cut_faces(args, parts), [], []
     if args.val == "test":
         val = [picture for several in tests.values() for picture in several]
     elif args.val != "none" and pictures:
@@ -89,28 +92,30 @@ def load(args: SimpleNamespace, tests: dict[str, list[Picture]], ranks: Ranks) -
         val = composites(args, folders, "val")
     if args.early_stop and not val:
         raise UserError("early_stop needs pictures to validate on; give --val 0.1, or --early-stop 0")
-    if args.teacher and not all(picture.whole for picture in pictures):
-        known = sum(len(picture.boxes) for picture in pictures)
-        pictures = completed(torch_detector(weights_of(Path(args.teacher)), ranks.device, 0.1), pictures, ranks)
-        logger.info(f"{args.teacher}: {sum(len(picture.boxes) for picture in pictures) - known} boxes more, sure ones and others")
+    if args.teacher and pictures:
+        every = [*pictures, *portraits(parts, cutouts.known)]
+        found = completed(torch_detector(weights_of(Path(args.teacher)), ranks.device, 0.1), every, ranks)
+        more = sum(len(picture.boxes) for picture in found) - sum(len(picture.boxes) for picture in every)
+        logger.info(f"{args.teacher}: {more} boxes more, sure ones and others")
+        pictures, alone = found[:len(pictures)], decoded(found[len(pictures):], args.cache)
     if not pictures and not len(cutouts):
         raise UserError(f"{', '.join(args.train_data)}: no face to train on")
     checksums = [hashlib.sha256(list_file(folder, "train").read_bytes()).hexdigest() for folder in wider]
     return Data(decoded(pictures, args.cache) or backgrounds(args.input_size, args.seed), cutouts, val,
-                checksums + run.checksums(folders))
+                checksums + run.checksums(folders), alone)
 
 
-def cut_faces(args: SimpleNamespace, folders: list[Path], splits: tuple[str, ...]) -> Cutouts:
-    """Faces of prepared landmark sets to paste."""
-    layouts = {name: load_layout(args.tables["layouts"], name) for name in {load_meta(folder)["layout"] for folder in folders}}
-    return Cutouts([(folder, split) for folder in folders for split in splits], layouts, args.cache)
+def cut_faces(args: SimpleNamespace, parts: list[tuple[Path, str]]) -> Cutouts:
+    """Faces of splits of prepared landmark sets to paste."""
+    layouts = {name: load_layout(args.tables["layouts"], name) for name in {load_meta(folder)["layout"] for folder, _ in parts}}
+    return Cutouts(parts, layouts, args.cache)
 
 
 def composites(args: SimpleNamespace, folders: list[Path], split: str) -> list[Picture]:
     """Pictures made of a split's faces on drawn backgrounds, the same every time."""
     plain = copy(args)
     plain.mosaic, plain.pasted = 0.0, max(args.pasted, 1)
-    cutouts = cut_faces(args, folders, (split,))
+    cutouts = cut_faces(args, [(folder, split) for folder in folders])
     if not len(cutouts):
         raise UserError(f"{', '.join(map(str, folders))} has no faces in its split {split}; give --val none or --val 0.1")
     scenes = Scenes(backgrounds(args.input_size, args.seed + 1), cutouts, plain, min(len(cutouts), COMPOSITES))
@@ -167,7 +172,7 @@ def train(args: SimpleNamespace, here: run.Run, data: Data, ranks: Ranks, resume
                 f"{'the checkpoint' if resume else args.weights}; {len(data.pictures)} pictures and {len(data.cutouts)} faces of "
                 f"{', '.join(args.train_data)}, {len(data.val)} pictures to validate; {ranks.count} x {ranks.device}, "
                 f"{solve.dtype or 'float32'}")
-    scenes, tester = Scenes(data.pictures, data.cutouts, args, args.crops), FaceBoxesV2()
+    scenes, tester = Scenes(data.pictures, data.cutouts, args, args.crops, data.portraits), FaceBoxesV2()
     command = " ".join(["python main.py", *sys.argv[1:]])
 
     def pack(kept: dict, epoch: int, miss: float) -> dict:
@@ -285,7 +290,7 @@ def write_sheet(file: Path, pictures: list[Picture], found: Found, count: int = 
 
 def show(args: SimpleNamespace, data: Data, count: int) -> str:
     """Draws `count` training crops as the net gets them in the first epoch: faces green, regions that teach nothing red."""
-    scenes = Scenes(data.pictures, data.cutouts, args, max(count, 1))
+    scenes = Scenes(data.pictures, data.cutouts, args, max(count, 1), data.portraits)
     made = [scenes.scene(0, index) for index in range(count)]
     tiles = [drawn(scene.image, [(scene.unknown, FOUND), (scene.boxes, TRUTH)]) for scene in made]
     file = ROOT / args.data_root / "detect" / "show" / "samples.jpg"
