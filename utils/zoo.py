@@ -2,6 +2,8 @@
 import json
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +24,8 @@ HEADER = ["net", "published NME %", "input px", "parameters M", "MACs G", "ONNX 
 
 
 class Cost(NamedTuple):
-    """Of one face, as exported: parameters in millions, multiply-accumulates in thousand millions; ms in onnxruntime with one
-    thread, None where it is not measured."""
+    """Of one face, as exported: parameters in millions, multiply-accumulates in thousand millions; ms of the processor in
+    onnxruntime with one thread, None where it is not measured."""
     parameters: float
     macs: float
     latency: float | None = None
@@ -46,25 +48,32 @@ def size(name: str) -> Cost:
     return Cost(sum(p.numel() for p in net.parameters()) / 1e6, (counter.get_total_flops() - before) / 2e9)
 
 
-def latency(file: Path, size: int, rounds: int = 5) -> float:
-    """ms of one face by an exported file, one thread: the best mean of ten, which other work on the machine disturbs least."""
+def latency(file: Path, size: int, seconds: float = 1.0) -> float:
+    """ms of one face by an exported file, one thread: processor time, the best of so many seconds, which other work on the
+    machine disturbs least.
+    """
     session, image = open_session(file, 1, "export it"), np.zeros((1, size, size, 3), np.uint8)
-    best = float("inf")
-    for _ in range(rounds + 1):  # the first warms up
-        start = time.perf_counter()
-        for _ in range(10):
-            session.run(None, {"image": image})
-        best = min(best, (time.perf_counter() - start) * 100)
-    return best
+    spent: list[float] = []
+    while len(spent) < 5 or sum(spent) < seconds:
+        start = time.thread_time()
+        session.run(None, {"image": image})
+        spent.append(time.thread_time() - start)
+    return 1000 * min(spent)
 
 
 def cost(name: str) -> Cost:
     """Of a net with a PIP head, all measured. ValueError for a name that is no net."""
     net = make(name)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "net.onnx"
-        export_onnx(net, file, {})
+    with exported(net) as file:
         return size(name)._replace(latency=latency(file, net.spec["input_size"]))
+
+
+@contextmanager
+def exported(net: Net) -> Iterator[Path]:
+    """The net's ONNX file, for as long as it is looked at."""
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(net, Path(folder) / "net.onnx", {})
+        yield Path(folder) / "net.onnx"
 
 
 def list_nets(names: list[str]) -> str:
