@@ -29,6 +29,7 @@ STAGES = {"reinit": True, "parts": None, "others": [], "hardness": 0.0}
 LEARNERS = {
     **{name: {"name": name} for name in FAMILIES},
     **{f"head {head}": {"name": SMALL, "head": head} for head in HEADS},
+    "head heatmap": {"name": SMALL, "head": "heatmap", "stride": 8, "score_width": 1.0, "steps": 300},
     **{f"stride {stride}": {"name": SMALL, "stride": stride} for stride in (8, 16, 64)},
     "reinit": {"name": SMALL, "stages": STAGES},
     "GSR": {"name": "dpr", "head": "coordinate", "stages": {**STAGES, "hardness": 1.0}},
@@ -114,7 +115,7 @@ def learning(figures: Figures) -> None:
     """NME in % of the mean face and of the net on sixteen faces, for one net of each kind of block, each head and stage."""
     for name, how in LEARNERS.items():
         if figures.missing("learning", name):
-            start, nme = overfit(**{"head": "pip", **how}, size=SIZE, steps=STEPS)
+            start, nme = overfit(**{"head": "pip", "size": SIZE, "steps": STEPS, **how})
             figures.add(learning={name: [round(start, 2), round(nme, 2)]})
 
 

@@ -2,7 +2,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -112,6 +112,29 @@ def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor,
     return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks), dtype=torch.float32)
 
 
+def teach(net: Net, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequence) -> None:
+    """A step on each of `batches` (indices of faces): images (M, S, S, 3) with the net's margin, landmarks (M, N, 2)."""
+    optimizer, weights = torch.optim.AdamW(net.parameters()), {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "anchor": 1.0}
+    net.train()
+    for step, chosen in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / len(batches))) / 2
+        labels = Labels(landmarks[chosen])
+        sums, counts = net.loss(images[chosen], labels), net.count(labels)
+        optimizer.zero_grad()
+        sum(total / counts[term] * weights[net.terms[term]] for term, total in sums.items()).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
+        optimizer.step()
+
+
+def judge(net: Net, face: torch.Tensor, images: torch.Tensor, landmarks: torch.Tensor) -> tuple[float, float]:
+    """(NME in % of the mean face (N, 2), of the net) on these faces, 68 landmarks."""
+    with torch.inference_mode():
+        found = net.eval().predict(images).landmarks
+    norm = (landmarks[:, 36] - landmarks[:, 45]).norm(dim=-1)
+    return tuple(float(((points - landmarks).norm(dim=-1).mean(1) / norm).mean() * 100) for points in (face, found))
+
+
 def overfit(name: str, head: str, size: int, steps: int, stride: int | None = None, stages: dict | None = None,
             **options) -> tuple[float, float]:
     """(NME in % of the mean face, of the net) on 16 faces that it has been trained on for `steps` steps of all of them.
@@ -123,19 +146,5 @@ def overfit(name: str, head: str, size: int, steps: int, stride: int | None = No
     spec = make_spec(name, head, stride, size, face.numpy(), 10, options=options)
     net = build_net(add_stages(spec, face.numpy(), **stages) if stages else spec)
     images, landmarks = memorable(16, size, net.input_margin)
-    labels = Labels(landmarks)
-    counts, optimizer = net.count(labels), torch.optim.AdamW(net.parameters())
-    weights = {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "anchor": 1.0}
-    net.train()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / steps)) / 2
-        sums = net.loss(images, labels)
-        optimizer.zero_grad()
-        sum(total / counts[term] * weights[net.terms[term]] for term, total in sums.items()).backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
-        optimizer.step()
-    with torch.inference_mode():
-        found = net.eval().predict(images).landmarks
-    norm = (landmarks[:, 36] - landmarks[:, 45]).norm(dim=-1)
-    return tuple(float(((points - landmarks).norm(dim=-1).mean(1) / norm).mean() * 100) for points in (face, found))
+    teach(net, images, landmarks, [slice(None)] * steps)
+    return judge(net, face, images, landmarks)
