@@ -4,8 +4,8 @@
     python benchmarks/zoo.py costs                      # parameters, MACs, ONNX latency and agreement of the nets
     python benchmarks/zoo.py sizes | pairs | learning   # parameters and MACs alone; net x head; faces learnt by heart
 
-Figures go to benchmarks/results/zoo.json, row by row. A row that is measured already is kept unless it is named:
-`python benchmarks/zoo.py costs resnet18`.
+Figures go to benchmarks/results/zoo.json, row by row. What is measured already is kept; rows that are named are measured anew,
+and they alone: `python benchmarks/zoo.py costs resnet18 "head simcc"`.
 """
 import json
 import sys
@@ -47,7 +47,7 @@ class Figures:
 
     def missing(self, part: str, name: str) -> bool:
         """Whether a row is to be measured."""
-        return name in self.wanted or name not in self.parts[part]
+        return name in self.wanted if self.wanted else name not in self.parts[part]
 
     def add(self, **rows: dict) -> None:
         """Rows by part: {name: figures}."""
@@ -75,7 +75,7 @@ def sizes(figures: Figures) -> None:
 def costs(figures: Figures) -> None:
     """The same and ONNX latency, net by net; whether their exports agree, and those of every head."""
     for name in [*NETS, *MORE]:
-        if figures.missing("onnx_agrees", name) or figures.parts["nets"].get(name, [None])[-1] is None:
+        if figures.missing("onnx_agrees", name):
             net = make(name)
             with exported(net.eval()) as file:
                 found = size(name)._replace(latency=latency(file, net.spec["input_size"]))
