@@ -18,6 +18,7 @@ FACES = {"300W": os.environ.get("FACES_300W", "../shared/300w"), "FACES68": os.e
 REAL = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--test-data", "300w", "FACES68", "--weights", "none"]
 SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "6000", "--preset", "default",
              "--allow-partial", "--test-data", "300W", "FACES68", "--weights", "none"]
+SMALL = ["--net", "timm:resnet10t", "--input-size", "192"]
 
 
 class Run(NamedTuple):
@@ -41,9 +42,12 @@ RUNS = {
     "pipnet_256": Run(["--train", "--test", "--test-onnx", *REAL, "--preset", "pipnet", "--epochs", "30", "--milestones", "15",
                        "25", "--weight-decay", "0.0005", "--amp", "auto", "--val", "none"],
                       "2,012 photographs of 300W, preset `pipnet` for 30 epochs (256 px)"),
-    "landmarks": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", "--net", "timm:resnet10t",
-                      "--input-size", "192", "--preset", "short", "--epochs", "20"],
-                     "4,613 photographs of 300W and faces68, 20 epochs, ResNet-10-T at 192 px: weights/landmarks.onnx"),
+    "landmarks_start": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", *SMALL,
+                            "--preset", "short", "--epochs", "20"],
+                           "4,613 photographs of 300W and faces68, ResNet-10-T at 192 px, preset `short` for 20 epochs"),
+    "landmarks": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", *SMALL,
+                      "--preset", "robust", "--epochs", "28", "--weights", "weights/bench_landmarks_start/best.pt"],
+                     "the same faces and net, on with preset `robust` for 28 epochs: `weights/landmarks.onnx`"),
 }
 DETECTORS = {  # figures: benchmarks/detector.py
     "detector": Run(["--task", "detect", "--train", "--test", "--test-onnx", "--train-data", "FACEBOXES", "300w", "FACES68",

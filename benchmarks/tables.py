@@ -157,9 +157,36 @@ def learning() -> str:
     return lines("head or stage | mean face | net", "lrr", rows)
 
 
-TABLES = {"runs": runs, "commands": commands, "boxes": boxes, "box_shift": box_shift, "jitter": jitter, "demo": demo,
-          "detector": detector, "zoo": zoo, "learning": learning, "ablation": lambda: recipes("ablation"),
-          "recipes": lambda: recipes("recipes")}
+def others() -> str:
+    """The shipped nets beside other tools."""
+    rows = [[row["set"], row["tool"], row["trained_on"], f"{row['found_%']:.1f}", *("" if row[key] is None else f"{row[key]:.2f}"
+             for key in ("nme", "habits_aside_nme")), f"{row['ms']:.0f}"] for row in (result("others") or {"rows": []})["rows"]]
+    return lines("photographs | tool | trained on | found, % | NME % | habits aside | ms", "lllrrrr", rows)
+
+
+def finetune() -> str:
+    """Fifty faces with own points."""
+    names = {"synthetic": "drawn", "real": "photographs of 300W"}
+    rows = []
+    for kind, title in names.items():
+        if found := (result("finetune") or {}).get(kind):
+            figures = [f"{float(found[way][key]):.1f}" for way in ("fine-tuned", "from_scratch") for key in ("NME %", "FR@10 %")]
+            rows.append([title, found["from"].removeprefix("bench_"), *figures, f"{found['fine-tuned']['minutes']:.1f}"])
+    header = "fifty faces | fine-tuned from | NME % | FR@10 % | from scratch: NME % | FR@10 % | minutes each"
+    return lines(header, "llrrrrr", rows)
+
+
+def label_noise() -> str:
+    """What an audit finds of errors that were planted."""
+    rows = [[kind, str(found["faces"]), f"{found['disputed_%']:.0f}", *(f"{share:.0f}" for share in found["among_the_worst_%"])]
+            for kind, found in (result("label_noise") or {"planted": {}})["planted"].items()]
+    header = "planted error | faces | labels disputed, % | among the worst faces by the mean, % | by the worst landmark, %"
+    return lines(header, "lrrrr", rows)
+
+
+TABLES = {"runs": runs, "commands": commands, "others": others, "boxes": boxes, "box_shift": box_shift, "jitter": jitter,
+          "demo": demo, "detector": detector, "zoo": zoo, "learning": learning, "ablation": lambda: recipes("ablation"),
+          "recipes": lambda: recipes("recipes"), "finetune": finetune, "label_noise": label_noise}
 
 
 def filled(text: str) -> str:
