@@ -152,9 +152,10 @@ def zoo() -> str:
 
 def learning() -> str:
     """How well each head and stage, on a small net, learns sixteen faces by heart."""
-    rows = [[name, f"{before:.1f}", f"{after:.1f}"] for name, (before, after) in (result("zoo") or {}).get("learning", {}).items()
-            if name not in (result("zoo") or {})["nets"]]
-    return lines("head or stage | mean face | net", "lrr", rows)
+    found = result("zoo") or {}
+    rows = [[name, f"{before:.1f}", f"{after:.1f}"] for name, (before, after) in found.get("learning", {}).items()
+            if name not in found["nets"]]
+    return "Heads and stages are not measured yet." if not rows else lines("head or stage | mean face | net", "lrr", rows)
 
 
 def others() -> str:

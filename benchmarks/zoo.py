@@ -31,9 +31,10 @@ LEARNERS = {
     **{f"head {head}": {"name": SMALL, "head": head} for head in HEADS},
     "head heatmap": {"name": SMALL, "head": "heatmap", "stride": 8, "score_width": 1.0, "steps": 300},
     **{f"stride {stride}": {"name": SMALL, "stride": stride} for stride in (8, 16, 64)},
-    "reinit": {"name": SMALL, "stages": STAGES},
-    "GSR": {"name": "dpr", "head": "coordinate", "stages": {**STAGES, "hardness": 1.0}},
-    "G&LSR": {"name": "dpr", "head": "coordinate", "stages": {**STAGES, "hardness": 1.0, "parts": PARTS_68}},
+    # a map that is learnt faster runs away
+    "reinit": {"name": SMALL, "stages": STAGES, "steps": 300, "rate": 1e-3},
+    "GSR": {"name": "dpr", "head": "coordinate", "stages": STAGES, "steps": 300, "rate": 1e-3},
+    "G&LSR": {"name": "dpr", "head": "coordinate", "stages": {**STAGES, "parts": PARTS_68}, "steps": 300, "rate": 1e-3},
 }
 
 

@@ -112,13 +112,16 @@ def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor,
     return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks), dtype=torch.float32)
 
 
-def teach(net: Net, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequence) -> None:
-    """A step on each of `batches` (indices of faces): images (M, S, S, 3) with the net's margin, landmarks (M, N, 2)."""
+def teach(net: Net, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequence, rate: float = 3e-3) -> None:
+    """A step on each of `batches` (indices of faces): images (M, S, S, 3) with the net's margin, landmarks (M, N, 2).
+
+    rate: largest learning rate.
+    """
     optimizer, weights = torch.optim.AdamW(net.parameters()), {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "anchor": 1.0}
     net.train()
     for step, chosen in enumerate(batches):
         for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / len(batches))) / 2
+            group["lr"] = rate * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / len(batches))) / 2
         labels = Labels(landmarks[chosen])
         sums, counts = net.loss(images[chosen], labels), net.count(labels)
         optimizer.zero_grad()
@@ -136,7 +139,7 @@ def judge(net: Net, face: torch.Tensor, images: torch.Tensor, landmarks: torch.T
 
 
 def overfit(name: str, head: str, size: int, steps: int, stride: int | None = None, stages: dict | None = None,
-            **options) -> tuple[float, float]:
+            rate: float = 3e-3, **options) -> tuple[float, float]:
     """(NME in % of the mean face, of the net) on 16 faces that it has been trained on for `steps` steps of all of them.
 
     stages: of nets.add_stages.
@@ -146,5 +149,5 @@ def overfit(name: str, head: str, size: int, steps: int, stride: int | None = No
     spec = make_spec(name, head, stride, size, face.numpy(), 10, options=options)
     net = build_net(add_stages(spec, face.numpy(), **stages) if stages else spec)
     images, landmarks = memorable(16, size, net.input_margin)
-    teach(net, images, landmarks, [slice(None)] * steps)
+    teach(net, images, landmarks, [slice(None)] * steps, rate)
     return judge(net, face, images, landmarks)
