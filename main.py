@@ -177,6 +177,14 @@ def choose_layout(args, folders: list[Path]) -> Layout:
     return layout
 
 
+def label_shifts(args, folders: list[Path]) -> list[float] | None:
+    """Of each training part. UserError for another count than one or that of the sets."""
+    if len(args.label_shift) not in (0, 1, len(folders)):
+        raise UserError(f"label_shift has {len(args.label_shift)} numbers for {len(folders)} training sets; give one or as many")
+    each = args.label_shift * (len(folders) if len(args.label_shift) == 1 else 1)
+    return [each[folders.index(folder)] for folder, _ in training_parts(args, folders)] if each else None
+
+
 def training_parts(args, folders: list[Path]) -> list[tuple[Path, str]]:
     """The splits that are trained on."""
     return [(folder, split) for folder in folders for split in ("train", "val")[:1 + (args.val in ("test", "none"))]]
@@ -192,11 +200,11 @@ def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, fold
         there, _ = across(layout, load_meta(part[0])["layout"], args.tables["layouts"])
         face_norms(Faces([part], there, args.input_size, 0, input_margin=run.input_margin(args)), there, args.norm)
 
-    def load(parts, weights=None):
-        return complete(Faces(parts, layout, args.input_size, args.cache, args.train_hidden, weights, run.input_margin(args)),
-                        layout, run.outputs(args))
+    def load(parts, weights=None, shifts=None):
+        return complete(Faces(parts, layout, args.input_size, args.cache, args.train_hidden, weights, run.input_margin(args),
+                              shifts), layout, run.outputs(args))
 
-    faces, held = load(training_parts(args, folders), args.label_weights), None
+    faces, held = load(training_parts(args, folders), args.label_weights, label_shifts(args, folders)), None
     if fold is not None:  # before any face has copies, which would change the folds
         faces, held = audit.divide(faces, args.folds, args.seed, fold)
     if args.balance:

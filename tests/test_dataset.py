@@ -179,6 +179,15 @@ def test_a_mirror_image(faces):
     assert np.flatnonzero(~flipped[2]).tolist() == [45]
 
 
+def test_labels_that_lie_to_the_right_do_so_in_a_mirror_image(faces):
+    several = load(faces, label_shifts=[0.75])
+    true = several.nominal - (several.shift[:, None, None] * (1, 0))
+    assert np.allclose(several.shift * (several.crop[:, 2] - several.crop[:, 0]), 0.75)
+    mirrored = Augmented(several.only(np.arange(3, 6)), PLAIN._replace(flip=1.0), L68.flip_index, 0)[0, 1][1]
+    expected = (true[4] * (-1, 1) + (1, 0))[list(L68.flip_index)] + (several.shift[4], 0)
+    assert np.allclose(mirrored, expected, atol=1e-6)
+
+
 GEOMETRY = {"scale": 0.15, "translation": 0.08, "rotation": 30.0, "rotation_prob": 1.0, "translation_prob": 1.0, "flip": 0.5}
 
 

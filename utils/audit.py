@@ -94,7 +94,9 @@ def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layou
     write_csv(folder / "labels.csv", COLUMNS, rows)
     _face_sheet(folder / "faces.jpg", faces, found, mean, order[known[order]][:20], layout)
     _landmark_sheet(folder / "landmarks.jpg", faces, found, relative, weight, layout)
-    return summary(errors, weight, layout, norm)
+    right = np.nanmedian(faces.landmarks[..., 0] - found[..., 0])
+    return (f"{summary(errors, weight, layout, norm)}\nLabels lie {right:+.2f} px to the right of where the nets put them; "
+            "of nets trained with mirror images it is what --label-shift wants")
 
 
 def summary(errors: np.ndarray, weight: np.ndarray, layout: Layout, norm: str) -> str:

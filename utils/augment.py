@@ -118,13 +118,15 @@ def photometric(image: np.ndarray, rng: np.random.Generator, recipe: Recipe) -> 
 
 
 def augment(stored: np.ndarray, landmarks: np.ndarray, weight: np.ndarray, size: int, recipe: Recipe, flip_index,
-            rng: np.random.Generator, seen: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+            rng: np.random.Generator, seen: int = 0,
+            label_shift: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A stored crop with its margin -> (crop (size, size, 3) uint8, landmarks (N, 2) in [0, 1] of it, weight (N,), the affine).
 
     stored (S, S, 3) uint8 with S >= size: the nominal crop of `size` px in the middle of real pixels; landmarks (N, 2) in [0, 1]
     of the nominal crop. Landmarks that leave the crop stay true. The affine (2, 3) is from px of the nominal crop to px of the
     result, before a perspective; its determinant is negative where it mirrors. seen: px of margin that the result has on each
-    side of its nominal crop.
+    side of its nominal crop. label_shift: share of the crop by which the labels lie to the right of what they mark; those of a
+    mirror image do, too, or the net would learn neither.
     """
     border = (len(stored) - size) / 2
     if recipe.fill == "black":  # beyond what tests see too
@@ -134,7 +136,7 @@ def augment(stored: np.ndarray, landmarks: np.ndarray, weight: np.ndarray, size:
     warp, side = compose(np.array([[1.0, 0, -border], [0, 1, -border]]), matrix), size + 2 * seen
     widen = np.array([[1.0, 0, seen], [0, 1, seen]])
     interpolation = cv2.INTER_NEAREST if recipe.interpolation == "nearest" else cv2.INTER_LINEAR
-    landmarks = transform(landmarks * size, matrix) / size
+    landmarks = transform((landmarks - (2 * label_shift * mirror, 0)) * size, matrix) / size
     if recipe.perspective:
         lean = perspective(rng, recipe, size)
         homography = np.vstack([widen, [0, 0, 1]]) @ lean @ np.vstack([warp, [0, 0, 1]])

@@ -36,7 +36,7 @@ KINDS = _kinds(
            "mosaic anchor hardness pose eyes mouth",
     switch="balance reinit parts allow_partial excite train_hidden compile deterministic flip_test",
     share="val", texts="box partial_events", texts_="train_data test_data", wholes_="selected_index",
-    numbers="milestones thresholds scales face_sides")
+    numbers="milestones thresholds scales face_sides label_shift")
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
 CHOICES = {
     "task": ("landmarks", "detect"),

@@ -49,12 +49,13 @@ class Faces(Dataset):
     height of the source images; crop and box (M, 4), landmarks (M, N, 2) in px of the source image; nominal (M, N, 2) float32
     in [0, 1] of the crop; visible (M, N) bool: landmarks to train;
     weight (M, N) float32: how much, from an audit's file `weights`, one without it; zero where not visible;
+    shift (M,) in [0, 1] of the crop: how far labels lie to the right of what they mark, `label_shifts` px for each part;
     pose (M, 3) and states (M, k) float32 of `state_names`, NaN where a set does not say, None where none of them does;
     rank (names of subsets in the order of the publications); previous (M,) the frame before this one in its video, else -1.
     """
 
     def __init__(self, parts: list[tuple[Path, str]], layout: Layout, input_size: int, cache: float, train_hidden: bool = True,
-                 weights: str | None = None, input_margin: float = 1.0):
+                 weights: str | None = None, input_margin: float = 1.0, label_shifts: list[float] | None = None):
         tables, metas = [load_split(folder, split) for folder, split in parts], [load_meta(folder) for folder, _ in parts]
         ways = [None if meta["layout"] == layout.stored else conversion(meta["layout"], layout.stored) for meta in metas]
         for (folder, _), meta, way in zip(parts, metas, ways, strict=True):
@@ -82,6 +83,8 @@ class Faces(Dataset):
         if weights:
             self.weight *= label_weights.read(Path(weights), self.sets, self.names, layout.selected, labels[0][0].shape[1])
         self.nominal = to_crop(self.landmarks, self.crop).astype(np.float32)
+        shifts = np.repeat(label_shifts or [0.0] * len(parts), [len(table.files) for table in tables])
+        self.shift = shifts / (self.crop[:, 2] - self.crop[:, 0])
         self.pose, self.states, self.state_names = _extras(tables, metas)
         self.previous = _previous([(f"{number} {name}", metas[number].get("frame_step"))
                                    for number, table in enumerate(tables) for name in table.files])
@@ -130,7 +133,7 @@ class Faces(Dataset):
         view = copy.copy(self)
         for key in ("names", "sets", "sources", "images", "subsets", "identities"):
             setattr(view, key, [getattr(self, key)[row] for row in rows])
-        for key in ("crop", "box", "sizes", "landmarks", "visible", "weight", "nominal", "target", "rows"):
+        for key in ("crop", "box", "sizes", "landmarks", "visible", "weight", "nominal", "shift", "target", "rows"):
             setattr(view, key, getattr(self, key)[rows])
         for key in ("pose", "states"):
             setattr(view, key, None if (values := getattr(self, key)) is None else values[rows])
@@ -192,7 +195,7 @@ class Augmented(Dataset):
         faces = self.faces
         image, landmarks, weight, matrix = augment(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size,
                                                    self.recipe, self.flip_index, generator(self.seed, epoch, index),
-                                                   faces.input_border)
+                                                   faces.input_border, faces.shift[index])
         pose, states = (None if part is None else part[index] for part in (faces.pose, faces.states))
         if pose is not None:
             pose = turn_pose(pose, matrix).astype(np.float32)

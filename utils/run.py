@@ -97,8 +97,8 @@ OF_TASK = {
     "landmarks": ("net", "head", "stride", "pool", "excite", "reinit", "parts", "num_lms", "num_nb", "selected_index", "meanface",
                   "act", "error", "score_width", "sigma", "anchor", "hardness", "pose", "eyes", "mouth", "balance",
                   "train_hidden", "label_weights", "folds", "norm", "thresholds", "flip_test", "test_batch_size", "box",
-                  "box_jitter", "detector", "detector_weights", "rotation_prob", "perspective", "scale", "translation",
-                  "translation_prob", "fill", "interpolation")}
+                  "box_jitter", "detector", "detector_weights", "label_shift", "rotation_prob", "perspective", "scale",
+                  "translation", "translation_prob", "fill", "interpolation")}
 
 
 def check_given(given: dict, stored: dict, resume: bool) -> None:
