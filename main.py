@@ -75,7 +75,10 @@ def main(argv: list[str]) -> None:
     """Runs the modes on the command line, in the order prepare, show, train, test."""
     mode, given = parse(argv, modes)
     tests = mode.test or mode.test_onnx
-    if not (mode.prepare or mode.train or mode.audit or tests or mode.predict) and mode.list_nets is mode.show_data is None:
+    works = mode.prepare or mode.train or mode.audit or tests or mode.predict or mode.show_data is not None
+    if works and mode.list_nets is not None:
+        raise UserError("--list-nets only lists; leave the other modes out")
+    if not works and mode.list_nets is None:
         raise UserError("nothing to do: give --train, --test, --test-onnx, --predict PATH, --prepare, --show-data N, --audit or "
                         "--list-nets (--help explains them)")
     if mode.predict and (mode.sweep or mode.audit):
@@ -343,7 +346,7 @@ def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool, compar
     if not ranks.first:
         return
     tables = written.write(args.flip_test)
-    how = f"{args.norm} norm, flip test {'on' if args.flip_test else 'off'}, {' and '.join(args.box)} boxes"
+    how = f"{args.norm} norm, flip test {'on' if args.flip_test else 'off'}, {', '.join(args.box)} boxes"
     how += "; faces that the detector missed are scored in their own" if "detector" in args.box else ""
     logger.debug(f"{here.weights.name} of epoch {stored['epoch'] + 1}, {how}\n{tables}")
     page.write(here, written, stored, how, [other.folder for other in compare])

@@ -190,14 +190,12 @@ def label_shift() -> str:
     rows = [[row["set"], row["part"], str(row["faces"]), str(row["width_px"]), f"{row['right_px']:+.2f} ± {row['error_px']:.2f}",
              *(f"{row[f'{half}_faces_px']:+.2f}" for half in ("small", "large"))]
             for row in (result("label_shift") or {"rows": []})["rows"]]
-    header = "set | part | faces | width of a face, px | labels to the right by, px | smaller half | larger half"
-    return lines(header, "llrrrrr", rows)
+    return lines("set | part | faces | width, px | labels to the right by, px | smaller half | larger half", "llrrrrr", rows)
 
 
-TABLES = {"runs": runs, "label_shift": label_shift, "commands": commands, "others": others, "boxes": boxes,
-          "box_shift": box_shift, "jitter": jitter, "demo": demo, "detector": detector, "zoo": zoo, "learning": learning,
-          "ablation": lambda: recipes("ablation"), "recipes": lambda: recipes("recipes"),
-          "finetune": finetune, "label_noise": label_noise}
+TABLES = {"runs": runs, "commands": commands, "others": others, "boxes": boxes, "box_shift": box_shift, "jitter": jitter,
+          "demo": demo, "detector": detector, "zoo": zoo, "learning": learning, "ablation": lambda: recipes("ablation"),
+          "recipes": lambda: recipes("recipes"), "finetune": finetune, "label_noise": label_noise, "label_shift": label_shift}
 
 
 def filled(text: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from utils.parsers import DATASETS, write_pts
+from utils.parsers import DATASETS, PARTS_300W, write_pts
 from utils.prepare import DataGenerator
 
 RNG = np.random.default_rng(4)
@@ -105,6 +105,18 @@ def cofw(tmp_path: Path) -> tuple:
     return root, sets
 
 
+def cofw68(tmp_path: Path) -> tuple:
+    """(folder, images of COFW's test, boxes, [(landmarks (68, 2), hidden (68, 1))])."""
+    root, sets = cofw(tmp_path)
+    (root / "COFW68_Data/test_annotations").mkdir(parents=True)
+    boxes = np.array([[30.0, 20, 100, 80], [31, 20, 100, 80], [32, 20, 100, 80]])
+    savemat(root / "COFW68_Data/cofw68_test_bboxes.mat", {"bboxes": boxes})
+    faces = [(landmarks(68), RNG.integers(0, 2, (68, 1))) for _ in boxes]
+    for number, (points, hidden) in enumerate(faces, 1):
+        savemat(root / f"COFW68_Data/test_annotations/{number}_points.mat", {"Points": points, "Occ": hidden})
+    return root, sets["test"][0], boxes, faces
+
+
 def aflw(tmp_path: Path) -> tuple:
     """(folder, variables, images): the release's table of 24,386 faces, of which the images of five are there."""
     root = tmp_path / "AFLW"
@@ -123,6 +135,17 @@ def aflw(tmp_path: Path) -> tuple:
         picture(root / "flickr" / str(names[order[place], 0]), grey=place == 0)
     savemat(root / "AFLWinfo_release.mat", variables)
     return root, variables, order[places]
+
+
+def few_aflw(tmp_path: Path) -> tuple:
+    """(folder,) with a table of four faces, all to train."""
+    root = tmp_path / "AFLW"
+    names = [picture(root / "flickr" / f"0/image{i:05d}.jpg").relative_to(root / "flickr").as_posix() for i in range(4)]
+    points = np.array([landmarks(19) for _ in names])
+    savemat(root / "AFLWinfo_release.mat", {
+        "bbox": np.tile([30.0, 130, 20, 100], (4, 1)), "data": np.concatenate([points[..., 0], points[..., 1]], 1),
+        "mask_new": RNG.integers(0, 2, (4, 19)), "nameList": np.array([[name] for name in names], object), "ra": [[2, 4, 1, 3]]})
+    return (root,)
 
 
 def lp(tmp_path: Path) -> tuple:
@@ -158,7 +181,7 @@ def header(count: int) -> str:
 
 
 def write_csv(file: Path, faces: list) -> None:
-    lines = [header(5), *(",".join([name, *map(str, points.ravel())]) for name, points in faces)]
+    lines = [header(len(faces[0][1])), *(",".join([name, *map(str, points.ravel())]) for name, points in faces)]
     file.write_text("\r\n".join(lines).replace("nan", "") + "\r\n", encoding="utf-8-sig")
 
 
@@ -186,12 +209,35 @@ def private(tmp_path: Path) -> tuple:
     return root, {name: annotated(root / name, 68) for name in names}
 
 
+def both(tmp_path: Path) -> tuple:
+    """(folder with 300W and WFLW, WFLW's lists)."""
+    _, lists = wflw(tmp_path / "both")
+    for part in PARTS_300W:
+        annotated(tmp_path / "both/300W" / part / f"{part.replace('/', '')}_1.jpg", 68)
+    return tmp_path / "both", lists
+
+
 def menpo(tmp_path: Path) -> tuple:
     """(folder, landmarks by file): semi-frontal and profile faces in one folder, to train and to test."""
     root = tmp_path / "Menpo"
     names = {"menpo_train_release/aflw__face_1.jpg": 68, "menpo_train_release/aflw__face_2.jpg": 39,
              "menpo_train_release/b c.jpg": 68, "menpo_test_release/d.jpg": 68, "menpo_test_release/e.jpg": 39}
     return root, {name: annotated(root / name, count) for name, count in names.items()}
+
+
+def lmk(tmp_path: Path) -> tuple:
+    """(folder, {split: [(name, points (68, 2) in [0, 1])]}): crops, and lists that call them as they were called when made."""
+    root, rng = tmp_path / "LMK", np.random.default_rng(0)
+    names = {"train": ["afw_1_1.jpg", "afw_1_2.jpg", "37_Soccer_5.jpg"],
+             "test": ["lfpw_testset_image_0001.png", "ibug_image_09 _01.jpg"]}
+    faces = {split: [(name, rng.uniform(0.05, 0.95, (68, 2))) for name in row] for split, row in names.items()}
+    for split, row in faces.items():
+        lines = [" ".join([f"../Dataset/LMK/images/{split}/{name}", *map(str, points.ravel())]) + " \n" for name, points in row]
+        for name, _ in row:
+            picture(root / "images" / split / name, *((256, 256) if "Soccer" not in name else (96, 64)))
+        (root / f"{split}.txt").write_text("".join(lines))
+    (root / "indices.txt").write_text(" ".join(map(str, faces["train"][0][1].ravel())))
+    return root, faces
 
 
 VIDEOS = {"001": 6, "114": 5, "203": 4, "410": 3}  # frames: one to train, one of each category

@@ -121,7 +121,7 @@ def test_a_label_that_weighs_nothing_teaches_nothing():
 
 @pytest.mark.parametrize(("spoil", "message"), [
     (None, "cannot read .* --audit"),
-    (lambda lines: ["file,nme", "a.jpg,3"], "not the weights.csv of an audit of 68"),
+    (lambda lines: ["file,nme", "a.jpg,3"], "not the weights.csv of an audit of the landmarks of layout 68"),
     (lambda lines: [*lines[:-1], lines[-1].replace("1.0000", "7", 1)], "weights from 0 to 1"),
     (lambda lines: [*lines[:-1], lines[-1].rsplit(",", 3)[0]], "not the weights.csv"),
     (lambda lines: lines[:-1], "has no row for train/.*jpg; audit again"),
@@ -136,11 +136,11 @@ def test_a_file_that_does_not_fit_is_refused(planted, faces, tmp_path, spoil, me
         Faces([(faces, "train")], L68, 64, 0, weights=str(file))
 
 
-def test_weights_of_a_larger_layout_are_refused(planted, faces):
-    """As of faces audited with 98 landmarks that are trained as 68: the numbers mean other landmarks."""
+def test_weights_of_another_layout_are_refused(planted, faces):
+    """Even one of as many landmarks: the numbers mean other landmarks."""
     here = Faces([(faces, "train")], L68, 64, 0)
-    with pytest.raises(UserError, match="not the weights.csv of an audit of 29 such landmarks"):
-        label_weights.read(planted[0] / "weights.csv", here.sets, here.names, tuple(range(29)), 29)
+    with pytest.raises(UserError, match="weights.csv is of layout 68, not mine; audit the set with this --layout"):
+        label_weights.read(planted[0] / "weights.csv", here.sets, here.names, L68._replace(name="mine", stored="mine"))
 
 
 # ------------------------------------------------------------------------------------------------------- as it is typed

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import draw_face, driver, fails, rows, run
+from conftest import draw_face, driver, fails, rows, run, write_faces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -348,6 +348,15 @@ def test_without_photographs_faces_are_pasted_on_drawn_backgrounds(cli, raw, dat
     done = cli("--task", "detect", "--train", "--test", "--show-data", "6", *places, *SMALL, "--epochs", "1")
     assert done.returncode == 0, done.stderr
     assert "drawn-64, composites" in done.stdout and (data_root / "detect" / "show" / "samples.jpg").is_file()
+
+
+def test_prepare_makes_the_test_sets_too(cli, raw, data_root, tmp_path):
+    other = write_faces(tmp_path / "other" / "test", 2).parent
+    flags = ("--task", "detect", "--prepare", "--train-data", raw, "--data-root", tmp_path / "data", "--target-size", 64)
+    done = cli(*flags, "--test-data", other)
+    assert done.returncode == 0, done.stderr
+    assert all((tmp_path / "data" / name / "meta.yaml").is_file() for name in ("drawn-64", "other-64"))
+    fails(cli(*flags, "--test-data", tmp_path / "nothing"), "'.*nothing' is neither a dataset")
 
 
 @pytest.mark.parametrize(("more", "message"), [

@@ -32,8 +32,8 @@ def test_a_run_leaves_what_it_says(trained):
     log = (folder / "log.txt").read_text()
     assert "epoch 1/2: loss" in log and "epoch 2/2: loss" in log and "drawn" in log
     assert {path.name for path in (folder / "report").iterdir()} == {
-        "faces_drawn-64.csv", "faces_drawn-64.jpg", "sigma_drawn-64.svg", "parts.csv", "scores.csv", "norms.csv", "test.yaml",
-        "index.html"}
+        "faces_drawn-64.csv", "faces_drawn-64.jpg", "sigma_drawn-64.svg", "parts.csv", "scores.csv", "norms.csv", "protocols.csv",
+        "test.yaml", "index.html"}
     assert len(rows(folder / "report" / "faces_drawn-64.csv")) == 8
     torch_row, onnx_row = table(done.stdout)
     assert torch_row[:3] == ["drawn-64", "torch", "8"] and onnx_row[:3] == ["drawn-64", "onnx", "8"]
@@ -277,6 +277,7 @@ def test_help_and_nets(cli):
     done = cli("--list-nets", NET, "--threads", "1")
     assert done.returncode == 0 and re.search(r"test_efficientnet +\|.*\| +256 \| +0\.\d+ \| +0\.\d+ \| +\d", done.stdout)
     fails(cli("--list-nets", "resnet19"), "no net 'resnet19'; did you mean resnet18")
+    fails(cli("--list-nets", "--train"), "--list-nets only lists; leave the other modes out")
 
 
 def test_two_processes(recipe, tmp_path):

@@ -12,7 +12,7 @@ from nets.labels import Prediction
 from pipnet.errors import UserError
 from utils.config import DEFAULT_FILE, load_layout, read_yaml
 from utils.dataset import Faces
-from utils.evaluate import evaluate
+from utils.evaluate import evaluate, subset_rows
 from utils.parsers import infer
 from utils.prepared import load_meta, load_split
 from utils.report import score_rows
@@ -140,6 +140,66 @@ def test_lapa_incomplete_or_wrong(lapa):
     os.symlink("/etc/hostname", text)
     with pytest.raises(UserError, match="24_0.txt' leads through a link out of"):
         parse("lapa", root, allow_partial=True)
+
+
+# --------------------------------------------------------------------------------------------- the IRNet fork's ready crops
+def test_lmk(tmp_path, cli):
+    root, faces = archives.lmk(tmp_path)
+    assert infer(root) == "lmk"
+    splits = parse("lmk", root, allow_partial=True)
+    for split, row in faces.items():
+        for record, (name, points) in zip(splits[split], row, strict=True):
+            width, height = (96, 64) if "Soccer" in name else (256, 256)
+            assert record.file == root / "images" / split / name and np.allclose(record.landmarks, points * (width, height))
+    assert [record.subset for record in splits["train"]] == ["train//afw", "train//afw", "train//wflw"]
+    assert [record.subset for record in splits["test"]] == ["test//common/lfpw", "test//challenge/ibug"]
+    one, other, third = (record.identity for record in splits["train"])
+    assert one == other != third  # two faces of a photograph
+    flags = ("--prepare", "--data-dir", root, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none")
+    done = cli(*flags, "--protocol", "pipnet")
+    assert "train: 3 of 13148 faces" in done.stderr and "test: 2 of 689 faces" in done.stderr and done.returncode == 1
+    done = cli(*flags, "--protocol", "pipnet", "--allow-partial")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "data/lmk-pipnet-32"
+    assert load_meta(folder)["layout"] == "68" and list(subset_rows(load_split(folder, "test").subsets)) == [
+        "full", "challenge", "common"]
+    for folders in ("afw", "helen/trainset"):  # the fork writes its crops beside the originals
+        (root / folders).mkdir(parents=True)
+    assert infer(root) == "300w"
+
+
+def test_lmk_of_a_face_made_by_its_own_description(tmp_path):
+    """The crop's frame: a landmark 1.1 times the box away from its corner, as the fork computes it, comes back to its pixel."""
+    annotated = np.random.default_rng(3).uniform(60, 180, (1000, 68, 2))  # counted from 1
+    whole = annotated.astype(int)
+    low, side = whole.min(1), np.ptp(whole, 1)
+    low, side = low - (0.05 * side).astype(int), (1.1 * side).astype(int)
+    true = (annotated - 0.5 - low[:, None]) / side[:, None]  # continuous px in [0, 1] of the crop, which begins at a whole pixel
+    assert np.abs(((whole - low[:, None]) / side[:, None] - true).mean((0, 1)) * 256).max() < 0.02
+
+
+def test_lmk_incomplete_or_wrong(tmp_path):
+    root, _ = archives.lmk(tmp_path)
+    good = picture(root / "images/train/37_Soccer_5.jpg").read_bytes()
+    (root / "images/train/37_Soccer_5.jpg").write_bytes(good[:-500])
+    with pytest.raises(UserError, match="37_Soccer_5.jpg: the image is cut short.*1 of 5 faces"):  # left out, were it one of many
+        prepared("lmk", root, tmp_path / "data")
+    (root / "images/train/37_Soccer_5.jpg").write_bytes(good)
+    (root / "images/test/ibug_image_09 _01.jpg").unlink()
+    with pytest.raises(UserError, match=r"train: 3 of 13148 faces\n  test: 1 of 689 faces\n  1 annotated.*ibug_image_09 _01"):
+        parse("lmk", root)
+    file = root / "train.txt"
+    name, *values = file.read_text().splitlines()[0].split()
+    for words, fault in [([name, *values[:-1]], "136 words where the path of a crop and 136"),
+                         ([name, *values[1:], "x"], "not a coord"), ([name, *values[1:], "nan"], "not a coord"),
+                         (["../images/train/..", *values], "leads out of"), ([name, *["0.5"] * 136], "its points span no area")]:
+        file.write_text(" ".join(words) + "\n")
+        with pytest.raises(UserError, match=f"train.txt, line 1: .*{fault}"):
+            parse("lmk", root, allow_partial=True)
+    os.symlink("/etc/hostname", root / "images/train/link.jpg")
+    file.write_text(" ".join([name.replace("afw_1_1", "link"), *values]))
+    with pytest.raises(UserError, match="link.jpg' leads through a link out of"):
+        parse("lmk", root, allow_partial=True)
 
 
 # -------------------------------------------------------------------------------------------------------------- JD-landmark

@@ -4,7 +4,7 @@ import shutil
 import archives
 import numpy as np
 import pytest
-from archives import RNG, landmarks, parse, prepared, write_cofw
+from archives import parse, prepared, write_cofw
 from scipy.io import savemat
 
 from pipnet.errors import UserError
@@ -30,7 +30,7 @@ def test_cofw(cofw, tmp_path):
             assert np.allclose(record.box, [x - 0.5, y - 0.5, x + w - 1.5, y + h - 1.5])  # from x to x + w - 1
             name = f"{index + 1:04d}"
             assert record.file == root / f"COFW_{split}_color.mat" / name and record.identity == f"{split}/{name}"
-            image, plain = record.read(), images[0] if index != 1 else np.repeat(images[1][..., None], 3, 2)
+            image, plain = read_image(record.file), images[0] if index != 1 else np.repeat(images[1][..., None], 3, 2)
             assert image.dtype == np.uint8 and np.array_equal(image, plain[..., ::-1])  # RGB there, BGR here
     folder = prepared("cofw", root, tmp_path / "data", protocol="box")
     table = load_split(folder, "test")
@@ -60,7 +60,7 @@ def test_cofw_incomplete_or_wrong(cofw, monkeypatch):
             parse("cofw", root, allow_partial=True)
     write_cofw(file, "T", [image.astype(float) for image in images], boxes, phis)
     with pytest.raises(UserError, match="IsT 1: float64 .* is not an image"):
-        parse("cofw", root, allow_partial=True)["test"][0].read()
+        read_image(parse("cofw", root, allow_partial=True)["test"][0].file)
     file.unlink()
     with pytest.raises(UserError, match="test: 0 of 507"):
         parse("cofw", root)
@@ -69,24 +69,18 @@ def test_cofw_incomplete_or_wrong(cofw, monkeypatch):
         parse("cofw", root, allow_partial=True)
 
 
-def test_cofw68(cofw, tmp_path):
-    root, sets = cofw
-    (root / "COFW68_Data/test_annotations").mkdir(parents=True)
-    boxes = np.array([[30.0, 20, 100, 80], [31, 20, 100, 80], [32, 20, 100, 80]])
-    savemat(root / "COFW68_Data/cofw68_test_bboxes.mat", {"bboxes": boxes})
-    faces = [(landmarks(68), RNG.integers(0, 2, (68, 1))) for _ in boxes]
+def test_cofw68(tmp_path):
+    root, images, boxes, faces = archives.cofw68(tmp_path)
     files = [root / f"COFW68_Data/test_annotations/{i + 1}_points.mat" for i in range(3)]
-    for file, (points, hidden) in zip(files, faces, strict=True):
-        savemat(file, {"Points": points, "Occ": hidden})
     with pytest.raises(UserError, match="COFW-68; (.|\n)*test: 3 of 507 faces"):
         parse("cofw68", root)
     splits = parse("cofw68", root, allow_partial=True)
     assert list(splits) == ["test"]
-    for record, image, (points, hidden), (x, y, w, h) in zip(splits["test"], sets["test"][0], faces, boxes, strict=True):
+    for record, image, (points, hidden), (x, y, w, h) in zip(splits["test"], images, faces, boxes, strict=True):
         assert np.allclose(record.landmarks, points - 0.5)
         assert np.allclose(record.box, [x - 0.5, y - 0.5, x + w - 1.5, y + h - 1.5])
         assert (record.visible == (hidden[:, 0] == 0)).all() and record.subset == "test"
-        assert record.read().shape[:2] == image.shape[:2] and record.file.parent == root / "COFW_test_color.mat"
+        assert read_image(record.file).shape[:2] == image.shape[:2] and record.file.parent == root / "COFW_test_color.mat"
     folder = prepared("cofw68", root, tmp_path / "data", protocol="box")
     assert load_meta(folder)["layout"] == "68" and len(load_split(folder, "test").files) == 3
     savemat(files[1], {"Points": faces[1][0][:67], "Occ": faces[1][1]})

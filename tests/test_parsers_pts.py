@@ -2,7 +2,6 @@
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import archives
 import numpy as np
@@ -17,10 +16,10 @@ from utils.config import DEFAULT_FILE, load_layout, read_defaults, read_yaml, re
 from utils.convert import conversion
 from utils.dataset import Faces
 from utils.evaluate import evaluate
-from utils.parsers import DATASETS, PARTS_300W, infer, read_pts, write_pts
+from utils.parsers import DATASETS, infer, read_pts, write_pts
 from utils.parsers.w300vw import CATEGORIES, Frames
 from utils.prepare import fingerprint
-from utils.prepared import load_meta, load_split, mismatch
+from utils.prepared import load_meta, load_split, mismatch, read_image
 from utils.report import score_header, score_rows, without_empty
 
 private, menpo, vw, wflw = map(pytest.fixture, (archives.private, archives.menpo, archives.vw, archives.wflw))
@@ -102,9 +101,8 @@ def test_300vw(tmp_path, extracted):
         number = place[record.identity] = place.get(record.identity, 0) + 1
         frames, points = videos[record.identity]
         assert np.allclose(record.landmarks, points[number - 1] - 0.5, atol=1e-6) and number == int(record.file.stem)
-        assert (record.read is None) == extracted
-        if record.read:
-            assert abs(int(record.read().mean()) - frames[number - 1].mean()) < 4
+        assert record.file.is_file() == extracted
+        assert abs(int(read_image(record.file).mean()) - frames[number - 1].mean()) < 4
     assert [record.subset for record in splits["test"]] == ["category1"] * 5 + ["category2"] * 4 + ["category3"] * 3
     third = parse("300vw", root, allow_partial=True, frame_step=3)
     assert [(record.identity, record.file.stem) for record in third["train"] + third["test"]] == [
@@ -136,7 +134,7 @@ def test_300vw_incomplete_or_wrong(vw):
 
 def test_frames_for_many_threads_that_ask_in_disorder(tmp_path):
     root, videos = archives.vw(tmp_path)
-    video, wanted = Frames(root / "001/vid.avi", 6), [1, 2, 3, 4, 5, 6, 3, 1, 6, 5, 4, 2]
+    video, wanted = Frames(root / "001/vid.avi"), [1, 2, 3, 4, 5, 6, 3, 1, 6, 5, 4, 2]
     with ThreadPoolExecutor(4) as pool:
         found = [int(frame.mean()) for frame in pool.map(video.read, wanted)]
     assert np.abs(np.array(found) - [videos["001"][0][number - 1].mean() for number in wanted]).max() < 4
@@ -168,16 +166,8 @@ def test_flicker_between_frames(vw, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------- 300W and WFLW
-def both(tmp_path: Path) -> tuple:
-    """(folder with 300W and WFLW, WFLW's lists)."""
-    _, lists = archives.wflw(tmp_path / "both")
-    for part in PARTS_300W:
-        annotated(tmp_path / "both/300W" / part / f"{part.replace('/', '')}_1.jpg", 68)
-    return tmp_path / "both", lists
-
-
 def test_300w_and_wflw_as_one(tmp_path):
-    root, lists = both(tmp_path)
+    root, lists = archives.both(tmp_path)
     for name, splits in (("300w+wflw", ["train"]), ("300w+wflw-all", ["train", "test"])):
         found = parse(name, root, allow_partial=True)
         assert len(found["test"]) == 3 and not any("wflw" in record.identity for record in found["test"])  # 300W's alone
@@ -188,6 +178,8 @@ def test_300w_and_wflw_as_one(tmp_path):
             expected = conversion("98", "68")(points + 0.5)
             assert np.allclose(record.landmarks, expected, atol=1e-5) and record.identity == f"wflw/{file}"
             assert np.allclose(record.box, [*expected.min(0), *expected.max(0)], atol=1e-5)
+    with pytest.raises(UserError, match=r"the whole of 300W; (.|\n)*afw: 1 of 337(.|\n)*the whole of WFLW; (.|\n)*: 3 of 7500"):
+        parse("300w+wflw", root)
     train = ("afw", "helen/trainset", "lfpw/trainset", "wflw")
     counts = [sum(DATASETS[row].expected[part] for part in train) for row in ("300w+wflw", "300w+wflw-all")]
     assert counts == [10648, 13148]  # the fork's number with WFLW's test faces, and without
@@ -207,7 +199,7 @@ def test_300w_and_wflw_as_one(tmp_path):
 
 
 def test_the_archive_of_a_run_is_not_taken_for_that_of_another_set(tmp_path):
-    root, _ = both(tmp_path)
+    root, _ = archives.both(tmp_path)
     args = resolve({"data_root": str(tmp_path / "data"), "data_dir": str(root / "300W"), "dataset": "300w", "target_size": 32,
                     "allow_partial": True, "val": "none"}, read_defaults(), None)
     first = sets.prepare("300w", args)
@@ -217,7 +209,7 @@ def test_the_archive_of_a_run_is_not_taken_for_that_of_another_set(tmp_path):
 
 
 def test_sets_of_several_layouts_train_as_one(tmp_path):
-    root, lists = both(tmp_path)
+    root, lists = archives.both(tmp_path)
     first, second = (prepared(name, root / folder, tmp_path / "data") for name, folder in (("300w", "300W"), ("wflw", "WFLW")))
     faces = Faces([(first, "train"), (second, "train")], L68, 32, 1.0)
     assert faces.landmarks.shape == (6, 68, 2) and faces.state_names[0] == "pose" and np.isnan(faces.states[:3]).all()

@@ -4,18 +4,22 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import archives
 import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, Command, fails, rows, table, write_faces
+from conftest import ROOT, Command, draw_face, fails, rows, table, write_faces
+from loguru import logger
 
+from pipnet.draw import write_image
 from pipnet.geometry import to_image
 from utils import metric
-from utils.boxes import Reboxed, detected, perturbed, rebox
+from utils.boxes import Reboxed, detected, perturbed, picture, rebox
 from utils.config import defaults, load_layout
 from utils.dataset import Faces
 from utils.prepare import DataGenerator
+from utils.prepared import load_meta
 from utils.sets import distinct
 
 LAYOUT = load_layout(defaults().tables["layouts"], "68")
@@ -95,6 +99,46 @@ def test_a_detection_is_the_face_that_it_overlaps_most(faces):
     assert pictures == [(96, 96, 3)] * len(own)
 
 
+def test_several_faces_of_a_picture_that_has_another_size_now(tmp_path):
+    raw = tmp_path / "two"
+    raw.mkdir()
+    image, landmarks = draw_face(np.random.default_rng(3), 96)
+    write_image(raw / "both.png", np.hstack([image, image]))
+    points = [landmarks - 0.5, landmarks + (95.5, 0)]
+    archives.write_csv(raw / "test.csv", [("both.png", face) for face in points])
+    folder = DataGenerator(raw, 64, "csv", out=tmp_path / "data", layout="68", val=0).run()
+    own = Faces([(folder, "test")], LAYOUT, 64, 1.0)
+    asked = []
+
+    def find(picture):
+        asked.append(picture.shape)
+        whole = picture.shape[1] == 192
+        return own.box + 1 if whole else np.array([[0.2, 0.2, 0.8, 0.8]]) * picture.shape[0]  # the middle of a prepared crop
+
+    assert detected(own, find) == pytest.approx(own.box + 1) and asked == [(96, 192, 3)]  # one picture is searched once
+    write_image(raw / "both.png", cv2.resize(np.hstack([image, image]), (96, 48)))
+    assert np.isfinite(detected(own, find)).all()
+
+
+@pytest.mark.parametrize(("name", "make"), [("300vw", archives.vw), ("cofw", archives.cofw)])
+def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
+    root = make(tmp_path)[0]
+    folder = archives.prepared(name, root, tmp_path / "data")
+    own = Faces([(folder, "test")], load_layout(defaults().tables["layouts"], load_meta(folder)["layout"]), 32, 1.0)
+    shown = [picture(own, index) for index in range(len(own))]
+    assert all(image.shape == (120, 160, 3) and (matrix == np.eye(2, 3)).all() for image, matrix in shown)
+    if name == "300vw":
+        assert [round((image.mean() - 20) / 40) for image, _ in shown] == [*range(5), *range(4), *range(3)]
+    logged: list[str] = []
+    sink = logger.add(logged.append, level="WARNING")
+    rebox(own, "perturbed", defaults(), None)
+    assert not logged
+    shutil.rmtree(root)
+    rebox(own, "perturbed", defaults(), None)
+    assert f"{len(own)} of {len(own)} source pictures are gone" in logged[0]
+    logger.remove(sink)
+
+
 def test_boxes_that_cannot_be(run_of, cli, faces):
     fails(cli("--test", "--exp", run_of, "--box", "detector", "--detector", "mtcnn"), "detector 'mtcnn' needs its weights")
     fails(cli("--test", "--exp", run_of, "--box", "loose"), "box must be one of true, perturbed, detector, not 'loose'")
@@ -156,18 +200,23 @@ def test_the_page_of_a_test(tested):
     assert len(images) == 2 * 3 * 8 and all(source.startswith("data:image/jpeg;base64,") for source in images)
     words = " ".join(page.words)
     for wanted in ("Scores", "drawn-64, perturbed boxes", "Rows to paste", "By landmark", "By part", "By yaw", "By size",
-                   "By sharpness", "Expected against true error", "Norms and frames", "Training", "Command and environment",
+                   "By sharpness", "Expected against true error", "Norms, frames and boxes", "Training", "Command and environ",
                    "landmark 67:", "--compare", found[0][3], "run 000", "this run, perturbed boxes", "& "):
         assert wanted in words, wanted
     report = folder / "report"
     ends = [f"_drawn-64{box}" for box in ("", "_perturbed")]
     assert {path.name for path in report.iterdir()} == {
-        "index.html", "scores.csv", "parts.csv", "norms.csv", "test.yaml", *(f"faces{end}.csv" for end in ends),
-        *(f"faces{end}.jpg" for end in ends), *(f"sigma{end}.svg" for end in ends)}
+        "index.html", "scores.csv", "parts.csv", "norms.csv", "protocols.csv", "test.yaml",
+        *(f"faces{end}.csv" for end in ends), *(f"faces{end}.jpg" for end in ends), *(f"sigma{end}.svg" for end in ends)}
     assert {file: of["box"] for file, of in yaml.safe_load((report / "test.yaml").read_text())["files"].items()} == {
         "drawn-64": "true", "drawn-64_perturbed": "perturbed"}
     norms = {(row["model"], row["norm"], row["frame"]): float(row["NME %"]) for row in rows(report / "norms.csv")}
     assert len(norms) == 2 * (5 + 3) and norms["torch", "interocular", "image"] == pytest.approx(float(found[0][3]), abs=1e-3)
+    wide, = rows(report / "protocols.csv")
+    assert list(wide) == ["test set", "subset", "interocular", "interocular, crop", "interpupil", "interpupil, crop", "box",
+                          "box, crop", "diagonal", "size", "interocular, perturbed boxes", "FR@50 %", "AUC@50"]
+    assert [wide["interocular"], wide["interocular, perturbed boxes"]] == [found[0][3], found[2][3]]
+    assert [wide["interocular, crop"], wide["FR@50 %"], wide["AUC@50"]] == found[0][4:7]
     faces = rows(report / "faces_drawn-64.csv")
     assert all(abs(float(row["yaw"])) < 60 and 20 < float(row["size"]) < 96 for row in faces)
 

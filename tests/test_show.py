@@ -30,6 +30,15 @@ def test_the_sheets_are_repeatable_and_follow_seed_and_recipe(cli, flags, tmp_pa
         pictures.append((place / "samples.jpg").read_bytes())
     assert pictures[0] == pictures[1] and len(set(pictures)) == 3
     assert cv2.imread(str(place / "suspects.jpg")).shape == (4 * 384, 5 * 384, 3)
+    plain = ("--rotation", "0", "--scale", "0", "--translation", "0", "--flip", "0", "--colour-prob", "0", "--blur", "0",
+             "--noise", "0", "--occlusion", "0", "--grayscale", "0")
+    tiles = []
+    for more in ((), ("--reinit",)):  # a net that sees a margin of a quarter
+        assert cli("--show-data", "1", *flags, *plain, *more).returncode == 0
+        tiles.append(cv2.imread(str(place / "samples.jpg"))[640:, :320])
+    inner = cv2.resize(tiles[1][32:288, 32:288], (320, 320), interpolation=cv2.INTER_AREA)
+    apart = [np.abs(tile.astype(int) - tiles[0])[:280].mean() for tile in (inner, tiles[1])]
+    assert apart[0] < 0.6 * apart[1]  # what is drawn and where: the nominal crop is the middle of what the net sees
     assert not (tmp_path / "runs").exists()
 
 

@@ -74,7 +74,8 @@ if "--test" in sys.argv:
     (place / "report").mkdir(exist_ok=True)
     (place / "report" / "scores.csv").write_text(
         "test set,model,faces,NME %,crop NME %,FR@10 %,AUC@10,FR@8 %,AUC@8\\n"
-        f"300w,torch,9,{nb}.111,1,2.00,0.5,1,1\\n  common,torch,9,1,1,1,1,1,1\\n300w,onnx,9,1,1,1,1,1,1\\n")
+        f"300w,torch,9,{nb}.111,1,2.00,0.5,1,1\\n  common,torch,9,1,1,1,1,1,1\\n300w,onnx,9,1,1,1,1,1,1\\n"
+        '300w,"torch, detector boxes",9,4.5,1,3.00,0.4,1,1\\n')
 """
 
 
@@ -120,7 +121,8 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
     assert [row["state"] for row in table] == ["failed (1)", "done", "done", "done"]
     assert list(table[1].items()) == [
         ("num_nb", "3"), ("best epoch", "2"), ("val NME %", "3.250"), ("test NME %", "3.111"), ("test FR@10 %", "2.00"),
-        ("test AUC@10", "0.5"), ("minutes", "2.5"), ("run", "000-num_nb=3"), ("state", "done")]
+        ("test AUC@10", "0.5"), ("test NME %, detector boxes", "4.5"), ("test FR@10 %, detector boxes", "3.00"),
+        ("test AUC@10, detector boxes", "0.4"), ("minutes", "2.5"), ("run", "000-num_nb=3"), ("state", "done")]
     assert all(text in done.stdout for text in table[2].values()) and "Best:  000-num_nb=3 " in done.stdout
     for more, message in (((), "already holds a sweep.*--resume.*--overwrite"),
                           (("--resume", "--seed", "8"), "--seed belongs to a new sweep.* has 7"),

@@ -78,7 +78,7 @@ def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layou
     for name, values in (("errors.csv", errors), ("weights.csv", weight)):
         cells = ([f"{value:.4f}" for value in row] for row in values)
         write_csv(folder / name, [*label_weights.KEYS, *map(str, layout.selected)],
-                  ([*key, *row] for *key, row in zip(faces.sets, faces.names, cells, strict=True)))
+                  ([mark, layout.stored, file, *row] for mark, file, row in zip(faces.sets, faces.names, cells, strict=True)))
     known = np.isfinite(errors).any(1)
     mean = np.full(len(faces), np.nan)
     mean[known] = np.nanmean(relative[known], 1)

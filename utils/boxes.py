@@ -50,7 +50,7 @@ class Reboxed(Faces):
 def source_file(faces: Faces, index: int) -> Path | None:
     """The picture that a face was cut from, or None where it is no longer there."""
     for name in (faces.names[index], re.sub(r"#\d+$", "", faces.names[index])):  # #2: the second face of a picture
-        if (file := faces.sources[index] / name).is_file():
+        if (file := faces.sources[index] / name).is_file() or file.parent.is_file():  # COFW's and 300VW's lie in a file
             return file
     return None
 
@@ -86,7 +86,7 @@ def detected(faces: Faces, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarr
         if file is None or file != last:
             image, matrix = picture(faces, index)
             found = transform(np.asarray(find(image), np.float64).reshape(-1, 2, 2), invert(matrix)).reshape(-1, 4)
-            last = file
+            last = file if (matrix == np.eye(2, 3)).all() else None  # a prepared crop shows one face only
         if len(found) and (shares := iou(faces.box[index][None], found)[0]).max() >= OVERLAP:
             boxes[index] = found[shares.argmax()]
     return boxes

@@ -81,7 +81,7 @@ class Faces(Dataset):
         self.visible = known if train_hidden else visible & known
         self.weight = self.visible.astype(np.float32)
         if weights:
-            self.weight *= label_weights.read(Path(weights), self.sets, self.names, layout.selected, labels[0][0].shape[1])
+            self.weight *= label_weights.read(Path(weights), self.sets, self.names, layout)
         self.nominal = to_crop(self.landmarks, self.crop).astype(np.float32)
         shifts = np.repeat(label_shifts or [0.0] * len(parts), [len(table.files) for table in tables])
         self.shift = shifts / (self.crop[:, 2] - self.crop[:, 0])

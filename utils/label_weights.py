@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
+from pipnet.layout import Layout
 
 LIMIT = 3.0     # typical errors of a landmark, and deviations of a face, up to which labels are trusted: 1 of 500 lies beyond
 SPREAD = 0.1    # least standard deviation of the logarithm of the faces' errors: 68 landmarks of equal noise have this
 DISPUTED = 0.5  # weight below which a label counts as disputed
-KEYS = ["set", "file"]
+KEYS = ["set", "layout", "file"]
 
 
 def weigh(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -37,30 +38,31 @@ def _medians(values: np.ndarray) -> np.ndarray:
     return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values])
 
 
-def read(file: Path, sets: list[str], names: list[str], selected: tuple[int, ...], count: int) -> np.ndarray:
+def read(file: Path, sets: list[str], names: list[str], layout: Layout) -> np.ndarray:
     """(M, N) float32 for faces `names` of the sets with the checksums `sets` (one a face); 1 for sets that were not audited.
 
-    selected: the N landmarks among the `count` of their layout. UserError where the file is none, is of a larger layout, knows
-    none of these sets, or lacks a face or a landmark.
+    UserError where the file is none, is of another layout, knows none of these sets, or lacks a face or a landmark.
     """
     try:
         with open(file, encoding="utf-8", newline="") as handle:
             header, *rows = csv.reader(handle)
-        columns = [header.index(str(index), len(KEYS)) for index in selected]
-        if max(map(int, header[len(KEYS):])) >= count:
-            raise ValueError
-        found = {(row[0], row[1]): np.array([row[column] for column in columns], np.float32) for row in rows}
+        columns = [header.index(str(index), len(KEYS)) for index in layout.selected]
+        found = {(row[0], row[2]): np.array([row[column] for column in columns], np.float32) for row in rows}
+        others = {row[1] for row in rows} - {layout.stored}
     except OSError as error:
         raise UserError(f"label_weights: cannot read {file} ({error.strerror}); `python main.py --audit` writes one") from None
     except (ValueError, IndexError, UnicodeDecodeError, csv.Error):
-        raise UserError(f"label_weights: {file} is not the weights.csv of an audit of {len(selected)} such landmarks; "
+        raise UserError(f"label_weights: {file} is not the weights.csv of an audit of the landmarks of layout {layout.name}; "
                         "audit the set with this --layout") from None
     if header[:len(KEYS)] != KEYS or not all(((row >= 0) & (row <= 1)).all() for row in found.values()):
         raise UserError(f"label_weights: {file} does not hold weights from 0 to 1 by set and file")
+    if others:
+        raise UserError(f"label_weights: {file} is of layout {', '.join(sorted(others))}, not {layout.stored}; audit the set "
+                        "with this --layout")
     known = {mark for mark, _ in found}
     if not known & set(sets):
         raise UserError(f"label_weights: {file} is of other faces, or of labels that have changed since; audit this set again")
-    weight = np.ones((len(names), len(selected)), np.float32)
+    weight = np.ones((len(names), layout.count), np.float32)
     for index, key in enumerate(zip(sets, names, strict=True)):
         if key[0] in known:
             if key not in found:

@@ -18,7 +18,7 @@ from utils import metric
 from utils.config import ROOT
 from utils.cores import cores
 from utils.plot import bars, chart, face_map
-from utils.report import Report, Shown, norm_header, sigma_chart
+from utils.report import Report, Shown, sigma_chart
 
 STYLE = """
 :root{color-scheme:light dark;--back:#fff;--front:#222;--line:#8884;--shade:#8881}
@@ -26,9 +26,13 @@ STYLE = """
 body{background:var(--back);color:var(--front);font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:0 auto;
 padding:12px 16px}
 h1{font-size:1.5em;margin:.4em 0}h2{margin:1.6em 0 .4em;border-bottom:1px solid var(--line)}h3{font-size:1em;margin:.8em 0 .3em}
-p{margin:.4em 0}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.92em;font-variant-numeric:tabular-nums}
-th,td{padding:3px 9px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-.words{text-align:left}tr.whole td{font-weight:600}
+p{margin:.4em 0}
+.scroll{overflow-x:auto;background:linear-gradient(to left,var(--back) 20px,#0000) right/40px 100% no-repeat local,
+linear-gradient(to left,#8888,#0000) right/10px 100% no-repeat scroll}
+.scroll th:first-child,.scroll td:first-child{position:sticky;left:0;background:var(--back)}
+table{border-collapse:collapse;font-size:.92em;font-variant-numeric:tabular-nums}
+th,td{padding:3px 7px;text-align:right;border-bottom:1px solid var(--line)}td{white-space:nowrap}th{vertical-align:bottom}
+.words{text-align:left;white-space:nowrap}tr.whole td{font-weight:600}
 .charts{columns:2 340px;column-gap:24px}figure{margin:0;min-width:0}.charts figure{break-inside:avoid;padding-bottom:10px}
 figcaption{font-weight:600}figure svg{width:100%;max-width:520px;height:auto}
 .faces{display:grid;grid-template-columns:repeat(auto-fill,minmax(120px,1fr));gap:6px;font-size:.85em}
@@ -45,7 +49,7 @@ def write(run, report: Report, stored: dict, how: str, compared: list[Path]) -> 
     net = stored["net"]
     title = f"{run.folder.resolve().name}: {net['net']}, {net['input_size']} px, layout {stored['layout']['name']}"
     body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_about(run, stored, how, compared))}</p>", _scores(report),
-            _paste(report, net), *(_set(shown, report) for shown in report.shown), _norms(report), _training(run.folder),
+            _paste(report, net), _protocols(report), *(_set(shown, report) for shown in report.shown), _training(run.folder),
             _environment(stored)]
     text = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
             f'initial-scale=1"><title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n')
@@ -67,6 +71,7 @@ def _table(header: list[str], rows: list[list[str]], words: int = 2, whole=lambd
         kinds = (' class="words"' if i < words else "" for i in range(len(row)))
         return "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
 
+    header = [cell.replace(" %", "\u00a0%") for cell in header]
     lines = [f"<tr{WHOLE if whole(row) else ''}>{cells(row, 'td')}</tr>" for row in rows]
     return f'<div class="scroll"><table><tr>{cells(header, "th")}</tr>\n' + "\n".join(lines) + "</table></div>"
 
@@ -172,14 +177,13 @@ def _bars(nme: np.ndarray, bins: list[tuple[str, np.ndarray]]) -> str:
     return bars(rows, "%")
 
 
-def _norms(report: Report) -> str:
-    """All norms and frames of whole sets."""
-    header = norm_header(report.thresholds)
-    rows = [[*row[:2], *row[3:]] for row in report.norms if row[2] == "full"]
-    note = ("The figures of a paper are comparable in its norm and frame only. Usual: the norms of published figures for this "
-            "set. Frame: errors in px of the picture, or in the crop's [0, 1] as PIPNet measures them. Subsets: norms.csv.")
-    table = _table([*header[:2], *header[3:]], rows, 5, lambda row: row[4] == "yes")
-    return f"<h2>Norms and frames</h2>\n<p>{note}</p>\n{table}"
+def _protocols(report: Report) -> str:
+    """All norms, frames and boxes in one table."""
+    note = ("NME in %. The figures of a paper are comparable in its norm, frame and boxes only; * marks the norms that are usual "
+            "for the set. Crop: errors in the crop's [0, 1], as PIPNet measures them, not in px of the picture. FR and AUC are "
+            f"of the curves below, in the {report.norm} norm.")
+    table = _table(*report.protocol_table("*"), 2, lambda row: row[1] == "full")
+    return f"<h2>Norms, frames and boxes</h2>\n<p>{note}</p>\n{table}"
 
 
 def _training(folder: Path) -> str:

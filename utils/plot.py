@@ -7,7 +7,8 @@ import numpy as np
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 480, 320, 56, 44, 16, 16  # px
 COLOURS = ("#2f6fde", "#d1492e", "#2c9c5a", "#9a5bd0", "#c98a1b", "#5b7d8c")
 STYLE = ("<style>svg{background:#fff;color:#222;font:13px system-ui,sans-serif}text{fill:currentColor}.grid{stroke:currentColor;"
-         "opacity:.15}@media(prefers-color-scheme:dark){svg{background:#16181c;color:#ddd}}</style>")
+         "opacity:.15}@media(prefers-color-scheme:dark){svg{background:#16181c;color:#ddd}text[style]{filter:brightness(1.4)}}"
+         "</style>")
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:

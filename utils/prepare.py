@@ -197,7 +197,7 @@ def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str,
 
 def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, margin: float) -> Done:
     """Writes the crop of one face."""
-    image = record.read() if record.read else read_image(record.file)
+    image = read_image(record.file)
     height, width = image.shape[:2]
     for what, box in (("landmarks lie", box_of(record.landmarks)), ("face box lies", record.box)):
         if (box[:2] >= (width, height)).any() or (box[2:] <= 0).any():
@@ -280,7 +280,7 @@ def _checksum(source: Path, splits: Splits) -> str:
     digest = hashlib.sha256()
     named = {face_name(record, source): record for records in splits.values() for record in records}
     for name, record in sorted(named.items()):
-        size = (record.file.parent if record.read else record.file).stat().st_size
+        size = (record.file if record.file.is_file() else record.file.parent).stat().st_size
         digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape") + record.landmarks.tobytes())
         digest.update(b"" if record.visible is None else record.visible.tobytes())
     return digest.hexdigest()

@@ -18,7 +18,7 @@ from pipnet import media
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, check_protocol, to_crop
 from utils.config import DEFAULT_FILE, nearest, read_yaml
-from utils.parsers import Record, Splits
+from utils.parsers import WITHIN, Record, Splits
 
 SPLITS = ("train", "val", "test")
 COLUMNS = ("file", "subset", "identity", "width", "height", "crop_x1", "crop_y1", "crop_x2", "crop_y2",
@@ -59,7 +59,10 @@ def crop_file(split: str, index: int) -> str:
 
 
 def read_image(file: Path) -> np.ndarray:
-    """Image (H, W, 3) uint8 BGR, upright by its EXIF tag. UserError when it is missing, unreadable or cut short."""
+    """Image (H, W, 3) uint8 BGR, upright by its EXIF tag, also one inside a file of an archive, FILE/0001. UserError when it is
+    missing, unreadable or cut short."""
+    if (reader := WITHIN.get(file.parent.suffix)) and file.parent.is_file():
+        return reader(file)
     return media.read_image(file, "fetch it again or remove it with its .pts")
 
 

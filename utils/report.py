@@ -27,7 +27,9 @@ TRUTH, FOUND = (80, 220, 80), (60, 60, 255)  # BGR
 # norms of published figures, by dataset
 PUBLISHED = {"300w": ("interocular", "interpupil"), "wflw": ("interocular",), "cofw": ("interocular", "interpupil"),
              "cofw68": ("interocular",), "aflw": ("box", "diagonal", "size"), "lapa": ("interocular",), "300vw": ("interocular",),
-             "menpo": ("diagonal",), "jd106": ("box",), "300wlp": ("box",), "mtfl": ("interocular",), "celeba": ("interocular",)}
+             "menpo": ("diagonal",), "jd106": ("box",), "300wlp": ("box",), "mtfl": ("interocular",), "celeba": ("interocular",),
+             "menpo-profile": ("diagonal",), "300w-private": ("interocular",), "300w+wflw": ("interocular",),
+             "300w+wflw-all": ("interocular",), "lmk": ("interocular",)}
 
 
 class Compared(NamedTuple):
@@ -258,12 +260,28 @@ class Report:
         """Header and rows of the scores."""
         return without_empty(score_header(self.thresholds), self.scores)
 
+    def protocol_table(self, mark: str = "") -> tuple[list[str], list[list[str]]]:
+        """Header and rows of all ways to measure, a row a set and subset: NME in each norm and frame, then in further kinds of
+        boxes in the test's norm and the usual ones, which bear the mark, then failures and area in the test's norm."""
+        torch = [row for row in self.norms if row[1].startswith("torch")]
+        first, nme, figures = torch[0][1], {}, {}
+        for name, model, subset, norm, frame, usual, value, *ced in torch:
+            key = name, subset
+            if model == first or frame == "image" and (usual or norm == self.norm):
+                title = norm + f", {frame}" * (frame != "image") + model.removeprefix("torch")
+                nme.setdefault(title, {})[key] = value + mark * bool(usual)
+            if (model, norm, frame) == (first, self.norm, "image"):
+                figures[key] = ced
+        header = ["test set", "subset", *nme, *norm_header(self.thresholds)[7:]]
+        return header, [[*key, *(column.get(key, "") for column in nme.values()), *ced] for key, ced in figures.items()]
+
     def write(self, flip_test: bool) -> str:
-        """scores.csv, parts.csv, norms.csv, and test.yaml, which says what they are of; the tables of the terminal."""
+        """scores, parts, norms and protocols as .csv, and test.yaml, which says what they are of; the tables of the terminal."""
         header, scores = self.score_table()
         headers = header, part_header(self.thresholds), norm_header(self.thresholds)
         for name, header, rows in zip(("scores", "parts", "norms"), headers, (scores, self.parts, self.norms), strict=True):
             write_csv(self.folder / f"{name}.csv", header, rows)
+        write_csv(self.folder / "protocols.csv", *self.protocol_table())
         about = {"norm": self.norm, "flip_test": flip_test, "files": self.files}
         write_text(self.folder / "test.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
         return f"{table(scores, headers[0])}\n\n{part_table(self.parts)}"

@@ -10,7 +10,7 @@ from pipnet.draw import GREY, RED, WHITE, draw, line, number, palette, part_colo
 from pipnet.errors import UserError
 from pipnet.geometry import cut, to_crop
 from pipnet.layout import Layout
-from utils import doctor, sets
+from utils import doctor, run, sets
 from utils.augment import Recipe
 from utils.config import load_layout
 from utils.dataset import Augmented, Faces
@@ -26,7 +26,7 @@ HEADER = ["file", "why", "landmarks", "score"]
 def show(args: SimpleNamespace, folder: Path, count: int) -> str:
     """Writes FOLDER/show/ for the prepared set `folder`: samples.jpg, suspects.jpg and suspects.csv. Returns what to print."""
     layout = load_layout(args.tables["layouts"], args.layout or load_meta(folder)["layout"], args.selected_index)
-    faces = Faces([(folder, "train")], layout, args.input_size, 0, args.train_hidden)
+    faces = Faces([(folder, "train")], layout, args.input_size, 0, args.train_hidden, input_margin=run.input_margin(args))
     place = folder / "show"
     try:
         neighbors = nearest_neighbors(sets.meanface(args, layout, faces), args.num_nb if args.head == "pip" else 0)
@@ -51,6 +51,7 @@ def _samples(args, faces: Faces, layout: Layout, neighbors: list[list[int]], cou
     tiles = []
     for index in chosen.tolist():
         image, landmarks, visible, *_ = augmented[0, index]
+        landmarks = (landmarks * faces.size + faces.input_border) / len(image)
         shades = [colour if seen else GREY for colour, seen in zip(colours, visible, strict=True)]
         picture = tile(image, [(landmarks, shades)], layout, SIZE, Path(faces.names[index]).name)
         number(picture, landmarks * SIZE, layout, shades, marked, 0.35)
@@ -64,8 +65,8 @@ def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size
     meanface, colours = faces.meanface(), part_colours(layout)
     distance = np.nan_to_num(np.linalg.norm(faces.nominal - meanface, axis=-1), nan=1.0).mean(1)
     usual = int(distance.argmin())
-    mean = np.mean([faces[i][0] for i in range(0, len(faces), -(-len(faces) // 100))], 0).astype(np.uint8)
-    first, landmarks = _enlarged(faces[usual][0], faces.nominal[usual].astype(np.float64), size)
+    mean = np.mean([faces.nominal_crop(i) for i in range(0, len(faces), -(-len(faces) // 100))], 0).astype(np.uint8)
+    first, landmarks = _enlarged(faces.nominal_crop(usual), faces.nominal[usual].astype(np.float64), size)
     draw(first, landmarks, layout, colours)
     number(first, landmarks, layout, colours)
     write(first, f"{layout.count} landmarks, layout {layout.name}: {Path(faces.names[usual]).name}", (8, size - 10), 0.55)

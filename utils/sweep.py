@@ -213,9 +213,12 @@ def _figures(place: Path) -> dict[str, str]:
     judged = [row for row in steps if row["val_nme"] != "nan"]  # --val none: the last epoch is kept
     best = min(judged, key=lambda row: float(row["val_nme"]), default=steps[-1])
     figures = {"best epoch": str(int(best["epoch"]) + 1), "val NME %": f"{float(best['val_nme']):.3f}" if judged else ""}
-    whole = [row for row in _read(place / "report" / "scores.csv") if row["model"] == "torch" and row["test set"][:1] != " "]
+    scores = _read(place / "report" / "scores.csv")
+    whole = [row for row in scores if row["model"].startswith("torch") and row["test set"][:1] != " "]
+    several = len({row["test set"] for row in whole}) > 1
     for row in whole:
         names = [name for name in row if name == "NME %" or "@" in name][:3]  # failures and area for the first threshold
-        figures |= {f"{row['test set'] if len(whole) > 1 else 'test'} {name}": row[name] for name in names}
+        title, boxes = row["test set"] if several else "test", row["model"].removeprefix("torch")
+        figures |= {f"{title} {name}{boxes}": row[name] for name in names}
     figures["minutes"] = f"{sum(float(row['seconds']) for row in _read(place / 'time.csv')) / 60:.1f}"
     return figures

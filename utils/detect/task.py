@@ -56,7 +56,7 @@ def run_modes(mode: SimpleNamespace, args: SimpleNamespace, here: run.Run | None
     if mode.prepare or mode.train or mode.show_data:
         ranks.one_by_one(lambda: [places(args, args.train_data)])
     pictures = {}
-    if tests or mode.train and args.val == "test":
+    if tests or mode.train and args.val == "test" or mode.prepare and args.test_data:
         pictures = ranks.one_by_one(lambda: test_sets(args))
     if mode.show_data or mode.train:
         data = load(args, pictures, ranks)  # in all processes together: a teacher shares the pictures among them

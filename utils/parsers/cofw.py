@@ -3,7 +3,6 @@
 HDF5 arrays appear transposed: MATLAB's N x 87 is (87, N) here, an image of H x W x 3 is (3, W, H).
 """
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +29,14 @@ def _damaged(file: Path, error: Exception) -> UserError:
     return UserError(f"{file}: not a readable MATLAB v7.3 file ({' '.join(str(error).split())[:100]}); fetch it again")
 
 
-def read_image(file: Path, key: str, index: int) -> np.ndarray:
-    """(H, W, 3) uint8 BGR: image `index` (0-based) of the cell array `key`, which is grey or RGB, of 8 or 16 bits."""
-    h5py, where = _h5py(), f"{file}, {key} {index + 1}"
+def read_image(image: Path) -> np.ndarray:
+    """(H, W, 3) uint8 BGR of FILE.mat/0001, the first of the cell array in that file, which is grey or RGB, of 8 or 16 bits."""
+    h5py, file = _h5py(), image.parent
+    key = next(f"Is{end}" for name, end in FILES.values() if name == file.name)
+    where = f"{file}, {key} {int(image.name)}"
     try:
         with h5py.File(file, "r") as mat:
-            image = mat[mat[key][()].ravel()[index]][()].T  # (H, W) or (H, W, 3)
+            image = mat[mat[key][()].ravel()[int(image.name) - 1]][()].T  # (H, W) or (H, W, 3)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise _damaged(file, error) from None
     if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.ndim == 3 and image.shape[2] not in (1, 3):
@@ -76,7 +77,7 @@ def parse_cofw(data_dir: Path, allow_partial: bool = False, count: int | None = 
             image, edges = file / f"{index + 1:04d}", np.concatenate([box[:2], box[:2] + box[2:] - 1])
             splits[split].append(record(
                 image, split, f"{split}/{image.name}", phi[:2 * COUNT].reshape(2, COUNT).T, origin, phi[2 * COUNT:] == 0, edges,
-                str(image), read=partial(read_image, file, f"Is{end}", index)))
+                str(image)))
     whole(root, "COFW", COFW, splits, [], allow_partial)
     return splits
 
@@ -102,8 +103,7 @@ def parse_cofw68(data_dir: Path, allow_partial: bool = False, count: int | None 
             points = values(points, (68, 2), f"{mat}: Points")
             visible = values(hidden.reshape(-1), (68,), f"{mat}: Occ") == 0
             image, edges = archive / f"{index + 1:04d}", np.concatenate([box[:2], box[:2] + box[2:] - 1])
-            splits["test"].append(record(image, "test", f"test/{image.name}", points, origin, visible, edges, str(mat),
-                                         read=partial(read_image, archive, "IsT", index)))
+            splits["test"].append(record(image, "test", f"test/{image.name}", points, origin, visible, edges, str(mat)))
         except UserError as error:
             faults.append(str(error))
     complain(faults)

@@ -1,5 +1,6 @@
 """300W and WFLW as one training set of 68 landmarks, as the IRNet fork trains."""
 
+from functools import partial
 from pathlib import Path
 
 from pipnet.errors import UserError
@@ -26,9 +27,16 @@ def parse_merged(data_dir: Path, allow_partial: bool = False, count: int | None 
 
     whole: WFLW's test faces are trained on as well, as the fork does: 13148 in all, on which WFLW must not be tested.
     """
-    root = Path(data_dir)
-    splits = parse_300w(_within(root, "afw", "helen", "lfpw", "ibug"), allow_partial, count, origin)
-    other = parse_wflw(_within(root, "wflw_annotations"), allow_partial)
+    root, found, faults = Path(data_dir), [], []
+    for parse, signs in ((partial(parse_300w, count=count, origin=origin), ("afw", "helen", "lfpw", "ibug")),
+                         (parse_wflw, ("wflw_annotations",))):
+        try:
+            found.append(parse(_within(root, *signs), allow_partial))
+        except UserError as error:  # what is missing of both is said at once
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n".join(faults))
+    splits, other = found
     convert = conversion("98", "68")
     for face in other["train"] + (other["test"] if whole else []):
         points, identity = convert(face.landmarks), f"wflw/{face.identity}"

@@ -19,7 +19,7 @@ BESIDE = "//"  # between the subsets of one face; a subset is made of names of f
 class Record(NamedTuple):
     """One annotated face. Coordinates are continuous image px."""
 
-    file: Path                  # the image; of an image inside an archive: the archive's file / a number
+    file: Path                  # the image; of one inside a file of the archive: that file / a number, see WITHIN
     subset: str                 # reported apart, e.g. common/lfpw; several are joined by BESIDE
     identity: str               # faces of one identity never stand in two splits
     landmarks: np.ndarray       # (N, 2) float64, NaN where not annotated
@@ -27,7 +27,6 @@ class Record(NamedTuple):
     visible: np.ndarray | None  # (N,) bool, None where the set does not say
     pose: np.ndarray | None = None    # (3,) float64 pitch, yaw, roll in radians
     states: np.ndarray | None = None  # (k,) bool, named by Dataset.states
-    read: Callable[[], np.ndarray] | None = None  # -> (H, W, 3) uint8 BGR of an image that is no file of its own
     face: int = 1               # number of the face among those of its image, counted by prepare
 
 

@@ -60,6 +60,11 @@ def _visibility(root: Path, count: int) -> dict[str, np.ndarray]:
     return flags
 
 
+def photograph(stem: str) -> str:
+    """NAME of NAME_1 and NAME_2, faces of one Flickr photograph; LFPW's image_0001 numbers the photograph itself."""
+    return re.sub(r"\s*_\d{1,2}$", "", stem)
+
+
 def parse_300w(data_dir: Path, allow_partial: bool = False, count: int | None = 68, origin: float = 1.0,
                official: bool = True) -> Splits:
     """300W (Sagonas et al., 2016) as released, or Peppa's tree of the same (AFW/afw, HELEN/trainset, ...), case-insensitive.
@@ -72,9 +77,7 @@ def parse_300w(data_dir: Path, allow_partial: bool = False, count: int | None = 
         folder = _find(root, part.folders)
         pairs = paired(folder, root, count, recursive=False) if folder else []
         for file, annotated in pairs:
-            # Flickr photographs hold several faces: NAME_1.jpg, NAME_2.jpg; LFPW's image_0001 numbers the photograph itself
-            identity = f"{name.split('/')[0]}/" + re.sub(r"\s*_\d{1,2}$", "", file.stem)
-            visible = flags.get(file.relative_to(root).as_posix())
+            identity, visible = f"{name.split('/')[0]}/{photograph(file.stem)}", flags.get(file.relative_to(root).as_posix())
             splits[part.split].append(record(file, part.subset, identity, annotated, origin, visible))
         if official and len(pairs) != part.count:
             missing.append(f"{name}: {len(pairs) if folder else 'no folder, 0'} of {part.count} faces")

@@ -2,7 +2,7 @@
 or with extracted frames of the same stems, as in Peppa's folders NNN_annot."""
 
 import re
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
@@ -27,10 +27,10 @@ VIDEO = "vid.avi"
 
 
 class Frames:
-    """Frames of a video file for several threads that ask for them in about the order they stand in; `last` is the last."""
+    """Frames of a video file for several threads that ask for them in about the order they stand in."""
 
-    def __init__(self, file: Path, last: int):
-        self.file, self.last, self.lock, self.capture, self.position = file, last, Lock(), None, 0
+    def __init__(self, file: Path):
+        self.file, self.lock, self.capture, self.position = file, Lock(), None, 0
         self.kept: dict[int, np.ndarray] = {}  # decoded on the way to one that another thread wanted
 
     def read(self, number: int) -> np.ndarray:
@@ -48,8 +48,6 @@ class Frames:
                 if self.position > number - 2 * cores():
                     self.kept[self.position] = self._decoded()
             self.kept = {place: frame for place, frame in self.kept.items() if place > number - 2 * cores()}
-            if number == self.last:
-                self.capture = None  # a set has more videos than should be open at once
             return self.kept.pop(number)
 
     def _decoded(self) -> np.ndarray:
@@ -57,6 +55,17 @@ class Frames:
         if not done:
             raise UserError(f"{self.file}: frame {self.position} cannot be decoded; fetch it again")
         return frame
+
+
+@lru_cache(maxsize=4)  # a set has more videos than should be open at once
+def _frames(file: Path, changed: int) -> Frames:
+    """changed: when the file was, so that another one of its name is another video."""
+    return Frames(file)
+
+
+def read_frame(image: Path) -> np.ndarray:
+    """(H, W, 3) uint8 BGR of FILE.avi/000001, its first frame."""
+    return _frames(image.parent, image.parent.stat().st_mtime_ns).read(int(image.name))
 
 
 def parse_300vw(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 1.0,
@@ -81,16 +90,16 @@ def parse_300vw(data_dir: Path, allow_partial: bool = False, count: int | None =
             continue
         found[category] += 1
         wanted = [place for place in sorted(annotated) if (place - 1) % frame_step == 0]
-        video = Frames(inside(root, f"{folder.name}/{VIDEO}", str(folder)), max(wanted, default=0))
+        video = inside(root, f"{folder.name}/{VIDEO}", str(folder))
         for place in wanted:
             path = annotated[place]
             try:
                 values = read_pts(path, COUNT)
                 if pictures and path.stem not in pictures:
                     raise UserError(f"{path}: no picture {path.stem} of that frame in {folder}")
-                image = pictures[path.stem] if pictures else folder / VIDEO / f"{place:06d}"
-                split, read = "train" if category == "train" else "test", None if pictures else partial(video.read, place)
-                splits[split].append(record(image, category, folder.name[:3], values, origin, where=str(path), read=read))
+                image = pictures[path.stem] if pictures else video / f"{place:06d}"
+                split = "train" if category == "train" else "test"
+                splits[split].append(record(image, category, folder.name[:3], values, origin, where=str(path)))
             except UserError as error:
                 faults.append(str(error))
     complain(faults)
