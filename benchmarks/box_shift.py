@@ -1,10 +1,11 @@
 """What a wrong box costs: NME against the box's shift and scale, for PIP, PIP behind a re-initialisation, and DPR's GSR.
 
-`python benchmarks/box_shift.py [--epochs 20] [NET ...]` trains each net on the synthetic faces (some minutes on two cores), goes
-on where one was killed, repeats none that is whole, and tests all of them on the same boxes: the tight box of the landmarks,
-moved by a share of its sides in a direction of each face's own, or grown about its centre.
+`python benchmarks/box_shift.py [--epochs 20] [--input-size 64] [NET ...]` trains each net on the synthetic faces (some minutes
+on a core), goes on where one was killed, repeats none that is whole, and tests all of them on the same boxes: the tight box of
+the landmarks, moved by a share of its sides in a direction of each face's own, or grown about its centre.
 """
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,32 +19,26 @@ from utils import metric, run
 from utils.evaluate import torch_predictor
 from utils.prepared import load_meta, load_split, read_image
 
-REINIT = ["--reinit"]
+PIP, WIDE = ["--net", "timm:resnet10t", "--stride", "16"], ["--translation", "0.25", "--scale", "0.3"]
 NETS = {
-    "PIP": [],
-    "PIP, wide augmentation": ["--translation", "0.25", "--scale", "0.3"],
-    "Reinit(PIP)": REINIT,
-    "Reinit(PIP), wide augmentation": [*REINIT, "--translation", "0.25", "--scale", "0.3"],
-    "GSR": [*REINIT, "--net", "dpr", "--head", "coordinate", "--hardness", "1", "--translation", "0.25", "--scale", "0.3"],
+    "PIP": PIP,
+    "PIP, boxes off in training": [*PIP, *WIDE],
+    "Reinit(PIP), boxes off in training": [*PIP, "--reinit", *WIDE],
+    "GSR, boxes off in training": ["--reinit", "--net", "dpr", "--head", "coordinate", "--hardness", "1", *WIDE],
 }
 SHIFTS, SCALES = (0.0, 0.1, 0.2, 0.3, 0.4), (0.6, 0.8, 1.25, 1.6)
 
 
-def experiment(name: str, epochs: int) -> str:
-    """The run's name in weights/."""
-    return "bench_box_" + "".join(c if c.isalnum() else "_" for c in name.lower()) + f"_{epochs}"
-
-
-def train(name: str, epochs: int) -> None:
-    """Trains a net unless its run is whole; a run that was killed goes on."""
-    folder = ROOT / "weights" / experiment(name, epochs)
-    if len(rows(folder / "step.csv")) >= epochs:
-        return
-    how = "--resume" if (folder / "last.pt").is_file() else "--overwrite"
-    flags = ["--train", how, "--exp", folder.name, "--dataset", "synthetic", "--preset", "quick", "--epochs", str(epochs)]
-    done = subprocess.run([sys.executable, "main.py", *flags, *NETS[name]], cwd=ROOT)
-    if done.returncode:
-        sys.exit(f"{name} failed with status {done.returncode}")
+def train(name: str, epochs: int, size: int) -> Path:
+    """The folder of a net's run, trained unless it is whole; a run that was killed goes on."""
+    folder = ROOT / "weights" / "_".join(["bench_box", *re.findall(r"\w+", name.lower()), str(size), str(epochs)])
+    if len(rows(folder / "step.csv")) < epochs:
+        how = "--resume" if (folder / "last.pt").is_file() else "--overwrite"
+        flags = ["--train", how, "--exp", folder.name, "--dataset", "synthetic", "--preset", "quick", "--epochs", str(epochs)]
+        done = subprocess.run([sys.executable, "main.py", *flags, "--input-size", str(size), *NETS[name]], cwd=ROOT)
+        if done.returncode:
+            sys.exit(f"{name} failed with status {done.returncode}")
+    return folder
 
 
 def boxes(true: np.ndarray, shift: float, scale: float) -> np.ndarray:
@@ -78,20 +73,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("nets", nargs="*", metavar="NET", help=f"all unless named: {', '.join(NETS)}")
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--input-size", type=int, default=64)
     parser.add_argument("--faces", type=int, default=400)
     given = parser.parse_args()
     if unknown := set(given.nets) - set(NETS):
         sys.exit(f"no net {', '.join(unknown)} (there are: {', '.join(NETS)})")
     found = {}
     for name in given.nets or NETS:
-        train(name, given.epochs)
-        net, layout, stored = run.unpack(ROOT / "weights" / experiment(name, given.epochs) / "best.pt")
+        net, layout, stored = run.unpack(train(name, given.epochs, given.input_size) / "best.pt")
         folder, protocol = ROOT / "data" / "synthetic", Protocol(**stored["protocol"])
         cases = {f"shift {shift:g}": (shift, 1.0) for shift in SHIFTS} | {f"scale {scale:g}": (0.0, scale) for scale in SCALES}
         found[name] = {"flags": " ".join(NETS[name]), "nme": {
             case: round(errors(net, layout, protocol, folder, *how, given.faces), 3) for case, how in cases.items()}}
         print(name, found[name]["nme"], flush=True)
-    save("box_shift", "python benchmarks/box_shift.py " + " ".join(sys.argv[1:]), 0, {"faces": given.faces, "rows": found})
+    save("box_shift", "python benchmarks/box_shift.py " + " ".join(sys.argv[1:]), 0, {
+        "faces": given.faces, "epochs": given.epochs, "input_size": given.input_size, "rows": found})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import recipe
 from record import RESULTS, ROOT
 from runs import RUNS
 
-from nets import HEADS, NETS
+from nets import NETS
 
 SETS = {"300w": "300W, lfpw/testset", "faces68": "faces68: small faces, other label habits",
         "synthetic faces": "synthetic, common and challenge"}
@@ -140,17 +140,27 @@ def box_shift() -> str:
 
 
 def zoo() -> str:
-    """What the nets cost, and how well each head learns sixteen faces by heart."""
-    costs, pairs = (result("zoo") or {"nets": {}})["nets"], (result("zoo_matrix") or {"pairs": {}})["pairs"]
-    rows = []
-    for name in [*NETS, *(other for other in costs if other not in NETS)]:
-        spent = ["" if figure is None else f"{figure:.{digits}f}"
-                 for figure, digits in zip(costs.get(name, ()), (1, 2, 1), strict=False)]
-        found = [pairs.get(name, {}).get(head, {}).get("nme") for head in HEADS]
-        rows.append([f"`{name}`", NETS[name].note if name in NETS else "", *(spent or [""] * 3),
-                     *("" if nme is None else f"{nme:.1f}" for nme in found)])
-    header = f"`--net` | published NME % | parameters M | MACs G | ONNX ms | {' | '.join(HEADS)}"
-    return lines(header, "llrrr" + "r" * len(HEADS), rows)
+    """What the nets cost, and how well one of each kind learns sixteen faces by heart; columns without a figure are left out."""
+    found = result("zoo") or {}
+    costs, learnt = found.get("nets", {}), found.get("learning", {})
+    names = [*NETS, *(other for other in costs if other not in NETS)]
+    columns = [("`--net`", "l", [f"`{name}`" for name in names]),
+               ("published NME %", "l", [NETS[name].note if name in NETS else "" for name in names])]
+    for place, (title, digits) in enumerate((("parameters M", 1), ("MACs G", 2), ("ONNX ms", 1))):
+        figures = [(costs.get(name) or [None] * 3)[place] for name in names]
+        columns.append((title, "r", ["" if figure is None else f"{figure:.{digits}f}" for figure in figures]))
+    columns.append(("by heart", "r", [f"{learnt[name][1]:.1f}" if name in learnt else "" for name in names]))
+    columns = [column for column in columns if any(column[2])]
+    titles, sides, cells = zip(*columns, strict=True)
+    return lines(" | ".join(titles), "".join(sides), list(zip(*cells, strict=True)))
+
+
+def learning() -> str:
+    """How well each head and stage, on a small net, learns sixteen faces by heart."""
+    found = result("zoo") or {}
+    rows = [[name, f"{before:.1f}", f"{after:.1f}"] for name, (before, after) in found.get("learning", {}).items()
+            if name not in found["nets"]]
+    return "Heads and stages are not measured yet." if not rows else lines("head or stage | mean face | net", "lrr", rows)
 
 
 def others() -> str:
@@ -189,8 +199,8 @@ def label_shift() -> str:
 
 
 TABLES = {"runs": runs, "commands": commands, "others": others, "boxes": boxes, "box_shift": box_shift, "jitter": jitter,
-          "demo": demo, "detector": detector, "zoo": zoo, "ablation": lambda: recipes("ablation"),
-          "recipes": lambda: recipes("recipes"), "beyond": lambda: recipes("ablation", "_timm_resnet10t"), "finetune": finetune,
+          "demo": demo, "detector": detector, "zoo": zoo, "learning": learning, "ablation": lambda: recipes("ablation"),
+          "beyond": lambda: recipes("ablation", "_timm_resnet10t"), "recipes": lambda: recipes("recipes"), "finetune": finetune,
           "label_noise": label_noise, "label_shift": label_shift}
 
 

@@ -1,97 +1,131 @@
-"""Every net with every head: shapes, a training step, ONNX against torch, cost, and sixteen faces learnt by heart.
+"""Every net with every head: shapes, a training step, what the export says, cost; and sixteen faces learnt by heart.
 
-    python benchmarks/zoo.py                            # the nets' costs and every pair of net and head, at 64 px
-    python benchmarks/zoo.py sizes | costs | matrix     # one of: parameters and MACs; these and latency; the pairs
+    python benchmarks/zoo.py                            # all of it, some ten minutes on a core
+    python benchmarks/zoo.py costs                      # parameters, MACs, ONNX latency and agreement of the nets
+    python benchmarks/zoo.py sizes | pairs | learning   # parameters and MACs alone; net x head; faces learnt by heart
 
-Figures go to benchmarks/results/zoo.json and zoo_matrix.json; a row that is measured already is kept unless it is named:
-`python benchmarks/zoo.py costs resnet18`.
+Figures go to benchmarks/results/zoo.json, row by row. What is measured already is kept; rows that are named are measured anew,
+and they alone: `python benchmarks/zoo.py costs resnet18 "head simcc"`.
 """
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from record import RESULTS, save
 
 from nets import HEADS, NETS, Labels
-from utils.export import export_onnx, onnx_predictor
-from utils.zoo import cost, make, overfit, size
+from utils.export import onnx_predictor
+from utils.zoo import exported, latency, make, overfit, size
 
 MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")
-SIZE, STEPS, LIMIT, AGREEMENT = 64, 300, 2.0, 1e-3
+SMALL, SIZE, STEPS, AGREEMENT = "timm:test_efficientnet", 64, 150, 1e-3
+PARTS_68 = {"eye_left": [*range(17, 22), *range(36, 42)], "eye_right": [*range(22, 27), *range(42, 48)],
+            "nose": [*range(27, 36)], "mouth": [*range(48, 68)]}
+# the smallest net of each family behind a PIP head, then each head and stage on a small net
+FAMILIES = ("resnet18", "resnet50", "irnet18", "mobilenetv2", "mobilenetv3_small", "slim", "dpr", "mobileone_s0", "regnetx_200mf",
+            "res2net50", "hrnet_w18_small_v2", *MORE[:4])
+STAGES = {"reinit": True, "parts": None, "others": [], "hardness": 0.0}
+LEARNERS = {
+    **{name: {"name": name} for name in FAMILIES},
+    **{f"head {head}": {"name": SMALL, "head": head} for head in HEADS},
+    "head heatmap": {"name": SMALL, "head": "heatmap", "stride": 8, "score_width": 1.0, "steps": 300},
+    **{f"stride {stride}": {"name": SMALL, "stride": stride} for stride in (8, 16, 64)},
+    # a map that is learnt faster runs away
+    "reinit": {"name": SMALL, "stages": STAGES, "steps": 300, "rate": 1e-3},
+    "GSR": {"name": "dpr", "head": "coordinate", "stages": STAGES, "steps": 300, "rate": 1e-3},
+    "G&LSR": {"name": "dpr", "head": "coordinate", "stages": {**STAGES, "parts": PARTS_68}, "steps": 300, "rate": 1e-3},
+}
 
 
-def kept(name: str, part: str) -> dict:
-    """What an earlier measurement left of `part`."""
-    file = RESULTS / f"{name}.json"
-    return json.loads(file.read_text(encoding="utf-8")).get(part, {}) if file.is_file() else {}
+class Figures:
+    """benchmarks/results/zoo.json: parts of rows by name; each row that comes in is saved at once."""
+
+    def __init__(self, wanted: list[str]):
+        file, self.wanted = RESULTS / "zoo.json", wanted
+        stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        self.parts = {part: stored.get(part, {}) for part in ("nets", "onnx_agrees", "pairs", "learning")}
+
+    def missing(self, part: str, name: str) -> bool:
+        """Whether a row is to be measured."""
+        return name in self.wanted if self.wanted else name not in self.parts[part]
+
+    def add(self, **rows: dict) -> None:
+        """Rows by part: {name: figures}."""
+        for part, row in rows.items():
+            self.parts[part] |= row
+        save("zoo", "python benchmarks/zoo.py", 0, {"size": SIZE, "steps": STEPS, **self.parts})
 
 
-def sizes(wanted: list[str]) -> None:
-    """Parameters and MACs of every net with a PIP head, at the input size of its row; latencies that are known are kept."""
-    found = kept("zoo", "nets")
-    for name in [*NETS, *MORE]:
-        if name in wanted or name not in found:
-            found[name] = [*(round(figure, 3) for figure in size(name)[:2]), found.get(name, [None])[-1]]
-    save("zoo", "python benchmarks/zoo.py", 0, {"nets": found})
-
-
-def costs(wanted: list[str]) -> None:
-    """The same and ONNX latency, net by net, on a machine that does nothing else."""
-    found = kept("zoo", "nets")
-    for name in [*NETS, *MORE]:
-        if name in wanted or found.get(name, [None])[-1] is None:
-            found[name] = [round(figure, 3) for figure in cost(name)]
-            save("zoo", "python benchmarks/zoo.py", 0, {"nets": found})
-
-
-def agreement(net: torch.nn.Module) -> float:
+def agreement(net: torch.nn.Module, file: Path) -> float:
     """Share of landmarks for which the exported file says what torch says, to a thousandth of the crop."""
-    images = torch.randint(0, 256, (4, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        export_onnx(net, Path(folder) / "net.onnx", {})
-        apart = (onnx_predictor(Path(folder) / "net.onnx", 1)(images).landmarks - net.predict(images).landmarks).abs()
+    side = net.spec["input_size"]
+    images = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        apart = (onnx_predictor(file, 1)(images).landmarks - net.predict(images).landmarks).abs()
     return float((apart < AGREEMENT).float().mean())
 
 
-def pair(name: str, head: str) -> dict:
-    """Shapes, one step, the export, and the NME in % on faces learnt by heart."""
+def sizes(figures: Figures) -> None:
+    """Parameters and MACs of every net with a PIP head, at the input size of its row; latencies that are known are kept."""
+    nets = figures.parts["nets"]
+    figures.add(nets={name: [*(round(figure, 3) for figure in size(name)[:2]), nets.get(name, [None])[-1]]
+                      for name in [*NETS, *MORE] if figures.missing("nets", name)})
+
+
+def costs(figures: Figures) -> None:
+    """The same and ONNX latency, net by net; whether their exports agree, and those of every head."""
+    for name in [*NETS, *MORE]:
+        if figures.missing("onnx_agrees", name):
+            net = make(name)
+            with exported(net.eval()) as file:
+                found = size(name)._replace(latency=latency(file, net.spec["input_size"]))
+                figures.add(nets={name: [round(figure, 3) for figure in found]}, onnx_agrees={name: agreement(net, file)})
+    for head in HEADS:
+        if figures.missing("onnx_agrees", f"head {head}"):
+            net = make(SMALL, head, SIZE)
+            with exported(net.eval()) as file:
+                figures.add(onnx_agrees={f"head {head}": agreement(net, file)})
+
+
+def pair(name: str, head: str) -> str:
+    """Shapes and one step of a pair: `learns`, or why it makes no sense. AssertionError for what is wrong."""
     torch.manual_seed(0)
-    net = make(name, head, SIZE)
+    try:
+        net = make(name, head, SIZE)
+    except ValueError as error:
+        return str(error)
     images, labels = torch.randint(0, 256, (4, SIZE, SIZE, 3), dtype=torch.uint8), Labels(torch.rand(4, 68, 2))
     found = net.eval().predict(images)
     assert found.landmarks.shape == (4, 68, 2) and found.score.shape == (4, 68)
-    sums, counts = net.train().loss(images, labels), net.head.count(labels)
+    sums, counts = net.train().loss(images, labels), net.count(labels)
     sum(total / counts[term] for term, total in sums.items()).backward()
     assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
-    start, nme = overfit(name, head, SIZE, STEPS)
-    return {"onnx_agrees": agreement(net.eval()), "meanface_nme": round(start, 2), "nme": round(nme, 2)}
+    assert all((p.grad != 0).any() for p in net.head.parameters() if p.grad is not None and p.ndim > 1)
+    return "learns"
 
 
-def matrix(wanted: list[str]) -> None:
+def pairs(figures: Figures) -> None:
     """Every net with every head."""
-    found = kept("zoo_matrix", "pairs")
     for name in [*NETS, *MORE]:
-        for head in HEADS:
-            if name in wanted or head not in found.get(name, {}):
-                try:
-                    row = pair(name, head)
-                except ValueError as error:  # a pair that makes no sense says so
-                    row = {"refused": str(error)}
-                found.setdefault(name, {})[head] = row
-                save("zoo_matrix", "python benchmarks/zoo.py matrix", 0, {
-                    "size": SIZE, "steps": STEPS, "pairs": found,
-                    "above_limit": [f"{net} {kind}" for net, heads in found.items() for kind, figures in heads.items()
-                                    if figures.get("nme", 0) >= LIMIT]})
+        if figures.missing("pairs", name):
+            figures.add(pairs={name: {head: pair(name, head) for head in HEADS}})
 
 
-PARTS = {"sizes": sizes, "costs": costs, "matrix": matrix}
+def learning(figures: Figures) -> None:
+    """NME in % of the mean face and of the net on sixteen faces, for one net of each kind of block, each head and stage."""
+    for name, how in LEARNERS.items():
+        if figures.missing("learning", name):
+            start, nme = overfit(**{"head": "pip", "size": SIZE, "steps": STEPS, **how})
+            figures.add(learning={name: [round(start, 2), round(nme, 2)]})
+
+
+PARTS = {"sizes": sizes, "costs": costs, "pairs": pairs, "learning": learning}
 
 if __name__ == "__main__":
     parts = [sys.argv[1]] if len(sys.argv) > 1 else list(PARTS)
     if not set(parts) <= set(PARTS):
-        sys.exit(f"usage: python benchmarks/zoo.py [{'|'.join(PARTS)} [NET ...]]")
+        sys.exit(f"usage: python benchmarks/zoo.py [{'|'.join(PARTS)} [NAME ...]]")
     torch.set_num_threads(1)
     for part in parts:
-        PARTS[part](sys.argv[2:])
+        PARTS[part](Figures(sys.argv[2:]))

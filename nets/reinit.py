@@ -100,7 +100,9 @@ class Reinit(Net):
         return {**super().terms, "frame": "anchor"}
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
-        return {**super().count(labels), "frame": labels.trainable().sum()}
+        # which landmarks the inner frame will show is not known yet: all of them count
+        shown = labels._replace(landmarks=torch.where(torch.isfinite(labels.landmarks), 0.5, labels.landmarks))
+        return {**super().count(shown), "frame": labels.trainable().sum()}
 
     def locate(self, images: Tensor) -> Tensor:
         """(B, 2, 3) float32 maps from the outer to the inner frame."""

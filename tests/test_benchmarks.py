@@ -23,6 +23,12 @@ def test_the_main_job_is_good_and_its_export_agrees():
     assert figures["torch"] <= 5 and abs(figures["torch"] - figures["onnx"]) <= 0.01
 
 
+def test_what_the_zoo_measured_learns_and_its_export_agrees():
+    zoo = json.loads((ROOT / "benchmarks" / "results" / "zoo.json").read_text())
+    assert all(found < 2 < 10 < mean for mean, found in zoo.get("learning", {}).values())
+    assert all(share > 0.95 for share in zoo.get("onnx_agrees", {}).values())
+
+
 def test_every_command_of_the_benchmarks_is_one(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import recipe

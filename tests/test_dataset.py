@@ -165,6 +165,8 @@ def test_no_augmentation_is_the_plain_crop(faces):
         assert all(np.array_equal(a, b) for a, b in zip(plain[epoch, index], several[index], strict=True))
     black = Augmented(several, PLAIN._replace(fill="black", interpolation="nearest"), L68.flip_index, 0)
     assert np.array_equal(black[0, 5][0], several[5][0])
+    black.faces = Faces([(faces, "train")], L68, 64, 4.0, input_margin=1.25)  # a net that sees the margin sees it in training too
+    assert np.array_equal(black[0, 5][0], black.faces[5][0])
 
 
 def test_a_mirror_image(faces):

@@ -1,10 +1,11 @@
 """Every head: what goes in through encode comes out of decode, unknown landmarks teach nothing, any of them is a whole run."""
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import NET, fails, mean_face
+from conftest import NET, draw_face, fails, mean_face
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +15,8 @@ from nets.transplant import Sources
 from pipnet.errors import UserError
 from utils import checkpoint
 from utils.config import defaults, load_layout
-from utils.sets import meanface
-from utils.zoo import overfit
+from utils.sets import make_lasting, meanface
+from utils.zoo import overfit, teach
 
 FACE = mean_face()[30:42]
 KINDS = [("pip", {}), ("pip", {"sigma": True}), ("coordinate", {}), ("coordinate", {"sigma": True}),
@@ -24,6 +25,7 @@ KINDS = [("pip", {}), ("pip", {"sigma": True}), ("coordinate", {}), ("coordinate
 # stride 8 takes a fourth of the time of stride 4, a narrow target is learnt sooner
 STEPS = {"pip": (150, {}), "coordinate": (80, {}), "parts": (80, {}), "simcc": (130, {}),
          "heatmap": (160, {"stride": 8, "score_width": 1.0})}
+CROWDS = {"pip": 2560}  # faces of an epoch, others 1280: a coarse map learns where to look before it learns what to add
 named = pytest.mark.parametrize(("head", "options"), KINDS, ids=lambda part: part if isinstance(part, str) else "-".join(part))
 
 
@@ -88,6 +90,28 @@ def test_a_head_learns_faces_by_heart(head):
     assert nme < 2 < 10 < start
 
 
+@cache
+def crowd(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Drawn faces, every fourth landmark of each."""
+    images, landmarks = zip(*(draw_face(np.random.default_rng([0, index]), 64) for index in range(count)), strict=True)
+    return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks)[:, ::4] / 64, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_two_epochs_beat_the_mean_face_threefold(head):
+    """On faces that no head has seen."""
+    images, landmarks = crowd(64 + CROWDS.get(head, 1280))
+    face, learnt = landmarks[64:].mean(0), torch.arange(64, len(images))
+    torch.manual_seed(0)
+    stride, options = (8, {"score_width": 1.0}) if head == "heatmap" else (None, {})
+    net = build_net(make_spec(NET, head, stride, 64, face.numpy(), 5, options=options))
+    teach(net, images, landmarks, torch.cat([learnt[torch.randperm(len(learnt))] for _ in range(2)]).view(-1, 16))
+    with torch.inference_mode():
+        found = net.eval().predict(images[:64]).landmarks
+    before, after = ((points - landmarks[:64]).norm(dim=-1).mean() for points in (face, found))
+    assert after < before / 3
+
+
 @pytest.mark.parametrize("flags", [("--head", "coordinate", "--pool", "depthwise", "--excite", "--input-size", "56"),
                                    ("--head", "heatmap"), ("--head", "simcc")], ids=lambda flags: flags[1])
 def test_a_head_is_a_whole_run(cli, recipe, tmp_path, flags):
@@ -113,6 +137,9 @@ def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, 
     found = checkpoint.load(tmp_path / "runs" / "000" / "best.pt")["net"]["neighbor_index"]
     assert found == nearest_neighbors(moved, 5) != nearest_neighbors(numbers[36:48], 5)
     fails(cli("--train", *recipe, "--meanface", tmp_path / "none.txt"), "none.txt holds no numbers")
+    given = {"meanface": "mine.txt"}  # the run must find it from anywhere
+    make_lasting(given)
+    assert given["meanface"] == str(Path("mine.txt").resolve())
     args, layout = defaults(), load_layout(defaults().tables["layouts"], "12")
     args.meanface = str(faces)
     assert np.array_equal(meanface(args, layout, None), numbers[36:48])

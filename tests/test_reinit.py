@@ -95,6 +95,18 @@ def test_the_loss_is_of_the_outer_frame():
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
+@pytest.mark.parametrize("head", ["heatmap", "simcc"])
+def test_a_face_beside_the_crop_is_trained_where_the_inner_frame_shows_it(head):
+    """Maps show what lies in the inner frame, which nobody knows when the step counts its landmarks."""
+    net, labels = net_of(head), Labels(torch.tensor(mean_face()).float().repeat(2, 1, 1) + torch.tensor([0.0, 1.5]))
+    with torch.no_grad():
+        net.frame.fc_loc[-1].bias.copy_(torch.tensor([1, 0, 0, 0, 1, -1.5]))
+    labels.landmarks[0, 60] = torch.nan
+    assert int(net.count(labels)["score"]) == 2 * 68 - 1
+    with torch.no_grad():
+        assert 0.1 < float(net.loss(pictures(2), labels)["score"] / net.count(labels)["score"]) < 100
+
+
 def test_harder_landmarks_weigh_more():
     labels = Labels(torch.zeros(2, 4, 2), visible=torch.tensor([[True] * 4, [True, True, False, True]]))
     found = torch.tensor([[1.0, 0], [2, 0], [5, 0], [0, 2]]).expand(2, 4, 2)

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 
+from nets.labels import turned
 from pipnet.geometry import compose, opencv_matrix, transform
 
 LUMA = np.array([0.114, 0.587, 0.299])  # of blue, green, red
@@ -127,9 +129,9 @@ def augment(stored: np.ndarray, landmarks: np.ndarray, weight: np.ndarray, size:
     mirror image do, too, or the net would learn neither.
     """
     border = (len(stored) - size) / 2
-    if recipe.fill == "black" and border:
-        edge = round(border)
-        stored, border = stored[edge:edge + size, edge:edge + size], 0
+    if recipe.fill == "black":  # beyond what tests see too
+        edge = round(border) - seen
+        stored, border = stored[edge:len(stored) - edge, edge:len(stored) - edge], seen
     matrix, mirror = affine(rng, recipe, size)
     warp, side = compose(np.array([[1.0, 0, -border], [0, 1, -border]]), matrix), size + 2 * seen
     widen = np.array([[1.0, 0, seen], [0, 1, seen]])
@@ -151,21 +153,9 @@ def augment(stored: np.ndarray, landmarks: np.ndarray, weight: np.ndarray, size:
 
 
 def turn_pose(pose: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Pose (3,) of a face after its picture went through the affine `matrix` (2, 3) of a rotation, a zoom and perhaps a mirror.
-
-    Pitch, yaw, roll in radians as 300W-LP has them: the head is turned by Rx(pitch) Ry(yaw) Rz(roll), y upwards.
+    """Pose (3,), in radians, of a face after its picture went through the affine `matrix` (2, 3) of a mirror perhaps, a rotation
+    and a zoom.
     """
-    (pitch, yaw, roll), mirror = pose, np.linalg.det(matrix[:, :2]) < 0
-    angle = np.arctan2(matrix[1, 0], -matrix[0, 0] if mirror else matrix[0, 0])
-    sines, cosines = np.sin((pitch, yaw, roll, angle)), np.cos((pitch, yaw, roll, angle))
-
-    def about(axis: int, which: int) -> np.ndarray:
-        turn, (i, j) = np.eye(3), [other for other in range(3) if other != axis]
-        turn[i, i] = turn[j, j] = cosines[which]
-        turn[i, j], turn[j, i] = (-sines[which], sines[which]) if axis == 1 else (sines[which], -sines[which])
-        return turn
-
-    turned = about(2, 3) @ about(0, 0) @ about(1, 1) @ about(2, 2)
-    yaw = -np.arcsin(np.clip(turned[0, 2], -1, 1))
-    pitch, roll = np.arctan2(turned[1, 2], turned[2, 2]), np.arctan2(turned[0, 1], turned[0, 0])
-    return np.array([pitch, -yaw, -roll] if mirror else [pitch, yaw, roll])
+    sign = np.sign(np.linalg.det(matrix[:, :2]))  # a mirrored head turns and leans to the other side
+    angle = np.arctan2(sign * matrix[1, 0], sign * matrix[0, 0])
+    return turned(torch.tensor(pose * [1, sign, sign])[None], torch.tensor([angle]))[0].numpy()

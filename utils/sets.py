@@ -187,7 +187,10 @@ def distinct(names: list[str]) -> list[str]:
 def make_lasting(given: dict[str, Any]) -> None:
     """Gives folders and files among typed keys their whole path: what a run keeps must mean the same from anywhere."""
     given |= {key: lasting(given[key]) for key in ("train_data", "test_data") if given.get(key)}
-    files = ("data_dir", "label_weights", "detector_weights", "teacher")
+    files = ["data_dir", "label_weights", "detector_weights", "teacher"]
+    if mean := given.get("meanface"):
+        given["meanface"] = lasting([mean])[0]
+        files += ["meanface"] * mean.endswith(".txt")
     given |= {key: str(Path(given[key]).resolve()) for key in files if given.get(key)}
 
 

@@ -2,6 +2,8 @@
 import json
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +24,8 @@ HEADER = ["net", "published NME %", "input px", "parameters M", "MACs G", "ONNX 
 
 
 class Cost(NamedTuple):
-    """Of one face, as exported: parameters in millions, multiply-accumulates in thousand millions; ms in onnxruntime with one
-    thread, None where it is not measured."""
+    """Of one face, as exported: parameters in millions, multiply-accumulates in thousand millions; ms of the processor in
+    onnxruntime with one thread, None where it is not measured."""
     parameters: float
     macs: float
     latency: float | None = None
@@ -60,25 +62,32 @@ def spent(spec: dict) -> Cost:
     return Cost(sum(p.numel() for p in net.parameters()) / 1e6, (counter.get_total_flops() - before) / 2e9)
 
 
-def latency(file: Path, size: int, rounds: int = 5) -> float:
-    """ms of one face by an exported file, one thread: the best mean of ten, which other work on the machine disturbs least."""
+def latency(file: Path, size: int, seconds: float = 1.0) -> float:
+    """ms of one face by an exported file, one thread: processor time, the best of so many seconds, which other work on the
+    machine disturbs least.
+    """
     session, image = open_session(file, 1, "export it"), np.zeros((1, size, size, 3), np.uint8)
-    best = float("inf")
-    for _ in range(rounds + 1):  # the first warms up
-        start = time.perf_counter()
-        for _ in range(10):
-            session.run(None, {"image": image})
-        best = min(best, (time.perf_counter() - start) * 100)
-    return best
+    spent: list[float] = []
+    while len(spent) < 5 or sum(spent) < seconds:
+        start = time.thread_time()
+        session.run(None, {"image": image})
+        spent.append(time.thread_time() - start)
+    return 1000 * min(spent)
 
 
 def cost(name: str) -> Cost:
     """Of a net with a PIP head, all measured. ValueError for a name that is no net."""
     net = make(name)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "net.onnx"
-        export_onnx(net, file, {})
+    with exported(net) as file:
         return size(name)._replace(latency=latency(file, net.spec["input_size"]))
+
+
+@contextmanager
+def exported(net: Net) -> Iterator[Path]:
+    """The net's ONNX file, for as long as it is looked at."""
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(net, Path(folder) / "net.onnx", {})
+        yield Path(folder) / "net.onnx"
 
 
 def list_nets(names: list[str]) -> str:
@@ -117,8 +126,34 @@ def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor,
     return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks), dtype=torch.float32)
 
 
+def teach(net: Net, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequence, rate: float = 3e-3) -> None:
+    """A step on each of `batches` (indices of faces): images (M, S, S, 3) with the net's margin, landmarks (M, N, 2).
+
+    rate: largest learning rate.
+    """
+    optimizer, weights = torch.optim.AdamW(net.parameters()), {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "anchor": 1.0}
+    net.train()
+    for step, chosen in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / len(batches))) / 2
+        labels = Labels(landmarks[chosen])
+        sums, counts = net.loss(images[chosen], labels), net.count(labels)
+        optimizer.zero_grad()
+        sum(total / counts[term] * weights[net.terms[term]] for term, total in sums.items()).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
+        optimizer.step()
+
+
+def judge(net: Net, face: torch.Tensor, images: torch.Tensor, landmarks: torch.Tensor) -> tuple[float, float]:
+    """(NME in % of the mean face (N, 2), of the net) on these faces, 68 landmarks."""
+    with torch.inference_mode():
+        found = net.eval().predict(images).landmarks
+    norm = (landmarks[:, 36] - landmarks[:, 45]).norm(dim=-1)
+    return tuple(float(((points - landmarks).norm(dim=-1).mean(1) / norm).mean() * 100) for points in (face, found))
+
+
 def overfit(name: str, head: str, size: int, steps: int, stride: int | None = None, stages: dict | None = None,
-            **options) -> tuple[float, float]:
+            rate: float = 3e-3, **options) -> tuple[float, float]:
     """(NME in % of the mean face, of the net) on 16 faces that it has been trained on for `steps` steps of all of them.
 
     stages: of nets.add_stages.
@@ -128,19 +163,5 @@ def overfit(name: str, head: str, size: int, steps: int, stride: int | None = No
     spec = make_spec(name, head, stride, size, face.numpy(), 10, options=options)
     net = build_net(add_stages(spec, face.numpy(), **stages) if stages else spec)
     images, landmarks = memorable(16, size, net.input_margin)
-    labels = Labels(landmarks)
-    counts, optimizer = net.count(labels), torch.optim.AdamW(net.parameters())
-    weights = {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "anchor": 1.0}
-    net.train()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = 3e-3 * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / steps)) / 2
-        sums = net.loss(images, labels)
-        optimizer.zero_grad()
-        sum(total / counts[term] * weights[net.terms[term]] for term, total in sums.items()).backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
-        optimizer.step()
-    with torch.inference_mode():
-        found = net.eval().predict(images).landmarks
-    norm = (landmarks[:, 36] - landmarks[:, 45]).norm(dim=-1)
-    return tuple(float(((points - landmarks).norm(dim=-1).mean(1) / norm).mean() * 100) for points in (face, found))
+    teach(net, images, landmarks, [slice(None)] * steps, rate)
+    return judge(net, face, images, landmarks)
