@@ -59,7 +59,7 @@ class LandmarkNet(NamedTuple):
     """A landmark net and how its crops are made. predict: uint8 BGR (B, S, S, 3) -> landmarks (B, N, 2) in [0, 1] of the crop,
     score (B, N) and, where the net has it, sigma (B, N), by name. S is `size` px, or that with a margin for nets that see
     `margin` times the crop. meanface (N, 2): mean landmarks in [0, 1] of the crop. face_limit: mean score of the landmarks of a
-    crop where face and background are as likely."""
+    crop where face and background are as likely; face_least: below it what a detector finds is no face."""
 
     predict: Callable[[np.ndarray], dict[str, np.ndarray]]
     layout: Layout
@@ -68,6 +68,7 @@ class LandmarkNet(NamedTuple):
     meanface: np.ndarray | None
     margin: float = 1.0
     face_limit: float = HALFWAY
+    face_least: float = 0.0
 
     @property
     def tight(self) -> bool:
@@ -85,7 +86,7 @@ class LandmarkNet(NamedTuple):
             meanface = None if meanface is None else np.reshape(np.asarray(meanface, np.float64), (-1, 2))
             return cls(predict, Layout.from_dict(values["layout"]), check_protocol(Protocol(**values["protocol"])),
                        int(values["input_size"]), meanface, float(values.get("input_margin", 1)),
-                       float(values.get("face_limit", HALFWAY)))
+                       float(values.get("face_limit", HALFWAY)), float(values.get("face_least", 0)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{name} does not say its layout, protocol and input_size ({error}), as landmark nets that "
                             "`main.py --test-onnx` exports do") from None
@@ -149,7 +150,11 @@ class Landmarker:
             boxes = [box if self._crop(box, width, height) is not None else face.box
                      for box, face in zip(boxes, faces, strict=True)]
             faces = self.landmarks_of(image, np.array(boxes), scores)
-        return faces
+        return [face for face in faces if self.is_face(face)]
+
+    def is_face(self, face: Face) -> bool:
+        """Whether the landmarks bear out what the detector has found."""
+        return bool(face.scores.mean() >= self.net.face_least)
 
     def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(boxes (M, 4) in image px, scores (M,)), best first. The boxes are those of the landmarks: brows to chin."""

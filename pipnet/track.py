@@ -94,7 +94,8 @@ class Tracker:
         faces = self._faces(image, fresh)
         again = [self.landmarker.box_of(face.landmarks) for face in faces]  # as if they were followed
         faces = self._faces(image, [box for box in again if _inside(box, image)])
-        faces = [face for face in faces if not kept or _overlaps(face, kept.values()).max() < TWICE]
+        faces = [face for face in faces if self.landmarker.is_face(face)
+                 and (not kept or _overlaps(face, kept.values()).max() < TWICE)]
         lost = [id for id in self.tracks if id not in kept]
         known = {j: lost[i] for i, j in match(np.array([self.tracks[id].box for id in lost]), _boxes(faces), AGAIN)}
         for j, face in enumerate(faces):

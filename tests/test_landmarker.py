@@ -16,6 +16,7 @@ from pipnet.align import FIVE, TEMPLATE, five_points
 from pipnet.detector import FaceBox, OnnxDetector, detection_scale
 from pipnet.geometry import Protocol, box_of, crop_box, cut, to_crop, transform
 from pipnet.landmarker import LandmarkNet, open_net
+from pipnet.track import Tracker
 from utils.config import defaults, load_layout
 from utils.inference import find_detector, find_net
 
@@ -91,6 +92,15 @@ def test_a_second_look_makes_the_detectors_box_matter_little():
         for errors, refine in ((once, False), (twice, True)):
             errors.append(np.linalg.norm(landmarker(image, refine=refine)[0].landmarks - truth, axis=1).mean() / side[0])
     assert np.mean(twice) < np.mean(once) / 3 and np.max(twice) < 0.02
+
+
+def test_what_no_landmark_bears_out_is_no_face():
+    image, truth = coded(), mean_face() * 180 + (230, 130)
+    landmarker = Landmarker(known_net(truth), detector=lambda image: (box_of(truth)[None], np.ones(1)))  # scores of 1, clipped
+    assert len(landmarker(image)) == 1
+    landmarker.net = landmarker.net._replace(face_least=1.1)
+    assert not landmarker(image) and len(landmarker.landmarks_of(image, box_of(truth)[None])) == 1
+    assert not Tracker(landmarker).update(image, 0.0)
 
 
 @settings(max_examples=50, deadline=None)

@@ -36,6 +36,7 @@ class Scene:
     layout = load_layout(read_yaml(DEFAULT_FILE)["layouts"], "68")
     net = SimpleNamespace(face_limit=HALFWAY)
     box_of = staticmethod(box_of)
+    is_face = staticmethod(lambda face: True)
 
     def __init__(self):
         self.faces: list[Seen] = []
