@@ -22,7 +22,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from face_boxes import SETS, photographs
+from face_boxes import SETS, TESTED, photographs
 from record import ROOT, save
 
 from pipnet.errors import UserError
@@ -35,7 +35,7 @@ from utils.evaluate import torch_predictor
 from utils.parsers import Record
 
 FILES = Path(os.environ.get("OTHERS", ROOT / "../shared/reference"))
-FITTED = 200  # training photographs of each set, for the habits
+FITTED = 100  # training photographs of each set, for the habits
 LEAST = 0.3   # IoU of landmarks' boxes by which a face is the labelled one
 Find = Callable[[np.ndarray], np.ndarray]  # picture (H, W, 3) uint8 BGR -> landmarks (M, N, 2) in px
 
@@ -157,7 +157,7 @@ def without_habits(train: np.ndarray, test: np.ndarray) -> np.ndarray:
 
 def table(name: str, folder: Path) -> list[dict]:
     """Rows of one set, of all tools whose findings are there."""
-    train, test = photographs(name, "train", FITTED), photographs(name, "test", 10**6)
+    train, test = photographs(name, "train", FITTED), photographs(name, "test", TESTED)
     measured = {}
     for tool in TOOLS:
         if (file := folder / f"{name}_{tool}.npz").is_file():
@@ -186,7 +186,7 @@ def main(tools: list[str]) -> None:
             continue
         for name in names:
             train, _ = look(find, photographs(name, "train", FITTED))
-            test, spent = look(find, photographs(name, "test", 10**6))
+            test, spent = look(find, photographs(name, "test", TESTED))
             np.savez(folder / f"{name}_{tool}.npz", train=train, test=test, ms=spent)
     found = [row for name in names for row in table(name, folder)]
     save("others", "python benchmarks/others.py", 0, {"fitted_on": FITTED, "rows": found})
