@@ -19,12 +19,15 @@ from onnx import TensorProto, helper, numpy_helper
 from record import COMMIT, ROOT, rows
 from runs import FACES, run
 
+from pipnet.detector import OnnxDetector
 from pipnet.files import write_atomic, write_text
+from pipnet.landmarker import Landmarker
 from utils.config import read_yaml
 from utils.detect import metric
 from utils.detect.find import find, onnx_detector
 from utils.detect.wider import divide, read_wider
 from utils.detection import Detector
+from utils.prepared import read_image
 
 WORTH = 256  # numbers in a tensor that is worth a cast
 DOUBT = 0.7  # of the face score's limit: no face has so little, but half of what detectors take for one by mistake
@@ -39,20 +42,25 @@ def landmark_limits(exp: Path) -> dict[str, float]:
 
 
 def detector_limits(exp: Path) -> dict[str, float]:
-    """What a detector tells of its scores: where precision and recall meet on the crowds that it was validated on."""
+    """What a detector tells of its scores: where precision and recall meet on the crowds that it was validated on, among the
+    faces that the landmarks of the shipped net bear out."""
+    landmarker = Landmarker(detector=OnnxDetector(exp / "best.onnx"))
     pictures = read_wider(ROOT / FACES["FACEBOXES"], "train", PARTIAL)
     args = read_yaml(exp / "args.yaml")
     crowds = [picture for picture in divide(pictures, args["val"], args["seed"])[1] if picture.whole]
     matches, scores, faces = [], [], 0
     for (boxes, values), picture in zip(find(onnx_detector(exp / "best.onnx"), crowds, 1.0), crowds, strict=True):
         match, counted = metric.matched(boxes, picture)
-        matches.append(match[match != -2] >= 0)
-        scores.append(values[match != -2])
+        image = read_image(picture.file)
+        found = landmarker.landmarks_of(image, landmarker.detector.face_box(boxes)) if len(boxes) else []
+        sure = np.array([landmarker.is_face(face) for face in landmarker.second_look(image, found)], bool) & (match != -2)
+        matches.append(match[sure] >= 0)
+        scores.append(values[sure])
         faces += counted.sum()
     order = np.argsort(-np.concatenate(scores), kind="stable")
-    found = np.cumsum(np.concatenate(matches)[order])
+    right = np.cumsum(np.concatenate(matches)[order])
     even = min(faces, len(order)) - 1  # as many boxes as there are faces
-    print(f"detector: {found[even] / faces:.3f} is precision and recall on {len(crowds)} crowds")
+    print(f"detector: {right[even] / faces:.3f} is precision and recall on {len(crowds)} crowds")
     return {"threshold": round(float(np.concatenate(scores)[order][even]), 3)}
 
 

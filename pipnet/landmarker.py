@@ -144,13 +144,14 @@ class Landmarker:
         """refine: a second pass cuts the crop round the landmarks of the first, so that the detector's box matters little."""
         boxes, scores = self.detect(image)
         faces = self.landmarks_of(image, boxes, scores)
-        if refine and faces:
-            height, width = image.shape[:2]
-            boxes = [self.box_of(face.landmarks) for face in faces]
-            boxes = [box if self._crop(box, width, height) is not None else face.box
-                     for box, face in zip(boxes, faces, strict=True)]
-            faces = self.landmarks_of(image, np.array(boxes), scores)
-        return [face for face in faces if self.is_face(face)]
+        return [face for face in (self.second_look(image, faces) if refine else faces) if self.is_face(face)]
+
+    def second_look(self, image: np.ndarray, faces: list[Face]) -> list[Face]:
+        """The same faces, from crops round their landmarks."""
+        height, width = image.shape[:2]
+        boxes = [self.box_of(face.landmarks) for face in faces]
+        boxes = [box if self._crop(box, width, height) is not None else face.box for box, face in zip(boxes, faces, strict=True)]
+        return self.landmarks_of(image, np.array(boxes), np.array([face.score for face in faces])) if faces else []
 
     def is_face(self, face: Face) -> bool:
         """Whether the landmarks bear out what the detector has found."""
