@@ -88,8 +88,8 @@ class Tool(NamedTuple):
 
 
 TOOLS = {
-    "ours": Tool(ours, "weights/", "parts of 300W and FACES68"),
-    "ours_300w": Tool(lambda: ours(ROOT / "weights/bench_real_256/best.onnx"), "ResNet-18 of real_256", "a part of 300W"),
+    "ours": Tool(ours, "ours, weights/", "parts of 300W and FACES68"),
+    "ours_300w": Tool(lambda: ours(ROOT / "weights/bench_real_256/best.onnx"), "ours, ResNet-18 of real_256", "a part of 300W"),
     "dlib": Tool(dlib, "dlib", "300W, its tests too"),
     "mediapipe": Tool(mediapipe, "MediaPipe Face Mesh", "Google's own"),
     "slim": Tool(slim, "Peppa Slim", "300W, its tests perhaps, and more"),
