@@ -50,7 +50,7 @@ def demo(source: Path, save: Path, *flags: str) -> None:
 
 def astronaut() -> None:
     """astronaut.jpg."""
-    demo(ASTRONAUT.resolve(), ASSETS / "astronaut.jpg", "--max-faces", "1")
+    demo(ASTRONAUT.resolve(), ASSETS / "astronaut.jpg")
 
 
 def head() -> None:
