@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
     mode, given = parse(argv, modes)
     tests = mode.test or mode.test_onnx
     works = mode.prepare or mode.train or mode.audit or tests or mode.predict or mode.show_data is not None
-    if works and mode.list_nets is not None:
+    if mode.list_nets is not None and (works or mode.sweep or mode.resume or mode.overwrite):
         raise UserError("--list-nets only lists; leave the other modes out")
     if not works and mode.list_nets is None:
         raise UserError("nothing to do: give --train, --test, --test-onnx, --predict PATH, --prepare, --show-data N, --audit or "
@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
         run.check_free(kept, mode.resume, mode.overwrite)
     args = read_args(given, mode, kept)
     if mode.audit:
-        audit.check(here, args.early_stop)
+        audit.check(here, args.early_stop, args.teacher)
     if mode.predict:
         place = here.folder / "predicted" / Path(mode.predict).resolve().stem
         target = annotate.check_out(mode.out and Path(mode.out), mode.predict_format, place, mode.overwrite)
@@ -133,7 +133,8 @@ def main(argv: list[str]) -> None:
         if mode.prepare or trains or mode.show_data:
             folders = ranks.one_by_one(lambda: [sets.prepare(name, args) for name in args.train_data])
         if mode.show_data:
-            ranks.one_by_one(lambda: ranks.first and [print(show(args, folder, mode.show_data)) for folder in folders])
+            ranks.one_by_one(lambda: ranks.first and [print(show(args, folder, mode.show_data, shift))
+                                                        for folder, shift in label_shifts(args, folders).items()])
         test_parts = []
         if tests or mode.train and args.val == "test" or mode.prepare and args.test_data:
             test_parts = ranks.one_by_one(lambda: sets.test_parts(args))  # what cannot be tested is found before the training
@@ -182,12 +183,12 @@ def choose_layout(args, folders: list[Path]) -> Layout:
     return layout
 
 
-def label_shifts(args, folders: list[Path]) -> list[float] | None:
-    """Of each training part. UserError for another count than one or that of the sets."""
+def label_shifts(args, folders: list[Path]) -> dict[Path, float]:
+    """Of each training set. UserError for another count than one or that of the sets."""
     if len(args.label_shift) not in (0, 1, len(folders)):
         raise UserError(f"label_shift has {len(args.label_shift)} numbers for {len(folders)} training sets; give one or as many")
     each = args.label_shift * (len(folders) if len(args.label_shift) == 1 else 1)
-    return [each[folders.index(folder)] for folder, _ in training_parts(args, folders)] if each else None
+    return dict(zip(folders, each or [0.0] * len(folders), strict=True))
 
 
 def training_parts(args, folders: list[Path]) -> list[tuple[Path, str]]:
@@ -209,7 +210,8 @@ def load_faces(args, folders: list[Path], test_parts: list, layout: Layout, fold
         return complete(Faces(parts, layout, args.input_size, args.cache, args.train_hidden, weights, run.input_margin(args),
                               shifts), layout, run.outputs(args))
 
-    faces, held = load(training_parts(args, folders), args.label_weights, label_shifts(args, folders)), None
+    parts, shifts = training_parts(args, folders), label_shifts(args, folders)
+    faces, held = load(parts, args.label_weights, [shifts[folder] for folder, _ in parts]), None
     if fold is not None:  # before any face has copies, which would change the folds
         faces, held = audit.divide(faces, args.folds, args.seed, fold)
     if args.balance:
@@ -315,7 +317,8 @@ def audit_labels(args, here: run.Run, folders: list[Path], ranks: Ranks, resume:
         held, predict = np.flatnonzero(fold == number), torch_predictor(run.unpack(one.last)[0], ranks.device)
         found[held] = evaluate(predict, faces.only(held), layout, args.norm, args.test_batch_size, ranks).landmarks
     if ranks.first:
-        text = audit.write(here.folder / "audit", Faces(parts, layout, audit.DRAWN, 0), found, fold, layout, args.norm)
+        text = audit.write(here.folder / "audit", Faces(parts, layout, audit.DRAWN, 0), found, fold, layout, args.norm,
+                           args.flip > 0 and not any(args.label_shift))
         print(f"\n{text}\n\n{audit.closing(here)}")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from record import ROOT, save
 
+from pipnet.errors import UserError
 from utils import run
 from utils.dataset import Faces
 from utils.evaluate import evaluate, torch_predictor
@@ -47,4 +48,7 @@ def main(file: str, *sets: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit("usage: python benchmarks/label_shift.py RUN SET [SET ...]")
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -162,6 +162,8 @@ def table(name: str, folder: Path) -> list[dict]:
     for tool in TOOLS:
         if (file := folder / f"{name}_{tool}.npz").is_file():
             with np.load(file) as stored:
+                if (len(stored["train"]), len(stored["test"])) != (len(train), len(test)):
+                    sys.exit(f"{file} is of other photographs; measure {tool} again")
                 plain = apart(stored["test"], test)
                 measured[tool] = plain, without_habits(apart(stored["train"], train), plain), float(stored["ms"])
     everywhere = np.isfinite([abs(fitted).mean(1) for _, fitted, _ in measured.values()]).all(0)
@@ -177,6 +179,8 @@ def table(name: str, folder: Path) -> list[dict]:
 
 def main(tools: list[str]) -> None:
     folder, names = ROOT / "weights" / "others", [name for name, (_, source) in SETS.items() if source]
+    if not names:
+        sys.exit("skipped: FACES_300W and FACES68 name no folder")
     folder.mkdir(parents=True, exist_ok=True)
     for tool in tools:
         try:

@@ -84,7 +84,8 @@ class Parts(Reinit):
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         labels = known(labels)
-        terms, face, matrix = self.global_loss(images, labels)
+        terms, maps, seen, matrix = self.global_loss(images, labels)
+        face = self.decode(maps, seen).landmarks
         weight, part, frame = labels.trainable(), [], []
         for (ids, points, place), name in zip(self.local(images, face, matrix), self.parts, strict=True):
             truth = labels.select(ids)

@@ -41,9 +41,10 @@ class Refiner(nn.Module):
 
     def forward(self, landmarks: Tensor, features: Tensor, fine: Tensor) -> Tensor:
         """landmarks (B, N, 2) in [0, 1] of the crop, maps (B, C, H, W) of the head and of stride 8 -> landmarks, moved."""
-        places = landmarks[:, :, None] + self.patch
-        cells = torch.cat([sampled(self.fine(fine), places), sampled(self.coarse(features), landmarks[:, :, None])], 2)
-        described = self.describe(cells.flatten(2)) + self.place(landmarks - 0.5) + self.identity
+        start = landmarks.detach()
+        places = start[:, :, None] + self.patch
+        cells = torch.cat([sampled(self.fine(fine), places), sampled(self.coarse(features), start[:, :, None])], 2)
+        described = self.describe(cells.flatten(2)) + self.place(start - 0.5) + self.identity
         read = self.norm(self.attention(described)).float()
         return landmarks + self.cell * (read[..., None] * self.move).sum(2)  # no matrix product, which autocast would round
 
@@ -53,7 +54,7 @@ class Refiner(nn.Module):
 
     def loss(self, landmarks: Tensor, features: Tensor, fine: Tensor, labels: Labels) -> dict[str, Tensor]:
         """{term: sum}: mean absolute error of x and y in cells of the fine map, from where the head's landmarks are."""
-        found = self(landmarks.detach(), features, fine)
+        found = self(landmarks, features, fine)
         errors = (found - torch.nan_to_num(labels.landmarks, nan=0.5, posinf=0.5, neginf=0.5)).abs().mean(-1) / self.cell
         return {"refine": (labels.trainable() * errors).sum()}
 

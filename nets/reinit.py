@@ -6,6 +6,8 @@ back through the inverse. All of it is differentiable, so that errors in the out
 
 Frames: `outer` is [0, 1] of the nominal crop as it came, `inner` [0, 1] of the resampled one; a map takes outer to inner points.
 """
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -123,8 +125,8 @@ class Reinit(Net):
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         return self.global_loss(images, known(labels))[0]
 
-    def global_loss(self, images: Tensor, labels: Labels) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """({term: sum}, landmarks (B, N, 2) in the inner frame, the maps (B, 2, 3) to it). labels: without NaN."""
+    def global_loss(self, images: Tensor, labels: Labels) -> tuple[dict[str, Tensor], Any, Seen, Tensor]:
+        """({term: sum}, the head's maps, what is seen in the inner frame, the maps (B, 2, 3) to it). labels: without NaN."""
         matrix = self.locate(images)
         seen = self.see_inner(images, matrix)
         maps = self.head(seen.features)
@@ -132,7 +134,7 @@ class Reinit(Net):
         frame = (weight * (inner.landmarks - self.meanface).abs().mean(-1)).sum()
         # errors in the outer frame are those in the inner one over its scale
         scaled = inner._replace(weight=weight / determinant(matrix).sqrt()[:, None])
-        return {**self.losses(maps, seen, scaled), "frame": frame}, self.decode(maps, seen).landmarks, matrix
+        return {**self.losses(maps, seen, scaled), "frame": frame}, maps, seen, matrix
 
     def predict(self, images: Tensor) -> Prediction:
         return outer(*self.inner(images))

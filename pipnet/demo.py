@@ -252,11 +252,13 @@ class Output:
         """Ends the files and says where they are."""
         if self.window:
             cv2.destroyAllWindows()
-        if self._lines:
-            with media.writing(self.json):
-                self._lines.close()
-        if self.sink:
-            self.sink.close()
+        try:
+            if self._lines:
+                with media.writing(self.json):
+                    self._lines.close()
+        finally:  # neither file may cost the other its end
+            if self.sink:
+                self.sink.close()
 
     def summary(self) -> str:
         """What was found and where it is."""

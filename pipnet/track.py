@@ -90,12 +90,12 @@ class Tracker:
         confirmed = {ids[i] for i, _ in pairs}
         kept = {id: face for id, face in followed.items() if face.score >= LEAST_SCORE or id in confirmed}
         room = None if self.max_faces is None else max(self.max_faces - len(kept), 0)
-        fresh = np.delete(boxes, [j for _, j in pairs], axis=0)[:room]
+        fresh = np.delete(boxes, [j for _, j in pairs], axis=0)
         faces = self._faces(image, fresh)
         again = [self.landmarker.box_of(face.landmarks) for face in faces]  # as if they were followed
         faces = self._faces(image, [box for box in again if _inside(box, image)])
         faces = [face for face in faces if self.landmarker.is_face(face)
-                 and (not kept or _overlaps(face, kept.values()).max() < TWICE)]
+                 and (not kept or _overlaps(face, kept.values()).max() < TWICE)][:room]
         lost = [id for id in self.tracks if id not in kept]
         known = {j: lost[i] for i, j in match(np.array([self.tracks[id].box for id in lost]), _boxes(faces), AGAIN)}
         for j, face in enumerate(faces):

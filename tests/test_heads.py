@@ -86,7 +86,7 @@ def test_what_a_map_cannot_show_is_not_trained(head):
 def test_a_head_learns_faces_by_heart(head):
     """The smallest net of every head; benchmarks/zoo.py does the others."""
     steps, options = STEPS[head]
-    start, nme = overfit(NET, head, 64, steps, **options)
+    start, nme, _ = overfit(NET, head, 64, steps, **options)
     assert nme < 2 < 10 < start
 
 

@@ -79,7 +79,7 @@ def test_any_head_is_refined(head, stages):
 
 
 def test_it_learns_faces_by_heart():
-    start, nme = overfit(NET, "coordinate", 64, 80, stages=STAGES)
+    start, nme, _ = overfit(NET, "coordinate", 64, 80, stages=STAGES)
     assert nme < 2 < 10 < start
 
 

@@ -36,12 +36,14 @@ def clear(here: run.Run) -> None:
     shutil.rmtree(here.folder / "audit", ignore_errors=True)
 
 
-def check(here: run.Run, early_stop: int) -> None:
+def check(here: run.Run, early_stop: int, teacher: str | None) -> None:
     """An audit is a run of its own, and every net of it trains to the end. UserError otherwise."""
     if here.last.is_file() or (here.folder / "best.pt").is_file():
         raise UserError(f"{here.folder} holds a trained net; an audit wants a folder of its own: another --exp")
     if early_stop:
         raise UserError("--early-stop would pick an epoch on the labels that are judged; leave it out of --audit")
+    if teacher:
+        raise UserError("a --teacher may have seen the labels that are judged; leave it out of --audit")
 
 
 def fold_of(identities: list[str], folds: int, seed: int) -> np.ndarray:
@@ -67,10 +69,12 @@ def disagreement(found: np.ndarray, faces: Faces, layout: Layout, norm: str) -> 
     return 100 * metric.point_errors(found, faces.landmarks) / face_norms(faces, layout, norm)[:, None]
 
 
-def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layout: Layout, norm: str) -> str:
+def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layout: Layout, norm: str,
+          mirrored: bool = True) -> str:
     """labels.csv, errors.csv, weights.csv, faces.jpg and landmarks.jpg in `folder`; the summary as text.
 
-    faces: all that were held out once, with crops of DRAWN px; found (M, N, 2) in px of the source images; fold (M,).
+    faces: all that were held out once, with crops of DRAWN px; found (M, N, 2) in px of the source images; fold (M,). mirrored:
+    the nets know no right and left, so that they tell how far the labels lie to the right.
     """
     folder.mkdir(exist_ok=True)
     errors = disagreement(found, faces, layout, norm)
@@ -94,9 +98,9 @@ def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layou
     write_csv(folder / "labels.csv", COLUMNS, rows)
     _face_sheet(folder / "faces.jpg", faces, found, mean, order[known[order]][:20], layout)
     _landmark_sheet(folder / "landmarks.jpg", faces, found, relative, weight, layout)
-    right = np.nanmedian(faces.landmarks[..., 0] - found[..., 0])
-    return (f"{summary(errors, weight, layout, norm)}\nLabels lie {right:+.2f} px to the right of where the nets put them; "
-            "of nets trained with mirror images it is what --label-shift wants")
+    text, right = summary(errors, weight, layout, norm), np.nanmedian(faces.landmarks[..., 0] - found[..., 0])
+    habit = f"\nLabels lie {right:+.2f} px to the right of where the nets put them: what --label-shift wants"
+    return text + habit * mirrored
 
 
 def summary(errors: np.ndarray, weight: np.ndarray, layout: Layout, norm: str) -> str:

@@ -14,6 +14,7 @@ from pipnet.layout import Layout
 from utils import checkpoint
 
 ALIKE = 1.25  # ratio of the sizes of faces in two kinds of crops from which on a net of one is a poor start for the other
+OF_LANDMARKS = ("head.", "refiner.identity", "refiner.move")  # parameters that have rows for landmarks
 
 
 class Started(NamedTuple):
@@ -50,7 +51,7 @@ def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> S
     if known:
         head, words = _head(net, stored, known, layout, meanface, file, warn)
         if head is not None:
-            stored = {name: tensor for name, tensor in stored.items() if not name.startswith("head.")} | head
+            stored = {name: tensor for name, tensor in stored.items() if not name.startswith(OF_LANDMARKS)} | head
         if (size := known["net"].get("input_size")) != net.spec["input_size"]:
             warn(f"{file} was trained at {size} px, this is {net.spec['input_size']}; --input-size {size} starts better")
     fitting = {name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}

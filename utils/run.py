@@ -84,9 +84,9 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
 # keys that make a run what it is: another value would be another run
 FIXED = ("task", "preset", "dataset", "data_dir", "train_data", "layout", "selected_index", "protocol", "target_size", "margin",
          "val", "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "pool", "excite", "num_lms",
-         "num_nb", "input_size", "act", "meanface", "error", "score_width", "sigma", "weights", "seed", "label_weights", "folds",
-         "norm", "reinit", "parts", "refine", "hardness", "balance", "frame_step", "partial_events", "teacher",
-         "teacher_features", "face_sides", "pasted", "mosaic", "crops", "scales")
+         "num_nb", "input_size", "act", "meanface", "error", "score_width", "sigma", "weights", "seed", "label_weights",
+         "label_shift", "folds", "norm", "reinit", "parts", "refine", "hardness", "balance", "frame_step", "partial_events",
+         "teacher", "teacher_landmarks", "teacher_maps", "teacher_features", "face_sides", "pasted", "mosaic", "crops", "scales")
 # keys that a test of a run that is trained can take up
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
             "threads", "workers", "deterministic", "box", "box_jitter", "detector", "detector_weights", "frame_step", "scales")
@@ -223,7 +223,7 @@ class History:
 
     @classmethod
     def load(cls, run: Run, spec: dict, layout: Layout | None, data: list[str], figure: str = "val_nme") -> "History":
-        """Of a training to resume. UserError where its last checkpoint is of another net, layout or data (checksums)."""
+        """Of a training to resume. UserError where its last checkpoint is of another net, layout, data or teacher (checksums)."""
         stored = checkpoint.load(run.last)
         if "solver" not in stored:
             raise UserError(f"{run.last} has no training state, only weights; start from them: --weights {run.last}")

@@ -23,10 +23,10 @@ LISTED, PICTURED = 10, 20  # suspicious faces in the printed table, in the sheet
 HEADER = ["file", "why", "landmarks", "score"]
 
 
-def show(args: SimpleNamespace, folder: Path, count: int) -> str:
+def show(args: SimpleNamespace, folder: Path, count: int, label_shift: float) -> str:
     """Writes FOLDER/show/ for the prepared set `folder`: samples.jpg, suspects.jpg and suspects.csv. Returns what to print."""
     layout = load_layout(args.tables["layouts"], args.layout or load_meta(folder)["layout"], args.selected_index)
-    faces = Faces([(folder, "train")], layout, args.input_size, 0, args.train_hidden, input_margin=run.input_margin(args))
+    faces = Faces([(folder, "train")], layout, args.input_size, 0, args.train_hidden, None, run.input_margin(args), [label_shift])
     place = folder / "show"
     try:
         neighbors = nearest_neighbors(sets.meanface(args, layout, faces), args.num_nb if args.head == "pip" else 0)

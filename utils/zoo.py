@@ -153,8 +153,8 @@ def judge(net: Net, face: torch.Tensor, images: torch.Tensor, landmarks: torch.T
 
 
 def overfit(name: str, head: str, size: int, steps: int, stride: int | None = None, stages: dict | None = None,
-            rate: float = 3e-3, **options) -> tuple[float, float]:
-    """(NME in % of the mean face, of the net) on 16 faces that it has been trained on for `steps` steps of all of them.
+            rate: float = 3e-3, **options) -> tuple[float, float, Net]:
+    """(NME in % of the mean face, of the net, the net) on 16 faces that it has been trained on for `steps` steps of all of them.
 
     stages: of nets.add_stages.
     """
@@ -164,4 +164,4 @@ def overfit(name: str, head: str, size: int, steps: int, stride: int | None = No
     net = build_net(add_stages(spec, face.numpy(), **stages) if stages else spec)
     images, landmarks = memorable(16, size, net.input_margin)
     teach(net, images, landmarks, [slice(None)] * steps, rate)
-    return judge(net, face, images, landmarks)
+    return *judge(net, face, images, landmarks), net

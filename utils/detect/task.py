@@ -15,7 +15,7 @@ from nets.faceboxes import FaceBoxesV2
 from pipnet.draw import sheet, write_image
 from pipnet.errors import UserError
 from pipnet.files import write_text
-from utils import checkpoint, report, run, sets
+from utils import checkpoint, report, run, sets, teacher
 from utils.batchnorm import share_batch_norm
 from utils.config import ROOT, dump, load_layout, plain
 from utils.dataset import Order, train_loader
@@ -92,17 +92,21 @@ def load(args: SimpleNamespace, tests: dict[str, list[Picture]], ranks: Ranks) -
         val = composites(args, folders, "val")
     if args.early_stop and not val:
         raise UserError("early_stop needs pictures to validate on; give --val 0.1, or --early-stop 0")
-    if args.teacher and pictures:
+    if args.teacher and not pictures:
+        raise UserError("--teacher finds the faces without a box in photographs, and no set of --train-data has any; leave it "
+                        "out, or add a folder in the layout of WIDER FACE")
+    if args.teacher:
         every = [*pictures, *portraits(parts, cutouts.known)]
         found = completed(torch_detector(weights_of(Path(args.teacher)), ranks.device, 0.1), every, ranks)
         more = sum(len(picture.boxes) for picture in found) - sum(len(picture.boxes) for picture in every)
         logger.info(f"{args.teacher}: {more} boxes more, sure ones and others")
-        pictures, alone = found[:len(pictures)], decoded(found[len(pictures):], args.cache)
+        pictures, alone = found[:len(pictures)], found[len(pictures):]
     if not pictures and not len(cutouts):
         raise UserError(f"{', '.join(args.train_data)}: no face to train on")
     checksums = [hashlib.sha256(list_file(folder, "train").read_bytes()).hexdigest() for folder in wider]
-    return Data(decoded(pictures, args.cache) or backgrounds(args.input_size, args.seed), cutouts, val,
-                checksums + run.checksums(folders), alone)
+    kept = decoded([*pictures, *alone], args.cache)
+    return Data(kept[:len(pictures)] or backgrounds(args.input_size, args.seed), cutouts, val,
+                checksums + run.checksums(folders) + teacher.checksums(args.teacher), kept[len(pictures):])
 
 
 def cut_faces(args: SimpleNamespace, parts: list[tuple[Path, str]]) -> Cutouts:
