@@ -30,7 +30,7 @@ from utils.detection import Detector
 from utils.prepared import read_image
 
 WORTH = 256  # numbers in a tensor that is worth a cast
-DOUBT = 0.7  # of the face score's limit: no face has so little, but half of what detectors take for one by mistake
+DOUBT = 0.8  # of the face score's limit: few faces have so little, but half of what detectors take for one by mistake
 
 
 def landmark_limits(exp: Path) -> dict[str, float]:
