@@ -13,6 +13,7 @@ from utils import sets
 from utils.augment import Recipe
 from utils.config import DEFAULT_FILE, parse, read_yaml, resolve
 from utils.dataset import Augmented, Faces, train_loader
+from utils.prepared import load_meta
 from utils.ranks import set_threads, start_ranks, worker_count
 
 STEPS, ROUNDS = 20, 5
@@ -26,7 +27,7 @@ def main(flags: list[str]) -> None:
     folder = sets.prepare(args.dataset, args)
     layout = choose_layout(args, [folder])
     faces = Faces([(folder, "train")], layout, args.input_size, args.cache, args.train_hidden, args.label_weights)
-    solve, order, _ = start_solver(args, layout, faces, ranks, resume=False)
+    solve, order, _ = start_solver(args, layout, faces, load_meta(folder)["protocol"], ranks, resume=False)
     augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed)
     loader = train_loader(augmented, order, worker_count(args.workers), ranks.device.type == "cuda")
     solve.net.train()
