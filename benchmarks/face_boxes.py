@@ -31,13 +31,19 @@ def photographs(name: str, split: str, most: int) -> list[Record]:
     return [records[i] for i in np.unique(np.linspace(0, len(records) - 1, most).round().astype(int))]
 
 
+def place_of(record: Record, boxes: np.ndarray) -> int | None:
+    """Which of the boxes (M, 4) lies on the labelled face, None where none does."""
+    near = iou(box_of(record.landmarks)[None], boxes)[0] if len(boxes) else np.zeros(1)
+    return int(near.argmax()) if near.max() > LEAST else None
+
+
 def detected(detector, records: list[Record]) -> list[np.ndarray | None]:
     """The detector's box of each labelled face, None where it missed it."""
     found = []
     for record in records:
         boxes = detector(cv2.imread(str(record.file)))[0]
-        near = iou(box_of(record.landmarks)[None], boxes)[0] if len(boxes) else np.zeros(1)
-        found.append(boxes[near.argmax()] if near.max() > LEAST else None)
+        place = place_of(record, boxes)
+        found.append(None if place is None else boxes[place])
     return found
 
 

@@ -22,11 +22,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from face_boxes import SETS, TESTED, photographs
+from face_boxes import SETS, TESTED, photographs, place_of
 from record import ROOT, save
 
 from pipnet.errors import UserError
-from pipnet.geometry import Protocol, box_of, iou
+from pipnet.geometry import Protocol, box_of
 from pipnet.landmarker import Landmarker, LandmarkNet
 from utils.config import load_layout, read_defaults, resolve
 from utils.convert import conversion
@@ -36,7 +36,6 @@ from utils.parsers import Record
 
 FILES = Path(os.environ.get("OTHERS", ROOT / "../shared/reference"))
 FITTED = 100  # training photographs of each set, for the habits
-LEAST = 0.3   # IoU of landmarks' boxes by which a face is the labelled one
 Find = Callable[[np.ndarray], np.ndarray]  # picture (H, W, 3) uint8 BGR -> landmarks (M, N, 2) in px
 
 
@@ -132,8 +131,8 @@ def look(find: Find, records: list[Record]) -> tuple[np.ndarray, float]:
         start = time.perf_counter()
         faces = find(image)
         spent.append(time.perf_counter() - start)
-        near = iou(box_of(record.landmarks)[None], np.array([box_of(face) for face in faces]))[0] if len(faces) else np.zeros(1)
-        found.append(faces[near.argmax()] @ (1, 1j) if near.max() > LEAST else None)
+        place = place_of(record, np.array([box_of(face) for face in faces]))
+        found.append(None if place is None else faces[place] @ (1, 1j))
     count = next(len(face) for face in found if face is not None)
     return np.array([np.full(count, np.nan) if face is None else face for face in found]), 1000 * float(np.median(spent))
 

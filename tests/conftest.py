@@ -215,6 +215,17 @@ def driver(folder: Path, name: str, text: str) -> Path:
     return file
 
 
+def doomed(folder: Path, step: int) -> Path:
+    """A script that is main.py and kills itself when its training comes to `step`."""
+    return driver(folder, f"doomed{step}", f"""
+step = solver.Solver.train_step
+def doomed(self, batches):
+    if self.step == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batches)
+solver.Solver.train_step = doomed""")
+
+
 @pytest.fixture(scope="session")
 def trained(raw, faces, data_root, tmp_path_factory) -> SimpleNamespace:
     """A run of two epochs, tested and exported by one command; tests copy it before they change it."""

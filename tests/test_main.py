@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 import yaml
-from conftest import NET, driver, fails, mean_face, rows, run, table, write_faces
+from conftest import NET, doomed, driver, fails, mean_face, rows, run, table, write_faces
 
 from main import read_args
 from nets import build_net, make_spec
@@ -110,16 +110,9 @@ def half(values, path):
         os.truncate(path, os.path.getsize(path) // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 torch.save = half""")
-    in_epoch = driver(tmp_path, "in_epoch", """
-step = solver.Solver.train_step
-def doomed(self, batches):
-    if self.step == 10:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, batches)
-solver.Solver.train_step = doomed""")
     assert cli(*flags, "--exp", "killed", script=while_saving).returncode == -9
     assert checkpoint.load(killed / "last.pt")["epoch"] == 0 and len(list(killed.glob(".last.pt.partial-*"))) == 1
-    assert cli("--train", "--resume", "--exp", killed, script=in_epoch).returncode == -9
+    assert cli("--train", "--resume", "--exp", killed, script=doomed(tmp_path, 10)).returncode == -9
     assert checkpoint.load(killed / "last.pt")["epoch"] == 1 and not list(killed.glob(".*partial*"))
     assert len(rows(killed / "step.csv")) == 2
     done = cli("--train", "--resume", "--exp", killed)

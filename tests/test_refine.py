@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import NET, driver, fails, mean_face, rows, run, table
+from conftest import NET, doomed, fails, mean_face, rows, run, table
 
 from nets import HEADS, Labels, add_stages, build_net, make_spec
 from nets.distil import Distil, Shares, untaught
@@ -180,14 +180,7 @@ def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli,
         own = net.head.decode(net(images)).landmarks
         assert (exported - net.predict(images).landmarks).abs().max() * 64 < 1e-3 < (exported - own).abs().max() * 64
 
-    killed = driver(tmp_path, "killed", """
-step = solver.Solver.train_step
-def doomed(self, batches):
-    if self.step == 6:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, batches)
-solver.Solver.train_step = doomed""")
-    assert cli("--train", *flags, "--exp", "parts", script=killed).returncode == -9
+    assert cli("--train", *flags, "--exp", "parts", script=doomed(tmp_path, 6)).returncode == -9
     again = ("--train", "--resume", "--exp", tmp_path / "runs" / "parts")
     fails(cli(*again, "--no-refine"), "--refine belongs to a new training")
     assert cli(*again).returncode == 0
