@@ -25,6 +25,7 @@ try:
     from utils.face_states import agreement, balanced, complete
     from utils.fit import Job, fit
     from utils.label_weights import DISPUTED
+    from utils.parsers import DATASETS
     from utils.prepared import load_meta
     from utils.ranks import Ranks, set_threads, start_ranks, worker_count
     from utils.show import show
@@ -184,11 +185,12 @@ def choose_layout(args, folders: list[Path]) -> Layout:
 
 
 def label_shifts(args, folders: list[Path]) -> dict[Path, float]:
-    """Of each training set. UserError for another count than one or that of the sets."""
-    if len(args.label_shift) not in (0, 1, len(folders)):
+    """Of each training set, as given or as the dataset table knows it. UserError for another count than one or that of the sets."""
+    if args.label_shift is None:
+        return {folder: DATASETS[load_meta(folder)["dataset"]].label_shift for folder in folders}
+    if len(args.label_shift) not in (1, len(folders)):
         raise UserError(f"label_shift has {len(args.label_shift)} numbers for {len(folders)} training sets; give one or as many")
-    each = args.label_shift * (len(folders) if len(args.label_shift) == 1 else 1)
-    return dict(zip(folders, each or [0.0] * len(folders), strict=True))
+    return dict(zip(folders, args.label_shift * (len(folders) // len(args.label_shift)), strict=True))
 
 
 def training_parts(args, folders: list[Path]) -> list[tuple[Path, str]]:
@@ -318,7 +320,7 @@ def audit_labels(args, here: run.Run, folders: list[Path], ranks: Ranks, resume:
         found[held] = evaluate(predict, faces.only(held), layout, args.norm, args.test_batch_size, ranks).landmarks
     if ranks.first:
         text = audit.write(here.folder / "audit", Faces(parts, layout, audit.DRAWN, 0), found, fold, layout, args.norm,
-                           args.flip > 0 and not any(args.label_shift))
+                           args.flip > 0 and not any(label_shifts(args, folders).values()))
         print(f"\n{text}\n\n{audit.closing(here)}")
 
 

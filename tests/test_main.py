@@ -12,9 +12,10 @@ import torch
 import yaml
 from conftest import NET, doomed, driver, fails, mean_face, rows, run, table, write_faces
 
-from main import read_args
+from main import label_shifts, read_args
 from nets import build_net, make_spec
 from nets.published import to_published
+from pipnet.errors import UserError
 from utils import checkpoint
 from utils.parsers import read_pts, write_pts
 
@@ -197,6 +198,23 @@ def test_paths_that_a_run_keeps_mean_the_same_from_anywhere(tmp_path, monkeypatc
     args = read_args(given, SimpleNamespace(resume=False, train=True, audit=False), None)
     assert (args.data_dir, args.label_weights) == (str(tmp_path / "raw"), str(tmp_path / "weights.csv"))
     assert (args.train_data, args.test_data) == (["300w", str(tmp_path / "raw")], [str(tmp_path / "raw")])
+
+
+def test_where_the_labels_of_a_set_lie(faces, tmp_path, monkeypatch):
+    ours, theirs = tmp_path / "ours", tmp_path / "300w"
+    for folder, dataset in ((ours, "points"), (theirs, "300w")):
+        meta = {**yaml.safe_load((faces / "meta.yaml").read_text()), "dataset": dataset}
+        shutil.copytree(faces, folder)
+        (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
+
+    def shifts(**given):
+        args = read_args({"dataset": "300w", **given}, SimpleNamespace(resume=False, train=True, audit=False), None)
+        return list(label_shifts(args, [ours, theirs]).values())
+
+    assert shifts() == shifts(preset="short") == [0, 0.75] and shifts(preset="pipnet") == [0, 0]
+    assert shifts(label_shift=[0.5]) == [0.5, 0.5] and shifts(label_shift=[0.5, 1.0]) == [0.5, 1.0]
+    with pytest.raises(UserError, match="label_shift has 3 numbers for 2 training sets"):
+        shifts(label_shift=[1.0, 2.0, 3.0])
 
 
 @pytest.mark.parametrize("num_nb", (0, 11))

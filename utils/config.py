@@ -36,7 +36,7 @@ KINDS = _kinds(
            "mosaic anchor hardness pose eyes mouth teacher_landmarks teacher_maps teacher_features",
     switch="balance reinit parts refine allow_partial excite train_hidden compile deterministic flip_test",
     share="val", texts="box partial_events", texts_="train_data test_data", wholes_="selected_index",
-    numbers="milestones thresholds scales face_sides label_shift")
+    numbers="milestones thresholds scales face_sides", numbers_="label_shift")
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
 CHOICES = {
     "task": ("landmarks", "detect"),

@@ -30,7 +30,7 @@ __all__ = ["BESIDE", "DATASETS", "PARTS_300W", "VISIBLE_FILE", "WITHIN", "Datase
 
 PRIVATE_300W, FORK = "300w-private", "lmk"  # which a folder with 300W's tree may hold as well
 DATASETS = {
-    "300w": Dataset(parse_300w, "68", 1.0, {part.subset: part.count for part in PARTS_300W.values()}),
+    "300w": Dataset(parse_300w, "68", 1.0, {part.subset: part.count for part in PARTS_300W.values()}, label_shift=0.75),
     "synthetic": Dataset(partial(parse_300w, official=False), "68", 1.0, None),
     "wflw": Dataset(parse_wflw, "98", 0.0, WFLW, ("WFLW_annotations",), ATTRIBUTES),
     "cofw": Dataset(parse_cofw, "29", 1.0, COFW, ("COFW_*_color.mat",)),

@@ -44,6 +44,7 @@ class Dataset(NamedTuple):
     signs: tuple[str, ...] = ()     # patterns of files or folders of which only such an archive has one
     states: tuple[str, ...] = ()    # names of Record.states
     options: tuple[str, ...] = ()   # fields of DataGenerator that `parse` takes too
+    label_shift: float = 0.0        # px of the pictures by which the annotations lie to the right of what they mark
 
 
 def complain(faults: list[str]) -> None:
