@@ -185,7 +185,7 @@ def choose_layout(args, folders: list[Path]) -> Layout:
 
 
 def label_shifts(args, folders: list[Path]) -> dict[Path, float]:
-    """Of each training set, as given or as the dataset table knows it. UserError for another count than one or that of the sets."""
+    """Of each training set, as given or as the dataset table knows it. UserError for a count that is neither one nor theirs."""
     if args.label_shift is None:
         return {folder: DATASETS[load_meta(folder)["dataset"]].label_shift for folder in folders}
     if len(args.label_shift) not in (1, len(folders)):
