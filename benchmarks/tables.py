@@ -5,6 +5,7 @@ A table stands between `<!-- figures: NAME -->` and `<!-- end -->`; its text is 
 import json
 import re
 
+import numpy as np
 import recipe
 from record import RESULTS, ROOT
 from runs import RUNS
@@ -48,9 +49,9 @@ def runs() -> str:
 def commands() -> str:
     """How each of these runs is repeated, and what it took."""
     rows = []
-    for name in RUNS:
+    for name, run in RUNS.items():
         if found := result(name):
-            again = f"`python benchmarks/runs.py {name}` = `{found['command']}`"
+            again = f"`python benchmarks/runs.py {name}` = `python main.py {' '.join(run.flags)}`"
             cores = found["machine"]["cores"]
             spent = f"{found['minutes']:.1f} min on {cores} core{'s' * (cores > 1)}"
             rows.append([f"[{name}](benchmarks/results/{name}.json)", again, found["commit"], spent,
@@ -73,30 +74,30 @@ def boxes() -> str:
     return lines(header, "l" + "rr" * len(sets), rows)
 
 
-def recipes(table: str, net: str = "") -> str:
-    """A table of benchmarks/recipe.py: NME on validation faces, against that of its first row, and on the tests.
+def recipes() -> str:
+    """Whole recipes: NME on validation faces, against that of the first, and on the tests; mean and deviation over the seeds."""
+    part = (result("recipe_recipes_12_128") or {"rows": {}})["rows"]
+    named, rows = [name for name in recipe.RECIPES if name in part], []
+    for name in named:
+        row, apart = part[name], part[name]["val"][0] - part[named[0]]["val"][0]
+        seeds = list(row["seeds"].values())
+        tests = [[seed[how][one] for seed in seeds] for how in ("test", "flip_test") for one in ("300w", "faces68")]
+        rows.append([f"`{row['flags']}`", f"{row['val'][0]:.2f} ± {row['val'][1]:.2f}", f"{apart:+.2f}",
+                     *(f"{np.mean(values):.2f} ± {np.std(values):.2f}" for values in tests)])
+    header = "recipe | validation NME % | difference | lfpw/testset | faces68/test | lfpw, flip test | faces68, flip test"
+    return lines(header, "lrrrrrr", rows)
 
-    net: as it stands in the file's name, where it is not ResNet-18.
 
-    The first row is that of benchmarks/recipe.py, in whatever order they were measured.
-    """
-    files = sorted(RESULTS.glob(f"recipe_{table}_*[0-9]{net}.json"))
-    found = [json.loads(file.read_text(encoding="utf-8"))["rows"] for file in files]
+def ablation() -> str:
+    """One change at a time: by how much the NME on validation faces differs from that of the first row, for each net measured."""
+    found = [(result(f"recipe_ablation_{name}") or {"rows": {}})["rows"] for name in ("10_128_timm_resnet10t", "20_128")]
     rows = []
-    for part in found:
-        named = [name for name in recipe.TABLES[table] if name in part]
-        base = part[named[0]]["val"][0]
-        for name, row in ((name, part[name]) for name in named):
-            seeds = list(row["seeds"].values())
-            spread = f" ± {row['val'][1]:.2f}" if len(seeds) > 1 else ""
-            tests = [f"{sum(seed[how][one] for seed in seeds) / len(seeds):.2f}" for how in ("test", "flip_test")
-                     for one in ("300w", "faces68") if how in seeds[0]]
-            rows.append([name, f"`{row['flags']}`" if row["flags"] else "", f"{row['val'][0]:.2f}{spread}",
-                         f"{row['val'][0] - base:+.2f}", *tests])
-    if not rows:
-        return "Not measured yet: the command above does it."
-    tested = " | lfpw/testset | faces68/test | lfpw, flip test | faces68, flip test" if rows and len(rows[0]) > 4 else ""
-    return lines(f"row | flags | validation NME % | difference{tested}", "llrr" + "r" * tested.count("|"), rows)
+    for name, flags in recipe.ABLATION.items():
+        figures = [f"{part[name]['val'][0]:.2f}" if name == "base" else f"{part[name]['val'][0] - part['base']['val'][0]:+.2f}"
+                   if name in part else "" for part in found]
+        if any(figures):
+            rows.append([name, f"`{' '.join(flags)}`" if flags else "", *figures])
+    return lines("row | flags | ResNet-10-T, 10 epochs | ResNet-18, 20 epochs", "llrr", rows)
 
 
 def detector() -> str:
@@ -200,8 +201,8 @@ def label_shift() -> str:
 
 
 TABLES = {"runs": runs, "commands": commands, "others": others, "boxes": boxes, "box_shift": box_shift, "jitter": jitter,
-          "demo": demo, "detector": detector, "zoo": zoo, "learning": learning, "ablation": lambda: recipes("ablation"),
-          "beyond": lambda: recipes("ablation", "_timm_resnet10t"), "recipes": lambda: recipes("recipes"), "finetune": finetune,
+          "demo": demo, "detector": detector, "zoo": zoo, "learning": learning, "ablation": ablation,
+          "recipes": recipes, "finetune": finetune,
           "label_noise": label_noise, "label_shift": label_shift}
 
 

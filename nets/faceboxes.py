@@ -131,6 +131,27 @@ class FaceBoxesV2(nn.Module):
                 module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
         return net
 
+    @torch.no_grad()
+    def measure_norms(self, images: Tensor) -> None:
+        """Gives every BN the statistics that `images` have there, and the weights that keep what it does: a net whose BN were
+        folded can then be trained on."""
+        def measure(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+            slope = norm.weight / (norm.running_var + norm.eps).sqrt()
+            start = norm.bias - slope * norm.running_mean
+            variance, mean = torch.var_mean(inputs[0].float(), (0, 2, 3), correction=0)
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(variance)
+            norm.weight.copy_(slope * (variance + norm.eps).sqrt())
+            norm.bias.copy_(start + slope * mean)
+
+        norms = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+        was = self.training
+        self.eval()(images)
+        self.train(was)
+        for hook in hooks:
+            hook.remove()
+
     @torch.inference_mode()
     def detect(self, images: Tensor, threshold: float = 0.6, overlap: float = 0.3) -> list[tuple[Tensor, Tensor]]:
         """uint8 BGR (B, H, W, 3) -> for each image boxes (M, 4) and scores (M,), best first, M <= 750.

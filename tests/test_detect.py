@@ -333,6 +333,33 @@ def test_the_export_takes_any_picture(detector):
     assert [part.shape for part in none] == [(0, 4), (0,)]
 
 
+def test_training_starts_from_an_export(cli, detector, wider, raw, data_root, tmp_path):
+    file = detector / "best.onnx"
+    images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        trained, net = (weights_of(path).eval()(images) for path in (detector / "best.pt", file))
+    assert all(torch.allclose(one, two, atol=1e-2) for one, two in zip(trained, net, strict=True))  # halves in the file
+    flags_of = flags(wider, raw, data_root, tmp_path)
+    done = cli("--task", "detect", "--train", *flags_of, "--weights", file, "--exp", "on", "--learning-rate", "1e-9", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    on, before = rows(tmp_path / "on" / "step.csv")[0], rows(detector / "step.csv")
+    assert float(on["loss"]) < float(before[0]["loss"])  # in training's mode too it is the net that it was
+    assert float(on["val_miss"]) == pytest.approx(min(float(row["val_miss"]) for row in before), abs=1)
+
+
+def test_measured_norms_change_nothing():
+    torch.manual_seed(0)
+    net, images = FaceBoxesV2().eval(), torch.randint(0, 256, (4, 128, 128, 3), dtype=torch.uint8)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(), module.running_var.uniform_(0.5, 2), module.bias.data.normal_()
+    before = net(images)
+    net.measure_norms(images)
+    after, training = net(images), net.train()(images)
+    for one, two, three in zip(before, after, training, strict=True):
+        assert torch.allclose(one, two, atol=1e-4) and torch.allclose(one, three, atol=1e-3)
+
+
 def test_a_run_that_is_tested_knows_its_task(cli, detector, wider):
     done = cli("--test", "--exp", detector, "--test-data", wider, "--scales", "1.5")
     assert done.returncode == 0 and "| 1.5" in done.stdout.replace("   1.5", " 1.5"), done.stderr
@@ -399,8 +426,8 @@ def test_wrong_data_is_one_line(wider, more, message):
     typed = ["--task", "detect", "--train-data", str(wider), "--partial-events", "1--event", "--crops", "16", *more]
     args = resolve(parse(typed, main.modes)[1], read_defaults(), "detect")
     with pytest.raises(UserError, match=message):
-        load(args, {}, ONE)
-        start_solver(args, 16, ONE)
+        data = load(args, {}, ONE)
+        start_solver(args, Scenes(data.pictures, data.cutouts, args, args.crops), ONE)
 
 
 @pytest.mark.parametrize(("more", "message"), [

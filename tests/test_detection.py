@@ -382,13 +382,14 @@ def test_any_picture_gives_arrays(weights, name):
     *((name, None, f"detector '{name}' needs its weights .*github") for name in DETECTORS),
     *((name, "gone.bin", f"detector '{name}' needs its weights .*no file at .*gone.bin") for name in DETECTORS),
     *((name, "text.bin", r"text.bin (is|holds)") for name in DETECTORS),
+    ("faceboxes", "text.onnx", "text.onnx is not a readable ONNX file"), ("faceboxes", "yunet.onnx", "does not fit FaceBoxesV2"),
     ("mtcnn", "text.npz", "text.npz is not a readable .npz of arrays"),
     ("mtcnn", "faceboxes.pth", "faceboxes.pth does not fit MTCNN"), ("faceboxes", "mtcnn.npz", "mtcnn.npz is"),
     ("rfb320", "yunet.onnx", "yunet.onnx is not RFB-320"),
 ])
 def test_wrong_weights_are_one_line(weights, name, file, message):
     folder = weights["yunet"].parent
-    for text in ("text.bin", "text.npz"):
+    for text in ("text.bin", "text.npz", "text.onnx"):
         (folder / text).write_text("This is no model.\n" * 10)
     with pytest.raises(UserError, match=message) as raised:
         Detector(name, file and folder / file)

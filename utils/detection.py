@@ -94,8 +94,27 @@ def _line(error: object, most: int = 160) -> str:
 
 
 def weights_of(file: Path) -> FaceBoxesV2:
-    """A FaceBoxesV2 with the weights of a checkpoint of ours or the published ones. UserError for others."""
-    return _fill(FaceBoxesV2(), from_published(load_weights(file)[0]), file)
+    """A FaceBoxesV2 with the weights of a checkpoint or an export of ours, or the published ones. UserError for others."""
+    net = FaceBoxesV2()
+    return _fill(net, _unfolded(net, file) if file.suffix == ".onnx" else from_published(load_weights(file)[0]), file)
+
+
+def _unfolded(net: FaceBoxesV2, file: Path) -> dict[str, torch.Tensor]:
+    """The state of `net` as an export has it, whose biases become those of BN that do nothing else."""
+    import onnx  # seconds, needed here alone
+    try:
+        stored = onnx.load(file).graph.initializer
+        arrays = {part.name.removeprefix("net.").removesuffix("_half"): onnx.numpy_helper.to_array(part) for part in stored}
+    except Exception as error:  # whatever a damaged file makes the parser raise
+        raise UserError(f"{file} is not a readable ONNX file ({_line(error)})") from None
+    state = {}
+    for name, tensor in net.state_dict().items():
+        source = name.replace(".bn.bias", ".conv.bias")
+        if source in arrays:
+            state[name] = torch.from_numpy(arrays[source].astype(np.float32))
+        elif ".bn." in name:
+            state[name] = tensor - net.conv1.bn.eps * name.endswith("running_var")
+    return state
 
 
 def _faceboxes(file: Path, device: torch.device) -> Run:

@@ -33,6 +33,7 @@ from utils.solver import Solver
 
 AGREEMENT = 0.002  # by which figures of an export may differ from torch
 COMPOSITES = 200  # test and validation pictures where there are no photographs
+CALIBRATION = 16  # crops that batch norms folded into an export are measured on
 LATER = 10 ** 6  # the epoch of these, which no training reaches
 HEADER = ["test set", "model", "scale", "faces", "AP", "recall", "covered", "plain"]
 
@@ -142,14 +143,17 @@ def test_sets(args: SimpleNamespace) -> dict[str, list[Picture]]:
 
 
 # ------------------------------------------------------------------------------------------------------------ training
-def start_solver(args: SimpleNamespace, count: int, ranks: Ranks) -> tuple[Solver, Order]:
+def start_solver(args: SimpleNamespace, scenes: Scenes, ranks: Ranks) -> tuple[Solver, Order]:
     """The net with its initial weights in a solver, and the order of its batches."""
     torch.manual_seed(args.seed)
     if args.weights == "imagenet":
         raise UserError("there are no ImageNet weights of a detector; give --weights none or a file")
     try:
         net = FaceBoxesV2() if args.weights == "none" else weights_of(Path(args.weights))
-        order = Order(count, args.batch_size, args.accumulate, args.seed, ranks.rank, ranks.count)
+        if Path(args.weights).suffix == ".onnx":  # whose batch norms are folded
+            crops = np.stack([scenes.scene(LATER, index).image for index in range(CALIBRATION)])
+            net.measure_norms(torch.from_numpy(crops))
+        order = Order(len(scenes), args.batch_size, args.accumulate, args.seed, ranks.rank, ranks.count)
         if ranks.count > 1:
             net = share_batch_norm(net, ranks.device)
         net = net.to(ranks.device, memory_format=torch.channels_last)
@@ -163,7 +167,8 @@ def start_solver(args: SimpleNamespace, count: int, ranks: Ranks) -> tuple[Solve
 
 def train(args: SimpleNamespace, here: run.Run, data: Data, ranks: Ranks, resume: bool) -> None:
     """Epochs of training with validation, as of a landmark net."""
-    solve, order = start_solver(args, args.crops, ranks)
+    scenes = Scenes(data.pictures, data.cutouts, args, args.crops, data.portraits)
+    solve, order = start_solver(args, scenes, ranks)
     spec, figure = solve.net.spec, "val_miss"
     history = run.History.load(here, spec, None, data.checksums, figure) if resume else run.History.start(figure)
     if resume:
@@ -176,7 +181,7 @@ def train(args: SimpleNamespace, here: run.Run, data: Data, ranks: Ranks, resume
                 f"{'the checkpoint' if resume else args.weights}; {len(data.pictures)} pictures and {len(data.cutouts)} faces of "
                 f"{', '.join(args.train_data)}, {len(data.val)} pictures to validate; {ranks.count} x {ranks.device}, "
                 f"{solve.dtype or 'float32'}")
-    scenes, tester = Scenes(data.pictures, data.cutouts, args, args.crops, data.portraits), FaceBoxesV2()
+    tester = FaceBoxesV2()
     command = " ".join(["python main.py", *sys.argv[1:]])
 
     def pack(kept: dict, epoch: int, miss: float) -> dict:
