@@ -339,8 +339,8 @@ def test_training_starts_from_an_export(cli, detector, wider, raw, data_root, tm
     with torch.inference_mode():
         trained, net = (weights_of(path).eval()(images) for path in (detector / "best.pt", file))
     assert all(torch.allclose(one, two, atol=1e-2) for one, two in zip(trained, net, strict=True))  # halves in the file
-    flags_of = flags(wider, raw, data_root, tmp_path)
-    done = cli("--task", "detect", "--train", *flags_of, "--weights", file, "--exp", "on", "--learning-rate", "1e-9", "--epochs", "1")
+    done = cli("--task", "detect", "--train", *flags(wider, raw, data_root, tmp_path), "--exp", "on", "--weights", file,
+               "--learning-rate", "1e-9", "--epochs", "1")
     assert done.returncode == 0, done.stderr
     on, before = rows(tmp_path / "on" / "step.csv")[0], rows(detector / "step.csv")
     assert float(on["loss"]) < float(before[0]["loss"])  # in training's mode too it is the net that it was
