@@ -18,6 +18,7 @@ DATA = REAL[:REAL.index("--test-data")]
 RECIPES = {
     "default": ["--preset", "default"],
     "short": ["--preset", "short"],
+    "short, refined": ["--preset", "short", "--refine"],
     "pipnet": ["--preset", "pipnet", "--amp", "auto", "--weight-decay", "0.0005"],  # the decay of nets without pretrained weights
 }
 BASE = ["--preset", "short", "--rotation", "20", "--scale", "0.1", "--translation", "0.05", "--occlusion", "0.3", "--sigma", "0"]

@@ -31,7 +31,8 @@ LEARNERS = {
     **{name: {"name": name, "steps": STEPS * (1 + (name in SLOW))} for name in FAMILIES},
     **{f"head {head}": {"name": SMALL, "head": head} for head in HEADS},
     "head heatmap": {"name": SMALL, "head": "heatmap", "stride": 8, "score_width": 1.0, "steps": 300},
-    **{f"stride {stride}": {"name": SMALL, "stride": stride, "steps": 300} for stride in (8, 16, 64)},
+    **{f"stride {stride}": {"name": SMALL, "stride": stride, "steps": 300} for stride in (8, 16)},
+    "stride 64": {"name": SMALL, "stride": 64, "steps": 300, "size": 128},  # of 64 px the map were a single cell
     # a map that is learnt faster runs away
     "reinit": {"name": SMALL, "stages": STAGES, "steps": 300, "rate": 1e-3},
     "GSR": {"name": "dpr", "head": "coordinate", "stages": STAGES, "steps": 300, "rate": 1e-3},
