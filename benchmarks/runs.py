@@ -57,14 +57,14 @@ DETECT = ["--task", "detect", "--train", "--test", "--test-onnx", "--allow-parti
 ALL = ["--train-data", "FACEBOXES", "300W", "FACES68"]
 DETECTORS = {  # figures: benchmarks/detector.py
     "detector_start": Run([*DETECT, *ALL, "--epochs", "24"], "small faces first: what the detector starts from"),
-    "detector": Run([*DETECT, *ALL, "--weights", "weights/bench_detector_start/best.pt", "--learning-rate", "0.0007",
-                     "--epochs", "8", "--input-size", "640", "--batch-size", "8", "--crops", "2000", "--mosaic", "0.65",
-                     "--pasted", "8", "--face-sides", "12", "600"], "on with large faces"),
+    "detector_large": Run([*DETECT, *ALL, "--weights", "weights/bench_detector_start/best.pt", "--learning-rate", "0.0007",
+                           "--epochs", "8", "--input-size", "640", "--batch-size", "8", "--crops", "2000", "--mosaic", "0.65",
+                           "--pasted", "8", "--face-sides", "12", "600"], "on with large faces"),
     # the boxes of landmark sets are not quite those that people draw
-    "detector_drawn": Run([*DETECT, "--train-data", "FACEBOXES", "--weights", "weights/bench_detector/best.onnx",
-                           "--learning-rate", "0.0007", "--epochs", "10", "--input-size", "640", "--batch-size", "8",
-                           "--crops", "2000", "--pasted", "0", "--face-sides", "12", "600"],
-                          "on with the boxes that people drew alone: `weights/detector.onnx`"),
+    "detector": Run([*DETECT, "--train-data", "FACEBOXES", "--weights", "weights/bench_detector_large/best.onnx",
+                     "--learning-rate", "0.0007", "--epochs", "10", "--input-size", "640", "--batch-size", "8",
+                     "--crops", "2000", "--pasted", "0", "--face-sides", "12", "600"],
+                    "on with the boxes that people drew alone: `weights/detector.onnx`"),
 }
 
 
