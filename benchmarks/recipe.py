@@ -18,10 +18,11 @@ DATA = REAL[:REAL.index("--test-data")]
 RECIPES = {
     "default": ["--preset", "default"],
     "short": ["--preset", "short"],
-    "short, refined": ["--preset", "short", "--refine"],
+    "short, not refined": ["--preset", "short", "--no-refine"],
     "pipnet": ["--preset", "pipnet", "--amp", "auto", "--weight-decay", "0.0005"],  # the decay of nets without pretrained weights
 }
-BASE = ["--preset", "short", "--rotation", "20", "--scale", "0.1", "--translation", "0.05", "--occlusion", "0.3", "--sigma", "0"]
+BASE = ["--preset", "short", "--rotation", "20", "--scale", "0.1", "--translation", "0.05", "--occlusion", "0.3", "--sigma", "0",
+        "--no-refine"]
 TEACHER = ROOT / "weights" / "recipe_recipes_short_12_128_0" / "best.pt"  # of `recipes short --epochs 12`
 ABLATION = {  # against `base`; what was found so is `short`
     "base": [],

@@ -16,7 +16,7 @@ FACES = {"300W": os.environ.get("FACES_300W", "../shared/300w"), "FACES68": os.e
          "FACEBOXES": os.environ.get("FACEBOXES", "../shared/faceboxes"),
          "TEACHER": os.environ.get("TEACHER", "../shared/reference/FaceBoxesV2.pth")}
 REAL = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--test-data", "300w", "FACES68", "--weights", "none"]
-SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "6000", "--preset", "default",
+SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "6000", "--preset", "default", "--no-refine",
              "--allow-partial", "--test-data", "300W", "FACES68", "--weights", "none"]
 SMALL = ["--net", "timm:resnet10t", "--input-size", "192"]
 
@@ -32,8 +32,9 @@ RUNS = {
                    "1,800 synthetic faces, 20 epochs at 128 px (the main job)"),
     "synthetic_to_real": Run(["--train", "--test", "--test-onnx", *SYNTHETIC, "--input-size", "128", "--epochs", "24"],
                              "5,400 synthetic faces, 24 epochs at 128 px; no photograph seen"),
-    "real_256": Run(["--train", "--test", "--test-onnx", *REAL, "--preset", "short", "--epochs", "30", "--val", "none"],
-                    "2,012 photographs of 300W (part of it), preset `short` for 30 epochs (256 px)"),
+    "real_256": Run(["--train", "--test", "--test-onnx", *REAL, "--preset", "short", "--no-refine", "--epochs", "30",
+                     "--val", "none"],
+                    "2,012 photographs of 300W (part of it), preset `short` without the refiner for 30 epochs (256 px)"),
     "real_256_more": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", "--preset", "short",
                           "--label-shift", "0.75", "1.2", "--epochs", "12", "--val", "none"],
                          "these and 3,147 of faces68, preset `short` for 12 epochs (256 px)"),
@@ -41,14 +42,14 @@ RUNS = {
                        "25", "--weight-decay", "0.0005", "--amp", "auto", "--val", "none"],
                       "2,012 photographs of 300W, preset `pipnet` for 30 epochs (256 px)"),
     "landmarks_start": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", *SMALL,
-                            "--preset", "short", "--epochs", "20", "--label-shift", "0"],
+                            "--preset", "short", "--no-refine", "--epochs", "20", "--label-shift", "0"],
                            "4,613 photographs of 300W and faces68, ResNet-10-T at 192 px, preset `short` for 20 epochs"),
     "landmarks_robust": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", *SMALL,
-                             "--preset", "robust", "--epochs", "28", "--label-shift", "0",
+                             "--preset", "robust", "--no-refine", "--epochs", "28", "--label-shift", "0",
                              "--weights", "weights/bench_landmarks_start/best.pt"],
                             "these faces, this net, on with preset `robust` for 28 epochs"),
     "landmarks": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", *SMALL, "--preset", "robust",
-                      "--epochs", "10", "--learning-rate", "0.0003", "--label-shift", "0.75", "1.2",
+                      "--no-refine", "--epochs", "10", "--learning-rate", "0.0003", "--label-shift", "0.75", "1.2",
                       "--weights", "weights/bench_landmarks_robust/best.pt"],
                      "on with `--label-shift 0.75 1.2` for 10 epochs: `weights/landmarks.onnx`"),
 }

@@ -29,7 +29,8 @@ class Refiner(nn.Module):
     def __init__(self, channels: dict[int, int], coarse: int, count: int, input_size: int):
         super().__init__()
         if STRIDE not in channels:
-            raise ValueError(f"refine needs a feature map of stride {STRIDE}, this backbone has {', '.join(map(str, channels))}")
+            raise ValueError(f"refine needs a feature map of stride {STRIDE}, this backbone has {', '.join(map(str, channels))}; "
+                             "add --no-refine")
         self.cell = STRIDE / input_size  # in [0, 1] of the crop
         self.fine, self.coarse = nn.Conv2d(channels[STRIDE], LATERAL, 1), nn.Conv2d(coarse, LATERAL, 1)
         steps = torch.tensor([-1.0, 0.0, 1.0])
