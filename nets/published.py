@@ -18,7 +18,7 @@ HEADS = {  # published by: our name of a head's convolution -> the published one
     "irnet": {name: name for name in ("score", "offset_x", "offset_y", "neighbor_x", "neighbor_y")},
 }
 CLASSIFIER = ("fc", "classifier")  # of a plain ImageNet net
-OURS = ("backbone", "neck", "head", "others", "frame", "places", "regressors")
+OURS = ("backbone", "neck", "head", "refiner", "others", "frame", "places", "regressors")
 
 
 def is_ours(state: dict[str, Tensor]) -> bool:

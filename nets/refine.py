@@ -62,5 +62,5 @@ class Refiner(nn.Module):
 
 def sampled(maps: Tensor, places: Tensor) -> Tensor:
     """Maps (B, C, H, W) at places (B, N, P, 2) in [0, 1] of the crop, its border beyond -> (B, N, P, C) float32."""
-    grid = 2 * places.float() - 1
+    grid = (2 * places.float() - 1).nan_to_num(0)  # grid_sample's backward reads beyond its memory for NaN
     return F.grid_sample(maps.float(), grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)

@@ -57,6 +57,24 @@ def test_it_begins_by_moving_nothing_and_has_few_parameters():
     assert "refiner: 0.0" in refiner(net_of("coordinate", reinit=True, parts=PARTS).spec)
 
 
+def test_landmarks_that_are_no_numbers_are_no_crash():
+    net = net_of()
+    seen = net.see(pictures(2))
+    places = torch.full((2, 68, 2), float("nan"))
+    sum(net.refiner.loss(places, *seen, some_labels(2)).values()).backward()
+
+
+def test_another_layout_takes_the_rows_of_its_landmarks(cli, recipe, tmp_path):
+    assert cli("--train", *recipe, "--refine", "--exp", "whole", "--epochs", "1").returncode == 0
+    whole = tmp_path / "runs" / "whole" / "best.pt"
+    done = cli("--train", *recipe, "--refine", "--exp", "eyes", "--weights", whole, "--layout", "12", "--epochs", "1",
+               "--learning-rate", "1e-9", "--ema", "0")
+    assert done.returncode == 0 and re.search(r"from (\d+) of \1 tensors .*; 12 of 12 landmarks mapped", done.stderr), done.stderr
+    old, new = (checkpoint.load(tmp_path / "runs" / name / "best.pt") for name in ("whole", "eyes"))
+    for name in ("refiner.identity", "refiner.move"):
+        assert torch.allclose(old["model"][name][36:48], new["model"][name], atol=1e-2)
+
+
 def test_its_loss_teaches_backbone_and_refiner_and_leaves_the_head_alone():
     net = stirred(net_of())
     net.loss(pictures(4), some_labels())["refine"].backward()

@@ -99,7 +99,7 @@ def _renamed(tensors: dict, net: Net, meanface: np.ndarray) -> dict:
 
 def _head(net: Net, stored: dict, known: dict, layout: Layout, meanface: np.ndarray, file: Path,
           warn) -> tuple[dict | None, str]:
-    """(tensors of the head, words for the log). None instead of tensors: those of the checkpoint are the head's as they are."""
+    """(tensors that have rows for landmarks, words for the log). None instead of tensors: those of the checkpoint as they are."""
     try:
         spec, old = known["net"], Layout.from_dict(known["layout"])
         same = shared(layout, old)
@@ -122,4 +122,5 @@ def _head(net: Net, stored: dict, known: dict, layout: Layout, meanface: np.ndar
         raise UserError(f"{file} does not describe a net that can be started from ({type(error).__name__} {error})") from None
     rest = layout.count - len(same)
     words = f"; {len(same)} of {layout.count} landmarks mapped" + (f", {rest} from their nearest" if rest else "")
-    return {f"head.{name}": tensor for name, tensor in made.items()}, words
+    made = {f"head.{name}": tensor for name, tensor in made.items()}
+    return made | {name: stored[name][sources.landmark] for name in OF_LANDMARKS[1:] if name in stored}, words
