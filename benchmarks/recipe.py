@@ -47,9 +47,6 @@ ABLATION = {  # against `base`; what was found so is `short`
     "Gaussian score target": ["--score-width", "0.5"],
     "stride 16": ["--stride", "16"],
     "stride 8": ["--stride", "8"],
-    "rotation, scale, shift and occlusion of default": ["--rotation", "30", "--scale", "0.15", "--translation", "0.08",
-                                                       "--occlusion", "0.5"],
-    "preset robust": ["--rotation", "30", "--scale", "0.15", "--translation", "0.08", "--occlusion", "0.2", "--sigma", "0.5"],
     "refiner": ["--refine"],
     "teacher": ["--teacher", str(TEACHER.relative_to(ROOT))],
 }
