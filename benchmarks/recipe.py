@@ -32,7 +32,6 @@ ABLATION = {  # against `base`; what was found so is `short`
     "EMA of 0.998": ["--ema", "0.998"],
     "no rotation, scale or shift": ["--rotation", "0", "--scale", "0", "--translation", "0"],
     "rotation, scale, shift of default": ["--rotation", "30", "--scale", "0.15", "--translation", "0.08"],
-    "perspective 0.3": ["--perspective", "0.3"],
     "no colour, blur or noise": ["--colour-prob", "0", "--grayscale", "0", "--blur", "0", "--noise", "0"],
     "infrared look 0.1": ["--infrared", "0.1"],
     "no occlusion": ["--occlusion", "0"],
@@ -48,9 +47,6 @@ ABLATION = {  # against `base`; what was found so is `short`
     "Gaussian score target": ["--score-width", "0.5"],
     "stride 16": ["--stride", "16"],
     "stride 8": ["--stride", "8"],
-    "rotation, scale, shift and occlusion of default": ["--rotation", "30", "--scale", "0.15", "--translation", "0.08",
-                                                       "--occlusion", "0.5"],
-    "preset robust": ["--rotation", "30", "--scale", "0.15", "--translation", "0.08", "--occlusion", "0.2", "--sigma", "0.5"],
     "refiner": ["--refine"],
     "teacher": ["--teacher", str(TEACHER.relative_to(ROOT))],
 }

@@ -54,7 +54,7 @@ def test_pose_by_solvepnp():
 def test_closed_eyes_swap_when_the_picture_is_mirrored(faces):
     here = complete(Faces([(faces, "train")], L68, 64, 1.0), L68, ["pose", "states"])
     here.states[0] = (1, 0, 0, 0)
-    plain = Recipe.of(ARGS)._replace(rotation=0.0, scale=0.0, translation=0.0, perspective=0.0)
+    plain = Recipe.of(ARGS)._replace(rotation=0.0, scale=0.0, translation=0.0)
     for flip in (0.0, 1.0):
         sample = Augmented(here, plain._replace(flip=flip), L68.flip_index, 0)[0, 0]
         assert sample.states.tolist() == [1 - flip, flip, 0, 0]

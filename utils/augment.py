@@ -19,7 +19,6 @@ class Recipe(NamedTuple):
     flip: float
     rotation: float
     rotation_prob: float
-    perspective: float
     scale: float
     translation: float
     translation_prob: float
@@ -63,14 +62,6 @@ def affine(rng: np.random.Generator, recipe: Recipe, size: int) -> tuple[np.ndar
     turn = np.array([[cosine, -sine], [sine, cosine]])
     matrix = np.column_stack([turn, centre - turn @ (centre, centre) + shift])
     return (compose(matrix, np.array([[-1.0, 0, size], [0, 1, 0]])) if mirror else matrix), bool(mirror)
-
-
-def perspective(rng: np.random.Generator, recipe: Recipe, size: int) -> np.ndarray:
-    """(3, 3) homography of px at `size` that keeps the centre and tilts the crop; its draws are a stream of their own."""
-    tilt = rng.spawn(1)[0].uniform(-1, 1, 2) * recipe.perspective / size
-    centre = np.array([[1, 0, size / 2], [0, 1, size / 2], [0, 0, 1.0]])
-    lean = np.array([[1.0, 0, 0], [0, 1, 0], [*tilt, 1]])
-    return centre @ lean @ np.linalg.inv(centre)
 
 
 def colour_matrix(rng: np.random.Generator, recipe: Recipe) -> np.ndarray | None:
@@ -124,29 +115,20 @@ def augment(stored: np.ndarray, landmarks: np.ndarray, weight: np.ndarray, size:
 
     stored (S, S, 3) uint8 with S >= size: the nominal crop of `size` px in the middle of real pixels; landmarks (N, 2) in [0, 1]
     of the nominal crop. Landmarks that leave the crop stay true. The affine (2, 3) is from px of the nominal crop to px of the
-    result, before a perspective; its determinant is negative where it mirrors. seen: px of margin that the result has on each
-    side of its nominal crop. label_shift: share of the crop by which the labels lie to the right of what they mark; those of a
-    mirror image do, too, or the net would learn neither.
+    result; its determinant is negative where it mirrors. seen: px of margin that the result has on each side of its nominal crop.
+    label_shift: share of the crop by which the labels lie to the right of what they mark; those of a mirror image do, too, or
+    the net would learn neither.
     """
     border = (len(stored) - size) / 2
     if recipe.fill == "black":  # beyond what tests see too
         edge = round(border) - seen
         stored, border = stored[edge:len(stored) - edge, edge:len(stored) - edge], seen
     matrix, mirror = affine(rng, recipe, size)
-    warp, side = compose(np.array([[1.0, 0, -border], [0, 1, -border]]), matrix), size + 2 * seen
-    widen = np.array([[1.0, 0, seen], [0, 1, seen]])
+    inner, widen = np.array([[1.0, 0, -border], [0, 1, -border]]), np.array([[1.0, 0, seen], [0, 1, seen]])
+    warp, side = opencv_matrix(compose(inner, matrix, widen)), size + 2 * seen
     interpolation = cv2.INTER_NEAREST if recipe.interpolation == "nearest" else cv2.INTER_LINEAR
     landmarks = transform((landmarks - (2 * label_shift * mirror, 0)) * size, matrix) / size
-    if recipe.perspective:
-        lean = perspective(rng, recipe, size)
-        homography = np.vstack([widen, [0, 0, 1]]) @ lean @ np.vstack([warp, [0, 0, 1]])
-        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # from OpenCV's frame to the continuous one
-        image = cv2.warpPerspective(stored, np.linalg.inv(half) @ homography @ half, (side, side), flags=interpolation)
-        homogeneous = np.column_stack([landmarks * size, np.ones(len(landmarks))]) @ lean.T
-        landmarks = homogeneous[:, :2] / homogeneous[:, 2:] / size
-    else:
-        warp = opencv_matrix(compose(warp, widen))
-        image = cv2.warpAffine(stored, warp, (side, side), flags=interpolation, borderMode=cv2.BORDER_CONSTANT)
+    image = cv2.warpAffine(stored, warp, (side, side), flags=interpolation, borderMode=cv2.BORDER_CONSTANT)
     if mirror:
         landmarks, weight = landmarks[list(flip_index)], weight[list(flip_index)]
     return photometric(image, rng, recipe), landmarks, weight, matrix

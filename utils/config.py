@@ -31,7 +31,7 @@ KINDS = _kinds(
           "seed threads early_stop test_batch_size crops pasted",
     whole_="num_lms stride workers",
     number="margin cache learning_rate final_learning_rate warmup warmup_learning_rate weight_decay clip ema cls reg sigma "
-           "score_width flip rotation rotation_prob perspective scale translation translation_prob brightness contrast "
+           "score_width flip rotation rotation_prob scale translation translation_prob brightness contrast "
            "saturation hue colour_prob grayscale infrared blur blur_sigma noise noise_sigma occlusion occlusion_size box_jitter "
            "mosaic anchor hardness pose eyes mouth teacher_landmarks teacher_maps teacher_features",
     switch="balance reinit parts refine allow_partial excite train_hidden compile deterministic flip_test",
@@ -55,7 +55,7 @@ AT_LEAST = {
     "anchor": 0, "hardness": 0, "pose": 0, "eyes": 0, "mouth": 0, "hue": 0, "blur_sigma": 0, "noise_sigma": 0, "crops": 1,
     "pasted": 0, "teacher_landmarks": 0, "teacher_maps": 0, "teacher_features": 0,
 }
-SHARES = ("flip", "rotation_prob", "perspective", "scale", "translation", "translation_prob", "brightness",
+SHARES = ("flip", "rotation_prob", "scale", "translation", "translation_prob", "brightness",
           "contrast", "saturation", "colour_prob", "grayscale", "infrared", "blur", "noise", "occlusion", "occlusion_size", "ema",
           "box_jitter", "mosaic")
 

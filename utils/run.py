@@ -98,7 +98,7 @@ OF_TASK = {
                   "meanface", "act", "error", "score_width", "sigma", "anchor", "hardness", "pose", "eyes", "mouth", "balance",
                   "teacher_landmarks", "teacher_maps", "teacher_features", "train_hidden", "label_weights", "folds", "norm",
                   "thresholds", "flip_test", "test_batch_size", "box", "box_jitter", "detector", "detector_weights",
-                  "label_shift", "rotation_prob", "perspective", "scale", "translation", "translation_prob", "fill",
+                  "label_shift", "rotation_prob", "scale", "translation", "translation_prob", "fill",
                   "interpolation")}
 
 
