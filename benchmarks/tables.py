@@ -81,7 +81,8 @@ def recipes() -> str:
     for name in named:
         row, apart = part[name], part[name]["val"][0] - part[named[0]]["val"][0]
         seeds = list(row["seeds"].values())
-        tests = [[seed[how][one] for seed in seeds] for how in ("test", "flip_test") for one in ("300w", "faces68")]
+        tests = [[figure for seed in seeds for name, figure in seed[how].items() if name.startswith(one)]
+                 for how in ("test", "flip_test") for one in ("300w", "faces68")]
         rows.append([f"`{row['flags']}`", f"{row['val'][0]:.2f} ± {row['val'][1]:.2f}", f"{apart:+.2f}",
                      *(f"{np.mean(values):.2f} ± {np.std(values):.2f}" for values in tests)])
     header = "recipe | validation NME % | difference | lfpw/testset | faces68/test | lfpw, flip test | faces68, flip test"
