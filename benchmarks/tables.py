@@ -81,7 +81,7 @@ def recipes() -> str:
     for name in named:
         row, apart = part[name], part[name]["val"][0] - part[named[0]]["val"][0]
         seeds = list(row["seeds"].values())
-        tests = [[figure for seed in seeds for name, figure in seed[how].items() if name.startswith(one)]
+        tests = [[figure for seed in seeds for tested, figure in seed[how].items() if tested.startswith(one)]
                  for how in ("test", "flip_test") for one in ("300w", "faces68")]
         rows.append([f"`{row['flags']}`", f"{row['val'][0]:.2f} ± {row['val'][1]:.2f}", f"{apart:+.2f}",
                      *(f"{np.mean(values):.2f} ± {np.std(values):.2f}" for values in tests)])
