@@ -376,7 +376,7 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except UserError as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
-            time.sleep(10)  # where the node's first process says the same, the launcher ends this one before it repeats it
+            time.sleep(30)  # where the node's first process says the same, the launcher ends this one before it repeats it
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
