@@ -76,15 +76,17 @@ def boxes() -> str:
 
 def recipes() -> str:
     """Whole recipes: NME on validation faces, against that of the first, and on the tests; mean and deviation over the seeds."""
+    def told(values: list[float]) -> str:
+        return f"{np.mean(values):.2f}" + (f" ± {np.std(values):.2f}" if len(values) > 1 else "")
+
     part = (result("recipe_recipes_12_128") or {"rows": {}})["rows"]
     named, rows = [name for name in recipe.RECIPES if name in part], []
     for name in named:
-        row, apart = part[name], part[name]["val"][0] - part[named[0]]["val"][0]
-        seeds = list(row["seeds"].values())
+        row, seeds = part[name], list(part[name]["seeds"].values())
         tests = [[figure for seed in seeds for tested, figure in seed[how].items() if tested.startswith(one)]
                  for how in ("test", "flip_test") for one in ("300w", "faces68")]
-        rows.append([f"`{row['flags']}`", f"{row['val'][0]:.2f} ± {row['val'][1]:.2f}", f"{apart:+.2f}",
-                     *(f"{np.mean(values):.2f} ± {np.std(values):.2f}" for values in tests)])
+        rows.append([f"`{row['flags']}`", told([seed["val"] for seed in seeds]), f"{row['val'][0] - part[named[0]]['val'][0]:+.2f}",
+                     *map(told, tests)])
     header = "recipe | validation NME % | difference | lfpw/testset | faces68/test | lfpw, flip test | faces68, flip test"
     return lines(header, "lrrrrrr", rows)
 
