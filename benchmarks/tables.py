@@ -82,11 +82,10 @@ def recipes() -> str:
     part = (result("recipe_recipes_12_128") or {"rows": {}})["rows"]
     named, rows = [name for name in recipe.RECIPES if name in part], []
     for name in named:
-        row, seeds = part[name], list(part[name]["seeds"].values())
+        row, seeds, apart = part[name], list(part[name]["seeds"].values()), part[name]["val"][0] - part[named[0]]["val"][0]
         tests = [[figure for seed in seeds for tested, figure in seed[how].items() if tested.startswith(one)]
                  for how in ("test", "flip_test") for one in ("300w", "faces68")]
-        rows.append([f"`{row['flags']}`", told([seed["val"] for seed in seeds]), f"{row['val'][0] - part[named[0]]['val'][0]:+.2f}",
-                     *map(told, tests)])
+        rows.append([f"`{row['flags']}`", told([seed["val"] for seed in seeds]), f"{apart:+.2f}", *map(told, tests)])
     header = "recipe | validation NME % | difference | lfpw/testset | faces68/test | lfpw, flip test | faces68, flip test"
     return lines(header, "lrrrrrr", rows)
 
