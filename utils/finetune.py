@@ -117,10 +117,11 @@ def _head(net: Net, stored: dict, known: dict, layout: Layout, meanface: np.ndar
                 warn(f"faces are {scale:.2f} times as large in these crops as in those of {file}: another --protocol makes them "
                      "alike (inner: for points of eyes, nose and mouth only)")
         sources = nearest_sources(same, meanface, trained_on)
-        made = net.head.grafted(parts, spec, net.spec, sources, meanface)
+        grafted = net.head.grafted(parts, spec, net.spec, sources, meanface)
+        made = {f"head.{name}": tensor for name, tensor in grafted.items()}
+        made |= {name: stored[name][sources.landmark] for name in OF_LANDMARKS[1:] if name in stored}
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UserError(f"{file} does not describe a net that can be started from ({type(error).__name__} {error})") from None
     rest = layout.count - len(same)
     words = f"; {len(same)} of {layout.count} landmarks mapped" + (f", {rest} from their nearest" if rest else "")
-    made = {f"head.{name}": tensor for name, tensor in made.items()}
-    return made | {name: stored[name][sources.landmark] for name in OF_LANDMARKS[1:] if name in stored}, words
+    return made, words
