@@ -18,7 +18,6 @@ FACES = {"300W": os.environ.get("FACES_300W", "../shared/300w"), "FACES68": os.e
 REAL = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--test-data", "300w", "FACES68", "--weights", "none"]
 SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "6000", "--preset", "default", "--no-refine",
              "--allow-partial", "--test-data", "300W", "FACES68", "--weights", "none"]
-SMALL = ["--net", "timm:resnet10t", "--input-size", "192"]
 
 
 class Run(NamedTuple):
@@ -41,17 +40,10 @@ RUNS = {
     "pipnet_256": Run(["--train", "--test", "--test-onnx", *REAL, "--preset", "pipnet", "--epochs", "30", "--milestones", "15",
                        "25", "--weight-decay", "0.0005", "--amp", "auto", "--val", "none"],
                       "2,012 photographs of 300W, preset `pipnet` for 30 epochs (256 px)"),
-    "landmarks_start": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", *SMALL,
-                            "--preset", "short", "--no-refine", "--epochs", "20", "--label-shift", "0"],
-                           "4,613 photographs of 300W and faces68, ResNet-10-T at 192 px, preset `short` for 20 epochs"),
-    "landmarks_robust": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", *SMALL,
-                             "--preset", "robust", "--no-refine", "--epochs", "28", "--label-shift", "0",
-                             "--weights", "weights/bench_landmarks_start/best.pt"],
-                            "these faces, this net, on with preset `robust` for 28 epochs"),
-    "landmarks": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", *SMALL, "--preset", "robust",
-                      "--no-refine", "--epochs", "10", "--learning-rate", "0.0003", "--label-shift", "0.75", "1.2",
-                      "--weights", "weights/bench_landmarks_robust/best.pt"],
-                     "on with `--label-shift 0.75 1.2` for 10 epochs: `weights/landmarks.onnx`"),
+    "landmarks": Run(["--train", "--test", "--test-onnx", *REAL, "--train-data", "300w", "FACES68", "--net", "timm:resnet10t",
+                      "--input-size", "192", "--preset", "robust", "--epochs", "44", "--label-shift", "0.75", "1.2"],
+                     "4,613 photographs of 300W and faces68, ResNet-10-T at 192 px, preset `robust` for 44 epochs: "
+                     "`weights/landmarks.onnx`"),
 }
 DETECT = ["--task", "detect", "--train", "--test", "--test-onnx", "--allow-partial", "--margin", "2",
           "--data-root", "data/detector", "--test-data", "FACEBOXES", "--partial-events", "1--people", "--teacher", "TEACHER"]

@@ -64,7 +64,7 @@ def detector_limits(exp: Path) -> dict[str, float]:
     return {"threshold": round(float(np.concatenate(scores)[order][even]), 3)}
 
 
-TRAINED = {"landmarks": "landmarks_start landmarks_robust landmarks",
+TRAINED = {"landmarks": "landmarks",
            "detector": "detector_start detector_large detector"}  # by which runs
 LIMITS = {"landmarks": landmark_limits, "detector": detector_limits}
 
