@@ -20,7 +20,6 @@ from utils.zoo import exported, latency, make, memorable, overfit, size
 
 MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")
 SMALL, SIZE, STEPS, AGREEMENT = "timm:test_efficientnet", 64, 150, 1e-3
-SLOW = ("mobilenetv3_small", "dpr", "timm:efficientnet_b0")  # to learn: they get twice the steps
 PARTS_68 = {"eye_left": [*range(17, 22), *range(36, 42)], "eye_right": [*range(22, 27), *range(42, 48)],
             "nose": [*range(27, 36)], "mouth": [*range(48, 68)]}
 # the smallest net of each family behind a PIP head, then each head and stage on a small net
@@ -28,15 +27,14 @@ FAMILIES = ("resnet18", "resnet50", "irnet18", "mobilenetv2", "mobilenetv3_small
             "res2net50", "hrnet_w18_small_v2", *MORE[:4])
 STAGES = {"reinit": True, "parts": None, "others": [], "hardness": 0.0}
 LEARNERS = {
-    **{name: {"name": name, "steps": STEPS * (1 + (name in SLOW))} for name in FAMILIES},
+    **{name: {"name": name} for name in FAMILIES},
     **{f"head {head}": {"name": SMALL, "head": head} for head in HEADS},
     "head heatmap": {"name": SMALL, "head": "heatmap", "stride": 8, "score_width": 1.0, "steps": 300},
     **{f"stride {stride}": {"name": SMALL, "stride": stride, "steps": 300} for stride in (8, 16)},
     "stride 64": {"name": SMALL, "stride": 64, "steps": 300, "size": 128},  # of 64 px the map were a single cell
-    # a map that is learnt faster runs away
-    "reinit": {"name": SMALL, "stages": STAGES, "steps": 300, "rate": 1e-3},
-    "GSR": {"name": "dpr", "head": "coordinate", "stages": STAGES, "steps": 300, "rate": 1e-3},
-    "G&LSR": {"name": "dpr", "head": "coordinate", "stages": {**STAGES, "parts": PARTS_68}, "steps": 300, "rate": 1e-3},
+    "reinit": {"name": SMALL, "stages": STAGES},
+    "GSR": {"name": "dpr", "head": "coordinate", "stages": STAGES, "steps": 300},
+    "G&LSR": {"name": "dpr", "head": "coordinate", "stages": {**STAGES, "parts": PARTS_68}, "steps": 300},
 }
 
 

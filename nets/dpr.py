@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.coordinate import UNIT
+from nets.reinit import CALM
 from nets.row import Row
 
 # expansion, width, repeats, stride of the first
@@ -105,13 +106,14 @@ def from_dpr(state: dict[str, Tensor], _meanface: np.ndarray) -> dict[str, Tenso
 def _to_unit_frames(state: dict[str, Tensor], layer: str, scale: float, shift: float) -> None:
     """A layer that gives a map between frames of pixels, shifted in units of 128 px, for frames of [0, 1].
 
-    scale: of the sides, first frame over second and over that unit; shift: half a px of the second frame.
+    scale: of the sides, first frame over second and over that unit; shift: half a px of the second frame. Our
+    map is CALM times what the layer gives.
     """
     for leaf, constant in (("weight", 0.0), ("bias", shift)):
         rows = state[f"{layer}.{leaf}"]
         a, b, x, c, d, y = rows.unbind(0)
         x, y = x - 0.5 / 128 * (a + b) + constant, y - 0.5 / 128 * (c + d) + constant
-        state[f"{layer}.{leaf}"] = torch.stack([scale * a, scale * b, x, scale * c, scale * d, y])
+        state[f"{layer}.{leaf}"] = torch.stack([scale * a, scale * b, x, scale * c, scale * d, y]) / CALM
 
 
 ROWS = {"dpr": Row(build=SmallMobileNetV2, mean=(0.5,) * 3, std=(0.5,) * 3, order="BGR", published=from_dpr,

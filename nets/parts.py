@@ -12,7 +12,7 @@ from nets.dpr import Dense, SmallMobileNetV2
 from nets.labels import Labels, Prediction
 from nets.losses import ERRORS
 from nets.net import Net
-from nets.reinit import Reinit, begin_as, chain, inverse, known, outer, resample
+from nets.reinit import CALM, Anchored, Reinit, begin_as, chain, determinant, inverse, known, outer, resample
 
 SIZE = 128  # px of a part's crop
 ROOM = 1.2  # a part's crop / the longer side of the part's landmarks
@@ -26,7 +26,8 @@ def square_frame(points: np.ndarray) -> np.ndarray:
 
 
 class Place(nn.Sequential):
-    """Landmarks (B, 2 N), x and y by turns, of the whole face -> six numbers of a part's map; begins as `matrix` (2, 3)."""
+    """Landmarks (B, 2 N), x and y by turns, of the whole face -> six numbers; CALM times them is a part's map, at first
+    `matrix` (2, 3)."""
 
     def __init__(self, count: int, matrix: np.ndarray):
         super().__init__(nn.Linear(2 * count, 128), nn.PReLU(), nn.Linear(128, 64), nn.PReLU(), nn.Linear(64, 6))
@@ -68,36 +69,43 @@ class Parts(Reinit):
         local = sum(weight[:, ids].sum() for ids in self.parts.values())
         return {**super().count(labels), "part": local, "part_frame": local}
 
+    def place(self, name: str, face: Tensor) -> Tensor:
+        """(B, 2, 3) maps from the inner frame to a part's crop; face (B, N, 2): landmarks in the inner frame."""
+        return CALM * self.places[name](face.flatten(1)).view(-1, 2, 3)
+
     def local(self, images: Tensor, face: Tensor, matrix: Tensor):
-        """Part by part: (its landmarks, where they are (B, n, 2) in the outer frame, the map (B, 2, 3) from there to its crop).
+        """Part by part: (name, landmarks (B, n, 2) in the part's crop, the map (B, 2, 3) from the outer frame to it, the same map
+        for the term that anchors it).
 
         face (B, N, 2): landmarks in the inner frame of the maps `matrix` (B, 2, 3).
         """
         size = self.spec["input_size"]
-        for name, ids in self.parts.items():
+        for name in self.parts:
             with torch.autocast(images.device.type, enabled=False):
-                place = chain(matrix, self.places[name](face.float().flatten(1)).view(-1, 2, 3))
+                place, anchored = Anchored.apply(chain(matrix, self.place(name, face.float())))
                 picture = resample(images, place, SIZE, size)
             moved = self.regressors[name](self.preprocess(picture)).flatten(1).float().unflatten(1, (-1, 2))
-            points = getattr(self, f"mean_{name}") + 0.5 * moved
-            yield ids, Labels(points).warp(inverse(place)).landmarks, place
+            yield name, getattr(self, f"mean_{name}") + 0.5 * moved, place, anchored
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         labels = known(labels)
         terms, maps, seen, matrix = self.global_loss(images, labels)
         face = self.decode(maps, seen).landmarks
-        weight, part, frame = labels.trainable(), [], []
-        for (ids, points, place), name in zip(self.local(images, face, matrix), self.parts, strict=True):
-            truth = labels.select(ids)
-            part.append((weight[:, ids] * self.error((points - truth.landmarks).abs() / UNIT).sum(-1)).sum())
-            apart = truth.warp(place).landmarks - getattr(self, f"mean_{name}")
-            frame.append((weight[:, ids] * apart.abs().mean(-1)).sum())
+        part, frame = [], []
+        for name, points, place, anchored in self.local(images, face, matrix):
+            truth, mean = labels.select(self.parts[name]), getattr(self, f"mean_{name}")
+            weight = truth.trainable()
+            # errors in the outer frame are those in the part's over its scale, also where a young map has no sane inverse
+            apart = self.error((points - truth.warp(place).landmarks).abs() / UNIT).sum(-1) / determinant(place).sqrt()[:, None]
+            part.append((weight * apart).sum())
+            frame.append((weight * (truth.warp(anchored).landmarks - mean).abs().mean(-1)).sum())
         return {**terms, "part": sum(part), "part_frame": sum(frame)}
 
     def predict(self, images: Tensor) -> Prediction:
         whole, matrix = self.inner(images)
         found = outer(whole, matrix)
-        local = [points for _, points, _ in self.local(images, whole.landmarks, matrix)]
+        parts = self.local(images, whole.landmarks, matrix)
+        local = [Labels(points).warp(inverse(place)).landmarks for _, points, place, _ in parts]
         return found._replace(landmarks=torch.cat([found.landmarks, *local], 1)[:, self.order])
 
 

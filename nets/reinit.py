@@ -17,11 +17,13 @@ from nets.net import Net, Seen
 
 SIZE = 128  # px, what the re-initialising net sees of the nominal crop
 MARGIN = 1.25  # of the wide crop, for nets whose row asks for none
+CALM = 0.1  # a map / what the net that gives it says: one step of Adam must not throw the face out of the picture
 FLAT = 0.01  # least determinant of a map: none may squeeze the face flat or mirror it
 
 
 class Frame(nn.Module):
-    """x (B, 3, 128, 128) in [-1, 1], BGR -> (B, 2, 3) map from the outer to the inner frame. Begins as the identity."""
+    """x (B, 3, 128, 128) in [-1, 1], BGR -> (B, 2, 3); CALM times it is the map from the outer to the inner frame, which begins
+    as the identity."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,10 +40,10 @@ class Frame(nn.Module):
 
 
 def begin_as(layer: nn.Linear, matrix: Tensor) -> None:
-    """Makes the last layer of a net give one (2, 3) map, whatever it sees."""
+    """Makes the last layer of a net stand for one (2, 3) map, whatever it sees."""
     nn.init.zeros_(layer.weight)
     with torch.no_grad():
-        layer.bias.copy_(matrix.flatten())
+        layer.bias.copy_(matrix.flatten() / CALM)
 
 
 def determinant(matrix: Tensor) -> Tensor:
@@ -85,6 +87,27 @@ def known(labels: Labels) -> Labels:
     return labels._replace(landmarks=torch.where(finite[..., None], labels.landmarks, 0.5), visible=visible)
 
 
+class Anchored(torch.autograd.Function):
+    """Maps (B, 2, 3) twice: for the head, and for the term that anchors them to the mean face.
+
+    Through a picture comes the gradient of a net that may have learnt nothing yet: noise, a thousand times as large as the
+    anchor's, and a map that follows it runs away. Face by face, the head's has at most this share of the norm of the anchor's,
+    so that every step brings the mean face nearer; of a face without the anchor's, nothing reaches the map.
+    """
+
+    SHARE = 0.5
+
+    @staticmethod
+    def forward(ctx, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        return matrix.clone(), matrix.clone()
+
+    @staticmethod
+    def backward(ctx, head: Tensor, anchor: Tensor) -> Tensor:
+        norms = [gradient.flatten(1).norm(dim=1) for gradient in (head, anchor)]
+        share = (Anchored.SHARE * norms[1] / norms[0].clamp(min=torch.finfo(head.dtype).tiny)).clamp(max=1)
+        return anchor + share[:, None, None] * head
+
+
 class Reinit(Net):
     """`net` behind a map to its usual place; names of `net`'s tensors stay, those of the map begin with `frame`.
 
@@ -112,7 +135,7 @@ class Reinit(Net):
         same = torch.eye(2, 3, device=images.device).expand(images.shape[0], 2, 3)
         with torch.autocast(images.device.type, enabled=False):  # 16 bits are a px of 256
             seen = resample(images, same, SIZE, size).permute(0, 3, 1, 2)
-            return self.frame(seen / 127.5 - 1)
+            return CALM * self.frame(seen / 127.5 - 1)
 
     def see_inner(self, images: Tensor, matrix: Tensor) -> Seen:
         """What head and refiner see of the pictures in the inner frame."""
@@ -127,11 +150,11 @@ class Reinit(Net):
 
     def global_loss(self, images: Tensor, labels: Labels) -> tuple[dict[str, Tensor], Any, Seen, Tensor]:
         """({term: sum}, the head's maps, what is seen in the inner frame, the maps (B, 2, 3) to it). labels: without NaN."""
-        matrix = self.locate(images)
+        matrix, anchored = Anchored.apply(self.locate(images))
         seen = self.see_inner(images, matrix)
         maps = self.head(seen.features)
         inner, weight = labels.warp(matrix), labels.trainable()
-        frame = (weight * (inner.landmarks - self.meanface).abs().mean(-1)).sum()
+        frame = (weight * (labels.warp(anchored).landmarks - self.meanface).abs().mean(-1)).sum()
         # errors in the outer frame are those in the inner one over its scale
         scaled = inner._replace(weight=weight / determinant(matrix).sqrt()[:, None])
         return {**self.losses(maps, seen, scaled), "frame": frame}, maps, seen, matrix

@@ -89,7 +89,7 @@ def test_published_files_start_the_preset(reference):
         points = torch.tensor((stored[f"i{face}_crop_pts256"] + 0.5) / 256).float()[None]  # of [0, 1] here, of 256 px there
         for name, row in zip(PARTS, torch.tensor(stored[f"i{face}_local_reinit_out_4x6"]).view(4, 2, 3), strict=True):
             ours = {"left_eye": "eye_left", "right_eye": "eye_right"}.get(name, name)
-            place = net.places[ours](points.flatten(1)).view(1, 2, 3)
+            place = net.place(ours, points)
             there = torch.tensor(stored[f"i{face}_crop_pts256"]).float() @ row[:, :2].T + 128 * row[:, 2]
             assert torch.allclose(Labels(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
     with pytest.raises(UserError, match="holds no tensor that fits dpr|not those published for dpr"):

@@ -23,7 +23,7 @@ KINDS = [("pip", {}), ("pip", {"sigma": True}), ("coordinate", {}), ("coordinate
          ("coordinate", {"pool": "depthwise", "excite": True, "error": "wing"}), ("parts", {"error": "wing"}),
          ("heatmap", {}), ("heatmap", {"score_width": 2.0}), ("simcc", {}), ("simcc", {"score_width": 1.0})]
 # stride 8 takes a fourth of the time of stride 4, a narrow target is learnt sooner
-STEPS = {"pip": (150, {}), "coordinate": (80, {}), "parts": (80, {}), "simcc": (130, {}),
+STEPS = {"pip": (150, {}), "coordinate": (80, {}), "parts": (80, {}), "simcc": (150, {}),
          "heatmap": (160, {"stride": 8, "score_width": 1.0})}
 CROWDS = {"pip": 2560}  # faces of an epoch, others 1280: a coarse map learns where to look before it learns what to add
 named = pytest.mark.parametrize(("head", "options"), KINDS, ids=lambda part: part if isinstance(part, str) else "-".join(part))

@@ -7,7 +7,7 @@ from conftest import NET, mean_face, rows, table
 from nets import add_stages, build_net, make_spec
 from nets.labels import Labels, Prediction
 from nets.losses import harder
-from nets.reinit import chain, inverse, resample
+from nets.reinit import begin_as, chain, inverse, resample
 from utils import checkpoint
 
 PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 68))}
@@ -80,14 +80,31 @@ def test_all_of_it_learns(head, parts, hardness):
             assert (parameter.grad != 0).any(), name
 
 
+@pytest.mark.parametrize("parts", [None, PARTS])
+def test_every_step_of_a_map_brings_the_mean_face_nearer(parts):
+    """What a head that knows nothing yet says of its picture is noise, however loud: a map that follows it runs away."""
+    net, labels = net_of("coordinate", parts=parts), Labels(torch.tensor(mean_face()).float() + 0.1 * torch.randn(4, 68, 2))
+    with torch.no_grad():
+        net.head.output.weight.normal_(std=10)
+    found = []
+    for terms in ([], ["frame"], ["coordinate", "frame", *["part"] * bool(parts)]):
+        matrix = (torch.eye(2, 3) + 0.1 * torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))).requires_grad_()
+        net.locate = lambda images, matrix=matrix: matrix
+        sums = net.loss(pictures(4), labels)
+        sum((sums[term] for term in terms), 0 * matrix.sum()).backward()
+        found.append(matrix.grad.flatten(1))
+    nothing, anchor, both = found
+    assert not nothing.any() and anchor.any(1).all() and not torch.equal(anchor, both)
+    assert ((both - anchor).norm(dim=1) < 0.51 * anchor.norm(dim=1)).all()
+
+
 def test_the_loss_is_of_the_outer_frame():
     """With a coordinate head: twice as large a face in the inner crop is no larger an error."""
     net = net_of("coordinate")
     labels = Labels(torch.tensor(mean_face()).float()[None].repeat(2, 1, 1))
     found = []
     for zoom in (1.0, 2.0):
-        with torch.no_grad():
-            net.frame.fc_loc[-1].bias.copy_(torch.tensor([zoom, 0, 0.5 - zoom / 2, 0, zoom, 0.5 - zoom / 2]))
+        begin_as(net.frame.fc_loc[-1], torch.tensor([zoom, 0, 0.5 - zoom / 2, 0, zoom, 0.5 - zoom / 2]))
         with torch.no_grad():  # landmarks that are 0.02 off in the outer crop
             wrong = Labels(labels.landmarks + 0.02).warp(net.locate(pictures(2))).landmarks
             net.head.forward = lambda features, wrong=wrong: type(net.head.ideal(net.head.encode(labels, (2, 2))))(wrong)
@@ -99,8 +116,7 @@ def test_the_loss_is_of_the_outer_frame():
 def test_a_face_beside_the_crop_is_trained_where_the_inner_frame_shows_it(head):
     """Maps show what lies in the inner frame, which nobody knows when the step counts its landmarks."""
     net, labels = net_of(head), Labels(torch.tensor(mean_face()).float().repeat(2, 1, 1) + torch.tensor([0.0, 1.5]))
-    with torch.no_grad():
-        net.frame.fc_loc[-1].bias.copy_(torch.tensor([1, 0, 0, 0, 1, -1.5]))
+    begin_as(net.frame.fc_loc[-1], torch.tensor([1, 0, 0, 0, 1, -1.5]))
     labels.landmarks[0, 60] = torch.nan
     assert int(net.count(labels)["score"]) == 2 * 68 - 1
     with torch.no_grad():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from nets import NETS, Labels, Net, add_stages, build_net, make_spec, net_row
 from pipnet.errors import UserError
@@ -20,6 +21,7 @@ from utils.export import export_onnx
 from utils.report import table
 
 FIGURES = ROOT / "benchmarks" / "results" / "zoo.json"
+RATE = 3e-3  # the largest of a short lesson
 HEADER = ["net", "published NME %", "input px", "parameters M", "MACs G", "ONNX ms"]
 
 
@@ -126,16 +128,20 @@ def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor,
     return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks), dtype=torch.float32)
 
 
-def teach(net: Net, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequence, rate: float = 3e-3) -> None:
+def teach(net: Net, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequence) -> None:
     """A step on each of `batches` (indices of faces): images (M, S, S, 3) with the net's margin, landmarks (M, N, 2).
 
-    rate: largest learning rate.
+    Batch norm keeps its statistics in the last third, as a prediction does: those of a small batch change what the net says.
     """
     optimizer, weights = torch.optim.AdamW(net.parameters()), {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "anchor": 1.0}
     net.train()
     for step, chosen in enumerate(batches):
+        if step == 2 * len(batches) // 3:
+            for module in net.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / len(batches))) / 2
+            group["lr"] = RATE * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / len(batches))) / 2
         labels = Labels(landmarks[chosen])
         sums, counts = net.loss(images[chosen], labels), net.count(labels)
         optimizer.zero_grad()
@@ -153,7 +159,7 @@ def judge(net: Net, face: torch.Tensor, images: torch.Tensor, landmarks: torch.T
 
 
 def overfit(name: str, head: str, size: int, steps: int, stride: int | None = None, stages: dict | None = None,
-            rate: float = 3e-3, **options) -> tuple[float, float, Net]:
+            **options) -> tuple[float, float, Net]:
     """(NME in % of the mean face, of the net, the net) on 16 faces that it has been trained on for `steps` steps of all of them.
 
     stages: of nets.add_stages.
@@ -163,5 +169,5 @@ def overfit(name: str, head: str, size: int, steps: int, stride: int | None = No
     spec = make_spec(name, head, stride, size, face.numpy(), 10, options=options)
     net = build_net(add_stages(spec, face.numpy(), **stages) if stages else spec)
     images, landmarks = memorable(16, size, net.input_margin)
-    teach(net, images, landmarks, [slice(None)] * steps, rate)
+    teach(net, images, landmarks, [slice(None)] * steps)
     return *judge(net, face, images, landmarks), net
