@@ -32,6 +32,7 @@ LEARNERS = {
     "head heatmap": {"name": SMALL, "head": "heatmap", "stride": 8, "score_width": 1.0, "steps": 300},
     **{f"stride {stride}": {"name": SMALL, "stride": stride, "steps": 300} for stride in (8, 16)},
     "stride 64": {"name": SMALL, "stride": 64, "steps": 300, "size": 128},  # of 64 px the map were a single cell
+    "refine": {"name": SMALL, "stages": {**STAGES, "reinit": False, "refine": True}},
     "reinit": {"name": SMALL, "stages": STAGES},
     "GSR": {"name": "dpr", "head": "coordinate", "stages": STAGES, "steps": 300},
     "G&LSR": {"name": "dpr", "head": "coordinate", "stages": {**STAGES, "parts": PARTS_68}, "steps": 300},
