@@ -10,8 +10,9 @@ more than 68 are chosen there, too. Errors are of the faces that all tools find.
 
 and MediaPipe is `pip install mediapipe==0.10.21`, whose package has its nets. It wants an older protobuf than TensorBoard:
 give it an environment of its own and name it there (`others.py mediapipe`); what each tool found stays in weights/others, and the
-last call makes the table of all. What is absent is skipped, saying so.
+last call makes the table of all. What is absent is skipped, saying so, and its row stays as it is, with the commit it is of.
 """
+import json
 import os
 import sys
 import time
@@ -23,7 +24,7 @@ import cv2
 import numpy as np
 import torch
 from face_boxes import SETS, TESTED, photographs, place_of
-from record import ROOT, save
+from record import COMMIT, RESULTS, ROOT, save
 
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of
@@ -154,8 +155,8 @@ def without_habits(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     return (test - habit)[:, steadiest, range(68)]
 
 
-def table(name: str, folder: Path) -> list[dict]:
-    """Rows of one set, of all tools whose findings are there."""
+def table(name: str, folder: Path, kept: list[dict]) -> list[dict]:
+    """Rows of one set, of all tools whose findings are there; of others those that were kept, each with its commit."""
     train, test = photographs(name, "train", FITTED), photographs(name, "test", TESTED)
     measured = {}
     for tool in TOOLS:
@@ -166,14 +167,15 @@ def table(name: str, folder: Path) -> list[dict]:
                 plain = apart(stored["test"], test)
                 measured[tool] = plain, without_habits(apart(stored["train"], train), plain), float(stored["ms"])
     everywhere = np.isfinite([abs(fitted).mean(1) for _, fitted, _ in measured.values()]).all(0)
-    rows = []
+    rows = {row["tool"]: row for row in kept if row["set"] == name}
     for tool, (plain, fitted, spent) in measured.items():
         error = {"nme": round(100 * float(abs(plain[everywhere]).mean()), 3) if plain.ndim == 2 else None,
                  "habits_aside_nme": round(100 * float(abs(fitted[everywhere]).mean()), 3)}
-        rows.append({"set": name, "tool": TOOLS[tool].title, "trained_on": TOOLS[tool].trained_on, "faces": len(test),
-                     "found_%": round(100 * float(np.isfinite(fitted).all(1).mean()), 1), "found_by_all": int(everywhere.sum()),
-                     **error, "ms": round(spent, 1)})
-    return rows
+        title = TOOLS[tool].title
+        rows[title] = {"set": name, "tool": title, "trained_on": TOOLS[tool].trained_on, "faces": len(test),
+                       "found_%": round(100 * float(np.isfinite(fitted).all(1).mean()), 1), "found_by_all": int(everywhere.sum()),
+                       **error, "ms": round(spent, 1), "commit": COMMIT}
+    return [rows[tool.title] for tool in TOOLS.values() if tool.title in rows]
 
 
 def main(tools: list[str]) -> None:
@@ -191,7 +193,9 @@ def main(tools: list[str]) -> None:
             train, _ = look(find, photographs(name, "train", FITTED))
             test, spent = look(find, photographs(name, "test", TESTED))
             np.savez(folder / f"{name}_{tool}.npz", train=train, test=test, ms=spent)
-    found = [row for name in names for row in table(name, folder)]
+    stored = RESULTS / "others.json"
+    kept = json.loads(stored.read_text(encoding="utf-8"))["rows"] if stored.is_file() else []
+    found = [row for name in names for row in table(name, folder, kept)]
     save("others", "python benchmarks/others.py", 0, {"fitted_on": FITTED, "rows": found})
 
 

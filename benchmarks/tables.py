@@ -153,7 +153,7 @@ def zoo() -> str:
     for place, (title, digits) in enumerate((("parameters M", 1), ("MACs G", 2), ("ONNX ms", 1))):
         figures = [(costs.get(name) or [None] * 3)[place] for name in names]
         columns.append((title, "r", ["" if figure is None else f"{figure:.{digits}f}" for figure in figures]))
-    columns.append(("by heart", "r", [f"{learnt[name][1]:.1f}" if name in learnt else "" for name in names]))
+    columns.append(("by heart", "r", [f"{learnt[name][1]:.2f}" if name in learnt else "" for name in names]))
     columns = [column for column in columns if any(column[2])]
     titles, sides, cells = zip(*columns, strict=True)
     return lines(" | ".join(titles), "".join(sides), list(zip(*cells, strict=True)))
@@ -162,7 +162,7 @@ def zoo() -> str:
 def learning() -> str:
     """How well each head and stage, on a small net, learns sixteen faces by heart."""
     found = result("zoo") or {}
-    rows = [[name, f"{before:.1f}", f"{after:.1f}"] for name, (before, after) in found.get("learning", {}).items()
+    rows = [[name, f"{before:.1f}", f"{after:.2f}"] for name, (before, after) in found.get("learning", {}).items()
             if name not in found["nets"]]
     return lines("head or stage | mean face | net", "lrr", rows)
 
