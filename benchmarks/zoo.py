@@ -1,6 +1,6 @@
 """Every net with every head: shapes, a training step, what the export says, cost; and sixteen faces learnt by heart.
 
-    python benchmarks/zoo.py                            # all of it, some ten minutes on a core
+    python benchmarks/zoo.py                            # all of it, some half an hour on a core
     python benchmarks/zoo.py costs                      # parameters, MACs, ONNX latency and agreement of the nets
     python benchmarks/zoo.py sizes | pairs | learning   # parameters and MACs alone; net x head; faces learnt by heart
 
