@@ -24,7 +24,8 @@ NETS = {
     "PIP": PIP,
     "PIP, boxes off in training": [*PIP, *WIDE],
     "Reinit(PIP), boxes off in training": [*PIP, "--reinit", *WIDE],
-    "GSR, boxes off in training": ["--reinit", "--net", "dpr", "--head", "coordinate", "--hardness", "1", *WIDE],
+    # in bf16 on a CPU torch's gradients of depthwise filters over a single cell may be NaN
+    "GSR, boxes off in training": ["--reinit", "--net", "dpr", "--head", "coordinate", "--hardness", "1", "--amp", "off", *WIDE],
 }
 SHIFTS, SCALES = (0.0, 0.1, 0.2, 0.3, 0.4), (0.6, 0.8, 1.25, 1.6)
 
