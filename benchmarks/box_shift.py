@@ -24,7 +24,6 @@ NETS = {
     "PIP": PIP,
     "PIP, boxes off in training": [*PIP, *WIDE],
     "Reinit(PIP), boxes off in training": [*PIP, "--reinit", *WIDE],
-    # in bf16 on a CPU torch's gradients of depthwise filters over a single cell may be NaN
     "GSR, boxes off in training": ["--reinit", "--net", "dpr", "--head", "coordinate", "--hardness", "1", "--amp", "off", *WIDE],
 }
 PATIENCE = {"GSR, boxes off in training": 5}  # times the epochs: a small net from random weights, its coordinates from one cell

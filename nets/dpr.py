@@ -10,6 +10,7 @@ from nets.row import Row
 # expansion, width, repeats, stride of the first
 STEPS = [(1, 8, 1, 1), (6, 12, 2, 2), (6, 16, 2, 2), (6, 24, 3, 2), (6, 32, 3, 2), (6, 48, 3, 2), (6, 64, 2, 2), (6, 80, 1, 1)]
 STEM, WIDTH = 8, 64
+FEW = 2  # cells in a row, so few that float32 costs nothing
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -67,7 +68,9 @@ class SmallMobileNetV2(nn.Module):
     def forward(self, x: Tensor) -> dict[int, Tensor]:
         outputs = []
         for layer in self.features:
-            x = layer(x)
+            # oneDNN's gradients of depthwise filters over a single cell read foreign memory in bf16: NaN now and then
+            with torch.autocast("cpu", enabled=x.shape[-1] > FEW and torch.is_autocast_enabled("cpu")):
+                x = layer(x if x.shape[-1] > FEW else x.float())
             outputs.append(x)
         return {stride: outputs[index] for stride, index in self.taps.items()}
 

@@ -94,3 +94,10 @@ def test_published_files_start_the_preset(reference):
             assert torch.allclose(Labels(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
     with pytest.raises(UserError, match="holds no tensor that fits dpr|not those published for dpr"):
         finetune.start(net, str(reference / "slim_160_latest.pth"), layout, mean, pytest.fail)
+
+
+def test_a_single_cell_is_not_left_to_bf16():
+    """On a CPU its depthwise gradients would be NaN now and then."""
+    with torch.autocast("cpu", torch.bfloat16):
+        found = SmallMobileNetV2()(torch.rand(2, 3, 64, 64))
+    assert found[8].dtype == torch.bfloat16 and found[64].dtype == found[128].dtype == torch.float32
