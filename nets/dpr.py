@@ -69,8 +69,9 @@ class SmallMobileNetV2(nn.Module):
         outputs = []
         for layer in self.features:
             # oneDNN's gradients of depthwise filters over a single cell read foreign memory in bf16: NaN now and then
-            with torch.autocast("cpu", enabled=x.shape[-1] > FEW and torch.is_autocast_enabled("cpu")):
-                x = layer(x if x.shape[-1] > FEW else x.float())
+            few = x.shape[-1] <= FEW
+            with torch.autocast("cpu", enabled=not few and torch.is_autocast_enabled("cpu")):
+                x = layer(x.float() if few else x)
             outputs.append(x)
         return {stride: outputs[index] for stride, index in self.taps.items()}
 
@@ -109,8 +110,8 @@ def from_dpr(state: dict[str, Tensor], _meanface: np.ndarray) -> dict[str, Tenso
 def _to_unit_frames(state: dict[str, Tensor], layer: str, scale: float, shift: float) -> None:
     """A layer that gives a map between frames of pixels, shifted in units of 128 px, for frames of [0, 1].
 
-    scale: of the sides, first frame over second and over that unit; shift: half a px of the second frame. Our
-    map is CALM times what the layer gives.
+    scale: of the sides, first frame over second and over that unit; shift: half a px of the second frame. Our map is
+    CALM times what the layer gives.
     """
     for leaf, constant in (("weight", 0.0), ("bias", shift)):
         rows = state[f"{layer}.{leaf}"]
