@@ -6,7 +6,7 @@ ROOT = os.path.dirname(os.path.abspath(__file__))
 if sys.version_info < (3, 11):
     sys.exit("PIPNet needs Python 3.11 to 3.13, not %d.%d: `bash main.sh 1 ...` looks for another" % sys.version_info[:2])
 try:
-    from pipnet import demo
+    from pipnet.app import demo
 except ImportError as missing:
     if not isinstance(missing, ModuleNotFoundError):
         sys.exit("a package cannot be loaded: %s (cv2 without a desktop: pip install opencv-python-headless)" % missing)
@@ -18,13 +18,13 @@ except ImportError as missing:
 
 def find_net(exp, threads):
     """The landmark net of a run or of a checkpoint; torch is loaded here and not before."""
-    from utils.inference import find_net
+    from utils.tools.inference import find_net
     return find_net(exp, ROOT, threads)
 
 
 def find_detector(*values):
     """A detector by name."""
-    from utils.inference import find_detector
+    from utils.tools.inference import find_detector
     return find_detector(*values)
 
 

@@ -12,24 +12,31 @@ try:
     from tqdm import tqdm
 
     from nets import build_net
-    from nets.distil import untaught
+    from nets.stages.distillation import untaught
     from pipnet.errors import UserError
     from pipnet.files import write_text
     from pipnet.layout import Layout
-    from utils import annotate, audit, boxes, checkpoint, detect, export, finetune, page, report, run, sets, solver, sweep, zoo
-    from utils.augment import Recipe
-    from utils.batchnorm import share_batch_norm
     from utils.config import DEFAULT_FILE, dump, load_layout, parse, read_layout_file, read_yaml, resolve
-    from utils.dataset import Augmented, Faces, Order, train_loader
-    from utils.evaluate import across, evaluate, face_norms, flip_tested, torch_predictor
-    from utils.face_states import agreement, balanced, complete
-    from utils.fit import Job, fit
-    from utils.label_weights import DISPUTED
-    from utils.parsers import DATASETS
-    from utils.prepared import load_meta
-    from utils.ranks import Ranks, set_threads, start_ranks, worker_count
-    from utils.show import show
-    from utils.teacher import checksums, taught
+    from utils.data import sets
+    from utils.data.augment import Recipe
+    from utils.data.dataset import Augmented, Faces, Order, train_loader
+    from utils.data.face_states import agreement, balanced, complete
+    from utils.data.label_weights import DISPUTED
+    from utils.data.parsers import DATASETS
+    from utils.data.prepared_set import load_meta
+    from utils.tasks import detect
+    from utils.test import boxes, export, page, report
+    from utils.test.evaluate import across, evaluate, face_norms, flip_tested, torch_predictor
+    from utils.tools import audit, sweep, zoo
+    from utils.tools import predict as annotate
+    from utils.tools.show import show
+    from utils.train import checkpoint, solver
+    from utils.train import initialise as finetune
+    from utils.train import run_folder as run
+    from utils.train.batchnorm import share_batch_norm
+    from utils.train.loop import Job, fit
+    from utils.train.ranks import Ranks, set_threads, start_ranks, worker_count
+    from utils.train.teacher import checksums, taught
 except ImportError as missing:
     if not isinstance(missing, ModuleNotFoundError):
         sys.exit("a package cannot be loaded: %s (cv2 without a desktop: pip install opencv-python-headless)" % missing)

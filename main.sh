@@ -17,4 +17,4 @@ if [ "${NNODES:-1}" = 1 ] && [ -z "${MASTER_PORT:-}" ]; then
 else
     where=(--nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${MASTER_PORT:-29500}")
 fi
-exec "$PYTHON" -m utils.launch "${where[@]}" --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" main.py "$@"
+exec "$PYTHON" -m utils.train.launch "${where[@]}" --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" main.py "$@"

@@ -15,9 +15,10 @@ import torch
 from record import ROOT, rows, save
 
 from pipnet.geometry import Protocol, crop_box, cut, to_image
-from utils import metric, run
-from utils.evaluate import torch_predictor
-from utils.prepared import load_meta, load_split, read_image
+from utils.data.prepared_set import load_meta, load_split, read_image
+from utils.test import metric
+from utils.test.evaluate import torch_predictor
+from utils.train import run_folder as run
 
 PIP, WIDE = ["--net", "timm:resnet10t", "--stride", "16"], ["--translation", "0.25", "--scale", "0.3"]
 NETS = {

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 from record import save
 
+from pipnet.app.track import Tracker
 from pipnet.draw import draw, part_colours
 from pipnet.geometry import box_of, iou, opencv_matrix, transform
 from pipnet.landmarker import Landmarker
-from pipnet.track import Tracker
-from utils.detection import Detector
-from utils.synthetic import face
+from utils.data.synthetic import face
+from utils.test.detectors import Detector
 
 WIDTH, HEIGHT, FRAMES, RATE = 640, 480, 100, 30
 GRIDS = {1: (1, 1), 5: (3, 2), 20: (5, 4)}  # faces: columns, rows of the picture

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from record import ROOT, save
 
-from utils.detect import metric
-from utils.detect.find import FLOOR, Detect, find, onnx_detector, resized, torch_detector
-from utils.detect.wider import Picture, read_wider
-from utils.detection import weights_of
+from utils.data.wider import Picture, read_wider
+from utils.test import detection_metric as metric
+from utils.test.detectors import weights_of
+from utils.test.find_faces import FLOOR, Detect, find, onnx_detector, resized, torch_detector
 
 FOLDER = ROOT / os.environ.get("FACEBOXES", "../shared/faceboxes")
 PUBLISHED = ROOT / os.environ.get("FACEBOXES_V2", "../shared/reference/FaceBoxesV2.pth")

@@ -16,8 +16,8 @@ from record import save
 from pipnet.detector import FaceBox, OnnxDetector
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Landmarker
-from utils.detection import Detector
-from utils.parsers import DATASETS, Record
+from utils.data.parsers import DATASETS, Record
+from utils.test.detectors import Detector
 
 SETS = {"300W": ("300w", os.environ.get("FACES_300W")), "FACES68": ("points", os.environ.get("FACES68"))}
 FITTED, TESTED = 400, 224  # photographs of each set

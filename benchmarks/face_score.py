@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from record import save
 
+from pipnet.app.track import LEAST_SCORE, face_score
 from pipnet.geometry import box_of, grow, iou
 from pipnet.landmarker import Landmarker
-from pipnet.track import LEAST_SCORE, face_score
-from utils.detection import Detector
-from utils.parsers import DATASETS
+from utils.data.parsers import DATASETS
+from utils.test.detectors import Detector
 
 PICTURES, TRIES, EACH = 300, 60, 2
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from record import ROOT, rows, save
 from runs import FACES
 
-from utils.parsers import parse_300w, write_pts
-from utils.synthetic.points import own_points, write
+from utils.data.parsers import parse_300w, write_pts
+from utils.data.synthetic.points import own_points, write
 
 FACES_300W = ROOT / FACES["300W"]
 BASES = {"synthetic": ROOT / "weights/bench_default/best.pt", "real": ROOT / "weights/bench_synthetic_to_real/best.pt"}

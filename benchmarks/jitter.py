@@ -7,9 +7,9 @@ of the coordinates, from the second second on.
 import numpy as np
 from record import save
 
-from pipnet.drowsiness import ring_aspect
-from pipnet.smooth import OneEuro
-from utils.synthetic import render
+from pipnet.app.drowsiness import ring_aspect
+from pipnet.app.smooth import OneEuro
+from utils.data.synthetic import render
 
 RATES, SECONDS, SIZE = (15, 30, 60), 12, 200
 OWN, COMMON = 0.002 * SIZE, 0.001 * SIZE  # px; in three clips of real faces, at 128 px, 0.0007 to 0.0024 of the face

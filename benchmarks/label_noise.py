@@ -18,12 +18,14 @@ from record import ROOT, rows, save
 from runs import FACES
 
 from pipnet.geometry import to_crop, to_image
-from utils import audit, run, sets
 from utils.config import DEFAULT_FILE, parse, read_yaml, resolve
-from utils.dataset import Faces
-from utils.evaluate import evaluate, torch_predictor
-from utils.label_weights import DISPUTED, weigh
-from utils.metric import nme
+from utils.data import sets
+from utils.data.dataset import Faces
+from utils.data.label_weights import DISPUTED, weigh
+from utils.test.evaluate import evaluate, torch_predictor
+from utils.test.metric import nme
+from utils.tools import audit
+from utils.train import run_folder as run
 
 SET = ROOT / FACES["FACES68"]
 RECIPE = ["--preset", "quick", "--input-size", "96", "--epochs", "8", "--rotation", "15", "--occlusion", "0.25"]

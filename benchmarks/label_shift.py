@@ -13,9 +13,9 @@ import torch
 from record import ROOT, save
 
 from pipnet.errors import UserError
-from utils import run
-from utils.dataset import Faces
-from utils.evaluate import evaluate, torch_predictor
+from utils.data.dataset import Faces
+from utils.test.evaluate import evaluate, torch_predictor
+from utils.train import run_folder as run
 
 MOST, WORST = 1500, 12.0  # faces of a set; NME in % from which a face is left out
 

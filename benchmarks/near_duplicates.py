@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 from record import ROOT, save
 
-from nets.transplant import similarity
+from nets.convert.transplant import similarity
 from pipnet.draw import sheet, tile, write_image
 from pipnet.errors import UserError
 from pipnet.geometry import opencv_matrix
 from utils.config import defaults, load_layout
-from utils.dataset import Faces
-from utils.prepared import SPLITS, load_split
+from utils.data.dataset import Faces
+from utils.data.prepared_set import SPLITS, load_split
 
 FOLDERS = [ROOT / "data" / "300w", ROOT / "data" / "faces68"]  # whose figures are kept
 SIDE, SHARE = 64, 0.6        # px of the aligned face; its landmarks' root mean square radius as a share of half of that

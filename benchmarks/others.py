@@ -30,10 +30,10 @@ from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of
 from pipnet.landmarker import Landmarker, LandmarkNet
 from utils.config import load_layout, read_defaults, resolve
-from utils.convert import conversion
-from utils.detection import Detector
-from utils.evaluate import torch_predictor
-from utils.parsers import Record
+from utils.data.convert import conversion
+from utils.data.parsers import Record
+from utils.test.detectors import Detector
+from utils.test.evaluate import torch_predictor
 
 FILES = Path(os.environ.get("OTHERS", ROOT / "../shared/reference"))
 FITTED = 100  # training photographs of each set, for the habits
@@ -110,7 +110,8 @@ def _points(faces: list) -> np.ndarray:
 def _published(preset: str, layout_name: str, names: list[str], detector: str, boxes: str, mean: np.ndarray | None,
                **given) -> Find:
     """A published net in the preset that was made for it, behind the detector of its project."""
-    from utils import finetune, run  # with TensorBoard
+    from utils.train import initialise as finetune
+    from utils.train import run_folder as run
     args = resolve({"layout": layout_name, **given}, read_defaults(), preset)
     layout = load_layout(args.tables["layouts"], layout_name)
     mean = np.full((layout.count, 2), 0.5) if mean is None else mean

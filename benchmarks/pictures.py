@@ -16,14 +16,16 @@ import torch
 from PIL import Image
 from record import ROOT
 
+from pipnet.app.media import Video
 from pipnet.draw import part_colours
-from pipnet.media import Video
-from utils import report, run, sets
 from utils.config import defaults, load_layout
-from utils.dataset import Faces, collate
-from utils.evaluate import torch_predictor
-from utils.synthetic import face
-from utils.synthetic.head import lid_height
+from utils.data import sets
+from utils.data.dataset import Faces, collate
+from utils.data.synthetic import face
+from utils.data.synthetic.head import lid_height
+from utils.test import report
+from utils.test.evaluate import torch_predictor
+from utils.train import run_folder as run
 
 ASSETS = ROOT / "assets"
 NET, ASTRONAUT = ROOT / "weights" / "bench_default" / "best.pt", Path(os.environ.get("ASTRONAUT", "../shared/astronaut.png"))

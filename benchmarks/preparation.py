@@ -7,7 +7,7 @@ from pathlib import Path
 from record import save
 
 from utils import DataGenerator
-from utils.synthetic import generate
+from utils.data.synthetic import generate
 
 FACES, COPIES = 100, 10
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from record import save
 
 from utils import DataGenerator
-from utils.synthetic import generate
+from utils.data.synthetic import generate
 
 TRAIN, TEST = 2000, 400
 

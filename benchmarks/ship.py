@@ -23,11 +23,11 @@ from pipnet.detector import OnnxDetector
 from pipnet.files import write_atomic, write_text
 from pipnet.landmarker import Landmarker
 from utils.config import read_yaml
-from utils.detect import metric
-from utils.detect.find import find, onnx_detector
-from utils.detect.wider import divide, read_wider
-from utils.detection import Detector
-from utils.prepared import read_image
+from utils.data.prepared_set import read_image
+from utils.data.wider import divide, read_wider
+from utils.test import detection_metric as metric
+from utils.test.detectors import Detector
+from utils.test.find_faces import find, onnx_detector
 
 WORTH = 256  # numbers in a tensor that is worth a cast
 DOUBT = 0.8  # of the face score's limit: few faces have so little, but half of what detectors take for one by mistake

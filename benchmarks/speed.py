@@ -9,12 +9,12 @@ from itertools import chain, islice
 from record import save
 
 from main import choose_layout, start_solver
-from utils import sets
-from utils.augment import Recipe
 from utils.config import DEFAULT_FILE, parse, read_yaml, resolve
-from utils.dataset import Augmented, Faces, train_loader
-from utils.prepared import load_meta
-from utils.ranks import set_threads, start_ranks, worker_count
+from utils.data import sets
+from utils.data.augment import Recipe
+from utils.data.dataset import Augmented, Faces, train_loader
+from utils.data.prepared_set import load_meta
+from utils.train.ranks import set_threads, start_ranks, worker_count
 
 STEPS, ROUNDS = 20, 5
 

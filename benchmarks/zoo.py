@@ -15,8 +15,8 @@ import torch
 from record import RESULTS, save
 
 from nets import HEADS, NETS, Labels
-from utils.export import onnx_predictor
-from utils.zoo import exported, latency, make, memorable, overfit, size
+from utils.test.export import onnx_predictor
+from utils.tools.zoo import exported, latency, make, memorable, overfit, size
 
 MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")
 SMALL, SIZE, STEPS, AGREEMENT = "timm:test_efficientnet", 64, 150, 1e-3

@@ -3,23 +3,23 @@ import difflib
 
 import numpy as np
 
-from nets.coordinate import CoordinateHead
-from nets.dpr import ROWS as DPR
-from nets.head import Head
-from nets.heatmap import HeatmapHead
-from nets.irnet import ROWS as IRNETS
+from nets.backbones.dpr import ROWS as DPR
+from nets.backbones.irnet import ROWS as IRNETS
+from nets.backbones.mobilenet import ROWS as MOBILENETS
+from nets.backbones.resnet import ROWS as RESNETS
+from nets.backbones.row import Row
+from nets.backbones.slim import ROWS as SLIM
+from nets.backbones.timm_net import ROWS as TIMM_NETS
+from nets.backbones.timm_net import timm_row
+from nets.heads.base import Head
+from nets.heads.coordinate import CoordinateHead
+from nets.heads.heatmap import HeatmapHead
+from nets.heads.pip import PIPHead
+from nets.heads.simcc import SimCCHead
 from nets.labels import Labels, Prediction
-from nets.mobilenet import ROWS as MOBILENETS
 from nets.net import Net
-from nets.parts import Parts, PartsHead
-from nets.pip import PIPHead
-from nets.reinit import Reinit
-from nets.resnet import ROWS as RESNETS
-from nets.row import Row
-from nets.simcc import SimCCHead
-from nets.slim import ROWS as SLIM
-from nets.timm_net import ROWS as TIMM_NETS
-from nets.timm_net import timm_row
+from nets.stages.local_parts import Parts, PartsHead
+from nets.stages.spatial_transformer import Reinit
 
 NETS: dict[str, Row] = {**RESNETS, **IRNETS, **MOBILENETS, **SLIM, **DPR, **TIMM_NETS}
 HEADS: dict[str, type[Head]] = {"pip": PIPHead, "coordinate": CoordinateHead, "parts": PartsHead, "heatmap": HeatmapHead,

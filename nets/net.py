@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from nets.labels import Labels, Prediction
 from nets.losses import harder
-from nets.multi import Multi
-from nets.refine import STRIDE, Refiner
+from nets.stages.auxiliary import Multi
+from nets.stages.refiner import STRIDE, Refiner
 
 
 class Seen(NamedTuple):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from utils.parsers import DATASETS, PARTS_300W, write_pts
-from utils.prepare import DataGenerator
+from utils.data.parsers import DATASETS, PARTS_300W, write_pts
+from utils.data.prepare import DataGenerator
 
 RNG = np.random.default_rng(4)
 FACES = 24386  # of AFLW

@@ -131,7 +131,7 @@ def draw_face(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarr
 
 def write_faces(folder: Path, count: int, seed: int = 0, size: int = 96) -> Path:
     """`count` pairs of .jpg and .pts in `folder`."""
-    from utils.parsers import write_pts
+    from utils.data.parsers import write_pts
     folder.mkdir(parents=True)
     for index in range(count):
         image, landmarks = draw_face(np.random.default_rng([seed, index]), size)
@@ -158,7 +158,7 @@ def data_root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def faces(raw, data_root) -> Path:
     """The prepared set of `raw`: 36 faces to train, 4 to validate, 8 to test."""
-    from utils.prepare import DataGenerator
+    from utils.data.prepare import DataGenerator
     return DataGenerator(raw, 64, "points", "drawn-64", data_root).run()
 
 
@@ -209,7 +209,8 @@ def fails(done, message: str) -> None:
 def driver(folder: Path, name: str, text: str) -> Path:
     """A script that changes something and then is main.py."""
     file = folder / f"{name}.py"
-    file.write_text(f"import os, signal, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main, torch\nfrom utils import solver\n"
+    file.write_text(f"import os, signal, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main, torch\n"
+                    "from utils.train import solver\n"
                     f"{text}\n"
                     "try:\n    main.main(sys.argv[1:])\nexcept main.UserError as error:\n    sys.exit(f'error: {error}')\n")
     return file

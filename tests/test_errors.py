@@ -11,9 +11,9 @@ from conftest import ROOT, fails, table, write_faces
 
 import main
 from pipnet.errors import UserError
-from utils import checkpoint
 from utils.config import parse
-from utils.parsers import read_pts, write_pts
+from utils.data.parsers import read_pts, write_pts
+from utils.train import checkpoint
 
 BAD_FLAGS = [
     ((), "nothing to do: give --train"),

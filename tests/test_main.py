@@ -14,10 +14,10 @@ from conftest import NET, doomed, driver, fails, mean_face, rows, run, table, wr
 
 from main import label_shifts, read_args
 from nets import build_net, make_spec
-from nets.published import to_published
+from nets.convert.published import to_published
 from pipnet.errors import UserError
-from utils import checkpoint
-from utils.parsers import read_pts, write_pts
+from utils.data.parsers import read_pts, write_pts
+from utils.train import checkpoint
 
 
 # --------------------------------------------------------------------------------------------------------------- a run

@@ -1,0 +1,1 @@
+"""Backbones: a file and a row each."""

@@ -1,0 +1,1 @@
+"""Weights of other nets and other systems under our names."""

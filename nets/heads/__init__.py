@@ -1,0 +1,1 @@
+"""Heads: a file each, with the four verbs of `heads/base.py`."""

@@ -1,0 +1,118 @@
+"""The SimCC head: where a landmark is along x and along y, as two classifications (Li et al., ECCV 2022), in RTMPose's form
+(Jiang et al., 2023): large filters, a vector a landmark, one gated attention unit across landmarks, two linear maps to bins.
+"""
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from nets.heads.base import Head
+from nets.heads.peak import log_gaussian, log_height, parabola_top
+from nets.labels import Labels, Prediction
+
+BINS_A_PX = 2
+MARGIN = 1 / 8  # of the crop, on each side, that has bins too
+
+
+class Maps(NamedTuple):
+    """Logits x, y (B, N, bins) over the crop and its margin."""
+    x: Tensor
+    y: Tensor
+
+
+class Targets(NamedTuple):
+    """place (B, N, 2) in bins from the first one's edge, weight (B, N)."""
+    place: Tensor
+    weight: Tensor
+
+
+class GatedAttention(nn.Module):
+    """Landmarks (B, N, D) look at each other (Hua et al., ICML 2022): squared-ReLU attention inside a gated linear unit."""
+
+    def __init__(self, width: int, keys: int = 128):
+        super().__init__()
+        self.norm, self.split = nn.LayerNorm(width), (2 * width, 2 * width, keys)
+        self.spread = nn.Linear(width, sum(self.split), bias=False)
+        self.scale, self.shift = nn.Parameter(torch.rand(2, keys)), nn.Parameter(torch.zeros(2, keys))
+        self.join = nn.Linear(2 * width, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value, base = silu(self.spread(self.norm(x))).split(self.split, -1)
+        query, key = (base[:, :, None] * self.scale + self.shift).unbind(2)
+        attention = torch.relu(query @ key.transpose(1, 2) / self.split[2] ** 0.5).square() / x.shape[1]
+        return x + self.join(gate * (attention @ value))
+
+
+class SimCCHead(Head):
+    """score_width: standard deviation of the target in bins of half a px; 0: sqrt(input size / 8), as published.
+
+    A landmark more than an eighth of the crop outside it has no bin: it is not trained.
+    """
+
+    strides = (32, 16)
+    keys = ("score_width",)
+    terms = {"score": "cls"}
+    rows = {"points": 1}
+
+    def __init__(self, channels: int, num_lms: int, cells: int, size: int, score_width: float = 0.0, width: int = 256):
+        super().__init__()
+        self.num_lms, self.width = num_lms, score_width or (size / 8) ** 0.5
+        self.bins, self.step = round(size * BINS_A_PX * (1 + 2 * MARGIN)), max(round(self.width), 1)
+        self.points = nn.Conv2d(channels, num_lms, 7, padding=3)
+        self.embed = nn.Sequential(nn.LayerNorm(cells ** 2), nn.Linear(cells ** 2, width, bias=False))
+        self.attention = GatedAttention(width)
+        self.x, self.y = nn.Linear(width, self.bins, bias=False), nn.Linear(width, self.bins, bias=False)
+
+    @classmethod
+    def of(cls, channels: int, spec: dict) -> "SimCCHead":
+        """From the spec of a net."""
+        return cls(channels, len(spec["meanface"]), spec["input_size"] // spec["stride"], spec["input_size"], **spec["options"])
+
+    def forward(self, features: Tensor) -> Maps:
+        """features (B, C, H, W)."""
+        vectors = self.attention(self.embed(self.points(features).flatten(2)))
+        return Maps(self.x(vectors), self.y(vectors))
+
+    def encode(self, labels: Labels, grid: tuple[int, int]) -> Targets:
+        """Places in bins; the grid says nothing here."""
+        known = torch.nan_to_num(labels.landmarks, nan=0.5, posinf=0.5, neginf=0.5)
+        return Targets((known + MARGIN) / (1 + 2 * MARGIN) * self.bins, self._weight(labels))
+
+    def _weight(self, labels: Labels) -> Tensor:
+        return labels.trainable() * ((labels.landmarks - 0.5).abs() < 0.5 + MARGIN).all(-1)
+
+    def count(self, labels: Labels) -> dict[str, Tensor]:
+        """{term: count}, what divides the sums of `loss`."""
+        return {"score": self._weight(labels).sum()}
+
+    def loss(self, maps: Maps, targets: Targets) -> dict[str, Tensor]:
+        """{term: sum}: Kullback-Leibler divergence of the predicted distributions from the Gaussians."""
+        total = 0.0
+        for axis, logits in enumerate(maps):
+            wanted = log_gaussian(targets.place[..., axis], self.bins, self.width).log_softmax(-1)
+            total = total + (wanted.exp() * (wanted - logits.float().log_softmax(-1))).sum(-1)
+        return {"score": (targets.weight * total).sum()}
+
+    def decode(self, maps: Maps) -> Prediction:
+        """Landmarks in [0, 1] of the crop; the score is one where both peaks are as high as those of the targets."""
+        places, heights = [], []
+        for logits in maps:
+            logs = logits.float().log_softmax(-1)
+            height, place = logs.max(-1)
+            middle = place.clamp(self.step, self.bins - 1 - self.step)
+            around = logs.gather(-1, torch.stack([middle - self.step, middle, middle + self.step], -1))
+            places.append(middle + 0.5 + self.step * parabola_top(*around.unbind(-1)))
+            heights.append(height)
+        score = ((heights[0] + heights[1]) / 2 - log_height(self.width)).exp().clamp(0, 1)
+        return Prediction(torch.stack(places, -1) / self.bins * (1 + 2 * MARGIN) - MARGIN, score)
+
+    def scores(self, maps: Maps) -> Tensor:
+        """(B, N, 2 bins): both distributions, those of the targets as high as one."""
+        logs = torch.cat([logits.float().log_softmax(-1) for logits in maps], -1) - log_height(self.width)
+        return logs.exp() / (math.pi ** 0.5 * self.width) ** 0.5
+
+    def ideal(self, targets: Targets) -> Maps:
+        """Maps that decode to exactly the landmarks that `targets` were made of."""
+        return Maps(*(log_gaussian(targets.place[..., axis], self.bins, self.width) for axis in (0, 1)))

@@ -1,0 +1,1 @@
+"""Stages that a net can have beside backbone and head."""

@@ -1,0 +1,1 @@
+"""The demo: media, tracking, drawing."""

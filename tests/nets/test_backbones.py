@@ -1,0 +1,275 @@
+"""Backbones: strides, names and outputs of the published nets, pretrained weights without a network."""
+
+import json
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, mean_face
+from torch import nn
+
+from nets import build_net, make_spec, net_row
+from nets.backbones import irnet, mobilenet, resnet, slim
+from nets.backbones.row import load_imagenet
+from nets.backbones.timm_net import TimmNet, timm_row
+from nets.convert.published import HEADS, from_published, to_published
+from utils.config import defaults, load_layout
+from utils.test.export import export_onnx, onnx_predictor
+from utils.train.run_folder import initialise
+
+REFERENCE = ROOT.parent / "shared" / "reference"
+ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
+LIGHT = ["mobilenetv3_small", "regnetx_200mf", "hrnet_w18_small_v2"]  # of timm's; benchmarks/zoo.py has them all
+PUBLISHED = {  # reference name -> row
+    "pipnet_resnet18": "resnet18",
+    "pipnet_resnet50": "resnet50",
+    "pipnet_resnet101": "resnet101",
+    "pipnet_mobilenetv2": "mobilenetv2",
+    "pipnet_mobilenetv3": "mobilenetv3_large",
+    "irnet18": "irnet18",
+    "irnet50": "irnet50",
+    "irnet100": "irnet100",
+}
+needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"no published outputs at {REFERENCE}")
+
+
+class Net(nn.Module):
+    """Backbone and the five 1x1 convolutions of PIPNet: 68 landmarks, 10 neighbors, stride 32."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.backbone = ROWS[name].build()
+        counts = {"score": 68, "offset_x": 68, "offset_y": 68, "neighbor_x": 680, "neighbor_y": 680}
+        self.head = nn.ModuleDict({part: nn.Conv2d(self.backbone.channels[32], n, 1) for part, n in counts.items()})
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = self.backbone(x)[32]
+        return {part: conv(features) for part, conv in self.head.items()}
+
+
+def check_features(net: nn.Module, height: int, width: int) -> None:
+    net.eval()
+    with torch.no_grad():
+        features = net(torch.zeros(2, 3, height, width))
+    assert {4, 8, 16, 32} <= features.keys() == net.channels.keys()
+    for stride, feature in features.items():
+        assert feature.shape == (2, net.channels[stride], height // stride, width // stride)
+        assert feature.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [*ROWS, *LIGHT])
+def test_strides_and_channels(name: str) -> None:
+    net = net_row(name).build()
+    check_features(net, 64, 64)
+    check_features(net, 96, 160)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "irnet18", "mobilenetv2", "mobilenetv3_large"])
+def test_every_parameter_learns_from_stride_32(name: str) -> None:
+    """In-place activations must not overwrite what the backward pass or a tapped feature needs."""
+    net = ROWS[name].build()
+    features = net(torch.randn(2, 3, 64, 64))
+    sum(feature.square().mean() for feature in features.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_irnet_activation_is_an_option() -> None:
+    net = irnet.ROWS["irnet18"].build(act="relu")
+    assert not any(isinstance(module, nn.PReLU) for module in net.modules())
+    check_features(net, 64, 64)
+    with pytest.raises(ValueError, match="'gelu'.*prelu or relu"):
+        irnet.ROWS["irnet18"].build(act="gelu")
+
+
+def formula_state(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
+    """Weights made from the rank of each name, as the reference's README defines them."""
+    state = {}
+    for rank, name in enumerate(sorted(shapes)):
+        shape = shapes[name]
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.tensor(0)
+            continue
+        size = int(np.prod(shape))
+        a = np.sin(0.37 * np.arange(size) + rank).reshape(shape)
+        if name.endswith("running_var"):
+            a = 1 + 0.1 * a**2
+        elif len(shape) > 1:
+            a = a * np.sqrt(2 / (size / shape[0]))
+        elif name.endswith("weight"):
+            a = 1 + 0.1 * a
+        else:
+            a = 0.1 * a
+        state[name] = torch.from_numpy(a.astype(np.float32))
+    return state
+
+
+@needs_reference
+@pytest.mark.parametrize("reference", PUBLISHED)
+def test_names_and_outputs_equal_the_published_nets(reference: str) -> None:
+    shapes = json.loads((REFERENCE / "architectures_keys.json").read_text())[reference]
+    state = formula_state(shapes)
+    net = Net(PUBLISHED[reference]).eval()
+    ours = {name: list(tensor.shape) for name, tensor in net.state_dict().items()}
+    assert ours == {name: list(tensor.shape) for name, tensor in from_published(state).items()}
+    net.load_state_dict(from_published(state))
+    image = torch.from_numpy(np.sin(0.01 * np.arange(3 * 256 * 256)).astype(np.float32)).reshape(1, 3, 256, 256)
+    with torch.no_grad():
+        maps = net(image)
+    with np.load(REFERENCE / "architectures.npz") as stored:
+        for part, output in maps.items():
+            channels = slice(None, None, 7 if part.startswith("neighbor") else None)
+            expected = stored[f"{reference}_{part}"]
+            np.testing.assert_allclose(output[0, channels].numpy(), expected, rtol=0, atol=1e-5, err_msg=part)
+
+
+@pytest.mark.parametrize("system", HEADS)
+def test_published_names_and_back(system: str) -> None:
+    names = [f"{part}.weight" for part in HEADS[system].values()]
+    names += ["layer1.0.conv1.weight", "deconv1.weight", "bn_deconv1.bias"]
+    names += ["layer5.weight", "bn5.bias", "layer6.bias", "bn6.weight"]
+    state = {name: torch.tensor(float(i)) for i, name in enumerate(names)}
+    ours = from_published({f"module.{name}": tensor for name, tensor in state.items()})
+    assert {"head.neighbor_y.weight", "neck.deconv1.weight", "neck.bn6.weight", "backbone.layer1.0.conv1.weight"} <= ours.keys()
+    assert from_published(ours) == ours
+    assert to_published(ours, system) == state
+
+
+def test_published_names_refuse_what_has_no_name() -> None:
+    zero = torch.zeros(1)
+    assert from_published({"conv1.weight": zero, "fc.weight": zero}).keys() == {"backbone.conv1.weight"}
+    with pytest.raises(ValueError, match="head.score.weight twice"):
+        from_published({"cls_layer.weight": zero, "score.weight": zero})
+    with pytest.raises(ValueError, match="head.sigma.weight"):
+        to_published({"head.sigma.weight": zero}, "pipnet")
+    with pytest.raises(ValueError, match="'dpr'.*pipnet or irnet"):
+        to_published({}, "dpr")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv4_conv_small", "convnext_atto.d2_in1k", "swin_tiny_patch4_window7_224"])
+def test_timm_backbones(name: str) -> None:
+    row = timm_row(f"timm:{name}")
+    assert row.imagenet == f"timm:{name}" and len(row.mean) == len(row.std) == 3
+    net = row.build()
+    assert net.training
+    check_features(net, 64, 64)
+    check_features(net, 96, 160)
+
+
+def test_timm_mean_and_std_are_those_of_the_weights() -> None:
+    assert timm_row("timm:resnetv2_50x1_bit").mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet81", r"no net 'resnet81'; the nearest are .*resnet"),
+        ("resnet18.imagenet", r"no weights 'imagenet' for resnet18; it has .*a1_in1k"),
+        ("vit_tiny_patch16_224", r"no feature map of stride 32, only \[16"),
+        ("inception_v3", r"cannot be a backbone: .*64x96"),
+    ],
+)
+def test_timm_errors_name_the_net_and_the_remedy(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        timm_row(name)
+        TimmNet(name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No network, and an empty torch.hub cache: the folder is returned."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise socket.gaierror("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for proxy in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(proxy, raising=False)
+        monkeypatch.delenv(proxy.upper(), raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **kwargs: None)
+    (tmp_path / "checkpoints").mkdir()
+    return tmp_path / "checkpoints"
+
+
+@pytest.mark.parametrize("name", ["resnet18", "irnet18", "mobilenetv2", "mobilenetv3_large", "timm:convnext_atto"])
+def test_imagenet_weights_fail_fast_without_network(name: str, offline: Path) -> None:
+    row = timm_row(name) if name.startswith("timm:") else ROWS[name]
+    net = row.build()
+    start = time.monotonic()
+    with pytest.raises(OSError, match="ImageNet weights") as error:
+        load_imagenet(net, row)
+    assert time.monotonic() - start < 8 and "\n" not in str(error.value)
+
+
+def test_imagenet_weights_come_from_the_cache(offline: Path) -> None:
+    row = ROWS["mobilenetv3_large"]
+    source, net = row.build(), row.build()
+    cached = offline / "mobilenetv3-large-1cd25616.pth"
+    torch.save(source.state_dict() | {"classifier.0.weight": torch.zeros(1280, 960)}, cached)
+    load_imagenet(net, row)
+    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), net.state_dict().values(), strict=True))
+
+    torch.save({"features.0.0.weight": torch.zeros(16, 3, 3, 3)}, cached)
+    with pytest.raises(OSError, match="does not fit MobileNetV3Large"):
+        load_imagenet(net, row)
+    cached.write_bytes(b"no checkpoint")
+    with pytest.raises(OSError, match="remove .*mobilenetv3-large"):
+        load_imagenet(net, row)
+
+
+def test_timm_weights_come_from_the_cache(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    source = timm.create_model("resnet18")
+    cached = offline / "pytorch_model.bin"
+    torch.save(source.state_dict(), cached)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **kwargs: str(cached))
+    row = timm_row("resnet18")
+    net = row.build()
+    load_imagenet(net, row)
+    assert torch.equal(net.net.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+
+
+def test_parallel_branches_are_exported_as_one_convolution(tmp_path: Path) -> None:
+    import onnx
+
+    torch.manual_seed(0)
+    net = build_net(make_spec("mobileone_s0", "coordinate", None, 64, np.random.default_rng(0).random((5, 2)), 0)).eval()
+    nn.init.normal_(net.head.output.weight, std=0.02)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+            module.momentum = None  # the statistics become those of the next batch
+    images = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        net.train()(images)
+        one = net.eval().reparameterized()
+        plain, merged = net.predict(images).landmarks, one.predict(images).landmarks
+    assert (plain - merged).abs().max() < 1e-4 < plain.std(0).max()
+    before, after = (sum(isinstance(module, nn.Conv2d) for module in part.modules()) for part in (net, one))
+    assert before > 4 * after and not any(isinstance(module, nn.BatchNorm2d) for module in one.modules())
+    export_onnx(net, tmp_path / "net.onnx", {})
+    nodes = onnx.load(tmp_path / "net.onnx").graph.node
+    assert sum(node.op_type == "Conv" for node in nodes) == after
+    assert (onnx_predictor(tmp_path / "net.onnx", 1)(images).landmarks - plain).abs().max() < 1e-4
+
+
+def test_a_local_file_of_an_imagenet_net_is_loaded_and_reported(tmp_path: Path) -> None:
+    import timm
+
+    source = timm.create_model("test_efficientnet")
+    torch.save({"state_dict": source.state_dict() | {"extra.weight": torch.zeros(3)}}, tmp_path / "net.pth")
+    face = mean_face()
+    net = build_net(make_spec("timm:test_efficientnet", "pip", 32, 64, face, 3))
+    started = initialise(net, str(tmp_path / "net.pth"), load_layout(defaults().tables["layouts"], "68"), face, print)
+    assert torch.equal(net.backbone.net.conv_stem.weight, source.conv_stem.weight)
+    kinds = {name: what for name, _, what in started.rows}
+    assert kinds["backbone.net.conv_stem.weight"] == "loaded" and kinds["head.score.weight"] == "new: not in the file"
+    assert kinds["backbone.extra.weight"] == "left out: this net has no such tensor"
+    assert kinds["classifier.weight"] == "left out: the classifier"
+    assert {what for name, what in kinds.items() if name.startswith("backbone.net.")} == {"loaded"}
+    assert "new: head.neighbor_x.bias" in started.words and "left out: backbone.bn2.bias" in started.words

@@ -1,0 +1,104 @@
+"""DPR: the published weights give every published intermediate; re-initialisation and the local stage teach both their nets."""
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from nets import Labels
+from nets.backbones.dpr import Dense, SmallMobileNetV2
+from nets.stages.local_parts import Place
+from nets.stages.spatial_transformer import Frame, outer
+from pipnet.errors import UserError
+from pipnet.geometry import cut, to_image
+from utils.config import load_layout, read_defaults, resolve
+from utils.train import initialise as finetune
+from utils.train import run_folder as run
+
+PARTS = {"left_eye": [*range(33, 42), *range(60, 68), 96], "right_eye": [*range(42, 51), *range(68, 76), 97],
+         "nose": [*range(51, 60)], "mouth": [*range(76, 96)]}
+
+
+def published(reference, name: str) -> dict[str, torch.Tensor]:
+    state = torch.load(reference / f"dpr_98_points_{name}.pth.tar", map_location="cpu", weights_only=True)["state_dict"]
+    return {key.removeprefix("module."): tensor for key, tensor in state.items()}
+
+
+def part_of(state: dict, prefix: str) -> dict:
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
+@pytest.mark.parametrize("face", range(5))
+def test_every_published_intermediate(reference, face):
+    stored = {key.removeprefix(f"i{face}_"): value for key, value in np.load(reference / "dpr_gsr.npz").items()}
+    frame, backbone, dense, last = Frame(), SmallMobileNetV2().eval(), Dense(2, 256), torch.nn.Linear(256, 196)
+    frame.load_state_dict(published(reference, "global_reinit"))
+    state = published(reference, "global_regress")
+    backbone.load_state_dict({key: tensor for key, tensor in state.items() if key.startswith("features")})
+    dense.layers.load_state_dict({key: tensor for key, tensor in part_of(state, "pts_net.").items() if key[0] < "4"})
+    last.load_state_dict(part_of(state, "pts_net.4."))
+    picture, (x1, y1, x2, y2) = cv2.imdecode(stored["jpg_bytes"], cv2.IMREAD_COLOR), stored["rect"]
+
+    def warped(matrix: np.ndarray, size: int) -> torch.Tensor:
+        pixels = cv2.warpAffine(picture, matrix[:2], (size, size)).transpose(2, 0, 1)
+        return torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1)[None]
+
+    box = np.array([[127 / (x2 - x1), 0, -x1 * 127 / (x2 - x1)], [0, 127 / (y2 - y1), -y1 * 127 / (y2 - y1)], [0, 0, 1]])
+    with torch.inference_mode():
+        assert np.abs(warped(box, 128).numpy() - stored["reinit_input"]).max() < 0.02  # a grey level is 0.008
+        moved = frame(torch.from_numpy(stored["reinit_input"]))[0].double().numpy()
+        assert np.abs(moved.ravel() - stored["reinit_out6"]).max() < 1e-3
+        full = np.diag([2.0, 2, 1]) @ np.vstack([moved * [1, 1, 128], [0, 0, 1]]) @ box
+        assert np.allclose(full, stored["tform_full"], rtol=1e-5, atol=1e-3)
+        assert np.abs(warped(full, 256).numpy() - stored["regress_input"]).max() < 0.02
+        out = last(dense(backbone(torch.from_numpy(stored["regress_input"])))[:, :, 0, 0])[0].double().numpy()
+        assert np.abs(out - stored["regress_out196"]).max() < 1e-3
+        with np.load(reference / "dpr_gsr.npz") as all_faces:
+            points = ((0.5 * out + all_faces["mean_98_face"]) * 256).reshape(98, 2)
+        assert np.abs(points - stored["crop_pts256"]).max() < 1e-3
+        back = np.linalg.inv(stored["tform_full"])
+        landmarks = points @ back[:2, :2].T + back[:2, 2]
+        assert np.abs(landmarks - stored["landmarks"]).max() < 1e-3
+        truth = stored["gt"]
+        nme = np.linalg.norm(landmarks - truth, axis=1).mean() / np.linalg.norm(truth[60] - truth[72])
+        assert nme == pytest.approx(float(stored["nme"]), abs=1e-6)
+        local = published(reference, "local_reinit")
+        for row, name in enumerate(PARTS):
+            place = Place(98, np.eye(2, 3))
+            place.load_state_dict(part_of(local, f"{name}_net."))
+            found = place(torch.from_numpy(stored["crop_pts256"]).float().reshape(1, -1))[0]
+            assert np.abs(found.numpy() - stored["local_reinit_out_4x6"][row]).max() < 1e-3
+
+
+def test_published_files_start_the_preset(reference):
+    """Net, maps and crops of our own: the same landmarks as published but for the resampling, and parts in their middle."""
+    args = resolve({}, read_defaults(), "dpr")
+    layout = load_layout(args.tables["layouts"], "98")
+    stored = np.load(reference / "dpr_gsr.npz")
+    mean = stored["mean_98_face"].reshape(98, 2)
+    net = run.make_net(args, layout, mean).eval()
+    names = [str(reference / f"dpr_98_points_{name}.pth.tar") for name in ("global_reinit", "global_regress", "local_reinit")]
+    started = finetune.start(net, ",".join(names), layout, mean, pytest.fail)
+    assert all(what == "loaded" or name.startswith("regressors") for name, _, what in started.rows)
+    for face in range(5):
+        box, truth = stored[f"i{face}_rect"] + 0.5, stored[f"i{face}_gt"] + 0.5  # the centre of the first pixel is at 0.5 here
+        crop = cut(cv2.imdecode(stored[f"i{face}_jpg_bytes"], cv2.IMREAD_COLOR), box, 256, net.input_margin)
+        with torch.inference_mode():
+            inner, matrix = net.inner(torch.from_numpy(crop)[None])
+            found = to_image(outer(inner, matrix).landmarks[0].double().numpy(), box)
+        nme = np.linalg.norm(found - truth, axis=1).mean() / np.linalg.norm(truth[60] - truth[72])
+        assert nme == pytest.approx(float(stored[f"i{face}_nme"]), abs=0.003)
+        points = torch.tensor((stored[f"i{face}_crop_pts256"] + 0.5) / 256).float()[None]  # of [0, 1] here, of 256 px there
+        for name, row in zip(PARTS, torch.tensor(stored[f"i{face}_local_reinit_out_4x6"]).view(4, 2, 3), strict=True):
+            ours = {"left_eye": "eye_left", "right_eye": "eye_right"}.get(name, name)
+            place = net.place(ours, points)
+            there = torch.tensor(stored[f"i{face}_crop_pts256"]).float() @ row[:, :2].T + 128 * row[:, 2]
+            assert torch.allclose(Labels(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
+    with pytest.raises(UserError, match="holds no tensor that fits dpr|not those published for dpr"):
+        finetune.start(net, str(reference / "slim_160_latest.pth"), layout, mean, pytest.fail)
+
+
+def test_a_single_cell_is_not_left_to_bf16():
+    """On a CPU its depthwise gradients would be NaN now and then."""
+    with torch.autocast("cpu", torch.bfloat16):
+        found = SmallMobileNetV2()(torch.rand(2, 3, 64, 64))
+    assert found[8].dtype == torch.bfloat16 and found[64].dtype == found[128].dtype == torch.float32

@@ -1,0 +1,172 @@
+"""Every head: what goes in through encode comes out of decode, unknown landmarks teach nothing, any of them is a whole run."""
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import NET, draw_face, fails, mean_face
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nets import HEADS, Labels, build_net, make_spec
+from nets.convert.transplant import Sources
+from nets.heads.pip import nearest_neighbors
+from pipnet.errors import UserError
+from utils.config import defaults, load_layout
+from utils.data.sets import make_lasting, meanface
+from utils.tools.zoo import overfit, teach
+from utils.train import checkpoint
+
+FACE = mean_face()[30:42]
+KINDS = [("pip", {}), ("pip", {"sigma": True}), ("coordinate", {}), ("coordinate", {"sigma": True}),
+         ("coordinate", {"pool": "depthwise", "excite": True, "error": "wing"}), ("parts", {"error": "wing"}),
+         ("heatmap", {}), ("heatmap", {"score_width": 2.0}), ("simcc", {}), ("simcc", {"score_width": 1.0})]
+# stride 8 takes a fourth of the time of stride 4, a narrow target is learnt sooner
+STEPS = {"pip": (150, {}), "coordinate": (80, {}), "parts": (80, {}), "simcc": (150, {}),
+         "heatmap": (160, {"stride": 8, "score_width": 1.0})}
+CROWDS = {"pip": 2560}  # faces of an epoch, others 1280: a coarse map learns where to look before it learns what to add
+named = pytest.mark.parametrize(("head", "options"), KINDS, ids=lambda part: part if isinstance(part, str) else "-".join(part))
+
+
+def make(head: str, options: dict, size: int = 64, face: np.ndarray = FACE) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_net(make_spec(NET, head, None, size, face, 3, options=options))
+
+
+@cache
+def made(head: str, options: tuple) -> list[torch.nn.Module]:
+    return [make(head, dict(options), size) for size in (64, 128)]
+
+
+def grid_of(net) -> tuple[int, int]:
+    return (net.spec["input_size"] // net.spec["stride"],) * 2
+
+
+@named
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_decode_inverts_encode(head, options, seed):
+    net = made(head, tuple(options.items()))[seed % 2]
+    landmarks = torch.tensor(np.random.default_rng(seed).uniform(0, 1, (3, 12, 2)), dtype=torch.float32)
+    decoded = net.head.decode(net.head.ideal(net.head.encode(Labels(landmarks), grid_of(net))))
+    assert (decoded.landmarks - landmarks).abs().max() < 1e-4
+    assert decoded.score.shape == (3, 12) and (decoded.score >= 0.5).all() and (decoded.score <= 1).all()
+
+
+@named
+def test_unknown_landmarks_teach_nothing(head, options):
+    """A landmark that is NaN, invisible or of weight zero changes no loss and no count, and NaN spoils no gradient."""
+    net, labels = make(head, options).eval(), Labels(torch.rand(4, 12, 2))
+    images, known = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8), torch.arange(12).expand(4, 12) != 7
+    lost = labels.landmarks.clone()
+    lost[:, 7] = float("nan")
+    found = []
+    for part in (Labels(lost), Labels(labels.landmarks, known), Labels(labels.landmarks, weight=known.float())):
+        net.zero_grad()
+        sums, counts = net.loss(images, part), net.head.count(part)
+        assert sums.keys() == counts.keys() <= net.head.terms.keys()
+        sum(total / counts[name] for name, total in sums.items()).backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+        found.append([(sums[name] / counts[name]).item() for name in sums])
+    assert found[0] == pytest.approx(found[1]) and found[0] == pytest.approx(found[2])
+    nothing = Labels(torch.full((4, 12, 2), float("nan")))
+    assert not any((*net.loss(images, nothing).values(), *net.head.count(nothing).values()))
+
+
+@pytest.mark.parametrize("head", ("heatmap", "simcc"))
+def test_what_a_map_cannot_show_is_not_trained(head):
+    net = make(head, {})
+    landmarks = torch.full((1, 12, 2), 0.5)
+    landmarks[0, :3] = torch.tensor([[-0.2, 0.5], [0.5, 1.2], [1.01, 0.5]])
+    assert float(net.head.count(Labels(landmarks))["score"]) == 10
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_learns_faces_by_heart(head):
+    """The smallest net of every head; benchmarks/zoo.py does the others."""
+    steps, options = STEPS[head]
+    start, nme, _ = overfit(NET, head, 64, steps, **options)
+    assert nme < 2 < 10 < start
+
+
+@cache
+def crowd(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Drawn faces, every fourth landmark of each."""
+    images, landmarks = zip(*(draw_face(np.random.default_rng([0, index]), 64) for index in range(count)), strict=True)
+    return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks)[:, ::4] / 64, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_two_epochs_beat_the_mean_face_threefold(head):
+    """On faces that no head has seen."""
+    images, landmarks = crowd(64 + CROWDS.get(head, 1280))
+    face, learnt = landmarks[64:].mean(0), torch.arange(64, len(images))
+    torch.manual_seed(0)
+    stride, options = (8, {"score_width": 1.0}) if head == "heatmap" else (None, {})
+    net = build_net(make_spec(NET, head, stride, 64, face.numpy(), 5, options=options))
+    teach(net, images, landmarks, torch.cat([learnt[torch.randperm(len(learnt))] for _ in range(2)]).view(-1, 16))
+    with torch.inference_mode():
+        found = net.eval().predict(images[:64]).landmarks
+    before, after = ((points - landmarks[:64]).norm(dim=-1).mean() for points in (face, found))
+    assert after < before / 3
+
+
+@pytest.mark.parametrize("flags", [("--head", "coordinate", "--pool", "depthwise", "--excite", "--input-size", "56"),
+                                   ("--head", "heatmap"), ("--head", "simcc")], ids=lambda flags: flags[1])
+def test_a_head_is_a_whole_run(cli, recipe, tmp_path, flags):
+    """Train, test, export; of one of them, since heads share it, also resume and start a net for other landmarks."""
+    done = cli("--train", "--test", "--test-onnx", *recipe, *flags)
+    assert done.returncode == 0, done.stderr
+    if flags[1] != "coordinate":
+        return
+    done = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "2", "--threads", "1")
+    assert done.returncode == 0 and "epoch 2/2" in done.stderr, done.stderr
+    recipe[recipe.index("none")] = tmp_path / "runs" / "000" / "best.pt"
+    done = cli("--train", *recipe, *flags, "--layout", "12")
+    assert done.returncode == 0 and "12 of 12 landmarks mapped" in done.stderr, done.stderr
+
+
+def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, tmp_path):
+    """The preset for drowsiness; the mean face of a prepared set or a file says who is whose neighbor."""
+    numbers = np.loadtxt(faces / "meanface.txt").reshape(-1, 2)
+    moved = numbers[36:48] * [1, 100]
+    (tmp_path / "mine.txt").write_text(" ".join(map(str, moved.ravel())))
+    done = cli("--train", *recipe, "--preset", "drowsiness", "--meanface", tmp_path / "mine.txt")
+    assert done.returncode == 0 and "12 landmarks" in done.stderr, done.stderr
+    found = checkpoint.load(tmp_path / "runs" / "000" / "best.pt")["net"]["neighbor_index"]
+    assert found == nearest_neighbors(moved, 5) != nearest_neighbors(numbers[36:48], 5)
+    fails(cli("--train", *recipe, "--meanface", tmp_path / "none.txt"), "none.txt holds no numbers")
+    given = {"meanface": "mine.txt"}  # the run must find it from anywhere
+    make_lasting(given)
+    assert given["meanface"] == str(Path("mine.txt").resolve())
+    args, layout = defaults(), load_layout(defaults().tables["layouts"], "12")
+    args.meanface = str(faces)
+    assert np.array_equal(meanface(args, layout, None), numbers[36:48])
+    args.meanface = str(tmp_path / "mine.txt")
+    with pytest.raises(UserError, match="mine.txt has 12 landmarks, not the 68 of layout 68"):
+        meanface(args, load_layout(args.tables["layouts"], "68"), None)
+
+
+@pytest.mark.parametrize(("head", "options"), [("coordinate", {"sigma": True}), ("heatmap", {}), ("simcc", {})])
+def test_a_head_for_other_landmarks_says_what_its_sources_said(head, options):
+    old, chosen = make(head, options).eval(), [7, 2, 2, 11]
+    new = make(head, options, face=FACE[chosen]).eval()
+    for name, tensor in old.head.state_dict().items():
+        if name.split(".")[0] in old.head.rows:
+            torch.nn.init.normal_(tensor, std=0.1)
+    sources = Sources(chosen, FACE[chosen])
+    state = {name.removeprefix("head."): tensor for name, tensor in old.state_dict().items() if name.startswith("head.")}
+    new.load_state_dict({**old.state_dict(), **{f"head.{name}": tensor for name, tensor in
+                                                old.head.grafted(state, old.spec, new.spec, sources, FACE[chosen]).items()}})
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    one, two = old(images), new(images)
+    if head != "simcc":  # whose landmarks look at each other
+        before, after = old.head.decode(one), new.head.decode(two)
+        assert torch.allclose(before.landmarks[:, chosen], after.landmarks, atol=1e-5)
+        assert before.sigma is None or torch.allclose(before.sigma[:, chosen], after.sigma, rtol=1e-4)
+    else:
+        features = old.features(images)
+        assert torch.allclose(old.head.points(features)[:, chosen], new.head.points(features), atol=1e-5)
+    with pytest.raises(ValueError, match="is not of 4 landmarks"):
+        old.head.grafted(state, new.spec, new.spec, sources, FACE[chosen])

@@ -1,0 +1,220 @@
+"""The head: what goes in through encode comes out of decode, and it agrees with the published outputs."""
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nets.heads.pip import Maps, PIPHead, Targets, nearest_neighbors, voters
+from nets.labels import Labels, Prediction
+from nets.losses import ERRORS
+
+COUNTS = (5, 12, 19, 29, 68, 98, 106)
+
+
+def head_for(count: int, num_nb: int, seed: int = 0) -> PIPHead:
+    meanface = np.random.default_rng(seed).random((count, 2))
+    return PIPHead(8, nearest_neighbors(meanface, num_nb))
+
+
+def random_labels(batch: int, count: int, seed: int = 0, low: float = 0.0, high: float = 0.999) -> Labels:
+    landmarks = np.random.default_rng(seed).uniform(low, high, (batch, count, 2))
+    return Labels(torch.tensor(landmarks, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("stride", (8, 16, 32, 64, 128))
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("batch", (1, 64))
+def test_decode_inverts_encode(stride, count, batch):
+    for num_nb in {0, 1, 2, min(5, count - 1), min(10, count - 1), count - 1} if batch == 1 else {min(10, count - 1)}:
+        head, labels, cells = head_for(count, num_nb), random_labels(batch, count), 256 // stride
+        decoded = head.decode(head.ideal(head.encode(labels, (cells, cells))))
+        assert (decoded.landmarks - labels.landmarks).abs().max() * cells < 1e-4
+        assert torch.equal(decoded.score, torch.ones(batch, count))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 9))
+def test_any_grid_and_landmarks_outside(seed, height, width):
+    head, labels = head_for(12, 4), random_labels(3, 12, seed, -2.0, 3.0)
+    decoded = head.decode(head.ideal(head.encode(labels, (height, width)))).landmarks
+    assert (decoded - labels.landmarks).abs().max() < 1e-4
+
+
+def test_landmarks_outside_do_not_move_others():
+    head, labels = head_for(68, 10), random_labels(4, 68)
+    outside = labels.landmarks.clone()
+    outside[:, 3] = torch.tensor([7.0, -5.0])
+    outside[:, 40] = float("nan")
+    decoded = head.decode(head.ideal(head.encode(Labels(outside), (8, 8)))).landmarks
+    others = [i for i in range(68) if i != 40]
+    assert (decoded - outside)[:, others].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("how", ("nan", "inf", "invisible", "weight"))
+def test_unknown_landmark_has_no_gradient(how):
+    head, labels = head_for(12, 5), random_labels(2, 12)
+    if how in ("nan", "inf"):
+        labels.landmarks[:, 7] = float(how)
+    elif how == "invisible":
+        labels = labels._replace(visible=torch.arange(12).expand(2, 12) != 7)
+    else:
+        labels = labels._replace(weight=(torch.arange(12).expand(2, 12) != 7).float())
+    maps = Maps(*(torch.randn(2, n, 8, 8, requires_grad=True) for n in (12, 12, 12, 60, 60)))
+    terms, counts = head.loss(maps, head.encode(labels, (8, 8))), head.count(labels)
+    sum(total / counts[name] for name, total in terms.items()).backward()
+    for part in maps[:5]:
+        assert torch.isfinite(part.grad).all()
+    for part in maps[:3]:
+        assert (part.grad[:, 7] == 0).all() and (part.grad[:, 6] != 0).any()
+    for part in maps[3:5]:
+        grad = part.grad.reshape(2, 12, 5, 8, 8)
+        assert (grad[:, 7] == 0).all()
+        for landmark, slot in voters(head.neighbor_index.tolist())[7]:
+            assert (grad[:, landmark, slot] == 0).all()
+
+
+def test_all_unknown_is_a_zero_loss():
+    head = head_for(12, 5)
+    maps = Maps(*(torch.randn(2, n, 8, 8) for n in (12, 12, 12, 60, 60)))
+    labels = Labels(torch.full((2, 12, 2), float("nan")))
+    terms, counts = head.loss(maps, head.encode(labels, (8, 8))), head.count(labels)
+    assert terms.keys() == counts.keys() and not any((*terms.values(), *counts.values()))
+
+
+@pytest.mark.parametrize("num_nb", (-1, 12, 40))
+def test_too_many_neighbors(num_nb):
+    with pytest.raises(ValueError, match="num_nb must be 0 to 11 for 12 landmarks"):
+        nearest_neighbors(np.random.rand(12, 2), num_nb)
+
+
+def test_landmark_nobody_predicts_keeps_its_own_value():
+    line = np.array([[0, 0], [1, 0], [1.9, 0], [100, 0]])
+    index = nearest_neighbors(line, 1)
+    assert voters(index)[3] == []
+    head, labels = PIPHead(4, index), random_labels(2, 4)
+    decoded = head.decode(head.ideal(head.encode(labels, (8, 8)))).landmarks
+    assert torch.allclose(decoded, labels.landmarks, atol=1e-5)
+
+
+class Mirror:
+    flip_index = (1, 0, 2, 4, 3)
+
+
+def test_flip_is_its_own_inverse():
+    labels = random_labels(3, 5)._replace(visible=torch.rand(3, 5) > 0.5, pose=torch.randn(3, 3), states=torch.rand(3, 4))
+    once, twice = labels.flip(Mirror), labels.flip(Mirror).flip(Mirror)
+    assert torch.allclose(once.landmarks[:, 3, 0], 1 - labels.landmarks[:, 4, 0])
+    assert torch.equal(once.visible[:, 0], labels.visible[:, 1])
+    assert torch.equal(once.pose, labels.pose * torch.tensor([1, -1, -1])) and torch.equal(once.states[:, 0], labels.states[:, 1])
+    for before, after in zip(labels, twice, strict=True):
+        assert before is None and after is None or torch.allclose(before.float(), after.float())
+    prediction = Prediction(labels.landmarks, torch.rand(3, 5))
+    assert torch.allclose(prediction.flip(Mirror).flip(Mirror).landmarks, prediction.landmarks)
+    assert prediction.select([2, 0]).score.shape == (3, 2)
+
+
+def test_warp_moves_landmarks():
+    matrix = torch.tensor([[[2.0, 0, 1], [0, 3, -1]]]).expand(2, 2, 3)
+    moved = Labels(torch.ones(2, 4, 2)).warp(matrix).landmarks
+    assert torch.equal(moved, torch.tensor([3.0, 2.0]).expand(2, 4, 2))
+
+
+@pytest.mark.parametrize("name", ("300w", "wflw", "cofw", "aflw", "lapa"))
+def test_published_neighbors(reference, name):
+    stored = np.load(reference / "pip_core.npz")
+    index = nearest_neighbors(np.loadtxt(reference / "meanface" / f"{name}.txt"), 10)
+    assert np.array_equal(index, stored[f"{name}_neighbor_index"])
+    longest = stored[f"{name}_reverse_landmark"].shape[1]
+    for landmark, votes in enumerate(voters(index)):
+        padded = [votes[i % len(votes)] for i in range(longest)]
+        published = (stored[f"{name}_reverse_{part}"][landmark] for part in ("landmark", "slot"))
+        assert padded == list(zip(*published, strict=True))
+
+
+@pytest.mark.parametrize("name", ("300w", "wflw"))
+def test_published_targets_loss_and_merge(reference, name):
+    stored = np.load(reference / "pip_core.npz")
+    head = PIPHead(4, nearest_neighbors(np.loadtxt(reference / "meanface" / f"{name}.txt"), 10))
+    maps = Maps(*(torch.from_numpy(stored[f"{name}_maps_{part}"]) for part in Maps._fields[:5]))
+    decoded = head.decode(maps)
+    assert np.abs(decoded.landmarks.numpy() - stored[f"{name}_decoded"]).max() < 1e-6
+    assert np.abs(decoded.score.numpy() - stored[f"{name}_decoded_score"].clip(0, 1)).max() < 1e-6
+    labels = Labels(torch.from_numpy(stored[f"{name}_target_landmarks"]))
+    targets: Targets = head.encode(labels, (8, 8))
+    assert np.array_equal(targets.cell.numpy(), stored[f"{name}_target_cell"])
+    counts = head.count(labels)
+    terms = [float(total / counts[term]) for term, total in head.loss(maps, targets).items()]
+    assert terms == pytest.approx(stored[f"{name}_loss_terms"].tolist(), rel=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------ beyond the paper
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(sorted(ERRORS)), st.floats(0, 2.5), st.floats(1e-4, 1e-2))
+def test_forms_of_the_error_grow_steadily(form, error, step):
+    low, high = (float(ERRORS[form](torch.tensor(value, dtype=torch.float64))) for value in (error, error + step))
+    assert 0 <= low <= high <= low + 6 * step  # no jump where the pieces meet, nowhere steeper than the wing's start
+    assert float(ERRORS[form](torch.zeros(()))) == 0
+
+
+@pytest.mark.parametrize("autocast", (False, True))
+@pytest.mark.parametrize("size", ((8, 8), (4, 6)))
+def test_gaussian_score_targets_equal_the_dense_ones(size, autocast):
+    head = PIPHead(8, nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3), score_width=0.8)
+    labels = random_labels(4, 12)
+    maps = Maps(*(torch.randn(4, n, *size) for n in (12, 12, 12, 36, 36)))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        total = head.loss(maps, head.encode(labels, size))["score"]
+    centre = labels.landmarks * torch.tensor([size[1], size[0]])
+    y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
+    squared = (x - centre[..., 0, None, None]) ** 2 + (y - centre[..., 1, None, None]) ** 2
+    dense = (maps.score - torch.exp(-squared / (2 * 0.8**2))).square()
+    assert total.item() == pytest.approx(dense.mean((2, 3)).sum().item(), rel=1e-5)
+
+
+def test_expected_errors_weigh_the_merge():
+    index = nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3)
+    head, plain = PIPHead(8, index, sigma=True), PIPHead(8, index)
+    labels = random_labels(2, 12)
+    targets = head.encode(labels, (8, 8))
+    maps = head.ideal(targets)
+    assert (head.decode(maps).landmarks - labels.landmarks).abs().max() * 8 < 1e-4
+    alike = maps._replace(neighbor_x=maps.neighbor_x + torch.randn_like(maps.neighbor_x))
+    assert torch.allclose(head.decode(alike).landmarks, plain.decode(alike).landmarks, atol=1e-6)  # equal trust: the plain mean
+    spread = alike.spread.reshape(2, 12, 4, 8, 8).clone()
+    spread[:, :, 1:] = 4.0  # the neighbors, which are off, expect to be
+    trusted = head.decode(alike._replace(spread=spread.reshape(2, 48, 8, 8)))
+    off, plainly = ((found.landmarks - labels.landmarks).abs().max() for found in (trusted, plain.decode(alike)))
+    assert off < 0.05 * plainly
+    assert trusted.sigma.shape == (2, 12) and torch.isfinite(trusted.sigma).all()
+
+
+def test_expected_errors_learn_the_mean_error():
+    head = PIPHead(8, nearest_neighbors(np.random.default_rng(0).random((5, 2)), 2), sigma=True)
+    labels = random_labels(64, 5)
+    targets = head.encode(labels, (4, 4))
+    maps = head.ideal(targets)
+    maps = maps._replace(offset_x=maps.offset_x + torch.empty(64, 5, 1, 1).exponential_(5.0), offset_y=maps.offset_y + 0.2)
+    spread = torch.zeros(1, 15, 1, 1, requires_grad=True)
+    optimizer = torch.optim.Adam([spread], 0.05)
+    for _ in range(300):
+        total = head.loss(maps._replace(spread=spread.expand(64, 15, 4, 4)), targets)["spread"]
+        (total / head.count(labels)["spread"]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    own = spread.detach().exp().reshape(5, 3)[:, 0]
+    expected = (head._at(maps, targets.cell)[1] - targets.offset).abs().mean((0, 2))
+    assert torch.allclose(own, expected, rtol=0.05)
+
+
+def test_calibration_scales_sigma_alone():
+    head = PIPHead(8, nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3), sigma=True).eval()
+    for conv in head.children():
+        torch.nn.init.normal_(conv.weight, std=0.1)
+    features = torch.randn(2, 8, 8, 8)
+    before = head.decode(head(features))
+    state = head.calibrated({f"head.{name}": tensor for name, tensor in head.state_dict().items()}, 1.25)
+    head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in state.items()})
+    after = head.decode(head(features))
+    assert torch.allclose(after.landmarks, before.landmarks, atol=1e-5) and torch.equal(after.score, before.score)
+    assert torch.allclose(after.sigma, 1.25 * before.sigma, rtol=1e-2)

@@ -1,0 +1,221 @@
+"""The refiner behind any head, and a net that learns from a teacher: what they change, what they leave, the whole way of each."""
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import NET, doomed, fails, mean_face, rows, run, table
+
+from nets import HEADS, Labels, add_stages, build_net, make_spec
+from nets.detectors.faceboxes import FaceBoxesV2
+from nets.stages.distillation import Distil, Shares, untaught
+from pipnet.errors import UserError
+from utils.config import defaults, load_layout
+from utils.test.export import onnx_predictor
+from utils.tools.zoo import overfit, refiner
+from utils.train import checkpoint
+from utils.train.run_folder import unpack
+from utils.train.teacher import taught
+
+FACE = mean_face()
+PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 68))}
+STAGES = {"reinit": False, "parts": None, "others": [], "hardness": 0.0, "refine": True}
+
+
+def net_of(head: str = "pip", size: int = 64, options: dict | None = None, **stages):
+    torch.manual_seed(0)
+    spec = make_spec(NET, head, None, size, FACE, 5, options=options or {})
+    return build_net(add_stages(spec, FACE, **{**STAGES, **stages}))
+
+
+def stirred(net):
+    """The net, with a refiner that moves."""
+    torch.nn.init.normal_(net.refiner.move, std=0.05)
+    return net
+
+
+def pictures(count: int, side: int = 64) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+
+
+def some_labels(count: int = 4) -> Labels:
+    return Labels(torch.tensor(FACE).float() + 0.05 * torch.randn(count, 68, 2, generator=torch.Generator().manual_seed(0)))
+
+
+# ------------------------------------------------------------------------------------------------------------- refiner
+def test_it_begins_by_moving_nothing_and_has_few_parameters():
+    net, plain = net_of().eval(), net_of(refine=False).eval()
+    plain.load_state_dict({name: tensor for name, tensor in net.state_dict().items() if not name.startswith("refiner.")})
+    one, two = net.predict(pictures(3)), plain.predict(pictures(3))
+    assert torch.equal(one.landmarks, two.landmarks) and torch.equal(one.score, two.score)
+    assert not torch.equal(stirred(net).predict(pictures(3)).landmarks, two.landmarks)
+    assert sum(p.numel() for p in net.refiner.parameters()) < 100_000
+    assert re.match(r"refiner: 0.0\d\d M parameters and \d.\d M MACs beside", refiner(net.spec))
+    assert "refiner: 0.0" in refiner(net_of("coordinate", reinit=True, parts=PARTS).spec)
+
+
+def test_landmarks_that_are_no_numbers_are_no_crash():
+    net = net_of()
+    seen = net.see(pictures(2))
+    places = torch.full((2, 68, 2), float("nan"))
+    sum(net.refiner.loss(places, *seen, some_labels(2)).values()).backward()
+
+
+def test_another_layout_takes_the_rows_of_its_landmarks(cli, recipe, tmp_path):
+    assert cli("--train", *recipe, "--refine", "--exp", "whole", "--epochs", "1").returncode == 0
+    whole = tmp_path / "runs" / "whole" / "best.pt"
+    done = cli("--train", *recipe, "--refine", "--exp", "eyes", "--weights", whole, "--layout", "12", "--epochs", "1",
+               "--learning-rate", "1e-9", "--ema", "0")
+    assert done.returncode == 0 and re.search(r"from (\d+) of \1 tensors .*; 12 of 12 landmarks mapped", done.stderr), done.stderr
+    old, new = (checkpoint.load(tmp_path / "runs" / name / "best.pt") for name in ("whole", "eyes"))
+    for name in ("refiner.identity", "refiner.move"):
+        assert torch.allclose(old["model"][name][36:48], new["model"][name], atol=1e-2)
+
+
+def test_its_loss_teaches_backbone_and_refiner_and_leaves_the_head_alone():
+    net = stirred(net_of())
+    net.loss(pictures(4), some_labels())["refine"].backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and (p.grad != 0).any() for p in net.refiner.parameters())
+    assert all(p.grad is None for p in net.head.parameters()) and any(p.grad is not None for p in net.backbone.parameters())
+
+
+@pytest.mark.parametrize(("head", "stages"), [*((head, {}) for head in HEADS), ("pip", {"reinit": True, "hardness": 0.5}),
+                                              ("coordinate", {"reinit": True, "parts": PARTS})])
+def test_any_head_is_refined(head, stages):
+    """Terms have counts, unknown landmarks teach nothing."""
+    net, labels = stirred(net_of(head, **stages)), some_labels()
+    labels.landmarks[0, 60], labels.landmarks[1] = torch.nan, torch.nan
+    images = pictures(4, 80 if "reinit" in stages else 64)
+    terms, counts = net.loss(images, labels), net.count(labels)
+    assert terms.keys() == counts.keys() <= net.terms.keys() and counts["refine"] == 3 * 68 - 1
+    sum(terms.values()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+    assert not net.loss(images, Labels(torch.full((4, 68, 2), torch.nan)))["refine"]
+
+
+def test_it_learns_faces_by_heart():
+    start, nme, _ = overfit(NET, "coordinate", 64, 80, stages=STAGES)
+    assert nme < 2 < 10 < start
+
+
+def test_a_net_without_a_fine_map_says_so():
+    with pytest.raises(ValueError, match="refine needs a feature map of stride 8, this backbone has 16, 32"):
+        from nets.stages.refiner import Refiner
+        Refiner({16: 8, 32: 8}, 8, 5, 64)
+
+
+# ------------------------------------------------------------------------------------------------------------- teacher
+def pair(student=None, teacher=None, **shares) -> Distil:
+    student, teacher = student or net_of(refine=False), teacher or net_of(refine=False)
+    return Distil(student, teacher, list(range(68)), Shares(**{"landmarks": 1.0, "maps": 1.0, "features": 1.0, **shares}))
+
+
+def test_what_a_teacher_teaches():
+    """A net that is its own teacher has nothing to learn of maps; teacher and adapter leave no trace in what is kept."""
+    whole, labels = pair().eval(), some_labels()
+    terms, counts = whole.loss(pictures(4), labels), whole.count(labels)
+    assert terms.keys() == counts.keys() <= whole.terms.keys()
+    assert {"teacher_score", "teacher_neighbor_x", "teacher_maps", "teacher_features"} <= terms.keys()
+    assert terms["teacher_maps"] == 0 < terms["teacher_features"]
+    assert untaught(whole.state_dict()).keys() == net_of(refine=False).state_dict().keys()
+    sum(terms.values()).backward()
+    assert all(p.grad.isfinite().all() for p in whole.parameters() if p.grad is not None)
+    assert all(p.grad is None for p in whole.teacher[0].parameters())
+    other = pair(teacher=net_of("coordinate", 96, refine=False))
+    assert other.compares == {"maps": "of head pip, the teacher's of coordinate",
+                              "features": "of 2 x 2 cells, the teacher's of 3 x 3"}
+    assert other.adapter is None and not {"teacher_maps", "teacher_features"} & other.count(labels).keys()
+
+
+def test_landmarks_of_a_teacher_weigh_by_its_trust_and_by_visibility():
+    teacher, labels = net_of(options={"sigma": True}, refine=False), some_labels()
+    whole, images = pair(teacher=teacher), pictures(4)
+    told = whole.ask(images.float())
+    sigma = teacher.eval().predict(images).sigma
+    assert torch.allclose(told.trust, 1 / (1 + (sigma / 0.02) ** 2)) and "teacher_spread" not in whole.count(labels)
+    none = labels._replace(visible=torch.zeros(4, 68, dtype=torch.bool))
+    assert not any(whole.loss(images, none)[term] for term in whole.count(none) if term != "teacher_features")
+    before = whole.loss(images, labels)["teacher_offset_x"]
+    with torch.no_grad():
+        teacher.head.spread.bias += 3  # it expects errors twenty times as large
+    assert whole.loss(images, labels)["teacher_offset_x"] < before / 10
+
+
+@pytest.mark.parametrize("head", ("heatmap", "simcc"))
+def test_score_maps_of_other_heads(head):
+    net, labels = net_of(head, refine=False), Labels(torch.tensor(FACE).float()[None] / 2 + 0.25)
+    maps = net.head.ideal(net.head.encode(labels, (2, 2) if head == "simcc" else (16, 16)))
+    assert (net.head.scores(maps).square().flatten(2).sum(2) - (2 if head == "simcc" else 1)).abs().max() < 0.1
+    assert pair(net, net_of(head, refine=False)).compares == {"maps": None, "features": None}
+
+
+def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
+    args, layouts = defaults(), defaults().tables["layouts"]
+    good = trained.folder / "best.pt"
+    stored = checkpoint.load(good)
+
+    def learn(file, layout: str = "68", protocol: dict | None = None, net=None, **shares) -> str:
+        given = SimpleNamespace(**{**vars(args), "teacher": str(file), **shares})
+        try:
+            return taught(net or net_of(refine=False), given, load_layout(layouts, layout), protocol or stored["protocol"],
+                          torch.device("cpu"))[1]
+        except UserError as error:
+            return str(error)
+
+    assert learn(good).endswith("px): landmarks, maps, features") and learn(good, "12").endswith("features")
+    assert "is of layout 68, which has 0 of the 98 landmarks of layout 98" in learn(good, "98")
+    assert "was trained on crops of protocol" in learn(good, protocol={"scale_x": 1.1})
+    assert "crop of their own" in learn(good, net=net_of(reinit=True))
+    assert "nothing is learnt" in learn(good, teacher_landmarks=0, teacher_maps=0, teacher_features=0)
+    finder = tmp_path / "finder.pt"
+    checkpoint.save(finder, {**stored, "net": {"net": "faceboxes"}, "args": {"task": "detect"}, "layout": {}})
+    assert "finds faces" in learn(finder)
+    torch.save(FaceBoxesV2().state_dict(), tmp_path / "weights.pt")
+    assert "is not a checkpoint of this project" in learn(tmp_path / "weights.pt")
+    fails(cli("--train", *recipe, "--teacher", tmp_path / "gone.pt"), "no checkpoint at .*gone.pt")
+    fails(cli("--train", *recipe, "--teacher-maps", "1"), "--teacher-maps weighs what is learnt from a --teacher")
+
+
+# ------------------------------------------------------------------------------------------------------ the whole way
+def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli, recipe, trained, tmp_path):
+    teacher = shutil.copy(trained.folder / "best.pt", tmp_path / "teacher.pt")
+    flags = [*recipe, "--refine", "--teacher", teacher, "--epochs", "2"]
+    whole = cli("--train", "--test", "--test-onnx", *flags, "--exp", "whole", "--thresholds", "50")
+    assert whole.returncode == 0 and "landmarks, maps, features" in whole.stderr, whole.stderr
+    torch_row, onnx_row = (row for row in table(whole.stdout) if row[2].strip())
+    assert torch_row[3:] == onnx_row[3:], (torch_row, onnx_row)
+    once = rows(tmp_path / "runs" / "whole" / "step.csv")
+    assert all(float(row[term]) > 0 for row in once for term in ("refine", "teacher_refine", "teacher_maps", "teacher_features"))
+    kept = checkpoint.load(tmp_path / "runs" / "whole" / "best.pt")["model"]
+    assert "refiner.move" in kept and not any(name.startswith(("adapter", "teacher")) for name in kept)
+
+    net, images = unpack(tmp_path / "runs" / "whole" / "best.pt")[0].eval(), pictures(4)
+    exported = onnx_predictor(tmp_path / "runs" / "whole" / "best.onnx", 1)(images).landmarks
+    with torch.inference_mode():
+        own = net.head.decode(net(images)).landmarks
+        assert (exported - net.predict(images).landmarks).abs().max() * 64 < 1e-3 < (exported - own).abs().max() * 64
+
+    assert cli("--train", *flags, "--exp", "parts", script=doomed(tmp_path, 6)).returncode == -9
+    again = ("--train", "--resume", "--exp", tmp_path / "runs" / "parts")
+    fails(cli(*again, "--no-refine"), "--refine belongs to a new training")
+    assert cli(*again).returncode == 0
+    assert rows(tmp_path / "runs" / "parts" / "step.csv") == once
+    one, two = (checkpoint.load(tmp_path / "runs" / name / "last.pt")["solver"]["net"] for name in ("whole", "parts"))
+    assert "adapter.weight" in one and all(torch.equal(one[name], two[name]) for name in one)
+    shutil.copy(trained.folder / "last.pt", teacher)
+    fails(cli(*again, "--epochs", "3"), "with another net, layout, data or teacher")
+    Path(teacher).unlink()
+    fails(cli(*again, "--epochs", "3"), "no checkpoint at .*teacher.pt")
+
+
+def test_two_processes_refine_and_learn_from_a_teacher_as_one(cli, recipe, trained, tmp_path):
+    flags = ["--train", *recipe, "--amp", "off", "--refine", "--teacher", str(trained.folder / "best.pt")]
+    assert cli(*flags, "--exp", "one").returncode == 0
+    done = run("bash", "main.sh", "2", *flags, "--exp", "two", "--batch-size", "4", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    one, two = (rows(tmp_path / "runs" / name / "step.csv")[0] for name in ("one", "two"))
+    for column in one.keys() - {"val_nme", "best"}:
+        assert float(two[column]) == pytest.approx(float(one[column]), rel=1e-4), column

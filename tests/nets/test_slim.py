@@ -1,0 +1,37 @@
+"""Slim: the published weights give the published outputs."""
+import numpy as np
+import pytest
+import torch
+from conftest import mean_face
+
+from nets.backbones.slim import Means, Slim
+from utils.config import load_layout, read_defaults, resolve
+from utils.train import initialise as finetune
+from utils.train import run_folder as run
+
+
+@pytest.mark.parametrize("face", range(8))
+def test_published_outputs(reference, face):
+    state = torch.load(reference / "slim_160_latest.pth", map_location="cpu", weights_only=True)
+    net, last = Slim().eval(), torch.nn.Linear(448, 143)
+    last.load_state_dict({part: state.pop(f"fc.{part}") for part in ("weight", "bias")})
+    net.load_state_dict(state)
+    assert sum(p.numel() for module in (net, last) for p in module.parameters()) == 234415
+    with np.load(reference / "slim.npz") as stored, torch.inference_mode():
+        found = last(Means()(net(torch.from_numpy(stored[f"i{face}_input"]))).flatten(1))
+        assert np.abs(found.numpy() - stored[f"i{face}_raw143"]).max() < 1e-4
+
+
+def test_the_published_file_starts_the_preset(reference):
+    """The whole net on uint8 crops: landmarks, pose and states as published, whatever the mean face."""
+    args = resolve({}, read_defaults(), "slim")
+    layout = load_layout(args.tables["layouts"], "68")
+    net = run.make_net(args, layout, mean_face()).eval()
+    started = finetune.start(net, reference / "slim_160_latest.pth", layout, mean_face(), pytest.fail)
+    assert {what for _, _, what in started.rows} == {"loaded"}
+    with np.load(reference / "slim.npz") as stored, torch.inference_mode():
+        found = net.predict(torch.from_numpy(np.stack([stored[f"i{face}_crop_bgr"] for face in range(8)])))
+        raw = torch.from_numpy(np.concatenate([stored[f"i{face}_raw143"] for face in range(8)]))
+    assert torch.allclose(found.landmarks.flatten(1), raw[:, :136], atol=1e-4)
+    assert torch.allclose(found.pose, raw[:, 136:139] * torch.tensor([-1, 1, 1]) * torch.pi / 2, atol=1e-4)
+    assert torch.allclose(found.states, raw[:, 139:].sigmoid(), atol=1e-4)

@@ -1,0 +1,368 @@
+"""The command as people type it: pictures, videos and cameras of every kind in; pictures, videos, JSON and a window out."""
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, detector_file, draw_face, fails
+from PIL import Image
+
+from pipnet.app import demo, media
+from pipnet.app.panel import Panel, label
+from pipnet.errors import UserError
+from pipnet.landmarker import Face
+from utils.tools import inference
+
+BOX = [30, 20, 130, 140]  # that the tests' detector finds in every image
+
+
+@pytest.fixture(scope="module")
+def nets(trained, tmp_path_factory) -> list[str]:
+    """A net that is hardly trained and a detector that always finds BOX: what they say is not the point here."""
+    file = detector_file(tmp_path_factory.mktemp("detector") / "detector.onnx", [BOX], [0.9])
+    return ["--exp", str(trained.folder / "best.onnx"), "--detector-weights", file, "--threads", "1"]
+
+
+@pytest.fixture(autouse=True)
+def no_display(monkeypatch, tmp_path):
+    """Nobody looks on, and what is saved unasked lies in tmp_path."""
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def face_picture(size: int = 160) -> np.ndarray:
+    return draw_face(np.random.default_rng(5), size)[0]
+
+
+def write_video(file: Path, frames: int = 12, size=(160, 160)) -> Path:
+    code = cv2.VideoWriter.fourcc(*media.CODECS[file.suffix])
+    writer = cv2.VideoWriter(str(file), code, 20, size)
+    for index in range(frames):
+        writer.write(cv2.resize(np.roll(face_picture(), 2 * index, 1), size))
+    writer.release()
+    return file
+
+
+def frames_of(file: Path) -> list[np.ndarray]:
+    capture, found = cv2.VideoCapture(str(file)), []
+    while (frame := capture.read())[0]:
+        found.append(frame[1])
+    return found
+
+
+def lines(file) -> list[dict]:
+    return [json.loads(line) for line in Path(file).read_text().splitlines()]
+
+
+def test_pictures_of_every_kind(nets, tmp_path, capfd):
+    picture, folder = face_picture(), tmp_path / "in"
+    folder.mkdir()
+    upright = Image.fromarray(picture[..., ::-1])
+    turned, alpha, exif = upright.rotate(90, expand=True), upright.copy(), Image.Exif()
+    exif[0x0112] = 6
+    alpha.putalpha(255)
+    for name, image, options in (
+            ("01.png", upright, {}), ("02_exif.png", turned, {"exif": exif}), ("03_alpha.png", alpha, {}),
+            ("04.tif", upright, {}), ("05.bmp", upright, {}), ("06.webp", upright, {"lossless": True}),
+            ("07_cmyk.tif", upright.convert("CMYK"), {}),
+            ("08.jpg", upright, {"quality": 98}), ("09_exif.jpg", turned, {"exif": exif, "quality": 98}),
+            ("10_cmyk.jpg", upright.convert("CMYK"), {"quality": 98}), ("11_grey.jpg", upright.convert("L"), {}),
+            ("12_grey_alpha.png", upright.convert("LA"), {}), ("13_bit.png", upright.convert("1"), {}), ("14.gif", upright, {})):
+        image.save(folder / name, **options)
+    cv2.imwrite(str(folder / "15_16bit.png"), picture.astype(np.uint16) * 257)
+    cv2.imwrite(str(folder / "16_1x1.png"), np.zeros((1, 1, 3), np.uint8))
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "17_cut.jpg").write_bytes((folder / "08.jpg").read_bytes()[:-500])
+    demo.main(["--source", str(folder), "--save", "out", "--json", "out.jsonl", *nets])
+    rows = lines("out.jsonl")
+    assert [row["file"] for row in rows] == sorted(file.name for file in folder.iterdir())[:16]
+    assert "left out" in (said := capfd.readouterr().err) and "17_cut.jpg: the image is cut short" in said
+    first = np.array(rows[0]["faces"][0]["landmarks"])
+    for row in rows[:7] + rows[14:15]:  # nothing is lost in these
+        assert row["faces"] and np.allclose(row["faces"][0]["landmarks"], first, atol=0.01), row["file"]
+    assert all((row["width"], row["height"]) == (160, 160) and len(row["faces"]) == 1 for row in rows[:15])
+    assert rows[15]["faces"] == [] and rows[0]["time"] is None
+    saved = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert saved == [row["file"] + ".png" * row["file"].endswith("gif") for row in rows]
+    drawn = cv2.imread("out/01.png")
+    assert drawn.shape == picture.shape and 100 < (drawn != picture).any(2).sum() < 10000
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    values = np.dstack([face_picture(), np.full((160, 160), 255, np.uint8)])
+    values[:50, :, 3] = 0
+    cv2.imwrite("alpha.png", values)
+    image = media.read_image(tmp_path / "alpha.png")
+    assert (image[:50] == 255).all() and (image[50:] == values[50:, :, :3]).all()
+
+
+def test_without_a_display_it_saves_and_says_where(nets, capfd):
+    cv2.imwrite("face.png", face_picture())
+    demo.main(["--source", "face.png", *nets])
+    assert "1 face in 1 picture; saved output/face.png" in capfd.readouterr().err and Path("output/face.png").is_file()
+    demo.main(["--source", "face.png", "--json", "-", *nets])
+    said = capfd.readouterr()
+    assert json.loads(said.out)["faces"][0]["score"] == 0.9 and "saved" not in said.err
+
+
+def test_a_video_with_all_there_is(nets, tmp_path, cli):
+    write_video(tmp_path / "talk.mp4")
+    done = cli("--source", tmp_path / "talk.mp4", "--save", tmp_path / "new" / "out.mp4", "--json", tmp_path / "out.jsonl",
+               "--pose", "--drowsiness", "--detect-every", "3", *nets, script=ROOT / "demo.py")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"12 frames, \d+ frames/s; saved .*out.mp4 and .*out.jsonl", done.stderr)
+    rows, frames = lines(tmp_path / "out.jsonl"), frames_of(tmp_path / "new" / "out.mp4")
+    assert len(rows) == len(frames) == 12 and frames[0].shape == (160, 160, 3)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out.mp4"]
+    assert [row["frame"] for row in rows] == list(range(12)) and np.allclose([row["time"] for row in rows], np.arange(12) / 20)
+    face = rows[0]["faces"][0]
+    assert rows[0]["file"] == "talk.mp4" and face["id"] == 0
+    assert len(face["box"]) == 4 and np.shape(face["landmarks"]) == (68, 2) and len(face["pose"]) == 3
+    assert len(face["landmark_scores"]) == 68 and 0 <= min(face["landmark_scores"]) and max(face["landmark_scores"]) <= 1
+    assert {"ear_left", "ear_right", "perclos", "blinks", "yawns", "alarm"} <= face.keys() and min(face["sigma"]) > 0
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mov", ".webm"])
+def test_videos_of_every_kind(nets, suffix, tmp_path):
+    demo.main(["--source", str(write_video(tmp_path / f"in{suffix}", 3)), "--save", f"out{suffix}", *nets])
+    assert len(frames_of(tmp_path / f"out{suffix}")) == 3
+
+
+def test_a_moving_gif_is_a_video(nets, tmp_path):
+    pictures = [Image.fromarray(np.roll(face_picture(), 4 * i, 1)[..., ::-1]) for i in range(3)]
+    pictures[0].save("wave.gif", save_all=True, append_images=pictures[1:], duration=100)
+    demo.main(["--source", "wave.gif", "--json", "out.jsonl", *nets])
+    assert [row["time"] for row in lines("out.jsonl")] == [0, 0.1, 0.2]
+
+
+def test_a_video_that_ends_too_early(nets, tmp_path, capfd):
+    file = write_video(tmp_path / "in.avi", 20)
+    data = file.read_bytes()
+    file.write_bytes(data[:len(data) * 7 // 10])
+    demo.main(["--source", str(file), "--save", "out.mp4", *nets])
+    count = len(frames_of(tmp_path / "out.mp4"))
+    assert 8 <= count < 20 and f"{count} of 20 frames could be read" in capfd.readouterr().err
+
+
+def test_ctrl_c_leaves_a_video_that_plays(nets, tmp_path):
+    write_video(tmp_path / "long.avi", 1000, (64, 64))
+    command = [sys.executable, str(ROOT / "demo.py"), "--source", "long.avi", "--save", "out.mp4", "--json", "out.jsonl", *nets]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 100
+    while (not (tmp_path / "out.jsonl").is_file() or len((tmp_path / "out.jsonl").read_text().splitlines()) < 5):
+        assert process.poll() is None and time.monotonic() < until, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "saved out.mp4" in said and said.endswith("stopped\n") and "Traceback" not in said
+    assert 5 <= len(frames_of(tmp_path / "out.mp4")) == len(lines(tmp_path / "out.jsonl")) < 1000
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_a_checkpoint_says_what_its_export_says(nets, trained, cli, tmp_path):
+    cv2.imwrite("face.png", face_picture())
+    found = []
+    for exp in (trained.folder / "best.onnx", trained.folder / "best.pt"):
+        done = cli("--source", tmp_path / "face.png", "--json", "-", *nets, "--exp", exp, script=ROOT / "demo.py")
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout)["faces"][0]["landmarks"])
+    assert np.abs(np.subtract(*found)).max() < 0.5
+
+
+def test_forty_faces_and_none(nets, tmp_path):
+    boxes = [[80 * c + 10, 80 * r + 10, 80 * c + 70, 80 * r + 70] for r in range(5) for c in range(8)]
+    many = detector_file(tmp_path / "many.onnx", boxes, np.linspace(0.99, 0.7, 40))
+    cv2.imwrite("crowd.png", np.tile(face_picture(80), (5, 8, 1)))
+    demo.main(["--source", "crowd.png", "--save", "a.jpg", "--json", "a.jsonl", *nets, "--detector-weights", many])
+    assert len(lines("a.jsonl")[0]["faces"]) == 40
+    demo.main(["--source", "crowd.png", "--json", "b.jsonl", *nets, "--detector-weights", many, "--max-faces", "3"])
+    assert len(lines("b.jsonl")[0]["faces"]) == 3
+    demo.main(["--source", "crowd.png", "--save", "c.png", "--json", "c.jsonl", *nets, "--threshold", "0.95"])
+    assert lines("c.jsonl")[0]["faces"] == [] and (cv2.imread("c.png") == cv2.imread("crowd.png")).all()
+
+
+def test_a_picture_of_108_megapixels(nets, tmp_path):
+    cv2.imwrite("large.jpg", np.zeros((9000, 12000, 3), np.uint8))
+    code = ("import resource, sys\nfrom pipnet.app import demo\ndemo.main(sys.argv[1:])\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)")
+    done = subprocess.run([sys.executable, "-c", code, "--source", "large.jpg", "--save", "out.jpg", *nets], capture_output=True,
+                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1500 and Path("out.jpg").stat().st_size > 0
+
+
+def test_what_cannot_be_done_is_one_line(nets, tmp_path):
+    cv2.imwrite("face.png", face_picture())
+    write_video(tmp_path / "talk.avi", 2)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "none.mp4").touch()
+    (tmp_path / "text.mp4").write_text("no video" * 100)
+    (tmp_path / "cut.png").write_bytes(Path("face.png").read_bytes()[:300])
+    for flags, message in (
+            (["--source", "77"], "camera 77 gives no picture"), (["--source", "gone.mp4"], "no file or folder gone.mp4"),
+            (["--source", "empty"], "no picture in the folder empty"), (["--source", "none.mp4"], "none.mp4 is empty"),
+            (["--source", "text.mp4"], "text.mp4 cannot be played"), (["--source", "cut.png"], "cut.png: the image is cut short"),
+            (["--source", "rtsp://127.0.0.1:9/x"], "127.0.0.1.* cannot be played: .* does not answer"),
+            (["--source", "face.png", "--save", "face.png"], "is the source itself"),
+            (["--source", "face.png", "--json", "face.png"], "is the source itself"),
+            (["--source", "face.png", "--save", "out.txt"], "no picture's name"),
+            (["--source", "talk.avi", "--save", "out.png"], "a name that ends in .mp4"),
+            (["--source", "talk.avi", "--save", "face.png/out.mp4"], "cannot be written"),
+            (["--source", "face.png", "--drowsiness"], "--drowsiness needs a video"),
+            (["--source", "face.png", "--exp", "gone.onnx"], "no ONNX file at gone.onnx"),
+            (["--source", "face.png", "--exp", "018"], "for demo.py of the checkout"),
+            (["--source", "\u00b2"], "no file or folder"), (["--source", "99999999999"], "no file or folder 99999999999"),
+            (["--source", "face.png", "--save", "a.png", "--json", "./a.png"], "--save and --json are both"),
+            (["--source", "face.png", "--threads", "-1"], "--threads"),
+            (["--source", "face.png", "--detector-weights", "FaceBoxesV2.pth"], "for demo.py of the checkout"),
+            (["--source", "face.png", "--detector", "mtcnn"], "for demo.py of the checkout"),
+            (["--source", "face.png", "--detector", "mtcnn", "--detector-weights", ""], "needs the file of its weights"),
+            (["--source", "talk.avi", "--detect-every", "0"], "--detect-every")):
+        with pytest.raises(UserError, match=message):
+            demo.main([*nets, *flags])
+    assert not {"out.mp4", "out.txt", "out.png", "output"} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_what_cannot_be_written_is_one_line(nets, tmp_path):
+    cv2.imwrite("wide.png", np.zeros((8, 66000, 3), np.uint8))
+    for flags, message in ((["--save", "out.jpg"], "out.jpg: a .jpg cannot hold 66000 x 8 px"),
+                           (["--json", "/dev/full"], "/dev/full cannot be written .No space left")):
+        if Path("/dev/full").exists() or "/dev/full" not in flags:
+            with pytest.raises(UserError, match=message):
+                demo.main(["--source", "wide.png", *nets, *flags])
+    assert not list(tmp_path.glob("*.jpg"))
+
+
+def test_a_full_disk_is_noticed(nets, tmp_path, monkeypatch):
+    """Soon enough, so that what has been written plays; or, where not, no video that does not play is left behind."""
+    write_video(tmp_path / "talk.avi", 12)
+    free = iter([2 * media.RESERVE] * 5)
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=next(free, 0)))
+    with pytest.raises(UserError, match=r"out.mp4: the disk is full after 5 frames; make room"):
+        demo.main(["--source", "talk.avi", "--save", "out.mp4", *nets])
+    assert len(frames_of(tmp_path / "out.mp4")) == 5
+    monkeypatch.undo()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 96, 96, 3), dtype=np.uint8)
+    for suffix in media.CODECS:
+        sink, limits = media.VideoSink(tmp_path / f"noise{suffix}", 20), resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # writing fails from here on as on a full disk
+            for index, image in enumerate(noise):
+                sink.write(media.Frame(image, index, index / 20, "noise"), image)
+            with pytest.raises(UserError, match=f"noise{suffix} cannot be written to its end"):
+                sink.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [path for path in tmp_path.iterdir() if "noise" in path.name]
+
+
+def test_threads_are_those_of_every_net(trained, reference, monkeypatch):
+    before, asked = (torch.get_num_threads(), cv2.getNumThreads()), []
+    monkeypatch.setattr(inference, "open_net", lambda file, threads: asked.append(threads))
+    try:
+        inference.find_net(str(trained.folder), str(ROOT), 1)
+        inference.find_detector("faceboxes", str(reference / "FaceBoxesV2.pth"), None, None, 1)
+        assert asked == [1] and torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+def test_errors_of_the_command_itself(nets, cli, tmp_path):
+    fails(cli("--source", "77", *nets, script=ROOT / "demo.py"), "camera 77 gives no picture")
+    cv2.imwrite("face.png", face_picture())
+    fails(cli("--source", tmp_path / "face.png", *nets, "--exp", "no-such-run", script=ROOT / "demo.py"), "no trained net in")
+
+
+class Desktop:
+    """OpenCV's window functions, with someone who presses keys."""
+
+    def __init__(self, monkeypatch, keys: str):
+        self.keys, self.shown = iter(keys), []
+        for name, function in {"namedWindow": lambda *_: None, "resizeWindow": lambda *_: None, "destroyAllWindows": lambda: None,
+                               "imshow": lambda _, image: self.shown.append(image.copy()), "getWindowProperty": lambda *_: 1.0,
+                               "waitKey": lambda _: ord(next(self.keys, "q")) if self.shown else -1}.items():
+            monkeypatch.setattr(cv2, name, function)
+        monkeypatch.setattr(demo, "has_display", lambda: True)
+
+
+def test_keys(nets, tmp_path, monkeypatch):
+    write_video(tmp_path / "talk.avi", 30)
+    desk = Desktop(monkeypatch, "..d.dd.m.s. ... .q")  # d: points, numbers, nothing; m: mirror; s: save; space: pause and go on
+    demo.main(["--source", "talk.avi", *nets])
+    plain = frames_of(tmp_path / "talk.avi")
+    assert not Path("output/talk.mp4").exists()  # it is looked at, not saved
+    shown = [int((image != plain[0]).any(2).sum()) for image in desk.shown[:1]]
+    assert shown[0] > 100
+    assert any((image == frame[:, ::-1]).all() for image in desk.shown for frame in plain)  # mirrored, nothing drawn
+    assert len(list((tmp_path / "output").glob("talk_*.png"))) == 1
+    distinct = 1 + sum((a != b).any() for a, b in zip(desk.shown, desk.shown[1:], strict=False))
+    assert distinct < len(desk.shown) <= 18  # it stood still while paused
+
+
+def test_pictures_wait_for_a_key(nets, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for index in range(3):
+        cv2.imwrite(f"in/{index}.png", face_picture())
+    desk = Desktop(monkeypatch, ".. ..q")
+    demo.main(["--source", "in", *nets])
+    assert len(desk.shown) == 6
+    desk = Desktop(monkeypatch, "q")
+    demo.main(["--source", "in", "--save", "out", *nets])  # what is only to be saved needs no window
+    assert not desk.shown and len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_the_panel_fits_or_stays_away():
+    panel = Panel()
+    for _ in range(50):
+        panel.update({"decode": 0.002, "detect": 0.004, "landmarks": 0.012, "track": 0.001}, 0.025)
+    assert panel.fps == pytest.approx(40)
+    for height, width in ((480, 640), (2160, 3840), (1, 1), (30, 400)):
+        image = np.full((height, width, 3), 200, np.uint8)
+        panel.draw(image, 2)
+        assert ((image != 200).any(2).mean() < 0.4) and ((image != 200).any() or width <= 400)
+
+
+def test_a_label_is_never_cut():
+    def lit(height: int, width: int, box: tuple) -> int:
+        image = np.zeros((height, width, 3), np.uint8)
+        face = Face(np.array(box, float), 0.9, np.zeros((68, 2)), np.ones(68), pose=np.array([10., -20, 30]))
+        label(image, face, 100)
+        return int(image.any(2).sum())
+
+    whole = lit(900, 900, (300, 300, 400, 400))
+    for box in ((2, 2, 298, 298), (280, 100, 380, 200), (-50, 3, 50, 103), (100, 180, 200, 310)):
+        assert lit(300, 300, box) == whole > 300
+
+
+def test_a_live_source_shows_the_newest_frame(tmp_path, monkeypatch):
+    file = write_video(tmp_path / "talk.avi", 30)
+    video = media.Video(str(file))
+    video.live, video.count = True, None
+    video._queue.maxsize = 1
+    indices = []
+    for frame in video:
+        indices.append(frame.index)
+        time.sleep(0.02)
+    assert indices == sorted(set(indices)) and indices[-1] == 29
+
+
+def test_a_saved_live_video_takes_as_long_as_it_took(tmp_path):
+    sink = media.VideoSink(tmp_path / "out.avi", 10, live=True)
+    for index, seconds in enumerate((0, 0.1, 0.11, 0.5, 0.6)):
+        image = np.full((64, 64, 3), 50 * index, np.uint8)
+        sink.write(media.Frame(image, index, seconds, "camera0"), image)
+    sink.close()
+    assert [round(frame.mean() / 50) for frame in frames_of(tmp_path / "out.avi")] == [0, 1, 3, 3, 3, 3, 4]

@@ -1,0 +1,186 @@
+"""Tracking: who is who from frame to frame, and when the detector is asked."""
+import json
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from conftest import ROOT, mean_face
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipnet.app.track import LEAST_SCORE, MEMORY, Tracker, face_score, match
+from pipnet.errors import UserError
+from pipnet.geometry import box_of, iou
+from pipnet.landmarker import HALFWAY, Face, open_net, shipped
+from utils.config import DEFAULT_FILE, load_layout, read_yaml
+
+IMAGE = np.zeros((480, 640, 3), np.uint8)
+
+
+class Seen(NamedTuple):
+    """A face of the scene: its middle, size in px, and whether the detector sees it."""
+
+    x: float
+    y: float = 240
+    size: float = 100
+    detected: bool = True
+
+    def landmarks(self) -> np.ndarray:
+        return (mean_face() - 0.5) * self.size + (self.x, self.y)
+
+
+class Scene:
+    """A landmarker that knows where the faces are: it finds one that a crop shares a fifth with, else background."""
+
+    layout = load_layout(read_yaml(DEFAULT_FILE)["layouts"], "68")
+    net = SimpleNamespace(face_limit=HALFWAY)
+    box_of = staticmethod(box_of)
+    is_face = staticmethod(lambda face: True)
+
+    def __init__(self):
+        self.faces: list[Seen] = []
+        self.detections = 0
+
+    def detect(self, image):
+        self.detections += 1
+        boxes = [box_of(face.landmarks()) for face in self.faces if face.detected]
+        return np.array(boxes).reshape(-1, 4), np.ones(len(boxes))
+
+    def landmarks_of(self, image, boxes):
+        found = []
+        for box in boxes:
+            shared = [iou(box[None], box_of(face.landmarks())[None])[0, 0] for face in self.faces]
+            hit = bool(shared) and max(shared) > 0.2
+            landmarks = self.faces[int(np.argmax(shared))].landmarks() if hit else (mean_face() - 0.5) * 100 + box[:2] + 35
+            found.append(Face(box, np.nan, landmarks, np.full(68, 0.85 if hit else 0.35)))
+        return found
+
+
+def follow(scene: Scene, frames: list[list[Seen]], rate: float = 30, **options) -> list[dict[int, float]]:
+    """{id: x of the face} of each frame."""
+    tracker, seen = Tracker(scene, smooth="none", **options), []
+    for i, scene.faces in enumerate(frames):
+        faces = tracker.update(IMAGE, i / rate)
+        seen.append({face.id: float(face.landmarks.mean(0)[0] - mean_face().mean(0)[0] * face_size(face)) + 0.5 * face_size(face)
+                     for face in faces})
+        assert all(LEAST_SCORE <= face.score <= 1 for face in faces)
+    return seen
+
+
+def face_size(face) -> float:
+    return float(np.ptp(face.landmarks[:, 0]) / np.ptp(mean_face()[:, 0]))
+
+
+def test_ids_stay_while_faces_move_and_the_detector_rests():
+    scene = Scene()
+    seen = follow(scene, [[Seen(100 + 4 * i), Seen(500 - 3 * i, size=80)] for i in range(41)], detect_every=10)
+    assert scene.detections == 5 and all(set(ids) == {0, 1} for ids in seen)
+    assert seen[40] == pytest.approx({0: 260, 1: 380})
+
+
+@pytest.mark.parametrize("every, runs", [(1, 30), (7, 5), (15, 2), (1000, 1)])
+def test_detector_runs_every_k_frames(every, runs):
+    scene = Scene()
+    follow(scene, [[Seen(300)]] * 30, detect_every=every)
+    assert scene.detections == runs
+
+
+def test_a_face_that_leaves_its_crop_is_found_again_in_that_frame():
+    scene = Scene()
+    seen = follow(scene, [[Seen(100)]] * 3 + [[Seen(155)]] * 3, detect_every=1000)
+    assert scene.detections == 2 and all(seen) and seen[3] == pytest.approx({0: 155})
+
+
+def test_background_is_dropped_and_a_short_loss_keeps_the_id():
+    scene = Scene()
+    gap = [[]] * 10
+    seen = follow(scene, [[Seen(300)]] * 5 + gap + [[Seen(320)]] * 20, detect_every=5)
+    assert not any(seen[5:15]) and seen[20] == pytest.approx({0: 320})
+    assert scene.detections <= 9  # the fall of the score asks once, not in every frame without a face
+
+
+def test_a_long_loss_is_a_new_face():
+    frames = [[Seen(300)]] * 5 + [[]] * int(MEMORY * 30 + 10) + [[Seen(300)]] * 10
+    assert set(follow(Scene(), frames, detect_every=5)[-1]) == {1}
+
+
+def test_a_face_that_the_detector_misses_stays():
+    seen = follow(Scene(), [[Seen(300)]] + [[Seen(300, detected=False)]] * 30, detect_every=5)
+    assert all(set(ids) == {0} for ids in seen)
+
+
+def test_new_faces_get_new_ids_and_ids_do_not_swap_when_faces_meet():
+    frames = [[Seen(100 + 5 * i), *([Seen(540 - 5 * i)] if i >= 10 else [])] for i in range(40)]
+    seen = follow(Scene(), frames, detect_every=3)
+    assert set(seen[9]) == {0} and set(seen[12]) == {0, 1}
+    assert seen[39] == pytest.approx({0: 295, 1: 345}, abs=1)
+
+
+def test_two_tracks_on_one_face_become_one():
+    scene = Scene()
+    frames = [[Seen(250), Seen(350)]] * 3 + [[Seen(300, size=160)]] * 10
+    assert all(set(ids) == {0} for ids in follow(scene, frames, detect_every=4)[3:])
+
+
+def test_at_most_so_many_faces():
+    seen = follow(Scene(), [[Seen(100), Seen(300), Seen(500)]] * 12, detect_every=5, max_faces=2)
+    assert all(set(ids) == {0, 1} for ids in seen)
+
+
+def test_a_face_that_walks_out_of_the_image_is_gone():
+    seen = follow(Scene(), [[Seen(560 + 10 * i)] if i < 14 else [] for i in range(30)], detect_every=5)
+    assert set(seen[0]) == {0} and not seen[-1]
+
+
+def test_a_detection_whose_landmarks_lie_outside_the_image_is_none():
+    class Misled(Scene):
+        def detect(self, image):
+            return np.array([(600.0, 200.0, 639.0, 280.0)]), np.ones(1)
+
+        def landmarks_of(self, image, boxes):
+            assert all(box[0] < image.shape[1] for box in boxes)
+            return [Face(box, np.nan, mean_face() * 50 + (700, 200), np.full(68, 0.9)) for box in boxes]
+
+    assert follow(Misled(), [[]] * 3, detect_every=1) == [{}] * 3
+
+
+@pytest.mark.parametrize("options, message", [({"detect_every": 0}, "detect_every is 0"), ({"max_faces": 0}, "max_faces is 0"),
+                                              ({"smooth": "much"}, "no smoothing 'much'")])
+def test_bad_options(options, message):
+    with pytest.raises(UserError, match=message):
+        Tracker(Scene(), **options)
+
+
+def test_the_face_score_tells_faces_from_backgrounds():
+    measured = json.loads((ROOT / "benchmarks" / "results" / "face_score.json").read_text())
+    limit = open_net(shipped("landmarks.onnx"), 1).face_limit
+    assert measured["limit"] == pytest.approx(limit, abs=0.05) and min(measured["told_right"].values()) >= 0.97
+
+    def score(mean: float) -> float:
+        return face_score(Face(np.zeros(4), np.nan, np.zeros((5, 2)), np.full(5, mean)), limit)
+
+    assert score(limit) == pytest.approx(0.5) and score(measured["mean_score"]["faces"]["50 %"]) > 0.99
+    assert score(measured["mean_score"]["backgrounds"]["50 %"]) < 0.01
+
+
+def test_the_limit_is_that_of_the_net():
+    """A crop that one net takes for a face is background to another."""
+    scene = Scene()
+    scene.faces, scene.net = [Seen(300)], SimpleNamespace(face_limit=0.9)
+    assert Tracker(scene).update(IMAGE, 0.0)[0].score < LEAST_SCORE
+    scene.net = SimpleNamespace(face_limit=0.5)
+    assert Tracker(scene).update(IMAGE, 0.0)[0].score > 0.99
+
+
+BOXES = st.lists(st.tuples(*[st.floats(0, 50)] * 2, *[st.floats(1, 50)] * 2), max_size=6)
+
+
+@given(BOXES, BOXES)
+def test_matching_uses_each_box_once_and_leaves_no_pair_that_both_want(one, other):
+    one, other = (np.array([(x, y, x + w, y + h) for x, y, w, h in boxes]).reshape(-1, 4) for boxes in (one, other))
+    pairs, shared = match(one, other, 0.3), iou(one, other)
+    left, right = [i for i, _ in pairs], [j for _, j in pairs]
+    assert len(set(left)) == len(left) and len(set(right)) == len(right) and all(shared[pair] >= 0.3 for pair in pairs)
+    for i, j in zip(*np.nonzero(shared >= 0.3), strict=True):
+        assert any(shared[pair] >= shared[i, j] for pair in pairs if pair[0] == i or pair[1] == j)

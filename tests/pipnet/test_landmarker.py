@@ -1,0 +1,265 @@
+"""Faces in OpenCV images: the crop, the two looks at a face, chips, detectors as files, errors."""
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT, detector_file, draw_face, mean_face, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipnet import Face, Landmarker, UserError
+from pipnet.align import FIVE, TEMPLATE, five_points
+from pipnet.app.track import Tracker
+from pipnet.detector import FaceBox, OnnxDetector, detection_scale
+from pipnet.geometry import Protocol, box_of, crop_box, cut, to_crop, transform
+from pipnet.landmarker import LandmarkNet, open_net
+from utils.config import defaults, load_layout
+from utils.tools.inference import find_detector, find_net
+
+TABLES = defaults().tables
+LAYOUTS = {name: load_layout(TABLES["layouts"], name) for name in ("68", "12", "98", "106", "29", "19", "5", "39")}
+SQUARE = Protocol(**TABLES["protocols"]["square"])
+NOTHING = np.zeros((0, 4)), np.zeros(0)
+
+
+def square_face() -> np.ndarray:
+    """(68, 2): the mean face in [0, 1] of the crop that `square` cuts round it."""
+    return to_crop(mean_face(), crop_box(box_of(mean_face()) * 1000, SQUARE, 1000, 1000) / 1000)
+
+
+def known_net(truth: np.ndarray, pull: float = 0.0) -> LandmarkNet:
+    """A net that knows where the landmarks `truth` (68, 2) of `coded` are, but drifts by the share `pull` to the mean face."""
+    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        shades = images.reshape(len(images), -1, 3)[..., :2] * (3.0, 2.0) + (1.5, 1)  # x and y that each pixel shows
+        sides = shades.std(1, keepdims=True) * 12 ** 0.5
+        found = (truth - shades.mean(1, keepdims=True)) / sides + 0.5
+        found = (1 - pull) * found + pull * square_face()
+        return {"landmarks": found.astype(np.float32), "score": np.full(found.shape[:2], 1.5, np.float32)}
+
+    return LandmarkNet(predict, LAYOUTS["68"], SQUARE, 128, square_face())
+
+
+def coded() -> np.ndarray:
+    """(480, 640, 3): blue says x / 3, green y / 2."""
+    y, x = np.mgrid[:480, :640]
+    return np.dstack([x // 3, y // 2, np.zeros_like(x)]).astype(np.uint8)
+
+
+def test_an_exported_net_is_asked_as_in_training(trained, tmp_path):
+    landmarker = Landmarker(trained.folder / "best.onnx", detector=lambda image: NOTHING, threads=1)
+    assert landmarker.layout == LAYOUTS["68"] and landmarker.size == 64 and landmarker.net.meanface.shape == (68, 2)
+    image, landmarks = draw_face(np.random.default_rng(3), 96)
+    crop = crop_box(box_of(landmarks), SQUARE, 96, 96)
+    found = landmarker.net.predict(cut(image, crop, 64)[None])
+    face, = landmarker.landmarks_of(image, box_of(landmarks)[None])
+    assert np.allclose(face.landmarks, found["landmarks"][0] * (crop[2:] - crop[:2]) + crop[:2], atol=1e-3)
+    assert (0 <= face.scores).all() and (face.scores <= 1).all() and np.isnan(face.score)
+    assert np.allclose(face.sigma, found["sigma"][0] * (crop[2] - crop[0]))
+
+    torch_net = find_net(str(trained.folder / "best.pt"), str(ROOT))  # the same from the checkpoint, to half a pixel
+    other, = Landmarker(torch_net, detector=lambda image: NOTHING).landmarks_of(image, box_of(landmarks)[None])
+    assert np.abs(other.landmarks - face.landmarks).max() < 0.5 and np.allclose(other.scores, face.scores, atol=1e-3)
+    net = find_net(str(trained.folder), str(ROOT))  # of a folder its export, where that is not older
+    assert np.allclose(net.predict(cut(image, crop, 64)[None])["landmarks"], found["landmarks"])
+
+
+def test_forty_faces_at_once_are_the_forty_one_by_one(trained):
+    landmarker = Landmarker(trained.folder / "best.onnx", detector=lambda image: NOTHING, threads=1)
+    image = np.concatenate([np.concatenate([draw_face(np.random.default_rng([8, r, c]), 80)[0] for c in range(8)], 1)
+                            for r in range(5)])
+    boxes = np.array([[80 * c + 15, 80 * r + 15, 80 * c + 65, 80 * r + 65] for r in range(5) for c in range(8)], float)
+    together = landmarker.landmarks_of(image, boxes, np.linspace(1, 0.5, 40))
+    assert [face.score for face in together] == pytest.approx(np.linspace(1, 0.5, 40))
+    for box, face in zip(boxes[::7], together[::7], strict=True):
+        assert np.abs(landmarker.landmarks_of(image, box)[0].landmarks - face.landmarks).max() < 0.05
+    assert landmarker.landmarks_of(image, np.zeros((0, 4))) == []
+    assert landmarker.seconds["landmarks"] > 0 and landmarker.seconds["detect"] == 0
+
+
+def test_a_second_look_makes_the_detectors_box_matter_little():
+    image, truth = coded(), mean_face() * 180 + (230, 130)
+    rng, side = np.random.default_rng(0), np.ptp(truth, 0)
+    once, twice = [], []
+    for _ in range(40):
+        box = box_of(truth) + np.tile(side * rng.uniform(-0.2, 0.2, 2), 2) + np.repeat([-0.5, 0.5], 2) * np.tile(side, 2) * (
+            rng.uniform(-0.2, 0.2))
+        landmarker = Landmarker(known_net(truth, pull=0.2), detector=lambda image, box=box: (box[None], np.ones(1)))
+        landmarker.detector.face_box = FaceBox(0, 1, 1)
+        for errors, refine in ((once, False), (twice, True)):
+            errors.append(np.linalg.norm(landmarker(image, refine=refine)[0].landmarks - truth, axis=1).mean() / side[0])
+    assert np.mean(twice) < np.mean(once) / 3 and np.max(twice) < 0.02
+
+
+def test_what_no_landmark_bears_out_is_no_face():
+    image, truth = coded(), mean_face() * 180 + (230, 130)
+    landmarker = Landmarker(known_net(truth), detector=lambda image: (box_of(truth)[None], np.ones(1)))  # scores of 1, clipped
+    assert len(landmarker(image)) == 1
+    landmarker.net = landmarker.net._replace(face_least=1.1)
+    assert not landmarker(image) and len(landmarker.landmarks_of(image, box_of(truth)[None])) == 1
+    assert not Tracker(landmarker).update(image, 0.0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.2, 5), st.floats(-3.1, 3.1), st.floats(-200, 200), st.floats(-200, 200), st.sampled_from(["square", "inner"]))
+def test_the_next_box_gives_the_crop_of_the_training(scale, angle, x, y, protocol):
+    protocol = Protocol(**TABLES["protocols"][protocol])
+    part = square_face() * 0.6 + 0.1  # of a crop that was made of something else
+    landmarker = Landmarker(LandmarkNet(None, LAYOUTS["68"], protocol, 64, part), detector=lambda image: NOTHING)
+    turn = 100 * scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    landmarks = transform(part, np.column_stack([turn, (x, y)]))
+    crop = crop_box(landmarker.box_of(landmarks), protocol, 100, 100)
+    assert np.allclose((crop[:2] + crop[2:]) / 2, turn @ (0.5, 0.5) + (x, y), atol=1e-6)
+    assert np.allclose(crop[2:] - crop[:2], 100 * scale)
+
+
+def test_the_next_box_is_tight_where_the_trainings_were():
+    net = LandmarkNet(None, LAYOUTS["68"], SQUARE, 64, square_face())
+    turned = transform(square_face(), np.array([[70.0, -40, 60], [40, 70, 20]]))
+    assert np.allclose(Landmarker(net, detector=lambda image: NOTHING).box_of(turned), box_of(turned))
+
+
+def test_a_crop_that_is_not_square_follows_both_sides():
+    protocol = Protocol(**TABLES["protocols"]["wflw"])
+    landmarker = Landmarker(LandmarkNet(None, LAYOUTS["68"], protocol, 64, mean_face()), detector=lambda image: NOTHING)
+    crop = crop_box(landmarker.box_of(mean_face() * (60, 80) + (10, 5)), protocol, 200, 200)
+    assert np.allclose(crop, (10, 5, 70, 85))
+    plain = Landmarker(LandmarkNet(None, LAYOUTS["68"], protocol, 64, None), detector=lambda image: NOTHING)
+    assert np.allclose(plain.box_of(mean_face()), box_of(mean_face()))
+
+
+def test_the_detectors_box_becomes_that_of_the_landmarks():
+    assert np.allclose(FaceBox(0.1, 0.5, 0.75)(np.array([[10, 20, 30, 60.]])), [[15, 29, 25, 59]])
+    whole = Landmarker(known_net(mean_face()), detector=lambda image: (np.array([[100, 100, 200, 220.]]), np.ones(1)))
+    whole.detector.face_box = FaceBox(0, 1, 1)
+    inner = Landmarker(whole.net._replace(protocol=Protocol(**TABLES["protocols"]["inner"])), detector=whole.detector)
+    image = np.zeros((300, 300, 3), np.uint8)
+    crops = [crop_box(one.detect(image)[0][0], one.net.protocol, 300, 300) for one in (whole, inner)]
+    assert np.allclose(*crops)  # a net for inner landmarks sees the face as large as a net for all
+
+
+def test_a_detector_is_a_file(tmp_path, trained):
+    boxes = np.array([[10, 10, 30, 30], [50, 50, 200, 200], [60, 20, 100, 60], [900, 900, 990, 990]])
+    file = detector_file(tmp_path / "d.onnx", boxes, [0.99, 0.9, 0.7, 0.65])
+    image = np.zeros((300, 300, 3), np.uint8)
+    found, scores = OnnxDetector(file, threads=1)(image)
+    assert np.allclose(found, boxes) and scores == pytest.approx([0.99, 0.9, 0.7, 0.65])
+
+    def scores_of(**options):
+        return Landmarker(trained.folder / "best.onnx", detector_weights=file, threads=1, **options).detect(image)[1].tolist()
+
+    assert scores_of() == pytest.approx([0.99, 0.9, 0.7])  # the one beyond the image is none
+    assert scores_of(threshold=0.8) == pytest.approx([0.99, 0.9])
+    assert scores_of(max_faces=2) == pytest.approx([0.9, 0.7])  # the largest, best first
+    twice = Landmarker(trained.folder / "best.onnx", detector_weights=file, detector_scale=2, threads=1).detect(image)[0]
+    once = Landmarker(trained.folder / "best.onnx", detector_weights=file, threads=1).detect(image)[0]
+    assert np.allclose(twice[:3], once / 2)  # this one answers in px of what it is given
+
+
+def test_the_image_for_the_detector_has_bounds():
+    assert detection_scale(480, 640, None) == 1 and detection_scale(1200, 1600, None) == 0.5
+    assert detection_scale(480, 640, 2) == 2 and detection_scale(9000, 12000, 2) == pytest.approx((2 ** 23 / 1.08e8) ** 0.5)
+    assert detection_scale(1, 1, 0.1) == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.3, 4), st.floats(-3.1, 3.1), st.floats(-50, 50), st.floats(-50, 50), st.sampled_from([32, 112, 224]))
+def test_chips_are_upright(scale, angle, x, y, size):
+    landmarks = TEMPLATE @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) * scale + (x, y)
+    landmarker = Landmarker(LandmarkNet(None, LAYOUTS["5"], SQUARE, 64, None), detector=lambda image: NOTHING)
+    face = Face(box_of(landmarks), 1.0, landmarks, np.ones(5))
+    low = np.floor(landmarks.min(0)).astype(int) - 8
+    image = np.zeros((*(np.ceil(np.ptp(landmarks, 0)).astype(int) + 20)[::-1], 3), np.uint8)
+    moved = face._replace(landmarks=landmarks - low)
+    cv2.circle(image, np.round(moved.landmarks[2] - 0.5).astype(int).tolist(), max(2, round(2 * scale)), (255, 255, 255), -1)
+    chip = landmarker.align(image, moved, size)
+    assert chip.shape == (size, size, 3)
+    tip = np.array(np.unravel_index(cv2.GaussianBlur(chip[..., 0], (0, 0), size / 56).argmax(), (size, size)))[::-1] + 0.5
+    assert np.abs(tip - TEMPLATE[2] * size / 112).max() < max(1.5, 0.03 * size)
+
+
+def test_the_five_points_of_each_layout():
+    for name in FIVE:
+        assert np.isfinite(five_points(np.random.default_rng(0).random((LAYOUTS[name].count, 2)), LAYOUTS[name])).all()
+    points = five_points(mean_face(), LAYOUTS["68"])
+    assert points[0, 0] < points[2, 0] < points[1, 0] and points[3, 0] < points[4, 0]
+    own = LAYOUTS["5"]._replace(name="mine", stored="mine", count=6, selected=tuple(range(6)),
+                                same_as={"68": {0: 54, 1: 48, 2: 30, 3: 45, 4: 36, 5: 8}})
+    assert np.allclose(five_points(mean_face()[[54, 48, 30, 45, 36, 8]], own), mean_face()[[36, 45, 30, 48, 54]])
+    for name in ("12", "39"):
+        with pytest.raises(UserError, match=f"layout {name} has no eyes, tip of the nose and corners of the mouth"):
+            five_points(np.zeros((LAYOUTS[name].count, 2)), LAYOUTS[name])
+
+
+def test_a_panorama_is_no_obstacle():
+    image = np.zeros((200, 33000, 3), np.uint8)
+    image[:, -200:] = draw_face(np.random.default_rng(2), 200)[0]
+    crop = np.array([32850., 40, 32950, 140])
+    assert (cut(image, crop, 64) == cut(image[:, -200:], crop - (32800, 0, 32800, 0), 64)).all()
+
+
+def test_wrong_files_and_images_are_one_line(tmp_path, trained):
+    net, detect = trained.folder / "best.onnx", (lambda image: NOTHING)
+    foreign = detector_file(tmp_path / "d.onnx", [[0, 0, 1, 1]], [1])
+    bare = onnx.load(net)
+    del bare.metadata_props[:]
+    onnx.save(bare, tmp_path / "bare.onnx")
+    (tmp_path / "text.onnx").write_text("no")
+    for file, message in ((tmp_path / "gone.onnx", "no ONNX file at .*gone.onnx"), (tmp_path / "text.onnx", "not an ONNX file"),
+                          (foreign, "no landmark net of ours"), (tmp_path / "bare.onnx", "does not say its layout")):
+        with pytest.raises(UserError, match=message):
+            Landmarker(file, detector=detect)
+    with pytest.raises(UserError, match="no detector of ours"):
+        Landmarker(net, detector_weights=net)
+    with pytest.raises(UserError, match="no ONNX file at .*it comes with the project"):
+        Landmarker(net, detector_weights=tmp_path / "gone.onnx")
+    for options, message in (({"max_faces": 0}, "max_faces"), ({"threshold": 2}, "threshold"), ({"detector_scale": 0}, "scale")):
+        with pytest.raises(UserError, match=message):
+            Landmarker(net, detector=detect, **options)
+    landmarker = Landmarker(net, detector=detect)
+    for image in (np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8), None):
+        with pytest.raises(UserError, match="uint8"):
+            landmarker(image)
+    assert landmarker(np.zeros((1, 1, 3), np.uint8)) == []
+    with pytest.raises(UserError, match="leaves no crop"):
+        landmarker.landmarks_of(np.zeros((9, 9, 3), np.uint8), np.array([[5, 5, 5, 5]]))
+
+
+def test_other_detectors_are_taken_as_they_are(reference):
+    detector = find_detector("faceboxes", str(reference / "FaceBoxesV2.pth"), 0.7, None)
+    landmarker = Landmarker(known_net(mean_face()), detector=detector)
+    assert landmarker(np.zeros((64, 64, 3), np.uint8)) == []
+    with pytest.raises(UserError, match="needs its weights"):
+        find_detector("yunet", "gone.onnx", None, None)
+
+
+def test_inference_loads_no_torch():
+    done = run("python", "-c", "import pipnet, pipnet.app.media, pipnet.app.panel, sys\n"
+               "assert not {'torch', 'scipy', 'PIL', 'yaml'} & set(sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_package_is_installed_with_its_weights(tmp_path, trained):
+    source, target = tmp_path / "source", tmp_path / "site"
+    shutil.copytree(ROOT / "pipnet", source / "pipnet", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    (source / "weights" / "000").mkdir(parents=True)
+    (source / "weights" / "000" / "best.onnx").write_text("a run is no part of it")
+    (source / "weights" / "manifest.json").write_text("{}")
+    shutil.copy(trained.folder / "best.onnx", source / "weights" / "landmarks.onnx")
+    detector_file(source / "weights" / "detector.onnx", [[20, 20, 80, 80]], [0.9])
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target",
+               str(target), str(source)]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    assert sorted(path.name for path in (target / "pipnet" / "weights").iterdir()) == [
+        "detector.onnx", "landmarks.onnx", "manifest.json"]
+    assert (target / "bin" / "pipnet").is_file() and not (target / "utils").exists()
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); import numpy as np; from pipnet import Landmarker\n"
+            "faces = Landmarker(threads=1)(np.zeros((96, 96, 3), np.uint8)); assert faces[0].landmarks.shape == (68, 2)")
+    done = subprocess.run([sys.executable, "-c", code, str(target)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert open_net(target / "pipnet" / "weights" / "landmarks.onnx").size == 64

@@ -1,0 +1,66 @@
+"""Preparation that is interrupted goes on where it was; images that are damaged are listed and left out."""
+from pathlib import Path
+
+import pytest
+from test_prepare import leftovers, points_folder, prepare
+
+from pipnet.errors import UserError
+from pipnet.geometry import cut
+from utils.data import prepare as prepare_module
+from utils.data.prepared_set import load_meta, load_split, mismatch, read_image
+
+
+@pytest.mark.parametrize("torn", ["", "3", "3 1.0 2.", "3 1.0 2.0 3.0 4.0 16 1"])
+def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn):
+    source = points_folder(tmp_path / "mine", people=4, frames=2)
+    whole = prepare(source, tmp_path / "whole", name="set")
+    made, cut_off = [], prepare_module._crop
+
+    def crop(record, *rest):
+        made.append(record.file.name)
+        if len(made) == 11:
+            raise KeyboardInterrupt
+        return cut_off(record, *rest)
+
+    monkeypatch.setattr(prepare_module, "_crop", crop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "data", name="set")
+    assert leftovers(tmp_path / "data") == [".set.partial"]
+    journal = tmp_path / "data/.set.partial/set/test.done"
+    journal.write_text(journal.read_text() + torn)  # by a power cut
+    made.clear()
+    folder = prepare(source, tmp_path / "data", name="set")
+    assert len(made) == 6 and leftovers(tmp_path / "data") == ["set"]  # ten had been made
+    for file in sorted(path for path in whole.rglob("*") if path.is_file()):
+        assert (folder / file.relative_to(whole)).read_bytes() == file.read_bytes(), file
+    assert len(list(folder.rglob("*"))) == len(list(whole.rglob("*")))
+
+
+def test_a_changed_preparation_begins_anew(tmp_path, monkeypatch):
+    source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1)
+    original = prepare_module._crop
+    monkeypatch.setattr(prepare_module, "_crop", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "data", val=0)
+    monkeypatch.setattr(prepare_module, "_crop", original)
+    folder = prepare(source, tmp_path / "data", val=0, target_size=48)
+    assert read_image(folder / "crops/train/000000.jpg").shape == (60, 60, 3) and leftovers(tmp_path / "data") == ["mine"]
+
+
+def test_damaged_images_are_listed_and_left_out(tmp_path):
+    source = points_folder(tmp_path / "mine", ("train",), people=120, frames=1, count=5)
+    names = sorted(path.name for path in (source / "train").glob("*.jpg"))
+    (source / "train" / names[7]).write_text("not a picture")
+    folder = prepare(source, tmp_path / "data", val=0)
+    table = load_split(folder, "train")
+    assert [Path(name).name for name in table.files] == names[:7] + names[8:]
+    assert (folder / "left_out.txt").read_text().startswith(f"{source / 'train' / names[7]}: not a readable image")
+    assert load_meta(folder)["found"] == {"all": 119} and not mismatch(folder)
+    for index in (6, 7, 118):  # rows and crops still belong together
+        exact = cut(read_image(source / table.files[index]), table.crop[index], 32, 1.25)
+        assert abs(read_image(table.images[index]).astype(int) - exact).mean() < 4
+    (source / "train" / names[50]).write_bytes(b"")
+    with pytest.raises(UserError, match=f"{names[7]}: not a readable image.*2 of 120 faces cannot be used, 1% may be left out "
+                                        r"\(and 1 more"):
+        prepare(source, tmp_path / "other", val=0)
+    assert leftovers(tmp_path / "other") == []

@@ -1,0 +1,124 @@
+"""The exported file says what the net says, whatever its head, and carries what a user of the file needs."""
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import NET, ROOT, mean_face
+
+from nets import build_net, make_spec
+from pipnet.errors import UserError
+from utils.config import defaults, load_layout
+from utils.test.evaluate import flip_tested, torch_predictor
+from utils.test.export import export_onnx, onnx_predictor
+from utils.train import checkpoint
+from utils.train import run_folder as run
+
+ARGS = defaults()
+L68 = load_layout(ARGS.tables["layouts"], "68")
+
+
+def untrained(num_nb: int, stride: int, size: int, spread: float, name: str = NET, **options) -> torch.nn.Module:
+    torch.manual_seed(0)
+    net = build_net(make_spec(name, "pip", stride, size, mean_face()[36:48], num_nb, options=options))
+    if spread:  # as initialised, neck and head give almost the same in every cell
+        for parameter in (*net.neck.parameters(), *net.head.parameters()):
+            torch.nn.init.normal_(parameter, std=spread)
+    return net.eval()
+
+
+def pictures(count: int, size: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("num_nb", "stride", "size", "spread", "name"), [
+    (0, 32, 64, 0.1, NET), (1, 8, 64, 0.1, NET), (2, 16, 96, 0.0, NET), (2, 16, 96, 0.1, NET), (5, 64, 128, 0.1, NET),
+    (10, 128, 128, 0.1, NET), (11, 32, 96, 0.0, "irnet18"),
+])
+def test_an_untrained_net_agrees_with_its_export(tmp_path, num_nb, stride, size, spread, name):
+    net, file = untrained(num_nb, stride, size, spread, name), tmp_path / "net.onnx"
+    plain = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    export_onnx(net, file, {})
+    assert all(torch.equal(tensor, plain[key]) for key, tensor in net.state_dict().items())
+    exported, ours = onnx_predictor(file, 1), torch_predictor(net, torch.device("cpu"))
+    images = pictures(64, size)
+    apart = []
+    for begin, end in ((0, 1), (1, 6), (6, 64)):
+        one, two = ours(images[begin:end]), exported(images[begin:end])
+        assert one.landmarks.shape == two.landmarks.shape == (end - begin, 12, 2) and two.landmarks.dtype == torch.float32
+        assert two.score.shape == (end - begin, 12) and 0 <= two.score.min() and two.score.max() <= 1
+        apart += (one.landmarks - two.landmarks).abs().amax((1, 2)).tolist()
+    assert np.mean(np.array(apart) < 1e-4) >= 0.95, "more faces differ than an argmax that ties can explain"
+
+
+def test_expected_errors_are_exported(tmp_path):
+    net, images = untrained(5, 32, 64, 0.1, sigma=True), pictures(3, 64)
+    export_onnx(net, tmp_path / "net.onnx", {})
+    one, two = torch_predictor(net, torch.device("cpu"))(images), onnx_predictor(tmp_path / "net.onnx", 1)(images)
+    assert one.sigma.shape == two.sigma.shape == (3, 12) and torch.allclose(one.sigma, two.sigma, rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> run.Run:
+    """A checkpoint of 68 landmarks and its export."""
+    folder = tmp_path_factory.mktemp("exported")
+    torch.manual_seed(0)
+    spec = make_spec(NET, "pip", 32, 64, mean_face(), 10)
+    protocol = ARGS.tables["protocols"]["square"]
+    values = run.pack(spec, L68, protocol, ARGS, build_net(spec).state_dict(), epoch=3, val_nme=4.5)
+    here = run.Run(folder, folder / "best.pt")
+    checkpoint.save(here.weights, values)
+    run.export(here)
+    return here
+
+
+def test_the_file_says_what_it_takes_and_gives(exported):
+    model = onnx.load(exported.onnx)
+    shapes = {value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+              for value in (*model.graph.input, *model.graph.output)}
+    assert shapes == {"image": ["batch", 64, 64, 3], "landmarks": ["batch", 68, 2], "score": ["batch", 68]}
+    types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
+    assert types == {"image": onnx.TensorProto.UINT8, "landmarks": onnx.TensorProto.FLOAT, "score": onnx.TensorProto.FLOAT}
+    meta = {entry.key: entry.value for entry in model.metadata_props}
+    layout = json.loads(meta["layout"])
+    assert layout["count"] == 68 and layout["flip_index"] == list(L68.flip_index) and layout["interocular"] == [36, 45]
+    assert json.loads(meta["protocol"]) == ARGS.tables["protocols"]["square"]
+    assert (json.loads(meta["input_size"]), json.loads(meta["val_nme"])) == (64, 4.5)
+    assert meta["channels"] == "BGR, uint8, not normalised"
+    assert (meta["net"], meta["norm"], meta["frame"]) == (NET, "interocular", "[0, 1] of the nominal crop")
+    assert [path.name for path in exported.folder.iterdir()] in (["best.pt", "best.onnx"], ["best.onnx", "best.pt"])
+
+
+def test_normalisation_is_inside_the_file(exported):
+    net = run.unpack(exported.weights)[0].eval()
+    images, predict = pictures(2, 64), onnx_predictor(exported.onnx, 1)
+    mean, std = (torch.tensor(net.spec["preprocess"][key]) for key in ("mean", "std"))
+    by_hand = ((images.flip(3) / 255 - mean) / std).permute(0, 3, 1, 2)  # BGR to RGB
+    with torch.inference_mode():
+        assert torch.allclose(net.preprocess(images), by_hand, atol=1e-5)
+        expected = net.head.decode(net.head(net.neck(net.backbone(by_hand))))
+    assert torch.allclose(predict(images).landmarks, expected.landmarks, atol=1e-4)
+
+
+def test_flip_test_of_the_export_equals_that_of_the_net(exported):
+    net, layout, _ = run.unpack(exported.weights)
+    images = pictures(4, 64)
+    one, two = (flip_tested(predict, layout)(images) for predict in (torch_predictor(net, torch.device("cpu")),
+                                                                      onnx_predictor(exported.onnx, 1)))
+    assert (one.landmarks - two.landmarks).abs().amax((1, 2)).median() < 1e-4
+
+
+def test_a_file_that_is_no_export_is_named(tmp_path):
+    with pytest.raises(UserError, match="no ONNX file at .*none.onnx; make it with --test-onnx"):
+        onnx_predictor(tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"no graph")
+    with pytest.raises(UserError, match="bad.onnx is not an ONNX file") as caught:
+        onnx_predictor(tmp_path / "bad.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_export_says_nothing_of_this_machine(tmp_path):
+    file = tmp_path / "net.onnx"
+    export_onnx(untrained(5, 32, 64, 0.1), file, {})
+    assert str(ROOT).encode() not in file.read_bytes() and b"site-packages" not in file.read_bytes()

@@ -1,0 +1,127 @@
+"""--predict: landmarks for a folder of pictures, in forms that a preparation reads again."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import fails, rows, table
+
+from pipnet.geometry import box_of, crop_box
+from pipnet.landmarker import Landmarker
+from utils.config import defaults
+from utils.data.parsers import DATASETS, read_pts
+from utils.data.prepared_set import protocol_row
+from utils.tools.inference import find_net
+from utils.tools.predict import check_out, landmarker, predict, whole_box, write
+
+
+@pytest.fixture
+def pictures(raw, tmp_path):
+    """The test faces without their .pts, one of them below a folder."""
+    folder = tmp_path / "pictures"
+    shutil.copytree(raw / "test", folder, ignore=shutil.ignore_patterns("*.pts"))
+    (folder / "more").mkdir()
+    (folder / "face07.jpg").rename(folder / "more" / "face07.jpg")
+    return folder
+
+
+def test_a_folder_of_pictures(trained, cli, pictures, tmp_path):
+    (pictures / "broken.jpg").write_bytes((pictures / "face00.jpg").read_bytes()[:500])
+    out = tmp_path / "made" / "points"
+    flags = ("--predict", pictures, "--exp", trained.folder, "--detector", "none", "--out", out)
+    done = cli(*flags)
+    assert done.returncode == 0, done.stderr
+    assert f"8 faces in 8 pictures -> {out}" in done.stdout and "expected error, % of the box" in done.stdout
+    assert "1 of 9 pictures are left out" in done.stderr and "broken.jpg" in done.stderr
+    assert "8 pictures have no box" in done.stderr
+    listed = rows(out / "uncertain.csv")
+    order = [float(row["uncertainty"]) for row in listed]
+    assert order == sorted(order, reverse=True) and len({*order}) > 1
+    assert {row["points"] for row in listed} == {path.relative_to(out).as_posix() for path in out.rglob("*.pts")}
+    assert "more/face07.pts" in {row["points"] for row in listed} and read_pts(out / "face00.pts").shape == (68, 2)
+    fails(cli(*flags), "is there already; give another --out, or --overwrite")
+    assert cli(*flags, "--overwrite").returncode == 0
+
+
+def test_with_the_boxes_of_labels_it_finds_what_the_test_finds(trained, raw, cli, tmp_path):
+    done = cli("--predict", raw / "test", "--exp", trained.folder, "--out", tmp_path / "found.csv")
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(raw / "test", tmp_path / "images", ignore=shutil.ignore_patterns("*.pts"))
+    errors = []
+    for record in DATASETS["csv"].parse(tmp_path)["train"]:
+        truth = read_pts(raw / "test" / f"{record.file.stem}.pts") + 0.5
+        errors.append(np.linalg.norm(record.landmarks - truth, axis=1).mean() / np.linalg.norm(truth[36] - truth[45]))
+    assert 100 * np.mean(errors) == pytest.approx(float(table(trained.done.stdout)[0][3]), rel=0.02)
+
+
+def test_every_form_is_read_again(trained, pictures, tmp_path):
+    net = Landmarker(find_net(str(trained.folder / "best.pt"), ""), lambda image: None)
+    found = predict(pictures, net, False, False)
+    truth = {one.file: one.face.landmarks for one in found}
+    for kind, name in (("pts", "set"), ("csv", "set/train.csv"), ("coco", "set/train.json")):
+        place = tmp_path / kind
+        write(found, place / name, kind, net.layout)
+        shutil.copytree(pictures, place / "set", dirs_exist_ok=True)
+        (place / "set" / "uncertain.csv").unlink(missing_ok=True)
+        records = DATASETS["points" if kind == "pts" else kind].parse(place / "set")["train"]
+        assert len(records) == 8
+        for record in records:
+            name = record.file.relative_to(place / "set").as_posix()
+            assert record.landmarks == pytest.approx(truth[name], abs=1e-3)
+            if kind == "coco":
+                assert record.box == pytest.approx(next(one.face.box for one in found if one.file == name), abs=1e-3)
+    content = json.loads((tmp_path / "coco" / "set" / "train.json").read_text())
+    order = [face["uncertainty"] for face in content["annotations"]]
+    assert order == sorted(order, reverse=True) and len(content["categories"][0]["keypoints"]) == 68
+
+
+def test_faces_that_a_detector_finds(trained, pictures, raw, tmp_path):
+    boxes = {0: [[10, 10, 80, 90], [20, 20, 60, 70.0]], 1: []}
+    seen = []
+
+    def detector(image):
+        seen.append(image.shape)
+        found = np.array(boxes.get(len(seen) - 1, [[10, 10, 80, 90.0]])).reshape(-1, 4)
+        return found, np.linspace(1, 0.8, len(found))
+
+    net = Landmarker(find_net(str(trained.folder / "best.pt"), ""), detector)
+    found = predict(pictures, net, True, True)
+    assert len(seen) == 8 and len(found) == 8
+    assert sorted((one.file, one.number) for one in found)[:3] == [("face00.jpg", 1), ("face00.jpg", 2), ("face02.jpg", 1)]
+    write(found, tmp_path / "out", "pts", net.layout)
+    assert (tmp_path / "out" / "face00_2.pts").is_file() and not (tmp_path / "out" / "face01.pts").exists()
+    seen.clear()
+    labelled = predict(raw / "test", net, True, False)  # these have their own boxes
+    assert not seen and len(labelled) == 8
+    one = next(one for one in labelled if one.file == "face03.jpg")
+    assert one.face.box == pytest.approx(box_of(read_pts(raw / "test" / "face03.pts") + 0.5))
+    assert len(predict(pictures / "face03.jpg", net, True, True)) == 2 and len(seen) == 1
+
+
+@pytest.mark.parametrize("name", ("square", "pipnet", "wflw", "box", "inner"))
+@pytest.mark.parametrize("size", ((120, 120), (90, 160)))
+def test_a_whole_picture_is_a_crop(name, size):
+    protocol = protocol_row(name)
+    crop = crop_box(whole_box(*size, protocol), protocol, *size)
+    middle = np.array(size) / 2
+    if protocol.square == "no":
+        assert crop == pytest.approx([0, 0, *size], abs=2)  # published crops are in whole pixels and end before the last
+    else:
+        assert crop == pytest.approx([*(middle - max(size) / 2), *(middle + max(size) / 2)])
+
+
+def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
+    flags = ("--exp", trained.folder, "--predict")
+    fails(cli(*flags, tmp_path / "nowhere"), "--predict: no picture or folder .*nowhere")
+    fails(cli(*flags, pictures, "--detector", "mtcn"), "detector must be one of .* not 'mtcn'; did you mean 'mtcnn'")
+    fails(cli(*flags, pictures, "--predict-format", "xml"), "--predict-format must be one of pts, csv, coco, not 'xml'")
+    (tmp_path / "empty").mkdir()
+    fails(cli(*flags, tmp_path / "empty", "--out", tmp_path / "out.csv"), "is no picture and holds none")
+    assert not (tmp_path / "out.csv").exists() and not (trained.folder / "predicted").exists()
+    with pytest.raises(Exception, match="--predict-format coco is written to a file"):
+        check_out(tmp_path / "out.csv", "coco", tmp_path, False)
+    assert check_out(None, "csv", tmp_path / "faces", False) == (tmp_path / "faces.csv", "csv")
+    args = defaults()
+    args.detector = "yunet"
+    with pytest.raises(Exception, match="detector 'yunet' needs its weights"):
+        landmarker(trained.folder / "best.pt", args)

@@ -1,0 +1,184 @@
+"""Several processes and nodes: the same training as one process, every face tested once, and errors in one line."""
+import os
+import re
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import FORKS, ROOT, SMALL, rows, run
+
+from nets import Prediction
+from pipnet.errors import UserError
+from utils.config import defaults, load_layout
+from utils.data.dataset import Faces, Order
+from utils.test.evaluate import evaluate
+from utils.train import checkpoint
+from utils.train.ranks import _leave, start_ranks
+
+LAYOUT = load_layout(defaults().tables["layouts"], "68")
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+@pytest.fixture
+def gaps(faces, tmp_path) -> list[str]:
+    """Flags of a run on `faces` of which every third lacks half of its landmarks."""
+    folder = tmp_path / "data" / "gaps"
+    shutil.copytree(faces, folder)
+    header, *lines = (folder / "train.tsv").read_text().splitlines()
+    column, lines = header.split("\t").index("landmarks"), [line.split("\t") for line in lines]
+    for line in lines[::3]:
+        line[column] = " ".join(["nan"] * 68 + line[column].split()[68:])
+    (folder / "train.tsv").write_text("\n".join([header, *map("\t".join, lines)]) + "\n")
+    places = ("--train-data", "gaps", "--data-root", tmp_path / "data", "--run-root", tmp_path / "runs")
+    return [*map(str, places), *SMALL, "--amp", "off", "--epochs", "3"]
+
+
+def nodes(count: int, *flags: str) -> list[subprocess.CompletedProcess]:
+    """main.sh on `count` nodes of one process, all of them here."""
+    where = {**os.environ, "NNODES": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
+    begun = [subprocess.Popen(["bash", "main.sh", "1", *flags], cwd=ROOT, env={**where, "NODE_RANK": str(node)}, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) for node in range(count)]
+    try:
+        ended = [(process, process.communicate(timeout=200)) for process in begun]
+    finally:
+        for process in begun:
+            process.kill()
+    return [subprocess.CompletedProcess(process.args, process.returncode, *texts) for process, texts in ended]
+
+
+def test_two_nodes_train_as_one_process(cli, gaps, tmp_path):
+    """The same global batches: 12 faces of one process, or 6 of each node."""
+    done = cli("--train", *gaps, "--exp", "one", "--batch-size", "12")
+    assert done.returncode == 0, done.stderr
+    several = nodes(2, "--train", *gaps, "--exp", "two", "--batch-size", "6")
+    assert [done.returncode for done in several] == [0, 0], several
+    assert "2 x cpu" in several[0].stderr and "x cpu" not in several[1].stderr
+    one, two = (rows(tmp_path / "runs" / name / "step.csv") for name in ("one", "two"))
+    assert len(one) == len(two) == 3
+    for mine, other in zip(one, two, strict=True):
+        for column in mine.keys() - {"val_nme", "best"}:
+            assert float(other[column]) == pytest.approx(float(mine[column]), rel=1e-4), column
+        assert float(other["val_nme"]) == pytest.approx(float(mine["val_nme"]), rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_names_the_samples_of_all(gaps, tmp_path):
+    wild = ("--exp", "wild", "--learning-rate", "1e30", "--warmup", "0", "--clip", "0")
+    done = run("bash", "main.sh", "2", "--train", *gaps, "--batch-size", "2", *wild, OMP_NUM_THREADS="1")
+    assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.count("error: ") == 1, done.stderr
+    said = re.search(r"error: the loss is not finite in epoch 1, step (\d+) \(score .*\); samples: (.*); lower", done.stderr)
+    assert said, done.stderr
+    faces, step = Faces([(tmp_path / "data" / "gaps", "train")], LAYOUT, 64, 0.0), int(said[1])
+    batch = list(Order(len(faces), 4, 1, 0))[step]  # of one process: what both have, in the same order
+    assert said[2].split(", ") == [faces.names[index] for _, index in batch]
+    assert not list((tmp_path / "runs").rglob("*.pt")) and not list((tmp_path / "runs").rglob("step.csv"))
+
+
+# --------------------------------------------------------------------------------------------------------------- tests
+def _tested(rank: int, port: str, folder: str, prepared: str) -> None:
+    """One of three processes that test the 8 faces, and the first two of them."""
+    os.environ.update(WORLD_SIZE="3", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    ranks, faces = start_ranks(), Faces([(Path(prepared), "test")], LAYOUT, 64, 4.0)
+    results = {"all": evaluate(by_brightness, faces, LAYOUT, "interocular", 2, ranks)._asdict()}
+    results["few"] = evaluate(by_brightness, faces.only(np.arange(2)), LAYOUT, "interocular", 2, ranks)._asdict()
+    np.save(Path(folder) / f"{rank}.npy", np.concatenate([results[name]["nme"] for name in results]))
+    ranks.wait()
+
+
+def by_brightness(images: torch.Tensor) -> Prediction:
+    """Another prediction for every picture."""
+    mean = images.float().mean((1, 2, 3)) / 255
+    return Prediction(mean[:, None, None].expand(-1, 68, 2), mean[:, None].expand(-1, 68))
+
+
+def test_every_face_is_tested_once_by_one_of_three(faces, tmp_path):
+    port = free_port()
+    processes = [FORKS.Process(target=_tested, args=(rank, port, str(tmp_path), str(faces))) for rank in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    alone = evaluate(by_brightness, Faces([(faces, "test")], LAYOUT, 64, 4.0), LAYOUT, "interocular", 8).nme
+    assert len(set(alone)) == 8
+    for rank in range(3):
+        assert np.array_equal(np.load(tmp_path / f"{rank}.npy"), [*alone, *alone[:2]])
+
+
+def test_after_an_error_a_process_on_a_gpu_waits_for_no_other(monkeypatch):
+    """Others wait for it in a collective, and NCCL's end would wait for them."""
+    ended = []
+    for name, replacement in (("is_initialized", lambda: True), ("get_backend", lambda: "nccl"),
+                              ("destroy_process_group", lambda: ended.append("waited"))):
+        monkeypatch.setattr(torch.distributed, name, replacement)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    _leave()
+    assert ended[0] == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+def driver(folder: Path, text: str) -> Path:
+    """main.py after `text`, which changes `step`, the solver's one."""
+    file = folder / "driver.py"
+    file.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main, os, resource, torch\n"
+                    "from utils.train import solver\n"
+                    f"step = solver.Solver.train_step\n{text}\nsolver.Solver.train_step = short\n"
+                    "try:\n    main.main(sys.argv[1:])\nexcept main.UserError as error:\n    sys.exit(f'error: {error}')\n")
+    return file
+
+
+def test_too_little_memory_is_said_with_the_flags_that_help(cli, recipe, tmp_path):
+    limited = driver(tmp_path, """
+def short(self, batches):
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), resource.RLIM_INFINITY))
+    return step(self, batches)""")
+    done = cli("--train", *recipe, "--batch-size", "32", "--exp", "short", script=limited)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert done.error == "out of memory with --batch-size 32 and --input-size 64; give --batch-size 16 --accumulate 2"
+    assert not list((tmp_path / "runs").rglob("*.pt"))
+    assert cli("--train", *recipe, "--exp", "short", "--batch-size", "16", "--accumulate", "2").returncode == 0
+
+
+def test_too_little_memory_in_a_later_epoch_can_be_resumed(cli, recipe, tmp_path):
+    late = driver(tmp_path, """
+def short(self, batches):
+    if self.step == 5:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    return step(self, batches)""")
+    done = cli("--train", *recipe, "--epochs", "2", "--exp", "late", script=late)
+    advice = "--batch-size 4 --accumulate 2; with --resume --exp (.*) it goes on from epoch 1$"
+    assert done.returncode == 1 and (said := re.search(advice, done.error)), done.stderr
+    assert checkpoint.load(tmp_path / "runs" / "late" / "last.pt")["epoch"] == 0
+    done = cli("--train", "--resume", "--exp", said[1], "--batch-size", "4", "--accumulate", "2")
+    assert done.returncode == 0 and len(rows(tmp_path / "runs" / "late" / "step.csv")) == 2, done.stderr
+
+
+def test_too_little_memory_for_a_test(faces):
+    def short(_: torch.Tensor) -> Prediction:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to ...")
+
+    several = Faces([(faces, "test")], LAYOUT, 64, 4.0)
+    with pytest.raises(UserError, match="--test-batch-size 8 and pictures of 64 px; give --test-batch-size 4"):
+        evaluate(short, several, LAYOUT, "interocular", 8)
+
+
+def test_a_process_that_is_killed_is_named(gaps, tmp_path):
+    """The others wait until the launcher ends them, and say nothing."""
+    file = driver(tmp_path, """
+def short(self, batches):
+    if self.step == 1 and self.ranks.rank == 1:
+        os.kill(os.getpid(), 9)
+    return step(self, batches)""")
+    launch = ("python", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", str(file))
+    done = run(*launch, "--train", *gaps, "--batch-size", "4", OMP_NUM_THREADS="1")
+    assert done.returncode == 9 and "error: process 1 was ended by SIGKILL" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1

@@ -1,0 +1,66 @@
+"""JD-landmark (Liu et al., ICMEW 2019, and the two challenges after it): 106 landmarks in the order of LaPa's.
+
+Training_data/{AFW,HELEN,IBUG,LFPW}/{picture,landmark} and Test_data/{picture,landmark,rect}; later train/, val/ and test/ with
+picture, landmark and bbox. NAME.jpg goes with NAME.txt or NAME.jpg.txt, and with NAME.rect, NAME.jpg.rect or NAME.txt of its box.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from pipnet.errors import UserError
+from utils.data.parsers.lapa import read_txt
+from utils.data.parsers.points import IMAGES
+from utils.data.parsers.records import BESIDE, Splits, complain, inside, numbers, read_lines, record, whole
+
+COUNT = 106
+JD106 = {"train": 11393, "test": 2000}
+SPLITS = ("train", "val", "test")
+
+
+def _box(root: Path, folder: Path, stem: str) -> np.ndarray | None:
+    """(4,) x1 y1 x2 y2 of the file beside the landmarks, None where there is none."""
+    for name in (f"rect/{stem}.jpg.rect", f"rect/{stem}.rect", f"bbox/{stem}.jpg.rect", f"bbox/{stem}.rect", f"bbox/{stem}.txt"):
+        if (folder / name).is_file():
+            file = inside(root, (folder / name).relative_to(root).as_posix(), str(folder))
+            values = numbers(" ".join(read_lines(file)).replace(",", " ").split(), str(file))
+            if len(values) != 4:
+                raise UserError(f"{file}: {len(values)} values where the box x1 y1 x2 y2 belongs")
+            return values
+    return None
+
+
+def parse_jd106(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 0.0) -> Splits:
+    """{train, val, test} by the first folder's name; without such, all is for training. The box is the given one, where there
+    is one. AFW, HELEN, IBUG and LFPW are subsets; the faces made of one photograph, NAME_1_4 and so on, are one identity."""
+    root = Path(data_dir)
+    splits: Splits = {}
+    absent, faults = [], []
+    for base, folders, names in os.walk(root):
+        folders.sort()
+        if Path(base).name != "landmark":
+            continue
+        folder = Path(base).parent
+        parts = folder.relative_to(root).parts
+        split = next((split for split in SPLITS for part in parts if part.lower().startswith(split)), "train")
+        subset = BESIDE.join([split] + [part for part in parts[1:] if not part.lower().startswith(SPLITS)][-1:])
+        pictures = {path.stem: path for place in sorted(folder.glob("picture*")) for path in sorted(place.iterdir())
+                    if path.suffix.lower() in IMAGES and not path.name.startswith(".")}
+        for name in sorted(name for name in names if name.endswith(".txt") and not name.startswith(".")):
+            file, stem = Path(base, name), name.removesuffix(".txt").removesuffix(".jpg")
+            try:
+                file = inside(root, file.relative_to(root).as_posix(), str(folder))
+                if stem not in pictures:
+                    absent.append(folder / "picture" / f"{stem}.jpg")
+                    continue
+                image = inside(root, pictures[stem].relative_to(root).as_posix(), str(file))
+                identity = "/".join(parts) + "/" + re.sub(r"(_\d{1,2}){1,2}$", "", stem)
+                splits.setdefault(split, []).append(record(image, subset, identity, read_txt(file, COUNT), origin, None,
+                                                           _box(root, folder, stem), str(file)))
+            except UserError as error:
+                faults.append(str(error))
+    complain(faults)
+    whole(root, "JD-landmark", JD106, splits, absent, allow_partial)
+    return splits

@@ -1,0 +1,297 @@
+"""Raw archive -> data/<name>/: every face cropped with its margin and resized once, with all labels in image pixels.
+
+What a prepared set holds: prepared_set.py. Until it is whole it grows in data/.<name>.partial/, from which a preparation that
+was killed goes on: a journal beside the crops says which are done.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+from loguru import logger
+
+from pipnet.errors import UserError
+from pipnet.geometry import Protocol, box_of, crop_box, cut
+from utils.config import DEFAULT_FILE, load_layout, nearest, read_yaml
+from utils.cores import cores
+from utils.data.parsers import DATASETS, Record, Splits, complain, infer, tally
+from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, face_name, protocol_row, read_image, write_set
+from utils.progress import progress
+from utils.train.checkpoint import turn
+
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+
+
+LOST = 0.01  # of the faces may be damaged
+
+
+@dataclass(frozen=True)
+class DataGenerator:
+    """Prepares one raw archive; `run()` does the work and returns data/<name>.
+
+    data_dir: the archive. target_size: px, side of the nominal crop. dataset: row of parsers.DATASETS, None: what the folder
+    looks like. name: folder below out, None: the dataset's, for own layouts the folder's own. protocol: row of args.yaml or a
+    Protocol. margin: stored crop / nominal crop. val: share of the training identities in the val split, 0 or "test": none is
+    cut; a val/ of the archive's own stays. allow_partial: go on with an incomplete archive. layout: row of `layouts`, the
+    rows of args.yaml where None. seed: of the val split. workers: threads, None: one a core. frame_step: every n-th
+    frame of a video.
+    """
+
+    data_dir: str | Path
+    target_size: int = 256
+    dataset: str | None = None
+    name: str | None = None
+    out: str | Path = "data"
+    protocol: str | Protocol = "square"
+    margin: float = 1.25
+    val: float | str = 0.1
+    allow_partial: bool = False
+    layout: str | None = None
+    layouts: dict[str, dict] | None = None
+    seed: int = 0
+    workers: int | None = None
+    frame_step: int = 1
+
+    def run(self) -> Path:
+        """Parses, crops and writes the set, replacing an older one; UserError, and nothing written, where a thing is wrong."""
+        try:
+            return self._run(Path(self.data_dir))
+        except OSError as error:
+            raise UserError(f"{error.filename or self.out}: {error.strerror or error}") from None
+
+    def _run(self, source: Path) -> Path:
+        if not source.is_dir():
+            raise UserError(f"{source}: no such folder; data_dir is the raw archive, e.g. 300W with afw, helen, lfpw and ibug")
+        self._check()
+        state = fingerprint(source)  # before anything is read: what changes meanwhile is found the next time
+        dataset = self.dataset or infer(source)
+        row, protocol = DATASETS[dataset], protocol_row(self.protocol)
+        layouts = self.layouts or read_yaml(DEFAULT_FILE)["layouts"]
+        name = self.name or (dataset if row.layout else source.resolve().name)
+        target = _target(Path(self.out), name, source)
+        wanted = self.layout or row.layout
+        stored = load_layout(layouts, load_layout(layouts, wanted).stored) if wanted else None
+        options = {key: getattr(self, key) for key in row.options}
+        splits = _numbered(row.parse(source, allow_partial=self.allow_partial, count=stored and stored.count, origin=row.origin,
+                                     **options))
+        count = len(next(record for records in splits.values() for record in records).landmarks)
+        if stored and stored.count != count:
+            raise UserError(f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out")
+        layout = stored.name if stored else _layout_of(count, layouts)
+        how = {
+            "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
+            "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": row.origin,
+            "val": self.val, "seed": self.seed, "expected": row.expected, "fingerprint": state, **options,
+        } | ({"states": list(row.states)} if row.states else {})
+        if "val" not in splits and self.val != "test":
+            splits["train"], splits["val"] = split_identities(splits.get("train", []), float(self.val), self.seed)
+        splits = {split: splits[split] for split in SPLITS if splits.get(split)}
+        partial = target.with_name(f".{target.name}.partial")
+        with turn(partial / ".lock"):
+            folder = _started(partial, how)
+            try:
+                done = {split: self._crops(folder, split, records, protocol) for split, records in splits.items()}
+                splits, done = _without_damaged(folder, source, splits, done)
+                meta = how | {"found": dict(tally(splits)), "checksum": _checksum(source, splits)}
+                write_set(folder, source, splits, done, meta)
+            except UserError:
+                shutil.rmtree(folder)
+                raise
+            _replace(folder, target)
+        faces = ", ".join(f"{len(records)} {split}" for split, records in splits.items())
+        logger.info(f"{target}: {faces} faces with {count} landmarks")
+        return target
+
+    def _check(self) -> None:
+        if self.dataset is not None and self.dataset not in DATASETS:
+            raise UserError(f"no dataset '{self.dataset}' (there are: {', '.join(DATASETS)}){nearest(self.dataset, DATASETS)}")
+        if not (isinstance(self.target_size, int) and self.target_size >= 16):
+            raise UserError(f"target_size must be a whole number of px, 16 or more, not {self.target_size!r}")
+        if not (isinstance(self.margin, (int, float)) and 1 <= self.margin <= 4):
+            raise UserError(f"margin must lie between 1 and 4, not {self.margin!r}")
+        if not (isinstance(self.frame_step, int) and self.frame_step >= 1):
+            raise UserError(f"frame_step must be a whole number from 1 up, not {self.frame_step!r}")
+        if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
+            raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
+
+    def _crops(self, folder: Path, split: str, records: list[Record], protocol: Protocol) -> list[Done | str]:
+        """Writes the crops of a split that the journal has not; of each record what became of it, or why it cannot be used."""
+        files = [folder / crop_file(split, i) for i in range(len(records))]
+        files[0].parent.mkdir(parents=True, exist_ok=True)
+        journal = folder / f"{split}.done"
+        before = _journal(journal, files)
+        if before:
+            logger.info(f"going on with {split}: {len(before)} of {len(files)} crops are there")
+
+        def one(index: int) -> Done | str:
+            try:
+                return before.get(index) or _crop(records[index], files[index], protocol, self.target_size, self.margin)
+            except UserError as error:
+                return str(error)
+
+        done, pool = [], ThreadPoolExecutor(self.workers or cores())  # OpenCV releases the interpreter lock
+        try:
+            with open(journal, "a", encoding="ascii") as lines:
+                jobs = progress(pool.map(one, range(len(files))), total=len(files), desc=f"crops {split}", unit="face")
+                for index, result in enumerate(jobs):
+                    done.append(result)
+                    if not isinstance(result, str) and index not in before:
+                        print(index, *result.crop.tolist(), *result.size, file=lines, flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)  # when interrupted, what has begun is all that is waited for
+        return done
+
+
+def _started(partial: Path, how: dict) -> Path:
+    """The folder that a set made by `how` grows in, with the crops of an earlier, interrupted preparation of the very same."""
+    folder, key = partial / "set", hashlib.sha256(yaml.safe_dump(how).encode()).hexdigest()
+    if not (folder / "key").is_file() or (folder / "key").read_text() != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        (folder / "key").write_text(key)
+    return folder
+
+
+def _journal(file: Path, crops: list[Path]) -> dict[int, Done]:
+    """{index of a record: what became of it} of an interrupted preparation; its last line may be torn."""
+    text = file.read_text(encoding="ascii") if file.is_file() else ""
+    whole, found = text[:text.rfind("\n") + 1], {}
+    if whole != text:
+        file.write_text(whole, encoding="ascii")
+    for line in whole.splitlines():
+        index, *numbers = line.split()
+        if int(index) < len(crops) and crops[int(index)].is_file():
+            found[int(index)] = Done(np.array(numbers[:4], dtype=np.float64), (int(numbers[4]), int(numbers[5])))
+    return found
+
+
+def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str, list]) -> tuple[Splits, dict[str, list[Done]]]:
+    """The faces that can be used, their crops numbered again, the others listed; UserError where these are more than LOST."""
+    faults = [result for results in done.values() for result in results if isinstance(result, str)]
+    faces = sum(map(len, done.values()))
+    if len(faults) > LOST * faces:
+        complain([f"{fault}; {len(faults)} of {faces} faces cannot be used, {LOST:.0%} may be left out" for fault in faults])
+    for split in splits:
+        (folder / f"{split}.done").unlink()  # the numbers change
+    (folder / "key").unlink()
+    if faults:
+        logger.warning(f"{source}: {len(faults)} of {faces} faces cannot be used and are left out, such as {faults[0]}")
+        (folder / LEFT_OUT).write_text("\n".join(faults) + "\n", encoding="utf-8", errors="surrogateescape")
+    kept = {split: [i for i, result in enumerate(results) if not isinstance(result, str)] for split, results in done.items()}
+    for split, old in kept.items():
+        for new, index in enumerate(old):
+            if new != index:
+                os.replace(folder / crop_file(split, index), folder / crop_file(split, new))
+    kept = {split: old for split, old in kept.items() if old}
+    return ({split: [splits[split][i] for i in old] for split, old in kept.items()},
+            {split: [done[split][i] for i in old] for split, old in kept.items()})
+
+
+def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, margin: float) -> Done:
+    """Writes the crop of one face."""
+    image = read_image(record.file)
+    height, width = image.shape[:2]
+    for what, box in (("landmarks lie", box_of(record.landmarks)), ("face box lies", record.box)):
+        if (box[:2] >= (width, height)).any() or (box[2:] <= 0).any():
+            raise UserError(f"{record.file}: its {what} outside the image of {width} x {height} px; is the annotation another's?")
+    try:
+        crop = np.round(crop_box(record.box, protocol, width, height), 4)  # as the table holds it
+    except UserError as error:
+        raise UserError(f"{record.file}: {error}") from None
+    done, data = cv2.imencode(".jpg", cut(image, crop, target_size, margin, protocol.border), JPEG)
+    if not done:
+        raise UserError(f"{record.file}: OpenCV cannot encode its crop as JPEG")
+    file.write_bytes(data)
+    return Done(crop, (width, height))
+
+
+def split_identities(records: list[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
+    """(train, val): whole identities, `share` of them, drawn by a hash of seed and identity, so that adding faces moves few."""
+    def key(name: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
+
+    order = sorted({record.identity for record in records}, key=key)
+    held = set(order[:min(max(round(share * len(order)), 1), len(order) - 1)]) if share > 0 and order else set()
+    return [r for r in records if r.identity not in held], [r for r in records if r.identity in held]
+
+
+def _layout_of(count: int, rows: dict[str, dict]) -> str:
+    """Name of the layout with that many landmarks."""
+    names = [name for name, row in rows.items() if row.get("count") == count]
+    if not names:
+        raise UserError(f"no layout of {count} landmarks in args.yaml; add a row under layouts with count and flip_index, or "
+                        "give a file with it: --layout FILE.yaml")
+    return names[0]
+
+
+def _target(out: Path, name: str, source: Path) -> Path:
+    """out/name, after checking that replacing it can destroy nothing but an older prepared set."""
+    if not re.fullmatch(r"[^./\\\s][^/\\\t\n\r]*", name):
+        raise UserError(f"'{name}' cannot be the name of a prepared set: a plain folder name is wanted")
+    target = out / name
+    if source.resolve().is_relative_to(target.resolve()):
+        raise UserError(f"{target} would replace the raw archive {source} it is made from; give another name or out")
+    if target.exists() and not (target / "meta.yaml").is_file():
+        raise UserError(f"{target} exists and is not a prepared set; move it away or give another name")
+    if target.is_symlink():
+        raise UserError(f"{target} is a link; remove it or give another name")
+    if target.exists() and (old := read_yaml(target / "meta.yaml").get("source")) != str(source.resolve()):
+        logger.warning(f"{target} was prepared from {old} and is replaced")
+    return target
+
+
+def fingerprint(source: Path) -> str:
+    """sha256 over names, sizes and times of all files below `source` and the folders linked at its top: cheap enough to ask
+    whether an archive has changed."""
+    digest = hashlib.sha256()
+    linked = sorted(path for path in source.iterdir() if path.is_symlink() and path.is_dir())
+    for top in (source, *linked):
+        for folder, folders, names in os.walk(top):
+            folders.sort()
+            for name in sorted(names):
+                path = os.path.join(folder, name)
+                state = os.lstat(path)
+                line = f"{os.path.relpath(path, source)}\0{state.st_size}\0{state.st_mtime_ns}\0"
+                digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _numbered(splits: Splits) -> Splits:
+    """The same records, those after the first of an image with their number."""
+    seen: Counter = Counter()
+
+    def number(record: Record) -> Record:
+        seen[record.file] += 1
+        return record._replace(face=seen[record.file])
+
+    return {split: [number(record) for record in records] for split, records in splits.items()}
+
+
+def _checksum(source: Path, splits: Splits) -> str:
+    """sha256 over the names, image sizes in bytes, landmarks and visibility, in order of the name."""
+    digest = hashlib.sha256()
+    named = {face_name(record, source): record for records in splits.values() for record in records}
+    for name, record in sorted(named.items()):
+        size = (record.file if record.file.is_file() else record.file.parent).stat().st_size
+        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape") + record.landmarks.tobytes())
+        digest.update(b"" if record.visible is None else record.visible.tobytes())
+    return digest.hexdigest()
+
+
+def _replace(partial: Path, target: Path) -> None:
+    """Moves the finished folder into place; an older set stands until then."""
+    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+    if target.exists():
+        os.replace(target, old)
+    os.replace(partial, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+

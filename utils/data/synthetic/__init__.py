@@ -1,0 +1,137 @@
+"""Synthetic faces: a procedural 300W, the data set that needs no download.
+
+`generate` writes a folder in the official layout of 300W (Sagonas et al. 2013), so that the ordinary parser reads it;
+`render` draws one face. A face is a pure function of (seed, index): neither the number of workers nor the order of work
+changes a byte.
+"""
+
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipnet.errors import UserError
+from utils.cores import cores
+from utils.data.parsers import VISIBLE_FILE, write_pts
+from utils.data.synthetic.face import Face, draw
+from utils.progress import progress
+
+TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}  # official counts: ours are split in their proportion
+TEST_PARTS = {"helen/testset": 330, "lfpw/testset": 224, "ibug": 135}
+VERSION = 1  # of the drawing: a change of what is drawn gives faces rendered before another place
+TEST_INDEX = 1_000_000  # test faces start here, so that no identity is in both
+HARD_INDEX = 2_000_000  # and the difficult ones (ibug) here
+
+
+def render(seed: int, index: int, size: int = 256) -> Face:
+    """Draw face `index` of `seed` on a picture of `size` px: image uint8 BGR, landmarks (68, 2) in continuous px, visible (68,).
+
+    Indices from 2,000,000 are drawn harder (turned, occluded, blurred), as IBUG's are. Raises `UserError` for a size under
+    32 px.
+    """
+    if size < 32:
+        raise UserError(f"synthetic faces of {size} px are too small: ask for at least 32")
+    return draw(np.random.default_rng([seed, index]), size, index >= HARD_INDEX)
+
+
+def share(total: int, parts: dict[str, int]) -> dict[str, int]:
+    """Split `total` in the proportion of `parts`, every face placed."""
+    edges = np.round(np.cumsum([0, *parts.values()]) / sum(parts.values()) * total).astype(int)
+    return {name: int(b - a) for name, a, b in zip(parts, edges[:-1], edges[1:], strict=True)}
+
+
+def _work(job: tuple[str, str, int, int, int]) -> tuple[str, str]:
+    folder, name, seed, index, size = job
+    face = render(seed, index, size)
+    path = Path(folder, name)
+    ok, data = cv2.imencode(".jpg", face.image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    if not ok:
+        raise UserError(f"{path}: OpenCV could not write the picture as JPEG")
+    path.write_bytes(data.tobytes())
+    write_pts(path.with_suffix(".pts"), face.landmarks + 0.5)  # 300W's way: the centre of the first pixel is 1
+    return name, "".join("01"[int(v)] for v in face.visible)
+
+
+def _start() -> None:
+    cv2.setNumThreads(1)
+
+
+def generate(
+    folder: Path, train: int = 2000, test: int = 400, size: int = 256, seed: int = 0, workers: int | None = None
+) -> dict[str, int]:
+    """Write `train` + `test` synthetic faces of `size` px into `folder` as a 300W tree; returns the number of faces of each part.
+
+    Parts: afw, helen/trainset, lfpw/trainset for training; helen/testset, lfpw/testset and ibug (harder) for testing.
+    `visible.tsv` lists for every picture whether its 68 landmarks are seen. The tree is built beside `folder` and renamed at
+    the end, so a killed run leaves nothing that looks whole. `workers` defaults to the CPU's cores. Raises `UserError` if
+    the folder exists already or cannot be written.
+    """
+    folder = Path(folder)
+    if min(train, test) < 0 or train + test == 0:
+        raise UserError(f"{train} training and {test} test faces asked for: ask for some")
+    if size < 32:
+        raise UserError(f"synthetic faces of {size} px are too small: ask for at least 32")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists already: remove it or name another folder for the synthetic faces")
+    workers = workers or cores()
+    counts = share(train, TRAIN_PARTS) | share(test, TEST_PARTS)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        build = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write synthetic faces here ({error.strerror})") from None
+    try:
+        jobs, place = [], {"train": 0, "test": TEST_INDEX, "hard": HARD_INDEX}
+        for part, count in counts.items():
+            (build / part).mkdir(parents=True)
+            kind = "train" if part in TRAIN_PARTS else "hard" if part == "ibug" else "test"
+            jobs += [(str(build), f"{part}/face{place[kind] + i:07d}.jpg", seed, place[kind] + i, size) for i in range(count)]
+            place[kind] += count
+        with progress(total=len(jobs), desc="synthetic faces", unit="face") as bar, (build / VISIBLE_FILE).open("w") as table:
+            for name, flags in _map(jobs, workers):
+                table.write(f"{name}\t{flags}\n")
+                bar.update()
+        build.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        build.rename(folder)
+    except BaseException:
+        shutil.rmtree(build, ignore_errors=True)
+        raise
+    return counts
+
+
+@contextmanager
+def _lean() -> Iterator[None]:
+    """Processes spawned meanwhile have one thread each and do not import the caller's main module, which may hold torch."""
+    main, threads = sys.modules["__main__"], dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
+    before = {name: os.environ.get(name) for name in threads}
+    os.environ.update(threads)
+    for name in kept:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(main, name, value)
+        for name in threads:
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[tuple[str, str]]:
+    if workers == 1 or len(jobs) < 8:
+        yield from map(_work, jobs)
+        return
+    with _lean():
+        pool = multiprocessing.get_context("spawn").Pool(workers, initializer=_start)
+    with pool:
+        yield from pool.imap(_work, jobs, chunksize=8)

@@ -1,0 +1,127 @@
+"""One synthetic photograph: who it is, what the face does, how it is lit and dressed, drawn with exact landmarks.
+
+Order of drawing: background; head, ears and body; hair or hat in front of them; glasses; something in the way; lens and file.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from utils.data.synthetic import paint, scene, wear
+from utils.data.synthetic.head import HINGE, head, landmarks_3d, pose_vertices
+from utils.data.synthetic.people import Person, Pose, sample_light, sample_person, sample_pose
+from utils.data.synthetic.render import Camera, Fragments, Mesh, Stage, normals, rasterise, rotation, shade, shadow
+
+SUPERSAMPLE = 1.5
+FACE_MM = 147.0  # width of the box of the 68 landmarks of a frontal mean face
+
+
+class Face(NamedTuple):
+    """`image` uint8 BGR (H, W, 3), `landmarks` (68, 2) continuous px, `visible` (68,) bool: on the picture and not hidden."""
+
+    image: np.ndarray
+    landmarks: np.ndarray
+    visible: np.ndarray
+
+
+def _aim(rng: np.random.Generator, points: np.ndarray, pose: Pose, size: int) -> Camera:
+    """A camera for a canvas of `size` px that shows the face 110 to 190 of 256 wide, somewhere near the middle."""
+    distance = min(max(float(np.exp(rng.normal(np.log(900), 0.45))), 380.0), 3000.0)
+    focal = rng.uniform(110, 190) * size / 256 / FACE_MM * distance
+    camera = Camera(rotation(*pose.angles), np.array([0, 35, -70], np.float32), distance, focal, np.zeros(2, np.float32))
+    flat = camera.project(landmarks_3d(points, pose.lids, camera.project))
+    place = size * (0.5 + np.clip(rng.normal(0, 0.07, 2), -0.25, 0.25))
+    return camera._replace(centre=(place - (flat.min(0) + flat.max(0)) / 2).astype(np.float32))
+
+
+def draw(rng: np.random.Generator, size: int, hard: bool) -> Face:
+    """Draw one face of `size` px with the numbers that `rng` gives; `hard` for the difficult test part."""
+    person, pose, light = sample_person(rng), sample_pose(rng, hard), sample_light(rng)
+    canvas_size = int(round(size * SUPERSAMPLE))
+    points = pose_vertices(person.shape | pose.expression, pose.jaw, pose.jaw_side)
+    camera = _aim(rng, points, pose, canvas_size)
+    canvas = scene.background(rng, canvas_size) * (0.3 + 0.7 * (light.key_colour + light.sky)).astype(np.float32)
+    depth = np.full(canvas_size * canvas_size, -1e4, np.float32)
+    stage = Stage(camera, light, points, canvas.reshape(-1, 3), depth, canvas_size)
+    marks = landmarks_3d(points, pose.lids, camera.project)
+    flat, towards = stage.project(marks)
+
+    edge, thick = wear.cover(person, rng)
+    grid = head().grid(points)
+    outward = grid - np.array([0, 5, -92], np.float32)
+    outward /= np.maximum(np.linalg.norm(outward, axis=-1, keepdims=True), 1e-3)
+    shell = camera.view(grid + outward * thick[..., None])
+    _draw_base(rng, stage, person, pose, (edge, shell))
+    hidden = wear.draw_cover(rng, stage, person, edge, shell).reshape(canvas_size, canvas_size)
+    depth_map = depth.reshape(canvas_size, canvas_size)
+    bright = light.key_colour * 0.55 + light.sky * 0.6
+    if rng.random() < 0.20:
+        dark, bridge = bool(rng.random() < 0.28), float(marks[27, 2])
+        hidden = np.maximum(hidden, scene.glasses(rng, canvas, stage.project, depth_map, bridge, dark, float(bright.mean())))
+    if rng.random() < (0.45 if hard else 0.16):
+        box = np.concatenate([flat.min(0), flat.max(0)])
+        hidden = np.maximum(hidden, scene.occlude(rng, canvas, box, person.look.skin, person.look.hair, bright))
+    cell = np.floor(flat).astype(int)
+    inside = ((cell >= 0) & (cell < canvas_size)).all(1)
+    x, y = np.clip(cell, 0, canvas_size - 1).T
+    front = cv2.erode(depth_map, np.ones((3, 3), np.uint8))[y, x] < towards + 8
+    image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+    return Face(scene.degrade(rng, image, hard), flat * (size / canvas_size), inside & front & (hidden[y, x] < 0.5))
+
+
+def _draw_base(rng: np.random.Generator, stage: Stage, person: Person, pose: Pose, hair: tuple[np.ndarray, np.ndarray]) -> None:
+    """Head, ears and body onto the canvas and into the depth, in place; `hair` is (edge, shell) as `draw_cover` takes them."""
+    edge, shell = hair
+    seen = stage.camera.view(head().grid(stage.points))
+    ears = [stage.camera.view(wear.ear(s, stage.points)) for s in (-1.0, 1.0)]
+    body, own = wear.body(stage, pose.angles[0], pose.angles[2])
+    under = np.minimum(np.minimum(edge[:-1, :-1], edge[1:, 1:]), np.minimum(edge[1:, :-1], edge[:-1, 1:]))
+    shown = np.full((ears[0].shape[0] - 1, ears[0].shape[1] - 1), person.style != "hood")
+    meshes = [Mesh(seen, under < 18), *(Mesh(ear, shown, both=True) for ear in ears), Mesh(body)]
+    parts = rasterise(meshes, stage.camera, stage.size)
+    for mesh, part in zip(meshes, parts, strict=True):
+        stage.depth[part.pixels] = part.sample(mesh.seen[..., 2])
+    caster = np.where((edge > 0)[..., None], shell, seen)
+    stage.canvas[parts[0].pixels] = _shade_head(parts[0], stage, seen, caster, person, pose)
+    for part, ear in zip(parts[1:3], ears, strict=True):
+        stage.canvas[part.pixels] = wear.shade_ear(part, ear, stage, person)
+    stage.canvas[parts[3].pixels] = wear.shade_body(parts[3], body, own, stage, person, rng)
+
+
+def _shade_head(part: Fragments, stage: Stage, seen: np.ndarray, caster: np.ndarray, person: Person, pose: Pose) -> np.ndarray:
+    """Colours (N, 3) of the head's own pixels: skin, brows, lips, nostrils, eyes and mouth, all lit.
+
+    `seen` (R, C, 3) the head's grid in the camera's axes, `caster` the same with hair or hat on, which throws the shadow.
+    """
+    model, look, light = head(), person.look, stage.light
+    dark = shadow(seen, [caster], light.key)[..., None]
+    maps = [model.grid(model.canonical), model.grid(model.lip)[..., None], dark, normals(seen), model.grid(stage.points)[..., :2]]
+    a = part.sample(np.concatenate(maps, 2))
+    x, y, lip, shaded, normal = a[:, 0], a[:, 1], a[:, 2], a[:, 3], a[:, 4:7]
+    smile = max(pose.expression.get("smile_left", 0), pose.expression.get("smile_right", 0))
+    albedo, gloss = paint.paint_skin(x, y, look, smile, pose.expression["brow_in_left"])
+    paint.paint_brows(x, y, albedo, look)
+    inner = stage.points[model.slices["inner_right"]]
+    gap = float(inner[4, 1] - inner[2, 1])
+    paint.paint_lips(x, y, lip, albedo, gloss, look, gap)
+    paint.paint_nostrils(x, y, albedo, gloss)
+    pixel = stage.camera.distance / stage.camera.focal
+    eyes = [
+        paint.paint_eye((x, y), albedo, side, lids, pose.gaze, look, pixel, light.key[:2] * 2.2)
+        for side, lids in zip((-1.0, 1.0), pose.lids, strict=True)
+    ]
+    colour = shade(albedo, normal, shaded, gloss, light)
+    flatter = np.array([0.6, 0.5, 1.0], np.float32)  # the eyeball faces the viewer more than the lids round it
+    for pick, cover, ball in eyes:
+        lit = shade(ball[:, :3], normal[pick] * flatter, 0.6 * shaded[pick], 0.15, light, 0.4) + ball[:, 3:] * light.key_colour
+        colour[pick] += (lit - colour[pick]) * cover[:, None]
+    mouth = np.flatnonzero((lip > 0.02) & (lip < 0.98) & (np.abs(x) < 27))
+    if gap > 0.8 and len(mouth):
+        arm_y, arm_z = 74 - HINGE[1], 5 - HINGE[2]
+        drop = float(arm_y * np.cos(pose.jaw) + arm_z * np.sin(pose.jaw) - arm_y)
+        inside = paint.paint_mouth(a[mouth, 7], a[mouth, 8], lip[mouth], look, drop)
+        lit = inside * (0.75 * light.sky + 0.6 * light.key_colour * (1 - 0.5 * light.hardness * shaded[mouth])[:, None])
+        cover = np.clip(np.minimum(lip[mouth], 1 - lip[mouth]) / 0.06, 0, 1)[:, None] * min(1.0, (gap - 0.8) / 1.0)
+        colour[mouth] += (lit - colour[mouth]) * cover
+    return colour

@@ -1,0 +1,109 @@
+"""Test faces in other boxes than the set's own: moved and resized ones, and those of a detector."""
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from loguru import logger
+
+from pipnet.errors import UserError
+from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, to_crop, transform
+from utils.data.dataset import Faces
+from utils.data.prepared_set import read_image
+
+OVERLAP = 0.3  # least IoU of a found box and the face's own
+
+
+class Reboxed(Faces):
+    """The same faces, cut by their protocol from boxes (M, 4) in px of the source image; their own box stays for the norms.
+
+    Where the archive or the picture in it is gone, from the prepared crops, beyond whose margin all is black.
+    """
+
+    def __init__(self, faces: Faces, boxes: np.ndarray, cache: float):
+        vars(self).update(vars(faces))
+        self.crop = np.array([self._nominal(index, box) for index, box in enumerate(boxes)])
+        self.nominal = to_crop(self.landmarks, self.crop).astype(np.float32)
+        self.border, self.prepared = self.input_border, faces
+        self._load(cache)
+
+    def only(self, rows: np.ndarray) -> "Reboxed":
+        """As for `Faces`."""
+        view = super().only(rows)
+        view.prepared = self.prepared.only(rows)
+        return view
+
+    def _nominal(self, index: int, box: np.ndarray) -> np.ndarray:
+        try:
+            return crop_box(box, self.protocol, *self.sizes[index])
+        except UserError as error:
+            raise UserError(f"{self.names[index]}: {error}") from None
+
+    def _decode(self, index: int) -> np.ndarray:
+        image, matrix = picture(self.prepared, index)
+        crop, margin = transform(self.crop[index].reshape(2, 2), matrix).ravel(), 1 + 2 * self.border / self.size
+        return cut(image, crop, self.size, margin, self.protocol.border)
+
+
+def source_file(faces: Faces, index: int) -> Path | None:
+    """The picture that a face was cut from, or None where it is no longer there."""
+    for name in (faces.names[index], re.sub(r"#\d+$", "", faces.names[index])):  # #2: the second face of a picture
+        if (file := faces.sources[index] / name).is_file() or file.parent.is_file():  # COFW's and 300VW's lie in a file
+            return file
+    return None
+
+
+def picture(faces: Faces, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """(picture uint8 BGR, (2, 3) map to it from px of the source image): the source image itself, else the prepared crop."""
+    if file := source_file(faces, index):
+        image = read_image(file)
+        if image.shape[1::-1] == tuple(faces.sizes[index]):
+            return image, np.eye(2, 3)
+    stored = read_image(faces.images[index])
+    return stored, crop_matrix(grow(faces.crop[index], len(stored) / faces.target[index]), len(stored))
+
+
+def perturbed(box: np.ndarray, names: list[str], most: float) -> np.ndarray:
+    """Boxes (M, 4) moved by up to `most` of their sides and resized by up to that share, keyed by the face's name."""
+    def draw(name: str) -> np.ndarray:
+        key = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+        return np.random.default_rng(int.from_bytes(key[:8])).uniform(-most, most, 3)
+
+    drawn, sides = np.array([draw(name) for name in names]), box[:, 2:] - box[:, :2]
+    centre = (box[:, :2] + box[:, 2:]) / 2 + drawn[:, :2] * sides
+    half = sides * (1 + drawn[:, 2:]) / 2
+    return np.concatenate([centre - half, centre + half], 1)
+
+
+def detected(faces: Faces, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Boxes (M, 4) of what `find` (picture -> boxes (K, 4) in its px) finds that overlaps most with the face's own, NaN where
+    nothing overlaps enough."""
+    boxes, found, last = np.full((len(faces), 4), np.nan), np.empty((0, 4)), None
+    for index in range(len(faces)):
+        file = source_file(faces, index)
+        if file is None or file != last:
+            image, matrix = picture(faces, index)
+            found = transform(np.asarray(find(image), np.float64).reshape(-1, 2, 2), invert(matrix)).reshape(-1, 4)
+            last = file if (matrix == np.eye(2, 3)).all() else None  # a prepared crop shows one face only
+        if len(found) and (shares := iou(faces.box[index][None], found)[0]).max() >= OVERLAP:
+            boxes[index] = found[shares.argmax()]
+    return boxes
+
+
+def rebox(faces: Faces, kind: str, args: SimpleNamespace, detect: Callable | None) -> tuple[Faces, int]:
+    """(the faces in boxes of that kind, how many the detector has missed: these keep their own box).
+
+    detect: picture -> (boxes (K, 4) that fit the landmarks, ...), of --box detector.
+    """
+    if kind == "true":
+        return faces, 0
+    if without := sum(source_file(faces, index) is None for index in range(len(faces))):
+        logger.warning(f"{without} of {len(faces)} source pictures are gone (such as {faces.sources[0] / faces.names[0]}): their "
+                       f"{kind} boxes are cut from the prepared crops, black beyond the margin")
+    if kind == "perturbed":
+        return Reboxed(faces, perturbed(faces.box, faces.names, args.box_jitter), args.cache), 0
+    boxes = detected(faces, lambda image: detect(image)[0])
+    missed = np.isnan(boxes[:, 0])
+    return Reboxed(faces, np.where(missed[:, None], faces.box, boxes), args.cache), int(missed.sum())

@@ -1,0 +1,154 @@
+"""The one test: any predictor (torch, ONNX, ...) on any set of faces, in pixels of the source images."""
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from nets.labels import Prediction
+from pipnet.errors import UserError
+from pipnet.geometry import to_image
+from pipnet.layout import Layout
+from utils import memory
+from utils.config import load_layout
+from utils.data.convert import conversion
+from utils.data.dataset import Faces, test_batches
+from utils.data.parsers import BESIDE
+from utils.test import metric
+
+Predict = Callable[[torch.Tensor], Prediction]  # uint8 BGR (B, S, S, 3) -> Prediction in [0, 1] of the crop
+
+
+class Result(NamedTuple):
+    """What a predictor made of M faces. nme, crop_nme (M,) in %; landmarks (M, N, 2) in px of the source image; score (M, N);
+    errors (M, N) in px of the source image, NaN where the truth is unknown, and what the net expected them to be, if it does."""
+    landmarks: np.ndarray
+    score: np.ndarray
+    nme: np.ndarray       # in image pixels
+    crop_nme: np.ndarray  # in the crop's [0, 1] frame, as PIPNet publishes it
+    parts: dict[str, np.ndarray]  # NME (M,) of each part of the face
+    errors: np.ndarray
+    sigma: np.ndarray | None
+    flicker: np.ndarray   # (M,) in %: mean change of the landmarks' errors since the frame before, NaN where there is none
+    pose: np.ndarray | None = None    # (M, 3) radians, where the net says it
+    states: np.ndarray | None = None  # (M, k) probabilities, where the net says them
+
+    def calibration(self) -> float:
+        """Mean error / mean expected error: what sigma must be multiplied by."""
+        known = np.isfinite(self.errors)
+        return float(self.errors[known].mean() / self.sigma[known].mean())
+
+
+def torch_predictor(net, device: torch.device) -> Predict:
+    """Predictor of a net in fp32."""
+    net = net.to(device, memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def predict(images: torch.Tensor) -> Prediction:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 is not fp32
+            return net.predict(images.to(device))
+
+    return predict
+
+
+def flip_tested(predict: Predict, layout: Layout) -> Predict:
+    """The mean of what `predict` says of a crop and of its mirror image."""
+    def both(images: torch.Tensor) -> Prediction:
+        plain, mirrored = predict(images), predict(images.flip(2)).flip(layout)
+        return Prediction(*(None if part is None else (part + other) / 2 for part, other in zip(plain, mirrored, strict=True)))
+
+    return both
+
+
+def across(layout: Layout, stored: str, rows: dict[str, dict]) -> tuple[Layout, Callable[[Predict], Predict]]:
+    """How a net of `layout` is tested on faces of layout `stored`: (layout to compare in, what is to be done to its predictor).
+
+    Where the faces can be converted to the net's layout (as `Faces` does), the predictor stays; else its landmarks are converted
+    to those of the faces, as far as they can be told. rows: of args.yaml's layouts. `Faces` complains where there is no way.
+    """
+    forth = conversion(layout.name, stored)
+    if stored == layout.stored or conversion(stored, layout.stored) or forth is None:
+        return layout, lambda predict: predict
+    there = load_layout(rows, stored)
+    told = np.flatnonzero(forth.told())
+    if len(told) < there.count:
+        there = load_layout(rows, stored, [there.flip_index[i] for i in told])
+    x, y = (torch.from_numpy(part[0]) for part in forth.only(told)[:2])
+
+    def converted(predict: Predict) -> Predict:
+        def convert(images: torch.Tensor) -> Prediction:
+            found = predict(images)
+            across, down = (weights.to(found.landmarks) for weights in (x, y))
+            landmarks = torch.stack([found.landmarks[..., 0] @ across.T, found.landmarks[..., 1] @ down.T], -1)
+            score, sigma = (None if part is None else part @ across.T for part in (found.score, found.sigma))
+            return found._replace(landmarks=landmarks, score=score, sigma=sigma)
+        return convert
+
+    return there, converted
+
+
+def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:
+    """(M,) px by which the errors of a face are divided, NaN where unknown. UserError where the layout or every face lacks it."""
+    try:
+        norms = metric.norms(faces.landmarks, layout, norm, faces.box)
+    except ValueError as error:
+        raise UserError(f"{error} (--norm)") from None
+    if not np.isfinite(norms).any():
+        raise UserError(f"none of {len(faces)} faces ({faces.names[0]}, ...) has an {norm} norm; choose --norm box or diagonal")
+    return norms
+
+
+def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int, ranks=None) -> Result:
+    """Errors of `predict` on all faces; with several processes (`ranks`) each does its share and all have the result.
+
+    UserError where a prediction is not finite.
+    """
+    predicted = torch.zeros(*faces.landmarks.shape[:2], 4, dtype=torch.float64)  # x, y, score, sigma
+    others = torch.full((len(faces), 7), torch.nan, dtype=torch.float64)  # pose, states
+    for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
+        with memory.advice(f"--test-batch-size {batch_size} and pictures of {faces.size} px",
+                           f"give --test-batch-size {max(batch_size // 2, 1)}"):
+            prediction = predict(batch.images)
+        sigma = torch.zeros_like(prediction.score) if prediction.sigma is None else prediction.sigma
+        predicted[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).double().cpu()
+        for value, place in ((prediction.pose, slice(3)), (prediction.states, slice(3, 7))):
+            if value is not None:
+                others[batch.index, place] = value.double().cpu()
+    if ranks and ranks.count > 1:  # rows of other processes are zero
+        predicted = ranks.sum(predicted.to(ranks.device)).cpu()
+        said = torch.isfinite(others)
+        others = torch.where(ranks.sum(said.double().to(ranks.device)).cpu() > 0,
+                             ranks.sum(torch.where(said, others, 0).to(ranks.device)).cpu(), torch.nan)
+    landmarks, score, sigma = predicted[..., :2], predicted[..., 2], predicted[..., 3]
+    if not torch.isfinite(landmarks).all():
+        raise UserError("the predicted landmarks are not finite: the net has diverged, lower --learning-rate")
+    found = to_image(landmarks.numpy(), faces.crop)
+    errors = metric.point_errors(found, faces.landmarks)
+    norms = face_norms(faces, layout, norm)
+    nominal = faces.nominal.astype(np.float64)
+    crop_norms = metric.norms(nominal, layout, norm, np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1)))
+    crop_nme = metric.nme(metric.point_errors(landmarks.numpy(), nominal), crop_norms)
+    parts = {part: metric.nme(errors[:, list(ids)], norms) for part, ids in layout.parts.items()}
+    sides = faces.crop[:, 2:] - faces.crop[:, :2]
+    expected = sigma.numpy() * np.sqrt(sides.prod(1))[:, None] if sigma.any() else None
+    return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, parts, errors, expected,
+                  metric.flicker(found - faces.landmarks, norms, faces.previous),
+                  *(value.numpy() if torch.isfinite(value).any() else None for value in (others[:, :3], others[:, 3:])))
+
+
+def subset_rows(subsets: list[str], rank: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """{name: (M,) bool}: all faces, then each group of subsets (`common`), then each subset (`common/lfpw`), none twice.
+
+    A face may be in several: `test//blur//makeup`. rank: names in the order of the publications; others follow by alphabet.
+    """
+    order = list(dict.fromkeys(part for name in rank for part in (name.split("/")[0], name)))
+
+    rows = {"full": np.ones(len(subsets), bool)}
+    names = [set(subset.split(BESIDE)) for subset in subsets]
+    heads = [{name.split("/")[0] for name in own} for own in names]
+    for column in (heads, names):
+        for row in sorted(set().union(*column), key=lambda name: (order.index(name) if name in order else len(order), name)):
+            mask = np.array([row in own for own in column])
+            if not any((mask == known).all() for known in rows.values()):
+                rows[row] = mask
+    return rows

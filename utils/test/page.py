@@ -1,0 +1,231 @@
+"""report/index.html: one page with all that a test says of a run; no script, nothing fetched, light or dark as the screen is."""
+import base64
+import csv
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from html import escape
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from pipnet.files import write_text
+from utils.config import ROOT
+from utils.cores import cores
+from utils.test import metric
+from utils.test.plot import bars, chart, face_map
+from utils.test.report import Report, Shown, sigma_chart
+
+STYLE = """
+:root{color-scheme:light dark;--back:#fff;--front:#222;--line:#8884;--shade:#8881}
+@media(prefers-color-scheme:dark){:root{--back:#16181c;--front:#ddd}}
+body{background:var(--back);color:var(--front);font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:0 auto;
+padding:12px 16px}
+h1{font-size:1.5em;margin:.4em 0}h2{margin:1.6em 0 .4em;border-bottom:1px solid var(--line)}h3{font-size:1em;margin:.8em 0 .3em}
+p{margin:.4em 0}
+.scroll{overflow-x:auto;background:linear-gradient(to left,var(--back) 20px,#0000) right/40px 100% no-repeat local,
+linear-gradient(to left,#8888,#0000) right/10px 100% no-repeat scroll}
+.scroll th:first-child,.scroll td:first-child{position:sticky;left:0;background:var(--back)}
+table{border-collapse:collapse;font-size:.92em;font-variant-numeric:tabular-nums}
+th,td{padding:3px 7px;text-align:right;border-bottom:1px solid var(--line)}td{white-space:nowrap}th{vertical-align:bottom}
+.words{text-align:left;white-space:nowrap}tr.whole td{font-weight:600}
+.charts{columns:2 340px;column-gap:24px}figure{margin:0;min-width:0}.charts figure{break-inside:avoid;padding-bottom:10px}
+figcaption{font-weight:600}figure svg{width:100%;max-width:520px;height:auto}
+.faces{display:grid;grid-template-columns:repeat(auto-fill,minmax(120px,1fr));gap:6px;font-size:.85em}
+.faces img{width:100%;display:block}
+pre{overflow-x:auto;background:var(--shade);padding:8px;font-size:.85em;margin:.3em 0}summary{cursor:pointer}
+"""
+WHOLE = ' class="whole"'
+ANGLES = (0, 10, 20, 30, 45, 60, 181)  # degrees of yaw
+GROUPS = 4  # of equal size, for face size and sharpness
+
+
+def write(run, report: Report, stored: dict, how: str, compared: list[Path]) -> None:
+    """index.html in the report's folder. stored: the checkpoint; how: norm, flip test and boxes in words."""
+    net = stored["net"]
+    title = f"{run.folder.resolve().name}: {net['net']}, {net['input_size']} px, layout {stored['layout']['name']}"
+    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_about(run, stored, how, compared))}</p>", _scores(report),
+            _paste(report, net), _protocols(report), *(_set(shown, report) for shown in report.shown), _training(run.folder),
+            _environment(stored)]
+    text = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
+            f'initial-scale=1"><title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n')
+    write_text(report.folder / "index.html", text + "\n".join(body) + "\n</body></html>\n")
+
+
+def _about(run, stored: dict, how: str, compared: list[Path]) -> str:
+    validated = f", validation NME {stored['val_nme']:.3f} %" if np.isfinite(stored["val_nme"]) else ""
+    on_test = "; the epoch was picked on the test set, which flatters the net" if stored["args"]["val"] == "test" else ""
+    against = f". Compared with {', '.join(folder.resolve().name for folder in compared)}" if compared else ""
+    trained = ", ".join(Path(name).name for name in stored["args"]["train_data"])
+    return (f"{run.weights.name} of epoch {stored['epoch'] + 1}{validated}{on_test}. Trained on {trained}. "
+            f"{how.capitalize()}{against}.")
+
+
+def _table(header: list[str], rows: list[list[str]], words: int = 2, whole=lambda row: False) -> str:
+    """An HTML table whose first `words` columns are text."""
+    def cells(row: list[str], tag: str) -> str:
+        kinds = (' class="words"' if i < words else "" for i in range(len(row)))
+        return "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
+
+    header = [cell.replace(" %", "\u00a0%") for cell in header]
+    lines = [f"<tr{WHOLE if whole(row) else ''}>{cells(row, 'td')}</tr>" for row in rows]
+    return f'<div class="scroll"><table><tr>{cells(header, "th")}</tr>\n' + "\n".join(lines) + "</table></div>"
+
+
+def _figure(title: str, svg: str, note: str = "") -> str:
+    return f"<figure><figcaption>{escape(title)}</figcaption>{svg}{f'<p>{escape(note)}</p>' if note else ''}</figure>"
+
+
+def _scores(report: Report) -> str:
+    return "<h2>Scores</h2>\n" + _table(*report.score_table(), 2, lambda row: row[0][:1] != " ")
+
+
+def _paste(report: Report, net: dict) -> str:
+    """A Markdown and a LaTeX row of each set: NME of it and of its subsets, then the whole set's other figures."""
+    (head, scores), parts = report.score_table(), []
+    for start, row in enumerate(scores):
+        if row[0][:1] == " " or not row[1].startswith("torch"):
+            continue
+        own = [row]
+        for other in scores[start + 1:]:
+            if other[0][:1] != " ":
+                break
+            own.append(other)
+        columns = [f"{r[0].strip()} NME %" for r in own] + head[5:]
+        method = "PIPNet" if net["head"] == "pip" else f"{net['head']} head"
+        cells = [f"{method}, {net['net']}, {net['input_size']} px{row[1].removeprefix('torch')}"]
+        cells += [f"{float(r[3]):.2f}" for r in own] + row[5:]
+        header = ["method", *columns]
+        latex = [" & ".join(map(_latex, line)) + r" \\" for line in (header, cells)]
+        markdown = [f"| {' | '.join(line)} |" for line in (header, ["---", *["--:"] * len(columns)], cells)]
+        parts.append(f"<h3>{escape(row[0])}</h3><pre>{escape(chr(10).join(markdown))}</pre><pre>{escape(chr(10).join(latex))}</pre>")
+    return f"<details><summary>Rows to paste: Markdown, LaTeX</summary>{''.join(parts)}</details>"
+
+
+def _latex(text: str) -> str:
+    return "".join({"\\": r"\textbackslash{}"}.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
+
+def _set(shown: Shown, report: Report) -> str:
+    """The charts and faces of one set in one kind of box."""
+    known = shown.nme[np.isfinite(shown.nme)]
+    boxes = "" if shown.box == "true" else f", {shown.box} boxes"
+    parts = [f"<h2>{escape(shown.name + boxes)}</h2>"]
+    if not len(known):
+        return parts[0] + "<p>No face has an NME.</p>"
+    figures = [_cumulative(shown, report),
+               _figure("By landmark, on the mean face", face_map(shown.meanface, shown.landmarks, shown.edges, "%"),
+                       "Point at a landmark for its number and NME.")]
+    if 1 < len(shown.parts) < shown.landmarks.size:
+        figures.append(_figure("By part", bars([(part, nme, "") for part, nme in shown.parts.items()], "%")))
+    figures += _by_condition(shown)
+    if shown.reliability:
+        figures.append(_figure("Expected against true error", sigma_chart(shown.reliability)))
+    parts.append(f'<div class="charts">{"".join(figures)}</div>')
+    parts.append("<p>Truth green, prediction red; the face's NME below it, its file where one points.</p>")
+    for word, pictures in shown.faces.items():
+        images = (f'<figure title="{escape(face)}"><img alt="{escape(face)}" src="data:image/jpeg;base64,{_jpeg(picture)}">'
+                  f"{nme:.2f} %</figure>" for face, nme, picture in pictures)
+        parts.append(f'<h3>{word.capitalize()}</h3><div class="faces">{"".join(images)}</div>')
+    return "\n".join(parts)
+
+
+def _cumulative(shown: Shown, report: Report) -> str:
+    """The CED of a set in this kind of box; in true ones with those of its other kinds and of other runs."""
+    rows = {f"this run, {shown.box} boxes": shown.nme}
+    if shown.box == "true":
+        rows |= {f"run {other.run}": other.nme for other in shown.compared}
+        rows |= {f"this run, {other.box} boxes": other.nme for other in report.shown if other.name == shown.name}
+    curves = {}
+    for name, values in rows.items():
+        grid, share = metric.cumulative(values[np.isfinite(values)], max(report.thresholds))
+        curves[name] = grid[::5], 100 * share[::5]
+    return _figure("Faces below an error (CED)", chart(curves, "NME, %", "share of faces, %", legend="bottom right", top=100))
+
+
+def _by_condition(shown: Shown) -> list[str]:
+    """NME in bins of yaw, face size and sharpness."""
+    yaw, figures = np.abs(shown.conditions["yaw"]), []
+    if np.isfinite(yaw).any():
+        bins = [(f"{low} to {high}°" if high < 181 else f"over {low}°", (low <= yaw) & (yaw < high))
+                for low, high in zip(ANGLES, ANGLES[1:], strict=False)]
+        bins = [(name, mask) for name, mask in bins if mask.any()] + [("unknown", ~np.isfinite(yaw))]
+        figures.append(_figure("By yaw of the head, either side", _bars(shown.nme, bins),
+                               "Estimated from the true landmarks and a rigid head: to be read as a rank, not as a measurement."))
+    else:
+        figures.append(_figure("By yaw of the head", "", "This layout lacks the landmarks that tell."))
+    for key, title, unit in (("size", "By size of the face's box", " px"), ("sharpness", "By sharpness of the crop", "")):
+        values = shown.conditions[key]
+        groups = [group for group in np.array_split(np.argsort(values, kind="stable"), GROUPS) if len(group)]
+        bins = [(f"{values[group].min():.0f} to {values[group].max():.0f}{unit}", group) for group in groups]
+        note = "Variance of the Laplacian of the crop; low is blurred." if key == "sharpness" else ""
+        figures.append(_figure(title, _bars(shown.nme, bins), note))
+    return figures
+
+
+def _bars(nme: np.ndarray, bins: list[tuple[str, np.ndarray]]) -> str:
+    rows = []
+    for name, which in bins:
+        values = nme[which]
+        values = values[np.isfinite(values)]
+        if len(values):
+            rows.append((name, float(values.mean()), f"{len(values)} face{'s' * (len(values) > 1)}"))
+    return bars(rows, "%")
+
+
+def _protocols(report: Report) -> str:
+    """All norms, frames and boxes in one table."""
+    note = ("NME in %. The figures of a paper are comparable in its norm, frame and boxes only; * marks the norms that are usual "
+            "for the set. Crop: errors in the crop's [0, 1], as PIPNet measures them, not in px of the picture. FR and AUC are "
+            f"of the curves below, in the {report.norm} norm.")
+    table = _table(*report.protocol_table("*"), 2, lambda row: row[1] == "full")
+    return f"<h2>Norms, frames and boxes</h2>\n<p>{note}</p>\n{table}"
+
+
+def _training(folder: Path) -> str:
+    """Curves of step.csv."""
+    if not (folder / "step.csv").is_file():
+        return ""
+    with open(folder / "step.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    epochs, figures = np.array([float(row["epoch"]) + 1 for row in rows]), []
+    for title, keys in (("Validation NME, %", ("val_nme", "best")), ("Loss", ("loss",)), ("Learning rate", ("lr",))):
+        series = {key: (epochs, np.array([float(row[key]) for row in rows])) for key in keys if rows and key in rows[0]}
+        series = {key: line for key, line in series.items() if np.isfinite(line[1]).any()}
+        if series:
+            figures.append(_figure(title, chart(series, "epoch", "", legend="top right", dots=len(rows) < 3)))
+    return f'<h2>Training</h2>\n<div class="charts">{"".join(figures)}</div>' if figures else ""
+
+
+def _environment(stored: dict) -> str:
+    """How to repeat this: command, commit, versions, machine; every key of the training."""
+    def git(*words: str) -> str:
+        try:
+            return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10).stdout.strip()
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+
+    changed = " (changed since)" if git("status", "--porcelain", "--untracked-files=no") else ""
+    info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    cpu = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    processes = os.environ.get("WORLD_SIZE", "1")
+    start = "python main.py" if processes == "1" else f"bash main.sh {processes}"
+    rows = [("command", f"{start} {shlex.join(sys.argv[1:])}"),
+            ("commit", (git("rev-parse", "--short", "HEAD") or "unknown") + changed),
+            ("versions", f"Python {platform.python_version()}, torch {torch.__version__}, OpenCV {cv2.__version__}, "
+                         f"numpy {np.__version__}"),
+            ("machine", f"{platform.system()} {platform.machine()}, {cpu}, {cores()} cores; GPU: {gpu}")]
+    lines = "\n".join(f"{key + ':':<10}{value}" for key, value in rows)
+    keys = "\n".join(f"{key}: {value}" for key, value in stored["args"].items())
+    return (f"<h2>Command and environment</h2>\n<pre>{escape(lines)}</pre>\n"
+            f"<details><summary>Keys of the training</summary><pre>{escape(keys)}</pre></details>")
+
+
+def _jpeg(picture: np.ndarray) -> str:
+    data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+    return base64.b64encode(data.tobytes()).decode("ascii")

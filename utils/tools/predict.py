@@ -1,0 +1,181 @@
+"""Landmarks for pictures that have none, to be corrected by hand or used as they are: the most uncertain faces first."""
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+from loguru import logger
+
+from pipnet.errors import UserError
+from pipnet.files import write_atomic, write_text
+from pipnet.geometry import Protocol, box_of
+from pipnet.landmarker import Face, Landmarker, shipped
+from pipnet.layout import Layout
+from utils.data.parsers import DATASETS, complain, read_pts, write_pts
+from utils.data.parsers.points import IMAGES, listed
+from utils.data.prepared_set import read_image
+from utils.progress import progress
+from utils.test.report import write_csv
+from utils.tools.inference import find_detector, find_net
+
+FORMATS = {"pts": "", "csv": ".csv", "coco": ".json"}  # how the name of --out ends
+ORIGIN = DATASETS["points"].origin  # of the coordinates that are read and written
+
+
+class Found(NamedTuple):
+    """A face: its picture relative to the folder, its number there from 1, width and height of the picture in px, the face, and
+    how uncertain its landmarks are: their expected error in % of the box, or, of a net that expects none, 100 - mean score %."""
+    file: str
+    number: int
+    size: tuple[int, int]
+    face: Face
+    uncertainty: float
+
+
+def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> list[Found]:
+    """The faces of a picture, or of all below a folder, the most uncertain first. UserError where there is none.
+
+    The box is that of the .pts beside a picture, else (`always`: for every picture) the detector's; where it does not `detects`
+    the picture is taken for the crop of one face.
+    """
+    if not source.exists():
+        raise UserError(f"--predict: no picture or folder {source}")
+    root = source if source.is_dir() else source.parent
+    images, points = listed(root, root, recursive=source.is_dir())
+    if source.is_file():
+        images = {stem: [source] for stem, files in images.items() if source in files}
+    complain([f"{two[1]}: shares its name with {two[0].name}; rename one" for two in images.values() if len(two) > 1])
+    if not images:
+        raise UserError(f"--predict: {source} is no picture and holds none ({', '.join(IMAGES)})")
+    found, without, damaged, whole = [], [], [], 0
+    for stem, (file,) in progress(sorted(images.items()), desc="pictures", unit="picture"):
+        try:
+            image = read_image(file)
+        except UserError as error:
+            damaged.append(str(error))
+            continue
+        if stem in points and not always:
+            faces = net.landmarks_of(image, box_of(read_pts(points[stem]))[None] - ORIGIN + 0.5)
+        elif detects:
+            faces = net.landmarks_of(image, *net.detect(image))
+        else:
+            whole += 1
+            faces = net.landmarks_of(image, whole_box(*image.shape[1::-1], net.net.protocol)[None])
+        name, size = file.relative_to(root).as_posix(), image.shape[1::-1]
+        found += [Found(name, number, size, face, uncertainty(face)) for number, face in enumerate(faces, 1)]
+        without += [] if faces else [name]
+    if damaged:
+        logger.warning(f"{len(damaged)} of {len(images)} pictures are left out: {'; '.join(damaged[:5])}")
+    if without:
+        logger.warning(f"no face is found in {len(without)} of {len(images)} pictures: {', '.join(without[:5])}")
+    if whole:
+        logger.info(f"{whole} pictures have no box and are taken for crops of one face (--detector-weights FILE finds faces)")
+    if not found:
+        raise UserError(f"--predict: no face in the {len(images)} pictures of {source}")
+    return sorted(found, key=lambda one: -one.uncertainty)
+
+
+def whole_box(width: int, height: int, protocol: Protocol) -> np.ndarray:
+    """The box (4,) whose crop is the whole picture, or covers it where that is not square and the crop is."""
+    sides = np.array([width, height], np.float64)
+    if protocol.square != "no":
+        sides = np.full(2, sides.max())
+    box = sides / (protocol.scale_x, protocol.scale_y)
+    centre = np.array([width / 2, height / 2 - protocol.shift_y * box[1]])
+    return np.concatenate([centre - box / 2, centre + box / 2])
+
+
+def uncertainty(face: Face) -> float:
+    """See `Found`."""
+    if face.sigma is None:
+        return float(100 * (1 - face.scores.mean()))
+    return float(100 * face.sigma.mean() / np.sqrt(np.prod(face.box[2:] - face.box[:2])))
+
+
+def check_out(out: Path | None, kind: str | None, place: Path, overwrite: bool) -> tuple[Path, str]:
+    """(where to write, in which format): by the name of `out` where no format is given; place: where to without `out`.
+
+    UserError where they contradict each other, or something is there already: it could be labels made by hand.
+    """
+    named = next((name for name, end in FORMATS.items() if end and out and out.suffix.lower() == end), "pts")
+    if kind is None:
+        kind = named
+    elif kind not in FORMATS:
+        raise UserError(f"--predict-format must be one of {', '.join(FORMATS)}, not '{kind}'")
+    elif out and kind != named:
+        raise UserError(f"--predict-format {kind} is written to {f'a file *{FORMATS[kind]}' if FORMATS[kind] else 'a folder'}, "
+                        f"not to {out}")
+    out = out or place.with_name(place.name + FORMATS[kind])
+    if not overwrite and (out.is_dir() and any(out.iterdir()) or out.is_file()):
+        raise UserError(f"{out} is there already; give another --out, or --overwrite")
+    if out.exists() and out.is_dir() != (kind == "pts"):
+        raise UserError(f"{out} is {'a folder' if out.is_dir() else 'a file'}, where {kind} needs the other; give another --out")
+    return out, kind
+
+
+def write(found: list[Found], out: Path, kind: str, layout: Layout) -> None:
+    """The faces as .pts in a folder, as a CSV or as COCO keypoints, which --dataset reads."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        {"pts": _write_pts, "csv": _write_csv, "coco": _write_coco}[kind](found, out, layout)
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: {error.strerror}; give another --out") from None
+
+
+def _write_pts(found: list[Found], out: Path, layout: Layout) -> None:
+    """A .pts for each face, that of a picture's second face with _2 behind its name, and uncertain.csv, the order to look in."""
+    rows = []
+    for one in found:
+        stem = Path(one.file).with_suffix("")
+        file = stem.with_name(stem.name + (f"_{one.number}" if one.number > 1 else "")).with_suffix(".pts")
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / file, lambda path, one=one: write_pts(path, one.face.landmarks - 0.5 + ORIGIN))
+        rows.append([one.file, file.as_posix(), f"{one.uncertainty:.3f}", *(f"{edge:.2f}" for edge in one.face.box)])
+    write_csv(out / "uncertain.csv", ["file", "points", "uncertainty", "box_x1", "box_y1", "box_x2", "box_y2"], rows)
+
+
+def _write_csv(found: list[Found], out: Path, layout: Layout) -> None:
+    header = ["file", *(f"{axis}{i}" for i in range(layout.count) for axis in "xy")]
+    write_csv(out, header, ([one.file, *(f"{value:.4f}" for value in (one.face.landmarks - 0.5 + ORIGIN).ravel())]
+                            for one in found))
+
+
+def _write_coco(found: list[Found], out: Path, layout: Layout) -> None:
+    """Annotations in order of their uncertainty, which they hold as a further key."""
+    ids: dict[str, int] = {}
+    images, faces = [], []
+    for number, one in enumerate(found, 1):
+        if one.file not in ids:
+            ids[one.file] = len(ids) + 1
+            images.append({"id": ids[one.file], "file_name": one.file, "width": one.size[0], "height": one.size[1]})
+        points, (low, high) = one.face.landmarks - 0.5 + ORIGIN, one.face.box.reshape(2, 2)
+        keypoints = np.column_stack([points.round(4), np.full(len(points), 2)]).ravel().tolist()
+        sides = high - low
+        faces.append({"id": number, "image_id": ids[one.file], "category_id": 1, "keypoints": keypoints, "iscrowd": 0,
+                      "num_keypoints": len(points), "bbox": np.concatenate([low, sides]).round(4).tolist(),
+                      "area": round(float(sides.prod()), 4), "uncertainty": round(one.uncertainty, 4)})
+    category = {"id": 1, "name": "face", "supercategory": "person", "keypoints": list(map(str, range(layout.count))),
+                "skeleton": [[a + 1, b + 1] for a, b in layout.edges()]}
+    write_text(out, json.dumps({"images": images, "annotations": faces, "categories": [category]}))
+
+
+def landmarker(weights: Path, args: SimpleNamespace) -> Landmarker:
+    """The kept net of a run and the detector of the keys. UserError without the detector's weights."""
+    net, file = find_net(str(weights), ""), args.detector_weights
+    if args.detector == "faceboxes" and (file is None or file.endswith(".onnx")):
+        return Landmarker(net, detector_weights=file)
+    return Landmarker(net, find_detector(args.detector, file, None, None))
+
+
+def run(weights: Path, source: Path, out: Path, kind: str, args: SimpleNamespace) -> str:
+    """Predicts and writes; what to say of it."""
+    given = args.detector_weights is not None or "detector" in args.box or args.detector not in ("faceboxes", "none")
+    at_hand = given or args.detector == "faceboxes" and shipped("detector.onnx").is_file()
+    net = landmarker(weights, args) if at_hand else Landmarker(find_net(str(weights), ""), lambda image: None)
+    found = predict(source, net, at_hand, given)
+    write(found, out, kind, net.layout)
+    what = "expected error, % of the box" if found[0].face.sigma is not None else "100 - mean score, %"
+    lines = [f"{len(found)} faces in {len({one.file for one in found})} pictures -> {out}", f"most uncertain first ({what}):"]
+    lines += [f"{one.uncertainty:8.2f}  {one.file}{f' (face {one.number})' * (one.number > 1)}" for one in found[:5]]
+    return "\n".join(lines)

@@ -1,0 +1,226 @@
+"""--sweep KEY=A,B,C: one training (and test) after another, each in processes and a folder of its own, and one table of all."""
+import csv
+import hashlib
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml
+
+from pipnet.errors import UserError
+from pipnet.files import write_text
+from utils.config import DEFAULT_FILE, KINDS, ROOT, nearest, read_value, read_yaml, resolve
+from utils.data import sets
+from utils.test.report import table, write_csv
+from utils.train import checkpoint
+from utils.train import run_folder as run
+
+PLAN, RESULT = "sweep.yaml", "sweep.csv"
+DONE = "done"
+
+
+def sweep(mode: SimpleNamespace, given: dict[str, Any]) -> None:
+    """Trains with every combination of the values in `mode.sweep`, going on after failures; prints and writes the table.
+
+    UserError before the first run for what cannot be swept, at the end where a run has failed.
+    """
+    keys = read_keys(mode.sweep, given)
+    if not mode.train or mode.show_data is not None:
+        raise UserError("--sweep goes with --train, and --test and --test-onnx if wanted: nothing else is done for each value")
+    for variable, least in (("GROUP_WORLD_SIZE", 1), ("TORCHELASTIC_MAX_RESTARTS", 0)):
+        if int(os.environ.get(variable, 0)) > least:
+            raise UserError("a sweep starts its own processes on one node; leave NNODES and MAX_RESTARTS out (--resume goes on)")
+    sets.make_lasting(given)
+    root = ROOT / given.get("run_root", read_yaml(DEFAULT_FILE)["run_root"])
+    folder = find(mode, root)
+    if mode.resume:
+        keys, given = take_up(folder, keys, given)
+    values = read_yaml(DEFAULT_FILE)
+    combinations = [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*keys.values())]
+    for chosen in combinations:
+        if resolve({**given, **chosen}, values, {**given, **chosen}.get("preset")).task == "detect":
+            raise UserError("--sweep compares landmark nets; train detectors one by one")
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return  # the first process starts as many for each run
+    with checkpoint.lock(folder):
+        if not mode.resume:
+            for place in (folder, *(_folder(folder, chosen) for chosen in combinations)):
+                run.check_free(run.Run(place, place / "best.pt"), False, mode.overwrite)
+            run.clear(run.Run(folder, folder / "best.pt"))
+            (folder / RESULT).unlink(missing_ok=True)
+        write_text(folder / PLAN, yaml.safe_dump({"sweep": keys, "given": given}, sort_keys=False))
+        failed = _train_all(mode, given, combinations, folder)
+    if failed:
+        count = len(combinations)
+        raise UserError(f"{failed} of {count} runs failed, each of which has said why above; --resume tries them again")
+
+
+def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:
+    """["reg=1,2"] -> {"reg": [1.0, 2.0]}, checked. given: the keys that are flags of their own."""
+    keys: dict[str, list] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        key = {"backbone": "net"}.get(name, name.replace("-", "_"))
+        if key not in KINDS:
+            raise UserError(f"--sweep {text}: unknown key '{name}'{nearest(name, KINDS)}")
+        if not all(values.split(",")):
+            raise UserError(f"--sweep {text}: a value is missing; give --sweep {name}=A,B,C")
+        if key == "run_root":
+            raise UserError("--sweep run_root: the runs of a sweep lie side by side; give --run-root once")
+        if key in keys or key in given:
+            raise UserError(f"--sweep {text}: {key} is given twice; give all its values in one --sweep and no --{name} beside it")
+        keys[key] = [read_value(key, [value] if list in KINDS[key] else value) for value in values.split(",")]
+        for i, value in enumerate(keys[key]):
+            if value in keys[key][:i]:
+                raise UserError(f"--sweep {text}: {_shown(value)} is there twice")
+    return keys
+
+
+def find(mode: SimpleNamespace, root: Path) -> Path:
+    """The sweep's folder: --exp, else the newest sweep to resume, else the next free id. UserError where it cannot be used."""
+    if mode.resume and not mode.exp:
+        plans = sorted(root.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime)
+        if not plans:
+            raise UserError(f"no sweep to resume in {root}; start one without --resume")
+        return plans[-1].parent
+    folder = run.find(mode.exp, root, True).folder
+    there = (folder / PLAN).is_file()
+    if mode.resume and not there:
+        raise UserError(f"{folder} holds no sweep to resume; start one without --resume")
+    if there and not (mode.resume or mode.overwrite):
+        raise UserError(f"{folder} already holds a sweep; give --resume to go on, --overwrite to replace it, or another --exp")
+    return folder
+
+
+def take_up(folder: Path, keys: dict[str, list], given: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:
+    """Keys and flags of the sweep in `folder`, with new values and flags for tests added. UserError for other flags."""
+    plan = read_yaml(folder / PLAN)
+    if list(plan["sweep"]) != list(keys):
+        known = ", ".join(plan["sweep"])
+        raise UserError(f"{folder} is a sweep of {known}, not of {', '.join(keys)}; give --exp, or no --resume")
+    for key, value in given.items():
+        if key not in run.OF_TESTS and plan["given"].get(key) != value:
+            raise UserError(f"--{key.replace('_', '-')} belongs to a new sweep, {folder} has {plan['given'].get(key, 'none')}")
+    more = {key: [*old, *(value for value in keys[key] if value not in old)] for key, old in plan["sweep"].items()}
+    return more, {**plan["given"], **given}
+
+
+def _shown(value) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value).removesuffix(".0")
+
+
+def _folder(folder: Path, chosen: dict[str, Any]) -> Path:
+    """Of one run: beside the sweep's, named by the values."""
+    words = [f"{key}={_shown(value)}" for key, value in chosen.items()]
+    name = re.sub(r"[^\w.=+-]", "_", "-".join(words))[:100]
+    if name != "-".join(words):  # paths and the like: two of them must not meet in one folder
+        name += "-" + hashlib.sha256("-".join(words).encode()).hexdigest()[:6]
+    return folder.with_name(f"{folder.name}-{name}")
+
+
+def _train_all(mode: SimpleNamespace, given: dict, combinations: list[dict], folder: Path) -> int:
+    """Runs what is not done yet; the number of runs that failed."""
+    before = _read(folder / RESULT)
+    states = {row["run"]: row["state"] for row in before}
+    tests = mode.test or mode.test_onnx
+    for count, chosen in enumerate(combinations, 1):
+        place = _folder(folder, chosen)
+        if states.get(place.name) == DONE and (place / ("report/scores.csv" if tests else "last.pt")).is_file():
+            continue
+        text = ", ".join(f"{key}={_shown(value)}" for key, value in chosen.items())
+        print(f"sweep, run {count} of {len(combinations)}: {text}, in {place}", file=sys.stderr, flush=True)
+        status = _start(_flags(mode, {**given, **chosen}, place))
+        states[place.name] = DONE if status == 0 else f"failed ({status})"
+        _write(folder, combinations, states)
+    header, rows = _write(folder, combinations, states)
+    shown = table(rows, header)
+    good = [(float(nme), row[-2]) for row in rows if row[-1] == DONE and (nme := row[header.index("val NME %")])]
+    best = f"\nBest:  {min(good)[1]} (by validation)" if good else ""
+    print(f"\n{shown}\n{best}\nFiles: {folder / RESULT}, a run a folder beside {folder}", flush=True)
+    return sum(states.get(_folder(folder, chosen).name) != DONE for chosen in combinations)
+
+
+def _flags(mode: SimpleNamespace, keys: dict[str, Any], place: Path) -> list[str]:
+    """The command line of one run."""
+    flags = ["--train", "--exp", str(place)]
+    flags += [f"--{name.replace('_', '-')}" for name in ("prepare", "test", "test_onnx") if getattr(mode, name)]
+    if (place / "last.pt").is_file():
+        flags.append("--overwrite" if mode.overwrite else "--resume")
+    for key, value in keys.items():
+        flag = key.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            flags += [f"--{flag}", *map(str, value)]
+        else:
+            flags.append(f"--{flag}={'null' if value is None else value}")
+    return flags
+
+
+def _start(flags: list[str]) -> int:
+    """main.py with `flags` to its end, on as many processes as this one is among; its exit status."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    ours = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
+    env = {name: value for name, value in os.environ.items() if not ours.fullmatch(name)}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
+    launch = ["-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes] if processes != "1" else []
+    child = subprocess.Popen([sys.executable, *launch, str(ROOT / "main.py"), *flags], env=env)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run ends with the sweep
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(5)  # the terminal has told it as well
+        raise
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+        signal.signal(signal.SIGTERM, before)
+
+
+# --------------------------------------------------------------------------------------------------------------- table
+def _read(file: Path) -> list[dict[str, str]]:
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def _write(folder: Path, combinations: list[dict], states: dict[str, str]) -> tuple[list[str], list[list[str]]]:
+    """Writes sweep.csv from what the runs have left; (header, rows)."""
+    places = [_folder(folder, chosen) for chosen in combinations]
+    figures = [_figures(place) for place in places]
+    names = [name for row in figures for name in row if name != "minutes"]
+    columns = [*dict.fromkeys(["best epoch", "val NME %", *names]), "minutes"]
+    header = [*combinations[0], *columns, "run", "state"]
+    rows = [[*map(_shown, chosen.values()), *(row.get(name, "") for name in columns), place.name, states.get(place.name, "")]
+            for chosen, row, place in zip(combinations, figures, places, strict=True)]
+    write_csv(folder / RESULT, header, rows)
+    return header, rows
+
+
+def _figures(place: Path) -> dict[str, str]:
+    """{column: text} of one run: its best epoch, each whole test set, minutes of training."""
+    steps = _read(place / "step.csv")
+    if not steps:
+        return {}
+    judged = [row for row in steps if row["val_nme"] != "nan"]  # --val none: the last epoch is kept
+    best = min(judged, key=lambda row: float(row["val_nme"]), default=steps[-1])
+    figures = {"best epoch": str(int(best["epoch"]) + 1), "val NME %": f"{float(best['val_nme']):.3f}" if judged else ""}
+    scores = _read(place / "report" / "scores.csv")
+    whole = [row for row in scores if row["model"].startswith("torch") and row["test set"][:1] != " "]
+    several = len({row["test set"] for row in whole}) > 1
+    for row in whole:
+        names = [name for name in row if name == "NME %" or "@" in name][:3]  # failures and area for the first threshold
+        title, boxes = row["test set"] if several else "test", row["model"].removeprefix("torch")
+        figures |= {f"{title} {name}{boxes}": row[name] for name in names}
+    figures["minutes"] = f"{sum(float(row['seconds']) for row in _read(place / 'time.csv')) / 60:.1f}"
+    return figures

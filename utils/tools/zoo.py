@@ -1,0 +1,173 @@
+"""What a net costs and whether it can learn: parameters, MACs, latency of its ONNX file here, faces learnt by heart."""
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from nets import NETS, Labels, Net, add_stages, build_net, make_spec, net_row
+from pipnet.errors import UserError
+from pipnet.geometry import Protocol, box_of, crop_box, cut, to_crop
+from pipnet.session import open_session
+from utils.config import DEFAULT_FILE, ROOT, read_yaml
+from utils.test.export import export_onnx
+from utils.test.report import table
+
+FIGURES = ROOT / "benchmarks" / "results" / "zoo.json"
+RATE = 3e-3  # the largest of a short lesson
+HEADER = ["net", "published NME %", "input px", "parameters M", "MACs G", "ONNX ms"]
+
+
+class Cost(NamedTuple):
+    """Of one face, as exported: parameters in millions, multiply-accumulates in thousand millions; ms of the processor in
+    onnxruntime with one thread, None where it is not measured."""
+    parameters: float
+    macs: float
+    latency: float | None = None
+
+
+def make(name: str, head: str = "pip", size: int | None = None, count: int = 68, **options) -> Net:
+    """A net for `count` landmarks with random weights; size None: that of its row. ValueError for a pair that makes no sense."""
+    face = np.random.default_rng(0).uniform(0.2, 0.8, (count, 2))
+    return build_net(make_spec(name, head, None, size or net_row(name).input_size, face, min(10, count - 1), options=options))
+
+
+def size(name: str) -> Cost:
+    """Of a net with a PIP head, without its latency."""
+    with torch.device("meta"):
+        return spent(make(name).spec)
+
+
+def refiner(spec: dict) -> str:
+    """What the refiner of a net adds, in words; beside what the net is without --reinit and --parts."""
+    whole = {key: value for key, value in spec.items() if key not in ("face", "parts")}
+    plain, whole = (spent(part) for part in ({**whole, "refine": False}, whole))
+    return (f"refiner: {whole.parameters - plain.parameters:.3f} M parameters and {1e3 * (whole.macs - plain.macs):.1f} M MACs "
+            f"beside {plain.parameters:.2f} M and {1e3 * plain.macs:.0f} M")
+
+
+def spent(spec: dict) -> Cost:
+    """Of the net of a spec, without its latency: shapes alone are computed, nothing is multiplied."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        net = build_net(spec).eval().reparameterized()
+        before, side = counter.get_total_flops(), net.spec["input_size"]
+        net.predict(torch.zeros(1, side, side, 3, dtype=torch.uint8))
+    return Cost(sum(p.numel() for p in net.parameters()) / 1e6, (counter.get_total_flops() - before) / 2e9)
+
+
+def latency(file: Path, size: int, seconds: float = 1.0) -> float:
+    """ms of one face by an exported file, one thread: processor time, the best of so many seconds, which other work on the
+    machine disturbs least.
+    """
+    session, image = open_session(file, 1, "export it"), np.zeros((1, size, size, 3), np.uint8)
+    spent: list[float] = []
+    while len(spent) < 5 or sum(spent) < seconds:
+        start = time.thread_time()
+        session.run(None, {"image": image})
+        spent.append(time.thread_time() - start)
+    return 1000 * min(spent)
+
+
+def cost(name: str) -> Cost:
+    """Of a net with a PIP head, all measured. ValueError for a name that is no net."""
+    net = make(name)
+    with exported(net) as file:
+        return size(name)._replace(latency=latency(file, net.spec["input_size"]))
+
+
+@contextmanager
+def exported(net: Net) -> Iterator[Path]:
+    """The net's ONNX file, for as long as it is looked at."""
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(net, Path(folder) / "net.onnx", {})
+        yield Path(folder) / "net.onnx"
+
+
+def list_nets(names: list[str]) -> str:
+    """A table of the backbones with a PIP head, latencies from benchmarks/results/zoo.json; of `names`: measured now."""
+    if names:
+        try:
+            rows = [_row(name, cost(name)) for name in names]
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        return f"{table(rows, HEADER)}\n\nmeasured here, one thread"
+    stored = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
+    known = {name: Cost(*figures) for name, figures in stored.get("nets", {}).items()}
+    where = f"ONNX on {stored['machine']['cpu']}, one thread; " if stored else ""
+    rows = [_row(name, known.get(name) or size(name)) for name in NETS]
+    return f"{table(rows, HEADER)}\n\n{where}--list-nets NAME ... measures here, timm:NAME too: any net of timm with feature maps"
+
+
+def _row(name: str, spent: Cost) -> list[str]:
+    spoken = "" if spent.latency is None else f"{spent.latency:.1f}"
+    row = net_row(name)
+    return [name, row.note, str(row.input_size), f"{spent.parameters:.2f}", f"{spent.macs:.2f}", spoken]
+
+
+# ------------------------------------------------------------------------------------------------------- can it learn?
+@cache
+def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """`count` synthetic faces: (crops (M, S, S, 3) uint8 BGR with that margin, landmarks (M, 68, 2) in [0, 1] of the crop)."""
+    from utils.data.synthetic import render
+
+    protocol, images, landmarks = Protocol(**read_yaml(DEFAULT_FILE)["protocols"]["square"]), [], []
+    for index in range(count):
+        face = render(0, index, 2 * size)
+        crop = crop_box(box_of(face.landmarks), protocol, 2 * size, 2 * size)
+        images.append(cut(face.image, crop, size, margin))
+        landmarks.append(to_crop(face.landmarks, crop))
+    return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks), dtype=torch.float32)
+
+
+def teach(net: Net, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequence) -> None:
+    """A step on each of `batches` (indices of faces): images (M, S, S, 3) with the net's margin, landmarks (M, N, 2).
+
+    Batch norm keeps its statistics in the last third, as a prediction does: those of a small batch change what the net says.
+    """
+    optimizer, weights = torch.optim.AdamW(net.parameters()), {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "anchor": 1.0}
+    net.train()
+    for step, chosen in enumerate(batches):
+        if step == 2 * len(batches) // 3:
+            for module in net.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / len(batches))) / 2
+        labels = Labels(landmarks[chosen])
+        sums, counts = net.loss(images[chosen], labels), net.count(labels)
+        optimizer.zero_grad()
+        sum(total / counts[term] * weights[net.terms[term]] for term, total in sums.items()).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
+        optimizer.step()
+
+
+def judge(net: Net, face: torch.Tensor, images: torch.Tensor, landmarks: torch.Tensor) -> tuple[float, float]:
+    """(NME in % of the mean face (N, 2), of the net) on these faces, 68 landmarks."""
+    with torch.inference_mode():
+        found = net.eval().predict(images).landmarks
+    norm = (landmarks[:, 36] - landmarks[:, 45]).norm(dim=-1)
+    return tuple(float(((points - landmarks).norm(dim=-1).mean(1) / norm).mean() * 100) for points in (face, found))
+
+
+def overfit(name: str, head: str, size: int, steps: int, stride: int | None = None, stages: dict | None = None,
+            **options) -> tuple[float, float, Net]:
+    """(NME in % of the mean face, of the net, the net) on 16 faces that it has been trained on for `steps` steps of all of them.
+
+    stages: of nets.add_stages.
+    """
+    face = memorable(16, size)[1].mean(0)
+    torch.manual_seed(0)
+    spec = make_spec(name, head, stride, size, face.numpy(), 10, options=options)
+    net = build_net(add_stages(spec, face.numpy(), **stages) if stages else spec)
+    images, landmarks = memorable(16, size, net.input_margin)
+    teach(net, images, landmarks, [slice(None)] * steps)
+    return *judge(net, face, images, landmarks), net

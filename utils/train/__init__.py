@@ -1,0 +1,1 @@
+"""Training: solver, loop, run folder, checkpoints, processes."""
