@@ -60,7 +60,7 @@ SHARES = ("flip", "rotation_prob", "scale", "translation", "translation_prob", "
           "box_jitter", "mosaic")
 
 
-LAYOUT_KEYS = ("count", "flip_index", "interocular", "pupils", "parts", "closed", "same_as", "of", "selected_index")
+LAYOUT_KEYS = ("count", "flip_index", "interocular", "pupils", "groups", "closed", "same_as", "of", "selected_index")
 
 
 def nearest(name: str, names) -> str:
@@ -95,14 +95,14 @@ def load_layout(rows: dict[str, dict], name: str, selected_index: list[int] | No
             others = {key: values for key, values in rows.items() if key != str(name)}  # a circle ends
             return _subset(load_layout(others, row["of"]), str(name), _indices(selected_index or row["selected_index"]))
         flip, count, eyes, pupils = _indices(row["flip_index"]), int(row["count"]), row.get("interocular"), row.get("pupils")
-        parts = {str(i): [i] for i in range(count)} if row.get("parts") is None else row["parts"]  # each landmark by itself
+        groups = {str(i): [i] for i in range(count)} if row.get("groups") is None else row["groups"]  # each landmark by itself
         layout = Layout(
             str(name), count, flip, eyes and _indices(eyes), pupils and (_indices(pupils[0]), _indices(pupils[1])),
-            {str(part): _indices(ids) for part, ids in parts.items()}, tuple(row.get("closed") or ()), tuple(range(count)),
+            {str(group): _indices(ids) for group, ids in groups.items()}, tuple(row.get("closed") or ()), tuple(range(count)),
             str(name), _same_as(rows, str(name), flip, row.get("same_as") or {}))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"layout '{name}' is malformed: {type(error).__name__} {error}") from None
-    used = [i for part in layout.parts.values() for i in part] + list(layout.interocular or ())
+    used = [i for group in layout.groups.values() for i in group] + list(layout.interocular or ())
     used += [i for part in layout.pupils or () for i in part] + [i for pairs in layout.same_as.values() for i in pairs]
     if len(flip) != layout.count or any(not 0 <= f < layout.count or flip[f] != i for i, f in enumerate(flip)):
         raise UserError(f"layout '{name}': flip_index must hold {layout.count} indices and be its own inverse")
@@ -110,8 +110,8 @@ def load_layout(rows: dict[str, dict], name: str, selected_index: list[int] | No
         raise UserError(f"layout '{name}': an index is outside 0..{layout.count - 1}")
     if eyes and not len(layout.interocular) == len(set(layout.interocular)) == 2:
         raise UserError(f"layout '{name}': interocular must be two landmarks, not {eyes}")
-    if unknown := [part for part in layout.closed if part not in layout.parts]:
-        raise UserError(f"layout '{name}': closed names '{unknown[0]}', which is no part{nearest(unknown[0], layout.parts)}")
+    if unknown := [group for group in layout.closed if group not in layout.groups]:
+        raise UserError(f"layout '{name}': closed names '{unknown[0]}', which is no group{nearest(unknown[0], layout.groups)}")
     return _subset(layout, str(name), tuple(selected_index)) if selected_index else layout
 
 
@@ -161,14 +161,14 @@ def _subset(layout: Layout, name: str, selected_index: tuple[int, ...]) -> Layou
     def keep(ids) -> tuple[int, ...]:
         return tuple(place[i] for i in ids if i in place)
 
-    parts = {part: keep(ids) for part, ids in layout.parts.items()}
+    groups = {group: keep(ids) for group, ids in layout.groups.items()}
     eyes = layout.interocular and keep(layout.interocular)
     pupils = layout.pupils and (keep(layout.pupils[0]), keep(layout.pupils[1]))
     return Layout(
         name if name != layout.name or len(selected) == layout.count else f"{layout.name}:{len(selected)}", len(selected),
         tuple(place[i] for i in selected_index), eyes if eyes and len(eyes) == 2 else None,
         pupils if pupils and all(pupils) else None,
-        {part: ids for part, ids in parts.items() if ids}, layout.closed,
+        {group: ids for group, ids in groups.items() if ids}, layout.closed,
         tuple(layout.selected[i] for i in selected), layout.stored,
         {other: {place[i]: j for i, j in pairs.items() if i in place} for other, pairs in layout.same_as.items()})
 

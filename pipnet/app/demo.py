@@ -17,10 +17,10 @@ from tqdm import tqdm
 from pipnet.app import media
 from pipnet.app.drowsiness import Drowsiness
 from pipnet.app.panel import STYLES, Panel, alarm, draw_faces
-from pipnet.app.pose import head_pose, pose_points
 from pipnet.app.track import Tracker
 from pipnet.errors import UserError
 from pipnet.landmarker import Face, Landmarker, LandmarkNet
+from pipnet.pose import head_pose, pose_points
 
 OUTPUT = Path("output")  # where things are saved that nobody gave a place
 KEYS = "q or Esc: quit, s: save this picture, d: draw edges, points, numbers or nothing, m: mirror, space: pause, next picture"

@@ -110,7 +110,7 @@ def test_layouts_are_whole(name):
     layout = load_layout(LAYOUTS, name)
     assert layout.count == int(name) == len(layout.flip_index) == len(layout.selected)
     assert [layout.flip_index[f] for f in layout.flip_index] == list(range(layout.count))
-    assert {i for part in layout.parts.values() for i in part} == set(range(layout.count)), "a landmark in no part"
+    assert {i for group in layout.groups.values() for i in group} == set(range(layout.count)), "a landmark in no group"
     assert all(0 <= i < layout.count for edge in layout.edges() for i in edge)
     if layout.interocular:
         assert layout.flip_index[layout.interocular[0]] == layout.interocular[1]
@@ -124,11 +124,11 @@ def test_the_flip_index_mirrors_a_face():
     assert np.abs((1 - face[:, 0]) - face[flip, 0]).max() < 0.03 and np.abs(face[:, 1] - face[flip, 1]).max() < 0.03
 
 
-def test_a_subset_keeps_its_norm_and_parts():
+def test_a_subset_keeps_its_norm_and_groups():
     eyes = load_layout(LAYOUTS, "12")
     assert (eyes.stored, eyes.selected) == ("68", tuple(range(36, 48)))
     assert eyes.interocular == (0, 9) and eyes.pupils == (tuple(range(6)), tuple(range(6, 12)))
-    assert eyes.parts == {"eye_left": tuple(range(6)), "eye_right": tuple(range(6, 12))}
+    assert eyes.groups == {"eye_left": tuple(range(6)), "eye_right": tuple(range(6, 12))}
     assert eyes.flip_index == (9, 8, 7, 6, 11, 10, 3, 2, 1, 0, 5, 4)
     mouth = load_layout(LAYOUTS, "68", [54, 48])  # landmarks 48 and 54
     corners = load_layout({**LAYOUTS, "corners": {"of": "12", "selected_index": [9, 0]}}, "corners")  # a subset of a subset
@@ -137,9 +137,9 @@ def test_a_subset_keeps_its_norm_and_parts():
 
 
 @pytest.mark.parametrize(("row", "message"), [
-    ({"count": 3, "flip_index": [1, 0], "interocular": None, "pupils": None, "parts": {}, "closed": []}, "its own inverse"),
-    ({"count": 3, "flip_index": [1, 2, 0], "interocular": None, "pupils": None, "parts": {}, "closed": []}, "its own inverse"),
-    ({"count": 2, "flip_index": [1, 0], "interocular": [0, 2], "pupils": None, "parts": {}, "closed": []}, r"outside 0\.\.1"),
+    ({"count": 3, "flip_index": [1, 0], "interocular": None, "pupils": None, "groups": {}, "closed": []}, "its own inverse"),
+    ({"count": 3, "flip_index": [1, 2, 0], "interocular": None, "pupils": None, "groups": {}, "closed": []}, "its own inverse"),
+    ({"count": 2, "flip_index": [1, 0], "interocular": [0, 2], "pupils": None, "groups": {}, "closed": []}, r"outside 0\.\.1"),
     ({"count": 2, "flip_index": 1}, "malformed"),
     ({"count": 2}, "malformed.*flip_index"),
     ({"count": 2, "flip_index": [1, 0], "closd": []}, "unknown key 'closd' in layout 'mine'; did you mean 'closed'"),
@@ -157,7 +157,7 @@ def test_a_subset_keeps_its_norm_and_parts():
     ({"of": "68", "selected_index": [54, 48], "interocular": [0, 1]}, "subset .*interocular is derived"),
     ({"count": 2, "flip_index": [1, 0], "interocular": [0]}, "interocular must be two landmarks"),
     ({"count": 2, "flip_index": [1, 0], "interocular": [1, 1]}, "interocular must be two landmarks"),
-    ({"count": 2, "flip_index": [1, 0], "parts": {"eyes": [0, 1]}, "closed": ["eye"]}, "closed names 'eye'.*'eyes'"),
+    ({"count": 2, "flip_index": [1, 0], "groups": {"eyes": [0, 1]}, "closed": ["eye"]}, "closed names 'eye'.*'eyes'"),
 ])
 def test_bad_layouts_are_named(row, message):
     with pytest.raises(UserError, match=message):

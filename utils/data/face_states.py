@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 
 from nets.stages.auxiliary import STATES
-from pipnet.app.pose import LEAST, MODEL, pose_points
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.layout import Layout
+from pipnet.pose import LEAST, MODEL, pose_points
 from utils.data.dataset import Faces
 from utils.test.evaluate import Result
 

@@ -55,7 +55,7 @@ class Batch(NamedTuple):
 
 def face_boxes(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
     """(M, N, 2) -> (M, 4): tight boxes raised above the brows. UserError for a layout without brows and jaw."""
-    if not any("brow" in part for part in layout.parts) or "jaw" not in layout.parts:
+    if not any("brow" in part for part in layout.groups) or "jaw" not in layout.groups:
         raise UserError(f"layout {layout.name} has no jaw and brows, which the box of a face is made of; leave the set out")
     low, high = np.nanmin(landmarks, 1), np.nanmax(landmarks, 1)
     low[:, 1] -= RAISE * (high - low)[:, 1]

@@ -128,7 +128,7 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
     nominal = faces.nominal.astype(np.float64)
     crop_norms = metric.norms(nominal, layout, norm, np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1)))
     crop_nme = metric.nme(metric.point_errors(landmarks.numpy(), nominal), crop_norms)
-    parts = {part: metric.nme(errors[:, list(ids)], norms) for part, ids in layout.parts.items()}
+    parts = {part: metric.nme(errors[:, list(ids)], norms) for part, ids in layout.groups.items()}
     sides = faces.crop[:, 2:] - faces.crop[:, :2]
     expected = sigma.numpy() * np.sqrt(sides.prod(1))[:, None] if sigma.any() else None
     return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, parts, errors, expected,

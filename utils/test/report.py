@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import yaml
 
-from pipnet.app.pose import head_pose, pose_points
 from pipnet.draw import sheet, tile, write_image
 from pipnet.errors import UserError
 from pipnet.files import write_text
 from pipnet.geometry import to_crop
 from pipnet.layout import Layout
+from pipnet.pose import head_pose, pose_points
 from utils.config import read_yaml
 from utils.data.dataset import Faces
 from utils.data.prepared_set import load_meta

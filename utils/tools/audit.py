@@ -89,7 +89,7 @@ def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layou
     mean = np.full(len(faces), np.nan)
     mean[known] = np.nanmean(relative[known], 1)
     order = np.argsort(-np.nan_to_num(mean, nan=-1), kind="stable")
-    part_of = {index: part for part, ids in layout.parts.items() for index in ids}
+    part_of = {index: part for part, ids in layout.groups.items() for index in ids}
     rows = []
     for i in order:
         worst = int(np.nan_to_num(relative[i], nan=-1).argmax())
@@ -112,7 +112,7 @@ def summary(errors: np.ndarray, weight: np.ndarray, layout: Layout, norm: str) -
         share = 100 * np.mean(weight[:, ids][np.isfinite(errors[:, ids])] < DISPUTED)
         return [name, f"{len(values)}", *(f"{np.percentile(values, at):.2f}" for at in (50, 90, 99)), f"{share:.2f}"]
 
-    parts = {"all": list(range(layout.count)), **{name: list(ids) for name, ids in layout.parts.items()}}
+    parts = {"all": list(range(layout.count)), **{name: list(ids) for name, ids in layout.groups.items()}}
     rows = [row(name, ids) for name, ids in parts.items() if np.isfinite(errors[:, ids]).any()]
     faces, some = (weight.mean(1) < DISPUTED).sum(), (weight < DISPUTED).any(1).sum()
     header = ["part", "labels", "median %", "90th %", "99th %", "disputed %"]

@@ -49,7 +49,7 @@ def _samples(args, faces: Faces, layout: Layout, neighbors: list[list[int]], cou
     """Three large tiles that explain the layout above `count` faces of the first epoch, chosen by the seed."""
     chosen = np.random.default_rng(args.seed).permutation(len(faces))[:count]
     augmented, colours = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed), part_colours(layout)
-    marked = [part[0] for part in layout.parts.values()]
+    marked = [part[0] for part in layout.groups.values()]
     tiles = []
     for index in chosen.tolist():
         image, landmarks, visible, *_ = augmented[0, index]
@@ -78,9 +78,9 @@ def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size
     for i, colour in zip(apart := _apart(meanface, EXPLAINED), palette(EXPLAINED), strict=False):
         for j in neighbors[i]:
             line(second, landmarks[i], landmarks[j], colour)
-    draw(second, landmarks, layout._replace(parts={}), WHITE)
+    draw(second, landmarks, layout._replace(groups={}), WHITE)
     for i, colour in zip(apart, palette(EXPLAINED), strict=False):
-        draw(second, landmarks[[i, *neighbors[i]]], layout._replace(parts={}), colour)
+        draw(second, landmarks[[i, *neighbors[i]]], layout._replace(groups={}), colour)
         ring(second, landmarks[i], colour, 9)
     number(second, landmarks, layout, [WHITE] * layout.count, apart, 0.5)
     write(second, f"the {len(neighbors[0])} neighbors of {', '.join(map(str, apart))}, on the mean face", (8, size - 10), 0.55)
@@ -88,7 +88,7 @@ def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size
     pairs = [(i, j) for i, j in enumerate(layout.flip_index) if i < j]
     for (i, j), colour in zip(pairs, palette(len(pairs)), strict=True):
         line(third, landmarks[i], landmarks[j], colour)
-        draw(third, landmarks[[i, j]], layout._replace(parts={}), colour)
+        draw(third, landmarks[[i, j]], layout._replace(groups={}), colour)
     for i in (alone := [i for i, j in enumerate(layout.flip_index) if i == j]):
         ring(third, landmarks[i], WHITE, 6)
     write(third, f"{len(pairs)} mirrored pairs; rings: {len(alone)} that stay themselves", (8, size - 10), 0.55)

@@ -160,7 +160,7 @@ def make_net(args: SimpleNamespace, layout: Layout, meanface: np.ndarray) -> Net
 def local_parts(layout: Layout) -> dict[str, list[int]]:
     """{eye_left, eye_right, nose, mouth: landmarks}, eyes with brows and pupils. ValueError where the layout names none."""
     found: dict[str, list[int]] = {}
-    for part, ids in layout.parts.items():
+    for part, ids in layout.groups.items():
         kind, _, side = part.partition("_")
         name = {"brow": f"eye_{side}", "eye": f"eye_{side}", "pupil": f"eye_{side}", "nose": "nose", "lips": "mouth"}.get(kind)
         if name:

@@ -21,9 +21,9 @@ def face(layout: Layout, eyes: float = 1.0, mouth: float = 0.0) -> np.ndarray:
     """(N, 2) px: eyes open 1, shut 0.1; mouth shut 0, yawning 1. Only the rings are where they are on a face."""
     landmarks = np.random.default_rng(0).uniform(0, 200, (layout.count, 2))
     for name, x in (("eye_left", 60), ("eye_right", 140)):
-        landmarks[list(layout.parts[name])] = lens(len(layout.parts[name]), (x, 80), 36, 12 * eyes)
-    if "lips_inner" in layout.parts:
-        landmarks[list(layout.parts["lips_inner"])] = lens(len(layout.parts["lips_inner"]), (100, 150), 50, 2 + 48 * mouth)
+        landmarks[list(layout.groups[name])] = lens(len(layout.groups[name]), (x, 80), 36, 12 * eyes)
+    if "lips_inner" in layout.groups:
+        landmarks[list(layout.groups["lips_inner"])] = lens(len(layout.groups["lips_inner"]), (100, 150), 50, 2 + 48 * mouth)
     return landmarks
 
 
@@ -49,7 +49,7 @@ def test_aspect_of_a_ring():
 
 
 def test_the_rings_of_every_layout_begin_at_a_corner():
-    parts = load_layout(LAYOUTS, "68").parts
+    parts = load_layout(LAYOUTS, "68").groups
     assert 0.3 < ring_aspect(mean_face(), parts["eye_left"]) < 0.8 and ring_aspect(mean_face(), parts["lips_inner"]) < 0.5
 
 
@@ -75,7 +75,7 @@ def test_an_eye_that_is_turned_away_counts_for_little():
     drowsiness = Drowsiness(layout)
     for t in np.arange(300) / 30:
         landmarks = face(layout, blinking(t))
-        landmarks[list(layout.parts["eye_left"])] = lens(6, (60, 80), 1, 5) + rng.uniform(-1, 1, (6, 2))
+        landmarks[list(layout.groups["eye_left"])] = lens(6, (60, 80), 1, 5) + rng.uniform(-1, 1, (6, 2))
         said = drowsiness.update(0, landmarks, t)
     assert said["blinks"] == 5
 

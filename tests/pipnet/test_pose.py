@@ -3,8 +3,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipnet.app.pose import MODEL, POINTS, head_pose, pose_points
 from pipnet.errors import UserError
+from pipnet.pose import MODEL, POINTS, head_pose, pose_points
 from utils.config import DEFAULT_FILE, load_layout, read_yaml
 
 LAYOUTS = read_yaml(DEFAULT_FILE)["layouts"]
