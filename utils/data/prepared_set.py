@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from pipnet.app import media
+from pipnet import images
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, check_protocol, to_crop
 from utils.config import DEFAULT_FILE, nearest, read_yaml
@@ -63,7 +63,7 @@ def read_image(file: Path) -> np.ndarray:
     missing, unreadable or cut short."""
     if (reader := WITHIN.get(file.parent.suffix)) and file.parent.is_file():
         return reader(file)
-    return media.read_image(file, "fetch it again or remove it with its .pts")
+    return images.read_image(file, "fetch it again or remove it with its .pts")
 
 
 def protocol_row(protocol: str | Protocol) -> Protocol:

@@ -12,9 +12,10 @@ import torch
 from loguru import logger
 
 from nets.detectors.faceboxes import FaceBoxesV2
-from pipnet.draw import sheet, write_image
+from pipnet.draw import sheet
 from pipnet.errors import UserError
 from pipnet.files import write_text
+from pipnet.images import write_image
 from utils.config import ROOT, dump, load_layout, plain
 from utils.data import sets
 from utils.data.dataset import Order, train_loader

@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 import yaml
 
-from pipnet.draw import sheet, tile, write_image
+from pipnet.draw import sheet, tile
 from pipnet.errors import UserError
 from pipnet.files import write_text
 from pipnet.geometry import to_crop
+from pipnet.images import write_image
 from pipnet.layout import Layout
 from pipnet.pose import head_pose, pose_points
 from utils.config import read_yaml

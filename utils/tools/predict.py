@@ -7,17 +7,17 @@ from typing import NamedTuple
 import numpy as np
 from loguru import logger
 
+from pipnet.detector import Detector
 from pipnet.errors import UserError
-from pipnet.files import write_atomic, write_text
+from pipnet.files import shipped, write_atomic, write_text
 from pipnet.geometry import Protocol, box_of
-from pipnet.landmarker import Face, Landmarker, shipped
+from pipnet.landmarker import Face, Landmarker
 from pipnet.layout import Layout
 from utils.data.parsers import DATASETS, complain, read_pts, write_pts
 from utils.data.parsers.points import IMAGES, listed
 from utils.data.prepared_set import read_image
 from utils.progress import progress
 from utils.test.report import write_csv
-from utils.tools.inference import find_detector, find_net
 
 FORMATS = {"pts": "", "csv": ".csv", "coco": ".json"}  # how the name of --out ends
 ORIGIN = DATASETS["points"].origin  # of the coordinates that are read and written
@@ -162,17 +162,14 @@ def _write_coco(found: list[Found], out: Path, layout: Layout) -> None:
 
 def landmarker(weights: Path, args: SimpleNamespace) -> Landmarker:
     """The kept net of a run and the detector of the keys. UserError without the detector's weights."""
-    net, file = find_net(str(weights), ""), args.detector_weights
-    if args.detector == "faceboxes" and (file is None or file.endswith(".onnx")):
-        return Landmarker(net, detector_weights=file)
-    return Landmarker(net, find_detector(args.detector, file, None, None))
+    return Landmarker(weights, Detector(args.detector, args.detector_weights))
 
 
 def run(weights: Path, source: Path, out: Path, kind: str, args: SimpleNamespace) -> str:
     """Predicts and writes; what to say of it."""
     given = args.detector_weights is not None or "detector" in args.box or args.detector not in ("faceboxes", "none")
     at_hand = given or args.detector == "faceboxes" and shipped("detector.onnx").is_file()
-    net = landmarker(weights, args) if at_hand else Landmarker(find_net(str(weights), ""), lambda image: None)
+    net = landmarker(weights, args) if at_hand else Landmarker(weights, lambda image: None)
     found = predict(source, net, at_hand, given)
     write(found, out, kind, net.layout)
     what = "expected error, % of the box" if found[0].face.sigma is not None else "100 - mean score, %"

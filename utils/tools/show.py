@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 
 from nets.heads.pip import nearest_neighbors
-from pipnet.draw import GREY, RED, WHITE, draw, line, number, palette, part_colours, ring, sheet, tile, write, write_image
+from pipnet.draw import GREY, RED, WHITE, draw, group_colours, line, number, palette, ring, sheet, tile, write
 from pipnet.errors import UserError
 from pipnet.geometry import cut, to_crop
+from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.config import load_layout
 from utils.data import sets
@@ -48,7 +49,7 @@ def show(args: SimpleNamespace, folder: Path, count: int, label_shift: float) ->
 def _samples(args, faces: Faces, layout: Layout, neighbors: list[list[int]], count: int) -> np.ndarray:
     """Three large tiles that explain the layout above `count` faces of the first epoch, chosen by the seed."""
     chosen = np.random.default_rng(args.seed).permutation(len(faces))[:count]
-    augmented, colours = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed), part_colours(layout)
+    augmented, colours = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed), group_colours(layout)
     marked = [part[0] for part in layout.groups.values()]
     tiles = []
     for index in chosen.tolist():
@@ -64,7 +65,7 @@ def _samples(args, faces: Faces, layout: Layout, neighbors: list[list[int]], cou
 
 def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size: int) -> list[np.ndarray]:
     """Tiles of `size` px, filled by the landmarks: a usual face with numbers, some landmarks' neighbors, mirrored pairs."""
-    meanface, colours = faces.meanface(), part_colours(layout)
+    meanface, colours = faces.meanface(), group_colours(layout)
     distance = np.nan_to_num(np.linalg.norm(faces.nominal - meanface, axis=-1), nan=1.0).mean(1)
     usual = int(distance.argmin())
     mean = np.mean([faces.nominal_crop(i) for i in range(0, len(faces), -(-len(faces) // 100))], 0).astype(np.uint8)
@@ -136,7 +137,7 @@ def _suspect(faces: Faces, finding: doctor.Finding, layout: Layout, size: int = 
     """A tile of a suspicious face: its landmarks, those in doubt ringed and numbered."""
     whole = faces.picture(finding.face)
     landmarks = (faces.nominal[finding.face] * faces.size + faces.border) / len(whole)
-    picture = tile(whole, [(landmarks, part_colours(layout))], layout, size, "")
+    picture = tile(whole, [(landmarks, group_colours(layout))], layout, size, "")
     for i in finding.landmarks:
         if np.isfinite(landmarks[i]).all():
             ring(picture, landmarks[i] * size, RED, 6)

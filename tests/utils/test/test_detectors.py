@@ -11,8 +11,8 @@ from torchvision.ops import box_iou
 from nets.detectors import faceboxes
 from nets.detectors.faceboxes import FaceBoxesV2, Targets, anchors, decode, encode, multibox_loss, suppress
 from nets.detectors.mtcnn import MTCNN, nms_of_smaller
+from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
-from utils.test.detectors import DETECTORS, Detector
 
 SIZES = [(1, 1), (1, 130), (33, 20), (128, 128), (150, 257)]
 FILES = {"faceboxes": "FaceBoxesV2.pth", "rfb320": "version-RFB-320.onnx", "mtcnn": "mtcnn_weights.npz"}

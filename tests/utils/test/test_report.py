@@ -12,8 +12,8 @@ import yaml
 from conftest import ROOT, Command, draw_face, fails, rows, table, write_faces
 from loguru import logger
 
-from pipnet.draw import write_image
 from pipnet.geometry import to_image
+from pipnet.images import write_image
 from utils.config import defaults, load_layout
 from utils.data.dataset import Faces
 from utils.data.prepare import DataGenerator

@@ -7,8 +7,8 @@ face: the crop's path where it was made, then 68 times `x y` in [0, 1] of the cr
 import re
 from pathlib import Path
 
-from pipnet.app.media import read_image
 from pipnet.errors import UserError
+from pipnet.images import read_image
 from utils.data.parsers.records import BESIDE, Splits, complain, inside, numbers, read_lines, record, whole
 from utils.data.parsers.w300 import PARTS_300W, photograph
 
