@@ -1,7 +1,7 @@
 """Face detectors by name, with one interface for all: a BGR image of any size in, boxes in its pixels out."""
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -49,15 +49,8 @@ class FaceBox(NamedTuple):
 
 
 Find = Callable[[np.ndarray, float, float], Detections]  # image (H, W, 3), threshold, overlap -> boxes in its px
-
-
-class Loaded(NamedTuple):
-    """A detector in memory, and the values that its file stores instead of those of its row (None: the row's)."""
-
-    find: Find
-    threshold: float | None = None
-    overlap: float | None = None
-    face_box: FaceBox | None = None
+# what a loader returns: the function, and the values of the row that the file itself stores (threshold, overlap, face_box)
+Loaded = tuple[Find, dict[str, Any]]
 
 
 class DetectorRow(NamedTuple):
@@ -106,11 +99,11 @@ class Detector:
             raise UserError(f"detector '{name}' needs its weights ({missing}): {row.source}")
         in_torch = row.load_torch is not None and (row.load is None or Path(weights).suffix != ".onnx")
         load = from_checkout(row.load_torch, weights) if in_torch else row.load
-        loaded = load(Path(weights), threads)
-        self.name, self.scale, self._find, self._any_size = name, scale, loaded.find, row.any_size
-        self.threshold = _first(threshold, loaded.threshold, row.threshold)
-        self.overlap = _first(overlap, loaded.overlap, row.overlap)
-        self.face_box = _first(loaded.face_box, row.face_box)
+        self._find, stored = load(Path(weights), threads)
+        self.scale, self._any_size = scale, row.any_size
+        self.threshold = stored.get("threshold", row.threshold) if threshold is None else threshold
+        self.overlap = stored.get("overlap", row.overlap) if overlap is None else overlap
+        self.face_box = FaceBox(*stored.get("face_box", row.face_box))
 
     def __call__(self, image: np.ndarray) -> Detections:
         check_image(image)
@@ -120,11 +113,6 @@ class Detector:
         image = np.require(image, requirements=["C", "W"])  # torch warns of read-only arrays
         boxes, scores, points = self._find(image, self.threshold, self.overlap)
         return Detections(boxes / scale, scores, None if points is None else points / scale)
-
-
-def _first(*values):
-    """The first of the values that is not None."""
-    return next(value for value in values if value is not None)
 
 
 def detection_scale(height: int, width: int, scale: float | None) -> float:
@@ -156,9 +144,7 @@ def load_exported(file: Path, threads: int) -> Loaded:
         options = {"threshold": np.array(threshold, np.float32), "overlap": np.array(overlap, np.float32)}
         return Detections(*session.run(["boxes", "scores"], {"image": image, **options}))
 
-    values = metadata(session)
-    face_box = FaceBox(*values["face_box"]) if "face_box" in values else EXPORTED_FACE_BOX
-    return Loaded(find, values.get("threshold"), values.get("overlap"), face_box)
+    return find, {"face_box": EXPORTED_FACE_BOX, **metadata(session)}
 
 
 def load_rfb320(file: Path, threads: int) -> Loaded:
@@ -178,7 +164,7 @@ def load_rfb320(file: Path, threads: int) -> Loaded:
         best = best[suppress(boxes[best], overlap)]
         return Detections(boxes[best] * np.tile(image.shape[1::-1], 2).astype(np.float32), scores[best])
 
-    return Loaded(find)
+    return find, {}
 
 
 def load_yunet(file: Path, threads: int) -> Loaded:
@@ -206,7 +192,7 @@ def load_yunet(file: Path, threads: int) -> Loaded:
         boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:4]], 1)
         return Detections(boxes, found[:, 14], found[:, 4:14].reshape(-1, 5, 2))
 
-    return Loaded(find)
+    return find, {}
 
 
 # Face boxes: medians over training photographs, measured with benchmarks/face_boxes.py. YuNet's was not measured: FaceBoxesV2's

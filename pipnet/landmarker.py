@@ -132,11 +132,6 @@ class Landmarker:
         """Layout of the landmarks that are found."""
         return self.net.layout
 
-    @property
-    def size(self) -> int:
-        """Side of the net's input, px."""
-        return self.net.size
-
     def __call__(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
         """Faces of an image. second_crop: crop again round the landmarks, so that the detector's box matters little."""
         faces = self.landmarks_of(image, *self.detect(image))

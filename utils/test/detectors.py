@@ -24,7 +24,7 @@ def prepare_torch(threads: int) -> torch.device:
 
 def load_faceboxes(file: Path, threads: int) -> Loaded:
     """FaceBoxesV2 with published weights or ours, a state dict or a checkpoint."""
-    return Loaded(faceboxes_finder(weights_of(file), prepare_torch(threads)))
+    return faceboxes_finder(weights_of(file), prepare_torch(threads)), {}
 
 
 def faceboxes_finder(net: FaceBoxesV2, device: torch.device) -> Find:
@@ -52,7 +52,7 @@ def load_mtcnn(file: Path, threads: int) -> Loaded:
     def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
         return Detections(*(part.cpu().numpy() for part in net.detect(image, (*EARLIER, threshold), overlap)))
 
-    return Loaded(find)
+    return find, {}
 
 
 def _fill(net: torch.nn.Module, state: dict[str, torch.Tensor], file: Path) -> torch.nn.Module:

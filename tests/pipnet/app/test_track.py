@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pipnet.app.track import LEAST_SCORE, MEMORY, Tracker, face_score, match
 from pipnet.errors import UserError
+from pipnet.files import shipped
 from pipnet.geometry import box_of, iou
-from pipnet.landmarker import HALFWAY, Face, open_net, shipped
+from pipnet.landmarker import HALFWAY, Face, open_net
 from utils.config import DEFAULT_FILE, load_layout, read_yaml
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
