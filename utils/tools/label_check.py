@@ -244,7 +244,7 @@ def _exchanges(model: Model, fitted: Fit, landmarks: ndarray, known: ndarray, la
     """{face: finding} of labels that fit clearly better mirrored landmarks, all or a part's, or two others swap names."""
     found, flip = {}, np.array(layout.flip_index)
     groups = {tuple(range(layout.count)): "the whole face"}
-    for name, part in layout.parts.items():
+    for name, part in layout.groups.items():
         group = tuple(sorted({*part, *flip[list(part)].tolist()}))
         groups[group] = f"{groups[group]}, {name}" if group in groups else name
     for group, name in sorted(groups.items(), key=lambda item: len(item[0])):  # the whole face only where no part explains it
