@@ -1,4 +1,6 @@
 """Files that come with the project, and files that are written completely or not at all."""
+import csv
+import io
 import os
 from pathlib import Path
 
@@ -30,3 +32,10 @@ def write_atomic(file: Path, write) -> None:
 def write_text(file: Path, text: str) -> None:
     """Replace a text file as `write_atomic` does."""
     write_atomic(file, lambda path: path.write_text(text, encoding="utf-8", errors="surrogateescape"))  # file names in it
+
+
+def write_csv(file: Path, header: list[str], rows) -> None:
+    """Replace a CSV file as `write_atomic` does."""
+    text = io.StringIO()
+    csv.writer(text).writerows([header, *rows])
+    write_text(file, text.getvalue())

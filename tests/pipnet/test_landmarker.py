@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT, detector_file, draw_face, mean_face, run
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, mean_face, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,12 +17,9 @@ from pipnet.app.track import Tracker
 from pipnet.detector import DETECTORS, EXPORTED_FACE_BOX, FaceBox, detection_scale
 from pipnet.geometry import Protocol, box_of, crop_box, cut, to_crop, transform
 from pipnet.landmarker import LandmarkNet, open_net
-from utils.config import defaults, load_layout
 from utils.tools.inference import find_net
 
-TABLES = defaults().tables
-LAYOUTS = {name: load_layout(TABLES["layouts"], name) for name in ("68", "12", "98", "106", "29", "19", "5", "39")}
-SQUARE = Protocol(**TABLES["protocols"]["square"])
+SQUARE = Protocol(**DEFAULTS.protocols["square"])
 NOTHING = np.zeros((0, 4)), np.zeros(0)
 
 
@@ -40,7 +37,7 @@ def known_net(truth: np.ndarray, pull: float = 0.0) -> LandmarkNet:
         found = (1 - pull) * found + pull * square_face()
         return {"landmarks": found.astype(np.float32), "score": np.full(found.shape[:2], 1.5, np.float32)}
 
-    return LandmarkNet(predict, LAYOUTS["68"], SQUARE, 128, square_face())
+    return LandmarkNet(predict, LAYOUTS.load("68"), SQUARE, 128, square_face())
 
 
 def coded() -> np.ndarray:
@@ -51,7 +48,7 @@ def coded() -> np.ndarray:
 
 def test_an_exported_net_sees_the_crops_of_training(trained, tmp_path):
     landmarker = Landmarker(trained.folder / "best.onnx", detector=lambda image: NOTHING, threads=1)
-    assert landmarker.layout == LAYOUTS["68"] and landmarker.net.size == 64 and landmarker.net.meanface.shape == (68, 2)
+    assert landmarker.layout == LAYOUTS.load("68") and landmarker.net.size == 64 and landmarker.net.meanface.shape == (68, 2)
     image, landmarks = draw_face(np.random.default_rng(3), 96)
     crop = crop_box(box_of(landmarks), SQUARE, 96, 96)
     found = landmarker.net.predict(cut(image, crop, 64)[None])
@@ -106,9 +103,9 @@ def test_detections_with_low_landmark_scores_are_dropped():
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0.2, 5), st.floats(-3.1, 3.1), st.floats(-200, 200), st.floats(-200, 200), st.sampled_from(["square", "inner"]))
 def test_the_next_box_gives_the_crop_of_the_training(scale, angle, x, y, protocol):
-    protocol = Protocol(**TABLES["protocols"][protocol])
+    protocol = Protocol(**DEFAULTS.protocols[protocol])
     part = square_face() * 0.6 + 0.1  # of a crop that was made of something else
-    landmarker = Landmarker(LandmarkNet(None, LAYOUTS["68"], protocol, 64, part), detector=lambda image: NOTHING)
+    landmarker = Landmarker(LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, part), detector=lambda image: NOTHING)
     turn = 100 * scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     landmarks = transform(part, np.column_stack([turn, (x, y)]))
     crop = crop_box(landmarker.box_of(landmarks), protocol, 100, 100)
@@ -117,17 +114,17 @@ def test_the_next_box_gives_the_crop_of_the_training(scale, angle, x, y, protoco
 
 
 def test_the_next_box_is_tight_where_the_trainings_were():
-    net = LandmarkNet(None, LAYOUTS["68"], SQUARE, 64, square_face())
+    net = LandmarkNet(None, LAYOUTS.load("68"), SQUARE, 64, square_face())
     turned = transform(square_face(), np.array([[70.0, -40, 60], [40, 70, 20]]))
     assert np.allclose(Landmarker(net, detector=lambda image: NOTHING).box_of(turned), box_of(turned))
 
 
 def test_a_crop_that_is_not_square_follows_both_sides():
-    protocol = Protocol(**TABLES["protocols"]["wflw"])
-    landmarker = Landmarker(LandmarkNet(None, LAYOUTS["68"], protocol, 64, mean_face()), detector=lambda image: NOTHING)
+    protocol = Protocol(**DEFAULTS.protocols["wflw"])
+    landmarker = Landmarker(LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, mean_face()), detector=lambda image: NOTHING)
     crop = crop_box(landmarker.box_of(mean_face() * (60, 80) + (10, 5)), protocol, 200, 200)
     assert np.allclose(crop, (10, 5, 70, 85))
-    plain = Landmarker(LandmarkNet(None, LAYOUTS["68"], protocol, 64, None), detector=lambda image: NOTHING)
+    plain = Landmarker(LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, None), detector=lambda image: NOTHING)
     assert np.allclose(plain.box_of(mean_face()), box_of(mean_face()))
 
 
@@ -135,7 +132,7 @@ def test_the_detectors_box_becomes_that_of_the_landmarks():
     assert np.allclose(FaceBox(0.1, 0.5, 0.75)(np.array([[10, 20, 30, 60.]])), [[15, 29, 25, 59]])
     whole = Landmarker(known_net(mean_face()), detector=lambda image: (np.array([[100, 100, 200, 220.]]), np.ones(1)))
     whole.detector.face_box = FaceBox(0, 1, 1)
-    inner = Landmarker(whole.net._replace(protocol=Protocol(**TABLES["protocols"]["inner"])), detector=whole.detector)
+    inner = Landmarker(whole.net._replace(protocol=Protocol(**DEFAULTS.protocols["inner"])), detector=whole.detector)
     image = np.zeros((300, 300, 3), np.uint8)
     crops = [crop_box(one.detect(image)[0][0], one.net.protocol, 300, 300) for one in (whole, inner)]
     assert np.allclose(*crops)  # a net for inner landmarks sees the face as large as a net for all
@@ -181,7 +178,7 @@ def test_the_image_for_the_detector_has_bounds():
 @given(st.floats(0.3, 4), st.floats(-3.1, 3.1), st.floats(-50, 50), st.floats(-50, 50), st.sampled_from([32, 112, 224]))
 def test_chips_are_upright(scale, angle, x, y, size):
     landmarks = TEMPLATE @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) * scale + (x, y)
-    landmarker = Landmarker(LandmarkNet(None, LAYOUTS["5"], SQUARE, 64, None), detector=lambda image: NOTHING)
+    landmarker = Landmarker(LandmarkNet(None, LAYOUTS.load("5"), SQUARE, 64, None), detector=lambda image: NOTHING)
     face = Face(box_of(landmarks), 1.0, landmarks, np.ones(5))
     low = np.floor(landmarks.min(0)).astype(int) - 8
     image = np.zeros((*(np.ceil(np.ptp(landmarks, 0)).astype(int) + 20)[::-1], 3), np.uint8)
@@ -195,15 +192,15 @@ def test_chips_are_upright(scale, angle, x, y, size):
 
 def test_the_five_points_of_each_layout():
     for name in FIVE:
-        assert np.isfinite(five_points(np.random.default_rng(0).random((LAYOUTS[name].count, 2)), LAYOUTS[name])).all()
-    points = five_points(mean_face(), LAYOUTS["68"])
+        assert np.isfinite(five_points(np.random.default_rng(0).random((LAYOUTS.load(name).count, 2)), LAYOUTS.load(name))).all()
+    points = five_points(mean_face(), LAYOUTS.load("68"))
     assert points[0, 0] < points[2, 0] < points[1, 0] and points[3, 0] < points[4, 0]
-    own = LAYOUTS["5"]._replace(name="mine", stored="mine", count=6, selected=tuple(range(6)),
+    own = LAYOUTS.load("5")._replace(name="mine", stored="mine", count=6, selected=tuple(range(6)),
                                 same_as={"68": {0: 54, 1: 48, 2: 30, 3: 45, 4: 36, 5: 8}})
     assert np.allclose(five_points(mean_face()[[54, 48, 30, 45, 36, 8]], own), mean_face()[[36, 45, 30, 48, 54]])
     for name in ("12", "39"):
         with pytest.raises(UserError, match=f"layout {name} has no eyes, tip of the nose and corners of the mouth"):
-            five_points(np.zeros((LAYOUTS[name].count, 2)), LAYOUTS[name])
+            five_points(np.zeros((LAYOUTS.load(name).count, 2)), LAYOUTS.load(name))
 
 
 def test_a_panorama_is_no_obstacle():

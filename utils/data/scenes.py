@@ -19,9 +19,9 @@ from pipnet.errors import UserError
 from pipnet.geometry import grow, invert, opencv_matrix, to_crop, transform
 from pipnet.layout import Layout
 from utils.cores import cores
-from utils.data.augment import Recipe, generator, photometric
+from utils.data.augment import generator, photometric
 from utils.data.dataset import GIB
-from utils.data.prepared_set import load_meta, load_split, read_image
+from utils.data.prepared_set import Split, Table, read_image
 from utils.data.synthetic.scene import background
 from utils.data.wider import Picture
 
@@ -68,15 +68,13 @@ class Cutouts:
     Faces of which every landmark is known, each set's first to last evenly, as many as `cache` GiB hold.
     """
 
-    def __init__(self, parts: list[tuple[Path, str]], layouts: dict[str, Layout], cache: float = 4.0):
-        self.images, self.landmarks, self.layouts, self.known = [], [], [], layouts
-        most = int(cache * GIB / (3 * STORED ** 2)) // max(len(parts), 1)
-        for folder, split in parts:
-            table, layout = load_split(folder, split), layouts[load_meta(folder)["layout"]]
+    def __init__(self, splits: list[Split], cache: float = 4.0):
+        self.images, self.landmarks, self.layouts = [], [], []
+        most = int(cache * GIB / (3 * STORED ** 2)) // max(len(splits), 1)
+        for split in splits:
+            table, layout, margin = split.set.read(split.name), split.set.layout, split.set.meta["margin"]
             face_boxes(table.landmarks[:1], layout)
-            whole = np.flatnonzero(np.isfinite(table.landmarks).all((1, 2)))
-            rows = whole[np.linspace(0, len(whole) - 1, min(len(whole), most)).astype(int)]
-            margin = load_meta(folder)["margin"]
+            rows = _evenly(table, most)
             kept = min(margin, MARGIN)
             with ThreadPoolExecutor(cores()) as pool:
                 self.images += pool.map(lambda row, table=table, share=kept / margin: _stored(table.images[row], share), rows)
@@ -93,18 +91,23 @@ def _stored(file: Path, share: float) -> np.ndarray:
     return _resized(image, np.full(2, (1 - share) / 2 * len(image)), share * len(image), STORED)
 
 
-def portraits(parts: list[tuple[Path, str]], layouts: dict[str, Layout]) -> list[Picture]:
-    """Pictures of prepared landmark sets, with as much round the face as their margin holds, as photographs that show other
-    faces without a box; each set's first to last evenly."""
+def _evenly(table: Table, most: int) -> np.ndarray:
+    """Return up to `most` rows of a table, evenly from first to last, of faces whose landmarks are all known."""
+    whole = np.flatnonzero(np.isfinite(table.landmarks).all((1, 2)))
+    return whole[np.linspace(0, len(whole) - 1, min(len(whole), most)).astype(int)]
+
+
+def portraits(splits: list[Split]) -> list[Picture]:
+    """Return pictures of landmark sets, with their margin, as photographs that show other faces without a box."""
     made, no = [], np.zeros(1, bool)
-    for folder, split in parts:
-        table, meta = load_split(folder, split), load_meta(folder)
-        whole = np.flatnonzero(np.isfinite(table.landmarks).all((1, 2)))
-        rows = whole[np.linspace(0, len(whole) - 1, min(len(whole), PORTRAITS // len(parts))).astype(int)]
+    for split in splits:
+        table, meta = split.set.read(split.name), split.set.meta
+        rows = _evenly(table, PORTRAITS // len(splits))
         side = round(meta["target_size"] * meta["margin"])
         landmarks = to_crop(table.landmarks[rows], grow(table.crop[rows], meta["margin"])) * side
-        boxes = face_boxes(landmarks, layouts[meta["layout"]]).clip(0, side)
-        made += [Picture(table.images[row], folder.name, box[None], no, no, False) for row, box in zip(rows, boxes, strict=True)]
+        boxes = face_boxes(landmarks, split.set.layout).clip(0, side)
+        name = split.set.folder.name
+        made += [Picture(table.images[row], name, box[None], no, no, False) for row, box in zip(rows, boxes, strict=True)]
     return made
 
 
@@ -129,16 +132,27 @@ def decoded(pictures: list[Picture], cache: float) -> list[Picture]:
     return kept
 
 
-class Scenes(Dataset):
-    """`count` crops an epoch; item (epoch, index) is the sample `index` as epoch `epoch` sees it. names: of the samples."""
+class Material(NamedTuple):
+    """What training crops are made of: photographs, faces to paste into them, and pictures of landmark sets."""
 
-    def __init__(self, pictures: list[Picture], cutouts: Cutouts, args, count: int, portraits: list[Picture] | None = None):
-        self.pictures, self.cutouts, self.count, self.seed, self.size = pictures, cutouts, count, args.seed, args.input_size
-        self.portraits = portraits or []
-        self.sides, self.pasted, self.mosaic = args.face_sides, args.pasted, args.mosaic
-        self.rotation, self.recipe = args.rotation, Recipe.of(args)
+    pictures: list[Picture]
+    cutouts: Cutouts
+    portraits: list[Picture]
+
+
+class Scenes(Dataset):
+    """`count` crops of `size` px per epoch; item (epoch, index) is the sample `index` as epoch `epoch` sees it.
+
+    detect, augment: sections of the settings. names: of the samples.
+    """
+
+    def __init__(self, material: Material, detect, augment, size: int, seed: int, count: int):
+        self.pictures, self.cutouts, self.portraits = material
+        self.count, self.seed, self.size = count, seed, size
+        self.sides, self.pasted, self.mosaic = detect.face_sides, detect.pasted, detect.mosaic
+        self.rotation, self.recipe = augment.rotation, augment
         self.anchor = anchors(self.size, self.size)
-        self.names = [pictures[index % len(pictures)].file.name for index in range(count)]
+        self.names = [self.pictures[index % len(self.pictures)].file.name for index in range(count)]
 
     def __len__(self) -> int:
         return self.count

@@ -120,8 +120,8 @@ def _set(shown: Shown, report: Report) -> str:
     figures = [_cumulative(shown, report),
                _figure("By landmark, on the mean face", face_map(shown.meanface, shown.landmarks, shown.edges, "%"),
                        "Point at a landmark for its number and NME.")]
-    if 1 < len(shown.parts) < shown.landmarks.size:
-        figures.append(_figure("By part", bars([(part, nme, "") for part, nme in shown.parts.items()], "%")))
+    if 1 < len(shown.groups) < shown.landmarks.size:
+        figures.append(_figure("By part", bars([(part, nme, "") for part, nme in shown.groups.items()], "%")))
     figures += _by_condition(shown)
     if shown.reliability:
         figures.append(_figure("Expected against true error", sigma_chart(shown.reliability)))

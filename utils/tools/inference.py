@@ -3,10 +3,10 @@ import numpy as np
 import torch
 
 from pipnet.landmarker import LandmarkNet, open_net
-from utils.config import DEFAULT_FILE, read_yaml
+from utils.config import ROOT, read_defaults
 from utils.test.detectors import prepare_torch
 from utils.test.evaluate import torch_predictor
-from utils.train import run_folder
+from utils.train import checkpoint, run_folder
 
 
 def find_net(exp: str, threads: int = 0) -> LandmarkNet:
@@ -14,11 +14,11 @@ def find_net(exp: str, threads: int = 0) -> LandmarkNet:
 
     An id or a folder stands for the run's export where that exists and is not older than the weights; the rest runs in torch.
     """
-    run = run_folder.find(exp, DEFAULT_FILE.parent / read_yaml(DEFAULT_FILE)["run_root"], train=False)
+    run = run_folder.find(exp, ROOT / read_defaults().values["run_root"], train=False)
     if not exp.endswith(".pt") and run.exported:
         return open_net(run.onnx, threads)
     device = prepare_torch(threads)
-    net, _, stored = run_folder.unpack(run.weights)
+    net, _, stored = checkpoint.unpack(run.weights)
     predict = torch_predictor(net, device)
 
     def predict_arrays(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -14,11 +14,11 @@ from torch import nn
 
 from nets import NETS, Labels, Net, add_stages, build_net, make_spec, net_row
 from pipnet.errors import UserError
-from pipnet.geometry import Protocol, box_of, crop_box, cut, to_crop
+from pipnet.geometry import box_of, crop_box, cut, to_crop
 from pipnet.session import open_session
-from utils.config import DEFAULT_FILE, ROOT, read_yaml
+from utils.config import ROOT, load_protocol, read_defaults
 from utils.test.export import export_onnx
-from utils.test.report import table
+from utils.test.tables import table
 
 FIGURES = ROOT / "benchmarks" / "results" / "zoo.json"
 RATE = 3e-3  # the largest of a short lesson
@@ -119,7 +119,7 @@ def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor,
     """`count` synthetic faces: (crops (M, S, S, 3) uint8 BGR with that margin, landmarks (M, 68, 2) in [0, 1] of the crop)."""
     from utils.data.synthetic import render
 
-    protocol, images, landmarks = Protocol(**read_yaml(DEFAULT_FILE)["protocols"]["square"]), [], []
+    protocol, images, landmarks = load_protocol(read_defaults().protocols, "square"), [], []
     for index in range(count):
         face = render(0, index, 2 * size)
         crop = crop_box(box_of(face.landmarks), protocol, 2 * size, 2 * size)

@@ -6,10 +6,12 @@ import numpy as np
 import torch
 
 from nets import Net, net_row
+from nets.backbones.row import load_imagenet
 from nets.backbones.timm_net import TimmNet
 from nets.convert.published import from_published, is_classifier, is_ours
 from nets.convert.transplant import nearest_sources, similarity
 from pipnet.errors import UserError
+from pipnet.files import write_csv
 from pipnet.layout import Layout
 from utils.train import checkpoint
 
@@ -18,9 +20,32 @@ OF_LANDMARKS = ("head.", "refiner.identity", "refiner.move")  # parameters that 
 
 
 class Started(NamedTuple):
-    """What a net was started from: words for the log; rows (tensor, shape, what became of it) of a report, or none."""
+    """The origin of a net's weights: words for the log; rows (tensor, shape, origin) of a report, empty without a file."""
+
     words: str
-    rows: list[tuple[str, str, str]]
+    rows: list[tuple[str, str, str]] = []
+
+    def write(self, file: Path) -> None:
+        """Write the rows as CSV, if there are any."""
+        if self.rows:
+            write_csv(file, ["tensor", "shape", "what"], self.rows)
+
+
+def initialise(net: Net, source: str, layout: Layout, meanface: np.ndarray, warn) -> Started:
+    """Initialise `net` from `source`: imagenet, none, a checkpoint of ours or a published one. Return what was loaded.
+
+    layout and meanface (N, 2), in [0, 1] of the crop, are those of the training faces.
+    """
+    if source == "none":
+        return Started("random weights")
+    if source != "imagenet":
+        return start(net, Path(source), layout, meanface, warn)
+    try:
+        load_imagenet(net.backbone, net_row(net.spec["net"]))
+    except OSError as error:
+        warn(f"{error}; training starts from random weights")
+        return Started("random weights")
+    return Started("ImageNet weights")
 
 
 def shared(new: Layout, old: Layout) -> dict[int, int]:

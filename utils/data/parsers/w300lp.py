@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.config import DEFAULT_FILE, load_layout, read_yaml
+from utils.config import read_defaults
 from utils.data.parsers.mat import read_mat, values
 from utils.data.parsers.records import Splits, complain, inside, record, whole
 
@@ -33,7 +33,7 @@ def parse_300wlp(data_dir: Path, allow_partial: bool = False, count: int | None 
     its own .mat. 300W's test photographs (IBUG, the test parts of HELEN and LFPW) are among these.
     """
     root = Path(data_dir)
-    flip_index = load_layout(read_yaml(DEFAULT_FILE)["layouts"], "68").flip_index
+    flip_index = read_defaults().layouts.load("68").flip_index
     redrawn = (root / "landmarks").is_dir()
     splits: Splits = {"train": []}
     absent, faults = [], []
