@@ -29,7 +29,7 @@ def test_a_folder_of_pictures(trained, cli, pictures, tmp_path):
     flags = ("--predict", pictures, "--exp", trained.folder, "--detector", "none", "--out", out)
     done = cli(*flags)
     assert done.returncode == 0, done.stderr
-    assert f"8 faces in 8 pictures -> {out}" in done.stdout and "expected error, % of the box" in done.stdout
+    assert f"8 faces in 8 pictures -> {out}" in done.stdout and "predicted error, % of the box" in done.stdout
     assert "1 of 9 pictures are left out" in done.stderr and "broken.jpg" in done.stderr
     assert "8 pictures have no box" in done.stderr
     listed = rows(out / "uncertain.csv")
