@@ -1,8 +1,9 @@
 """Upright chips of faces, as recognition nets take them."""
+import cv2
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.geometry import similarity
+from pipnet.geometry import opencv_matrix, similarity
 from pipnet.layout import Layout
 
 # ArcFace's template (Deng et al., CVPR 2019, after SphereFace): eyes, tip of the nose, corners of the mouth, the one on the
@@ -34,6 +35,7 @@ def five_points(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
     return np.array([landmarks[group].mean(0) for group in groups])
 
 
-def chip_matrix(landmarks: np.ndarray, layout: Layout, size: int) -> np.ndarray:
-    """Map (2, 3) from the px of landmarks (N, 2) to those of an aligned chip of size x size px, both continuous."""
-    return similarity(five_points(landmarks, layout), TEMPLATE * (size / 112))
+def chip(image: np.ndarray, landmarks: np.ndarray, layout: Layout, size: int) -> np.ndarray:
+    """Upright chip (size, size, 3) of the face in `image` with these landmarks (N, 2), px."""
+    matrix = opencv_matrix(similarity(five_points(landmarks, layout), TEMPLATE * (size / 112)))
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)

@@ -4,26 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
-from pipnet.align import chip_matrix
+from pipnet.align import chip
 from pipnet.checkout import from_checkout
 from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped
-from pipnet.geometry import (
-    Protocol,
-    border_px,
-    box_of,
-    check_protocol,
-    crop_box,
-    cut,
-    opencv_matrix,
-    similarity,
-    to_image,
-    transform,
-)
+from pipnet.geometry import Protocol, border_px, box_of, check_protocol, crop_box, cut, similarity, to_image, transform
 from pipnet.images import check_image
 from pipnet.layout import Layout
 from pipnet.session import metadata, open_session
@@ -212,8 +200,7 @@ class Landmarker:
         UserError for a layout without those five points.
         """
         check_image(image)
-        matrix = opencv_matrix(chip_matrix(face.landmarks, self.layout, size))
-        return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
+        return chip(image, face.landmarks, self.layout, size)
 
     def _has_crop(self, box: np.ndarray, width: int, height: int) -> bool:
         """Whether a landmark box (4,) gives a crop that shows a part of an image of width x height."""

@@ -1,4 +1,5 @@
 """Layouts: how many landmarks a face has, which of them mirror each other, and which lines join them."""
+import json
 from typing import Any, NamedTuple
 
 
@@ -27,7 +28,7 @@ class Layout(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint or a file's metadata."""
-        return {key: _plain(value) for key, value in self._asdict().items()}
+        return json.loads(json.dumps(self._asdict()))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Layout":
@@ -42,11 +43,3 @@ class Layout(NamedTuple):
         same = values.get("same_as", {})  # JSON turns numeric keys into text
         values["same_as"] = {name: {int(i): int(j) for i, j in pairs.items()} for name, pairs in same.items()}
         return cls(**values)
-
-
-def _plain(value):
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return value

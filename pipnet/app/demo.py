@@ -11,11 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from pipnet.app.drowsiness import Drowsiness
-from pipnet.app.output import Output
+from pipnet.app.output import KEYS, Output
 from pipnet.app.smooth import SMOOTH
 from pipnet.app.sources import Frame, Source, open_source, silence_opencv
 from pipnet.app.track import Tracker
-from pipnet.app.window import KEYS
 from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
 from pipnet.landmarker import Face, Landmarker
@@ -41,7 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--threshold", metavar="SCORE", type=float, help="least score of a face (default: the detector's own)")
     add("--max-faces", metavar="N", type=int, help="keep the N largest faces (default: all)")
     add("--detect-every", metavar="K", type=int, default=10, help="videos: run the detector every K frames, track between (10)")
-    add("--smooth", choices=tuple(SMOOTH), default="one-euro", help="videos: filter that steadies the landmarks (one-euro)")
+    add("--smooth", choices=SMOOTH, default="one-euro", help="videos: filter that steadies the landmarks (one-euro)")
     add("--pose", action="store_true", help="pitch, yaw and roll of the head")
     add("--drowsiness", action="store_true", help="videos: eye aspect ratios, blinks, yawns, time with closed eyes, alarm")
     add("--threads", metavar="N", type=int, default=0, help="CPU threads of each net (0: all cores)")
@@ -51,13 +50,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.threads < 0:
         raise UserError(f"--threads is a number of threads, or 0 for all cores, not {args.threads}")
     return args
-
-
-def make_landmarker(args: argparse.Namespace) -> Landmarker:
-    """The nets that the command line asks for."""
-    detector = Detector(args.detector, args.detector_weights or None, args.threshold, scale=args.detector_scale,
-                        threads=args.threads)
-    return Landmarker(args.exp, detector, args.max_faces, args.threads)
 
 
 class Pipeline:
@@ -130,7 +122,8 @@ def main(argv: list[str] | None = None) -> None:
     source = open_source(args.source)
     with ExitStack() as stack:
         stack.callback(source.close)
-        landmarker = make_landmarker(args)
+        detector = Detector(args.detector, args.detector_weights or None, args.threshold, None, args.detector_scale, args.threads)
+        landmarker = Landmarker(args.exp, detector, args.max_faces, args.threads)
         output = Output(args, source, landmarker.layout)
         stack.callback(output.close)
         pipeline = Pipeline(args, landmarker, source.still)

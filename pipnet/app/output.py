@@ -2,45 +2,103 @@
 import argparse
 import json
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from pipnet.app.panel import STYLES, Panel, alarm, draw_faces
-from pipnet.app.sinks import PictureSink, VideoSink, make_folder, writing
+from pipnet.app.sinks import PictureSink, VideoSink, make_folder, save_picture, writing
 from pipnet.app.sources import Frame, Source
-from pipnet.app.window import OUTPUT, Window, has_display
 from pipnet.errors import UserError
 from pipnet.landmarker import Face
 from pipnet.layout import Layout
 
+OUTPUT = Path("output")  # folder for what is saved without a name
+KEYS = "q or Esc: quit; s: save this picture; d: draw edges, points, numbers or nothing; m: mirror; space: pause, next picture"
+LARGEST = (1280, 800)    # px of the window at first
+
 
 def json_line(frame: Frame, faces: list[Face]) -> str:
-    """One frame as a line of JSON. Unknown and non-finite values are null."""
+    """One frame as a line of JSON; coordinates are rounded to hundredths of a px. Unknown and non-finite values are null."""
     height, width = frame.image.shape[:2]
+    values = [{"id": face.id, "box": rounded(face.box, 2), "score": rounded(face.score, 4),
+               "landmarks": rounded(face.landmarks, 2), "landmark_scores": rounded(face.scores, 3),
+               "sigma": rounded(face.sigma, 3), "pose": rounded(face.pose, 2),
+               **{key: rounded(value, 4) for key, value in (face.drowsiness or {}).items()}} for face in faces]
     return json.dumps({"frame": frame.index, "time": rounded(frame.seconds, 4), "file": frame.name,
-                       "width": width, "height": height, "faces": [face_values(face) for face in faces]})
-
-
-def face_values(face: Face) -> dict:
-    """Plain values of a face; px are rounded to hundredths."""
-    values = {"id": face.id, "box": rounded(face.box, 2), "score": rounded(face.score, 4),
-              "landmarks": rounded(face.landmarks, 2), "landmark_scores": rounded(face.scores, 3),
-              "sigma": rounded(face.sigma, 3), "pose": rounded(face.pose, 2)}
-    return values | {key: rounded(value, 4) for key, value in (face.drowsiness or {}).items()}
+                       "width": width, "height": height, "faces": values})
 
 
 def rounded(value, digits: int):
     """Plain rounded values of a number, array or list; None for what is not finite."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
         return [rounded(one, digits) for one in value]
-    if isinstance(value, (float, np.floating)):
-        return round(float(value), digits) if np.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float):
+        return round(value, digits) if np.isfinite(value) else None
+    return value
+
+
+def has_display() -> bool:
+    """Whether a window can be opened. A process of its own tries it, since a failure ends the process."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    try:
+        return subprocess.run([sys.executable, "-c", "import cv2; cv2.namedWindow('pipnet')"], capture_output=True,
+                              timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+class Window:
+    """A window. still: every picture waits for a key. `style`: how faces are drawn, one of STYLES."""
+
+    def __init__(self, still: bool):
+        self.title, self.still, self.style = "PIPNet", still, STYLES[0]
+        cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        self._sized, self._mirrored, self._offset = False, False, -np.inf
+
+    def show(self, image: np.ndarray, seconds: float, redraw: Callable[[str], np.ndarray], name: str) -> bool:
+        """Show a frame until the next one is due; False when the user quits.
+
+        seconds: time of the frame in its video, 0 for still and live sources. redraw(style): the frame drawn in another style.
+        name: of the file that key s saves, without suffix.
+        """
+        paused, now = self.still, time.monotonic()
+        self._offset = max(self._offset, now - seconds)  # the video's start; later after a pause and where drawing is too slow
+        wait = max(1, int(1000 * (seconds + self._offset - now)))
+        if not self._sized:
+            height, width = image.shape[:2]
+            scale = min(1.0, LARGEST[0] / width, LARGEST[1] / height)
+            cv2.resizeWindow(self.title, max(1, int(width * scale)), max(1, int(height * scale)))
+            self._sized = True
+        while True:
+            cv2.imshow(self.title, cv2.flip(image, 1) if self._mirrored else image)
+            key = cv2.waitKey(30 if paused else wait) & 0xFF
+            if key in (ord("q"), 27) or cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1:
+                return False
+            if key == ord("s"):
+                file = OUTPUT / f"{name}.png"
+                save_picture(file, image)
+                tqdm.write(f"saved {file}", file=sys.stderr)
+            elif key == ord("d"):
+                self.style = STYLES[(STYLES.index(self.style) + 1) % len(STYLES)]
+                image = redraw(self.style)
+            elif key == ord("m"):
+                self._mirrored = not self._mirrored
+            elif key == ord(" "):
+                if self.still:
+                    return True
+                paused = not paused
+            if not paused:
+                return True
 
 
 class Output:
@@ -92,16 +150,11 @@ class Output:
                 self.sink.write(frame, image)
                 stages["save"] = time.perf_counter() - drawn
             if self.window:
-                goes_on = self._show(frame, faces, image)
+                name = Path(frame.name).stem + ("" if self.source.still else f"_{frame.index:06d}")
+                seconds = 0.0 if self.source.still or self.source.live else frame.seconds
+                goes_on = self.window.show(image, seconds, lambda style: self.draw(frame, faces, style), name)
         self.panel.update(stages, total + time.perf_counter() - start)
         return goes_on
-
-    def _show(self, frame: Frame, faces: list[Face], image: np.ndarray) -> bool:
-        name, seconds = Path(frame.name).stem, 0.0
-        if not self.source.still:
-            name = f"{name}_{frame.index:06d}"
-            seconds = 0.0 if self.source.live else frame.seconds
-        return self.window.show(image, seconds, lambda style: self.draw(frame, faces, style), name)
 
     def _write_line(self, text: str) -> None:
         if self.json == "-":

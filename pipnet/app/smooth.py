@@ -4,6 +4,7 @@ A filter is called once per frame with the landmarks of all faces, {id: (N, 2) i
 that is new, was absent from the last frame, or jumped, it restarts with the landmarks as found.
 """
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 
 from pipnet.errors import UserError
 from pipnet.geometry import box_of, iou, similarity, transform
+from pipnet.layout import Layout
 
 Faces = dict[int, np.ndarray]
 JUMP = 0.5  # IoU of the boxes of two frames up to which a face has jumped
@@ -110,16 +112,14 @@ class Flow:
 
     def __call__(self, faces: Faces, seconds: float, image: np.ndarray) -> Faces:
         """Smoothed landmarks of the frame `image` (H, W, 3) uint8."""
-        known = [id for id, found in faces.items() if self._fits(image) and _continues(self.blended.get(id), found)]
+        comparable = self.image is not None and self.image.shape == image.shape
+        known = [id for id, found in faces.items() if comparable and _continues(self.blended.get(id), found)]
         flown = self._flow(known, image)
         blended = {id: self._blend(found, self.blended[id], flown[id]) if id in flown else np.asarray(found, dtype=np.float64)
                    for id, found in faces.items()}
         self.held = {id: self._hold(points, self.held[id]) if id in flown else points for id, points in blended.items()}
         self.blended, self.image = blended, image.copy()
         return self.held
-
-    def _fits(self, image: np.ndarray) -> bool:
-        return self.image is not None and self.image.shape == image.shape
 
     def _flow(self, ids: list[int], image: np.ndarray) -> Faces:
         """Last points of these faces, moved by optical flow; one call for all, since the pyramids cost more than the points."""
@@ -146,16 +146,13 @@ def plain(faces: Faces, seconds: float, image: np.ndarray | None = None) -> Face
     return faces
 
 
-SMOOTH = {"one-euro": lambda layout: OneEuro(), "flow": lambda layout: Flow(eye_points(layout)), "none": lambda layout: plain}
+SMOOTH = ("one-euro", "flow", "none")
 
 
-def eye_points(layout) -> tuple[int, ...]:
-    """Landmarks of both eyes; none in a layout without groups of that name."""
-    return (*layout.groups.get("eye_left", ()), *layout.groups.get("eye_right", ()))
-
-
-def make_smooth(name: str, layout):
-    """The filter of that name for a layout: filter({id: landmarks}, seconds, image). UserError for an unknown name."""
+def make_smooth(name: str, layout: Layout) -> Callable[[Faces, float, np.ndarray], Faces]:
+    """The filter of that name, called with ({id: landmarks}, seconds, image). UserError for an unknown name."""
     if name not in SMOOTH:
         raise UserError(f"no smoothing '{name}' (there are: {', '.join(SMOOTH)})")
-    return SMOOTH[name](layout)
+    if name == "flow":
+        return Flow((*layout.groups.get("eye_left", ()), *layout.groups.get("eye_right", ())))
+    return OneEuro() if name == "one-euro" else plain
