@@ -49,15 +49,14 @@ class FaceBox(NamedTuple):
 
 
 Find = Callable[[np.ndarray, float, float], Detections]  # image (H, W, 3), threshold, overlap -> boxes in its px
-# what a loader returns: the function, and the values of the row that the file itself stores (threshold, overlap, face_box)
-Loaded = tuple[Find, dict[str, Any]]
+Loaded = tuple[Find, dict[str, Any]]  # the second: threshold, overlap, face_box, if the file stores its own
 
 
 class DetectorRow(NamedTuple):
-    """A detector: published threshold and overlap, the map of its boxes, where its file comes from and how that is loaded.
+    """A detector: published threshold and overlap, the map of its boxes, the source of its file, and how that is loaded.
 
-    load(file, threads) loads files that onnxruntime or OpenCV run. load_torch, "module:function" of the checkout with the same
-    arguments, loads those that torch runs: all files where there is no `load`, all but .onnx where there are both.
+    load(file, threads): for onnxruntime or OpenCV. load_torch: the same for torch, as "module:function" of the checkout; it loads
+    every file of a detector without `load`, else every file that is no .onnx.
     """
 
     threshold: float
@@ -66,7 +65,7 @@ class DetectorRow(NamedTuple):
     source: str
     load: Callable[[Path, int], Loaded] | None = None
     load_torch: str | None = None
-    any_size: bool = True  # False: the net has one input size, so that a scale makes no difference
+    any_size: bool = True  # False: the net has one input size, so a scale has no effect
 
 
 class Detector:
@@ -196,7 +195,7 @@ def load_yunet(file: Path, threads: int) -> Loaded:
 
 
 # Face boxes: medians over training photographs, measured with benchmarks/face_boxes.py. YuNet's was not measured: FaceBoxesV2's
-EXPORTED_FACE_BOX = FaceBox(0.094, 1.09, 0.866)  # of weights/detector.onnx
+EXPORTED_FACE_BOX = FaceBox(0.094, 1.09, 0.866)  # measured with weights/detector.onnx
 DETECTORS: dict[str, DetectorRow] = {
     "faceboxes": DetectorRow(0.6, 0.3, FaceBox(0.135, 1.043, 0.768), "weights/detector.onnx, which comes with the project, or "
                              "FaceBoxesV2.pth of github.com/jhb86253817/PIPNet", load_exported,

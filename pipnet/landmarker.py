@@ -187,7 +187,7 @@ class Landmarker:
             return box_of(landmarks)
         meanface = self.net.meanface
         if self.net.protocol.square == "no":
-            side = landmarks.std(0) / meanface.std(0)  # of the crop, px
+            side = landmarks.std(0) / meanface.std(0)  # px of the crop
             centre = (0.5 - meanface.mean(0)) * side + landmarks.mean(0)
         else:
             matrix = similarity(meanface, landmarks)

@@ -37,7 +37,7 @@ def ring_width(landmarks: np.ndarray, ring: tuple[int, ...]) -> float:
 
 @dataclass
 class _State:
-    """What is known of one face."""
+    """Memory of one face."""
 
     seconds: float = -np.inf                       # when it was last seen
     eyes: deque = field(default_factory=deque)     # (seconds, left EAR, right EAR, closed) of the window

@@ -1,4 +1,4 @@
-"""Where the demo's frames go: a window, a picture or video, lines of JSON."""
+"""Outputs of the demo: a window, a picture or video, lines of JSON."""
 import argparse
 import json
 import os
@@ -102,10 +102,9 @@ class Window:
 
 
 class Output:
-    """The outputs that the command line asks for. No file is made before the first frame is processed.
+    """The outputs that the command line asks for; no file is made before the first frame is processed.
 
-    A source that is neither saved nor written as JSON, or that is live, is shown in a window. Without a display, and with no
-    other output, it is saved to the folder OUTPUT.
+    Live sources, and those with no other output, are shown in a window. Without a display the latter are saved to OUTPUT.
     """
 
     def __init__(self, args: argparse.Namespace, source: Source, layout: Layout):
@@ -179,7 +178,7 @@ class Output:
                 self.sink.close()
 
     def summary(self) -> str:
-        """What was found and where it is saved."""
+        """Summary of the run: numbers of faces and frames, and the files that were written."""
         text = f"{plural(self.faces, 'face')} in {plural(self.frames, 'picture' if self.source.still else 'frame')}"
         if not self.source.still:
             text += f", {self.panel.fps:.0f} frames/s"

@@ -1,4 +1,4 @@
-"""What the demo draws: faces, the speed of each stage, the drowsiness alarm."""
+"""Drawings of the demo: faces, the time of each stage, the drowsiness alarm."""
 import cv2
 import numpy as np
 

@@ -25,7 +25,7 @@ def face(layout: Layout, eyes: float = 1.0, mouth: float = 0.0) -> np.ndarray:
 
 
 def play(name: str, seconds: float, eyes=lambda t: 1.0, mouth=lambda t: 0.0, rate: float = 30, noise: float = 0.1) -> list[dict]:
-    """What is said of each frame. eyes, mouth: of the time in s."""
+    """States of each frame. eyes, mouth: functions of the time in s."""
     layout, rng = LAYOUTS.load(name), np.random.default_rng(0)
     drowsiness = Drowsiness(layout)
     return [drowsiness.update(3, face(layout, eyes(t), mouth(t)) + noise * rng.standard_normal((layout.count, 2)), t)
