@@ -34,7 +34,7 @@ class Cost(NamedTuple):
 
 
 def make(name: str, head: str = "pip", size: int | None = None, count: int = 68, **options) -> Net:
-    """Return a net for `count` landmarks with random weights; size None takes its row's. ValueError for a pair that does not fit."""
+    """Return a net for `count` landmarks with random weights; size None takes its row's. ValueError for a pair that fails."""
     face = np.random.default_rng(0).uniform(0.2, 0.8, (count, 2))
     return build_net(make_spec(name, head, None, size or net_row(name).input_size, face, min(10, count - 1), options=options))
 
@@ -115,7 +115,7 @@ def _row(name: str, spent: Cost) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------- overfitting
 @cache
 def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `count` synthetic faces: crops (M, S, S, 3) uint8 BGR with that margin, landmarks (M, 68, 2) in [0, 1] of the crop."""
+    """Return `count` synthetic faces: crops (M, S, S, 3) uint8 BGR with that margin, landmarks (M, 68, 2) in the crop."""
     from utils.data.synthetic import render
 
     protocol, images, landmarks = load_protocol(read_defaults().protocols, "square"), [], []
