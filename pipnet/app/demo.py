@@ -106,8 +106,8 @@ def process(pipeline: Pipeline, source: Source, output: Output) -> None:
                 goes_on = output.add(frame, faces, stages, done - start)
                 bar.update()
                 start = time.perf_counter()
-                if not goes_on:
-                    return
+                if stopped or not goes_on:
+                    break
     finally:
         for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)

@@ -43,13 +43,11 @@ class Pictures:
 
     def __init__(self, files: list[Path], folder: Path | None = None):
         self.files, self.folder, self.count = files, folder, len(files)
-        self.name, self._stopped = (folder or files[0]).name or "pictures", False
+        self.name = (folder or files[0]).name or "pictures"
 
     def __iter__(self) -> Iterator[Frame]:
         unread = 0
         for index, file in enumerate(self.files):
-            if self._stopped:
-                return
             try:
                 image = read_image(file)
             except UserError as error:
@@ -61,8 +59,7 @@ class Pictures:
             yield Frame(image, index, None, file.name)
 
     def close(self) -> None:
-        """Stop after the current picture."""
-        self._stopped = True
+        """Nothing is open between pictures."""
 
 
 class Video:
@@ -76,10 +73,8 @@ class Video:
 
     def __init__(self, target: str | int):
         self.live, camera = not Path(str(target)).is_file(), isinstance(target, int)
-        if camera:
-            self.name, self._title = f"camera{target}", f"camera {target}"
-        else:
-            self.name, self._title = "stream" if self.live else Path(target).stem, target
+        self._title = f"camera {target}" if camera else target
+        self.name = f"camera{target}" if camera else "stream" if self.live else Path(target).stem
         if self.live and not camera:
             limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE]
             self._capture = cv2.VideoCapture(target, cv2.CAP_FFMPEG, limits)
