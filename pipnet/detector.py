@@ -137,7 +137,8 @@ def load_exported(file: Path, threads: int) -> Loaded:
     session = open_session(file, threads)
     ports = [{port.name for port in ports} for ports in (session.get_inputs(), session.get_outputs())]
     if ports != [{"image", "threshold", "overlap"}, {"boxes", "scores"}]:
-        raise UserError(f"{file} is no detector of ours: it must turn image, threshold and overlap into boxes and scores")
+        raise UserError(f"{file} is no detector of ours, which has the inputs image, threshold and overlap and the outputs boxes "
+                        "and scores; give one that `main.py --task detect --test-onnx` has exported")
 
     def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
         options = {"threshold": np.array(threshold, np.float32), "overlap": np.array(overlap, np.float32)}
@@ -151,7 +152,8 @@ def load_rfb320(file: Path, threads: int) -> Loaded:
     session = open_session(file, threads)
     inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
     if [port.shape for port in inputs] != [[1, 3, 240, 320]] or outputs != {"scores", "boxes"}:
-        raise UserError(f"{file} is not RFB-320, which has one input of 320x240 px and the outputs scores and boxes")
+        raise UserError(f"{file} is not RFB-320, which has one input of 320x240 px and the outputs scores and boxes; give "
+                        f"{DETECTORS['rfb320'].source}")
 
     def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
         x = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), (320, 240))

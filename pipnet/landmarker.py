@@ -76,8 +76,8 @@ class LandmarkNet(NamedTuple):
                        int(values["input_size"]), meanface, float(values.get("input_margin", 1)),
                        float(values.get("face_limit", HALFWAY)), float(values.get("face_least", 0)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{name} does not say its layout, protocol and input_size ({error}), as landmark nets that "
-                            "`main.py --test-onnx` exports do") from None
+            raise UserError(f"{name} lacks a layout, protocol and input_size ({error}); give a landmark net that "
+                            "`main.py --test-onnx` has exported") from None
 
 
 def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --test-onnx") -> LandmarkNet:
@@ -85,7 +85,8 @@ def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained
     session = open_session(file, threads, remedy)
     names = [output.name for output in session.get_outputs()]
     if [port.name for port in session.get_inputs()] != ["image"] or not {"landmarks", "score"} <= set(names):
-        raise UserError(f"{file} is no landmark net of ours: it must turn image into landmarks and score")
+        raise UserError(f"{file} is no landmark net of ours, which has the input image and the outputs landmarks and score; give "
+                        "one that `main.py --test-onnx` has exported")
     return LandmarkNet.of(lambda images: dict(zip(names, session.run(names, {"image": images}), strict=True)),
                           metadata(session), file)
 
