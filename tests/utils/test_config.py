@@ -110,7 +110,7 @@ def test_layouts_are_whole(name):
     layout = LAYOUTS.load(name)
     assert layout.count == int(name) == len(layout.flip_index) == len(layout.selected)
     assert [layout.flip_index[f] for f in layout.flip_index] == list(range(layout.count))
-    assert {i for part in layout.groups.values() for i in part} == set(range(layout.count)), "a landmark in no part"
+    assert {i for part in layout.parts.values() for i in part} == set(range(layout.count)), "a landmark in no part"
     assert all(0 <= i < layout.count for edge in layout.edges() for i in edge)
     if layout.interocular:
         assert layout.flip_index[layout.interocular[0]] == layout.interocular[1]
@@ -137,9 +137,9 @@ def test_a_subset_keeps_its_norm_and_parts():
 
 
 @pytest.mark.parametrize(("row", "message"), [
-    ({"count": 3, "flip_index": [1, 0], "interocular": None, "pupils": None, "groups": {}, "closed": []}, "its own inverse"),
-    ({"count": 3, "flip_index": [1, 2, 0], "interocular": None, "pupils": None, "groups": {}, "closed": []}, "its own inverse"),
-    ({"count": 2, "flip_index": [1, 0], "interocular": [0, 2], "pupils": None, "groups": {}, "closed": []}, r"outside 0\.\.1"),
+    ({"count": 3, "flip_index": [1, 0], "interocular": None, "pupils": None, "parts": {}, "closed": []}, "its own inverse"),
+    ({"count": 3, "flip_index": [1, 2, 0], "interocular": None, "pupils": None, "parts": {}, "closed": []}, "its own inverse"),
+    ({"count": 2, "flip_index": [1, 0], "interocular": [0, 2], "pupils": None, "parts": {}, "closed": []}, r"outside 0\.\.1"),
     ({"count": 2, "flip_index": 1}, "malformed"),
     ({"count": 2}, "malformed.*flip_index"),
     ({"count": 2, "flip_index": [1, 0], "closd": []}, "unknown key 'closd' in layout 'mine'; did you mean 'closed'"),
@@ -157,7 +157,7 @@ def test_a_subset_keeps_its_norm_and_parts():
     ({"of": "68", "selected_index": [54, 48], "interocular": [0, 1]}, "subset .*interocular is derived"),
     ({"count": 2, "flip_index": [1, 0], "interocular": [0]}, "interocular must be two landmarks"),
     ({"count": 2, "flip_index": [1, 0], "interocular": [1, 1]}, "interocular must be two landmarks"),
-    ({"count": 2, "flip_index": [1, 0], "groups": {"eyes": [0, 1]}, "closed": ["eye"]}, "closed names 'eye'.*'eyes'"),
+    ({"count": 2, "flip_index": [1, 0], "parts": {"eyes": [0, 1]}, "closed": ["eye"]}, "closed names 'eye'.*'eyes'"),
 ])
 def test_bad_layouts_are_named(row, message):
     with pytest.raises(UserError, match=message):

@@ -54,7 +54,7 @@ def test_a_layout_that_was_edited_is_another():
 def test_five_lines_are_a_layout():
     assert len(TEXT.splitlines()) == 5
     layout = Layouts({**LAYOUTS.rows, **MINE}).load("mine")
-    assert layout.edges() == [] and list(layout.groups.values()) == [(i,) for i in range(layout.count)]
+    assert layout.edges() == [] and list(layout.parts.values()) == [(i,) for i in range(layout.count)]
     assert layout.pupils is None and layout.closed == ()
 
 
