@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from record import ROOT, rows, save
 from runs import FACES
+from utils.data.label_weights import DISPUTED, weigh
 
 from pipnet.geometry import to_crop, to_image
 from utils.config import DEFAULT_FILE, parse, read_yaml, resolve
 from utils.data import sets
 from utils.data.dataset import Faces
-from utils.data.label_weights import DISPUTED, weigh
 from utils.test.evaluate import evaluate, torch_predictor
 from utils.test.metric import nme
 from utils.tools import audit

@@ -6,11 +6,10 @@ from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, settings
 
 from nets import build_net, make_spec
 from pipnet.errors import UserError
-from utils.layouts import Layouts
 from pipnet.layout import Layout
 from utils.config import KINDS, TABLES, check, comments, dump, parse, resolve
 from utils.data.augment import Recipe
-
+from utils.layouts import Layouts
 
 
 def typed(*argv: str) -> dict:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
-
 from utils.data.augment import Recipe, augment, generator, turn_pose
 from utils.data.dataset import Augmented, Faces, Order, collate, train_loader
 from utils.data.dataset import test_batches as share_of

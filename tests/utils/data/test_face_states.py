@@ -4,8 +4,8 @@ import pytest
 from conftest import mean_face
 
 from nets.stages.auxiliary import STATES
-from pipnet.pose import MODEL, POINTS
 from pipnet.errors import UserError
+from pipnet.pose import MODEL, POINTS
 from utils.config import defaults, load_layout
 from utils.data.augment import Recipe
 from utils.data.dataset import Augmented, Faces, collate

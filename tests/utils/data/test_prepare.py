@@ -7,12 +7,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from conftest import DEFAULTS, LAYOUTS
 import pytest
+from conftest import DEFAULTS, LAYOUTS
 
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop, to_image
-
 from utils.data.dataset import Faces
 from utils.data.parsers import DATASETS, PARTS_300W, infer, parse_300w, parse_points, read_pts, write_pts
 from utils.data.prepare import DataGenerator, split_identities

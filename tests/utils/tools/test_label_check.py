@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 from conftest import LAYOUTS, mean_face
 
-
 from utils.tools.label_check import SURE, THRESHOLD, examine
 
 SIZE = 200.0

@@ -16,7 +16,6 @@ from conftest import LAYOUTS, NET, ROOT, settings
 from nets import build_net, make_spec
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
-
 from utils.train import checkpoint
 from utils.train import run_folder as run
 

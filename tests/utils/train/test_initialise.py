@@ -10,13 +10,12 @@ import yaml
 from conftest import LAYOUTS, NET, ROOT, SMALL, mean_face, write_faces
 
 from nets import build_net, make_spec
-from utils.layouts import Layouts
 from nets.convert.transplant import nearest_sources, transplant
 from nets.heads.pip import PIPHead, nearest_neighbors
 from pipnet.layout import Layout
-
 from utils.data.parsers import read_pts, write_pts
 from utils.data.synthetic.points import own_points
+from utils.layouts import Layouts
 from utils.train import checkpoint
 from utils.train.initialise import shared
 

@@ -13,7 +13,6 @@ from conftest import FORKS, LAYOUTS, NET, mean_face, settings
 import main
 from nets import Labels, build_net, make_spec
 from pipnet.errors import UserError
-
 from utils.data.dataset import Augmented, Batch, Faces, Order, train_loader
 from utils.train.batchnorm import share_batch_norm
 from utils.train.loop import train_epoch
