@@ -18,18 +18,13 @@ from pipnet.geometry import to_crop
 from pipnet.layout import Layout
 from utils.config import read_yaml
 from utils.data.dataset import Faces
+from utils.data.parsers import DATASETS
 from utils.data.prepared_set import load_meta
 from utils.test import metric
 from utils.test.evaluate import Result, subset_rows
 from utils.test.plot import chart
 
 TRUTH, FOUND = (80, 220, 80), (60, 60, 255)  # BGR
-# norms of published figures, by dataset
-PUBLISHED = {"300w": ("interocular", "interpupil"), "wflw": ("interocular",), "cofw": ("interocular", "interpupil"),
-             "cofw68": ("interocular",), "aflw": ("box", "diagonal", "size"), "lapa": ("interocular",), "300vw": ("interocular",),
-             "menpo": ("diagonal",), "jd106": ("box",), "300wlp": ("box",), "mtfl": ("interocular",), "celeba": ("interocular",),
-             "menpo-profile": ("diagonal",), "300w-private": ("interocular",), "300w+wflw": ("interocular",),
-             "300w+wflw-all": ("interocular",), "lmk": ("interocular",)}
 
 
 class Compared(NamedTuple):
@@ -222,7 +217,7 @@ class Report:
             layout: Layout, missed: int, compared: list[Compared]) -> None:
         """One set of faces in one kind of box. names: of the set in tables and in files; folder: the prepared set."""
         name, called = names[0], model if box == "true" else f"{model}, {box} boxes"
-        usual = PUBLISHED.get(load_meta(folder)["dataset"], ())
+        usual = DATASETS[load_meta(folder)["dataset"]].norms
         self.scores += score_rows(name, called, result, faces, self.thresholds, missed)
         self.parts += part_rows(name, called, result, faces, self.thresholds)
         self.norms += norm_rows(name, called, result, faces, layout, self.thresholds, usual)

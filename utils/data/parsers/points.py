@@ -9,13 +9,13 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from utils.data.parsers.pts import read_pts
-from utils.data.parsers.records import Splits, complain, record, uniform
+from utils.data.parsers.records import Annotation, Splits, complain, record, require_uniform
 
 IMAGES = (".jpg", ".jpeg", ".png")
 
 
 def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Path]], dict[str, Path]]:
-    """Images by stem path and .pts by stem path below folder, hidden files left out. UserError when a link leaves root."""
+    """Return images and .pts below folder, each by stem path, without hidden files. Raise UserError when a link leaves root."""
     images: dict[str, list[Path]] = {}
     points: dict[str, Path] = {}
     inside = os.path.realpath(root)
@@ -25,7 +25,7 @@ def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Pa
             path, suffix = Path(base, name), Path(name).suffix.lower()
             wanted = name in folders or suffix in (*IMAGES, ".pts") and not name.startswith(".")
             if wanted and os.path.commonpath([inside, os.path.realpath(path)]) != inside:
-                raise UserError(f"{path}: a link that leaves {root}; copy what it points to into the folder")
+                raise UserError(f"{path}: a link that leaves {root}; copy its target into the folder")
             if not wanted or name in folders:
                 continue
             if any(c in str(path) for c in "\t\n\r"):
@@ -39,7 +39,7 @@ def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Pa
 
 
 def paired(folder: Path, root: Path, count: int | None, recursive: bool) -> list[tuple[Path, np.ndarray]]:
-    """(image, annotated landmarks) of a folder in order of the name; UserError for the first file without its other half."""
+    """Return (image, annotated landmarks), sorted by name. Raise UserError for files without their counterpart."""
     images, points = listed(folder, root, recursive)
     complain([f"{paths[0]}: no {Path(stem).name}.pts beside it" for stem, paths in images.items() if stem not in points])
     kinds = ", ".join(IMAGES)
@@ -56,11 +56,11 @@ def paired(folder: Path, root: Path, count: int | None, recursive: bool) -> list
 
 
 def parse_points(data_dir: Path, allow_partial: bool = False, count: int | None = None, origin: float = 0.0) -> Splits:
-    """Any folder of images with a .pts of the same stem, searched in depth; train/, val/ and test/ at its top are the splits.
+    """Return the faces of any folder of images with a .pts of the same stem, searched recursively.
 
-    Without these all goes to train. The subset is the first folder below the split, else `all`. The identity is the stem up to
-    the first '_' where that groups several files of a folder (but not all of them), else the stem. A partial set is no notion
-    here, as no official count is known.
+    Folders train/, val/ and test/ at its top are the splits; without them, all faces are train. The subset is the first folder
+    below the split, else `all`. The identity is the stem up to the first '_' if several files of a folder share it (but not
+    all of them), else the stem. allow_partial has no effect: there is no official number of faces.
     """
     root = Path(data_dir)
     tops = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() in ("train", "val", "test")}
@@ -76,7 +76,7 @@ def parse_points(data_dir: Path, allow_partial: bool = False, count: int | None 
             below = file.relative_to(folder).parts[:-1]
             grouped = 1 < groups[prefix] < sizes[file.parent]
             identity = "/".join((*below, prefix[1] if grouped else file.stem))
-            records.append(record(file, below[0] if below else "all", identity, annotated, origin))
+            records.append(record(file, below[0] if below else "all", identity, Annotation(annotated, origin)))
         splits[split] = records
-    return uniform(splits, f"{root}: no image with a .pts of the same stem in it", "files",
-                   lambda face: face.file.with_suffix(".pts"))
+    return require_uniform(splits, f"{root}: no image with a .pts of the same stem in it", "files",
+                           lambda face: face.file.with_suffix(".pts"))
