@@ -22,7 +22,7 @@ from utils.data.parsers import DATASETS
 from utils.data.prepared_set import load_meta
 from utils.test import metric
 from utils.test.evaluate import Result, subset_rows
-from utils.test.plot import chart
+from utils.test.plot import Style, chart
 
 TRUTH, FOUND = (80, 220, 80), (60, 60, 255)  # BGR
 
@@ -284,7 +284,8 @@ class Report:
 
 def sigma_chart(curve: tuple[np.ndarray, np.ndarray]) -> str:
     """Expected against true error, of `reliability`."""
-    return chart({"landmarks, 20 groups of equal size": curve}, "expected error, px", "mean error, px", diagonal=True, dots=True)
+    return chart({"landmarks, 20 groups of equal size": curve}, "expected error, px", "mean error, px",
+                 Style(diagonal=True, dots=True))
 
 
 def read_compared(run: Path, folder: Path, norm: str, layout: str) -> Compared:
