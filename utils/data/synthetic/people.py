@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.data.synthetic import paint
-from utils.data.synthetic.head import IDENTITY, lid_height
+from utils.data.synthetic.fields import IDENTITY
+from utils.data.synthetic.head import lid_height
 from utils.data.synthetic.render import Light
 from utils.data.synthetic.scene import colour
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from utils.data.synthetic.paint import read_noise
+from utils.data.synthetic.render import Stage
 
 
 def colour(rng: np.random.Generator, low: float = 0.02, high: float = 0.95) -> np.ndarray:
@@ -76,15 +77,14 @@ def blend(canvas: np.ndarray, mask: np.ndarray, paint: np.ndarray) -> None:
         part += (over - part) * mask[y : y + h, x : x + w, None]
 
 
-def glasses(
-    rng: np.random.Generator, canvas: np.ndarray, project, depth: np.ndarray, bridge: float, dark: bool, light: float
-) -> np.ndarray:
-    """Draw spectacles on the canvas in place; returns the mask (H, W) of what they hide (frame, and dark lenses).
+def glasses(rng: np.random.Generator, stage: Stage, bridge: float, light: float) -> np.ndarray:
+    """Draw spectacles or sunglasses onto the canvas, in place; return the mask (S, S) of hidden pixels.
 
-    `project` maps head mm (N, 3) to (px (N, 2), depth (N,)); `depth` (H, W) is that of the face, `bridge` the z in mm of the
-    nose's root.
+    bridge: z in mm of the nose's root. light: brightness of the scene.
     """
-    size = canvas.shape[0]
+    size, project = stage.size, stage.project
+    canvas, depth = stage.canvas.reshape(size, size, 3), stage.depth.reshape(size, size)
+    dark = rng.random() < 0.28
     half_w, half_h, power = rng.uniform(21, 27), rng.uniform(14, 23 if dark else 20), rng.choice([2.0, 2.6, 4.0, 7.0])
     cy, gap, drop = rng.uniform(8, 13), rng.uniform(31.5, 34.5), rng.uniform(-0.06, 0.1)
     t = np.linspace(0, 2 * np.pi, 40, endpoint=False)

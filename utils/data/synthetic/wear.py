@@ -3,7 +3,8 @@
 import numpy as np
 
 from utils.data.synthetic import paint
-from utils.data.synthetic.head import head, smooth
+from utils.data.synthetic.fields import smooth
+from utils.data.synthetic.head import head
 from utils.data.synthetic.people import Person
 from utils.data.synthetic.render import Fragments, Mesh, Stage, normals, rasterise, rotation, shade
 
