@@ -18,7 +18,6 @@ FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 
 class Picture(NamedTuple):
     """A photograph with M faces."""
-
     file: Path
     event: str
     boxes: np.ndarray    # (M, 4) image px

@@ -19,7 +19,8 @@ from utils.config import ROOT, dump, load_layout, plain
 from utils.data import sets
 from utils.data.dataset import Order, train_loader
 from utils.data.prepared_set import load_meta
-from utils.data.scenes import Cutouts, Scenes, backgrounds, collate, decoded, portraits
+from utils.data.scene_sources import Cutouts, backgrounds, decoded, portraits
+from utils.data.scenes import Scenes, collate
 from utils.data.wider import Picture, check_events, divide, is_wider, list_file, read_wider
 from utils.test import detection_metric as metric
 from utils.test import report

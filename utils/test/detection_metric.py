@@ -12,7 +12,6 @@ OVERLAP = 0.5
 
 class Scores(NamedTuple):
     """Figures of a detector; NaN without such faces."""
-
     ap: float       # area under the precision-recall curve, over pictures in which every face has a box
     recall: float   # share of the faces that are found
     covered: float  # recall of faces that a mask or something else covers

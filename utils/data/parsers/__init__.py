@@ -4,7 +4,6 @@ Parsers return continuous image px (see pipnet/geometry.py): annotated coordinat
 coordinate of the first pixel's centre) plus half a pixel. A parser checks the whole annotation and raises UserError for a fault
 before any image is decoded.
 """
-
 from functools import partial
 from pathlib import Path
 

@@ -2,7 +2,6 @@
 
 The images are below flickr/, the annotation is AFLWinfo_release.mat.
 """
-
 from pathlib import Path
 
 import numpy as np

@@ -2,7 +2,6 @@
 
 HDF5 arrays are transposed: MATLAB's N x 87 is (87, N) here, an image H x W x 3 is (3, W, H).
 """
-
 from pathlib import Path
 
 import numpy as np

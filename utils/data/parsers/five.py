@@ -2,7 +2,6 @@
 
 CelebA (Liu et al., ICCV 2015), aligned and in the wild, and MTFL (Zhang et al., ECCV 2014).
 """
-
 from pathlib import Path
 
 import numpy as np

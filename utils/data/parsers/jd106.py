@@ -4,7 +4,6 @@ Training_data/{AFW,HELEN,IBUG,LFPW}/{picture,landmark} and Test_data/{picture,la
 test/ with picture, landmark and bbox. The annotation of NAME.jpg is NAME.txt or NAME.jpg.txt; its box, if there is one, is
 NAME.rect, NAME.jpg.rect or NAME.txt.
 """
-
 import os
 from pathlib import Path
 

@@ -1,5 +1,4 @@
 """LaPa (Liu et al., AAAI 2020): 106 landmarks; train/, val/ and test/ with images/NAME.jpg and landmarks/NAME.txt."""
-
 from pathlib import Path
 
 import numpy as np

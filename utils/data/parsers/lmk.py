@@ -3,7 +3,6 @@
 images/{train,test}/ hold crops: the landmarks' box times 1.1, without keeping its aspect. train.txt and test.txt have a line
 per face: the path of the crop on its author's machine, then 68 times `x y` in [0, 1] of the crop. indices.txt is the mean face.
 """
-
 from pathlib import Path
 
 from pipnet.app.media import read_image

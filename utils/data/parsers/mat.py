@@ -1,5 +1,4 @@
 """Readers of MATLAB files up to v7, by scipy."""
-
 from io import BytesIO
 from pathlib import Path
 

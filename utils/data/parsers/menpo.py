@@ -2,7 +2,6 @@
 
 Semi-frontal faces have 68 landmarks, profile faces 39; one folder of the release holds both.
 """
-
 from pathlib import Path
 
 from pipnet.errors import UserError

@@ -1,5 +1,4 @@
 """300W and WFLW as one training set of 68 landmarks, as the IRNet fork trains."""
-
 from functools import partial
 from pathlib import Path
 

@@ -1,5 +1,4 @@
 """Folders of images with a .pts of the same stem."""
-
 import os
 from collections import Counter
 from pathlib import Path

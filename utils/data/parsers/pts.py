@@ -1,5 +1,4 @@
 """The .pts text format of 300W and related sets."""
-
 import re
 from pathlib import Path
 

@@ -1,5 +1,4 @@
 """The record of a face that every parser returns, and the checks that the parsers share."""
-
 import os
 import re
 from collections import Counter
@@ -21,7 +20,6 @@ BESIDE = "//"  # joins several subsets of one face; subset names are folder name
 
 class Record(NamedTuple):
     """An annotated face. Coordinates are continuous image px."""
-
     file: Path                  # the image; for an image inside an archive file: that file / a number, see WITHIN
     subset: str                 # reported separately, e.g. common/lfpw; BESIDE joins several
     identity: str               # all faces of one identity go to the same split
@@ -38,7 +36,6 @@ Splits = dict[str, list[Record]]
 
 class Dataset(NamedTuple):
     """A row of DATASETS."""
-
     parse: Callable[..., Splits]    # (data_dir, allow_partial, count, origin) -> {split: records}
     layout: str | None              # row of args.yaml's layouts; None: the layout with the file's number of landmarks
     origin: float                   # annotated coordinate of the centre of the first pixel
@@ -52,7 +49,6 @@ class Dataset(NamedTuple):
 
 class Annotation(NamedTuple):
     """The annotation of one face in the coordinates of its archive."""
-
     landmarks: np.ndarray             # (N, 2), NaN where not annotated
     origin: float                     # coordinate of the centre of the first pixel
     where: str = ""                   # file and line for errors; empty: the .pts beside the image

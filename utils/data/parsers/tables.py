@@ -1,5 +1,4 @@
 """A user's own annotation in one file for all faces: a CSV, or COCO's keypoints JSON."""
-
 import csv
 import json
 import re

@@ -1,5 +1,4 @@
 """300W as released or in Peppa's folders, its private test set, and the synthetic faces, which use the same folders."""
-
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,6 @@ VISIBLE_FILE = "visible.tsv"  # in the root: a line per image with its relative 
 
 class Part(NamedTuple):
     """An official subfolder of 300W."""
-
     folders: tuple[str, ...]    # its names in the known releases, lower case
     split: str
     subset: str

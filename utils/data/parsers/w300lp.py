@@ -2,7 +2,6 @@
 
 Folders AFW, HELEN, IBUG, LFPW and the mirrored AFW_Flip, ..., with NAME.jpg of 450 x 450 px and NAME.mat; and landmarks/.
 """
-
 from pathlib import Path
 
 import numpy as np

@@ -2,7 +2,6 @@
 
 Folders NNN with annot/000001.pts, ... and vid.avi, or with extracted frames of the same stems, as in Peppa's folders NNN_annot.
 """
-
 import re
 from functools import lru_cache
 from pathlib import Path

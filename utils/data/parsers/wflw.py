@@ -2,7 +2,6 @@
 
 The images are below WFLW_images, the lists below WFLW_annotations.
 """
-
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,6 @@ SUBSET_LISTS = "WFLW_annotations/list_98pt_test/list_98pt_test_{}.txt"
 
 class Line(NamedTuple):
     """A face of a list, as annotated."""
-
     landmarks: np.ndarray  # (98, 2)
     box: np.ndarray        # (4,) x1 y1 x2 y2
     states: np.ndarray     # (6,) bool

@@ -3,7 +3,6 @@
 `render` draws one face; `generate` writes a folder in the layout of 300W (Sagonas et al. 2013), which 300W's parser reads. A face
 is a pure function of (seed, index); the number of workers and the order of work do not change it.
 """
-
 import multiprocessing
 import os
 import shutil

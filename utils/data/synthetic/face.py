@@ -2,7 +2,6 @@
 
 Drawing order: background; head, ears and body; hair or hat; glasses; an occluder; effects of lens and file format.
 """
-
 from typing import NamedTuple
 
 import cv2
@@ -19,7 +18,6 @@ FACE_MM = 147.0  # width of the landmarks' box of a frontal mean face
 
 class Face(NamedTuple):
     """A rendered face."""
-
     image: np.ndarray      # (H, W, 3) uint8 BGR
     landmarks: np.ndarray  # (68, 2) continuous px
     visible: np.ndarray    # (68,) bool: inside the picture and not hidden

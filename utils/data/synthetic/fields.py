@@ -3,7 +3,6 @@
 Fields are functions of canonical mm (x, y), see `head`. `front` is 1 on the face and 0 behind it, `jaw` is the share in the jaw's
 rotation, 0 above and 1 below the mouth.
 """
-
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 

@@ -8,7 +8,6 @@ basis, so they are exact.
 Frame: mm of a face whose outer eye corners are 90 apart; origin at the nasion (landmark 27), x to the right of the picture, y
 down, z towards the viewer. The `canonical` (x, y) of a surface point is its place on the undisplaced rings; paint uses it.
 """
-
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -64,7 +63,6 @@ MARCH = 16  # samples on the way of a contour landmark to the midline
 
 class Head(NamedTuple):
     """The constant part of the model. V vertices: those of the grid (rows * columns) first, then the extra points of `slices`."""
-
     rows: int
     columns: int
     mean: np.ndarray       # (V, 3)

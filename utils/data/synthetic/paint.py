@@ -3,7 +3,6 @@
 Paint is laid out in the canonical mm of `head`, on the curves of the landmarks. Colours are BGR in linear light (about sRGB
 squared), float32 in [0, 1].
 """
-
 from functools import cache
 from typing import NamedTuple
 
@@ -28,7 +27,6 @@ LIP_LOW = ([0, 7.6, 13, 17, 22, 27], [81.6, 80.8, 79.4, 77.6, 74.2, 69.3])
 
 class Look(NamedTuple):
     """Colours (3,) and amounts of a person's surface; amounts are 0 to 1 if no unit is given."""
-
     skin: np.ndarray
     lips: np.ndarray
     hair: np.ndarray
@@ -53,7 +51,6 @@ class Look(NamedTuple):
 
 class Surface(NamedTuple):
     """N points of the head's surface. Painters change albedo and gloss in place."""
-
     x: np.ndarray       # (N,) canonical mm
     y: np.ndarray       # (N,) canonical mm
     albedo: np.ndarray  # (N, 3)
@@ -62,7 +59,6 @@ class Surface(NamedTuple):
 
 class Eye(NamedTuple):
     """An eye as it is painted."""
-
     side: float        # +1 for the image-right eye, -1 for the other
     lids: np.ndarray   # (2,) heights (upper, lower) over the line of the corners, mm
     gaze: np.ndarray   # (2,) mm of the iris from the middle, x to the picture's right

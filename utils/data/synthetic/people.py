@@ -3,7 +3,6 @@
 The distributions follow annotated photographs: pitch, the share of open mouths, half-closed lids. Angles are in radians, lengths
 in mm of the head (see `head`), colours are BGR in linear light.
 """
-
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,6 @@ PROFILE = 75  # degrees, largest yaw: beyond it the outer eye corners nearly coi
 
 class Person(NamedTuple):
     """The permanent part of a face: shape coefficients, surface, hair style and clothes."""
-
     shape: dict[str, float]
     look: paint.Look
     style: str  # bald, short, fringe, long, hat, cap, hood
@@ -35,7 +33,6 @@ class Person(NamedTuple):
 
 class Pose(NamedTuple):
     """The momentary part of a face."""
-
     expression: dict[str, float]  # coefficients
     jaw: float  # radians
     jaw_side: float  # mm

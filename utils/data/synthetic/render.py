@@ -4,7 +4,6 @@ The quads of a grid are drawn far to near with their numbers as colours (painter
 the bilinear map of the quads then gives the position inside the quad for all pixels at once. `Fragments.sample` reads whatever is
 on the grid (paint coordinates, normals, depth), so no loop in Python visits the quads' pixels.
 """
-
 from typing import NamedTuple
 
 import cv2
@@ -13,7 +12,6 @@ import numpy as np
 
 class Camera(NamedTuple):
     """A pinhole camera."""
-
     rotation: np.ndarray  # (3, 3) of the head about `pivot`
     pivot: np.ndarray     # (3,) mm
     distance: float       # mm from the pivot
@@ -36,7 +34,6 @@ class Camera(NamedTuple):
 
 class Mesh(NamedTuple):
     """A grid of points to draw."""
-
     seen: np.ndarray                # (R, C, 3) mm in the camera's axes
     keep: np.ndarray | None = None  # (R-1, C-1) bool: quads to draw
     both: bool = False              # draw the back of the quads too
@@ -44,7 +41,6 @@ class Mesh(NamedTuple):
 
 class Light(NamedTuple):
     """Lamps, sky and ground: colours (3,), and unit directions (3,) towards the lamps in the camera's axes."""
-
     key: np.ndarray
     key_colour: np.ndarray
     fill: np.ndarray
@@ -56,7 +52,6 @@ class Light(NamedTuple):
 
 class Stage(NamedTuple):
     """A picture while it is drawn."""
-
     camera: Camera
     light: Light
     points: np.ndarray  # (V, 3) vertices of the posed head, mm
@@ -72,7 +67,6 @@ class Stage(NamedTuple):
 
 class Fragments(NamedTuple):
     """The N pixels of a rasterised mesh."""
-
     pixels: np.ndarray  # flat indices
     row: np.ndarray     # continuous row of the grid at each pixel
     column: np.ndarray

@@ -2,7 +2,6 @@
 
 Canvases are float32 BGR in linear light, masks float32 in [0, 1]; coordinates are continuous canvas px.
 """
-
 import cv2
 import numpy as np
 

@@ -1,5 +1,4 @@
 """Ears, shoulders and clothes, hair and hats of a synthetic person."""
-
 import numpy as np
 
 from utils.data.synthetic import paint
