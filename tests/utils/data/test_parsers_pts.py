@@ -179,7 +179,7 @@ def test_300w_and_wflw_as_one(tmp_path):
             expected = conversion("98", "68")(points + 0.5)
             assert np.allclose(record.landmarks, expected, atol=1e-5) and record.identity == f"wflw/{file}"
             assert np.allclose(record.box, [*expected.min(0), *expected.max(0)], atol=1e-5)
-    with pytest.raises(UserError, match=r"all of 300W; (.|\n)*afw: 1 of 337(.|\n)*all of WFLW; (.|\n)*: 3 of 7500"):
+    with pytest.raises(UserError, match=r"all of 300W and WFLW; (.|\n)*300W, afw: 1 of 337(.|\n)*WFLW, train: 3 of 7500"):
         parse("300w+wflw", root)
     train = ("afw", "helen/trainset", "lfpw/trainset", "wflw")
     counts = [sum(DATASETS[row].expected[part] for part in train) for row in ("300w+wflw", "300w+wflw-all")]

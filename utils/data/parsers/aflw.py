@@ -2,13 +2,12 @@
 
 The images are below flickr/, the annotation is AFLWinfo_release.mat.
 """
-from pathlib import Path
 
 import numpy as np
 
 from pipnet.errors import UserError
 from utils.data.parsers.mat import read_mat, values
-from utils.data.parsers.records import BESIDE, Annotation, Archive, Splits, inside
+from utils.data.parsers.records import BESIDE, Annotation, Archive, inside
 
 COUNT = 19
 TRAIN = 20000  # faces at the start of the permutation `ra`
@@ -16,12 +15,11 @@ AFLW = {"train": TRAIN, "test": 4386, "frontal": 1314}
 INFO = "AFLWinfo_release.mat"
 
 
-def parse_aflw(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 0.0) -> Splits:
-    """Return {train, test} in the order of `ra`. Test faces with 19 visible landmarks are also `frontal`.
+def parse_aflw(archive: Archive) -> None:
+    """Add train, test in the order of `ra`. Test faces with 19 visible landmarks are also `frontal`.
 
     Hidden landmarks have coordinates too. Faces of one photograph share an identity; the official split may separate them.
     """
-    archive = Archive(data_dir, "train", "test")
     root = archive.root
     file = inside(root, INFO, str(root))
     box, data, mask, names, order = read_mat(file, "bbox", "data", "mask_new", "nameList", "ra")
@@ -43,9 +41,8 @@ def parse_aflw(data_dir: Path, allow_partial: bool = False, count: int | None = 
                 continue
             frontal = split == "test" and visible[index].all()
             subset = BESIDE.join([split, "frontal"]) if frontal else split
-            annotation = Annotation(points[index], origin, where, box[index], visible[index])
+            annotation = Annotation(points[index], where, box[index], visible[index])
             archive.add(split, image, subset, names[index], annotation)
-    return archive.finish("AFLW", AFLW, allow_partial)
 
 
 def _text(cell) -> str:

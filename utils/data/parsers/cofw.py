@@ -8,7 +8,7 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.data.parsers.mat import damaged, read_mat, values
-from utils.data.parsers.records import Annotation, Archive, Splits, inside, pixel_corners
+from utils.data.parsers.records import Annotation, Archive, inside, pixel_corners
 
 COUNT = 29
 COFW68 = {"test": 507}
@@ -61,9 +61,8 @@ def _tables(file: Path, end: str) -> tuple[np.ndarray, np.ndarray]:
     return boxes, phis
 
 
-def parse_cofw(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 1.0) -> Splits:
-    """Return {train, test} with the annotated boxes. Occluded landmarks are not visible."""
-    archive = Archive(data_dir, *FILES)
+def parse_cofw(archive: Archive) -> None:
+    """Add train, test with the annotated boxes. Occluded landmarks are not visible."""
     for split, (name, end) in FILES.items():
         file = inside(archive.root, name, str(archive.root))
         if not file.is_file():
@@ -72,14 +71,12 @@ def parse_cofw(data_dir: Path, allow_partial: bool = False, count: int | None = 
             image = file / f"{number:04d}"
             points, visible = phi[:2 * COUNT].reshape(2, COUNT).T, phi[2 * COUNT:] == 0
             with archive.checked():
-                annotation = Annotation(points, origin, str(image), pixel_corners(box), visible)
+                annotation = Annotation(points, str(image), pixel_corners(box), visible)
                 archive.add(split, image, split, f"{split}/{image.name}", annotation)
-    return archive.finish("COFW", COFW, allow_partial)
 
 
-def parse_cofw68(data_dir: Path, allow_partial: bool = False, count: int | None = 68, origin: float = 1.0) -> Splits:
-    """Return {test}: COFW's test images with 68 landmarks and occlusion (Ghiasi and Fowlkes, 2015) from COFW68_Data/."""
-    archive = Archive(data_dir, "test")
+def parse_cofw68(archive: Archive) -> None:
+    """Add test: COFW's test images with 68 landmarks and occlusion (Ghiasi and Fowlkes, 2015) from COFW68_Data/."""
     root = archive.root
     data, pictures = root / "COFW68_Data", inside(root, FILES["test"][0], str(root))
     file = inside(root, "COFW68_Data/cofw68_test_bboxes.mat", str(root))
@@ -96,6 +93,5 @@ def parse_cofw68(data_dir: Path, allow_partial: bool = False, count: int | None 
             points = values(points, (68, 2), f"{mat}: Points")
             visible = values(hidden.reshape(-1), (68,), f"{mat}: Occ") == 0
             image = pictures / f"{number:04d}"
-            annotation = Annotation(points, origin, str(mat), pixel_corners(box), visible)
+            annotation = Annotation(points, str(mat), pixel_corners(box), visible)
             archive.add("test", image, "test", f"test/{image.name}", annotation)
-    return archive.finish("COFW-68", COFW68, allow_partial)

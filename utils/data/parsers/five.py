@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.data.parsers.records import BESIDE, Annotation, Archive, Splits, inside, numbered, numbers, pixel_corners
+from utils.data.parsers.records import BESIDE, Annotation, Archive, inside, numbered, numbers, pixel_corners
 
 COUNT = 5
 CELEBA = {"train": 162770, "val": 19867, "test": 19962}  # in the order of list_eval_partition.txt: 0, 1, 2
@@ -35,13 +35,11 @@ def _list(file: Path, width: int, header: bool = True) -> dict[str, list[str]]:
     return rows
 
 
-def parse_celeba(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 0.0,
-                 wild: bool = False) -> Splits:
-    """Return {train, val, test} of img_align_celeba (178 x 218 px) or, with `wild`, of img_celeba with its boxes.
+def parse_celeba(archive: Archive, wild: bool = False) -> None:
+    """Add train, val, test of img_align_celeba (178 x 218 px) or, with `wild`, of img_celeba with its boxes.
 
     The identity is the person if identity_CelebA.txt exists, else the image.
     """
-    archive = Archive(data_dir, *CELEBA)
     root, kind = archive.root, "celeba" if wild else "align_celeba"
     file, persons = _file(root, f"list_landmarks_{kind}.txt"), _file(root, "identity_CelebA.txt")
     points = _list(file, 2 * COUNT)
@@ -61,8 +59,7 @@ def parse_celeba(data_dir: Path, allow_partial: bool = False, count: int | None 
             split, values = list(CELEBA)[int(part)], numbers(words, where).reshape(COUNT, 2)
             box = _box(values, boxes.get(image), where) if wild else None
             identity = people.get(image, [image])[0]
-            archive.add(split, path, split, identity, Annotation(values, origin, where, box))
-    return archive.finish("CelebA", CELEBA, allow_partial)
+            archive.add(split, path, split, identity, Annotation(values, where, box))
 
 
 def _box(points: np.ndarray, words: list[str] | None, where: str) -> np.ndarray:
@@ -74,12 +71,11 @@ def _box(points: np.ndarray, words: list[str] | None, where: str) -> np.ndarray:
     return np.concatenate([low - (high - low), high + (high - low)])
 
 
-def parse_mtfl(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 0.0) -> Splits:
-    """Return {train, test}; a test face's pose is a subset. The images are in lfw_5590, net_7876 and AFLW.
+def parse_mtfl(archive: Archive) -> None:
+    """Add train, test; a test face's pose is a subset. The images are in lfw_5590, net_7876 and AFLW.
 
     A line of training.txt and testing.txt: image, five x, five y, gender, smile, glasses, pose.
     """
-    archive = Archive(data_dir, "train", "test")
     root = archive.root
     for split, name in (("train", "training.txt"), ("test", "testing.txt")):
         for where, line in numbered(inside(root, name, str(root)), optional=True):
@@ -95,5 +91,4 @@ def parse_mtfl(data_dir: Path, allow_partial: bool = False, count: int | None = 
                     continue
                 subset = BESIDE.join([split, POSES[words[14]]]) if split == "test" else split
                 identity = path.relative_to(root).as_posix()
-                archive.add(split, path, subset, identity, Annotation(values, origin, where))
-    return archive.finish("MTFL", MTFL, allow_partial)
+                archive.add(split, path, subset, identity, Annotation(values, where))

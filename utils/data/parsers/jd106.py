@@ -12,7 +12,7 @@ import numpy as np
 from pipnet.errors import UserError
 from utils.data.parsers.lapa import read_txt
 from utils.data.parsers.points import IMAGES
-from utils.data.parsers.records import BESIDE, Annotation, Archive, Splits, inside, numbers, photograph, read_lines
+from utils.data.parsers.records import BESIDE, Annotation, Archive, inside, numbers, photograph, read_lines
 
 COUNT = 106
 JD106 = {"train": 11393, "test": 2000}
@@ -31,12 +31,11 @@ def _box(root: Path, folder: Path, stem: str) -> np.ndarray | None:
     return None
 
 
-def parse_jd106(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 0.0) -> Splits:
-    """Return {train, val, test}: the split is a folder whose name begins so, else train. Annotated boxes are used.
+def parse_jd106(archive: Archive) -> None:
+    """Add train, val, test: a folder whose name begins so is the split, else train. Annotated boxes are used.
 
     AFW, HELEN, IBUG and LFPW are subsets. The faces made from one photograph, NAME_1_4 and so on, are one identity.
     """
-    archive = Archive(data_dir)
     root = archive.root
     for base, folders, names in os.walk(root):
         folders.sort()
@@ -57,6 +56,5 @@ def parse_jd106(data_dir: Path, allow_partial: bool = False, count: int | None =
                     continue
                 image = inside(root, pictures[stem].relative_to(root).as_posix(), str(file))
                 identity = "/".join((*parts, photograph(stem, numbers=2)))
-                annotation = Annotation(read_txt(file, COUNT), origin, str(file), _box(root, folder, stem))
+                annotation = Annotation(read_txt(file, COUNT), str(file), _box(root, folder, stem))
                 archive.add(split, image, subset, identity, annotation)
-    return archive.finish("JD-landmark", JD106, allow_partial)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.data.parsers.records import Annotation, Archive, Splits, inside, numbered, numbers, photograph
+from utils.data.parsers.records import Annotation, Archive, inside, numbered, numbers, photograph
 
 COUNT = 106
 LAPA = {"train": 18176, "val": 2000, "test": 2000}
@@ -24,9 +24,8 @@ def read_txt(file: Path, count: int) -> np.ndarray:
     return np.array([numbers(words, where) for where, words in lines[1:]])
 
 
-def parse_lapa(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 0.0) -> Splits:
-    """Return the official {train, val, test}. Faces of one photograph, NAME_0 and NAME_1, are one identity."""
-    archive = Archive(data_dir, *LAPA)
+def parse_lapa(archive: Archive) -> None:
+    """Add the official train, val, test. Faces of one photograph, NAME_0 and NAME_1, are one identity."""
     root = archive.root
     for split in LAPA:
         for text in sorted((root / split / "landmarks").glob("[!.]*.txt")):
@@ -35,5 +34,4 @@ def parse_lapa(data_dir: Path, allow_partial: bool = False, count: int | None = 
                 continue
             with archive.checked():
                 points = read_txt(inside(root, text.relative_to(root).as_posix(), str(text.parent)), COUNT)
-                archive.add(split, image, split, photograph(text.stem), Annotation(points, origin, str(text)))
-    return archive.finish("LaPa", LAPA, allow_partial)
+                archive.add(split, image, split, photograph(text.stem), Annotation(points, str(text)))

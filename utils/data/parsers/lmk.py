@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipnet.app.media import read_image
 from pipnet.errors import UserError
-from utils.data.parsers.records import BESIDE, Annotation, Archive, Splits, inside, numbered, numbers, photograph
+from utils.data.parsers.records import BESIDE, Annotation, Archive, inside, numbered, numbers, photograph
 from utils.data.parsers.w300 import PARTS_300W
 
 COUNT = 68
@@ -23,13 +23,12 @@ def _size(image: Path) -> tuple[int, int]:
         return 256, 256
 
 
-def parse_lmk(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 0.5) -> Splits:
-    """Return {train, test} in px of the crops, which are the images here. A crop without a name of 300W is WFLW's.
+def parse_lmk(archive: Archive) -> None:
+    """Add train, test in px of the crops, which are the images here. A crop without a name of 300W is WFLW's.
 
     The fork divides 1-based, truncated coordinates by the sides of a crop that begins at a whole pixel counted from 0. On
     average these are continuous px, so nothing is shifted.
     """
-    archive = Archive(data_dir, *LMK)
     root = archive.root
     for split in LMK:
         for where, line in numbered(inside(root, f"{split}.txt", str(root)), optional=True):
@@ -44,5 +43,4 @@ def parse_lmk(data_dir: Path, allow_partial: bool = False, count: int | None = C
                 points = numbers(words[1:], where).reshape(COUNT, 2) * _size(image)
                 subset = next((subset for part, subset in SUBSETS.items() if name.startswith(f"{part}_")), None)
                 identity = photograph(image.stem) if subset else image.stem
-                archive.add(split, image, BESIDE.join([split, subset or "wflw"]), identity, Annotation(points, origin, where))
-    return archive.finish("the IRNet fork's LMK", LMK, allow_partial)
+                archive.add(split, image, BESIDE.join([split, subset or "wflw"]), identity, Annotation(points, where))

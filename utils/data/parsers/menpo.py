@@ -2,27 +2,25 @@
 
 Semi-frontal faces have 68 landmarks, profile faces 39; one folder of the release holds both.
 """
-from pathlib import Path
 
 from pipnet.errors import UserError
 from utils.data.parsers.points import listed
 from utils.data.parsers.pts import read_pts
-from utils.data.parsers.records import Annotation, Archive, Splits
+from utils.data.parsers.records import Annotation, Archive
 
 MENPO = {68: {"train": 6679, "test": 5335}, 39: {"train": 2300, "test": 1946}}
 LATER = {68: 5658, 39: 1906}  # training faces of the benchmark's second release
 
 
-def parse_menpo(data_dir: Path, allow_partial: bool = False, count: int | None = 68, origin: float = 1.0) -> Splits:
-    """Return {train, test} of the faces with `count` landmarks, 68 or 39. A folder with "test" in its name holds test faces."""
-    archive = Archive(data_dir, "train", "test")
+def parse_menpo(archive: Archive) -> list[str]:
+    """Add train, test of the faces with 68 or 39 landmarks. A folder with "test" in its name holds test faces."""
     images, annotated = listed(archive.root, archive.root, recursive=True)
     for stem, path in sorted(annotated.items()):
         with archive.checked():
             values = read_pts(path)
             if len(values) not in MENPO:
                 raise UserError(f"{path}: {len(values)} points where 68 or 39 belong")
-            if len(values) != count:
+            if len(values) != archive.count:
                 continue
             if stem not in images:
                 archive.absent.append(path)
@@ -30,8 +28,8 @@ def parse_menpo(data_dir: Path, allow_partial: bool = False, count: int | None =
             name = path.relative_to(archive.root)
             split = "test" if any("test" in part.lower() for part in name.parts[:-1]) else "train"
             identity = name.with_suffix("").as_posix()
-            archive.add(split, images[stem][0], split, identity, Annotation(values, origin))
-    expected = dict(MENPO[count])
-    if len(archive.splits["train"]) == LATER[count]:
-        expected["train"] = LATER[count]
-    return archive.finish(f"Menpo's faces of {count} landmarks", expected, allow_partial)
+            archive.add(split, images[stem][0], split, identity, Annotation(values))
+    expected = dict(MENPO[archive.count])
+    if len(archive.splits["train"]) == LATER[archive.count]:
+        expected["train"] = LATER[archive.count]
+    return archive.shortfall(expected)

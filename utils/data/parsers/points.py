@@ -8,7 +8,7 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from utils.data.parsers.pts import read_pts
-from utils.data.parsers.records import Annotation, Splits, complain, record, require_uniform
+from utils.data.parsers.records import Annotation, Archive, complain
 
 IMAGES = (".jpg", ".jpeg", ".png")
 
@@ -54,28 +54,26 @@ def paired(folder: Path, root: Path, count: int | None, recursive: bool) -> list
     return pairs
 
 
-def parse_points(data_dir: Path, allow_partial: bool = False, count: int | None = None, origin: float = 0.0) -> Splits:
-    """Return the faces of any folder of images with a .pts of the same stem, searched recursively.
+def parse_points(archive: Archive) -> None:
+    """Add the faces of any folder of images with a .pts of the same stem, searched recursively.
 
     Folders train/, val/ and test/ at its top are the splits; without them, all faces are train. The subset is the first folder
     below the split, else `all`. The identity is the stem up to the first '_' if several files of a folder share it (but not
-    all of them), else the stem. allow_partial has no effect: there is no official number of faces.
+    all of them), else the stem.
     """
-    root = Path(data_dir)
+    root = archive.root
     tops = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() in ("train", "val", "test")}
     if tops and (stray := [p for p in sorted(root.iterdir()) if p.suffix.lower() in IMAGES]):
         logger.warning(f"{root}: {len(stray)} images beside {', '.join(tops)}, such as {stray[0].name}, are left out")
-    splits: Splits = {}
     for split, folder in (tops or {"train": root}).items():
-        pairs = paired(folder, root, count, recursive=True)
+        pairs = paired(folder, root, archive.count, recursive=True)
         prefixes = [(file.parent, file.stem.split("_")[0]) for file, _ in pairs]
         groups, sizes = Counter(prefixes), Counter(file.parent for file, _ in pairs)
-        records = []
+        archive.splits[split] = []
         for (file, annotated), prefix in zip(pairs, prefixes, strict=True):
             below = file.relative_to(folder).parts[:-1]
             grouped = 1 < groups[prefix] < sizes[file.parent]
             identity = "/".join((*below, prefix[1] if grouped else file.stem))
-            records.append(record(file, below[0] if below else "all", identity, Annotation(annotated, origin)))
-        splits[split] = records
-    return require_uniform(splits, f"{root}: no image with a .pts of the same stem in it", "files",
-                           lambda face: face.file.with_suffix(".pts"))
+            archive.add(split, file, below[0] if below else "all", identity, Annotation(annotated))
+    if not any(archive.splits.values()):
+        raise UserError(f"{root}: no image with a .pts of the same stem in it")

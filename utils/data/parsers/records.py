@@ -34,23 +34,9 @@ class Record(NamedTuple):
 Splits = dict[str, list[Record]]
 
 
-class Dataset(NamedTuple):
-    """A row of DATASETS."""
-    parse: Callable[..., Splits]    # (data_dir, allow_partial, count, origin) -> {split: records}
-    layout: str | None              # row of args.yaml's layouts; None: the layout with the file's number of landmarks
-    origin: float                   # annotated coordinate of the centre of the first pixel
-    expected: dict[str, int] | None  # faces per subset in the official release; None: any number
-    signs: tuple[str, ...] = ()     # file or folder patterns by which `infer` recognises the set
-    states: tuple[str, ...] = ()    # names of Record.states
-    options: tuple[str, ...] = ()   # fields of DataGenerator that are passed to `parse`
-    label_shift: float = 0.0        # px of the source image by which the annotations lie to the right of what they mark
-    norms: tuple[str, ...] = ()     # norms that publications use for this set; reports mark them
-
-
 class Annotation(NamedTuple):
     """The annotation of one face in the coordinates of its archive."""
     landmarks: np.ndarray             # (N, 2), NaN where not annotated
-    origin: float                     # coordinate of the centre of the first pixel
     where: str = ""                   # file and line for errors; empty: the .pts beside the image
     box: np.ndarray | None = None     # (4,) x1, y1, x2, y2; None: the tight box of the landmarks
     visible: np.ndarray | None = None
@@ -58,17 +44,20 @@ class Annotation(NamedTuple):
     states: np.ndarray | None = None
 
 
-def record(file: Path, subset: str, identity: str, annotation: Annotation) -> Record:
-    """Return the record of a face in continuous coordinates. Raise UserError for an empty face and for absurd coordinates."""
+def record(file: Path, subset: str, identity: str, annotation: Annotation, origin: float) -> Record:
+    """Return the record of a face in continuous coordinates. Raise UserError for an empty face and for absurd coordinates.
+
+    origin: annotated coordinate of the centre of the first pixel.
+    """
     where = annotation.where or str(file.with_suffix(".pts"))
-    landmarks = annotation.landmarks - annotation.origin + 0.5
+    landmarks = annotation.landmarks - origin + 0.5
     try:
         tight = box_of(landmarks)
     except (UserError, ValueError):
         raise UserError(f"{where}: none of its points has coordinates; remove the pair") from None
     if not (tight[2:] > tight[:2]).all():
         raise UserError(f"{where}: its points span no area; remove the pair")
-    box = tight if annotation.box is None else annotation.box - annotation.origin + 0.5
+    box = tight if annotation.box is None else annotation.box - origin + 0.5
     if max(np.abs(tight).max(), np.nanmax(np.abs(box), initial=0)) > FARTHEST:
         raise UserError(f"{where}: a coordinate is beyond {FARTHEST:g} px; correct it or remove the face")
     if not (np.isfinite(box).all() and (box[2:] > box[:2]).all()):
@@ -77,13 +66,14 @@ def record(file: Path, subset: str, identity: str, annotation: Annotation) -> Re
 
 
 class Archive:
-    """A data set while it is parsed: `root`, the `splits` found so far, missing images and faults of the annotation."""
+    """An unpacked data set while it is parsed: the faces found so far, missing images, and faults of the annotation."""
 
-    def __init__(self, data_dir: Path, *splits: str):
-        self.root = Path(data_dir)
+    def __init__(self, data_dir: Path, origin: float, count: int | None, splits: tuple[str, ...]):
+        self.root, self.origin, self.count = Path(data_dir), origin, count
         self.splits: Splits = {split: [] for split in splits}
         self.absent: list[Path] = []
         self.faults: list[str] = []
+        self.sizes: list[tuple[str, int]] = []  # place of each annotation, and its number of points
 
     @contextmanager
     def checked(self) -> Iterator[None]:
@@ -102,19 +92,56 @@ class Archive:
 
     def add(self, split: str, file: Path, subset: str, identity: str, annotation: Annotation) -> None:
         """Add the `record` of a face to a split."""
-        self.splits.setdefault(split, []).append(record(file, subset, identity, annotation))
+        self.splits.setdefault(split, []).append(record(file, subset, identity, annotation, self.origin))
+        self.sizes.append((annotation.where or str(file.with_suffix(".pts")), len(annotation.landmarks)))
 
-    def finish(self, title: str, expected: dict[str, int], allow_partial: bool) -> Splits:
-        """Return the splits. Raise UserError for a fault, without any face, and, unless allow_partial, for missing faces."""
-        complain(self.faults)
+    def shortfall(self, expected: dict[str, int]) -> list[str]:
+        """Return a line for each subset with another number of faces than expected, and one for missing images."""
         found = tally(self.splits)
-        missing = [f"{name}: {found[name]} of {count} faces" for name, count in expected.items() if found[name] != count]
+        lines = [f"{name}: {found[name]} of {count} faces" for name, count in expected.items() if found[name] != count]
         if self.absent:
-            missing.append(f"{len(self.absent)} annotated images or annotations are missing, such as {self.absent[0]}")
-        require_complete(self.root, title, missing, allow_partial)
-        if not any(self.splits.values()):
-            raise UserError(f"{self.root}: no face of {title} in it with both image and annotation")
-        return self.splits
+            lines.append(f"{len(self.absent)} annotated images or annotations are missing, such as {self.absent[0]}")
+        return lines
+
+
+class Dataset(NamedTuple):
+    """A row of DATASETS."""
+    parser: Callable[..., list[str] | None]  # adds the faces to an Archive; may return lines that replace its `shortfall`
+    title: str                      # in messages
+    layout: str | None              # row of args.yaml's layouts; None: the layout with the file's number of landmarks
+    origin: float                   # annotated coordinate of the centre of the first pixel
+    expected: dict[str, int] | None  # faces per subset in the official release; None: any number
+    splits: tuple[str, ...] = ("train", "test")  # splits of every archive; a parser may add others
+    signs: tuple[str, ...] = ()     # file or folder patterns by which `infer` recognises the set
+    states: tuple[str, ...] = ()    # names of Record.states
+    options: tuple[str, ...] = ()   # fields of DataGenerator that are passed to the parser
+    label_shift: float = 0.0        # px of the source image by which the annotations lie to the right of what they mark
+    norms: tuple[str, ...] = ()     # norms that publications use for this set; reports mark them
+
+    def read(self, data_dir: Path, count: int | None = None, origin: float | None = None, **options) -> tuple[Archive, list[str]]:
+        """Return the parsed archive and a line for each missing part. Raise UserError for a fault in the annotation."""
+        if count is None and self.layout is not None:
+            count = int(self.layout)
+        archive = Archive(data_dir, self.origin if origin is None else origin, count, self.splits)
+        missing = self.parser(archive, **options)
+        complain(archive.faults)
+        return archive, archive.shortfall(self.expected or {}) if missing is None else missing
+
+    def parse(self, data_dir: Path, allow_partial: bool = False, count: int | None = None, origin: float | None = None,
+              **options) -> Splits:
+        """Return {split: records} of an unpacked archive. The default of count and origin is the row's.
+
+        Raise UserError for a fault in the annotation, without any face, and for missing faces; with allow_partial, warn of these.
+        """
+        archive, missing = self.read(data_dir, count, origin, **options)
+        require_complete(archive.root, self.title, missing, allow_partial)
+        if not any(archive.splits.values()):
+            raise UserError(f"{archive.root}: no annotated face of {self.title} with its image in it")
+        if self.layout is None:
+            usual = Counter(points for _, points in archive.sizes).most_common(1)[0][0]
+            complain([f"{where}: {points} points where the others have {usual}" for where, points in archive.sizes
+                      if points != usual])
+        return archive.splits
 
 
 def complain(faults: list[str]) -> None:
@@ -130,17 +157,6 @@ def require_complete(root: Path, title: str, missing: list[str], allow_partial: 
         raise UserError("\n  ".join((advice, *missing)))
     for line in missing:
         logger.warning(f"{title} is partial: {line}")
-
-
-def require_uniform(splits: Splits, empty: str, others: str, place: Callable[[Record], Path]) -> Splits:
-    """Return the splits. Raise UserError `empty` without a face, or with the `place` of faces with an unusual point count."""
-    if not any(splits.values()):
-        raise UserError(empty)
-    counts = Counter(len(face.landmarks) for records in splits.values() for face in records)
-    usual = counts.most_common(1)[0][0]
-    complain([f"{place(face)}: {len(face.landmarks)} points where the other {others} have {usual}"
-              for records in splits.values() for face in records if len(face.landmarks) != usual])
-    return splits
 
 
 @lru_cache(maxsize=16)  # a list may name a hundred thousand files of one folder

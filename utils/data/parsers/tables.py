@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.data.parsers.records import Annotation, Archive, Splits, complain, inside, read_lines, require_uniform
+from utils.data.parsers.records import Annotation, Archive, inside, read_lines
 
 SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])", re.IGNORECASE)  # a word of its own: latest.csv has none
 
@@ -36,19 +36,15 @@ def _image(root: Path, name: str, where: str) -> Path:
     return path
 
 
-def _finish(splits: Splits, root: Path) -> Splits:
-    return require_uniform(splits, f"{root}: no annotated face in it", "faces", lambda face: face.file)
-
-
-def parse_csv(data_dir: Path, allow_partial: bool = False, count: int | None = None, origin: float = 0.0) -> Splits:
-    """Return the faces of CSV files: a header `file,x0,y0,x1,y1,...`, then a line per face.
+def parse_csv(archive: Archive) -> None:
+    """Add the faces of CSV files: a header `file,x0,y0,x1,y1,...`, then a line per face.
 
     Two empty or nan cells are a landmark that is not annotated. Images are below the folder or its images/; the identity is
     the image.
     """
-    root, splits = Path(data_dir), {}
+    root, count = archive.root, archive.count
     for split, file in _files(root, ("*.csv",), "CSV"):
-        archive = Archive(root, split)
+        archive.splits[split] = []
         try:
             rows = [(number, row) for number, row in enumerate(csv.reader(read_lines(file)), 1) if any(map(str.strip, row))]
         except csv.Error as error:
@@ -64,11 +60,8 @@ def parse_csv(data_dir: Path, allow_partial: bool = False, count: int | None = N
             with archive.checked():
                 if len(row) != len(header):
                     raise UserError(f"{where}: {len(row)} cells where the header has {len(header)}")
-                name, annotation = row[0].strip(), Annotation(_cells(row[1:], where), origin, where)
+                name, annotation = row[0].strip(), Annotation(_cells(row[1:], where), where)
                 archive.add(split, _image(root, name, where), "all", name, annotation)
-        complain(archive.faults)
-        splits |= archive.splits
-    return _finish(splits, root)
 
 
 def _cells(cells: list[str], where: str) -> np.ndarray:
@@ -84,16 +77,16 @@ def _cells(cells: list[str], where: str) -> np.ndarray:
     return points
 
 
-def parse_coco(data_dir: Path, allow_partial: bool = False, count: int | None = None, origin: float = 0.0) -> Splits:
-    """Return the faces of COCO keypoints: `images` (id, file_name), `annotations` (image_id, keypoints x y v ..., bbox x y w h).
+def parse_coco(archive: Archive) -> None:
+    """Add the faces of COCO keypoints: `images` (id, file_name), `annotations` (image_id, keypoints x y v ..., bbox x y w h).
 
     The JSON is in the folder or its annotations/, images are below the folder or its images/. v is 0 for not annotated, 1 for
     hidden, 2 for visible. The box is bbox, from x to x + w, where 0 is the edge of the first pixel; without it, the tight box.
     Annotations without a keypoint, for example crowds, are left out. The identity is the image.
     """
-    root, splits = Path(data_dir), {}
+    root, count = archive.root, archive.count
     for split, file in _files(root, ("*.json", "annotations/*.json"), "JSON"):
-        archive = Archive(root, split)
+        archive.splits[split] = []
         try:
             content = json.loads(file.read_bytes())
             names = {image["id"]: str(image["file_name"]) for image in content["images"]}
@@ -106,14 +99,11 @@ def parse_coco(data_dir: Path, allow_partial: bool = False, count: int | None = 
         for number, face in enumerate(faces, 1):
             where = f"{file}, annotation {str(face.get('id', number))[:20]}"
             with archive.checked():
-                name, annotation = _coco_face(names, face, origin, where)
+                name, annotation = _coco_face(names, face, archive.origin, where)
                 points = len(annotation.landmarks)
                 if count is not None and points != count:
                     raise UserError(f"{where}: {points} points where {count} are expected; choose the layout of that number")
                 archive.add(split, _image(root, name, where), "all", name, annotation)
-        complain(archive.faults)
-        splits |= archive.splits
-    return _finish(splits, root)
 
 
 def _coco_face(names: dict, face: dict, origin: float, where: str) -> tuple[str, Annotation]:
@@ -129,4 +119,4 @@ def _coco_face(names: dict, face: dict, origin: float, where: str) -> tuple[str,
     points = np.where(values[:, 2:] > 0, values[:, :2], np.nan)
     if box is not None:  # in continuous px, while `record` expects the keypoints' origin
         box = np.concatenate([box[:2], box[:2] + box[2:]]) + origin - 0.5
-    return name, Annotation(points, origin, where, box, values[:, 2] == 2)
+    return name, Annotation(points, where, box, values[:, 2] == 2)

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.data.parsers.points import paired
-from utils.data.parsers.records import Annotation, Splits, photograph, record, require_complete
+from utils.data.parsers.records import Annotation, Archive, photograph
 
 VISIBLE_FILE = "visible.tsv"  # in the root: a line per image with its relative path, a tab, and 0 or 1 per landmark
 
@@ -71,35 +71,27 @@ def _visibility(root: Path, count: int) -> dict[str, np.ndarray]:
     return flags
 
 
-def parse_300w(data_dir: Path, allow_partial: bool = False, count: int | None = 68, origin: float = 1.0,
-               official: bool = True) -> Splits:
-    """Return {train, test} of 300W (Sagonas et al., 2016) as released, or in Peppa's folders (AFW/afw, HELEN/trainset, ...).
+def parse_300w(archive: Archive, official: bool = True) -> list[str]:
+    """Add train and test of 300W (Sagonas et al., 2016) as released, or in Peppa's folders (AFW/afw, HELEN/trainset, ...).
 
-    Folder names are case-insensitive. official: compare the numbers of faces with the release, as `require_complete` does.
+    Folder names are case-insensitive. official: return a line for each part that has not the number of faces of the release.
     """
-    root, splits = Path(data_dir), {"train": [], "test": []}
-    flags = _visibility(root, count or 68)
-    found, missing = _pairs(root, PARTS_300W, count)
+    flags = _visibility(archive.root, archive.count)
+    found, missing = _pairs(archive.root, PARTS_300W, archive.count)
     for name, pairs in found.items():
         part = PARTS_300W[name]
         for file, landmarks in pairs:
             identity = f"{name.split('/')[0]}/{photograph(file.stem)}"
-            annotation = Annotation(landmarks, origin, visible=flags.get(file.relative_to(root).as_posix()))
-            splits[part.split].append(record(file, part.subset, identity, annotation))
-    if official:
-        require_complete(root, "300W", missing, allow_partial)
-    if not any(splits.values()):
-        raise UserError(f"{root}: none of 300W's folders ({', '.join(PARTS_300W)}) holds a face")
-    return splits
+            annotation = Annotation(landmarks, visible=flags.get(file.relative_to(archive.root).as_posix()))
+            archive.add(part.split, file, part.subset, identity, annotation)
+    return missing if official else []
 
 
-def parse_300w_private(data_dir: Path, allow_partial: bool = False, count: int | None = 68, origin: float = 1.0) -> Splits:
-    """Return {test}: the private test set of the 300W challenge, in the folder or, as in Peppa's tree, in its folder 300W."""
-    root = Path(data_dir)
-    found, missing = _pairs(root, PRIVATE, count)
-    records = [record(file, PRIVATE[name].subset, f"{PRIVATE[name].subset}/{file.stem}", Annotation(landmarks, origin))
-               for name, pairs in found.items() for file, landmarks in pairs]
-    require_complete(root, "300W's private test set", missing, allow_partial)
-    if not records:
-        raise UserError(f"{root}: neither 01_Indoor nor 02_Outdoor holds a face")
-    return {"test": records}
+def parse_300w_private(archive: Archive) -> list[str]:
+    """Add test: the private test set of the 300W challenge, in the folder or, as in Peppa's tree, in its folder 300W."""
+    found, missing = _pairs(archive.root, PRIVATE, archive.count)
+    for name, pairs in found.items():
+        subset = PRIVATE[name].subset
+        for file, landmarks in pairs:
+            archive.add("test", file, subset, f"{subset}/{file.stem}", Annotation(landmarks))
+    return missing

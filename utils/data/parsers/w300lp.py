@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.config import DEFAULT_FILE, load_layout, read_yaml
 from utils.data.parsers.mat import read_mat, values
-from utils.data.parsers.records import Annotation, Archive, Splits, inside, photograph
+from utils.data.parsers.records import Annotation, Archive, inside, photograph
 
 COUNT = 68
 SIDE = 450
@@ -27,13 +27,12 @@ def _points(root: Path, part: str, stem: str, flip_index: tuple[int, ...]) -> np
     return points if part == plain else (points * (-1, 1) + (SIDE, 0))[list(flip_index)]
 
 
-def parse_300wlp(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 0.5) -> Splits:
-    """Return {train} with pose (pitch, yaw, roll) and the landmarks of landmarks/, or pt2d of the .mat without that folder.
+def parse_300wlp(archive: Archive) -> None:
+    """Add train with pose (pitch, yaw, roll) and the landmarks of landmarks/, or pt2d of the .mat without that folder.
 
     All faces made from one photograph, mirrored ones too, are one identity. A mirrored face's pose is that of its own .mat.
     The set contains 300W's test photographs (IBUG, the test parts of HELEN and LFPW).
     """
-    archive = Archive(data_dir, "train")
     root = archive.root
     flip_index = load_layout(read_yaml(DEFAULT_FILE)["layouts"], "68").flip_index
     redrawn = (root / "landmarks").is_dir()
@@ -45,7 +44,6 @@ def parse_300wlp(data_dir: Path, allow_partial: bool = False, count: int | None 
             with archive.checked():
                 points, pose = read_mat(inside(root, f"{part}/{mat.name}", str(mat)), "pt2d", "Pose_Para")
                 points = _points(root, part, mat.stem, flip_index) if redrawn else values(points, (2, COUNT), f"{mat}: pt2d").T
-                annotation = Annotation(points, origin, str(mat), pose=values(pose, (1, 7), f"{mat}: Pose_Para")[0, :3])
+                annotation = Annotation(points, str(mat), pose=values(pose, (1, 7), f"{mat}: Pose_Para")[0, :3])
                 identity = f"{part.removesuffix('_Flip')}/{photograph(mat.stem, numbers=2)}"
                 archive.add("train", image, part, identity, annotation)
-    return archive.finish("300W-LP", W300LP, allow_partial)

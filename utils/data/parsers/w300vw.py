@@ -14,7 +14,7 @@ from pipnet.errors import UserError
 from utils.cores import cores
 from utils.data.parsers.points import listed
 from utils.data.parsers.pts import read_pts
-from utils.data.parsers.records import Annotation, Archive, Splits, complain, inside, require_complete
+from utils.data.parsers.records import Annotation, Archive, inside
 
 COUNT = 68
 CATEGORIES = {  # test videos, from well-lit to unconstrained
@@ -67,13 +67,11 @@ def read_frame(image: Path) -> np.ndarray:
     return _frames(image.parent, image.parent.stat().st_mtime_ns).read(int(image.name))
 
 
-def parse_300vw(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 1.0,
-                frame_step: int = 1) -> Splits:
-    """Return {train, test}: frames 1, 1 + frame_step, ... of every video. The identity is the video, a test subset its category.
+def parse_300vw(archive: Archive, frame_step: int = 1) -> list[str]:
+    """Add train, test: frames 1, 1 + frame_step, ... of every video. The identity is the video, a test subset its category.
 
     The official numbers are of videos. Raise UserError for a .pts with another number of points, and for one without its image.
     """
-    archive = Archive(data_dir, "train", "test")
     root = archive.root
     found, without = dict.fromkeys(W300VW, 0), []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and re.fullmatch(r"\d{3}(_annot)?", path.name)):
@@ -98,10 +96,5 @@ def parse_300vw(data_dir: Path, allow_partial: bool = False, count: int | None =
                     raise UserError(f"{path}: no picture {path.stem} of that frame in {folder}")
                 image = pictures[path.stem] if pictures else video / f"{number:06d}"
                 split = "train" if category == "train" else "test"
-                archive.add(split, image, category, video_id, Annotation(values, origin, str(path)))
-    complain(archive.faults)
-    missing = [f"{name}: {found[name]} of {videos} videos" for name, videos in W300VW.items() if found[name] != videos]
-    require_complete(root, "300VW", missing + without, allow_partial)
-    if not any(archive.splits.values()):
-        raise UserError(f"{root}: no folder NNN with annot/*.pts and {VIDEO} or pictures in it")
-    return archive.splits
+                archive.add(split, image, category, video_id, Annotation(values, str(path)))
+    return [f"{name}: {found[name]} of {videos} videos" for name, videos in W300VW.items() if found[name] != videos] + without

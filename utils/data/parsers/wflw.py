@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.data.parsers.records import BESIDE, Annotation, Archive, Splits, complain, inside, numbered, numbers
+from utils.data.parsers.records import BESIDE, Annotation, Archive, complain, inside, numbered, numbers
 
 COUNT = 98
 ATTRIBUTES = ("pose", "expression", "illumination", "makeup", "occlusion", "blur")  # in the order of a line's 0/1 flags
@@ -59,9 +59,8 @@ def _subsets(root: Path, lines: list[Line]) -> list[str]:
     return [BESIDE.join(dict.fromkeys(names)) for names in subsets]
 
 
-def parse_wflw(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 0.0) -> Splits:
-    """Return {train, test} with the annotated boxes; the states are ATTRIBUTES. A test face may be in several SUBSETS."""
-    archive = Archive(data_dir, "train", "test")
+def parse_wflw(archive: Archive) -> None:
+    """Add train, test with the annotated boxes; the states are ATTRIBUTES. A test face may be in several SUBSETS."""
     root = archive.root
     for split in ("train", "test"):
         lines = []
@@ -74,6 +73,5 @@ def parse_wflw(data_dir: Path, allow_partial: bool = False, count: int | None = 
             with archive.checked():
                 image = inside(root, line.name, line.where, "WFLW_images")
                 if not archive.lacks(image):
-                    annotation = Annotation(line.landmarks, origin, line.where, line.box, states=line.states)
+                    annotation = Annotation(line.landmarks, line.where, line.box, states=line.states)
                     archive.add(split, image, subset, line.name, annotation)
-    return archive.finish("WFLW", WFLW, allow_partial)

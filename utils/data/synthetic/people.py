@@ -54,7 +54,25 @@ def sample_person(rng: np.random.Generator) -> Person:
         change = {"jaw_width": -1.5, "brow_height": 1.0}
     for name, value in change.items():
         shape[name] += value
-    age = float(rng.uniform(0.5, 1.0) if old and not child else rng.uniform(0, 0.35) * (not child))
+    look, dark = _sample_look(rng, child, old, male)
+    probability = [0.14, 0.60, 0.08, 0.03, 0.05, 0.07, 0.03] if male else [0.01, 0.15, 0.22, 0.46, 0.05, 0.04, 0.07]
+    style = str(rng.choice(["bald", "short", "fringe", "long", "hat", "cap", "hood"], p=probability))
+    curly = rng.random() < (0.3 if dark else 0.1)
+    loose = style == "long" or (style in ("fringe", "hat") and rng.random() < (0.15 if male else 0.65))
+    hairline = float(rng.normal(0, 6)) - (8 if old and male else 0)
+    volume = float(rng.gamma(4, 2.4) + 3 + curly * rng.uniform(5, 25))
+    curl = float(rng.uniform(0.6, 1.2) if curly else max(rng.normal(0, 0.4), 0))
+    long = float(rng.uniform(60, 220)) if loose else 0.0
+    parting = float(rng.normal(0, 25))
+    clothes = colour(rng), colour(rng), float(rng.uniform(-15, 45))
+    return Person(shape, look, style, hairline, volume, curl, long, parting, *clothes)
+
+
+def _sample_look(rng: np.random.Generator, child: bool, old: bool, male: bool) -> tuple[paint.Look, bool]:
+    """Return random colours and amounts of a person's surface, and whether the skin is dark."""
+    age = float(rng.uniform(0.5, 1.0) if old and not child else rng.uniform(0, 0.35))
+    if child:
+        age = 0.0
     tone = float(np.clip(rng.beta(1.1, 1.5), 0, 1)) * (len(paint.SKIN) - 1)
     skin = np.array([np.interp(tone, range(len(paint.SKIN)), paint.SKIN[:, i]) for i in range(3)])
     skin += (skin.mean() - skin) * rng.uniform(0.0, 0.3)
@@ -98,26 +116,12 @@ def sample_person(rng: np.random.Generator) -> Person:
         teeth=float(rng.uniform(0.7, 1.1)),
         offset=rng.uniform(0, 512, 2).astype(np.float32),
     )
-    probability = [0.14, 0.60, 0.08, 0.03, 0.05, 0.07, 0.03] if male else [0.01, 0.15, 0.22, 0.46, 0.05, 0.04, 0.07]
-    style = str(rng.choice(["bald", "short", "fringe", "long", "hat", "cap", "hood"], p=probability))
-    curly = rng.random() < (0.3 if dark else 0.1)
-    loose = style == "long" or (style in ("fringe", "hat") and rng.random() < (0.15 if male else 0.65))
-    hairline = float(rng.normal(0, 6)) - (8 if old and male else 0)
-    volume = float(rng.gamma(4, 2.4) + 3 + curly * rng.uniform(5, 25))
-    curl = float(rng.uniform(0.6, 1.2) if curly else max(rng.normal(0, 0.4), 0))
-    long = float(rng.uniform(60, 220)) if loose else 0.0
-    parting = float(rng.normal(0, 25))
-    clothes = colour(rng), colour(rng), float(rng.uniform(-15, 45))
-    return Person(shape, look, style, hairline, volume, curl, long, parting, *clothes)
+    return look, dark
 
 
-def sample_pose(rng: np.random.Generator, hard: bool) -> Pose:
-    """Return a random expression and head pose; `hard`: turned heads and strong expressions are more frequent."""
+def _sample_mouth(rng: np.random.Generator, kind: str, hard: bool) -> tuple[dict[str, float], float, float]:
+    """Return coefficients of an expression, the angle of the jaw in radians, and the smile, negative for a frown."""
     e: dict[str, float] = {}
-    skew = rng.normal(0, 0.12)
-    kinds = ["neutral", "smile", "laugh", "talk", "shout", "kiss", "angry", "mix"]
-    kind = rng.choice(kinds, p=[0.24, 0.16, 0.26, 0.15, 0.05, 0.03, 0.05, 0.06])
-    strong = 1.2 if hard else 1.0
     jaw, smile = abs(rng.normal(0, 0.012)), rng.normal(0, 0.12)
     if kind == "smile":
         smile = rng.uniform(0.2, 1.0)
@@ -128,7 +132,7 @@ def sample_pose(rng: np.random.Generator, hard: bool) -> Pose:
         jaw = rng.uniform(0.02, 0.17)
         e["pucker"], e["upper_up"], e["lower_down"] = rng.normal(0.1, 0.3), rng.uniform(0, 0.5), rng.uniform(0, 0.7)
     elif kind == "shout":
-        jaw, smile = rng.uniform(0.15, 0.36) * strong, rng.normal(0, 0.3)
+        jaw, smile = rng.uniform(0.15, 0.36) * (1.2 if hard else 1.0), rng.normal(0, 0.3)
         e["upper_up"], e["stretch"] = rng.uniform(0, 0.8), rng.normal(0, 0.5)
     elif kind == "kiss":
         e["pucker"] = rng.uniform(0.5, 1.2)
@@ -140,6 +144,15 @@ def sample_pose(rng: np.random.Generator, hard: bool) -> Pose:
         jaw, smile = rng.uniform(0, 0.2), rng.normal(0, 0.6)
         for name in ("pucker", "stretch", "upper_up", "lower_down", "puff", "sneer_left", "sneer_right"):
             e[name] = max(rng.normal(0, 0.4), 0.0)
+    return e, jaw, smile
+
+
+def sample_pose(rng: np.random.Generator, hard: bool) -> Pose:
+    """Return a random expression and head pose; `hard`: turned heads and strong expressions are more frequent."""
+    skew = rng.normal(0, 0.12)
+    kinds = ["neutral", "smile", "laugh", "talk", "shout", "kiss", "angry", "mix"]
+    kind = rng.choice(kinds, p=[0.24, 0.16, 0.26, 0.15, 0.05, 0.03, 0.05, 0.06])
+    e, jaw, smile = _sample_mouth(rng, kind, hard)
     for s, sign in (("left", 1), ("right", -1)):
         e[f"smile_{s}" if smile > 0 else f"frown_{s}"] = abs(smile) * (1 + sign * skew)
     e["chin_up"] = e.get("chin_up", 0) + max(rng.normal(0, 0.25), 0) * (jaw < 0.02)
