@@ -104,12 +104,12 @@ class Scenes(Dataset):
         height, width = image.shape[:2]
         faces = picture.boxes[~picture.ignored]
         pick, place = rng.random(), rng.random(2)
-        low = max(ZOOM[0], side / (1.1 * min(height, width)))  # at most 10 % of the part is beyond the photograph
+        low = max(ZOOM[0], side / (1.1 * min(height, width)))  # the window is at most 1.1 shorter sides of the photograph
         if len(faces) and rng.random() >= AWAY:
             face = faces[int(pick * len(faces))]
             extent = face[2:] - face[:2]
             own = np.sqrt(extent.prod())
-            # a face cannot become smaller than the smallest zoom makes it
+            # in a crop of one photograph, draw no size below that of the smallest zoom: it would be clipped to it
             wanted = self._side(rng, low * own if side == self.size else 0, 0.9 * side)
             zoom = np.clip(wanted / own, low, max(ZOOM[1], low))
             window = side / zoom

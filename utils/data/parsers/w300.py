@@ -47,7 +47,7 @@ def _find(root: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _pairs(root: Path, parts: dict[str, Part], count: int | None) -> tuple[dict[str, list[tuple[Path, np.ndarray]]], list[str]]:
-    """Return {name of the part: [(image, landmarks)]}, and a line for each part that has not the official number of faces."""
+    """Return {name of the part: [(image, landmarks)]}, and a line for each part with another number of faces than officially."""
     pairs, missing = {}, []
     for name, part in parts.items():
         folder = _find(root, part.folders)
@@ -74,7 +74,7 @@ def _visibility(root: Path, count: int) -> dict[str, np.ndarray]:
 def parse_300w(archive: Archive, official: bool = True) -> list[str]:
     """Add train and test of 300W (Sagonas et al., 2016) as released, or in Peppa's folders (AFW/afw, HELEN/trainset, ...).
 
-    Folder names are case-insensitive. official: return a line for each part that has not the number of faces of the release.
+    Folder names are case-insensitive. official: return a line for each part with another number of faces than the release.
     """
     flags = _visibility(archive.root, archive.count)
     found, missing = _pairs(archive.root, PARTS_300W, archive.count)
