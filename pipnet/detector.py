@@ -76,3 +76,6 @@ class OnnxDetector:
             "image": np.ascontiguousarray(image), "threshold": np.array(self.threshold, np.float32),
             "overlap": np.array(self.overlap, np.float32)})
         return boxes / scale, scores
+
+
+DETECTORS = ("faceboxes", "rfb320", "mtcnn", "yunet")

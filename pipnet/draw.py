@@ -20,7 +20,7 @@ def palette(count: int) -> list[tuple[int, int, int]]:
 def part_colours(layout: Layout) -> list[tuple[int, int, int]]:
     """A BGR colour for each landmark: that of its part, white where it has none."""
     colours = [WHITE] * layout.count
-    for part, colour in zip(layout.parts.values(), palette(len(layout.parts)), strict=True):
+    for part, colour in zip(layout.groups.values(), palette(len(layout.groups)), strict=True):
         for i in part:
             colours[i] = colour
     return colours
@@ -70,7 +70,7 @@ def write(image: np.ndarray, text: str, corner: tuple[int, int], size: float = 0
 def number(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: list[tuple], which=None, size: float = 0.4) -> None:
     """Writes the numbers of landmarks (N, 2), in px of `image`, beside them: away from the middle of their part."""
     known = np.isfinite(landmarks).all(1)
-    rings = [[i for i in part if known[i]] for name, part in layout.parts.items() if name in layout.closed]
+    rings = [[i for i in part if known[i]] for name, part in layout.groups.items() if name in layout.closed]
     middles = {i: landmarks[ring].mean(0) for ring in rings for i in ring}
     for i in range(len(landmarks)) if which is None else which:
         if not known[i]:

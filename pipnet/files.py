@@ -1,4 +1,6 @@
 """Files that are whole or not there."""
+import csv
+import io
 import os
 from pathlib import Path
 
@@ -24,3 +26,10 @@ def write_atomic(file: Path, write) -> None:
 def write_text(file: Path, text: str) -> None:
     """A whole text file or the old one."""
     write_atomic(file, lambda path: path.write_text(text, encoding="utf-8", errors="surrogateescape"))  # odd file names
+
+
+def write_csv(file: Path, header: list[str], rows) -> None:
+    """Write a whole CSV file, or leave the old one."""
+    text = io.StringIO()
+    csv.writer(text).writerows([header, *rows])
+    write_text(file, text.getvalue())

@@ -13,7 +13,7 @@ class Layout(NamedTuple):
     flip_index: tuple[int, ...]
     interocular: tuple[int, int] | None
     pupils: tuple[tuple[int, ...], tuple[int, ...]] | None
-    parts: dict[str, tuple[int, ...]]
+    groups: dict[str, tuple[int, ...]]
     closed: tuple[str, ...]
     selected: tuple[int, ...]
     stored: str
@@ -22,7 +22,7 @@ class Layout(NamedTuple):
     def edges(self) -> list[tuple[int, int]]:
         """Pairs of landmarks that a drawing joins."""
         pairs = []
-        for name, part in self.parts.items():
+        for name, part in self.groups.items():
             pairs += list(zip(part, part[1:], strict=False))
             if name in self.closed and len(part) > 2:
                 pairs.append((part[-1], part[0]))
@@ -36,7 +36,7 @@ class Layout(NamedTuple):
     def from_dict(cls, values: dict[str, Any]) -> "Layout":
         """The inverse of `to_dict`."""
         values = dict(values)
-        values["parts"] = {name: tuple(part) for name, part in values["parts"].items()}
+        values["groups"] = {name: tuple(part) for name, part in values.pop("parts" if "parts" in values else "groups").items()}
         if values["pupils"]:
             values["pupils"] = tuple(tuple(part) for part in values["pupils"])
         for key in ("flip_index", "interocular", "closed", "selected"):

@@ -17,8 +17,22 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
 sys.path.insert(0, str(ROOT))
+from utils.config import Settings, read_defaults, resolve  # noqa: E402
+from utils.data.prepared_set import PreparedSet, Split  # noqa: E402
 
+DEFAULTS = read_defaults()
+LAYOUTS = DEFAULTS.layouts
 NET = "timm:test_efficientnet"  # 92,000 parameters: a run of it takes seconds
+
+
+def settings(preset: str | None = None, **given) -> Settings:
+    """Settings of args.yaml with a preset and other values."""
+    return resolve(given, DEFAULTS, preset)
+
+
+def split_of(folder: Path, name: str = "train", label_shift: float = 0.0) -> Split:
+    """A split of a prepared folder."""
+    return Split(PreparedSet(folder, LAYOUTS), name, label_shift)
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ class Drowsiness:
 
 
 def _ring(layout: Layout, name: str) -> tuple[int, ...] | None:
-    part = layout.parts.get(name, ())
+    part = layout.groups.get(name, ())
     return part if name in layout.closed and len(part) >= 4 and len(part) % 2 == 0 else None
 
 

@@ -154,7 +154,7 @@ SMOOTH = {"one-euro": lambda layout: OneEuro(), "flow": lambda layout: Flow(eye_
 
 def eye_points(layout) -> tuple[int, ...]:
     """The landmarks of both eyes' rims, none where a layout has no parts of that name."""
-    return (*layout.parts.get("eye_left", ()), *layout.parts.get("eye_right", ()))
+    return (*layout.groups.get("eye_left", ()), *layout.groups.get("eye_right", ()))
 
 
 def make_smooth(name: str, layout):

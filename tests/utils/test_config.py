@@ -2,15 +2,15 @@
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, mean_face
+from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, settings
 
 from nets import build_net, make_spec
 from pipnet.errors import UserError
+from utils.layouts import Layouts
 from pipnet.layout import Layout
-from utils.config import KINDS, TABLES, check, comments, defaults, dump, load_layout, parse, read_defaults, resolve
+from utils.config import KINDS, TABLES, check, comments, dump, parse, resolve
 from utils.data.augment import Recipe
 
-LAYOUTS = defaults().tables["layouts"]
 
 
 def typed(*argv: str) -> dict:
@@ -22,7 +22,7 @@ def test_every_key_has_a_type_a_comment_and_a_flag():
     values = yaml.safe_load((ROOT / "args.yaml").read_text())
     assert set(values) == {*KINDS, *TABLES}
     assert set(KINDS) <= set(comments()) and all(text and section for section, text in comments().values())
-    for key, value in read_defaults().items():
+    for key, value in DEFAULTS.items():
         if key not in TABLES and value is not None and not isinstance(value, bool):
             flag = f"--{key.replace('_', '-')}"
             words = [str(item) for item in value] if isinstance(value, list) else [str(value)]
@@ -31,7 +31,7 @@ def test_every_key_has_a_type_a_comment_and_a_flag():
 
 
 def test_what_is_typed_wins_over_the_preset_and_the_preset_over_the_file():
-    args = resolve({"epochs": 3}, read_defaults(), "pipnet")
+    args = settings("pipnet", **{"epochs": 3})
     assert (args.epochs, args.batch_size, args.ema_ramp, args.preset) == (3, 16, 500, "pipnet")
 
 
@@ -75,25 +75,25 @@ def test_wrong_values_name_key_and_value(key, value, message):
 
 def test_unknown_keys_name_the_nearest():
     with pytest.raises(UserError, match="unknown key 'epoch' in preset mine; did you mean 'epochs'"):
-        values = read_defaults()
+        values = DEFAULTS
         resolve({}, {**values, "presets": {"mine": {"epoch": 3}}}, "mine")
     with pytest.raises(UserError, match="no preset 'pipnett'.*did you mean 'pipnet'"):
-        resolve({}, read_defaults(), "pipnett")
+        settings("pipnett")
     with pytest.raises(UserError, match=r"preset mine in args.yaml must be a table .*, not \[3\]"):
-        resolve({}, {**read_defaults(), "presets": {"mine": [3]}}, "mine")
+        resolve({}, {**DEFAULTS, "presets": {"mine": [3]}}, "mine")
     with pytest.raises(UserError, match="unknown flag --epoch; did you mean '--epochs'"):
         typed("--epoch", "3")
 
 
 def test_written_args_give_the_same_args_again():
-    args = resolve({"train_data": ["a", "b"], "val": "test"}, read_defaults(), "irnet")
+    args = settings("irnet", **{"train_data": ["a", "b"], "val": "test"})
     again = resolve({}, yaml.safe_load(dump(args)), None)
     assert again == args
 
 
-@pytest.mark.parametrize("preset", defaults().tables["presets"])
+@pytest.mark.parametrize("preset", DEFAULTS.presets)
 def test_presets_resolve_and_build(preset):
-    args = resolve({}, read_defaults(), preset)
+    args = settings(preset)
     Recipe.of(args)
     spec = make_spec(args.net, args.head, args.stride, args.input_size, mean_face(), args.num_nb, args.act)
     net = build_net(spec)
@@ -107,7 +107,7 @@ def test_presets_resolve_and_build(preset):
 # ------------------------------------------------------------------------------------------------------------- layouts
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layouts_are_whole(name):
-    layout = load_layout(LAYOUTS, name)
+    layout = LAYOUTS.load(name)
     assert layout.count == int(name) == len(layout.flip_index) == len(layout.selected)
     assert [layout.flip_index[f] for f in layout.flip_index] == list(range(layout.count))
     assert {i for part in layout.parts.values() for i in part} == set(range(layout.count)), "a landmark in no part"
@@ -120,18 +120,18 @@ def test_layouts_are_whole(name):
 
 
 def test_the_flip_index_mirrors_a_face():
-    face, flip = mean_face(), list(load_layout(LAYOUTS, "68").flip_index)
+    face, flip = mean_face(), list(LAYOUTS.load("68").flip_index)
     assert np.abs((1 - face[:, 0]) - face[flip, 0]).max() < 0.03 and np.abs(face[:, 1] - face[flip, 1]).max() < 0.03
 
 
 def test_a_subset_keeps_its_norm_and_parts():
-    eyes = load_layout(LAYOUTS, "12")
+    eyes = LAYOUTS.load("12")
     assert (eyes.stored, eyes.selected) == ("68", tuple(range(36, 48)))
     assert eyes.interocular == (0, 9) and eyes.pupils == (tuple(range(6)), tuple(range(6, 12)))
-    assert eyes.parts == {"eye_left": tuple(range(6)), "eye_right": tuple(range(6, 12))}
+    assert eyes.groups == {"eye_left": tuple(range(6)), "eye_right": tuple(range(6, 12))}
     assert eyes.flip_index == (9, 8, 7, 6, 11, 10, 3, 2, 1, 0, 5, 4)
-    mouth = load_layout(LAYOUTS, "68", [54, 48])  # landmarks 48 and 54
-    corners = load_layout({**LAYOUTS, "corners": {"of": "12", "selected_index": [9, 0]}}, "corners")  # a subset of a subset
+    mouth = LAYOUTS.load("68", [54, 48])  # landmarks 48 and 54
+    corners = Layouts({**LAYOUTS.rows, "corners": {"of": "12", "selected_index": [9, 0]}}).load("corners")  # a subset of a subset
     assert (corners.stored, corners.selected, corners.interocular) == ("68", (36, 45), (0, 1))
     assert (mouth.name, mouth.count, mouth.selected, mouth.flip_index, mouth.interocular) == ("68:2", 2, (48, 54), (1, 0), None)
 
@@ -161,4 +161,4 @@ def test_a_subset_keeps_its_norm_and_parts():
 ])
 def test_bad_layouts_are_named(row, message):
     with pytest.raises(UserError, match=message):
-        load_layout({**LAYOUTS, "mine": row}, "mine")
+        Layouts({**LAYOUTS.rows, "mine": row}).load("mine")

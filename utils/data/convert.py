@@ -1,16 +1,15 @@
-"""Landmarks of one layout from those of another: weighted means of landmarks, where the two say how.
+"""Conversion of landmarks from one layout to another by weighted means of landmarks.
 
 Layouts by name: 68 (300W), 98 (WFLW), 106 (LaPa, JD-landmark), 39 (Menpo's profile), 29 (COFW), 5 (eyes, nose, mouth corners).
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from pipnet.layout import Layout
-from utils.config import DEFAULT_FILE, load_layout, read_yaml
+from utils.layouts import Layouts
 
 Weights = dict[int, float]
 
@@ -20,23 +19,23 @@ def _mean(*landmarks: int) -> Weights:
 
 
 def _lid(near: int, middle: int) -> Weights:
-    """68 has two landmarks a lid where 98 has three."""
+    """Return the weights of a lid landmark: 68 has two per lid, 98 has three."""
     return {near: 2 / 3, middle: 1 / 3}
 
 
 def _brow(upper: int, lower: int) -> tuple[Weights, Weights]:
-    """98 has both edges of a brow, 68 its middle."""
+    """Return the weights (x, y) of a brow landmark: 98 has both edges of a brow, 68 its middle."""
     return _mean(upper), _mean(upper, lower)
 
 
 def _resampled(first: int, last: int, count: int) -> list[Weights]:
-    """`count` landmarks evenly along the line through `first`, ..., `last`."""
+    """Return weights of `count` points evenly spaced along the line through `first`, ..., `last`."""
     places = np.linspace(first, last, count)
     return [{int(place): 1 - place % 1} | ({int(place) + 1: place % 1} if place % 1 else {}) for place in places]
 
 
-# (from, to): for each landmark of the second layout its weights in the first, (those of x, those of y) where they differ, an
-# index where it is a landmark of the first, None where it cannot be told
+# (from, to): a rule for each landmark of the second layout: an index if it is a landmark of the first, weights of landmarks of
+# the first, (weights of x, weights of y) if they differ, or None if it is unknown
 RULES: dict[tuple[str, str], list] = {
     ("98", "68"): [
         *range(0, 33, 2), 33, _brow(34, 41), _brow(35, 40), _brow(36, 39), _brow(37, 38),
@@ -52,20 +51,22 @@ RULES: dict[tuple[str, str], list] = {
         *_resampled(0, 9, 9), *(None,) * 8, *_resampled(12, 15, 5), *(None,) * 5, 16, 17, 18, 19, 21, None, 20, None, None,
         24, 23, 22, None, 26, 25, *(None,) * 6, 30, 29, 28, 27, *(None,) * 5, 33, 32, 31, 36, 35, 34, *(None,) * 3, 38, 37],
 }
-HALF = {"39": (24, 20, 30)}  # outer corner of the eye, tip of the nose, corner of the mouth: clockwise where the left half shows
+HALF = {"39": (24, 20, 30)}  # outer eye corner, nose tip, mouth corner: their order is clockwise if the left half is visible
 
 
 class Conversion(NamedTuple):
-    """A way from one layout to another. x and y (H, N, M) float64: how much each of M landmarks counts for each of N, rows of
-    zeros where it cannot be told. H is 2 where the first layout is of one half of the face: for the left and the right one.
-    half: the landmarks that tell which."""
+    """Weights from M landmarks of one layout to N of another: x and y (H, N, M) float64; a row of zeros means unknown.
+
+    H is 1, or 2 if the first layout shows half a face: weights for the left and for the right half. half: the landmarks that
+    tell which half is visible.
+    """
 
     x: np.ndarray
     y: np.ndarray
     half: tuple[int, int, int] | None = None
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """(..., M, 2) -> (..., N, 2), NaN where a landmark cannot be told or one it needs is NaN."""
+        """Convert points (..., M, 2) to (..., N, 2); NaN where a landmark is unknown or depends on a NaN."""
         unknown = np.isnan(points).any(-1)
         known = np.where(unknown[..., None], 0.0, points)
         sides = [np.stack([known[..., 0] @ x.T, known[..., 1] @ y.T], -1) for x, y in zip(self.x, self.y, strict=True)]
@@ -74,38 +75,38 @@ class Conversion(NamedTuple):
         return sides[0] if self.half is None else np.where(self._right(points)[..., None, None], sides[1], sides[0])
 
     def flags(self, points: np.ndarray, visible: np.ndarray) -> np.ndarray:
-        """(..., N) bool: whether all that a landmark is made of is `visible` (..., M); points (..., M, 2) as for a call."""
+        """Return (..., N) bool: whether all landmarks that one depends on are `visible` (..., M). points (..., M, 2)."""
         sides = [~self.missing(~visible, side) for side in range(len(self.x))]
         return sides[0] if self.half is None else np.where(self._right(points)[..., None], sides[1], sides[0])
 
     def missing(self, unknown: np.ndarray, side: int = 0) -> np.ndarray:
-        """(..., N) bool: what cannot be told where the landmarks `unknown` (..., M) are not there."""
+        """Return (..., N) bool: the landmarks that are unknown because those marked in `unknown` (..., M) are."""
         uses = (self.x[side] > 0) | (self.y[side] > 0)
         return (unknown.astype(np.float64) @ uses.T.astype(np.float64) > 0) | ~uses.any(1)
 
     def after(self, first: "Conversion") -> "Conversion":
-        """The conversion that does `first` and then this one, which is of whole faces."""
+        """Return the conversion that applies `first`, then this one, which must be of whole faces."""
         uses = (self.x[0] > 0) | (self.y[0] > 0)
         lost = np.stack([(uses @ ~first.told(side)) > 0 for side in range(len(first.x))])[..., None]
         return Conversion(np.where(lost, 0, self.x[0] @ first.x), np.where(lost, 0, self.y[0] @ first.y), first.half)
 
     def told(self, side: int = 0) -> np.ndarray:
-        """(N,) bool: the landmarks that can be told at all."""
+        """Return (N,) bool: the landmarks that have a rule."""
         return self.x[side].any(1)
 
     def only(self, chosen: Sequence[int]) -> "Conversion":
-        """The same for some of the landmarks of the second layout."""
+        """Return the conversion to only the `chosen` landmarks of the second layout."""
         return self._replace(x=self.x[:, list(chosen)], y=self.y[:, list(chosen)])
 
     def _right(self, points: np.ndarray) -> np.ndarray:
-        """(...) bool: which faces show their right half."""
+        """Return (...) bool: which faces show their right half."""
         eye, nose, mouth = (points[..., landmark, :] for landmark in self.half)
         one, two = nose - eye, mouth - eye
         return one[..., 0] * two[..., 1] - one[..., 1] * two[..., 0] < 0
 
 
 def _rule(source: str, target: str, layouts: dict[str, Layout]) -> Conversion:
-    """A row of RULES as matrices."""
+    """Return a row of RULES as matrices."""
     x, y = np.zeros((2, layouts[target].count, layouts[source].count))
     for landmark, rule in enumerate(RULES[source, target]):
         pair = rule if isinstance(rule, tuple) else (rule, rule)
@@ -118,18 +119,16 @@ def _rule(source: str, target: str, layouts: dict[str, Layout]) -> Conversion:
     return Conversion(np.stack([x, x[mirrored]]), np.stack([y, y[mirrored]]), HALF[source])
 
 
-@lru_cache
-def conversion(source: str, target: str) -> Conversion | None:
-    """From layout `source` to `target`, over others where need be; None where there is no way."""
-    rows = read_yaml(DEFAULT_FILE)["layouts"]
-    layouts = {name: load_layout(rows, name) for rule in RULES for name in rule}
+def conversion(source: str, target: str, layouts: Layouts) -> Conversion | None:
+    """Return the conversion from layout `source` to `target`, over others if need be; None if there is no way."""
+    known = {name: layouts.load(name) for rule in RULES for name in rule}
     ways: dict[str, Conversion] = {}
     edge = [source]
     while edge and target not in ways:
         here = edge.pop(0)
         for start, end in RULES:
             if start == here and end not in ways and end != source:
-                step = _rule(start, end, layouts)
+                step = _rule(start, end, known)
                 ways[end] = step.after(ways[here]) if here in ways else step
                 edge.append(end)
     return ways.get(target)

@@ -1,4 +1,4 @@
-"""Prepared crops in memory and two views of them: augmented to train, plain to test. Only uint8 crops and labels travel."""
+"""Prepared crops in memory, with two views: augmented for training, plain for tests. Only uint8 crops and labels are moved."""
 import copy
 import re
 import sys
@@ -13,26 +13,25 @@ from torch.utils.data import DataLoader, Dataset
 
 from nets.labels import Labels
 from pipnet.errors import UserError
-from pipnet.geometry import Protocol, border_px, cut, to_crop
+from pipnet.geometry import border_px, cut, to_crop
 from pipnet.layout import Layout
 from utils.cores import cores
-from utils.data import label_weights
 from utils.data.augment import Crop, Recipe, augment, generator, turn_pose
 from utils.data.convert import conversion
-from utils.data.prepared_set import Table, load_meta, load_split, read_image
+from utils.data.prepared_set import Split, Table, read_image
 
 GIB = 1 << 30
 
 
 class Batch(NamedTuple):
-    """images (B, S, S, 3) uint8 BGR, with the margin that the net asks for; labels in [0, 1] of the nominal crop; index (B,)."""
+    """images (B, S, S, 3) uint8 BGR, with the margin that the net needs; labels in [0, 1] of the nominal crop; index (B,)."""
     images: torch.Tensor
     labels: Labels
     index: torch.Tensor
 
 
 class Sample(NamedTuple):
-    """A face as a net gets it. landmarks in [0, 1] of the crop; pose and states are None where no set of the faces has them."""
+    """One face as the net gets it, landmarks in [0, 1] of the crop; pose and states are None if no set of the faces has them."""
     image: np.ndarray      # (S, S, 3) uint8 BGR
     landmarks: np.ndarray  # (N, 2) float32
     weight: np.ndarray     # (N,) float32
@@ -42,66 +41,58 @@ class Sample(NamedTuple):
 
 
 class Faces(Dataset):
-    """Splits of prepared folders, `parts` = [(folder, split)]; `faces[i]` is the plain crop as the net sees it.
+    """Faces of several splits of prepared sets; `faces[i]` is the plain crop as the net gets it.
 
-    Sets of other layouts than `layout` are converted to it where utils/data/convert.py knows how.
-    Attributes: names (source files), sets (checksums), sources (their archives), subsets, identities; sizes (M, 2) width and
-    height of the source images; crop and box (M, 4), landmarks (M, N, 2) in px of the source image; nominal (M, N, 2) float32
-    in [0, 1] of the crop; visible (M, N) bool: landmarks to train;
-    weight (M, N) float32: how much, from an audit's file `weights`, one without it; zero where not visible;
-    shift (M,) in [0, 1] of the crop: how far labels lie to the right of what they mark, `label_shifts` px for each part;
-    pose (M, 3) and states (M, k) float32 of `state_names`, NaN where a set does not say, None where none of them does;
-    rank (names of subsets in the order of the publications); previous (M,) the frame before this one in its video, else -1.
+    Sets of another layout are converted to `layout` if convert.py has a rule. cache: GiB; input_margin: what the net sees / the
+    nominal crop.
+    Attributes: names (source files), sets (checksums), sources (raw archives), subsets, identities; sizes (M, 2) width and height
+    of the source images; crop and box (M, 4), landmarks (M, N, 2) in px of the source image; nominal (M, N, 2) float32 in [0, 1]
+    of the crop; visible (M, N) bool: landmarks to train; weight (M, N) float32: 1, or 0 where not visible; shift (M,): how far
+    labels lie right of the true points, in [0, 1] of the crop; pose (M, 3) and states (M, k) float32 of `state_names`, NaN where
+    a set does not say, None if no set does; rank: names of subsets in the order of the publications; previous (M,): index of the
+    frame before this one in its video, else -1.
     """
 
-    def __init__(self, parts: list[tuple[Path, str]], layout: Layout, input_size: int, cache: float, train_hidden: bool = True,
-                 weights: str | None = None, input_margin: float = 1.0, label_shifts: list[float] | None = None):
-        tables, metas = [load_split(folder, split) for folder, split in parts], [load_meta(folder) for folder, _ in parts]
-        ways = [None if meta["layout"] == layout.stored else conversion(meta["layout"], layout.stored) for meta in metas]
-        for (folder, _), meta, way in zip(parts, metas, ways, strict=True):
-            if meta["layout"] != layout.stored and way is None:
-                raise UserError(f"{folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout "
-                                f"{layout.name} cannot use; give sets of layout {layout.stored} or another --layout")
-            if (meta["protocol"], meta["margin"]) != (metas[0]["protocol"], metas[0]["margin"]):
-                raise UserError(f"{folder} was cut by another protocol or margin than {parts[0][0]}; prepare both with the same")
-        self.size = input_size
+    def __init__(self, splits: list[Split], layout: Layout, input_size: int, cache: float, train_hidden: bool = True,
+                 input_margin: float = 1.0):
+        tables, metas = [split.set.read(split.name) for split in splits], [split.set.meta for split in splits]
+        self.size, counts = input_size, [len(table.files) for table in tables]
+        labels = [_labels(split, table, layout) for split, table in zip(splits, tables, strict=True)]
+        for split in splits:
+            if (split.set.protocol, split.set.meta["margin"]) != (splits[0].set.protocol, metas[0]["margin"]):
+                raise UserError(f"{split.set.folder} was cut by another protocol or margin than {splits[0].set.folder}; prepare "
+                                "both with the same")
         self.names = [name for table in tables for name in table.files]
-        self.sets = [meta["checksum"] for table, meta in zip(tables, metas, strict=True) for _ in table.files]
-        self.sources = [Path(meta["source"]) for table, meta in zip(tables, metas, strict=True) for _ in table.files]
         self.images = [image for table in tables for image in table.images]
         self.subsets = [subset for table in tables for subset in table.subsets]
         self.identities = [identity for table in tables for identity in table.identities]
-        fields = ("crop", "box", "size")
-        self.crop, self.box, self.sizes = (np.concatenate([getattr(table, key) for table in tables]) for key in fields)
-        chosen = list(layout.selected)
-        labels = [(way(table.landmarks), way.flags(table.landmarks, table.visible)) if way else (table.landmarks, table.visible)
-                  for table, way in zip(tables, ways, strict=True)]
-        self.landmarks, visible = (np.concatenate([label[kind][:, chosen] for label in labels]) for kind in (0, 1))
+        self.sets = [meta["checksum"] for meta, count in zip(metas, counts, strict=True) for _ in range(count)]
+        self.sources = [Path(meta["source"]) for meta, count in zip(metas, counts, strict=True) for _ in range(count)]
+        self.crop, self.box, self.sizes = (np.concatenate([getattr(table, key) for table in tables])
+                                           for key in ("crop", "box", "size"))
+        self.landmarks, visible = (np.concatenate([label[kind] for label in labels]) for kind in (0, 1))
         known = np.isfinite(self.landmarks).all(-1)
         self.visible = known if train_hidden else visible & known
         self.weight = self.visible.astype(np.float32)
-        if weights:
-            self.weight *= label_weights.read(Path(weights), self.sets, self.names, layout)
         self.nominal = to_crop(self.landmarks, self.crop).astype(np.float32)
-        shifts = np.repeat(label_shifts or [0.0] * len(parts), [len(table.files) for table in tables])
-        self.shift = shifts / (self.crop[:, 2] - self.crop[:, 0])
+        self.shift = np.repeat([split.label_shift for split in splits], counts) / (self.crop[:, 2] - self.crop[:, 0])
         self.pose, self.states, self.state_names = _extras(tables, metas)
         self.previous = _previous([(f"{number} {name}", metas[number].get("frame_step"))
                                    for number, table in enumerate(tables) for name in table.files])
         self.rank = list(dict.fromkeys(name for meta in metas for name in meta["expected"] or ()))
-        self.target = np.repeat([meta["target_size"] for meta in metas], [len(table.files) for table in tables])
-        # px of margin round the nominal crop: stored, and of that seen by the net
+        self.target = np.repeat([meta["target_size"] for meta in metas], counts)
+        # px of margin round the nominal crop: as stored, and as seen by the net
         self.border, self.input_border = (border_px(input_size, margin) for margin in (metas[0]["margin"], input_margin))
         if self.input_border > self.border:
-            raise UserError(f"this net sees {input_margin} times the nominal crop, {parts[0][0]} holds {metas[0]['margin']}; "
-                            f"prepare it with --margin {input_margin} or more")
-        self.protocol = Protocol(**metas[0]["protocol"])
+            raise UserError(f"this net sees {input_margin} times the nominal crop, {splits[0].set.folder} holds "
+                            f"{metas[0]['margin']}; prepare it with --margin {input_margin} or more")
+        self.protocol = splits[0].set.protocol
         self._load(cache)
 
     def _load(self, cache: float) -> None:
-        """Decodes all crops into memory where `cache` GiB hold them."""
+        """Decode all crops into memory if `cache` GiB can hold them."""
         side = self.size + 2 * self.border
-        self.rows = np.arange(len(self))  # of `crops`
+        self.rows = np.arange(len(self))  # row of `crops` for each face
         self.crops = np.empty((len(self), side, side, 3), np.uint8) if len(self) * side * side * 3 <= cache * GIB else None
         if self.crops is not None:
             with ThreadPoolExecutor(cores()) as pool:
@@ -112,24 +103,29 @@ class Faces(Dataset):
         return len(self.names)
 
     def meanface(self) -> np.ndarray:
-        """(N, 2) float64: mean landmarks in [0, 1] of the crop."""
+        """Return the mean landmarks (N, 2) float64 in [0, 1] of the crop."""
         return np.nanmean(self.nominal, 0, dtype=np.float64)
 
     def picture(self, index: int) -> np.ndarray:
-        """(S, S, 3) uint8 BGR: the nominal crop of `input_size` px with `border` px of real pixels round it."""
+        """Return (S, S, 3) uint8 BGR: the nominal crop of `input_size` px with `border` px of real pixels round it."""
         return self._decode(index) if self.crops is None else self.crops[self.rows[index]]
 
     def nominal_crop(self, index: int) -> np.ndarray:
-        """(S, S, 3) uint8 BGR, S = `input_size`: without any margin, whatever the net sees."""
+        """Return (S, S, 3) uint8 BGR, S = `input_size`: the crop without any margin."""
         return self.picture(index)[self.border:self.border + self.size, self.border:self.border + self.size]
 
     def __getitem__(self, index: int) -> Sample:
         begin, end = self.border - self.input_border, self.border + self.size + self.input_border
+        return Sample(self.picture(index)[begin:end, begin:end], self.nominal[index], self.weight[index], index,
+                      *self.extras(index))
+
+    def extras(self, index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return (pose (3,), states (k,)) of a face, None where the faces have none."""
         pose, states = (None if part is None else part[index] for part in (self.pose, self.states))
-        return Sample(self.picture(index)[begin:end, begin:end], self.nominal[index], self.weight[index], index, pose, states)
+        return pose, states
 
     def only(self, rows: np.ndarray) -> "Faces":
-        """Some of the faces; the decoded crops are shared."""
+        """Return some of the faces; decoded crops are shared."""
         view = copy.copy(self)
         for key in ("names", "sets", "sources", "images", "subsets", "identities"):
             setattr(view, key, [getattr(self, key)[row] for row in rows])
@@ -149,8 +145,21 @@ class Faces(Dataset):
         return cut(stored, np.array([edge, edge, len(stored) - edge, len(stored) - edge]), self.size, side / self.size)
 
 
+def _labels(split: Split, table: Table, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Return landmarks (M, N, 2) and visible (M, N) of a split in `layout`. UserError if its layout cannot be converted."""
+    meta, landmarks, visible = split.set.meta, table.landmarks, table.visible
+    if meta["layout"] != layout.stored:
+        way = conversion(meta["layout"], layout.stored, split.set.layouts)
+        if way is None:
+            raise UserError(f"{split.set.folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout "
+                            f"{layout.name} cannot use; give sets of layout {layout.stored} or another --layout")
+        landmarks, visible = way(landmarks), way.flags(landmarks, visible)
+    chosen = list(layout.selected)
+    return landmarks[:, chosen], visible[:, chosen]
+
+
 def _extras(tables: list[Table], metas: list[dict]) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
-    """(pose (M, 3), states (M, k), the k names) of the faces of several sets, NaN where a set does not say."""
+    """Return (pose (M, 3), states (M, k), the k names) of the faces of several sets, NaN where a set does not say."""
     names = list(dict.fromkeys(name for meta in metas for name in meta.get("states", ())))
     poses, states = [], []
     for table, meta in zip(tables, metas, strict=True):
@@ -163,8 +172,10 @@ def _extras(tables: list[Table], metas: list[dict]) -> tuple[np.ndarray | None, 
 
 
 def _previous(frames: list[tuple[str, int | None]]) -> np.ndarray:
-    """(M,) the face `step` frames before each of (name, step), -1 where there is none. The name of a frame ends in its number;
-    the step is None where faces are no frames."""
+    """Return (M,): for each (name, step) the index of the frame `step` before it, -1 if there is none.
+
+    The name of a frame ends in its number. The step is None for faces that are not frames.
+    """
     places = {name: place for place, (name, _) in enumerate(frames)}
     before = np.full(len(frames), -1)
     for place, (name, step) in enumerate(frames):
@@ -175,14 +186,14 @@ def _previous(frames: list[tuple[str, int | None]]) -> np.ndarray:
 
 
 def _partners(names: list[str]) -> list[int]:
-    """The state that each becomes in a mirror image: left and right, as words of the name, change places."""
+    """Return for each state the index that it has in a mirror image: the words left and right of its name change places."""
     other = {"left": "right", "right": "left"}
     mirrored = ["_".join(other.get(word, word) for word in name.split("_")) for name in names]
     return [names.index(twin) if twin in names else place for place, twin in enumerate(mirrored)]
 
 
 class Augmented(Dataset):
-    """Training view of `Faces`: item (epoch, index) is the sample `index` as epoch `epoch` sees it, whoever asks."""
+    """Training view of `Faces`: item (epoch, index) is sample `index` with the augmentation of that epoch, in any process."""
 
     def __init__(self, faces: Faces, recipe: Recipe, flip_index, seed: int):
         self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
@@ -196,7 +207,7 @@ class Augmented(Dataset):
         crop = Crop(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size, faces.input_border,
                     faces.shift[index])
         image, landmarks, weight, matrix = augment(crop, self.recipe, self.flip_index, generator(self.seed, epoch, index))
-        pose, states = (None if part is None else part[index] for part in (faces.pose, faces.states))
+        pose, states = faces.extras(index)
         if pose is not None:
             pose = turn_pose(pose, matrix).astype(np.float32)
         if states is not None and np.linalg.det(matrix[:, :2]) < 0:
@@ -205,7 +216,7 @@ class Augmented(Dataset):
 
 
 class Order:
-    """Batches of (epoch, index) for one rank: a shuffle keyed by (seed, epoch), the incomplete last global batch dropped.
+    """Batches of (epoch, index) for one rank: a shuffle keyed by (seed, epoch), without the incomplete last global batch.
 
     The global batch is the same for every number of ranks that divides it. A set smaller than a batch is one small batch.
     """
@@ -231,7 +242,7 @@ class Order:
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Samples -> Batch."""
+    """Stack samples into a Batch."""
     image, landmarks, weight, index, pose, states = (None if column[0] is None else np.stack(column)
                                                      for column in zip(*samples, strict=True))
     weights = torch.from_numpy(weight)
@@ -245,8 +256,8 @@ def _single_thread(_worker: int) -> None:
 
 
 def train_loader(dataset: Dataset, order: Order, workers: int, pin: bool, collate=collate) -> DataLoader:
-    """Batches in `order`, made ahead by `workers` processes (0: in this one) and put together by `collate`."""
-    # forked workers share the decoded crops; other ways of starting them would send each a copy
+    """Return a loader of batches in `order`, made by `workers` processes (0: in this one) and joined by `collate`."""
+    # forked workers share the decoded crops; other start methods would copy them
     start = "fork" if workers and sys.platform == "linux" else None
     return DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=collate, pin_memory=pin,
                       worker_init_fn=_single_thread, multiprocessing_context=start, persistent_workers=workers > 0,
@@ -254,7 +265,7 @@ def train_loader(dataset: Dataset, order: Order, workers: int, pin: bool, collat
 
 
 def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1):
-    """Plain batches of this rank's share of the faces: every face once over all ranks."""
+    """Yield plain batches of this rank's share of the faces; over all ranks each face comes once."""
     mine = range(rank, len(faces), ranks)
     for start in range(0, len(mine), batch_size):
         yield collate([faces[index] for index in mine[start:start + batch_size]])

@@ -1,7 +1,7 @@
-"""Raw archive -> data/<name>/: every face cropped with its margin and resized once, with all labels in image pixels.
+"""Raw archive -> data/<name>/: each face is cropped with its margin and resized once; labels stay in image pixels.
 
-What a prepared set holds: prepared_set.py. Until it is whole it grows in data/.<name>.partial/, from which a preparation that
-was killed goes on: a journal beside the crops says which are done.
+prepared_set.py describes the folder. Until it is whole it grows in data/.<name>.partial/. A killed preparation continues from
+there: a journal beside the crops lists those that are done.
 """
 
 import hashlib
@@ -19,30 +19,31 @@ import yaml
 from loguru import logger
 
 from pipnet.errors import UserError
-from pipnet.geometry import Protocol, box_of, crop_box, cut
-from utils.config import DEFAULT_FILE, load_layout, nearest, read_yaml
+from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut
+from utils.config import load_protocol, read_defaults
 from utils.cores import cores
 from utils.data.parsers import DATASETS, Record, Splits, complain, infer, tally
-from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, face_name, protocol_row, read_image, write_set
+from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, face_name, read_image, write_set
+from utils.layouts import Layouts
+from utils.locks import waiting
 from utils.progress import progress
-from utils.train.checkpoint import turn
+from utils.yaml_files import nearest, read_yaml
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-
-
-LOST = 0.01  # of the faces may be damaged
+LOST = 0.01     # share of the faces that may be damaged
+LARGEST = 100  # side of a crop / side of its image: beyond this a landmark is an error, and the crop would not fit the memory
 
 
 @dataclass(frozen=True)
 class DataGenerator:
-    """Prepares one raw archive; `run()` does the work and returns data/<name>.
+    """Preparation of one raw archive; `run()` does the work and returns data/<name>.
 
-    data_dir: the archive. target_size: px, side of the nominal crop. dataset: row of parsers.DATASETS, None: what the folder
-    looks like. name: folder below out, None: the dataset's, for own layouts the folder's own. protocol: row of args.yaml or a
-    Protocol. margin: stored crop / nominal crop. val: share of the training identities in the val split, 0 or "test": none is
-    cut; a val/ of the archive's own stays. allow_partial: go on with an incomplete archive. layout: row of `layouts`, the
-    rows of args.yaml where None. seed: of the val split. workers: threads, None: one a core. frame_step: every n-th
-    frame of a video.
+    data_dir: the archive. target_size: px, side of the nominal crop. dataset: row of parsers.DATASETS; None: inferred from the
+    folder. name: folder below out; None: the dataset's name, for own layouts the folder's. protocol: a Protocol or a row of
+    args.yaml. margin: stored crop / nominal crop. val: share of the training identities in the val split; with 0 or "test" none
+    is cut, and the archive's own val/ stays. allow_partial: accept an incomplete archive. layout: row of `layouts`; layouts: the
+    rows, None: those of args.yaml. seed: of the val split. workers: threads; None: one per core. frame_step: every n-th frame of
+    a video.
     """
 
     data_dir: str | Path
@@ -55,13 +56,13 @@ class DataGenerator:
     val: float | str = 0.1
     allow_partial: bool = False
     layout: str | None = None
-    layouts: dict[str, dict] | None = None
+    layouts: Layouts | None = None
     seed: int = 0
     workers: int | None = None
     frame_step: int = 1
 
     def run(self) -> Path:
-        """Parses, crops and writes the set, replacing an older one; UserError, and nothing written, where a thing is wrong."""
+        """Parse, crop and write the set, replacing an older one. UserError, with nothing written, if anything is wrong."""
         try:
             return self._run(Path(self.data_dir))
         except OSError as error:
@@ -71,21 +72,26 @@ class DataGenerator:
         if not source.is_dir():
             raise UserError(f"{source}: no such folder; data_dir is the raw archive, e.g. 300W with afw, helen, lfpw and ibug")
         self._check()
-        state = fingerprint(source)  # before anything is read: what changes meanwhile is found the next time
+        state = fingerprint(source)  # before anything is read, so that a later change is found the next time
         dataset = self.dataset or infer(source)
-        row, protocol = DATASETS[dataset], protocol_row(self.protocol)
-        layouts = self.layouts or read_yaml(DEFAULT_FILE)["layouts"]
+        row, layouts, protocol = DATASETS[dataset], self.layouts, self.protocol
+        if layouts is None or not isinstance(protocol, Protocol):
+            defaults = read_defaults()
+            layouts = layouts or defaults.layouts
+            if not isinstance(protocol, Protocol):
+                protocol = load_protocol(defaults.protocols, protocol)
+        check_protocol(protocol)
         name = self.name or (dataset if row.layout else source.resolve().name)
         target = _target(Path(self.out), name, source)
         wanted = self.layout or row.layout
-        stored = load_layout(layouts, load_layout(layouts, wanted).stored) if wanted else None
+        stored = layouts.load(layouts.load(wanted).stored) if wanted else None
         options = {key: getattr(self, key) for key in row.options}
         splits = _numbered(row.parse(source, allow_partial=self.allow_partial, count=stored and stored.count, origin=row.origin,
                                      **options))
         count = len(next(record for records in splits.values() for record in records).landmarks)
         if stored and stored.count != count:
             raise UserError(f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out")
-        layout = stored.name if stored else _layout_of(count, layouts)
+        layout = stored.name if stored else _layout_of(count, layouts.rows)
         how = {
             "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
             "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": row.origin,
@@ -95,7 +101,7 @@ class DataGenerator:
             splits["train"], splits["val"] = split_identities(splits.get("train", []), float(self.val), self.seed)
         splits = {split: splits[split] for split in SPLITS if splits.get(split)}
         partial = target.with_name(f".{target.name}.partial")
-        with turn(partial / ".lock"):
+        with waiting(partial / ".lock"):
             folder = _started(partial, how)
             try:
                 done = {split: self._crops(folder, split, records, protocol) for split, records in splits.items()}
@@ -123,7 +129,7 @@ class DataGenerator:
             raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
 
     def _crops(self, folder: Path, split: str, records: list[Record], protocol: Protocol) -> list[Done | str]:
-        """Writes the crops of a split that the journal has not; of each record what became of it, or why it cannot be used."""
+        """Write the crops of a split that the journal lacks. Return for each record its result, or why it cannot be used."""
         files = [folder / crop_file(split, i) for i in range(len(records))]
         files[0].parent.mkdir(parents=True, exist_ok=True)
         journal = folder / f"{split}.done"
@@ -146,12 +152,12 @@ class DataGenerator:
                     if not isinstance(result, str) and index not in before:
                         print(index, *result.crop.tolist(), *result.size, file=lines, flush=True)
         finally:
-            pool.shutdown(cancel_futures=True)  # when interrupted, what has begun is all that is waited for
+            pool.shutdown(cancel_futures=True)  # an interrupt waits only for the crops that have begun
         return done
 
 
 def _started(partial: Path, how: dict) -> Path:
-    """The folder that a set made by `how` grows in, with the crops of an earlier, interrupted preparation of the very same."""
+    """Return the folder in which a set grows, with the crops of an interrupted preparation made by the same `how`."""
     folder, key = partial / "set", hashlib.sha256(yaml.safe_dump(how).encode()).hexdigest()
     if not (folder / "key").is_file() or (folder / "key").read_text() != key:
         shutil.rmtree(folder, ignore_errors=True)
@@ -161,7 +167,7 @@ def _started(partial: Path, how: dict) -> Path:
 
 
 def _journal(file: Path, crops: list[Path]) -> dict[int, Done]:
-    """{index of a record: what became of it} of an interrupted preparation; its last line may be torn."""
+    """Return {index of a record: its result} of an interrupted preparation, whose last line may be incomplete."""
     text = file.read_text(encoding="ascii") if file.is_file() else ""
     whole, found = text[:text.rfind("\n") + 1], {}
     if whole != text:
@@ -174,7 +180,7 @@ def _journal(file: Path, crops: list[Path]) -> dict[int, Done]:
 
 
 def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str, list]) -> tuple[Splits, dict[str, list[Done]]]:
-    """The faces that can be used, their crops numbered again, the others listed; UserError where these are more than LOST."""
+    """Return the usable faces with their crops renumbered; list the others. UserError if the share of these exceeds LOST."""
     faults = [result for results in done.values() for result in results if isinstance(result, str)]
     faces = sum(map(len, done.values()))
     if len(faults) > LOST * faces:
@@ -196,7 +202,7 @@ def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str,
 
 
 def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, margin: float) -> Done:
-    """Writes the crop of one face."""
+    """Write the crop of one face."""
     image = read_image(record.file)
     height, width = image.shape[:2]
     for what, box in (("landmarks lie", box_of(record.landmarks)), ("face box lies", record.box)):
@@ -206,6 +212,9 @@ def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, marg
         crop = np.round(crop_box(record.box, protocol, width, height), 4)  # as the table holds it
     except UserError as error:
         raise UserError(f"{record.file}: {error}") from None
+    if (crop[2:] - crop[:2]).max() > LARGEST * max(width, height):
+        raise UserError(f"{record.file}: its crop is {(crop[2:] - crop[:2]).max():.0f} px wide, its image {width} x {height} px; "
+                        "correct the annotation")
     done, data = cv2.imencode(".jpg", cut(image, crop, target_size, margin, protocol.border), JPEG)
     if not done:
         raise UserError(f"{record.file}: OpenCV cannot encode its crop as JPEG")
@@ -214,7 +223,7 @@ def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, marg
 
 
 def split_identities(records: list[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
-    """(train, val): whole identities, `share` of them, drawn by a hash of seed and identity, so that adding faces moves few."""
+    """Return (train, val): `share` of the identities, chosen by a hash of seed and identity, so that added faces move few."""
     def key(name: str) -> bytes:
         return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
 
@@ -224,7 +233,7 @@ def split_identities(records: list[Record], share: float, seed: int) -> tuple[li
 
 
 def _layout_of(count: int, rows: dict[str, dict]) -> str:
-    """Name of the layout with that many landmarks."""
+    """Return the name of the layout with that many landmarks."""
     names = [name for name, row in rows.items() if row.get("count") == count]
     if not names:
         raise UserError(f"no layout of {count} landmarks in args.yaml; add a row under layouts with count and flip_index, or "
@@ -233,7 +242,7 @@ def _layout_of(count: int, rows: dict[str, dict]) -> str:
 
 
 def _target(out: Path, name: str, source: Path) -> Path:
-    """out/name, after checking that replacing it can destroy nothing but an older prepared set."""
+    """Return out/name, after checking that replacing it destroys nothing but an older prepared set."""
     if not re.fullmatch(r"[^./\\\s][^/\\\t\n\r]*", name):
         raise UserError(f"'{name}' cannot be the name of a prepared set: a plain folder name is wanted")
     target = out / name
@@ -249,8 +258,10 @@ def _target(out: Path, name: str, source: Path) -> Path:
 
 
 def fingerprint(source: Path) -> str:
-    """sha256 over names, sizes and times of all files below `source` and the folders linked at its top: cheap enough to ask
-    whether an archive has changed."""
+    """Return a sha256 over names, sizes and times of all files below `source` and below folders linked at its top.
+
+    It is cheap, and changes when the archive changes.
+    """
     digest = hashlib.sha256()
     linked = sorted(path for path in source.iterdir() if path.is_symlink() and path.is_dir())
     for top in (source, *linked):
@@ -265,7 +276,7 @@ def fingerprint(source: Path) -> str:
 
 
 def _numbered(splits: Splits) -> Splits:
-    """The same records, those after the first of an image with their number."""
+    """Return the records, each with its number among the faces of its image."""
     seen: Counter = Counter()
 
     def number(record: Record) -> Record:
@@ -276,7 +287,7 @@ def _numbered(splits: Splits) -> Splits:
 
 
 def _checksum(source: Path, splits: Splits) -> str:
-    """sha256 over the names, image sizes in bytes, landmarks and visibility, in order of the name."""
+    """Return a sha256 over names, image sizes in bytes, landmarks and visibility, ordered by name."""
     digest = hashlib.sha256()
     named = {face_name(record, source): record for records in splits.values() for record in records}
     for name, record in sorted(named.items()):
@@ -287,7 +298,7 @@ def _checksum(source: Path, splits: Splits) -> str:
 
 
 def _replace(partial: Path, target: Path) -> None:
-    """Moves the finished folder into place; an older set stands until then."""
+    """Move the finished folder into place; the older set stands until then."""
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     if target.exists():
         os.replace(target, old)

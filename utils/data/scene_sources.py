@@ -11,7 +11,7 @@ from pipnet.geometry import grow, opencv_matrix, to_crop
 from pipnet.layout import Layout
 from utils.cores import cores
 from utils.data.dataset import GIB
-from utils.data.prepared_set import load_meta, load_split, read_image
+from utils.data.prepared_set import Split, Table, read_image
 from utils.data.synthetic.scene import background
 from utils.data.wider import Picture
 
@@ -23,37 +23,34 @@ RAISE = 0.25  # share of the landmarks' height by which the box of a face reache
 
 def face_boxes(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
     """Return the boxes (M, 4) of landmarks (M, N, 2): tight, raised above the brows. Raise UserError without brows or jaw."""
-    if not any("brow" in part for part in layout.parts) or "jaw" not in layout.parts:
+    if not any("brow" in part for part in layout.groups) or "jaw" not in layout.groups:
         raise UserError(f"layout {layout.name} has no jaw and brows, so its faces have no box; leave the set out")
     low, high = np.nanmin(landmarks, 1), np.nanmax(landmarks, 1)
     low[:, 1] -= RAISE * (high - low)[:, 1]
     return np.concatenate([low, high], 1)
 
 
-def _known_rows(landmarks: np.ndarray, most: int) -> np.ndarray:
-    """Return at most `most` evenly spaced indices of the faces (M, N, 2) whose landmarks are all known."""
-    whole = np.flatnonzero(np.isfinite(landmarks).all((1, 2)))
+def _evenly(table: Table, most: int) -> np.ndarray:
+    """Return up to `most` rows of a table, evenly from first to last, of faces whose landmarks are all known."""
+    whole = np.flatnonzero(np.isfinite(table.landmarks).all((1, 2)))
     return whole[np.linspace(0, len(whole) - 1, min(len(whole), most)).astype(int)]
 
 
 class Cutouts:
     """Faces of prepared landmark sets to paste: `images` (M, STORED, STORED, 3), `landmarks` (M, N, 2) in their px, `layouts`.
 
-    splits: (folder, split) of each set. layouts: {name: layout}. Faces are spread evenly over each set, as many as fit into
-    `cache` GiB.
+    Faces are spread evenly over each set, as many as fit into `cache` GiB.
     """
 
-    def __init__(self, splits: list[tuple[Path, str]], layouts: dict[str, Layout], cache: float = 4.0):
-        self.images, self.landmarks, self.layouts, self.known = [], [], [], layouts
+    def __init__(self, splits: list[Split], cache: float = 4.0):
+        self.images, self.landmarks, self.layouts = [], [], []
         most = int(cache * GIB / (3 * STORED ** 2)) // max(len(splits), 1)
-        for folder, split in splits:
-            table, meta = load_split(folder, split), load_meta(folder)
-            layout = layouts[meta["layout"]]
+        for split in splits:
+            table, layout, stored = split.set.read(split.name), split.set.layout, split.set.meta["margin"]
             face_boxes(table.landmarks[:1], layout)  # raises for an unsuitable layout
-            rows = _known_rows(table.landmarks, most)
-            margin = min(meta["margin"], MARGIN)
+            rows, margin = _evenly(table, most), min(stored, MARGIN)
             with ThreadPoolExecutor(cores()) as pool:
-                self.images += pool.map(partial(_middle, share=margin / meta["margin"]), [table.images[row] for row in rows])
+                self.images += pool.map(partial(_middle, share=margin / stored), [table.images[row] for row in rows])
             self.landmarks += list(to_crop(table.landmarks[rows], grow(table.crop[rows], margin)) * STORED)
             self.layouts += [layout] * len(rows)
 
@@ -67,16 +64,16 @@ def _middle(file: Path, share: float) -> np.ndarray:
     return resized(image, np.full(2, (1 - share) / 2 * len(image)), share * len(image), STORED)
 
 
-def portraits(splits: list[tuple[Path, str]], layouts: dict[str, Layout]) -> list[Picture]:
-    """Return pictures of prepared landmark sets, with their whole margin, as photographs that may show faces without a box."""
+def portraits(splits: list[Split]) -> list[Picture]:
+    """Return pictures of landmark sets, with their whole margin, as photographs that may show faces without a box."""
     made, no = [], np.zeros(1, bool)
-    for folder, split in splits:
-        table, meta = load_split(folder, split), load_meta(folder)
-        rows = _known_rows(table.landmarks, PORTRAITS // len(splits))
+    for split in splits:
+        table, meta, name = split.set.read(split.name), split.set.meta, split.set.folder.name
+        rows = _evenly(table, PORTRAITS // len(splits))
         side = round(meta["target_size"] * meta["margin"])
         landmarks = to_crop(table.landmarks[rows], grow(table.crop[rows], meta["margin"])) * side
-        boxes = face_boxes(landmarks, layouts[meta["layout"]]).clip(0, side)
-        made += [Picture(table.images[row], folder.name, box[None], no, no, False) for row, box in zip(rows, boxes, strict=True)]
+        boxes = face_boxes(landmarks, split.set.layout).clip(0, side)
+        made += [Picture(table.images[row], name, box[None], no, no, False) for row, box in zip(rows, boxes, strict=True)]
     return made
 
 

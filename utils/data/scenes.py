@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 
 from nets.detectors.faceboxes import Targets, anchors, corners, encode
 from pipnet.geometry import invert, opencv_matrix, transform
-from utils.data.augment import Recipe, generator, photometric
+from utils.data.augment import generator, photometric
 from utils.data.scene_sources import RAISE, STORED, Cutouts, face_boxes, resized
 from utils.data.wider import Picture
 
@@ -40,19 +40,26 @@ class Batch(NamedTuple):
     index: Tensor    # (B,) number of the sample
 
 
-class Scenes(Dataset):
-    """`count` crops per epoch; item (epoch, index) is sample `index` of that epoch: image, target offsets, target labels, index.
+class Material(NamedTuple):
+    """Sources of training crops."""
+    pictures: list[Picture]   # photographs
+    cutouts: Cutouts          # faces to paste
+    portraits: list[Picture]  # pictures of landmark sets
 
-    args: face_sides, pasted, mosaic, input_size, seed and the keys of Recipe. names: the photograph of each sample.
+
+class Scenes(Dataset):
+    """`count` crops of `size` px per epoch; item (epoch, index): image, target offsets, target labels, index.
+
+    A sample is a function of (seed, epoch, index). detect, augment: sections of the settings. names: photograph of each sample.
     """
 
-    def __init__(self, pictures: list[Picture], cutouts: Cutouts, args, count: int, portraits: list[Picture] | None = None):
-        self.pictures, self.cutouts, self.count, self.seed, self.size = pictures, cutouts, count, args.seed, args.input_size
-        self.portraits = portraits or []
-        self.sides, self.pasted, self.mosaic = args.face_sides, args.pasted, args.mosaic
-        self.recipe = Recipe.of(args)
+    def __init__(self, material: Material, detect, augment, size: int, seed: int, count: int):
+        self.pictures, self.cutouts, self.portraits = material
+        self.count, self.seed, self.size = count, seed, size
+        self.sides, self.pasted, self.mosaic = detect.face_sides, detect.pasted, detect.mosaic
+        self.recipe = augment
         self.anchor = anchors(self.size, self.size)
-        self.names = [pictures[index % len(pictures)].file.name for index in range(count)]
+        self.names = [self.pictures[index % len(self.pictures)].file.name for index in range(count)]
 
     def __len__(self) -> int:
         return self.count

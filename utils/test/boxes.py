@@ -1,9 +1,8 @@
-"""Test faces in other boxes than the set's own: moved and resized ones, and those of a detector."""
+"""Test faces in other boxes than the set's own: perturbed ones, and those of a detector."""
 import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from loguru import logger
@@ -13,13 +12,13 @@ from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, to_cr
 from utils.data.dataset import Faces
 from utils.data.prepared_set import read_image
 
-OVERLAP = 0.3  # least IoU of a found box and the face's own
+OVERLAP = 0.3  # a found box matches a face from this IoU
 
 
 class Reboxed(Faces):
-    """The same faces, cut by their protocol from boxes (M, 4) in px of the source image; their own box stays for the norms.
+    """The faces cut by their protocol from other boxes (M, 4) in px of the source image; their own boxes stay for the norms.
 
-    Where the archive or the picture in it is gone, from the prepared crops, beyond whose margin all is black.
+    If the source image is gone, the crop is cut from the prepared crop and black beyond its margin.
     """
 
     def __init__(self, faces: Faces, boxes: np.ndarray, cache: float):
@@ -30,7 +29,7 @@ class Reboxed(Faces):
         self._load(cache)
 
     def only(self, rows: np.ndarray) -> "Reboxed":
-        """As for `Faces`."""
+        """Return some of the faces."""
         view = super().only(rows)
         view.prepared = self.prepared.only(rows)
         return view
@@ -48,15 +47,15 @@ class Reboxed(Faces):
 
 
 def source_file(faces: Faces, index: int) -> Path | None:
-    """The picture that a face was cut from, or None where it is no longer there."""
+    """Return the picture that a face was cut from, or None if it is gone."""
     for name in (faces.names[index], re.sub(r"#\d+$", "", faces.names[index])):  # #2: the second face of a picture
-        if (file := faces.sources[index] / name).is_file() or file.parent.is_file():  # COFW's and 300VW's lie in a file
+        if (file := faces.sources[index] / name).is_file() or file.parent.is_file():  # COFW's and 300VW's are inside a file
             return file
     return None
 
 
 def picture(faces: Faces, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """(picture uint8 BGR, (2, 3) map to it from px of the source image): the source image itself, else the prepared crop."""
+    """Return (picture uint8 BGR, (2, 3) map from px of the source image to it): the source image, else the prepared crop."""
     if file := source_file(faces, index):
         image = read_image(file)
         if image.shape[1::-1] == tuple(faces.sizes[index]):
@@ -66,7 +65,7 @@ def picture(faces: Faces, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def perturbed(box: np.ndarray, names: list[str], most: float) -> np.ndarray:
-    """Boxes (M, 4) moved by up to `most` of their sides and resized by up to that share, keyed by the face's name."""
+    """Return boxes (M, 4) moved and resized by up to the share `most` of their sides, keyed by the face's name."""
     def draw(name: str) -> np.ndarray:
         key = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
         return np.random.default_rng(int.from_bytes(key[:8])).uniform(-most, most, 3)
@@ -78,24 +77,27 @@ def perturbed(box: np.ndarray, names: list[str], most: float) -> np.ndarray:
 
 
 def detected(faces: Faces, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Boxes (M, 4) of what `find` (picture -> boxes (K, 4) in its px) finds that overlaps most with the face's own, NaN where
-    nothing overlaps enough."""
+    """Return for each face the found box (4,) that overlaps its own most, NaN if none overlaps enough.
+
+    find: picture -> boxes (K, 4) in its px.
+    """
     boxes, found, last = np.full((len(faces), 4), np.nan), np.empty((0, 4)), None
     for index in range(len(faces)):
         file = source_file(faces, index)
         if file is None or file != last:
             image, matrix = picture(faces, index)
             found = transform(np.asarray(find(image), np.float64).reshape(-1, 2, 2), invert(matrix)).reshape(-1, 4)
-            last = file if (matrix == np.eye(2, 3)).all() else None  # a prepared crop shows one face only
+            last = file if (matrix == np.eye(2, 3)).all() else None  # a prepared crop shows one face
         if len(found) and (shares := iou(faces.box[index][None], found)[0]).max() >= OVERLAP:
             boxes[index] = found[shares.argmax()]
     return boxes
 
 
-def rebox(faces: Faces, kind: str, args: SimpleNamespace, detect: Callable | None) -> tuple[Faces, int]:
-    """(the faces in boxes of that kind, how many the detector has missed: these keep their own box).
+def rebox(faces: Faces, kind: str, jitter: float, cache: float, detect: Callable | None) -> tuple[Faces, int]:
+    """Return (the faces in boxes of that kind, how many the detector missed; a missed face keeps its own box).
 
-    detect: picture -> (boxes (K, 4) that fit the landmarks, ...), of --box detector.
+    kind: true, perturbed (by up to `jitter` of its sides) or detector. cache: GiB of crops in memory. detect: picture -> (boxes
+    (K, 4) that fit the landmarks, ...).
     """
     if kind == "true":
         return faces, 0
@@ -103,7 +105,7 @@ def rebox(faces: Faces, kind: str, args: SimpleNamespace, detect: Callable | Non
         logger.warning(f"{without} of {len(faces)} source pictures are gone (such as {faces.sources[0] / faces.names[0]}): their "
                        f"{kind} boxes are cut from the prepared crops, black beyond the margin")
     if kind == "perturbed":
-        return Reboxed(faces, perturbed(faces.box, faces.names, args.box_jitter), args.cache), 0
+        return Reboxed(faces, perturbed(faces.box, faces.names, jitter), cache), 0
     boxes = detected(faces, lambda image: detect(image)[0])
     missed = np.isnan(boxes[:, 0])
-    return Reboxed(faces, np.where(missed[:, None], faces.box, boxes), args.cache), int(missed.sum())
+    return Reboxed(faces, np.where(missed[:, None], faces.box, boxes), cache), int(missed.sum())

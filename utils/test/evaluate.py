@@ -1,4 +1,4 @@
-"""The one test: any predictor (torch, ONNX, ...) on any set of faces, in pixels of the source images."""
+"""Evaluation of any predictor (torch, ONNX, ...) on any set of faces, in pixels of the source images."""
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,37 +10,41 @@ from pipnet.errors import UserError
 from pipnet.geometry import to_image
 from pipnet.layout import Layout
 from utils import memory
-from utils.config import load_layout
 from utils.data.convert import conversion
 from utils.data.dataset import Faces, test_batches
 from utils.data.parsers import BESIDE
+from utils.layouts import Layouts
 from utils.test import metric
 
 Predict = Callable[[torch.Tensor], Prediction]  # uint8 BGR (B, S, S, 3) -> Prediction in [0, 1] of the crop
 
 
 class Result(NamedTuple):
-    """What a predictor made of M faces. nme, crop_nme (M,) in %; landmarks (M, N, 2) in px of the source image; score (M, N);
-    errors (M, N) in px of the source image, NaN where the truth is unknown, and what the net expected them to be, if it does."""
+    """Predictions for M faces and their errors.
+
+    landmarks (M, N, 2) in px of the source image; score (M, N); nme, crop_nme (M,) in %; errors (M, N) and the predicted errors
+    sigma (M, N) in px of the source image, NaN where the truth is unknown.
+    """
+
     landmarks: np.ndarray
     score: np.ndarray
     nme: np.ndarray       # in image pixels
     crop_nme: np.ndarray  # in the crop's [0, 1] frame, as PIPNet publishes it
-    parts: dict[str, np.ndarray]  # NME (M,) of each part of the face
+    groups: dict[str, np.ndarray]  # NME (M,) of each group of landmarks
     errors: np.ndarray
     sigma: np.ndarray | None
-    flicker: np.ndarray   # (M,) in %: mean change of the landmarks' errors since the frame before, NaN where there is none
-    pose: np.ndarray | None = None    # (M, 3) radians, where the net says it
-    states: np.ndarray | None = None  # (M, k) probabilities, where the net says them
+    flicker: np.ndarray   # (M,) in %: mean change of the landmarks' errors since the previous frame, NaN without one
+    pose: np.ndarray | None = None    # (M, 3) radians, if the net predicts it
+    states: np.ndarray | None = None  # (M, k) probabilities, if the net predicts them
 
     def calibration(self) -> float:
-        """Mean error / mean expected error: what sigma must be multiplied by."""
+        """Return the factor that sigma must be multiplied by: mean error / mean predicted error."""
         known = np.isfinite(self.errors)
         return float(self.errors[known].mean() / self.sigma[known].mean())
 
 
 def torch_predictor(net, device: torch.device) -> Predict:
-    """Predictor of a net in fp32."""
+    """Return the predictor of a net, in fp32."""
     net = net.to(device, memory_format=torch.channels_last).eval()
 
     @torch.inference_mode()
@@ -52,7 +56,7 @@ def torch_predictor(net, device: torch.device) -> Predict:
 
 
 def flip_tested(predict: Predict, layout: Layout) -> Predict:
-    """The mean of what `predict` says of a crop and of its mirror image."""
+    """Return a predictor that averages the predictions for a crop and for its mirror image."""
     def both(images: torch.Tensor) -> Prediction:
         plain, mirrored = predict(images), predict(images.flip(2)).flip(layout)
         return Prediction(*(None if part is None else (part + other) / 2 for part, other in zip(plain, mirrored, strict=True)))
@@ -60,19 +64,19 @@ def flip_tested(predict: Predict, layout: Layout) -> Predict:
     return both
 
 
-def across(layout: Layout, stored: str, rows: dict[str, dict]) -> tuple[Layout, Callable[[Predict], Predict]]:
-    """How a net of `layout` is tested on faces of layout `stored`: (layout to compare in, what is to be done to its predictor).
+def convert_predictor(layout: Layout, stored: str, layouts: Layouts) -> tuple[Layout, Callable[[Predict], Predict]]:
+    """Return (layout to compare in, conversion of a predictor) to test a net of `layout` on faces of layout `stored`.
 
-    Where the faces can be converted to the net's layout (as `Faces` does), the predictor stays; else its landmarks are converted
-    to those of the faces, as far as they can be told. rows: of args.yaml's layouts. `Faces` complains where there is no way.
+    If the faces can be converted to the net's layout (as `Faces` does), the predictor stays. Else its landmarks are converted
+    to those of the faces, as far as there are rules. `Faces` raises UserError if there is no way.
     """
-    forth = conversion(layout.name, stored)
-    if stored == layout.stored or conversion(stored, layout.stored) or forth is None:
+    forth = conversion(layout.name, stored, layouts)
+    if stored == layout.stored or conversion(stored, layout.stored, layouts) or forth is None:
         return layout, lambda predict: predict
-    there = load_layout(rows, stored)
+    there = layouts.load(stored)
     told = np.flatnonzero(forth.told())
     if len(told) < there.count:
-        there = load_layout(rows, stored, [there.flip_index[i] for i in told])
+        there = layouts.load(stored, [there.flip_index[i] for i in told])
     x, y = (torch.from_numpy(part[0]) for part in forth.only(told)[:2])
 
     def converted(predict: Predict) -> Predict:
@@ -88,7 +92,7 @@ def across(layout: Layout, stored: str, rows: dict[str, dict]) -> tuple[Layout, 
 
 
 def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:
-    """(M,) px by which the errors of a face are divided, NaN where unknown. UserError where the layout or every face lacks it."""
+    """Return (M,) px by which a face's errors are divided, NaN where unknown. UserError if the layout or all faces lack it."""
     try:
         norms = metric.norms(faces.landmarks, layout, norm, faces.box)
     except ValueError as error:
@@ -99,9 +103,9 @@ def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:
 
 
 def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int, ranks=None) -> Result:
-    """Errors of `predict` on all faces; with several processes (`ranks`) each does its share and all have the result.
+    """Return predictions and errors for all faces. With several processes (`ranks`) each does its share; all get the result.
 
-    UserError where a prediction is not finite.
+    UserError if a prediction is not finite.
     """
     predicted = torch.zeros(*faces.landmarks.shape[:2], 4, dtype=torch.float64)  # x, y, score, sigma
     others = torch.full((len(faces), 7), torch.nan, dtype=torch.float64)  # pose, states
@@ -114,7 +118,7 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
         for value, place in ((prediction.pose, slice(3)), (prediction.states, slice(3, 7))):
             if value is not None:
                 others[batch.index, place] = value.double().cpu()
-    if ranks and ranks.count > 1:  # rows of other processes are zero
+    if ranks and ranks.count > 1:  # the rows of other processes are zero here
         predicted = ranks.sum(predicted.to(ranks.device)).cpu()
         said = torch.isfinite(others)
         others = torch.where(ranks.sum(said.double().to(ranks.device)).cpu() > 0,
@@ -128,18 +132,19 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
     nominal = faces.nominal.astype(np.float64)
     crop_norms = metric.norms(nominal, layout, norm, np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1)))
     crop_nme = metric.nme(metric.point_errors(landmarks.numpy(), nominal), crop_norms)
-    parts = {part: metric.nme(errors[:, list(ids)], norms) for part, ids in layout.parts.items()}
+    groups = {group: metric.nme(errors[:, list(ids)], norms) for group, ids in layout.groups.items()}
     sides = faces.crop[:, 2:] - faces.crop[:, :2]
     expected = sigma.numpy() * np.sqrt(sides.prod(1))[:, None] if sigma.any() else None
-    return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, parts, errors, expected,
+    return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, groups, errors, expected,
                   metric.flicker(found - faces.landmarks, norms, faces.previous),
                   *(value.numpy() if torch.isfinite(value).any() else None for value in (others[:, :3], others[:, 3:])))
 
 
 def subset_rows(subsets: list[str], rank: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """{name: (M,) bool}: all faces, then each group of subsets (`common`), then each subset (`common/lfpw`), none twice.
+    """Return {name: (M,) bool}: all faces, then each first part of a subset's name (`common`), then each subset (`common/lfpw`).
 
-    A face may be in several: `test//blur//makeup`. rank: names in the order of the publications; others follow by alphabet.
+    Equal masks come once. A face may be in several subsets: `test//blur//makeup`. rank: names in the order of the publications;
+    others follow by alphabet.
     """
     order = list(dict.fromkeys(part for name in rank for part in (name.split("/")[0], name)))
 

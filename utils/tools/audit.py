@@ -1,55 +1,93 @@
-"""Cross-validated label noise: what nets say of faces that they have not seen, held against the labels of these."""
+"""--audit: cross-validated label noise. Nets predict faces that they have not seen; disagreement marks doubtful labels."""
 import hashlib
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from pipnet.draw import WHITE, line, ring, sheet, tile, write_image
 from pipnet.errors import UserError
+from pipnet.files import write_csv
 from pipnet.geometry import cut, to_crop
 from pipnet.layout import Layout
-from utils.data import label_weights
 from utils.data.dataset import Faces
-from utils.data.label_weights import DISPUTED
 from utils.test import metric
-from utils.test.evaluate import face_norms
-from utils.test.report import FOUND, TRUTH, table, write_csv
-from utils.train import run_folder as run
+from utils.test.evaluate import evaluate, face_norms, torch_predictor
+from utils.test.report import FOUND, TRUTH
+from utils.test.tables import table
+from utils.train import checkpoint, run_folder
+from utils.train.loop import train
+from utils.train.make_net import input_margin
+from utils.train.run_folder import Run
 
 DRAWN, TILE = 256, 288  # px: crops that pictures are made of, and a face in them
+LIMIT = 3.0     # typical errors of a landmark, and deviations of a face, up to which labels are trusted: 1 of 500 exceeds it
+LEAST_DEVIATION = 0.1  # of the logarithm of the faces' errors: 68 landmarks of equal noise have this
+DISPUTED = 0.5  # weight below which a label counts as disputed
+KEYS = ["set", "layout", "file"]
 COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", "weight", "worst_landmark", "worst_part",
            "worst_error", "worst_relative"]
 
 
-def fold_runs(here: run.Run, folds: int) -> list[run.Run]:
-    """The ordinary runs in the audit's folder, each trained without one fold."""
-    folders = [here.folder / f"fold{number}" for number in range(folds)]
-    return [run.Run(folder, folder / "last.pt") for folder in folders]  # the last epoch: nothing is picked on the held-out labels
+def audit(make_task: Callable, run: Run, ranks, resume: bool) -> None:
+    """Train a net without each fold, and write to EXP/audit how their predictions for the held-out faces differ from the labels.
+
+    make_task(fold): the task `landmarks` with that fold held out, its training sets prepared.
+    """
+    if ranks.first and not resume:
+        clear(run)
+    ranks.wait()
+    task = make_task(None)
+    settings, layout, splits = task.settings, task.layout, task.training_splits()
+    test, folds = settings.test, settings.data.folds
+    faces = Faces(splits, layout, settings.net.input_size, 0, settings.data.train_hidden, input_margin(settings.net))
+    fold, found = fold_of(faces.identities, folds, settings.train.seed), np.empty_like(faces.landmarks)
+    face_norms(faces, layout, test.norm)
+    for number, one in enumerate(fold_runs(run, folds)):
+        if one.epochs < settings.train.epochs:
+            train(make_task(number), one, ranks, one.last.is_file())
+        held, predict = np.flatnonzero(fold == number), torch_predictor(checkpoint.unpack(one.last)[0], ranks.device)
+        found[held] = evaluate(predict, faces.only(held), layout, test.norm, test.test_batch_size, ranks).landmarks
+    if ranks.first:
+        text = write(run.folder / "audit", Faces(splits, layout, DRAWN, 0), found, fold, layout, test.norm)
+        if settings.augment.flip > 0 and not any(task.label_shifts()):
+            # mirrored nets know no left and right, so the offset is that of the labels
+            right = np.nanmedian(faces.landmarks[..., 0] - found[..., 0])
+            text += f"\nLabels lie {right:+.2f} px right of the predictions: the value for --label-shift"
+        folder = run.folder / "audit"
+        print(f"\n{text}\n\nFiles: {folder} (labels.csv: worst face first; faces.jpg, landmarks.jpg: the worst, label green, "
+              "prediction red)\nNext:  look at the pictures; then correct the labels, or leave out the faces")
 
 
-def clear(here: run.Run) -> None:
-    """Removes what an earlier audit left."""
-    for folder in here.folder.glob("fold[0-9]*"):
-        run.clear(run.Run(folder, folder / "last.pt"))
+def fold_runs(run: Run, folds: int) -> list[Run]:
+    """Return the runs in the audit's folder, each trained without one fold; they keep the last epoch, so no label picks one."""
+    folders = [run.folder / f"fold{number}" for number in range(folds)]
+    return [Run(folder, folder / "last.pt") for folder in folders]
+
+
+def clear(run: Run) -> None:
+    """Remove what an earlier audit left."""
+    for folder in run.folder.glob("fold[0-9]*"):
+        run_folder.clear(Run(folder, folder / "last.pt"))
         if not any(folder.iterdir()):
             folder.rmdir()
-    shutil.rmtree(here.folder / "audit", ignore_errors=True)
+    shutil.rmtree(run.folder / "audit", ignore_errors=True)
 
 
-def check(here: run.Run, early_stop: int, teacher: str | None) -> None:
-    """An audit is a run of its own, and every net of it trains to the end. UserError otherwise."""
-    if here.last.is_file() or (here.folder / "best.pt").is_file():
-        raise UserError(f"{here.folder} holds a trained net; an audit wants a folder of its own: another --exp")
-    if early_stop:
+def check(run: Run, train) -> None:
+    """Raise UserError if the folder holds another run, or a setting would use the labels that are judged. train: section."""
+    if run.last.is_file() or (run.folder / "best.pt").is_file():
+        raise UserError(f"{run.folder} holds a trained net; an audit needs a folder of its own: another --exp")
+    if train.early_stop:
         raise UserError("--early-stop would pick an epoch on the labels that are judged; leave it out of --audit")
-    if teacher:
+    if train.teacher:
         raise UserError("a --teacher may have seen the labels that are judged; leave it out of --audit")
 
 
 def fold_of(identities: list[str], folds: int, seed: int) -> np.ndarray:
-    """(M,) fold of each face: whole identities, in the order of a hash, each into the fold that is smallest so far."""
+    """Return the fold (M,) of each face. Identities stay whole; in the order of a hash each goes to the smallest fold."""
     faces = Counter(identities)
     if len(faces) < folds:
         raise UserError(f"{len(faces)} identities cannot be divided into {folds} folds; lower --folds")
@@ -61,35 +99,59 @@ def fold_of(identities: list[str], folds: int, seed: int) -> np.ndarray:
 
 
 def divide(faces: Faces, folds: int, seed: int, number: int) -> tuple[Faces, Faces]:
-    """(faces to train, faces of fold `number`, which is held out)."""
+    """Return (faces to train on, faces of fold `number`, which is held out)."""
     held = fold_of(faces.identities, folds, seed) == number
     return faces.only(np.flatnonzero(~held)), faces.only(np.flatnonzero(held))
 
 
 def disagreement(found: np.ndarray, faces: Faces, layout: Layout, norm: str) -> np.ndarray:
-    """(M, N) distance of predictions `found` (M, N, 2) in image px from the labels in % of the face's norm, NaN without."""
+    """Return (M, N): distance of predictions `found` (M, N, 2), in image px, from the labels in % of the norm; NaN if unknown."""
     return 100 * metric.point_errors(found, faces.landmarks) / face_norms(faces, layout, norm)[:, None]
 
 
-def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layout: Layout, norm: str,
-          mirrored: bool = True) -> str:
-    """labels.csv, errors.csv, weights.csv, faces.jpg and landmarks.jpg in `folder`; the summary as text.
+def weigh(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (relative (M, N), weight (M, N) in [0, 1]) of disagreements (M, N); NaN means no label, its weight is 1.
 
-    faces: all that were held out once, with crops of DRAWN px; found (M, N, 2) in px of the source images; fold (M,). mirrored:
-    the nets know no right and left, so that they tell how far the labels lie to the right.
+    relative: in units of the landmark's typical error, which is its median over all faces. weight: trust in the landmark times
+    trust in the face, so that one wrong landmark does not affect the others. Trust in a landmark with relative error r: 1 up to
+    LIMIT, then (LIMIT / r)^2, like Cauchy's weights, since these errors have a long tail. Trust in a face: the logarithm of its
+    median r is about normal; at z robust standard deviations above the median it is exp((LIMIT^2 - z^2) / 2), 1 up to LIMIT.
+    """
+    relative = errors / np.maximum(_medians(errors.T), 1e-6)
+    face = np.log(np.maximum(_medians(relative), 1e-6))
+    middle = np.nanmedian(face) if np.isfinite(face).any() else 0.0
+    away = np.abs(face - middle)[np.isfinite(face)]
+    deviation = LEAST_DEVIATION
+    if len(away):
+        deviation = max(1.4826 * np.median(away), deviation)  # 1.4826: for a normal distribution
+    beyond = np.maximum(np.nan_to_num((face - middle) / deviation), LIMIT)
+    landmark = np.minimum(1.0, (LIMIT / np.maximum(np.nan_to_num(relative), LIMIT)) ** 2)
+    weight = landmark * np.exp((LIMIT**2 - beyond**2) / 2)[:, None]
+    return relative, np.where(np.isfinite(relative), weight, 1.0)
+
+
+def _medians(values: np.ndarray) -> np.ndarray:
+    """Return the median of the finite values of each row, NaN if there are none."""
+    return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values])
+
+
+def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layout: Layout, norm: str) -> str:
+    """Write labels.csv, errors.csv, weights.csv, faces.jpg and landmarks.jpg to `folder`. Return the summary as text.
+
+    faces: all faces, each held out once, with crops of DRAWN px; found (M, N, 2) in px of the source images; fold (M,).
     """
     folder.mkdir(exist_ok=True)
     errors = disagreement(found, faces, layout, norm)
-    relative, weight = label_weights.weigh(errors)
+    relative, weight = weigh(errors)
     for name, values in (("errors.csv", errors), ("weights.csv", weight)):
         cells = ([f"{value:.4f}" for value in row] for row in values)
-        write_csv(folder / name, [*label_weights.KEYS, *map(str, layout.selected)],
+        write_csv(folder / name, [*KEYS, *map(str, layout.selected)],
                   ([mark, layout.stored, file, *row] for mark, file, row in zip(faces.sets, faces.names, cells, strict=True)))
     known = np.isfinite(errors).any(1)
     mean = np.full(len(faces), np.nan)
     mean[known] = np.nanmean(relative[known], 1)
     order = np.argsort(-np.nan_to_num(mean, nan=-1), kind="stable")
-    part_of = {index: part for part, ids in layout.parts.items() for index in ids}
+    part_of = {index: part for part, ids in layout.groups.items() for index in ids}
     rows = []
     for i in order:
         worst = int(np.nan_to_num(relative[i], nan=-1).argmax())
@@ -100,19 +162,17 @@ def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layou
     write_csv(folder / "labels.csv", COLUMNS, rows)
     _face_sheet(folder / "faces.jpg", faces, found, mean, order[known[order]][:20], layout)
     _landmark_sheet(folder / "landmarks.jpg", faces, found, relative, weight, layout)
-    text, right = summary(errors, weight, layout, norm), np.nanmedian(faces.landmarks[..., 0] - found[..., 0])
-    habit = f"\nLabels lie {right:+.2f} px to the right of where the nets put them: what --label-shift wants"
-    return text + habit * mirrored
+    return summary(errors, weight, layout, norm)
 
 
 def summary(errors: np.ndarray, weight: np.ndarray, layout: Layout, norm: str) -> str:
-    """What the disagreements (M, N) in % say, as a table of the parts and a line."""
+    """Return a table of the disagreements (M, N) in % by group of landmarks, and a line on disputed labels."""
     def row(name: str, ids: list[int]) -> list[str]:
         values = errors[:, ids][np.isfinite(errors[:, ids])]
         share = 100 * np.mean(weight[:, ids][np.isfinite(errors[:, ids])] < DISPUTED)
         return [name, f"{len(values)}", *(f"{np.percentile(values, at):.2f}" for at in (50, 90, 99)), f"{share:.2f}"]
 
-    parts = {"all": list(range(layout.count)), **{name: list(ids) for name, ids in layout.parts.items()}}
+    parts = {"all": list(range(layout.count)), **{name: list(ids) for name, ids in layout.groups.items()}}
     rows = [row(name, ids) for name, ids in parts.items() if np.isfinite(errors[:, ids]).any()]
     faces, some = (weight.mean(1) < DISPUTED).sum(), (weight < DISPUTED).any(1).sum()
     header = ["part", "labels", "median %", "90th %", "99th %", "disputed %"]
@@ -120,15 +180,8 @@ def summary(errors: np.ndarray, weight: np.ndarray, layout: Layout, norm: str) -
             f"(disagreement in % of the {norm} norm; disputed: weight below {DISPUTED})")
 
 
-def closing(here: run.Run) -> str:
-    """Where the files lie and what to do with them."""
-    folder = here.folder / "audit"
-    return (f"Files: {folder} (labels.csv: worst face first; faces.jpg, landmarks.jpg: the worst, label green, net red)\n"
-            f"Next:  look at the pictures; then correct the labels, or train with --label-weights {folder / 'weights.csv'}")
-
-
 def _face_sheet(file: Path, faces: Faces, found: np.ndarray, mean: np.ndarray, chosen, layout: Layout) -> None:
-    """The faces `chosen`: label green, prediction red; below, relative error and file."""
+    """Draw the faces `chosen`: label green, prediction red; relative error and file below."""
     tiles = []
     for i in chosen:
         drawn = [(faces.nominal[i], TRUTH), (to_crop(found[i], faces.crop[i]), FOUND)]
@@ -138,7 +191,8 @@ def _face_sheet(file: Path, faces: Faces, found: np.ndarray, mean: np.ndarray, c
 
 def _landmark_sheet(file: Path, faces: Faces, found: np.ndarray, relative: np.ndarray, weight: np.ndarray,
                     layout: Layout) -> None:
-    """The worst landmark of each of 20 faces that are not disputed as a whole, close up; white: from label to prediction."""
+    """Draw close-ups of the worst landmark of 20 faces that are not disputed as a whole; a white line joins label and
+    prediction."""
     worst = np.where(np.isfinite(relative), relative, -1).argmax(1)
     value = np.nan_to_num(relative[np.arange(len(worst)), worst], nan=-1)
     whole = weight.mean(1) < DISPUTED

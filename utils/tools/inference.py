@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from pipnet.landmarker import LandmarkNet, open_net
-from utils.config import DEFAULT_FILE, read_yaml
+from utils.config import read_defaults
 from utils.test.detectors import Detector
 from utils.test.evaluate import torch_predictor
-from utils.train import run_folder as run
+from utils.train import checkpoint, run_folder
 
 
 def device() -> torch.device:
@@ -26,11 +26,11 @@ def limit(threads: int) -> None:
 
 def find_net(exp: str, root: str, threads: int = 0) -> LandmarkNet:
     """The landmark net of a run's id, folder or .pt: its export where that is there and not older, else in torch. UserError."""
-    here = run.find(exp, Path(root) / read_yaml(DEFAULT_FILE)["run_root"], train=False)
+    here = run_folder.find(exp, Path(root) / read_defaults().values["run_root"], train=False)
     if not exp.endswith(".pt") and here.exported:
         return open_net(here.onnx, threads)
     limit(threads)
-    net, _, stored = run.unpack(here.weights)
+    net, _, stored = checkpoint.unpack(here.weights)
     predict = torch_predictor(net, device())
 
     def run_net(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -238,7 +238,7 @@ def _exchanges(model: Model, fitted: Fit, landmarks: ndarray, known: ndarray, la
     """Return {face: finding} of faces that fit clearly better with exchanged labels: mirrored ones, all or a part's, or two."""
     found, flip = {}, np.array(layout.flip_index)
     groups = {tuple(range(layout.count)): "the whole face"}
-    for name, part in layout.parts.items():
+    for name, part in layout.groups.items():
         group = tuple(sorted({*part, *flip[list(part)].tolist()}))
         groups[group] = f"{groups[group]}, {name}" if group in groups else name
     for group, name in sorted(groups.items(), key=lambda item: len(item[0])):  # small parts come first

@@ -1,14 +1,13 @@
-"""Landmarks for pictures that have none, to be corrected by hand or used as they are: the most uncertain faces first."""
+"""--predict: landmarks for pictures without labels, to be corrected by hand or used as they are; most uncertain faces first."""
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 from loguru import logger
 
 from pipnet.errors import UserError
-from pipnet.files import write_atomic, write_text
+from pipnet.files import write_atomic, write_csv, write_text
 from pipnet.geometry import Protocol, box_of
 from pipnet.landmarker import Face, Landmarker, shipped
 from pipnet.layout import Layout
@@ -16,16 +15,15 @@ from utils.data.parsers import DATASETS, complain, read_pts, write_pts
 from utils.data.parsers.points import IMAGES, listed
 from utils.data.prepared_set import read_image
 from utils.progress import progress
-from utils.test.report import write_csv
 from utils.tools.inference import find_detector, find_net
 
-FORMATS = {"pts": "", "csv": ".csv", "coco": ".json"}  # how the name of --out ends
-ORIGIN = DATASETS["points"].origin  # of the coordinates that are read and written
+FORMATS = {"pts": "", "csv": ".csv", "coco": ".json"}  # suffix of --out
+ORIGIN = DATASETS["points"].origin  # coordinate of the first pixel's centre in files that are read and written
 
 
 class Found(NamedTuple):
-    """A face: its picture relative to the folder, its number there from 1, width and height of the picture in px, the face, and
-    how uncertain its landmarks are: their expected error in % of the box, or, of a net that expects none, 100 - mean score %."""
+    """A predicted face. file: its picture, relative to the folder; number: from 1 in that picture; size: width and height of the
+    picture in px; uncertainty: predicted error in % of the box, or 100 - mean score in % for a net without predicted errors."""
     file: str
     number: int
     size: tuple[int, int]
@@ -34,10 +32,10 @@ class Found(NamedTuple):
 
 
 def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> list[Found]:
-    """The faces of a picture, or of all below a folder, the most uncertain first. UserError where there is none.
+    """Return the faces of a picture, or of all pictures below a folder, most uncertain first. UserError if there is none.
 
-    The box is that of the .pts beside a picture, else (`always`: for every picture) the detector's; where it does not `detects`
-    the picture is taken for the crop of one face.
+    The box comes from the .pts beside a picture, unless `always`; else from the detector; without one (`detects` is false) the
+    whole picture is taken as the crop of one face.
     """
     if not source.exists():
         raise UserError(f"--predict: no picture or folder {source}")
@@ -77,7 +75,7 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> list[
 
 
 def whole_box(width: int, height: int, protocol: Protocol) -> np.ndarray:
-    """The box (4,) whose crop is the whole picture, or covers it where that is not square and the crop is."""
+    """Return the box (4,) whose crop is the whole picture, or the square round it if the protocol's crops are square."""
     sides = np.array([width, height], np.float64)
     if protocol.square != "no":
         sides = np.full(2, sides.max())
@@ -87,16 +85,16 @@ def whole_box(width: int, height: int, protocol: Protocol) -> np.ndarray:
 
 
 def uncertainty(face: Face) -> float:
-    """See `Found`."""
+    """Return the uncertainty of a face, see `Found`."""
     if face.sigma is None:
         return float(100 * (1 - face.scores.mean()))
     return float(100 * face.sigma.mean() / np.sqrt(np.prod(face.box[2:] - face.box[:2])))
 
 
 def check_out(out: Path | None, kind: str | None, place: Path, overwrite: bool) -> tuple[Path, str]:
-    """(where to write, in which format): by the name of `out` where no format is given; place: where to without `out`.
+    """Return (where to write, in which format). Without a format the name of `out` decides; without `out` it is `place`.
 
-    UserError where they contradict each other, or something is there already: it could be labels made by hand.
+    UserError if they contradict each other, or if the target exists: it could be labels made by hand.
     """
     named = next((name for name, end in FORMATS.items() if end and out and out.suffix.lower() == end), "pts")
     if kind is None:
@@ -115,7 +113,7 @@ def check_out(out: Path | None, kind: str | None, place: Path, overwrite: bool) 
 
 
 def write(found: list[Found], out: Path, kind: str, layout: Layout) -> None:
-    """The faces as .pts in a folder, as a CSV or as COCO keypoints, which --dataset reads."""
+    """Write the faces as .pts in a folder, as a CSV or as COCO keypoints; --dataset reads each of these."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         {"pts": _write_pts, "csv": _write_csv, "coco": _write_coco}[kind](found, out, layout)
@@ -124,7 +122,7 @@ def write(found: list[Found], out: Path, kind: str, layout: Layout) -> None:
 
 
 def _write_pts(found: list[Found], out: Path, layout: Layout) -> None:
-    """A .pts for each face, that of a picture's second face with _2 behind its name, and uncertain.csv, the order to look in."""
+    """Write a .pts per face, with _2 in the name for a picture's second face, and uncertain.csv with the order to check."""
     rows = []
     for one in found:
         stem = Path(one.file).with_suffix("")
@@ -142,7 +140,7 @@ def _write_csv(found: list[Found], out: Path, layout: Layout) -> None:
 
 
 def _write_coco(found: list[Found], out: Path, layout: Layout) -> None:
-    """Annotations in order of their uncertainty, which they hold as a further key."""
+    """Write annotations in order of their uncertainty, which is an additional key."""
     ids: dict[str, int] = {}
     images, faces = [], []
     for number, one in enumerate(found, 1):
@@ -160,22 +158,26 @@ def _write_coco(found: list[Found], out: Path, layout: Layout) -> None:
     write_text(out, json.dumps({"images": images, "annotations": faces, "categories": [category]}))
 
 
-def landmarker(weights: Path, args: SimpleNamespace) -> Landmarker:
-    """The kept net of a run and the detector of the keys. UserError without the detector's weights."""
-    net, file = find_net(str(weights), ""), args.detector_weights
-    if args.detector == "faceboxes" and (file is None or file.endswith(".onnx")):
+def landmarker(weights: Path, detector: str, file: str | None) -> Landmarker:
+    """Return a Landmarker with the net of a run and a detector by name. file: its weights. UserError if they are missing."""
+    net = find_net(str(weights), "")
+    if detector == "faceboxes" and (file is None or file.endswith(".onnx")):
         return Landmarker(net, detector_weights=file)
-    return Landmarker(net, find_detector(args.detector, file, None, None))
+    return Landmarker(net, find_detector(detector, file, None, None))
 
 
-def run(weights: Path, source: Path, out: Path, kind: str, args: SimpleNamespace) -> str:
-    """Predicts and writes; what to say of it."""
-    given = args.detector_weights is not None or "detector" in args.box or args.detector not in ("faceboxes", "none")
-    at_hand = given or args.detector == "faceboxes" and shipped("detector.onnx").is_file()
-    net = landmarker(weights, args) if at_hand else Landmarker(find_net(str(weights), ""), lambda image: None)
-    found = predict(source, net, at_hand, given)
+def run_prediction(weights: Path, source: Path, out: Path, kind: str, test) -> str:
+    """Predict and write the landmarks of `source`. Return what to print. test: section of the settings."""
+    given = test.detector_weights is not None or "detector" in test.box or test.detector not in ("faceboxes", "none")
+    detects = given or test.detector == "faceboxes" and shipped("detector.onnx").is_file()
+    if detects:
+        net = landmarker(weights, test.detector, test.detector_weights)
+    else:
+        net = Landmarker(find_net(str(weights), ""), lambda image: None)
+    found = predict(source, net, detects, given)
     write(found, out, kind, net.layout)
-    what = "expected error, % of the box" if found[0].face.sigma is not None else "100 - mean score, %"
+    what = "predicted error, % of the box" if found[0].face.sigma is not None else "100 - mean score, %"
     lines = [f"{len(found)} faces in {len({one.file for one in found})} pictures -> {out}", f"most uncertain first ({what}):"]
-    lines += [f"{one.uncertainty:8.2f}  {one.file}{f' (face {one.number})' * (one.number > 1)}" for one in found[:5]]
+    for one in found[:5]:
+        lines.append(f"{one.uncertainty:8.2f}  {one.file}" + (f" (face {one.number})" if one.number > 1 else ""))
     return "\n".join(lines)

@@ -1,6 +1,5 @@
-"""What a net is trained on, to be looked at: a sheet of augmented faces, and the labels that look wrong."""
+"""--show-data: a sheet of augmented training faces, and the labels that look wrong."""
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -8,16 +7,16 @@ import numpy as np
 from nets.heads.pip import nearest_neighbors
 from pipnet.draw import GREY, RED, WHITE, draw, line, number, palette, part_colours, ring, sheet, tile, write, write_image
 from pipnet.errors import UserError
+from pipnet.files import write_csv
 from pipnet.geometry import cut, to_crop
 from pipnet.layout import Layout
-from utils.config import load_layout
-from utils.data import sets
-from utils.data.augment import Recipe
+from utils.config import Settings
 from utils.data.dataset import Augmented, Faces
-from utils.data.prepared_set import load_meta, load_split
-from utils.test.report import table, write_csv
-from utils.tools import label_check as doctor
-from utils.train import run_folder as run
+from utils.data.prepared_set import Split
+from utils.data.sets import Sets
+from utils.test.tables import table
+from utils.tools import label_check
+from utils.train.make_net import input_margin
 
 SIZE, COLUMNS = 320, 6  # px of a tile, tiles in a row
 EXPLAINED = 4  # landmarks whose neighbors are drawn
@@ -25,16 +24,17 @@ LISTED, PICTURED = 10, 20  # suspicious faces in the printed table, in the sheet
 HEADER = ["file", "why", "landmarks", "score"]
 
 
-def show(args: SimpleNamespace, folder: Path, count: int, label_shift: float) -> str:
-    """Writes FOLDER/show/ for the prepared set `folder`: samples.jpg, suspects.jpg and suspects.csv. Returns what to print."""
-    layout = load_layout(args.tables["layouts"], args.layout or load_meta(folder)["layout"], args.selected_index)
-    faces = Faces([(folder, "train")], layout, args.input_size, 0, args.train_hidden, None, run.input_margin(args), [label_shift])
+def show(settings: Settings, sets: Sets, split: Split, layout: Layout, count: int) -> str:
+    """Write samples.jpg, suspects.jpg and suspects.csv into show/ of the split's prepared folder. Return what to print."""
+    net, folder, hidden = settings.net, split.set.folder, settings.data.train_hidden
+    faces = Faces([split], layout, net.input_size, 0, hidden, input_margin(net))
     place = folder / "show"
     try:
-        neighbors = nearest_neighbors(sets.meanface(args, layout, faces), args.num_nb if args.head == "pip" else 0)
+        neighbors = nearest_neighbors(sets.meanface(net.meanface, layout, faces), net.num_nb if net.head == "pip" else 0)
         place.mkdir(exist_ok=True)
-        write_image(place / "samples.jpg", _samples(args, faces, layout, neighbors, count))
-        judged, worst = _suspects(args, folder, layout, place)
+        augmented = Augmented(faces, settings.augment, layout.flip_index, settings.train.seed)
+        write_image(place / "samples.jpg", _samples(augmented, layout, neighbors, count))
+        judged, worst = _suspects(split, layout, hidden, place)
     except ValueError as error:
         raise UserError(str(error)) from None
     except OSError as error:
@@ -45,11 +45,11 @@ def show(args: SimpleNamespace, folder: Path, count: int, label_shift: float) ->
 
 
 # ------------------------------------------------------------------------------------------------------------- samples
-def _samples(args, faces: Faces, layout: Layout, neighbors: list[list[int]], count: int) -> np.ndarray:
-    """Three large tiles that explain the layout above `count` faces of the first epoch, chosen by the seed."""
-    chosen = np.random.default_rng(args.seed).permutation(len(faces))[:count]
-    augmented, colours = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed), part_colours(layout)
-    marked = [part[0] for part in layout.parts.values()]
+def _samples(augmented: Augmented, layout: Layout, neighbors: list[list[int]], count: int) -> np.ndarray:
+    """Draw three large tiles that explain the layout, above `count` faces of the first epoch, chosen by the seed."""
+    faces, colours = augmented.faces, part_colours(layout)
+    chosen = np.random.default_rng(augmented.seed).permutation(len(faces))[:count]
+    marked = [group[0] for group in layout.groups.values()]
     tiles = []
     for index in chosen.tolist():
         image, landmarks, visible, *_ = augmented[0, index]
@@ -63,7 +63,7 @@ def _samples(args, faces: Faces, layout: Layout, neighbors: list[list[int]], cou
 
 
 def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size: int) -> list[np.ndarray]:
-    """Tiles of `size` px, filled by the landmarks: a usual face with numbers, some landmarks' neighbors, mirrored pairs."""
+    """Draw tiles of `size` px: a typical face with numbered landmarks, neighbors of some landmarks, mirrored pairs."""
     meanface, colours = faces.meanface(), part_colours(layout)
     distance = np.nan_to_num(np.linalg.norm(faces.nominal - meanface, axis=-1), nan=1.0).mean(1)
     usual = int(distance.argmin())
@@ -78,9 +78,9 @@ def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size
     for i, colour in zip(apart := _apart(meanface, EXPLAINED), palette(EXPLAINED), strict=False):
         for j in neighbors[i]:
             line(second, landmarks[i], landmarks[j], colour)
-    draw(second, landmarks, layout._replace(parts={}), WHITE)
+    draw(second, landmarks, layout._replace(groups={}), WHITE)
     for i, colour in zip(apart, palette(EXPLAINED), strict=False):
-        draw(second, landmarks[[i, *neighbors[i]]], layout._replace(parts={}), colour)
+        draw(second, landmarks[[i, *neighbors[i]]], layout._replace(groups={}), colour)
         ring(second, landmarks[i], colour, 9)
     number(second, landmarks, layout, [WHITE] * layout.count, apart, 0.5)
     write(second, f"the {len(neighbors[0])} neighbors of {', '.join(map(str, apart))}, on the mean face", (8, size - 10), 0.55)
@@ -88,7 +88,7 @@ def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size
     pairs = [(i, j) for i, j in enumerate(layout.flip_index) if i < j]
     for (i, j), colour in zip(pairs, palette(len(pairs)), strict=True):
         line(third, landmarks[i], landmarks[j], colour)
-        draw(third, landmarks[[i, j]], layout._replace(parts={}), colour)
+        draw(third, landmarks[[i, j]], layout._replace(groups={}), colour)
     for i in (alone := [i for i, j in enumerate(layout.flip_index) if i == j]):
         ring(third, landmarks[i], WHITE, 6)
     write(third, f"{len(pairs)} mirrored pairs; rings: {len(alone)} that stay themselves", (8, size - 10), 0.55)
@@ -96,7 +96,8 @@ def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size
 
 
 def _enlarged(crop: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(picture (size, size, 3), dimmed; landmarks (N, 2) in its px): the part of the crop that the landmarks, in [0, 1], fill."""
+    """Return the part of the crop that the landmarks (in [0, 1]) fill: picture (size, size, 3), dimmed; landmarks (N, 2) in its
+    px."""
     low, high = np.nanmin(landmarks, 0), np.nanmax(landmarks, 0)
     half = max(0.58 * (high - low).max(), 0.05)
     box = np.concatenate([(low + high) / 2 - half, (low + high) / 2 + half])
@@ -105,7 +106,7 @@ def _enlarged(crop: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.nd
 
 
 def _apart(meanface: np.ndarray, count: int) -> list[int]:
-    """Up to `count` landmarks far from each other, the first one near the middle."""
+    """Return up to `count` landmarks far from each other; the first is near the middle."""
     points = np.nan_to_num(meanface)
     chosen = [int(np.linalg.norm(points - points.mean(0), axis=1).argmin())]
     while len(chosen) < min(count, len(points)):
@@ -114,26 +115,26 @@ def _apart(meanface: np.ndarray, count: int) -> list[int]:
 
 
 # ------------------------------------------------------------------------------------------------------------ suspects
-def _suspects(args, folder: Path, layout: Layout, place: Path) -> tuple[str, str]:
-    """Writes suspects.csv and suspects.jpg of the training and validation faces; (one line, table of the worst)."""
-    faces = Faces([(folder, "train"), (folder, "val")], layout, 256, 0, args.train_hidden)
-    size = np.concatenate([load_split(folder, split).size for split in ("train", "val")])
-    found = doctor.examine(faces.landmarks, faces.visible, layout, faces.box, size, faces.names)
+def _suspects(split: Split, layout: Layout, hidden: bool, place: Path) -> tuple[str, str]:
+    """Write suspects.csv and suspects.jpg of the training and validation faces. Return (one line, table of the worst)."""
+    faces = Faces([Split(split.set, name) for name in ("train", "val")], layout, 256, 0, hidden)
+    size = np.concatenate([split.set.read(name).size for name in ("train", "val")])
+    found = label_check.examine(faces.landmarks, faces.visible, layout, faces.box, size, faces.names)
     rows = [[faces.names[finding.face], finding.reason, " ".join(map(str, finding.landmarks)), f"{finding.score:.1f}"]
             for finding in found]
     write_csv(place / "suspects.csv", HEADER, rows)
     (place / "suspects.jpg").unlink(missing_ok=True)
     if tiles := [_suspect(faces, finding, layout) for finding in found[:PICTURED]]:
         write_image(place / "suspects.jpg", sheet(tiles, 5))
-    alarms = sum(finding.score >= doctor.THRESHOLD for finding in found)
+    alarms = sum(finding.score >= label_check.THRESHOLD for finding in found)
     shown = [[row[0], row[1], row[2] if len(row[2]) <= 24 else f"{row[2][:24].rsplit(' ', 1)[0]} ...", row[3]] for row in rows]
     text = table(shown[:min(alarms, LISTED)], HEADER) if alarms else ""
-    few = f" (shapes are compared from {doctor.FEWEST} faces on)" if len(faces) < doctor.FEWEST else ""
+    few = f" (shapes are compared from {label_check.FEWEST} faces on)" if len(faces) < label_check.FEWEST else ""
     return f"{alarms} of {len(faces)} training and validation labels are suspicious{few}", text
 
 
-def _suspect(faces: Faces, finding: doctor.Finding, layout: Layout, size: int = 384) -> np.ndarray:
-    """A tile of a suspicious face: its landmarks, those in doubt ringed and numbered."""
+def _suspect(faces: Faces, finding: label_check.Finding, layout: Layout, size: int = 384) -> np.ndarray:
+    """Draw a suspicious face; landmarks in doubt are ringed and numbered."""
     whole = faces.picture(finding.face)
     landmarks = (faces.nominal[finding.face] * faces.size + faces.border) / len(whole)
     picture = tile(whole, [(landmarks, part_colours(layout))], layout, size, "")

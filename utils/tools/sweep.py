@@ -1,4 +1,4 @@
-"""--sweep KEY=A,B,C: one training (and test) after another, each in processes and a folder of its own, and one table of all."""
+"""--sweep KEY=A,B,C: one training (and test) per value, each in its own processes and folder, and one table of all."""
 import csv
 import hashlib
 import itertools
@@ -7,53 +7,53 @@ import re
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import yaml
 
 from pipnet.errors import UserError
-from pipnet.files import write_text
-from utils.config import DEFAULT_FILE, KINDS, ROOT, nearest, read_value, read_yaml, resolve
-from utils.data import sets
-from utils.test.report import table, write_csv
-from utils.train import checkpoint
-from utils.train import run_folder as run
+from pipnet.files import write_csv, write_text
+from utils.config import ROOT, Defaults, read_value, resolve
+from utils.data.sets import resolve_paths
+from utils.keys import KEYS
+from utils.locks import lock
+from utils.test.tables import table
+from utils.train import run_folder
+from utils.train.run_folder import Run
+from utils.yaml_files import nearest, read_yaml
 
 PLAN, RESULT = "sweep.yaml", "sweep.csv"
 DONE = "done"
 
 
-def sweep(mode: SimpleNamespace, given: dict[str, Any]) -> None:
-    """Trains with every combination of the values in `mode.sweep`, going on after failures; prints and writes the table.
+def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> None:
+    """Train with every combination of the values in `mode.sweep`; a failed run does not stop the others. Write the table.
 
-    UserError before the first run for what cannot be swept, at the end where a run has failed.
+    UserError before the first run for what cannot be swept, and at the end if a run has failed.
     """
     keys = read_keys(mode.sweep, given)
-    if not mode.train or mode.show_data is not None:
-        raise UserError("--sweep goes with --train, and --test and --test-onnx if wanted: nothing else is done for each value")
     for variable, least in (("GROUP_WORLD_SIZE", 1), ("TORCHELASTIC_MAX_RESTARTS", 0)):
         if int(os.environ.get(variable, 0)) > least:
             raise UserError("a sweep starts its own processes on one node; leave NNODES and MAX_RESTARTS out (--resume goes on)")
-    sets.make_lasting(given)
-    root = ROOT / given.get("run_root", read_yaml(DEFAULT_FILE)["run_root"])
-    folder = find(mode, root)
+    given = resolve_paths(given)
+    folder = find(mode, ROOT / given.get("run_root", defaults.values["run_root"]))
     if mode.resume:
-        keys, given = take_up(folder, keys, given)
-    values = read_yaml(DEFAULT_FILE)
+        keys, given = continue_plan(folder, keys, given)
     combinations = [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*keys.values())]
     for chosen in combinations:
-        if resolve({**given, **chosen}, values, {**given, **chosen}.get("preset")).task == "detect":
+        wanted = {**given, **chosen}
+        if resolve(wanted, defaults, wanted.get("preset")).train.task == "detect":
             raise UserError("--sweep compares landmark nets; train detectors one by one")
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        return  # the first process starts as many for each run
-    with checkpoint.lock(folder):
+        return  # the first process starts as many processes for each run
+    with lock(folder):
         if not mode.resume:
             for place in (folder, *(_folder(folder, chosen) for chosen in combinations)):
-                run.check_free(run.Run(place, place / "best.pt"), False, mode.overwrite)
-            run.clear(run.Run(folder, folder / "best.pt"))
+                run_folder.check_free(Run(place, place / "best.pt"), False, mode.overwrite)
+            run_folder.clear(Run(folder, folder / "best.pt"))
             (folder / RESULT).unlink(missing_ok=True)
         write_text(folder / PLAN, yaml.safe_dump({"sweep": keys, "given": given}, sort_keys=False))
         failed = _train_all(mode, given, combinations, folder)
@@ -63,34 +63,34 @@ def sweep(mode: SimpleNamespace, given: dict[str, Any]) -> None:
 
 
 def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:
-    """["reg=1,2"] -> {"reg": [1.0, 2.0]}, checked. given: the keys that are flags of their own."""
+    """Return {key: checked values} of texts like "reg=1,2". given: the keys that are flags of their own."""
     keys: dict[str, list] = {}
     for text in texts:
         name, _, values = text.partition("=")
         key = {"backbone": "net"}.get(name, name.replace("-", "_"))
-        if key not in KINDS:
-            raise UserError(f"--sweep {text}: unknown key '{name}'{nearest(name, KINDS)}")
+        if key not in KEYS:
+            raise UserError(f"--sweep {text}: unknown key '{name}'{nearest(name, KEYS)}")
         if not all(values.split(",")):
             raise UserError(f"--sweep {text}: a value is missing; give --sweep {name}=A,B,C")
         if key == "run_root":
             raise UserError("--sweep run_root: the runs of a sweep lie side by side; give --run-root once")
         if key in keys or key in given:
             raise UserError(f"--sweep {text}: {key} is given twice; give all its values in one --sweep and no --{name} beside it")
-        keys[key] = [read_value(key, [value] if list in KINDS[key] else value) for value in values.split(",")]
+        keys[key] = [read_value(key, [value] if KEYS[key].many else value) for value in values.split(",")]
         for i, value in enumerate(keys[key]):
             if value in keys[key][:i]:
                 raise UserError(f"--sweep {text}: {_shown(value)} is there twice")
     return keys
 
 
-def find(mode: SimpleNamespace, root: Path) -> Path:
-    """The sweep's folder: --exp, else the newest sweep to resume, else the next free id. UserError where it cannot be used."""
+def find(mode: Namespace, root: Path) -> Path:
+    """Return the sweep's folder: --exp, else the newest sweep to resume, else the next free id. UserError if it is unusable."""
     if mode.resume and not mode.exp:
         plans = sorted(root.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime)
         if not plans:
             raise UserError(f"no sweep to resume in {root}; start one without --resume")
         return plans[-1].parent
-    folder = run.find(mode.exp, root, True).folder
+    folder = run_folder.find(mode.exp, root, True).folder
     there = (folder / PLAN).is_file()
     if mode.resume and not there:
         raise UserError(f"{folder} holds no sweep to resume; start one without --resume")
@@ -99,14 +99,14 @@ def find(mode: SimpleNamespace, root: Path) -> Path:
     return folder
 
 
-def take_up(folder: Path, keys: dict[str, list], given: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:
-    """Keys and flags of the sweep in `folder`, with new values and flags for tests added. UserError for other flags."""
+def continue_plan(folder: Path, keys: dict[str, list], given: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:
+    """Return keys and flags of the sweep in `folder`, with new values and new flags of tests. UserError for other flags."""
     plan = read_yaml(folder / PLAN)
     if list(plan["sweep"]) != list(keys):
         known = ", ".join(plan["sweep"])
         raise UserError(f"{folder} is a sweep of {known}, not of {', '.join(keys)}; give --exp, or no --resume")
     for key, value in given.items():
-        if key not in run.OF_TESTS and plan["given"].get(key) != value:
+        if KEYS[key].change not in ("test", "always") and plan["given"].get(key) != value:
             raise UserError(f"--{key.replace('_', '-')} belongs to a new sweep, {folder} has {plan['given'].get(key, 'none')}")
     more = {key: [*old, *(value for value in keys[key] if value not in old)] for key, old in plan["sweep"].items()}
     return more, {**plan["given"], **given}
@@ -117,16 +117,16 @@ def _shown(value) -> str:
 
 
 def _folder(folder: Path, chosen: dict[str, Any]) -> Path:
-    """Of one run: beside the sweep's, named by the values."""
+    """Return the folder of one run: beside the sweep's, named by the values."""
     words = [f"{key}={_shown(value)}" for key, value in chosen.items()]
     name = re.sub(r"[^\w.=+-]", "_", "-".join(words))[:100]
-    if name != "-".join(words):  # paths and the like: two of them must not meet in one folder
+    if name != "-".join(words):  # e.g. a path: two of them must not share a folder
         name += "-" + hashlib.sha256("-".join(words).encode()).hexdigest()[:6]
     return folder.with_name(f"{folder.name}-{name}")
 
 
-def _train_all(mode: SimpleNamespace, given: dict, combinations: list[dict], folder: Path) -> int:
-    """Runs what is not done yet; the number of runs that failed."""
+def _train_all(mode: Namespace, given: dict, combinations: list[dict], folder: Path) -> int:
+    """Run what is not done yet. Return the number of runs that failed."""
     before = _read(folder / RESULT)
     states = {row["run"]: row["state"] for row in before}
     tests = mode.test or mode.test_onnx
@@ -147,8 +147,8 @@ def _train_all(mode: SimpleNamespace, given: dict, combinations: list[dict], fol
     return sum(states.get(_folder(folder, chosen).name) != DONE for chosen in combinations)
 
 
-def _flags(mode: SimpleNamespace, keys: dict[str, Any], place: Path) -> list[str]:
-    """The command line of one run."""
+def _flags(mode: Namespace, keys: dict[str, Any], place: Path) -> list[str]:
+    """Return the command line of one run."""
     flags = ["--train", "--exp", str(place)]
     flags += [f"--{name.replace('_', '-')}" for name in ("prepare", "test", "test_onnx") if getattr(mode, name)]
     if (place / "last.pt").is_file():
@@ -165,19 +165,19 @@ def _flags(mode: SimpleNamespace, keys: dict[str, Any], place: Path) -> list[str
 
 
 def _start(flags: list[str]) -> int:
-    """main.py with `flags` to its end, on as many processes as this one is among; its exit status."""
+    """Run main.py with `flags`, on as many processes as this one was started with. Return its exit status."""
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
     ours = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
     env = {name: value for name, value in os.environ.items() if not ours.fullmatch(name)}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
     launch = ["-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes] if processes != "1" else []
     child = subprocess.Popen([sys.executable, *launch, str(ROOT / "main.py"), *flags], env=env)
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the run ends with the sweep
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the run with the sweep
     try:
         return child.wait()
     except KeyboardInterrupt:
         with suppress(subprocess.TimeoutExpired):
-            child.wait(5)  # the terminal has told it as well
+            child.wait(5)  # the terminal has interrupted it as well
         raise
     finally:
         if child.poll() is None:
@@ -195,7 +195,7 @@ def _read(file: Path) -> list[dict[str, str]]:
 
 
 def _write(folder: Path, combinations: list[dict], states: dict[str, str]) -> tuple[list[str], list[list[str]]]:
-    """Writes sweep.csv from what the runs have left; (header, rows)."""
+    """Write sweep.csv from the files of the runs. Return (header, rows)."""
     places = [_folder(folder, chosen) for chosen in combinations]
     figures = [_figures(place) for place in places]
     names = [name for row in figures for name in row if name != "minutes"]
@@ -208,18 +208,18 @@ def _write(folder: Path, combinations: list[dict], states: dict[str, str]) -> tu
 
 
 def _figures(place: Path) -> dict[str, str]:
-    """{column: text} of one run: its best epoch, each whole test set, minutes of training."""
+    """Return {column: text} of one run: best epoch, figures of each whole test set, minutes of training."""
     steps = _read(place / "step.csv")
     if not steps:
         return {}
-    judged = [row for row in steps if row["val_nme"] != "nan"]  # --val none: the last epoch is kept
+    judged = [row for row in steps if row["val_nme"] != "nan"]  # with --val none the last epoch is kept
     best = min(judged, key=lambda row: float(row["val_nme"]), default=steps[-1])
     figures = {"best epoch": str(int(best["epoch"]) + 1), "val NME %": f"{float(best['val_nme']):.3f}" if judged else ""}
     scores = _read(place / "report" / "scores.csv")
     whole = [row for row in scores if row["model"].startswith("torch") and row["test set"][:1] != " "]
     several = len({row["test set"] for row in whole}) > 1
     for row in whole:
-        names = [name for name in row if name == "NME %" or "@" in name][:3]  # failures and area for the first threshold
+        names = [name for name in row if name == "NME %" or "@" in name][:3]  # of the first threshold only
         title, boxes = row["test set"] if several else "test", row["model"].removeprefix("torch")
         figures |= {f"{title} {name}{boxes}": row[name] for name in names}
     figures["minutes"] = f"{sum(float(row['seconds']) for row in _read(place / 'time.csv')) / 60:.1f}"

@@ -1,99 +1,134 @@
-"""The epochs of a training, whatever is trained: steps, validation, the files of the run."""
+"""Training, whatever is trained: steps, validation, and the files of the run. tasks/base.py says what a task provides."""
+import hashlib
 import time
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 import torch
 from loguru import logger
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pipnet.errors import UserError
+from pipnet.files import write_text
 from utils import memory
-from utils.data.dataset import Order
+from utils.config import Settings
+from utils.data.dataset import Order, train_loader
 from utils.progress import progress
-from utils.train import run_folder as run
-from utils.train import solver
-from utils.train.ranks import Ranks
+from utils.train import checkpoint, run_folder
+from utils.train.batchnorm import share_batch_norm
+from utils.train.ranks import Ranks, worker_count
+from utils.train.run_folder import History, Keeper, Run
+from utils.train.solver import NonFinite, Solver, one_behind
 
 
-class Job(NamedTuple):
-    """What a task gives the epochs.
+def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
+    """Train to the last epoch. Write best.pt, last.pt, step.csv, time.csv and TensorBoard events to the run's folder."""
+    settings: Settings = task.settings
+    data = task.training_data()
+    checksums = data.checksums + _checksums(settings.train.teacher)
+    solver, order = _start(task, data, run, ranks, resume)
+    description = {"net": solver.net.spec, **task.description(), "data": checksums}
+    if resume:
+        history = History.load(run, task.figure, {key: description[key] for key in ("net", "layout", "data")})
+        solver.load_state_dict(history.solver)
+        solver.step = history.epochs * solver.steps  # the number of steps per epoch may have changed
+    else:
+        history = History(task.figure)
 
-    samples: has `names`, for errors; validate() -> (weights to keep, figure, the lower the better, NaN without validation);
-    pack(weights, epoch, figure) -> the checkpoint that inference needs; says: how the log writes the figure.
-    """
+    def pack(state: dict, epoch: int, figure: float) -> dict:
+        return {"format": checkpoint.FORMAT, **description, "args": settings.flat(), "epoch": epoch, task.figure: figure,
+                "model": {name: tensor.detach().cpu() for name, tensor in state.items()}}
 
-    solve: solver.Solver
-    order: Order
-    loader: DataLoader
-    samples: object
-    history: run.History
-    validate: Callable[[], tuple[dict[str, Tensor], float]]
-    pack: Callable[[dict[str, Tensor], int, float], dict]
-    says: str = "NME {:.3f} %"
-
-
-def fit(job: Job, args: SimpleNamespace, here: run.Run, ranks: Ranks) -> None:
-    """Trains to the last epoch; best.pt, last.pt, step.csv, time.csv and TensorBoard events go to the run's folder."""
-    solve, order, history = job.solve, job.order, job.history
-    keeper = run.Keeper(here, history) if ranks.first else None
-    per_epoch = len(order) * order.batch * ranks.count
-    with progress(total=args.epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
+    pin = ranks.device.type == "cuda"
+    loader = train_loader(data.samples, order, worker_count(settings.train.workers), pin, data.collate)
+    keeper = Keeper(run, history) if ranks.first else None
+    per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
+    with progress(total=epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                   smoothing=0.05) as bar:
-        for epoch in range(history.epochs, args.epochs):
-            if args.early_stop and history.epochs_since_best() >= args.early_stop:
-                logger.info(f"no better validation {job.says.split()[0]} for {args.early_stop} epochs: stopped early")
+        for epoch in range(history.epochs, epochs):
+            if settings.train.early_stop and history.epochs_since_best() >= settings.train.early_stop:
+                logger.info(f"no better validation {task.says.split()[0]} for {settings.train.early_stop} epochs: stopped early")
                 break
-            bar.set_description(f"epoch {epoch + 1}/{args.epochs}")
-            smaller = memory.smaller_steps(order.batch, args.accumulate, args.input_size)
-            later = f"; with --resume --exp {here.folder} it goes on from epoch {epoch}" if epoch else ""
-            with memory.advice(f"--batch-size {order.batch} and --input-size {args.input_size}", f"give {smaller}{later}"):
-                terms, seconds, waited = train_epoch(solve, job.loader, order, epoch, job.samples, bar)
-            kept, figure = job.validate()
+            bar.set_description(f"epoch {epoch + 1}/{epochs}")
+            smaller = memory.smaller_steps(order.batch, settings.train.accumulate, settings.net.input_size)
+            later = f"; with --resume --exp {run.folder} it goes on from epoch {epoch}" if epoch else ""
+            step = f"--batch-size {order.batch} and --input-size {settings.net.input_size}"
+            with memory.advice(step, f"give {smaller}{later}"):
+                terms, seconds, waited = train_epoch(solver, loader, order, epoch, data.samples, bar)
+            state, figure = task.validate(solver)
             times = {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": per_epoch / seconds}
-            better = history.add({"epoch": epoch, "lr": solve.schedule(solve.step - 1), **terms, history.figure: figure}, times)
+            row = {"epoch": epoch, "lr": solver.schedule(solver.step - 1), **terms, task.figure: figure}
+            better = history.add(row, times)
             if keeper:
-                keeper.save(job.pack(kept, epoch, figure), solve.state_dict(), better)
-            validated = "" if np.isnan(figure) else f", validation {job.says.format(figure)}{' (best)' if better else ''}"
-            logger.info(f"epoch {epoch + 1}/{args.epochs}: loss {terms['loss']:.4f}{validated}, "
-                        f"{per_epoch / seconds:.0f} images/s")
+                keeper.save(pack(state, epoch, figure), solver.state_dict(), better)
+            validated = "" if np.isnan(figure) else f", validation {task.says.format(figure)}{' (best)' if better else ''}"
+            logger.info(f"epoch {epoch + 1}/{epochs}: loss {terms['loss']:.4f}{validated}, {per_epoch / seconds:.0f} images/s")
     ranks.wait()  # until the first process has written the last checkpoint
 
 
-def train_epoch(solve: solver.Solver, loader: DataLoader, order: Order, epoch: int, samples, bar) -> tuple[dict, float, float]:
-    """({loss term: mean}, seconds, seconds spent waiting for data). A loss that is not finite stops the run.
+def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Order]:
+    """Return the solver of a net with its initial weights, and the order of the batches; prepare the folder of a new run."""
+    train = task.settings.train
+    torch.manual_seed(train.seed)
+    try:
+        order = Order(len(data.samples), train.batch_size, train.accumulate, train.seed, ranks.rank, ranks.count)
+        net, started = task.make_net(resume)
+        if ranks.count > 1:
+            net = share_batch_norm(net, ranks.device)
+        net = net.to(ranks.device, memory_format=torch.channels_last)
+        solver = Solver(net, train, task.settings.loss, len(order) // train.accumulate, ranks)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if ranks.first and not resume:
+        run_folder.clear(run)
+        write_text(run.folder / "args.yaml", task.settings.dump())
+        started.write(run.folder / run_folder.INITIALISATION)
+    logger.info(f"{run.folder.name}: {task.title}, from {started.words}; {data.words}; {ranks.count} x "
+                f"{ranks.device}, {solver.dtype or 'float32'}")
+    return solver, order
 
-    samples: has the `names` that its error lists.
+
+def _checksums(teacher: str | None) -> list[str]:
+    """Return the checksum of the teacher's file, if any: a resumed run must have the same teacher."""
+    if teacher is None:
+        return []
+    try:
+        return [hashlib.sha256(Path(teacher).read_bytes()).hexdigest()]
+    except OSError:
+        raise UserError(f"no checkpoint at {teacher}") from None
+
+
+def train_epoch(solver: Solver, loader: DataLoader, order: Order, epoch: int, samples, bar) -> tuple[dict, float, float]:
+    """Return ({loss term: mean}, seconds, seconds spent waiting for data). UserError if a loss is not finite.
+
+    samples: has the `names` that the error lists.
     """
-    solve.net.train()
+    solver.net.train()
     order.epoch = epoch
-    torch.manual_seed(int(np.random.default_rng((order.seed, epoch, order.rank)).integers(2**63)))  # dropout is keyed as well
-    start, waited, sums, batches, steps = time.perf_counter(), 0.0, {}, iter(loader), len(order) // solve.accumulate
+    torch.manual_seed(int(np.random.default_rng((order.seed, epoch, order.rank)).integers(2**63)))  # keys dropout too
+    start, waited, sums, batches, steps = time.perf_counter(), 0.0, {}, iter(loader), len(order) // solver.accumulate
 
     def trained():
         nonlocal waited
         for _ in range(steps):
             before = time.perf_counter()
-            micro = [next(batches) for _ in range(solve.accumulate)]
+            micro = [next(batches) for _ in range(solver.accumulate)]
             waited += time.perf_counter() - before
-            yield solve.train_step(micro)
+            yield solver.train_step(micro)
 
     try:
-        for losses in solver.one_behind(trained()):
+        for losses in one_behind(trained()):
             terms = losses.read()
             sums = {name: sums.get(name, 0.0) + value / steps for name, value in terms.items()}
             bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
-            bar.update(solve.accumulate * order.batch * solve.ranks.count)
-    except solver.NonFinite as error:
-        indices = [index for row in zip(*solve.ranks.gather(error.indices), strict=True) for index in row]  # of all processes
+            bar.update(solver.accumulate * order.batch * solver.ranks.count)
+    except NonFinite as error:
+        indices = [index for row in zip(*solver.ranks.gather(error.indices), strict=True) for index in row]
         more = f" and {len(indices) - 32} more" if len(indices) > 32 else ""
         names = ", ".join(samples.names[index] for index in indices[:32]) + more
         later = f"; --resume goes on from epoch {epoch}" if epoch else ""
         raise UserError(f"the loss is not finite in epoch {epoch + 1}, step {error.step} ({error}); samples: {names}; "
                         f"lower --learning-rate or look at these{later}") from None
-    except ValueError as error:  # batch norm has no spread over one sample of one cell
+    except ValueError as error:  # batch norm cannot normalise one sample of one cell
         raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
     return sums, time.perf_counter() - start, waited

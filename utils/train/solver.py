@@ -1,4 +1,4 @@
-"""One optimizer step: schedule, precision, accumulation, gradient clipping, averaged weights, over all processes."""
+"""The optimizer step: schedule, precision, accumulation, gradient clipping and averaged weights, over all processes."""
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -14,17 +14,17 @@ from utils.train.ranks import Ranks
 
 
 class Schedule(NamedTuple):
-    """The learning rate as a pure function of the step, so that a resumed run needs no state."""
+    """The learning rate as a pure function of the step, so that resuming needs no state. warmup, total, milestones: steps."""
     kind: str
     peak: float
     final: float
     warmup_start: float
-    warmup: int  # steps
-    total: int  # steps
-    milestones: tuple[int, ...]  # steps
+    warmup: int
+    total: int
+    milestones: tuple[int, ...]
 
     def __call__(self, step: int) -> float:
-        """Learning rate of step 0, 1, ..."""
+        """Return the learning rate of step 0, 1, ..."""
         if step < self.warmup:
             return self.warmup_start + (self.peak - self.warmup_start) * step / self.warmup
         if self.kind == "steps":
@@ -33,14 +33,14 @@ class Schedule(NamedTuple):
         return self.final + 0.5 * (self.peak - self.final) * (1 + math.cos(math.pi * min(share, 1)))
 
 
-def schedule(args, steps: int) -> Schedule:
-    """From the resolved args; `steps` an epoch."""
-    return Schedule(args.schedule, args.learning_rate, args.final_learning_rate, args.warmup_learning_rate,
-                    round(args.warmup * steps), args.epochs * steps, tuple(round(epoch * steps) for epoch in args.milestones))
+def make_schedule(train, steps: int) -> Schedule:
+    """Return the schedule of the settings' section `train`, with `steps` steps per epoch."""
+    return Schedule(train.schedule, train.learning_rate, train.final_learning_rate, train.warmup_learning_rate,
+                    round(train.warmup * steps), train.epochs * steps, tuple(round(epoch * steps) for epoch in train.milestones))
 
 
 def make_optimizer(net: nn.Module, kind: str, weight_decay: float) -> torch.optim.Optimizer:
-    """adam or adamw; biases, norms and PReLU slopes are not decayed."""
+    """Return Adam or AdamW; biases, norms and PReLU slopes are not decayed."""
     decayed = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -48,7 +48,7 @@ def make_optimizer(net: nn.Module, kind: str, weight_decay: float) -> torch.opti
 
 
 class Average:
-    """Exponential moving average of weights and buffers; the decay ramps up so that early weights do not linger."""
+    """Exponential moving average of weights and buffers. The decay ramps up, so that the average forgets the first weights."""
 
     def __init__(self, net: nn.Module, decay: float, ramp: int):
         self.decay, self.ramp = decay, ramp
@@ -56,7 +56,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, net: nn.Module, step: int) -> None:
-        """After step 0, 1, ..."""
+        """Update the average after step 0, 1, ..."""
         decay = self.decay * (1 - math.exp(-(step + 1) / self.ramp))
         floats, values = [], []
         for name, tensor in net.state_dict().items():
@@ -69,7 +69,7 @@ class Average:
 
 
 def precision(amp: str, device: torch.device) -> torch.dtype | None:
-    """The autocast type, or None. Raises ValueError for fp16 without CUDA."""
+    """Return the autocast type, or None. Raise ValueError for fp16 without CUDA."""
     if amp == "fp16" and device.type != "cuda":
         raise ValueError("amp fp16 needs a CUDA GPU; use bf16 or off")
     if amp == "auto":
@@ -78,13 +78,13 @@ def precision(amp: str, device: torch.device) -> torch.dtype | None:
 
 
 def _cpu_bf16() -> bool:
-    """Whether this CPU multiplies bf16 itself; elsewhere it is slower than fp32."""
+    """Return whether this CPU has bf16 multiplication; without it bf16 is slower than fp32."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # recent versions only
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 class NonFinite(ArithmeticError):
-    """A loss term that is NaN or infinite; carries the step, the values and this process's face indices."""
+    """A loss term is NaN or infinite. Carries the step, the values and this process's sample indices."""
 
     def __init__(self, step: int, terms: dict[str, float], indices: list[int]):
         super().__init__(", ".join(f"{name} {value:g}" for name, value in terms.items()))
@@ -92,7 +92,7 @@ class NonFinite(ArithmeticError):
 
 
 class Losses:
-    """The losses of one optimizer step on their way from the device: read while the next step runs, they stall nothing."""
+    """The losses of one optimizer step, copied from the device while the next step runs, so that reading them does not stall."""
 
     def __init__(self, step: int, names: list[str], values: Tensor, indices: list[Tensor]):
         self.step, self.names, self.indices = step, names, indices
@@ -100,7 +100,7 @@ class Losses:
         self.arrived = torch.cuda.current_stream(values.device).record_event() if values.is_cuda else None
 
     def read(self) -> dict[str, float]:
-        """Each term and the weighted total. Raises NonFinite, in all processes alike."""
+        """Return each term and the weighted total. Raise NonFinite, in all processes alike."""
         if self.arrived:
             self.arrived.synchronize()
         terms = dict(zip(self.names, self.values.tolist(), strict=True))
@@ -110,7 +110,7 @@ class Losses:
 
 
 def one_behind(items: Iterator) -> Iterator:
-    """The items, each once the next one has been made; the last at the end."""
+    """Yield each item after the next one has been made; the last one at the end."""
     behind = list(islice(items, 1))
     for item in items:
         yield behind.pop()
@@ -119,37 +119,41 @@ def one_behind(items: Iterator) -> Iterator:
 
 
 class Solver:
-    """Everything that changes while training, and the one place where it does. `net` is the plain module, not DDP's wrapper."""
+    """The net, optimizer and averages of a training. `net` is the plain module, not DDP's wrapper.
 
-    def __init__(self, net: nn.Module, args, steps: int, ranks: Ranks):
-        self.net, self.ranks, self.accumulate, self.clip = net, ranks, args.accumulate, args.clip
-        self.weights = {term: torch.tensor(float(getattr(args, key))).to(ranks.device) for term, key in net.terms.items()}
-        self.dtype = precision(args.amp, ranks.device)
-        self.schedule = schedule(args, steps)
-        self.optimizer = make_optimizer(net, args.optimizer, args.weight_decay)
+    train, loss: sections of the settings; steps: optimizer steps per epoch.
+    """
+
+    def __init__(self, net: nn.Module, train, loss, steps: int, ranks: Ranks):
+        self.net, self.ranks, self.accumulate, self.clip, self.steps = net, ranks, train.accumulate, train.clip, steps
+        self.weights = {term: torch.tensor(float(getattr(loss, key))).to(ranks.device) for term, key in net.terms.items()}
+        self.dtype = precision(train.amp, ranks.device)
+        self.schedule = make_schedule(train, steps)
+        self.optimizer = make_optimizer(net, train.optimizer, train.weight_decay)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
         self.step = 0
         self.runner: nn.Module = _Loss(net)
-        if args.compile:
+        if train.compile:
             self.runner = torch.compile(self.runner)
         if ranks.count > 1:
             ids = [ranks.device.index] if ranks.device.type == "cuda" else None
             # some have branches for strides that nobody asks for
             unused = any(isinstance(module, (TimmNet, SmallMobileNetV2)) for module in net.modules())
             self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids, find_unused_parameters=unused)
-        self.average = Average(net, args.ema, args.ema_ramp) if args.ema else None  # of what DDP has made alike in all processes
+        # created after DDP has made the weights equal in all processes
+        self.average = Average(net, train.ema, train.ema_ramp) if train.ema else None
 
     def train_step(self, batches: list) -> Losses:
-        """One optimizer step on the mean loss over all samples of `batches` (micro-batches) and of all processes.
+        """Take one optimizer step on the mean loss over all samples of `batches` (micro-batches) and of all processes.
 
-        Where the loss is not finite, reading it says so, and the weights are lost.
+        If the loss is not finite, reading the returned Losses raises NonFinite, and the weights are lost.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule(self.step)
         device = self.ranks.device
         labels = [batch.labels.to(device) for batch in batches]
         counted = [self.net.count(part) for part in labels]
-        # of the whole step, so that each landmark weighs the same wherever it is
+        # counts of the whole step, so that each landmark has the same weight in any micro-batch and process
         counts = self.ranks.sum(torch.stack([torch.stack(list(part.values())) for part in counted]).sum(0)).clamp(min=1e-9)
         names = list(counted[0])
         weights = torch.stack([self.weights[name] for name in names])
@@ -177,19 +181,19 @@ class Solver:
         self.step += 1
         return losses
 
-    def tested(self) -> dict[str, Tensor]:
-        """The weights that are tested and kept: averaged where they are averaged. They are the same in all processes."""
+    def averaged(self) -> dict[str, Tensor]:
+        """Return the weights that are tested and kept: the averaged ones, if any. They are the same in all processes."""
         return self.average.state if self.average else self.net.state_dict()
 
     def state_dict(self) -> dict:
-        """All that a resumed run needs beside the resolved args."""
+        """Return all that a resumed run needs beside its settings."""
         return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
                 "average": self.average and self.average.state, "step": self.step}
 
     def load_state_dict(self, state: dict) -> None:
-        """The inverse of `state_dict`; an average that was not kept starts from the weights."""
+        """Restore `state_dict`. An average that was not stored starts from the weights."""
         self.net.load_state_dict(state["net"])
-        groups = self.optimizer.state_dict()["param_groups"]  # with the decay of now; torch would bring back that of then
+        groups = self.optimizer.state_dict()["param_groups"]  # the current weight decay; torch would restore the stored one
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         if state["scaler"]:  # of a run in fp16
             self.scaler.load_state_dict(state["scaler"])
@@ -200,7 +204,7 @@ class Solver:
 
 
 class _Loss(nn.Module):
-    """The net's loss as a forward, so that DDP and compile see one module."""
+    """The net's loss as a forward pass, for DDP and torch.compile."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -211,5 +215,5 @@ class _Loss(nn.Module):
 
 
 def _no_sync(module: nn.Module, wanted: bool):
-    """Gradients stay local to this process for all but the last micro-batch."""
+    """Return a context that keeps gradients local to this process if `wanted`: for all but the last micro-batch."""
     return module.no_sync() if wanted and isinstance(module, nn.parallel.DistributedDataParallel) else nullcontext()

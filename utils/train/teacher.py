@@ -1,7 +1,5 @@
 """--teacher of a landmark net: which checkpoint may teach it, and what is learnt from it."""
-import hashlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
@@ -10,23 +8,21 @@ from nets.stages.distillation import Distil, Shares
 from nets.stages.spatial_transformer import Reinit
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.train import checkpoint
-from utils.train import initialise as finetune
-from utils.train import run_folder as run
+from utils.train import checkpoint, initialise
 
 KINDS = ("landmarks", "maps", "features")
 
 
-def taught(net: Net, args: SimpleNamespace, layout: Layout, protocol: dict, device: torch.device) -> tuple[Net, str]:
-    """(`net` with the losses of `args.teacher`, words for the log). layout and protocol are those of the faces to train on.
+def add_teacher(net: Net, file: Path, shares: Shares, layout: Layout, protocol: dict) -> tuple[Net, str]:
+    """Return (`net` with the losses of the teacher in `file`, words for the log). The net is on its device already.
 
-    UserError for a file that is no landmark net of ours, or one of other landmarks or crops.
+    layout and protocol are those of the training faces. UserError for a file that is no landmark net of ours, or one of other
+    landmarks or crops.
     """
-    file = Path(args.teacher)
     if checkpoint.load(file)["args"].get("task") == "detect":
-        raise UserError(f"--teacher {file} finds faces; a landmark net learns from a checkpoint of a landmark net")
-    teacher, there, stored = run.unpack(file)
-    same = finetune.shared(layout, there)
+        raise UserError(f"--teacher {file} is a face detector; a landmark net learns from a checkpoint of a landmark net")
+    teacher, there, stored = checkpoint.unpack(file)
+    same = initialise.shared(layout, there)
     if len(same) < layout.count:
         raise UserError(f"--teacher {file} is of layout {there.name}, which has {len(same)} of the {layout.count} landmarks of "
                         f"layout {layout.name}; give a teacher that knows them all")
@@ -34,26 +30,15 @@ def taught(net: Net, args: SimpleNamespace, layout: Layout, protocol: dict, devi
         raise UserError(f"--teacher {file} was trained on crops of protocol {stored['protocol']}, these are of {protocol}; give "
                         "a teacher of the same --protocol")
     if isinstance(net, Reinit) or isinstance(teacher, Reinit):
-        who = "a teacher of those" if isinstance(teacher, Reinit) else "--teacher"
-        raise UserError("--reinit and --parts make a crop of their own, in which two nets cannot be compared; leave out these or "
-                        f"{who}")
-    shares = Shares(*(getattr(args, f"teacher_{kind}") for kind in KINDS))
-    teacher = teacher.to(device, memory_format=torch.channels_last)
-    whole = Distil(net.to(device), teacher, [same[landmark] for landmark in range(layout.count)], shares)
+        who = "a teacher with these" if isinstance(teacher, Reinit) else "--teacher"
+        raise UserError("--reinit and --local-parts make a crop of their own, in which two nets cannot be compared; leave out "
+                        f"these or {who}")
+    teacher = teacher.to(next(net.parameters()).device, memory_format=torch.channels_last)
+    whole = Distil(net, teacher, [same[landmark] for landmark in range(layout.count)], shares)
     left = {kind: why for kind, why in whole.compares.items() if why and getattr(shares, kind)}
     used = [kind for kind in KINDS if getattr(shares, kind) and kind not in left]
     if not used:
-        raise UserError(f"nothing is learnt from --teacher {file}: {'; '.join(f'{kind} {why}' for kind, why in left.items())}"
-                        f"{'; ' if left else ''}give --teacher-landmarks above 0")
+        why = "; ".join(f"{kind} {why}" for kind, why in left.items())
+        raise UserError(f"nothing is learnt from --teacher {file}: {f'{why}; ' if why else ''}give --teacher-landmarks above 0")
     words = "".join(f"; {kind} left out: {why}" for kind, why in left.items())
     return whole, f"taught by {file} ({stored['net']['net']}, {stored['net']['input_size']} px): {', '.join(used)}{words}"
-
-
-def checksums(file: str | None) -> list[str]:
-    """Of the teacher, if any: a resumed run must have the same."""
-    if file is None:
-        return []
-    try:
-        return [hashlib.sha256(Path(file).read_bytes()).hexdigest()]
-    except OSError:
-        raise UserError(f"no checkpoint at {file}") from None

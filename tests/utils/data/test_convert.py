@@ -5,18 +5,19 @@ import archives
 import numpy as np
 import pytest
 import torch
-from conftest import table
+from conftest import LAYOUTS, settings, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nets import build_net
+from utils.layouts import Layouts
 from nets.labels import Prediction
-from utils.config import DEFAULT_FILE, load_layout, read_yaml
+
 from utils.data.convert import RULES, conversion
 from utils.test.evaluate import across
 from utils.train import checkpoint
 
-LAYOUTS = {name: load_layout(read_yaml(DEFAULT_FILE)["layouts"], name) for rule in RULES for name in rule}
+LAYOUTS = {name: LAYOUTS.load(name) for rule in RULES for name in rule}
 
 
 def numbered(count: int) -> np.ndarray:
@@ -149,7 +150,7 @@ def test_a_net_is_tested_on_sets_of_other_layouts(trained, tmp_path, cli):
 
 
 def test_predictions_are_converted_as_landmarks_are(faces, tmp_path):
-    layout, rows = LAYOUTS["98"], read_yaml(DEFAULT_FILE)["layouts"]
+    layout, rows = LAYOUTS["98"], LAYOUTS.rows
     there, converted = across(layout, "68", rows)
     assert there == LAYOUTS["68"]
     given = torch.from_numpy(np.random.default_rng(0).uniform(0, 1, (3, 98, 2))).float()
@@ -157,5 +158,5 @@ def test_predictions_are_converted_as_landmarks_are(faces, tmp_path):
     assert np.allclose(found.landmarks, conversion("98", "68")(given.double().numpy()), atol=1e-6)
     assert torch.allclose(found.score[:, 0], given[:, 0, 0]) and torch.allclose(found.sigma[:, 8], given[:, 16, 1])
     assert across(LAYOUTS["68"], "98", rows)[0] is LAYOUTS["68"]  # the faces are converted
-    assert across(load_layout(rows, "12"), "98", rows)[0].name == "12"
+    assert across(Layouts(rows).load("12"), "98", rows)[0].name == "12"
     assert across(LAYOUTS["68"], "29", rows)[0].count == 27

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import mean_face, write_faces
+from conftest import LAYOUTS, mean_face, settings, write_faces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
-from utils.config import defaults, load_layout, read_defaults, resolve
 from utils.data.augment import Crop, Recipe, augment, generator, turn_pose
 from utils.data.dataset import Augmented, Faces, Order, collate, train_loader
 from utils.data.dataset import test_batches as share_of
@@ -22,10 +21,9 @@ from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import load_split
 from utils.test.evaluate import evaluate, flip_tested, subset_rows
 
-LAYOUTS = defaults().tables["layouts"]
-L68, L12 = load_layout(LAYOUTS, "68"), load_layout(LAYOUTS, "12")
+L68, L12 = LAYOUTS.load("68"), LAYOUTS.load("12")
 PLAIN = Recipe(*(0.0,) * (len(Recipe._fields) - 2), "real", "linear")
-PRESETS = {name: Recipe.of(resolve({}, read_defaults(), name)) for name in ("default", "pipnet", "irnet")}
+PRESETS = {name: Recipe.of(settings(name)) for name in ("default", "pipnet", "irnet")}
 
 
 def load(folder, split="train", layout=L68, size=64, cache=4.0, **options) -> Faces:
@@ -100,7 +98,7 @@ def test_hidden_and_unknown_landmarks(tmp_path):
 
 def test_sets_that_do_not_go_together_are_named(faces, tmp_path):
     with pytest.raises(UserError, match="68 landmarks .*layout 98"):
-        load(faces, layout=load_layout(LAYOUTS, "98"))
+        load(faces, layout=LAYOUTS.load("98"))
     other = tmp_path / "other"
     shutil.copytree(faces, other)
     meta = yaml.safe_load((other / "meta.yaml").read_text())

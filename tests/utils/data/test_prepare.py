@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import DEFAULTS, LAYOUTS
 
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop, to_image
-from utils.config import DEFAULT_FILE, load_layout, read_yaml
 from utils.data.dataset import Faces
 from utils.data.parsers import DATASETS, PARTS_300W, infer, read_pts, write_pts
 from utils.data.prepare import DataGenerator, split_identities
@@ -230,11 +230,11 @@ def test_documented_calls(tmp_path):
     assert "300W is partial: ibug: 1 of 135 faces" in run.stderr
 
 
-@pytest.mark.parametrize("protocol", read_yaml(DEFAULT_FILE)["protocols"])
+@pytest.mark.parametrize("protocol", DEFAULTS.protocols)
 def test_crops_give_the_annotations_back(tmp_path, protocol):
     source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1)
     folder = prepare(source, tmp_path / "data", val=0, protocol=protocol)
-    faces = Faces([(folder, "train")], load_layout(read_yaml(DEFAULT_FILE)["layouts"], "68"), 32, 1.0)
+    faces = Faces([(folder, "train")], LAYOUTS.load("68"), 32, 1.0)
     annotated = np.array([read_pts((source / name).with_suffix(".pts")) + 0.5 for name in faces.names])
     assert np.abs(to_image(faces.nominal.astype(np.float64), faces.crop) - annotated).max() < 1e-3
 

@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 import pytest
+from conftest import LAYOUTS
 
 from pipnet.errors import UserError
-from utils.config import defaults, load_layout
 from utils.data import synthetic
 from utils.data.synthetic import HARD_INDEX, TEST_INDEX, generate, render, share
 from utils.data.synthetic.face import Face
@@ -130,7 +130,7 @@ def shape(openness=1.0, jaw=0.0, **coefficients):
 
 
 def test_the_mean_face_is_mirror_symmetric():
-    flip = list(load_layout(defaults().tables["layouts"], "68").flip_index)
+    flip = list(LAYOUTS.load("68").flip_index)
     mean = shape()
     assert np.abs(mean[flip] * [-1, 1, 1] - mean).max() < 0.1
     assert abs(mean[45, 0] - mean[36, 0] - 90) < 3, "outer eye corners are about 90 mm apart"

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import draw_face, driver, fails, rows, run, write_faces
+from conftest import LAYOUTS, draw_face, driver, fails, rows, run, settings, write_faces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +14,7 @@ import main
 from nets.detectors.faceboxes import FaceBoxesV2, anchors, decode
 from pipnet.errors import UserError
 from pipnet.geometry import iou
-from utils.config import load_layout, parse, read_defaults, resolve
+from utils.config import parse
 from utils.data.prepare import DataGenerator
 from utils.data.scene_sources import Cutouts, backgrounds, decoded, face_boxes, portraits
 from utils.data.scenes import Scene, Scenes, targets
@@ -27,7 +27,7 @@ from utils.train import checkpoint
 from utils.train.ranks import Ranks
 
 ONE = Ranks(0, 1, torch.device("cpu"))
-LAYOUT = load_layout(read_defaults()["layouts"], "68")
+LAYOUT = LAYOUTS.load("68")
 SMALL = ["--input-size", "64", "--crops", "16", "--batch-size", "8", "--epochs", "2", "--workers", "1", "--threads", "1",
          "--face-sides", "12", "40", "--warmup", "0.5", "--val", "0.1"]
 
@@ -149,7 +149,7 @@ def test_unknown_faces_are_no_mistakes():
 # -------------------------------------------------------------------------------------------------------------- crops
 def recipe(**given):
     plain = dict.fromkeys(("brightness", "contrast", "saturation", "hue", "colour_prob", "grayscale", "blur", "noise"), 0.0)
-    return resolve({"task": "detect", "input_size": 128, "face_sides": [14.0, 60.0], **plain, **given}, read_defaults(), "detect")
+    return settings("detect", **{"task": "detect", "input_size": 128, "face_sides": [14.0, 60.0], **plain, **given})
 
 
 def white_faces(count: int) -> list[Picture]:
@@ -242,7 +242,7 @@ def test_the_box_of_landmarks_reaches_above_the_brows():
     landmarks[0, :, 0], landmarks[0, :, 1] = np.linspace(10, 50, 68), np.linspace(40, 80, 68)
     landmarks[0, 5] = np.nan
     assert np.allclose(face_boxes(landmarks, LAYOUT), [[10, 30, 50, 80]])
-    eyes = load_layout(read_defaults()["layouts"], "12")
+    eyes = LAYOUTS.load("12")
     with pytest.raises(UserError, match="layout 12 has no jaw and brows"):
         face_boxes(landmarks[:, :12], eyes)
 
@@ -425,7 +425,7 @@ def test_prepare_makes_the_test_sets_too(cli, raw, data_root, tmp_path):
 ])
 def test_wrong_data_is_one_line(wider, more, message):
     typed = ["--task", "detect", "--train-data", str(wider), "--partial-events", "1--event", "--crops", "16", *more]
-    args = resolve(parse(typed, main.modes)[1], read_defaults(), "detect")
+    args = settings("detect", **parse(typed, main.modes)[1])
     with pytest.raises(UserError, match=message):
         data = load(args, {}, ONE)
         start_solver(args, Scenes(data.pictures, data.cutouts, args, args.crops), ONE)

@@ -5,18 +5,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import NET, ROOT, mean_face
+from conftest import LAYOUTS, NET, ROOT, mean_face, settings
 
 from nets import build_net, make_spec
 from pipnet.errors import UserError
-from utils.config import defaults, load_layout
+
 from utils.test.evaluate import flip_tested, torch_predictor
 from utils.test.export import export_onnx, onnx_predictor
 from utils.train import checkpoint
 from utils.train import run_folder as run
 
-ARGS = defaults()
-L68 = load_layout(ARGS.tables["layouts"], "68")
+ARGS = settings()
+L68 = LAYOUTS.load("68")
 
 
 def untrained(num_nb: int, stride: int, size: int, spread: float, name: str = NET, **options) -> torch.nn.Module:

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, Command, draw_face, fails, rows, table, write_faces
+from conftest import LAYOUTS, ROOT, Command, draw_face, fails, rows, settings, table, write_faces
 from loguru import logger
 
 from pipnet.draw import write_image
 from pipnet.geometry import to_image
-from utils.config import defaults, load_layout
+
 from utils.data.dataset import Faces
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import load_meta
@@ -22,7 +22,7 @@ from utils.data.sets import distinct
 from utils.test import metric
 from utils.test.boxes import Reboxed, detected, perturbed, picture, rebox
 
-LAYOUT = load_layout(defaults().tables["layouts"], "68")
+LAYOUT = LAYOUTS.load("68")
 
 
 @pytest.fixture
@@ -124,17 +124,17 @@ def test_several_faces_of_a_picture_that_has_another_size_now(tmp_path):
 def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
     root = make(tmp_path)[0]
     folder = archives.prepared(name, root, tmp_path / "data")
-    own = Faces([(folder, "test")], load_layout(defaults().tables["layouts"], load_meta(folder)["layout"]), 32, 1.0)
+    own = Faces([(folder, "test")], LAYOUTS.load(load_meta(folder)["layout"]), 32, 1.0)
     shown = [picture(own, index) for index in range(len(own))]
     assert all(image.shape == (120, 160, 3) and (matrix == np.eye(2, 3)).all() for image, matrix in shown)
     if name == "300vw":
         assert [round((image.mean() - 20) / 40) for image, _ in shown] == [*range(5), *range(4), *range(3)]
     logged: list[str] = []
     sink = logger.add(logged.append, level="WARNING")
-    rebox(own, "perturbed", defaults(), None)
+    rebox(own, "perturbed", settings(), None)
     assert not logged
     shutil.rmtree(root)
-    rebox(own, "perturbed", defaults(), None)
+    rebox(own, "perturbed", settings(), None)
     assert f"{len(own)} of {len(own)} source pictures are gone" in logged[0]
     logger.remove(sink)
 
@@ -142,7 +142,7 @@ def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
 def test_boxes_that_cannot_be(run_of, cli, faces):
     fails(cli("--test", "--exp", run_of, "--box", "detector", "--detector", "mtcnn"), "detector 'mtcnn' needs its weights")
     fails(cli("--test", "--exp", run_of, "--box", "loose"), "box must be one of true, perturbed, detector, not 'loose'")
-    args = defaults()
+    args = settings()
     own = Faces([(faces, "test")], LAYOUT, 64, 1.0)
     assert rebox(own, "true", args, None) == (own, 0)
     found = iter([np.empty((0, 4)), *own.box[1:, None]])

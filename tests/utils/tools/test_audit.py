@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import fails, rows, write_faces
+from conftest import LAYOUTS, fails, rows, settings, write_faces
 
 import main
 from nets.heads.pip import PIPHead
 from nets.labels import Labels
 from pipnet.errors import UserError
-from utils.config import defaults, load_layout
+
 from utils.data import label_weights
 from utils.data.augment import Recipe
 from utils.data.dataset import Augmented, Faces, collate
@@ -21,8 +21,7 @@ from utils.data.prepare import DataGenerator
 from utils.tools import audit
 from utils.train import checkpoint
 
-LAYOUTS = defaults().tables["layouts"]
-L68, L12 = load_layout(LAYOUTS, "68"), load_layout(LAYOUTS, "12")
+L68, L12 = LAYOUTS.load("68"), LAYOUTS.load("12")
 EYES = list(range(36, 42)), list(range(42, 48))
 
 
@@ -84,7 +83,7 @@ def test_folds_hold_whole_identities_and_are_alike_in_size():
 # ------------------------------------------------------------------------------------------------------------ weighing
 def test_copies_of_rare_faces_change_no_fold(faces, monkeypatch):
     """Each net is asked about the faces that it has not seen, however many copies of others it was trained on."""
-    args = defaults()
+    args = settings()
     args.input_size, args.balance = 64, True
     whole = Faces(main.training_parts(args, [faces]), L68, 64, 0)
     monkeypatch.setattr(main, "balanced", lambda some, _: some.only(np.repeat(np.arange(len(some)), 1 + np.arange(len(some)))))

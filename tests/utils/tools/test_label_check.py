@@ -1,12 +1,10 @@
 """The label check: planted errors come first, clean sets give no alarm, in every layout."""
 import numpy as np
 import pytest
-from conftest import mean_face
+from conftest import LAYOUTS, mean_face
 
-from utils.config import defaults, load_layout
 from utils.tools.label_check import SURE, THRESHOLD, examine
 
-LAYOUTS = defaults().tables["layouts"]
 SIZE = 200.0
 
 
@@ -27,7 +25,7 @@ def shapes(count: int, seed: int = 0) -> np.ndarray:
 
 def judged(landmarks, layout: str = "68", visible=None, **more):
     """Findings for landmarks of layout 68, of which `layout` has some."""
-    layout = load_layout(LAYOUTS, layout)
+    layout = LAYOUTS.load(layout)
     chosen = landmarks[:, list(layout.selected)]
     seen = np.isfinite(chosen).all(-1) if visible is None else visible[:, list(layout.selected)]
     return examine(chosen, seen, layout, **more)
@@ -52,7 +50,7 @@ def test_a_clean_set_has_no_alarms_and_every_face_a_rank(layout):
 
 def test_planted_errors_come_first_and_are_named():
     landmarks = shapes(300)
-    flip = list(load_layout(LAYOUTS, "68").flip_index)
+    flip = list(LAYOUTS.load("68").flip_index)
     swap(landmarks, 7, list(range(36, 42)), [flip[i] for i in range(36, 42)])
     landmarks[20] = landmarks[20][flip]
     landmarks[33, 30] += (30, -25)
@@ -79,7 +77,7 @@ def test_eyes_only_and_five_points():
     five = landmarks[:, [36, 45, 30, 48, 54]]
     five[9, [0, 1]] = five[9, [1, 0]]
     five[12] = five[12][[1, 0, 2, 4, 3]]
-    found = examine(five, np.ones((200, 5), bool), load_layout(LAYOUTS, "5"))
+    found = examine(five, np.ones((200, 5), bool), LAYOUTS.load("5"))
     assert {finding.face for finding in found[:2]} == {9, 12} == {finding.face for finding in alarms(found)}
 
 
@@ -118,4 +116,4 @@ def test_few_faces_are_only_checked_for_plain_faults():
     landmarks = shapes(5)
     landmarks[3, 45] = landmarks[3, 36]
     assert [finding.face for finding in judged(landmarks)] == [3]
-    assert not examine(np.zeros((0, 68, 2)), np.zeros((0, 68), bool), load_layout(LAYOUTS, "68"))
+    assert not examine(np.zeros((0, 68, 2)), np.zeros((0, 68), bool), LAYOUTS.load("68"))

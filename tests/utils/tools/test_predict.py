@@ -4,11 +4,11 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import fails, rows, table
+from conftest import fails, rows, settings, table
 
 from pipnet.geometry import box_of, crop_box
 from pipnet.landmarker import Landmarker
-from utils.config import defaults
+
 from utils.data.parsers import DATASETS, read_pts
 from utils.data.prepared_set import protocol_row
 from utils.tools.inference import find_net
@@ -121,7 +121,7 @@ def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
     with pytest.raises(Exception, match="--predict-format coco is written to a file"):
         check_out(tmp_path / "out.csv", "coco", tmp_path, False)
     assert check_out(None, "csv", tmp_path / "faces", False) == (tmp_path / "faces.csv", "csv")
-    args = defaults()
+    args = settings()
     args.detector = "yunet"
     with pytest.raises(Exception, match="detector 'yunet' needs its weights"):
         landmarker(trained.folder / "best.pt", args)

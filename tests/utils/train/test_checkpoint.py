@@ -11,23 +11,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import NET, ROOT
+from conftest import LAYOUTS, NET, ROOT, settings
 
 from nets import build_net, make_spec
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
-from utils.config import defaults, load_layout
+
 from utils.train import checkpoint
 from utils.train import run_folder as run
 
-LAYOUT = load_layout(defaults().tables["layouts"], "12")
+LAYOUT = LAYOUTS.load("12")
 
 
 @pytest.fixture(scope="module")
 def packed() -> dict:
     """An untrained net as a checkpoint."""
     spec = make_spec(NET, "pip", 32, 64, np.random.default_rng(0).random((12, 2)), 3)
-    return run.pack(spec, LAYOUT, {"scale_x": 1.2}, defaults(), build_net(spec).state_dict(), epoch=0, val_nme=5.0)
+    return run.pack(spec, LAYOUT, {"scale_x": 1.2}, settings(), build_net(spec).state_dict(), epoch=0, val_nme=5.0)
 
 
 def test_what_is_saved_comes_back(packed, tmp_path):
@@ -204,7 +204,7 @@ def test_weights_of_another_head_start_the_backbone(packed, tmp_path):
     checkpoint.save(tmp_path / "best.pt", packed)
     spec = make_spec(NET, "pip", 32, 64, np.random.default_rng(0).random((5, 2)), 0)
     net, said = build_net(spec), []
-    five, face = load_layout(defaults().tables["layouts"], "5"), np.random.default_rng(0).random((5, 2))
+    five, face = LAYOUTS.load("5"), np.random.default_rng(0).random((5, 2))
     words = run.initialise(net, str(tmp_path / "best.pt"), five, face, said.append).words
     assert "new: head." in words and "backbone only: layout 5 shares no landmark" in words and not said
     name = next(iter(net.backbone.state_dict()))

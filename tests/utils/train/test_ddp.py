@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FORKS, ROOT, SMALL, rows, run
+from conftest import FORKS, LAYOUTS, ROOT, SMALL, rows, run
 
 from nets import Prediction
 from pipnet.errors import UserError
-from utils.config import defaults, load_layout
+
 from utils.data.dataset import Faces, Order
 from utils.test.evaluate import evaluate
 from utils.train import checkpoint
 from utils.train.ranks import _leave, start_ranks
 
-LAYOUT = load_layout(defaults().tables["layouts"], "68")
+LAYOUT = LAYOUTS.load("68")
 
 
 def free_port() -> str:

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import NET, ROOT, SMALL, mean_face, write_faces
+from conftest import LAYOUTS, NET, ROOT, SMALL, mean_face, write_faces
 
 from nets import build_net, make_spec
+from utils.layouts import Layouts
 from nets.convert.transplant import nearest_sources, transplant
 from nets.heads.pip import PIPHead, nearest_neighbors
 from pipnet.layout import Layout
-from utils.config import defaults, load_layout
+
 from utils.data.parsers import read_pts, write_pts
 from utils.data.synthetic.points import own_points
 from utils.train import checkpoint
 from utils.train.initialise import shared
 
-ROWS = defaults().tables["layouts"]
 README = (ROOT / "README.md").read_text().split("## Your own points in ten minutes")[1].split("\n## ")[0]
 COMMANDS = [shlex.split(line, comments=True) for line in README.splitlines() if line.startswith("    python ")]
 TEXT = "\n".join(line[4:] for line in re.search(r"((?:    (?:mine:|  \w+:).*\n){5})", README)[1].splitlines())
@@ -40,20 +40,20 @@ CELLS = 8
     ("mine", "theirs", {0: 1, 1: 0}),
 ])
 def test_layouts_know_their_common_landmarks(new, old, wanted):
-    rows = {**ROWS, **MINE, "yours": {"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 1: 36}}},
+    rows = {**LAYOUTS.rows, **MINE, "yours": {"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 1: 36}}},
             "theirs": {"count": 2, "flip_index": [1, 0], "same_as": {"12": {0: 9, 1: 0}}}}
-    assert shared(load_layout(rows, new), load_layout(rows, old)) == wanted
-    assert Layout.from_dict(yaml.safe_load(yaml.safe_dump(load_layout(rows, new).to_dict()))) == load_layout(rows, new)
+    assert shared(Layouts(rows).load(new), Layouts(rows).load(old)) == wanted
+    assert Layout.from_dict(yaml.safe_load(yaml.safe_dump(Layouts(rows).load(new).to_dict()))) == Layouts(rows).load(new)
 
 
 def test_a_layout_that_was_edited_is_another():
-    old = load_layout({**ROWS, "mine": {"count": 3, "flip_index": [1, 0, 2]}}, "mine")
-    assert shared(load_layout({**ROWS, "mine": {"count": 4, "flip_index": [1, 0, 2, 3]}}, "mine"), old) == {}
+    old = Layouts({**LAYOUTS.rows, "mine": {"count": 3, "flip_index": [1, 0, 2]}}).load("mine")
+    assert shared(Layouts({**LAYOUTS.rows, "mine": {"count": 4, "flip_index": [1, 0, 2, 3]}}).load("mine"), old) == {}
 
 
 def test_five_lines_are_a_layout():
     assert len(TEXT.splitlines()) == 5
-    layout = load_layout({**ROWS, **MINE}, "mine")
+    layout = Layouts({**LAYOUTS.rows, **MINE}).load("mine")
     assert layout.edges() == [] and list(layout.parts.values()) == [(i,) for i in range(layout.count)]
     assert layout.pupils is None and layout.closed == ()
 
@@ -209,7 +209,7 @@ def test_further_landmarks_after_all_of_the_old_ones(tmp_path, head):
     from utils.train.run_folder import initialise
     rows = {"five": {"count": 5, "flip_index": [1, 0, 2, 4, 3]},
             "seven": {"count": 7, "flip_index": [1, 0, 2, 4, 3, 6, 5], "same_as": {"five": {i: i for i in range(5)}}}}
-    old, new = (load_layout(rows, name) for name in rows)
+    old, new = (Layouts(rows).load(name) for name in rows)
     face = np.random.default_rng(0).uniform(0.2, 0.8, (7, 2))
     torch.manual_seed(0)
     nets = [build_net(make_spec(NET, head, None, 64, face[:count], 0)) for count in (5, 7)]
@@ -225,11 +225,11 @@ def test_further_landmarks_after_all_of_the_old_ones(tmp_path, head):
 def test_faces_of_another_size_in_the_crop_are_said(tmp_path):
     """The crop round points inside the face shows it larger than a net for the whole face knows it."""
     from utils.train.run_folder import initialise
-    layout, face = load_layout(ROWS, "68"), mean_face()
+    layout, face = LAYOUTS.load("68"), mean_face()
     net = build_net(make_spec(NET, "pip", 32, 64, face, 3))
     values = {"format": 1, "net": net.spec, "layout": layout.to_dict(), "protocol": {}, "args": {}, "model": net.state_dict()}
     checkpoint.save(tmp_path / "best.pt", {**values, "meanface": face.tolist()})
-    mine = load_layout({**ROWS, **MINE}, "mine")
+    mine = Layouts({**LAYOUTS.rows, **MINE}).load("mine")
     for scale, words in ((1, []), (1.8, ["faces are 1.80 times as large .*--protocol"])):
         own, said = (own_points(face) - 0.5) * scale + 0.5, []
         initialise(build_net(make_spec(NET, "pip", 32, 64, own, 0)), str(tmp_path / "best.pt"), mine, own, said.append)

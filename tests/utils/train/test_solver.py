@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import FORKS, NET, mean_face
+from conftest import FORKS, LAYOUTS, NET, mean_face, settings
 
 import main
 from nets import Labels, build_net, make_spec
 from pipnet.errors import UserError
-from utils.config import defaults, load_layout, read_defaults, resolve
+
 from utils.data.dataset import Augmented, Batch, Faces, Order, train_loader
 from utils.train.batchnorm import share_batch_norm
 from utils.train.loop import train_epoch
@@ -21,12 +21,12 @@ from utils.train.ranks import Ranks, start_ranks
 from utils.train.solver import Average, NonFinite, Schedule, Solver, make_optimizer, precision, schedule
 
 ONE = Ranks(0, 1, torch.device("cpu"))
-LAYOUT = load_layout(defaults().tables["layouts"], "12")
+LAYOUT = LAYOUTS.load("12")
 EYES = mean_face()[36:48]
 
 
 def settings(**given) -> SimpleNamespace:
-    return resolve({"amp": "off", "clip": 0.0, "ema": 0.0, "warmup": 0.0, **given}, read_defaults(), None)
+    return settings(**{"amp": "off", "clip": 0.0, "ema": 0.0, "warmup": 0.0, **given})
 
 
 def make_net(num_nb: int = 5, stride: int = 32, size: int = 64, name: str = NET) -> torch.nn.Module:
@@ -67,7 +67,7 @@ def test_schedule_is_warm_up_then_cosine():
 
 
 def test_schedule_in_steps():
-    rate = schedule(resolve({}, read_defaults(), "pipnet"), 100)
+    rate = schedule(settings("pipnet"), 100)
     assert [rate(step) for step in (0, 2999, 3000, 4999, 5000, 5999)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
 
 
@@ -207,7 +207,7 @@ def dropout_net() -> torch.nn.Module:
 
 def test_a_resumed_epoch_is_the_same_epoch(faces):
     several = Faces([(faces, "train")], LAYOUT, 64, 4.0)
-    views = Augmented(several, main.Recipe.of(defaults()), LAYOUT.flip_index, 0)
+    views = Augmented(several, main.Recipe.of(settings()), LAYOUT.flip_index, 0)
 
     def epoch(solve, number):
         order = Order(len(views), 8, 2, 0)
@@ -241,7 +241,7 @@ def test_a_resumed_run_takes_up_another_optimizer_decay_and_precision():
 
 def test_an_error_names_the_samples(faces):
     several = Faces([(faces, "train")], LAYOUT, 64, 4.0)
-    views, order = Augmented(several, main.Recipe.of(defaults()), LAYOUT.flip_index, 0), Order(36, 8, 1, 0)
+    views, order = Augmented(several, main.Recipe.of(settings()), LAYOUT.flip_index, 0), Order(36, 8, 1, 0)
     net = make_net()
     net.head.offset_x.bias.data[3] = float("nan")
     solve = Solver(net, settings(), 4, ONE)

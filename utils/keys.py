@@ -1,0 +1,176 @@
+"""One row per key of args.yaml: its type, its range or choices, the task that reads it, and who may change it later."""
+import re
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nets.registry import ERRORS, HEADS
+from pipnet.detector import DETECTORS
+from pipnet.errors import UserError
+from utils.tasks import TASKS
+from utils.test.metric import NORMS
+from utils.yaml_files import nearest
+
+WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-4 as text
+
+
+class Key(NamedTuple):
+    """One key of args.yaml. task and change: None takes the section's.
+
+    many: a list; null: may be null; words: texts allowed beside the type; valid: (test of the whole value, what it must be).
+    """
+
+    kind: type
+    many: bool = False
+    null: bool = False
+    least: float | None = None
+    most: float | None = None
+    choices: Collection | None = None
+    words: tuple[str, ...] = ()
+    valid: tuple[Callable[[Any], bool], str] | None = None
+    task: str | None = None
+    change: str | None = None
+
+
+class Section(NamedTuple):
+    """Keys of one section. task: the only task that reads it, "" for all; change: never, resume, test or always."""
+
+    keys: dict[str, Key]
+    task: str = ""
+    change: str = "never"
+
+
+SHARE = Key(float, least=0, most=1)
+POSITIVE = Key(float, least=0)
+NAMES = Key(str, many=True, null=True, valid=(bool, "a name or a folder"))
+ONCE = (lambda boxes: boxes and len(set(boxes)) == len(boxes), "one or several of true, perturbed, detector, each once")
+VAL = (lambda value: isinstance(value, str) or 0 < value < 1, "a share between 0 and 1, 'test' or 'none'")
+SIDES = (lambda sides: len(sides) == 2 and 1 <= sides[0] <= sides[1], "the least and the largest side in px")
+BELOW_ONE = (lambda value: value < 1, "below 1")
+SECTIONS = {
+    "data": Section({
+        "dataset": Key(str), "data_dir": Key(str, null=True), "train_data": NAMES, "test_data": NAMES._replace(change="always"),
+        "layout": Key(str, null=True), "selected_index": Key(int, many=True, null=True, task="landmarks"),
+        "protocol": Key(str, null=True), "val": Key(float, words=("test", "none"), valid=VAL),
+        "allow_partial": Key(bool, change="always"), "data_root": Key(str, change="always"),
+        "run_root": Key(str, change="always"), "target_size": Key(int, least=32), "margin": Key(float, least=1),
+        "frame_step": Key(int, least=1, change="test"), "cache": POSITIVE._replace(change="always"),
+        "train_hidden": Key(bool, task="landmarks"), "label_shift": Key(float, many=True, null=True, task="landmarks"),
+        "balance": Key(bool, task="landmarks"), "folds": Key(int, least=2, task="landmarks"),
+        "synthetic_train": Key(int, least=8), "synthetic_test": Key(int, least=3)}),
+    "net": Section({
+        "net": Key(str), "head": Key(str, choices=HEADS),
+        "stride": Key(int, null=True, choices=sorted({stride for head in HEADS.values() for stride in head.strides})),
+        "pool": Key(str, choices=("average", "depthwise")), "excite": Key(bool), "score_width": POSITIVE,
+        "num_lms": Key(int, null=True), "num_nb": Key(int, least=0), "input_size": Key(int, least=32, task=""),
+        "meanface": Key(str, null=True), "act": Key(str, null=True, choices=("prelu", "relu")), "weights": Key(str, task=""),
+        "refine": Key(bool), "reinit": Key(bool), "local_parts": Key(bool)}, task="landmarks"),
+    "train": Section({
+        "task": Key(str, choices=TASKS, change="never"), "preset": Key(str, null=True, change="never"),
+        "epochs": Key(int, least=1), "batch_size": Key(int, least=1), "accumulate": Key(int, least=1),
+        "optimizer": Key(str, choices=("adam", "adamw")), "learning_rate": POSITIVE, "final_learning_rate": POSITIVE,
+        "warmup": POSITIVE, "warmup_learning_rate": POSITIVE, "schedule": Key(str, choices=("cosine", "steps")),
+        "milestones": Key(float, many=True), "weight_decay": POSITIVE, "clip": POSITIVE, "ema": SHARE._replace(valid=BELOW_ONE),
+        "ema_ramp": Key(int, least=1), "amp": Key(str, choices=("auto", "bf16", "fp16", "off")), "compile": Key(bool),
+        "seed": Key(int, least=0, change="never"), "deterministic": Key(bool, change="always"),
+        "threads": Key(int, least=0, change="always"), "workers": Key(int, null=True, least=0, change="always"),
+        "early_stop": Key(int, least=0), "teacher": Key(str, null=True, change="never")}, change="resume"),
+    "loss": Section({
+        "cls": POSITIVE, "reg": POSITIVE, "error": Key(str, choices=ERRORS, task="landmarks", change="never"),
+        "sigma": POSITIVE._replace(task="landmarks", change="never"), "alignment": POSITIVE._replace(task="landmarks"),
+        "hard_landmarks": POSITIVE._replace(task="landmarks", change="never"), "pose": POSITIVE._replace(task="landmarks"),
+        "eyes": POSITIVE._replace(task="landmarks"), "mouth": POSITIVE._replace(task="landmarks"),
+        "teacher_landmarks": POSITIVE._replace(task="landmarks", change="never"),
+        "teacher_maps": POSITIVE._replace(task="landmarks", change="never"),
+        "teacher_features": POSITIVE._replace(task="landmarks", change="never")}, change="resume"),
+    "augment": Section({
+        "flip": SHARE, "rotation": POSITIVE, "rotation_prob": SHARE._replace(task="landmarks"),
+        "scale": SHARE._replace(valid=BELOW_ONE, task="landmarks"), "translation": SHARE._replace(task="landmarks"),
+        "translation_prob": SHARE._replace(task="landmarks"), "brightness": SHARE, "contrast": SHARE, "saturation": SHARE,
+        "hue": POSITIVE, "colour_prob": SHARE, "grayscale": SHARE, "infrared": SHARE, "blur": SHARE, "blur_sigma": POSITIVE,
+        "noise": SHARE, "noise_sigma": POSITIVE, "occlusion": SHARE, "occlusion_size": SHARE,
+        "fill": Key(str, choices=("real", "black"), task="landmarks"),
+        "interpolation": Key(str, choices=("linear", "nearest"), task="landmarks")}, change="resume"),
+    "test": Section({
+        "norm": Key(str, choices=NORMS, change="test"),
+        "thresholds": Key(float, many=True, valid=(lambda values: all(value > 0 for value in values), "above 0 %")),
+        "flip_test": Key(bool), "test_batch_size": Key(int, least=1),
+        "box": Key(str, many=True, choices=("true", "perturbed", "detector"), valid=ONCE), "box_jitter": SHARE,
+        "detector": Key(str, choices=(*DETECTORS, "none")), "detector_weights": Key(str, null=True)},
+        task="landmarks", change="always"),
+    "detect": Section({
+        "partial_events": Key(str, many=True), "crops": Key(int, least=1), "mosaic": SHARE, "pasted": Key(int, least=0),
+        "face_sides": Key(float, many=True, valid=SIDES),
+        "scales": Key(float, many=True, change="test", valid=(lambda scales: scales and min(scales) > 0, "factors above 0"))},
+        task="detect"),
+}
+KEYS = {key: row._replace(task=section.task if row.task is None else row.task, change=row.change or section.change)
+        for section in SECTIONS.values() for key, row in section.keys.items()}
+
+
+def check(key: str, value: Any) -> Any:
+    """Return `value` in the type of the key. Raise UserError, naming both, if it has another type or is out of range."""
+    row = KEYS[key]
+    if value is None and row.null:
+        return None
+    if row.many and not isinstance(value, list):
+        value = [value]
+    if not row.many:
+        value = _one(key, row, value)
+    else:
+        value = [_one(key, row, item) for item in value]
+    if row.valid and not row.valid[0](value):
+        raise UserError(f"{key} must be {row.valid[1]}, not {value!r}")
+    return value
+
+
+def _one(key: str, row: Key, value: Any) -> Any:
+    """Return one value of the key's type, in its range and among its choices."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if row.kind is float and isinstance(value, str) and EXPONENT.fullmatch(value) or whole and row.kind is float:
+        value = float(value)
+    elif whole and row.kind is str:
+        value = str(value)  # --layout 68
+    if type(value) is not row.kind and value not in row.words:
+        wanted = " or ".join([WORDS[row.kind], *map(repr, row.words)])
+        raise UserError(f"{key} must be {wanted}, not {value!r}")
+    if isinstance(value, float) and not np.isfinite(value):
+        raise UserError(f"{key} must be finite, not {value!r}")
+    if row.choices is not None and value not in row.choices:
+        raise UserError(f"{key} must be one of {', '.join(map(str, row.choices))}, not {value!r}{nearest(value, row.choices)}")
+    if row.most is not None and not row.least <= value <= row.most:
+        raise UserError(f"{key} must lie between {row.least} and {row.most}, not {value!r}")
+    if row.least is not None and value < row.least:
+        raise UserError(f"{key} must be at least {row.least}, not {value!r}")
+    return value
+
+
+def check_given(given: dict[str, Any], trained: dict[str, Any], resume: bool) -> None:
+    """Raise UserError for a key that a resumed run (else a test) may not change, if it differs from the run's value."""
+    how = "resume" if resume else "test"
+    for key, value in given.items():
+        if trained.get(key) != value and KEYS[key].change not in (how, "always"):
+            raise UserError(f"--{key.replace('_', '-')} belongs to a new training, this run has {trained.get(key)}; "
+                            "other faces are tested with --test-data")
+
+
+def check_task(given: dict[str, Any], task: str) -> None:
+    """Raise UserError for a key that only another task reads."""
+    for key in given:
+        if KEYS[key].task not in ("", task):
+            raise UserError(f"--{key.replace('_', '-')} is not read by --task {task}; leave it out")
+
+
+def check_head(given: dict[str, Any], net, teacher: str | None) -> None:
+    """Raise UserError for options and loss weights that the chosen head or stages do not have. net: the settings' section."""
+    for key in given:
+        heads = [name for name, row in HEADS.items() if key in row.options or key in row.weights]
+        if heads and net.head not in heads and not (key == "reg" and (net.local_parts or net.refine)):
+            raise UserError(f"--{key.replace('_', '-')} belongs to the head {' or '.join(heads)}, not to {net.head}; leave it "
+                            "out")
+    if "alignment" in given and not (net.reinit or net.local_parts):
+        raise UserError("--alignment weights a loss of --reinit and --local-parts; leave it out, or give one of these")
+    if not teacher and (weights := [key for key in given if key.startswith("teacher_")]):
+        raise UserError(f"--{weights[0].replace('_', '-')} weights what is learnt from a --teacher; leave it out, or give one")

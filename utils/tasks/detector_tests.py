@@ -1,0 +1,128 @@
+"""Tests of a face detector: AP and recall of each set at each scale, pictures of the worst, and the export."""
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from pipnet.draw import sheet, write_image
+from pipnet.files import write_csv
+from utils.data.wider import Picture
+from utils.tasks.base import Tests
+from utils.test import detection_metric as metric
+from utils.test.detectors import weights_of
+from utils.test.export_detector import export_detector
+from utils.test.find_faces import Detect, Found, find, onnx_detector, torch_detector
+from utils.test.report import FOUND, TRUTH
+from utils.test.tables import table
+from utils.train import checkpoint
+from utils.train.run_folder import Run
+
+HEADER = ["test set", "model", "scale", "faces", "AP", "recall", "covered", "plain"]
+
+
+class Case(NamedTuple):
+    """A test set at one scale; last: no further scale follows."""
+
+    name: str
+    pictures: list[Picture]
+    scale: float
+    last: bool
+
+
+class DetectorTests(Tests):
+    """Tests of the detector in a run's weights, on the test pictures of its task."""
+
+    agreement = 0.002  # of AP and recall
+
+    def __init__(self, task, run: Run):
+        self.task, self.run, self.rows = task, run, []
+        self.stored = checkpoint.load(run.weights)
+
+    def torch_model(self) -> Detect:
+        return torch_detector(weights_of(self.run.weights), self.task.ranks.device)
+
+    def onnx_model(self) -> Detect:
+        return onnx_detector(self.run.onnx, torch.get_num_threads())
+
+    def export(self) -> None:
+        if self.run.exported:
+            return
+        stored, miss = self.stored, None
+        if np.isfinite(stored["val_miss"]):
+            miss = round(stored["val_miss"], 3)
+        export_detector(weights_of(self.run.weights), self.run.onnx, {
+            "task": "detect", "net": stored["net"]["net"], "epoch": stored["epoch"], "command": stored["command"],
+            "figures": {"validation, 100 - AP %": miss, "scales": stored["args"]["scales"], "val": stored["args"]["val"]},
+            "train_data": [Path(name).name for name in stored["args"]["train_data"]],
+            "channels": "BGR, uint8, not normalised", "frame": "px of the image, which may have any size"})
+
+    def cases(self) -> Iterator[Case]:
+        scales = self.task.settings.detect.scales
+        for name, pictures in self.task.tested.items():
+            for number, scale in enumerate(scales, 1):
+                yield Case(name, pictures, scale, number == len(scales))
+
+    def evaluate(self, model: Detect, case: Case) -> Found:
+        return find(model, case.pictures, case.scale, self.task.ranks)
+
+    def differences(self, case: Case, one: Found, two: Found) -> list[float]:
+        pair = (metric.score(found, case.pictures) for found in (one, two))
+        return [abs(a - b) for a, b in zip(*pair, strict=True) if np.isfinite(a)]
+
+    def add(self, case: Case, model: str, result: Found) -> None:
+        self.rows += score_rows(case, model, result)
+        if case.last and model == "torch":
+            write_sheet(self.run.folder / "report" / f"pictures_{case.name}.jpg", case.pictures, result)
+
+    def close(self) -> str:
+        report = self.run.folder / "report"
+        write_csv(report / "scores.csv", HEADER, self.rows)
+        note = "; validated on these very pictures (--val test)" if self.stored["args"]["val"] == "test" else ""
+        return (f"\n{table(self.rows, HEADER)}\n\nfaces of at least {metric.LEAST:g} px, IoU {metric.OVERLAP:g}; AP where every "
+                f"face has a box{note}\n{self.run.weights} of epoch {self.stored['epoch'] + 1}; pictures of the worst in "
+                f"{report}")
+
+
+def score_rows(case: Case, model: str, found: Found) -> list[list[str]]:
+    """Return a row for all pictures and, if there are several events, one for each event."""
+    events = sorted({picture.event for picture in case.pictures})
+    rows = []
+    for title in [case.name, *(events if len(events) > 1 else [])]:
+        some = [index for index, picture in enumerate(case.pictures) if title in (case.name, picture.event)]
+        scores = metric.score([found[index] for index in some], [case.pictures[index] for index in some])
+        figures = ["" if np.isnan(value) else f"{value:.3f}" for value in scores[:4]]
+        rows.append([title if title == case.name else f"  {title}", model, f"{case.scale:g}", str(scores.faces), *figures])
+    return rows
+
+
+def draw_boxes(picture: np.ndarray, groups: list[tuple[np.ndarray, tuple]], size: int = 320) -> np.ndarray:
+    """Return (size, size, 3): a picture, shrunk to fit, with groups of boxes (M, 4), each in its BGR colour."""
+    zoom = size / max(picture.shape[:2])
+    method = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
+    small = cv2.resize(picture, None, fx=zoom, fy=zoom, interpolation=method)[:size, :size]
+    canvas = np.zeros((size, size, 3), np.uint8)
+    canvas[:small.shape[0], :small.shape[1]] = small
+    for boxes, colour in groups:
+        for x1, y1, x2, y2 in np.round(boxes * zoom).astype(int).tolist():
+            cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)
+    return canvas
+
+
+def write_sheet(file: Path, pictures: list[Picture], found: Found, count: int = 12, sure: float = 0.5) -> None:
+    """Draw the pictures with the most misses and false detections: truth green, detections with a score above `sure` red."""
+    def faults(index: int) -> int:
+        boxes, scores = found[index]
+        match, counted = metric.matched(boxes[scores > sure], pictures[index])
+        false = (match == -1).sum() if pictures[index].whole else 0
+        return int(counted.sum() - (match >= 0).sum() + false)
+
+    worst = sorted(range(len(pictures)), key=faults, reverse=True)[:count]
+    tiles = []
+    for index in worst:
+        boxes, scores = found[index]
+        tiles.append(draw_boxes(pictures[index].read(), [(pictures[index].boxes, TRUTH), (boxes[scores > sure], FOUND)]))
+    file.parent.mkdir(exist_ok=True)
+    write_image(file, sheet(tiles, min(4, len(tiles))))

@@ -1,0 +1,128 @@
+"""Tests of a landmark net: NME of each set in each kind of box, the report, and the export."""
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from loguru import logger
+
+from pipnet.errors import UserError
+from utils.config import ROOT
+from utils.data.dataset import Faces
+from utils.data.face_states import agreement, complete
+from utils.data.sets import check_protocol, distinct, title_for
+from utils.tasks.base import Tests
+from utils.test import page
+from utils.test.boxes import rebox
+from utils.test.evaluate import Predict, Result, convert_predictor, evaluate, flip_tested, torch_predictor
+from utils.test.export import export_onnx, onnx_predictor
+from utils.test.report import Report, read_compared
+from utils.test.tables import Case
+from utils.tools.predict import landmarker
+from utils.train import checkpoint
+from utils.train.run_folder import Run
+
+
+class LandmarkTests(Tests):
+    """Tests of the landmark net in a run's weights, on the test splits of its task."""
+
+    agreement = 0.01  # points of NME
+
+    def __init__(self, task, run: Run, compare: list[Run]):
+        self.task, self.run, self.compare = task, run, compare
+        self.settings = task.settings
+        test = self.settings.test
+        if compare and "true" not in test.box:
+            raise UserError("--compare shows other runs in true boxes; have them in --box too")
+        self.net, self.layout, self.stored = checkpoint.unpack(run.weights)
+        self.ways = [convert_predictor(self.layout, split.set.meta["layout"], self.settings.layouts) for split in task.tested]
+        self.compared = [tuple(read_compared(other.folder, split.set, test.norm, there.name) for other in compare)
+                         for split, (there, _) in zip(task.tested, self.ways, strict=True)]
+        self.report = Report(run.folder / "report", test.norm, test.thresholds)
+
+    def torch_model(self) -> Predict:
+        return self._flipped(torch_predictor(self.net, self.task.ranks.device))
+
+    def onnx_model(self) -> Predict:
+        return self._flipped(onnx_predictor(self.run.onnx, torch.get_num_threads()))
+
+    def _flipped(self, predict: Predict) -> Predict:
+        return flip_tested(predict, self.layout) if self.settings.test.flip_test else predict
+
+    def export(self) -> None:
+        export(self.run)
+
+    def cases(self) -> Iterator[tuple[Case, object]]:
+        """Yield (case, conversion of a predictor to its layout)."""
+        test, splits = self.settings.test, self.task.tested
+        detect = None
+        if "detector" in test.box:
+            detect = landmarker(self.run.weights, test.detector, test.detector_weights).detect
+        titles = distinct([title_for(split.set, self.layout, there) for split, (there, _) in zip(splits, self.ways, strict=True)])
+        files = distinct([split.set.folder.name for split in splits])
+        for place, (split, (there, convert)) in enumerate(zip(splits, self.ways, strict=True)):
+            check_protocol(split.set, self.stored["protocol"])
+            faces = Faces([split], there, self.net.spec["input_size"], self.settings.data.cache,
+                          self.settings.data.train_hidden, self.net.input_margin)
+            if there is self.layout:  # another layout may not suffice for pose and states
+                complete(faces, there, list(self.net.others))
+            for box in test.box:
+                boxed, missed = rebox(faces, box, test.box_jitter, self.settings.data.cache, detect)
+                compared = self.compared[place] if box == "true" else ()
+                yield Case(split.set, titles[place], files[place], box, boxed, there, missed, compared), convert
+
+    def evaluate(self, model: Predict, case: tuple[Case, object]) -> Result:
+        one, convert = case
+        test = self.settings.test
+        return evaluate(convert(model), one.faces, one.layout, test.norm, test.test_batch_size, self.task.ranks)
+
+    def differences(self, case, one: Result, two: Result) -> list[float]:
+        return [abs(float(np.nanmean(one.nme)) - float(np.nanmean(two.nme)))]
+
+    def add(self, case: tuple[Case, object], model: str, result: Result) -> None:
+        one, _ = case
+        self.report.add(one, model, result)
+        if one.layout is self.layout and (words := agreement(result, one.faces)):
+            logger.info(f"{one.title}, {model}: {words}")
+
+    def close(self) -> str:
+        test, run, stored = self.settings.test, self.run, self.stored
+        tables = self.report.write(test.flip_test)
+        how = f"{test.norm} norm, flip test {'on' if test.flip_test else 'off'}, {', '.join(test.box)} boxes"
+        if "detector" in test.box:
+            how += "; faces that the detector missed are scored in their own"
+        logger.debug(f"{run.weights.name} of epoch {stored['epoch'] + 1}, {how}\n{tables}")
+        page.write(run, self.report, stored, how, [other.folder for other in self.compare])
+
+        def place(path: Path) -> str:
+            return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+        index = run.folder / "report" / "index.html"
+        files = [path for path in (run.weights, run.onnx, run.folder / "step.csv", index) if path.exists()]
+        lines = ["", tables, "", f"How:   {how}", "Files: " + ", ".join(map(place, files))]
+        if stored["args"]["val"] == "test":
+            lines.append("Note:  the epoch was picked on the test set (--val test), so these figures flatter the net")
+        synthetic = [split.set.synthetic for split in self.task.tested]
+        if any(synthetic):
+            lines.append("Note:  figures on synthetic faces show that everything works, not how good the net is on photographs")
+        if all(synthetic):
+            lines.append("Next:  python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: docs/data.md)")
+        else:
+            lines += [f"Next:  open {place(index)} in a browser;", f"       tensorboard --logdir {place(run.folder)}"]
+        return "\n".join(lines)
+
+
+def export(run: Run) -> None:
+    """Write the run's ONNX file unless it exists and is newer; its metadata hold all that a user of the file needs."""
+    if run.exported:
+        return
+    net, _, stored = checkpoint.unpack(run.weights)
+    args = stored["args"]
+    export_onnx(net, run.onnx, {
+        **{key: stored[key] for key in ("layout", "protocol", "epoch")}, "net": stored["net"]["net"],
+        "val_nme": stored["val_nme"] if math.isfinite(stored["val_nme"]) else None,  # JSON has no NaN
+        "meanface": stored.get("meanface"), "input_size": net.spec["input_size"], "input_margin": net.input_margin,
+        "channels": "BGR, uint8, not normalised",
+        "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
+        "norm": args["norm"], "train_data": [Path(name).name for name in args["train_data"] or ()], "val": args["val"]})

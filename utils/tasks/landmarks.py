@@ -1,0 +1,182 @@
+"""The task `landmarks`: nets that find the landmarks of a face in its crop."""
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from loguru import logger
+from torch import Tensor
+
+from nets import Net, build_net
+from nets.stages.distillation import Shares, untaught
+from pipnet.errors import UserError
+from pipnet.layout import Layout
+from utils.data.dataset import Augmented, Faces, collate
+from utils.data.face_states import balanced, complete
+from utils.data.parsers import DATASETS
+from utils.data.prepared_set import PreparedSet, Split
+from utils.data.sets import check_protocol
+from utils.tasks.base import Task, Training
+from utils.tasks.landmark_tests import LandmarkTests
+from utils.test.evaluate import convert_predictor, evaluate, face_norms, torch_predictor
+from utils.tools import audit, zoo
+from utils.tools.show import show
+from utils.train.initialise import Started, initialise
+from utils.train.make_net import auxiliary_outputs, input_margin, make_net
+from utils.train.run_folder import Run
+from utils.train.solver import Solver
+from utils.train.teacher import add_teacher
+
+
+class Landmarks(Task):
+    """Training and tests of a landmark net. fold: for an audit, the fold of the training faces that is held out."""
+
+    figure, says = "val_nme", "NME {:.3f} %"
+
+    def __init__(self, settings, defaults, ranks):
+        super().__init__(settings, defaults, ranks)
+        self.fold: int | None = None
+        self.tested: list[Split] = []
+        self.tester: Net | None = None
+        self.training: list[PreparedSet] = []
+        self.faces: Faces | None = None
+        self.held: Faces | None = None
+
+    def with_fold(self, fold: int | None) -> "Landmarks":
+        """Return the task with a fold of the training faces held out for an audit."""
+        task = copy(self)
+        task.fold, task.tester, task.tested = fold, None, []
+        return task
+
+    @property
+    def title(self) -> str:
+        net = self.settings.net
+        return f"{net.net} ({self.settings.train.preset}), {self.layout.count} landmarks, {net.input_size} px"
+
+    @property
+    def layout(self) -> Layout:
+        """Return the layout to train: the one asked for, else that of the first training set."""
+        layout, wanted = self._layout_of(self.training[0]), self.settings.net.num_lms
+        if wanted not in (None, layout.count):
+            raise UserError(f"num_lms is {wanted}, but layout {layout.name} has {layout.count} landmarks; choose another "
+                            "--layout or --selected-index")
+        return layout
+
+    def _layout_of(self, one: PreparedSet) -> Layout:
+        data = self.settings.data
+        return self.settings.layouts.load(data.layout or one.meta["layout"], data.selected_index)
+
+    def prepare(self) -> None:
+        self.training = self.ranks.one_by_one(self.sets.training)
+
+    def prepare_tests(self) -> None:
+        self.tested = self.ranks.one_by_one(self.sets.test_splits)
+
+    # ------------------------------------------------------------------------------------------------------------- data
+    def label_shifts(self) -> list[float]:
+        """Return the label shift of each training set, in px: the one given, else that of the dataset."""
+        shifts, count = self.settings.data.label_shift, len(self.training)
+        if shifts is None:
+            return [DATASETS[one.meta["dataset"]].label_shift for one in self.training]
+        if len(shifts) not in (1, count):
+            raise UserError(f"label_shift has {len(shifts)} numbers for {count} training sets; give one or as many")
+        return shifts if len(shifts) == count else shifts * count
+
+    def training_splits(self) -> list[Split]:
+        """Return the splits that are trained on: train, and val if it is not needed for validation."""
+        names = ["train", "val"] if self.settings.data.val in ("test", "none") else ["train"]
+        return [Split(one, name, shift) for one, shift in zip(self.training, self.label_shifts(), strict=True) for name in names]
+
+    def load(self, splits: list[Split]) -> Faces:
+        """Return the faces of some splits with the labels that the net's outputs need."""
+        settings, layout = self.settings, self.layout
+        faces = Faces(splits, layout, settings.net.input_size, settings.data.cache, settings.data.train_hidden,
+                      input_margin(settings.net))
+        return complete(faces, layout, auxiliary_outputs(settings.loss))
+
+    def load_faces(self) -> tuple[Faces, Faces | None]:
+        """Return the faces to train on, and those to validate on, if any."""
+        data, layout = self.settings.data, self.layout
+        faces, held = self.load(self.training_splits()), None
+        if self.fold is not None:  # before rare faces are repeated, which would change the folds
+            faces, held = audit.divide(faces, data.folds, self.settings.train.seed, self.fold)
+        if data.balance:
+            faces = balanced(faces, layout)
+        if held is not None:
+            return faces, held
+        if data.val == "none":
+            if self.settings.train.early_stop:
+                raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
+            return faces, None
+        held = self.load(self.tested if data.val == "test" else [Split(one, "val") for one in self.training])
+        if not len(held):
+            sets = ", ".join(str(one.folder) for one in self.training)
+            raise UserError(f"{sets} has no validation faces; give --val 0.1, or --val test")
+        face_norms(held, layout, self.settings.test.norm)
+        return faces, held
+
+    def training_data(self) -> Training:
+        self._check_tests()
+        self.faces, self.held = self.load_faces()
+        settings = self.settings
+        words = f"{len(self.faces)} faces of {', '.join(settings.data.train_data)}, {len(self.held or ())} to validate"
+        if settings.data.val == "test":
+            words += " (the TEST set: --val test)"
+        samples = Augmented(self.faces, settings.augment, self.layout.flip_index, settings.train.seed)
+        return Training(samples, collate, [one.checksum for one in self.training], words)
+
+    def _check_tests(self) -> None:
+        """Raise UserError for test sets that the net could not be tested on, before the training instead of after it."""
+        net, layout = self.settings.net, self.layout
+        for split in self.tested:
+            check_protocol(split.set, self.training[0].meta["protocol"])
+            there, _ = convert_predictor(layout, split.set.meta["layout"], self.settings.layouts)
+            face_norms(Faces([split], there, net.input_size, 0, input_margin=input_margin(net)), there, self.settings.test.norm)
+
+    def show(self, count: int) -> str:
+        splits = [split for split in self.training_splits() if split.name == "train"]
+        return self.ranks.agree(lambda: "\n".join(show(self.settings, self.sets, split, self._layout_of(split.set), count)
+                                                  for split in splits))
+
+    # -------------------------------------------------------------------------------------------------------------- net
+    def make_net(self, resume: bool) -> tuple[Net, Started]:
+        settings, layout, meanface = self.settings, self.layout, self.faces.meanface()
+        chosen = self.sets.meanface(settings.net.meanface, layout, self.faces)
+        net = make_net(settings.net, settings.loss, layout, chosen)
+        if settings.net.refine:
+            logger.info(zoo.refiner(net.spec))
+        started = Started("the checkpoint")
+        if not resume:
+            started = initialise(net, settings.net.weights, layout, meanface, logger.warning)
+        if settings.train.teacher:
+            loss = settings.loss
+            shares = Shares(loss.teacher_landmarks, loss.teacher_maps, loss.teacher_features)
+            net, words = add_teacher(net.to(self.ranks.device), Path(settings.train.teacher), shares, layout,
+                                     self.training[0].meta["protocol"])
+            logger.info(words)
+        return net, started
+
+    def description(self) -> dict[str, Any]:
+        layout, rows = self.layout, self.settings.layouts.rows
+        used = (self.settings.data.layout, layout.stored)
+        return {"layout": layout.to_dict(), "protocol": self.training[0].meta["protocol"],
+                "layouts": {name: row for name, row in rows.items() if name in used},
+                "meanface": self.faces.meanface().tolist()}
+
+    def validate(self, solver: Solver) -> tuple[dict[str, Tensor], float]:
+        state, test = untaught(solver.averaged()), self.settings.test
+        if self.held is None:
+            if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+                raise UserError("the weights are not finite: the net has diverged, lower --learning-rate")
+            return state, float("nan")
+        self.tester = self.tester or build_net(solver.net.spec)
+        self.tester.load_state_dict(state)
+        predict = torch_predictor(self.tester, self.ranks.device)
+        result = evaluate(predict, self.held, self.layout, test.norm, test.test_batch_size, self.ranks)
+        if result.sigma is not None:
+            state = solver.net.head.calibrated(state, result.calibration())
+        return state, float(np.nanmean(result.nme))
+
+    def tests(self, run: Run, compare: list[Run]) -> LandmarkTests:
+        return LandmarkTests(self, run, compare)

@@ -1,0 +1,57 @@
+"""A landmark net from the settings: which outputs, stages and parts of the face it has."""
+import numpy as np
+
+from nets import HEADS, Net, add_stages, build_net, make_spec, net_row
+from pipnet.layout import Layout
+
+
+def head_options(net, loss) -> dict:
+    """Return what the head is made with."""
+    values = {**vars(net), **vars(loss)}
+    options = {key: values[key] for key in HEADS[net.head].keys if key != "num_nb"}
+    if "sigma" in options:
+        options["sigma"] = loss.sigma > 0
+    return options
+
+
+def auxiliary_outputs(loss) -> list[str]:
+    """Return the outputs beside the landmarks: pose, states."""
+    outputs = []
+    if loss.pose > 0:
+        outputs.append("pose")
+    if loss.eyes + loss.mouth > 0:
+        outputs.append("states")
+    return outputs
+
+
+def input_margin(net) -> float:
+    """Return what the net sees / the nominal crop."""
+    return net_row(net.net).input_margin if net.reinit or net.local_parts else 1.0
+
+
+def make_net(net, loss, layout: Layout, meanface: np.ndarray) -> Net:
+    """Return a net with random weights. net, loss: sections of the settings; meanface (N, 2) in [0, 1] of the crop.
+
+    ValueError for choices that do not fit together.
+    """
+    spec = make_spec(net.net, net.head, net.stride, net.input_size, meanface, net.num_nb, net.act, head_options(net, loss))
+    if net.head == "parts":
+        groups = list(facial_parts(layout).values())
+        rest = sorted(set(range(layout.count)) - {i for ids in groups for i in ids})
+        spec["groups"] = groups + [rest] * bool(rest)
+    return build_net(add_stages(spec, meanface, net.reinit, facial_parts(layout) if net.local_parts else None,
+                                auxiliary_outputs(loss), loss.hard_landmarks, net.refine))
+
+
+def facial_parts(layout: Layout) -> dict[str, list[int]]:
+    """Return {eye_left, eye_right, nose, mouth: landmarks}, eyes with brows and pupils. ValueError if no group is named so."""
+    found: dict[str, list[int]] = {}
+    for group, ids in layout.groups.items():
+        kind, _, side = group.partition("_")
+        name = {"brow": f"eye_{side}", "eye": f"eye_{side}", "pupil": f"eye_{side}", "nose": "nose", "lips": "mouth"}.get(kind)
+        if name:
+            found.setdefault(name, []).extend(ids)
+    if not found:
+        raise ValueError(f"layout {layout.name} has no groups eye_left, eye_right, nose... or lips..., which --local-parts and "
+                         "--head parts need; name them in its row, or leave this out")
+    return found

@@ -1,0 +1,28 @@
+"""Reading of YAML files, and the nearest name for messages about a wrong one."""
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipnet.errors import UserError
+
+
+def nearest(name: str, names: Iterable) -> str:
+    """Return '; did you mean X?' with the nearest of `names`, or nothing."""
+    near = difflib.get_close_matches(str(name), [str(n) for n in names], 1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file. Raise UserError, naming file and place, if there is none."""
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file} does not hold a mapping of keys to values")
+    return values
