@@ -16,7 +16,8 @@ from pipnet.errors import UserError
 from pipnet.images import write_image
 from utils.config import ROOT
 from utils.data.prepared_set import PreparedSet, Split
-from utils.data.scenes import Cutouts, Material, Scenes, backgrounds, collate, decoded, portraits
+from utils.data.scene_sources import Cutouts, backgrounds, decoded, portraits
+from utils.data.scenes import Material, Scenes, collate
 from utils.data.sets import distinct
 from utils.data.wider import Picture, check_events, divide, is_wider, list_file, read_wider
 from utils.tasks.base import Task, Training

@@ -16,7 +16,8 @@ from pipnet.errors import UserError
 from pipnet.geometry import iou
 from utils.config import parse
 from utils.data.prepare import DataGenerator
-from utils.data.scenes import Cutouts, Scene, Scenes, backgrounds, decoded, face_boxes, portraits, targets
+from utils.data.scene_sources import Cutouts, backgrounds, decoded, face_boxes, portraits
+from utils.data.scenes import Scene, Scenes, targets
 from utils.data.wider import Picture, divide, read_wider
 from utils.tasks.detect import load, start_solver
 from utils.test import detection_metric as metric

@@ -1,4 +1,4 @@
-"""The doctor: planted label errors come first, clean sets give no alarm, whatever the layout."""
+"""The label check: planted errors come first, clean sets give no alarm, in every layout."""
 import numpy as np
 import pytest
 from conftest import LAYOUTS, mean_face
