@@ -43,13 +43,15 @@ COMMANDS = (
 LANDMARKERS = {  # arguments of Landmarker
     "the nets of the project": {},
     **{name: {"landmarks": f"{{root}}/runs/{name}/best.onnx"} for name in ("pip", "reinit", "simcc", "slim")},
-    "detect": {"detector_weights": "{root}/runs/detect/best.onnx", "threshold": 0.01, "max_faces": 8},
+    "detect": {"detector": {"weights": "{root}/runs/detect/best.onnx", "threshold": 0.01, "threads": 1}, "max_faces": 8},
 }
 PREDICT = """
 import json, sys
 import cv2
-from pipnet import Landmarker
+from pipnet import Detector, Landmarker
 values, files = json.load(sys.stdin)
+if "detector" in values:
+    values["detector"] = Detector(**values["detector"])
 landmarker = Landmarker(threads=1, **values)
 for file in files:
     faces = landmarker(cv2.imread(file))
