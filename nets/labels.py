@@ -1,4 +1,4 @@
-"""What a sample says of its face, and what a net says of it: one shape for true labels, pseudo-labels and predictions."""
+"""Labels and predictions of faces. True labels, pseudo-labels and a teacher's landmarks have the same form."""
 from typing import NamedTuple
 
 import torch
@@ -8,48 +8,53 @@ from torch import Tensor
 class Labels(NamedTuple):
     """A batch of labels, landmarks in the frame of the crop ([0, 1] across its width and height).
 
-    landmarks (B, N, 2); may hold NaN where a landmark is unknown
+    landmarks (B, N, 2), NaN where unknown
     visible   (B, N) bool; an invisible landmark is not trained
-    weight    (B, N) float, default one
+    weight    (B, N) float, 1 by default
     pose      (B, 3) pitch, yaw, roll in radians, NaN where unknown
-    states    (B, k) 0 or 1, NaN where unknown; the first two are of the left and the right eye wherever `flip` is used
-    task      (B,) which loss terms a sample trains
+    states    (B, k) 0 or 1, NaN where unknown; `flip` takes the first two for the left and the right eye
     """
     landmarks: Tensor
     visible: Tensor | None = None
     weight: Tensor | None = None
     pose: Tensor | None = None
     states: Tensor | None = None
-    task: Tensor | None = None
 
     def flip(self, layout) -> "Labels":
-        """Labels of the mirrored crop; its own inverse."""
+        """Return the labels of the mirrored crop. This is its own inverse."""
         return _flip(self, layout)
 
     def warp(self, matrix: Tensor) -> "Labels":
-        """Landmarks and pose after the picture went through `matrix` (B, 2, 3)."""
+        """Return the labels of pictures that went through the affine maps `matrix` (B, 2, 3)."""
         return _warp(self, matrix)
 
     def select(self, indices) -> "Labels":
-        """Only the landmarks `indices`."""
+        """Return the labels of the landmarks `indices` only."""
         return _select(self, indices)
 
     def to(self, device) -> "Labels":
-        """On another device."""
+        """Return the labels on another device."""
         return Labels(*(None if part is None else part.to(device, non_blocking=True) for part in self))
 
     def trainable(self) -> Tensor:
-        """(B, N) float: the weight, zero where a landmark is invisible or not finite."""
+        """Return (B, N) float: the weight, 0 where a landmark is invisible or not finite."""
         weight = torch.isfinite(self.landmarks).all(-1).to(self.landmarks.dtype)
         if self.visible is not None:
             weight = weight * self.visible
         return weight if self.weight is None else weight * self.weight
 
+    def filled(self) -> "Labels":
+        """Return the labels without NaN, which would spoil gradients even at weight 0; landmarks with one become invisible."""
+        finite = torch.isfinite(self.landmarks).all(-1)
+        return self._replace(landmarks=torch.nan_to_num(self.landmarks, nan=0.5, posinf=0.5, neginf=0.5),
+                             visible=finite if self.visible is None else finite & self.visible)
+
 
 class Prediction(NamedTuple):
-    """What a net says of a batch of crops, landmarks in the frame of the crop ([0, 1]).
+    """Predictions for a batch of crops, landmarks in the frame of the crop ([0, 1]).
 
-    landmarks (B, N, 2), score (B, N): confidence in [0, 1] after clamping, sigma (B, N): expected error in units of the crop
+    landmarks (B, N, 2), score (B, N): confidence in [0, 1], sigma (B, N): expected error in units of the crop,
+    pose (B, 3) in radians, states (B, k): probabilities
     """
     landmarks: Tensor
     score: Tensor
@@ -58,15 +63,15 @@ class Prediction(NamedTuple):
     states: Tensor | None = None
 
     def flip(self, layout) -> "Prediction":
-        """The prediction for the mirrored crop; its own inverse."""
+        """Return the prediction for the mirrored crop. This is its own inverse."""
         return _flip(self, layout)
 
     def warp(self, matrix: Tensor) -> "Prediction":
-        """Landmarks and pose after the picture went through `matrix` (B, 2, 3)."""
+        """Return the prediction for pictures that went through the affine maps `matrix` (B, 2, 3)."""
         return _warp(self, matrix)
 
     def select(self, indices) -> "Prediction":
-        """Only the landmarks `indices`."""
+        """Return the prediction of the landmarks `indices` only."""
         return _select(self, indices)
 
 
@@ -90,19 +95,19 @@ def _flip(values, layout):
 
 
 def _warp(values, matrix: Tensor):
-    # no matrix product, which autocast would round to 16 bits
+    # no matrix product: autocast would round it to 16 bits
     landmarks = (values.landmarks[:, :, None] * matrix[:, None, :, :2]).sum(3) + matrix[:, None, :, 2]
     values = values._replace(landmarks=landmarks)
     if values.pose is not None:
-        angle = torch.atan2(matrix[:, 1, 0] - matrix[:, 0, 1], matrix[:, 0, 0] + matrix[:, 1, 1])  # of the nearest rotation
+        angle = torch.atan2(matrix[:, 1, 0] - matrix[:, 0, 1], matrix[:, 0, 0] + matrix[:, 1, 1])  # nearest rotation
         values = values._replace(pose=turned(values.pose, angle))
     return values
 
 
 def turned(pose: Tensor, angle: Tensor) -> Tensor:
-    """Pose (B, 3) in radians of faces whose pictures are turned by `angle` (B,), clockwise as seen.
+    """Return the pose (B, 3) in radians of faces whose pictures are turned clockwise by `angle` (B,).
 
-    Pitch, yaw, roll as 300W-LP has them: the head is turned by Rx(pitch) Ry(yaw) Rz(roll), y upwards.
+    Pitch, yaw, roll are those of 300W-LP: the head is turned by Rx(pitch) Ry(yaw) Rz(roll), with y upwards.
     """
     angles = torch.stack([*pose.unbind(1), angle])
     (sp, sy, sr, sa), (cp, cy, cr, ca) = angles.sin(), angles.cos()

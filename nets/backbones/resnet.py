@@ -1,4 +1,4 @@
-"""ResNet-18/34/50/101 (He et al. 2016) as in torchvision, stem max-pool kept, without average pool and classifier."""
+"""ResNet-18/34/50/101 (He et al. 2016) of torchvision, with its max-pool, without average pool and classifier."""
 
 from functools import partial
 
@@ -34,7 +34,7 @@ class ResNet(nn.Module):
         return {2: x2, 4: x4, 8: x8, 16: x16, 32: self.layer4(x16)}
 
 
-# The first published weights (V1), on which PIPNet's figures rest.
+# The first published weights (V1), which PIPNet used.
 ROWS = {
     "resnet18": Row(
         build=partial(ResNet, 18),
