@@ -12,7 +12,7 @@ try:
     from tqdm import tqdm
 
     from nets import build_net
-    from nets.stages.distillation import untaught
+    from nets.stages.distillation import without_teacher
     from pipnet.errors import UserError
     from pipnet.files import write_text
     from pipnet.layout import Layout
@@ -299,7 +299,7 @@ def train(args, here: run.Run, folders: list[Path], test_parts: list, ranks: Ran
 
 def validate(solve: solver.Solver, tester, faces: Faces | None, layout: Layout, args) -> tuple[dict, float]:
     """(the weights to keep, their sigma calibrated on `faces`; NME in %, NaN without faces). `tester` is a net to put them in."""
-    kept = untaught(solve.tested())
+    kept = without_teacher(solve.tested())
     if faces is None:
         if not all(torch.isfinite(tensor).all() for tensor in kept.values()):
             raise UserError("the weights are not finite: the net has diverged, lower --learning-rate")
@@ -352,7 +352,7 @@ def test(args, here: run.Run, parts: list, ranks: Ranks, with_onnx: bool, compar
     for part, (there, converted), *name, others in zip(parts, ways, titles, files, compared, strict=True):
         sets.check_protocol(part[0], stored["protocol"])
         own = Faces([part], there, net.spec["input_size"], args.cache, args.train_hidden, None, net.input_margin)
-        complete(own, there, list(net.others) if there is layout else [])  # others may not tell what the net says beside
+        complete(own, there, list(net.auxiliary) if there is layout else [])  # others may not tell what the net says beside
         for box in args.box:
             faces, missed = boxes.rebox(own, box, args, detect)
             means = []

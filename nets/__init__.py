@@ -2,8 +2,8 @@
 from nets.registry import HEADS, resolve
 
 PLACES = {
-    "NETS": "nets.build", "NetOptions": "nets.build", "build_net": "nets.build", "make_spec": "nets.build", "net_row": "nets.build",
-    "Labels": "nets.labels", "Prediction": "nets.labels", "Net": "nets.net", "Trainable": "nets.trainable",
+    **dict.fromkeys(("NETS", "NetOptions", "build_net", "make_spec", "net_row"), "nets.build"),
+    **dict.fromkeys(("Labels", "Prediction"), "nets.labels"), "Net": "nets.net", "Trainable": "nets.trainable",
 }
 
 __all__ = ["HEADS", *PLACES]

@@ -4,6 +4,51 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+PER_LANDMARK = ("landmarks", "visible", "weight", "score", "sigma")
+
+
+def select(values, indices):
+    """Return labels or a prediction of the landmarks `indices` only."""
+    chosen = {name: getattr(values, name)[:, indices] for name in PER_LANDMARK if getattr(values, name, None) is not None}
+    return values._replace(**chosen)
+
+
+def flip(values, layout):
+    """Return labels or a prediction for the mirrored crop. This is its own inverse."""
+    values = select(values, list(layout.flip_index))
+    landmarks = torch.stack([1 - values.landmarks[..., 0], values.landmarks[..., 1]], -1)
+    values = values._replace(landmarks=landmarks)
+    if values.pose is not None:  # pitch stays, yaw and roll change sign
+        values = values._replace(pose=values.pose * values.pose.new_tensor([1, -1, -1]))
+    if values.states is not None:
+        values = values._replace(states=torch.cat([values.states[:, [1, 0]], values.states[:, 2:]], 1))
+    return values
+
+
+def warp(values, matrix: Tensor):
+    """Return labels or a prediction for pictures that went through the affine maps `matrix` (B, 2, 3)."""
+    # no matrix product: autocast would round it to 16 bits
+    landmarks = (values.landmarks[:, :, None] * matrix[:, None, :, :2]).sum(3) + matrix[:, None, :, 2]
+    values = values._replace(landmarks=landmarks)
+    if values.pose is not None:
+        angle = torch.atan2(matrix[:, 1, 0] - matrix[:, 0, 1], matrix[:, 0, 0] + matrix[:, 1, 1])  # nearest rotation
+        values = values._replace(pose=turned(values.pose, angle))
+    return values
+
+
+def turned(pose: Tensor, angle: Tensor) -> Tensor:
+    """Return the pose (B, 3) in radians of faces whose pictures are turned clockwise by `angle` (B,).
+
+    Pitch, yaw, roll are those of 300W-LP: the head is turned by Rx(pitch) Ry(yaw) Rz(roll), with y upwards.
+    """
+    angles = torch.stack([*pose.unbind(1), angle])
+    (sp, sy, sr, sa), (cp, cy, cr, ca) = angles.sin(), angles.cos()
+    top = torch.stack([cy * cr, cy * sr, -sy], 1)
+    middle = torch.stack([sp * sy * cr - cp * sr, sp * sy * sr + cp * cr, sp * cy], 1)
+    top, middle = ca[:, None] * top + sa[:, None] * middle, ca[:, None] * middle - sa[:, None] * top
+    pitch = torch.atan2(middle[:, 2], cp * cy)
+    return torch.stack([pitch, -torch.asin(top[:, 2].clamp(-1, 1)), torch.atan2(top[:, 1], top[:, 0])], 1)
+
 
 class Labels(NamedTuple):
     """A batch of labels, landmarks in the frame of the crop ([0, 1] across its width and height).
@@ -20,17 +65,7 @@ class Labels(NamedTuple):
     pose: Tensor | None = None
     states: Tensor | None = None
 
-    def flip(self, layout) -> "Labels":
-        """Return the labels of the mirrored crop. This is its own inverse."""
-        return _flip(self, layout)
-
-    def warp(self, matrix: Tensor) -> "Labels":
-        """Return the labels of pictures that went through the affine maps `matrix` (B, 2, 3)."""
-        return _warp(self, matrix)
-
-    def select(self, indices) -> "Labels":
-        """Return the labels of the landmarks `indices` only."""
-        return _select(self, indices)
+    flip, warp, select = flip, warp, select
 
     def to(self, device) -> "Labels":
         """Return the labels on another device."""
@@ -62,57 +97,4 @@ class Prediction(NamedTuple):
     pose: Tensor | None = None
     states: Tensor | None = None
 
-    def flip(self, layout) -> "Prediction":
-        """Return the prediction for the mirrored crop. This is its own inverse."""
-        return _flip(self, layout)
-
-    def warp(self, matrix: Tensor) -> "Prediction":
-        """Return the prediction for pictures that went through the affine maps `matrix` (B, 2, 3)."""
-        return _warp(self, matrix)
-
-    def select(self, indices) -> "Prediction":
-        """Return the prediction of the landmarks `indices` only."""
-        return _select(self, indices)
-
-
-PER_LANDMARK = ("landmarks", "visible", "weight", "score", "sigma")
-
-
-def _select(values, indices):
-    chosen = {name: getattr(values, name)[:, indices] for name in PER_LANDMARK if getattr(values, name, None) is not None}
-    return values._replace(**chosen)
-
-
-def _flip(values, layout):
-    values = _select(values, list(layout.flip_index))
-    landmarks = torch.stack([1 - values.landmarks[..., 0], values.landmarks[..., 1]], -1)
-    values = values._replace(landmarks=landmarks)
-    if values.pose is not None:  # pitch stays, yaw and roll change sign
-        values = values._replace(pose=values.pose * values.pose.new_tensor([1, -1, -1]))
-    if values.states is not None:
-        values = values._replace(states=torch.cat([values.states[:, [1, 0]], values.states[:, 2:]], 1))
-    return values
-
-
-def _warp(values, matrix: Tensor):
-    # no matrix product: autocast would round it to 16 bits
-    landmarks = (values.landmarks[:, :, None] * matrix[:, None, :, :2]).sum(3) + matrix[:, None, :, 2]
-    values = values._replace(landmarks=landmarks)
-    if values.pose is not None:
-        angle = torch.atan2(matrix[:, 1, 0] - matrix[:, 0, 1], matrix[:, 0, 0] + matrix[:, 1, 1])  # nearest rotation
-        values = values._replace(pose=turned(values.pose, angle))
-    return values
-
-
-def turned(pose: Tensor, angle: Tensor) -> Tensor:
-    """Return the pose (B, 3) in radians of faces whose pictures are turned clockwise by `angle` (B,).
-
-    Pitch, yaw, roll are those of 300W-LP: the head is turned by Rx(pitch) Ry(yaw) Rz(roll), with y upwards.
-    """
-    angles = torch.stack([*pose.unbind(1), angle])
-    (sp, sy, sr, sa), (cp, cy, cr, ca) = angles.sin(), angles.cos()
-    top = torch.stack([cy * cr, cy * sr, -sy], 1)
-    middle = torch.stack([sp * sy * cr - cp * sr, sp * sy * sr + cp * cr, sp * cy], 1)
-    top, middle = ca[:, None] * top + sa[:, None] * middle, ca[:, None] * middle - sa[:, None] * top
-    pitch = torch.atan2(middle[:, 2], cp * cy)
-    return torch.stack([pitch, -torch.asin(top[:, 2].clamp(-1, 1)), torch.atan2(top[:, 1], top[:, 0])], 1)
+    flip, warp, select = flip, warp, select

@@ -1,5 +1,5 @@
 """The interface of a net towards training, tests and export, and the base of the stages that wrap a net."""
-from collections import OrderedDict
+from operator import attrgetter
 
 from torch import Tensor, nn
 
@@ -60,21 +60,10 @@ class Wrapper(Trainable):
         self.register_state_dict_post_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
 
-    @property
-    def spec(self) -> dict:
-        return self.net.spec
-
-    @property
-    def backbone(self) -> nn.Module:
-        return self.net.backbone
-
-    @property
-    def head(self) -> nn.Module:
-        return self.net.head
-
-    @property
-    def auxiliary(self) -> nn.Module:
-        return self.net.auxiliary
+    spec = property(attrgetter("net.spec"))
+    backbone = property(attrgetter("net.backbone"))
+    head = property(attrgetter("net.head"))
+    auxiliary = property(attrgetter("net.auxiliary"))
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Return pictures as the wrapped net's backbone takes them."""
@@ -84,10 +73,11 @@ class Wrapper(Trainable):
         return self.net.predict(images)
 
 
-def _without_prefix(module: Wrapper, state: OrderedDict, prefix: str, _metadata: dict) -> None:
+def _without_prefix(module: Wrapper, state: dict, prefix: str, _metadata: dict) -> None:
     """Rename `net.x` of a state dict to `x`, in place and in order."""
     for name in list(state):
-        state[prefix + name.removeprefix(f"{prefix}net.") if name.startswith(f"{prefix}net.") else name] = state.pop(name)
+        inner = name.startswith(f"{prefix}net.")
+        state[prefix + name.removeprefix(f"{prefix}net.") if inner else name] = state.pop(name)
 
 
 def _with_prefix(module: Wrapper, state: dict, prefix: str, *_) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from nets.registry import ACTS, ERRORS, HEADS, POOLS
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 
@@ -33,18 +34,18 @@ KINDS = _kinds(
     number="margin cache learning_rate final_learning_rate warmup warmup_learning_rate weight_decay clip ema cls reg sigma "
            "score_width flip rotation rotation_prob scale translation translation_prob brightness contrast "
            "saturation hue colour_prob grayscale infrared blur blur_sigma noise noise_sigma occlusion occlusion_size box_jitter "
-           "mosaic anchor hardness pose eyes mouth teacher_landmarks teacher_maps teacher_features",
-    switch="balance reinit parts refine allow_partial excite train_hidden compile deterministic flip_test",
+           "mosaic alignment hard_landmarks pose eyes mouth teacher_landmarks teacher_maps teacher_features",
+    switch="balance reinit local_parts refine allow_partial excite train_hidden compile deterministic flip_test",
     share="val", texts="box partial_events", texts_="train_data test_data", wholes_="selected_index",
     numbers="milestones thresholds scales face_sides", numbers_="label_shift")
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
 CHOICES = {
     "task": ("landmarks", "detect"),
-    "head": ("pip", "coordinate", "parts", "heatmap", "simcc"), "stride": (4, 8, 16, 32, 64, 128), "optimizer": ("adam", "adamw"),
+    "head": tuple(HEADS), "stride": (4, 8, 16, 32, 64, 128), "optimizer": ("adam", "adamw"),
     "schedule": ("cosine", "steps"),
     "amp": ("auto", "bf16", "fp16", "off"), "fill": ("real", "black"), "interpolation": ("linear", "nearest"),
-    "norm": ("interocular", "interpupil", "box", "diagonal", "size"), "act": ("prelu", "relu"),
-    "pool": ("average", "depthwise"), "error": ("l1", "l2", "smooth-l1", "wing", "soft-wing"),
+    "norm": ("interocular", "interpupil", "box", "diagonal", "size"), "act": ACTS,
+    "pool": POOLS, "error": tuple(ERRORS),
     "box": ("true", "perturbed", "detector"), "detector": ("faceboxes", "rfb320", "mtcnn", "yunet", "none"),
 }
 AT_LEAST = {
@@ -52,8 +53,8 @@ AT_LEAST = {
     "synthetic_train": 8, "synthetic_test": 3, "num_nb": 0, "seed": 0, "learning_rate": 0, "threads": 0, "workers": 0,
     "folds": 2, "frame_step": 1, "early_stop": 0, "cache": 0, "ema_ramp": 1, "warmup": 0, "clip": 0, "weight_decay": 0,
     "final_learning_rate": 0, "warmup_learning_rate": 0, "cls": 0, "reg": 0, "sigma": 0, "score_width": 0, "rotation": 0,
-    "anchor": 0, "hardness": 0, "pose": 0, "eyes": 0, "mouth": 0, "hue": 0, "blur_sigma": 0, "noise_sigma": 0, "crops": 1,
-    "pasted": 0, "teacher_landmarks": 0, "teacher_maps": 0, "teacher_features": 0,
+    "alignment": 0, "hard_landmarks": 0, "pose": 0, "eyes": 0, "mouth": 0, "hue": 0, "blur_sigma": 0, "noise_sigma": 0,
+    "crops": 1, "pasted": 0, "teacher_landmarks": 0, "teacher_maps": 0, "teacher_features": 0,
 }
 SHARES = ("flip", "rotation_prob", "scale", "translation", "translation_prob", "brightness",
           "contrast", "saturation", "colour_prob", "grayscale", "infrared", "blur", "noise", "occlusion", "occlusion_size", "ema",

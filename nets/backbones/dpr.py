@@ -26,7 +26,7 @@ class InvertedResidual(nn.Module):
 
 
 class Dense(nn.Module):
-    """The neck of the coordinate head: {128: (B, 64, cells, cells)} -> (B, channels, 1, 1), all cells through two linear layers."""
+    """A neck: {128: (B, 64, cells, cells)} -> (B, channels, 1, 1), all cells through two linear layers."""
 
     def __init__(self, cells: int, channels: int) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ MEAN = 127 / 255  # of each channel; the published net takes BGR
 
 
 class Means(nn.Module):
-    """The neck of the coordinate head: {stride: (B, C, H, W)} -> (B, 448, 1, 1), means of the maps of strides 8, 16 and 32."""
+    """A neck: {stride: (B, C, H, W)} -> (B, 448, 1, 1), means of the maps of strides 8, 16 and 32."""
 
     channels = 64 + 128 + 256
 
@@ -50,5 +50,5 @@ class Slim(nn.Module):
         return features
 
 
-ROWS = {"slim": Row(build=Slim, mean=(MEAN,) * 3, std=(MEAN,) * 3, order="BGR", published="nets.convert.peppa:from_peppa", input_size=160,
-                    note="Peppa's 26 MFLOP net at 160 px (--preset slim); no published figure")}
+ROWS = {"slim": Row(build=Slim, mean=(MEAN,) * 3, std=(MEAN,) * 3, order="BGR", published="nets.convert.peppa:from_peppa",
+                    input_size=160, note="Peppa's 26 MFLOP net at 160 px (--preset slim); no published figure")}

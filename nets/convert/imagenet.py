@@ -51,9 +51,9 @@ def _load_timm(backbone: TimmNet) -> None:
         raise OSError(f"timm has no pretrained weights for {backbone.name}; name a tag that has them, or use --weights none")
     if cfg.hf_hub_id and not cfg.custom_load:
         repository, _, revision = cfg.hf_hub_id.partition("@")
-        files = [try_to_load_from_cache(repository, file, revision=revision or None)
-                 for file in ("model.safetensors", "pytorch_model.bin")]
-        overlay = {"file": file for file in reversed(files) if isinstance(file, str)}
+        for name in ("pytorch_model.bin", "model.safetensors"):
+            if isinstance(file := try_to_load_from_cache(repository, name, revision=revision or None), str):
+                overlay["file"] = file
     if not overlay:
         place = os.environ.get("HF_ENDPOINT", "https://huggingface.co") if cfg.hf_hub_id else cfg.url
         _require_reachable(place, "or set HF_HOME to a folder that holds them")

@@ -18,5 +18,5 @@ def from_peppa(state: dict[str, Tensor], meanface: np.ndarray) -> dict[str, Tens
     if len(mean) == points:
         found |= {"head.output.weight": weight[:points, :, None, None] / UNIT, "head.output.bias": (bias[:points] - mean) / UNIT}
     upwards = torch.tensor([-1.0, 1, 1])
-    return found | {"auxiliary.pose.weight": weight[points:-4] * upwards[:, None], "auxiliary.pose.bias": bias[points:-4] * upwards,
-                    "auxiliary.states.weight": weight[-4:], "auxiliary.states.bias": bias[-4:]}
+    found |= {"auxiliary.pose.weight": weight[points:-4] * upwards[:, None], "auxiliary.pose.bias": bias[points:-4] * upwards}
+    return found | {"auxiliary.states.weight": weight[-4:], "auxiliary.states.bias": bias[-4:]}

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import box_iou, nms
 
+from nets.trainable import Trainable
+
 # stride: (side of the anchor in px, how many of them along each side of a cell, 0 for one in its middle)
 ANCHORS = {32: ((32, 4), (64, 2), (128, 0)), 64: ((256, 0),), 128: ((512, 0),)}
 PER_CELL = {stride: sum(max(dense, 1) ** 2 for _, dense in sizes) for stride, sizes in ANCHORS.items()}
@@ -68,7 +70,7 @@ class Inception(nn.Module):
         ], 1)
 
 
-class FaceBoxesV2(nn.Module):
+class FaceBoxesV2(Trainable):
     """uint8 BGR (B, H, W, 3) of any size -> (offsets (B, A, 4), logits (B, A, 2): background, face), A as in `anchors(H, W)`.
 
     It trains as every net does: `loss` and `count` by term, each with the key of its weight.
@@ -108,11 +110,6 @@ class FaceBoxesV2(nn.Module):
             offsets.append(loc(features).permute(0, 2, 3, 1).flatten(1))
             logits.append(conf(features).permute(0, 2, 3, 1).flatten(1))
         return torch.cat(offsets, 1).unflatten(1, (-1, 4)), torch.cat(logits, 1).unflatten(1, (-1, 2))
-
-    @property
-    def head(self) -> "FaceBoxesV2":
-        """What knows the terms of the loss: the net is all of a piece."""
-        return self
 
     def loss(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
         """{term: sum} of a batch, to be divided by `count` of all batches of a step."""

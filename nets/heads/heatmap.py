@@ -19,7 +19,7 @@ FLOOR = 1e-4  # lower bound of a map before its logarithm is taken
 
 
 class Targets(NamedTuple):
-    """place (B, N, 2) in cells from the upper left corner of the map, weight (B, N), grid (H, W) in cells, counts {term: count}."""
+    """place (B, N, 2) in cells from the map's upper left corner, weight (B, N), grid (H, W) in cells, counts {term: count}."""
     place: Tensor
     weight: Tensor
     grid: tuple[int, int]

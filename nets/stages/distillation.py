@@ -42,7 +42,7 @@ class Distillation(Wrapper):
 
     def __init__(self, net: Net, teacher: Net, chosen: list[int], shares: Shares):
         super().__init__(net)
-        make_stages(net.backbone, net.neck, net.head, net.spec)  # only draws, so that a seed gives the adapter that it always gave
+        make_stages(net.backbone, net.neck, net.head, net.spec)  # draws only: a seed has to give the adapter it always gave
         self.shares = shares
         self.teacher = (teacher.eval().requires_grad_(False),)  # a module in a tuple is not registered
         device = next(teacher.parameters()).device

@@ -15,18 +15,8 @@ from nets.heads.base import start_small
 from nets.heads.coordinate import UNIT
 from nets.labels import Labels, Prediction
 from nets.registry import ERRORS, resolve
-from nets.stages.spatial_transformer import (
-    THETA_SCALE,
-    Reinit,
-    SplitGradient,
-    alignment_loss,
-    chain,
-    determinant,
-    inverse,
-    outer,
-    resample,
-    set_constant,
-)
+from nets.stages.affine import chain, determinant, inverse, resample
+from nets.stages.spatial_transformer import THETA_SCALE, Reinit, SplitGradient, alignment_loss, outer, set_constant
 from nets.trainable import Wrapper
 
 SIZE = 128  # px, side of a part's crop

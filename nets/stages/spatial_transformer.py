@@ -9,16 +9,15 @@ Frames: `outer` is [0, 1] of the nominal crop, `inner` is [0, 1] of the new crop
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.labels import Labels, Prediction
 from nets.net import Features, Net
+from nets.stages.affine import determinant, inverse, resample
 from nets.trainable import Wrapper
 
 SIZE = 128  # px, side of the nominal crop as the transformer sees it
 THETA_SCALE = 0.1  # the last layer's output is scaled by this, so that one Adam step cannot move the crop off the face
-FLAT = 0.01  # lower bound of a map's determinant: no map may flatten or mirror the face
 
 
 class SpatialTransformer(nn.Module):
@@ -45,47 +44,12 @@ def set_constant(layer: nn.Linear, matrix: Tensor) -> None:
         layer.bias.copy_(matrix.flatten() / THETA_SCALE)
 
 
-def determinant(matrix: Tensor) -> Tensor:
-    """Return (B,), the determinants of maps (B, 2, 3), kept from zero."""
-    (a, b), (c, d) = matrix[:, 0, :2].unbind(-1), matrix[:, 1, :2].unbind(-1)
-    return (a * d - b * c).clamp(min=FLAT)
-
-
-def inverse(matrix: Tensor) -> Tensor:
-    """Invert affine maps (B, 2, 3)."""
-    (a, b, x), (c, d, y) = matrix[:, 0].unbind(-1), matrix[:, 1].unbind(-1)
-    rows = torch.stack([d, -b, b * y - d * x, -c, a, c * x - a * y], -1) / determinant(matrix)[:, None]
-    return rows.view(-1, 2, 3)
-
-
-def chain(first: Tensor, then: Tensor) -> Tensor:
-    """Return the maps (B, 2, 3) that apply `first`, then `then`."""
-    both = (then[:, :, :2, None] * first[:, None]).sum(2)
-    return torch.cat([both[:, :, :2], both[:, :, 2:] + then[:, :, 2:]], 2)
-
-
-def resample(images: Tensor, matrix: Tensor, size: int, nominal: int) -> Tensor:
-    """Return pictures (B, size, size, 3) float, resampled bilinearly through maps (B, 2, 3); black outside the source.
-
-    images (B, S, S, 3) hold the nominal crop, `nominal` px wide, in their middle. Differentiable with regard to the maps.
-    """
-    side = images.shape[1]
-    centre = (torch.arange(size, device=images.device) + 0.5) / size
-    y, x = torch.meshgrid(centre, centre, indexing="ij")
-    rows = inverse(matrix)[:, :, :, None, None]  # (B, 2, 3, 1, 1)
-    outer = rows[:, :, 0] * x + rows[:, :, 1] * y + rows[:, :, 2]  # (B, 2, size, size)
-    grid = ((2 * outer - 1) * (nominal / side)).permute(0, 2, 3, 1)  # the wide crop is [-1, 1]
-    pictures = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, align_corners=False)
-    return pictures.permute(0, 2, 3, 1)
-
-
 class SplitGradient(torch.autograd.Function):
-    """Returns maps (B, 2, 3) twice: for the head's picture, and for the alignment term.
+    """Return maps (B, 2, 3) twice: for the head's picture, and for the alignment term.
 
-    The gradient through a picture comes from a net that may have learnt nothing yet. It is noise, a thousand times larger than the
-    gradient of the alignment, and a map that follows it runs away. So for each face the head's gradient is scaled to at most SHARE
-    of the norm of the alignment's: every step brings the labels nearer to the mean face. Without an alignment gradient the map
-    gets none.
+    The gradient through a picture comes from a net that may have learnt nothing yet: it is noise, a thousand times larger than
+    the gradient of the alignment, and a map that follows it runs away. So for each face it is scaled to at most SHARE of the norm
+    of the alignment's. Then every step brings the labels nearer to the mean face. Without alignment the map gets no gradient.
     """
 
     SHARE = 0.5
@@ -109,8 +73,8 @@ def alignment_loss(labels: Labels, matrix: Tensor, mean: Tensor) -> Tensor:
 class Reinit(Wrapper):
     """`net` behind a spatial transformer; its tensors are named `transformer.*`.
 
-    Pictures are uint8 BGR (B, S, S, 3) with the margin spec["input_margin"]. The head's loss terms are measured in the outer frame.
-    The term `alignment` is the distance of the labels in the inner frame from the mean face spec["meanface"].
+    Pictures are uint8 BGR (B, S, S, 3) with the margin spec["input_margin"]. The head's loss terms are measured in the outer
+    frame. The term `alignment` is the distance of the labels in the inner frame from the mean face spec["meanface"].
     """
 
     moves_crop = True

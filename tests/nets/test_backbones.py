@@ -11,10 +11,10 @@ import torch
 from conftest import ROOT, mean_face
 from torch import nn
 
-from nets import build_net, make_spec, net_row
+from nets import NetOptions, build_net, make_spec, net_row
 from nets.backbones import irnet, mobilenet, resnet, slim
-from nets.backbones.row import load_imagenet
 from nets.backbones.timm_net import TimmNet, timm_row
+from nets.convert.imagenet import load_imagenet
 from nets.convert.published import HEADS, from_published, to_published
 from utils.config import defaults, load_layout
 from utils.test.export import export_onnx, onnx_predictor
@@ -238,7 +238,7 @@ def test_parallel_branches_are_exported_as_one_convolution(tmp_path: Path) -> No
     import onnx
 
     torch.manual_seed(0)
-    net = build_net(make_spec("mobileone_s0", "coordinate", None, 64, np.random.default_rng(0).random((5, 2)), 0)).eval()
+    net = build_net(make_spec(NetOptions("mobileone_s0", "coordinate", None, 64), np.random.default_rng(0).random((5, 2)))).eval()
     nn.init.normal_(net.head.output.weight, std=0.02)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -264,7 +264,7 @@ def test_a_local_file_of_an_imagenet_net_is_loaded_and_reported(tmp_path: Path) 
     source = timm.create_model("test_efficientnet")
     torch.save({"state_dict": source.state_dict() | {"extra.weight": torch.zeros(3)}}, tmp_path / "net.pth")
     face = mean_face()
-    net = build_net(make_spec("timm:test_efficientnet", "pip", 32, 64, face, 3))
+    net = build_net(make_spec(NetOptions("timm:test_efficientnet", "pip", 32, 64, num_nb=3), face))
     started = initialise(net, str(tmp_path / "net.pth"), load_layout(defaults().tables["layouts"], "68"), face, print)
     assert torch.equal(net.backbone.net.conv_stem.weight, source.conv_stem.weight)
     kinds = {name: what for name, _, what in started.rows}

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from nets import Net, net_row
-from nets.backbones.timm_net import TimmNet
+from nets import Trainable, net_row
 from nets.convert.published import from_published, is_classifier, is_ours
 from nets.convert.transplant import nearest_sources, similarity
+from nets.registry import resolve
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.train import checkpoint
@@ -36,7 +36,7 @@ def shared(new: Layout, old: Layout) -> dict[int, int]:
     return found if len(set(found.values())) == len(found) else {}
 
 
-def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> Started:
+def start(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn) -> Started:
     """Starts `net` from a checkpoint of ours, a published one, or a plain ImageNet net's; returns what was loaded, and what not.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are the net's own. Where the checkpoint knows its layout, the head is made
@@ -45,7 +45,7 @@ def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> S
     read = [checkpoint.load_weights(Path(one)) for one in str(file).split(",")]  # DPR publishes its nets one by one
     tensors, known = {name: tensor for part, _ in read for name, tensor in part.items()}, read[0][1] if len(read) == 1 else {}
     stored, own = _renamed(tensors, net, meanface), net.state_dict()
-    if isinstance(net.backbone, TimmNet):
+    if hasattr(net.backbone, "own_names"):
         stored = net.backbone.own_names(stored)
     words, head = "", {}
     if known:
@@ -86,18 +86,18 @@ def _named(rows: list[tuple[str, str, str]], kind: str, word: str) -> str:
     return f"{word}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" if names else ""
 
 
-def _renamed(tensors: dict, net: Net, meanface: np.ndarray) -> dict:
+def _renamed(tensors: dict, net: Trainable, meanface: np.ndarray) -> dict:
     """Under our names, by the row of the net where the tensors are not ours."""
     published = net_row(net.spec["net"]).published
     if published is None or is_ours(tensors):
         return from_published(tensors)
     try:
-        return published(tensors, meanface)
+        return resolve(published)(tensors, meanface)
     except (KeyError, IndexError, RuntimeError) as error:
         raise UserError(f"the weights are not those published for {net.spec['net']} ({type(error).__name__} {error})") from None
 
 
-def _head(net: Net, stored: dict, known: dict, layout: Layout, meanface: np.ndarray, file: Path,
+def _head(net: Trainable, stored: dict, known: dict, layout: Layout, meanface: np.ndarray, file: Path,
           warn) -> tuple[dict | None, str]:
     """(tensors that have rows for landmarks, words for the log). None instead of tensors: those of the checkpoint as they are."""
     try:

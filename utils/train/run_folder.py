@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from nets import HEADS, Net, add_stages, build_net, make_spec, net_row
-from nets.backbones.row import load_imagenet
+from nets import HEADS, NetOptions, Trainable, build_net, make_spec, net_row
+from nets.convert.imagenet import load_imagenet
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.config import nearest, plain
@@ -86,8 +86,9 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
 FIXED = ("task", "preset", "dataset", "data_dir", "train_data", "layout", "selected_index", "protocol", "target_size", "margin",
          "val", "train_hidden", "synthetic_train", "synthetic_test", "net", "head", "stride", "pool", "excite", "num_lms",
          "num_nb", "input_size", "act", "meanface", "error", "score_width", "sigma", "weights", "seed", "label_weights",
-         "label_shift", "folds", "norm", "reinit", "parts", "refine", "hardness", "balance", "frame_step", "partial_events",
-         "teacher", "teacher_landmarks", "teacher_maps", "teacher_features", "face_sides", "pasted", "mosaic", "crops", "scales")
+         "label_shift", "folds", "norm", "reinit", "local_parts", "refine", "hard_landmarks", "balance", "frame_step",
+         "partial_events", "teacher", "teacher_landmarks", "teacher_maps", "teacher_features", "face_sides", "pasted", "mosaic",
+         "crops", "scales")
 # keys that a test of a run that is trained can take up
 OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "norm", "thresholds", "flip_test", "test_batch_size",
             "threads", "workers", "deterministic", "box", "box_jitter", "detector", "detector_weights", "frame_step", "scales")
@@ -95,12 +96,12 @@ OF_TESTS = ("test_data", "data_root", "run_root", "allow_partial", "cache", "nor
 # keys that only one task reads
 OF_TASK = {
     "detect": ("partial_events", "crops", "mosaic", "pasted", "face_sides", "scales"),
-    "landmarks": ("net", "head", "stride", "pool", "excite", "reinit", "parts", "refine", "num_lms", "num_nb", "selected_index",
-                  "meanface", "act", "error", "score_width", "sigma", "anchor", "hardness", "pose", "eyes", "mouth", "balance",
-                  "teacher_landmarks", "teacher_maps", "teacher_features", "train_hidden", "label_weights", "folds", "norm",
-                  "thresholds", "flip_test", "test_batch_size", "box", "box_jitter", "detector", "detector_weights",
-                  "label_shift", "rotation_prob", "scale", "translation", "translation_prob", "fill",
-                  "interpolation")}
+    "landmarks": ("net", "head", "stride", "pool", "excite", "reinit", "local_parts", "refine", "num_lms", "num_nb",
+                  "selected_index", "meanface", "act", "error", "score_width", "sigma", "alignment", "hard_landmarks", "pose",
+                  "eyes", "mouth", "balance", "teacher_landmarks", "teacher_maps", "teacher_features", "train_hidden",
+                  "label_weights", "folds", "norm", "thresholds", "flip_test", "test_batch_size", "box", "box_jitter",
+                  "detector", "detector_weights", "label_shift", "rotation_prob", "scale", "translation", "translation_prob",
+                  "fill", "interpolation")}
 
 
 def check_given(given: dict, stored: dict, resume: bool) -> None:
@@ -121,19 +122,20 @@ def check_task(given: dict, task: str) -> None:
 def check_head(given: dict, args: SimpleNamespace) -> None:
     """Options and weights of losses that another head has and this one has not must not be typed. UserError names the first."""
     for key in given:
-        heads = [name for name, kind in HEADS.items() if key in kind.keys or key in kind.terms.values()]
-        if heads and args.head not in heads and not (key == "reg" and (args.parts or args.refine)):
+        heads = [name for name, row in HEADS.items() if key in row.options or key in row.weights]
+        if heads and args.head not in heads and not (key == "reg" and (args.local_parts or args.refine)):
             raise UserError(f"--{key.replace('_', '-')} is of the head {' or '.join(heads)}, not of {args.head}; leave it out")
-    if "anchor" in given and not (args.reinit or args.parts):
-        raise UserError("--anchor weighs a loss of --reinit and --parts; leave it out, or give one of these")
+    if "alignment" in given and not (args.reinit or args.local_parts):
+        raise UserError("--alignment weighs a loss of --reinit and --local-parts; leave it out, or give one of these")
     if not args.teacher and (weights := [key for key in given if key.startswith("teacher_")]):
         raise UserError(f"--{weights[0].replace('_', '-')} weighs what is learnt from a --teacher; leave it out, or give one")
 
 
 def head_options(args: SimpleNamespace) -> dict:
     """What the head is made with, from the resolved args."""
-    values = {key: getattr(args, key) for key in HEADS[args.head].keys if key != "num_nb"}
-    return {**values, "sigma": args.sigma > 0} if "sigma" in values else values
+    row = HEADS[args.head]
+    values = {key: getattr(args, key) for key in row.options if key != "num_nb"}  # which make_spec takes by itself
+    return {**values, "sigma": args.sigma > 0} if "sigma" in row.weights else values
 
 
 def outputs(args: SimpleNamespace) -> list[str]:
@@ -143,18 +145,20 @@ def outputs(args: SimpleNamespace) -> list[str]:
 
 def input_margin(args: SimpleNamespace) -> float:
     """How much the net sees / the nominal crop."""
-    return net_row(args.net).input_margin if args.reinit or args.parts else 1.0
+    return net_row(args.net).input_margin if args.reinit or args.local_parts else 1.0
 
 
-def make_net(args: SimpleNamespace, layout: Layout, meanface: np.ndarray) -> Net:
+def make_net(args: SimpleNamespace, layout: Layout, meanface: np.ndarray) -> Trainable:
     """A net with random weights. meanface (N, 2) in [0, 1] of the crop. ValueError for choices that do not fit together."""
-    spec = make_spec(args.net, args.head, args.stride, args.input_size, meanface, args.num_nb, args.act, head_options(args))
+    groups = None
     if args.head == "parts":
         groups = list(local_parts(layout).values())
-        rest = sorted(set(range(layout.count)) - {i for ids in groups for i in ids})
-        spec["groups"] = groups + [rest] * bool(rest)
-    return build_net(add_stages(spec, meanface, args.reinit, local_parts(layout) if args.parts else None, outputs(args),
-                                args.hardness, args.refine))
+        if rest := sorted(set(range(layout.count)) - {i for ids in groups for i in ids}):
+            groups.append(rest)
+    parts = local_parts(layout) if args.local_parts else None
+    return build_net(make_spec(NetOptions(
+        args.net, args.head, args.stride, args.input_size, args.act, args.num_nb, head_options(args), args.reinit, parts,
+        tuple(outputs(args)), args.hard_landmarks, args.refine, groups), meanface))
 
 
 def local_parts(layout: Layout) -> dict[str, list[int]]:
@@ -166,8 +170,8 @@ def local_parts(layout: Layout) -> dict[str, list[int]]:
         if name:
             found.setdefault(name, []).extend(ids)
     if not found:
-        raise ValueError(f"layout {layout.name} has no parts eye_left, eye_right, nose... or lips..., at which --parts and "
-                         "--head parts look; name them in its row, or leave this out")
+        raise ValueError(f"layout {layout.name} has no parts eye_left, eye_right, nose... or lips..., at which --local-parts "
+                         "and --head parts look; name them in its row, or leave this out")
     return found
 
 
@@ -307,7 +311,7 @@ def pack(net_spec: dict, layout: Layout, protocol: dict, args: SimpleNamespace, 
             "layouts": rows, "model": {name: tensor.detach().cpu() for name, tensor in state.items()}, **more}
 
 
-def unpack(file: Path) -> tuple[Net, Layout, dict]:
+def unpack(file: Path) -> tuple[Trainable, Layout, dict]:
     """(net with its weights, layout, the whole checkpoint). UserError for a file that does not fit itself."""
     values = checkpoint.load(file)
     try:
@@ -318,7 +322,7 @@ def unpack(file: Path) -> tuple[Net, Layout, dict]:
     return net, layout, values
 
 
-def initialise(net: Net, source: str, layout: Layout, meanface: np.ndarray, warn) -> finetune.Started:
+def initialise(net: Trainable, source: str, layout: Layout, meanface: np.ndarray, warn) -> finetune.Started:
     """Starts `net` from `source`: imagenet, none, a checkpoint of ours or a published one. Returns what was loaded, and what not.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are of the faces to train on.

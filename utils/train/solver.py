@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nets.backbones.dpr import SmallMobileNetV2
-from nets.backbones.timm_net import TimmNet
+from nets.trainable import Trainable
 from utils.train.ranks import Ranks
 
 
@@ -121,7 +120,7 @@ def one_behind(items: Iterator) -> Iterator:
 class Solver:
     """Everything that changes while training, and the one place where it does. `net` is the plain module, not DDP's wrapper."""
 
-    def __init__(self, net: nn.Module, args, steps: int, ranks: Ranks):
+    def __init__(self, net: Trainable, args, steps: int, ranks: Ranks):
         self.net, self.ranks, self.accumulate, self.clip = net, ranks, args.accumulate, args.clip
         self.weights = {term: torch.tensor(float(getattr(args, key))).to(ranks.device) for term, key in net.terms.items()}
         self.dtype = precision(args.amp, ranks.device)
@@ -134,9 +133,8 @@ class Solver:
             self.runner = torch.compile(self.runner)
         if ranks.count > 1:
             ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-            # some have branches for strides that nobody asks for
-            unused = any(isinstance(module, (TimmNet, SmallMobileNetV2)) for module in net.modules())
-            self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids, find_unused_parameters=unused)
+            self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids,
+                                                              find_unused_parameters=net.may_leave_unused)
         self.average = Average(net, args.ema, args.ema_ramp) if args.ema else None  # of what DDP has made alike in all processes
 
     def train_step(self, batches: list) -> Losses:

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 
 import torch
 
-from nets import Net
-from nets.stages.distillation import Distil, Shares
-from nets.stages.spatial_transformer import Reinit
+from nets import Trainable
+from nets.stages.distillation import Distillation, Shares
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.train import checkpoint
@@ -17,7 +16,7 @@ from utils.train import run_folder as run
 KINDS = ("landmarks", "maps", "features")
 
 
-def taught(net: Net, args: SimpleNamespace, layout: Layout, protocol: dict, device: torch.device) -> tuple[Net, str]:
+def taught(net: Trainable, args: SimpleNamespace, layout: Layout, protocol: dict, device: torch.device) -> tuple[Trainable, str]:
     """(`net` with the losses of `args.teacher`, words for the log). layout and protocol are those of the faces to train on.
 
     UserError for a file that is no landmark net of ours, or one of other landmarks or crops.
@@ -33,13 +32,13 @@ def taught(net: Net, args: SimpleNamespace, layout: Layout, protocol: dict, devi
     if stored["protocol"] != protocol:
         raise UserError(f"--teacher {file} was trained on crops of protocol {stored['protocol']}, these are of {protocol}; give "
                         "a teacher of the same --protocol")
-    if isinstance(net, Reinit) or isinstance(teacher, Reinit):
-        who = "a teacher of those" if isinstance(teacher, Reinit) else "--teacher"
-        raise UserError("--reinit and --parts make a crop of their own, in which two nets cannot be compared; leave out these or "
-                        f"{who}")
+    if net.moves_crop or teacher.moves_crop:
+        who = "a teacher of those" if teacher.moves_crop else "--teacher"
+        raise UserError("--reinit and --local-parts make a crop of their own, in which two nets cannot be compared; leave out "
+                        f"these or {who}")
     shares = Shares(*(getattr(args, f"teacher_{kind}") for kind in KINDS))
     teacher = teacher.to(device, memory_format=torch.channels_last)
-    whole = Distil(net.to(device), teacher, [same[landmark] for landmark in range(layout.count)], shares)
+    whole = Distillation(net.to(device), teacher, [same[landmark] for landmark in range(layout.count)], shares)
     left = {kind: why for kind, why in whole.compares.items() if why and getattr(shares, kind)}
     used = [kind for kind in KINDS if getattr(shares, kind) and kind not in left]
     if not used:

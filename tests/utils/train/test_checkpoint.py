@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import NET, ROOT
 
-from nets import build_net, make_spec
+from nets import NetOptions, build_net, make_spec
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
 from utils.config import defaults, load_layout
@@ -26,7 +26,7 @@ LAYOUT = load_layout(defaults().tables["layouts"], "12")
 @pytest.fixture(scope="module")
 def packed() -> dict:
     """An untrained net as a checkpoint."""
-    spec = make_spec(NET, "pip", 32, 64, np.random.default_rng(0).random((12, 2)), 3)
+    spec = make_spec(NetOptions(NET, "pip", 32, 64, num_nb=3), np.random.default_rng(0).random((12, 2)))
     return run.pack(spec, LAYOUT, {"scale_x": 1.2}, defaults(), build_net(spec).state_dict(), epoch=0, val_nme=5.0)
 
 
@@ -202,14 +202,14 @@ def test_the_newest_run_is_tested_without_exp(tmp_path):
 
 def test_weights_of_another_head_start_the_backbone(packed, tmp_path):
     checkpoint.save(tmp_path / "best.pt", packed)
-    spec = make_spec(NET, "pip", 32, 64, np.random.default_rng(0).random((5, 2)), 0)
+    spec = make_spec(NetOptions(NET, "pip", 32, 64, num_nb=0), np.random.default_rng(0).random((5, 2)))
     net, said = build_net(spec), []
     five, face = load_layout(defaults().tables["layouts"], "5"), np.random.default_rng(0).random((5, 2))
     words = run.initialise(net, str(tmp_path / "best.pt"), five, face, said.append).words
     assert "new: head." in words and "backbone only: layout 5 shares no landmark" in words and not said
     name = next(iter(net.backbone.state_dict()))
     assert torch.equal(net.backbone.state_dict()[name], packed["model"][f"backbone.{name}"])
-    other = build_net(make_spec("irnet18", "pip", 32, 64, np.random.default_rng(0).random((5, 2)), 0))
+    other = build_net(make_spec(NetOptions("irnet18", "pip", 32, 64, num_nb=0), np.random.default_rng(0).random((5, 2))))
     with pytest.raises(UserError, match="no tensor that fits irnet18"):
         run.initialise(other, str(tmp_path / "best.pt"), five, face, said.append)
     lost = SimpleNamespace(spec={"net": "irnet18"}, backbone=other.backbone)

@@ -9,7 +9,7 @@ import torch
 import yaml
 from conftest import NET, ROOT, SMALL, mean_face, write_faces
 
-from nets import build_net, make_spec
+from nets import NetOptions, build_net, make_spec
 from nets.convert.transplant import nearest_sources, transplant
 from nets.heads.pip import PIPHead, nearest_neighbors
 from pipnet.layout import Layout
@@ -212,7 +212,7 @@ def test_further_landmarks_after_all_of_the_old_ones(tmp_path, head):
     old, new = (load_layout(rows, name) for name in rows)
     face = np.random.default_rng(0).uniform(0.2, 0.8, (7, 2))
     torch.manual_seed(0)
-    nets = [build_net(make_spec(NET, head, None, 64, face[:count], 0)) for count in (5, 7)]
+    nets = [build_net(make_spec(NetOptions(NET, head, None, 64, num_nb=0), face[:count])) for count in (5, 7)]
     checkpoint.save(tmp_path / "best.pt", {
         "format": checkpoint.FORMAT, "net": nets[0].spec, "layout": old.to_dict(), "protocol": {}, "args": {},
         "model": nets[0].state_dict(), "meanface": face[:5].tolist()})
@@ -226,14 +226,15 @@ def test_faces_of_another_size_in_the_crop_are_said(tmp_path):
     """The crop round points inside the face shows it larger than a net for the whole face knows it."""
     from utils.train.run_folder import initialise
     layout, face = load_layout(ROWS, "68"), mean_face()
-    net = build_net(make_spec(NET, "pip", 32, 64, face, 3))
+    net = build_net(make_spec(NetOptions(NET, "pip", 32, 64, num_nb=3), face))
     values = {"format": 1, "net": net.spec, "layout": layout.to_dict(), "protocol": {}, "args": {}, "model": net.state_dict()}
     checkpoint.save(tmp_path / "best.pt", {**values, "meanface": face.tolist()})
     mine = load_layout({**ROWS, **MINE}, "mine")
     for scale, words in ((1, []), (1.8, ["faces are 1.80 times as large .*--protocol"])):
         own, said = (own_points(face) - 0.5) * scale + 0.5, []
-        initialise(build_net(make_spec(NET, "pip", 32, 64, own, 0)), str(tmp_path / "best.pt"), mine, own, said.append)
+        net = build_net(make_spec(NetOptions(NET, "pip", 32, 64, num_nb=0), own))
+        initialise(net, str(tmp_path / "best.pt"), mine, own, said.append)
         assert len(said) == len(words) and all(re.search(word, text) for word, text in zip(words, said, strict=True))
-    initialise(build_net(make_spec(NET, "pip", 32, 96, own_points(face), 0)), str(tmp_path / "best.pt"), mine, own_points(face),
-               said.append)
+    net = build_net(make_spec(NetOptions(NET, "pip", 32, 96, num_nb=0), own_points(face)))
+    initialise(net, str(tmp_path / "best.pt"), mine, own_points(face), said.append)
     assert "trained at 64 px, this is 96" in said[-1]
