@@ -1,4 +1,6 @@
 """Blocks that several backbones share."""
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 
@@ -12,10 +14,10 @@ def conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int = 1, grou
     return [*conv_norm(inputs, outputs, kernel, stride, groups), nn.ReLU(inplace=True)]
 
 
-def run_taps(features: nn.Sequential, x: Tensor, taps: dict[int, int]) -> dict[int, Tensor]:
-    """Run `features` on x and return {stride: output of layer taps[stride]}."""
+def run_taps(layers: Iterable[nn.Module], x: Tensor, taps: dict[int, int]) -> dict[int, Tensor]:
+    """Run the layers on x and return {stride: output of layer taps[stride]}."""
     outputs = []
-    for layer in features:
+    for layer in layers:
         x = layer(x)
         outputs.append(x)
     return {stride: outputs[index] for stride, index in taps.items()}

@@ -10,7 +10,6 @@ from nets.backbones.row import Row
 
 class MobileNetV2(nn.Module):
     """x (B, 3, H, W) -> {2, 4, 8, 16, 32: (B, C, H/stride, W/stride)}; torchvision's `features`, with the last 1x1 to 1280."""
-
     taps = {2: 1, 4: 3, 8: 6, 16: 13, 32: 18}  # stride: its last layer
 
     def __init__(self) -> None:
@@ -118,14 +117,10 @@ class MobileNetV3Large(nn.Module):
 
 ROWS = {
     "mobilenetv2": Row(
-        build=MobileNetV2,
-        imagenet=MobileNet_V2_Weights.IMAGENET1K_V1.url,
+        build=MobileNetV2, imagenet=MobileNet_V2_Weights.IMAGENET1K_V1.url,
         note="PIPNet: 300W 3.40, WFLW 4.79, COFW 3.43, AFLW 1.52; coordinates: 300W 4.39 at 224 px, with squeeze-excite 4.28; "
-             "5.27 at 56 px",
-    ),
+             "5.27 at 56 px"),
     "mobilenetv3_large": Row(
-        build=MobileNetV3Large,
-        imagenet="https://github.com/d-li14/mobilenetv3.pytorch/raw/master/pretrained/mobilenetv3-large-1cd25616.pth",
-        note="IRNet fork of PIPNet: 1.79 on the 12 eye points of 300W",
-    ),
+        build=MobileNetV3Large, note="IRNet fork of PIPNet: 1.79 on the 12 eye points of 300W",
+        imagenet="https://github.com/d-li14/mobilenetv3.pytorch/raw/master/pretrained/mobilenetv3-large-1cd25616.pth"),
 }

@@ -6,12 +6,12 @@ backbone have the names of the published file.
 import torch
 from torch import Tensor, nn
 
-from nets.backbones.blocks import conv_norm_relu
+from nets.backbones.blocks import conv_norm_relu, run_taps
 from nets.backbones.row import Row
 
 # conv2 ... conv13: (width, stride)
 STEPS = [(32, 1), (32, 2), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1), (128, 2), (128, 1), (128, 1), (256, 2), (256, 1)]
-TAPS = {2: 2, 4: 4, 8: 8, 16: 11, 32: 13}  # {stride: its last layer}
+TAPS = {2: 1, 4: 3, 8: 7, 16: 10, 32: 12}  # {stride: index of its last layer}
 MEAN = 127 / 255  # of each channel; the published net takes BGR
 
 
@@ -35,19 +35,14 @@ class Slim(nn.Module):
             step = nn.Sequential(*conv_norm_relu(inputs, inputs, 3, stride, inputs), *conv_norm_relu(inputs, outputs, 1))
             self.add_module(f"conv{number}", step)
             inputs = outputs
-        self.channels = {stride: STEPS[layer - 2][0] for stride, layer in TAPS.items()}
+        self.channels = {stride: STEPS[layer - 1][0] for stride, layer in TAPS.items()}
 
     def vector(self, input_size: int) -> nn.Module:
         """Return the neck for a head that takes a vector."""
         return Means()
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
-        features, layers = {}, {layer: stride for stride, layer in TAPS.items()}
-        for number in range(1, len(STEPS) + 2):
-            x = getattr(self, f"conv{number}")(x)
-            if number in layers:
-                features[layers[number]] = x
-        return features
+        return run_taps(self.children(), x, TAPS)
 
 
 ROWS = {"slim": Row(build=Slim, mean=(MEAN,) * 3, std=(MEAN,) * 3, order="BGR", published="nets.convert.peppa:from_peppa",

@@ -1,5 +1,4 @@
 """Any backbone of timm (Wightman 2019) with feature maps: `timm:<name>`, with or without a pretrained tag."""
-
 import difflib
 from functools import partial
 
@@ -86,13 +85,9 @@ def timm_row(name: str) -> Row:
     """Return the registry row of `timm:<name>`, with or without the prefix. Raises ValueError with the nearest names."""
     name = name.removeprefix("timm:")
     cfg = pretrained_cfg(name)
-    return Row(
-        build=partial(TimmNet, name),
-        mean=tuple(cfg.mean),
-        std=tuple(cfg.std),
-        imagenet=f"timm:{name}" if cfg.has_weights else None,
-        note=f"timm, weights {cfg.tag or 'without tag'}" if cfg.has_weights else "timm, without pretrained weights",
-    )
+    note = f"timm, weights {cfg.tag or 'without tag'}" if cfg.has_weights else "timm, without pretrained weights"
+    return Row(build=partial(TimmNet, name), mean=tuple(cfg.mean), std=tuple(cfg.std),
+               imagenet=f"timm:{name}" if cfg.has_weights else None, note=note)
 
 
 def pretrained_cfg(name: str) -> timm.models.PretrainedCfg:

@@ -5,8 +5,9 @@ Tensors have the same shapes.
 """
 from torch import Tensor
 
+from nets.convert.transplant import PARTS
+
 NECK = ("deconv1", "bn_deconv1", "layer5", "bn5", "layer6", "bn6")
-PARTS = ("score", "offset_x", "offset_y", "neighbor_x", "neighbor_y")
 HEADS = {  # {system: {our name of a head's convolution: the published one}}
     "pipnet": dict(zip(PARTS, ("cls_layer", "x_layer", "y_layer", "nb_x_layer", "nb_y_layer"), strict=True)),
     "irnet": dict(zip(PARTS, PARTS, strict=True)),
@@ -38,7 +39,7 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if part in heads:
             ours = f"head.{heads[part]}.{rest}"
         else:
-            ours = f"{'neck' if part in NECK else 'backbone'}.{name}"
+            ours = f"neck.{name}" if part in NECK else f"backbone.{name}"
         if ours in renamed:
             raise ValueError(f"the state dict names {ours} twice; it mixes snapshots of different systems")
         renamed[ours] = tensor
@@ -57,16 +58,14 @@ def to_published(state: dict[str, Tensor], system: str) -> dict[str, Tensor]:
     """
     if system not in HEADS:
         raise ValueError(f"system '{system}' is unknown; choose {' or '.join(HEADS)}")
-    return {_to_published(name, HEADS[system]): tensor for name, tensor in state.items()}
-
-
-def _to_published(name: str, heads: dict[str, str]) -> str:
-    part, _, rest = name.partition(".")
-    child, _, leaf = rest.partition(".")
-    if part == "backbone" and rest:
-        return rest
-    if part == "neck" and child in NECK:
-        return rest
-    if part == "head" and child in heads:
-        return f"{heads[child]}.{leaf}"
-    raise ValueError(f"the published nets have no tensor like {name}")
+    found = {}
+    for name, tensor in state.items():
+        part, _, rest = name.partition(".")
+        child, _, leaf = rest.partition(".")
+        if part == "head" and child in HEADS[system]:
+            found[f"{HEADS[system][child]}.{leaf}"] = tensor
+        elif part == "backbone" or part == "neck" and child in NECK:
+            found[rest] = tensor
+        else:
+            raise ValueError(f"the published nets have no tensor like {name}")
+    return found

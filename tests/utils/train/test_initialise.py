@@ -136,7 +136,7 @@ def test_a_landmark_that_nobody_knows_starts_at_its_place_on_the_meanface(num_nb
 
 def test_a_head_that_is_not_what_it_says_is_refused():
     head = random_head([[1], [0]])
-    with pytest.raises(ValueError, match="not the 3 landmarks"):
+    with pytest.raises(ValueError, match="not have the 3 landmarks"):
         transplant(head.state_dict(), [[1], [0], [0]], [[]], nearest_sources({0: 0}, np.zeros((1, 2))), np.zeros((1, 2)))
 
 
