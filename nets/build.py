@@ -89,7 +89,7 @@ def build_net(spec: dict) -> Trainable:
     row, kind = net_row(spec["net"]), resolve(HEADS[spec["head"]].build)
     backbone = row.build(act=spec["act"]) if spec["act"] else row.build()
     neck = kind.neck(backbone, spec)
-    net = Net(backbone, neck, kind.of(neck.channels, spec), spec)
+    net = Net(backbone, neck, kind(neck.channels, spec, **spec["head_options"]), spec)
     if not spec.get("reinit"):
         return net
     # drawn a second time, because a seed has to give the weights that it gave when these stages were built twice

@@ -13,9 +13,9 @@ from nets.necks import Neck
 class Head(nn.Module):
     """encode -> forward -> loss, and decode; `decode(head.ideal(head.encode(labels, grid)))` returns the labels.
 
-    A head is built by `of` from the spec of its net; its row in nets/registry.py holds strides, options and loss terms.
-    rows: {module: its outputs for one landmark}, landmark by landmark, for `grafted`. A head that predicts its error has a
-    module `log_scale` for the logarithm of that error.
+    Made as Head(channels of its feature map, spec of its net, **spec["head_options"]). Its row in nets/registry.py holds strides,
+    options and loss terms. A head that predicts its error has a module `log_scale` for the logarithm of that error.
+    rows: {module: its outputs for one landmark}, landmark by landmark, for `grafted`.
     """
 
     size_multiple = 32  # px, of the net's input
@@ -30,11 +30,6 @@ class Head(nn.Module):
     def plan(meanface: np.ndarray, num_nb: int) -> dict:
         """Return the plain values about landmarks that go into the spec; meanface (N, 2) in [0, 1] of the crop."""
         return {"meanface": np.asarray(meanface, np.float64).tolist()}
-
-    @classmethod
-    def of(cls, channels: int, spec: dict) -> "Head":
-        """Return the head on a feature map of `channels`."""
-        raise NotImplementedError
 
     def encode(self, labels: Labels, grid: tuple[int, int]):
         """Return targets on a feature map of `grid` (H, W) cells; their `counts` {term: count} divide the sums of `loss`."""

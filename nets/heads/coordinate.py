@@ -71,32 +71,23 @@ class RegressionHead(Head):
         return Maps(targets.landmarks, torch.zeros_like(targets.weight) if self.log_scale else None)
 
 
-class Pool(NamedTuple):
-    """The way from a feature map of `cells` (H = W) to a vector.
-
-    kind: `average` of all cells, or `depthwise`: one filter a channel over all cells, with batch norm after it and after the
-    linear map. excite: squeeze-excite before.
-    """
-    cells: int
-    kind: str = "average"
-    excite: bool = False
-
-
 class CoordinateHead(RegressionHead):
     """A feature map of `channels` pooled to a vector, then one linear map to all coordinates.
 
-    error: a row of ERRORS; sigma: another linear map predicts the error of each landmark.
+    error: a row of ERRORS; pool: `average` of all cells, or `depthwise`: one filter a channel over all cells, with batch norm
+    after it and after the linear map; excite: squeeze-excite before; sigma: another linear map predicts the errors.
     """
 
     size_multiple = 1
     rows = {"output": 2, "norm": 2, "log_scale": 1}
 
-    def __init__(self, channels: int, meanface: list[list[float]], pool: Pool, error: str = "l1", sigma: bool = False):
-        super().__init__(meanface, error)
-        self.excite = SqueezeExcite(channels) if pool.excite else nn.Identity()
-        # drawn for every kind, because a seed has to give the weights that it always gave
-        filters = nn.Conv2d(channels, channels, pool.cells, groups=channels, bias=False)
-        depthwise = pool.kind == "depthwise"
+    def __init__(self, channels: int, spec: dict, error: str = "l1", pool: str = "average", excite: bool = False,
+                 sigma: bool = False):
+        super().__init__(spec["meanface"], error)
+        self.excite = SqueezeExcite(channels) if excite else nn.Identity()
+        # drawn for every pool, because a seed has to give the weights that it always gave
+        filters = nn.Conv2d(channels, channels, -(-spec["input_size"] // spec["stride"]), groups=channels, bias=False)
+        depthwise = pool == "depthwise"
         self.pool = nn.Sequential(filters, nn.BatchNorm2d(channels)) if depthwise else nn.AdaptiveAvgPool2d(1)
         self.output = nn.Conv2d(channels, 2 * self.num_lms, 1)
         self.norm = nn.BatchNorm2d(2 * self.num_lms) if depthwise else nn.Identity()
@@ -113,13 +104,6 @@ class CoordinateHead(RegressionHead):
         if (pool := spec["head_options"].get("pool", "average")) != "average":
             raise ValueError(f"pool {pool} needs a map of cells, but {spec['net']} gives the head a vector; leave pool out")
         return backbone.vector(spec["input_size"])
-
-    @classmethod
-    def of(cls, channels: int, spec: dict) -> "CoordinateHead":
-        options = dict(spec["head_options"])
-        cells = -(-spec["input_size"] // spec["stride"])
-        pool = Pool(cells, options.pop("pool", "average"), options.pop("excite", False))
-        return cls(channels, spec["meanface"], pool, **options)
 
     def forward(self, features: Tensor) -> Maps:
         """Return landmarks from features (B, C, H, W)."""

@@ -29,29 +29,25 @@ class Targets(NamedTuple):
 class HeatmapHead(Head):
     """A 1x1 convolution to one map a landmark; score_width: standard deviation of the Gaussian in cells, 0: 1.5.
 
-    The map cannot show a landmark that lies half a cell or more outside the crop, so such a landmark is not trained.
+    The map cannot show a landmark that lies half a cell or more outside the crop, so such a landmark is not trained. Raises
+    ValueError for a map of fewer than 3 cells.
     """
 
     rows = {"score": 1}
 
-    def __init__(self, channels: int, num_lms: int, cells: int, score_width: float = 0.0):
+    def __init__(self, channels: int, spec: dict, score_width: float = 0.0):
         super().__init__()
-        self.num_lms, self.reach, self.width = num_lms, 0.5 / cells, score_width or 1.5
-        self.score = nn.Conv2d(channels, num_lms, 1)
+        size, stride = spec["input_size"], spec["stride"]
+        if size < 3 * stride:
+            raise ValueError(f"a heatmap of {size} px has fewer than 3 cells at stride {stride}; give a larger input_size or a "
+                             "smaller stride")
+        self.num_lms, self.reach, self.width = len(spec["meanface"]), 0.5 / (size // stride), score_width or 1.5
+        self.score = nn.Conv2d(channels, self.num_lms, 1)
         start_small(self.score)
 
     @staticmethod
     def neck(backbone: nn.Module, spec: dict) -> nn.Module:
         return Pyramid(backbone.channels, spec["stride"])
-
-    @classmethod
-    def of(cls, channels: int, spec: dict) -> "HeatmapHead":
-        """Return the head. Raises ValueError if the map has fewer than 3 cells."""
-        size, stride = spec["input_size"], spec["stride"]
-        if size < 3 * stride:
-            raise ValueError(f"a heatmap of {size} px has fewer than 3 cells at stride {stride}; give a larger input_size or a "
-                             "smaller stride")
-        return cls(channels, len(spec["meanface"]), size // stride, **spec["head_options"])
 
     def forward(self, features: Tensor) -> Tensor:
         """Return maps (B, N, H, W) from features (B, C, H, W)."""

@@ -9,21 +9,20 @@ WIDTH = 128
 
 
 class PartsHead(RegressionHead):
-    """One branch for each group of landmarks: a gate, a 1x1 convolution and a linear map. Each landmark is in one group."""
+    """One branch for each group of landmarks: a gate, a 1x1 convolution and a linear map.
 
-    def __init__(self, channels: int, meanface: list[list[float]], groups: list[list[int]], error: str = "l1"):
-        super().__init__(meanface, error)
+    spec["groups"]: the landmarks of each group, every landmark in one group; without it all are in one.
+    """
+
+    def __init__(self, channels: int, spec: dict, error: str = "l1"):
+        super().__init__(spec["meanface"], error)
+        groups = spec.get("groups") or [list(range(self.num_lms))]
         self.branches = nn.ModuleList(nn.Sequential(
             SqueezeExcite(channels), nn.Conv2d(channels, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU(),
             nn.AdaptiveAvgPool2d(1), nn.Conv2d(WIDTH, 2 * len(ids), 1)) for ids in groups)
         start_small(*(branch[-1] for branch in self.branches))
         order = torch.tensor([i for ids in groups for i in ids]).argsort()  # of landmarks in the branches' outputs
         self.register_buffer("order", order, persistent=False)
-
-    @classmethod
-    def of(cls, channels: int, spec: dict) -> "PartsHead":
-        groups = spec.get("groups") or [list(range(len(spec["meanface"])))]
-        return cls(channels, spec["meanface"], groups, **spec["head_options"])
 
     def forward(self, features: Tensor) -> Maps:
         """Return landmarks from features (B, C, H, W)."""

@@ -83,14 +83,15 @@ def merge_index(neighbor_index: list[list[int]]) -> Tensor:
 
 
 class PIPHead(Head):
-    """Five 1x1 convolutions on a feature map of `channels`; K is the number of columns of `neighbor_index` (N, K).
+    """Five 1x1 convolutions on a feature map of `channels`; K is the number of columns of spec["neighbor_index"] (N, K).
 
     Beyond the paper: error, the form of the regression losses (a row of ERRORS); sigma, a sixth convolution that predicts the
     error of each offset and neighbor, by which the merge weighs them.
     """
 
-    def __init__(self, channels: int, neighbor_index: list[list[int]], error: str = "l1", sigma: bool = False):
+    def __init__(self, channels: int, spec: dict, error: str = "l1", sigma: bool = False):
         super().__init__()
+        neighbor_index = spec["neighbor_index"]
         self.error = resolve(ERRORS[error])
         self.num_lms, self.num_nb = len(neighbor_index), len(neighbor_index[0])
         self.score = nn.Conv2d(channels, self.num_lms, 1)
@@ -109,10 +110,6 @@ class PIPHead(Head):
     def plan(meanface: np.ndarray, num_nb: int) -> dict:
         """Return the neighbors, which follow from the meanface."""
         return {"neighbor_index": nearest_neighbors(meanface, num_nb)}
-
-    @classmethod
-    def of(cls, channels: int, spec: dict) -> "PIPHead":
-        return cls(channels, spec["neighbor_index"], **spec["head_options"])
 
     def forward(self, features: Tensor) -> Maps:
         """Return maps from features (B, C, H, W)."""

@@ -54,19 +54,15 @@ class SimCCHead(Head):
 
     rows = {"points": 1}
 
-    def __init__(self, channels: int, num_lms: int, cells: int, size: int, score_width: float = 0.0, width: int = 256):
+    def __init__(self, channels: int, spec: dict, score_width: float = 0.0, width: int = 256):
         super().__init__()
-        self.num_lms, self.width = num_lms, score_width or (size / 8) ** 0.5
+        size, cells = spec["input_size"], spec["input_size"] // spec["stride"]
+        self.num_lms, self.width = len(spec["meanface"]), score_width or (size / 8) ** 0.5
         self.bins, self.step = round(size * BINS_A_PX * (1 + 2 * MARGIN)), max(round(self.width), 1)
-        self.points = nn.Conv2d(channels, num_lms, 7, padding=3)
+        self.points = nn.Conv2d(channels, self.num_lms, 7, padding=3)
         self.embed = nn.Sequential(nn.LayerNorm(cells ** 2), nn.Linear(cells ** 2, width, bias=False))
         self.attention = GatedAttention(width)
         self.x, self.y = nn.Linear(width, self.bins, bias=False), nn.Linear(width, self.bins, bias=False)
-
-    @classmethod
-    def of(cls, channels: int, spec: dict) -> "SimCCHead":
-        size = spec["input_size"]
-        return cls(channels, len(spec["meanface"]), size // spec["stride"], size, **spec["head_options"])
 
     def forward(self, features: Tensor) -> Maps:
         """Return logits from features (B, C, H, W)."""

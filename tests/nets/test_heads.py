@@ -87,7 +87,8 @@ def test_what_a_map_cannot_show_is_not_trained(head):
 @pytest.mark.parametrize("size", ((8, 8), (4, 6)))
 def test_gaussian_targets_equal_the_dense_ones(size, autocast):
     torch.manual_seed(0)
-    head, labels, maps = HeatmapHead(8, 12, 8, score_width=0.8), Labels(torch.rand(4, 12, 2)), torch.randn(4, 12, *size)
+    head = HeatmapHead(8, {"meanface": FACE, "input_size": 64, "stride": 8}, score_width=0.8)
+    labels, maps = Labels(torch.rand(4, 12, 2)), torch.randn(4, 12, *size)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         total = head.loss(maps, head.encode(labels, size))["score"]
     centre = labels.landmarks * torch.tensor([size[1], size[0]])

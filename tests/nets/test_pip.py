@@ -12,9 +12,13 @@ from nets.registry import ERRORS, resolve
 COUNTS = (5, 12, 19, 29, 68, 98, 106)
 
 
+def make(neighbor_index: list[list[int]], **options) -> PIPHead:
+    return PIPHead(8, {"neighbor_index": neighbor_index}, **options)
+
+
 def head_for(count: int, num_nb: int, seed: int = 0) -> PIPHead:
     meanface = np.random.default_rng(seed).random((count, 2))
-    return PIPHead(8, nearest_neighbors(meanface, num_nb))
+    return make(nearest_neighbors(meanface, num_nb))
 
 
 def random_labels(batch: int, count: int, seed: int = 0, low: float = 0.0, high: float = 0.999) -> Labels:
@@ -94,7 +98,7 @@ def test_landmark_nobody_predicts_keeps_its_own_value():
     line = np.array([[0, 0], [1, 0], [1.9, 0], [100, 0]])
     index = nearest_neighbors(line, 1)
     assert voters(index)[3] == []
-    head, labels = PIPHead(4, index), random_labels(2, 4)
+    head, labels = make(index), random_labels(2, 4)
     decoded = head.decode(head.ideal(head.encode(labels, (8, 8)))).landmarks
     assert torch.allclose(decoded, labels.landmarks, atol=1e-5)
 
@@ -137,7 +141,7 @@ def test_published_neighbors(reference, name):
 @pytest.mark.parametrize("name", ("300w", "wflw"))
 def test_published_targets_loss_and_merge(reference, name):
     stored = np.load(reference / "pip_core.npz")
-    head = PIPHead(4, nearest_neighbors(np.loadtxt(reference / "meanface" / f"{name}.txt"), 10))
+    head = make(nearest_neighbors(np.loadtxt(reference / "meanface" / f"{name}.txt"), 10))
     maps = Maps(*(torch.from_numpy(stored[f"{name}_maps_{part}"]) for part in Maps._fields[:5]))
     decoded = head.decode(maps)
     assert np.abs(decoded.landmarks.numpy() - stored[f"{name}_decoded"]).max() < 1e-6
@@ -162,7 +166,7 @@ def test_forms_of_the_error_grow_steadily(form, error, step):
 
 def test_expected_errors_weigh_the_merge():
     index = nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3)
-    head, plain = PIPHead(8, index, sigma=True), PIPHead(8, index)
+    head, plain = make(index, sigma=True), make(index)
     labels = random_labels(2, 12)
     targets = head.encode(labels, (8, 8))
     maps = head.ideal(targets)
@@ -178,7 +182,7 @@ def test_expected_errors_weigh_the_merge():
 
 
 def test_expected_errors_learn_the_mean_error():
-    head = PIPHead(8, nearest_neighbors(np.random.default_rng(0).random((5, 2)), 2), sigma=True)
+    head = make(nearest_neighbors(np.random.default_rng(0).random((5, 2)), 2), sigma=True)
     labels = random_labels(64, 5)
     targets = head.encode(labels, (4, 4))
     maps = head.ideal(targets)
@@ -196,7 +200,7 @@ def test_expected_errors_learn_the_mean_error():
 
 
 def test_calibration_scales_sigma_alone():
-    head = PIPHead(8, nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3), sigma=True).eval()
+    head = make(nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3), sigma=True).eval()
     for conv in head.children():
         torch.nn.init.normal_(conv.weight, std=0.1)
     features = torch.randn(2, 8, 8, 8)

@@ -62,7 +62,7 @@ def test_five_lines_are_a_layout():
 def random_head(index: list[list[int]], seed: int = 0) -> PIPHead:
     """A head that says something else in every cell."""
     torch.manual_seed(seed)
-    head = PIPHead(16, index)
+    head = PIPHead(16, {"neighbor_index": index})
     for tensor in head.state_dict().values():
         tensor.normal_(std=0.3)
     return head
