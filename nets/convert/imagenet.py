@@ -1,7 +1,7 @@
 """ImageNet weights of a backbone, from the local cache or the network.
 
-torch.hub and the Hugging Face hub download and cache. Without a network they hang or retry for a minute and then raise whatever
-comes up, so this file checks the connection first and turns every failure into one line.
+torch.hub and the Hugging Face hub download and cache. Without a network they hang or retry for a minute and then raise errors of
+many types, so this file checks the connection first and turns every failure into one line.
 """
 import os
 import socket
@@ -31,9 +31,7 @@ def load_imagenet(backbone: nn.Module, row: Row) -> None:
     if isinstance(backbone, TimmNet):
         _load_timm(backbone)
         return
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(row.imagenet).path).name
-    if not cached.is_file():
-        _require_reachable(row.imagenet, f"or put {cached.name} into {cached.parent}")
+    cached = _cached_file(row.imagenet)
     with _one_line(f"{row.imagenet} cannot be loaded", f"; remove {cached} if it is there"):
         state = torch.hub.load_state_dict_from_url(row.imagenet, map_location="cpu", check_hash=True, weights_only=True)
     names = backbone.state_dict().keys()
@@ -42,7 +40,7 @@ def load_imagenet(backbone: nn.Module, row: Row) -> None:
 
 
 def _load_timm(backbone: TimmNet) -> None:
-    """Load timm's pretrained weights, with one more net, because timm renames tensors while it loads them."""
+    """Load timm's pretrained weights through a second net, because timm renames tensors while it loads them."""
     import timm
     from huggingface_hub import try_to_load_from_cache
 
@@ -54,13 +52,23 @@ def _load_timm(backbone: TimmNet) -> None:
         for name in ("pytorch_model.bin", "model.safetensors"):
             if isinstance(file := try_to_load_from_cache(repository, name, revision=revision or None), str):
                 overlay["file"] = file
-    if not overlay:
-        place = os.environ.get("HF_ENDPOINT", "https://huggingface.co") if cfg.hf_hub_id else cfg.url
-        _require_reachable(place, "or set HF_HOME to a folder that holds them")
+    if cfg.hf_hub_id and not overlay:
+        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+        _require_reachable(endpoint, "or set HF_HOME to a folder that holds them")
+    elif cfg.url and not overlay:
+        _cached_file(cfg.url)
     with _one_line(f"of timm:{backbone.name} cannot be loaded"):
         source = timm.create_model(backbone.name, pretrained=True, features_only=True, pretrained_cfg_overlay=overlay,
                                    **backbone.options)
         backbone.net.load_state_dict(source.state_dict())
+
+
+def _cached_file(url: str) -> Path:
+    """Return the file in torch.hub's cache for `url`. Raises OSError with one line if it is missing and cannot be fetched."""
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    if not cached.is_file():
+        _require_reachable(url, f"or put {cached.name} into {cached.parent}")
+    return cached
 
 
 def _require_reachable(url: str, remedy: str, seconds: float = 5.0) -> None:
