@@ -4,21 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nets.backbones.dpr import ROWS as DPR
-from nets.backbones.irnet import ROWS as IRNETS
-from nets.backbones.mobilenet import ROWS as MOBILENETS
-from nets.backbones.resnet import ROWS as RESNETS
+from nets.backbones import dpr, irnet, mobilenet, resnet, slim, timm_net
 from nets.backbones.row import Row
-from nets.backbones.slim import ROWS as SLIM
-from nets.backbones.timm_net import ROWS as TIMM_NETS
-from nets.backbones.timm_net import timm_row
 from nets.net import Net, make_stages
 from nets.registry import HEADS, resolve
 from nets.stages.local_parts import LocalParts
 from nets.stages.spatial_transformer import Reinit
 from nets.trainable import Trainable
 
-NETS: dict[str, Row] = {**RESNETS, **IRNETS, **MOBILENETS, **SLIM, **DPR, **TIMM_NETS}
+NETS: dict[str, Row] = {**resnet.ROWS, **irnet.ROWS, **mobilenet.ROWS, **slim.ROWS, **dpr.ROWS, **timm_net.ROWS}
 
 
 class NetOptions(NamedTuple):
@@ -47,7 +41,7 @@ class NetOptions(NamedTuple):
 def net_row(name: str) -> Row:
     """Return the row of a net. Raises ValueError with the nearest name."""
     if name.startswith("timm:"):
-        return timm_row(name.removeprefix("timm:"))
+        return timm_net.timm_row(name.removeprefix("timm:"))
     if name not in NETS:
         near = difflib.get_close_matches(name, NETS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""

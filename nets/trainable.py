@@ -65,10 +65,6 @@ class Wrapper(Trainable):
     head = property(attrgetter("net.head"))
     auxiliary = property(attrgetter("net.auxiliary"))
 
-    def preprocess(self, images: Tensor) -> Tensor:
-        """Return pictures as the wrapped net's backbone takes them."""
-        return self.net.preprocess(images)
-
     def predict(self, images: Tensor) -> Prediction:
         return self.net.predict(images)
 

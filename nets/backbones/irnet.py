@@ -15,11 +15,10 @@ WIDTHS = [64, 128, 256, 512]
 
 
 def _activation(act: str, channels: int) -> nn.Module:
-    if act == "prelu":
-        return nn.PReLU(channels)
-    if act == "relu":  # without parameters, so that integer kernels can fuse it with the convolution
-        return nn.ReLU(inplace=True)
-    raise ValueError(f"act '{act}' is unknown to IRNet; choose prelu or relu")
+    if act not in ACTS:
+        raise ValueError(f"act '{act}' is unknown to IRNet; choose {' or '.join(ACTS)}")
+    # relu has no parameters, so integer kernels can fuse it with the convolution
+    return nn.PReLU(channels) if act == "prelu" else nn.ReLU(inplace=True)
 
 
 class ConvNorm(nn.Module):
@@ -44,11 +43,8 @@ class Block(nn.Module):
             self.conv1 = ConvNorm(inputs, outputs, 1, stride)
         else:
             self.conv1 = nn.MaxPool2d(1, stride) if stride > 1 else nn.Identity()
-        self.conv2 = nn.Sequential(
-            nn.BatchNorm2d(inputs),
-            ConvNorm(inputs, outputs, 3, act=act),
-            ConvNorm(outputs, outputs, 3, stride),
-        )
+        convs = ConvNorm(inputs, outputs, 3, act=act), ConvNorm(outputs, outputs, 3, stride)
+        self.conv2 = nn.Sequential(nn.BatchNorm2d(inputs), *convs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv1(x) + self.conv2(x)

@@ -10,7 +10,8 @@ from nets.backbones.row import Row
 
 class MobileNetV2(nn.Module):
     """x (B, 3, H, W) -> {2, 4, 8, 16, 32: (B, C, H/stride, W/stride)}; torchvision's `features`, with the last 1x1 to 1280."""
-    taps = {2: 1, 4: 3, 8: 6, 16: 13, 32: 18}  # stride: its last layer
+
+    taps = {2: 1, 4: 3, 8: 6, 16: 13, 32: 18}  # {stride: index of its last layer}
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class InvertedResidual(nn.Module):
 class MobileNetV3Large(nn.Module):
     """x (B, 3, H, W) -> {2, 4, 8, 16, 32: (B, C, H/stride, W/stride)}; order and names as in d-li14's implementation."""
 
-    taps = {2: 1, 4: 3, 8: 6, 16: 12, 32: 15}  # stride: its last layer
+    taps = {2: 1, 4: 3, 8: 6, 16: 12, 32: 15}  # {stride: index of its last layer}
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """The interface of a head: four verbs, and what places a head on a backbone."""
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,6 +9,14 @@ from torch import Tensor, nn
 from nets.convert.transplant import Sources
 from nets.labels import Labels, Prediction
 from nets.necks import Neck
+
+
+class Targets(NamedTuple):
+    """place (B, N, 2) in the head's own unit, weight (B, N), counts {term: count}, grid (H, W) in cells."""
+    place: Tensor
+    weight: Tensor
+    counts: dict[str, Tensor]
+    grid: tuple[int, int]
 
 
 class Head(nn.Module):
@@ -70,6 +79,11 @@ class Head(nn.Module):
                     raise ValueError(f"{name} is not of {len(old['meanface'])} landmarks")
                 made[name] = tensor.unflatten(0, (-1, outputs))[sources.landmark].flatten(0, 1)
         return made
+
+
+def inside(labels: Labels, reach: float) -> Tensor:
+    """Return the weight (B, N) of the landmarks, 0 for those that lie `reach` or more, in [0, 1], outside the crop."""
+    return labels.trainable() * ((labels.landmarks - 0.5).abs() < 0.5 + reach).all(-1)
 
 
 def in_cells(landmarks: Tensor, grid: tuple[int, int]) -> Tensor:

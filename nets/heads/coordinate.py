@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nets.heads.base import Head, start_small
+from nets.heads.base import Head, Targets, start_small
 from nets.labels import Labels, Prediction
 from nets.losses import bounded, laplace_loss
 from nets.registry import ERRORS, resolve
@@ -20,13 +20,6 @@ class Maps(NamedTuple):
     """landmarks (B, N, 2) in [0, 1] of the crop; log_scale (B, N): logarithm of the expected error in eighths of it, or None."""
     landmarks: Tensor
     log_scale: Tensor | None = None
-
-
-class Targets(NamedTuple):
-    """landmarks (B, N, 2) in [0, 1] of the crop, weight (B, N), counts {term: count}."""
-    landmarks: Tensor
-    weight: Tensor
-    counts: dict[str, Tensor]
 
 
 class SqueezeExcite(nn.Module):
@@ -53,11 +46,11 @@ class RegressionHead(Head):
         """Return the landmarks themselves; the grid is not used."""
         weight = labels.trainable()
         terms = ("coordinate", "log_scale") if self.log_scale else ("coordinate",)
-        return Targets(labels.filled().landmarks, weight, dict.fromkeys(terms, weight.sum()))
+        return Targets(labels.filled().landmarks, weight, dict.fromkeys(terms, weight.sum()), grid)
 
     def loss(self, maps: Maps, targets: Targets) -> dict[str, Tensor]:
         """Return {term: sum} of errors of x and y in eighths of the crop."""
-        errors = (maps.landmarks - targets.landmarks).abs() / UNIT
+        errors = (maps.landmarks - targets.place).abs() / UNIT
         terms = {"coordinate": (targets.weight * self.error(errors).sum(-1)).sum()}
         if maps.log_scale is not None:
             terms["log_scale"] = laplace_loss(targets.weight, errors, maps.log_scale)
@@ -68,7 +61,7 @@ class RegressionHead(Head):
         return Prediction(maps.landmarks, torch.ones_like(maps.landmarks[..., 0]), sigma)
 
     def ideal(self, targets: Targets) -> Maps:
-        return Maps(targets.landmarks, torch.zeros_like(targets.weight) if self.log_scale else None)
+        return Maps(targets.place, torch.zeros_like(targets.weight) if self.log_scale else None)
 
 
 class CoordinateHead(RegressionHead):

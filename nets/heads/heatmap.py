@@ -5,25 +5,16 @@ columns of the 3 x 3 cells around that cell are averaged, and a parabola is fitt
 result, and this one also works at the border.
 """
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from nets.heads.base import Head, in_cells, start_small
+from nets.heads.base import Head, Targets, in_cells, inside, start_small
 from nets.heads.gaussian import log_gaussian, parabola_top
 from nets.labels import Labels, Prediction
 from nets.necks import Pyramid
 
 FLOOR = 1e-4  # lower bound of a map before its logarithm is taken
-
-
-class Targets(NamedTuple):
-    """place (B, N, 2) in cells from the map's upper left corner, weight (B, N), grid (H, W) in cells, counts {term: count}."""
-    place: Tensor
-    weight: Tensor
-    grid: tuple[int, int]
-    counts: dict[str, Tensor]
 
 
 class HeatmapHead(Head):
@@ -54,8 +45,8 @@ class HeatmapHead(Head):
         return self.score(features)
 
     def encode(self, labels: Labels, grid: tuple[int, int]) -> Targets:
-        weight = labels.trainable() * ((labels.landmarks - 0.5).abs() < 0.5 + self.reach).all(-1)
-        return Targets(in_cells(labels.filled().landmarks, grid), weight, grid, {"score": weight.sum()})
+        weight = inside(labels, self.reach)
+        return Targets(in_cells(labels.filled().landmarks, grid), weight, {"score": weight.sum()}, grid)
 
     def loss(self, maps: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Return {term: sum} of squared errors of the maps, each as a share of the Gaussian's own square."""

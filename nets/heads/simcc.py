@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from nets.heads.base import Head
+from nets.heads.base import Head, Targets, inside
 from nets.heads.gaussian import log_gaussian, log_height, parabola_top
 from nets.labels import Labels, Prediction
 
@@ -20,13 +20,6 @@ class Maps(NamedTuple):
     """Logits x, y (B, N, bins) over the crop and its margin."""
     x: Tensor
     y: Tensor
-
-
-class Targets(NamedTuple):
-    """place (B, N, 2) in bins from the edge of the first bin, weight (B, N), counts {term: count}."""
-    place: Tensor
-    weight: Tensor
-    counts: dict[str, Tensor]
 
 
 class GatedAttention(nn.Module):
@@ -71,9 +64,9 @@ class SimCCHead(Head):
 
     def encode(self, labels: Labels, grid: tuple[int, int]) -> Targets:
         """Return places in bins; the grid is not used."""
-        weight = labels.trainable() * ((labels.landmarks - 0.5).abs() < 0.5 + MARGIN).all(-1)
+        weight = inside(labels, MARGIN)
         place = (labels.filled().landmarks + MARGIN) / (1 + 2 * MARGIN) * self.bins
-        return Targets(place, weight, {"score": weight.sum()})
+        return Targets(place, weight, {"score": weight.sum()}, grid)
 
     def loss(self, maps: Maps, targets: Targets) -> dict[str, Tensor]:
         """Return {term: sum} of Kullback-Leibler divergences of the predicted distributions from the Gaussians."""

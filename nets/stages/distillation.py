@@ -25,8 +25,7 @@ class Shares(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A teacher's answer: landmarks (B, N, 2) in [0, 1] of the crop, trust (B, N) in [0, 1], scores (B, N, ...) or None where its
-    head has none, features (B, C, H, W)."""
+    """landmarks (B, N, 2) in [0, 1] of the crop, trust (B, N) in [0, 1], scores (B, N, ...) or None, features (B, C, H, W)."""
     landmarks: Tensor
     trust: Tensor
     scores: Tensor | None
@@ -51,16 +50,14 @@ class Distillation(Wrapper):
         with torch.no_grad():
             own = net.eval().extract(torch.zeros(1, side, side, 3, dtype=torch.uint8, device=device)).coarse
             scores, told = self.head.scores(self.head(own)), self.ask(torch.zeros(1, side, side, 3, device=device))
-        self.compares = {"maps": self._maps_differ(scores, told.scores), "features": _sizes_differ(own, told.features)}
+        heads = net.spec["head"], teacher.spec["head"]
+        if heads[0] != heads[1]:
+            apart = f"of head {heads[0]}, the teacher's of {heads[1]}"
+        else:
+            apart = f"head {heads[0]} has none" if scores is None else _sizes_differ(scores, told.scores)
+        self.compares = {"maps": apart, "features": _sizes_differ(own, told.features)}
         wanted = shares.features and not self.compares["features"]
         self.adapter = nn.Conv2d(own.shape[1], told.features.shape[1], 1).to(device) if wanted else None
-
-    def _maps_differ(self, scores: Tensor | None, told: Tensor | None) -> str | None:
-        """Return why score maps are not compared, or None."""
-        own, other = self.spec["head"], self.teacher[0].spec["head"]
-        if own != other:
-            return f"of head {own}, the teacher's of {other}"
-        return f"head {own} has none" if scores is None else _sizes_differ(scores, told)
 
     @property
     def terms(self) -> dict[str, str]:

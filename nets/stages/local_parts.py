@@ -71,10 +71,9 @@ class LocalParts(Wrapper):
             start_small(self.regressors[name][-1])
             mean = torch.tensor(face[ids] @ matrix[:, :2].T + matrix[:, 2], dtype=torch.float32)
             self.register_buffer(f"mean_{name}", mean, persistent=False)
-        joined, order = [i for ids in self.parts.values() for i in ids], list(range(len(face)))
-        for place, landmark in enumerate(joined):
-            order[landmark] = len(face) + place
-        # of landmarks in the whole face's, followed by those of all parts
+        joined = [i for ids in self.parts.values() for i in ids]
+        # the place of each landmark among those of the whole face, followed by those of all parts
+        order = [len(face) + joined.index(i) if i in joined else i for i in range(len(face))]
         self.register_buffer("order", torch.tensor(order), persistent=False)
 
     @property
@@ -93,7 +92,7 @@ class LocalParts(Wrapper):
             with torch.autocast(images.device.type, enabled=False):
                 place, aligned = SplitGradient.apply(chain(theta, self.places[name](face.float())))
                 picture = resample(images, place, SIZE, size)
-            moved = self.regressors[name](self.preprocess(picture)).flatten(1).float().unflatten(1, (-1, 2))
+            moved = self.regressors[name](self.net.net.preprocess(picture)).flatten(1).float().unflatten(1, (-1, 2))
             yield Found(name, getattr(self, f"mean_{name}") + 0.5 * moved, place, aligned)
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""DPR: the published weights give every published intermediate; re-initialisation and the local stage teach both their nets."""
+"""DPR: with the published weights every intermediate result equals the published one."""
 import cv2
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_every_published_intermediate(reference, face):
 
 
 def test_published_files_start_the_preset(reference):
-    """Net, maps and crops of our own: the same landmarks as published but for the resampling, and parts in their middle."""
+    """Our whole net gives the published landmarks, apart from resampling, and the published maps of the parts."""
     args = resolve({}, read_defaults(), "dpr")
     layout = load_layout(args.tables["layouts"], "98")
     stored = np.load(reference / "dpr_gsr.npz")
@@ -80,14 +80,14 @@ def test_published_files_start_the_preset(reference):
     started = finetune.start(net, ",".join(names), layout, mean, pytest.fail)
     assert all(what == "loaded" or name.startswith("regressors") for name, _, what in started.rows)
     for face in range(5):
-        box, truth = stored[f"i{face}_rect"] + 0.5, stored[f"i{face}_gt"] + 0.5  # the centre of the first pixel is at 0.5 here
+        box, truth = stored[f"i{face}_rect"] + 0.5, stored[f"i{face}_gt"] + 0.5  # our first pixel has its centre at 0.5
         crop = cut(cv2.imdecode(stored[f"i{face}_jpg_bytes"], cv2.IMREAD_COLOR), box, 256, net.input_margin)
         with torch.inference_mode():
             inner, matrix = net.net.inner(torch.from_numpy(crop)[None])
             found = to_image(outer(inner, matrix).landmarks[0].double().numpy(), box)
         nme = np.linalg.norm(found - truth, axis=1).mean() / np.linalg.norm(truth[60] - truth[72])
         assert nme == pytest.approx(float(stored[f"i{face}_nme"]), abs=0.003)
-        points = torch.tensor((stored[f"i{face}_crop_pts256"] + 0.5) / 256).float()[None]  # of [0, 1] here, of 256 px there
+        points = torch.tensor((stored[f"i{face}_crop_pts256"] + 0.5) / 256).float()[None]  # [0, 1] here, 256 px there
         for name, row in zip(PARTS, torch.tensor(stored[f"i{face}_local_reinit_out_4x6"]).view(4, 2, 3), strict=True):
             ours = {"left_eye": "eye_left", "right_eye": "eye_right"}.get(name, name)
             place = net.places[ours](points)
@@ -98,7 +98,7 @@ def test_published_files_start_the_preset(reference):
 
 
 def test_a_single_cell_is_not_left_to_bf16():
-    """On a CPU its depthwise gradients would be NaN now and then."""
+    """On a CPU, bf16 gradients of depthwise filters over one cell are sometimes NaN."""
     with torch.autocast("cpu", torch.bfloat16):
         found = SmallMobileNetV2()(torch.rand(2, 3, 64, 64))
     assert found[8].dtype == torch.bfloat16 and found[64].dtype == found[128].dtype == torch.float32

@@ -1,4 +1,4 @@
-"""The refiner behind any head, and a net that learns from a teacher: what they change, what they leave, the whole way of each."""
+"""The refiner behind any head, and distillation from a teacher: units, then whole runs from the command line."""
 import re
 import shutil
 from pathlib import Path
@@ -32,7 +32,7 @@ def net_of(head: str = "pip", size: int = 64, options: dict | None = None, **sta
 
 
 def stirred(net):
-    """The net, with a refiner that moves."""
+    """Return the net with a refiner that moves landmarks."""
     plain = net
     while isinstance(plain, Wrapper):
         plain = plain.net
@@ -88,7 +88,7 @@ def test_its_loss_teaches_backbone_and_refiner_and_leaves_the_head_alone():
 @pytest.mark.parametrize(("head", "stages"), [*((head, {}) for head in HEADS), ("pip", {"reinit": True, "hard_landmarks": 0.5}),
                                               ("coordinate", {"reinit": True, "local_parts": PARTS})])
 def test_any_head_is_refined(head, stages):
-    """Terms have counts, unknown landmarks teach nothing."""
+    """All terms have counts, and unknown landmarks train nothing."""
     net, labels = stirred(net_of(head, **stages)), some_labels()
     labels.landmarks[0, 60], labels.landmarks[1] = torch.nan, torch.nan
     images = pictures(4, 80 if "reinit" in stages else 64)
@@ -99,7 +99,7 @@ def test_any_head_is_refined(head, stages):
     assert not net.loss(images, Labels(torch.full((4, 68, 2), torch.nan)))["refine"]
 
 
-def test_it_learns_faces_by_heart():
+def test_it_overfits_sixteen_faces():
     start, nme, _ = overfit(NET, "coordinate", 64, 80, stages={"refine": True})
     assert nme < 2 < 10 < start
 
@@ -117,7 +117,7 @@ def pair(student=None, teacher=None, **shares) -> Distillation:
 
 
 def test_what_a_teacher_teaches():
-    """A net that is its own teacher has nothing to learn of maps; teacher and adapter leave no trace in what is kept."""
+    """A teacher equal to its student gives a zero loss of the maps; kept weights hold neither teacher nor adapter."""
     whole, labels = pair().eval(), some_labels()
     terms, counts = whole.loss(pictures(4), labels), whole.count(labels)
     assert terms.keys() == counts.keys() <= whole.terms.keys()
@@ -143,7 +143,7 @@ def test_landmarks_of_a_teacher_weigh_by_its_trust_and_by_visibility():
     assert not any(whole.loss(images, none)[term] for term in whole.count(none) if term != "teacher_features")
     before = whole.loss(images, labels)["teacher_offset_x"]
     with torch.no_grad():
-        teacher.head.log_scale.bias += 3  # it expects errors twenty times as large
+        teacher.head.log_scale.bias += 3  # its predicted errors become twenty times as large
     assert whole.loss(images, labels)["teacher_offset_x"] < before / 10
 
 
@@ -182,7 +182,7 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     fails(cli("--train", *recipe, "--teacher-maps", "1"), "--teacher-maps weighs what is learnt from a --teacher")
 
 
-# ------------------------------------------------------------------------------------------------------ the whole way
+# -------------------------------------------------------------------------------------------------- from the command line
 def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli, recipe, trained, tmp_path):
     teacher = shutil.copy(trained.folder / "best.pt", tmp_path / "teacher.pt")
     flags = [*recipe, "--refine", "--teacher", teacher, "--epochs", "2"]

@@ -1,4 +1,4 @@
-"""Re-initialisation, the local stage, pose and states: geometry, gradients, and the whole way from the command line."""
+"""Re-initialisation, the local stage, pose and states: geometry, gradients, and whole runs from the command line."""
 import numpy as np
 import pytest
 import torch
@@ -47,7 +47,7 @@ def test_maps_keep_their_precision_under_autocast():
 
 
 def test_resampled_pictures_lie_where_the_map_says():
-    """A dot in the margin's frame comes out where its place goes; the identity cuts out the nominal crop."""
+    """A dot moves as the map moves its place; the identity cuts out the nominal crop."""
     images = torch.zeros(1, 80, 80, 3, dtype=torch.uint8)
     images[0, 8 + 40, 8 + 20] = 255
     same = torch.eye(2, 3)[None]
@@ -63,9 +63,9 @@ def test_resampled_pictures_lie_where_the_map_says():
 @pytest.mark.parametrize(("head", "parts", "power"), [
     ("pip", None, 0.0), ("coordinate", None, 1.0), ("coordinate", PARTS, 0.5), ("parts", None, 0.0)])
 def test_all_of_it_learns(head, parts, power):
-    """Every parameter has a finite gradient that is not zero, unknown landmarks give none, terms and counts agree."""
+    """Every parameter has a finite gradient other than zero, despite unknown landmarks; terms and counts agree."""
     net = net_of(head, parts=parts, hard_landmarks=power)
-    with torch.no_grad():  # what begins as a constant hands no gradient on
+    with torch.no_grad():  # layers that start as constants pass no gradient on
         for name, parameter in net.named_parameters():
             name = name.replace("net.", "")
             if name.startswith(("transformer.fc_loc.2", "places", "head", "regressors")) and parameter.ndim > 1:
@@ -83,7 +83,7 @@ def test_all_of_it_learns(head, parts, power):
 
 @pytest.mark.parametrize("parts", [None, PARTS])
 def test_every_step_of_a_map_brings_the_mean_face_nearer(parts):
-    """What a head that knows nothing yet says of its picture is noise, however loud: a map that follows it runs away."""
+    """The gradient of an untrained head through its picture is noise, and a map that follows it runs away."""
     net, labels = net_of("coordinate", parts=parts), Labels(torch.tensor(mean_face()).float() + 0.1 * torch.randn(4, 68, 2))
     with torch.no_grad():
         net.head.output.weight.normal_(std=10)
@@ -100,13 +100,13 @@ def test_every_step_of_a_map_brings_the_mean_face_nearer(parts):
 
 
 def test_the_loss_is_of_the_outer_frame():
-    """With a coordinate head: twice as large a face in the inner crop is no larger an error."""
+    """With a coordinate head, a face twice as large in the inner crop has the same error."""
     net = net_of("coordinate")
     labels = Labels(torch.tensor(mean_face()).float()[None].repeat(2, 1, 1))
     found = []
     for zoom in (1.0, 2.0):
         set_constant(net.transformer.fc_loc[-1], torch.tensor([zoom, 0, 0.5 - zoom / 2, 0, zoom, 0.5 - zoom / 2]))
-        with torch.no_grad():  # landmarks that are 0.02 off in the outer crop
+        with torch.no_grad():  # landmarks with an error of 0.02 in the outer crop
             wrong = Labels(labels.landmarks + 0.02).warp(net.theta(pictures(2))).landmarks
             net.head.forward = lambda features, wrong=wrong: type(net.head.ideal(net.head.encode(labels, (2, 2))))(wrong)
             found.append(float(net.loss(pictures(2), labels)["coordinate"]))
@@ -115,7 +115,7 @@ def test_the_loss_is_of_the_outer_frame():
 
 @pytest.mark.parametrize("head", ["heatmap", "simcc"])
 def test_a_face_beside_the_crop_is_trained_where_the_inner_frame_shows_it(head):
-    """Maps show what lies in the inner frame, which nobody knows when the step counts its landmarks."""
+    """Score maps cover the inner frame, which is unknown when a step counts its landmarks."""
     net, labels = net_of(head), Labels(torch.tensor(mean_face()).float().repeat(2, 1, 1) + torch.tensor([0.0, 1.5]))
     set_constant(net.transformer.fc_loc[-1], torch.tensor([1, 0, 0, 0, 1, -1.5]))
     labels.landmarks[0, 60] = torch.nan
@@ -124,7 +124,7 @@ def test_a_face_beside_the_crop_is_trained_where_the_inner_frame_shows_it(head):
         assert 0.1 < float(net.loss(pictures(2), labels)["score"] / net.count(labels)["score"]) < 100
 
 
-def test_harder_landmarks_weigh_more():
+def test_hard_landmarks_weigh_more():
     labels = Labels(torch.zeros(2, 4, 2), visible=torch.tensor([[True] * 4, [True, True, False, True]]))
     found = torch.tensor([[1.0, 0], [2, 0], [5, 0], [0, 2]]).expand(2, 4, 2)
     weight = hard_landmark_weights(labels, found, 1.0).trainable()
@@ -156,7 +156,7 @@ def test_states_swap_and_pose_turns_with_the_picture():
 
     pose, states = torch.tensor([[0.1, 0.2, 0.3]]), torch.tensor([[1.0, 0, 1, 0]])
     one = Prediction(torch.rand(1, 2, 2), torch.rand(1, 2), pose=pose, states=states)
-    assert one.flip(Mirror).states.tolist() == [[0, 1, 1, 0]]  # the closed eye is on the other side
+    assert one.flip(Mirror).states.tolist() == [[0, 1, 1, 0]]  # the closed eye changes sides
     quarter = torch.tensor([[[0.0, -1, 1], [1, 0, 0]]])
     level = one._replace(pose=torch.tensor([[0.0, 0, 0.3]])).warp(quarter)
     assert torch.allclose(level.pose, torch.tensor([[0.0, 0, 0.3 + torch.pi / 2]]), atol=1e-5)
