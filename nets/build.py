@@ -66,16 +66,12 @@ def make_spec(options: NetOptions, meanface: np.ndarray) -> dict:
         raise ValueError(f"input_size must be at least the stride ({stride}), not {size}")
     if size % kind.size_multiple:
         raise ValueError(f"input_size must be a multiple of {kind.size_multiple} for head {options.head}, not {size}")
-    optional = {"auxiliary": list(options.auxiliary), "hard_landmarks": options.hard_landmarks, "refine": options.refine,
-                "groups": options.groups, "local_parts": options.local_parts}
+    preprocess = {"order": row.order, "mean": list(row.mean), "std": list(row.std)}
+    spec = {**options._asdict(), "head_options": dict(options.head_options), "stride": stride, "preprocess": preprocess,
+            **kind.plan(meanface, options.num_nb)}
     if options.reinit or options.local_parts:
-        optional |= {"reinit": True, "meanface": np.asarray(meanface, np.float64).tolist(), "input_margin": row.input_margin}
-    return {
-        "net": options.net, "act": options.act, "head": options.head, "stride": stride, "input_size": size,
-        "preprocess": {"order": row.order, "mean": list(row.mean), "std": list(row.std)},
-        **kind.plan(meanface, options.num_nb), "head_options": dict(options.head_options),
-        **{key: value for key, value in optional.items() if value},
-    }
+        spec |= {"reinit": True, "meanface": np.asarray(meanface, np.float64).tolist(), "input_margin": row.input_margin}
+    return spec
 
 
 def build_net(spec: dict) -> Trainable:
@@ -89,4 +85,4 @@ def build_net(spec: dict) -> Trainable:
     # drawn a second time, because a seed has to give the weights that it gave when these stages were built twice
     net.auxiliary, net.refiner = make_stages(backbone, neck, net.head, spec)
     net = Reinit(net)
-    return LocalParts(net) if "local_parts" in spec else net
+    return LocalParts(net) if spec.get("local_parts") else net

@@ -16,11 +16,9 @@ class Neck(nn.Module):
         super().__init__()
         self.channels = channels if stride == 32 else self.width
         self.steps: list[tuple[str, str]] = []
-        below = {32: 0, 16: 1, 8: 2}.get(stride, 0)
-        above = {32: 0, 64: 1, 128: 2}.get(stride, 0)
-        for i in range(below + above):
+        for i in range({8: 2, 16: 1, 64: 1, 128: 2}.get(stride, 0)):
             source = channels if i == 0 else self.width
-            if below:
+            if stride < 32:
                 conv, names = nn.ConvTranspose2d(source, self.width, 4, 2, 1, bias=False), (f"deconv{i + 1}", f"bn_deconv{i + 1}")
             else:
                 conv, names = nn.Conv2d(source, self.width, 3, 2, 1), (f"layer{i + 5}", f"bn{i + 5}")

@@ -20,8 +20,8 @@ class Features(NamedTuple):
 
 def make_stages(backbone: nn.Module, neck: nn.Module, head: nn.Module, spec: dict) -> tuple[AuxiliaryHeads, Refiner | None]:
     """Return the auxiliary heads and the refiner that `spec` asks for."""
-    auxiliary, refiner = AuxiliaryHeads(neck.channels, spec.get("auxiliary", ())), None
-    if spec.get("refine"):
+    auxiliary, refiner = AuxiliaryHeads(neck.channels, spec["auxiliary"]), None
+    if spec["refine"]:
         refiner = Refiner(backbone.channels, neck.channels, head.num_lms, spec["input_size"])
     return auxiliary, refiner
 
@@ -72,7 +72,7 @@ class Net(Trainable):
 
     def losses(self, maps, features: Features, labels: Labels) -> dict[str, Tensor]:
         """Return {term: sum} from the head's maps and the features they were made of; labels in the frame of the features."""
-        power = self.spec.get("hard_landmarks")
+        power = self.spec["hard_landmarks"]
         found = self.head.decode(maps).landmarks.detach() if power or self.refiner else None
         if power:
             labels = hard_landmark_weights(labels, found, power)

@@ -1,6 +1,4 @@
 """The interface of a net towards training, tests and export, and the base of the stages that wrap a net."""
-from operator import attrgetter
-
 from torch import Tensor, nn
 
 from nets.labels import Labels, Prediction
@@ -60,10 +58,11 @@ class Wrapper(Trainable):
         self.register_state_dict_post_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
 
-    spec = property(attrgetter("net.spec"))
-    backbone = property(attrgetter("net.backbone"))
-    head = property(attrgetter("net.head"))
-    auxiliary = property(attrgetter("net.auxiliary"))
+    # no attrgetter: torch.compile would break the graph at it
+    spec = property(lambda self: self.net.spec)
+    backbone = property(lambda self: self.net.backbone)
+    head = property(lambda self: self.net.head)
+    auxiliary = property(lambda self: self.net.auxiliary)
 
     def predict(self, images: Tensor) -> Prediction:
         return self.net.predict(images)

@@ -72,7 +72,9 @@ def transplant(state: dict[str, Tensor], old_index: list[list[int]], new_index: 
     made = {f"score.{leaf}": state[f"score.{leaf}"][sources.landmark] for leaf in ("weight", "bias")}
     for part, answers in asked.items():
         rows, ways = [row for row, _ in answers], torch.tensor(np.array([way for _, way in answers])).reshape(-1, 2)
-        for axis, name in enumerate("xy" if answers else ""):
+        if not answers:
+            continue
+        for axis, name in enumerate("xy"):
             old = [f"{kind}_{name}" for kind in ("offset", "neighbor") if f"{kind}_{name}" in parts]
             weight, bias = (torch.cat([state[f"{conv}.{leaf}"] for conv in old]) for leaf in ("weight", "bias"))
             made |= {f"{part}_{name}.weight": weight[rows], f"{part}_{name}.bias": bias[rows] + ways[:, axis].to(bias)}
