@@ -25,7 +25,8 @@ NETS = {
     "PIP": PIP,
     "PIP, boxes off in training": [*PIP, *WIDE],
     "Reinit(PIP), boxes off in training": [*PIP, "--reinit", *WIDE],
-    "GSR, boxes off in training": ["--reinit", "--net", "dpr", "--head", "coordinate", "--hardness", "1", "--amp", "off", *WIDE],
+    "GSR, boxes off in training": ["--reinit", "--net", "dpr", "--head", "coordinate", "--hard-landmarks", "1", "--amp", "off",
+                                   *WIDE],
 }
 PATIENCE = {"GSR, boxes off in training": 5}  # times the epochs: a small net from random weights, its coordinates from one cell
 SHIFTS, SCALES = (0.0, 0.1, 0.2, 0.3, 0.4), (0.6, 0.8, 1.25, 1.6)

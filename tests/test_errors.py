@@ -68,8 +68,8 @@ def test_wrong_flags_are_one_line_and_write_nothing(cli, tmp_path, flags, messag
     (("--weights", "nowhere.pt"), "nowhere.pt"),
     (("--protocol", "squre"), "squre.*square"),
     (("--act", "relu"), "act"),
-    (("--stride", "4"), "stride 4 is none of the head pip, which takes 8, 16, 32, 64, 128"),
-    (("--head", "coordinate", "--stride", "16"), "stride 16 is none of the head coordinate, which takes 32"),
+    (("--stride", "4"), "head pip cannot have stride 4; choose one of 8, 16, 32, 64, 128"),
+    (("--head", "coordinate", "--stride", "16"), "head coordinate cannot have stride 16; choose one of 32"),
 ])
 def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flags, message):
     fails(cli("--train", *recipe, *flags), message)
@@ -80,7 +80,7 @@ def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flag
     (("--head", "coordinate", "--num-nb", "5"), "--num-nb is of the head pip, not of coordinate; leave it out"),
     (("--head", "coordinate", "--cls", "5"), "--cls is of the head pip or heatmap or simcc, not of coordinate"),
     (("--head", "heatmap", "--reg", "2"), "--reg is of the head pip or coordinate or parts, not of heatmap"),
-    (("--anchor", "2"), "--anchor weighs a loss of --reinit and --parts"),
+    (("--alignment", "2"), "--alignment weighs a loss of --reinit and --local-parts"),
     (("--pasted", "3"), "--pasted says nothing to --task landmarks; leave it out"),
     (("--task", "detect", "--net", "resnet50"), "--net says nothing to --task detect"),
     (("--preset", "detect", "--flip-test"), "--flip-test says nothing to --task detect"),
@@ -94,7 +94,7 @@ def test_flags_that_would_be_ignored(flags, message):
 
 
 def test_weights_of_losses_that_a_part_of_the_net_has():
-    for flags in ("--head heatmap --parts --reg 2", "--reinit --anchor 2", "--head simcc --cls 2"):
+    for flags in ("--head heatmap --local-parts --reg 2", "--reinit --alignment 2", "--head simcc --cls 2"):
         mode, given = parse(["--train", *flags.split()], main.modes)
         assert main.read_args(given, mode, None).task == "landmarks"
 

@@ -13,7 +13,7 @@ import yaml
 from conftest import NET, doomed, driver, fails, mean_face, rows, run, table, write_faces
 
 from main import label_shifts, read_args
-from nets import build_net, make_spec
+from nets import NetOptions, build_net, make_spec
 from nets.convert.published import to_published
 from pipnet.errors import UserError
 from utils.data.parsers import read_pts, write_pts
@@ -338,6 +338,6 @@ def test_a_changed_archive_is_prepared_again(cli, recipe, raw, tmp_path):
 def test_a_published_snapshot_starts_a_training(cli, recipe, tmp_path):
     file = tmp_path / "snapshot.pth"
     torch.save({f"module.{name}": tensor for name, tensor in to_published(build_net(make_spec(
-        "resnet18", "pip", 32, 64, mean_face(), 10)).state_dict(), "pipnet").items()}, file)
+        NetOptions("resnet18", "pip", 32, 64), mean_face())).state_dict(), "pipnet").items()}, file)
     done = cli("--train", *recipe, "--net", "resnet18", "--weights", file, "--sigma", "0", "--no-refine")
     assert done.returncode == 0 and f"from 130 of 130 tensors of {file}" in done.stderr, done.stderr

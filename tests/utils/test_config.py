@@ -4,7 +4,7 @@ import pytest
 import yaml
 from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, settings
 
-from nets import build_net, make_spec
+from nets import NetOptions, build_net, make_spec
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.config import KINDS, TABLES, check, comments, dump, parse, resolve
@@ -94,7 +94,7 @@ def test_written_args_give_the_same_args_again():
 def test_presets_resolve_and_build(preset):
     args = settings(preset)
     Recipe.of(args)
-    spec = make_spec(args.net, args.head, args.stride, args.input_size, mean_face(), args.num_nb, args.act)
+    spec = make_spec(NetOptions(args.net, args.head, args.stride, args.input_size, args.act, args.num_nb), mean_face())
     net = build_net(spec)
     wanted = {"irnet": "irnet18", "drowsiness": "irnet18", "coordinate": "mobilenetv2", "slim": "slim", "dpr": "dpr"}
     assert net.head.num_lms == 68 and net.spec["net"] == wanted.get(preset, "resnet18")

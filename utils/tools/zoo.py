@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nets import NETS, Labels, Net, add_stages, build_net, make_spec, net_row
+from nets import NETS, Labels, NetOptions, Trainable, build_net, make_spec, net_row
 from pipnet.errors import UserError
 from pipnet.geometry import box_of, crop_box, cut, to_crop
 from pipnet.session import open_session
@@ -33,10 +33,11 @@ class Cost(NamedTuple):
     latency: float | None = None
 
 
-def make(name: str, head: str = "pip", size: int | None = None, count: int = 68, **options) -> Net:
+def make(name: str, head: str = "pip", size: int | None = None, count: int = 68, **options) -> Trainable:
     """Return a net for `count` landmarks with random weights; size None takes its row's. ValueError for a pair that fails."""
     face = np.random.default_rng(0).uniform(0.2, 0.8, (count, 2))
-    return build_net(make_spec(name, head, None, size or net_row(name).input_size, face, min(10, count - 1), options=options))
+    return build_net(make_spec(NetOptions(name, head, input_size=size or net_row(name).input_size, num_nb=min(10, count - 1),
+                                          head_options=options), face))
 
 
 def size(name: str) -> Cost:
@@ -47,7 +48,7 @@ def size(name: str) -> Cost:
 
 def refiner(spec: dict) -> str:
     """Return in words what the refiner adds to the cost of a net; --reinit and --local-parts are not counted."""
-    whole = {key: value for key, value in spec.items() if key not in ("face", "parts")}
+    whole = {key: value for key, value in spec.items() if key not in ("reinit", "local_parts")}
     plain, whole = (spent(part) for part in ({**whole, "refine": False}, whole))
     return (f"refiner: {whole.parameters - plain.parameters:.3f} M parameters and {1e3 * (whole.macs - plain.macs):.1f} M MACs "
             f"beside {plain.parameters:.2f} M and {1e3 * plain.macs:.0f} M")
@@ -84,7 +85,7 @@ def cost(name: str) -> Cost:
 
 
 @contextmanager
-def exported(net: Net) -> Iterator[Path]:
+def exported(net: Trainable) -> Iterator[Path]:
     """Export the net to a temporary file, which exists inside this context."""
     with tempfile.TemporaryDirectory() as folder:
         export_onnx(net, Path(folder) / "net.onnx", {})
@@ -127,12 +128,12 @@ def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor,
     return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks), dtype=torch.float32)
 
 
-def teach(net: Net, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequence) -> None:
+def teach(net: Trainable, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequence) -> None:
     """Take a step on each of `batches` (indices of faces). images (M, S, S, 3) with the net's margin, landmarks (M, N, 2).
 
     In the last third batch norm uses its running statistics, as in inference: those of a small batch would differ too much.
     """
-    optimizer, weights = torch.optim.AdamW(net.parameters()), {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "anchor": 1.0}
+    optimizer, weights = torch.optim.AdamW(net.parameters()), {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "alignment": 1.0}
     net.train()
     for step, chosen in enumerate(batches):
         if step == 2 * len(batches) // 3:
@@ -149,7 +150,7 @@ def teach(net: Net, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequ
         optimizer.step()
 
 
-def judge(net: Net, face: torch.Tensor, images: torch.Tensor, landmarks: torch.Tensor) -> tuple[float, float]:
+def judge(net: Trainable, face: torch.Tensor, images: torch.Tensor, landmarks: torch.Tensor) -> tuple[float, float]:
     """Return (NME in % of the mean face (N, 2), NME in % of the net) on these faces with 68 landmarks."""
     with torch.inference_mode():
         found = net.eval().predict(images).landmarks
@@ -158,15 +159,14 @@ def judge(net: Net, face: torch.Tensor, images: torch.Tensor, landmarks: torch.T
 
 
 def overfit(name: str, head: str, size: int, steps: int, stride: int | None = None, stages: dict | None = None,
-            **options) -> tuple[float, float, Net]:
+            **options) -> tuple[float, float, Trainable]:
     """Return (NME in % of the mean face, of the net, the net) after `steps` steps on 16 faces, measured on these faces.
 
-    stages: of nets.add_stages.
+    stages: further fields of nets.NetOptions.
     """
     face = memorable(16, size)[1].mean(0)
     torch.manual_seed(0)
-    spec = make_spec(name, head, stride, size, face.numpy(), 10, options=options)
-    net = build_net(add_stages(spec, face.numpy(), **stages) if stages else spec)
+    net = build_net(make_spec(NetOptions(name, head, stride, size, head_options=options, **stages or {}), face.numpy()))
     images, landmarks = memorable(16, size, net.input_margin)
     teach(net, images, landmarks, [slice(None)] * steps)
     return *judge(net, face, images, landmarks), net

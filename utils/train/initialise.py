@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from nets import Net, net_row
-from nets.backbones.row import load_imagenet
-from nets.backbones.timm_net import TimmNet
+from nets import Trainable, net_row
+from nets.convert.imagenet import load_imagenet
 from nets.convert.published import from_published, is_classifier, is_ours
 from nets.convert.transplant import nearest_sources, similarity
+from nets.registry import resolve
 from pipnet.errors import UserError
 from pipnet.files import write_csv
 from pipnet.layout import Layout
@@ -32,7 +32,7 @@ class Started(NamedTuple):
             write_csv(file, ["tensor", "shape", "what"], self.rows)
 
 
-def initialise(net: Net, source: str, layout: Layout, meanface: np.ndarray, warn) -> Started:
+def initialise(net: Trainable, source: str, layout: Layout, meanface: np.ndarray, warn) -> Started:
     """Initialise `net` from `source`: imagenet, none, a checkpoint of ours or a published one. Return what was loaded.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are those of the training faces.
@@ -64,7 +64,7 @@ def shared(new: Layout, old: Layout) -> dict[int, int]:
     return found if len(set(found.values())) == len(found) else {}
 
 
-def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> Started:
+def start(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn) -> Started:
     """Start `net` from a checkpoint of ours, a published one, or a plain ImageNet net's. Return what was loaded.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are the net's own. If the checkpoint has a layout, the head is made from
@@ -74,7 +74,7 @@ def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> S
     tensors = {name: tensor for some, _ in read for name, tensor in some.items()}
     known = read[0][1] if len(read) == 1 else {}
     stored, own = _renamed(tensors, net, meanface), net.state_dict()
-    if isinstance(net.backbone, TimmNet):
+    if hasattr(net.backbone, "own_names"):
         stored = net.backbone.own_names(stored)
     words, head = "", {}
     if known:
@@ -115,13 +115,13 @@ def _listed(rows: list[tuple[str, str, str]], origin: str) -> str:
     return f"{origin}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" if names else ""
 
 
-def _renamed(tensors: dict, net: Net, meanface: np.ndarray) -> dict:
+def _renamed(tensors: dict, net: Trainable, meanface: np.ndarray) -> dict:
     """Return the tensors under our names; the net's row knows those of its publication."""
     published = net_row(net.spec["net"]).published
     if published is None or is_ours(tensors):
         return from_published(tensors)
     try:
-        return published(tensors, meanface)
+        return resolve(published)(tensors, meanface)
     except (KeyError, IndexError, RuntimeError) as error:
         raise UserError(f"the weights are not those published for {net.spec['net']} ({type(error).__name__} {error})") from None
 
@@ -129,7 +129,7 @@ def _renamed(tensors: dict, net: Net, meanface: np.ndarray) -> dict:
 class _Graft(NamedTuple):
     """A net that is started from the file of a net with other landmarks."""
 
-    net: Net
+    net: Trainable
     file: Path
     layout: Layout
     meanface: np.ndarray

@@ -133,9 +133,9 @@ def test_converted_mean_faces_resemble_the_published_ones(reference):
 def test_a_net_is_tested_on_sets_of_other_layouts(trained, tmp_path, cli):
     run = shutil.copytree(trained.folder, tmp_path / "run")
     stored = checkpoint.load(run / "best.pt")
-    stored["net"]["others"] = ["states"]  # which only faces of 68 landmarks tell
-    other = build_net(stored["net"]).others.state_dict()
-    stored["model"] |= {f"others.{name}": tensor for name, tensor in other.items()}
+    stored["net"]["auxiliary"] = ["states"]  # which only faces of 68 landmarks tell
+    other = build_net(stored["net"]).auxiliary.state_dict()
+    stored["model"] |= {f"auxiliary.{name}": tensor for name, tensor in other.items()}
     checkpoint.save(run / "best.pt", stored)
     sets = {name: archives.prepared(name, make(tmp_path)[0], tmp_path / "data") for name, make in
             (("wflw", archives.wflw), ("cofw", archives.cofw), ("300vw", archives.vw), ("menpo-profile", archives.menpo))}

@@ -108,13 +108,13 @@ def test_weights_go_with_their_landmark_through_flip_and_layout(planted, faces):
 
 def test_a_label_that_weighs_nothing_teaches_nothing():
     torch.manual_seed(0)
-    head = PIPHead(8, [[1, 2], [0, 2], [0, 1]])
+    head = PIPHead(8, {"neighbor_index": [[1, 2], [0, 2], [0, 1]]})
     features, right = torch.randn(4, 8, 4, 4), torch.rand(4, 3, 2)
     wrong, weight = right.clone(), torch.ones(4, 3)
     wrong[2, 1], weight[2, 1] = torch.tensor([0.9, 0.1]), 1e-6
     maps = head(features)
     light, hidden = Labels(wrong, None, weight), Labels(right, weight > 0.5)
-    for how in (lambda labels: head.loss(maps, head.encode(labels, (4, 4))), head.count):
+    for how in (lambda labels: head.loss(maps, head.encode(labels, (4, 4))), lambda labels: head.encode(labels, (4, 4)).counts):
         expected = how(hidden)
         assert all(abs(value - expected[term]) < 1e-4 for term, value in how(light).items())
 

@@ -11,7 +11,7 @@ import torch
 from conftest import FORKS, LAYOUTS, NET, mean_face, settings
 
 import main
-from nets import Labels, build_net, make_spec
+from nets import Labels, NetOptions, build_net, make_spec
 from pipnet.errors import UserError
 from utils.data.dataset import Augmented, Batch, Faces, Order, train_loader
 from utils.train.batchnorm import share_batch_norm
@@ -30,7 +30,7 @@ def settings(**given) -> SimpleNamespace:
 
 def make_net(num_nb: int = 5, stride: int = 32, size: int = 64, name: str = NET) -> torch.nn.Module:
     torch.manual_seed(0)
-    return build_net(make_spec(name, "pip", stride, size, EYES, num_nb))
+    return build_net(make_spec(NetOptions(name, "pip", stride, size, num_nb=num_nb), EYES))
 
 
 def make_batch(count: int, size: int = 64, seed: int = 0, hidden: float = 0.0) -> Batch:
@@ -183,7 +183,7 @@ def test_precision(amp):
 
 def test_the_loss_compiles_as_one_graph():
     torch.manual_seed(0)
-    net = build_net(make_spec(NET, "pip", 32, 64, EYES, 5, options={"sigma": True, "score_width": 0.8, "error": "wing"}))
+    net = build_net(make_spec(NetOptions(NET, "pip", 32, 64, num_nb=5, head_options={"sigma": True, "error": "smooth-l1"}), EYES))
     batch, loss = make_batch(4, hidden=0.3), Solver(net, settings(), 1, ONE).runner
     plain = loss(batch.images, batch.labels)
     whole = torch.compile(loss, backend="aot_eager", fullgraph=True)(batch.images, batch.labels)
