@@ -52,7 +52,7 @@ def test_every_key_has_a_row_a_comment_a_section_and_a_flag():
 def test_every_line_of_a_section_has_one_key_and_its_comment():
     lines = (ROOT / "args.yaml").read_text().split("\npresets:\n")[0].splitlines()
     found = [re.fullmatch(r"  (\w+): .*\S +# \S.*", line) for line in lines if line.startswith(" ")]
-    assert [match and match[1] for match in found] == list(KEYS), "a key stands twice, or elsewhere than its row, or has no comment"
+    assert [match and match[1] for match in found] == list(KEYS), "a key without a comment, or out of order"
 
 
 def test_settings_hold_each_key_in_its_section():
