@@ -30,6 +30,16 @@ def settings(preset: str | None = None, **given) -> Settings:
     return resolve(given, DEFAULTS, preset)
 
 
+def untrained(meanface: np.ndarray, num_nb: int = 10, head: str = "pip", stride: int | None = 32, size: int = 64, name: str = NET,
+              **options):
+    """A net with random weights, the same every time. options: of the head."""
+    import torch
+
+    from nets import build_net, make_spec
+    torch.manual_seed(0)
+    return build_net(make_spec(name, head, stride, size, meanface, num_nb, options=options))
+
+
 def split_of(folder: Path, name: str = "train", label_shift: float = 0.0) -> Split:
     """A split of a prepared folder."""
     return Split(PreparedSet(folder, LAYOUTS), name, label_shift)

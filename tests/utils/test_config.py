@@ -6,12 +6,12 @@ import pytest
 import yaml
 from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, settings
 
-from nets import build_net, make_spec
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.config import TABLES, parse, read_defaults, resolve
 from utils.keys import KEYS, SECTIONS, check, check_given, check_task
 from utils.layouts import Layouts
+from utils.train.make_net import make_net
 
 NOT_WHEN_RESUMED = set("""
     task preset dataset data_dir train_data layout selected_index protocol target_size margin val train_hidden synthetic_train
@@ -187,14 +187,12 @@ def test_values_win_over_those_of_a_trained_run_and_these_over_the_file():
 @pytest.mark.parametrize("preset", DEFAULTS.presets)
 def test_presets_resolve_and_build(preset):
     found = settings(preset)
-    choice = found.net
-    spec = make_spec(choice.net, choice.head, choice.stride, choice.input_size, mean_face(), choice.num_nb, choice.act)
-    net = build_net(spec)
+    net = make_net(found.net, found.loss, LAYOUTS.load("68"), mean_face())
     wanted = {"irnet": "irnet18", "drowsiness": "irnet18", "coordinate": "mobilenetv2", "slim": "slim", "dpr": "dpr"}
     assert net.head.num_lms == 68 and net.spec["net"] == wanted.get(preset, "resnet18")
     assert net.spec["head"] == ("coordinate" if preset in ("coordinate", "slim", "dpr") else "pip")
     if preset == "drowsiness":
-        assert (found.data.layout, choice.num_nb, found.loss.reg, found.loss.cls) == ("12", 5, 2.0, 12.0)
+        assert (found.data.layout, found.net.num_nb, found.loss.reg, found.loss.cls) == ("12", 5, 2.0, 12.0)
 
 
 # ------------------------------------------------------------------------------------------------------------- layouts

@@ -13,7 +13,6 @@ from conftest import FORKS, LAYOUTS, ROOT, SMALL, rows, run
 
 from nets import Prediction
 from pipnet.errors import UserError
-
 from utils.data.dataset import Faces, Order
 from utils.test.evaluate import evaluate
 from utils.train import checkpoint

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FORKS, LAYOUTS, NET, mean_face, settings, split_of
+from conftest import FORKS, LAYOUTS, NET, mean_face, settings, split_of, untrained
 
-from nets import Labels, build_net, make_spec
+from nets import Labels
 from pipnet.errors import UserError
 from utils.config import Settings
 from utils.data.dataset import Augmented, Batch, Faces, Order, train_loader
@@ -35,8 +35,7 @@ def make_solver(net: torch.nn.Module, steps: int = 1, ranks: Ranks = ONE, **give
 
 
 def make_net(num_nb: int = 5, stride: int = 32, size: int = 64, name: str = NET) -> torch.nn.Module:
-    torch.manual_seed(0)
-    return build_net(make_spec(name, "pip", stride, size, EYES, num_nb))
+    return untrained(EYES, num_nb, "pip", stride, size, name)
 
 
 def make_batch(count: int, size: int = 64, seed: int = 0, hidden: float = 0.0) -> Batch:
@@ -63,7 +62,8 @@ def gradients(solver: Solver) -> list[torch.Tensor]:
 
 # ------------------------------------------------------------------------------------------------------------ schedule
 def test_schedule_is_warm_up_then_cosine():
-    rate = make_schedule(plain(learning_rate=1.0, final_learning_rate=0.1, warmup_learning_rate=0.2, warmup=2.0, epochs=12).train, 10)
+    rates = {"learning_rate": 1.0, "final_learning_rate": 0.1, "warmup_learning_rate": 0.2}
+    rate = make_schedule(plain(warmup=2.0, epochs=12, **rates).train, 10)
     assert rate(0) == 0.2 and rate(10) == pytest.approx(0.6) and rate(20) == 1.0 and rate(70) == pytest.approx(0.55)
     assert rate(120) == pytest.approx(0.1) == rate(500)
     values = [rate(step) for step in range(121)]
@@ -188,8 +188,7 @@ def test_precision(amp):
 
 
 def test_the_loss_compiles_as_one_graph():
-    torch.manual_seed(0)
-    net = build_net(make_spec(NET, "pip", 32, 64, EYES, 5, options={"sigma": True, "error": "smooth-l1"}))
+    net = untrained(EYES, 5, sigma=True, error="smooth-l1")
     batch, loss = make_batch(4, hidden=0.3), make_solver(net).runner
     plain = loss(batch.images, batch.labels)
     whole = torch.compile(loss, backend="aot_eager", fullgraph=True)(batch.images, batch.labels)
