@@ -215,7 +215,7 @@ def test_a_resumed_epoch_equals_the_uninterrupted_one(faces):
 
     def epoch(solver, number):
         order = Order(len(views), 8, 2, 0)
-        return train_epoch(solver, train_loader(views, order, 0, False), order, number, several, NoBar())[0]
+        return train_epoch(solver, train_loader(views, order, 0, False), order, number, views, NoBar())[0]
 
     whole = make_solver(dropout_net(), 2, ema=0.9, accumulate=2, epochs=3)
     torch.manual_seed(1)
@@ -251,7 +251,7 @@ def test_an_error_names_the_samples_of_the_step(faces):
     solver = make_solver(net, 4)
     first = [several.names[index] for _, index in next(iter(order))]
     with pytest.raises(UserError, match="loss is not finite in epoch 1, step 0.*offset_x nan") as caught:
-        train_epoch(solver, train_loader(views, order, 0, False), order, 0, several, NoBar())
+        train_epoch(solver, train_loader(views, order, 0, False), order, 0, views, NoBar())
     assert all(name in str(caught.value) for name in first)
 
 
