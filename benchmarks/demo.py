@@ -13,11 +13,11 @@ import numpy as np
 from record import save
 
 from pipnet.app.track import Tracker
-from pipnet.draw import draw, part_colours
+from pipnet.detector import Detector
+from pipnet.draw import draw, group_colours
 from pipnet.geometry import box_of, iou, opencv_matrix, transform
 from pipnet.landmarker import Landmarker
 from utils.data.synthetic import face
-from utils.test.detectors import Detector
 
 WIDTH, HEIGHT, FRAMES, RATE = 640, 480, 100, 30
 GRIDS = {1: (1, 1), 5: (3, 2), 20: (5, 4)}  # faces: columns, rows of the picture
@@ -73,7 +73,7 @@ def clip(file: Path, count: int, heads: list) -> list[np.ndarray]:
 def measure(file: Path, truth: list[np.ndarray], landmarker: Landmarker, every: int | None) -> dict[str, float]:
     """Decodes, follows (every: the tracker's, None: no tracker, all faces detected anew) and draws; figures of the clip."""
     tracker = every and Tracker(landmarker, every)
-    video, colours, seen = cv2.VideoCapture(str(file)), part_colours(landmarker.layout), []
+    video, colours, seen = cv2.VideoCapture(str(file)), group_colours(landmarker.layout), []
     landmarker.seconds["detect"] = 0.0
     start, cpu = time.perf_counter(), time.process_time()
     for i in range(FRAMES):
@@ -94,9 +94,9 @@ def measure(file: Path, truth: list[np.ndarray], landmarker: Landmarker, every: 
 
 
 def main(net: str | None = None, detector: str | None = None) -> None:
-    """detector: NAME=WEIGHTS, a name in utils.detection."""
+    """detector: NAME=WEIGHTS, a name in pipnet.detector."""
     name, _, weights = (detector or "").partition("=")
-    landmarker = Landmarker(net, Detector(name, weights) if weights else None)
+    landmarker = Landmarker(net, Detector(name, weights, scale=1.0) if weights else None)
     heads = [turning(person) for person in PEOPLE]
     figures: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:

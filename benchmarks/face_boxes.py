@@ -13,11 +13,10 @@ import cv2
 import numpy as np
 from record import save
 
-from pipnet.detector import FaceBox, OnnxDetector
+from pipnet.detector import Detector, FaceBox
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Landmarker
 from utils.data.parsers import DATASETS, Record
-from utils.test.detectors import Detector
 
 SETS = {"300W": ("300w", os.environ.get("FACES_300W")), "FACES68": ("points", os.environ.get("FACES68"))}
 FITTED, TESTED = 400, 224  # photographs of each set
@@ -74,8 +73,7 @@ def main(net: str, *detectors: str) -> None:
     landmarker = Landmarker(net, detector=lambda image: (np.zeros((0, 4)), np.zeros(0)))
     names = [name for name, (_, folder) in SETS.items() if folder]
     named = {one.split("=")[0]: one.split("=")[1] for one in detectors}
-    loaded = {name: OnnxDetector(Path(file)) if name == "shipped" else
-              Detector(name, file, scale=1.0 if name == "rfb320" else None) for name, file in named.items()}
+    loaded = {name: Detector("faceboxes" if name == "shipped" else name, file) for name, file in named.items()}
     train, rng = [record for name in names for record in photographs(name, "train", FITTED)], np.random.default_rng(0)
     maps, found = {}, {}
     for name, detector in loaded.items():

@@ -13,10 +13,10 @@ import numpy as np
 from record import save
 
 from pipnet.app.track import LEAST_SCORE, face_score
+from pipnet.detector import Detector
 from pipnet.geometry import box_of, grow, iou
 from pipnet.landmarker import Landmarker
 from utils.data.parsers import DATASETS
-from utils.test.detectors import Detector
 
 PICTURES, TRIES, EACH = 300, 60, 2
 
@@ -61,7 +61,7 @@ def main(net: str, detector: str) -> None:
     """detector: NAME=WEIGHTS."""
     name, _, weights = detector.partition("=")
     save("face_score", f"python benchmarks/face_score.py {Path(net).name} {name}={Path(weights).name}", 0,
-         measure(net, Detector(name, weights, threshold=0.2)))
+         measure(net, Detector(name, weights, threshold=0.2, scale=1.0)))
 
 
 if __name__ == "__main__":

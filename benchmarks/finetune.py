@@ -14,7 +14,7 @@ from pathlib import Path
 from record import ROOT, rows, save
 from runs import FACES
 
-from utils.data.parsers import parse_300w, write_pts
+from utils.data.parsers import DATASETS, write_pts
 from utils.data.synthetic.points import own_points, write
 
 FACES_300W = ROOT / FACES["300W"]
@@ -31,7 +31,7 @@ FLAGS = ("--train", "--test", "--layout", "mine.yaml", "--protocol", "inner", "-
 def write_real(folder: Path, train: int = 50) -> None:
     """Copies photographs of lfpw with the eight points of `utils.synthetic.points`: `train` of its training part, all tests."""
     splits = {split: [record for record in records if "lfpw" in record.subset]
-              for split, records in parse_300w(FACES_300W, allow_partial=True).items()}
+              for split, records in DATASETS["300w"].parse(FACES_300W, allow_partial=True).items()}
     splits["train"] = splits["train"][::len(splits["train"]) // train][:train]
     for split, records in splits.items():
         (folder / split).mkdir(parents=True)

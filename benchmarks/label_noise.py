@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from record import ROOT, rows, save
 from runs import FACES
+from utils.data.label_weights import DISPUTED, weigh
 
 from pipnet.geometry import to_crop, to_image
 from utils.config import DEFAULT_FILE, parse, read_yaml, resolve
 from utils.data import sets
 from utils.data.dataset import Faces
-from utils.data.label_weights import DISPUTED, weigh
 from utils.test.evaluate import evaluate, torch_predictor
 from utils.test.metric import nme
 from utils.tools import audit
@@ -67,7 +67,7 @@ def planted(faces: Faces, found: np.ndarray, layout) -> dict:
     side = np.sqrt((faces.box[:, 2:] - faces.box[:, :2]).prod(1))
     angle = rng.uniform(0, 2 * np.pi, len(faces))
     step = np.column_stack([np.cos(angle), np.sin(angle)]) * side[:, None]
-    eyes = [i for part in ("eye_left", "eye_right") for i in layout.parts[part]]
+    eyes = [i for part in ("eye_left", "eye_right") for i in layout.groups[part]]
     single = rng.integers(layout.count, size=each)
     labels[chosen[0]] += 0.1 * step[chosen[0], None]
     others = np.roll(chosen[1], 1)
@@ -115,7 +115,7 @@ def main(flags: list[str]) -> None:
     found_planted = planted(trained, held_out(kinds[PLAIN], trained, layout, args), layout)
     worst = rows(runs[PLAIN] / "audit" / "labels.csv")
     weight = np.array([list(row.values())[2:] for row in rows(weights)], float)
-    parts = {part: round(100 * float((weight[:, list(ids)] < DISPUTED).mean()), 2) for part, ids in layout.parts.items()}
+    parts = {part: round(100 * float((weight[:, list(ids)] < DISPUTED).mean()), 2) for part, ids in layout.groups.items()}
     save("label_noise", " ".join(["python benchmarks/label_noise.py", *flags]), 0, {
         "recipe": " ".join(RECIPE), "folds": args.folds, "training_faces": len(weight), "validation_faces": len(faces),
         "median_disagreement_box_%": float(np.median([float(row["nme"]) for row in worst])),

@@ -13,9 +13,10 @@ import numpy as np
 from record import ROOT, save
 
 from nets.convert.transplant import similarity
-from pipnet.draw import sheet, tile, write_image
+from pipnet.draw import sheet, tile
 from pipnet.errors import UserError
 from pipnet.geometry import opencv_matrix
+from pipnet.images import write_image
 from utils.config import defaults, load_layout
 from utils.data.dataset import Faces
 from utils.data.prepared_set import SPLITS, load_split

@@ -26,13 +26,13 @@ import torch
 from face_boxes import SETS, TESTED, photographs, place_of
 from record import COMMIT, RESULTS, ROOT, save
 
+from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of
 from pipnet.landmarker import Landmarker, LandmarkNet
 from utils.config import load_layout, read_defaults, resolve
 from utils.data.convert import conversion
 from utils.data.parsers import Record
-from utils.test.detectors import Detector
 from utils.test.evaluate import torch_predictor
 
 FILES = Path(os.environ.get("OTHERS", ROOT / "../shared/reference"))
@@ -121,7 +121,7 @@ def _published(preset: str, layout_name: str, names: list[str], detector: str, b
     seen = LandmarkNet(lambda images: {name: value.numpy() for name, value in predict(torch.from_numpy(images))._asdict().items()
                                        if name in ("landmarks", "score")},
                        layout, Protocol(**args.tables["protocols"][args.protocol]), args.input_size, None, net.input_margin)
-    landmarker = Landmarker(seen, detector=Detector(detector, _file(boxes), scale=1.0 if detector == "rfb320" else None))
+    landmarker = Landmarker(seen, detector=Detector(detector, _file(boxes)))
     return lambda image: np.array([face.landmarks for face in landmarker(image)]).reshape(-1, layout.count, 2)
 
 

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from record import ROOT
 
-from pipnet.app.media import Video
-from pipnet.draw import part_colours
+from pipnet.app.sources import Video
+from pipnet.draw import group_colours
 from utils.config import defaults, load_layout
 from utils.data import sets
 from utils.data.dataset import Faces, collate
@@ -65,7 +65,7 @@ def head() -> None:
         writer.release()
         demo(clip, drawn, "--pose")
         images = [frame.image[..., ::-1] for frame in Video(str(drawn))]
-    lines = np.array(part_colours(load_layout(defaults().tables["layouts"], "68")), np.uint8)[:, ::-1]
+    lines = np.array(group_colours(load_layout(defaults().tables["layouts"], "68")), np.uint8)[:, ::-1]
     samples = [*images[::10], np.resize(lines, (SIDE // 8, BESIDE + SIDE, 3))]  # thin lines keep their colours
     palette = Image.fromarray(np.concatenate(samples)).quantize(COLOURS)
     frames = [Image.fromarray(image).quantize(palette=palette, dither=Image.Dither.NONE) for image in images]

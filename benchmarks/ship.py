@@ -19,14 +19,13 @@ from onnx import TensorProto, helper, numpy_helper
 from record import COMMIT, ROOT, rows
 from runs import FACES, run
 
-from pipnet.detector import OnnxDetector
+from pipnet.detector import Detector
 from pipnet.files import write_atomic, write_text
 from pipnet.landmarker import Landmarker
 from utils.config import read_yaml
 from utils.data.prepared_set import read_image
 from utils.data.wider import divide, read_wider
 from utils.test import detection_metric as metric
-from utils.test.detectors import Detector
 from utils.test.find_faces import find, onnx_detector
 
 WORTH = 256  # numbers in a tensor that is worth a cast
@@ -36,7 +35,7 @@ DOUBT = 0.8  # of the face score's limit: few faces have so little, but half of 
 def landmark_limits(exp: Path) -> dict[str, float]:
     """What a landmark net tells of its scores."""
     os.environ.setdefault("FACES_300W", str(ROOT / FACES["300W"]))
-    measured = face_score.measure(exp / "best.onnx", Detector("faceboxes", PUBLISHED, threshold=0.2))
+    measured = face_score.measure(exp / "best.onnx", Detector("faceboxes", PUBLISHED, threshold=0.2, scale=1.0))
     print(f"face score: {measured}")
     return {"face_limit": measured["limit"], "face_least": round(DOUBT * measured["limit"], 3)}
 
@@ -44,7 +43,7 @@ def landmark_limits(exp: Path) -> dict[str, float]:
 def detector_limits(exp: Path) -> dict[str, float]:
     """What a detector tells of its scores: where precision and recall meet on the crowds that it was validated on, among the
     faces that the landmarks of the shipped net bear out."""
-    landmarker = Landmarker(detector=OnnxDetector(exp / "best.onnx"))
+    landmarker = Landmarker(detector=Detector(weights=exp / "best.onnx"))
     pictures = read_wider(ROOT / FACES["FACEBOXES"], "train", PARTIAL)
     args = read_yaml(exp / "args.yaml")
     crowds = [picture for picture in divide(pictures, args["val"], args["seed"])[1] if picture.whole]
@@ -53,7 +52,7 @@ def detector_limits(exp: Path) -> dict[str, float]:
         match, counted = metric.matched(boxes, picture)
         image = read_image(picture.file)
         found = landmarker.landmarks_of(image, landmarker.detector.face_box(boxes)) if len(boxes) else []
-        sure = np.array([landmarker.is_face(face) for face in landmarker.second_look(image, found)], bool) & (match != -2)
+        sure = np.array([landmarker.is_face(face) for face in landmarker.crop_again(image, found)], bool) & (match != -2)
         matches.append(match[sure] >= 0)
         scores.append(values[sure])
         faces += counted.sum()

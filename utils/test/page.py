@@ -17,7 +17,7 @@ from pipnet.files import write_text
 from utils.config import ROOT
 from utils.cores import cores
 from utils.test import metric
-from utils.test.plot import bars, chart, face_map
+from utils.test.plot import Style, bars, chart, face_map
 from utils.test.report import Report, Shown, sigma_chart
 
 STYLE = """
@@ -144,7 +144,8 @@ def _cumulative(shown: Shown, report: Report) -> str:
     for name, values in rows.items():
         grid, share = metric.cumulative(values[np.isfinite(values)], max(report.thresholds))
         curves[name] = grid[::5], 100 * share[::5]
-    return _figure("Faces below an error (CED)", chart(curves, "NME, %", "share of faces, %", legend="bottom right", top=100))
+    return _figure("Faces below an error (CED)", chart(curves, "NME, %", "share of faces, %",
+                                                        Style(legend="bottom right", top=100)))
 
 
 def _by_condition(shown: Shown) -> list[str]:
@@ -197,7 +198,7 @@ def _training(folder: Path) -> str:
         series = {key: (epochs, np.array([float(row[key]) for row in rows])) for key in keys if rows and key in rows[0]}
         series = {key: line for key, line in series.items() if np.isfinite(line[1]).any()}
         if series:
-            figures.append(_figure(title, chart(series, "epoch", "", legend="top right", dots=len(rows) < 3)))
+            figures.append(_figure(title, chart(series, "epoch", "", Style(legend="top right", dots=len(rows) < 3))))
     return f'<h2>Training</h2>\n<div class="charts">{"".join(figures)}</div>' if figures else ""
 
 

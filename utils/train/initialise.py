@@ -88,7 +88,8 @@ def start(net: Net, file: Path, layout: Layout, meanface: np.ndarray, warn) -> S
         raise UserError(f"{file} holds no tensor that fits {net.spec['net']}; give a checkpoint of the same backbone")
     net.load_state_dict(fitting, strict=False)
     rows = [(name, _shape(tensor), _origin(name, tensor, stored, head or {})) for name, tensor in own.items()]
-    rows += [(name, _shape(tensor), "left out: this net has no such tensor") for name, tensor in stored.items() if name not in own]
+    left = {name: tensor for name, tensor in stored.items() if name not in own}
+    rows += [(name, _shape(tensor), "left out: this net has no such tensor") for name, tensor in left.items()]
     if net_row(net.spec["net"]).published is None:
         rows += [(name, _shape(tensor), "left out: the classifier") for name, tensor in tensors.items() if is_classifier(name)]
     listed = "; ".join(filter(None, (_listed(rows, "new"), _listed(rows, "left out"))))

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nets import build_net
-from utils.layouts import Layouts
 from nets.labels import Prediction
-
 from utils.data.convert import RULES, conversion
+from utils.layouts import Layouts
 from utils.test.evaluate import across
 from utils.train import checkpoint
 

@@ -16,7 +16,8 @@ from pipnet.errors import UserError
 from pipnet.geometry import iou
 from utils.config import parse
 from utils.data.prepare import DataGenerator
-from utils.data.scenes import Cutouts, Material, Scene, Scenes, backgrounds, decoded, face_boxes, portraits, targets
+from utils.data.scene_sources import Cutouts, backgrounds, decoded, face_boxes, portraits
+from utils.data.scenes import Material, Scene, Scenes, targets
 from utils.data.wider import Picture, divide, read_wider
 from utils.tasks.detect import Detect
 from utils.test import detection_metric as metric
@@ -443,6 +444,7 @@ def test_wrong_flags_are_one_line(more, message):
 def test_nets_of_another_task_are_refused(cli, detector, trained, tmp_path):
     fails(cli("--test", "--exp", detector, "--task", "landmarks"), "--task belongs to a new training, this run has detect")
     fails(cli("--audit", "--task", "detect", "--exp", tmp_path / "audit"), "--audit judges landmarks")
-    fails(cli("--predict", tmp_path, "--exp", detector), "--predict and --compare are for landmark nets")
+    fails(cli("--predict", tmp_path, "--exp", detector), "--predict is for landmark nets")
+    fails(cli("--test", "--exp", detector, "--compare", detector), "--compare is for landmark nets")
     with pytest.raises(UserError, match="does not fit FaceBoxesV2"):
         weights_of(trained.folder / "best.pt")

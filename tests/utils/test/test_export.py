@@ -9,7 +9,6 @@ from conftest import LAYOUTS, NET, ROOT, mean_face, settings
 
 from nets import build_net, make_spec
 from pipnet.errors import UserError
-
 from utils.test.evaluate import flip_tested, torch_predictor
 from utils.test.export import export_onnx, onnx_predictor
 from utils.train import checkpoint

@@ -12,7 +12,6 @@ import main
 from nets.heads.pip import PIPHead
 from nets.labels import Labels
 from pipnet.errors import UserError
-
 from utils.data import label_weights
 from utils.data.augment import Recipe
 from utils.data.dataset import Augmented, Faces, collate
