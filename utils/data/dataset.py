@@ -197,6 +197,7 @@ class Augmented(Dataset):
 
     def __init__(self, faces: Faces, recipe: Recipe, flip_index, seed: int):
         self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
+        self.names = faces.names  # for errors
 
     def __len__(self) -> int:
         return len(self.faces)

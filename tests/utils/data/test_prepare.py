@@ -319,6 +319,18 @@ def test_a_fault_is_named_and_nothing_is_written(tmp_path, spoil):
     assert "\n" not in str(caught.value) and leftovers(tmp_path / "data") == []
 
 
+def test_a_landmark_far_outside_its_picture_is_one_line(tmp_path):
+    """The crop round it would not fit the memory."""
+    source = points_folder(tmp_path / "raw")
+    file = next((source / "train").glob("*.pts"))
+    landmarks = read_pts(file)
+    landmarks[5] = 999999
+    write_pts(file, landmarks)
+    with pytest.raises(UserError, match=r"jpg: its crop is 1\d{6} px wide, its image 160 x 120 px; correct the") as caught:
+        prepare(source, tmp_path / "data")
+    assert "\n" not in str(caught.value) and not leftovers(tmp_path / "data")
+
+
 @pytest.mark.parametrize(("options", "fault"), [
     ({"dataset": "300W"}, "no dataset '300W'.*did you mean '300w'"),
     ({"protocol": "squared"}, "no crop protocol 'squared'.*did you mean 'square'"),
