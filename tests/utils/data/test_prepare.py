@@ -7,16 +7,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from conftest import DEFAULTS, LAYOUTS
 import pytest
+from conftest import DEFAULTS, LAYOUTS, split_of
 
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop, to_image
-
 from utils.data.dataset import Faces
 from utils.data.parsers import DATASETS, PARTS_300W, infer, parse_300w, parse_points, read_pts, write_pts
 from utils.data.prepare import DataGenerator, split_identities
-from utils.data.prepared_set import COLUMNS, load_meanface, load_meta, load_split, mismatch, read_image
+from utils.data.prepared_set import COLUMNS, PreparedSet, Table, mismatch, read_image, read_meta
 
 ROOT = Path(__file__).resolve().parents[3]
 REAL = ROOT.parent / "shared" / "300w"
@@ -54,6 +53,14 @@ def tree_300w(folder: Path, names: dict[str, str] | None = None, faces: int = 4)
 
 def prepare(source: Path, out: Path, **options) -> Path:
     return DataGenerator(source, **{"target_size": 32, "out": out, "workers": 1, **options}).run()
+
+
+def load_split(folder: Path, split: str) -> Table:
+    return PreparedSet(folder, LAYOUTS).read(split)
+
+
+def load_meanface(folder: Path) -> np.ndarray:
+    return PreparedSet(folder, LAYOUTS).meanface()
 
 
 def leftovers(out: Path) -> list[str]:
@@ -132,7 +139,7 @@ def test_a_prepared_set_comes_back(tmp_path):
     source = points_folder(tmp_path / "mine")
     folder = prepare(source, tmp_path / "data", margin=1.25, val=0.3)
     assert folder == tmp_path / "data" / "mine" and leftovers(tmp_path / "data") == ["mine"]
-    meta = load_meta(folder)
+    meta = read_meta(folder)
     assert (meta["layout"], meta["count"], meta["found"], meta["origin"]) == ("68", 68, {"all": 36}, 0.0)
     tables = {split: load_split(folder, split) for split in ("train", "val", "test")}
     assert [len(table.files) for table in tables.values()] == [12, 6, 18]
@@ -159,25 +166,22 @@ def test_preparation_is_deterministic_and_replaces_an_older_set(tmp_path):
     first = contents(prepare(source, tmp_path / "a", workers=1))
     assert contents(prepare(source, tmp_path / "b", workers=3)) == first
     again = prepare(source, tmp_path / "b", target_size=48)
-    assert contents(again) != first and load_meta(again)["target_size"] == 48 and leftovers(tmp_path / "b") == ["mine"]
+    assert contents(again) != first and read_meta(again)["target_size"] == 48 and leftovers(tmp_path / "b") == ["mine"]
 
 
 def test_wanted_values_are_compared(tmp_path):
     source = points_folder(tmp_path / "mine", people=2, frames=1)
     assert "has not been prepared" in mismatch(tmp_path / "data" / "mine", target_size=32)
     folder = prepare(source, tmp_path / "data")
-    assert not mismatch(folder, target_size=32, protocol="square", margin=1.25, val=0.1, seed=0, layout="68", source=str(source))
-    assert not mismatch(folder, protocol=load_protocol(folder))
+    assert not mismatch(folder, target_size=32, protocol=SQUARE, margin=1.25, val=0.1, seed=0, layout="68", source=str(source))
+    assert not mismatch(folder, protocol=PreparedSet(folder, LAYOUTS).protocol)
     assert mismatch(folder, target_size=64).endswith("target_size 32, not 64")
-    assert "protocol" in mismatch(folder, protocol="pipnet") and "margin" in mismatch(folder, margin=1.5)
+    assert "protocol" in mismatch(folder, protocol=Protocol(**DEFAULTS.protocols["pipnet"]))
+    assert "margin" in mismatch(folder, margin=1.5)
     next((folder / "crops" / "train").iterdir()).unlink()
     assert "crops for" in mismatch(folder)
     (folder / "meta.yaml").write_text("format: 0\n")
     assert "format" in mismatch(folder)
-
-
-def load_protocol(folder: Path) -> Protocol:
-    return Protocol(**load_meta(folder)["protocol"])
 
 
 def test_splits_follow_the_archive_and_val(tmp_path):
@@ -235,7 +239,7 @@ def test_documented_calls(tmp_path):
 def test_crops_give_the_annotations_back(tmp_path, protocol):
     source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1)
     folder = prepare(source, tmp_path / "data", val=0, protocol=protocol)
-    faces = Faces([(folder, "train")], LAYOUTS.load("68"), 32, 1.0)
+    faces = Faces([split_of(folder)], LAYOUTS.load("68"), 32, 1.0)
     annotated = np.array([read_pts((source / name).with_suffix(".pts")) + 0.5 for name in faces.names])
     assert np.abs(to_image(faces.nominal.astype(np.float64), faces.crop) - annotated).max() < 1e-3
 
@@ -338,7 +342,7 @@ def test_wrong_options_are_named(tmp_path, options, fault):
 
 def test_layouts_by_count_and_subset(tmp_path):
     source = points_folder(tmp_path / "mine", people=1, frames=2)
-    assert load_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"  # a subset is chosen later, all is stored
+    assert read_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"  # a subset is chosen later, all is stored
     odd = points_folder(tmp_path / "odd", people=1, frames=2, count=7)
     with pytest.raises(UserError, match="no layout of 7 landmarks"):
         prepare(odd, tmp_path / "data")

@@ -2,12 +2,12 @@
 from pathlib import Path
 
 import pytest
-from test_prepare import leftovers, points_folder, prepare
+from test_prepare import leftovers, load_split, points_folder, prepare
 
 from pipnet.errors import UserError
 from pipnet.geometry import cut
 from utils.data import prepare as prepare_module
-from utils.data.prepared_set import load_meta, load_split, mismatch, read_image
+from utils.data.prepared_set import mismatch, read_image, read_meta
 
 
 @pytest.mark.parametrize("torn", ["", "3", "3 1.0 2.", "3 1.0 2.0 3.0 4.0 16 1"])
@@ -55,7 +55,7 @@ def test_damaged_images_are_listed_and_left_out(tmp_path):
     table = load_split(folder, "train")
     assert [Path(name).name for name in table.files] == names[:7] + names[8:]
     assert (folder / "left_out.txt").read_text().startswith(f"{source / 'train' / names[7]}: not a readable image")
-    assert load_meta(folder)["found"] == {"all": 119} and not mismatch(folder)
+    assert read_meta(folder)["found"] == {"all": 119} and not mismatch(folder)
     for index in (6, 7, 118):  # rows and crops still belong together
         exact = cut(read_image(source / table.files[index]), table.crop[index], 32, 1.25)
         assert abs(read_image(table.images[index]).astype(int) - exact).mean() < 4

@@ -9,15 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import LAYOUTS, ROOT, Command, draw_face, fails, rows, settings, table, write_faces
+from conftest import LAYOUTS, ROOT, Command, draw_face, fails, rows, split_of, table, write_faces
 from loguru import logger
 
 from pipnet.draw import write_image
 from pipnet.geometry import to_image
-
 from utils.data.dataset import Faces
 from utils.data.prepare import DataGenerator
-from utils.data.prepared_set import load_meta
 from utils.data.sets import distinct
 from utils.test import metric
 from utils.test.boxes import Reboxed, detected, perturbed, picture, rebox
@@ -50,7 +48,7 @@ def test_sets_of_one_name_have_files_of_their_own(run_of, cli, tmp_path):
 
 # ---------------------------------------------------------------------------------------------------------------- boxes
 def test_true_boxes_cut_anew_are_the_prepared_crops(faces):
-    own = Faces([(faces, "test")], LAYOUT, 64, 1.0)
+    own = Faces([split_of(faces, "test")], LAYOUT, 64, 1.0)
     again = Reboxed(own, own.box, 1.0)
     assert again.crop == pytest.approx(own.crop, abs=1e-3) and again.nominal == pytest.approx(own.nominal, abs=1e-4)
     for one, other in zip(own, again, strict=True):
@@ -58,7 +56,7 @@ def test_true_boxes_cut_anew_are_the_prepared_crops(faces):
 
 
 def test_perturbed_boxes_are_the_same_each_time_and_within_their_share(faces):
-    own = Faces([(faces, "test")], LAYOUT, 64, 1.0)
+    own = Faces([split_of(faces, "test")], LAYOUT, 64, 1.0)
     boxes = perturbed(own.box, own.names, 0.2)
     assert (boxes == perturbed(own.box[::-1], own.names[::-1], 0.2)[::-1]).all()
     assert perturbed(own.box, own.names, 0) == pytest.approx(own.box)
@@ -74,7 +72,7 @@ def test_without_the_archive_other_boxes_come_from_the_prepared_crops(raw, tmp_p
     copy = tmp_path / "mine"
     shutil.copytree(raw, copy)
     folder = DataGenerator(copy, 64, "points", out=tmp_path / "data", layout="68").run()
-    own = Faces([(folder, "test")], LAYOUT, 64, 1.0)
+    own = Faces([split_of(folder, "test")], LAYOUT, 64, 1.0)
     boxes = perturbed(own.box, own.names, 0.1)
     before = Reboxed(own, boxes, 1.0)
     shutil.rmtree(copy)
@@ -85,7 +83,7 @@ def test_without_the_archive_other_boxes_come_from_the_prepared_crops(raw, tmp_p
 
 
 def test_a_detection_is_the_face_that_it_overlaps_most(faces):
-    own = Faces([(faces, "test")], LAYOUT, 64, 1.0)
+    own = Faces([split_of(faces, "test")], LAYOUT, 64, 1.0)
     pictures = []
 
     def find(picture):
@@ -107,7 +105,7 @@ def test_several_faces_of_a_picture_that_has_another_size_now(tmp_path):
     points = [landmarks - 0.5, landmarks + (95.5, 0)]
     archives.write_csv(raw / "test.csv", [("both.png", face) for face in points])
     folder = DataGenerator(raw, 64, "csv", out=tmp_path / "data", layout="68", val=0).run()
-    own = Faces([(folder, "test")], LAYOUT, 64, 1.0)
+    own = Faces([split_of(folder, "test")], LAYOUT, 64, 1.0)
     asked = []
 
     def find(picture):
@@ -124,17 +122,18 @@ def test_several_faces_of_a_picture_that_has_another_size_now(tmp_path):
 def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
     root = make(tmp_path)[0]
     folder = archives.prepared(name, root, tmp_path / "data")
-    own = Faces([(folder, "test")], LAYOUTS.load(load_meta(folder)["layout"]), 32, 1.0)
+    split = split_of(folder, "test")
+    own = Faces([split], split.set.layout, 32, 1.0)
     shown = [picture(own, index) for index in range(len(own))]
     assert all(image.shape == (120, 160, 3) and (matrix == np.eye(2, 3)).all() for image, matrix in shown)
     if name == "300vw":
         assert [round((image.mean() - 20) / 40) for image, _ in shown] == [*range(5), *range(4), *range(3)]
     logged: list[str] = []
     sink = logger.add(logged.append, level="WARNING")
-    rebox(own, "perturbed", settings(), None)
+    rebox(own, "perturbed", 0.1, 1.0, None)
     assert not logged
     shutil.rmtree(root)
-    rebox(own, "perturbed", settings(), None)
+    rebox(own, "perturbed", 0.1, 1.0, None)
     assert f"{len(own)} of {len(own)} source pictures are gone" in logged[0]
     logger.remove(sink)
 
@@ -142,11 +141,10 @@ def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
 def test_boxes_that_cannot_be(run_of, cli, faces):
     fails(cli("--test", "--exp", run_of, "--box", "detector", "--detector", "mtcnn"), "detector 'mtcnn' needs its weights")
     fails(cli("--test", "--exp", run_of, "--box", "loose"), "box must be one of true, perturbed, detector, not 'loose'")
-    args = settings()
-    own = Faces([(faces, "test")], LAYOUT, 64, 1.0)
-    assert rebox(own, "true", args, None) == (own, 0)
+    own = Faces([split_of(faces, "test")], LAYOUT, 64, 1.0)
+    assert rebox(own, "true", 0.1, 1.0, None) == (own, 0)
     found = iter([np.empty((0, 4)), *own.box[1:, None]])
-    again, missed = rebox(own, "detector", args, lambda image: (next(found), None))
+    again, missed = rebox(own, "detector", 0.1, 1.0, lambda image: (next(found), None))
     assert missed == 1 and again.crop == pytest.approx(own.crop, abs=1e-3)  # what is missed keeps its own box
     assert (again.only(np.array([3]))[0][0] == again[3][0]).all()
 

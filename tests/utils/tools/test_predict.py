@@ -4,13 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import fails, rows, settings, table
+from conftest import DEFAULTS, fails, rows, table
 
 from pipnet.geometry import box_of, crop_box
 from pipnet.landmarker import Landmarker
-
+from utils.config import load_protocol
 from utils.data.parsers import DATASETS, read_pts
-from utils.data.prepared_set import protocol_row
 from utils.tools.inference import find_net
 from utils.tools.predict import check_out, landmarker, predict, whole_box, write
 
@@ -31,7 +30,7 @@ def test_a_folder_of_pictures(trained, cli, pictures, tmp_path):
     flags = ("--predict", pictures, "--exp", trained.folder, "--detector", "none", "--out", out)
     done = cli(*flags)
     assert done.returncode == 0, done.stderr
-    assert f"8 faces in 8 pictures -> {out}" in done.stdout and "expected error, % of the box" in done.stdout
+    assert f"8 faces in 8 pictures -> {out}" in done.stdout and "predicted error, % of the box" in done.stdout
     assert "1 of 9 pictures are left out" in done.stderr and "broken.jpg" in done.stderr
     assert "8 pictures have no box" in done.stderr
     listed = rows(out / "uncertain.csv")
@@ -101,7 +100,7 @@ def test_faces_that_a_detector_finds(trained, pictures, raw, tmp_path):
 @pytest.mark.parametrize("name", ("square", "pipnet", "wflw", "box", "inner"))
 @pytest.mark.parametrize("size", ((120, 120), (90, 160)))
 def test_a_whole_picture_is_a_crop(name, size):
-    protocol = protocol_row(name)
+    protocol = load_protocol(DEFAULTS.protocols, name)
     crop = crop_box(whole_box(*size, protocol), protocol, *size)
     middle = np.array(size) / 2
     if protocol.square == "no":
@@ -121,7 +120,5 @@ def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
     with pytest.raises(Exception, match="--predict-format coco is written to a file"):
         check_out(tmp_path / "out.csv", "coco", tmp_path, False)
     assert check_out(None, "csv", tmp_path / "faces", False) == (tmp_path / "faces.csv", "csv")
-    args = settings()
-    args.detector = "yunet"
     with pytest.raises(Exception, match="detector 'yunet' needs its weights"):
-        landmarker(trained.folder / "best.pt", args)
+        landmarker(trained.folder / "best.pt", "yunet", None)

@@ -63,22 +63,22 @@ def test_wrong_labels_are_listed_by_file(cli, recipe, raw, tmp_path):
     assert done.stdout.index("train/face11.jpg") and "train/face05.jpg" in done.stdout
 
 
-def test_few_faces_of_a_layout_without_pairs_and_parts(cli, recipe, tmp_path):
+def test_few_faces_of_a_layout_without_pairs_and_groups(cli, recipe, tmp_path):
     mine = tmp_path / "profile"
     write_faces(mine / "train", 9)
     for index, file in enumerate(sorted(mine.rglob("*.pts"))):
         landmarks = read_pts(file)[:7]
-        landmarks[:3 * (index > 2)] = np.nan  # a part that is not always seen
+        landmarks[:3 * (index > 2)] = np.nan  # a group that is not always annotated
         write_pts(file, landmarks)
     layout = tmp_path / "seven.yaml"
-    layout.write_text("seven:\n  count: 7\n  flip_index: [0-6]\n  parts: {eye: [0-2]}\n  closed: [eye]\n")
+    layout.write_text("seven:\n  count: 7\n  flip_index: [0-6]\n  groups: {eye: [0-2]}\n  closed: [eye]\n")
     recipe[recipe.index("--train-data") + 1] = str(mine)
     flags = ("--show-data", "9", *recipe, "--data-root", tmp_path / "data", "--layout", layout, "--num-nb", "0")
     done = cli(*flags)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     assert "0 of 9 training and validation labels are suspicious (shapes are compared from 20 faces on)" in done.stdout
     assert "samples.jpg" in done.stdout and "suspects.jpg" not in done.stdout
-    layout.write_text("seven:\n  count: 7\n  flip_index: [0-6]\n  parts: {}\n")
+    layout.write_text("seven:\n  count: 7\n  flip_index: [0-6]\n  groups: {}\n")
     assert cli(*flags[:-2], "--head", "coordinate").returncode == 0  # which has no neighbors
 
 

@@ -174,6 +174,6 @@ def test_each_run_has_as_many_processes_as_the_sweep(start, recipe, tmp_path):
     root = tmp_path / "runs"
     assert sorted(path.name for path in root.iterdir()) == ["000", "000-reg=2"]
     assert "2 x cpu" in (root / "000-reg=2" / "log.txt").read_text() and done.stdout.count("| reg") == 1
-    assert yaml.safe_load((root / "000-reg=2" / "args.yaml").read_text())["reg"] == 2
+    assert yaml.safe_load((root / "000-reg=2" / "args.yaml").read_text())["loss"]["reg"] == 2
     row, = rows(root / "000" / "sweep.csv")
     assert float(row["val NME %"]) > 0 and float(row["test NME %"]) > 0 and row["test FR@10 %"] and row["test AUC@10"]
