@@ -54,8 +54,10 @@ if __name__ == "__main__":
         place = Path(folder)
         (place / "mine.yaml").write_text(LAYOUT, encoding="utf-8")
         for name, base in BASES.items():
-            why = None if base.is_file() else f"no {base}; `python benchmarks/runs.py {base.parent.name.removeprefix('bench_')}`"
-            if why := why or missing(["300W"] if name == "real" else []):
+            why = missing(["300W"]) if name == "real" else None
+            if not base.is_file():
+                why = f"no {base}; benchmarks/runs.py trains it"
+            if why:
                 print(f"{name} skipped: {why}")
                 continue
             make = write if name == "synthetic" else write_real

@@ -8,8 +8,8 @@ landmark is chosen there too. Errors are of the faces that all tools find. The e
     shape_predictor_68_face_landmarks.dat   dlib's, in the package face_recognition_models; `pip install dlib-bin`
     slim_160_latest.pth, version-RFB-320.onnx, FaceBoxesV2.pth, dpr_98_points_*.pth.tar, dpr_gsr.npz   Peppa's, FaceBoxes's, DPR's
 
-MediaPipe is `pip install mediapipe==0.10.21` in an environment of its own, since it needs an older protobuf than TensorBoard; there
-run `others.py mediapipe`. weights/others keeps what each tool found, and the last call makes the table of all. A tool that is
+MediaPipe needs an older protobuf than TensorBoard: `pip install mediapipe==0.10.21` in an environment of its own and run
+`others.py mediapipe` there. weights/others keeps what each tool found, and the last call makes the table of all. A tool that is
 missing is skipped with a message; its row stays, with the commit that it was measured on.
 """
 import json

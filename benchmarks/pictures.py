@@ -1,10 +1,8 @@
-"""Pictures of README.md, into assets/: `python benchmarks/pictures.py [faces] [astronaut] [head]`, without names all of them.
+"""Pictures of README.md, into assets/: `python benchmarks/pictures.py [faces] [head]`, without names both.
 
-faces: synthetic test faces with the landmarks that the net of `benchmarks/runs.py default` finds. astronaut: demo.py's output for
-NASA's portrait of Eileen Collins, which is in the public domain; the environment variable ASTRONAUT names the file,
-`data/astronaut.png` of scikit-image. head: a rendered head that turns, talks and blinks, tracked by demo.py, as a GIF.
+faces: synthetic test faces with the landmarks that the net of `benchmarks/runs.py default` finds. head: a rendered head that
+turns, talks and blinks, tracked by demo.py, as a GIF. assets/README.md has the command of astronaut.jpg.
 """
-import os
 import subprocess
 import sys
 import tempfile
@@ -28,7 +26,7 @@ from utils.test.evaluate import torch_predictor
 from utils.test.report import TRUTH
 from utils.train import checkpoint
 
-ASSETS, NET, ASTRONAUT = ROOT / "assets", ROOT / "weights" / "bench_default" / "best.pt", os.environ.get("ASTRONAUT")
+ASSETS, NET = ROOT / "assets", ROOT / "weights" / "bench_default" / "best.pt"
 ROWS, COLUMNS, SIZE = 3, 8, 144
 PERSON, SIDE, FRAMES, RATE, COLOURS = 4, 256, 40, 12, 128  # the head: who, px, frames, frames/s, colours of the palette
 BESIDE, GREY = 180, (44, 40, 36)  # width in px and colour of the area on the left, for demo.py's panel
@@ -48,18 +46,6 @@ def faces() -> str | None:
     write_image(ASSETS / "faces.jpg", sheet(tiles, COLUMNS))
 
 
-def demo(source: Path, save: Path, *flags: str) -> None:
-    """Run demo.py."""
-    subprocess.run([sys.executable, "demo.py", "--source", str(source), "--save", str(save), *flags], cwd=ROOT, check=True)
-
-
-def astronaut() -> str | None:
-    """Write astronaut.jpg."""
-    if not ASTRONAUT or not Path(ASTRONAUT).is_file():
-        return "the environment variable ASTRONAUT names no file"
-    demo(Path(ASTRONAUT).resolve(), ASSETS / "astronaut.jpg")
-
-
 def talking(turn: float) -> dict:
     """Return the pose of the head at an angle of its round, from 0 to 2 pi; it ends as it begins."""
     jaw = 0.12 * max(np.sin(3 * turn), 0) if np.cos(turn) > 0 else 0.0
@@ -76,7 +62,8 @@ def head() -> None:
         for one in moving_head(PERSON, SIDE, map(talking, 2 * np.pi * np.arange(FRAMES) / FRAMES)):
             writer.write(cv2.copyMakeBorder(one.image, 0, 0, BESIDE, 0, cv2.BORDER_CONSTANT, value=GREY))
         writer.release()
-        demo(clip, drawn, "--pose")
+        command = [sys.executable, "demo.py", "--source", str(clip), "--save", str(drawn), "--pose"]
+        subprocess.run(command, cwd=ROOT, check=True)
         images = [frame.image[..., ::-1] for frame in Video(str(drawn))]
     lines = np.array(part_colours(read_defaults().layouts.load("68")), np.uint8)[:, ::-1]
     samples = [*images[::10], np.resize(lines, (SIDE // 8, BESIDE + SIDE, 3))]  # so thin lines keep their colours
@@ -85,7 +72,7 @@ def head() -> None:
     frames[0].save(ASSETS / "head.gif", save_all=True, append_images=frames[1:], duration=1000 // RATE, loop=0)
 
 
-PICTURES = {"faces": faces, "astronaut": astronaut, "head": head}
+PICTURES = {"faces": faces, "head": head}
 
 if __name__ == "__main__":
     if unknown := set(sys.argv[1:]) - set(PICTURES):

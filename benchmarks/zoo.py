@@ -2,7 +2,7 @@
 
     python benchmarks/zoo.py                            # everything, half an hour on a core
     python benchmarks/zoo.py costs                      # parameters, MACs, ONNX latency of the nets
-    python benchmarks/zoo.py sizes | pairs | learning   # parameters and MACs only; net x head; overfitting and its export
+    python benchmarks/zoo.py pairs | learning           # net x head; overfitting and its export
 
 Results go to benchmarks/results/zoo.json row by row. Rows that are there are kept; rows that are named are measured again, and
 only these: `python benchmarks/zoo.py costs resnet18 "head simcc"`.
@@ -16,7 +16,7 @@ from record import RESULTS, save
 
 from nets import HEADS, NETS, Labels
 from utils.test.export import onnx_predictor
-from utils.tools.zoo import cost, exported, make, memorable, overfit, size
+from utils.tools.zoo import cost, exported, make, memorable, overfit
 
 MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")
 SMALL, SIZE, STEPS, AGREEMENT = "timm:test_efficientnet", 64, 150, 1e-3
@@ -58,17 +58,10 @@ class Figures:
         save("zoo", "python benchmarks/zoo.py", 0, {"size": SIZE, "steps": STEPS, **self.parts})
 
 
-def sizes(figures: Figures) -> None:
-    """Add parameters and MACs of every net with a PIP head, at its own input size; known latencies are kept."""
-    nets = figures.parts["nets"]
-    figures.add(nets={name: [*(round(figure, 3) for figure in size(name)[:2]), nets.get(name, [None])[-1]]
-                      for name in [*NETS, *MORE] if figures.missing("nets", name)})
-
-
 def costs(figures: Figures) -> None:
-    """Add parameters, MACs and ONNX latency, net by net."""
+    """Add parameters, MACs and ONNX latency of every net with a PIP head, at its own input size."""
     for name in [*NETS, *MORE]:
-        if name in figures.wanted or not figures.wanted and figures.parts["nets"].get(name, [None])[-1] is None:
+        if figures.missing("nets", name):
             figures.add(nets={name: [round(figure, 3) for figure in cost(name)]})
 
 
@@ -116,7 +109,7 @@ def learning(figures: Figures) -> None:
                 figures.add(learning={name: [round(start, 2), round(nme, 2)]}, onnx_agrees={name: round(agreement(net, file), 4)})
 
 
-PARTS = {"sizes": sizes, "costs": costs, "pairs": pairs, "learning": learning}
+PARTS = {"costs": costs, "pairs": pairs, "learning": learning}
 
 if __name__ == "__main__":
     parts = [sys.argv[1]] if len(sys.argv) > 1 else list(PARTS)
