@@ -1,4 +1,4 @@
-"""Landmarks of one layout from those of another: each formula, faces that show one half, and nets tested on another layout."""
+"""Conversion between layouts: each formula, faces that show one half, and nets tested on sets of another layout."""
 import shutil
 
 import archives
@@ -19,7 +19,7 @@ KNOWN = {name: LAYOUTS.load(name) for rule in RULES for name in rule}
 
 
 def numbered(count: int) -> np.ndarray:
-    """(count, 2): landmark i at (i, 1000 + i^2), so that every mean tells of what it is one."""
+    """Return landmarks (count, 2), number i at (i, 1000 + i^2), so that a mean identifies its landmarks."""
     index = np.arange(count, dtype=float)
     return np.column_stack([index, 1000 + index**2])
 
@@ -50,7 +50,7 @@ def test_106_to_98_and_68():
 def test_68_to_29_and_5():
     points = numbered(68)
     found = conversion("68", "29", LAYOUTS)(points)
-    assert np.flatnonzero(np.isnan(found).any(1)).tolist() == [5, 7]  # the lower edges of the brows, which 68 has not
+    assert np.flatnonzero(np.isnan(found).any(1)).tolist() == [5, 7]  # the lower edges of the brows, which layout 68 lacks
     assert np.allclose(found[[0, 8, 16, 20, 21, 28], 0], [17, 36, 38.5, 30, 33, 8])
     assert np.allclose(conversion("68", "5", LAYOUTS)(points)[:, 0], [38.5, 44.5, 30, 48, 54])
     whole = conversion("98", "29", LAYOUTS)(numbered(98))
@@ -62,7 +62,7 @@ PROFILE = {17: 28, 18: 29, 19: 30, 20: 31, 21: 34, 22: 32, 23: 39, 24: 38, 25: 3
 
 
 def profile() -> np.ndarray:
-    """(39, 2) of a face that shows its half on the left of the image."""
+    """Return landmarks (39, 2) of a face that shows the half on the left of the image."""
     points = np.random.default_rng(0).uniform(0, 100, (39, 2))
     points[[24, 20, 30]] = (20, 40), (70, 60), (45, 80)
     return points
@@ -132,7 +132,7 @@ def test_converted_mean_faces_resemble_the_published_ones(reference):
 def test_a_net_is_tested_on_sets_of_other_layouts(trained, tmp_path, cli):
     run = shutil.copytree(trained.folder, tmp_path / "run")
     stored = checkpoint.load(run / "best.pt")
-    stored["net"]["others"] = ["states"]  # which only faces of 68 landmarks tell
+    stored["net"]["others"] = ["states"]  # states follow from 68 landmarks only
     other = build_net(stored["net"]).others.state_dict()
     stored["model"] |= {f"others.{name}": tensor for name, tensor in other.items()}
     checkpoint.save(run / "best.pt", stored)
@@ -143,7 +143,7 @@ def test_a_net_is_tested_on_sets_of_other_layouts(trained, tmp_path, cli):
     assert "wflw, 98 as 68, torch: left eye closed" in done.stderr and "as 29:27, torch: left" not in done.stderr
     found = {row[0]: row for row in table(done.stdout)}
     assert found["wflw, 98 as 68"][2] == found["cofw, net 68 as 29:27"][2] == "3" and found["menpo-profile, 39 as 68"][2] == "1"
-    assert found["wflw, 98 as 68"][-1] == "" and float(found["300vw"][-1]) >= 0 and "category3" in found  # flicker: of frames
+    assert found["wflw, 98 as 68"][-1] == "" and float(found["300vw"][-1]) >= 0 and "category3" in found  # only frames have flicker
     assert (run / "report/faces_cofw.jpg").is_file()
 
 

@@ -1,4 +1,4 @@
-"""Faces in memory, their augmentation, the order of samples, and the one evaluation on any number of processes."""
+"""Faces in memory, their augmentation, the order of samples, and the evaluation with any number of processes."""
 import itertools
 import shutil
 from dataclasses import asdict, replace
@@ -32,7 +32,7 @@ def load(folder, split="train", layout=L68, size=64, cache=4.0, label_shift=0.0,
 
 
 def dotted(size: int, border: int, landmarks: np.ndarray) -> np.ndarray:
-    """A black stored crop with a white spot at each landmark (N, 2) in [0, 1] of its nominal crop of `size` px."""
+    """Return a black stored crop with a white spot at each landmark (N, 2), in [0, 1] of the nominal crop of `size` px."""
     side = size + 2 * border
     centre = (landmarks * size + border)[:, None, None]
     grid = np.stack(np.meshgrid(np.arange(side) + 0.5, np.arange(side) + 0.5), -1)
@@ -41,7 +41,7 @@ def dotted(size: int, border: int, landmarks: np.ndarray) -> np.ndarray:
 
 
 def spot_near(image: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Centre of mass of the light within 5 px of `point`, in continuous px."""
+    """Return the centre of mass of the brightness within 5 px of `point`, in continuous px."""
     grid = np.stack(np.meshgrid(np.arange(image.shape[1]) + 0.5, np.arange(image.shape[0]) + 0.5), -1)
     weight = image[..., 0].astype(float) * (((grid - point) ** 2).sum(-1) < 25)
     return (grid * weight[..., None]).sum((0, 1)) / weight.sum()
@@ -110,7 +110,7 @@ def test_sets_that_do_not_go_together_are_named(faces, tmp_path):
 
 # ------------------------------------------------------------------------------------------------------ pose and states
 def head(pose) -> np.ndarray:
-    """(3, 3) of pitch, yaw, roll as 300W-LP turns a head whose axes are right, up and towards the camera."""
+    """Return the rotation (3, 3) of (pitch, yaw, roll) as 300W-LP defines it, with axes right, up and towards the camera."""
     (a, b, c), (d, e, f) = np.sin(pose), np.cos(pose)
     return np.array([[1, 0, 0], [0, d, a], [0, -a, d]]) @ [[e, 0, -b], [0, 1, 0], [b, 0, e]] @ [[f, c, 0], [-c, f, 0], [0, 0, 1]]
 
@@ -126,7 +126,7 @@ def test_a_turned_picture_turns_the_pose(pose, angle, zoom, mirror):
     def seen(shape, pose):
         return (shape @ head(pose).T)[:, :2] * (1, -1)  # image y points down
 
-    twin = model * ((-1, 1, 1) if mirror else (1, 1, 1))  # a mirrored head's left ear is its right one
+    twin = model * ((-1, 1, 1) if mirror else (1, 1, 1))  # in a mirror image left and right are exchanged
     assert np.allclose(seen(model, pose) @ matrix.T, zoom * seen(twin, turned), atol=1e-6)
 
 
@@ -164,7 +164,7 @@ def test_no_augmentation_is_the_plain_crop(faces):
         assert all(np.array_equal(a, b) for a, b in zip(plain[epoch, index], several[index], strict=True))
     black = Augmented(several, replace(PLAIN, fill="black", interpolation="nearest"), L68.flip_index, 0)
     assert np.array_equal(black[0, 5][0], several[5][0])
-    black.faces = Faces([split_of(faces)], L68, 64, 4.0, input_margin=1.25)  # a net that sees the margin sees it in training too
+    black.faces = Faces([split_of(faces)], L68, 64, 4.0, input_margin=1.25)  # a net with an input margin gets it in training too
     assert np.array_equal(black[0, 5][0], black.faces[5][0])
 
 
@@ -194,7 +194,7 @@ GEOMETRY = {"scale": 0.15, "translation": 0.08, "rotation": 30.0, "rotation_prob
 @given(st.integers(0, 2**31), st.sampled_from(("real", "black")), st.sampled_from(("linear", "nearest")),
        st.sampled_from((64, 96, 128)))
 def test_the_picture_goes_where_the_landmarks_go(seed, fill, interpolation, size):
-    # five spots, far enough apart to be told apart, one of them in the margin
+    # five spots that cannot be confused, one of them in the margin
     places = np.array([[0.35, 0.4], [0.65, 0.4], [0.5, 0.55], [0.4, 0.75], [1.05, 0.5]])
     border, flip = size // 8, (1, 0, 2, 3, 4)
     recipe = replace(PLAIN, **GEOMETRY, fill=fill, interpolation=interpolation)
@@ -308,7 +308,7 @@ def test_test_batches_have_every_face_once(faces):
 
 # ---------------------------------------------------------------------------------------------------------- evaluation
 class Shared:
-    """Processes that run one after another: sums are kept until the last one asks."""
+    """Ranks that run one after another: the last one sees the sums of all."""
 
     def __init__(self, rank: int, count: int, sums: dict):
         self.rank, self.count, self.device, self.sums, self.calls = rank, count, torch.device("cpu"), sums, 0
@@ -323,7 +323,7 @@ class Shared:
 
 
 def guess(images: torch.Tensor) -> Prediction:
-    """The mean face, moved by the picture's colour."""
+    """Return the mean face, shifted by the picture's colour."""
     shift = images.float().mean((1, 2))[:, None, :2] / 2550
     landmarks = torch.tensor(mean_face(), dtype=torch.float32) * 0.8 + 0.1 + shift
     return Prediction(landmarks, shift[..., 0].expand(-1, 68))

@@ -1,4 +1,4 @@
-"""Annotation files, archives, prepared sets: what is right comes back exactly; what is wrong is named and nothing is written."""
+"""Preparation: correct annotations come back exactly; a fault is named and nothing is written."""
 import os
 import shutil
 import subprocess
@@ -23,7 +23,7 @@ SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
 
 def face(folder: Path, name: str, count: int = 68, suffix: str = ".jpg") -> Path:
-    """A noise image of 160 x 120 px with random landmarks annotated beside it."""
+    """Write a noise image of 160 x 120 px and a .pts with random landmarks. Return the image's path."""
     rng = np.random.default_rng([*name.encode(errors="surrogateescape")])
     folder.mkdir(parents=True, exist_ok=True)
     image = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8), (0, 0), 2)
@@ -35,7 +35,7 @@ def face(folder: Path, name: str, count: int = 68, suffix: str = ".jpg") -> Path
 
 def points_folder(folder: Path, splits: tuple[str, ...] = ("train", "test"), people: int = 6, frames: int = 3,
                   count: int = 68) -> Path:
-    """A custom set: PERSON_FRAME.jpg with .pts in every split."""
+    """Write a custom set, PERSON_FRAME.jpg with .pts in every split. Return its folder."""
     for split in splits:
         for person in range(people):
             for frame in range(frames):
@@ -44,7 +44,7 @@ def points_folder(folder: Path, splits: tuple[str, ...] = ("train", "test"), peo
 
 
 def tree_300w(folder: Path, names: dict[str, str] | None = None, faces: int = 4) -> Path:
-    """300W's folders, each with a few faces; names renames a part."""
+    """Write the folders of 300W with a few faces each. Return the root. names: {part: another folder}."""
     for part in PARTS_300W:
         for index in range(faces):
             face(folder / (names or {}).get(part, part), f"{part.split('/')[0]}{index:03d}_1")
@@ -82,7 +82,7 @@ def test_real_300w_parses_with_its_gaps_named():
     assert first.file.name == "1051618982_1.jpg" and np.allclose(first.landmarks[0], [90.366335, 130.509351])  # annotated - 0.5
     several = [record.file.name for record in splits["train"] if record.identity == "afw/111076519"]
     assert several == ["111076519_1.jpg", "111076519_2.jpg"]  # one photograph
-    assert len({record.identity for record in splits["test"]}) == 224  # image_0001 is no person called image
+    assert len({record.identity for record in splits["test"]}) == 224  # image_0001 does not mean a person called image
 
 
 @pytest.mark.parametrize("names", [None, {"afw": "AFW/afw", "helen/trainset": "HELEN/trainset", "helen/testset": "HELEN/testset",
@@ -109,7 +109,7 @@ def test_points_folders(tmp_path):
     flat = parse_points(points_folder(tmp_path / "flat", ("",), people=3, frames=2))
     assert list(flat) == ["train"] and len({record.identity for record in flat["train"]}) == 3
     one = parse_points(points_folder(tmp_path / "one", ("",), people=1, frames=4))
-    assert len({record.identity for record in one["train"]}) == 4  # a common prefix is a camera's, not a person's
+    assert len({record.identity for record in one["train"]}) == 4  # a prefix that all files share names no person
     face(tmp_path / "deep" / "train" / "night", "a_1", 5)
     face(tmp_path / "deep" / "train", "b", 5, suffix=".png")
     face(tmp_path / "deep" / "Test" / "x" / "y", "c", 5)
@@ -126,7 +126,7 @@ def test_odd_file_names_and_mac_leftovers(tmp_path):
         face(tmp_path / "afw", os.fsdecode(b"caf\xe9 1"))  # a latin-1 name from an old archive
         names.append(os.fsdecode(b"caf\xe9 1"))
     except (OSError, UnicodeError):
-        pass  # a file system that holds Unicode names only
+        pass  # the file system allows only Unicode names
     for name in names:
         face(tmp_path / "afw", name)
     (tmp_path / "afw" / "._image_092 _01.jpg").write_bytes(b"mac")
@@ -205,7 +205,7 @@ def test_identities_stay_together_and_hardly_move_when_faces_are_added(tmp_path)
     assert len(val) == 12 and not {r.identity for r in train} & {r.identity for r in val}
     assert {r.identity for r in split_identities(records[:40], 0.2, 0)[1]} & {r.identity for r in val}
     assert {r.identity for r in split_identities(records, 0.2, 1)[1]} != {r.identity for r in val}
-    assert [len(part) for part in split_identities(records[:1], 0.5, 0)] == [1, 0]  # a single identity is for training
+    assert [len(part) for part in split_identities(records[:1], 0.5, 0)] == [1, 0]  # a single identity is trained on
     assert [len(part) for part in split_identities(records, 0.0, 0)] == [60, 0]
 
 
@@ -342,7 +342,7 @@ def test_wrong_options_are_named(tmp_path, options, fault):
 
 def test_layouts_by_count_and_subset(tmp_path):
     source = points_folder(tmp_path / "mine", people=1, frames=2)
-    assert read_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"  # a subset is chosen later, all is stored
+    assert read_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"  # all landmarks are stored, a subset is chosen later
     odd = points_folder(tmp_path / "odd", people=1, frames=2, count=7)
     with pytest.raises(UserError, match="no layout of 7 landmarks"):
         prepare(odd, tmp_path / "data")

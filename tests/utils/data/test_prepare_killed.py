@@ -1,4 +1,4 @@
-"""Preparation that is interrupted goes on where it was; images that are damaged are listed and left out."""
+"""An interrupted preparation continues; damaged images are listed and left out."""
 from pathlib import Path
 
 import pytest
@@ -27,10 +27,10 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn):
         prepare(source, tmp_path / "data", name="set")
     assert leftovers(tmp_path / "data") == [".set.partial"]
     journal = tmp_path / "data/.set.partial/set/test.done"
-    journal.write_text(journal.read_text() + torn)  # by a power cut
+    journal.write_text(journal.read_text() + torn)  # as a power cut may leave it
     made.clear()
     folder = prepare(source, tmp_path / "data", name="set")
-    assert len(made) == 6 and leftovers(tmp_path / "data") == ["set"]  # ten had been made
+    assert len(made) == 6 and leftovers(tmp_path / "data") == ["set"]  # ten of 16 were made before
     for file in sorted(path for path in whole.rglob("*") if path.is_file()):
         assert (folder / file.relative_to(whole)).read_bytes() == file.read_bytes(), file
     assert len(list(folder.rglob("*"))) == len(list(whole.rglob("*")))

@@ -1,4 +1,4 @@
-"""The exported file says what the net says, whatever its head, and carries what a user of the file needs."""
+"""An exported file predicts what the net predicts, and its metadata hold what a user of the file needs."""
 import json
 
 import numpy as np
@@ -22,7 +22,7 @@ L68 = LAYOUTS.load("68")
 def untrained(num_nb: int, stride: int, size: int, spread: float, name: str = NET, **options) -> torch.nn.Module:
     torch.manual_seed(0)
     net = build_net(make_spec(name, "pip", stride, size, mean_face()[36:48], num_nb, options=options))
-    if spread:  # as initialised, neck and head give almost the same in every cell
+    if spread:  # with initial weights all cells have almost equal scores
         for parameter in (*net.neck.parameters(), *net.head.parameters()):
             torch.nn.init.normal_(parameter, std=spread)
     return net.eval()
@@ -61,7 +61,7 @@ def test_expected_errors_are_exported(tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Run:
-    """A checkpoint of 68 landmarks and its export."""
+    """Return a run with a checkpoint of 68 landmarks and its export."""
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
     spec = make_spec(NET, "pip", 32, 64, mean_face(), 10)

@@ -1,4 +1,4 @@
-"""What --test leaves: files of each set, boxes of other kinds, the page, comparisons."""
+"""Reports of --test: files of each set, other kinds of boxes, the page, comparisons with other runs."""
 import re
 import shutil
 import subprocess
@@ -25,7 +25,7 @@ LAYOUT = LAYOUTS.load("68")
 
 @pytest.fixture
 def run_of(trained, tmp_path):
-    """A copy of the trained run."""
+    """Return a copy of the trained run, without its report."""
     folder = tmp_path / "mine"
     shutil.copytree(trained.folder, folder)
     shutil.rmtree(folder / "report")
@@ -78,7 +78,7 @@ def test_without_the_archive_other_boxes_come_from_the_prepared_crops(raw, tmp_p
     shutil.rmtree(copy)
     after = Reboxed(own, boxes, 1.0)
     assert (after.crop == before.crop).all()
-    for index in range(len(own)):  # within the margin the same picture, cut by way of the crop
+    for index in range(len(own)):  # the same picture within the margin, since it is cut from the prepared crop
         assert np.abs(before[index][0].astype(int) - after[index][0])[8:-8, 8:-8].mean() < 12
 
 
@@ -145,13 +145,13 @@ def test_boxes_that_cannot_be(run_of, cli, faces):
     assert rebox(own, "true", 0.1, 1.0, None) == (own, 0)
     found = iter([np.empty((0, 4)), *own.box[1:, None]])
     again, missed = rebox(own, "detector", 0.1, 1.0, lambda image: (next(found), None))
-    assert missed == 1 and again.crop == pytest.approx(own.crop, abs=1e-3)  # what is missed keeps its own box
+    assert missed == 1 and again.crop == pytest.approx(own.crop, abs=1e-3)  # a missed face keeps its own box
     assert (again.only(np.array([3]))[0][0] == again[3][0]).all()
 
 
 # ----------------------------------------------------------------------------------------------------------------- page
 class Page(HTMLParser):
-    """What a page holds: tags with their attributes, and text."""
+    """Content of a page: tags with their attributes, and the words."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -175,7 +175,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def tested(trained, tmp_path_factory):
-    """The run with a report of true and perturbed boxes beside the run that it is a copy of."""
+    """Return a copy of the trained run, tested in true and perturbed boxes and compared with the original."""
     place = tmp_path_factory.mktemp("tested")
     shutil.copytree(trained.folder, place / "mine")
     shutil.rmtree(place / "mine" / "report")
@@ -243,7 +243,7 @@ def test_the_page_in_a_browser(tested, tmp_path):
             f"file://{tested[0] / 'report' / 'index.html'}"], check=True, capture_output=True, timeout=120)
         image = cv2.imread(str(picture))
         assert image.shape == (2400, width, 3) and image.std() > 10
-        edge = image[:, -8:]  # beside the text: nothing runs out of the page
+        edge = image[:, -8:]  # the right edge is empty: nothing is wider than the page
         assert (edge == edge[0, 0]).all()
         brightness[look] = np.median(image)
     assert brightness["light"] > 200 and brightness["phone"] > 200 and brightness["dark"] < 60

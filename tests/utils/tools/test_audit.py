@@ -22,7 +22,7 @@ EYES = list(range(36, 42)), list(range(42, 48))
 
 @pytest.fixture(scope="module")
 def planted(faces, tmp_path_factory):
-    """Drawn faces of which some have wrong labels, judged by predictions that are right but for noise."""
+    """Return an audit of drawn faces: some labels are wrong, the predictions are right up to noise."""
     folder = tmp_path_factory.mktemp("planted")
     judged = Faces([split_of(faces)], L68, audit.DRAWN, 0)
     rng = np.random.default_rng(0)
@@ -77,7 +77,7 @@ def test_folds_hold_whole_identities_and_are_alike_in_size():
 
 # --------------------------------------------------------------------------------------------------------------- folds
 def test_copies_of_rare_faces_change_no_fold(faces, monkeypatch):
-    """Each net is asked about the faces that it has not seen, however many copies of others it was trained on."""
+    """Each net judges exactly the faces of its fold, however many copies of other faces it was trained on."""
     chosen = settings(input_size=64, balance=True, train_data=[str(faces)])
     task = landmarks.Landmarks(chosen, DEFAULTS, start_ranks())
     task.prepare()
