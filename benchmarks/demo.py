@@ -1,7 +1,7 @@
-"""Frames a second from a video file to drawn faces, and what the rest of the detector costs: `python benchmarks/demo.py`.
+"""Speed from a video file to drawn faces, with the detector on every frame or seldom: `python benchmarks/demo.py`.
 
-`python benchmarks/demo.py NET.onnx NAME=WEIGHTS` measures other nets than the shipped ones. The clips are rendered: heads of
-640x480 px at 30 frames/s that turn, nod, come nearer and wander, and a bar that passes before them, 1, 5 and 20 to a picture.
+`python benchmarks/demo.py NET.onnx NAME=WEIGHTS` measures other nets than the shipped ones. The clips are rendered, 640x480 px at
+30 frames/s: 1, 5 or 20 heads turn, nod and move about while a bar passes in front of them.
 """
 import sys
 import tempfile
@@ -10,37 +10,29 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from heads import moving_head
+from photographs import name_and_file, open_detector
 from record import save
 
 from pipnet.app.track import Tracker
-from pipnet.detector import Detector
 from pipnet.draw import draw, group_colours
 from pipnet.geometry import box_of, iou, opencv_matrix, transform
 from pipnet.landmarker import Landmarker
-from utils.data.synthetic import face
 
 WIDTH, HEIGHT, FRAMES, RATE = 640, 480, 100, 30
-GRIDS = {1: (1, 1), 5: (3, 2), 20: (5, 4)}  # faces: columns, rows of the picture
-POSES, SIDE = 50, 256                       # pictures of a head's turn there and back, their side in px
-PEOPLE = (1, 18, 16, 2, 15)                 # of seed 0: without much in front of their faces
-EVERY = (1, 15)
+GRIDS = {1: (1, 1), 5: (3, 2), 20: (5, 4)}  # {faces: (columns, rows) of the picture}
+POSES, SIDE = 50, 256                       # pictures of a head that turns from side to side; their side in px
+PEOPLE = (1, 18, 16, 2, 15)                 # with little in front of their faces
+EVERY = (None, 1, 15)                       # frames from one detection to the next; None: no tracker
 
 
-def turning(person: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Pictures (SIDE, SIDE, 3) and landmarks (68, 2) of one person who turns from side to side."""
-    sampled, images, landmarks = face.sample_pose, [], []
-    for angle in np.sin(np.linspace(-np.pi / 2, np.pi / 2, POSES)):
-        angles = np.array([0.6 * angle, 0.2 * np.cos(3 * angle), 0.15 * angle])  # radians: yaw, pitch, roll
-        face.sample_pose = lambda rng, hard, angles=angles: sampled(rng, hard)._replace(angles=angles)
-        drawn = face.draw(np.random.default_rng([0, person]), SIDE, False)
-        images.append(drawn.image)
-        landmarks.append(drawn.landmarks.astype(np.float64))
-    face.sample_pose = sampled
-    return images, landmarks
+def turning(angle: float) -> dict:
+    """Return the pose of a head that turns from side to side, angle from -1 to 1."""
+    return {"angles": np.array([0.6 * angle, 0.2 * np.cos(3 * angle), 0.15 * angle])}  # radians: yaw, pitch, roll
 
 
 def clip(file: Path, count: int, heads: list) -> list[np.ndarray]:
-    """Writes a video of `count` faces; returns their landmarks (count, 68, 2) in each frame."""
+    """Write a video of `count` faces. Return their landmarks (count, 68, 2) in each frame."""
     columns, rows = GRIDS[count]
     wide, high = WIDTH / columns, HEIGHT / rows
     background = cv2.resize(np.random.default_rng(0).integers(60, 160, (6, 8, 3), dtype=np.uint8), (WIDTH, HEIGHT),
@@ -51,17 +43,15 @@ def clip(file: Path, count: int, heads: list) -> list[np.ndarray]:
     for i in range(FRAMES):
         frame, faces = background.astype(np.float32), []
         for j in range(count):
-            images, landmarks = heads[j % len(heads)]
-            phase = 2 * np.pi * i / FRAMES + j
-            pose = (i + 7 * j) % (2 * POSES)
-            pose = min(pose, 2 * POSES - 1 - pose)
+            phase, pose = 2 * np.pi * i / FRAMES + j, (i + 7 * j) % (2 * POSES)
+            head = heads[j % len(heads)][min(pose, 2 * POSES - 1 - pose)]
             scale = min(wide, high) / SIDE * (0.85 + 0.15 * np.sin(2 * phase))
             middle = ((j % columns + 0.5) * wide + 0.08 * wide * np.sin(phase), (j // columns + 0.5) * high)
             matrix = np.array([(scale, 0, middle[0] - scale * SIDE / 2), (0, scale, middle[1] - scale * SIDE / 2)])
             there = opencv_matrix(matrix)
             cover = cv2.warpAffine(mask, there, (WIDTH, HEIGHT))[..., None]
-            frame += (cv2.warpAffine(images[pose], there, (WIDTH, HEIGHT), flags=cv2.INTER_AREA) - frame) * cover
-            faces.append(transform(landmarks[pose], matrix))
+            frame += (cv2.warpAffine(head.image, there, (WIDTH, HEIGHT), flags=cv2.INTER_AREA) - frame) * cover
+            faces.append(transform(head.landmarks.astype(np.float64), matrix))
         bar = round(WIDTH * (2 * i / FRAMES - 0.5))  # a fifth of a face wide
         frame[:, max(bar, 0):max(bar + round(0.1 * wide), 0)] = (40, 60, 50)
         writer.write(frame.round().astype(np.uint8))
@@ -70,42 +60,47 @@ def clip(file: Path, count: int, heads: list) -> list[np.ndarray]:
     return truth
 
 
+def errors(truth: list[np.ndarray], found: list[list[np.ndarray]]) -> list[float]:
+    """Return the error of each face that was found, as a share of its interocular distance, in all frames."""
+    values = []
+    for real, points in zip(truth, found, strict=True):
+        shared = iou(box_of(real), box_of(np.array(points)).reshape(-1, 4)) if points else np.zeros((len(real), 1))
+        values += [np.linalg.norm(points[j] - face, axis=1).mean() / np.linalg.norm(face[36] - face[45])
+                   for face, j, best in zip(real, shared.argmax(1), shared.max(1), strict=True) if best > 0.3]
+    return values
+
+
 def measure(file: Path, truth: list[np.ndarray], landmarker: Landmarker, every: int | None) -> dict[str, float]:
-    """Decodes, follows (every: the tracker's, None: no tracker, all faces detected anew) and draws; figures of the clip."""
-    tracker = every and Tracker(landmarker, every)
-    video, colours, seen = cv2.VideoCapture(str(file)), group_colours(landmarker.layout), []
+    """Decode, track and draw a clip. Return its figures."""
+    tracker = Tracker(landmarker, every) if every else None
+    video, colours, found = cv2.VideoCapture(str(file)), group_colours(landmarker.layout), []
     landmarker.seconds["detect"] = 0.0
     start, cpu = time.perf_counter(), time.process_time()
     for i in range(FRAMES):
         image = video.read()[1]
         faces = tracker.update(image, i / RATE) if tracker else landmarker(image)
-        for found in faces:
-            draw(image, found.landmarks, landmarker.layout, colours)
-        seen.append([found.landmarks for found in faces])
+        for one in faces:
+            draw(image, one.landmarks, landmarker.layout, colours)
+        found.append([one.landmarks for one in faces])
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    errors, detecting = [], landmarker.seconds["detect"]
-    for real, found in zip(truth, seen, strict=True):
-        shared = iou(box_of(real), box_of(np.array(found)).reshape(-1, 4)) if found else np.zeros((len(real), 1))
-        errors += [np.linalg.norm(found[j] - face, axis=1).mean() / np.linalg.norm(face[36] - face[45])
-                   for face, j, best in zip(real, shared.argmax(1), shared.max(1), strict=True) if best > 0.3]
+    values = errors(truth, found)
     return {"frames_per_second": round(FRAMES / seconds, 1), "cpu_ms_per_frame": round(1000 * cpu / FRAMES, 1),
-            "detector_share": round(detecting / seconds, 2), "nme": round(100 * float(np.mean(errors)), 3),
-            "found": round(len(errors) / sum(map(len, truth)), 4)}
+            "detector_share": round(landmarker.seconds["detect"] / seconds, 2),
+            "nme": round(100 * float(np.mean(values)), 3), "found": round(len(values) / sum(map(len, truth)), 4)}
 
 
 def main(net: str | None = None, detector: str | None = None) -> None:
-    """detector: NAME=WEIGHTS, a name in pipnet.detector."""
-    name, _, weights = (detector or "").partition("=")
-    landmarker = Landmarker(net, Detector(name, weights, scale=1.0) if weights else None)
-    heads = [turning(person) for person in PEOPLE]
+    """Measure the shipped nets, or others. detector: NAME=WEIGHTS."""
+    landmarker = Landmarker(net, open_detector(*name_and_file(detector), scale=1.0) if detector else None)
+    heads = [moving_head(person, SIDE, map(turning, np.sin(np.linspace(-np.pi / 2, np.pi / 2, POSES)))) for person in PEOPLE]
     figures: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
         for count in GRIDS:
             file = Path(folder, f"{count}.avi")
             truth = clip(file, count, heads)
-            landmarker(cv2.VideoCapture(str(file)).read()[1])  # warm
-            figures[str(count)] = {"detector alone" if every is None else f"K = {every}": measure(file, truth, landmarker, every)
-                                   for every in (None, *EVERY)}
+            landmarker(cv2.VideoCapture(str(file)).read()[1])  # warm-up
+            figures[str(count)] = {f"K = {every}" if every else "detector alone": measure(file, truth, landmarker, every)
+                                   for every in EVERY}
     command = " ".join(["python benchmarks/demo.py", *(Path(part).name for part in (net, detector) if part)])
     save("demo", command, 0, {"size": [WIDTH, HEIGHT], "frames": FRAMES, "faces": figures})
 

@@ -1,10 +1,8 @@
-"""Face detectors on the validation photographs of a WIDER folder: ours against the published FaceBoxesV2, in one run.
+"""Face detectors on the validation photographs of FACEBOXES: ours and the published FaceBoxesV2, measured in one run.
 
-`python benchmarks/detector.py ours=weights/detector/best.pt [NAME=FILE ...]`. The folder is that named by FACEBOXES, the
-published weights are the file named by FACEBOXES_V2; without them the benchmark is skipped, saying so. Faces of at least 16 px,
-IoU of one half; in events whose photographs show faces without a box (PARTIAL) only recall means something.
+`python benchmarks/detector.py ours=weights/detector.onnx [NAME=FILE ...]`; photographs.py says where the data comes from. Faces
+of at least 16 px count, with an IoU of one half. Events in PARTIAL have faces without a box, so only their recall is valid.
 """
-import os
 import sys
 import time
 from pathlib import Path
@@ -12,27 +10,26 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from record import ROOT, save
+from photographs import PLACES, missing, name_and_file
+from record import save
 
 from utils.data.wider import Picture, read_wider
 from utils.test import detection_metric as metric
 from utils.test.detectors import weights_of
 from utils.test.find_faces import FLOOR, Detect, find, onnx_detector, resized, torch_detector
 
-FOLDER = ROOT / os.environ.get("FACEBOXES", "../shared/faceboxes")
-PUBLISHED = ROOT / os.environ.get("FACEBOXES_V2", "../shared/reference/FaceBoxesV2.pth")
 PARTIAL = ("1--people",)
 SCALES = (1.0, 2.0)
-SURE = 0.5  # the score above which a box is drawn in a demo; recall and precision at it
+SURE = 0.5  # score from which a demo draws a box
 
 
 def detector(file: Path, threads: int) -> Detect:
-    """Of weights or an exported file."""
+    """Return the detector of a checkpoint or of an exported file."""
     return onnx_detector(file, threads) if file.suffix == ".onnx" else torch_detector(weights_of(file), torch.device("cpu"))
 
 
 def milliseconds(detect: Detect, image: np.ndarray, scale: float, rounds: int = 30) -> float:
-    """Median time of one frame, resizing included."""
+    """Return the median time of one frame, with resizing."""
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -42,7 +39,7 @@ def milliseconds(detect: Detect, image: np.ndarray, scale: float, rounds: int = 
 
 
 def figures(found: list, pictures: list[Picture]) -> dict:
-    """AP and recall, masked and unmasked faces apart; recall and precision of sure boxes."""
+    """Return AP and recall, also of masked and of unmasked faces; recall and precision of boxes above SURE."""
     scores = metric.score(found, pictures)
     sure = [(boxes[values > SURE], values[values > SURE]) for boxes, values in found]
     matches = np.concatenate([metric.matched(boxes, picture)[0] for (boxes, _), picture in zip(sure, pictures, strict=True)])
@@ -54,13 +51,14 @@ def figures(found: list, pictures: list[Picture]) -> dict:
     return {"faces": scores.faces, **rounded}
 
 
-def main(named: dict[str, Path]) -> None:
-    pictures = read_wider(FOLDER, "val", PARTIAL)
+def main(files: dict[str, str]) -> None:
+    """Measure the published detector and others. files: {name: weights}."""
+    pictures = read_wider(PLACES["FACEBOXES"], "val", PARTIAL)
     events = sorted({picture.event for picture in pictures})
     frame = cv2.resize(pictures[0].read(), (640, 480))
     threads, rows = torch.get_num_threads(), []
-    for name, file in named.items():
-        detect = detector(file, threads)
+    for name, file in {"published": PLACES["FACEBOXES_V2"], **files}.items():
+        detect = detector(Path(file), threads)
         for scale in SCALES:
             found = find(detect, pictures, scale)
             speed = milliseconds(detect, frame, scale)
@@ -68,16 +66,13 @@ def main(named: dict[str, Path]) -> None:
                 part = [index for index, picture in enumerate(pictures) if picture.event == event]
                 values = figures([found[index] for index in part], [pictures[index] for index in part])
                 rows.append({"detector": name, "scale": scale, "event": event, **values, "ms": speed})
-    files = " ".join(f"{name}={file}" for name, file in named.items() if name != "published")
-    save("detector", f"python benchmarks/detector.py {files}", 0, {"threads": threads, "least_score": FLOOR, "rows": rows})
+    typed = " ".join(f"{name}={file}" for name, file in files.items())
+    save("detector", f"python benchmarks/detector.py {typed}", 0, {"threads": threads, "least_score": FLOOR, "rows": rows})
 
 
 if __name__ == "__main__":
-    given = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
-    if not given or len(given) < len(sys.argv) - 1:
+    if len(sys.argv) < 2:
         sys.exit("usage: python benchmarks/detector.py NAME=FILE ... (.pt or .onnx)")
-    missing = next((path for path in (FOLDER, PUBLISHED, *map(Path, given.values())) if not path.exists()), None)
-    if missing:
-        print(f"skipped: no {missing}")
-    else:
-        main({"published": PUBLISHED, **{name: Path(file) for name, file in given.items()}})
+    if why := missing(["FACEBOXES", "FACEBOXES_V2"]):
+        sys.exit(f"skipped: {why}")
+    main(dict(name_and_file(text) for text in sys.argv[1:]))

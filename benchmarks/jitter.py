@@ -1,8 +1,8 @@
 """Smoothing against landmarks whose truth is known: `python benchmarks/jitter.py`.
 
-A face of 200 px rests, jumps, swings, blinks or talks at 15, 30 and 60 frames/s for 12 s; what a net would find is the truth and
-noise, of each landmark and of all together, as strong as in clips of real faces. Errors and movements are in px, root mean square
-of the coordinates, from the second second on.
+A face of 200 px rests, jumps, swings, blinks or talks for 12 s at 15, 30 and 60 frames/s. The landmarks are the truth and noise
+as strong as in clips of real faces, of each landmark and of all together. Errors and movements are root mean squares of the
+coordinates in px, without the first second.
 """
 import numpy as np
 from record import save
@@ -12,15 +12,15 @@ from pipnet.app.smooth import OneEuro
 from utils.data.synthetic import render
 
 RATES, SECONDS, SIZE = (15, 30, 60), 12, 200
-OWN, COMMON = 0.002 * SIZE, 0.001 * SIZE  # px; in three clips of real faces, at 128 px, 0.0007 to 0.0024 of the face
+OWN, COMMON = 0.002 * SIZE, 0.001 * SIZE  # px; 0.0007 to 0.0024 of the face in three real clips at 128 px
 EYES = tuple(range(36, 42)), tuple(range(42, 48))
 LIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
 CHIN_AND_LIP = [*range(5, 12), *range(55, 60), *range(65, 68)]
-EVERY, SHUT = 2.0, ((0.5, 0.6, 0.65, 0.8), (0, 1, 1, 0))  # s from blink to blink; s within and how far closed
+EVERY, SHUT = 2.0, ((0.5, 0.6, 0.65, 0.8), (0, 1, 1, 0))  # s between blinks; (s since its start, how far the lids are closed)
 
 
 def shape() -> np.ndarray:
-    """(68, 2) of an upright face with open eyes, px."""
+    """Return the landmarks (68, 2) in px of an upright face with open eyes."""
     landmarks = render(0, 1).landmarks.astype(np.float64)
     return (landmarks - landmarks.mean(0)) * (SIZE / np.ptp(landmarks, axis=0).max()) + 2 * SIZE
 
@@ -58,12 +58,12 @@ MOTIONS = {
 
 
 def ear(landmarks: np.ndarray) -> np.ndarray:
-    """(T,) mean eye aspect ratio of landmarks (T, 68, 2)."""
+    """Return the mean eye aspect ratio (T,) of landmarks (T, 68, 2)."""
     return np.array([np.mean([ring_aspect(face, ring) for ring in EYES]) for face in landmarks])
 
 
 def fall(ears: np.ndarray, begin: int, end: int) -> tuple[float, float]:
-    """(how deep, in which frame half as deep) the eye aspect ratio falls within some frames."""
+    """Return (how much the eye aspect ratio falls within some frames, the frame in which it has fallen by half of that)."""
     part, open_eye = ears[begin:end], np.median(ears)
     depth = open_eye - part.min()
     first = int(np.argmax(part < open_eye - depth / 2))
@@ -71,20 +71,20 @@ def fall(ears: np.ndarray, begin: int, end: int) -> tuple[float, float]:
 
 
 def measure(motion: str, rate: int, face: np.ndarray) -> dict[str, float]:
-    """Figures of one motion at one rate."""
+    """Return the figures of one motion at one rate."""
     rng, t = np.random.default_rng(0), np.arange(SECONDS * rate) / rate
     truth, smooth = MOTIONS[motion](t, face), OneEuro()
     found = truth + OWN * rng.standard_normal(truth.shape) + COMMON * rng.standard_normal((len(t), 1, 2))
-    calm = np.array([smooth({0: landmarks}, seconds)[0] for landmarks, seconds in zip(found, t, strict=True)])
+    smoothed = np.array([smooth({0: landmarks}, seconds)[0] for landmarks, seconds in zip(found, t, strict=True)])
 
     def rms(values: np.ndarray) -> float:
         return float(np.sqrt((values[rate:] ** 2).mean()))
 
-    figures = {"error_px": rms(found - truth), "smoothed_error_px": rms(calm - truth),
-               "movement_px": rms(np.diff(found, axis=0)), "smoothed_movement_px": rms(np.diff(calm, axis=0))}
+    figures = {"error_px": rms(found - truth), "smoothed_error_px": rms(smoothed - truth),
+               "movement_px": rms(np.diff(found, axis=0)), "smoothed_movement_px": rms(np.diff(smoothed, axis=0))}
     if motion.startswith("blinks"):
         spans = [(int((start + 0.3) * rate), int((start + 1.2) * rate)) for start in np.arange(EVERY, SECONDS - 1, EVERY)]
-        falls = [(fall(ear(truth), *span), fall(ear(calm), *span)) for span in spans]
+        falls = [(fall(ear(truth), *span), fall(ear(smoothed), *span)) for span in spans]
         figures["amplitude_kept"] = min(after[0] / before[0] for before, after in falls)
         figures["frames_late"] = max(after[1] - before[1] for before, after in falls)
     return {name: round(value, 4) for name, value in figures.items()}

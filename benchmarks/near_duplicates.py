@@ -1,11 +1,12 @@
-"""Photographs that stand in two splits: `python benchmarks/near_duplicates.py [FOLDER ...]` (without: data/300w, data/faces68).
+"""Photographs that occur in two splits: `python benchmarks/near_duplicates.py [FOLDER ...]` (default: data/300w, data/faces68).
 
-Each face is turned onto the mean face by its landmarks and hashed by the signs of the lowest frequencies of its cosine transform,
-each against its median over all faces, so that what all faces share does not count. Two faces are suspects when their hashes
-differ in no more bits than the same photograph does after another annotation, another encoding and other light. The closest
-pairs are drawn; whether they are one photograph is for a person to see.
+Each face is aligned to the mean face by its landmarks and hashed: the signs of the lowest frequencies of its cosine transform,
+each relative to its median over all faces, so what all faces share does not count. Two faces are suspects if their hashes differ
+in no more bits than those of one photograph after another annotation, encoding and light. The closest pairs are drawn. Whether
+they show one photograph is for a person to judge.
 """
 import sys
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -17,19 +18,19 @@ from pipnet.draw import sheet, tile
 from pipnet.errors import UserError
 from pipnet.geometry import opencv_matrix
 from pipnet.images import write_image
-from utils.config import defaults, load_layout
+from utils.config import read_defaults
 from utils.data.dataset import Faces
-from utils.data.prepared_set import SPLITS, load_split
+from utils.data.prepared_set import SPLITS, PreparedSet, Split
 
-FOLDERS = [ROOT / "data" / "300w", ROOT / "data" / "faces68"]  # whose figures are kept
-SIDE, SHARE = 64, 0.6        # px of the aligned face; its landmarks' root mean square radius as a share of half of that
-BITS = 16                    # frequencies a side but for the mean: 255 bits
+FOLDERS = [ROOT / "data" / "300w", ROOT / "data" / "faces68"]  # their figures are kept
+SIDE, SHARE = 64, 0.6        # px of the aligned face; its landmarks' root mean square radius / half of that
+BITS = 16                    # frequencies per axis, without the mean: 255 bits
 DRAWN, COLUMNS, SHOWN = 256, 6, 36
-SHIFT, QUALITY = 0.02, 30    # of the same photograph: landmarks by 2 % of the crop (about 4 % of the eyes' distance), JPEG
+SHIFT, QUALITY = 0.02, 30    # of an altered photograph: landmarks by 2 % of the crop (4 % of the interocular distance); JPEG
 
 
 def aligned(picture: np.ndarray, landmarks: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """(SIDE, SIDE) float32 gray: the picture (S, S, 3) turned, scaled and moved so that its landmarks (N, 2) lie on `mean`."""
+    """Return the picture (S, S, 3) in gray, (SIDE, SIDE) float32, moved so that its landmarks (N, 2) lie on `mean`."""
     known = np.isfinite(landmarks).all(1)
     turn, shift = similarity(landmarks[known], mean[known])
     matrix = opencv_matrix(np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]]))
@@ -39,107 +40,110 @@ def aligned(picture: np.ndarray, landmarks: np.ndarray, mean: np.ndarray) -> np.
 
 
 def frequencies(gray: np.ndarray) -> np.ndarray:
-    """(BITS^2 - 1,) lowest frequencies but for the mean, of unit length, so that light and contrast do not count."""
+    """Return the lowest frequencies (BITS^2 - 1,) without the mean, of unit length, so light and contrast do not count."""
     values = cv2.dct(gray)[:BITS, :BITS].ravel()[1:]
     return values / (np.linalg.norm(values) + 1e-9)
 
 
 def altered(picture: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The same photograph as another set might hold it: smaller, lighter, coarser, and annotated by another hand."""
+    """Return the photograph as another set might hold it: smaller, brighter, strongly compressed, annotated by someone else."""
     small = cv2.resize(picture, (96, 96), interpolation=cv2.INTER_AREA)
     data = cv2.imencode(".jpg", cv2.convertScaleAbs(small, alpha=0.8, beta=25), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
-    size = len(picture)
     moved = landmarks + (rng.normal(0, SHIFT, landmarks.shape) + rng.normal(0, SHIFT / 2, 2)) * DRAWN
-    return cv2.resize(cv2.imdecode(data, cv2.IMREAD_COLOR), (size, size), interpolation=cv2.INTER_CUBIC), moved
+    return cv2.resize(cv2.imdecode(data, cv2.IMREAD_COLOR), picture.shape[1::-1], interpolation=cv2.INTER_CUBIC), moved
 
 
 def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Differing bits of hashes (A, bits) and (B, bits) of +-1, (A, B)."""
+    """Return the number of differing bits (A, B) of hashes (A, bits) and (B, bits) of +-1."""
     return ((a.shape[1] - a.astype(np.float32) @ b.T.astype(np.float32)) / 2).astype(np.int16)
 
 
 class Group:
-    """The faces of one split of one set, in px of the stored crop: plain, mirrored and altered frequencies."""
+    """Faces of one split. hashes: the frequencies (M, bits) of plain, mirrored and altered faces, signs after `binarise`."""
 
-    def __init__(self, folder: Path, split: str, mean: np.ndarray, layout):
-        self.name, self.faces = f"{folder.name}/{split}", Faces([(folder, split)], layout, DRAWN, 0)
-        plain, mirrored, other = [], [], []
+    def __init__(self, split: Split, mean: np.ndarray, layout):
+        self.name, self.order = f"{split.set.folder.name}/{split.name}", SPLITS.index(split.name)
+        self.faces, found = Faces([split], layout, DRAWN, 0), []
         for index in range(len(self.faces)):
             picture, points = self.faces.picture(index), self.faces.nominal[index] * DRAWN + self.faces.border
             gray = aligned(picture, points, mean)
-            plain.append(frequencies(gray))
-            mirrored.append(frequencies(np.ascontiguousarray(gray[:, ::-1])))
-            other.append(frequencies(aligned(*altered(picture, points, np.random.default_rng(index)), mean)))
-        self.plain, self.mirrored, self.altered = (np.array(values) for values in (plain, mirrored, other))
+            other = aligned(*altered(picture, points, np.random.default_rng(index)), mean)
+            found.append([frequencies(image) for image in (gray, np.ascontiguousarray(gray[:, ::-1]), other)])
+        self.plain, self.mirrored, self.altered = np.moveaxis(np.array(found), 1, 0)
+
+    def binarise(self, median: np.ndarray) -> None:
+        """Replace the frequencies by whether they are above the median: +1 or -1."""
+        for key in ("plain", "mirrored", "altered"):
+            setattr(self, key, np.where(getattr(self, key) > median, 1, -1).astype(np.int8))
+
+    def drawn(self, index: int, layout) -> np.ndarray:
+        """Return a face with the beginning of its file's name."""
+        return tile(self.faces[index][0], [], layout, 144, Path(self.faces.names[index]).name[:18])
 
 
-def mean_face(folders: list[Path], layout) -> np.ndarray:
-    """(N, 2) px in the aligned face, symmetric, so that a mirrored face lies on it as well."""
-    nominal = np.concatenate([Faces([(folder, "train")], layout, DRAWN, 0).nominal for folder in folders])
+def mean_face(sets: list[PreparedSet], layout) -> np.ndarray:
+    """Return the mean face (N, 2) in px of the aligned face, symmetric, so that mirrored faces are aligned to it as well."""
+    nominal = np.concatenate([Faces([Split(one, "train")], layout, DRAWN, 0).nominal for one in sets])
     mean = np.nanmean(nominal, 0)
     mean = (mean + (mean * (-1, 1) + (1, 0))[list(layout.flip_index)]) / 2 - mean.mean(0)
     return SIDE / 2 + (mean - mean.mean(0)) / np.sqrt((mean**2).sum(1).mean()) * SHARE * SIDE / 2
 
 
+def pair_tile(distance: int, one: Group, two: Group, faces: tuple[int, int], layout) -> np.ndarray:
+    """Return two faces side by side under a line of text."""
+    pair = np.concatenate([group.drawn(index, layout) for group, index in zip((one, two), faces, strict=True)], 1)
+    pair = np.pad(pair, ((20, 4), (4, 4), (0, 0)))
+    text = f"{distance} bits  {one.name}  {two.name}"
+    return cv2.putText(pair, text, (6, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (255, 255, 255), 1, cv2.LINE_AA)
+
+
 def main(folders: list[Path]) -> None:
-    layout = load_layout(defaults().tables["layouts"], "68")
-    mean = mean_face(folders, layout)
-    splits = [(folder, split) for folder in folders for split in SPLITS if (folder / f"{split}.tsv").is_file()]
-    groups = [Group(*split, mean, layout) for split in splits if len(load_split(*split).files)]
-    if len({SPLITS.index(group.name.split("/")[1]) for group in groups}) < 2:
-        raise UserError("all faces are of one split; what is looked for stands in two")
+    layouts = read_defaults().layouts
+    sets, layout = [PreparedSet(folder, layouts) for folder in folders], layouts.load("68")
+    mean = mean_face(sets, layout)
+    splits = [Split(one, name) for one in sets for name in one.splits]
+    groups = [Group(split, mean, layout) for split in splits if len(split.set.read(split.name).files)]
+    if len({group.order for group in groups}) < 2:
+        raise UserError("all faces are in one split; duplicates are searched between two")
     median = np.median(np.concatenate([group.plain for group in groups]), 0)
-    plain, mirrored, other = ([np.where(getattr(group, key) > median, 1, -1).astype(np.int8) for group in groups]
-                              for key in ("plain", "mirrored", "altered"))
-    same = np.concatenate([(a != b).sum(1) for a, b in zip(plain, other, strict=True)])
-    limit = int(np.percentile(same, 99))
-    counts, found, all_distances = [], [], np.zeros(plain[0].shape[1] + 1, np.int64)
-    for a, one in enumerate(groups):
-        for b, two in enumerate(groups):
-            if SPLITS.index(one.name.split("/")[1]) >= SPLITS.index(two.name.split("/")[1]):
-                continue  # each pair once, the earlier split first
-            straight = distances(plain[a], plain[b])
-            all_distances += np.bincount(straight.ravel(), minlength=len(all_distances))
-            nearest = np.minimum(straight, distances(mirrored[a], plain[b]))
-            near = np.argwhere(nearest <= max(limit, np.sort(nearest, None)[:41][-1]))
-            found += [(int(nearest[i, j]), a, b, int(i), int(j)) for i, j in near]
-            counts.append({"one": one.name, "other": two.name, "pairs": int(nearest.size), "closest": int(nearest.min()),
-                           "suspects": int((nearest <= limit).sum()),
-                           "faces": len({int(j) for i, j in near if nearest[i, j] <= limit})})
-            print(counts[-1])
-    found.sort()
+    for group in groups:
+        group.binarise(median)
+    same = np.concatenate([(group.plain != group.altered).sum(1) for group in groups])
+    limit, bits = int(np.percentile(same, 99)), len(median)
+    counts, found, histogram = [], [], np.zeros(bits + 1, np.int64)
+    for one, two in product(groups, groups):
+        if one.order >= two.order:
+            continue  # each pair once, the earlier split first
+        straight = distances(one.plain, two.plain)
+        histogram += np.bincount(straight.ravel(), minlength=len(histogram))
+        nearest = np.minimum(straight, distances(one.mirrored, two.plain))
+        near = np.argwhere(nearest <= max(limit, np.sort(nearest, None)[:41][-1]))
+        found += [(int(nearest[i, j]), groups.index(one), groups.index(two), int(i), int(j)) for i, j in near]
+        counts.append({"one": one.name, "other": two.name, "pairs": int(nearest.size), "closest": int(nearest.min()),
+                       "suspects": int((nearest <= limit).sum()), "faces": int((nearest <= limit).any(0).sum())})
+        print(counts[-1])
     tiles, pairs = [], []
-    for distance, a, b, i, j in found[:SHOWN * 4]:
-        names = [groups[a].faces.names[i], groups[b].faces.names[j]]
+    for distance, a, b, i, j in sorted(found)[:SHOWN * 4]:
+        one, two = groups[a], groups[b]
         if distance <= limit or len(tiles) < SHOWN:
-            pairs.append({"bits": distance, "one": f"{groups[a].name} {names[0]}", "other": f"{groups[b].name} {names[1]}"})
+            names = f"{one.name} {one.faces.names[i]}", f"{two.name} {two.faces.names[j]}"
+            pairs.append({"bits": distance, "one": names[0], "other": names[1]})
         if len(tiles) < SHOWN:
-            two = [tile(groups[g].faces[k][0], [], layout, 144, Path(name).name[:18])
-                   for g, k, name in zip((a, b), (i, j), names, strict=True)]
-            pair = np.pad(np.concatenate(two, 1), ((20, 4), (4, 4), (0, 0)))
-            cv2.putText(pair, f"{distance} bits  {groups[a].name}  {groups[b].name}", (6, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.38,
-                        (255, 255, 255), 1, cv2.LINE_AA)
-            tiles.append(pair)
-    place = ROOT / "weights" / "near_duplicates"
-    place.mkdir(exist_ok=True)
-    write_image(place / "pairs.jpg", sheet(tiles, COLUMNS))
-    shares = np.cumsum(all_distances) / all_distances.sum()
-    print(*(f"{pair['bits']}  {pair['one']}  {pair['other']}" for pair in pairs), f"pictures: {place / 'pairs.jpg'}", sep="\n")
-    if folders != FOLDERS:
-        return
-    save("near_duplicates", "python benchmarks/near_duplicates.py", 0, {
-        "bits": plain[0].shape[1], "limit": limit,
-        "same_photograph": {f"{at} %": float(np.percentile(same, at)) for at in (50, 90, 99)},
-        "different_splits": {f"{share:g}": int(np.searchsorted(shares, share)) for share in (1e-6, 1e-4, 0.01, 0.5)},
-        "splits": counts, "closest": pairs[:SHOWN]})
+            tiles.append(pair_tile(distance, one, two, (i, j), layout))
+    file = ROOT / "weights" / "near_duplicates" / "pairs.jpg"
+    file.parent.mkdir(exist_ok=True)
+    write_image(file, sheet(tiles, COLUMNS))
+    print(*(f"{pair['bits']}  {pair['one']}  {pair['other']}" for pair in pairs), f"pictures: {file}", sep="\n")
+    if folders == FOLDERS:
+        shares = np.cumsum(histogram) / histogram.sum()
+        save("near_duplicates", "python benchmarks/near_duplicates.py", 0, {
+            "bits": bits, "limit": limit, "same_photograph": {f"{at} %": float(np.percentile(same, at)) for at in (50, 90, 99)},
+            "different_splits": {f"{share:g}": int(np.searchsorted(shares, share)) for share in (1e-6, 1e-4, 0.01, 0.5)},
+            "splits": counts, "closest": pairs[:SHOWN]})
 
 
 if __name__ == "__main__":
-    named = [Path(name) for name in sys.argv[1:]] or FOLDERS
-    absent = [str(folder) for folder in named if not (folder / "meta.yaml").is_file()]
-    if absent:
-        sys.exit(f"skipped: no prepared set at {', '.join(absent)}")
     try:
-        main(named)
+        main([Path(name) for name in sys.argv[1:]] or FOLDERS)
     except UserError as error:
         sys.exit(f"error: {error}")

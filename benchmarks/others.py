@@ -1,16 +1,16 @@
-"""The shipped nets against tools that a user could pick instead: `python benchmarks/others.py [TOOL ...]`.
+"""The shipped nets and tools that a user could take instead: `python benchmarks/others.py [TOOL ...]`.
 
-Every tool gets the picture alone and finds the face by itself. FACES_300W and FACES68 name photographs with labels (see
-runs.py). Labels have habits: where the jaw ends, how thick lips are. So each tool's mean offset from the labels, landmark by
-landmark in the frame of the eyes, is measured on training photographs and taken off (`habits aside`); the points of a tool with
-more than 68 are chosen there, too. Errors are of the faces that all tools find. OTHERS names a folder with
+Every tool gets the picture alone and finds the face itself, in the labelled photographs of FACES_300W and FACES68. Labelling
+conventions differ, such as where the jaw ends. So each tool's mean offset from the labels, per landmark in the frame of the eyes,
+is measured on training photographs and subtracted (`habits_aside_nme`); from tools with more than 68 points the best point per
+landmark is chosen there too. Errors are of the faces that all tools find. The environment variable OTHERS names a folder with
 
     shape_predictor_68_face_landmarks.dat   dlib's, in the package face_recognition_models; `pip install dlib-bin`
     slim_160_latest.pth, version-RFB-320.onnx, FaceBoxesV2.pth, dpr_98_points_*.pth.tar, dpr_gsr.npz   Peppa's, FaceBoxes's, DPR's
 
-and MediaPipe is `pip install mediapipe==0.10.21`, whose package has its nets. It wants an older protobuf than TensorBoard:
-give it an environment of its own and name it there (`others.py mediapipe`); what each tool found stays in weights/others, and the
-last call makes the table of all. What is absent is skipped, saying so, and its row stays as it is, with the commit it is of.
+MediaPipe needs an older protobuf than TensorBoard: `pip install mediapipe==0.10.21` in an environment of its own and run
+`others.py mediapipe` there. weights/others keeps what each tool found, and the last call makes the table of all. A tool that is
+missing is skipped with a message; its row stays, with the commit that it was measured on.
 """
 import json
 import os
@@ -23,32 +23,41 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from face_boxes import SETS, TESTED, photographs, place_of
+from face_boxes import TESTED
+from photographs import labelled_sets, open_detector, photographs, place_of
 from record import COMMIT, RESULTS, ROOT, save
 
-from pipnet.detector import Detector
 from pipnet.errors import UserError
-from pipnet.geometry import Protocol, box_of
+from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker, LandmarkNet
-from utils.config import load_layout, read_defaults, resolve
+from utils.config import Settings, load_protocol, read_defaults, resolve
 from utils.data.convert import conversion
 from utils.data.parsers import Record
 from utils.test.evaluate import torch_predictor
+from utils.train.initialise import start
+from utils.train.make_net import make_net
 
-FILES = Path(os.environ.get("OTHERS", ROOT / "../shared/reference"))
-FITTED = 100  # training photographs of each set, for the habits
+FILES, FOUND = Path(os.environ.get("OTHERS", ".")), ROOT / "weights" / "others"
+FITTED = 100  # training photographs of each set, for the offsets
 Find = Callable[[np.ndarray], np.ndarray]  # picture (H, W, 3) uint8 BGR -> landmarks (M, N, 2) in px
 
 
-def ours(file: Path | None = None) -> Find:
-    landmarker = Landmarker(file)
-    return lambda image: _points(landmarker(image))
+def file_of(name: str) -> Path:
+    """Return a file of OTHERS. FileNotFoundError if it is missing."""
+    if not (FILES / name).is_file():
+        raise FileNotFoundError(f"no {FILES / name}; the environment variable OTHERS must name its folder")
+    return FILES / name
+
+
+def finder(landmarker: Landmarker) -> Find:
+    """Return a Landmarker as a function from a picture to landmarks."""
+    return lambda image: np.array([face.landmarks for face in landmarker(image)]).reshape(-1, landmarker.layout.count, 2)
 
 
 def dlib() -> Find:
     import dlib
     detector = dlib.get_frontal_face_detector()
-    predictor = dlib.shape_predictor(str(_file("shape_predictor_68_face_landmarks.dat")))
+    predictor = dlib.shape_predictor(str(file_of("shape_predictor_68_face_landmarks.dat")))
 
     def find(image: np.ndarray) -> np.ndarray:
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -68,28 +77,48 @@ def mediapipe() -> Find:
     return find
 
 
+def published(settings: Settings, names: list[str], mean: np.ndarray) -> LandmarkNet:
+    """Return a net with published weights. settings: of the preset that was made for it; mean (N, 2): its mean face."""
+    layout = settings.layouts.load(settings.data.layout)
+    net = make_net(settings.net, settings.loss, layout, mean).eval()
+    start(net, ",".join(str(file_of(name)) for name in names), layout, mean, print)
+    predict = torch_predictor(net, torch.device("cpu"))
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = predict(torch.from_numpy(images))
+        return {"landmarks": found.landmarks.numpy(), "score": found.score.numpy()}
+
+    protocol = load_protocol(settings.protocols, settings.data.protocol)
+    return LandmarkNet(run, layout, protocol, settings.net.input_size, None, net.input_margin)
+
+
 def slim() -> Find:
-    return _published("slim", "68", ["slim_160_latest.pth"], "rfb320", "version-RFB-320.onnx", None)
+    settings = resolve({"layout": "68"}, read_defaults(), "slim")
+    net = published(settings, ["slim_160_latest.pth"], np.full((68, 2), 0.5))
+    return finder(Landmarker(net, open_detector("rfb320", file_of("version-RFB-320.onnx"))))
 
 
 def gsr() -> Find:
-    names = [f"dpr_98_points_{name}.pth.tar" for name in ("global_reinit", "global_regress")]
-    with np.load(_file("dpr_gsr.npz")) as stored:
+    settings = resolve({"layout": "98", "local_parts": False}, read_defaults(), "dpr")
+    with np.load(file_of("dpr_gsr.npz")) as stored:
         mean = stored["mean_98_face"].reshape(98, 2)
-    find, to_68 = _published("dpr", "98", names, "faceboxes", "FaceBoxesV2.pth", mean, parts=False), conversion("98", "68")
+    net = published(settings, [f"dpr_98_points_{name}.pth.tar" for name in ("global_reinit", "global_regress")], mean)
+    find = finder(Landmarker(net, open_detector("faceboxes", file_of("FaceBoxesV2.pth"))))
+    to_68 = conversion("98", "68", settings.layouts)
     return lambda image: to_68(find(image))
 
 
 class Tool(NamedTuple):
-    """open() loads it. trained_on: photographs, as far as known."""
+    """open() loads it; trained_on: photographs, as far as known."""
     open: Callable[[], Find]
     title: str
     trained_on: str
 
 
 TOOLS = {
-    "ours": Tool(ours, "ours, weights/", "parts of 300W and FACES68"),
-    "ours_300w": Tool(lambda: ours(ROOT / "weights/bench_real_256/best.onnx"), "ours, ResNet-18 of real_256", "a part of 300W"),
+    "ours": Tool(lambda: finder(Landmarker()), "ours, weights/", "parts of 300W and FACES68"),
+    "ours_300w": Tool(lambda: finder(Landmarker(ROOT / "weights/bench_real_256/best.onnx")), "ours, ResNet-18 of real_256",
+                      "a part of 300W"),
     "dlib": Tool(dlib, "dlib", "300W, its tests too"),
     "mediapipe": Tool(mediapipe, "MediaPipe Face Mesh", "Google's own"),
     "slim": Tool(slim, "Peppa Slim", "300W, its tests perhaps, and more"),
@@ -97,36 +126,8 @@ TOOLS = {
 }
 
 
-def _file(name: str) -> Path:
-    if not (FILES / name).is_file():
-        raise FileNotFoundError(f"no {FILES / name}")
-    return FILES / name
-
-
-def _points(faces: list) -> np.ndarray:
-    return np.array([face.landmarks for face in faces]) if faces else np.zeros((0, 68, 2))
-
-
-def _published(preset: str, layout_name: str, names: list[str], detector: str, boxes: str, mean: np.ndarray | None,
-               **given) -> Find:
-    """A published net in the preset that was made for it, behind the detector of its project."""
-    from utils.train import initialise as finetune
-    from utils.train import run_folder as run
-    args = resolve({"layout": layout_name, **given}, read_defaults(), preset)
-    layout = load_layout(args.tables["layouts"], layout_name)
-    mean = np.full((layout.count, 2), 0.5) if mean is None else mean
-    net = run.make_net(args, layout, mean).eval()
-    finetune.start(net, ",".join(str(_file(name)) for name in names), layout, mean, print)
-    predict = torch_predictor(net, torch.device("cpu"))
-    seen = LandmarkNet(lambda images: {name: value.numpy() for name, value in predict(torch.from_numpy(images))._asdict().items()
-                                       if name in ("landmarks", "score")},
-                       layout, Protocol(**args.tables["protocols"][args.protocol]), args.input_size, None, net.input_margin)
-    landmarker = Landmarker(seen, detector=Detector(detector, _file(boxes)))
-    return lambda image: np.array([face.landmarks for face in landmarker(image)]).reshape(-1, layout.count, 2)
-
-
 def look(find: Find, records: list[Record]) -> tuple[np.ndarray, float]:
-    """(landmarks (F, N) complex in px, NaN for a labelled face that is not found; median ms a picture)."""
+    """Return (landmarks (F, N) as complex px, NaN if the labelled face is not found; median ms a picture)."""
     found, spent = [], []
     for record in records:
         image = cv2.imread(str(record.file))
@@ -140,33 +141,33 @@ def look(find: Find, records: list[Record]) -> tuple[np.ndarray, float]:
 
 
 def apart(found: np.ndarray, records: list[Record]) -> np.ndarray:
-    """(F, N, 68) complex: from each labelled landmark to each found one in the frame of the eyes, whose outer corners are 1
-    apart; (F, 68) between the same ones where N is 68."""
+    """Return the offset (F, N, 68), complex, of each found from each labelled landmark, in the frame of the eyes, whose outer
+    corners are 1 apart; (F, 68) of the same landmarks if N is 68."""
     truth = np.array([record.landmarks for record in records]) @ (1, 1j)
     eyes = (truth[:, 45] - truth[:, 36])[:, None]
     return (found - truth) / eyes if found.shape[1] == 68 else (found[:, :, None] - truth[:, None]) / eyes[:, None]
 
 
-def without_habits(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """(F, 68) complex: what is left in `test` without the mean of `train`; of many points each landmark's steadiest."""
-    habit = np.nanmean(train, 0)
+def without_offset(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Return (F, 68): `test` minus the mean of `train`; from more points, for each landmark the one that varies least."""
+    offset = np.nanmean(train, 0)
     if train.ndim == 2:
-        return test - habit
-    steadiest = np.nanmean(abs(train - habit), 0).argmin(0)
-    return (test - habit)[:, steadiest, range(68)]
+        return test - offset
+    best = np.nanmean(abs(train - offset), 0).argmin(0)
+    return (test - offset)[:, best, range(68)]
 
 
-def table(name: str, folder: Path, kept: list[dict]) -> list[dict]:
-    """Rows of one set, of all tools whose findings are there; of others those that were kept, each with its commit."""
+def table(name: str, kept: list[dict]) -> list[dict]:
+    """Return the rows of one set: of tools whose findings are there, and kept rows of the others."""
     train, test = photographs(name, "train", FITTED), photographs(name, "test", TESTED)
     measured = {}
     for tool in TOOLS:
-        if (file := folder / f"{name}_{tool}.npz").is_file():
+        if (file := FOUND / f"{name}_{tool}.npz").is_file():
             with np.load(file) as stored:
                 if (len(stored["train"]), len(stored["test"])) != (len(train), len(test)):
-                    sys.exit(f"{file} is of other photographs; measure {tool} again")
+                    sys.exit(f"{file} was made from other photographs; measure {tool} again")
                 plain = apart(stored["test"], test)
-                measured[tool] = plain, without_habits(apart(stored["train"], train), plain), float(stored["ms"])
+                measured[tool] = plain, without_offset(apart(stored["train"], train), plain), float(stored["ms"])
     everywhere = np.isfinite([abs(fitted).mean(1) for _, fitted, _ in measured.values()]).all(0)
     rows = {row["tool"]: row for row in kept if row["set"] == name}
     for tool, (plain, fitted, spent) in measured.items():
@@ -180,27 +181,26 @@ def table(name: str, folder: Path, kept: list[dict]) -> list[dict]:
 
 
 def main(tools: list[str]) -> None:
-    folder, names = ROOT / "weights" / "others", [name for name, (_, source) in SETS.items() if source]
-    if not names:
-        sys.exit("skipped: FACES_300W and FACES68 name no folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    FOUND.mkdir(parents=True, exist_ok=True)
     for tool in tools:
         try:
             find = TOOLS[tool].open()
         except (ImportError, OSError, UserError) as error:
             print(f"{TOOLS[tool].title} skipped: {error}")
             continue
-        for name in names:
+        for name in labelled_sets():
             train, _ = look(find, photographs(name, "train", FITTED))
             test, spent = look(find, photographs(name, "test", TESTED))
-            np.savez(folder / f"{name}_{tool}.npz", train=train, test=test, ms=spent)
+            np.savez(FOUND / f"{name}_{tool}.npz", train=train, test=test, ms=spent)
     stored = RESULTS / "others.json"
     kept = json.loads(stored.read_text(encoding="utf-8"))["rows"] if stored.is_file() else []
-    found = [row for name in names for row in table(name, folder, kept)]
+    found = [row for name in labelled_sets() for row in table(name, kept)]
     save("others", "python benchmarks/others.py", 0, {"fitted_on": FITTED, "rows": found})
 
 
 if __name__ == "__main__":
     if unknown := set(sys.argv[1:]) - set(TOOLS):
         sys.exit(f"no tool {', '.join(unknown)} (there are: {', '.join(TOOLS)})")
+    if not labelled_sets():
+        sys.exit("skipped: the environment variables FACES_300W and FACES68 name no photographs")
     main(sys.argv[1:] or list(TOOLS))

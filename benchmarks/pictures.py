@@ -1,10 +1,8 @@
-"""The README's pictures, into assets/: `python benchmarks/pictures.py [faces] [astronaut] [head]`, without names all of them.
+"""Pictures of README.md, into assets/: `python benchmarks/pictures.py [faces] [head]`, without names both.
 
-faces: synthetic test faces with what the net of `benchmarks/runs.py default` finds on them. astronaut: what demo.py finds in
-NASA's portrait of Eileen Collins, which is in the public domain; ASTRONAUT names the file, `data/astronaut.png` of scikit-image.
-head: a rendered head that turns, talks and blinks, tracked by demo.py, as a GIF. What has no source is skipped, saying so.
+faces: synthetic test faces with the landmarks that the net of `benchmarks/runs.py default` finds. head: a rendered head that
+turns, talks and blinks, tracked by demo.py, as a GIF. assets/README.md has the command of astronaut.jpg.
 """
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,93 +11,72 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from heads import moving_head
 from PIL import Image
 from record import ROOT
 
 from pipnet.app.sources import Video
-from pipnet.draw import group_colours
-from utils.config import defaults, load_layout
-from utils.data import sets
+from pipnet.draw import group_colours, sheet, tile, write_image
+from utils.config import read_defaults, resolve
 from utils.data.dataset import Faces, collate
-from utils.data.synthetic import face
+from utils.data.prepared_set import SYNTHETIC, Split
+from utils.data.sets import Sets
 from utils.data.synthetic.head import lid_height
-from utils.test import report
 from utils.test.evaluate import torch_predictor
-from utils.train import run_folder as run
+from utils.test.report import TRUTH
+from utils.train import checkpoint
 
-ASSETS = ROOT / "assets"
-NET, ASTRONAUT = ROOT / "weights" / "bench_default" / "best.pt", Path(os.environ.get("ASTRONAUT", "../shared/astronaut.png"))
+ASSETS, NET = ROOT / "assets", ROOT / "weights" / "bench_default" / "best.pt"
 ROWS, COLUMNS, SIZE = 3, 8, 144
-PERSON, SIDE, FRAMES, RATE, COLOURS = 4, 256, 40, 12, 128  # the head: which one of seed 0, px, frames, frames/s, of the palette
-BESIDE, GREY = 180, (44, 40, 36)  # px to the left of it, where demo.py's panel lies, and their colour
+PERSON, SIDE, FRAMES, RATE, COLOURS = 4, 256, 40, 12, 128  # the head: who, px, frames, frames/s, colours of the palette
+BESIDE, GREY = 180, (44, 40, 36)  # width in px and colour of the area on the left, for demo.py's panel
 
 
-def faces() -> None:
-    """faces.jpg."""
-    net, layout, _ = run.unpack(NET)
-    found_in = Faces([(sets.prepare(sets.SYNTHETIC, defaults()), "test")], layout, net.spec["input_size"], 1.0)
+def faces() -> str | None:
+    """Write faces.jpg."""
+    if not NET.is_file():
+        return f"no {NET}; `python benchmarks/runs.py default` trains it"
+    defaults = read_defaults()
+    net, layout, _ = checkpoint.unpack(NET)
+    synthetic = Sets(resolve({}, defaults), defaults).prepare(SYNTHETIC)
+    found_in = Faces([Split(synthetic, "test")], layout, net.spec["input_size"], 1.0)
     chosen = range(0, len(found_in), len(found_in) // (ROWS * COLUMNS))[:ROWS * COLUMNS]
     found = torch_predictor(net, torch.device("cpu"))(collate([found_in[i] for i in chosen]).images).landmarks.numpy()
-    pairs = zip(chosen, found, strict=True)
-    tiles = [report.tile(found_in[i][0], [(landmarks, report.TRUTH)], layout, SIZE) for i, landmarks in pairs]
-    report.write_image(ASSETS / "faces.jpg", report.sheet(tiles, COLUMNS))
+    tiles = [tile(found_in[i][0], [(points, TRUTH)], layout, SIZE) for i, points in zip(chosen, found, strict=True)]
+    write_image(ASSETS / "faces.jpg", sheet(tiles, COLUMNS))
 
 
-def demo(source: Path, save: Path, *flags: str) -> None:
-    """The documented command."""
-    subprocess.run([sys.executable, "demo.py", "--source", str(source), "--save", str(save), *flags], cwd=ROOT, check=True)
-
-
-def astronaut() -> None:
-    """astronaut.jpg."""
-    demo(ASTRONAUT.resolve(), ASSETS / "astronaut.jpg")
+def talking(turn: float) -> dict:
+    """Return the pose of the head at an angle of its round, from 0 to 2 pi; it ends as it begins."""
+    jaw = 0.12 * max(np.sin(3 * turn), 0) if np.cos(turn) > 0 else 0.0
+    lids = [lid_height(float(np.clip(abs(turn - 4.4) / 0.25, 0, 1)), 0.8)] * 2
+    angles = np.radians([28 * np.sin(turn), -17 + 6 * np.cos(2 * turn), 5 * np.sin(turn + 1)])
+    return {"angles": tuple(angles), "jaw": float(jaw), "lids": np.array(lids, np.float32)}
 
 
 def head() -> None:
-    """head.gif."""
+    """Write head.gif."""
     with tempfile.TemporaryDirectory() as folder:
         clip, drawn = Path(folder, "head.avi"), Path(folder, "drawn.avi")
         writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), RATE, (BESIDE + SIDE, SIDE))
-        for image in talking():
-            writer.write(cv2.copyMakeBorder(image, 0, 0, BESIDE, 0, cv2.BORDER_CONSTANT, value=GREY))
+        for one in moving_head(PERSON, SIDE, map(talking, 2 * np.pi * np.arange(FRAMES) / FRAMES)):
+            writer.write(cv2.copyMakeBorder(one.image, 0, 0, BESIDE, 0, cv2.BORDER_CONSTANT, value=GREY))
         writer.release()
-        demo(clip, drawn, "--pose")
+        command = [sys.executable, "demo.py", "--source", str(clip), "--save", str(drawn), "--pose"]
+        subprocess.run(command, cwd=ROOT, check=True)
         images = [frame.image[..., ::-1] for frame in Video(str(drawn))]
-    lines = np.array(group_colours(load_layout(defaults().tables["layouts"], "68")), np.uint8)[:, ::-1]
-    samples = [*images[::10], np.resize(lines, (SIDE // 8, BESIDE + SIDE, 3))]  # thin lines keep their colours
+    lines = np.array(group_colours(read_defaults().layouts.load("68")), np.uint8)[:, ::-1]
+    samples = [*images[::10], np.resize(lines, (SIDE // 8, BESIDE + SIDE, 3))]  # so thin lines keep their colours
     palette = Image.fromarray(np.concatenate(samples)).quantize(COLOURS)
     frames = [Image.fromarray(image).quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     frames[0].save(ASSETS / "head.gif", save_all=True, append_images=frames[1:], duration=1000 // RATE, loop=0)
 
 
-def talking() -> list[np.ndarray]:
-    """FRAMES pictures (SIDE, SIDE, 3) of one person; the last goes over into the first."""
-    sampled, images = face.sample_pose, []
-    try:
-        for turn in 2 * np.pi * np.arange(FRAMES) / FRAMES:
-            angles = np.radians([28 * np.sin(turn), -17 + 6 * np.cos(2 * turn), 5 * np.sin(turn + 1)])
-            jaw = 0.12 * max(np.sin(3 * turn), 0) * (np.cos(turn) > 0)
-            lids = np.array([lid_height(float(np.clip(abs(turn - 4.4) / 0.25, 0, 1)), 0.8)] * 2, np.float32)
-
-            def pose(rng, hard, angles=angles, jaw=jaw, lids=lids):
-                return sampled(rng, hard)._replace(angles=tuple(angles), jaw=float(jaw), lids=lids)
-
-            face.sample_pose = pose
-            images.append(face.draw(np.random.default_rng([0, PERSON]), SIDE, False).image)
-    finally:
-        face.sample_pose = sampled
-    return images
-
-
-PICTURES = {"faces": (faces, NET), "astronaut": (astronaut, ASTRONAUT), "head": (head, None)}
+PICTURES = {"faces": faces, "head": head}
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or list(PICTURES)
-    if unknown := [name for name in wanted if name not in PICTURES]:
-        sys.exit(f"no picture {unknown[0]} (there are: {', '.join(PICTURES)})")
-    for name in wanted:
-        make, source = PICTURES[name]
-        if source and not source.is_file():
-            print(f"{name} skipped: no {source}")
-        else:
-            make()
+    if unknown := set(sys.argv[1:]) - set(PICTURES):
+        sys.exit(f"no picture {', '.join(unknown)} (there are: {', '.join(PICTURES)})")
+    for name in sys.argv[1:] or PICTURES:
+        if why := PICTURES[name]():
+            print(f"{name} skipped: {why}")

@@ -1,5 +1,9 @@
-"""Faces a second that preparation makes of JPEGs of 500 px, crops of 256 px with margin: `python benchmarks/preparation.py`."""
+"""Time to render the synthetic set, and to prepare sets: `python benchmarks/preparation.py [preparation] [rendering]`.
+
+preparation: faces a second of photographs of 500 px, crops of 256 px with margin. rendering: the default synthetic set.
+"""
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -10,19 +14,37 @@ from utils import DataGenerator
 from utils.data.synthetic import generate
 
 FACES, COPIES = 100, 10
+TRAIN, TEST = 2000, 400
+
+
+def preparation(place: Path) -> dict:
+    generate(place / "raw", FACES, 0, size=500)
+    train = place / "set" / "train"
+    train.mkdir(parents=True)
+    for file in sorted(path for path in (place / "raw").rglob("*") if path.suffix in (".jpg", ".pts")):
+        for copy in range(COPIES):
+            shutil.copy(file, train / f"{file.stem} {copy}{file.suffix}")
+    start, busy, count = time.perf_counter(), time.process_time(), FACES * COPIES
+    DataGenerator(place / "set", 256, out=place / "data").run()
+    seconds, core_seconds = time.perf_counter() - start, time.process_time() - busy
+    return {"faces": count, "seconds": round(seconds, 2), "core_seconds": round(core_seconds, 2),
+            "faces_per_second": round(count / seconds, 1), "faces_per_core_second": round(count / core_seconds, 1)}
+
+
+def rendering(place: Path) -> dict:
+    start = time.perf_counter()
+    generate(place / "raw", TRAIN, TEST)
+    rendered = time.perf_counter()
+    DataGenerator(place / "raw", dataset="synthetic", out=place / "data").run()
+    return {"faces": TRAIN + TEST, "rendering_seconds": round(rendered - start, 1),
+            "preparing_seconds": round(time.perf_counter() - rendered, 1)}
+
+
+MEASURES = {"preparation": preparation, "rendering": rendering}
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        generate(Path(folder, "raw"), FACES, 0, size=500)
-        for file in sorted(path for path in Path(folder, "raw").rglob("*") if path.suffix in (".jpg", ".pts")):
-            for copy in range(COPIES):
-                name = f"{file.stem} {copy}{file.suffix}"
-                Path(folder, "set", "train").mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, Path(folder, "set", "train", name))
-        start, busy = time.perf_counter(), time.process_time()
-        DataGenerator(Path(folder, "set"), 256, out=Path(folder, "data")).run()
-        seconds, core_seconds = time.perf_counter() - start, time.process_time() - busy
-    save("preparation", "python benchmarks/preparation.py", 0, {
-        "faces": FACES * COPIES, "seconds": round(seconds, 2), "core_seconds": round(core_seconds, 2),
-        "faces_per_second": round(FACES * COPIES / seconds, 1),
-        "faces_per_core_second": round(FACES * COPIES / core_seconds, 1)})
+    if unknown := set(sys.argv[1:]) - set(MEASURES):
+        sys.exit(f"no measurement {', '.join(unknown)} (there are: {', '.join(MEASURES)})")
+    for name in sys.argv[1:] or MEASURES:
+        with tempfile.TemporaryDirectory() as folder:
+            save(name, f"python benchmarks/preparation.py {name}", 0, MEASURES[name](Path(folder)))

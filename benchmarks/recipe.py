@@ -1,30 +1,29 @@
-"""Recipe against recipe, and one change at a time: `python benchmarks/recipe.py recipes|ablation [ROW ...] [--epochs 30] ...`.
+"""Whole recipes, and one change at a time: `python benchmarks/recipe.py recipes|ablation [ROW ...] [--epochs 30] ...`.
 
-Trains on the part of 300W that FACES_300W names (see runs.py), 128 px, ResNet-18 (--net) from random weights; every row is
-judged on the validation split. `recipes` are also tested, since they are final rows. A run that is whole is not repeated and one
-that was killed goes on, so that a long table can be made in pieces.
+Each row trains ResNet-18 (or --net) from random weights on 300W at 128 px and is compared on the validation split. `recipes` are
+tested as well. A complete run is not repeated and a killed one is continued, so a long table can be made in pieces.
 """
 import argparse
 import json
 import re
-import subprocess
 import sys
 
 import numpy as np
+from photographs import missing
 from record import COMMIT, RESULTS, ROOT, rows, save
-from runs import FACES, REAL, skipped
+from runs import REAL, run, train
 
 DATA = REAL[:REAL.index("--test-data")]
 RECIPES = {
     "default": ["--preset", "default"],
     "short": ["--preset", "short"],
     "short, not refined": ["--preset", "short", "--no-refine"],
-    "pipnet": ["--preset", "pipnet", "--amp", "auto", "--weight-decay", "0.0005"],  # the decay of nets without pretrained weights
+    "pipnet": ["--preset", "pipnet", "--amp", "auto", "--weight-decay", "0.0005"],  # decay: no weights are pretrained
 }
 BASE = ["--preset", "short", "--rotation", "20", "--scale", "0.1", "--translation", "0.05", "--occlusion", "0.3", "--sigma", "0",
         "--no-refine"]
-TEACHER = ROOT / "weights" / "recipe_recipes_short_12_128_0" / "best.pt"  # of `recipes short --epochs 12`
-ABLATION = {  # against `base`; what was found so is `short`
+TEACHER = "weights/recipe_recipes_short_12_128_0/best.pt"  # `recipes short --epochs 12` trains it
+ABLATION = {  # changes of `base`; the preset `short` holds those that helped
     "base": [],
     "preset short": ["--rotation", "10", "--scale", "0.05", "--translation", "0.02", "--occlusion", "0.1", "--sigma", "0.5"],
     "predicted errors weigh the merge": ["--sigma", "0.5"],
@@ -45,56 +44,51 @@ ABLATION = {  # against `base`; what was found so is `short`
     "stride 16": ["--stride", "16"],
     "stride 8": ["--stride", "8"],
     "refiner": ["--refine"],
-    "teacher": ["--teacher", str(TEACHER.relative_to(ROOT))],
+    "teacher": ["--teacher", TEACHER],
 }
 TABLES = {"recipes": RECIPES, "ablation": ABLATION}
 
 
 def flags_of(table: str, row: str, epochs: int, size: int, net: str = "resnet18") -> list[str]:
-    """What main.py is given for a row, but for the seed."""
+    """Return the flags of main.py for a row, without --seed."""
     flags = [*DATA, "--weights", "none", "--input-size", str(size), "--epochs", str(epochs)]
-    flags += ["--net", net] if net != "resnet18" else []
-    flags += [*(BASE if table == "ablation" else []), *TABLES[table][row]]
+    if net != "resnet18":
+        flags += ["--net", net]
+    if table == "ablation":
+        flags += BASE
+    flags += TABLES[table][row]
     if "steps" in flags or TABLES[table][row][:2] == ["--preset", "pipnet"]:
         flags += ["--milestones", f"{epochs // 2},{epochs * 5 // 6}"]
     return flags
 
 
-def small(name: str) -> str:
-    """As part of a file's name."""
-    return re.sub("[^a-z0-9]+", "_", name.lower())
+def file_name(text: str) -> str:
+    """Return the text as part of a file's name."""
+    return re.sub("[^a-z0-9]+", "_", text.lower())
 
 
-def measure(table: str, row: str, epochs: int, size: int, seed: int, net: str) -> dict:
-    """Trains one run, or goes on with the one that is there, and returns its figures in % NME."""
-    exp = f"recipe_{table}_{small(row)}_{epochs}_{size}_{seed}" + (f"_{small(net)}" if net != "resnet18" else "")
-    folder = ROOT / "weights" / exp
-    main = [sys.executable, "main.py", "--exp", exp]
-    if len(rows(folder / "step.csv")) < epochs:
-        flags = [FACES.get(flag, flag) for flag in flags_of(table, row, epochs, size, net)]
-        how = "--resume" if (folder / "last.pt").is_file() else "--overwrite"
-        run([*main, "--train", how, "--seed", str(seed), *flags])
+def measure(given: argparse.Namespace, row: str, seed: int) -> dict:
+    """Return the figures of a row in % NME; train its net first if it is not there."""
+    table, epochs, size = given.table, given.epochs, given.input_size
+    exp = f"recipe_{table}_{file_name(row)}_{epochs}_{size}_{seed}"
+    if given.net != "resnet18":
+        exp += f"_{file_name(given.net)}"
+    folder = train(exp, ["--seed", str(seed), *flags_of(table, row, epochs, size, given.net)])
     steps, times = rows(folder / "step.csv"), rows(folder / "time.csv")
     figures = {"val": min(float(step["val_nme"]) for step in steps),
                "images_per_second": float(np.median([float(time["images_per_second"]) for time in times]))}
     if table == "recipes":
         for name, more in (("test", []), ("flip_test", ["--flip-test"])):
-            run([*main, "--test", "--test-data", "300w", FACES["FACES68"], "--allow-partial", *more])
+            run("--exp", exp, "--test", "--test-data", "300w", "FACES68", "--allow-partial", *more)
             scores = rows(folder / "report" / "scores.csv")
             figures[name] = {score["test set"].strip(): float(score["NME %"]) for score in scores if score["model"] == "torch"}
     return figures
 
 
-def run(command: list[str]) -> None:
-    """A command of the project, or the end of this one."""
-    if (status := subprocess.run(command, cwd=ROOT).returncode):
-        sys.exit(f"failed with status {status}: {' '.join(command)}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", choices=TABLES)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="all of the table unless named")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="without: all of the table")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--input-size", type=int, default=128)
     parser.add_argument("--net", default="resnet18")
@@ -102,21 +96,21 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.rows) - set(TABLES[given.table]):
         sys.exit(f"no row {', '.join(unknown)} (there are: {', '.join(TABLES[given.table])})")
-    if missing := skipped(REAL if given.table == "recipes" else DATA):
-        sys.exit(f"skipped: no {missing}")
+    if why := missing(REAL if given.table == "recipes" else DATA):
+        sys.exit(f"skipped: {why}")
     name, net = f"recipe_{given.table}_{given.epochs}_{given.input_size}", ""
     if given.net != "resnet18":
-        name, net = f"{name}_{small(given.net)}", f" --net {given.net}"
+        name, net = f"{name}_{file_name(given.net)}", f" --net {given.net}"
     file = RESULTS / f"{name}.json"
     done = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else {}
     for seed in given.seeds:
         for row in given.rows or TABLES[given.table]:
-            if str(TEACHER.relative_to(ROOT)) in TABLES[given.table][row] and not TEACHER.is_file():
-                print(f"{row} skipped: no {TEACHER}; `recipes short --epochs 12` makes it")
+            flags = TABLES[given.table][row]
+            if TEACHER in flags and not (ROOT / TEACHER).is_file():
+                print(f"{row} skipped: no {TEACHER}; `python benchmarks/recipe.py recipes short --epochs 12` makes it")
                 continue
-            figures = measure(given.table, row, given.epochs, given.input_size, seed, given.net)
-            entry = done.setdefault(row, {"flags": " ".join(TABLES[given.table][row]), "seeds": {}})
-            entry["seeds"][str(seed)] = {"commit": COMMIT, **figures}
+            entry = done.setdefault(row, {"flags": " ".join(flags), "seeds": {}})
+            entry["seeds"][str(seed)] = {"commit": COMMIT, **measure(given, row, seed)}
             values = [found["val"] for found in entry["seeds"].values()]
             entry["val"] = [round(float(np.mean(values)), 3), round(float(np.std(values)), 3)]  # mean and deviation
             save(name, f"python benchmarks/recipe.py {given.table} --epochs {given.epochs} --input-size {given.input_size}{net}",

@@ -1,4 +1,4 @@
-"""One result file a benchmark: what was measured, by which command, on which commit, machine and versions."""
+"""Result files of the benchmarks: figures, and the command, commit, date, seed and machine that they come from."""
 import csv
 import json
 import platform
@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 
 def machine() -> dict:
-    """What figures of speed depend on."""
+    """Return what figures of speed depend on: processor, cores, GPU and versions."""
     import cv2
     import onnxruntime
     import torch
@@ -29,7 +29,7 @@ def machine() -> dict:
 
 
 def rows(file: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file that a run left, none where it is missing."""
+    """Return the rows of a CSV file, none if there is no file."""
     return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
 
 
@@ -38,16 +38,16 @@ def git(*words: str) -> str:
 
 
 def state() -> str:
-    """The commit that is measured; a changed work tree is marked: the commit alone cannot repeat its figures."""
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!README.md")
+    """Return the commit. A changed work tree is marked, since the commit alone cannot repeat its figures."""
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!README.md", ":!docs")
     return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
 
 
-COMMIT = state()  # before the measuring begins
+COMMIT = state()  # read before anything is measured
 
 
 def save(name: str, command: str, seed: int, figures: dict) -> Path:
-    """Writes results/<name>.json and prints it."""
+    """Write results/<name>.json, print it, and return its path."""
     date = datetime.now(UTC).date().isoformat()
     values = {"command": command, "commit": COMMIT, "date": date, "seed": seed, "machine": machine(), **figures}
     RESULTS.mkdir(exist_ok=True)

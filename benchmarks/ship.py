@@ -1,51 +1,48 @@
-"""The nets that come with the project: `python benchmarks/ship.py landmarks|detector` puts what runs.py trained into weights/.
+"""Make the nets of weights/ from what runs.py trained: `python benchmarks/ship.py landmarks|detector`.
 
-The weights are stored in 16 bits and cast while the file is loaded: half the size, and the net still computes in float32.
-`main.py --test-onnx` must find the file as good as the run before it takes the old one's place; weights/manifest.json says where
-it is from. The limits that the files tell their users are measured on the way, with the data that runs.py names (and that of
-detector.py): of the landmark net the face score's, of the detector the score at which precision and recall are the same.
+Weights are stored in 16 bits and cast to float32 when the file is loaded, which halves its size. A file replaces the old one only
+if `main.py --test-onnx` finds it as good as the run; weights/manifest.json says where it comes from. Its metadata gets limits
+that are measured here: those of the landmark score, or the score at which a detector's precision equals its recall.
 """
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 
 import face_score
 import numpy as np
 import onnx
-from detector import PARTIAL, PUBLISHED
+from detector import PARTIAL
 from onnx import TensorProto, helper, numpy_helper
+from photographs import PLACES, missing, open_detector
 from record import COMMIT, ROOT, rows
-from runs import FACES, run
+from runs import run
 
-from pipnet.detector import Detector
 from pipnet.files import write_atomic, write_text
 from pipnet.landmarker import Landmarker
-from utils.config import read_yaml
 from utils.data.prepared_set import read_image
 from utils.data.wider import divide, read_wider
 from utils.test import detection_metric as metric
 from utils.test.find_faces import find, onnx_detector
+from utils.train import checkpoint
 
-WORTH = 256  # numbers in a tensor that is worth a cast
-DOUBT = 0.8  # of the face score's limit: few faces have so little, but half of what detectors take for one by mistake
+WORTH = 256  # numbers in a tensor from which it is halved
+DOUBT = 0.8  # of the face limit: few faces score less, but half of the false detections do
 
 
 def landmark_limits(exp: Path) -> dict[str, float]:
-    """What a landmark net tells of its scores."""
-    os.environ.setdefault("FACES_300W", str(ROOT / FACES["300W"]))
-    measured = face_score.measure(exp / "best.onnx", Detector("faceboxes", PUBLISHED, threshold=0.2, scale=1.0))
+    """Return the limits of a landmark net's mean landmark score."""
+    measured = face_score.measure(exp / "best.onnx", "faceboxes", PLACES["FACEBOXES_V2"])
     print(f"face score: {measured}")
     return {"face_limit": measured["limit"], "face_least": round(DOUBT * measured["limit"], 3)}
 
 
 def detector_limits(exp: Path) -> dict[str, float]:
-    """What a detector tells of its scores: where precision and recall meet on the crowds that it was validated on, among the
-    faces that the landmarks of the shipped net bear out."""
-    landmarker = Landmarker(detector=Detector(weights=exp / "best.onnx"))
-    pictures = read_wider(ROOT / FACES["FACEBOXES"], "train", PARTIAL)
-    args = read_yaml(exp / "args.yaml")
+    """Return the score at which a detector's precision equals its recall on the crowds of its validation split, among the
+    detections that the landmarks of the shipped net confirm."""
+    landmarker = Landmarker(detector=open_detector("shipped", exp / "best.onnx"))
+    pictures = read_wider(PLACES["FACEBOXES"], "train", PARTIAL)
+    args = checkpoint.load(exp / "best.pt")["args"]
     crowds = [picture for picture in divide(pictures, args["val"], args["seed"])[1] if picture.whole]
     matches, scores, faces = [], [], 0
     for (boxes, values), picture in zip(find(onnx_detector(exp / "best.onnx"), crowds, 1.0), crowds, strict=True):
@@ -58,18 +55,18 @@ def detector_limits(exp: Path) -> dict[str, float]:
         faces += counted.sum()
     order = np.argsort(-np.concatenate(scores), kind="stable")
     right = np.cumsum(np.concatenate(matches)[order])
-    even = min(faces, len(order)) - 1  # as many boxes as there are faces
+    even = min(faces, len(order)) - 1  # as many boxes as faces: precision equals recall
     print(f"detector: {right[even] / faces:.3f} is precision and recall on {len(crowds)} crowds")
     return {"threshold": round(float(np.concatenate(scores)[order][even]), 3)}
 
 
-TRAINED = {"landmarks": "landmarks",
-           "detector": "detector_start detector_large detector"}  # by which runs
-LIMITS = {"landmarks": landmark_limits, "detector": detector_limits}
+# {net: (runs that train it, its limits, data that these need)}
+NETS = {"landmarks": ("landmarks", landmark_limits, ["300W", "FACES68", "FACEBOXES_V2"]),
+        "detector": ("detector_start detector_large detector", detector_limits, ["FACEBOXES"])}
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with large float32 constants stored as float16 and cast back."""
+    """Return the graph with its large float32 constants stored as float16 and cast back."""
     graph, casts = model.graph, []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
@@ -84,28 +81,31 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def ship(name: str) -> None:
-    """weights/NAME.onnx and its entry in the manifest, from the run weights/bench_NAME."""
+    """Write weights/NAME.onnx and its entry in the manifest, from the run weights/bench_NAME."""
+    trained, limits, _ = NETS[name]
     exp = ROOT / "weights" / f"bench_{name}"
-    (exp / "best.onnx").unlink(missing_ok=True)  # one that was shipped is halved already
-    run("--test-onnx", "--exp", exp.name)  # exports
+    (exp / "best.onnx").unlink(missing_ok=True)  # it may be halved already
+    run("--test-onnx", "--exp", exp.name)  # exports the net
     model = halved(onnx.load(exp / "best.onnx"))
-    told = {entry.key: entry.value for entry in model.metadata_props}
-    told |= {key: json.dumps(value) for key, value in LIMITS[name](exp).items()}
-    for word, folder in FACES.items():  # as runs.py has them, not where they lie here
-        told = {key: value.replace(folder, word) for key, value in told.items()}
-    helper.set_model_props(model, told)
+    values = {entry.key: entry.value for entry in model.metadata_props}
+    values |= {key: json.dumps(value) for key, value in limits(exp).items()}
+    for word, place in PLACES.items():  # the words of runs.py instead of paths of this machine
+        values = {key: value.replace(str(place), word) for key, value in values.items()}
+    helper.set_model_props(model, values)
     data = model.SerializeToString()
     write_atomic(exp / "best.onnx", lambda path: path.write_bytes(data))
     run("--test", "--test-onnx", "--exp", exp.name)
     file, manifest = ROOT / "weights" / f"{name}.onnx", ROOT / "weights" / "manifest.json"
     write_atomic(file, lambda path: path.write_bytes(data))
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    entries[file.name] = {"sha256": hashlib.sha256(data).hexdigest(), "trained": f"python benchmarks/runs.py {TRAINED[name]}",
+    entries[file.name] = {"sha256": hashlib.sha256(data).hexdigest(), "trained": f"python benchmarks/runs.py {trained}",
                           "commit": COMMIT, "scores": rows(exp / "report" / "scores.csv")}
     write_text(manifest, json.dumps(entries, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in LIMITS:
+    if len(sys.argv) != 2 or sys.argv[1] not in NETS:
         sys.exit("usage: python benchmarks/ship.py landmarks|detector")
+    if why := missing(NETS[sys.argv[1]][2]):
+        sys.exit(f"skipped: {why}")
     ship(sys.argv[1])

@@ -1,4 +1,4 @@
-"""Training against its pure-compute limit: the same steps fed by the loader and fed by batches that lie ready, in turn.
+"""Training speed against its upper bound: the same steps, fed by the loader and fed by batches in memory, in turn.
 
 `python benchmarks/speed.py [--input-size 128] ...` takes the flags of main.py.
 """
@@ -6,37 +6,40 @@ import sys
 import time
 from itertools import chain, islice
 
+import torch
 from record import save
 
-from main import choose_layout, start_solver
-from utils.config import DEFAULT_FILE, parse, read_yaml, resolve
-from utils.data import sets
-from utils.data.augment import Recipe
-from utils.data.dataset import Augmented, Faces, train_loader
-from utils.data.prepared_set import load_meta
+import main
+from utils.config import parse, read_defaults
+from utils.data.dataset import Order, train_loader
+from utils.tasks import task_class
 from utils.train.ranks import set_threads, start_ranks, worker_count
+from utils.train.solver import Solver
 
 STEPS, ROUNDS = 20, 5
 
 
-def main(flags: list[str]) -> None:
-    _, given = parse(flags, lambda parser: None)
-    args = resolve({"dataset": "synthetic", **given}, read_yaml(DEFAULT_FILE), given.get("preset", "quick"))
-    ranks = start_ranks()
-    set_threads(args.threads, args.deterministic)
-    folder = sets.prepare(args.dataset, args)
-    layout = choose_layout(args, [folder])
-    faces = Faces([(folder, "train")], layout, args.input_size, args.cache, args.train_hidden, args.label_weights)
-    solve, order, _ = start_solver(args, layout, faces, load_meta(folder)["protocol"], ranks, resume=False)
-    augmented = Augmented(faces, Recipe.of(args), layout.flip_index, args.seed)
-    loader = train_loader(augmented, order, worker_count(args.workers), ranks.device.type == "cuda")
-    solve.net.train()
-    ready = [batch for batch, _ in zip(loader, range(STEPS), strict=False)]
+def measure(flags: list[str]) -> dict:
+    """Return images/s of both, medians over the rounds. flags: of main.py."""
+    defaults, ranks = read_defaults(), start_ranks()
+    mode, given = parse(flags, main.add_modes, defaults)
+    settings = main.read_settings({"dataset": "synthetic", **given}, mode, None, defaults)
+    train = settings.train
+    set_threads(train.threads, train.deterministic)
+    task = task_class(train.task)(settings, defaults, ranks)
+    task.prepare()
+    data = task.training_data()
+    order = Order(len(data.samples), train.batch_size, train.accumulate, train.seed)
+    net = task.make_net(False)[0].to(ranks.device, memory_format=torch.channels_last)
+    solver = Solver(net, train, settings.loss, len(order) // train.accumulate, ranks)
+    loader = train_loader(data.samples, order, worker_count(train.workers), ranks.device.type == "cuda", data.collate)
+    solver.net.train()
+    ready = list(islice(loader, STEPS))
 
     def timed(batches) -> float:
         start = time.perf_counter()
         for batch in batches:
-            losses = solve.train_step([batch])
+            losses = solver.train_step([batch])
         losses.read()
         return STEPS * order.batch / (time.perf_counter() - start)
 
@@ -48,11 +51,10 @@ def main(flags: list[str]) -> None:
         fed.append(timed(chain([first], islice(batches, STEPS - 1))))
         pure.append(timed(ready))
     middle = ROUNDS // 2
-    save("speed", "python benchmarks/speed.py " + " ".join(flags), 0, {
-        "net": args.net, "input_size": args.input_size, "batch_size": order.batch,
-        "images_per_second": round(sorted(fed)[middle], 1), "pure_compute": round(sorted(pure)[middle], 1),
-        "ratio": round(sorted(f / p for f, p in zip(fed, pure, strict=True))[middle], 3)})
+    return {"net": settings.net.net, "input_size": settings.net.input_size, "batch_size": order.batch,
+            "images_per_second": round(sorted(fed)[middle], 1), "pure_compute": round(sorted(pure)[middle], 1),
+            "ratio": round(sorted(f / p for f, p in zip(fed, pure, strict=True))[middle], 3)}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    save("speed", "python benchmarks/speed.py " + " ".join(sys.argv[1:]), 0, measure(sys.argv[1:]))

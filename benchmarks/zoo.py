@@ -1,11 +1,11 @@
-"""Every net with every head: shapes, a training step, what the export says, cost; and sixteen faces learnt by heart.
+"""Every net with every head: shapes, a training step, cost, agreement of the export; and overfitting of 16 faces.
 
-    python benchmarks/zoo.py                            # all of it, some half an hour on a core
-    python benchmarks/zoo.py costs                      # parameters, MACs, ONNX latency and agreement of the nets
-    python benchmarks/zoo.py sizes | pairs | learning   # parameters and MACs alone; net x head; faces learnt by heart
+    python benchmarks/zoo.py                            # everything, half an hour on a core
+    python benchmarks/zoo.py costs                      # parameters, MACs, ONNX latency of the nets
+    python benchmarks/zoo.py pairs | learning           # net x head; overfitting and its export
 
-Figures go to benchmarks/results/zoo.json, row by row. What is measured already is kept; rows that are named are measured anew,
-and they alone: `python benchmarks/zoo.py costs resnet18 "head simcc"`.
+Results go to benchmarks/results/zoo.json row by row. Rows that are there are kept; rows that are named are measured again, and
+only these: `python benchmarks/zoo.py costs resnet18 "head simcc"`.
 """
 import json
 import sys
@@ -16,13 +16,13 @@ from record import RESULTS, save
 
 from nets import HEADS, NETS, Labels
 from utils.test.export import onnx_predictor
-from utils.tools.zoo import exported, latency, make, memorable, overfit, size
+from utils.tools.zoo import cost, exported, make, memorable, overfit
 
 MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")
 SMALL, SIZE, STEPS, AGREEMENT = "timm:test_efficientnet", 64, 150, 1e-3
 PARTS_68 = {"eye_left": [*range(17, 22), *range(36, 42)], "eye_right": [*range(22, 27), *range(42, 48)],
             "nose": [*range(27, 36)], "mouth": [*range(48, 68)]}
-# the smallest net of each family behind a PIP head, then each head and stage on a small net
+# the smallest net of each family with a PIP head, then each head and stage on a small net
 FAMILIES = ("resnet18", "resnet50", "irnet18", "mobilenetv2", "mobilenetv3_small", "slim", "dpr", "mobileone_s0", "regnetx_200mf",
             "res2net50", "hrnet_w18_small_v2", *MORE[:4])
 LEARNERS = {
@@ -30,7 +30,7 @@ LEARNERS = {
     **{f"head {head}": {"name": SMALL, "head": head} for head in HEADS},
     "head heatmap": {"name": SMALL, "head": "heatmap", "stride": 8, "score_width": 1.0, "steps": 300},
     **{f"stride {stride}": {"name": SMALL, "stride": stride, "steps": 300} for stride in (8, 16)},
-    "stride 64": {"name": SMALL, "stride": 64, "steps": 300, "size": 128},  # of 64 px the map were a single cell
+    "stride 64": {"name": SMALL, "stride": 64, "steps": 300, "size": 128},  # at 64 px the map would be one cell
     "refine": {"name": SMALL, "stages": {"refine": True}},
     "reinit": {"name": SMALL, "stages": {"reinit": True}},
     "GSR": {"name": "dpr", "head": "coordinate", "stages": {"reinit": True}, "steps": 300},
@@ -39,7 +39,7 @@ LEARNERS = {
 
 
 class Figures:
-    """benchmarks/results/zoo.json: parts of rows by name; each row that comes in is saved at once."""
+    """Rows of benchmarks/results/zoo.json, in parts; every added row is saved at once."""
 
     def __init__(self, wanted: list[str]):
         file, self.wanted = RESULTS / "zoo.json", wanted
@@ -47,44 +47,25 @@ class Figures:
         self.parts = {part: stored.get(part, {}) for part in ("nets", "onnx_agrees", "pairs", "learning")}
 
     def missing(self, part: str, name: str) -> bool:
-        """Whether a row is to be measured."""
+        """Return whether to measure a row."""
         return name in self.wanted if self.wanted else name not in self.parts[part]
 
     def add(self, **rows: dict) -> None:
-        """Rows by part: {name: figures}."""
+        """Add rows {name: figures} to parts."""
         for part, row in rows.items():
             self.parts[part] |= row
         save("zoo", "python benchmarks/zoo.py", 0, {"size": SIZE, "steps": STEPS, **self.parts})
 
 
-def agreement(net: torch.nn.Module, file: Path) -> float:
-    """Share of landmarks of the faces it was trained on for which the exported file says what torch says, to a thousandth of
-    the crop. A net that has learnt nothing is no test: of cells with almost the same score either may win."""
-    images = memorable(16, net.spec["input_size"], net.input_margin)[0]
-    with torch.inference_mode():
-        apart = (onnx_predictor(file, 1)(images).landmarks - net.predict(images).landmarks).abs()
-    return float((apart < AGREEMENT).float().mean())
-
-
-def sizes(figures: Figures) -> None:
-    """Parameters and MACs of every net with a PIP head, at the input size of its row; latencies that are known are kept."""
-    nets = figures.parts["nets"]
-    figures.add(nets={name: [*(round(figure, 3) for figure in size(name)[:2]), nets.get(name, [None])[-1]]
-                      for name in [*NETS, *MORE] if figures.missing("nets", name)})
-
-
 def costs(figures: Figures) -> None:
-    """The same and ONNX latency, net by net."""
+    """Add parameters, MACs and ONNX latency of every net with a PIP head, at its own input size."""
     for name in [*NETS, *MORE]:
-        if name in figures.wanted or not figures.wanted and figures.parts["nets"].get(name, [None])[-1] is None:
-            net = make(name)
-            with exported(net.eval()) as file:
-                found = size(name)._replace(latency=latency(file, net.spec["input_size"]))
-                figures.add(nets={name: [round(figure, 3) for figure in found]})
+        if figures.missing("nets", name):
+            figures.add(nets={name: [round(figure, 3) for figure in cost(name)]})
 
 
 def pair(name: str, head: str) -> str:
-    """Shapes and one step of a pair: `learns`, or why it makes no sense. AssertionError for what is wrong."""
+    """Check shapes and one step of a pair. Return `learns`, or why the pair is refused. AssertionError for a fault."""
     torch.manual_seed(0)
     try:
         net = make(name, head, SIZE)
@@ -101,15 +82,25 @@ def pair(name: str, head: str) -> str:
 
 
 def pairs(figures: Figures) -> None:
-    """Every net with every head."""
+    """Add every net with every head."""
     for name in [*NETS, *MORE]:
         if figures.missing("pairs", name):
             figures.add(pairs={name: {head: pair(name, head) for head in HEADS}})
 
 
+def agreement(net: torch.nn.Module, file: Path) -> float:
+    """Return the share of landmarks for which an export agrees with torch to a thousandth of the crop, on the overfitted faces.
+
+    An untrained net would be no test: many of its cells have almost equal scores, and either may win.
+    """
+    images = memorable(16, net.spec["input_size"], net.input_margin)[0]
+    with torch.inference_mode():
+        apart = (onnx_predictor(file, 1)(images).landmarks - net.predict(images).landmarks).abs()
+    return float((apart < AGREEMENT).float().mean())
+
+
 def learning(figures: Figures) -> None:
-    """NME in % of the mean face and of the net on sixteen faces, for one net of each kind of block, each head and stage; whether
-    its export agrees."""
+    """Add the NME in % of the mean face and of the net on 16 faces, and the agreement of its export, for each of LEARNERS."""
     for name, how in LEARNERS.items():
         if figures.missing("learning", name):
             start, nme, net = overfit(**{"head": "pip", "size": SIZE, "steps": STEPS, **how})
@@ -117,13 +108,13 @@ def learning(figures: Figures) -> None:
                 figures.add(learning={name: [round(start, 2), round(nme, 2)]}, onnx_agrees={name: round(agreement(net, file), 4)})
 
 
-PARTS = {"sizes": sizes, "costs": costs, "pairs": pairs, "learning": learning}
+PARTS = {"costs": costs, "pairs": pairs, "learning": learning}
 
 if __name__ == "__main__":
     parts = [sys.argv[1]] if len(sys.argv) > 1 else list(PARTS)
     if not set(parts) <= set(PARTS):
         sys.exit(f"usage: python benchmarks/zoo.py [{'|'.join(PARTS)} [NAME ...]]")
-    if unknown := set(sys.argv[2:]) - {*NETS, *MORE, *LEARNERS, *(f"head {head}" for head in HEADS)}:
+    if unknown := set(sys.argv[2:]) - {*NETS, *MORE, *LEARNERS}:
         sys.exit(f"no row {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     for part in parts:

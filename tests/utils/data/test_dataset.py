@@ -1,37 +1,38 @@
-"""Faces in memory, their augmentation, the order of samples, and the one evaluation on any number of processes."""
+"""Faces in memory, their augmentation, the order of samples, and the evaluation with any number of processes."""
 import itertools
 import shutil
+from dataclasses import asdict, replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LAYOUTS, mean_face, settings, write_faces
-from hypothesis import given, settings
+from conftest import LAYOUTS, mean_face, settings, split_of, write_faces
+from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
-from utils.data.augment import Crop, Recipe, augment, generator, turn_pose
+from utils.data.augment import Crop, augment, generator, turn_pose
 from utils.data.dataset import Augmented, Faces, Order, collate, train_loader
 from utils.data.dataset import test_batches as share_of
 from utils.data.parsers import read_pts, write_pts
 from utils.data.prepare import DataGenerator
-from utils.data.prepared_set import load_split
 from utils.test.evaluate import evaluate, flip_tested, subset_rows
 
 L68, L12 = LAYOUTS.load("68"), LAYOUTS.load("12")
-PLAIN = Recipe(*(0.0,) * (len(Recipe._fields) - 2), "real", "linear")
-PRESETS = {name: Recipe.of(settings(name)) for name in ("default", "pipnet", "irnet")}
+PRESETS = {name: settings(name).augment for name in ("default", "pipnet", "irnet")}
+PLAIN = replace(PRESETS["default"], **{key: 0.0 for key, value in asdict(PRESETS["default"]).items() if isinstance(value, float)})
 
 
-def load(folder, split="train", layout=L68, size=64, cache=4.0, **options) -> Faces:
-    return Faces([(folder, split)], layout, size, cache, **options)
+def load(folder, split="train", layout=L68, size=64, cache=4.0, label_shift=0.0, **options) -> Faces:
+    return Faces([split_of(folder, split, label_shift)], layout, size, cache, **options)
 
 
 def dotted(size: int, border: int, landmarks: np.ndarray) -> np.ndarray:
-    """A black stored crop with a white spot at each landmark (N, 2) in [0, 1] of its nominal crop of `size` px."""
+    """Return a black stored crop with a white spot at each landmark (N, 2), in [0, 1] of the nominal crop of `size` px."""
     side = size + 2 * border
     centre = (landmarks * size + border)[:, None, None]
     grid = np.stack(np.meshgrid(np.arange(side) + 0.5, np.arange(side) + 0.5), -1)
@@ -40,7 +41,7 @@ def dotted(size: int, border: int, landmarks: np.ndarray) -> np.ndarray:
 
 
 def spot_near(image: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Centre of mass of the light within 5 px of `point`, in continuous px."""
+    """Return the centre of mass of the brightness within 5 px of `point`, in continuous px."""
     grid = np.stack(np.meshgrid(np.arange(image.shape[1]) + 0.5, np.arange(image.shape[0]) + 0.5), -1)
     weight = image[..., 0].astype(float) * (((grid - point) ** 2).sum(-1) < 25)
     return (grid * weight[..., None]).sum((0, 1)) / weight.sum()
@@ -49,7 +50,7 @@ def spot_near(image: np.ndarray, point: np.ndarray) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------------------- faces
 @pytest.mark.parametrize("size", (32, 64, 96))
 def test_faces_are_the_nominal_crops(faces, size):
-    several, table = load(faces, size=size), load_split(faces, "train")
+    several, table = load(faces, size=size), split_of(faces).set.read("train")
     image, landmarks, visible, index, *_ = several[7]
     assert len(several) == 36 and image.shape == (size, size, 3) and image.dtype == np.uint8 and landmarks.dtype == np.float32
     assert index == 7 and visible.all() and several.picture(7).shape[0] == size + 2 * several.border
@@ -74,7 +75,7 @@ def test_a_subset_of_the_landmarks(faces):
 
 
 def test_several_splits_are_one(faces):
-    both = Faces([(faces, "train"), (faces, "val")], L68, 64, 4.0)
+    both = Faces([split_of(faces), split_of(faces, "val")], L68, 64, 4.0)
     assert len(both) == 40 and len(set(both.names)) == 40 and np.array_equal(both[36][0], load(faces, "val")[0][0])
 
 
@@ -104,17 +105,17 @@ def test_sets_that_do_not_go_together_are_named(faces, tmp_path):
     meta = yaml.safe_load((other / "meta.yaml").read_text())
     (other / "meta.yaml").write_text(yaml.safe_dump({**meta, "margin": 1.5}))
     with pytest.raises(UserError, match="other was cut by another protocol or margin"):
-        Faces([(faces, "train"), (other, "train")], L68, 64, 4.0)
+        Faces([split_of(faces), split_of(other)], L68, 64, 4.0)
 
 
 # ------------------------------------------------------------------------------------------------------ pose and states
 def head(pose) -> np.ndarray:
-    """(3, 3) of pitch, yaw, roll as 300W-LP turns a head whose axes are right, up and towards the camera."""
+    """Return the rotation (3, 3) of (pitch, yaw, roll) as 300W-LP defines it, with axes right, up and towards the camera."""
     (a, b, c), (d, e, f) = np.sin(pose), np.cos(pose)
     return np.array([[1, 0, 0], [0, d, a], [0, -a, d]]) @ [[e, 0, -b], [0, 1, 0], [b, 0, e]] @ [[f, c, 0], [-c, f, 0], [0, 0, 1]]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(max_examples=60, deadline=None)
 @given(st.tuples(*[st.floats(-1.3, 1.3)] * 3), st.floats(-1.5, 1.5), st.floats(0.5, 2), st.booleans())
 def test_a_turned_picture_turns_the_pose(pose, angle, zoom, mirror):
     model = np.random.default_rng(0).normal(size=(9, 3))
@@ -125,7 +126,7 @@ def test_a_turned_picture_turns_the_pose(pose, angle, zoom, mirror):
     def seen(shape, pose):
         return (shape @ head(pose).T)[:, :2] * (1, -1)  # image y points down
 
-    twin = model * ((-1, 1, 1) if mirror else (1, 1, 1))  # a mirrored head's left ear is its right one
+    twin = model * ((-1, 1, 1) if mirror else (1, 1, 1))  # in a mirror image left and right are exchanged
     assert np.allclose(seen(model, pose) @ matrix.T, zoom * seen(twin, turned), atol=1e-6)
 
 
@@ -143,12 +144,12 @@ def test_pose_and_states_reach_the_labels(faces, tmp_path):
     batch = collate([posed[i] for i in range(4)])
     assert batch.labels.pose.shape == (4, 3) and batch.labels.states.tolist() == [[1, 0, 1]] * 4
     assert torch.allclose(batch.labels.pose[0], torch.tensor([0.1, 0.2, -0.3]))
-    mirrored = Augmented(posed, PLAIN._replace(flip=1.0), L68.flip_index, 0)[0, 3]
+    mirrored = Augmented(posed, replace(PLAIN, flip=1.0), L68.flip_index, 0)[0, 3]
     assert np.allclose(mirrored.pose, [0.1, -0.2, 0.3]) and mirrored.states.tolist() == [0, 1, 1]
-    turned = Augmented(posed, PLAIN._replace(rotation=30.0, rotation_prob=1.0), L68.flip_index, 0)[0, 3]
+    turned = Augmented(posed, replace(PLAIN, rotation=30.0, rotation_prob=1.0), L68.flip_index, 0)[0, 3]
     assert not np.allclose(turned.pose, [0.1, 0.2, -0.3]) and turned.states.tolist() == [1, 0, 1]
     assert load(faces)[0].pose is None and collate([load(faces)[0]]).labels.states is None
-    both = Faces([(faces, "val"), (folder, "train")], L68, 64, 4.0)
+    both = Faces([split_of(faces, "val"), split_of(folder)], L68, 64, 4.0)
     assert np.isnan(both.pose[:4]).all() and np.isnan(both.states[0]).all()
     assert both.only(np.array([4])).states.tolist() == [[1, 0, 1]]
     loader = train_loader(Augmented(posed, PLAIN, L68.flip_index, 0), Order(len(posed), 8, 1, 0), 0, False)
@@ -161,9 +162,9 @@ def test_no_augmentation_is_the_plain_crop(faces):
     plain = Augmented(several, PLAIN, L68.flip_index, 0)
     for epoch, index in ((0, 0), (3, 11)):
         assert all(np.array_equal(a, b) for a, b in zip(plain[epoch, index], several[index], strict=True))
-    black = Augmented(several, PLAIN._replace(fill="black", interpolation="nearest"), L68.flip_index, 0)
+    black = Augmented(several, replace(PLAIN, fill="black", interpolation="nearest"), L68.flip_index, 0)
     assert np.array_equal(black[0, 5][0], several[5][0])
-    black.faces = Faces([(faces, "train")], L68, 64, 4.0, input_margin=1.25)  # a net that sees the margin sees it in training too
+    black.faces = Faces([split_of(faces)], L68, 64, 4.0, input_margin=1.25)  # a net with an input margin gets it in training too
     assert np.array_equal(black[0, 5][0], black.faces[5][0])
 
 
@@ -172,17 +173,17 @@ def test_a_mirror_image(faces):
     image, landmarks, visible, *_ = several[2]
     visible = np.arange(68) != 36
     crop = Crop(several.picture(2), landmarks, visible, 64)
-    flipped = augment(crop, PLAIN._replace(flip=1.0), L68.flip_index, generator(0, 0, 2))
+    flipped = augment(crop, replace(PLAIN, flip=1.0), L68.flip_index, generator(0, 0, 2))
     assert np.array_equal(flipped[0], image[:, ::-1])
     assert np.allclose(flipped[1], (landmarks * (-1, 1) + (1, 0))[list(L68.flip_index)], atol=1e-6)
     assert np.flatnonzero(~flipped[2]).tolist() == [45]
 
 
 def test_labels_that_lie_to_the_right_do_so_in_a_mirror_image(faces):
-    several = load(faces, label_shifts=[0.75])
+    several = load(faces, label_shift=0.75)
     true = several.nominal - (several.shift[:, None, None] * (1, 0))
     assert np.allclose(several.shift * (several.crop[:, 2] - several.crop[:, 0]), 0.75)
-    mirrored = Augmented(several.only(np.arange(3, 6)), PLAIN._replace(flip=1.0), L68.flip_index, 0)[0, 1][1]
+    mirrored = Augmented(several.only(np.arange(3, 6)), replace(PLAIN, flip=1.0), L68.flip_index, 0)[0, 1][1]
     expected = (true[4] * (-1, 1) + (1, 0))[list(L68.flip_index)] + (several.shift[4], 0)
     assert np.allclose(mirrored, expected, atol=1e-6)
 
@@ -190,14 +191,14 @@ def test_labels_that_lie_to_the_right_do_so_in_a_mirror_image(faces):
 GEOMETRY = {"scale": 0.15, "translation": 0.08, "rotation": 30.0, "rotation_prob": 1.0, "translation_prob": 1.0, "flip": 0.5}
 
 
-@settings(max_examples=40, deadline=None)
+@examples(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from(("real", "black")), st.sampled_from(("linear", "nearest")),
        st.sampled_from((64, 96, 128)))
 def test_the_picture_goes_where_the_landmarks_go(seed, fill, interpolation, size):
-    # five spots, far enough apart to be told apart, one of them in the margin
+    # five spots that cannot be confused, one of them in the margin
     places = np.array([[0.35, 0.4], [0.65, 0.4], [0.5, 0.55], [0.4, 0.75], [1.05, 0.5]])
     border, flip = size // 8, (1, 0, 2, 3, 4)
-    recipe = PLAIN._replace(**GEOMETRY, fill=fill, interpolation=interpolation)
+    recipe = replace(PLAIN, **GEOMETRY, fill=fill, interpolation=interpolation)
     stored, seen = dotted(size, border, places), np.ones(5, bool)
     image, landmarks, *_ = augment(Crop(stored, places, seen, size), recipe, flip, generator(seed, 0, 0))
     for number, point in enumerate(landmarks * size):
@@ -220,9 +221,9 @@ def test_augmentation_is_keyed(faces, name):
 
 
 def test_one_option_does_not_change_what_another_does(faces):
-    several, recipe = load(faces), PLAIN._replace(**GEOMETRY)
+    several, recipe = load(faces), replace(PLAIN, **GEOMETRY)
     geometry = Augmented(several, recipe, L68.flip_index, 0)
-    coloured = Augmented(several, PRESETS["default"]._replace(**GEOMETRY), L68.flip_index, 0)
+    coloured = Augmented(several, replace(PRESETS["default"], **GEOMETRY), L68.flip_index, 0)
     for key in itertools.product((0, 1), range(6)):
         assert np.array_equal(geometry[key][1], coloured[key][1])
 
@@ -232,7 +233,7 @@ def test_photometric_options_act(faces):
     image, samples = several[0][0].astype(int), {}
     for option in ("grayscale", "infrared", "noise", "blur", "occlusion", "colour_prob"):
         strengths = {"noise_sigma": 20.0, "blur_sigma": 8.0, "occlusion_size": 0.4, "brightness": 0.4}
-        views = Augmented(several, PLAIN._replace(**{option: 1.0}, **strengths), L68.flip_index, 0)
+        views = Augmented(several, replace(PLAIN, **{option: 1.0}, **strengths), L68.flip_index, 0)
         samples[option] = views[0, 0][0].astype(int)
         assert (samples[option] != image).any(), option
         assert np.array_equal(views[0, 0][1], several[0][1])
@@ -244,7 +245,7 @@ def test_photometric_options_act(faces):
 
 
 # --------------------------------------------------------------------------------------------------------------- order
-@settings(max_examples=60, deadline=None)
+@examples(max_examples=60, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 4), st.integers(0, 5), st.integers(0, 9))
 def test_order_has_each_face_at_most_once(count, batch_size, ranks, seed, epoch):
     if count < ranks:
@@ -308,7 +309,7 @@ def test_test_batches_have_every_face_once(faces):
 
 # ---------------------------------------------------------------------------------------------------------- evaluation
 class Shared:
-    """Processes that run one after another: sums are kept until the last one asks."""
+    """Ranks that run one after another: the last one sees the sums of all."""
 
     def __init__(self, rank: int, count: int, sums: dict):
         self.rank, self.count, self.device, self.sums, self.calls = rank, count, torch.device("cpu"), sums, 0
@@ -323,7 +324,7 @@ class Shared:
 
 
 def guess(images: torch.Tensor) -> Prediction:
-    """The mean face, moved by the picture's colour."""
+    """Return the mean face, shifted by the picture's colour."""
     shift = images.float().mean((1, 2))[:, None, :2] / 2550
     landmarks = torch.tensor(mean_face(), dtype=torch.float32) * 0.8 + 0.1 + shift
     return Prediction(landmarks, shift[..., 0].expand(-1, 68))
@@ -342,8 +343,8 @@ def test_evaluation_by_hand(faces):
     eyes = np.linalg.norm(several.landmarks[:, 36] - several.landmarks[:, 45], axis=1)
     assert np.allclose(result.nme, 100 * 0.05 * side / eyes, rtol=1e-5) and np.allclose(result.crop_nme, result.nme, rtol=1e-4)
     assert np.allclose(result.landmarks - several.landmarks, side[:, None, None] * (0.03, -0.04), atol=1e-3)
-    assert result.parts.keys() == L68.parts.keys()
-    assert all(np.allclose(values, result.nme, rtol=1e-5) for values in result.parts.values())
+    assert result.groups.keys() == L68.groups.keys()
+    assert all(np.allclose(values, result.nme, rtol=1e-5) for values in result.groups.values())
     with pytest.raises(UserError, match="landmarks are not finite"):
         evaluate(lambda images: oracle(images)._replace(landmarks=torch.full((len(images), 68, 2), torch.nan)), several, L68,
                  "interocular", 3)
@@ -362,7 +363,7 @@ def test_evaluation_on_several_processes_equals_one(faces, count):
         shared = evaluate(guess, several, L68, "interocular", 3, Shared(rank, count, sums))
     for name in ("landmarks", "score", "nme", "crop_nme"):
         assert np.array_equal(getattr(one, name), getattr(shared, name)), name
-    assert all(np.array_equal(one.parts[part], shared.parts[part]) for part in one.parts)
+    assert all(np.array_equal(one.groups[name], shared.groups[name]) for name in one.groups)
 
 
 def test_the_flip_test_is_symmetric(faces):

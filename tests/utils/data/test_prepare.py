@@ -1,4 +1,4 @@
-"""Annotation files, archives, prepared sets: what is right comes back exactly; what is wrong is named and nothing is written."""
+"""Preparation: correct annotations come back exactly; a fault is named and nothing is written."""
 import os
 import shutil
 import subprocess
@@ -8,14 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import DEFAULTS, LAYOUTS
+from conftest import DEFAULTS, LAYOUTS, split_of
 
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop, to_image
 from utils.data.dataset import Faces
 from utils.data.parsers import DATASETS, PARTS_300W, infer, read_pts, write_pts
 from utils.data.prepare import DataGenerator, split_identities
-from utils.data.prepared_set import COLUMNS, load_meanface, load_meta, load_split, mismatch, read_image
+from utils.data.prepared_set import COLUMNS, PreparedSet, Table, mismatch, read_image, read_meta
 
 ROOT = Path(__file__).resolve().parents[3]
 REAL = ROOT.parent / "shared" / "300w"
@@ -23,7 +23,7 @@ SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
 
 def face(folder: Path, name: str, count: int = 68, suffix: str = ".jpg") -> Path:
-    """A noise image of 160 x 120 px with random landmarks annotated beside it."""
+    """Write a noise image of 160 x 120 px and a .pts with random landmarks. Return the image's path."""
     rng = np.random.default_rng([*name.encode(errors="surrogateescape")])
     folder.mkdir(parents=True, exist_ok=True)
     image = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8), (0, 0), 2)
@@ -35,7 +35,7 @@ def face(folder: Path, name: str, count: int = 68, suffix: str = ".jpg") -> Path
 
 def points_folder(folder: Path, splits: tuple[str, ...] = ("train", "test"), people: int = 6, frames: int = 3,
                   count: int = 68) -> Path:
-    """A custom set: PERSON_FRAME.jpg with .pts in every split."""
+    """Write a custom set, PERSON_FRAME.jpg with .pts in every split. Return its folder."""
     for split in splits:
         for person in range(people):
             for frame in range(frames):
@@ -44,7 +44,7 @@ def points_folder(folder: Path, splits: tuple[str, ...] = ("train", "test"), peo
 
 
 def tree_300w(folder: Path, names: dict[str, str] | None = None, faces: int = 4) -> Path:
-    """300W's folders, each with a few faces; names renames a part."""
+    """Write the folders of 300W with a few faces each. Return the root. names: {part: another folder}."""
     for part in PARTS_300W:
         for index in range(faces):
             face(folder / (names or {}).get(part, part), f"{part.split('/')[0]}{index:03d}_1")
@@ -53,6 +53,14 @@ def tree_300w(folder: Path, names: dict[str, str] | None = None, faces: int = 4)
 
 def prepare(source: Path, out: Path, **options) -> Path:
     return DataGenerator(source, **{"target_size": 32, "out": out, "workers": 1, **options}).run()
+
+
+def load_split(folder: Path, split: str) -> Table:
+    return PreparedSet(folder, LAYOUTS).read(split)
+
+
+def load_meanface(folder: Path) -> np.ndarray:
+    return PreparedSet(folder, LAYOUTS).meanface()
 
 
 def leftovers(out: Path) -> list[str]:
@@ -74,7 +82,7 @@ def test_real_300w_parses_with_its_gaps_named():
     assert first.file.name == "1051618982_1.jpg" and np.allclose(first.landmarks[0], [90.366335, 130.509351])  # annotated - 0.5
     several = [record.file.name for record in splits["train"] if record.identity == "afw/111076519"]
     assert several == ["111076519_1.jpg", "111076519_2.jpg"]  # one photograph
-    assert len({record.identity for record in splits["test"]}) == 224  # image_0001 is no person called image
+    assert len({record.identity for record in splits["test"]}) == 224  # image_0001 does not mean a person called image
 
 
 @pytest.mark.parametrize("names", [None, {"afw": "AFW/afw", "helen/trainset": "HELEN/trainset", "helen/testset": "HELEN/testset",
@@ -101,7 +109,7 @@ def test_points_folders(tmp_path):
     flat = DATASETS["points"].parse(points_folder(tmp_path / "flat", ("",), people=3, frames=2))
     assert list(flat) == ["train"] and len({record.identity for record in flat["train"]}) == 3
     one = DATASETS["points"].parse(points_folder(tmp_path / "one", ("",), people=1, frames=4))
-    assert len({record.identity for record in one["train"]}) == 4  # a common prefix is a camera's, not a person's
+    assert len({record.identity for record in one["train"]}) == 4  # a prefix that all files share names no person
     face(tmp_path / "deep" / "train" / "night", "a_1", 5)
     face(tmp_path / "deep" / "train", "b", 5, suffix=".png")
     face(tmp_path / "deep" / "Test" / "x" / "y", "c", 5)
@@ -118,7 +126,7 @@ def test_odd_file_names_and_mac_leftovers(tmp_path):
         face(tmp_path / "afw", os.fsdecode(b"caf\xe9 1"))  # a latin-1 name from an old archive
         names.append(os.fsdecode(b"caf\xe9 1"))
     except (OSError, UnicodeError):
-        pass  # a file system that holds Unicode names only
+        pass  # the file system allows only Unicode names
     for name in names:
         face(tmp_path / "afw", name)
     (tmp_path / "afw" / "._image_092 _01.jpg").write_bytes(b"mac")
@@ -131,7 +139,7 @@ def test_a_prepared_set_comes_back(tmp_path):
     source = points_folder(tmp_path / "mine")
     folder = prepare(source, tmp_path / "data", margin=1.25, val=0.3)
     assert folder == tmp_path / "data" / "mine" and leftovers(tmp_path / "data") == ["mine"]
-    meta = load_meta(folder)
+    meta = read_meta(folder)
     assert (meta["layout"], meta["count"], meta["found"], meta["origin"]) == ("68", 68, {"all": 36}, 0.0)
     tables = {split: load_split(folder, split) for split in ("train", "val", "test")}
     assert [len(table.files) for table in tables.values()] == [12, 6, 18]
@@ -158,25 +166,22 @@ def test_preparation_is_deterministic_and_replaces_an_older_set(tmp_path):
     first = contents(prepare(source, tmp_path / "a", workers=1))
     assert contents(prepare(source, tmp_path / "b", workers=3)) == first
     again = prepare(source, tmp_path / "b", target_size=48)
-    assert contents(again) != first and load_meta(again)["target_size"] == 48 and leftovers(tmp_path / "b") == ["mine"]
+    assert contents(again) != first and read_meta(again)["target_size"] == 48 and leftovers(tmp_path / "b") == ["mine"]
 
 
 def test_wanted_values_are_compared(tmp_path):
     source = points_folder(tmp_path / "mine", people=2, frames=1)
     assert "has not been prepared" in mismatch(tmp_path / "data" / "mine", target_size=32)
     folder = prepare(source, tmp_path / "data")
-    assert not mismatch(folder, target_size=32, protocol="square", margin=1.25, val=0.1, seed=0, layout="68", source=str(source))
-    assert not mismatch(folder, protocol=load_protocol(folder))
+    assert not mismatch(folder, target_size=32, protocol=SQUARE, margin=1.25, val=0.1, seed=0, layout="68", source=str(source))
+    assert not mismatch(folder, protocol=PreparedSet(folder, LAYOUTS).protocol)
     assert mismatch(folder, target_size=64).endswith("target_size 32, not 64")
-    assert "protocol" in mismatch(folder, protocol="pipnet") and "margin" in mismatch(folder, margin=1.5)
+    assert "protocol" in mismatch(folder, protocol=Protocol(**DEFAULTS.protocols["pipnet"]))
+    assert "margin" in mismatch(folder, margin=1.5)
     next((folder / "crops" / "train").iterdir()).unlink()
     assert "crops for" in mismatch(folder)
     (folder / "meta.yaml").write_text("format: 0\n")
     assert "format" in mismatch(folder)
-
-
-def load_protocol(folder: Path) -> Protocol:
-    return Protocol(**load_meta(folder)["protocol"])
 
 
 def test_splits_follow_the_archive_and_val(tmp_path):
@@ -200,7 +205,7 @@ def test_identities_stay_together_and_hardly_move_when_faces_are_added(tmp_path)
     assert len(val) == 12 and not {r.identity for r in train} & {r.identity for r in val}
     assert {r.identity for r in split_identities(records[:40], 0.2, 0)[1]} & {r.identity for r in val}
     assert {r.identity for r in split_identities(records, 0.2, 1)[1]} != {r.identity for r in val}
-    assert [len(part) for part in split_identities(records[:1], 0.5, 0)] == [1, 0]  # a single identity is for training
+    assert [len(part) for part in split_identities(records[:1], 0.5, 0)] == [1, 0]  # a single identity is trained on
     assert [len(part) for part in split_identities(records, 0.0, 0)] == [60, 0]
 
 
@@ -234,7 +239,7 @@ def test_documented_calls(tmp_path):
 def test_crops_give_the_annotations_back(tmp_path, protocol):
     source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1)
     folder = prepare(source, tmp_path / "data", val=0, protocol=protocol)
-    faces = Faces([(folder, "train")], LAYOUTS.load("68"), 32, 1.0)
+    faces = Faces([split_of(folder)], LAYOUTS.load("68"), 32, 1.0)
     annotated = np.array([read_pts((source / name).with_suffix(".pts")) + 0.5 for name in faces.names])
     assert np.abs(to_image(faces.nominal.astype(np.float64), faces.crop) - annotated).max() < 1e-3
 
@@ -349,7 +354,8 @@ def test_wrong_options_are_named(tmp_path, options, fault):
 
 def test_layouts_by_count_and_subset(tmp_path):
     source = points_folder(tmp_path / "mine", people=1, frames=2)
-    assert load_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"  # a subset is chosen later, all is stored
+    # all landmarks are stored, a subset is chosen later
+    assert read_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"
     odd = points_folder(tmp_path / "odd", people=1, frames=2, count=7)
     with pytest.raises(UserError, match="no layout of 7 landmarks"):
         prepare(odd, tmp_path / "data")

@@ -1,13 +1,13 @@
-"""Preparation that is interrupted goes on where it was; images that are damaged are listed and left out."""
+"""An interrupted preparation continues; damaged images are listed and left out."""
 from pathlib import Path
 
 import pytest
-from test_prepare import leftovers, points_folder, prepare
+from test_prepare import leftovers, load_split, points_folder, prepare
 
 from pipnet.errors import UserError
 from pipnet.geometry import cut
 from utils.data import prepare as prepare_module
-from utils.data.prepared_set import load_meta, load_split, mismatch, read_image
+from utils.data.prepared_set import mismatch, read_image, read_meta
 
 
 @pytest.mark.parametrize("torn", ["", "3", "3 1.0 2.", "3 1.0 2.0 3.0 4.0 16 1"])
@@ -27,10 +27,10 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn):
         prepare(source, tmp_path / "data", name="set")
     assert leftovers(tmp_path / "data") == [".set.partial"]
     journal = tmp_path / "data/.set.partial/set/test.done"
-    journal.write_text(journal.read_text() + torn)  # by a power cut
+    journal.write_text(journal.read_text() + torn)  # as a power cut may leave it
     made.clear()
     folder = prepare(source, tmp_path / "data", name="set")
-    assert len(made) == 6 and leftovers(tmp_path / "data") == ["set"]  # ten had been made
+    assert len(made) == 6 and leftovers(tmp_path / "data") == ["set"]  # ten of 16 were made before
     for file in sorted(path for path in whole.rglob("*") if path.is_file()):
         assert (folder / file.relative_to(whole)).read_bytes() == file.read_bytes(), file
     assert len(list(folder.rglob("*"))) == len(list(whole.rglob("*")))
@@ -55,7 +55,7 @@ def test_damaged_images_are_listed_and_left_out(tmp_path):
     table = load_split(folder, "train")
     assert [Path(name).name for name in table.files] == names[:7] + names[8:]
     assert (folder / "left_out.txt").read_text().startswith(f"{source / 'train' / names[7]}: not a readable image")
-    assert load_meta(folder)["found"] == {"all": 119} and not mismatch(folder)
+    assert read_meta(folder)["found"] == {"all": 119} and not mismatch(folder)
     for index in (6, 7, 118):  # rows and crops still belong together
         exact = cut(read_image(source / table.files[index]), table.crop[index], 32, 1.25)
         assert abs(read_image(table.images[index]).astype(int) - exact).mean() < 4

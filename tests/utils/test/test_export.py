@@ -1,27 +1,28 @@
-"""The exported file says what the net says, whatever its head, and carries what a user of the file needs."""
+"""An exported file predicts what the net predicts, and its metadata hold what a user of the file needs."""
 import json
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import LAYOUTS, NET, ROOT, mean_face, settings
+from conftest import DEFAULTS, LAYOUTS, NET, ROOT, mean_face, settings
 
 from nets import NetOptions, build_net, make_spec
 from pipnet.errors import UserError
+from utils.tasks.landmark_tests import export
 from utils.test.evaluate import flip_tested, torch_predictor
 from utils.test.export import export_onnx, onnx_predictor
 from utils.train import checkpoint
-from utils.train import run_folder as run
+from utils.train.run_folder import Run
 
-ARGS = settings()
+SQUARE = DEFAULTS.protocols["square"]
 L68 = LAYOUTS.load("68")
 
 
 def untrained(num_nb: int, stride: int, size: int, spread: float, name: str = NET, **options) -> torch.nn.Module:
     torch.manual_seed(0)
     net = build_net(make_spec(NetOptions(name, "pip", stride, size, num_nb=num_nb, head_options=options), mean_face()[36:48]))
-    if spread:  # as initialised, neck and head give almost the same in every cell
+    if spread:  # with initial weights all cells have almost equal scores
         for parameter in (*net.neck.parameters(), *net.head.parameters()):
             torch.nn.init.normal_(parameter, std=spread)
     return net.eval()
@@ -59,17 +60,17 @@ def test_expected_errors_are_exported(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> run.Run:
-    """A checkpoint of 68 landmarks and its export."""
+def exported(tmp_path_factory) -> Run:
+    """Return a run with a checkpoint of 68 landmarks and its export."""
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
     spec = make_spec(NetOptions(NET, "pip", 32, 64), mean_face())
-    protocol = ARGS.tables["protocols"]["square"]
-    values = run.pack(spec, L68, protocol, ARGS, build_net(spec).state_dict(), epoch=3, val_nme=4.5)
-    here = run.Run(folder, folder / "best.pt")
-    checkpoint.save(here.weights, values)
-    run.export(here)
-    return here
+    run = Run(folder, folder / "best.pt")
+    checkpoint.save(run.weights, {
+        "format": checkpoint.FORMAT, "net": spec, "layout": L68.to_dict(), "protocol": SQUARE, "args": settings().flat(),
+        "epoch": 3, "val_nme": 4.5, "model": build_net(spec).state_dict()})
+    export(run)
+    return run
 
 
 def test_the_file_says_what_it_takes_and_gives(exported):
@@ -82,7 +83,7 @@ def test_the_file_says_what_it_takes_and_gives(exported):
     meta = {entry.key: entry.value for entry in model.metadata_props}
     layout = json.loads(meta["layout"])
     assert layout["count"] == 68 and layout["flip_index"] == list(L68.flip_index) and layout["interocular"] == [36, 45]
-    assert json.loads(meta["protocol"]) == ARGS.tables["protocols"]["square"]
+    assert json.loads(meta["protocol"]) == SQUARE
     assert (json.loads(meta["input_size"]), json.loads(meta["val_nme"])) == (64, 4.5)
     assert meta["channels"] == "BGR, uint8, not normalised"
     assert (meta["net"], meta["norm"], meta["frame"]) == (NET, "interocular", "[0, 1] of the nominal crop")
@@ -90,7 +91,7 @@ def test_the_file_says_what_it_takes_and_gives(exported):
 
 
 def test_normalisation_is_inside_the_file(exported):
-    net = run.unpack(exported.weights)[0].eval()
+    net = checkpoint.unpack(exported.weights)[0].eval()
     images, predict = pictures(2, 64), onnx_predictor(exported.onnx, 1)
     mean, std = (torch.tensor(net.spec["preprocess"][key]) for key in ("mean", "std"))
     by_hand = ((images.flip(3) / 255 - mean) / std).permute(0, 3, 1, 2)  # BGR to RGB
@@ -101,7 +102,7 @@ def test_normalisation_is_inside_the_file(exported):
 
 
 def test_flip_test_of_the_export_equals_that_of_the_net(exported):
-    net, layout, _ = run.unpack(exported.weights)
+    net, layout, _ = checkpoint.unpack(exported.weights)
     images = pictures(4, 64)
     one, two = (flip_tested(predict, layout)(images) for predict in (torch_predictor(net, torch.device("cpu")),
                                                                       onnx_predictor(exported.onnx, 1)))

@@ -1,4 +1,4 @@
-"""What --test leaves: files of each set, boxes of other kinds, the page, comparisons."""
+"""Reports of --test: files of each set, other kinds of boxes, the page, comparisons with other runs."""
 import re
 import shutil
 import subprocess
@@ -9,14 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import LAYOUTS, ROOT, Command, draw_face, fails, rows, settings, table, write_faces
+from conftest import LAYOUTS, ROOT, Command, draw_face, fails, rows, split_of, table, write_faces
 from loguru import logger
 
 from pipnet.geometry import to_image
 from pipnet.images import write_image
 from utils.data.dataset import Faces
 from utils.data.prepare import DataGenerator
-from utils.data.prepared_set import load_meta
 from utils.data.sets import distinct
 from utils.test import metric
 from utils.test.boxes import Reboxed, detected, perturbed, picture, rebox
@@ -26,7 +25,7 @@ LAYOUT = LAYOUTS.load("68")
 
 @pytest.fixture
 def run_of(trained, tmp_path):
-    """A copy of the trained run."""
+    """Return a copy of the trained run, without its report."""
     folder = tmp_path / "mine"
     shutil.copytree(trained.folder, folder)
     shutil.rmtree(folder / "report")
@@ -49,7 +48,7 @@ def test_sets_of_one_name_have_files_of_their_own(run_of, cli, tmp_path):
 
 # ---------------------------------------------------------------------------------------------------------------- boxes
 def test_true_boxes_cut_anew_are_the_prepared_crops(faces):
-    own = Faces([(faces, "test")], LAYOUT, 64, 1.0)
+    own = Faces([split_of(faces, "test")], LAYOUT, 64, 1.0)
     again = Reboxed(own, own.box, 1.0)
     assert again.crop == pytest.approx(own.crop, abs=1e-3) and again.nominal == pytest.approx(own.nominal, abs=1e-4)
     for one, other in zip(own, again, strict=True):
@@ -57,7 +56,7 @@ def test_true_boxes_cut_anew_are_the_prepared_crops(faces):
 
 
 def test_perturbed_boxes_are_the_same_each_time_and_within_their_share(faces):
-    own = Faces([(faces, "test")], LAYOUT, 64, 1.0)
+    own = Faces([split_of(faces, "test")], LAYOUT, 64, 1.0)
     boxes = perturbed(own.box, own.names, 0.2)
     assert (boxes == perturbed(own.box[::-1], own.names[::-1], 0.2)[::-1]).all()
     assert perturbed(own.box, own.names, 0) == pytest.approx(own.box)
@@ -73,18 +72,18 @@ def test_without_the_archive_other_boxes_come_from_the_prepared_crops(raw, tmp_p
     copy = tmp_path / "mine"
     shutil.copytree(raw, copy)
     folder = DataGenerator(copy, 64, "points", out=tmp_path / "data", layout="68").run()
-    own = Faces([(folder, "test")], LAYOUT, 64, 1.0)
+    own = Faces([split_of(folder, "test")], LAYOUT, 64, 1.0)
     boxes = perturbed(own.box, own.names, 0.1)
     before = Reboxed(own, boxes, 1.0)
     shutil.rmtree(copy)
     after = Reboxed(own, boxes, 1.0)
     assert (after.crop == before.crop).all()
-    for index in range(len(own)):  # within the margin the same picture, cut by way of the crop
+    for index in range(len(own)):  # the same picture within the margin, since it is cut from the prepared crop
         assert np.abs(before[index][0].astype(int) - after[index][0])[8:-8, 8:-8].mean() < 12
 
 
 def test_a_detection_is_the_face_that_it_overlaps_most(faces):
-    own = Faces([(faces, "test")], LAYOUT, 64, 1.0)
+    own = Faces([split_of(faces, "test")], LAYOUT, 64, 1.0)
     pictures = []
 
     def find(picture):
@@ -106,7 +105,7 @@ def test_several_faces_of_a_picture_that_has_another_size_now(tmp_path):
     points = [landmarks - 0.5, landmarks + (95.5, 0)]
     archives.write_csv(raw / "test.csv", [("both.png", face) for face in points])
     folder = DataGenerator(raw, 64, "csv", out=tmp_path / "data", layout="68", val=0).run()
-    own = Faces([(folder, "test")], LAYOUT, 64, 1.0)
+    own = Faces([split_of(folder, "test")], LAYOUT, 64, 1.0)
     asked = []
 
     def find(picture):
@@ -123,17 +122,18 @@ def test_several_faces_of_a_picture_that_has_another_size_now(tmp_path):
 def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
     root = make(tmp_path)[0]
     folder = archives.prepared(name, root, tmp_path / "data")
-    own = Faces([(folder, "test")], LAYOUTS.load(load_meta(folder)["layout"]), 32, 1.0)
+    split = split_of(folder, "test")
+    own = Faces([split], split.set.layout, 32, 1.0)
     shown = [picture(own, index) for index in range(len(own))]
     assert all(image.shape == (120, 160, 3) and (matrix == np.eye(2, 3)).all() for image, matrix in shown)
     if name == "300vw":
         assert [round((image.mean() - 20) / 40) for image, _ in shown] == [*range(5), *range(4), *range(3)]
     logged: list[str] = []
     sink = logger.add(logged.append, level="WARNING")
-    rebox(own, "perturbed", settings(), None)
+    rebox(own, "perturbed", 0.1, 1.0, None)
     assert not logged
     shutil.rmtree(root)
-    rebox(own, "perturbed", settings(), None)
+    rebox(own, "perturbed", 0.1, 1.0, None)
     assert f"{len(own)} of {len(own)} source pictures are gone" in logged[0]
     logger.remove(sink)
 
@@ -141,18 +141,17 @@ def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
 def test_boxes_that_cannot_be(run_of, cli, faces):
     fails(cli("--test", "--exp", run_of, "--box", "detector", "--detector", "mtcnn"), "detector 'mtcnn' needs its weights")
     fails(cli("--test", "--exp", run_of, "--box", "loose"), "box must be one of true, perturbed, detector, not 'loose'")
-    args = settings()
-    own = Faces([(faces, "test")], LAYOUT, 64, 1.0)
-    assert rebox(own, "true", args, None) == (own, 0)
+    own = Faces([split_of(faces, "test")], LAYOUT, 64, 1.0)
+    assert rebox(own, "true", 0.1, 1.0, None) == (own, 0)
     found = iter([np.empty((0, 4)), *own.box[1:, None]])
-    again, missed = rebox(own, "detector", args, lambda image: (next(found), None))
-    assert missed == 1 and again.crop == pytest.approx(own.crop, abs=1e-3)  # what is missed keeps its own box
+    again, missed = rebox(own, "detector", 0.1, 1.0, lambda image: (next(found), None))
+    assert missed == 1 and again.crop == pytest.approx(own.crop, abs=1e-3)  # a missed face keeps its own box
     assert (again.only(np.array([3]))[0][0] == again[3][0]).all()
 
 
 # ----------------------------------------------------------------------------------------------------------------- page
 class Page(HTMLParser):
-    """What a page holds: tags with their attributes, and text."""
+    """Content of a page: tags with their attributes, and the words."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -176,7 +175,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def tested(trained, tmp_path_factory):
-    """The run with a report of true and perturbed boxes beside the run that it is a copy of."""
+    """Return a copy of the trained run, tested in true and perturbed boxes and compared with the original."""
     place = tmp_path_factory.mktemp("tested")
     shutil.copytree(trained.folder, place / "mine")
     shutil.rmtree(place / "mine" / "report")
@@ -244,7 +243,7 @@ def test_the_page_in_a_browser(tested, tmp_path):
             f"file://{tested[0] / 'report' / 'index.html'}"], check=True, capture_output=True, timeout=120)
         image = cv2.imread(str(picture))
         assert image.shape == (2400, width, 3) and image.std() > 10
-        edge = image[:, -8:]  # beside the text: nothing runs out of the page
+        edge = image[:, -8:]  # the right edge is empty: nothing is wider than the page
         assert (edge == edge[0, 0]).all()
         brightness[look] = np.median(image)
     assert brightness["light"] > 200 and brightness["phone"] > 200 and brightness["dark"] < 60

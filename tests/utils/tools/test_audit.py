@@ -1,34 +1,30 @@
-"""Wrong labels are found by nets that have not seen them, and weigh less in training."""
+"""Wrong labels are found by nets that have not seen them."""
 import re
 import shutil
 
 import cv2
 import numpy as np
 import pytest
-import torch
-from conftest import LAYOUTS, fails, rows, settings, write_faces
+from conftest import DEFAULTS, LAYOUTS, fails, rows, settings, split_of, write_faces
 
-import main
-from nets.heads.pip import PIPHead
-from nets.labels import Labels
 from pipnet.errors import UserError
-from utils.data import label_weights
-from utils.data.augment import Recipe
-from utils.data.dataset import Augmented, Faces, collate
+from utils.data.dataset import Faces
 from utils.data.parsers import read_pts, write_pts
 from utils.data.prepare import DataGenerator
+from utils.tasks import landmarks
 from utils.tools import audit
 from utils.train import checkpoint
+from utils.train.ranks import start_ranks
 
-L68, L12 = LAYOUTS.load("68"), LAYOUTS.load("12")
+L68 = LAYOUTS.load("68")
 EYES = list(range(36, 42)), list(range(42, 48))
 
 
 @pytest.fixture(scope="module")
 def planted(faces, tmp_path_factory):
-    """Drawn faces of which some have wrong labels, judged by predictions that are right but for noise."""
+    """Return an audit of drawn faces: some labels are wrong, the predictions are right up to noise."""
     folder = tmp_path_factory.mktemp("planted")
-    judged = Faces([(faces, "train")], L68, audit.DRAWN, 0)
+    judged = Faces([split_of(faces)], L68, audit.DRAWN, 0)
     rng = np.random.default_rng(0)
     side = judged.box[:, 2:].max(1) - judged.box[:, :2].max(1)
     found = judged.landmarks + rng.normal(0, 0.01, judged.landmarks.shape) * np.abs(side)[:, None, None].clip(min=20)
@@ -52,7 +48,7 @@ def test_planted_errors_come_first_and_weigh_little(planted):
     assert weight[20, EYES[0] + EYES[1]].max() < 0.2 and np.delete(weight[20], EYES[0] + EYES[1]).mean() > 0.95
     assert weight[30, 8] < 0.1 and np.delete(weight[30], 8).mean() > 0.95
     clean = np.delete(weight, (3, 11, 20, 30), 0)
-    assert (clean < label_weights.DISPUTED).mean() < 0.005 and clean.mean() > 0.99
+    assert (clean < audit.DISPUTED).mean() < 0.005 and clean.mean() > 0.99
     assert re.search(r"\b2 of 36 faces are disputed as a whole, \d+ in at least one", text) and "| jaw " in text
 
 
@@ -65,7 +61,7 @@ def test_the_worst_are_drawn(planted):
 def test_what_has_no_label_is_neither_disputed_nor_trusted_less():
     errors = np.random.default_rng(0).rayleigh(1, (200, 5))
     errors[7], errors[:, 3], errors[9, 0] = np.nan, np.nan, 50
-    relative, weight = label_weights.weigh(errors)
+    relative, weight = audit.weigh(errors)
     assert np.isfinite(weight).all() and (weight[7] == 1).all() and (weight[:, 3] == 1).all() and weight[9, 0] < 0.02
     assert np.isnan(relative[7]).all() and 0 < (weight < 1).mean() < 0.01
 
@@ -79,78 +75,31 @@ def test_folds_hold_whole_identities_and_are_alike_in_size():
         audit.fold_of(["a", "b", "a"], 3, 0)
 
 
-# ------------------------------------------------------------------------------------------------------------ weighing
+# --------------------------------------------------------------------------------------------------------------- folds
 def test_copies_of_rare_faces_change_no_fold(faces, monkeypatch):
-    """Each net is asked about the faces that it has not seen, however many copies of others it was trained on."""
-    args = settings()
-    args.input_size, args.balance = 64, True
-    whole = Faces(main.training_parts(args, [faces]), L68, 64, 0)
-    monkeypatch.setattr(main, "balanced", lambda some, _: some.only(np.repeat(np.arange(len(some)), 1 + np.arange(len(some)))))
-    fold = audit.fold_of(whole.identities, args.folds, args.seed)
-    for number in range(args.folds):
-        train, held = main.load_faces(args, [faces], [], L68, number)
+    """Each net judges exactly the faces of its fold, however many copies of other faces it was trained on."""
+    chosen = settings(input_size=64, balance=True, train_data=[str(faces)])
+    task = landmarks.Landmarks(chosen, DEFAULTS, start_ranks())
+    task.prepare()
+    whole = Faces(task.training_splits(), L68, 64, 0)
+    monkeypatch.setattr(landmarks, "balanced",
+                        lambda some, _: some.only(np.repeat(np.arange(len(some)), 1 + np.arange(len(some)))))
+    folds = chosen.data.folds
+    fold = audit.fold_of(whole.identities, folds, chosen.train.seed)
+    for number in range(folds):
+        train, held = task.with_fold(number).load_faces()
         assert held.names == [whole.names[i] for i in np.flatnonzero(fold == number)]
         assert len(train) > len(whole) and not set(train.names) & set(held.names)
 
 
-def test_weights_go_with_their_landmark_through_flip_and_layout(planted, faces):
-    several = Faces([(faces, "train")], L68, 64, 4.0, weights=str(planted[0] / "weights.csv"))
-    plain = collate([several[i] for i in range(36)]).labels
-    mirrored = Augmented(several, Recipe(1.0, *(0.0,) * (len(Recipe._fields) - 3), "real", "linear"), L68.flip_index, 0)
-    flipped = collate([mirrored[0, i] for i in range(36)]).labels
-    assert plain.weight[30, 8] < 0.1 and plain.weight[20, 36] < 0.2
-    assert torch.equal(flipped.weight, plain.weight[:, list(L68.flip_index)]) and not torch.equal(flipped.weight, plain.weight)
-    eyes = Faces([(faces, "train")], L12, 64, 4.0, weights=str(planted[0] / "weights.csv"))
-    assert np.array_equal(eyes.weight, several.weight[:, list(L12.selected)])
-    half = several.only(np.arange(20, 36))
-    assert np.array_equal(half.weight, several.weight[20:]) and np.array_equal(half[3][0], several[23][0])
-
-
-def test_a_label_that_weighs_nothing_teaches_nothing():
-    torch.manual_seed(0)
-    head = PIPHead(8, {"neighbor_index": [[1, 2], [0, 2], [0, 1]]})
-    features, right = torch.randn(4, 8, 4, 4), torch.rand(4, 3, 2)
-    wrong, weight = right.clone(), torch.ones(4, 3)
-    wrong[2, 1], weight[2, 1] = torch.tensor([0.9, 0.1]), 1e-6
-    maps = head(features)
-    light, hidden = Labels(wrong, None, weight), Labels(right, weight > 0.5)
-    for how in (lambda labels: head.loss(maps, head.encode(labels, (4, 4))), lambda labels: head.encode(labels, (4, 4)).counts):
-        expected = how(hidden)
-        assert all(abs(value - expected[term]) < 1e-4 for term, value in how(light).items())
-
-
-@pytest.mark.parametrize(("spoil", "message"), [
-    (None, "cannot read .* --audit"),
-    (lambda lines: ["file,nme", "a.jpg,3"], "not the weights.csv of an audit of the landmarks of layout 68"),
-    (lambda lines: [*lines[:-1], lines[-1].replace("1.0000", "7", 1)], "weights from 0 to 1"),
-    (lambda lines: [*lines[:-1], lines[-1].rsplit(",", 3)[0]], "not the weights.csv"),
-    (lambda lines: lines[:-1], "has no row for train/.*jpg; audit again"),
-    (lambda lines: [lines[0], *("0" * 64 + line[64:] for line in lines[1:])], "other faces, or of labels that have changed"),
-])
-def test_a_file_that_does_not_fit_is_refused(planted, faces, tmp_path, spoil, message):
-    file = tmp_path / "weights.csv"
-    if spoil:
-        lines = (planted[0] / "weights.csv").read_text().splitlines()
-        file.write_text("\n".join(spoil(lines)) + "\n")
-    with pytest.raises(UserError, match=message):
-        Faces([(faces, "train")], L68, 64, 0, weights=str(file))
-
-
-def test_weights_of_another_layout_are_refused(planted, faces):
-    """Even one of as many landmarks: the numbers mean other landmarks."""
-    here = Faces([(faces, "train")], L68, 64, 0)
-    with pytest.raises(UserError, match="weights.csv is of layout 68, not mine; audit the set with this --layout"):
-        label_weights.read(planted[0] / "weights.csv", here.sets, here.names, L68._replace(name="mine", stored="mine"))
-
-
 # ------------------------------------------------------------------------------------------------------- as it is typed
-def test_an_audit_resumes_and_its_weights_train(cli, recipe, tmp_path):
+def test_an_audit_resumes(cli, recipe, tmp_path):
     flags, folder = ["--exp", "noise", "--folds", "2", *recipe], tmp_path / "runs" / "noise"
     done = cli("--audit", *flags)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (folder / "audit").iterdir()} == {
         "labels.csv", "errors.csv", "weights.csv", "faces.jpg", "landmarks.jpg"}
-    assert "| all " in done.stdout and "disputed as a whole" in done.stdout and "--label-weights" in done.stdout
+    assert "| all " in done.stdout and "disputed as a whole" in done.stdout
     assert sorted({row["fold"] for row in rows(folder / "audit" / "labels.csv")}) == ["0", "1"]
     fails(cli("--audit", *flags), "already holds a run; give --resume")
     before = (folder / "audit" / "weights.csv").read_bytes()
@@ -161,8 +110,6 @@ def test_an_audit_resumes_and_its_weights_train(cli, recipe, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (folder / "audit" / "weights.csv").read_bytes() == before
     assert (folder / "fold0" / "last.pt").stat().st_mtime_ns == finished[1]
-    done = cli("--train", "--exp", "weighed", *recipe, "--label-weights", str(folder / "audit" / "weights.csv"))
-    assert done.returncode == 0 and re.search(r"weights.csv: \d+ of 2448 labels weigh less than 0.5", done.stderr), done.stderr
 
 
 def test_an_audit_finds_a_label_of_another_face(cli, recipe, tmp_path):
@@ -178,7 +125,7 @@ def test_an_audit_finds_a_label_of_another_face(cli, recipe, tmp_path):
 
 
 def test_what_cannot_be_audited_says_so(cli, recipe):
-    for flags, message in [(["--train"], "leave --train, "), (["--resume"], "name the one to --resume"),
+    for flags, message in [(["--train"], "leave --train, "), (["--resume"], "--resume needs the name of the audit: --exp"),
                            (["--folds", "90"], "36 identities .* 90 folds"),
                            (["--early-stop", "2"], "--early-stop")]:
         fails(cli("--audit", *recipe, *flags), message)

@@ -1,4 +1,4 @@
-"""--predict: landmarks for a folder of pictures, in forms that a preparation reads again."""
+"""--predict: landmarks for a folder of pictures, in formats that a preparation can read."""
 import json
 import shutil
 
@@ -15,7 +15,7 @@ from utils.tools.predict import check_out, landmarker, predict, whole_box, write
 
 @pytest.fixture
 def pictures(raw, tmp_path):
-    """The test faces without their .pts, one of them below a folder."""
+    """Return a folder with the test pictures without their .pts, one of them in a subfolder."""
     folder = tmp_path / "pictures"
     shutil.copytree(raw / "test", folder, ignore=shutil.ignore_patterns("*.pts"))
     (folder / "more").mkdir()
@@ -89,7 +89,7 @@ def test_faces_that_a_detector_finds(trained, pictures, raw, tmp_path):
     write(found, tmp_path / "out", "pts", net.layout)
     assert (tmp_path / "out" / "face00_2.pts").is_file() and not (tmp_path / "out" / "face01.pts").exists()
     seen.clear()
-    labelled = predict(raw / "test", net, True, False)  # these have their own boxes
+    labelled = predict(raw / "test", net, True, False)  # they are cut by the boxes of their labels
     assert not seen and len(labelled) == 8
     one = next(one for one in labelled if one.file == "face03.jpg")
     assert one.face.box == pytest.approx(box_of(read_pts(raw / "test" / "face03.pts") + 0.5))
@@ -103,7 +103,7 @@ def test_a_whole_picture_is_a_crop(name, size):
     crop = crop_box(whole_box(*size, protocol), protocol, *size)
     middle = np.array(size) / 2
     if protocol.square == "no":
-        assert crop == pytest.approx([0, 0, *size], abs=2)  # published crops are in whole pixels and end before the last
+        assert crop == pytest.approx([0, 0, *size], abs=2)  # published crops have integer corners and leave out the last pixel
     else:
         assert crop == pytest.approx([*(middle - max(size) / 2), *(middle + max(size) / 2)])
 

@@ -12,7 +12,7 @@ from utils.data.parsers import read_pts, write_pts
 
 @pytest.fixture
 def flags(recipe, faces, tmp_path):
-    """recipe on a copy of the prepared set, into which the sheets may be written."""
+    """Return the flags of `recipe` with a copy of the prepared set, since the sheets are written into the set."""
     mine = tmp_path / "mine"
     shutil.copytree(faces, mine)
     recipe[recipe.index("--train-data") + 1] = str(mine)
@@ -33,12 +33,12 @@ def test_the_sheets_are_repeatable_and_follow_seed_and_recipe(cli, flags, tmp_pa
     plain = ("--rotation", "0", "--scale", "0", "--translation", "0", "--flip", "0", "--colour-prob", "0", "--blur", "0",
              "--noise", "0", "--occlusion", "0", "--grayscale", "0")
     tiles = []
-    for more in ((), ("--reinit",)):  # a net that sees a margin of a quarter
+    for more in ((), ("--reinit",)):  # a net whose input is 1.25 times the nominal crop
         assert cli("--show-data", "1", *flags, *plain, *more).returncode == 0
         tiles.append(cv2.imread(str(place / "samples.jpg"))[640:, :320])
     inner = cv2.resize(tiles[1][32:288, 32:288], (320, 320), interpolation=cv2.INTER_AREA)
     apart = [np.abs(tile.astype(int) - tiles[0])[:280].mean() for tile in (inner, tiles[1])]
-    assert apart[0] < 0.6 * apart[1]  # what is drawn and where: the nominal crop is the middle of what the net sees
+    assert apart[0] < 0.6 * apart[1]  # the nominal crop is the middle of the input
     assert not (tmp_path / "runs").exists()
 
 
@@ -63,12 +63,12 @@ def test_wrong_labels_are_listed_by_file(cli, recipe, raw, tmp_path):
     assert done.stdout.index("train/face11.jpg") and "train/face05.jpg" in done.stdout
 
 
-def test_few_faces_of_a_layout_without_pairs_and_parts(cli, recipe, tmp_path):
+def test_few_faces_of_a_layout_without_pairs_and_groups(cli, recipe, tmp_path):
     mine = tmp_path / "profile"
     write_faces(mine / "train", 9)
     for index, file in enumerate(sorted(mine.rglob("*.pts"))):
         landmarks = read_pts(file)[:7]
-        landmarks[:3 * (index > 2)] = np.nan  # a part that is not always seen
+        landmarks[:3 * (index > 2)] = np.nan  # a group that is not always annotated
         write_pts(file, landmarks)
     layout = tmp_path / "seven.yaml"
     layout.write_text("seven:\n  count: 7\n  flip_index: [0-6]\n  groups: {eye: [0-2]}\n  closed: [eye]\n")
@@ -79,7 +79,7 @@ def test_few_faces_of_a_layout_without_pairs_and_parts(cli, recipe, tmp_path):
     assert "0 of 9 training and validation labels are suspicious (shapes are compared from 20 faces on)" in done.stdout
     assert "samples.jpg" in done.stdout and "suspects.jpg" not in done.stdout
     layout.write_text("seven:\n  count: 7\n  flip_index: [0-6]\n  groups: {}\n")
-    assert cli(*flags[:-2], "--head", "coordinate").returncode == 0  # which has no neighbors
+    assert cli(*flags[:-2], "--head", "coordinate").returncode == 0  # this head has no neighbors
 
 
 def test_what_cannot_be_shown_is_one_line(cli, flags):

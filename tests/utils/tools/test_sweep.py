@@ -1,4 +1,4 @@
-"""--sweep: what is checked before the first run, the table of all, going on after failures and interruptions."""
+"""--sweep: checks before the first run, the table of all runs, continuation after failures and interruptions."""
 import os
 import re
 import shutil
@@ -53,7 +53,7 @@ def test_nothing_is_trained_before_all_is_checked(cli, recipe, tmp_path, flags, 
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "runs").exists()
 
 
-# What a run leaves, without its hours: main.py for one combination, told apart from it by the sweep in nothing.
+# A replacement of main.py that writes the files of a run without training; the sweep cannot tell the difference.
 RUN = """
 import sys, time
 from pathlib import Path
@@ -81,7 +81,7 @@ if "--test" in sys.argv:
 
 @pytest.fixture
 def sweeping(start, tmp_path):
-    """sweeping(*flags): the command, its runs taking no time; sweeping.calls(): [run, resumed, replaced] since asked last."""
+    """Return sweeping(*flags), which starts a sweep of RUN; sweeping.calls() returns the new [run, resumed, replaced] rows."""
     fake, script = tmp_path / "fake", tmp_path / "sweeping.py"
     fake.mkdir()
     (fake / "main.py").write_text(RUN)
@@ -113,7 +113,7 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
     assert [row["state"] for row in rows(root / "000" / "sweep.csv")] == ["failed (1)", "done", ""]
     assert sweeping.calls() == [["000-num_nb=68", "False", "False"], ["000-num_nb=3", "False", "False"],
                                 ["000-num_nb=5", "False", "False"]]
-    done = sweeping("--test", "--sweep", "num_nb=3,9", "--resume").result()  # what it did not try is tried, a new value as well
+    done = sweeping("--test", "--sweep", "num_nb=3,9", "--resume").result()  # runs that were not finished, and new values
     fails(done, "1 of 4 runs failed")
     assert sweeping.calls() == [["000-num_nb=68", "False", "False"], ["000-num_nb=5", "True", "False"],
                                 ["000-num_nb=9", "False", "False"]]
@@ -152,13 +152,13 @@ def test_without_validation_the_last_epoch_counts_and_none_is_best(sweeping, tmp
 
 def test_runs_of_another_sweep_are_not_taken_for_its_own(sweeping, tmp_path):
     assert sweeping("--sweep", "num_nb=3,4").result().returncode == 0
-    shutil.rmtree(tmp_path / "runs" / "000")  # not its runs beside it
+    shutil.rmtree(tmp_path / "runs" / "000")  # the folders of its runs stay
     assert sweeping.calls()
     fails(sweeping("--sweep", "num_nb=4,9", "--seed", "1").result(), "000-num_nb=4 already holds a run; .*--overwrite")
     assert sweeping.calls() == []
     assert sweeping("--sweep", "num_nb=4,9", "--seed", "1", "--overwrite").result().returncode == 0
     assert sweeping.calls() == [["000-num_nb=4", "False", "True"], ["000-num_nb=9", "False", "False"]]
-    shutil.rmtree(tmp_path / "runs" / "000-num_nb=4")  # a run that was done and is gone is made again
+    shutil.rmtree(tmp_path / "runs" / "000-num_nb=4")  # a finished run whose folder is gone is trained again
     assert sweeping("--sweep", "num_nb=4,9", "--resume").result().returncode == 0
     assert sweeping.calls() == [["000-num_nb=4", "False", "False"]]
 
@@ -174,6 +174,6 @@ def test_each_run_has_as_many_processes_as_the_sweep(start, recipe, tmp_path):
     root = tmp_path / "runs"
     assert sorted(path.name for path in root.iterdir()) == ["000", "000-reg=2"]
     assert "2 x cpu" in (root / "000-reg=2" / "log.txt").read_text() and done.stdout.count("| reg") == 1
-    assert yaml.safe_load((root / "000-reg=2" / "args.yaml").read_text())["reg"] == 2
+    assert yaml.safe_load((root / "000-reg=2" / "args.yaml").read_text())["loss"]["reg"] == 2
     row, = rows(root / "000" / "sweep.csv")
     assert float(row["val NME %"]) > 0 and float(row["test NME %"]) > 0 and row["test FR@10 %"] and row["test AUC@10"]

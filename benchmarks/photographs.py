@@ -1,0 +1,66 @@
+"""Data that the benchmarks need but the project does not hold, and the labelled faces in it.
+
+Environment variables name the folders and files: FACES_300W, the official tree of 300W or a part of it; FACES68, images with
+68-point .pts in train/ and test/; FACEBOXES, photographs with face boxes in the layout of WIDER FACE; FACEBOXES_V2, the published
+weights FaceBoxesV2.pth. A benchmark whose data is missing says so and stops.
+"""
+import os
+from pathlib import Path
+
+import numpy as np
+from record import ROOT
+
+from pipnet.detector import Detector
+from pipnet.geometry import box_of, iou
+from utils.data.parsers import DATASETS, Record
+
+VARIABLES = {"300W": "FACES_300W", "FACES68": "FACES68", "FACEBOXES": "FACEBOXES", "FACEBOXES_V2": "FACEBOXES_V2"}
+PLACES = {word: (ROOT / os.environ[name]).resolve() for word, name in VARIABLES.items() if os.environ.get(name)}
+LABELLED = {"300W": "300w", "FACES68": "points"}  # {folder: its row of DATASETS}
+LEAST = 0.3  # IoU from which a detection is the labelled face
+
+
+def missing(words: list[str]) -> str | None:
+    """Return why the first of the words that name absent data is absent, None if all are there. Other words are ignored."""
+    for word in words:
+        if word in VARIABLES and not (word in PLACES and PLACES[word].exists()):
+            return f"no {word}: the environment variable {VARIABLES[word]} must name it"
+    return None
+
+
+def named(words: list[str]) -> list[str]:
+    """Return the words, each name of a folder or file replaced by its path."""
+    return [str(PLACES.get(word, word)) for word in words]
+
+
+def labelled_sets() -> list[str]:
+    """Return the names of the sets of labelled photographs that are there."""
+    return [name for name in LABELLED if not missing([name])]
+
+
+def photographs(name: str, split: str, most: int) -> list[Record]:
+    """Return at most `most` labelled faces of a set, evenly spread over it."""
+    row = DATASETS[LABELLED[name]]
+    records = row.parse(PLACES[name], True, 68, row.origin)[split]
+    return [records[i] for i in np.unique(np.linspace(0, len(records) - 1, most).round().astype(int))]
+
+
+def place_of(record: Record, boxes: np.ndarray) -> int | None:
+    """Return which of the boxes (M, 4) lies on the labelled face, None if none does."""
+    near = iou(box_of(record.landmarks)[None], boxes)[0] if len(boxes) else np.zeros(1)
+    return int(near.argmax()) if near.max() > LEAST else None
+
+
+def open_detector(name: str, file: str | Path, threshold: float | None = None, scale: float | None = None) -> Detector:
+    """Return a detector by name; `shipped` is an exported file of this project."""
+    if name == "shipped":
+        return Detector(weights=file, threshold=threshold, scale=scale)
+    return Detector(name, file, threshold, scale=1.0 if name == "rfb320" else scale)
+
+
+def name_and_file(text: str) -> tuple[str, str]:
+    """Return the two parts of NAME=FILE. Stop with a message if there are none."""
+    name, separator, file = text.partition("=")
+    if not separator:
+        raise SystemExit(f"'{text}' must be NAME=FILE, such as faceboxes=FaceBoxesV2.pth")
+    return name, file
