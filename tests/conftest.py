@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
 sys.path.insert(0, str(ROOT))
 from utils.config import Settings, read_defaults, resolve  # noqa: E402
-from utils.data.prepared_set import PreparedSet, Split  # noqa: E402
+from utils.data.prepared_set import PreparedSet, Split, Table  # noqa: E402
 
 DEFAULTS = read_defaults()
 LAYOUTS = DEFAULTS.layouts
@@ -38,6 +38,11 @@ def untrained(meanface: np.ndarray, num_nb: int = 10, head: str = "pip", stride:
     from nets import NetOptions, build_net, make_spec
     torch.manual_seed(0)
     return build_net(make_spec(NetOptions(name, head, stride, size, num_nb=num_nb, head_options=options), meanface))
+
+
+def load_split(folder: Path, split: str) -> Table:
+    """The rows of a split of a prepared folder."""
+    return PreparedSet(folder, LAYOUTS).read(split)
 
 
 def split_of(folder: Path, name: str = "train", label_shift: float = 0.0) -> Split:

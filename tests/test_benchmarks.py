@@ -3,10 +3,10 @@ import json
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, settings
 
 import main
-from utils.config import parse, read_defaults, resolve
+from utils.config import parse
 
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
@@ -36,7 +36,7 @@ def test_every_command_of_the_benchmarks_is_one(monkeypatch):
 
     def resolved(flags: list[str]):
         given = parse(flags, main.modes)[1]
-        return resolve(given, read_defaults(), given.get("preset"))
+        return settings(given.get("preset"), **given)
 
     for run in (*runs.RUNS.values(), *runs.DETECTORS.values()):
         resolved(run.flags)

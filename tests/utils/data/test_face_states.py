@@ -1,19 +1,19 @@
 """Pose and states computed from landmarks, their augmentation, and copies of rare faces."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from conftest import mean_face
+from conftest import LAYOUTS, mean_face, settings, split_of
 
 from nets.stages.auxiliary import STATES
 from pipnet.errors import UserError
 from pipnet.pose import MODEL, POINTS
-from utils.config import defaults, load_layout
-from utils.data.augment import Recipe
 from utils.data.dataset import Augmented, Faces, collate
 from utils.data.face_states import COPIES, balanced, complete, poses_of, states_of
-from utils.train.run_folder import local_parts
+from utils.train.make_net import facial_parts
 
-ARGS = defaults()
-L68, L98 = (load_layout(ARGS.tables["layouts"], name) for name in ("68", "98"))
+AUGMENT = settings().augment
+L68, L98 = (LAYOUTS.load(name) for name in ("68", "98"))
 
 
 def face(left: float = 0.06, right: float = 0.06, lips: float = 0.06) -> np.ndarray:
@@ -52,11 +52,11 @@ def test_pose_by_solvepnp():
 
 
 def test_closed_eyes_swap_when_the_picture_is_mirrored(faces):
-    some = complete(Faces([(faces, "train")], L68, 64, 1.0), L68, ["pose", "states"])
+    some = complete(Faces([split_of(faces)], L68, 64, 1.0), L68, ["pose", "states"])
     some.states[0] = (1, 0, 0, 0)
-    plain = Recipe.of(ARGS)._replace(rotation=0.0, scale=0.0, translation=0.0)
+    plain = replace(AUGMENT, rotation=0.0, scale=0.0, translation=0.0)
     for flip in (0.0, 1.0):
-        sample = Augmented(some, plain._replace(flip=flip), L68.flip_index, 0)[0, 0]
+        sample = Augmented(some, replace(plain, flip=flip), L68.flip_index, 0)[0, 0]
         assert sample.states.tolist() == [1 - flip, flip, 0, 0]
         assert np.allclose(sample.pose, some.pose[0] * (1, 1 - 2 * flip, 1 - 2 * flip), atol=1e-5)
     batch = collate([some[0], some[1]])
@@ -64,7 +64,7 @@ def test_closed_eyes_swap_when_the_picture_is_mirrored(faces):
 
 
 def test_the_labels_of_a_set_come_first(faces):
-    some = Faces([(faces, "val")], L68, 64, 0)
+    some = Faces([split_of(faces, "val")], L68, 64, 0)
     some.states, some.state_names = np.full((len(some), 2), np.nan, np.float32), ["makeup", "right_eye_closed"]
     some.states[1] = 1
     some.pose = np.full((len(some), 3), np.nan, np.float32)
@@ -76,7 +76,7 @@ def test_the_labels_of_a_set_come_first(faces):
 
 
 def test_rare_faces_have_copies(faces):
-    some = Faces([(faces, "val")], L68, 64, 1.0)
+    some = Faces([split_of(faces, "val")], L68, 64, 1.0)
     some.landmarks[:] = face()
     some.landmarks[0] = face(left=0.01)
     some.landmarks[1] = face(lips=0.2)
@@ -85,17 +85,17 @@ def test_rare_faces_have_copies(faces):
     one_closed = 1 + COPIES["any eye closed"] + COPIES["one eye closed"]
     assert counts == [one_closed, 1 + COPIES["mouth open"] + COPIES["mouth wide open"], 1, 1]
     assert (more.picture(one_closed - 1) == some.picture(0)).all()
-    augmented = Augmented(more, Recipe.of(ARGS), L68.flip_index, 0)
+    augmented = Augmented(more, AUGMENT, L68.flip_index, 0)
     assert (augmented[0, 0].image != augmented[0, 1].image).any()
 
 
 def test_layouts_without_the_landmarks():
-    eyes = load_layout(ARGS.tables["layouts"], "12")
+    eyes = LAYOUTS.load("12")
     with pytest.raises(UserError, match="layout 12 does not say where lids and lips are"):
         states_of(np.zeros((1, 12, 2)), eyes)
-    with pytest.raises(ValueError, match="layout 68:2 has no parts eye_left.*name them in its row, or leave this out"):
-        local_parts(load_layout(ARGS.tables["layouts"], "68", [16, 0]))
-    found = local_parts(L98)
+    with pytest.raises(ValueError, match="layout 68:2 has no groups eye_left.*name them in its row, or leave this out"):
+        facial_parts(LAYOUTS.load("68", [16, 0]))
+    found = facial_parts(L98)
     assert {name: sorted(ids) for name, ids in found.items()} == {
         "eye_left": [*range(33, 42), *range(60, 68), 96], "eye_right": [*range(42, 51), *range(68, 76), 97],
         "nose": list(range(51, 60)), "mouth": list(range(76, 96))}  # as DPR has them

@@ -7,11 +7,12 @@ import archives
 import numpy as np
 import pytest
 from archives import coco, parse, prepared, write_csv
+from conftest import load_split, settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipnet.errors import UserError
-from utils.data.prepared_set import SPLITS, load_split
+from utils.data.prepared_set import SPLITS
 
 KINDS = (".txt", ".mat", ".csv", ".json", ".pts", ".rect")
 

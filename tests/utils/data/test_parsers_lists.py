@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 from archives import parse, picture, prepared, wflw_line
+from conftest import LAYOUTS, load_split, split_of
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
-from utils.config import DEFAULT_FILE, load_layout, read_yaml
 from utils.data.dataset import Faces
 from utils.data.parsers import infer
-from utils.data.prepared_set import load_meta, load_split
+from utils.data.prepared_set import read_meta
 from utils.test.evaluate import evaluate, subset_rows
-from utils.test.report import score_rows
+from utils.test.tables import Case, score_rows
 
 wflw, lapa, jd, mtfl = map(pytest.fixture, (archives.wflw, archives.lapa, archives.jd, archives.mtfl))
 
@@ -35,17 +35,17 @@ def test_wflw(wflw, tmp_path):
     assert [record.subset for record in splits["test"]] == [
         "test//largepose//occlusion", "test//illumination", "test//largepose//blur"]
     folder = prepared("wflw", root, tmp_path / "data")
-    meta, table = load_meta(folder), load_split(folder, "test")
+    meta, table = read_meta(folder), load_split(folder, "test")
     assert (meta["layout"], meta["states"]) == ("98", ["pose", "expression", "illumination", "makeup", "occlusion", "blur"])
     assert meta["expected"]["blur"] == 773 and meta["found"]["largepose"] == 2 and meta["found"]["train"] == 3
     assert table.states.tolist() == np.eye(6)[:3].astype(bool).tolist() and table.pose is None
     assert table.files == [f"WFLW_images/{name}" for name in ("0--Event/b_0.jpg", "1--Event/b_1.jpg", "1--Event/b_1.jpg#2")]
-    layout = load_layout(read_yaml(DEFAULT_FILE)["layouts"], "98")
-    faces = Faces([(folder, "test")], layout, 32, 1.0)
+    layout = LAYOUTS.load("98")
+    faces = Faces([split_of(folder, "test")], layout, 32, 1.0)
     centre = Prediction(torch.full((1, 98, 2), 0.5), torch.ones(1, 98))
     result = evaluate(lambda images: Prediction(*(part if part is None else part.expand(len(images), *part.shape[1:])
                                                   for part in centre)), faces, layout, "interocular", 2)
-    rows = score_rows("wflw", "centre", result, faces, [10.0])
+    rows = score_rows(Case(split_of(folder).set, "wflw", "wflw", "true", faces, layout), "centre", result, [10.0])
     assert [row[:3:2] for row in rows] == [["wflw", "3"], ["  largepose", "2"], ["  illumination", "1"], ["  occlusion", "1"],
                                            ["  blur", "1"]]  # as published, not by alphabet
     assert float(rows[1][3]) == pytest.approx(result.nme[[0, 2]].mean(), abs=1e-3)
@@ -120,7 +120,7 @@ def test_lapa(lapa, tmp_path):
             assert np.allclose(record.box, [*values.min(0), *values.max(0)])  # the release has no box
     folder = prepared("lapa", root, tmp_path / "data")
     assert [len(load_split(folder, split).files) for split in ("train", "val", "test")] == [2, 2, 2]
-    assert load_meta(folder)["layout"] == "106" and load_meta(folder)["found"] == {"train": 2, "val": 2, "test": 2}
+    assert read_meta(folder)["layout"] == "106" and read_meta(folder)["found"] == {"train": 2, "val": 2, "test": 2}
 
 
 def test_lapa_incomplete_or_wrong(lapa):
@@ -161,7 +161,7 @@ def test_lmk(tmp_path, cli):
     done = cli(*flags, "--protocol", "pipnet", "--allow-partial")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "data/lmk-pipnet-32"
-    assert load_meta(folder)["layout"] == "68" and list(subset_rows(load_split(folder, "test").subsets)) == [
+    assert read_meta(folder)["layout"] == "68" and list(subset_rows(load_split(folder, "test").subsets)) == [
         "full", "challenge", "common"]
     for folders in ("afw", "helen/trainset"):  # the fork writes its crops beside the originals
         (root / folders).mkdir(parents=True)
@@ -216,7 +216,7 @@ def test_jd106(jd, tmp_path):
     assert train[0].identity == train[1].identity != train[2].identity  # turns of one photograph
     assert test.box.tolist() == [10.5, 20.5, 110.5, 100.5] and np.allclose(train[0].box[:2], train[0].landmarks.min(0))
     folder = prepared("jd106", root, tmp_path / "data")
-    assert load_meta(folder)["layout"] == "106" and load_meta(folder)["found"]["train"] == 3
+    assert read_meta(folder)["layout"] == "106" and read_meta(folder)["found"]["train"] == 3
 
 
 def test_jd106_later_layout(tmp_path):
@@ -270,7 +270,7 @@ def test_celeba(tmp_path):
     values = points["celeba"]["000002.jpg"]
     assert np.allclose(splits["val"][0].box[2:], 2 * values.max(0) - values.min(0) + 0.5)  # the list's is empty
     folder = prepared("celeba", root, tmp_path / "data", protocol="inner")
-    assert load_meta(folder)["layout"] == "5" and (load_split(folder, "val").size == (178, 218)).all()
+    assert read_meta(folder)["layout"] == "5" and (load_split(folder, "val").size == (178, 218)).all()
 
 
 def test_celeba_incomplete_or_wrong(tmp_path):
@@ -305,7 +305,7 @@ def test_mtfl(mtfl, tmp_path):
     assert [record.subset for record in splits["train"]] == ["train", "train"]
     for record in splits["train"] + splits["test"]:
         assert np.allclose(record.landmarks, points[record.file.relative_to(root).as_posix()] + 0.5, atol=1e-6)
-    assert load_meta(prepared("mtfl", root, tmp_path / "data"))["found"] == {
+    assert read_meta(prepared("mtfl", root, tmp_path / "data"))["found"] == {
         "train": 2, "test": 2, "frontal": 1, "profile-right": 1}
 
 

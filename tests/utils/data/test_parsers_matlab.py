@@ -5,12 +5,12 @@ import archives
 import numpy as np
 import pytest
 from archives import parse, prepared, write_cofw
+from conftest import LAYOUTS, load_split
 from scipy.io import savemat
 
 from pipnet.errors import UserError
-from utils.config import DEFAULT_FILE, load_layout, read_yaml
 from utils.data.parsers import infer
-from utils.data.prepared_set import load_meta, load_split, read_image
+from utils.data.prepared_set import read_image, read_meta
 from utils.test.evaluate import subset_rows
 
 cofw, aflw, lp = map(pytest.fixture, (archives.cofw, archives.aflw, archives.lp))
@@ -82,7 +82,7 @@ def test_cofw68(tmp_path):
         assert (record.visible == (hidden[:, 0] == 0)).all() and record.subset == "test"
         assert read_image(record.file).shape[:2] == image.shape[:2] and record.file.parent == root / "COFW_test_color.mat"
     folder = prepared("cofw68", root, tmp_path / "data", protocol="box")
-    assert load_meta(folder)["layout"] == "68" and len(load_split(folder, "test").files) == 3
+    assert read_meta(folder)["layout"] == "68" and len(load_split(folder, "test").files) == 3
     savemat(files[1], {"Points": faces[1][0][:67], "Occ": faces[1][1]})
     with pytest.raises(UserError, match="2_points.mat: Points is 67 x 2, not 68 x 2"):
         parse("cofw68", root, allow_partial=True)
@@ -161,7 +161,7 @@ def test_300wlp(lp, tmp_path, redrawn):
         part, stem = record.file.parent.name, record.file.stem
         pt2d, _, pose = faces[f"{part}/{stem}"]
         plain = faces[f"{part.removesuffix('_Flip')}/{stem}"][1]
-        flip_index = load_layout(read_yaml(DEFAULT_FILE)["layouts"], "68").flip_index
+        flip_index = LAYOUTS.load("68").flip_index
         mirrored = np.column_stack([450 - plain[:, 0], plain[:, 1]])[list(flip_index)]
         expected = pt2d if not redrawn else mirrored if part.endswith("_Flip") else plain
         assert np.allclose(record.landmarks, expected) and np.allclose(record.pose, pose[:3])  # pitch, yaw, roll
@@ -171,7 +171,7 @@ def test_300wlp(lp, tmp_path, redrawn):
     folder = prepared("300wlp", root, tmp_path / "data")
     table = load_split(folder, "train")
     assert np.allclose(table.pose, [record.pose for record in records], atol=1e-6) and table.states is None
-    assert load_meta(folder)["found"] == {"HELEN": 2, "LFPW": 1, "HELEN_Flip": 2, "LFPW_Flip": 1}
+    assert read_meta(folder)["found"] == {"HELEN": 2, "LFPW": 1, "HELEN_Flip": 2, "LFPW_Flip": 1}
 
 
 def test_300wlp_incomplete_or_wrong(lp):

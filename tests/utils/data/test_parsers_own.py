@@ -6,10 +6,11 @@ import archives
 import numpy as np
 import pytest
 from archives import coco, header, parse, prepared, write_csv
+from conftest import load_split
 
 from pipnet.errors import UserError
 from utils.data.parsers import infer
-from utils.data.prepared_set import load_meta, load_split
+from utils.data.prepared_set import read_meta
 
 table = pytest.fixture(archives.table)
 
@@ -31,7 +32,7 @@ def test_csv(table, tmp_path, cli):
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "data" / "own set-32"
     assert load_split(folder, "train").visible.tolist() == [[True, True, True, False, True], [True] * 5]
-    assert load_split(folder, "test").files == ["c.jpg", "c.jpg#2"] and load_meta(folder)["layout"] == "5"
+    assert load_split(folder, "test").files == ["c.jpg", "c.jpg#2"] and read_meta(folder)["layout"] == "5"
     done = cli("--prepare", "--data-dir", root, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none")
     assert done.returncode == 0 and "preparing" not in done.stderr, done.stderr
 
@@ -78,7 +79,7 @@ def test_coco(table, tmp_path):
             assert record.box.tolist() == [20 + index, 10, 130 + index, 110] and record.identity == name
     folder = prepared("coco", root, tmp_path / "data")
     assert load_split(folder, "train").visible[0].tolist() == [True, False, True, False, True]
-    assert load_meta(folder)["name"] == "own set"
+    assert read_meta(folder)["name"] == "own set"
 
 
 def test_coco_wrong(table):

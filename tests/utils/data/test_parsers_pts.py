@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 import torch
 from archives import annotated, parse, prepared
+from conftest import DEFAULTS, LAYOUTS, load_split, settings, split_of
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
-from utils.config import DEFAULT_FILE, load_layout, read_defaults, read_yaml, resolve
-from utils.data import sets
 from utils.data.convert import conversion
 from utils.data.dataset import Faces
 from utils.data.parsers import DATASETS, infer, read_pts, write_pts
 from utils.data.parsers.w300vw import CATEGORIES, Frames
 from utils.data.prepare import fingerprint
-from utils.data.prepared_set import load_meta, load_split, mismatch, read_image
+from utils.data.prepared_set import mismatch, read_image, read_meta
+from utils.data.sets import Sets
 from utils.test import metric
 from utils.test.evaluate import evaluate
-from utils.test.report import score_header, score_rows, without_empty
+from utils.test.tables import Case, score_header, score_rows, without_empty
 
 private, menpo, vw, wflw = map(pytest.fixture, (archives.private, archives.menpo, archives.vw, archives.wflw))
-L68 = load_layout(read_yaml(DEFAULT_FILE)["layouts"], "68")
+L68 = LAYOUTS.load("68")
 
 
 # --------------------------------------------------------------------------------------------------- 300W's private test set
@@ -62,12 +62,12 @@ def test_menpo(menpo, tmp_path, name, count, faces):
     with pytest.raises(UserError, match=f"Menpo's faces of {count} landmarks; (.|\n)*train: {faces[0]} of "):
         DATASETS[name].parse(root, count=count)
     folder = prepared(name, root, tmp_path / "data")
-    assert load_meta(folder)["layout"] == str(count)
-    layout = load_layout(read_yaml(DEFAULT_FILE)["layouts"], str(count))
-    faces = Faces([(folder, "test")], layout, 32, 1.0)
+    assert read_meta(folder)["layout"] == str(count)
+    layout = LAYOUTS.load(str(count))
+    faces = Faces([split_of(folder, "test")], layout, 32, 1.0)
     box = faces.landmarks[0].max(0) - faces.landmarks[0].min(0)
     assert np.allclose(metric.norms(faces.landmarks, layout, "diagonal", faces.box), np.linalg.norm(box))
-    converted = Faces([(folder, "test")], L68, 32, 1.0)
+    converted = Faces([split_of(folder, "test")], L68, 32, 1.0)
     assert converted.landmarks.shape == (1, 68, 2) and (converted.weight[0] > 0).sum() == (68 if count == 68 else 37)
 
 
@@ -145,7 +145,7 @@ def test_flicker_between_frames(vw, tmp_path):
     root, _ = vw
     folder = prepared("300vw", root, tmp_path / "data", frame_step=2)
     assert "frame_step 2, not 1" in mismatch(folder, frame_step=1)
-    test = Faces([(folder, "test")], L68, 32, 1.0)
+    test = Faces([split_of(folder, "test")], L68, 32, 1.0)
     assert test.previous.tolist() == [-1, 0, 1, -1, 3, -1, 5]  # frames 1, 3, 5 of the first video, 1, 3 of the others
     assert test.only(np.array([2, 1, 4])).previous.tolist() == [1, -1, -1]
     errors, order = np.random.default_rng(0).normal(0, 0.02, (7, 1, 2)), iter(range(7))
@@ -161,7 +161,8 @@ def test_flicker_between_frames(vw, tmp_path):
     expected = [np.linalg.norm(moved[i] - moved[before]) / norm[i] * 100 if before >= 0 else np.nan
                 for i, before in enumerate(test.previous)]
     assert np.allclose(result.flicker, expected, rtol=1e-3, equal_nan=True)
-    header, rows = without_empty(score_header([10.0]), score_rows("300vw", "oracle", result, test, [10.0]))
+    header, rows = without_empty(score_header([10.0]), score_rows(
+        Case(split_of(folder).set, "300vw", "300vw", "true", test, L68), "oracle", result, [10.0]))
     assert header[-1] == "flicker %" and [row[0] for row in rows] == ["300vw", "  category1", "  category2", "  category3"]
     assert float(rows[0][-1]) == pytest.approx(np.nanmean(expected), abs=2e-3)
 
@@ -176,7 +177,7 @@ def test_300w_and_wflw_as_one(tmp_path):
         faces = [face for split in splits for face in lists[split]]
         assert len(records) == len(faces) and len(found["train"]) == 3 + len(faces)
         for record, (points, _, _, file) in zip(records, faces, strict=True):
-            expected = conversion("98", "68")(points + 0.5)
+            expected = conversion("98", "68", LAYOUTS)(points + 0.5)
             assert np.allclose(record.landmarks, expected, atol=1e-5) and record.identity == f"wflw/{file}"
             assert np.allclose(record.box, [*expected.min(0), *expected.max(0)], atol=1e-5)
     with pytest.raises(UserError, match=r"all of 300W and WFLW; (.|\n)*300W, afw: 1 of 337(.|\n)*WFLW, train: 3 of 7500"):
@@ -184,7 +185,7 @@ def test_300w_and_wflw_as_one(tmp_path):
     train = ("afw", "helen/trainset", "lfpw/trainset", "wflw")
     counts = [sum(DATASETS[row].expected[part] for part in train) for row in ("300w+wflw", "300w+wflw-all")]
     assert counts == [10648, 13148]  # the fork's number with WFLW's test faces, and without
-    meta = load_meta(prepared("300w+wflw", root, tmp_path / "data"))
+    meta = read_meta(prepared("300w+wflw", root, tmp_path / "data"))
     assert meta["layout"] == "68" and meta["found"]["wflw"] == 3
     linked = tmp_path / "linked"
     linked.mkdir()
@@ -201,22 +202,21 @@ def test_300w_and_wflw_as_one(tmp_path):
 
 def test_the_archive_of_a_run_is_not_taken_for_that_of_another_set(tmp_path):
     root, _ = archives.both(tmp_path)
-    args = resolve({"data_root": str(tmp_path / "data"), "data_dir": str(root / "300W"), "dataset": "300w", "target_size": 32,
-                    "allow_partial": True, "val": "none"}, read_defaults(), None)
-    first = sets.prepare("300w", args)
-    args.data_dir, args.dataset = str(root / "WFLW"), "wflw"  # as a run that was trained on WFLW has them
-    second = sets.prepare("wflw", args)
-    assert sets.prepare("300w", args) == first != second and load_meta(first)["dataset"] == "300w"
+    common = {"data_root": str(tmp_path / "data"), "target_size": 32, "allow_partial": True, "val": "none"}
+    first = Sets(settings(data_dir=str(root / "300W"), dataset="300w", **common), DEFAULTS).prepare("300w")
+    sets = Sets(settings(data_dir=str(root / "WFLW"), dataset="wflw", **common), DEFAULTS)  # of a run that was trained on WFLW
+    second = sets.prepare("wflw")
+    assert sets.prepare("300w").folder == first.folder != second.folder and first.meta["dataset"] == "300w"
 
 
 def test_sets_of_several_layouts_train_as_one(tmp_path):
     root, lists = archives.both(tmp_path)
     first, second = (prepared(name, root / folder, tmp_path / "data") for name, folder in (("300w", "300W"), ("wflw", "WFLW")))
-    faces = Faces([(first, "train"), (second, "train")], L68, 32, 1.0)
+    faces = Faces([split_of(first), split_of(second)], L68, 32, 1.0)
     assert faces.landmarks.shape == (6, 68, 2) and faces.state_names[0] == "pose" and np.isnan(faces.states[:3]).all()
-    expected = conversion("98", "68")(np.array([face[0] for face in lists["train"]]) + 0.5)
+    expected = conversion("98", "68", LAYOUTS)(np.array([face[0] for face in lists["train"]]) + 0.5)
     assert np.allclose(faces.landmarks[3:], expected, atol=1e-3)
-    eyes = load_layout(read_yaml(DEFAULT_FILE)["layouts"], "12")
-    assert np.allclose(Faces([(second, "train")], eyes, 32, 1.0).landmarks, expected[:, 36:48], atol=1e-3)
+    eyes = LAYOUTS.load("12")
+    assert np.allclose(Faces([split_of(second)], eyes, 32, 1.0).landmarks, expected[:, 36:48], atol=1e-3)
 
 

@@ -3,14 +3,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from conftest import LAYOUTS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.config import defaults, load_layout
 from utils.test import metric
 from utils.test.plot import Style, chart, ticks
 
-LAYOUT = load_layout(defaults().tables["layouts"], "68")
+LAYOUT = LAYOUTS.load("68")
 
 
 def test_nme_of_a_known_shift():
@@ -45,7 +45,7 @@ def test_other_norms():
     assert metric.norms(truth, LAYOUT, "box") == pytest.approx([1200**0.5])
     assert metric.norms(truth, LAYOUT, "interpupil") == pytest.approx([10])
     with pytest.raises(ValueError, match="layout 39 has no interocular norm"):
-        metric.norms(np.zeros((1, 39, 2)), load_layout(defaults().tables["layouts"], "39"))
+        metric.norms(np.zeros((1, 39, 2)), LAYOUTS.load("39"))
 
 
 def test_published_failure_rate_and_area(reference):
