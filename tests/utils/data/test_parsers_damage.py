@@ -7,7 +7,7 @@ import archives
 import numpy as np
 import pytest
 from archives import coco, parse, prepared, write_csv
-from conftest import load_split, settings
+from conftest import load_split
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
