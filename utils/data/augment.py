@@ -1,6 +1,7 @@
 """Augmentation of a crop: one warp in pixels, then colour, blur, noise and occlusion, drawn from a keyed generator.
 
-All random numbers are drawn even for options that are off, so that one option never changes the draws of another.
+All random numbers are drawn even for options that are off, so that one option never changes the draws of another. `recipe` is
+the section `augment` of the settings.
 """
 from typing import NamedTuple
 
@@ -14,42 +15,12 @@ from pipnet.geometry import compose, opencv_matrix, transform
 LUMA = np.array([0.114, 0.587, 0.299])  # weights of blue, green, red
 
 
-class Recipe(NamedTuple):
-    """Strengths and probabilities: the keys of these names in args.yaml, which explains them."""
-    flip: float
-    rotation: float
-    rotation_prob: float
-    scale: float
-    translation: float
-    translation_prob: float
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: float
-    colour_prob: float
-    grayscale: float
-    infrared: float
-    blur: float
-    blur_sigma: float
-    noise: float
-    noise_sigma: float
-    occlusion: float
-    occlusion_size: float
-    fill: str
-    interpolation: str
-
-    @classmethod
-    def of(cls, args) -> "Recipe":
-        """Return the recipe of the resolved args."""
-        return cls(*(getattr(args, key) for key in cls._fields))
-
-
 def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
     """Return the generator of one sample in one epoch, which depends on no process, order or number of ranks."""
     return np.random.default_rng((seed, epoch, sample))
 
 
-def affine(rng: np.random.Generator, recipe: Recipe, size: int) -> tuple[np.ndarray, bool]:
+def affine(rng: np.random.Generator, recipe, size: int) -> tuple[np.ndarray, bool]:
     """Return a random affine (2, 3) from px of the nominal crop to px of the result, both `size` px, and whether it mirrors."""
     angle, zoom, dx, dy = rng.uniform(-1, 1, 4)
     mirror, turns, moves = rng.random(3) < (recipe.flip, recipe.rotation_prob, recipe.translation_prob)
@@ -64,7 +35,7 @@ def affine(rng: np.random.Generator, recipe: Recipe, size: int) -> tuple[np.ndar
     return (compose(matrix, np.array([[-1.0, 0, size], [0, 1, 0]])) if mirror else matrix), bool(mirror)
 
 
-def colour_matrix(rng: np.random.Generator, recipe: Recipe) -> np.ndarray | None:
+def colour_matrix(rng: np.random.Generator, recipe) -> np.ndarray | None:
     """Return a random affine of BGR (3, 4): brightness, contrast, saturation, hue, grayscale, infrared; None for no change."""
     strengths = (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
     brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4) * strengths
@@ -86,7 +57,7 @@ def colour_matrix(rng: np.random.Generator, recipe: Recipe) -> np.ndarray | None
     return matrix if jitter or gray or infrared else None
 
 
-def photometric(image: np.ndarray, rng: np.random.Generator, recipe: Recipe) -> np.ndarray:
+def photometric(image: np.ndarray, rng: np.random.Generator, recipe) -> np.ndarray:
     """Return a crop (S, S, 3) uint8 with random colour, blur, noise and one occluding rectangle."""
     size = len(image)
     matrix = colour_matrix(rng, recipe)
@@ -118,7 +89,7 @@ class Crop(NamedTuple):
     label_shift: float = 0.0  # share of the crop by which the labels lie to the right of what they mark
 
 
-def augment(crop: Crop, recipe: Recipe, flip_index, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+def augment(crop: Crop, recipe, flip_index, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Return image (size + 2 margin, ..., 3) uint8, landmarks (N, 2) in [0, 1] of its nominal crop, weight (N,), affine (2, 3).
 
     Landmarks outside the crop keep their true place. The affine maps px of the nominal crop to px of the result; its

@@ -16,7 +16,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import border_px, cut, to_crop
 from pipnet.layout import Layout
 from utils.cores import cores
-from utils.data.augment import Crop, Recipe, augment, generator, turn_pose
+from utils.data.augment import Crop, augment, generator, turn_pose
 from utils.data.convert import conversion
 from utils.data.prepared_set import Split, Table, read_image
 
@@ -195,7 +195,7 @@ def _partners(names: list[str]) -> list[int]:
 class Augmented(Dataset):
     """Training view of `Faces`: item (epoch, index) is sample `index` with the augmentation of that epoch, in any process."""
 
-    def __init__(self, faces: Faces, recipe: Recipe, flip_index, seed: int):
+    def __init__(self, faces: Faces, recipe, flip_index, seed: int):
         self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
         self.names = faces.names  # for errors
 

@@ -12,7 +12,6 @@ from pipnet.geometry import box_of
 from pipnet.layout import Layout
 from pipnet.pose import LEAST, MODEL, pose_points
 from utils.data.dataset import Faces
-from utils.test.evaluate import Result
 
 EYE, MOUTH_CLOSED, MOUTH_OPEN, MOUTH_WIDE = 0.02, 0.03, 0.15, 0.12  # distance of lids or lips, share of the box's height
 EYES_CLOSE = 0.5  # distance of the eyes' outer corners, share of the box's width
@@ -103,19 +102,3 @@ def balanced(faces: Faces, layout: Layout) -> Faces:
                  "mouth wide open": states[:, 3] == 1}
     copies = 1 + sum(COPIES[name] * mask.astype(int) for name, mask in is_so.items())
     return faces.only(np.repeat(np.arange(len(faces)), copies))
-
-
-def agreement(result: Result, faces: Faces) -> str:
-    """Return a line that compares a net's pose and states with those of `complete`d faces; empty for a net without them."""
-    words = []
-    if result.pose is not None:
-        apart = np.degrees(np.abs((result.pose - faces.pose + np.pi) % (2 * np.pi) - np.pi))
-        pitch, yaw, roll = np.nanmean(apart, 0)
-        words.append(f"pose off by {np.nanmean(apart):.1f} degrees (pitch {pitch:.1f}, yaw {yaw:.1f}, roll {roll:.1f})")
-    if result.states is not None:
-        for place, name in enumerate(STATES):
-            truth, found = faces.states[:, place], result.states[:, place] > 0.5
-            hit, wrong = found[truth == 1], found[truth == 0]
-            counts = f"found {hit.sum()} of {len(hit)}, wrongly {wrong.sum()} of {len(wrong)}"
-            words.append(f"{name.replace('_', ' ')} {counts}")
-    return "; ".join(words)

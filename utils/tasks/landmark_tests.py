@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from loguru import logger
 
+from nets.stages.auxiliary import STATES
 from pipnet.errors import UserError
 from utils.config import ROOT
 from utils.data.dataset import Faces
-from utils.data.face_states import agreement, complete
+from utils.data.face_states import complete
 from utils.data.sets import check_protocol, distinct, title_for
 from utils.tasks.base import Tests
 from utils.test import page
@@ -83,7 +84,7 @@ class LandmarkTests(Tests):
     def add(self, case: tuple[Case, object], model: str, result: Result) -> None:
         one, _ = case
         self.report.add(one, model, result)
-        if one.layout is self.layout and (words := agreement(result, one.faces)):
+        if one.layout is self.layout and (words := compare_outputs(result, one.faces)):
             logger.info(f"{one.title}, {model}: {words}")
 
     def close(self) -> str:
@@ -126,3 +127,19 @@ def export(run: Run) -> None:
         "channels": "BGR, uint8, not normalised",
         "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
         "norm": args["norm"], "train_data": [Path(name).name for name in args["train_data"] or ()], "val": args["val"]})
+
+
+def compare_outputs(result: Result, faces: Faces) -> str:
+    """Return a line that compares a net's pose and states with those of `complete`d faces; empty for a net without them."""
+    words = []
+    if result.pose is not None:
+        apart = np.degrees(np.abs((result.pose - faces.pose + np.pi) % (2 * np.pi) - np.pi))
+        pitch, yaw, roll = np.nanmean(apart, 0)
+        words.append(f"pose off by {np.nanmean(apart):.1f} degrees (pitch {pitch:.1f}, yaw {yaw:.1f}, roll {roll:.1f})")
+    if result.states is not None:
+        for place, name in enumerate(STATES):
+            truth, found = faces.states[:, place], result.states[:, place] > 0.5
+            hit, wrong = found[truth == 1], found[truth == 0]
+            counts = f"found {hit.sum()} of {len(hit)}, wrongly {wrong.sum()} of {len(wrong)}"
+            words.append(f"{name.replace('_', ' ')} {counts}")
+    return "; ".join(words)
