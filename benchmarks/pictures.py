@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from heads import moving_head
 from PIL import Image
-from record import ROOT
+from record import ROOT, chosen
 
 from pipnet.app.media import Video
 from pipnet.draw import part_colours, sheet, tile, write_image
@@ -75,8 +75,6 @@ def head() -> None:
 PICTURES = {"faces": faces, "head": head}
 
 if __name__ == "__main__":
-    if unknown := set(sys.argv[1:]) - set(PICTURES):
-        sys.exit(f"no picture {', '.join(unknown)} (there are: {', '.join(PICTURES)})")
-    for name in sys.argv[1:] or PICTURES:
+    for name in chosen(PICTURES, sys.argv[1:]):
         if why := PICTURES[name]():
             print(f"{name} skipped: {why}")

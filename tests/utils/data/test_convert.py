@@ -143,7 +143,7 @@ def test_a_net_is_tested_on_sets_of_other_layouts(trained, tmp_path, cli):
     assert "wflw, 98 as 68, torch: left eye closed" in done.stderr and "as 29:27, torch: left" not in done.stderr
     found = {row[0]: row for row in table(done.stdout)}
     assert found["wflw, 98 as 68"][2] == found["cofw, net 68 as 29:27"][2] == "3" and found["menpo-profile, 39 as 68"][2] == "1"
-    assert found["wflw, 98 as 68"][-1] == "" and float(found["300vw"][-1]) >= 0 and "category3" in found  # only frames have flicker
+    assert found["wflw, 98 as 68"][-1] == "" and float(found["300vw"][-1]) >= 0 and "category3" in found  # flicker: of videos
     assert (run / "report/faces_cofw.jpg").is_file()
 
 

@@ -342,7 +342,7 @@ def test_wrong_options_are_named(tmp_path, options, fault):
 
 def test_layouts_by_count_and_subset(tmp_path):
     source = points_folder(tmp_path / "mine", people=1, frames=2)
-    assert read_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"  # all landmarks are stored, a subset is chosen later
+    assert read_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"  # subsets are chosen later
     odd = points_folder(tmp_path / "odd", people=1, frames=2, count=7)
     with pytest.raises(UserError, match="no layout of 7 landmarks"):
         prepare(odd, tmp_path / "data")
