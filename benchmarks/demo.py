@@ -15,7 +15,7 @@ from photographs import name_and_file, open_detector
 from record import save
 
 from pipnet.app.track import Tracker
-from pipnet.draw import draw, part_colours
+from pipnet.draw import draw, group_colours
 from pipnet.geometry import box_of, iou, opencv_matrix, transform
 from pipnet.landmarker import Landmarker
 
@@ -73,7 +73,7 @@ def errors(truth: list[np.ndarray], found: list[list[np.ndarray]]) -> list[float
 def measure(file: Path, truth: list[np.ndarray], landmarker: Landmarker, every: int | None) -> dict[str, float]:
     """Decode, track and draw a clip. Return its figures."""
     tracker = Tracker(landmarker, every) if every else None
-    video, colours, found = cv2.VideoCapture(str(file)), part_colours(landmarker.layout), []
+    video, colours, found = cv2.VideoCapture(str(file)), group_colours(landmarker.layout), []
     landmarker.seconds["detect"] = 0.0
     start, cpu = time.perf_counter(), time.process_time()
     for i in range(FRAMES):

@@ -13,7 +13,7 @@ from photographs import PLACES, missing
 from record import ROOT, rows, save
 from runs import run
 
-from utils.data.parsers import parse_300w, write_pts
+from utils.data.parsers import DATASETS, write_pts
 from utils.data.synthetic.points import own_points, write
 
 BASES = {"synthetic": ROOT / "weights/bench_default/best.pt", "real": ROOT / "weights/bench_synthetic_to_real/best.pt"}
@@ -29,7 +29,7 @@ FLAGS = ("--train", "--test", "--protocol", "inner", "--preset", "finetune", "--
 def write_real(folder: Path, train: int = 50) -> None:
     """Copy photographs of lfpw with eight points: `train` of its training part and all of its tests."""
     splits = {split: [record for record in records if "lfpw" in record.subset]
-              for split, records in parse_300w(PLACES["300W"], allow_partial=True).items()}
+              for split, records in DATASETS["300w"].parse(PLACES["300W"], allow_partial=True).items()}
     splits["train"] = splits["train"][::len(splits["train"]) // train][:train]
     for split, records in splits.items():
         (folder / split).mkdir(parents=True)

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from record import ROOT
 
-from pipnet.detector import OnnxDetector
+from pipnet.detector import Detector
 from pipnet.geometry import box_of, iou
 from utils.data.parsers import DATASETS, Record
-from utils.test.detectors import Detector
 
 VARIABLES = {"300W": "FACES_300W", "FACES68": "FACES68", "FACEBOXES": "FACEBOXES", "FACEBOXES_V2": "FACEBOXES_V2"}
 PLACES = {word: (ROOT / os.environ[name]).resolve() for word, name in VARIABLES.items() if os.environ.get(name)}
@@ -61,11 +60,9 @@ def place_of(record: Record, boxes: np.ndarray) -> int | None:
     return int(near.argmax()) if near.max() > LEAST else None
 
 
-def open_detector(name: str, file: str | Path, threshold: float | None = None, scale: float | None = None):
-    """Return a detector by name; `shipped` is an exported file of this project."""
-    if name == "shipped":
-        return OnnxDetector(Path(file), threshold, scale)
-    return Detector(name, file, threshold, scale=1.0 if name == "rfb320" else scale)
+def open_detector(name: str, file: str | Path, **options) -> Detector:
+    """Return a detector by name; `shipped` is an exported file of this project. options: of Detector."""
+    return Detector("faceboxes" if name == "shipped" else name, file, **options)
 
 
 def name_and_file(text: str) -> tuple[str, str]:

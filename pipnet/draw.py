@@ -1,76 +1,88 @@
-"""Faces with their landmarks as pictures: points, edges, numbers, tiles, sheets."""
-from pathlib import Path
+"""Drawing of landmarks: points, edges, numbers, tiles and sheets of tiles."""
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from pipnet.errors import UserError
-from pipnet.files import write_atomic
 from pipnet.layout import Layout
 
 WHITE, BLACK, RED, GREY = (255, 255, 255), (0, 0, 0), (60, 60, 255), (160, 160, 160)  # BGR
 
 
+class Pen(NamedTuple):
+    """Sizes in px: radius of points (None: by the height of the image), width of edges (0: no edges)."""
+
+    radius: float | None = None
+    width: int = 1
+
+
+PEN = Pen()
+
+
 def palette(count: int) -> list[tuple[int, int, int]]:
-    """`count` bright BGR colours, neighbors well apart."""
+    """`count` bright BGR colours; neighbours in the list differ much."""
     hues = (np.arange(count) * 0.381966 % 1 * 180).astype(np.uint8)
     return [tuple(cv2.cvtColor(np.uint8([[(hue, 150, 255)]]), cv2.COLOR_HSV2BGR)[0, 0].tolist()) for hue in hues]
 
 
-def part_colours(layout: Layout) -> list[tuple[int, int, int]]:
-    """A BGR colour for each landmark: that of its part, white where it has none."""
+def group_colours(layout: Layout) -> list[tuple[int, int, int]]:
+    """BGR colour of each landmark: its group's, white without a group."""
     colours = [WHITE] * layout.count
-    for part, colour in zip(layout.groups.values(), palette(len(layout.groups)), strict=True):
-        for i in part:
+    for group, colour in zip(layout.groups.values(), palette(len(layout.groups)), strict=True):
+        for i in group:
             colours[i] = colour
     return colours
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
-    return np.round((points - 0.5) * 16).astype(int)  # OpenCV draws at 1/16 px, integers are pixel centres
+    """Continuous px as OpenCV's drawing functions take them with shift=4: in 1/16 px, integers at pixel centres."""
+    return np.round((points - 0.5) * 16).astype(int)
 
 
-def draw(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colour, radius: float | None = None,
-         hollow: np.ndarray | None = None, width: int = 1) -> None:
-    """Points and edges of landmarks (N, 2) in continuous px of `image`, drawn into it, anti-aliased; colour: BGR, or one each.
+def draw(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colour, hollow: np.ndarray | None = None,
+         pen: Pen = PEN) -> None:
+    """Draw points and edges of landmarks (N, 2), continuous px, into `image`. Landmarks that are NaN are left out.
 
-    radius of the points and width of the edges (0: none) in px; hollow: (N,) bool, points drawn as rings.
+    colour: BGR, or one for each landmark. hollow (N,) bool: points drawn as rings.
     """
     known = np.isfinite(landmarks).all(1)
-    fixed = _fixed(np.where(known[:, None], landmarks, 0))
+    places = _fixed(np.where(known[:, None], landmarks, 0)).tolist()
     colours = np.broadcast_to(colour, (len(landmarks), 3)).tolist()
-    size = max(24, len(image) // 10) if radius is None else round(radius * 16)
-    for a, b in layout.edges() if width else ():
+    size = max(24, len(image) // 10) if pen.radius is None else round(pen.radius * 16)
+    for a, b in layout.edges() if pen.width else ():
         if known[a] and known[b]:
-            cv2.line(image, fixed[a].tolist(), fixed[b].tolist(), colours[a], width, cv2.LINE_AA, 4)
+            cv2.line(image, places[a], places[b], colours[a], pen.width, cv2.LINE_AA, 4)
     for i in np.flatnonzero(known):
         if hollow is not None and hollow[i]:
-            cv2.circle(image, fixed[i].tolist(), round(size * 1.6), colours[i], max(1, width), cv2.LINE_AA, 4)
+            cv2.circle(image, places[i], round(size * 1.6), colours[i], max(1, pen.width), cv2.LINE_AA, 4)
         else:
-            cv2.circle(image, fixed[i].tolist(), size, colours[i], -1, cv2.LINE_AA, 4)
+            cv2.circle(image, places[i], size, colours[i], -1, cv2.LINE_AA, 4)
 
 
-def line(image: np.ndarray, start: np.ndarray, end: np.ndarray, colour: tuple) -> None:
-    """A line between two points (2,) in continuous px of `image`."""
-    cv2.line(image, _fixed(start).tolist(), _fixed(end).tolist(), colour, 1, cv2.LINE_AA, 4)
+def line(image: np.ndarray, start: np.ndarray, end: np.ndarray, colour: tuple, width: int = 1) -> None:
+    """Draw a line between two points (2,) in continuous px."""
+    cv2.line(image, _fixed(start).tolist(), _fixed(end).tolist(), colour, width, cv2.LINE_AA, 4)
 
 
 def ring(image: np.ndarray, point: np.ndarray, colour: tuple, radius: float) -> None:
-    """A circle of `radius` px round a point (2,) in continuous px of `image`."""
+    """Draw a circle of `radius` px round a point (2,) in continuous px."""
     cv2.circle(image, _fixed(point).tolist(), round(radius * 16), colour, 1, cv2.LINE_AA, 4)
 
 
 def write(image: np.ndarray, text: str, corner: tuple[int, int], size: float = 0.45, colour: tuple = WHITE) -> None:
-    """A line of text with its left lower corner at `corner` px, dark round the letters."""
+    """Write a line of text with a dark outline; its lower left corner is at `corner`, px."""
     around = [(x, y, BLACK) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
     for x, y, shade in (*around, (0, 0, colour)):  # thicker strokes would be wider letters
         cv2.putText(image, text, (corner[0] + x, corner[1] + y), cv2.FONT_HERSHEY_SIMPLEX, size, shade, 1, cv2.LINE_AA)
 
 
 def number(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: list[tuple], which=None, size: float = 0.4) -> None:
-    """Writes the numbers of landmarks (N, 2), in px of `image`, beside them: away from the middle of their part."""
+    """Write the numbers of landmarks (N, 2), continuous px, beside them, on the side away from the middle of their group.
+
+    which: the landmarks to number; None: all.
+    """
     known = np.isfinite(landmarks).all(1)
-    rings = [[i for i in part if known[i]] for name, part in layout.groups.items() if name in layout.closed]
+    rings = [[i for i in group if known[i]] for name, group in layout.groups.items() if name in layout.closed]
     middles = {i: landmarks[ring].mean(0) for ring in rings for i in ring}
     for i in range(len(landmarks)) if which is None else which:
         if not known[i]:
@@ -83,7 +95,7 @@ def number(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: li
 
 
 def tile(crop: np.ndarray, drawn: list[tuple[np.ndarray, tuple]], layout: Layout, size: int, title: str = "") -> np.ndarray:
-    """(size, size, 3): a crop with landmarks [(N, 2) in [0, 1], BGR] and a title in its corner."""
+    """Image (size, size, 3) of a crop with landmarks [((N, 2) in [0, 1], BGR)] and a title in its lower left corner."""
     image = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC if size > len(crop) else cv2.INTER_AREA)
     for landmarks, colour in drawn:
         draw(image, landmarks * size, layout, colour)
@@ -92,16 +104,6 @@ def tile(crop: np.ndarray, drawn: list[tuple[np.ndarray, tuple]], layout: Layout
 
 
 def sheet(tiles: list[np.ndarray], columns: int) -> np.ndarray:
-    """Tiles of one size in rows."""
-    blank = np.zeros_like(tiles[0])
-    tiles = tiles + [blank] * (-len(tiles) % columns)
+    """One image of tiles of equal size, in rows of `columns`."""
+    tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     return np.concatenate([np.concatenate(tiles[i:i + columns], 1) for i in range(0, len(tiles), columns)])
-
-
-def write_image(file: Path, image: np.ndarray) -> None:
-    """A whole picture or the old one. UserError where its format has no room for it."""
-    fits, data = cv2.imencode(file.suffix, image)
-    if not fits:
-        size = f"{image.shape[1]} x {image.shape[0]}"
-        raise UserError(f"{file}: a {file.suffix} cannot hold {size} px; give a name that ends in .png")
-    write_atomic(file, lambda path: path.write_bytes(data.tobytes()))

@@ -1,5 +1,10 @@
-"""The one exception that a person is meant to read."""
+"""The exception whose message is written for the user."""
 
 
 class UserError(Exception):
-    """Bad input: one clear line that names the thing and the remedy; main.py prints it and exits with status 1."""
+    """Bad input. The message is one line: what is wrong, then what to do. The commands print it and exit with status 1."""
+
+
+def one_line(error: object, length: int = 160) -> str:
+    """The beginning of an error's text, on one line."""
+    return " ".join(str(error).split())[:length]

@@ -1,12 +1,18 @@
-"""Files that are whole or not there."""
+"""Files that come with the project, and files that are written completely or not at all."""
 import csv
 import io
 import os
 from pathlib import Path
 
 
+def shipped(name: str) -> Path:
+    """Path of a file of weights/, in the installed package or in the checkout."""
+    installed = Path(__file__).parent / "weights" / name
+    return installed if installed.is_file() else Path(__file__).parent.parent / "weights" / name
+
+
 def write_atomic(file: Path, write) -> None:
-    """Calls `write(path)` on a temporary file, fsyncs it and renames it to `file`: a kill leaves the old file or the new one."""
+    """Call `write(path)` on a temporary file, flush it to disk and rename it to `file`: a kill leaves either file whole."""
     file = Path(file)
     partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
     try:
@@ -14,7 +20,7 @@ def write_atomic(file: Path, write) -> None:
         with open(partial, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(partial, file)
-        folder = os.open(file.parent, os.O_RDONLY)  # the rename itself must survive a power cut
+        folder = os.open(file.parent, os.O_RDONLY)  # flush the rename too, so that it survives a power cut
         try:
             os.fsync(folder)
         finally:
@@ -24,12 +30,12 @@ def write_atomic(file: Path, write) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """A whole text file or the old one."""
-    write_atomic(file, lambda path: path.write_text(text, encoding="utf-8", errors="surrogateescape"))  # odd file names
+    """Replace a text file as `write_atomic` does."""
+    write_atomic(file, lambda path: path.write_text(text, encoding="utf-8", errors="surrogateescape"))  # file names in it
 
 
 def write_csv(file: Path, header: list[str], rows) -> None:
-    """Write a whole CSV file, or leave the old one."""
+    """Replace a CSV file as `write_atomic` does."""
     text = io.StringIO()
     csv.writer(text).writerows([header, *rows])
     write_text(file, text.getvalue())

@@ -1,54 +1,45 @@
-"""The landmarks of a face: how many, which mirror which, and how they are joined."""
+"""Layouts: how many landmarks a face has, which of them mirror each other, and which lines join them."""
+import json
 from typing import Any, NamedTuple
 
 
 class Layout(NamedTuple):
-    """Which landmarks a face has. Indices are 0-based positions in (N, 2); left and right are of the image.
+    """The landmarks of a face. Indices are 0-based positions in (N, 2); left and right are of the image."""
 
-    selected: positions of these landmarks in the layout that the data is stored in (all of them unless it is a subset).
-    same_as: {stored layout: {landmark: the same landmark there}}, which lets a net of that layout start one of this.
-    """
     name: str
     count: int
-    flip_index: tuple[int, ...]
-    interocular: tuple[int, int] | None
-    pupils: tuple[tuple[int, ...], tuple[int, ...]] | None
-    groups: dict[str, tuple[int, ...]]
-    closed: tuple[str, ...]
-    selected: tuple[int, ...]
-    stored: str
-    same_as: dict[str, dict[int, int]]
+    flip_index: tuple[int, ...]            # the landmark that each becomes in a mirror image
+    interocular: tuple[int, int] | None    # the two landmarks whose distance normalises errors
+    pupils: tuple[tuple[int, ...], tuple[int, ...]] | None  # landmarks whose means are the left and the right pupil
+    groups: dict[str, tuple[int, ...]]     # landmarks of jaw, eyes, nose...; in drawing order
+    closed: tuple[str, ...]                # groups whose last landmark is joined to the first
+    selected: tuple[int, ...]              # position of each landmark in the layout `stored`
+    stored: str                            # the layout that data of this layout is stored in; differs for subsets only
+    same_as: dict[str, dict[int, int]]     # {stored layout: {landmark: the same landmark there}}
 
     def edges(self) -> list[tuple[int, int]]:
         """Pairs of landmarks that a drawing joins."""
         pairs = []
-        for name, part in self.groups.items():
-            pairs += list(zip(part, part[1:], strict=False))
-            if name in self.closed and len(part) > 2:
-                pairs.append((part[-1], part[0]))
+        for name, group in self.groups.items():
+            pairs += list(zip(group, group[1:], strict=False))
+            if name in self.closed and len(group) > 2:
+                pairs.append((group[-1], group[0]))
         return pairs
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
-        return {key: _plain(value) for key, value in self._asdict().items()}
+        """Plain values for a checkpoint or a file's metadata."""
+        return json.loads(json.dumps(self._asdict()))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Layout":
-        """The inverse of `to_dict`."""
+        """Layout from the values of `to_dict`; files from before version 0.1.0 call the groups `parts`."""
         values = dict(values)
-        values["groups"] = {name: tuple(part) for name, part in values.pop("parts" if "parts" in values else "groups").items()}
+        groups = values.pop("parts") if "parts" in values else values["groups"]
+        values["groups"] = {name: tuple(group) for name, group in groups.items()}
         if values["pupils"]:
-            values["pupils"] = tuple(tuple(part) for part in values["pupils"])
+            values["pupils"] = tuple(tuple(pupil) for pupil in values["pupils"])
         for key in ("flip_index", "interocular", "closed", "selected"):
             values[key] = tuple(values[key]) if values[key] is not None else None
-        same = values.get("same_as", {})  # JSON makes text of the numbers
+        same = values.get("same_as", {})  # JSON turns numeric keys into text
         values["same_as"] = {name: {int(i): int(j) for i, j in pairs.items()} for name, pairs in same.items()}
         return cls(**values)
-
-
-def _plain(value):
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return value

@@ -1,4 +1,4 @@
-"""What the tests share: where things lie, small faces, and the commands as a user types them."""
+"""Shared by all tests: places, settings, small drawn faces, and the commands as a user types them."""
 import csv
 import multiprocessing
 import os
@@ -30,6 +30,16 @@ def settings(preset: str | None = None, **given) -> Settings:
     return resolve(given, DEFAULTS, preset)
 
 
+def untrained(meanface: np.ndarray, num_nb: int = 10, head: str = "pip", stride: int | None = 32, size: int = 64, name: str = NET,
+              **options):
+    """A net with random weights, the same every time. options: of the head."""
+    import torch
+
+    from nets import NetOptions, build_net, make_spec
+    torch.manual_seed(0)
+    return build_net(make_spec(NetOptions(name, head, stride, size, num_nb=num_nb, head_options=options), meanface))
+
+
 def split_of(folder: Path, name: str = "train", label_shift: float = 0.0) -> Split:
     """A split of a prepared folder."""
     return Split(PreparedSet(folder, LAYOUTS), name, label_shift)
@@ -37,20 +47,20 @@ def split_of(folder: Path, name: str = "train", label_shift: float = 0.0) -> Spl
 
 @pytest.fixture
 def reference() -> Path:
-    """The folder of published outputs; the test is skipped where it is absent."""
+    """The folder of published outputs; the test is skipped if it is absent."""
     if not REFERENCE.is_dir():
         pytest.skip(f"no reference outputs at {REFERENCE}")
     return REFERENCE
 
 
 def run(*command: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess:
-    """A command in the project's folder, as a user types it; `python` is this interpreter."""
+    """Run a command in the project's folder, as a user types it; `python` is this interpreter."""
     command = [sys.executable if part == "python" else part for part in command]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=timeout)
 
 
 # ------------------------------------------------------------------------------------------------ main.py, many times
-# A process of its own each time, forked from one that has imported the packages: seconds less than a fresh interpreter.
+# Each call is a process, forked from one that has imported the packages, which is seconds faster than a fresh interpreter.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch", "torchvision", "timm", "cv2", "loguru", "tqdm", "yaml", "onnx", "onnxruntime",
                               "onnxscript", "torch.utils.tensorboard"])
@@ -60,13 +70,15 @@ def _child(argv: list[str], output: str, script: str) -> None:
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(output + suffix, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("nets", "pipnet", "utils")]:
+        del sys.modules[name]  # of this checkout; the script may be in a copy
     sys.argv = [script, *argv]
     sys.path.insert(0, str(Path(script).parent))
     runpy.run_path(script, run_name="__main__")
 
 
 class Command:
-    """`python main.py ...` in a process of its own."""
+    """`python main.py ...`, running in another process."""
 
     def __init__(self, folder: Path, argv: tuple, script: Path):
         folder.mkdir(exist_ok=True)
@@ -80,7 +92,7 @@ class Command:
         return file.read_text() if file.is_file() else ""
 
     def result(self, timeout: float = 200) -> SimpleNamespace:
-        """Waits; returncode, stdout, stderr, and `error`: what follows `error: ` when that is the last line of stderr."""
+        """Wait; return returncode, stdout, stderr and `error`, the text after `error: ` if the last line of stderr begins so."""
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.process.kill()
@@ -93,7 +105,7 @@ class Command:
 
 @pytest.fixture
 def start(tmp_path):
-    """start(*flags): main.py in the background."""
+    """start(*flags) starts main.py and returns at once."""
     begun = []
 
     def call(*argv, script: Path = ROOT / "main.py") -> Command:
@@ -107,13 +119,13 @@ def start(tmp_path):
 
 @pytest.fixture
 def cli(start):
-    """cli(*flags): main.py to its end."""
+    """cli(*flags) runs main.py to its end."""
     return lambda *argv, **options: start(*argv, **options).result()
 
 
 # -------------------------------------------------------------------------------------------------------- drawn faces
 def mean_face() -> np.ndarray:
-    """(68, 2) in [0, 1]: 300W's landmarks of a face that a child would draw."""
+    """Return (68, 2) in [0, 1]: the landmarks of 300W on a simple drawn face."""
     def arc(count, centre, radii, begin, end):  # degrees, from the right of the image downwards
         angle = np.radians(np.linspace(begin, end, count))
         return np.column_stack([np.cos(angle), np.sin(angle)]) * radii + centre
@@ -130,7 +142,7 @@ RINGS = [(0, 17), (17, 22), (22, 27), (27, 31), (31, 36), (36, 42), (42, 48), (4
 
 
 def draw_face(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(picture (size, size, 3) uint8 BGR, landmarks (68, 2) in continuous px)."""
+    """Return (picture (size, size, 3) uint8 BGR, landmarks (68, 2) in continuous px)."""
     angle, scale = rng.uniform(-0.3, 0.3), rng.uniform(0.5, 0.7) * size
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
     landmarks = (mean_face() - 0.5) * rng.uniform(0.85, 1.15, 2) @ turn.T + size / 2 + rng.uniform(-0.08, 0.08, 2) * size
@@ -144,7 +156,7 @@ def draw_face(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarr
 
 
 def write_faces(folder: Path, count: int, seed: int = 0, size: int = 96) -> Path:
-    """`count` pairs of .jpg and .pts in `folder`."""
+    """Write `count` pairs of .jpg and .pts into `folder`."""
     from utils.data.parsers import write_pts
     folder.mkdir(parents=True)
     for index in range(count):
@@ -165,7 +177,7 @@ def raw(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory) -> Path:
-    """Where the session's prepared sets lie."""
+    """The folder of the session's prepared sets."""
     return tmp_path_factory.mktemp("data")
 
 
@@ -177,7 +189,7 @@ def faces(raw, data_root) -> Path:
 
 
 def detector_file(file: Path, boxes, scores) -> str:
-    """A detector with these answers, in px of any image; the scores above the threshold come out."""
+    """Write a detector that finds these boxes, in px, in any image; it returns those with a score above the threshold."""
     import onnx
     model = onnx.parser.parse_model(f"""
         <ir_version: 8, opset_import: ["" : 18]>
@@ -202,26 +214,26 @@ def recipe(faces, raw, data_root, tmp_path) -> list[str]:
 
 
 def table(stdout: str) -> list[list[str]]:
-    """Cells of the rows of the closing table (that of the parts of the face, below it, left out)."""
+    """Return the cells of the rows of the closing table, without the table of the parts of the face below it."""
     text = stdout.split("| NME % of parts")[0]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
     return lines[1:]
 
 
 def rows(file: Path) -> list[dict]:
-    """Of a CSV file."""
+    """Return the rows of a CSV file."""
     return list(csv.DictReader(file.open()))
 
 
 def fails(done, message: str) -> None:
-    """Status 1, and the last line of stderr, the only one of its kind, says `message` (a pattern)."""
+    """Assert status 1 and one error line, the last line of stderr, that matches the pattern `message`."""
     assert done.returncode == 1 and done.error is not None, done.stderr
     assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
     assert re.search(message, done.error), done.error
 
 
 def driver(folder: Path, name: str, text: str) -> Path:
-    """A script that changes something and then is main.py."""
+    """Write a script that runs main.py after `text`, which changes something."""
     file = folder / f"{name}.py"
     file.write_text(f"import os, signal, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main, torch\n"
                     "from utils.train import solver\n"
@@ -231,7 +243,7 @@ def driver(folder: Path, name: str, text: str) -> Path:
 
 
 def doomed(folder: Path, step: int) -> Path:
-    """A script that is main.py and kills itself when its training comes to `step`."""
+    """Write a script that runs main.py and kills itself before the training step `step`."""
     return driver(folder, f"doomed{step}", f"""
 step = solver.Solver.train_step
 def doomed(self, batches):
@@ -243,7 +255,7 @@ solver.Solver.train_step = doomed""")
 
 @pytest.fixture(scope="session")
 def trained(raw, faces, data_root, tmp_path_factory) -> SimpleNamespace:
-    """A run of two epochs, tested and exported by one command; tests copy it before they change it."""
+    """A run of two epochs, tested and exported by one command; a test that changes it works on a copy."""
     root = tmp_path_factory.mktemp("trained")
     flags = ["--train-data", str(raw), "--data-root", str(data_root), "--run-root", str(root), *SMALL, "--epochs", "2"]
     done = run("python", "main.py", "--train", "--test", "--test-onnx", "--thresholds", "50", "100", *flags, OMP_NUM_THREADS="1")

@@ -1,4 +1,4 @@
-"""Whatever is wrong is one clear line on stderr that names it, and nothing is lost or half written."""
+"""Errors: one clear line on stderr that names what is wrong; nothing is lost or half written."""
 import os
 import pickle
 import re
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, fails, table, write_faces
+from conftest import DEFAULTS, ROOT, fails, table, write_faces
 
 import main
 from pipnet.errors import UserError
-from utils.config import parse
+from utils.config import Settings, parse
 from utils.data.parsers import read_pts, write_pts
 from utils.train import checkpoint
 
@@ -37,10 +37,11 @@ BAD_FLAGS = [
     (("--train", "--resume", "--exp", "018"), "no last.pt to resume"),
     (("--train", "--exp", "a.pt"), "is a file"),
     (("--train", "--resume"), "nothing is trained yet"),
-    (("--test", "--resume"), "--resume and --overwrite say how to --train"),
-    (("--train", "--train-data"), "train_data needs a name or a folder"),
+    (("--test", "--resume"), "--resume says how to --train; give that too"),
+    (("--test", "--overwrite"), "--overwrite says how to --train; give that too"),
+    (("--train", "--train-data"), "train_data must be a name or a folder"),
     (("--train", "--flip", "1.5"), "flip must lie between 0 and 1"),
-    (("--train", "--scale", "1"), "scale must lie between 0 and 1"),
+    (("--train", "--scale", "1"), r"scale must be below 1, not 1\.0"),
 ]
 
 
@@ -76,27 +77,31 @@ def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flag
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
+def new_settings(*flags: str) -> Settings:
+    """The settings of a new training with these flags, as main.py reads them."""
+    mode, given = parse(["--train", *flags], main.add_modes, DEFAULTS)
+    return main.read_settings(given, mode, None, DEFAULTS)
+
+
 @pytest.mark.parametrize(("flags", "message"), [
-    (("--head", "coordinate", "--num-nb", "5"), "--num-nb is of the head pip, not of coordinate; leave it out"),
-    (("--head", "coordinate", "--cls", "5"), "--cls is of the head pip or heatmap or simcc, not of coordinate"),
-    (("--head", "heatmap", "--reg", "2"), "--reg is of the head pip or coordinate or parts, not of heatmap"),
-    (("--anchor", "2"), "--anchor weighs a loss of --reinit and --parts"),
-    (("--pasted", "3"), "--pasted says nothing to --task landmarks; leave it out"),
-    (("--task", "detect", "--net", "resnet50"), "--net says nothing to --task detect"),
-    (("--preset", "detect", "--flip-test"), "--flip-test says nothing to --task detect"),
+    (("--head", "coordinate", "--num-nb", "5"), "--num-nb belongs to the head pip, not to coordinate; leave it out"),
+    (("--head", "coordinate", "--cls", "5"), "--cls belongs to the head pip or heatmap or simcc, not to coordinate"),
+    (("--head", "heatmap", "--reg", "2"), "--reg belongs to the head pip or coordinate or parts, not to heatmap"),
+    (("--alignment", "2"), "--alignment weights a loss of --reinit and --local-parts"),
+    (("--pasted", "3"), "--pasted is not read by --task landmarks; leave it out"),
+    (("--task", "detect", "--net", "resnet50"), "--net is not read by --task detect"),
+    (("--preset", "detect", "--flip-test"), "--flip-test is not read by --task detect"),
     (("--detector", "yunett"), "detector must be one of faceboxes, rfb320.*did you mean 'yunet'"),
 ])
-def test_flags_that_would_be_ignored(flags, message):
-    """Each has its use, but none in this training."""
+def test_flags_that_would_be_ignored_are_refused(flags, message):
+    """Each is a flag of other trainings."""
     with pytest.raises(UserError, match=message):
-        mode, given = parse(["--train", *flags], main.modes)
-        main.read_args(given, mode, None)
+        new_settings(*flags)
 
 
-def test_weights_of_losses_that_a_part_of_the_net_has():
-    for flags in ("--head heatmap --parts --reg 2", "--reinit --anchor 2", "--head simcc --cls 2"):
-        mode, given = parse(["--train", *flags.split()], main.modes)
-        assert main.read_args(given, mode, None).task == "landmarks"
+def test_loss_weights_of_stages_are_taken_with_any_head():
+    for flags in ("--head heatmap --local-parts --reg 2", "--reinit --alignment 2", "--head simcc --cls 2"):
+        assert new_settings(*flags.split()).train.task == "landmarks"
 
 
 def test_a_batch_too_small_for_batch_norm(cli, recipe):
@@ -159,13 +164,13 @@ def test_a_net_on_faces_of_another_layout(trained, cli, tmp_path):
     for split in ("train", "test"):
         write_faces(other / split, 4)
     for file in other.rglob("*.pts"):
-        write_pts(file, read_pts(file)[:19])  # to which there is no conversion
+        write_pts(file, read_pts(file)[:19])  # no layout converts to these
     done = cli("--test", "--exp", trained.folder, "--data-root", tmp_path / "data", "--test-data", other)
     fails(done, "19 landmarks .*layout 68")
 
 
 class Harmful:
-    """Unpickled, it makes a file."""
+    """An object that makes a file when it is unpickled."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -188,7 +193,7 @@ def test_code_in_a_checkpoint_does_not_run(trained, cli, tmp_path, kind):
     assert {path.name for path in tmp_path.iterdir()} - {"runs", "output"} == {"best.pt"}
 
 
-def test_exp_of_nothing_names_the_known_runs(trained, cli):
+def test_an_unknown_exp_names_the_known_runs(trained, cli):
     done = cli("--test", "--exp", "00", "--run-root", trained.root)
     fails(done, "no trained net in .*there are: 000.*did you mean '000'")
 
@@ -209,11 +214,12 @@ def test_an_onnx_file_that_disagrees_is_an_error(trained, cli, tmp_path):
 
 
 @pytest.mark.parametrize(("old", "new", "message"), [
-    (r"learning_rate:", "learning_rat:", "learning_rat.*learning_rate"),
-    (r"epochs: \d+", "epochs: many", "epochs must be a whole number, not 'many'"),
-    (r"epochs: \d+", "epochs: null", "epochs must be a whole number, not None"),
-    (r"seed:", "speed: 3\nseed:", "speed.*seed"),
-    (r"clip:", "# clip:", "args.yaml lacks the key 'clip'"),
+    (r"train:  ", "trian:  ", "unknown section 'trian' in args.yaml; did you mean 'train'"),
+    (r"  learning_rate:", "  learning_rat:", "unknown key 'learning_rat' in section train of.*; did you mean 'learning_rate'"),
+    (r"  epochs: \d+", "  epochs: many", "epochs must be a whole number, not 'many'"),
+    (r"  epochs: \d+", "  epochs: null", "epochs must be a whole number, not None"),
+    (r"  seed:", "  speed: 3\n  seed:", "speed.*seed"),
+    (r"  clip:", "  # clip:", "section train of args.yaml lacks the key 'clip'"),
     (r"  quick:.*\n", "  quick:\n    epoch: 14\n", "unknown key 'epoch' in preset quick.*epochs"),
 ])
 def test_a_slip_in_args_yaml_is_named(cli, tmp_path, old, new, message):

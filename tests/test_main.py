@@ -3,25 +3,29 @@ import os
 import re
 import shutil
 import time
-from types import SimpleNamespace
+from argparse import Namespace
 
 import cv2
 import onnx
 import pytest
 import torch
 import yaml
-from conftest import NET, doomed, driver, fails, mean_face, rows, run, table, write_faces
+from conftest import DEFAULTS, NET, doomed, driver, fails, mean_face, rows, run, table, untrained, write_faces
 
-from main import label_shifts, read_args
-from nets import build_net, make_spec
+from main import read_settings
 from nets.convert.published import to_published
 from pipnet.errors import UserError
+from utils.config import Settings
 from utils.data.parsers import read_pts, write_pts
+from utils.data.prepared_set import PreparedSet
+from utils.locks import lock
+from utils.tasks.landmarks import Landmarks
 from utils.train import checkpoint
+from utils.train.ranks import Ranks
 
 
 # --------------------------------------------------------------------------------------------------------------- a run
-def test_a_run_leaves_what_it_says(trained):
+def test_the_files_and_tables_of_a_run(trained):
     folder, done = trained.folder, trained.done
     assert {path.name for path in folder.iterdir()} == {
         ".lock", "args.yaml", "best.onnx", "best.pt", "events", "last.pt", "log.txt", "report", "step.csv", "time.csv"}
@@ -29,7 +33,7 @@ def test_a_run_leaves_what_it_says(trained):
         assert [row["epoch"] for row in rows(folder / name)] == ["0", "1"]
     assert {"lr", "loss", "score", "offset_x", "neighbor_y", "val_nme"} <= rows(folder / "step.csv")[0].keys()
     written = yaml.safe_load((folder / "args.yaml").read_text())
-    assert (written["epochs"], written["net"], written["preset"]) == (2, NET, "default")
+    assert (written["train"]["epochs"], written["net"]["net"], written["train"]["preset"]) == (2, NET, "default")
     log = (folder / "log.txt").read_text()
     assert "epoch 1/2: loss" in log and "epoch 2/2: loss" in log and "drawn" in log
     assert {path.name for path in (folder / "report").iterdir()} == {
@@ -53,7 +57,7 @@ def test_exp_is_an_id_a_folder_or_a_file(trained, cli, tmp_path):
         done = cli("--test", *exp)
         assert done.returncode == 0, done.stderr
         assert [row[3] for row in table(done.stdout)] == [figure], exp
-    alone = tmp_path / "elsewhere"  # the file alone is enough
+    alone = tmp_path / "elsewhere"  # the checkpoint suffices, without its folder
     alone.mkdir()
     shutil.copy(trained.folder / "best.pt", alone / "mine.pt")
     done = cli("--test-onnx", "--exp", alone / "mine.pt", "--flip-test")
@@ -90,8 +94,8 @@ def test_a_run_is_not_destroyed_by_accident(trained, cli, tmp_path, recipe):
     assert not list((root / "new").iterdir())
 
 
-def test_one_run_in_one_folder(cli, recipe, tmp_path):
-    with checkpoint.lock(tmp_path / "runs" / "busy"):
+def test_a_folder_holds_one_run_at_a_time(cli, recipe, tmp_path):
+    with lock(tmp_path / "runs" / "busy"):
         done = cli("--train", "--exp", "busy", *recipe)
         assert done.returncode == 1 and f"in use by process {os.getpid()}" in done.error
         assert [path.name for path in (tmp_path / "runs" / "busy").iterdir()] == [".lock"]
@@ -99,7 +103,7 @@ def test_one_run_in_one_folder(cli, recipe, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------ resuming
-def test_resume_after_kills_equals_an_uninterrupted_run(cli, recipe, tmp_path):
+def test_a_run_resumed_after_kills_equals_an_uninterrupted_run(cli, recipe, tmp_path):
     flags = ["--train", *recipe, "--epochs", "4"]
     whole, killed = tmp_path / "runs" / "whole", tmp_path / "runs" / "killed"
     assert cli(*flags, "--exp", "whole").returncode == 0
@@ -132,7 +136,7 @@ def test_resume_with_other_flags(trained, cli, tmp_path):
     shutil.copytree(trained.folder, folder)
     done = cli("--train", "--resume", "--exp", folder, "--num-nb", "3")
     assert done.returncode == 1 and "--num-nb belongs to a new training, this run has 10" in done.error
-    done = cli("--train", "--resume", "--exp", folder, "--norm", "box")  # by which best.pt is picked
+    done = cli("--train", "--resume", "--exp", folder, "--norm", "box")  # the norm picks best.pt
     assert done.returncode == 1 and "--norm belongs to a new training, this run has interocular" in done.error
     done = cli("--train", "--resume", "--exp", folder, "--epochs", "3", "--ema", "0")
     assert done.returncode == 0 and len(rows(folder / "step.csv")) == 3, done.stderr
@@ -178,7 +182,7 @@ def test_several_sets_to_train_and_to_test(cli, recipe, raw, tmp_path):
     flags = [*recipe, "--data-root", tmp_path / "data"]
     done = cli("--train", "--test", *flags, "--train-data", raw, other, "--test-data", raw, other, third)
     assert done.returncode == 0, done.stderr
-    assert "47 faces" in done.stderr and "5 to validate" in done.stderr  # 36 + 11 and 4 + 1: the folders share their name only
+    assert "47 faces" in done.stderr and "5 to validate" in done.stderr  # 36 + 11 and 4 + 1: two sets whose folders have one name
     assert [row[2] for row in table(done.stdout)] == ["8", "5", "3"]
     assert len({row[0] for row in table(done.stdout)}) == 3 and len({row[3] for row in table(done.stdout)}) == 3
     assert len(list((tmp_path / "runs" / "000" / "report").glob("faces_*.csv"))) == 3
@@ -191,16 +195,23 @@ def test_several_sets_to_train_and_to_test(cli, recipe, raw, tmp_path):
     assert done.returncode == 1 and str(third) in done.error
 
 
-def test_paths_that_a_run_keeps_mean_the_same_from_anywhere(tmp_path, monkeypatch):
+def new_settings(**given) -> Settings:
+    """Settings of a new training, as main.py reads them."""
+    return read_settings(given, Namespace(resume=False, train=True, audit=False), None, DEFAULTS)
+
+
+def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "raw" / "afw").mkdir(parents=True)
-    given = {"data_dir": "raw", "train_data": ["300w", "raw"], "test_data": ["raw"], "label_weights": "weights.csv"}
-    args = read_args(given, SimpleNamespace(resume=False, train=True, audit=False), None)
-    assert (args.data_dir, args.label_weights) == (str(tmp_path / "raw"), str(tmp_path / "weights.csv"))
-    assert (args.train_data, args.test_data) == (["300w", str(tmp_path / "raw")], [str(tmp_path / "raw")])
+    data = new_settings(data_dir="raw", train_data=["300w", "raw"], test_data=["raw"]).data
+    assert data.data_dir == str(tmp_path / "raw")
+    assert (data.train_data, data.test_data) == (["300w", str(tmp_path / "raw")], [str(tmp_path / "raw")])
+    given = {"meanface": "mean.txt", "teacher": "best.pt", "detector_weights": "faces.onnx"}
+    assert {key: value for key, value in new_settings(**given).flat().items() if key in given} == {
+        key: str(tmp_path / name) for key, name in given.items()}
 
 
-def test_where_the_labels_of_a_set_lie(faces, tmp_path, monkeypatch):
+def test_the_label_shift_of_each_training_set(faces, tmp_path):
     ours, theirs = tmp_path / "ours", tmp_path / "300w"
     for folder, dataset in ((ours, "points"), (theirs, "300w")):
         meta = {**yaml.safe_load((faces / "meta.yaml").read_text()), "dataset": dataset}
@@ -208,8 +219,10 @@ def test_where_the_labels_of_a_set_lie(faces, tmp_path, monkeypatch):
         (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
 
     def shifts(**given):
-        args = read_args({"dataset": "300w", **given}, SimpleNamespace(resume=False, train=True, audit=False), None)
-        return list(label_shifts(args, [ours, theirs]).values())
+        task = Landmarks(new_settings(dataset="300w", **given), DEFAULTS, Ranks(0, 1, torch.device("cpu")))
+        task.training = [PreparedSet(folder, DEFAULTS.layouts) for folder in (ours, theirs)]
+        assert [split.label_shift for split in task.training_splits()] == task.label_shifts()
+        return task.label_shifts()
 
     assert shifts() == shifts(preset="short") == [0, 0.75] and shifts(preset="pipnet") == [0, 0]
     assert shifts(label_shift=[0.5]) == [0.5, 0.5] and shifts(label_shift=[0.5, 1.0]) == [0.5, 1.0]
@@ -228,7 +241,7 @@ def test_the_eyes_of_68_landmarks(cli, recipe, tmp_path, num_nb):
         assert not any("neighbor" in key for key in rows(tmp_path / "runs" / "000" / "step.csv")[0])
 
 
-def test_picking_on_the_test_set_is_said(cli, recipe, tmp_path):
+def test_output_says_that_the_epoch_was_picked_on_the_test_set(cli, recipe, tmp_path):
     done = cli("--train", "--test", *recipe, "--val", "test")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs" / "000"
@@ -238,7 +251,7 @@ def test_picking_on_the_test_set_is_said(cli, recipe, tmp_path):
     assert "--val test" in cli("--test", "--exp", folder).stdout
 
 
-def test_training_on_all_faces_keeps_the_last_epoch(cli, recipe, tmp_path):
+def test_without_validation_the_last_epoch_is_kept(cli, recipe, tmp_path):
     done = cli("--train", "--test-onnx", *recipe, "--val", "none", "--epochs", "2", "--sigma", "0.5")
     folder = tmp_path / "runs" / "000"
     assert done.returncode == 0, done.stderr
@@ -247,7 +260,7 @@ def test_training_on_all_faces_keeps_the_last_epoch(cli, recipe, tmp_path):
     assert [stored["epoch"] for stored in kept] == [1, 1]
     assert all(torch.equal(tensor, kept[1]["model"][name]) for name, tensor in kept[0]["model"].items())
     metadata = {entry.key: entry.value for entry in onnx.load(folder / "best.onnx").metadata_props}
-    assert metadata["val_nme"] == "null"  # NaN is no JSON
+    assert metadata["val_nme"] == "null"  # JSON has no NaN
     assert "expected error" in next((folder / "report").glob("sigma_*.svg")).read_text()
     refused = cli("--train", *recipe, "--val", "none", "--early-stop", "3")
     assert refused.returncode == 1 and refused.error.startswith("early_stop needs validation faces")
@@ -261,14 +274,15 @@ def test_a_checkpoint_starts_another_run(trained, cli, recipe):
 
 def test_early_stop(cli, recipe, tmp_path):
     folder, planned = tmp_path / "runs" / "000", driver(tmp_path, "planned", """
-figures, whole = iter([5.0, 4.0, 4.5, 3.0, 3.0, 3.5, 2.0, 1.0]), main.evaluate
+from utils.tasks import landmarks
+figures, whole = iter([5.0, 4.0, 4.5, 3.0, 3.0, 3.5, 2.0, 1.0]), landmarks.evaluate
 def evaluate(*args):
     result = whole(*args)
     return result._replace(nme=result.nme * 0 + next(figures))
-main.evaluate = evaluate""")
+landmarks.evaluate = evaluate""")
     done = cli("--train", *recipe, "--epochs", "9", "--early-stop", "2", script=planned)
     assert done.returncode == 0 and "no better validation NME for 2 epochs: stopped early" in done.stderr, done.stderr
-    assert [float(row["val_nme"]) for row in rows(folder / "step.csv")] == [5, 4, 4.5, 3, 3, 3.5]  # an equal figure is no better
+    assert [float(row["val_nme"]) for row in rows(folder / "step.csv")] == [5, 4, 4.5, 3, 3, 3.5]  # an equal figure is not better
     assert checkpoint.load(folder / "best.pt")["epoch"] == 3 and checkpoint.load(folder / "last.pt")["epoch"] == 5
     kept = [(folder / name).read_bytes() for name in ("best.pt", "last.pt", "step.csv")]
     done = cli("--train", "--resume", "--exp", folder)
@@ -300,7 +314,7 @@ def test_two_processes(recipe, tmp_path):
     assert len(rows(folder / "step.csv")) == 1 and done.stdout.count("| test set") == 1
     figures = [row[3] for row in table(done.stdout)]
     assert len(figures) == 2 and abs(float(figures[0]) - float(figures[1])) <= 0.01
-    # what was validated is what is kept: the weights of the first process, its running means included
+    # best.pt holds the weights that were validated: those of the first process, with its running means
     assert f"{float(rows(folder / 'step.csv')[0]['val_nme']):.3f}" == figures[0]
     assert "2 x cpu" in (folder / "log.txt").read_text()
 
@@ -337,7 +351,7 @@ def test_a_changed_archive_is_prepared_again(cli, recipe, raw, tmp_path):
 
 def test_a_published_snapshot_starts_a_training(cli, recipe, tmp_path):
     file = tmp_path / "snapshot.pth"
-    torch.save({f"module.{name}": tensor for name, tensor in to_published(build_net(make_spec(
-        "resnet18", "pip", 32, 64, mean_face(), 10)).state_dict(), "pipnet").items()}, file)
+    published = to_published(untrained(mean_face(), name="resnet18").state_dict(), "pipnet")
+    torch.save({f"module.{name}": tensor for name, tensor in published.items()}, file)
     done = cli("--train", *recipe, "--net", "resnet18", "--weights", file, "--sigma", "0", "--no-refine")
     assert done.returncode == 0 and f"from 130 of 130 tensors of {file}" in done.stderr, done.stderr

@@ -1,10 +1,10 @@
-"""Data, geometry, training and reports. `from utils import DataGenerator` is the documented way to prepare a dataset."""
+"""Data, training, tests and tools. `from utils import DataGenerator` prepares a dataset."""
 
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Loads DataGenerator on first use, so that light modules can be imported without OpenCV."""
+    """Load DataGenerator on first use, so that light modules can be imported without OpenCV."""
     if name == "DataGenerator":
         from utils.data.prepare import DataGenerator
 

@@ -65,6 +65,9 @@ def read_defaults(file: Path = FILE) -> Defaults:
     values = {}
     for name, section in SECTIONS.items():
         for key, value in found[name].items():
+            if key in KEYS and key not in section.keys:
+                home = next(other for other in SECTIONS if key in SECTIONS[other].keys)
+                raise UserError(f"{key} belongs to section {home} of args.yaml, not to {name}; move its line")
             if key not in section.keys:
                 raise UserError(f"unknown key '{key}' in section {name} of args.yaml{nearest(key, KEYS)}")
             values[key] = check(key, value)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nets.registry import ERRORS, HEADS
+from nets.registry import ACTS, HEADS
 from pipnet.detector import DETECTORS
 from pipnet.errors import UserError
 from utils.tasks import TASKS
@@ -49,6 +49,8 @@ ONCE = (lambda boxes: boxes and len(set(boxes)) == len(boxes), "one or several o
 VAL = (lambda value: isinstance(value, str) or 0 < value < 1, "a share between 0 and 1, 'test' or 'none'")
 SIDES = (lambda sides: len(sides) == 2 and 1 <= sides[0] <= sides[1], "the least and the largest side in px")
 BELOW_ONE = (lambda value: value < 1, "below 1")
+OPTIONS = {key: Key(option.kind, least=option.least, most=option.most, choices=option.choices)
+           for head in HEADS.values() for key, option in head.options.items()}
 SECTIONS = {
     "data": Section({
         "dataset": Key(str), "data_dir": Key(str, null=True), "train_data": NAMES, "test_data": NAMES._replace(change="always"),
@@ -63,9 +65,9 @@ SECTIONS = {
     "net": Section({
         "net": Key(str), "head": Key(str, choices=HEADS),
         "stride": Key(int, null=True, choices=sorted({stride for head in HEADS.values() for stride in head.strides})),
-        "pool": Key(str, choices=("average", "depthwise")), "excite": Key(bool), "score_width": POSITIVE,
-        "num_lms": Key(int, null=True), "num_nb": Key(int, least=0), "input_size": Key(int, least=32, task=""),
-        "meanface": Key(str, null=True), "act": Key(str, null=True, choices=("prelu", "relu")), "weights": Key(str, task=""),
+        **{key: row for key, row in OPTIONS.items() if key != "error"}, "num_lms": Key(int, null=True),
+        "input_size": Key(int, least=32, task=""),
+        "meanface": Key(str, null=True), "act": Key(str, null=True, choices=ACTS), "weights": Key(str, task=""),
         "refine": Key(bool), "reinit": Key(bool), "local_parts": Key(bool)}, task="landmarks"),
     "train": Section({
         "task": Key(str, choices=TASKS, change="never"), "preset": Key(str, null=True, change="never"),
@@ -78,7 +80,7 @@ SECTIONS = {
         "threads": Key(int, least=0, change="always"), "workers": Key(int, null=True, least=0, change="always"),
         "early_stop": Key(int, least=0), "teacher": Key(str, null=True, change="never")}, change="resume"),
     "loss": Section({
-        "cls": POSITIVE, "reg": POSITIVE, "error": Key(str, choices=ERRORS, task="landmarks", change="never"),
+        "cls": POSITIVE, "reg": POSITIVE, "error": OPTIONS["error"]._replace(task="landmarks", change="never"),
         "sigma": POSITIVE._replace(task="landmarks", change="never"), "alignment": POSITIVE._replace(task="landmarks"),
         "hard_landmarks": POSITIVE._replace(task="landmarks", change="never"), "pose": POSITIVE._replace(task="landmarks"),
         "eyes": POSITIVE._replace(task="landmarks"), "mouth": POSITIVE._replace(task="landmarks"),

@@ -1,4 +1,4 @@
-"""Progress bars: lively in a terminal, a line a minute in a log file."""
+"""Progress bars: two updates a second in a terminal, one line a minute in a log file."""
 import sys
 from functools import partial
 

@@ -1,29 +1,28 @@
 """IRNet-18/50/100, the improved residual net of face recognition (ArcFace, Deng et al. 2019), as in the IRNet fork of PIPNet.
 
-Each block normalises first, strides in its second convolution, and ends without an activation. The stem strides too, so
-that an input of 256 px gives 8x8 cells.
+A block normalises first, has its stride in the second convolution, and ends without an activation. The stem has a stride too, so
+an input of 256 px gives 8x8 cells.
 """
-
 from functools import partial
 
 from torch import Tensor, nn
 
 from nets.backbones.row import Row
+from nets.registry import ACTS
 
 DEPTHS = {18: [2, 2, 2, 2], 50: [3, 4, 14, 3], 100: [3, 13, 30, 3]}
 WIDTHS = [64, 128, 256, 512]
 
 
 def _activation(act: str, channels: int) -> nn.Module:
-    if act == "prelu":
-        return nn.PReLU(channels)
-    if act == "relu":  # has no parameter: integer kernels fuse it with the convolution
-        return nn.ReLU(inplace=True)
-    raise ValueError(f"act '{act}' is unknown to IRNet; choose prelu or relu")
+    if act not in ACTS:
+        raise ValueError(f"act '{act}' is unknown to IRNet; choose {' or '.join(ACTS)}")
+    # relu has no parameters, so integer kernels can fuse it with the convolution
+    return nn.PReLU(channels) if act == "prelu" else nn.ReLU(inplace=True)
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, batch norm, activation (`relu` in the published names, whatever it is)."""
+    """Convolution without bias, batch norm, activation. The published names call every activation `relu`."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, act: str | None = None) -> None:
         super().__init__()
@@ -36,7 +35,7 @@ class ConvNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """BN, 3x3, 3x3 with the stride; plus a shortcut: 1x1 where the width changes, else every stride-th pixel."""
+    """Batch norm, 3x3, 3x3 with the stride; plus a shortcut: 1x1 where the width changes, else every stride-th pixel."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, act: str) -> None:
         super().__init__()
@@ -44,11 +43,8 @@ class Block(nn.Module):
             self.conv1 = ConvNorm(inputs, outputs, 1, stride)
         else:
             self.conv1 = nn.MaxPool2d(1, stride) if stride > 1 else nn.Identity()
-        self.conv2 = nn.Sequential(
-            nn.BatchNorm2d(inputs),
-            ConvNorm(inputs, outputs, 3, act=act),
-            ConvNorm(outputs, outputs, 3, stride),
-        )
+        convs = ConvNorm(inputs, outputs, 3, act=act), ConvNorm(outputs, outputs, 3, stride)
+        self.conv2 = nn.Sequential(nn.BatchNorm2d(inputs), *convs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv1(x) + self.conv2(x)
@@ -80,8 +76,8 @@ class IRNet(nn.Module):
         return {2: x2, 4: x4, 8: x8, 16: x16, 32: self.p5(x16)}
 
 
-# Published as pretrained on face recognition, with ImageNet's mean and std; there are no ImageNet weights.
+# The published weights were trained on face recognition with ImageNet's mean and std; there are no ImageNet weights.
 ROWS = {
-    f"irnet{depth}": Row(build=partial(IRNet, depth), note=f"IRNet fork of PIPNet: 300W {nme}", acts=("prelu", "relu"))
+    f"irnet{depth}": Row(build=partial(IRNet, depth), note=f"IRNet fork of PIPNet: 300W {nme}", acts=ACTS)
     for depth, nme in ((18, "3.27"), (50, "3.11"), (100, "3.08"))
 }

@@ -1,5 +1,4 @@
-"""ResNet-18/34/50/101 (He et al. 2016) as in torchvision, stem max-pool kept, without average pool and classifier."""
-
+"""ResNet-18/34/50/101 (He et al. 2016) of torchvision, with its max-pool, without average pool and classifier."""
 from functools import partial
 
 from torch import Tensor, nn
@@ -7,11 +6,13 @@ from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weig
 
 from nets.backbones.row import Row
 
+# {depth: (block, blocks in each stage, ImageNet weights, published figures)}
 DEPTHS = {
-    18: (resnet.BasicBlock, [2, 2, 2, 2]),
-    34: (resnet.BasicBlock, [3, 4, 6, 3]),
-    50: (resnet.Bottleneck, [3, 4, 6, 3]),
-    101: (resnet.Bottleneck, [3, 4, 23, 3]),
+    18: (resnet.BasicBlock, [2, 2, 2, 2], ResNet18_Weights,
+         "PIPNet: 300W 3.36, WFLW 4.57, COFW 3.31, AFLW 1.48; coordinates at 224 px: 300W 4.39"),
+    34: (resnet.BasicBlock, [3, 4, 6, 3], ResNet34_Weights, ""),
+    50: (resnet.Bottleneck, [3, 4, 6, 3], ResNet50_Weights, "PIPNet: 300W 3.34, WFLW 4.48, COFW 3.18, AFLW 1.44"),
+    101: (resnet.Bottleneck, [3, 4, 23, 3], ResNet101_Weights, "PIPNet: 300W 3.19, WFLW 4.31, COFW 3.08, AFLW 1.42"),
 }
 
 
@@ -20,7 +21,7 @@ class ResNet(nn.Module):
 
     def __init__(self, depth: int) -> None:
         super().__init__()
-        block, blocks = DEPTHS[depth]
+        block, blocks, _, _ = DEPTHS[depth]
         net = resnet.ResNet(block, blocks)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
@@ -34,22 +35,6 @@ class ResNet(nn.Module):
         return {2: x2, 4: x4, 8: x8, 16: x16, 32: self.layer4(x16)}
 
 
-# The first published weights (V1), on which PIPNet's figures rest.
-ROWS = {
-    "resnet18": Row(
-        build=partial(ResNet, 18),
-        imagenet=ResNet18_Weights.IMAGENET1K_V1.url,
-        note="PIPNet: 300W 3.36, WFLW 4.57, COFW 3.31, AFLW 1.48; coordinates at 224 px: 300W 4.39",
-    ),
-    "resnet34": Row(build=partial(ResNet, 34), imagenet=ResNet34_Weights.IMAGENET1K_V1.url, note=""),
-    "resnet50": Row(
-        build=partial(ResNet, 50),
-        imagenet=ResNet50_Weights.IMAGENET1K_V1.url,
-        note="PIPNet: 300W 3.34, WFLW 4.48, COFW 3.18, AFLW 1.44",
-    ),
-    "resnet101": Row(
-        build=partial(ResNet, 101),
-        imagenet=ResNet101_Weights.IMAGENET1K_V1.url,
-        note="PIPNet: 300W 3.19, WFLW 4.31, COFW 3.08, AFLW 1.42",
-    ),
-}
+# the first published weights (V1), which PIPNet used
+ROWS = {f"resnet{depth}": Row(build=partial(ResNet, depth), imagenet=weights.IMAGENET1K_V1.url, note=note)
+        for depth, (_, _, weights, note) in DEPTHS.items()}

@@ -1,14 +1,12 @@
-"""Any backbone of timm (Wightman 2019) that gives feature maps: `timm:<name>`, with or without a pretrained tag."""
-
+"""Any backbone of timm (Wightman 2019) with feature maps: `timm:<name>`, with or without a pretrained tag."""
 import difflib
-import os
 from functools import partial
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from nets.backbones.row import Row, first_line, network_timeout, require_reachable
+from nets.backbones.row import Row
 
 STRIDES = (2, 4, 8, 16, 32)
 
@@ -16,8 +14,10 @@ STRIDES = (2, 4, 8, 16, 32)
 class TimmNet(nn.Module):
     """x (B, 3, H, W) -> {stride: (B, C, H/stride, W/stride)} at the strides of 2 to 32 that the net has.
 
-    Raises ValueError for an unknown name, and for nets without feature maps, without stride 32 or of one fixed image size.
+    Raises ValueError for an unknown name and for nets without feature maps, without stride 32 or with a fixed image size.
     """
+
+    unused_branches = True  # some have branches for strides that the head does not use
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -25,23 +25,23 @@ class TimmNet(nn.Module):
         self.options: dict[str, bool] = {}
         self.net = self._create()
         problem = self._probe()
-        if problem:  # window transformers (Swin) pad images of any size once they are told to
+        if problem:  # window transformers (Swin) accept any image size with this option
             try:
                 self.options = {"strict_img_size": False}
                 self.net = self._create()
                 problem = self._probe()
-            except ValueError:  # the option is unknown to this net: the first problem stands
+            except ValueError:  # the net does not know the option: report the first problem
                 pass
         if problem:
             raise ValueError(f"timm:{name} cannot be a backbone: {problem}; choose one that takes images of any size")
 
     def _create(self) -> nn.Module:
-        _pretrained_cfg(self.name)
+        pretrained_cfg(self.name)
         try:
             net = timm.create_model(self.name, features_only=True, **self.options)
-        except Exception as error:  # timm's builders raise whatever comes up
+        except Exception as error:  # timm's builders raise errors of any type
             raise ValueError(f"timm:{self.name} gives no feature maps ({first_line(error)}); choose another net") from error
-        # of several maps of one stride the last is the deepest
+        # where several maps have one stride, the last is the deepest
         self.indices = {stride: i for i, stride in enumerate(net.feature_info.reduction()) if stride in STRIDES}
         self.channels = {stride: net.feature_info.channels()[i] for stride, i in self.indices.items()}
         self.nhwc = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
@@ -51,7 +51,7 @@ class TimmNet(nn.Module):
 
     @torch.no_grad()
     def _probe(self, height: int = 64, width: int = 96) -> str | None:
-        """What is wrong with the maps of an image that is small and not square; None if nothing."""
+        """Return what is wrong with the maps of an image that is small and not square, or None."""
         training = self.training
         self.eval()
         try:
@@ -63,7 +63,7 @@ class TimmNet(nn.Module):
         for stride, feature in features.items():
             expected = (1, self.channels[stride], height // stride, width // stride)
             if tuple(feature.shape) != expected:
-                return f"its map of stride {stride} has the shape {tuple(feature.shape)} where {expected} is due"
+                return f"its map of stride {stride} has the shape {tuple(feature.shape)} instead of {expected}"
         return None
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
@@ -72,53 +72,26 @@ class TimmNet(nn.Module):
         return {s: f.permute(0, 3, 1, 2) for s, f in features.items()} if self.nhwc else features
 
     def own_names(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A whole timm net's tensors, `backbone.` before their names, under the names they have where feature maps are tapped.
+        """Rename the tensors of a whole timm net, `backbone.` before their names, to the names in this net.
 
-        `stages.0.conv` is `net.stages_0.conv` here. Tensors that this net has not keep their names.
+        Where feature maps are tapped, timm writes `stages_0.conv` for `stages.0.conv`. Unknown tensors keep their names.
         """
         own = {f"backbone.{name.removeprefix('net.').replace('.', '_')}": f"backbone.{name}" for name in self.state_dict()}
         return {own.get(f"backbone.{name.removeprefix('backbone.').replace('.', '_')}", name): tensor
                 for name, tensor in state.items()}
 
-    def load_pretrained(self) -> None:
-        """Load timm's pretrained weights, from the local cache or the network. Raises OSError with one line."""
-        cfg = _pretrained_cfg(self.name)
-        if not cfg.has_weights:
-            raise OSError(f"timm has no pretrained weights for {self.name}; name a tag that has them, or use --weights none")
-        overlay = {}
-        if cfg.hf_hub_id:
-            cached = None if cfg.custom_load else _cached(cfg.hf_hub_id)
-            if cached:
-                overlay = {"file": cached}
-            else:
-                endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-                require_reachable(endpoint, "or set HF_HOME to a folder that holds them")
-        elif cfg.url and not os.path.isfile(_hub_file(cfg.url)):
-            require_reachable(cfg.url, f"or put the file at {_hub_file(cfg.url)}")
-        try:
-            with network_timeout():
-                source = timm.create_model(
-                    self.name, pretrained=True, features_only=True, pretrained_cfg_overlay=overlay, **self.options
-                )
-            self.net.load_state_dict(source.state_dict())
-        except Exception as error:  # the hub's client has errors of its own kind
-            raise OSError(f"ImageNet weights of timm:{self.name} cannot be loaded ({first_line(error)})") from error
-
 
 def timm_row(name: str) -> Row:
-    """Registry row of `timm:<name>` (the prefix may be left out). Raises ValueError that names the nearest nets."""
+    """Return the registry row of `timm:<name>`, with or without the prefix. Raises ValueError with the nearest names."""
     name = name.removeprefix("timm:")
-    cfg = _pretrained_cfg(name)
-    return Row(
-        build=partial(TimmNet, name),
-        mean=tuple(cfg.mean),
-        std=tuple(cfg.std),
-        imagenet=f"timm:{name}" if cfg.has_weights else None,
-        note=f"timm, weights {cfg.tag or 'without tag'}" if cfg.has_weights else "timm, without pretrained weights",
-    )
+    cfg = pretrained_cfg(name)
+    note = f"timm, weights {cfg.tag or 'without tag'}" if cfg.has_weights else "timm, without pretrained weights"
+    return Row(build=partial(TimmNet, name), mean=tuple(cfg.mean), std=tuple(cfg.std),
+               imagenet=f"timm:{name}" if cfg.has_weights else None, note=note)
 
 
-def _pretrained_cfg(name: str):  # timm.models.PretrainedCfg
+def pretrained_cfg(name: str) -> timm.models.PretrainedCfg:
+    """Return timm's configuration of the weights `architecture.tag`. Raises ValueError with the names there are."""
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         nearest = difflib.get_close_matches(architecture, timm.list_models(), n=5)
@@ -130,28 +103,18 @@ def _pretrained_cfg(name: str):  # timm.models.PretrainedCfg
         raise ValueError(f"timm has no weights '{tag}' for {architecture}; it has {', '.join(tags) or 'none'}") from error
 
 
-def _cached(hub_id: str) -> str | None:
-    """Path of the weights of `hub_id` in the local cache of the Hugging Face hub, None if they are not there."""
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, _, revision = hub_id.partition("@")
-    for file in ("model.safetensors", "pytorch_model.bin"):
-        path = try_to_load_from_cache(repository, file, revision=revision or None)
-        if isinstance(path, str):
-            return path
-    return None
+def first_line(error: object) -> str:
+    """Return the first line of an error's text, or its type."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
-def _hub_file(url: str) -> str:
-    return os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
-
-
-# Ours: timm's, and what is published of it under our heads.
+# {our name: (timm's name, published figures under our heads)}
 NAMES = {
-    **{f"mobileone_s{size}": (f"mobileone_s{size}", "IRNet fork of PIPNet: 1.82 on the 12 eye points of 300W" * (size == 1))
-       for size in range(5)},
-    **{f"regnetx_{mega}mf": (f"regnetx_{mega // 100:03}", "IRNet fork of PIPNet: 1.88 on 12 eye points, with private data, "
-                             "coordinates by part" * (mega == 800)) for mega in (200, 400, 600, 800, 1600, 3200)},
+    **{f"mobileone_s{size}": (f"mobileone_s{size}", "") for size in range(5)},
+    "mobileone_s1": ("mobileone_s1", "IRNet fork of PIPNet: 1.82 on the 12 eye points of 300W"),
+    **{f"regnetx_{mega}mf": (f"regnetx_{mega // 100:03}", "") for mega in (200, 400, 600, 800, 1600, 3200)},
+    "regnetx_800mf": ("regnetx_008", "IRNet fork of PIPNet: 1.88 on 12 eye points, with private data, coordinates by part"),
     "mobilenetv3_small": ("mobilenetv3_small_100", ""),
     "res2net50": ("res2net50d", "v1b; coordinates at 224 px: 300W 4.07, with squeeze-excite 4.01"),
     "hrnet_w18_small_v2": ("hrnet_w18_small_v2", "coordinates at 224 px: 300W 4.20"),

@@ -1,36 +1,31 @@
-"""Names of published snapshots and ours.
+"""Names in published snapshots of PIPNet (Jin, Liao & Shao 2021) and its IRNet fork, and ours.
 
-PIPNet (Jin, Liao & Shao 2021) and its IRNet fork keep backbone, neck and head side by side; ours are `backbone.<published name>`,
-`neck.<published name>` and `head.<name>`. Tensors are the same, shape by shape.
+Theirs have backbone, neck and head side by side; ours are `backbone.<published name>`, `neck.<published name>` and `head.<name>`.
+Tensors have the same shapes.
 """
-
 from torch import Tensor
 
+from nets.convert.transplant import PARTS
+
 NECK = ("deconv1", "bn_deconv1", "layer5", "bn5", "layer6", "bn6")
-HEADS = {  # published by: our name of a head's convolution -> the published one
-    "pipnet": {
-        "score": "cls_layer",
-        "offset_x": "x_layer",
-        "offset_y": "y_layer",
-        "neighbor_x": "nb_x_layer",
-        "neighbor_y": "nb_y_layer",
-    },
-    "irnet": {name: name for name in ("score", "offset_x", "offset_y", "neighbor_x", "neighbor_y")},
+HEADS = {  # {system: {our name of a head's convolution: the published one}}
+    "pipnet": dict(zip(PARTS, ("cls_layer", "x_layer", "y_layer", "nb_x_layer", "nb_y_layer"), strict=True)),
+    "irnet": dict(zip(PARTS, PARTS, strict=True)),
 }
-CLASSIFIER = ("fc", "classifier")  # of a plain ImageNet net
-OURS = ("backbone", "neck", "head", "refiner", "others", "frame", "places", "regressors")
+CLASSIFIER = ("fc", "classifier")  # in plain ImageNet nets
+OURS = ("backbone", "neck", "head", "auxiliary", "refiner", "transformer", "places", "regressors")
 
 
 def is_ours(state: dict[str, Tensor]) -> bool:
-    """Whether all names of a state dict are ours."""
+    """Return whether all names of a state dict are ours."""
     return all(name.partition(".")[0] in OURS for name in state)
 
 
 def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """State dict under our names, from one under the names of PIPNet, its IRNet fork, or a plain torchvision backbone.
+    """Return under our names the state dict of PIPNet, its IRNet fork, or a plain torchvision backbone.
 
-    A `module.` prefix (DataParallel) and the classifier of a plain backbone are dropped; a state of ours comes back as it is.
-    Raises ValueError when two names become one.
+    Drops a `module.` prefix (DataParallel) and the classifier of a plain backbone. A state dict of ours is returned unchanged.
+    Raises ValueError if two names become one.
     """
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     if is_ours(state):
@@ -44,7 +39,7 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if part in heads:
             ours = f"head.{heads[part]}.{rest}"
         else:
-            ours = f"{'neck' if part in NECK else 'backbone'}.{name}"
+            ours = f"neck.{name}" if part in NECK else f"backbone.{name}"
         if ours in renamed:
             raise ValueError(f"the state dict names {ours} twice; it mixes snapshots of different systems")
         renamed[ours] = tensor
@@ -52,27 +47,25 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def is_classifier(name: str) -> bool:
-    """Whether a tensor of a plain ImageNet net belongs to what no landmark net has."""
+    """Return whether a tensor belongs to the classifier of a plain ImageNet net."""
     return name.removeprefix("module.").partition(".")[0] in CLASSIFIER
 
 
 def to_published(state: dict[str, Tensor], system: str) -> dict[str, Tensor]:
-    """The inverse: a state dict of ours under the names of `system`, 'pipnet' or 'irnet'.
+    """Return a state dict of ours under the names of `system`, 'pipnet' or 'irnet'.
 
-    Raises ValueError for another system, and for tensors that the published nets have no name for.
+    Raises ValueError for another system and for tensors that the published nets do not have.
     """
     if system not in HEADS:
         raise ValueError(f"system '{system}' is unknown; choose {' or '.join(HEADS)}")
-    return {_to_published(name, HEADS[system]): tensor for name, tensor in state.items()}
-
-
-def _to_published(name: str, heads: dict[str, str]) -> str:
-    part, _, rest = name.partition(".")
-    child, _, leaf = rest.partition(".")
-    if part == "backbone" and rest:
-        return rest
-    if part == "neck" and child in NECK:
-        return rest
-    if part == "head" and child in heads:
-        return f"{heads[child]}.{leaf}"
-    raise ValueError(f"the published nets have no tensor like {name}")
+    found = {}
+    for name, tensor in state.items():
+        part, _, rest = name.partition(".")
+        child, _, leaf = rest.partition(".")
+        if part == "head" and child in HEADS[system]:
+            found[f"{HEADS[system][child]}.{leaf}"] = tensor
+        elif part == "backbone" or part == "neck" and child in NECK:
+            found[rest] = tensor
+        else:
+            raise ValueError(f"the published nets have no tensor like {name}")
+    return found

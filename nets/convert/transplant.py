@@ -1,8 +1,7 @@
-"""A PIP head for other landmarks, made of the rows of a trained one.
+"""A PIP head for other landmarks, built from the rows of a trained one.
 
-Every row of the five convolutions answers one question: where, seen from the cell of one landmark, is another (or itself)? A head
-for other landmarks asks other questions; each is answered by the old row that comes nearest, plus what the meanface says of the
-rest of the way, in the bias.
+Every row of its convolutions predicts the place of one landmark relative to the cell of another (or of itself). A row of the new
+head starts as the old row for the nearest pair of landmarks; its bias adds the remaining distance on the meanface.
 """
 from typing import NamedTuple
 
@@ -14,13 +13,13 @@ PARTS = ("score", "offset_x", "offset_y", "neighbor_x", "neighbor_y")
 
 
 class Sources(NamedTuple):
-    """landmark: the old one that stands for each of N new landmarks; place (N, 2): where that one is on the new meanface."""
+    """landmark: the old landmark from which each of N new ones starts; place (N, 2): its place on the new meanface."""
     landmark: list[int]
     place: np.ndarray
 
 
 def similarity(points: np.ndarray, onto: np.ndarray) -> tuple[complex, complex]:
-    """(a, b) for which a * points + b is nearest `onto`, (M, 2) both, as complex numbers; |a| is the scale. Not all one point."""
+    """Return complex (a, b) for which a * points + b is nearest `onto`, both (M, 2); |a| is the scale. Points must differ."""
     here, there = (values @ (1, 1j) for values in (points, onto))
     centred = here - here.mean()
     a = (centred.conj() * there).sum() / (np.abs(centred) ** 2).sum()
@@ -28,9 +27,9 @@ def similarity(points: np.ndarray, onto: np.ndarray) -> tuple[complex, complex]:
 
 
 def nearest_sources(shared: dict[int, int], meanface: np.ndarray, old_meanface: np.ndarray | None = None) -> Sources:
-    """Old landmarks for all landmarks of `meanface` (N, 2): the same one where {new: old} `shared` has it, else the nearest.
+    """Return old landmarks for all landmarks of `meanface` (N, 2): the same one if {new: old} `shared` has it, else the nearest.
 
-    The nearest of all old landmarks where their meanface (N', 2) is known and two or more are shared, else of the shared ones.
+    Nearest among all old landmarks if their meanface (N', 2) is known and two or more are shared, else among the shared ones.
     """
     places = {}
     new, old = list(shared), list(shared.values())
@@ -47,21 +46,20 @@ def nearest_sources(shared: dict[int, int], meanface: np.ndarray, old_meanface: 
 
 def transplant(state: dict[str, Tensor], old_index: list[list[int]], new_index: list[list[int]], sources: Sources,
                meanface: np.ndarray) -> dict[str, Tensor]:
-    """Tensors of a head with neighbors `new_index` (N, K) from `state`, those of a head with `old_index` (N', K').
+    """Return tensors of a head with neighbors `new_index` (N, K) from `state`, those of a head with `old_index` (N', K').
 
-    sources.place and meanface (N, 2) are in cells. Each landmark takes the rows of its source, moved by the way from there to
-    itself; for a neighbor whose source was a neighbor of that source, the row that predicted it. Where every landmark is its own
-    source, and every neighbor was one, nothing is changed. Raises ValueError where `state` is not of a head
-    with `old_index`.
+    sources.place and meanface (N, 2) are in cells. Each landmark takes the rows of its source, shifted from there to itself. A
+    neighbor takes the row that predicted its source, if that was a neighbor of the landmark's source. Nothing changes where all
+    landmarks and neighbors stay. Raises ValueError where `state` is not that of a head with `old_index`.
     """
     count, num_nb = len(old_index), len(old_index[0])
     parts = PARTS if num_nb else PARTS[:3]
     if any(len(state[f"{part}.{leaf}"]) != count * (num_nb if "neighbor" in part else 1)
            for part in parts for leaf in ("weight", "bias")):
-        raise ValueError(f"the head has not the {count} landmarks and {num_nb} neighbors that its neighbor_index says")
+        raise ValueError(f"the head does not have the {count} landmarks and {num_nb} neighbors of its neighbor_index")
 
-    def seen(cell: int, landmark: int) -> tuple[int, np.ndarray]:
-        """The old row (offsets before neighbors) that places `landmark` seen from the cell of `cell`, and the way from there."""
+    def nearest_row(cell: int, landmark: int) -> tuple[int, np.ndarray]:
+        """Return the old row (offsets before neighbors) for `landmark` relative to `cell`, and the shift from its prediction."""
         here, there = sources.landmark[cell], sources.landmark[landmark]
         if there == here:
             return here, meanface[landmark] - sources.place[landmark]
@@ -69,18 +67,20 @@ def transplant(state: dict[str, Tensor], old_index: list[list[int]], new_index: 
             return count + here * num_nb + old_index[here].index(there), meanface[landmark] - sources.place[landmark]
         return here, meanface[landmark] - sources.place[cell]
 
-    asked = {"offset": [seen(landmark, landmark) for landmark in range(len(new_index))],
-             "neighbor": [seen(cell, landmark) for cell, neighbors in enumerate(new_index) for landmark in neighbors]}
+    asked = {"offset": [nearest_row(landmark, landmark) for landmark in range(len(new_index))],
+             "neighbor": [nearest_row(cell, landmark) for cell, neighbors in enumerate(new_index) for landmark in neighbors]}
     made = {f"score.{leaf}": state[f"score.{leaf}"][sources.landmark] for leaf in ("weight", "bias")}
     for part, answers in asked.items():
         rows, ways = [row for row, _ in answers], torch.tensor(np.array([way for _, way in answers])).reshape(-1, 2)
-        for axis, name in enumerate("xy" if answers else ""):
+        if not answers:
+            continue
+        for axis, name in enumerate("xy"):
             old = [f"{kind}_{name}" for kind in ("offset", "neighbor") if f"{kind}_{name}" in parts]
             weight, bias = (torch.cat([state[f"{conv}.{leaf}"] for conv in old]) for leaf in ("weight", "bias"))
             made |= {f"{part}_{name}.weight": weight[rows], f"{part}_{name}.bias": bias[rows] + ways[:, axis].to(bias)}
-    if "spread.weight" in state:  # how far off each of these is; a landmark's own stands before those of its neighbors
+    if "log_scale.weight" in state:  # the expected errors; a landmark's own comes before those of its neighbors
         each = len(new_index[0])
         rows = [row for i, own in enumerate(asked["offset"]) for row, _ in (own, *asked["neighbor"][i * each:(i + 1) * each])]
         rows = [row * (1 + num_nb) if row < count else row - count + (row - count) // num_nb + 1 for row in rows]
-        made |= {f"spread.{leaf}": state[f"spread.{leaf}"][rows] for leaf in ("weight", "bias")}
+        made |= {f"log_scale.{leaf}": state[f"log_scale.{leaf}"][rows] for leaf in ("weight", "bias")}
     return made

@@ -1,8 +1,8 @@
-"""FaceBoxesV2, the face detector of PIPNet's demo: net, anchors, decode, encode and loss, which must agree, in one file.
+"""FaceBoxesV2, the face detector of PIPNet's demo: net, anchors, decode, encode and loss.
 
-After Zhang et al., "FaceBoxes: A CPU Real-time Face Detector with High Accuracy", IJCB 2017: anchors densified as in section 3.3,
-matching and hard negatives as in 3.4. The second version has plain strided convolutions where the first had CReLU and pools.
-Boxes are corners x1, y1, x2, y2 in px of the input, anchors centre and size, cx, cy, w, h, in the same frame.
+After Zhang et al., "FaceBoxes: A CPU Real-time Face Detector with High Accuracy", IJCB 2017: dense anchors (section 3.3),
+matching and hard negatives (section 3.4). Version 2 has plain strided convolutions in place of CReLU and pools. Boxes are corners
+x1, y1, x2, y2, anchors are centre and size cx, cy, w, h, both in px of the input.
 """
 import copy
 import math
@@ -14,28 +14,30 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import box_iou, nms
 
-# stride: (side of the anchor in px, how many of them along each side of a cell, 0 for one in its middle)
+from nets.trainable import Trainable
+
+# {stride: (side of the anchor in px, anchors along each side of a cell, 0 for one in its middle)}
 ANCHORS = {32: ((32, 4), (64, 2), (128, 0)), 64: ((256, 0),), 128: ((512, 0),)}
 PER_CELL = {stride: sum(max(dense, 1) ** 2 for _, dense in sizes) for stride, sizes in ANCHORS.items()}
 VARIANCES = (0.1, 0.2)  # of the centre and of the logarithm of the size
 MEAN = (104.0, 117.0, 123.0)  # BGR of 0..255
-CANDIDATES, MOST = 5000, 750  # boxes before and after suppression
-NEGATIVES, LEAST = 7, 16  # background a match, and at least so much an image, that the loss counts
+CANDIDATES, MOST = 5000, 750  # upper bounds of boxes before and after suppression
+NEGATIVES, LEAST = 7, 16  # background anchors in the loss: for each match, and at least for each image
 
 
 class Targets(NamedTuple):
-    """What a batch should give: offsets (B, A, 4), true where label (B, A) is 1; 0 is background, -1 counts for neither."""
+    """Wanted outputs: offsets (B, A, 4), valid where label (B, A) is 1; label 0 is background, -1 is ignored."""
 
     offsets: Tensor
     label: Tensor
 
     def to(self, device) -> "Targets":
-        """On another device."""
+        """Return the targets on another device."""
         return Targets(*(part.to(device, non_blocking=True) for part in self))
 
 
 class Conv(nn.Module):
-    """Convolution without bias, BN, ReLU."""
+    """Convolution without bias, batch norm, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1):
         super().__init__()
@@ -47,7 +49,7 @@ class Conv(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches of 32 channels that see 1, 3, 3 and 5 cells."""
+    """Four branches of 32 channels with receptive fields of 1, 3, 3 and 5 cells."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,11 +70,8 @@ class Inception(nn.Module):
         ], 1)
 
 
-class FaceBoxesV2(nn.Module):
-    """uint8 BGR (B, H, W, 3) of any size -> (offsets (B, A, 4), logits (B, A, 2): background, face), A as in `anchors(H, W)`.
-
-    It trains as every net does: `loss` and `count` by term, each with the key of its weight.
-    """
+class FaceBoxesV2(Trainable):
+    """uint8 BGR (B, H, W, 3) of any size -> (offsets (B, A, 4), logits (B, A, 2): background, face), A as in `anchors(H, W)`."""
 
     terms = {"conf": "cls", "loc": "reg"}
     spec = {"net": "faceboxes"}
@@ -90,15 +89,8 @@ class FaceBoxesV2(nn.Module):
         self.conf = nn.ModuleList(nn.Conv2d(channels, 2 * count, 3, padding=1) for channels, count in taps)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
 
-    def preprocess(self, images: Tensor) -> Tensor:
-        """uint8 BGR (B, H, W, 3), as OpenCV gives it, -> float (B, 3, H, W)."""
-        return images.permute(0, 3, 1, 2).float() - self.mean
-
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.maps(self.preprocess(images))
-
-    def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, of a preprocessed x (B, 3, H, W)."""
+        x = images.permute(0, 3, 1, 2).float() - self.mean
         x = self.conv5(self.conv4(self.conv3(self.conv2(self.conv1(x)))))
         stride32 = self.inception3(self.inception2(self.inception1(x)))
         stride64 = self.conv6_2(self.conv6_1(stride32))
@@ -109,22 +101,16 @@ class FaceBoxesV2(nn.Module):
             logits.append(conf(features).permute(0, 2, 3, 1).flatten(1))
         return torch.cat(offsets, 1).unflatten(1, (-1, 4)), torch.cat(logits, 1).unflatten(1, (-1, 2))
 
-    @property
-    def head(self) -> "FaceBoxesV2":
-        """What knows the terms of the loss: the net is all of a piece."""
-        return self
-
     def loss(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """{term: sum} of a batch, to be divided by `count` of all batches of a step."""
         return multibox_loss(*self(images), targets)
 
     def count(self, targets: Targets) -> dict[str, Tensor]:
-        """{term: count} of a batch: its matched anchors; for conf an image counts for as many as its background is drawn for."""
+        """Return {term: count}: the matched anchors, for `conf` at least those that LEAST background anchors stand for."""
         faces = (targets.label == 1).sum(1).float()
         return {"conf": faces.clamp(min=LEAST / NEGATIVES).sum(), "loc": faces.sum()}
 
     def fused(self) -> "FaceBoxesV2":
-        """A copy for inference, every BN folded into its convolution: the same outputs, fewer passes over the memory."""
+        """Return a copy for inference, with batch norms folded into the convolutions: same outputs, less memory traffic."""
         net = copy.deepcopy(self).eval()
         for module in net.modules():
             if isinstance(module, Conv):
@@ -133,8 +119,10 @@ class FaceBoxesV2(nn.Module):
 
     @torch.no_grad()
     def measure_norms(self, images: Tensor) -> None:
-        """Gives every BN the statistics that `images` have there, and the weights that keep what it does: a net whose BN were
-        folded can then be trained on."""
+        """Set every batch norm to the statistics of `images`, and its weights so that its outputs stay the same.
+
+        A net whose batch norms were folded can then be trained on.
+        """
         def measure(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
             slope = norm.weight / (norm.running_var + norm.eps).sqrt()
             start = norm.bias - slope * norm.running_mean
@@ -154,9 +142,9 @@ class FaceBoxesV2(nn.Module):
 
     @torch.inference_mode()
     def detect(self, images: Tensor, threshold: float = 0.6, overlap: float = 0.3) -> list[tuple[Tensor, Tensor]]:
-        """uint8 BGR (B, H, W, 3) -> for each image boxes (M, 4) and scores (M,), best first, M <= 750.
+        """Return boxes (M, 4) and scores (M,), best first, M <= 750, of each image uint8 BGR (B, H, W, 3).
 
-        Boxes may reach beyond the image. threshold: a score must exceed it; overlap: IoU at which the lower one goes.
+        Boxes may reach beyond the image. Scores exceed `threshold`; of two boxes with the IoU `overlap` the lower one is dropped.
         """
         offsets, logits = self(images)
         boxes = decode(offsets, anchors(*images.shape[1:3], device=images.device))
@@ -164,12 +152,12 @@ class FaceBoxesV2(nn.Module):
 
 
 def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """State dict under our names; ours are the published ones but for DataParallel's prefix."""
+    """Return a published state dict under our names, which lack DataParallel's prefix."""
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def anchors(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """(A, 4) cx, cy, w, h in px of an input of that size: by stride, cell (row by row), size, place in the cell (y outer)."""
+    """Return (A, 4) cx, cy, w, h in px of an input of that size: by stride, cell (row by row), size, place in the cell (by y)."""
     found = []
     for stride, sizes in ANCHORS.items():
         rows, columns = (height + stride - 1) // stride, (width + stride - 1) // stride
@@ -184,27 +172,27 @@ def anchors(height: int, width: int, device: torch.device | None = None) -> Tens
 
 
 def decode(offsets: Tensor, anchor: Tensor) -> Tensor:
-    """Offsets (..., A, 4) from anchors (A, 4) -> boxes (..., A, 4)."""
+    """Return boxes (..., A, 4) from offsets (..., A, 4) and anchors (A, 4)."""
     centre = anchor[:, :2] + offsets[..., :2] * VARIANCES[0] * anchor[:, 2:]
     half = anchor[:, 2:] * (offsets[..., 2:] * VARIANCES[1]).exp() / 2
     return torch.cat([centre - half, centre + half], -1)
 
 
 def corners(anchor: Tensor) -> Tensor:
-    """Anchors (A, 4) cx, cy, w, h -> boxes (A, 4)."""
+    """Return boxes (A, 4) of anchors (A, 4)."""
     return torch.cat([anchor[:, :2] - anchor[:, 2:] / 2, anchor[:, :2] + anchor[:, 2:] / 2], 1)
 
 
 def encode_boxes(boxes: Tensor, anchor: Tensor) -> Tensor:
-    """Boxes (A, 4), one an anchor, -> offsets (A, 4): the inverse of `decode`."""
+    """Return offsets (A, 4) of boxes (A, 4), one for each anchor: the inverse of `decode`."""
     centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     return torch.cat([(centre - anchor[:, :2]) / (VARIANCES[0] * anchor[:, 2:]), (size / anchor[:, 2:]).log() / VARIANCES[1]], -1)
 
 
 def suppress(boxes: Tensor, scores: Tensor, threshold: float, overlap: float) -> tuple[Tensor, Tensor]:
-    """Those of boxes (A, 4) above the threshold that overlap no better one: (boxes (M, 4), scores (M,)), best first.
+    """Return the boxes (M, 4) above the threshold that overlap no better one, and their scores (M,), best first.
 
-    The published areas count a box from x1 to x2 as x2 - x1 + 1 wide and suppress at `overlap` itself; so do these.
+    As published, a box from x1 to x2 is x2 - x1 + 1 wide here, and an IoU of exactly `overlap` is dropped.
     """
     above = (scores > threshold).nonzero()[:, 0]
     boxes, scores = boxes[above], scores[above]
@@ -216,15 +204,15 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float, overlap: float) ->
 
 def encode(boxes: list[Tensor], anchor: Tensor, ignored: list[Tensor] | None = None, threshold: float = 0.35,
            least: float = 0.2, smallest: float = 0.0) -> Targets:
-    """Targets of a batch (section 3.4). boxes: (M, 4) of each image, M >= 0; ignored: (M,) bool, boxes to learn nothing from.
+    """Return the targets of a batch (section 3.4). boxes: (M, 4) of each image, M >= 0; ignored: (M,) bool, boxes not to train.
 
-    An anchor learns the box that it overlaps most if by the IoU `threshold`. The anchor nearest to a box learns that one from
-    `least` on, so that no box goes without because of the gaps between anchors; a box smaller than that has no anchor.
-    smallest: px, a side below this is matched as if it were that long, so that a small box teaches as many anchors as others do.
+    An anchor learns the box with the largest IoU if that reaches `threshold`. The nearest anchor of a box learns that box if the
+    IoU reaches `least`, so that gaps between anchors leave no box out. smallest: px; shorter sides are matched as if they had
+    this length, so that a small box trains as many anchors as others do.
     """
     ignored = ignored or [torch.zeros(len(image), dtype=torch.bool, device=image.device) for image in boxes]
-    return Targets(*map(torch.stack, zip(*(_encode(*image, anchor, threshold, least, smallest)
-                                           for image in zip(boxes, ignored, strict=True)), strict=True)))
+    images = [_encode(*image, anchor, threshold, least, smallest) for image in zip(boxes, ignored, strict=True)]
+    return Targets(*map(torch.stack, zip(*images, strict=True)))
 
 
 def _encode(boxes: Tensor, ignored: Tensor, anchor: Tensor, threshold: float, least: float,
@@ -235,7 +223,7 @@ def _encode(boxes: Tensor, ignored: Tensor, anchor: Tensor, threshold: float, le
     more = (smallest - (boxes[:, 2:] - boxes[:, :2])).clamp(min=0) / 2
     iou = box_iou(corners(anchor), torch.cat([boxes[:, :2] - more, boxes[:, 2:] + more], 1))
     nearest = iou.argmax(0), torch.arange(len(boxes), device=boxes.device)
-    # of two boxes with one nearest anchor the better overlap wins, and both win over mere overlaps
+    # where two boxes have one nearest anchor, the larger IoU wins; a nearest anchor wins over other overlaps
     iou[nearest] += 2.0 * ((iou[nearest] >= least) & ~ignored)
     best, box = iou.max(1)
     label[best >= threshold] = 1
@@ -246,10 +234,10 @@ def _encode(boxes: Tensor, ignored: Tensor, anchor: Tensor, threshold: float, le
 
 def multibox_loss(offsets: Tensor, logits: Tensor, targets: Targets, negatives: float = NEGATIVES,
                   least: int = LEAST) -> dict[str, Tensor]:
-    """{"loc": sum, "conf": sum, "count": matched anchors} of a batch (section 3.4): divide the sums by the count of all batches.
+    """Return {"loc": sum, "conf": sum, "count": matched anchors} of a batch (section 3.4).
 
-    loc is smooth L1 of the offsets of matched anchors; conf the cross-entropy of those and of the hardest background of each
-    image: `negatives` for each match, and at least `least`, so that images without a face teach too.
+    loc is smooth L1 of the offsets of matched anchors. conf is the cross-entropy of these and of each image's hardest background:
+    `negatives` for each match and at least `least`, so that images without a face are trained too.
     """
     face = targets.label == 1
     offsets, logits = offsets.float(), logits.float()

@@ -1,8 +1,8 @@
-"""MTCNN: three nets in a cascade, boxes and five points (Zhang et al., "Joint Face Detection and Alignment Using Multi-task
+"""MTCNN: boxes and five points from a cascade of three nets (Zhang et al., "Joint Face Detection and Alignment Using Multi-task
 Cascaded Convolutional Networks", IEEE SPL 2016).
 
-P-Net proposes on a pyramid, R-Net refines, O-Net refines again and finds the points. The published nets count whole pixels: a
-box from pixel x1 to pixel x2 is x2 - x1 + 1 wide. Here boxes are continuous, [x1, x2 + 1], so that widths are differences.
+P-Net proposes boxes on an image pyramid, R-Net refines them, O-Net refines them again and finds the points. As published, a box
+from pixel x1 to pixel x2 is x2 - x1 + 1 wide; boxes are continuous here, [x1, x2 + 1], so widths are differences.
 """
 import math
 
@@ -13,16 +13,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-CELL, STRIDE = 12, 2  # px that P-Net sees, and its step
-SHRINK = 0.707  # between levels of the pyramid: half the area
-OVERLAPS = (0.5, 0.7, 0.7)  # IoU that suppresses: in one level, over all levels, after R-Net
-BATCH = 256  # crops at once: bounds the memory on crowds
+CELL, STRIDE = 12, 2  # px, input and step of P-Net
+SHRINK = 0.707  # of sides between levels of the pyramid: half the area
+OVERLAPS = (0.5, 0.7, 0.7)  # IoU of suppression: in one level, over all levels, after R-Net
+BATCH = 256  # crops at once, to bound memory on crowds
 
 
 class Stage(nn.Module):
-    """Convolutions, each with a PReLU and a max-pool where `pools` says (size, stride); a linear layer, if any; branches.
+    """Convolutions, each with a PReLU and, where `pools` has (size, stride), a max-pool; a linear layer, if any; branches.
 
-    x (B, 3, H, W) -> one tensor a branch. Names are the published ones.
+    x (B, 3, H, W) -> one tensor a branch. Tensors have the published names.
     """
 
     def __init__(self, widths: list[int], kernels: list[int], pools: list[tuple[int, int] | None], linear: tuple[int, int] | None,
@@ -47,7 +47,7 @@ class Stage(nn.Module):
             if pool:
                 x = F.max_pool2d(x, *pool, ceil_mode=True)
         if self.linear:
-            x = x.transpose(2, 3).flatten(1)  # the weights come from a framework that counts columns first
+            x = x.transpose(2, 3).flatten(1)  # the framework of the published weights is column-major
             x = self.features[f"prelu{len(self.pools) + 1}"](self.features[f"conv{len(self.pools) + 1}"](x))
         return tuple(self.get_submodule(name)(x) for name in self.branches)
 
@@ -65,11 +65,11 @@ class MTCNN(nn.Module):
     @torch.inference_mode()
     def detect(self, image: np.ndarray, thresholds: tuple[float, float, float] = (0.6, 0.7, 0.8), overlap: float = 0.7,
                smallest: float = 20.0) -> tuple[Tensor, Tensor, Tensor]:
-        """uint8 BGR (H, W, 3) of any size -> boxes (M, 4), scores (M,), points (M, 5, 2), continuous px, best first.
+        """Return boxes (M, 4), scores (M,), points (M, 5, 2) in continuous px, best first; image uint8 BGR (H, W, 3).
 
-        thresholds: of the scores of the three nets; overlap: share of the smaller of two boxes at which the lower one goes;
-        smallest: side of the smallest face in px. Boxes may reach beyond the image. Points are eyes, nose, corners of the mouth,
-        those on the image's left first.
+        thresholds: scores of the three nets; overlap: share of the smaller of two boxes from which the lower one is dropped;
+        smallest: px, side of the smallest face. Boxes may reach beyond the image. Points are eyes, nose, corners of the mouth,
+        the image's left before its right.
         """
         image = np.ascontiguousarray(image[:, :, ::-1])
         boxes = self._propose(image, thresholds[0], smallest)
@@ -77,7 +77,7 @@ class MTCNN(nn.Module):
         return self._locate(image, boxes, thresholds[2], overlap)
 
     def _propose(self, image: np.ndarray, threshold: float, smallest: float) -> Tensor:
-        """RGB image (H, W, 3) -> square boxes (M, 4) in whole px: what P-Net takes for faces at any level of the pyramid."""
+        """Return square boxes (M, 4) in whole px that P-Net finds at any level of the pyramid; image RGB (H, W, 3)."""
         height, width = image.shape[:2]
         device = next(self.parameters()).device
         found = [torch.zeros(0, 9, device=device)]
@@ -98,20 +98,14 @@ class MTCNN(nn.Module):
         return _square(_correct(found[:, :4], found[:, 5:]))
 
     def _refine(self, image: np.ndarray, boxes: Tensor, threshold: float) -> Tensor:
-        """Square boxes -> square boxes: of those that R-Net takes for faces."""
-        logits, corrections = _in_batches(self.rnet, image, boxes, 24)
-        score = logits.softmax(1)[:, 1]
-        above = score > threshold
-        boxes, score, corrections = boxes[above], score[above], corrections[above]
+        """Return the square boxes that R-Net accepts, refined."""
+        boxes, score, corrections = _accepted(self.rnet, image, boxes, 24, threshold)
         keep = nms(boxes, score, OVERLAPS[2])
         return _square(_correct(boxes[keep], corrections[keep]))
 
     def _locate(self, image: np.ndarray, boxes: Tensor, threshold: float, overlap: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Square boxes -> (boxes, scores, points) of those that O-Net takes for faces."""
-        logits, corrections, points = _in_batches(self.onet, image, boxes, 48)
-        score = logits.softmax(1)[:, 1]
-        above = score > threshold
-        boxes, score, corrections, points = boxes[above], score[above], corrections[above], points[above]
+        """Return (boxes, scores, points) that O-Net accepts among square boxes."""
+        boxes, score, corrections, points = _accepted(self.onet, image, boxes, 48, threshold)
         points = points.view(-1, 2, 5).mT  # five x, then five y, in [0, 1] of the box
         points = boxes[:, None, :2] + points * (boxes[:, 2:] - boxes[:, :2])[:, None]
         boxes = _correct(boxes, corrections)
@@ -120,36 +114,40 @@ class MTCNN(nn.Module):
 
 
 def _resize(image: np.ndarray, height: int, width: int, device: torch.device) -> Tensor:
-    """uint8 (H, W, 3) -> what a net sees, (3, height, width).
+    """Return the input (3, height, width) of a net; image uint8 (H, W, 3).
 
-    The published cascade's own image library: with scores this close to one, another one's rounding changes which of two boxes of
-    a face is kept, and so the box by some px.
+    Resized by the library of the published cascade. Another one rounds differently, and as scores are close to 1, that changes
+    which of two boxes of a face is kept.
     """
     image = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     return (torch.from_numpy(image).to(device).permute(2, 0, 1).float() - 127.5) / 128
 
 
 def _correct(boxes: Tensor, corrections: Tensor) -> Tensor:
-    """Corners moved by shares of the box's width and height."""
+    """Return boxes whose corners are moved by shares of the width and height."""
     return boxes + corrections * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
 
 
 def _square(boxes: Tensor) -> Tensor:
-    """The square of the longer side about the same centre, in whole px."""
+    """Return squares of the longer side around the same centres, in whole px."""
     side = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True)
     corner = (boxes[:, :2] + boxes[:, 2:] - side) / 2
     return torch.cat([corner.round(), (corner + side - 1).round() + 1], 1)
 
 
-def _in_batches(net: Stage, image: np.ndarray, boxes: Tensor, size: int) -> tuple[Tensor, ...]:
-    """What `net` gives for the boxes (M, 4) of the image (H, W, 3); black beyond the image."""
+def _accepted(net: Stage, image: np.ndarray, boxes: Tensor, size: int, threshold: float) -> tuple[Tensor, ...]:
+    """Return (boxes, scores, corrections[, points]) of the boxes (M, 4) that `net` scores above the threshold."""
     crops = [_resize(_cut(image, *box), size, size, boxes.device) for box in boxes.long().tolist()]
     crops = torch.stack(crops) if crops else boxes.new_zeros(0, 3, size, size)
     outputs = [net(part) for part in crops.split(BATCH)]
-    return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
+    logits, *others = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    score = logits.softmax(1)[:, 1]
+    above = score > threshold
+    return boxes[above], score[above], *(output[above] for output in others)
 
 
 def _cut(image: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
+    """Return that part of the image (H, W, 3), black outside."""
     cut = np.zeros((max(y2 - y1, 1), max(x2 - x1, 1), 3), np.uint8)
     inside = image[max(y1, 0):max(y2, 0), max(x1, 0):max(x2, 0)]
     if inside.size:
@@ -159,7 +157,7 @@ def _cut(image: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
 
 
 def nms_of_smaller(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
-    """Indices, best first, of boxes of which no better one covers more than `overlap` of the smaller one's area."""
+    """Return indices, best first, of boxes that share at most `overlap` of the smaller area with each better one."""
     order = scores.argsort(descending=True, stable=True)
     corner = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
     common = (torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - corner).clamp(min=0).prod(2)

@@ -1,7 +1,9 @@
-"""What every head is: four verbs, and what a net must know to put it on a backbone."""
+"""The interface of a head: four verbs, and what places a head on a backbone."""
 import math
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from nets.convert.transplant import Sources
@@ -9,73 +11,89 @@ from nets.labels import Labels, Prediction
 from nets.necks import Neck
 
 
-class Head(nn.Module):
-    """encode -> forward -> loss, and decode; `decode(head.ideal(head.encode(labels, grid)))` gives the labels back.
+class Targets(NamedTuple):
+    """place (B, N, 2) in the head's own unit, weight (B, N), counts {term: count}, grid (H, W) in cells."""
+    place: Tensor
+    weight: Tensor
+    counts: dict[str, Tensor]
+    grid: tuple[int, int]
 
-    strides: px of the input a cell of its feature map may cover, its own first; keys: the options of args.yaml that it takes;
-    terms: {term of the loss: the key of args.yaml that weighs it}; rows: {module: outputs a landmark}, in the order of landmarks.
-    A head whose `spread` predicts the logarithm of its errors gives sigma.
+
+class Head(nn.Module):
+    """encode -> forward -> loss, and decode; `decode(head.ideal(head.encode(labels, grid)))` returns the labels.
+
+    Made as Head(channels of its feature map, spec of its net, **spec["head_options"]). Its row in nets/registry.py holds strides,
+    options and loss terms. A head that predicts its error has a module `log_scale` for the logarithm of that error.
+    rows: {module: its outputs for one landmark}, landmark by landmark, for `grafted`.
     """
 
-    strides: tuple[int, ...] = (32,)
-    keys: tuple[str, ...] = ()
-    terms: dict[str, str] = {}
+    size_multiple = 32  # px, of the net's input
     rows: dict[str, int] = {}
 
     @staticmethod
-    def neck(channels: dict[int, int], stride: int) -> nn.Module:
-        """What makes of a backbone's {stride: map}, with these channels, the head's feature map; knows its `channels`."""
-        return Neck(channels[32], stride)
+    def neck(backbone: nn.Module, spec: dict) -> nn.Module:
+        """Return the module that turns the backbone's {stride: map} into the head's feature map of `channels` channels."""
+        return Neck(backbone.channels[32], spec["stride"])
 
     @staticmethod
     def plan(meanface: np.ndarray, num_nb: int) -> dict:
-        """What the spec of a net with this head holds of the landmarks; plain values. meanface (N, 2) in [0, 1] of the crop."""
+        """Return the plain values about landmarks that go into the spec; meanface (N, 2) in [0, 1] of the crop."""
         return {"meanface": np.asarray(meanface, np.float64).tolist()}
 
-    @classmethod
-    def of(cls, channels: int, spec: dict) -> "Head":
-        """The head on a feature map of `channels` from the spec of its net."""
-        raise NotImplementedError
-
     def encode(self, labels: Labels, grid: tuple[int, int]):
-        """Targets for a feature map of `grid` (H, W) cells."""
-        raise NotImplementedError
-
-    def count(self, labels: Labels) -> dict[str, Tensor]:
-        """{term: count}, what divides the sums of `loss`; known before the net has seen a picture."""
+        """Return targets on a feature map of `grid` (H, W) cells; their `counts` {term: count} divide the sums of `loss`."""
         raise NotImplementedError
 
     def loss(self, maps, targets) -> dict[str, Tensor]:
-        """{term: sum} over the batch."""
+        """Return {term: sum} of the batch."""
         raise NotImplementedError
 
     def decode(self, maps) -> Prediction:
-        """Landmarks in [0, 1] of the crop."""
+        """Return landmarks in [0, 1] of the crop, scores, and sigma where the head predicts it."""
+        raise NotImplementedError
+
+    def ideal(self, targets):
+        """Return maps that decode to the landmarks behind `targets`."""
         raise NotImplementedError
 
     def scores(self, maps) -> Tensor | None:
-        """(B, N, ...) score maps, so scaled that the squares of a landmark sum to what `loss` counts; None: the head has none."""
+        """Return score maps (B, N, ...) for distillation, or None; ideal ones have squares that sum to about 1 a landmark."""
         return None
 
-    def ideal(self, targets):
-        """Maps that decode to exactly the landmarks that `targets` were made of."""
-        raise NotImplementedError
-
     def calibrated(self, state: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
-        """A net's `state` whose predicted sigma is `factor` times as large; nothing else changes."""
-        name = "head.spread.bias"
+        """Return a net's `state` whose predicted sigma is `factor` times as large, and nothing else changed."""
+        name = "head.log_scale.bias"
         return {**state, name: state[name] + math.log(factor)}
 
     def grafted(self, state: dict[str, Tensor], old: dict, new: dict, sources: Sources, meanface: np.ndarray) -> dict:
-        """Tensors for the net of spec `new` and its meanface (N, 2), in [0, 1], from `state`, a head of the net of spec `old`.
+        """Return the head's tensors for the net of spec `new`, from `state`, those of the head of the net of spec `old`.
 
-        Each landmark starts as its source. Raises ValueError where `state` is not what `old` says.
+        Each landmark starts as its source. meanface (N, 2) is in [0, 1] of the new net's crop. Raises ValueError where `state`
+        does not fit `old`.
         """
         made = dict(state)
         for name, tensor in state.items():
-            many = next((many for part, many in self.rows.items() if name.startswith(f"{part}.")), 0)
-            if many and tensor.ndim:
-                if len(tensor) != many * len(old["meanface"]):
+            outputs = next((count for module, count in self.rows.items() if name.startswith(f"{module}.")), 0)
+            if outputs and tensor.ndim:
+                if len(tensor) != outputs * len(old["meanface"]):
                     raise ValueError(f"{name} is not of {len(old['meanface'])} landmarks")
-                made[name] = tensor.unflatten(0, (-1, many))[sources.landmark].flatten(0, 1)
+                made[name] = tensor.unflatten(0, (-1, outputs))[sources.landmark].flatten(0, 1)
         return made
+
+
+def inside(labels: Labels, reach: float) -> Tensor:
+    """Return the weight (B, N) of the landmarks, 0 for those that lie `reach` or more, in [0, 1], outside the crop."""
+    return labels.trainable() * ((labels.landmarks - 0.5).abs() < 0.5 + reach).all(-1)
+
+
+def in_cells(landmarks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return landmarks (B, N, 2) in cells of a `grid` (H, W), from [0, 1] of the crop."""
+    # axis by axis, because a tensor made from the numbers of `grid` would have to be copied to a GPU
+    return torch.stack([landmarks[..., axis] * grid[1 - axis] for axis in (0, 1)], -1)
+
+
+def start_small(*layers: nn.Module | None) -> None:
+    """Give output layers small random weights and no bias."""
+    for layer in filter(None, layers):
+        nn.init.normal_(layer.weight, std=0.001)
+        nn.init.zeros_(layer.bias)

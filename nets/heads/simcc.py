@@ -1,5 +1,5 @@
-"""The SimCC head: where a landmark is along x and along y, as two classifications (Li et al., ECCV 2022), in RTMPose's form
-(Jiang et al., 2023): large filters, a vector a landmark, one gated attention unit across landmarks, two linear maps to bins.
+"""The SimCC head: a landmark's x and y as two classifications (Li et al., ECCV 2022), in RTMPose's form (Jiang et al., 2023):
+large filters, a vector a landmark, one gated attention unit across landmarks, two linear maps to bins.
 """
 import math
 from typing import NamedTuple
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from nets.heads.base import Head
-from nets.heads.peak import log_gaussian, log_height, parabola_top
+from nets.heads.base import Head, Targets, inside
+from nets.heads.gaussian import log_gaussian, log_height, parabola_top
 from nets.labels import Labels, Prediction
 
 BINS_A_PX = 2
-MARGIN = 1 / 8  # of the crop, on each side, that has bins too
+MARGIN = 1 / 8  # of the crop; the bins cover it on each side too
 
 
 class Maps(NamedTuple):
@@ -22,24 +22,18 @@ class Maps(NamedTuple):
     y: Tensor
 
 
-class Targets(NamedTuple):
-    """place (B, N, 2) in bins from the first one's edge, weight (B, N)."""
-    place: Tensor
-    weight: Tensor
-
-
 class GatedAttention(nn.Module):
-    """Landmarks (B, N, D) look at each other (Hua et al., ICML 2022): squared-ReLU attention inside a gated linear unit."""
+    """Attention between landmarks (B, N, D): squared ReLU inside a gated linear unit (Hua et al., ICML 2022)."""
 
     def __init__(self, width: int, keys: int = 128):
         super().__init__()
         self.norm, self.split = nn.LayerNorm(width), (2 * width, 2 * width, keys)
-        self.spread = nn.Linear(width, sum(self.split), bias=False)
+        self.expand = nn.Linear(width, sum(self.split), bias=False)
         self.scale, self.shift = nn.Parameter(torch.rand(2, keys)), nn.Parameter(torch.zeros(2, keys))
         self.join = nn.Linear(2 * width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, value, base = silu(self.spread(self.norm(x))).split(self.split, -1)
+        gate, value, base = silu(self.expand(self.norm(x))).split(self.split, -1)
         query, key = (base[:, :, None] * self.scale + self.shift).unbind(2)
         attention = torch.relu(query @ key.transpose(1, 2) / self.split[2] ** 0.5).square() / x.shape[1]
         return x + self.join(gate * (attention @ value))
@@ -48,47 +42,34 @@ class GatedAttention(nn.Module):
 class SimCCHead(Head):
     """score_width: standard deviation of the target in bins of half a px; 0: sqrt(input size / 8), as published.
 
-    A landmark more than an eighth of the crop outside it has no bin: it is not trained.
+    A landmark that lies more than an eighth of the crop outside it has no bin, so it is not trained.
     """
 
-    strides = (32, 16)
-    keys = ("score_width",)
-    terms = {"score": "cls"}
     rows = {"points": 1}
 
-    def __init__(self, channels: int, num_lms: int, cells: int, size: int, score_width: float = 0.0, width: int = 256):
+    def __init__(self, channels: int, spec: dict, score_width: float = 0.0, width: int = 256):
         super().__init__()
-        self.num_lms, self.width = num_lms, score_width or (size / 8) ** 0.5
+        size, cells = spec["input_size"], spec["input_size"] // spec["stride"]
+        self.num_lms, self.width = len(spec["meanface"]), score_width or (size / 8) ** 0.5
         self.bins, self.step = round(size * BINS_A_PX * (1 + 2 * MARGIN)), max(round(self.width), 1)
-        self.points = nn.Conv2d(channels, num_lms, 7, padding=3)
+        self.points = nn.Conv2d(channels, self.num_lms, 7, padding=3)
         self.embed = nn.Sequential(nn.LayerNorm(cells ** 2), nn.Linear(cells ** 2, width, bias=False))
         self.attention = GatedAttention(width)
         self.x, self.y = nn.Linear(width, self.bins, bias=False), nn.Linear(width, self.bins, bias=False)
 
-    @classmethod
-    def of(cls, channels: int, spec: dict) -> "SimCCHead":
-        """From the spec of a net."""
-        return cls(channels, len(spec["meanface"]), spec["input_size"] // spec["stride"], spec["input_size"], **spec["options"])
-
     def forward(self, features: Tensor) -> Maps:
-        """features (B, C, H, W)."""
+        """Return logits from features (B, C, H, W)."""
         vectors = self.attention(self.embed(self.points(features).flatten(2)))
         return Maps(self.x(vectors), self.y(vectors))
 
     def encode(self, labels: Labels, grid: tuple[int, int]) -> Targets:
-        """Places in bins; the grid says nothing here."""
-        known = torch.nan_to_num(labels.landmarks, nan=0.5, posinf=0.5, neginf=0.5)
-        return Targets((known + MARGIN) / (1 + 2 * MARGIN) * self.bins, self._weight(labels))
-
-    def _weight(self, labels: Labels) -> Tensor:
-        return labels.trainable() * ((labels.landmarks - 0.5).abs() < 0.5 + MARGIN).all(-1)
-
-    def count(self, labels: Labels) -> dict[str, Tensor]:
-        """{term: count}, what divides the sums of `loss`."""
-        return {"score": self._weight(labels).sum()}
+        """Return places in bins; the grid is not used."""
+        weight = inside(labels, MARGIN)
+        place = (labels.filled().landmarks + MARGIN) / (1 + 2 * MARGIN) * self.bins
+        return Targets(place, weight, {"score": weight.sum()}, grid)
 
     def loss(self, maps: Maps, targets: Targets) -> dict[str, Tensor]:
-        """{term: sum}: Kullback-Leibler divergence of the predicted distributions from the Gaussians."""
+        """Return {term: sum} of Kullback-Leibler divergences of the predicted distributions from the Gaussians."""
         total = 0.0
         for axis, logits in enumerate(maps):
             wanted = log_gaussian(targets.place[..., axis], self.bins, self.width).log_softmax(-1)
@@ -96,7 +77,7 @@ class SimCCHead(Head):
         return {"score": (targets.weight * total).sum()}
 
     def decode(self, maps: Maps) -> Prediction:
-        """Landmarks in [0, 1] of the crop; the score is one where both peaks are as high as those of the targets."""
+        """Return landmarks in [0, 1] of the crop; the score is 1 where both peaks are as high as those of the targets."""
         places, heights = [], []
         for logits in maps:
             logs = logits.float().log_softmax(-1)
@@ -108,11 +89,10 @@ class SimCCHead(Head):
         score = ((heights[0] + heights[1]) / 2 - log_height(self.width)).exp().clamp(0, 1)
         return Prediction(torch.stack(places, -1) / self.bins * (1 + 2 * MARGIN) - MARGIN, score)
 
+    def ideal(self, targets: Targets) -> Maps:
+        return Maps(*(log_gaussian(targets.place[..., axis], self.bins, self.width) for axis in (0, 1)))
+
     def scores(self, maps: Maps) -> Tensor:
-        """(B, N, 2 bins): both distributions, those of the targets as high as one."""
+        """Return (B, N, 2 bins), both distributions scaled so that the peaks of ideal ones are equally high."""
         logs = torch.cat([logits.float().log_softmax(-1) for logits in maps], -1) - log_height(self.width)
         return logs.exp() / (math.pi ** 0.5 * self.width) ** 0.5
-
-    def ideal(self, targets: Targets) -> Maps:
-        """Maps that decode to exactly the landmarks that `targets` were made of."""
-        return Maps(*(log_gaussian(targets.place[..., axis], self.bins, self.width) for axis in (0, 1)))

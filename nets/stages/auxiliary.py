@@ -1,4 +1,4 @@
-"""Beside the landmarks: head pose, and the state of eyes and mouth, trained together (Peppa's Slim)."""
+"""Auxiliary heads: head pose and the state of eyes and mouth, trained with the landmarks (Peppa's Slim)."""
 import math
 
 import torch
@@ -7,18 +7,17 @@ from torch import Tensor, nn
 
 from nets.labels import Labels, Prediction
 
-STATES = ("left_eye_closed", "right_eye_closed", "mouth_closed", "mouth_wide_open")  # left and right as seen
+STATES = ("left_eye_closed", "right_eye_closed", "mouth_closed", "mouth_wide_open")  # left and right in the picture
 SIZES = {"pose": 3, "states": len(STATES)}
-TERMS = {"pose": {"pose": "pose"},  # of each output: {term: the key of args.yaml that weighs it}
+TERMS = {"pose": {"pose": "pose"},  # {output: {term: the key of args.yaml that weighs it}}
          "states": dict(zip(STATES, ("eyes", "eyes", "mouth", "mouth"), strict=True))}
-UNIT = math.pi / 2  # of a pose's outputs
+UNIT = math.pi / 2  # of the pose's outputs
 
 
-class Multi(nn.ModuleDict):
-    """Outputs by name, `pose` and `states`, each a linear map of the means of a feature map with `channels`.
+class AuxiliaryHeads(nn.ModuleDict):
+    """The outputs `pose` and `states`, each a linear map of the means of a feature map with `channels`.
 
-    Sums its loss terms with those of the landmarks' head and joins its predictions to theirs. Pose is in radians, states are
-    probabilities. A face whose pose or state is unknown (NaN, or none in the labels) does not train it.
+    Pose is in radians, states are probabilities. A face whose pose or state is unknown (NaN or absent) does not train it.
     """
 
     def __init__(self, channels: int, outputs: list[str]):
@@ -32,16 +31,16 @@ class Multi(nn.ModuleDict):
         return {term: key for name in self for term, key in TERMS[name].items()}
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """features (B, C, H, W) -> pose (B, 3) in quarter turns, states (B, 4) as logits."""
+        """Return pose (B, 3) in quarter turns and states (B, 4) as logits from features (B, C, H, W)."""
         vector = features.mean((2, 3))
         return {name: layer(vector).float() for name, layer in self.items()}
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
-        """{term: faces that have such a label}."""
+        """Return {term: faces that have such a label}."""
         return {term: known.sum() for term, (_, known) in self._targets(labels).items()}
 
     def loss(self, features: Tensor, labels: Labels) -> dict[str, Tensor]:
-        """{term: sum}: mean squared error of the pose in quarter turns, cross entropy of each state."""
+        """Return {term: sum}: mean squared error of the pose in quarter turns, cross entropy of each state."""
         out, targets, terms = self(features), self._targets(labels), {}
         if "pose" in out:
             value, known = targets["pose"]
@@ -53,7 +52,7 @@ class Multi(nn.ModuleDict):
         return terms
 
     def add(self, prediction: Prediction, features: Tensor) -> Prediction:
-        """The prediction with what these outputs say of the same pictures."""
+        """Return the prediction with pose and states of the same pictures."""
         out, found = self(features), {}
         if "pose" in out:
             found["pose"] = out["pose"] * UNIT
@@ -62,7 +61,7 @@ class Multi(nn.ModuleDict):
         return prediction._replace(**found)
 
     def _targets(self, labels: Labels) -> dict[str, tuple[Tensor, Tensor]]:
-        """{term: (value, (B,) 1 where it is known)}, with zeros for what is unknown."""
+        """Return {term: (value, (B,) 1 where it is known, else 0)}; unknown values are 0."""
         faces, found = labels.landmarks[:, 0, 0], {}
         for name in self:
             values = getattr(labels, name)

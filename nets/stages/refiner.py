@@ -1,8 +1,8 @@
-"""A light refiner behind any head: what lies round each landmark on a fine map, all landmarks together, moves them once more.
+"""A refiner behind any head: it moves all landmarks together, once more, by the feature map of stride 8 around each of them.
 
-In the spirit of SLPT (Xia et al., CVPR 2022) and DTLD (Li et al., CVPR 2022): a landmark is described by a patch of the
-backbone's map of stride 8 round where the head has put it, by what the head itself saw there, by its place and by which landmark
-it is; one attention unit lets the landmarks look at each other; each then reads its own displacement.
+In the spirit of SLPT (Xia et al., CVPR 2022) and DTLD (Li et al., CVPR 2022). A landmark is described by a patch of the stride 8
+map around the head's result, by the head's own map there, by its place and by its identity. One attention unit connects the
+landmarks; then each gets its own displacement.
 """
 import torch
 import torch.nn.functional as F
@@ -11,17 +11,16 @@ from torch import Tensor, nn
 from nets.heads.simcc import GatedAttention
 from nets.labels import Labels
 
-STRIDE = 8  # px of the input a cell of the fine map covers
+STRIDE = 8  # px of the input that one cell of the fine map covers
 LATERAL = 32  # channels of a sampled cell
-WIDTH = 64  # of what describes a landmark
+WIDTH = 64  # of the description of a landmark
 
 
 class Refiner(nn.Module):
-    """channels: of the backbone's maps {stride: channels}; coarse: of the map that the head sees; count: landmarks.
+    """channels: {stride: channels} of the backbone; coarse: channels of the head's feature map; count: landmarks.
 
-    It begins by moving nothing. The landmarks that it starts from hand no gradient back to the head: the head learns by its own
-    loss to find them, the refiner what is left; through the sampled places it would only learn the slope between four cells.
-    Raises ValueError for a backbone without a map of stride 8.
+    At first it moves nothing. It passes no gradient to the landmarks it starts from: the head learns them by its own loss, the
+    refiner learns what is left. Raises ValueError for a backbone without a map of stride 8.
     """
 
     terms = {"refine": "reg"}
@@ -40,27 +39,26 @@ class Refiner(nn.Module):
         self.attention, self.norm = GatedAttention(WIDTH, WIDTH // 2), nn.LayerNorm(WIDTH)
         self.move = nn.Parameter(torch.zeros(count, WIDTH, 2))
 
-    def forward(self, landmarks: Tensor, features: Tensor, fine: Tensor) -> Tensor:
-        """landmarks (B, N, 2) in [0, 1] of the crop, maps (B, C, H, W) of the head and of stride 8 -> landmarks, moved."""
+    def forward(self, landmarks: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Return moved landmarks (B, N, 2) in [0, 1] of the crop; coarse, fine: maps (B, C, H, W) of the head and of stride 8."""
         start = landmarks.detach()
         places = start[:, :, None] + self.patch
-        cells = torch.cat([sampled(self.fine(fine), places), sampled(self.coarse(features), start[:, :, None])], 2)
+        cells = torch.cat([sample(self.fine(fine), places), sample(self.coarse(coarse), start[:, :, None])], 2)
         described = self.describe(cells.flatten(2)) + self.place(start - 0.5) + self.identity
         read = self.norm(self.attention(described)).float()
-        return landmarks + self.cell * (read[..., None] * self.move).sum(2)  # no matrix product, which autocast would round
+        return landmarks + self.cell * (read[..., None] * self.move).sum(2)  # no matrix product: autocast would round it
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
-        """{term: count}, what divides the sums of `loss`."""
+        """Return {term: count}, the divisors of the sums of `loss`."""
         return {"refine": labels.trainable().sum()}
 
-    def loss(self, landmarks: Tensor, features: Tensor, fine: Tensor, labels: Labels) -> dict[str, Tensor]:
-        """{term: sum}: mean absolute error of x and y in cells of the fine map, from where the head's landmarks are."""
-        found = self(landmarks, features, fine)
-        errors = (found - torch.nan_to_num(labels.landmarks, nan=0.5, posinf=0.5, neginf=0.5)).abs().mean(-1) / self.cell
+    def loss(self, landmarks: Tensor, coarse: Tensor, fine: Tensor, labels: Labels) -> dict[str, Tensor]:
+        """Return {term: sum} of mean absolute errors of x and y in cells of the fine map, after moving the head's landmarks."""
+        errors = (self(landmarks, coarse, fine) - labels.filled().landmarks).abs().mean(-1) / self.cell
         return {"refine": (labels.trainable() * errors).sum()}
 
 
-def sampled(maps: Tensor, places: Tensor) -> Tensor:
-    """Maps (B, C, H, W) at places (B, N, P, 2) in [0, 1] of the crop, its border beyond -> (B, N, P, C) float32."""
-    grid = (2 * places.float() - 1).nan_to_num(0)  # grid_sample's backward reads beyond its memory for NaN
+def sample(maps: Tensor, places: Tensor) -> Tensor:
+    """Return float32 (B, N, P, C), maps (B, C, H, W) at places (B, N, P, 2) in [0, 1] of the crop; outside, its border."""
+    grid = (2 * places.float() - 1).nan_to_num(0)  # the backward pass of grid_sample reads foreign memory at NaN
     return F.grid_sample(maps.float(), grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)

@@ -1,29 +1,27 @@
-"""Re-initialisation (DPR: Shao et al., TPAMI 2021, after Lv et al., CVPR 2017): a face is first brought to its usual place.
+"""Re-initialisation (DPR: Shao et al., TPAMI 2021, after Lv et al., CVPR 2017): the face is moved to its usual place first.
 
-A small net looks at the crop and gives an affine map from it to a new one, in which the face lies as the mean face does, wherever
-a detector's box put it. The net proper sees that new crop only, resampled from the wide crop with its margin; its landmarks go
-back through the inverse. All of it is differentiable, so that errors in the outer crop teach both nets.
+A small net predicts from the crop an affine map theta to a new crop, in which the face lies where the mean face lies. The wrapped
+net sees only the new crop, resampled from the wide crop with its margin. Its landmarks go back through the inverse map.
+Everything is differentiable, so errors in the outer crop train both nets.
 
-Frames: `outer` is [0, 1] of the nominal crop as it came, `inner` [0, 1] of the resampled one; a map takes outer to inner points.
+Frames: `outer` is [0, 1] of the nominal crop, `inner` is [0, 1] of the new crop; theta (B, 2, 3) takes outer to inner points.
 """
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.labels import Labels, Prediction
-from nets.net import Net, Seen
+from nets.net import Features, Net
+from nets.stages.affine import determinant, inverse, resample
+from nets.trainable import Wrapper
 
-SIZE = 128  # px, what the re-initialising net sees of the nominal crop
-MARGIN = 1.25  # of the wide crop, for nets whose row asks for none
-CALM = 0.1  # a map / what the net that gives it says: one step of Adam must not throw the face out of the picture
-FLAT = 0.01  # least determinant of a map: none may squeeze the face flat or mirror it
+SIZE = 128  # px, side of the nominal crop as the transformer sees it
+THETA_SCALE = 0.1  # the last layer's output is scaled by this, so that one Adam step cannot move the crop off the face
 
 
-class Frame(nn.Module):
-    """x (B, 3, 128, 128) in [-1, 1], BGR -> (B, 2, 3); CALM times it is the map from the outer to the inner frame, which begins
-    as the identity."""
+class SpatialTransformer(nn.Module):
+    """Maps x (B, 3, 128, 128), BGR in [-1, 1], to theta (B, 2, 3), which is the identity at first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,66 +31,25 @@ class Frame(nn.Module):
             nn.Conv2d(16, 32, 3), nn.PReLU(), nn.Conv2d(32, 32, 3), nn.MaxPool2d(2), nn.PReLU(),
             nn.Conv2d(32, 64, 3), nn.PReLU())
         self.fc_loc = nn.Sequential(nn.Linear(256, 32), nn.PReLU(), nn.Linear(32, 6))
-        begin_as(self.fc_loc[-1], torch.eye(2, 3))
+        set_constant(self.fc_loc[-1], torch.eye(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc_loc(self.localization(x).flatten(1)).view(-1, 2, 3)
+        return THETA_SCALE * self.fc_loc(self.localization(x).flatten(1)).view(-1, 2, 3)
 
 
-def begin_as(layer: nn.Linear, matrix: Tensor) -> None:
-    """Makes the last layer of a net stand for one (2, 3) map, whatever it sees."""
+def set_constant(layer: nn.Linear, matrix: Tensor) -> None:
+    """Make the last layer of a net for theta give one (2, 3) map whatever its input."""
     nn.init.zeros_(layer.weight)
     with torch.no_grad():
-        layer.bias.copy_(matrix.flatten() / CALM)
+        layer.bias.copy_(matrix.flatten() / THETA_SCALE)
 
 
-def determinant(matrix: Tensor) -> Tensor:
-    """(B,) of maps (B, 2, 3), kept from zero."""
-    (a, b), (c, d) = matrix[:, 0, :2].unbind(-1), matrix[:, 1, :2].unbind(-1)
-    return (a * d - b * c).clamp(min=FLAT)
+class SplitGradient(torch.autograd.Function):
+    """Return maps (B, 2, 3) twice: for the head's picture, and for the alignment term.
 
-
-def inverse(matrix: Tensor) -> Tensor:
-    """Of maps (B, 2, 3)."""
-    (a, b, x), (c, d, y) = matrix[:, 0].unbind(-1), matrix[:, 1].unbind(-1)
-    rows = torch.stack([d, -b, b * y - d * x, -c, a, c * x - a * y], -1) / determinant(matrix)[:, None]
-    return rows.view(-1, 2, 3)
-
-
-def chain(first: Tensor, then: Tensor) -> Tensor:
-    """One map (B, 2, 3) that does both."""
-    both = (then[:, :, :2, None] * first[:, None]).sum(2)
-    return torch.cat([both[:, :, :2], both[:, :, 2:] + then[:, :, 2:]], 2)
-
-
-def resample(images: Tensor, matrix: Tensor, size: int, nominal: int) -> Tensor:
-    """Pictures (B, S, S, 3), the nominal crop in the middle `nominal` px, through maps (B, 2, 3) -> (B, size, size, 3) float.
-
-    Black outside the picture. Bilinear, so differentiable with regard to the maps.
-    """
-    side = images.shape[1]
-    centre = (torch.arange(size, device=images.device) + 0.5) / size
-    y, x = torch.meshgrid(centre, centre, indexing="ij")
-    rows = inverse(matrix)[:, :, :, None, None]  # (B, 2, 3, 1, 1)
-    outer = rows[:, :, 0] * x + rows[:, :, 1] * y + rows[:, :, 2]  # (B, 2, size, size)
-    grid = ((2 * outer - 1) * (nominal / side)).permute(0, 2, 3, 1)  # the wide crop is [-1, 1]
-    pictures = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, align_corners=False)
-    return pictures.permute(0, 2, 3, 1)
-
-
-def known(labels: Labels) -> Labels:
-    """The same labels without NaN, which would reach the gradient of a map; landmarks that were NaN are invisible."""
-    finite = torch.isfinite(labels.landmarks).all(-1)
-    visible = finite if labels.visible is None else finite & labels.visible
-    return labels._replace(landmarks=torch.where(finite[..., None], labels.landmarks, 0.5), visible=visible)
-
-
-class Anchored(torch.autograd.Function):
-    """Maps (B, 2, 3) twice: for the head, and for the term that anchors them to the mean face.
-
-    Through a picture comes the gradient of a net that may have learnt nothing yet: noise, a thousand times as large as the
-    anchor's, and a map that follows it runs away. Face by face, the head's has at most this share of the norm of the anchor's,
-    so that every step brings the mean face nearer; of a face without the anchor's, nothing reaches the map.
+    The gradient through a picture comes from a net that may have learnt nothing yet: it is noise, a thousand times larger than
+    the gradient of the alignment, and a map that follows it runs away. So for each face it is scaled to at most SHARE of the norm
+    of the alignment's. Then every step brings the labels nearer to the mean face. Without alignment the map gets no gradient.
     """
 
     SHARE = 0.5
@@ -102,74 +59,78 @@ class Anchored(torch.autograd.Function):
         return matrix.clone(), matrix.clone()
 
     @staticmethod
-    def backward(ctx, head: Tensor, anchor: Tensor) -> Tensor:
-        norms = [gradient.flatten(1).norm(dim=1) for gradient in (head, anchor)]
-        share = (Anchored.SHARE * norms[1] / norms[0].clamp(min=torch.finfo(head.dtype).tiny)).clamp(max=1)
-        return anchor + share[:, None, None] * head
+    def backward(ctx, head: Tensor, alignment: Tensor) -> Tensor:
+        norms = [gradient.flatten(1).norm(dim=1) for gradient in (head, alignment)]
+        share = (SplitGradient.SHARE * norms[1] / norms[0].clamp(min=torch.finfo(head.dtype).tiny)).clamp(max=1)
+        return alignment + share[:, None, None] * head
 
 
-class Reinit(Net):
-    """`net` behind a map to its usual place; names of `net`'s tensors stay, those of the map begin with `frame`.
+def alignment_loss(labels: Labels, matrix: Tensor, mean: Tensor) -> Tensor:
+    """Return the weighted sum of distances of the labels, moved by `matrix` (B, 2, 3), from mean places (N, 2) in that frame."""
+    return (labels.trainable() * (labels.warp(matrix).landmarks - mean).abs().mean(-1)).sum()
 
-    Pictures are uint8 BGR (B, S, S, 3) with the margin of spec["input_margin"]. Loss terms of the head are measured in the outer
-    frame; the term `frame` is the distance from the mean face of the labels in the inner one.
+
+class Reinit(Wrapper):
+    """`net` behind a spatial transformer; its tensors are named `transformer.*`.
+
+    Pictures are uint8 BGR (B, S, S, 3) with the margin spec["input_margin"]. The head's loss terms are measured in the outer
+    frame. The term `alignment` is the distance of the labels in the inner frame from the mean face spec["meanface"].
     """
 
-    def __init__(self, net: Net, meanface: list[list[float]]):
-        super().__init__(net.backbone, net.neck, net.head, net.spec)
-        self.frame = Frame()
-        self.register_buffer("meanface", torch.tensor(meanface), persistent=False)
+    moves_crop = True
+
+    def __init__(self, net: Net):
+        super().__init__(net)
+        self.transformer = SpatialTransformer()
+        self.register_buffer("meanface", torch.tensor(net.spec["meanface"]), persistent=False)
 
     @property
     def terms(self) -> dict[str, str]:
-        return {**super().terms, "frame": "anchor"}
+        return {**self.net.terms, "alignment": "alignment"}
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
-        # which landmarks the inner frame will show is not known yet: all of them count
-        shown = labels._replace(landmarks=torch.where(torch.isfinite(labels.landmarks), 0.5, labels.landmarks))
-        return {**super().count(shown), "frame": labels.trainable().sum()}
+        # the inner frame is not known yet, so every landmark counts as if it lay inside
+        inside = labels._replace(landmarks=torch.where(torch.isfinite(labels.landmarks), 0.5, labels.landmarks))
+        return {**self.net.count(inside), "alignment": labels.trainable().sum()}
 
-    def locate(self, images: Tensor) -> Tensor:
-        """(B, 2, 3) float32 maps from the outer to the inner frame."""
+    def theta(self, images: Tensor) -> Tensor:
+        """Return the float32 maps (B, 2, 3) from the outer to the inner frame."""
         size = self.spec["input_size"]
         same = torch.eye(2, 3, device=images.device).expand(images.shape[0], 2, 3)
-        with torch.autocast(images.device.type, enabled=False):  # 16 bits are a px of 256
-            seen = resample(images, same, SIZE, size).permute(0, 3, 1, 2)
-            return CALM * self.frame(seen / 127.5 - 1)
+        with torch.autocast(images.device.type, enabled=False):  # 16 bits would be precise to a px of 256
+            nominal = resample(images, same, SIZE, size).permute(0, 3, 1, 2)
+            return self.transformer(nominal / 127.5 - 1)
 
-    def see_inner(self, images: Tensor, matrix: Tensor) -> Seen:
-        """What head and refiner see of the pictures in the inner frame."""
+    def extract_inner(self, images: Tensor, theta: Tensor) -> Features:
+        """Return the wrapped net's features of the inner crop."""
         size = self.spec["input_size"]
-        return super().see(resample(images, matrix, size, size))
-
-    def see(self, images: Tensor) -> Seen:
-        return self.see_inner(images, self.locate(images))
+        return self.net.extract(resample(images, theta, size, size))
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
-        return self.global_loss(images, known(labels))[0]
+        return self.global_loss(images, labels.filled())[0]
 
-    def global_loss(self, images: Tensor, labels: Labels) -> tuple[dict[str, Tensor], Any, Seen, Tensor]:
-        """({term: sum}, the head's maps, what is seen in the inner frame, the maps (B, 2, 3) to it). labels: without NaN."""
-        matrix, anchored = Anchored.apply(self.locate(images))
-        seen = self.see_inner(images, matrix)
-        maps = self.head(seen.features)
-        inner, weight = labels.warp(matrix), labels.trainable()
-        frame = (weight * (labels.warp(anchored).landmarks - self.meanface).abs().mean(-1)).sum()
-        # errors in the outer frame are those in the inner one over its scale
-        scaled = inner._replace(weight=weight / determinant(matrix).sqrt()[:, None])
-        return {**self.losses(maps, seen, scaled), "frame": frame}, maps, seen, matrix
+    def global_loss(self, images: Tensor, labels: Labels) -> tuple[dict[str, Tensor], Any, Features, Tensor]:
+        """Return ({term: sum}, the head's maps, features of the inner crop, theta (B, 2, 3)); labels without NaN."""
+        theta, aligned = SplitGradient.apply(self.theta(images))
+        features = self.extract_inner(images, theta)
+        maps = self.head(features.coarse)
+        inner = labels.warp(theta)
+        # an error in the outer frame is the error in the inner one divided by the scale of theta
+        weight = labels.trainable() / determinant(theta).sqrt()[:, None]
+        terms = self.net.losses(maps, features, inner._replace(weight=weight))
+        return {**terms, "alignment": alignment_loss(labels, aligned, self.meanface)}, maps, features, theta
 
     def predict(self, images: Tensor) -> Prediction:
         return outer(*self.inner(images))
 
     def inner(self, images: Tensor) -> tuple[Prediction, Tensor]:
-        """(the prediction in the inner frame, the maps (B, 2, 3) to it)."""
-        matrix = self.locate(images)
-        seen = self.see_inner(images, matrix)
-        return self.decode(self.head(seen.features), seen), matrix
+        """Return the prediction in the inner frame and theta (B, 2, 3)."""
+        theta = self.theta(images)
+        features = self.extract_inner(images, theta)
+        return self.net.decode(self.head(features.coarse), features), theta
 
 
-def outer(prediction: Prediction, matrix: Tensor) -> Prediction:
-    """A prediction in the inner frame of maps (B, 2, 3), in the outer one."""
-    sigma = None if prediction.sigma is None else prediction.sigma / determinant(matrix).sqrt()[:, None]
-    return prediction.warp(inverse(matrix))._replace(sigma=sigma)
+def outer(prediction: Prediction, theta: Tensor) -> Prediction:
+    """Return a prediction in the inner frame of theta (B, 2, 3) in the outer frame."""
+    sigma = None if prediction.sigma is None else prediction.sigma / determinant(theta).sqrt()[:, None]
+    return prediction.warp(inverse(theta))._replace(sigma=sigma)

@@ -1,1 +1,1 @@
-"""The demo: media, tracking, drawing."""
+"""The demo: sources and sinks of frames, tracking, smoothing, drowsiness, drawing."""

@@ -7,22 +7,23 @@ import numpy as np
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 
-WINDOW = 60.0             # s over which PERCLOS and an eye's baseline are taken
-BASELINE = 0.7            # quantile of an eye's aspect ratios in the window that counts as open
-CLOSED = 0.75             # share of the baseline, mean of both eyes, below which they are closed
-LEVEL = 1.0               # s whose median is the level that a blink falls from
-DIP, NOISE = 0.2, 5.0     # share of the level by which a blink falls at least, also in changes between frames (their median)
-BLINK = 0.05, 0.5         # s: what is shorter or longer is no blink
-YAWN, YAWN_SECONDS = 0.45, 1.2           # mouth aspect ratio and how long it lasts; speech opens it less, or shorter
-ALARM_CLOSED, ALARM_PERCLOS = 1.5, 0.25  # s of closed eyes; share of the window, once that is a third full
-FORGET = 30.0             # s after which a face that is not seen is forgotten
+WINDOW = 60.0             # s over which PERCLOS and an eye's baseline are computed
+BASELINE = 0.7            # quantile of an eye's aspect ratios in the window that stands for the open eye
+REBASE = 0.5              # s between updates of the baseline
+CLOSED = 0.75             # share of the baseline below which the mean of both eyes means closed
+LEVEL = 1.0               # s whose median aspect ratio is the level from which a blink falls
+DIP, NOISE = 0.2, 5.0     # a blink falls by this share of the level, and by this multiple of the median change between frames
+BLINK = 0.05, 0.5         # s: shortest and longest blink
+YAWN, YAWN_SECONDS = 0.45, 1.2           # aspect ratio of the mouth, and for how long; speech is narrower or shorter
+ALARM_CLOSED, ALARM_PERCLOS = 1.5, 0.25  # s of closed eyes; share of the window, after a third of it
+FORGET = 30.0             # s after which an absent face is forgotten
 
 
 def ring_aspect(landmarks: np.ndarray, ring: tuple[int, ...]) -> float:
-    """Height over width of a ring of landmarks (N, 2): from a corner along the upper rim to the other and back along the lower.
+    """Height over width of a closed group of landmarks (N, 2), listed along the upper rim and back along the lower one.
 
-    For six points the eye aspect ratio (EAR) of Soukupova & Cech, "Real-Time Eye Blink Detection using Facial Landmarks", 2016;
-    for others the mean of as many heights as they have. Neither scale nor rotation matters.
+    With six points this is the eye aspect ratio (EAR) of Soukupova & Cech, "Real-Time Eye Blink Detection using Facial
+    Landmarks", 2016; with more, their heights are averaged. Scale and rotation do not change it.
     """
     half = len(ring) // 2
     upper, lower = landmarks[list(ring[1:half])], landmarks[list(ring[:half:-1])]
@@ -30,33 +31,33 @@ def ring_aspect(landmarks: np.ndarray, ring: tuple[int, ...]) -> float:
 
 
 def ring_width(landmarks: np.ndarray, ring: tuple[int, ...]) -> float:
-    """From one corner of a ring of landmarks (N, 2) to the other, px."""
+    """Distance of the two corners of a closed group of landmarks (N, 2), px."""
     return float(np.linalg.norm(landmarks[ring[0]] - landmarks[ring[len(ring) // 2]]))
 
 
 @dataclass
 class _State:
-    """What is remembered of one face."""
+    """Memory of one face."""
 
-    seconds: float = -np.inf
-    eyes: deque = field(default_factory=deque)     # (seconds, left, right, closed) of the window
+    seconds: float = -np.inf                       # when it was last seen
+    eyes: deque = field(default_factory=deque)     # (seconds, left EAR, right EAR, closed) of the window
     recent: deque = field(default_factory=deque)   # (seconds, EAR) of the last second
-    baseline: np.ndarray = field(default_factory=lambda: np.ones(2))
-    rebase: float = -np.inf                        # when the baseline is due
-    shut: int = 0                                  # frames of the window with closed eyes
+    baseline: np.ndarray = field(default_factory=lambda: np.ones(2))  # EAR of the open eyes, left and right
+    rebase: float = -np.inf                        # when the baseline is to be updated
+    closed_frames: int = 0                         # in the window
     closed_since: float | None = None
-    dip: tuple[float, float, float] | None = None  # (when it began, the level that it fell from, the lowest EAR since)
+    dip: tuple[float, float, float] | None = None  # when a fall of the EAR began, the level before it, the lowest EAR since
     blinks: int = 0
-    blink_seconds: float | None = None
+    blink_seconds: float | None = None             # of the last blink
     yawn_since: float | None = None
-    yawned: bool = False
+    yawned: bool = False                           # whether the present yawn is counted
     yawns: int = 0
 
 
 class Drowsiness:
-    """update(id, landmarks, seconds) for each face of each frame, for any layout with rings of the eyes (68, 98, 106, 12, 29).
+    """update(id, landmarks, seconds) for each face of each frame; needs a layout with closed eyes (68, 98, 106, 12, 29).
 
-    UserError for a layout without them. Give landmarks that are smoothed little: blinks must survive.
+    Landmarks should be smoothed little, so that blinks survive. UserError for a layout without closed eyes.
     """
 
     def __init__(self, layout: Layout):
@@ -68,25 +69,25 @@ class Drowsiness:
         self.states: dict[int, _State] = {}
 
     def update(self, id: int, landmarks: np.ndarray, seconds: float) -> dict:
-        """State of face `id`, whose landmarks (N, 2) are of the moment `seconds`:
+        """State of face `id` from its landmarks (N, 2) at `seconds`.
 
-        ear_left, ear_right (eye aspect ratio, left of the image), mouth (aspect ratio of the inner lips, None without), open
-        (EAR over that of open eyes, the wider eye counting for more), closed, perclos (share of the last minute with closed
-        eyes), blinks (count), blink_seconds (of the last one), yawns (count), alarm (None, "eyes closed" or "perclos").
+        ear_left, ear_right: eye aspect ratios, left of the image first. mouth: aspect ratio of the inner lips, None without them.
+        open: EAR relative to open eyes; the eye that looks wider has more weight. closed: whether the eyes are closed. perclos:
+        share of the window with closed eyes. blinks, yawns: counts. blink_seconds: length of the last blink. alarm: None, "eyes
+        closed" or "perclos".
         """
-        for other in [other for other, state in self.states.items() if seconds - state.seconds > FORGET]:
-            del self.states[other]
+        self.states = {key: state for key, state in self.states.items() if seconds - state.seconds <= FORGET}
         state = self.states.setdefault(id, _State())
         ears = np.array([ring_aspect(landmarks, ring) for ring in self.eyes])
-        weights = np.array([ring_width(landmarks, ring) for ring in self.eyes]) ** 2  # of an eye turned away little is seen
+        weights = np.array([ring_width(landmarks, ring) for ring in self.eyes]) ** 2  # an eye seen at a steep angle gets less
         weights /= max(weights.sum(), 1e-9)
         mouth = None if self.mouth is None else ring_aspect(landmarks, self.mouth)
         state.seconds = seconds
         openness = _openness(state, ears, weights, seconds)
-        _blink(state, float(ears @ weights), float(state.baseline @ weights), seconds)
+        _count_blinks(state, float(ears @ weights), float(state.baseline @ weights), seconds)
         if mouth is not None:
-            _yawn(state, mouth, seconds)
-        perclos = state.shut / len(state.eyes)
+            _count_yawns(state, mouth, seconds)
+        perclos = state.closed_frames / len(state.eyes)
         alarm = None
         if state.closed_since is not None and seconds - state.closed_since >= ALARM_CLOSED:
             alarm = "eyes closed"
@@ -98,29 +99,32 @@ class Drowsiness:
 
 
 def _ring(layout: Layout, name: str) -> tuple[int, ...] | None:
-    part = layout.groups.get(name, ())
-    return part if name in layout.closed and len(part) >= 4 and len(part) % 2 == 0 else None
+    group = layout.groups.get(name, ())
+    return group if name in layout.closed and len(group) >= 4 and len(group) % 2 == 0 else None
 
 
 def _openness(state: _State, ears: np.ndarray, weights: np.ndarray, seconds: float) -> float:
-    """Weighted mean EAR of both eyes over their baselines; keeps the window and when the eyes closed."""
+    """Weighted mean of both EARs over their baselines. Updates the window and the time since when the eyes are closed."""
     if seconds >= state.rebase:
         values = np.array([values[1:3] for values in state.eyes] + [ears])
-        state.baseline, state.rebase = np.maximum(np.quantile(values, BASELINE, axis=0), 1e-6), seconds + 0.5
+        state.baseline, state.rebase = np.maximum(np.quantile(values, BASELINE, axis=0), 1e-6), seconds + REBASE
     openness = float(ears / state.baseline @ weights)
     closed = openness < CLOSED
-    state.closed_since = (seconds if state.closed_since is None else state.closed_since) if closed else None
+    if not closed:
+        state.closed_since = None
+    elif state.closed_since is None:
+        state.closed_since = seconds
     state.eyes.append((seconds, *ears, closed))
-    state.shut += closed
+    state.closed_frames += closed
     while state.eyes[0][0] < seconds - WINDOW:
-        state.shut -= state.eyes.popleft()[3]
+        state.closed_frames -= state.eyes.popleft()[3]
     return openness
 
 
-def _blink(state: _State, ear: float, usual: float, seconds: float) -> None:
-    """A blink is a short dip: the EAR falls below its level of the last second, and half the way back within half a second.
+def _count_blinks(state: _State, ear: float, open_ear: float, seconds: float) -> None:
+    """Count a blink when the EAR falls below its level of the last second and comes half the way back within half a second.
 
-    usual: the EAR of open eyes; what falls from closed eyes is none.
+    open_ear: EAR of the open eyes; a fall from a level of closed eyes is no blink.
     """
     while state.recent and state.recent[0][0] < seconds - LEVEL:
         state.recent.popleft()
@@ -128,26 +132,27 @@ def _blink(state: _State, ear: float, usual: float, seconds: float) -> None:
     if state.dip is None and len(values) >= 3 and seconds - state.recent[0][0] > LEVEL / 3:
         level = float(np.median(values))
         fall = max(DIP * level, NOISE * float(np.median(np.abs(np.diff(values)))))
-        if ear < level - fall and level > CLOSED * usual:
+        if ear < level - fall and level > CLOSED * open_ear:
             state.dip = seconds, level, ear
     elif state.dip is not None:
-        begun, level, lowest = state.dip
-        state.dip = begun, level, min(lowest, ear)
-        if seconds - begun > BLINK[1]:
+        start, level, lowest = state.dip
+        state.dip = start, level, min(lowest, ear)
+        if seconds - start > BLINK[1]:  # too long for a blink: a new level
             state.dip = None
-            state.recent.clear()  # this is the level now
+            state.recent.clear()
         elif ear > (level + lowest) / 2:
             state.dip = None
-            if seconds - begun >= BLINK[0]:
-                state.blinks, state.blink_seconds = state.blinks + 1, seconds - begun
+            if seconds - start >= BLINK[0]:
+                state.blinks, state.blink_seconds = state.blinks + 1, seconds - start
     state.recent.append((seconds, ear))
 
 
-def _yawn(state: _State, mouth: float, seconds: float) -> None:
-    """A yawn is counted once, when the mouth has been wide open for long."""
+def _count_yawns(state: _State, mouth: float, seconds: float) -> None:
+    """Count a yawn once the mouth has been wide open for long enough."""
     if mouth < YAWN:
         state.yawn_since, state.yawned = None, False
         return
-    state.yawn_since = seconds if state.yawn_since is None else state.yawn_since
+    if state.yawn_since is None:
+        state.yawn_since = seconds
     if seconds - state.yawn_since >= YAWN_SECONDS and not state.yawned:
         state.yawned, state.yawns = True, state.yawns + 1

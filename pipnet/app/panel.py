@@ -1,40 +1,40 @@
-"""What the demo draws: faces, and where the time goes."""
+"""Drawings of the demo: faces, the time of each stage, the drowsiness alarm."""
 import cv2
 import numpy as np
 
-from pipnet.draw import WHITE, draw, number, part_colours, write
+from pipnet.draw import WHITE, Pen, draw, group_colours, line, number, write
 from pipnet.landmarker import Face
 from pipnet.layout import Layout
 
-STYLES = ("edges", "points", "numbers", "nothing")  # what key d goes through
+STYLES = ("edges", "points", "numbers", "nothing")  # in the order in which key d goes through them
 UNCERTAIN = 0.4  # score below which a landmark is drawn hollow
 STAGES = {"decode": (200, 160, 90), "detect": (90, 190, 250), "landmarks": (120, 210, 120), "track": (210, 140, 210),
           "draw": (170, 170, 240), "save": (200, 200, 120)}  # BGR
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str = "edges") -> None:
-    """Draws landmarks, a corner of each box, id and score, into `image`; sizes go with the face's."""
+    """Draw landmarks, corners of the boxes and labels into `image`. Sizes are proportional to the face."""
     if style == "nothing":
         return
-    colours = part_colours(layout)
+    colours = group_colours(layout)
     for face in faces:
         side = float(np.sqrt(np.prod(face.box[2:] - face.box[:2])))
         width = max(1, round(side / 300))
-        edges = width if style == "edges" else 0
-        draw(image, face.landmarks, layout, colours, max(1.0, side / 130), face.scores < UNCERTAIN, edges)
+        pen = Pen(max(1.0, side / 130), width if style == "edges" else 0)
+        draw(image, face.landmarks, layout, colours, face.scores < UNCERTAIN, pen)
         if style == "numbers":
             number(image, face.landmarks, layout, colours, size=max(0.3, side / 900))
-        low, high = face.box[:2], face.box[2:]
-        reach = (high - low) / 5
-        for corner, inward in ((low, (1, 1)), ((high[0], low[1]), (-1, 1)), ((low[0], high[1]), (1, -1)), (high, (-1, -1))):
-            for arm in ((reach[0], 0), (0, reach[1])):
-                a, b = (np.round((np.array(end) - 0.5) * 16).astype(int) for end in (corner, corner + np.array(arm) * inward))
-                cv2.line(image, a.tolist(), b.tolist(), WHITE, width, cv2.LINE_AA, 4)
+        x1, y1, x2, y2 = face.box
+        dx, dy = (face.box[2:] - face.box[:2]) / 5
+        for x, y, right, down in ((x1, y1, dx, dy), (x2, y1, -dx, dy), (x1, y2, dx, -dy), (x2, y2, -dx, -dy)):
+            for end in ((x + right, y), (x, y + down)):
+                line(image, np.array((x, y)), np.array(end), WHITE, width)
         label(image, face, side)
 
 
 def label(image: np.ndarray, face: Face, side: float) -> None:
-    """Id, score, pose and what is known of the eyes, above the box (below where there is no room), inside the picture."""
+    """Write id, score, pose and state of the eyes above the box, or below it where there is no room, inside the picture."""
     words = [f"#{face.id}"] if face.id is not None else []
     words += [f"{face.score:.2f}"] if np.isfinite(face.score) else []
     lines = [" ".join(words)] if words else []
@@ -46,7 +46,7 @@ def label(image: np.ndarray, face: Face, side: float) -> None:
         return
     size = float(np.clip(side / 400, 0.4, 3))
     step, (height, width) = round(26 * size) + 4, image.shape[:2]
-    across = max(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0] for text in lines)
+    across = max(cv2.getTextSize(text, FONT, size, 1)[0][0] for text in lines)
     rest = 6 + step * (len(lines) - 1)
     x, top = max(1, min(round(face.box[0]), width - across - 2)), round(face.box[1]) - rest
     if top < step:
@@ -56,21 +56,21 @@ def label(image: np.ndarray, face: Face, side: float) -> None:
 
 
 class Panel:
-    """Frames a second and the time of each stage, smoothed over about a second, in the corner of the picture."""
+    """Frames per second and the time of each stage, smoothed over about a second."""
 
     def __init__(self):
         self.fps, self.stages = 0.0, {}
 
-    def update(self, seconds: dict[str, float], whole: float) -> None:
-        """Adds a frame: seconds of each stage and of all of it."""
-        share = min(1.0, max(whole, 0.02)) if self.fps else 1.0
-        self.fps += share * (1 / max(whole, 1e-4) - self.fps)
+    def update(self, seconds: dict[str, float], total: float) -> None:
+        """Add a frame: seconds of each stage and of the whole frame."""
+        share = min(1.0, max(total, 0.02)) if self.fps else 1.0
+        self.fps += share * (1 / max(total, 1e-4) - self.fps)
         for name, value in seconds.items():
             before = self.stages.get(name, value)
             self.stages[name] = before + share * (value - before)
 
     def draw(self, image: np.ndarray, faces: int) -> None:
-        """Into the left upper corner, if that leaves enough of the picture."""
+        """Draw the panel into the upper left corner, unless it would cover too much of the picture."""
         height, width = image.shape[:2]
         size = float(np.clip(min(width, height * 1.33) / 1300, 0.35, 1.2))
         step, across = round(34 * size) + 4, round(520 * size)
@@ -78,7 +78,7 @@ class Panel:
             return
         box = image[:step * (len(self.stages) + 1) + step // 2, :across]
         box[:] = box // 5 * 2
-        write(image, f"{self.fps:.0f} fps, {faces} face{'s' * (faces != 1)}", (6, step - 6), size)
+        write(image, f"{self.fps:.0f} fps, {faces} face" + ("" if faces == 1 else "s"), (6, step - 6), size)
         longest = max([0.02, *self.stages.values()])
         for row, (name, seconds) in enumerate(self.stages.items()):
             y = step * (row + 2) - 6
@@ -88,7 +88,7 @@ class Panel:
 
 
 def alarm(image: np.ndarray, faces: list[Face]) -> None:
-    """A red frame round the picture, with the reason at its lower edge, if any of the faces is drowsy."""
+    """Draw a red frame round the picture, with the reason at the bottom, if a face is drowsy."""
     drowsy = next((face.drowsiness for face in faces if face.drowsiness and face.drowsiness["alarm"]), None)
     if drowsy is None:
         return
@@ -97,5 +97,5 @@ def alarm(image: np.ndarray, faces: list[Face]) -> None:
     edge = max(2, min(width, height) // 60)
     cv2.rectangle(image, (0, 0), (width - 1, height - 1), (40, 40, 230), edge)
     size = float(np.clip(width / 900, 0.4, 3))
-    (across, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    across = cv2.getTextSize(text, FONT, size, 1)[0][0]
     write(image, text, ((width - across) // 2, height - 3 * edge), size, (80, 80, 255))

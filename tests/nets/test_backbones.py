@@ -1,4 +1,4 @@
-"""Backbones: strides, names and outputs of the published nets, pretrained weights without a network."""
+"""Backbones: strides, tensor names and outputs equal to the published nets; pretrained weights without a network."""
 
 import json
 import socket
@@ -11,10 +11,10 @@ import torch
 from conftest import ROOT, mean_face
 from torch import nn
 
-from nets import build_net, make_spec, net_row
+from nets import NetOptions, build_net, make_spec, net_row
 from nets.backbones import irnet, mobilenet, resnet, slim
-from nets.backbones.row import load_imagenet
 from nets.backbones.timm_net import TimmNet, timm_row
+from nets.convert.imagenet import load_imagenet
 from nets.convert.published import HEADS, from_published, to_published
 from utils.config import defaults, load_layout
 from utils.test.export import export_onnx, onnx_predictor
@@ -22,8 +22,8 @@ from utils.train.run_folder import initialise
 
 REFERENCE = ROOT.parent / "shared" / "reference"
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
-LIGHT = ["mobilenetv3_small", "regnetx_200mf", "hrnet_w18_small_v2"]  # of timm's; benchmarks/zoo.py has them all
-PUBLISHED = {  # reference name -> row
+LIGHT = ["mobilenetv3_small", "regnetx_200mf", "hrnet_w18_small_v2"]  # of timm; benchmarks/zoo.py tests all of them
+PUBLISHED = {  # {name in the reference file: row}
     "pipnet_resnet18": "resnet18",
     "pipnet_resnet50": "resnet50",
     "pipnet_resnet101": "resnet101",
@@ -69,7 +69,7 @@ def test_strides_and_channels(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "irnet18", "mobilenetv2", "mobilenetv3_large"])
 def test_every_parameter_learns_from_stride_32(name: str) -> None:
-    """In-place activations must not overwrite what the backward pass or a tapped feature needs."""
+    """In-place activations must not overwrite a tensor that the backward pass or another stride needs."""
     net = ROWS[name].build()
     features = net(torch.randn(2, 3, 64, 64))
     sum(feature.square().mean() for feature in features.values()).backward()
@@ -85,7 +85,7 @@ def test_irnet_activation_is_an_option() -> None:
 
 
 def formula_state(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
-    """Weights made from the rank of each name, as the reference's README defines them."""
+    """Return weights computed from the rank of each name, as the README of the reference defines them."""
     state = {}
     for rank, name in enumerate(sorted(shapes)):
         shape = shapes[name]
@@ -180,7 +180,7 @@ def test_timm_errors_name_the_net_and_the_remedy(name: str, message: str) -> Non
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No network, and an empty torch.hub cache: the folder is returned."""
+    """Cut the network off; return the folder of an empty torch.hub cache."""
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise socket.gaierror("no network in this test")
@@ -238,12 +238,12 @@ def test_parallel_branches_are_exported_as_one_convolution(tmp_path: Path) -> No
     import onnx
 
     torch.manual_seed(0)
-    net = build_net(make_spec("mobileone_s0", "coordinate", None, 64, np.random.default_rng(0).random((5, 2)), 0)).eval()
+    net = build_net(make_spec(NetOptions("mobileone_s0", "coordinate", None, 64), np.random.default_rng(0).random((5, 2)))).eval()
     nn.init.normal_(net.head.output.weight, std=0.02)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.0)
-            module.momentum = None  # the statistics become those of the next batch
+            module.momentum = None  # running statistics become those of the next batch
     images = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
     with torch.no_grad():
         net.train()(images)
@@ -264,7 +264,7 @@ def test_a_local_file_of_an_imagenet_net_is_loaded_and_reported(tmp_path: Path) 
     source = timm.create_model("test_efficientnet")
     torch.save({"state_dict": source.state_dict() | {"extra.weight": torch.zeros(3)}}, tmp_path / "net.pth")
     face = mean_face()
-    net = build_net(make_spec("timm:test_efficientnet", "pip", 32, 64, face, 3))
+    net = build_net(make_spec(NetOptions("timm:test_efficientnet", "pip", 32, 64, num_nb=3), face))
     started = initialise(net, str(tmp_path / "net.pth"), load_layout(defaults().tables["layouts"], "68"), face, print)
     assert torch.equal(net.backbone.net.conv_stem.weight, source.conv_stem.weight)
     kinds = {name: what for name, _, what in started.rows}

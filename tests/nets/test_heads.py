@@ -1,4 +1,4 @@
-"""Every head: what goes in through encode comes out of decode, unknown landmarks teach nothing, any of them is a whole run."""
+"""Every head: decode inverts encode, unknown landmarks train nothing, a head learns faces and completes a whole run."""
 from functools import cache
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from conftest import NET, draw_face, fails, mean_face
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nets import HEADS, Labels, build_net, make_spec
+from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.convert.transplant import Sources
+from nets.heads.heatmap import HeatmapHead
 from nets.heads.pip import nearest_neighbors
 from pipnet.errors import UserError
 from utils.config import defaults, load_layout
@@ -20,18 +21,18 @@ from utils.train import checkpoint
 
 FACE = mean_face()[30:42]
 KINDS = [("pip", {}), ("pip", {"sigma": True}), ("coordinate", {}), ("coordinate", {"sigma": True}),
-         ("coordinate", {"pool": "depthwise", "excite": True, "error": "wing"}), ("parts", {"error": "wing"}),
+         ("coordinate", {"pool": "depthwise", "excite": True, "error": "smooth-l1"}), ("parts", {"error": "smooth-l1"}),
          ("heatmap", {}), ("heatmap", {"score_width": 2.0}), ("simcc", {}), ("simcc", {"score_width": 1.0})]
-# stride 8 takes a fourth of the time of stride 4, a narrow target is learnt sooner
+# {head: (steps, options)}; stride 8 takes a quarter of the time of stride 4, and a narrow target is learnt sooner
 STEPS = {"pip": (150, {}), "coordinate": (80, {}), "parts": (80, {}), "simcc": (150, {}),
          "heatmap": (160, {"stride": 8, "score_width": 1.0})}
-CROWDS = {"pip": 2560}  # faces of an epoch, others 1280: a coarse map learns where to look before it learns what to add
+CROWDS = {"pip": 2560}  # faces an epoch, 1280 for the others: a coarse map learns the score before the offsets
 named = pytest.mark.parametrize(("head", "options"), KINDS, ids=lambda part: part if isinstance(part, str) else "-".join(part))
 
 
 def make(head: str, options: dict, size: int = 64, face: np.ndarray = FACE) -> torch.nn.Module:
     torch.manual_seed(0)
-    return build_net(make_spec(NET, head, None, size, face, 3, options=options))
+    return build_net(make_spec(NetOptions(NET, head, None, size, num_nb=3, head_options=options), face))
 
 
 @cache
@@ -56,7 +57,7 @@ def test_decode_inverts_encode(head, options, seed):
 
 @named
 def test_unknown_landmarks_teach_nothing(head, options):
-    """A landmark that is NaN, invisible or of weight zero changes no loss and no count, and NaN spoils no gradient."""
+    """A landmark that is NaN, invisible or of weight 0 changes neither losses nor counts, and NaN reaches no gradient."""
     net, labels = make(head, options).eval(), Labels(torch.rand(4, 12, 2))
     images, known = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8), torch.arange(12).expand(4, 12) != 7
     lost = labels.landmarks.clone()
@@ -64,14 +65,14 @@ def test_unknown_landmarks_teach_nothing(head, options):
     found = []
     for part in (Labels(lost), Labels(labels.landmarks, known), Labels(labels.landmarks, weight=known.float())):
         net.zero_grad()
-        sums, counts = net.loss(images, part), net.head.count(part)
-        assert sums.keys() == counts.keys() <= net.head.terms.keys()
+        sums, counts = net.loss(images, part), net.count(part)
+        assert sums.keys() == counts.keys() <= net.terms.keys()
         sum(total / counts[name] for name, total in sums.items()).backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
         found.append([(sums[name] / counts[name]).item() for name in sums])
     assert found[0] == pytest.approx(found[1]) and found[0] == pytest.approx(found[2])
     nothing = Labels(torch.full((4, 12, 2), float("nan")))
-    assert not any((*net.loss(images, nothing).values(), *net.head.count(nothing).values()))
+    assert not any((*net.loss(images, nothing).values(), *net.count(nothing).values()))
 
 
 @pytest.mark.parametrize("head", ("heatmap", "simcc"))
@@ -79,12 +80,27 @@ def test_what_a_map_cannot_show_is_not_trained(head):
     net = make(head, {})
     landmarks = torch.full((1, 12, 2), 0.5)
     landmarks[0, :3] = torch.tensor([[-0.2, 0.5], [0.5, 1.2], [1.01, 0.5]])
-    assert float(net.head.count(Labels(landmarks))["score"]) == 10
+    assert float(net.count(Labels(landmarks))["score"]) == 10
+
+
+@pytest.mark.parametrize("autocast", (False, True))
+@pytest.mark.parametrize("size", ((8, 8), (4, 6)))
+def test_gaussian_targets_equal_the_dense_ones(size, autocast):
+    torch.manual_seed(0)
+    head = HeatmapHead(8, {"meanface": FACE, "input_size": 64, "stride": 8}, score_width=0.8)
+    labels, maps = Labels(torch.rand(4, 12, 2)), torch.randn(4, 12, *size)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        total = head.loss(maps, head.encode(labels, size))["score"]
+    centre = labels.landmarks * torch.tensor([size[1], size[0]])
+    y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
+    squared = (x - centre[..., 0, None, None]) ** 2 + (y - centre[..., 1, None, None]) ** 2
+    dense = (maps - torch.exp(-squared / (2 * 0.8**2))).square() / (torch.pi * 0.8**2)
+    assert total.item() == pytest.approx(dense.sum().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_head_learns_faces_by_heart(head):
-    """The smallest net of every head; benchmarks/zoo.py does the others."""
+def test_a_head_overfits_sixteen_faces(head):
+    """Overfit 16 faces with the smallest net of every head; benchmarks/zoo.py does the others."""
     steps, options = STEPS[head]
     start, nme, _ = overfit(NET, head, 64, steps, **options)
     assert nme < 2 < 10 < start
@@ -92,19 +108,19 @@ def test_a_head_learns_faces_by_heart(head):
 
 @cache
 def crowd(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Drawn faces, every fourth landmark of each."""
+    """Return drawn faces with every fourth landmark."""
     images, landmarks = zip(*(draw_face(np.random.default_rng([0, index]), 64) for index in range(count)), strict=True)
     return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks)[:, ::4] / 64, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_two_epochs_beat_the_mean_face_threefold(head):
-    """On faces that no head has seen."""
+    """The faces of the test are not in the training set."""
     images, landmarks = crowd(64 + CROWDS.get(head, 1280))
     face, learnt = landmarks[64:].mean(0), torch.arange(64, len(images))
     torch.manual_seed(0)
     stride, options = (8, {"score_width": 1.0}) if head == "heatmap" else (None, {})
-    net = build_net(make_spec(NET, head, stride, 64, face.numpy(), 5, options=options))
+    net = build_net(make_spec(NetOptions(NET, head, stride, 64, num_nb=5, head_options=options), face.numpy()))
     teach(net, images, landmarks, torch.cat([learnt[torch.randperm(len(learnt))] for _ in range(2)]).view(-1, 16))
     with torch.inference_mode():
         found = net.eval().predict(images[:64]).landmarks
@@ -115,7 +131,7 @@ def test_two_epochs_beat_the_mean_face_threefold(head):
 @pytest.mark.parametrize("flags", [("--head", "coordinate", "--pool", "depthwise", "--excite", "--input-size", "56"),
                                    ("--head", "heatmap"), ("--head", "simcc")], ids=lambda flags: flags[1])
 def test_a_head_is_a_whole_run(cli, recipe, tmp_path, flags):
-    """Train, test, export; of one of them, since heads share it, also resume and start a net for other landmarks."""
+    """Train, test, export; with one head also resume, and start a net for other landmarks, which all heads share."""
     done = cli("--train", "--test", "--test-onnx", *recipe, *flags)
     assert done.returncode == 0, done.stderr
     if flags[1] != "coordinate":
@@ -128,7 +144,7 @@ def test_a_head_is_a_whole_run(cli, recipe, tmp_path, flags):
 
 
 def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, tmp_path):
-    """The preset for drowsiness; the mean face of a prepared set or a file says who is whose neighbor."""
+    """With the preset `drowsiness`; the mean face of a prepared set or of a file determines the neighbors."""
     numbers = np.loadtxt(faces / "meanface.txt").reshape(-1, 2)
     moved = numbers[36:48] * [1, 100]
     (tmp_path / "mine.txt").write_text(" ".join(map(str, moved.ravel())))
@@ -137,7 +153,7 @@ def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, 
     found = checkpoint.load(tmp_path / "runs" / "000" / "best.pt")["net"]["neighbor_index"]
     assert found == nearest_neighbors(moved, 5) != nearest_neighbors(numbers[36:48], 5)
     fails(cli("--train", *recipe, "--meanface", tmp_path / "none.txt"), "none.txt holds no numbers")
-    given = {"meanface": "mine.txt"}  # the run must find it from anywhere
+    given = {"meanface": "mine.txt"}  # a run must find it from any folder
     make_lasting(given)
     assert given["meanface"] == str(Path("mine.txt").resolve())
     args, layout = defaults(), load_layout(defaults().tables["layouts"], "12")
@@ -161,12 +177,12 @@ def test_a_head_for_other_landmarks_says_what_its_sources_said(head, options):
                                                 old.head.grafted(state, old.spec, new.spec, sources, FACE[chosen]).items()}})
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     one, two = old(images), new(images)
-    if head != "simcc":  # whose landmarks look at each other
+    if head != "simcc":  # its attention mixes landmarks
         before, after = old.head.decode(one), new.head.decode(two)
         assert torch.allclose(before.landmarks[:, chosen], after.landmarks, atol=1e-5)
         assert before.sigma is None or torch.allclose(before.sigma[:, chosen], after.sigma, rtol=1e-4)
     else:
-        features = old.features(images)
+        features = old.extract(images).coarse
         assert torch.allclose(old.head.points(features)[:, chosen], new.head.points(features), atol=1e-5)
     with pytest.raises(ValueError, match="is not of 4 landmarks"):
         old.head.grafted(state, new.spec, new.spec, sources, FACE[chosen])

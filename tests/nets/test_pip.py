@@ -1,4 +1,4 @@
-"""The head: what goes in through encode comes out of decode, and it agrees with the published outputs."""
+"""The PIP head: decode inverts encode, and targets, losses and outputs equal the published ones."""
 import numpy as np
 import pytest
 import torch
@@ -7,14 +7,18 @@ from hypothesis import strategies as st
 
 from nets.heads.pip import Maps, PIPHead, Targets, nearest_neighbors, voters
 from nets.labels import Labels, Prediction
-from nets.losses import ERRORS
+from nets.registry import ERRORS, resolve
 
 COUNTS = (5, 12, 19, 29, 68, 98, 106)
 
 
+def make(neighbor_index: list[list[int]], **options) -> PIPHead:
+    return PIPHead(8, {"neighbor_index": neighbor_index}, **options)
+
+
 def head_for(count: int, num_nb: int, seed: int = 0) -> PIPHead:
     meanface = np.random.default_rng(seed).random((count, 2))
-    return PIPHead(8, nearest_neighbors(meanface, num_nb))
+    return make(nearest_neighbors(meanface, num_nb))
 
 
 def random_labels(batch: int, count: int, seed: int = 0, low: float = 0.0, high: float = 0.999) -> Labels:
@@ -61,7 +65,8 @@ def test_unknown_landmark_has_no_gradient(how):
     else:
         labels = labels._replace(weight=(torch.arange(12).expand(2, 12) != 7).float())
     maps = Maps(*(torch.randn(2, n, 8, 8, requires_grad=True) for n in (12, 12, 12, 60, 60)))
-    terms, counts = head.loss(maps, head.encode(labels, (8, 8))), head.count(labels)
+    targets = head.encode(labels, (8, 8))
+    terms, counts = head.loss(maps, targets), targets.counts
     sum(total / counts[name] for name, total in terms.items()).backward()
     for part in maps[:5]:
         assert torch.isfinite(part.grad).all()
@@ -78,7 +83,8 @@ def test_all_unknown_is_a_zero_loss():
     head = head_for(12, 5)
     maps = Maps(*(torch.randn(2, n, 8, 8) for n in (12, 12, 12, 60, 60)))
     labels = Labels(torch.full((2, 12, 2), float("nan")))
-    terms, counts = head.loss(maps, head.encode(labels, (8, 8))), head.count(labels)
+    targets = head.encode(labels, (8, 8))
+    terms, counts = head.loss(maps, targets), targets.counts
     assert terms.keys() == counts.keys() and not any((*terms.values(), *counts.values()))
 
 
@@ -92,7 +98,7 @@ def test_landmark_nobody_predicts_keeps_its_own_value():
     line = np.array([[0, 0], [1, 0], [1.9, 0], [100, 0]])
     index = nearest_neighbors(line, 1)
     assert voters(index)[3] == []
-    head, labels = PIPHead(4, index), random_labels(2, 4)
+    head, labels = make(index), random_labels(2, 4)
     decoded = head.decode(head.ideal(head.encode(labels, (8, 8)))).landmarks
     assert torch.allclose(decoded, labels.landmarks, atol=1e-5)
 
@@ -135,7 +141,7 @@ def test_published_neighbors(reference, name):
 @pytest.mark.parametrize("name", ("300w", "wflw"))
 def test_published_targets_loss_and_merge(reference, name):
     stored = np.load(reference / "pip_core.npz")
-    head = PIPHead(4, nearest_neighbors(np.loadtxt(reference / "meanface" / f"{name}.txt"), 10))
+    head = make(nearest_neighbors(np.loadtxt(reference / "meanface" / f"{name}.txt"), 10))
     maps = Maps(*(torch.from_numpy(stored[f"{name}_maps_{part}"]) for part in Maps._fields[:5]))
     decoded = head.decode(maps)
     assert np.abs(decoded.landmarks.numpy() - stored[f"{name}_decoded"]).max() < 1e-6
@@ -143,7 +149,7 @@ def test_published_targets_loss_and_merge(reference, name):
     labels = Labels(torch.from_numpy(stored[f"{name}_target_landmarks"]))
     targets: Targets = head.encode(labels, (8, 8))
     assert np.array_equal(targets.cell.numpy(), stored[f"{name}_target_cell"])
-    counts = head.count(labels)
+    counts = targets.counts
     terms = [float(total / counts[term]) for term, total in head.loss(maps, targets).items()]
     assert terms == pytest.approx(stored[f"{name}_loss_terms"].tolist(), rel=1e-5)
 
@@ -152,63 +158,49 @@ def test_published_targets_loss_and_merge(reference, name):
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(sorted(ERRORS)), st.floats(0, 2.5), st.floats(1e-4, 1e-2))
 def test_forms_of_the_error_grow_steadily(form, error, step):
-    low, high = (float(ERRORS[form](torch.tensor(value, dtype=torch.float64))) for value in (error, error + step))
-    assert 0 <= low <= high <= low + 6 * step  # no jump where the pieces meet, nowhere steeper than the wing's start
-    assert float(ERRORS[form](torch.zeros(()))) == 0
-
-
-@pytest.mark.parametrize("autocast", (False, True))
-@pytest.mark.parametrize("size", ((8, 8), (4, 6)))
-def test_gaussian_score_targets_equal_the_dense_ones(size, autocast):
-    head = PIPHead(8, nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3), score_width=0.8)
-    labels = random_labels(4, 12)
-    maps = Maps(*(torch.randn(4, n, *size) for n in (12, 12, 12, 36, 36)))
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        total = head.loss(maps, head.encode(labels, size))["score"]
-    centre = labels.landmarks * torch.tensor([size[1], size[0]])
-    y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
-    squared = (x - centre[..., 0, None, None]) ** 2 + (y - centre[..., 1, None, None]) ** 2
-    dense = (maps.score - torch.exp(-squared / (2 * 0.8**2))).square()
-    assert total.item() == pytest.approx(dense.mean((2, 3)).sum().item(), rel=1e-5)
+    function = resolve(ERRORS[form])
+    low, high = (float(function(torch.tensor(value, dtype=torch.float64))) for value in (error, error + step))
+    assert 0 <= low <= high <= low + 6 * step  # no jump where the pieces meet
+    assert float(function(torch.zeros(()))) == 0
 
 
 def test_expected_errors_weigh_the_merge():
     index = nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3)
-    head, plain = PIPHead(8, index, sigma=True), PIPHead(8, index)
+    head, plain = make(index, sigma=True), make(index)
     labels = random_labels(2, 12)
     targets = head.encode(labels, (8, 8))
     maps = head.ideal(targets)
     assert (head.decode(maps).landmarks - labels.landmarks).abs().max() * 8 < 1e-4
     alike = maps._replace(neighbor_x=maps.neighbor_x + torch.randn_like(maps.neighbor_x))
-    assert torch.allclose(head.decode(alike).landmarks, plain.decode(alike).landmarks, atol=1e-6)  # equal trust: the plain mean
-    spread = alike.spread.reshape(2, 12, 4, 8, 8).clone()
-    spread[:, :, 1:] = 4.0  # the neighbors, which are off, expect to be
-    trusted = head.decode(alike._replace(spread=spread.reshape(2, 48, 8, 8)))
+    assert torch.allclose(head.decode(alike).landmarks, plain.decode(alike).landmarks, atol=1e-6)  # equal weights: plain mean
+    log_scale = alike.log_scale.reshape(2, 12, 4, 8, 8).clone()
+    log_scale[:, :, 1:] = 4.0  # the neighbors, which are wrong, predict large errors
+    trusted = head.decode(alike._replace(log_scale=log_scale.reshape(2, 48, 8, 8)))
     off, plainly = ((found.landmarks - labels.landmarks).abs().max() for found in (trusted, plain.decode(alike)))
     assert off < 0.05 * plainly
     assert trusted.sigma.shape == (2, 12) and torch.isfinite(trusted.sigma).all()
 
 
 def test_expected_errors_learn_the_mean_error():
-    head = PIPHead(8, nearest_neighbors(np.random.default_rng(0).random((5, 2)), 2), sigma=True)
+    head = make(nearest_neighbors(np.random.default_rng(0).random((5, 2)), 2), sigma=True)
     labels = random_labels(64, 5)
     targets = head.encode(labels, (4, 4))
     maps = head.ideal(targets)
     maps = maps._replace(offset_x=maps.offset_x + torch.empty(64, 5, 1, 1).exponential_(5.0), offset_y=maps.offset_y + 0.2)
-    spread = torch.zeros(1, 15, 1, 1, requires_grad=True)
-    optimizer = torch.optim.Adam([spread], 0.05)
+    log_scale = torch.zeros(1, 15, 1, 1, requires_grad=True)
+    optimizer = torch.optim.Adam([log_scale], 0.05)
     for _ in range(300):
-        total = head.loss(maps._replace(spread=spread.expand(64, 15, 4, 4)), targets)["spread"]
-        (total / head.count(labels)["spread"]).backward()
+        total = head.loss(maps._replace(log_scale=log_scale.expand(64, 15, 4, 4)), targets)["log_scale"]
+        (total / targets.counts["log_scale"]).backward()
         optimizer.step()
         optimizer.zero_grad()
-    own = spread.detach().exp().reshape(5, 3)[:, 0]
+    own = log_scale.detach().exp().reshape(5, 3)[:, 0]
     expected = (head._at(maps, targets.cell)[1] - targets.offset).abs().mean((0, 2))
     assert torch.allclose(own, expected, rtol=0.05)
 
 
 def test_calibration_scales_sigma_alone():
-    head = PIPHead(8, nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3), sigma=True).eval()
+    head = make(nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3), sigma=True).eval()
     for conv in head.children():
         torch.nn.init.normal_(conv.weight, std=0.1)
     features = torch.randn(2, 8, 8, 8)

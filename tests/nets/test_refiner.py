@@ -1,4 +1,4 @@
-"""The refiner behind any head, and a net that learns from a teacher: what they change, what they leave, the whole way of each."""
+"""The refiner behind any head, and distillation from a teacher: units, then whole runs from the command line."""
 import re
 import shutil
 from pathlib import Path
@@ -9,9 +9,10 @@ import pytest
 import torch
 from conftest import NET, doomed, fails, mean_face, rows, run, table
 
-from nets import HEADS, Labels, add_stages, build_net, make_spec
+from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.detectors.faceboxes import FaceBoxesV2
-from nets.stages.distillation import Distil, Shares, untaught
+from nets.stages.distillation import Distillation, Shares, without_teacher
+from nets.trainable import Wrapper
 from pipnet.errors import UserError
 from utils.config import defaults, load_layout
 from utils.test.export import onnx_predictor
@@ -22,18 +23,20 @@ from utils.train.teacher import taught
 
 FACE = mean_face()
 PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 68))}
-STAGES = {"reinit": False, "parts": None, "others": [], "hardness": 0.0, "refine": True}
 
 
 def net_of(head: str = "pip", size: int = 64, options: dict | None = None, **stages):
     torch.manual_seed(0)
-    spec = make_spec(NET, head, None, size, FACE, 5, options=options or {})
-    return build_net(add_stages(spec, FACE, **{**STAGES, **stages}))
+    chosen = NetOptions(NET, head, None, size, num_nb=5, head_options=options or {}, **{"refine": True, **stages})
+    return build_net(make_spec(chosen, FACE))
 
 
 def stirred(net):
-    """The net, with a refiner that moves."""
-    torch.nn.init.normal_(net.refiner.move, std=0.05)
+    """Return the net with a refiner that moves landmarks."""
+    plain = net
+    while isinstance(plain, Wrapper):
+        plain = plain.net
+    torch.nn.init.normal_(plain.refiner.move, std=0.05)
     return net
 
 
@@ -54,14 +57,14 @@ def test_it_begins_by_moving_nothing_and_has_few_parameters():
     assert not torch.equal(stirred(net).predict(pictures(3)).landmarks, two.landmarks)
     assert sum(p.numel() for p in net.refiner.parameters()) < 100_000
     assert re.match(r"refiner: 0.0\d\d M parameters and \d.\d M MACs beside", refiner(net.spec))
-    assert "refiner: 0.0" in refiner(net_of("coordinate", reinit=True, parts=PARTS).spec)
+    assert "refiner: 0.0" in refiner(net_of("coordinate", reinit=True, local_parts=PARTS).spec)
 
 
 def test_landmarks_that_are_no_numbers_are_no_crash():
     net = net_of()
-    seen = net.see(pictures(2))
+    features = net.extract(pictures(2))
     places = torch.full((2, 68, 2), float("nan"))
-    sum(net.refiner.loss(places, *seen, some_labels(2)).values()).backward()
+    sum(net.refiner.loss(places, *features, some_labels(2)).values()).backward()
 
 
 def test_another_layout_takes_the_rows_of_its_landmarks(cli, recipe, tmp_path):
@@ -82,10 +85,10 @@ def test_its_loss_teaches_backbone_and_refiner_and_leaves_the_head_alone():
     assert all(p.grad is None for p in net.head.parameters()) and any(p.grad is not None for p in net.backbone.parameters())
 
 
-@pytest.mark.parametrize(("head", "stages"), [*((head, {}) for head in HEADS), ("pip", {"reinit": True, "hardness": 0.5}),
-                                              ("coordinate", {"reinit": True, "parts": PARTS})])
+@pytest.mark.parametrize(("head", "stages"), [*((head, {}) for head in HEADS), ("pip", {"reinit": True, "hard_landmarks": 0.5}),
+                                              ("coordinate", {"reinit": True, "local_parts": PARTS})])
 def test_any_head_is_refined(head, stages):
-    """Terms have counts, unknown landmarks teach nothing."""
+    """All terms have counts, and unknown landmarks train nothing."""
     net, labels = stirred(net_of(head, **stages)), some_labels()
     labels.landmarks[0, 60], labels.landmarks[1] = torch.nan, torch.nan
     images = pictures(4, 80 if "reinit" in stages else 64)
@@ -96,8 +99,8 @@ def test_any_head_is_refined(head, stages):
     assert not net.loss(images, Labels(torch.full((4, 68, 2), torch.nan)))["refine"]
 
 
-def test_it_learns_faces_by_heart():
-    start, nme, _ = overfit(NET, "coordinate", 64, 80, stages=STAGES)
+def test_it_overfits_sixteen_faces():
+    start, nme, _ = overfit(NET, "coordinate", 64, 80, stages={"refine": True})
     assert nme < 2 < 10 < start
 
 
@@ -108,19 +111,19 @@ def test_a_net_without_a_fine_map_says_so():
 
 
 # ------------------------------------------------------------------------------------------------------------- teacher
-def pair(student=None, teacher=None, **shares) -> Distil:
+def pair(student=None, teacher=None, **shares) -> Distillation:
     student, teacher = student or net_of(refine=False), teacher or net_of(refine=False)
-    return Distil(student, teacher, list(range(68)), Shares(**{"landmarks": 1.0, "maps": 1.0, "features": 1.0, **shares}))
+    return Distillation(student, teacher, list(range(68)), Shares(**{"landmarks": 1.0, "maps": 1.0, "features": 1.0, **shares}))
 
 
 def test_what_a_teacher_teaches():
-    """A net that is its own teacher has nothing to learn of maps; teacher and adapter leave no trace in what is kept."""
+    """A teacher equal to its student gives a zero loss of the maps; kept weights hold neither teacher nor adapter."""
     whole, labels = pair().eval(), some_labels()
     terms, counts = whole.loss(pictures(4), labels), whole.count(labels)
     assert terms.keys() == counts.keys() <= whole.terms.keys()
     assert {"teacher_score", "teacher_neighbor_x", "teacher_maps", "teacher_features"} <= terms.keys()
     assert terms["teacher_maps"] == 0 < terms["teacher_features"]
-    assert untaught(whole.state_dict()).keys() == net_of(refine=False).state_dict().keys()
+    assert without_teacher(whole.state_dict()).keys() == net_of(refine=False).state_dict().keys()
     sum(terms.values()).backward()
     assert all(p.grad.isfinite().all() for p in whole.parameters() if p.grad is not None)
     assert all(p.grad is None for p in whole.teacher[0].parameters())
@@ -135,12 +138,12 @@ def test_landmarks_of_a_teacher_weigh_by_its_trust_and_by_visibility():
     whole, images = pair(teacher=teacher), pictures(4)
     told = whole.ask(images.float())
     sigma = teacher.eval().predict(images).sigma
-    assert torch.allclose(told.trust, 1 / (1 + (sigma / 0.02) ** 2)) and "teacher_spread" not in whole.count(labels)
+    assert torch.allclose(told.trust, 1 / (1 + (sigma / 0.02) ** 2)) and "teacher_log_scale" not in whole.count(labels)
     none = labels._replace(visible=torch.zeros(4, 68, dtype=torch.bool))
     assert not any(whole.loss(images, none)[term] for term in whole.count(none) if term != "teacher_features")
     before = whole.loss(images, labels)["teacher_offset_x"]
     with torch.no_grad():
-        teacher.head.spread.bias += 3  # it expects errors twenty times as large
+        teacher.head.log_scale.bias += 3  # its predicted errors become twenty times as large
     assert whole.loss(images, labels)["teacher_offset_x"] < before / 10
 
 
@@ -179,7 +182,7 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     fails(cli("--train", *recipe, "--teacher-maps", "1"), "--teacher-maps weighs what is learnt from a --teacher")
 
 
-# ------------------------------------------------------------------------------------------------------ the whole way
+# -------------------------------------------------------------------------------------------------- from the command line
 def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli, recipe, trained, tmp_path):
     teacher = shutil.copy(trained.folder / "best.pt", tmp_path / "teacher.pt")
     flags = [*recipe, "--refine", "--teacher", teacher, "--epochs", "2"]

@@ -1,4 +1,4 @@
-"""Slim: the published weights give the published outputs."""
+"""Slim: with the published weights the outputs equal the published ones."""
 import numpy as np
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_published_outputs(reference, face):
 
 
 def test_the_published_file_starts_the_preset(reference):
-    """The whole net on uint8 crops: landmarks, pose and states as published, whatever the mean face."""
+    """The whole net gives the published landmarks, pose and states on uint8 crops, with any mean face."""
     args = resolve({}, read_defaults(), "slim")
     layout = load_layout(args.tables["layouts"], "68")
     net = run.make_net(args, layout, mean_face()).eval()

@@ -1,24 +1,24 @@
-"""Re-initialisation, the local stage, pose and states: geometry, gradients, and the whole way from the command line."""
+"""Re-initialisation, the local stage, pose and states: geometry, gradients, and whole runs from the command line."""
 import numpy as np
 import pytest
 import torch
 from conftest import NET, mean_face, rows, table
 
-from nets import add_stages, build_net, make_spec
+from nets import NetOptions, build_net, make_spec
 from nets.labels import Labels, Prediction
-from nets.losses import harder
-from nets.stages.spatial_transformer import begin_as, chain, inverse, resample
+from nets.losses import hard_landmark_weights
+from nets.stages.affine import chain, inverse, resample
+from nets.stages.spatial_transformer import set_constant
 from utils.train import checkpoint
 
 PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 68))}
 
 
-def net_of(head: str = "pip", name: str = NET, parts: dict | None = None, others: tuple = (), hardness: float = 0.0):
+def net_of(head: str = "pip", parts: dict | None = None, auxiliary: tuple = (), hard_landmarks: float = 0.0):
     torch.manual_seed(0)
-    spec = make_spec(name, head, None, 64, mean_face(), 5, options={})
-    if head == "parts":
-        spec["groups"] = [list(range(48, 68)), list(range(48))]
-    return build_net(add_stages(spec, mean_face(), True, parts, list(others), hardness))
+    groups = [list(range(48, 68)), list(range(48))] if head == "parts" else None
+    return build_net(make_spec(NetOptions(NET, head, None, 64, num_nb=5, reinit=True, local_parts=parts, auxiliary=auxiliary,
+                                          hard_landmarks=hard_landmarks, groups=groups), mean_face()))
 
 
 def matrices(count: int) -> torch.Tensor:
@@ -47,7 +47,7 @@ def test_maps_keep_their_precision_under_autocast():
 
 
 def test_resampled_pictures_lie_where_the_map_says():
-    """A dot in the margin's frame comes out where its place goes; the identity cuts out the nominal crop."""
+    """A dot moves as the map moves its place; the identity cuts out the nominal crop."""
     images = torch.zeros(1, 80, 80, 3, dtype=torch.uint8)
     images[0, 8 + 40, 8 + 20] = 255
     same = torch.eye(2, 3)[None]
@@ -60,14 +60,15 @@ def test_resampled_pictures_lie_where_the_map_says():
     assert torch.allclose(centre, place, atol=0.1)
 
 
-@pytest.mark.parametrize(("head", "parts", "hardness"), [
+@pytest.mark.parametrize(("head", "parts", "power"), [
     ("pip", None, 0.0), ("coordinate", None, 1.0), ("coordinate", PARTS, 0.5), ("parts", None, 0.0)])
-def test_all_of_it_learns(head, parts, hardness):
-    """Every parameter has a finite gradient that is not zero, unknown landmarks give none, terms and counts agree."""
-    net = net_of(head, parts=parts, hardness=hardness)
-    with torch.no_grad():  # what begins as a constant hands no gradient on
+def test_all_of_it_learns(head, parts, power):
+    """Every parameter has a finite gradient other than zero, despite unknown landmarks; terms and counts agree."""
+    net = net_of(head, parts=parts, hard_landmarks=power)
+    with torch.no_grad():  # layers that start as constants pass no gradient on
         for name, parameter in net.named_parameters():
-            if name.startswith(("frame.fc_loc.2", "places", "head", "regressors")) and parameter.ndim > 1:
+            name = name.replace("net.", "")
+            if name.startswith(("transformer.fc_loc.2", "places", "head", "regressors")) and parameter.ndim > 1:
                 parameter += 0.02 * torch.randn_like(parameter)
     labels = Labels(torch.tensor(mean_face()).float() + 0.05 * torch.randn(4, 68, 2))
     labels.landmarks[0, 60], labels.landmarks[1] = torch.nan, torch.nan
@@ -76,37 +77,37 @@ def test_all_of_it_learns(head, parts, hardness):
     sum(terms.values()).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-        if name.startswith(("frame", "places", "head")):
+        if name.replace("net.", "").startswith(("transformer", "places", "head")):
             assert (parameter.grad != 0).any(), name
 
 
 @pytest.mark.parametrize("parts", [None, PARTS])
 def test_every_step_of_a_map_brings_the_mean_face_nearer(parts):
-    """What a head that knows nothing yet says of its picture is noise, however loud: a map that follows it runs away."""
+    """The gradient of an untrained head through its picture is noise, and a map that follows it runs away."""
     net, labels = net_of("coordinate", parts=parts), Labels(torch.tensor(mean_face()).float() + 0.1 * torch.randn(4, 68, 2))
     with torch.no_grad():
         net.head.output.weight.normal_(std=10)
     found = []
-    for terms in ([], ["frame"], ["coordinate", "frame", *["part"] * bool(parts)]):
+    for terms in ([], ["alignment"], ["coordinate", "alignment", *["local"] * bool(parts)]):
         matrix = (torch.eye(2, 3) + 0.1 * torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))).requires_grad_()
-        net.locate = lambda images, matrix=matrix: matrix
+        (net.net if parts else net).theta = lambda images, matrix=matrix: matrix
         sums = net.loss(pictures(4), labels)
         sum((sums[term] for term in terms), 0 * matrix.sum()).backward()
         found.append(matrix.grad.flatten(1))
-    nothing, anchor, both = found
-    assert not nothing.any() and anchor.any(1).all() and not torch.equal(anchor, both)
-    assert ((both - anchor).norm(dim=1) < 0.51 * anchor.norm(dim=1)).all()
+    nothing, alignment, both = found
+    assert not nothing.any() and alignment.any(1).all() and not torch.equal(alignment, both)
+    assert ((both - alignment).norm(dim=1) < 0.51 * alignment.norm(dim=1)).all()
 
 
 def test_the_loss_is_of_the_outer_frame():
-    """With a coordinate head: twice as large a face in the inner crop is no larger an error."""
+    """With a coordinate head, a face twice as large in the inner crop has the same error."""
     net = net_of("coordinate")
     labels = Labels(torch.tensor(mean_face()).float()[None].repeat(2, 1, 1))
     found = []
     for zoom in (1.0, 2.0):
-        begin_as(net.frame.fc_loc[-1], torch.tensor([zoom, 0, 0.5 - zoom / 2, 0, zoom, 0.5 - zoom / 2]))
-        with torch.no_grad():  # landmarks that are 0.02 off in the outer crop
-            wrong = Labels(labels.landmarks + 0.02).warp(net.locate(pictures(2))).landmarks
+        set_constant(net.transformer.fc_loc[-1], torch.tensor([zoom, 0, 0.5 - zoom / 2, 0, zoom, 0.5 - zoom / 2]))
+        with torch.no_grad():  # landmarks with an error of 0.02 in the outer crop
+            wrong = Labels(labels.landmarks + 0.02).warp(net.theta(pictures(2))).landmarks
             net.head.forward = lambda features, wrong=wrong: type(net.head.ideal(net.head.encode(labels, (2, 2))))(wrong)
             found.append(float(net.loss(pictures(2), labels)["coordinate"]))
     assert found[1] == pytest.approx(found[0], rel=1e-4)
@@ -114,26 +115,26 @@ def test_the_loss_is_of_the_outer_frame():
 
 @pytest.mark.parametrize("head", ["heatmap", "simcc"])
 def test_a_face_beside_the_crop_is_trained_where_the_inner_frame_shows_it(head):
-    """Maps show what lies in the inner frame, which nobody knows when the step counts its landmarks."""
+    """Score maps cover the inner frame, which is unknown when a step counts its landmarks."""
     net, labels = net_of(head), Labels(torch.tensor(mean_face()).float().repeat(2, 1, 1) + torch.tensor([0.0, 1.5]))
-    begin_as(net.frame.fc_loc[-1], torch.tensor([1, 0, 0, 0, 1, -1.5]))
+    set_constant(net.transformer.fc_loc[-1], torch.tensor([1, 0, 0, 0, 1, -1.5]))
     labels.landmarks[0, 60] = torch.nan
     assert int(net.count(labels)["score"]) == 2 * 68 - 1
     with torch.no_grad():
         assert 0.1 < float(net.loss(pictures(2), labels)["score"] / net.count(labels)["score"]) < 100
 
 
-def test_harder_landmarks_weigh_more():
+def test_hard_landmarks_weigh_more():
     labels = Labels(torch.zeros(2, 4, 2), visible=torch.tensor([[True] * 4, [True, True, False, True]]))
     found = torch.tensor([[1.0, 0], [2, 0], [5, 0], [0, 2]]).expand(2, 4, 2)
-    weight = harder(labels, found, 1.0).trainable()
+    weight = hard_landmark_weights(labels, found, 1.0).trainable()
     assert torch.allclose(weight[0], torch.tensor([0.4, 0.8, 2.0, 0.8])) and weight[1, 2] == 0
     assert torch.allclose(weight.sum(1), labels.trainable().sum(1))
-    assert torch.allclose(harder(labels, found, 0.0).trainable(), labels.trainable())
+    assert torch.allclose(hard_landmark_weights(labels, found, 0.0).trainable(), labels.trainable())
 
 
 def test_pose_and_states_train_where_they_are_known():
-    net = net_of(others=("pose", "states"))
+    net = net_of(auxiliary=("pose", "states"))
     images, landmarks = pictures(4), torch.rand(4, 68, 2)
     nothing = Labels(landmarks)
     terms, counts = net.loss(images, nothing), net.count(nothing)
@@ -142,9 +143,9 @@ def test_pose_and_states_train_where_they_are_known():
     pose[1, 2], states[2, 1] = torch.nan, torch.nan
     known = Labels(landmarks, pose=pose, states=states)
     terms, counts = net.loss(images, known), net.count(known)
-    assert {term: int(counts[term]) for term in net.others.terms} == {
+    assert {term: int(counts[term]) for term in net.auxiliary.terms} == {
         "pose": 3, "left_eye_closed": 4, "right_eye_closed": 3, "mouth_closed": 4, "mouth_wide_open": 4}
-    assert all(torch.isfinite(terms[term]) and terms[term] > 0 for term in net.others.terms)
+    assert all(torch.isfinite(terms[term]) and terms[term] > 0 for term in net.auxiliary.terms)
     found = net.eval().predict(images)
     assert found.pose.shape == (4, 3) and found.states.shape == (4, 4) and 0 < found.states.min() < found.states.max() < 1
 
@@ -155,7 +156,7 @@ def test_states_swap_and_pose_turns_with_the_picture():
 
     pose, states = torch.tensor([[0.1, 0.2, 0.3]]), torch.tensor([[1.0, 0, 1, 0]])
     one = Prediction(torch.rand(1, 2, 2), torch.rand(1, 2), pose=pose, states=states)
-    assert one.flip(Mirror).states.tolist() == [[0, 1, 1, 0]]  # the closed eye is on the other side
+    assert one.flip(Mirror).states.tolist() == [[0, 1, 1, 0]]  # the closed eye changes sides
     quarter = torch.tensor([[[0.0, -1, 1], [1, 0, 0]]])
     level = one._replace(pose=torch.tensor([[0.0, 0, 0.3]])).warp(quarter)
     assert torch.allclose(level.pose, torch.tensor([[0.0, 0, 0.3 + torch.pi / 2]]), atol=1e-5)
@@ -164,7 +165,7 @@ def test_states_swap_and_pose_turns_with_the_picture():
 
 # -------------------------------------------------------------------------------------------------- from the command line
 def test_reinit_trains_resumes_tests_and_exports(cli, recipe, tmp_path):
-    extra = ["--reinit", "--pose", "1", "--eyes", "0.8", "--mouth", "0.5", "--balance", "--hardness", "0.5"]
+    extra = ["--reinit", "--pose", "1", "--eyes", "0.8", "--mouth", "0.5", "--balance", "--hard-landmarks", "0.5"]
     flags = [*recipe, *extra, "--exp", "one", "--norm", "box"]
     first = cli("--train", *flags)
     assert first.returncode == 0, first.stderr
@@ -172,14 +173,14 @@ def test_reinit_trains_resumes_tests_and_exports(cli, recipe, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "pose off by" in done.stderr and "left eye closed found" in done.stderr
     steps = rows(tmp_path / "runs" / "one" / "step.csv")
-    assert len(steps) == 2 and all(float(steps[1][term]) > 0 for term in ("frame", "pose", "left_eye_closed", "mouth_closed"))
+    assert len(steps) == 2 and all(float(steps[1][term]) > 0 for term in ("alignment", "pose", "left_eye_closed", "mouth_closed"))
     torch_row, onnx_row = (row for row in table(done.stdout) if row[2].strip())
     assert torch_row[3:] == onnx_row[3:], (torch_row, onnx_row)
     kept = checkpoint.load(tmp_path / "runs" / "one" / "best.pt")
-    assert kept["net"]["input_margin"] == 1.25 and {"frame.fc_loc.2.bias", "others.pose.weight"} <= kept["model"].keys()
+    assert kept["net"]["input_margin"] == 1.25 and {"transformer.fc_loc.2.bias", "auxiliary.pose.weight"} <= kept["model"].keys()
 
 
 def test_the_local_stage_trains(cli, recipe, tmp_path):
-    done = cli("--train", "--test", *recipe, "--parts", "--head", "coordinate", "--norm", "box")
+    done = cli("--train", "--test", *recipe, "--local-parts", "--head", "coordinate", "--norm", "box")
     assert done.returncode == 0, done.stderr
-    assert float(rows(tmp_path / "runs" / "000" / "step.csv")[0]["part"]) > 0
+    assert float(rows(tmp_path / "runs" / "000" / "step.csv")[0]["local"]) > 0

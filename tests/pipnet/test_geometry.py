@@ -3,6 +3,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import DEFAULTS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,6 @@ from pipnet.geometry import (
     to_image,
     transform,
 )
-from utils.config import defaults
 
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 PIPNET = Protocol(1.1, 1.1, 0.0, "no", "clip", "int")
@@ -175,11 +175,11 @@ def test_intersection_over_union():
     assert shares == pytest.approx(np.array([[1, 1 / 7, 0]]))
 
 
-@pytest.mark.parametrize("name", defaults().tables["protocols"])
+@pytest.mark.parametrize("name", DEFAULTS.protocols)
 @pytest.mark.parametrize("box", [(60, 50, 120, 150), (-20, -10, 60, 90), (130, 100, 210, 190)])
 def test_a_point_of_a_padded_crop_goes_back_to_where_it_was(name, box):
     """A crop that reaches beyond the picture is filled up, and its landmarks still belong to the picture."""
-    protocol = Protocol(**defaults().tables["protocols"][name])
+    protocol = Protocol(**DEFAULTS.protocols[name])
     image = np.zeros((180, 200, 3), np.uint8)
     spot = np.clip([[(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]], 20, 160)
     cv2.circle(image, tuple((spot[0] * 16 - 8).astype(int).tolist()), 3 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)

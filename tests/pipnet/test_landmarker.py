@@ -1,4 +1,4 @@
-"""Faces in OpenCV images: the crop, the two looks at a face, chips, detectors as files, errors."""
+"""Faces in OpenCV images: the first and the second crop, chips, exported detectors, errors, the installed package."""
 import shutil
 import subprocess
 import sys
@@ -7,22 +7,19 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT, detector_file, draw_face, mean_face, run
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, mean_face, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipnet import Face, Landmarker, UserError
+from pipnet import Detector, Face, Landmarker, UserError
 from pipnet.align import FIVE, TEMPLATE, five_points
 from pipnet.app.track import Tracker
-from pipnet.detector import FaceBox, OnnxDetector, detection_scale
+from pipnet.detector import DETECTORS, EXPORTED_FACE_BOX, FaceBox, detection_scale
 from pipnet.geometry import Protocol, box_of, crop_box, cut, to_crop, transform
 from pipnet.landmarker import LandmarkNet, open_net
-from utils.config import defaults, load_layout
-from utils.tools.inference import find_detector, find_net
+from utils.tools.inference import find_net
 
-TABLES = defaults().tables
-LAYOUTS = {name: load_layout(TABLES["layouts"], name) for name in ("68", "12", "98", "106", "29", "19", "5", "39")}
-SQUARE = Protocol(**TABLES["protocols"]["square"])
+SQUARE = Protocol(**DEFAULTS.protocols["square"])
 NOTHING = np.zeros((0, 4)), np.zeros(0)
 
 
@@ -40,7 +37,7 @@ def known_net(truth: np.ndarray, pull: float = 0.0) -> LandmarkNet:
         found = (1 - pull) * found + pull * square_face()
         return {"landmarks": found.astype(np.float32), "score": np.full(found.shape[:2], 1.5, np.float32)}
 
-    return LandmarkNet(predict, LAYOUTS["68"], SQUARE, 128, square_face())
+    return LandmarkNet(predict, LAYOUTS.load("68"), SQUARE, 128, square_face())
 
 
 def coded() -> np.ndarray:
@@ -49,9 +46,9 @@ def coded() -> np.ndarray:
     return np.dstack([x // 3, y // 2, np.zeros_like(x)]).astype(np.uint8)
 
 
-def test_an_exported_net_is_asked_as_in_training(trained, tmp_path):
+def test_an_exported_net_sees_the_crops_of_training(trained, tmp_path):
     landmarker = Landmarker(trained.folder / "best.onnx", detector=lambda image: NOTHING, threads=1)
-    assert landmarker.layout == LAYOUTS["68"] and landmarker.size == 64 and landmarker.net.meanface.shape == (68, 2)
+    assert landmarker.layout == LAYOUTS.load("68") and landmarker.net.size == 64 and landmarker.net.meanface.shape == (68, 2)
     image, landmarks = draw_face(np.random.default_rng(3), 96)
     crop = crop_box(box_of(landmarks), SQUARE, 96, 96)
     found = landmarker.net.predict(cut(image, crop, 64)[None])
@@ -60,10 +57,10 @@ def test_an_exported_net_is_asked_as_in_training(trained, tmp_path):
     assert (0 <= face.scores).all() and (face.scores <= 1).all() and np.isnan(face.score)
     assert np.allclose(face.sigma, found["sigma"][0] * (crop[2] - crop[0]))
 
-    torch_net = find_net(str(trained.folder / "best.pt"), str(ROOT))  # the same from the checkpoint, to half a pixel
+    torch_net = find_net(str(trained.folder / "best.pt"))  # the same from the checkpoint, to half a pixel
     other, = Landmarker(torch_net, detector=lambda image: NOTHING).landmarks_of(image, box_of(landmarks)[None])
     assert np.abs(other.landmarks - face.landmarks).max() < 0.5 and np.allclose(other.scores, face.scores, atol=1e-3)
-    net = find_net(str(trained.folder), str(ROOT))  # of a folder its export, where that is not older
+    net = find_net(str(trained.folder))  # a folder stands for its export, where that is not older
     assert np.allclose(net.predict(cut(image, crop, 64)[None])["landmarks"], found["landmarks"])
 
 
@@ -80,7 +77,7 @@ def test_forty_faces_at_once_are_the_forty_one_by_one(trained):
     assert landmarker.seconds["landmarks"] > 0 and landmarker.seconds["detect"] == 0
 
 
-def test_a_second_look_makes_the_detectors_box_matter_little():
+def test_with_a_second_crop_the_detectors_box_matters_little():
     image, truth = coded(), mean_face() * 180 + (230, 130)
     rng, side = np.random.default_rng(0), np.ptp(truth, 0)
     once, twice = [], []
@@ -89,12 +86,12 @@ def test_a_second_look_makes_the_detectors_box_matter_little():
             rng.uniform(-0.2, 0.2))
         landmarker = Landmarker(known_net(truth, pull=0.2), detector=lambda image, box=box: (box[None], np.ones(1)))
         landmarker.detector.face_box = FaceBox(0, 1, 1)
-        for errors, refine in ((once, False), (twice, True)):
-            errors.append(np.linalg.norm(landmarker(image, refine=refine)[0].landmarks - truth, axis=1).mean() / side[0])
+        for errors, second in ((once, False), (twice, True)):
+            errors.append(np.linalg.norm(landmarker(image, second_crop=second)[0].landmarks - truth, axis=1).mean() / side[0])
     assert np.mean(twice) < np.mean(once) / 3 and np.max(twice) < 0.02
 
 
-def test_what_no_landmark_bears_out_is_no_face():
+def test_detections_with_low_landmark_scores_are_dropped():
     image, truth = coded(), mean_face() * 180 + (230, 130)
     landmarker = Landmarker(known_net(truth), detector=lambda image: (box_of(truth)[None], np.ones(1)))  # scores of 1, clipped
     assert len(landmarker(image)) == 1
@@ -106,9 +103,9 @@ def test_what_no_landmark_bears_out_is_no_face():
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0.2, 5), st.floats(-3.1, 3.1), st.floats(-200, 200), st.floats(-200, 200), st.sampled_from(["square", "inner"]))
 def test_the_next_box_gives_the_crop_of_the_training(scale, angle, x, y, protocol):
-    protocol = Protocol(**TABLES["protocols"][protocol])
+    protocol = Protocol(**DEFAULTS.protocols[protocol])
     part = square_face() * 0.6 + 0.1  # of a crop that was made of something else
-    landmarker = Landmarker(LandmarkNet(None, LAYOUTS["68"], protocol, 64, part), detector=lambda image: NOTHING)
+    landmarker = Landmarker(LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, part), detector=lambda image: NOTHING)
     turn = 100 * scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     landmarks = transform(part, np.column_stack([turn, (x, y)]))
     crop = crop_box(landmarker.box_of(landmarks), protocol, 100, 100)
@@ -117,17 +114,17 @@ def test_the_next_box_gives_the_crop_of_the_training(scale, angle, x, y, protoco
 
 
 def test_the_next_box_is_tight_where_the_trainings_were():
-    net = LandmarkNet(None, LAYOUTS["68"], SQUARE, 64, square_face())
+    net = LandmarkNet(None, LAYOUTS.load("68"), SQUARE, 64, square_face())
     turned = transform(square_face(), np.array([[70.0, -40, 60], [40, 70, 20]]))
     assert np.allclose(Landmarker(net, detector=lambda image: NOTHING).box_of(turned), box_of(turned))
 
 
 def test_a_crop_that_is_not_square_follows_both_sides():
-    protocol = Protocol(**TABLES["protocols"]["wflw"])
-    landmarker = Landmarker(LandmarkNet(None, LAYOUTS["68"], protocol, 64, mean_face()), detector=lambda image: NOTHING)
+    protocol = Protocol(**DEFAULTS.protocols["wflw"])
+    landmarker = Landmarker(LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, mean_face()), detector=lambda image: NOTHING)
     crop = crop_box(landmarker.box_of(mean_face() * (60, 80) + (10, 5)), protocol, 200, 200)
     assert np.allclose(crop, (10, 5, 70, 85))
-    plain = Landmarker(LandmarkNet(None, LAYOUTS["68"], protocol, 64, None), detector=lambda image: NOTHING)
+    plain = Landmarker(LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, None), detector=lambda image: NOTHING)
     assert np.allclose(plain.box_of(mean_face()), box_of(mean_face()))
 
 
@@ -135,7 +132,7 @@ def test_the_detectors_box_becomes_that_of_the_landmarks():
     assert np.allclose(FaceBox(0.1, 0.5, 0.75)(np.array([[10, 20, 30, 60.]])), [[15, 29, 25, 59]])
     whole = Landmarker(known_net(mean_face()), detector=lambda image: (np.array([[100, 100, 200, 220.]]), np.ones(1)))
     whole.detector.face_box = FaceBox(0, 1, 1)
-    inner = Landmarker(whole.net._replace(protocol=Protocol(**TABLES["protocols"]["inner"])), detector=whole.detector)
+    inner = Landmarker(whole.net._replace(protocol=Protocol(**DEFAULTS.protocols["inner"])), detector=whole.detector)
     image = np.zeros((300, 300, 3), np.uint8)
     crops = [crop_box(one.detect(image)[0][0], one.net.protocol, 300, 300) for one in (whole, inner)]
     assert np.allclose(*crops)  # a net for inner landmarks sees the face as large as a net for all
@@ -145,18 +142,30 @@ def test_a_detector_is_a_file(tmp_path, trained):
     boxes = np.array([[10, 10, 30, 30], [50, 50, 200, 200], [60, 20, 100, 60], [900, 900, 990, 990]])
     file = detector_file(tmp_path / "d.onnx", boxes, [0.99, 0.9, 0.7, 0.65])
     image = np.zeros((300, 300, 3), np.uint8)
-    found, scores = OnnxDetector(file, threads=1)(image)
-    assert np.allclose(found, boxes) and scores == pytest.approx([0.99, 0.9, 0.7, 0.65])
+    found, scores, points = Detector(weights=file, threads=1)(image)
+    assert np.allclose(found, boxes) and scores == pytest.approx([0.99, 0.9, 0.7, 0.65]) and points is None
 
-    def scores_of(**options):
-        return Landmarker(trained.folder / "best.onnx", detector_weights=file, threads=1, **options).detect(image)[1].tolist()
+    def detect(max_faces=None, **options):
+        detector = Detector(weights=file, threads=1, **options)
+        return Landmarker(trained.folder / "best.onnx", detector, max_faces, threads=1).detect(image)
 
-    assert scores_of() == pytest.approx([0.99, 0.9, 0.7])  # the one beyond the image is none
-    assert scores_of(threshold=0.8) == pytest.approx([0.99, 0.9])
-    assert scores_of(max_faces=2) == pytest.approx([0.9, 0.7])  # the largest, best first
-    twice = Landmarker(trained.folder / "best.onnx", detector_weights=file, detector_scale=2, threads=1).detect(image)[0]
-    once = Landmarker(trained.folder / "best.onnx", detector_weights=file, threads=1).detect(image)[0]
-    assert np.allclose(twice[:3], once / 2)  # this one answers in px of what it is given
+    assert detect()[1].tolist() == pytest.approx([0.99, 0.9, 0.7])  # without the box outside the image
+    assert detect(threshold=0.8)[1].tolist() == pytest.approx([0.99, 0.9])
+    assert detect(max_faces=2)[1].tolist() == pytest.approx([0.9, 0.7])  # the largest, best first
+    assert np.allclose(detect(scale=2)[0][:3], detect()[0] / 2)  # this detector answers in px of the image that it is given
+
+
+def test_values_in_a_detectors_file_replace_those_of_the_table(tmp_path):
+    file = detector_file(tmp_path / "d.onnx", [[10, 10, 30, 30]], [0.99])
+    row = DETECTORS["faceboxes"]
+    plain = Detector(weights=file)
+    assert (plain.threshold, plain.overlap, plain.face_box) == (row.threshold, row.overlap, FaceBox(*EXPORTED_FACE_BOX))
+    model = onnx.load(file)
+    onnx.helper.set_model_props(model, {"threshold": "0.5", "overlap": "0.25", "face_box": "[0.1, 1, 0.9]"})
+    onnx.save(model, file)
+    stored = Detector(weights=file)
+    assert (stored.threshold, stored.overlap, stored.face_box) == (0.5, 0.25, FaceBox(0.1, 1, 0.9))
+    assert Detector(weights=file, threshold=0.7).threshold == 0.7
 
 
 def test_the_image_for_the_detector_has_bounds():
@@ -169,7 +178,7 @@ def test_the_image_for_the_detector_has_bounds():
 @given(st.floats(0.3, 4), st.floats(-3.1, 3.1), st.floats(-50, 50), st.floats(-50, 50), st.sampled_from([32, 112, 224]))
 def test_chips_are_upright(scale, angle, x, y, size):
     landmarks = TEMPLATE @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) * scale + (x, y)
-    landmarker = Landmarker(LandmarkNet(None, LAYOUTS["5"], SQUARE, 64, None), detector=lambda image: NOTHING)
+    landmarker = Landmarker(LandmarkNet(None, LAYOUTS.load("5"), SQUARE, 64, None), detector=lambda image: NOTHING)
     face = Face(box_of(landmarks), 1.0, landmarks, np.ones(5))
     low = np.floor(landmarks.min(0)).astype(int) - 8
     image = np.zeros((*(np.ceil(np.ptp(landmarks, 0)).astype(int) + 20)[::-1], 3), np.uint8)
@@ -183,15 +192,15 @@ def test_chips_are_upright(scale, angle, x, y, size):
 
 def test_the_five_points_of_each_layout():
     for name in FIVE:
-        assert np.isfinite(five_points(np.random.default_rng(0).random((LAYOUTS[name].count, 2)), LAYOUTS[name])).all()
-    points = five_points(mean_face(), LAYOUTS["68"])
+        assert np.isfinite(five_points(np.random.default_rng(0).random((LAYOUTS.load(name).count, 2)), LAYOUTS.load(name))).all()
+    points = five_points(mean_face(), LAYOUTS.load("68"))
     assert points[0, 0] < points[2, 0] < points[1, 0] and points[3, 0] < points[4, 0]
-    own = LAYOUTS["5"]._replace(name="mine", stored="mine", count=6, selected=tuple(range(6)),
+    own = LAYOUTS.load("5")._replace(name="mine", stored="mine", count=6, selected=tuple(range(6)),
                                 same_as={"68": {0: 54, 1: 48, 2: 30, 3: 45, 4: 36, 5: 8}})
     assert np.allclose(five_points(mean_face()[[54, 48, 30, 45, 36, 8]], own), mean_face()[[36, 45, 30, 48, 54]])
     for name in ("12", "39"):
         with pytest.raises(UserError, match=f"layout {name} has no eyes, tip of the nose and corners of the mouth"):
-            five_points(np.zeros((LAYOUTS[name].count, 2)), LAYOUTS[name])
+            five_points(np.zeros((LAYOUTS.load(name).count, 2)), LAYOUTS.load(name))
 
 
 def test_a_panorama_is_no_obstacle():
@@ -209,16 +218,15 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
     onnx.save(bare, tmp_path / "bare.onnx")
     (tmp_path / "text.onnx").write_text("no")
     for file, message in ((tmp_path / "gone.onnx", "no ONNX file at .*gone.onnx"), (tmp_path / "text.onnx", "not an ONNX file"),
-                          (foreign, "no landmark net of ours"), (tmp_path / "bare.onnx", "does not say its layout")):
+                          (foreign, "no landmark net of ours"), (tmp_path / "bare.onnx", "lacks a layout")):
         with pytest.raises(UserError, match=message):
             Landmarker(file, detector=detect)
     with pytest.raises(UserError, match="no detector of ours"):
-        Landmarker(net, detector_weights=net)
-    with pytest.raises(UserError, match="no ONNX file at .*it comes with the project"):
-        Landmarker(net, detector_weights=tmp_path / "gone.onnx")
-    for options, message in (({"max_faces": 0}, "max_faces"), ({"threshold": 2}, "threshold"), ({"detector_scale": 0}, "scale")):
-        with pytest.raises(UserError, match=message):
-            Landmarker(net, detector=detect, **options)
+        Detector(weights=net)
+    with pytest.raises(UserError, match="no file at .*gone.onnx.*comes with the project"):
+        Detector(weights=tmp_path / "gone.onnx")
+    with pytest.raises(UserError, match="max_faces must be at least 1, not 0"):
+        Landmarker(net, detector=detect, max_faces=0)
     landmarker = Landmarker(net, detector=detect)
     for image in (np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8), None):
         with pytest.raises(UserError, match="uint8"):
@@ -229,16 +237,33 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
 
 
 def test_other_detectors_are_taken_as_they_are(reference):
-    detector = find_detector("faceboxes", str(reference / "FaceBoxesV2.pth"), 0.7, None)
+    detector = Detector("faceboxes", reference / "FaceBoxesV2.pth", 0.7)
     landmarker = Landmarker(known_net(mean_face()), detector=detector)
     assert landmarker(np.zeros((64, 64, 3), np.uint8)) == []
     with pytest.raises(UserError, match="needs its weights"):
-        find_detector("yunet", "gone.onnx", None, None)
+        Detector("yunet", "gone.onnx")
+
+
+def test_files_for_torch_need_the_checkout(monkeypatch, tmp_path):
+    (tmp_path / "net.pt").touch()
+    for module in ("utils.tools.inference", "utils.test.detectors"):
+        monkeypatch.setitem(sys.modules, module, None)  # as where the package is installed
+    with pytest.raises(UserError, match="018 is loaded with torch by code of the checkout.*demo.py of the checkout"):
+        Landmarker("018")
+    for name in ("faceboxes", "mtcnn"):
+        with pytest.raises(UserError, match="net.pt is loaded with torch by code of the checkout"):
+            Detector(name, tmp_path / "net.pt")
+
+
+def test_what_is_embedded_knows_nothing_of_the_demo():
+    for file in (ROOT / "pipnet").glob("*.py"):
+        assert "pipnet.app" not in file.read_text(), file
 
 
 def test_inference_loads_no_torch():
-    done = run("python", "-c", "import pipnet, pipnet.app.media, pipnet.app.panel, sys\n"
-               "assert not {'torch', 'scipy', 'PIL', 'yaml'} & set(sys.modules)")
+    done = run("python", "-c", "import pipnet, pipnet.app.demo, sys; from pipnet.detector import DETECTORS\n"
+               "pipnet.Landmarker(threads=1); assert list(DETECTORS) == ['faceboxes', 'rfb320', 'mtcnn', 'yunet']\n"
+               "assert not {'torch', 'scipy', 'PIL', 'yaml', 'utils', 'nets'} & set(sys.modules)")
     assert done.returncode == 0, done.stderr
 
 

@@ -1,38 +1,122 @@
 """Keys, types, presets and layouts of args.yaml, and what the command line makes of them."""
+import re
+
 import numpy as np
 import pytest
 import yaml
 from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, settings
 
-from nets import build_net, make_spec
 from pipnet.errors import UserError
-from utils.layouts import Layouts
 from pipnet.layout import Layout
-from utils.config import KINDS, TABLES, check, comments, dump, parse, resolve
-from utils.data.augment import Recipe
+from utils.config import TABLES, parse, read_defaults, resolve
+from utils.keys import KEYS, SECTIONS, check, check_given, check_task
+from utils.layouts import Layouts
+from utils.train.make_net import make_net
 
+NOT_WHEN_RESUMED = set("""
+    task preset dataset data_dir train_data layout selected_index protocol target_size margin val train_hidden synthetic_train
+    synthetic_test net head stride pool excite num_lms num_nb input_size act meanface error score_width sigma weights seed
+    label_shift folds norm reinit local_parts refine hard_landmarks balance frame_step partial_events teacher teacher_landmarks
+    teacher_maps teacher_features face_sides pasted mosaic crops scales""".split())
+IN_TESTS = set("""
+    test_data data_root run_root allow_partial cache norm thresholds flip_test test_batch_size threads workers deterministic box
+    box_jitter detector detector_weights frame_step scales""".split())
+ONLY = {
+    "detect": set("partial_events crops mosaic pasted face_sides scales".split()),
+    "landmarks": set("""
+        net head stride pool excite reinit local_parts refine num_lms num_nb selected_index meanface act error score_width sigma
+        alignment hard_landmarks pose eyes mouth balance teacher_landmarks teacher_maps teacher_features train_hidden folds norm
+        thresholds flip_test test_batch_size box box_jitter detector detector_weights label_shift rotation_prob scale translation
+        translation_prob fill interpolation""".split())}
 
 
 def typed(*argv: str) -> dict:
-    return parse(list(argv), lambda parser: parser.add_argument("--train", action="store_true"))[1]
+    return parse(list(argv), lambda parser: parser.add_argument("--train", action="store_true"), DEFAULTS)[1]
 
 
 # ---------------------------------------------------------------------------------------------------------------- keys
-def test_every_key_has_a_type_a_comment_and_a_flag():
-    values = yaml.safe_load((ROOT / "args.yaml").read_text())
-    assert set(values) == {*KINDS, *TABLES}
-    assert set(KINDS) <= set(comments()) and all(text and section for section, text in comments().values())
-    for key, value in DEFAULTS.items():
-        if key not in TABLES and value is not None and not isinstance(value, bool):
+def test_every_key_has_a_row_a_comment_a_section_and_a_flag():
+    found = yaml.safe_load((ROOT / "args.yaml").read_text())
+    assert list(found) == [*SECTIONS, *TABLES]
+    assert {name: list(found[name]) for name in SECTIONS} == {name: list(section.keys) for name, section in SECTIONS.items()}
+    assert sum(len(section.keys) for section in SECTIONS.values()) == len(KEYS) == len(DEFAULTS.values), "a key in two sections"
+    assert DEFAULTS.help.keys() == KEYS.keys() and all(title and text for title, text in DEFAULTS.help.values())
+    assert {key: value for name in SECTIONS for key, value in found[name].items()} == DEFAULTS.values
+    for key, value in DEFAULTS.values.items():
+        if value is not None and not isinstance(value, bool):
             flag = f"--{key.replace('_', '-')}"
             words = [str(item) for item in value] if isinstance(value, list) else [str(value)]
             assert typed(flag, *words) == {key: value}
-    assert set(Recipe._fields) <= set(KINDS)
 
 
-def test_what_is_typed_wins_over_the_preset_and_the_preset_over_the_file():
-    args = settings("pipnet", **{"epochs": 3})
-    assert (args.epochs, args.batch_size, args.ema_ramp, args.preset) == (3, 16, 500, "pipnet")
+def test_every_line_of_a_section_has_one_key_and_its_comment():
+    lines = (ROOT / "args.yaml").read_text().split("\npresets:\n")[0].splitlines()
+    found = [re.fullmatch(r"  (\w+): .*\S +# \S.*", line) for line in lines if line.startswith(" ")]
+    assert [match and match[1] for match in found] == list(KEYS), "a key without a comment, or out of order"
+
+
+def test_settings_hold_each_key_in_its_section():
+    found = settings(epochs=3, pasted=4)
+    assert {name: list(vars(getattr(found, name))) for name in SECTIONS} == {name: list(SECTIONS[name].keys) for name in SECTIONS}
+    assert (found.train.epochs, found.detect.pasted) == (3, 4) and found.flat().keys() == KEYS.keys()
+    with pytest.raises(AttributeError):
+        found.train.epochs = 4
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_what_a_resumed_run_and_a_test_may_change(key):
+    for resume, allowed in ((True, key not in NOT_WHEN_RESUMED), (False, key in IN_TESTS)):
+        check_given({key: "same"}, {key: "same"}, resume)
+        if allowed:
+            check_given({key: "other"}, {key: "same"}, resume)
+        else:
+            with pytest.raises(UserError, match=f"--{key.replace('_', '-')} belongs to a new training, this run has same"):
+                check_given({key: "other"}, {key: "same"}, resume)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_which_task_reads_a_key(key):
+    for task, other in (("landmarks", "detect"), ("detect", "landmarks")):
+        if key in ONLY[other]:
+            with pytest.raises(UserError, match=f"--{key.replace('_', '-')} is not read by --task {task}; leave it out"):
+                check_task({key: None}, task)
+        else:
+            check_task({key: None}, task)
+
+
+def test_the_rules_name_known_keys():
+    assert NOT_WHEN_RESUMED | IN_TESTS | ONLY["detect"] | ONLY["landmarks"] <= KEYS.keys()
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("train:  ", "trian:  ", "unknown section 'trian' in args.yaml; did you mean 'train'"),
+    ("  epochs:", "  epohcs:", "unknown key 'epohcs' in section train of args.yaml; did you mean 'epochs'"),
+    ("  clip:", "  flips: 1\n  clip:", "unknown key 'flips' in section train of args.yaml; did you mean 'flip'"),
+    ("  epochs:", "  flip: 0.5\n  epochs:", "flip belongs to section augment of args.yaml, not to train; move its line"),
+    ("  clip:", "# clip:", "section train of args.yaml lacks the key 'clip'; restore its line"),
+    ("  clip: 10.0", "  clip: -1", "clip must be at least 0, not -1"),
+])
+def test_a_slip_in_a_file_of_settings_is_one_line(tmp_path, old, new, message):
+    text = (ROOT / "args.yaml").read_text()
+    assert text.count(f"\n{old}") == 1
+    (tmp_path / "args.yaml").write_text(text.replace(f"\n{old}", f"\n{new}"))
+    with pytest.raises(UserError, match=message) as caught:
+        read_defaults(tmp_path / "args.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", (*SECTIONS, *TABLES))
+@pytest.mark.parametrize("value", (None, [1], "text"))
+def test_a_section_or_table_must_be_a_table(tmp_path, name, value):
+    found = yaml.safe_load((ROOT / "args.yaml").read_text())
+    (tmp_path / "args.yaml").write_text(yaml.safe_dump({**found, name: value}))
+    with pytest.raises(UserError, match=rf"^{name} in args.yaml must be a table of names and values, not"):
+        read_defaults(tmp_path / "args.yaml")
+
+
+def test_the_command_line_wins_over_the_preset_and_the_preset_over_the_file():
+    train = settings("pipnet", epochs=3).train
+    assert (train.epochs, train.batch_size, train.ema_ramp, train.preset) == (3, 16, 500, "pipnet")
 
 
 @pytest.mark.parametrize(("argv", "value"), [
@@ -75,42 +159,49 @@ def test_wrong_values_name_key_and_value(key, value, message):
 
 def test_unknown_keys_name_the_nearest():
     with pytest.raises(UserError, match="unknown key 'epoch' in preset mine; did you mean 'epochs'"):
-        values = DEFAULTS
-        resolve({}, {**values, "presets": {"mine": {"epoch": 3}}}, "mine")
+        resolve({}, DEFAULTS._replace(presets={"mine": {"epoch": 3}}), "mine")
     with pytest.raises(UserError, match="no preset 'pipnett'.*did you mean 'pipnet'"):
         settings("pipnett")
     with pytest.raises(UserError, match=r"preset mine in args.yaml must be a table .*, not \[3\]"):
-        resolve({}, {**DEFAULTS, "presets": {"mine": [3]}}, "mine")
+        resolve({}, DEFAULTS._replace(presets={"mine": [3]}), "mine")
+    with pytest.raises(UserError, match="unknown key 'epoch' in the checkpoint; did you mean 'epochs'"):
+        resolve({}, DEFAULTS, trained={"epoch": 3})
     with pytest.raises(UserError, match="unknown flag --epoch; did you mean '--epochs'"):
         typed("--epoch", "3")
 
 
-def test_written_args_give_the_same_args_again():
-    args = settings("irnet", **{"train_data": ["a", "b"], "val": "test"})
-    again = resolve({}, yaml.safe_load(dump(args)), None)
-    assert again == args
+def test_written_settings_give_the_same_settings_again():
+    first = settings("irnet", train_data=["a", "b"], val="test")
+    written = yaml.safe_load(first.dump())
+    assert resolve({}, DEFAULTS, trained={key: value for name in SECTIONS for key, value in written[name].items()}) == first
+    assert resolve({}, DEFAULTS, trained=first.flat()) == first
+    assert (written["protocols"], written["layouts"]) == (DEFAULTS.protocols, LAYOUTS.rows)
+
+
+def test_values_win_over_those_of_a_trained_run_and_these_over_the_file():
+    trained = {**settings("pipnet").flat(), "epochs": 7}
+    train = resolve({"batch_size": 4}, DEFAULTS, trained=trained).train
+    assert (train.epochs, train.batch_size, train.ema_ramp, train.preset) == (7, 4, 500, "pipnet")
 
 
 @pytest.mark.parametrize("preset", DEFAULTS.presets)
 def test_presets_resolve_and_build(preset):
-    args = settings(preset)
-    Recipe.of(args)
-    spec = make_spec(args.net, args.head, args.stride, args.input_size, mean_face(), args.num_nb, args.act)
-    net = build_net(spec)
+    found = settings(preset)
+    net = make_net(found.net, found.loss, LAYOUTS.load("68"), mean_face())
     wanted = {"irnet": "irnet18", "drowsiness": "irnet18", "coordinate": "mobilenetv2", "slim": "slim", "dpr": "dpr"}
     assert net.head.num_lms == 68 and net.spec["net"] == wanted.get(preset, "resnet18")
     assert net.spec["head"] == ("coordinate" if preset in ("coordinate", "slim", "dpr") else "pip")
     if preset == "drowsiness":
-        assert (args.layout, args.num_nb, args.reg, args.cls) == ("12", 5, 2.0, 12.0)
+        assert (found.data.layout, found.net.num_nb, found.loss.reg, found.loss.cls) == ("12", 5, 2.0, 12.0)
 
 
 # ------------------------------------------------------------------------------------------------------------- layouts
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_layouts_are_whole(name):
+@pytest.mark.parametrize("name", LAYOUTS.rows)
+def test_layouts_fit_themselves(name):
     layout = LAYOUTS.load(name)
     assert layout.count == int(name) == len(layout.flip_index) == len(layout.selected)
     assert [layout.flip_index[f] for f in layout.flip_index] == list(range(layout.count))
-    assert {i for part in layout.parts.values() for i in part} == set(range(layout.count)), "a landmark in no part"
+    assert {i for ids in layout.groups.values() for i in ids} == set(range(layout.count)), "a landmark in no group"
     assert all(0 <= i < layout.count for edge in layout.edges() for i in edge)
     if layout.interocular:
         assert layout.flip_index[layout.interocular[0]] == layout.interocular[1]
@@ -124,7 +215,7 @@ def test_the_flip_index_mirrors_a_face():
     assert np.abs((1 - face[:, 0]) - face[flip, 0]).max() < 0.03 and np.abs(face[:, 1] - face[flip, 1]).max() < 0.03
 
 
-def test_a_subset_keeps_its_norm_and_parts():
+def test_a_subset_keeps_its_norm_and_groups():
     eyes = LAYOUTS.load("12")
     assert (eyes.stored, eyes.selected) == ("68", tuple(range(36, 48)))
     assert eyes.interocular == (0, 9) and eyes.pupils == (tuple(range(6)), tuple(range(6, 12)))
@@ -137,9 +228,9 @@ def test_a_subset_keeps_its_norm_and_parts():
 
 
 @pytest.mark.parametrize(("row", "message"), [
-    ({"count": 3, "flip_index": [1, 0], "interocular": None, "pupils": None, "parts": {}, "closed": []}, "its own inverse"),
-    ({"count": 3, "flip_index": [1, 2, 0], "interocular": None, "pupils": None, "parts": {}, "closed": []}, "its own inverse"),
-    ({"count": 2, "flip_index": [1, 0], "interocular": [0, 2], "pupils": None, "parts": {}, "closed": []}, r"outside 0\.\.1"),
+    ({"count": 3, "flip_index": [1, 0], "interocular": None, "pupils": None, "groups": {}, "closed": []}, "its own inverse"),
+    ({"count": 3, "flip_index": [1, 2, 0], "interocular": None, "pupils": None, "groups": {}, "closed": []}, "its own inverse"),
+    ({"count": 2, "flip_index": [1, 0], "interocular": [0, 2], "pupils": None, "groups": {}, "closed": []}, r"outside 0\.\.1"),
     ({"count": 2, "flip_index": 1}, "malformed"),
     ({"count": 2}, "malformed.*flip_index"),
     ({"count": 2, "flip_index": [1, 0], "closd": []}, "unknown key 'closd' in layout 'mine'; did you mean 'closed'"),
@@ -157,7 +248,7 @@ def test_a_subset_keeps_its_norm_and_parts():
     ({"of": "68", "selected_index": [54, 48], "interocular": [0, 1]}, "subset .*interocular is derived"),
     ({"count": 2, "flip_index": [1, 0], "interocular": [0]}, "interocular must be two landmarks"),
     ({"count": 2, "flip_index": [1, 0], "interocular": [1, 1]}, "interocular must be two landmarks"),
-    ({"count": 2, "flip_index": [1, 0], "parts": {"eyes": [0, 1]}, "closed": ["eye"]}, "closed names 'eye'.*'eyes'"),
+    ({"count": 2, "flip_index": [1, 0], "groups": {"eyes": [0, 1]}, "closed": ["eye"]}, "closed names 'eye'.*'eyes'"),
 ])
 def test_bad_layouts_are_named(row, message):
     with pytest.raises(UserError, match=message):

@@ -16,7 +16,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import border_px, cut, to_crop
 from pipnet.layout import Layout
 from utils.cores import cores
-from utils.data.augment import Recipe, augment, generator, turn_pose
+from utils.data.augment import Crop, Recipe, augment, generator, turn_pose
 from utils.data.convert import conversion
 from utils.data.prepared_set import Split, Table, read_image
 
@@ -197,6 +197,7 @@ class Augmented(Dataset):
 
     def __init__(self, faces: Faces, recipe: Recipe, flip_index, seed: int):
         self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
+        self.names = faces.names  # for errors
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -204,9 +205,9 @@ class Augmented(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         faces = self.faces
-        image, landmarks, weight, matrix = augment(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size,
-                                                   self.recipe, self.flip_index, generator(self.seed, epoch, index),
-                                                   faces.input_border, faces.shift[index])
+        crop = Crop(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size, faces.input_border,
+                    faces.shift[index])
+        image, landmarks, weight, matrix = augment(crop, self.recipe, self.flip_index, generator(self.seed, epoch, index))
         pose, states = faces.extras(index)
         if pose is not None:
             pose = turn_pose(pose, matrix).astype(np.float32)

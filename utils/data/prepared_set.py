@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from pipnet.app import media
+from pipnet import images
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, to_crop
 from pipnet.layout import Layout
@@ -250,4 +250,4 @@ def read_image(file: Path) -> np.ndarray:
     """
     if (reader := WITHIN.get(file.parent.suffix)) and file.parent.is_file():
         return reader(file)
-    return media.read_image(file, "fetch it again or remove it with its .pts")
+    return images.read_image(file, "fetch it again or remove it with its .pts")

@@ -1,6 +1,6 @@
 """The WIDER FACE layout: photographs below WIDER_<split>/images, their face boxes in wider_face_split.
 
-After Yang et al., "WIDER FACE: A Face Detection Benchmark", CVPR 2016. Boxes become corners in continuous image px.
+Yang et al., "WIDER FACE: A Face Detection Benchmark", CVPR 2016. Boxes are read as corners in continuous image px.
 """
 import hashlib
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.data.parsers.records import inside, numbers, read_lines
+from utils.data.parsers.records import inside, numbered, numbers
 from utils.data.prepared_set import read_image
 
 LISTS = "wider_face_split"
@@ -17,59 +17,57 @@ FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 
 
 class Picture(NamedTuple):
-    """One photograph. boxes (M, 4) image px; ignored (M,): faces that count neither way; covered (M,): occlusion is not 0;
-    whole: every face has a box; image: (H, W, 3) uint8 BGR of a picture that is no file."""
-
+    """A photograph with M faces."""
     file: Path
     event: str
-    boxes: np.ndarray
-    ignored: np.ndarray
-    covered: np.ndarray
-    whole: bool = True
-    image: np.ndarray | None = None
+    boxes: np.ndarray    # (M, 4) image px
+    ignored: np.ndarray  # (M,) bool: finding the face is neither right nor wrong
+    covered: np.ndarray  # (M,) bool: `occlusion` is not 0
+    whole: bool = True   # every face has a box
+    image: np.ndarray | None = None  # (H, W, 3) uint8 BGR if it is in memory
 
     def read(self) -> np.ndarray:
-        """(H, W, 3) uint8 BGR. UserError where the file is no readable image."""
+        """Return the image (H, W, 3) uint8 BGR. Raise UserError for an unreadable file."""
         return read_image(self.file) if self.image is None else self.image
 
 
 def is_wider(folder: Path) -> bool:
-    """Whether a folder has the layout."""
+    """Return whether a folder has the WIDER FACE layout."""
     return (folder / LISTS).is_dir()
 
 
 def list_file(folder: Path, split: str) -> Path:
-    """Where the boxes of `split` (train, val) stand."""
+    """Return the path of the box list of `split` (train, val)."""
     return folder / LISTS / f"wider_face_{split}_bbx_gt.txt"
 
 
 def read_wider(folder: Path, split: str, partial: tuple[str, ...] = ()) -> list[Picture]:
-    """The photographs of a split, in the file's order. partial: events whose photographs show faces without a box.
+    """Return the photographs of a split in the order of its list. partial: events with faces that have no box.
 
-    A face marked invalid, and one without extent, is ignored. UserError names file and line of what is wrong or not there.
+    Faces marked invalid and faces without extent are ignored. Raise UserError, with file and line, for a fault or missing image.
     """
     lines, images, pictures = list_file(folder, split), folder / f"WIDER_{split}" / "images", []
-    rows = [(number, line.strip()) for number, line in enumerate(read_lines(lines), 1) if line.strip()]
+    rows = [(where, line.strip()) for where, line in numbered(lines)]
     at = 0
     while at < len(rows):
-        name, where = rows[at][1], f"{lines}, line {rows[at][0]}"
+        where, name = rows[at]
         file = inside(folder, name, where, f"WIDER_{split}/images")
         count = rows[at + 1][1] if at + 1 < len(rows) else ""
         if "/" not in name or not count.isdecimal():
             raise UserError(f"{where}: EVENT/NAME.jpg belongs here, and the number of its faces on the next line")
         if not file.is_file():
             raise UserError(f"{where}: no image {images / name}; complete the download")
-        # a photograph without a face has the count 0 and, in the official lists, one line of zeros
+        # in the official lists, a photograph without faces has the count 0 and one line of zeros
         has_zeros = count == "0" and at + 2 < len(rows) and not rows[at + 2][1].strip("0 \t")
         faces = rows[at + 2:at + 2 + max(int(count), has_zeros)]
         if len(faces) < int(count):
             raise UserError(f"{where}: {count} faces are announced, but the list ends after {len(faces)}")
-        values = np.array([_face(line, f"{lines}, line {number}") for number, line in faces[:int(count)]]).reshape(-1, 10)
+        values = np.array([_face(line, place) for place, line in faces[:int(count)]]).reshape(-1, 10)
         boxes = np.concatenate([values[:, :2], values[:, :2] + values[:, 2:4]], 1)
         flag = dict(zip(FLAGS, values[:, 4:].T, strict=True))
         event = name.split("/")[0]
-        pictures.append(Picture(file, event, boxes, (flag["invalid"] != 0) | (values[:, 2:4] <= 0).any(1), flag["occlusion"] != 0,
-                                event not in partial))
+        ignored = (flag["invalid"] != 0) | (values[:, 2:4] <= 0).any(1)
+        pictures.append(Picture(file, event, boxes, ignored, flag["occlusion"] != 0, event not in partial))
         at += 2 + len(faces)
     if not pictures:
         raise UserError(f"{lines} lists no photograph")
@@ -77,27 +75,28 @@ def read_wider(folder: Path, split: str, partial: tuple[str, ...] = ()) -> list[
 
 
 def _face(line: str, where: str) -> np.ndarray:
-    """(10,) x y w h and the flags, which may be left out."""
+    """Return x y w h and the flags (10,) of a line; missing flags are 0."""
     values = numbers(line.split(), where)
     if len(values) not in (4, 10) or (values[2:4] < 0).any():
         raise UserError(f"{where}: a face is x y w h blur expression illumination invalid occlusion pose, not '{line[:80]}'")
-    return np.resize(np.append(values, np.zeros(6)), 10) if len(values) == 4 else values
+    return np.append(values, np.zeros(10 - len(values)))
 
 
 def check_events(partial: tuple[str, ...], pictures: list[Picture]) -> None:
-    """UserError for an event that none of the pictures is of."""
+    """Raise UserError for a name in `partial` that is no event of the pictures."""
     events = sorted({picture.event for picture in pictures})
     if unknown := [event for event in partial if event not in events]:
         raise UserError(f"partial_events names {unknown[0]}; the events of the photographs are {', '.join(events[:8])}")
 
 
 def divide(pictures: list[Picture], share: float, seed: int) -> tuple[list[Picture], list[Picture]]:
-    """(train, val): `share` of the photographs of each event, at least one of two, drawn by a hash of seed and name."""
+    """Return (train, val). val is `share` of each event, at least one of two photographs, drawn by a hash of seed and name."""
     def key(picture: Picture) -> bytes:
         return hashlib.sha256(f"{seed}/{picture.event}/{picture.file.name}".encode(errors="surrogateescape")).digest()
 
     held: set[Path] = set()
     for event in {picture.event for picture in pictures}:
         own = sorted((picture for picture in pictures if picture.event == event), key=key)
-        held |= {picture.file for picture in own[:max(round(share * len(own)), int(len(own) > 1 and share > 0))]}
+        least = 1 if len(own) > 1 and share > 0 else 0
+        held |= {picture.file for picture in own[:max(round(share * len(own)), least)]}
     return [p for p in pictures if p.file not in held], [p for p in pictures if p.file in held]

@@ -11,11 +11,13 @@ from loguru import logger
 from torch import Tensor
 
 from nets.detectors.faceboxes import FaceBoxesV2
-from pipnet.draw import sheet, write_image
+from pipnet.draw import sheet
 from pipnet.errors import UserError
+from pipnet.images import write_image
 from utils.config import ROOT
 from utils.data.prepared_set import PreparedSet, Split
-from utils.data.scenes import Cutouts, Material, Scenes, backgrounds, collate, decoded, portraits
+from utils.data.scene_sources import Cutouts, backgrounds, decoded, portraits
+from utils.data.scenes import Material, Scenes, collate
 from utils.data.sets import distinct
 from utils.data.wider import Picture, check_events, divide, is_wider, list_file, read_wider
 from utils.tasks.base import Task, Training

@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import torch
 
-from pipnet.draw import sheet, write_image
+from pipnet.draw import sheet
 from pipnet.files import write_csv
+from pipnet.images import write_image
 from utils.data.wider import Picture
 from utils.tasks.base import Tests
 from utils.test import detection_metric as metric

@@ -66,7 +66,7 @@ class LandmarkTests(Tests):
             faces = Faces([split], there, self.net.spec["input_size"], self.settings.data.cache,
                           self.settings.data.train_hidden, self.net.input_margin)
             if there is self.layout:  # another layout may not suffice for pose and states
-                complete(faces, there, list(self.net.others))
+                complete(faces, there, list(self.net.auxiliary))
             for box in test.box:
                 boxed, missed = rebox(faces, box, test.box_jitter, self.settings.data.cache, detect)
                 compared = self.compared[place] if box == "true" else ()

@@ -8,8 +8,8 @@ import torch
 from loguru import logger
 from torch import Tensor
 
-from nets import Net, build_net
-from nets.stages.distillation import Shares, untaught
+from nets import Trainable, build_net
+from nets.stages.distillation import Shares, without_teacher
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.data.dataset import Augmented, Faces, collate
@@ -38,7 +38,7 @@ class Landmarks(Task):
         super().__init__(settings, defaults, ranks)
         self.fold: int | None = None
         self.tested: list[Split] = []
-        self.tester: Net | None = None
+        self.tester: Trainable | None = None
         self.training: list[PreparedSet] = []
         self.faces: Faces | None = None
         self.held: Faces | None = None
@@ -140,7 +140,7 @@ class Landmarks(Task):
                                                   for split in splits))
 
     # -------------------------------------------------------------------------------------------------------------- net
-    def make_net(self, resume: bool) -> tuple[Net, Started]:
+    def make_net(self, resume: bool) -> tuple[Trainable, Started]:
         settings, layout, meanface = self.settings, self.layout, self.faces.meanface()
         chosen = self.sets.meanface(settings.net.meanface, layout, self.faces)
         net = make_net(settings.net, settings.loss, layout, chosen)
@@ -165,7 +165,7 @@ class Landmarks(Task):
                 "meanface": self.faces.meanface().tolist()}
 
     def validate(self, solver: Solver) -> tuple[dict[str, Tensor], float]:
-        state, test = untaught(solver.averaged()), self.settings.test
+        state, test = without_teacher(solver.averaged()), self.settings.test
         if self.held is None:
             if not all(torch.isfinite(tensor).all() for tensor in state.values()):
                 raise UserError("the weights are not finite: the net has diverged, lower --learning-rate")

@@ -1,4 +1,4 @@
-"""Average precision and recall of detections against boxes: IoU of at least one half, as WIDER FACE and PASCAL VOC count."""
+"""Average precision and recall of detections, with IoU of at least one half, as in WIDER FACE and PASCAL VOC."""
 from typing import NamedTuple
 
 import numpy as np
@@ -6,31 +6,28 @@ import numpy as np
 from pipnet.geometry import iou
 from utils.data.wider import Picture
 
-LEAST = 16.0  # px of the image, both sides: smaller faces, and detections of them, count neither way
+LEAST = 16.0  # px of the image: faces with a shorter side, and detections of them, are ignored
 OVERLAP = 0.5
 
 
 class Scores(NamedTuple):
-    """ap: area under precision over recall, every point of it, in pictures in which every face has a box; recall: share of the
-    faces that are found at all; covered and plain: recall of faces that are masked or otherwise covered, and of the others. NaN
-    where there are no such faces."""
-
-    ap: float
-    recall: float
-    covered: float
-    plain: float
+    """Figures of a detector; NaN without such faces."""
+    ap: float       # area under the precision-recall curve, over pictures in which every face has a box
+    recall: float   # share of the faces that are found
+    covered: float  # recall of faces that a mask or something else covers
+    plain: float    # recall of the other faces
     faces: int
 
 
 def small(boxes: np.ndarray) -> np.ndarray:
-    """(M,): faces of less than LEAST px."""
+    """Return which faces (M,) have a side below LEAST px."""
     return ((boxes[:, 2:] - boxes[:, :2]) < LEAST).any(1)
 
 
 def matched(boxes: np.ndarray, picture: Picture) -> tuple[np.ndarray, np.ndarray]:
-    """boxes (M, 4) best first -> (of each the face it finds, -1 for none, -2 where it counts neither way; faces that count).
+    """Match boxes (M, 4), best first. Return the face of each: -1 for none, -2 for an ignored face; and which faces count.
 
-    A face is found once, by the best box that overlaps no other free face more.
+    A box takes the free face that it overlaps most, so each face is found once.
     """
     aside = picture.ignored | small(picture.boxes)
     found, overlap, free = np.full(len(boxes), -1), iou(boxes, picture.boxes), ~aside
@@ -45,7 +42,7 @@ def matched(boxes: np.ndarray, picture: Picture) -> tuple[np.ndarray, np.ndarray
 
 
 def score(found: list[tuple[np.ndarray, np.ndarray]], pictures: list[Picture]) -> Scores:
-    """found: (boxes (M, 4) best first, scores (M,)) of each picture."""
+    """Return the figures of `found`: (boxes (M, 4) best first, scores (M,)) of each picture."""
     hits, scores, whole, tally = [np.zeros(0, bool)], [np.zeros(0)], 0, np.zeros((2, 2))  # plain and covered: hits, faces
     for (boxes, values), picture in zip(found, pictures, strict=True):
         match, counted = matched(boxes, picture)

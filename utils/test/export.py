@@ -1,4 +1,4 @@
-"""Export of a whole net: normalisation, decode and merge are inside the file, its metadata says how to cut the crop."""
+"""Export of a whole net to ONNX: normalisation, decode and merge are in the graph; its metadata say how to cut the crop."""
 import json
 import logging
 import warnings
@@ -18,7 +18,7 @@ OPSET = 18
 
 
 class _Exported(nn.Module):
-    """image uint8 (B, S, S, 3) BGR -> landmarks (B, N, 2) in [0, 1] of the crop, score (B, N)."""
+    """The exported module: image uint8 (B, S, S, 3) BGR -> landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), ..."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -30,7 +30,7 @@ class _Exported(nn.Module):
 
 @contextmanager
 def quiet():
-    """The exporter's progress and version notes are of no use to a user; its errors are exceptions."""
+    """Silence the exporter's progress and version notes; its errors are exceptions."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -45,7 +45,7 @@ def quiet():
 
 
 def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
-    """Writes `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
+    """Write `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
     side = net.spec["input_size"] + 2 * border_px(net.spec["input_size"], net.input_margin)
     module = _Exported(net.eval().reparameterized().float().cpu().to(memory_format=torch.contiguous_format)).eval()
     example = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
@@ -57,7 +57,7 @@ def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
 
 
 def write_onnx(model, file: Path, metadata: dict) -> None:
-    """Writes a graph whole or not at all; what the exporter noted in it of this machine's files goes, `metadata` comes in."""
+    """Write a graph with `metadata`, whole or not at all, without the exporter's notes on files of this machine."""
     import onnx
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         part.ClearField("metadata_props")
@@ -68,7 +68,7 @@ def write_onnx(model, file: Path, metadata: dict) -> None:
 
 
 def onnx_predictor(file: Path, threads: int = 0) -> Predict:
-    """Predictor of an exported file. UserError where it cannot be loaded."""
+    """Return the predictor of an exported file. UserError if it cannot be loaded."""
     session = open_session(file, threads, "make it with --test-onnx")
     names = [output.name for output in session.get_outputs()]
 

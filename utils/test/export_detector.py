@@ -1,4 +1,4 @@
-"""The detector as one ONNX file: any picture in, boxes out; anchors, decode and suppression are in the graph."""
+"""Export of the detector to ONNX: any picture -> boxes; anchors, decode and suppression are in the graph."""
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from utils.test.export import OPSET, quiet, write_onnx
 
 
 class _Exported(nn.Module):
-    """image uint8 (H, W, 3) BGR -> boxes (1, A, 4) and scores (1, 1, A), of every anchor."""
+    """The exported module: image uint8 (H, W, 3) BGR -> boxes (1, A, 4) and scores (1, 1, A) of all anchors."""
 
     def __init__(self, net: FaceBoxesV2):
         super().__init__()
@@ -21,9 +21,9 @@ class _Exported(nn.Module):
 
 
 def export_detector(net: FaceBoxesV2, file: Path, metadata: dict) -> None:
-    """Writes `file` whole or not at all: image, threshold, overlap -> boxes (M, 4) x1 y1 x2 y2 in px, scores (M,), best first.
+    """Write `file` whole or not at all: image, threshold, overlap -> boxes (M, 4) x1 y1 x2 y2 in px, scores (M,), best first.
 
-    threshold: a score must exceed it; overlap: IoU above which the lower box goes. metadata: plain values, stored as JSON.
+    Scores exceed the threshold; of two boxes whose IoU exceeds `overlap` the better one stays. metadata: plain values, as JSON.
     """
     from onnx import TensorProto, helper, numpy_helper
     example = torch.zeros(96, 160, 3, dtype=torch.uint8)
@@ -39,7 +39,7 @@ def export_detector(net: FaceBoxesV2, file: Path, metadata: dict) -> None:
     for name, values in constants.items():
         kind = torch.float32 if name == "whole_px" else torch.int64
         graph.initializer.append(numpy_helper.from_array(torch.tensor(values, dtype=kind).numpy(), name))
-    # as `suppress`: areas count whole px
+    # areas count whole px, as in `suppress`
     graph.node.extend([
         helper.make_node("Add", ["every_box", "whole_px"], ["wide"]),
         helper.make_node("Unsqueeze", ["threshold", "first"], ["thresholds"]),

@@ -1,4 +1,4 @@
-"""report/index.html: one page with all that a test says of a run; no script, nothing fetched, light or dark as the screen is."""
+"""report/index.html: all results of a test on one page, without scripts or downloads, in the reader's light or dark scheme."""
 import base64
 import csv
 import os
@@ -17,7 +17,7 @@ from pipnet.files import write_text
 from utils.config import ROOT
 from utils.cores import cores
 from utils.test import metric
-from utils.test.plot import bars, chart, face_map
+from utils.test.plot import Style, bars, chart, face_map
 from utils.test.report import Report, Shown, sigma_chart
 
 STYLE = """
@@ -41,11 +41,11 @@ pre{overflow-x:auto;background:var(--shade);padding:8px;font-size:.85em;margin:.
 """
 WHOLE = ' class="whole"'
 ANGLES = (0, 10, 20, 30, 45, 60, 181)  # degrees of yaw
-GROUPS = 4  # of equal size, for face size and sharpness
+GROUPS = 4  # bins of equal size, for face size and sharpness
 
 
 def write(run, report: Report, stored: dict, how: str, compared: list[Path]) -> None:
-    """index.html in the report's folder. stored: the checkpoint; how: norm, flip test and boxes in words."""
+    """Write index.html in the report's folder. stored: the checkpoint; how: norm, flip test and boxes in words."""
     net = stored["net"]
     title = f"{run.folder.resolve().name}: {net['net']}, {net['input_size']} px, layout {stored['layout']['name']}"
     body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_about(run, stored, how, compared))}</p>", _scores(report),
@@ -66,7 +66,7 @@ def _about(run, stored: dict, how: str, compared: list[Path]) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]], words: int = 2, whole=lambda row: False) -> str:
-    """An HTML table whose first `words` columns are text."""
+    """Return an HTML table whose first `words` columns are text."""
     def cells(row: list[str], tag: str) -> str:
         kinds = (' class="words"' if i < words else "" for i in range(len(row)))
         return "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
@@ -85,7 +85,7 @@ def _scores(report: Report) -> str:
 
 
 def _paste(report: Report, net: dict) -> str:
-    """A Markdown and a LaTeX row of each set: NME of it and of its subsets, then the whole set's other figures."""
+    """Return a Markdown and a LaTeX row per set: NME of the set and of its subsets, then its other figures."""
     (head, scores), parts = report.score_table(), []
     for start, row in enumerate(scores):
         if row[0][:1] == " " or not row[1].startswith("torch"):
@@ -111,7 +111,7 @@ def _latex(text: str) -> str:
 
 
 def _set(shown: Shown, report: Report) -> str:
-    """The charts and faces of one set in one kind of box."""
+    """Return the charts and faces of one set in one kind of box."""
     known = shown.nme[np.isfinite(shown.nme)]
     boxes = "" if shown.box == "true" else f", {shown.box} boxes"
     parts = [f"<h2>{escape(shown.name + boxes)}</h2>"]
@@ -135,7 +135,7 @@ def _set(shown: Shown, report: Report) -> str:
 
 
 def _cumulative(shown: Shown, report: Report) -> str:
-    """The CED of a set in this kind of box; in true ones with those of its other kinds and of other runs."""
+    """Return the CED of a set in one kind of box; for true boxes, with those of its other boxes and of other runs."""
     rows = {f"this run, {shown.box} boxes": shown.nme}
     if shown.box == "true":
         rows |= {f"run {other.run}": other.nme for other in shown.compared}
@@ -144,20 +144,21 @@ def _cumulative(shown: Shown, report: Report) -> str:
     for name, values in rows.items():
         grid, share = metric.cumulative(values[np.isfinite(values)], max(report.thresholds))
         curves[name] = grid[::5], 100 * share[::5]
-    return _figure("Faces below an error (CED)", chart(curves, "NME, %", "share of faces, %", legend="bottom right", top=100))
+    return _figure("Faces below an error (CED)", chart(curves, "NME, %", "share of faces, %",
+                                                        Style(legend="bottom right", top=100)))
 
 
 def _by_condition(shown: Shown) -> list[str]:
-    """NME in bins of yaw, face size and sharpness."""
+    """Return charts of the NME in bins of yaw, face size and sharpness."""
     yaw, figures = np.abs(shown.conditions["yaw"]), []
     if np.isfinite(yaw).any():
         bins = [(f"{low} to {high}°" if high < 181 else f"over {low}°", (low <= yaw) & (yaw < high))
                 for low, high in zip(ANGLES, ANGLES[1:], strict=False)]
         bins = [(name, mask) for name, mask in bins if mask.any()] + [("unknown", ~np.isfinite(yaw))]
         figures.append(_figure("By yaw of the head, either side", _bars(shown.nme, bins),
-                               "Estimated from the true landmarks and a rigid head: to be read as a rank, not as a measurement."))
+                               "Estimated from the true landmarks and a rigid head model: a ranking, not a measurement."))
     else:
-        figures.append(_figure("By yaw of the head", "", "This layout lacks the landmarks that tell."))
+        figures.append(_figure("By yaw of the head", "", "This layout lacks the landmarks from which yaw is estimated."))
     for key, title, unit in (("size", "By size of the face's box", " px"), ("sharpness", "By sharpness of the crop", "")):
         values = shown.conditions[key]
         groups = [group for group in np.array_split(np.argsort(values, kind="stable"), GROUPS) if len(group)]
@@ -178,7 +179,7 @@ def _bars(nme: np.ndarray, bins: list[tuple[str, np.ndarray]]) -> str:
 
 
 def _protocols(report: Report) -> str:
-    """All norms, frames and boxes in one table."""
+    """Return one table of all norms, frames and boxes."""
     note = ("NME in %. The figures of a paper are comparable in its norm, frame and boxes only; * marks the norms that are usual "
             "for the set. Crop: errors in the crop's [0, 1], as PIPNet measures them, not in px of the picture. FR and AUC are "
             f"of the curves below, in the {report.norm} norm.")
@@ -187,7 +188,7 @@ def _protocols(report: Report) -> str:
 
 
 def _training(folder: Path) -> str:
-    """Curves of step.csv."""
+    """Return the curves of step.csv."""
     if not (folder / "step.csv").is_file():
         return ""
     with open(folder / "step.csv", newline="", encoding="utf-8") as file:
@@ -197,12 +198,12 @@ def _training(folder: Path) -> str:
         series = {key: (epochs, np.array([float(row[key]) for row in rows])) for key in keys if rows and key in rows[0]}
         series = {key: line for key, line in series.items() if np.isfinite(line[1]).any()}
         if series:
-            figures.append(_figure(title, chart(series, "epoch", "", legend="top right", dots=len(rows) < 3)))
+            figures.append(_figure(title, chart(series, "epoch", "", Style(legend="top right", dots=len(rows) < 3))))
     return f'<h2>Training</h2>\n<div class="charts">{"".join(figures)}</div>' if figures else ""
 
 
 def _environment(stored: dict) -> str:
-    """How to repeat this: command, commit, versions, machine; every key of the training."""
+    """Return what repeats the test: command, commit, versions, machine; all keys of the training."""
     def git(*words: str) -> str:
         try:
             return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10).stdout.strip()

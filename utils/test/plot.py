@@ -1,6 +1,11 @@
-"""Charts as SVG text: sharp at any size, small, no package; light or dark as the reader's screen is."""
+"""Charts as SVG text.
+
+They are drawn by hand so that they stand inline in a page and follow the reader's light or dark scheme, in a few kB and without a
+package.
+"""
 import math
 from html import escape
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +17,7 @@ STYLE = ("<style>svg{background:#fff;color:#222;font:13px system-ui,sans-serif}t
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers that cover `low` to `high`, some `about` of them."""
+    """Return about `about` round numbers that cover `low` to `high`."""
     high = high if high > low else low + 1
     raw = (high - low) / about
     unit = 10 ** math.floor(math.log10(raw))
@@ -21,13 +26,25 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(step * i, 12) for i in range(first, last + 1)]
 
 
-def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_title: str, diagonal: bool = False,
-          dots: bool = False, legend: str = "top left", top: float = 0) -> str:
-    """Lines {name: (x, y)} as an SVG document. diagonal: draws y = x, for what is predicted against what is true; legend: the
-    corner with the names, top or bottom and left or right; top: what the y axis reaches at least.
+class Style(NamedTuple):
+    """Options of a chart."""
+    diagonal: bool = False    # draw y = x, for predicted against true values
+    dots: bool = False        # mark the points
+    legend: str = "top left"  # corner of the names: top or bottom, left or right
+    top: float = 0            # value that the y axis reaches at least
 
-    Points that are not finite are left out. Raises ValueError where none is left.
-    """
+
+PLAIN = Style()
+
+
+def _document(height: int, lines: list[str]) -> str:
+    """Return elements as an SVG document of WIDTH x height px."""
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">{STYLE}'
+    return "\n".join([start, *lines, "</svg>\n"])
+
+
+def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_title: str, style: Style = PLAIN) -> str:
+    """Return lines {name: (x, y)} as an SVG document, without points that are not finite. Raise ValueError if none is left."""
     kept = {}
     for name, (x, y) in series.items():
         x, y = np.asarray(x, float), np.asarray(y, float)
@@ -36,13 +53,13 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
     xs, ys = (np.concatenate([part[i] for part in kept.values()]) for i in (0, 1))
     if not len(xs):
         raise ValueError("a chart needs a point that is finite")
-    across, up = ticks(min(xs.min(), 0), xs.max()), ticks(min(ys.min(), 0), max(ys.max(), top))
+    across, up = ticks(min(xs.min(), 0), xs.max()), ticks(min(ys.min(), 0), max(ys.max(), style.top))
 
     def place(x, y) -> tuple[float, float]:
         return (LEFT + (x - across[0]) / (across[-1] - across[0]) * (WIDTH - LEFT - RIGHT),
                 HEIGHT - BOTTOM - (y - up[0]) / (up[-1] - up[0]) * (HEIGHT - BOTTOM - TOP))
 
-    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{STYLE}']
+    lines = []
     for value in across:
         x = place(value, up[0])[0]
         lines.append(f'<path class="grid" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
@@ -51,7 +68,7 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
         y = place(across[0], value)[1]
         lines.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'
                      f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
-    if diagonal:
+    if style.diagonal:
         end = min(across[-1], up[-1])
         path = "L".join("{:.1f} {:.1f}".format(*place(value, value)) for value in (0, end))
         lines.append(f'<path d="M{path}" stroke="currentColor" stroke-dasharray="4 4" opacity=".5"/>')
@@ -59,22 +76,26 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
         colour, points = COLOURS[number % len(COLOURS)], [place(*point) for point in zip(x, y, strict=True)]
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
         lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round"/>')
-        lines += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>' for px, py in points if dots]
-        x, anchor = (LEFT + 10, "start") if legend.endswith("left") else (WIDTH - RIGHT - 8, "end")
-        y = TOP + 14 + 16 * number if legend.startswith("top") else HEIGHT - BOTTOM - 10 - 16 * (len(kept) - 1 - number)
+        if style.dots:
+            lines += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>' for px, py in points]
+        x, anchor = (LEFT + 10, "start") if style.legend.endswith("left") else (WIDTH - RIGHT - 8, "end")
+        if style.legend.startswith("top"):
+            y = TOP + 14 + 16 * number
+        else:
+            y = HEIGHT - BOTTOM - 10 - 16 * (len(kept) - 1 - number)
         lines.append(f'<text x="{x}" y="{y}" text-anchor="{anchor}" style="fill:{colour}">{escape(name)}</text>')
     lines.append(f'<text x="{(WIDTH + LEFT - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_title)}</text>')
     middle = (HEIGHT - BOTTOM + TOP) / 2
     lines.append(f'<text x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(y_title)}</text>')
-    return "\n".join([*lines, "</svg>\n"])
+    return _document(HEIGHT, lines)
 
 
 def bars(rows: list[tuple[str, float, str]], unit: str) -> str:
-    """Horizontal bars of rows (name, value, note) as an SVG document; a value that is not finite has none."""
+    """Return rows (name, value, note) as horizontal bars in an SVG document; a value that is not finite has no bar."""
     names = LEFT + 7 * max(len(name) for name, _, _ in rows) - 30
     most = max([value for _, value, _ in rows if math.isfinite(value)], default=0) or 1
     room, step, height = WIDTH - names - 150, 26, 26 * len(rows) + 8
-    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">{STYLE}']
+    lines = []
     for number, (name, value, note) in enumerate(rows):
         y, known = 4 + step * number, math.isfinite(value)
         length = room * value / most if known else 0
@@ -82,11 +103,11 @@ def bars(rows: list[tuple[str, float, str]], unit: str) -> str:
                      f'<rect x="{names}" y="{y + 3}" width="{length:.1f}" height="{step - 6}" rx="2" fill="{COLOURS[0]}"/>'
                      f'<text x="{names + length + 6:.1f}" y="{y + 17}">{f"{value:.2f} {unit}" if known else "unknown"}'
                      f'<tspan opacity=".65">  {escape(note)}</tspan></text>')
-    return "\n".join([*lines, "</svg>\n"])
+    return _document(height, lines)
 
 
 def face_map(points: np.ndarray, values: np.ndarray, edges: list[tuple[int, int]], unit: str) -> str:
-    """Values (N,) as discs at points (N, 2), of any unit, joined by edges, as an SVG document: larger and redder is more."""
+    """Return values (N,) as discs at points (N, 2), joined by edges, as an SVG document. Larger values are larger and redder."""
     low, high = np.nanmin(points, 0), np.nanmax(points, 0)
     scale = (WIDTH - 80) / max((high - low).max(), 1e-9)
     placed = (points - low) * scale + 40 + (WIDTH - 80 - (high - low) * scale) / 2 * (1, 0)
@@ -98,15 +119,15 @@ def face_map(points: np.ndarray, values: np.ndarray, edges: list[tuple[int, int]
         return (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 + 11 * share:.1f}" fill="hsl({215 - 210 * share:.0f} 75% 50%)" '
                 'fill-opacity=".8"')
 
-    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">{STYLE}']
+    lines = []
     for a, b in (pair for pair in edges if np.isfinite(placed[list(pair)]).all()):
         ends = "L".join(f"{x:.1f} {y:.1f}" for x, y in placed[[a, b]])
         lines.append(f'<path d="M{ends}" stroke="currentColor" opacity=".35"/>')
-    for number in np.argsort(-np.nan_to_num(values)):  # small ones above large ones
+    for number in np.argsort(-np.nan_to_num(values)):  # draw small discs over large ones
         if math.isfinite(value := values[number]):
             lines.append(f"{disc(*placed[number], value)}><title>landmark {number}: {value:.2f} {unit}</title></circle>")
     for number, share in enumerate((0.25, 0.5, 1.0)):
         x = WIDTH / 2 + (number - 1) * 130 - 30
         lines.append(f'{disc(x, height - 24, most * share)}/>'
                      f'<text x="{x + 20}" y="{height - 20}">{most * share:.2f} {unit}</text>')
-    return "\n".join([*lines, "</svg>\n"])
+    return _document(height, lines)

@@ -9,17 +9,18 @@ import cv2
 import numpy as np
 import yaml
 
-from pipnet.app.pose import head_pose, pose_points
-from pipnet.draw import sheet, tile, write_image
+from pipnet.draw import sheet, tile
 from pipnet.errors import UserError
 from pipnet.files import write_csv, write_text
 from pipnet.geometry import to_crop
+from pipnet.images import write_image
 from pipnet.layout import Layout
+from pipnet.pose import head_pose, pose_points
 from utils.data.dataset import Faces
 from utils.data.prepared_set import PreparedSet
 from utils.test import metric
 from utils.test.evaluate import Result
-from utils.test.plot import chart
+from utils.test.plot import Style, chart
 from utils.test.tables import (
     Case,
     Compared,
@@ -183,7 +184,8 @@ class Report:
 
 def sigma_chart(curve: tuple[np.ndarray, np.ndarray]) -> str:
     """Return a chart of the predicted against the true error. curve: of `reliability`."""
-    return chart({"landmarks, 20 groups of equal size": curve}, "expected error, px", "mean error, px", diagonal=True, dots=True)
+    return chart({"landmarks, 20 groups of equal size": curve}, "expected error, px", "mean error, px",
+                 Style(diagonal=True, dots=True))
 
 
 def read_compared(run: Path, one: PreparedSet, norm: str, layout: str) -> Compared:

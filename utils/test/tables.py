@@ -6,16 +6,10 @@ import numpy as np
 from pipnet.geometry import to_crop
 from pipnet.layout import Layout
 from utils.data.dataset import Faces
+from utils.data.parsers import DATASETS
 from utils.data.prepared_set import PreparedSet
 from utils.test import metric
 from utils.test.evaluate import Result, subset_rows
-
-# norms of published figures by dataset
-PUBLISHED = {"300w": ("interocular", "interpupil"), "wflw": ("interocular",), "cofw": ("interocular", "interpupil"),
-             "cofw68": ("interocular",), "aflw": ("box", "diagonal", "size"), "lapa": ("interocular",), "300vw": ("interocular",),
-             "menpo": ("diagonal",), "jd106": ("box",), "300wlp": ("box",), "mtfl": ("interocular",), "celeba": ("interocular",),
-             "menpo-profile": ("diagonal",), "300w-private": ("interocular",), "300w+wflw": ("interocular",),
-             "300w+wflw-all": ("interocular",), "lmk": ("interocular",)}
 
 
 class Compared(NamedTuple):
@@ -126,7 +120,7 @@ def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[list[s
 
     Norms of published figures for the set are marked as usual.
     """
-    faces, layout, usual = case.faces, case.layout, PUBLISHED.get(case.set.meta["dataset"], ())
+    faces, layout, usual = case.faces, case.layout, DATASETS[case.set.meta["dataset"]].norms
     inside = to_crop(result.landmarks, faces.crop), faces.nominal.astype(np.float64)
     unit = np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1))
     frames = {"image": (result.errors, faces.landmarks, faces.box), "crop": (metric.point_errors(*inside), inside[1], unit)}

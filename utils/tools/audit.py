@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipnet.draw import WHITE, line, ring, sheet, tile, write_image
+from pipnet.draw import WHITE, line, ring, sheet, tile
 from pipnet.errors import UserError
 from pipnet.files import write_csv
 from pipnet.geometry import cut, to_crop
+from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.data.dataset import Faces
 from utils.test import metric

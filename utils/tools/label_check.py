@@ -1,10 +1,11 @@
-"""Suspicious labels, found without a net: a robust linear model of the shapes that a set's own faces have says what does not fit.
+"""Suspicious labels, found without a net by a robust linear model of the set's own shapes.
 
-Shapes are aligned to the mean by a similarity. A face is explained by modes of variation fitted to its landmarks, those that fit
-badly losing their say (redescending weights), so that one wrong landmark neither hides itself nor accuses its neighbors. What
-counts is the leave-one-out residual: a landmark against what all others of the face expect it to be.
+Shapes are aligned to the mean by a similarity. Modes of variation are fitted to a face's landmarks with redescending weights, so
+that one wrong landmark neither hides itself nor accuses its neighbors. The score is the leave-one-out residual: the distance of a
+landmark from where all others of the face expect it.
 """
 import warnings
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -12,48 +13,40 @@ from numpy import ndarray
 
 from pipnet.layout import Layout
 
-THRESHOLD = 8.0  # robust standard deviations from which a label is an alarm
-SURE = float("inf")  # the score of what needs no model to be wrong
-FEWEST = 20  # faces of which a model of shapes can be made
-REACH = {"box": 0.5, "picture": 0.25}  # of its sides, beyond which a landmark lies far outside
-SLACK = 0.15  # of the radius: what outliers may leave of an alignment's error
-FAR = 3.0  # median distances from the mean, beyond which a shape does not shape the model
-FLOOR = 2e-3  # of a face's radius: no label is expected to be better than this
+THRESHOLD = 8.0  # robust standard deviations; a label with this score is an alarm
+SURE = float("inf")  # score of a label that is wrong without any model
+FEWEST = 20  # faces that a model of shapes needs
+REACH = {"box": 0.5, "picture": 0.25}  # share of its sides; landmarks further outside are wrong
+SLACK = 0.15  # share of the radius: error that outliers may leave in an alignment
+FAR = 3.0  # median distances from the mean; further shapes are not used for the model
+FLOOR = 2e-3  # share of a face's radius: assumed smallest error of a label
 
 
 class Finding(NamedTuple):
-    """A suspicion about face `face` (index), in robust standard deviations; landmarks: those that it is about."""
-    face: int
-    score: float
+    """A suspicion about a face."""
+    face: int                   # its index
+    score: float                # robust standard deviations
     reason: str
-    landmarks: tuple[int, ...]
+    landmarks: tuple[int, ...]  # the suspicious ones
 
 
 class Model(NamedTuple):
-    """Shapes of N landmarks as mean + modes, in the frame where the mean is centred and has root-mean-square radius 1.
-
-    mean (2N,); modes (2N, 4 + k): the similarities' four directions and the k modes; prior (4 + k,): 1 / variance of each;
-    noise (N,): standard deviation of a landmark about what the others say.
-    """
-    mean: ndarray
-    modes: ndarray
-    prior: ndarray
-    noise: ndarray
+    """Shapes of N landmarks as mean + modes; the mean is centred and has root-mean-square radius 1."""
+    mean: ndarray   # (2N,)
+    modes: ndarray  # (2N, 4 + k): the four directions of a similarity, and k modes
+    prior: ndarray  # (4 + k,) 1 / variance of each
+    noise: ndarray  # (N,) standard deviation of a landmark about its place expected from the others
 
 
 class Fit(NamedTuple):
-    """shapes, expected (M, N, 2): aligned labels and what the other landmarks expect; z (M, N): their distance in standard
-    deviations of the landmark, NaN where unknown."""
-    shapes: ndarray
-    expected: ndarray
-    z: ndarray
+    """M faces compared with a model."""
+    shapes: ndarray    # (M, N, 2) aligned labels
+    expected: ndarray  # (M, N, 2) places expected from the other landmarks
+    z: ndarray         # (M, N) their distance in standard deviations of the landmark, NaN where unknown
 
 
 def align(landmarks: ndarray, known: ndarray, mean: ndarray, rounds: int = 4) -> ndarray:
-    """Landmarks (M, N, 2) through the similarity of each face that takes them to `mean` (N, 2) best, outliers losing their say.
-
-    Unknown ones become the mean's.
-    """
+    """Return landmarks (M, N, 2), each face aligned to `mean` (N, 2) by a robust similarity; unknown ones are the mean's."""
     points = np.where(known, landmarks @ (1, 1j), 0)
     target, weight = mean @ (1, 1j), known.astype(float)
     for _ in range(rounds):
@@ -61,8 +54,8 @@ def align(landmarks: ndarray, known: ndarray, mean: ndarray, rounds: int = 4) ->
         centre, goal = (weight * points).sum(1, keepdims=True) / total, (weight * target).sum(1, keepdims=True) / total
         flat, aim = points - centre, target - goal
         turn = (weight * aim * flat.conj()).sum(1, keepdims=True)
-        spread, wanted = ((weight * abs(part) ** 2).sum(1, keepdims=True) for part in (flat, aim))
-        size = np.sqrt(wanted / np.maximum(spread, 1e-18))  # of the mean, so that a bad fit does not shrink to a good one
+        extent, wanted = ((weight * abs(part) ** 2).sum(1, keepdims=True) for part in (flat, aim))
+        size = np.sqrt(wanted / np.maximum(extent, 1e-18))  # the mean's size: least squares would shrink a bad fit
         moved = size * turn / np.maximum(abs(turn), 1e-18) * flat + goal
         error = abs(moved - target)
         weight = known / (1 + (error / (2 * _scale(error, known)[:, None])) ** 2)
@@ -71,14 +64,14 @@ def align(landmarks: ndarray, known: ndarray, mean: ndarray, rounds: int = 4) ->
 
 
 def _scale(error: ndarray, known: ndarray) -> ndarray:
-    """Median of each row's known errors, never zero."""
+    """Return the median (M,) of each row's known errors, never zero."""
     masked = np.where(known, error, np.nan)
     masked[~known.any(1)] = 1
     return np.maximum(np.nanmedian(masked, 1), 1e-6)
 
 
 def _similarities(mean: ndarray) -> ndarray:
-    """(2N, 4): the directions in which scale, rotation and two shifts move the mean (N, 2), of length 1."""
+    """Return the unit directions (2N, 4) in which scale, rotation and two shifts move the mean (N, 2)."""
     x, y = mean.T
     zero, one = np.zeros_like(x), np.ones_like(x)
     directions = np.stack([np.stack(pair, -1).ravel() for pair in ((x, y), (-y, x), (one, zero), (zero, one))], 1)
@@ -86,11 +79,11 @@ def _similarities(mean: ndarray) -> ndarray:
 
 
 def learn(landmarks: ndarray, known: ndarray, rounds: int = 4) -> Model:
-    """The model of shapes (M, N, 2), `known` (M, N); what fits badly in one round counts less in the next."""
+    """Return the model of faces (M, N, 2), `known` (M, N). Landmarks that fit badly in one round count less in the next."""
     count, points = landmarks.shape[1], np.where(known[..., None], landmarks, np.nan)
     sides = np.nanmax(points, 1) - np.nanmin(points, 1)
     points = (points - np.nanmean(points, 1, keepdims=True)) / np.hypot(*sides.T)[:, None, None]
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a landmark that no face has
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # for a landmark that no face has
         mean = np.nan_to_num(np.nanmedian(points, 0))
     for _ in range(3):
         mean = mean - mean.mean(0)
@@ -102,7 +95,7 @@ def learn(landmarks: ndarray, known: ndarray, rounds: int = 4) -> Model:
     for _ in range(rounds):
         filled = filled - filled @ similar @ np.linalg.pinv(similar)
         length = np.linalg.norm(filled - np.median(filled, 0), axis=1)
-        usual = filled[length <= FAR * np.median(length)]  # one face of another kind would be a mode of its own
+        usual = filled[length <= FAR * np.median(length)]  # else one unusual face would become a mode
         _, values, axes = np.linalg.svd(usual - usual.mean(0), full_matrices=False)
         variance = values ** 2 / len(usual)
         kept = min(int(np.searchsorted(np.cumsum(variance) / max(variance.sum(), 1e-18), 0.98)) + 1, most)
@@ -119,14 +112,15 @@ def learn(landmarks: ndarray, known: ndarray, rounds: int = 4) -> Model:
 
 
 def _noise(distance: ndarray) -> float:
-    """Standard deviation, of each coordinate, of which distances (M,) speak: by their median, more where their tail is heavy."""
+    """Return the standard deviation per coordinate from distances (M,): by their median, or larger for a heavy tail."""
     if not len(distance):
         return 1.0
-    return max(np.median(distance) / 1.177, np.quantile(distance, 0.95) / 2.448, FLOOR)  # 1 for a Gaussian's distances
+    # the divisors are the median and the 95 % quantile of distances with unit standard deviation per coordinate
+    return max(np.median(distance) / 1.177, np.quantile(distance, 0.95) / 2.448, FLOOR)
 
 
 def _explain(model: Model, shapes: ndarray, known: ndarray, rounds: int = 5) -> tuple[ndarray, ndarray, ndarray]:
-    """Modes fitted to shapes (M, N, 2): leave-one-out residuals (M, N, 2), fitted shapes (M, 2N), weights (M, N)."""
+    """Fit the modes to shapes (M, N, 2). Return leave-one-out residuals (M, N, 2), fitted shapes (M, 2N), weights (M, N)."""
     faces, count = known.shape
     modes, size = model.modes, model.modes.shape[1]
     offset = shapes.reshape(faces, -1) - model.mean
@@ -140,10 +134,10 @@ def _explain(model: Model, shapes: ndarray, known: ndarray, rounds: int = 5) -> 
         coefficients = np.einsum("mij,mj->mi", inverse, (scaled * offset) @ modes)
         residual = (offset - coefficients @ modes.T).reshape(faces, count, 2)
         distance = np.linalg.norm(residual, axis=-1) / model.noise
-        width = np.maximum(3.0, 2 * _scale(distance, known)[:, None])  # of a face that is odd as a whole no landmark stands out
+        width = np.maximum(3.0, 2 * _scale(distance, known)[:, None])  # wider for a face that fits badly as a whole
         weight = known / (1 + (distance / width) ** 2) ** 2
     blocks = modes.reshape(count, 2, size)
-    for start in range(0, faces, 512):  # a landmark's pull on its own fit, taken out: (I - H)^-1 r
+    for start in range(0, faces, 512):  # remove each landmark's effect on its own fit: (I - H)^-1 r
         part = slice(start, start + 512)
         pull = np.einsum("nas,mst,nbt->mnab", blocks, inverse[part], blocks, optimize=True)
         pull = np.eye(2) - pull * (weight[part] / model.noise ** 2)[..., None, None]
@@ -152,7 +146,7 @@ def _explain(model: Model, shapes: ndarray, known: ndarray, rounds: int = 5) -> 
 
 
 def fit(model: Model, landmarks: ndarray, known: ndarray) -> Fit:
-    """How landmarks (M, N, 2) fit the model."""
+    """Compare landmarks (M, N, 2) with the model."""
     shapes = align(landmarks, known, model.mean.reshape(-1, 2))
     residual = _explain(model, shapes, known)[0]
     return Fit(shapes, shapes - residual, np.where(known, np.linalg.norm(residual, axis=-1) / model.noise, np.nan))
@@ -160,11 +154,10 @@ def fit(model: Model, landmarks: ndarray, known: ndarray) -> Fit:
 
 def examine(landmarks: ndarray, visible: ndarray, layout: Layout, box: ndarray | None = None,
             size: ndarray | None = None, names: list[str] | None = None) -> list[Finding]:
-    """Every suspicion about labels landmarks (M, N, 2) in image px, worst first; scores from THRESHOLD up are alarms.
+    """Return all suspicions about landmarks (M, N, 2) in image px, worst first; a score from THRESHOLD up is an alarm.
 
-    visible (M, N): landmarks to judge (NaN ones never are); box (M, 4) in px, size (M, 2) of the pictures in px and
-    their names, where known.
-    Each face that a model can be made for has one finding at least, so that the list ranks them all.
+    visible (M, N): landmarks to judge; NaN ones are never judged. If known: box (M, 4) and size (M, 2) of the images in px, and
+    their names. Every face that the model covers has at least one finding, so the list ranks all of them.
     """
     known = visible & np.isfinite(landmarks).all(-1)
     found = _plain_faults(landmarks, known, layout, box, size)
@@ -177,7 +170,7 @@ def examine(landmarks: ndarray, visible: ndarray, layout: Layout, box: ndarray |
 
 
 def _plain_faults(landmarks: ndarray, known: ndarray, layout: Layout, box, size) -> list[Finding]:
-    """What needs no model: too few landmarks, faces without extent, landmarks far outside."""
+    """Return the findings that need no model: too few landmarks, faces without extent, landmarks far outside."""
     found = []
     for face, (points, mask) in enumerate(zip(landmarks, known, strict=True)):
         if mask.sum() < min(3, layout.count):
@@ -200,7 +193,7 @@ def _plain_faults(landmarks: ndarray, known: ndarray, layout: Layout, box, size)
 
 
 def _copies(landmarks: ndarray, known: ndarray, names: list[str] | None) -> list[Finding]:
-    """Faces whose labels are those of an earlier face to 1/100 px."""
+    """Return the faces whose labels equal those of an earlier face to 1/100 px."""
     first: dict[bytes, int] = {}
     found = []
     for face, points in enumerate(np.where(known[..., None], landmarks, np.nan).round(2) + 0.0):
@@ -210,12 +203,12 @@ def _copies(landmarks: ndarray, known: ndarray, names: list[str] | None) -> list
 
 
 def _misfits(landmarks: ndarray, known: ndarray, layout: Layout) -> list[Finding]:
-    """One finding a face: exchanged landmarks where these explain it, else those that fit worst."""
+    """Return one finding per face: exchanged landmarks if they explain the misfit, else the worst landmarks."""
     model = learn(landmarks, known)
     fitted = fit(model, landmarks, known)
     z = np.where(known, fitted.z, 0)
-    typical = np.maximum(_scale(z, known) / 1.177, 1)  # of a face that is odd as a whole no landmark stands out ...
-    overall = np.log(typical)  # ... but the face does
+    typical = np.maximum(_scale(z, known) / 1.177, 1)  # a misfit of the whole face is no fault of its landmarks ...
+    overall = np.log(typical)  # ... but of the face
     overall = overall / max(np.median(overall[overall > 0]) if (overall > 0).any() else 1, 0.1)
     found = _exchanges(model, fitted, landmarks, known, layout)
     pixels = np.linalg.norm(np.where(known[..., None], landmarks - _centre(landmarks, known), 0), axis=(1, 2)) / np.linalg.norm(
@@ -237,17 +230,18 @@ def _misfits(landmarks: ndarray, known: ndarray, layout: Layout) -> list[Finding
 
 
 def _centre(points: ndarray, known: ndarray) -> ndarray:
+    """Return the mean (M, 1, 2) of the known points (M, N, 2)."""
     return np.where(known[..., None], points, 0).sum(1, keepdims=True) / known.sum(1)[:, None, None]
 
 
 def _exchanges(model: Model, fitted: Fit, landmarks: ndarray, known: ndarray, layout: Layout) -> dict[int, Finding]:
-    """{face: finding} of labels that fit clearly better mirrored landmarks, all or a part's, or two others swap names."""
+    """Return {face: finding} of faces that fit clearly better with exchanged labels: mirrored ones, all or a part's, or two."""
     found, flip = {}, np.array(layout.flip_index)
     groups = {tuple(range(layout.count)): "the whole face"}
     for name, part in layout.groups.items():
         group = tuple(sorted({*part, *flip[list(part)].tolist()}))
         groups[group] = f"{groups[group]}, {name}" if group in groups else name
-    for group, name in sorted(groups.items(), key=lambda item: len(item[0])):  # the whole face only where no part explains it
+    for group, name in sorted(groups.items(), key=lambda item: len(item[0])):  # small parts come first
         moved = [i for i in group if flip[i] != i]
         before = _misfit(fitted.z, moved)
         faces = np.flatnonzero(before > THRESHOLD / 2)
@@ -267,16 +261,15 @@ def _exchanges(model: Model, fitted: Fit, landmarks: ndarray, known: ndarray, la
 
 
 def _misfit(z: ndarray, group: list[int]) -> ndarray:
-    """(M,) root mean square of z over the known landmarks of a group, 0 without any."""
+    """Return the root mean square (M,) of z over the known landmarks of a group, 0 without any."""
     chosen = z[:, group]
     return np.sqrt(np.nansum(chosen ** 2, 1) / np.maximum(np.isfinite(chosen).sum(1), 1))
 
 
 def _pair(shape: ndarray, expected: ndarray, z: ndarray) -> tuple[int, int] | None:
-    """Two landmarks that each lie where the other is expected and not where they are themselves."""
-    for i in (suspects := np.flatnonzero(z > THRESHOLD / 2).tolist()):
-        for j in suspects:
-            own = min(np.linalg.norm(shape[i] - expected[i]), np.linalg.norm(shape[j] - expected[j]))
-            if i < j and max(np.linalg.norm(shape[i] - expected[j]), np.linalg.norm(shape[j] - expected[i])) < own / 3:
-                return i, j
+    """Return two landmarks that are where the other is expected, and far from their own expected place; None without any."""
+    for i, j in combinations(np.flatnonzero(z > THRESHOLD / 2).tolist(), 2):
+        own = min(np.linalg.norm(shape[i] - expected[i]), np.linalg.norm(shape[j] - expected[j]))
+        if max(np.linalg.norm(shape[i] - expected[j]), np.linalg.norm(shape[j] - expected[i])) < own / 3:
+            return i, j
     return None

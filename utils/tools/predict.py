@@ -6,16 +6,16 @@ from typing import NamedTuple
 import numpy as np
 from loguru import logger
 
+from pipnet.detector import Detector
 from pipnet.errors import UserError
-from pipnet.files import write_atomic, write_csv, write_text
+from pipnet.files import shipped, write_atomic, write_csv, write_text
 from pipnet.geometry import Protocol, box_of
-from pipnet.landmarker import Face, Landmarker, shipped
+from pipnet.landmarker import Face, Landmarker
 from pipnet.layout import Layout
 from utils.data.parsers import DATASETS, complain, read_pts, write_pts
 from utils.data.parsers.points import IMAGES, listed
 from utils.data.prepared_set import read_image
 from utils.progress import progress
-from utils.tools.inference import find_detector, find_net
 
 FORMATS = {"pts": "", "csv": ".csv", "coco": ".json"}  # suffix of --out
 ORIGIN = DATASETS["points"].origin  # coordinate of the first pixel's centre in files that are read and written
@@ -160,10 +160,7 @@ def _write_coco(found: list[Found], out: Path, layout: Layout) -> None:
 
 def landmarker(weights: Path, detector: str, file: str | None) -> Landmarker:
     """Return a Landmarker with the net of a run and a detector by name. file: its weights. UserError if they are missing."""
-    net = find_net(str(weights), "")
-    if detector == "faceboxes" and (file is None or file.endswith(".onnx")):
-        return Landmarker(net, detector_weights=file)
-    return Landmarker(net, find_detector(detector, file, None, None))
+    return Landmarker(weights, Detector(detector, file))
 
 
 def run_prediction(weights: Path, source: Path, out: Path, kind: str, test) -> str:
@@ -173,7 +170,7 @@ def run_prediction(weights: Path, source: Path, out: Path, kind: str, test) -> s
     if detects:
         net = landmarker(weights, test.detector, test.detector_weights)
     else:
-        net = Landmarker(find_net(str(weights), ""), lambda image: None)
+        net = Landmarker(weights, lambda image: None)
     found = predict(source, net, detects, given)
     write(found, out, kind, net.layout)
     what = "predicted error, % of the box" if found[0].face.sigma is not None else "100 - mean score, %"

@@ -5,10 +5,11 @@ import cv2
 import numpy as np
 
 from nets.heads.pip import nearest_neighbors
-from pipnet.draw import GREY, RED, WHITE, draw, line, number, palette, part_colours, ring, sheet, tile, write, write_image
+from pipnet.draw import GREY, RED, WHITE, draw, group_colours, line, number, palette, ring, sheet, tile, write
 from pipnet.errors import UserError
 from pipnet.files import write_csv
 from pipnet.geometry import cut, to_crop
+from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.config import Settings
 from utils.data.dataset import Augmented, Faces
@@ -47,7 +48,7 @@ def show(settings: Settings, sets: Sets, split: Split, layout: Layout, count: in
 # ------------------------------------------------------------------------------------------------------------- samples
 def _samples(augmented: Augmented, layout: Layout, neighbors: list[list[int]], count: int) -> np.ndarray:
     """Draw three large tiles that explain the layout, above `count` faces of the first epoch, chosen by the seed."""
-    faces, colours = augmented.faces, part_colours(layout)
+    faces, colours = augmented.faces, group_colours(layout)
     chosen = np.random.default_rng(augmented.seed).permutation(len(faces))[:count]
     marked = [group[0] for group in layout.groups.values()]
     tiles = []
@@ -64,7 +65,7 @@ def _samples(augmented: Augmented, layout: Layout, neighbors: list[list[int]], c
 
 def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size: int) -> list[np.ndarray]:
     """Draw tiles of `size` px: a typical face with numbered landmarks, neighbors of some landmarks, mirrored pairs."""
-    meanface, colours = faces.meanface(), part_colours(layout)
+    meanface, colours = faces.meanface(), group_colours(layout)
     distance = np.nan_to_num(np.linalg.norm(faces.nominal - meanface, axis=-1), nan=1.0).mean(1)
     usual = int(distance.argmin())
     mean = np.mean([faces.nominal_crop(i) for i in range(0, len(faces), -(-len(faces) // 100))], 0).astype(np.uint8)
@@ -137,7 +138,7 @@ def _suspect(faces: Faces, finding: label_check.Finding, layout: Layout, size: i
     """Draw a suspicious face; landmarks in doubt are ringed and numbered."""
     whole = faces.picture(finding.face)
     landmarks = (faces.nominal[finding.face] * faces.size + faces.border) / len(whole)
-    picture = tile(whole, [(landmarks, part_colours(layout))], layout, size, "")
+    picture = tile(whole, [(landmarks, group_colours(layout))], layout, size, "")
     for i in finding.landmarks:
         if np.isfinite(landmarks[i]).all():
             ring(picture, landmarks[i] * size, RED, 6)

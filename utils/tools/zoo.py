@@ -1,4 +1,4 @@
-"""What a net costs and whether it can learn: parameters, MACs, latency of its ONNX file here, faces learnt by heart."""
+"""--list-nets: parameters, MACs and latency of a net; and overfitting a few faces, which shows that it can learn."""
 import json
 import tempfile
 import time
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nets import NETS, Labels, Net, add_stages, build_net, make_spec, net_row
+from nets import NETS, Labels, NetOptions, Trainable, build_net, make_spec, net_row
 from pipnet.errors import UserError
 from pipnet.geometry import box_of, crop_box, cut, to_crop
 from pipnet.session import open_session
@@ -21,40 +21,41 @@ from utils.test.export import export_onnx
 from utils.test.tables import table
 
 FIGURES = ROOT / "benchmarks" / "results" / "zoo.json"
-RATE = 3e-3  # the largest of a short lesson
+RATE = 3e-3  # peak learning rate of overfitting
 HEADER = ["net", "published NME %", "input px", "parameters M", "MACs G", "ONNX ms"]
 
 
 class Cost(NamedTuple):
-    """Of one face, as exported: parameters in millions, multiply-accumulates in thousand millions; ms of the processor in
-    onnxruntime with one thread, None where it is not measured."""
+    """Cost of one face, as exported: parameters in millions, multiply-accumulates in billions, ms of CPU time in onnxruntime
+    with one thread (None if not measured)."""
     parameters: float
     macs: float
     latency: float | None = None
 
 
-def make(name: str, head: str = "pip", size: int | None = None, count: int = 68, **options) -> Net:
-    """A net for `count` landmarks with random weights; size None: that of its row. ValueError for a pair that makes no sense."""
+def make(name: str, head: str = "pip", size: int | None = None, count: int = 68, **options) -> Trainable:
+    """Return a net for `count` landmarks with random weights; size None takes its row's. ValueError for a pair that fails."""
     face = np.random.default_rng(0).uniform(0.2, 0.8, (count, 2))
-    return build_net(make_spec(name, head, None, size or net_row(name).input_size, face, min(10, count - 1), options=options))
+    return build_net(make_spec(NetOptions(name, head, input_size=size or net_row(name).input_size, num_nb=min(10, count - 1),
+                                          head_options=options), face))
 
 
 def size(name: str) -> Cost:
-    """Of a net with a PIP head, without its latency."""
+    """Return the cost of a net with a PIP head, without latency."""
     with torch.device("meta"):
         return spent(make(name).spec)
 
 
 def refiner(spec: dict) -> str:
-    """What the refiner of a net adds, in words; beside what the net is without --reinit and --parts."""
-    whole = {key: value for key, value in spec.items() if key not in ("face", "parts")}
+    """Return in words what the refiner adds to the cost of a net; --reinit and --local-parts are not counted."""
+    whole = {key: value for key, value in spec.items() if key not in ("reinit", "local_parts")}
     plain, whole = (spent(part) for part in ({**whole, "refine": False}, whole))
     return (f"refiner: {whole.parameters - plain.parameters:.3f} M parameters and {1e3 * (whole.macs - plain.macs):.1f} M MACs "
             f"beside {plain.parameters:.2f} M and {1e3 * plain.macs:.0f} M")
 
 
 def spent(spec: dict) -> Cost:
-    """Of the net of a spec, without its latency: shapes alone are computed, nothing is multiplied."""
+    """Return the cost of the net of a spec, without latency; only shapes are computed."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
@@ -65,9 +66,8 @@ def spent(spec: dict) -> Cost:
 
 
 def latency(file: Path, size: int, seconds: float = 1.0) -> float:
-    """ms of one face by an exported file, one thread: processor time, the best of so many seconds, which other work on the
-    machine disturbs least.
-    """
+    """Return ms of CPU time for one face with an exported file, one thread: the best of some seconds, which other load disturbs
+    least."""
     session, image = open_session(file, 1, "export it"), np.zeros((1, size, size, 3), np.uint8)
     spent: list[float] = []
     while len(spent) < 5 or sum(spent) < seconds:
@@ -78,22 +78,22 @@ def latency(file: Path, size: int, seconds: float = 1.0) -> float:
 
 
 def cost(name: str) -> Cost:
-    """Of a net with a PIP head, all measured. ValueError for a name that is no net."""
+    """Return the cost of a net with a PIP head, with latency. ValueError for an unknown net."""
     net = make(name)
     with exported(net) as file:
         return size(name)._replace(latency=latency(file, net.spec["input_size"]))
 
 
 @contextmanager
-def exported(net: Net) -> Iterator[Path]:
-    """The net's ONNX file, for as long as it is looked at."""
+def exported(net: Trainable) -> Iterator[Path]:
+    """Export the net to a temporary file, which exists inside this context."""
     with tempfile.TemporaryDirectory() as folder:
         export_onnx(net, Path(folder) / "net.onnx", {})
         yield Path(folder) / "net.onnx"
 
 
 def list_nets(names: list[str]) -> str:
-    """A table of the backbones with a PIP head, latencies from benchmarks/results/zoo.json; of `names`: measured now."""
+    """Return a table of the backbones with a PIP head, latencies from benchmarks/results/zoo.json; `names` are measured now."""
     if names:
         try:
             rows = [_row(name, cost(name)) for name in names]
@@ -113,10 +113,10 @@ def _row(name: str, spent: Cost) -> list[str]:
     return [name, row.note, str(row.input_size), f"{spent.parameters:.2f}", f"{spent.macs:.2f}", spoken]
 
 
-# ------------------------------------------------------------------------------------------------------- can it learn?
+# ---------------------------------------------------------------------------------------------------------- overfitting
 @cache
 def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """`count` synthetic faces: (crops (M, S, S, 3) uint8 BGR with that margin, landmarks (M, 68, 2) in [0, 1] of the crop)."""
+    """Return `count` synthetic faces: crops (M, S, S, 3) uint8 BGR with that margin, landmarks (M, 68, 2) in the crop."""
     from utils.data.synthetic import render
 
     protocol, images, landmarks = load_protocol(read_defaults().protocols, "square"), [], []
@@ -128,12 +128,12 @@ def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor,
     return torch.from_numpy(np.stack(images)), torch.tensor(np.stack(landmarks), dtype=torch.float32)
 
 
-def teach(net: Net, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequence) -> None:
-    """A step on each of `batches` (indices of faces): images (M, S, S, 3) with the net's margin, landmarks (M, N, 2).
+def teach(net: Trainable, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequence) -> None:
+    """Take a step on each of `batches` (indices of faces). images (M, S, S, 3) with the net's margin, landmarks (M, N, 2).
 
-    Batch norm keeps its statistics in the last third, as a prediction does: those of a small batch change what the net says.
+    In the last third batch norm uses its running statistics, as in inference: those of a small batch would differ too much.
     """
-    optimizer, weights = torch.optim.AdamW(net.parameters()), {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "anchor": 1.0}
+    optimizer, weights = torch.optim.AdamW(net.parameters()), {"cls": 10.0, "reg": 1.0, "sigma": 0.5, "alignment": 1.0}
     net.train()
     for step, chosen in enumerate(batches):
         if step == 2 * len(batches) // 3:
@@ -150,8 +150,8 @@ def teach(net: Net, images: torch.Tensor, landmarks: torch.Tensor, batches: Sequ
         optimizer.step()
 
 
-def judge(net: Net, face: torch.Tensor, images: torch.Tensor, landmarks: torch.Tensor) -> tuple[float, float]:
-    """(NME in % of the mean face (N, 2), of the net) on these faces, 68 landmarks."""
+def judge(net: Trainable, face: torch.Tensor, images: torch.Tensor, landmarks: torch.Tensor) -> tuple[float, float]:
+    """Return (NME in % of the mean face (N, 2), NME in % of the net) on these faces with 68 landmarks."""
     with torch.inference_mode():
         found = net.eval().predict(images).landmarks
     norm = (landmarks[:, 36] - landmarks[:, 45]).norm(dim=-1)
@@ -159,15 +159,14 @@ def judge(net: Net, face: torch.Tensor, images: torch.Tensor, landmarks: torch.T
 
 
 def overfit(name: str, head: str, size: int, steps: int, stride: int | None = None, stages: dict | None = None,
-            **options) -> tuple[float, float, Net]:
-    """(NME in % of the mean face, of the net, the net) on 16 faces that it has been trained on for `steps` steps of all of them.
+            **options) -> tuple[float, float, Trainable]:
+    """Return (NME in % of the mean face, of the net, the net) after `steps` steps on 16 faces, measured on these faces.
 
-    stages: of nets.add_stages.
+    stages: further fields of nets.NetOptions.
     """
     face = memorable(16, size)[1].mean(0)
     torch.manual_seed(0)
-    spec = make_spec(name, head, stride, size, face.numpy(), 10, options=options)
-    net = build_net(add_stages(spec, face.numpy(), **stages) if stages else spec)
+    net = build_net(make_spec(NetOptions(name, head, stride, size, head_options=options, **stages or {}), face.numpy()))
     images, landmarks = memorable(16, size, net.input_margin)
     teach(net, images, landmarks, [slice(None)] * steps)
     return *judge(net, face, images, landmarks), net

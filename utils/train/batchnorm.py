@@ -1,20 +1,20 @@
-"""Batch norm over the batches of all processes on the CPU, where torch's SyncBatchNorm refuses."""
+"""Batch norm over the samples of all processes on the CPU; torch's SyncBatchNorm needs GPUs."""
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose training statistics are of all processes' samples together, however many each has.
+    """nn.BatchNorm2d with training statistics over the samples of all processes, whose numbers may differ.
 
-    Same parameters, buffers and names; equal running statistics in all processes. Raises ValueError for one value a channel.
+    Parameters, buffers and their names are the same; running statistics are equal in all processes.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, C, H, W) of any float type; memory format and type are kept, statistics are float32."""
+        """Normalise (B, C, H, W), keeping type and memory format. Raise ValueError for a single value per channel."""
         return self._normalise(features) if self.training else super().forward(features)
 
-    @torch.compiler.disable  # a collective inside an autograd function
+    @torch.compiler.disable  # torch.compile cannot trace a collective inside an autograd function
     def _normalise(self, features: Tensor) -> Tensor:
         normalised, mean, var, count = _Normalise.apply(features, self.weight, self.bias, self.eps)
         if self.track_running_stats:
@@ -27,26 +27,26 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
 
 class GlobalBatchNormAct2d(GlobalBatchNorm2d):
-    """The same for timm's BatchNormAct2d, which drops and activates as well."""
+    """The same for timm's BatchNormAct2d, which also drops and activates."""
 
     def forward(self, features: Tensor) -> Tensor:
         return self.act(self.drop(super().forward(features)))
 
 
 class _Normalise(torch.autograd.Function):
-    """Batch norm as published (Ioffe and Szegedy, 2015, algorithm 1), each mean being over all processes.
+    """Batch norm (Ioffe and Szegedy, 2015, algorithm 1) with means over all processes, on torch's own kernels.
 
-    The passes over the features are torch's own kernels. Their backward takes the means of the gradient, which belong to the
-    derivative, over this process's samples only; what those differ by from the global ones is an affine map of the features.
+    torch's backward kernel uses the means of the gradient over this process's samples. `backward` adds the difference to the
+    global means, which is an affine function of the features.
     """
 
     @staticmethod
     def forward(ctx, features: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float):
         channels = features.shape[1]
-        unused = torch.zeros(channels), torch.ones(channels)  # float32 running statistics make float32 means of bfloat16
+        unused = torch.zeros(channels), torch.ones(channels)  # float32 running statistics, so that bfloat16 gives float32 means
         mean, var = (part.double() for part in torch.batch_norm_update_stats(features, *unused, 0.0))
         own = features.numel() // channels
-        # in double, where the difference of large squares is harmless
+        # in double, since squares - mean^2 cancels in float32
         sums = torch.cat([own * mean, own * (var + mean.square()), mean.new_tensor([own])])
         dist.all_reduce(sums)
         count = int(sums[-1])
@@ -67,7 +67,7 @@ class _Normalise(torch.autograd.Function):
         kept = {"memory_format": torch.channels_last} if features.is_contiguous(memory_format=torch.channels_last) else {}
         result, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
             gradient.contiguous(**kept), features, weight, None, None, mean, inverse, True, ctx.eps, [True, True, True])
-        sums = torch.cat([by_bias, by_weight]).float()  # of the gradient, and of it times the normalised features
+        sums = torch.cat([by_bias, by_weight]).float()  # sums of the gradient, and of gradient times normalised features
         shared = sums.clone()
         dist.all_reduce(shared)
         plain, slope = (sums / own - shared / ctx.count).split(channels)
@@ -79,9 +79,9 @@ class _Normalise(torch.autograd.Function):
 
 
 def share_batch_norm(net: nn.Module, device: torch.device) -> nn.Module:
-    """`net` with every batch norm over all processes; names and values of its tensors stay. ValueError for an unknown kind."""
+    """Make every batch norm of `net` global, keeping its tensors and their names. Raise ValueError for an unknown kind."""
     if device.type == "cuda":
-        from timm.layers import convert_sync_batchnorm  # torch's own would lose the activation inside timm's norms
+        from timm.layers import convert_sync_batchnorm  # torch's own converter loses the activation inside timm's norms
 
         return convert_sync_batchnorm(net)
     for name, module in net.named_modules():
@@ -89,5 +89,5 @@ def share_batch_norm(net: nn.Module, device: torch.device) -> nn.Module:
             activates = hasattr(module, "act") and hasattr(module, "drop")
             if not (activates or type(module) is nn.BatchNorm2d):
                 raise ValueError(f"{name} is a {type(module).__name__}, which several processes on the CPU cannot share")
-            module.__class__ = GlobalBatchNormAct2d if activates else GlobalBatchNorm2d  # same fields, another forward
+            module.__class__ = GlobalBatchNormAct2d if activates else GlobalBatchNorm2d  # the same fields with another forward
     return net

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from nets import Net, build_net
+from nets import Trainable, build_net
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
 from pipnet.layout import Layout
@@ -20,7 +20,7 @@ def save(file: Path, values: dict[str, Any]) -> None:
     write_atomic(file, lambda path: torch.save(values, path))
 
 
-def unpack(file: Path) -> tuple[Net, Layout, dict[str, Any]]:
+def unpack(file: Path) -> tuple[Trainable, Layout, dict[str, Any]]:
     """Return (landmark net with its weights, layout, the whole checkpoint). UserError if the file does not fit itself."""
     values = load(file)
     try:

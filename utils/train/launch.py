@@ -1,4 +1,4 @@
-"""torchrun that ends with the exit status of the process that failed, without a traceback: that process has said why."""
+"""torchrun that returns the exit status of the failed process and prints no traceback of its own."""
 import logging
 import os
 import signal
@@ -12,9 +12,9 @@ from utils.cores import cores
 
 
 def main(argv: list[str]) -> int:
-    """Flags of torchrun, the script and its flags -> exit status."""
+    """Run torchrun with its flags, the script and the script's flags; return the exit status."""
     args = parse_args(argv)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // int(args.nproc_per_node), 1)))  # torchrun would set 1 and warn
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // int(args.nproc_per_node), 1)))  # else torchrun sets 1 and warns
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         run(args)
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
         rank, failed = error.get_first_failure()
         if failed.exitcode < 0 and failed.exitcode not in (-signal.SIGINT, -signal.SIGTERM):
             how = signal.Signals(-failed.exitcode).name
-            print(f"error: process {rank} was ended by {how} (SIGKILL: mostly for want of memory)", file=sys.stderr)
+            print(f"error: process {rank} was ended by {how} (SIGKILL: usually out of memory)", file=sys.stderr)
         return abs(failed.exitcode) or 1
     except SignalException as error:
         return 128 + error.sigval

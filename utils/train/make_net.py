@@ -1,15 +1,15 @@
 """A landmark net from the settings: which outputs, stages and parts of the face it has."""
 import numpy as np
 
-from nets import HEADS, Net, add_stages, build_net, make_spec, net_row
+from nets import HEADS, NetOptions, Trainable, build_net, make_spec, net_row
 from pipnet.layout import Layout
 
 
 def head_options(net, loss) -> dict:
-    """Return what the head is made with."""
-    values = {**vars(net), **vars(loss)}
-    options = {key: values[key] for key in HEADS[net.head].keys if key != "num_nb"}
-    if "sigma" in options:
+    """Return what the head is made with, beside its number of neighbors. net, loss: sections of the settings."""
+    values, row = {**vars(net), **vars(loss)}, HEADS[net.head]
+    options = {key: values[key] for key in row.options if key != "num_nb"}
+    if "sigma" in row.weights:
         options["sigma"] = loss.sigma > 0
     return options
 
@@ -29,18 +29,20 @@ def input_margin(net) -> float:
     return net_row(net.net).input_margin if net.reinit or net.local_parts else 1.0
 
 
-def make_net(net, loss, layout: Layout, meanface: np.ndarray) -> Net:
+def make_net(net, loss, layout: Layout, meanface: np.ndarray) -> Trainable:
     """Return a net with random weights. net, loss: sections of the settings; meanface (N, 2) in [0, 1] of the crop.
 
     ValueError for choices that do not fit together.
     """
-    spec = make_spec(net.net, net.head, net.stride, net.input_size, meanface, net.num_nb, net.act, head_options(net, loss))
+    groups = None
     if net.head == "parts":
         groups = list(facial_parts(layout).values())
-        rest = sorted(set(range(layout.count)) - {i for ids in groups for i in ids})
-        spec["groups"] = groups + [rest] * bool(rest)
-    return build_net(add_stages(spec, meanface, net.reinit, facial_parts(layout) if net.local_parts else None,
-                                auxiliary_outputs(loss), loss.hard_landmarks, net.refine))
+        if rest := sorted(set(range(layout.count)) - {i for ids in groups for i in ids}):
+            groups.append(rest)
+    options = NetOptions(net.net, net.head, net.stride, net.input_size, net.act, net.num_nb, head_options(net, loss), net.reinit,
+                         facial_parts(layout) if net.local_parts else None, tuple(auxiliary_outputs(loss)),
+                         loss.hard_landmarks, net.refine, groups)
+    return build_net(make_spec(options, meanface))
 
 
 def facial_parts(layout: Layout) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""Several processes: this one among them, how they start, what they tell each other, and their share of the CPU."""
+"""Processes of a distributed run: start, communication, and the CPU cores of each."""
 import atexit
 import os
 import re
@@ -19,7 +19,7 @@ LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|gloo.*(timed o
 
 
 class Ranks(NamedTuple):
-    """This process among all."""
+    """This process in the run."""
     rank: int
     count: int
     device: torch.device
@@ -29,14 +29,14 @@ class Ranks(NamedTuple):
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process has called this."""
         if self.count > 1:
             dist.barrier()
 
     def one_by_one(self, action):
-        """The result of `action`, run by the node's first process, then by the others: they find what it made.
+        """Run `action` in the node's first process, then in the others, which find its files; return the own result.
 
-        A UserError of any process is raised in all.
+        A UserError in any process is raised in all.
         """
         result, leads = None, os.environ.get("LOCAL_RANK", "0") == "0"
         for mine in (leads, not leads):
@@ -51,36 +51,39 @@ class Ranks(NamedTuple):
         return result
 
     def agree(self, action):
-        """The first process's result of `action`, or its UserError, in all processes."""
-        found = [None, None]
+        """Run `action` in the first process; return its result, or raise its UserError, in all processes."""
+        outcome = [None, None]  # result, message of the error
         if self.first:
             try:
-                found[0] = action()
+                outcome[0] = action()
             except UserError as error:
-                found[1] = str(error)
+                outcome[1] = str(error)
         if self.count > 1:
-            dist.broadcast_object_list(found, device=self.device)
-        if found[1] is not None:
-            raise UserError(found[1])
-        return found[0]
+            dist.broadcast_object_list(outcome, device=self.device)
+        result, error = outcome
+        if error is not None:
+            raise UserError(error)
+        return result
 
     def gather(self, value) -> list:
-        """Every process's plain `value`, in the order of the ranks, in all processes."""
+        """Return the picklable `value` of every process, in the order of the ranks."""
         values: list[Any] = [value] * self.count
         if self.count > 1:
             dist.all_gather_object(values, value)
         return values
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Sum over all processes, in place."""
+        """Sum a tensor over all processes, in place, and return it."""
         if self.count > 1:
             dist.all_reduce(tensor)
         return tensor
 
     @contextmanager
     def connected(self):
-        """Another process that ends in the middle is a UserError here, so late that the launcher has ended this one before it,
-        where it can: the process that failed has said why. All processes leave the group together where none failed.
+        """Leave the process group together at the end of the body. Raise UserError when another process has died.
+
+        The error is delayed: by then, the launcher has usually stopped this process, so that only the message of the process
+        that failed is shown.
         """
         try:
             yield
@@ -88,35 +91,38 @@ class Ranks(NamedTuple):
             if self.count == 1 or not (isinstance(error, dist.DistError) or LOST.search(str(error))):
                 raise
             time.sleep(20)
-            raise UserError("another process has ended; its own last line, or that of its node, says why") from None
+            raise UserError("another process has ended; its own last line, or that of its node, names the cause") from None
         if self.count > 1:
             dist.destroy_process_group()
 
 
 def start_ranks() -> Ranks:
-    """Joins the processes that torchrun started (NCCL on GPUs, gloo without), or none."""
+    """Join the process group of torchrun (NCCL on GPUs, else gloo), if there is one, and return this process's place."""
     count, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    cuda = torch.cuda.is_available()
-    if cuda and here > torch.cuda.device_count():
-        gpus = torch.cuda.device_count()
-        raise UserError(f"{here} processes, but {gpus} GPUs here; start one process a GPU: bash main.sh {gpus} ...")
+    cuda, gpus = torch.cuda.is_available(), torch.cuda.device_count()
+    if cuda and _local_count() > gpus:
+        raise UserError(f"{_local_count()} processes, but {gpus} GPUs here; start one process per GPU: bash main.sh {gpus} ...")
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if count > 1:
-        # hours, since the first process may prepare a large set while the others wait
+        # long, since the first process may prepare a large set while the others wait
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=12), device_id=device if cuda else None)
         atexit.register(_leave)
     return Ranks(dist.get_rank() if count > 1 else 0, count, device)
 
 
+def _local_count() -> int:
+    """Return the number of this run's processes on this node."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def _leave() -> None:
-    """At the end of a process that has not left the group, mostly for an error."""
+    """Leave the group at the end of a process that has not left it, mostly after an error."""
     if not dist.is_initialized():
         return
     if dist.get_backend() == "nccl":
-        # its end waits for the other processes, which wait for this one in a collective; with this process the wait ends
+        # NCCL's shutdown waits for the other processes, which wait for this one in a collective; exiting breaks the deadlock
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
@@ -124,15 +130,14 @@ def _leave() -> None:
 
 
 def set_threads(threads: int, deterministic: bool) -> None:
-    """CPU threads of this process (0: the node's cores shared by its processes), and whether kernels must be deterministic."""
-    torch.set_num_threads(threads or max(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1))
+    """Set this process's CPU threads (0: its share of the node's cores) and whether kernels must be deterministic."""
+    torch.set_num_threads(threads or max(cores() // _local_count(), 1))
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses, by an error
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS raises an error without it
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
 
 
 def worker_count(wanted: int | None) -> int:
-    """Loader processes of this rank: what was wanted, else the node's other cores shared by its ranks, at most 8."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return wanted if wanted is not None else min(max(cores() // here - 1, 1), 8)
+    """Return the number of this rank's loader processes: `wanted`, else its share of the cores but one, from 1 to 8."""
+    return wanted if wanted is not None else min(max(cores() // _local_count() - 1, 1), 8)

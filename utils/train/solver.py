@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nets.backbones.dpr import SmallMobileNetV2
-from nets.backbones.timm_net import TimmNet
+from nets.trainable import Trainable
 from utils.train.ranks import Ranks
 
 
@@ -124,7 +123,7 @@ class Solver:
     train, loss: sections of the settings; steps: optimizer steps per epoch.
     """
 
-    def __init__(self, net: nn.Module, train, loss, steps: int, ranks: Ranks):
+    def __init__(self, net: Trainable, train, loss, steps: int, ranks: Ranks):
         self.net, self.ranks, self.accumulate, self.clip, self.steps = net, ranks, train.accumulate, train.clip, steps
         self.weights = {term: torch.tensor(float(getattr(loss, key))).to(ranks.device) for term, key in net.terms.items()}
         self.dtype = precision(train.amp, ranks.device)
@@ -137,9 +136,8 @@ class Solver:
             self.runner = torch.compile(self.runner)
         if ranks.count > 1:
             ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-            # some have branches for strides that nobody asks for
-            unused = any(isinstance(module, (TimmNet, SmallMobileNetV2)) for module in net.modules())
-            self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids, find_unused_parameters=unused)
+            self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids,
+                                                              find_unused_parameters=net.may_leave_unused)
         # created after DDP has made the weights equal in all processes
         self.average = Average(net, train.ema, train.ema_ramp) if train.ema else None
 

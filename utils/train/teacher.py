@@ -3,9 +3,8 @@ from pathlib import Path
 
 import torch
 
-from nets import Net
-from nets.stages.distillation import Distil, Shares
-from nets.stages.spatial_transformer import Reinit
+from nets import Trainable
+from nets.stages.distillation import Distillation, Shares
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.train import checkpoint, initialise
@@ -13,7 +12,7 @@ from utils.train import checkpoint, initialise
 KINDS = ("landmarks", "maps", "features")
 
 
-def add_teacher(net: Net, file: Path, shares: Shares, layout: Layout, protocol: dict) -> tuple[Net, str]:
+def add_teacher(net: Trainable, file: Path, shares: Shares, layout: Layout, protocol: dict) -> tuple[Trainable, str]:
     """Return (`net` with the losses of the teacher in `file`, words for the log). The net is on its device already.
 
     layout and protocol are those of the training faces. UserError for a file that is no landmark net of ours, or one of other
@@ -29,12 +28,12 @@ def add_teacher(net: Net, file: Path, shares: Shares, layout: Layout, protocol: 
     if stored["protocol"] != protocol:
         raise UserError(f"--teacher {file} was trained on crops of protocol {stored['protocol']}, these are of {protocol}; give "
                         "a teacher of the same --protocol")
-    if isinstance(net, Reinit) or isinstance(teacher, Reinit):
-        who = "a teacher with these" if isinstance(teacher, Reinit) else "--teacher"
+    if net.moves_crop or teacher.moves_crop:
+        who = "a teacher with these" if teacher.moves_crop else "--teacher"
         raise UserError("--reinit and --local-parts make a crop of their own, in which two nets cannot be compared; leave out "
                         f"these or {who}")
     teacher = teacher.to(next(net.parameters()).device, memory_format=torch.channels_last)
-    whole = Distil(net, teacher, [same[landmark] for landmark in range(layout.count)], shares)
+    whole = Distillation(net, teacher, [same[landmark] for landmark in range(layout.count)], shares)
     left = {kind: why for kind, why in whole.compares.items() if why and getattr(shares, kind)}
     used = [kind for kind in KINDS if getattr(shares, kind) and kind not in left]
     if not used:

@@ -17,9 +17,11 @@ import torch
 from conftest import ROOT, detector_file, draw_face, fails
 from PIL import Image
 
-from pipnet.app import demo, media
+from pipnet.app import demo, output, sinks, sources
 from pipnet.app.panel import Panel, label
+from pipnet.detector import Detector
 from pipnet.errors import UserError
+from pipnet.images import read_image
 from pipnet.landmarker import Face
 from utils.tools import inference
 
@@ -46,7 +48,7 @@ def face_picture(size: int = 160) -> np.ndarray:
 
 
 def write_video(file: Path, frames: int = 12, size=(160, 160)) -> Path:
-    code = cv2.VideoWriter.fourcc(*media.CODECS[file.suffix])
+    code = cv2.VideoWriter.fourcc(*sinks.CODECS[file.suffix])
     writer = cv2.VideoWriter(str(file), code, 20, size)
     for index in range(frames):
         writer.write(cv2.resize(np.roll(face_picture(), 2 * index, 1), size))
@@ -103,7 +105,7 @@ def test_what_is_transparent_is_white(tmp_path):
     values = np.dstack([face_picture(), np.full((160, 160), 255, np.uint8)])
     values[:50, :, 3] = 0
     cv2.imwrite("alpha.png", values)
-    image = media.read_image(tmp_path / "alpha.png")
+    image = read_image(tmp_path / "alpha.png")
     assert (image[:50] == 255).all() and (image[50:] == values[50:, :, :3]).all()
 
 
@@ -221,13 +223,13 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
             (["--source", "talk.avi", "--save", "face.png/out.mp4"], "cannot be written"),
             (["--source", "face.png", "--drowsiness"], "--drowsiness needs a video"),
             (["--source", "face.png", "--exp", "gone.onnx"], "no ONNX file at gone.onnx"),
-            (["--source", "face.png", "--exp", "018"], "for demo.py of the checkout"),
             (["--source", "\u00b2"], "no file or folder"), (["--source", "99999999999"], "no file or folder 99999999999"),
             (["--source", "face.png", "--save", "a.png", "--json", "./a.png"], "--save and --json are both"),
             (["--source", "face.png", "--threads", "-1"], "--threads"),
-            (["--source", "face.png", "--detector-weights", "FaceBoxesV2.pth"], "for demo.py of the checkout"),
-            (["--source", "face.png", "--detector", "mtcnn"], "for demo.py of the checkout"),
-            (["--source", "face.png", "--detector", "mtcnn", "--detector-weights", ""], "needs the file of its weights"),
+            (["--source", "face.png", "--detector-weights", "gone.pth"], "needs its weights .no file at gone.pth"),
+            (["--source", "face.png", "--detector", "mtcnn", "--detector-weights", ""], "needs its weights .no file is given"),
+            (["--source", "face.png", "--threshold", "2"], "threshold of a detector must be from 0 to 1"),
+            (["--source", "face.png", "--detector-scale", "0"], "scale of a detector must be above 0"),
             (["--source", "talk.avi", "--detect-every", "0"], "--detect-every")):
         with pytest.raises(UserError, match=message):
             demo.main([*nets, *flags])
@@ -247,7 +249,7 @@ def test_what_cannot_be_written_is_one_line(nets, tmp_path):
 def test_a_full_disk_is_noticed(nets, tmp_path, monkeypatch):
     """Soon enough, so that what has been written plays; or, where not, no video that does not play is left behind."""
     write_video(tmp_path / "talk.avi", 12)
-    free = iter([2 * media.RESERVE] * 5)
+    free = iter([2 * sinks.RESERVE] * 5)
     usage = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=next(free, 0)))
     with pytest.raises(UserError, match=r"out.mp4: the disk is full after 5 frames; make room"):
@@ -255,12 +257,12 @@ def test_a_full_disk_is_noticed(nets, tmp_path, monkeypatch):
     assert len(frames_of(tmp_path / "out.mp4")) == 5
     monkeypatch.undo()
     noise = np.random.default_rng(0).integers(0, 256, (60, 96, 96, 3), dtype=np.uint8)
-    for suffix in media.CODECS:
-        sink, limits = media.VideoSink(tmp_path / f"noise{suffix}", 20), resource.getrlimit(resource.RLIMIT_FSIZE)
+    for suffix in sinks.CODECS:
+        sink, limits = sinks.VideoSink(tmp_path / f"noise{suffix}", 20), resource.getrlimit(resource.RLIMIT_FSIZE)
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # writing fails from here on as on a full disk
             for index, image in enumerate(noise):
-                sink.write(media.Frame(image, index, index / 20, "noise"), image)
+                sink.write(sources.Frame(image, index, index / 20, "noise"), image)
             with pytest.raises(UserError, match=f"noise{suffix} cannot be written to its end"):
                 sink.close()
         finally:
@@ -272,8 +274,8 @@ def test_threads_are_those_of_every_net(trained, reference, monkeypatch):
     before, asked = (torch.get_num_threads(), cv2.getNumThreads()), []
     monkeypatch.setattr(inference, "open_net", lambda file, threads: asked.append(threads))
     try:
-        inference.find_net(str(trained.folder), str(ROOT), 1)
-        inference.find_detector("faceboxes", str(reference / "FaceBoxesV2.pth"), None, None, 1)
+        inference.find_net(str(trained.folder), 1)
+        Detector("faceboxes", reference / "FaceBoxesV2.pth", threads=1)
         assert asked == [1] and torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before[0])
@@ -295,7 +297,7 @@ class Desktop:
                                "imshow": lambda _, image: self.shown.append(image.copy()), "getWindowProperty": lambda *_: 1.0,
                                "waitKey": lambda _: ord(next(self.keys, "q")) if self.shown else -1}.items():
             monkeypatch.setattr(cv2, name, function)
-        monkeypatch.setattr(demo, "has_display", lambda: True)
+        monkeypatch.setattr(output, "has_display", lambda: True)
 
 
 def test_keys(nets, tmp_path, monkeypatch):
@@ -349,7 +351,7 @@ def test_a_label_is_never_cut():
 
 def test_a_live_source_shows_the_newest_frame(tmp_path, monkeypatch):
     file = write_video(tmp_path / "talk.avi", 30)
-    video = media.Video(str(file))
+    video = sources.Video(str(file))
     video.live, video.count = True, None
     video._queue.maxsize = 1
     indices = []
@@ -360,9 +362,9 @@ def test_a_live_source_shows_the_newest_frame(tmp_path, monkeypatch):
 
 
 def test_a_saved_live_video_takes_as_long_as_it_took(tmp_path):
-    sink = media.VideoSink(tmp_path / "out.avi", 10, live=True)
+    sink = sinks.VideoSink(tmp_path / "out.avi", 10, live=True)
     for index, seconds in enumerate((0, 0.1, 0.11, 0.5, 0.6)):
         image = np.full((64, 64, 3), 50 * index, np.uint8)
-        sink.write(media.Frame(image, index, seconds, "camera0"), image)
+        sink.write(sources.Frame(image, index, seconds, "camera0"), image)
     sink.close()
     assert [round(frame.mean() / 50) for frame in frames_of(tmp_path / "out.avi")] == [0, 1, 3, 3, 3, 3, 4]

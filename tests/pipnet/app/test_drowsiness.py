@@ -1,14 +1,11 @@
 """Drowsiness: eye and mouth aspect ratios, blinks, closed eyes and yawns in drawn faces whose lids and lips move."""
 import numpy as np
 import pytest
-from conftest import mean_face
+from conftest import LAYOUTS, mean_face
 
 from pipnet.app.drowsiness import ALARM_CLOSED, Drowsiness, ring_aspect
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.config import DEFAULT_FILE, load_layout, read_yaml
-
-LAYOUTS = read_yaml(DEFAULT_FILE)["layouts"]
 
 
 def lens(count: int, centre: tuple, width: float, height: float) -> np.ndarray:
@@ -21,15 +18,15 @@ def face(layout: Layout, eyes: float = 1.0, mouth: float = 0.0) -> np.ndarray:
     """(N, 2) px: eyes open 1, shut 0.1; mouth shut 0, yawning 1. Only the rings are where they are on a face."""
     landmarks = np.random.default_rng(0).uniform(0, 200, (layout.count, 2))
     for name, x in (("eye_left", 60), ("eye_right", 140)):
-        landmarks[list(layout.parts[name])] = lens(len(layout.parts[name]), (x, 80), 36, 12 * eyes)
-    if "lips_inner" in layout.parts:
-        landmarks[list(layout.parts["lips_inner"])] = lens(len(layout.parts["lips_inner"]), (100, 150), 50, 2 + 48 * mouth)
+        landmarks[list(layout.groups[name])] = lens(len(layout.groups[name]), (x, 80), 36, 12 * eyes)
+    if "lips_inner" in layout.groups:
+        landmarks[list(layout.groups["lips_inner"])] = lens(len(layout.groups["lips_inner"]), (100, 150), 50, 2 + 48 * mouth)
     return landmarks
 
 
 def play(name: str, seconds: float, eyes=lambda t: 1.0, mouth=lambda t: 0.0, rate: float = 30, noise: float = 0.1) -> list[dict]:
-    """What is said of each frame. eyes, mouth: of the time in s."""
-    layout, rng = load_layout(LAYOUTS, name), np.random.default_rng(0)
+    """States of each frame. eyes, mouth: functions of the time in s."""
+    layout, rng = LAYOUTS.load(name), np.random.default_rng(0)
     drowsiness = Drowsiness(layout)
     return [drowsiness.update(3, face(layout, eyes(t), mouth(t)) + noise * rng.standard_normal((layout.count, 2)), t)
             for t in np.arange(round(seconds * rate)) / rate]
@@ -49,7 +46,7 @@ def test_aspect_of_a_ring():
 
 
 def test_the_rings_of_every_layout_begin_at_a_corner():
-    parts = load_layout(LAYOUTS, "68").parts
+    parts = LAYOUTS.load("68").groups
     assert 0.3 < ring_aspect(mean_face(), parts["eye_left"]) < 0.8 and ring_aspect(mean_face(), parts["lips_inner"]) < 0.5
 
 
@@ -71,11 +68,11 @@ def test_a_blink_is_over_when_the_eyes_are_half_open_again():
 
 def test_an_eye_that_is_turned_away_counts_for_little():
     """Its corners lie together, so that its aspect ratio is any number."""
-    layout, rng = load_layout(LAYOUTS, "68"), np.random.default_rng(0)
+    layout, rng = LAYOUTS.load("68"), np.random.default_rng(0)
     drowsiness = Drowsiness(layout)
     for t in np.arange(300) / 30:
         landmarks = face(layout, blinking(t))
-        landmarks[list(layout.parts["eye_left"])] = lens(6, (60, 80), 1, 5) + rng.uniform(-1, 1, (6, 2))
+        landmarks[list(layout.groups["eye_left"])] = lens(6, (60, 80), 1, 5) + rng.uniform(-1, 1, (6, 2))
         said = drowsiness.update(0, landmarks, t)
     assert said["blinks"] == 5
 
@@ -107,7 +104,7 @@ def test_yawns_are_counted_once_and_talk_is_none(name):
 
 
 def test_faces_are_told_apart_and_forgotten():
-    layout = load_layout(LAYOUTS, "12")
+    layout = LAYOUTS.load("12")
     drowsiness = Drowsiness(layout)
     for t in np.arange(90) / 30:
         drowsiness.update(0, face(layout, blinking(t)), t)
@@ -119,4 +116,4 @@ def test_faces_are_told_apart_and_forgotten():
 @pytest.mark.parametrize("name", ["5", "19", "39"])
 def test_a_layout_without_eyes_says_so(name):
     with pytest.raises(UserError, match=f"layout '{name}' has no rings eye_left and eye_right.*68, 98, 106 or 12"):
-        Drowsiness(load_layout(LAYOUTS, name))
+        Drowsiness(LAYOUTS.load(name))

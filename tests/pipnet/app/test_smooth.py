@@ -1,13 +1,11 @@
 """Smoothing: still faces rest, moving ones are not held back, blinks survive, and the published flow to the bit."""
 import numpy as np
 import pytest
-from conftest import mean_face
+from conftest import LAYOUTS, mean_face
 
 from pipnet.app.smooth import Flow, OneEuro, make_smooth
 from pipnet.errors import UserError
-from utils.config import DEFAULT_FILE, load_layout, read_yaml
 
-LAYOUTS = read_yaml(DEFAULT_FILE)["layouts"]
 SHAPE = (mean_face() - 0.5) * 280  # px: a face of 200
 
 
@@ -57,7 +55,7 @@ def test_resolution_does_not_matter_and_time_does():
 
 @pytest.mark.parametrize("name", ["one-euro", "flow", "none"])
 def test_new_faces_and_jumps_start_anew(name):
-    smooth = make_smooth(name, load_layout(LAYOUTS, "68"))
+    smooth = make_smooth(name, LAYOUTS.load("68"))
     frames = np.random.default_rng(0).integers(0, 255, (5, 240, 320, 3), dtype=np.uint8)
     first = SHAPE * 0.4 + (80, 120)
     smooth({0: first}, 0.0, frames[0])
@@ -85,7 +83,7 @@ def test_published_tracker(reference):
     with np.load(reference / "slim.npz") as arrays:
         frames, found, published, blended = (arrays[f"trk_{name}"] for name in
                                              ("frames", "detected", "full_output", "lk_only_output"))
-    smooth = make_smooth("flow", load_layout(LAYOUTS, "68"))
+    smooth = make_smooth("flow", LAYOUTS.load("68"))
     for i, image in enumerate(frames):
         np.testing.assert_allclose(smooth({0: found[i]}, i / 30, image)[0], published[i], atol=1e-9)
         np.testing.assert_allclose(smooth.blended[0], blended[i], atol=1e-9)
@@ -93,4 +91,4 @@ def test_published_tracker(reference):
 
 def test_unknown_smoothing():
     with pytest.raises(UserError, match="no smoothing 'kalman'.*one-euro, flow, none"):
-        make_smooth("kalman", load_layout(LAYOUTS, "68"))
+        make_smooth("kalman", LAYOUTS.load("68"))

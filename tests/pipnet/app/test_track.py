@@ -5,15 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from conftest import ROOT, mean_face
+from conftest import LAYOUTS, ROOT, mean_face
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipnet.app.track import LEAST_SCORE, MEMORY, Tracker, face_score, match
 from pipnet.errors import UserError
+from pipnet.files import shipped
 from pipnet.geometry import box_of, iou
-from pipnet.landmarker import HALFWAY, Face, open_net, shipped
-from utils.config import DEFAULT_FILE, load_layout, read_yaml
+from pipnet.landmarker import HALFWAY, Face, open_net
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 
@@ -33,7 +33,7 @@ class Seen(NamedTuple):
 class Scene:
     """A landmarker that knows where the faces are: it finds one that a crop shares a fifth with, else background."""
 
-    layout = load_layout(read_yaml(DEFAULT_FILE)["layouts"], "68")
+    layout = LAYOUTS.load("68")
     net = SimpleNamespace(face_limit=HALFWAY)
     box_of = staticmethod(box_of)
     is_face = staticmethod(lambda face: True)

@@ -132,9 +132,9 @@ def test_converted_mean_faces_resemble_the_published_ones(reference):
 def test_a_net_is_tested_on_sets_of_other_layouts(trained, tmp_path, cli):
     run = shutil.copytree(trained.folder, tmp_path / "run")
     stored = checkpoint.load(run / "best.pt")
-    stored["net"]["others"] = ["states"]  # states follow from 68 landmarks only
-    other = build_net(stored["net"]).others.state_dict()
-    stored["model"] |= {f"others.{name}": tensor for name, tensor in other.items()}
+    stored["net"]["auxiliary"] = ["states"]  # states follow from 68 landmarks only
+    other = build_net(stored["net"]).auxiliary.state_dict()
+    stored["model"] |= {f"auxiliary.{name}": tensor for name, tensor in other.items()}
     checkpoint.save(run / "best.pt", stored)
     sets = {name: archives.prepared(name, make(tmp_path)[0], tmp_path / "data") for name, make in
             (("wflw", archives.wflw), ("cofw", archives.cofw), ("300vw", archives.vw), ("menpo-profile", archives.menpo))}
@@ -143,7 +143,7 @@ def test_a_net_is_tested_on_sets_of_other_layouts(trained, tmp_path, cli):
     assert "wflw, 98 as 68, torch: left eye closed" in done.stderr and "as 29:27, torch: left" not in done.stderr
     found = {row[0]: row for row in table(done.stdout)}
     assert found["wflw, 98 as 68"][2] == found["cofw, net 68 as 29:27"][2] == "3" and found["menpo-profile, 39 as 68"][2] == "1"
-    assert found["wflw, 98 as 68"][-1] == "" and float(found["300vw"][-1]) >= 0 and "category3" in found  # flicker: of videos
+    assert found["wflw, 98 as 68"][-1] == "" and float(found["300vw"][-1]) >= 0 and "category3" in found  # of frames
     assert (run / "report/faces_cofw.jpg").is_file()
 
 

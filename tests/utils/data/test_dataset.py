@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
-from utils.data.augment import augment, generator, turn_pose
+from utils.data.augment import Crop, augment, generator, turn_pose
 from utils.data.dataset import Augmented, Faces, Order, collate, train_loader
 from utils.data.dataset import test_batches as share_of
 from utils.data.parsers import read_pts, write_pts
@@ -172,7 +172,8 @@ def test_a_mirror_image(faces):
     several = load(faces)
     image, landmarks, visible, *_ = several[2]
     visible = np.arange(68) != 36
-    flipped = augment(several.picture(2), landmarks, visible, 64, replace(PLAIN, flip=1.0), L68.flip_index, generator(0, 0, 2))
+    crop = Crop(several.picture(2), landmarks, visible, 64)
+    flipped = augment(crop, replace(PLAIN, flip=1.0), L68.flip_index, generator(0, 0, 2))
     assert np.array_equal(flipped[0], image[:, ::-1])
     assert np.allclose(flipped[1], (landmarks * (-1, 1) + (1, 0))[list(L68.flip_index)], atol=1e-6)
     assert np.flatnonzero(~flipped[2]).tolist() == [45]
@@ -199,7 +200,7 @@ def test_the_picture_goes_where_the_landmarks_go(seed, fill, interpolation, size
     border, flip = size // 8, (1, 0, 2, 3, 4)
     recipe = replace(PLAIN, **GEOMETRY, fill=fill, interpolation=interpolation)
     stored, seen = dotted(size, border, places), np.ones(5, bool)
-    image, landmarks, *_ = augment(stored, places, seen, size, recipe, flip, generator(seed, 0, 0))
+    image, landmarks, *_ = augment(Crop(stored, places, seen, size), recipe, flip, generator(seed, 0, 0))
     for number, point in enumerate(landmarks * size):
         inside = (point > 5).all() and (point < size - 5).all()
         if inside and (number < 4 or fill == "real"):

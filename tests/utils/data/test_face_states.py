@@ -1,11 +1,11 @@
-"""Pose and states from landmarks, copies of rare faces, and their way through augmentation."""
+"""Pose and states computed from landmarks, their augmentation, and copies of rare faces."""
 import numpy as np
 import pytest
 from conftest import mean_face
 
 from nets.stages.auxiliary import STATES
-from pipnet.app.pose import MODEL, POINTS
 from pipnet.errors import UserError
+from pipnet.pose import MODEL, POINTS
 from utils.config import defaults, load_layout
 from utils.data.augment import Recipe
 from utils.data.dataset import Augmented, Faces, collate
@@ -52,44 +52,44 @@ def test_pose_by_solvepnp():
 
 
 def test_closed_eyes_swap_when_the_picture_is_mirrored(faces):
-    here = complete(Faces([(faces, "train")], L68, 64, 1.0), L68, ["pose", "states"])
-    here.states[0] = (1, 0, 0, 0)
+    some = complete(Faces([(faces, "train")], L68, 64, 1.0), L68, ["pose", "states"])
+    some.states[0] = (1, 0, 0, 0)
     plain = Recipe.of(ARGS)._replace(rotation=0.0, scale=0.0, translation=0.0)
     for flip in (0.0, 1.0):
-        sample = Augmented(here, plain._replace(flip=flip), L68.flip_index, 0)[0, 0]
+        sample = Augmented(some, plain._replace(flip=flip), L68.flip_index, 0)[0, 0]
         assert sample.states.tolist() == [1 - flip, flip, 0, 0]
-        assert np.allclose(sample.pose, here.pose[0] * (1, 1 - 2 * flip, 1 - 2 * flip), atol=1e-5)
-    batch = collate([here[0], here[1]])
+        assert np.allclose(sample.pose, some.pose[0] * (1, 1 - 2 * flip, 1 - 2 * flip), atol=1e-5)
+    batch = collate([some[0], some[1]])
     assert batch.labels.pose.shape == (2, 3) and batch.labels.states.shape == (2, len(STATES))
 
 
-def test_what_a_set_says_comes_first(faces):
-    here = Faces([(faces, "val")], L68, 64, 0)
-    here.states, here.state_names = np.full((len(here), 2), np.nan, np.float32), ["makeup", "right_eye_closed"]
-    here.states[1] = 1
-    here.pose = np.full((len(here), 3), np.nan, np.float32)
-    here.pose[0] = 0.5
-    complete(here, L68, ["pose", "states"])
-    told = states_of(here.landmarks, L68)
-    assert here.state_names == list(STATES) and here.states[1, 1] == 1 and (here.states[0] == told[0]).all()
-    assert (here.pose[0] == 0.5).all() and np.isfinite(here.pose).all()
+def test_the_labels_of_a_set_come_first(faces):
+    some = Faces([(faces, "val")], L68, 64, 0)
+    some.states, some.state_names = np.full((len(some), 2), np.nan, np.float32), ["makeup", "right_eye_closed"]
+    some.states[1] = 1
+    some.pose = np.full((len(some), 3), np.nan, np.float32)
+    some.pose[0] = 0.5
+    complete(some, L68, ["pose", "states"])
+    told = states_of(some.landmarks, L68)
+    assert some.state_names == list(STATES) and some.states[1, 1] == 1 and (some.states[0] == told[0]).all()
+    assert (some.pose[0] == 0.5).all() and np.isfinite(some.pose).all()
 
 
 def test_rare_faces_have_copies(faces):
-    here = Faces([(faces, "val")], L68, 64, 1.0)
-    here.landmarks[:] = face()
-    here.landmarks[0] = face(left=0.01)
-    here.landmarks[1] = face(lips=0.2)
-    more = balanced(here, L68)
-    counts = [more.names.count(name) for name in here.names]
+    some = Faces([(faces, "val")], L68, 64, 1.0)
+    some.landmarks[:] = face()
+    some.landmarks[0] = face(left=0.01)
+    some.landmarks[1] = face(lips=0.2)
+    more = balanced(some, L68)
+    counts = [more.names.count(name) for name in some.names]
     one_closed = 1 + COPIES["any eye closed"] + COPIES["one eye closed"]
     assert counts == [one_closed, 1 + COPIES["mouth open"] + COPIES["mouth wide open"], 1, 1]
-    assert (more.picture(one_closed - 1) == here.picture(0)).all()
+    assert (more.picture(one_closed - 1) == some.picture(0)).all()
     augmented = Augmented(more, Recipe.of(ARGS), L68.flip_index, 0)
     assert (augmented[0, 0].image != augmented[0, 1].image).any()
 
 
-def test_layouts_that_cannot_say():
+def test_layouts_without_the_landmarks():
     eyes = load_layout(ARGS.tables["layouts"], "12")
     with pytest.raises(UserError, match="layout 12 does not say where lids and lips are"):
         states_of(np.zeros((1, 12, 2)), eyes)

@@ -137,7 +137,7 @@ def test_aflw_incomplete_or_wrong(aflw):
     with pytest.raises(UserError, match="no ra in it"):
         parse("aflw", root)
     savemat(file, few)
-    with pytest.raises(UserError, match="no face of AFLW"):
+    with pytest.raises(UserError, match="no annotated face of AFLW"):
         parse("aflw", root, allow_partial=True)
     for data in (file.read_bytes()[:300], b"", b"no" * 500):
         file.write_bytes(data)

@@ -95,7 +95,7 @@ def test_coco_wrong(table):
         ({"annotations": [{"image_id": [], "keypoints": [1, 2, 2]}]}, "annotation 1: keypoints"),
         ({"annotations": [{**good["annotations"][0], "bbox": [1, 2, 0, 5]}]}, "its face box is empty"),
         ({"annotations": [*good["annotations"], *good["annotations"], {"image_id": 0, "keypoints": [9, 9, 2, 3, 4, 2]}]},
-         "2 points where the other faces have 5"),
+         "2 points where the others have 5"),
         ({"annotations": [{"image_id": 0, "keypoints": [10**400, 2, 2]}]}, "annotation 1: keypoints"),
         ({"annotations": [3]}, "not COCO keypoints"),
     ]:

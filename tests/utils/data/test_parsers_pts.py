@@ -78,7 +78,7 @@ def test_menpo_wrong(menpo):
         parse("menpo", root, allow_partial=True)
     (root / "menpo_train_release/odd.pts").unlink()
     (root / "menpo_test_release/d.jpg").unlink()
-    with pytest.raises(UserError, match=r"test: 0 of 5335 faces\n  1 annotated images .* are not there, such as .*d.pts"):
+    with pytest.raises(UserError, match=r"test: 0 of 5335 faces\n  1 annotated images .* are missing, such as .*d.pts"):
         parse("menpo", root)
     os.symlink("/etc/hostname", root / "menpo_test_release/f.pts")
     with pytest.raises(UserError, match="f.pts: a link that leaves"):
@@ -179,7 +179,7 @@ def test_300w_and_wflw_as_one(tmp_path):
             expected = conversion("98", "68")(points + 0.5)
             assert np.allclose(record.landmarks, expected, atol=1e-5) and record.identity == f"wflw/{file}"
             assert np.allclose(record.box, [*expected.min(0), *expected.max(0)], atol=1e-5)
-    with pytest.raises(UserError, match=r"the whole of 300W; (.|\n)*afw: 1 of 337(.|\n)*the whole of WFLW; (.|\n)*: 3 of 7500"):
+    with pytest.raises(UserError, match=r"all of 300W and WFLW; (.|\n)*300W, afw: 1 of 337(.|\n)*WFLW, train: 3 of 7500"):
         parse("300w+wflw", root)
     train = ("afw", "helen/trainset", "lfpw/trainset", "wflw")
     counts = [sum(DATASETS[row].expected[part] for part in train) for row in ("300w+wflw", "300w+wflw-all")]

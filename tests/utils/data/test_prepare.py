@@ -13,7 +13,7 @@ from conftest import DEFAULTS, LAYOUTS, split_of
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop, to_image
 from utils.data.dataset import Faces
-from utils.data.parsers import DATASETS, PARTS_300W, infer, parse_300w, parse_points, read_pts, write_pts
+from utils.data.parsers import DATASETS, PARTS_300W, infer, read_pts, write_pts
 from utils.data.prepare import DataGenerator, split_identities
 from utils.data.prepared_set import COLUMNS, PreparedSet, Table, mismatch, read_image, read_meta
 
@@ -72,9 +72,9 @@ def test_real_300w_parses_with_its_gaps_named():
     if not REAL.is_dir():
         pytest.skip(f"no 300W at {REAL}")
     with pytest.raises(UserError, match=r"helen/trainset: 870 of 2000 faces\n.*lfpw/trainset: 805 (.|\n)*ibug: no") as caught:
-        parse_300w(REAL)
+        DATASETS["300w"].parse(REAL)
     assert "afw" not in str(caught.value) and "lfpw/testset" not in str(caught.value)
-    splits = parse_300w(REAL, allow_partial=True)
+    splits = DATASETS["300w"].parse(REAL, allow_partial=True)
     subsets = [record.subset for records in splits.values() for record in records]
     assert {name: subsets.count(name) for name in sorted(set(subsets))} == {
         "afw": 337, "common/lfpw": 224, "helen/trainset": 870, "lfpw/trainset": 805}
@@ -90,11 +90,11 @@ def test_real_300w_parses_with_its_gaps_named():
 def test_both_trees_of_300w(tmp_path, names):
     tree_300w(tmp_path, names, faces=2)
     assert infer(tmp_path) == "300w"
-    splits = parse_300w(tmp_path, allow_partial=True)
+    splits = DATASETS["300w"].parse(tmp_path, allow_partial=True)
     assert [record.subset for record in splits["test"]] == ["common/helen"] * 2 + ["common/lfpw"] * 2 + ["challenge/ibug"] * 2
     assert len(splits["train"]) == 6
     with pytest.raises(UserError, match="ibug: 2 of 135 faces"):
-        parse_300w(tmp_path)
+        DATASETS["300w"].parse(tmp_path)
     (tmp_path / "visible.tsv").write_text("".join(f"{record.file.relative_to(tmp_path).as_posix()}\t{'10' * 34}\n"
                                                   for record in splits["train"]))
     assert infer(tmp_path) == "synthetic"
@@ -106,18 +106,18 @@ def test_both_trees_of_300w(tmp_path, names):
 
 
 def test_points_folders(tmp_path):
-    flat = parse_points(points_folder(tmp_path / "flat", ("",), people=3, frames=2))
+    flat = DATASETS["points"].parse(points_folder(tmp_path / "flat", ("",), people=3, frames=2))
     assert list(flat) == ["train"] and len({record.identity for record in flat["train"]}) == 3
-    one = parse_points(points_folder(tmp_path / "one", ("",), people=1, frames=4))
+    one = DATASETS["points"].parse(points_folder(tmp_path / "one", ("",), people=1, frames=4))
     assert len({record.identity for record in one["train"]}) == 4  # a prefix that all files share names no person
     face(tmp_path / "deep" / "train" / "night", "a_1", 5)
     face(tmp_path / "deep" / "train", "b", 5, suffix=".png")
     face(tmp_path / "deep" / "Test" / "x" / "y", "c", 5)
-    deep = parse_points(tmp_path / "deep")
+    deep = DATASETS["points"].parse(tmp_path / "deep")
     assert [record.subset for record in deep["train"]] == ["all", "night"] and deep["test"][0].subset == "x"
     assert deep["test"][0].identity == "x/y/c"
     with pytest.raises(UserError, match="no image"):
-        parse_points((tmp_path / "empty").mkdir() or tmp_path / "empty")
+        DATASETS["points"].parse((tmp_path / "empty").mkdir() or tmp_path / "empty")
 
 
 def test_odd_file_names_and_mac_leftovers(tmp_path):
@@ -200,7 +200,7 @@ def test_splits_follow_the_archive_and_val(tmp_path):
 
 
 def test_identities_stay_together_and_hardly_move_when_faces_are_added(tmp_path):
-    records = parse_points(points_folder(tmp_path / "mine", ("",), people=30, frames=2, count=5))["train"]
+    records = DATASETS["points"].parse(points_folder(tmp_path / "mine", ("",), people=30, frames=2, count=5))["train"]
     train, val = split_identities(records, 0.2, 0)
     assert len(val) == 12 and not {r.identity for r in train} & {r.identity for r in val}
     assert {r.identity for r in split_identities(records[:40], 0.2, 0)[1]} & {r.identity for r in val}
@@ -285,7 +285,7 @@ def spoil_image(folder: Path) -> str:
 def spoil_count(folder: Path) -> str:
     file = sorted(folder.rglob("*.pts"))[3]
     write_pts(file, read_pts(file)[:-1])
-    return rf"{file.name}: 67 points where the other files have 68"
+    return rf"{file.name}: 67 points where the others have 68"
 
 
 def spoil_twin(folder: Path) -> str:
@@ -324,6 +324,18 @@ def test_a_fault_is_named_and_nothing_is_written(tmp_path, spoil):
     assert "\n" not in str(caught.value) and leftovers(tmp_path / "data") == []
 
 
+def test_a_landmark_far_outside_its_picture_is_one_line(tmp_path):
+    """The crop round it would not fit the memory."""
+    source = points_folder(tmp_path / "raw")
+    file = next((source / "train").glob("*.pts"))
+    landmarks = read_pts(file)
+    landmarks[5] = 999999
+    write_pts(file, landmarks)
+    with pytest.raises(UserError, match=r"jpg: its crop is 1\d{6} px wide, its image 160 x 120 px; correct the") as caught:
+        prepare(source, tmp_path / "data")
+    assert "\n" not in str(caught.value) and not leftovers(tmp_path / "data")
+
+
 @pytest.mark.parametrize(("options", "fault"), [
     ({"dataset": "300W"}, "no dataset '300W'.*did you mean '300w'"),
     ({"protocol": "squared"}, "no crop protocol 'squared'.*did you mean 'square'"),
@@ -342,7 +354,8 @@ def test_wrong_options_are_named(tmp_path, options, fault):
 
 def test_layouts_by_count_and_subset(tmp_path):
     source = points_folder(tmp_path / "mine", people=1, frames=2)
-    assert read_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"  # subsets are chosen later
+    # all landmarks are stored, a subset is chosen later
+    assert read_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"
     odd = points_folder(tmp_path / "odd", people=1, frames=2, count=7)
     with pytest.raises(UserError, match="no layout of 7 landmarks"):
         prepare(odd, tmp_path / "data")

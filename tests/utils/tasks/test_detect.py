@@ -2,12 +2,12 @@
 from pathlib import Path
 
 import cv2
+import hypothesis
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import LAYOUTS, draw_face, driver, fails, rows, run, settings, write_faces
-from hypothesis import given, settings
+from conftest import DEFAULTS, LAYOUTS, draw_face, driver, fails, rows, run, settings, split_of, write_faces
 from hypothesis import strategies as st
 
 import main
@@ -16,9 +16,10 @@ from pipnet.errors import UserError
 from pipnet.geometry import iou
 from utils.config import parse
 from utils.data.prepare import DataGenerator
-from utils.data.scenes import Cutouts, Scene, Scenes, backgrounds, decoded, face_boxes, portraits, targets
+from utils.data.scene_sources import Cutouts, backgrounds, decoded, face_boxes, portraits
+from utils.data.scenes import Material, Scene, Scenes, targets
 from utils.data.wider import Picture, divide, read_wider
-from utils.tasks.detect import load, start_solver
+from utils.tasks.detect import Detect
 from utils.test import detection_metric as metric
 from utils.test.detectors import weights_of
 from utils.test.find_faces import completed, onnx_detector, torch_detector
@@ -32,7 +33,7 @@ SMALL = ["--input-size", "64", "--crops", "16", "--batch-size", "8", "--epochs",
 
 
 def write_wider(folder: Path, split: str, pictures: dict[str, list[list[int]]], shape=(96, 96)) -> None:
-    """A split of black photographs: {EVENT/NAME.jpg: rows of ten numbers}, in the official form."""
+    """Write a split of black photographs, {EVENT/NAME.jpg: rows of ten numbers}, in the official form."""
     lines = []
     for name, faces in pictures.items():
         file = folder / f"WIDER_{split}" / "images" / name
@@ -64,8 +65,8 @@ def wider(tmp_path_factory) -> Path:
 FACE = st.tuples(*[st.integers(-5, 500)] * 2, *[st.integers(0, 300)] * 2, *[st.integers(0, 1)] * 6).map(list)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.lists(FACE, max_size=4), min_size=1, max_size=5))
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(st.lists(st.lists(FACE, max_size=4), min_size=1, max_size=5))
 def test_boxes_are_read_as_written(tmp_path_factory, pictures):
     folder = tmp_path_factory.mktemp("boxes")
     write_wider(folder, "train", {f"{index % 2}--e/{index}.jpg": faces for index, faces in enumerate(pictures)}, (4, 4))
@@ -78,7 +79,7 @@ def test_boxes_are_read_as_written(tmp_path_factory, pictures):
         assert np.array_equal(picture.covered, values[:, 8] == 1) and picture.whole == (picture.event != "1--e")
 
 
-def test_no_faces_with_and_without_the_line_of_zeros(tmp_path):
+def test_a_photograph_without_faces_may_have_a_line_of_zeros(tmp_path):
     write_wider(tmp_path, "val", {"a/1.jpg": [], "a/2.jpg": [[1, 2, 30, 40] + [0] * 6]})
     file = tmp_path / "wider_face_split" / "wider_face_val_bbx_gt.txt"
     for text in (file.read_text(), file.read_text().replace("0 0 0 0 0 0 0 0 0 0 \n", "")):
@@ -119,7 +120,7 @@ def picture(boxes, whole: bool = True, covered=None, ignored=None) -> Picture:
 
 
 def found(*boxes) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of x1 y1 x2 y2 score."""
+    """Return (boxes, scores) of rows x1 y1 x2 y2 score."""
     values = np.array(boxes, float).reshape(-1, 5)
     return values[:, :4], values[:, 4]
 
@@ -132,13 +133,13 @@ def test_average_precision_by_hand():
     assert scores.covered == 1 and scores.plain == 0.5
 
 
-def test_faces_that_count_neither_way():
+def test_small_and_ignored_faces_are_neither_hits_nor_misses():
     one = picture([[0, 0, 15, 40], [50, 50, 80, 80], [100, 0, 130, 30]], ignored=[False, False, True])
     perfect = found([0, 0, 15, 40, 0.9], [100, 0, 130, 30, 0.8], [50, 50, 80, 80, 0.7])
     assert metric.score([perfect], [one])[:2] == (1, 1) and metric.score([perfect], [one]).faces == 1
 
 
-def test_unknown_faces_are_no_mistakes():
+def test_detections_are_no_mistakes_where_not_every_face_has_a_box():
     one = picture([[0, 0, 20, 20]], whole=False)
     scores = metric.score([found([50, 50, 80, 80, 0.9], [0, 0, 20, 20, 0.5])], [one])
     assert np.isnan(scores.ap) and scores.recall == 1
@@ -146,9 +147,12 @@ def test_unknown_faces_are_no_mistakes():
 
 
 # -------------------------------------------------------------------------------------------------------------- crops
-def recipe(**given):
+def make_scenes(pictures: list[Picture], count: int, cutouts: Cutouts | None = None, alone: tuple = (), **given) -> Scenes:
+    """Crops of 128 px with the colours of their pictures, but for the given settings. alone: portraits."""
     plain = dict.fromkeys(("brightness", "contrast", "saturation", "hue", "colour_prob", "grayscale", "blur", "noise"), 0.0)
-    return settings("detect", **{"task": "detect", "input_size": 128, "face_sides": [14.0, 60.0], **plain, **given})
+    found = settings("detect", **{"input_size": 128, "face_sides": [14.0, 60.0], **plain, **given})
+    material = Material(pictures, cutouts or Cutouts([]), list(alone))
+    return Scenes(material, found.detect, found.augment, found.net.input_size, found.train.seed, count)
 
 
 def white_faces(count: int) -> list[Picture]:
@@ -165,8 +169,8 @@ def white_faces(count: int) -> list[Picture]:
 
 @pytest.mark.parametrize(("size", "mosaic"), [(128, 0.5), (512, 1.0)])
 def test_boxes_go_with_the_pixels(size, mosaic):
-    """Of one photograph, of four, and of four times four."""
-    scenes = Scenes(white_faces(8), Cutouts([], {}), recipe(input_size=size, mosaic=mosaic), 40)
+    """In crops of one photograph, of four, and of four times four."""
+    scenes = make_scenes(white_faces(8), 40, input_size=size, mosaic=mosaic)
     counted, wrong = 0, []
     for index in range(40 * 128 // size):
         image, boxes, unknown = scenes.scene(0, index)
@@ -177,22 +181,20 @@ def test_boxes_go_with_the_pixels(size, mosaic):
         wrong.append((expected != (image[..., 0] > 127)).mean())
         counted += len(boxes)
         assert (boxes >= 0).all() and (boxes <= size).all()
-    # all but an edge of a px, and in a few what is a tenth of a face at most at the border of a part
+    # edges of a px differ, and in a few crops up to a tenth of a face at the border of a part
     assert counted > 30 and np.median(wrong) < 0.01 and np.mean(wrong) < 0.02
 
 
 def test_a_crop_is_a_function_of_its_key(faces):
-    cutouts = Cutouts([(faces, "train")], {"68": LAYOUT})
-    scenes = Scenes(backgrounds(128, 0, 4), cutouts, recipe(pasted=3, blur=0.5, noise=0.5), 8)
+    scenes = make_scenes(backgrounds(128, 0, 4), 8, Cutouts([split_of(faces)]), pasted=3, blur=0.5, noise=0.5)
     one, again, other = scenes.scene(1, 2), scenes.scene(1, 2), scenes.scene(2, 2)
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True)) and not np.array_equal(one.image, other.image)
 
 
-def test_pasted_faces_lie_apart_and_are_where_their_boxes_are(faces):
-    """Pasted onto black, the middle of a box is lit and its neighborhood beyond the patch is not."""
-    cutouts = Cutouts([(faces, "train")], {"68": LAYOUT})
+def test_pasted_faces_do_not_overlap_and_lie_in_their_boxes(faces):
+    """On black, the middle of a box is lit and everything outside the pasted patch is not."""
     black = [picture([])._replace(image=np.zeros((200, 200, 3), np.uint8))]
-    scenes, several = Scenes(black, cutouts, recipe(pasted=4, mosaic=0.0), 30), 0
+    scenes, several = make_scenes(black, 30, Cutouts([split_of(faces)]), pasted=4, mosaic=0.0), 0
     for index in range(30):
         image, boxes, unknown = scenes.scene(0, index)
         assert not len(unknown) and (boxes >= -1e-6).all() and (boxes <= 128 + 1e-6).all()
@@ -208,10 +210,10 @@ def test_pasted_faces_lie_apart_and_are_where_their_boxes_are(faces):
     assert several > 3
 
 
-def test_pictures_of_landmark_sets_are_photographs_too(faces, raw, tmp_path):
-    """With their surroundings, as far as they were prepared with them; the faces to paste have no more of it than before."""
+def test_pictures_of_landmark_sets_serve_as_photographs(faces, raw, tmp_path):
+    """They show the margin that was prepared; faces to paste have the same margin whatever was prepared."""
     wide = DataGenerator(raw, 64, "points", "wide", tmp_path, margin=2.0).run()
-    pictures = portraits([(faces, "train"), (wide, "train")], {"68": LAYOUT})
+    pictures = portraits([split_of(faces), split_of(wide)])
     near, far = pictures[:36], pictures[36:]
     assert len(far) == 36 and not any(picture.whole or picture.ignored.any() for picture in pictures)
     for one, other in zip(near, far, strict=True):
@@ -221,18 +223,17 @@ def test_pictures_of_landmark_sets_are_photographs_too(faces, raw, tmp_path):
         assert not inside or np.allclose(middle, other.boxes, atol=0.5)
         x1, y1, x2, y2 = other.boxes[0].astype(int)
         assert 20 < x2 - x1 < 100 and 20 < y2 - y1 < 100
-    one, other = (Cutouts([(folder, "train")], {"68": LAYOUT}) for folder in (faces, wide))
+    one, other = (Cutouts([split_of(folder)]) for folder in (faces, wide))
     assert np.allclose(one.landmarks, other.landmarks, atol=1e-3)
     assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(one.images, other.images, strict=True)]) < 6
-    scenes = Scenes(white_faces(2), Cutouts([], {}), recipe(mosaic=0.0), 40, near)
+    scenes = make_scenes(white_faces(2), 40, alone=near, mosaic=0.0)
     colourful = [np.ptp(scenes.scene(0, index).image.astype(int), 2).max() > 20 for index in range(40)]
     assert 4 < sum(colourful) < 30  # about a third are portraits
 
 
-def test_background_is_seen_in_all_sizes():
-    """Some parts show no face although their photograph has one."""
+def test_some_crops_of_a_photograph_with_a_face_show_none():
     one = white_faces(1)[0]._replace(image=np.zeros((400, 400, 3), np.uint8))
-    scenes = Scenes([one], Cutouts([], {}), recipe(mosaic=0.0), 60)
+    scenes = make_scenes([one], 60, mosaic=0.0)
     assert 3 < sum(not len(scenes.scene(0, index).boxes) for index in range(60)) < 20
 
 
@@ -246,7 +247,7 @@ def test_the_box_of_landmarks_reaches_above_the_brows():
         face_boxes(landmarks[:, :12], eyes)
 
 
-def test_small_faces_teach_several_anchors_and_the_unknown_none():
+def test_small_faces_train_several_anchors_and_unknown_regions_none():
     anchor = anchors(128, 128)
     boxes = np.array([[40.0, 40, 54, 56], [70, 70, 110, 118]])
     offsets, label = targets(Scene(np.zeros(0), boxes, np.zeros((0, 4))), anchor)
@@ -259,15 +260,15 @@ def test_small_faces_teach_several_anchors_and_the_unknown_none():
     assert set(anchor[tiny == -1][:, 2].tolist()) >= {32.0} and 0 < (tiny == -1).sum() < 30
 
 
-def test_images_beyond_the_cache_are_read_when_they_are_needed(wider):
+def test_images_beyond_the_cache_are_read_from_disk(wider):
     pictures = read_wider(wider, "train")
     some = decoded(pictures, 5 * 96 * 96 * 3 / 2**30)
     assert sum(one.image is not None for one in some) == 5
-    one, other = (Scenes(several, Cutouts([], {}), recipe(), 20) for several in (some, decoded(pictures, 1.0)))
+    one, other = (make_scenes(several, 20) for several in (some, decoded(pictures, 1.0)))
     assert all(np.array_equal(one.scene(0, i).image, other.scene(0, i).image) for i in range(20))
 
 
-def test_a_teacher_completes_what_has_no_box():
+def test_a_teacher_adds_boxes_to_incomplete_photographs_only():
     def teacher(image):
         return np.array([[0, 0, 20, 20], [41, 40, 60, 60], [80, 80, 99, 99]], np.float32) * len(image) / 100, \
             np.array([0.9, 0.8, 0.3], np.float32)
@@ -296,7 +297,7 @@ def flags(wider: Path, raw: Path, data_root: Path, root: Path) -> list[str]:
     return [*map(str, places), "--partial-events", "1--event", *SMALL]
 
 
-def test_a_run_leaves_what_a_run_leaves(detector):
+def test_the_files_and_tables_of_a_run(detector):
     assert {"args.yaml", "best.pt", "best.onnx", "last.pt", "log.txt", "report", "step.csv", "time.csv"} <= \
         {file.name for file in detector.iterdir()}
     steps, scores = rows(detector / "step.csv"), rows(detector / "report" / "scores.csv")
@@ -310,7 +311,7 @@ def test_a_run_leaves_what_a_run_leaves(detector):
     assert "| faces" in said and "AP where every face has a box" in said
 
 
-def test_the_export_takes_any_picture(detector):
+def test_the_export_takes_pictures_of_any_size(detector):
     stored = checkpoint.load(detector / "best.pt")
     assert stored["net"] == {"net": "faceboxes"} and stored["args"]["task"] == "detect"
     net = weights_of(detector / "best.pt").eval()
@@ -338,16 +339,16 @@ def test_training_starts_from_an_export(cli, detector, wider, raw, data_root, tm
     images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         trained, net = (weights_of(path).eval()(images) for path in (detector / "best.pt", file))
-    assert all(torch.allclose(one, two, atol=1e-2) for one, two in zip(trained, net, strict=True))  # halves in the file
+    assert all(torch.allclose(one, two, atol=1e-2) for one, two in zip(trained, net, strict=True))  # the file holds float16
     done = cli("--task", "detect", "--train", *flags(wider, raw, data_root, tmp_path), "--exp", "on", "--weights", file,
                "--learning-rate", "1e-9", "--epochs", "1")
     assert done.returncode == 0, done.stderr
     on, before = rows(tmp_path / "on" / "step.csv")[0], rows(detector / "step.csv")
-    assert float(on["loss"]) < float(before[0]["loss"])  # in training's mode too it is the net that it was
+    assert float(on["loss"]) < float(before[0]["loss"])  # with batch norms in training mode too, the net is the trained one
     assert float(on["val_miss"]) == pytest.approx(min(float(row["val_miss"]) for row in before), abs=1)
 
 
-def test_measured_norms_change_nothing():
+def test_measured_batch_norms_do_not_change_the_output():
     torch.manual_seed(0)
     net, images = FaceBoxesV2().eval(), torch.randint(0, 256, (4, 128, 128, 3), dtype=torch.uint8)
     for module in net.modules():
@@ -360,7 +361,7 @@ def test_measured_norms_change_nothing():
         assert torch.allclose(one, two, atol=1e-4) and torch.allclose(one, three, atol=1e-3)
 
 
-def test_a_run_that_is_tested_knows_its_task(cli, detector, wider):
+def test_a_run_is_tested_without_naming_its_task(cli, detector, wider):
     done = cli("--test", "--exp", detector, "--test-data", wider, "--scales", "1.5")
     assert done.returncode == 0 and "| 1.5" in done.stdout.replace("   1.5", " 1.5"), done.stderr
 
@@ -387,7 +388,7 @@ solver.Solver.train_step = short""")
         [[row[key] for key in columns] for row in rows(tmp_path / "run" / "step.csv")]
 
 
-def test_two_processes_train_as_one(cli, wider, raw, data_root, tmp_path):
+def test_two_processes_train_like_one(cli, wider, raw, data_root, tmp_path):
     teacher = tmp_path / "teacher.pt"
     torch.manual_seed(0)
     torch.save(FaceBoxesV2().state_dict(), teacher)
@@ -424,10 +425,11 @@ def test_prepare_makes_the_test_sets_too(cli, raw, data_root, tmp_path):
 ])
 def test_wrong_data_is_one_line(wider, more, message):
     typed = ["--task", "detect", "--train-data", str(wider), "--partial-events", "1--event", "--crops", "16", *more]
-    args = settings("detect", **parse(typed, main.modes)[1])
+    task = Detect(settings("detect", **parse(typed, main.add_modes, DEFAULTS)[1]), DEFAULTS, ONE)
     with pytest.raises(UserError, match=message):
-        data = load(args, {}, ONE)
-        start_solver(args, Scenes(data.pictures, data.cutouts, args, args.crops), ONE)
+        task.prepare()
+        task.training_data()
+        task.make_net(resume=False)
 
 
 @pytest.mark.parametrize(("more", "message"), [
@@ -442,6 +444,7 @@ def test_wrong_flags_are_one_line(more, message):
 def test_nets_of_another_task_are_refused(cli, detector, trained, tmp_path):
     fails(cli("--test", "--exp", detector, "--task", "landmarks"), "--task belongs to a new training, this run has detect")
     fails(cli("--audit", "--task", "detect", "--exp", tmp_path / "audit"), "--audit judges landmarks")
-    fails(cli("--predict", tmp_path, "--exp", detector), "--predict and --compare are for landmark nets")
+    fails(cli("--predict", tmp_path, "--exp", detector), "--predict is for landmark nets")
+    fails(cli("--test", "--exp", detector, "--compare", detector), "--compare is for landmark nets")
     with pytest.raises(UserError, match="does not fit FaceBoxesV2"):
         weights_of(trained.folder / "best.pt")

@@ -6,13 +6,15 @@ import pytest
 import torch
 from conftest import draw_face
 from onnx import helper, numpy_helper
-from torchvision.ops import box_iou
+from torchvision.ops import box_iou, nms
 
 from nets.detectors import faceboxes
 from nets.detectors.faceboxes import FaceBoxesV2, Targets, anchors, decode, encode, multibox_loss, suppress
 from nets.detectors.mtcnn import MTCNN, nms_of_smaller
+from pipnet.detector import DETECTORS, Detector
+from pipnet.detector import suppress as suppress_boxes
 from pipnet.errors import UserError
-from utils.test.detectors import DETECTORS, Detector
+from utils.test.detectors import weights_of
 
 SIZES = [(1, 1), (1, 130), (33, 20), (128, 128), (150, 257)]
 FILES = {"faceboxes": "FaceBoxesV2.pth", "rfb320": "version-RFB-320.onnx", "mtcnn": "mtcnn_weights.npz"}
@@ -22,8 +24,8 @@ def picture(array: np.ndarray) -> np.ndarray:
     return cv2.imdecode(array, cv2.IMREAD_COLOR)
 
 
-def published(reference, name: str, **options) -> Detector:
-    return Detector(name, reference / FILES[name], **options)
+def published(reference, name: str, scale: float | None = 1.0, **options) -> Detector:
+    return Detector(name, reference / FILES[name], scale=scale, **options)
 
 
 def untrained(seed: int = 0) -> FaceBoxesV2:
@@ -178,8 +180,8 @@ def plain_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float, overlap: 
     return keep
 
 
-def random_boxes(count: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(count)
+def random_boxes(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng([count, seed] if seed else count)
     corner = rng.uniform(0, 40, (count, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(1, 30, (count, 2))], 1).astype(np.float32)
     return boxes, rng.uniform(size=count).astype(np.float32)
@@ -379,10 +381,10 @@ def test_any_picture_gives_arrays(weights, name):
 
 @pytest.mark.parametrize(("name", "file", "message"), [
     ("haar", None, r"no detector 'haar' \(there are: faceboxes, rfb320, mtcnn, yunet\)"),
-    *((name, None, f"detector '{name}' needs its weights .*github") for name in DETECTORS),
+    *((name, None, f"detector '{name}' needs its weights .*github") for name in DETECTORS if name != "faceboxes"),
     *((name, "gone.bin", f"detector '{name}' needs its weights .*no file at .*gone.bin") for name in DETECTORS),
     *((name, "text.bin", r"text.bin (is|holds)") for name in DETECTORS),
-    ("faceboxes", "text.onnx", "text.onnx is not a readable ONNX file"), ("faceboxes", "yunet.onnx", "does not fit FaceBoxesV2"),
+    ("faceboxes", "text.onnx", "text.onnx is not an ONNX file"), ("faceboxes", "yunet.onnx", "is no detector of ours"),
     ("mtcnn", "text.npz", "text.npz is not a readable .npz of arrays"),
     ("mtcnn", "faceboxes.pth", "faceboxes.pth does not fit MTCNN"), ("faceboxes", "mtcnn.npz", "mtcnn.npz is"),
     ("rfb320", "yunet.onnx", "yunet.onnx is not RFB-320"),
@@ -394,6 +396,25 @@ def test_wrong_weights_are_one_line(weights, name, file, message):
     with pytest.raises(UserError, match=message) as raised:
         Detector(name, file and folder / file)
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
+
+
+def test_a_wrong_onnx_file_gives_no_weights(weights, tmp_path):
+    (tmp_path / "text.onnx").write_text("This is no model.\n" * 10)
+    for file, message in ((tmp_path / "text.onnx", "text.onnx is not a readable ONNX file"),
+                          (weights["yunet"], "does not fit FaceBoxesV2")):
+        with pytest.raises(UserError, match=message):
+            weights_of(file)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 150, 200])
+@pytest.mark.parametrize("overlap", [0.0, 0.1, 0.3, 0.5])
+def test_suppression_in_numpy_is_that_of_torchvision(count, overlap):
+    for seed in range(20):
+        boxes, scores = random_boxes(count, seed)
+        boxes = boxes[np.argsort(-scores, kind="stable")]
+        for some in (boxes, np.round(boxes), np.round(boxes / 8) / 4):  # rounded boxes overlap by exact fractions
+            expected = nms(torch.from_numpy(some), torch.from_numpy(np.sort(scores)[::-1].copy()), overlap).tolist()
+            assert suppress_boxes(some, overlap) == expected
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import DEFAULTS, LAYOUTS, NET, ROOT, mean_face, settings
 
-from nets import build_net, make_spec
+from nets import NetOptions, build_net, make_spec
 from pipnet.errors import UserError
 from utils.tasks.landmark_tests import export
 from utils.test.evaluate import flip_tested, torch_predictor
@@ -21,7 +21,7 @@ L68 = LAYOUTS.load("68")
 
 def untrained(num_nb: int, stride: int, size: int, spread: float, name: str = NET, **options) -> torch.nn.Module:
     torch.manual_seed(0)
-    net = build_net(make_spec(name, "pip", stride, size, mean_face()[36:48], num_nb, options=options))
+    net = build_net(make_spec(NetOptions(name, "pip", stride, size, num_nb=num_nb, head_options=options), mean_face()[36:48]))
     if spread:  # with initial weights all cells have almost equal scores
         for parameter in (*net.neck.parameters(), *net.head.parameters()):
             torch.nn.init.normal_(parameter, std=spread)
@@ -64,7 +64,7 @@ def exported(tmp_path_factory) -> Run:
     """Return a run with a checkpoint of 68 landmarks and its export."""
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
-    spec = make_spec(NET, "pip", 32, 64, mean_face(), 10)
+    spec = make_spec(NetOptions(NET, "pip", 32, 64), mean_face())
     run = Run(folder, folder / "best.pt")
     checkpoint.save(run.weights, {
         "format": checkpoint.FORMAT, "net": spec, "layout": L68.to_dict(), "protocol": SQUARE, "args": settings().flat(),

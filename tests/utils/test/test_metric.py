@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from utils.config import defaults, load_layout
 from utils.test import metric
-from utils.test.plot import chart, ticks
+from utils.test.plot import Style, chart, ticks
 
 LAYOUT = load_layout(defaults().tables["layouts"], "68")
 
@@ -58,7 +58,7 @@ def test_published_failure_rate_and_area(reference):
 
 
 def test_a_chart_holds_what_it_is_given():
-    drawn = chart({"one & two": (np.array([0.0, 1, np.nan]), np.array([0.0, 2, 3]))}, "x", "y", diagonal=True, dots=True)
+    drawn = chart({"one & two": (np.array([0.0, 1, np.nan]), np.array([0.0, 2, 3]))}, "x", "y", Style(True, True))
     root = ElementTree.fromstring(drawn)
     assert len(root.findall(".//{*}circle")) == 2 and "one & two" in [text.text for text in root.iter() if text.text]
     points = root.find(".//{*}polyline").get("points").split()

@@ -12,8 +12,8 @@ import yaml
 from conftest import LAYOUTS, ROOT, Command, draw_face, fails, rows, split_of, table, write_faces
 from loguru import logger
 
-from pipnet.draw import write_image
 from pipnet.geometry import to_image
+from pipnet.images import write_image
 from utils.data.dataset import Faces
 from utils.data.prepare import DataGenerator
 from utils.data.sets import distinct

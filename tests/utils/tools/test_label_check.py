@@ -1,8 +1,7 @@
-"""The doctor: planted label errors come first, clean sets give no alarm, whatever the layout."""
+"""The label check: planted errors come first, clean sets give no alarm, in every layout."""
 import numpy as np
 import pytest
 from conftest import LAYOUTS, mean_face
-
 
 from utils.tools.label_check import SURE, THRESHOLD, examine
 

@@ -10,7 +10,6 @@ from pipnet.geometry import box_of, crop_box
 from pipnet.landmarker import Landmarker
 from utils.config import load_protocol
 from utils.data.parsers import DATASETS, read_pts
-from utils.tools.inference import find_net
 from utils.tools.predict import check_out, landmarker, predict, whole_box, write
 
 
@@ -54,7 +53,7 @@ def test_with_the_boxes_of_labels_it_finds_what_the_test_finds(trained, raw, cli
 
 
 def test_every_form_is_read_again(trained, pictures, tmp_path):
-    net = Landmarker(find_net(str(trained.folder / "best.pt"), ""), lambda image: None)
+    net = Landmarker(trained.folder / "best.pt", lambda image: None)
     found = predict(pictures, net, False, False)
     truth = {one.file: one.face.landmarks for one in found}
     for kind, name in (("pts", "set"), ("csv", "set/train.csv"), ("coco", "set/train.json")):
@@ -83,7 +82,7 @@ def test_faces_that_a_detector_finds(trained, pictures, raw, tmp_path):
         found = np.array(boxes.get(len(seen) - 1, [[10, 10, 80, 90.0]])).reshape(-1, 4)
         return found, np.linspace(1, 0.8, len(found))
 
-    net = Landmarker(find_net(str(trained.folder / "best.pt"), ""), detector)
+    net = Landmarker(trained.folder / "best.pt", detector)
     found = predict(pictures, net, True, True)
     assert len(seen) == 8 and len(found) == 8
     assert sorted((one.file, one.number) for one in found)[:3] == [("face00.jpg", 1), ("face00.jpg", 2), ("face02.jpg", 1)]

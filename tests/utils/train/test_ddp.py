@@ -1,4 +1,4 @@
-"""Several processes and nodes: the same training as one process, every face tested once, and errors in one line."""
+"""Several processes and nodes: they train as one process does, test each face once, and report an error in one line."""
 import os
 import re
 import shutil
@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FORKS, LAYOUTS, ROOT, SMALL, rows, run
+from conftest import FORKS, LAYOUTS, ROOT, SMALL, rows, run, split_of
 
 from nets import Prediction
 from pipnet.errors import UserError
-
 from utils.data.dataset import Faces, Order
 from utils.test.evaluate import evaluate
 from utils.train import checkpoint
@@ -30,7 +29,7 @@ def free_port() -> str:
 
 @pytest.fixture
 def gaps(faces, tmp_path) -> list[str]:
-    """Flags of a run on `faces` of which every third lacks half of its landmarks."""
+    """Flags of a run on `faces`; every third face lacks half of its landmarks."""
     folder = tmp_path / "data" / "gaps"
     shutil.copytree(faces, folder)
     header, *lines = (folder / "train.tsv").read_text().splitlines()
@@ -43,7 +42,7 @@ def gaps(faces, tmp_path) -> list[str]:
 
 
 def nodes(count: int, *flags: str) -> list[subprocess.CompletedProcess]:
-    """main.sh on `count` nodes of one process, all of them here."""
+    """Run main.sh on `count` nodes of one process each, all on this machine."""
     where = {**os.environ, "NNODES": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
     begun = [subprocess.Popen(["bash", "main.sh", "1", *flags], cwd=ROOT, env={**where, "NODE_RANK": str(node)}, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE) for node in range(count)]
@@ -55,7 +54,7 @@ def nodes(count: int, *flags: str) -> list[subprocess.CompletedProcess]:
     return [subprocess.CompletedProcess(process.args, process.returncode, *texts) for process, texts in ended]
 
 
-def test_two_nodes_train_as_one_process(cli, gaps, tmp_path):
+def test_two_nodes_train_like_one_process(cli, gaps, tmp_path):
     """The same global batches: 12 faces of one process, or 6 of each node."""
     done = cli("--train", *gaps, "--exp", "one", "--batch-size", "12")
     assert done.returncode == 0, done.stderr
@@ -70,23 +69,23 @@ def test_two_nodes_train_as_one_process(cli, gaps, tmp_path):
         assert float(other["val_nme"]) == pytest.approx(float(mine["val_nme"]), rel=1e-3)
 
 
-def test_a_loss_that_is_not_finite_names_the_samples_of_all(gaps, tmp_path):
+def test_a_loss_that_is_not_finite_names_the_samples_of_all_processes(gaps, tmp_path):
     wild = ("--exp", "wild", "--learning-rate", "1e30", "--warmup", "0", "--clip", "0")
     done = run("bash", "main.sh", "2", "--train", *gaps, "--batch-size", "2", *wild, OMP_NUM_THREADS="1")
     assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.count("error: ") == 1, done.stderr
     said = re.search(r"error: the loss is not finite in epoch 1, step (\d+) \(score .*\); samples: (.*); lower", done.stderr)
     assert said, done.stderr
-    faces, step = Faces([(tmp_path / "data" / "gaps", "train")], LAYOUT, 64, 0.0), int(said[1])
-    batch = list(Order(len(faces), 4, 1, 0))[step]  # of one process: what both have, in the same order
+    faces, step = Faces([split_of(tmp_path / "data" / "gaps")], LAYOUT, 64, 0.0), int(said[1])
+    batch = list(Order(len(faces), 4, 1, 0))[step]  # the batch of one process: those of both, in the same order
     assert said[2].split(", ") == [faces.names[index] for _, index in batch]
     assert not list((tmp_path / "runs").rglob("*.pt")) and not list((tmp_path / "runs").rglob("step.csv"))
 
 
 # --------------------------------------------------------------------------------------------------------------- tests
 def _tested(rank: int, port: str, folder: str, prepared: str) -> None:
-    """One of three processes that test the 8 faces, and the first two of them."""
+    """Test the 8 faces, and then the first two, as one of three processes."""
     os.environ.update(WORLD_SIZE="3", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    ranks, faces = start_ranks(), Faces([(Path(prepared), "test")], LAYOUT, 64, 4.0)
+    ranks, faces = start_ranks(), Faces([split_of(Path(prepared), "test")], LAYOUT, 64, 4.0)
     results = {"all": evaluate(by_brightness, faces, LAYOUT, "interocular", 2, ranks)._asdict()}
     results["few"] = evaluate(by_brightness, faces.only(np.arange(2)), LAYOUT, "interocular", 2, ranks)._asdict()
     np.save(Path(folder) / f"{rank}.npy", np.concatenate([results[name]["nme"] for name in results]))
@@ -94,12 +93,12 @@ def _tested(rank: int, port: str, folder: str, prepared: str) -> None:
 
 
 def by_brightness(images: torch.Tensor) -> Prediction:
-    """Another prediction for every picture."""
+    """Predict other landmarks for each picture."""
     mean = images.float().mean((1, 2, 3)) / 255
     return Prediction(mean[:, None, None].expand(-1, 68, 2), mean[:, None].expand(-1, 68))
 
 
-def test_every_face_is_tested_once_by_one_of_three(faces, tmp_path):
+def test_each_face_is_tested_by_one_of_three_processes(faces, tmp_path):
     port = free_port()
     processes = [FORKS.Process(target=_tested, args=(rank, port, str(tmp_path), str(faces))) for rank in range(3)]
     for process in processes:
@@ -107,14 +106,14 @@ def test_every_face_is_tested_once_by_one_of_three(faces, tmp_path):
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    alone = evaluate(by_brightness, Faces([(faces, "test")], LAYOUT, 64, 4.0), LAYOUT, "interocular", 8).nme
+    alone = evaluate(by_brightness, Faces([split_of(faces, "test")], LAYOUT, 64, 4.0), LAYOUT, "interocular", 8).nme
     assert len(set(alone)) == 8
     for rank in range(3):
         assert np.array_equal(np.load(tmp_path / f"{rank}.npy"), [*alone, *alone[:2]])
 
 
-def test_after_an_error_a_process_on_a_gpu_waits_for_no_other(monkeypatch):
-    """Others wait for it in a collective, and NCCL's end would wait for them."""
+def test_after_an_error_a_process_on_a_gpu_ends_at_once(monkeypatch):
+    """The others wait for it in a collective, and destroying the NCCL group would wait for them."""
     ended = []
     for name, replacement in (("is_initialized", lambda: True), ("get_backend", lambda: "nccl"),
                               ("destroy_process_group", lambda: ended.append("waited"))):
@@ -126,7 +125,7 @@ def test_after_an_error_a_process_on_a_gpu_waits_for_no_other(monkeypatch):
 
 # -------------------------------------------------------------------------------------------------------------- memory
 def driver(folder: Path, text: str) -> Path:
-    """main.py after `text`, which changes `step`, the solver's one."""
+    """Write a script that runs main.py after `text`, which defines `short`, the solver's step; `step` is the original."""
     file = folder / "driver.py"
     file.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main, os, resource, torch\n"
                     "from utils.train import solver\n"
@@ -135,7 +134,7 @@ def driver(folder: Path, text: str) -> Path:
     return file
 
 
-def test_too_little_memory_is_said_with_the_flags_that_help(cli, recipe, tmp_path):
+def test_too_little_memory_names_the_flags_that_help(cli, recipe, tmp_path):
     limited = driver(tmp_path, """
 def short(self, batches):
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -166,13 +165,13 @@ def test_too_little_memory_for_a_test(faces):
     def short(_: torch.Tensor) -> Prediction:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to ...")
 
-    several = Faces([(faces, "test")], LAYOUT, 64, 4.0)
+    several = Faces([split_of(faces, "test")], LAYOUT, 64, 4.0)
     with pytest.raises(UserError, match="--test-batch-size 8 and pictures of 64 px; give --test-batch-size 4"):
         evaluate(short, several, LAYOUT, "interocular", 8)
 
 
 def test_a_process_that_is_killed_is_named(gaps, tmp_path):
-    """The others wait until the launcher ends them, and say nothing."""
+    """The other processes print nothing; the launcher ends them."""
     file = driver(tmp_path, """
 def short(self, batches):
     if self.step == 1 and self.ranks.rank == 1:

@@ -1,24 +1,24 @@
-"""A net for one's own points from a net for others: common landmarks, the transplanted head, the README's tutorial."""
+"""A net for one's own points from a net for others: common landmarks, the transplanted head, docs/finetuning.md."""
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LAYOUTS, NET, ROOT, SMALL, mean_face, write_faces
+from conftest import LAYOUTS, ROOT, SMALL, mean_face, untrained, write_faces
 
-from nets import build_net, make_spec
-from utils.layouts import Layouts
 from nets.convert.transplant import nearest_sources, transplant
 from nets.heads.pip import PIPHead, nearest_neighbors
+from pipnet.errors import UserError
 from pipnet.layout import Layout
-
 from utils.data.parsers import read_pts, write_pts
 from utils.data.synthetic.points import own_points
+from utils.layouts import Layouts
 from utils.train import checkpoint
-from utils.train.initialise import shared
+from utils.train.initialise import initialise, shared
 
 README = (ROOT / "README.md").read_text().split("## Your own points in ten minutes")[1].split("\n## ")[0]
 COMMANDS = [shlex.split(line, comments=True) for line in README.splitlines() if line.startswith("    python ")]
@@ -39,30 +39,31 @@ CELLS = 8
     ("mine", "yours", {0: 1, 1: 0}),
     ("mine", "theirs", {0: 1, 1: 0}),
 ])
-def test_layouts_know_their_common_landmarks(new, old, wanted):
-    rows = {**LAYOUTS.rows, **MINE, "yours": {"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 1: 36}}},
-            "theirs": {"count": 2, "flip_index": [1, 0], "same_as": {"12": {0: 9, 1: 0}}}}
-    assert shared(Layouts(rows).load(new), Layouts(rows).load(old)) == wanted
-    assert Layout.from_dict(yaml.safe_load(yaml.safe_dump(Layouts(rows).load(new).to_dict()))) == Layouts(rows).load(new)
+def test_the_landmarks_that_two_layouts_share(new, old, wanted):
+    layouts = LAYOUTS.with_rows({**MINE, "yours": {"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 1: 36}}},
+                                 "theirs": {"count": 2, "flip_index": [1, 0], "same_as": {"12": {0: 9, 1: 0}}}})
+    assert shared(layouts.load(new), layouts.load(old)) == wanted
+    assert Layout.from_dict(yaml.safe_load(yaml.safe_dump(layouts.load(new).to_dict()))) == layouts.load(new)
 
 
-def test_a_layout_that_was_edited_is_another():
-    old = Layouts({**LAYOUTS.rows, "mine": {"count": 3, "flip_index": [1, 0, 2]}}).load("mine")
-    assert shared(Layouts({**LAYOUTS.rows, "mine": {"count": 4, "flip_index": [1, 0, 2, 3]}}).load("mine"), old) == {}
+def test_a_layout_shares_nothing_with_what_it_was_before_an_edit():
+    old, new = (LAYOUTS.with_rows({"mine": {"count": len(flip), "flip_index": flip}}).load("mine")
+                for flip in ([1, 0, 2], [1, 0, 2, 3]))
+    assert shared(new, old) == {}
 
 
-def test_five_lines_are_a_layout():
+def test_the_five_lines_of_the_tutorial_are_a_layout():
     assert len(TEXT.splitlines()) == 5
-    layout = Layouts({**LAYOUTS.rows, **MINE}).load("mine")
-    assert layout.edges() == [] and list(layout.parts.values()) == [(i,) for i in range(layout.count)]
+    layout = LAYOUTS.with_rows(MINE).load("mine")
+    assert layout.edges() == [] and list(layout.groups.values()) == [(i,) for i in range(layout.count)]
     assert layout.pupils is None and layout.closed == ()
 
 
 # ------------------------------------------------------------------------------------------------------- transplants
 def random_head(index: list[list[int]], seed: int = 0) -> PIPHead:
-    """A head that says something else in every cell."""
+    """A head whose maps differ in every cell."""
     torch.manual_seed(seed)
-    head = PIPHead(16, index)
+    head = PIPHead(16, {"neighbor_index": index})
     for tensor in head.state_dict().values():
         tensor.normal_(std=0.3)
     return head
@@ -105,11 +106,11 @@ def test_a_subset_decodes_the_same_without_neighbors():
 
 @pytest.mark.parametrize("known", (True, False))
 @pytest.mark.parametrize("num_nb", (0, 2))
-def test_a_landmark_that_nobody_knows_starts_at_its_place_on_the_meanface(num_nb, known):
-    """On the meanface itself an old head that is right gives every new landmark its place, neighbors included."""
+def test_a_new_landmark_starts_at_its_place_on_the_meanface(num_nb, known):
+    """An old head that is right on the mean face predicts each new landmark, and its neighbors, at their places there."""
     face = np.random.default_rng(3).random((20, 2)) * 0.8 + 0.1
     same = {0: 4, 1: 9, 2: 15}
-    turned = (face - 0.5) @ [[0.6, 0.3], [-0.3, 0.6]] + 0.5  # the new crops show faces otherwise
+    turned = (face - 0.5) @ [[0.6, 0.3], [-0.3, 0.6]] + 0.5  # the crops of the new net show faces turned
     mine = np.concatenate([turned[list(same.values())], [[0.3, 0.4], [0.6, 0.7]]])
     old_index, new_index = nearest_neighbors(face, 5), nearest_neighbors(mine, num_nb)
     old = random_head(old_index)
@@ -134,15 +135,15 @@ def test_a_landmark_that_nobody_knows_starts_at_its_place_on_the_meanface(num_nb
                 assert torch.equal(made[f"neighbor_{name}.weight"][slot], getattr(old, f"neighbor_{name}").weight[row])
 
 
-def test_a_head_that_is_not_what_it_says_is_refused():
+def test_a_head_with_another_number_of_landmarks_than_its_index_is_refused():
     head = random_head([[1], [0]])
-    with pytest.raises(ValueError, match="not the 3 landmarks"):
+    with pytest.raises(ValueError, match="not have the 3 landmarks"):
         transplant(head.state_dict(), [[1], [0], [0]], [[]], nearest_sources({0: 0}, np.zeros((1, 2))), np.zeros((1, 2)))
 
 
 # ----------------------------------------------------------------------------------------------------------- as typed
 def write_own(folder: Path, count: int, seed: int) -> None:
-    """Drawn faces with the tutorial's eight points."""
+    """Write drawn faces with the eight points of the tutorial."""
     write_faces(folder, count, seed)
     for file in folder.glob("*.pts"):
         write_pts(file, own_points(read_pts(file)))
@@ -154,7 +155,7 @@ def nme(done) -> float:
 
 
 def test_the_tutorial(cli, raw, data_root, tmp_path):
-    """The README's commands on small faces: fine-tuned beats from scratch, and what is tuned needs no layout any more."""
+    """The tutorial's commands on small faces: fine-tuned beats from scratch, and what is tuned needs no layout any more."""
     roots = ["--data-root", tmp_path / "data", "--run-root", tmp_path / "runs"]
     small = ["--epochs", "8", *SMALL]
     done = cli("--train", "--train-data", raw, *roots, *small, "--num-nb", "3", "--exp", "base", "--epochs", "24")
@@ -178,7 +179,7 @@ def test_the_tutorial(cli, raw, data_root, tmp_path):
     stored = checkpoint.load(tmp_path / "runs" / "tuned" / "best.pt")
     assert stored["layout"]["name"] == "mine" and np.shape(stored["meanface"]) == (8, 2)
     (tmp_path / "mine.yaml").unlink()
-    places["mine.yaml"].with_name("fresh").mkdir()  # other faces, prepared by nothing but what the checkpoint knows
+    places["mine.yaml"].with_name("fresh").mkdir()  # other faces; their layout stands in the checkpoint only
     write_own(tmp_path / "fresh" / "own2" / "test", 6, seed=99)
     alone = cli("--test-onnx", "--exp", tmp_path / "runs/tuned/best.pt", "--test-data", tmp_path / "fresh/own2",
                 "--data-root", tmp_path / "data2")
@@ -203,37 +204,58 @@ def test_a_bad_layout_file_is_named(cli, tmp_path, raw, text, message):
     assert not (tmp_path / "data").exists() and not (tmp_path / "runs").exists()
 
 
+def save(file: Path, net: torch.nn.Module, layout: Layout, **values) -> None:
+    """Write a checkpoint of a net."""
+    checkpoint.save(file, {"format": checkpoint.FORMAT, "net": net.spec, "layout": layout.to_dict(), "protocol": {}, "args": {},
+                           "model": net.state_dict(), **values})
+
+
+def test_without_common_landmarks_only_the_backbone_is_loaded(tmp_path):
+    face, five, said = np.random.default_rng(0).random((5, 2)), LAYOUTS.load("5"), []
+    trained = untrained(np.random.default_rng(0).random((12, 2)), 3)
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter)
+    save(tmp_path / "best.pt", trained, LAYOUTS.load("12"))
+    net = untrained(face, 0)
+    words = initialise(net, str(tmp_path / "best.pt"), five, face, said.append).words
+    assert "new: head." in words and "backbone only: layout 5 shares no landmark" in words and not said
+    name = next(iter(net.backbone.state_dict()))
+    assert torch.equal(net.backbone.state_dict()[name], trained.backbone.state_dict()[name])
+    other = untrained(face, 0, name="irnet18")
+    with pytest.raises(UserError, match="no tensor that fits irnet18"):
+        initialise(other, str(tmp_path / "best.pt"), five, face, said.append)
+
+
+def test_without_imagenet_weights_a_warning_and_random_weights():
+    said, face = [], np.random.default_rng(0).random((5, 2))
+    net = SimpleNamespace(spec={"net": "irnet18"}, backbone=untrained(face, 0, name="irnet18").backbone)
+    assert initialise(net, "imagenet", LAYOUTS.load("5"), face, said.append).words == "random weights"
+    assert "random weights" in said[0]
+
+
 @pytest.mark.parametrize("head", ("coordinate", "heatmap"))
-def test_further_landmarks_after_all_of_the_old_ones(tmp_path, head):
-    """The old head is mapped, not left out for its shape, whatever the head."""
-    from utils.train.run_folder import initialise
+def test_all_old_landmarks_are_mapped_and_new_ones_follow(tmp_path, head):
+    """The head is mapped although its shape differs."""
     rows = {"five": {"count": 5, "flip_index": [1, 0, 2, 4, 3]},
             "seven": {"count": 7, "flip_index": [1, 0, 2, 4, 3, 6, 5], "same_as": {"five": {i: i for i in range(5)}}}}
     old, new = (Layouts(rows).load(name) for name in rows)
     face = np.random.default_rng(0).uniform(0.2, 0.8, (7, 2))
-    torch.manual_seed(0)
-    nets = [build_net(make_spec(NET, head, None, 64, face[:count], 0)) for count in (5, 7)]
-    checkpoint.save(tmp_path / "best.pt", {
-        "format": checkpoint.FORMAT, "net": nets[0].spec, "layout": old.to_dict(), "protocol": {}, "args": {},
-        "model": nets[0].state_dict(), "meanface": face[:5].tolist()})
+    nets = [untrained(face[:count], 0, head, None) for count in (5, 7)]
+    save(tmp_path / "best.pt", nets[0], old, meanface=face[:5].tolist())
     started = initialise(nets[1], str(tmp_path / "best.pt"), new, face, print)
     assert "5 of 7 landmarks mapped, 2 from their nearest" in started.words
     name, many = {"coordinate": ("head.output.weight", 10), "heatmap": ("head.score.weight", 5)}[head]
     assert torch.equal(nets[1].state_dict()[name][:many], nets[0].state_dict()[name])
 
 
-def test_faces_of_another_size_in_the_crop_are_said(tmp_path):
-    """The crop round points inside the face shows it larger than a net for the whole face knows it."""
-    from utils.train.run_folder import initialise
-    layout, face = LAYOUTS.load("68"), mean_face()
-    net = build_net(make_spec(NET, "pip", 32, 64, face, 3))
-    values = {"format": 1, "net": net.spec, "layout": layout.to_dict(), "protocol": {}, "args": {}, "model": net.state_dict()}
-    checkpoint.save(tmp_path / "best.pt", {**values, "meanface": face.tolist()})
-    mine = Layouts({**LAYOUTS.rows, **MINE}).load("mine")
+def test_a_warning_if_faces_have_another_size_in_the_crop(tmp_path):
+    """In a crop round points inside the face, the face is larger than in the crops of a net for the whole face."""
+    face = mean_face()
+    save(tmp_path / "best.pt", untrained(face, 3), LAYOUTS.load("68"), meanface=face.tolist())
+    mine = LAYOUTS.with_rows(MINE).load("mine")
     for scale, words in ((1, []), (1.8, ["faces are 1.80 times as large .*--protocol"])):
         own, said = (own_points(face) - 0.5) * scale + 0.5, []
-        initialise(build_net(make_spec(NET, "pip", 32, 64, own, 0)), str(tmp_path / "best.pt"), mine, own, said.append)
+        initialise(untrained(own, 0), str(tmp_path / "best.pt"), mine, own, said.append)
         assert len(said) == len(words) and all(re.search(word, text) for word, text in zip(words, said, strict=True))
-    initialise(build_net(make_spec(NET, "pip", 32, 96, own_points(face), 0)), str(tmp_path / "best.pt"), mine, own_points(face),
-               said.append)
+    initialise(untrained(own_points(face), 0, size=96), str(tmp_path / "best.pt"), mine, own_points(face), said.append)
     assert "trained at 64 px, this is 96" in said[-1]

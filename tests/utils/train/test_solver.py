@@ -3,35 +3,39 @@ import copy
 import os
 import socket
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import FORKS, LAYOUTS, NET, mean_face, settings
+from conftest import FORKS, LAYOUTS, NET, mean_face, settings, split_of, untrained
 
-import main
-from nets import Labels, build_net, make_spec
+from nets import Labels
 from pipnet.errors import UserError
-
+from utils.config import Settings
 from utils.data.dataset import Augmented, Batch, Faces, Order, train_loader
 from utils.train.batchnorm import share_batch_norm
 from utils.train.loop import train_epoch
 from utils.train.ranks import Ranks, start_ranks
-from utils.train.solver import Average, NonFinite, Schedule, Solver, make_optimizer, precision, schedule
+from utils.train.solver import Average, NonFinite, Schedule, Solver, make_optimizer, make_schedule, precision
 
 ONE = Ranks(0, 1, torch.device("cpu"))
 LAYOUT = LAYOUTS.load("12")
 EYES = mean_face()[36:48]
 
 
-def settings(**given) -> SimpleNamespace:
+def plain(**given) -> Settings:
+    """Settings of a training in float32 without clipping, averaging and warm-up, but for what is given."""
     return settings(**{"amp": "off", "clip": 0.0, "ema": 0.0, "warmup": 0.0, **given})
 
 
+def make_solver(net: torch.nn.Module, steps: int = 1, ranks: Ranks = ONE, **given) -> Solver:
+    """A solver with `plain` settings. steps: of an epoch."""
+    found = plain(**given)
+    return Solver(net, found.train, found.loss, steps, ranks)
+
+
 def make_net(num_nb: int = 5, stride: int = 32, size: int = 64, name: str = NET) -> torch.nn.Module:
-    torch.manual_seed(0)
-    return build_net(make_spec(name, "pip", stride, size, EYES, num_nb))
+    return untrained(EYES, num_nb, "pip", stride, size, name)
 
 
 def make_batch(count: int, size: int = 64, seed: int = 0, hidden: float = 0.0) -> Batch:
@@ -51,14 +55,15 @@ def rows_of(batch: Batch, rows) -> Batch:
     return Batch(batch.images[rows], labels, batch.index[rows])
 
 
-def gradients(solve: Solver) -> list[torch.Tensor]:
-    """What the first step's gradients were: Adam's first moment is a tenth of them."""
-    return [state["exp_avg"] * 10 for state in solve.optimizer.state.values()]
+def gradients(solver: Solver) -> list[torch.Tensor]:
+    """Return the gradients of the first step; Adam's first moment is a tenth of them."""
+    return [state["exp_avg"] * 10 for state in solver.optimizer.state.values()]
 
 
 # ------------------------------------------------------------------------------------------------------------ schedule
 def test_schedule_is_warm_up_then_cosine():
-    rate = schedule(settings(learning_rate=1.0, final_learning_rate=0.1, warmup_learning_rate=0.2, warmup=2.0, epochs=12), 10)
+    rates = {"learning_rate": 1.0, "final_learning_rate": 0.1, "warmup_learning_rate": 0.2}
+    rate = make_schedule(plain(warmup=2.0, epochs=12, **rates).train, 10)
     assert rate(0) == 0.2 and rate(10) == pytest.approx(0.6) and rate(20) == 1.0 and rate(70) == pytest.approx(0.55)
     assert rate(120) == pytest.approx(0.1) == rate(500)
     values = [rate(step) for step in range(121)]
@@ -67,11 +72,11 @@ def test_schedule_is_warm_up_then_cosine():
 
 
 def test_schedule_in_steps():
-    rate = schedule(settings("pipnet"), 100)
+    rate = make_schedule(settings("pipnet").train, 100)
     assert [rate(step) for step in (0, 2999, 3000, 4999, 5000, 5999)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
 
 
-def test_short_runs_have_a_schedule():
+def test_a_run_shorter_than_its_warm_up_has_a_schedule():
     rate = Schedule("cosine", 1.0, 0.1, 0.2, 8, 4, ())  # all warm-up
     assert [rate(step) for step in range(4)] == pytest.approx([0.2, 0.3, 0.4, 0.5])
     assert Schedule("cosine", 1.0, 0.1, 0.2, 0, 0, ())(0) == 1.0
@@ -81,14 +86,14 @@ def test_short_runs_have_a_schedule():
 @pytest.mark.parametrize(("num_nb", "stride"), [(0, 32), (1, 8), (2, 16), (5, 64), (10, 128), (11, 32)])
 def test_every_number_of_neighbors_and_stride_trains(num_nb, stride):
     net = make_net(num_nb, stride, 128)
-    solve, before = Solver(net, settings(ema=0.9), 4, ONE), {name: p.detach().clone() for name, p in net.named_parameters()}
-    first = solve.train_step([make_batch(4, 128)]).read()
+    solver, before = make_solver(net, 4, ema=0.9), {name: p.detach().clone() for name, p in net.named_parameters()}
+    first = solver.train_step([make_batch(4, 128)]).read()
     assert set(first) == {"loss", "score", "offset_x", "offset_y"} | ({"neighbor_x", "neighbor_y"} if num_nb else set())
     weighted = 10 * first["score"] + sum(value for name, value in first.items() if name not in ("loss", "score"))
     assert first["loss"] == pytest.approx(weighted)
     for _ in range(3):
-        last = solve.train_step([make_batch(4, 128)]).read()
-    assert last["loss"] < first["loss"] and solve.step == 4
+        last = solver.train_step([make_batch(4, 128)]).read()
+    assert last["loss"] < first["loss"] and solver.step == 4
     unmoved = [name for name, p in net.named_parameters() if torch.equal(p, before[name])]
     assert not unmoved, unmoved
 
@@ -97,9 +102,9 @@ def test_accumulated_gradients_are_the_mean():
     batch, found = make_batch(8), []
     batch.labels.visible[:3, 4:] = False  # the samples count differently
     for micro in ([batch], [part(batch, 0, 4), part(batch, 4, 8)], [part(batch, i, i + 2) for i in (0, 2, 4, 6)]):
-        solve = Solver(make_net().eval(), settings(accumulate=len(micro)), 1, ONE)  # eval: means of batches would differ
-        terms = solve.train_step(micro).read()
-        found.append((gradients(solve), terms))
+        solver = make_solver(make_net().eval(), accumulate=len(micro))  # eval: means of batches would differ
+        terms = solver.train_step(micro).read()
+        found.append((gradients(solver), terms))
     for others, terms in found[1:]:
         assert terms == pytest.approx(found[0][1], rel=1e-5)
         for one, other in zip(found[0][0], others, strict=True):
@@ -108,9 +113,9 @@ def test_accumulated_gradients_are_the_mean():
 
 
 def test_clipping_bounds_the_gradient():
-    solve = Solver(make_net(), settings(clip=0.01), 1, ONE)
-    solve.train_step([make_batch(4)])
-    assert torch.stack([gradient.norm() for gradient in gradients(solve)]).norm() == pytest.approx(0.01, rel=1e-3)
+    solver = make_solver(make_net(), clip=0.01)
+    solver.train_step([make_batch(4)])
+    assert torch.stack([gradient.norm() for gradient in gradients(solver)]).norm() == pytest.approx(0.01, rel=1e-3)
 
 
 def test_only_weights_decay():
@@ -140,52 +145,51 @@ def test_average_follows_the_weights_with_a_ramp():
     assert average.state["1.num_batches_tracked"] == 5 and average.state["0.weight"] is not net[0].weight
 
 
-def test_averaged_weights_are_the_tested_ones():
-    with_average, without = (Solver(make_net(), settings(ema=ema), 1, ONE) for ema in (0.99, 0.0))
-    for solve in (with_average, without):
-        solve.train_step([make_batch(4)])
-    assert all(torch.equal(without.tested()[name], tensor) for name, tensor in without.net.state_dict().items())
-    assert not torch.equal(with_average.tested()["head.score.weight"], with_average.net.state_dict()["head.score.weight"])
+def test_the_averaged_weights_are_kept_if_there_are_any():
+    with_average, without = (make_solver(make_net(), ema=ema) for ema in (0.99, 0.0))
+    for solver in (with_average, without):
+        solver.train_step([make_batch(4)])
+    assert all(torch.equal(without.averaged()[name], tensor) for name, tensor in without.net.state_dict().items())
+    assert not torch.equal(with_average.averaged()["head.score.weight"], with_average.net.state_dict()["head.score.weight"])
 
 
 @pytest.mark.parametrize("spoil", ("landmarks", "weights"))
-def test_a_loss_that_is_not_finite_is_an_error_where_it_is_read(spoil):
+def test_reading_a_loss_that_is_not_finite_raises_an_error(spoil):
     net = make_net()
-    solve = Solver(net, settings(ema=0.9), 1, ONE)
+    solver = make_solver(net, ema=0.9)
     good = make_batch(4)
-    solve.train_step([good])
+    solver.train_step([good])
     if spoil == "weights":
         net.head.score.weight.data[0, 0] = float("inf")
     else:
         good.labels.landmarks[0] = 3e38
-    late = solve.train_step([part(good, 0, 2), part(good, 2, 4)])
-    solve.train_step([make_batch(4)])
+    late = solver.train_step([part(good, 0, 2), part(good, 2, 4)])
+    solver.train_step([make_batch(4)])
     with pytest.raises(NonFinite, match="(inf|nan).*neighbor_y") as caught:
         late.read()
     assert (caught.value.step, caught.value.indices) == (1, [0, 1, 2, 3]) and set(caught.value.terms) >= {"score", "offset_x"}
 
 
-def test_a_batch_without_a_visible_landmark():
-    solve = Solver(make_net(), settings(weight_decay=0.0), 1, ONE)
-    assert set(solve.train_step([make_batch(4, hidden=2.0)]).read().values()) == {0.0}
-    assert all(gradient.abs().max() == 0 for gradient in gradients(solve))
+def test_a_batch_without_a_visible_landmark_has_no_loss_and_no_gradient():
+    solver = make_solver(make_net(), weight_decay=0.0)
+    assert set(solver.train_step([make_batch(4, hidden=2.0)]).read().values()) == {0.0}
+    assert all(gradient.abs().max() == 0 for gradient in gradients(solver))
 
 
 @pytest.mark.parametrize("amp", ("bf16", "off"))
 def test_precision(amp):
-    solve = Solver(make_net(), settings(amp=amp), 1, ONE)
-    terms = solve.train_step([make_batch(4)]).read()
+    solver = make_solver(make_net(), amp=amp)
+    terms = solver.train_step([make_batch(4)]).read()
     assert all(np.isfinite(value) for value in terms.values())
-    assert all(p.dtype == torch.float32 for p in solve.net.parameters()) and not torch.is_autocast_enabled("cpu")
+    assert all(p.dtype == torch.float32 for p in solver.net.parameters()) and not torch.is_autocast_enabled("cpu")
     with pytest.raises(ValueError, match="fp16 needs a CUDA GPU"):
         precision("fp16", torch.device("cpu"))
     assert precision("auto", torch.device("cpu")) in (torch.bfloat16, None)
 
 
 def test_the_loss_compiles_as_one_graph():
-    torch.manual_seed(0)
-    net = build_net(make_spec(NET, "pip", 32, 64, EYES, 5, options={"sigma": True, "score_width": 0.8, "error": "wing"}))
-    batch, loss = make_batch(4, hidden=0.3), Solver(net, settings(), 1, ONE).runner
+    net = untrained(EYES, 5, sigma=True, error="smooth-l1")
+    batch, loss = make_batch(4, hidden=0.3), make_solver(net).runner
     plain = loss(batch.images, batch.labels)
     whole = torch.compile(loss, backend="aot_eager", fullgraph=True)(batch.images, batch.labels)
     assert {name: float(value.detach()) for name, value in whole.items()} == pytest.approx(
@@ -205,22 +209,22 @@ def dropout_net() -> torch.nn.Module:
     return net
 
 
-def test_a_resumed_epoch_is_the_same_epoch(faces):
-    several = Faces([(faces, "train")], LAYOUT, 64, 4.0)
-    views = Augmented(several, main.Recipe.of(settings()), LAYOUT.flip_index, 0)
+def test_a_resumed_epoch_equals_the_uninterrupted_one(faces):
+    several = Faces([split_of(faces)], LAYOUT, 64, 4.0)
+    views = Augmented(several, plain().augment, LAYOUT.flip_index, 0)
 
-    def epoch(solve, number):
+    def epoch(solver, number):
         order = Order(len(views), 8, 2, 0)
-        return train_epoch(solve, train_loader(views, order, 0, False), order, number, several, NoBar())[0]
+        return train_epoch(solver, train_loader(views, order, 0, False), order, number, views, NoBar())[0]
 
-    whole = Solver(dropout_net(), settings(ema=0.9, accumulate=2, epochs=3), 2, ONE)
+    whole = make_solver(dropout_net(), 2, ema=0.9, accumulate=2, epochs=3)
     torch.manual_seed(1)
     for number in range(3):
         if number == 2:
             kept = copy.deepcopy(whole.state_dict())
         terms = epoch(whole, number)
     torch.manual_seed(2)
-    again = Solver(dropout_net(), settings(ema=0.9, accumulate=2, epochs=3), 2, ONE)
+    again = make_solver(dropout_net(), 2, ema=0.9, accumulate=2, epochs=3)
     again.load_state_dict(kept)
     assert epoch(again, 2) == terms and again.step == whole.step == 6
     for name in ("net", "average"):
@@ -228,32 +232,32 @@ def test_a_resumed_epoch_is_the_same_epoch(faces):
         assert all(torch.equal(one[key], two[key]) for key in one), name
 
 
-def test_a_resumed_run_takes_up_another_optimizer_decay_and_precision():
-    first = Solver(make_net(), settings(optimizer="adamw", weight_decay=0.1), 1, ONE)
+def test_a_resumed_run_may_change_optimizer_weight_decay_and_precision():
+    first = make_solver(make_net(), optimizer="adamw", weight_decay=0.1)
     first.train_step([make_batch(4)])
-    again = Solver(make_net(), settings(optimizer="adam", weight_decay=0.2), 1, ONE)
-    again.scaler = torch.amp.GradScaler("cpu")  # as with fp16 on a GPU
+    again = make_solver(make_net(), optimizer="adam", weight_decay=0.2)
+    again.scaler = torch.amp.GradScaler("cpu")  # a state as fp16 on a GPU has it
     again.load_state_dict(first.state_dict())
     assert [group["weight_decay"] for group in again.optimizer.param_groups] == [0.2, 0.0]
     assert not any(group["decoupled_weight_decay"] for group in again.optimizer.param_groups)
     assert all(torch.equal(one, two) for one, two in zip(gradients(first), gradients(again), strict=True))
 
 
-def test_an_error_names_the_samples(faces):
-    several = Faces([(faces, "train")], LAYOUT, 64, 4.0)
-    views, order = Augmented(several, main.Recipe.of(settings()), LAYOUT.flip_index, 0), Order(36, 8, 1, 0)
+def test_an_error_names_the_samples_of_the_step(faces):
+    several = Faces([split_of(faces)], LAYOUT, 64, 4.0)
+    views, order = Augmented(several, plain().augment, LAYOUT.flip_index, 0), Order(36, 8, 1, 0)
     net = make_net()
     net.head.offset_x.bias.data[3] = float("nan")
-    solve = Solver(net, settings(), 4, ONE)
+    solver = make_solver(net, 4)
     first = [several.names[index] for _, index in next(iter(order))]
     with pytest.raises(UserError, match="loss is not finite in epoch 1, step 0.*offset_x nan") as caught:
-        train_epoch(solve, train_loader(views, order, 0, False), order, 0, several, NoBar())
+        train_epoch(solver, train_loader(views, order, 0, False), order, 0, views, NoBar())
     assert all(name in str(caught.value) for name in first)
 
 
 # --------------------------------------------------------------------------------------------------- several processes
 def _rank(rank: int, port: int, folder: str) -> None:
-    """One of two processes: its half of a batch, half of whose landmarks are hidden."""
+    """Take a step as one of two processes, on its half of a batch; half of the landmarks are hidden."""
     os.environ.update(WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
                       MASTER_PORT=str(port))
     torch.set_num_threads(1)
@@ -261,16 +265,17 @@ def _rank(rank: int, port: int, folder: str) -> None:
     batch = make_batch(8, hidden=0.5)
     mine = part(batch, 0, 4) if rank == 0 else part(batch, 4, 8)
     net = share_batch_norm(make_net(), ranks.device)
-    net.head.score.bias.data += rank  # weights that only the first process could load: its own are those of all
-    solve = Solver(net, settings(accumulate=2, ema=0.9), 1, ranks)
-    terms = solve.train_step([part(mine, 0, 2), part(mine, 2, 4)]).read()
+    net.head.score.bias.data += rank  # the second process starts otherwise and takes the weights of the first
+    solver = make_solver(net, ranks=ranks, accumulate=2, ema=0.9)
+    terms = solver.train_step([part(mine, 0, 2), part(mine, 2, 4)]).read()
     shared = {"agree": ranks.agree(lambda: f"of {rank}"), "gather": ranks.gather(rank)}
     ranks.one_by_one(lambda: (Path(folder) / "order").open("a").write(str(rank)))
     ranks.wait()
-    torch.save({"gradients": gradients(solve), "terms": terms, "tested": solve.tested(), **shared}, Path(folder) / f"{rank}.pt")
+    found = {"gradients": gradients(solver), "terms": terms, "averaged": solver.averaged(), **shared}
+    torch.save(found, Path(folder) / f"{rank}.pt")
 
 
-def test_two_processes_make_the_step_of_one(tmp_path):
+def test_the_step_of_two_processes_equals_that_of_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -282,17 +287,17 @@ def test_two_processes_make_the_step_of_one(tmp_path):
     assert [process.exitcode for process in processes] == [0, 0]
     batch = make_batch(8, hidden=0.5)
     micro = [rows_of(batch, [i, i + 1, i + 4, i + 5]) for i in (0, 2)]
-    solve = Solver(make_net(), settings(accumulate=2, ema=0.9), 1, ONE)
-    terms = solve.train_step(micro).read()
+    solver = make_solver(make_net(), accumulate=2, ema=0.9)
+    terms = solver.train_step(micro).read()
     several = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for other in several:
         assert other["terms"] == pytest.approx(terms, rel=1e-5)
-        for one, two in zip(gradients(solve), other["gradients"], strict=True):
+        for one, two in zip(gradients(solver), other["gradients"], strict=True):
             assert torch.allclose(one, two, rtol=1e-3, atol=1e-5)
         assert (other["agree"], other["gather"]) == ("of 0", [0, 1])
-    first, second = (other["tested"] for other in several)
+    first, second = (other["averaged"] for other in several)
     assert all(torch.equal(first[name], second[name]) for name in first), "running statistics differ"
-    for name, tensor in solve.tested().items():
+    for name, tensor in solver.averaged().items():
         if "running" in name:
             assert torch.allclose(first[name], tensor, rtol=1e-5, atol=1e-7)
     assert (tmp_path / "order").read_text() == "01"

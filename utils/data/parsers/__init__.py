@@ -1,15 +1,14 @@
-"""Official annotation files -> records. A dataset is one file here and one row of DATASETS.
+"""Parsers of official annotation files. A dataset is one parser file here and one row of DATASETS.
 
-Parsers hand out continuous image px (see geometry.py): annotated coordinates minus the row's `origin` (what the annotation calls
-the centre of the first pixel) plus half a pixel. Anything wrong in the archive raises UserError before a picture is decoded.
+Parsers return continuous image px (see pipnet/geometry.py): annotated coordinates minus the row's `origin` (the annotated
+coordinate of the first pixel's centre) plus half a pixel. A parser checks the whole annotation and raises UserError for a fault
+before any image is decoded.
 """
-
 from functools import partial
 from pathlib import Path
 
 from utils.data.parsers.aflw import AFLW, parse_aflw
-from utils.data.parsers.cofw import COFW, COFW68, parse_cofw, parse_cofw68
-from utils.data.parsers.cofw import read_image as read_cofw
+from utils.data.parsers.cofw import COFW, COFW68, parse_cofw, parse_cofw68, read_cofw
 from utils.data.parsers.five import CELEBA, MTFL, parse_celeba, parse_mtfl
 from utils.data.parsers.jd106 import JD106, parse_jd106
 from utils.data.parsers.lapa import LAPA, parse_lapa
@@ -26,41 +25,49 @@ from utils.data.parsers.w300vw import W300VW, parse_300vw, read_frame
 from utils.data.parsers.wflw import ATTRIBUTES, WFLW, parse_wflw
 
 __all__ = ["BESIDE", "DATASETS", "PARTS_300W", "VISIBLE_FILE", "WITHIN", "Dataset", "Record", "Splits", "complain", "infer",
-           "parse_300w", "parse_points", "read_pts", "tally", "write_pts"]
+           "read_pts", "tally", "write_pts"]
 
-PRIVATE_300W, FORK = "300w-private", "lmk"  # which a folder with 300W's tree may hold as well
+PRIVATE_300W, FORK = "300w-private", "lmk"  # sets that may be in one folder with 300W
+EYES, BOX = ("interocular",), ("box",)  # norms
+ALL = ("train", "val", "test")
 DATASETS = {
-    "300w": Dataset(parse_300w, "68", 1.0, {part.subset: part.count for part in PARTS_300W.values()}, label_shift=0.75),
-    "synthetic": Dataset(partial(parse_300w, official=False), "68", 1.0, None),
-    "wflw": Dataset(parse_wflw, "98", 0.0, WFLW, ("WFLW_annotations",), ATTRIBUTES),
-    "cofw": Dataset(parse_cofw, "29", 1.0, COFW, ("COFW_*_color.mat",)),
-    "cofw68": Dataset(parse_cofw68, "68", 1.0, COFW68),
-    "aflw": Dataset(parse_aflw, "19", 0.0, AFLW, ("AFLWinfo_release.mat",)),
-    "lapa": Dataset(parse_lapa, "106", 0.0, LAPA, ("train/landmarks/*.txt",)),
-    "300wlp": Dataset(parse_300wlp, "68", 0.5, W300LP, ("AFW_Flip",)),
-    "300w+wflw": Dataset(parse_merged, "68", 1.0, {**MERGED, "wflw": 7500}),
-    "300w+wflw-all": Dataset(partial(parse_merged, whole=True), "68", 1.0, {**MERGED, "wflw": 10000}),
-    FORK: Dataset(parse_lmk, "68", 0.5, LMK, ("indices.txt",)),
-    PRIVATE_300W: Dataset(parse_300w_private, "68", 1.0, {part.subset: part.count for part in PRIVATE.values()}, ("01_Indoor",)),
-    "300vw": Dataset(parse_300vw, "68", 1.0, W300VW, ("[0-9][0-9][0-9]/annot", "[0-9][0-9][0-9]_annot"), options=("frame_step",)),
-    "menpo": Dataset(parse_menpo, "68", 1.0, MENPO[68]),
-    "menpo-profile": Dataset(parse_menpo, "39", 1.0, MENPO[39]),
-    "jd106": Dataset(parse_jd106, "106", 0.0, JD106, ("Training_data", "Test_data")),
-    "celeba": Dataset(parse_celeba, "5", 0.0, CELEBA, ("list_landmarks_align_celeba.txt", "*/list_landmarks_align_celeba.txt")),
-    "celeba-wild": Dataset(partial(parse_celeba, wild=True), "5", 0.0, CELEBA),
-    "mtfl": Dataset(parse_mtfl, "5", 0.0, MTFL, ("net_7876",)),
-    "points": Dataset(parse_points, None, 0.0, None),
-    "csv": Dataset(parse_csv, None, 0.0, None, ("*.csv",)),
-    "coco": Dataset(parse_coco, None, 0.0, None, ("*.json", "annotations/*.json")),
+    "300w": Dataset(parse_300w, "300W", "68", 1.0, {part.subset: part.count for part in PARTS_300W.values()}, label_shift=0.75,
+                    norms=("interocular", "interpupil")),
+    "synthetic": Dataset(partial(parse_300w, official=False), "synthetic faces", "68", 1.0, None),
+    "wflw": Dataset(parse_wflw, "WFLW", "98", 0.0, WFLW, signs=("WFLW_annotations",), states=ATTRIBUTES, norms=EYES),
+    "cofw": Dataset(parse_cofw, "COFW", "29", 1.0, COFW, signs=("COFW_*_color.mat",), norms=("interocular", "interpupil")),
+    "cofw68": Dataset(parse_cofw68, "COFW-68", "68", 1.0, COFW68, ("test",), norms=EYES),
+    "aflw": Dataset(parse_aflw, "AFLW", "19", 0.0, AFLW, signs=("AFLWinfo_release.mat",), norms=("box", "diagonal", "size")),
+    "lapa": Dataset(parse_lapa, "LaPa", "106", 0.0, LAPA, ALL, ("train/landmarks/*.txt",), norms=EYES),
+    "300wlp": Dataset(parse_300wlp, "300W-LP", "68", 0.5, W300LP, ("train",), ("AFW_Flip",), norms=BOX),
+    "300w+wflw": Dataset(parse_merged, "300W and WFLW", "68", 1.0, {**MERGED, "wflw": 7500}, norms=EYES),
+    "300w+wflw-all": Dataset(partial(parse_merged, whole=True), "300W and WFLW", "68", 1.0, {**MERGED, "wflw": 10000},
+                             norms=EYES),
+    FORK: Dataset(parse_lmk, "the IRNet fork's LMK", "68", 0.5, LMK, signs=("indices.txt",), norms=EYES),
+    PRIVATE_300W: Dataset(parse_300w_private, "300W's private test set", "68", 1.0,
+                          {part.subset: part.count for part in PRIVATE.values()}, ("test",), ("01_Indoor",), norms=EYES),
+    "300vw": Dataset(parse_300vw, "300VW", "68", 1.0, W300VW, signs=("[0-9][0-9][0-9]/annot", "[0-9][0-9][0-9]_annot"),
+                     options=("frame_step",), norms=EYES),
+    "menpo": Dataset(parse_menpo, "Menpo's faces of 68 landmarks", "68", 1.0, MENPO[68], norms=("diagonal",)),
+    "menpo-profile": Dataset(parse_menpo, "Menpo's faces of 39 landmarks", "39", 1.0, MENPO[39], norms=("diagonal",)),
+    "jd106": Dataset(parse_jd106, "JD-landmark", "106", 0.0, JD106, (), ("Training_data", "Test_data"), norms=BOX),
+    "celeba": Dataset(parse_celeba, "CelebA", "5", 0.0, CELEBA, ALL,
+                      ("list_landmarks_align_celeba.txt", "*/list_landmarks_align_celeba.txt"), norms=EYES),
+    "celeba-wild": Dataset(partial(parse_celeba, wild=True), "CelebA", "5", 0.0, CELEBA, ALL),
+    "mtfl": Dataset(parse_mtfl, "MTFL", "5", 0.0, MTFL, signs=("net_7876",), norms=EYES),
+    "points": Dataset(parse_points, "a folder of .pts files", None, 0.0, None, ()),
+    "csv": Dataset(parse_csv, "a CSV", None, 0.0, None, (), ("*.csv",)),
+    "coco": Dataset(parse_coco, "COCO keypoints", None, 0.0, None, (), ("*.json", "annotations/*.json")),
 }
-WITHIN = {".mat": read_cofw, ".avi": read_frame}  # readers of images inside a file of the archive, by how its name ends
+WITHIN = {".mat": read_cofw, ".avi": read_frame}  # suffix of an archive file: reader of the images in it
 
 
 def infer(data_dir: Path) -> str:
-    """Row of DATASETS that a folder looks like: by a row's signs, synthetic or 300w for a 300W tree, else points."""
+    """Return the row of DATASETS that a folder looks like: by signs; synthetic or 300w for a 300W tree; else points."""
     signed = [name for name, row in DATASETS.items() if any(next(data_dir.glob(sign), None) for sign in row.signs)]
     tree = {p.name.lower() for p in data_dir.iterdir() if p.is_dir()} & {"afw", "helen", "lfpw", "ibug"}
-    if official := [name for name in signed if DATASETS[name].layout and not (tree and name in (PRIVATE_300W, FORK))]:
+    official = [name for name in signed if DATASETS[name].layout and not (tree and name in (PRIVATE_300W, FORK))]
+    if official:
         return official[0]
     if tree:
         return "synthetic" if (data_dir / VISIBLE_FILE).exists() else "300w"

@@ -1,11 +1,10 @@
-"""JD-landmark (Liu et al., ICMEW 2019, and the two challenges after it): 106 landmarks in the order of LaPa's.
+"""JD-landmark (Liu et al., ICMEW 2019, and its two later challenges): 106 landmarks in the order of LaPa.
 
-Training_data/{AFW,HELEN,IBUG,LFPW}/{picture,landmark} and Test_data/{picture,landmark,rect}; later train/, val/ and test/ with
-picture, landmark and bbox. NAME.jpg goes with NAME.txt or NAME.jpg.txt, and with NAME.rect, NAME.jpg.rect or NAME.txt of its box.
+Training_data/{AFW,HELEN,IBUG,LFPW}/{picture,landmark} and Test_data/{picture,landmark,rect}; later releases: train/, val/ and
+test/ with picture, landmark and bbox. The annotation of NAME.jpg is NAME.txt or NAME.jpg.txt; its box, if there is one, is
+NAME.rect, NAME.jpg.rect or NAME.txt.
 """
-
 import os
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from pipnet.errors import UserError
 from utils.data.parsers.lapa import read_txt
 from utils.data.parsers.points import IMAGES
-from utils.data.parsers.records import BESIDE, Splits, complain, inside, numbers, read_lines, record, whole
+from utils.data.parsers.records import BESIDE, Annotation, Archive, inside, numbers, photograph, read_lines
 
 COUNT = 106
 JD106 = {"train": 11393, "test": 2000}
@@ -21,7 +20,7 @@ SPLITS = ("train", "val", "test")
 
 
 def _box(root: Path, folder: Path, stem: str) -> np.ndarray | None:
-    """(4,) x1 y1 x2 y2 of the file beside the landmarks, None where there is none."""
+    """Return x1 y1 x2 y2 (4,) from the box file of a face; None without such a file."""
     for name in (f"rect/{stem}.jpg.rect", f"rect/{stem}.rect", f"bbox/{stem}.jpg.rect", f"bbox/{stem}.rect", f"bbox/{stem}.txt"):
         if (folder / name).is_file():
             file = inside(root, (folder / name).relative_to(root).as_posix(), str(folder))
@@ -32,12 +31,12 @@ def _box(root: Path, folder: Path, stem: str) -> np.ndarray | None:
     return None
 
 
-def parse_jd106(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 0.0) -> Splits:
-    """{train, val, test} by the first folder's name; without such, all is for training. The box is the given one, where there
-    is one. AFW, HELEN, IBUG and LFPW are subsets; the faces made of one photograph, NAME_1_4 and so on, are one identity."""
-    root = Path(data_dir)
-    splits: Splits = {}
-    absent, faults = [], []
+def parse_jd106(archive: Archive) -> None:
+    """Add train, val, test: a folder whose name begins so is the split, else train. Annotated boxes are used.
+
+    AFW, HELEN, IBUG and LFPW are subsets. The faces made from one photograph, NAME_1_4 and so on, are one identity.
+    """
+    root = archive.root
     for base, folders, names in os.walk(root):
         folders.sort()
         if Path(base).name != "landmark":
@@ -50,17 +49,12 @@ def parse_jd106(data_dir: Path, allow_partial: bool = False, count: int | None =
                     if path.suffix.lower() in IMAGES and not path.name.startswith(".")}
         for name in sorted(name for name in names if name.endswith(".txt") and not name.startswith(".")):
             file, stem = Path(base, name), name.removesuffix(".txt").removesuffix(".jpg")
-            try:
+            with archive.checked():
                 file = inside(root, file.relative_to(root).as_posix(), str(folder))
                 if stem not in pictures:
-                    absent.append(folder / "picture" / f"{stem}.jpg")
+                    archive.absent.append(folder / "picture" / f"{stem}.jpg")
                     continue
                 image = inside(root, pictures[stem].relative_to(root).as_posix(), str(file))
-                identity = "/".join(parts) + "/" + re.sub(r"(_\d{1,2}){1,2}$", "", stem)
-                splits.setdefault(split, []).append(record(image, subset, identity, read_txt(file, COUNT), origin, None,
-                                                           _box(root, folder, stem), str(file)))
-            except UserError as error:
-                faults.append(str(error))
-    complain(faults)
-    whole(root, "JD-landmark", JD106, splits, absent, allow_partial)
-    return splits
+                identity = "/".join((*parts, photograph(stem, numbers=2)))
+                annotation = Annotation(read_txt(file, COUNT), str(file), _box(root, folder, stem))
+                archive.add(split, image, subset, identity, annotation)

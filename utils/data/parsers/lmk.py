@@ -1,59 +1,46 @@
-"""LMK: 300W and WFLW as the IRNet fork offers them ready made (LMK.zip), which is also what its own preparation leaves.
+"""LMK: 300W and WFLW as the IRNet fork distributes them (LMK.zip), which is also the output of its own preparation.
 
-images/{train,test}/ hold its crops, the landmarks' box 1.1 times as large without its aspect; train.txt and test.txt a line a
-face: the crop's path where it was made, then 68 times `x y` in [0, 1] of the crop; indices.txt the mean face.
+images/{train,test}/ hold crops: the landmarks' box times 1.1, without keeping its aspect. train.txt and test.txt have a line
+per face: the path of the crop on its author's machine, then 68 times `x y` in [0, 1] of the crop. indices.txt is the mean face.
 """
-
-import re
 from pathlib import Path
 
-from pipnet.app.media import read_image
 from pipnet.errors import UserError
-from utils.data.parsers.records import BESIDE, Splits, complain, inside, numbers, read_lines, record, whole
-from utils.data.parsers.w300 import PARTS_300W, photograph
+from pipnet.images import read_image
+from utils.data.parsers.records import BESIDE, Annotation, Archive, inside, numbered, numbers, photograph
+from utils.data.parsers.w300 import PARTS_300W
 
 COUNT = 68
 LMK = {"train": 13148, "test": 689}
-SUBSETS = {part.replace("/", "_"): row.subset for part, row in PARTS_300W.items()}  # by how a crop's name begins
+SUBSETS = {part.replace("/", "_"): row.subset for part, row in PARTS_300W.items()}  # first words of a crop's name: subset
 
 
 def _size(image: Path) -> tuple[int, int]:
-    """Width and height; of a damaged image, which preparation leaves out, those of the release."""
+    """Return width and height; the release's 256 x 256 for a damaged image, which preparation leaves out."""
     try:
         return read_image(image).shape[1::-1]
     except UserError:
         return 256, 256
 
 
-def parse_lmk(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 0.5) -> Splits:
-    """{train, test} in px of the crops, which are the pictures here; what is not 300W's by its name is WFLW's.
+def parse_lmk(archive: Archive) -> None:
+    """Add train, test in px of the crops, which are the images here. A crop without a name of 300W is WFLW's.
 
-    The fork divides 1-based coordinates, truncated, by the sides of a crop that begins at a whole pixel counted from 0. On
-    average that is the frame of continuous px, so nothing is shifted.
+    The fork divides 1-based, truncated coordinates by the sides of a crop that begins at a whole pixel counted from 0. On
+    average these are continuous px, so nothing is shifted.
     """
-    root = Path(data_dir)
-    splits: Splits = {"train": [], "test": []}
-    absent, faults = [], []
-    for split, records in splits.items():
-        file = inside(root, f"{split}.txt", str(root))
-        for number, line in enumerate(read_lines(file) if file.is_file() else [], 1):
-            where, words = f"{file}, line {number}", line.rsplit(maxsplit=2 * COUNT)
-            try:
-                if not words:
-                    continue
+    root = archive.root
+    for split in LMK:
+        for where, line in numbered(inside(root, f"{split}.txt", str(root)), optional=True):
+            with archive.checked():
+                words = line.rsplit(maxsplit=2 * COUNT)
                 if len(words) != 2 * COUNT + 1:
                     raise UserError(f"{where}: {len(words)} words where the path of a crop and {2 * COUNT} coordinates belong")
-                name = re.split(r"[\\/]", words[0])[-1]
+                name = words[0].replace("\\", "/").split("/")[-1]
                 image = inside(root, f"images/{split}/{name}", where)
-                if not image.is_file():
-                    absent.append(image)
+                if archive.lacks(image):
                     continue
                 points = numbers(words[1:], where).reshape(COUNT, 2) * _size(image)
                 subset = next((subset for part, subset in SUBSETS.items() if name.startswith(f"{part}_")), None)
                 identity = photograph(image.stem) if subset else image.stem
-                records.append(record(image, BESIDE.join([split, subset or "wflw"]), identity, points, origin, where=where))
-            except UserError as error:
-                faults.append(str(error))
-    complain(faults)
-    whole(root, "the IRNet fork's LMK", LMK, splits, absent, allow_partial)
-    return splits
+                archive.add(split, image, BESIDE.join([split, subset or "wflw"]), identity, Annotation(points, where))

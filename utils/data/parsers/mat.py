@@ -1,5 +1,4 @@
-"""MATLAB files up to v7, which scipy reads."""
-
+"""Readers of MATLAB files up to v7, by scipy."""
 from io import BytesIO
 from pathlib import Path
 
@@ -8,8 +7,13 @@ import numpy as np
 from pipnet.errors import UserError
 
 
+def damaged(file: Path, kind: str, error: Exception) -> UserError:
+    """Return the UserError for a file that is not a readable file of `kind`."""
+    return UserError(f"{file}: not a readable {kind} file ({' '.join(str(error).split())[:100]}); fetch it again")
+
+
 def read_mat(file: Path, *keys: str) -> list[np.ndarray]:
-    """The variables `keys` of a file, as MATLAB shows them (a row is (1, n)). UserError when it is damaged or lacks one."""
+    """Return the variables `keys` as MATLAB shows them (a row is (1, n)). Raise UserError for a damaged file or a missing key."""
     from scipy.io import loadmat
     try:
         data = BytesIO(Path(file).read_bytes())
@@ -17,15 +21,15 @@ def read_mat(file: Path, *keys: str) -> list[np.ndarray]:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     try:
         found = loadmat(data, variable_names=keys)
-    except Exception as error:  # of a damaged file scipy raises whatever its parser stumbles over, zlib.error and IndexError too
-        raise UserError(f"{file}: not a readable MATLAB file ({' '.join(str(error).split())[:100]}); fetch it again") from None
+    except Exception as error:  # scipy raises many kinds for a damaged file, among them zlib.error and IndexError
+        raise damaged(file, "MATLAB", error) from None
     if missing := [key for key in keys if key not in found]:
-        raise UserError(f"{file}: no {missing[0]} in it")
+        raise UserError(f"{file}: no {missing[0]} in it; fetch it again")
     return [found[key] for key in keys]
 
 
 def values(array: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """The same as finite float64 of that shape (-1: any length); UserError otherwise."""
+    """Return an array as finite float64 of `shape` (-1: any length). Raise UserError for other contents."""
     try:
         array = np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError):

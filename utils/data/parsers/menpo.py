@@ -1,41 +1,35 @@
-"""Menpo 2D (Zafeiriou et al., CVPRW 2017; Deng et al., IJCV 2019): images with a .pts beside each, of 68 landmarks for
-semi-frontal and 39 for profile faces, all in one folder of the release."""
+"""Menpo 2D (Zafeiriou et al., CVPRW 2017; Deng et al., IJCV 2019): images with a .pts beside each.
 
-from pathlib import Path
+Semi-frontal faces have 68 landmarks, profile faces 39; one folder of the release holds both.
+"""
 
 from pipnet.errors import UserError
 from utils.data.parsers.points import listed
 from utils.data.parsers.pts import read_pts
-from utils.data.parsers.records import Splits, complain, record, whole
+from utils.data.parsers.records import Annotation, Archive
 
 MENPO = {68: {"train": 6679, "test": 5335}, 39: {"train": 2300, "test": 1946}}
 LATER = {68: 5658, 39: 1906}  # training faces of the benchmark's second release
 
 
-def parse_menpo(data_dir: Path, allow_partial: bool = False, count: int | None = 68, origin: float = 1.0) -> Splits:
-    """{train, test} of the faces with `count` landmarks, 68 or 39; what lies below a folder with "test" in its name is the test.
-    """
-    root = Path(data_dir)
-    images, annotated = listed(root, root, recursive=True)
-    splits: Splits = {"train": [], "test": []}
-    faults, absent = [], []
+def parse_menpo(archive: Archive) -> list[str]:
+    """Add train, test of the faces with 68 or 39 landmarks. A folder with "test" in its name holds test faces."""
+    images, annotated = listed(archive.root, archive.root, recursive=True)
     for stem, path in sorted(annotated.items()):
-        try:
+        with archive.checked():
             values = read_pts(path)
             if len(values) not in MENPO:
                 raise UserError(f"{path}: {len(values)} points where 68 or 39 belong")
-            if len(values) != count:
+            if len(values) != archive.count:
                 continue
             if stem not in images:
-                absent.append(path)
+                archive.absent.append(path)
                 continue
-            name = path.relative_to(root)
+            name = path.relative_to(archive.root)
             split = "test" if any("test" in part.lower() for part in name.parts[:-1]) else "train"
-            splits[split].append(record(images[stem][0], split, name.with_suffix("").as_posix(), values, origin))
-        except UserError as error:
-            faults.append(str(error))
-    complain(faults)
-    expected = MENPO[count] | ({"train": LATER[count]} if len(splits["train"]) == LATER[count] else {})
-    whole(root, f"Menpo's faces of {count} landmarks", expected, splits, absent, allow_partial)
-    return splits
-
+            identity = name.with_suffix("").as_posix()
+            archive.add(split, images[stem][0], split, identity, Annotation(values))
+    expected = dict(MENPO[archive.count])
+    if len(archive.splits["train"]) == LATER[archive.count]:
+        expected["train"] = LATER[archive.count]
+    return archive.shortfall(expected)

@@ -1,19 +1,17 @@
 """300W and WFLW as one training set of 68 landmarks, as the IRNet fork trains."""
-
-from functools import partial
 from pathlib import Path
 
 from pipnet.errors import UserError
+from utils.config import read_defaults
 from utils.data.convert import conversion
-from utils.data.parsers.records import Splits, record
-from utils.data.parsers.w300 import PARTS_300W, parse_300w
-from utils.data.parsers.wflw import parse_wflw
+from utils.data.parsers.records import Annotation, Archive, complain, record
+from utils.data.parsers.w300 import PARTS_300W
 
 MERGED = {part.subset: part.count for part in PARTS_300W.values()}
 
 
 def _within(root: Path, *signs: str) -> Path:
-    """The folder that holds one of `signs` (lower case): root, or one directly below it."""
+    """Return the folder that contains one of `signs` (lower case): root, or one directly below it."""
     below = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     for folder in (root, *below):
         if any(path.name.lower() in signs for path in folder.iterdir()):
@@ -21,24 +19,23 @@ def _within(root: Path, *signs: str) -> Path:
     raise UserError(f"{root}: no {signs[0]} in it or in a folder of it; put or link the unpacked 300W and WFLW there")
 
 
-def parse_merged(data_dir: Path, allow_partial: bool = False, count: int | None = 68, origin: float = 1.0,
-                 whole: bool = False) -> Splits:
-    """{train, test}: 300W's, and WFLW's training faces converted to 68 landmarks, with these landmarks' tight box.
+def parse_merged(archive: Archive, whole: bool = False) -> list[str]:
+    """Add train, test: 300W, and in train WFLW's training faces converted to 68 landmarks, with their tight box.
 
-    whole: WFLW's test faces are trained on as well, as the fork does: 13148 in all, on which WFLW must not be tested.
+    whole: train on WFLW's test faces too, as the fork does: 13148 faces. Such a net must not be tested on WFLW.
     """
-    root, found, faults = Path(data_dir), [], []
-    for parse, signs in ((partial(parse_300w, count=count, origin=origin), ("afw", "helen", "lfpw", "ibug")),
-                         (parse_wflw, ("wflw_annotations",))):
-        try:
-            found.append(parse(_within(root, *signs), allow_partial))
-        except UserError as error:  # what is missing of both is said at once
-            faults.append(str(error))
-    if faults:
-        raise UserError("\n".join(faults))
-    splits, other = found
-    convert = conversion("98", "68")
-    for face in other["train"] + (other["test"] if whole else []):
-        points, identity = convert(face.landmarks), f"wflw/{face.identity}"
-        splits["train"].append(record(face.file, "wflw", identity, points, 0.5, where=str(face.file)))  # in continuous px already
-    return splits
+    from utils.data.parsers import DATASETS  # imported here, since the table imports this module
+    found, missing = [], []
+    for name, signs in (("300w", ("afw", "helen", "lfpw", "ibug")), ("wflw", ("wflw_annotations",))):
+        with archive.checked():
+            part, lines = DATASETS[name].read(_within(archive.root, *signs))
+            found.append(part.splits)
+            missing += [f"{DATASETS[name].title}, {line}" for line in lines]
+    complain(archive.faults)
+    archive.splits, wflw = found
+    convert = conversion("98", "68", read_defaults().layouts)
+    for face in wflw["train"] + (wflw["test"] if whole else []):
+        annotation = Annotation(convert(face.landmarks), str(face.file))
+        converted = record(face.file, "wflw", f"wflw/{face.identity}", annotation, origin=0.5)  # these are continuous px already
+        archive.splits["train"].append(converted)
+    return missing

@@ -1,5 +1,4 @@
 """Folders of images with a .pts of the same stem."""
-
 import os
 from collections import Counter
 from pathlib import Path
@@ -9,13 +8,13 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from utils.data.parsers.pts import read_pts
-from utils.data.parsers.records import Splits, complain, record, uniform
+from utils.data.parsers.records import Annotation, Archive, complain
 
 IMAGES = (".jpg", ".jpeg", ".png")
 
 
 def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Path]], dict[str, Path]]:
-    """Images by stem path and .pts by stem path below folder, hidden files left out. UserError when a link leaves root."""
+    """Return images and .pts below folder, each by stem path, without hidden files. Raise UserError when a link leaves root."""
     images: dict[str, list[Path]] = {}
     points: dict[str, Path] = {}
     inside = os.path.realpath(root)
@@ -25,7 +24,7 @@ def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Pa
             path, suffix = Path(base, name), Path(name).suffix.lower()
             wanted = name in folders or suffix in (*IMAGES, ".pts") and not name.startswith(".")
             if wanted and os.path.commonpath([inside, os.path.realpath(path)]) != inside:
-                raise UserError(f"{path}: a link that leaves {root}; copy what it points to into the folder")
+                raise UserError(f"{path}: a link that leaves {root}; copy its target into the folder")
             if not wanted or name in folders:
                 continue
             if any(c in str(path) for c in "\t\n\r"):
@@ -39,7 +38,7 @@ def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Pa
 
 
 def paired(folder: Path, root: Path, count: int | None, recursive: bool) -> list[tuple[Path, np.ndarray]]:
-    """(image, annotated landmarks) of a folder in order of the name; UserError for the first file without its other half."""
+    """Return (image, annotated landmarks), sorted by name. Raise UserError for files without their counterpart."""
     images, points = listed(folder, root, recursive)
     complain([f"{paths[0]}: no {Path(stem).name}.pts beside it" for stem, paths in images.items() if stem not in points])
     kinds = ", ".join(IMAGES)
@@ -55,28 +54,26 @@ def paired(folder: Path, root: Path, count: int | None, recursive: bool) -> list
     return pairs
 
 
-def parse_points(data_dir: Path, allow_partial: bool = False, count: int | None = None, origin: float = 0.0) -> Splits:
-    """Any folder of images with a .pts of the same stem, searched in depth; train/, val/ and test/ at its top are the splits.
+def parse_points(archive: Archive) -> None:
+    """Add the faces of any folder of images with a .pts of the same stem, searched recursively.
 
-    Without these all goes to train. The subset is the first folder below the split, else `all`. The identity is the stem up to
-    the first '_' where that groups several files of a folder (but not all of them), else the stem. A partial set is no notion
-    here, as no official count is known.
+    Folders train/, val/ and test/ at its top are the splits; without them, all faces are train. The subset is the first folder
+    below the split, else `all`. The identity is the stem up to the first '_' if several files of a folder share it (but not
+    all of them), else the stem.
     """
-    root = Path(data_dir)
+    root = archive.root
     tops = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() in ("train", "val", "test")}
     if tops and (stray := [p for p in sorted(root.iterdir()) if p.suffix.lower() in IMAGES]):
         logger.warning(f"{root}: {len(stray)} images beside {', '.join(tops)}, such as {stray[0].name}, are left out")
-    splits: Splits = {}
     for split, folder in (tops or {"train": root}).items():
-        pairs = paired(folder, root, count, recursive=True)
+        pairs = paired(folder, root, archive.count, recursive=True)
         prefixes = [(file.parent, file.stem.split("_")[0]) for file, _ in pairs]
         groups, sizes = Counter(prefixes), Counter(file.parent for file, _ in pairs)
-        records = []
+        archive.splits[split] = []
         for (file, annotated), prefix in zip(pairs, prefixes, strict=True):
             below = file.relative_to(folder).parts[:-1]
             grouped = 1 < groups[prefix] < sizes[file.parent]
             identity = "/".join((*below, prefix[1] if grouped else file.stem))
-            records.append(record(file, below[0] if below else "all", identity, annotated, origin))
-        splits[split] = records
-    return uniform(splits, f"{root}: no image with a .pts of the same stem in it", "files",
-                   lambda face: face.file.with_suffix(".pts"))
+            archive.add(split, file, below[0] if below else "all", identity, Annotation(annotated))
+    if not any(archive.splits.values()):
+        raise UserError(f"{root}: no image with a .pts of the same stem in it")

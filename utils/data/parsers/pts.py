@@ -1,5 +1,4 @@
-"""The .pts format of 300W and its kin."""
-
+"""The .pts text format of 300W and related sets."""
 import re
 from pathlib import Path
 
@@ -11,9 +10,10 @@ NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?|nan", re.ASCII
 
 
 def read_pts(file: Path, count: int | None = None) -> np.ndarray:
-    """Landmarks (N, 2) float64 of a .pts file as annotated (the file's own origin), NaN where it says nan.
+    """Return the landmarks (N, 2) float64 of a .pts file in its own origin, NaN where it says nan.
 
-    Format: `version: 1`, `n_points: N`, `{`, N lines `x y`, `}`. UserError names file, line and fault; also for N != count.
+    Format: `version: 1`, `n_points: N`, `{`, N lines `x y`, `}`. Raise UserError, with file and line, for other contents, and
+    for N other than `count`.
     """
     try:
         lines = Path(file).read_bytes().decode("utf-8-sig", errors="replace").splitlines()
@@ -21,7 +21,7 @@ def read_pts(file: Path, count: int | None = None) -> np.ndarray:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
     if len(rows) < 3:
-        raise UserError(f"{file}: not a .pts file, which begins with the lines 'version: 1', 'n_points: N' and '{{'")
+        raise UserError(f"{file}: not a .pts file; it must begin with the lines 'version: 1', 'n_points: N' and '{{'")
     headers = [(number, "".join(words)) for number, words in rows[:3]]
     for (number, text), pattern, wanted in zip(headers, (r"version:\d[\d.]*", r"n_points:(\d{1,6})", r"\{"),
                                                ("version: 1", "n_points: N", "{"), strict=True):
@@ -51,6 +51,6 @@ def read_pts(file: Path, count: int | None = None) -> np.ndarray:
 
 
 def write_pts(file: Path, landmarks: np.ndarray) -> None:
-    """Writes landmarks (N, 2) as a .pts file, coordinates as they are; `read_pts` gives them back to 1e-6."""
+    """Write landmarks (N, 2) as a .pts file without shifting them; `read_pts` returns them to 1e-6."""
     rows = "".join(f"{x:.6f} {y:.6f}\n" for x, y in np.asarray(landmarks, dtype=np.float64).tolist())
     Path(file).write_text(f"version: 1\nn_points:  {len(landmarks)}\n{{\n{rows}}}\n", encoding="ascii")

@@ -1,8 +1,9 @@
-"""What every parser hands out, and the checks that they share."""
-
+"""The record of a face that every parser returns, and the checks that the parsers share."""
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,86 +14,158 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
 
-FARTHEST = 1e6  # px of a picture
-BESIDE = "//"  # between the subsets of one face; a subset is made of names of folders, so it cannot hold this
+FARTHEST = 1e6  # px; a coordinate beyond this is an error in the annotation
+BESIDE = "//"  # joins several subsets of one face; subset names are folder names, so they cannot contain it
 
 
 class Record(NamedTuple):
-    """One annotated face. Coordinates are continuous image px."""
-
-    file: Path                  # the image; of one inside a file of the archive: that file / a number, see WITHIN
-    subset: str                 # reported apart, e.g. common/lfpw; several are joined by BESIDE
-    identity: str               # faces of one identity never stand in two splits
+    """An annotated face. Coordinates are continuous image px."""
+    file: Path                  # the image; for an image inside an archive file: that file / a number, see WITHIN
+    subset: str                 # reported separately, e.g. common/lfpw; BESIDE joins several
+    identity: str               # all faces of one identity go to the same split
     landmarks: np.ndarray       # (N, 2) float64, NaN where not annotated
     box: np.ndarray             # (4,) x1, y1, x2, y2
     visible: np.ndarray | None  # (N,) bool, None where the set does not say
     pose: np.ndarray | None = None    # (3,) float64 pitch, yaw, roll in radians
     states: np.ndarray | None = None  # (k,) bool, named by Dataset.states
-    face: int = 1               # number of the face among those of its image, counted by prepare
+    face: int = 1               # number of the face in its image; prepare counts them
 
 
 Splits = dict[str, list[Record]]
 
 
-class Dataset(NamedTuple):
-    """A row of DATASETS."""
-
-    parse: Callable[..., Splits]    # (data_dir, allow_partial, count, origin) -> {split: records}
-    layout: str | None              # row of args.yaml's layouts; None: the one with as many landmarks as the files
-    origin: float                   # annotated coordinate of the centre of the first pixel
-    expected: dict[str, int] | None  # faces a subset in the official release; None: any number
-    signs: tuple[str, ...] = ()     # patterns of files or folders of which only such an archive has one
-    states: tuple[str, ...] = ()    # names of Record.states
-    options: tuple[str, ...] = ()   # fields of DataGenerator that `parse` takes too
-    label_shift: float = 0.0        # px of the pictures by which the annotations lie to the right of what they mark
+class Annotation(NamedTuple):
+    """The annotation of one face in the coordinates of its archive."""
+    landmarks: np.ndarray             # (N, 2), NaN where not annotated
+    where: str = ""                   # file and line for errors; empty: the .pts beside the image
+    box: np.ndarray | None = None     # (4,) x1, y1, x2, y2; None: the tight box of the landmarks
+    visible: np.ndarray | None = None
+    pose: np.ndarray | None = None
+    states: np.ndarray | None = None
 
 
-def complain(faults: list[str]) -> None:
-    """Raises UserError with the first fault and how many more there are; nothing when there is none."""
-    if faults:
-        raise UserError(faults[0] + (f" (and {len(faults) - 1} more such files)" if len(faults) > 1 else ""))
+def record(file: Path, subset: str, identity: str, annotation: Annotation, origin: float) -> Record:
+    """Return the record of a face in continuous coordinates. Raise UserError for an empty face and for absurd coordinates.
 
-
-def uniform(splits: Splits, empty: str, others: str, place: Callable[[Record], Path]) -> Splits:
-    """The same; UserError `empty` without a face, or naming the `place` of one that has another number of points than most."""
-    if not any(splits.values()):
-        raise UserError(empty)
-    counts = Counter(len(face.landmarks) for records in splits.values() for face in records)
-    usual = counts.most_common(1)[0][0]
-    complain([f"{place(face)}: {len(face.landmarks)} points where the other {others} have {usual}"
-              for records in splits.values() for face in records if len(face.landmarks) != usual])
-    return splits
-
-
-def record(file: Path, subset: str, identity: str, annotated: np.ndarray, origin: float, visible: np.ndarray | None = None,
-           box: np.ndarray | None = None, where: str = "", **more) -> Record:
-    """A record in continuous coordinates from annotated landmarks (N, 2) and box (4,), by default the landmarks' tight box.
-
-    where: how errors call the place of the annotation, by default the .pts beside the image. more: further fields of Record.
+    origin: annotated coordinate of the centre of the first pixel.
     """
-    where, landmarks = where or str(file.with_suffix(".pts")), annotated - origin + 0.5
+    where = annotation.where or str(file.with_suffix(".pts"))
+    landmarks = annotation.landmarks - origin + 0.5
     try:
         tight = box_of(landmarks)
     except (UserError, ValueError):
         raise UserError(f"{where}: none of its points has coordinates; remove the pair") from None
     if not (tight[2:] > tight[:2]).all():
         raise UserError(f"{where}: its points span no area; remove the pair")
-    box = tight if box is None else box - origin + 0.5
+    box = tight if annotation.box is None else annotation.box - origin + 0.5
     if max(np.abs(tight).max(), np.nanmax(np.abs(box), initial=0)) > FARTHEST:
-        raise UserError(f"{where}: a coordinate of it is beyond {FARTHEST:g} px; correct it or remove the face")
+        raise UserError(f"{where}: a coordinate is beyond {FARTHEST:g} px; correct it or remove the face")
     if not (np.isfinite(box).all() and (box[2:] > box[:2]).all()):
         raise UserError(f"{where}: its face box is empty; correct it or remove the face")
-    return Record(file, subset, identity, landmarks, box, visible, **more)
+    return Record(file, subset, identity, landmarks, box, annotation.visible, annotation.pose, annotation.states)
 
 
-@lru_cache(maxsize=16)  # asked for every one of a hundred thousand files
+class Archive:
+    """An unpacked data set while it is parsed: the faces found so far, missing images, and faults of the annotation."""
+
+    def __init__(self, data_dir: Path, origin: float, count: int | None, splits: tuple[str, ...]):
+        self.root, self.origin, self.count = Path(data_dir), origin, count
+        self.splits: Splits = {split: [] for split in splits}
+        self.absent: list[Path] = []
+        self.faults: list[str] = []
+        self.sizes: list[tuple[str, int]] = []  # place of each annotation, and its number of points
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """Collect a UserError of the body as a fault, so that the next face is read as well."""
+        try:
+            yield
+        except UserError as error:
+            self.faults.append(str(error))
+
+    def lacks(self, image: Path) -> bool:
+        """Return whether an annotated image is missing; a missing one is counted."""
+        missing = not image.is_file()
+        if missing:
+            self.absent.append(image)
+        return missing
+
+    def add(self, split: str, file: Path, subset: str, identity: str, annotation: Annotation) -> None:
+        """Add the `record` of a face to a split."""
+        self.splits.setdefault(split, []).append(record(file, subset, identity, annotation, self.origin))
+        self.sizes.append((annotation.where or str(file.with_suffix(".pts")), len(annotation.landmarks)))
+
+    def shortfall(self, expected: dict[str, int]) -> list[str]:
+        """Return a line for each subset with another number of faces than expected, and one for missing images."""
+        found = tally(self.splits)
+        lines = [f"{name}: {found[name]} of {count} faces" for name, count in expected.items() if found[name] != count]
+        if self.absent:
+            lines.append(f"{len(self.absent)} annotated images or annotations are missing, such as {self.absent[0]}")
+        return lines
+
+
+class Dataset(NamedTuple):
+    """A row of DATASETS."""
+    parser: Callable[..., list[str] | None]  # adds the faces to an Archive; may return lines that replace its `shortfall`
+    title: str                      # in messages
+    layout: str | None              # row of args.yaml's layouts; None: the layout with the file's number of landmarks
+    origin: float                   # annotated coordinate of the centre of the first pixel
+    expected: dict[str, int] | None  # faces per subset in the official release; None: any number
+    splits: tuple[str, ...] = ("train", "test")  # splits of every archive; a parser may add others
+    signs: tuple[str, ...] = ()     # file or folder patterns by which `infer` recognises the set
+    states: tuple[str, ...] = ()    # names of Record.states
+    options: tuple[str, ...] = ()   # fields of DataGenerator that are passed to the parser
+    label_shift: float = 0.0        # px of the source image by which the annotations lie to the right of what they mark
+    norms: tuple[str, ...] = ()     # norms that publications use for this set; reports mark them
+
+    def read(self, data_dir: Path, count: int | None = None, origin: float | None = None, **options) -> tuple[Archive, list[str]]:
+        """Return the parsed archive and a line for each missing part. Raise UserError for a fault in the annotation."""
+        if count is None and self.layout is not None:
+            count = int(self.layout)
+        archive = Archive(data_dir, self.origin if origin is None else origin, count, self.splits)
+        missing = self.parser(archive, **options)
+        complain(archive.faults)
+        return archive, archive.shortfall(self.expected or {}) if missing is None else missing
+
+    def parse(self, data_dir: Path, allow_partial: bool = False, count: int | None = None, origin: float | None = None,
+              **options) -> Splits:
+        """Return {split: records} of an unpacked archive. The default of count and origin is the row's.
+
+        Raise UserError for a fault in the annotation, without any face, and for missing faces; with allow_partial, warn of these.
+        """
+        archive, missing = self.read(data_dir, count, origin, **options)
+        require_complete(archive.root, self.title, missing, allow_partial)
+        if not any(archive.splits.values()):
+            raise UserError(f"{archive.root}: no annotated face of {self.title} with its image in it")
+        if self.layout is None:
+            usual = Counter(points for _, points in archive.sizes).most_common(1)[0][0]
+            complain([f"{where}: {points} points where the others have {usual}" for where, points in archive.sizes
+                      if points != usual])
+        return archive.splits
+
+
+def complain(faults: list[str]) -> None:
+    """Raise UserError with the first fault and the number of the others; do nothing without faults."""
+    if faults:
+        raise UserError(faults[0] + (f" (and {len(faults) - 1} more such files)" if len(faults) > 1 else ""))
+
+
+def require_complete(root: Path, title: str, missing: list[str], allow_partial: bool) -> None:
+    """Raise UserError with one line for each incomplete part of a release; with allow_partial, warn instead."""
+    if missing and not allow_partial:
+        advice = f"{root} does not hold all of {title}; complete it, or use what is there with allow_partial (--allow-partial):"
+        raise UserError("\n  ".join((advice, *missing)))
+    for line in missing:
+        logger.warning(f"{title} is partial: {line}")
+
+
+@lru_cache(maxsize=16)  # a list may name a hundred thousand files of one folder
 def _real(folder: Path) -> str:
     return os.path.realpath(folder)
 
 
 def inside(root: Path, name: str, where: str, below: str = "") -> Path:
-    """root/below/name, for a name that a list gives. UserError when it leads out: absolute, by .., or through a link that leaves
-    root."""
+    """Return root/below/name for a name from a list. Raise UserError when it leaves root: absolute, by .., or by a link."""
     name = name.replace("\\", "/")
     if not name.strip() or any(c in name for c in "\0\t\n\r"):
         raise UserError(f"{where}: {name[:80]!r} cannot be the name of a file")
@@ -100,20 +173,27 @@ def inside(root: Path, name: str, where: str, below: str = "") -> Path:
         raise UserError(f"{where}: '{name[:80]}' leads out of {root / below}; names in a list must stay below it")
     path = root / below / name
     if os.path.commonpath([_real(root), os.path.realpath(path)]) != _real(root):
-        raise UserError(f"{where}: '{name[:80]}' leads through a link out of {root}; copy what it points to into the folder")
+        raise UserError(f"{where}: '{name[:80]}' leads through a link out of {root}; copy its target into the folder")
     return path
 
 
 def read_lines(file: Path) -> list[str]:
-    """Lines of a text file; bytes that are no UTF-8 come back as they are in names. UserError when it cannot be read."""
+    """Return the lines of a text file, with bytes that are not UTF-8 as in file names. Raise UserError if it is unreadable."""
     try:
         return Path(file).read_bytes().decode("utf-8-sig", errors="surrogateescape").splitlines()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 
 
+def numbered(file: Path, optional: bool = False) -> list[tuple[str, str]]:
+    """Return ("FILE, line N", text) for each line that is not blank; nothing for a missing file that is `optional`."""
+    if optional and not file.is_file():
+        return []
+    return [(f"{file}, line {number}", line) for number, line in enumerate(read_lines(file), 1) if line.strip()]
+
+
 def numbers(words: Iterable[str], where: str) -> np.ndarray:
-    """(n,) float64 of words that must be finite numbers."""
+    """Return words as float64 (n,). Raise UserError unless all are finite numbers."""
     try:
         values = np.array(list(words), dtype=np.float64)
     except ValueError:
@@ -123,26 +203,19 @@ def numbers(words: Iterable[str], where: str) -> np.ndarray:
     return values
 
 
+def pixel_corners(box: np.ndarray) -> np.ndarray:
+    """Return x1, y1, x2, y2 (4,) of a box x, y, w, h that counts whole pixels: the last one is x + w - 1."""
+    return np.concatenate([box[:2], box[:2] + box[2:] - 1])
+
+
+def photograph(stem: str, numbers: int = 1) -> str:
+    """Return the name of a face's photograph: NAME for NAME_1, NAME_2, ..., which end in at most `numbers` such numbers.
+
+    LFPW's image_0001 is a photograph's own name: a face's number has one or two digits.
+    """
+    return re.sub(rf"(\s*_\d{{1,2}}){{1,{numbers}}}$", "", stem)
+
+
 def tally(splits: Splits) -> Counter:
-    """Faces a subset, a face counted in each of its own."""
+    """Return the number of faces per subset; a face counts in each of its subsets."""
     return Counter(name for records in splits.values() for record in records for name in record.subset.split(BESIDE))
-
-
-def whole(root: Path, title: str, expected: dict[str, int], splits: Splits, absent: list[Path], allow_partial: bool) -> None:
-    """Compares the faces found with the release's; `absent`: annotated images that are not there. See `short`."""
-    found = tally(splits)
-    lines = [f"{name}: {found[name]} of {count} faces" for name, count in expected.items() if found[name] != count]
-    if absent:
-        lines.append(f"{len(absent)} annotated images or annotations are not there, such as {absent[0]}")
-    short(root, title, lines, allow_partial)
-    if not any(splits.values()):
-        raise UserError(f"{root}: no face of {title} in it whose image and annotation are both there")
-
-
-def short(root: Path, title: str, lines: list[str], allow_partial: bool) -> None:
-    """UserError with a line for each part of a release that is not whole; a warning each where allow_partial."""
-    if lines and not allow_partial:
-        raise UserError("\n  ".join((f"{root} is not the whole of {title}; complete it, or allow_partial (--allow-partial):",
-                                     *lines)))
-    for line in lines:
-        logger.warning(f"{title} is partial: {line}")

@@ -1,5 +1,4 @@
-"""Own layouts in one file for all faces: a CSV, or the keypoints JSON of COCO."""
-
+"""A user's own annotation in one file for all faces: a CSV, or COCO's keypoints JSON."""
 import csv
 import json
 import re
@@ -9,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.data.parsers.records import Splits, complain, inside, read_lines, record, uniform
+from utils.data.parsers.records import Annotation, Archive, inside, read_lines
 
-SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])", re.IGNORECASE)  # not that of latest.csv
+SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])", re.IGNORECASE)  # a word of its own: latest.csv has none
 
 
 def _files(root: Path, patterns: tuple[str, ...], what: str) -> list[tuple[str, Path]]:
-    """(split, file): the split is a word of the file's name (train.csv, person_keypoints_val2017.json); a single file trains."""
+    """Return (split, file); the name's word train, val or test is the split, as in train.csv; a single file is train."""
     files = [path for pattern in patterns for path in sorted(root.glob(pattern)) if not path.name.startswith(".")]
     named = [(word[1].lower(), path) for path in files if (word := SPLIT.search(path.stem))]
     if len(files) == 1:
@@ -30,22 +29,22 @@ def _files(root: Path, patterns: tuple[str, ...], what: str) -> list[tuple[str, 
 
 
 def _image(root: Path, name: str, where: str) -> Path:
-    """The image of a list, below the folder or its images/. UserError where there is none."""
+    """Return the path of an image in a list: below the folder or its images/. Raise UserError if there is none."""
     path = inside(root, name, where)
     if not path.is_file() and not (path := inside(root, f"images/{name}", where)).is_file():
         raise UserError(f"{where}: no image {name[:80]} below {root}")
     return path
 
 
-def parse_csv(data_dir: Path, allow_partial: bool = False, count: int | None = None, origin: float = 0.0) -> Splits:
-    """A header `file,x0,y0,x1,y1,...` and a line a face; a pair of empty cells or of nan is a landmark that was not annotated.
+def parse_csv(archive: Archive) -> None:
+    """Add the faces of CSV files: a header `file,x0,y0,x1,y1,...`, then a line per face.
 
-    Files are below the folder or its images/; the identity is the image.
+    Two empty or nan cells are a landmark that is not annotated. Images are below the folder or its images/; the identity is
+    the image.
     """
-    root = Path(data_dir)
-    splits: Splits = {}
+    root, count = archive.root, archive.count
     for split, file in _files(root, ("*.csv",), "CSV"):
-        faults, records, width = [], [], None
+        archive.splits[split] = []
         try:
             rows = [(number, row) for number, row in enumerate(csv.reader(read_lines(file)), 1) if any(map(str.strip, row))]
         except csv.Error as error:
@@ -58,24 +57,19 @@ def parse_csv(data_dir: Path, allow_partial: bool = False, count: int | None = N
             raise UserError(f"{file}: {width} points where {count} are expected; choose the layout of that number")
         for number, row in rows[1:]:
             where = f"{file}, line {number}"
-            try:
+            with archive.checked():
                 if len(row) != len(header):
                     raise UserError(f"{where}: {len(row)} cells where the header has {len(header)}")
-                points = _cells(row[1:], where)
-                records.append(record(_image(root, row[0].strip(), where), "all", row[0].strip(), points, origin, where=where))
-            except UserError as error:
-                faults.append(str(error))
-        complain(faults)
-        splits[split] = records
-    return uniform(splits, f"{root}: no annotated face in it", "faces", lambda face: face.file)
+                name, annotation = row[0].strip(), Annotation(_cells(row[1:], where), where)
+                archive.add(split, _image(root, name, where), "all", name, annotation)
 
 
 def _cells(cells: list[str], where: str) -> np.ndarray:
-    """(N, 2) of the cells of a line."""
+    """Return the points (N, 2) of a line's cells."""
     try:
         points = np.array([cell.strip() or "nan" for cell in cells], dtype=np.float64).reshape(-1, 2)
     except ValueError:
-        raise UserError(f"{where}: a cell that is not a number") from None
+        raise UserError(f"{where}: a cell is not a number") from None
     if np.isinf(points).any() or (np.abs(np.nan_to_num(points)) >= 1e9).any():
         raise UserError(f"{where}: not a coordinate where one belongs")
     if (np.isnan(points).sum(axis=1) == 1).any():
@@ -83,16 +77,16 @@ def _cells(cells: list[str], where: str) -> np.ndarray:
     return points
 
 
-def parse_coco(data_dir: Path, allow_partial: bool = False, count: int | None = None, origin: float = 0.0) -> Splits:
-    """COCO's keypoints: `images` (id, file_name) and `annotations` (image_id, keypoints x y v ..., bbox x y w h).
+def parse_coco(archive: Archive) -> None:
+    """Add the faces of COCO keypoints: `images` (id, file_name), `annotations` (image_id, keypoints x y v ..., bbox x y w h).
 
-    The JSON lies in the folder or its annotations/, images below the folder or its images/. v = 0: not annotated, 1: hidden,
-    2: visible. The box is bbox, which reaches from x to x + w and whose pixels begin at whole numbers; else the tight box.
-    Annotations without a keypoint, crowds for example, are left out. The identity is the image.
+    The JSON is in the folder or its annotations/, images are below the folder or its images/. v is 0 for not annotated, 1 for
+    hidden, 2 for visible. The box is bbox, from x to x + w, where 0 is the edge of the first pixel; without it, the tight box.
+    Annotations without a keypoint, for example crowds, are left out. The identity is the image.
     """
-    root = Path(data_dir)
-    splits: Splits = {}
+    root, count = archive.root, archive.count
     for split, file in _files(root, ("*.json", "annotations/*.json"), "JSON"):
+        archive.splits[split] = []
         try:
             content = json.loads(file.read_bytes())
             names = {image["id"]: str(image["file_name"]) for image in content["images"]}
@@ -100,22 +94,20 @@ def parse_coco(data_dir: Path, allow_partial: bool = False, count: int | None = 
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise UserError(f"{file}: not COCO keypoints ({type(error).__name__}: {str(error)[:80]}); images with id and "
-                            "file_name and annotations with image_id and keypoints belong in it") from None
-        faults, records = [], []
+            raise UserError(f"{file}: not COCO keypoints ({type(error).__name__}: {str(error)[:80]}); it must hold images with "
+                            "id and file_name, and annotations with image_id and keypoints") from None
         for number, face in enumerate(faces, 1):
             where = f"{file}, annotation {str(face.get('id', number))[:20]}"
-            try:
-                records.append(_coco_face(root, names, face, count, origin, where))
-            except UserError as error:
-                faults.append(str(error))
-        complain(faults)
-        splits[split] = records
-    return uniform(splits, f"{root}: no annotated face in it", "faces", lambda face: face.file)
+            with archive.checked():
+                name, annotation = _coco_face(names, face, archive.origin, where)
+                points = len(annotation.landmarks)
+                if count is not None and points != count:
+                    raise UserError(f"{where}: {points} points where {count} are expected; choose the layout of that number")
+                archive.add(split, _image(root, name, where), "all", name, annotation)
 
 
-def _coco_face(root: Path, names: dict, face: dict, count: int | None, origin: float, where: str):
-    """The record of one annotation."""
+def _coco_face(names: dict, face: dict, origin: float, where: str) -> tuple[str, Annotation]:
+    """Return the image's name and the annotation of a face; `names` by image id."""
     try:
         values = np.array(face["keypoints"], dtype=np.float64).reshape(-1, 3)
         box = None if face.get("bbox") is None else np.array(face["bbox"], dtype=np.float64).reshape(4)
@@ -123,9 +115,8 @@ def _coco_face(root: Path, names: dict, face: dict, count: int | None, origin: f
     except (ValueError, TypeError, KeyError, OverflowError):
         raise UserError(f"{where}: keypoints x y v ..., bbox x y w h and the image_id of an image belong in it") from None
     if not np.isfinite(values).all() or (np.abs(values) >= 1e9).any() or not np.isin(values[:, 2], (0, 1, 2)).all():
-        raise UserError(f"{where}: a keypoint that is not x y v with v 0, 1 or 2")
-    if count is not None and len(values) != count:
-        raise UserError(f"{where}: {len(values)} points where {count} are expected; choose the layout of that number")
+        raise UserError(f"{where}: a keypoint is not x y v with v 0, 1 or 2")
     points = np.where(values[:, 2:] > 0, values[:, :2], np.nan)
-    edges = None if box is None else np.concatenate([box[:2], box[:2] + box[2:]]) + origin - 0.5  # `record` takes this off again
-    return record(_image(root, name, where), "all", name, points, origin, values[:, 2] == 2, edges, where)
+    if box is not None:  # in continuous px, while `record` expects the keypoints' origin
+        box = np.concatenate([box[:2], box[:2] + box[2:]]) + origin - 0.5
+    return name, Annotation(points, where, box, values[:, 2] == 2)

@@ -1,5 +1,4 @@
-"""300W as released or in Peppa's folders, and the synthetic faces, which lie in the same tree."""
-
+"""300W as released or in Peppa's folders, its private test set, and the synthetic faces, which use the same folders."""
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -8,15 +7,14 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.data.parsers.points import paired
-from utils.data.parsers.records import Splits, record, short
+from utils.data.parsers.records import Annotation, Archive, photograph
 
-VISIBLE_FILE = "visible.tsv"  # beside a 300W tree: relative file, tab, one 0 or 1 a landmark
+VISIBLE_FILE = "visible.tsv"  # in the root: a line per image with its relative path, a tab, and 0 or 1 per landmark
 
 
 class Part(NamedTuple):
     """An official subfolder of 300W."""
-
-    folders: tuple[str, ...]    # names it goes by, lower case
+    folders: tuple[str, ...]    # its names in the known releases, lower case
     split: str
     subset: str
     count: int                  # faces in the official release
@@ -30,24 +28,37 @@ PARTS_300W = {
     "lfpw/testset": Part(("lfpw/testset", "lfpw/lfpw/testset"), "test", "common/lfpw", 224),
     "ibug": Part(("ibug", "ibug/ibug"), "test", "challenge/ibug", 135),
 }
+PRIVATE = {"01_Indoor": Part(("01_indoor", "300w/01_indoor"), "test", "indoor", 300),
+           "02_Outdoor": Part(("02_outdoor", "300w/02_outdoor"), "test", "outdoor", 300)}
 
 
 def _find(root: Path, names: tuple[str, ...]) -> Path | None:
-    """The last that exists of the folders `names` (lower case, / between levels) below root, whatever their case, or None."""
+    """Return the last existing folder of `names` (lower case, / between levels) below root in any case, or None."""
     found = None
     for name in names:
-        here: Path | None = root
+        folder: Path | None = root
         for level in name.split("/"):
-            below = sorted(p for p in here.iterdir() if p.name.lower() == level and p.is_dir())
-            here = below[0] if below else None
-            if here is None:
+            below = sorted(p for p in folder.iterdir() if p.name.lower() == level and p.is_dir())
+            folder = below[0] if below else None
+            if folder is None:
                 break
-        found = here or found
+        found = folder or found
     return found
 
 
+def _pairs(root: Path, parts: dict[str, Part], count: int | None) -> tuple[dict[str, list[tuple[Path, np.ndarray]]], list[str]]:
+    """Return {name of the part: [(image, landmarks)]}, and a line for each part with another number of faces than officially."""
+    pairs, missing = {}, []
+    for name, part in parts.items():
+        folder = _find(root, part.folders)
+        pairs[name] = paired(folder, root, count, recursive=False) if folder else []
+        if len(pairs[name]) != part.count:
+            missing.append(f"{name}: {len(pairs[name]) if folder else 'no folder, 0'} of {part.count} faces")
+    return pairs, missing
+
+
 def _visibility(root: Path, count: int) -> dict[str, np.ndarray]:
-    """{relative file: (N,) bool} of the visibility file, empty when the tree has none."""
+    """Return {relative file: (N,) bool} of the visibility file; empty without that file."""
     file, flags = root / VISIBLE_FILE, {}
     if not file.exists():
         return flags
@@ -60,47 +71,27 @@ def _visibility(root: Path, count: int) -> dict[str, np.ndarray]:
     return flags
 
 
-def photograph(stem: str) -> str:
-    """NAME of NAME_1 and NAME_2, faces of one Flickr photograph; LFPW's image_0001 numbers the photograph itself."""
-    return re.sub(r"\s*_\d{1,2}$", "", stem)
+def parse_300w(archive: Archive, official: bool = True) -> list[str]:
+    """Add train and test of 300W (Sagonas et al., 2016) as released, or in Peppa's folders (AFW/afw, HELEN/trainset, ...).
 
-
-def parse_300w(data_dir: Path, allow_partial: bool = False, count: int | None = 68, origin: float = 1.0,
-               official: bool = True) -> Splits:
-    """300W (Sagonas et al., 2016) as released, or Peppa's tree of the same (AFW/afw, HELEN/trainset, ...), case-insensitive.
-
-    official: compare with the release's counts; UserError, a line a part, unless allow_partial, which warns instead.
+    Folder names are case-insensitive. official: return a line for each part with another number of faces than the release.
     """
-    root, splits, missing = Path(data_dir), {"train": [], "test": []}, []
-    flags = _visibility(root, count or 68)
-    for name, part in PARTS_300W.items():
-        folder = _find(root, part.folders)
-        pairs = paired(folder, root, count, recursive=False) if folder else []
-        for file, annotated in pairs:
-            identity, visible = f"{name.split('/')[0]}/{photograph(file.stem)}", flags.get(file.relative_to(root).as_posix())
-            splits[part.split].append(record(file, part.subset, identity, annotated, origin, visible))
-        if official and len(pairs) != part.count:
-            missing.append(f"{name}: {len(pairs) if folder else 'no folder, 0'} of {part.count} faces")
-    short(root, "300W", missing, allow_partial)
-    if not any(splits.values()):
-        raise UserError(f"{root}: none of 300W's folders ({', '.join(PARTS_300W)}) holds a face")
-    return splits
+    flags = _visibility(archive.root, archive.count)
+    found, missing = _pairs(archive.root, PARTS_300W, archive.count)
+    for name, pairs in found.items():
+        part = PARTS_300W[name]
+        for file, landmarks in pairs:
+            identity = f"{name.split('/')[0]}/{photograph(file.stem)}"
+            annotation = Annotation(landmarks, visible=flags.get(file.relative_to(archive.root).as_posix()))
+            archive.add(part.split, file, part.subset, identity, annotation)
+    return missing if official else []
 
 
-PRIVATE = {"01_Indoor": Part(("01_indoor", "300w/01_indoor"), "test", "indoor", 300),
-           "02_Outdoor": Part(("02_outdoor", "300w/02_outdoor"), "test", "outdoor", 300)}
-
-
-def parse_300w_private(data_dir: Path, allow_partial: bool = False, count: int | None = 68, origin: float = 1.0) -> Splits:
-    """{test}: the private test set of the 300W challenge, in the folder, or in its 300W as Peppa's tree has it."""
-    root, records, missing = Path(data_dir), [], []
-    for name, part in PRIVATE.items():
-        folder = _find(root, part.folders)
-        pairs = paired(folder, root, count, recursive=False) if folder else []
-        records += [record(file, part.subset, f"{part.subset}/{file.stem}", annotated, origin) for file, annotated in pairs]
-        if len(pairs) != part.count:
-            missing.append(f"{name}: {len(pairs) if folder else 'no folder, 0'} of {part.count} faces")
-    short(root, "300W's private test set", missing, allow_partial)
-    if not records:
-        raise UserError(f"{root}: neither 01_Indoor nor 02_Outdoor holds a face")
-    return {"test": records}
+def parse_300w_private(archive: Archive) -> list[str]:
+    """Add test: the private test set of the 300W challenge, in the folder or, as in Peppa's tree, in its folder 300W."""
+    found, missing = _pairs(archive.root, PRIVATE, archive.count)
+    for name, pairs in found.items():
+        subset = PRIVATE[name].subset
+        for file, landmarks in pairs:
+            archive.add("test", file, subset, f"{subset}/{file.stem}", Annotation(landmarks))
+    return missing

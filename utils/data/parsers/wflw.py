@@ -1,13 +1,14 @@
-"""WFLW (Wu et al., CVPR 2018): 98 landmarks, a box and six attributes a face; images below WFLW_images, lists below
-WFLW_annotations."""
+"""WFLW (Wu et al., CVPR 2018): 98 landmarks, a box and six attributes per face.
 
+The images are below WFLW_images, the lists below WFLW_annotations.
+"""
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.data.parsers.records import BESIDE, Splits, complain, inside, numbers, read_lines, record, whole
+from utils.data.parsers.records import BESIDE, Annotation, Archive, complain, inside, numbered, numbers
 
 COUNT = 98
 ATTRIBUTES = ("pose", "expression", "illumination", "makeup", "occlusion", "blur")  # in the order of a line's 0/1 flags
@@ -18,8 +19,7 @@ SUBSET_LISTS = "WFLW_annotations/list_98pt_test/list_98pt_test_{}.txt"
 
 
 class Line(NamedTuple):
-    """One face of a list, as annotated."""
-
+    """A face of a list, as annotated."""
     landmarks: np.ndarray  # (98, 2)
     box: np.ndarray        # (4,) x1 y1 x2 y2
     states: np.ndarray     # (6,) bool
@@ -28,29 +28,29 @@ class Line(NamedTuple):
 
 
 def _line(text: str, where: str) -> Line:
-    """`x y` 98 times, x1 y1 x2 y2, six flags, the image's name (which may hold spaces)."""
+    """Return a parsed line: `x y` 98 times, x1 y1 x2 y2, six flags, the image's name, which may contain spaces."""
     words = text.split(maxsplit=2 * COUNT + 10)
     if len(words) != 2 * COUNT + 11:
         raise UserError(f"{where}: {len(words)} values where {2 * COUNT} coordinates, 4 of the box, 6 flags and a name belong")
     values = numbers(words[:2 * COUNT + 4], where)
     if set(flags := words[2 * COUNT + 4:-1]) - {"0", "1"}:
-        raise UserError(f"{where}: an attribute that is neither 0 nor 1")
+        raise UserError(f"{where}: an attribute is neither 0 nor 1")
     return Line(values[:2 * COUNT].reshape(COUNT, 2), values[2 * COUNT:], np.array(flags) == "1", words[-1].strip(), where)
 
 
 def _subsets(root: Path, lines: list[Line]) -> list[str]:
-    """The subsets of each test face. Their lists repeat its 196 coordinates and its name, of which the first and the name say
-    which face of the test list it is: a photograph may hold several."""
+    """Return the subsets of each test face.
+
+    The subset lists repeat a face's 196 coordinates and its image. A photograph may show several faces, so the first coordinate
+    and the image together tell the face.
+    """
     rows: dict[tuple[float, str], list[int]] = {}
     for index, line in enumerate(lines):
         rows.setdefault((float(line.landmarks[0, 0]), line.name), []).append(index)
     subsets = [["test"] for _ in lines]
     for name in SUBSETS:
-        file = inside(root, SUBSET_LISTS.format(name), str(root))
-        for number, text in enumerate(read_lines(file) if file.is_file() else [], 1):
-            if not text.strip():
-                continue
-            where, words = f"{file}, line {number}", text.split(maxsplit=2 * COUNT)
+        for where, text in numbered(inside(root, SUBSET_LISTS.format(name), str(root)), optional=True):
+            words = text.split(maxsplit=2 * COUNT)
             key = (float(numbers(words[:1], where)[0]), words[-1].strip())
             if key not in rows:
                 raise UserError(f"{where}: no face of {LISTS.format('test')} has this first coordinate and image")
@@ -59,27 +59,19 @@ def _subsets(root: Path, lines: list[Line]) -> list[str]:
     return [BESIDE.join(dict.fromkeys(names)) for names in subsets]
 
 
-def parse_wflw(data_dir: Path, allow_partial: bool = False, count: int | None = COUNT, origin: float = 0.0) -> Splits:
-    """{train, test}; the box is the annotated one, the states are ATTRIBUTES. Test faces bear the names of their SUBSETS."""
-    root = Path(data_dir)
-    splits: Splits = {"train": [], "test": []}
-    absent: list[Path] = []
-    for split, records in splits.items():
-        lines, faults, file = [], [], inside(root, LISTS.format(split), str(root))
-        for number, text in enumerate(read_lines(file) if file.is_file() else [], 1):
-            try:
-                if text.strip():
-                    lines.append(_line(text, f"{file}, line {number}"))
-            except UserError as error:
-                faults.append(str(error))
-        complain(faults)
+def parse_wflw(archive: Archive) -> None:
+    """Add train, test with the annotated boxes; the states are ATTRIBUTES. A test face may be in several SUBSETS."""
+    root = archive.root
+    for split in ("train", "test"):
+        lines = []
+        for where, text in numbered(inside(root, LISTS.format(split), str(root)), optional=True):
+            with archive.checked():
+                lines.append(_line(text, where))
+        complain(archive.faults)
         subsets = _subsets(root, lines) if split == "test" else [split] * len(lines)
         for line, subset in zip(lines, subsets, strict=True):
-            image = inside(root, line.name, line.where, "WFLW_images")
-            if image.is_file():
-                records.append(record(image, subset, line.name, line.landmarks, origin, None, line.box, line.where,
-                                      states=line.states))
-            else:
-                absent.append(image)
-    whole(root, "WFLW", WFLW, splits, absent, allow_partial)
-    return splits
+            with archive.checked():
+                image = inside(root, line.name, line.where, "WFLW_images")
+                if not archive.lacks(image):
+                    annotation = Annotation(line.landmarks, line.where, line.box, states=line.states)
+                    archive.add(split, image, subset, line.name, annotation)

@@ -1,10 +1,8 @@
-"""Synthetic faces: a procedural 300W, the data set that needs no download.
+"""Synthetic faces: a procedural 300W that needs no download.
 
-`generate` writes a folder in the official layout of 300W (Sagonas et al. 2013), so that the ordinary parser reads it;
-`render` draws one face. A face is a pure function of (seed, index): neither the number of workers nor the order of work
-changes a byte.
+`render` draws one face; `generate` writes a folder in the layout of 300W (Sagonas et al. 2013), which 300W's parser reads. A face
+is a pure function of (seed, index); the number of workers and the order of work do not change it.
 """
-
 import multiprocessing
 import os
 import shutil
@@ -23,31 +21,36 @@ from utils.data.parsers import VISIBLE_FILE, write_pts
 from utils.data.synthetic.face import Face, draw
 from utils.progress import progress
 
-TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}  # official counts: ours are split in their proportion
+TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}  # official numbers of faces, whose proportions are kept
 TEST_PARTS = {"helen/testset": 330, "lfpw/testset": 224, "ibug": 135}
-VERSION = 1  # of the drawing: a change of what is drawn gives faces rendered before another place
-TEST_INDEX = 1_000_000  # test faces start here, so that no identity is in both
-HARD_INDEX = 2_000_000  # and the difficult ones (ibug) here
+VERSION = 1  # a change of what is drawn increases it, so that older faces are not reused
+TEST_INDEX = 1_000_000  # first test face, so that no face is in both splits
+HARD_INDEX = 2_000_000  # first difficult test face (ibug)
+SMALLEST = 32  # px
 
 
 def render(seed: int, index: int, size: int = 256) -> Face:
-    """Draw face `index` of `seed` on a picture of `size` px: image uint8 BGR, landmarks (68, 2) in continuous px, visible (68,).
+    """Return face `index` of `seed` on a picture of `size` px. Raise UserError for a size under 32 px.
 
-    Indices from 2,000,000 are drawn harder (turned, occluded, blurred), as IBUG's are. Raises `UserError` for a size under
-    32 px.
+    Faces from HARD_INDEX on are more difficult (turned, occluded, blurred), as in IBUG.
     """
-    if size < 32:
-        raise UserError(f"synthetic faces of {size} px are too small: ask for at least 32")
+    _check_size(size)
     return draw(np.random.default_rng([seed, index]), size, index >= HARD_INDEX)
 
 
+def _check_size(size: int) -> None:
+    if size < SMALLEST:
+        raise UserError(f"synthetic faces of {size} px are too small; ask for at least {SMALLEST}")
+
+
 def share(total: int, parts: dict[str, int]) -> dict[str, int]:
-    """Split `total` in the proportion of `parts`, every face placed."""
+    """Return `total` divided in the proportions of `parts`, without a remainder."""
     edges = np.round(np.cumsum([0, *parts.values()]) / sum(parts.values()) * total).astype(int)
     return {name: int(b - a) for name, a, b in zip(parts, edges[:-1], edges[1:], strict=True)}
 
 
 def _work(job: tuple[str, str, int, int, int]) -> tuple[str, str]:
+    """Write the face of a job (folder, name, seed, index, size); return its name and its visibility as digits."""
     folder, name, seed, index, size = job
     face = render(seed, index, size)
     path = Path(folder, name)
@@ -55,31 +58,25 @@ def _work(job: tuple[str, str, int, int, int]) -> tuple[str, str]:
     if not ok:
         raise UserError(f"{path}: OpenCV could not write the picture as JPEG")
     path.write_bytes(data.tobytes())
-    write_pts(path.with_suffix(".pts"), face.landmarks + 0.5)  # 300W's way: the centre of the first pixel is 1
+    write_pts(path.with_suffix(".pts"), face.landmarks + 0.5)  # 300W's origin: the centre of the first pixel is 1
     return name, "".join("01"[int(v)] for v in face.visible)
 
 
-def _start() -> None:
-    cv2.setNumThreads(1)
+def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, seed: int = 0,
+             workers: int | None = None) -> dict[str, int]:
+    """Write synthetic faces of `size` px into `folder` as a 300W tree; return the number of faces of each part.
 
-
-def generate(
-    folder: Path, train: int = 2000, test: int = 400, size: int = 256, seed: int = 0, workers: int | None = None
-) -> dict[str, int]:
-    """Write `train` + `test` synthetic faces of `size` px into `folder` as a 300W tree; returns the number of faces of each part.
-
-    Parts: afw, helen/trainset, lfpw/trainset for training; helen/testset, lfpw/testset and ibug (harder) for testing.
-    `visible.tsv` lists for every picture whether its 68 landmarks are seen. The tree is built beside `folder` and renamed at
-    the end, so a killed run leaves nothing that looks whole. `workers` defaults to the CPU's cores. Raises `UserError` if
-    the folder exists already or cannot be written.
+    Training parts: afw, helen/trainset, lfpw/trainset; test parts: helen/testset, lfpw/testset and ibug (difficult).
+    `visible.tsv` says for every picture which of its landmarks are visible. The tree is built beside `folder` and renamed at the
+    end, so that a killed run leaves no incomplete tree. workers: default is the number of cores. Raise UserError if the folder
+    exists or cannot be written.
     """
     folder = Path(folder)
     if min(train, test) < 0 or train + test == 0:
-        raise UserError(f"{train} training and {test} test faces asked for: ask for some")
-    if size < 32:
-        raise UserError(f"synthetic faces of {size} px are too small: ask for at least 32")
+        raise UserError(f"{train} training and {test} test faces: ask for at least one face and for no negative number")
+    _check_size(size)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists already: remove it or name another folder for the synthetic faces")
+        raise UserError(f"{folder} exists already; remove it or name another folder for the synthetic faces")
     workers = workers or cores()
     counts = share(train, TRAIN_PARTS) | share(test, TEST_PARTS)
     try:
@@ -110,7 +107,7 @@ def generate(
 
 @contextmanager
 def _lean() -> Iterator[None]:
-    """Processes spawned meanwhile have one thread each and do not import the caller's main module, which may hold torch."""
+    """Let processes spawned in the body have one thread each and not import the caller's main module, which may import torch."""
     main, threads = sys.modules["__main__"], dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
     before = {name: os.environ.get(name) for name in threads}
@@ -128,10 +125,11 @@ def _lean() -> Iterator[None]:
 
 
 def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[tuple[str, str]]:
+    """Yield the results of `_work` in the order of the jobs."""
     if workers == 1 or len(jobs) < 8:
         yield from map(_work, jobs)
         return
     with _lean():
-        pool = multiprocessing.get_context("spawn").Pool(workers, initializer=_start)
+        pool = multiprocessing.get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,))
     with pool:
         yield from pool.imap(_work, jobs, chunksize=8)

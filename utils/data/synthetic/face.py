@@ -1,8 +1,7 @@
-"""One synthetic photograph: who it is, what the face does, how it is lit and dressed, drawn with exact landmarks.
+"""Rendering of one synthetic photograph with exact landmarks.
 
-Order of drawing: background; head, ears and body; hair or hat in front of them; glasses; something in the way; lens and file.
+Drawing order: background; head, ears and body; hair or hat; glasses; an occluder; effects of lens and file format.
 """
-
 from typing import NamedTuple
 
 import cv2
@@ -14,19 +13,18 @@ from utils.data.synthetic.people import Person, Pose, sample_light, sample_perso
 from utils.data.synthetic.render import Camera, Fragments, Mesh, Stage, normals, rasterise, rotation, shade, shadow
 
 SUPERSAMPLE = 1.5
-FACE_MM = 147.0  # width of the box of the 68 landmarks of a frontal mean face
+FACE_MM = 147.0  # width of the landmarks' box of a frontal mean face
 
 
 class Face(NamedTuple):
-    """`image` uint8 BGR (H, W, 3), `landmarks` (68, 2) continuous px, `visible` (68,) bool: on the picture and not hidden."""
-
-    image: np.ndarray
-    landmarks: np.ndarray
-    visible: np.ndarray
+    """A rendered face."""
+    image: np.ndarray      # (H, W, 3) uint8 BGR
+    landmarks: np.ndarray  # (68, 2) continuous px
+    visible: np.ndarray    # (68,) bool: inside the picture and not hidden
 
 
 def _aim(rng: np.random.Generator, points: np.ndarray, pose: Pose, size: int) -> Camera:
-    """A camera for a canvas of `size` px that shows the face 110 to 190 of 256 wide, somewhere near the middle."""
+    """Return a camera for a canvas of `size` px, on which a frontal face is 110 / 256 to 190 / 256 wide, near the middle."""
     distance = min(max(float(np.exp(rng.normal(np.log(900), 0.45))), 380.0), 3000.0)
     focal = rng.uniform(110, 190) * size / 256 / FACE_MM * distance
     camera = Camera(rotation(*pose.angles), np.array([0, 35, -70], np.float32), distance, focal, np.zeros(2, np.float32))
@@ -36,7 +34,7 @@ def _aim(rng: np.random.Generator, points: np.ndarray, pose: Pose, size: int) ->
 
 
 def draw(rng: np.random.Generator, size: int, hard: bool) -> Face:
-    """Draw one face of `size` px with the numbers that `rng` gives; `hard` for the difficult test part."""
+    """Return a random face on `size` px; `hard`: one for the difficult test part."""
     person, pose, light = sample_person(rng), sample_pose(rng, hard), sample_light(rng)
     canvas_size = int(round(size * SUPERSAMPLE))
     points = pose_vertices(person.shape | pose.expression, pose.jaw, pose.jaw_side)
@@ -57,8 +55,7 @@ def draw(rng: np.random.Generator, size: int, hard: bool) -> Face:
     depth_map = depth.reshape(canvas_size, canvas_size)
     bright = light.key_colour * 0.55 + light.sky * 0.6
     if rng.random() < 0.20:
-        dark, bridge = bool(rng.random() < 0.28), float(marks[27, 2])
-        hidden = np.maximum(hidden, scene.glasses(rng, canvas, stage.project, depth_map, bridge, dark, float(bright.mean())))
+        hidden = np.maximum(hidden, scene.glasses(rng, stage, float(marks[27, 2]), float(bright.mean())))
     if rng.random() < (0.45 if hard else 0.16):
         box = np.concatenate([flat.min(0), flat.max(0)])
         hidden = np.maximum(hidden, scene.occlude(rng, canvas, box, person.look.skin, person.look.hair, bright))
@@ -71,7 +68,7 @@ def draw(rng: np.random.Generator, size: int, hard: bool) -> Face:
 
 
 def _draw_base(rng: np.random.Generator, stage: Stage, person: Person, pose: Pose, hair: tuple[np.ndarray, np.ndarray]) -> None:
-    """Head, ears and body onto the canvas and into the depth, in place; `hair` is (edge, shell) as `draw_cover` takes them."""
+    """Draw head, ears and body onto the canvas and the depth, in place; `hair`: (edge, shell) of `draw_cover`."""
     edge, shell = hair
     seen = stage.camera.view(head().grid(stage.points))
     ears = [stage.camera.view(wear.ear(s, stage.points)) for s in (-1.0, 1.0)]
@@ -90,9 +87,9 @@ def _draw_base(rng: np.random.Generator, stage: Stage, person: Person, pose: Pos
 
 
 def _shade_head(part: Fragments, stage: Stage, seen: np.ndarray, caster: np.ndarray, person: Person, pose: Pose) -> np.ndarray:
-    """Colours (N, 3) of the head's own pixels: skin, brows, lips, nostrils, eyes and mouth, all lit.
+    """Return the lit colours (N, 3) of the head's pixels: skin, brows, lips, nostrils, eyes and mouth.
 
-    `seen` (R, C, 3) the head's grid in the camera's axes, `caster` the same with hair or hat on, which throws the shadow.
+    seen (R, C, 3): the head's grid in the camera's axes. caster: the same with hair or hat, which casts the shadow.
     """
     model, look, light = head(), person.look, stage.light
     dark = shadow(seen, [caster], light.key)[..., None]
@@ -100,19 +97,17 @@ def _shade_head(part: Fragments, stage: Stage, seen: np.ndarray, caster: np.ndar
     a = part.sample(np.concatenate(maps, 2))
     x, y, lip, shaded, normal = a[:, 0], a[:, 1], a[:, 2], a[:, 3], a[:, 4:7]
     smile = max(pose.expression.get("smile_left", 0), pose.expression.get("smile_right", 0))
-    albedo, gloss = paint.paint_skin(x, y, look, smile, pose.expression["brow_in_left"])
-    paint.paint_brows(x, y, albedo, look)
+    surface = paint.paint_skin(x, y, look, smile, pose.expression["brow_in_left"])
+    paint.paint_brows(surface, look)
     inner = stage.points[model.slices["inner_right"]]
     gap = float(inner[4, 1] - inner[2, 1])
-    paint.paint_lips(x, y, lip, albedo, gloss, look, gap)
-    paint.paint_nostrils(x, y, albedo, gloss)
+    paint.paint_lips(surface, lip, look, gap)
+    paint.paint_nostrils(surface)
     pixel = stage.camera.distance / stage.camera.focal
-    eyes = [
-        paint.paint_eye((x, y), albedo, side, lids, pose.gaze, look, pixel, light.key[:2] * 2.2)
-        for side, lids in zip((-1.0, 1.0), pose.lids, strict=True)
-    ]
-    colour = shade(albedo, normal, shaded, gloss, light)
-    flatter = np.array([0.6, 0.5, 1.0], np.float32)  # the eyeball faces the viewer more than the lids round it
+    eyes = [paint.paint_eye(surface, look, paint.Eye(side, lids, pose.gaze, pixel, light.key[:2] * 2.2))
+            for side, lids in zip((-1.0, 1.0), pose.lids, strict=True)]
+    colour = shade(surface.albedo, normal, shaded, surface.gloss, light)
+    flatter = np.array([0.6, 0.5, 1.0], np.float32)  # the eyeball's normals point more towards the viewer than the lids'
     for pick, cover, ball in eyes:
         lit = shade(ball[:, :3], normal[pick] * flatter, 0.6 * shaded[pick], 0.15, light, 0.4) + ball[:, 3:] * light.key_colour
         colour[pick] += (lit - colour[pick]) * cover[:, None]

@@ -1,7 +1,7 @@
-"""Faces with points of one's own, for the tutorial: `python -m utils.synthetic.points FOLDER [TRAIN TEST]`.
+"""Faces with a user's own points, for the tutorial: `python -m utils.data.synthetic.points FOLDER [TRAIN TEST]`.
 
-Eight points: the outer corners of the eyes, the tip of the nose and the corners of the mouth, which 300W has as well, and the
-middle of the mouth and both cheeks, which it has not.
+Eight points: the outer corners of the eyes, the tip of the nose and the corners of the mouth, which 300W has too, and the middle
+of the mouth and both cheeks, which it does not have.
 """
 import sys
 from pathlib import Path
@@ -14,17 +14,17 @@ from utils.data.parsers import write_pts
 from utils.data.synthetic import TEST_INDEX, render
 from utils.progress import progress
 
-SEED = 1  # other people than those of the embedded default
-MEANS = ((36,), (45,), (30,), (48,), (54,), (62, 66), (2, 31), (14, 35))  # of these landmarks of 68
+SEED = 1  # other people than in the default synthetic set
+MEANS = ((36,), (45,), (30,), (48,), (54,), (62, 66), (2, 31), (14, 35))  # each point is the mean of these landmarks of 68
 
 
 def own_points(landmarks: np.ndarray) -> np.ndarray:
-    """(..., 68, 2) -> the eight points (..., 8, 2), same frame."""
+    """Return the eight points (..., 8, 2) of landmarks (..., 68, 2) in the same frame."""
     return np.stack([landmarks[..., list(ids), :].mean(-2) for ids in MEANS], -2)
 
 
 def write(folder: Path, train: int = 50, test: int = 200) -> None:
-    """Writes `train` faces into folder/train and `test` others into folder/test: .jpg and .pts. UserError where folder exists."""
+    """Write `train` faces into folder/train and `test` others into folder/test: .jpg and .pts. Raise UserError if it exists."""
     if Path(folder).exists():
         raise UserError(f"{folder} exists already; remove it or name another folder")
     for split, begin, count in (("train", 0, train), ("test", TEST_INDEX, test)):
@@ -33,13 +33,13 @@ def write(folder: Path, train: int = 50, test: int = 200) -> None:
         for index in progress(range(count), desc=f"{split} faces", unit="face"):
             face, file = render(SEED, begin + index), place / f"face{index:04d}.jpg"
             file.write_bytes(cv2.imencode(".jpg", face.image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
-            write_pts(file.with_suffix(".pts"), own_points(face.landmarks) - 0.5)  # the centre of the first pixel is 0
+            write_pts(file.with_suffix(".pts"), own_points(face.landmarks) - 0.5)  # origin: the centre of the first pixel is 0
 
 
 if __name__ == "__main__":
     try:
         if not 2 <= len(sys.argv) <= 4 or not all(number.isdecimal() for number in sys.argv[2:]):
-            raise UserError("usage: python -m utils.synthetic.points FOLDER [TRAIN TEST], the numbers of faces")
+            raise UserError("usage: python -m utils.data.synthetic.points FOLDER [TRAIN TEST], with numbers of faces")
         write(Path(sys.argv[1]), *map(int, sys.argv[2:]))
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -1,11 +1,9 @@
 """Camera, rasteriser and light of the synthetic faces: grids of points in, per-pixel surface coordinates out.
 
-A mesh is a grid of points. Its quads are drawn far to near with their numbers as colours (painter's algorithm, OpenCV's
-polygon filler); the position inside the quad then comes from inverting its bilinear map for all pixels at once. Whatever
-lives on the grid (paint coordinates, normals, depth) is read with `Fragments.sample`, so shading works per pixel without a
-triangle ever being visited in Python.
+The quads of a grid are drawn far to near with their numbers as colours (painter's algorithm, OpenCV's polygon filler). Inverting
+the bilinear map of the quads then gives the position inside the quad for all pixels at once. `Fragments.sample` reads whatever is
+on the grid (paint coordinates, normals, depth), so no loop in Python visits the quads' pixels.
 """
-
 from typing import NamedTuple
 
 import cv2
@@ -13,105 +11,90 @@ import numpy as np
 
 
 class Camera(NamedTuple):
-    """Pinhole: a point X (mm) is turned by `rotation` about `pivot`, seen from `distance` mm; `focal` px x mm/mm, `centre`
-    in px of the canvas."""
-
-    rotation: np.ndarray
-    pivot: np.ndarray
-    distance: float
-    focal: float
-    centre: np.ndarray
+    """A pinhole camera."""
+    rotation: np.ndarray  # (3, 3) of the head about `pivot`
+    pivot: np.ndarray     # (3,) mm
+    distance: float       # mm from the pivot
+    focal: float          # px
+    centre: np.ndarray    # (2,) canvas px
 
     def view(self, points: np.ndarray) -> np.ndarray:
-        """Points (..., 3) of the head in mm -> in the camera's axes (x right, y down, z towards the viewer), pivot at 0."""
+        """Return head points (..., 3) in the camera's axes, mm: x right, y down, z towards the viewer, pivot at 0."""
         return (points - self.pivot) @ self.rotation.T
 
     def flatten(self, seen: np.ndarray) -> np.ndarray:
-        """Points (..., 3) in the camera's axes -> (..., 2) continuous px."""
+        """Return points (..., 3) in the camera's axes as continuous px (..., 2)."""
         scale = self.focal / (self.distance - seen[..., 2:3])
         return seen[..., :2] * scale + self.centre
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Points (..., 3) of the head in mm -> (..., 2) continuous px."""
+        """Return head points (..., 3) in mm as continuous px (..., 2)."""
         return self.flatten(self.view(points))
 
 
 class Mesh(NamedTuple):
-    """A grid of points in the camera's axes, (R, C, 3) mm; `keep` (R-1, C-1) leaves quads out, `both` draws their back too;
-    `layer` breaks ties."""
-
-    seen: np.ndarray
-    keep: np.ndarray | None = None
-    both: bool = False
-    layer: float = 0.0
+    """A grid of points to draw."""
+    seen: np.ndarray                # (R, C, 3) mm in the camera's axes
+    keep: np.ndarray | None = None  # (R-1, C-1) bool: quads to draw
+    both: bool = False              # draw the back of the quads too
 
 
 class Light(NamedTuple):
-    """Directions in the camera's axes (unit, towards the light) and colours; `hardness` is how dark its shadow is."""
-
+    """Lamps, sky and ground: colours (3,), and unit directions (3,) towards the lamps in the camera's axes."""
     key: np.ndarray
     key_colour: np.ndarray
     fill: np.ndarray
     fill_colour: np.ndarray
     sky: np.ndarray
     ground: np.ndarray
-    hardness: float
+    hardness: float  # darkness of the key light's shadow
 
 
 class Stage(NamedTuple):
-    """One picture in the making: `points` (V, 3) the posed head's vertices in mm, `canvas` (S*S, 3) linear BGR, `depth` (S*S,) mm
-    towards the viewer of what is drawn, `size` S in px."""
-
+    """A picture while it is drawn."""
     camera: Camera
     light: Light
-    points: np.ndarray
-    canvas: np.ndarray
-    depth: np.ndarray
-    size: int
+    points: np.ndarray  # (V, 3) vertices of the posed head, mm
+    canvas: np.ndarray  # (S * S, 3) linear BGR
+    depth: np.ndarray   # (S * S,) mm towards the viewer
+    size: int           # S
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points (N, 3) of the head in mm -> continuous px (N, 2) and mm towards the viewer (N,)."""
+        """Return head points (N, 3) in mm as continuous px (N, 2) and mm towards the viewer (N,)."""
         seen = self.camera.view(np.asarray(points, np.float32))
         return self.camera.flatten(seen), seen[:, 2]
 
 
 class Fragments(NamedTuple):
-    """What a rasterised mesh covers: flat pixel indices (N,), and the grid's continuous row and column at each."""
-
-    pixels: np.ndarray
-    row: np.ndarray
+    """The N pixels of a rasterised mesh."""
+    pixels: np.ndarray  # flat indices
+    row: np.ndarray     # continuous row of the grid at each pixel
     column: np.ndarray
 
     def sample(self, grid: np.ndarray) -> np.ndarray:
-        """Values (N,) or (N, channels) of a grid (R, C) or (R, C, channels), bilinear."""
+        """Return the values (N,) or (N, channels) of a grid (R, C) or (R, C, channels), bilinear."""
         return lookup(grid, self.column, self.row)
 
 
 def lookup(maps: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
-    """Values (N,) or (N, channels) of maps (H, W) or (H, W, channels) at indices (x, y), bilinear, as float32."""
-    n, width = len(x), 1024  # remap takes pictures of limited sides, so the list is folded
+    """Return float32 values (N,) or (N, channels) of maps (H, W) or (H, W, channels) at indices (x, y), bilinear."""
+    n, width = len(x), 1024  # OpenCV's remap limits the sides of an image, so the list is folded
     if not n:
         return np.zeros((0, *maps.shape[2:]), np.float32)
     rows = -(-n // width)
     place = np.zeros((2, rows * width), np.float32)
     place[0, :n], place[1, :n] = x, y
     place = place.reshape(2, rows, width)
-    layers = [maps] if maps.ndim == 2 else [maps[..., i : i + 4] for i in range(0, maps.shape[2], 4)]
-    out = [
-        cv2.remap(np.ascontiguousarray(m, np.float32), place[0], place[1], cv2.INTER_LINEAR, borderMode=border) for m in layers
-    ]
-    if maps.ndim == 2:
-        return out[0].reshape(-1)[:n]
-    return (
-        np.concatenate([o.reshape(rows * width, -1)[:n] for o in out], 1)
-        if len(out) > 1
-        else out[0].reshape(rows * width, -1)[:n]
-    )
+    channels = maps[..., None] if maps.ndim == 2 else maps
+    layers = [channels[..., i:i + 4] for i in range(0, channels.shape[2], 4)]  # and the channels to four
+    out = [cv2.remap(np.ascontiguousarray(layer, np.float32), place[0], place[1], cv2.INTER_LINEAR, borderMode=border)
+           for layer in layers]
+    values = np.concatenate([part.reshape(rows * width, -1)[:n] for part in out], 1)
+    return values[:, 0] if maps.ndim == 2 else values
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Rotation (3, 3) for angles in radians: positive yaw turns the face to the picture's right, pitch up, roll clockwise as
-    seen."""
+    """Return the rotation (3, 3) of angles in radians: positive yaw is to the picture's right, pitch up, roll clockwise."""
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     nod = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
@@ -120,14 +103,14 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def normals(grid: np.ndarray) -> np.ndarray:
-    """Unit normals (R, C, 3) of a grid of points whose rows run down and columns to the right; outward for the head."""
+    """Return unit normals (R, C, 3) of a grid whose rows go down and columns to the right; they point out of the head."""
     down, right = np.gradient(grid, axis=0), np.gradient(grid, axis=1)
     n = np.cross(right, down)
     return (n / np.maximum(np.linalg.norm(n, axis=-1, keepdims=True), 1e-6)).astype(np.float32)
 
 
 def rasterise(meshes: list[Mesh], camera: Camera, size: int) -> list[Fragments]:
-    """Draw the meshes on one canvas of `size` px; each gets the pixels where it is nearest."""
+    """Return the pixels of each mesh on a canvas of `size` px: those where it is nearest."""
     corners, depths, owners, quads = [], [], [], []
     for number, mesh in enumerate(meshes):
         flat = camera.flatten(mesh.seen)
@@ -139,13 +122,11 @@ def rasterise(meshes: list[Mesh], camera: Camera, size: int) -> list[Fragments]:
         if mesh.keep is not None:
             show &= mesh.keep
         high, low = np.maximum(np.maximum(p, q), np.maximum(r, w)), np.minimum(np.minimum(p, q), np.minimum(r, w))
-        show &= (
-            (high[..., 0] > 0) & (high[..., 1] > 0) & (low[..., 0] < size) & (low[..., 1] < size) & (camera.distance - near > 20)
-        )
+        show &= (high > 0).all(-1) & (low < size).all(-1) & (camera.distance - near > 20)
         i, j = np.nonzero(show)
         quad = np.stack([v[i, j] for v in (p, q, r, w)], 1)  # (n, 4, 2)
         corners.append(quad)
-        depths.append(near[i, j] + mesh.layer)
+        depths.append(near[i, j])
         owners.append(np.full(len(i), number))
         quads.append(np.stack([i, j], 1))
     corner = np.concatenate(corners)
@@ -169,7 +150,7 @@ def rasterise(meshes: list[Mesh], camera: Camera, size: int) -> list[Fragments]:
 
 
 def _inverse_bilinear(corner: np.ndarray, number: np.ndarray, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Column and row fractions in [0, 1] of pixel centres (2, N) inside their quads; two Newton steps from the middle."""
+    """Return column and row fractions in [0, 1] of pixel centres (2, N) in their quads, by two Newton steps from the middle."""
     ax, ay, bx, by, cx, cy, dx, dy = corner.T
     ex, ey, fx, fy, gx, gy = (v[number] for v in (bx - ax, by - ay, dx - ax, dy - ay, ax - bx + cx - dx, ay - by + cy - dy))
     px, py = position[0] - ax[number], position[1] - ay[number]
@@ -185,8 +166,10 @@ def _inverse_bilinear(corner: np.ndarray, number: np.ndarray, position: np.ndarr
 
 
 def shadow(seen: np.ndarray, casters: list[np.ndarray], light: np.ndarray, cell: float = 3.0) -> np.ndarray:
-    """Soft shadow (R, C) in [0, 1] that the casters (grids in the camera's axes) and the grid itself throw on the grid
-    `seen`, by a depth map seen from the direction `light` (unit vector towards the light)."""
+    """Return the soft shadow (R, C) in [0, 1] on the grid `seen`, cast by itself and the casters (grids in the camera's axes).
+
+    light: unit vector towards the light. The shadow is read from a depth map as seen from there, with cells of `cell` mm.
+    """
     side = np.cross(light, [0.0, 1.0, 0.0])
     side /= max(np.linalg.norm(side), 1e-6)
     up = np.cross(side, light)
@@ -194,10 +177,8 @@ def shadow(seen: np.ndarray, casters: list[np.ndarray], light: np.ndarray, cell:
     count = int(600 / cell)
     depth = np.full((count, count), -1e4, np.float32)
     for grid in (seen, *casters):
-        dense = (
-            cv2.resize(np.ascontiguousarray(grid, np.float32), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR).reshape(-1, 3)
-            @ frame
-        )
+        dense = cv2.resize(np.ascontiguousarray(grid, np.float32), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+        dense = dense.reshape(-1, 3) @ frame
         place = np.clip((dense[:, :2] / cell + count / 2).astype(np.int32), 0, count - 1)
         np.maximum.at(depth.reshape(-1), place[:, 1] * count + place[:, 0], dense[:, 2])
     depth = cv2.dilate(depth, np.ones((3, 3), np.uint8))
@@ -207,10 +188,9 @@ def shadow(seen: np.ndarray, casters: list[np.ndarray], light: np.ndarray, cell:
     return cv2.GaussianBlur(hidden.astype(np.float32), (5, 5), 1.0)
 
 
-def shade(
-    albedo: np.ndarray, normal: np.ndarray, shaded: np.ndarray, gloss: np.ndarray | float, light: Light, wrap: float = 0.2
-) -> np.ndarray:
-    """Light (N, 3) leaving a surface: hemisphere, key with shadow, fill, and a highlight towards the viewer."""
+def shade(albedo: np.ndarray, normal: np.ndarray, shaded: np.ndarray, gloss: np.ndarray | float, light: Light,
+          wrap: float = 0.2) -> np.ndarray:
+    """Return the light (N, 3) of a surface: sky and ground, key light with shadow, fill light, highlight."""
     key = np.clip((normal @ light.key + wrap) / (1 + wrap), 0, 1) * (1 - light.hardness * shaded)
     fill = np.clip(normal @ light.fill, 0, 1)
     up, facing = 0.5 - 0.5 * normal[:, 1], 0.55 + 0.45 * np.clip(normal[:, 2], 0, 1)
@@ -218,7 +198,7 @@ def shade(
     shine = np.clip(normal @ (half / np.float32(np.linalg.norm(half))), 0, 1) ** 2
     shine = shine * shine
     shine = shine * shine
-    shine = shine * shine * gloss * (1 - light.hardness * shaded)
+    shine = shine * shine * gloss * (1 - light.hardness * shaded)  # exponent 16
     amounts = np.stack([key, fill, facing * (1 - up), facing * up, 0.35 * shine], 1)
     colours = np.stack([light.key_colour, light.fill_colour, light.ground, light.sky])
     return albedo * (amounts[:, :4] @ colours) + amounts[:, 4:] * light.key_colour

@@ -1,9 +1,9 @@
-"""What is not the face itself: ears, shoulders and clothes, hair and hats of a synthetic person."""
-
+"""Ears, shoulders and clothes, hair and hats of a synthetic person."""
 import numpy as np
 
 from utils.data.synthetic import paint
-from utils.data.synthetic.head import head, smooth
+from utils.data.synthetic.fields import smooth
+from utils.data.synthetic.head import head
 from utils.data.synthetic.people import Person
 from utils.data.synthetic.render import Fragments, Mesh, Stage, normals, rasterise, rotation, shade
 
@@ -15,10 +15,10 @@ SHOULDERS = np.array(  # rings below the neck: mm down, half width, half depth
 
 
 def ear(side: float, points: np.ndarray) -> np.ndarray:
-    """Grid (7, 21, 3) in head mm of the ear at `side` (+1 the picture's right), hung on the posed head's vertices `points`."""
+    """Return the grid (7, 21, 3) in head mm of the ear at `side` (+1: the picture's right) of a posed head's vertices."""
     model = head()
     grid = model.grid(points)
-    column = int(np.argmin(np.abs(model.phi[: model.columns] - side * np.pi / 2)))
+    column = int(np.argmin(np.abs(model.phi[:model.columns] - side * np.pi / 2)))
     row = int(np.argmin(np.abs(grid[:, model.columns // 2, 1] - 121)))
     anchor = grid[row, column] + np.array([0, 13, -12])  # the ear hangs beside the first landmarks of the contour
     r, t = np.linspace(0.05, 1, 7)[:, None], np.linspace(0, 2 * np.pi, 21)[None] * side
@@ -28,7 +28,7 @@ def ear(side: float, points: np.ndarray) -> np.ndarray:
 
 
 def shade_ear(part: Fragments, seen: np.ndarray, stage: Stage, person: Person) -> np.ndarray:
-    """Colours (N, 3) of an ear's pixels; `seen` is its grid in the camera's axes."""
+    """Return the colours (N, 3) of an ear's pixels; `seen`: its grid in the camera's axes."""
     n = part.sample(normals(seen))
     n *= np.sign(n[:, 2:3] + 1e-6)
     rim = 0.55 + 0.45 * np.clip(part.row / 5, 0, 1)
@@ -37,7 +37,7 @@ def shade_ear(part: Fragments, seen: np.ndarray, stage: Stage, person: Person) -
 
 
 def body(stage: Stage, yaw: float, roll: float) -> tuple[np.ndarray, np.ndarray]:
-    """Grid of neck base and shoulders in the camera's axes, and the same in its own mm; it turns less than the head."""
+    """Return the grid of shoulders in the camera's axes, and in their own mm; they turn less than the head."""
     base = stage.camera.view(head().grid(stage.points)[-2].mean(0))
     t = np.linspace(-np.pi, np.pi, 41)
     down, wide, deep = SHOULDERS[:, :1], SHOULDERS[:, 1:2], SHOULDERS[:, 2:]
@@ -45,10 +45,9 @@ def body(stage: Stage, yaw: float, roll: float) -> tuple[np.ndarray, np.ndarray]
     return (own @ rotation(0.35 * yaw, 0, 0.25 * roll).T + base).astype(np.float32), own.astype(np.float32)
 
 
-def shade_body(
-    part: Fragments, seen: np.ndarray, own: np.ndarray, stage: Stage, person: Person, rng: np.random.Generator
-) -> np.ndarray:
-    """Colours (N, 3) of neck and shoulders: skin down to the neckline, then cloth with folds and perhaps a pattern."""
+def shade_body(part: Fragments, seen: np.ndarray, own: np.ndarray, stage: Stage, person: Person,
+               rng: np.random.Generator) -> np.ndarray:
+    """Return the colours (N, 3) of neck and shoulders: skin down to the neckline, then cloth, plain or with a pattern."""
     a = part.sample(np.concatenate([own, normals(seen)], 2))
     x, y, z = a[:, 0], a[:, 1], a[:, 2]
     n4 = paint.read_noise(x * 0.8 + person.look.offset[1], y * 0.8 + person.look.offset[0])
@@ -61,9 +60,8 @@ def shade_body(
         pattern = ((x / period) % 1 < 0.4) ^ ((y / period) % 1 < 0.4)
     else:
         pattern = (n4[:, 1] > 0.8) & (kind == "print")
-    albedo = (
-        np.where(pattern[:, None], person.cloth_two, albedo) * np.clip(1 + 0.18 * n4[:, 0] + 0.06 * n4[:, 2], 0.3, 2)[:, None]
-    )
+    folds = np.clip(1 + 0.18 * n4[:, 0] + 0.06 * n4[:, 2], 0.3, 2)[:, None]
+    albedo = np.where(pattern[:, None], person.cloth_two, albedo) * folds
     line = person.neckline * np.clip(1 - np.abs(x) / 90, 0, 1) * (z > 0) - 6
     albedo = np.where((y < line)[:, None], person.look.skin * np.clip(1 + 0.05 * n4[:, :1], 0.8, 1.2), albedo).astype(np.float32)
     under_chin = np.clip((30 - y) / 45, 0, 1) * (z > 0)
@@ -71,7 +69,7 @@ def shade_body(
 
 
 def cover(person: Person, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Hair or hat over the head's grid: signed distance (R, C) in mm inside its edge, and thickness (R, C) in mm."""
+    """Return hair or hat on the head's grid: distance (R, C) in mm inside its edge, and thickness (R, C) in mm."""
     model = head()
     shape = (model.rows, model.columns)
     x, y = model.canonical[model.slices["grid"]].T.reshape(2, *shape)
@@ -85,13 +83,11 @@ def cover(person: Person, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
         edge = np.where(turn < 95, (oval - 1) * 60, 40)
     elif cloth:
         edge = (-38 + rng.uniform(-16, 14) + rng.uniform(-20, 20) * np.sin(phi)) - y
-        edge = edge + 22 * (1 - np.cos(phi))  # level for an upright head, whose y axis leans back
+        edge = edge + 22 * (1 - np.cos(phi))  # horizontal on an upright head, whose y axis leans back
     else:
-        line = np.interp(
-            turn,
-            [0, 25, 42, 56, 68, 76, 83, 92, 104, 118, 180],
-            [-57, -55, -48, -30, 0, 26 + 14 * (rng.random() < 0.4), 16, 8, 42, 74, 84],
-        )
+        sideburn = 40 if rng.random() < 0.4 else 26
+        line = np.interp(turn, [0, 25, 42, 56, 68, 76, 83, 92, 104, 118, 180],
+                         [-57, -55, -48, -30, 0, sideburn, 16, 8, 42, 74, 84])
         line = line + person.hairline * smooth(80, 50, turn)
         if person.style == "bald":
             line = np.where(turn < 75, -160.0, line)
@@ -111,7 +107,7 @@ def cover(person: Person, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
 
 
 def _curtain(person: Person, rng: np.random.Generator) -> np.ndarray:
-    """Grid (LOOSE_ROWS, LOOSE_COLUMNS, 3) in head mm of loose hair hanging round the back and the sides of the head."""
+    """Return a grid (LOOSE_ROWS, LOOSE_COLUMNS, 3) in head mm of loose hair round the back and the sides of the head."""
     start = np.radians(rng.uniform(46, 82))
     t = np.linspace(start, 2 * np.pi - start, LOOSE_COLUMNS)
     y = np.linspace(-70, person.long, LOOSE_ROWS)[:, None]
@@ -120,12 +116,12 @@ def _curtain(person: Person, rng: np.random.Generator) -> np.ndarray:
     top = np.sqrt(np.clip(1 - ((np.minimum(y, -20) + 20) / 100) ** 2, 0, 1))
     x = (75 * top + spread) * np.sin(t) * (1 + 0.02 * np.sin(t * 9 + v * 6))
     z = -92 + (np.where(np.cos(t) > 0, 78, 92) * top + spread * 0.6) * np.cos(t)
-    z = z + 0.3 * np.maximum(y - 20, 0)  # plumb for an upright head, whose y axis leans back
+    z = z + 0.3 * np.maximum(y - 20, 0)  # vertical on an upright head, whose y axis leans back
     return np.stack([x, y + 0 * t, z], -1).astype(np.float32)
 
 
 def _brim(edge: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Grid (5, 21, 3) in head mm of a cap's brim, at the front of the cap whose signed distance is `edge`."""
+    """Return the grid (5, 21, 3) in head mm of the brim of a cap with distance `edge` (R, C) inside its edge."""
     model = head()
     t, out = np.radians(np.linspace(-62, 62, 21)), np.linspace(0, 1, 5)[:, None]
     reach = rng.uniform(30, 65) * np.cos(t * 1.35)
@@ -136,12 +132,12 @@ def _brim(edge: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_cover(rng: np.random.Generator, stage: Stage, person: Person, edge: np.ndarray, shell: np.ndarray) -> np.ndarray:
-    """Hair, hat or hood over what is drawn so far, in place; returns the mask (H*W,) of what it hides.
+    """Draw hair, hat or hood over the canvas, in place; return the mask (S * S,) of hidden pixels.
 
-    `edge` (R, C) mm inside the edge of hair or hat, `shell` (R, C, 3) its surface in the camera's axes, both on the head's grid.
+    On the head's grid: edge (R, C), mm inside the edge of hair or hat; shell (R, C, 3), its surface in the camera's axes.
     """
     cloth = person.style in CLOTH
-    every = np.ix_(np.r_[0 : len(edge) - 1 : 2, len(edge) - 1], np.arange(0, edge.shape[1], 2))  # hair needs no finer grid
+    every = np.ix_(np.r_[0:len(edge) - 1:2, len(edge) - 1], np.arange(0, edge.shape[1], 2))  # half the rows and columns
     coarse, surface = edge[every], shell[every]
     ragged = np.maximum(np.maximum(coarse[:-1, :-1], coarse[1:, 1:]), np.maximum(coarse[1:, :-1], coarse[:-1, 1:])) > -8
     meshes, fringe = [Mesh(surface, ragged)], [coarse]

@@ -2,12 +2,10 @@
 import cv2
 import numpy as np
 import pytest
+from conftest import LAYOUTS
 
-from pipnet.app.pose import MODEL, POINTS, head_pose, pose_points
 from pipnet.errors import UserError
-from utils.config import DEFAULT_FILE, load_layout, read_yaml
-
-LAYOUTS = read_yaml(DEFAULT_FILE)["layouts"]
+from pipnet.pose import MODEL, POINTS, head_pose, pose_points
 
 
 def projected(pitch: float = 0, yaw: float = 0, roll: float = 0, width: int = 640, height: int = 480) -> np.ndarray:
@@ -25,14 +23,14 @@ def projected(pitch: float = 0, yaw: float = 0, roll: float = 0, width: int = 64
 
 def placed(points: np.ndarray, name: str) -> np.ndarray:
     """The ten points as landmarks of a layout, NaN elsewhere."""
-    landmarks = np.full((LAYOUTS[name]["count"], 2), np.nan)
+    landmarks = np.full((LAYOUTS.load(name).count, 2), np.nan)
     for ids, point in zip(POINTS[name], points, strict=True):
         landmarks[list(ids)] = point
     return landmarks
 
 
 def test_published_angles(reference):
-    layout = load_layout(LAYOUTS, "68")
+    layout = LAYOUTS.load("68")
     with np.load(reference / "slim.npz") as arrays:
         for i in range(8):
             height, width = cv2.imdecode(arrays[f"i{i}_file_bytes"], cv2.IMREAD_COLOR).shape[:2]
@@ -44,18 +42,18 @@ def test_published_angles(reference):
 @pytest.mark.parametrize("name", POINTS)
 @pytest.mark.parametrize("turned", [(20, 0, 0), (-20, 0, 0), (0, 30, 0), (0, -30, 0), (0, 0, 25), (0, 0, -25), (10, 20, 15)])
 def test_signs_and_sizes_of_the_angles(name, turned):
-    angles = head_pose(placed(projected(*turned), name), load_layout(LAYOUTS, name), 640, 480)
+    angles = head_pose(placed(projected(*turned), name), LAYOUTS.load(name), 640, 480)
     np.testing.assert_allclose(angles, turned, atol=6)  # perspective
 
 
 def test_a_layout_of_ones_own_by_the_points_it_shares():
     shared = [36, 39, 42, 45, 31, 35, 17, 26]
-    rows = {**LAYOUTS, "mine": {"count": 8, "flip_index": [3, 2, 1, 0, 5, 4, 7, 6], "same_as": {"68": dict(enumerate(shared))}}}
+    row = {"count": 8, "flip_index": [3, 2, 1, 0, 5, 4, 7, 6], "same_as": {"68": dict(enumerate(shared))}}
     landmarks = placed(projected(0, 30, 0), "68")[shared]
-    np.testing.assert_allclose(head_pose(landmarks, load_layout(rows, "mine"), 640, 480), (0, 30, 0), atol=6)
+    np.testing.assert_allclose(head_pose(landmarks, LAYOUTS.with_rows({"mine": row}).load("mine"), 640, 480), (0, 30, 0), atol=6)
 
 
 @pytest.mark.parametrize("name, count", [("12", 4), ("5", 0), ("29", 0)])
 def test_a_layout_without_the_points_says_so(name, count):
     with pytest.raises(UserError, match=f"layout '{name}' has {count} of the points that head pose needs"):
-        pose_points(load_layout(LAYOUTS, name))
+        pose_points(LAYOUTS.load(name))

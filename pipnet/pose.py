@@ -1,17 +1,17 @@
-"""Head pose: ten landmarks against the same points of a rigid 3D head, as Peppa does."""
+"""Head pose: ten landmarks against the same points of a rigid 3D head, as in Peppa."""
 import cv2
 import numpy as np
 
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 
-# The model (10, 3), mm-like; x to the image's left, y up, z out of the face: outer and inner end of the left brow, inner and
-# outer of the right one, outer and inner corner of the left eye, inner and outer of the right one, left and right nose wing
+# Points of the head (10, 3); x to the image's left, y up, z out of the face. Outer and inner end of the left brow, inner
+# and outer end of the right brow, outer and inner corner of the left eye, inner and outer corner of the right eye, nose wings
 _HALF = np.array([(6.825897, 6.760612, 4.402142), (1.330353, 7.122144, 6.903745), (5.311432, 5.485328, 3.987654),
                   (1.789930, 5.393625, 4.413414), (2.005628, 1.409845, 6.165652)])
 MODEL = np.stack([_HALF, _HALF * (-1, 1, 1)], 1)[[0, 1, 1, 0, 2, 3, 3, 2, 4, 4], [0, 0, 1, 1, 0, 0, 1, 1, 0, 1]]
 
-# Where these points are; two landmarks: half way between them, where a layout goes round the brow
+# The landmarks of these points. The mean of two is taken where a layout has both edges of the brow
 POINTS = {
     "68": [(17,), (21,), (22,), (26,), (36,), (39,), (42,), (45,), (31,), (35,)],
     "98": [(33,), (37, 38), (42, 50), (46,), (60,), (64,), (68,), (72,), (55,), (59,)],
@@ -21,15 +21,15 @@ LEAST = 6  # points that solvePnP needs
 
 
 def pose_points(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
-    """(row of MODEL, landmarks of `layout` whose mean it is), found by its own numbers or by those it shares (same_as).
+    """(row of MODEL, landmarks of `layout` whose mean it is) of each point that the layout has, also through same_as.
 
     UserError where the layout has fewer than six of the ten points.
     """
     numbers = {layout.stored: dict(enumerate(layout.selected)), **layout.same_as}
     found = []
     for name in POINTS.keys() & numbers.keys():
-        place = {there: here for here, there in numbers[name].items()}
-        rows = [(row, tuple(place[i] for i in ids)) for row, ids in enumerate(POINTS[name]) if all(i in place for i in ids)]
+        places = {number: place for place, number in numbers[name].items()}
+        rows = [(row, tuple(places[i] for i in ids)) for row, ids in enumerate(POINTS[name]) if all(i in places for i in ids)]
         found = max(found, rows, key=len)
     if len(found) < LEAST:
         raise UserError(f"layout '{layout.name}' has {len(found)} of the points that head pose needs; give a net of layout "
@@ -40,16 +40,16 @@ def pose_points(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
 def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) -> tuple[float, float, float]:
     """(pitch, yaw, roll) in degrees of a face's landmarks (N, 2) in px of an image of width x height.
 
-    Pitch is positive where the face looks down, yaw where it looks to the image's left, roll where it leans clockwise as seen.
-    The camera is unknown: its focal length is taken to be the image's width, its centre the image's middle pixel. So pitch and
-    yaw of a face at the image's edge hold its direction from the camera too. UserError: see `pose_points`.
+    Pitch is positive when the face looks down, yaw when it looks to the image's left, roll when it leans clockwise as seen.
+    The camera is unknown: its focal length is assumed to be the image's width, its centre the image's middle pixel. Pitch and yaw
+    of a face near the image's edge therefore include its direction from the camera. UserError: see `pose_points`.
     """
     points = pose_points(layout)
     seen = np.array([np.asarray(landmarks, dtype=np.float64)[list(ids)].mean(0) for _, ids in points])
     camera = np.array([(width, 0, width // 2), (0, width, height // 2), (0, 0, 1)], dtype=np.float64)
     model = MODEL[[row for row, _ in points]]
     _, rotation, shift = cv2.solvePnP(model, seen, camera, None)
-    if shift[2] > 0:  # the model's y is up: an upright head is found behind the camera, mirrored. Before it, it hangs: go there
+    if shift[2] > 0:  # solved for a head behind the camera, mirrored, as the model's y points up: start again in front of it
         rotation = cv2.Rodrigues(np.diag([-1.0, -1.0, 1.0]) @ cv2.Rodrigues(rotation)[0])[0]
         _, rotation, shift = cv2.solvePnP(model, seen, camera, None, rotation, -shift, useExtrinsicGuess=True)
     pitch, yaw, roll = cv2.decomposeProjectionMatrix(np.hstack([cv2.Rodrigues(rotation)[0], shift]))[6].ravel().tolist()

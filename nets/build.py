@@ -1,0 +1,88 @@
+"""Nets from names and plain values. A new backbone is one file and one row of NETS, a new head one file and one row of HEADS."""
+import difflib
+from typing import NamedTuple
+
+import numpy as np
+
+from nets.backbones import dpr, irnet, mobilenet, resnet, slim, timm_net
+from nets.backbones.row import Row
+from nets.net import Net, make_stages
+from nets.registry import HEADS, resolve
+from nets.stages.local_parts import LocalParts
+from nets.stages.spatial_transformer import Reinit
+from nets.trainable import Trainable
+
+NETS: dict[str, Row] = {**resnet.ROWS, **irnet.ROWS, **mobilenet.ROWS, **slim.ROWS, **dpr.ROWS, **timm_net.ROWS}
+
+
+class NetOptions(NamedTuple):
+    """Choices from which a net follows.
+
+    net, head: rows of NETS and HEADS; stride: None for the head's default; act: None for the backbone's default
+    head_options: keyword arguments of the head's class; groups: landmarks of each branch of the head `parts`
+    reinit: find the face's usual place first; local_parts: {name: landmarks} of the local stage, which implies reinit
+    auxiliary: further outputs, of `pose` and `states`; hard_landmarks: power of an error by which it weighs, 0: all alike
+    """
+    net: str
+    head: str = "pip"
+    stride: int | None = None
+    input_size: int = 256
+    act: str | None = None
+    num_nb: int = 10
+    head_options: dict = {}
+    reinit: bool = False
+    local_parts: dict[str, list[int]] | None = None
+    auxiliary: tuple[str, ...] = ()
+    hard_landmarks: float = 0.0
+    refine: bool = False
+    groups: list[list[int]] | None = None
+
+
+def net_row(name: str) -> Row:
+    """Return the row of a net. Raises ValueError with the nearest name."""
+    if name.startswith("timm:"):
+        return timm_net.timm_row(name.removeprefix("timm:"))
+    if name not in NETS:
+        near = difflib.get_close_matches(name, NETS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"no net '{name}'{hint} (there are: {', '.join(NETS)}, timm:NAME)")
+    return NETS[name]
+
+
+def make_spec(options: NetOptions, meanface: np.ndarray) -> dict:
+    """Return the plain values from which `build_net` makes the net; meanface (N, 2) in [0, 1] of the crop.
+
+    Raises ValueError for choices that do not fit together: net and act, head and stride, head and input size.
+    """
+    row, head = net_row(options.net), HEADS[options.head]
+    stride, size = options.stride or head.strides[0], options.input_size
+    if options.act and options.act not in row.acts:
+        raise ValueError(f"act is a choice of IRNets only, not of {options.net}; leave it out")
+    if stride not in head.strides:
+        choices = ", ".join(map(str, sorted(head.strides)))
+        raise ValueError(f"head {options.head} cannot have stride {stride}; choose one of {choices}")
+    kind = resolve(head.build)
+    if size < stride:
+        raise ValueError(f"input_size must be at least the stride ({stride}), not {size}")
+    if size % kind.size_multiple:
+        raise ValueError(f"input_size must be a multiple of {kind.size_multiple} for head {options.head}, not {size}")
+    preprocess = {"order": row.order, "mean": list(row.mean), "std": list(row.std)}
+    spec = {**options._asdict(), "head_options": dict(options.head_options), "stride": stride, "preprocess": preprocess,
+            **kind.plan(meanface, options.num_nb)}
+    if options.reinit or options.local_parts:
+        spec |= {"reinit": True, "meanface": np.asarray(meanface, np.float64).tolist(), "input_margin": row.input_margin}
+    return spec
+
+
+def build_net(spec: dict) -> Trainable:
+    """Return a net with random weights from the values of `make_spec`."""
+    row, kind = net_row(spec["net"]), resolve(HEADS[spec["head"]].build)
+    backbone = row.build(act=spec["act"]) if spec["act"] else row.build()
+    neck = kind.neck(backbone, spec)
+    net = Net(backbone, neck, kind(neck.channels, spec, **spec["head_options"]), spec)
+    if not spec.get("reinit"):
+        return net
+    # drawn a second time, because a seed has to give the weights that it gave when these stages were built twice
+    net.auxiliary, net.refiner = make_stages(backbone, neck, net.head, spec)
+    net = Reinit(net)
+    return LocalParts(net) if spec.get("local_parts") else net

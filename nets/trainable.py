@@ -1,0 +1,84 @@
+"""The interface of a net towards training, tests and export, and the base of the stages that wrap a net."""
+from torch import Tensor, nn
+
+from nets.labels import Labels, Prediction
+
+
+class Trainable(nn.Module):
+    """Everything that code outside nets/ asks of a net. A face detector has `detect` in place of `predict`.
+
+    spec: the plain values from which `build_net` makes the same net
+    terms: {term of the loss: the key of args.yaml that weighs it}
+    input_margin: side of the pictures / side of the nominal crop
+    moves_crop: whether the net resamples the crop before its head sees it
+    """
+
+    spec: dict
+    terms: dict[str, str]
+    moves_crop = False
+
+    @property
+    def input_margin(self) -> float:
+        return self.spec.get("input_margin", 1.0)
+
+    @property
+    def may_leave_unused(self) -> bool:
+        """Whether a training step may leave parameters without a gradient: backbones with branches for unused strides."""
+        return any(getattr(module, "unused_branches", False) for module in self.modules())
+
+    def count(self, labels: Labels) -> dict[str, Tensor]:
+        """Return {term: count}, the divisors of the sums of `loss`, without looking at pictures."""
+        raise NotImplementedError
+
+    def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
+        """Return {term: sum} of a batch; images uint8 BGR (B, S, S, 3). Divide by the `count` of all batches of a step."""
+        raise NotImplementedError
+
+    def predict(self, images: Tensor) -> Prediction:
+        """Return the Prediction in the frame of the nominal crop; images uint8 BGR (B, S, S, 3)."""
+        raise NotImplementedError
+
+    def reparameterized(self) -> "Trainable":
+        """Return a copy for inference, with one convolution in place of each block of parallel branches (MobileOne, RepVGG)."""
+        from timm.utils import reparameterize_model
+
+        return reparameterize_model(self)
+
+
+class Wrapper(Trainable):
+    """A stage around `net`, which is the child module `net`.
+
+    State dicts keep the names of the wrapped net's tensors: `backbone.conv1.weight`, not `net.backbone.conv1.weight`. So a
+    checkpoint of the plain net starts the wrapped one and the reverse. A stage must not reuse the name of a child of its net.
+    """
+
+    def __init__(self, net: Trainable):
+        super().__init__()
+        self.net = net
+        self.register_state_dict_post_hook(_without_prefix)
+        self.register_load_state_dict_pre_hook(_with_prefix)
+
+    # no attrgetter: torch.compile would break the graph at it
+    spec = property(lambda self: self.net.spec)
+    backbone = property(lambda self: self.net.backbone)
+    head = property(lambda self: self.net.head)
+    auxiliary = property(lambda self: self.net.auxiliary)
+
+    def predict(self, images: Tensor) -> Prediction:
+        return self.net.predict(images)
+
+
+def _without_prefix(module: Wrapper, state: dict, prefix: str, _metadata: dict) -> None:
+    """Rename `net.x` of a state dict to `x`, in place and in order."""
+    for name in list(state):
+        inner = name.startswith(f"{prefix}net.")
+        state[prefix + name.removeprefix(f"{prefix}net.") if inner else name] = state.pop(name)
+
+
+def _with_prefix(module: Wrapper, state: dict, prefix: str, *_) -> None:
+    """Rename `x` to `net.x` for every tensor that is not the stage's own: the inverse."""
+    own = {name for name, _ in module.named_children()} - {"net"}
+    for name in [name for name in state if name.startswith(prefix)]:
+        rest = name.removeprefix(prefix)
+        if rest.partition(".")[0] not in own:
+            state[f"{prefix}net.{rest}"] = state.pop(name)

@@ -1,0 +1,202 @@
+"""Outputs of the demo: a window, a picture or video, lines of JSON."""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from pipnet.app.panel import STYLES, Panel, alarm, draw_faces
+from pipnet.app.sinks import PictureSink, VideoSink, make_folder, save_picture, writing
+from pipnet.app.sources import Frame, Source
+from pipnet.errors import UserError
+from pipnet.landmarker import Face
+from pipnet.layout import Layout
+
+OUTPUT = Path("output")  # folder for what is saved without a name
+KEYS = "q or Esc: quit; s: save this picture; d: draw edges, points, numbers or nothing; m: mirror; space: pause, next picture"
+LARGEST = (1280, 800)    # px of the window at first
+
+
+def json_line(frame: Frame, faces: list[Face]) -> str:
+    """One frame as a line of JSON; coordinates are rounded to hundredths of a px. Unknown and non-finite values are null."""
+    height, width = frame.image.shape[:2]
+    values = [{"id": face.id, "box": rounded(face.box, 2), "score": rounded(face.score, 4),
+               "landmarks": rounded(face.landmarks, 2), "landmark_scores": rounded(face.scores, 3),
+               "sigma": rounded(face.sigma, 3), "pose": rounded(face.pose, 2),
+               **{key: rounded(value, 4) for key, value in (face.drowsiness or {}).items()}} for face in faces]
+    return json.dumps({"frame": frame.index, "time": rounded(frame.seconds, 4), "file": frame.name,
+                       "width": width, "height": height, "faces": values})
+
+
+def rounded(value, digits: int):
+    """Plain rounded values of a number, array or list; None for what is not finite."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [rounded(one, digits) for one in value]
+    if isinstance(value, float):
+        return round(value, digits) if np.isfinite(value) else None
+    return value
+
+
+def has_display() -> bool:
+    """Whether a window can be opened. A process of its own tries it, since a failure ends the process."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    try:
+        return subprocess.run([sys.executable, "-c", "import cv2; cv2.namedWindow('pipnet')"], capture_output=True,
+                              timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+class Window:
+    """A window. still: every picture waits for a key. `style`: how faces are drawn, one of STYLES."""
+
+    def __init__(self, still: bool):
+        self.title, self.still, self.style = "PIPNet", still, STYLES[0]
+        cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        self._sized, self._mirrored, self._offset = False, False, -np.inf
+
+    def show(self, image: np.ndarray, seconds: float, redraw: Callable[[str], np.ndarray], name: str) -> bool:
+        """Show a frame until the next one is due; False when the user quits.
+
+        seconds: time of the frame in its video, 0 for still and live sources. redraw(style): the frame drawn in another style.
+        name: of the file that key s saves, without suffix.
+        """
+        paused, now = self.still, time.monotonic()
+        self._offset = max(self._offset, now - seconds)  # the video's start; later after a pause and where drawing is too slow
+        wait = max(1, int(1000 * (seconds + self._offset - now)))
+        if not self._sized:
+            height, width = image.shape[:2]
+            scale = min(1.0, LARGEST[0] / width, LARGEST[1] / height)
+            cv2.resizeWindow(self.title, max(1, int(width * scale)), max(1, int(height * scale)))
+            self._sized = True
+        while True:
+            cv2.imshow(self.title, cv2.flip(image, 1) if self._mirrored else image)
+            key = cv2.waitKey(30 if paused else wait) & 0xFF
+            if key in (ord("q"), 27) or cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1:
+                return False
+            if key == ord("s"):
+                file = OUTPUT / f"{name}.png"
+                save_picture(file, image)
+                tqdm.write(f"saved {file}", file=sys.stderr)
+            elif key == ord("d"):
+                self.style = STYLES[(STYLES.index(self.style) + 1) % len(STYLES)]
+                image = redraw(self.style)
+            elif key == ord("m"):
+                self._mirrored = not self._mirrored
+            elif key == ord(" "):
+                if self.still:
+                    return True
+                paused = not paused
+            if not paused:
+                return True
+
+
+class Output:
+    """The outputs that the command line asks for; no file is made before the first frame is processed.
+
+    Live sources, and those with no other output, are shown in a window. Without a display the latter are saved to OUTPUT.
+    """
+
+    def __init__(self, args: argparse.Namespace, source: Source, layout: Layout):
+        self.source, self.layout, self.panel, self.json = source, layout, Panel(), args.json
+        self.window, self.sink, self._lines, target = None, None, None, args.save
+        if (source.live or not (args.save or args.json)) and has_display():
+            self.window = Window(source.still)
+        if target is None and self.window is None and not args.json:
+            target = OUTPUT / (source.name if source.still else f"{source.name}.mp4")
+        _check_targets(args, [Path(one) for one in (target, args.json) if one is not None])
+        if target is not None and source.still:
+            self.sink = PictureSink(target, source.folder is not None)
+        elif target is not None:
+            self.sink = VideoSink(target, source.fps, source.live)
+        self.faces = self.frames = 0
+
+    def draw(self, frame: Frame, faces: list[Face], style: str) -> np.ndarray:
+        """The frame with faces, panel and alarm drawn on it."""
+        only_once = self.source.still and self.window is None
+        image = frame.image if only_once else frame.image.copy()  # saves the memory of a copy of a large picture
+        if not self.source.still and style != "nothing":
+            self.panel.draw(image, len(faces))
+        draw_faces(image, faces, self.layout, style)
+        alarm(image, faces)
+        return image
+
+    def add(self, frame: Frame, faces: list[Face], stages: dict[str, float], total: float) -> bool:
+        """Send a frame to every output; False when the user closes the window.
+
+        stages: seconds that each stage took; total: seconds of the frame so far. The panel of the next frame shows them.
+        """
+        start = time.perf_counter()
+        self.frames, self.faces = self.frames + 1, self.faces + len(faces)
+        if self.json:
+            self._write_line(json_line(frame, faces))
+        goes_on = True
+        if self.window or self.sink:
+            image = self.draw(frame, faces, self.window.style if self.window else STYLES[0])
+            drawn = time.perf_counter()
+            stages["draw"] = drawn - start
+            if self.sink:
+                self.sink.write(frame, image)
+                stages["save"] = time.perf_counter() - drawn
+            if self.window:
+                name = Path(frame.name).stem + ("" if self.source.still else f"_{frame.index:06d}")
+                seconds = 0.0 if self.source.still or self.source.live else frame.seconds
+                goes_on = self.window.show(image, seconds, lambda style: self.draw(frame, faces, style), name)
+        self.panel.update(stages, total + time.perf_counter() - start)
+        return goes_on
+
+    def _write_line(self, text: str) -> None:
+        if self.json == "-":
+            print(text, flush=True)
+            return
+        with writing(self.json):
+            if self._lines is None:
+                make_folder(Path(self.json))
+                self._lines = open(self.json, "w", encoding="utf-8", buffering=1)
+            self._lines.write(text + "\n")
+
+    def close(self) -> None:
+        """Close the window and finish the files."""
+        if self.window:
+            cv2.destroyAllWindows()
+        try:
+            if self._lines:
+                with writing(self.json):
+                    self._lines.close()
+        finally:  # an error of the JSON file must not leave the video unfinished
+            if self.sink:
+                self.sink.close()
+
+    def summary(self) -> str:
+        """Summary of the run: numbers of faces and frames, and the files that were written."""
+        text = f"{plural(self.faces, 'face')} in {plural(self.frames, 'picture' if self.source.still else 'frame')}"
+        if not self.source.still:
+            text += f", {self.panel.fps:.0f} frames/s"
+        saved = [str(self.sink.target)] if self.sink and self.sink.written else []
+        if self._lines:
+            saved.append(self.json)
+        return f"{text}; saved {' and '.join(saved)}" if saved else text
+
+
+def plural(count: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _check_targets(args: argparse.Namespace, targets: list[Path]) -> None:
+    """UserError where an output would overwrite the source or another output."""
+    if len({os.path.abspath(target) for target in targets}) < len(targets):
+        raise UserError(f"--save and --json are both {args.json}; give one of them another name")
+    for target in targets:
+        if target.exists() and os.path.exists(args.source) and os.path.samefile(args.source, target):
+            raise UserError(f"{target} is the source itself; give --save or --json another place")

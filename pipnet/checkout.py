@@ -1,0 +1,16 @@
+"""Code that only the checkout has: nets that run in torch. It is imported when it is needed, so that inference needs no torch."""
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from pipnet.errors import UserError
+
+
+def from_checkout(function: str, file: Path | str) -> Callable:
+    """The function named "module:function", which loads `file`. UserError where the checkout or its packages are missing."""
+    module, name = function.split(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{file} is loaded with torch by code of the checkout, and {error.name} cannot be imported; give an ONNX "
+                        "file, or run demo.py of the checkout in the environment that main.sh makes") from None

@@ -1,0 +1,110 @@
+"""Imports point one way: main -> utils.tasks -> utils.tools -> utils.test -> utils.train -> utils.data -> pipnet, nets."""
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+LAYERS = ("utils.data", "utils.train", "utils.test", "utils.tools", "utils.tasks")  # each may import those before it
+COMMON = {f"utils.{name}" for name in ("config", "keys", "layouts", "locks", "memory", "progress", "cores", "yaml_files")}
+REEXPORTS = {"utils": "utils.data", "utils.util": "utils.data"}  # modules that show users a part of a layer
+TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}
+
+# (module, what it imports against the rules) that still exist: remove a row together with the import
+NOT_YET = {
+    ("utils.keys", "utils.tasks"),            # the names of the tasks
+    ("utils.keys", "utils.test.metric"),      # the names of the norms
+    ("utils.data.face_states", "utils.test.evaluate"),
+}
+
+
+def module_of(file: Path) -> str:
+    """Return the dotted name of a file of the project."""
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def is_module(name: str) -> bool:
+    """Return whether the project has a module or package of that name."""
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def imports(text: str) -> set[str]:
+    """Return the dotted names of the modules that a source imports, at its top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute in this project"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if is_module(name) else node.module for name in names}
+    return found
+
+
+def within(name: str, package: str) -> bool:
+    """Return whether a module is a package or lies in it."""
+    return name == package or name.startswith(f"{package}.")
+
+
+def layer_of(name: str) -> int:
+    """Return the number of a module's layer in `LAYERS`; -1 for what all layers may import."""
+    name = REEXPORTS.get(name, name)
+    if name in COMMON:
+        return -1
+    number = next((number for number, layer in enumerate(LAYERS) if within(name, layer)), None)
+    assert number is not None, f"{name} belongs to no layer: put it into one, or list it in COMMON"
+    return number
+
+
+def is_allowed(module: str, imported: str) -> bool:
+    """Return whether a module of the project may import another module."""
+    top = imported.split(".")[0]
+    if within(module, "nets"):
+        return top == "nets" or top in TORCH_SIDE
+    if within(module, "pipnet"):
+        app = within(imported, "pipnet.app") and not within(module, "pipnet.app")
+        return top not in ("nets", "utils", "main", "demo") and not app
+    if within(module, "utils"):
+        return top not in ("main", "demo") and (top != "utils" or layer_of(imported) <= layer_of(module))
+    return True
+
+
+FILES = {module_of(file): file for name in ("nets", "pipnet", "utils") for file in sorted((ROOT / name).rglob("*.py"))}
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_point_one_way(module):
+    wrong = {name for name in imports(FILES[module].read_text(encoding="utf-8")) if not is_allowed(module, name)}
+    known = {name for own, name in NOT_YET if own == module}
+    assert not wrong - known, f"{module} may not import {sorted(wrong - known)}"
+    assert not known - wrong, f"{module} no longer imports {sorted(known - wrong)}: remove the rows of NOT_YET"
+
+
+def test_exceptions_name_modules():
+    assert {module for module, _ in NOT_YET} <= FILES.keys() and COMMON <= FILES.keys()
+
+
+@pytest.mark.parametrize(("module", "text", "allowed"), [
+    ("utils.train.loop", "from utils.tasks import landmarks", False),
+    ("utils.train.loop", "from utils import tasks", False),
+    ("utils.train.loop", "def f():\n    import utils.test.metric", False),
+    ("utils.train.loop", "from utils import memory\nfrom utils.data.dataset import Faces\nfrom nets import Net", True),
+    ("utils.data.sets", "from utils.config import ROOT\nfrom pipnet.app import media", True),
+    ("utils.data.sets", "from utils.train import ranks", False),
+    ("utils.config", "from utils.data import sets", False),
+    ("utils.tasks.detect", "from utils.tools import audit", True),
+    ("utils.tools.audit", "from utils.tasks import base", False),
+    ("utils.tools.audit", "import main", False),
+    ("pipnet.landmarker", "from pipnet.app import media", False),
+    ("pipnet.app.demo", "from pipnet.app import media", True),
+    ("pipnet.app.demo", "from utils.tools import inference", False),
+    ("pipnet.detector", "import nets", False),
+    ("nets.net", "import torch\nfrom torch import nn\nfrom nets.labels import Labels\nimport math", True),
+    ("nets.net", "import cv2", False),
+    ("nets.net", "from pipnet.errors import UserError", False),
+    ("nets.net", "from utils import cores", False),
+])
+def test_the_rules_find_what_they_should(module, text, allowed):
+    assert all(is_allowed(module, name) for name in imports(text)) == allowed
