@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from record import ROOT, save
+from record import ROOT, chosen, save
 from runs import train
 
 from utils.config import read_defaults
@@ -65,10 +65,8 @@ def main() -> None:
     parser.add_argument("--input-size", type=int, default=64)
     parser.add_argument("--faces", type=int, default=FACES)
     given = parser.parse_args()
-    if unknown := set(given.nets) - set(NETS):
-        sys.exit(f"no net {', '.join(unknown)} (there are: {', '.join(NETS)})")
     found, size = {}, str(given.input_size)
-    for name in given.nets or NETS:
+    for name in chosen(NETS, given.nets):
         epochs = given.epochs * PATIENCE.get(name, 1)
         exp = "_".join(["bench_box", *re.findall(r"\w+", name.lower()), size, str(epochs)])
         folder = train(exp, ["--dataset", "synthetic", "--preset", "quick", "--epochs", str(epochs), "--input-size", size,

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from photographs import PLACES, missing, name_and_file
+from photographs import PLACES, name_and_file, require
 from record import save
 
 from utils.data.wider import Picture, read_wider
@@ -73,6 +73,5 @@ def main(files: dict[str, str]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit("usage: python benchmarks/detector.py NAME=FILE ... (.pt or .onnx)")
-    if why := missing(["FACEBOXES", "FACEBOXES_V2"]):
-        sys.exit(f"skipped: {why}")
+    require("FACEBOXES", "FACEBOXES_V2")
     main(dict(name_and_file(text) for text in sys.argv[1:]))

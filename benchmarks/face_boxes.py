@@ -62,8 +62,8 @@ def nme(landmarker: Landmarker, records: list[Record], boxes: list[np.ndarray | 
 
 def main(net: str, files: dict[str, str]) -> None:
     """Measure a net with detectors. files: {detector: its weights}."""
+    names, detectors = labelled_sets(), {name: open_detector(name, file) for name, file in files.items()}
     landmarker = Landmarker(net, detector=lambda image: (np.zeros((0, 4)), np.zeros(0)))
-    detectors, names = {name: open_detector(name, file) for name, file in files.items()}, labelled_sets()
     train, rng = [record for name in names for record in photographs(name, "train", FITTED)], np.random.default_rng(0)
     boxes = {name: detected(detector, train) for name, detector in detectors.items()}
     maps = {name: fit(found, train) for name, found in boxes.items()}
@@ -87,6 +87,4 @@ def main(net: str, files: dict[str, str]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit("usage: python benchmarks/face_boxes.py NET.onnx [NAME=WEIGHTS ...]")
-    if not labelled_sets():
-        sys.exit("skipped: the environment variables FACES_300W and FACES68 name no photographs")
     main(sys.argv[1], dict(name_and_file(text) for text in sys.argv[2:]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from photographs import missing, name_and_file, open_detector, photographs
+from photographs import name_and_file, open_detector, photographs, require
 from record import save
 
 from pipnet.app.track import LEAST_SCORE, face_score
@@ -58,8 +58,7 @@ def measure(net: Path | str, detector: str, weights: str | Path) -> dict:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit("usage: python benchmarks/face_score.py NET.onnx NAME=WEIGHTS")
-    if why := missing(["300W"]):
-        sys.exit(f"skipped: {why}")
+    require("300W")
     net, (name, weights) = sys.argv[1], name_and_file(sys.argv[2])
     save("face_score", f"python benchmarks/face_score.py {Path(net).name} {name}={Path(weights).name}", 0,
          measure(net, name, weights))

@@ -13,10 +13,9 @@ import cv2
 import numpy as np
 from record import ROOT, save
 
-from nets.convert.transplant import similarity
 from pipnet.draw import sheet, tile
 from pipnet.errors import UserError
-from pipnet.geometry import opencv_matrix
+from pipnet.geometry import opencv_matrix, similarity
 from pipnet.images import write_image
 from utils.config import read_defaults
 from utils.data.dataset import Faces
@@ -32,11 +31,11 @@ SHIFT, QUALITY = 0.02, 30    # of an altered photograph: landmarks by 2 % of the
 def aligned(picture: np.ndarray, landmarks: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Return the picture (S, S, 3) in gray, (SIDE, SIDE) float32, moved so that its landmarks (N, 2) lie on `mean`."""
     known = np.isfinite(landmarks).all(1)
-    turn, shift = similarity(landmarks[known], mean[known])
-    matrix = opencv_matrix(np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]]))
-    blurred = cv2.GaussianBlur(picture, (0, 0), max(0.4 / abs(turn), 0.3))
-    gray = cv2.cvtColor(cv2.warpAffine(blurred, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE), cv2.COLOR_BGR2GRAY)
-    return gray.astype(np.float32)
+    matrix = similarity(landmarks[known], mean[known])
+    scale = np.sqrt(np.linalg.det(matrix[:, :2]))
+    blurred = cv2.GaussianBlur(picture, (0, 0), max(0.4 / scale, 0.3))
+    moved = cv2.warpAffine(blurred, opencv_matrix(matrix), (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
+    return cv2.cvtColor(moved, cv2.COLOR_BGR2GRAY).astype(np.float32)
 
 
 def frequencies(gray: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from face_boxes import TESTED
 from photographs import labelled_sets, open_detector, photographs, place_of
-from record import COMMIT, RESULTS, ROOT, save
+from record import COMMIT, RESULTS, ROOT, chosen, save
 
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
@@ -181,6 +181,7 @@ def table(name: str, kept: list[dict]) -> list[dict]:
 
 
 def main(tools: list[str]) -> None:
+    names = labelled_sets()
     FOUND.mkdir(parents=True, exist_ok=True)
     for tool in tools:
         try:
@@ -188,19 +189,15 @@ def main(tools: list[str]) -> None:
         except (ImportError, OSError, UserError) as error:
             print(f"{TOOLS[tool].title} skipped: {error}")
             continue
-        for name in labelled_sets():
+        for name in names:
             train, _ = look(find, photographs(name, "train", FITTED))
             test, spent = look(find, photographs(name, "test", TESTED))
             np.savez(FOUND / f"{name}_{tool}.npz", train=train, test=test, ms=spent)
     stored = RESULTS / "others.json"
     kept = json.loads(stored.read_text(encoding="utf-8"))["rows"] if stored.is_file() else []
-    found = [row for name in labelled_sets() for row in table(name, kept)]
+    found = [row for name in names for row in table(name, kept)]
     save("others", "python benchmarks/others.py", 0, {"fitted_on": FITTED, "rows": found})
 
 
 if __name__ == "__main__":
-    if unknown := set(sys.argv[1:]) - set(TOOLS):
-        sys.exit(f"no tool {', '.join(unknown)} (there are: {', '.join(TOOLS)})")
-    if not labelled_sets():
-        sys.exit("skipped: the environment variables FACES_300W and FACES68 name no photographs")
-    main(sys.argv[1:] or list(TOOLS))
+    main(chosen(TOOLS, sys.argv[1:]))

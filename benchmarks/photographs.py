@@ -5,6 +5,7 @@ Environment variables name the folders and files: FACES_300W, the official tree 
 weights FaceBoxesV2.pth. A benchmark whose data is missing says so and stops.
 """
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,22 @@ def missing(words: list[str]) -> str | None:
     return None
 
 
+def require(*words: str) -> None:
+    """Stop with a message if data that the words name is absent."""
+    if why := missing(list(words)):
+        sys.exit(f"skipped: {why}")
+
+
 def named(words: list[str]) -> list[str]:
     """Return the words, each name of a folder or file replaced by its path."""
     return [str(PLACES.get(word, word)) for word in words]
 
 
 def labelled_sets() -> list[str]:
-    """Return the names of the sets of labelled photographs that are there."""
-    return [name for name in LABELLED if not missing([name])]
+    """Return the names of the sets of labelled photographs that are there. Stop with a message if there are none."""
+    if not (names := [name for name in LABELLED if not missing([name])]):
+        sys.exit("skipped: the environment variables FACES_300W and FACES68 name no photographs")
+    return names
 
 
 def photographs(name: str, split: str, most: int) -> list[Record]:
@@ -51,16 +60,14 @@ def place_of(record: Record, boxes: np.ndarray) -> int | None:
     return int(near.argmax()) if near.max() > LEAST else None
 
 
-def open_detector(name: str, file: str | Path, threshold: float | None = None, scale: float | None = None) -> Detector:
-    """Return a detector by name; `shipped` is an exported file of this project."""
-    if name == "shipped":
-        return Detector(weights=file, threshold=threshold, scale=scale)
-    return Detector(name, file, threshold, scale=1.0 if name == "rfb320" else scale)
+def open_detector(name: str, file: str | Path, **options) -> Detector:
+    """Return a detector by name; `shipped` is an exported file of this project. options: of Detector."""
+    return Detector("faceboxes" if name == "shipped" else name, file, **options)
 
 
 def name_and_file(text: str) -> tuple[str, str]:
     """Return the two parts of NAME=FILE. Stop with a message if there are none."""
     name, separator, file = text.partition("=")
     if not separator:
-        raise SystemExit(f"'{text}' must be NAME=FILE, such as faceboxes=FaceBoxesV2.pth")
+        sys.exit(f"'{text}' must be NAME=FILE, such as faceboxes=FaceBoxesV2.pth")
     return name, file

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from heads import moving_head
 from PIL import Image
-from record import ROOT
+from record import ROOT, chosen
 
 from pipnet.app.sources import Video
-from pipnet.draw import group_colours, sheet, tile, write_image
+from pipnet.draw import group_colours, sheet, tile
+from pipnet.images import write_image
 from utils.config import read_defaults, resolve
 from utils.data.dataset import Faces, collate
 from utils.data.prepared_set import SYNTHETIC, Split
@@ -75,8 +76,6 @@ def head() -> None:
 PICTURES = {"faces": faces, "head": head}
 
 if __name__ == "__main__":
-    if unknown := set(sys.argv[1:]) - set(PICTURES):
-        sys.exit(f"no picture {', '.join(unknown)} (there are: {', '.join(PICTURES)})")
-    for name in sys.argv[1:] or PICTURES:
+    for name in chosen(PICTURES, sys.argv[1:]):
         if why := PICTURES[name]():
             print(f"{name} skipped: {why}")

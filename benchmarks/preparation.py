@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from record import save
+from record import chosen, save
 
 from utils import DataGenerator
 from utils.data.synthetic import generate
@@ -43,8 +43,6 @@ def rendering(place: Path) -> dict:
 MEASURES = {"preparation": preparation, "rendering": rendering}
 
 if __name__ == "__main__":
-    if unknown := set(sys.argv[1:]) - set(MEASURES):
-        sys.exit(f"no measurement {', '.join(unknown)} (there are: {', '.join(MEASURES)})")
-    for name in sys.argv[1:] or MEASURES:
+    for name in chosen(MEASURES, sys.argv[1:]):
         with tempfile.TemporaryDirectory() as folder:
             save(name, f"python benchmarks/preparation.py {name}", 0, MEASURES[name](Path(folder)))

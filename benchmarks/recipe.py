@@ -6,11 +6,10 @@ tested as well. A complete run is not repeated and a killed one is continued, so
 import argparse
 import json
 import re
-import sys
 
 import numpy as np
-from photographs import missing
-from record import COMMIT, RESULTS, ROOT, rows, save
+from photographs import require
+from record import COMMIT, RESULTS, ROOT, chosen, rows, save
 from runs import REAL, run, train
 
 DATA = REAL[:REAL.index("--test-data")]
@@ -94,17 +93,15 @@ def main() -> None:
     parser.add_argument("--net", default="resnet18")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     given = parser.parse_args()
-    if unknown := set(given.rows) - set(TABLES[given.table]):
-        sys.exit(f"no row {', '.join(unknown)} (there are: {', '.join(TABLES[given.table])})")
-    if why := missing(REAL if given.table == "recipes" else DATA):
-        sys.exit(f"skipped: {why}")
+    wanted = chosen(TABLES[given.table], given.rows)
+    require(*(REAL if given.table == "recipes" else DATA))
     name, net = f"recipe_{given.table}_{given.epochs}_{given.input_size}", ""
     if given.net != "resnet18":
         name, net = f"{name}_{file_name(given.net)}", f" --net {given.net}"
     file = RESULTS / f"{name}.json"
     done = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else {}
     for seed in given.seeds:
-        for row in given.rows or TABLES[given.table]:
+        for row in wanted:
             flags = TABLES[given.table][row]
             if TEACHER in flags and not (ROOT / TEACHER).is_file():
                 print(f"{row} skipped: no {TEACHER}; `python benchmarks/recipe.py recipes short --epochs 12` makes it")

@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,6 +32,13 @@ def machine() -> dict:
 def rows(file: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file, none if there is no file."""
     return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
+
+
+def chosen(rows: Iterable[str], names: list[str]) -> list[str]:
+    """Return the names, all rows if there are none. Stop with a message if one is not a row."""
+    if unknown := [name for name in names if name not in rows]:
+        sys.exit(f"unknown: {', '.join(unknown)} (there are: {', '.join(rows)})")
+    return names or list(rows)
 
 
 def git(*words: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from detector import PARTIAL
 from onnx import TensorProto, helper, numpy_helper
-from photographs import PLACES, missing, open_detector
+from photographs import PLACES, open_detector, require
 from record import COMMIT, ROOT, rows
 from runs import run
 
@@ -106,6 +106,5 @@ def ship(name: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in NETS:
         sys.exit("usage: python benchmarks/ship.py landmarks|detector")
-    if why := missing(NETS[sys.argv[1]][2]):
-        sys.exit(f"skipped: {why}")
+    require(*NETS[sys.argv[1]][2])
     ship(sys.argv[1])

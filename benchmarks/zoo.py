@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from record import RESULTS, save
+from record import RESULTS, chosen, save
 
 from nets import HEADS, NETS, Labels
 from utils.test.export import onnx_predictor
@@ -114,8 +114,7 @@ if __name__ == "__main__":
     parts = [sys.argv[1]] if len(sys.argv) > 1 else list(PARTS)
     if not set(parts) <= set(PARTS):
         sys.exit(f"usage: python benchmarks/zoo.py [{'|'.join(PARTS)} [NAME ...]]")
-    if unknown := set(sys.argv[2:]) - {*NETS, *MORE, *LEARNERS}:
-        sys.exit(f"no row {', '.join(sorted(unknown))}")
+    chosen({**NETS, **dict.fromkeys(MORE), **LEARNERS}, sys.argv[2:])
     torch.set_num_threads(1)
     for part in parts:
         PARTS[part](Figures(sys.argv[2:]))
