@@ -1,9 +1,11 @@
-"""The README's tables of figures, made of benchmarks/results: `python benchmarks/tables.py` writes them into README.md.
+"""Tables of figures in README.md and docs/, made from benchmarks/results: `python benchmarks/tables.py` writes them.
 
-A table stands between `<!-- figures: NAME -->` and `<!-- end -->`; its text is made here alone, so that no figure is typed.
+A table stands between `<!-- figures: NAME -->` and `<!-- end -->`. No figure is typed: the function NAME makes the table.
 """
 import json
 import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import recipe
@@ -12,208 +14,237 @@ from runs import RUNS
 
 from nets import NETS
 
-SETS = {"300w": "300W, lfpw/testset", "faces68": "faces68: small faces, other label habits",
-        "synthetic faces": "synthetic, common and challenge"}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SETS = {"300w": "300W, lfpw/testset", "faces68": "FACES68", "synthetic faces": "synthetic, common and challenge"}
+BOXES = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN", "shipped": "weights/detector.onnx"}
+TOOLS = {"ours, weights/": "ours, `weights/landmarks.onnx`", "ours, ResNet-18 of real_256": "ours, ResNet-18 of run `real_256`"}
+Value = str | Callable[[dict], object]
 
 
-def result(name: str) -> dict | None:
-    """What benchmarks/results holds of that name."""
-    file = RESULTS / f"{name}.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+def result(name: str) -> dict:
+    """Return what benchmarks/results/NAME.json holds."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def lines(header: str, align: str, rows: list[list[str]]) -> str:
-    """A Markdown table, or that there is none yet. align: l or r for each column."""
-    if not rows:
-        return "Not measured yet: the command above does it."
-    rule = "|".join("--:" if side == "r" else "---" for side in align)
-    return "\n".join([f"| {header} |", f"|{rule}|", *(f"| {' | '.join(row)} |" for row in rows)])
+def table(rows: Iterable[dict], *columns: tuple[str, Value] | tuple[str, Value, str]) -> str:
+    """Return a Markdown table. A column is its title, a key or function of the row, and for numbers a format such as `.2f`.
+
+    Numbers are aligned to the right; None gives an empty cell.
+    """
+    lines = [[title for title, *_ in columns], ["--:" if form else "---" for _, _, *form in columns]]
+    for row in rows:
+        values = [(value(row) if callable(value) else row.get(value), *form) for _, value, *form in columns]
+        lines.append(["" if value is None else format(value, *form).replace("|", r"\|") for value, *form in values])
+    return "\n".join("|" + "|".join(cells) + "|" if i == 1 else f"| {' | '.join(cells)} |" for i, cells in enumerate(lines))
+
+
+def scores(name: str) -> list[dict]:
+    """Return a row for each test set of a whole run: its scores as numbers, and by how much the ONNX file differs."""
+    rows = [row for row in result(name)["scores"] if not row["test set"].startswith(" ")]
+    exported = {row["test set"]: float(row["NME %"]) for row in rows if row["model"] == "onnx"}
+    return [{"set": row["test set"].removesuffix("-pipnet"), "faces": row["faces"], "nme": float(row["NME %"]),
+             "fr": float(row["FR@10 %"]), "auc": float(row["AUC@10"]),
+             "onnx": abs(exported[row["test set"]] - float(row["NME %"]))} for row in rows if row["model"] == "torch"]
 
 
 def runs() -> str:
-    """Accuracy of whole runs."""
     rows = []
     for name, run in RUNS.items():
-        scores = [row for row in (result(name) or {"scores": []})["scores"] if not row["test set"].startswith(" ")]
-        told = run.trained_on
-        exported = {row["test set"]: float(row["NME %"]) for row in scores if row["model"] == "onnx"}
-        for row in (row for row in scores if row["model"] == "torch"):
-            apart = abs(exported[row["test set"]] - float(row["NME %"]))
-            tested = row["test set"].removesuffix("-pipnet")
-            rows.append([told, SETS.get(tested, tested), row["faces"], f"{float(row['NME %']):.2f}",
-                         f"{float(row['FR@10 %']):.1f}", f"{float(row['AUC@10']):.3f}", f"{apart:.3f}"])
-            told = "the same"
-    return lines("trained on | tested on | faces | NME % | FR@10 % | AUC@10 | ONNX", "llrrrrr", rows)
+        for row in scores(name):
+            again = bool(rows) and rows[-1]["name"] == name
+            rows.append({**row, "name": name, "run": "" if again else f"`{name}`",
+                         "trained on": "the same" if again else run.trained_on})
+    return table(rows, ("run", "run"), ("trained on", "trained on"), ("tested on", lambda row: SETS.get(row["set"], row["set"])),
+                 ("faces", "faces", ">"), ("NME %", "nme", ".2f"), ("FR@10 %", "fr", ".1f"), ("AUC@10", "auc", ".3f"),
+                 ("ONNX", "onnx", ".3f"))
 
 
-def commands() -> str:
-    """How each of these runs is repeated, and what it took."""
+def sources() -> str:
+    """Where every figure comes from. The command of a whole run is the one that repeats it today."""
     rows = []
-    for name, run in RUNS.items():
-        if found := result(name):
-            again = f"`python benchmarks/runs.py {name}` = `python main.py {' '.join(run.flags)}`"
-            cores = found["machine"]["cores"]
-            spent = f"{found['minutes']:.1f} min on {cores} core{'s' * (cores > 1)}"
-            rows.append([f"[{name}](benchmarks/results/{name}.json)", again, found["commit"], spent,
-                         f"{found['images_per_second']:.0f}"])
-    return lines("figures | command | commit | time | images/s", "lllrr", rows)
+    for file in sorted(RESULTS.glob("*.json")):
+        name, row = file.stem, result(file.stem)
+        command, seeds = row["command"], {str(row["seed"])}
+        if name in RUNS:
+            command = f"python benchmarks/runs.py {name} = python main.py {' '.join(RUNS[name].flags)}"
+        elif not (ROOT / command.split()[1]).is_file():
+            command = f"{command.split('/')[1]} at that commit"  # the script was removed since
+        if name.startswith("recipe_"):
+            seeds = {seed for one in row["rows"].values() for seed in one["seeds"]}
+        rows.append({**row, "figures": f"[{name}](benchmarks/results/{name}.json)", "seed": ", ".join(sorted(seeds)),
+                     "command": " = ".join(f"`{part.strip()}`" for part in command.split(" = ")),
+                     "processor": row["machine"]["cpu"], "cores": row["machine"]["cores"]})
+    return table(rows, *((key, key) for key in ("figures", "command", "seed", "commit", "date", "processor")),
+                 ("cores", "cores", ""), ("minutes", "minutes", ".1f"), ("images/s", "images_per_second", ".0f"))
+
+
+def peers() -> str:
+    """One row per tool, photographs of two sets side by side."""
+    rows: dict[str, dict] = {}
+    for row in result("others")["rows"]:
+        rows.setdefault(TOOLS.get(row["tool"], row["tool"]), {"trained on": row["trained_on"]})[row["set"]] = row
+
+    def both(key: str, form: str):
+        return lambda row: f"{row['300W'][key]:{form}} / {row['FACES68'][key]:{form}}"
+
+    return table([{"tool": tool, **row} for tool, row in rows.items()], ("tool", "tool"), ("trained on", "trained on"),
+                 *((f"{title}, {one}", lambda row, one=one, key=key: row[one][key], ".2f")
+                   for title, key in (("NME %", "nme"), ("aligned", "habits_aside_nme")) for one in ("300W", "FACES68")),
+                 ("ms a picture", both("ms", ".0f"), ">"), ("found, %", both("found_%", ".1f"), ">"))
+
+
+def same_net() -> str:
+    """One net and one training set under two recipes."""
+    names = {"real_256": "preset `short` without its refiner", "pipnet_256": "preset `pipnet`: the PIPNet authors' recipe"}
+    rows = [{"recipe": title, **{row["set"]: row["nme"] for row in scores(name)}} for name, title in names.items()]
+    cost = result("zoo")["nets"]["resnet18"][2]
+    return table(rows, ("recipe", "recipe"), ("NME %, 300W", "300w", ".2f"), ("NME %, FACES68", "faces68", ".2f"),
+                 ("ms", lambda row: cost, ".0f"))
 
 
 def boxes() -> str:
-    """What the box of a face costs, by where it comes from: NME in one look at the face and in two."""
-    names = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN",
-             "shipped": "weights/detector.onnx"}
-    looks = {"one look": "one_pass_nme", "two": "refined_nme"}
-    found = (result("face_boxes") or {"rows": []})["rows"]
-    sets = list(dict.fromkeys(row["set"] for row in found))
-    rows = []
-    for box in dict.fromkeys(row["box"] for row in found):
-        part = {row["set"]: row for row in found if row["box"] == box}
-        rows.append([names.get(box, box), *(f"{part[one][look]:.2f}" for one in sets for look in looks.values())])
-    header = " | ".join(["box", *(f"{one}, {look}" for one in sets for look in looks)])
-    return lines(header, "l" + "rr" * len(sets), rows)
+    found = result("face_boxes")["rows"]
+    rows = {row["box"]: {"box": BOXES.get(row["box"], row["box"])} for row in found}
+    for row in found:
+        rows[row["box"]][row["set"]] = row
+    columns = [(f"{one}, {title}", lambda row, one=one, key=key: row[one][key], ".2f") for one in ("300W", "FACES68")
+               for title, key in (("one crop", "one_pass_nme"), ("two", "refined_nme"))]
+    return table(rows.values(), ("box", "box"), *columns)
 
 
 def recipes() -> str:
-    """Whole recipes: NME on validation faces, against that of the first, and on the tests; mean and deviation over the seeds."""
-    def told(values: list[float]) -> str:
+    """Whole recipes: NME on validation faces, the difference from the first row, tests; mean and deviation over the seeds."""
+    rows = result("recipe_recipes_12_128")["rows"]
+
+    def text(values: list[float]) -> str:
         return f"{np.mean(values):.2f}" + (f" ± {np.std(values):.2f}" if len(values) > 1 else "")
 
-    part = (result("recipe_recipes_12_128") or {"rows": {}})["rows"]
-    named, rows = [name for name in recipe.RECIPES if name in part], []
-    for name in named:
-        row, seeds, apart = part[name], list(part[name]["seeds"].values()), part[name]["val"][0] - part[named[0]]["val"][0]
-        tests = [[figure for seed in seeds for tested, figure in seed[how].items() if tested.startswith(one)]
-                 for how in ("test", "flip_test") for one in ("300w", "faces68")]
-        rows.append([f"`{row['flags']}`", told([seed["val"] for seed in seeds]), f"{apart:+.2f}", *map(told, tests)])
-    header = "recipe | validation NME % | difference | lfpw/testset | faces68/test | lfpw, flip test | faces68, flip test"
-    return lines(header, "lrrrrrr", rows)
+    def tested(way: str, start: str):
+        return lambda row: text([nme for seed in row["seeds"].values() for name, nme in seed[way].items()
+                                 if name.startswith(start)])
+
+    first = next(name for name in recipe.RECIPES if name in rows)
+    return table([rows[name] for name in recipe.RECIPES if name in rows], ("recipe", lambda row: f"`{row['flags']}`"),
+                 ("validation NME %", lambda row: text([seed["val"] for seed in row["seeds"].values()]), ">"),
+                 ("difference", lambda row: row["val"][0] - rows[first]["val"][0], "+.2f"),
+                 ("lfpw/testset", tested("test", "300w"), ">"), ("faces68/test", tested("test", "faces68"), ">"),
+                 ("lfpw, flip test", tested("flip_test", "300w"), ">"),
+                 ("faces68, flip test", tested("flip_test", "faces68"), ">"))
 
 
 def ablation() -> str:
-    """One change at a time: by how much the NME on validation faces differs from that of the first row, for each net measured."""
-    found = [(result(f"recipe_ablation_{name}") or {"rows": {}})["rows"] for name in ("10_128_timm_resnet10t", "20_128")]
-    rows = []
-    for name, flags in recipe.ABLATION.items():
-        figures = [f"{part[name]['val'][0]:.2f}" if name == "base" else f"{part[name]['val'][0] - part['base']['val'][0]:+.2f}"
-                   if name in part else "" for part in found]
-        if any(figures):
-            rows.append([name, f"`{' '.join(flags)}`" if flags else "", *figures])
-    return lines("row | flags | ResNet-10-T, 10 epochs | ResNet-18, 20 epochs", "llrr", rows)
+    """One change at a time: the difference of the validation NME from the first row, for each net measured."""
+    nets = {"ResNet-10-T, 10 epochs": "10_128_timm_resnet10t", "ResNet-18, 20 epochs": "20_128"}
+    found = {net: result(f"recipe_ablation_{file}")["rows"] for net, file in nets.items()}
+    measured = {name: row["flags"] for rows in found.values() for name, row in rows.items()}
+    names = [*(name for name in recipe.ABLATION if name in measured), *sorted(measured.keys() - recipe.ABLATION.keys())]
+
+    def figure(net: str):
+        def text(name: str) -> str | None:
+            if name not in found[net]:
+                return None
+            nme, base = found[net][name]["val"][0], found[net]["base"]["val"][0]
+            return f"{nme:.2f}" if name == "base" else f"{nme - base:+.2f}"
+        return lambda row: text(row["name"])
+
+    rows = [{"name": name, "flags": f"`{measured[name]}`" if measured[name] else "",
+             "title": name if name in recipe.ABLATION else f"{name} (option removed)"} for name in names]
+    return table(rows, ("row", "title"), ("flags", "flags"), *((net, figure(net), ">") for net in nets))
 
 
 def detector() -> str:
-    """Detectors on photographs: each at each scale and event. An empty cell: there are no such faces, or too few boxes for it."""
-    def text(value: float | None, digits: int = 3) -> str:
-        return "" if value is None else f"{value:.{digits}f}"
-
-    rows = [[row["detector"], f"{row['scale']:g}", row["event"], str(row["faces"]),
-             *(text(row[key]) for key in ("AP", "recall", "recall, masked", "recall, unmasked")), text(row["ms"], 1)]
-            for row in (result("detector") or {"rows": []})["rows"]]
-    return lines("detector | scale | event | faces | AP | recall | of masked | of unmasked | ms, 640x480", "lrlrrrrrr", rows)
+    return table(result("detector")["rows"], ("detector", "detector"), ("scale", "scale", "g"), ("event", "event"),
+                 ("faces", "faces", ""), ("AP", "AP", ".3f"), ("recall", "recall", ".3f"), ("masked", "recall, masked", ".3f"),
+                 ("unmasked", "recall, unmasked", ".3f"), ("ms, 640x480", "ms", ".1f"))
 
 
 def jitter() -> str:
-    """Smoothing against known truth: what is left of error and movement, and of blinks."""
-    rows = []
-    for motion, rates in (result("jitter") or {"rows": {}})["rows"].items():
-        left = [f"{100 * row['smoothed_error_px'] / row['error_px']:.0f}" for row in rates.values()]
-        calmer = [f"{row['movement_px'] / row['smoothed_movement_px']:.1f}" for row in rates.values() if motion == "still"]
-        blinks = [row for row in rates.values() if "frames_late" in row]
-        kept, late = [f"{100 * row['amplitude_kept']:.0f}" for row in blinks], [f"{row['frames_late']:.1f}" for row in blinks]
-        rows.append([motion, *(" / ".join(cells) for cells in (left, calmer, kept, late))])
-    return lines("the face | error left, % | trembling down by | depth of blinks kept, % | frames late", "lrrrr", rows)
+    """Smoothing against known truth; each cell holds the figures at 15 / 30 / 60 frames/s."""
+    def cell(form: str, figure: Callable[[dict], float], only: Callable[[str, dict], bool] = lambda motion, rate: True):
+        return lambda row: " / ".join(format(figure(rate), form) for rate in row["rates"] if only(row["motion"], rate))
+
+    def is_blink(motion: str, rate: dict) -> bool:
+        return "frames_late" in rate
+
+    rows = [{"motion": motion, "rates": list(rates.values())} for motion, rates in result("jitter")["rows"].items()]
+    return table(
+        rows, ("the face", "motion"),
+        ("error left, %", cell(".0f", lambda rate: 100 * rate["smoothed_error_px"] / rate["error_px"]), ">"),
+        ("jitter reduced by, times", cell(".1f", lambda rate: rate["movement_px"] / rate["smoothed_movement_px"],
+                                          lambda motion, rate: motion == "still"), ">"),
+        ("blink depth kept, %", cell(".0f", lambda rate: 100 * rate["amplitude_kept"], is_blink), ">"),
+        ("frames late", cell(".1f", lambda rate: rate["frames_late"], is_blink), ">"))
 
 
 def demo() -> str:
-    """Speed and error on rendered clips."""
-    rows = []
-    for count, ways in (result("demo") or {"faces": {}})["faces"].items():
-        for way, row in ways.items():
-            rows.append([count, way, f"{row['frames_per_second']:.1f}", f"{row['cpu_ms_per_frame']:.0f}",
-                         f"{100 * row['detector_share']:.0f} %", f"{row['nme']:.2f}", f"{100 * row['found']:.1f} %"])
-    return lines("faces | | frames/s | CPU ms a frame | of it the detector | NME % | faces found", "llrrrrr", rows)
+    rows = [{"faces": count, "way": way, **row} for count, ways in result("demo")["faces"].items() for way, row in ways.items()]
+    return table(rows, ("faces", "faces"), ("way", "way"), ("frames/s", "frames_per_second", ".1f"),
+                 ("CPU ms a frame", "cpu_ms_per_frame", ".0f"), ("detector's share", "detector_share", ".0%"),
+                 ("NME %", "nme", ".2f"), ("faces found", "found", ".1%"))
 
 
 def box_shift() -> str:
-    """NME against the box's error (benchmarks/box_shift.py)."""
-    found = (result("box_shift") or {"rows": {}})["rows"]
-    cases = list(next(iter(found.values()), {"nme": {}})["nme"])
-    rows = [[name, *(f"{row['nme'][case]:.2f}" for case in cases)] for name, row in found.items()]
-    return lines(" | ".join(["net", *cases]), "l" + "r" * len(cases), rows)
+    rows = [{"net": name, **row["nme"]} for name, row in result("box_shift")["rows"].items()]
+    return table(rows, ("net", "net"), *((case, case, ".2f") for case in rows[0] if case != "net"))
 
 
 def zoo() -> str:
-    """What the nets cost, and how well one of each kind learns sixteen faces by heart; columns without a figure are left out."""
-    found = result("zoo") or {}
-    costs, learnt = found.get("nets", {}), found.get("learning", {})
-    names = [*NETS, *(other for other in costs if other not in NETS)]
-    columns = [("`--net`", "l", [f"`{name}`" for name in names]),
-               ("published NME %", "l", [NETS[name].note if name in NETS else "" for name in names])]
-    for place, (title, digits) in enumerate((("parameters M", 1), ("MACs G", 2), ("ONNX ms", 1))):
-        figures = [(costs.get(name) or [None] * 3)[place] for name in names]
-        columns.append((title, "r", ["" if figure is None else f"{figure:.{digits}f}" for figure in figures]))
-    columns.append(("by heart", "r", [f"{learnt[name][1]:.2f}" if name in learnt else "" for name in names]))
-    columns = [column for column in columns if any(column[2])]
-    titles, sides, cells = zip(*columns, strict=True)
-    return lines(" | ".join(titles), "".join(sides), list(zip(*cells, strict=True)))
+    """What the nets cost, and the NME after overfitting 16 faces for one net of each kind."""
+    costs, learnt = result("zoo")["nets"], result("zoo")["learning"]
+
+    def cost(place: int):
+        return lambda row: costs.get(row["name"], [None] * 3)[place]
+
+    rows = [{"name": name, "note": NETS[name].note if name in NETS else ""} for name in dict.fromkeys([*NETS, *costs])]
+    return table(rows, ("`--net`", lambda row: f"`{row['name']}`"), ("published NME %", "note"), ("parameters M", cost(0), ".1f"),
+                 ("MACs G", cost(1), ".2f"), ("ONNX ms", cost(2), ".1f"),
+                 ("16 faces", lambda row: learnt.get(row["name"], [None] * 2)[1], ".2f"))
 
 
 def learning() -> str:
-    """How well each head and stage, on a small net, learns sixteen faces by heart."""
-    found = result("zoo") or {}
-    rows = [[name, f"{before:.1f}", f"{after:.2f}"] for name, (before, after) in found.get("learning", {}).items()
-            if name not in found["nets"]]
-    return lines("head or stage | mean face | net", "lrr", rows)
-
-
-def others() -> str:
-    """The shipped nets beside other tools."""
-    rows = [[row["set"], row["tool"], row["trained_on"], f"{row['found_%']:.1f}", *("" if row[key] is None else f"{row[key]:.2f}"
-             for key in ("nme", "habits_aside_nme")), f"{row['ms']:.0f}"] for row in (result("others") or {"rows": []})["rows"]]
-    return lines("photographs | tool | trained on | found, % | NME % | habits aside | ms", "lllrrrr", rows)
+    rows = [{"name": name, "before": before, "after": after} for name, (before, after) in result("zoo")["learning"].items()
+            if name not in result("zoo")["nets"]]
+    return table(rows, ("head or stage", "name"), ("mean face", "before", ".1f"), ("net", "after", ".2f"))
 
 
 def finetune() -> str:
-    """Fifty faces with own points."""
-    names = {"synthetic": "drawn", "real": "photographs of 300W"}
-    rows = []
-    for kind, title in names.items():
-        if found := (result("finetune") or {}).get(kind):
-            figures = [f"{float(found[way][key]):.1f}" for way in ("fine-tuned", "from_scratch") for key in ("NME %", "FR@10 %")]
-            rows.append([title, found["from"].removeprefix("bench_"), *figures, f"{found['fine-tuned']['minutes']:.1f}"])
-    header = "fifty faces | fine-tuned from | NME % | FR@10 % | from scratch: NME % | FR@10 % | minutes each"
-    return lines(header, "llrrrrr", rows)
+    found, names = result("finetune"), {"synthetic": "synthetic faces", "real": "photographs of 300W"}
+    return table([{"title": title, **found[kind]} for kind, title in names.items()], ("fifty faces", "title"),
+                 ("fine-tuned from", lambda row: row["from"].removeprefix("bench_")),
+                 *((f"{title}{key}", lambda row, way=way, key=key: float(row[way][key]), ".1f")
+                   for title, way in (("", "fine-tuned"), ("from scratch: ", "from_scratch")) for key in ("NME %", "FR@10 %")),
+                 ("minutes each", lambda row: row["fine-tuned"]["minutes"], ".1f"))
 
 
 def label_noise() -> str:
-    """What an audit finds of errors that were planted."""
-    rows = [[kind, str(found["faces"]), f"{found['disputed_%']:.0f}", *(f"{share:.0f}" for share in found["among_the_worst_%"])]
-            for kind, found in (result("label_noise") or {"planted": {}})["planted"].items()]
-    header = "planted error | faces | labels disputed, % | among the worst faces by the mean, % | by the worst landmark, %"
-    return lines(header, "lrrrr", rows)
+    rows = [{"kind": kind, **row} for kind, row in result("label_noise")["planted"].items()]
+    return table(rows, ("planted error", "kind"), ("faces", "faces", ""), ("labels disputed, %", "disputed_%", ".0f"),
+                 *((title, lambda row, place=place: row["among_the_worst_%"][place], ".0f")
+                   for place, title in enumerate(("among the worst faces by the mean, %", "by the worst landmark, %"))))
 
 
 def label_shift() -> str:
-    """How far labels lie to the right."""
-    rows = [[row["set"], row["part"], str(row["faces"]), str(row["width_px"]), f"{row['right_px']:+.2f} ± {row['error_px']:.2f}",
-             *(f"{row[f'{half}_faces_px']:+.2f}" for half in ("small", "large"))]
-            for row in (result("label_shift") or {"rows": []})["rows"]]
-    return lines("set | part | faces | width, px | labels to the right by, px | smaller half | larger half", "llrrrrr", rows)
+    return table(result("label_shift")["rows"], ("set", "set"), ("part", "part"), ("faces", "faces", ""),
+                 ("width, px", "width_px", ""), ("labels to the right by, px",
+                                                 lambda row: f"{row['right_px']:+.2f} ± {row['error_px']:.2f}", ">"),
+                 ("smaller half", "small_faces_px", "+.2f"), ("larger half", "large_faces_px", "+.2f"))
 
 
-TABLES = {"runs": runs, "commands": commands, "others": others, "boxes": boxes, "box_shift": box_shift, "jitter": jitter,
-          "demo": demo, "detector": detector, "zoo": zoo, "learning": learning, "ablation": ablation,
-          "recipes": recipes, "finetune": finetune,
-          "label_noise": label_noise, "label_shift": label_shift}
+TABLES = {make.__name__: make for make in (
+    peers, same_net, runs, recipes, ablation, boxes, box_shift, jitter, demo, detector, zoo, learning, finetune,
+    label_noise, label_shift, sources)}
 
 
-def filled(text: str) -> str:
-    """`text` with every table made anew."""
-    place = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    return place.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}\n{match[3]}", text)
+def filled(text: str, page: Path) -> str:
+    """Return the text of a page with every table made anew; links to the result files start at the page's folder."""
+    up = "../" * (len(page.relative_to(ROOT).parts) - 1)
+
+    def made(match: re.Match) -> str:
+        return f"{match[1]}{TABLES[match[2]]().replace('](benchmarks/', f']({up}benchmarks/')}\n{match[3]}"
+
+    return re.sub(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", made, text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8"), page), encoding="utf-8")

@@ -1,12 +1,13 @@
-"""The figures that the README shows: they are there, whole, and good enough."""
+"""The figures of README.md and docs/: their sources are whole, good enough, and the pages show them."""
 import json
+import re
 import sys
 
 import pytest
-from conftest import ROOT, settings
+from conftest import ROOT
 
 import main
-from utils.config import parse
+from utils.config import parse, read_defaults, resolve
 
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
@@ -34,9 +35,11 @@ def test_every_command_of_the_benchmarks_is_one(monkeypatch):
     import recipe
     import runs
 
+    defaults = read_defaults()
+
     def resolved(flags: list[str]):
-        given = parse(flags, main.modes)[1]
-        return settings(given.get("preset"), **given)
+        given = parse(flags, main.add_modes, defaults)[1]
+        return resolve(given, defaults, given.get("preset")).train
 
     for run in (*runs.RUNS.values(), *runs.DETECTORS.values()):
         resolved(run.flags)
@@ -48,10 +51,13 @@ def test_every_command_of_the_benchmarks_is_one(monkeypatch):
     assert stepped == ["steps at 1/2 and 5/6"] and rows["ablation", stepped[0]].milestones == [15, 25]
 
 
-def test_the_readme_shows_what_the_results_hold(monkeypatch):
+def test_the_pages_show_what_the_results_hold(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import tables
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert tables.filled(text) == text, "python benchmarks/tables.py writes the tables"
+    texts = {page: page.read_text(encoding="utf-8") for page in tables.PAGES}
+    shown = {name for text in texts.values() for name in re.findall(r"<!-- figures: (\w+) -->", text)}
+    assert shown == tables.TABLES.keys()
+    for page, text in texts.items():
+        assert tables.filled(text, page) == text, "python benchmarks/tables.py writes the tables"
     sys.modules.pop("tables")

@@ -20,9 +20,9 @@ from utils.layouts import Layouts
 from utils.train import checkpoint
 from utils.train.initialise import initialise, shared
 
-README = (ROOT / "README.md").read_text().split("## Your own points in ten minutes")[1].split("\n## ")[0]
-COMMANDS = [shlex.split(line, comments=True) for line in README.splitlines() if line.startswith("    python ")]
-TEXT = "\n".join(line[4:] for line in re.search(r"((?:    (?:mine:|  \w+:).*\n){5})", README)[1].splitlines())
+TUTORIAL = (ROOT / "docs" / "finetuning.md").read_text()
+COMMANDS = [shlex.split(line, comments=True) for line in TUTORIAL.splitlines() if line.startswith("    python ")]
+TEXT = "\n".join(line[4:] for line in re.search(r"((?:    (?:mine:|  \w+:).*\n){5})", TUTORIAL)[1].splitlines())
 MINE = yaml.safe_load(TEXT)
 CELLS = 8
 
