@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, mean_face
+from conftest import LAYOUTS, ROOT, mean_face
 from torch import nn
 
 from nets import NetOptions, build_net, make_spec, net_row
@@ -16,9 +16,8 @@ from nets.backbones import irnet, mobilenet, resnet, slim
 from nets.backbones.timm_net import TimmNet, timm_row
 from nets.convert.imagenet import load_imagenet
 from nets.convert.published import HEADS, from_published, to_published
-from utils.config import defaults, load_layout
 from utils.test.export import export_onnx, onnx_predictor
-from utils.train.run_folder import initialise
+from utils.train.initialise import initialise
 
 REFERENCE = ROOT.parent / "shared" / "reference"
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
@@ -265,7 +264,7 @@ def test_a_local_file_of_an_imagenet_net_is_loaded_and_reported(tmp_path: Path) 
     torch.save({"state_dict": source.state_dict() | {"extra.weight": torch.zeros(3)}}, tmp_path / "net.pth")
     face = mean_face()
     net = build_net(make_spec(NetOptions("timm:test_efficientnet", "pip", 32, 64, num_nb=3), face))
-    started = initialise(net, str(tmp_path / "net.pth"), load_layout(defaults().tables["layouts"], "68"), face, print)
+    started = initialise(net, str(tmp_path / "net.pth"), LAYOUTS.load("68"), face, print)
     assert torch.equal(net.backbone.net.conv_stem.weight, source.conv_stem.weight)
     kinds = {name: what for name, _, what in started.rows}
     assert kinds["backbone.net.conv_stem.weight"] == "loaded" and kinds["head.score.weight"] == "new: not in the file"

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import NET, draw_face, fails, mean_face
-from hypothesis import given, settings
+from conftest import DEFAULTS, LAYOUTS, NET, draw_face, fails, mean_face, settings
+from hypothesis import given
+from hypothesis import settings as trials
 from hypothesis import strategies as st
 
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
@@ -14,8 +15,7 @@ from nets.convert.transplant import Sources
 from nets.heads.heatmap import HeatmapHead
 from nets.heads.pip import nearest_neighbors
 from pipnet.errors import UserError
-from utils.config import defaults, load_layout
-from utils.data.sets import make_lasting, meanface
+from utils.data.sets import Sets, resolve_paths
 from utils.tools.zoo import overfit, teach
 from utils.train import checkpoint
 
@@ -45,7 +45,7 @@ def grid_of(net) -> tuple[int, int]:
 
 
 @named
-@settings(max_examples=20, deadline=None)
+@trials(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_decode_inverts_encode(head, options, seed):
     net = made(head, tuple(options.items()))[seed % 2]
@@ -153,15 +153,12 @@ def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, 
     found = checkpoint.load(tmp_path / "runs" / "000" / "best.pt")["net"]["neighbor_index"]
     assert found == nearest_neighbors(moved, 5) != nearest_neighbors(numbers[36:48], 5)
     fails(cli("--train", *recipe, "--meanface", tmp_path / "none.txt"), "none.txt holds no numbers")
-    given = {"meanface": "mine.txt"}  # a run must find it from any folder
-    make_lasting(given)
-    assert given["meanface"] == str(Path("mine.txt").resolve())
-    args, layout = defaults(), load_layout(defaults().tables["layouts"], "12")
-    args.meanface = str(faces)
-    assert np.array_equal(meanface(args, layout, None), numbers[36:48])
-    args.meanface = str(tmp_path / "mine.txt")
+    # a run must find it from any folder
+    assert resolve_paths({"meanface": "mine.txt"})["meanface"] == str(Path("mine.txt").resolve())
+    sets = Sets(settings(), DEFAULTS)
+    assert np.array_equal(sets.meanface(str(faces), LAYOUTS.load("12"), None), numbers[36:48])
     with pytest.raises(UserError, match="mine.txt has 12 landmarks, not the 68 of layout 68"):
-        meanface(args, load_layout(args.tables["layouts"], "68"), None)
+        sets.meanface(str(tmp_path / "mine.txt"), LAYOUTS.load("68"), None)
 
 
 @pytest.mark.parametrize(("head", "options"), [("coordinate", {"sigma": True}), ("heatmap", {}), ("simcc", {})])

@@ -2,24 +2,22 @@
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import NET, doomed, fails, mean_face, rows, run, table
+from conftest import LAYOUTS, NET, doomed, fails, mean_face, rows, run, table
 
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.detectors.faceboxes import FaceBoxesV2
 from nets.stages.distillation import Distillation, Shares, without_teacher
 from nets.trainable import Wrapper
 from pipnet.errors import UserError
-from utils.config import defaults, load_layout
 from utils.test.export import onnx_predictor
 from utils.tools.zoo import overfit, refiner
 from utils.train import checkpoint
-from utils.train.run_folder import unpack
-from utils.train.teacher import taught
+from utils.train.checkpoint import unpack
+from utils.train.teacher import add_teacher
 
 FACE = mean_face()
 PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 68))}
@@ -156,15 +154,14 @@ def test_score_maps_of_other_heads(head):
 
 
 def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
-    args, layouts = defaults(), defaults().tables["layouts"]
     good = trained.folder / "best.pt"
     stored = checkpoint.load(good)
 
     def learn(file, layout: str = "68", protocol: dict | None = None, net=None, **shares) -> str:
-        given = SimpleNamespace(**{**vars(args), "teacher": str(file), **shares})
+        weights = Shares(**{"landmarks": 1.0, "maps": 10.0, "features": 1.0, **shares})
         try:
-            return taught(net or net_of(refine=False), given, load_layout(layouts, layout), protocol or stored["protocol"],
-                          torch.device("cpu"))[1]
+            return add_teacher(net or net_of(refine=False), Path(file), weights, LAYOUTS.load(layout),
+                               protocol or stored["protocol"])[1]
         except UserError as error:
             return str(error)
 
@@ -172,14 +169,14 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     assert "is of layout 68, which has 0 of the 98 landmarks of layout 98" in learn(good, "98")
     assert "was trained on crops of protocol" in learn(good, protocol={"scale_x": 1.1})
     assert "crop of their own" in learn(good, net=net_of(reinit=True))
-    assert "nothing is learnt" in learn(good, teacher_landmarks=0, teacher_maps=0, teacher_features=0)
+    assert "nothing is learnt" in learn(good, landmarks=0, maps=0, features=0)
     finder = tmp_path / "finder.pt"
     checkpoint.save(finder, {**stored, "net": {"net": "faceboxes"}, "args": {"task": "detect"}, "layout": {}})
-    assert "finds faces" in learn(finder)
+    assert "is a face detector" in learn(finder)
     torch.save(FaceBoxesV2().state_dict(), tmp_path / "weights.pt")
     assert "is not a checkpoint of this project" in learn(tmp_path / "weights.pt")
     fails(cli("--train", *recipe, "--teacher", tmp_path / "gone.pt"), "no checkpoint at .*gone.pt")
-    fails(cli("--train", *recipe, "--teacher-maps", "1"), "--teacher-maps weighs what is learnt from a --teacher")
+    fails(cli("--train", *recipe, "--teacher-maps", "1"), "--teacher-maps weights what is learnt from a --teacher")
 
 
 # -------------------------------------------------------------------------------------------------- from the command line
