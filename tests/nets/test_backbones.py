@@ -17,7 +17,7 @@ from nets.backbones.timm_net import TimmNet, timm_row
 from nets.convert.imagenet import load_imagenet
 from nets.convert.published import HEADS, from_published, to_published
 from utils.test.export import export_onnx, onnx_predictor
-from utils.train.run_folder import initialise
+from utils.train.initialise import initialise
 
 REFERENCE = ROOT.parent / "shared" / "reference"
 LAYOUTS.rows = resnet.LAYOUTS.rows | irnet.LAYOUTS.rows | mobilenet.LAYOUTS.rows | slim.LAYOUTS.rows

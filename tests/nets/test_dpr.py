@@ -11,7 +11,7 @@ from nets.stages.local_parts import Place
 from nets.stages.spatial_transformer import THETA_SCALE, SpatialTransformer, outer
 from pipnet.errors import UserError
 from pipnet.geometry import cut, to_image
-from utils.train.initialise import start
+from utils.train import initialise
 from utils.train.make_net import make_net
 
 PARTS = {"left_eye": [*range(33, 42), *range(60, 68), 96], "right_eye": [*range(42, 51), *range(68, 76), 97],
@@ -71,13 +71,12 @@ def test_every_published_intermediate(reference, face):
 
 def test_published_files_start_the_preset(reference):
     """Our whole net gives the published landmarks, apart from resampling, and the published maps of the parts."""
-    chosen = settings("dpr")
-    layout = LAYOUTS.load("98")
+    chosen, layout = settings("dpr"), LAYOUTS.load("98")
     stored = np.load(reference / "dpr_gsr.npz")
     mean = stored["mean_98_face"].reshape(98, 2)
     net = make_net(chosen.net, chosen.loss, layout, mean).eval()
     names = [str(reference / f"dpr_98_points_{name}.pth.tar") for name in ("global_reinit", "global_regress", "local_reinit")]
-    started = start(net, ",".join(names), layout, mean, pytest.fail)
+    started = initialise.start(net, ",".join(names), layout, mean, pytest.fail)
     assert all(what == "loaded" or name.startswith("regressors") for name, _, what in started.rows)
     for face in range(5):
         box, truth = stored[f"i{face}_rect"] + 0.5, stored[f"i{face}_gt"] + 0.5  # our first pixel has its centre at 0.5
@@ -94,7 +93,7 @@ def test_published_files_start_the_preset(reference):
             there = torch.tensor(stored[f"i{face}_crop_pts256"]).float() @ row[:, :2].T + 128 * row[:, 2]
             assert torch.allclose(Labels(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
     with pytest.raises(UserError, match="holds no tensor that fits dpr|not those published for dpr"):
-        start(net, str(reference / "slim_160_latest.pth"), layout, mean, pytest.fail)
+        initialise.start(net, str(reference / "slim_160_latest.pth"), layout, mean, pytest.fail)
 
 
 def test_a_single_cell_is_not_left_to_bf16():

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, NET, draw_face, fails, mean_face
-from conftest import settings as settings_of
-from hypothesis import given, settings
+from conftest import DEFAULTS, LAYOUTS, NET, draw_face, fails, mean_face, settings
+from hypothesis import given
+from hypothesis import settings as trials
 from hypothesis import strategies as st
 
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
@@ -45,7 +45,7 @@ def grid_of(net) -> tuple[int, int]:
 
 
 @named
-@settings(max_examples=20, deadline=None)
+@trials(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_decode_inverts_encode(head, options, seed):
     net = made(head, tuple(options.items()))[seed % 2]
@@ -155,7 +155,7 @@ def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, 
     fails(cli("--train", *recipe, "--meanface", tmp_path / "none.txt"), "none.txt holds no numbers")
     # a run must find it from any folder
     assert resolve_paths({"meanface": "mine.txt"})["meanface"] == str(Path("mine.txt").resolve())
-    sets = Sets(settings_of(), DEFAULTS)
+    sets = Sets(settings(), DEFAULTS)
     assert np.array_equal(sets.meanface(str(faces), LAYOUTS.load("12"), None), numbers[36:48])
     with pytest.raises(UserError, match="mine.txt has 12 landmarks, not the 68 of layout 68"):
         sets.meanface(str(tmp_path / "mine.txt"), LAYOUTS.load("68"), None)

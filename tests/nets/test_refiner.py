@@ -157,9 +157,10 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     good = trained.folder / "best.pt"
     stored = checkpoint.load(good)
 
-    def learn(file, layout: str = "68", protocol: dict | None = None, net=None, shares=(1.0, 10.0, 1.0)) -> str:
+    def learn(file, layout: str = "68", protocol: dict | None = None, net=None, **shares) -> str:
+        weights = Shares(**{"landmarks": 1.0, "maps": 10.0, "features": 1.0, **shares})
         try:
-            return add_teacher(net or net_of(refine=False), file, Shares(*shares), LAYOUTS.load(layout),
+            return add_teacher(net or net_of(refine=False), Path(file), weights, LAYOUTS.load(layout),
                                protocol or stored["protocol"])[1]
         except UserError as error:
             return str(error)
@@ -168,14 +169,14 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     assert "is of layout 68, which has 0 of the 98 landmarks of layout 98" in learn(good, "98")
     assert "was trained on crops of protocol" in learn(good, protocol={"scale_x": 1.1})
     assert "crop of their own" in learn(good, net=net_of(reinit=True))
-    assert "nothing is learnt" in learn(good, shares=(0, 0, 0))
+    assert "nothing is learnt" in learn(good, landmarks=0, maps=0, features=0)
     finder = tmp_path / "finder.pt"
     checkpoint.save(finder, {**stored, "net": {"net": "faceboxes"}, "args": {"task": "detect"}, "layout": {}})
     assert "is a face detector" in learn(finder)
     torch.save(FaceBoxesV2().state_dict(), tmp_path / "weights.pt")
     assert "is not a checkpoint of this project" in learn(tmp_path / "weights.pt")
     fails(cli("--train", *recipe, "--teacher", tmp_path / "gone.pt"), "no checkpoint at .*gone.pt")
-    fails(cli("--train", *recipe, "--teacher-maps", "1"), "--teacher-maps weighs what is learnt from a --teacher")
+    fails(cli("--train", *recipe, "--teacher-maps", "1"), "--teacher-maps weights what is learnt from a --teacher")
 
 
 # -------------------------------------------------------------------------------------------------- from the command line

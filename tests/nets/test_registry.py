@@ -8,7 +8,7 @@ from conftest import NET, run
 
 from nets import HEADS, NetOptions, build_net, make_spec
 from nets.registry import ERRORS, resolve
-from utils.config import KINDS
+from utils.keys import KEYS
 
 FACE = np.random.default_rng(0).uniform(0.2, 0.8, (12, 2))
 PARTS = {"eye_left": [0, 1, 2], "mouth": [5, 6, 7]}
@@ -25,7 +25,7 @@ def test_a_row_fits_its_head_and_the_keys(name):
     taken = inspect.signature(resolve(row.build)).parameters
     assert row.options.keys() - {"num_nb"} == taken.keys() - {"channels", "spec", "sigma", "width"}
     assert ("sigma" in taken) == ("sigma" in row.weights)
-    assert {*row.options, *row.weights} <= KINDS.keys()
+    assert {*row.options, *row.weights} <= KEYS.keys()
     assert all(callable(resolve(place)) for place in ERRORS.values())
 
 

@@ -5,7 +5,7 @@ import torch
 from conftest import LAYOUTS, mean_face, settings
 
 from nets.backbones.slim import Means, Slim
-from utils.train.initialise import start
+from utils.train import initialise
 from utils.train.make_net import make_net
 
 
@@ -23,10 +23,9 @@ def test_published_outputs(reference, face):
 
 def test_the_published_file_starts_the_preset(reference):
     """The whole net gives the published landmarks, pose and states on uint8 crops, with any mean face."""
-    chosen = settings("slim")
-    layout = LAYOUTS.load("68")
+    chosen, layout = settings("slim"), LAYOUTS.load("68")
     net = make_net(chosen.net, chosen.loss, layout, mean_face()).eval()
-    started = start(net, reference / "slim_160_latest.pth", layout, mean_face(), pytest.fail)
+    started = initialise.start(net, reference / "slim_160_latest.pth", layout, mean_face(), pytest.fail)
     assert {what for _, _, what in started.rows} == {"loaded"}
     with np.load(reference / "slim.npz") as stored, torch.inference_mode():
         found = net.predict(torch.from_numpy(np.stack([stored[f"i{face}_crop_bgr"] for face in range(8)])))
