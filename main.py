@@ -122,12 +122,13 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
         return settings
     preset = given.get("preset") or defaults.values["preset"]
     settings = resolve(given, defaults, preset)
-    names = absolute(Sets(settings, defaults).training_names())
+    sets = Sets(settings, defaults)
+    names = absolute(sets.training_names())
     if preset is None:
         preset = "quick" if names == [SYNTHETIC] else "default"
         if settings.train.task == "detect":
             preset = "detect-quick" if names == [SYNTHETIC] else "detect"
-    settings = resolve({**given, "train_data": names}, defaults, preset)
+    settings = resolve({**given, "train_data": names}, defaults, preset, datasets=[sets.dataset_of(name) for name in names])
     check_task(given, settings.train.task)
     check_head(given, settings.net, settings.train.teacher)
     return settings
@@ -175,6 +176,8 @@ def main(argv: list[str]) -> None:
                 run_folder.check_free(progress, mode.resume, mode.overwrite)
             logger.add(run.folder / LOG, format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}", delay=True)
         task = kind(settings, defaults, ranks)
+        if trains:
+            logger.info(f"training on {', '.join(settings.data.train_data)}")
         if mode.prepare or trains or mode.show_data:
             task.prepare()
         if tests or mode.train and settings.data.val == "test" or mode.prepare and settings.data.test_data:

@@ -7,7 +7,7 @@ source utils/environment.sh
 
 [[ ${1:-} =~ ^[1-9][0-9]*$ ]] || fail "usage: bash main.sh N [flags of main.py], N = number of processes (GPUs), e.g. bash main.sh 1 --train --test"
 processes=$1; shift
-environment requirements.txt torch torchvision timm cv2 numpy PIL scipy yaml tqdm loguru tensorboard onnx onnxruntime onnxscript
+environment requirements.txt torch torchvision timm cv2 numpy PIL scipy h5py yaml tqdm loguru tensorboard onnx onnxruntime onnxscript
 
 if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then
     exec "$PYTHON" main.py "$@"

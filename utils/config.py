@@ -1,7 +1,7 @@
 """args.yaml and the command line -> `Settings`, a frozen object per section. The rows of the keys stand in keys.py."""
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, make_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from utils.yaml_files import nearest, read_yaml
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "args.yaml"
 TABLES = ("presets", "protocols", "layouts")
+ANCHORS = "anchors"  # its lists are used elsewhere in args.yaml
 FROZEN = {name: make_dataclass(name.title(), section.keys, frozen=True) for name, section in SECTIONS.items()}
 
 
@@ -57,7 +58,7 @@ class Settings(NamedTuple):
 def read_defaults(file: Path = FILE) -> Defaults:
     """Return args.yaml: every key known, none missing, each value of its type and range. Raise UserError otherwise."""
     found = read_yaml(file)
-    if unknown := [name for name in found if name not in SECTIONS and name not in TABLES]:
+    if unknown := [name for name in found if name not in (*SECTIONS, *TABLES, ANCHORS)]:
         raise UserError(f"unknown section '{unknown[0]}' in args.yaml{nearest(unknown[0], [*SECTIONS, *TABLES])}")
     for name in (*SECTIONS, *TABLES):
         if not isinstance(found.get(name), dict):
@@ -152,8 +153,11 @@ def _yaml(text: str) -> Any:
 
 
 def resolve(given: dict[str, Any], defaults: Defaults, preset: str | None = None,
-            trained: dict[str, Any] | None = None) -> Settings:
-    """Return the settings: defaults < trained (the keys of a checkpoint) < preset < given, each checked."""
+            trained: dict[str, Any] | None = None, datasets: Collection[str] = ()) -> Settings:
+    """Return the settings: defaults < trained (the keys of a checkpoint) < preset < given, each checked.
+
+    datasets: rows of DATASETS that are trained on; a preset's protocol may depend on them.
+    """
     layers = [(trained or {}, "the checkpoint")]
     if preset is not None:
         if preset not in defaults.presets:
@@ -161,7 +165,10 @@ def resolve(given: dict[str, Any], defaults: Defaults, preset: str | None = None
             raise UserError(f"no preset '{preset}' in args.yaml (there are: {names}){nearest(preset, defaults.presets)}")
         if not isinstance(row := defaults.presets[preset] or {}, dict):
             raise UserError(f"preset {preset} in args.yaml must be a table of keys and values, not {row!r}")
-        layers.append(({**row, "preset": preset}, f"preset {preset}"))
+        row = {**row, "preset": preset}
+        if isinstance(by_dataset := row.get("protocol"), dict):
+            row["protocol"] = given["protocol"] if "protocol" in given else _protocol_for(by_dataset, datasets, preset)
+        layers.append((row, f"preset {preset}"))
     values = dict(defaults.values)
     for layer, where in [*layers, (given, "command line")]:
         for key, value in layer.items():
@@ -170,6 +177,17 @@ def resolve(given: dict[str, Any], defaults: Defaults, preset: str | None = None
             values[key] = check(key, value)
     sections = (FROZEN[name](**{key: values[key] for key in section.keys}) for name, section in SECTIONS.items())
     return Settings(*sections, defaults.protocols, defaults.layouts)
+
+
+def _protocol_for(by_dataset: dict[str, str], datasets: Collection[str], preset: str) -> str:
+    """Return the one protocol of a preset for all datasets. Raise UserError if these have different ones."""
+    if "default" not in by_dataset:
+        raise UserError(f"preset {preset} in args.yaml: protocol lacks 'default', for the datasets that it does not name")
+    chosen = {name: by_dataset.get(name, by_dataset["default"]) for name in datasets}
+    if len(set(chosen.values())) > 1:
+        several = ", ".join(f"{protocol} for {name}" for name, protocol in chosen.items())
+        raise UserError(f"preset {preset} has the protocols {several}, but a net needs one; choose it: --protocol NAME")
+    return next(iter(chosen.values()), by_dataset["default"])
 
 
 def load_protocol(rows: dict[str, Any], name: str) -> Protocol:

@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 import shutil
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,20 +73,16 @@ class DataGenerator:
         self._check()
         state = fingerprint(source)  # before anything is read, so that a later change is found the next time
         dataset = self.dataset or infer(source)
-        row, layouts, protocol = DATASETS[dataset], self.layouts, self.protocol
-        if layouts is None or not isinstance(protocol, Protocol):
-            defaults = read_defaults()
-            layouts = layouts or defaults.layouts
-            if not isinstance(protocol, Protocol):
-                protocol = load_protocol(defaults.protocols, protocol)
-        check_protocol(protocol)
+        row, defaults, protocol = DATASETS[dataset], read_defaults(), self.protocol
+        layouts = self.layouts or defaults.layouts
+        protocol = check_protocol(protocol) if isinstance(protocol, Protocol) else load_protocol(defaults.protocols, protocol)
         name = self.name or (dataset if row.layout else source.resolve().name)
         target = _target(Path(self.out), name, source)
         wanted = self.layout or row.layout
         stored = layouts.load(layouts.load(wanted).stored) if wanted else None
         options = {key: getattr(self, key) for key in row.options}
-        splits = _numbered(row.parse(source, allow_partial=self.allow_partial, count=stored and stored.count, origin=row.origin,
-                                     **options))
+        splits = row.parse(source, allow_partial=self.allow_partial, count=stored and stored.count, origin=row.origin,
+                           layouts=layouts, **options)
         count = len(next(record for records in splits.values() for record in records).landmarks)
         if stored and stored.count != count:
             raise UserError(f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out")
@@ -273,17 +268,6 @@ def fingerprint(source: Path) -> str:
                 line = f"{os.path.relpath(path, source)}\0{state.st_size}\0{state.st_mtime_ns}\0"
                 digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _numbered(splits: Splits) -> Splits:
-    """Return the records, each with its number among the faces of its image."""
-    seen: Counter = Counter()
-
-    def number(record: Record) -> Record:
-        seen[record.file] += 1
-        return record._replace(face=seen[record.file])
-
-    return {split: [number(record) for record in records] for split, records in splits.items()}
 
 
 def _checksum(source: Path, splits: Splits) -> str:

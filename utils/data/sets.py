@@ -1,5 +1,6 @@
 """From names on the command line to prepared sets: a set that is missing, or was prepared otherwise, is prepared on first use."""
 import hashlib
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from utils.config import ROOT, Defaults, Settings, load_protocol
 from utils.data.dataset import Faces
 from utils.data.parsers import DATASETS, infer
 from utils.data.prepare import DataGenerator, fingerprint
-from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch, read_meta
+from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch
 from utils.locks import waiting
 from utils.yaml_files import nearest, read_yaml
 
@@ -23,12 +24,16 @@ class Sets:
 
     def __init__(self, settings: Settings, usual: Defaults):
         self.data, self.layouts, self.usual = settings.data, settings.layouts, usual.values
-        self.protocol = load_protocol(settings.protocols, self.data.protocol or "square")
+        self.protocols = settings.protocols
+        self.protocol = load_protocol(self.protocols, self.data.protocol or "square")
         self.root = ROOT / self.data.data_root
 
     def training_names(self) -> list[str]:
-        """Return what to train on: train_data, else the dataset. auto: what --data-dir holds, else 300w if prepared, else
-        synthetic."""
+        """Return what to train on: train_data, else the dataset.
+
+        auto: what --data-dir holds, else 300w if it is prepared in any way, else synthetic. UserError if only other sets are
+        prepared.
+        """
         if self.data.train_data:
             return self.data.train_data
         if self.data.dataset != "auto":
@@ -37,7 +42,28 @@ class Sets:
             raw = _raw_folder(self.data.data_dir)
             name = infer(raw)
             return [str(raw) if _has_own_layout(name) else name]
-        return [SYNTHETIC if mismatch(self.root / self._folder_name("300w")) else "300w"]
+        real = [_dataset_or_folder(folder, meta) for folder, meta in self._prepared() if meta["dataset"] != SYNTHETIC]
+        if real and "300w" not in real:
+            raise UserError(f"{self.root} holds {', '.join(dict.fromkeys(real))}, but no 300w; give --dataset {real[0]}, or "
+                            f"--dataset {SYNTHETIC}")
+        return ["300w" if real else SYNTHETIC]
+
+    def dataset_of(self, name: str) -> str | None:
+        """Return the row of DATASETS that a name, a prepared or a raw folder belongs to; None for anything else."""
+        if name in DATASETS:
+            return name
+        for folder in (Path(name), self.root / name):
+            if (folder / "meta.yaml").is_file():
+                return read_yaml(folder / "meta.yaml").get("dataset")
+        return infer(Path(name)) if Path(name).is_dir() else None
+
+    def _prepared(self) -> list[tuple[Path, dict[str, Any]]]:
+        """Return (folder, values of meta.yaml) of the prepared sets, also of those of an older format."""
+        found = []
+        for file in sorted(self.root.glob("[!.]*/meta.yaml")):
+            with suppress(UserError):  # a damaged one
+                found.append((file.parent, read_yaml(file)))
+        return [(folder, meta) for folder, meta in found if "dataset" in meta]
 
     def training(self) -> list[PreparedSet]:
         """Return the training sets, prepared if need be."""
@@ -84,13 +110,43 @@ class Sets:
         for folder in (self.root / name, target):
             if not (why := mismatch(folder, **wanted)):
                 return folder
+        allow_partial = data.allow_partial
         if raw is None:
-            raw, dataset = _earlier_source(name, target, why)
+            raw, meta = self._earlier(name, target, why, {} if test else wanted)
+            dataset = meta["dataset"]
+            allow_partial |= fingerprint(raw) == meta.get("fingerprint")  # what is missing was accepted then
         logger.info(f"preparing {target.name} from {raw} ({why})")
         return DataGenerator(
             raw, data.target_size, dataset, target.name, target.parent, self.protocol, data.margin,
-            0 if data.val == "none" else data.val, data.allow_partial, data.layout if _has_own_layout(dataset) else None,
+            0 if data.val == "none" else data.val, allow_partial, data.layout if _has_own_layout(dataset) else None,
             self.layouts, frame_step=data.frame_step).run()
+
+    def _earlier(self, name: str, target: Path, why: str, wanted: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+        """Return the raw archive of an earlier preparation of the set, in whatever protocol and size, and its meta.yaml.
+
+        UserError if that is gone. wanted: values of meta.yaml; the message says which flags fit an earlier preparation instead.
+        """
+        places = [target, target.with_name(name)]
+        found = [(folder, meta) for folder, meta in self._prepared()
+                 if folder in places or _dataset_or_folder(folder, meta) == name]
+        found.sort(key=lambda pair: pair[0] not in places)
+        for _, meta in found:
+            if Path(str(meta.get("source"))).is_dir():
+                return Path(meta["source"]), meta
+        if not found:
+            raise UserError(f"{why}; name the unpacked archive: --data-dir FOLDER")
+        folder, meta = found[0]
+        flags = " ".join(self._flags(meta, wanted))
+        raise UserError(f"{why}, and {meta.get('source')}, from which {folder} was made, is gone; name the unpacked archive: "
+                        "--data-dir FOLDER" + (f", or take that set as it is: {flags}" if flags else ""))
+
+    def _flags(self, meta: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+        """Return the flags that ask for a prepared set as it is, instead of the wanted values; none if no flags can."""
+        wanted = {key: value._asdict() if key == "protocol" else value for key, value in wanted.items()}
+        found = {key: meta.get(key) for key, value in wanted.items() if meta.get(key) != value}
+        if "protocol" in found:
+            found["protocol"] = next((name for name, row in self.protocols.items() if row == meta["protocol"]), None)
+        return [] if None in found.values() else [f"--{key.replace('_', '-')} {value}" for key, value in found.items()]
 
     def _folder_name(self, name: str) -> str:
         """Return the folder's name: data/<name> for the default crops; marks for other protocols, sizes and numbers of faces."""
@@ -178,14 +234,10 @@ def _raw_folder(text: str) -> Path:
     return Path(text)
 
 
-def _earlier_source(name: str, target: Path, why: str) -> tuple[Path, str]:
-    """Return (raw archive, dataset) that an earlier preparation was made from. UserError if that is gone."""
-    for folder in (target, target.with_name(name)):
-        if (folder / "meta.yaml").is_file():
-            meta = read_meta(folder)
-            if Path(meta["source"]).is_dir():
-                return Path(meta["source"]), meta["dataset"]
-    raise UserError(f"{why}; name the unpacked archive: --data-dir FOLDER")
+def _dataset_or_folder(folder: Path, meta: dict[str, Any]) -> str:
+    """Return what names a prepared set: the dataset if the folder is named after it (300w, 300w-pipnet), else the folder."""
+    dataset = meta["dataset"]
+    return dataset if f"{folder.name}-".startswith(f"{dataset}-") else folder.name
 
 
 def check_protocol(one: PreparedSet, protocol: dict) -> None:

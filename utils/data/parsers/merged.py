@@ -2,7 +2,6 @@
 from pathlib import Path
 
 from pipnet.errors import UserError
-from utils.config import read_defaults
 from utils.data.convert import conversion
 from utils.data.parsers.records import Annotation, Archive, complain, record
 from utils.data.parsers.w300 import PARTS_300W
@@ -33,9 +32,9 @@ def parse_merged(archive: Archive, whole: bool = False) -> list[str]:
             missing += [f"{DATASETS[name].title}, {line}" for line in lines]
     complain(archive.faults)
     archive.splits, wflw = found
-    convert = conversion("98", "68", read_defaults().layouts)
+    convert = conversion("98", "68", archive.layouts)
     for face in wflw["train"] + (wflw["test"] if whole else []):
         annotation = Annotation(convert(face.landmarks), str(face.file))
         converted = record(face.file, "wflw", f"wflw/{face.identity}", annotation, origin=0.5)  # these are continuous px already
-        archive.splits["train"].append(converted)
+        archive.splits["train"].append(converted._replace(face=face.face))
     return missing

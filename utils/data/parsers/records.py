@@ -13,6 +13,7 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
+from utils.layouts import Layouts
 
 FARTHEST = 1e6  # px; a coordinate beyond this is an error in the annotation
 BESIDE = "//"  # joins several subsets of one face; subset names are folder names, so they cannot contain it
@@ -28,7 +29,7 @@ class Record(NamedTuple):
     visible: np.ndarray | None  # (N,) bool, None where the set does not say
     pose: np.ndarray | None = None    # (3,) float64 pitch, yaw, roll in radians
     states: np.ndarray | None = None  # (k,) bool, named by Dataset.states
-    face: int = 1               # number of the face in its image; prepare counts them
+    face: int = 1               # number of the face in its image
 
 
 Splits = dict[str, list[Record]]
@@ -66,13 +67,17 @@ def record(file: Path, subset: str, identity: str, annotation: Annotation, origi
 
 
 class Archive:
-    """An unpacked data set while it is parsed: the faces found so far, missing images, and faults of the annotation."""
+    """An unpacked data set while it is parsed: the faces found so far, missing images, and faults of the annotation.
 
-    def __init__(self, data_dir: Path, origin: float, count: int | None, splits: tuple[str, ...]):
-        self.root, self.origin, self.count = Path(data_dir), origin, count
+    layouts: those of args.yaml, for the parsers that mirror or convert landmarks.
+    """
+
+    def __init__(self, data_dir: Path, origin: float, count: int | None, splits: tuple[str, ...], layouts: Layouts | None = None):
+        self.root, self.origin, self.count, self.layouts = Path(data_dir), origin, count, layouts
         self.splits: Splits = {split: [] for split in splits}
         self.absent: list[Path] = []
         self.faults: list[str] = []
+        self.faces: Counter = Counter()  # of each image
         self.sizes: list[tuple[str, int]] = []  # place of each annotation, and its number of points
 
     @contextmanager
@@ -92,7 +97,9 @@ class Archive:
 
     def add(self, split: str, file: Path, subset: str, identity: str, annotation: Annotation) -> None:
         """Add the `record` of a face to a split."""
-        self.splits.setdefault(split, []).append(record(file, subset, identity, annotation, self.origin))
+        found = record(file, subset, identity, annotation, self.origin)
+        self.faces[file] += 1
+        self.splits.setdefault(split, []).append(found._replace(face=self.faces[file]))
         self.sizes.append((annotation.where or str(file.with_suffix(".pts")), len(annotation.landmarks)))
 
     def shortfall(self, expected: dict[str, int]) -> list[str]:
@@ -118,22 +125,23 @@ class Dataset(NamedTuple):
     label_shift: float = 0.0        # px of the source image by which the annotations lie to the right of what they mark
     norms: tuple[str, ...] = ()     # norms that publications use for this set; reports mark them
 
-    def read(self, data_dir: Path, count: int | None = None, origin: float | None = None, **options) -> tuple[Archive, list[str]]:
+    def read(self, data_dir: Path, count: int | None = None, origin: float | None = None, layouts: Layouts | None = None,
+             **options) -> tuple[Archive, list[str]]:
         """Return the parsed archive and a line for each missing part. Raise UserError for a fault in the annotation."""
         if count is None and self.layout is not None:
             count = int(self.layout)
-        archive = Archive(data_dir, self.origin if origin is None else origin, count, self.splits)
+        archive = Archive(data_dir, self.origin if origin is None else origin, count, self.splits, layouts)
         missing = self.parser(archive, **options)
         complain(archive.faults)
         return archive, archive.shortfall(self.expected or {}) if missing is None else missing
 
     def parse(self, data_dir: Path, allow_partial: bool = False, count: int | None = None, origin: float | None = None,
-              **options) -> Splits:
+              layouts: Layouts | None = None, **options) -> Splits:
         """Return {split: records} of an unpacked archive. The default of count and origin is the row's.
 
         Raise UserError for a fault in the annotation, without any face, and for missing faces; with allow_partial, warn of these.
         """
-        archive, missing = self.read(data_dir, count, origin, **options)
+        archive, missing = self.read(data_dir, count, origin, layouts, **options)
         require_complete(archive.root, self.title, missing, allow_partial)
         if not any(archive.splits.values()):
             raise UserError(f"{archive.root}: no annotated face of {self.title} with its image in it")

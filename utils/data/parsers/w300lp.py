@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config import read_defaults
 from utils.data.parsers.mat import read_mat, values
 from utils.data.parsers.records import Annotation, Archive, inside, photograph
 
@@ -34,7 +33,7 @@ def parse_300wlp(archive: Archive) -> None:
     The set contains 300W's test photographs (IBUG, the test parts of HELEN and LFPW).
     """
     root = archive.root
-    flip_index = read_defaults().layouts.load("68").flip_index
+    flip_index = archive.layouts.load("68").flip_index
     redrawn = (root / "landmarks").is_dir()
     for part in W300LP:
         for mat in sorted((root / part).glob("[!.]*.mat")):
