@@ -4,6 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import LAYOUTS
 from scipy.io import savemat
 
 from utils.data.parsers import DATASETS, PARTS_300W, write_pts
@@ -16,7 +17,7 @@ FACES = 24386  # of AFLW
 def parse(name: str, folder: Path, **options) -> dict:
     """What the parser of a dataset makes of a folder."""
     row = DATASETS[name]
-    return row.parse(folder, origin=row.origin, **options)
+    return row.parse(folder, origin=row.origin, layouts=LAYOUTS, **options)
 
 
 def prepared(name: str, folder: Path, out: Path, **options) -> Path:

@@ -8,7 +8,8 @@ from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, settings
 
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.config import TABLES, parse, read_defaults, resolve
+from utils.config import ANCHORS, TABLES, parse, read_defaults, resolve
+from utils.data.parsers import DATASETS
 from utils.keys import KEYS, SECTIONS, check, check_given, check_task
 from utils.layouts import Layouts
 from utils.train.make_net import make_net
@@ -37,7 +38,7 @@ def typed(*argv: str) -> dict:
 # ---------------------------------------------------------------------------------------------------------------- keys
 def test_every_key_has_a_row_a_comment_a_section_and_a_flag():
     found = yaml.safe_load((ROOT / "args.yaml").read_text())
-    assert list(found) == [*SECTIONS, *TABLES]
+    assert list(found) == [ANCHORS, *SECTIONS, *TABLES]
     assert {name: list(found[name]) for name in SECTIONS} == {name: list(section.keys) for name, section in SECTIONS.items()}
     assert sum(len(section.keys) for section in SECTIONS.values()) == len(KEYS) == len(DEFAULTS.values), "a key in two sections"
     assert DEFAULTS.help.keys() == KEYS.keys() and all(title and text for title, text in DEFAULTS.help.values())
@@ -50,7 +51,7 @@ def test_every_key_has_a_row_a_comment_a_section_and_a_flag():
 
 
 def test_every_line_of_a_section_has_one_key_and_its_comment():
-    lines = (ROOT / "args.yaml").read_text().split("\npresets:\n")[0].splitlines()
+    lines = (ROOT / "args.yaml").read_text().split("\npresets:\n")[0].split("\ndata:")[1].splitlines()[1:]
     found = [re.fullmatch(r"  (\w+): .*\S +# \S.*", line) for line in lines if line.startswith(" ")]
     assert [match and match[1] for match in found] == list(KEYS), "a key without a comment, or out of order"
 
@@ -176,6 +177,39 @@ def test_written_settings_give_the_same_settings_again():
     assert resolve({}, DEFAULTS, trained={key: value for name in SECTIONS for key, value in written[name].items()}) == first
     assert resolve({}, DEFAULTS, trained=first.flat()) == first
     assert (written["protocols"], written["layouts"]) == (DEFAULTS.protocols, LAYOUTS.rows)
+
+
+@pytest.mark.parametrize(("anchor", "count"), [("flip_index_eyes_anchor", 12), ("flip_index_anchor", 68)])
+def test_the_flip_indices_of_the_fork_stand_before_their_use(tmp_path, anchor, count):
+    text, line = (ROOT / "args.yaml").read_text(), "  selected_index: null "
+    assert text.count(line) == 1
+    (tmp_path / "args.yaml").write_text(text.replace(line, f"  selected_index: *{anchor} "))
+    defaults = read_defaults(tmp_path / "args.yaml")
+    layout = LAYOUTS.load("68", defaults.values["selected_index"])
+    assert layout.selected == (tuple(range(36, 48)) if count == 12 else tuple(range(68)))
+    assert defaults._replace(values=DEFAULTS.values) == DEFAULTS
+
+
+@pytest.mark.parametrize("preset", ["pipnet", "irnet", "drowsiness"])
+def test_the_protocol_of_a_preset_may_depend_on_the_dataset(preset):
+    def protocol(*datasets, **given):
+        return resolve(given, DEFAULTS, preset, datasets=datasets).data.protocol
+
+    for dataset, wanted in (("wflw", "wflw"), ("cofw", "box"), ("aflw", "box"), ("300w", "pipnet"), (None, "pipnet")):
+        assert protocol(dataset) == wanted and protocol(dataset, protocol="square") == "square", dataset
+    assert protocol() == "pipnet" and protocol("cofw", "aflw") == "box" and protocol("wflw", protocol=None) is None
+    with pytest.raises(UserError, match=f"preset {preset} has the protocols pipnet for 300w, wflw for wflw, but a net needs one; "
+                                        "choose it: --protocol NAME"):
+        protocol("300w", "wflw")
+    assert protocol("300w", "wflw", protocol="pipnet") == "pipnet"
+
+
+def test_a_preset_with_protocols_has_a_default():
+    with pytest.raises(UserError, match="preset mine in args.yaml: protocol lacks 'default'"):
+        resolve({}, DEFAULTS._replace(presets={"mine": {"protocol": {"wflw": "wflw"}}}), "mine")
+    for row in DEFAULTS.presets.values():
+        if isinstance(rows := row.get("protocol"), dict):
+            assert rows.keys() <= {"default", *DATASETS} and set(rows.values()) <= DEFAULTS.protocols.keys()
 
 
 def test_values_win_over_those_of_a_trained_run_and_these_over_the_file():

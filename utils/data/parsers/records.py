@@ -16,6 +16,7 @@ from pipnet.geometry import box_of
 from utils.layouts import Layouts
 
 FARTHEST = 1e6  # px; a coordinate beyond this is an error in the annotation
+NO_LAYOUTS = Layouts({})
 BESIDE = "//"  # joins several subsets of one face; subset names are folder names, so they cannot contain it
 
 
@@ -72,7 +73,7 @@ class Archive:
     layouts: those of args.yaml, for the parsers that mirror or convert landmarks.
     """
 
-    def __init__(self, data_dir: Path, origin: float, count: int | None, splits: tuple[str, ...], layouts: Layouts | None = None):
+    def __init__(self, data_dir: Path, origin: float, count: int | None, splits: tuple[str, ...], layouts: Layouts = NO_LAYOUTS):
         self.root, self.origin, self.count, self.layouts = Path(data_dir), origin, count, layouts
         self.splits: Splits = {split: [] for split in splits}
         self.absent: list[Path] = []
@@ -125,7 +126,7 @@ class Dataset(NamedTuple):
     label_shift: float = 0.0        # px of the source image by which the annotations lie to the right of what they mark
     norms: tuple[str, ...] = ()     # norms that publications use for this set; reports mark them
 
-    def read(self, data_dir: Path, count: int | None = None, origin: float | None = None, layouts: Layouts | None = None,
+    def read(self, data_dir: Path, count: int | None = None, origin: float | None = None, layouts: Layouts = NO_LAYOUTS,
              **options) -> tuple[Archive, list[str]]:
         """Return the parsed archive and a line for each missing part. Raise UserError for a fault in the annotation."""
         if count is None and self.layout is not None:
@@ -136,7 +137,7 @@ class Dataset(NamedTuple):
         return archive, archive.shortfall(self.expected or {}) if missing is None else missing
 
     def parse(self, data_dir: Path, allow_partial: bool = False, count: int | None = None, origin: float | None = None,
-              layouts: Layouts | None = None, **options) -> Splits:
+              layouts: Layouts = NO_LAYOUTS, **options) -> Splits:
         """Return {split: records} of an unpacked archive. The default of count and origin is the row's.
 
         Raise UserError for a fault in the annotation, without any face, and for missing faces; with allow_partial, warn of these.

@@ -1,0 +1,118 @@
+"""Which dataset a training takes, how it is prepared on first use, and which protocol goes with it."""
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import archives
+import pytest
+from conftest import DEFAULTS, SMALL, table, write_faces
+
+from main import read_settings
+from pipnet.errors import UserError
+from utils import util
+from utils.config import Settings
+from utils.data.prepared_set import PreparedSet, read_meta
+from utils.data.sets import Sets
+
+
+wflw = pytest.fixture(archives.wflw)
+
+
+def new_settings(**given) -> Settings:
+    """Settings of a new training, as main.py reads them."""
+    return read_settings(given, Namespace(resume=False, train=True, audit=False), None, DEFAULTS)
+
+
+def training(**given) -> PreparedSet:
+    """The training set of such settings, prepared."""
+    (one,) = Sets(new_settings(**{"target_size": 32, **given}), DEFAULTS).training()
+    return one
+
+
+@pytest.fixture
+def raw_300w(tmp_path) -> Path:
+    """A part of 300W: 12 faces to train, 4 to test."""
+    write_faces(tmp_path / "300W" / "afw", 12)
+    write_faces(tmp_path / "300W" / "lfpw" / "testset", 4, seed=1)
+    return tmp_path / "300W"
+
+
+@pytest.fixture
+def root(raw_300w, tmp_path) -> Path:
+    """The folder of prepared sets, with that part, prepared as the ancestors prepare it."""
+    util.DataGenerator(str(raw_300w), 32, out=tmp_path / "data", allow_partial=True).run()
+    return tmp_path / "data"
+
+
+def test_a_set_prepared_in_one_protocol_is_trained_on_in_another(root, tmp_path, cli):
+    flags = [*SMALL, "--target-size", "32", "--data-root", root, "--run-root", tmp_path / "runs", "--epochs", "1"]
+    done = cli("--train", "--test", "--preset", "irnet", *flags)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "runs" / "000" / "log.txt").read_text().splitlines()
+    assert log[0].endswith("training on 300w") and "300w-pipnet" in log[1]
+    assert "300W is partial" in done.stderr and not list(root.glob("synthetic*"))
+    rows = table(done.stdout)
+    assert rows[0][:3] == ["300w-pipnet-32", "torch", "4"] and "synthetic" not in done.stdout
+
+
+def test_a_set_is_prepared_again_in_any_protocol_and_size(root):
+    again = training(preset="pipnet", data_root=str(root))
+    assert again.folder.name == "300w-pipnet-32" and read_meta(again.folder)["found"] == read_meta(root / "300w")["found"]
+    shutil.rmtree(root / "300w")
+    other = Sets(new_settings(target_size=48, data_root=str(root)), DEFAULTS)  # square: nothing but the folder above is left
+    assert [one.folder.name for one in other.training()] == ["300w-48"]
+
+
+def test_a_part_that_went_missing_later_is_not_accepted_unasked(root, raw_300w):
+    shutil.rmtree(raw_300w / "lfpw")
+    with pytest.raises(UserError, match=r"does not hold all of 300W; .*--allow-partial"):
+        training(preset="pipnet", data_root=str(root))
+    assert training(preset="pipnet", data_root=str(root), allow_partial=True).splits == ["train", "val"]
+
+
+def test_without_the_raw_folder_the_message_says_what_to_type(root, raw_300w):
+    raw_300w.rename(raw_300w.with_name("moved"))
+    assert training(preset="pipnet", protocol="square", data_root=str(root)).folder == root / "300w"  # it needs no raw folder
+    with pytest.raises(UserError) as caught:
+        Sets(new_settings(preset="pipnet", data_root=str(root)), DEFAULTS).training()
+    assert "\n" not in str(caught.value) and f"{raw_300w}, from which {root / '300w'} was made, is gone" in str(caught.value)
+    assert str(caught.value).endswith("--data-dir FOLDER, or take that set as it is: --protocol square --target-size 32")
+    assert training(preset="pipnet", data_root=str(root), data_dir=str(raw_300w.with_name("moved")), allow_partial=True)
+
+
+def test_faces_of_another_kind_are_never_trained_on_unasked(root, raw, tmp_path):
+    assert new_settings(data_root=str(tmp_path / "empty")).data.train_data == ["synthetic"]
+    (root / "300w").rename(root / "mine")  # named otherwise, so perhaps a part of it
+    with pytest.raises(UserError, match="data holds mine, but no 300w; give --dataset mine, or --dataset synthetic"):
+        new_settings(data_root=str(root))
+    assert new_settings(data_root=str(root), dataset="synthetic").data.train_data == ["synthetic"]
+    assert new_settings(data_root=str(root), data_dir=str(raw)).data.train_data == [str(raw)]
+    text = (root / "mine" / "meta.yaml").read_text()
+    (root / "mine" / "meta.yaml").write_text(text.replace("dataset: 300w", "dataset: synthetic"))
+    assert new_settings(data_root=str(root)).train.preset == "quick"
+    (root / "mine" / "meta.yaml").write_text("a: [")  # damaged
+    assert new_settings(data_root=str(root)).data.train_data == ["synthetic"]
+
+
+def test_300w_is_found_among_others_and_in_an_older_format(root, raw):
+    util.DataGenerator(str(raw), 32, out=root).run()
+    assert new_settings(data_root=str(root)).data.train_data == ["300w"]
+    file = root / "300w" / "meta.yaml"
+    file.write_text(file.read_text().replace("format: 2", "format: 1"))
+    again = training(data_root=str(root), target_size=256)
+    assert again.folder == root / "300w" and again.meta["target_size"] == 256
+
+
+def test_the_protocol_goes_with_the_dataset(wflw, tmp_path):
+    folder, _ = wflw
+    common = {"data_root": str(tmp_path / "data"), "allow_partial": True, "val": "none"}
+    for given in ({"dataset": "wflw", "data_dir": str(folder)}, {"data_dir": str(folder)}, {"train_data": [str(folder)]}):
+        for preset, wanted in (("pipnet", "wflw"), ("irnet", "wflw"), ("default", None)):
+            assert new_settings(preset=preset, **common, **given).data.protocol == wanted, given
+    one = training(dataset="wflw", data_dir=str(folder), preset="pipnet", **common)
+    assert one.meta["protocol"] == DEFAULTS.protocols["wflw"]
+    assert new_settings(train_data=[str(one.folder)], preset="pipnet").data.protocol == "wflw"
+    typed = training(dataset="wflw", data_dir=str(folder), preset="pipnet", protocol="pipnet", **common)
+    assert typed.meta["protocol"] == DEFAULTS.protocols["pipnet"]
+    with pytest.raises(UserError, match="pipnet for 300w, wflw for wflw, but a net needs one"):
+        new_settings(train_data=["300w", str(one.folder)], preset="pipnet")
