@@ -69,8 +69,8 @@ def test_wrong_flags_are_one_line_and_write_nothing(cli, tmp_path, flags, messag
     (("--weights", "nowhere.pt"), "nowhere.pt"),
     (("--protocol", "squre"), "squre.*square"),
     (("--act", "relu"), "act"),
-    (("--stride", "4"), "stride 4 is none of the head pip, which takes 8, 16, 32, 64, 128"),
-    (("--head", "coordinate", "--stride", "16"), "stride 16 is none of the head coordinate, which takes 32"),
+    (("--stride", "4"), "head pip cannot have stride 4; choose one of 8, 16, 32, 64, 128"),
+    (("--head", "coordinate", "--stride", "16"), "head coordinate cannot have stride 16; choose one of 32"),
 ])
 def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flags, message):
     fails(cli("--train", *recipe, *flags), message)
