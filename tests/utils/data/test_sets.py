@@ -7,13 +7,12 @@ import archives
 import pytest
 from conftest import DEFAULTS, SMALL, table, write_faces
 
-from main import read_settings
 from pipnet.errors import UserError
 from utils import util
 from utils.config import Settings
 from utils.data.prepared_set import PreparedSet, read_meta
 from utils.data.sets import Sets
-
+from utils.tasks.settings import read_settings
 
 wflw = pytest.fixture(archives.wflw)
 
