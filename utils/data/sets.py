@@ -48,14 +48,17 @@ class Sets:
                             f"--dataset {SYNTHETIC}")
         return ["300w" if real else SYNTHETIC]
 
-    def dataset_of(self, name: str) -> str | None:
-        """Return the row of DATASETS that a name, a prepared or a raw folder belongs to; None for anything else."""
+    def dataset_of(self, name: str) -> str:
+        """Return the row of DATASETS that a name, a prepared or a raw folder belongs to. UserError if it is none of these."""
         if name in DATASETS:
             return name
         for folder in (Path(name), self.root / name):
             if (folder / "meta.yaml").is_file():
                 return read_yaml(folder / "meta.yaml").get("dataset")
-        return infer(Path(name)) if Path(name).is_dir() else None
+        if Path(name).is_dir():
+            return infer(Path(name))
+        raise UserError(f"'{name}' is neither a dataset ({', '.join(DATASETS)}), a set in {self.data.data_root}, nor a "
+                        f"folder{nearest(name, DATASETS)}")
 
     def _prepared(self) -> list[tuple[Path, dict[str, Any]]]:
         """Return (folder, values of meta.yaml) of the prepared sets, also of those of an older format."""
@@ -176,9 +179,7 @@ class Sets:
             return None if of_another_set else raw
         if Path(name).is_dir():
             return Path(name)
-        if not (self.root / name / "meta.yaml").is_file():
-            raise UserError(f"'{name}' is neither a dataset ({', '.join(DATASETS)}), a set in {self.data.data_root}, nor a "
-                            f"folder{nearest(name, DATASETS)}")
+        self.dataset_of(name)  # an unknown name is an error
         return None
 
     def _synthetic(self) -> Path:
