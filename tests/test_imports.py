@@ -1,11 +1,13 @@
 """Imports point one way: main -> utils.tasks -> utils.tools -> utils.test -> utils.train -> utils.data -> pipnet, nets."""
 import ast
+import re
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
+PARSERS = "utils.data.parsers"  # it reads no args.yaml: its callers give it the layouts
 LAYERS = ("utils.data", "utils.train", "utils.test", "utils.tools", "utils.tasks")  # each may import those before it
 COMMON = {f"utils.{name}" for name in ("config", "keys", "layouts", "locks", "memory", "progress", "cores", "yaml_files")}
 REEXPORTS = {"utils": "utils.data", "utils.util": "utils.data"}  # modules that show users a part of a layer
@@ -62,6 +64,8 @@ def is_allowed(module: str, imported: str) -> bool:
     if within(module, "pipnet"):
         app = within(imported, "pipnet.app") and not within(module, "pipnet.app")
         return top not in ("nets", "utils", "main", "demo") and not app
+    if within(module, PARSERS) and imported == "utils.config":
+        return False
     if within(module, "utils"):
         return top not in ("main", "demo") and (top != "utils" or layer_of(imported) <= layer_of(module))
     return True
@@ -78,6 +82,16 @@ def test_imports_point_one_way(module):
     assert not known - wrong, f"{module} no longer imports {sorted(known - wrong)}: remove the rows of REGISTRIES"
 
 
+def test_main_sh_installs_every_package_that_is_imported():
+    ours = {"nets", "pipnet", "utils", "main"}
+    used = {name.split(".")[0] for file in FILES.values() for name in imports(file.read_text(encoding="utf-8"))}
+    used -= {*ours, "huggingface_hub", *sys.stdlib_module_names}  # timm brings huggingface_hub
+    checked = set(re.search(r"^environment requirements.txt (.+)$", (ROOT / "main.sh").read_text(), re.MULTILINE)[1].split())
+    packages = re.findall(r"^([\w-]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    modules = {{"opencv-python": "cv2", "Pillow": "PIL", "PyYAML": "yaml"}.get(name, name) for name in packages}
+    assert modules == checked and used <= checked
+
+
 def test_exceptions_name_modules():
     assert {module for module, _ in REGISTRIES} <= FILES.keys() and COMMON <= FILES.keys()
 
@@ -90,6 +104,8 @@ def test_exceptions_name_modules():
     ("utils.data.sets", "from utils.config import ROOT\nfrom pipnet.app import media", True),
     ("utils.data.sets", "from utils.train import ranks", False),
     ("utils.config", "from utils.data import sets", False),
+    ("utils.data.parsers.w300lp", "from utils.config import read_defaults", False),
+    ("utils.data.parsers.w300lp", "from utils.layouts import Layouts", True),
     ("utils.tasks.detect", "from utils.tools import audit", True),
     ("utils.tools.audit", "from utils.tasks import base", False),
     ("utils.tools.audit", "import main", False),

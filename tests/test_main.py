@@ -197,7 +197,7 @@ def test_several_sets_to_train_and_to_test(cli, recipe, raw, tmp_path):
 
 def new_settings(**given) -> Settings:
     """Settings of a new training, as main.py reads them."""
-    return read_settings(given, Namespace(resume=False, train=True, audit=False), None, DEFAULTS)
+    return read_settings({"dataset": "synthetic", **given}, Namespace(resume=False, train=True, audit=False), None, DEFAULTS)
 
 
 def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):

@@ -174,6 +174,16 @@ def test_300wlp(lp, tmp_path, redrawn):
     assert read_meta(folder)["found"] == {"HELEN": 2, "LFPW": 1, "HELEN_Flip": 2, "LFPW_Flip": 1}
 
 
+def test_300wlp_mirrors_by_the_layout_that_it_is_given(lp, tmp_path):
+    row = {**LAYOUTS.rows["68"], "flip_index": ["0-67"]}
+    tables = [load_split(prepared("300wlp", lp[0], tmp_path / name, layouts=layouts), "train")
+              for name, layouts in (("usual", LAYOUTS), ("other", LAYOUTS.with_rows({"68": row})))]
+    mirrored = [subset.endswith("_Flip") for subset in tables[0].subsets]
+    usual, other = (table.landmarks for table in tables)
+    assert sum(mirrored) == 3 and np.allclose(usual[mirrored], other[mirrored][:, list(LAYOUTS.load("68").flip_index)])
+    assert np.array_equal(usual[~np.array(mirrored)], other[~np.array(mirrored)])
+
+
 def test_300wlp_incomplete_or_wrong(lp):
     root, _ = lp
     with pytest.raises(UserError, match=r"AFW: 0 of 5207 faces\n.*HELEN: 2 of 37676 faces(.|\n)*LFPW_Flip: 1 of 16556"):
