@@ -41,9 +41,11 @@ def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) ->
     """(pitch, yaw, roll) in degrees of a face's landmarks (N, 2) in px of an image of width x height.
 
     The signs are those of 300W-LP and of our nets: pitch is positive when the face looks up, yaw when it looks to the image's
-    left, roll when it leans clockwise as seen. The camera is unknown: its focal length is assumed to be the image's width, its
-    centre the image's middle pixel. Pitch and yaw of a face near the image's edge therefore include its direction from the
-    camera. UserError: see `pose_points`.
+    left, roll when it leans clockwise as seen. The angles are OpenCV's: the head is turned by Rz(roll) Ry(yaw) Rx(pitch), in
+    300W-LP by Rx(pitch) Ry(yaw) Rz(roll), so the values differ where it turns about several axes.
+
+    The camera is unknown: its focal length is assumed to be the image's width, its centre the image's middle pixel. Pitch and yaw
+    of a face near the image's edge therefore include its direction from the camera. UserError: see `pose_points`.
     """
     points = pose_points(layout)
     seen = np.array([np.asarray(landmarks, dtype=np.float64)[list(ids)].mean(0) for _, ids in points])
