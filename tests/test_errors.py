@@ -13,6 +13,7 @@ import main
 from pipnet.errors import UserError
 from utils.config import Settings, parse
 from utils.data.parsers import read_pts, write_pts
+from utils.tasks.settings import read_settings
 from utils.train import checkpoint
 
 BAD_FLAGS = [
@@ -80,7 +81,7 @@ def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flag
 def new_settings(*flags: str) -> Settings:
     """The settings of a new training with these flags, as main.py reads them."""
     mode, given = parse(["--train", *flags], main.add_modes, DEFAULTS)
-    return main.read_settings(given, mode, None, DEFAULTS)
+    return read_settings(given, mode, None, DEFAULTS)
 
 
 @pytest.mark.parametrize(("flags", "message"), [
