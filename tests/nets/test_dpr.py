@@ -87,8 +87,8 @@ def training(reference, root, *flags: str) -> Landmarks:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(lines) + "\n")
     weights = ",".join(str(reference / f"dpr_98_points_{name}.pth.tar") for name in files)
-    argv = ["--train", "--dataset", "wflw", "--data-dir", str(root / "WFLW"), "--preset", "dpr", "--layout", "98", "--weights", weights,
-            "--data-root", str(root), "--allow-partial", "--val", "none", *flags]
+    argv = ["--train", "--dataset", "wflw", "--data-dir", str(root / "WFLW"), "--preset", "dpr", "--layout", "98",
+            "--weights", weights, "--data-root", str(root), "--allow-partial", "--val", "none", *flags]
     mode, given = parse(argv, add_modes, DEFAULTS)
     task = Landmarks(read_settings(given, mode, None, DEFAULTS), DEFAULTS, Ranks(0, 1, torch.device("cpu")))
     task.prepare()
@@ -110,7 +110,8 @@ def test_published_files_start_the_preset(reference, tmp_path):
     net, started = task.make_net(resume=False)
     assert all(what == "loaded" or name.startswith("regressors") for name, _, what in started.rows)
     faces, published_nme = task.load(task.tested), np.mean([stored[f"i{face}_nme"] for face in range(5)])
-    found = evaluate(torch_predictor(net.net, torch.device("cpu")), faces, task.layout, "interocular", 5)  # without untrained parts
+    predict = torch_predictor(net.net, torch.device("cpu"))  # without the nets of the parts, which are not trained
+    found = evaluate(predict, faces, task.layout, "interocular", 5)
     assert np.mean(found.nme) / 100 == pytest.approx(published_nme, abs=0.001)
     for face in range(5):
         box, truth = stored[f"i{face}_rect"] + 0.5, stored[f"i{face}_gt"] + 0.5  # our first pixel has its centre at 0.5

@@ -129,7 +129,7 @@ def _renamed(tensors: dict, net: Trainable, meanface: np.ndarray) -> dict:
 
 
 def _check_meanface(file: Path, stored: dict, net: Trainable, meanface: np.ndarray) -> None:
-    """Raise UserError if published landmarks are offsets from a mean face that the user has not given. meanface: of the faces."""
+    """Raise UserError if the file needs its own mean face, but `net` has `meanface`, that of the training faces."""
     needed, own = net_row(net.spec["net"]).published_meanface, net.state_dict().get("head.output.weight")
     starts = own is not None and "head.output.weight" in stored and stored["head.output.weight"].shape == own.shape
     if needed and starts and np.array_equal(net.spec["meanface"], meanface):
