@@ -5,29 +5,22 @@ import sys
 ROOT = os.path.dirname(os.path.abspath(__file__))
 if sys.version_info < (3, 11):
     sys.exit("PIPNet needs Python 3.11 to 3.13, not %d.%d: `bash main.sh 1 ...` looks for another" % sys.version_info[:2])
-try:
-    from loguru import logger
-    from tqdm import tqdm
 
-    from pipnet.errors import UserError
-    from utils.config import Defaults, Settings, parse, read_defaults, resolve
-    from utils.data.sets import SYNTHETIC, Sets, absolute, resolve_paths
-    from utils.keys import check_given, check_head, check_task
-    from utils.locks import LOG, lock
-    from utils.tasks import task_class
-    from utils.test.run_tests import run_tests
-    from utils.tools import audit, predict, sweep, zoo
-    from utils.train import checkpoint, run_folder
-    from utils.train.loop import train
-    from utils.train.ranks import set_threads, start_ranks
-    from utils.train.run_folder import Run
-except ImportError as missing:
+def stop_without(missing: ImportError) -> None:
+    """Go on in the environment that main.sh has made, if it has the missing package; else say what installs it."""
     if not isinstance(missing, ModuleNotFoundError):
         sys.exit("a package cannot be loaded: %s (cv2 without a desktop: pip install opencv-python-headless)" % missing)
     python = os.path.join(ROOT, ".venv", "bin", "python")
     if os.path.exists(python) and not sys.prefix.startswith(os.path.join(ROOT, ".venv")):
-        os.execv(python, [python, *sys.argv])  # main.sh has made an environment
+        os.execv(python, [python, *sys.argv])
     sys.exit("the package '%s' is missing: `bash main.sh 1` followed by the same flags installs what is needed" % missing.name)
+
+
+try:
+    from pipnet.errors import UserError
+    from utils.config import parse, read_defaults
+except ImportError as missing:
+    stop_without(missing)
 
 import time
 from argparse import ArgumentParser, Namespace
@@ -105,39 +98,25 @@ def check_modes(mode: Namespace) -> None:
         raise UserError("--audit --resume needs the name of the audit: --exp")
 
 
-def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defaults) -> Settings:
-    """Return the settings: the command line over those of a trained run, or over args.yaml and a preset for a new one."""
-    given = resolve_paths(given)
-    again = run and (mode.resume or not (mode.train or mode.audit))
-    stored = checkpoint.load(run.last if mode.resume else run.weights) if again else {}
-    defaults = defaults._replace(layouts=defaults.layouts.with_rows(stored.get("layouts", {})))
-    if str(given.get("layout")).endswith((".yaml", ".yml")):
-        given["layout"], layouts = defaults.layouts.with_file(given["layout"])
-        defaults = defaults._replace(layouts=layouts)
-    if stored:
-        judged = {key: value for key, value in given.items() if not (mode.audit and key == "norm")}  # an audit picks no epoch
-        check_given(judged, stored["args"], mode.resume)
-        settings = resolve(given, defaults, trained=stored["args"])
-        check_task(given, settings.train.task)
-        return settings
-    preset = given.get("preset") or defaults.values["preset"]
-    settings = resolve(given, defaults, preset)
-    names = absolute(Sets(settings, defaults).training_names())
-    if preset is None:
-        preset = "quick" if names == [SYNTHETIC] else "default"
-        if settings.train.task == "detect":
-            preset = "detect-quick" if names == [SYNTHETIC] else "detect"
-    settings = resolve({**given, "train_data": names}, defaults, preset)
-    check_task(given, settings.train.task)
-    check_head(given, settings.net, settings.train.teacher)
-    return settings
-
-
 def main(argv: list[str]) -> None:
     """Run the modes on the command line: prepare, show, train, test, predict."""
     defaults = read_defaults()
     mode, given = parse(argv, add_modes, defaults)
     check_modes(mode)
+    try:  # torch takes seconds to load, so the flags are checked before
+        from loguru import logger
+        from tqdm import tqdm
+
+        from utils.locks import LOG, lock
+        from utils.tasks import task_class
+        from utils.tasks.settings import read_settings
+        from utils.test.run_tests import run_tests
+        from utils.tools import audit, predict, sweep, zoo
+        from utils.train import run_folder
+        from utils.train.loop import train
+        from utils.train.ranks import set_threads, start_ranks
+    except ImportError as missing:
+        stop_without(missing)
     if mode.list_nets is not None:
         print(zoo.list_nets(mode.list_nets))
         return

@@ -1,4 +1,4 @@
-"""Where detectors' boxes lie on the face, and what that costs: `python benchmarks/face_boxes.py NET.onnx [NAME=WEIGHTS ...]`.
+"""Position of detectors' boxes on the face, and its effect: `python benchmarks/face_boxes.py NET.onnx [NAME=WEIGHTS ...]`.
 
 For each detector (`faceboxes=FaceBoxesV2.pth`, `shipped=detector.onnx`) the map from its box to the tight box of the landmarks is
 fitted on training photographs: medians of shift and sides, the rows of pipnet/detector.py. Then the net's error on test faces is

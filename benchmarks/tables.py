@@ -60,7 +60,7 @@ def runs() -> str:
 
 
 def sources() -> str:
-    """Where every figure comes from. The command of a whole run is the one that repeats it today."""
+    """Return the source of every figure. The command of a whole run is the one that repeats it today."""
     rows = []
     for file in sorted(RESULTS.glob("*.json")):
         name, row = file.stem, result(file.stem)
@@ -189,7 +189,7 @@ def box_shift() -> str:
 
 
 def zoo() -> str:
-    """What the nets cost, and the NME after overfitting 16 faces for one net of each kind."""
+    """Return the cost of the nets, and the NME after overfitting 16 faces for one net of each kind."""
     costs, learnt = result("zoo")["nets"], result("zoo")["learning"]
 
     def cost(place: int):

@@ -23,7 +23,7 @@ class Trainable(nn.Module):
 
     @property
     def may_leave_unused(self) -> bool:
-        """Whether a training step may leave parameters without a gradient: backbones with branches for unused strides."""
+        """Return whether a training step may leave parameters without a gradient (backbones with branches for unused strides)."""
         return any(getattr(module, "unused_branches", False) for module in self.modules())
 
     def count(self, labels: Labels) -> dict[str, Tensor]:

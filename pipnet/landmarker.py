@@ -60,7 +60,7 @@ class LandmarkNet(NamedTuple):
 
     @property
     def tight(self) -> bool:
-        """Whether training crops were made from tight landmark boxes: the crop of the mean face's box is then about [0, 1]."""
+        """Return whether training crops came from tight landmark boxes: the crop of the mean face's box is then about [0, 1]."""
         if self.meanface is None:
             return True
         inside = self.protocol._replace(border="real", rounding="float")
@@ -136,7 +136,7 @@ class Landmarker:
         return self.landmarks_of(image, np.array(boxes), np.array([face.score for face in faces]))
 
     def is_face(self, face: Face) -> bool:
-        """Whether the landmark scores confirm the detection."""
+        """Return whether the landmark scores confirm the detection."""
         return bool(face.scores.mean() >= self.net.face_least)
 
     def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -204,7 +204,7 @@ class Landmarker:
         return chip(image, face.landmarks, self.layout, size)
 
     def _has_crop(self, box: np.ndarray, width: int, height: int) -> bool:
-        """Whether a landmark box (4,) gives a crop that shows a part of an image of width x height."""
+        """Return whether a landmark box (4,) gives a crop that shows a part of an image of width x height."""
         try:
             crop_box(box, self.net.protocol, width, height)
         except UserError:

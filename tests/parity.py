@@ -1,6 +1,6 @@
 """Numbers that follow from formulas alone, for tests/test_parity.py: every published net as we load it, and the steps around it.
 
-Weights, pictures and landmarks come from `noise`, an integer hash of a name and an index, so nothing of another project is needed.
+Weights and landmarks come from `noise`, an integer hash of a name and an index, so nothing of another project is needed.
 Each function of CASES returns {name: array}. Arrays named `grey...` are means of blocks of a picture in grey levels.
 """
 import zlib
@@ -112,7 +112,8 @@ def dpr() -> dict[str, np.ndarray]:
     """DPR: global stage (GSR) and local stage, each net's output close to the identity or to the mean face."""
     chosen, layout = settings("dpr"), LAYOUTS.load("98")
     net = make_net(chosen.net, chosen.loss, layout, face(98)).eval()
-    shapes = {**shapes_of(net.net.transformer), **shapes_of(net.net.net.backbone), **shapes_of(net.net.net.neck.layers, "pts_net.")}
+    shapes = {**shapes_of(net.net.transformer), **shapes_of(net.net.net.backbone)}
+    shapes |= shapes_of(net.net.net.neck.layers, "pts_net.")
     shapes |= {"pts_net.4.weight": torch.Size((196, 256)), "pts_net.4.bias": torch.Size((196,))}
     for ours, theirs in PLACES.items():
         shapes |= shapes_of(net.places[ours], f"{theirs}.")
@@ -142,8 +143,9 @@ def find_boxes() -> dict[str, np.ndarray]:
     scores = torch.from_numpy(noise("scores", len(anchor)) / 2 + 0.5).float()
     kept, best = faceboxes.suppress(boxes, scores, 0.6, 0.3)
     order = scores.argsort(descending=True)[:200]
-    return {"offsets": told(offsets), "logits": told(logits), "anchors": told(anchor), "boxes": kept.numpy(), "scores": best.numpy(),
-            "rfb320": np.array(suppress(boxes[order].numpy(), 0.3)), "mtcnn": nms_of_smaller(boxes, scores, 0.7).numpy()[:100]}
+    return {"offsets": told(offsets), "logits": told(logits), "anchors": told(anchor), "boxes": kept.numpy(),
+            "scores": best.numpy(), "rfb320": np.array(suppress(boxes[order].numpy(), 0.3)),
+            "mtcnn": nms_of_smaller(boxes, scores, 0.7).numpy()[:100]}
 
 
 def mtcnn() -> dict[str, np.ndarray]:

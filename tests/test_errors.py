@@ -13,6 +13,7 @@ import main
 from pipnet.errors import UserError
 from utils.config import Settings, parse
 from utils.data.parsers import read_pts, write_pts
+from utils.tasks.settings import read_settings
 from utils.train import checkpoint
 
 BAD_FLAGS = [
@@ -69,8 +70,8 @@ def test_wrong_flags_are_one_line_and_write_nothing(cli, tmp_path, flags, messag
     (("--weights", "nowhere.pt"), "nowhere.pt"),
     (("--protocol", "squre"), "squre.*square"),
     (("--act", "relu"), "act"),
-    (("--stride", "4"), "stride 4 is none of the head pip, which takes 8, 16, 32, 64, 128"),
-    (("--head", "coordinate", "--stride", "16"), "stride 16 is none of the head coordinate, which takes 32"),
+    (("--stride", "4"), "head pip cannot have stride 4; choose one of 8, 16, 32, 64, 128"),
+    (("--head", "coordinate", "--stride", "16"), "head coordinate cannot have stride 16; choose one of 32"),
 ])
 def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flags, message):
     fails(cli("--train", *recipe, *flags), message)
@@ -80,7 +81,7 @@ def test_flags_that_do_not_fit_the_data_leave_no_run(cli, recipe, tmp_path, flag
 def new_settings(*flags: str) -> Settings:
     """The settings of a new training with these flags, as main.py reads them."""
     mode, given = parse(["--train", *flags], main.add_modes, DEFAULTS)
-    return main.read_settings(given, mode, None, DEFAULTS)
+    return read_settings(given, mode, None, DEFAULTS)
 
 
 @pytest.mark.parametrize(("flags", "message"), [

@@ -12,7 +12,6 @@ import torch
 import yaml
 from conftest import DEFAULTS, NET, doomed, driver, fails, mean_face, rows, run, table, untrained, write_faces
 
-from main import read_settings
 from nets.convert.published import to_published
 from pipnet.errors import UserError
 from utils.config import Settings
@@ -20,6 +19,7 @@ from utils.data.parsers import read_pts, write_pts
 from utils.data.prepared_set import PreparedSet
 from utils.locks import lock
 from utils.tasks.landmarks import Landmarks
+from utils.tasks.settings import read_settings
 from utils.train import checkpoint
 from utils.train.ranks import Ranks
 
@@ -355,3 +355,11 @@ def test_a_published_snapshot_starts_a_training(cli, recipe, tmp_path):
     torch.save({f"module.{name}": tensor for name, tensor in published.items()}, file)
     done = cli("--train", *recipe, "--net", "resnet18", "--weights", file, "--sigma", "0", "--no-refine")
     assert done.returncode == 0 and f"from 130 of 130 tensors of {file}" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--trian"], ["--train", "--epochs", "many"], ["--resume"]])
+def test_flags_are_checked_before_torch_is_loaded(flags):
+    code = ("import sys\nimport main\ntry:\n    main.main(sys.argv[1:])\nexcept (SystemExit, main.UserError):\n    pass\n"
+            "print('torch' in sys.modules)")
+    done = run("python", "-c", code, *flags)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "False", done.stderr

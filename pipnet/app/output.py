@@ -47,7 +47,7 @@ def rounded(value, digits: int):
 
 
 def has_display() -> bool:
-    """Whether a window can be opened. A process of its own tries it, since a failure ends the process."""
+    """Return whether a window can be opened. A process of its own tries it, since a failure ends the process."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
     try:

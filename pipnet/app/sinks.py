@@ -90,7 +90,7 @@ class VideoSink:
 
 
 def _plays(file: Path, frames: int) -> bool:
-    """Whether a video announces about so many frames and its last one can be read."""
+    """Return whether a video announces about so many frames and its last one can be read."""
     capture = cv2.VideoCapture(str(file))
     complete = capture.get(cv2.CAP_PROP_FRAME_COUNT) >= 0.9 * frames
     capture.set(cv2.CAP_PROP_POS_FRAMES, frames - 1)

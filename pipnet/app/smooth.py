@@ -19,7 +19,7 @@ JUMP = 0.5  # IoU of the boxes of two frames up to which a face has jumped
 
 
 def _continues(before: np.ndarray | None, now: np.ndarray) -> bool:
-    """Whether landmarks (N, 2) continue those of the frame before."""
+    """Return whether landmarks (N, 2) continue those of the frame before."""
     if before is None or not np.isfinite(now).all():
         return False
     return bool(iou(box_of(before)[None], box_of(now)[None]) > JUMP)

@@ -107,7 +107,7 @@ class Tracker:
 
 
 def _inside(box: np.ndarray, image: np.ndarray) -> bool:
-    """Whether a box (4,) covers at least a pixel of an image."""
+    """Return whether a box (4,) covers at least a pixel of an image."""
     height, width = image.shape[:2]
     return bool((box[:2] < (width - 1, height - 1)).all() and (box[2:] > 1).all())
 

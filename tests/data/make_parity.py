@@ -1,6 +1,7 @@
-"""Write tests/data/parity.npz anew: `python tests/data/make_parity.py`, with the reference outputs where conftest.py looks for them.
+"""Write tests/data/parity.npz anew: `python tests/data/make_parity.py`.
 
-It stores what the code gives now, so it first runs the tests against the published outputs, and stops if one fails or is skipped.
+It needs the published outputs where conftest.py looks for them.
+ It stores what the code gives now, so it first runs the tests against the published outputs, and stops if one fails or is skipped.
 Run it only after a change that is meant to change these numbers, and say in the commit message which ones and why.
 """
 import subprocess
@@ -18,8 +19,8 @@ FILES = ["nets/test_backbones.py", "nets/test_dpr.py", "nets/test_pip.py", "nets
          "utils/test/test_metric.py"]
 
 if __name__ == "__main__":
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "published", *(str(TESTS / file) for file in FILES)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "published"]
+    done = subprocess.run([*command, *(TESTS / file for file in FILES)], cwd=ROOT, capture_output=True, text=True)
     if done.returncode or "SKIPPED" in done.stdout:
         sys.exit(f"{done.stdout[-2000:]}\nthe tests against the published outputs must pass first; nothing was written")
     arrays = {f"{case}/{name}": array for case, make in CASES.items() for name, array in make().items()}

@@ -19,7 +19,7 @@ from nets.convert.published import HEADS, from_published, to_published
 from utils.test.export import export_onnx, onnx_predictor
 from utils.train.initialise import initialise
 
-LAYOUTS.rows = resnet.LAYOUTS.rows | irnet.LAYOUTS.rows | mobilenet.LAYOUTS.rows | slim.LAYOUTS.rows
+ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
 LIGHT = ["mobilenetv3_small", "regnetx_200mf", "hrnet_w18_small_v2"]  # of timm; benchmarks/zoo.py tests all of them
 PUBLISHED = {  # {name in the reference file: row}
     "pipnet_resnet18": "resnet18",
@@ -38,7 +38,7 @@ class Net(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.backbone = LAYOUTS.rows[name].build()
+        self.backbone = ROWS[name].build()
         counts = {"score": 68, "offset_x": 68, "offset_y": 68, "neighbor_x": 680, "neighbor_y": 680}
         self.head = nn.ModuleDict({part: nn.Conv2d(self.backbone.channels[32], n, 1) for part, n in counts.items()})
 
@@ -57,7 +57,7 @@ def check_features(net: nn.Module, height: int, width: int) -> None:
         assert feature.isfinite().all()
 
 
-@pytest.mark.parametrize("name", [*LAYOUTS.rows, *LIGHT])
+@pytest.mark.parametrize("name", [*ROWS, *LIGHT])
 def test_strides_and_channels(name: str) -> None:
     net = net_row(name).build()
     check_features(net, 64, 64)
@@ -67,18 +67,18 @@ def test_strides_and_channels(name: str) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "irnet18", "mobilenetv2", "mobilenetv3_large"])
 def test_every_parameter_learns_from_stride_32(name: str) -> None:
     """In-place activations must not overwrite a tensor that the backward pass or another stride needs."""
-    net = LAYOUTS.rows[name].build()
+    net = ROWS[name].build()
     features = net(torch.randn(2, 3, 64, 64))
     sum(feature.square().mean() for feature in features.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
 def test_irnet_activation_is_an_option() -> None:
-    net = irnet.LAYOUTS.rows["irnet18"].build(act="relu")
+    net = irnet.ROWS["irnet18"].build(act="relu")
     assert not any(isinstance(module, nn.PReLU) for module in net.modules())
     check_features(net, 64, 64)
     with pytest.raises(ValueError, match="'gelu'.*prelu or relu"):
-        irnet.LAYOUTS.rows["irnet18"].build(act="gelu")
+        irnet.ROWS["irnet18"].build(act="gelu")
 
 
 def formula_state(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
@@ -193,7 +193,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["resnet18", "irnet18", "mobilenetv2", "mobilenetv3_large", "timm:convnext_atto"])
 def test_imagenet_weights_fail_fast_without_network(name: str, offline: Path) -> None:
-    row = timm_row(name) if name.startswith("timm:") else LAYOUTS.rows[name]
+    row = timm_row(name) if name.startswith("timm:") else ROWS[name]
     net = row.build()
     start = time.monotonic()
     with pytest.raises(OSError, match="ImageNet weights") as error:
@@ -202,7 +202,7 @@ def test_imagenet_weights_fail_fast_without_network(name: str, offline: Path) ->
 
 
 def test_imagenet_weights_come_from_the_cache(offline: Path) -> None:
-    row = LAYOUTS.rows["mobilenetv3_large"]
+    row = ROWS["mobilenetv3_large"]
     source, net = row.build(), row.build()
     cached = offline / "mobilenetv3-large-1cd25616.pth"
     torch.save(source.state_dict() | {"classifier.0.weight": torch.zeros(1280, 960)}, cached)

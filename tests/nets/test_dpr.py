@@ -6,7 +6,7 @@ import torch
 from archives import wflw_line
 from conftest import DEFAULTS
 
-from main import add_modes, read_settings
+from main import add_modes
 from nets import Labels
 from nets.backbones.dpr import Dense, SmallMobileNetV2
 from nets.stages.local_parts import Place
@@ -15,6 +15,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import cut, to_image
 from utils.config import parse
 from utils.tasks.landmarks import Landmarks
+from utils.tasks.settings import read_settings
 from utils.test.evaluate import evaluate, torch_predictor
 from utils.train import initialise
 from utils.train.ranks import Ranks
@@ -98,7 +99,7 @@ def training(reference, root, *flags: str) -> Landmarks:
 
 
 def test_published_files_need_their_mean_face(reference, tmp_path):
-    with pytest.raises(UserError, match=r"give --meanface FILE, which is data/mean_98_face.npy of github.com"):
+    with pytest.raises(UserError, match=r"give that with --meanface: data/mean_98_face.npy of github.com"):
         training(reference, tmp_path).make_net(resume=False)
 
 

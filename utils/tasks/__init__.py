@@ -1,4 +1,4 @@
-"""What can be trained, by the name of --task."""
+"""Tasks by the name of --task: what can be trained."""
 from importlib import import_module
 
 TASKS = {"landmarks": "utils.tasks.landmarks:Landmarks", "detect": "utils.tasks.detect:Detect"}

@@ -1,4 +1,4 @@
-"""What main.py asks of a task: data, net, validation, tests and export. train/loop.py and test/run_tests.py do the rest."""
+"""The interface of a task: data, net, validation, tests and export. train/loop.py and test/run_tests.py use it."""
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -35,7 +35,7 @@ LATER = 10 ** 6    # the epoch of such pictures; no training reaches it
 
 
 class Sources(NamedTuple):
-    """Where samples come from: folders in the WIDER layout, and prepared landmark sets."""
+    """Sources of samples: folders in the WIDER layout, and prepared landmark sets."""
 
     wider: list[Path]
     sets: list[PreparedSet]

@@ -126,7 +126,7 @@ def _set(shown: Shown, report: Report) -> str:
     if shown.reliability:
         figures.append(_figure("Expected against true error", sigma_chart(shown.reliability)))
     parts.append(f'<div class="charts">{"".join(figures)}</div>')
-    parts.append("<p>Truth green, prediction red; the face's NME below it, its file where one points.</p>")
+    parts.append("<p>Truth green, prediction red. The NME of each face stands below it, its file name in the tooltip.</p>")
     for word, pictures in shown.faces.items():
         images = (f'<figure title="{escape(face)}"><img alt="{escape(face)}" src="data:image/jpeg;base64,{_jpeg(picture)}">'
                   f"{nme:.2f} %</figure>" for face, nme, picture in pictures)

@@ -86,7 +86,7 @@ def _yaw(faces: Faces, layout: Layout) -> np.ndarray:
 
 
 class Shown(NamedTuple):
-    """What the page shows of one case: M faces, N landmarks."""
+    """Contents of the page for one case: M faces, N landmarks."""
     name: str
     box: str
     nme: np.ndarray         # (M,) %

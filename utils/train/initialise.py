@@ -133,7 +133,7 @@ def _check_meanface(file: Path, stored: dict, net: Trainable, meanface: np.ndarr
     needed, own = net_row(net.spec["net"]).published_meanface, net.state_dict().get("head.output.weight")
     starts = own is not None and "head.output.weight" in stored and stored["head.output.weight"].shape == own.shape
     if needed and starts and np.array_equal(net.spec["meanface"], meanface):
-        raise UserError(f"{file} gives landmarks as offsets from a mean face that it does not hold; give --meanface FILE, which is "
+        raise UserError(f"{file} gives landmarks as offsets from a mean face that it does not hold; give that with --meanface: "
                         f"{needed}")
 
 
