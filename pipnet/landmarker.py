@@ -27,7 +27,8 @@ class Face(NamedTuple):
 
     box (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from. score: the detector's, NaN
     for a box from elsewhere; the face score in a video. landmarks (N, 2). scores (N,): of each landmark, in [0, 1]. sigma (N,):
-    expected error of each landmark, px. id: the tracker's. pose (3,): pitch, yaw, roll in degrees.
+    expected error of each landmark, px. id: the tracker's. pose (3,): pitch, yaw, roll in degrees, with the signs of `head_pose`.
+    states: probability of each state by name, such as left_eye_closed. pose and states are the net's, if it predicts them.
     """
 
     box: np.ndarray
@@ -37,16 +38,19 @@ class Face(NamedTuple):
     sigma: np.ndarray | None = None
     id: int | None = None
     pose: np.ndarray | None = None
+    states: dict[str, float] | None = None
     drowsiness: dict[str, Any] | None = None
 
 
 class LandmarkNet(NamedTuple):
     """A landmark net and how its crops are made.
 
-    predict: uint8 BGR (B, S, S, 3) -> {landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), sigma (B, N) if the net has it}.
+    predict: uint8 BGR (B, S, S, 3) -> {landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), and where the net has them sigma
+    (B, N), pose (B, 3) pitch, yaw, roll in radians, states (B, K) probabilities}.
     S is `size` px, or that plus a border for nets that see `margin` times the crop. meanface (N, 2): mean landmarks of the
     training set in [0, 1] of the crop. face_limit: mean landmark score of a crop that is as likely background as a face.
-    face_least: mean landmark score below which a detection is dropped.
+    face_least: mean landmark score below which a detection is dropped. pose: whether the net predicts it. states (K,): names of
+    the states, None for one that was not trained.
     """
 
     predict: Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -57,6 +61,8 @@ class LandmarkNet(NamedTuple):
     margin: float = 1.0
     face_limit: float = HALFWAY
     face_least: float = 0.0
+    pose: bool = False
+    states: tuple[str | None, ...] = ()
 
     @property
     def tight(self) -> bool:
@@ -66,6 +72,10 @@ class LandmarkNet(NamedTuple):
         inside = self.protocol._replace(border="real", rounding="float")
         return bool(np.abs(crop_box(box_of(self.meanface), inside, 1, 1) - (0, 0, 1, 1)).max() < FILLED)
 
+    def name_states(self, values: np.ndarray) -> dict[str, float]:
+        """Return {name: probability} of the trained states from a face's output `states` (K,)."""
+        return {name: float(value) for name, value in zip(self.states, values, strict=True) if name}
+
     @classmethod
     def of(cls, predict, values: dict[str, Any], name) -> "LandmarkNet":
         """Net from the values that an export or a checkpoint stores. UserError, naming the file, where they are incomplete."""
@@ -74,7 +84,8 @@ class LandmarkNet(NamedTuple):
             meanface = None if meanface is None else np.reshape(np.asarray(meanface, np.float64), (-1, 2))
             return cls(predict, Layout.from_dict(values["layout"]), check_protocol(Protocol(**values["protocol"])),
                        int(values["input_size"]), meanface, float(values.get("input_margin", 1)),
-                       float(values.get("face_limit", HALFWAY)), float(values.get("face_least", 0)))
+                       float(values.get("face_limit", HALFWAY)), float(values.get("face_least", 0)),
+                       bool(values.get("pose")), tuple(values.get("states") or ()))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{name} lacks a layout, protocol and input_size ({error}); give a landmark net that "
                             "`main.py --test-onnx` has exported") from None
@@ -88,7 +99,7 @@ def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained
         raise UserError(f"{file} is no landmark net of ours, which has the input image and the outputs landmarks and score; give "
                         "one that `main.py --test-onnx` has exported")
     return LandmarkNet.of(lambda images: dict(zip(names, session.run(names, {"image": images}), strict=True)),
-                          metadata(session), file)
+                          {**metadata(session), "pose": "pose" in names}, file)
 
 
 class Landmarker:
@@ -173,8 +184,11 @@ class Landmarker:
             points = to_image(found["landmarks"].astype(np.float64), crops[part])
             point_scores = np.clip(found["score"], 0, 1)
             sides = np.sqrt(np.prod(crops[part, 2:] - crops[part, :2], 1))
-            sigma = found["sigma"] * sides[:, None] if "sigma" in found else [None] * len(points)
-            faces += map(Face, boxes[part], map(float, scores[part]), points, point_scores, sigma)
+            unknown = [None] * len(points)
+            sigma = found["sigma"] * sides[:, None] if "sigma" in found else unknown
+            pose = np.degrees(found["pose"]) if net.pose else unknown
+            states = [net.name_states(values) for values in found["states"]] if any(net.states) else unknown
+            faces += map(Face, boxes[part], map(float, scores[part]), points, point_scores, sigma, unknown, pose, states)
         self.seconds["landmarks"] += time.perf_counter() - start
         return faces
 

@@ -40,7 +40,10 @@ def pose_points(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
 def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) -> tuple[float, float, float]:
     """(pitch, yaw, roll) in degrees of a face's landmarks (N, 2) in px of an image of width x height.
 
-    Pitch is positive when the face looks down, yaw when it looks to the image's left, roll when it leans clockwise as seen.
+    The signs are those of 300W-LP and of our nets: pitch is positive when the face looks up, yaw when it looks to the image's
+    left, roll when it leans clockwise as seen. The angles are OpenCV's: the head is turned by Rz(roll) Ry(yaw) Rx(pitch), in
+    300W-LP by Rx(pitch) Ry(yaw) Rz(roll), so the values differ where it turns about several axes.
+
     The camera is unknown: its focal length is assumed to be the image's width, its centre the image's middle pixel. Pitch and yaw
     of a face near the image's edge therefore include its direction from the camera. UserError: see `pose_points`.
     """
@@ -53,4 +56,4 @@ def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) ->
         rotation = cv2.Rodrigues(np.diag([-1.0, -1.0, 1.0]) @ cv2.Rodrigues(rotation)[0])[0]
         _, rotation, shift = cv2.solvePnP(model, seen, camera, None, rotation, -shift, useExtrinsicGuess=True)
     pitch, yaw, roll = cv2.decomposeProjectionMatrix(np.hstack([cv2.Rodrigues(rotation)[0], shift]))[6].ravel().tolist()
-    return pitch, yaw, roll
+    return -pitch, yaw, roll  # OpenCV's pitch is positive when the face looks down

@@ -54,7 +54,7 @@ def split_of(folder: Path, name: str = "train", label_shift: float = 0.0) -> Spl
 def reference() -> Path:
     """The folder of published outputs; the test is skipped if it is absent."""
     if not REFERENCE.is_dir():
-        pytest.skip(f"no reference outputs at {REFERENCE}")
+        pytest.skip(f"no published outputs at {REFERENCE}; test_parity.py checks the stored numbers")
     return REFERENCE
 
 

@@ -206,9 +206,10 @@ def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):
     data = new_settings(data_dir="raw", train_data=["300w", "raw"], test_data=["raw"]).data
     assert data.data_dir == str(tmp_path / "raw")
     assert (data.train_data, data.test_data) == (["300w", str(tmp_path / "raw")], [str(tmp_path / "raw")])
-    given = {"meanface": "mean.txt", "teacher": "best.pt", "detector_weights": "faces.onnx"}
-    assert {key: value for key, value in new_settings(**given).flat().items() if key in given} == {
-        key: str(tmp_path / name) for key, name in given.items()}
+    for mean in ("mean.txt", "mean.npy"):
+        given = {"meanface": mean, "teacher": "best.pt", "detector_weights": "faces.onnx"}
+        assert {key: value for key, value in new_settings(**given).flat().items() if key in given} == {
+            key: str(tmp_path / name) for key, name in given.items()}
 
 
 def test_the_label_shift_of_each_training_set(faces, tmp_path):

@@ -22,7 +22,9 @@ class Row(NamedTuple):
     acts: choices of build(act=...)
     order: of the channels, RGB or BGR
     input_margin: side of the pictures / side of the nominal crop where the net re-initialises
-    published(state, meanface): returns a published state dict under our names; None: those of PIPNet, IRNet and torchvision
+    published(state, meanface): returns a published state dict under our names, for a coordinate head with that mean face; None:
+        those of PIPNet, IRNet and torchvision
+    published_meanface: the file with the mean face that the published net adds its output to, if its weights do not hold it
     input_size: px, side of the input of the published figure
     """
 
@@ -35,4 +37,5 @@ class Row(NamedTuple):
     order: str = "RGB"
     input_margin: float = 1.25
     published: Callable[[dict[str, Tensor], np.ndarray], dict[str, Tensor]] | None = None
+    published_meanface: str = ""
     input_size: int = 256

@@ -13,7 +13,7 @@ def from_dpr(state: dict[str, Tensor], _meanface: np.ndarray) -> dict[str, Tenso
     """Return the state dict of one of DPR's three files, or of several joined, under our names.
 
     Pixel centres are integers there, and frames are 128 px (box and parts) or 256 px (face) wide; ours are [0, 1]. The files do
-    not contain the mean shape: the head adds its output to the net's own.
+    not hold the mean face that the regressor adds its output to; only a net with that mean face gives the published landmarks.
     """
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     found = {f"transformer.{name}": tensor for name, tensor in state.items() if name.startswith(("localization.", "fc_loc."))}

@@ -41,7 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--max-faces", metavar="N", type=int, help="keep the N largest faces (default: all)")
     add("--detect-every", metavar="K", type=int, default=10, help="videos: run the detector every K frames, track between (10)")
     add("--smooth", choices=SMOOTH, default="one-euro", help="videos: filter that steadies the landmarks (one-euro)")
-    add("--pose", action="store_true", help="pitch, yaw and roll of the head")
+    add("--pose", action="store_true", help="pitch, yaw and roll of the head, also from nets that do not predict them")
     add("--drowsiness", action="store_true", help="videos: eye aspect ratios, blinks, yawns, time with closed eyes, alarm")
     add("--threads", metavar="N", type=int, default=0, help="CPU threads of each net (0: all cores)")
     args = parser.parse_args(argv)
@@ -56,8 +56,9 @@ class Pipeline:
     """pipeline(frame) -> its faces: found anew in every picture, tracked and smoothed in a video."""
 
     def __init__(self, args: argparse.Namespace, landmarker: Landmarker, still: bool):
-        self.landmarker, self.pose, self.tracker, self.drowsiness = landmarker, args.pose, None, None
-        if args.pose:
+        self.landmarker, self.tracker, self.drowsiness = landmarker, None, None
+        self.pose = args.pose and not landmarker.net.pose
+        if self.pose:
             pose_points(landmarker.layout)  # fails now, not at the first face, if the layout lacks the points
         if not still:
             self.tracker = Tracker(landmarker, args.detect_every, args.smooth, args.max_faces)
@@ -70,7 +71,8 @@ class Pipeline:
         image = frame.image
         faces = self.tracker.update(image, frame.seconds) if self.tracker else self.landmarker(image)
         if self.drowsiness:
-            faces = [face._replace(drowsiness=self.drowsiness.update(face.id, face.landmarks, frame.seconds)) for face in faces]
+            faces = [face._replace(drowsiness=self.drowsiness.update(face.id, face.landmarks, frame.seconds, face.states))
+                     for face in faces]
         if self.pose:
             height, width = image.shape[:2]
             faces = [face._replace(pose=np.array(head_pose(face.landmarks, self.landmarker.layout, width, height)))

@@ -11,6 +11,7 @@ WINDOW = 60.0             # s over which PERCLOS and an eye's baseline are compu
 BASELINE = 0.7            # quantile of an eye's aspect ratios in the window that stands for the open eye
 REBASE = 0.5              # s between updates of the baseline
 CLOSED = 0.75             # share of the baseline below which the mean of both eyes means closed
+EYE_STATES = "left_eye_closed", "right_eye_closed"  # of a net, left of the image first; they replace CLOSED
 LEVEL = 1.0               # s whose median aspect ratio is the level from which a blink falls
 DIP, NOISE = 0.2, 5.0     # a blink falls by this share of the level, and by this multiple of the median change between frames
 BLINK = 0.05, 0.5         # s: shortest and longest blink
@@ -68,12 +69,13 @@ class Drowsiness:
                             "give a net of layout 68, 98, 106 or 12")
         self.states: dict[int, _State] = {}
 
-    def update(self, id: int, landmarks: np.ndarray, seconds: float) -> dict:
-        """State of face `id` from its landmarks (N, 2) at `seconds`.
+    def update(self, id: int, landmarks: np.ndarray, seconds: float, states: dict[str, float] | None = None) -> dict:
+        """State of face `id` from its landmarks (N, 2) and, where the net predicts them, `states` (`Face.states`) at `seconds`.
 
         ear_left, ear_right: eye aspect ratios, left of the image first. mouth: aspect ratio of the inner lips, None without them.
-        open: EAR relative to open eyes; the eye that looks wider has more weight. closed: whether the eyes are closed. perclos:
-        share of the window with closed eyes. blinks, yawns: counts. blink_seconds: length of the last blink. alarm: None, "eyes
+        open: EAR relative to open eyes; the eye that looks wider has more weight. closed: whether the eyes are closed, by the
+        net's probabilities of closed eyes where it has them, else by `open`. perclos: share of the window with closed eyes.
+        blinks, yawns: counts, from aspect ratios. blink_seconds: length of the last blink. alarm: None, "eyes
         closed" or "perclos".
         """
         self.states = {key: state for key, state in self.states.items() if seconds - state.seconds <= FORGET}
@@ -84,6 +86,10 @@ class Drowsiness:
         mouth = None if self.mouth is None else ring_aspect(landmarks, self.mouth)
         state.seconds = seconds
         openness = _openness(state, ears, weights, seconds)
+        closed = openness < CLOSED
+        if states and all(name in states for name in EYE_STATES):
+            closed = bool(weights @ [states[name] for name in EYE_STATES] > 0.5)
+        _count_closed(state, ears, closed, seconds)
         _count_blinks(state, float(ears @ weights), float(state.baseline @ weights), seconds)
         if mouth is not None:
             _count_yawns(state, mouth, seconds)
@@ -104,12 +110,15 @@ def _ring(layout: Layout, name: str) -> tuple[int, ...] | None:
 
 
 def _openness(state: _State, ears: np.ndarray, weights: np.ndarray, seconds: float) -> float:
-    """Weighted mean of both EARs over their baselines. Updates the window and the time since when the eyes are closed."""
+    """Weighted mean of both EARs over their baselines. Updates the baselines."""
     if seconds >= state.rebase:
         values = np.array([values[1:3] for values in state.eyes] + [ears])
         state.baseline, state.rebase = np.maximum(np.quantile(values, BASELINE, axis=0), 1e-6), seconds + REBASE
-    openness = float(ears / state.baseline @ weights)
-    closed = openness < CLOSED
+    return float(ears / state.baseline @ weights)
+
+
+def _count_closed(state: _State, ears: np.ndarray, closed: bool, seconds: float) -> None:
+    """Update the window and the time since when the eyes are closed."""
     if not closed:
         state.closed_since = None
     elif state.closed_since is None:
@@ -118,7 +127,6 @@ def _openness(state: _State, ears: np.ndarray, weights: np.ndarray, seconds: flo
     state.closed_frames += closed
     while state.eyes[0][0] < seconds - WINDOW:
         state.closed_frames -= state.eyes.popleft()[3]
-    return openness
 
 
 def _count_blinks(state: _State, ear: float, open_ear: float, seconds: float) -> None:

@@ -25,22 +25,28 @@ LARGEST = (1280, 800)    # px of the window at first
 
 
 def json_line(frame: Frame, faces: list[Face]) -> str:
-    """One frame as a line of JSON; coordinates are rounded to hundredths of a px. Unknown and non-finite values are null."""
+    """One frame as a line of JSON; coordinates are rounded to hundredths of a px. Unknown and non-finite values are null.
+
+    A face has the keys `states` and those of drowsiness only where they are computed.
+    """
     height, width = frame.image.shape[:2]
     values = [{"id": face.id, "box": rounded(face.box, 2), "score": rounded(face.score, 4),
                "landmarks": rounded(face.landmarks, 2), "landmark_scores": rounded(face.scores, 3),
                "sigma": rounded(face.sigma, 3), "pose": rounded(face.pose, 2),
-               **{key: rounded(value, 4) for key, value in (face.drowsiness or {}).items()}} for face in faces]
+               **({"states": rounded(face.states, 3)} if face.states else {}),
+               **rounded(face.drowsiness or {}, 4)} for face in faces]
     return json.dumps({"frame": frame.index, "time": rounded(frame.seconds, 4), "file": frame.name,
                        "width": width, "height": height, "faces": values})
 
 
 def rounded(value, digits: int):
-    """Plain rounded values of a number, array or list; None for what is not finite."""
+    """Plain rounded values of a number, array, list or dict; None for what is not finite."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list):
         return [rounded(one, digits) for one in value]
+    if isinstance(value, dict):
+        return {key: rounded(one, digits) for key, one in value.items()}
     if isinstance(value, float):
         return round(value, digits) if np.isfinite(value) else None
     return value

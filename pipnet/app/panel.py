@@ -34,12 +34,14 @@ def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str 
 
 
 def label(image: np.ndarray, face: Face, side: float) -> None:
-    """Write id, score, pose and state of the eyes above the box, or below it where there is no room, inside the picture."""
+    """Write id, score, pose, states and drowsiness above the box, or below it where there is no room, inside the picture."""
     words = [f"#{face.id}"] if face.id is not None else []
     words += [f"{face.score:.2f}"] if np.isfinite(face.score) else []
     lines = [" ".join(words)] if words else []
     if face.pose is not None and np.isfinite(face.pose).all():
         lines.append("pitch {:+.0f} yaw {:+.0f} roll {:+.0f}".format(*face.pose))
+    if likely := [name.replace("_", " ") for name, value in (face.states or {}).items() if value > 0.5]:
+        lines.append(", ".join(likely))
     if face.drowsiness:
         lines.append("eyes {open:.0%} blinks {blinks} yawns {yawns}".format(**face.drowsiness))
     if not lines:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, ROOT, mean_face
+from conftest import LAYOUTS, mean_face
 from torch import nn
 
 from nets import NetOptions, build_net, make_spec, net_row
@@ -19,7 +19,6 @@ from nets.convert.published import HEADS, from_published, to_published
 from utils.test.export import export_onnx, onnx_predictor
 from utils.train.initialise import initialise
 
-REFERENCE = ROOT.parent / "shared" / "reference"
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
 LIGHT = ["mobilenetv3_small", "regnetx_200mf", "hrnet_w18_small_v2"]  # of timm; benchmarks/zoo.py tests all of them
 PUBLISHED = {  # {name in the reference file: row}
@@ -32,7 +31,6 @@ PUBLISHED = {  # {name in the reference file: row}
     "irnet50": "irnet50",
     "irnet100": "irnet100",
 }
-needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"no published outputs at {REFERENCE}")
 
 
 class Net(nn.Module):
@@ -105,22 +103,21 @@ def formula_state(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
     return state
 
 
-@needs_reference
-@pytest.mark.parametrize("reference", PUBLISHED)
-def test_names_and_outputs_equal_the_published_nets(reference: str) -> None:
-    shapes = json.loads((REFERENCE / "architectures_keys.json").read_text())[reference]
+@pytest.mark.parametrize("published", PUBLISHED)
+def test_names_and_outputs_equal_the_published_nets(reference: Path, published: str) -> None:
+    shapes = json.loads((reference / "architectures_keys.json").read_text())[published]
     state = formula_state(shapes)
-    net = Net(PUBLISHED[reference]).eval()
+    net = Net(PUBLISHED[published]).eval()
     ours = {name: list(tensor.shape) for name, tensor in net.state_dict().items()}
     assert ours == {name: list(tensor.shape) for name, tensor in from_published(state).items()}
     net.load_state_dict(from_published(state))
     image = torch.from_numpy(np.sin(0.01 * np.arange(3 * 256 * 256)).astype(np.float32)).reshape(1, 3, 256, 256)
     with torch.no_grad():
         maps = net(image)
-    with np.load(REFERENCE / "architectures.npz") as stored:
+    with np.load(reference / "architectures.npz") as stored:
         for part, output in maps.items():
             channels = slice(None, None, 7 if part.startswith("neighbor") else None)
-            expected = stored[f"{reference}_{part}"]
+            expected = stored[f"{published}_{part}"]
             np.testing.assert_allclose(output[0, channels].numpy(), expected, rtol=0, atol=1e-5, err_msg=part)
 
 

@@ -3,16 +3,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, settings
+from archives import wflw_line
+from conftest import DEFAULTS
 
+from main import add_modes
 from nets import Labels
 from nets.backbones.dpr import Dense, SmallMobileNetV2
 from nets.stages.local_parts import Place
 from nets.stages.spatial_transformer import THETA_SCALE, SpatialTransformer, outer
 from pipnet.errors import UserError
 from pipnet.geometry import cut, to_image
+from utils.config import parse
+from utils.tasks.landmarks import Landmarks
+from utils.tasks.settings import read_settings
+from utils.test.evaluate import evaluate, torch_predictor
 from utils.train import initialise
-from utils.train.make_net import make_net
+from utils.train.ranks import Ranks
 
 PARTS = {"left_eye": [*range(33, 42), *range(60, 68), 96], "right_eye": [*range(42, 51), *range(68, 76), 97],
          "nose": [*range(51, 60)], "mouth": [*range(76, 96)]}
@@ -69,15 +75,45 @@ def test_every_published_intermediate(reference, face):
             assert np.abs(found.detach().numpy() - stored["local_reinit_out_4x6"][row]).max() < 1e-3
 
 
-def test_published_files_start_the_preset(reference):
-    """Our whole net gives the published landmarks, apart from resampling, and the published maps of the parts."""
-    chosen, layout = settings("dpr"), LAYOUTS.load("98")
+def training(reference, root, *flags: str) -> Landmarks:
+    """A training on the published photographs, in the folders of WFLW, as main.py begins it: the documented flags, then more."""
+    stored, files = np.load(reference / "dpr_gsr.npz"), ("global_reinit", "global_regress", "local_reinit")
+    lines = [wflw_line(stored[f"i{face}_gt"], stored[f"i{face}_rect"], [0] * 6, f"{face}.jpg") for face in range(5)]
+    for face in range(5):
+        file = root / f"WFLW/WFLW_images/{face}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(stored[f"i{face}_jpg_bytes"].tobytes())
+    for split in ("train", "test"):
+        file = root / f"WFLW/WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{split}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(lines) + "\n")
+    weights = ",".join(str(reference / f"dpr_98_points_{name}.pth.tar") for name in files)
+    argv = ["--train", "--dataset", "wflw", "--data-dir", str(root / "WFLW"), "--preset", "dpr", "--layout", "98",
+            "--weights", weights, "--data-root", str(root), "--allow-partial", "--val", "none", *flags]
+    mode, given = parse(argv, add_modes, DEFAULTS)
+    task = Landmarks(read_settings(given, mode, None, DEFAULTS), DEFAULTS, Ranks(0, 1, torch.device("cpu")))
+    task.prepare()
+    task.prepare_tests()
+    task.training_data()
+    return task
+
+
+def test_published_files_need_their_mean_face(reference, tmp_path):
+    with pytest.raises(UserError, match=r"give that with --meanface: data/mean_98_face.npy of github.com"):
+        training(reference, tmp_path).make_net(resume=False)
+
+
+def test_published_files_start_the_preset(reference, tmp_path):
+    """The documented flags make a net that gives the published landmarks, apart from resampling, and the published part maps."""
     stored = np.load(reference / "dpr_gsr.npz")
-    mean = stored["mean_98_face"].reshape(98, 2)
-    net = make_net(chosen.net, chosen.loss, layout, mean).eval()
-    names = [str(reference / f"dpr_98_points_{name}.pth.tar") for name in ("global_reinit", "global_regress", "local_reinit")]
-    started = initialise.start(net, ",".join(names), layout, mean, pytest.fail)
+    np.save(tmp_path / "mean_98_face.npy", stored["mean_98_face"])
+    task = training(reference, tmp_path, "--meanface", str(tmp_path / "mean_98_face.npy"))
+    net, started = task.make_net(resume=False)
     assert all(what == "loaded" or name.startswith("regressors") for name, _, what in started.rows)
+    faces, published_nme = task.load(task.tested), np.mean([stored[f"i{face}_nme"] for face in range(5)])
+    predict = torch_predictor(net.net, torch.device("cpu"))  # without the nets of the parts, which are not trained
+    found = evaluate(predict, faces, task.layout, "interocular", 5)
+    assert np.mean(found.nme) / 100 == pytest.approx(published_nme, abs=0.001)
     for face in range(5):
         box, truth = stored[f"i{face}_rect"] + 0.5, stored[f"i{face}_gt"] + 0.5  # our first pixel has its centre at 0.5
         crop = cut(cv2.imdecode(stored[f"i{face}_jpg_bytes"], cv2.IMREAD_COLOR), box, 256, net.input_margin)
@@ -93,7 +129,7 @@ def test_published_files_start_the_preset(reference):
             there = torch.tensor(stored[f"i{face}_crop_pts256"]).float() @ row[:, :2].T + 128 * row[:, 2]
             assert torch.allclose(Labels(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
     with pytest.raises(UserError, match="holds no tensor that fits dpr|not those published for dpr"):
-        initialise.start(net, str(reference / "slim_160_latest.pth"), layout, mean, pytest.fail)
+        initialise.start(net, str(reference / "slim_160_latest.pth"), task.layout, task.faces.meanface(), pytest.fail)
 
 
 def test_a_single_cell_is_not_left_to_bf16():

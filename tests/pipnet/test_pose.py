@@ -17,7 +17,7 @@ def projected(pitch: float = 0, yaw: float = 0, roll: float = 0, width: int = 64
         return matrix
 
     head = (MODEL - (0, 4, 5)) * (-1, -1, 1)  # x right, y down, z to the viewer
-    turned = head @ (turn(0, 1, roll) @ turn(2, 0, -yaw) @ turn(2, 1, pitch)).T  # nods, turns, leans
+    turned = head @ (turn(0, 1, roll) @ turn(2, 0, -yaw) @ turn(2, 1, -pitch)).T  # nods, turns, leans
     return turned[:, :2] * width / 1000 * 10 + (width / 2, height / 2)
 
 
@@ -30,13 +30,14 @@ def placed(points: np.ndarray, name: str) -> np.ndarray:
 
 
 def test_published_angles(reference):
+    """They are Peppa's but for the sign of pitch."""
     layout = LAYOUTS.load("68")
     with np.load(reference / "slim.npz") as arrays:
         for i in range(8):
             height, width = cv2.imdecode(arrays[f"i{i}_file_bytes"], cv2.IMREAD_COLOR).shape[:2]
             for kind in ("", "onnx_"):
                 angles = head_pose(arrays[f"i{i}_{kind}landmarks"], layout, width, height)
-                np.testing.assert_allclose(angles, arrays[f"i{i}_{kind}euler_pry_deg"], atol=1e-4)
+                np.testing.assert_allclose(angles, arrays[f"i{i}_{kind}euler_pry_deg"] * (-1, 1, 1), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", POINTS)

@@ -1,7 +1,9 @@
 """Head pose and eye and mouth states computed from landmarks, for sets without such labels, and copies of rare faces.
 
-The thresholds are those of the training of Peppa's Slim, converted from px of its crop (160 px, 1.5 times the landmarks' box) to
-shares of the landmarks' box.
+The limits are shares of the landmarks' box, so that a state depends on the face and not on the size of its picture. Peppa's Slim
+has the same limits for eyes and open mouths. Its limits for closed and wide open mouths are 3.2 and 12.8 px of the raw picture,
+whatever the size of the face; ours are where its published net switches. By these, half of all mouths are wide open. Copies are
+for rare faces, so COPY_WIDE is 12.8 px of a 160 px crop, which is 1.5 times the box.
 """
 import cv2
 import numpy as np
@@ -13,7 +15,8 @@ from pipnet.layout import Layout
 from pipnet.pose import LEAST, MODEL, pose_points
 from utils.data.dataset import Faces
 
-EYE, MOUTH_CLOSED, MOUTH_OPEN, MOUTH_WIDE = 0.02, 0.03, 0.15, 0.12  # distance of lids or lips, share of the box's height
+EYE, MOUTH_CLOSED, MOUTH_WIDE = 0.02, 0.006, 0.034  # of the states: distance of lids or lips, share of the box's height
+COPY_OPEN, COPY_WIDE = 0.15, 0.12  # of the copies: distance of the lips, share of the box's height
 EYES_CLOSE = 0.5  # distance of the eyes' outer corners, share of the box's width
 # by layout: (upper, lower) landmarks of the left eye, of the right eye and of the inner lips; the outer corners of the eyes
 LIDS = {
@@ -98,7 +101,7 @@ def balanced(faces: Faces, layout: Layout) -> Faces:
     at, states = Distances(faces.landmarks, layout), states_of(faces.landmarks, layout)
     with np.errstate(invalid="ignore"):
         is_so = {"any eye closed": states[:, :2].max(1) == 1, "one eye closed": states[:, :2].sum(1) == 1,
-                 "eyes close together": at.eyes < EYES_CLOSE, "mouth open": at.lips[:, 1] > MOUTH_OPEN,
-                 "mouth wide open": states[:, 3] == 1}
+                 "eyes close together": at.eyes < EYES_CLOSE, "mouth open": at.lips[:, 1] > COPY_OPEN,
+                 "mouth wide open": at.lips[:, 1] > COPY_WIDE}
     copies = 1 + sum(COPIES[name] * mask.astype(int) for name, mask in is_so.items())
     return faces.only(np.repeat(np.arange(len(faces)), copies))

@@ -18,6 +18,8 @@ from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch
 from utils.locks import waiting
 from utils.yaml_files import nearest, read_yaml
 
+MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared sets
+
 
 class Sets:
     """Prepared sets by name, for the settings of one run. usual: args.yaml, whose values a plain folder name stands for."""
@@ -200,10 +202,11 @@ class Sets:
         if name is None:
             return faces.meanface()
         file = Path(name)
-        if file.suffix == ".txt":
+        if file.suffix in MEANFACE_FILES:
             try:
-                points = np.array(file.read_text(encoding="ascii").split(), np.float64).reshape(-1, 2)
-            except (OSError, ValueError) as error:
+                numbers = np.load(file) if file.suffix == ".npy" else file.read_text(encoding="ascii").split()
+                points = np.array(numbers, np.float64).reshape(-1, 2)
+            except (OSError, EOFError, ValueError) as error:
                 raise UserError(f"--meanface {file} holds no numbers x y x y ... ({error})") from None
         else:
             points = PreparedSet(file if (file / "meta.yaml").is_file() else self.root / file, self.layouts).meanface()
@@ -271,7 +274,7 @@ def resolve_paths(given: dict[str, Any]) -> dict[str, Any]:
     files = ["data_dir", "detector_weights", "teacher"]
     if mean := given.get("meanface"):
         found["meanface"] = absolute([mean])[0]
-        if mean.endswith(".txt"):
+        if mean.endswith(MEANFACE_FILES):
             files.append("meanface")
     return {**given, **found, **{key: str(Path(given[key]).resolve()) for key in files if given.get(key)}}
 

@@ -22,6 +22,7 @@ from utils.test.report import Report, read_compared
 from utils.test.tables import Case
 from utils.tools.predict import landmarker
 from utils.train import checkpoint
+from utils.train.make_net import state_names
 from utils.train.run_folder import Run
 
 
@@ -126,7 +127,8 @@ def export(run: Run) -> None:
         "meanface": stored.get("meanface"), "input_size": net.spec["input_size"], "input_margin": net.input_margin,
         "channels": "BGR, uint8, not normalised",
         "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
-        "norm": args["norm"], "train_data": [Path(name).name for name in args["train_data"] or ()], "val": args["val"]})
+        "states": state_names(args), "norm": args["norm"],
+        "train_data": [Path(name).name for name in args["train_data"] or ()], "val": args["val"]})
 
 
 def compare_outputs(result: Result, faces: Faces) -> str:

@@ -7,6 +7,7 @@ from utils.config import ROOT, read_defaults
 from utils.test.detectors import prepare_torch
 from utils.test.evaluate import torch_predictor
 from utils.train import checkpoint, run_folder
+from utils.train.make_net import state_names
 
 
 def find_net(exp: str, threads: int = 0) -> LandmarkNet:
@@ -25,5 +26,6 @@ def find_net(exp: str, threads: int = 0) -> LandmarkNet:
         prediction = predict(torch.from_numpy(images))._asdict()
         return {name: value.float().cpu().numpy() for name, value in prediction.items() if value is not None}
 
-    inputs = {"input_size": net.spec["input_size"], "input_margin": net.input_margin}
-    return LandmarkNet.of(predict_arrays, {**stored, **inputs}, run.weights)
+    values = {"input_size": net.spec["input_size"], "input_margin": net.input_margin, "pose": "pose" in net.auxiliary,
+              "states": state_names(stored["args"])}
+    return LandmarkNet.of(predict_arrays, {**stored, **values}, run.weights)

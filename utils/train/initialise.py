@@ -74,6 +74,8 @@ def start(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn
     tensors = {name: tensor for some, _ in read for name, tensor in some.items()}
     known = read[0][1] if len(read) == 1 else {}
     stored, own = _renamed(tensors, net, meanface), net.state_dict()
+    if not known:
+        _check_meanface(file, stored, net, meanface)
     if hasattr(net.backbone, "own_names"):
         stored = net.backbone.own_names(stored)
     words, head = "", {}
@@ -121,9 +123,18 @@ def _renamed(tensors: dict, net: Trainable, meanface: np.ndarray) -> dict:
     if published is None or is_ours(tensors):
         return from_published(tensors)
     try:
-        return resolve(published)(tensors, meanface)
+        return resolve(published)(tensors, net.spec.get("meanface", meanface))
     except (KeyError, IndexError, RuntimeError) as error:
         raise UserError(f"the weights are not those published for {net.spec['net']} ({type(error).__name__} {error})") from None
+
+
+def _check_meanface(file: Path, stored: dict, net: Trainable, meanface: np.ndarray) -> None:
+    """Raise UserError if the file needs its own mean face, but `net` has `meanface`, that of the training faces."""
+    needed, own = net_row(net.spec["net"]).published_meanface, net.state_dict().get("head.output.weight")
+    starts = own is not None and "head.output.weight" in stored and stored["head.output.weight"].shape == own.shape
+    if needed and starts and np.array_equal(net.spec["meanface"], meanface):
+        raise UserError(f"{file} gives landmarks as offsets from a mean face that it does not hold; give that with --meanface: "
+                        f"{needed}")
 
 
 class _Graft(NamedTuple):

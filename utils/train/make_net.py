@@ -1,7 +1,11 @@
 """A landmark net from the settings: which outputs, stages and parts of the face it has."""
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from nets import HEADS, NetOptions, Trainable, build_net, make_spec, net_row
+from nets.stages.auxiliary import TERMS
 from pipnet.layout import Layout
 
 
@@ -22,6 +26,12 @@ def auxiliary_outputs(loss) -> list[str]:
     if loss.eyes + loss.mouth > 0:
         outputs.append("states")
     return outputs
+
+
+def state_names(loss: Mapping[str, Any]) -> list[str | None]:
+    """Return the names of the output `states` of a net trained with the weights `loss`, None for a state without weight."""
+    names = [name if loss[key] > 0 else None for name, key in TERMS["states"].items()]
+    return names if any(names) else []
 
 
 def input_margin(net) -> float:

@@ -17,12 +17,13 @@ import torch
 from conftest import ROOT, detector_file, draw_face, fails
 from PIL import Image
 
+from nets.stages.auxiliary import STATES
 from pipnet.app import demo, output, sinks, sources
 from pipnet.app.panel import Panel, label
 from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.images import read_image
-from pipnet.landmarker import Face
+from pipnet.landmarker import Face, Landmarker
 from utils.tools import inference
 
 BOX = [30, 20, 130, 140]  # that the tests' detector finds in every image
@@ -131,8 +132,29 @@ def test_a_video_with_all_there_is(nets, tmp_path, cli):
     face = rows[0]["faces"][0]
     assert rows[0]["file"] == "talk.mp4" and face["id"] == 0
     assert len(face["box"]) == 4 and np.shape(face["landmarks"]) == (68, 2) and len(face["pose"]) == 3
+    assert "states" not in face
     assert len(face["landmark_scores"]) == 68 and 0 <= min(face["landmark_scores"]) and max(face["landmark_scores"]) <= 1
     assert {"ear_left", "ear_right", "perclos", "blinks", "yawns", "alarm"} <= face.keys() and min(face["sigma"]) > 0
+
+
+def test_pose_and_states_are_the_nets_own(recipe, tmp_path, cli, monkeypatch):
+    done = cli("--train", "--test-onnx", *recipe, "--exp", "posed", "--pose", "1", "--eyes", "0.8", "--mouth", "0.5")
+    assert done.returncode == 0, done.stderr
+    exported = str(tmp_path / "runs" / "posed" / "best.onnx")
+    found = detector_file(tmp_path / "detector.onnx", [BOX], [0.9])
+    monkeypatch.setattr(demo, "head_pose", None)  # must not be used
+    flags = ["--exp", exported, "--detector-weights", found, "--threads", "1", "--pose"]
+    cv2.imwrite("face.png", face_picture())
+    demo.main(["--source", "face.png", "--json", "picture.jsonl", "--save", "drawn.png", *flags])
+    said = lines("picture.jsonl")[0]["faces"][0]
+    face, = Landmarker(exported, Detector(weights=found), threads=1)(read_image(Path("face.png")))
+    assert said["pose"] == pytest.approx(face.pose.tolist(), abs=0.01) and list(said["states"]) == list(STATES)
+    assert said["states"] == pytest.approx(face.states, abs=0.001) and all(0 < value < 1 for value in said["states"].values())
+    demo.main(["--source", str(write_video(tmp_path / "talk.avi", 3)), "--json", "video.jsonl", "--drowsiness", *flags])
+    for row in lines("video.jsonl"):
+        said = row["faces"][0]
+        shut = [said["states"][f"{side}_eye_closed"] > 0.5 for side in ("left", "right")]
+        assert len(said["pose"]) == 3 and (shut[0] != shut[1] or said["closed"] == shut[0])
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mov", ".webm"])
@@ -341,7 +363,8 @@ def test_the_panel_fits_or_stays_away():
 def test_a_label_is_never_cut():
     def lit(height: int, width: int, box: tuple) -> int:
         image = np.zeros((height, width, 3), np.uint8)
-        face = Face(np.array(box, float), 0.9, np.zeros((68, 2)), np.ones(68), pose=np.array([10., -20, 30]))
+        face = Face(np.array(box, float), 0.9, np.zeros((68, 2)), np.ones(68), pose=np.array([10., -20, 30]),
+                    states={"left_eye_closed": 0.9, "mouth_closed": 0.1})
         label(image, face, 100)
         return int(image.any(2).sum())
 

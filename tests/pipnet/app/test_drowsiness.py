@@ -88,6 +88,21 @@ def test_eyes_that_fall_shut_alarm_and_are_no_blink():
     assert said[-1]["perclos"] == pytest.approx(3 / 8, abs=0.02) and not said[-1]["closed"]
 
 
+def test_a_net_that_predicts_closed_eyes_is_believed():
+    """The landmarks show open lids, as nets draw them on shut eyes."""
+    layout, drowsiness = LAYOUTS.load("68"), Drowsiness(LAYOUTS.load("68"))
+
+    def update(seconds: float, left: float, right: float) -> dict:
+        return drowsiness.update(0, face(layout), seconds, {"left_eye_closed": left, "right_eye_closed": right})
+
+    assert not update(0, 0.1, 0.2)["closed"] and not update(0.1, 0.1, 0.8)["closed"]
+    said = [update(0.2 + t, 0.9, 0.8) for t in np.arange(60) / 30]
+    assert all(one["closed"] for one in said) and said[0]["alarm"] is None and said[-1]["alarm"] == "eyes closed"
+    assert said[-1]["perclos"] == pytest.approx(60 / 62) and said[-1]["open"] == pytest.approx(1)
+    assert not drowsiness.update(0, face(layout), 3.0, {"mouth_closed": 1.0})["closed"]  # lids decide without trained eyes
+    assert not drowsiness.update(0, face(layout), 3.1)["closed"]
+
+
 def test_perclos_alarms_when_the_eyes_are_often_closed():
     said = play("12", 40, lambda t: 0.3 if t % 3 < 1 else 1.0)
     assert said[-1]["perclos"] == pytest.approx(1 / 3, abs=0.04) and said[-1]["alarm"] == "perclos"

@@ -8,10 +8,14 @@ import torch
 from conftest import DEFAULTS, LAYOUTS, NET, ROOT, mean_face, settings
 
 from nets import NetOptions, build_net, make_spec
+from nets.stages.auxiliary import STATES
 from pipnet.errors import UserError
+from pipnet.geometry import Protocol, crop_box, cut
+from pipnet.landmarker import Landmarker, open_net
 from utils.tasks.landmark_tests import export
 from utils.test.evaluate import flip_tested, torch_predictor
 from utils.test.export import export_onnx, onnx_predictor
+from utils.tools.inference import find_net
 from utils.train import checkpoint
 from utils.train.run_folder import Run
 
@@ -59,18 +63,40 @@ def test_expected_errors_are_exported(tmp_path):
     assert one.sigma.shape == two.sigma.shape == (3, 12) and torch.allclose(one.sigma, two.sigma, rtol=1e-3)
 
 
+def saved(run: Run, auxiliary: tuple[str, ...] = (), **given) -> Run:
+    """Write the checkpoint of an untrained net of 68 landmarks and its export."""
+    torch.manual_seed(0)
+    spec = make_spec(NetOptions(NET, "pip", 32, 64, auxiliary=auxiliary), mean_face())
+    checkpoint.save(run.weights, {
+        "format": checkpoint.FORMAT, "net": spec, "layout": L68.to_dict(), "protocol": SQUARE, "args": settings(**given).flat(),
+        "epoch": 3, "val_nme": 4.5, "model": build_net(spec).state_dict()})
+    export(run)
+    return run
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Run:
     """Return a run with a checkpoint of 68 landmarks and its export."""
     folder = tmp_path_factory.mktemp("exported")
-    torch.manual_seed(0)
-    spec = make_spec(NetOptions(NET, "pip", 32, 64), mean_face())
-    run = Run(folder, folder / "best.pt")
-    checkpoint.save(run.weights, {
-        "format": checkpoint.FORMAT, "net": spec, "layout": L68.to_dict(), "protocol": SQUARE, "args": settings().flat(),
-        "epoch": 3, "val_nme": 4.5, "model": build_net(spec).state_dict()})
-    export(run)
-    return run
+    return saved(Run(folder, folder / "best.pt"))
+
+
+@pytest.mark.parametrize(("eyes", "names"), [
+    (0.8, list(STATES)), (0.0, [None, None, "mouth_closed", "mouth_wide_open"])])  # eyes of no weight are not trained
+def test_the_file_names_the_states(tmp_path, eyes, names):
+    run = saved(Run(tmp_path, tmp_path / "best.pt"), ("pose", "states"), eyes=eyes, mouth=0.5)
+    meta = {entry.key: entry.value for entry in onnx.load(run.onnx).metadata_props}
+    assert json.loads(meta["states"]) == names
+    image, box = pictures(1, 96)[0].numpy(), np.array([[20.0, 20, 70, 70]])
+    shown = [Landmarker(net, detector=lambda image: None).landmarks_of(image, box)[0]
+             for net in (open_net(run.onnx, 1), find_net(str(run.weights), 1))]
+    crop = crop_box(box[0], Protocol(**SQUARE), 96, 96)
+    plain = onnx_predictor(run.onnx, 1)(torch.from_numpy(cut(image, crop, 64)[None]))
+    for face in shown:
+        assert np.allclose(face.pose, np.degrees(plain.pose[0].numpy()), atol=1e-3)
+        assert list(face.states) == [name for name in names if name]
+        kept = [name is not None for name in names]
+        assert np.allclose(list(face.states.values()), plain.states[0].numpy()[kept], atol=1e-4)
 
 
 def test_the_file_says_what_it_takes_and_gives(exported):
@@ -86,6 +112,7 @@ def test_the_file_says_what_it_takes_and_gives(exported):
     assert json.loads(meta["protocol"]) == SQUARE
     assert (json.loads(meta["input_size"]), json.loads(meta["val_nme"])) == (64, 4.5)
     assert meta["channels"] == "BGR, uint8, not normalised"
+    assert json.loads(meta["states"]) == []
     assert (meta["net"], meta["norm"], meta["frame"]) == (NET, "interocular", "[0, 1] of the nominal crop")
     assert [path.name for path in exported.folder.iterdir()] in (["best.pt", "best.onnx"], ["best.onnx", "best.pt"])
 
