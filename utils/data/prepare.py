@@ -22,7 +22,7 @@ from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut
 from utils.config import load_protocol, read_defaults
 from utils.cores import cores
 from utils.data.parsers import DATASETS, Record, Splits, complain, infer, tally
-from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, face_name, read_image, write_set
+from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, face_name, name_hash, read_image, write_set
 from utils.layouts import Layouts
 from utils.locks import waiting
 from utils.progress import progress
@@ -219,10 +219,7 @@ def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, marg
 
 def split_identities(records: list[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
     """Return (train, val): `share` of the identities, chosen by a hash of seed and identity, so that added faces move few."""
-    def key(name: str) -> bytes:
-        return hashlib.sha256(f"{seed}/{name}".encode(errors="surrogateescape")).digest()
-
-    order = sorted({record.identity for record in records}, key=key)
+    order = sorted({record.identity for record in records}, key=lambda name: name_hash(f"{seed}/{name}"))
     held = set(order[:min(max(round(share * len(order)), 1), len(order) - 1)]) if share > 0 and order else set()
     return [r for r in records if r.identity not in held], [r for r in records if r.identity in held]
 

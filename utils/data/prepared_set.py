@@ -7,6 +7,7 @@
     meta.yaml                 how the set was made; written last, so a folder without it is not a prepared set
 """
 
+import hashlib
 import os
 from functools import cached_property
 from pathlib import Path
@@ -208,6 +209,12 @@ def mismatch(folder: Path, **wanted: Any) -> str:
 def crop_file(split: str, index: int) -> str:
     """Return where the crop of a row lies, relative to the prepared folder."""
     return f"crops/{split}/{index:06d}.jpg"
+
+
+def name_hash(text: str) -> bytes:
+    """Return the sha256 of a text with a name in it, by which draws of names stay the same when others are added. File names
+    that are not UTF-8 are allowed."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
 def face_name(record: Record, source: Path) -> str:

@@ -244,7 +244,7 @@ def _dataset_or_folder(folder: Path, meta: dict[str, Any]) -> str:
     return dataset if f"{folder.name}-".startswith(f"{dataset}-") else folder.name
 
 
-def check_protocol(one: PreparedSet, protocol: dict) -> None:
+def check_same_protocol(one: PreparedSet, protocol: dict) -> None:
     """Raise UserError if a set was cut by another protocol than the net's training crops."""
     if (found := one.meta["protocol"]) != protocol:
         raise UserError(f"{one.folder} was cut with protocol {found}, but the net was trained with {protocol}; give --protocol")

@@ -2,7 +2,6 @@
 
 Yang et al., "WIDER FACE: A Face Detection Benchmark", CVPR 2016. Boxes are read as corners in continuous image px.
 """
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.data.parsers.records import inside, numbered, numbers
-from utils.data.prepared_set import read_image
+from utils.data.prepared_set import name_hash, read_image
 
 LISTS = "wider_face_split"
 FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
@@ -92,7 +91,7 @@ def check_events(partial: tuple[str, ...], pictures: list[Picture]) -> None:
 def divide(pictures: list[Picture], share: float, seed: int) -> tuple[list[Picture], list[Picture]]:
     """Return (train, val). val is `share` of each event, at least one of two photographs, drawn by a hash of seed and name."""
     def key(picture: Picture) -> bytes:
-        return hashlib.sha256(f"{seed}/{picture.event}/{picture.file.name}".encode(errors="surrogateescape")).digest()
+        return name_hash(f"{seed}/{picture.event}/{picture.file.name}")
 
     held: set[Path] = set()
     for event in {picture.event for picture in pictures}:

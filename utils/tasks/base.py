@@ -2,11 +2,20 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from pipnet.errors import UserError
 from utils.config import Defaults, Settings
 from utils.data.sets import Sets
 from utils.train.ranks import Ranks
+
+
+def check_finite(state: dict[str, Tensor]) -> None:
+    """Raise UserError for weights that are not finite."""
+    if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+        raise UserError("the weights are not finite: the net has diverged, lower --learning-rate")
 
 
 class Training(NamedTuple):

@@ -20,7 +20,7 @@ from utils.data.scene_sources import Cutouts, backgrounds, decoded, portraits
 from utils.data.scenes import Material, Scenes, collate
 from utils.data.sets import distinct
 from utils.data.wider import Picture, check_events, divide, is_wider, list_file, read_wider
-from utils.tasks.base import Task, Training
+from utils.tasks.base import Task, Training, check_finite
 from utils.tasks.detector_tests import FOUND, TRUTH, DetectorTests, draw_boxes
 from utils.test import detection_metric as metric
 from utils.test.detectors import weights_of
@@ -180,8 +180,7 @@ class Detect(Task):
 
     def validate(self, solver: Solver) -> tuple[dict[str, Tensor], float]:
         state = solver.averaged()
-        if not all(torch.isfinite(tensor).all() for tensor in state.values()):
-            raise UserError("the weights are not finite: the net has diverged, lower --learning-rate")
+        check_finite(state)
         self.tester.load_state_dict(state)
         return state, self._miss() if self.held else float("nan")
 

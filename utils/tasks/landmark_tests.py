@@ -12,7 +12,7 @@ from pipnet.errors import UserError
 from utils.config import ROOT
 from utils.data.dataset import Faces
 from utils.data.face_states import complete
-from utils.data.sets import check_protocol, distinct, title_for
+from utils.data.sets import check_same_protocol, distinct, title_for
 from utils.tasks.base import Tests
 from utils.test import page
 from utils.test.boxes import rebox
@@ -64,7 +64,7 @@ class LandmarkTests(Tests):
         titles = distinct([title_for(split.set, self.layout, there) for split, (there, _) in zip(splits, self.ways, strict=True)])
         files = distinct([split.set.folder.name for split in splits])
         for place, (split, (there, convert)) in enumerate(zip(splits, self.ways, strict=True)):
-            check_protocol(split.set, self.stored["protocol"])
+            check_same_protocol(split.set, self.stored["protocol"])
             faces = Faces([split], there, self.net.spec["input_size"], self.settings.data.cache,
                           self.settings.data.train_hidden, self.net.input_margin)
             if there is self.layout:  # another layout may not suffice for pose and states

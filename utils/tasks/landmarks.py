@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from loguru import logger
 from torch import Tensor
 
@@ -16,8 +15,8 @@ from utils.data.dataset import Augmented, Faces, collate
 from utils.data.face_states import balanced, complete
 from utils.data.parsers import DATASETS
 from utils.data.prepared_set import PreparedSet, Split
-from utils.data.sets import check_protocol
-from utils.tasks.base import Task, Training
+from utils.data.sets import check_same_protocol
+from utils.tasks.base import Task, Training, check_finite
 from utils.tasks.landmark_tests import LandmarkTests
 from utils.test.evaluate import convert_predictor, evaluate, face_norms, torch_predictor
 from utils.tools import audit, zoo
@@ -130,7 +129,7 @@ class Landmarks(Task):
         """Raise UserError for test sets that the net could not be tested on, before the training instead of after it."""
         net, layout = self.settings.net, self.layout
         for split in self.tested:
-            check_protocol(split.set, self.training[0].meta["protocol"])
+            check_same_protocol(split.set, self.training[0].meta["protocol"])
             there, _ = convert_predictor(layout, split.set.meta["layout"], self.settings.layouts)
             face_norms(Faces([split], there, net.input_size, 0, input_margin=input_margin(net)), there, self.settings.test.norm)
 
@@ -167,8 +166,7 @@ class Landmarks(Task):
     def validate(self, solver: Solver) -> tuple[dict[str, Tensor], float]:
         state, test = without_teacher(solver.averaged()), self.settings.test
         if self.held is None:
-            if not all(torch.isfinite(tensor).all() for tensor in state.values()):
-                raise UserError("the weights are not finite: the net has diverged, lower --learning-rate")
+            check_finite(state)
             return state, float("nan")
         self.tester = self.tester or build_net(solver.net.spec)
         self.tester.load_state_dict(state)

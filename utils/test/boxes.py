@@ -1,5 +1,4 @@
 """Test faces in other boxes than the set's own: perturbed ones, and those of a detector."""
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, to_crop, transform
 from utils.data.dataset import Faces
-from utils.data.prepared_set import read_image
+from utils.data.prepared_set import name_hash, read_image
 
 OVERLAP = 0.3  # a found box matches a face from this IoU
 
@@ -67,8 +66,7 @@ def picture(faces: Faces, index: int) -> tuple[np.ndarray, np.ndarray]:
 def perturbed(box: np.ndarray, names: list[str], most: float) -> np.ndarray:
     """Return boxes (M, 4) moved and resized by up to the share `most` of their sides, keyed by the face's name."""
     def draw(name: str) -> np.ndarray:
-        key = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
-        return np.random.default_rng(int.from_bytes(key[:8])).uniform(-most, most, 3)
+        return np.random.default_rng(int.from_bytes(name_hash(name)[:8])).uniform(-most, most, 3)
 
     drawn, sides = np.array([draw(name) for name in names]), box[:, 2:] - box[:, :2]
     centre = (box[:, :2] + box[:, 2:]) / 2 + drawn[:, :2] * sides

@@ -1,5 +1,4 @@
 """--audit: cross-validated label noise. Nets predict faces that they have not seen; disagreement marks doubtful labels."""
-import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pipnet.geometry import cut, to_crop
 from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.data.dataset import Faces
+from utils.data.prepared_set import name_hash
 from utils.test import metric
 from utils.test.evaluate import evaluate, face_norms, torch_predictor
 from utils.test.report import FOUND, TRUTH
@@ -93,7 +93,7 @@ def fold_of(identities: list[str], folds: int, seed: int) -> np.ndarray:
     if len(faces) < folds:
         raise UserError(f"{len(faces)} identities cannot be divided into {folds} folds; lower --folds")
     size, fold = np.zeros(folds, int), {}
-    for name in sorted(faces, key=lambda name: hashlib.sha256(f"{seed}/fold/{name}".encode(errors="surrogateescape")).digest()):
+    for name in sorted(faces, key=lambda name: name_hash(f"{seed}/fold/{name}")):
         fold[name] = int(size.argmin())
         size[fold[name]] += faces[name]
     return np.array([fold[name] for name in identities])
