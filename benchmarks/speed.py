@@ -13,6 +13,7 @@ import main
 from utils.config import parse, read_defaults
 from utils.data.dataset import Order, train_loader
 from utils.tasks import task_class
+from utils.tasks.settings import read_settings
 from utils.train.ranks import set_threads, start_ranks, worker_count
 from utils.train.solver import Solver
 
@@ -23,7 +24,7 @@ def measure(flags: list[str]) -> dict:
     """Return images/s of both, medians over the rounds. flags: of main.py."""
     defaults, ranks = read_defaults(), start_ranks()
     mode, given = parse(flags, main.add_modes, defaults)
-    settings = main.read_settings({"dataset": "synthetic", **given}, mode, None, defaults)
+    settings = read_settings({"dataset": "synthetic", **given}, mode, None, defaults)
     train = settings.train
     set_threads(train.threads, train.deterministic)
     task = task_class(train.task)(settings, defaults, ranks)

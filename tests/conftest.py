@@ -219,8 +219,8 @@ def recipe(faces, raw, data_root, tmp_path) -> list[str]:
 
 
 def table(stdout: str) -> list[list[str]]:
-    """Return the cells of the rows of the closing table, without the table of the parts of the face below it."""
-    text = stdout.split("| NME % of parts")[0]
+    """Return the cells of the rows of the closing table, without the table of the groups of landmarks below it."""
+    text = stdout.split("| NME % of groups")[0]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
     return lines[1:]
 

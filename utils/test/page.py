@@ -121,7 +121,7 @@ def _set(shown: Shown, report: Report) -> str:
                _figure("By landmark, on the mean face", face_map(shown.meanface, shown.landmarks, shown.edges, "%"),
                        "Point at a landmark for its number and NME.")]
     if 1 < len(shown.groups) < shown.landmarks.size:
-        figures.append(_figure("By part", bars([(part, nme, "") for part, nme in shown.groups.items()], "%")))
+        figures.append(_figure("By group of landmarks", bars([(group, nme, "") for group, nme in shown.groups.items()], "%")))
     figures += _by_condition(shown)
     if shown.reliability:
         figures.append(_figure("Expected against true error", sigma_chart(shown.reliability)))
@@ -144,8 +144,7 @@ def _cumulative(shown: Shown, report: Report) -> str:
     for name, values in rows.items():
         grid, share = metric.cumulative(values[np.isfinite(values)], max(report.thresholds))
         curves[name] = grid[::5], 100 * share[::5]
-    return _figure("Faces below an error (CED)", chart(curves, "NME, %", "share of faces, %",
-                                                        Style(legend="bottom right", top=100)))
+    return _figure("Faces below an error (CED)", chart(curves, "NME, %", "share of faces, %", Style(top=100)))
 
 
 def _by_condition(shown: Shown) -> list[str]:
@@ -198,7 +197,7 @@ def _training(folder: Path) -> str:
         series = {key: (epochs, np.array([float(row[key]) for row in rows])) for key in keys if rows and key in rows[0]}
         series = {key: line for key, line in series.items() if np.isfinite(line[1]).any()}
         if series:
-            figures.append(_figure(title, chart(series, "epoch", "", Style(legend="top right", dots=len(rows) < 3))))
+            figures.append(_figure(title, chart(series, "epoch", "", Style(dots=len(rows) < 3))))
     return f'<h2>Training</h2>\n<div class="charts">{"".join(figures)}</div>' if figures else ""
 
 

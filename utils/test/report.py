@@ -21,19 +21,7 @@ from utils.data.prepared_set import PreparedSet
 from utils.test import metric
 from utils.test.evaluate import Result
 from utils.test.plot import Style, chart
-from utils.test.tables import (
-    Case,
-    Compared,
-    norm_header,
-    norm_rows,
-    part_header,
-    part_rows,
-    part_table,
-    score_header,
-    score_rows,
-    table,
-    without_empty,
-)
+from utils.test.tables import Case, Compared, Row, group_rows, group_table, norm_rows, score_rows, table
 from utils.yaml_files import read_yaml
 
 TRUTH, FOUND = (80, 220, 80), (60, 60, 255)  # BGR
@@ -105,9 +93,9 @@ class Report:
 
     def __init__(self, folder: Path, norm: str, thresholds: list[float]):
         self.folder, self.norm, self.thresholds = folder, norm, thresholds
-        self.scores: list[list[str]] = []
-        self.parts: list[list[str]] = []
-        self.norms: list[list[str]] = []
+        self.scores: list[Row] = []
+        self.groups: list[Row] = []
+        self.norms: list[Row] = []
         self.shown: list[Shown] = []
         self.files: dict[str, dict] = {}  # of faces_<name>.csv: what `read_compared` checks
 
@@ -115,7 +103,7 @@ class Report:
         """Add the result of a model. Faces and charts are those of the torch model."""
         called = case.model(model)
         self.scores += score_rows(case, called, result, self.thresholds)
-        self.parts += part_rows(case, called, result, self.thresholds)
+        self.groups += group_rows(case, called, result, self.thresholds)
         self.norms += norm_rows(case, called, result, self.thresholds)
         if model != "torch":
             return
@@ -149,8 +137,9 @@ class Report:
                   zip(faces.names, faces.subsets, *figures, strict=True))
 
     def score_table(self) -> tuple[list[str], list[list[str]]]:
-        """Return header and rows of the scores."""
-        return without_empty(score_header(self.thresholds), self.scores)
+        """Return header and rows of the scores, without the flicker if no set is a video."""
+        header = [name for name in self.scores[0] if any(row[name] for row in self.scores)]
+        return header, [[row[name] for name in header] for row in self.scores]
 
     def protocol_table(self, mark: str = "") -> tuple[list[str], list[list[str]]]:
         """Return header and rows of all ways to measure, a row per set and subset.
@@ -158,28 +147,29 @@ class Report:
         Columns: NME in each norm and frame; in other boxes, NME in the test's norm and in the usual ones, which bear the mark;
         failures and area in the test's norm.
         """
-        torch = [row for row in self.norms if row[1].startswith("torch")]
-        first, nme, figures = torch[0][1], {}, {}
-        for name, model, subset, norm, frame, usual, value, *ced in torch:
-            key = name, subset
-            if model == first or frame == "image" and (usual or norm == self.norm):
-                title = norm if frame == "image" else f"{norm}, {frame}"
-                nme.setdefault(title + model.removeprefix("torch"), {})[key] = value + (mark if usual else "")
-            if (model, norm, frame) == (first, self.norm, "image"):
-                figures[key] = ced
-        header = ["test set", "subset", *nme, *norm_header(self.thresholds)[7:]]
-        return header, [[*key, *(column.get(key, "") for column in nme.values()), *ced] for key, ced in figures.items()]
+        rows = [row for row in self.norms if row["model"].startswith("torch")]
+        first, nme, figures = rows[0]["model"], {}, {}
+        for row in rows:
+            key, norm, usual, in_image = (row["test set"], row["subset"]), row["norm"], row["usual"], row["frame"] == "image"
+            if row["model"] == first or in_image and (usual or norm == self.norm):
+                title = norm if in_image else f"{norm}, {row['frame']}"
+                nme.setdefault(title + row["model"].removeprefix("torch"), {})[key] = row["NME %"] + (mark if usual else "")
+            if in_image and (row["model"], norm) == (first, self.norm):
+                figures[key] = [cell for name, cell in row.items() if "@" in name]
+        header = ["test set", "subset", *nme, *(name for name in rows[0] if "@" in name)]
+        return header, [[*key, *(column.get(key, "") for column in nme.values()), *cells] for key, cells in figures.items()]
 
     def write(self, flip_test: bool) -> str:
-        """Write scores, parts, norms and protocols as .csv, and test.yaml, which describes them. Return the tables as text."""
+        """Write scores, groups, norms and protocols as .csv, and test.yaml, which describes them. Return the tables as text."""
         header, scores = self.score_table()
-        headers = header, part_header(self.thresholds), norm_header(self.thresholds)
-        for name, header, rows in zip(("scores", "parts", "norms"), headers, (scores, self.parts, self.norms), strict=True):
-            write_csv(self.folder / f"{name}.csv", header, rows)
+        write_csv(self.folder / "scores.csv", header, scores)
+        for name, rows in (("groups", self.groups), ("norms", self.norms)):
+            if rows:  # a layout may have no groups
+                write_csv(self.folder / f"{name}.csv", list(rows[0]), [row.values() for row in rows])
         write_csv(self.folder / "protocols.csv", *self.protocol_table())
         about = {"norm": self.norm, "flip_test": flip_test, "files": self.files}
         write_text(self.folder / "test.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
-        return f"{table(scores, headers[0])}\n\n{part_table(self.parts)}"
+        return f"{table(scores, header)}\n\n{group_table(self.groups)}"
 
 
 def sigma_chart(curve: tuple[np.ndarray, np.ndarray]) -> str:

@@ -1,4 +1,6 @@
 """Rows of figures: a test set, its subsets, groups of landmarks, norms; and their text as a table."""
+from collections.abc import Iterable
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +12,8 @@ from utils.data.parsers import DATASETS
 from utils.data.prepared_set import PreparedSet
 from utils.test import metric
 from utils.test.evaluate import Result, subset_rows
+
+Row = dict[str, str]  # {column: cell}
 
 
 class Compared(NamedTuple):
@@ -41,6 +45,10 @@ class Case(NamedTuple):
         """Return the name of a model in tables; boxes other than the true ones say so."""
         return name if self.box == "true" else f"{name}, {self.box} boxes"
 
+    def subsets(self) -> Iterable[tuple[str, np.ndarray]]:
+        """Return (name, (M,) bool) of all faces, as `full`, and of each subset."""
+        return subset_rows(self.faces.subsets, self.faces.rank).items()
+
 
 def table(rows: list[list[str]], header: list[str]) -> str:
     """Return a Markdown table that also reads well in a terminal: two columns of text, then numbers.
@@ -57,65 +65,41 @@ def table(rows: list[list[str]], header: list[str]) -> str:
     return "\n".join([line(header), rule, *map(line, rows)])
 
 
-def figure_header(thresholds) -> list[str]:
-    """Return the names of the columns of `_figures`."""
-    return [text for threshold in thresholds for text in (f"FR@{threshold:g} %", f"AUC@{threshold:g}")]
+def _figures(scores: metric.Scores, thresholds) -> Row:
+    """Return failure rate and area of each threshold."""
+    return {name: cell for at, fr, area in zip(thresholds, scores.fr, scores.auc, strict=True)
+            for name, cell in ((f"FR@{at:g} %", f"{fr:.2f}"), (f"AUC@{at:g}", f"{area:.4f}"))}
 
 
-def score_header(thresholds) -> list[str]:
-    """Return the names of the columns of `score_rows`."""
-    return ["test set", "model", "faces", "NME %", "crop NME %", *figure_header(thresholds), "flicker %"]
-
-
-def score_rows(case: Case, model: str, result: Result | Compared, thresholds) -> list[list[str]]:
+def score_rows(case: Case, model: str, result: Result | Compared, thresholds) -> list[Row]:
     """Return a row for the whole set and one for each subset."""
     rows = []
-    for subset, mask in subset_rows(case.faces.subsets, case.faces.rank).items():
-        scores = metric.summary(result.nme[mask], thresholds)
-        count, flicker, moving = str(scores.faces), "", result.flicker[mask]
+    for subset, mask in case.subsets():
+        scores, moving = metric.summary(result.nme[mask], thresholds), result.flicker[mask]
+        count = str(scores.faces)
         if scores.left_out:
             count += f" (-{scores.left_out})"
         if case.missed and subset == "full":
             count += f", {case.missed} missed"
-        if np.isfinite(moving).any():
-            flicker = f"{np.nanmean(moving):.3f}"
-        crop_nme = metric.summary(result.crop_nme[mask], ()).nme
-        name = case.title if subset == "full" else f"  {subset}"
-        rows.append([name, model, count, f"{scores.nme:.3f}", f"{crop_nme:.3f}", *_figures(scores), flicker])
+        rows.append({"test set": case.title if subset == "full" else f"  {subset}", "model": model, "faces": count,
+                     "NME %": f"{scores.nme:.3f}", "crop NME %": f"{metric.summary(result.crop_nme[mask], ()).nme:.3f}",
+                     **_figures(scores, thresholds),
+                     "flicker %": f"{np.nanmean(moving):.3f}" if np.isfinite(moving).any() else ""})
     return rows
 
 
-def without_empty(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows without the columns that are empty in every row."""
-    used = [place for place in range(len(header)) if any(row[place] for row in rows)]
-    return [header[place] for place in used], [[row[place] for place in used] for row in rows]
-
-
-def _figures(scores: metric.Scores) -> list[str]:
-    return [text for fr, area in zip(scores.fr, scores.auc, strict=True) for text in (f"{fr:.2f}", f"{area:.4f}")]
-
-
-def part_header(thresholds) -> list[str]:
-    """Return the names of the columns of `part_rows`."""
-    return ["test set", "model", "subset", "part", "NME %", *figure_header(thresholds)]
-
-
-def part_rows(case: Case, model: str, result: Result, thresholds) -> list[list[str]]:
+def group_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
     """Return a row for each group of landmarks, in the whole set and in each subset."""
     rows = []
-    for subset, mask in subset_rows(case.faces.subsets, case.faces.rank).items():
+    for subset, mask in case.subsets():
         for group, values in result.groups.items():
             scores = metric.summary(values[mask], thresholds)
-            rows.append([case.title, model, subset, group, f"{scores.nme:.3f}", *_figures(scores)])
+            rows.append({"test set": case.title, "model": model, "subset": subset, "group": group, "NME %": f"{scores.nme:.3f}",
+                         **_figures(scores, thresholds)})
     return rows
 
 
-def norm_header(thresholds) -> list[str]:
-    """Return the names of the columns of `norm_rows`."""
-    return ["test set", "model", "subset", "norm", "frame", "usual", "NME %", *figure_header(thresholds)]
-
-
-def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[list[str]]:
+def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
     """Return a row for each norm that the layout has, in px of the picture and in the frame of the crop, where PIPNet measures.
 
     Norms of published figures for the set are marked as usual.
@@ -125,25 +109,26 @@ def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[list[s
     unit = np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1))
     frames = {"image": (result.errors, faces.landmarks, faces.box), "crop": (metric.point_errors(*inside), inside[1], unit)}
     rows = []
-    for kind in metric.NORMS:
-        for frame, (errors, truth, box) in frames.items():
-            if layout.interocular is None and kind == "interocular" or layout.pupils is None and kind == "interpupil":
-                continue
-            if frame == "crop" and kind in ("diagonal", "size"):  # in the crop these equal the box norm
-                continue
-            values = metric.nme(errors, metric.norms(truth, layout, kind, box))
-            for subset, mask in subset_rows(faces.subsets, faces.rank).items():
-                scores = metric.summary(values[mask], thresholds)
-                mark = "yes" if kind in usual else ""
-                rows.append([case.title, model, subset, kind, frame, mark, f"{scores.nme:.3f}", *_figures(scores)])
+    for norm, frame in product(metric.NORMS, frames):
+        if layout.interocular is None and norm == "interocular" or layout.pupils is None and norm == "interpupil":
+            continue
+        if frame == "crop" and norm in ("diagonal", "size"):  # in the crop these equal the box norm
+            continue
+        errors, truth, box = frames[frame]
+        values = metric.nme(errors, metric.norms(truth, layout, norm, box))
+        for subset, mask in case.subsets():
+            scores = metric.summary(values[mask], thresholds)
+            rows.append({"test set": case.title, "model": model, "subset": subset, "norm": norm, "frame": frame,
+                         "usual": "yes" if norm in usual else "", "NME %": f"{scores.nme:.3f}", **_figures(scores, thresholds)})
     return rows
 
 
-def part_table(rows: list[list[str]]) -> str:
-    """Return the NME of each group (columns) in each whole test set (rows) as text. rows: of `part_rows`."""
-    whole = [row for row in rows if row[2] == "full"]
-    groups = list(dict.fromkeys(row[3] for row in whole))
-    models = list(dict.fromkeys((row[0], row[1]) for row in whole))
-    found = {(row[0], row[1], row[3]): row[4] for row in whole}
-    cells = [[*key, *(found.get((*key, group), "") for group in groups)] for key in models]
-    return table(cells, ["NME % of parts", "model", *groups])
+def group_table(rows: list[Row]) -> str:
+    """Return the NME of each group (columns) in each whole test set (rows) as text. rows: of `group_rows`."""
+    found: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if row["subset"] == "full":
+            found.setdefault((row["test set"], row["model"]), {})[row["group"]] = row["NME %"]
+    groups = list(dict.fromkeys(group for cells in found.values() for group in cells))
+    return table([[*key, *(cells.get(group, "") for group in groups)] for key, cells in found.items()],
+                 ["NME % of groups", "model", *groups])

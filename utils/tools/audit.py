@@ -28,7 +28,7 @@ LIMIT = 3.0     # typical errors of a landmark, and deviations of a face, up to 
 LEAST_DEVIATION = 0.1  # of the logarithm of the faces' errors: 68 landmarks of equal noise have this
 DISPUTED = 0.5  # weight below which a label counts as disputed
 KEYS = ["set", "layout", "file"]
-COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", "weight", "worst_landmark", "worst_part",
+COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", "weight", "worst_landmark", "worst_group",
            "worst_error", "worst_relative"]
 
 
@@ -152,14 +152,14 @@ def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layou
     mean = np.full(len(faces), np.nan)
     mean[known] = np.nanmean(relative[known], 1)
     order = np.argsort(-np.nan_to_num(mean, nan=-1), kind="stable")
-    part_of = {index: part for part, ids in layout.groups.items() for index in ids}
+    group_of = {index: group for group, ids in layout.groups.items() for index in ids}
     rows = []
     for i in order:
         worst = int(np.nan_to_num(relative[i], nan=-1).argmax())
         nme = np.nanmean(errors[i]) if known[i] else np.nan
         rows.append([faces.names[i], faces.subsets[i], faces.identities[i], int(fold[i]), f"{nme:.3f}", f"{mean[i]:.2f}",
-                     int((weight[i] < DISPUTED).sum()), f"{weight[i].mean():.4f}", layout.selected[worst], part_of.get(worst, ""),
-                     f"{errors[i, worst]:.2f}", f"{relative[i, worst]:.2f}"])
+                     int((weight[i] < DISPUTED).sum()), f"{weight[i].mean():.4f}", layout.selected[worst],
+                     group_of.get(worst, ""), f"{errors[i, worst]:.2f}", f"{relative[i, worst]:.2f}"])
     write_csv(folder / "labels.csv", COLUMNS, rows)
     _face_sheet(folder / "faces.jpg", faces, found, mean, order[known[order]][:20], layout)
     _landmark_sheet(folder / "landmarks.jpg", faces, found, relative, weight, layout)
@@ -173,10 +173,10 @@ def summary(errors: np.ndarray, weight: np.ndarray, layout: Layout, norm: str) -
         share = 100 * np.mean(weight[:, ids][np.isfinite(errors[:, ids])] < DISPUTED)
         return [name, f"{len(values)}", *(f"{np.percentile(values, at):.2f}" for at in (50, 90, 99)), f"{share:.2f}"]
 
-    parts = {"all": list(range(layout.count)), **{name: list(ids) for name, ids in layout.groups.items()}}
-    rows = [row(name, ids) for name, ids in parts.items() if np.isfinite(errors[:, ids]).any()]
+    groups = {"all": list(range(layout.count)), **{name: list(ids) for name, ids in layout.groups.items()}}
+    rows = [row(name, ids) for name, ids in groups.items() if np.isfinite(errors[:, ids]).any()]
     faces, some = (weight.mean(1) < DISPUTED).sum(), (weight < DISPUTED).any(1).sum()
-    header = ["part", "labels", "median %", "90th %", "99th %", "disputed %"]
+    header = ["group", "labels", "median %", "90th %", "99th %", "disputed %"]
     return (f"{table(rows, header)}\n\n{faces} of {len(weight)} faces are disputed as a whole, {some} in at least one landmark "
             f"(disagreement in % of the {norm} norm; disputed: weight below {DISPUTED})")
 

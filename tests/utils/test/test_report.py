@@ -197,14 +197,14 @@ def test_the_page_of_a_test(tested):
     images = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
     assert len(images) == 2 * 3 * 8 and all(source.startswith("data:image/jpeg;base64,") for source in images)
     words = " ".join(page.words)
-    for wanted in ("Scores", "drawn-64, perturbed boxes", "Rows to paste", "By landmark", "By part", "By yaw", "By size",
+    for wanted in ("Scores", "drawn-64, perturbed boxes", "Rows to paste", "By landmark", "By group", "By yaw", "By size",
                    "By sharpness", "Expected against true error", "Norms, frames and boxes", "Training", "Command and environ",
                    "landmark 67:", "--compare", found[0][3], "run 000", "this run, perturbed boxes", "& "):
         assert wanted in words, wanted
     report = folder / "report"
     ends = [f"_drawn-64{box}" for box in ("", "_perturbed")]
     assert {path.name for path in report.iterdir()} == {
-        "index.html", "scores.csv", "parts.csv", "norms.csv", "protocols.csv", "test.yaml",
+        "index.html", "scores.csv", "groups.csv", "norms.csv", "protocols.csv", "test.yaml",
         *(f"faces{end}.csv" for end in ends), *(f"faces{end}.jpg" for end in ends), *(f"sigma{end}.svg" for end in ends)}
     assert {file: of["box"] for file, of in yaml.safe_load((report / "test.yaml").read_text())["files"].items()} == {
         "drawn-64": "true", "drawn-64_perturbed": "perturbed"}

@@ -42,7 +42,7 @@ def test_planted_errors_come_first_and_weigh_little(planted):
     folder, judged, text = planted
     found, table = rows(folder / "labels.csv"), rows(folder / "weights.csv")
     assert {row["file"] for row in found[:4]} == {judged.names[i] for i in (3, 11, 20, 30)}
-    assert found[3]["file"] == judged.names[30] and found[3]["worst_landmark"] == "8" and found[3]["worst_part"] == "jaw"
+    assert found[3]["file"] == judged.names[30] and found[3]["worst_landmark"] == "8" and found[3]["worst_group"] == "jaw"
     weight = np.array([[float(row[str(j)]) for j in range(68)] for row in table])
     assert [row["file"] for row in table] == judged.names and weight[3].max() < 0.05 and weight[11].mean() < 0.2
     assert weight[20, EYES[0] + EYES[1]].max() < 0.2 and np.delete(weight[20], EYES[0] + EYES[1]).mean() > 0.95
