@@ -10,7 +10,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from heads import moving_head
 from photographs import name_and_file, open_detector
 from record import save
 
@@ -18,6 +17,7 @@ from pipnet.app.track import Tracker
 from pipnet.draw import draw, group_colours
 from pipnet.geometry import box_of, iou, opencv_matrix, transform
 from pipnet.landmarker import Landmarker
+from utils.data.synthetic import render
 
 WIDTH, HEIGHT, FRAMES, RATE = 640, 480, 100, 30
 GRIDS = {1: (1, 1), 5: (3, 2), 20: (5, 4)}  # {faces: (columns, rows) of the picture}
@@ -92,7 +92,8 @@ def measure(file: Path, truth: list[np.ndarray], landmarker: Landmarker, every: 
 def main(net: str | None = None, detector: str | None = None) -> None:
     """Measure the shipped nets, or others. detector: NAME=WEIGHTS."""
     landmarker = Landmarker(net, open_detector(*name_and_file(detector), scale=1.0) if detector else None)
-    heads = [moving_head(person, SIDE, map(turning, np.sin(np.linspace(-np.pi / 2, np.pi / 2, POSES)))) for person in PEOPLE]
+    angles = np.sin(np.linspace(-np.pi / 2, np.pi / 2, POSES))
+    heads = [[render(0, person, SIDE, **turning(angle)) for angle in angles] for person in PEOPLE]
     figures: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
         for count in GRIDS:

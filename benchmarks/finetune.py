@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 from photographs import PLACES, missing
-from record import ROOT, rows, save
+from record import ROOT, save
 from runs import run
 
+from pipnet.files import read_csv
 from utils.data.parsers import DATASETS, write_pts
 from utils.data.synthetic.points import own_points, write
 
@@ -44,7 +45,7 @@ def score(place: Path, exp: str, faces: str, weights: str) -> dict:
     start = time.perf_counter()
     run(*FLAGS, "--layout", str(place / "mine.yaml"), "--dataset", str(place / faces), "--weights", weights,
         "--data-root", str(place / "data"), "--run-root", str(place / "runs"), "--exp", exp)
-    row = rows(place / "runs" / exp / "report" / "scores.csv")[0]
+    row = read_csv(place / "runs" / exp / "report" / "scores.csv")[0]
     return {**{key: row[key] for key in ("faces", "NME %", "FR@10 %")}, "minutes": round((time.perf_counter() - start) / 60, 2)}
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from heads import moving_head
 from PIL import Image
 from record import ROOT, chosen
 
@@ -22,6 +21,7 @@ from utils.config import read_defaults, resolve
 from utils.data.dataset import Faces, collate
 from utils.data.prepared_set import SYNTHETIC, Split
 from utils.data.sets import Sets
+from utils.data.synthetic import render
 from utils.data.synthetic.head import lid_height
 from utils.test.evaluate import torch_predictor
 from utils.test.report import TRUTH
@@ -60,7 +60,8 @@ def head() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip, drawn = Path(folder, "head.avi"), Path(folder, "drawn.avi")
         writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), RATE, (BESIDE + SIDE, SIDE))
-        for one in moving_head(PERSON, SIDE, map(talking, 2 * np.pi * np.arange(FRAMES) / FRAMES)):
+        for turn in 2 * np.pi * np.arange(FRAMES) / FRAMES:
+            one = render(0, PERSON, SIDE, **talking(turn))
             writer.write(cv2.copyMakeBorder(one.image, 0, 0, BESIDE, 0, cv2.BORDER_CONSTANT, value=GREY))
         writer.release()
         command = [sys.executable, "demo.py", "--source", str(clip), "--save", str(drawn), "--pose"]

@@ -9,8 +9,10 @@ import re
 
 import numpy as np
 from photographs import require
-from record import COMMIT, RESULTS, ROOT, chosen, rows, save
+from record import COMMIT, RESULTS, ROOT, chosen, save
 from runs import REAL, run, train
+
+from pipnet.files import read_csv
 
 DATA = REAL[:REAL.index("--test-data")]
 RECIPES = {
@@ -73,13 +75,13 @@ def measure(given: argparse.Namespace, row: str, seed: int) -> dict:
     if given.net != "resnet18":
         exp += f"_{file_name(given.net)}"
     folder = train(exp, ["--seed", str(seed), *flags_of(table, row, epochs, size, given.net)])
-    steps, times = rows(folder / "step.csv"), rows(folder / "time.csv")
+    steps, times = read_csv(folder / "step.csv"), read_csv(folder / "time.csv")
     figures = {"val": min(float(step["val_nme"]) for step in steps),
                "images_per_second": float(np.median([float(time["images_per_second"]) for time in times]))}
     if table == "recipes":
         for name, more in (("test", []), ("flip_test", ["--flip-test"])):
             run("--exp", exp, "--test", "--test-data", "300w", "FACES68", "--allow-partial", *more)
-            scores = rows(folder / "report" / "scores.csv")
+            scores = read_csv(folder / "report" / "scores.csv")
             figures[name] = {score["test set"].strip(): float(score["NME %"]) for score in scores if score["model"] == "torch"}
     return figures
 

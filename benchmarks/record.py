@@ -1,8 +1,6 @@
 """Result files of the benchmarks: figures, and the command, commit, date, seed and machine that they come from."""
-import csv
 import json
 import platform
-import subprocess
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -12,6 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 sys.path.insert(0, str(ROOT))
 
+from utils.machine import commit, cores, processor  # noqa: E402
+
 
 def machine() -> dict:
     """Return what figures of speed depend on: processor, cores, GPU and versions."""
@@ -19,19 +19,10 @@ def machine() -> dict:
     import onnxruntime
     import torch
     import torchvision
-
-    from utils.cores import cores
-    info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    cpu = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
                 "opencv": cv2.__version__, "onnxruntime": onnxruntime.__version__}
-    return {"cpu": cpu, "cores": cores(), "gpu": gpu, **versions}
-
-
-def rows(file: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file, none if there is no file."""
-    return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
+    return {"cpu": processor(), "cores": cores(), "gpu": gpu, **versions}
 
 
 def chosen(rows: Iterable[str], names: list[str]) -> list[str]:
@@ -41,17 +32,7 @@ def chosen(rows: Iterable[str], names: list[str]) -> list[str]:
     return names or list(rows)
 
 
-def git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-
-def state() -> str:
-    """Return the commit. A changed work tree is marked, since the commit alone cannot repeat its figures."""
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!README.md", ":!docs")
-    return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
-
-
-COMMIT = state()  # read before anything is measured
+COMMIT = commit("benchmarks/results", "README.md", "docs")  # read before anything is measured; figures need a clean one
 
 
 def save(name: str, command: str, seed: int, figures: dict) -> Path:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from photographs import missing, named
-from record import ROOT, rows, save
+from record import ROOT, save
+
+from pipnet.files import read_csv
 
 TEST = ["--train", "--test", "--test-onnx"]
 REAL = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--test-data", "300w", "FACES68", "--weights", "none"]
@@ -65,7 +67,7 @@ def run(*flags: str) -> None:
 def train(exp: str, flags: list[str]) -> Path:
     """Train weights/EXP unless it is complete; continue a run that was killed. Return its folder. flags: with --epochs."""
     folder, epochs = ROOT / "weights" / exp, int(flags[flags.index("--epochs") + 1])
-    if len(rows(folder / "step.csv")) < epochs:
+    if len(read_csv(folder / "step.csv")) < epochs:
         how = "--resume" if (folder / "last.pt").is_file() else "--overwrite"
         run("--train", how, "--exp", exp, *flags)
     return folder
@@ -77,12 +79,12 @@ def measure(name: str, flags: list[str]) -> None:
     run(*flags, "--exp", f"bench_{name}", "--overwrite")
     minutes = (time.perf_counter() - start) / 60
     folder = ROOT / "weights" / f"bench_{name}"
-    times = rows(folder / "time.csv")
+    times = read_csv(folder / "time.csv")
     speed = sorted(float(row["images_per_second"]) for row in times)[len(times) // 2]
     waiting = sum(float(row["waiting"]) for row in times) / sum(float(row["seconds"]) for row in times)
     save(name, "python " + " ".join(["main.py", *flags]), 0, {
         "minutes": round(minutes, 2), "images_per_second": round(speed, 1), "waiting_for_data": round(waiting, 4),
-        "scores": rows(folder / "report" / "scores.csv")})
+        "scores": read_csv(folder / "report" / "scores.csv")})
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import onnx
 from detector import PARTIAL
 from onnx import TensorProto, helper, numpy_helper
 from photographs import PLACES, open_detector, require
-from record import COMMIT, ROOT, rows
+from record import COMMIT, ROOT
 from runs import run
 
-from pipnet.files import write_atomic, write_text
+from pipnet.files import read_csv, write_atomic, write_text
 from pipnet.landmarker import Landmarker
 from utils.data.prepared_set import read_image
 from utils.data.wider import divide, read_wider
@@ -99,7 +99,7 @@ def ship(name: str) -> None:
     write_atomic(file, lambda path: path.write_bytes(data))
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
     entries[file.name] = {"sha256": hashlib.sha256(data).hexdigest(), "trained": f"python benchmarks/runs.py {trained}",
-                          "commit": COMMIT, "scores": rows(exp / "report" / "scores.csv")}
+                          "commit": COMMIT, "scores": read_csv(exp / "report" / "scores.csv")}
     write_text(manifest, json.dumps(entries, indent=1) + "\n")
 
 

@@ -34,6 +34,14 @@ def write_text(file: Path, text: str) -> None:
     write_atomic(file, lambda path: path.write_text(text, encoding="utf-8", errors="surrogateescape"))  # file names in it
 
 
+def read_csv(file: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header, none if there is no file."""
+    if not file.is_file():
+        return []
+    with open(file, newline="", encoding="utf-8", errors="surrogateescape") as handle:
+        return list(csv.DictReader(handle))
+
+
 def write_csv(file: Path, header: list[str], rows) -> None:
     """Replace a CSV file as `write_atomic` does."""
     text = io.StringIO()

@@ -37,8 +37,8 @@ def test_the_files_and_tables_of_a_run(trained):
     log = (folder / "log.txt").read_text()
     assert "epoch 1/2: loss" in log and "epoch 2/2: loss" in log and "drawn" in log
     assert {path.name for path in (folder / "report").iterdir()} == {
-        "faces_drawn-64.csv", "faces_drawn-64.jpg", "sigma_drawn-64.svg", "groups.csv", "scores.csv", "norms.csv", "protocols.csv",
-        "test.yaml", "index.html"}
+        "faces_drawn-64.csv", "faces_drawn-64.jpg", "sigma_drawn-64.svg", "groups.csv", "scores.csv", "norms.csv",
+        "protocols.csv", "test.yaml", "index.html"}
     assert len(rows(folder / "report" / "faces_drawn-64.csv")) == 8
     torch_row, onnx_row = table(done.stdout)
     assert torch_row[:3] == ["drawn-64", "torch", "8"] and onnx_row[:3] == ["drawn-64", "onnx", "8"]

@@ -1,10 +1,8 @@
 """report/index.html: all results of a test on one page, without scripts or downloads, in the reader's light or dark scheme."""
 import base64
-import csv
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from html import escape
 from pathlib import Path
@@ -13,9 +11,8 @@ import cv2
 import numpy as np
 import torch
 
-from pipnet.files import write_text
-from utils.config import ROOT
-from utils.cores import cores
+from pipnet.files import read_csv, write_text
+from utils.machine import commit, cores, processor
 from utils.test import metric
 from utils.test.plot import Style, bars, chart, face_map
 from utils.test.report import Report, Shown, sigma_chart
@@ -188,10 +185,7 @@ def _protocols(report: Report) -> str:
 
 def _training(folder: Path) -> str:
     """Return the curves of step.csv."""
-    if not (folder / "step.csv").is_file():
-        return ""
-    with open(folder / "step.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(folder / "step.csv")
     epochs, figures = np.array([float(row["epoch"]) + 1 for row in rows]), []
     for title, keys in (("Validation NME, %", ("val_nme", "best")), ("Loss", ("loss",)), ("Learning rate", ("lr",))):
         series = {key: (epochs, np.array([float(row[key]) for row in rows])) for key in keys if rows and key in rows[0]}
@@ -203,23 +197,14 @@ def _training(folder: Path) -> str:
 
 def _environment(stored: dict) -> str:
     """Return what repeats the test: command, commit, versions, machine; all keys of the training."""
-    def git(*words: str) -> str:
-        try:
-            return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10).stdout.strip()
-        except (OSError, subprocess.TimeoutExpired):
-            return ""
-
-    changed = " (changed since)" if git("status", "--porcelain", "--untracked-files=no") else ""
-    info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    cpu = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     processes = os.environ.get("WORLD_SIZE", "1")
     start = "python main.py" if processes == "1" else f"bash main.sh {processes}"
     rows = [("command", f"{start} {shlex.join(sys.argv[1:])}"),
-            ("commit", (git("rev-parse", "--short", "HEAD") or "unknown") + changed),
+            ("commit", commit() or "unknown"),
             ("versions", f"Python {platform.python_version()}, torch {torch.__version__}, OpenCV {cv2.__version__}, "
                          f"numpy {np.__version__}"),
-            ("machine", f"{platform.system()} {platform.machine()}, {cpu}, {cores()} cores; GPU: {gpu}")]
+            ("machine", f"{platform.system()} {platform.machine()}, {processor()}, {cores()} cores; GPU: {gpu}")]
     lines = "\n".join(f"{key + ':':<10}{value}" for key, value in rows)
     keys = "\n".join(f"{key}: {value}" for key, value in stored["args"].items())
     return (f"<h2>Command and environment</h2>\n<pre>{escape(lines)}</pre>\n"

@@ -1,5 +1,4 @@
 """The report of a landmark test: tables as CSV, a row per face, and sheets of the best, median and worst faces."""
-import csv
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ import yaml
 
 from pipnet.draw import sheet, tile
 from pipnet.errors import UserError
-from pipnet.files import write_csv, write_text
+from pipnet.files import read_csv, write_csv, write_text
 from pipnet.geometry import to_crop
 from pipnet.images import write_image
 from pipnet.layout import Layout
@@ -191,7 +190,6 @@ def read_compared(run: Path, one: PreparedSet, norm: str, layout: str) -> Compar
         raise UserError(f"--compare {run}: its report has no faces of {one.folder} in true boxes; {again}")
     if about["norm"] != norm:
         raise UserError(f"--compare {run}: its report is in {about['norm']} norm, not {norm}; {again}")
-    with open(run / "report" / f"faces_{files[0]}.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(run / "report" / f"faces_{files[0]}.csv")
     nme, crop_nme = (np.array([float(row[key]) for row in rows]) for key in ("nme", "crop_nme"))
     return Compared(run.name, nme, crop_nme, np.full(len(nme), np.nan))

@@ -1,5 +1,4 @@
 """--sweep KEY=A,B,C: one training (and test) per value, each in its own processes and folder, and one table of all."""
-import csv
 import hashlib
 import itertools
 import os
@@ -15,7 +14,7 @@ from typing import Any
 import yaml
 
 from pipnet.errors import UserError
-from pipnet.files import write_csv, write_text
+from pipnet.files import read_csv, write_csv, write_text
 from utils.config import ROOT, Defaults, read_value, resolve
 from utils.data.sets import resolve_paths
 from utils.keys import KEYS
@@ -127,7 +126,7 @@ def _folder(folder: Path, chosen: dict[str, Any]) -> Path:
 
 def _train_all(mode: Namespace, given: dict, combinations: list[dict], folder: Path) -> int:
     """Run what is not done yet. Return the number of runs that failed."""
-    before = _read(folder / RESULT)
+    before = read_csv(folder / RESULT)
     states = {row["run"]: row["state"] for row in before}
     tests = mode.test or mode.test_onnx
     for count, chosen in enumerate(combinations, 1):
@@ -187,13 +186,6 @@ def _start(flags: list[str]) -> int:
 
 
 # --------------------------------------------------------------------------------------------------------------- table
-def _read(file: Path) -> list[dict[str, str]]:
-    if not file.is_file():
-        return []
-    with file.open(encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
 def _write(folder: Path, combinations: list[dict], states: dict[str, str]) -> tuple[list[str], list[list[str]]]:
     """Write sweep.csv from the files of the runs. Return (header, rows)."""
     places = [_folder(folder, chosen) for chosen in combinations]
@@ -209,18 +201,18 @@ def _write(folder: Path, combinations: list[dict], states: dict[str, str]) -> tu
 
 def _figures(place: Path) -> dict[str, str]:
     """Return {column: text} of one run: best epoch, figures of each whole test set, minutes of training."""
-    steps = _read(place / "step.csv")
+    steps = read_csv(place / "step.csv")
     if not steps:
         return {}
     judged = [row for row in steps if row["val_nme"] != "nan"]  # with --val none the last epoch is kept
     best = min(judged, key=lambda row: float(row["val_nme"]), default=steps[-1])
     figures = {"best epoch": str(int(best["epoch"]) + 1), "val NME %": f"{float(best['val_nme']):.3f}" if judged else ""}
-    scores = _read(place / "report" / "scores.csv")
+    scores = read_csv(place / "report" / "scores.csv")
     whole = [row for row in scores if row["model"].startswith("torch") and row["test set"][:1] != " "]
     several = len({row["test set"] for row in whole}) > 1
     for row in whole:
         names = [name for name in row if name == "NME %" or "@" in name][:3]  # of the first threshold only
         title, boxes = row["test set"] if several else "test", row["model"].removeprefix("torch")
         figures |= {f"{title} {name}{boxes}": row[name] for name in names}
-    figures["minutes"] = f"{sum(float(row['seconds']) for row in _read(place / 'time.csv')) / 60:.1f}"
+    figures["minutes"] = f"{sum(float(row['seconds']) for row in read_csv(place / 'time.csv')) / 60:.1f}"
     return figures

@@ -47,7 +47,8 @@ def test_wflw(wflw, tmp_path):
                                                   for part in centre)), faces, layout, "interocular", 2)
     rows = score_rows(Case(split_of(folder).set, "wflw", "wflw", "true", faces, layout), "centre", result, [10.0])
     assert [(row["test set"], row["faces"]) for row in rows] == [
-        ("wflw", "3"), ("  largepose", "2"), ("  illumination", "1"), ("  occlusion", "1"), ("  blur", "1")]  # as published, not by alphabet
+        ("wflw", "3"), ("  largepose", "2"), ("  illumination", "1"), ("  occlusion", "1"),
+        ("  blur", "1")]  # as published, not by alphabet
     assert float(rows[1]["NME %"]) == pytest.approx(result.nme[[0, 2]].mean(), abs=1e-3)
     with pytest.raises(UserError, match="wflw has 98 landmarks and cannot have layout 68"):
         prepared("wflw", root, tmp_path / "other", layout="68")

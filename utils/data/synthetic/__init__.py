@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.cores import cores
 from utils.data.parsers import VISIBLE_FILE, write_pts
 from utils.data.synthetic.face import Face, draw
+from utils.machine import cores
 from utils.progress import progress
 
 TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}  # official numbers of faces, whose proportions are kept
@@ -29,13 +29,14 @@ HARD_INDEX = 2_000_000  # first difficult test face (ibug)
 SMALLEST = 32  # px
 
 
-def render(seed: int, index: int, size: int = 256) -> Face:
+def render(seed: int, index: int, size: int = 256, **pose) -> Face:
     """Return face `index` of `seed` on a picture of `size` px. Raise UserError for a size under 32 px.
 
-    Faces from HARD_INDEX on are more difficult (turned, occluded, blurred), as in IBUG.
+    Faces from HARD_INDEX on are more difficult (turned, occluded, blurred), as in IBUG. pose: fields of `people.Pose` that
+    replace the drawn ones.
     """
     _check_size(size)
-    return draw(np.random.default_rng([seed, index]), size, index >= HARD_INDEX)
+    return draw(np.random.default_rng([seed, index]), size, index >= HARD_INDEX, pose)
 
 
 def _check_size(size: int) -> None:

@@ -33,9 +33,9 @@ def _aim(rng: np.random.Generator, points: np.ndarray, pose: Pose, size: int) ->
     return camera._replace(centre=(place - (flat.min(0) + flat.max(0)) / 2).astype(np.float32))
 
 
-def draw(rng: np.random.Generator, size: int, hard: bool) -> Face:
-    """Return a random face on `size` px; `hard`: one for the difficult test part."""
-    person, pose, light = sample_person(rng), sample_pose(rng, hard), sample_light(rng)
+def draw(rng: np.random.Generator, size: int, hard: bool, fixed: dict) -> Face:
+    """Return a random face on `size` px; `hard`: one for the difficult test part; fixed: {field of its pose: value}."""
+    person, pose, light = sample_person(rng), sample_pose(rng, hard)._replace(**fixed), sample_light(rng)
     canvas_size = int(round(size * SUPERSAMPLE))
     points = pose_vertices(person.shape | pose.expression, pose.jaw, pose.jaw_side)
     camera = _aim(rng, points, pose, canvas_size)

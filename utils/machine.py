@@ -1,0 +1,33 @@
+"""The machine and the commit that figures come from, in a module without heavy imports."""
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Return the name of the CPU."""
+    info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    return next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())
+
+
+def commit(*left_out: str) -> str:
+    """Return the checkout's commit, `-dirty` if files have changed since; empty without git.
+
+    left_out: paths whose changes do not count.
+    """
+    root = Path(__file__).parent.parent
+
+    def git(*words: str) -> str:
+        try:
+            return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=10).stdout.strip()
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in left_out))
+    return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
