@@ -10,6 +10,7 @@ down, z towards the viewer. The `canonical` (x, y) of a surface point is its pla
 """
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -99,36 +100,21 @@ def _locate(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return phi, v
 
 
-class _Points:
-    """Points of the model by ring coordinates, in named groups: `slices`."""
-
-    def __init__(self):
-        self.parts, self.slices, self.count = [], {}, 0
-
-    def add(self, name: str, phi: np.ndarray, row: np.ndarray, lip: np.ndarray) -> None:
-        """Append a group of points with angles, rows and lip values (n,)."""
-        self.parts.append((phi, row, lip))
-        self.slices[name] = slice(self.count, self.count + len(phi))
-        self.count += len(phi)
-
-
-def _add_landmarks(points: _Points) -> None:
-    """Append the groups from which `landmarks_3d` reads the landmarks."""
+def _landmark_points() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return {group: angles, rows and lip values (n,)} of the points from which `landmarks_3d` reads the landmarks."""
     phi, row = _locate(POINTS[:, 2], POINTS[:, 3])
     corner = POINTS[:, 0] == 54  # the mouth's corner, on its line
     row[corner] = MOUTH_ROW
     phi[corner] = np.arcsin(POINTS[corner, 2] / 75)
     lip = np.where(corner, 0.5, (POINTS[:, 3] > MOUTH_ROW).astype(float))
-    points.add("right", phi, row, lip)
-    points.add("left", -phi, row, lip)
+    found = {"right": (phi, row, lip), "left": (-phi, row, lip)}
     phi, row = np.arcsin(INNER[:, 2] / 75), MOUTH_ROW - 0.8 * (INNER[:, 3] == 0)
-    points.add("inner_right", phi, row, INNER[:, 3])
-    points.add("inner_left", -phi, row, INNER[:, 3])
+    found |= {"inner_right": (phi, row, INNER[:, 3]), "inner_left": (-phi, row, INNER[:, 3])}
     # tracks over the eye, on which the height of a lid picks its landmark
     for name, s in (("lids_right", 1.0), ("lids_left", -1.0)):
         track_x = np.repeat([EYE[0] - 0.36 * EYE_HALF, EYE[0] + 0.36 * EYE_HALF], len(LID_SAMPLES))
         phi, row = _locate(track_x, EYE[1] - np.tile(LID_SAMPLES, 2))
-        points.add(name, s * phi, row, np.zeros(len(row)))
+        found[name] = s * phi, row, np.zeros(len(row))
     # ways from the jaw to the midline, on which a contour landmark slides to the visible outline
     start = np.concatenate([-JAW_PHI, JAW_PHI[-2::-1]])
     jaw_y = _rings(start, np.full(17, JAW_ROW))[:, 1]
@@ -138,7 +124,7 @@ def _add_landmarks(points: _Points) -> None:
     for _ in range(40):  # a way keeps the height of its start, but does not leave the face for the neck
         level = jaw_y[:, None] + rise(way_v) * (np.abs(way_phi) / (np.pi / 2)) ** RISE_POWER
         way_v = 0.5 * way_v + 0.5 * np.minimum(level, JAW_ROW)
-    points.add("contour", way_phi.ravel(), way_v.ravel(), np.ones(17 * MARCH))
+    return found | {"contour": (way_phi.ravel(), way_v.ravel(), np.ones(17 * MARCH))}
 
 
 @cache
@@ -153,10 +139,11 @@ def head() -> Head:
                             [124, 128, 135, 145, 155, 170, 185, 210, 240]])
     rows = np.concatenate([upper, np.full(6, MOUTH_ROW), lower])
     rows_lip = np.concatenate([np.zeros(len(upper)), np.linspace(0, 1, 6), np.ones(len(lower))])
-    points = _Points()
-    points.add("grid", np.tile(columns, len(rows)), np.repeat(rows, len(columns)), np.repeat(rows_lip, len(columns)))
-    _add_landmarks(points)
-    phi, row, lip = (np.concatenate(part) for part in zip(*points.parts, strict=True))
+    points = {"grid": (np.tile(columns, len(rows)), np.repeat(rows, len(columns)), np.repeat(rows_lip, len(columns))),
+              **_landmark_points()}
+    phi, row, lip = (np.concatenate(part) for part in zip(*points.values(), strict=True))
+    ends = np.cumsum([0, *(len(part[0]) for part in points.values())]).tolist()
+    slices = {name: slice(*span) for name, span in zip(points, pairwise(ends), strict=True)}
     bare = _rings(phi, row)
     x, y = bare[:, 0], bare[:, 1]
     front = smooth(-0.05, 0.3, np.cos(phi))
@@ -173,7 +160,7 @@ def head() -> Head:
     # behind the ears, canonical x goes on growing
     canonical = np.stack([np.where(np.cos(phi) >= 0, x, 2 * 75 * np.sign(x) - x), y], -1)
     per_vertex = (part.astype(np.float32) for part in (canonical, phi, lip, jaw * smooth(190, 125, row)))
-    return Head(len(rows), len(columns), mean.astype(np.float32), basis, names, *per_vertex, points.slices)
+    return Head(len(rows), len(columns), mean.astype(np.float32), basis, names, *per_vertex, slices)
 
 
 def pose_vertices(coefficients: dict[str, float], jaw_angle: float, jaw_side: float = 0.0) -> np.ndarray:

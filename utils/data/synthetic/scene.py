@@ -71,6 +71,11 @@ def blend(canvas: np.ndarray, mask: np.ndarray, paint: np.ndarray) -> None:
         part += (over - part) * mask[y:y + h, x:x + w, None]
 
 
+def _sixteenths(points: np.ndarray) -> np.ndarray:
+    """Return points (..., 2) for OpenCV's drawing functions with `shift` 4."""
+    return np.round(points * 16).astype(np.int32)
+
+
 def glasses(rng: np.random.Generator, stage: Stage, bridge: float, light: float) -> np.ndarray:
     """Draw spectacles or sunglasses onto the canvas, in place; return the mask (S, S) of hidden pixels.
 
@@ -91,7 +96,7 @@ def glasses(rng: np.random.Generator, stage: Stage, bridge: float, light: float)
     for s in (-1, 1):
         x, y = s * gap + ox * s, cy + oy
         p = np.stack([x, y, bridge + 9 - 0.0045 * x**2 - 0.08 * np.maximum(y - 5, 0)], 1)
-        flat = np.round((project(p)[0] - 0.5) * 16).astype(np.int32)
+        flat = _sixteenths(project(p)[0] - 0.5)
         cv2.fillPoly(lens, [flat], 255, cv2.LINE_AA, 4)
         if rng.random() < 0.95 or not dark:
             cv2.polylines(rim, [flat], True, 255, thick, cv2.LINE_AA, 4)
@@ -100,13 +105,13 @@ def glasses(rng: np.random.Generator, stage: Stage, bridge: float, light: float)
         flat, far = project(arm)
         cell = np.clip(flat.astype(int), 0, size - 1)
         seen = depth[cell[:, 1], cell[:, 0]] < far + 5
-        fixed = np.round((flat - 0.5) * 16).astype(np.int32)
+        fixed = _sixteenths(flat - 0.5)
         for i in range(11):
             if seen[i] and seen[i + 1]:
-                cv2.line(rim, fixed[i].tolist(), fixed[i + 1].tolist(), 255, thick, cv2.LINE_AA, 4)
+                cv2.line(rim, fixed[i], fixed[i + 1], 255, thick, cv2.LINE_AA, 4)
     p = np.stack([np.linspace(-(gap - half_w), gap - half_w, 7), np.full(7, cy - half_h * 0.35), np.full(7, bridge + 9)], 1)
     p[:, 1] -= 2.5 * (1 - (p[:, 0] / (gap - half_w)) ** 2)
-    cv2.polylines(rim, [np.round((project(p)[0] - 0.5) * 16).astype(np.int32)], False, 255, thick, cv2.LINE_AA, 4)
+    cv2.polylines(rim, [_sixteenths(project(p)[0] - 0.5)], False, 255, thick, cv2.LINE_AA, 4)
     rim, lens = rim.astype(np.float32) / 255, lens.astype(np.float32) / 255
     if dark:
         opacity = rng.uniform(0.75, 0.98)
@@ -120,11 +125,6 @@ def glasses(rng: np.random.Generator, stage: Stage, bridge: float, light: float)
         blend(canvas, lens * band * rng.uniform(0.1, 0.5), colour(rng, 0.6, 1.0))
     blend(canvas, rim, frame * light * rng.uniform(0.5, 1.2))
     return np.maximum(rim, lens * (opacity > 0.6))
-
-
-def _sixteenths(point: np.ndarray) -> list[int]:
-    """Return a point for OpenCV's drawing functions with `shift` 4."""
-    return np.round(point * 16).astype(int).tolist()
 
 
 def occlude(rng: np.random.Generator, canvas: np.ndarray, box: np.ndarray, skin: np.ndarray, hair: np.ndarray,
@@ -153,7 +153,7 @@ def occlude(rng: np.random.Generator, canvas: np.ndarray, box: np.ndarray, skin:
         half = rng.uniform(0.08, 0.35, 2) * w
         shape = cv2.boxPoints((spot.tolist(), (2 * half).tolist(), float(rng.uniform(0, 180))))
         if rng.random() < 0.5:
-            cv2.fillPoly(mask, [np.round(shape * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+            cv2.fillPoly(mask, [_sixteenths(shape)], 255, cv2.LINE_AA, 4)
         else:
             cv2.ellipse(mask, (spot.tolist(), (2 * half).tolist(), float(rng.uniform(0, 180))), 255, -1, cv2.LINE_AA)
         paint = background(rng, size) if rng.random() < 0.6 else np.float32(1) * colour(rng) * light
@@ -193,7 +193,7 @@ def _strands(rng: np.random.Generator, mask: np.ndarray, box: np.ndarray) -> Non
         c = (a + b) / 2 + np.array([rng.uniform(-0.3, 0.3), 0]) * w
         curve = (1 - t) ** 2 * a + 2 * t * (1 - t) * c + t * t * b
         thick = int(rng.integers(1, max(2, int(0.018 * w)) + 1))
-        cv2.polylines(mask, [np.round(curve * 16).astype(np.int32)], False, 255, thick, cv2.LINE_AA, 4)
+        cv2.polylines(mask, [_sixteenths(curve)], False, 255, thick, cv2.LINE_AA, 4)
 
 
 def degrade(rng: np.random.Generator, image: np.ndarray, hard: bool) -> np.ndarray:
