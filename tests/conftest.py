@@ -19,10 +19,16 @@ REFERENCE = ROOT.parent / "shared" / "reference"
 sys.path.insert(0, str(ROOT))
 from utils.config import Settings, read_defaults, resolve  # noqa: E402
 from utils.data.prepared_set import PreparedSet, Split, Table  # noqa: E402
+from utils.data.sets import Sets  # noqa: E402
 
 DEFAULTS = read_defaults()
 LAYOUTS = DEFAULTS.layouts
 NET = "timm:test_efficientnet"  # 92,000 parameters: a run of it takes seconds
+
+
+def sets_of(chosen: Settings) -> Sets:
+    """Prepared sets of a run with these settings."""
+    return Sets(chosen.data, chosen.layouts, DEFAULTS)
 
 
 def settings(preset: str | None = None, **given) -> Settings:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, NET, draw_face, fails, mean_face, settings
+from conftest import LAYOUTS, NET, draw_face, fails, mean_face, sets_of, settings
 from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ from nets.convert.transplant import Sources
 from nets.heads.heatmap import HeatmapHead
 from nets.heads.pip import nearest_neighbors
 from pipnet.errors import UserError
-from utils.data.sets import Sets, resolve_paths
+from utils.data.sets import resolve_paths
 from utils.tools.zoo import overfit, teach
 from utils.train import checkpoint
 
@@ -155,7 +155,7 @@ def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, 
     fails(cli("--train", *recipe, "--meanface", tmp_path / "none.txt"), "none.txt holds no numbers")
     # a run must find it from any folder
     assert resolve_paths({"meanface": "mine.txt"})["meanface"] == str(Path("mine.txt").resolve())
-    sets = Sets(settings(), DEFAULTS)
+    sets = sets_of(settings())
     assert np.array_equal(sets.meanface(str(faces), LAYOUTS.load("12"), None), numbers[36:48])
     with pytest.raises(UserError, match="mine.txt has 12 landmarks, not the 68 of layout 68"):
         sets.meanface(str(tmp_path / "mine.txt"), LAYOUTS.load("68"), None)

@@ -10,11 +10,12 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.config import ROOT, Defaults, Settings, load_protocol
+from utils.config import ROOT, Defaults, load_protocol
 from utils.data.dataset import Faces
 from utils.data.parsers import DATASETS, infer
 from utils.data.prepare import DataGenerator, fingerprint
 from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch
+from utils.layouts import Layouts
 from utils.locks import waiting
 from utils.yaml_files import nearest, read_yaml
 
@@ -22,11 +23,13 @@ MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared 
 
 
 class Sets:
-    """Prepared sets by name, for the settings of one run. usual: args.yaml, whose values a plain folder name stands for."""
+    """Prepared sets by name, for one run.
 
-    def __init__(self, settings: Settings, usual: Defaults):
-        self.data, self.layouts, self.usual = settings.data, settings.layouts, usual.values
-        self.protocols = settings.protocols
+    data: section of its settings; layouts: those that it knows; usual: args.yaml, whose values a plain folder name stands for.
+    """
+
+    def __init__(self, data, layouts: Layouts, usual: Defaults):
+        self.data, self.layouts, self.usual, self.protocols = data, layouts, usual.values, usual.protocols
         self.protocol = load_protocol(self.protocols, self.data.protocol or "square")
         self.root = ROOT / self.data.data_root
 

@@ -65,4 +65,4 @@ class Task:
 
     def __init__(self, settings: Settings, defaults: Defaults, ranks: Ranks):
         self.settings, self.ranks = settings, ranks
-        self.sets = Sets(settings, defaults)
+        self.sets = Sets(settings.data, settings.layouts, defaults)

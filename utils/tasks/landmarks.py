@@ -8,6 +8,7 @@ from loguru import logger
 from torch import Tensor
 
 from nets import Trainable, build_net
+from nets.heads.pip import nearest_neighbors
 from nets.stages.distillation import Shares, without_teacher
 from pipnet.errors import UserError
 from pipnet.layout import Layout
@@ -135,8 +136,18 @@ class Landmarks(Task):
 
     def show(self, count: int) -> str:
         splits = [split for split in self.training_splits() if split.name == "train"]
-        return self.ranks.agree(lambda: "\n".join(show(self.settings, self.sets, split, self._layout_of(split.set), count)
-                                                  for split in splits))
+        return self.ranks.agree(lambda: "\n".join(self._shown(split, count) for split in splits))
+
+    def _shown(self, split: Split, count: int) -> str:
+        settings, net, layout = self.settings, self.settings.net, self._layout_of(split.set)
+        faces = Faces([split], layout, net.input_size, 0, settings.data.train_hidden, input_margin(net))
+        try:
+            meanface = self.sets.meanface(net.meanface, layout, faces)
+            neighbors = nearest_neighbors(meanface, net.num_nb if net.head == "pip" else 0)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        augmented = Augmented(faces, settings.augment, layout.flip_index, settings.train.seed)
+        return show(split, augmented, layout, neighbors, count, settings.data.train_hidden)
 
     # -------------------------------------------------------------------------------------------------------------- net
     def make_net(self, resume: bool) -> tuple[Trainable, Started]:

@@ -26,7 +26,7 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
         return settings
     preset = given.get("preset") or defaults.values["preset"]
     settings = resolve(given, defaults, preset)
-    sets = Sets(settings, defaults)
+    sets = Sets(settings.data, settings.layouts, defaults)
     names = absolute(sets.training_names())
     if preset is None:
         preset = "quick" if names == [SYNTHETIC] else "default"

@@ -4,20 +4,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nets.heads.pip import nearest_neighbors
 from pipnet.draw import GREY, RED, WHITE, draw, group_colours, line, number, palette, ring, sheet, tile, write
 from pipnet.errors import UserError
 from pipnet.files import write_csv
 from pipnet.geometry import cut, to_crop
 from pipnet.images import write_image
 from pipnet.layout import Layout
-from utils.config import Settings
 from utils.data.dataset import Augmented, Faces
 from utils.data.prepared_set import Split
-from utils.data.sets import Sets
 from utils.test.tables import table
 from utils.tools import label_check
-from utils.train.make_net import input_margin
 
 SIZE, COLUMNS = 320, 6  # px of a tile, tiles in a row
 EXPLAINED = 4  # landmarks whose neighbors are drawn
@@ -25,19 +21,17 @@ LISTED, PICTURED = 10, 20  # suspicious faces in the printed table, in the sheet
 HEADER = ["file", "why", "landmarks", "score"]
 
 
-def show(settings: Settings, sets: Sets, split: Split, layout: Layout, count: int) -> str:
-    """Write samples.jpg, suspects.jpg and suspects.csv into show/ of the split's prepared folder. Return what to print."""
-    net, folder, hidden = settings.net, split.set.folder, settings.data.train_hidden
-    faces = Faces([split], layout, net.input_size, 0, hidden, input_margin(net))
+def show(split: Split, augmented: Augmented, layout: Layout, neighbors: list[list[int]], count: int, train_hidden: bool) -> str:
+    """Write samples.jpg, suspects.jpg and suspects.csv into show/ of the split's prepared folder. Return what to print.
+
+    augmented: its faces as the net gets them; neighbors: of each landmark; train_hidden: judge hidden landmarks too.
+    """
+    folder, faces = split.set.folder, augmented.faces
     place = folder / "show"
     try:
-        neighbors = nearest_neighbors(sets.meanface(net.meanface, layout, faces), net.num_nb if net.head == "pip" else 0)
         place.mkdir(exist_ok=True)
-        augmented = Augmented(faces, settings.augment, layout.flip_index, settings.train.seed)
         write_image(place / "samples.jpg", _samples(augmented, layout, neighbors, count))
-        judged, worst = _suspects(split, layout, hidden, place)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+        judged, worst = _suspects(split, layout, train_hidden, place)
     except OSError as error:
         raise UserError(f"{place} cannot be written to ({error.strerror}); copy the set to a place that can") from None
     files = ", ".join(str(file) for name in ("samples.jpg", "suspects.jpg", "suspects.csv") if (file := place / name).is_file())

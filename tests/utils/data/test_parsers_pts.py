@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from archives import annotated, parse, prepared
-from conftest import DEFAULTS, LAYOUTS, load_split, settings, split_of
+from conftest import LAYOUTS, load_split, sets_of, settings, split_of
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
@@ -18,7 +18,6 @@ from utils.data.parsers import DATASETS, infer, read_pts, write_pts
 from utils.data.parsers.w300vw import CATEGORIES, Frames
 from utils.data.prepare import fingerprint
 from utils.data.prepared_set import mismatch, read_image, read_meta
-from utils.data.sets import Sets
 from utils.test import metric
 from utils.test.evaluate import evaluate
 from utils.test.tables import Case, score_rows
@@ -202,8 +201,8 @@ def test_300w_and_wflw_as_one(tmp_path):
 def test_the_archive_of_a_run_is_not_taken_for_that_of_another_set(tmp_path):
     root, _ = archives.both(tmp_path)
     common = {"data_root": str(tmp_path / "data"), "target_size": 32, "allow_partial": True, "val": "none"}
-    first = Sets(settings(data_dir=str(root / "300W"), dataset="300w", **common), DEFAULTS).prepare("300w")
-    sets = Sets(settings(data_dir=str(root / "WFLW"), dataset="wflw", **common), DEFAULTS)  # of a run that was trained on WFLW
+    first = sets_of(settings(data_dir=str(root / "300W"), dataset="300w", **common)).prepare("300w")
+    sets = sets_of(settings(data_dir=str(root / "WFLW"), dataset="wflw", **common))  # of a run that was trained on WFLW
     second = sets.prepare("wflw")
     assert sets.prepare("300w").folder == first.folder != second.folder and first.meta["dataset"] == "300w"
 

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import archives
 import pytest
-from conftest import DEFAULTS, SMALL, table, write_faces
+from conftest import DEFAULTS, SMALL, sets_of, table, write_faces
 
 from pipnet.errors import UserError
 from utils import util
 from utils.config import Settings
 from utils.data.prepared_set import PreparedSet, read_meta
-from utils.data.sets import Sets
 from utils.tasks.settings import read_settings
 
 wflw = pytest.fixture(archives.wflw)
@@ -24,7 +23,7 @@ def new_settings(**given) -> Settings:
 
 def training(**given) -> PreparedSet:
     """The training set of such settings, prepared."""
-    (one,) = Sets(new_settings(**{"target_size": 32, **given}), DEFAULTS).training()
+    (one,) = sets_of(new_settings(**{"target_size": 32, **given})).training()
     return one
 
 
@@ -58,7 +57,7 @@ def test_a_set_is_prepared_again_in_any_protocol_and_size(root):
     again = training(preset="pipnet", data_root=str(root))
     assert again.folder.name == "300w-pipnet-32" and read_meta(again.folder)["found"] == read_meta(root / "300w")["found"]
     shutil.rmtree(root / "300w")
-    other = Sets(new_settings(target_size=48, data_root=str(root)), DEFAULTS)  # square: nothing but the folder above is left
+    other = sets_of(new_settings(target_size=48, data_root=str(root)))  # square: nothing but the folder above is left
     assert [one.folder.name for one in other.training()] == ["300w-48"]
 
 
@@ -73,7 +72,7 @@ def test_without_the_raw_folder_the_message_says_what_to_type(root, raw_300w):
     raw_300w.rename(raw_300w.with_name("moved"))
     assert training(preset="pipnet", protocol="square", data_root=str(root)).folder == root / "300w"  # it needs no raw folder
     with pytest.raises(UserError) as caught:
-        Sets(new_settings(preset="pipnet", data_root=str(root)), DEFAULTS).training()
+        sets_of(new_settings(preset="pipnet", data_root=str(root))).training()
     assert "\n" not in str(caught.value) and f"{raw_300w}, from which {root / '300w'} was made, is gone" in str(caught.value)
     assert str(caught.value).endswith("--data-dir FOLDER, or take that set as it is: --protocol square --target-size 32")
     assert training(preset="pipnet", data_root=str(root), data_dir=str(raw_300w.with_name("moved")), allow_partial=True)
