@@ -41,7 +41,6 @@ ABLATION = {  # changes of `base`; the preset `short` holds those that helped
     "steps at 1/2 and 5/6": ["--schedule", "steps"],
     "weight decay 0.05": ["--weight-decay", "0.05"],
     "batch 32": ["--batch-size", "32"],
-    "smooth L1": ["--error", "smooth-l1"],
     "stride 16": ["--stride", "16"],
     "stride 8": ["--stride", "8"],
     "refiner": ["--refine"],

@@ -18,11 +18,6 @@ def l2(error: Tensor) -> Tensor:
     return error.square()
 
 
-def smooth_l1(error: Tensor, knee: float = 2 / 32) -> Tensor:
-    """Return a form that is quadratic below `knee` and has slope 1 above; its default is 2 px of a 256 px crop."""
-    return torch.where(error < knee, 0.5 * error.square() / knee, error - 0.5 * knee)
-
-
 def bounded(log_scale: Tensor) -> Tensor:
     """Return predicted log scales in a range whose exponentials are safe."""
     return log_scale.clamp(-8, 4)

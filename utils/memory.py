@@ -9,18 +9,13 @@ SHORT = re.compile("out of memory|not enough memory|DefaultCPUAllocator|can't al
                    "ALLOC_FAILED")
 
 
-def is_shortage(error: BaseException) -> bool:
-    """Return whether an error means that memory ran out."""
-    return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and bool(SHORT.search(str(error)))
-
-
 @contextmanager
 def advice(what: str, remedy: str):
     """Raise UserError with `what` needed the memory and the `remedy` when memory runs out in the body."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not is_shortage(error):
+        if not isinstance(error, MemoryError) and not SHORT.search(str(error)):
             raise
         raise UserError(f"out of memory with {what}; {remedy}") from None
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.ops import box_iou, nms
+from torchvision.ops import box_convert, box_iou, nms
 
 from nets.trainable import Trainable
 
@@ -178,11 +178,6 @@ def decode(offsets: Tensor, anchor: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], -1)
 
 
-def corners(anchor: Tensor) -> Tensor:
-    """Return boxes (A, 4) of anchors (A, 4)."""
-    return torch.cat([anchor[:, :2] - anchor[:, 2:] / 2, anchor[:, :2] + anchor[:, 2:] / 2], 1)
-
-
 def encode_boxes(boxes: Tensor, anchor: Tensor) -> Tensor:
     """Return offsets (A, 4) of boxes (A, 4), one for each anchor: the inverse of `decode`."""
     centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
@@ -221,7 +216,7 @@ def _encode(boxes: Tensor, ignored: Tensor, anchor: Tensor, threshold: float, le
     if not len(boxes):
         return torch.zeros_like(anchor), label
     more = (smallest - (boxes[:, 2:] - boxes[:, :2])).clamp(min=0) / 2
-    iou = box_iou(corners(anchor), torch.cat([boxes[:, :2] - more, boxes[:, 2:] + more], 1))
+    iou = box_iou(box_convert(anchor, "cxcywh", "xyxy"), torch.cat([boxes[:, :2] - more, boxes[:, 2:] + more], 1))
     nearest = iou.argmax(0), torch.arange(len(boxes), device=boxes.device)
     # where two boxes have one nearest anchor, the larger IoU wins; a nearest anchor wins over other overlaps
     iou[nearest] += 2.0 * ((iou[nearest] >= least) & ~ignored)
@@ -234,7 +229,7 @@ def _encode(boxes: Tensor, ignored: Tensor, anchor: Tensor, threshold: float, le
 
 def multibox_loss(offsets: Tensor, logits: Tensor, targets: Targets, negatives: float = NEGATIVES,
                   least: int = LEAST) -> dict[str, Tensor]:
-    """Return {"loc": sum, "conf": sum, "count": matched anchors} of a batch (section 3.4).
+    """Return {"loc": sum, "conf": sum} of a batch (section 3.4).
 
     loc is smooth L1 of the offsets of matched anchors. conf is the cross-entropy of these and of each image's hardest background:
     `negatives` for each match and at least `least`, so that images without a face are trained too.
@@ -247,4 +242,4 @@ def multibox_loss(offsets: Tensor, logits: Tensor, targets: Targets, negatives: 
     rank = background.argsort(1, descending=True).argsort(1)
     wanted = (face.sum(1, keepdim=True) * negatives).clamp(min=least)
     hard = (rank < wanted) & (targets.label == 0)
-    return {"loc": loc, "conf": entropy[face | hard].sum(), "count": face.sum()}
+    return {"loc": loc, "conf": entropy[face | hard].sum()}

@@ -71,19 +71,25 @@ class MTCNN(nn.Module):
         smallest: px, side of the smallest face. Boxes may reach beyond the image. Points are eyes, nose, corners of the mouth,
         the image's left before its right.
         """
-        image = np.ascontiguousarray(image[:, :, ::-1])
-        boxes = self._propose(image, thresholds[0], smallest)
-        boxes = self._refine(image, boxes, thresholds[1])
-        return self._locate(image, boxes, thresholds[2], overlap)
+        picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
+        boxes = self._propose(picture, thresholds[0], smallest)
+        boxes, score, corrections = _accepted(self.rnet, picture, boxes, 24, thresholds[1])
+        keep = nms(boxes, score, OVERLAPS[2])
+        boxes = _square(_correct(boxes[keep], corrections[keep]))
+        boxes, score, corrections, points = _accepted(self.onet, picture, boxes, 48, thresholds[2])
+        points = points.view(-1, 2, 5).mT  # five x, then five y, in [0, 1] of the box
+        points = boxes[:, None, :2] + points * (boxes[:, 2:] - boxes[:, :2])[:, None]
+        boxes = _correct(boxes, corrections)
+        keep = nms_of_smaller(boxes, score, overlap)
+        return boxes[keep], score[keep], points[keep]
 
-    def _propose(self, image: np.ndarray, threshold: float, smallest: float) -> Tensor:
-        """Return square boxes (M, 4) in whole px that P-Net finds at any level of the pyramid; image RGB (H, W, 3)."""
-        height, width = image.shape[:2]
-        device = next(self.parameters()).device
+    def _propose(self, picture: Image.Image, threshold: float, smallest: float) -> Tensor:
+        """Return square boxes (M, 4) in whole px that P-Net finds at any level of the pyramid."""
+        (width, height), device = picture.size, next(self.parameters()).device
         found = [torch.zeros(0, 9, device=device)]
         scale, side = CELL / smallest, min(height, width) * CELL / smallest
         while side > CELL:
-            level = _resize(image, math.ceil(height * scale), math.ceil(width * scale), device)
+            level = _resize(picture, math.ceil(height * scale), math.ceil(width * scale)).to(device)
             logits, corrections = self.pnet(level[None])
             score = logits.softmax(1)[0, 1]
             y, x = (score > threshold).nonzero(as_tuple=True)
@@ -97,30 +103,15 @@ class MTCNN(nn.Module):
         found = found[nms(found[:, :4], found[:, 4], OVERLAPS[1])]
         return _square(_correct(found[:, :4], found[:, 5:]))
 
-    def _refine(self, image: np.ndarray, boxes: Tensor, threshold: float) -> Tensor:
-        """Return the square boxes that R-Net accepts, refined."""
-        boxes, score, corrections = _accepted(self.rnet, image, boxes, 24, threshold)
-        keep = nms(boxes, score, OVERLAPS[2])
-        return _square(_correct(boxes[keep], corrections[keep]))
 
-    def _locate(self, image: np.ndarray, boxes: Tensor, threshold: float, overlap: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (boxes, scores, points) that O-Net accepts among square boxes."""
-        boxes, score, corrections, points = _accepted(self.onet, image, boxes, 48, threshold)
-        points = points.view(-1, 2, 5).mT  # five x, then five y, in [0, 1] of the box
-        points = boxes[:, None, :2] + points * (boxes[:, 2:] - boxes[:, :2])[:, None]
-        boxes = _correct(boxes, corrections)
-        keep = nms_of_smaller(boxes, score, overlap)
-        return boxes[keep], score[keep], points[keep]
-
-
-def _resize(image: np.ndarray, height: int, width: int, device: torch.device) -> Tensor:
-    """Return the input (3, height, width) of a net; image uint8 (H, W, 3).
+def _resize(picture: Image.Image, height: int, width: int) -> Tensor:
+    """Return the input (3, height, width) of a net.
 
     Resized by the library of the published cascade. Another one rounds differently, and as scores are close to 1, that changes
     which of two boxes of a face is kept.
     """
-    image = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-    return (torch.from_numpy(image).to(device).permute(2, 0, 1).float() - 127.5) / 128
+    image = np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
+    return (torch.from_numpy(image).permute(2, 0, 1).float() - 127.5) / 128
 
 
 def _correct(boxes: Tensor, corrections: Tensor) -> Tensor:
@@ -135,25 +126,17 @@ def _square(boxes: Tensor) -> Tensor:
     return torch.cat([corner.round(), (corner + side - 1).round() + 1], 1)
 
 
-def _accepted(net: Stage, image: np.ndarray, boxes: Tensor, size: int, threshold: float) -> tuple[Tensor, ...]:
+def _accepted(net: Stage, picture: Image.Image, boxes: Tensor, size: int, threshold: float) -> tuple[Tensor, ...]:
     """Return (boxes, scores, corrections[, points]) of the boxes (M, 4) that `net` scores above the threshold."""
-    crops = [_resize(_cut(image, *box), size, size, boxes.device) for box in boxes.long().tolist()]
-    crops = torch.stack(crops) if crops else boxes.new_zeros(0, 3, size, size)
+    # beyond the picture PIL's crop is black
+    crops = [_resize(picture.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))), size, size)
+             for x1, y1, x2, y2 in boxes.long().tolist()]
+    crops = torch.stack(crops).to(boxes.device) if crops else boxes.new_zeros(0, 3, size, size)
     outputs = [net(part) for part in crops.split(BATCH)]
     logits, *others = (torch.cat(parts) for parts in zip(*outputs, strict=True))
     score = logits.softmax(1)[:, 1]
     above = score > threshold
     return boxes[above], score[above], *(output[above] for output in others)
-
-
-def _cut(image: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
-    """Return that part of the image (H, W, 3), black outside."""
-    cut = np.zeros((max(y2 - y1, 1), max(x2 - x1, 1), 3), np.uint8)
-    inside = image[max(y1, 0):max(y2, 0), max(x1, 0):max(x2, 0)]
-    if inside.size:
-        top, left = max(-y1, 0), max(-x1, 0)
-        cut[top:top + inside.shape[0], left:left + inside.shape[1]] = inside
-    return cut
 
 
 def nms_of_smaller(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:

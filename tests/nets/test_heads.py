@@ -21,7 +21,7 @@ from utils.train import checkpoint
 
 FACE = mean_face()[30:42]
 KINDS = [("pip", {}), ("pip", {"sigma": True}), ("coordinate", {}), ("coordinate", {"sigma": True}),
-         ("coordinate", {"pool": "depthwise", "excite": True, "error": "smooth-l1"}), ("parts", {"error": "smooth-l1"}),
+         ("coordinate", {"pool": "depthwise", "excite": True, "error": "l2"}), ("parts", {"error": "l2"}),
          ("heatmap", {}), ("heatmap", {"score_width": 2.0}), ("simcc", {}), ("simcc", {"score_width": 1.0})]
 # {head: (steps, options)}; stride 8 takes a quarter of the time of stride 4, and a narrow target is learnt sooner
 STEPS = {"pip": (150, {}), "coordinate": (80, {}), "parts": (80, {}), "simcc": (150, {}),

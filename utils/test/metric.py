@@ -62,11 +62,6 @@ def flicker(errors: ndarray, norm: ndarray, previous: ndarray) -> ndarray:
     return np.where(previous >= 0, nme(change, norm), np.nan)
 
 
-def failure_rate(values: ndarray, threshold: float) -> float:
-    """Return the share in % of faces with an NME above `threshold`, both in %."""
-    return float(100 * np.mean(values > threshold)) if len(values) else float("nan")
-
-
 def cumulative(values: ndarray, threshold: float) -> tuple[ndarray, ndarray]:
     """Return the cumulative error distribution: NME from 0 to `threshold` in steps of 0.01 %, share of faces up to each."""
     grid = np.arange(round(threshold / STEP) + 1) * STEP
@@ -81,8 +76,12 @@ def auc(values: ndarray, threshold: float) -> float:
 
 
 def summary(values: ndarray, thresholds) -> Scores:
-    """Return the figures of faces with NME `values` (M,) in %; NaN values are counted and left out."""
+    """Return the figures of faces with NME `values` (M,) in %; NaN values are counted and left out.
+
+    The failure rate is the share of faces with an NME above a threshold.
+    """
     kept = values[np.isfinite(values)]
-    mean = float(kept.mean()) if len(kept) else float("nan")
-    return Scores(mean, tuple(failure_rate(kept, t) for t in thresholds), tuple(auc(kept, t) for t in thresholds),
-                  len(values), len(values) - len(kept))
+    mean, fr = float("nan"), tuple(float("nan") for _ in thresholds)
+    if len(kept):
+        mean, fr = float(kept.mean()), tuple(float(100 * np.mean(kept > threshold)) for threshold in thresholds)
+    return Scores(mean, fr, tuple(auc(kept, threshold) for threshold in thresholds), len(values), len(values) - len(kept))

@@ -45,7 +45,8 @@ def write(run, report: Report, stored: dict, how: str, compared: list[Path]) -> 
     """Write index.html in the report's folder. stored: the checkpoint; how: norm, flip test and boxes in words."""
     net = stored["net"]
     title = f"{run.folder.resolve().name}: {net['net']}, {net['input_size']} px, layout {stored['layout']['name']}"
-    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_about(run, stored, how, compared))}</p>", _scores(report),
+    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_about(run, stored, how, compared))}</p>", "<h2>Scores</h2>",
+            _table(*report.score_table(), 2, lambda row: row[0][:1] != " "),
             _paste(report, net), _protocols(report), *(_set(shown, report) for shown in report.shown), _training(run.folder),
             _environment(stored)]
     text = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
@@ -77,21 +78,17 @@ def _figure(title: str, svg: str, note: str = "") -> str:
     return f"<figure><figcaption>{escape(title)}</figcaption>{svg}{f'<p>{escape(note)}</p>' if note else ''}</figure>"
 
 
-def _scores(report: Report) -> str:
-    return "<h2>Scores</h2>\n" + _table(*report.score_table(), 2, lambda row: row[0][:1] != " ")
-
-
 def _paste(report: Report, net: dict) -> str:
     """Return a Markdown and a LaTeX row per set: NME of the set and of its subsets, then its other figures."""
-    (head, scores), parts = report.score_table(), []
-    for start, row in enumerate(scores):
-        if row[0][:1] == " " or not row[1].startswith("torch"):
+    (head, scores), sets, parts = report.score_table(), [], []
+    for row in scores:
+        if row[0][:1] != " ":
+            sets.append([])
+        sets[-1].append(row)
+    for own in sets:
+        row = own[0]
+        if not row[1].startswith("torch"):
             continue
-        own = [row]
-        for other in scores[start + 1:]:
-            if other[0][:1] != " ":
-                break
-            own.append(other)
         columns = [f"{r[0].strip()} NME %" for r in own] + head[5:]
         method = "PIPNet" if net["head"] == "pip" else f"{net['head']} head"
         cells = [f"{method}, {net['net']}, {net['input_size']} px{row[1].removeprefix('torch')}"]

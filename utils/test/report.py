@@ -36,10 +36,10 @@ def extremes(values: np.ndarray, each: int = 8) -> dict[str, np.ndarray]:
     return {"best": order[:each], "median": order[middle:middle + each], "worst": order[len(order) - each:]}
 
 
-def shown_face(faces: Faces, result: Result, layout: Layout, index: int, size: int = 224) -> np.ndarray:
-    """Draw the crop of a face: truth green, prediction red, NME below."""
-    pair = [(faces.nominal[index], TRUTH), (to_crop(result.landmarks[index], faces.crop[index]), FOUND)]
-    return tile(faces.nominal_crop(index), pair, layout, size, f"{result.nme[index]:.2f} %")
+def shown_face(faces: Faces, index: int, found: np.ndarray, layout: Layout, size: int, title: str) -> np.ndarray:
+    """Draw the crop of a face at `size` px: truth green, prediction `found` (N, 2), in px of the picture, red, a title below."""
+    pair = [(faces.nominal[index], TRUTH), (to_crop(found, faces.crop[index]), FOUND)]
+    return tile(faces.nominal_crop(index), pair, layout, size, title)
 
 
 def reliability(result: Result, groups: int = 20) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +111,8 @@ class Report:
         faces, layout = case.faces, case.layout
         file = case.file if case.box == "true" else f"{case.file}_{case.box}"
         hard = conditions(faces, layout)
-        chosen = {word: [(faces.names[i], float(result.nme[i]), shown_face(faces, result, layout, i)) for i in which]
+        chosen = {word: [(faces.names[i], float(result.nme[i]),
+                          shown_face(faces, i, result.landmarks[i], layout, 224, f"{result.nme[i]:.2f} %")) for i in which]
                   for word, which in extremes(result.nme).items()}
         norms = result.errors / metric.norms(faces.landmarks, layout, self.norm, faces.box)[:, None]
         with warnings.catch_warnings(action="ignore"):  # a landmark that no face of the set has
@@ -120,20 +121,16 @@ class Report:
         curve = None if result.sigma is None else reliability(result)
         self.shown.append(Shown(case.title, case.box, result.nme, groups, landmarks, meanface, layout.edges(), hard, curve,
                                 chosen, case.compared))
-        self._write_faces(file, faces, result, hard)
+        self.folder.mkdir(exist_ok=True)
+        figures = [values.round(4) for values in (result.nme, result.crop_nme, result.score.mean(1))]
+        figures += [hard[key].round(1) for key in CONDITIONS]
+        write_csv(self.folder / f"faces_{file}.csv", ["file", "subset", "nme", "crop_nme", "score", *CONDITIONS],
+                  zip(faces.names, faces.subsets, *figures, strict=True))
         if pictures := [face[2] for row in chosen.values() for face in row]:
             write_image(self.folder / f"faces_{file}.jpg", sheet(pictures, len(pictures) // 3))
         if curve:
             write_text(self.folder / f"sigma_{file}.svg", sigma_chart(curve))
         self.files[file] = {"set": case.title, "box": case.box, "checksum": case.set.checksum, "layout": layout.name}
-
-    def _write_faces(self, name: str, faces: Faces, result: Result, hard: dict) -> None:
-        """Write faces_<name>.csv, a row per face."""
-        self.folder.mkdir(exist_ok=True)
-        figures = [values.round(4) for values in (result.nme, result.crop_nme, result.score.mean(1))]
-        figures += [hard[key].round(1) for key in CONDITIONS]
-        write_csv(self.folder / f"faces_{name}.csv", ["file", "subset", "nme", "crop_nme", "score", *CONDITIONS],
-                  zip(faces.names, faces.subsets, *figures, strict=True))
 
     def score_table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and rows of the scores, without the flicker if no set is a video."""

@@ -16,7 +16,7 @@ from utils.data.dataset import Faces
 from utils.data.prepared_set import name_hash
 from utils.test import metric
 from utils.test.evaluate import evaluate, face_norms, torch_predictor
-from utils.test.report import FOUND, TRUTH
+from utils.test.report import FOUND, TRUTH, shown_face
 from utils.test.tables import table
 from utils.train import checkpoint, run_folder
 from utils.train.loop import train
@@ -161,7 +161,9 @@ def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layou
                      int((weight[i] < DISPUTED).sum()), f"{weight[i].mean():.4f}", layout.selected[worst],
                      group_of.get(worst, ""), f"{errors[i, worst]:.2f}", f"{relative[i, worst]:.2f}"])
     write_csv(folder / "labels.csv", COLUMNS, rows)
-    _face_sheet(folder / "faces.jpg", faces, found, mean, order[known[order]][:20], layout)
+    tiles = [shown_face(faces, i, found[i], layout, TILE, f"{mean[i]:.1f}x {Path(faces.names[i]).name}")
+             for i in order[known[order]][:20]]
+    write_image(folder / "faces.jpg", sheet(tiles, 5))
     _landmark_sheet(folder / "landmarks.jpg", faces, found, relative, weight, layout)
     return summary(errors, weight, layout, norm)
 
@@ -179,15 +181,6 @@ def summary(errors: np.ndarray, weight: np.ndarray, layout: Layout, norm: str) -
     header = ["group", "labels", "median %", "90th %", "99th %", "disputed %"]
     return (f"{table(rows, header)}\n\n{faces} of {len(weight)} faces are disputed as a whole, {some} in at least one landmark "
             f"(disagreement in % of the {norm} norm; disputed: weight below {DISPUTED})")
-
-
-def _face_sheet(file: Path, faces: Faces, found: np.ndarray, mean: np.ndarray, chosen, layout: Layout) -> None:
-    """Draw the faces `chosen`: label green, prediction red; relative error and file below."""
-    tiles = []
-    for i in chosen:
-        drawn = [(faces.nominal[i], TRUTH), (to_crop(found[i], faces.crop[i]), FOUND)]
-        tiles.append(tile(faces[i][0], drawn, layout, TILE, f"{mean[i]:.1f}x {Path(faces.names[i]).name}"))
-    write_image(file, sheet(tiles, 5))
 
 
 def _landmark_sheet(file: Path, faces: Faces, found: np.ndarray, relative: np.ndarray, weight: np.ndarray,

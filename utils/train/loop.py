@@ -25,7 +25,12 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
     """Train to the last epoch. Write best.pt, last.pt, step.csv, time.csv and TensorBoard events to the run's folder."""
     settings: Settings = task.settings
     data = task.training_data()
-    checksums = data.checksums + _checksums(settings.train.teacher)
+    checksums = list(data.checksums)
+    if teacher := settings.train.teacher:  # a resumed run must have the same one
+        try:
+            checksums.append(hashlib.sha256(Path(teacher).read_bytes()).hexdigest())
+        except OSError:
+            raise UserError(f"no checkpoint at {teacher}") from None
     solver, order = _start(task, data, run, ranks, resume)
     description = {"net": solver.net.spec, **task.description(), "data": checksums}
     if resume:
@@ -86,16 +91,6 @@ def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Or
     logger.info(f"{run.folder.name}: {task.title}, from {started.words}; {data.words}; {ranks.count} x "
                 f"{ranks.device}, {solver.dtype or 'float32'}")
     return solver, order
-
-
-def _checksums(teacher: str | None) -> list[str]:
-    """Return the checksum of the teacher's file, if any: a resumed run must have the same teacher."""
-    if teacher is None:
-        return []
-    try:
-        return [hashlib.sha256(Path(teacher).read_bytes()).hexdigest()]
-    except OSError:
-        raise UserError(f"no checkpoint at {teacher}") from None
 
 
 def train_epoch(solver: Solver, loader: DataLoader, order: Order, epoch: int, samples, bar) -> tuple[dict, float, float]:

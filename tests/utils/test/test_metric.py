@@ -53,7 +53,7 @@ def test_published_failure_rate_and_area(reference):
     values = 100 * stored["metric_nme"]
     for threshold in (10, 8):
         fr, area = stored[f"metric_fr_auc_at_{threshold / 100:g}"]
-        assert metric.failure_rate(values, threshold) == pytest.approx(100 * fr)
+        assert metric.summary(values, [threshold]).fr[0] == pytest.approx(100 * fr)
         assert metric.auc(values, threshold) == pytest.approx(area, abs=1e-9)
 
 

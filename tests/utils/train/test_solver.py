@@ -188,7 +188,7 @@ def test_precision(amp):
 
 
 def test_the_loss_compiles_as_one_graph():
-    net = untrained(EYES, 5, sigma=True, error="smooth-l1")
+    net = untrained(EYES, 5, sigma=True, error="l2")
     batch, loss = make_batch(4, hidden=0.3), make_solver(net).runner
     plain = loss(batch.images, batch.labels)
     whole = torch.compile(loss, backend="aot_eager", fullgraph=True)(batch.images, batch.labels)
