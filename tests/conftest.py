@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
 sys.path.insert(0, str(ROOT))
+from nets.convert.published import HEADS  # noqa: E402
 from utils.config import Settings, read_defaults, resolve  # noqa: E402
 from utils.data.prepared_set import PreparedSet, Split, Table  # noqa: E402
 from utils.data.sets import Sets  # noqa: E402
@@ -24,6 +25,16 @@ from utils.data.sets import Sets  # noqa: E402
 DEFAULTS = read_defaults()
 LAYOUTS = DEFAULTS.layouts
 NET = "timm:test_efficientnet"  # 92,000 parameters: a run of it takes seconds
+
+
+def to_published(state: dict, system: str) -> dict:
+    """A state dict of ours under the names of `system`, pipnet or irnet."""
+    heads = {f"head.{ours}.": f"{theirs}." for ours, theirs in HEADS[system].items()}
+    found = {}
+    for name, tensor in state.items():
+        head = next((ours for ours in heads if name.startswith(ours)), None)
+        found[heads[head] + name.removeprefix(head) if head else name.partition(".")[2]] = tensor
+    return found
 
 
 def sets_of(chosen: Settings) -> Sets:

@@ -7,12 +7,12 @@ import zlib
 
 import numpy as np
 import torch
-from conftest import DEFAULTS, LAYOUTS, settings
+from conftest import DEFAULTS, LAYOUTS, settings, to_published
 
 from nets import HEADS, Labels, NetOptions, Trainable, build_net, make_spec
 from nets.convert.dpr import PLACES, from_dpr
 from nets.convert.peppa import from_peppa
-from nets.convert.published import from_published, to_published
+from nets.convert.published import from_published
 from nets.detectors import faceboxes
 from nets.detectors.mtcnn import MTCNN, nms_of_smaller
 from nets.heads.pip import Maps, merge_index

@@ -10,9 +10,8 @@ import onnx
 import pytest
 import torch
 import yaml
-from conftest import DEFAULTS, NET, doomed, driver, fails, mean_face, rows, run, table, untrained, write_faces
+from conftest import DEFAULTS, NET, doomed, driver, fails, mean_face, rows, run, table, to_published, untrained, write_faces
 
-from nets.convert.published import to_published
 from pipnet.errors import UserError
 from utils.config import Settings
 from utils.data.parsers import read_pts, write_pts

@@ -44,6 +44,8 @@ class Section(NamedTuple):
 
 SHARE = Key(float, least=0, most=1)
 POSITIVE = Key(float, least=0)
+OF_LANDMARKS = POSITIVE._replace(task="landmarks")
+CHOSEN = OF_LANDMARKS._replace(change="never")  # 0 or not decides which tensors or terms the net has
 NAMES = Key(str, many=True, null=True, valid=(bool, "a name or a folder"))
 ONCE = (lambda boxes: boxes and len(set(boxes)) == len(boxes), "one or several of true, perturbed, detector, each once")
 VAL = (lambda value: isinstance(value, str) or 0 < value < 1, "a share between 0 and 1, 'test' or 'none'")
@@ -80,13 +82,9 @@ SECTIONS = {
         "threads": Key(int, least=0, change="always"), "workers": Key(int, null=True, least=0, change="always"),
         "early_stop": Key(int, least=0), "teacher": Key(str, null=True, change="never")}, change="resume"),
     "loss": Section({
-        "cls": POSITIVE, "reg": POSITIVE, "error": OPTIONS["error"]._replace(task="landmarks", change="never"),
-        "sigma": POSITIVE._replace(task="landmarks", change="never"), "alignment": POSITIVE._replace(task="landmarks"),
-        "hard_landmarks": POSITIVE._replace(task="landmarks", change="never"), "pose": POSITIVE._replace(task="landmarks"),
-        "eyes": POSITIVE._replace(task="landmarks"), "mouth": POSITIVE._replace(task="landmarks"),
-        "teacher_landmarks": POSITIVE._replace(task="landmarks", change="never"),
-        "teacher_maps": POSITIVE._replace(task="landmarks", change="never"),
-        "teacher_features": POSITIVE._replace(task="landmarks", change="never")}, change="resume"),
+        "cls": POSITIVE, "reg": POSITIVE, "error": OPTIONS["error"]._replace(task="landmarks", change="never"), "sigma": CHOSEN,
+        "alignment": OF_LANDMARKS, "hard_landmarks": CHOSEN, "pose": OF_LANDMARKS, "eyes": OF_LANDMARKS, "mouth": OF_LANDMARKS,
+        "teacher_landmarks": CHOSEN, "teacher_maps": CHOSEN, "teacher_features": CHOSEN}, change="resume"),
     "augment": Section({
         "flip": SHARE, "rotation": POSITIVE, "rotation_prob": SHARE._replace(task="landmarks"),
         "scale": SHARE._replace(valid=BELOW_ONE, task="landmarks"), "translation": SHARE._replace(task="landmarks"),

@@ -7,6 +7,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from nets.backbones.blocks import run_taps
 from nets.backbones.row import Row
 from nets.registry import ACTS
 
@@ -69,11 +70,7 @@ class IRNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
-        x2 = self.p1(x)
-        x4 = self.p2(x2)
-        x8 = self.p3(x4)
-        x16 = self.p4(x8)
-        return {2: x2, 4: x4, 8: x8, 16: x16, 32: self.p5(x16)}
+        return run_taps(self.children(), x, {2: 0, 4: 1, 8: 2, 16: 3, 32: 4})
 
 
 # The published weights were trained on face recognition with ImageNet's mean and std; there are no ImageNet weights.

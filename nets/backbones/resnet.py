@@ -4,6 +4,7 @@ from functools import partial
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, ResNet101_Weights, resnet
 
+from nets.backbones.blocks import run_taps
 from nets.backbones.row import Row
 
 # {depth: (block, blocks in each stage, ImageNet weights, published figures)}
@@ -14,6 +15,7 @@ DEPTHS = {
     50: (resnet.Bottleneck, [3, 4, 6, 3], ResNet50_Weights, "PIPNet: 300W 3.34, WFLW 4.48, COFW 3.18, AFLW 1.44"),
     101: (resnet.Bottleneck, [3, 4, 23, 3], ResNet101_Weights, "PIPNet: 300W 3.19, WFLW 4.31, COFW 3.08, AFLW 1.42"),
 }
+TAPS = {2: 2, 4: 4, 8: 5, 16: 6, 32: 7}  # {stride: index of its last layer}
 
 
 class ResNet(nn.Module):
@@ -28,11 +30,7 @@ class ResNet(nn.Module):
         self.channels = {2: 64} | {4 * 2**i: 64 * 2**i * block.expansion for i in range(4)}
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
-        x2 = self.relu(self.bn1(self.conv1(x)))
-        x4 = self.layer1(self.maxpool(x2))
-        x8 = self.layer2(x4)
-        x16 = self.layer3(x8)
-        return {2: x2, 4: x4, 8: x8, 16: x16, 32: self.layer4(x16)}
+        return run_taps(self.children(), x, TAPS)
 
 
 # the first published weights (V1), which PIPNet used

@@ -49,23 +49,3 @@ def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def is_classifier(name: str) -> bool:
     """Return whether a tensor belongs to the classifier of a plain ImageNet net."""
     return name.removeprefix("module.").partition(".")[0] in CLASSIFIER
-
-
-def to_published(state: dict[str, Tensor], system: str) -> dict[str, Tensor]:
-    """Return a state dict of ours under the names of `system`, 'pipnet' or 'irnet'.
-
-    Raises ValueError for another system and for tensors that the published nets do not have.
-    """
-    if system not in HEADS:
-        raise ValueError(f"system '{system}' is unknown; choose {' or '.join(HEADS)}")
-    found = {}
-    for name, tensor in state.items():
-        part, _, rest = name.partition(".")
-        child, _, leaf = rest.partition(".")
-        if part == "head" and child in HEADS[system]:
-            found[f"{HEADS[system][child]}.{leaf}"] = tensor
-        elif part == "backbone" or part == "neck" and child in NECK:
-            found[rest] = tensor
-        else:
-            raise ValueError(f"the published nets have no tensor like {name}")
-    return found

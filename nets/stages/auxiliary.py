@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nets.heads.base import start_small
 from nets.labels import Labels, Prediction
 
 STATES = ("left_eye_closed", "right_eye_closed", "mouth_closed", "mouth_wide_open")  # left and right in the picture
@@ -22,9 +23,7 @@ class AuxiliaryHeads(nn.ModuleDict):
 
     def __init__(self, channels: int, outputs: list[str]):
         super().__init__({name: nn.Linear(channels, SIZES[name]) for name in outputs})
-        for layer in self.values():
-            nn.init.normal_(layer.weight, std=0.001)
-            nn.init.zeros_(layer.bias)
+        start_small(*self.values())
 
     @property
     def terms(self) -> dict[str, str]:

@@ -176,7 +176,7 @@ class Sets:
     def _source(self, name: str) -> Path | None:
         """Return the raw archive of a set, or None if only an earlier preparation may know it."""
         if name == SYNTHETIC:
-            return self._synthetic()
+            return self._rendered()
         if name in DATASETS:
             raw = _raw_folder(self.data.data_dir) if self.data.data_dir else None
             there = (self.root / self._folder_name(name) / "meta.yaml").is_file()
@@ -187,7 +187,7 @@ class Sets:
         self.dataset_of(name)  # an unknown name is an error
         return None
 
-    def _synthetic(self) -> Path:
+    def _rendered(self) -> Path:
         """Return the rendered faces, in the folders of 300W; render them if they are missing."""
         from utils.data.synthetic import VERSION, generate
         train, test = self.data.synthetic_train, self.data.synthetic_test
