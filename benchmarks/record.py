@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 sys.path.insert(0, str(ROOT))
 
-from utils.machine import commit, cores, processor  # noqa: E402
+from utils.cores import cores
+from utils.machine import commit, processor  # noqa: E402
 
 
 def machine() -> dict:

@@ -1,13 +1,7 @@
-"""The machine and the commit that figures come from, in a module without heavy imports."""
-import os
+"""The machine and the commit that figures come from."""
 import platform
 import subprocess
 from pathlib import Path
-
-
-def cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:

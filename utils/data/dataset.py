@@ -15,10 +15,10 @@ from nets.labels import Labels
 from pipnet.errors import UserError
 from pipnet.geometry import border_px, cut, to_crop
 from pipnet.layout import Layout
+from utils.cores import cores
 from utils.data.augment import Crop, augment, generator, turn_pose
 from utils.data.convert import conversion
 from utils.data.prepared_set import Split, Table, read_image
-from utils.machine import cores
 
 GIB = 1 << 30
 

@@ -20,11 +20,11 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut
 from utils.config import load_protocol, read_defaults
+from utils.cores import cores
 from utils.data.parsers import DATASETS, Record, Splits, complain, infer, tally
 from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, face_name, name_hash, read_image, write_set
 from utils.layouts import Layouts
 from utils.locks import waiting
-from utils.machine import cores
 from utils.progress import progress
 from utils.yaml_files import nearest, read_yaml
 

@@ -9,11 +9,11 @@ import numpy as np
 from pipnet.errors import UserError
 from pipnet.geometry import grow, opencv_matrix, to_crop
 from pipnet.layout import Layout
+from utils.cores import cores
 from utils.data.dataset import GIB
 from utils.data.prepared_set import Split, Table, read_image
 from utils.data.synthetic.scene import background
 from utils.data.wider import Picture
-from utils.machine import cores
 
 STORED, MARGIN = 192, 1.25  # side in px of the face pictures in memory; largest margin of a prepared set that they keep
 BACKGROUNDS = 200  # rendered backgrounds if there are no photographs

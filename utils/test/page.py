@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from pipnet.files import read_csv, write_text
-from utils.machine import commit, cores, processor
+from utils.cores import cores
+from utils.machine import commit, processor
 from utils.test import metric
 from utils.test.plot import Style, bars, chart, face_map
 from utils.test.report import Report, Shown, sigma_chart

@@ -8,7 +8,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
-from utils.machine import cores
+from utils.cores import cores
 
 
 def main(argv: list[str]) -> int:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipnet.errors import UserError
-from utils.machine import cores
+from utils.cores import cores
 
 LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|gloo.*(timed out|Timed out|closed)", re.DOTALL)
 

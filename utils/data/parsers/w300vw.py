@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 
 from pipnet.errors import UserError
+from utils.cores import cores
 from utils.data.parsers.points import listed
 from utils.data.parsers.pts import read_pts
 from utils.data.parsers.records import Annotation, Archive, inside
-from utils.machine import cores
 
 COUNT = 68
 CATEGORIES = {  # test videos, from well-lit to unconstrained

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from pipnet.errors import UserError
+from utils.cores import cores
 from utils.data.parsers import VISIBLE_FILE, write_pts
 from utils.data.synthetic.face import Face, draw
-from utils.machine import cores
 from utils.progress import progress
 
 TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}  # official numbers of faces, whose proportions are kept
