@@ -61,3 +61,13 @@ def test_the_pages_show_what_the_results_hold(monkeypatch):
     for page, text in texts.items():
         assert tables.filled(text, page) == text, "python benchmarks/tables.py writes the tables"
     sys.modules.pop("tables")
+
+
+def test_the_speed_of_a_training_is_measured(monkeypatch, recipe):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import speed
+
+    monkeypatch.setattr(speed, "STEPS", 2)
+    monkeypatch.setattr(speed, "ROUNDS", 1)
+    found = speed.measure(list(map(str, recipe)))
+    assert min(found["images_per_second"], found["pure_compute"], found["ratio"]) > 0
