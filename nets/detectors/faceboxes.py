@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.ops import box_convert, box_iou, nms
+from torchvision.ops import box_iou, nms
 
 from nets.trainable import Trainable
 
@@ -178,6 +178,11 @@ def decode(offsets: Tensor, anchor: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], -1)
 
 
+def corners(anchor: Tensor) -> Tensor:
+    """Return boxes (A, 4) of anchors (A, 4)."""
+    return torch.cat([anchor[:, :2] - anchor[:, 2:] / 2, anchor[:, :2] + anchor[:, 2:] / 2], 1)
+
+
 def encode_boxes(boxes: Tensor, anchor: Tensor) -> Tensor:
     """Return offsets (A, 4) of boxes (A, 4), one for each anchor: the inverse of `decode`."""
     centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
@@ -216,7 +221,7 @@ def _encode(boxes: Tensor, ignored: Tensor, anchor: Tensor, threshold: float, le
     if not len(boxes):
         return torch.zeros_like(anchor), label
     more = (smallest - (boxes[:, 2:] - boxes[:, :2])).clamp(min=0) / 2
-    iou = box_iou(box_convert(anchor, "cxcywh", "xyxy"), torch.cat([boxes[:, :2] - more, boxes[:, 2:] + more], 1))
+    iou = box_iou(corners(anchor), torch.cat([boxes[:, :2] - more, boxes[:, 2:] + more], 1))
     nearest = iou.argmax(0), torch.arange(len(boxes), device=boxes.device)
     # where two boxes have one nearest anchor, the larger IoU wins; a nearest anchor wins over other overlaps
     iou[nearest] += 2.0 * ((iou[nearest] >= least) & ~ignored)
