@@ -134,6 +134,13 @@ def invert(matrix: np.ndarray) -> np.ndarray:
     return np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))[:2]
 
 
+def turn_about(centre: np.ndarray, angle: float, zoom: float = 1.0) -> np.ndarray:
+    """Map (2, 3) that turns by `angle` radians, clockwise as seen, and scales, and leaves the point `centre` (2,) in place."""
+    cosine, sine = zoom * np.cos(angle), zoom * np.sin(angle)
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    return np.column_stack([turn, centre - turn @ centre])
+
+
 def transform(points, matrix):
     """Map points (..., N, 2) by matrix (..., 2, 3), in continuous coordinates; numpy or torch."""
     return points @ matrix[..., :2].swapaxes(-1, -2) + matrix[..., None, :, 2]

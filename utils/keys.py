@@ -88,7 +88,7 @@ SECTIONS = {
         "teacher_maps": POSITIVE._replace(task="landmarks", change="never"),
         "teacher_features": POSITIVE._replace(task="landmarks", change="never")}, change="resume"),
     "augment": Section({
-        "flip": SHARE, "rotation": POSITIVE, "rotation_prob": SHARE._replace(task="landmarks"),
+        "flip": SHARE, "rotation": POSITIVE, "rotation_prob": SHARE._replace(task="landmarks"), "roll_prob": SHARE,
         "scale": SHARE._replace(valid=BELOW_ONE, task="landmarks"), "translation": SHARE._replace(task="landmarks"),
         "translation_prob": SHARE._replace(task="landmarks"), "brightness": SHARE, "contrast": SHARE, "saturation": SHARE,
         "hue": POSITIVE, "colour_prob": SHARE, "grayscale": SHARE, "infrared": SHARE, "blur": SHARE, "blur_sigma": POSITIVE,
