@@ -11,13 +11,14 @@ from pipnet.checkout import from_checkout
 from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped
-from pipnet.geometry import Protocol, border_px, box_of, check_protocol, crop_box, cut, similarity, to_image, transform
+from pipnet.geometry import Protocol, border_px, box_of, check_protocol, crop_box, cut, similarity, to_image, transform, turn_about, turned_boxes
 from pipnet.images import check_image
 from pipnet.layout import Layout
 from pipnet.session import metadata, open_session
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 FILLED = 0.08    # share of the crop's side by which the mean face may miss its edges and still be called tight
+LEVEL = np.radians(5)  # lean of a face in its crop up to which the crop is not turned
 HALFWAY = 0.4    # default of LandmarkNet.face_limit
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
@@ -71,6 +72,17 @@ class LandmarkNet(NamedTuple):
             return True
         inside = self.protocol._replace(border="real", rounding="float")
         return bool(np.abs(crop_box(box_of(self.meanface), inside, 1, 1) - (0, 0, 1, 1)).max() < FILLED)
+
+    def roll_of(self, landmarks: np.ndarray) -> float:
+        """Return by how many radians clockwise the crop of a face with these landmarks (N, 2) is turned.
+
+        The face leans by up to LEVEL in its crop, so that crops of upright faces stay upright and none jumps from frame to frame.
+        """
+        if self.meanface is None:
+            return 0.0
+        matrix = similarity(self.meanface, landmarks)
+        angle = float(np.arctan2(matrix[1, 0], matrix[0, 0]))
+        return angle - float(np.clip(angle, -LEVEL, LEVEL))
 
     def name_states(self, values: np.ndarray) -> dict[str, float]:
         """Return {name: probability} of the trained states from a face's output `states` (K,)."""
@@ -143,7 +155,8 @@ class Landmarker:
         """The same faces, found anew in crops centred on their landmarks and scaled as in training."""
         height, width = image.shape[:2]
         boxes = [self.box_of(face.landmarks) for face in faces]
-        boxes = [box if self._has_crop(box, width, height) else face.box for box, face in zip(boxes, faces, strict=True)]
+        boxes = [box if self._has_crop(box, width, height) else np.append(face.box, 0)
+                 for box, face in zip(boxes, faces, strict=True)]
         return self.landmarks_of(image, np.array(boxes), np.array([face.score for face in faces]))
 
     def is_face(self, face: Face) -> bool:
@@ -166,22 +179,33 @@ class Landmarker:
         return boxes, scores
 
     def landmarks_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None) -> list[Face]:
-        """Faces of landmark boxes (M, 4) in image px, as `detect` and `box_of` return them; their crops form one batch.
+        """Faces of landmark boxes (M, 4) or (M, 5) in image px, as `detect` and `box_of` return them; their crops form one batch.
 
+        The fifth value is the roll in degrees: the box and its crop are turned clockwise by it, so that the face is upright there.
         scores (M,): the detector's, copied to the faces. UserError for a box that lies outside the image.
         """
         check_image(image)
         start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
-        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        boxes = np.asarray(boxes, np.float64)
+        boxes = boxes.reshape(-1, 5 if boxes.shape[-1] == 5 else 4)
+        boxes, angles = boxes[:, :4], np.radians(boxes[:, 4]) if boxes.shape[1] == 5 else np.zeros(len(boxes))
         scores = np.full(len(boxes), np.nan) if scores is None else scores
-        crops = np.array([crop_box(box, net.protocol, width, height) for box in boxes]).reshape(-1, 4)
+        crops = np.array([crop_box(box, net.protocol, width, height, angle)
+                          for box, angle in zip(boxes, angles, strict=True)]).reshape(-1, 4)
         margin = 1 + 2 * border_px(net.size, net.margin) / net.size
         faces: list[Face] = []
         for first in range(0, len(boxes), MOST_FACES):
             part = slice(first, first + MOST_FACES)
-            images = np.stack([cut(image, crop, net.size, margin, net.protocol.border) for crop in crops[part]])
+            images = np.stack([cut(image, crop, net.size, margin, net.protocol.border, angle)
+                               for crop, angle in zip(crops[part], angles[part], strict=True)])
             found = net.predict(images)
             points = to_image(found["landmarks"].astype(np.float64), crops[part])
+            for i in np.flatnonzero(angles[part]):
+                crop = crops[part][i]
+                points[i] = transform(points[i], turn_about((crop[:2] + crop[2:]) / 2, angles[part][i]))
+                # the box of the face is upright
+                box = boxes[part][i]
+                boxes[part][i] = turned_boxes(box[None], turn_about((box[:2] + box[2:]) / 2, angles[part][i]))[0]
             point_scores = np.clip(found["score"], 0, 1)
             sides = np.sqrt(np.prod(crops[part, 2:] - crops[part, :2], 1))
             unknown = [None] * len(points)
@@ -193,11 +217,23 @@ class Landmarker:
         return faces
 
     def box_of(self, landmarks: np.ndarray) -> np.ndarray:
-        """Landmark box (4,) for the next crop of a face with these landmarks (N, 2), both in image px.
+        """Landmark box (5,) for the next crop of a face with these landmarks (N, 2), both in image px.
 
-        The tight box of the landmarks, if training crops were made from such boxes. Otherwise the box whose crop lies relative to
+        The last value is the roll of the face, see `landmarks_of`. The tight box of the landmarks, if training crops were made from such boxes. Otherwise the box whose crop lies relative to
         the landmarks as the training crops lie relative to the mean face.
         """
+        turn = self.net.roll_of(landmarks)
+        if turn:
+            centre = landmarks.mean(0)
+            landmarks = transform(landmarks, turn_about(centre, -turn))
+        box = self._upright_box(landmarks)
+        if turn:
+            middle = (box[None, :2] + box[None, 2:]) / 2
+            box = box + np.tile((transform(middle, turn_about(centre, turn)) - middle)[0], 2)
+        return np.append(box, np.degrees(turn))
+
+    def _upright_box(self, landmarks: np.ndarray) -> np.ndarray:
+        """Landmark box (4,) of an upright face, see `box_of`."""
         if self.net.tight:
             return box_of(landmarks)
         meanface = self.net.meanface
@@ -220,10 +256,10 @@ class Landmarker:
     def _has_crop(self, box: np.ndarray, width: int, height: int) -> bool:
         """Return whether a landmark box (4,) gives a crop that shows a part of an image of width x height."""
         try:
-            crop_box(box, self.net.protocol, width, height)
+            crop_box(box[:4], self.net.protocol, width, height)
         except UserError:
             return False
-        return bool((box[:2] < (width, height)).all() and (box[2:] > 0).all())
+        return bool((box[:2] < (width, height)).all() and (box[2:4] > 0).all())
 
     def _as_protocol(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (M, 4) for the net's protocol, from tight boxes of 68 landmarks.

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.geometry import compose, grow, opencv_matrix, to_crop, transform, turn_about
+from pipnet.geometry import compose, grow, opencv_matrix, to_crop, turn_about
 from pipnet.layout import Layout
 from utils.cores import cores
 from utils.data.dataset import GIB
@@ -33,13 +33,6 @@ def face_boxes(landmarks: np.ndarray, layout: Layout, angle: float = 0.0) -> np.
     side, axis = [(1, 1), (2, 0), (3, 1), (0, 0)][round(angle / 90) % 4]
     boxes[:, side] += np.sign(side - 1.5) * RAISE * (high - low)[:, axis]
     return boxes
-
-
-def turned_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return the tight boxes (M, 4) of the ellipses that fill the boxes (M, 4), after a similarity (2, 3)."""
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-    centre, half = transform(centre, matrix), np.sqrt(half ** 2 @ (matrix[:, :2] ** 2).T)
-    return np.concatenate([centre - half, centre + half], 1)
 
 
 def _evenly(table: Table, most: int) -> np.ndarray:

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 from torchvision.ops import box_iou
 
 from nets.detectors.faceboxes import Targets, anchors, corners, encode
-from pipnet.geometry import invert, opencv_matrix, transform, turn_about
+from pipnet.geometry import invert, opencv_matrix, transform, turn_about, turned_boxes
 from utils.data.augment import generator, photometric
-from utils.data.scene_sources import RAISE, STORED, Cutouts, face_boxes, resized, turned_boxes
+from utils.data.scene_sources import RAISE, STORED, Cutouts, face_boxes, resized
 from utils.data.wider import Picture
 
 SMALLEST = 24.0  # px of the crop: smaller faces are matched as if they had this side

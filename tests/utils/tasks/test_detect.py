@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 import main
 from nets.detectors.faceboxes import FaceBoxesV2, anchors, decode
 from pipnet.errors import UserError
-from pipnet.geometry import iou, transform, turn_about
+from pipnet.geometry import iou, transform, turn_about, turned_boxes
 from utils.config import parse
 from utils.data.prepare import DataGenerator
-from utils.data.scene_sources import Cutouts, backgrounds, decoded, face_boxes, portraits, turned_boxes
+from utils.data.scene_sources import Cutouts, backgrounds, decoded, face_boxes, portraits
 from utils.data.scenes import Material, Scene, Scenes, targets
 from utils.data.wider import Picture, divide, read_wider
 from utils.tasks.detect import Detect
