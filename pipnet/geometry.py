@@ -169,6 +169,16 @@ def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
     return np.column_stack([turn, onto.mean(0) - turn @ points.mean(0)])
 
 
+def turn_picture(image: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """The whole image (H, W, 3), turned clockwise by `angle` radians on black, and the map (2, 3) from its px to the result's."""
+    height, width = image.shape[:2]
+    matrix = turn_about(np.array([width, height]) / 2, angle)
+    corners = transform(np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64), matrix)
+    matrix[:, 2] -= corners.min(0)
+    size = np.ceil(np.ptp(corners, axis=0) - 1e-6).astype(int).tolist()
+    return cv2.warpAffine(image, opencv_matrix(matrix), size, flags=cv2.INTER_LINEAR), matrix
+
+
 def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, border: str = "real",
         angle: float = 0.0) -> np.ndarray:
     """Cut a crop (4,) in image px, scaled by `margin`, out of an image (H, W, 3): uint8 (S, S, 3), S = round(size * margin).

@@ -28,7 +28,7 @@ def face_score(face: Face, limit: float = HALFWAY) -> float:
 
 @dataclass
 class _Track:
-    """One face: box (4,) of its last landmarks, box (4,) for its next crop, both in image px; seconds when it was last seen."""
+    """One face: box (4,) of its last landmarks, box (5,) for its next crop, both in image px; seconds when it was last seen."""
 
     box: np.ndarray
     next: np.ndarray
@@ -107,9 +107,9 @@ class Tracker:
 
 
 def _inside(box: np.ndarray, image: np.ndarray) -> bool:
-    """Return whether a box (4,) covers at least a pixel of an image."""
+    """Return whether a box (4,) or (5,) covers at least a pixel of an image."""
     height, width = image.shape[:2]
-    return bool((box[:2] < (width - 1, height - 1)).all() and (box[2:] > 1).all())
+    return bool((box[:2] < (width - 1, height - 1)).all() and (box[2:4] > 1).all())
 
 
 def _boxes(faces) -> np.ndarray:
