@@ -66,8 +66,7 @@ def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle
     low = low - whole((grown - side) / 2) + (0, float(whole(protocol.shift_y * side[1])))
     high = low + grown
     if angle:
-        away = transform(((low + high) / 2)[None], turn_about((edges[:2] + edges[2:]) / 2, angle))[0] - (low + high) / 2
-        low, high = low + away, high + away
+        low, high = np.split(carry(np.concatenate([low, high]), turn_about((edges[:2] + edges[2:]) / 2, angle)), 2)
     elif protocol.border == "clip":
         low, high = np.maximum(low, 0), np.minimum(high, limit)
         if protocol.rounding == "int":
@@ -147,6 +146,12 @@ def turn_about(centre: np.ndarray, angle: float, zoom: float = 1.0) -> np.ndarra
     cosine, sine = zoom * np.cos(angle), zoom * np.sin(angle)
     turn = np.array([[cosine, -sine], [sine, cosine]])
     return np.column_stack([turn, centre - turn @ centre])
+
+
+def carry(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Boxes (..., 4) with the same sides, whose centres went through a map (2, 3)."""
+    centre = (boxes[..., None, :2] + boxes[..., None, 2:]) / 2
+    return boxes + np.tile((transform(centre, matrix) - centre)[..., 0, :], 2)
 
 
 def turned_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:

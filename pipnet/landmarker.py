@@ -11,14 +11,30 @@ from pipnet.checkout import from_checkout
 from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped
-from pipnet.geometry import Protocol, border_px, box_of, check_protocol, crop_box, cut, similarity, to_image, transform, turn_about, turned_boxes
+from pipnet.geometry import (
+    Protocol,
+    border_px,
+    box_of,
+    carry,
+    check_protocol,
+    crop_box,
+    cut,
+    similarity,
+    to_image,
+    transform,
+    turn_about,
+    turned_boxes,
+)
 from pipnet.images import check_image
 from pipnet.layout import Layout
+from pipnet.pose import turn_pose
 from pipnet.session import metadata, open_session
+from pipnet.turned import best, turned_faces
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 FILLED = 0.08    # share of the crop's side by which the mean face may miss its edges and still be called tight
-LEVEL = np.radians(5)  # lean of a face in its crop up to which the crop is not turned
+SURE = 1.8       # a face is sure from this multiple of the net's face_limit; measured with
+LEVEL = np.radians(5)  # lean that a face keeps in its crop, so that crops of upright faces stay upright and none jumps in a video
 HALFWAY = 0.4    # default of LandmarkNet.face_limit
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
@@ -26,7 +42,8 @@ SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 class Face(NamedTuple):
     """One face of one frame, in continuous image px. None stands for values that were not computed.
 
-    box (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from. score: the detector's, NaN
+    box (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from; of a face that leans, the
+    upright box that holds it. score: the detector's, NaN
     for a box from elsewhere; the face score in a video. landmarks (N, 2). scores (N,): of each landmark, in [0, 1]. sigma (N,):
     expected error of each landmark, px. id: the tracker's. pose (3,): pitch, yaw, roll in degrees, with the signs of `head_pose`.
     states: probability of each state by name, such as left_eye_closed. pose and states are the net's, if it predicts them.
@@ -74,10 +91,7 @@ class LandmarkNet(NamedTuple):
         return bool(np.abs(crop_box(box_of(self.meanface), inside, 1, 1) - (0, 0, 1, 1)).max() < FILLED)
 
     def roll_of(self, landmarks: np.ndarray) -> float:
-        """Return by how many radians clockwise the crop of a face with these landmarks (N, 2) is turned.
-
-        The face leans by up to LEVEL in its crop, so that crops of upright faces stay upright and none jumps from frame to frame.
-        """
+        """Return by how many radians clockwise the crop of a face with these landmarks (N, 2) is turned, see LEVEL."""
         if self.meanface is None:
             return 0.0
         matrix = similarity(self.meanface, landmarks)
@@ -121,11 +135,12 @@ class Landmarker:
     with the project. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`
     maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project.
     max_faces: only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores.
+    any_roll: where no face is sure, the picture is searched turned by 90, 180 and 270 degrees too.
     UserError for what cannot be loaded. `seconds`: time spent so far, by stage.
     """
 
     def __init__(self, landmarks: Path | str | LandmarkNet | None = None, detector: Callable | None = None,
-                 max_faces: int | None = None, threads: int = 0):
+                 max_faces: int | None = None, threads: int = 0, any_roll: bool = True):
         if max_faces is not None and max_faces < 1:
             raise UserError(f"max_faces must be at least 1, not {max_faces}")
         if landmarks is None:
@@ -137,7 +152,7 @@ class Landmarker:
         else:
             self.net = from_checkout("utils.tools.inference:find_net", landmarks)(str(landmarks), threads)
         self.detector = Detector(threads=threads) if detector is None else detector
-        self.max_faces, self.seconds = max_faces, {"detect": 0.0, "landmarks": 0.0}
+        self.max_faces, self.any_roll, self.seconds = max_faces, any_roll, {"detect": 0.0, "landmarks": 0.0}
 
     @property
     def layout(self) -> Layout:
@@ -146,7 +161,14 @@ class Landmarker:
 
     def __call__(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
         """Faces of an image. second_crop: crop again round the landmarks, so that the detector's box matters little."""
-        faces = self.landmarks_of(image, *self.detect(image))
+        faces = self.faces_of(image, *self.detect(image), second_crop)
+        if self.any_roll and not any(face.scores.mean() >= SURE * self.net.face_limit for face in faces):
+            faces = best([*faces, *turned_faces(self, image, second_crop)], self.max_faces)
+        return faces
+
+    def faces_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool) -> list[Face]:
+        """Faces of landmark boxes, see `landmarks_of`, that the landmark scores confirm."""
+        faces = self.landmarks_of(image, boxes, scores)
         if second_crop:
             faces = self.crop_again(image, faces)
         return [face for face in faces if self.is_face(face)]
@@ -155,8 +177,7 @@ class Landmarker:
         """The same faces, found anew in crops centred on their landmarks and scaled as in training."""
         height, width = image.shape[:2]
         boxes = [self.box_of(face.landmarks) for face in faces]
-        boxes = [box if self._has_crop(box, width, height) else np.append(face.box, 0)
-                 for box, face in zip(boxes, faces, strict=True)]
+        boxes = [box if self._has_crop(box, width, height) else (*face.box, 0) for box, face in zip(boxes, faces, strict=True)]
         return self.landmarks_of(image, np.array(boxes), np.array([face.score for face in faces]))
 
     def is_face(self, face: Face) -> bool:
@@ -181,14 +202,15 @@ class Landmarker:
     def landmarks_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None) -> list[Face]:
         """Faces of landmark boxes (M, 4) or (M, 5) in image px, as `detect` and `box_of` return them; their crops form one batch.
 
-        The fifth value is the roll in degrees: the box and its crop are turned clockwise by it, so that the face is upright there.
+        The fifth value is the roll in degrees: the box and its crop are turned clockwise by it and show the face upright.
         scores (M,): the detector's, copied to the faces. UserError for a box that lies outside the image.
         """
         check_image(image)
         start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
         boxes = np.asarray(boxes, np.float64)
         boxes = boxes.reshape(-1, 5 if boxes.shape[-1] == 5 else 4)
-        boxes, angles = boxes[:, :4], np.radians(boxes[:, 4]) if boxes.shape[1] == 5 else np.zeros(len(boxes))
+        angles = np.radians(boxes[:, 4]) if boxes.shape[1] == 5 else np.zeros(len(boxes))
+        boxes = boxes[:, :4].copy()
         scores = np.full(len(boxes), np.nan) if scores is None else scores
         crops = np.array([crop_box(box, net.protocol, width, height, angle)
                           for box, angle in zip(boxes, angles, strict=True)]).reshape(-1, 4)
@@ -200,17 +222,18 @@ class Landmarker:
                                for crop, angle in zip(crops[part], angles[part], strict=True)])
             found = net.predict(images)
             points = to_image(found["landmarks"].astype(np.float64), crops[part])
+            poses = np.array(found["pose"]) if net.pose else None
             for i in np.flatnonzero(angles[part]):
-                crop = crops[part][i]
-                points[i] = transform(points[i], turn_about((crop[:2] + crop[2:]) / 2, angles[part][i]))
-                # the box of the face is upright
-                box = boxes[part][i]
-                boxes[part][i] = turned_boxes(box[None], turn_about((box[:2] + box[2:]) / 2, angles[part][i]))[0]
+                crop, box, angle = crops[part][i], boxes[part][i], angles[part][i]
+                points[i] = transform(points[i], turn_about((crop[:2] + crop[2:]) / 2, angle))
+                box[:] = turned_boxes(box[None], turn_about((box[:2] + box[2:]) / 2, angle))[0]
+                if net.pose:
+                    poses[i] = turn_pose(poses[i], angle)
             point_scores = np.clip(found["score"], 0, 1)
             sides = np.sqrt(np.prod(crops[part, 2:] - crops[part, :2], 1))
             unknown = [None] * len(points)
             sigma = found["sigma"] * sides[:, None] if "sigma" in found else unknown
-            pose = np.degrees(found["pose"]) if net.pose else unknown
+            pose = np.degrees(poses) if net.pose else unknown
             states = [net.name_states(values) for values in found["states"]] if any(net.states) else unknown
             faces += map(Face, boxes[part], map(float, scores[part]), points, point_scores, sigma, unknown, pose, states)
         self.seconds["landmarks"] += time.perf_counter() - start
@@ -219,18 +242,12 @@ class Landmarker:
     def box_of(self, landmarks: np.ndarray) -> np.ndarray:
         """Landmark box (5,) for the next crop of a face with these landmarks (N, 2), both in image px.
 
-        The last value is the roll of the face, see `landmarks_of`. The tight box of the landmarks, if training crops were made from such boxes. Otherwise the box whose crop lies relative to
-        the landmarks as the training crops lie relative to the mean face.
+        The last value is the roll, see `landmarks_of`. The box is tight, if training crops were made from tight boxes. Otherwise
+        its crop lies relative to the landmarks as the training crops lie relative to the mean face.
         """
-        turn = self.net.roll_of(landmarks)
-        if turn:
-            centre = landmarks.mean(0)
-            landmarks = transform(landmarks, turn_about(centre, -turn))
-        box = self._upright_box(landmarks)
-        if turn:
-            middle = (box[None, :2] + box[None, 2:]) / 2
-            box = box + np.tile((transform(middle, turn_about(centre, turn)) - middle)[0], 2)
-        return np.append(box, np.degrees(turn))
+        turn, centre = self.net.roll_of(landmarks), landmarks.mean(0)
+        box = self._upright_box(transform(landmarks, turn_about(centre, -turn)))
+        return np.append(carry(box, turn_about(centre, turn)), np.degrees(turn))
 
     def _upright_box(self, landmarks: np.ndarray) -> np.ndarray:
         """Landmark box (4,) of an upright face, see `box_of`."""

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 
-from nets.labels import turned
 from pipnet.geometry import compose, opencv_matrix, transform, turn_about
+from pipnet.pose import turn_pose
 
 LUMA = np.array([0.114, 0.587, 0.299])  # weights of blue, green, red
 
@@ -115,8 +114,7 @@ def augment(crop: Crop, recipe, flip_index, rng: np.random.Generator) -> tuple[n
     return photometric(image, rng, recipe), landmarks, weight, matrix
 
 
-def turn_pose(pose: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def augment_pose(pose: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return the pose (3,) in radians of a face whose picture went through the affine (2, 3): mirror, rotation and zoom."""
     sign = np.sign(np.linalg.det(matrix[:, :2]))  # mirroring changes the sides of yaw and roll
-    angle = np.arctan2(sign * matrix[1, 0], sign * matrix[0, 0])
-    return turned(torch.tensor(pose * [1, sign, sign])[None], torch.tensor([angle]))[0].numpy()
+    return turn_pose(pose * [1, sign, sign], np.arctan2(sign * matrix[1, 0], sign * matrix[0, 0]))

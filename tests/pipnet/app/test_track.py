@@ -35,7 +35,7 @@ class Scene:
 
     layout = LAYOUTS.load("68")
     net = SimpleNamespace(face_limit=HALFWAY)
-    box_of = staticmethod(box_of)
+    any_roll, box_of = False, staticmethod(box_of)
     is_face = staticmethod(lambda face: True)
 
     def __init__(self):

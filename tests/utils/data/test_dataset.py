@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
-from utils.data.augment import Crop, augment, generator, turn_pose
+from utils.data.augment import Crop, augment, augment_pose, generator
 from utils.data.dataset import Augmented, Faces, Order, collate, train_loader
 from utils.data.dataset import test_batches as share_of
 from utils.data.parsers import read_pts, write_pts
@@ -121,7 +121,7 @@ def test_a_turned_picture_turns_the_pose(pose, angle, zoom, mirror):
     model = np.random.default_rng(0).normal(size=(9, 3))
     turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = np.diag([-1.0 if mirror else 1, 1]) @ turn
-    turned = turn_pose(np.array(pose), np.column_stack([matrix, [3, 4]]))
+    turned = augment_pose(np.array(pose), np.column_stack([matrix, [3, 4]]))
 
     def seen(shape, pose):
         return (shape @ head(pose).T)[:, :2] * (1, -1)  # image y points down
