@@ -29,11 +29,11 @@ from pipnet.images import check_image
 from pipnet.layout import Layout
 from pipnet.pose import turn_pose
 from pipnet.session import metadata, open_session
-from pipnet.turned import best, turned_faces
+from pipnet.turned import search
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 FILLED = 0.08    # share of the crop's side by which the mean face may miss its edges and still be called tight
-SURE = 1.6       # multiple of face_limit from which a face is sure: above 31 wrong finds of turned pictures, below all right ones
+MOST_CROPS = 3   # crops of a face after the detector's box; the later ones only of faces whose roll was misjudged
 LEVEL = np.radians(5)  # lean that a face keeps in its crop, so that crops of upright faces stay upright and none jumps in a video
 HALFWAY = 0.4    # default of LandmarkNet.face_limit
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
@@ -135,7 +135,7 @@ class Landmarker:
     with the project. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`
     maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project.
     max_faces: only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores.
-    any_roll: where no face is sure, the picture is searched turned by 90, 180 and 270 degrees too.
+    any_roll: where no face is sure, the turned picture is searched too.
     UserError for what cannot be loaded. `seconds`: time spent so far, by stage.
     """
 
@@ -162,15 +162,16 @@ class Landmarker:
     def __call__(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
         """Faces of an image. second_crop: crop again round the landmarks, so that the detector's box matters little."""
         faces = self.faces_of(image, *self.detect(image), second_crop)
-        if self.any_roll and not any(face.scores.mean() >= SURE * self.net.face_limit for face in faces):
-            faces = best([*faces, *turned_faces(self, image, second_crop)], self.max_faces)
-        return faces
+        return search(self, image, faces, second_crop) if self.any_roll else faces
 
     def faces_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool) -> list[Face]:
         """Faces of landmark boxes, see `landmarks_of`, that the landmark scores confirm."""
-        faces = self.landmarks_of(image, boxes, scores)
-        if second_crop:
-            faces = self.crop_again(image, faces)
+        faces = np.fromiter(self.landmarks_of(image, boxes, scores), object)
+        moving = np.arange(len(faces) if second_crop else 0)  # faces of which a crop is not at the roll of its landmarks yet
+        for _ in range(MOST_CROPS):
+            before, faces[moving] = faces[moving], np.fromiter(self.crop_again(image, list(faces[moving])), object)
+            rolls = [[self.net.roll_of(face.landmarks) for face in some] for some in (before, faces[moving])]
+            moving = moving[np.cos(np.subtract(*rolls)) < np.cos(LEVEL)]
         return [face for face in faces if self.is_face(face)]
 
     def crop_again(self, image: np.ndarray, faces: list[Face]) -> list[Face]:

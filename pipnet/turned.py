@@ -4,19 +4,23 @@ import numpy as np
 from pipnet.detector import suppress
 from pipnet.geometry import box_of, carry, invert, turn_picture
 
-ROLLS = (90, 180, 270)  # degrees, clockwise, of the faces that are searched
-SAME = 0.3              # IoU from which two faces found in different turns are one
+ROLLS = (90, 180, 270), (45, 135, 225, 315)  # degrees, clockwise, of the faces that are searched; the second ones only if needed
+SURE = 1.9  # multiple of the net's face_limit from which a face is sure: above the scores of faces found at a wrong roll
+SAME = 0.3  # IoU from which two faces found in different turns are one
 
 
-def turned_faces(landmarker, image: np.ndarray, second_crop: bool = True) -> list:
-    """`Face`s that a Landmarker's detector finds in the image (H, W, 3) turned by 90, 180 and 270 degrees, in px of the image."""
-    faces = []
-    for roll in ROLLS:
-        picture, matrix = turn_picture(image, -np.radians(roll))
-        boxes, scores = landmarker.detect(picture)
-        boxes = np.column_stack([carry(boxes, invert(matrix)), np.full(len(boxes), roll)])
-        faces += landmarker.faces_of(image, boxes, scores, second_crop)
-    return best(faces, landmarker.max_faces)
+def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True, steps=ROLLS) -> list:
+    """The `Face`s; while none is sure, with those that a Landmarker's detector finds in the turned image (H, W, 3), in its px."""
+    for rolls in steps:
+        if any(face.scores.mean() >= SURE * landmarker.net.face_limit for face in faces):
+            break
+        for roll in rolls:
+            picture, matrix = turn_picture(image, -np.radians(roll))
+            boxes, scores = landmarker.detect(picture)
+            boxes = np.column_stack([carry(boxes, invert(matrix)), np.full(len(boxes), roll)])
+            faces = faces + landmarker.faces_of(image, boxes, scores, second_crop)
+        faces = best(faces, landmarker.max_faces)
+    return faces
 
 
 def best(faces: list, most: int | None) -> list:
