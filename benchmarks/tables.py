@@ -93,6 +93,14 @@ def peers() -> str:
                  ("ms a picture", both("ms", ".0f"), ">"), ("found, %", both("found_%", ".1f"), ">"))
 
 
+def rolls() -> str:
+    """Turned photographs: missed faces, and errors against those of the upright photographs."""
+    rows = [{**row, "tool": TOOLS.get(row["tool"], row["tool"])} for row in result("rolls")["rows"]]
+    return table(rows, ("tool", "tool"), ("photographs", lambda row: SETS[row["set"].lower()]),
+                 ("turned by", lambda row: f"{row['roll']}°", ">"), ("faces", "faces", "d"), ("missed, %", "missed_%", ".1f"),
+                 ("NME %", "nme", ".2f"), ("NME / upright", "of_upright", ".2f"))
+
+
 def same_net() -> str:
     """One net and one training set under two recipes."""
     names = {"real_256": "preset `short` without its refiner", "pipnet_256": "preset `pipnet`: the PIPNet authors' recipe"}
@@ -231,7 +239,7 @@ def label_shift() -> str:
 
 
 TABLES = {make.__name__: make for make in (
-    peers, same_net, runs, recipes, ablation, boxes, box_shift, jitter, demo, detector, zoo, learning, finetune,
+    peers, rolls, same_net, runs, recipes, ablation, boxes, box_shift, jitter, demo, detector, zoo, learning, finetune,
     label_noise, label_shift, sources)}
 
 

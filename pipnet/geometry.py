@@ -46,9 +46,10 @@ def box_of(landmarks: np.ndarray) -> np.ndarray:
     return np.concatenate([np.nanmin(landmarks, axis=-2), np.nanmax(landmarks, axis=-2)], axis=-1)
 
 
-def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int) -> np.ndarray:
+def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle: float = 0.0) -> np.ndarray:
     """Nominal crop (4,) float64 of a face box (4,), both in image px, in an image of width x height.
 
+    angle: radians by which the box and the crop are turned clockwise, each about its own centre; such a crop is never clipped.
     Rounding `int` with border `clip` is the published 300W preparation of PIPNet (Jin et al., IJCV 2021): the box in whole pixels
     is enlarged, its corner is moved into the image without changing its size, then its size is cut. `float` with `clip` is the
     published WFLW preparation: each side is clipped by itself. Both stop one pixel before the image's right and lower edge.
@@ -64,7 +65,9 @@ def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int) -> np
         grown = np.full(2, grown.max() if protocol.square == "max" else grown.min())
     low = low - whole((grown - side) / 2) + (0, float(whole(protocol.shift_y * side[1])))
     high = low + grown
-    if protocol.border == "clip":
+    if angle:
+        low, high = np.split(carry(np.concatenate([low, high]), turn_about((edges[:2] + edges[2:]) / 2, angle)), 2)
+    elif protocol.border == "clip":
         low, high = np.maximum(low, 0), np.minimum(high, limit)
         if protocol.rounding == "int":
             high = np.minimum(low + grown, limit)
@@ -106,10 +109,14 @@ def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return shared / np.maximum(area[:, None] + other - shared, 1e-9)
 
 
-def crop_matrix(crop: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """Map (2, 3) from image px to the px of a crop (4,) resized to `size` (or width, height); both continuous."""
+def crop_matrix(crop: np.ndarray, size: int | tuple[int, int], angle: float = 0.0) -> np.ndarray:
+    """Map (2, 3) from image px to the px of a crop (4,) resized to `size` (or width, height); both continuous.
+
+    angle: radians by which the crop is turned clockwise about its centre.
+    """
     scale = np.broadcast_to(np.asarray(size, dtype=np.float64), 2) / (crop[2:] - crop[:2])
-    return np.column_stack([np.diag(scale), -crop[:2] * scale])
+    matrix = np.column_stack([np.diag(scale), -crop[:2] * scale])
+    return compose(turn_about((crop[:2] + crop[2:]) / 2, -angle), matrix) if angle else matrix
 
 
 def opencv_matrix(matrix: np.ndarray) -> np.ndarray:
@@ -134,6 +141,26 @@ def invert(matrix: np.ndarray) -> np.ndarray:
     return np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))[:2]
 
 
+def turn_about(centre: np.ndarray, angle: float, zoom: float = 1.0) -> np.ndarray:
+    """Map (2, 3) that turns by `angle` radians, clockwise as seen, and scales, and leaves the point `centre` (2,) in place."""
+    cosine, sine = zoom * np.cos(angle), zoom * np.sin(angle)
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    return np.column_stack([turn, centre - turn @ centre])
+
+
+def carry(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Boxes (..., 4) with the same sides, whose centres went through a map (2, 3)."""
+    centre = (boxes[..., None, :2] + boxes[..., None, 2:]) / 2
+    return boxes + np.tile((transform(centre, matrix) - centre)[..., 0, :], 2)
+
+
+def turned_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Tight boxes (M, 4) of the ellipses that fill the boxes (M, 4), after a similarity (2, 3)."""
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    centre, half = transform(centre, matrix), np.sqrt(half ** 2 @ (matrix[:, :2] ** 2).T)
+    return np.concatenate([centre - half, centre + half], 1)
+
+
 def transform(points, matrix):
     """Map points (..., N, 2) by matrix (..., 2, 3), in continuous coordinates; numpy or torch."""
     return points @ matrix[..., :2].swapaxes(-1, -2) + matrix[..., None, :, 2]
@@ -147,21 +174,33 @@ def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
     return np.column_stack([turn, onto.mean(0) - turn @ points.mean(0)])
 
 
-def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, border: str = "real") -> np.ndarray:
+def turn_picture(image: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """The whole image (H, W, 3), turned clockwise by `angle` radians on black, and the map (2, 3) from its px to the result's."""
+    height, width = image.shape[:2]
+    matrix = turn_about(np.array([width, height]) / 2, angle)
+    corners = transform(np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64), matrix)
+    matrix[:, 2] -= corners.min(0)
+    size = np.ceil(np.ptp(corners, axis=0) - 1e-6).astype(int).tolist()
+    return cv2.warpAffine(image, opencv_matrix(matrix), size, flags=cv2.INTER_LINEAR), matrix
+
+
+def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, border: str = "real",
+        angle: float = 0.0) -> np.ndarray:
     """Cut a crop (4,) in image px, scaled by `margin`, out of an image (H, W, 3): uint8 (S, S, 3), S = round(size * margin).
 
     The nominal crop is exactly the middle size x size px of the result. Pixels outside the image are black; with border `zero`
     also those outside the nominal crop. Enlarging is bilinear. Shrinking averages at least one sample per source pixel, so that
-    nothing aliases.
+    nothing aliases. angle: radians by which the crop is turned clockwise about its centre.
     """
     side = round(size * margin)
     wide = grow(np.asarray(crop, dtype=np.float64), side / size)
     if max(image.shape[:2]) >= 2 ** 15:  # warpAffine cannot address it: cut out what is needed first
-        low = np.maximum(np.floor(wide[:2]).astype(int) - 2, 0)
-        image = image[low[1]:math.ceil(wide[3]) + 2, low[0]:math.ceil(wide[2]) + 2]
+        needed = grow(wide, 1.5) if angle else wide  # a turned square lies within one of sqrt(2) times its side
+        low = np.maximum(np.floor(needed[:2]).astype(int) - 2, 0)
+        image = image[low[1]:math.ceil(needed[3]) + 2, low[0]:math.ceil(needed[2]) + 2]
         wide = wide - np.tile(low, 2)
     times = np.maximum(np.ceil((wide[2:] - wide[:2]) / side - 1e-9), 1).astype(int)  # samples per pixel, x and y
-    matrix = opencv_matrix(crop_matrix(wide, (side * times[0], side * times[1])))
+    matrix = opencv_matrix(crop_matrix(wide, (side * times[0], side * times[1]), angle))
     result = cv2.warpAffine(image, matrix, (side * int(times[0]), side * int(times[1])), flags=cv2.INTER_LINEAR,
                             borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0))
     if times.max() > 1:

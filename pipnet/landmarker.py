@@ -11,13 +11,30 @@ from pipnet.checkout import from_checkout
 from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped
-from pipnet.geometry import Protocol, border_px, box_of, check_protocol, crop_box, cut, similarity, to_image, transform
+from pipnet.geometry import (
+    Protocol,
+    border_px,
+    box_of,
+    carry,
+    check_protocol,
+    crop_box,
+    cut,
+    similarity,
+    to_image,
+    transform,
+    turn_about,
+    turned_boxes,
+)
 from pipnet.images import check_image
 from pipnet.layout import Layout
+from pipnet.pose import turn_pose
 from pipnet.session import metadata, open_session
+from pipnet.turned import search
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 FILLED = 0.08    # share of the crop's side by which the mean face may miss its edges and still be called tight
+MOST_CROPS = 3   # crops of a face after the detector's box; the later ones only of faces whose roll was misjudged
+LEVEL = np.radians(5)  # lean that a face keeps in its crop, so that crops of upright faces stay upright and none jumps in a video
 HALFWAY = 0.4    # default of LandmarkNet.face_limit
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
@@ -25,7 +42,8 @@ SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 class Face(NamedTuple):
     """One face of one frame, in continuous image px. None stands for values that were not computed.
 
-    box (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from. score: the detector's, NaN
+    box (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from; of a face that leans, the
+    upright box that holds it. score: the detector's, NaN
     for a box from elsewhere; the face score in a video. landmarks (N, 2). scores (N,): of each landmark, in [0, 1]. sigma (N,):
     expected error of each landmark, px. id: the tracker's. pose (3,): pitch, yaw, roll in degrees, with the signs of `head_pose`.
     states: probability of each state by name, such as left_eye_closed. pose and states are the net's, if it predicts them.
@@ -72,6 +90,14 @@ class LandmarkNet(NamedTuple):
         inside = self.protocol._replace(border="real", rounding="float")
         return bool(np.abs(crop_box(box_of(self.meanface), inside, 1, 1) - (0, 0, 1, 1)).max() < FILLED)
 
+    def roll_of(self, landmarks: np.ndarray) -> float:
+        """Return by how many radians clockwise the crop of a face with these landmarks (N, 2) is turned, see LEVEL."""
+        if self.meanface is None:
+            return 0.0
+        matrix = similarity(self.meanface, landmarks)
+        angle = float(np.arctan2(matrix[1, 0], matrix[0, 0]))
+        return angle - float(np.clip(angle, -LEVEL, LEVEL))
+
     def name_states(self, values: np.ndarray) -> dict[str, float]:
         """Return {name: probability} of the trained states from a face's output `states` (K,)."""
         return {name: float(value) for name, value in zip(self.states, values, strict=True) if name}
@@ -109,11 +135,12 @@ class Landmarker:
     with the project. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`
     maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project.
     max_faces: only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores.
+    any_roll: where no face is sure, the turned picture is searched too.
     UserError for what cannot be loaded. `seconds`: time spent so far, by stage.
     """
 
     def __init__(self, landmarks: Path | str | LandmarkNet | None = None, detector: Callable | None = None,
-                 max_faces: int | None = None, threads: int = 0):
+                 max_faces: int | None = None, threads: int = 0, any_roll: bool = True):
         if max_faces is not None and max_faces < 1:
             raise UserError(f"max_faces must be at least 1, not {max_faces}")
         if landmarks is None:
@@ -125,7 +152,7 @@ class Landmarker:
         else:
             self.net = from_checkout("utils.tools.inference:find_net", landmarks)(str(landmarks), threads)
         self.detector = Detector(threads=threads) if detector is None else detector
-        self.max_faces, self.seconds = max_faces, {"detect": 0.0, "landmarks": 0.0}
+        self.max_faces, self.any_roll, self.seconds = max_faces, any_roll, {"detect": 0.0, "landmarks": 0.0}
 
     @property
     def layout(self) -> Layout:
@@ -134,16 +161,24 @@ class Landmarker:
 
     def __call__(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
         """Faces of an image. second_crop: crop again round the landmarks, so that the detector's box matters little."""
-        faces = self.landmarks_of(image, *self.detect(image))
-        if second_crop:
-            faces = self.crop_again(image, faces)
+        faces = self.faces_of(image, *self.detect(image), second_crop)
+        return search(self, image, faces, second_crop) if self.any_roll else faces
+
+    def faces_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool) -> list[Face]:
+        """Faces of landmark boxes, see `landmarks_of`, that the landmark scores confirm."""
+        faces = np.fromiter(self.landmarks_of(image, boxes, scores), object)
+        moving = np.arange(len(faces) if second_crop else 0)  # faces of which a crop is not at the roll of its landmarks yet
+        for _ in range(MOST_CROPS):
+            before, faces[moving] = faces[moving], np.fromiter(self.crop_again(image, list(faces[moving])), object)
+            rolls = [[self.net.roll_of(face.landmarks) for face in some] for some in (before, faces[moving])]
+            moving = moving[np.cos(np.subtract(*rolls)) < np.cos(LEVEL)]
         return [face for face in faces if self.is_face(face)]
 
     def crop_again(self, image: np.ndarray, faces: list[Face]) -> list[Face]:
         """The same faces, found anew in crops centred on their landmarks and scaled as in training."""
         height, width = image.shape[:2]
         boxes = [self.box_of(face.landmarks) for face in faces]
-        boxes = [box if self._has_crop(box, width, height) else face.box for box, face in zip(boxes, faces, strict=True)]
+        boxes = [box if self._has_crop(box, width, height) else (*face.box, 0) for box, face in zip(boxes, faces, strict=True)]
         return self.landmarks_of(image, np.array(boxes), np.array([face.score for face in faces]))
 
     def is_face(self, face: Face) -> bool:
@@ -166,38 +201,57 @@ class Landmarker:
         return boxes, scores
 
     def landmarks_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None) -> list[Face]:
-        """Faces of landmark boxes (M, 4) in image px, as `detect` and `box_of` return them; their crops form one batch.
+        """Faces of landmark boxes (M, 4) or (M, 5) in image px, as `detect` and `box_of` return them; their crops form one batch.
 
+        The fifth value is the roll in degrees: the box and its crop are turned clockwise by it and show the face upright.
         scores (M,): the detector's, copied to the faces. UserError for a box that lies outside the image.
         """
         check_image(image)
         start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
-        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+        boxes = np.asarray(boxes, np.float64)
+        boxes = boxes.reshape(-1, 5 if boxes.shape[-1] == 5 else 4)
+        angles = np.radians(boxes[:, 4]) if boxes.shape[1] == 5 else np.zeros(len(boxes))
+        boxes = boxes[:, :4].copy()
         scores = np.full(len(boxes), np.nan) if scores is None else scores
-        crops = np.array([crop_box(box, net.protocol, width, height) for box in boxes]).reshape(-1, 4)
+        crops = np.array([crop_box(box, net.protocol, width, height, angle)
+                          for box, angle in zip(boxes, angles, strict=True)]).reshape(-1, 4)
         margin = 1 + 2 * border_px(net.size, net.margin) / net.size
         faces: list[Face] = []
         for first in range(0, len(boxes), MOST_FACES):
             part = slice(first, first + MOST_FACES)
-            images = np.stack([cut(image, crop, net.size, margin, net.protocol.border) for crop in crops[part]])
+            images = np.stack([cut(image, crop, net.size, margin, net.protocol.border, angle)
+                               for crop, angle in zip(crops[part], angles[part], strict=True)])
             found = net.predict(images)
             points = to_image(found["landmarks"].astype(np.float64), crops[part])
+            poses = np.array(found["pose"]) if net.pose else None
+            for i in np.flatnonzero(angles[part]):
+                crop, box, angle = crops[part][i], boxes[part][i], angles[part][i]
+                points[i] = transform(points[i], turn_about((crop[:2] + crop[2:]) / 2, angle))
+                box[:] = turned_boxes(box[None], turn_about((box[:2] + box[2:]) / 2, angle))[0]
+                if net.pose:
+                    poses[i] = turn_pose(poses[i], angle)
             point_scores = np.clip(found["score"], 0, 1)
             sides = np.sqrt(np.prod(crops[part, 2:] - crops[part, :2], 1))
             unknown = [None] * len(points)
             sigma = found["sigma"] * sides[:, None] if "sigma" in found else unknown
-            pose = np.degrees(found["pose"]) if net.pose else unknown
+            pose = np.degrees(poses) if net.pose else unknown
             states = [net.name_states(values) for values in found["states"]] if any(net.states) else unknown
             faces += map(Face, boxes[part], map(float, scores[part]), points, point_scores, sigma, unknown, pose, states)
         self.seconds["landmarks"] += time.perf_counter() - start
         return faces
 
     def box_of(self, landmarks: np.ndarray) -> np.ndarray:
-        """Landmark box (4,) for the next crop of a face with these landmarks (N, 2), both in image px.
+        """Landmark box (5,) for the next crop of a face with these landmarks (N, 2), both in image px.
 
-        The tight box of the landmarks, if training crops were made from such boxes. Otherwise the box whose crop lies relative to
-        the landmarks as the training crops lie relative to the mean face.
+        The last value is the roll, see `landmarks_of`. The box is tight, if training crops were made from tight boxes. Otherwise
+        its crop lies relative to the landmarks as the training crops lie relative to the mean face.
         """
+        turn, centre = self.net.roll_of(landmarks), landmarks.mean(0)
+        box = self._upright_box(transform(landmarks, turn_about(centre, -turn)))
+        return np.append(carry(box, turn_about(centre, turn)), np.degrees(turn))
+
+    def _upright_box(self, landmarks: np.ndarray) -> np.ndarray:
+        """Landmark box (4,) of an upright face, see `box_of`."""
         if self.net.tight:
             return box_of(landmarks)
         meanface = self.net.meanface
@@ -220,10 +274,10 @@ class Landmarker:
     def _has_crop(self, box: np.ndarray, width: int, height: int) -> bool:
         """Return whether a landmark box (4,) gives a crop that shows a part of an image of width x height."""
         try:
-            crop_box(box, self.net.protocol, width, height)
+            crop_box(box[:4], self.net.protocol, width, height)
         except UserError:
             return False
-        return bool((box[:2] < (width, height)).all() and (box[2:] > 0).all())
+        return bool((box[:2] < (width, height)).all() and (box[2:4] > 0).all())
 
     def _as_protocol(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (M, 4) for the net's protocol, from tight boxes of 68 landmarks.

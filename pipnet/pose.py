@@ -57,3 +57,14 @@ def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) ->
         _, rotation, shift = cv2.solvePnP(model, seen, camera, None, rotation, -shift, useExtrinsicGuess=True)
     pitch, yaw, roll = cv2.decomposeProjectionMatrix(np.hstack([cv2.Rodrigues(rotation)[0], shift]))[6].ravel().tolist()
     return -pitch, yaw, roll  # OpenCV's pitch is positive when the face looks down
+
+
+def turn_pose(pose: np.ndarray, angle: float) -> np.ndarray:
+    """(3,) pitch, yaw, roll of a head whose picture is turned clockwise by `angle`, all in radians and as in 300W-LP.
+
+    There the head is turned by Rx(pitch) Ry(yaw) Rz(roll), with y upwards.
+    """
+    (sp, sy, sr), (cp, cy, cr) = np.sin(pose), np.cos(pose)
+    rows = np.array([(cy * cr, cy * sr, -sy), (sp * sy * cr - cp * sr, sp * sy * sr + cp * cr, sp * cy)])
+    top, middle = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))]) @ rows
+    return np.array([np.arctan2(middle[2], cp * cy), -np.arcsin(np.clip(top[2], -1, 1)), np.arctan2(top[1], top[0])])

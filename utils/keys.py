@@ -86,7 +86,7 @@ SECTIONS = {
         "alignment": OF_LANDMARKS, "hard_landmarks": CHOSEN, "pose": OF_LANDMARKS, "eyes": OF_LANDMARKS, "mouth": OF_LANDMARKS,
         "teacher_landmarks": CHOSEN, "teacher_maps": CHOSEN, "teacher_features": CHOSEN}, change="resume"),
     "augment": Section({
-        "flip": SHARE, "rotation": POSITIVE, "rotation_prob": SHARE._replace(task="landmarks"),
+        "flip": SHARE, "rotation": POSITIVE, "rotation_prob": SHARE._replace(task="landmarks"), "roll_prob": SHARE,
         "scale": SHARE._replace(valid=BELOW_ONE, task="landmarks"), "translation": SHARE._replace(task="landmarks"),
         "translation_prob": SHARE._replace(task="landmarks"), "brightness": SHARE, "contrast": SHARE, "saturation": SHARE,
         "hue": POSITIVE, "colour_prob": SHARE, "grayscale": SHARE, "infrared": SHARE, "blur": SHARE, "blur_sigma": POSITIVE,

@@ -8,6 +8,7 @@ from pipnet.app.smooth import make_smooth
 from pipnet.errors import UserError
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import HALFWAY, Face, Landmarker
+from pipnet.turned import ROLLS, search
 
 STEP = 0.03        # width of the logistic step from background to face, in mean landmark scores
 LEAST_SCORE = 0.5  # face score below which the detector runs at once
@@ -28,7 +29,7 @@ def face_score(face: Face, limit: float = HALFWAY) -> float:
 
 @dataclass
 class _Track:
-    """One face: box (4,) of its last landmarks, box (4,) for its next crop, both in image px; seconds when it was last seen."""
+    """One face: box (4,) of its last landmarks, box (5,) for its next crop, both in image px; seconds when it was last seen."""
 
     box: np.ndarray
     next: np.ndarray
@@ -81,7 +82,10 @@ class Tracker:
 
     def _faces(self, image: np.ndarray, boxes) -> list[Face]:
         """Faces of landmark boxes, with their face scores."""
-        faces = self.landmarker.landmarks_of(image, np.array(boxes)) if len(boxes) else []
+        return self._scored(self.landmarker.landmarks_of(image, np.array(boxes)) if len(boxes) else [])
+
+    def _scored(self, faces: list[Face]) -> list[Face]:
+        """The faces with their face scores."""
         return [face._replace(score=face_score(face, self.landmarker.net.face_limit)) for face in faces]
 
     def _detect(self, image: np.ndarray, tracked: dict[int, Face]) -> dict[int, Face]:
@@ -97,6 +101,8 @@ class Tracker:
         faces = self._faces(image, [box for box in again if _inside(box, image)])
         faces = [face for face in faces if self.landmarker.is_face(face)
                  and (not kept or _overlaps(face, kept.values()).max() < TWICE)][:room]
+        if not kept and not faces and self.landmarker.any_roll:
+            faces = self._scored(search(self.landmarker, image, [], steps=ROLLS[:1]))
         lost = [id for id in self.tracks if id not in kept]
         known = {j: lost[i] for i, j in match(np.array([self.tracks[id].box for id in lost]), _boxes(faces), AGAIN)}
         for j, face in enumerate(faces):
@@ -107,9 +113,9 @@ class Tracker:
 
 
 def _inside(box: np.ndarray, image: np.ndarray) -> bool:
-    """Return whether a box (4,) covers at least a pixel of an image."""
+    """Return whether a box (4,) or (5,) covers at least a pixel of an image."""
     height, width = image.shape[:2]
-    return bool((box[:2] < (width - 1, height - 1)).all() and (box[2:] > 1).all())
+    return bool((box[:2] < (width - 1, height - 1)).all() and (box[2:4] > 1).all())
 
 
 def _boxes(faces) -> np.ndarray:

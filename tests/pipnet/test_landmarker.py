@@ -15,7 +15,7 @@ from pipnet import Detector, Face, Landmarker, UserError
 from pipnet.align import FIVE, TEMPLATE, five_points
 from pipnet.app.track import Tracker
 from pipnet.detector import DETECTORS, EXPORTED_FACE_BOX, FaceBox, detection_scale
-from pipnet.geometry import Protocol, box_of, crop_box, cut, to_crop, transform
+from pipnet.geometry import Protocol, box_of, crop_box, cut, invert, opencv_matrix, to_crop, transform, turn_about
 from pipnet.landmarker import LandmarkNet, open_net
 from utils.tools.inference import find_net
 
@@ -108,24 +108,55 @@ def test_the_next_box_gives_the_crop_of_the_training(scale, angle, x, y, protoco
     landmarker = Landmarker(LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, part), detector=lambda image: NOTHING)
     turn = 100 * scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     landmarks = transform(part, np.column_stack([turn, (x, y)]))
-    crop = crop_box(landmarker.box_of(landmarks), protocol, 100, 100)
+    box = landmarker.box_of(landmarks)
+    crop = crop_box(box[:4], protocol, 100, 100, np.radians(box[4]))
     assert np.allclose((crop[:2] + crop[2:]) / 2, turn @ (0.5, 0.5) + (x, y), atol=1e-6)
     assert np.allclose(crop[2:] - crop[:2], 100 * scale)
+    assert abs((box[4] - np.degrees(angle) + 180) % 360 - 180) < 5.001  # the face is upright in it, but for LEVEL
 
 
 def test_the_next_box_is_tight_where_the_trainings_were():
     net = LandmarkNet(None, LAYOUTS.load("68"), SQUARE, 64, square_face())
-    turned = transform(square_face(), np.array([[70.0, -40, 60], [40, 70, 20]]))
-    assert np.allclose(Landmarker(net, detector=lambda image: NOTHING).box_of(turned), box_of(turned))
+    landmarker = Landmarker(net, detector=lambda image: NOTHING)
+    level = transform(square_face(), np.array([[70.0, -4, 60], [4, 70, 20]]))
+    assert np.array_equal(landmarker.box_of(level), [*box_of(level), 0])
+    x1, y1, x2, y2, roll = landmarker.box_of(transform(square_face(), turn_about(np.array([3.0, 4]), np.radians(95), 80.0)))
+    assert np.isclose(roll, 90)
+    leaning = transform(square_face(), turn_about(np.zeros(2), np.radians(5), 80.0))
+    assert np.allclose((x2 - x1, y2 - y1), np.ptp(leaning, 0))
+
+
+@pytest.mark.parametrize("protocol", ["square", "inner", "wflw"])
+def test_the_second_crop_turns_with_the_face(protocol):
+    """The net sees a turned face as one that leans by 5 degrees, and its landmarks return to their place in the picture."""
+    image, truth = draw_face(np.random.default_rng(3), 200)
+    mean, seen, middle = square_face(), [], truth.mean(0)
+
+    def predict(images):
+        seen.append(cv2.GaussianBlur(images[0], (0, 0), 1).astype(float))
+        return {"landmarks": mean[None].astype(np.float32), "score": np.ones((1, 68), np.float32)}
+
+    net = LandmarkNet(predict, LAYOUTS.load("68"), Protocol(**DEFAULTS.protocols[protocol]), 64, mean)
+    landmarker, found = Landmarker(net, detector=lambda image: NOTHING), []
+    start = mean * np.ptp(truth[:, 0]) / np.ptp(mean[:, 0])
+    start += middle - start.mean(0)
+    for angle in (5, 30, 90, 170):
+        turn = turn_about(middle, np.radians(angle))
+        picture = cv2.warpAffine(image, opencv_matrix(turn), (200, 200))
+        face, = landmarker.crop_again(picture, [Face(box_of(truth), 0.9, transform(start, turn), np.ones(68))])
+        found.append(transform(face.landmarks, invert(turn)))
+        assert face.score == 0.9 and np.abs(face.box.reshape(2, 2).mean(0) - middle).max() < 25
+    assert np.allclose(found, found[:1], atol=0.5)
+    assert max(np.abs(crop - seen[0]).mean() for crop in seen) < 6 < np.abs(seen[0] - seen[0][::-1]).mean()
 
 
 def test_a_crop_that_is_not_square_follows_both_sides():
     protocol = Protocol(**DEFAULTS.protocols["wflw"])
     landmarker = Landmarker(LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, mean_face()), detector=lambda image: NOTHING)
-    crop = crop_box(landmarker.box_of(mean_face() * (60, 80) + (10, 5)), protocol, 200, 200)
+    crop = crop_box(landmarker.box_of(mean_face() * (60, 80) + (10, 5))[:4], protocol, 200, 200)
     assert np.allclose(crop, (10, 5, 70, 85))
     plain = Landmarker(LandmarkNet(None, LAYOUTS.load("68"), protocol, 64, None), detector=lambda image: NOTHING)
-    assert np.allclose(plain.box_of(mean_face()), box_of(mean_face()))
+    assert np.allclose(plain.box_of(mean_face())[:4], box_of(mean_face()))
 
 
 def test_the_detectors_box_becomes_that_of_the_landmarks():

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 
-from nets.labels import turned
-from pipnet.geometry import compose, opencv_matrix, transform
+from pipnet.geometry import compose, opencv_matrix, transform, turn_about
+from pipnet.pose import turn_pose
 
 LUMA = np.array([0.114, 0.587, 0.299])  # weights of blue, green, red
 
@@ -23,16 +22,18 @@ def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
 def affine(rng: np.random.Generator, recipe, size: int) -> tuple[np.ndarray, bool]:
     """Return a random affine (2, 3) from px of the nominal crop to px of the result, both `size` px, and whether it mirrors."""
     angle, zoom, dx, dy = rng.uniform(-1, 1, 4)
-    mirror, turns, moves = rng.random(3) < (recipe.flip, recipe.rotation_prob, recipe.translation_prob)
-    angle = np.radians(recipe.rotation) * angle * turns
-    zoom = 1 + recipe.scale * zoom
-    shift = np.array([dx, dy]) * recipe.translation * size * moves
+    mirror, turn, move = rng.random(3)
+    if turn >= 1 - recipe.roll_prob:
+        reach = 180.0
+    else:
+        reach = recipe.rotation * (turn < recipe.rotation_prob * (1 - recipe.roll_prob))
+    shift = np.array([dx, dy]) * recipe.translation * size * (move < recipe.translation_prob)
     if recipe.interpolation == "nearest":
         shift = np.trunc(shift)  # the published recipe shifts by whole px
-    centre, cosine, sine = size / 2, zoom * np.cos(angle), zoom * np.sin(angle)
-    turn = np.array([[cosine, -sine], [sine, cosine]])
-    matrix = np.column_stack([turn, centre - turn @ (centre, centre) + shift])
-    return (compose(matrix, np.array([[-1.0, 0, size], [0, 1, 0]])) if mirror else matrix), bool(mirror)
+    matrix = turn_about(np.full(2, size / 2), np.radians(reach) * angle, 1 + recipe.scale * zoom)
+    matrix[:, 2] += shift
+    mirrors = bool(mirror < recipe.flip)
+    return (compose(matrix, np.array([[-1.0, 0, size], [0, 1, 0]])) if mirrors else matrix), mirrors
 
 
 def colour_matrix(rng: np.random.Generator, recipe) -> np.ndarray | None:
@@ -113,8 +114,7 @@ def augment(crop: Crop, recipe, flip_index, rng: np.random.Generator) -> tuple[n
     return photometric(image, rng, recipe), landmarks, weight, matrix
 
 
-def turn_pose(pose: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def augment_pose(pose: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return the pose (3,) in radians of a face whose picture went through the affine (2, 3): mirror, rotation and zoom."""
     sign = np.sign(np.linalg.det(matrix[:, :2]))  # mirroring changes the sides of yaw and roll
-    angle = np.arctan2(sign * matrix[1, 0], sign * matrix[0, 0])
-    return turned(torch.tensor(pose * [1, sign, sign])[None], torch.tensor([angle]))[0].numpy()
+    return turn_pose(pose * [1, sign, sign], np.arctan2(sign * matrix[1, 0], sign * matrix[0, 0]))

@@ -16,7 +16,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import border_px, cut, to_crop
 from pipnet.layout import Layout
 from utils.cores import cores
-from utils.data.augment import Crop, augment, generator, turn_pose
+from utils.data.augment import Crop, augment, augment_pose, generator
 from utils.data.convert import conversion
 from utils.data.prepared_set import Split, Table, read_image
 
@@ -210,7 +210,7 @@ class Augmented(Dataset):
         image, landmarks, weight, matrix = augment(crop, self.recipe, self.flip_index, generator(self.seed, epoch, index))
         pose, states = faces.extras(index)
         if pose is not None:
-            pose = turn_pose(pose, matrix).astype(np.float32)
+            pose = augment_pose(pose, matrix).astype(np.float32)
         if states is not None and np.linalg.det(matrix[:, :2]) < 0:
             states = states[_partners(faces.state_names)]
         return Sample(image, landmarks.astype(np.float32), weight, index, pose, states)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.geometry import grow, opencv_matrix, to_crop
+from pipnet.geometry import compose, grow, opencv_matrix, to_crop, turn_about
 from pipnet.layout import Layout
 from utils.cores import cores
 from utils.data.dataset import GIB
@@ -21,13 +21,18 @@ PORTRAITS = 1000  # pictures of landmark sets that serve as photographs
 RAISE = 0.25  # share of the landmarks' height by which the box of a face reaches above the brows
 
 
-def face_boxes(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
-    """Return the boxes (M, 4) of landmarks (M, N, 2): tight, raised above the brows. Raise UserError without brows or jaw."""
+def face_boxes(landmarks: np.ndarray, layout: Layout, angle: float = 0.0) -> np.ndarray:
+    """Return the boxes (M, 4) of landmarks (M, N, 2): tight, raised above the brows. Raise UserError without brows or jaw.
+
+    angle: degrees by which the faces are turned clockwise. The side that is nearest to the forehead is raised.
+    """
     if not any("brow" in part for part in layout.groups) or "jaw" not in layout.groups:
         raise UserError(f"layout {layout.name} has no jaw and brows, so its faces have no box; leave the set out")
     low, high = np.nanmin(landmarks, 1), np.nanmax(landmarks, 1)
-    low[:, 1] -= RAISE * (high - low)[:, 1]
-    return np.concatenate([low, high], 1)
+    boxes = np.concatenate([low, high], 1)
+    side, axis = [(1, 1), (2, 0), (3, 1), (0, 0)][round(angle / 90) % 4]
+    boxes[:, side] += np.sign(side - 1.5) * RAISE * (high - low)[:, axis]
+    return boxes
 
 
 def _evenly(table: Table, most: int) -> np.ndarray:
@@ -98,12 +103,16 @@ def decoded(pictures: list[Picture], cache: float) -> list[Picture]:
     return result
 
 
-def resized(image: np.ndarray, corner: np.ndarray, window: float, side: int) -> np.ndarray:
-    """Return the square of `window` px at `corner` of the image as (side, side, 3), black outside, without aliasing."""
+def resized(image: np.ndarray, corner: np.ndarray, window: float, side: int, angle: float = 0.0) -> np.ndarray:
+    """Return the square of `window` px at `corner` of the image as (side, side, 3), black outside, without aliasing.
+
+    The picture is turned clockwise by `angle` degrees about the middle of the square.
+    """
     zoom = side / window
     if zoom < 0.75:
         image, before = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA), image
         exact = np.array(image.shape[1::-1]) / before.shape[1::-1]
         corner, zoom = corner * exact, zoom / exact[0]
-    matrix = opencv_matrix(np.array([[zoom, 0, -corner[0] * zoom], [0, zoom, -corner[1] * zoom]]))
-    return cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR)
+    matrix = np.array([[zoom, 0, -corner[0] * zoom], [0, zoom, -corner[1] * zoom]])
+    turn = turn_about(np.full(2, side / 2), np.radians(angle))
+    return cv2.warpAffine(image, opencv_matrix(compose(matrix, turn)), (side, side), flags=cv2.INTER_LINEAR)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.ops import box_iou
 
 from nets.detectors.faceboxes import Targets, anchors, corners, encode
-from pipnet.geometry import invert, opencv_matrix, transform
+from pipnet.geometry import invert, opencv_matrix, transform, turn_about, turned_boxes
 from utils.data.augment import generator, photometric
 from utils.data.scene_sources import RAISE, STORED, Cutouts, face_boxes, resized
 from utils.data.wider import Picture
@@ -105,6 +105,11 @@ class Scenes(Dataset):
         low, high = np.log(np.clip(self.sides, min(least, most), most))
         return float(np.exp(rng.uniform(low, high)))
 
+    def _roll(self, rng: np.random.Generator, angle: float) -> float:
+        """Return any angle in degrees with probability `roll_prob`, else `angle`; the draws of `rng` itself stay as they are."""
+        own = rng.spawn(1)[0]
+        return own.uniform(-180, 180) if own.random() < self.recipe.roll_prob else angle
+
     def _cell(self, picture: Picture, side: int, rng: np.random.Generator) -> Scene:
         """Return a part of a photograph at `side` px; if it has faces, one of them has a random size."""
         image = picture.read()
@@ -128,8 +133,11 @@ class Scenes(Dataset):
             ends = np.sort([np.zeros(2), (width - window, height - window)], axis=0)
         inside = np.sort([np.zeros(2), (width - window, height - window)], axis=0)
         corner = np.clip(ends[0] + place * (ends[1] - ends[0]), *inside)
-        cut = resized(image, corner, window, side)
+        angle = self._roll(rng, 0.0)
+        cut = resized(image, corner, window, side, angle)
         boxes = (picture.boxes - np.tile(corner, 2)) * zoom
+        if angle:
+            boxes = turned_boxes(boxes, turn_about(np.full(2, side / 2), np.radians(angle)))
         clipped = boxes.clip(0, side)
         extent, seen = boxes[:, 2:] - boxes[:, :2], clipped[:, 2:] - clipped[:, :2]
         share = seen.prod(1) / np.maximum(extent.prod(1), 1e-6)
@@ -145,11 +153,12 @@ class Scenes(Dataset):
         for _ in range(int(rng.integers(0, self.pasted + 1))):
             number, wanted, spot = int(rng.integers(len(self.cutouts))), self._side(rng, 0, STORED), rng.random((6, 2))
             angle, soft, mirror = rng.uniform(-1, 1) * self.recipe.rotation, rng.uniform(0.02, 0.25), rng.random() < 0.5
+            angle = self._roll(rng, angle)
             landmarks, layout = self.cutouts.landmarks[number], self.cutouts.layouts[number]
             extent = np.ptp(landmarks, axis=0)
             scale = wanted / np.sqrt(extent[0] * extent[1] * (1 + RAISE))
             matrix = _turn(np.radians(angle), scale, mirror)
-            box = face_boxes(transform(landmarks, matrix)[None], layout)[0]
+            box = face_boxes(transform(landmarks, matrix)[None], layout, angle)[0]
             patch = int(np.ceil(STORED * scale))
             extent = box[2:] - box[:2]
             if (extent >= self.size).any() or (extent < LEAST).any():

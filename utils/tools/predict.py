@@ -56,7 +56,7 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> list[
         if stem in points and not always:
             faces = net.landmarks_of(image, box_of(read_pts(points[stem]))[None] - ORIGIN + 0.5)
         elif detects:
-            faces = net.landmarks_of(image, *net.detect(image))
+            faces = net(image)
         else:
             whole += 1
             faces = net.landmarks_of(image, whole_box(*image.shape[1::-1], net.net.protocol)[None])

@@ -3,17 +3,18 @@ import json
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pytest
-from conftest import LAYOUTS, ROOT, mean_face
+from conftest import LAYOUTS, ROOT, draw_face, mean_face
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipnet.app.track import LEAST_SCORE, MEMORY, Tracker, face_score, match
 from pipnet.errors import UserError
 from pipnet.files import shipped
-from pipnet.geometry import box_of, iou
-from pipnet.landmarker import HALFWAY, Face, open_net
+from pipnet.geometry import box_of, iou, opencv_matrix, transform, turn_about
+from pipnet.landmarker import HALFWAY, Face, Landmarker, open_net
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 
@@ -35,7 +36,7 @@ class Scene:
 
     layout = LAYOUTS.load("68")
     net = SimpleNamespace(face_limit=HALFWAY)
-    box_of = staticmethod(box_of)
+    any_roll, box_of = False, staticmethod(box_of)
     is_face = staticmethod(lambda face: True)
 
     def __init__(self):
@@ -184,3 +185,18 @@ def test_matching_uses_each_box_once_and_leaves_no_pair_that_both_want(one, othe
     assert len(set(left)) == len(left) and len(set(right)) == len(right) and all(shared[pair] >= 0.3 for pair in pairs)
     for i, j in zip(*np.nonzero(shared >= 0.3), strict=True):
         assert any(shared[pair] >= shared[i, j] for pair in pairs if pair[0] == i or pair[1] == j)
+
+
+@pytest.mark.parametrize("smooth", ["one-euro", "flow", "none"])
+def test_a_head_that_rolls_keeps_its_id(smooth):
+    """A drawn head turns once round in the plane, found by the shipped nets; the detector runs every few frames."""
+    image, truth = draw_face(np.random.default_rng(3), 200)
+    tracker = Tracker(Landmarker(threads=1), detect_every=5, smooth=smooth)
+    for frame in range(31):
+        turn = turn_about(np.full(2, 100.0), np.radians(12 * frame))
+        face, = tracker.update(cv2.warpAffine(image, opencv_matrix(turn), (200, 200)), frame / 30)
+        apart = np.linalg.norm(face.landmarks - transform(truth, turn), axis=1).mean() / np.linalg.norm(truth[36] - truth[45])
+        assert face.id == 0 and face.score > 0.9 and apart < 0.15, frame
+    lying = cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE)
+    assert len(Tracker(Landmarker(threads=1)).update(lying, 0.0)) == 1
+    assert not Tracker(Landmarker(threads=1, any_roll=False)).update(lying, 0.0)

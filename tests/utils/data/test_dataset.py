@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
-from utils.data.augment import Crop, augment, generator, turn_pose
+from utils.data.augment import Crop, augment, augment_pose, generator
 from utils.data.dataset import Augmented, Faces, Order, collate, train_loader
 from utils.data.dataset import test_batches as share_of
 from utils.data.parsers import read_pts, write_pts
@@ -121,7 +121,7 @@ def test_a_turned_picture_turns_the_pose(pose, angle, zoom, mirror):
     model = np.random.default_rng(0).normal(size=(9, 3))
     turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = np.diag([-1.0 if mirror else 1, 1]) @ turn
-    turned = turn_pose(np.array(pose), np.column_stack([matrix, [3, 4]]))
+    turned = augment_pose(np.array(pose), np.column_stack([matrix, [3, 4]]))
 
     def seen(shape, pose):
         return (shape @ head(pose).T)[:, :2] * (1, -1)  # image y points down
@@ -226,6 +226,23 @@ def test_one_option_does_not_change_what_another_does(faces):
     coloured = Augmented(several, replace(PRESETS["default"], **GEOMETRY), L68.flip_index, 0)
     for key in itertools.product((0, 1), range(6)):
         assert np.array_equal(geometry[key][1], coloured[key][1])
+
+
+def test_faces_are_turned_by_any_angle(faces):
+    """With the given probability, instead of by the ordinary rotation, and without a change of any other draw."""
+    crop, recipe = Crop(dotted(64, 8, np.full((1, 2), 0.5)), np.full((1, 2), 0.5), np.ones(1), 64), replace(PLAIN, **GEOMETRY)
+
+    def matrices(**given):
+        made = [augment(crop, replace(recipe, **given), (0,), generator(0, 0, index))[3] for index in range(400)]
+        return np.array([matrix[:, :2] * (np.sign(np.linalg.det(matrix[:, :2])), 1) for matrix in made])
+
+    plain, rolled, half = matrices(), matrices(roll_prob=1.0), matrices(roll_prob=0.5, rotation_prob=0.5)
+    angles = [np.degrees(np.arctan2(-part[:, 0, 1], part[:, 1, 1])) for part in (plain, rolled, half)]
+    assert np.abs(angles[0]).max() <= 30 and np.histogram(angles[1], 6, (-180, 180))[0].min() > 40
+    assert np.allclose(angles[0] / 30, angles[1] / 180) and np.allclose(np.linalg.det(plain), np.linalg.det(rolled))
+    same = np.isclose(angles[2], angles[1])  # half are turned by any angle, a quarter by the ordinary rotation
+    assert 160 < same.sum() < 240 and 70 < np.isclose(angles[2], 0).sum() < 130
+    assert np.allclose(angles[2][~same], np.where(np.isclose(angles[2], 0), 0, angles[0])[~same])
 
 
 def test_photometric_options_act(faces):

@@ -82,7 +82,7 @@ def test_faces_that_a_detector_finds(trained, pictures, raw, tmp_path):
         found = np.array(boxes.get(len(seen) - 1, [[10, 10, 80, 90.0]])).reshape(-1, 4)
         return found, np.linspace(1, 0.8, len(found))
 
-    net = Landmarker(trained.folder / "best.pt", detector)
+    net = Landmarker(trained.folder / "best.pt", detector, any_roll=False)
     found = predict(pictures, net, True, True)
     assert len(seen) == 8 and len(found) == 8
     assert sorted((one.file, one.number) for one in found)[:3] == [("face00.jpg", 1), ("face00.jpg", 2), ("face02.jpg", 1)]

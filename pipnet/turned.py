@@ -1,0 +1,31 @@
+"""Faces that lie or stand on their head, searched in the turned picture."""
+import numpy as np
+
+from pipnet.detector import suppress
+from pipnet.geometry import box_of, carry, invert, turn_picture
+
+ROLLS = (90, 180, 270), (45, 135, 225, 315)  # degrees, clockwise, of the faces that are searched; the second ones only if needed
+SURE = 1.9  # multiple of the net's face_limit from which a face is sure: above the scores of faces found at a wrong roll
+SAME = 0.3  # IoU from which two faces found in different turns are one
+
+
+def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True, steps=ROLLS) -> list:
+    """The `Face`s; while none is sure, with those that a Landmarker's detector finds in the turned image (H, W, 3), in its px."""
+    for rolls in steps:
+        if any(face.scores.mean() >= SURE * landmarker.net.face_limit for face in faces):
+            break
+        for roll in rolls:
+            picture, matrix = turn_picture(image, -np.radians(roll))
+            boxes, scores = landmarker.detect(picture)
+            boxes = np.column_stack([carry(boxes, invert(matrix)), np.full(len(boxes), roll)])
+            faces = faces + landmarker.faces_of(image, boxes, scores, second_crop)
+        faces = best(faces, landmarker.max_faces)
+    return faces
+
+
+def best(faces: list, most: int | None) -> list:
+    """Of faces that lie on each other the one with the highest landmark scores; of these the `most` largest, ordered by score."""
+    faces = sorted(faces, key=lambda face: -face.scores.mean())
+    faces = [faces[i] for i in suppress(np.array([box_of(face.landmarks) for face in faces]).reshape(-1, 4), SAME)]
+    faces = sorted(faces, key=lambda face: -np.ptp(face.landmarks, axis=0).prod())[:most]
+    return sorted(faces, key=lambda face: -face.score)
