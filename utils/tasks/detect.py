@@ -24,6 +24,7 @@ from utils.tasks.base import Task, Training, check_finite
 from utils.tasks.detector_tests import FOUND, TRUTH, DetectorTests, draw_boxes
 from utils.test import detection_metric as metric
 from utils.test.detectors import weights_of
+from utils.test.find_faces import Detect as DetectFaces
 from utils.test.find_faces import completed, find, torch_detector
 from utils.train.initialise import Started
 from utils.train.run_folder import Run
@@ -185,12 +186,12 @@ class Detect(Task):
         state = solver.averaged()
         check_finite(state)
         self.tester.load_state_dict(state)
-        return state, self._miss() if self.held else float("nan")
+        return state, self.miss(torch_detector(self.tester, self.ranks.device)) if self.held else float("nan")
 
-    def _miss(self) -> float:
-        """Return 100 % minus the mean, over the scales, of the AP in complete photographs and in portraits, and the recall in
-        other photographs."""
-        detect, figures, pictures = torch_detector(self.tester, self.ranks.device), [], self.held
+    def miss(self, detect: DetectFaces) -> float:
+        """Return 100 % minus the mean, over the scales, of a detector's AP in complete photographs, its AP in portraits and its
+        recall in other photographs."""
+        figures, pictures = [], self.held
         portrait = {one.folder.name for one in self.sources.sets}
         for scale in self.settings.detect.scales:
             found = find(detect, pictures, scale, self.ranks)
