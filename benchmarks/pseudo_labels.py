@@ -1,8 +1,8 @@
 """Landmarks of photographs without labels, for a net to train on: `python benchmarks/pseudo_labels.py PICTURES OUT`.
 
-The shipped landmark net finds the largest face of each photograph, and once more in the mirror image. A face is kept if both agree.
-Its label is their mean, moved to the right by what the net has learnt from its labels: half the distance of the two results. That
-is the set's --label-shift, and it is printed. OUT becomes a data set of pictures with .pts.
+The shipped landmark net finds the largest face of each photograph, and once more in its mirror image. A face is kept if both
+results agree. Its label is their mean, moved to the right by the shift that the net has learnt: half the distance of the results.
+That is the set's --label-shift, and it is printed. OUT becomes a data set of pictures with .pts.
 """
 import shutil
 import sys
