@@ -69,16 +69,19 @@ def _middle(file: Path, share: float) -> np.ndarray:
     return resized(image, np.full(2, (1 - share) / 2 * len(image)), share * len(image), STORED)
 
 
-def portraits(splits: list[Split]) -> list[Picture]:
-    """Return pictures of landmark sets, with their whole margin, as photographs that may show faces without a box."""
+def portraits(splits: list[Split], most: int = PORTRAITS, whole: bool = False) -> list[Picture]:
+    """Return up to `most` pictures of landmark sets, with their whole margin, as photographs.
+
+    whole: False if they may show more faces than the one that has a box.
+    """
     made, no = [], np.zeros(1, bool)
     for split in splits:
         table, meta, name = split.set.read(split.name), split.set.meta, split.set.folder.name
-        rows = _evenly(table, PORTRAITS // len(splits))
+        rows = _evenly(table, most // len(splits))
         side = round(meta["target_size"] * meta["margin"])
         landmarks = to_crop(table.landmarks[rows], grow(table.crop[rows], meta["margin"])) * side
         boxes = face_boxes(landmarks, split.set.layout).clip(0, side)
-        made += [Picture(table.images[row], name, box[None], no, no, False) for row, box in zip(rows, boxes, strict=True)]
+        made += [Picture(table.images[row], name, box[None], no, no, whole) for row, box in zip(rows, boxes, strict=True)]
     return made
 
 

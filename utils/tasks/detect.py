@@ -24,6 +24,7 @@ from utils.tasks.base import Task, Training, check_finite
 from utils.tasks.detector_tests import FOUND, TRUTH, DetectorTests, draw_boxes
 from utils.test import detection_metric as metric
 from utils.test.detectors import weights_of
+from utils.test.find_faces import Detect as DetectFaces
 from utils.test.find_faces import completed, find, torch_detector
 from utils.train.initialise import Started
 from utils.train.run_folder import Run
@@ -31,6 +32,7 @@ from utils.train.solver import Solver
 
 COMPOSITES = 200   # test and validation pictures if there are no photographs
 CALIBRATION = 16   # crops on which batch norms that are folded into an export are measured
+HELD = 160         # portraits to validate on, beside photographs
 LATER = 10 ** 6    # the epoch of such pictures; no training reaches it
 
 
@@ -104,6 +106,8 @@ class Detect(Task):
             held = [picture for several in self.tested.values() for picture in several]
         elif data.val != "none" and pictures:
             pictures, held = divide(pictures, data.val, settings.train.seed)
+            # with portraits among them, an epoch that forgets large faces is not kept
+            held += portraits([Split(one, "val") for one in sets], HELD, whole=True)
         elif data.val != "none":
             held = self.composites([Split(one, "val") for one in sets])
         if settings.train.early_stop and not held:
@@ -182,15 +186,19 @@ class Detect(Task):
         state = solver.averaged()
         check_finite(state)
         self.tester.load_state_dict(state)
-        return state, self._miss() if self.held else float("nan")
+        return state, self.miss(torch_detector(self.tester, self.ranks.device)) if self.held else float("nan")
 
-    def _miss(self) -> float:
-        """Return 100 % minus the mean, over the scales, of the AP in complete pictures and the recall in others."""
-        detect, figures, pictures = torch_detector(self.tester, self.ranks.device), [], self.held
+    def miss(self, detect: DetectFaces) -> float:
+        """Return 100 % minus the mean, over the scales, of a detector's AP in complete photographs, its AP in portraits and its
+        recall in other photographs."""
+        figures, pictures = [], self.held
+        portrait = {one.folder.name for one in self.sources.sets}
         for scale in self.settings.detect.scales:
             found = find(detect, pictures, scale, self.ranks)
-            for whole in (True, False):
-                some = [index for index, picture in enumerate(pictures) if picture.whole == whole]
+            groups: dict[tuple[bool, bool], list[int]] = {}
+            for index, picture in enumerate(pictures):
+                groups.setdefault((picture.whole, picture.event in portrait), []).append(index)
+            for (whole, _), some in groups.items():
                 scores = metric.score([found[index] for index in some], [pictures[index] for index in some])
                 figures.append(scores.ap if whole else scores.recall)
         return 100 * (1 - float(np.nanmean(figures)))

@@ -261,6 +261,24 @@ def test_pictures_of_landmark_sets_serve_as_photographs(faces, raw, tmp_path):
     assert 4 < sum(colourful) < 30  # about a third are portraits
 
 
+def test_portraits_take_part_in_the_validation(wider, raw, data_root):
+    """A detector that finds the faces of photographs but none in portraits misses more than one that finds both."""
+    task = Detect(settings("detect", train_data=[str(wider), str(raw)], data_root=str(data_root), target_size=64, scales=[1.0]),
+                  DEFAULTS, ONE)
+    task.prepare()
+    task.load()
+    alone = [picture for picture in task.held if picture.event not in ("0--event", "1--event")]
+    assert 0 < len(alone) < len(task.held) and all(picture.whole and len(picture.boxes) == 1 for picture in alone)
+    known = {picture.read().tobytes(): picture.boxes for picture in task.held}
+    missed = []
+    for blind in (False, True):
+        def find(image, *_, blind=blind):
+            boxes = known[image.tobytes()][:0 if blind and len(image) != 96 else None]
+            return boxes, np.ones(len(boxes))
+        missed.append(task.miss(find))
+    assert missed[0] == 0 and missed[1] == pytest.approx(50)
+
+
 def test_some_crops_of_a_photograph_with_a_face_show_none():
     one = white_faces(1)[0]._replace(image=np.zeros((400, 400, 3), np.uint8))
     scenes = make_scenes([one], 60, mosaic=0.0)

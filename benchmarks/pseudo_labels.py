@@ -1,0 +1,62 @@
+"""Landmarks of photographs without labels, for a net to train on: `python benchmarks/pseudo_labels.py PICTURES OUT`.
+
+The shipped landmark net finds the largest face of each photograph, and once more in its mirror image. A face is kept if both
+results agree. Its label is their mean, moved to the right by the shift that the net has learnt: half the distance of the results.
+That is the set's --label-shift, and it is printed. OUT becomes a data set of pictures with .pts.
+"""
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from photographs import PLACES, open_detector, require
+
+from pipnet.images import read_image
+from pipnet.landmarker import Face, Landmarker
+from utils.data.parsers import write_pts
+
+APART = 0.03  # of the side of the face's box: mean distance of both results above which a face is left out
+SCORE = 0.36  # least mean landmark score
+LEAST = 50    # px, least side of the face's box
+PAD = 0.2     # of the longer side: border round each picture, because the detector expects some background
+
+
+def largest(landmarker: Landmarker, image: np.ndarray) -> Face | None:
+    """Return the largest face of an image, None without one."""
+    return max(landmarker(image), key=lambda face: np.prod(face.box[2:] - face.box[:2]), default=None)
+
+
+def label(landmarker: Landmarker, image: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """Return the landmarks (N, 2) in px of the image and the shift to the right in px, None for a doubtful face."""
+    pad = round(PAD * max(image.shape[:2]))
+    image = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+    face, mirrored = largest(landmarker, image), largest(landmarker, np.ascontiguousarray(image[:, ::-1]))
+    if face is None or mirrored is None:
+        return None
+    other = mirrored.landmarks[list(landmarker.layout.flip_index)] * (-1, 1) + (image.shape[1], 0)
+    side = np.sqrt(np.prod(face.box[2:] - face.box[:2]))
+    if side < LEAST or face.scores.mean() < SCORE or np.linalg.norm(face.landmarks - other, axis=1).mean() > APART * side:
+        return None
+    return (face.landmarks + other) / 2 - pad, float(np.mean(face.landmarks - other, 0)[0] / 2)
+
+
+def main(pictures: Path, out: Path) -> None:
+    """Write the faces of `pictures` that both results agree on into OUT/train, and print the label shift."""
+    landmarker = Landmarker(detector=open_detector("faceboxes", PLACES["FACEBOXES_V2"]))
+    files = sorted(file for file in pictures.iterdir() if cv2.haveImageReader(str(file)))
+    found = {file: known for file in files if (known := label(landmarker, read_image(file)))}
+    shift = float(np.median([moved for _, moved in found.values()]))
+    folder = out / "train"
+    folder.mkdir(parents=True)
+    for file, (landmarks, _) in found.items():
+        shutil.copy(file, folder / file.name)
+        write_pts((folder / file.name).with_suffix(".pts"), landmarks + (shift - 0.5, -0.5))
+    print(f"{out}: {len(found)} of {len(files)} pictures, --label-shift {shift:.2f}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python benchmarks/pseudo_labels.py PICTURES OUT")
+    require("FACEBOXES_V2")
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
