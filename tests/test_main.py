@@ -127,7 +127,8 @@ torch.save = half""")
         one, two = (checkpoint.load(folder / name)["model"] for folder in (whole, killed))
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     assert len(rows(killed / "time.csv")) == 4
-    assert cli("--train", "--resume", "--exp", killed).returncode == 0, "nothing is left to do"
+    done = cli("--train", "--resume", "--exp", killed)
+    assert done.returncode == 0 and "killed is finished: all 4 epochs are trained; a larger --epochs trains on" in done.stderr
     assert (killed / "step.csv").read_bytes() == (whole / "step.csv").read_bytes()
 
 
@@ -148,7 +149,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(trained, 
     folder = tmp_path / "wild"
     shutil.copytree(trained.folder, folder)
     kept = (folder / "last.pt").read_bytes()
-    done = cli("--train", "--resume", "--exp", folder, "--epochs", "9", "--learning-rate", "1e30", "--clip", "0", "--amp", "off")
+    done = cli("--train", "--resume", "--exp", folder, "--epochs", "9", "--learning-rate", "1e6", "--clip", "0", "--amp", "off")
     fails(done, "not finite.*score .*offset_x .*train/face.*--resume")
     assert (folder / "last.pt").read_bytes() == kept and len(rows(folder / "step.csv")) == 2
 
@@ -171,6 +172,18 @@ solver.Solver.train_step = spoilt""")
     done = cli("--train", *recipe, "--val", "none", "--batch-size", "40", "--ema", "0", script=spoil)
     fails(done, "weights are not finite")
     assert not list((tmp_path / "runs").rglob("*.pt"))
+
+
+def test_a_net_whose_landmarks_fly_far_away_is_tested_and_called_diverged(trained, cli, tmp_path):
+    folder = tmp_path / "lost"
+    shutil.copytree(trained.folder, folder)
+    stored = checkpoint.load(folder / "best.pt")
+    stored["model"]["head.offset_x.bias"] += 1e12
+    checkpoint.save(folder / "best.pt", stored)
+    done = cli("--test", "--exp", folder)
+    assert done.returncode == 0 and len(table(done.stdout)) == 1, done.stderr
+    assert "the net has diverged or learnt nothing; lower --learning-rate" in done.stdout
+    assert "diverged" not in trained.done.stdout
 
 
 # ------------------------------------------------------------------------------------------------------- sets, layouts
@@ -240,6 +253,16 @@ def test_the_eyes_of_68_landmarks(cli, recipe, tmp_path, num_nb):
     assert stored["layout"]["count"] == 12 and stored["layout"]["selected"] == list(range(36, 48))
     if num_nb == 0:
         assert not any("neighbor" in key for key in rows(tmp_path / "runs" / "000" / "step.csv")[0])
+
+
+def test_few_landmarks_have_fewer_neighbors(cli, recipe, tmp_path):
+    flags = [*recipe, "--selected-index", "30", "45", "36", "54", "48"]
+    done = cli("--train", *flags)
+    assert done.returncode == 0 and "num_nb is 4, not 10: there are 5 landmarks" in done.stderr, done.stderr
+    assert checkpoint.load(tmp_path / "runs" / "000" / "best.pt")["args"]["num_nb"] == 4
+    again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "2")
+    assert again.returncode == 0 and "num_nb" not in again.stderr, again.stderr
+    fails(cli("--train", *flags, "--num-nb", "6"), "num_nb must be 0 to 4 for 5 landmarks, not 6")
 
 
 def test_output_says_that_the_epoch_was_picked_on_the_test_set(cli, recipe, tmp_path):

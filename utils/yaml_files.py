@@ -1,5 +1,6 @@
 """Reading of YAML files, and the nearest name for messages about a wrong one."""
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from pipnet.errors import UserError
 
 
 def nearest(name: str, names: Iterable) -> str:
-    """Return '; did you mean X?' with the nearest of `names`, or nothing."""
-    near = difflib.get_close_matches(str(name), [str(n) for n in names], 1)
+    """Return '; did you mean X?' with the nearest of `names`, or nothing. Initials count as near: lr is learning_rate."""
+    name, names = str(name), [str(other) for other in names]
+    initials = [other for other in names if "".join(part[0] for part in re.findall(r"[^\W_]+", other)) == name.strip("-")]
+    near = initials if len(name.strip("-")) > 1 and initials else difflib.get_close_matches(name, names, 1)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 

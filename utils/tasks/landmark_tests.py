@@ -26,6 +26,9 @@ from utils.train.make_net import state_names
 from utils.train.run_folder import Run
 
 
+LOST = 100  # % NME; a net that says the same for any face has less
+
+
 class LandmarkTests(Tests):
     """Tests of the landmark net in a run's weights, on the test splits of its task."""
 
@@ -105,6 +108,9 @@ class LandmarkTests(Tests):
         lines = ["", tables, "", f"How:   {how}", "Files: " + ", ".join(map(place, files))]
         if stored["args"]["val"] == "test":
             lines.append("Note:  the epoch was picked on the test set (--val test), so these figures flatter the net")
+        if lost := [row[0].strip() for row in self.report.scores if float(row[3]) > LOST]:
+            lines.append(f"Note:  more than {LOST} % on {', '.join(dict.fromkeys(lost))}: the net has diverged or learnt nothing; "
+                         "lower --learning-rate, or train longer")
         synthetic = [split.set.synthetic for split in self.task.tested]
         if any(synthetic):
             lines.append("Note:  figures on synthetic faces show that everything works, not how good the net is on photographs")

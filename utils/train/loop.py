@@ -43,6 +43,8 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
     loader = train_loader(data.samples, order, worker_count(settings.train.workers), pin, data.collate)
     keeper = Keeper(run, history) if ranks.first else None
     per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
+    if history.epochs >= epochs:
+        logger.info(f"{run.folder.name} is finished: all {epochs} epochs are trained; a larger --epochs trains on")
     with progress(total=epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                   smoothing=0.05) as bar:
         for epoch in range(history.epochs, epochs):
