@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.files import write_atomic
+from pipnet.files import read_bytes, write_atomic
 
 
 def check_image(image: np.ndarray) -> None:
@@ -22,7 +22,7 @@ def read_image(file: Path, remedy: str = "fetch it again") -> np.ndarray:
     unreadable or truncated; `remedy` says what to do about the latter two.
     """
     try:
-        data = Path(file).read_bytes()
+        data = read_bytes(file)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     jpeg, png = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG")

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from pipnet.errors import UserError
+from pipnet.files import read_bytes
 
 
 def nearest(name: str, names: Iterable) -> str:
@@ -21,7 +22,7 @@ def nearest(name: str, names: Iterable) -> str:
 def read_yaml(file: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file. Raise UserError, naming file and place, if there is none."""
     try:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        values = yaml.safe_load(read_bytes(file).decode("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

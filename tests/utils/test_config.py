@@ -86,7 +86,7 @@ def test_which_task_reads_a_key(key):
 
 
 def test_a_test_with_another_layout_is_told_that_faces_are_converted():
-    with pytest.raises(UserError, match="--layout belongs to a new training, this run has 98; --test-data takes faces of any layout"):
+    with pytest.raises(UserError, match="--layout belongs to a .*, this run has 98; --test-data takes faces of any layout"):
         check_given({"layout": "68"}, {"layout": "98"}, False)
 
 
@@ -156,7 +156,7 @@ def test_typed_values(argv, value):
     ("selected_index", [1.5], "a whole number"), ("val", 1, "between 0 and 1"), ("val", "tset", "'test'"),
     ("stride", 31, "4, 8, 16"),
     ("train_data", [None], "text"),
-    ("target_size", 10 ** 20, "between 32 and 8192"), ("seed", 10 ** 20, "between 0 and"), ("epochs", 10 ** 20, "at most 1000000"),
+    ("target_size", 10 ** 20, "between 32 and 8192"), ("seed", 10 ** 20, "between 0"), ("epochs", 10 ** 20, "at most 1000000"),
     ("warmup", 1e308, "at most 1000000"), ("milestones", [3.0, -1e308], "at most 1000000"), ("workers", 10 ** 6, "0 and 1024"),
 ])
 def test_wrong_values_name_key_and_value(key, value, message):

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -261,9 +262,10 @@ def fingerprint(source: Path) -> str:
             folders.sort()
             for name in sorted(names):
                 path = os.path.join(folder, name)
-                state = os.lstat(path)
-                line = f"{os.path.relpath(path, source)}\0{state.st_size}\0{state.st_mtime_ns}\0"
-                digest.update(line.encode(errors="surrogateescape"))
+                with suppress(FileNotFoundError):  # it has vanished since it was listed
+                    state = os.lstat(path)
+                    line = f"{os.path.relpath(path, source)}\0{state.st_size}\0{state.st_mtime_ns}\0"
+                    digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

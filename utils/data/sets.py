@@ -1,6 +1,7 @@
 """From names on the command line to prepared sets: a set that is missing, or was prepared otherwise, is prepared on first use."""
 import hashlib
-from contextlib import suppress
+import os
+from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,14 @@ class Sets:
             return PreparedSet(Path(name), self.layouts)
         if name != SYNTHETIC:
             self._source(name)  # a missing archive is an error before anything is made
-        with waiting(self.root / ".lock"):  # another process may be preparing the same set
-            return PreparedSet(self._prepare(name, test), self.layouts)
+        # another process may be preparing the same set, unless nobody can write there
+        there = nullcontext() if self.root.is_dir() and not os.access(self.root, os.W_OK) else waiting(self.root / ".lock")
+        try:
+            with there:
+                return PreparedSet(self._prepare(name, test), self.layouts)
+        except OSError as error:
+            raise UserError(f"{error.filename or self.root}: {error.strerror or error}; a place that can be written to is "
+                            "--data-root FOLDER") from None
 
     def _prepare(self, name: str, test: bool) -> Path:
         data, raw = self.data, self._source(name)

@@ -12,6 +12,7 @@ import numpy as np
 from loguru import logger
 
 from pipnet.errors import UserError
+from pipnet.files import read_bytes
 from pipnet.geometry import box_of
 from utils.layouts import Layouts
 
@@ -189,7 +190,7 @@ def inside(root: Path, name: str, where: str, below: str = "") -> Path:
 def read_lines(file: Path) -> list[str]:
     """Return the lines of a text file, with bytes that are not UTF-8 as in file names. Raise UserError if it is unreadable."""
     try:
-        return Path(file).read_bytes().decode("utf-8-sig", errors="surrogateescape").splitlines()
+        return read_bytes(file).decode("utf-8-sig", errors="surrogateescape").splitlines()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 

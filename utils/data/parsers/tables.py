@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
+from pipnet.files import read_bytes
 from utils.data.parsers.records import Annotation, Archive, inside, read_lines
 
 SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])", re.IGNORECASE)  # a word of its own: latest.csv has none
@@ -88,7 +89,7 @@ def parse_coco(archive: Archive) -> None:
     for split, file in _files(root, ("*.json", "annotations/*.json"), "JSON"):
         archive.splits[split] = []
         try:
-            content = json.loads(file.read_bytes())
+            content = json.loads(read_bytes(file))
             names = {image["id"]: str(image["file_name"]) for image in content["images"]}
             faces = [face for face in content["annotations"] if any(face.get("keypoints") or ())]
         except OSError as error:
