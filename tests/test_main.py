@@ -2,6 +2,9 @@
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from argparse import Namespace
 
@@ -10,8 +13,9 @@ import onnx
 import pytest
 import torch
 import yaml
-from conftest import DEFAULTS, NET, doomed, driver, fails, mean_face, rows, run, table, untrained, write_faces
+from conftest import DEFAULTS, NET, ROOT, doomed, driver, fails, mean_face, rows, run, table, untrained, write_faces
 
+import pipnet
 from nets.convert.published import to_published
 from pipnet.errors import UserError
 from utils.config import Settings
@@ -381,7 +385,31 @@ def test_a_published_snapshot_starts_a_training(cli, recipe, tmp_path):
     assert done.returncode == 0 and f"from 130 of 130 tensors of {file}" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("flags", [["--help"], ["--trian"], ["--train", "--epochs", "many"], ["--resume"]])
+@pytest.mark.parametrize(("command", "package"), [
+    (["main.py", "--list-nets"], "torch"), (["main.py", "--version"], "numpy"), (["demo.py", "--version"], "cv2"),
+    (["-m", "utils.train.launch", "main.py"], "torch")])
+def test_ctrl_c_while_packages_are_loaded_is_one_line(command, package, tmp_path):
+    slow = tmp_path / package
+    slow.mkdir()
+    (slow / "__init__.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == "stopped while packages are loaded; nothing is changed\n"
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("script", ("main.py", "demo.py"))
+def test_version(script):
+    done = run("python", script, "--version")
+    assert done.returncode == 0 and done.stdout == f"pipnet {pipnet.__version__}\n"
+
+
+@pytest.mark.parametrize("flags", [
+    ["--help"], ["--version"], ["--trian"], ["--train", "--epochs", "many"], ["--resume"], ["--train", "--weights", "gone.pt"],
+    ["--train", "--data-dir", "gone"], ["--train", "--teacher", "gone.pt"], ["--test", "--exp", "gone.onnx"],
+    ["--predict", "gone"]])
 def test_flags_are_checked_before_torch_is_loaded(flags):
     code = ("import sys\nimport main\ntry:\n    main.main(sys.argv[1:])\nexcept (SystemExit, main.UserError):\n    pass\n"
             "print('torch' in sys.modules)")

@@ -89,6 +89,15 @@ def _comments(file: Path) -> dict[str, tuple[str, str]]:
 
 
 # -------------------------------------------------------------------------------------------------------- command line
+def check_files(given: dict[str, Any]) -> None:
+    """Raise UserError for a typed file or folder that is missing. It loads no torch, so that the answer comes at once."""
+    for key in ("data_dir", "teacher", "detector_weights", "weights", "meanface", "exp", "predict"):
+        value = given.get(key)
+        is_path = value and (key in ("data_dir", "predict") or Path(value).suffix in (".pt", ".pth", ".onnx", ".txt", ".npy"))
+        if is_path and not Path(value).exists():
+            raise UserError(f"--{key.replace('_', '-')}: no file or folder {value}")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         if match := re.match(r"unrecognized arguments: (--[\w-]+)", message):

@@ -108,8 +108,8 @@ class LandmarkTests(Tests):
         if stored["args"]["val"] == "test":
             lines.append("Note:  the epoch was picked on the test set (--val test), so these figures flatter the net")
         if lost := [row[0].strip() for row in self.report.scores if float(row[3]) > LOST]:
-            lines.append(f"Note:  above {LOST} % on {', '.join(dict.fromkeys(lost))}: the net has diverged or learnt nothing; lower "
-                         "--learning-rate, or train longer")
+            lines.append(f"Note:  above {LOST} % on {', '.join(dict.fromkeys(lost))}: the net has diverged or learnt nothing; "
+                         "lower --learning-rate, or train longer")
         synthetic = [split.set.synthetic for split in self.task.tested]
         if any(synthetic):
             lines.append("Note:  figures on synthetic faces show that everything works, not how good the net is on photographs")
