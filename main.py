@@ -136,7 +136,6 @@ def main(argv: list[str]) -> None:
     if mode.predict:
         place = run.folder / "predicted" / Path(mode.predict).resolve().stem
         target = predict.check_out(mode.out and Path(mode.out), mode.predict_format, place, mode.overwrite)
-    set_threads(settings.train.threads, settings.train.deterministic)
     logger.remove()
     if ranks.first:
         logger.add(lambda line: tqdm.write(line, end="", file=sys.stderr), format="{time:HH:mm:ss} {message}", level="INFO")
@@ -147,6 +146,7 @@ def main(argv: list[str]) -> None:
             if trains:
                 run_folder.check_free(progress, mode.resume, mode.overwrite)
             logger.add(run.folder / LOG, format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}", delay=True)
+        set_threads(settings.train.threads, settings.train.deterministic)
         task = kind(settings, defaults, ranks)
         if trains:
             logger.info(f"training on {', '.join(settings.data.train_data)}")

@@ -359,6 +359,22 @@ def test_faces_that_cannot_be_tested_are_found_before_the_training(cli, recipe, 
         assert "epoch 1" not in done.stderr and not (tmp_path / "runs").exists()
 
 
+def test_a_flat_folder_is_a_test_set_of_a_net_that_was_not_trained_on_it(trained, cli, recipe, raw, tmp_path):
+    flat = write_faces(tmp_path / "flat", 6, seed=9)
+    flags = ("--data-root", tmp_path / "data", "--target-size", "64")
+    done = cli("--test", "--exp", trained.folder, *flags[:2], "--test-data", flat)
+    assert done.returncode == 0 and ": all its faces are tested" in done.stderr, done.stderr
+    assert [row[2] for row in table(done.stdout)] == ["6"]
+    assert len(rows(next((trained.folder / "report").glob("faces_flat*.csv")))) == 6
+    fails(cli("--train", "--test", *recipe, *flags, "--train-data", flat, "--test-data", flat), "flat.* has no test split")
+    done = cli("--train", *recipe, *flags, "--train-data", flat, "--batch-size", "4")
+    assert done.returncode == 0, done.stderr
+    again = ("--test", "--exp", tmp_path / "runs" / "000")
+    fails(cli(*again), "flat.* has no test split; put faces into a folder test/")
+    shutil.copytree(flat, tmp_path / "copy")
+    fails(cli(*again, "--test-data", tmp_path / "copy"), "copy.* the net was trained on its faces; give other --test-data")
+
+
 def test_a_folder_without_test_faces_can_be_prepared(cli, raw, tmp_path):
     mine = tmp_path / "mine"
     shutil.copytree(raw / "train", mine)

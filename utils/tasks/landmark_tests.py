@@ -12,6 +12,7 @@ from pipnet.errors import UserError
 from utils.config import ROOT
 from utils.data.dataset import Faces
 from utils.data.face_states import complete
+from utils.data.prepared_set import ALL
 from utils.data.sets import check_same_protocol, distinct, title_for
 from utils.tasks.base import Tests
 from utils.test import page
@@ -40,6 +41,8 @@ class LandmarkTests(Tests):
         if compare and "true" not in test.box:
             raise UserError("--compare shows other runs in true boxes; have them in --box too")
         self.net, self.layout, self.stored = checkpoint.unpack(run.weights)
+        if mine := [split.set.folder for split in task.tested if split.name == ALL and split.set.checksum in self.stored["data"]]:
+            raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
         self.ways = [convert_predictor(self.layout, split.set.meta["layout"], self.settings.layouts) for split in task.tested]
         self.compared = [tuple(read_compared(other.folder, split.set, test.norm, there.name) for other in compare)
                          for split, (there, _) in zip(task.tested, self.ways, strict=True)]

@@ -17,15 +17,15 @@ from utils.data.parsers.menpo import MENPO, parse_menpo
 from utils.data.parsers.merged import MERGED, parse_merged
 from utils.data.parsers.points import parse_points
 from utils.data.parsers.pts import read_pts, write_pts
-from utils.data.parsers.records import BESIDE, Dataset, Record, Splits, complain, tally
+from utils.data.parsers.records import BESIDE, NOT_COUNTABLE, Dataset, Record, Splits, complain, tally
 from utils.data.parsers.tables import parse_coco, parse_csv
 from utils.data.parsers.w300 import PARTS_300W, PRIVATE, VISIBLE_FILE, parse_300w, parse_300w_private
 from utils.data.parsers.w300lp import W300LP, parse_300wlp
 from utils.data.parsers.w300vw import W300VW, parse_300vw, read_frame
 from utils.data.parsers.wflw import ATTRIBUTES, WFLW, parse_wflw
 
-__all__ = ["BESIDE", "DATASETS", "PARTS_300W", "VISIBLE_FILE", "WITHIN", "Dataset", "Record", "Splits", "complain", "infer",
-           "read_pts", "tally", "write_pts"]
+__all__ = ["BESIDE", "DATASETS", "NOT_COUNTABLE", "PARTS_300W", "VISIBLE_FILE", "WITHIN", "Dataset", "Record", "Splits",
+           "complain", "infer", "read_pts", "tally", "write_pts"]
 
 PRIVATE_300W, FORK = "300w-private", "lmk"  # sets that may be in one folder with 300W
 EYES, BOX = ("interocular",), ("box",)  # norms

@@ -17,6 +17,7 @@ from pipnet.geometry import box_of
 from utils.layouts import Layouts
 
 FARTHEST = 1e6  # px; a coordinate beyond this is an error in the annotation
+NOT_COUNTABLE = "--first-pixel is for .pts, CSV and COCO files of your own; other sets say how they count"
 NO_LAYOUTS = Layouts({})
 BESIDE = "//"  # joins several subsets of one face; subset names are folder names, so they cannot contain it
 
@@ -126,6 +127,11 @@ class Dataset(NamedTuple):
     options: tuple[str, ...] = ()   # fields of DataGenerator that are passed to the parser
     label_shift: float = 0.0        # px of the source image by which the annotations lie to the right of what they mark
     norms: tuple[str, ...] = ()     # norms that publications use for this set; reports mark them
+
+    @property
+    def countable(self) -> bool:
+        """Return whether users may count the first pixel as 0 or 1: in own sets whose format does not say it."""
+        return self.layout is None and self.origin == 0
 
     def read(self, data_dir: Path, count: int | None = None, origin: float | None = None, layouts: Layouts = NO_LAYOUTS,
              **options) -> tuple[Archive, list[str]]:

@@ -1,0 +1,58 @@
+"""How many threads a training takes beside other load."""
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import rows
+
+from utils import cores
+from utils.train import checkpoint, ranks
+
+STAT = "cpu  9 9 9 9 9 0 0 0 0 0\ncpu0 {} 0 0 {} 0 0 0 0 0 0\ncpu1 0 {} 50 {} 10 0 0 0 0 0\nintr 1 2 3\n"
+
+
+def test_idle_cores_and_those_of_work_that_makes_way(tmp_path, monkeypatch):
+    file = tmp_path / "stat"
+    monkeypatch.setattr(cores, "STAT", file)
+    monkeypatch.setattr(cores, "_usable", lambda: {0, 1})
+    for nice, free in ((0, 0.25 + 1.0), (10, 0.25 + 0.4)):
+        file.write_text(STAT.format(0, 0, 0, 0))
+        monkeypatch.setattr(cores.os, "nice", lambda more, nice=nice: nice)
+        monkeypatch.setattr(cores.time, "sleep", lambda _: file.write_text(STAT.format(75, 25, 60, 40)))
+        assert cores.free_cores() == pytest.approx(free)
+    monkeypatch.setattr(cores, "STAT", tmp_path / "none")  # no Linux
+    monkeypatch.setattr(cores.os, "getloadavg", lambda: (0.5, 9.0, 9.0))
+    assert cores.free_cores() == 1.5
+
+
+@pytest.mark.parametrize(("free", "processes", "wanted"), [(8.0, 1, 8), (2.6, 1, 3), (0.1, 1, 1), (6.0, 2, 3)])
+def test_threads_are_those_of_the_free_cores(monkeypatch, free, processes, wanted):
+    before, chosen = torch.get_num_threads(), []
+    monkeypatch.setattr(ranks, "cores", lambda: 8)
+    monkeypatch.setattr(ranks, "free_cores", lambda: free)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    ranks.set_threads(0, False)
+    ranks.set_threads(5, False)
+    assert chosen == [wanted, 5] and torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(cores.cores() < 2 or not cores.STAT.is_file(), reason="one core, or a system that does not tell the load")
+def test_beside_other_load_a_training_takes_fewer_threads_and_keeps_them(cli, recipe, tmp_path):
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * cores.cores())]
+    flags = recipe[:recipe.index("--threads")] + recipe[recipe.index("--threads") + 2:]
+    try:
+        done = cli("--train", *flags)
+    finally:
+        for process in busy:
+            process.kill()
+    assert done.returncode == 0 and "CPU threads: 1 a process, since 0." in done.stderr, done.stderr
+    stored = checkpoint.load(tmp_path / "runs" / "000" / "last.pt")
+    assert stored["threads"] == 1 and stored["args"]["threads"] == 0
+    stored["threads"] = 2
+    checkpoint.save(tmp_path / "runs" / "000" / "last.pt", stored)
+    again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "2")
+    free = "CPU threads: 2 a process" in again.stderr
+    assert again.returncode == 0 and (free or "2 CPU threads, as before" in again.stderr), again.stderr
+    assert len(rows(tmp_path / "runs" / "000" / "step.csv")) == 2
