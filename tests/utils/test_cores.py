@@ -1,10 +1,7 @@
 """How many threads a training takes beside other load."""
-import subprocess
-import sys
-
 import pytest
 import torch
-from conftest import rows
+from conftest import driver
 
 from utils import cores
 from utils.train import checkpoint, ranks
@@ -38,21 +35,15 @@ def test_threads_are_those_of_the_free_cores(monkeypatch, free, processes, wante
     assert chosen == [wanted, 5] and torch.get_num_threads() == before
 
 
-@pytest.mark.skipif(cores.cores() < 2 or not cores.STAT.is_file(), reason="one core, or a system that does not tell the load")
-def test_beside_other_load_a_training_takes_fewer_threads_and_keeps_them(cli, recipe, tmp_path):
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * cores.cores())]
+def test_beside_other_load_a_training_takes_fewer_threads_and_a_resumed_one_the_same(cli, recipe, tmp_path):
+    text = "from utils.train import loop, ranks\nranks.cores = loop.cores = lambda: 2\nranks.free_cores = lambda: "
+    loaded, free = (driver(tmp_path, name, f"{text}{cores}") for name, cores in (("loaded", 0.2), ("free", 2.0)))
     flags = recipe[:recipe.index("--threads")] + recipe[recipe.index("--threads") + 2:]
-    try:
-        done = cli("--train", *flags)
-    finally:
-        for process in busy:
-            process.kill()
-    assert done.returncode == 0 and "CPU threads: 1 a process, since 0." in done.stderr, done.stderr
+    done = cli("--train", *flags, script=loaded)
+    assert done.returncode == 0 and "CPU threads: 1 a process, since 0.2 of 2 cores are free" in done.stderr, done.stderr
     stored = checkpoint.load(tmp_path / "runs" / "000" / "last.pt")
     assert stored["threads"] == 1 and stored["args"]["threads"] == 0
-    stored["threads"] = 2
-    checkpoint.save(tmp_path / "runs" / "000" / "last.pt", stored)
-    again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "2")
-    free = "CPU threads: 2 a process" in again.stderr
-    assert again.returncode == 0 and (free or "2 CPU threads, as before" in again.stderr), again.stderr
-    assert len(rows(tmp_path / "runs" / "000" / "step.csv")) == 2
+    again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "2", script=free)
+    assert again.returncode == 0 and "1 CPU threads, as before" in again.stderr, again.stderr
+    again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "3", "--threads", "2", script=loaded)
+    assert again.returncode == 0 and "CPU threads" not in again.stderr, again.stderr

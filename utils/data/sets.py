@@ -82,7 +82,7 @@ class Sets:
         apart = {name for name, one in sets.items() if named and not {name, one.meta["source"], str(one.folder)} & trained}
         splits = {name: test_split(one, name in apart) for name, one in sets.items()}
         if without := [name for name, split in splits.items() if split is None and (named or not any(splits.values()))]:
-            raise UserError(f"{sets[without[0]].folder} has no test split; put faces into a folder test/ of it, or give --test-data")
+            raise UserError(f"{sets[without[0]].folder} has no test split; put faces into a folder test/, or give --test-data")
         return [splits[name] for name in named or sets if splits[name]]
 
     def prepare(self, name: str, test: bool = False) -> PreparedSet:
