@@ -152,7 +152,7 @@ def _write_coco(found: list[Found], out: Path, layout: Layout) -> None:
         faces.append({"id": number, "image_id": ids[one.file], "category_id": 1, "keypoints": keypoints, "iscrowd": 0,
                       "num_keypoints": len(points), "bbox": np.concatenate([low, sides]).round(4).tolist(),
                       "area": round(float(sides.prod()), 4), "uncertainty": round(one.uncertainty, 4)})
-    category = {"id": 1, "name": "face", "supercategory": "person", "keypoints": list(map(str, range(layout.count))),
+    category = {"id": 1, "name": "face", "supercategory": "person", "keypoints": layout.point_names(),
                 "skeleton": [[a + 1, b + 1] for a, b in layout.edges()]}
     write_text(out, json.dumps({"images": images, "annotations": faces, "categories": [category]}))
 
