@@ -377,10 +377,19 @@ def test_a_flat_folder_is_a_test_set_of_a_net_that_was_not_trained_on_it(trained
 
 def test_several_calls_in_one_process_as_in_a_notebook(recipe, tmp_path):
     """Its outputs are no files, it has no script, and its folder is another one."""
-    code = (f"import io, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport main\nout, sys.stdout, sys.stderr = sys.stdout, io.StringIO(), "
-            f"io.StringIO()\nflags = {recipe!r}\nmain.main(['--train', *flags])\nmain.main(['--test', *flags[2:6]])\n"
-            "try:\n    main.main(['--test', '--exp', 'none', *flags[2:6]])\nexcept main.UserError as error:\n"
-            "    print(error, file=out)\nprint(sys.stdout.getvalue(), file=out)\nprint(sys.stderr.getvalue(), file=out)")
+    code = f"""
+import io, sys
+sys.path.insert(0, {str(ROOT)!r})
+import main
+out, sys.stdout, sys.stderr = sys.stdout, io.StringIO(), io.StringIO()
+flags = {recipe!r}
+main.main(["--train", *flags])
+main.main(["--test", *flags[2:6]])
+try:
+    main.main(["--test", "--exp", "none", *flags[2:6]])
+except main.UserError as error:
+    print(error, sys.stdout.getvalue(), sys.stderr.getvalue(), sep="\\n", file=out)
+"""
     done = subprocess.run([sys.executable, "-"], input=code, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "no trained net in" in done.stdout and "epoch 1/1: loss" in done.stdout and len(table(done.stdout)) == 1
