@@ -21,7 +21,7 @@ def pictures(folder: Path) -> list[Path]:
     for base, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         found += [path for name in names if not name.startswith(".") and is_picture(path := Path(base, name))]
-    return sorted(found, key=lambda path: [(int(part), "") if part.isdigit() else (-1, part)
+    return sorted(found, key=lambda path: [(int(part), "") if part.isdecimal() else (-1, part)
                                            for part in re.split(r"(\d+)", path.as_posix().lower())])
 
 

@@ -126,7 +126,7 @@ class Output:
         alone = source.still and source.folder is None
         files = [target / source.name if into and alone else target, args.json]
         _check_targets(args, [Path(one) for one in files if one is not None])
-        if into and not alone:
+        if target is not None and source.still and not alone:
             source.leave_out(target)
         if target is not None and source.still:
             self.sink = PictureSink(target, into or not alone)

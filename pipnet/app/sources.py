@@ -60,9 +60,12 @@ class Pictures:
             yield Frame(image, index, None, file.relative_to(self.folder or file.parent).as_posix())
 
     def leave_out(self, folder: Path) -> None:
-        """Leave out the pictures below a folder: those that an earlier run has drawn there."""
-        self.files = [file for file in self.files if not file.resolve().is_relative_to(folder.resolve())]
-        self.count = len(self.files)
+        """Leave out the pictures in a folder of the source: those that an earlier run has drawn. UserError if none is left."""
+        if folder.resolve().is_relative_to(self.folder.resolve()):
+            self.files = [file for file in self.files if not file.resolve().is_relative_to(folder.resolve())]
+            self.count = len(self.files)
+        if not self.files:
+            raise UserError(f"no picture in the folder {self.folder} outside {folder}")
 
     def close(self) -> None:
         """Nothing is open between pictures."""

@@ -140,7 +140,7 @@ def parse_label_studio(archive: Archive) -> None:
                     path = find_image(archive.root, names, where)
                     faces += [Named(split, path, where, _named(points, where)) for points in groups]
     names = {name for face in faces for name in face.points}
-    _add(archive, faces, sorted(names, key=lambda name: [(not part.isdigit(), int(part) if part.isdigit() else 0, part)
+    _add(archive, faces, sorted(names, key=lambda name: [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part)
                                                          for part in re.split(r"(\d+)", name)]))
 
 
