@@ -1,5 +1,6 @@
 """Files that come with the project, and files that are written completely or not at all."""
 import csv
+import errno
 import io
 import os
 from pathlib import Path
@@ -9,6 +10,13 @@ def shipped(name: str) -> Path:
     """Path of a file of weights/, in the installed package or in the checkout."""
     installed = Path(__file__).parent / "weights" / name
     return installed if installed.is_file() else Path(__file__).parent.parent / "weights" / name
+
+
+def read_bytes(file: Path | str) -> bytes:
+    """Contents of a file. OSError also for what is no file: reading a pipe would wait for ever, and a device may never end."""
+    if Path(file).exists() and not Path(file).is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(file))
+    return Path(file).read_bytes()
 
 
 def write_atomic(file: Path, write) -> None:

@@ -25,7 +25,7 @@ from pipnet.geometry import (
     turn_about,
     turned_boxes,
 )
-from pipnet.images import check_image
+from pipnet.images import as_bgr
 from pipnet.layout import Layout
 from pipnet.pose import turn_pose
 from pipnet.session import metadata, open_session
@@ -129,18 +129,18 @@ def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained
 
 
 class Landmarker:
-    """landmarker(image uint8 BGR (H, W, 3)) -> list of `Face`, best first.
+    """landmarker(image) -> list of `Face`, best first. image: uint8 BGR (H, W, 3), or what else `as_bgr` takes.
 
     landmarks: an exported .onnx, a `LandmarkNet`, or, in the checkout, the id, folder or .pt of a run; None: the net that comes
     with the project. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`
     maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project.
     max_faces: only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores.
-    any_roll: where no face is sure, the turned picture is searched too.
+    any_roll: where no face is sure, the turned picture is searched too. rgb: arrays are RGB.
     UserError for what cannot be loaded. `seconds`: time spent so far, by stage.
     """
 
     def __init__(self, landmarks: Path | str | LandmarkNet | None = None, detector: Callable | None = None,
-                 max_faces: int | None = None, threads: int = 0, any_roll: bool = True):
+                 max_faces: int | None = None, threads: int = 0, any_roll: bool = True, rgb: bool = False):
         if max_faces is not None and max_faces < 1:
             raise UserError(f"max_faces must be at least 1, not {max_faces}")
         if landmarks is None:
@@ -152,7 +152,8 @@ class Landmarker:
         else:
             self.net = from_checkout("utils.tools.inference:find_net", landmarks)(str(landmarks), threads)
         self.detector = Detector(threads=threads) if detector is None else detector
-        self.max_faces, self.any_roll, self.seconds = max_faces, any_roll, {"detect": 0.0, "landmarks": 0.0}
+        self.max_faces, self.any_roll, self.rgb = max_faces, any_roll, rgb
+        self.seconds = {"detect": 0.0, "landmarks": 0.0}
 
     @property
     def layout(self) -> Layout:
@@ -161,11 +162,13 @@ class Landmarker:
 
     def __call__(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
         """Faces of an image. second_crop: crop again round the landmarks, so that the detector's box matters little."""
+        image = as_bgr(image, self.rgb)
         faces = self.faces_of(image, *self.detect(image), second_crop)
         return search(self, image, faces, second_crop) if self.any_roll else faces
 
     def faces_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool) -> list[Face]:
         """Faces of landmark boxes, see `landmarks_of`, that the landmark scores confirm."""
+        image = as_bgr(image, self.rgb)
         faces = np.fromiter(self.landmarks_of(image, boxes, scores), object)
         moving = np.arange(len(faces) if second_crop else 0)  # faces of which a crop is not at the roll of its landmarks yet
         for _ in range(MOST_CROPS):
@@ -176,6 +179,7 @@ class Landmarker:
 
     def crop_again(self, image: np.ndarray, faces: list[Face]) -> list[Face]:
         """The same faces, found anew in crops centred on their landmarks and scaled as in training."""
+        image = as_bgr(image, self.rgb)
         height, width = image.shape[:2]
         boxes = [self.box_of(face.landmarks) for face in faces]
         boxes = [box if self._has_crop(box, width, height) else (*face.box, 0) for box, face in zip(boxes, faces, strict=True)]
@@ -187,7 +191,7 @@ class Landmarker:
 
     def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Landmark boxes (M, 4) in image px, from the brows to the chin, and the detector's scores (M,), best first."""
-        check_image(image)
+        image = as_bgr(image, self.rgb)
         start, (height, width) = time.perf_counter(), image.shape[:2]
         boxes, scores = (np.asarray(part, np.float64) for part in self.detector(image)[:2])
         face_box = getattr(self.detector, "face_box", DETECTORS["faceboxes"].face_box)
@@ -206,7 +210,7 @@ class Landmarker:
         The fifth value is the roll in degrees: the box and its crop are turned clockwise by it and show the face upright.
         scores (M,): the detector's, copied to the faces. UserError for a box that lies outside the image.
         """
-        check_image(image)
+        image = as_bgr(image, self.rgb)
         start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
         boxes = np.asarray(boxes, np.float64)
         boxes = boxes.reshape(-1, 5 if boxes.shape[-1] == 5 else 4)
@@ -268,7 +272,7 @@ class Landmarker:
 
         UserError for a layout without those five points.
         """
-        check_image(image)
+        image = as_bgr(image, self.rgb)
         return chip(image, face.landmarks, self.layout, size)
 
     def _has_crop(self, box: np.ndarray, width: int, height: int) -> bool:

@@ -3,6 +3,7 @@ import numpy as np
 
 from pipnet.detector import suppress
 from pipnet.geometry import box_of, carry, invert, turn_picture
+from pipnet.images import as_bgr
 
 ROLLS = (90, 180, 270), (45, 135, 225, 315)  # degrees, clockwise, of the faces that are searched; the second ones only if needed
 SURE = 1.9  # multiple of the net's face_limit from which a face is sure: above the scores of faces found at a wrong roll
@@ -16,7 +17,7 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
             break
         for roll in rolls:
             picture, matrix = turn_picture(image, -np.radians(roll))
-            boxes, scores = landmarker.detect(picture)
+            boxes, scores = landmarker.detect(as_bgr(picture))
             boxes = np.column_stack([carry(boxes, invert(matrix)), np.full(len(boxes), roll)])
             faces = faces + landmarker.faces_of(image, boxes, scores, second_crop)
         faces = best(faces, landmarker.max_faces)

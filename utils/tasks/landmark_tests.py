@@ -12,6 +12,7 @@ from pipnet.errors import UserError
 from utils.config import ROOT
 from utils.data.dataset import Faces
 from utils.data.face_states import complete
+from utils.data.prepared_set import ALL
 from utils.data.sets import check_same_protocol, distinct, title_for
 from utils.tasks.base import Tests
 from utils.test import page
@@ -24,6 +25,8 @@ from utils.tools.predict import landmarker
 from utils.train import checkpoint
 from utils.train.make_net import state_names
 from utils.train.run_folder import Run
+
+LOST = 100  # % NME; a net that says the same for any face has less
 
 
 class LandmarkTests(Tests):
@@ -38,6 +41,8 @@ class LandmarkTests(Tests):
         if compare and "true" not in test.box:
             raise UserError("--compare shows other runs in true boxes; have them in --box too")
         self.net, self.layout, self.stored = checkpoint.unpack(run.weights)
+        if mine := [split.set.folder for split in task.tested if split.name == ALL and split.set.checksum in self.stored["data"]]:
+            raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
         self.ways = [convert_predictor(self.layout, split.set.meta["layout"], self.settings.layouts) for split in task.tested]
         self.compared = [tuple(read_compared(other.folder, split.set, test.norm, there.name) for other in compare)
                          for split, (there, _) in zip(task.tested, self.ways, strict=True)]
@@ -105,6 +110,9 @@ class LandmarkTests(Tests):
         lines = ["", tables, "", f"How:   {how}", "Files: " + ", ".join(map(place, files))]
         if stored["args"]["val"] == "test":
             lines.append("Note:  the epoch was picked on the test set (--val test), so these figures flatter the net")
+        if lost := [row["test set"].strip() for row in self.report.scores if float(row["NME %"]) > LOST]:
+            lines.append(f"Note:  above {LOST} % on {', '.join(dict.fromkeys(lost))}: the net has diverged or learnt nothing; "
+                         "lower --learning-rate, or train longer")
         synthetic = [split.set.synthetic for split in self.task.tested]
         if any(synthetic):
             lines.append("Note:  figures on synthetic faces show that everything works, not how good the net is on photographs")
