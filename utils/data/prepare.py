@@ -22,13 +22,16 @@ from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut
 from utils.config import load_protocol, read_defaults
 from utils.cores import cores
 from utils.data.parsers import DATASETS, Record, Splits, complain, infer, tally
+from utils.data.parsers.records import clipped, truncated
 from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, face_name, name_hash, read_image, write_set
+from utils.keys import check
 from utils.layouts import Layouts
 from utils.locks import waiting
 from utils.progress import progress
 from utils.yaml_files import nearest, read_yaml
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+CONTINUOUS = 0.5  # origin of annotations that are continuous px already
 LOST = 0.01     # share of the faces that may be damaged
 LARGEST = 100  # side of a crop / side of its image: beyond this a landmark is an error, and the crop would not fit the memory
 
@@ -42,7 +45,7 @@ class DataGenerator:
     args.yaml. margin: stored crop / nominal crop. val: share of the training identities in the val split; with 0 or "test" none
     is cut, and the archive's own val/ stays. allow_partial: accept an incomplete archive. layout: row of `layouts`; layouts: the
     rows, None: those of args.yaml. seed: of the val split. workers: threads; None: one per core. frame_step: every n-th frame of
-    a video.
+    a video. labels: exact, or published: as PIPNet's authors prepare them.
     """
 
     data_dir: str | Path
@@ -59,6 +62,7 @@ class DataGenerator:
     seed: int = 0
     workers: int | None = None
     frame_step: int = 1
+    labels: str = "exact"
 
     def run(self) -> Path:
         """Parse, crop and write the set, replacing an older one. UserError, with nothing written, if anything is wrong."""
@@ -81,8 +85,11 @@ class DataGenerator:
         wanted = self.layout or row.layout
         stored = layouts.load(layouts.load(wanted).stored) if wanted else None
         options = {key: getattr(self, key) for key in row.options}
-        splits = row.parse(source, allow_partial=self.allow_partial, count=stored and stored.count, origin=row.origin,
-                           layouts=layouts, **options)
+        published = self.labels == "published"
+        splits = row.parse(source, allow_partial=self.allow_partial, count=stored and stored.count,
+                           origin=CONTINUOUS if published else row.origin, layouts=layouts, **options)
+        if published and protocol.rounding == "int" and row.origin != CONTINUOUS:
+            splits = {split: [*map(truncated, records)] for split, records in splits.items()}
         count = len(next(record for records in splits.values() for record in records).landmarks)
         if stored and stored.count != count:
             raise UserError(f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out")
@@ -90,7 +97,7 @@ class DataGenerator:
         how = {
             "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
             "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": row.origin,
-            "val": self.val, "seed": self.seed, "expected": row.expected, "fingerprint": state, **options,
+            "labels": self.labels, "val": self.val, "seed": self.seed, "expected": row.expected, "fingerprint": state, **options,
         } | ({"states": list(row.states)} if row.states else {})
         if "val" not in splits and self.val != "test":
             splits["train"], splits["val"] = split_identities(splits.get("train", []), float(self.val), self.seed)
@@ -101,6 +108,8 @@ class DataGenerator:
             try:
                 done = {split: self._crops(folder, split, records, protocol) for split, records in splits.items()}
                 splits, done = _without_damaged(folder, source, splits, done)
+                if published and row.clipped:
+                    splits = {split: [*map(clipped, splits[split], done[split])] for split in splits}
                 meta = how | {"found": dict(tally(splits)), "checksum": _checksum(source, splits)}
                 write_set(folder, source, splits, done, meta)
             except UserError:
@@ -118,8 +127,8 @@ class DataGenerator:
             raise UserError(f"target_size must be a whole number of px, 16 or more, not {self.target_size!r}")
         if not (isinstance(self.margin, (int, float)) and 1 <= self.margin <= 4):
             raise UserError(f"margin must lie between 1 and 4, not {self.margin!r}")
-        if not (isinstance(self.frame_step, int) and self.frame_step >= 1):
-            raise UserError(f"frame_step must be a whole number from 1 up, not {self.frame_step!r}")
+        check("frame_step", self.frame_step)
+        check("labels", self.labels)
         if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
             raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
 
@@ -133,8 +142,9 @@ class DataGenerator:
             logger.info(f"going on with {split}: {len(before)} of {len(files)} crops are there")
 
         def one(index: int) -> Done | str:
+            how = (protocol, self.target_size, self.margin, self.labels)
             try:
-                return before.get(index) or _crop(records[index], files[index], protocol, self.target_size, self.margin)
+                return before.get(index) or _crop(records[index], files[index], *how)
             except UserError as error:
                 return str(error)
 
@@ -196,7 +206,7 @@ def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str,
             {split: [done[split][i] for i in old] for split, old in kept.items()})
 
 
-def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, margin: float) -> Done:
+def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, margin: float, labels: str) -> Done:
     """Write the crop of one face."""
     image = read_image(record.file)
     height, width = image.shape[:2]
@@ -210,7 +220,8 @@ def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, marg
     if (crop[2:] - crop[:2]).max() > LARGEST * max(width, height):
         raise UserError(f"{record.file}: its crop is {(crop[2:] - crop[:2]).max():.0f} px wide, its image {width} x {height} px; "
                         "correct the annotation")
-    done, data = cv2.imencode(".jpg", cut(image, crop, target_size, margin, protocol.border), JPEG)
+    edges = np.trunc(crop) if labels == "published" else crop  # labels are relative to the exact edges, there too
+    done, data = cv2.imencode(".jpg", cut(image, edges, target_size, margin, protocol.border), JPEG)
     if not done:
         raise UserError(f"{record.file}: OpenCV cannot encode its crop as JPEG")
     file.write_bytes(data)

@@ -99,7 +99,7 @@ class Sets:
 
     def _prepare(self, name: str, test: bool) -> Path:
         data, raw = self.data, self._source(name)
-        wanted = {"protocol": self.protocol, "margin": data.margin, "target_size": data.target_size}
+        wanted = {"protocol": self.protocol, "margin": data.margin, "target_size": data.target_size, "labels": data.labels}
         if data.val not in ("test", "none") and not test:
             wanted["val"] = data.val
         dataset = name if name in DATASETS else infer(raw) if raw else None
@@ -124,7 +124,7 @@ class Sets:
         return DataGenerator(
             raw, data.target_size, dataset, target.name, target.parent, self.protocol, data.margin,
             0 if data.val == "none" else data.val, allow_partial, data.layout if _has_own_layout(dataset) else None,
-            self.layouts, frame_step=data.frame_step).run()
+            self.layouts, frame_step=data.frame_step, labels=data.labels).run()
 
     def _earlier(self, name: str, target: Path, why: str, wanted: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         """Return the raw archive of an earlier preparation of the set, in whatever protocol and size, and its meta.yaml.
@@ -163,6 +163,8 @@ class Sets:
             marks += [str(self.data.synthetic_train), str(self.data.synthetic_test)]
         if self.data.protocol not in (None, "square"):
             marks.append(self.data.protocol)
+        if unusual("labels"):
+            marks.append(self.data.labels)
         if unusual("target_size"):
             marks.append(str(self.data.target_size))
         for key in DATASETS[name].options if name in DATASETS else ():

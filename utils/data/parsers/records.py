@@ -33,6 +33,16 @@ class Record(NamedTuple):
     face: int = 1               # number of the face in its image
 
 
+def truncated(face: Record) -> Record:
+    """Return the record in whole px, to which the PIPNet authors' preparation of 300W truncates the annotation."""
+    return face._replace(landmarks=np.trunc(face.landmarks), box=np.trunc(face.box))
+
+
+def clipped(face: Record, done) -> Record:
+    """Return the record with its landmarks inside the image of that `size`, as the PIPNet authors prepare WFLW and AFLW."""
+    return face._replace(landmarks=np.clip(face.landmarks, 0, done.size))
+
+
 Splits = dict[str, list[Record]]
 
 
@@ -124,6 +134,7 @@ class Dataset(NamedTuple):
     states: tuple[str, ...] = ()    # names of Record.states
     options: tuple[str, ...] = ()   # fields of DataGenerator that are passed to the parser
     label_shift: float = 0.0        # px of the source image by which the annotations lie to the right of what they mark
+    clipped: bool = False           # whether PIPNet's authors clip the landmarks to the image
     norms: tuple[str, ...] = ()     # norms that publications use for this set; reports mark them
 
     def read(self, data_dir: Path, count: int | None = None, origin: float | None = None, layouts: Layouts = NO_LAYOUTS,
