@@ -16,9 +16,9 @@ from utils.train.make_net import make_net
 
 NOT_WHEN_RESUMED = set("""
     task preset dataset data_dir train_data layout selected_index protocol target_size margin val train_hidden synthetic_train
-    labels least_box synthetic_test net head stride pool excite num_lms num_nb input_size act meanface error score_width sigma weights seed
+    synthetic_test net head stride pool excite num_lms num_nb input_size act meanface error score_width sigma weights seed
     label_shift folds norm reinit local_parts refine hard_landmarks balance frame_step partial_events teacher teacher_landmarks
-    teacher_maps teacher_features face_sides pasted mosaic crops scales""".split())
+    teacher_maps teacher_features face_sides pasted mosaic crops scales labels least_box""".split())
 IN_TESTS = set("""
     test_data data_root run_root allow_partial cache norm thresholds flip_test test_batch_size threads workers deterministic box
     box_jitter detector detector_weights frame_step scales""".split())

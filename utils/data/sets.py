@@ -178,9 +178,13 @@ class Sets:
             return self._synthetic()
         if name in DATASETS:
             raw = _raw_folder(self.data.data_dir) if self.data.data_dir else None
+            if raw is None or name in (self.data.dataset, infer(raw)):
+                return raw
+            for folder in sorted(path for path in raw.iterdir() if path.is_dir()):  # several archives side by side
+                if name in (folder.name.lower(), infer(folder)):
+                    return folder
             there = (self.root / self._folder_name(name) / "meta.yaml").is_file()
-            of_another_set = raw and there and name not in (self.data.dataset, infer(raw))
-            return None if of_another_set else raw
+            return None if there else raw
         if Path(name).is_dir():
             return Path(name)
         self.dataset_of(name)  # an unknown name is an error

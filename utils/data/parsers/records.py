@@ -83,7 +83,8 @@ class Archive:
     layouts: those of args.yaml, for the parsers that mirror or convert landmarks.
     """
 
-    def __init__(self, data_dir: Path, origin: float, count: int | None, splits: tuple[str, ...], layouts: Layouts = NO_LAYOUTS):
+    def __init__(self, data_dir: Path, origin: float | None, count: int | None, splits: tuple[str, ...],
+                 layouts: Layouts = NO_LAYOUTS):
         self.root, self.origin, self.count, self.layouts = Path(data_dir), origin, count, layouts
         self.splits: Splits = {split: [] for split in splits}
         self.absent: list[Path] = []
@@ -127,7 +128,7 @@ class Dataset(NamedTuple):
     parser: Callable[..., list[str] | None]  # adds the faces to an Archive; may return lines that replace its `shortfall`
     title: str                      # in messages
     layout: str | None              # row of args.yaml's layouts; None: the layout with the file's number of landmarks
-    origin: float                   # annotated coordinate of the centre of the first pixel
+    origin: float | None            # annotated coordinate of the centre of the first pixel; None: that of each part
     expected: dict[str, int] | None  # faces per subset in the official release; None: any number
     splits: tuple[str, ...] = ("train", "test")  # splits of every archive; a parser may add others
     signs: tuple[str, ...] = ()     # file or folder patterns by which `infer` recognises the set
