@@ -1,38 +1,44 @@
 """Five published recipes and ours on the same faces for the same time: `python benchmarks/systems.py --minutes 40 [ROW ...]`.
 
-Every row trains from random weights on the training faces of 300W and FACES68 at 128 px, as many epochs as fit into the minutes of
-processor time (one thread; the first epoch is timed), with milestones and warm-up moved in proportion. All faces are trained on, and
-the last epoch is tested. A finished row is kept, a killed one goes on; rows that are named are measured again.
+Each row trains from random weights on the training faces of 300W and FACES68, as many epochs as fit into the minutes of processor
+time on one thread (its first epoch is timed), with the recipe's milestones and warm-up in proportion. All faces are trained on,
+and the last epoch is tested. Finished rows are kept, a killed one goes on. Another number of minutes begins anew.
 """
 import argparse
 import json
 import resource
+import shutil
+import time
 from pathlib import Path
 
 from photographs import require
-from record import COMMIT, RESULTS, chosen, rows, save
+from recipe import file_name
+from record import COMMIT, RESULTS, ROOT, chosen, rows, save
 from runs import run, train
 
 from utils.config import read_defaults
-from utils.tools.zoo import latency, spent
+from utils.tools.zoo import exported, latency, spent
 from utils.train import checkpoint
 
 DATA = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--train-data", "300w", "FACES68"]
+ALIKE = ["--weights", "none", "--val", "none", "--threads", "1", "--workers", "0"]
 TESTS = ["--test-data", "300w", "FACES68", "--allow-partial"]
-NETS = {"ResNet-18": ["--net", "resnet18"], "MobileNetV3": ["--net", "mobilenetv3_large"], "IRNet-18": ["--net", "irnet18"],
-        "IRNet-18, 12 eye points": ["--net", "irnet18", "--layout", "12"], "MobileNetV2": ["--net", "mobilenetv2"],
-        "Slim": ["--net", "slim"], "DPR": ["--net", "dpr"]}
-PUBLISHED = {"ResNet-18": ["--preset", "pipnet", "--weight-decay", "0.0005"],  # decay: no weights are pretrained
-             "MobileNetV3": ["--preset", "pipnet", "--weight-decay", "0.0005", "--net", "mobilenetv3_large"],
-             "IRNet-18": ["--preset", "irnet"], "IRNet-18, 12 eye points": ["--preset", "drowsiness"],
-             "MobileNetV2": ["--preset", "coordinate"], "Slim": ["--preset", "slim"], "DPR": ["--preset", "dpr", "--layout", "68"]}
+V3, EYES = ["--net", "mobilenetv3_large"], ["--layout", "12", "--num-nb", "5"]
+PIPNET = ["--preset", "pipnet", "--weight-decay", "0.0005"]  # decay: no weights are pretrained
 SHORT = ["--preset", "short", "--label-shift", "0.75", "1.2"]
-ROWS = {f"{flags[1]}, {net}": flags for net, flags in PUBLISHED.items()} | {
-    f"short, {net}": [*SHORT, *flags, *(["--num-nb", "5"] if "--layout" in flags else [])] for net, flags in NETS.items()}
+ROWS = {
+    "PIPNet, ResNet-18": PIPNET, "ours, ResNet-18": SHORT,
+    "PIPNet, MobileNetV3": [*PIPNET, *V3], "ours, MobileNetV3": [*SHORT, *V3],
+    "IRNet fork, IRNet-18": ["--preset", "irnet"], "ours, IRNet-18": [*SHORT, "--net", "irnet18"],
+    "IRNet fork, 12 eye points": ["--preset", "drowsiness"], "ours, 12 eye points": [*SHORT, "--net", "irnet18", *EYES],
+    "coordinates, MobileNetV2": ["--preset", "coordinate"], "ours, MobileNetV2": [*SHORT, "--net", "mobilenetv2"],
+    "Peppa's Slim": ["--preset", "slim"], "ours, Slim": [*SHORT, "--net", "slim"],
+    "DPR": ["--preset", "dpr", "--layout", "68"], "ours, DPR's net": [*SHORT, "--net", "dpr"],
+}
 
 
 def scaled(flags: list[str], epochs: int) -> list[str]:
-    """Return the flags with the preset's milestones and warm-up in proportion to `epochs`."""
+    """Return the flags with `epochs`, and the preset's milestones and warm-up in proportion."""
     defaults = read_defaults()
     recipe = defaults.values | defaults.presets[flags[flags.index("--preset") + 1]]
     share = epochs / recipe["epochs"]
@@ -40,61 +46,52 @@ def scaled(flags: list[str], epochs: int) -> list[str]:
     return [*flags, "--epochs", str(epochs), "--warmup", f"{share * recipe['warmup']:.3f}", *moved]
 
 
-def processor_minutes() -> float:
-    """Return the processor time of all finished child processes."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (used.ru_utime + used.ru_stime) / 60
+def timed(folder: Path, flags: list[str], minutes: float) -> dict:
+    """Return the minutes of processor time of an epoch, and how many epochs fit into `minutes`. The run's folder is removed."""
+    run("--prepare", *flags, *TESTS)
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    run("--train", "--overwrite", "--exp", folder.name, *flags, "--epochs", "1", "--warmup", "0")
+    after, spent = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - start
+    busy = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / spent  # the rest of the time others worked
+    epoch = busy * float(rows(folder / "time.csv")[0]["seconds"]) / 60
+    shutil.rmtree(folder)
+    return {"minutes_of_an_epoch": round(epoch, 3), "epochs": max(int(minutes / epoch), 1)}
 
 
-def measure(name: str, flags: list[str], row: dict, given: argparse.Namespace) -> dict:
-    """Return the figures of a row whose `epochs` are known; train its net first, or the rest of it."""
-    exp = "systems_" + "".join(c if c.isalnum() else "_" for c in name.lower())
-    folder, before = train(exp, scaled(flags, row["epochs"])), processor_minutes()
-    run("--exp", exp, "--test", "--test-onnx", *TESTS)
-    spec = checkpoint.unpack(folder / "best.pt")[0].spec
-    side = round(spec["input_size"] * spec.get("input_margin", 1.0))
-    said = [line.split(", torch: ")[1] for line in (folder / "log.txt").read_text(encoding="utf-8").splitlines() if ", torch: " in line]
-    times = rows(folder / "time.csv")
-    return {"seconds": round(sum(float(time["seconds"]) for time in times)), "test_minutes": round(processor_minutes() - before, 2),
-            "parameters_m": round(spent(spec).parameters, 2), "ms": round(latency(folder / "best.onnx", side), 2),
-            "scores": [score for score in rows(folder / "report" / "scores.csv") if not score["test set"].startswith(" ")],
-            "pose_and_states": said[-2:]}
-
-
-def timed(flags: list[str], given: argparse.Namespace) -> dict:
-    """Return the minutes of the first epoch, and how many epochs fit into those that are given."""
-    before = processor_minutes()
-    run("--train", "--overwrite", "--exp", "systems_timed", *flags, "--epochs", "1")
-    minutes = processor_minutes() - before
-    return {"minutes_of_an_epoch": round(minutes, 3), "epochs": max(int(given.minutes / minutes), 1)}
+def figures(folder: Path) -> dict:
+    """Test a trained net; return its scores, cost, and what its log says of pose and states on each test set."""
+    run("--exp", folder.name, "--test", *TESTS)
+    net = checkpoint.unpack(folder / "best.pt")[0]
+    with exported(net.eval()) as file:
+        ms = latency(file, round(net.spec["input_size"] * net.input_margin))
+    log = (folder / "log.txt").read_text(encoding="utf-8").splitlines()
+    said = [line.partition(", torch: ")[2] for line in log if ", torch: pose" in line][-2:]
+    scores = [row for row in rows(folder / "report" / "scores.csv") if not row["test set"].startswith(" ")]
+    return {"parameters_m": round(spent(net.spec).parameters, 2), "ms": round(ms, 2), "scores": scores, "pose_and_states": said}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"without: all of {'; '.join(ROWS)}")
-    parser.add_argument("--minutes", type=float, default=40, help="of processor time, for each row")
+    parser.add_argument("--minutes", type=float, default=40, help="processor time of each row")
     parser.add_argument("--input-size", type=int, default=128)
     given = parser.parse_args()
     wanted = chosen(ROWS, given.rows)
     require(*DATA)
-    how = {"minutes": given.minutes, "input_size": given.input_size}
-    file = RESULTS / "systems.json"
+    how, file = {"minutes": given.minutes, "input_size": given.input_size}, RESULTS / "systems.json"
     stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     done = stored["rows"] if {key: stored.get(key) for key in how} == how else {}
-    common = [*DATA, "--weights", "none", "--val", "none", "--input-size", str(given.input_size), "--threads", "1", "--workers", "0"]
-
-    def keep() -> Path:
-        return save("systems", f"python benchmarks/systems.py --minutes {given.minutes:g}", 0, {**how, "rows": done})
-
     for name in wanted:
-        if "scores" in done.get(name, {}) and not given.rows:
-            continue
-        flags = [*common, *ROWS[name]]
-        if "epochs" not in done.get(name, {}) or "scores" in done[name]:
-            done[name] = {"flags": " ".join(ROWS[name]), **timed(flags, given)}
-            keep()  # so that a killed row goes on with the same number of epochs
-        done[name] |= {"commit": COMMIT, **measure(name, flags, done[name], given)}
-        keep()
+        flags = [*DATA, *ALIKE, "--input-size", str(given.input_size), *ROWS[name]]
+        folder = ROOT / "weights" / f"systems_{file_name(name)}"
+        for part in ("epochs", "scores"):  # each is kept, so that a killed row goes on with as many epochs
+            if part not in done.setdefault(name, {"flags": " ".join(ROWS[name])}):
+                if part == "scores":
+                    train(folder.name, scaled(flags, done[name]["epochs"]))
+                found = timed(folder, flags, given.minutes) if part == "epochs" else figures(folder)
+                done[name] |= {"commit": COMMIT, **found}
+                save("systems", f"python benchmarks/systems.py --minutes {given.minutes:g} --input-size {given.input_size}", 0,
+                     {**how, "rows": done})
 
 
 if __name__ == "__main__":

@@ -127,7 +127,8 @@ def test_small_faces_are_left_out(tmp_path, cli):
     """Peppa trains on no box under 50 px."""
     for size in (60, 160):
         write_faces(tmp_path / f"raw/train/{size}", 12, size=size, seed=size)
-    flags = ["--train", "--train-data", tmp_path / "raw", "--data-root", tmp_path / "data", "--val", "none", *SMALL, "--epochs", "1"]
+    places = ["--train-data", tmp_path / "raw", "--data-root", tmp_path / "data"]
+    flags = ["--train", *places, "--val", "none", *SMALL, "--epochs", "1"]
     done = cli(*flags, "--least-box", "50", "--run-root", tmp_path)
     table = load_split(tmp_path / "data/raw-64", "train")
     large = ((table.box[:, 2:] - table.box[:, :2]).min(1) >= 50).sum()
