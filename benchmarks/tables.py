@@ -47,7 +47,7 @@ def scores(name: str) -> list[dict]:
     """Return a row for each test set of a whole run: its scores as numbers, and by how much the ONNX file differs."""
     rows = [row for row in result(name)["scores"] if not row["test set"].startswith(" ")]
     exported = {row["test set"]: float(row["NME %"]) for row in rows if row["model"] == "onnx"}
-    return [{"set": row["test set"].removesuffix("-pipnet"), "faces": row["faces"], "nme": float(row["NME %"]),
+    return [{"set": re.sub("-pipnet(-published)?$", "", row["test set"]), "faces": row["faces"], "nme": float(row["NME %"]),
              "fr": float(row["FR@10 %"]), "auc": float(row["AUC@10"]),
              "onnx": abs(exported[row["test set"]] - float(row["NME %"]))} for row in rows if row["model"] == "torch"]
 
