@@ -89,8 +89,9 @@ class Sets:
         test: only the test split is wanted, so the share of validation faces does not matter.
         """
         if (Path(name) / "meta.yaml").is_file():
-            if self.data.protocol and (why := mismatch(Path(name), protocol=self.protocol)):
-                raise UserError(f"{why}; prepare it again from its raw folder, or leave --protocol out")
+            wanted = {"labels": self.data.labels} | ({"protocol": self.protocol} if self.data.protocol else {})
+            if why := mismatch(Path(name), **wanted):
+                raise UserError(f"{why}; prepare it again from its raw folder, or give --protocol and --labels as it was made")
             return PreparedSet(Path(name), self.layouts)
         if name != SYNTHETIC:
             self._source(name)  # a missing archive is an error before anything is made
