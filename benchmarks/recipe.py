@@ -14,11 +14,12 @@ from record import COMMIT, RESULTS, ROOT, chosen, rows, save
 from runs import REAL, run, train
 
 DATA = REAL[:REAL.index("--test-data")]
+PIPNET = ["--preset", "pipnet", "--amp", "auto", "--weight-decay", "0.0005"]  # decay: no weights are pretrained
 RECIPES = {
     "default": ["--preset", "default"],
     "short": ["--preset", "short"],
     "short, not refined": ["--preset", "short", "--no-refine"],
-    "pipnet": ["--preset", "pipnet", "--amp", "auto", "--weight-decay", "0.0005", "--val", "0.1"],  # decay: nothing is pretrained
+    "pipnet": [*PIPNET, "--val", "0.1"],
 }
 BASE = ["--preset", "short", "--rotation", "20", "--scale", "0.1", "--translation", "0.05", "--occlusion", "0.3", "--sigma", "0",
         "--no-refine"]
@@ -46,10 +47,9 @@ ABLATION = {  # changes of `base`; the preset `short` holds those that helped
     "refiner": ["--refine"],
     "teacher": ["--teacher", TEACHER],
 }
-PIPNET = {"as published": [], "labels in continuous px": ["--labels", "exact"], "one warp, then colour": ["--steps"],
-          "real pixels in the corners": ["--fill", "real"]}
-TABLES = {"recipes": RECIPES, "ablation": ABLATION,
-          "pipnet": {row: [*RECIPES["pipnet"], "--val", "none", *flags] for row, flags in PIPNET.items()}}
+STEPS = {"as published": [], "labels in continuous px": ["--labels", "exact"], "one warp, then colour": ["--steps"],
+         "real pixels in the corners": ["--fill", "real"]}
+TABLES = {"recipes": RECIPES, "ablation": ABLATION, "pipnet": {row: [*PIPNET, *flags] for row, flags in STEPS.items()}}
 
 
 def flags_of(table: str, row: str, epochs: int, size: int, net: str = "resnet18") -> list[str]:

@@ -130,7 +130,7 @@ def tested(way: str, start: str) -> Value:
 def pipnet() -> str:
     """Return the PIPNet authors' recipe with one of its steps changed."""
     rows = found_rows("recipe_pipnet_30_128")
-    return table([{"name": name, **rows[name]} for name in recipe.PIPNET if name in rows], ("recipe", "name"),
+    return table([{"name": name, **rows[name]} for name in recipe.STEPS if name in rows], ("recipe", "name"),
                  ("flags", lambda row: f"`{row['flags']}`"), ("lfpw/testset", tested("test", "300w"), ">"),
                  ("faces68/test", tested("test", "faces68"), ">"))
 
