@@ -17,7 +17,7 @@ from record import COMMIT, RESULTS, ROOT, chosen, rows, save
 from runs import run, train
 
 from utils.config import read_defaults
-from utils.tools.zoo import exported, latency, spent
+from utils.tools.zoo import exported, latency
 from utils.train import checkpoint
 
 DATA = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--train-data", "300w", "FACES68"]
@@ -61,13 +61,14 @@ def timed(folder: Path, flags: list[str], minutes: float) -> dict:
 def figures(folder: Path) -> dict:
     """Test a trained net; return its scores, cost, and what its log says of pose and states on each test set."""
     run("--exp", folder.name, "--test", *TESTS)
-    net = checkpoint.unpack(folder / "best.pt")[0]
-    with exported(net.eval()) as file:
+    net = checkpoint.unpack(folder / "best.pt")[0].eval().reparameterized()
+    with exported(net) as file:
         ms = latency(file, round(net.spec["input_size"] * net.input_margin))
     log = (folder / "log.txt").read_text(encoding="utf-8").splitlines()
     said = [line.partition(", torch: ")[2] for line in log if ", torch: pose" in line][-2:]
     scores = [row for row in rows(folder / "report" / "scores.csv") if not row["test set"].startswith(" ")]
-    return {"parameters_m": round(spent(net.spec).parameters, 2), "ms": round(ms, 2), "scores": scores, "pose_and_states": said}
+    millions = sum(parameter.numel() for parameter in net.parameters()) / 1e6
+    return {"parameters_m": round(millions, 2), "ms": round(ms, 2), "scores": scores, "pose_and_states": said}
 
 
 def main() -> None:
