@@ -1,7 +1,8 @@
-"""Whole recipes, and one change at a time: `python benchmarks/recipe.py recipes|ablation [ROW ...] [--epochs 30] ...`.
+"""Whole recipes, and one change at a time: `python benchmarks/recipe.py recipes|ablation|pipnet [ROW ...] [--epochs 30] ...`.
 
 Each row trains ResNet-18 (or --net) from random weights on 300W at 128 px and is compared on the validation split. `recipes` are
-tested as well. A complete run is not repeated and a killed one is continued, so a long table can be made in pieces.
+tested as well. `pipnet` trains on all faces, as its authors do, and tells by tests which of their steps makes which difference. A
+complete run is not repeated and a killed one is continued, so a long table can be made in pieces.
 """
 import argparse
 import json
@@ -15,11 +16,12 @@ from runs import REAL, run, train
 from pipnet.files import read_csv
 
 DATA = REAL[:REAL.index("--test-data")]
+PIPNET = ["--preset", "pipnet", "--amp", "auto", "--weight-decay", "0.0005"]  # decay: no weights are pretrained
 RECIPES = {
     "default": ["--preset", "default"],
     "short": ["--preset", "short"],
     "short, not refined": ["--preset", "short", "--no-refine"],
-    "pipnet": ["--preset", "pipnet", "--amp", "auto", "--weight-decay", "0.0005"],  # decay: no weights are pretrained
+    "pipnet": [*PIPNET, "--val", "0.1"],
 }
 BASE = ["--preset", "short", "--rotation", "20", "--scale", "0.1", "--translation", "0.05", "--occlusion", "0.3", "--sigma", "0",
         "--no-refine"]
@@ -46,7 +48,9 @@ ABLATION = {  # changes of `base`; the preset `short` holds those that helped
     "refiner": ["--refine"],
     "teacher": ["--teacher", TEACHER],
 }
-TABLES = {"recipes": RECIPES, "ablation": ABLATION}
+STEPS = {"as published": [], "labels in continuous px": ["--labels", "exact"], "one warp, then colour": ["--steps"],
+         "real pixels in the corners": ["--fill", "real"]}
+TABLES = {"recipes": RECIPES, "ablation": ABLATION, "pipnet": {row: [*PIPNET, *flags] for row, flags in STEPS.items()}}
 
 
 def flags_of(table: str, row: str, epochs: int, size: int, net: str = "resnet18") -> list[str]:
@@ -75,9 +79,9 @@ def measure(given: argparse.Namespace, row: str, seed: int) -> dict:
         exp += f"_{file_name(given.net)}"
     folder = train(exp, ["--seed", str(seed), *flags_of(table, row, epochs, size, given.net)])
     steps, times = read_csv(folder / "step.csv"), read_csv(folder / "time.csv")
-    figures = {"val": min(float(step["val_nme"]) for step in steps),
+    figures = {"val": min(float(step["val_nme"]) for step in steps) if table != "pipnet" else None,
                "images_per_second": float(np.median([float(time["images_per_second"]) for time in times]))}
-    if table == "recipes":
+    if table != "ablation":
         for name, more in (("test", []), ("flip_test", ["--flip-test"])):
             run("--exp", exp, "--test", "--test-data", "300w", "FACES68", "--allow-partial", *more)
             scores = read_csv(folder / "report" / "scores.csv")
@@ -95,7 +99,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     given = parser.parse_args()
     wanted = chosen(TABLES[given.table], given.rows)
-    require(*(REAL if given.table == "recipes" else DATA))
+    require(*(DATA if given.table == "ablation" else REAL))
     name, net = f"recipe_{given.table}_{given.epochs}_{given.input_size}", ""
     if given.net != "resnet18":
         name, net = f"{name}_{file_name(given.net)}", f" --net {given.net}"
@@ -109,8 +113,9 @@ def main() -> None:
                 continue
             entry = done.setdefault(row, {"flags": " ".join(flags), "seeds": {}})
             entry["seeds"][str(seed)] = {"commit": COMMIT, **measure(given, row, seed)}
-            values = [found["val"] for found in entry["seeds"].values()]
-            entry["val"] = [round(float(np.mean(values)), 3), round(float(np.std(values)), 3)]  # mean and deviation
+            if given.table != "pipnet":
+                values = [found["val"] for found in entry["seeds"].values()]
+                entry["val"] = [round(float(np.mean(values)), 3), round(float(np.std(values)), 3)]  # mean and deviation
             save(name, f"python benchmarks/recipe.py {given.table} --epochs {given.epochs} --input-size {given.input_size}{net}",
                  seed, {"rows": done})
 

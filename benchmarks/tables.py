@@ -21,6 +21,11 @@ TOOLS = {"ours, weights/": "ours, `weights/landmarks.onnx`", "ours, ResNet-18 of
 Value = str | Callable[[dict], object]
 
 
+def found_rows(name: str) -> dict[str, dict]:
+    """Return the rows of benchmarks/results/NAME.json, none before they are measured."""
+    return result(name)["rows"] if (RESULTS / f"{name}.json").is_file() else {}
+
+
 def result(name: str) -> dict:
     """Return what benchmarks/results/NAME.json holds."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
@@ -42,7 +47,7 @@ def scores(name: str) -> list[dict]:
     """Return a row for each test set of a whole run: its scores as numbers, and by how much the ONNX file differs."""
     rows = [row for row in result(name)["scores"] if not row["test set"].startswith(" ")]
     exported = {row["test set"]: float(row["NME %"]) for row in rows if row["model"] == "onnx"}
-    return [{"set": row["test set"].removesuffix("-pipnet"), "faces": row["faces"], "nme": float(row["NME %"]),
+    return [{"set": re.sub("-pipnet(-published)?$", "", row["test set"]), "faces": row["faces"], "nme": float(row["NME %"]),
              "fr": float(row["FR@10 %"]), "auc": float(row["AUC@10"]),
              "onnx": abs(exported[row["test set"]] - float(row["NME %"]))} for row in rows if row["model"] == "torch"]
 
@@ -120,17 +125,51 @@ def boxes() -> str:
     return table(rows.values(), ("box", "box"), *columns)
 
 
+def text(values: list[float]) -> str:
+    """Return the mean of some seeds, and their deviation."""
+    return f"{np.mean(values):.2f}" + (f" ± {np.std(values):.2f}" if len(values) > 1 else "")
+
+
+def tested(way: str, start: str) -> Value:
+    """Return the column of the NME on a test set. way: test or flip_test."""
+    return lambda row: text([nme for seed in row["seeds"].values() for name, nme in seed[way].items() if name.startswith(start)])
+
+
+def pipnet() -> str:
+    """Return the PIPNet authors' recipe with one of its steps changed."""
+    rows = found_rows("recipe_pipnet_30_128")
+    return table([{"name": name, **rows[name]} for name in recipe.STEPS if name in rows], ("recipe", "name"),
+                 ("flags", lambda row: f"`{row['flags']}`"), ("lfpw/testset", tested("test", "300w"), ">"),
+                 ("faces68/test", tested("test", "faces68"), ">"))
+
+
+def measured_systems() -> list[dict]:
+    """Return the finished rows of systems.py, each with its NME on both sets as numbers."""
+    rows = found_rows("systems")
+    return [{"name": name, **row, **{f"{kind}, {place}": float(score[kind]) for kind in ("NME %", "crop NME %")
+                                     for place, score in zip(("300W", "FACES68"), row["scores"], strict=True)}}
+            for name, row in rows.items() if "scores" in row]
+
+
+def systems() -> str:
+    titles = [f"{kind}, {place}" for kind in ("NME %", "crop NME %") for place in ("300W", "FACES68")]
+    return table(measured_systems(), ("recipe, net", "name"), ("epochs", "epochs", ""),
+                 *((title, title, ".2f") for title in titles), ("parameters M", "parameters_m", ".2f"), ("ms", "ms", ".1f"))
+
+
+def system_states() -> str:
+    """Return the errors of the head poses, and how often each state of eyes and mouth is found and wrongly found."""
+    rows = [{"name": row["name"], "set": place, "pose": re.search(r"off by ([\d.]+)", words)[1],
+             **{name: f"{hit} / {all_true}, {wrong} / {others}" for name, hit, all_true, wrong, others in re.findall(
+                 r"; ([a-z ]+) found (\d+) of (\d+), wrongly (\d+) of (\d+)", words)}}
+            for row in measured_systems() for place, words in zip(("300W", "FACES68"), row["pose_and_states"], strict=False)]
+    names = ("left eye closed", "right eye closed", "mouth closed", "mouth wide open")
+    return table(rows, ("recipe", "name"), ("set", "set"), ("pose, degrees", "pose", ">"), *((name, name, ">") for name in names))
+
+
 def recipes() -> str:
     """Whole recipes: NME on validation faces, the difference from the first row, tests; mean and deviation over the seeds."""
     rows = result("recipe_recipes_12_128")["rows"]
-
-    def text(values: list[float]) -> str:
-        return f"{np.mean(values):.2f}" + (f" ± {np.std(values):.2f}" if len(values) > 1 else "")
-
-    def tested(way: str, start: str):
-        return lambda row: text([nme for seed in row["seeds"].values() for name, nme in seed[way].items()
-                                 if name.startswith(start)])
-
     first = next(name for name in recipe.RECIPES if name in rows)
     return table([rows[name] for name in recipe.RECIPES if name in rows], ("recipe", lambda row: f"`{row['flags']}`"),
                  ("validation NME %", lambda row: text([seed["val"] for seed in row["seeds"].values()]), ">"),
@@ -239,8 +278,8 @@ def label_shift() -> str:
 
 
 TABLES = {make.__name__: make for make in (
-    peers, rolls, same_net, runs, recipes, ablation, boxes, box_shift, jitter, demo, detector, zoo, learning, finetune,
-    label_noise, label_shift, sources)}
+    peers, rolls, same_net, runs, systems, system_states, recipes, pipnet, ablation, boxes, box_shift, jitter, demo, detector,
+    zoo, learning, finetune, label_noise, label_shift, sources)}
 
 
 def filled(text: str, page: Path) -> str:

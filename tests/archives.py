@@ -7,7 +7,7 @@ import pytest
 from conftest import LAYOUTS
 from scipy.io import savemat
 
-from utils.data.parsers import DATASETS, PARTS_300W, write_pts
+from utils.data.parsers import DATASETS, PARTS_300W, read_pts, write_pts
 from utils.data.prepare import DataGenerator
 
 RNG = np.random.default_rng(4)
@@ -216,6 +216,17 @@ def both(tmp_path: Path) -> tuple:
     for part in PARTS_300W:
         annotated(tmp_path / "both/300W" / part / f"{part.replace('/', '')}_1.jpg", 68)
     return tmp_path / "both", lists
+
+
+def peppa(tmp_path: Path) -> tuple:
+    """(folder, landmarks by file): Peppa's tree with a face in each part of 300W, its private test set and extracted videos."""
+    private(tmp_path / "Peppa")
+    root, _ = vw(tmp_path / "Peppa", extracted=True)
+    names = ("AFW/afw/1_1.jpg", "HELEN/trainset/2_1.jpg", "HELEN/testset/3_1.jpg", "IBUG/ibug/image_04.jpg",
+             "LFPW/trainset/image_0005.png", "LFPW/testset/image_0006.png")
+    for name in names:
+        annotated(root.parent / name, 68)
+    return root.parent, {file: read_pts(file) for file in root.parent.rglob("*.pts")}
 
 
 def menpo(tmp_path: Path) -> tuple:

@@ -20,7 +20,6 @@ from nets.registry import resolve
 from pipnet.detector import suppress
 from pipnet.geometry import crop_box, cut, to_crop
 from utils.config import load_protocol
-from utils.data.augment import Crop, augment, generator
 from utils.test import metric
 from utils.train.make_net import make_net
 
@@ -187,18 +186,6 @@ def crops() -> dict[str, np.ndarray]:
     return found
 
 
-def augmented() -> dict[str, np.ndarray]:
-    """Crops of 64 px with the published recipes."""
-    found, flip = {}, LAYOUTS.load("68").flip_index
-    for recipe in ("pipnet", "irnet"):
-        for sample in range(4):
-            crop = Crop(picture(80, 80), face(68), np.ones(68), 64)
-            image, landmarks, _, matrix = augment(crop, settings(recipe).augment, flip, generator(0, 1, sample))
-            found |= {f"points_{recipe}_{sample}": landmarks, f"matrix_{recipe}_{sample}": matrix,
-                      f"grey_{recipe}_{sample}": blocks(image)}
-    return found
-
-
 def errors() -> dict[str, np.ndarray]:
     """NME in every norm, failure rate and area under the curve."""
     truth, layout = 100 * (face(68) + 0.05 * noise("truth", 40, 68, 2)), LAYOUTS.load("68")
@@ -212,5 +199,5 @@ CASES = {
     "resnet18": lambda: pip("resnet18"), "resnet18_16": lambda: pip("resnet18", stride=16), "resnet50": lambda: pip("resnet50"),
     "mobilenetv2": lambda: pip("mobilenetv2"), "mobilenetv3_large": lambda: pip("mobilenetv3_large"),
     "irnet18": lambda: pip("irnet18", "irnet"), "slim": slim, "dpr": dpr, "faceboxes": find_boxes, "mtcnn": mtcnn,
-    "pip_head": pip_head, "crops": crops, "augmented": augmented, "errors": errors,
+    "pip_head": pip_head, "crops": crops, "errors": errors,
 }

@@ -8,6 +8,7 @@ from conftest import ROOT
 
 import main
 from utils.config import parse, read_defaults, resolve
+from utils.keys import check_head, check_steps
 
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
@@ -34,17 +35,26 @@ def test_every_command_of_the_benchmarks_is_one(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import recipe
     import runs
+    import systems
 
     defaults = read_defaults()
 
     def resolved(flags: list[str]):
         given = parse(flags, main.add_modes, defaults)[1]
-        return resolve(given, defaults, given.get("preset")).train
+        settings = resolve(given, defaults, given.get("preset"))
+        check_head(given, settings.net, settings.train.teacher)
+        check_steps(given, settings.augment)
+        return settings.train
 
     for run in (*runs.RUNS.values(), *runs.DETECTORS.values()):
         resolved(run.flags)
     rows = {(table, row): resolved(recipe.flags_of(table, row, 30, 128)) for table in recipe.TABLES
             for row in recipe.TABLES[table]}
+    common = [*systems.DATA, *systems.ALIKE]
+    budgets = {name: resolved([*common, *systems.scaled(flags, 15)]) for name, flags in systems.ROWS.items()}
+    assert budgets["Peppa's Slim"].milestones == [0, 0.1, 2.5, 3.5, 7.5]  # of 150 epochs: 0, 1, 25, 35, 75
+    assert budgets["PIPNet, ResNet-18"].milestones == [7.5, 12.5] and budgets["IRNet fork, IRNet-18"].warmup == 0.625
+    assert {train.epochs for train in budgets.values()} == {15} and len(budgets) == 14
     published = rows["recipes", "pipnet"]  # nothing pretrained, so with decay; steps where they are in 60 epochs
     assert (published.weight_decay, published.milestones, published.epochs) == (5e-4, [15, 25], 30)
     stepped = [row for (table, row), args in rows.items() if table == "ablation" and args.milestones]

@@ -15,7 +15,7 @@ REEXPORTS = {"utils": "utils.data", "utils.util": "utils.data"}  # modules that 
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}
 
 # exceptions (module, what it imports): the rows of the keys take their choices from these tables, which import nothing heavy
-REGISTRIES = {("utils.keys", "utils.tasks"), ("utils.keys", "utils.test.metric")}
+REGISTRIES = {("utils.keys", "utils.tasks"), ("utils.keys", "utils.data.steps"), ("utils.keys", "utils.test.metric")}
 
 
 def module_of(file: Path) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from nets.registry import ACTS, HEADS
 from pipnet.detector import DETECTORS
 from pipnet.errors import UserError
+from utils.data.steps import INTERPOLATION, ONLY_STEPS, STEPS
 from utils.tasks import TASKS
 from utils.test.metric import NORMS
 from utils.yaml_files import nearest
@@ -50,6 +51,8 @@ CHOSEN = OF_LANDMARKS._replace(change="never")  # 0 or not decides which tensors
 NAMES = Key(str, many=True, null=True, valid=(bool, "a name or a folder"))
 ONCE = (lambda boxes: boxes and len(set(boxes)) == len(boxes), "one or several of true, perturbed, detector, each once")
 VAL = (lambda value: isinstance(value, str) or 0 < value < 1, "a share between 0 and 1, 'test' or 'none'")
+REACH = (lambda sides: not sides or len(sides) == 4 and 0 < sides[0] <= sides[1] and 0 < sides[2] <= sides[3],
+         "four shares of the face box, least and most of its width and of its height, or empty")
 SIDES = (lambda sides: len(sides) == 2 and 1 <= sides[0] <= sides[1], "the least and the largest side in px")
 BELOW_ONE = (lambda value: value < 1, "below 1")
 OPTIONS = {key: Key(option.kind, least=option.least, most=option.most, choices=option.choices)
@@ -58,14 +61,16 @@ SECTIONS = {
     "data": Section({
         "dataset": Key(str), "data_dir": Key(str, null=True), "train_data": NAMES, "test_data": NAMES._replace(change="always"),
         "layout": Key(str, null=True), "selected_index": Key(int, many=True, null=True, task="landmarks"),
-        "protocol": Key(str, null=True), "val": Key(float, words=("test", "none"), valid=VAL),
+        "protocol": Key(str, null=True), "labels": Key(str, choices=("exact", "published"), task="landmarks"),
+        "val": Key(float, words=("test", "none"), valid=VAL),
         "allow_partial": Key(bool, change="always"), "data_root": Key(str, change="always"),
         "run_root": Key(str, change="always"), "target_size": Key(int, least=32, most=8192),
         "margin": Key(float, least=1, most=4),
         "frame_step": Key(int, least=1, change="test"), "first_pixel": Key(float, null=True, choices=(0, 0.5, 1), change="test"),
         "cache": POSITIVE._replace(change="always"),
         "train_hidden": Key(bool, task="landmarks"), "label_shift": Key(float, many=True, null=True, task="landmarks"),
-        "balance": Key(bool, task="landmarks"), "folds": Key(int, least=2, task="landmarks"),
+        "balance": Key(bool, task="landmarks"), "least_box": POSITIVE._replace(task="landmarks"),
+        "folds": Key(int, least=2, task="landmarks"),
         "synthetic_train": Key(int, least=8), "synthetic_test": Key(int, least=3)}),
     "net": Section({
         "net": Key(str), "head": Key(str, choices=HEADS),
@@ -79,7 +84,8 @@ SECTIONS = {
         "epochs": Key(int, least=1), "batch_size": Key(int, least=1), "accumulate": Key(int, least=1),
         "optimizer": Key(str, choices=("adam", "adamw")), "learning_rate": POSITIVE, "final_learning_rate": POSITIVE,
         "warmup": POSITIVE, "warmup_learning_rate": POSITIVE, "schedule": Key(str, choices=("cosine", "steps")),
-        "milestones": Key(float, many=True), "weight_decay": POSITIVE, "clip": POSITIVE, "ema": SHARE._replace(valid=BELOW_ONE),
+        "milestones": Key(float, many=True), "factors": Key(float, many=True, least=0), "weight_decay": POSITIVE,
+        "clip": POSITIVE, "ema": SHARE._replace(valid=BELOW_ONE),
         "ema_ramp": Key(int, least=1), "amp": Key(str, choices=("auto", "bf16", "fp16", "off")), "compile": Key(bool),
         "seed": Key(int, least=0, most=2 ** 63 - 1, change="never"), "deterministic": Key(bool, change="always"),
         "threads": Key(int, least=0, most=1024, change="always"),
@@ -95,8 +101,12 @@ SECTIONS = {
         "translation_prob": SHARE._replace(task="landmarks"), "brightness": SHARE, "contrast": SHARE, "saturation": SHARE,
         "hue": POSITIVE, "colour_prob": SHARE, "grayscale": SHARE, "infrared": SHARE, "blur": SHARE, "blur_sigma": POSITIVE,
         "noise": SHARE, "noise_sigma": POSITIVE, "occlusion": SHARE, "occlusion_size": SHARE,
-        "fill": Key(str, choices=("real", "black"), task="landmarks"),
-        "interpolation": Key(str, choices=("linear", "nearest"), task="landmarks")}, change="resume"),
+        "fill": Key(str, choices=("real", "black", "grey"), task="landmarks"),
+        "interpolation": Key(str, choices=(*INTERPOLATION, "random"), task="landmarks"),
+        "steps": Key(str, many=True, choices=STEPS, task="landmarks"),
+        "sides": Key(float, many=True, valid=REACH, task="landmarks"), "shear": SHARE._replace(task="landmarks"),
+        "padding": SHARE._replace(task="landmarks")},
+        change="resume"),
     "test": Section({
         "norm": Key(str, choices=NORMS, change="test"),
         "thresholds": Key(float, many=True, valid=(lambda values: all(value > 0 for value in values), "above 0 %")),
@@ -169,6 +179,18 @@ def check_task(given: dict[str, Any], task: str) -> None:
     for key in given:
         if KEYS[key].task not in ("", task):
             raise UserError(f"--{key.replace('_', '-')} is not read by --task {task}; leave it out")
+
+
+def check_steps(given: dict[str, Any], augment) -> None:
+    """Raise UserError for a given key that the published steps, or without them our warp, do not read. augment: the section."""
+    steps = augment.steps
+    if "sides" in steps and not augment.sides:
+        raise UserError("the step sides needs --sides, four shares of the face box; give them, or leave the step out")
+    read = {key for name in steps for key in STEPS[name].keys} | {"steps", "fill", "interpolation"}
+    for key in given.keys() & SECTIONS["augment"].keys.keys():
+        if key not in read if steps else key in ONLY_STEPS:
+            raise UserError(f"--{key.replace('_', '-')} is read by none of the steps ({', '.join(steps) or 'there are none'}); "
+                            "give --steps with one that reads it, or leave it out")
 
 
 def check_head(given: dict[str, Any], net, teacher: str | None) -> None:

@@ -16,9 +16,10 @@ from pipnet.errors import UserError
 from pipnet.geometry import border_px, cut, to_crop
 from pipnet.layout import Layout
 from utils.cores import cores
-from utils.data.augment import Crop, augment, augment_pose, generator
+from utils.data.augment import augment, augment_pose, generator
 from utils.data.convert import conversion
 from utils.data.prepared_set import Split, Table, read_image
+from utils.data.steps import Crop
 
 GIB = 1 << 30
 
@@ -119,6 +120,10 @@ class Faces(Dataset):
         return Sample(self.picture(index)[begin:end, begin:end], self.nominal[index], self.weight[index], index,
                       *self.extras(index))
 
+    def frame(self, index: int) -> np.ndarray:
+        """Return the corners (2, 2, 2) of the face box and of the source image in [0, 1] of the crop."""
+        return to_crop(np.array([self.box[index].reshape(2, 2), [(0, 0), self.sizes[index]]]), self.crop[index])
+
     def extras(self, index: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return (pose (3,), states (k,)) of a face, None where the faces have none."""
         pose, states = (None if part is None else part[index] for part in (self.pose, self.states))
@@ -206,7 +211,7 @@ class Augmented(Dataset):
         epoch, index = key
         faces = self.faces
         crop = Crop(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size, faces.input_border,
-                    faces.shift[index])
+                    faces.shift[index], *faces.frame(index))
         image, landmarks, weight, matrix = augment(crop, self.recipe, self.flip_index, generator(self.seed, epoch, index))
         pose, states = faces.extras(index)
         if pose is not None:

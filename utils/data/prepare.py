@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,15 +22,19 @@ from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut
 from utils.config import load_protocol, read_defaults
 from utils.cores import cores
+from utils.data.fingerprint import checksum, fingerprint
 from utils.data.first_pixel import parse_guessed
 from utils.data.parsers import DATASETS, NOT_COUNTABLE, Record, Splits, complain, infer, tally
-from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, face_name, name_hash, read_image, write_set
+from utils.data.parsers.records import clipped, truncated
+from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, name_hash, read_image, write_set
+from utils.keys import check
 from utils.layouts import Layouts
 from utils.locks import waiting
 from utils.progress import progress
 from utils.yaml_files import nearest, read_yaml
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+CONTINUOUS = 0.5  # origin of annotations that are continuous px already
 LOST = 0.01     # share of the faces that may be damaged
 LARGEST = 100  # side of a crop / side of its image: beyond this a landmark is an error, and the crop would not fit the memory
 
@@ -45,7 +48,8 @@ class DataGenerator:
     args.yaml. margin: stored crop / nominal crop. val: share of the training identities in the val split; with 0 or "test" none
     is cut, and the archive's own val/ stays. allow_partial: accept an incomplete archive. layout: row of `layouts`; layouts: the
     rows, None: those of args.yaml. seed: of the val split. workers: threads; None: one per core. frame_step: every n-th frame of
-    a video. first_pixel: coordinate of the first pixel's centre in an own set; None: guessed.
+    a video. first_pixel: coordinate of the first pixel's centre in an own set; None: guessed. labels: exact, or published: as
+    PIPNet's authors prepare them.
     """
 
     data_dir: str | Path
@@ -63,6 +67,7 @@ class DataGenerator:
     workers: int | None = None
     frame_step: int = 1
     first_pixel: float | None = None
+    labels: str = "exact"
 
     def run(self) -> Path:
         """Parse, crop and write the set, replacing an older one. UserError, with nothing written, if anything is wrong."""
@@ -86,10 +91,14 @@ class DataGenerator:
         stored = layouts.load(layouts.load(wanted).stored) if wanted else None
         options = {key: getattr(self, key) for key in row.options}
         parse = partial(row.parse, source, self.allow_partial, stored and stored.count, layouts=layouts, **options)
-        if row.countable and self.first_pixel is None:
+        origin, published = row.origin if self.first_pixel is None else self.first_pixel, self.labels == "published"
+        if published:
+            splits = parse(origin=CONTINUOUS)
+            if protocol.rounding == "int" and origin != CONTINUOUS:
+                splits = {split: [*map(truncated, records)] for split, records in splits.items()}
+        elif row.countable and self.first_pixel is None:
             splits, origin = parse_guessed(parse, source)
         else:
-            origin = row.origin if self.first_pixel is None else self.first_pixel
             splits = parse(origin=origin)
         count = len(next(record for records in splits.values() for record in records).landmarks)
         if stored and stored.count != count:
@@ -98,7 +107,7 @@ class DataGenerator:
         how = {
             "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
             "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": origin,
-            "val": self.val, "seed": self.seed, "expected": row.expected, "fingerprint": state, **options,
+            "labels": self.labels, "val": self.val, "seed": self.seed, "expected": row.expected, "fingerprint": state, **options,
         } | ({"states": list(row.states)} if row.states else {})
         if "val" not in splits and self.val != "test":
             splits["train"], splits["val"] = split_identities(splits.get("train", []), float(self.val), self.seed)
@@ -109,7 +118,9 @@ class DataGenerator:
             try:
                 done = {split: self._crops(folder, split, records, protocol) for split, records in splits.items()}
                 splits, done = _without_damaged(folder, source, splits, done)
-                meta = how | {"found": dict(tally(splits)), "checksum": _checksum(source, splits)}
+                if published and row.clipped:
+                    splits = {split: [*map(clipped, splits[split], done[split])] for split in splits}
+                meta = how | {"found": dict(tally(splits)), "checksum": checksum(source, splits)}
                 write_set(folder, source, splits, done, meta)
             except UserError:
                 shutil.rmtree(folder)
@@ -128,8 +139,8 @@ class DataGenerator:
             raise UserError(f"margin must lie between 1 and 4, not {self.margin!r}")
         if self.first_pixel is not None and not DATASETS[self.dataset or infer(Path(self.data_dir))].countable:
             raise UserError(NOT_COUNTABLE)
-        if not (isinstance(self.frame_step, int) and self.frame_step >= 1):
-            raise UserError(f"frame_step must be a whole number from 1 up, not {self.frame_step!r}")
+        check("frame_step", self.frame_step)
+        check("labels", self.labels)
         if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
             raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
 
@@ -143,8 +154,9 @@ class DataGenerator:
             logger.info(f"going on with {split}: {len(before)} of {len(files)} crops are there")
 
         def one(index: int) -> Done | str:
+            how = (protocol, self.target_size, self.margin, self.labels)
             try:
-                return before.get(index) or _crop(records[index], files[index], protocol, self.target_size, self.margin)
+                return before.get(index) or _crop(records[index], files[index], *how)
             except UserError as error:
                 return str(error)
 
@@ -206,7 +218,7 @@ def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str,
             {split: [done[split][i] for i in old] for split, old in kept.items()})
 
 
-def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, margin: float) -> Done:
+def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, margin: float, labels: str) -> Done:
     """Write the crop of one face."""
     image = read_image(record.file)
     height, width = image.shape[:2]
@@ -220,7 +232,8 @@ def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, marg
     if (crop[2:] - crop[:2]).max() > LARGEST * max(width, height):
         raise UserError(f"{record.file}: its crop is {(crop[2:] - crop[:2]).max():.0f} px wide, its image {width} x {height} px; "
                         "correct the annotation")
-    done, data = cv2.imencode(".jpg", cut(image, crop, target_size, margin, protocol.border), JPEG)
+    edges = np.trunc(crop) if labels == "published" else crop  # labels are relative to the exact edges, there too
+    done, data = cv2.imencode(".jpg", cut(image, edges, target_size, margin, protocol.border), JPEG)
     if not done:
         raise UserError(f"{record.file}: OpenCV cannot encode its crop as JPEG")
     file.write_bytes(data)
@@ -257,36 +270,6 @@ def _target(out: Path, name: str, source: Path) -> Path:
     if target.exists() and (old := read_yaml(target / "meta.yaml").get("source")) != str(source.resolve()):
         logger.warning(f"{target} was prepared from {old} and is replaced")
     return target
-
-
-def fingerprint(source: Path) -> str:
-    """Return a sha256 over names, sizes and times of all files below `source` and below folders linked at its top.
-
-    It is cheap, and changes when the archive changes.
-    """
-    digest = hashlib.sha256()
-    linked = sorted(path for path in source.iterdir() if path.is_symlink() and path.is_dir())
-    for top in (source, *linked):
-        for folder, folders, names in os.walk(top):
-            folders.sort()
-            for name in sorted(names):
-                path = os.path.join(folder, name)
-                with suppress(FileNotFoundError):  # it has vanished since it was listed
-                    state = os.lstat(path)
-                    line = f"{os.path.relpath(path, source)}\0{state.st_size}\0{state.st_mtime_ns}\0"
-                    digest.update(line.encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-def _checksum(source: Path, splits: Splits) -> str:
-    """Return a sha256 over names, image sizes in bytes, landmarks and visibility, ordered by name."""
-    digest = hashlib.sha256()
-    named = {face_name(record, source): record for records in splits.values() for record in records}
-    for name, record in sorted(named.items()):
-        size = (record.file if record.file.is_file() else record.file.parent).stat().st_size
-        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape") + record.landmarks.tobytes())
-        digest.update(b"" if record.visible is None else record.visible.tobytes())
-    return digest.hexdigest()
 
 
 def _replace(partial: Path, target: Path) -> None:

@@ -185,6 +185,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{folder} is not a prepared set; prepare one: python main.py --prepare --data-dir RAW")
     meta = read_yaml(file)
+    meta.setdefault("labels", "exact")
     if meta.get("format") != FORMAT or not META <= set(meta):
         raise UserError(f"{file} is damaged or of another version of the format; remove {folder} and prepare it again")
     return meta

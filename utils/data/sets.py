@@ -13,14 +13,14 @@ from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.config import ROOT, Defaults, load_protocol
 from utils.data.dataset import Faces
+from utils.data.fingerprint import fingerprint
 from utils.data.parsers import DATASETS, infer
-from utils.data.prepare import DataGenerator, fingerprint
+from utils.data.paths import MEANFACE_FILES
+from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch, test_split
 from utils.layouts import Layouts
 from utils.locks import waiting
 from utils.yaml_files import nearest, read_yaml
-
-MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared sets
 
 
 class Sets:
@@ -94,9 +94,11 @@ class Sets:
         test: only the test split is wanted, so the share of validation faces does not matter.
         """
         if (Path(name) / "meta.yaml").is_file():
-            wanted = {"protocol": self.data.protocol and self.protocol, "origin": self._first_pixel(self.dataset_of(name))}
+            wanted = {"labels": self.data.labels, "protocol": self.data.protocol and self.protocol,
+                      "origin": self._first_pixel(self.dataset_of(name))}
             if why := mismatch(Path(name), **{key: value for key, value in wanted.items() if value is not None}):
-                raise UserError(f"{why}; prepare it again from its raw folder, or leave --protocol and --first-pixel out")
+                raise UserError(f"{why}; prepare it again from its raw folder, or give --protocol, --first-pixel and --labels as "
+                                "it was made")
             return PreparedSet(Path(name), self.layouts)
         if name != SYNTHETIC:
             self._source(name)  # a missing archive is an error before anything is made
@@ -109,7 +111,7 @@ class Sets:
 
     def _prepare(self, name: str, test: bool) -> Path:
         data, raw = self.data, self._source(name)
-        wanted = {"protocol": self.protocol, "margin": data.margin, "target_size": data.target_size}
+        wanted = {"protocol": self.protocol, "margin": data.margin, "target_size": data.target_size, "labels": data.labels}
         if data.val not in ("test", "none") and not test:
             wanted["val"] = data.val
         dataset = name if name in DATASETS else infer(raw) if raw else None
@@ -134,7 +136,7 @@ class Sets:
         return DataGenerator(
             raw, data.target_size, dataset, target.name, target.parent, self.protocol, data.margin,
             0 if data.val == "none" else data.val, allow_partial, data.layout if _has_own_layout(dataset) else None,
-            self.layouts, frame_step=data.frame_step, first_pixel=self._first_pixel(dataset, raw)).run()
+            self.layouts, frame_step=data.frame_step, first_pixel=self._first_pixel(dataset, raw), labels=data.labels).run()
 
     def _first_pixel(self, dataset: str | None, raw: Path | None = None) -> float | None:
         """Return the coordinate of the first pixel in an own set: the one given, else that of an earlier preparation of `raw`."""
@@ -181,6 +183,8 @@ class Sets:
             marks += [str(self.data.synthetic_train), str(self.data.synthetic_test)]
         if self.data.protocol not in (None, "square"):
             marks.append(self.data.protocol)
+        if unusual("labels"):
+            marks.append(self.data.labels)
         if unusual("target_size"):
             marks.append(str(self.data.target_size))
         for key in DATASETS[name].options if name in DATASETS else ():
@@ -194,9 +198,13 @@ class Sets:
             return self._rendered()
         if name in DATASETS:
             raw = _raw_folder(self.data.data_dir) if self.data.data_dir else None
+            if raw is None or name in (self.data.dataset, infer(raw)):
+                return raw
+            for folder in sorted(path for path in raw.iterdir() if path.is_dir()):  # several archives side by side
+                if name in (folder.name.lower(), infer(folder)):
+                    return folder
             there = (self.root / self._folder_name(name) / "meta.yaml").is_file()
-            of_another_set = raw and there and name not in (self.data.dataset, infer(raw))
-            return None if of_another_set else raw
+            return None if there else raw
         if Path(name).is_dir():
             return Path(name)
         self.dataset_of(name)  # an unknown name is an error
@@ -284,19 +292,3 @@ def distinct(names: list[str]) -> list[str]:
         numbered = (f"{name}-{number}" for number in count(2))
         found.append(name if name not in found else next(new for new in numbered if new not in found))
     return found
-
-
-def resolve_paths(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the typed keys with absolute folders and files, so that a run's keys mean the same from anywhere."""
-    found = {key: absolute(given[key]) for key in ("train_data", "test_data") if given.get(key)}
-    files = ["data_dir", "detector_weights", "teacher"]
-    if mean := given.get("meanface"):
-        found["meanface"] = absolute([mean])[0]
-        if mean.endswith(MEANFACE_FILES):
-            files.append("meanface")
-    return {**given, **found, **{key: str(Path(given[key]).resolve()) for key in files if given.get(key)}}
-
-
-def absolute(names: list[str]) -> list[str]:
-    """Return names of datasets as they are, folders as absolute paths."""
-    return [name if name in DATASETS or not Path(name).is_dir() else str(Path(name).resolve()) for name in names]

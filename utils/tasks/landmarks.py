@@ -106,6 +106,11 @@ class Landmarks(Task):
         faces, held = self.load(self.training_splits()), None
         if self.fold is not None:  # before rare faces are repeated, which would change the folds
             faces, held = audit.divide(faces, data.folds, self.settings.train.seed, self.fold)
+        if data.least_box:
+            sides = faces.box[:, 2:] - faces.box[:, :2]
+            faces = faces.only(np.flatnonzero(sides.min(1) >= data.least_box))
+            if not len(faces):
+                raise UserError(f"least_box {data.least_box:g} leaves no training face; give a smaller one")
         if data.balance:
             faces = balanced(faces, layout)
         if held is not None:

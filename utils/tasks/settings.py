@@ -4,9 +4,10 @@ from argparse import Namespace
 from pipnet.errors import UserError
 from utils.config import Defaults, Settings, resolve
 from utils.data.parsers import DATASETS, NOT_COUNTABLE
+from utils.data.paths import absolute, resolve_paths
 from utils.data.prepared_set import SYNTHETIC
-from utils.data.sets import Sets, absolute, resolve_paths
-from utils.keys import check_given, check_head, check_task
+from utils.data.sets import Sets
+from utils.keys import check_given, check_head, check_steps, check_task
 from utils.train import checkpoint
 from utils.train.run_folder import Run
 
@@ -25,6 +26,7 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
         check_given(judged, stored["args"], mode.resume)
         settings = resolve(given, defaults, trained=stored["args"])
         check_task(given, settings.train.task)
+        check_steps(given, settings.augment)
         return settings
     preset = given.get("preset") or defaults.values["preset"]
     settings = resolve(given, defaults, preset)
@@ -39,5 +41,6 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
         raise UserError(NOT_COUNTABLE)
     settings = resolve({**given, "train_data": names}, defaults, preset, datasets=[sets.dataset_of(name) for name in names])
     check_task(given, settings.train.task)
+    check_steps(given, settings.augment)
     check_head(given, settings.net, settings.train.teacher)
     return settings

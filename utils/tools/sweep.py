@@ -16,7 +16,7 @@ import yaml
 from pipnet.errors import UserError
 from pipnet.files import read_csv, write_csv, write_text
 from utils.config import ROOT, Defaults, read_value, resolve
-from utils.data.sets import resolve_paths
+from utils.data.paths import resolve_paths
 from utils.keys import KEYS
 from utils.locks import lock
 from utils.test.tables import table

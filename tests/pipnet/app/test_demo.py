@@ -407,6 +407,15 @@ def test_a_live_source_shows_the_newest_frame(tmp_path, monkeypatch):
     assert indices == sorted(set(indices)) and indices[-1] == 29
 
 
+def test_the_camera_is_the_usual_source(nets, tmp_path, monkeypatch):
+    write_video(tmp_path / "camera.avi", 20)
+    opened = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda target, *options: opened("camera.avi" if target == 0 else target, *options))
+    demo.main([*nets, "--json", "faces.json"])  # what pytorch_face_landmark's test_camera does
+    lines = [json.loads(line) for line in Path("faces.json").read_text().splitlines()]
+    assert lines and {line["file"] for line in lines} == {"camera0"} and all(len(line["faces"]) == 1 for line in lines)
+
+
 def test_a_saved_live_video_takes_as_long_as_it_took(tmp_path):
     sink = sinks.VideoSink(tmp_path / "out.avi", 10, live=True)
     for index, seconds in enumerate((0, 0.1, 0.11, 0.5, 0.6)):

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from archives import annotated, parse, prepared
-from conftest import LAYOUTS, load_split, sets_of, settings, split_of
+from conftest import LAYOUTS, SMALL, load_split, sets_of, settings, split_of, table
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
 from utils.data.convert import conversion
 from utils.data.dataset import Faces
-from utils.data.parsers import DATASETS, infer, read_pts, write_pts
+from utils.data.fingerprint import fingerprint
+from utils.data.parsers import DATASETS, PARTS_300W, infer, read_pts, write_pts
 from utils.data.parsers.w300vw import CATEGORIES, Frames
-from utils.data.prepare import fingerprint
 from utils.data.prepared_set import mismatch, read_image, read_meta
 from utils.test import metric
 from utils.test.evaluate import evaluate
@@ -163,6 +163,50 @@ def test_flicker_between_frames(vw, tmp_path):
     rows = score_rows(Case(split_of(folder).set, "300vw", "300vw", "true", test, L68), "oracle", result, [10.0])
     assert [row["test set"] for row in rows] == ["300vw", "  category1", "  category2", "  category3"]
     assert float(rows[0]["flicker %"]) == pytest.approx(np.nanmean(expected), abs=2e-3)
+
+
+# ------------------------------------------------------------------------------------------- Peppa's tree, several archives
+def test_peppas_tree(tmp_path):
+    root, points = archives.peppa(tmp_path)
+    (records,) = parse("peppa", root, allow_partial=True).values()
+    assert {record.file.with_suffix(".pts") for record in records} == points.keys() and len(records) == 6 + 3 + 18
+    for record in records:
+        assert np.allclose(record.landmarks, points[record.file.with_suffix(".pts")] - 0.5, atol=1e-6)
+    assert {record.subset for record in records} >= {"afw", "common/lfpw", "challenge/ibug", "indoor", "train", "category1"}
+    assert sum(record.identity.startswith("300vw/") for record in records) == 18
+    assert len(parse("peppa", root, allow_partial=True, frame_step=3)["train"]) == 6 + 3 + 7
+    with pytest.raises(UserError, match=r"300W, afw: 1 of 337(.|\n)*01_Indoor: 2 of 300(.|\n)*300VW, train: 1 of"):
+        parse("peppa", root)
+    shutil.rmtree(root / "300VW")
+    with pytest.raises(UserError, match="300VW: no folder"):
+        parse("peppa", root)
+    assert len(parse("peppa", root, allow_partial=True)["train"]) == 9
+
+
+def test_peppas_run_on_its_tree_is_one_command(tmp_path, cli):
+    root, _ = archives.peppa(tmp_path)
+    done = cli("--train", "--dataset", "peppa", "--data-dir", root, "--allow-partial", "--preset", "slim", "--frame-step", "3",
+               "--no-balance", *SMALL, "--net", "slim", "--epochs", "1", "--data-root", tmp_path / "data", "--run-root", tmp_path)
+    assert done.returncode == 0, done.stderr
+    meta = read_meta(tmp_path / "data/peppa-slim-64-frame-step-3")
+    assert (meta["val"], meta["margin"]) == (0.05, 1.5) and (tmp_path / "000/best.pt").is_file()
+
+
+def test_external_data_beside_300w(tmp_path, cli):
+    root = tmp_path / "archives"
+    for part in PARTS_300W:
+        for number in range(4):
+            annotated(root / "300W" / part / f"{part.replace('/', '')}{number}_1.jpg", 68)
+    archives.vw(root)
+    archives.menpo(root)
+    done = cli("--train", "--test", "--train-data", "300w", "menpo", "300vw", "--test-data", "300w", "--data-dir", root,
+               "--allow-partial", "--preset", "coordinate", *SMALL, "--net", "mobilenetv2", "--epochs", "1", "--warmup", "0",
+               "--data-root", tmp_path / "data", "--run-root", tmp_path)
+    assert done.returncode == 0, done.stderr
+    sources = {folder.name: read_meta(folder)["source"] for folder in sorted((tmp_path / "data").iterdir()) if folder.is_dir()}
+    assert sources == {f"{name}-cunjian-64": str(root / folder)
+                       for name, folder in (("300vw", "300VW"), ("300w", "300W"), ("menpo", "Menpo"))}
+    assert [row[0] for row in table(done.stdout)][0] == "300w-cunjian-64" and "menpo" not in done.stdout
 
 
 # ------------------------------------------------------------------------------------------------------------- 300W and WFLW

@@ -49,34 +49,45 @@ def test_a_set_prepared_in_one_protocol_is_trained_on_in_another(root, tmp_path,
     done = cli("--train", "--test", "--preset", "irnet", *flags)
     assert done.returncode == 0, done.stderr
     log = (tmp_path / "runs" / "000" / "log.txt").read_text().splitlines()
-    assert log[0].endswith("training on 300w") and "300w-pipnet" in log[1]
+    assert log[0].endswith("training on 300w") and "300w-pipnet-published" in log[1]
     assert "300W is partial" in done.stderr and not list(root.glob("synthetic*"))
     rows = table(done.stdout)
-    assert rows[0][:3] == ["300w-pipnet-32", "torch", "4"] and "synthetic" not in done.stdout
+    assert rows[0][:3] == ["300w-pipnet-published-32", "torch", "4"] and "synthetic" not in done.stdout
 
 
 def test_a_set_is_prepared_again_in_any_protocol_and_size(root):
     again = training(preset="pipnet", data_root=str(root))
-    assert again.folder.name == "300w-pipnet-32" and read_meta(again.folder)["found"] == read_meta(root / "300w")["found"]
+    assert again.folder.name == "300w-pipnet-published-32"
+    assert read_meta(again.folder)["found"] == read_meta(root / "300w")["found"]
     shutil.rmtree(root / "300w")
     other = sets_of(new_settings(target_size=48, data_root=str(root)))  # square: nothing but the folder above is left
     assert [one.folder.name for one in other.training()] == ["300w-48"]
+
+
+def test_a_prepared_folder_has_the_labels_that_are_asked_for(root):
+    given = {"train_data": [str(root / "300w")], "data_root": str(root), "protocol": "square"}
+    assert training(**given).folder == root / "300w"
+    with pytest.raises(UserError, match="prepared with labels exact, not published; .* give --protocol and --labels as it"):
+        training(preset="pipnet", **given)
+    assert training(preset="pipnet", labels="exact", **given).folder == root / "300w"
 
 
 def test_a_part_that_went_missing_later_is_not_accepted_unasked(root, raw_300w):
     shutil.rmtree(raw_300w / "lfpw")
     with pytest.raises(UserError, match=r"does not hold all of 300W; .*--allow-partial"):
         training(preset="pipnet", data_root=str(root))
-    assert training(preset="pipnet", data_root=str(root), allow_partial=True).splits == ["train", "val"]
+    assert training(preset="pipnet", data_root=str(root), allow_partial=True).splits == ["train"]
 
 
 def test_without_the_raw_folder_the_message_says_what_to_type(root, raw_300w):
     raw_300w.rename(raw_300w.with_name("moved"))
-    assert training(preset="pipnet", protocol="square", data_root=str(root)).folder == root / "300w"  # it needs no raw folder
+    as_it_is = {"protocol": "square", "labels": "exact", "val": 0.1}
+    assert training(preset="pipnet", **as_it_is, data_root=str(root)).folder == root / "300w"  # it needs no raw folder
     with pytest.raises(UserError) as caught:
         sets_of(new_settings(preset="pipnet", data_root=str(root))).training()
     assert "\n" not in str(caught.value) and f"{raw_300w}, from which {root / '300w'} was made, is gone" in str(caught.value)
-    assert str(caught.value).endswith("--data-dir FOLDER, or take that set as it is: --protocol square --target-size 32")
+    advice = "--data-dir FOLDER, or take that set as it is: --protocol square --target-size 32 --labels exact"
+    assert str(caught.value).endswith(advice)
     assert training(preset="pipnet", data_root=str(root), data_dir=str(raw_300w.with_name("moved")), allow_partial=True)
 
 

@@ -76,6 +76,13 @@ def test_schedule_in_steps():
     assert [rate(step) for step in (0, 2999, 3000, 4999, 5000, 5999)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
 
 
+def test_the_rates_of_slim():
+    rate, epochs = make_schedule(settings("slim").train, 10), (0, 1, 24, 25, 34, 35, 74, 75, 149)
+    assert [rate(10 * epoch + 5) for epoch in epochs] == pytest.approx([1e-5, 1e-4, 1e-4, 5e-5, 5e-5, 1e-5, 1e-5, 1e-6, 1e-6])
+    with pytest.raises(ValueError, match="factors has 1 numbers for 2 milestones; give as many, or none"):
+        make_schedule(plain(schedule="steps", milestones=[1.0, 2.0], factors=[0.5]).train, 10)
+
+
 def test_a_run_shorter_than_its_warm_up_has_a_schedule():
     rate = Schedule("cosine", 1.0, 0.1, 0.2, 8, 4, ())  # all warm-up
     assert [rate(step) for step in range(4)] == pytest.approx([0.2, 0.3, 0.4, 0.5])

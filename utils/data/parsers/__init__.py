@@ -16,7 +16,7 @@ from utils.data.parsers.jd106 import JD106, parse_jd106
 from utils.data.parsers.lapa import LAPA, parse_lapa
 from utils.data.parsers.lmk import LMK, parse_lmk
 from utils.data.parsers.menpo import MENPO, parse_menpo
-from utils.data.parsers.merged import MERGED, parse_merged
+from utils.data.parsers.merged import MERGED, PEPPA, parse_merged, parse_peppa
 from utils.data.parsers.points import parse_points
 from utils.data.parsers.pts import read_pts, write_pts
 from utils.data.parsers.records import BESIDE, NOT_COUNTABLE, Dataset, Record, Splits, complain, tally
@@ -38,15 +38,18 @@ DATASETS = {
     "300w": Dataset(parse_300w, "300W", "68", 1.0, {part.subset: part.count for part in PARTS_300W.values()}, label_shift=0.75,
                     norms=("interocular", "interpupil")),
     "synthetic": Dataset(partial(parse_300w, official=False), "synthetic faces", "68", 1.0, None),
-    "wflw": Dataset(parse_wflw, "WFLW", "98", 0.0, WFLW, signs=("WFLW_annotations",), states=ATTRIBUTES, norms=EYES),
+    "wflw": Dataset(parse_wflw, "WFLW", "98", 0.0, WFLW, signs=("WFLW_annotations",), states=ATTRIBUTES, clipped=True,
+                    norms=EYES),
     "cofw": Dataset(parse_cofw, "COFW", "29", 1.0, COFW, signs=("COFW_*_color.mat",), norms=("interocular", "interpupil")),
     "cofw68": Dataset(parse_cofw68, "COFW-68", "68", 1.0, COFW68, ("test",), norms=EYES),
-    "aflw": Dataset(parse_aflw, "AFLW", "19", 0.0, AFLW, signs=("AFLWinfo_release.mat",), norms=("box", "diagonal", "size")),
+    "aflw": Dataset(parse_aflw, "AFLW", "19", 0.0, AFLW, signs=("AFLWinfo_release.mat",), clipped=True,
+                    norms=("box", "diagonal", "size")),
     "lapa": Dataset(parse_lapa, "LaPa", "106", 0.0, LAPA, ALL, ("train/landmarks/*.txt",), norms=EYES),
     "300wlp": Dataset(parse_300wlp, "300W-LP", "68", 0.5, W300LP, ("train",), ("AFW_Flip",), norms=BOX),
-    "300w+wflw": Dataset(parse_merged, "300W and WFLW", "68", 1.0, {**MERGED, "wflw": 7500}, norms=EYES),
-    "300w+wflw-all": Dataset(partial(parse_merged, whole=True), "300W and WFLW", "68", 1.0, {**MERGED, "wflw": 10000},
+    "300w+wflw": Dataset(parse_merged, "300W and WFLW", "68", None, {**MERGED, "wflw": 7500}, norms=EYES),
+    "300w+wflw-all": Dataset(partial(parse_merged, whole=True), "300W and WFLW", "68", None, {**MERGED, "wflw": 10000},
                              norms=EYES),
+    "peppa": Dataset(parse_peppa, "Peppa's tree", "68", None, PEPPA, ("train",), options=("frame_step",), norms=EYES),
     FORK: Dataset(parse_lmk, "the IRNet fork's LMK", "68", 0.5, LMK, signs=("indices.txt",), norms=EYES),
     PRIVATE_300W: Dataset(parse_300w_private, "300W's private test set", "68", 1.0,
                           {part.subset: part.count for part in PRIVATE.values()}, ("test",), ("01_Indoor",), norms=EYES),

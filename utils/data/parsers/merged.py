@@ -1,12 +1,14 @@
-"""300W and WFLW as one training set of 68 landmarks, as the IRNet fork trains."""
+"""Several sets as one training set of 68 landmarks: 300W and WFLW, as the IRNet fork trains; the sets of Peppa's tree."""
 from pathlib import Path
 
 from pipnet.errors import UserError
 from utils.data.convert import conversion
 from utils.data.parsers.records import Annotation, Archive, complain, record
-from utils.data.parsers.w300 import PARTS_300W
+from utils.data.parsers.w300 import PARTS_300W, PRIVATE
+from utils.data.parsers.w300vw import W300VW
 
 MERGED = {part.subset: part.count for part in PARTS_300W.values()}
+PEPPA = {**MERGED, **{part.subset: part.count for part in PRIVATE.values()}, **W300VW}
 
 
 def _within(root: Path, *signs: str) -> Path:
@@ -27,7 +29,7 @@ def parse_merged(archive: Archive, whole: bool = False) -> list[str]:
     found, missing = [], []
     for name, signs in (("300w", ("afw", "helen", "lfpw", "ibug")), ("wflw", ("wflw_annotations",))):
         with archive.checked():
-            part, lines = DATASETS[name].read(_within(archive.root, *signs))
+            part, lines = DATASETS[name].read(_within(archive.root, *signs), origin=archive.origin)
             found.append(part.splits)
             missing += [f"{DATASETS[name].title}, {line}" for line in lines]
     complain(archive.faults)
@@ -37,4 +39,24 @@ def parse_merged(archive: Archive, whole: bool = False) -> list[str]:
         annotation = Annotation(convert(face.landmarks), str(face.file))
         converted = record(face.file, "wflw", f"wflw/{face.identity}", annotation, origin=0.5)  # these are continuous px already
         archive.splits["train"].append(converted._replace(face=face.face))
+    return missing
+
+
+def parse_peppa(archive: Archive, frame_step: int = 1) -> list[str]:
+    """Add train: every face of Peppa's tree, those of test sets too, as there: 300W, its private test set, and 300VW in 300VW/.
+
+    A net trained on it must not be tested on any of these.
+    """
+    from utils.data.parsers import DATASETS
+    videos = next((path for path in sorted(archive.root.iterdir()) if path.name.lower() == "300vw"), None)
+    parts = [("300w", archive.root, {}), ("300w-private", archive.root, {})]
+    missing = [] if videos else ["300VW: no folder"]
+    if videos:
+        parts.append(("300vw", videos, {"frame_step": frame_step}))
+    for name, folder, options in parts:
+        with archive.checked():
+            part, lines = DATASETS[name].read(folder, origin=archive.origin, **options)
+            archive.splits["train"] += [face._replace(identity=f"{name}/{face.identity}")
+                                        for faces in part.splits.values() for face in faces]
+            missing += [f"{DATASETS[name].title}, {line}" for line in lines]
     return missing

@@ -35,6 +35,16 @@ class Record(NamedTuple):
     face: int = 1               # number of the face in its image
 
 
+def truncated(face: Record) -> Record:
+    """Return the record in whole px, to which the PIPNet authors' preparation of 300W truncates the annotation."""
+    return face._replace(landmarks=np.trunc(face.landmarks), box=np.trunc(face.box))
+
+
+def clipped(face: Record, done) -> Record:
+    """Return the record with its landmarks inside the image of that `size`, as the PIPNet authors prepare WFLW and AFLW."""
+    return face._replace(landmarks=np.clip(face.landmarks, 0, done.size))
+
+
 Splits = dict[str, list[Record]]
 
 
@@ -75,7 +85,8 @@ class Archive:
     layouts: those of args.yaml, for the parsers that mirror or convert landmarks.
     """
 
-    def __init__(self, data_dir: Path, origin: float, count: int | None, splits: tuple[str, ...], layouts: Layouts = NO_LAYOUTS):
+    def __init__(self, data_dir: Path, origin: float | None, count: int | None, splits: tuple[str, ...],
+                 layouts: Layouts = NO_LAYOUTS):
         self.root, self.origin, self.count, self.layouts = Path(data_dir), origin, count, layouts
         self.splits: Splits = {split: [] for split in splits}
         self.absent: list[Path] = []
@@ -119,13 +130,14 @@ class Dataset(NamedTuple):
     parser: Callable[..., list[str] | None]  # adds the faces to an Archive; may return lines that replace its `shortfall`
     title: str                      # in messages
     layout: str | None              # row of args.yaml's layouts; None: the layout with the file's number of landmarks
-    origin: float                   # annotated coordinate of the centre of the first pixel
+    origin: float | None            # annotated coordinate of the centre of the first pixel; None: that of each part
     expected: dict[str, int] | None  # faces per subset in the official release; None: any number
     splits: tuple[str, ...] = ("train", "test")  # splits of every archive; a parser may add others
     signs: tuple[str, ...] = ()     # file or folder patterns by which `infer` recognises the set
     states: tuple[str, ...] = ()    # names of Record.states
     options: tuple[str, ...] = ()   # fields of DataGenerator that are passed to the parser
     label_shift: float = 0.0        # px of the source image by which the annotations lie to the right of what they mark
+    clipped: bool = False           # whether PIPNet's authors clip the landmarks to the image
     norms: tuple[str, ...] = ()     # norms that publications use for this set; reports mark them
 
     @property
