@@ -18,6 +18,7 @@ def stop_without(missing: ImportError) -> None:
 
 try:
     from pipnet.errors import UserError
+    from pipnet.files import SHIPPED
     from utils.config import parse, read_defaults
 except ImportError as missing:
     stop_without(missing)
@@ -71,7 +72,8 @@ def add_modes(parser: ArgumentParser) -> None:
         help="print the backbones: size, cost, published NME; with names: these, measured here")
     add = parser.add_argument_group("run").add_argument
     add("--exp", metavar="EXP",
-        help="id (018), folder or file (.pt, .onnx); without: the next free id to train, else the newest run")
+        help=f"id (018), folder, file (.pt, .onnx, a published one) or shipped net ({', '.join(SHIPPED)}); without: the next "
+             f"free id to train, the newest run to test, {SHIPPED[0]} to --predict")
     add("--resume", action="store_true", help="continue from the last whole checkpoint of that run")
     add("--overwrite", action="store_true", help="replace that run")
     add("--out", metavar="PATH",
@@ -126,7 +128,8 @@ def main(argv: list[str]) -> None:
     ranks = start_ranks()
     root = Path(ROOT) / given.get("run_root", defaults.values["run_root"])
     trains, tests = mode.train or mode.audit, mode.test or mode.test_onnx
-    run = ranks.agree(lambda: run_folder.find(mode.exp, root, trains, mode.resume)) if trains or tests or mode.predict else None
+    exp = mode.exp or (None if trains or tests else SHIPPED[0])
+    run = ranks.agree(lambda: run_folder.find(exp, root, trains, mode.resume)) if trains or tests or mode.predict else None
     compare = ranks.agree(lambda: [run_folder.find(other, root, False) for other in mode.compare])
     progress = audit.fold_runs(run, 1)[0] if mode.audit else run  # the run whose files tell how far a training has come
     if trains:
@@ -171,7 +174,7 @@ def main(argv: list[str]) -> None:
         if tests:
             run_tests(task.tests(run, compare), ranks, mode.test_onnx)
         if mode.predict and ranks.first:
-            print(predict.run_prediction(run.weights, Path(mode.predict), *target, settings.test))
+            print(predict.run_prediction(run.fastest, Path(mode.predict), *target, settings.test))
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ class Detector:
             raise UserError(f"scale of a detector must be above 0, not {scale}")
         if not row.any_size and scale not in (None, 1):
             raise UserError(f"detector '{name}' resizes every image to the size of its input; leave its scale at 1")
-        if weights is None and name == "faceboxes":
+        if weights in (None, "detector") and name == "faceboxes":
             weights = shipped("detector.onnx")
         if weights is None or not Path(weights).is_file():
             missing = "no file is given" if weights is None else f"no file at {weights}"

@@ -10,7 +10,7 @@ from pipnet.align import chip
 from pipnet.checkout import from_checkout
 from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
-from pipnet.files import shipped
+from pipnet.files import SHIPPED, shipped_net
 from pipnet.geometry import Protocol, border_px, box_of, check_protocol, crop_box, cut, similarity, to_image, transform
 from pipnet.images import check_image
 from pipnet.layout import Layout
@@ -96,8 +96,7 @@ def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained
     session = open_session(file, threads, remedy)
     names = [output.name for output in session.get_outputs()]
     if [port.name for port in session.get_inputs()] != ["image"] or not {"landmarks", "score"} <= set(names):
-        raise UserError(f"{file} is no landmark net of ours, which has the input image and the outputs landmarks and score; give "
-                        "one that `main.py --test-onnx` has exported")
+        return from_checkout("utils.tools.inference:published_net", file)(Path(file), session)
     return LandmarkNet.of(lambda images: dict(zip(names, session.run(names, {"image": images}), strict=True)),
                           {**metadata(session), "pose": "pose" in names}, file)
 
@@ -105,9 +104,10 @@ def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained
 class Landmarker:
     """landmarker(image uint8 BGR (H, W, 3)) -> list of `Face`, best first.
 
-    landmarks: an exported .onnx, a `LandmarkNet`, or, in the checkout, the id, folder or .pt of a run; None: the net that comes
-    with the project. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`
-    maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project.
+    landmarks: the name of a net that comes with the project (None: landmarks), an exported .onnx, a `LandmarkNet`, or, in the
+    checkout, what `--exp` takes: the id, folder or .pt of a run, a published file. detector: a `Detector`, or any function
+    image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box` maps its boxes to landmark boxes (without one:
+    FaceBoxesV2's map); None: the detector that comes with the project.
     max_faces: only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores.
     UserError for what cannot be loaded. `seconds`: time spent so far, by stage.
     """
@@ -116,12 +116,12 @@ class Landmarker:
                  max_faces: int | None = None, threads: int = 0):
         if max_faces is not None and max_faces < 1:
             raise UserError(f"max_faces must be at least 1, not {max_faces}")
-        if landmarks is None:
-            landmarks = shipped("landmarks.onnx")
+        if landmarks is None or str(landmarks) in SHIPPED:
+            landmarks = shipped_net(str(landmarks or SHIPPED[0]), ".onnx")
         if isinstance(landmarks, LandmarkNet):
             self.net = landmarks
         elif str(landmarks).endswith(".onnx"):
-            self.net = open_net(landmarks, threads, "fetch the project again, or name another file (--exp)")
+            self.net = open_net(landmarks, threads)
         else:
             self.net = from_checkout("utils.tools.inference:find_net", landmarks)(str(landmarks), threads)
         self.detector = Detector(threads=threads) if detector is None else detector

@@ -152,11 +152,12 @@ def _yaml(text: str) -> Any:
         return text
 
 
-def resolve(given: dict[str, Any], defaults: Defaults, preset: str | None = None,
-            trained: dict[str, Any] | None = None, datasets: Collection[str] = ()) -> Settings:
-    """Return the settings: defaults < trained (the keys of a checkpoint) < preset < given, each checked.
+def resolve(given: dict[str, Any], defaults: Defaults, preset: str | None = None, trained: dict[str, Any] | None = None,
+            datasets: Collection[str] = (), start: dict[str, Any] | None = None) -> Settings:
+    """Return the settings: defaults < trained (the keys of a checkpoint) < preset < start < given, each checked.
 
-    datasets: rows of DATASETS that are trained on; a preset's protocol may depend on them.
+    datasets: rows of DATASETS that are trained on; a preset's protocol may depend on them. start: keys of the net whose weights a
+    training starts from.
     """
     layers = [(trained or {}, "the checkpoint")]
     if preset is not None:
@@ -170,7 +171,7 @@ def resolve(given: dict[str, Any], defaults: Defaults, preset: str | None = None
             row["protocol"] = given["protocol"] if "protocol" in given else _protocol_for(by_dataset, datasets, preset)
         layers.append((row, f"preset {preset}"))
     values = dict(defaults.values)
-    for layer, where in [*layers, (given, "command line")]:
+    for layer, where in [*layers, (start or {}, "the file of --weights"), (given, "command line")]:
         for key, value in layer.items():
             if key not in KEYS:
                 raise UserError(f"unknown key '{key}' in {where}{nearest(key, KEYS)}")

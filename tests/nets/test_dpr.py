@@ -99,7 +99,7 @@ def training(reference, root, *flags: str) -> Landmarks:
 
 
 def test_published_files_need_their_mean_face(reference, tmp_path):
-    with pytest.raises(UserError, match=r"give that with --meanface: data/mean_98_face.npy of github.com"):
+    with pytest.raises(UserError, match=r"give that with --meanface: mean_98_face.npy in data of github.com"):
         training(reference, tmp_path).make_net(resume=False)
 
 

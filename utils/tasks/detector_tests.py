@@ -52,7 +52,7 @@ class DetectorTests(Tests):
         if self.run.exported:
             return
         stored, miss = self.stored, None
-        if np.isfinite(stored["val_miss"]):
+        if np.isfinite(stored.get("val_miss", np.nan)):
             miss = round(stored["val_miss"], 3)
         export_detector(weights_of(self.run.weights), self.run.onnx, {
             "task": "detect", "net": stored["net"]["net"], "epoch": stored["epoch"], "command": stored["command"],
@@ -75,7 +75,7 @@ class DetectorTests(Tests):
 
     def add(self, case: Case, model: str, result: Found) -> None:
         self.rows += score_rows(case, model, result)
-        if case.last and model == "torch":
+        if case.last and model == self.run.model:
             write_sheet(self.run.folder / "report" / f"pictures_{case.name}.jpg", case.pictures, result)
 
     def close(self) -> str:
@@ -83,7 +83,7 @@ class DetectorTests(Tests):
         write_csv(report / "scores.csv", HEADER, self.rows)
         note = "; validated on these very pictures (--val test)" if self.stored["args"]["val"] == "test" else ""
         return (f"\n{table(self.rows, HEADER)}\n\nfaces of at least {metric.LEAST:g} px, IoU {metric.OVERLAP:g}; AP where every "
-                f"face has a box{note}\n{self.run.weights} of epoch {self.stored['epoch'] + 1}; pictures of the worst in "
+                f"face has a box{note}\n{checkpoint.about(self.run.weights, self.stored)}; pictures of the worst in "
                 f"{report}")
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from loguru import logger
 
+from nets import Prediction
 from nets.stages.auxiliary import STATES
 from pipnet.errors import UserError
+from pipnet.landmarker import open_net
 from utils.config import ROOT
 from utils.data.dataset import Faces
 from utils.data.face_states import complete
@@ -17,13 +19,16 @@ from utils.tasks.base import Tests
 from utils.test import page
 from utils.test.boxes import rebox
 from utils.test.evaluate import Predict, Result, convert_predictor, evaluate, flip_tested, torch_predictor
-from utils.test.export import export_onnx, onnx_predictor
+from utils.test.export import export_onnx
 from utils.test.report import Report, read_compared
 from utils.test.tables import Case
+from utils.tools.inference import open_file
 from utils.tools.predict import landmarker
 from utils.train import checkpoint
 from utils.train.make_net import state_names
 from utils.train.run_folder import Run
+
+LIMITS = ("face_limit", "face_least")  # of the mean landmark score, where they were measured
 
 
 class LandmarkTests(Tests):
@@ -37,17 +42,23 @@ class LandmarkTests(Tests):
         test = self.settings.test
         if compare and "true" not in test.box:
             raise UserError("--compare shows other runs in true boxes; have them in --box too")
-        self.net, self.layout, self.stored = checkpoint.unpack(run.weights)
+        self.stored, self.net = checkpoint.load(run.weights), open_file(run.weights)
+        self.layout = self.net.layout
         self.ways = [convert_predictor(self.layout, split.set.meta["layout"], self.settings.layouts) for split in task.tested]
         self.compared = [tuple(read_compared(other.folder, split.set, test.norm, there.name) for other in compare)
                          for split, (there, _) in zip(task.tested, self.ways, strict=True)]
-        self.report = Report(run.folder / "report", test.norm, test.thresholds)
+        self.report = Report(run.folder / "report", test.norm, test.thresholds, run.model)
 
     def torch_model(self) -> Predict:
-        return self._flipped(torch_predictor(self.net, self.task.ranks.device))
+        return self._flipped(torch_predictor(checkpoint.unpack(self.run.weights)[0], self.task.ranks.device))
 
     def onnx_model(self) -> Predict:
-        return self._flipped(onnx_predictor(self.run.onnx, torch.get_num_threads()))
+        predict = open_net(self.run.onnx, torch.get_num_threads()).predict
+
+        def run(images: torch.Tensor) -> Prediction:
+            return Prediction(**{name: torch.from_numpy(value) for name, value in predict(images.cpu().numpy()).items()})
+
+        return self._flipped(run)
 
     def _flipped(self, predict: Predict) -> Predict:
         return flip_tested(predict, self.layout) if self.settings.test.flip_test else predict
@@ -58,6 +69,7 @@ class LandmarkTests(Tests):
     def cases(self) -> Iterator[tuple[Case, object]]:
         """Yield (case, conversion of a predictor to its layout)."""
         test, splits = self.settings.test, self.task.tested
+        outputs = ["pose"] * self.net.pose + ["states"] * any(self.net.states)
         detect = None
         if "detector" in test.box:
             detect = landmarker(self.run.weights, test.detector, test.detector_weights).detect
@@ -65,10 +77,10 @@ class LandmarkTests(Tests):
         files = distinct([split.set.folder.name for split in splits])
         for place, (split, (there, convert)) in enumerate(zip(splits, self.ways, strict=True)):
             check_same_protocol(split.set, self.stored["protocol"])
-            faces = Faces([split], there, self.net.spec["input_size"], self.settings.data.cache,
-                          self.settings.data.train_hidden, self.net.input_margin)
+            faces = Faces([split], there, self.net.size, self.settings.data.cache, self.settings.data.train_hidden,
+                          self.net.margin)
             if there is self.layout:  # another layout may not suffice for pose and states
-                complete(faces, there, list(self.net.auxiliary))
+                complete(faces, there, outputs)
             for box in test.box:
                 boxed, missed = rebox(faces, box, test.box_jitter, self.settings.data.cache, detect)
                 compared = self.compared[place] if box == "true" else ()
@@ -94,7 +106,7 @@ class LandmarkTests(Tests):
         how = f"{test.norm} norm, flip test {'on' if test.flip_test else 'off'}, {', '.join(test.box)} boxes"
         if "detector" in test.box:
             how += "; faces that the detector missed are scored in their own"
-        logger.debug(f"{run.weights.name} of epoch {stored['epoch'] + 1}, {how}\n{tables}")
+        logger.debug(f"{checkpoint.about(run.weights, stored)}, {how}\n{tables}")
         page.write(run, self.report, stored, how, [other.folder for other in self.compare])
 
         def place(path: Path) -> str:
@@ -111,7 +123,9 @@ class LandmarkTests(Tests):
         if all(synthetic):
             lines.append("Next:  python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: docs/data.md)")
         else:
-            lines += [f"Next:  open {place(index)} in a browser;", f"       tensorboard --logdir {place(run.folder)}"]
+            lines.append(f"Next:  open {place(index)} in a browser")
+            if not run.alone:
+                lines.append(f"       tensorboard --logdir {place(run.folder)}")
         return "\n".join(lines)
 
 
@@ -122,8 +136,9 @@ def export(run: Run) -> None:
     net, _, stored = checkpoint.unpack(run.weights)
     args = stored["args"]
     export_onnx(net, run.onnx, {
-        **{key: stored[key] for key in ("layout", "protocol", "epoch")}, "net": stored["net"]["net"],
-        "val_nme": stored["val_nme"] if math.isfinite(stored["val_nme"]) else None,  # JSON has no NaN
+        **{key: stored[key] for key in ("layout", "layouts", "protocol", "epoch", *LIMITS) if key in stored},
+        **{key: stored["net"][key] for key in ("net", "head")},
+        "val_nme": stored.get("val_nme") if math.isfinite(stored.get("val_nme", math.nan)) else None,  # JSON has no NaN
         "meanface": stored.get("meanface"), "input_size": net.spec["input_size"], "input_margin": net.input_margin,
         "channels": "BGR, uint8, not normalised",
         "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",

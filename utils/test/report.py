@@ -101,10 +101,10 @@ class Shown(NamedTuple):
 
 
 class Report:
-    """The figures of a test, case by case, and the files in `folder` that they go to."""
+    """The figures of a test, case by case, and the files in `folder` that they go to. model: whose faces and charts are shown."""
 
-    def __init__(self, folder: Path, norm: str, thresholds: list[float]):
-        self.folder, self.norm, self.thresholds = folder, norm, thresholds
+    def __init__(self, folder: Path, norm: str, thresholds: list[float], model: str = "torch"):
+        self.folder, self.norm, self.thresholds, self.model = folder, norm, thresholds, model
         self.scores: list[list[str]] = []
         self.parts: list[list[str]] = []
         self.norms: list[list[str]] = []
@@ -112,12 +112,12 @@ class Report:
         self.files: dict[str, dict] = {}  # of faces_<name>.csv: what `read_compared` checks
 
     def add(self, case: Case, model: str, result: Result) -> None:
-        """Add the result of a model. Faces and charts are those of the torch model."""
+        """Add the result of a model."""
         called = case.model(model)
         self.scores += score_rows(case, called, result, self.thresholds)
         self.parts += part_rows(case, called, result, self.thresholds)
         self.norms += norm_rows(case, called, result, self.thresholds)
-        if model != "torch":
+        if model != self.model:
             return
         for other in case.compared:
             self.scores += score_rows(case, f"run {other.run}", other, self.thresholds)
@@ -142,7 +142,7 @@ class Report:
 
     def _write_faces(self, name: str, faces: Faces, result: Result, hard: dict) -> None:
         """Write faces_<name>.csv, a row per face."""
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         figures = [values.round(4) for values in (result.nme, result.crop_nme, result.score.mean(1))]
         figures += [hard[key].round(1) for key in CONDITIONS]
         write_csv(self.folder / f"faces_{name}.csv", ["file", "subset", "nme", "crop_nme", "score", *CONDITIONS],
@@ -158,13 +158,13 @@ class Report:
         Columns: NME in each norm and frame; in other boxes, NME in the test's norm and in the usual ones, which bear the mark;
         failures and area in the test's norm.
         """
-        torch = [row for row in self.norms if row[1].startswith("torch")]
-        first, nme, figures = torch[0][1], {}, {}
-        for name, model, subset, norm, frame, usual, value, *ced in torch:
+        rows = [row for row in self.norms if row[1].startswith(self.model)]
+        first, nme, figures = rows[0][1], {}, {}
+        for name, model, subset, norm, frame, usual, value, *ced in rows:
             key = name, subset
             if model == first or frame == "image" and (usual or norm == self.norm):
                 title = norm if frame == "image" else f"{norm}, {frame}"
-                nme.setdefault(title + model.removeprefix("torch"), {})[key] = value + (mark if usual else "")
+                nme.setdefault(title + model.removeprefix(self.model), {})[key] = value + (mark if usual else "")
             if (model, norm, frame) == (first, self.norm, "image"):
                 figures[key] = ced
         header = ["test set", "subset", *nme, *norm_header(self.thresholds)[7:]]

@@ -9,19 +9,30 @@ from typing import NamedTuple
 from torch.utils.tensorboard import SummaryWriter
 
 from pipnet.errors import UserError
-from pipnet.files import write_csv
+from pipnet.files import SHIPPED, shipped, shipped_net, write_csv
 from utils.train import checkpoint
+from utils.train.published import files_of
 from utils.yaml_files import nearest
 
-SUFFIXES = (".pt", ".onnx")
+SUFFIXES = (".pt", ".pth", ".tar", ".onnx")
+FILES = "files"  # below the folder of the runs: results of files that are in no run's folder
 INITIALISATION = "initialisation.csv"
 
 
 class Run(NamedTuple):
-    """A run's folder, and the checkpoint in it that tests use."""
+    """A run's folder, and the checkpoint in it that tests use; or a file from elsewhere, and the folder of its results.
+
+    export: the ONNX file, if one came with the weights; such a file is never written.
+    """
 
     folder: Path
     weights: Path
+    export: Path | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Return whether the weights are a file in no run's folder."""
+        return self.weights.parent != self.folder
 
     @property
     def last(self) -> Path:
@@ -29,14 +40,31 @@ class Run(NamedTuple):
         return self.folder / "last.pt"
 
     @property
+    def model(self) -> str:
+        """Return what runs the weights: onnx for an ONNX file, else torch."""
+        return "onnx" if self.weights.suffix == ".onnx" else "torch"
+
+    @property
+    def settings(self) -> Path:
+        """Return the file that says what was trained, and on what: of an ONNX file in a run's folder, the .pt beside it."""
+        return self.weights if self.alone else self.weights.with_suffix(".pt")
+
+    @property
     def onnx(self) -> Path:
         """Return where the weights are exported to."""
-        return self.weights.with_suffix(".onnx")
+        return self.export or self.folder / ("best.onnx" if self.alone else self.weights.with_suffix(".onnx").name)
 
     @property
     def exported(self) -> bool:
         """Return whether the ONNX file exists and is not older than the weights."""
-        return self.onnx.is_file() and self.onnx.stat().st_mtime_ns >= self.weights.stat().st_mtime_ns
+        if self.export or not self.onnx.is_file():
+            return self.export is not None
+        return self.onnx.stat().st_mtime_ns >= max(file.stat().st_mtime_ns for file in files_of(self.weights)[0])
+
+    @property
+    def fastest(self) -> Path:
+        """Return the file to predict with: the ONNX file that came with the weights, else the weights."""
+        return self.export or self.weights
 
     @property
     def epochs(self) -> int:
@@ -51,10 +79,18 @@ def next_id(root: Path) -> str:
 
 
 def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
-    """Return the run that --exp means: an id below `root`, a folder, or a file.
+    """Return the run that --exp means: an id below `root`, a folder, a file, or the name of a shipped net.
 
     Without --exp it is the next free id to train, else the newest run. UserError if there is nothing to test.
     """
+    is_file = exp is not None and (Path(exp).suffix in SUFFIXES or Path(exp).is_file() or "," in exp)
+    if train and (exp in SHIPPED or is_file):
+        raise UserError(f"--exp {exp} is a trained net; give an id or a folder to train in (--weights {exp} starts from it)")
+    if exp in SHIPPED:
+        export = shipped(f"{exp}.onnx")
+        return Run(root / FILES / exp, shipped_net(exp, ".pt", ".onnx"), export if export.is_file() else None)
+    if is_file:
+        return _find_file(exp, root)
     if exp is None:
         if train and not resume:
             folder = root / next_id(root)
@@ -63,26 +99,26 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
             if not runs:
                 raise UserError(f"nothing is trained yet in {root}; train a net (--train) or name one (--exp)")
             folder = runs[-1].parent
-    elif Path(exp).suffix in SUFFIXES:
-        return _find_file(Path(exp), train)
     else:
         folder = Path(exp) if os.sep in exp else root / exp
     run = Run(folder, folder / "best.pt")
     if not train and not run.weights.is_file():
         names = sorted(path.parent.name for path in root.glob("*/best.pt")) if root.is_dir() else []
         known = f"there are: {', '.join(names[-10:])}" if names else "nothing is trained yet"
-        raise UserError(f"no trained net in {folder} ({known}){nearest(exp or '', names)}")
+        raise UserError(f"no trained net in {folder} ({known}){nearest(exp or '', [*names, *SHIPPED])}")
     return run
 
 
-def _find_file(file: Path, train: bool) -> Run:
-    if train:
-        raise UserError(f"--exp {file} is a file; give an id or a folder to train in (--weights {file} starts from it)")
-    if not file.is_file():
-        raise UserError(f"no file {file}")
-    if file.suffix == ".onnx" and not file.with_suffix(".pt").is_file():
-        raise UserError(f"{file} has no {file.with_suffix('.pt').name} beside it, which says what it was trained on")
-    return Run(file.parent, file.with_suffix(".pt"))
+def _find_file(exp: str, root: Path) -> Run:
+    """Return a checkpoint or an ONNX file in its run's folder; others with a folder for their results below `root`."""
+    weights, mean = files_of(exp)
+    for file in [*weights, *([mean] if mean else [])]:
+        if not file.is_file():
+            raise UserError(f"no file {file}; give an id, a folder, a file or one of {', '.join(SHIPPED)}")
+    first = weights[0]
+    of_run = "," not in exp and (first.parent / "args.yaml").is_file() and first.with_suffix(".pt").is_file()
+    folder = first.parent if of_run else root / FILES / first.name.replace(".", "-")
+    return Run(folder, Path(exp), first if first.suffix == ".onnx" else None)
 
 
 def continue_after_restart(mode: Namespace, run: Run) -> None:
@@ -132,6 +168,11 @@ class History:
             raise UserError(f"{run.last} was trained with another net, layout, data or teacher than there is now; train a new "
                             "run")
         return cls(figure, stored)
+
+    @property
+    def fastest(self) -> Path:
+        """Return the file to predict with: the ONNX file that came with the weights, else the weights."""
+        return self.export or self.weights
 
     @property
     def epochs(self) -> int:
