@@ -113,7 +113,7 @@ class LandmarkTests(Tests):
             return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
         index = run.folder / "report" / "index.html"
-        files = [path for path in (run.weights, run.onnx, run.folder / "step.csv", index) if path.exists()]
+        files = [path for path in dict.fromkeys((run.weights, run.onnx, run.folder / "step.csv", index)) if path.exists()]
         lines = ["", tables, "", f"How:   {how}", "Files: " + ", ".join(map(place, files))]
         if stored["args"]["val"] == "test":
             lines.append("Note:  the epoch was picked on the test set (--val test), so these figures flatter the net")
