@@ -19,8 +19,10 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
         given["layout"], layouts = defaults.layouts.with_file(given["layout"])
         defaults = defaults._replace(layouts=layouts)
     if stored:
-        judged = {key: value for key, value in given.items() if not (mode.audit and key == "norm")}  # an audit picks no epoch
-        check_given(judged, stored["args"], mode.resume)
+        free = {"norm"} if mode.audit else set()  # an audit picks no epoch
+        if "int8" in {*mode.export, *mode.test_formats}:
+            free |= {"dataset", "data_dir", "train_data"}  # other faces may calibrate it
+        check_given({key: value for key, value in given.items() if key not in free}, stored["args"], mode.resume)
         settings = resolve(given, defaults, trained=stored["args"])
         check_task(given, settings.train.task)
         return settings

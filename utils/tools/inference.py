@@ -1,8 +1,15 @@
-"""Landmark nets of runs and checkpoints, in the form that pipnet's Landmarker expects."""
+"""Landmark nets of runs, checkpoints and published files, in the form that pipnet's Landmarker expects."""
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import torch
 
+from nets.build import NETS
+from nets.convert.peppa import read_exported
+from nets.stages.auxiliary import STATES
 from pipnet.landmarker import LandmarkNet, open_net
+from pipnet.runtimes import Opened
 from utils.config import ROOT, read_defaults
 from utils.test.detectors import prepare_torch
 from utils.test.evaluate import torch_predictor
@@ -29,3 +36,11 @@ def find_net(exp: str, threads: int = 0) -> LandmarkNet:
     values = {"input_size": net.spec["input_size"], "input_margin": net.input_margin, "pose": "pose" in net.auxiliary,
               "states": state_names(stored["args"])}
     return LandmarkNet.of(predict_arrays, {**stored, **values}, run.weights)
+
+
+def peppa_net(opened: Opened, file: Path) -> LandmarkNet:
+    """Return the net of Peppa's published ONNX or MNN file of Slim. Its crop is the one of Peppa's demo for such files."""
+    defaults = read_defaults()
+    values = {"layout": defaults.layouts.load("68").to_dict(), "protocol": defaults.protocols["slim_demo"],
+              "input_size": NETS["slim"].input_size, "pose": True, "states": STATES}
+    return LandmarkNet.of(partial(read_exported, opened.run), values, file)

@@ -10,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipnet.errors import UserError
 from pipnet.files import write_csv
+from utils.formats import FORMATS, files_of
 from utils.train import checkpoint
 from utils.yaml_files import nearest
 
@@ -28,15 +29,24 @@ class Run(NamedTuple):
         """Return the checkpoint that a training resumes from."""
         return self.folder / "last.pt"
 
+    def export(self, name: str) -> Path:
+        """Return where the weights are exported to in a format of FORMATS."""
+        return self.weights.with_suffix(FORMATS[name].suffix)
+
     @property
     def onnx(self) -> Path:
         """Return where the weights are exported to."""
-        return self.weights.with_suffix(".onnx")
+        return self.export("onnx")
 
     @property
     def exported(self) -> bool:
         """Return whether the ONNX file exists and is not older than the weights."""
-        return self.onnx.is_file() and self.onnx.stat().st_mtime_ns >= self.weights.stat().st_mtime_ns
+        return self.has("onnx")
+
+    def has(self, name: str) -> bool:
+        """Return whether the export in a format exists and is not older than the weights."""
+        file = self.export(name)
+        return file.is_file() and file.stat().st_mtime_ns >= self.weights.stat().st_mtime_ns
 
     @property
     def epochs(self) -> int:
@@ -105,7 +115,8 @@ def check_free(run: Run, resume: bool, overwrite: bool) -> None:
 def clear(run: Run) -> None:
     """Make the folder and remove the files of an earlier training; other files and the log stay."""
     run.folder.mkdir(exist_ok=True)
-    for name in ("best.pt", "best.onnx", "last.pt", "step.csv", "time.csv", "args.yaml", INITIALISATION):
+    exports = [path for name in FORMATS for path in files_of(run.export(name))]
+    for name in ("best.pt", "last.pt", "step.csv", "time.csv", "args.yaml", "manifest.json", INITIALISATION, *exports):
         (run.folder / name).unlink(missing_ok=True)
     for name in ("report", "events"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
