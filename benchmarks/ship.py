@@ -23,7 +23,7 @@ from pipnet.landmarker import Landmarker
 from utils.data.prepared_set import read_image
 from utils.data.wider import divide, read_wider
 from utils.test import detection_metric as metric
-from utils.test.find_faces import find, onnx_detector
+from utils.test.find_faces import exported_detector, find
 from utils.train import checkpoint
 
 WORTH = 256  # numbers in a tensor from which it is halved
@@ -45,7 +45,7 @@ def detector_limits(exp: Path) -> dict[str, float]:
     args = checkpoint.load(exp / "best.pt")["args"]
     crowds = [picture for picture in divide(pictures, args["val"], args["seed"])[1] if picture.whole]
     matches, scores, faces = [], [], 0
-    for (boxes, values), picture in zip(find(onnx_detector(exp / "best.onnx"), crowds, 1.0), crowds, strict=True):
+    for (boxes, values), picture in zip(find(exported_detector(exp / "best.onnx"), crowds, 1.0), crowds, strict=True):
         match, counted = metric.matched(boxes, picture)
         image = read_image(picture.file)
         found = landmarker.landmarks_of(image, landmarker.detector.face_box(boxes)) if len(boxes) else []

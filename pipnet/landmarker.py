@@ -14,7 +14,7 @@ from pipnet.files import SHIPPED, shipped_net
 from pipnet.geometry import Protocol, border_px, box_of, check_protocol, crop_box, cut, similarity, to_image, transform
 from pipnet.images import check_image
 from pipnet.layout import Layout
-from pipnet.session import metadata, open_session
+from pipnet.runtimes import RUNTIMES, open_file
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 FILLED = 0.08    # share of the crop's side by which the mean face may miss its edges and still be called tight
@@ -88,26 +88,25 @@ class LandmarkNet(NamedTuple):
                        bool(values.get("pose")), tuple(values.get("states") or ()))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{name} lacks a layout, protocol and input_size ({error}); give a landmark net that "
-                            "`main.py --test-onnx` has exported") from None
+                            "`main.py --export` has exported") from None
 
 
-def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --test-onnx") -> LandmarkNet:
-    """The landmark net of an exported file. UserError where it is missing or another kind of file."""
-    session = open_session(file, threads, remedy)
-    names = [output.name for output in session.get_outputs()]
-    if [port.name for port in session.get_inputs()] != ["image"] or not {"landmarks", "score"} <= set(names):
-        return from_checkout("utils.tools.inference:published_net", file)(Path(file), session)
-    return LandmarkNet.of(lambda images: dict(zip(names, session.run(names, {"image": images}), strict=True)),
-                          {**metadata(session), "pose": "pose" in names}, file)
+def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --export") -> LandmarkNet:
+    """The landmark net of an exported file, see `open_file`. UserError where it is missing or another kind of file."""
+    opened = open_file(file, threads, remedy)
+    if opened.inputs != ["image"] or not {"landmarks", "score"} <= set(opened.outputs):
+        return from_checkout("utils.tools.inference:published_net", file)(opened, file)
+    return LandmarkNet.of(lambda images: opened.run({"image": images}),
+                          {**opened.values, "pose": "pose" in opened.outputs}, file)
 
 
 class Landmarker:
     """landmarker(image uint8 BGR (H, W, 3)) -> list of `Face`, best first.
 
-    landmarks: the name of a net that comes with the project (None: landmarks), an exported .onnx, a `LandmarkNet`, or, in the
-    checkout, what `--exp` takes: the id, folder or .pt of a run, a published file. detector: a `Detector`, or any function
-    image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box` maps its boxes to landmark boxes (without one:
-    FaceBoxesV2's map); None: the detector that comes with the project.
+    landmarks: the name of a net that comes with the project (None: landmarks), an exported file (.onnx, .mnn, .param, .xml), a
+    `LandmarkNet`, or, in the checkout, what `--exp` takes: the id, folder or .pt of a run, a published file. detector: a
+    `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box` maps its boxes to landmark
+    boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project.
     max_faces: only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores.
     UserError for what cannot be loaded. `seconds`: time spent so far, by stage.
     """
@@ -120,7 +119,7 @@ class Landmarker:
             landmarks = shipped_net(str(landmarks or SHIPPED[0]), ".onnx")
         if isinstance(landmarks, LandmarkNet):
             self.net = landmarks
-        elif str(landmarks).endswith(".onnx"):
+        elif Path(landmarks).suffix in RUNTIMES:
             self.net = open_net(landmarks, threads)
         else:
             self.net = from_checkout("utils.tools.inference:find_net", landmarks)(str(landmarks), threads)

@@ -3,10 +3,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nets.backbones.slim import MEAN
 from nets.heads.coordinate import UNIT
 from nets.stages.auxiliary import UNIT as QUARTER
 
-UPWARDS = (-1.0, 1.0, 1.0)  # pitch is positive downwards there, upwards here
+UPWARDS = (-1.0, 1.0, 1.0)  # signs of pitch, yaw, roll: pitch is positive downwards there, upwards here
 
 
 def from_peppa(state: dict[str, Tensor], meanface: np.ndarray) -> dict[str, Tensor]:
@@ -24,8 +25,13 @@ def from_peppa(state: dict[str, Tensor], meanface: np.ndarray) -> dict[str, Tens
     return found | {"auxiliary.states.weight": weight[-4:], "auxiliary.states.bias": bias[-4:]}
 
 
-def read_output(output: np.ndarray) -> dict[str, np.ndarray]:
-    """Return landmarks (B, 68, 2) in [0, 1] of the crop, score, pose and states from the output (B, 143) of Peppa's graph."""
-    landmarks = output[:, :-7].reshape(len(output), -1, 2)
-    pose, states = output[:, -7:-4] * np.float32(QUARTER) * np.array(UPWARDS, np.float32), 1 / (1 + np.exp(-output[:, -4:]))
-    return {"landmarks": landmarks, "score": np.ones(landmarks.shape[:2], np.float32), "pose": pose, "states": states}
+def read_exported(run, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the outputs of a landmark net for crops uint8 BGR (B, S, S, 3). run: a published ONNX or MNN file.
+
+    Such a file takes float32 (1, 3, S, S) and gives the 143 values of its last layer. The score is 1.
+    """
+    inputs = ((images / np.float32(255) - np.float32(MEAN)) / np.float32(MEAN)).transpose(0, 3, 1, 2)
+    values = np.concatenate([run({"input1": one[None]})["output1"] for one in inputs])
+    points = values[:, :-7].reshape(len(values), -1, 2)
+    return {"landmarks": points, "score": np.ones(points.shape[:2], np.float32),
+            "pose": values[:, -7:-4] * np.float32(UPWARDS) * np.float32(QUARTER), "states": 1 / (1 + np.exp(-values[:, -4:]))}

@@ -16,9 +16,11 @@ STRIDES = {"deconv1.weight": 16, "layer6.weight": 128, "layer5.weight": 64}  # {
 
 
 class Graph(NamedTuple):
-    """The one output of a system's exported graph: its columns, and the function that reads it, as "module:name"."""
+    """An exported form of a system's net: the names of its inputs and outputs, the crop protocol of its demo, and the function
+    (run, crops uint8 BGR (B, S, S, 3)) -> outputs of a landmark net, as "module:name"."""
 
-    columns: int
+    ports: tuple[list[str], list[str]]
+    protocol: str
     read: str
 
 
@@ -66,7 +68,7 @@ def _backbone(state: dict[str, Tensor], system: str) -> str:
 
 SYSTEMS = {
     "slim": System("Peppa's Slim", ("conv13.4.weight",), "slim", lambda state: {"layout": "68"}, "nets.convert.peppa:from_peppa",
-                   graph=Graph(143, "nets.convert.peppa:read_output")),
+                   graph=Graph((["input1"], ["output1"]), "slim_demo", "nets.convert.peppa:read_exported")),
     # the nets of the parts are not published, so what runs is the global stage
     "dpr": System("DPR", ("localization.0.weight", "pts_net.4.weight", "left_eye_net.0.weight"), "dpr",
                   lambda state: {"layout": "98", "local_parts": False}, "nets.convert.dpr:from_dpr",

@@ -1,25 +1,26 @@
 """Tests of a landmark net: NME of each set in each kind of box, the report, and the export."""
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from loguru import logger
 
-from nets import Prediction
 from nets.stages.auxiliary import STATES
 from pipnet.errors import UserError
+from pipnet.geometry import to_crop
 from pipnet.landmarker import open_net
 from utils.config import ROOT
 from utils.data.dataset import Faces
 from utils.data.face_states import complete
 from utils.data.sets import check_same_protocol, distinct, title_for
-from utils.tasks.base import Tests
+from utils.formats import FORMATS
+from utils.tasks.base import Bounds, Tests
 from utils.test import page
 from utils.test.boxes import rebox
 from utils.test.evaluate import Predict, Result, convert_predictor, evaluate, flip_tested, torch_predictor
-from utils.test.export import export_onnx
+from utils.test.export import Source, deployed, example_for, export_onnx, from_arrays
 from utils.test.report import Report, read_compared
 from utils.test.tables import Case
 from utils.tools.inference import open_file
@@ -34,7 +35,7 @@ LIMITS = ("face_limit", "face_least")  # of the mean landmark score, where they 
 class LandmarkTests(Tests):
     """Tests of the landmark net in a run's weights, on the test splits of its task."""
 
-    agreement = 0.01  # points of NME
+    bounds = {name: Bounds(0.05 if name == "int8" else 0.01, None if name == "int8" else 2.0) for name in FORMATS}  # NME points
 
     def __init__(self, task, run: Run, compare: list[Run]):
         self.task, self.run, self.compare = task, run, compare
@@ -52,19 +53,26 @@ class LandmarkTests(Tests):
     def torch_model(self) -> Predict:
         return self._flipped(torch_predictor(checkpoint.unpack(self.run.weights)[0], self.task.ranks.device))
 
-    def onnx_model(self) -> Predict:
-        predict = open_net(self.run.onnx, torch.get_num_threads()).predict
-
-        def run(images: torch.Tensor) -> Prediction:
-            return Prediction(**{name: torch.from_numpy(value) for name, value in predict(images.cpu().numpy()).items()})
-
-        return self._flipped(run)
+    def open(self, file: Path, threads: int) -> Predict:
+        return self._flipped(from_arrays(open_net(file, threads).predict))
 
     def _flipped(self, predict: Predict) -> Predict:
         return flip_tested(predict, self.layout) if self.settings.test.flip_test else predict
 
-    def export(self) -> None:
+    def export_onnx(self) -> None:
         export(self.run)
+
+    def source(self) -> Source:
+        def feeds() -> Iterator[dict[str, np.ndarray]]:
+            for image in self.task.calibration():
+                yield {"image": image[None]}
+
+        net = checkpoint.unpack(self.run.weights)[0]
+        return Source(self.run.onnx, feeds, deployed(net), example_for(self.net.size, self.net.margin))
+
+    def calls(self, model: Predict) -> dict[int, Callable[[], object]]:
+        pictures = example_for(self.net.size, self.net.margin)[:1].repeat(16, 1, 1, 1)
+        return {count: partial(model, pictures[:count]) for count in (1, 16)}
 
     def cases(self) -> Iterator[tuple[Case, object]]:
         """Yield (case, conversion of a predictor to its layout)."""
@@ -91,8 +99,10 @@ class LandmarkTests(Tests):
         test = self.settings.test
         return evaluate(convert(model), one.faces, one.layout, test.norm, test.test_batch_size, self.task.ranks)
 
-    def differences(self, case, one: Result, two: Result) -> list[float]:
-        return [abs(float(np.nanmean(one.nme)) - float(np.nanmean(two.nme)))]
+    def differences(self, case, one: Result, two: Result) -> tuple[float, np.ndarray]:
+        crop = case[0].faces.crop
+        apart = to_crop(one.landmarks, crop) - to_crop(two.landmarks, crop)
+        return abs(float(np.nanmean(one.nme)) - float(np.nanmean(two.nme))), self.net.size * np.hypot(*apart.T)
 
     def add(self, case: tuple[Case, object], model: str, result: Result) -> None:
         one, _ = case

@@ -6,8 +6,9 @@ from utils.config import ROOT, Defaults, Settings, resolve
 from utils.data.prepared_set import SYNTHETIC
 from utils.data.sets import Sets, absolute, resolve_paths
 from utils.keys import check_given, check_head, check_task
+from utils.layouts import Layouts
 from utils.train import checkpoint, run_folder
-from utils.train.published import files_of, structure
+from utils.train.published import split_files, structure
 from utils.train.run_folder import Run
 
 ELSEWHERE = ("data_dir", "train_data", "test_data", "data_root", "run_root", "detector_weights", "meanface", "teacher", "weights")
@@ -19,19 +20,21 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
     given = _resolve_files(resolve_paths(given), defaults)
     again = run and (mode.resume or not (mode.train or mode.audit))
     stored = checkpoint.load(run.last if mode.resume else run.settings) if again else {}
+    if stored and run.alone:
+        stored["args"] = _elsewhere(stored["args"], defaults.layouts)
+        if not given.get("test_data") and (mode.test or mode.test_onnx or mode.test_formats):
+            raise UserError(f"--exp {mode.exp} does not say on which faces to test it; name sets or folders: --test-data")
     defaults = defaults._replace(layouts=defaults.layouts.with_rows(stored.get("layouts", {})))
     if str(given.get("layout")).endswith((".yaml", ".yml")):
         given["layout"], layouts = defaults.layouts.with_file(given["layout"])
         defaults = defaults._replace(layouts=layouts)
-    if stored and run.alone:  # its paths mean nothing here
-        stored["args"] = {key: value for key, value in stored["args"].items() if key not in ELSEWHERE}
-        if not given.get("test_data") and (mode.test or mode.test_onnx):
-            raise UserError(f"--exp {run.weights} does not say on which faces to test it; name sets or folders: --test-data")
     if stored:
         if (protocol := stored["args"].get("protocol")) not in (None, *defaults.protocols):
             defaults = defaults._replace(protocols={**defaults.protocols, protocol: stored["protocol"]})
-        judged = {key: value for key, value in given.items() if not (mode.audit and key == "norm")}  # an audit picks no epoch
-        check_given(judged, stored["args"], mode.resume)
+        free = {"norm"} if mode.audit else set()  # an audit picks no epoch
+        if "int8" in {*mode.export, *mode.test_formats}:
+            free |= {"dataset", "data_dir", "train_data"}  # other faces may calibrate it
+        check_given({key: value for key, value in given.items() if key not in free}, stored["args"], mode.resume)
         settings = resolve(given, defaults, trained=stored["args"])
         check_task(given, settings.train.task)
         return settings
@@ -55,11 +58,17 @@ def _resolve_files(given: dict, defaults: Defaults) -> dict:
     root, found = ROOT / given.get("run_root", defaults.values["run_root"]), {}
     for key in ("weights", "teacher"):
         if given.get(key) not in (None, "none", "imagenet"):
-            files, mean = files_of(run_folder.find(given[key], root, False).weights)
+            files, mean = split_files(run_folder.find(given[key], root, False).weights)
             found[key] = ",".join(str(file.resolve()) for file in files)
             if mean and key == "weights":
                 found["meanface"] = str(mean.resolve())
     return {**given, **found}
+
+
+def _elsewhere(args: dict, known: Layouts) -> dict:
+    """Return the keys of a file from elsewhere that mean something here: without paths, and without a layout of args.yaml, since
+    test faces then have that of their number of landmarks."""
+    return {key: value for key, value in args.items() if key not in ELSEWHERE and not (key == "layout" and value in known.rows)}
 
 
 def _start(settings: Settings) -> dict:

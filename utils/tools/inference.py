@@ -1,18 +1,19 @@
 """Landmark nets of runs, checkpoints and published files, in the form that pipnet's Landmarker expects."""
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from nets import net_row
 from nets.registry import resolve
 from pipnet.landmarker import LandmarkNet, open_net
+from pipnet.runtimes import RUNTIMES, Opened
 from utils.config import ROOT, read_defaults
 from utils.test.detectors import prepare_torch
 from utils.test.evaluate import torch_predictor
 from utils.train import checkpoint, run_folder
 from utils.train.make_net import state_names
-from utils.train.published import description, graph_system, settings_of
+from utils.train.published import description, graph_of
 
 
 def find_net(exp: str, threads: int = 0) -> LandmarkNet:
@@ -25,8 +26,8 @@ def find_net(exp: str, threads: int = 0) -> LandmarkNet:
 
 
 def open_file(file: Path, threads: int = 0) -> LandmarkNet:
-    """The landmark net of a file: ONNX files run in onnxruntime, others in torch. UserError where it cannot be loaded."""
-    if file.suffix == ".onnx":
+    """The landmark net of a file: exported files in their runtime, others in torch. UserError where it cannot be loaded."""
+    if file.suffix in RUNTIMES:
         return open_net(file, threads)
     device = prepare_torch(threads)
     net, _, stored = checkpoint.unpack(file)
@@ -41,18 +42,9 @@ def open_file(file: Path, threads: int = 0) -> LandmarkNet:
     return LandmarkNet.of(predict_arrays, {**stored, **values}, file)
 
 
-def published_net(file: Path, session) -> LandmarkNet:
-    """The landmark net of a published graph, which `session` runs. UserError for graphs of no system that is known."""
-    system = graph_system(file, session)
-    settings, layout = settings_of(system, system.keys({}))
-    row, read, port = net_row(settings.net.net), resolve(system.graph.read), session.get_inputs()[0].name
-    mean, std = (255 * np.array(value, np.float32)[:, None, None] for value in (row.mean, row.std))
-
-    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
-        images = images if row.order == "BGR" else images[..., ::-1]
-        inputs = (images.transpose(0, 3, 1, 2).astype(np.float32) - mean) / std
-        return read(np.concatenate([session.run(None, {port: one[None]})[0] for one in inputs]))
-
+def published_net(opened: Opened, file: Path) -> LandmarkNet:
+    """The landmark net of a published graph. UserError for graphs of no system that is known."""
+    graph, settings, layout = graph_of(file, opened)
     values = {**description(settings, layout, {}), "input_size": settings.net.input_size, "pose": settings.loss.pose > 0,
               "states": state_names(vars(settings.loss))}
-    return LandmarkNet.of(predict, values, file)
+    return LandmarkNet.of(partial(resolve(graph.read), opened.run), values, file)

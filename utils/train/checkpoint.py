@@ -10,6 +10,7 @@ from nets import Trainable, build_net
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
 from pipnet.layout import Layout
+from pipnet.runtimes import RUNTIMES
 from utils.train import published
 
 FORMAT = 2
@@ -23,7 +24,7 @@ def save(file: Path, values: dict[str, Any]) -> None:
 
 def unpack(file: Path) -> tuple[Trainable, Layout, dict[str, Any]]:
     """Return (landmark net with its weights, layout, the whole checkpoint). UserError if the file does not fit itself."""
-    if Path(file).suffix == ".onnx":
+    if Path(file).suffix in RUNTIMES:
         raise UserError(f"{file} cannot be loaded with torch; give the .pt that it was exported from")
     values = load(file)
     try:
@@ -35,12 +36,12 @@ def unpack(file: Path) -> tuple[Trainable, Layout, dict[str, Any]]:
 
 
 def load(file: Path) -> dict[str, Any]:
-    """Return a checkpoint, on the CPU; published weights and ONNX files are described as one, the latter without weights.
+    """Return a checkpoint, on the CPU; published and exported files are described as one, the latter without weights.
 
     file: several published files of one net are joined by commas. UserError if it is missing, damaged, unknown, or holds code.
     """
-    if Path(file).suffix == ".onnx":
-        return {"format": FORMAT, "model": {}, **published.described_onnx(Path(file))}
+    if Path(file).suffix in RUNTIMES:
+        return {"format": FORMAT, "model": {}, **published.describe_export(Path(file))}
     tensors, known = load_weights(file)
     return known or {"format": FORMAT, **published.describe(file, tensors)}
 
@@ -48,7 +49,7 @@ def load(file: Path) -> dict[str, Any]:
 def about(file: Path, stored: dict[str, Any]) -> str:
     """Return what a tested file is, in words: its name, and the epoch where it is known."""
     epoch = stored.get("epoch")
-    names = ", ".join(one.name for one in published.files_of(file)[0])
+    names = ", ".join(one.name for one in published.split_files(file)[0])
     return names if epoch is None else f"{names} of epoch {epoch + 1}"
 
 
@@ -63,7 +64,7 @@ def _checked(file: Path, values: Any) -> dict[str, Any]:
 
 def load_weights(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return (tensors by name, half precision widened, the whole checkpoint; empty for files of others). UserError as `load`."""
-    files, _ = published.files_of(file)
+    files, _ = published.split_files(file)
     read = [_load_one(one) for one in files]  # DPR publishes its nets one by one
     tensors = {name: tensor for some, _ in read for name, tensor in some.items()}
     wide = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}

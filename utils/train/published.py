@@ -1,4 +1,4 @@
-"""Files that are no checkpoints, described as one: published weights and ONNX files, with what it takes to test and run them."""
+"""Files that are no checkpoints, described as one: published weights and exported files, as far as tests need it."""
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from nets import Trainable
 from nets.convert.published import from_published
-from nets.convert.systems import SYSTEMS, System, system_of
+from nets.convert.systems import SYSTEMS, Graph, System, system_of
 from nets.registry import resolve as load_function
 from pipnet.errors import UserError
-from pipnet.landmarker import open_net
+from pipnet.landmarker import LandmarkNet
 from pipnet.layout import Layout
-from pipnet.session import metadata, open_session
+from pipnet.runtimes import Opened, open_file
 from utils.config import Settings, load_protocol, read_defaults, resolve
 from utils.data.sets import MEANFACE_FILES, read_meanface
 from utils.train.make_net import make_net
@@ -22,7 +22,7 @@ STRUCTURE = ("net", "head", "stride", "input_size", "act", "pool", "excite", "sc
 STAGES = ("refine", "reinit", "local_parts")
 
 
-def files_of(text: Path | str) -> tuple[list[Path], Path | None]:
+def split_files(text: Path | str) -> tuple[list[Path], Path | None]:
     """Return (files of weights, file of their mean face or None) of one file, or of several joined by commas."""
     files = [Path(one) for one in ([text] if Path(text).is_file() else str(text).split(","))]
     means = [file for file in files if file.suffix in MEANFACE_FILES]
@@ -58,7 +58,7 @@ def description(settings: Settings, layout: Layout, net: Mapping[str, Any]) -> d
 
 def describe(text: Path | str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Return the values of a checkpoint from the `tensors` of published files. UserError if these are none, or incomplete."""
-    system, (files, mean) = system_of(tensors), files_of(text)
+    system, (files, mean) = system_of(tensors), split_files(text)
     if system is None:
         titles = ", ".join(system.title for system in SYSTEMS.values())
         raise UserError(f"{text} is neither a checkpoint of this project nor a published landmark net ({titles}); weights of a "
@@ -99,34 +99,29 @@ def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) ->
     return net.backbone.own_names(stored) if hasattr(net.backbone, "own_names") else stored
 
 
-def described_onnx(file: Path) -> dict[str, Any]:
-    """Return the values of a checkpoint, without weights, of an export or a published graph. UserError for others."""
-    session = open_session(file, 1)
-    values, outputs = metadata(session), {output.name for output in session.get_outputs()}
-    if outputs == {"boxes", "scores"}:
-        figures = values.get("figures", {})
-        args = {"task": "detect", "val": figures.get("val", "none"), "train_data": values.get("train_data")}
+def describe_export(file: Path) -> dict[str, Any]:
+    """Return the values of a checkpoint, without weights, of an exported file. UserError for files of no known kind."""
+    opened = open_file(file, 1)
+    values = opened.values
+    if {*opened.outputs} == {"boxes", "scores"}:
+        args = {"task": "detect", "val": values.get("figures", {}).get("val", "none"), "train_data": values.get("train_data")}
         return {**values, "layout": {}, "protocol": {}, "args": args, "net": {"net": values.get("net", "faceboxes")}}
-    if not {"landmarks", "score"} <= outputs:
-        system = graph_system(file, session)
-        settings, layout = settings_of(system, system.keys({}))
+    if not {"landmarks", "score"} <= {*opened.outputs}:
+        _, settings, layout = graph_of(file, opened)
         return description(settings, layout, vars(settings.net))
-    net = open_net(file, 1)
-    defaults = read_defaults()
-    rows = {**defaults.layouts.rows, **values.get("layouts", {})}
+    net, defaults = LandmarkNet.of(None, values, file), read_defaults()
+    layout = net.layout.name if net.layout.name in {**defaults.layouts.rows, **values.get("layouts", {})} else net.layout.stored
     protocol = next((name for name, row in defaults.protocols.items() if row == values["protocol"]), file.stem)
-    layout = net.layout.name if net.layout.name in rows else net.layout.stored
     args = {"task": "landmarks", "layout": layout, "protocol": protocol, "val": "none",
             **{key: values[key] for key in ("norm", "val", "train_data") if key in values}}
     return {**values, "layout": net.layout.to_dict(), "args": args,
             "net": {"net": values.get("net"), "head": values.get("head", "pip"), "input_size": net.size}}
 
 
-def graph_system(file: Path, session) -> System:
-    """Return the published system whose graph a session runs. UserError for graphs of no system."""
-    shapes = [list(output.shape) for output in session.get_outputs()]
+def graph_of(file: Path, opened: Opened) -> tuple[Graph, Settings, Layout]:
+    """Return a published graph, the settings of its system, and its layout. UserError for graphs of no system that is known."""
     for system in SYSTEMS.values():
-        if system.graph and len(shapes) == 1 and shapes[0][1:] == [system.graph.columns]:
-            return system
+        if system.graph and (opened.inputs, opened.outputs) == system.graph.ports:
+            return system.graph, *settings_of(system, {**system.keys({}), "protocol": system.graph.protocol})
     raise UserError(f"{file} is no landmark net of ours, which has the input image and the outputs landmarks and score, and no "
-                    "published one that is known; give one that `main.py --test-onnx` has exported")
+                    "published one that is known; give one that `main.py --export` has exported")

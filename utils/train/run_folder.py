@@ -10,24 +10,26 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipnet.errors import UserError
 from pipnet.files import SHIPPED, shipped, shipped_net, write_csv
+from pipnet.runtimes import RUNTIMES
+from utils.formats import FORMATS, files_of
 from utils.train import checkpoint
-from utils.train.published import files_of
+from utils.train.published import split_files
 from utils.yaml_files import nearest
 
-SUFFIXES = (".pt", ".pth", ".tar", ".onnx")
+SUFFIXES = (".pt", ".pth", ".tar", *RUNTIMES)
 FILES = "files"  # below the folder of the runs: results of files that are in no run's folder
 INITIALISATION = "initialisation.csv"
 
 
 class Run(NamedTuple):
-    """A run's folder, and the checkpoint in it that tests use; or a file from elsewhere, and the folder of its results.
+    """A run's folder, and the file in it that tests use; or a file from elsewhere, and the folder of its results.
 
-    export: the ONNX file, if one came with the weights; such a file is never written.
+    given: the exported file, if one came with the weights or instead of them; it is never written.
     """
 
     folder: Path
     weights: Path
-    export: Path | None = None
+    given: Path | None = None
 
     @property
     def alone(self) -> bool:
@@ -35,36 +37,49 @@ class Run(NamedTuple):
         return self.weights.parent != self.folder
 
     @property
+    def model(self) -> str:
+        """Return what the weights are: torch for a checkpoint, else a format of FORMATS."""
+        fitting = [name for name, row in FORMATS.items() if self.weights.name.endswith(row.suffix)]
+        return max(fitting, key=lambda name: len(FORMATS[name].suffix), default="torch")
+
+    @property
+    def settings(self) -> Path:
+        """Return the file that says what was trained, and on what: in a run's folder a checkpoint."""
+        return self.weights if self.alone else self.folder / f"{self.weights.name.partition('.')[0]}.pt"
+
+    @property
     def last(self) -> Path:
         """Return the checkpoint that a training resumes from."""
         return self.folder / "last.pt"
 
-    @property
-    def model(self) -> str:
-        """Return what runs the weights: onnx for an ONNX file, else torch."""
-        return "onnx" if self.weights.suffix == ".onnx" else "torch"
-
-    @property
-    def settings(self) -> Path:
-        """Return the file that says what was trained, and on what: of an ONNX file in a run's folder, the .pt beside it."""
-        return self.weights if self.alone else self.weights.with_suffix(".pt")
+    def export(self, name: str) -> Path:
+        """Return where the weights are exported to in a format of FORMATS."""
+        suffix = FORMATS[name].suffix
+        if self.given and self.model in ("torch", name) and self.given.name.endswith(suffix):
+            return self.given
+        return self.folder / f"best{suffix}" if self.alone else self.settings.with_suffix(suffix)
 
     @property
     def onnx(self) -> Path:
         """Return where the weights are exported to."""
-        return self.export or self.folder / ("best.onnx" if self.alone else self.weights.with_suffix(".onnx").name)
+        return self.export("onnx")
 
     @property
     def exported(self) -> bool:
         """Return whether the ONNX file exists and is not older than the weights."""
-        if self.export or not self.onnx.is_file():
-            return self.export is not None
-        return self.onnx.stat().st_mtime_ns >= max(file.stat().st_mtime_ns for file in files_of(self.weights)[0])
+        return self.has("onnx")
+
+    def has(self, name: str) -> bool:
+        """Return whether the export in a format exists and is not older than the weights."""
+        file = self.export(name)
+        if file == self.given or not file.is_file():
+            return file == self.given
+        return file.stat().st_mtime_ns >= max(one.stat().st_mtime_ns for one in split_files(self.weights)[0])
 
     @property
     def fastest(self) -> Path:
-        """Return the file to predict with: the ONNX file that came with the weights, else the weights."""
-        return self.export or self.weights
+        """Return the file to predict with: the exported one that came with the weights, else the weights."""
+        return self.given or self.weights
 
     @property
     def epochs(self) -> int:
@@ -87,8 +102,8 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
     if train and (exp in SHIPPED or is_file):
         raise UserError(f"--exp {exp} is a trained net; give an id or a folder to train in (--weights {exp} starts from it)")
     if exp in SHIPPED:
-        export = shipped(f"{exp}.onnx")
-        return Run(root / FILES / exp, shipped_net(exp, ".pt", ".onnx"), export if export.is_file() else None)
+        given = shipped(f"{exp}.onnx")
+        return Run(root / FILES / exp, shipped_net(exp, ".pt", ".onnx"), given if given.is_file() else None)
     if is_file:
         return _find_file(exp, root)
     if exp is None:
@@ -111,14 +126,14 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
 
 def _find_file(exp: str, root: Path) -> Run:
     """Return a checkpoint or an ONNX file in its run's folder; others with a folder for their results below `root`."""
-    weights, mean = files_of(exp)
+    weights, mean = split_files(exp)
     for file in [*weights, *([mean] if mean else [])]:
         if not file.is_file():
             raise UserError(f"no file {file}; give an id, a folder, a file or one of {', '.join(SHIPPED)}")
     first = weights[0]
-    of_run = "," not in exp and (first.parent / "args.yaml").is_file() and first.with_suffix(".pt").is_file()
-    folder = first.parent if of_run else root / FILES / first.name.replace(".", "-")
-    return Run(folder, Path(exp), first if first.suffix == ".onnx" else None)
+    run = Run(first.parent, first, first if first.suffix in RUNTIMES else None)
+    of_run = "," not in exp and (run.folder / "args.yaml").is_file() and run.settings.is_file()
+    return run if of_run else run._replace(folder=root / FILES / first.name.replace(".", "-"), weights=Path(exp))
 
 
 def continue_after_restart(mode: Namespace, run: Run) -> None:
@@ -141,7 +156,8 @@ def check_free(run: Run, resume: bool, overwrite: bool) -> None:
 def clear(run: Run) -> None:
     """Make the folder and remove the files of an earlier training; other files and the log stay."""
     run.folder.mkdir(exist_ok=True)
-    for name in ("best.pt", "best.onnx", "last.pt", "step.csv", "time.csv", "args.yaml", INITIALISATION):
+    exports = [path for name in FORMATS for path in files_of(run.export(name))]
+    for name in ("best.pt", "last.pt", "step.csv", "time.csv", "args.yaml", "manifest.json", INITIALISATION, *exports):
         (run.folder / name).unlink(missing_ok=True)
     for name in ("report", "events"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
