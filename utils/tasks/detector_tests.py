@@ -7,6 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from pipnet.detector import EXPORTED_FACE_BOX
 from pipnet.draw import sheet
 from pipnet.files import write_csv
 from pipnet.images import write_image
@@ -64,9 +65,10 @@ class DetectorTests(Tests):
         if np.isfinite(stored.get("val_miss", np.nan)):
             miss = round(stored["val_miss"], 3)
         export_detector(weights_of(self.run.weights), self.run.onnx, {
-            "task": "detect", "net": stored["net"]["net"], "epoch": stored["epoch"], "command": stored["command"],
+            "task": "detect", "net": stored["net"]["net"], "epoch": stored.get("epoch"), "command": stored.get("command"),
             "figures": {"validation, 100 - AP %": miss, "scales": stored["args"]["scales"], "val": stored["args"]["val"]},
-            "train_data": [Path(name).name for name in stored["args"]["train_data"]],
+            "train_data": [Path(name).name for name in stored["args"].get("train_data") or ()],
+            "face_box": EXPORTED_FACE_BOX, "overlap": SUPPRESS, **{key: stored[key] for key in ("threshold",) if key in stored},
             "channels": "BGR, uint8, not normalised", "frame": "px of the image, which may have any size"})
 
     def cases(self) -> Iterator[Case]:

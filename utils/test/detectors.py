@@ -8,7 +8,7 @@ import torch
 
 from nets.detectors.faceboxes import FaceBoxesV2, from_published
 from nets.detectors.mtcnn import MTCNN
-from pipnet.detector import Detections, Find, Loaded
+from pipnet.detector import EXPORTED_FACE_BOX, Detections, Find, Loaded
 from pipnet.errors import UserError, one_line
 from utils.train.checkpoint import load_weights
 
@@ -25,7 +25,9 @@ def prepare_torch(threads: int) -> torch.device:
 
 def load_faceboxes(file: Path, threads: int) -> Loaded:
     """FaceBoxesV2 with published weights or ours, a state dict or a checkpoint."""
-    return faceboxes_finder(weights_of(file), prepare_torch(threads)), {}
+    known = load_weights(file)[1]
+    stored = {key: known[key] for key in ("threshold", "overlap", "face_box") if key in known}
+    return faceboxes_finder(weights_of(file), prepare_torch(threads)), {"face_box": EXPORTED_FACE_BOX, **stored} if known else {}
 
 
 def faceboxes_finder(net: FaceBoxesV2, device: torch.device) -> Find:
