@@ -1,8 +1,8 @@
 """Fifty faces with ten own points: a net that starts from a shipped one against one from random weights, same recipe and budget.
 
 `python benchmarks/finetune.py [NET]` starts from the shipped net NET (landmarks). Rendered faces: 50 to train, 200 to test. Real
-faces: 50 of 300W's lfpw/trainset, tested on lfpw/testset. The shipped net has seen these 50 with its own 68 landmarks, and no face of
-the tests. What is missing is skipped with a message.
+faces: 50 of 300W's lfpw/trainset, tested on lfpw/testset. The shipped net has seen these 50 with its own 68 landmarks, but no
+face of the tests. What is missing is skipped with a message.
 """
 import shutil
 import sys
@@ -62,5 +62,5 @@ if __name__ == "__main__":
             figures[name] = {"from": base, "training_faces": 50, "fine-tuned": score(place, "tuned", name, "--weights", base),
                              "from_scratch": score(place, "scratch", name, *scratch)}
             shutil.rmtree(place / "runs")
-    save("finetune", f"python benchmarks/finetune.py = python main.py {' '.join(FLAGS)} --layout mine.yaml --dataset mine --weights "
-                     f"{base}|none", 0, figures)
+    save("finetune", f"python benchmarks/finetune.py = python main.py {' '.join(FLAGS)} --layout mine.yaml --dataset mine "
+                     f"--weights {base}|none", 0, figures)

@@ -30,7 +30,7 @@ class System(NamedTuple):
     title: its name, for messages
     marks: tensors by any of which its files are known, without the prefix of DataParallel
     preset: the row of args.yaml that holds its net, input size and crop protocol
-    keys(state): further keys of args.yaml, which the tensors tell; ValueError for files that cannot be run
+    keys(state): further keys of args.yaml, which the tensors tell; see `told`
     convert: "module:name" of a function (state, mean face (N, 2)) -> tensors under our names
     meanface: the file with the mean face that its weights do not hold, and the folder of that file; empty if they need none
     graph: its exported form, if it published one
@@ -43,6 +43,10 @@ class System(NamedTuple):
     convert: str
     meanface: tuple[str, str] | tuple[()] = ()
     graph: Graph | None = None
+
+    def told(self, state: dict[str, Tensor]) -> dict:
+        """Return `keys` of tensors as they are in the file. KeyError, ValueError or ZeroDivisionError if they cannot be run."""
+        return self.keys({name.removeprefix("module."): tensor for name, tensor in state.items()})
 
 
 def snapshot_keys(state: dict[str, Tensor], system: str) -> dict:

@@ -23,7 +23,7 @@ from utils.test.evaluate import Predict, Result, convert_predictor, evaluate, fl
 from utils.test.export import Source, deployed, example_for, export_onnx, from_arrays
 from utils.test.report import Report, read_compared
 from utils.test.tables import Case
-from utils.tools.inference import open_file
+from utils.tools.inference import of_checkpoint
 from utils.tools.predict import landmarker
 from utils.train import checkpoint
 from utils.train.make_net import state_names
@@ -43,7 +43,11 @@ class LandmarkTests(Tests):
         test = self.settings.test
         if compare and "true" not in test.box:
             raise UserError("--compare shows other runs in true boxes; have them in --box too")
-        self.stored, self.net = checkpoint.load(run.weights), open_file(run.weights)
+        if run.model == "torch":
+            self.torch_net, _, self.stored = checkpoint.unpack(run.weights)
+            self.net = of_checkpoint(self.torch_net, self.stored, run.weights)
+        else:
+            self.stored, self.net = checkpoint.load(run.weights), open_net(run.weights)
         self.layout = self.net.layout
         self.ways = [convert_predictor(self.layout, split.set.meta["layout"], self.settings.layouts) for split in task.tested]
         self.compared = [tuple(read_compared(other.folder, split.set, test.norm, there.name) for other in compare)
@@ -51,7 +55,7 @@ class LandmarkTests(Tests):
         self.report = Report(run.folder / "report", test.norm, test.thresholds, run.model)
 
     def torch_model(self) -> Predict:
-        return self._flipped(torch_predictor(checkpoint.unpack(self.run.weights)[0], self.task.ranks.device))
+        return self._flipped(torch_predictor(self.torch_net, self.task.ranks.device))
 
     def open(self, file: Path, threads: int) -> Predict:
         return self._flipped(from_arrays(open_net(file, threads).predict))

@@ -14,7 +14,6 @@ from utils.train.run_folder import Run
 ELSEWHERE = ("data_dir", "train_data", "test_data", "data_root", "run_root", "detector_weights", "meanface", "teacher", "weights")
 
 
-
 def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defaults) -> Settings:
     """Return the settings: the command line over those of a trained run, or over args.yaml and a preset for a new one."""
     given = _resolve_files(resolve_paths(given), defaults)

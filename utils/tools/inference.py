@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nets import Trainable
 from nets.registry import resolve
 from pipnet.landmarker import LandmarkNet, open_net
 from pipnet.runtimes import RUNTIMES, Opened
@@ -37,9 +38,14 @@ def open_file(file: Path, threads: int = 0) -> LandmarkNet:
         prediction = predict(torch.from_numpy(images))._asdict()
         return {name: value.float().cpu().numpy() for name, value in prediction.items() if value is not None}
 
+    return of_checkpoint(net, stored, file)._replace(predict=predict_arrays)
+
+
+def of_checkpoint(net: Trainable, stored: dict, file: Path) -> LandmarkNet:
+    """What a checkpoint says about its landmark net; `predict` is missing."""
     values = {"input_size": net.spec["input_size"], "input_margin": net.input_margin, "pose": "pose" in net.auxiliary,
               "states": state_names(stored["args"])}
-    return LandmarkNet.of(predict_arrays, {**stored, **values}, file)
+    return LandmarkNet.of(None, {**stored, **values}, file)
 
 
 def published_net(opened: Opened, file: Path) -> LandmarkNet:

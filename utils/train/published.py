@@ -35,7 +35,10 @@ def structure(tensors: dict[str, Tensor], known: dict[str, Any]) -> dict[str, An
     tensors, known: see `checkpoint.load_weights`. Stages that the file lacks are not among the keys, since they can be added.
     """
     if system := system_of(tensors):
-        settings, _ = settings_of(system, system.keys({name.removeprefix("module."): value for name, value in tensors.items()}))
+        try:
+            settings, _ = settings_of(system, system.told(tensors))
+        except (KeyError, ValueError, ZeroDivisionError):  # of other landmarks, or not whole: its tensors may fit all the same
+            return {}
         values = vars(settings.net)
     elif known and known["args"].get("task") != "detect":
         values = {**known["args"], **known["net"]}
@@ -63,9 +66,8 @@ def describe(text: Path | str, tensors: dict[str, Tensor]) -> dict[str, Any]:
         titles = ", ".join(system.title for system in SYSTEMS.values())
         raise UserError(f"{text} is neither a checkpoint of this project nor a published landmark net ({titles}); weights of a "
                         "backbone alone start a training: --weights")
-    state = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     try:
-        keys = system.keys(state)
+        keys = system.told(tensors)
     except (KeyError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{text} is no net of {system.title} that can be run: {error}") from None
     settings, layout = settings_of(system, keys)

@@ -15,7 +15,7 @@ from utils.data.synthetic import TEST_INDEX, render
 from utils.progress import progress
 
 SEED = 1  # other people than in the default synthetic set
-MEANS = ((36,), (45,), (39,), (42,), (30,), (48,), (54,), (62, 66), (2, 31), (14, 35))  # each point is the mean of these landmarks of 68
+MEANS = ((36,), (45,), (39,), (42,), (30,), (48,), (54,), (62, 66), (2, 31), (14, 35))  # of 68; a point is their mean
 
 
 def own_points(landmarks: np.ndarray) -> np.ndarray:
