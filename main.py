@@ -2,24 +2,15 @@
 import os
 import sys
 
-ROOT = os.path.dirname(os.path.abspath(__file__))
-if sys.version_info < (3, 11):
-    sys.exit("PIPNet needs Python 3.11 to 3.13, not %d.%d: `bash main.sh 1 ...` looks for another" % sys.version_info[:2])
+from utils.start import ROOT, begin_loading, end_loading, stop_without
 
-def stop_without(missing: ImportError) -> None:
-    """Go on in the environment that main.sh has made, if it has the missing package; else say what installs it."""
-    if not isinstance(missing, ModuleNotFoundError):
-        sys.exit("a package cannot be loaded: %s (cv2 without a desktop: pip install opencv-python-headless)" % missing)
-    python = os.path.join(ROOT, ".venv", "bin", "python")
-    if os.path.exists(python) and not sys.prefix.startswith(os.path.join(ROOT, ".venv")):
-        os.execv(python, [python, *sys.argv])
-    sys.exit("the package '%s' is missing: `bash main.sh 1` followed by the same flags installs what is needed" % missing.name)
-
-
+if __name__ == "__main__":
+    begin_loading()
 try:
+    from pipnet import __version__
     from pipnet.errors import UserError
     from pipnet.files import SHIPPED
-    from utils.config import parse, read_defaults
+    from utils.config import check_files, parse, read_defaults
     from utils.formats import FORMATS
 except ImportError as missing:
     stop_without(missing)
@@ -60,6 +51,7 @@ MODES = {  # checked in this order
 def add_modes(parser: ArgumentParser) -> None:
     """Add the flags that are not keys of args.yaml."""
     add = parser.add_argument_group("modes").add_argument
+    add("--version", action="version", version=f"pipnet {__version__}")
     add("--prepare", action="store_true", help="make data/NAME from the raw archive (also done on first use)")
     add("--train", action="store_true", help="train a net in weights/EXP")
     add("--test", action="store_true", help="NME, failure rate and area under the curve on the test sets")
@@ -112,6 +104,7 @@ def main(argv: list[str]) -> None:
     defaults = read_defaults()
     mode, given = parse(argv, add_modes, defaults)
     check_modes(mode)
+    check_files({**given, "exp": mode.exp, "predict": mode.predict})
     try:  # torch takes seconds to load, so the flags are checked before
         from loguru import logger
         from tqdm import tqdm
@@ -126,6 +119,7 @@ def main(argv: list[str]) -> None:
         from utils.train.ranks import set_threads, start_ranks
     except ImportError as missing:
         stop_without(missing)
+    end_loading()
     if mode.list_nets is not None:
         print(zoo.list_nets(mode.list_nets))
         return
@@ -153,7 +147,6 @@ def main(argv: list[str]) -> None:
     if mode.predict:
         place = run.folder / "predicted" / Path(mode.predict).resolve().stem
         target = predict.check_out(mode.out and Path(mode.out), mode.predict_format, place, mode.overwrite)
-    set_threads(settings.train.threads, settings.train.deterministic)
     logger.remove()
     if ranks.first:
         logger.add(lambda line: tqdm.write(line, end="", file=sys.stderr), format="{time:HH:mm:ss} {message}", level="INFO")
@@ -164,6 +157,7 @@ def main(argv: list[str]) -> None:
             if trains:
                 run_folder.check_free(progress, mode.resume, mode.overwrite)
             logger.add(run.folder / LOG, format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}", delay=True)
+        set_threads(settings.train.threads, settings.train.deterministic)
         task = kind(settings, defaults, ranks)
         if trains:
             logger.info(f"training on {', '.join(settings.data.train_data)}")

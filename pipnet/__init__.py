@@ -3,4 +3,5 @@ from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.landmarker import Face, Landmarker
 
+__version__ = "0.1.0"
 __all__ = ["Detector", "Face", "Landmarker", "UserError"]

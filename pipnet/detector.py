@@ -10,7 +10,7 @@ from pipnet.checkout import from_checkout
 from pipnet.errors import UserError, one_line
 from pipnet.files import shipped
 from pipnet.geometry import iou
-from pipnet.images import check_image
+from pipnet.images import as_bgr
 from pipnet.runtimes import RUNTIMES, open_file
 from pipnet.session import open_session
 
@@ -70,7 +70,7 @@ class DetectorRow(NamedTuple):
 
 
 class Detector:
-    """detector(image uint8 BGR (H, W, 3)) -> Detections.
+    """detector(image) -> Detections. image: uint8 BGR (H, W, 3), or what else `as_bgr` takes.
 
     name: a key of DETECTORS. weights: its file; None: the one that comes with the project, for "faceboxes" only.
     threshold: least score of a face. overlap: IoU from which the box with the lower score is dropped (mtcnn: intersection over
@@ -106,7 +106,7 @@ class Detector:
         self.face_box = FaceBox(*stored.get("face_box", row.face_box))
 
     def __call__(self, image: np.ndarray) -> Detections:
-        check_image(image)
+        image = as_bgr(image)
         scale = np.float32(detection_scale(*image.shape[:2], self.scale) if self._any_size else 1)
         if scale != 1:  # pass the factor: a target size would be rounded, and the boxes off by that
             image = cv2.resize(image, None, fx=float(scale), fy=float(scale), interpolation=cv2.INTER_LINEAR)

@@ -7,6 +7,8 @@ import numpy as np
 from pipnet.layout import Layout
 
 WHITE, BLACK, RED, GREY = (255, 255, 255), (0, 0, 0), (60, 60, 255), (160, 160, 160)  # BGR
+FARTHEST = 1e6  # px; OpenCV cannot draw at places far beyond this, where a diverged net may put a landmark
+DENSE = 68      # landmarks; points of sparser layouts are larger, up to twice as large, since few or no edges join them
 
 
 class Pen(NamedTuple):
@@ -36,7 +38,7 @@ def group_colours(layout: Layout) -> list[tuple[int, int, int]]:
 
 def _fixed(points: np.ndarray) -> np.ndarray:
     """Continuous px as OpenCV's drawing functions take them with shift=4: in 1/16 px, integers at pixel centres."""
-    return np.round((points - 0.5) * 16).astype(int)
+    return np.round((np.clip(points, -FARTHEST, FARTHEST) - 0.5) * 16).astype(int)
 
 
 def draw(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colour, hollow: np.ndarray | None = None,
@@ -49,6 +51,8 @@ def draw(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colour, hollo
     places = _fixed(np.where(known[:, None], landmarks, 0)).tolist()
     colours = np.broadcast_to(colour, (len(landmarks), 3)).tolist()
     size = max(24, len(image) // 10) if pen.radius is None else round(pen.radius * 16)
+    if pen.radius is None:
+        size = round(size * np.clip(np.sqrt(DENSE / len(landmarks)), 1, 2))
     for a, b in layout.edges() if pen.width else ():
         if known[a] and known[b]:
             cv2.line(image, places[a], places[b], colours[a], pen.width, cv2.LINE_AA, 4)
@@ -81,7 +85,7 @@ def number(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: li
 
     which: the landmarks to number; None: all.
     """
-    known = np.isfinite(landmarks).all(1)
+    known, landmarks = np.isfinite(landmarks).all(1), np.clip(landmarks, -FARTHEST, FARTHEST)
     rings = [[i for i in group if known[i]] for name, group in layout.groups.items() if name in layout.closed]
     middles = {i: landmarks[ring].mean(0) for ring in rings for i in ring}
     for i in range(len(landmarks)) if which is None else which:

@@ -1,5 +1,6 @@
 """Files that come with the project, and files that are written completely or not at all."""
 import csv
+import errno
 import io
 import os
 from pathlib import Path
@@ -23,6 +24,13 @@ def shipped_net(name: str, *suffixes: str) -> Path:
     others = ", ".join(other for other in SHIPPED if any(shipped(other + suffix).is_file() for suffix in suffixes))
     raise UserError(f"no file {files[0]}: the net '{name}' is not part of this version (there are: {others or 'none'}); name "
                     "another, or fetch the project again")
+
+
+def read_bytes(file: Path | str) -> bytes:
+    """Contents of a file. OSError also for what is no file: reading a pipe would wait for ever, and a device may never end."""
+    if Path(file).exists() and not Path(file).is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(file))
+    return Path(file).read_bytes()
 
 
 def write_atomic(file: Path, write) -> None:

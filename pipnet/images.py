@@ -1,18 +1,59 @@
 """Images on disk and in memory: (H, W, 3) uint8 BGR."""
+import os
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.files import write_atomic
+from pipnet.files import read_bytes, write_atomic
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
 
 
-def check_image(image: np.ndarray) -> None:
-    """UserError unless `image` is a non-empty uint8 array (H, W, 3)."""
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+def pictures(folder: Path) -> list[Path]:
+    """Picture files in a folder and its subfolders, in natural order: face2 before face10. Hidden files are left out.
+
+    A file is a picture by its content or by its name, so a damaged one is listed, and reading it says what is wrong.
+    """
+    found: list[Path] = []
+    for base, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        found += [path for name in names if not name.startswith(".") and is_picture(path := Path(base, name))]
+    return sorted(found, key=lambda path: [(int(part), "") if part.isdecimal() else (-1, part)
+                                           for part in re.split(r"(\d+)", path.as_posix().lower())])
+
+
+def is_picture(file: Path) -> bool:
+    """Return whether a regular file is a picture by its name or its content."""
+    return file.is_file() and (file.suffix.lower() in SUFFIXES or os.access(file, os.R_OK) and cv2.haveImageReader(str(file)))
+
+
+class Bgr(np.ndarray):
+    """An image (H, W, 3) uint8 BGR that `as_bgr` has returned."""
+
+
+def as_bgr(image, rgb: bool = False) -> Bgr:
+    """Image (H, W, 3) uint8 BGR of a uint8 array, a file's name or a picture of Pillow.
+
+    An array is BGR, or with `rgb` RGB, each with or without alpha, or grey (H, W) or (H, W, 1). UserError for anything else.
+    """
+    if isinstance(image, Bgr):
+        return image
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image)).view(Bgr)
+    if hasattr(image, "convert") and hasattr(image, "getbands"):  # Pillow, which inference does not need
+        image, rgb = np.asarray(image.convert("RGB")), True
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size \
+            or image.ndim == 3 and image.shape[2] not in (1, 3, 4):
         kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise UserError(f"an image must be uint8 (H, W, 3) BGR, not {kind}; cv2.imread returns such an array")
+        raise UserError(f"an image must be uint8 (H, W, 3) BGR, grey, a file's name or a picture of Pillow, not {kind}")
+    if image.ndim == 2 or image.shape[2] == 1:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    elif rgb:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGR)
+    return image[..., :3].view(Bgr)
 
 
 def read_image(file: Path, remedy: str = "fetch it again") -> np.ndarray:
@@ -22,7 +63,7 @@ def read_image(file: Path, remedy: str = "fetch it again") -> np.ndarray:
     unreadable or truncated; `remedy` says what to do about the latter two.
     """
     try:
-        data = Path(file).read_bytes()
+        data = read_bytes(file)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     jpeg, png = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG")

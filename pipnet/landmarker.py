@@ -12,7 +12,7 @@ from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
 from pipnet.files import SHIPPED, shipped_net
 from pipnet.geometry import Protocol, border_px, box_of, check_protocol, crop_box, cut, similarity, to_image, transform
-from pipnet.images import check_image
+from pipnet.images import as_bgr
 from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES, open_file
 
@@ -101,18 +101,18 @@ def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained
 
 
 class Landmarker:
-    """landmarker(image uint8 BGR (H, W, 3)) -> list of `Face`, best first.
+    """landmarker(image) -> list of `Face`, best first. image: uint8 BGR (H, W, 3), or what else `as_bgr` takes.
 
     landmarks: the name of a net that comes with the project (None: landmarks), an exported file (.onnx, .mnn, .param, .xml), a
     `LandmarkNet`, or, in the checkout, what `--exp` takes: the id, folder or .pt of a run, a published file. detector: a
     `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box` maps its boxes to landmark
     boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project.
     max_faces: only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores.
-    UserError for what cannot be loaded. `seconds`: time spent so far, by stage.
+    rgb: arrays are RGB. UserError for what cannot be loaded. `seconds`: time spent so far, by stage.
     """
 
     def __init__(self, landmarks: Path | str | LandmarkNet | None = None, detector: Callable | None = None,
-                 max_faces: int | None = None, threads: int = 0):
+                 max_faces: int | None = None, threads: int = 0, rgb: bool = False):
         if max_faces is not None and max_faces < 1:
             raise UserError(f"max_faces must be at least 1, not {max_faces}")
         if landmarks is None or str(landmarks) in SHIPPED:
@@ -124,7 +124,7 @@ class Landmarker:
         else:
             self.net = from_checkout("utils.tools.inference:find_net", landmarks)(str(landmarks), threads)
         self.detector = Detector(threads=threads) if detector is None else detector
-        self.max_faces, self.seconds = max_faces, {"detect": 0.0, "landmarks": 0.0}
+        self.max_faces, self.rgb, self.seconds = max_faces, rgb, {"detect": 0.0, "landmarks": 0.0}
 
     @property
     def layout(self) -> Layout:
@@ -133,6 +133,7 @@ class Landmarker:
 
     def __call__(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
         """Faces of an image. second_crop: crop again round the landmarks, so that the detector's box matters little."""
+        image = as_bgr(image, self.rgb)
         faces = self.landmarks_of(image, *self.detect(image))
         if second_crop:
             faces = self.crop_again(image, faces)
@@ -140,6 +141,7 @@ class Landmarker:
 
     def crop_again(self, image: np.ndarray, faces: list[Face]) -> list[Face]:
         """The same faces, found anew in crops centred on their landmarks and scaled as in training."""
+        image = as_bgr(image, self.rgb)
         height, width = image.shape[:2]
         boxes = [self.box_of(face.landmarks) for face in faces]
         boxes = [box if self._has_crop(box, width, height) else face.box for box, face in zip(boxes, faces, strict=True)]
@@ -151,7 +153,7 @@ class Landmarker:
 
     def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Landmark boxes (M, 4) in image px, from the brows to the chin, and the detector's scores (M,), best first."""
-        check_image(image)
+        image = as_bgr(image, self.rgb)
         start, (height, width) = time.perf_counter(), image.shape[:2]
         boxes, scores = (np.asarray(part, np.float64) for part in self.detector(image)[:2])
         face_box = getattr(self.detector, "face_box", DETECTORS["faceboxes"].face_box)
@@ -169,7 +171,7 @@ class Landmarker:
 
         scores (M,): the detector's, copied to the faces. UserError for a box that lies outside the image.
         """
-        check_image(image)
+        image = as_bgr(image, self.rgb)
         start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
         scores = np.full(len(boxes), np.nan) if scores is None else scores
@@ -213,7 +215,7 @@ class Landmarker:
 
         UserError for a layout without those five points.
         """
-        check_image(image)
+        image = as_bgr(image, self.rgb)
         return chip(image, face.landmarks, self.layout, size)
 
     def _has_crop(self, box: np.ndarray, width: int, height: int) -> bool:

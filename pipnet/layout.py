@@ -26,6 +26,14 @@ class Layout(NamedTuple):
                 pairs.append((group[-1], group[0]))
         return pairs
 
+    def point_names(self) -> list[str]:
+        """Name of each landmark: its group's, with a number from 1 in a group of several; its own number without a group."""
+        names = list(map(str, range(self.count)))
+        for group, ids in self.groups.items():
+            for number, i in enumerate(ids, 1):
+                names[i] = group if len(ids) == 1 else f"{group}_{number}"
+        return names
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint or a file's metadata."""
         return json.loads(json.dumps(self._asdict()))

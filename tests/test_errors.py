@@ -34,7 +34,7 @@ BAD_FLAGS = [
     (("--train", "--dataset", "300v"), "300v.*300w"),
     (("--test",), "nothing is trained yet"),
     (("--test", "--exp", "018"), "018"),
-    (("--test", "--exp", "/nowhere/best.pt"), "no file /nowhere/best.pt"),
+    (("--test", "--exp", "/nowhere/best.pt"), "--exp: no file or folder /nowhere/best.pt"),
     (("--train", "--resume", "--exp", "018"), "no last.pt to resume"),
     (("--train", "--exp", "a.pt"), "is a file"),
     (("--train", "--resume"), "nothing is trained yet"),

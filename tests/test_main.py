@@ -2,6 +2,9 @@
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from argparse import Namespace
 
@@ -10,8 +13,9 @@ import onnx
 import pytest
 import torch
 import yaml
-from conftest import DEFAULTS, NET, doomed, driver, fails, mean_face, rows, run, table, untrained, write_faces
+from conftest import DEFAULTS, NET, ROOT, doomed, driver, fails, mean_face, rows, run, table, untrained, write_faces
 
+import pipnet
 from nets.convert.published import to_published
 from pipnet.errors import UserError
 from utils.config import Settings
@@ -127,7 +131,8 @@ torch.save = half""")
         one, two = (checkpoint.load(folder / name)["model"] for folder in (whole, killed))
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     assert len(rows(killed / "time.csv")) == 4
-    assert cli("--train", "--resume", "--exp", killed).returncode == 0, "nothing is left to do"
+    done = cli("--train", "--resume", "--exp", killed)
+    assert done.returncode == 0 and "killed is finished: all 4 epochs are trained; a larger --epochs trains on" in done.stderr
     assert (killed / "step.csv").read_bytes() == (whole / "step.csv").read_bytes()
 
 
@@ -148,7 +153,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(trained, 
     folder = tmp_path / "wild"
     shutil.copytree(trained.folder, folder)
     kept = (folder / "last.pt").read_bytes()
-    done = cli("--train", "--resume", "--exp", folder, "--epochs", "9", "--learning-rate", "1e30", "--clip", "0", "--amp", "off")
+    done = cli("--train", "--resume", "--exp", folder, "--epochs", "9", "--learning-rate", "1e6", "--clip", "0", "--amp", "off")
     fails(done, "not finite.*score .*offset_x .*train/face.*--resume")
     assert (folder / "last.pt").read_bytes() == kept and len(rows(folder / "step.csv")) == 2
 
@@ -171,6 +176,18 @@ solver.Solver.train_step = spoilt""")
     done = cli("--train", *recipe, "--val", "none", "--batch-size", "40", "--ema", "0", script=spoil)
     fails(done, "weights are not finite")
     assert not list((tmp_path / "runs").rglob("*.pt"))
+
+
+def test_a_net_whose_landmarks_fly_far_away_is_tested_and_called_diverged(trained, cli, tmp_path):
+    folder = tmp_path / "lost"
+    shutil.copytree(trained.folder, folder)
+    stored = checkpoint.load(folder / "best.pt")
+    stored["model"]["head.offset_x.bias"] += 1e12
+    checkpoint.save(folder / "best.pt", stored)
+    done = cli("--test", "--exp", folder)
+    assert done.returncode == 0 and len(table(done.stdout)) == 1, done.stderr
+    assert "the net has diverged or learnt nothing; lower --learning-rate, or" in done.stdout
+    assert "diverged" not in trained.done.stdout
 
 
 # ------------------------------------------------------------------------------------------------------- sets, layouts
@@ -240,6 +257,16 @@ def test_the_eyes_of_68_landmarks(cli, recipe, tmp_path, num_nb):
     assert stored["layout"]["count"] == 12 and stored["layout"]["selected"] == list(range(36, 48))
     if num_nb == 0:
         assert not any("neighbor" in key for key in rows(tmp_path / "runs" / "000" / "step.csv")[0])
+
+
+def test_few_landmarks_have_fewer_neighbors(cli, recipe, tmp_path):
+    flags = [*recipe, "--selected-index", "30", "45", "36", "54", "48"]
+    done = cli("--train", *flags)
+    assert done.returncode == 0 and "num_nb is 4, not 10: there are 5 landmarks" in done.stderr, done.stderr
+    assert checkpoint.load(tmp_path / "runs" / "000" / "best.pt")["args"]["num_nb"] == 4
+    again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "2")
+    assert again.returncode == 0 and "num_nb" not in again.stderr, again.stderr
+    fails(cli("--train", *flags, "--num-nb", "6"), "num_nb must be 0 to 4 for 5 landmarks, not 6")
 
 
 def test_output_says_that_the_epoch_was_picked_on_the_test_set(cli, recipe, tmp_path):
@@ -332,6 +359,42 @@ def test_faces_that_cannot_be_tested_are_found_before_the_training(cli, recipe, 
         assert "epoch 1" not in done.stderr and not (tmp_path / "runs").exists()
 
 
+def test_a_flat_folder_is_a_test_set_of_a_net_that_was_not_trained_on_it(trained, cli, recipe, raw, tmp_path):
+    flat = write_faces(tmp_path / "flat", 6, seed=9)
+    flags = ("--data-root", tmp_path / "data", "--target-size", "64")
+    done = cli("--test", "--exp", trained.folder, *flags[:2], "--test-data", flat)
+    assert done.returncode == 0 and ": all its faces are tested" in done.stderr, done.stderr
+    assert [row[2] for row in table(done.stdout)] == ["6"]
+    assert len(rows(next((trained.folder / "report").glob("faces_flat*.csv")))) == 6
+    fails(cli("--train", "--test", *recipe, *flags, "--train-data", flat, "--test-data", flat), "flat.* has no test split")
+    done = cli("--train", *recipe, *flags, "--train-data", flat, "--batch-size", "4")
+    assert done.returncode == 0, done.stderr
+    again = ("--test", "--exp", tmp_path / "runs" / "000")
+    fails(cli(*again), "flat.* has no test split; put faces into a folder test/")
+    shutil.copytree(flat, tmp_path / "copy")
+    fails(cli(*again, "--test-data", tmp_path / "copy"), "copy.* the net was trained on its faces; give other --test-data")
+
+
+def test_several_calls_in_one_process_as_in_a_notebook(recipe, tmp_path):
+    """Its outputs are no files, it has no script, and its folder is another one."""
+    code = f"""
+import io, sys
+sys.path.insert(0, {str(ROOT)!r})
+import main
+out, sys.stdout, sys.stderr = sys.stdout, io.StringIO(), io.StringIO()
+flags = {recipe!r}
+main.main(["--train", *flags])
+main.main(["--test", *flags[2:6]])
+try:
+    main.main(["--test", "--exp", "none", *flags[2:6]])
+except main.UserError as error:
+    print(error, sys.stdout.getvalue(), sys.stderr.getvalue(), sep="\\n", file=out)
+"""
+    done = subprocess.run([sys.executable, "-"], input=code, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "no trained net in" in done.stdout and "epoch 1/1: loss" in done.stdout and len(table(done.stdout)) == 1
+
+
 def test_a_folder_without_test_faces_can_be_prepared(cli, raw, tmp_path):
     mine = tmp_path / "mine"
     shutil.copytree(raw / "train", mine)
@@ -358,7 +421,31 @@ def test_a_published_snapshot_starts_a_training(cli, recipe, tmp_path):
     assert done.returncode == 0 and f"from 130 of 130 tensors of {file}" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("flags", [["--help"], ["--trian"], ["--train", "--epochs", "many"], ["--resume"]])
+@pytest.mark.parametrize(("command", "package"), [
+    (["main.py", "--list-nets"], "torch"), (["main.py", "--version"], "numpy"), (["demo.py", "--version"], "cv2"),
+    (["-m", "utils.train.launch", "main.py"], "torch")])
+def test_ctrl_c_while_packages_are_loaded_is_one_line(command, package, tmp_path):
+    slow = tmp_path / package
+    slow.mkdir()
+    (slow / "__init__.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == "stopped while packages are loaded; nothing is changed\n"
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("script", ("main.py", "demo.py"))
+def test_version(script):
+    done = run("python", script, "--version")
+    assert done.returncode == 0 and done.stdout == f"pipnet {pipnet.__version__}\n"
+
+
+@pytest.mark.parametrize("flags", [
+    ["--help"], ["--version"], ["--trian"], ["--train", "--epochs", "many"], ["--resume"], ["--train", "--weights", "gone.pt"],
+    ["--train", "--data-dir", "gone"], ["--train", "--teacher", "gone.pt"], ["--test", "--exp", "gone.onnx"],
+    ["--predict", "gone"]])
 def test_flags_are_checked_before_torch_is_loaded(flags):
     code = ("import sys\nimport main\ntry:\n    main.main(sys.argv[1:])\nexcept (SystemExit, main.UserError):\n    pass\n"
             "print('torch' in sys.modules)")

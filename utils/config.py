@@ -89,6 +89,17 @@ def _comments(file: Path) -> dict[str, tuple[str, str]]:
 
 
 # -------------------------------------------------------------------------------------------------------- command line
+def check_files(given: dict[str, Any]) -> None:
+    """Raise UserError for a typed file or folder that is missing. It loads no torch, so that the answer comes at once."""
+    for key in ("data_dir", "teacher", "detector_weights", "weights", "meanface", "exp", "predict"):
+        value = given.get(key)
+        joined = key in ("weights", "teacher", "exp") and not Path(value or "").exists()  # DPR's weights are several files
+        for path in (value or "").split(",") if joined else filter(None, [value]):
+            is_path = key in ("data_dir", "predict") or Path(path).suffix in (".pt", ".pth", ".tar", ".onnx", ".txt", ".npy")
+            if is_path and not Path(path).exists():
+                raise UserError(f"--{key.replace('_', '-')}: no file or folder {path}")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         if match := re.match(r"unrecognized arguments: (--[\w-]+)", message):

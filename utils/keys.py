@@ -13,6 +13,7 @@ from utils.test.metric import NORMS
 from utils.yaml_files import nearest
 
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+LARGEST = 10 ** 6  # of numbers whose row has no `most`; far above it, sizes and steps no longer fit machine numbers
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-4 as text
 
 
@@ -57,8 +58,10 @@ SECTIONS = {
         "layout": Key(str, null=True), "selected_index": Key(int, many=True, null=True, task="landmarks"),
         "protocol": Key(str, null=True), "val": Key(float, words=("test", "none"), valid=VAL),
         "allow_partial": Key(bool, change="always"), "data_root": Key(str, change="always"),
-        "run_root": Key(str, change="always"), "target_size": Key(int, least=32), "margin": Key(float, least=1),
-        "frame_step": Key(int, least=1, change="test"), "cache": POSITIVE._replace(change="always"),
+        "run_root": Key(str, change="always"), "target_size": Key(int, least=32, most=8192),
+        "margin": Key(float, least=1, most=4),
+        "frame_step": Key(int, least=1, change="test"), "first_pixel": Key(float, null=True, choices=(0, 0.5, 1), change="test"),
+        "cache": POSITIVE._replace(change="always"),
         "train_hidden": Key(bool, task="landmarks"), "label_shift": Key(float, many=True, null=True, task="landmarks"),
         "balance": Key(bool, task="landmarks"), "folds": Key(int, least=2, task="landmarks"),
         "synthetic_train": Key(int, least=8), "synthetic_test": Key(int, least=3)}),
@@ -66,7 +69,7 @@ SECTIONS = {
         "net": Key(str), "head": Key(str, choices=HEADS),
         "stride": Key(int, null=True, choices=sorted({stride for head in HEADS.values() for stride in head.strides})),
         **{key: row for key, row in OPTIONS.items() if key != "error"}, "num_lms": Key(int, null=True),
-        "input_size": Key(int, least=32, task=""),
+        "input_size": Key(int, least=32, most=8192, task=""),
         "meanface": Key(str, null=True), "act": Key(str, null=True, choices=ACTS), "weights": Key(str, task=""),
         "refine": Key(bool), "reinit": Key(bool), "local_parts": Key(bool)}, task="landmarks"),
     "train": Section({
@@ -76,8 +79,9 @@ SECTIONS = {
         "warmup": POSITIVE, "warmup_learning_rate": POSITIVE, "schedule": Key(str, choices=("cosine", "steps")),
         "milestones": Key(float, many=True), "weight_decay": POSITIVE, "clip": POSITIVE, "ema": SHARE._replace(valid=BELOW_ONE),
         "ema_ramp": Key(int, least=1), "amp": Key(str, choices=("auto", "bf16", "fp16", "off")), "compile": Key(bool),
-        "seed": Key(int, least=0, change="never"), "deterministic": Key(bool, change="always"),
-        "threads": Key(int, least=0, change="always"), "workers": Key(int, null=True, least=0, change="always"),
+        "seed": Key(int, least=0, most=2 ** 63 - 1, change="never"), "deterministic": Key(bool, change="always"),
+        "threads": Key(int, least=0, most=1024, change="always"),
+        "workers": Key(int, null=True, least=0, most=1024, change="always"),
         "early_stop": Key(int, least=0), "teacher": Key(str, null=True, change="never")}, change="resume"),
     "loss": Section({
         "cls": POSITIVE, "reg": POSITIVE, "error": OPTIONS["error"]._replace(task="landmarks", change="never"),
@@ -142,6 +146,8 @@ def _one(key: str, row: Key, value: Any) -> Any:
         raise UserError(f"{key} must be finite, not {value!r}")
     if row.choices is not None and value not in row.choices:
         raise UserError(f"{key} must be one of {', '.join(map(str, row.choices))}, not {value!r}{nearest(value, row.choices)}")
+    if row.most is None and row.kind in (int, float) and not isinstance(value, str) and abs(value) > LARGEST:
+        raise UserError(f"{key} must be at most {LARGEST}, not {value!r}")
     if row.most is not None and not row.least <= value <= row.most:
         raise UserError(f"{key} must lie between {row.least} and {row.most}, not {value!r}")
     if row.least is not None and value < row.least:
@@ -154,8 +160,10 @@ def check_given(given: dict[str, Any], trained: dict[str, Any], resume: bool) ->
     how = "resume" if resume else "test"
     for key, value in given.items():
         if trained.get(key) != value and KEYS[key].change not in (how, "always"):
-            raise UserError(f"--{key.replace('_', '-')} belongs to a new training, this run has {trained.get(key)}; "
-                            "other faces are tested with --test-data")
+            advice = "leave it out, or train another run" if resume else "other faces are tested with --test-data"
+            if key in ("layout", "selected_index") and not resume:
+                advice = "--test-data takes faces of any layout and converts them by itself"
+            raise UserError(f"--{key.replace('_', '-')} belongs to a new training, this run has {trained.get(key)}; {advice}")
 
 
 def check_task(given: dict[str, Any], task: str) -> None:

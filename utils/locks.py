@@ -13,8 +13,12 @@ LOG = "log.txt"
 @contextmanager
 def waiting(file: Path):
     """Hold `file`, after waiting until no other process does."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a+") as handle:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(file, "a+")
+    except OSError as error:
+        raise UserError(f"{file.parent} cannot be written to ({error.strerror}); give another --data-root") from None
+    with handle:
         fcntl.lockf(handle, fcntl.LOCK_EX)
         try:
             yield

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from pipnet import __version__
 from pipnet.app.drowsiness import Drowsiness
 from pipnet.app.output import KEYS, Output
 from pipnet.app.smooth import SMOOTH
@@ -28,8 +29,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog=Path(sys.argv[0]).name, description=__doc__, epilog=f"Keys in the window: {KEYS}.")
     add = parser.add_argument
-    add("--source", default="0", help="picture, folder of pictures, video, address (rtsp://...) or number of a camera (0)")
-    add("--save", metavar="FILE", type=Path, help="save the drawn picture or video (.mp4, .avi, ...); a folder for a folder")
+    add("--version", action="version", version=f"pipnet {__version__}")
+    add("--source", default="0", help="picture, folder (with its subfolders), video, address (rtsp://...) or number of a camera "
+        "(0)")
+    add("--save", metavar="FILE", type=Path, help="save the drawn picture or video (.mp4, .avi, ...); into a folder: under its "
+        "own name")
     add("--json", metavar="FILE", help="write a line of JSON per frame to this file, or to the terminal (-)")
     add("--exp", metavar="EXP", help=f"landmark net: one that comes with the project ({', '.join(SHIPPED)}), an exported "
         f"file, or in the checkout what main.py --exp takes (default: {SHIPPED[0]})")

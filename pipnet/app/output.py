@@ -120,9 +120,16 @@ class Output:
             self.window = Window(source.still)
         if target is None and self.window is None and not args.json:
             target = OUTPUT / (source.name if source.still else f"{source.name}.mp4")
-        _check_targets(args, [Path(one) for one in (target, args.json) if one is not None])
+        into = target is not None and (target.is_dir() or not target.suffix)
+        if into and not source.still:
+            target, into = target / f"{source.name}.mp4", False
+        alone = source.still and source.folder is None
+        files = [target / source.name if into and alone else target, args.json]
+        _check_targets(args, [Path(one) for one in files if one is not None])
+        if target is not None and source.still and not alone:
+            source.leave_out(target)
         if target is not None and source.still:
-            self.sink = PictureSink(target, source.folder is not None)
+            self.sink = PictureSink(target, into or not alone)
         elif target is not None:
             self.sink = VideoSink(target, source.fps, source.live)
         self.faces = self.frames = 0

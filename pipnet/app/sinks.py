@@ -18,7 +18,7 @@ RESERVE = 2 ** 23  # bytes that stay free on the disk, for what is written when 
 
 
 class PictureSink:
-    """Pictures to one file, or, from a folder, to a folder under their own names (.png where OpenCV cannot write the format)."""
+    """Pictures to one file, or to a folder under their own names (.png where OpenCV cannot write the format)."""
 
     def __init__(self, target: Path, folder: bool):
         if not folder and not cv2.haveImageWriter(str(target)):

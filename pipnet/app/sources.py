@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.images import read_image
+from pipnet.images import is_picture, pictures, read_image
 
 USUAL_FPS, HIGHEST_FPS = 25.0, 240.0  # used where a video gives no rate or a higher one
 AHEAD = 4          # frames that are decoded ahead of their use
@@ -22,7 +22,8 @@ PATIENCE = 10_000  # ms that an address may take to answer
 
 
 class Frame(NamedTuple):
-    """A picture (H, W, 3) uint8 BGR, its number from 0, its time in s from the start (None: a still picture), its name."""
+    """A picture (H, W, 3) uint8 BGR, its number from 0, its time in s from the start (None: a still picture), its name: of the
+    file, with its path in a folder that is the source."""
 
     image: np.ndarray
     index: int
@@ -56,7 +57,15 @@ class Pictures:
                     raise
                 print(f"left out: {error}", file=sys.stderr)
                 continue
-            yield Frame(image, index, None, file.name)
+            yield Frame(image, index, None, file.relative_to(self.folder or file.parent).as_posix())
+
+    def leave_out(self, folder: Path) -> None:
+        """Leave out the pictures in a folder of the source: those that an earlier run has drawn. UserError if none is left."""
+        if folder.resolve().is_relative_to(self.folder.resolve()):
+            self.files = [file for file in self.files if not file.resolve().is_relative_to(folder.resolve())]
+            self.count = len(self.files)
+        if not self.files:
+            raise UserError(f"no picture in the folder {self.folder} outside {folder}")
 
     def close(self) -> None:
         """Nothing is open between pictures."""
@@ -145,7 +154,7 @@ Source = Pictures | Video
 
 
 def open_source(text: str) -> Source:
-    """The source that `--source` names: a picture, a folder of pictures, a video, an address (with ://) or a camera's number.
+    """The source that `--source` names: a picture, a folder, a video, an address (with ://) or a camera's number.
 
     Files are recognised by their content, not by their names. A GIF of several frames is a video. UserError for anything else.
     """
@@ -155,8 +164,7 @@ def open_source(text: str) -> Source:
     if "://" in text:
         return Video(text)
     if path.is_dir():
-        files = sorted((file for file in path.iterdir() if file.is_file() and _is_picture(file)), key=_natural_order)
-        if not files:
+        if not (files := pictures(path)):
             raise UserError(f"no picture in the folder {path}")
         return Pictures(files, path)
     if not path.is_file():
@@ -166,13 +174,4 @@ def open_source(text: str) -> Source:
     if not path.stat().st_size:
         raise UserError(f"{path} is empty")
     moving = path.open("rb").read(4) == b"GIF8" and (Video(text).count or 2) > 1
-    return Pictures([path]) if _is_picture(path) and not moving else Video(text)
-
-
-def _is_picture(file: Path) -> bool:
-    return os.access(file, os.R_OK) and cv2.haveImageReader(str(file))
-
-
-def _natural_order(file: Path) -> list:
-    """Sort key that puts face2 before face10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name.lower())]
+    return Pictures([path]) if is_picture(path) and not moving else Video(text)

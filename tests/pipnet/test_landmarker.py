@@ -10,6 +10,7 @@ import pytest
 from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, mean_face, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipnet import Detector, Face, Landmarker, UserError
 from pipnet.align import FIVE, TEMPLATE, five_points
@@ -228,12 +229,37 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
     with pytest.raises(UserError, match="max_faces must be at least 1, not 0"):
         Landmarker(net, detector=detect, max_faces=0)
     landmarker = Landmarker(net, detector=detect)
-    for image in (np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8), None):
+    for image in (np.zeros((9, 9, 2), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8), None):
         with pytest.raises(UserError, match="uint8"):
             landmarker(image)
     assert landmarker(np.zeros((1, 1, 3), np.uint8)) == []
     with pytest.raises(UserError, match="leaves no crop"):
         landmarker.landmarks_of(np.zeros((9, 9, 3), np.uint8), np.array([[5, 5, 5, 5]]))
+
+
+def test_images_of_every_kind(trained, tmp_path):
+    image = draw_face(np.random.default_rng(5), 160)[0]
+    grey, file = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), tmp_path / "face.png"
+    cv2.imwrite(str(file), image)
+
+    def found(image, **options) -> np.ndarray:
+        seen = []
+        landmarker = Landmarker(trained.folder / "best.onnx", lambda image: (seen.append(image), ([[30, 20, 130, 140]], [1]))[1],
+                                threads=1, **options)
+        (face,) = landmarker(image)
+        boxes, scores = landmarker.detect(image)
+        assert (landmarker.landmarks_of(image, boxes, scores)[0].box == boxes[0]).all()
+        assert landmarker.align(image, face).shape == (112, 112, 3) and seen[0].shape == (160, 160, 3)
+        return face.landmarks
+
+    usual, shades = found(image), found(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
+    rgb, opaque = image[..., ::-1], np.dstack([image, np.full((160, 160), 255, np.uint8)])
+    same = [found(file), found(str(file)), found(Image.open(file)), found(opaque), found(rgb, rgb=True), found(file, rgb=True),
+            found(Image.fromarray(opaque[..., [2, 1, 0, 3]]), rgb=True)]
+    assert all((landmarks == usual).all() for landmarks in same) and not (found(rgb) == usual).all()
+    assert all((found(one) == shades).all() for one in (grey, grey[..., None], Image.fromarray(grey)))
+    detections = Detector(weights=detector_file(tmp_path / "d.onnx", [[1, 2, 3, 4]], [1]))
+    assert all((detections(one).boxes == [[1, 2, 3, 4]]).all() for one in (grey, file, Image.open(file)))
 
 
 def test_other_detectors_are_taken_as_they_are(reference):

@@ -17,11 +17,11 @@ from utils.train.make_net import make_net
 NOT_WHEN_RESUMED = set("""
     task preset dataset data_dir train_data layout selected_index protocol target_size margin val train_hidden synthetic_train
     synthetic_test net head stride pool excite num_lms num_nb input_size act meanface error score_width sigma weights seed
-    label_shift folds norm reinit local_parts refine hard_landmarks balance frame_step partial_events teacher teacher_landmarks
-    teacher_maps teacher_features face_sides pasted mosaic crops scales""".split())
+    label_shift folds norm reinit local_parts refine hard_landmarks balance first_pixel frame_step partial_events teacher
+    teacher_landmarks teacher_maps teacher_features face_sides pasted mosaic crops scales""".split())
 IN_TESTS = set("""
     test_data data_root run_root allow_partial cache norm thresholds flip_test test_batch_size threads workers deterministic box
-    box_jitter detector detector_weights frame_step scales""".split())
+    box_jitter detector detector_weights first_pixel frame_step scales""".split())
 ONLY = {
     "detect": set("partial_events crops mosaic pasted face_sides scales".split()),
     "landmarks": set("""
@@ -83,6 +83,11 @@ def test_which_task_reads_a_key(key):
                 check_task({key: None}, task)
         else:
             check_task({key: None}, task)
+
+
+def test_a_test_with_another_layout_is_told_that_faces_are_converted():
+    with pytest.raises(UserError, match="--layout belongs to a .*, this run has 98; --test-data takes faces of any layout"):
+        check_given({"layout": "68"}, {"layout": "98"}, False)
 
 
 def test_the_rules_name_known_keys():
@@ -151,6 +156,8 @@ def test_typed_values(argv, value):
     ("selected_index", [1.5], "a whole number"), ("val", 1, "between 0 and 1"), ("val", "tset", "'test'"),
     ("stride", 31, "4, 8, 16"),
     ("train_data", [None], "text"),
+    ("target_size", 10 ** 20, "between 32 and 8192"), ("seed", 10 ** 20, "between 0"), ("epochs", 10 ** 20, "at most 1000000"),
+    ("warmup", 1e308, "at most 1000000"), ("milestones", [3.0, -1e308], "at most 1000000"), ("workers", 10 ** 6, "0 and 1024"),
 ])
 def test_wrong_values_name_key_and_value(key, value, message):
     with pytest.raises(UserError, match=message) as caught:
@@ -169,6 +176,9 @@ def test_unknown_keys_name_the_nearest():
         resolve({}, DEFAULTS, trained={"epoch": 3})
     with pytest.raises(UserError, match="unknown flag --epoch; did you mean '--epochs'"):
         typed("--epoch", "3")
+    for flag, key in (("--lr", "--learning-rate"), ("--wd", "--weight-decay"), ("--bs", "--batch-size")):
+        with pytest.raises(UserError, match=f"unknown flag {flag}; did you mean '{key}'"):
+            typed(flag, "3")
 
 
 def test_written_settings_give_the_same_settings_again():

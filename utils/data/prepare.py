@@ -9,7 +9,9 @@ import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -21,7 +23,8 @@ from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut
 from utils.config import load_protocol, read_defaults
 from utils.cores import cores
-from utils.data.parsers import DATASETS, Record, Splits, complain, infer, tally
+from utils.data.first_pixel import parse_guessed
+from utils.data.parsers import DATASETS, NOT_COUNTABLE, Record, Splits, complain, infer, tally
 from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, face_name, name_hash, read_image, write_set
 from utils.layouts import Layouts
 from utils.locks import waiting
@@ -42,7 +45,7 @@ class DataGenerator:
     args.yaml. margin: stored crop / nominal crop. val: share of the training identities in the val split; with 0 or "test" none
     is cut, and the archive's own val/ stays. allow_partial: accept an incomplete archive. layout: row of `layouts`; layouts: the
     rows, None: those of args.yaml. seed: of the val split. workers: threads; None: one per core. frame_step: every n-th frame of
-    a video.
+    a video. first_pixel: coordinate of the first pixel's centre in an own set; None: guessed.
     """
 
     data_dir: str | Path
@@ -59,6 +62,7 @@ class DataGenerator:
     seed: int = 0
     workers: int | None = None
     frame_step: int = 1
+    first_pixel: float | None = None
 
     def run(self) -> Path:
         """Parse, crop and write the set, replacing an older one. UserError, with nothing written, if anything is wrong."""
@@ -81,23 +85,27 @@ class DataGenerator:
         wanted = self.layout or row.layout
         stored = layouts.load(layouts.load(wanted).stored) if wanted else None
         options = {key: getattr(self, key) for key in row.options}
-        splits = row.parse(source, allow_partial=self.allow_partial, count=stored and stored.count, origin=row.origin,
-                           layouts=layouts, **options)
+        parse = partial(row.parse, source, self.allow_partial, stored and stored.count, layouts=layouts, **options)
+        if row.countable and self.first_pixel is None:
+            splits, origin = parse_guessed(parse, source)
+        else:
+            origin = row.origin if self.first_pixel is None else self.first_pixel
+            splits = parse(origin=origin)
         count = len(next(record for records in splits.values() for record in records).landmarks)
         if stored and stored.count != count:
             raise UserError(f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out")
         layout = stored.name if stored else _layout_of(count, layouts.rows)
         how = {
             "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
-            "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": row.origin,
+            "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": origin,
             "val": self.val, "seed": self.seed, "expected": row.expected, "fingerprint": state, **options,
         } | ({"states": list(row.states)} if row.states else {})
         if "val" not in splits and self.val != "test":
             splits["train"], splits["val"] = split_identities(splits.get("train", []), float(self.val), self.seed)
         splits = {split: splits[split] for split in SPLITS if splits.get(split)}
-        partial = target.with_name(f".{target.name}.partial")
-        with waiting(partial / ".lock"):
-            folder = _started(partial, how)
+        growing = target.with_name(f".{target.name}.partial")
+        with waiting(growing / ".lock"):
+            folder = _started(growing, how)
             try:
                 done = {split: self._crops(folder, split, records, protocol) for split, records in splits.items()}
                 splits, done = _without_damaged(folder, source, splits, done)
@@ -118,6 +126,8 @@ class DataGenerator:
             raise UserError(f"target_size must be a whole number of px, 16 or more, not {self.target_size!r}")
         if not (isinstance(self.margin, (int, float)) and 1 <= self.margin <= 4):
             raise UserError(f"margin must lie between 1 and 4, not {self.margin!r}")
+        if self.first_pixel is not None and not DATASETS[self.dataset or infer(Path(self.data_dir))].countable:
+            raise UserError(NOT_COUNTABLE)
         if not (isinstance(self.frame_step, int) and self.frame_step >= 1):
             raise UserError(f"frame_step must be a whole number from 1 up, not {self.frame_step!r}")
         if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
@@ -261,9 +271,10 @@ def fingerprint(source: Path) -> str:
             folders.sort()
             for name in sorted(names):
                 path = os.path.join(folder, name)
-                state = os.lstat(path)
-                line = f"{os.path.relpath(path, source)}\0{state.st_size}\0{state.st_mtime_ns}\0"
-                digest.update(line.encode(errors="surrogateescape"))
+                with suppress(FileNotFoundError):  # it has vanished since it was listed
+                    state = os.lstat(path)
+                    line = f"{os.path.relpath(path, source)}\0{state.st_size}\0{state.st_mtime_ns}\0"
+                    digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

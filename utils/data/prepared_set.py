@@ -15,17 +15,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from loguru import logger
 
 from pipnet import images
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, to_crop
 from pipnet.layout import Layout
-from utils.data.parsers import WITHIN, Record, Splits
+from utils.data.parsers import DATASETS, WITHIN, Record, Splits
 from utils.layouts import Layouts
 from utils.yaml_files import read_yaml
 
 SYNTHETIC = "synthetic"
 SPLITS = ("train", "val", "test")
+ALL = "all"  # every face of a set, whatever its split
 COLUMNS = ("file", "subset", "identity", "width", "height", "crop_x1", "crop_y1", "crop_x2", "crop_y2",
            "box_x1", "box_y1", "box_x2", "box_y2", "landmarks", "visible")
 LEFT_OUT = "left_out.txt"
@@ -106,7 +108,11 @@ class PreparedSet:
             raise UserError(f"{file} does not hold {count} landmarks; a prepared set without a train split has none") from None
 
     def read(self, split: str) -> Table:
-        """Return a split. UserError names file and line of a bad row. Only `val` may be absent: it then has no face."""
+        """Return a split, or ALL. UserError names file and line of a bad row. Only `val` may be absent: it then has no face."""
+        if split == ALL:
+            columns = zip(*(self.read(name) for name in self.splits), strict=True)
+            return Table(*(None if parts[0] is None else sum(parts, []) if isinstance(parts[0], list) else np.concatenate(parts)
+                           for parts in columns))
         file, count = self.folder / f"{split}.tsv", self.meta["count"]
         if not file.is_file() and split != "val":
             raise UserError(f"{self.folder} has no {split} split; give a set that has one")
@@ -138,6 +144,16 @@ class Split(NamedTuple):
     set: PreparedSet
     name: str
     label_shift: float = 0.0
+
+
+def test_split(one: PreparedSet, apart: bool) -> Split | None:
+    """Return what to test on: the test split; without one, all faces of an own set that is kept `apart` for tests; else None."""
+    if "test" in one.splits:
+        return Split(one, "test")
+    if not apart or DATASETS[one.meta["dataset"]].layout is not None:
+        return None
+    logger.info(f"{one.folder.name} has no test split: all its faces are tested")
+    return Split(one, ALL)
 
 
 def _row(fields: list[str], count: int, sizes: list[int], where: str) -> tuple:

@@ -1,6 +1,7 @@
 """From names on the command line to prepared sets: a set that is missing, or was prepared otherwise, is prepared on first use."""
 import hashlib
-from contextlib import suppress
+import os
+from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from utils.config import ROOT, Defaults, Settings, load_protocol
 from utils.data.dataset import Faces
 from utils.data.parsers import DATASETS, infer
 from utils.data.prepare import DataGenerator, fingerprint
-from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch
+from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch, test_split
 from utils.locks import waiting
 from utils.yaml_files import nearest, read_yaml
 
@@ -76,12 +77,13 @@ class Sets:
 
     def test_splits(self) -> list[Split]:
         """Return the splits to test on: those of test_data, else of the training sets. UserError if there is no test split."""
-        sets = [self.prepare(name, test=True) for name in self.data.test_data or self.data.train_data]
-        without = [one for one in sets if "test" not in one.splits]
-        if without and (self.data.test_data or len(without) == len(sets)):
-            raise UserError(f"{without[0].folder} has no test split; put faces into a folder test/ of the raw set, or give "
-                            "--test-data NAME")
-        return [Split(one, "test") for one in sets if one not in without]
+        named, trained = self.data.test_data, set(self.data.train_data or ())
+        sets = {name: self.prepare(name, test=True) for name in named or self.data.train_data}
+        apart = {name for name, one in sets.items() if named and not {name, one.meta["source"], str(one.folder)} & trained}
+        splits = {name: test_split(one, name in apart) for name, one in sets.items()}
+        if without := [name for name, split in splits.items() if split is None and (named or not any(splits.values()))]:
+            raise UserError(f"{sets[without[0]].folder} has no test split; put faces into a folder test/, or give --test-data")
+        return [splits[name] for name in named or sets if splits[name]]
 
     def prepare(self, name: str, test: bool = False) -> PreparedSet:
         """Return the prepared set of a dataset's name, a prepared or a raw folder; make it if need be. UserError if impossible.
@@ -89,13 +91,18 @@ class Sets:
         test: only the test split is wanted, so the share of validation faces does not matter.
         """
         if (Path(name) / "meta.yaml").is_file():
-            if self.data.protocol and (why := mismatch(Path(name), protocol=self.protocol)):
-                raise UserError(f"{why}; prepare it again from its raw folder, or leave --protocol out")
+            wanted = {"protocol": self.data.protocol and self.protocol, "origin": self._first_pixel(self.dataset_of(name))}
+            if why := mismatch(Path(name), **{key: value for key, value in wanted.items() if value is not None}):
+                raise UserError(f"{why}; prepare it again from its raw folder, or leave --protocol and --first-pixel out")
             return PreparedSet(Path(name), self.layouts)
         if name != SYNTHETIC:
             self._source(name)  # a missing archive is an error before anything is made
-        with waiting(self.root / ".lock"):  # another process may be preparing the same set
-            return PreparedSet(self._prepare(name, test), self.layouts)
+        there = nullcontext() if self.root.is_dir() and not os.access(self.root, os.W_OK) else waiting(self.root / ".lock")
+        try:
+            with there:
+                return PreparedSet(self._prepare(name, test), self.layouts)
+        except OSError as error:
+            raise UserError(f"{error.filename or self.root}: {error.strerror or error}; give another --data-root") from None
 
     def _prepare(self, name: str, test: bool) -> Path:
         data, raw = self.data, self._source(name)
@@ -110,8 +117,8 @@ class Sets:
             wanted |= {"source": str(raw.resolve()), "fingerprint": fingerprint(raw)}
             if name not in DATASETS:
                 target = _free_folder(target, raw)
-        if _has_own_layout(dataset) and data.layout:
-            wanted["layout"] = self.layouts.load(data.layout).stored
+        wanted |= {} if (first := self._first_pixel(dataset)) is None else {"origin": first}
+        wanted |= {"layout": self.layouts.load(data.layout).stored} if _has_own_layout(dataset) and data.layout else {}
         for folder in (self.root / name, target):
             if not (why := mismatch(folder, **wanted)):
                 return folder
@@ -124,7 +131,14 @@ class Sets:
         return DataGenerator(
             raw, data.target_size, dataset, target.name, target.parent, self.protocol, data.margin,
             0 if data.val == "none" else data.val, allow_partial, data.layout if _has_own_layout(dataset) else None,
-            self.layouts, frame_step=data.frame_step).run()
+            self.layouts, frame_step=data.frame_step, first_pixel=self._first_pixel(dataset, raw)).run()
+
+    def _first_pixel(self, dataset: str | None, raw: Path | None = None) -> float | None:
+        """Return the coordinate of the first pixel in an own set: the one given, else that of an earlier preparation of `raw`."""
+        if dataset is None or not DATASETS[dataset].countable:
+            return None
+        earlier = (meta["origin"] for _, meta in self._prepared() if raw and meta.get("source") == str(raw.resolve()))
+        return next(earlier, None) if self.data.first_pixel is None else self.data.first_pixel
 
     def _earlier(self, name: str, target: Path, why: str, wanted: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         """Return the raw archive of an earlier preparation of the set, in whatever protocol and size, and its meta.yaml.
@@ -151,7 +165,8 @@ class Sets:
         found = {key: meta.get(key) for key, value in wanted.items() if meta.get(key) != value}
         if "protocol" in found:
             found["protocol"] = next((name for name, row in self.protocols.items() if row == meta["protocol"]), None)
-        return [] if None in found.values() else [f"--{key.replace('_', '-')} {value}" for key, value in found.items()]
+        names = {key: {"origin": "first-pixel"}.get(key, key.replace("_", "-")) for key in found}
+        return [] if None in found.values() else [f"--{names[key]} {value}" for key, value in found.items()]
 
     def _folder_name(self, name: str) -> str:
         """Return the folder's name: data/<name> for the default crops; marks for other protocols, sizes and numbers of faces."""

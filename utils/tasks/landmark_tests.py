@@ -14,6 +14,7 @@ from pipnet.landmarker import open_net
 from utils.config import ROOT
 from utils.data.dataset import Faces
 from utils.data.face_states import complete
+from utils.data.prepared_set import ALL
 from utils.data.sets import check_same_protocol, distinct, title_for
 from utils.formats import FORMATS
 from utils.tasks.base import Bounds, Tests
@@ -30,6 +31,7 @@ from utils.train.make_net import state_names
 from utils.train.run_folder import Run
 
 LIMITS = ("face_limit", "face_least")  # of the mean landmark score, where they were measured
+LOST = 100  # % NME; a net that says the same for any face has less
 
 
 class LandmarkTests(Tests):
@@ -48,7 +50,9 @@ class LandmarkTests(Tests):
             self.net = of_checkpoint(self.torch_net, self.stored, run.weights)
         else:
             self.stored, self.net = checkpoint.load(run.weights), open_net(run.weights)
-        self.layout = self.net.layout
+        seen, self.layout = self.stored.get("data", ()), self.net.layout
+        if mine := [split.set.folder for split in task.tested if split.name == ALL and split.set.checksum in seen]:
+            raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
         self.ways = [convert_predictor(self.layout, split.set.meta["layout"], self.settings.layouts) for split in task.tested]
         self.compared = [tuple(read_compared(other.folder, split.set, test.norm, there.name) for other in compare)
                          for split, (there, _) in zip(task.tested, self.ways, strict=True)]
@@ -131,6 +135,9 @@ class LandmarkTests(Tests):
         lines = ["", tables, "", f"How:   {how}", "Files: " + ", ".join(map(place, files))]
         if stored["args"]["val"] == "test":
             lines.append("Note:  the epoch was picked on the test set (--val test), so these figures flatter the net")
+        if lost := [row[0].strip() for row in self.report.scores if float(row[3]) > LOST]:
+            lines.append(f"Note:  above {LOST} % on {', '.join(dict.fromkeys(lost))}: the net has diverged or learnt nothing; "
+                         "lower --learning-rate, or train longer")
         synthetic = [split.set.synthetic for split in self.task.tested]
         if any(synthetic):
             lines.append("Note:  figures on synthetic faces show that everything works, not how good the net is on photographs")

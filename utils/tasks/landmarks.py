@@ -1,6 +1,7 @@
 """The task `landmarks`: nets that find the landmarks of a face in its crop."""
 from collections.abc import Iterator
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ class Landmarks(Task):
 
     def prepare(self) -> None:
         self.training = self.ranks.one_by_one(self.sets.training)
+        net, most = self.settings.net, self.layout.count - 1
+        if net.head == "pip" and net.num_nb == self.sets.usual["num_nb"] > most:  # another number was chosen: an error later
+            self.settings = self.settings._replace(net=replace(net, num_nb=most))
+            logger.info(f"num_nb is {most}, not {net.num_nb}: there are {self.layout.count} landmarks")
 
     def prepare_tests(self) -> None:
         self.tested = self.ranks.one_by_one(self.sets.test_splits)

@@ -3,6 +3,7 @@ from argparse import Namespace
 
 from pipnet.errors import UserError
 from utils.config import ROOT, Defaults, Settings, resolve
+from utils.data.parsers import DATASETS, NOT_COUNTABLE
 from utils.data.prepared_set import SYNTHETIC
 from utils.data.sets import Sets, absolute, resolve_paths
 from utils.keys import check_given, check_head, check_task
@@ -45,6 +46,9 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
         preset = "quick" if names == [SYNTHETIC] else "default"
         if settings.train.task == "detect":
             preset = "detect-quick" if names == [SYNTHETIC] else "detect"
+    if settings.data.first_pixel is not None and not any(DATASETS[sets.dataset_of(name)].countable
+                                                         for name in [*names, *(settings.data.test_data or ())]):
+        raise UserError(NOT_COUNTABLE)
     settings = resolve({**given, "train_data": names}, defaults, preset, datasets=[sets.dataset_of(name) for name in names],
                        start=_start(settings))
     check_task(given, settings.train.task)

@@ -10,11 +10,10 @@ from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped, write_atomic, write_csv, write_text
 from pipnet.geometry import Protocol, box_of
+from pipnet.images import is_picture, pictures, read_image
 from pipnet.landmarker import Face, Landmarker
 from pipnet.layout import Layout
 from utils.data.parsers import DATASETS, complain, read_pts, write_pts
-from utils.data.parsers.points import IMAGES, listed
-from utils.data.prepared_set import read_image
 from utils.progress import progress
 
 FORMATS = {"pts": "", "csv": ".csv", "coco": ".json"}  # suffix of --out
@@ -40,21 +39,21 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> list[
     if not source.exists():
         raise UserError(f"--predict: no picture or folder {source}")
     root = source if source.is_dir() else source.parent
-    images, points = listed(root, root, recursive=source.is_dir())
-    if source.is_file():
-        images = {stem: [source] for stem, files in images.items() if source in files}
-    complain([f"{two[1]}: shares its name with {two[0].name}; rename one" for two in images.values() if len(two) > 1])
+    images = pictures(source) if source.is_dir() else [source] if is_picture(source) else []
     if not images:
-        raise UserError(f"--predict: {source} is no picture and holds none ({', '.join(IMAGES)})")
+        raise UserError(f"--predict: {source} is no picture and holds none")
+    first = {file.with_suffix(""): file for file in reversed(images)}
+    twins = [(file, other) for file in images if (other := first[file.with_suffix("")]) != file]
+    complain([f"{file}: shares its name with {other.name}; rename one" for file, other in twins])
     found, without, damaged, whole = [], [], [], 0
-    for stem, (file,) in progress(sorted(images.items()), desc="pictures", unit="picture"):
+    for file in progress(images, desc="pictures", unit="picture"):
         try:
             image = read_image(file)
         except UserError as error:
             damaged.append(str(error))
             continue
-        if stem in points and not always:
-            faces = net.landmarks_of(image, box_of(read_pts(points[stem]))[None] - ORIGIN + 0.5)
+        if (points := file.with_suffix(".pts")).is_file() and not always:
+            faces = net.landmarks_of(image, box_of(read_pts(points))[None] - ORIGIN + 0.5)
         elif detects:
             faces = net.landmarks_of(image, *net.detect(image))
         else:
@@ -64,7 +63,7 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> list[
         found += [Found(name, number, size, face, uncertainty(face)) for number, face in enumerate(faces, 1)]
         without += [] if faces else [name]
     if damaged:
-        logger.warning(f"{len(damaged)} of {len(images)} pictures are left out: {'; '.join(damaged[:5])}")
+        logger.warning("\n  ".join([f"{len(damaged)} of {len(images)} pictures are left out:", *damaged]))
     if without:
         logger.warning(f"no face is found in {len(without)} of {len(images)} pictures: {', '.join(without[:5])}")
     if whole:
@@ -153,7 +152,7 @@ def _write_coco(found: list[Found], out: Path, layout: Layout) -> None:
         faces.append({"id": number, "image_id": ids[one.file], "category_id": 1, "keypoints": keypoints, "iscrowd": 0,
                       "num_keypoints": len(points), "bbox": np.concatenate([low, sides]).round(4).tolist(),
                       "area": round(float(sides.prod()), 4), "uncertainty": round(one.uncertainty, 4)})
-    category = {"id": 1, "name": "face", "supercategory": "person", "keypoints": list(map(str, range(layout.count))),
+    category = {"id": 1, "name": "face", "supercategory": "person", "keypoints": layout.point_names(),
                 "skeleton": [[a + 1, b + 1] for a, b in layout.edges()]}
     write_text(out, json.dumps({"images": images, "annotations": faces, "categories": [category]}))
 

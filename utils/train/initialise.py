@@ -13,10 +13,13 @@ from nets.convert.systems import system_of
 from nets.convert.transplant import nearest_sources, similarity
 from pipnet.errors import UserError
 from pipnet.files import write_csv
+from pipnet.geometry import box_of, crop_box, to_crop
 from pipnet.layout import Layout
+from utils.config import load_protocol, read_defaults
 from utils.train import checkpoint, published
 
 ALIKE = 1.25  # faces larger or smaller than this in two kinds of crops make a net of one a poor start for the other
+FRAME = 10000  # px; stands for an image in which no crop reaches the edge
 PER_LANDMARK = ("head.", "refiner.identity", "refiner.move")  # parameters with rows for landmarks
 
 
@@ -144,7 +147,7 @@ class _Graft(NamedTuple):
                 return None, ""
             trained_on = np.reshape(known["meanface"], (-1, 2)) if "meanface" in known else None
             if trained_on is not None and len(same) > 1:
-                self._compare_sizes(trained_on[list(same.values())], self.meanface[list(same)])
+                self._compare_sizes(trained_on[list(same.values())], list(same))
             sources = nearest_sources(same, self.meanface, trained_on)
             rows = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
             grafted = self.net.head.grafted(rows, spec, self.net.spec, sources, self.meanface)
@@ -157,9 +160,21 @@ class _Graft(NamedTuple):
         words = f"; {len(same)} of {layout.count} landmarks mapped"
         return made, words + (f", {rest} from their nearest" if rest else "")
 
-    def _compare_sizes(self, old: np.ndarray, new: np.ndarray) -> None:
-        """Warn if faces have another size in the crops of the file. old, new (M, 2): mean places of the shared landmarks."""
-        scale = abs(similarity(old, new)[0])
-        if not 1 / ALIKE < scale < ALIKE:
-            self.warn(f"faces are {scale:.2f} times as large in these crops as in those of {self.file}: another --protocol makes "
-                      "them alike (inner: for points of eyes, nose and mouth only)")
+    def _compare_sizes(self, old: np.ndarray, shared: list[int]) -> None:
+        """Warn if faces have another size in the crops of the file, and say which protocol would cut them alike, if any.
+
+        old (M, 2): mean places of the shared landmarks in those crops; shared (M,): the same landmarks here.
+        """
+        def alike(meanface: np.ndarray) -> float:
+            """Return the larger of size / other size; at least 1."""
+            return float(np.exp(abs(np.log(abs(similarity(old, meanface[shared])[0])))))
+
+        scale = abs(similarity(old, self.meanface[shared])[0])
+        if 1 / ALIKE < scale < ALIKE:
+            return
+        rows, box = read_defaults().protocols, box_of(self.meanface) * FRAME
+        cut = {name: crop_box(box, load_protocol(rows, name), FRAME, FRAME) / FRAME for name in ("square", "inner")}
+        fits = {name: alike(to_crop(self.meanface, crop)) for name, crop in cut.items()}
+        best = min(fits, key=fits.__getitem__)
+        which = f"--protocol {best}" if fits[best] < ALIKE else f"neither --protocol {' nor '.join(fits)}"
+        self.warn(f"faces are {scale:.2f} times as large in these crops as in those of {self.file}: {which} makes them alike")

@@ -4,6 +4,10 @@ import os
 import signal
 import sys
 
+from utils.start import begin_loading, end_loading
+
+if __name__ == "__main__":
+    begin_loading()
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
@@ -16,6 +20,7 @@ def main(argv: list[str]) -> int:
     args = parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // int(args.nproc_per_node), 1)))  # else torchrun sets 1 and warns
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    end_loading()
     try:
         run(args)
     except ChildFailedError as error:

@@ -12,6 +12,7 @@ from pipnet.errors import UserError
 from pipnet.files import write_text
 from utils import memory
 from utils.config import Settings
+from utils.cores import cores
 from utils.data.dataset import Order, train_loader
 from utils.progress import progress
 from utils.train import checkpoint, run_folder
@@ -30,6 +31,9 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
     description = {"net": solver.net.spec, **task.description(), "data": checksums}
     if resume:
         history = History.load(run, task.figure, {key: description[key] for key in ("net", "layout", "data")})
+        if not settings.train.threads and history.threads not in (0, torch.get_num_threads()) and history.threads <= cores():
+            torch.set_num_threads(history.threads)  # sums depend on their number in the last digits
+            logger.info(f"{history.threads} CPU threads, as before")
         solver.load_state_dict(history.solver)
         solver.step = history.epochs * solver.steps  # the number of steps per epoch may have changed
     else:
@@ -37,12 +41,15 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
 
     def pack(state: dict, epoch: int, figure: float) -> dict:
         return {"format": checkpoint.FORMAT, **description, "args": settings.flat(), "epoch": epoch, task.figure: figure,
+                "threads": torch.get_num_threads(),
                 "model": {name: tensor.detach().cpu() for name, tensor in state.items()}}
 
     pin = ranks.device.type == "cuda"
     loader = train_loader(data.samples, order, worker_count(settings.train.workers), pin, data.collate)
     keeper = Keeper(run, history) if ranks.first else None
     per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
+    if history.epochs >= epochs:
+        logger.info(f"{run.folder.name} is finished: all {epochs} epochs are trained; a larger --epochs trains on")
     with progress(total=epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                   smoothing=0.05) as bar:
         for epoch in range(history.epochs, epochs):

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from loguru import logger
 from torch import Tensor
 
 from pipnet.errors import UserError
-from utils.cores import cores
+from utils.cores import cores, free_cores
 
 LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|gloo.*(timed out|Timed out|closed)", re.DOTALL)
 
@@ -130,8 +131,20 @@ def _leave() -> None:
 
 
 def set_threads(threads: int, deterministic: bool) -> None:
-    """Set this process's CPU threads (0: its share of the node's cores) and whether kernels must be deterministic."""
-    torch.set_num_threads(threads or max(cores() // _local_count(), 1))
+    """Set this process's CPU threads and whether kernels must be deterministic.
+
+    0 threads: its share of the node's cores; without a GPU, of those that are free. Threads that wait for cores in use by others
+    make each other wait, so that more of them are many times slower.
+    """
+    processes = _local_count()
+    wanted = threads or max(cores() // processes, 1)
+    if not threads and wanted > 1 and not torch.cuda.is_available():
+        if dist.is_initialized():
+            dist.barrier()  # so that no process measures the work of another one of this run
+        free = free_cores()
+        wanted = min(wanted, max(round(free / processes), 1))
+        logger.info(f"CPU threads: {wanted} a process, since {free:.1f} of {cores()} cores are free; --threads N takes N")
+    torch.set_num_threads(wanted)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS raises an error without it
     torch.use_deterministic_algorithms(deterministic)

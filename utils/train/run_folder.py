@@ -164,13 +164,14 @@ def clear(run: Run) -> None:
 
 
 class History:
-    """Past epochs of a training: rows of step.csv and time.csv, the best validation figure, the solver's state.
+    """Past epochs of a training: rows of step.csv and time.csv, the best validation figure, the solver's state, CPU threads.
 
     figure: the column of step.csv by which epochs are compared; lower is better.
     """
 
     def __init__(self, figure: str, stored: dict | None = None):
         stored = stored or {"rows": [], "times": [], "best": float("inf"), "solver": None}
+        self.threads = stored.get("threads", 0)
         self.rows, self.times, self.best, self.solver = (stored[key] for key in ("rows", "times", "best", "solver"))
         self.figure = figure
 

@@ -102,6 +102,28 @@ def test_pictures_of_every_kind(nets, tmp_path, capfd):
     assert drawn.shape == picture.shape and 100 < (drawn != picture).any(2).sum() < 10000
 
 
+def test_a_folder_with_its_subfolders_and_a_folder_to_save_in(nets, tmp_path, capfd):
+    for name in ("face.png", "in/face2.png", "in/face10.webp", "in/b/face.bmp", "in/.hidden/face.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(name, face_picture())
+    Path("in/bad.jpg").write_text("no picture")
+    os.mkfifo("in/pipe.png")
+    for _ in range(2):  # the second run does not take what the first one has drawn
+        demo.main(["--source", "in", "--save", "in/drawn", "--json", "out.jsonl", *nets])
+        assert [row["file"] for row in lines("out.jsonl")] == ["b/face.bmp", "face2.png", "face10.webp"]
+        assert "left out: in/bad.jpg: not a readable image" in capfd.readouterr().err
+    drawn = {str(file.relative_to("in/drawn")) for file in Path("in/drawn").rglob("*.*")}
+    assert drawn == {"b/face.bmp", "face2.png", "face10.webp"}
+    for folder in ("new", "new", "in/b"):
+        demo.main(["--source", "face.png", "--save", folder, *nets])
+    assert Path("new/face.png").is_file() and Path("in/b/face.png").is_file()
+    write_video(tmp_path / "talk.avi", 2)
+    demo.main(["--source", "talk.avi", "--save", "new", *nets])
+    assert len(frames_of(tmp_path / "new" / "talk.mp4")) == 2
+    with pytest.raises(UserError, match="is the source itself"):
+        demo.main(["--source", "new/face.png", "--save", "new", *nets])
+
+
 def test_what_is_transparent_is_white(tmp_path):
     values = np.dstack([face_picture(), np.full((160, 160), 255, np.uint8)])
     values[:50, :, 3] = 0

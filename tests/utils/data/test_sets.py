@@ -1,15 +1,17 @@
 """Which dataset a training takes, how it is prepared on first use, and which protocol goes with it."""
+import os
 import shutil
 from argparse import Namespace
 from pathlib import Path
 
 import archives
 import pytest
-from conftest import DEFAULTS, SMALL, table, write_faces
+from conftest import DEFAULTS, SMALL, fails, settings, table, write_faces
 
 from pipnet.errors import UserError
 from utils import util
 from utils.config import Settings
+from utils.data import sets
 from utils.data.prepared_set import PreparedSet, read_meta
 from utils.data.sets import Sets
 from utils.tasks.settings import read_settings
@@ -100,6 +102,29 @@ def test_300w_is_found_among_others_and_in_an_older_format(root, raw):
     file.write_text(file.read_text().replace("format: 2", "format: 1"))
     again = training(data_root=str(root), target_size=256)
     assert again.folder == root / "300w" and again.meta["target_size"] == 256
+
+
+def test_a_data_root_that_nobody_can_write_to(cli, recipe, faces, raw, tmp_path, monkeypatch):
+    for root in ("/proc/data", "/dev/null/data"):
+        for dataset in ([], ["--dataset", "synthetic", "--train-data", "synthetic"]):
+            fails(cli("--prepare", *recipe, *dataset, "--data-root", root), f"{root}.*--data-root")
+    whole, access = Sets(settings(data_root=str(faces.parent), target_size=64), DEFAULTS), os.access
+    monkeypatch.setattr(os, "access", lambda place, mode: mode != os.W_OK and access(place, mode))
+    monkeypatch.setattr(sets, "waiting", lambda file: pytest.fail("it asks for a lock where it cannot write"))
+    assert whole.prepare(str(raw)).folder == faces, "a whole set is taken from there"
+
+
+def test_a_folder_whose_files_vanish_while_they_are_read(cli, tmp_path):
+    if Path("/proc/self").is_dir():
+        fails(cli("--prepare", "--dataset", "/proc", "--data-root", tmp_path / "data"), "/proc")
+
+
+@pytest.mark.parametrize("name", ("face00.jpg", "face00.pts"))
+def test_a_pipe_among_the_files_is_one_line(cli, raw, tmp_path, name):
+    shutil.copytree(raw / "test", tmp_path / "mine")
+    (tmp_path / "mine" / name).unlink()
+    os.mkfifo(tmp_path / "mine" / name)
+    fails(cli("--prepare", "--dataset", tmp_path / "mine", "--data-root", tmp_path / "data"), f"{name}.*no regular file")
 
 
 def test_the_protocol_goes_with_the_dataset(wflw, tmp_path):

@@ -1,7 +1,9 @@
 """--predict: landmarks for a folder of pictures, in formats that a preparation can read."""
 import json
+import os
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from conftest import DEFAULTS, fails, rows, table
@@ -23,14 +25,19 @@ def pictures(raw, tmp_path):
     return folder
 
 
-def test_a_folder_of_pictures(trained, cli, pictures, tmp_path):
+def test_a_folder_of_pictures(trained, cli, pictures, raw, tmp_path):
     (pictures / "broken.jpg").write_bytes((pictures / "face00.jpg").read_bytes()[:500])
+    (pictures / "more" / "face07.jpg").unlink()
+    cv2.imwrite(str(pictures / "more" / "face07.webp"), cv2.imread(str(raw / "test" / "face07.jpg")))
+    (pictures / "empty.bmp").touch()
+    os.mkfifo(pictures / "pipe.jpg")
     out = tmp_path / "made" / "points"
     flags = ("--predict", pictures, "--exp", trained.folder, "--detector", "none", "--out", out)
     done = cli(*flags)
     assert done.returncode == 0, done.stderr
     assert f"8 faces in 8 pictures -> {out}" in done.stdout and "predicted error, % of the box" in done.stdout
-    assert "1 of 9 pictures are left out" in done.stderr and "broken.jpg" in done.stderr
+    assert "2 of 10 pictures are left out" in done.stderr
+    assert "broken.jpg: not a readable image" in done.stderr and "empty.bmp: not a readable image" in done.stderr
     assert "8 pictures have no box" in done.stderr
     listed = rows(out / "uncertain.csv")
     order = [float(row["uncertainty"]) for row in listed]
@@ -110,7 +117,7 @@ def test_a_whole_picture_is_a_crop(name, size):
 
 def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
     flags = ("--exp", trained.folder, "--predict")
-    fails(cli(*flags, tmp_path / "nowhere"), "--predict: no picture or folder .*nowhere")
+    fails(cli(*flags, tmp_path / "nowhere"), "--predict: no file or folder .*nowhere")
     fails(cli(*flags, pictures, "--detector", "mtcn"), "detector must be one of .* not 'mtcn'; did you mean 'mtcnn'")
     fails(cli(*flags, pictures, "--predict-format", "xml"), "--predict-format must be one of pts, csv, coco, not 'xml'")
     (tmp_path / "empty").mkdir()

@@ -29,6 +29,7 @@ def test_keys_and_values(texts, given, keys):
 
 
 @pytest.mark.parametrize(("texts", "message"), [
+    (["lr=1,2"], "unknown key 'lr'; did you mean 'learning_rate'"),
     (["rge=1,2"], "unknown key 'rge'; did you mean 'reg'"), (["reg=1,fast"], "reg must be a number, not 'fast'"),
     (["batch_size=16,0"], "batch_size must be at least 1"), (["reg=1,2,1.0"], "1 is there twice"),
     (["reg"], "a value is missing"), (["reg=1,,2"], "a value is missing"),

@@ -254,5 +254,12 @@ def test_a_warning_if_faces_have_another_size_in_the_crop(tmp_path):
         own, said = (own_points(face) - 0.5) * scale + 0.5, []
         initialise(untrained(own, 0), str(tmp_path / "best.pt"), mine, own, said.append)
         assert len(said) == len(words) and all(re.search(word, text) for word, text in zip(words, said, strict=True))
+    for chosen, flip, advice in (([36, 45, 30, 48, 54], [1, 0, 2, 4, 3], "--protocol inner makes them alike"),
+                                 ([3, 13, 30], [1, 0, 2], "neither --protocol square nor inner makes"),
+                                 ([0, 16, 8], [1, 0, 2], "--protocol square makes them alike")):
+        row = {"count": len(chosen), "flip_index": flip, "same_as": {"68": dict(enumerate(chosen))}}
+        own = (face[chosen] - 0.5) * 1.6 + 0.5
+        initialise(untrained(own, 0), str(tmp_path / "best.pt"), LAYOUTS.with_rows({"few": row}).load("few"), own, said.append)
+        assert advice in said[-1]
     initialise(untrained(own_points(face), 0, size=96), str(tmp_path / "best.pt"), mine, own_points(face), said.append)
     assert "trained at 64 px, this is 96" in said[-1]

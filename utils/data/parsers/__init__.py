@@ -4,9 +4,11 @@ Parsers return continuous image px (see pipnet/geometry.py): annotated coordinat
 coordinate of the first pixel's centre) plus half a pixel. A parser checks the whole annotation and raises UserError for a fault
 before any image is decoded.
 """
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from pipnet.files import read_bytes
 from utils.data.parsers.aflw import AFLW, parse_aflw
 from utils.data.parsers.cofw import COFW, COFW68, parse_cofw, parse_cofw68, read_cofw
 from utils.data.parsers.five import CELEBA, MTFL, parse_celeba, parse_mtfl
@@ -17,16 +19,18 @@ from utils.data.parsers.menpo import MENPO, parse_menpo
 from utils.data.parsers.merged import MERGED, parse_merged
 from utils.data.parsers.points import parse_points
 from utils.data.parsers.pts import read_pts, write_pts
-from utils.data.parsers.records import BESIDE, Dataset, Record, Splits, complain, tally
+from utils.data.parsers.records import BESIDE, NOT_COUNTABLE, Dataset, Record, Splits, complain, tally
 from utils.data.parsers.tables import parse_coco, parse_csv
+from utils.data.parsers.tools import parse_cvat, parse_label_studio
 from utils.data.parsers.w300 import PARTS_300W, PRIVATE, VISIBLE_FILE, parse_300w, parse_300w_private
 from utils.data.parsers.w300lp import W300LP, parse_300wlp
 from utils.data.parsers.w300vw import W300VW, parse_300vw, read_frame
 from utils.data.parsers.wflw import ATTRIBUTES, WFLW, parse_wflw
 
-__all__ = ["BESIDE", "DATASETS", "PARTS_300W", "VISIBLE_FILE", "WITHIN", "Dataset", "Record", "Splits", "complain", "infer",
-           "read_pts", "tally", "write_pts"]
+__all__ = ["BESIDE", "DATASETS", "NOT_COUNTABLE", "PARTS_300W", "VISIBLE_FILE", "WITHIN", "Dataset", "Record", "Splits",
+           "complain", "infer", "read_pts", "tally", "write_pts"]
 
+LABEL_STUDIO = "label-studio"
 PRIVATE_300W, FORK = "300w-private", "lmk"  # sets that may be in one folder with 300W
 EYES, BOX = ("interocular",), ("box",)  # norms
 ALL = ("train", "val", "test")
@@ -58,6 +62,8 @@ DATASETS = {
     "points": Dataset(parse_points, "a folder of .pts files", None, 0.0, None, ()),
     "csv": Dataset(parse_csv, "a CSV", None, 0.0, None, (), ("*.csv",)),
     "coco": Dataset(parse_coco, "COCO keypoints", None, 0.0, None, (), ("*.json", "annotations/*.json")),
+    LABEL_STUDIO: Dataset(parse_label_studio, "an export of Label Studio", None, 0.5, None, ()),
+    "cvat": Dataset(parse_cvat, "an export of CVAT", None, 0.5, None, (), ("*.xml",)),
 }
 WITHIN = {".mat": read_cofw, ".avi": read_frame}  # suffix of an archive file: reader of the images in it
 
@@ -71,4 +77,14 @@ def infer(data_dir: Path) -> str:
         return official[0]
     if tree:
         return "synthetic" if (data_dir / VISIBLE_FILE).exists() else "300w"
-    return signed[0] if signed and next(data_dir.rglob("*.pts"), None) is None else "points"
+    if not signed or next(data_dir.rglob("*.pts"), None) is not None:
+        return "points"
+    lists = signed[0] == "coco" and any(_begins_list(file) for file in data_dir.glob("*.json"))
+    return LABEL_STUDIO if lists else signed[0]
+
+
+def _begins_list(file: Path) -> bool:
+    """Return whether a JSON file is a list, as Label Studio's, and not COCO's table."""
+    with suppress(OSError):
+        return read_bytes(file).lstrip()[:1] == b"["
+    return False

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
+from pipnet.files import read_bytes
 
 
 def damaged(file: Path, kind: str, error: Exception) -> UserError:
@@ -16,7 +17,7 @@ def read_mat(file: Path, *keys: str) -> list[np.ndarray]:
     """Return the variables `keys` as MATLAB shows them (a row is (1, n)). Raise UserError for a damaged file or a missing key."""
     from scipy.io import loadmat
     try:
-        data = BytesIO(Path(file).read_bytes())
+        data = BytesIO(read_bytes(file))
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     try:

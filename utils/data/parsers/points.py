@@ -7,10 +7,9 @@ import numpy as np
 from loguru import logger
 
 from pipnet.errors import UserError
+from pipnet.images import SUFFIXES as IMAGES
 from utils.data.parsers.pts import read_pts
 from utils.data.parsers.records import Annotation, Archive, complain
-
-IMAGES = (".jpg", ".jpeg", ".png")
 
 
 def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Path]], dict[str, Path]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
+from pipnet.files import read_bytes
 
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?|nan", re.ASCII)
 
@@ -16,7 +17,7 @@ def read_pts(file: Path, count: int | None = None) -> np.ndarray:
     for N other than `count`.
     """
     try:
-        lines = Path(file).read_bytes().decode("utf-8-sig", errors="replace").splitlines()
+        lines = read_bytes(file).decode("utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]

@@ -12,10 +12,12 @@ import numpy as np
 from loguru import logger
 
 from pipnet.errors import UserError
+from pipnet.files import read_bytes
 from pipnet.geometry import box_of
 from utils.layouts import Layouts
 
 FARTHEST = 1e6  # px; a coordinate beyond this is an error in the annotation
+NOT_COUNTABLE = "--first-pixel is for .pts, CSV and COCO files of your own; other sets say how they count"
 NO_LAYOUTS = Layouts({})
 BESIDE = "//"  # joins several subsets of one face; subset names are folder names, so they cannot contain it
 
@@ -126,6 +128,11 @@ class Dataset(NamedTuple):
     label_shift: float = 0.0        # px of the source image by which the annotations lie to the right of what they mark
     norms: tuple[str, ...] = ()     # norms that publications use for this set; reports mark them
 
+    @property
+    def countable(self) -> bool:
+        """Return whether users may count the first pixel as 0 or 1: in own sets whose format does not say it."""
+        return self.layout is None and self.origin == 0
+
     def read(self, data_dir: Path, count: int | None = None, origin: float | None = None, layouts: Layouts = NO_LAYOUTS,
              **options) -> tuple[Archive, list[str]]:
         """Return the parsed archive and a line for each missing part. Raise UserError for a fault in the annotation."""
@@ -189,7 +196,7 @@ def inside(root: Path, name: str, where: str, below: str = "") -> Path:
 def read_lines(file: Path) -> list[str]:
     """Return the lines of a text file, with bytes that are not UTF-8 as in file names. Raise UserError if it is unreadable."""
     try:
-        return Path(file).read_bytes().decode("utf-8-sig", errors="surrogateescape").splitlines()
+        return read_bytes(file).decode("utf-8-sig", errors="surrogateescape").splitlines()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
+from pipnet.files import read_bytes
 from utils.data.parsers.records import Annotation, Archive, inside, read_lines
 
 SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])", re.IGNORECASE)  # a word of its own: latest.csv has none
 
 
-def _files(root: Path, patterns: tuple[str, ...], what: str) -> list[tuple[str, Path]]:
-    """Return (split, file); the name's word train, val or test is the split, as in train.csv; a single file is train."""
+def split_files(root: Path, patterns: tuple[str, ...], what: str) -> list[tuple[str, Path]]:
+    """Return (split, file), train first; the word train, val or test in a name is the split; a single file is train."""
     files = [path for pattern in patterns for path in sorted(root.glob(pattern)) if not path.name.startswith(".")]
     named = [(word[1].lower(), path) for path in files if (word := SPLIT.search(path.stem))]
     if len(files) == 1:
@@ -25,15 +26,22 @@ def _files(root: Path, patterns: tuple[str, ...], what: str) -> list[tuple[str, 
         raise UserError(f"{root}: one {what}, or one each with train, val or test in its name, belongs there, not {found}")
     for _, path in named:
         inside(root, path.relative_to(root).as_posix(), str(root))
-    return named
+    return sorted(named, key=lambda pair: ("train", "val", "test").index(pair[0]))  # training sets give points their order
 
 
-def _image(root: Path, name: str, where: str) -> Path:
-    """Return the path of an image in a list: below the folder or its images/. Raise UserError if there is none."""
-    path = inside(root, name, where)
-    if not path.is_file() and not (path := inside(root, f"images/{name}", where)).is_file():
-        raise UserError(f"{where}: no image {name[:80]} below {root}")
-    return path
+def find_image(root: Path, names: list[str], where: str) -> Path:
+    """Return the first image of these names, in the folder or its images/. Raise UserError if there is none."""
+    for name in names:
+        for below in ("", "images/", "images/default/"):  # CVAT's place for the pictures of a task without subsets
+            if (path := inside(root, name, where, below)).is_file():
+                return path
+    raise UserError(f"{where}: no image {names[0][:80]} below {root}")
+
+
+def own_order(archive: Archive, names: list[str]) -> list[str]:
+    """Return the names of an own set's points in their order: that of the layout that has just these names, else as they are."""
+    layouts = (archive.layouts.load(name) for name, row in archive.layouts.rows.items() if row.get("count") == len(names))
+    return next((found for layout in layouts if set(found := layout.point_names()) == set(names)), names)
 
 
 def parse_csv(archive: Archive) -> None:
@@ -43,7 +51,7 @@ def parse_csv(archive: Archive) -> None:
     the image.
     """
     root, count = archive.root, archive.count
-    for split, file in _files(root, ("*.csv",), "CSV"):
+    for split, file in split_files(root, ("*.csv",), "CSV"):
         archive.splits[split] = []
         try:
             rows = [(number, row) for number, row in enumerate(csv.reader(read_lines(file)), 1) if any(map(str.strip, row))]
@@ -61,7 +69,7 @@ def parse_csv(archive: Archive) -> None:
                 if len(row) != len(header):
                     raise UserError(f"{where}: {len(row)} cells where the header has {len(header)}")
                 name, annotation = row[0].strip(), Annotation(_cells(row[1:], where), where)
-                archive.add(split, _image(root, name, where), "all", name, annotation)
+                archive.add(split, find_image(root, [name], where), "all", name, annotation)
 
 
 def _cells(cells: list[str], where: str) -> np.ndarray:
@@ -82,15 +90,18 @@ def parse_coco(archive: Archive) -> None:
 
     The JSON is in the folder or its annotations/, images are below the folder or its images/. v is 0 for not annotated, 1 for
     hidden, 2 for visible. The box is bbox, from x to x + w, where 0 is the edge of the first pixel; without it, the tight box.
-    Annotations without a keypoint, for example crowds, are left out. The identity is the image.
+    Annotations without a keypoint, for example crowds, are left out. The identity is the image. If the categories name the
+    keypoints, the names say which is which, so that files may list them in different orders.
     """
     root, count = archive.root, archive.count
-    for split, file in _files(root, ("*.json", "annotations/*.json"), "JSON"):
+    order: list[str] = []  # names of the points, by the first category that names them
+    for split, file in split_files(root, ("*.json", "annotations/*.json"), "JSON"):
         archive.splits[split] = []
         try:
-            content = json.loads(file.read_bytes())
+            content = json.loads(read_bytes(file))
             names = {image["id"]: str(image["file_name"]) for image in content["images"]}
             faces = [face for face in content["annotations"] if any(face.get("keypoints") or ())]
+            named = {one.get("id"): one["keypoints"] for one in content.get("categories") or () if one.get("keypoints")}
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -103,7 +114,20 @@ def parse_coco(archive: Archive) -> None:
                 points = len(annotation.landmarks)
                 if count is not None and points != count:
                     raise UserError(f"{where}: {points} points where {count} are expected; choose the layout of that number")
-                archive.add(split, _image(root, name, where), "all", name, annotation)
+                own = list(map(str, named.get(face.get("category_id"), ())))
+                if len(set(own)) == points:
+                    order = order or own_order(archive, own)
+                    annotation = _ordered(annotation, own, order)
+                archive.add(split, find_image(root, [name], where), "all", name, annotation)
+
+
+def _ordered(annotation: Annotation, names: list[str], order: list[str]) -> Annotation:
+    """Return an annotation with its points, which have these names, in another order. UserError if the names differ."""
+    if set(names) != set(order):
+        other = next(name for name in names if name not in order)
+        raise UserError(f"{annotation.where}: a keypoint is named {other[:40]!r}, which no other category has")
+    place = [names.index(name) for name in order]
+    return annotation._replace(landmarks=annotation.landmarks[place], visible=annotation.visible[place])
 
 
 def _coco_face(names: dict, face: dict, origin: float, where: str) -> tuple[str, Annotation]:

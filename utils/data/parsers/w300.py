@@ -7,7 +7,7 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.data.parsers.points import paired
-from utils.data.parsers.records import Annotation, Archive, photograph
+from utils.data.parsers.records import Annotation, Archive, photograph, read_lines
 
 VISIBLE_FILE = "visible.tsv"  # in the root: a line per image with its relative path, a tab, and 0 or 1 per landmark
 
@@ -62,7 +62,7 @@ def _visibility(root: Path, count: int) -> dict[str, np.ndarray]:
     file, flags = root / VISIBLE_FILE, {}
     if not file.exists():
         return flags
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(file), 1):
         name, _, text = line.partition("\t")
         text = re.sub(r"\s", "", text)
         if len(text) != count or set(text) - {"0", "1"}:

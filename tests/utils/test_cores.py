@@ -1,0 +1,49 @@
+"""How many threads a training takes beside other load."""
+import pytest
+import torch
+from conftest import driver
+
+from utils import cores
+from utils.train import checkpoint, ranks
+
+STAT = "cpu  9 9 9 9 9 0 0 0 0 0\ncpu0 {} 0 0 {} 0 0 0 0 0 0\ncpu1 0 {} 50 {} 10 0 0 0 0 0\nintr 1 2 3\n"
+
+
+def test_idle_cores_and_those_of_work_that_makes_way(tmp_path, monkeypatch):
+    file = tmp_path / "stat"
+    monkeypatch.setattr(cores, "STAT", file)
+    monkeypatch.setattr(cores, "_usable", lambda: {0, 1})
+    for nice, free in ((0, 0.25 + 1.0), (10, 0.25 + 0.4)):
+        file.write_text(STAT.format(0, 0, 0, 0))
+        monkeypatch.setattr(cores.os, "nice", lambda more, nice=nice: nice)
+        monkeypatch.setattr(cores.time, "sleep", lambda _: file.write_text(STAT.format(75, 25, 60, 40)))
+        assert cores.free_cores() == pytest.approx(free)
+    monkeypatch.setattr(cores, "STAT", tmp_path / "none")  # no Linux
+    monkeypatch.setattr(cores.os, "getloadavg", lambda: (0.5, 9.0, 9.0))
+    assert cores.free_cores() == 1.5
+
+
+@pytest.mark.parametrize(("free", "processes", "wanted"), [(8.0, 1, 8), (2.6, 1, 3), (0.1, 1, 1), (6.0, 2, 3)])
+def test_threads_are_those_of_the_free_cores(monkeypatch, free, processes, wanted):
+    before, chosen = torch.get_num_threads(), []
+    monkeypatch.setattr(ranks, "cores", lambda: 8)
+    monkeypatch.setattr(ranks, "free_cores", lambda: free)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    ranks.set_threads(0, False)
+    ranks.set_threads(5, False)
+    assert chosen == [wanted, 5] and torch.get_num_threads() == before
+
+
+def test_beside_other_load_a_training_takes_fewer_threads_and_a_resumed_one_the_same(cli, recipe, tmp_path):
+    text = "from utils.train import loop, ranks\nranks.cores = loop.cores = lambda: 2\nranks.free_cores = lambda: "
+    loaded, free = (driver(tmp_path, name, f"{text}{cores}") for name, cores in (("loaded", 0.2), ("free", 2.0)))
+    flags = recipe[:recipe.index("--threads")] + recipe[recipe.index("--threads") + 2:]
+    done = cli("--train", *flags, script=loaded)
+    assert done.returncode == 0 and "CPU threads: 1 a process, since 0.2 of 2 cores are free" in done.stderr, done.stderr
+    stored = checkpoint.load(tmp_path / "runs" / "000" / "last.pt")
+    assert stored["threads"] == 1 and stored["args"]["threads"] == 0
+    again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "2", script=free)
+    assert again.returncode == 0 and "1 CPU threads, as before" in again.stderr, again.stderr
+    again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "3", "--threads", "2", script=loaded)
+    assert again.returncode == 0 and "CPU threads" not in again.stderr, again.stderr

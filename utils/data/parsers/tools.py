@@ -1,0 +1,166 @@
+"""Exports of labelling tools as they come: CVAT's XML of images, Label Studio's JSON and JSON-MIN. Each point has a name.
+
+Their coordinates are continuous px. A point that a face lacks is not annotated.
+"""
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import numpy as np
+
+from pipnet.errors import UserError, one_line
+from pipnet.files import read_bytes
+from pipnet.images import SUFFIXES
+from utils.data.parsers.records import Annotation, Archive
+from utils.data.parsers.tables import find_image, own_order, split_files
+
+UPLOADED = re.compile(r"^[0-9a-f]{6,8}-")  # Label Studio puts this before the name of a file that is uploaded
+
+
+class Named(NamedTuple):
+    """A face: split, image, place in the export, {name of a point: (x, y in continuous px, 1 if visible else 0)}."""
+
+    split: str
+    image: Path
+    where: str
+    points: dict[str, tuple[float, float, float]]
+
+
+def _add(archive: Archive, faces: list[Named], names: list[str]) -> None:
+    """Add faces whose points are put into the order of `names`, or of the layout that has just these names."""
+    order = own_order(archive, names)
+    if archive.count not in (None, len(order)):
+        raise UserError(f"{archive.root}: the export names {len(order)} points ({one_line(', '.join(order), 80)}) where "
+                        f"{archive.count} are expected; choose the layout of that number")
+    for split, image, where, points in faces:
+        with archive.checked():
+            values = np.array([points.get(name, (np.nan, np.nan, 0)) for name in order], dtype=np.float64)
+            if np.isinf(values).any() or (np.abs(np.nan_to_num(values)) >= 1e9).any():
+                raise UserError(f"{where}: not a coordinate where one belongs")
+            name = image.relative_to(archive.root).as_posix()
+            archive.add(split, image, "all", name, Annotation(values[:, :2], where, visible=values[:, 2] == 1))
+
+
+def _named(points: list[tuple[str, tuple[float, float, float]]], where: str) -> dict[str, tuple[float, float, float]]:
+    """Return the points of one face by name. UserError for a name that is there twice."""
+    found = dict(points)
+    if len(found) < len(points):
+        twice = next(name for name in found if sum(name == other for other, _ in points) > 1)
+        raise UserError(f"{where}: two points are named {twice!r}; group the points of each face: by a skeleton or a group in "
+                        "CVAT, by a rectangle as their parent in Label Studio")
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------- CVAT
+def parse_cvat(archive: Archive) -> None:
+    """Add the faces of "CVAT for images": a skeleton each, a shape of several points each, or single points, by group.
+
+    The points come in the order of the task's labels. Those "outside" are not annotated, those "occluded" are not visible.
+    """
+    faces: list[Named] = []
+    names: list[str] = []
+    for split, file in split_files(archive.root, ("*.xml",), "XML of CVAT"):
+        archive.splits[split] = []
+        tree = _xml(file)
+        labels = [label.findtext("name", "") for label in tree.iter("label")]
+        for image in tree.iter("image"):
+            name = image.get("name", "")
+            where = f"{file}, image {name[:60]}"
+            with archive.checked():
+                shapes = _shapes(image, where)
+                path = find_image(archive.root, [name], where) if shapes else None
+                faces += [Named(split, path, where, shape) for shape in shapes]
+        used = {name: None for face in faces for name in face.points}
+        names += [name for name in dict.fromkeys([*labels, *used]) if name in used and name not in names]
+    _add(archive, faces, names)
+
+
+def _xml(file: Path) -> ElementTree.Element:
+    """Return the root of a CVAT file. UserError for another file; for entities too, by which a small one can fill the memory."""
+    try:
+        data = read_bytes(file)
+        tree = ElementTree.fromstring(b"" if b"<!DOCTYPE" in data or b"<!ENTITY" in data else data)
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
+        raise UserError(f"{file}: not an XML file that can be read ({one_line(error, 80)})") from None
+    if tree.tag != "annotations" or tree.find("track") is not None:
+        raise UserError(f"{file}: not an export of the kind 'CVAT for images 1.1'; choose that in CVAT")
+    return tree
+
+
+def _shapes(image: ElementTree.Element, where: str) -> list[dict[str, tuple[float, float, float]]]:
+    """Return the named points of each face of an image."""
+    faces, groups = [], {}
+    for skeleton in image.findall("skeleton"):
+        points = [(point.get("label", ""), _places(point, where)[0]) for point in skeleton.findall("points")]
+        faces.append(_named(points, where))
+    for shape in image.findall("points"):
+        places = _places(shape, where)
+        if len(places) > 1:
+            faces.append({str(number): place for number, place in enumerate(places)})
+        else:
+            groups.setdefault(shape.get("group_id", ""), []).append((shape.get("label", ""), places[0]))
+    return [face for face in [*faces, *(_named(points, where) for points in groups.values())] if face]
+
+
+def _places(shape: ElementTree.Element, where: str) -> list[tuple[float, float, float]]:
+    """Return (x, y, visible) of the points of a shape, NaN where it is outside."""
+    visible = float(shape.get("occluded") != "1")
+    try:
+        places = [(float(x), float(y), visible) for x, y in (pair.split(",") for pair in shape.get("points", "").split(";"))]
+    except ValueError:
+        raise UserError(f"{where}: '{shape.get('points', '')[:40]}' where x,y belongs") from None
+    return [(np.nan, np.nan, 0.0)] * len(places) if shape.get("outside") == "1" else places
+
+
+# -------------------------------------------------------------------------------------------------------- Label Studio
+def parse_label_studio(archive: Archive) -> None:
+    """Add the faces of Label Studio's JSON or JSON-MIN: the key points of a picture, or those below each parent region.
+
+    The points come in the natural order of their labels. Of several annotations of a picture the first one counts.
+    """
+    faces: list[Named] = []
+    for split, file in split_files(archive.root, ("*.json",), "JSON"):
+        archive.splits[split] = []
+        try:
+            tasks = json.loads(read_bytes(file))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{file}: not a JSON file that can be read ({one_line(error, 80)})") from None
+        for number, task in enumerate(tasks if isinstance(tasks, list) else [tasks], 1):
+            where = f"{file}, task {number}"
+            with archive.checked():
+                try:
+                    groups = _key_points(task)
+                    names = _file_names(task) if groups else []
+                except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+                    raise UserError(f"{where}: not a task of Label Studio with key points; export JSON or JSON-MIN") from None
+                if groups:
+                    path = find_image(archive.root, names, where)
+                    faces += [Named(split, path, where, _named(points, where)) for points in groups]
+    names = {name for face in faces for name in face.points}
+    _add(archive, faces, sorted(names, key=lambda name: [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part)
+                                                         for part in re.split(r"(\d+)", name)]))
+
+
+def _key_points(task: dict[str, Any]) -> list[list[tuple[str, tuple[float, float, float]]]]:
+    """Return the (name, point) of each face of a task."""
+    whole = [one for one in task.get("annotations", ()) if not one.get("was_cancelled")]
+    listed = [value for value in task.values() if isinstance(value, list)]  # JSON-MIN
+    rows = whole[0]["result"] if whole else [row for rows in listed for row in rows if isinstance(row, dict)]
+    groups: dict[str, list] = {}
+    for row in rows:
+        value = row.get("value", row)
+        if labels := value.get("keypointlabels"):
+            x, y = value["x"] / 100 * row["original_width"], value["y"] / 100 * row["original_height"]  # stored in %
+            groups.setdefault(str(row.get("parentID") or ""), []).append((str(labels[0]), (x, y, 1.0)))
+    return list(groups.values())
+
+
+def _file_names(task: dict[str, Any]) -> list[str]:
+    """Return the names that the picture of a task may have: with its path, alone, and as it was before the upload."""
+    texts = [unquote(text.split("?d=")[-1]) for text in task.get("data", task).values() if isinstance(text, str)]
+    text = [text for text in texts if Path(text).suffix.lower() in SUFFIXES][0]
+    name = text.split("/")[-1]
+    return [text.lstrip("/"), name, UPLOADED.sub("", name)]
