@@ -100,7 +100,8 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
     """
     is_file = exp is not None and (Path(exp).suffix in SUFFIXES or Path(exp).is_file() or "," in exp)
     if train and (exp in SHIPPED or is_file):
-        raise UserError(f"--exp {exp} is a trained net; give an id or a folder to train in (--weights {exp} starts from it)")
+        kind = "a file" if is_file else "a shipped net"
+        raise UserError(f"--exp {exp} is {kind}; give an id or a folder to train in (--weights {exp} starts from it)")
     if exp in SHIPPED:
         given = shipped(f"{exp}.onnx")
         return Run(root / FILES / exp, shipped_net(exp, ".pt", ".onnx"), given if given.is_file() else None)

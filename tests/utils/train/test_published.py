@@ -146,4 +146,4 @@ def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, tmp_path)
     done = cli("--predict", raw / "test", "--run-root", tmp_path / "runs", "--detector", "none", "--threads", "1")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "files" / "landmarks" / "predicted" / "test" / "uncertain.csv").is_file()
-    fails(cli("--train", "--exp", "landmarks", "--run-root", tmp_path), "--exp landmarks is a trained net")
+    fails(cli("--train", "--exp", "landmarks", "--run-root", tmp_path), "--exp landmarks is a shipped net")

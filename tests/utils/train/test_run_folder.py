@@ -49,7 +49,7 @@ def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
         (run / name).touch()
     assert find(str(run / "last.pt"), root, train=False) == (run, run / "last.pt", None)
     assert find(str(run / "best.onnx"), root, train=False) == (run, run / "best.onnx", run / "best.onnx")
-    with pytest.raises(UserError, match="is a trained net; give an id or a folder to train in .--weights"):
+    with pytest.raises(UserError, match="is a file; give an id or a folder to train in .--weights"):
         find(str(lonely), root, train=True)
     with pytest.raises(UserError, match="no file .*gone.pth"):
         find(f"{tmp_path / 'a.pth.tar'},{tmp_path / 'gone.pth'}", root, train=False)
@@ -59,7 +59,7 @@ def test_shipped_nets_have_names(tmp_path, monkeypatch):
     found = find("landmarks", tmp_path, train=False)
     assert found.folder == tmp_path / "files" / "landmarks" and found.weights.parent.samefile(ROOT / "weights")
     assert found.fastest.name == "landmarks.onnx" and found.exported
-    with pytest.raises(UserError, match="--exp detector is a trained net"):
+    with pytest.raises(UserError, match="--exp detector is a shipped net"):
         find("detector", tmp_path, train=True)
     monkeypatch.setattr(files, "shipped", lambda name: tmp_path / name)
     with pytest.raises(UserError, match="the net 'landmarks-fast' is not part of this version .there are: none"):
