@@ -85,7 +85,7 @@ def start(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn
         if (size := known["net"].get("input_size")) != net.spec["input_size"]:
             warn(f"{file} was trained at {size} px, this is {net.spec['input_size']}; --input-size {size} starts better")
     fitting = {name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}
-    if not any(torch.is_floating_point(tensor) for name, tensor in fitting.items() if not name.startswith("head.")):
+    if not any(torch.is_floating_point(tensor) for name, tensor in fitting.items() if not name.startswith(("head.", "refiner."))):
         raise UserError(f"{file} holds no tensor that fits {net.spec['net']}; give a checkpoint of the same backbone")
     net.load_state_dict(fitting, strict=False)
     rows = [(name, _shape(tensor), _origin(name, tensor, stored, head or {})) for name, tensor in own.items()]
