@@ -9,7 +9,9 @@ if __name__ == "__main__":
 try:
     from pipnet import __version__
     from pipnet.errors import UserError
+    from pipnet.files import SHIPPED
     from utils.config import check_files, parse, read_defaults
+    from utils.formats import FORMATS
 except ImportError as missing:
     stop_without(missing)
 
@@ -28,19 +30,21 @@ class Mode(NamedTuple):
     says: str
 
 
-WORK = ("prepare", "train", "test", "test_onnx", "show_data", "audit", "predict")
+TESTS = ("test", "test_onnx", "test_formats")
+WORK = ("prepare", "train", *TESTS, "export", "show_data", "audit", "predict")
 MODES = {  # checked in this order
     "list_nets": Mode((), (*WORK, "sweep", "resume", "overwrite"), "--list-nets only lists; leave the other modes out"),
     "predict": Mode((), ("sweep", "audit"), "--predict uses one trained net; leave --sweep and --audit out"),
     "out": Mode(("predict",), (), "--out says where the landmarks of --predict go; give that too"),
     "predict_format": Mode(("predict",), (), "--predict-format is the format of --predict; give that too"),
-    "compare": Mode(("test", "test_onnx"), ("sweep",),
+    "compare": Mode(TESTS, ("sweep",),
                     "--compare is for the report of a test; give --test with it, and no --sweep"),
     "resume": Mode(("train", "audit"), (), "--resume says how to --train; give that too"),
     "overwrite": Mode(("train", "audit", "predict"), (), "--overwrite says how to --train; give that too"),
-    "audit": Mode((), ("train", "test", "test_onnx", "sweep"),
+    "audit": Mode((), ("train", *TESTS, "export", "sweep"),
                   "--audit trains nets of its own; leave --train, --test, --sweep out"),
-    "sweep": Mode(("train",), ("show_data",), "--sweep goes with --train, and with --test or --test-onnx; leave other modes out"),
+    "sweep": Mode(("train",), ("show_data", "export", "test_formats"),
+                  "--sweep goes with --train, and with --test or --test-onnx; leave other modes out"),
 }
 
 
@@ -52,6 +56,10 @@ def add_modes(parser: ArgumentParser) -> None:
     add("--train", action="store_true", help="train a net in weights/EXP")
     add("--test", action="store_true", help="NME, failure rate and area under the curve on the test sets")
     add("--test-onnx", action="store_true", help="export if need be, test the ONNX file, fail if it differs from torch")
+    add("--export", metavar="FORMAT", nargs="+", choices=FORMATS, default=[],
+        help=f"write the net for other runtimes: {', '.join(FORMATS)}")
+    add("--test-formats", metavar="FORMAT", nargs="+", choices=FORMATS, default=[],
+        help="export if need be, test these formats, measure their time, fail if one differs from torch by more than its bound")
     add("--show-data", metavar="N", type=int, help="draw N training faces as the net gets them, and list doubtful labels")
     add("--sweep", metavar="KEY=A,B,C", action="append",
         help="--train (and test) once with each value of that key; several times: with each combination")
@@ -63,7 +71,8 @@ def add_modes(parser: ArgumentParser) -> None:
         help="print the backbones: size, cost, published NME; with names: these, measured here")
     add = parser.add_argument_group("run").add_argument
     add("--exp", metavar="EXP",
-        help="id (018), folder or file (.pt, .onnx); without: the next free id to train, else the newest run")
+        help=f"id (018), folder, file (.pt, .onnx, a published one) or shipped net ({', '.join(SHIPPED)}); without: the next "
+             f"free id to train, the newest run to test, {SHIPPED[0]} to --predict")
     add("--resume", action="store_true", help="continue from the last whole checkpoint of that run")
     add("--overwrite", action="store_true", help="replace that run")
     add("--out", metavar="PATH",
@@ -119,8 +128,10 @@ def main(argv: list[str]) -> None:
         return
     ranks = start_ranks()
     root = Path(ROOT) / given.get("run_root", defaults.values["run_root"])
-    trains, tests = mode.train or mode.audit, mode.test or mode.test_onnx
-    run = ranks.agree(lambda: run_folder.find(mode.exp, root, trains, mode.resume)) if trains or tests or mode.predict else None
+    trains, tests = mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
+    needed = trains or tests or mode.export or mode.predict
+    exp = mode.exp or (None if trains or tests or mode.export else SHIPPED[0])
+    run = ranks.agree(lambda: run_folder.find(exp, root, trains, mode.resume)) if needed else None
     compare = ranks.agree(lambda: [run_folder.find(other, root, False) for other in mode.compare])
     progress = audit.fold_runs(run, 1)[0] if mode.audit else run  # the run whose files tell how far a training has come
     if trains:
@@ -150,7 +161,8 @@ def main(argv: list[str]) -> None:
         task = kind(settings, defaults, ranks)
         if trains:
             logger.info(f"training on {', '.join(settings.data.train_data)}")
-        if mode.prepare or trains or mode.show_data:
+        calibrates = "int8" in {*mode.export, *mode.test_formats} and not (trains or run.has("int8"))
+        if mode.prepare or trains or mode.show_data or calibrates:
             task.prepare()
         if tests or mode.train and settings.data.val == "test" or mode.prepare and settings.data.test_data:
             task.prepare_tests()  # before the training, so that a test set that cannot be used is found now
@@ -162,10 +174,13 @@ def main(argv: list[str]) -> None:
             train(task, run, ranks, mode.resume)
         if mode.audit:
             audit.audit(task.with_fold, run, ranks, mode.resume)
+        if mode.export:
+            logger.info(ranks.agree(lambda: task.tests(run, compare).export(mode.export)))
         if tests:
-            run_tests(task.tests(run, compare), ranks, mode.test_onnx)
+            formats = mode.test_formats or ["onnx"] * mode.test_onnx
+            run_tests(task.tests(run, compare), ranks, formats, bool(mode.test_formats))
         if mode.predict and ranks.first:
-            print(predict.run_prediction(run.weights, Path(mode.predict), *target, settings.test))
+            print(predict.run_prediction(run.fastest, Path(mode.predict), *target, settings.test))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from record import save
 from utils.data.wider import Picture, read_wider
 from utils.test import detection_metric as metric
 from utils.test.detectors import weights_of
-from utils.test.find_faces import FLOOR, Detect, find, onnx_detector, resized, torch_detector
+from utils.test.find_faces import FLOOR, Detect, exported_detector, find, resized, torch_detector
 
 PARTIAL = ("1--people",)
 SCALES = (1.0, 2.0)
@@ -25,7 +25,7 @@ SURE = 0.5  # score from which a demo draws a box
 
 def detector(file: Path, threads: int) -> Detect:
     """Return the detector of a checkpoint or of an exported file."""
-    return onnx_detector(file, threads) if file.suffix == ".onnx" else torch_detector(weights_of(file), torch.device("cpu"))
+    return exported_detector(file, threads) if file.suffix == ".onnx" else torch_detector(weights_of(file), torch.device("cpu"))
 
 
 def milliseconds(detect: Detect, image: np.ndarray, scale: float, rounds: int = 30) -> float:

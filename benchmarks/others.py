@@ -26,20 +26,16 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from face_boxes import TESTED
 from photographs import labelled_sets, open_detector, photographs, place_of
 from record import COMMIT, RESULTS, ROOT, chosen, save
 
 from pipnet.errors import UserError
 from pipnet.geometry import box_of, transform, turn_picture
-from pipnet.landmarker import Landmarker, LandmarkNet
-from utils.config import Settings, load_protocol, read_defaults, resolve
+from pipnet.landmarker import Landmarker
+from utils.config import read_defaults
 from utils.data.convert import conversion
 from utils.data.parsers import Record
-from utils.test.evaluate import torch_predictor
-from utils.train.initialise import start
-from utils.train.make_net import make_net
 
 FILES, FOUND = Path(os.environ.get("OTHERS", ".")), ROOT / "weights" / "others"
 FITTED = 100  # training photographs of each set, for the offsets
@@ -82,35 +78,24 @@ def mediapipe() -> Find:
     return find
 
 
-def published(settings: Settings, names: list[str], mean: np.ndarray) -> LandmarkNet:
-    """Return a net with published weights. settings: of the preset that was made for it; mean (N, 2): its mean face."""
-    layout = settings.layouts.load(settings.data.layout)
-    net = make_net(settings.net, settings.loss, layout, mean).eval()
-    start(net, ",".join(str(file_of(name)) for name in names), layout, mean, print)
-    predict = torch_predictor(net, torch.device("cpu"))
-
-    def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        found = predict(torch.from_numpy(images))
-        return {"landmarks": found.landmarks.numpy(), "score": found.score.numpy()}
-
-    protocol = load_protocol(settings.protocols, settings.data.protocol)
-    return LandmarkNet(run, layout, protocol, settings.net.input_size, None, net.input_margin)
-
-
 def slim() -> Find:
-    settings = resolve({"layout": "68"}, read_defaults(), "slim")
-    net = published(settings, ["slim_160_latest.pth"], np.full((68, 2), 0.5))
-    return finder(Landmarker(net, open_detector("rfb320", file_of("version-RFB-320.onnx"))))
+    file = str(file_of("slim_160_latest.pth"))
+    return finder(Landmarker(file, open_detector("rfb320", file_of("version-RFB-320.onnx"))))
 
 
 def gsr() -> Find:
-    settings = resolve({"layout": "98", "local_parts": False}, read_defaults(), "dpr")
-    with np.load(file_of("dpr_gsr.npz")) as stored:
-        mean = stored["mean_98_face"].reshape(98, 2)
-    net = published(settings, [f"dpr_98_points_{name}.pth.tar" for name in ("global_reinit", "global_regress")], mean)
-    find = finder(Landmarker(net, open_detector("faceboxes", file_of("FaceBoxesV2.pth"))))
-    to_68 = conversion("98", "68", settings.layouts)
+    files = [file_of(f"dpr_98_points_{name}.pth.tar") for name in ("global_reinit", "global_regress")]
+    landmarker = Landmarker(",".join(map(str, [*files, mean_face()])), open_detector("faceboxes", file_of("FaceBoxesV2.pth")))
+    find, to_68 = finder(landmarker), conversion("98", "68", read_defaults().layouts)
     return lambda image: to_68(find(image))
+
+
+def mean_face() -> Path:
+    """Return a file with DPR's mean face, taken from its published outputs."""
+    FOUND.mkdir(parents=True, exist_ok=True)
+    with np.load(file_of("dpr_gsr.npz")) as stored:
+        np.save(FOUND / "mean_98_face.npy", stored["mean_98_face"])
+    return FOUND / "mean_98_face.npy"
 
 
 class Tool(NamedTuple):

@@ -1,7 +1,8 @@
 """Make the nets of weights/ from what runs.py trained: `python benchmarks/ship.py landmarks|detector`.
 
-Weights are stored in 16 bits and cast to float32 when the file is loaded, which halves its size. A file replaces the old one only
-if `main.py --test-onnx` finds it as good as the run; weights/manifest.json says where it comes from. Its metadata gets limits
+A net is NAME.onnx and the checkpoint NAME.pt, without the state of its training and the paths of this machine. Weights are stored
+in 16 bits and cast to float32 when the file is loaded, which halves its size. The files replace the old ones only if
+`main.py --test-onnx` finds the ONNX file as good as the run; weights/manifest.json says where they come from. They get limits
 that are measured here: those of the landmark score, or the score at which a detector's precision equals its recall.
 """
 import hashlib
@@ -12,6 +13,7 @@ from pathlib import Path
 import face_score
 import numpy as np
 import onnx
+import torch
 from detector import PARTIAL
 from onnx import TensorProto, helper, numpy_helper
 from photographs import PLACES, open_detector, require
@@ -23,7 +25,7 @@ from pipnet.landmarker import Landmarker
 from utils.data.prepared_set import read_image
 from utils.data.wider import divide, read_wider
 from utils.test import detection_metric as metric
-from utils.test.find_faces import find, onnx_detector
+from utils.test.find_faces import exported_detector, find
 from utils.train import checkpoint
 
 WORTH = 256  # numbers in a tensor from which it is halved
@@ -45,7 +47,7 @@ def detector_limits(exp: Path) -> dict[str, float]:
     args = checkpoint.load(exp / "best.pt")["args"]
     crowds = [picture for picture in divide(pictures, args["val"], args["seed"])[1] if picture.whole]
     matches, scores, faces = [], [], 0
-    for (boxes, values), picture in zip(find(onnx_detector(exp / "best.onnx"), crowds, 1.0), crowds, strict=True):
+    for (boxes, values), picture in zip(find(exported_detector(exp / "best.onnx"), crowds, 1.0), crowds, strict=True):
         match, counted = metric.matched(boxes, picture)
         image = read_image(picture.file)
         found = landmarker.landmarks_of(image, landmarker.detector.face_box(boxes)) if len(boxes) else []
@@ -80,15 +82,29 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def slim(values: dict, measured: dict[str, float]) -> dict:
+    """Return the values of a checkpoint with tensors of 16 bits, what was measured here, and words instead of paths."""
+    words = {str(place): word for word, place in PLACES.items()}
+
+    def plain(value):
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return words.get(value, Path(value).name if Path(value).is_absolute() else value) if isinstance(value, str) else value
+
+    model = {name: tensor.half() if torch.is_floating_point(tensor) else tensor for name, tensor in values["model"].items()}
+    return {**values, **measured, "model": model, "args": {key: plain(value) for key, value in values["args"].items()}}
+
+
 def ship(name: str) -> None:
-    """Write weights/NAME.onnx and its entry in the manifest, from the run weights/bench_NAME."""
+    """Write weights/NAME.onnx and NAME.pt and their entries in the manifest, from the run weights/bench_NAME."""
     trained, limits, _ = NETS[name]
     exp = ROOT / "weights" / f"bench_{name}"
     (exp / "best.onnx").unlink(missing_ok=True)  # it may be halved already
     run("--test-onnx", "--exp", exp.name)  # exports the net
     model = halved(onnx.load(exp / "best.onnx"))
     values = {entry.key: entry.value for entry in model.metadata_props}
-    values |= {key: json.dumps(value) for key, value in limits(exp).items()}
+    measured = limits(exp)
+    values |= {key: json.dumps(value) for key, value in measured.items()}
     for word, place in PLACES.items():  # the words of runs.py instead of paths of this machine
         values = {key: value.replace(str(place), word) for key, value in values.items()}
     helper.set_model_props(model, values)
@@ -97,9 +113,12 @@ def ship(name: str) -> None:
     run("--test", "--test-onnx", "--exp", exp.name)
     file, manifest = ROOT / "weights" / f"{name}.onnx", ROOT / "weights" / "manifest.json"
     write_atomic(file, lambda path: path.write_bytes(data))
+    checkpoint.save(file.with_suffix(".pt"), slim(checkpoint.load(exp / "best.pt"), measured))
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    entries[file.name] = {"sha256": hashlib.sha256(data).hexdigest(), "trained": f"python benchmarks/runs.py {trained}",
-                          "commit": COMMIT, "scores": read_csv(exp / "report" / "scores.csv")}
+    for one in (file, file.with_suffix(".pt")):
+        entries[one.name] = {"sha256": hashlib.sha256(one.read_bytes()).hexdigest(), "commit": COMMIT,
+                             "trained": f"python benchmarks/runs.py {trained}",
+                             "scores": read_csv(exp / "report" / "scores.csv")}
     write_text(manifest, json.dumps(entries, indent=1) + "\n")
 
 

@@ -254,6 +254,13 @@ def learning() -> str:
     return table(rows, ("head or stage", "name"), ("mean face", "before", ".1f"), ("net", "after", ".2f"))
 
 
+def published() -> str:
+    found = [{"net": title, **row} for title, row in result("published")["nets"].items()]
+    columns = [(f"{name}, {words}", lambda row, name=name, box=box: float(row[name][box]), ".2f")
+               for name in ("300W", "FACES68") for box, words in (("true", "labels' box"), ("detector", "detector"))]
+    return table(found, ("published net", "net"), *columns, ("detector", "detector"))
+
+
 def finetune() -> str:
     found, names = result("finetune"), {"synthetic": "synthetic faces", "real": "photographs of 300W"}
     return table([{"title": title, **found[kind]} for kind, title in names.items()], ("fifty faces", "title"),
@@ -279,7 +286,7 @@ def label_shift() -> str:
 
 TABLES = {make.__name__: make for make in (
     peers, rolls, same_net, runs, systems, system_states, recipes, pipnet, ablation, boxes, box_shift, jitter, demo, detector,
-    zoo, learning, finetune, label_noise, label_shift, sources)}
+    zoo, learning, published, finetune, label_noise, label_shift, sources)}
 
 
 def filled(text: str, page: Path) -> str:

@@ -15,7 +15,7 @@ import torch
 from record import RESULTS, chosen, save
 
 from nets import HEADS, NETS, Labels
-from utils.test.export import onnx_predictor
+from utils.test.export import exported_predictor
 from utils.tools.zoo import cost, exported, make, memorable, overfit
 
 MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")
@@ -95,7 +95,7 @@ def agreement(net: torch.nn.Module, file: Path) -> float:
     """
     images = memorable(16, net.spec["input_size"], net.input_margin)[0]
     with torch.inference_mode():
-        apart = (onnx_predictor(file, 1)(images).landmarks - net.predict(images).landmarks).abs()
+        apart = (exported_predictor(file, 1)(images).landmarks - net.predict(images).landmarks).abs()
     return float((apart < AGREEMENT).float().mean())
 
 

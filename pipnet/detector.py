@@ -11,7 +11,8 @@ from pipnet.errors import UserError, one_line
 from pipnet.files import shipped
 from pipnet.geometry import iou
 from pipnet.images import as_bgr
-from pipnet.session import metadata, open_session
+from pipnet.runtimes import RUNTIMES, open_file
+from pipnet.session import open_session
 
 SHORT_SIDE = 600       # px; without a scale, an image with a longer short side is shrunk to this (published for FaceBoxesV2)
 MOST_PIXELS = 2 ** 23  # larger images are shrunk to this, which bounds the memory; faces of 1/200 of the width are still found
@@ -56,7 +57,7 @@ class DetectorRow(NamedTuple):
     """A detector: published threshold and overlap, the map of its boxes, the source of its file, and how that is loaded.
 
     load(file, threads): for onnxruntime or OpenCV. load_torch: the same for torch, as "module:function" of the checkout; it loads
-    every file of a detector without `load`, else every file that is no .onnx.
+    every file of a detector without `load`, else every file that is no export.
     """
 
     threshold: float
@@ -91,12 +92,12 @@ class Detector:
             raise UserError(f"scale of a detector must be above 0, not {scale}")
         if not row.any_size and scale not in (None, 1):
             raise UserError(f"detector '{name}' resizes every image to the size of its input; leave its scale at 1")
-        if weights is None and name == "faceboxes":
+        if weights in (None, "detector") and name == "faceboxes":
             weights = shipped("detector.onnx")
         if weights is None or not Path(weights).is_file():
             missing = "no file is given" if weights is None else f"no file at {weights}"
             raise UserError(f"detector '{name}' needs its weights ({missing}): {row.source}")
-        in_torch = row.load_torch is not None and (row.load is None or Path(weights).suffix != ".onnx")
+        in_torch = row.load_torch is not None and (row.load is None or Path(weights).suffix not in RUNTIMES)
         load = from_checkout(row.load_torch, weights) if in_torch else row.load
         self._find, stored = load(Path(weights), threads)
         self.scale, self._any_size = scale, row.any_size
@@ -134,17 +135,17 @@ def suppress(boxes: np.ndarray, overlap: float) -> list[int]:
 # ------------------------------------------------------------------------------------------------------------- loaders
 def load_exported(file: Path, threads: int) -> Loaded:
     """A detector that main.py exported: anchors, decoding and suppression are in the graph."""
-    session = open_session(file, threads)
-    ports = [{port.name for port in ports} for ports in (session.get_inputs(), session.get_outputs())]
-    if ports != [{"image", "threshold", "overlap"}, {"boxes", "scores"}]:
+    opened = open_file(file, threads)
+    if {*opened.inputs} != {"image", "threshold", "overlap"} or {*opened.outputs} != {"boxes", "scores"}:
         raise UserError(f"{file} is no detector of ours, which has the inputs image, threshold and overlap and the outputs boxes "
-                        "and scores; give one that `main.py --task detect --test-onnx` has exported")
+                        "and scores; give one that `main.py --task detect --export` has exported")
 
     def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
         options = {"threshold": np.array(threshold, np.float32), "overlap": np.array(overlap, np.float32)}
-        return Detections(*session.run(["boxes", "scores"], {"image": image, **options}))
+        found = opened.run({"image": image, **options})
+        return Detections(found["boxes"], found["scores"])
 
-    return find, {"face_box": EXPORTED_FACE_BOX, **metadata(session)}
+    return find, {"face_box": EXPORTED_FACE_BOX, **opened.values}
 
 
 def load_rfb320(file: Path, threads: int) -> Loaded:

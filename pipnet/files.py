@@ -5,11 +5,25 @@ import io
 import os
 from pathlib import Path
 
+from pipnet.errors import UserError
+
+SHIPPED = ("landmarks", "landmarks-fast", "detector")  # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
+
 
 def shipped(name: str) -> Path:
     """Path of a file of weights/, in the installed package or in the checkout."""
     installed = Path(__file__).parent / "weights" / name
     return installed if installed.is_file() else Path(__file__).parent.parent / "weights" / name
+
+
+def shipped_net(name: str, *suffixes: str) -> Path:
+    """Path of a net of SHIPPED, the first of its files with these suffixes. UserError if none came with this version."""
+    files = [shipped(name + suffix) for suffix in suffixes]
+    if there := [file for file in files if file.is_file()]:
+        return there[0]
+    others = ", ".join(other for other in SHIPPED if any(shipped(other + suffix).is_file() for suffix in suffixes))
+    raise UserError(f"no file {files[0]}: the net '{name}' is not part of this version (there are: {others or 'none'}); name "
+                    "another, or fetch the project again")
 
 
 def read_bytes(file: Path | str) -> bytes:

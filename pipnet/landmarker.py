@@ -10,7 +10,7 @@ from pipnet.align import chip
 from pipnet.checkout import from_checkout
 from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
-from pipnet.files import shipped
+from pipnet.files import SHIPPED, shipped_net
 from pipnet.geometry import (
     Protocol,
     border_px,
@@ -28,7 +28,7 @@ from pipnet.geometry import (
 from pipnet.images import as_bgr
 from pipnet.layout import Layout
 from pipnet.pose import turn_pose
-from pipnet.session import metadata, open_session
+from pipnet.runtimes import RUNTIMES, open_file
 from pipnet.turned import search
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
@@ -114,41 +114,39 @@ class LandmarkNet(NamedTuple):
                        bool(values.get("pose")), tuple(values.get("states") or ()))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{name} lacks a layout, protocol and input_size ({error}); give a landmark net that "
-                            "`main.py --test-onnx` has exported") from None
+                            "`main.py --export` has exported") from None
 
 
-def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --test-onnx") -> LandmarkNet:
-    """The landmark net of an exported file. UserError where it is missing or another kind of file."""
-    session = open_session(file, threads, remedy)
-    names = [output.name for output in session.get_outputs()]
-    if [port.name for port in session.get_inputs()] != ["image"] or not {"landmarks", "score"} <= set(names):
-        raise UserError(f"{file} is no landmark net of ours, which has the input image and the outputs landmarks and score; give "
-                        "one that `main.py --test-onnx` has exported")
-    return LandmarkNet.of(lambda images: dict(zip(names, session.run(names, {"image": images}), strict=True)),
-                          {**metadata(session), "pose": "pose" in names}, file)
+def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --export") -> LandmarkNet:
+    """The landmark net of an exported file, see `open_file`. UserError where it is missing or another kind of file."""
+    opened = open_file(file, threads, remedy)
+    if opened.inputs != ["image"] or not {"landmarks", "score"} <= set(opened.outputs):
+        return from_checkout("utils.tools.inference:published_net", file)(opened, file)
+    return LandmarkNet.of(lambda images: opened.run({"image": images}),
+                          {**opened.values, "pose": "pose" in opened.outputs}, file)
 
 
 class Landmarker:
     """landmarker(image) -> list of `Face`, best first. image: uint8 BGR (H, W, 3), or what else `as_bgr` takes.
 
-    landmarks: an exported .onnx, a `LandmarkNet`, or, in the checkout, the id, folder or .pt of a run; None: the net that comes
-    with the project. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`
-    maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project.
-    max_faces: only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores.
-    any_roll: where no face is sure, the turned picture is searched too. rgb: arrays are RGB.
-    UserError for what cannot be loaded. `seconds`: time spent so far, by stage.
+    landmarks: the name of a net that comes with the project (None: landmarks), an exported file (.onnx, .mnn, .param, .xml), a
+    `LandmarkNet`, or, in the checkout, what `--exp` takes: the id, folder or .pt of a run, a published file. detector: a
+    `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box` maps its boxes to landmark
+    boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project. max_faces: only the largest ones are
+    kept. threads: CPU threads of each net that is opened here, 0 takes all cores. any_roll: where no face is sure, the turned
+    picture is searched too. rgb: arrays are RGB. UserError for what cannot be loaded. `seconds`: time spent so far, by stage.
     """
 
     def __init__(self, landmarks: Path | str | LandmarkNet | None = None, detector: Callable | None = None,
                  max_faces: int | None = None, threads: int = 0, any_roll: bool = True, rgb: bool = False):
         if max_faces is not None and max_faces < 1:
             raise UserError(f"max_faces must be at least 1, not {max_faces}")
-        if landmarks is None:
-            landmarks = shipped("landmarks.onnx")
+        if landmarks is None or str(landmarks) in SHIPPED:
+            landmarks = shipped_net(str(landmarks or SHIPPED[0]), ".onnx")
         if isinstance(landmarks, LandmarkNet):
             self.net = landmarks
-        elif str(landmarks).endswith(".onnx"):
-            self.net = open_net(landmarks, threads, "fetch the project again, or name another file (--exp)")
+        elif Path(landmarks).suffix in RUNTIMES:
+            self.net = open_net(landmarks, threads)
         else:
             self.net = from_checkout("utils.tools.inference:find_net", landmarks)(str(landmarks), threads)
         self.detector = Detector(threads=threads) if detector is None else detector

@@ -13,7 +13,7 @@ def open_session(file: Path | str, threads: int, remedy: str = "name another fil
     """
     import onnxruntime
     if not Path(file).is_file():
-        raise UserError(f"no ONNX file at {file}; {remedy}")
+        raise UserError(f"no file at {file}; {remedy}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")

@@ -10,11 +10,13 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
 import main
 from nets import HEADS
+from pipnet import Landmarker
 from pipnet.app import demo
 from utils.config import parse, read_defaults
 from utils.data.parsers import DATASETS
@@ -165,6 +167,7 @@ def execute(code: str, names: dict, stack: ExitStack) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=name_of)
 def test_every_snippet_runs(page, tmp_path, monkeypatch):
     shutil.copy(ROOT / "assets" / "astronaut.jpg", tmp_path / "face.jpg")
+    (tmp_path / "weights").symlink_to(ROOT / "weights")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     with ExitStack() as stack:
@@ -172,3 +175,6 @@ def test_every_snippet_runs(page, tmp_path, monkeypatch):
             execute(code, names, stack)
     if "faces" in names:
         assert len(names["faces"]) == 1 and names["faces"][0].landmarks.shape == (68, 2)
+    if "points" in names:
+        face, = Landmarker()(names["image"], second_crop=False)
+        assert np.abs(names["points"] - face.landmarks).max() < 0.2

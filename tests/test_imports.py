@@ -9,7 +9,8 @@ from conftest import ROOT
 
 PARSERS = "utils.data.parsers"  # it reads no args.yaml: its callers give it the layouts
 LAYERS = ("utils.data", "utils.train", "utils.test", "utils.tools", "utils.tasks")  # each may import those before it
-COMMON = {f"utils.{name}" for name in ("config", "keys", "layouts", "locks", "memory", "progress", "cores", "machine", "start",
+COMMON = {f"utils.{name}" for name in ("config", "cores", "formats", "keys", "layouts", "locks", "machine", "memory", "progress",
+                                        "start", "yaml_files")}
                                        "yaml_files")}
 REEXPORTS = {"utils": "utils.data", "utils.util": "utils.data"}  # modules that show users a part of a layer
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}

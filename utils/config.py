@@ -93,8 +93,9 @@ def check_files(given: dict[str, Any]) -> None:
     """Raise UserError for a typed file or folder that is missing. It loads no torch, so that the answer comes at once."""
     for key in ("data_dir", "teacher", "detector_weights", "weights", "meanface", "exp", "predict"):
         value = given.get(key)
-        for path in (value or "").split(",") if key == "weights" else filter(None, [value]):  # DPR's weights are several files
-            is_path = key in ("data_dir", "predict") or Path(path).suffix in (".pt", ".pth", ".onnx", ".txt", ".npy")
+        joined = key in ("weights", "teacher", "exp") and not Path(value or "").exists()  # DPR's weights are several files
+        for path in (value or "").split(",") if joined else filter(None, [value]):
+            is_path = key in ("data_dir", "predict") or Path(path).suffix in (".pt", ".pth", ".tar", ".onnx", ".txt", ".npy")
             if is_path and not Path(path).exists():
                 raise UserError(f"--{key.replace('_', '-')}: no file or folder {path}")
 
@@ -162,11 +163,12 @@ def _yaml(text: str) -> Any:
         return text
 
 
-def resolve(given: dict[str, Any], defaults: Defaults, preset: str | None = None,
-            trained: dict[str, Any] | None = None, datasets: Collection[str] = ()) -> Settings:
-    """Return the settings: defaults < trained (the keys of a checkpoint) < preset < given, each checked.
+def resolve(given: dict[str, Any], defaults: Defaults, preset: str | None = None, trained: dict[str, Any] | None = None,
+            datasets: Collection[str] = (), start: dict[str, Any] | None = None) -> Settings:
+    """Return the settings: defaults < trained (the keys of a checkpoint) < preset < start < given, each checked.
 
-    datasets: rows of DATASETS that are trained on; a preset's protocol may depend on them.
+    datasets: rows of DATASETS that are trained on; a preset's protocol may depend on them. start: keys of the net whose weights a
+    training starts from.
     """
     layers = [(trained or {}, "the checkpoint")]
     if preset is not None:
@@ -180,7 +182,7 @@ def resolve(given: dict[str, Any], defaults: Defaults, preset: str | None = None
             row["protocol"] = given["protocol"] if "protocol" in given else _protocol_for(by_dataset, datasets, preset)
         layers.append((row, f"preset {preset}"))
     values = dict(defaults.values)
-    for layer, where in [*layers, (given, "command line")]:
+    for layer, where in [*layers, (start or {}, "the file of --weights"), (given, "command line")]:
         for key, value in layer.items():
             if key not in KEYS:
                 raise UserError(f"unknown key '{key}' in {where}{nearest(key, KEYS)}")

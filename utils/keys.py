@@ -115,8 +115,8 @@ SECTIONS = {
         "detector": Key(str, choices=(*DETECTORS, "none")), "detector_weights": Key(str, null=True)},
         task="landmarks", change="always"),
     "detect": Section({
-        "partial_events": Key(str, many=True), "crops": Key(int, least=1), "mosaic": SHARE, "pasted": Key(int, least=0),
-        "face_sides": Key(float, many=True, valid=SIDES),
+        "partial_events": Key(str, many=True, change="test"), "crops": Key(int, least=1), "mosaic": SHARE,
+        "pasted": Key(int, least=0), "face_sides": Key(float, many=True, valid=SIDES),
         "scales": Key(float, many=True, change="test", valid=(lambda scales: scales and min(scales) > 0, "factors above 0"))},
         task="detect"),
 }

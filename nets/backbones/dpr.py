@@ -71,6 +71,5 @@ class SmallMobileNetV2(nn.Module):
         return {stride: outputs[index] for stride, index in self.taps.items()}
 
 
-ROWS = {"dpr": Row(build=SmallMobileNetV2, mean=(0.5,) * 3, std=(0.5,) * 3, order="BGR", published="nets.convert.dpr:from_dpr",
-                   published_meanface="data/mean_98_face.npy of github.com/shaoxiaohu/Face_Alignment_DPR",
+ROWS = {"dpr": Row(build=SmallMobileNetV2, mean=(0.5,) * 3, std=(0.5,) * 3, order="BGR",
                    note="DPR's regressor (--preset dpr re-initialises): WFLW 5.35, with the local stage 5.08")}

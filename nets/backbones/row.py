@@ -2,8 +2,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB of [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -22,9 +21,6 @@ class Row(NamedTuple):
     acts: choices of build(act=...)
     order: of the channels, RGB or BGR
     input_margin: side of the pictures / side of the nominal crop where the net re-initialises
-    published(state, meanface): returns a published state dict under our names, for a coordinate head with that mean face; None:
-        those of PIPNet, IRNet and torchvision
-    published_meanface: the file with the mean face that the published net adds its output to, if its weights do not hold it
     input_size: px, side of the input of the published figure
     """
 
@@ -36,6 +32,4 @@ class Row(NamedTuple):
     acts: tuple[str, ...] = ()
     order: str = "RGB"
     input_margin: float = 1.25
-    published: Callable[[dict[str, Tensor], np.ndarray], dict[str, Tensor]] | None = None
-    published_meanface: str = ""
     input_size: int = 256

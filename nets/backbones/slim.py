@@ -45,5 +45,5 @@ class Slim(nn.Module):
         return run_taps(self.children(), x, TAPS)
 
 
-ROWS = {"slim": Row(build=Slim, mean=(MEAN,) * 3, std=(MEAN,) * 3, order="BGR", published="nets.convert.peppa:from_peppa",
+ROWS = {"slim": Row(build=Slim, mean=(MEAN,) * 3, std=(MEAN,) * 3, order="BGR",
                     input_size=160, note="Peppa's 26 MFLOP net at 160 px (--preset slim); no published figure")}

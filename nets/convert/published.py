@@ -21,7 +21,7 @@ def is_ours(state: dict[str, Tensor]) -> bool:
     return all(name.partition(".")[0] in OURS for name in state)
 
 
-def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def from_published(state: dict[str, Tensor], _meanface: object = None) -> dict[str, Tensor]:
     """Return under our names the state dict of PIPNet, its IRNet fork, or a plain torchvision backbone.
 
     Drops a `module.` prefix (DataParallel) and the classifier of a plain backbone. A state dict of ours is returned unchanged.

@@ -60,5 +60,7 @@ class Refiner(nn.Module):
 
 def sample(maps: Tensor, places: Tensor) -> Tensor:
     """Return float32 (B, N, P, C), maps (B, C, H, W) at places (B, N, P, 2) in [0, 1] of the crop; outside, its border."""
-    grid = (2 * places.float() - 1).nan_to_num(0)  # the backward pass of grid_sample reads foreign memory at NaN
+    grid = 2 * places.float() - 1
+    if torch.is_grad_enabled():  # the backward pass of grid_sample reads foreign memory at NaN
+        grid = grid.nan_to_num(0)
     return F.grid_sample(maps.float(), grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)

@@ -18,6 +18,7 @@ from pipnet.app.sources import Frame, Source, open_source, silence_opencv
 from pipnet.app.track import Tracker
 from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
+from pipnet.files import SHIPPED
 from pipnet.landmarker import Face, Landmarker
 from pipnet.pose import head_pose, pose_points
 
@@ -34,8 +35,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--save", metavar="FILE", type=Path, help="save the drawn picture or video (.mp4, .avi, ...); into a folder: under its "
         "own name")
     add("--json", metavar="FILE", help="write a line of JSON per frame to this file, or to the terminal (-)")
-    add("--exp", metavar="EXP", help="landmark net: an .onnx; in the checkout also a .pt or the id of a run (default: the "
-        "one that comes with the project)")
+    add("--exp", metavar="EXP", help=f"landmark net: one that comes with the project ({', '.join(SHIPPED)}), an exported "
+        f"file, or in the checkout what main.py --exp takes (default: {SHIPPED[0]})")
     add("--detector", choices=tuple(DETECTORS), default="faceboxes", help="kind of face detector (faceboxes)")
     add("--detector-weights", metavar="FILE", help="file of the detector (faceboxes: .onnx, or .pt and .pth in the checkout; "
         "default: the one that comes with the project)")

@@ -16,7 +16,7 @@ from nets.backbones import irnet, mobilenet, resnet, slim
 from nets.backbones.timm_net import TimmNet, timm_row
 from nets.convert.imagenet import load_imagenet
 from nets.convert.published import HEADS, from_published
-from utils.test.export import export_onnx, onnx_predictor
+from utils.test.export import export_onnx, exported_predictor
 from utils.train.initialise import initialise
 
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
@@ -247,7 +247,7 @@ def test_parallel_branches_are_exported_as_one_convolution(tmp_path: Path) -> No
     export_onnx(net, tmp_path / "net.onnx", {})
     nodes = onnx.load(tmp_path / "net.onnx").graph.node
     assert sum(node.op_type == "Conv" for node in nodes) == after
-    assert (onnx_predictor(tmp_path / "net.onnx", 1)(images).landmarks - plain).abs().max() < 1e-4
+    assert (exported_predictor(tmp_path / "net.onnx", 1)(images).landmarks - plain).abs().max() < 1e-4
 
 
 def test_a_local_file_of_an_imagenet_net_is_loaded_and_reported(tmp_path: Path) -> None:

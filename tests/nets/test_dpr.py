@@ -17,7 +17,7 @@ from utils.config import parse
 from utils.tasks.landmarks import Landmarks
 from utils.tasks.settings import read_settings
 from utils.test.evaluate import evaluate, torch_predictor
-from utils.train import initialise
+from utils.train import checkpoint, initialise
 from utils.train.ranks import Ranks
 
 PARTS = {"left_eye": [*range(33, 42), *range(60, 68), 96], "right_eye": [*range(42, 51), *range(68, 76), 97],
@@ -99,7 +99,7 @@ def training(reference, root, *flags: str) -> Landmarks:
 
 
 def test_published_files_need_their_mean_face(reference, tmp_path):
-    with pytest.raises(UserError, match=r"give that with --meanface: data/mean_98_face.npy of github.com"):
+    with pytest.raises(UserError, match=r"give that with --meanface: mean_98_face.npy in data of github.com"):
         training(reference, tmp_path).make_net(resume=False)
 
 
@@ -114,6 +114,11 @@ def test_published_files_start_the_preset(reference, tmp_path):
     predict = torch_predictor(net.net, torch.device("cpu"))  # without the nets of the parts, which are not trained
     found = evaluate(predict, faces, task.layout, "interocular", 5)
     assert np.mean(found.nme) / 100 == pytest.approx(published_nme, abs=0.001)
+    files = [reference / f"dpr_98_points_{name}.pth.tar" for name in ("global_reinit", "global_regress")]
+    alone, layout, _ = checkpoint.unpack(",".join(map(str, [*files, tmp_path / "mean_98_face.npy"])))  # without a training
+    assert layout.name == "98" and alone.spec["input_size"] == 256
+    same = evaluate(torch_predictor(alone, torch.device("cpu")), faces, layout, "interocular", 5)
+    assert np.abs(same.landmarks - found.landmarks).max() < 1e-3
     for face in range(5):
         box, truth = stored[f"i{face}_rect"] + 0.5, stored[f"i{face}_gt"] + 0.5  # our first pixel has its centre at 0.5
         crop = cut(cv2.imdecode(stored[f"i{face}_jpg_bytes"], cv2.IMREAD_COLOR), box, 256, net.input_margin)

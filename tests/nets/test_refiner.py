@@ -13,7 +13,7 @@ from nets.detectors.faceboxes import FaceBoxesV2
 from nets.stages.distillation import Distillation, Shares, without_teacher
 from nets.trainable import Wrapper
 from pipnet.errors import UserError
-from utils.test.export import onnx_predictor
+from utils.test.export import exported_predictor
 from utils.tools.zoo import overfit, refiner
 from utils.train import checkpoint
 from utils.train.checkpoint import unpack
@@ -193,7 +193,7 @@ def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli,
     assert "refiner.move" in kept and not any(name.startswith(("adapter", "teacher")) for name in kept)
 
     net, images = unpack(tmp_path / "runs" / "whole" / "best.pt")[0].eval(), pictures(4)
-    exported = onnx_predictor(tmp_path / "runs" / "whole" / "best.onnx", 1)(images).landmarks
+    exported = exported_predictor(tmp_path / "runs" / "whole" / "best.onnx", 1)(images).landmarks
     with torch.inference_mode():
         own = net.head.decode(net(images)).landmarks
         assert (exported - net.predict(images).landmarks).abs().max() * 64 < 1e-3 < (exported - own).abs().max() * 64

@@ -10,7 +10,7 @@ MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared 
 def resolve_paths(given: dict[str, Any]) -> dict[str, Any]:
     """Return the typed keys with absolute folders and files, so that a run's keys mean the same from anywhere."""
     found = {key: absolute(given[key]) for key in ("train_data", "test_data") if given.get(key)}
-    files = ["data_dir", "detector_weights", "teacher"]
+    files = ["data_dir", "detector_weights"]
     if mean := given.get("meanface"):
         found["meanface"] = absolute([mean])[0]
         if mean.endswith(MEANFACE_FILES):

@@ -229,11 +229,7 @@ class Sets:
             return faces.meanface()
         file = Path(name)
         if file.suffix in MEANFACE_FILES:
-            try:
-                numbers = np.load(file) if file.suffix == ".npy" else file.read_text(encoding="ascii").split()
-                points = np.array(numbers, np.float64).reshape(-1, 2)
-            except (OSError, EOFError, ValueError) as error:
-                raise UserError(f"--meanface {file} holds no numbers x y x y ... ({error})") from None
+            points = read_meanface(file)
         else:
             points = PreparedSet(file if (file / "meta.yaml").is_file() else self.root / file, self.layouts).meanface()
         if len(points) == self.layouts.load(layout.stored).count:
@@ -241,6 +237,15 @@ class Sets:
         if len(points) != layout.count or not np.isfinite(points).all():
             raise UserError(f"--meanface {file} has {len(points)} landmarks, not the {layout.count} of layout {layout.name}")
         return points
+
+
+def read_meanface(file: Path) -> np.ndarray:
+    """Return the points (N, 2) of a file of MEANFACE_FILES. UserError if it holds others than numbers x y x y ..."""
+    try:
+        numbers = np.load(file) if file.suffix == ".npy" else file.read_text(encoding="ascii").split()
+        return np.array(numbers, np.float64).reshape(-1, 2)
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"the mean face {file} holds no numbers x y x y ... ({error})") from None
 
 
 def _has_own_layout(dataset: str | None) -> bool:

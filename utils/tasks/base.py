@@ -9,7 +9,9 @@ from torch.utils.data import Dataset
 from pipnet.errors import UserError
 from utils.config import Defaults, Settings
 from utils.data.sets import Sets
+from utils.test.export import write_format, write_manifest
 from utils.train.ranks import Ranks
+from utils.train.run_folder import Run
 
 
 def check_finite(state: dict[str, Tensor]) -> None:
@@ -28,20 +30,48 @@ class Training(NamedTuple):
     words: str
 
 
+class Bounds(NamedTuple):
+    """How far an export may be off: figure, of its figures from those of torch; px, of any landmark in px of the net's input;
+    None where that is not limited."""
+
+    figure: float
+    px: float | None = None
+
+
 class Tests:
     """Tests of one run's weights.
 
-    agreement                 how much the figures of an export may differ from those of torch
+    bounds                    {format: Bounds} of the formats that the task can be exported to
     torch_model()             the net with the run's weights, as `evaluate` takes it
-    export(), onnx_model()    write the ONNX file unless it is newer than the weights; the file, as `evaluate` takes it
+    export_onnx()             write the ONNX file unless it is newer than the weights
+    source()                  what other formats are made from
+    open(file, threads)       an exported file, as `evaluate` takes it
+    calls(model)              {pictures in a call: a call of the model}, to measure their time
     cases()                   yield what is evaluated, one case after the other
     evaluate(model, case)     the result; with several processes each does its share and all get it
-    differences(case, a, b)   absolute differences of the figures of two results
+    differences(case, a, b)   (largest absolute difference of the figures, px of the net's input of the landmarks) of two results
     add(case, name, result)   put a result into the report
     close()                   write the report; the tables and the places of the files as text
     """
 
-    agreement: float
+    bounds: dict[str, Bounds]
+    run: Run
+
+    def export(self, formats: list[str]) -> str:
+        """Write the exports that are missing or older than the weights, and their checksums; return which files these are.
+
+        UserError for a format that the task does not have.
+        """
+        if unknown := [name for name in formats if name not in self.bounds]:
+            raise UserError(f"this task is exported to {', '.join(self.bounds)}, not to {unknown[0]}; leave it out")
+        self.export_onnx()
+        files, source = [self.run.export(name) for name in formats], None
+        for name, file in zip(formats, files, strict=True):
+            if not self.run.has(name):
+                source = source or self.source()
+                write_format(name, source, file)
+        write_manifest(self.run.folder / "manifest.json", files)
+        return f"exported to {', '.join(map(str, files))}"
 
 
 class Task:
@@ -56,6 +86,7 @@ class Task:
     make_net(resume)          the net, and the origin of its weights (`Started`); a resumed net gets its weights later
     description()             what inference needs beside the net, layout and protocol among it, for the checkpoint
     validate(solver)          (weights to keep, validation figure; NaN without validation data)
+    calibration()             pictures of the training sets to calibrate 8-bit numbers on
     tests(run, compare)       `Tests` of a run; compare: runs whose reports are shown beside
     """
 

@@ -1,6 +1,7 @@
 """The task `detect`: a face detector, FaceBoxesV2, from photographs with boxes and from landmark sets."""
 import hashlib
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,8 @@ from utils.train.run_folder import Run
 from utils.train.solver import Solver
 
 COMPOSITES = 200   # test and validation pictures if there are no photographs
-CALIBRATION = 16   # crops on which batch norms that are folded into an export are measured
+CALIBRATION = 100  # pictures on which 8-bit numbers are calibrated
+NORMS = 16         # crops on which batch norms that are folded into an export are measured
 HELD = 160         # portraits to validate on, beside photographs
 LATER = 10 ** 6    # the epoch of such pictures; no training reaches it
 
@@ -155,6 +157,13 @@ class Detect(Task):
         self.scenes = make_scenes(self.material, self.settings, self.settings.detect.crops)
         return Training(self.scenes, collate, lists + [one.checksum for one in self.sources.sets], words)
 
+    def calibration(self) -> Iterator[np.ndarray]:
+        wider, sets = self.sources
+        pictures = [picture for folder in wider for picture in read_wider(folder, "train")]
+        pictures = pictures or self.composites([Split(one, "train") for one in sets])
+        for index in np.unique(np.linspace(0, len(pictures) - 1, CALIBRATION).astype(int)).tolist():
+            yield pictures[index].read()
+
     def show(self, count: int) -> str:
         self.material = self.material or self.load()
         return self.ranks.agree(lambda: self._draw(count))
@@ -175,7 +184,7 @@ class Detect(Task):
             raise UserError("there are no ImageNet weights of a detector; give --weights none or a file")
         net = FaceBoxesV2() if weights == "none" else weights_of(Path(weights))
         if Path(weights).suffix == ".onnx":  # an export's batch norms are folded
-            crops = np.stack([self.scenes.scene(LATER, index).image for index in range(CALIBRATION)])
+            crops = np.stack([self.scenes.scene(LATER, index).image for index in range(NORMS)])
             net.measure_norms(torch.from_numpy(crops))
         return net, Started("the checkpoint" if resume else weights)
 

@@ -1,21 +1,23 @@
 """Tests of a face detector: AP and recall of each set at each scale, pictures of the worst, and the export."""
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 
+from pipnet.detector import EXPORTED_FACE_BOX
 from pipnet.draw import sheet
 from pipnet.files import write_csv
 from pipnet.images import write_image
 from utils.data.wider import Picture
-from utils.tasks.base import Tests
+from utils.tasks.base import Bounds, Tests
 from utils.test import detection_metric as metric
 from utils.test.detectors import weights_of
+from utils.test.export import Source
 from utils.test.export_detector import export_detector
-from utils.test.find_faces import Detect, Found, find, onnx_detector, torch_detector
+from utils.test.find_faces import SUPPRESS, Detect, Found, exported_detector, find, torch_detector
 from utils.test.report import FOUND, TRUTH
 from utils.test.tables import table
 from utils.train import checkpoint
@@ -36,7 +38,7 @@ class Case(NamedTuple):
 class DetectorTests(Tests):
     """Tests of the detector in a run's weights, on the test pictures of its task."""
 
-    agreement = 0.002  # of AP and recall
+    bounds = {"onnx": Bounds(0.002), "int8": Bounds(0.01), "openvino": Bounds(0.002)}  # of AP and recall
 
     def __init__(self, task, run: Run):
         self.task, self.run, self.rows = task, run, []
@@ -45,19 +47,28 @@ class DetectorTests(Tests):
     def torch_model(self) -> Detect:
         return torch_detector(weights_of(self.run.weights), self.task.ranks.device)
 
-    def onnx_model(self) -> Detect:
-        return onnx_detector(self.run.onnx, torch.get_num_threads())
+    def open(self, file: Path, threads: int) -> Detect:
+        return exported_detector(file, threads)
 
-    def export(self) -> None:
+    def source(self) -> Source:
+        options = {"threshold": np.array(0.5, np.float32), "overlap": np.array(SUPPRESS, np.float32)}
+        return Source(self.run.onnx, lambda: ({"image": picture, **options} for picture in self.task.calibration()))
+
+    def calls(self, model: Detect) -> dict[int, Callable[[], object]]:
+        picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+        return {1: partial(model, picture)}
+
+    def export_onnx(self) -> None:
         if self.run.exported:
             return
         stored, miss = self.stored, None
-        if np.isfinite(stored["val_miss"]):
+        if np.isfinite(stored.get("val_miss", np.nan)):
             miss = round(stored["val_miss"], 3)
         export_detector(weights_of(self.run.weights), self.run.onnx, {
-            "task": "detect", "net": stored["net"]["net"], "epoch": stored["epoch"], "command": stored["command"],
+            "task": "detect", "net": stored["net"]["net"], "epoch": stored.get("epoch"), "command": stored.get("command"),
             "figures": {"validation, 100 - AP %": miss, "scales": stored["args"]["scales"], "val": stored["args"]["val"]},
-            "train_data": [Path(name).name for name in stored["args"]["train_data"]],
+            "train_data": [Path(name).name for name in stored["args"].get("train_data") or ()],
+            "face_box": EXPORTED_FACE_BOX, "overlap": SUPPRESS, **{key: stored[key] for key in ("threshold",) if key in stored},
             "channels": "BGR, uint8, not normalised", "frame": "px of the image, which may have any size"})
 
     def cases(self) -> Iterator[Case]:
@@ -69,13 +80,13 @@ class DetectorTests(Tests):
     def evaluate(self, model: Detect, case: Case) -> Found:
         return find(model, case.pictures, case.scale, self.task.ranks)
 
-    def differences(self, case: Case, one: Found, two: Found) -> list[float]:
+    def differences(self, case: Case, one: Found, two: Found) -> tuple[float, np.ndarray]:
         pair = (metric.score(found, case.pictures) for found in (one, two))
-        return [abs(a - b) for a, b in zip(*pair, strict=True) if np.isfinite(a)]
+        return max(abs(a - b) for a, b in zip(*pair, strict=True) if np.isfinite(a)), np.zeros(0)
 
     def add(self, case: Case, model: str, result: Found) -> None:
         self.rows += score_rows(case, model, result)
-        if case.last and model == "torch":
+        if case.last and model == self.run.model:
             write_sheet(self.run.folder / "report" / f"pictures_{case.name}.jpg", case.pictures, result)
 
     def close(self) -> str:
@@ -83,7 +94,7 @@ class DetectorTests(Tests):
         write_csv(report / "scores.csv", HEADER, self.rows)
         note = "; validated on these very pictures (--val test)" if self.stored["args"]["val"] == "test" else ""
         return (f"\n{table(self.rows, HEADER)}\n\nfaces of at least {metric.LEAST:g} px, IoU {metric.OVERLAP:g}; AP where every "
-                f"face has a box{note}\n{self.run.weights} of epoch {self.stored['epoch'] + 1}; pictures of the worst in "
+                f"face has a box{note}\n{checkpoint.about(self.run.weights, self.stored)}; pictures of the worst in "
                 f"{report}")
 
 

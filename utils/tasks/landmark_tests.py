@@ -1,38 +1,43 @@
 """Tests of a landmark net: NME of each set in each kind of box, the report, and the export."""
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from loguru import logger
 
 from nets.stages.auxiliary import STATES
 from pipnet.errors import UserError
+from pipnet.geometry import to_crop
+from pipnet.landmarker import open_net
 from utils.config import ROOT
 from utils.data.dataset import Faces
 from utils.data.face_states import complete
 from utils.data.prepared_set import ALL
 from utils.data.sets import check_same_protocol, distinct, title_for
-from utils.tasks.base import Tests
+from utils.formats import FORMATS
+from utils.tasks.base import Bounds, Tests
 from utils.test import page
 from utils.test.boxes import rebox
 from utils.test.evaluate import Predict, Result, convert_predictor, evaluate, flip_tested, torch_predictor
-from utils.test.export import export_onnx, onnx_predictor
+from utils.test.export import Source, deployed, example_for, export_onnx, from_arrays
 from utils.test.report import Report, read_compared
 from utils.test.tables import Case
+from utils.tools.inference import of_checkpoint
 from utils.tools.predict import landmarker
 from utils.train import checkpoint
 from utils.train.make_net import state_names
 from utils.train.run_folder import Run
 
+LIMITS = ("face_limit", "face_least")  # of the mean landmark score, where they were measured
 LOST = 100  # % NME; a net that says the same for any face has less
 
 
 class LandmarkTests(Tests):
     """Tests of the landmark net in a run's weights, on the test splits of its task."""
 
-    agreement = 0.01  # points of NME
+    bounds = {name: Bounds(0.05 if name == "int8" else 0.01, None if name == "int8" else 2.0) for name in FORMATS}  # NME points
 
     def __init__(self, task, run: Run, compare: list[Run]):
         self.task, self.run, self.compare = task, run, compare
@@ -40,29 +45,47 @@ class LandmarkTests(Tests):
         test = self.settings.test
         if compare and "true" not in test.box:
             raise UserError("--compare shows other runs in true boxes; have them in --box too")
-        self.net, self.layout, self.stored = checkpoint.unpack(run.weights)
-        if mine := [split.set.folder for split in task.tested if split.name == ALL and split.set.checksum in self.stored["data"]]:
+        if run.model == "torch":
+            self.torch_net, _, self.stored = checkpoint.unpack(run.weights)
+            self.net = of_checkpoint(self.torch_net, self.stored, run.weights)
+        else:
+            self.stored, self.net = checkpoint.load(run.weights), open_net(run.weights)
+        seen, self.layout = self.stored.get("data", ()), self.net.layout
+        if mine := [split.set.folder for split in task.tested if split.name == ALL and split.set.checksum in seen]:
             raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
         self.ways = [convert_predictor(self.layout, split.set.meta["layout"], self.settings.layouts) for split in task.tested]
         self.compared = [tuple(read_compared(other.folder, split.set, test.norm, there.name) for other in compare)
                          for split, (there, _) in zip(task.tested, self.ways, strict=True)]
-        self.report = Report(run.folder / "report", test.norm, test.thresholds)
+        self.report = Report(run.folder / "report", test.norm, test.thresholds, run.model)
 
     def torch_model(self) -> Predict:
-        return self._flipped(torch_predictor(self.net, self.task.ranks.device))
+        return self._flipped(torch_predictor(self.torch_net, self.task.ranks.device))
 
-    def onnx_model(self) -> Predict:
-        return self._flipped(onnx_predictor(self.run.onnx, torch.get_num_threads()))
+    def open(self, file: Path, threads: int) -> Predict:
+        return self._flipped(from_arrays(open_net(file, threads).predict))
 
     def _flipped(self, predict: Predict) -> Predict:
         return flip_tested(predict, self.layout) if self.settings.test.flip_test else predict
 
-    def export(self) -> None:
+    def export_onnx(self) -> None:
         export(self.run)
+
+    def source(self) -> Source:
+        def feeds() -> Iterator[dict[str, np.ndarray]]:
+            for image in self.task.calibration():
+                yield {"image": image[None]}
+
+        net = checkpoint.unpack(self.run.weights)[0]
+        return Source(self.run.onnx, feeds, deployed(net), example_for(self.net.size, self.net.margin))
+
+    def calls(self, model: Predict) -> dict[int, Callable[[], object]]:
+        pictures = example_for(self.net.size, self.net.margin)[:1].repeat(16, 1, 1, 1)
+        return {count: partial(model, pictures[:count]) for count in (1, 16)}
 
     def cases(self) -> Iterator[tuple[Case, object]]:
         """Yield (case, conversion of a predictor to its layout)."""
         test, splits = self.settings.test, self.task.tested
+        outputs = ["pose"] * self.net.pose + ["states"] * any(self.net.states)
         detect = None
         if "detector" in test.box:
             detect = landmarker(self.run.weights, test.detector, test.detector_weights).detect
@@ -70,10 +93,10 @@ class LandmarkTests(Tests):
         files = distinct([split.set.folder.name for split in splits])
         for place, (split, (there, convert)) in enumerate(zip(splits, self.ways, strict=True)):
             check_same_protocol(split.set, self.stored["protocol"])
-            faces = Faces([split], there, self.net.spec["input_size"], self.settings.data.cache,
-                          self.settings.data.train_hidden, self.net.input_margin)
+            faces = Faces([split], there, self.net.size, self.settings.data.cache, self.settings.data.train_hidden,
+                          self.net.margin)
             if there is self.layout:  # another layout may not suffice for pose and states
-                complete(faces, there, list(self.net.auxiliary))
+                complete(faces, there, outputs)
             for box in test.box:
                 boxed, missed = rebox(faces, box, test.box_jitter, self.settings.data.cache, detect)
                 compared = self.compared[place] if box == "true" else ()
@@ -84,8 +107,10 @@ class LandmarkTests(Tests):
         test = self.settings.test
         return evaluate(convert(model), one.faces, one.layout, test.norm, test.test_batch_size, self.task.ranks)
 
-    def differences(self, case, one: Result, two: Result) -> list[float]:
-        return [abs(float(np.nanmean(one.nme)) - float(np.nanmean(two.nme)))]
+    def differences(self, case, one: Result, two: Result) -> tuple[float, np.ndarray]:
+        crop = case[0].faces.crop
+        apart = to_crop(one.landmarks, crop) - to_crop(two.landmarks, crop)
+        return abs(float(np.nanmean(one.nme)) - float(np.nanmean(two.nme))), self.net.size * np.hypot(*apart.T).ravel()
 
     def add(self, case: tuple[Case, object], model: str, result: Result) -> None:
         one, _ = case
@@ -99,14 +124,14 @@ class LandmarkTests(Tests):
         how = f"{test.norm} norm, flip test {'on' if test.flip_test else 'off'}, {', '.join(test.box)} boxes"
         if "detector" in test.box:
             how += "; faces that the detector missed are scored in their own"
-        logger.debug(f"{run.weights.name} of epoch {stored['epoch'] + 1}, {how}\n{tables}")
+        logger.debug(f"{checkpoint.about(run.weights, stored)}, {how}\n{tables}")
         page.write(run, self.report, stored, how, [other.folder for other in self.compare])
 
         def place(path: Path) -> str:
             return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
         index = run.folder / "report" / "index.html"
-        files = [path for path in (run.weights, run.onnx, run.folder / "step.csv", index) if path.exists()]
+        files = [path for path in dict.fromkeys((run.weights, run.onnx, run.folder / "step.csv", index)) if path.exists()]
         lines = ["", tables, "", f"How:   {how}", "Files: " + ", ".join(map(place, files))]
         if stored["args"]["val"] == "test":
             lines.append("Note:  the epoch was picked on the test set (--val test), so these figures flatter the net")
@@ -119,7 +144,9 @@ class LandmarkTests(Tests):
         if all(synthetic):
             lines.append("Next:  python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: docs/data.md)")
         else:
-            lines += [f"Next:  open {place(index)} in a browser;", f"       tensorboard --logdir {place(run.folder)}"]
+            lines.append(f"Next:  open {place(index)} in a browser")
+            if not run.alone:
+                lines.append(f"       tensorboard --logdir {place(run.folder)}")
         return "\n".join(lines)
 
 
@@ -130,8 +157,9 @@ def export(run: Run) -> None:
     net, _, stored = checkpoint.unpack(run.weights)
     args = stored["args"]
     export_onnx(net, run.onnx, {
-        **{key: stored[key] for key in ("layout", "protocol", "epoch")}, "net": stored["net"]["net"],
-        "val_nme": stored["val_nme"] if math.isfinite(stored["val_nme"]) else None,  # JSON has no NaN
+        **{key: stored[key] for key in ("layout", "layouts", "protocol", "epoch", *LIMITS) if key in stored},
+        **{key: stored["net"][key] for key in ("net", "head")},
+        "val_nme": stored.get("val_nme") if math.isfinite(stored.get("val_nme", math.nan)) else None,  # JSON has no NaN
         "meanface": stored.get("meanface"), "input_size": net.spec["input_size"], "input_margin": net.input_margin,
         "channels": "BGR, uint8, not normalised",
         "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",

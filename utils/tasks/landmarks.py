@@ -1,4 +1,5 @@
 """The task `landmarks`: nets that find the landmarks of a face in its crop."""
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from utils.train.make_net import auxiliary_outputs, input_margin, make_net
 from utils.train.run_folder import Run
 from utils.train.solver import Solver
 from utils.train.teacher import add_teacher
+
+CALIBRATION = 200  # crops
 
 
 class Landmarks(Task):
@@ -143,6 +146,12 @@ class Landmarks(Task):
             check_same_protocol(split.set, self.training[0].meta["protocol"])
             there, _ = convert_predictor(layout, split.set.meta["layout"], self.settings.layouts)
             face_norms(Faces([split], there, net.input_size, 0, input_margin=input_margin(net)), there, self.settings.test.norm)
+
+    def calibration(self) -> Iterator[np.ndarray]:
+        net, splits = self.settings.net, [split for split in self.training_splits() if split.name == "train"]
+        faces = Faces(splits, self.layout, net.input_size, 0, input_margin=input_margin(net))
+        for index in np.unique(np.linspace(0, len(faces) - 1, CALIBRATION).astype(int)).tolist():
+            yield faces[index].image
 
     def show(self, count: int) -> str:
         splits = [split for split in self.training_splits() if split.name == "train"]

@@ -1,4 +1,5 @@
 """Face detectors that run in torch: how their files are loaded. `pipnet.detector` names these functions in its table."""
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import torch
 
 from nets.detectors.faceboxes import FaceBoxesV2, from_published
 from nets.detectors.mtcnn import MTCNN
-from pipnet.detector import Detections, Find, Loaded
+from pipnet.detector import EXPORTED_FACE_BOX, Detections, Find, Loaded
 from pipnet.errors import UserError, one_line
 from utils.train.checkpoint import load_weights
 
@@ -24,7 +25,9 @@ def prepare_torch(threads: int) -> torch.device:
 
 def load_faceboxes(file: Path, threads: int) -> Loaded:
     """FaceBoxesV2 with published weights or ours, a state dict or a checkpoint."""
-    return faceboxes_finder(weights_of(file), prepare_torch(threads)), {}
+    known = load_weights(file)[1]
+    stored = {key: known[key] for key in ("threshold", "overlap", "face_box") if key in known}
+    return faceboxes_finder(weights_of(file), prepare_torch(threads)), {"face_box": EXPORTED_FACE_BOX, **stored} if known else {}
 
 
 def faceboxes_finder(net: FaceBoxesV2, device: torch.device) -> Find:
@@ -42,6 +45,21 @@ def weights_of(file: Path) -> FaceBoxesV2:
     """FaceBoxesV2 with the weights of a checkpoint or an export of ours, or the published ones. UserError for other files."""
     net = FaceBoxesV2()
     return _fill(net, _exported_state(net, file) if file.suffix == ".onnx" else from_published(load_weights(file)[0]), file)
+
+
+def load_torchscript(file: Path, threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Function from pictures uint8 (B, S, S, 3) to the outputs of a traced net. UserError for other files."""
+    device = prepare_torch(threads)
+    try:
+        net = torch.jit.load(str(file), map_location=device).eval()
+    except RuntimeError:
+        raise UserError(f"{file} is not a file that TorchScript can run; export the net again") from None
+
+    @torch.inference_mode()
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        return [value.cpu().numpy() for value in net(torch.from_numpy(images).to(device))]
+
+    return run
 
 
 def load_mtcnn(file: Path, threads: int) -> Loaded:

@@ -1,30 +1,51 @@
 """Export of a whole net to ONNX: normalisation, decode and merge are in the graph; its metadata say how to cut the crop."""
+import hashlib
 import json
 import logging
+import shutil
+import tempfile
 import warnings
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nets import Prediction
-from pipnet.files import write_atomic
+from nets.registry import resolve
+from pipnet.files import write_atomic, write_text
 from pipnet.geometry import border_px
-from pipnet.session import open_session
+from pipnet.runtimes import about, open_file
+from utils.formats import FORMATS, files_of
 from utils.test.evaluate import Predict
 
 OPSET = 18
 
 
-class _Exported(nn.Module):
+class Source(NamedTuple):
+    """What the other formats are made from.
+
+    onnx: the float ONNX file. feeds(): inputs of that file to calibrate 8-bit numbers on. net: the net as it is exported, and
+    example: uint8 (2, S, S, 3) for it; None for a detector.
+    """
+
+    onnx: Path
+    feeds: Callable[[], Iterable[dict[str, np.ndarray]]]
+    net: nn.Module | None = None
+    example: Tensor | None = None
+
+
+class Unnamed(nn.Module):
     """The exported module: image uint8 (B, S, S, 3) BGR -> landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), ..."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return tuple(part for part in self.net.predict(image) if part is not None)
 
 
@@ -44,15 +65,25 @@ def quiet():
                 logger.setLevel(level)
 
 
+def deployed(net: nn.Module) -> nn.Module:
+    """Return a copy of a net as it is exported: float32 on the CPU, one convolution for each block of branches."""
+    return net.eval().reparameterized().float().cpu().to(memory_format=torch.contiguous_format).eval()
+
+
+def example_for(size: int, margin: float) -> Tensor:
+    """Return random pictures (2, S, S, 3) uint8 for a net of that input size and margin."""
+    side = size + 2 * border_px(size, margin)
+    return torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
+
+
 def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
     """Write `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
-    side = net.spec["input_size"] + 2 * border_px(net.spec["input_size"], net.input_margin)
-    module = _Exported(net.eval().reparameterized().float().cpu().to(memory_format=torch.contiguous_format)).eval()
-    example = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
+    net, example = deployed(net), example_for(net.spec["input_size"], net.input_margin)
     names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
     with quiet(), torch.inference_mode():
-        program = torch.onnx.export(module, (example,), input_names=["image"], output_names=names, opset_version=OPSET,
-                                    dynamo=True, dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}}, verbose=False)
+        program = torch.onnx.export(Unnamed(net).eval(), (example,), input_names=["image"], output_names=names,
+                                    opset_version=OPSET, dynamo=True, verbose=False,
+                                    dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}})
     write_onnx(program.model_proto, file, metadata)
 
 
@@ -67,13 +98,38 @@ def write_onnx(model, file: Path, metadata: dict) -> None:
     write_atomic(file, lambda path: path.write_bytes(model.SerializeToString()))
 
 
-def onnx_predictor(file: Path, threads: int = 0) -> Predict:
-    """Return the predictor of an exported file. UserError if it cannot be loaded."""
-    session = open_session(file, threads, "make it with --test-onnx")
-    names = [output.name for output in session.get_outputs()]
+def write_format(name: str, source: Source, file: Path) -> None:
+    """Write the files of a format other than ONNX, each whole or not at all, `file` last.
 
-    def predict(images: torch.Tensor) -> Prediction:
-        outputs = dict(zip(names, map(torch.from_numpy, session.run(names, {"image": images.cpu().numpy()})), strict=True))
-        return Prediction(**outputs)
+    UserError where the net cannot be converted or the format's package is missing.
+    """
+    values = open_file(source.onnx).values
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / file.name
+        resolve(FORMATS[name].write)(source, made)
+        if file.suffix != ".onnx":
+            write_text(about(made), json.dumps(values, indent=1) + "\n")
+        for path in sorted(made.parent.iterdir(), key=lambda path: path == made):
+            write_atomic(file.with_name(path.name), lambda target, path=path: shutil.copyfile(path, target))
 
-    return predict
+
+def write_manifest(file: Path, exports: list[Path]) -> None:
+    """Add sizes and checksums of exports, and of the files that belong to them, to a manifest; other entries stay."""
+    entries: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    for export in exports:
+        for path in filter(Path.is_file, files_of(export)):
+            data = path.read_bytes()
+            known = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+            entries[path.name] = {**entries.get(path.name, {}), **known}
+    write_text(file, json.dumps(entries, indent=1) + "\n")
+
+
+def exported_predictor(file: Path, threads: int = 0) -> Predict:
+    """Return the predictor of an exported landmark net. UserError if it cannot be loaded."""
+    run = open_file(file, threads, "make it with --export").run
+    return from_arrays(lambda images: run({"image": images}))
+
+
+def from_arrays(run: Callable[[np.ndarray], dict[str, np.ndarray]]) -> Predict:
+    """Return a function on arrays, such as the `predict` of a LandmarkNet, as a predictor."""
+    return lambda images: Prediction(**{name: torch.from_numpy(value) for name, value in run(images.cpu().numpy()).items()})

@@ -25,7 +25,7 @@ def torch_detector(net: FaceBoxesV2, device: torch.device, threshold: float = FL
     return _above(faceboxes_finder(net, device), threshold)
 
 
-def onnx_detector(file: Path, threads: int = 0, threshold: float = FLOOR) -> Detect:
+def exported_detector(file: Path, threads: int = 0, threshold: float = FLOOR) -> Detect:
     """An exported file's detections above a score. UserError where it cannot be loaded."""
     return _above(load_exported(file, threads)[0], threshold)
 

@@ -17,6 +17,7 @@ from utils.machine import commit, processor
 from utils.test import metric
 from utils.test.plot import Style, bars, chart, face_map
 from utils.test.report import Report, Shown, sigma_chart
+from utils.train.checkpoint import about
 
 STYLE = """
 :root{color-scheme:light dark;--back:#fff;--front:#222;--line:#8884;--shade:#8881}
@@ -56,12 +57,13 @@ def write(run, report: Report, stored: dict, how: str, compared: list[Path]) -> 
 
 
 def _about(run, stored: dict, how: str, compared: list[Path]) -> str:
-    validated = f", validation NME {stored['val_nme']:.3f} %" if np.isfinite(stored["val_nme"]) else ""
+    nme = stored.get("val_nme")
+    validated = f", validation NME {nme:.3f} %" if nme is not None and np.isfinite(nme) else ""
     on_test = "; the epoch was picked on the test set, which flatters the net" if stored["args"]["val"] == "test" else ""
     against = f". Compared with {', '.join(folder.resolve().name for folder in compared)}" if compared else ""
-    trained = ", ".join(Path(name).name for name in stored["args"]["train_data"])
-    return (f"{run.weights.name} of epoch {stored['epoch'] + 1}{validated}{on_test}. Trained on {trained}. "
-            f"{how.capitalize()}{against}.")
+    names = ", ".join(Path(name).name for name in stored["args"].get("train_data") or ())
+    trained = f" Trained on {names}." if names else ""
+    return f"{about(run.weights, stored)}{validated}{on_test}.{trained} {how.capitalize()}{against}."
 
 
 def _table(header: list[str], rows: list[list[str]], words: int = 2, whole=lambda row: False) -> str:
@@ -88,11 +90,11 @@ def _paste(report: Report, net: dict) -> str:
         sets[-1].append(row)
     for own in sets:
         row = own[0]
-        if not row[1].startswith("torch"):
+        if not row[1].startswith(report.model):
             continue
         columns = [f"{r[0].strip()} NME %" for r in own] + head[5:]
         method = "PIPNet" if net["head"] == "pip" else f"{net['head']} head"
-        cells = [f"{method}, {net['net']}, {net['input_size']} px{row[1].removeprefix('torch')}"]
+        cells = [f"{method}, {net['net']}, {net['input_size']} px{row[1].removeprefix(report.model)}"]
         cells += [f"{float(r[3]):.2f}" for r in own] + row[5:]
         header = ["method", *columns]
         latex = [" & ".join(map(_latex, line)) + r" \\" for line in (header, cells)]

@@ -88,10 +88,10 @@ class Shown(NamedTuple):
 
 
 class Report:
-    """The figures of a test, case by case, and the files in `folder` that they go to."""
+    """The figures of a test, case by case, and the files in `folder` that they go to. model: whose faces and charts are shown."""
 
-    def __init__(self, folder: Path, norm: str, thresholds: list[float]):
-        self.folder, self.norm, self.thresholds = folder, norm, thresholds
+    def __init__(self, folder: Path, norm: str, thresholds: list[float], model: str = "torch"):
+        self.folder, self.norm, self.thresholds, self.model = folder, norm, thresholds, model
         self.scores: list[Row] = []
         self.groups: list[Row] = []
         self.norms: list[Row] = []
@@ -99,12 +99,12 @@ class Report:
         self.files: dict[str, dict] = {}  # of faces_<name>.csv: what `read_compared` checks
 
     def add(self, case: Case, model: str, result: Result) -> None:
-        """Add the result of a model. Faces and charts are those of the torch model."""
+        """Add the result of a model."""
         called = case.model(model)
         self.scores += score_rows(case, called, result, self.thresholds)
         self.groups += group_rows(case, called, result, self.thresholds)
         self.norms += norm_rows(case, called, result, self.thresholds)
-        if model != "torch":
+        if model != self.model:
             return
         for other in case.compared:
             self.scores += score_rows(case, f"run {other.run}", other, self.thresholds)
@@ -143,13 +143,13 @@ class Report:
         Columns: NME in each norm and frame; in other boxes, NME in the test's norm and in the usual ones, which bear the mark;
         failures and area in the test's norm.
         """
-        rows = [row for row in self.norms if row["model"].startswith("torch")]
+        rows = [row for row in self.norms if row["model"].startswith(self.model)]
         first, nme, figures = rows[0]["model"], {}, {}
         for row in rows:
             key, norm, usual, in_image = (row["test set"], row["subset"]), row["norm"], row["usual"], row["frame"] == "image"
             if row["model"] == first or in_image and (usual or norm == self.norm):
                 title = norm if in_image else f"{norm}, {row['frame']}"
-                nme.setdefault(title + row["model"].removeprefix("torch"), {})[key] = row["NME %"] + (mark if usual else "")
+                nme.setdefault(title + row["model"].removeprefix(self.model), {})[key] = row["NME %"] + (mark if usual else "")
             if in_image and (row["model"], norm) == (first, self.norm):
                 figures[key] = [cell for name, cell in row.items() if "@" in name]
         header = ["test set", "subset", *nme, *(name for name in rows[0] if "@" in name)]

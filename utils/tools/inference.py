@@ -1,31 +1,56 @@
-"""Landmark nets of runs and checkpoints, in the form that pipnet's Landmarker expects."""
+"""Landmark nets of runs, checkpoints and published files, in the form that pipnet's Landmarker expects."""
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import torch
 
+from nets import Trainable
+from nets.registry import resolve
 from pipnet.landmarker import LandmarkNet, open_net
+from pipnet.runtimes import RUNTIMES, Opened
 from utils.config import ROOT, read_defaults
 from utils.test.detectors import prepare_torch
 from utils.test.evaluate import torch_predictor
 from utils.train import checkpoint, run_folder
 from utils.train.make_net import state_names
+from utils.train.published import description, graph_of
 
 
 def find_net(exp: str, threads: int = 0) -> LandmarkNet:
-    """The landmark net of a run's id, folder or .pt. UserError where there is none.
+    """The landmark net that --exp means: of a run's id or folder, a file, or a name. UserError where there is none.
 
-    An id or a folder stands for the run's export where that exists and is not older than the weights; the rest runs in torch.
+    An id, a folder or a name stands for the export where that exists and is not older than the weights.
     """
     run = run_folder.find(exp, ROOT / read_defaults().values["run_root"], train=False)
-    if not exp.endswith(".pt") and run.exported:
-        return open_net(run.onnx, threads)
+    return open_file(run.onnx if run.exported and exp != str(run.weights) else run.weights, threads)
+
+
+def open_file(file: Path, threads: int = 0) -> LandmarkNet:
+    """The landmark net of a file: exported files in their runtime, others in torch. UserError where it cannot be loaded."""
+    if file.suffix in RUNTIMES:
+        return open_net(file, threads)
     device = prepare_torch(threads)
-    net, _, stored = checkpoint.unpack(run.weights)
+    net, _, stored = checkpoint.unpack(file)
     predict = torch_predictor(net, device)
 
     def predict_arrays(images: np.ndarray) -> dict[str, np.ndarray]:
         prediction = predict(torch.from_numpy(images))._asdict()
         return {name: value.float().cpu().numpy() for name, value in prediction.items() if value is not None}
 
+    return of_checkpoint(net, stored, file)._replace(predict=predict_arrays)
+
+
+def of_checkpoint(net: Trainable, stored: dict, file: Path) -> LandmarkNet:
+    """What a checkpoint says about its landmark net; `predict` is missing."""
     values = {"input_size": net.spec["input_size"], "input_margin": net.input_margin, "pose": "pose" in net.auxiliary,
               "states": state_names(stored["args"])}
-    return LandmarkNet.of(predict_arrays, {**stored, **values}, run.weights)
+    return LandmarkNet.of(None, {**stored, **values}, file)
+
+
+def published_net(opened: Opened, file: Path) -> LandmarkNet:
+    """The landmark net of a published graph. UserError for graphs of no system that is known."""
+    graph, settings, layout = graph_of(file, opened)
+    values = {**description(settings, layout, {}), "input_size": settings.net.input_size, "pose": settings.loss.pose > 0,
+              "states": state_names(vars(settings.loss))}
+    return LandmarkNet.of(partial(resolve(graph.read), opened.run), values, file)

@@ -10,6 +10,8 @@ from nets import Trainable, build_net
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
 from pipnet.layout import Layout
+from pipnet.runtimes import RUNTIMES
+from utils.train import published
 
 FORMAT = 2
 REQUIRED = {"format": int, "net": dict, "layout": dict, "protocol": dict, "args": dict, "model": dict}
@@ -22,6 +24,8 @@ def save(file: Path, values: dict[str, Any]) -> None:
 
 def unpack(file: Path) -> tuple[Trainable, Layout, dict[str, Any]]:
     """Return (landmark net with its weights, layout, the whole checkpoint). UserError if the file does not fit itself."""
+    if Path(file).suffix in RUNTIMES:
+        raise UserError(f"{file} cannot be loaded with torch; give the .pt that it was exported from")
     values = load(file)
     try:
         net, layout = build_net(values["net"]), Layout.from_dict(values["layout"])
@@ -32,8 +36,21 @@ def unpack(file: Path) -> tuple[Trainable, Layout, dict[str, Any]]:
 
 
 def load(file: Path) -> dict[str, Any]:
-    """Return a checkpoint of this project, on the CPU. UserError if it is missing, damaged, foreign, or holds code."""
-    return _checked(file, _read(file))
+    """Return a checkpoint, on the CPU; published and exported files are described as one, the latter without weights.
+
+    file: several published files of one net are joined by commas. UserError if it is missing, damaged, unknown, or holds code.
+    """
+    if Path(file).suffix in RUNTIMES:
+        return {"format": FORMAT, "model": {}, **published.describe_export(Path(file))}
+    tensors, known = load_weights(file)
+    return known or {"format": FORMAT, **published.describe(file, tensors)}
+
+
+def about(file: Path, stored: dict[str, Any]) -> str:
+    """Return what a tested file is, in words: its name, and the epoch where it is known."""
+    epoch = stored.get("epoch")
+    names = ", ".join(one.name for one in published.split_files(file)[0])
+    return names if epoch is None else f"{names} of epoch {epoch + 1}"
 
 
 def _checked(file: Path, values: Any) -> dict[str, Any]:
@@ -46,14 +63,22 @@ def _checked(file: Path, values: Any) -> dict[str, Any]:
 
 
 def load_weights(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return (tensors by name, the whole checkpoint; empty for a file of another project). UserError as for `load`."""
+    """Return (tensors by name, half precision widened, the whole checkpoint; empty for files of others). UserError as `load`."""
+    files, _ = published.split_files(file)
+    read = [_load_one(one) for one in files]  # DPR publishes its nets one by one
+    tensors = {name: tensor for some, _ in read for name, tensor in some.items()}
+    wide = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
+    return wide, read[0][1] if len(read) == 1 else {}
+
+
+def _load_one(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     values = _read(file)
     known = _checked(file, values) if isinstance(values, dict) and REQUIRED.keys() <= values.keys() else {}
     for key in ("model", "state_dict"):
         if isinstance(values, dict) and isinstance(values.get(key), dict):
             values = values[key]
     if not isinstance(values, dict) or not values or not all(isinstance(value, torch.Tensor) for value in values.values()):
-        raise UserError(f"{file} holds no tensors by name, as a checkpoint or a state dict does")
+        raise UserError(f"{file} is not a checkpoint of this project, and holds no tensors by name as a state dict does")
     return values, known
 
 

@@ -8,15 +8,15 @@ import torch
 
 from nets import Trainable, net_row
 from nets.convert.imagenet import load_imagenet
-from nets.convert.published import from_published, is_classifier, is_ours
+from nets.convert.published import is_classifier
+from nets.convert.systems import system_of
 from nets.convert.transplant import nearest_sources, similarity
-from nets.registry import resolve
 from pipnet.errors import UserError
 from pipnet.files import write_csv
 from pipnet.geometry import box_of, crop_box, to_crop
 from pipnet.layout import Layout
 from utils.config import load_protocol, read_defaults
-from utils.train import checkpoint
+from utils.train import checkpoint, published
 
 ALIKE = 1.25  # faces larger or smaller than this in two kinds of crops make a net of one a poor start for the other
 FRAME = 10000  # px; stands for an image in which no crop reaches the edge
@@ -73,14 +73,10 @@ def start(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn
     layout and meanface (N, 2), in [0, 1] of the crop, are the net's own. If the checkpoint has a layout, the head is made from
     the rows of the shared landmarks. Other tensors are loaded if name and shape are the same.
     """
-    read = [checkpoint.load_weights(Path(one)) for one in str(file).split(",")]  # DPR publishes its nets one by one
-    tensors = {name: tensor for some, _ in read for name, tensor in some.items()}
-    known = read[0][1] if len(read) == 1 else {}
-    stored, own = _renamed(tensors, net, meanface), net.state_dict()
-    if not known:
-        _check_meanface(file, stored, net, meanface)
-    if hasattr(net.backbone, "own_names"):
-        stored = net.backbone.own_names(stored)
+    tensors, known = checkpoint.load_weights(file)
+    stored, own, system = published.renamed(tensors, net, meanface), net.state_dict(), system_of(tensors)
+    if system:
+        _check_meanface(file, stored, net, meanface, " in ".join(system.meanface))
     words, head = "", {}
     if known:
         head, words = _Graft(net, file, layout, meanface, warn).head(stored, known)
@@ -89,13 +85,13 @@ def start(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn
         if (size := known["net"].get("input_size")) != net.spec["input_size"]:
             warn(f"{file} was trained at {size} px, this is {net.spec['input_size']}; --input-size {size} starts better")
     fitting = {name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}
-    if not any(torch.is_floating_point(tensor) for name, tensor in fitting.items() if not name.startswith("head.")):
+    if not any(torch.is_floating_point(tensor) for name, tensor in fitting.items() if not name.startswith(("head.", "refiner."))):
         raise UserError(f"{file} holds no tensor that fits {net.spec['net']}; give a checkpoint of the same backbone")
     net.load_state_dict(fitting, strict=False)
     rows = [(name, _shape(tensor), _origin(name, tensor, stored, head or {})) for name, tensor in own.items()]
     left = {name: tensor for name, tensor in stored.items() if name not in own}
     rows += [(name, _shape(tensor), "left out: this net has no such tensor") for name, tensor in left.items()]
-    if net_row(net.spec["net"]).published is None:
+    if system is None:
         rows += [(name, _shape(tensor), "left out: the classifier") for name, tensor in tensors.items() if is_classifier(name)]
     listed = "; ".join(filter(None, (_listed(rows, "new"), _listed(rows, "left out"))))
     return Started(f"{len(fitting)} of {len(own)} tensors of {file}{f' ({listed})' if listed else ''}{words}", rows)
@@ -120,20 +116,9 @@ def _listed(rows: list[tuple[str, str, str]], origin: str) -> str:
     return f"{origin}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" if names else ""
 
 
-def _renamed(tensors: dict, net: Trainable, meanface: np.ndarray) -> dict:
-    """Return the tensors under our names; the net's row knows those of its publication."""
-    published = net_row(net.spec["net"]).published
-    if published is None or is_ours(tensors):
-        return from_published(tensors)
-    try:
-        return resolve(published)(tensors, net.spec.get("meanface", meanface))
-    except (KeyError, IndexError, RuntimeError) as error:
-        raise UserError(f"the weights are not those published for {net.spec['net']} ({type(error).__name__} {error})") from None
-
-
-def _check_meanface(file: Path, stored: dict, net: Trainable, meanface: np.ndarray) -> None:
-    """Raise UserError if the file needs its own mean face, but `net` has `meanface`, that of the training faces."""
-    needed, own = net_row(net.spec["net"]).published_meanface, net.state_dict().get("head.output.weight")
+def _check_meanface(file: Path, stored: dict, net: Trainable, meanface: np.ndarray, needed: str) -> None:
+    """Raise UserError if the file's output needs its own mean face, but `net` has `meanface`, that of the training faces."""
+    own = net.state_dict().get("head.output.weight")
     starts = own is not None and "head.output.weight" in stored and stored["head.output.weight"].shape == own.shape
     if needed and starts and np.array_equal(net.spec["meanface"], meanface):
         raise UserError(f"{file} gives landmarks as offsets from a mean face that it does not hold; give that with --meanface: "

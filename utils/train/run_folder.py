@@ -9,34 +9,77 @@ from typing import NamedTuple
 from torch.utils.tensorboard import SummaryWriter
 
 from pipnet.errors import UserError
-from pipnet.files import write_csv
+from pipnet.files import SHIPPED, shipped, shipped_net, write_csv
+from pipnet.runtimes import RUNTIMES
+from utils.formats import FORMATS, files_of
 from utils.train import checkpoint
+from utils.train.published import split_files
 from utils.yaml_files import nearest
 
-SUFFIXES = (".pt", ".onnx")
+SUFFIXES = (".pt", ".pth", ".tar", *RUNTIMES)
+FILES = "files"  # below the folder of the runs: results of files that are in no run's folder
 INITIALISATION = "initialisation.csv"
 
 
 class Run(NamedTuple):
-    """A run's folder, and the checkpoint in it that tests use."""
+    """A run's folder, and the file in it that tests use; or a file from elsewhere, and the folder of its results.
+
+    given: the exported file, if one came with the weights or instead of them; it is never written.
+    """
 
     folder: Path
     weights: Path
+    given: Path | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Return whether the weights are a file in no run's folder."""
+        return self.weights.parent != self.folder
+
+    @property
+    def model(self) -> str:
+        """Return what the weights are: torch for a checkpoint, else a format of FORMATS."""
+        fitting = [name for name, row in FORMATS.items() if self.weights.name.endswith(row.suffix)]
+        return max(fitting, key=lambda name: len(FORMATS[name].suffix), default="torch")
+
+    @property
+    def settings(self) -> Path:
+        """Return the file that says what was trained, and on what: in a run's folder a checkpoint."""
+        return self.weights if self.alone else self.folder / f"{self.weights.name.partition('.')[0]}.pt"
 
     @property
     def last(self) -> Path:
         """Return the checkpoint that a training resumes from."""
         return self.folder / "last.pt"
 
+    def export(self, name: str) -> Path:
+        """Return where the weights are exported to in a format of FORMATS."""
+        suffix = FORMATS[name].suffix
+        if self.given and self.model in ("torch", name) and self.given.name.endswith(suffix):
+            return self.given
+        return self.folder / f"best{suffix}" if self.alone else self.settings.with_suffix(suffix)
+
     @property
     def onnx(self) -> Path:
         """Return where the weights are exported to."""
-        return self.weights.with_suffix(".onnx")
+        return self.export("onnx")
 
     @property
     def exported(self) -> bool:
         """Return whether the ONNX file exists and is not older than the weights."""
-        return self.onnx.is_file() and self.onnx.stat().st_mtime_ns >= self.weights.stat().st_mtime_ns
+        return self.has("onnx")
+
+    def has(self, name: str) -> bool:
+        """Return whether the export in a format exists and is not older than the weights."""
+        file = self.export(name)
+        if file == self.given or not file.is_file():
+            return file == self.given
+        return file.stat().st_mtime_ns >= max(one.stat().st_mtime_ns for one in split_files(self.weights)[0])
+
+    @property
+    def fastest(self) -> Path:
+        """Return the file to predict with: the exported one that came with the weights, else the weights."""
+        return self.given or self.weights
 
     @property
     def epochs(self) -> int:
@@ -51,10 +94,19 @@ def next_id(root: Path) -> str:
 
 
 def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
-    """Return the run that --exp means: an id below `root`, a folder, or a file.
+    """Return the run that --exp means: an id below `root`, a folder, a file, or the name of a shipped net.
 
     Without --exp it is the next free id to train, else the newest run. UserError if there is nothing to test.
     """
+    is_file = exp is not None and (Path(exp).suffix in SUFFIXES or Path(exp).is_file() or "," in exp)
+    if train and (exp in SHIPPED or is_file):
+        kind = "a file" if is_file else "a shipped net"
+        raise UserError(f"--exp {exp} is {kind}; give an id or a folder to train in (--weights {exp} starts from it)")
+    if exp in SHIPPED:
+        given = shipped(f"{exp}.onnx")
+        return Run(root / FILES / exp, shipped_net(exp, ".pt", ".onnx"), given if given.is_file() else None)
+    if is_file:
+        return _find_file(exp, root)
     if exp is None:
         if train and not resume:
             folder = root / next_id(root)
@@ -63,26 +115,26 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
             if not runs:
                 raise UserError(f"nothing is trained yet in {root}; train a net (--train) or name one (--exp)")
             folder = runs[-1].parent
-    elif Path(exp).suffix in SUFFIXES:
-        return _find_file(Path(exp), train)
     else:
         folder = Path(exp) if os.sep in exp else root / exp
     run = Run(folder, folder / "best.pt")
     if not train and not run.weights.is_file():
         names = sorted(path.parent.name for path in root.glob("*/best.pt")) if root.is_dir() else []
         known = f"there are: {', '.join(names[-10:])}" if names else "nothing is trained yet"
-        raise UserError(f"no trained net in {folder} ({known}){nearest(exp or '', names)}")
+        raise UserError(f"no trained net in {folder} ({known}){nearest(exp or '', [*names, *SHIPPED])}")
     return run
 
 
-def _find_file(file: Path, train: bool) -> Run:
-    if train:
-        raise UserError(f"--exp {file} is a file; give an id or a folder to train in (--weights {file} starts from it)")
-    if not file.is_file():
-        raise UserError(f"no file {file}")
-    if file.suffix == ".onnx" and not file.with_suffix(".pt").is_file():
-        raise UserError(f"{file} has no {file.with_suffix('.pt').name} beside it, which says what it was trained on")
-    return Run(file.parent, file.with_suffix(".pt"))
+def _find_file(exp: str, root: Path) -> Run:
+    """Return a checkpoint or an ONNX file in its run's folder; others with a folder for their results below `root`."""
+    weights, mean = split_files(exp)
+    for file in [*weights, *([mean] if mean else [])]:
+        if not file.is_file():
+            raise UserError(f"no file {file}; give an id, a folder, a file or one of {', '.join(SHIPPED)}")
+    first = weights[0]
+    run = Run(first.parent, first, first if first.suffix in RUNTIMES else None)
+    of_run = "," not in exp and (run.folder / "args.yaml").is_file() and run.settings.is_file()
+    return run if of_run else run._replace(folder=root / FILES / first.name.replace(".", "-"), weights=Path(exp))
 
 
 def continue_after_restart(mode: Namespace, run: Run) -> None:
@@ -105,7 +157,8 @@ def check_free(run: Run, resume: bool, overwrite: bool) -> None:
 def clear(run: Run) -> None:
     """Make the folder and remove the files of an earlier training; other files and the log stay."""
     run.folder.mkdir(exist_ok=True)
-    for name in ("best.pt", "best.onnx", "last.pt", "step.csv", "time.csv", "args.yaml", INITIALISATION):
+    exports = [path for name in FORMATS for path in files_of(run.export(name))]
+    for name in ("best.pt", "last.pt", "step.csv", "time.csv", "args.yaml", "manifest.json", INITIALISATION, *exports):
         (run.folder / name).unlink(missing_ok=True)
     for name in ("report", "events"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
@@ -133,6 +186,11 @@ class History:
             raise UserError(f"{run.last} was trained with another net, layout, data or teacher than there is now; train a new "
                             "run")
         return cls(figure, stored)
+
+    @property
+    def fastest(self) -> Path:
+        """Return the file to predict with: the ONNX file that came with the weights, else the weights."""
+        return self.export or self.weights
 
     @property
     def epochs(self) -> int:

@@ -267,7 +267,7 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
             (["--source", "talk.avi", "--save", "out.png"], "a name that ends in .mp4"),
             (["--source", "talk.avi", "--save", "face.png/out.mp4"], "cannot be written"),
             (["--source", "face.png", "--drowsiness"], "--drowsiness needs a video"),
-            (["--source", "face.png", "--exp", "gone.onnx"], "no ONNX file at gone.onnx"),
+            (["--source", "face.png", "--exp", "gone.onnx"], "no file at gone.onnx"),
             (["--source", "\u00b2"], "no file or folder"), (["--source", "99999999999"], "no file or folder 99999999999"),
             (["--source", "face.png", "--save", "a.png", "--json", "./a.png"], "--save and --json are both"),
             (["--source", "face.png", "--threads", "-1"], "--threads"),

@@ -22,7 +22,7 @@ from utils.data.wider import Picture, divide, read_wider
 from utils.tasks.detect import Detect
 from utils.test import detection_metric as metric
 from utils.test.detectors import weights_of
-from utils.test.find_faces import completed, onnx_detector, torch_detector
+from utils.test.find_faces import completed, exported_detector, torch_detector
 from utils.train import checkpoint
 from utils.train.ranks import Ranks
 
@@ -363,7 +363,7 @@ def test_the_export_takes_pictures_of_any_size(detector):
     stored = checkpoint.load(detector / "best.pt")
     assert stored["net"] == {"net": "faceboxes"} and stored["args"]["task"] == "detect"
     net = weights_of(detector / "best.pt").eval()
-    one, two = torch_detector(net, ONE.device, 0.3), onnx_detector(detector / "best.onnx", 1, 0.3)
+    one, two = torch_detector(net, ONE.device, 0.3), exported_detector(detector / "best.onnx", 1, 0.3)
     several = 0
     for index, (height, width) in enumerate([(1, 1), (33, 20), (64, 128), (150, 257), (300, 90)]):
         image = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -14,7 +14,7 @@ from pipnet.geometry import Protocol, crop_box, cut
 from pipnet.landmarker import Landmarker, open_net
 from utils.tasks.landmark_tests import export
 from utils.test.evaluate import flip_tested, torch_predictor
-from utils.test.export import export_onnx, onnx_predictor
+from utils.test.export import export_onnx, exported_predictor
 from utils.tools.inference import find_net
 from utils.train import checkpoint
 from utils.train.run_folder import Run
@@ -45,7 +45,7 @@ def test_an_untrained_net_agrees_with_its_export(tmp_path, num_nb, stride, size,
     plain = {key: tensor.clone() for key, tensor in net.state_dict().items()}
     export_onnx(net, file, {})
     assert all(torch.equal(tensor, plain[key]) for key, tensor in net.state_dict().items())
-    exported, ours = onnx_predictor(file, 1), torch_predictor(net, torch.device("cpu"))
+    exported, ours = exported_predictor(file, 1), torch_predictor(net, torch.device("cpu"))
     images = pictures(64, size)
     apart = []
     for begin, end in ((0, 1), (1, 6), (6, 64)):
@@ -59,7 +59,7 @@ def test_an_untrained_net_agrees_with_its_export(tmp_path, num_nb, stride, size,
 def test_expected_errors_are_exported(tmp_path):
     net, images = untrained(5, 32, 64, 0.1, sigma=True), pictures(3, 64)
     export_onnx(net, tmp_path / "net.onnx", {})
-    one, two = torch_predictor(net, torch.device("cpu"))(images), onnx_predictor(tmp_path / "net.onnx", 1)(images)
+    one, two = torch_predictor(net, torch.device("cpu"))(images), exported_predictor(tmp_path / "net.onnx", 1)(images)
     assert one.sigma.shape == two.sigma.shape == (3, 12) and torch.allclose(one.sigma, two.sigma, rtol=1e-3)
 
 
@@ -91,7 +91,7 @@ def test_the_file_names_the_states(tmp_path, eyes, names):
     shown = [Landmarker(net, detector=lambda image: None).landmarks_of(image, box)[0]
              for net in (open_net(run.onnx, 1), find_net(str(run.weights), 1))]
     crop = crop_box(box[0], Protocol(**SQUARE), 96, 96)
-    plain = onnx_predictor(run.onnx, 1)(torch.from_numpy(cut(image, crop, 64)[None]))
+    plain = exported_predictor(run.onnx, 1)(torch.from_numpy(cut(image, crop, 64)[None]))
     for face in shown:
         assert np.allclose(face.pose, np.degrees(plain.pose[0].numpy()), atol=1e-3)
         assert list(face.states) == [name for name in names if name]
@@ -119,7 +119,7 @@ def test_the_file_says_what_it_takes_and_gives(exported):
 
 def test_normalisation_is_inside_the_file(exported):
     net = checkpoint.unpack(exported.weights)[0].eval()
-    images, predict = pictures(2, 64), onnx_predictor(exported.onnx, 1)
+    images, predict = pictures(2, 64), exported_predictor(exported.onnx, 1)
     mean, std = (torch.tensor(net.spec["preprocess"][key]) for key in ("mean", "std"))
     by_hand = ((images.flip(3) / 255 - mean) / std).permute(0, 3, 1, 2)  # BGR to RGB
     with torch.inference_mode():
@@ -132,16 +132,16 @@ def test_flip_test_of_the_export_equals_that_of_the_net(exported):
     net, layout, _ = checkpoint.unpack(exported.weights)
     images = pictures(4, 64)
     one, two = (flip_tested(predict, layout)(images) for predict in (torch_predictor(net, torch.device("cpu")),
-                                                                      onnx_predictor(exported.onnx, 1)))
+                                                                      exported_predictor(exported.onnx, 1)))
     assert (one.landmarks - two.landmarks).abs().amax((1, 2)).median() < 1e-4
 
 
 def test_a_file_that_is_no_export_is_named(tmp_path):
-    with pytest.raises(UserError, match="no ONNX file at .*none.onnx; make it with --test-onnx"):
-        onnx_predictor(tmp_path / "none.onnx")
+    with pytest.raises(UserError, match="no file at .*none.onnx; make it with --export"):
+        exported_predictor(tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"no graph")
     with pytest.raises(UserError, match="bad.onnx is not an ONNX file") as caught:
-        onnx_predictor(tmp_path / "bad.onnx")
+        exported_predictor(tmp_path / "bad.onnx")
     assert "\n" not in str(caught.value)
 
 

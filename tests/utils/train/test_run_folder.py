@@ -2,7 +2,9 @@
 import os
 
 import pytest
+from conftest import ROOT
 
+from pipnet import files
 from pipnet.errors import UserError
 from utils.train.run_folder import find, next_id
 
@@ -30,6 +32,35 @@ def test_the_newest_run_is_tested_without_exp(tmp_path):
         find("04", tmp_path, train=False)
     with pytest.raises(UserError, match="nothing is trained yet"):
         find(None, tmp_path / "x", train=False)
-    (tmp_path / "lonely.onnx").touch()
-    with pytest.raises(UserError, match="has no lonely.pt beside it"):
-        find(str(tmp_path / "lonely.onnx"), tmp_path, train=False)
+
+
+def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
+    root, lonely = tmp_path / "runs", tmp_path / "lonely.onnx"
+    lonely.touch()
+    (tmp_path / "a.pth.tar").touch()
+    found = find(str(lonely), root, train=False)
+    assert found == (root / "files" / "lonely-onnx", lonely, lonely) and found.exported and found.model == "onnx"
+    found = find(str(tmp_path / "a.pth.tar"), root, train=False)
+    assert (found.folder, found.onnx) == (root / "files" / "a-pth-tar", root / "files" / "a-pth-tar" / "best.onnx")
+    assert found.alone and not found.exported
+    run = root / "003"
+    run.mkdir(parents=True)
+    for name in ("args.yaml", "best.pt", "best.onnx", "last.pt"):
+        (run / name).touch()
+    assert find(str(run / "last.pt"), root, train=False) == (run, run / "last.pt", None)
+    assert find(str(run / "best.onnx"), root, train=False) == (run, run / "best.onnx", run / "best.onnx")
+    with pytest.raises(UserError, match="is a file; give an id or a folder to train in .--weights"):
+        find(str(lonely), root, train=True)
+    with pytest.raises(UserError, match="no file .*gone.pth"):
+        find(f"{tmp_path / 'a.pth.tar'},{tmp_path / 'gone.pth'}", root, train=False)
+
+
+def test_shipped_nets_have_names(tmp_path, monkeypatch):
+    found = find("landmarks", tmp_path, train=False)
+    assert found.folder == tmp_path / "files" / "landmarks" and found.weights.parent.samefile(ROOT / "weights")
+    assert found.fastest.name == "landmarks.onnx" and found.exported
+    with pytest.raises(UserError, match="--exp detector is a shipped net"):
+        find("detector", tmp_path, train=True)
+    monkeypatch.setattr(files, "shipped", lambda name: tmp_path / name)
+    with pytest.raises(UserError, match="the net 'landmarks-fast' is not part of this version .there are: none"):
+        find("landmarks-fast", tmp_path, train=False)

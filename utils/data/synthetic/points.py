@@ -1,7 +1,7 @@
 """Faces with a user's own points, for the tutorial: `python -m utils.data.synthetic.points FOLDER [TRAIN TEST]`.
 
-Eight points: the outer corners of the eyes, the tip of the nose and the corners of the mouth, which 300W has too, and the middle
-of the mouth and both cheeks, which it does not have.
+Ten points: the outer and the inner corners of the eyes, the tip of the nose and the corners of the mouth, which 300W has too, and
+the middle of the mouth and both cheeks, which it does not have.
 """
 import sys
 from pathlib import Path
@@ -15,11 +15,11 @@ from utils.data.synthetic import TEST_INDEX, render
 from utils.progress import progress
 
 SEED = 1  # other people than in the default synthetic set
-MEANS = ((36,), (45,), (30,), (48,), (54,), (62, 66), (2, 31), (14, 35))  # each point is the mean of these landmarks of 68
+MEANS = ((36,), (45,), (39,), (42,), (30,), (48,), (54,), (62, 66), (2, 31), (14, 35))  # of 68; a point is their mean
 
 
 def own_points(landmarks: np.ndarray) -> np.ndarray:
-    """Return the eight points (..., 8, 2) of landmarks (..., 68, 2) in the same frame."""
+    """Return the ten points (..., 10, 2) of landmarks (..., 68, 2) in the same frame."""
     return np.stack([landmarks[..., list(ids), :].mean(-2) for ids in MEANS], -2)
 
 

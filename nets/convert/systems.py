@@ -1,0 +1,92 @@
+"""Published systems whose files run here as their authors ran them: one row for each."""
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nets.build import net_row
+from nets.convert.published import HEADS, is_ours
+
+SETS = {68: "300w", 98: "wflw", 29: "cofw", 19: "aflw", 106: "lapa"}  # {landmarks of a snapshot: what it was trained on}
+BACKBONES = {"pipnet": ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "mobilenetv3_large"),
+             "irnet": ("irnet18", "irnet50", "irnet100")}
+MEANFACE = ("meanface.txt", "data/<set> of github.com/jhb86253817/PIPNet")
+STRIDES = {"deconv1.weight": 16, "layer6.weight": 128, "layer5.weight": 64}  # {tensor of the neck: its stride}
+
+
+class Graph(NamedTuple):
+    """An exported form of a system's net: the names of its inputs and outputs, the crop protocol of its demo, and the function
+    (run, crops uint8 BGR (B, S, S, 3)) -> outputs of a landmark net, as "module:name"."""
+
+    ports: tuple[list[str], list[str]]
+    protocol: str
+    read: str
+
+
+class System(NamedTuple):
+    """One published system.
+
+    title: its name, for messages
+    marks: tensors by any of which its files are known, without the prefix of DataParallel
+    preset: the row of args.yaml that holds its net, input size and crop protocol
+    keys(state): further keys of args.yaml, which the tensors tell; see `told`
+    convert: "module:name" of a function (state, mean face (N, 2)) -> tensors under our names
+    meanface: the file with the mean face that its weights do not hold, and the folder of that file; empty if they need none
+    graph: its exported form, if it published one
+    """
+
+    title: str
+    marks: tuple[str, ...]
+    preset: str
+    keys: Callable[[dict[str, Tensor]], dict]
+    convert: str
+    meanface: tuple[str, str] | tuple[()] = ()
+    graph: Graph | None = None
+
+    def told(self, state: dict[str, Tensor]) -> dict:
+        """Return `keys` of tensors as they are in the file. KeyError, ValueError or ZeroDivisionError if they cannot be run."""
+        return self.keys({name.removeprefix("module."): tensor for name, tensor in state.items()})
+
+
+def snapshot_keys(state: dict[str, Tensor], system: str) -> dict:
+    """Return the keys that a snapshot of PIPNet or of its IRNet fork tells: backbone, stride, neighbors, layout and dataset."""
+    names = HEADS[system]
+    count, neighbors = (len(state[f"{names[part]}.bias"]) for part in ("score", "neighbor_x"))
+    if count not in SETS:
+        raise ValueError(f"it has {count} landmarks; snapshots of {', '.join(map(str, SETS))} are known")
+    stride = next((stride for tensor, stride in STRIDES.items() if tensor in state), 32)
+    return {"net": _backbone(state, system), "stride": stride, "num_nb": neighbors // count, "layout": str(count),
+            "dataset": SETS[count]}
+
+
+def _backbone(state: dict[str, Tensor], system: str) -> str:
+    """Return the backbone that has just the tensors of a snapshot."""
+    for name in BACKBONES[system]:
+        with torch.device("meta"):  # only shapes are compared
+            own = net_row(name).build().state_dict()
+        if all(key in state and state[key].shape == tensor.shape for key, tensor in own.items()):
+            return name
+    raise ValueError(f"its backbone is none of {', '.join(BACKBONES[system])}")
+
+
+SYSTEMS = {
+    "slim": System("Peppa's Slim", ("conv13.4.weight",), "slim", lambda state: {"layout": "68"}, "nets.convert.peppa:from_peppa",
+                   graph=Graph((["input1"], ["output1"]), "slim_demo", "nets.convert.peppa:read_exported")),
+    # the nets of the parts are not published, so what runs is the global stage
+    "dpr": System("DPR", ("localization.0.weight", "pts_net.4.weight", "left_eye_net.0.weight"), "dpr",
+                  lambda state: {"layout": "98", "local_parts": False}, "nets.convert.dpr:from_dpr",
+                  ("mean_98_face.npy", "data of github.com/shaoxiaohu/Face_Alignment_DPR")),
+    "pipnet": System("PIPNet", ("cls_layer.weight",), "pipnet", lambda state: snapshot_keys(state, "pipnet"),
+                     "nets.convert.published:from_published", MEANFACE),
+    "irnet": System("the IRNet fork of PIPNet", ("score.weight",), "irnet", lambda state: snapshot_keys(state, "irnet"),
+                    "nets.convert.published:from_published", MEANFACE),
+}
+
+
+def system_of(state: dict[str, Tensor]) -> System | None:
+    """Return the system that published a state dict; None for one of ours, a plain backbone, and what is unknown."""
+    if is_ours(state):
+        return None
+    names = {name.removeprefix("module.") for name in state}
+    return next((system for system in SYSTEMS.values() if not names.isdisjoint(system.marks)), None)

@@ -1,0 +1,167 @@
+"""Exported files in the runtimes that read them, behind one interface: arrays by name in, arrays by name out."""
+import importlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipnet.checkout import from_checkout
+from pipnet.errors import UserError
+from pipnet.session import metadata, open_session
+
+Arrays = dict[str, np.ndarray]
+
+
+class Opened(NamedTuple):
+    """An opened file. run: {input: array} -> {output: array}; inputs, outputs: their names; values: the metadata, in which
+    `outputs` holds {name: shape without the batch} where it is known."""
+
+    run: Callable[[Arrays], Arrays]
+    inputs: list[str]
+    outputs: list[str]
+    values: dict[str, Any]
+
+
+def open_file(file: Path | str, threads: int = 0, remedy: str = "name another file") -> Opened:
+    """Open an exported net by its suffix, see `RUNTIMES`. threads: 0 takes all cores.
+
+    UserError for a file that is missing, damaged or of another kind, and where the package of its runtime is missing; `remedy`
+    says what to do about a missing file.
+    """
+    file = Path(file)
+    if file.suffix not in RUNTIMES:
+        raise UserError(f"{file} has none of the suffixes of exported nets ({', '.join(RUNTIMES)}); {remedy}")
+    if not file.is_file():
+        raise UserError(f"no file at {file}; {remedy}")
+    return RUNTIMES[file.suffix](file, threads)
+
+
+def about(file: Path) -> Path:
+    """The JSON file beside an export, for formats that store no metadata: {name: value}, and `outputs`, {name: shape of one}."""
+    return Path(f"{file}.json")
+
+
+def _stored(file: Path, need: bool = True) -> dict[str, Any]:
+    """Metadata beside a file; without it UserError if there is a `need`, else nothing."""
+    if not need and not about(file).is_file():
+        return {"outputs": {}}
+    try:
+        values = json.loads(about(file).read_text(encoding="utf-8"))
+        return {**values, "outputs": dict(values["outputs"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{about(file)} is missing or damaged; it belongs to {file.name}, export the net again") from None
+
+
+def import_runtime(name: str, file: Path):
+    """Import the package of a runtime, without its greeting. UserError where it is missing."""
+    try:
+        with _silent():
+            return importlib.import_module(name)
+    except ImportError:
+        raise UserError(f"{file} needs the package {name}: pip install {name}") from None
+
+
+@contextmanager
+def _silent():
+    """Discard what compiled code prints: the runtimes greet on stdout, where the demo may write its JSON."""
+    kept = [os.dup(number) for number in (1, 2)]
+    with open(os.devnull, "wb") as nothing:
+        try:
+            for number in (1, 2):
+                os.dup2(nothing.fileno(), number)
+            yield
+        finally:
+            for number, before in zip((1, 2), kept, strict=True):
+                os.dup2(before, number)
+                os.close(before)
+
+
+def _refuse(file: Path, runtime: str) -> UserError:
+    return UserError(f"{file} is not a file that {runtime} can run; export the net again")
+
+
+# ------------------------------------------------------------------------------------------------------------ runtimes
+def open_onnx(file: Path, threads: int) -> Opened:
+    """A file in onnxruntime."""
+    session = open_session(file, threads)
+    names = [port.name for port in session.get_outputs()]
+    return Opened(lambda feeds: dict(zip(names, session.run(names, feeds), strict=True)),
+                  [port.name for port in session.get_inputs()], names,
+                  {**metadata(session), "outputs": {port.name: port.shape[1:] for port in session.get_outputs()}})
+
+
+def open_mnn(file: Path, threads: int) -> Opened:
+    """A file in MNN, in float32. A file without metadata beside it keeps the shapes that MNN gives its outputs."""
+    mnn, stored = import_runtime("MNN", file), _stored(file, need=False)
+    kinds = {np.dtype(np.uint8): mnn.expr.uint8, np.dtype(np.float32): mnn.expr.float}
+    options = {"backend": "CPU", "precision": "high", "numThread": threads or os.cpu_count()}
+    try:
+        with _silent():
+            runtime = mnn.nn.create_runtime_manager((options,))
+            net = mnn.nn.load_module_from_file(str(file), [], [], runtime_manager=runtime)
+            ports = net.get_info()
+    except (SystemError, RuntimeError, ValueError) as error:
+        raise _refuse(file, "MNN") from error
+    inputs, outputs = ports["inputNames"], ports["outputNames"]
+
+    def run(feeds: Arrays) -> Arrays:
+        given = [np.ascontiguousarray(feeds[name]) for name in inputs]
+        found = net.forward([mnn.expr.const(one, list(one.shape), mnn.expr.NCHW, kinds[one.dtype]) for one in given])
+        values = {name: np.array(value.read()) for name, value in zip(outputs, found, strict=True)}
+        return {name: value.reshape(-1, *stored["outputs"].get(name, value.shape[1:])) for name, value in values.items()}
+
+    return Opened(run, inputs, outputs, stored)
+
+
+def open_ncnn(file: Path, threads: int) -> Opened:
+    """A .param file with its .bin in ncnn, in float32; ncnn takes one picture at a time."""
+    ncnn, stored = import_runtime("ncnn", file), _stored(file)
+    net = ncnn.Net()
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_bf16_storage = False
+    if threads:
+        net.opt.num_threads = threads
+    with _silent():
+        failed = net.load_param(str(file)) or net.load_model(str(file.with_suffix(".bin")))
+    if failed:
+        raise _refuse(file, "ncnn")
+    outputs, bgr = stored["outputs"], ncnn.Mat.PixelType.PIXEL_BGR
+
+    def run(feeds: Arrays) -> Arrays:
+        found: dict[str, list] = {name: [] for name in outputs}
+        for image in np.ascontiguousarray(feeds["image"]):
+            extractor = net.create_extractor()
+            extractor.input("in0", ncnn.Mat.from_pixels(image, bgr, image.shape[1], image.shape[0]))
+            for number, (name, shape) in enumerate(outputs.items()):
+                found[name].append(np.array(extractor.extract(f"out{number}")[1]).reshape(shape))
+        return {name: np.stack(values) for name, values in found.items()}
+
+    return Opened(run, ["image"], list(outputs), stored)
+
+
+def open_openvino(file: Path, threads: int) -> Opened:
+    """An .xml file with its .bin in OpenVINO, on the CPU in float32."""
+    openvino, stored = import_runtime("openvino", file), _stored(file)
+    options = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
+    try:
+        with _silent():
+            net = openvino.Core().compile_model(str(file), "CPU", options)
+    except RuntimeError as error:
+        raise _refuse(file, "OpenVINO") from error
+    inputs, outputs = ([port.get_any_name() for port in ports] for ports in (net.inputs, net.outputs))
+    return Opened(lambda feeds: dict(zip(outputs, map(np.array, net(feeds).values()), strict=True)), inputs, outputs, stored)
+
+
+def open_torchscript(file: Path, threads: int) -> Opened:
+    """A TorchScript file in torch, which the checkout's environment has."""
+    run = from_checkout("utils.test.detectors:load_torchscript", file)(file, threads)
+    stored = _stored(file)
+    outputs = list(stored["outputs"])
+    return Opened(lambda feeds: dict(zip(outputs, run(feeds["image"]), strict=True)), ["image"], outputs, stored)
+
+
+RUNTIMES: dict[str, Callable[[Path, int], Opened]] = {
+    ".onnx": open_onnx, ".mnn": open_mnn, ".param": open_ncnn, ".xml": open_openvino, ".torchscript": open_torchscript}

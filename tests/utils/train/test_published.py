@@ -1,0 +1,150 @@
+"""Published files without a training: the snapshot, graph or checkpoint alone says layout, crop, preprocessing and mean face."""
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import DEFAULTS, LAYOUTS, NET, fails, mean_face, rows, settings, table
+from torch import nn
+
+from main import add_modes
+from nets.backbones.slim import Slim
+from nets.convert.published import to_published
+from pipnet.errors import UserError
+from pipnet.landmarker import Landmarker
+from utils.config import parse
+from utils.tasks.settings import read_settings
+from utils.train import checkpoint
+from utils.train.make_net import make_net
+
+
+def images(size: int, count: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def slim(tmp_path) -> Path:
+    """A file with the tensors of Peppa's Slim, random ones."""
+    torch.manual_seed(0)
+    last = {f"fc.{name}": tensor for name, tensor in nn.Linear(448, 143).state_dict().items()}
+    torch.save(Slim().state_dict() | last, tmp_path / "slim.pth")
+    return tmp_path / "slim.pth"
+
+
+def snapshot(file: Path, preset: str, **keys) -> nn.Module:
+    """Write a net of the preset under published names behind the prefix of DataParallel; return it."""
+    torch.manual_seed(0)
+    chosen = settings(preset, layout="68", **keys)
+    net = make_net(chosen.net, chosen.loss, LAYOUTS.load("68"), mean_face()).eval()
+    torch.save({f"module.{name}": tensor for name, tensor in to_published(net.state_dict(), preset).items()}, file)
+    return net
+
+
+@pytest.mark.parametrize(("preset", "keys"), [
+    ("pipnet", {"net": "resnet18", "stride": 16, "num_nb": 5}), ("pipnet", {"net": "mobilenetv2"}),
+    ("irnet", {"net": "irnet18"})], ids=str)
+def test_a_snapshot_of_pipnet_is_a_whole_net(tmp_path, preset, keys):
+    file = tmp_path / "epoch59.pth"
+    net = snapshot(file, preset, **keys)
+    with pytest.raises(UserError, match="does not hold the mean face.* put meanface.txt in data/<set> of github.com"):
+        checkpoint.load(file)
+    (tmp_path / "meanface.txt").write_text(" ".join(map(str, mean_face().ravel())))
+    found, layout, values = checkpoint.unpack(file)
+    assert (found.spec["net"], found.spec["stride"], layout.name) == (keys["net"], keys.get("stride", 32), "68")
+    assert values["protocol"] == DEFAULTS.protocols["pipnet"] and found.spec["neighbor_index"] == net.spec["neighbor_index"]
+    with torch.inference_mode():
+        pair = [one.eval().predict(torch.from_numpy(images(256))).landmarks for one in (net, found)]
+    assert torch.equal(*pair)
+
+
+def test_what_a_published_file_lacks_is_one_line(tmp_path, slim):
+    torch.save({"fc.weight": torch.zeros(2, 2), "conv1.weight": torch.zeros(2)}, tmp_path / "r.pth")
+    with pytest.raises(UserError, match="neither a checkpoint of this project nor a published landmark net .Peppa's Slim, DPR"):
+        checkpoint.load(tmp_path / "r.pth")
+    state = torch.load(slim, weights_only=True)
+    del state["conv5.0.weight"]
+    torch.save(state, slim)
+    with pytest.raises(UserError, match="lacks tensors of Peppa's Slim .backbone.conv5.0.weight"):
+        checkpoint.load(slim)
+    snapshot(tmp_path / "p.pth", "pipnet")
+    (tmp_path / "five.txt").write_text("0.5 " * 10)
+    with pytest.raises(UserError, match="five.txt has 5 landmarks, the net in .* 68"):
+        checkpoint.load(f"{tmp_path / 'p.pth'},{tmp_path / 'five.txt'}")
+
+
+def test_a_published_file_is_tested_and_leaves_nothing_beside_it(slim, raw, data_root, cli, tmp_path):
+    places = ("--data-root", data_root, "--run-root", tmp_path / "runs", "--threads", "1")
+    done = cli("--test", "--test-onnx", "--exp", slim, "--test-data", raw, *places)
+    assert done.returncode == 0, done.stderr
+    torch_row, onnx_row = table(done.stdout)
+    assert torch_row[1:3] == ["torch", "8"] and onnx_row[1] == "onnx"
+    folder = tmp_path / "runs" / "files" / "slim-pth"
+    assert (folder / "report" / "index.html").is_file() and (folder / "best.onnx").is_file()
+    assert {path.name for path in tmp_path.iterdir()} <= {"slim.pth", "runs", "output"}
+    fails(cli("--test", "--exp", slim, *places), "slim.pth does not say on which faces to test it; .* --test-data")
+
+
+def test_peppas_files_agree_in_torch_and_in_their_graph(reference):
+    """The graph's crop is that of its own demo; on the same crop it gives what the weights give in torch."""
+    nets = [Landmarker(reference / f"slim_160_latest.{suffix}", lambda image: None, threads=1).net for suffix in ("pth", "onnx")]
+    assert nets[0].layout == nets[1].layout and nets[0].states == nets[1].states and all(net.pose for net in nets)
+    with np.load(reference / "slim.npz") as stored:
+        crops = np.stack([stored[f"i{face}_crop_bgr"] for face in range(8)])
+    found = [net.predict(crops) for net in nets]
+    for name in ("landmarks", "pose", "states"):
+        assert np.allclose(found[0][name], found[1][name], atol=1e-3), name
+
+
+def test_an_exported_file_is_tested_by_itself(trained, raw, data_root, cli, tmp_path):
+    alone = tmp_path / "mine.onnx"
+    shutil.copy(trained.folder / "best.onnx", alone)
+    done = cli("--test", "--exp", alone, "--test-data", raw, "--data-root", data_root, "--run-root", tmp_path / "runs",
+               "--thresholds", "50", "100")
+    assert done.returncode == 0, done.stderr
+    (_, model, count, error, *_), = table(done.stdout)
+    assert (model, count) == ("onnx", "8") and float(error) == pytest.approx(float(table(trained.done.stdout)[1][3]), rel=0.05)
+    assert rows(tmp_path / "runs" / "files" / "mine-onnx" / "report" / "scores.csv")
+    run = tmp_path / "000"
+    shutil.copytree(trained.folder, run)
+    (run / "best.pt").write_bytes((run / "last.pt").read_bytes())  # whatever lies beside the file
+    done = cli("--test", "--exp", run / "best.onnx", "--data-root", data_root)
+    assert done.returncode == 0 and [row[1] for row in table(done.stdout)] == ["onnx"], done.stderr
+
+
+# ---------------------------------------------------------------------------------------------------------- --weights
+def chosen(*argv) -> object:
+    """The settings of a training with these flags."""
+    mode, given = parse(["--train", *map(str, argv)], add_modes, DEFAULTS)
+    return read_settings(given, mode, None, DEFAULTS)
+
+
+def test_a_training_takes_the_net_of_its_weights(trained, slim, faces, tmp_path):
+    for words in (["--weights", trained.folder], ["--weights", "000", "--run-root", trained.root],
+                  ["--weights", trained.folder / "best.pt", "--preset", "finetune"]):
+        net = chosen("--train-data", faces, *words).net
+        assert (net.net, net.head, net.input_size) == (NET, "pip", 64) and net.weights == str(trained.folder / "best.pt")
+    net = chosen("--train-data", faces, "--weights", slim).net
+    assert (net.net, net.head, net.input_size) == ("slim", "coordinate", 160)
+    net = chosen("--train-data", faces, "--weights", trained.folder, "--net", "resnet18", "--input-size", "96").net
+    assert (net.net, net.input_size) == ("resnet18", 96)
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet18.pth")  # a backbone alone says nothing
+    assert chosen("--train-data", faces, "--weights", tmp_path / "resnet18.pth").net.net == DEFAULTS.values["net"]
+    with pytest.raises(UserError, match="is of --task detect, this is --task landmarks"):
+        chosen("--train-data", faces, "--weights", "detector")
+
+
+def test_a_net_and_weights_that_do_not_fit_are_one_line(trained, recipe, cli):
+    net = ["--net", "mobilenetv2"] + recipe[recipe.index(NET) + 1:]
+    done = cli("--train", *recipe[:recipe.index("--net")], *net, "--weights", trained.folder)
+    fails(done, "holds no tensor that fits mobilenetv2; give a checkpoint of the same backbone")
+
+
+def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, tmp_path):
+    given = chosen("--train-data", faces, "--weights", "landmarks", "--teacher", "landmarks")
+    assert given.net.weights == given.train.teacher and Path(given.train.teacher).name == "landmarks.pt"
+    assert (given.net.net, given.net.input_size, given.net.refine) == ("timm:resnet10t", 192, True)
+    done = cli("--predict", raw / "test", "--run-root", tmp_path / "runs", "--detector", "none", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "files" / "landmarks" / "predicted" / "test" / "uncertain.csv").is_file()
+    fails(cli("--train", "--exp", "landmarks", "--run-root", tmp_path), "--exp landmarks is a shipped net")

@@ -1,0 +1,25 @@
+"""The formats that a trained net is exported to."""
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Format(NamedTuple):
+    """suffix: of the file, after the name of the checkpoint. write: "module:function" that writes it, see `export_formats`."""
+
+    suffix: str
+    write: str = ""
+
+
+FORMATS = {
+    "onnx": Format(".onnx"),  # the others are made from it or beside it
+    "int8": Format(".int8.onnx", "utils.test.quantize:write_int8"),
+    "mnn": Format(".mnn", "utils.test.convert:write_mnn"),
+    "ncnn": Format(".ncnn.param", "utils.test.convert:write_ncnn"),
+    "openvino": Format(".xml", "utils.test.convert:write_openvino"),
+    "torchscript": Format(".torchscript", "utils.test.convert:write_torchscript"),
+}
+
+
+def files_of(export: Path) -> list[Path]:
+    """Return the files that an export may consist of: itself, its weights and its metadata."""
+    return [export, export.with_suffix(".bin"), Path(f"{export}.json")]

@@ -1,0 +1,118 @@
+"""Exports for other runtimes than onnxruntime. Each writer makes its files in the folder of `file` and nowhere else."""
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from pipnet.errors import UserError, one_line
+from pipnet.runtimes import import_runtime
+from utils.test.export import Source, Unnamed
+
+
+def _run(command: list[str], file: Path, what: str) -> None:
+    """Run a converter. UserError with the last line of what it says if it fails or writes nothing."""
+    done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, errors="replace")
+    if done.returncode or not file.is_file():
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or ["no message"]
+        reason = next((line for line in lines if "Not Support" in line), lines[-1])
+        raise UserError(f"{what} cannot convert this net ({one_line(reason)}); leave this format out")
+
+
+def write_mnn(source: Source, file: Path) -> None:
+    """Write the ONNX graph for MNN, with float32 weights."""
+    import_runtime("MNN", file)
+    # the command `mnnconvert` installs a package and sends a report of its use; the function that it calls does neither
+    code = "import sys, _tools; _tools.mnnconvert(sys.argv)"
+    _run([sys.executable, "-c", code, "-f", "ONNX", "--modelFile", str(source.onnx), "--MNNModel", str(file), "--bizCode", "MNN"],
+         file, "MNN")
+
+
+def write_openvino(source: Source, file: Path) -> None:
+    """Write the ONNX graph for OpenVINO, with float32 weights in the .bin beside it."""
+    openvino = import_runtime("openvino", file)
+    try:
+        openvino.save_model(openvino.convert_model(source.onnx), file, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise UserError(f"OpenVINO cannot convert this net ({one_line(error)}); leave this format out") from None
+
+
+def write_torchscript(source: Source, file: Path) -> None:
+    """Write the traced net, for libtorch; uint8 (B, S, S, 3) BGR -> a tuple."""
+    _trace(Unnamed(source.net), source.example, file)
+
+
+def write_ncnn(source: Source, file: Path) -> None:
+    """Write a .param and a .bin for ncnn, with float32 weights. Input in0: float32 (3, S, S) BGR from 0 to 255, as
+    `ncnn::Mat::from_pixels` gives it; outputs out0, out1, ... in the order of the metadata."""
+    pnnx = import_runtime("pnnx", file)
+    example = source.example[:1].permute(0, 3, 1, 2).float()
+    with Arithmetic():
+        _trace(_Planes(source.net), example, file.parent / "traced.pt")
+    name, sides = file.name.removesuffix(".ncnn.param"), ",".join(map(str, example.shape))
+    _run([pnnx.EXEC_PATH, "traced.pt", f"inputshape=[{sides}]f32", "fp16=0", f"ncnnparam={name}.ncnn.param",
+          f"ncnnbin={name}.ncnn.bin"], file, "pnnx")
+    unknown = [line.split()[0] for line in file.read_text().splitlines()[2:] if "." in line.split()[0]]
+    if unknown:  # layers of ncnn have no dot in their names
+        raise UserError(f"ncnn has no layer for {', '.join(sorted(set(unknown)))}, which this net uses; leave this format out")
+    keep = {file.name, file.with_suffix(".bin").name}
+    for path in file.parent.iterdir():
+        if path.name not in keep:
+            path.unlink()
+
+
+def _trace(module: nn.Module, example: Tensor, file: Path) -> None:
+    with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
+        torch.jit.trace(module, example, check_trace=False).save(str(file))
+
+
+class _Planes(Unnamed):
+    """The exported module for float pictures (B, 3, S, S) from 0 to 255."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return super().forward(image.permute(0, 2, 3, 1))
+
+
+class Arithmetic(TorchFunctionMode):
+    """Within it, argmax, gather and their like are computed with the layers that ncnn has; the results are the same.
+
+    An index is a float here. ncnn's remainder differs from that of torch, and its division does not round.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs, name = kwargs or {}, getattr(function, "__name__", "")
+        if name == "argmax":
+            return _first_maximum(*args, **kwargs)
+        if name == "gather":
+            return _gathered(*args, **kwargs)
+        if name == "__getitem__" and isinstance(args[1], tuple) and isinstance(args[1][-1], Tensor) and len(args[1]) == 2:
+            return _columns(args[0], args[1][1])
+        if name in ("remainder", "__mod__"):
+            return args[0] - (args[0] / args[1]).floor() * args[1]
+        if name == "div" and kwargs.get("rounding_mode") == "floor":
+            return (args[0] / args[1]).floor()
+        return function(*args, **kwargs)
+
+
+def _first_maximum(values: Tensor, dim: int) -> Tensor:
+    """Return the index of the first maximum along `dim`, as a float."""
+    largest = ((values - values.amax(dim, keepdim=True)) * 1e30 + 1).clamp(0, 1)  # 1 at maxima, 0 elsewhere
+    return (torch.arange(values.shape[dim]).float() + 1e6 * (1 - largest)).amin(dim)
+
+
+def _gathered(values: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Return `values.gather(dim, index)` for the last dimension, where `index` has one entry."""
+    chosen = (1 - (torch.arange(values.shape[dim]).float() - index).abs()).clamp(0, 1)
+    return (values * chosen).sum(dim, keepdim=True)
+
+
+def _columns(values: Tensor, table: Tensor) -> Tensor:
+    """Return `values[:, table]` for values (B, M, ...) and a constant table of integers, as a look-up in a picture of one row."""
+    row = values.reshape(len(values), values.shape[1], -1).transpose(1, 2)[:, :, None]  # (B, C, 1, M)
+    across = (2 * table.flatten().float() + 1) / values.shape[1] - 1
+    grid = torch.stack([across, torch.zeros_like(across)], -1)[None, :, None]
+    found = torch.nn.functional.grid_sample(row, grid, mode="nearest", align_corners=False)[..., 0]
+    return found.transpose(1, 2).reshape(len(values), *table.shape, *values.shape[2:])

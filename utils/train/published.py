@@ -1,0 +1,129 @@
+"""Files that are no checkpoints, described as one: published weights and exported files, as far as tests need it."""
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from nets import Trainable
+from nets.convert.published import from_published
+from nets.convert.systems import SYSTEMS, Graph, System, system_of
+from nets.registry import resolve as load_function
+from pipnet.errors import UserError
+from pipnet.landmarker import LandmarkNet
+from pipnet.layout import Layout
+from pipnet.runtimes import Opened, open_file
+from utils.config import Settings, load_protocol, read_defaults, resolve
+from utils.data.sets import MEANFACE_FILES, read_meanface
+from utils.train.make_net import make_net
+
+STRUCTURE = ("net", "head", "stride", "input_size", "act", "pool", "excite", "score_width")
+STAGES = ("refine", "reinit", "local_parts")
+
+
+def split_files(text: Path | str) -> tuple[list[Path], Path | None]:
+    """Return (files of weights, file of their mean face or None) of one file, or of several joined by commas."""
+    files = [Path(one) for one in ([text] if Path(text).is_file() else str(text).split(","))]
+    means = [file for file in files if file.suffix in MEANFACE_FILES]
+    return [file for file in files if file not in means], means[0] if means else None
+
+
+def structure(tensors: dict[str, Tensor], known: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of args.yaml that a trained net gives to one that starts from it; none for a backbone or a detector alone.
+
+    tensors, known: see `checkpoint.load_weights`. Stages that the file lacks are not among the keys, since they can be added.
+    """
+    if system := system_of(tensors):
+        try:
+            settings, _ = settings_of(system, system.told(tensors))
+        except (KeyError, ValueError, ZeroDivisionError):  # of other landmarks, or not whole: its tensors may fit all the same
+            return {}
+        values = vars(settings.net)
+    elif known and known["args"].get("task") != "detect":
+        values = {**known["args"], **known["net"]}
+    else:
+        return {}
+    return {key: values[key] for key in STRUCTURE if key in values} | {key: True for key in STAGES if values.get(key)}
+
+
+def settings_of(system: System, keys: dict[str, Any]) -> tuple[Settings, Layout]:
+    """Return (settings that a published system was trained with, its layout). keys: those that its preset does not hold."""
+    settings = resolve(keys, read_defaults(), system.preset, datasets=[keys[key] for key in ("dataset",) if key in keys])
+    return settings, settings.layouts.load(settings.data.layout)
+
+
+def description(settings: Settings, layout: Layout, net: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that a checkpoint of a published net would hold beside its weights. net: its spec."""
+    return {"net": net, "layout": layout.to_dict(), "args": {**settings.flat(), "val": "none", "weights": "none"},
+            "protocol": load_protocol(settings.protocols, settings.data.protocol)._asdict()}
+
+
+def describe(text: Path | str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the values of a checkpoint from the `tensors` of published files. UserError if these are none, or incomplete."""
+    system, (files, mean) = system_of(tensors), split_files(text)
+    if system is None:
+        titles = ", ".join(system.title for system in SYSTEMS.values())
+        raise UserError(f"{text} is neither a checkpoint of this project nor a published landmark net ({titles}); weights of a "
+                        "backbone alone start a training: --weights")
+    try:
+        keys = system.told(tensors)
+    except (KeyError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{text} is no net of {system.title} that can be run: {error}") from None
+    settings, layout = settings_of(system, keys)
+    face = np.full((layout.count, 2), 0.5)
+    if system.meanface:
+        mean = mean or files[0].with_name(system.meanface[0])
+        if not mean.is_file():
+            raise UserError(f"{text} does not hold the mean face that it needs: put {' in '.join(system.meanface)} beside it, or "
+                            "add that file behind a comma: FILE,MEANFACE")
+        face = read_meanface(mean)
+    if len(face) != layout.count:
+        raise UserError(f"{mean} has {len(face)} landmarks, the net in {text} {layout.count}; give its own mean face")
+    net = make_net(settings.net, settings.loss, layout, face)
+    values = description(settings, layout, net.spec)
+    if "neighbor_index" in net.spec:  # it lies in the crop; that of DPR lies in the face's own frame
+        values["meanface"] = face.tolist()
+    own, model = net.state_dict().keys(), renamed(tensors, net, face)
+    if missing := sorted(own - model.keys()):
+        raise UserError(f"{text} lacks tensors of {system.title} ({', '.join(missing[:3])}{' ...' if missing[3:] else ''}); join "
+                        "all its files by commas: A,B")
+    return {**values, "model": {name: tensor for name, tensor in model.items() if name in own}}
+
+
+def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) -> dict[str, Tensor]:
+    """Return published tensors, or our own, under our names. meanface (N, 2): that of the net if its spec holds none."""
+    system = system_of(tensors)
+    try:
+        stored = load_function(system.convert)(tensors, net.spec.get("meanface", meanface)) if system else from_published(tensors)
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise UserError(f"the weights are not those published for {system.title} ({type(error).__name__} {error})") from None
+    return net.backbone.own_names(stored) if hasattr(net.backbone, "own_names") else stored
+
+
+def describe_export(file: Path) -> dict[str, Any]:
+    """Return the values of a checkpoint, without weights, of an exported file. UserError for files of no known kind."""
+    opened = open_file(file, 1)
+    values = opened.values
+    if {*opened.outputs} == {"boxes", "scores"}:
+        args = {"task": "detect", "val": values.get("figures", {}).get("val", "none"), "train_data": values.get("train_data")}
+        return {**values, "layout": {}, "protocol": {}, "args": args, "net": {"net": values.get("net", "faceboxes")}}
+    if not {"landmarks", "score"} <= {*opened.outputs}:
+        _, settings, layout = graph_of(file, opened)
+        return description(settings, layout, vars(settings.net))
+    net, defaults = LandmarkNet.of(None, values, file), read_defaults()
+    layout = net.layout.name if net.layout.name in {**defaults.layouts.rows, **values.get("layouts", {})} else net.layout.stored
+    protocol = next((name for name, row in defaults.protocols.items() if row == values["protocol"]), file.stem)
+    args = {"task": "landmarks", "layout": layout, "protocol": protocol, "val": "none",
+            **{key: values[key] for key in ("norm", "val", "train_data") if key in values}}
+    return {**values, "layout": net.layout.to_dict(), "args": args,
+            "net": {"net": values.get("net"), "head": values.get("head", "pip"), "input_size": net.size}}
+
+
+def graph_of(file: Path, opened: Opened) -> tuple[Graph, Settings, Layout]:
+    """Return a published graph, the settings of its system, and its layout. UserError for graphs of no system that is known."""
+    for system in SYSTEMS.values():
+        if system.graph and (opened.inputs, opened.outputs) == system.graph.ports:
+            return system.graph, *settings_of(system, {**system.keys({}), "protocol": system.graph.protocol})
+    raise UserError(f"{file} is no landmark net of ours, which has the input image and the outputs landmarks and score, and no "
+                    "published one that is known; give one that `main.py --export` has exported")
