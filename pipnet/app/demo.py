@@ -30,8 +30,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--source", default="0", help="picture, folder of pictures, video, address (rtsp://...) or number of a camera (0)")
     add("--save", metavar="FILE", type=Path, help="save the drawn picture or video (.mp4, .avi, ...); a folder for a folder")
     add("--json", metavar="FILE", help="write a line of JSON per frame to this file, or to the terminal (-)")
-    add("--exp", metavar="EXP", help="landmark net: .onnx, .mnn, .param (ncnn) or .xml (OpenVINO); in the checkout also a .pt or the id "
-        "of a run (default: the one that comes with the project)")
+    add("--exp", metavar="EXP", help="landmark net: .onnx, .mnn, .param (ncnn) or .xml (OpenVINO); in the checkout also a .pt or "
+        "the id of a run (default: the one that comes with the project)")
     add("--detector", choices=tuple(DETECTORS), default="faceboxes", help="kind of face detector (faceboxes)")
     add("--detector-weights", metavar="FILE", help="file of the detector (faceboxes: .onnx, or .pt and .pth in the checkout; "
         "default: the one that comes with the project)")
