@@ -96,7 +96,8 @@ class LandmarkTests(Tests):
     def differences(self, case, one: Result, two: Result) -> tuple[float, np.ndarray]:
         crop = case[0].faces.crop
         apart = to_crop(one.landmarks, crop) - to_crop(two.landmarks, crop)
-        return abs(float(np.nanmean(one.nme)) - float(np.nanmean(two.nme))), self.net.spec["input_size"] * np.hypot(*apart.T).ravel()
+        px = self.net.spec["input_size"] * np.hypot(*apart.T).ravel()
+        return abs(float(np.nanmean(one.nme)) - float(np.nanmean(two.nme))), px
 
     def add(self, case: tuple[Case, object], model: str, result: Result) -> None:
         one, _ = case

@@ -55,7 +55,8 @@ def write_ncnn(source: Source, file: Path) -> None:
     name, sides = file.name.removesuffix(".ncnn.param"), ",".join(map(str, example.shape))
     _run([pnnx.EXEC_PATH, "traced.pt", f"inputshape=[{sides}]f32", "fp16=0", f"ncnnparam={name}.ncnn.param",
           f"ncnnbin={name}.ncnn.bin"], file, "pnnx")
-    net, unknown = import_runtime("ncnn", file).Net(), [line.split()[0] for line in file.read_text().splitlines()[2:] if "." in line.split()[0]]
+    net, layers = import_runtime("ncnn", file).Net(), [line.split()[0] for line in file.read_text().splitlines()[2:]]
+    unknown = [layer for layer in layers if "." in layer]
     if unknown:  # layers of ncnn have no dot in their names
         raise UserError(f"ncnn has no layer for {', '.join(sorted(set(unknown)))}, which this net uses; leave this format out")
     if net.load_param(str(file)):
