@@ -137,7 +137,7 @@ def test_flip_test_of_the_export_equals_that_of_the_net(exported):
 
 
 def test_a_file_that_is_no_export_is_named(tmp_path):
-    with pytest.raises(UserError, match="no file at .*none.onnx; make it with --test-onnx"):
+    with pytest.raises(UserError, match="no file at .*none.onnx; make it with --export"):
         exported_predictor(tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"no graph")
     with pytest.raises(UserError, match="bad.onnx is not an ONNX file") as caught:
