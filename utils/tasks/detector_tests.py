@@ -81,7 +81,7 @@ class DetectorTests(Tests):
         return find(model, case.pictures, case.scale, self.task.ranks)
 
     def differences(self, case: Case, one: Found, two: Found) -> tuple[float, np.ndarray]:
-        pair = (metric.score(found, case.pictures) for found in (one, two))
+        pair = (metric.score(found, case.pictures)[:2] for found in (one, two))  # AP and recall of all faces
         return max(abs(a - b) for a, b in zip(*pair, strict=True) if np.isfinite(a)), np.zeros(0)
 
     def add(self, case: Case, model: str, result: Found) -> None:

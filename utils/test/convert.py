@@ -55,9 +55,12 @@ def write_ncnn(source: Source, file: Path) -> None:
     name, sides = file.name.removesuffix(".ncnn.param"), ",".join(map(str, example.shape))
     _run([pnnx.EXEC_PATH, "traced.pt", f"inputshape=[{sides}]f32", "fp16=0", f"ncnnparam={name}.ncnn.param",
           f"ncnnbin={name}.ncnn.bin"], file, "pnnx")
-    unknown = [line.split()[0] for line in file.read_text().splitlines()[2:] if "." in line.split()[0]]
+    net, layers = import_runtime("ncnn", file).Net(), [line.split()[0] for line in file.read_text().splitlines()[2:]]
+    unknown = [layer for layer in layers if "." in layer]
     if unknown:  # layers of ncnn have no dot in their names
         raise UserError(f"ncnn has no layer for {', '.join(sorted(set(unknown)))}, which this net uses; leave this format out")
+    if net.load_param(str(file)):
+        raise UserError("ncnn cannot run a layer of this net; leave this format out")
     keep = {file.name, file.with_suffix(".bin").name}
     for path in file.parent.iterdir():
         if path.name not in keep:
@@ -79,21 +82,25 @@ class _Planes(Unnamed):
 class Arithmetic(TorchFunctionMode):
     """Within it, argmax, gather and their like are computed with the layers that ncnn has; the results are the same.
 
-    An index is a float here. ncnn's remainder differs from that of torch, and its division does not round.
+    An index is a float here. ncnn's division does not round.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, getattr(function, "__name__", "")
         if name == "argmax":
             return _first_maximum(*args, **kwargs)
+        if name == "max" and len(args) == 2:
+            return args[0].amax(args[1]), _first_maximum(*args)
         if name == "gather":
             return _gathered(*args, **kwargs)
         if name == "__getitem__" and isinstance(args[1], tuple) and isinstance(args[1][-1], Tensor) and len(args[1]) == 2:
             return _columns(args[0], args[1][1])
         if name in ("remainder", "__mod__"):
-            return args[0] - (args[0] / args[1]).floor() * args[1]
+            return args[0] - _quotient(*args) * args[1]
         if name == "div" and kwargs.get("rounding_mode") == "floor":
-            return (args[0] / args[1]).floor()
+            return _quotient(*args)
+        if name == "to" and args[0].is_floating_point():  # all numbers are float32 already
+            return args[0]
         return function(*args, **kwargs)
 
 
@@ -103,10 +110,15 @@ def _first_maximum(values: Tensor, dim: int) -> Tensor:
     return (torch.arange(values.shape[dim]).float() + 1e6 * (1 - largest)).amin(dim)
 
 
+def _quotient(index: Tensor, width: int) -> Tensor:
+    """Return index // width of whole numbers. ncnn's floor is wrong for some whole numbers, so half a step is added."""
+    return ((index + 0.5) / width).floor()
+
+
 def _gathered(values: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Return `values.gather(dim, index)` for the last dimension, where `index` has one entry."""
-    chosen = (1 - (torch.arange(values.shape[dim]).float() - index).abs()).clamp(0, 1)
-    return (values * chosen).sum(dim, keepdim=True)
+    """Return `values.gather(dim, index)` for the last dimension."""
+    places, entries = torch.arange(values.shape[-1]).float(), index.float().split(1, -1)
+    return torch.cat([(values * (1 - (places - entry).abs()).clamp(0, 1)).sum(-1, keepdim=True) for entry in entries], -1)
 
 
 def _columns(values: Tensor, table: Tensor) -> Tensor:

@@ -1,0 +1,137 @@
+"""Exports for other runtimes give what the net gives; 8-bit ones almost; `--test-formats` measures it."""
+import csv
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import mean_face, untrained
+
+from pipnet.errors import UserError
+from pipnet.landmarker import Landmarker, open_net
+from pipnet.runtimes import open_file
+from utils.formats import FORMATS, files_of
+from utils.test.evaluate import torch_predictor
+from utils.test.export import Source, deployed, example_for, export_onnx, exported_predictor, write_format
+
+PACKAGES = {"mnn": ["MNN"], "ncnn": ["pnnx", "ncnn"], "openvino": ["openvino"], "torchscript": [], "int8": []}
+HEADS = {"pip": {"sigma": True}, "coordinate": {}, "simcc": {}, "heatmap": {"stride": 8}}
+
+
+def spread(net: torch.nn.Module) -> torch.nn.Module:
+    """Return the net with weights that give each cell another score: with initial ones they are almost equal."""
+    torch.manual_seed(1)
+    for parameter in (*net.neck.parameters(), *net.head.parameters()):
+        torch.nn.init.normal_(parameter, std=0.1)
+    if net.refiner:
+        torch.nn.init.normal_(net.refiner.move, std=0.1)
+    return net.eval()
+
+
+def pictures(count: int, size: int = 64) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
+
+
+def source_of(net: torch.nn.Module, folder: Path) -> Source:
+    """Return what formats are made from, with the net's ONNX file in `folder`."""
+    export_onnx(net, folder / "net.onnx", {"net": "of a test"})
+    return Source(folder / "net.onnx", lambda: ({"image": one[None].numpy()} for one in pictures(8)), deployed(net),
+                  example_for(net))
+
+
+@pytest.mark.parametrize("name", ["mnn", "ncnn", "openvino", "torchscript"])
+@pytest.mark.parametrize("head", HEADS)
+def test_a_net_agrees_with_its_exports(tmp_path, head, name):
+    for package in PACKAGES[name]:
+        pytest.importorskip(package, reason=f"the package {package} is not installed")
+    net = spread(untrained(mean_face()[36:48], 5, head, **HEADS[head]))
+    file = tmp_path / f"net{FORMATS[name].suffix}"
+    write_format(name, source_of(net, tmp_path), file)
+    exported, ours = exported_predictor(file, 1), torch_predictor(net, torch.device("cpu"))
+    for count in (1, 5):
+        one, two = ours(pictures(count)), exported(pictures(count))
+        for part, other in zip(one, two, strict=True):
+            assert (part is None) == (other is None)
+            if part is not None:
+                assert part.shape == other.shape and other.dtype == torch.float32
+                assert (part - other).abs().max() < 1e-4
+    assert open_file(file, 1).values["net"] == "of a test"
+
+
+def test_eight_bits_change_the_landmarks_little_and_need_no_other_tool(tmp_path):
+    net = spread(untrained(mean_face()[36:48], 5))
+    source, file = source_of(net, tmp_path), tmp_path / "net.int8.onnx"
+    write_format("int8", source, file)
+    exact, coarse = (exported_predictor(path, 1)(pictures(20)).landmarks for path in (source.onnx, file))
+    assert 0 < (exact - coarse).abs().median() < 0.05
+    model = onnx.load(file)
+    onnx.checker.check_model(model)
+    # the oldest onnxruntime of the requirements reads IR version 10 and operators of version 22
+    assert model.ir_version <= 10 and all(entry.version <= 22 for entry in model.opset_import if not entry.domain)
+    kept = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Conv":  # its weights are of 7 bits, with a scale for each output channel
+            scales = next(other for other in model.graph.node if node.input[1] in other.output)
+            values, each = (onnx.numpy_helper.to_array(kept[name]) for name in scales.input[:2])
+            assert values.dtype == np.int8 and np.abs(values.astype(int)).max() <= 64 and each.shape == (len(values),)
+    assert {entry.key: entry.value for entry in model.metadata_props}["net"] == "of a test"
+    assert str(tmp_path).encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".mnn", "MNN"), (".ncnn.param", "ncnn"), (".xml", "openvino")])
+def test_a_missing_package_or_a_damaged_file_is_one_line(tmp_path, monkeypatch, suffix, package):
+    file = tmp_path / f"net{suffix}"
+    with pytest.raises(UserError, match=f"no file at .*net{suffix}"):
+        open_net(file)
+    file.write_bytes(b"junk" * 100)
+    Path(f"{file}.json").write_text(json.dumps({"outputs": {}}))
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, package, None)
+        with pytest.raises(UserError, match=f"net{suffix} needs the package {package}: pip install {package}$"):
+            open_net(file)
+    pytest.importorskip(package, reason=f"the package {package} is not installed")
+    with pytest.raises(UserError, match=f"net{suffix} is not a file that .* can run; export the net again$"):
+        open_net(file)
+    if package != "MNN":  # a file of MNN may come from elsewhere
+        Path(f"{file}.json").unlink()
+        with pytest.raises(UserError, match="json is missing or damaged"):
+            open_net(file)
+    with pytest.raises(UserError, match="net.pb has none of the suffixes"):
+        open_file(tmp_path / "net.pb")
+
+
+@pytest.mark.parametrize("suffix", ["mnn", "onnx"])
+def test_peppas_published_files_run(reference, suffix):
+    if suffix == "mnn":
+        pytest.importorskip("MNN", reason="the package MNN is not installed")
+    net = open_net(reference / f"slim_160_latest.{suffix}", 1)
+    landmarker = Landmarker(net, detector=lambda image: None)
+    with np.load(reference / "slim.npz") as stored:
+        crops = np.stack([stored[f"i{face}_onnx_crop_bgr"] for face in range(8)])
+        raw = np.concatenate([stored[f"i{face}_onnx_raw143"] for face in range(8)])
+    found = net.predict(crops)
+    assert np.abs(found["landmarks"].reshape(8, -1) - raw[:, :136]).max() < 1e-5
+    assert np.allclose(np.degrees(found["pose"]), raw[:, 136:139] * 90 * [-1, 1, 1], atol=1e-3)
+    assert np.allclose(found["states"], 1 / (1 + np.exp(-raw[:, 139:])), atol=1e-5)
+    face, = landmarker.landmarks_of(crops[0], np.array([[30.0, 30, 130, 130]]))
+    assert face.landmarks.shape == (68, 2) and list(face.states)[0] == "left_eye_closed" and face.pose.shape == (3,)
+
+
+def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
+    """A net of two epochs is so rough that its 8-bit file may be beyond its bound; then the command must say so."""
+    run = shutil.copytree(trained.folder, tmp_path / "run")
+    done = cli("--test-formats", "onnx", "int8", "--exp", run)
+    rows = {row["format"]: row for row in csv.DictReader(open(run / "report" / "formats.csv"))}
+    assert list(rows) == ["torch", "onnx", "int8"] and float(rows["onnx"]["figure apart"]) <= 0.01
+    assert done.returncode == (float(rows["int8"]["figure apart"]) > 0.05), done.stderr
+    assert "p95" in done.stdout and (done.returncode == 0 or "best.int8.onnx differs from torch by" in done.error)
+    manifest = json.loads((run / "manifest.json").read_text())
+    for name in ("best.onnx", "best.int8.onnx"):
+        assert manifest[name]["sha256"] == hashlib.sha256((run / name).read_bytes()).hexdigest()
+    assert cli("--export", "tflite", "--exp", run).error.startswith("argument --export: invalid choice: 'tflite'")
+    assert [path.name for path in files_of(Path("a/best.xml"))] == ["best.xml", "best.bin", "best.xml.json"]
