@@ -36,7 +36,7 @@ BAD_FLAGS = [
     (("--test", "--exp", "018"), "018"),
     (("--test", "--exp", "/nowhere/best.pt"), "--exp: no file or folder /nowhere/best.pt"),
     (("--train", "--resume", "--exp", "018"), "no last.pt to resume"),
-    (("--train", "--exp", "a.pt"), "is a file"),
+    (("--train", "--exp", "a.pt"), "no file or folder a.pt"),
     (("--train", "--resume"), "nothing is trained yet"),
     (("--test", "--resume"), "--resume says how to --train; give that too"),
     (("--test", "--overwrite"), "--overwrite says how to --train; give that too"),
