@@ -63,8 +63,8 @@ def detector_limits(exp: Path) -> dict[str, float]:
 
 
 # {net: (runs that train it, its limits, data that these need)}
-NETS = {"landmarks": ("landmarks", landmark_limits, ["300W", "FACES68", "FACEBOXES_V2"]),
-        "detector": ("detector_start detector_large detector", detector_limits, ["FACEBOXES"])}
+NETS = {"landmarks": ("landmarks_start landmarks_roll landmarks", landmark_limits, ["300W", "FACES68", "FACEBOXES_V2"]),
+        "detector": ("detector_start detector_large detector_crowds detector", detector_limits, ["FACEBOXES"])}
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,7 +1,8 @@
 """Faces that lie or stand on their head, searched in the turned picture."""
+import cv2
 import numpy as np
 
-from pipnet.detector import suppress
+from pipnet.detector import detection_scale, suppress
 from pipnet.geometry import box_of, carry, invert, turn_picture
 from pipnet.images import as_bgr
 
@@ -12,14 +13,19 @@ SAME = 0.3  # IoU from which two faces found in different turns are one
 
 def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True, steps=ROLLS) -> list:
     """The `Face`s; while none is sure, with those that a Landmarker's detector finds in the turned image (H, W, 3), in its px."""
+    zoom = detection_scale(*image.shape[:2], None) if getattr(landmarker.detector, "scale", None) is None else 1.0
+    small = image if zoom == 1 else cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
     for rolls in steps:
         if any(face.scores.mean() >= SURE * landmarker.net.face_limit for face in faces):
             break
         for roll in rolls:
-            picture, matrix = turn_picture(image, -np.radians(roll))
+            picture, matrix = turn_picture(small, -np.radians(roll))
             boxes, scores = landmarker.detect(as_bgr(picture))
-            boxes = np.column_stack([carry(boxes, invert(matrix)), np.full(len(boxes), roll)])
-            faces = faces + landmarker.faces_of(image, boxes, scores, second_crop)
+            boxes = carry(boxes, invert(matrix)) / zoom
+            centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+            inside = ((centre >= 0) & (centre < image.shape[1::-1])).all(1)
+            boxes = np.column_stack([boxes, np.full(len(boxes), roll)])[inside]
+            faces = faces + landmarker.faces_of(image, boxes, scores[inside], second_crop)
         faces = best(faces, landmarker.max_faces)
     return faces
 

@@ -11,7 +11,6 @@ PARSERS = "utils.data.parsers"  # it reads no args.yaml: its callers give it the
 LAYERS = ("utils.data", "utils.train", "utils.test", "utils.tools", "utils.tasks")  # each may import those before it
 COMMON = {f"utils.{name}" for name in ("config", "cores", "formats", "keys", "layouts", "locks", "machine", "memory", "progress",
                                         "start", "yaml_files")}
-                                       "yaml_files")}
 REEXPORTS = {"utils": "utils.data", "utils.util": "utils.data"}  # modules that show users a part of a layer
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}
 

@@ -31,7 +31,8 @@ from utils.train.ranks import Ranks
 def test_the_files_and_tables_of_a_run(trained):
     folder, done = trained.folder, trained.done
     assert {path.name for path in folder.iterdir()} == {
-        ".lock", "args.yaml", "best.onnx", "best.pt", "events", "last.pt", "log.txt", "report", "step.csv", "time.csv"}
+        ".lock", "args.yaml", "best.onnx", "best.pt", "events", "last.pt", "log.txt", "manifest.json", "report", "step.csv",
+        "time.csv"}
     for name in ("step.csv", "time.csv"):
         assert [row["epoch"] for row in rows(folder / name)] == ["0", "1"]
     assert {"lr", "loss", "score", "offset_x", "neighbor_y", "val_nme"} <= rows(folder / "step.csv")[0].keys()
@@ -52,7 +53,7 @@ def test_the_files_and_tables_of_a_run(trained):
     assert "solver" not in stored and stored["val_nme"] == min(float(row["val_nme"]) for row in rows(folder / "step.csv"))
 
 
-def test_exp_is_an_id_a_folder_or_a_file(trained, cli, tmp_path):
+def test_exp_is_an_id_a_folder_or_a_file(trained, faces, cli, tmp_path):
     figure = table(trained.done.stdout)[0][3]
     near, folder = ["--run-root", trained.root], trained.folder
     files = [["--exp", place] for place in (folder, folder / "best.pt", folder / "best.onnx")]
@@ -63,16 +64,19 @@ def test_exp_is_an_id_a_folder_or_a_file(trained, cli, tmp_path):
     alone = tmp_path / "elsewhere"  # the checkpoint suffices, without its folder
     alone.mkdir()
     shutil.copy(trained.folder / "best.pt", alone / "mine.pt")
-    done = cli("--test-onnx", "--exp", alone / "mine.pt", "--flip-test")
+    fails(cli("--test", "--exp", alone / "mine.pt", "--run-root", tmp_path), "on which faces to test it.*--test-data")
+    tested = ("--test-onnx", "--exp", alone / "mine.pt", "--run-root", tmp_path, "--test-data", faces)
+    done = cli(*tested, "--flip-test")
     assert done.returncode == 0, done.stderr
-    assert (alone / "mine.onnx").is_file() and len({row[3] for row in table(done.stdout)}) == 1
-    assert table(done.stdout)[0][3] != figure, "the flip test changes nothing"
-    stamp = (alone / "mine.onnx").stat().st_mtime_ns
-    assert cli("--test-onnx", "--exp", alone / "mine.pt").returncode == 0 and (alone / "mine.onnx").stat().st_mtime_ns == stamp
+    results = tmp_path / "files" / "mine-pt"  # nothing is written beside a foreign file
+    assert (results / "mine.onnx").is_file() and [path.name for path in alone.iterdir()] == ["mine.pt"]
+    assert len({row[3] for row in table(done.stdout)}) == 1 and table(done.stdout)[0][3] != figure, "no flip"
+    stamp = (results / "mine.onnx").stat().st_mtime_ns
+    assert cli(*tested).returncode == 0 and (results / "mine.onnx").stat().st_mtime_ns == stamp
     time.sleep(0.01)
     shutil.copy(trained.folder / "last.pt", alone / "mine.pt")
-    assert cli("--test-onnx", "--exp", alone / "mine.onnx").returncode == 0
-    assert (alone / "mine.onnx").stat().st_mtime_ns > stamp, "the export of an older checkpoint was kept"
+    assert cli(*tested).returncode == 0
+    assert (results / "mine.onnx").stat().st_mtime_ns > stamp, "the export of an older checkpoint was kept"
 
 
 def test_a_run_is_not_destroyed_by_accident(trained, cli, tmp_path, recipe):
@@ -223,6 +227,7 @@ def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):
     assert data.data_dir == str(tmp_path / "raw")
     assert (data.train_data, data.test_data) == (["300w", str(tmp_path / "raw")], [str(tmp_path / "raw")])
     for mean in ("mean.txt", "mean.npy"):
+        (tmp_path / "best.pt").touch()
         given = {"meanface": mean, "teacher": "best.pt", "detector_weights": "faces.onnx"}
         assert {key: value for key, value in new_settings(**given).flat().items() if key in given} == {
             key: str(tmp_path / name) for key, name in given.items()}
@@ -236,7 +241,7 @@ def test_the_label_shift_of_each_training_set(faces, tmp_path):
         (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
 
     def shifts(**given):
-        task = Landmarks(new_settings(dataset="300w", **given), DEFAULTS, Ranks(0, 1, torch.device("cpu")))
+        task = Landmarks(new_settings(dataset="300w", val=0.1, **given), DEFAULTS, Ranks(0, 1, torch.device("cpu")))
         task.training = [PreparedSet(folder, DEFAULTS.layouts) for folder in (ours, theirs)]
         assert [split.label_shift for split in task.training_splits()] == task.label_shifts()
         return task.label_shifts()

@@ -174,7 +174,7 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     checkpoint.save(finder, {**stored, "net": {"net": "faceboxes"}, "args": {"task": "detect"}, "layout": {}})
     assert "is a face detector" in learn(finder)
     torch.save(FaceBoxesV2().state_dict(), tmp_path / "weights.pt")
-    assert "is not a checkpoint of this project" in learn(tmp_path / "weights.pt")
+    assert "is neither a checkpoint of this project nor" in learn(tmp_path / "weights.pt")
     fails(cli("--train", *recipe, "--teacher", tmp_path / "gone.pt"), "--teacher: no file or folder .*gone.pt")
     fails(cli("--train", *recipe, "--teacher-maps", "1"), "--teacher-maps weights what is learnt from a --teacher")
 

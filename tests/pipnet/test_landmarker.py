@@ -276,7 +276,7 @@ def test_images_of_every_kind(trained, tmp_path):
     def found(image, **options) -> np.ndarray:
         seen = []
         landmarker = Landmarker(trained.folder / "best.onnx", lambda image: (seen.append(image), ([[30, 20, 130, 140]], [1]))[1],
-                                threads=1, **options)
+                                threads=1, any_roll=False, **options)
         (face,) = landmarker(image)
         boxes, scores = landmarker.detect(image)
         assert (landmarker.landmarks_of(image, boxes, scores)[0].box == boxes[0]).all()

@@ -85,7 +85,7 @@ class LandmarkTests(Tests):
     def cases(self) -> Iterator[tuple[Case, object]]:
         """Yield (case, conversion of a predictor to its layout)."""
         test, splits = self.settings.test, self.task.tested
-        outputs = ["pose"] * self.net.pose + ["states"] * any(self.net.states)
+        outputs = ["pose"] * self.net.pose + ["states"] * bool(self.net.states)
         detect = None
         if "detector" in test.box:
             detect = landmarker(self.run.weights, test.detector, test.detector_weights).detect

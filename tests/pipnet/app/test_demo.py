@@ -33,7 +33,7 @@ BOX = [30, 20, 130, 140]  # that the tests' detector finds in every image
 def nets(trained, tmp_path_factory) -> list[str]:
     """A net that is hardly trained and a detector that always finds BOX: what they say is not the point here."""
     file = detector_file(tmp_path_factory.mktemp("detector") / "detector.onnx", [BOX], [0.9])
-    return ["--exp", str(trained.folder / "best.onnx"), "--detector-weights", file, "--threads", "1"]
+    return ["--exp", str(trained.folder / "best.onnx"), "--detector-weights", file, "--threads", "1", "--upright"]
 
 
 @pytest.fixture(autouse=True)
@@ -165,11 +165,11 @@ def test_pose_and_states_are_the_nets_own(recipe, tmp_path, cli, monkeypatch):
     exported = str(tmp_path / "runs" / "posed" / "best.onnx")
     found = detector_file(tmp_path / "detector.onnx", [BOX], [0.9])
     monkeypatch.setattr(demo, "head_pose", None)  # must not be used
-    flags = ["--exp", exported, "--detector-weights", found, "--threads", "1", "--pose"]
+    flags = ["--exp", exported, "--detector-weights", found, "--threads", "1", "--pose", "--upright"]
     cv2.imwrite("face.png", face_picture())
     demo.main(["--source", "face.png", "--json", "picture.jsonl", "--save", "drawn.png", *flags])
     said = lines("picture.jsonl")[0]["faces"][0]
-    face, = Landmarker(exported, Detector(weights=found), threads=1)(read_image(Path("face.png")))
+    face, = Landmarker(exported, Detector(weights=found), threads=1, any_roll=False)(read_image(Path("face.png")))
     assert said["pose"] == pytest.approx(face.pose.tolist(), abs=0.01) and list(said["states"]) == list(STATES)
     assert said["states"] == pytest.approx(face.states, abs=0.001) and all(0 < value < 1 for value in said["states"].values())
     demo.main(["--source", str(write_video(tmp_path / "talk.avi", 3)), "--json", "video.jsonl", "--drowsiness", *flags])

@@ -132,7 +132,7 @@ def test_converted_mean_faces_resemble_the_published_ones(reference):
 def test_a_net_is_tested_on_sets_of_other_layouts(trained, tmp_path, cli):
     run = shutil.copytree(trained.folder, tmp_path / "run")
     stored = checkpoint.load(run / "best.pt")
-    stored["net"]["auxiliary"] = ["states"]  # states follow from 68 landmarks only
+    stored["net"]["auxiliary"], stored["args"]["eyes"] = ["states"], 0.8  # states follow from 68 landmarks only
     other = build_net(stored["net"]).auxiliary.state_dict()
     stored["model"] |= {f"auxiliary.{name}": tensor for name, tensor in other.items()}
     checkpoint.save(run / "best.pt", stored)

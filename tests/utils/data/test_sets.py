@@ -67,7 +67,7 @@ def test_a_set_is_prepared_again_in_any_protocol_and_size(root):
 def test_a_prepared_folder_has_the_labels_that_are_asked_for(root):
     given = {"train_data": [str(root / "300w")], "data_root": str(root), "protocol": "square"}
     assert training(**given).folder == root / "300w"
-    with pytest.raises(UserError, match="prepared with labels exact, not published; .* give --protocol and --labels as it"):
+    with pytest.raises(UserError, match="prepared with labels exact, not published; .* --first-pixel and --labels"):
         training(preset="pipnet", **given)
     assert training(preset="pipnet", labels="exact", **given).folder == root / "300w"
 

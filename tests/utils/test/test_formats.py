@@ -41,7 +41,7 @@ def source_of(net: torch.nn.Module, folder: Path) -> Source:
     """Return what formats are made from, with the net's ONNX file in `folder`."""
     export_onnx(net, folder / "net.onnx", {"net": "of a test"})
     return Source(folder / "net.onnx", lambda: ({"image": one[None].numpy()} for one in pictures(8)), deployed(net),
-                  example_for(net))
+                  example_for(net.spec["input_size"], net.input_margin))
 
 
 @pytest.mark.parametrize("name", ["mnn", "ncnn", "openvino", "torchscript"])

@@ -46,7 +46,7 @@ def test_bad_sweeps_are_named(texts, message):
     (("--train", "--sweep", "rge=1,2"), "rge.*reg"),
     (("--train", "--sweep", "preset=quick,quik"), "no preset 'quik'"),
     (("--train", "--sweep", "reg=1,2", "--resume"), "no sweep to resume"),
-    (("--train", "--sweep", "reg=1,2", "--exp", "a.pt"), "is a file"),
+    (("--train", "--sweep", "reg=1,2", "--exp", "a.pt"), "no file or folder a.pt"),
 ])
 def test_nothing_is_trained_before_all_is_checked(cli, recipe, tmp_path, flags, message):
     done = cli(*recipe, *flags)
