@@ -69,14 +69,14 @@ def test_exp_is_an_id_a_folder_or_a_file(trained, faces, cli, tmp_path):
     done = cli(*tested, "--flip-test")
     assert done.returncode == 0, done.stderr
     results = tmp_path / "files" / "mine-pt"  # nothing is written beside a foreign file
-    assert (results / "mine.onnx").is_file() and [path.name for path in alone.iterdir()] == ["mine.pt"]
+    assert (results / "best.onnx").is_file() and [path.name for path in alone.iterdir()] == ["mine.pt"]
     assert len({row[3] for row in table(done.stdout)}) == 1 and table(done.stdout)[0][3] != figure, "no flip"
-    stamp = (results / "mine.onnx").stat().st_mtime_ns
-    assert cli(*tested).returncode == 0 and (results / "mine.onnx").stat().st_mtime_ns == stamp
+    stamp = (results / "best.onnx").stat().st_mtime_ns
+    assert cli(*tested).returncode == 0 and (results / "best.onnx").stat().st_mtime_ns == stamp
     time.sleep(0.01)
     shutil.copy(trained.folder / "last.pt", alone / "mine.pt")
     assert cli(*tested).returncode == 0
-    assert (results / "mine.onnx").stat().st_mtime_ns > stamp, "the export of an older checkpoint was kept"
+    assert (results / "best.onnx").stat().st_mtime_ns > stamp, "the export of an older checkpoint was kept"
 
 
 def test_a_run_is_not_destroyed_by_accident(trained, cli, tmp_path, recipe):

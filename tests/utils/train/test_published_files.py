@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, NET, fails, mean_face, rows, settings, table
+from conftest import DEFAULTS, LAYOUTS, NET, fails, mean_face, rows, settings, table, to_published
 from torch import nn
 
 from main import add_modes
 from nets.backbones.slim import Slim
-from nets.convert.published import to_published
 from pipnet.errors import UserError
 from pipnet.landmarker import Landmarker
 from utils.config import parse
