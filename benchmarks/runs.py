@@ -64,9 +64,9 @@ DETECTORS = {  # benchmarks/detector.py measures what they find
     # landmark sets give boxes that differ a little from those that people draw, so this stage goes without them
     "detector_crowds": Run([*DETECT, *LARGE, "--train-data", "FACEBOXES", "--weights", "weights/bench_detector_large/best.onnx",
                             "--epochs", "10", "--pasted", "0"], "boxes that people drew, only these"),
-    "detector": Run([*DETECT, *LARGE, *ALL, "ALL_AGES", "DIVERSE", "--weights", "weights/bench_detector_crowds/best.onnx",
+    "detector_roll": Run([*DETECT, *LARGE, *ALL, "ALL_AGES", "DIVERSE", "--weights", "weights/bench_detector_crowds/best.onnx",
                      "--epochs", "7", "--mosaic", "0.6", "--pasted", "4", "--roll-prob", "0.3", "--brightness", "0.3"],
-                    "portraits again, and faces at any roll: `weights/detector.onnx`"),
+                    "portraits again, and faces at any roll"),
 }
 
 

@@ -62,9 +62,12 @@ def detector_limits(exp: Path) -> dict[str, float]:
     return {"threshold": round(float(np.concatenate(scores)[order][even]), 3)}
 
 
-# {net: (runs that train it, its limits, data that these need)}
-NETS = {"landmarks": ("landmarks_start landmarks_roll landmarks", landmark_limits, ["300W", "FACES68", "FACEBOXES_V2"]),
-        "detector": ("detector_start detector_large detector_crowds detector", detector_limits, ["FACEBOXES"])}
+RUNS = "python benchmarks/runs.py"
+AVERAGE = "python benchmarks/average.py weights/bench_detector_crowds/best.pt bench_detector_roll 0.4 bench_detector"
+# {net: (commands that train it, its limits, data that these need)}
+NETS = {"landmarks": (f"{RUNS} landmarks_start landmarks_roll landmarks", landmark_limits, ["300W", "FACES68", "FACEBOXES_V2"]),
+        "detector": (f"{RUNS} detector_start detector_large detector_crowds detector_roll; {AVERAGE}", detector_limits,
+                     ["FACEBOXES"])}
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -82,17 +85,26 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def worded(text: str) -> str:
+    """Return a text with the words of runs.py instead of paths of this machine."""
+    for word, place in PLACES.items():
+        text = text.replace(str(place), word)
+    return text.replace(f"{ROOT}/", "")
+
+
 def slim(values: dict, measured: dict[str, float]) -> dict:
     """Return the values of a checkpoint with tensors of 16 bits, what was measured here, and words instead of paths."""
-    words = {str(place): word for word, place in PLACES.items()}
-
     def plain(value):
         if isinstance(value, list):
             return [plain(item) for item in value]
-        return words.get(value, Path(value).name if Path(value).is_absolute() else value) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        text = worded(value)
+        return Path(text).name if Path(text).is_absolute() else text
 
     model = {name: tensor.half() if torch.is_floating_point(tensor) else tensor for name, tensor in values["model"].items()}
-    return {**values, **measured, "model": model, "args": {key: plain(value) for key, value in values["args"].items()}}
+    told = {key: worded(value) for key, value in values.items() if isinstance(value, str)}
+    return {**values, **measured, **told, "model": model, "args": {key: plain(value) for key, value in values["args"].items()}}
 
 
 def ship(name: str) -> None:
@@ -105,9 +117,7 @@ def ship(name: str) -> None:
     values = {entry.key: entry.value for entry in model.metadata_props}
     measured = limits(exp)
     values |= {key: json.dumps(value) for key, value in measured.items()}
-    for word, place in PLACES.items():  # the words of runs.py instead of paths of this machine
-        values = {key: value.replace(str(place), word) for key, value in values.items()}
-    helper.set_model_props(model, values)
+    helper.set_model_props(model, {key: worded(value) for key, value in values.items()})
     data = model.SerializeToString()
     write_atomic(exp / "best.onnx", lambda path: path.write_bytes(data))
     run("--test", "--test-onnx", "--exp", exp.name)
@@ -117,8 +127,7 @@ def ship(name: str) -> None:
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
     for one in (file, file.with_suffix(".pt")):
         entries[one.name] = {"sha256": hashlib.sha256(one.read_bytes()).hexdigest(), "commit": COMMIT,
-                             "trained": f"python benchmarks/runs.py {trained}",
-                             "scores": read_csv(exp / "report" / "scores.csv")}
+                             "trained": trained, "scores": read_csv(exp / "report" / "scores.csv")}
     write_text(manifest, json.dumps(entries, indent=1) + "\n")
 
 
