@@ -63,7 +63,7 @@ def detector_limits(exp: Path) -> dict[str, float]:
 
 
 RUNS = "python benchmarks/runs.py"
-AVERAGE = "python benchmarks/average.py weights/bench_detector_crowds/best.pt bench_detector_roll 0.4 bench_detector"
+AVERAGE = "python benchmarks/average.py weights/bench_detector_crowds/best.onnx bench_detector_roll 0.5 bench_detector"
 # {net: (commands that train it, its limits, data that these need)}
 NETS = {"landmarks": (f"{RUNS} landmarks_start landmarks_roll landmarks", landmark_limits, ["300W", "FACES68", "FACEBOXES_V2"]),
         "detector": (f"{RUNS} detector_start detector_large detector_crowds detector_roll; {AVERAGE}", detector_limits,
