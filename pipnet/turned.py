@@ -25,7 +25,9 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
             centre = (boxes[:, :2] + boxes[:, 2:]) / 2
             inside = ((centre >= 0) & (centre < image.shape[1::-1])).all(1)
             boxes = np.column_stack([boxes, np.full(len(boxes), roll)])[inside]
-            faces = faces + landmarker.faces_of(image, boxes, scores[inside], second_crop)
+            found = landmarker.faces_of(image, boxes, scores[inside], second_crop)
+            # background is searched up to seven times more, so a face must look more like one than in the upright picture
+            faces = faces + [face for face in found if face.scores.mean() >= landmarker.net.face_limit]
         faces = best(faces, landmarker.max_faces)
     return faces
 
