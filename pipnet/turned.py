@@ -12,12 +12,12 @@ SAME = 0.3  # IoU from which two faces found in different turns are one
 
 
 def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True, steps=ROLLS) -> list:
-    """The `Face`s; while none is sure, with those that a Landmarker's detector finds in the turned image (H, W, 3), in its px."""
-    zoom = detection_scale(*image.shape[:2], None) if getattr(landmarker.detector, "scale", None) is None else 1.0
-    small = image if zoom == 1 else cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
+    """Faces of an image (H, W, 3), in its px. While none is sure, those that the detector finds in the turned image are added."""
     for rolls in steps:
         if any(face.scores.mean() >= SURE * landmarker.net.face_limit for face in faces):
             break
+        zoom = detection_scale(*image.shape[:2], None) if getattr(landmarker.detector, "scale", None) is None else 1.0
+        small = image if zoom == 1 else cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
         for roll in rolls:
             picture, matrix = turn_picture(small, -np.radians(roll))
             boxes, scores = landmarker.detect(as_bgr(picture))
@@ -33,7 +33,7 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
 
 
 def best(faces: list, most: int | None) -> list:
-    """Of faces that lie on each other the one with the highest landmark scores; of these the `most` largest, ordered by score."""
+    """The `most` largest faces, ordered by score. Of faces that lie on each other, the one with the highest landmark scores."""
     faces = sorted(faces, key=lambda face: -face.scores.mean())
     faces = [faces[i] for i in suppress(np.array([box_of(face.landmarks) for face in faces]).reshape(-1, 4), SAME)]
     faces = sorted(faces, key=lambda face: -np.ptp(face.landmarks, axis=0).prod())[:most]

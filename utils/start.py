@@ -1,4 +1,4 @@
-"""What main.py and demo.py do until the packages are loaded. It needs no package and speaks to older Pythons too."""
+"""The start of main.py and demo.py, until the packages are loaded. It needs no package, and older Pythons can read it."""
 import os
 import signal
 import sys

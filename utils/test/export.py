@@ -26,7 +26,7 @@ OPSET = 18
 
 
 class Source(NamedTuple):
-    """What the other formats are made from.
+    """Origin of the other formats.
 
     onnx: the float ONNX file. feeds(): inputs of that file to calibrate 8-bit numbers on. net: the net as it is exported, and
     example: uint8 (2, S, S, 3) for it; None for a detector.

@@ -42,7 +42,7 @@ def open_file(file: Path, threads: int = 0) -> LandmarkNet:
 
 
 def of_checkpoint(net: Trainable, stored: dict, file: Path) -> LandmarkNet:
-    """What a checkpoint says about its landmark net; `predict` is missing."""
+    """The landmark net that a checkpoint describes, without `predict`."""
     values = {"input_size": net.spec["input_size"], "input_margin": net.input_margin, "pose": "pose" in net.auxiliary,
               "states": state_names(stored["args"])}
     return LandmarkNet.of(None, {**stored, **values}, file)

@@ -15,7 +15,8 @@ from pipnet.landmarker import LandmarkNet
 from pipnet.layout import Layout
 from pipnet.runtimes import Opened, open_file
 from utils.config import Settings, load_protocol, read_defaults, resolve
-from utils.data.sets import MEANFACE_FILES, read_meanface
+from utils.data.paths import MEANFACE_FILES
+from utils.data.sets import read_meanface
 from utils.train.make_net import make_net
 
 STRUCTURE = ("net", "head", "stride", "input_size", "act", "pool", "excite", "score_width")
