@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -245,6 +246,17 @@ def table(stdout: str) -> list[list[str]]:
 def rows(file: Path) -> list[dict]:
     """Return the rows of a CSV file."""
     return list(csv.DictReader(file.open()))
+
+
+def displaced(trained: SimpleNamespace, folder: Path, cells: float) -> Path:
+    """Return `folder`, a copy of the run whose net finds every landmark that many cells further right."""
+    from utils.train import checkpoint
+
+    shutil.copytree(trained.folder, folder)
+    stored = checkpoint.load(folder / "best.pt")
+    stored["model"]["head.offset_x.bias"] += cells
+    checkpoint.save(folder / "best.pt", stored)
+    return folder
 
 
 def fails(done, message: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DEFAULTS, ROOT, fails, table, write_faces
+from conftest import DEFAULTS, ROOT, displaced, fails, table, write_faces
 
 import main
 from pipnet.errors import UserError
@@ -200,11 +200,7 @@ def test_an_unknown_exp_names_the_known_runs(trained, cli):
 
 
 def test_an_onnx_file_that_disagrees_is_an_error(trained, cli, tmp_path):
-    folder = tmp_path / "apart"
-    shutil.copytree(trained.folder, folder)
-    stored = checkpoint.load(folder / "best.pt")
-    stored["model"]["head.offset_x.bias"] += 0.5
-    checkpoint.save(folder / "best.pt", stored)
+    folder = displaced(trained, tmp_path / "apart", 0.5)
     newer = (folder / "best.pt").stat().st_mtime + 5
     os.utime(folder / "best.onnx", (newer, newer))
     done = cli("--test-onnx", "--exp", folder)

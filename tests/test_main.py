@@ -13,7 +13,22 @@ import onnx
 import pytest
 import torch
 import yaml
-from conftest import DEFAULTS, NET, ROOT, doomed, driver, fails, mean_face, rows, run, table, to_published, untrained, write_faces
+from conftest import (
+    DEFAULTS,
+    NET,
+    ROOT,
+    displaced,
+    doomed,
+    driver,
+    fails,
+    mean_face,
+    rows,
+    run,
+    table,
+    to_published,
+    untrained,
+    write_faces,
+)
 
 import pipnet
 from pipnet.errors import UserError
@@ -182,11 +197,7 @@ solver.Solver.train_step = spoilt""")
 
 
 def test_a_net_whose_landmarks_fly_far_away_is_tested_and_called_diverged(trained, cli, tmp_path):
-    folder = tmp_path / "lost"
-    shutil.copytree(trained.folder, folder)
-    stored = checkpoint.load(folder / "best.pt")
-    stored["model"]["head.offset_x.bias"] += 1e12
-    checkpoint.save(folder / "best.pt", stored)
+    folder = displaced(trained, tmp_path / "lost", 1e12)
     done = cli("--test", "--exp", folder)
     assert done.returncode == 0 and len(table(done.stdout)) == 1, done.stderr
     assert "the net has diverged or learnt nothing; lower --learning-rate, or" in done.stdout
