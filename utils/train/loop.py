@@ -13,7 +13,8 @@ from pipnet.files import write_text
 from utils import memory
 from utils.config import Settings
 from utils.cores import cores
-from utils.data.dataset import Order, train_loader
+from utils.data.dataset import train_loader
+from utils.data.mixed import Batches, make_order
 from utils.progress import progress
 from utils.train import checkpoint, run_folder
 from utils.train.batchnorm import share_batch_norm
@@ -78,12 +79,12 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
     ranks.wait()  # until the first process has written the last checkpoint
 
 
-def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Order]:
+def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Batches]:
     """Return the solver of a net with its initial weights, and the order of the batches; prepare the folder of a new run."""
     train = task.settings.train
     torch.manual_seed(train.seed)
     try:
-        order = Order(len(data.samples), train.batch_size, train.accumulate, train.seed, ranks.rank, ranks.count)
+        order = make_order(len(data.samples), data.labelled, train, ranks.rank, ranks.count)
         net, started = task.make_net(resume)
         if ranks.count > 1:
             net = share_batch_norm(net, ranks.device)
@@ -100,7 +101,7 @@ def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Or
     return solver, order
 
 
-def train_epoch(solver: Solver, loader: DataLoader, order: Order, epoch: int, samples, bar) -> tuple[dict, float, float]:
+def train_epoch(solver: Solver, loader: DataLoader, order: Batches, epoch: int, samples, bar) -> tuple[dict, float, float]:
     """Return ({loss term: mean}, seconds, seconds spent waiting for data). UserError if a loss is not finite.
 
     samples: has the `names` that the error lists.
