@@ -184,7 +184,7 @@ class Landmarks(Task):
         return Training(Joined(parts) if file else parts[0], collate, checksums, words)
 
     def find_unlabelled(self) -> None:
-        """Set `unlabelled`, the splits of --unlabelled, prepared if need be. UserError for test faces, and where there is none."""
+        """Set `unlabelled`, the splits of --unlabelled, prepared if need be. UserError for test or no faces."""
         if self.unlabelled is None:
             self.unlabelled = self.ranks.one_by_one(lambda: unlabelled_splits(
                 self.sets, self.training[0], self.settings.data.unlabelled or [], self.settings.test))
