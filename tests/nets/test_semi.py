@@ -64,7 +64,7 @@ def test_levels_change_nothing_without_unlabelled_samples():
 
 # -------------------------------------------------------------------------------------------------------- mean teacher
 class Oracle:
-    """A teacher that finds the true points `points` (U, N, 2), as far right as the labels it has learnt, in a crop and its mirror."""
+    """A teacher that finds `points` (U, N, 2) in a crop and in its mirror image, as far right as its labels."""
 
     refiner = None
 

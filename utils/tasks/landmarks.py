@@ -52,7 +52,8 @@ class Landmarks(Task):
         self.training: list[PreparedSet] = []
         self.faces: Faces | None = None
         self.held: Faces | None = None
-        self.unlabelled: list[Split] | None = None
+        self.unlabelled: list[Split] = []
+        self.pool: Faces | None = None  # the unlabelled faces
         self.round: tuple[Path | None, int] = None, 0
 
     def with_fold(self, fold: int | None) -> "Landmarks":
@@ -72,7 +73,7 @@ class Landmarks(Task):
             rounds.clear(run)
         self.ranks.wait()
         if self.settings.train.semi:
-            self.find_unlabelled()  # before the first net is trained, so that faces that cannot be used are found now
+            self.unlabelled_faces()  # once for all rounds, and before the first net is trained, since it may fail
         if self.settings.train.semi in ROUNDS:
             rounds.train_rounds(self.with_round, run, self.ranks, resume)
         else:
@@ -183,24 +184,25 @@ class Landmarks(Task):
             return Training(Joined(parts), collate_views, checksums, words, len(self.faces))
         return Training(Joined(parts) if file else parts[0], collate, checksums, words)
 
-    def find_unlabelled(self) -> None:
-        """Set `unlabelled`, the splits of --unlabelled, prepared if need be. UserError for test or no faces."""
-        if self.unlabelled is None:
-            self.unlabelled = self.ranks.one_by_one(lambda: unlabelled_splits(
-                self.sets, self.training[0], self.settings.data.unlabelled or [], self.settings.test))
-            tested = self.tested or [Split(one, "test") for one in self.training if "test" in one.splits]
-            self.ranks.agree(lambda: check_apart(self.unlabelled, tested))
-
     def unlabelled_faces(self) -> Faces:
-        """Return the faces to learn from without labels: those of --unlabelled, then those of identities that keep no labels."""
+        """Return the faces to learn from without labels: those of --unlabelled, then those of identities that keep no labels.
+
+        UserError for test pictures, and where no face is found.
+        """
+        if self.pool is not None:
+            return self.pool
         settings, data = self.settings, self.settings.data
-        self.find_unlabelled()
+        self.unlabelled = self.ranks.one_by_one(lambda: unlabelled_splits(self.sets, self.training[0], data.unlabelled or [],
+                                                                          settings.test))
+        tested = self.tested or [Split(one, "test") for one in self.training if "test" in one.splits]
+        self.ranks.agree(lambda: check_apart(self.unlabelled, tested))
         rest = [split._replace(labelled=False) for split in self.training_splits() if data.labelled_fraction < 1]
         faces = Faces([*self.unlabelled, *rest], self.layout, settings.net.input_size, data.cache,
                       input_margin=input_margin(settings.net))
         others = sum(len(split.set.read(split.name).files) for split in self.unlabelled)
         rows = labelled_rows(faces.identities[others:], data.labelled_fraction, settings.train.seed)
-        return faces.only(np.flatnonzero(np.concatenate([np.ones(others, bool), ~rows])))
+        self.pool = faces.only(np.flatnonzero(np.concatenate([np.ones(others, bool), ~rows])))
+        return self.pool
 
     def _check_tests(self) -> None:
         """Raise UserError for test sets that the net could not be tested on, before the training instead of after it."""
