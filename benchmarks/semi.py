@@ -22,6 +22,7 @@ from utils.keys import MEAN_TEACHER, ROUNDS
 from utils.test import metric
 from utils.test.evaluate import evaluate, torch_predictor
 from utils.train import checkpoint
+from utils.train.ranks import set_threads
 
 RECIPE = ["--preset", "short", "--no-refine", "--weights", "none", "--val", "none", "--allow-partial", "--roll-prob", "0.05"]
 W300, FACES = ["--dataset", "300w", "--data-dir", "300W"], ["--dataset", "FACES68", "--label-shift", "1.2"]
@@ -94,6 +95,7 @@ def main() -> None:
     given = parser.parse_args()
     wanted = chosen(SETTINGS, given.settings)
     require("300W", "FACES68")
+    set_threads(0, False)
     run("--prepare", *W300, "--allow-partial", "--val", "none")
     run("--prepare", "--dataset", "FACES68", "--val", "none")
     for seed in given.seeds:

@@ -210,7 +210,10 @@ class Augmented(Dataset):
 
     def __init__(self, faces: Faces, recipe, flip_index, seed: int):
         self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
-        self.names = faces.names  # for errors
+
+    def name(self, index: int) -> str:
+        """Return the name of a face, for errors."""
+        return self.faces.names[index]
 
     def __len__(self) -> int:
         return len(self.faces)

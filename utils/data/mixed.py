@@ -45,7 +45,11 @@ class Joined(Dataset):
 
     def __init__(self, parts: list[Dataset]):
         self.parts, self.starts = parts, np.cumsum([0, *map(len, parts)]).tolist()
-        self.names = [name for part in parts for name in part.names]  # for errors
+
+    def name(self, index: int) -> str:
+        """Return the name of a face, for errors."""
+        place = bisect_right(self.starts, index) - 1
+        return self.parts[place].name(index - self.starts[place])
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -71,14 +75,19 @@ class Views(Augmented):
         super().__init__(faces, recipe, flip_index, seed)
         self.mild = replace(recipe, **WEAK)
 
-    def __getitem__(self, key: tuple[int, int]) -> View:
-        (epoch, index), faces = key, self.faces
-        crop = Crop(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size, faces.input_border, 0.0,
+    def crop(self, index: int) -> Crop:
+        """Return the stored crop of a face, before augmentation."""
+        faces = self.faces
+        return Crop(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size, faces.input_border, 0.0,
                     *faces.frame(index))
+
+    def __getitem__(self, key: tuple[int, int]) -> View:
+        epoch, index = key
+        crop = self.crop(index)
         rng = generator(self.seed, epoch, index)
         weak, *_, before = augment(crop, self.mild, self.flip_index, rng)
         strong, *_, after = augment(crop, self.recipe, self.flip_index, rng)
-        matrix = compose(invert(before), after) / [1, 1, faces.size]
+        matrix = compose(invert(before), after) / [1, 1, crop.size]
         return View(strong, weak, matrix.astype(np.float32), index)
 
 

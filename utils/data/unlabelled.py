@@ -29,8 +29,8 @@ from utils.progress import progress
 
 SPLIT = "unlabelled"
 LEAST_SIDE = 32   # px, of a face's box
-GREY = 128        # px, side of the crop whose sharpness is measured, so that it does not depend on --target-size
-HASHED = 32       # px, side of the crop whose low frequencies are compared
+GREY = 128        # px, side to which the box is resized whose sharpness is measured
+HASHED = 32       # px, side to which it is resized whose low frequencies are compared
 DUPLICATE = 6     # of 63 signs of frequencies: up to as many differ between near-duplicates
 RECENT = 4096     # faces that a new one is compared with, which bounds the time for large folders
 UNKNOWN = np.full((1, 2), np.nan)
@@ -145,23 +145,23 @@ def _face(frame: Frame, box: np.ndarray, how: Cut, recent: np.ndarray) -> tuple[
     inside = np.clip(box, 0, [width, height, width, height])
     if (inside[2:] - inside[:2]).min() < LEAST_SIDE:
         return "small"
-    crop = np.round(crop_box(box, how.protocol, width, height), 4)  # as the table holds it
-    grey = cv2.cvtColor(cut(frame.image, crop, GREY), cv2.COLOR_BGR2GRAY)
+    grey = cv2.cvtColor(cut(frame.image, inside, GREY), cv2.COLOR_BGR2GRAY)
     if sharpness(grey) < how.least_sharpness:
         return "blurred"
     bits = signs(grey)
     if len(recent) and (recent != bits).sum(1).min() <= DUPLICATE:
         return "twin"
+    crop = np.round(crop_box(box, how.protocol, width, height), 4)  # as the table holds it
     return crop, cut(frame.image, crop, how.target_size, how.margin, how.protocol.border), bits
 
 
 def sharpness(grey: np.ndarray) -> float:
-    """Return the variance of the Laplacian of a grey crop, in squared grey levels."""
+    """Return the variance of the Laplacian of a grey picture, in squared grey levels."""
     return float(cv2.Laplacian(grey, cv2.CV_64F).var())
 
 
 def signs(grey: np.ndarray) -> np.ndarray:
-    """Return the signs (63,) bool of the lowest frequencies of a grey crop, which light and encoding hardly change."""
+    """Return the signs (63,) bool of the lowest frequencies of a grey picture, which light and encoding hardly change."""
     small = cv2.resize(grey, (HASHED, HASHED), interpolation=cv2.INTER_AREA).astype(np.float32)
     return cv2.dct(small)[:8, :8].ravel()[1:] > 0
 

@@ -1,5 +1,4 @@
 """The task `landmarks`: nets that find the landmarks of a face in its crop."""
-import hashlib
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import replace
@@ -19,14 +18,15 @@ from pipnet.geometry import to_crop
 from pipnet.layout import Layout
 from utils.data.dataset import Augmented, Faces, collate
 from utils.data.face_states import balanced, complete
-from utils.data.mixed import Joined, Views, collate_views, labelled_rows, pseudo_labelled
+from utils.data.mixed import labelled_rows
 from utils.data.parsers import DATASETS
 from utils.data.prepared_set import PreparedSet, Split
 from utils.data.sets import check_same_protocol
-from utils.data.unlabelled import check_apart, unlabelled_splits, unlabelled_tests
+from utils.data.unlabelled import unlabelled_tests
 from utils.keys import MEAN_TEACHER, ROUNDS
 from utils.tasks.base import Task, Training, check_finite
 from utils.tasks.landmark_tests import LandmarkTests
+from utils.tasks.unlabelled import Pool, find_pool, with_unlabelled
 from utils.test.evaluate import convert_predictor, evaluate, face_norms, torch_predictor
 from utils.tools import audit, rounds, zoo
 from utils.tools.show import show
@@ -52,8 +52,7 @@ class Landmarks(Task):
         self.training: list[PreparedSet] = []
         self.faces: Faces | None = None
         self.held: Faces | None = None
-        self.unlabelled: list[Split] = []
-        self.pool: Faces | None = None  # the unlabelled faces
+        self.pool: Pool | None = None
         self.round: tuple[Path | None, int] = None, 0
 
     def with_fold(self, fold: int | None) -> "Landmarks":
@@ -73,7 +72,7 @@ class Landmarks(Task):
             rounds.clear(run)
         self.ranks.wait()
         if self.settings.train.semi:
-            self.unlabelled_faces()  # once for all rounds, and before the first net is trained, since it may fail
+            self.unlabelled()  # once for all rounds, and before the first net is trained, since it may fail
         if self.settings.train.semi in ROUNDS:
             rounds.train_rounds(self.with_round, run, self.ranks, resume)
         else:
@@ -168,40 +167,14 @@ class Landmarks(Task):
         words = f"{len(self.faces)} faces of {', '.join(settings.data.train_data)}, {len(self.held or ())} to validate"
         if settings.data.val == "test":
             words += " (the TEST set: --val test)"
-        parts = [Augmented(self.faces, settings.augment, self.layout.flip_index, settings.train.seed)]
-        checksums, (file, level) = [one.checksum for one in self.training], self.round
-        if file or settings.train.semi == MEAN_TEACHER:
-            faces = self.unlabelled_faces()
-            checksums += [split.set.checksum for split in self.unlabelled]
-            words += f"; {len(faces)} unlabelled faces"
-        if file:
-            faces = pseudo_labelled(faces, rounds.read_labels(file, faces), float(self.faces.shift.mean()), level)
-            parts.append(Augmented(faces, settings.augment, self.layout.flip_index, settings.train.seed))
-            checksums.append(hashlib.sha256(file.read_bytes()).hexdigest())
-            words += f", pseudo-labelled in {file}"
-        elif settings.train.semi == MEAN_TEACHER:
-            parts.append(Views(faces, settings.augment, self.layout.flip_index, settings.train.seed))
-            return Training(Joined(parts), collate_views, checksums, words, len(self.faces))
-        return Training(Joined(parts) if file else parts[0], collate, checksums, words)
+        samples = Augmented(self.faces, settings.augment, self.layout.flip_index, settings.train.seed)
+        training = Training(samples, collate, [one.checksum for one in self.training], words)
+        return with_unlabelled(self, training) if settings.train.semi else training
 
-    def unlabelled_faces(self) -> Faces:
-        """Return the faces to learn from without labels: those of --unlabelled, then those of identities that keep no labels.
-
-        UserError for test pictures, and where no face is found.
-        """
-        if self.pool is not None:
-            return self.pool
-        settings, data = self.settings, self.settings.data
-        self.unlabelled = self.ranks.one_by_one(lambda: unlabelled_splits(self.sets, self.training[0], data.unlabelled or [],
-                                                                          settings.test))
-        tested = self.tested or [Split(one, "test") for one in self.training if "test" in one.splits]
-        self.ranks.agree(lambda: check_apart(self.unlabelled, tested))
-        rest = [split._replace(labelled=False) for split in self.training_splits() if data.labelled_fraction < 1]
-        faces = Faces([*self.unlabelled, *rest], self.layout, settings.net.input_size, data.cache,
-                      input_margin=input_margin(settings.net))
-        others = sum(len(split.set.read(split.name).files) for split in self.unlabelled)
-        rows = labelled_rows(faces.identities[others:], data.labelled_fraction, settings.train.seed)
-        self.pool = faces.only(np.flatnonzero(np.concatenate([np.ones(others, bool), ~rows])))
+    def unlabelled(self) -> Pool:
+        """Return the faces to learn from without labels, see `find_pool`."""
+        if self.pool is None:
+            self.pool = find_pool(self)
         return self.pool
 
     def _check_tests(self) -> None:
@@ -222,7 +195,7 @@ class Landmarks(Task):
         splits = [split for split in self.training_splits() if split.name == "train"]
         texts = self.ranks.agree(lambda: [self._shown(split, count) for split in splits])
         if run and self.settings.train.semi in ROUNDS:
-            faces = self.unlabelled_faces()
+            faces = self.unlabelled().faces
             texts.append(self.ranks.agree(lambda: rounds.show_labels(faces, self.layout, run, count)))
         return "\n".join(filter(None, texts))
 

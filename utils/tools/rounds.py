@@ -80,13 +80,13 @@ def train_rounds(make_task: Callable, run: Run, ranks, resume: bool) -> None:
         one.folder.mkdir(exist_ok=True)
         train(task, one, ranks, one.last.is_file())
     if ranks.first:
-        draw_changed(task.unlabelled_faces(), task.layout, label_file(run, 1), label_file(run, len(runs) - 1))
+        draw_changed(task.unlabelled().faces, task.layout, label_file(run, 1), label_file(run, len(runs) - 1))
     ranks.wait()
 
 
 def label(task, teacher: Run, number: int, file: Path) -> None:
     """Write the landmarks that a net finds in the unlabelled faces of `task`: the pseudo-labels of round `number`."""
-    ranks, faces = task.ranks, task.unlabelled_faces()
+    ranks, faces = task.ranks, task.unlabelled().faces
     predict = torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)
     found = torch.zeros(len(faces), task.layout.count, 4)  # x, y, score, sigma
     for batch in test_batches(faces, task.settings.test.test_batch_size, ranks.rank, ranks.count):

@@ -104,7 +104,7 @@ def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Ba
 def train_epoch(solver: Solver, loader: DataLoader, order: Batches, epoch: int, samples, bar) -> tuple[dict, float, float]:
     """Return ({loss term: mean}, seconds, seconds spent waiting for data). UserError if a loss is not finite.
 
-    samples: has the `names` that the error lists.
+    samples: its `name(index)` says which ones the error is about.
     """
     solver.net.train()
     order.epoch = epoch
@@ -128,7 +128,7 @@ def train_epoch(solver: Solver, loader: DataLoader, order: Batches, epoch: int, 
     except NonFinite as error:
         indices = [index for row in zip(*solver.ranks.gather(error.indices), strict=True) for index in row]
         more = f" and {len(indices) - 32} more" if len(indices) > 32 else ""
-        names = ", ".join(samples.names[index] for index in indices[:32]) + more
+        names = ", ".join(samples.name(index) for index in indices[:32]) + more
         later = f"; --resume goes on from epoch {epoch}" if epoch else ""
         raise UserError(f"the loss is not finite in epoch {epoch + 1}, step {error.step} ({error}); samples: {names}; "
                         f"lower --learning-rate or look at these{later}") from None
