@@ -11,6 +11,7 @@ try:
     from pipnet.errors import UserError
     from pipnet.files import SHIPPED
     from utils.config import check_files, parse, read_defaults
+    from utils.data.paths import check_sets
     from utils.formats import FORMATS
 except ImportError as missing:
     stop_without(missing)
@@ -105,6 +106,7 @@ def main(argv: list[str]) -> None:
     mode, given = parse(argv, add_modes, defaults)
     check_modes(mode)
     check_files({**given, "exp": mode.exp, "predict": mode.predict})
+    check_sets(given, defaults)
     try:  # torch takes seconds to load, so the flags are checked before
         from loguru import logger
         from tqdm import tqdm

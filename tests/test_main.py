@@ -460,7 +460,7 @@ def test_version(script):
 @pytest.mark.parametrize("flags", [
     ["--help"], ["--version"], ["--trian"], ["--train", "--epochs", "many"], ["--resume"], ["--train", "--weights", "gone.pt"],
     ["--train", "--data-dir", "gone"], ["--train", "--teacher", "gone.pt"], ["--test", "--exp", "gone.onnx"],
-    ["--predict", "gone"]])
+    ["--predict", "gone"], ["--train", "--dataset", "gone"], ["--test", "--test-data", "gone"]])
 def test_flags_are_checked_before_torch_is_loaded(flags):
     code = ("import sys\nimport main\ntry:\n    main.main(sys.argv[1:])\nexcept (SystemExit, main.UserError):\n    pass\n"
             "print('torch' in sys.modules)")
