@@ -17,7 +17,8 @@ from nets import NETS
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SETS = {"300w": "300W, lfpw/testset", "faces68": "FACES68", "synthetic faces": "synthetic, common and challenge"}
 BOXES = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN", "shipped": "weights/detector.onnx"}
-TOOLS = {"ours, weights/": "ours, `weights/landmarks.onnx`", "ours, ResNet-18 of real_256": "ours, ResNet-18 of run `real_256`"}
+TOOLS = {"ours, weights/": "ours, `weights/landmarks.onnx`", "ours, landmarks-fast": "ours, `weights/landmarks-fast.onnx`",
+         "ours, ResNet-18 of real_256": "ours, ResNet-18 of run `real_256`"}
 Value = str | Callable[[dict], object]
 
 
