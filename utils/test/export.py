@@ -36,6 +36,7 @@ class Source(NamedTuple):
     feeds: Callable[[], Iterable[dict[str, np.ndarray]]]
     net: nn.Module | None = None
     example: Tensor | None = None
+    detector: Path | None = None
 
 
 class Unnamed(nn.Module):
