@@ -85,7 +85,24 @@ def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
         program = torch.onnx.export(Unnamed(net).eval(), (example,), input_names=["image"], output_names=names,
                                     opset_version=OPSET, dynamo=True, verbose=False,
                                     dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}})
-    write_onnx(program.model_proto, file, metadata)
+    write_onnx(folded(program.model_proto), file, metadata)
+
+
+def folded(model):
+    """Return the graph after onnxruntime's basic optimisations, which leave standard operators only: constants are computed,
+    operations that do nothing removed, additions moved into convolutions, transpositions joined. Other runtimes gain by it."""
+    import onnx
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level, options.log_severity_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC, 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+        onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        model = onnx.load(options.optimized_model_filepath)
+    standard = [entry for entry in model.opset_import if not entry.domain]
+    del model.opset_import[:]  # onnxruntime names every domain that it knows
+    model.opset_import.extend(standard)
+    return model
 
 
 def write_onnx(model, file: Path, metadata: dict) -> None:

@@ -20,7 +20,7 @@ from pipnet.files import shipped
 from pipnet.geometry import border_px
 from pipnet.landmarker import LEVEL, MOST_CROPS, SQUARE, open_net
 from pipnet.runtimes import open_file
-from utils.test.export import OPSET, Source, write_onnx
+from utils.test.export import OPSET, Source, folded, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
 FLOAT, DOUBLE, INT64, UINT8, BOOL = 1, 11, 7, 2, 9  # numbers of ONNX types
@@ -50,9 +50,9 @@ def shrink(image):
 def is_visible(box, size):
     """Return whether boxes (..., 4) give a crop that shows a part of a picture of `size` (2,), width and height: (..., 1)."""
     low, high = op.Split(box, axis=-1, num_outputs=2)
-    large = op.ReduceMax(high - low, [-1], keepdims=1) > LEAST_SIDE
-    visible = op.And(op.And(low < size, high > 0.0), large)
-    return op.Cast(op.ReduceMin(op.Cast(visible, to=FLOAT), [-1], keepdims=1), to=BOOL)
+    wide, tall = op.Split(high - low, axis=-1, num_outputs=2)
+    inside_x, inside_y = op.Split(op.Min(size - low, high), axis=-1, num_outputs=2)  # no maximum: onnxruntime's needs a face
+    return op.And(op.Min(inside_x, inside_y) > 0.0, op.Max(wide, tall) > LEAST_SIDE)
 
 
 @script(STEPS, default_opset=op)
@@ -84,16 +84,21 @@ def crop(image, size, box, direction, px, margin):
     times = op.Max(op.Ceil(2.0 * reach / px - 1e-5), 1.0)  # samples per px of the crop
     steps = op.Range(0.0, op.Squeeze(times * px), 1.0)
     places = reach * ((2.0 * steps + 1.0) / (times * px) - 1.0)
-    across, down = op.Unsqueeze(places, [0, 2]), op.Unsqueeze(places, [1, 2])
-    cosine, sine = op.Split(direction, axis=0, num_outputs=2)
-    offsets = op.Concat(cosine * across - sine * down, sine * across + cosine * down, axis=2)
     # the part of the picture that the crop touches; what lies outside is black
     half = reach * op.ReduceSum(op.Abs(direction), keepdims=1)
     first = op.Min(op.Max(op.Floor(centre - half) - 2.0, 0.0), size - 1.0)
     last = op.Min(op.Max(op.Ceil(centre + half) + 2.0, first + 1.0), size)
     part = op.Slice(image, op.Cast(first, to=INT64), op.Cast(last, to=INT64), [1, 0])
     part = op.Unsqueeze(op.Transpose(op.Cast(part, to=FLOAT), perm=[2, 0, 1]), [0])
-    grid = op.Unsqueeze(2.0 * (offsets + centre - first) / (last - first) - 1.0, [0])
+    # GridSample counts from -1 to 1 across that part
+    zoom = 2.0 / (last - first)
+    zoom_x, zoom_y = op.Split(zoom, axis=0, num_outputs=2)
+    from_x, from_y = op.Split(zoom * (centre - first) - 1.0, axis=0, num_outputs=2)
+    cosine, sine = op.Split(direction, axis=0, num_outputs=2)
+    across, down = op.Unsqueeze(places, [0]), op.Unsqueeze(places, [1])
+    x = (from_x + zoom_x * cosine * across) - zoom_x * sine * down
+    y = (from_y + zoom_y * sine * across) + zoom_y * cosine * down
+    grid = op.Unsqueeze(op.Concat(op.Unsqueeze(x, [2]), op.Unsqueeze(y, [2]), axis=2), [0])
     samples = op.Round(op.GridSample(part, grid, mode="bilinear", padding_mode="zeros", align_corners=0))
     blocks = op.Cast(op.Concat(op.Constant(value_floats=[3.0]), px, times, px, times, axis=0), to=INT64)
     mean = op.ReduceMean(op.Reshape(samples, blocks), [2, 4], keepdims=0)
@@ -145,9 +150,8 @@ def needs_crop(trip, roll, old_roll):
 
 
 @script(STEPS, default_opset=op)
-def faces(boxes, scores, landmarks, landmark_scores, least):
-    """Return what the landmark scores confirm."""
-    sure = op.ReduceMean(landmark_scores, [1], keepdims=0) >= least
+def faces(sure, boxes, scores, landmarks, landmark_scores):
+    """Return the values of the faces (M,) that are `sure`."""
     return (op.Compress(boxes, sure, axis=0), op.Compress(scores, sure, axis=0), op.Compress(landmarks, sure, axis=0),
             op.Compress(landmark_scores, sure, axis=0))
 
@@ -166,8 +170,8 @@ pipeline (uint8[height, width, 3] image)
     det_image, scale = pipnet.steps.shrink(image)
     starts, start_scores = pipnet.steps.to_landmark_boxes(det_boxes, det_scores, scale, box_down, box_grow, size)
     number = Size(start_scores)
-    every_box, every_points, every_scores = Loop<body = each_face (int64 index, bool go) => (
-            bool go_on, float[4] box, float[COUNT, 2] points, float[COUNT] point_scores) {
+    sure, every_box, every_points, every_scores = Loop<body = each_face (int64 index, bool go) => (
+            bool go_on, bool is_sure, float[4] box, float[COUNT, 2] points, float[COUNT] point_scores) {
         go_on = Identity(go)
         start = Gather(starts, index)
         last_cut, last_turn, last_roll, box, points, point_scores = Loop<body = each_crop (int64 trip, bool unused,
@@ -180,8 +184,10 @@ pipeline (uint8[height, width, 3] image)
             next_cut, next_turn = pipnet.steps.next_box(new_points, roll, new_box, size)
             again = pipnet.steps.needs_crop(trip, roll, old_roll)
         }>(most_crops, yes, start, upright, upright, start, no_points, no_scores)
+        mean_score = ReduceMean<keepdims = 0>(point_scores)
+        is_sure = GreaterOrEqual(mean_score, face_least)
     }>(number, yes)
-    boxes, scores, landmarks, landmark_scores = pipnet.steps.faces(every_box, start_scores, every_points, every_scores, least)
+    boxes, scores, landmarks, landmark_scores = pipnet.steps.faces(sure, every_box, start_scores, every_points, every_scores)
 }
 """
 
@@ -203,7 +209,7 @@ def write_pipeline(source: Source, file: Path) -> None:
         "det_threshold": detector.threshold, "det_overlap": detector.overlap, "box_down": [0, detector.face_box.down],
         "box_grow": detector.face_box[1:], "crop_px": [px], "crop_margin": [px / net.size], "mean_along": mean,
         "mean_across": mean[:, ::-1] * (-1, 1), "upright": [1, 0], "no_points": np.zeros((len(mean), 2)),
-        "no_scores": np.zeros(len(mean)), "least": net.face_least}
+        "no_scores": np.zeros(len(mean)), "face_least": net.face_least}
     constants = {name: np.asarray(value, np.float32) for name, value in values.items()}
     constants |= {"most_crops": np.array(1 + MOST_CROPS), "yes": np.array(True)}
     model = onnx.parser.parse_model(GRAPH.replace("COUNT", str(len(mean))).replace("OPSET", str(OPSET)))
@@ -212,7 +218,7 @@ def write_pipeline(source: Source, file: Path) -> None:
     insert(model.graph, onnx.load(source.detector or shipped("detector.onnx")), "det_")
     each_face = next(node for node in model.graph.node if node.op_type == "Loop").attribute[0].g
     insert(next(node for node in each_face.node if node.op_type == "Loop").attribute[0].g, onnx.load(source.onnx), "net_")
-    write_onnx(inliner.inline_local_functions(model), file, {})
+    write_onnx(folded(inliner.inline_local_functions(model)), file, {})
 
 
 def insert(graph: onnx.GraphProto, model: onnx.ModelProto, prefix: str) -> None:
