@@ -16,11 +16,9 @@ from onnxscript.values import Opset
 
 from pipnet.detector import MOST_PIXELS, SHORT_SIDE, Detector
 from pipnet.errors import UserError
-from pipnet.files import shipped
 from pipnet.geometry import border_px
 from pipnet.landmarker import LEVEL, MOST_CROPS, SQUARE, open_net
-from pipnet.runtimes import open_file
-from utils.test.export import OPSET, Source, folded, write_onnx
+from utils.test.export import OPSET, Source, folded, stored_in, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
 FLOAT, DOUBLE, INT64, UINT8, BOOL = 1, 11, 7, 2, 9  # numbers of ONNX types
@@ -157,7 +155,7 @@ def faces(sure, boxes, scores, landmarks, landmark_scores):
 
 
 FUNCTIONS = (shrink, is_visible, to_landmark_boxes, turn_by, crop, to_picture, roll_of, next_box, needs_crop, faces)
-# det_* and net_* are tensors of the detector and of the landmark net, whose nodes are put in behind the node that makes their image
+# det_* and net_* are tensors of the detector and the landmark net, whose nodes are put in behind the node that makes their image
 GRAPH = """
 <ir_version: 10, opset_import: ["" : OPSET, "pipnet.steps" : 1]>
 pipeline (uint8[height, width, 3] image)
@@ -197,12 +195,12 @@ def write_pipeline(source: Source, file: Path) -> None:
 
     These are `box`, `score`, `landmarks` and `scores` of a `Face`. UserError for a net with another crop protocol than `square`.
     """
+    if source.detector.suffix != ".onnx":
+        raise UserError(f"a pipeline needs an ONNX file of --task detect, not {source.detector}; give another --detector-weights")
     net, detector = open_net(source.onnx, 1), Detector(weights=source.detector, threads=1)
     if net.protocol != SQUARE or not net.tight or net.meanface is None:
         raise UserError(f"{source.onnx}: a pipeline needs a net that was trained with --protocol square on tight boxes of the "
                         "landmarks; leave this format out")
-    if Path(source.detector or "x.onnx").suffix != ".onnx":
-        raise UserError(f"a pipeline needs an ONNX file of --task detect, not {source.detector}; give another --detector-weights")
     px = net.size + 2 * border_px(net.size, net.margin)
     mean = net.meanface - net.meanface.mean(0)
     values = {
@@ -215,10 +213,13 @@ def write_pipeline(source: Source, file: Path) -> None:
     model = onnx.parser.parse_model(GRAPH.replace("COUNT", str(len(mean))).replace("OPSET", str(OPSET)))
     model.functions.extend(function.to_function_proto() for function in FUNCTIONS)
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    insert(model.graph, onnx.load(source.detector or shipped("detector.onnx")), "det_")
+    insert(model.graph, onnx.load(source.detector), "det_")
     each_face = next(node for node in model.graph.node if node.op_type == "Loop").attribute[0].g
     insert(next(node for node in each_face.node if node.op_type == "Loop").attribute[0].g, onnx.load(source.onnx), "net_")
-    write_onnx(folded(inliner.inline_local_functions(model)), file, {})
+    metadata = stored_in(source.onnx) | {
+        "task": "pipeline", "threshold": detector.threshold, "overlap": detector.overlap, "face_least": net.face_least,
+        "channels": "BGR, uint8, of any size", "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)"}
+    write_onnx(folded(inliner.inline_local_functions(model)), file, metadata)
 
 
 def insert(graph: onnx.GraphProto, model: onnx.ModelProto, prefix: str) -> None:
