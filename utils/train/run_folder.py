@@ -158,7 +158,7 @@ def clear(run: Run) -> None:
     """Make the folder and remove the files of an earlier training; other files and the log stay."""
     run.folder.mkdir(exist_ok=True)
     exports = [path for name in FORMATS for path in files_of(run.export(name))]
-    for name in ("best.pt", "last.pt", "step.csv", "time.csv", "args.yaml", "manifest.json", INITIALISATION, *exports):
+    for name in ("best.pt", "last.pt", "step.csv", "time.csv", "args.yaml", "manifest.json", "card.md", INITIALISATION, *exports):
         (run.folder / name).unlink(missing_ok=True)
     for name in ("report", "events"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
