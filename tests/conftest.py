@@ -7,6 +7,8 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -302,6 +304,30 @@ def fails(done, message: str) -> None:
     assert done.returncode == 1 and done.error is not None, done.stderr
     assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
     assert re.search(message, done.error), done.error
+
+
+def unfolded(file: Path) -> dict[str, int]:
+    """Count, by operator, the nodes of a graph and its subgraphs that onnxruntime's basic optimisations remove or fuse. Weights
+    that are stored in 16 bits are no fault."""
+    import onnx
+    import onnxruntime
+
+    def operators(graph, into: Counter) -> Counter:
+        half = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
+        for node in graph.node:
+            into[node.op_type] += not (node.op_type == "Cast" and node.input[0] in half)
+            for attribute in node.attribute:
+                operators(attribute.g, into)
+        return into
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = f"{folder}/folded.onnx"
+        onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
+        before, after = (operators(onnx.load(path).graph, Counter()) for path in (file, options.optimized_model_filepath))
+    return {name: count for name, count in (before - after).items() if count}
 
 
 def driver(folder: Path, name: str, text: str) -> Path:

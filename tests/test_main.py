@@ -46,8 +46,8 @@ from utils.train.ranks import Ranks
 def test_the_files_and_tables_of_a_run(trained):
     folder, done = trained.folder, trained.done
     assert {path.name for path in folder.iterdir()} == {
-        ".lock", "args.yaml", "best.onnx", "best.pt", "events", "last.pt", "log.txt", "manifest.json", "report", "step.csv",
-        "time.csv"}
+        ".lock", "args.yaml", "best.onnx", "best.pt", "card.md", "events", "last.pt", "log.txt", "manifest.json", "report",
+        "step.csv", "time.csv"}
     for name in ("step.csv", "time.csv"):
         assert [row["epoch"] for row in rows(folder / name)] == ["0", "1"]
     assert {"lr", "loss", "score", "offset_x", "neighbor_y", "val_nme"} <= rows(folder / "step.csv")[0].keys()

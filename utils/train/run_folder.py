@@ -163,7 +163,7 @@ def clear(run: Run) -> None:
     """Make the folder and remove the files of an earlier training; other files and the log stay."""
     run.folder.mkdir(exist_ok=True)
     exports = [path for name in FORMATS for path in files_of(run.export(name))]
-    own = ("best.pt", "last.pt", "step.csv", "time.csv", "args.yaml", "manifest.json", "bad_batch.pt", "trace.json")
+    own = ("best.pt", "last.pt", "step.csv", "time.csv", "args.yaml", "manifest.json", "card.md", "bad_batch.pt", "trace.json")
     for name in (*own, INITIALISATION, *exports):
         (run.folder / name).unlink(missing_ok=True)
     for name in ("report", "events"):
