@@ -116,9 +116,8 @@ def main(argv: list[str]) -> None:
         from utils.tasks import task_class
         from utils.tasks.settings import read_settings
         from utils.test.run_tests import run_tests
-        from utils.tools import audit, predict, sweep, zoo
+        from utils.tools import audit, predict, rounds, sweep, zoo
         from utils.train import run_folder
-        from utils.train.loop import train
         from utils.train.ranks import set_threads, start_ranks
     except ImportError as missing:
         stop_without(missing)
@@ -132,11 +131,12 @@ def main(argv: list[str]) -> None:
     ranks = start_ranks()
     root = Path(ROOT) / given.get("run_root", defaults.values["run_root"])
     trains, tests = mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
-    needed = trains or tests or mode.export or mode.predict
+    needed = trains or tests or mode.export or mode.predict or mode.show_data and mode.exp
     exp = mode.exp or (None if trains or tests or mode.export else SHIPPED[0])
     run = ranks.agree(lambda: run_folder.find(exp, root, trains, mode.resume)) if needed else None
     compare = ranks.agree(lambda: [run_folder.find(other, root, False) for other in mode.compare])
-    progress = audit.fold_runs(run, 1)[0] if mode.audit else run  # the run whose files tell how far a training has come
+    # the run whose files tell how far a training has come
+    progress = audit.fold_runs(run, 1)[0] if mode.audit else rounds.begun(run) if trains else run
     if trains:
         run_folder.continue_after_restart(mode, progress)
         run_folder.check_free(progress, mode.resume, mode.overwrite)
@@ -170,11 +170,11 @@ def main(argv: list[str]) -> None:
         if tests or mode.train and settings.data.val == "test" or mode.prepare and settings.data.test_data:
             task.prepare_tests()  # before the training, so that a test set that cannot be used is found now
         if mode.show_data:
-            text = task.show(mode.show_data)
+            text = task.show(mode.show_data, run)
             if ranks.first:
                 print(text)
         if mode.train:
-            train(task, run, ranks, mode.resume)
+            task.train(run, mode.resume)
         if mode.audit:
             audit.audit(task.with_fold, run, ranks, mode.resume)
         if mode.export:

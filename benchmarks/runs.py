@@ -84,7 +84,7 @@ def train(exp: str, flags: list[str]) -> Path:
     """Train weights/EXP unless it is complete; continue a run that was killed. Return its folder. flags: with --epochs."""
     folder, epochs = ROOT / "weights" / exp, int(flags[flags.index("--epochs") + 1])
     if len(read_csv(folder / "step.csv")) < epochs:
-        how = "--resume" if (folder / "last.pt").is_file() else "--overwrite"
+        how = "--resume" if any((folder / name).is_file() for name in ("last.pt", "round0/last.pt")) else "--overwrite"
         run("--train", how, "--exp", exp, *flags)
     return folder
 

@@ -50,6 +50,20 @@ def turned(pose: Tensor, angle: Tensor) -> Tensor:
     return torch.stack([pitch, -torch.asin(top[:, 2].clamp(-1, 1)), torch.atan2(top[:, 1], top[:, 0])], 1)
 
 
+class Weak(NamedTuple):
+    """Weakly augmented crops of the last U pictures of a batch, which have no labels, for a teacher to label.
+
+    images (U, S, S, 3) uint8 BGR; matrix (U, 2, 3): from [0, 1] of that crop to [0, 1] of the picture in the batch, with a
+    negative determinant where that is mirrored
+    """
+    images: Tensor
+    matrix: Tensor
+
+    def to(self, device, non_blocking: bool = False) -> "Weak":
+        """Return the crops on another device."""
+        return Weak(*(part.to(device, non_blocking=non_blocking) for part in self))
+
+
 class Labels(NamedTuple):
     """A batch of labels, landmarks in the frame of the crop ([0, 1] across its width and height).
 
@@ -58,12 +72,16 @@ class Labels(NamedTuple):
     weight    (B, N) float, 1 by default
     pose      (B, 3) pitch, yaw, roll in radians, NaN where unknown
     states    (B, k) 0 or 1, NaN where unknown; `flip` takes the first two for the left and the right eye
+    level     (B,) int, 0 by default: all terms are trained; 1 or 2: only the score map of that `PIPHead.levels`
+    weak      of pictures that follow the labelled ones in the batch, for `MeanTeacher`
     """
     landmarks: Tensor
     visible: Tensor | None = None
     weight: Tensor | None = None
     pose: Tensor | None = None
     states: Tensor | None = None
+    level: Tensor | None = None
+    weak: Weak | None = None
 
     flip, warp, select = flip, warp, select
 
@@ -77,6 +95,12 @@ class Labels(NamedTuple):
         if self.visible is not None:
             weight = weight * self.visible
         return weight if self.weight is None else weight * self.weight
+
+    def whole(self) -> "Labels":
+        """Return the labels in which samples that train a coarse score map only have no weight."""
+        if self.level is None:
+            return self
+        return self._replace(weight=self.trainable() * (self.level == 0)[:, None])
 
     def filled(self) -> "Labels":
         """Return the labels without NaN, which would spoil gradients even at weight 0; landmarks with one become invisible."""

@@ -54,7 +54,7 @@ class Net(Trainable):
         return {**self.landmark_terms, **self.auxiliary.terms}
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
-        refined = self.refiner.count(labels) if self.refiner else {}
+        refined = self.refiner.count(labels.whole()) if self.refiner else {}
         return {**self.head.encode(labels, self.grid).counts, **self.auxiliary.count(labels), **refined}
 
     def preprocess(self, images: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Net(Trainable):
         if power:
             labels = hard_landmark_weights(labels, found, power)
         targets = self.head.encode(labels, tuple(features.coarse.shape[-2:]))
-        refined = self.refiner.loss(found, *features, labels) if self.refiner else {}
+        refined = self.refiner.loss(found, *features, labels.whole()) if self.refiner else {}
         return {**self.head.loss(maps, targets), **self.auxiliary.loss(features.coarse, labels), **refined}
 
     def decode(self, maps, features: Features) -> Prediction:

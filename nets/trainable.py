@@ -26,6 +26,9 @@ class Trainable(nn.Module):
         """Return whether a training step may leave parameters without a gradient (backbones with branches for unused strides)."""
         return any(getattr(module, "unused_branches", False) for module in self.modules())
 
+    def follow(self, average: dict[str, Tensor] | None) -> None:
+        """Take the averaged weights, which the training updates in place, if the net learns from them; None without averaging."""
+
     def count(self, labels: Labels) -> dict[str, Tensor]:
         """Return {term: count}, the divisors of the sums of `loss`, without looking at pictures."""
         raise NotImplementedError

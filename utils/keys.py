@@ -44,6 +44,9 @@ class Section(NamedTuple):
     change: str = "never"
 
 
+# rounds of --semi: which terms pseudo-labelled faces train in each, see nets.labels.Labels.level; the first net sees labels only
+ROUNDS = {"gssl": (2, 1, 0, 0, 0), "self-training": (0, 0, 0)}
+MEAN_TEACHER = "mean-teacher"
 SHARE = Key(float, least=0, most=1)
 POSITIVE = Key(float, least=0)
 OF_LANDMARKS = POSITIVE._replace(task="landmarks")
@@ -70,7 +73,9 @@ SECTIONS = {
         "cache": POSITIVE._replace(change="always"),
         "train_hidden": Key(bool, task="landmarks"), "label_shift": Key(float, many=True, null=True, task="landmarks"),
         "balance": Key(bool, task="landmarks"), "least_box": POSITIVE._replace(task="landmarks"),
-        "folds": Key(int, least=2, task="landmarks"),
+        "labelled_fraction": SHARE._replace(task="landmarks", valid=(lambda value: value > 0, "above 0")),
+        "unlabelled": NAMES._replace(task="landmarks"), "least_face_score": SHARE._replace(task="landmarks"),
+        "least_sharpness": POSITIVE._replace(task="landmarks"), "folds": Key(int, least=2, task="landmarks"),
         "synthetic_train": Key(int, least=8), "synthetic_test": Key(int, least=3)}),
     "net": Section({
         "net": Key(str), "head": Key(str, choices=HEADS),
@@ -90,11 +95,15 @@ SECTIONS = {
         "seed": Key(int, least=0, most=2 ** 63 - 1, change="never"), "deterministic": Key(bool, change="always"),
         "profile": Key(bool, change="always"), "threads": Key(int, least=0, most=1024, change="always"),
         "workers": Key(int, null=True, least=0, most=1024, change="always"),
-        "early_stop": Key(int, least=0), "teacher": Key(str, null=True, change="never")}, change="resume"),
+        "early_stop": Key(int, least=0), "epoch_steps": Key(int, null=True, least=1),
+        "semi": Key(str, null=True, choices=(*ROUNDS, MEAN_TEACHER), task="landmarks", change="never"),
+        "unlabelled_share": SHARE._replace(task="landmarks", valid=BELOW_ONE),
+        "teacher": Key(str, null=True, change="never")}, change="resume"),
     "loss": Section({
         "cls": POSITIVE, "reg": POSITIVE, "error": OPTIONS["error"]._replace(task="landmarks", change="never"), "sigma": CHOSEN,
         "alignment": OF_LANDMARKS, "hard_landmarks": CHOSEN, "pose": OF_LANDMARKS, "eyes": OF_LANDMARKS, "mouth": OF_LANDMARKS,
-        "teacher_landmarks": CHOSEN, "teacher_maps": CHOSEN, "teacher_features": CHOSEN}, change="resume"),
+        "pseudo_labels": OF_LANDMARKS, "teacher_landmarks": CHOSEN, "teacher_maps": CHOSEN, "teacher_features": CHOSEN},
+        change="resume"),
     "augment": Section({
         "flip": SHARE, "rotation": POSITIVE, "rotation_prob": SHARE._replace(task="landmarks"), "roll_prob": SHARE,
         "scale": SHARE._replace(valid=BELOW_ONE, task="landmarks"), "translation": SHARE._replace(task="landmarks"),
@@ -204,3 +213,28 @@ def check_head(given: dict[str, Any], net, teacher: str | None) -> None:
         raise UserError("--alignment weights a loss of --reinit and --local-parts; leave it out, or give one of these")
     if not teacher and (weights := [key for key in given if key.startswith("teacher_")]):
         raise UserError(f"--{weights[0].replace('_', '-')} weights what is learnt from a --teacher; leave it out, or give one")
+
+
+def check_semi(given: dict[str, Any], settings) -> None:
+    """Raise UserError for options of --semi that do not fit together."""
+    train, data = settings.train, settings.data
+    used = {"unlabelled", "least_face_score", "least_sharpness"} if train.semi else set()
+    if train.semi == MEAN_TEACHER:
+        used |= {"unlabelled_share", "pseudo_labels"}
+    for key in ("unlabelled", "least_face_score", "least_sharpness", "unlabelled_share", "pseudo_labels"):
+        if key in given and key not in used:
+            how = f"--semi {train.semi}" if train.semi else "a training without --semi"
+            raise UserError(f"--{key.replace('_', '-')} is not read by {how}; leave it out, or give another --semi")
+    if not train.semi:
+        return
+    if not data.unlabelled and data.labelled_fraction == 1:
+        raise UserError(f"--semi {train.semi} needs faces to learn from: --unlabelled NAMES, folders or videos, or a "
+                        "--labelled-fraction below 1")
+    if train.teacher:
+        raise UserError(f"--semi {train.semi} makes its own teacher; leave out --teacher")
+    if train.semi == "gssl" and settings.net.head != "pip":
+        raise UserError(f"--semi gssl trains score maps of the head pip; for --head {settings.net.head} give "
+                        "--semi self-training")
+    if train.semi == MEAN_TEACHER and (settings.net.reinit or settings.net.local_parts):
+        raise UserError("--reinit and --local-parts make a crop of their own, to which pseudo-labels of the mean teacher do not "
+                        "belong; leave these out")

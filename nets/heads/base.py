@@ -56,6 +56,10 @@ class Head(nn.Module):
         """Return maps that decode to the landmarks behind `targets`."""
         raise NotImplementedError
 
+    def spread(self, maps) -> Tensor | None:
+        """Return how far the votes for each landmark differ (B, N), in [0, 1] of the crop; None for a head without votes."""
+        return None
+
     def scores(self, maps) -> Tensor | None:
         """Return score maps (B, N, ...) for distillation, or None; ideal ones have squares that sum to about 1 a landmark."""
         return None

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.convert.transplant import Sources, transplant
@@ -20,7 +21,8 @@ class Maps(NamedTuple):
     """Outputs for W x H cells: score, offset_x, offset_y (B, N, H, W); neighbor_x, neighbor_y (B, N * K, H, W), landmark-major.
 
     Offsets are in cells from the upper left corner of the cell. log_scale (B, N * (1 + K), H, W): logarithm of the expected error
-    in cells, of the offset first, then of each neighbor; None if the net does not predict it.
+    in cells, of the offset first, then of each neighbor; None if the net does not predict it. coarser: score maps of the features
+    pooled by 2, by 4, ..., see `PIPHead.levels`.
     """
     score: Tensor
     offset_x: Tensor
@@ -28,13 +30,14 @@ class Maps(NamedTuple):
     neighbor_x: Tensor
     neighbor_y: Tensor
     log_scale: Tensor | None = None
+    coarser: tuple[Tensor, ...] = ()
 
 
 class Targets(NamedTuple):
     """Wanted values at the cell of each landmark; other cells train the score alone.
 
     cell (B, N) = y * W + x; offset (B, N, 2) and neighbor (B, N, K, 2) in cells; weight (B, N), neighbor_weight (B, N, K);
-    grid (H, W) in cells; counts {term: count}
+    grid (H, W) in cells; counts {term: count}; coarser: (cell, weight) of each coarser score map
     """
     cell: Tensor
     offset: Tensor
@@ -43,6 +46,7 @@ class Targets(NamedTuple):
     neighbor_weight: Tensor
     grid: tuple[int, int]
     counts: dict[str, Tensor]
+    coarser: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 def nearest_neighbors(meanface: np.ndarray, num_nb: int) -> list[list[int]]:
@@ -87,7 +91,11 @@ class PIPHead(Head):
 
     Beyond the paper: error, the form of the regression losses (a row of ERRORS); sigma, a sixth convolution that predicts the
     error of each offset and neighbor, by which the merge weighs them.
+    levels: score maps in training. 3 adds those of the features after one and two 2x2 max-pools, which samples of level 1 and 2
+    train alone (the paper's self-training with curriculum). A trained net does not need them.
     """
+
+    levels = 1
 
     def __init__(self, channels: int, spec: dict, error: str = "l1", sigma: bool = False):
         super().__init__()
@@ -119,7 +127,11 @@ class PIPHead(Head):
         else:
             neighbor_x = neighbor_y = score[:, :0]
         log_scale = self.log_scale(features) if self.log_scale else None
-        return Maps(score, self.offset_x(features), self.offset_y(features), neighbor_x, neighbor_y, log_scale)
+        coarser, pooled = [], features
+        for _ in range(self.levels - 1):
+            pooled = F.max_pool2d(pooled, 2)
+            coarser.append(self.score(pooled))
+        return Maps(score, self.offset_x(features), self.offset_y(features), neighbor_x, neighbor_y, log_scale, tuple(coarser))
 
     def encode(self, labels: Labels, grid: tuple[int, int]) -> Targets:
         """Return targets on `grid` (H, W) cells. A landmark outside the crop takes the nearest cell, its offset unclamped."""
@@ -127,22 +139,30 @@ class PIPHead(Head):
         cell = torch.stack([position[..., axis].floor().clamp(0, grid[1 - axis] - 1) for axis in (0, 1)], -1)
         neighbor = position[:, self.neighbor_index] - cell[:, :, None]
         flat = (cell[..., 1] * grid[1] + cell[..., 0]).long()
-        weight = labels.trainable()
+        weight, coarser = labels.whole().trainable(), []
         neighbor_weight = weight[:, :, None] * weight[:, self.neighbor_index]
         own, others = weight.sum(), neighbor_weight.sum()
         counts = {"score": own, "offset_x": own, "offset_y": own}
+        for level in range(1, self.levels if labels.level is not None else 1):
+            height, width = (cells >> level for cells in grid)
+            column, row = (cell.long() >> level).unbind(-1)  # the cell whose pooled features hold those of the finer cell
+            alone = labels.trainable() * (labels.level == level)[:, None]
+            coarser.append((row.clamp(max=height - 1) * width + column.clamp(max=width - 1), alone))
+            counts["score"] = counts["score"] + alone.sum() * (height * width / (grid[0] * grid[1]))  # in maps of `grid`
         if self.num_nb:
             counts |= {"neighbor_x": others, "neighbor_y": others}
         if self.log_scale:
             counts["log_scale"] = own + others
-        return Targets(flat, position - cell, neighbor, weight, neighbor_weight, grid, counts)
+        return Targets(flat, position - cell, neighbor, weight, neighbor_weight, grid, counts, tuple(coarser))
 
     def loss(self, maps: Maps, targets: Targets) -> dict[str, Tensor]:
         """Return {term: sum}: mean squared error of the score's cells, errors at the landmark's cell (section 3.2)."""
         score, offset, neighbor = self._at(maps, targets.cell)
         flat = maps.score.float().flatten(2)
-        squares = flat.square().sum(2) - 2 * score + 1  # of (map - target) over cells; the target is 1 in one cell, else 0
-        terms = {"score": (targets.weight * squares).sum() / flat.shape[2]}
+        terms = {"score": _score_error(flat, score, targets.weight) / flat.shape[2]}
+        for coarse, (cell, weight) in zip(maps.coarser, targets.coarser, strict=False):  # no targets: all samples are of level 0
+            error = _score_error(coarse.float().flatten(2), self._pick(coarse, cell).squeeze(2), weight)
+            terms["score"] = terms["score"] + error / flat.shape[2]
         # candidate 0 of a landmark is its offset, its neighbors follow
         errors = torch.cat([(offset - targets.offset)[:, :, None], neighbor - targets.neighbor], 2).abs()  # (B, N, 1 + K, 2)
         weight = torch.cat([targets.weight[:, :, None], targets.neighbor_weight], 2)
@@ -159,20 +179,20 @@ class PIPHead(Head):
 
         With `log_scale`, candidates weigh by the inverse square of their expected errors; sigma is the weighted mean of these.
         """
+        score, votes, scale = self._votes(maps)
         height, width = maps.score.shape[-2:]
-        cell = maps.score.float().flatten(2).argmax(2)
-        score, offset, neighbor = self._at(maps, cell)
-        corner = torch.stack([cell % width, cell.div(width, rounding_mode="floor")], -1).float()  # (B, N, 2) in cells
-        candidates = torch.cat([offset[:, :, None], neighbor], 2) + corner[:, :, None]  # (B, N, 1 + K, 2)
-        votes, sigma = candidates.flatten(1, 2)[:, self.merge_index], None
-        if maps.log_scale is None:
-            merged = votes.mean(2)
+        if scale is None:
+            merged, sigma = votes.mean(2), None
         else:
-            scale = self._log_scale_at(maps, cell).exp().flatten(1)[:, self.merge_index]
             trust = scale.pow(-2)
             trust = trust / trust.sum(2, keepdim=True)
             merged, sigma = (trust[..., None] * votes).sum(2), (trust * scale).sum(2) / (width * height) ** 0.5
         return Prediction(merged / merged.new_tensor([width, height]), score.clamp(0, 1), sigma)
+
+    def spread(self, maps: Maps) -> Tensor:
+        _, votes, _ = self._votes(maps)
+        size = votes.new_tensor(maps.score.shape[-2:]).flip(0)
+        return ((votes - votes.mean(2, keepdim=True)) / size).square().sum(-1).mean(2).sqrt()
 
     def ideal(self, targets: Targets) -> Maps:
         (batch, count), (height, width) = targets.cell.shape, targets.grid
@@ -204,6 +224,19 @@ class PIPHead(Head):
             return score, offset, offset[:, :, None][:, :, :0]
         return score, offset, torch.stack([self._pick(maps.neighbor_x, cell), self._pick(maps.neighbor_y, cell)], -1)
 
+    def _votes(self, maps: Maps) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the score (B, N) at the best cell, the places (B, N, 1 + R, 2) in cells that the landmark itself and R neighbors
+        vote for there, and their expected errors (B, N, 1 + R) in cells, None if these are not predicted."""
+        width = maps.score.shape[-1]
+        cell = maps.score.float().flatten(2).argmax(2)
+        score, offset, neighbor = self._at(maps, cell)
+        corner = torch.stack([cell % width, cell.div(width, rounding_mode="floor")], -1).float()  # (B, N, 2) in cells
+        candidates = torch.cat([offset[:, :, None], neighbor], 2) + corner[:, :, None]  # (B, N, 1 + K, 2)
+        votes = candidates.flatten(1, 2)[:, self.merge_index]
+        if maps.log_scale is None:
+            return score, votes, None
+        return score, votes, self._log_scale_at(maps, cell).exp().flatten(1)[:, self.merge_index]
+
     def _log_scale_at(self, maps: Maps, cell: Tensor) -> Tensor:
         """Return (B, N, 1 + K) float32 at `cell` (B, N)."""
         return bounded(self._pick(maps.log_scale, cell))
@@ -213,3 +246,9 @@ class PIPHead(Head):
         count = values.shape[1] // self.num_lms
         values = values.reshape(-1, self.num_lms, count, values.shape[-2] * values.shape[-1])
         return values.gather(3, cell[:, :, None, None].expand(-1, -1, count, 1)).squeeze(3).float()
+
+
+def _score_error(maps: Tensor, score: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted sum of (map - target)^2 over cells: maps (B, N, cells), score (B, N): their value where the
+    target is 1, not 0."""
+    return (weight * (maps.square().sum(2) - 2 * score + 1)).sum()

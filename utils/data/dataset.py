@@ -39,6 +39,7 @@ class Sample(NamedTuple):
     index: int
     pose: np.ndarray | None = None    # (3,) float32 pitch, yaw, roll in radians, NaN where unknown
     states: np.ndarray | None = None  # (k,) float32 0 or 1, NaN where unknown
+    level: int = 0                    # which terms it trains, see Labels
 
 
 class Faces(Dataset):
@@ -51,12 +52,16 @@ class Faces(Dataset):
     of the crop; visible (M, N) bool: landmarks to train; weight (M, N) float32: 1, or 0 where not visible; shift (M,): how far
     labels lie right of the true points, in [0, 1] of the crop; pose (M, 3) and states (M, k) float32 of `state_names`, NaN where
     a set does not say, None if no set does; rank: names of subsets in the order of the publications; previous (M,): index of the
-    frame before this one in its video, else -1.
+    frame before this one in its video, else -1; level: which terms the faces train, see Labels.
     """
+
+    level = 0
 
     def __init__(self, splits: list[Split], layout: Layout, input_size: int, cache: float, train_hidden: bool = True,
                  input_margin: float = 1.0):
         tables, metas = [split.set.read(split.name) for split in splits], [split.set.meta for split in splits]
+        tables = [table if split.labelled else table._replace(pose=None, states=None)
+                  for split, table in zip(splits, tables, strict=True)]
         self.size, counts = input_size, [len(table.files) for table in tables]
         labels = [_labels(split, table, layout) for split, table in zip(splits, tables, strict=True)]
         for split in splits:
@@ -153,6 +158,9 @@ class Faces(Dataset):
 def _labels(split: Split, table: Table, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     """Return landmarks (M, N, 2) and visible (M, N) of a split in `layout`. UserError if its layout cannot be converted."""
     meta, landmarks, visible = split.set.meta, table.landmarks, table.visible
+    if not split.labelled:
+        shape = len(table.files), layout.count
+        return np.full((*shape, 2), np.nan), np.zeros(shape, bool)
     if meta["layout"] != layout.stored:
         way = conversion(meta["layout"], layout.stored, split.set.layouts)
         if way is None:
@@ -202,7 +210,10 @@ class Augmented(Dataset):
 
     def __init__(self, faces: Faces, recipe, flip_index, seed: int):
         self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
-        self.names = faces.names  # for errors
+
+    def name(self, index: int) -> str:
+        """Return the name of a face, for errors."""
+        return self.faces.names[index]
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -218,7 +229,7 @@ class Augmented(Dataset):
             pose = augment_pose(pose, matrix).astype(np.float32)
         if states is not None and np.linalg.det(matrix[:, :2]) < 0:
             states = states[_partners(faces.state_names)]
-        return Sample(image, landmarks.astype(np.float32), weight, index, pose, states)
+        return Sample(image, landmarks.astype(np.float32), weight, index, pose, states, faces.level)
 
 
 class Order:
@@ -240,19 +251,29 @@ class Order:
     def __len__(self) -> int:
         return self.batches
 
+    def lasting(self, batches: int) -> "Order":
+        """Return the order with that many batches an epoch; the faces are shuffled anew whenever all have come."""
+        order = copy.copy(self)
+        order.batches = batches
+        return order
+
     def __iter__(self):
-        shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(self.count).tolist()
         step = self.batch * self.ranks
-        for start in range(0, self.batches * step, step):
-            yield [(self.epoch, index) for index in shuffled[start + self.rank:start + step:self.ranks]]
+        for number in range(self.batches):
+            turn, place = divmod(number, self.count // step)
+            if place == 0:
+                key = (self.seed, self.epoch, turn) if turn else (self.seed, self.epoch)
+                shuffled = np.random.default_rng(key).permutation(self.count)
+            start = place * step
+            yield [(self.epoch, index) for index in shuffled[start + self.rank:start + step:self.ranks].tolist()]
 
 
 def collate(samples: list[Sample]) -> Batch:
     """Stack samples into a Batch."""
-    image, landmarks, weight, index, pose, states = (None if column[0] is None else np.stack(column)
-                                                     for column in zip(*samples, strict=True))
+    image, landmarks, weight, index, pose, states, level = (None if column[0] is None else np.stack(column)
+                                                            for column in zip(*samples, strict=True))
     weights = torch.from_numpy(weight)
-    extras = (None if part is None else torch.from_numpy(part) for part in (pose, states))
+    extras = (None if part is None else torch.from_numpy(part) for part in (pose, states, level if level.any() else None))
     return Batch(torch.from_numpy(image), Labels(torch.from_numpy(landmarks), weights > 0, weights, *extras),
                  torch.from_numpy(index))
 

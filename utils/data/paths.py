@@ -12,7 +12,7 @@ MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared 
 
 def resolve_paths(given: dict[str, Any]) -> dict[str, Any]:
     """Return the typed keys with absolute folders and files, so that a run's keys mean the same from anywhere."""
-    found = {key: absolute(given[key]) for key in ("train_data", "test_data") if given.get(key)}
+    found = {key: absolute(given[key]) for key in ("train_data", "test_data", "unlabelled") if given.get(key)}
     files = ["data_dir", "detector_weights"]
     if mean := given.get("meanface"):
         found["meanface"] = absolute([mean])[0]
@@ -22,8 +22,8 @@ def resolve_paths(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def absolute(names: list[str]) -> list[str]:
-    """Return names of datasets as they are, folders as absolute paths."""
-    return [name if name in DATASETS or not Path(name).is_dir() else str(Path(name).resolve()) for name in names]
+    """Return names of datasets as they are, folders and files as absolute paths."""
+    return [name if name in DATASETS or not Path(name).exists() else str(Path(name).resolve()) for name in names]
 
 
 def dataset_of(name: str, root: Path) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 from loguru import logger
 
+from pipnet.detector import FaceBox
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut
 from utils.config import load_protocol, read_defaults
@@ -36,6 +37,8 @@ from utils.yaml_files import nearest, read_yaml
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 CONTINUOUS = 0.5  # origin of annotations that are continuous px already
 LOST = 0.01     # share of the faces that may be damaged
+# the PIPNet authors' crops for unlabelled faces, as crops by protocol `gssl` of boxes that are derived from the set's
+GSSL_BOXES = {"wflw": FaceBox(0.1, 1.2 / 1.3, 1 / 1.3), "celeba-wild": FaceBox(0.125, 1.2 / 1.3, 0.95 / 1.3)}
 LARGEST = 100  # side of a crop / side of its image: beyond this a landmark is an error, and the crop would not fit the memory
 
 
@@ -94,12 +97,15 @@ class DataGenerator:
         origin, published = row.origin if self.first_pixel is None else self.first_pixel, self.labels == "published"
         if published:
             splits = parse(origin=CONTINUOUS)
-            if protocol.rounding == "int" and origin != CONTINUOUS:
+            if protocol.rounding == "int" and origin != CONTINUOUS and dataset not in GSSL_BOXES:
                 splits = {split: [*map(truncated, records)] for split, records in splits.items()}
         elif row.countable and self.first_pixel is None:
             splits, origin = parse_guessed(parse, source)
         else:
             splits = parse(origin=origin)
+        if dataset in GSSL_BOXES and protocol == load_protocol(defaults.protocols, "gssl"):
+            splits = {split: [record._replace(box=GSSL_BOXES[dataset](record.box)) for record in records]
+                      for split, records in splits.items()}
         count = len(next(record for records in splits.values() for record in records).landmarks)
         if stored and stored.count != count:
             raise UserError(f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out")
@@ -125,7 +131,7 @@ class DataGenerator:
             except UserError:
                 shutil.rmtree(folder)
                 raise
-            _replace(folder, target)
+            replace_folder(folder, target)
         faces = ", ".join(f"{len(records)} {split}" for split, records in splits.items())
         logger.info(f"{target}: {faces} faces with {count} landmarks")
         return target
@@ -272,7 +278,7 @@ def _target(out: Path, name: str, source: Path) -> Path:
     return target
 
 
-def _replace(partial: Path, target: Path) -> None:
+def replace_folder(partial: Path, target: Path) -> None:
     """Move the finished folder into place; the older set stands until then."""
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     if target.exists():

@@ -9,6 +9,7 @@
 
 import hashlib
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from utils.layouts import Layouts
 from utils.yaml_files import read_yaml
 
 SYNTHETIC = "synthetic"
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "unlabelled")  # the last one is of pictures.py, and has no landmarks
 ALL = "all"  # every face of a set, whatever its split
 COLUMNS = ("file", "subset", "identity", "width", "height", "crop_x1", "crop_y1", "crop_x2", "crop_y2",
            "box_x1", "box_y1", "box_x2", "box_y2", "landmarks", "visible")
@@ -139,11 +140,15 @@ class PreparedSet:
 
 
 class Split(NamedTuple):
-    """A split of a prepared set, and by how many px of the source image its labels lie right of the true points."""
+    """A split of a prepared set, and by how many px of the source image its labels lie right of the true points.
+
+    labelled: False hides the labels, so that nothing can learn from them; the set may then be of any layout.
+    """
 
     set: PreparedSet
     name: str
     label_shift: float = 0.0
+    labelled: bool = True
 
 
 def test_split(one: PreparedSet, apart: bool) -> Split | None:
@@ -237,6 +242,14 @@ def name_hash(text: str) -> bytes:
 def face_name(record: Record, source: Path) -> str:
     """Return the name of a face in tables: its image, and its number if it is not the first face there."""
     return record.file.relative_to(source).as_posix() + (f"#{record.face}" if record.face > 1 else "")
+
+
+def source_picture(source: Path, name: str) -> Path | None:
+    """Return the picture of a face by its name in the tables, or None if it is gone. source: the raw archive."""
+    for image in (name, re.sub(r"#\d+$", "", name)):  # #2: the second face of a picture
+        if (file := source / image).is_file() or file.parent.is_file():  # COFW's and 300VW's are inside a file
+            return file
+    return None
 
 
 def _line(record: Record, source: Path, done: Done) -> str:

@@ -59,10 +59,13 @@ class Scenes(Dataset):
         self.sides, self.pasted, self.mosaic = detect.face_sides, detect.pasted, detect.mosaic
         self.recipe = augment
         self.anchor = anchors(self.size, self.size)
-        self.names = [self.pictures[index % len(self.pictures)].file.name for index in range(count)]
 
     def __len__(self) -> int:
         return self.count
+
+    def name(self, index: int) -> str:
+        """Return the name of a crop's first picture, for errors."""
+        return self.pictures[index % len(self.pictures)].file.name
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, Tensor, Tensor, int]:
         epoch, index = key

@@ -11,6 +11,7 @@ from utils.config import Defaults, Settings
 from utils.data.sets import Sets
 from utils.test.card import write_card
 from utils.test.export import write_format, write_manifest
+from utils.train.loop import train
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
@@ -22,13 +23,14 @@ def check_finite(state: dict[str, Tensor]) -> None:
 
 
 class Training(NamedTuple):
-    """Data of a training. samples: item (epoch, index), with `names` for errors; collate: samples -> batch; checksums: of the
-    sets; words: for the log."""
+    """Data of a training. samples: item (epoch, index), with `name(index)` for errors; collate: samples -> batch; checksums: of
+    the sets; words: for the log; labelled: only the first so many samples are labelled, None: there is one kind."""
 
     samples: Dataset
     collate: Callable
     checksums: list[str]
     words: str
+    labelled: int | None = None
 
 
 class Bounds(NamedTuple):
@@ -83,7 +85,7 @@ class Task:
     excludes                  {mode of main.py that the task does not have: message}
     title                     net, preset and size in words
     prepare(), prepare_tests() prepare the training sets; the test sets, UserError if they cannot be tested on
-    show(count)               draw training samples as the net gets them; text to print. All processes call it
+    show(count, run)          draw training samples as the net gets them; text to print. All processes call it
     training_data()           load training and validation data -> Training
     make_net(resume)          the net, and the origin of its weights (`Started`); a resumed net gets its weights later
     description()             what inference needs beside the net, layout and protocol among it, for the checkpoint
@@ -99,3 +101,7 @@ class Task:
     def __init__(self, settings: Settings, defaults: Defaults, ranks: Ranks):
         self.settings, self.ranks = settings, ranks
         self.sets = Sets(settings.data, settings.layouts, defaults)
+
+    def train(self, run: Run, resume: bool) -> None:
+        """Train in the run's folder."""
+        train(self, run, self.ranks, resume)

@@ -161,7 +161,7 @@ class Detect(Task):
         for index in np.unique(np.linspace(0, len(pictures) - 1, CALIBRATION).astype(int)).tolist():
             yield pictures[index].read()
 
-    def show(self, count: int) -> str:
+    def show(self, count: int, run: Run | None) -> str:
         self.material = self.material or self.load()
         return self.ranks.agree(lambda: self._draw(count))
 

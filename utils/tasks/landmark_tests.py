@@ -58,6 +58,7 @@ class LandmarkTests(Tests):
         self.compared = [tuple(read_compared(other.folder, split.set, test.norm, there.name) for other in compare)
                          for split, (there, _) in zip(task.tested, self.ways, strict=True)]
         self.report = Report(run.folder / "report", test.norm, test.thresholds, run.model)
+        self.earlier = sorted(run.folder.glob("round*/best.pt")) if not run.alone and run.model == "torch" else []
 
     def torch_model(self) -> Predict:
         return self._flipped(torch_predictor(self.torch_net, self.task.ranks.device))
@@ -106,8 +107,16 @@ class LandmarkTests(Tests):
 
     def evaluate(self, model: Predict, case: tuple[Case, object]) -> Result:
         one, convert = case
-        test = self.settings.test
-        return evaluate(convert(model), one.faces, one.layout, test.norm, test.test_batch_size, self.task.ranks)
+        test, ranks = self.settings.test, self.task.ranks
+
+        def result_of(predict: Predict) -> Result:
+            return evaluate(convert(predict), one.faces, one.layout, test.norm, test.test_batch_size, ranks)
+
+        result = result_of(model)
+        if self.earlier and one.box == "true" and one.title not in self.report.rounds:  # --semi: the nets of earlier rounds
+            nets = (self._flipped(torch_predictor(checkpoint.unpack(file)[0], ranks.device)) for file in self.earlier)
+            self.report.rounds[one.title] = [float(np.nanmean(each.nme)) for each in (*map(result_of, nets), result)]
+        return result
 
     def differences(self, case, one: Result, two: Result) -> tuple[float, np.ndarray]:
         crop = case[0].faces.crop

@@ -12,17 +12,23 @@ from torch import Tensor
 from nets import Trainable, build_net
 from nets.heads.pip import nearest_neighbors
 from nets.stages.distillation import Shares, without_teacher
+from nets.stages.mean_teacher import MeanTeacher
 from pipnet.errors import UserError
+from pipnet.geometry import to_crop
 from pipnet.layout import Layout
 from utils.data.dataset import Augmented, Faces, collate
 from utils.data.face_states import balanced, complete
+from utils.data.mixed import labelled_rows
 from utils.data.parsers import DATASETS
 from utils.data.prepared_set import PreparedSet, Split
 from utils.data.sets import check_same_protocol
+from utils.data.unlabelled import unlabelled_tests
+from utils.keys import MEAN_TEACHER, ROUNDS
 from utils.tasks.base import Task, Training, check_finite
 from utils.tasks.landmark_tests import LandmarkTests
+from utils.tasks.unlabelled import Pool, find_pool, with_unlabelled
 from utils.test.evaluate import convert_predictor, evaluate, face_norms, torch_predictor
-from utils.tools import audit, zoo
+from utils.tools import audit, rounds, zoo
 from utils.tools.show import show
 from utils.train.initialise import Started, initialise
 from utils.train.make_net import auxiliary_outputs, input_margin, make_net
@@ -46,12 +52,31 @@ class Landmarks(Task):
         self.training: list[PreparedSet] = []
         self.faces: Faces | None = None
         self.held: Faces | None = None
+        self.pool: Pool | None = None
+        self.round: tuple[Path | None, int] = None, 0
 
     def with_fold(self, fold: int | None) -> "Landmarks":
         """Return the task with a fold of the training faces held out for an audit."""
         task = copy(self)
         task.fold, task.tester, task.tested = fold, None, []
         return task
+
+    def with_round(self, file: Path | None, level: int) -> "Landmarks":
+        """Return the task with pseudo-labels of a round of --semi, None for the first net; level: what they train, see Labels."""
+        task = copy(self)
+        task.round, task.tester = (file, level), None
+        return task
+
+    def train(self, run: Run, resume: bool) -> None:
+        if not resume and self.ranks.first:
+            rounds.clear(run)
+        self.ranks.wait()
+        if self.settings.train.semi:
+            self.unlabelled()  # once for all rounds, and before the first net is trained, since it may fail
+        if self.settings.train.semi in ROUNDS:
+            rounds.train_rounds(self.with_round, run, self.ranks, resume)
+        else:
+            super().train(run, resume)
 
     @property
     def title(self) -> str:
@@ -79,7 +104,10 @@ class Landmarks(Task):
             logger.info(f"num_nb is {most}, not {net.num_nb}: there are {self.layout.count} landmarks")
 
     def prepare_tests(self) -> None:
+        data = self.settings.data
         self.tested = self.ranks.one_by_one(self.sets.test_splits)
+        if data.unlabelled and not data.test_data:
+            self.tested += self.ranks.one_by_one(lambda: unlabelled_tests(self.sets, self.tested[0].set, data.unlabelled))
 
     # ------------------------------------------------------------------------------------------------------------- data
     def label_shifts(self) -> list[float]:
@@ -107,6 +135,9 @@ class Landmarks(Task):
         """Return the faces to train on, and those to validate on, if any."""
         data, layout = self.settings.data, self.layout
         faces, held = self.load(self.training_splits()), None
+        if data.labelled_fraction < 1:
+            rows = labelled_rows(faces.identities, data.labelled_fraction, self.settings.train.seed)
+            faces = faces.only(np.flatnonzero(rows))
         if self.fold is not None:  # before rare faces are repeated, which would change the folds
             faces, held = audit.divide(faces, data.folds, self.settings.train.seed, self.fold)
         if data.least_box:
@@ -137,7 +168,14 @@ class Landmarks(Task):
         if settings.data.val == "test":
             words += " (the TEST set: --val test)"
         samples = Augmented(self.faces, settings.augment, self.layout.flip_index, settings.train.seed)
-        return Training(samples, collate, [one.checksum for one in self.training], words)
+        training = Training(samples, collate, [one.checksum for one in self.training], words)
+        return with_unlabelled(self, training) if settings.train.semi else training
+
+    def unlabelled(self) -> Pool:
+        """Return the faces to learn from without labels, see `find_pool`."""
+        if self.pool is None:
+            self.pool = find_pool(self)
+        return self.pool
 
     def _check_tests(self) -> None:
         """Raise UserError for test sets that the net could not be tested on, before the training instead of after it."""
@@ -153,9 +191,13 @@ class Landmarks(Task):
         for index in np.unique(np.linspace(0, len(faces) - 1, CALIBRATION).astype(int)).tolist():
             yield faces[index].image
 
-    def show(self, count: int) -> str:
+    def show(self, count: int, run: Run | None) -> str:
         splits = [split for split in self.training_splits() if split.name == "train"]
-        return self.ranks.agree(lambda: "\n".join(self._shown(split, count) for split in splits))
+        texts = self.ranks.agree(lambda: [self._shown(split, count) for split in splits])
+        if run and self.settings.train.semi in ROUNDS:
+            faces = self.unlabelled().faces
+            texts.append(self.ranks.agree(lambda: rounds.show_labels(faces, self.layout, run, count)))
+        return "\n".join(filter(None, texts))
 
     def _shown(self, split: Split, count: int) -> str:
         settings, net, layout = self.settings, self.settings.net, self._layout_of(split.set)
@@ -178,6 +220,13 @@ class Landmarks(Task):
         started = Started("the checkpoint")
         if not resume:
             started = initialise(net, settings.net.weights, layout, meanface, logger.warning)
+        if settings.train.semi == "gssl":
+            net.head.levels = 3
+            if min(net.grid) < 4:
+                raise ValueError("gssl pools the feature map twice, which needs 4 x 4 cells at least; give a larger "
+                                 "--input-size or a smaller --stride")
+        elif settings.train.semi == MEAN_TEACHER:
+            net = MeanTeacher(net, layout, float(self.faces.shift.mean()), settings.loss.pseudo_labels)
         if settings.train.teacher:
             loss = settings.loss
             shares = Shares(loss.teacher_landmarks, loss.teacher_maps, loss.teacher_features)
@@ -202,6 +251,8 @@ class Landmarks(Task):
         self.tester.load_state_dict(state)
         predict = torch_predictor(self.tester, self.ranks.device)
         result = evaluate(predict, self.held, self.layout, test.norm, test.test_batch_size, self.ranks)
+        if self.settings.train.semi == MEAN_TEACHER and solver.step > solver.schedule.total / 4:
+            rounds.check_collapse(to_crop(result.landmarks, self.held.crop), "the net")
         if result.sigma is not None:
             state = solver.net.head.calibrated(state, result.calibration())
         return state, float(np.nanmean(result.nme))

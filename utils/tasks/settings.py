@@ -7,13 +7,14 @@ from utils.data.parsers import DATASETS, NOT_COUNTABLE
 from utils.data.paths import absolute, dataset_of, resolve_paths
 from utils.data.prepared_set import SYNTHETIC
 from utils.data.sets import Sets
-from utils.keys import check_given, check_head, check_steps, check_task
+from utils.keys import ROUNDS, check_given, check_head, check_semi, check_steps, check_task
 from utils.layouts import Layouts
 from utils.train import checkpoint, run_folder
 from utils.train.published import split_files, structure
 from utils.train.run_folder import Run
 
-ELSEWHERE = ("data_dir", "train_data", "test_data", "data_root", "run_root", "detector_weights", "meanface", "teacher", "weights")
+ELSEWHERE = ("data_dir", "train_data", "test_data", "unlabelled", "data_root", "run_root", "detector_weights", "meanface",
+             "teacher", "weights")
 
 
 def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defaults) -> Settings:
@@ -48,7 +49,9 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
     names = absolute(sets.training_names())
     if preset is None:
         preset = "quick" if names == [SYNTHETIC] else "default"
-        if settings.train.task == "detect":
+        if settings.train.semi in ROUNDS:
+            preset = "gssl"
+        elif settings.train.task == "detect":
             preset = "detect-quick" if names == [SYNTHETIC] else "detect"
     if settings.data.first_pixel is not None and not any(DATASETS[dataset_of(name, sets.root)].countable
                                                          for name in [*names, *(settings.data.test_data or ())]):
@@ -58,6 +61,7 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
     check_task(given, settings.train.task)
     check_steps(given, settings.augment)
     check_head(given, settings.net, settings.train.teacher)
+    check_semi(given, settings)
     return settings
 
 

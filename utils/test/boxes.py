@@ -1,5 +1,4 @@
 """Test faces in other boxes than the set's own: perturbed ones, and those of a detector."""
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, to_crop, transform
 from utils.data.dataset import Faces
-from utils.data.prepared_set import name_hash, read_image
+from utils.data.prepared_set import name_hash, read_image, source_picture
 
 OVERLAP = 0.3  # a found box matches a face from this IoU
 
@@ -47,10 +46,7 @@ class Reboxed(Faces):
 
 def source_file(faces: Faces, index: int) -> Path | None:
     """Return the picture that a face was cut from, or None if it is gone."""
-    for name in (faces.names[index], re.sub(r"#\d+$", "", faces.names[index])):  # #2: the second face of a picture
-        if (file := faces.sources[index] / name).is_file() or file.parent.is_file():  # COFW's and 300VW's are inside a file
-            return file
-    return None
+    return source_picture(faces.sources[index], faces.names[index])
 
 
 def picture(faces: Faces, index: int) -> tuple[np.ndarray, np.ndarray]:

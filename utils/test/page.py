@@ -49,7 +49,8 @@ def write(run, report: Report, stored: dict, how: str, compared: list[Path]) -> 
     title = f"{run.folder.resolve().name}: {net['net']}, {net['input_size']} px, layout {stored['layout']['name']}"
     body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_about(run, stored, how, compared))}</p>", "<h2>Scores</h2>",
             _table(*report.score_table(), 2, lambda row: row[0][:1] != " "),
-            _paste(report, net), _protocols(report), *(_set(shown, report) for shown in report.shown), _training(run.folder),
+            _paste(report, net), _protocols(report), *(_set(shown, report) for shown in report.shown),
+            _rounds(run.folder, report), _training(run.folder),
             _environment(stored)]
     text = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
             f'initial-scale=1"><title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n')
@@ -181,6 +182,20 @@ def _protocols(report: Report) -> str:
             f"of the curves below, in the {report.norm} norm.")
     table = _table(*report.protocol_table("*"), 2, lambda row: row[1] == "full")
     return f"<h2>Norms, frames and boxes</h2>\n<p>{note}</p>\n{table}"
+
+
+def _rounds(folder: Path, report: Report) -> str:
+    """Return the NME by round of --semi, and the faces whose pseudo-labels changed most."""
+    if not report.rounds:
+        return ""
+    series = {name: (np.arange(len(values)), np.array(values)) for name, values in report.rounds.items()}
+    parts = ["<h2>Rounds of pseudo-labels</h2>", _table(*report.rounds_table(), 1),
+             _figure("NME by round, %", chart(series, "round", "", Style(dots=True)))]
+    if (file := folder / "pseudo_labels" / "changed.jpg").is_file():
+        data = base64.b64encode(file.read_bytes()).decode("ascii")
+        parts.append("<h3>Unlabelled faces whose pseudo-labels changed most</h3><p>First round green, last one red.</p>"
+                     f'<img alt="faces" style="width:100%" src="data:image/jpeg;base64,{data}">')
+    return "\n".join(parts)
 
 
 def _training(folder: Path) -> str:

@@ -96,6 +96,7 @@ class Report:
         self.groups: list[Row] = []
         self.norms: list[Row] = []
         self.shown: list[Shown] = []
+        self.rounds: dict[str, list[float]] = {}  # {test set: % NME of the net of each round of --semi}
         self.files: dict[str, dict] = {}  # of faces_<name>.csv: what `read_compared` checks
 
     def add(self, case: Case, model: str, result: Result) -> None:
@@ -155,6 +156,12 @@ class Report:
         header = ["test set", "subset", *nme, *(name for name in rows[0] if "@" in name)]
         return header, [[*key, *(column.get(key, "") for column in nme.values()), *cells] for key, cells in figures.items()]
 
+    def rounds_table(self) -> tuple[list[str], list[list[str]]]:
+        """Return header and rows of the NME by round."""
+        rounds = max(map(len, self.rounds.values()))
+        return ["test set", *(f"round {number}, NME %" for number in range(rounds))], [
+            [name, *(f"{value:.3f}" for value in values)] for name, values in self.rounds.items()]
+
     def write(self, flip_test: bool) -> str:
         """Write scores, groups, norms and protocols as .csv, and test.yaml, which describes them. Return the tables as text."""
         header, scores = self.score_table()
@@ -163,6 +170,8 @@ class Report:
             if rows:  # a layout may have no groups
                 write_csv(self.folder / f"{name}.csv", list(rows[0]), [row.values() for row in rows])
         write_csv(self.folder / "protocols.csv", *self.protocol_table())
+        if self.rounds:
+            write_csv(self.folder / "rounds.csv", *self.rounds_table())
         about = {"norm": self.norm, "flip_test": flip_test, "files": self.files}
         write_text(self.folder / "test.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
         return f"{table(scores, header)}\n\n{group_table(self.groups)}"

@@ -83,6 +83,8 @@ def check(run: Run, train) -> None:
         raise UserError(f"{run.folder} holds a trained net; an audit needs a folder of its own: another --exp")
     if train.early_stop:
         raise UserError("--early-stop would pick an epoch on the labels that are judged; leave it out of --audit")
+    if train.semi:
+        raise UserError("--semi learns from further faces; leave it out of --audit")
     if train.teacher:
         raise UserError("a --teacher may have seen the labels that are judged; leave it out of --audit")
 

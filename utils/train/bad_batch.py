@@ -1,4 +1,5 @@
 """A step whose loss or gradient is not finite: its samples, the terms at fault, and the file that repeats it."""
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ class MicroBatch(NamedTuple):
 
 
 class BadBatch(UserError):
-    """The error in words, with the micro-batches of all processes."""
+    """The error in words, with the micro-batches of all processes; without any, the step cannot be repeated."""
 
     def __init__(self, text: str, step: int, batches: list[MicroBatch]):
         super().__init__(text)
@@ -31,6 +32,13 @@ class BadBatch(UserError):
 def rows_of(labels, rows: list[int]):
     """Return some rows of labels, a tuple of tensors of which some may be None."""
     return type(labels)(*(None if part is None else part[rows] for part in labels))
+
+
+def joined(batches: tuple[MicroBatch, ...]) -> MicroBatch:
+    """Return one micro-batch of several."""
+    labels = (None if parts[0] is None else torch.cat(parts) for parts in zip(*(one.labels for one in batches), strict=True))
+    return MicroBatch(torch.cat([one.images for one in batches]), type(batches[0].labels)(*labels),
+                      torch.cat([one.index for one in batches]))
 
 
 def faults(solver: Solver, batches: list) -> dict[int, list[str]]:
@@ -54,19 +62,21 @@ def faults(solver: Solver, batches: list) -> dict[int, list[str]]:
     return found
 
 
-def explained(error: NonFinite, solver: Solver, epoch: int, names: list[str]) -> BadBatch:
-    """Return the error that names the samples at fault, of all processes, which must all call it."""
+def explained(error: NonFinite, solver: Solver, epoch: int, name: Callable[[int], str]) -> BadBatch:
+    """Return the error that names the samples at fault, of all processes, which must all call it.
+
+    It holds no micro-batches of a mean teacher, whose samples mean nothing by themselves.
+    """
     gathered = solver.ranks.gather([MicroBatch(*batch) for batch in error.batches])
     indices = [index for row in zip(*(torch.cat([batch.index for batch in own]).tolist() for own in gathered), strict=True)
                for index in row]
-    wrong = {index: terms for own in solver.ranks.gather(faults(solver, error.batches)) for index, terms in own.items()}
-    batches = [MicroBatch(torch.cat([batch.images for batch in some]),
-                          type(some[0].labels)(*(None if parts[0] is None else torch.cat(parts)
-                                                 for parts in zip(*(batch.labels for batch in some), strict=True))),
-                          torch.cat([batch.index for batch in some])) for some in zip(*gathered, strict=True)]
+    alone = all(isinstance(part, Tensor | None) for batch in error.batches for part in batch.labels)
+    wrong = {index: terms for own in solver.ranks.gather(faults(solver, error.batches) if alone else {})
+             for index, terms in own.items()}
+    batches = [joined(some) for some in zip(*gathered, strict=True)] if alone else []
     few = 0 < len(wrong) < len(set(indices))
-    said = [f"{names[index]} ({', '.join(wrong[index])})" for index in indices if index in wrong] if few else [
-        names[index] for index in indices]
+    said = [f"{name(index)} ({', '.join(wrong[index])})" for index in indices if index in wrong] if few else [
+        name(index) for index in indices]
     more = f" and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
     advice = "look at their labels" if few else "lower --learning-rate or look at these"
     return BadBatch(f"the loss is not finite in epoch {epoch + 1}, step {error.step} ({error}); "

@@ -13,7 +13,8 @@ from pipnet.files import write_text
 from utils import memory
 from utils.config import Settings
 from utils.cores import cores
-from utils.data.dataset import Order, train_loader
+from utils.data.dataset import train_loader
+from utils.data.mixed import Batches, make_order
 from utils.progress import progress
 from utils.train import bad_batch, checkpoint, run_folder
 from utils.train.batchnorm import share_batch_norm
@@ -72,10 +73,10 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
                 with memory.advice(step, f"give {smaller}{later}"):
                     terms, seconds, waited = train_epoch(solver, loader, order, epoch, data.samples, bar)
             except bad_batch.BadBatch as error:
-                if keeper:
+                again = f"; to repeat this step: python -m utils.tools.replay {run.bad_batch}" if error.batches else ""
+                if keeper and error.batches:
                     bad_batch.save(run.bad_batch, error, pack(solver.net.state_dict(), epoch, float("nan")))
-                raise UserError(f"{error}{later and f'; --resume goes on from epoch {epoch}'}; to repeat this step: python -m "
-                                f"utils.tools.replay {run.bad_batch}") from None
+                raise UserError(f"{error}{later and f'; --resume goes on from epoch {epoch}'}{again}") from None
             state, figure = task.validate(solver)
             times = {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": per_epoch / seconds}
             row = {"epoch": epoch, "lr": solver.schedule(solver.step - 1), **terms, task.figure: figure}
@@ -90,12 +91,12 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
     ranks.wait()  # until the first process has written the last checkpoint
 
 
-def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Order]:
+def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Batches]:
     """Return the solver of a net with its initial weights, and the order of the batches; prepare the folder of a new run."""
     train = task.settings.train
     torch.manual_seed(train.seed)
     try:
-        order = Order(len(data.samples), train.batch_size, train.accumulate, train.seed, ranks.rank, ranks.count)
+        order = make_order(len(data.samples), data.labelled, train, ranks.rank, ranks.count)
         net, started = task.make_net(resume)
         if ranks.count > 1:
             net = share_batch_norm(net, ranks.device)
@@ -112,10 +113,10 @@ def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Or
     return solver, order
 
 
-def train_epoch(solver: Solver, loader: DataLoader, order: Order, epoch: int, samples, bar) -> tuple[dict, float, float]:
+def train_epoch(solver: Solver, loader: DataLoader, order: Batches, epoch: int, samples, bar) -> tuple[dict, float, float]:
     """Return ({loss term: mean}, seconds, seconds spent waiting for data). BadBatch if a loss or gradient is not finite.
 
-    samples: has the `names` that the error lists.
+    samples: its `name(index)` says which ones the error is about.
     """
     solver.net.train()
     order.epoch = epoch
@@ -140,7 +141,7 @@ def train_epoch(solver: Solver, loader: DataLoader, order: Order, epoch: int, sa
             bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
             bar.update(solver.accumulate * order.batch * solver.ranks.count)
     except NonFinite as error:
-        raise bad_batch.explained(error, solver, epoch, samples.names) from None
+        raise bad_batch.explained(error, solver, epoch, samples.name) from None
     except ValueError as error:  # batch norm cannot normalise one sample of one cell
         raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
     return sums, time.perf_counter() - start, waited

@@ -167,6 +167,7 @@ class Solver:
                                                               find_unused_parameters=net.may_leave_unused)
         # created after DDP has made the weights equal in all processes
         self.average = Average(net, train.ema, train.ema_ramp) if train.ema else None
+        net.follow(self.average and self.average.state)
 
     def train_step(self, batches: list) -> Losses:
         """Take one optimizer step on the mean loss over all samples of `batches` (micro-batches) and of all processes.

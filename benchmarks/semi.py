@@ -1,0 +1,114 @@
+"""Learning from unlabelled faces, row by row: `python benchmarks/semi.py [SETTING ...] [--epochs 60] [--size 128] ...`.
+
+synthetic: synthetic faces with labels, 300W and FACES68 without. faces68: 300W with labels, FACES68 without. identities: a
+twentieth of the identities of FACES68 with labels, the others without. All rows of a setting train on equally many pictures with
+the same augmentation; the nets of the rounds share the epochs. A complete run is not repeated and a killed one goes on, so the
+table can be made in pieces. Without the mean offset of each landmark, the error does not count labelling conventions.
+"""
+import argparse
+import json
+
+import numpy as np
+import torch
+from photographs import require
+from record import COMMIT, RESULTS, ROOT, chosen, save
+from runs import run, train
+
+from pipnet.files import read_csv
+from utils.config import read_defaults
+from utils.data.dataset import Faces
+from utils.data.prepared_set import PreparedSet, Split
+from utils.keys import MEAN_TEACHER, ROUNDS
+from utils.test import metric
+from utils.test.evaluate import evaluate, torch_predictor
+from utils.train import checkpoint
+from utils.train.ranks import set_threads
+
+RECIPE = ["--preset", "short", "--no-refine", "--weights", "none", "--val", "none", "--allow-partial", "--roll-prob", "0.05"]
+W300, FACES = ["--dataset", "300w", "--data-dir", "300W"], ["--dataset", "FACES68", "--label-shift", "1.2"]
+SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "6000", "--data-dir", "300W"]
+FEW = ["--labelled-fraction", "0.05"]
+SETTINGS = {  # labelled, unlabelled, all with their labels
+    "synthetic": (SYNTHETIC, ["--unlabelled", "300w", "faces68"],
+                  [*SYNTHETIC, "--train-data", "synthetic", "300w", "FACES68", "--label-shift", "0", "0.75", "1.2"]),
+    "faces68": (W300, ["--unlabelled", "faces68"], [*W300, "--train-data", "300w", "FACES68", "--label-shift", "0.75", "1.2"]),
+    "identities": ([*FACES, *FEW], [], FACES),
+}
+SOURCE, ALL = "labels only", "all labels"
+ROWS = (SOURCE, *ROUNDS, MEAN_TEACHER, ALL)
+
+
+def flags_of(setting: str, row: str, given: argparse.Namespace) -> list[str]:
+    """Return the flags of main.py for a row, without --seed."""
+    labelled, unlabelled, everything = SETTINGS[setting]
+    nets = len(ROUNDS.get(row, ())) + 1
+    flags = [*RECIPE, "--input-size", str(given.size), "--epochs", str(max(given.epochs // nets, 1)), "--epoch-steps",
+             str(given.limit)]
+    if row == ALL:
+        return [*flags, *everything]
+    return [*flags, *labelled] if row == SOURCE else [*flags, *labelled, "--semi", row, *unlabelled]
+
+
+def errors(exp: str) -> dict[str, dict[str, float]]:
+    """Return {test set: NME % as labelled, and without the mean offset of each landmark}."""
+    net, layout, stored = checkpoint.unpack(ROOT / "weights" / exp / "best.pt")
+    predict, found = torch_predictor(net, torch.device("cuda" if torch.cuda.is_available() else "cpu")), {}
+    for name in ("300w", "faces68"):
+        one = PreparedSet(ROOT / stored["args"]["data_root"] / name, read_defaults().layouts)
+        faces = Faces([Split(one, "test")], layout, net.spec["input_size"], 0)
+        result = evaluate(predict, faces, layout, "interocular", 64)
+        norms = metric.norms(faces.landmarks, layout)[:, None]
+        offsets = (result.landmarks - faces.landmarks) / norms[..., None]
+        apart = 100 * np.linalg.norm(offsets - np.nanmean(offsets, 0), axis=-1)
+        found[name] = {"NME %": float(np.nanmean(result.nme)), "without offsets": float(np.nanmean(apart))}
+    return found
+
+
+def measure(setting: str, row: str, seed: int, given: argparse.Namespace) -> dict:
+    """Return the errors of a row and the images/s of its last net; train it first if it is not there."""
+    name = row.replace(" ", "_")
+    exp = f"semi_{setting}_{name}_{given.epochs}_{given.limit}_{given.size}_{seed}"
+    folder = train(exp, ["--seed", str(seed), *flags_of(setting, row, given)])
+    times = read_csv(folder / "time.csv")
+    return {"errors": errors(exp), "images_per_second": float(np.median([float(time["images_per_second"]) for time in times]))}
+
+
+def shares(entries: dict[str, dict]) -> dict[str, dict[str, float]]:
+    """Return {row: {test set: share of the gap between the labels of the source and all labels that it closes}}."""
+    def mean(row: str, name: str) -> float:
+        return float(np.mean([seed["errors"][name]["NME %"] for seed in entries[row]["seeds"].values()]))
+
+    if not {SOURCE, ALL} <= entries.keys():
+        return {}
+    return {row: {name: round((mean(SOURCE, name) - mean(row, name)) / (mean(SOURCE, name) - mean(ALL, name)), 3)
+                  for name in ("300w", "faces68")} for row in entries if row not in (SOURCE, ALL)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("settings", nargs="*", metavar="SETTING", help=f"of {', '.join(SETTINGS)}; without: all")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--epochs", type=int, default=60, help="of all nets of a row together")
+    parser.add_argument("--limit", type=int, default=200, help="steps of 16 pictures in an epoch")
+    parser.add_argument("--size", type=int, default=128, help="px of the input")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    given = parser.parse_args()
+    wanted = chosen(SETTINGS, given.settings)
+    require("300W", "FACES68")
+    set_threads(0, False)
+    run("--prepare", *W300, "--allow-partial", "--val", "none")
+    run("--prepare", "--dataset", "FACES68", "--val", "none")
+    for seed in given.seeds:
+        for setting in wanted:
+            name = f"semi_{setting}_{given.epochs}_{given.limit}_{given.size}"
+            file = RESULTS / f"{name}.json"
+            done = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else {}
+            for row in given.rows:
+                entry = done.setdefault(row, {"flags": " ".join(flags_of(setting, row, given)), "seeds": {}})
+                entry["seeds"][str(seed)] = {"commit": COMMIT, **measure(setting, row, seed, given)}
+                how = f"--epochs {given.epochs} --limit {given.limit} --size {given.size}"
+                save(name, f"python benchmarks/semi.py {setting} {how}", seed, {"rows": done, "share_of_the_gap": shares(done)})
+
+
+if __name__ == "__main__":
+    main()

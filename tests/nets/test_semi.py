@@ -1,0 +1,135 @@
+"""Nets that learn from unlabelled faces: score maps of three levels, and the mean teacher."""
+import numpy as np
+import pytest
+import torch
+from conftest import LAYOUTS, mean_face, untrained
+
+from nets.labels import Labels, Prediction, Weak
+from nets.net import Features
+from nets.stages.mean_teacher import MeanTeacher
+
+L68 = LAYOUTS.load("68")
+
+
+def faces(count: int = 3) -> torch.Tensor:
+    moved = torch.from_numpy(np.random.default_rng(0).uniform(-0.1, 0.1, (count, 1, 2)))
+    return (torch.from_numpy(mean_face()) * 0.6 + 0.2 + moved).float()
+
+
+def leveled():
+    net = untrained(mean_face(), size=64, stride=16)  # 4 x 4 cells
+    net.head.levels = 3
+    return net
+
+
+def test_a_sample_trains_the_terms_of_its_level_alone():
+    net, images = leveled().eval(), torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
+    labels = Labels(faces())
+    for level in (1, 2):
+        alone = labels._replace(level=torch.full((3,), level))
+        counts, terms = net.count(alone), net.loss(images, alone)
+        maps = net(images)
+        # the square error of each map against one cell, as the definition has it
+        cells, found = 4 >> level, maps.coarser[level - 1]
+        target = torch.zeros_like(found)
+        place = (labels.landmarks * cells).long().clamp(0, cells - 1)
+        for face in range(3):
+            target[face, torch.arange(68), place[face, :, 1], place[face, :, 0]] = 1
+        squares = (found - target).square().sum()
+        assert torch.allclose(terms["score"] / counts["score"], squares / target.numel(), rtol=1e-5)  # divided by the entries
+        assert all(terms[name] == 0 == counts[name] for name in terms if name != "score")
+
+
+def test_the_score_loss_is_one_mean_over_the_supervised_entries_of_all_maps():
+    net, images = leveled().eval(), torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
+    labels = Labels(faces(), level=torch.tensor([0, 1, 2]))
+    terms, counts, maps = net.loss(images, labels), net.count(labels), net(images)
+    entries, total = 0, 0.0
+    for face, found in enumerate((maps.score, *maps.coarser)):
+        cells = found.shape[-1]
+        place, target = (labels.landmarks[face] * cells).long().clamp(0, cells - 1), torch.zeros_like(found[0])
+        target[torch.arange(68), place[:, 1], place[:, 0]] = 1
+        total, entries = total + (found[face] - target).square().sum(), entries + target.numel()
+    assert torch.allclose(terms["score"] / counts["score"], total / entries, rtol=1e-5)
+    one = net.loss(images[:1], Labels(labels.landmarks[:1]))
+    assert all(torch.allclose(terms[name], one[name], rtol=1e-4) for name in terms if name != "score")
+
+
+def test_levels_change_nothing_without_unlabelled_samples():
+    images, labels = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8), Labels(faces())
+    plain, net = untrained(mean_face(), size=64, stride=16).eval(), leveled().eval()
+    assert plain.loss(images, labels) == net.loss(images, labels) and plain.count(labels) == net.count(labels)
+    assert plain.state_dict().keys() == net.state_dict().keys()
+
+
+# -------------------------------------------------------------------------------------------------------- mean teacher
+class Oracle:
+    """A teacher that finds `points` (U, N, 2) in a crop and in its mirror image, as far right as its labels."""
+
+    refiner = None
+
+    def __init__(self, points: torch.Tensor, shift: float, error: float = 0.0):
+        right = torch.tensor([shift, 0.0])
+        other = Labels(points).flip(L68).landmarks
+        self.found = torch.cat([points + right + error, other + right])
+        self.head = self
+
+    def extract(self, images):
+        return Features(images, None)
+
+    def __call__(self, images):
+        return images
+
+    def decode(self, maps, features=None):
+        return Prediction(self.found, torch.ones(self.found.shape[:2]))
+
+    def spread(self, maps):
+        return None
+
+
+@pytest.mark.parametrize("mirrors", [False, True])
+def test_pseudo_labels_lie_where_labels_of_the_strong_crop_would(mirrors):
+    """They are the true points of the strong crop, moved to the right as labels are, with left and right in their places."""
+    points, shift = faces(2), 0.01
+    turn = torch.tensor([[0.8, -0.3, 0.2], [0.3, 0.8, -0.1]])
+    matrix = turn @ torch.diag(torch.tensor([-1.0, 1, 1])) + torch.tensor([[0, 0, 0.5], [0, 0, 0]]) if mirrors else turn
+    net = MeanTeacher(untrained(mean_face()), L68, shift, 1.0)
+    net.teacher = (Oracle(points, shift),)
+    landmarks, trust = net.ask(torch.zeros(2, 64, 64, 3), matrix.expand(2, -1, -1))
+    # as augment() does it: the point, then the shift that leads to the right in the result, then the warp
+    wanted = Labels(points + torch.tensor([-shift if mirrors else shift, 0.0])).warp(matrix.expand(2, -1, -1)).landmarks
+    wanted = wanted[:, list(L68.flip_index)] if mirrors else wanted
+    assert torch.allclose(landmarks, wanted, atol=1e-6) and torch.allclose(trust, torch.ones(2, 68))
+
+
+def test_landmarks_on_which_the_teacher_disagrees_with_itself_weigh_less():
+    net, points = MeanTeacher(untrained(mean_face()), L68, 0.0, 1.0), faces(1)
+    error = torch.zeros(1, 68, 2)
+    error[0, 30] = 0.05
+    net.teacher = (Oracle(points, 0.0, error),)
+    _, trust = net.ask(torch.zeros(1, 64, 64, 3), torch.eye(2, 3)[None])
+    assert trust[0, 30] < 0.15 and trust[0, :30].min() > 0.99
+
+
+def test_the_teacher_is_the_average_and_is_not_kept():
+    net = MeanTeacher(untrained(mean_face()), L68, 0.0, 1.0)
+    average = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    net.follow(average)
+    average["head.score.bias"].fill_(7)
+    assert (net.teacher[0].head.score.bias == 7).all() and not (net.net.head.score.bias == 7).any()
+    assert net.state_dict().keys() == net.net.state_dict().keys() and not net.teacher[0].training
+    with pytest.raises(ValueError, match="--ema"):
+        net.follow(None)
+
+
+def test_unlabelled_crops_train_their_own_terms():
+    net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0, 0.5).train()
+    net.teacher = (Oracle(faces(2), 0.0),)
+    images = torch.randint(0, 256, (5, 64, 64, 3), dtype=torch.uint8)
+    labels = Labels(faces(3), weak=Weak(images[3:], torch.eye(2, 3).expand(2, -1, -1)))
+    terms, counts = net.loss(images, labels), net.count(labels)
+    assert terms.keys() == counts.keys() == net.terms.keys() and "pseudo_log_scale" not in terms
+    assert counts["score"] == 3 * 68 and counts["pseudo_score"] == 2 * 68
+    assert all(torch.isfinite(term) for term in terms.values()) and terms["pseudo_score"] > 0
+    sum(terms.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)

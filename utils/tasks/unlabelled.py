@@ -1,0 +1,72 @@
+"""What the task `landmarks` learns from without labels."""
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+from pipnet.errors import UserError
+from utils.data.dataset import Augmented, Faces
+from utils.data.mixed import Joined, Views, collate_views, labelled_rows, pseudo_labelled
+from utils.data.prepared_set import Split
+from utils.data.shards import Shards, ShardViews, shard_files
+from utils.data.unlabelled import SPLIT, check_apart, unlabelled_splits
+from utils.keys import MEAN_TEACHER, ROUNDS
+from utils.tasks.base import Training
+from utils.tools.rounds import read_labels
+from utils.train.make_net import input_margin
+
+
+class Pool(NamedTuple):
+    """Unlabelled faces of prepared sets and of identities without labels, None if there are only shards; checksums of both."""
+    faces: Faces | None
+    shards: Shards | None
+    checksums: list[str]
+
+
+def find_pool(task) -> Pool:
+    """Return the unlabelled faces of a task `Landmarks`, prepared if need be; all processes call it.
+
+    UserError for test pictures, and where there is no face.
+    """
+    settings, sets, ranks = task.settings, task.sets, task.ranks
+    data, semi, margin = settings.data, settings.train.semi, input_margin(settings.net)
+    names, shards, faces = data.unlabelled or [], None, None
+    if files := [file for name in names for file in shard_files(name)]:
+        if semi in ROUNDS:
+            raise UserError(f"{files[0]} is read as a stream, which --semi {semi} cannot label; give a folder of pictures, or "
+                            "--semi mean-teacher")
+        stored = task.training[0].meta["margin"]
+        shards = ranks.one_by_one(lambda: Shards(files, sets.root / SPLIT, settings.net.input_size, stored, margin))
+    names = [name for name in names if not shard_files(name)]
+    splits = ranks.one_by_one(lambda: unlabelled_splits(sets, task.training[0], names, settings.test))
+    tested = task.tested or [Split(one, "test") for one in task.training if "test" in one.splits]
+    ranks.agree(lambda: check_apart(splits, tested))
+    rest = [split._replace(labelled=False) for split in task.training_splits() if data.labelled_fraction < 1]
+    if splits or rest:
+        faces = Faces([*splits, *rest], task.layout, settings.net.input_size, data.cache, input_margin=margin)
+        others = sum(len(split.set.read(split.name).files) for split in splits)
+        rows = labelled_rows(faces.identities[others:], data.labelled_fraction, settings.train.seed)
+        faces = faces.only(np.flatnonzero(np.concatenate([np.ones(others, bool), ~rows])))
+        if not len(faces):
+            raise UserError(f"labelled_fraction {data.labelled_fraction:g} leaves no unlabelled face; give a smaller one")
+    return Pool(faces, shards, [split.set.checksum for split in splits] + ([shards.checksum] if shards else []))
+
+
+def with_unlabelled(task, training: Training) -> Training:
+    """Return the training of a task `Landmarks` with the unlabelled faces of its round, or with views for a mean teacher."""
+    settings, layout, (file, level) = task.settings, task.layout, task.round
+    how = settings.augment, layout.flip_index, settings.train.seed
+    faces, shards, checksums = task.unlabelled()
+    if settings.train.semi == MEAN_TEACHER:
+        parts, count = [training.samples], len(training.samples)
+        parts += [Views(faces, *how)] if faces is not None else []
+        parts += [ShardViews(shards, layout.count, *how)] if shards else []
+        joined = Joined(parts)
+        return training._replace(samples=joined, collate=collate_views, checksums=training.checksums + checksums, labelled=count,
+                                 words=f"{training.words}; {len(joined) - count} unlabelled faces")
+    if file is None:  # the first net
+        return training
+    told = pseudo_labelled(faces, read_labels(file, faces), float(task.faces.shift.mean()), level)
+    checksums = [*training.checksums, *checksums, hashlib.sha256(file.read_bytes()).hexdigest()]
+    return training._replace(samples=Joined([training.samples, Augmented(told, *how)]), checksums=checksums,
+                             words=f"{training.words}; {len(faces)} unlabelled faces, pseudo-labelled in {file}")

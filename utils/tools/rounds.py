@@ -1,0 +1,155 @@
+"""--semi gssl and self-training: rounds in which a net labels the unlabelled faces, and a fresh net learns from these labels.
+
+The first net, in EXP/round0, sees labels only; the last one is the run's own. Pseudo-labels are in EXP/pseudo_labels.
+"""
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from loguru import logger
+
+from pipnet.draw import sheet, tile
+from pipnet.errors import UserError
+from pipnet.files import read_csv, write_csv
+from pipnet.geometry import to_crop, to_image
+from pipnet.images import write_image
+from pipnet.layout import Layout
+from utils.data.dataset import Faces, test_batches
+from utils.keys import ROUNDS
+from utils.test.evaluate import torch_predictor
+from utils.test.report import FOUND, TRUTH
+from utils.train import checkpoint
+from utils.train.loop import train
+from utils.train.run_folder import Run
+
+FOLDER = "pseudo_labels"
+COLUMNS = ["file", "score", "sigma", "moved"]
+CHANGED, TILE = 40, 224  # faces that are drawn, px
+SAME = 0.002  # of the crop: landmarks that vary less than this from face to face, or within a face, say nothing
+
+
+def round_runs(run: Run, semi: str) -> list[Run]:
+    """Return the run of each round; the last one is `run` itself."""
+    return [*(round_run(run, number) for number in range(len(ROUNDS[semi]))), run]
+
+
+def round_run(run: Run, number: int) -> Run:
+    """Return the run of a round that is not the last one."""
+    folder = run.folder / f"round{number}"
+    return Run(folder, folder / "best.pt")
+
+
+def begun(run: Run) -> Run:
+    """Return the run whose files tell how far a training has come: the first round, if there is one."""
+    first = round_run(run, 0)
+    return first if first.last.is_file() else run
+
+
+def label_file(run: Run, number: int) -> Path:
+    """Return where the pseudo-labels are that round 1, 2, ... learns from."""
+    return run.folder / FOLDER / f"round{number}.csv"
+
+
+def clear(run: Run) -> None:
+    """Remove what earlier rounds left."""
+    for folder in [*run.folder.glob("round[0-9]*"), run.folder / FOLDER]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def train_rounds(make_task: Callable, run: Run, ranks, resume: bool) -> None:
+    """Train all rounds; go on where they were stopped. make_task(file, level): the task with these pseudo-labels, None: without.
+
+    UserError if a net has collapsed, or if a resumed run is given another number of epochs.
+    """
+    task = make_task(None, 0)
+    semi, epochs = task.settings.train.semi, task.settings.train.epochs
+    runs = round_runs(run, semi)
+    if resume and (before := checkpoint.load(runs[0].last)["args"]["epochs"]) != epochs:
+        raise UserError(f"--epochs of a run with --semi {semi} stays {before}, since each round learns from the one before; "
+                        "leave it out, or train another run")
+    for number, one in enumerate(runs):
+        file = label_file(run, number) if number else None
+        task = make_task(file, ROUNDS[semi][number - 1] if number else 0)
+        if one.epochs == epochs:
+            continue
+        if number and not file.is_file():
+            label(task, runs[number - 1], number, file)
+        logger.info(f"round {number} of {len(runs) - 1}: {one.folder}")
+        one.folder.mkdir(exist_ok=True)
+        train(task, one, ranks, one.last.is_file())
+    if ranks.first:
+        draw_changed(task.unlabelled().faces, task.layout, label_file(run, 1), label_file(run, len(runs) - 1))
+    ranks.wait()
+
+
+def label(task, teacher: Run, number: int, file: Path) -> None:
+    """Write the landmarks that a net finds in the unlabelled faces of `task`: the pseudo-labels of round `number`."""
+    ranks, faces = task.ranks, task.unlabelled().faces
+    predict = torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)
+    found = torch.zeros(len(faces), task.layout.count, 4)  # x, y, score, sigma
+    for batch in test_batches(faces, task.settings.test.test_batch_size, ranks.rank, ranks.count):
+        prediction = predict(batch.images)
+        sigma = torch.full_like(prediction.score, torch.nan) if prediction.sigma is None else prediction.sigma
+        found[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).float().cpu()
+    values = ranks.sum(found.to(ranks.device)).cpu().double().numpy()
+    check_collapse(values[..., :2], f"the net of round {number - 1}")
+    if ranks.first:
+        before = label_file(Run(file.parent.parent, file), number - 1)
+        moved = np.full(len(faces), np.nan)
+        if before.is_file():
+            moved = np.linalg.norm(values[..., :2] - read_labels(before, faces), axis=-1).mean(1)
+        points = to_image(values[..., :2], faces.crop).reshape(len(faces), -1)
+        figures = np.column_stack([values[..., 2].mean(1), 100 * values[..., 3].mean(1), 100 * moved])
+        file.parent.mkdir(exist_ok=True)
+        write_csv(file, [*COLUMNS, *(f"{axis}{index}" for index in range(task.layout.count) for axis in "xy")],
+                  ([name, *(f"{value:.4f}" for value in (*row, *place))]
+                   for name, row, place in zip(faces.names, figures, points, strict=True)))
+    ranks.wait()
+
+
+def read_labels(file: Path, faces: Faces) -> np.ndarray:
+    """Return pseudo-labels (M, N, 2) in [0, 1] of the faces' crops. UserError if the file is of other faces."""
+    rows = read_csv(file)
+    if [row["file"] for row in rows] != faces.names:
+        raise UserError(f"{file} is of other unlabelled faces than there are now; train another run")
+    points = np.array([list(row.values())[len(COLUMNS):] for row in rows], np.float64)
+    return to_crop(points.reshape(len(faces), -1, 2), faces.crop)
+
+
+def check_collapse(nominal: np.ndarray, who: str) -> None:
+    """Raise UserError if landmarks (M, N, 2) in [0, 1] of the crop are the same in every face, or all at one place in most."""
+    across, within = nominal.std(0).mean() if len(nominal) > 1 else 1.0, np.median(nominal.std(1).mean(1))
+    if not min(across, within) > SAME:
+        what = "the same landmarks in every face" if within > SAME else "all landmarks of a face at one place"
+        raise UserError(f"{who} finds {what}: it has collapsed, and its pseudo-labels would teach nothing; lower "
+                        "--learning-rate, give more --epochs or more labelled faces, and look at the faces with --show-data")
+
+
+def draw_changed(faces: Faces, layout: Layout, first: Path, last: Path) -> None:
+    """Draw the faces whose pseudo-labels changed most: those of the first round green, of the last one red."""
+    before, after = (read_labels(file, faces) for file in (first, last))
+    change = np.linalg.norm(after - before, axis=-1).mean(1)
+    order = np.argsort(-change, kind="stable")[:CHANGED].tolist()
+    _draw(last.with_name("changed.jpg"), faces, layout, [(i, f"{100 * change[i]:.1f} % {faces.names[i]}") for i in order],
+          (before, after))
+
+
+def show_labels(faces: Faces, layout: Layout, run: Run, count: int) -> str:
+    """Draw `count` faces with the pseudo-labels of each round, least certain first. Return what to print."""
+    files = sorted((run.folder / FOLDER).glob("round*.csv"))
+    for file in files:
+        labels, score = read_labels(file, faces), np.array([float(row["score"]) for row in read_csv(file)])
+        order = np.argsort(score, kind="stable")[:count].tolist()
+        _draw(file.with_suffix(".jpg"), faces, layout, [(i, f"{score[i]:.2f} {faces.names[i]}") for i in order], (None, labels))
+    places = ", ".join(str(file.with_suffix(".jpg")) for file in files)
+    return f"Pseudo-labels, least certain first: {places}" if files else ""
+
+
+def _draw(file: Path, faces: Faces, layout: Layout, titles: list[tuple[int, str]], labels: tuple) -> None:
+    """Draw faces (index, title) with two sets of landmarks (M, N, 2) in [0, 1] of the crop; the first may be None."""
+    colours = (TRUTH, FOUND)
+    tiles = [tile(faces.nominal_crop(index), [(points[index], colour) for points, colour in zip(labels, colours, strict=True)
+                                              if points is not None], layout, TILE, title) for index, title in titles]
+    write_image(file, sheet(tiles, 8))
