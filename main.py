@@ -11,7 +11,8 @@ try:
     from pipnet.errors import UserError
     from pipnet.files import SHIPPED
     from utils.config import check_files, parse, read_defaults
-    from utils.formats import FORMATS
+    from utils.data.paths import check_sets
+    from utils.formats import TESTED
 except ImportError as missing:
     stop_without(missing)
 
@@ -56,9 +57,10 @@ def add_modes(parser: ArgumentParser) -> None:
     add("--train", action="store_true", help="train a net in weights/EXP")
     add("--test", action="store_true", help="NME, failure rate and area under the curve on the test sets")
     add("--test-onnx", action="store_true", help="export if need be, test the ONNX file, fail if it differs from torch")
-    add("--export", metavar="FORMAT", nargs="+", choices=FORMATS, default=[],
-        help=f"write the net for other runtimes: {', '.join(FORMATS)}")
-    add("--test-formats", metavar="FORMAT", nargs="+", choices=FORMATS, default=[],
+    add("--export", metavar="FORMAT", nargs="+", choices=[*TESTED, "pipeline"], action="extend", default=[],
+        help=f"write the net for other runtimes: {', '.join(TESTED)}; or pipeline: from a picture to its faces in one ONNX file")
+    add("--export-raw", dest="export", action="append_const", const="raw", help="write an ONNX file that gives the head's maps")
+    add("--test-formats", metavar="FORMAT", nargs="+", choices=TESTED, default=[],
         help="export if need be, test these formats, measure their time, fail if one differs from torch by more than its bound")
     add("--show-data", metavar="N", type=int, help="draw N training faces as the net gets them, and list doubtful labels")
     add("--sweep", metavar="KEY=A,B,C", action="append",
@@ -105,6 +107,7 @@ def main(argv: list[str]) -> None:
     mode, given = parse(argv, add_modes, defaults)
     check_modes(mode)
     check_files({**given, "exp": mode.exp, "predict": mode.predict})
+    check_sets(given, defaults)
     try:  # torch takes seconds to load, so the flags are checked before
         from loguru import logger
         from tqdm import tqdm

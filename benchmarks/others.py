@@ -107,6 +107,7 @@ class Tool(NamedTuple):
 
 TOOLS = {
     "ours": Tool(lambda: finder(Landmarker()), "ours, weights/", "parts of 300W and FACES68"),
+    "ours_fast": Tool(lambda: finder(Landmarker("landmarks-fast")), "ours, landmarks-fast", "parts of 300W and FACES68"),
     "ours_300w": Tool(lambda: finder(Landmarker(ROOT / "weights/bench_real_256/best.onnx")), "ours, ResNet-18 of real_256",
                       "a part of 300W"),
     "dlib": Tool(dlib, "dlib", "300W, its tests too"),

@@ -1,8 +1,10 @@
-"""Pictures of README.md, into assets/: `python benchmarks/pictures.py [faces] [head]`, without names both.
+"""Pictures of README.md, into assets/: `python benchmarks/pictures.py [faces] [head] [tools]`, without names all.
 
 faces: synthetic test faces with the landmarks that the net of `benchmarks/runs.py default` finds. head: a rendered head that
-turns, talks and blinks, tracked by demo.py, as a GIF. assets/README.md has the command of astronaut.jpg.
+turns, talks and blinks, tracked by demo.py, as a GIF. tools: error against time of the tools that benchmarks/others.py measured.
+assets/README.md has the command of astronaut.jpg.
 """
+import json
 import subprocess
 import sys
 import tempfile
@@ -12,10 +14,11 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from record import ROOT, chosen
+from record import RESULTS, ROOT, chosen
 
 from pipnet.app.sources import Video
 from pipnet.draw import group_colours, sheet, tile
+from pipnet.files import write_text
 from pipnet.images import write_image
 from utils.config import read_defaults, resolve
 from utils.data.dataset import Faces, collate
@@ -24,6 +27,7 @@ from utils.data.sets import Sets
 from utils.data.synthetic import render
 from utils.data.synthetic.head import lid_height
 from utils.test.evaluate import torch_predictor
+from utils.test.plot import Style, chart
 from utils.test.report import TRUTH
 from utils.train import checkpoint
 
@@ -74,7 +78,15 @@ def head() -> None:
     frames[0].save(ASSETS / "head.gif", save_all=True, append_images=frames[1:], duration=1000 // RATE, loop=0)
 
 
-PICTURES = {"faces": faces, "head": head}
+def tools() -> None:
+    """Write tools.svg from the photographs that no tool has seen, without nets that do not come with the project."""
+    rows = json.loads((RESULTS / "others.json").read_text(encoding="utf-8"))["rows"]
+    points = {row["tool"]: ([row["ms"]], [row["habits_aside_nme"]]) for row in rows
+              if row["set"] == "FACES68" and "real_256" not in row["tool"]}
+    write_text(ASSETS / "tools.svg", chart(points, "ms a picture, one core", "aligned NME %, FACES68", Style(dots=True)))
+
+
+PICTURES = {"faces": faces, "head": head, "tools": tools}
 
 if __name__ == "__main__":
     for name in chosen(PICTURES, sys.argv[1:]):

@@ -1,4 +1,4 @@
-"""Make the nets of weights/ from what runs.py trained: `python benchmarks/ship.py landmarks|detector`.
+"""Make the nets of weights/ from what runs.py trained: `python benchmarks/ship.py landmarks|landmarks-fast|detector`.
 
 A net is NAME.onnx and the checkpoint NAME.pt, without the state of its training and the paths of this machine. Weights are stored
 in 16 bits and cast to float32 when the file is loaded, which halves its size. The files replace the old ones only if
@@ -65,7 +65,9 @@ def detector_limits(exp: Path) -> dict[str, float]:
 RUNS = "python benchmarks/runs.py"
 AVERAGE = "python benchmarks/average.py weights/bench_detector_crowds/best.onnx bench_detector_roll 0.5 bench_detector"
 # {net: (commands that train it, its limits, data that these need)}
-NETS = {"landmarks": (f"{RUNS} landmarks_start landmarks_roll landmarks", landmark_limits, ["300W", "FACES68", "FACEBOXES_V2"]),
+FACES = ["300W", "FACES68", "FACEBOXES_V2"]
+NETS = {"landmarks": (f"{RUNS} landmarks_start landmarks_roll landmarks", landmark_limits, FACES),
+        "landmarks-fast": (f"{RUNS} landmarks-fast", landmark_limits, FACES),
         "detector": (f"{RUNS} detector_start detector_large detector_crowds detector_roll; {AVERAGE}", detector_limits,
                      ["FACEBOXES"])}
 
@@ -133,6 +135,6 @@ def ship(name: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in NETS:
-        sys.exit("usage: python benchmarks/ship.py landmarks|detector")
+        sys.exit(f"usage: python benchmarks/ship.py {'|'.join(NETS)}")
     require(*NETS[sys.argv[1]][2])
     ship(sys.argv[1])

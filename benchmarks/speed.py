@@ -14,15 +14,16 @@ from utils.config import parse, read_defaults
 from utils.data.dataset import Order, train_loader
 from utils.tasks import task_class
 from utils.tasks.settings import read_settings
+from utils.train.batchnorm import share_batch_norm
 from utils.train.ranks import set_threads, start_ranks, worker_count
 from utils.train.solver import Solver
 
 STEPS, ROUNDS = 20, 5
 
 
-def measure(flags: list[str]) -> dict:
-    """Return images/s of both, medians over the rounds. flags: of main.py."""
-    defaults, ranks = read_defaults(), start_ranks()
+def start(flags: list[str], ranks=None) -> tuple:
+    """Return (task, solver, order, loader) as a training with these flags of main.py has them before its first step."""
+    defaults, ranks = read_defaults(), ranks or start_ranks()
     mode, given = parse(flags, main.add_modes, defaults)
     settings = read_settings({"dataset": "synthetic", **given}, mode, None, defaults)
     train = settings.train
@@ -30,19 +31,27 @@ def measure(flags: list[str]) -> dict:
     task = task_class(train.task)(settings, defaults, ranks)
     task.prepare()
     data = task.training_data()
-    order = Order(len(data.samples), train.batch_size, train.accumulate, train.seed)
-    net = task.make_net(False)[0].to(ranks.device, memory_format=torch.channels_last)
+    order = Order(len(data.samples), train.batch_size, train.accumulate, train.seed, ranks.rank, ranks.count)
+    net = task.make_net(False)[0]
+    net = (share_batch_norm(net, ranks.device) if ranks.count > 1 else net).to(ranks.device, memory_format=torch.channels_last)
     solver = Solver(net, train, settings.loss, len(order) // train.accumulate, ranks)
     loader = train_loader(data.samples, order, worker_count(train.workers), ranks.device.type == "cuda", data.collate)
+    return task, solver, order, loader
+
+
+def measure(flags: list[str]) -> dict:
+    """Return images/s of both, medians over the rounds. flags: of main.py."""
+    task, solver, order, loader = start(flags)
+    settings = task.settings
     solver.net.train()
     ready = list(islice(loader, STEPS))
 
     def timed(batches) -> float:
-        start = time.perf_counter()
+        begun = time.perf_counter()
         for batch in batches:
             losses = solver.train_step([batch])
         losses.read()
-        return STEPS * order.batch / (time.perf_counter() - start)
+        return STEPS * order.batch / (time.perf_counter() - begun)
 
     timed(ready[:3])
     fed, pure = [], []

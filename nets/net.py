@@ -26,6 +26,12 @@ def make_stages(backbone: nn.Module, neck: nn.Module, head: nn.Module, spec: dic
     return auxiliary, refiner
 
 
+def by_name(maps) -> dict[str, Tensor]:
+    """Return the maps of a head by name, those that it has. Those of head heatmap are one tensor: `score`."""
+    maps = {"score": maps} if isinstance(maps, Tensor) else maps._asdict()
+    return {name: value for name, value in maps.items() if value is not None and value.numel()}
+
+
 class Net(Trainable):
     """preprocess -> backbone -> neck -> head, then the auxiliary heads and the refiner, if any."""
 
@@ -65,6 +71,9 @@ class Net(Trainable):
     def forward(self, images: Tensor):
         """Return the head's maps of pictures uint8 BGR (B, S, S, 3)."""
         return self.head(self.extract(images).coarse)
+
+    def maps(self, images: Tensor) -> dict[str, Tensor]:
+        return by_name(self(images))
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         features = self.extract(images)

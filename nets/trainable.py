@@ -41,6 +41,10 @@ class Trainable(nn.Module):
         """Return the Prediction in the frame of the nominal crop; images uint8 BGR (B, S, S, 3)."""
         raise NotImplementedError
 
+    def maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the maps of the head by name, before they are decoded; images uint8 BGR (B, S, S, 3)."""
+        raise NotImplementedError
+
     def reparameterized(self) -> "Trainable":
         """Return a copy for inference, with one convolution in place of each block of parallel branches (MobileOne, RepVGG)."""
         from timm.utils import reparameterize_model
@@ -69,6 +73,9 @@ class Wrapper(Trainable):
 
     def predict(self, images: Tensor) -> Prediction:
         return self.net.predict(images)
+
+    def maps(self, images: Tensor) -> dict[str, Tensor]:
+        return self.net.maps(images)
 
 
 def _without_prefix(module: Wrapper, state: dict, prefix: str, _metadata: dict) -> None:

@@ -1,8 +1,11 @@
 """Files that come with the project, and files that are written completely or not at all."""
 import csv
 import errno
+import hashlib
 import io
+import json
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from pipnet.errors import UserError
@@ -11,9 +14,23 @@ SHIPPED = ("landmarks", "landmarks-fast", "detector")  # the project's nets: wei
 
 
 def shipped(name: str) -> Path:
-    """Path of a file of weights/, in the installed package or in the checkout."""
+    """Path of a file of weights/, in the installed package or in the checkout. UserError for one that has been changed."""
     installed = Path(__file__).parent / "weights" / name
-    return installed if installed.is_file() else Path(__file__).parent.parent / "weights" / name
+    file = installed if installed.is_file() else Path(__file__).parent.parent / "weights" / name
+    if file.is_file():
+        _verify(file, file.stat().st_mtime_ns)
+    return file
+
+
+@lru_cache
+def _verify(file: Path, _changed: int) -> None:
+    """Raise UserError for a file whose checksum is not that of the manifest beside it."""
+    manifest = file.with_name("manifest.json")
+    rows = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    wanted = rows.get(file.name, {}).get("sha256")
+    if wanted and hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
+        raise UserError(f"{file} is not the file that came with this version (its checksum differs from manifest.json); fetch "
+                        "the project again, or keep your own net under another name")
 
 
 def shipped_net(name: str, *suffixes: str) -> Path:

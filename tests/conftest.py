@@ -7,6 +7,8 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +24,7 @@ from nets.convert.published import HEADS  # noqa: E402
 from utils.config import Settings, read_defaults, resolve  # noqa: E402
 from utils.data.prepared_set import PreparedSet, Split, Table  # noqa: E402
 from utils.data.sets import Sets  # noqa: E402
+from utils.data.wider import Picture  # noqa: E402
 
 DEFAULTS = read_defaults()
 LAYOUTS = DEFAULTS.layouts
@@ -211,6 +214,43 @@ def faces(raw, data_root) -> Path:
     return DataGenerator(raw, 64, "points", "drawn-64", data_root).run()
 
 
+def write_wider(folder: Path, split: str, pictures: dict[str, list[list[int]]], shape=(96, 96)) -> None:
+    """Write a split of black photographs, {EVENT/NAME.jpg: rows of ten numbers}, in the official form."""
+    lines = []
+    for name, faces in pictures.items():
+        file = folder / f"WIDER_{split}" / "images" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(cv2.imencode(".jpg", np.zeros((*shape, 3), np.uint8))[1].tobytes())
+        lines += [name, str(len(faces)), *(" ".join(map(str, face)) + " " for face in faces or [[0] * 10])]
+    (folder / "wider_face_split").mkdir(exist_ok=True)
+    (folder / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="session")
+def wider(tmp_path_factory) -> Path:
+    """20 + 6 photographs of one drawn face each, of two events; one without a face."""
+    folder = tmp_path_factory.mktemp("wider") / "faces"
+    for split, count, seed in (("train", 20, 0), ("val", 6, 1)):
+        made = {}
+        for index in range(count):
+            image, landmarks = draw_face(np.random.default_rng([seed, index]), 96)
+            x1, y1, x2, y2 = np.round(np.concatenate([landmarks.min(0), landmarks.max(0)])).astype(int).tolist()
+            name = f"{index % 2}--event/{index}.jpg"
+            made[name] = image, [[x1, y1, x2 - x1, y2 - y1, 0, 0, 0, 0, index % 3 % 2, 0]] * (index != 3)
+        write_wider(folder, split, {name: faces for name, (_, faces) in made.items()})
+        for name, (image, _) in made.items():
+            (folder / f"WIDER_{split}" / "images" / name).write_bytes(cv2.imencode(".jpg", image)[1].tobytes())
+    return folder
+
+
+def boxed_picture(boxes, whole: bool = True, covered=None, ignored=None) -> Picture:
+    """A photograph with faces in boxes (M, 4)."""
+    boxes = np.array(boxes, float).reshape(-1, 4)
+    none = np.zeros(len(boxes), bool)
+    return Picture(Path("x.jpg"), "e", boxes, none if ignored is None else np.array(ignored),
+                   none if covered is None else np.array(covered), whole)
+
+
 def detector_file(file: Path, boxes, scores) -> str:
     """Write a detector that finds these boxes, in px, in any image; it returns those with a score above the threshold."""
     import onnx
@@ -264,6 +304,30 @@ def fails(done, message: str) -> None:
     assert done.returncode == 1 and done.error is not None, done.stderr
     assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
     assert re.search(message, done.error), done.error
+
+
+def unfolded(file: Path) -> dict[str, int]:
+    """Count, by operator, the nodes of a graph and its subgraphs that onnxruntime's basic optimisations remove or fuse. Weights
+    that are stored in 16 bits are no fault."""
+    import onnx
+    import onnxruntime
+
+    def operators(graph, into: Counter) -> Counter:
+        half = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
+        for node in graph.node:
+            into[node.op_type] += not (node.op_type == "Cast" and node.input[0] in half)
+            for attribute in node.attribute:
+                operators(attribute.g, into)
+        return into
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = f"{folder}/folded.onnx"
+        onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
+        before, after = (operators(onnx.load(path).graph, Counter()) for path in (file, options.optimized_model_filepath))
+    return {name: count for name, count in (before - after).items() if count}
 
 
 def driver(folder: Path, name: str, text: str) -> Path:

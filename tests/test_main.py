@@ -46,8 +46,8 @@ from utils.train.ranks import Ranks
 def test_the_files_and_tables_of_a_run(trained):
     folder, done = trained.folder, trained.done
     assert {path.name for path in folder.iterdir()} == {
-        ".lock", "args.yaml", "best.onnx", "best.pt", "events", "last.pt", "log.txt", "manifest.json", "report", "step.csv",
-        "time.csv"}
+        ".lock", "args.yaml", "best.onnx", "best.pt", "card.md", "events", "last.pt", "log.txt", "manifest.json", "report",
+        "step.csv", "time.csv"}
     for name in ("step.csv", "time.csv"):
         assert [row["epoch"] for row in rows(folder / name)] == ["0", "1"]
     assert {"lr", "loss", "score", "offset_x", "neighbor_y", "val_nme"} <= rows(folder / "step.csv")[0].keys()
@@ -460,7 +460,7 @@ def test_version(script):
 @pytest.mark.parametrize("flags", [
     ["--help"], ["--version"], ["--trian"], ["--train", "--epochs", "many"], ["--resume"], ["--train", "--weights", "gone.pt"],
     ["--train", "--data-dir", "gone"], ["--train", "--teacher", "gone.pt"], ["--test", "--exp", "gone.onnx"],
-    ["--predict", "gone"]])
+    ["--predict", "gone"], ["--train", "--dataset", "gone"], ["--test", "--test-data", "gone"]])
 def test_flags_are_checked_before_torch_is_loaded(flags):
     code = ("import sys\nimport main\ntry:\n    main.main(sys.argv[1:])\nexcept (SystemExit, main.UserError):\n    pass\n"
             "print('torch' in sys.modules)")

@@ -7,7 +7,7 @@ supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] 
 
 importable() { "$1" -c "import importlib.util as u, sys; sys.exit(any(u.find_spec(m) is None for m in sys.argv[1:]))" "${@:2}" 2>/dev/null; }
 
-# environment REQUIREMENTS MODULE ...
+# environment REQUIREMENTS MODULE ...; LOCK: a file of versions to take
 environment() {
     local requirements=$1 candidate; shift
     for candidate in .venv/bin/python python3 python; do
@@ -25,6 +25,6 @@ environment() {
     PYTHON=.venv/bin/python
     supported "$PYTHON" || fail ".venv has $($PYTHON --version 2>&1), not Python 3.11 to 3.13; remove the folder .venv and run this again"
     echo "installing $requirements into .venv (PyTorch is large: a few minutes)" >&2
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements" ||
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements" ${LOCK:+-c "$LOCK"} ||
         fail "pip could not install $requirements; check the network (or the index that pip is set to) and run this again"
 }

@@ -4,10 +4,14 @@ from typing import NamedTuple
 
 
 class Format(NamedTuple):
-    """suffix: of the file, after the name of the checkpoint. write: "module:function" that writes it, see `export_formats`."""
+    """suffix: of the file, after the name of the checkpoint. write: "module:function" that writes it, see `write_format`.
+
+    same: whether the file takes and gives what the net does, so that the net's tests run on it.
+    """
 
     suffix: str
     write: str = ""
+    same: bool = True
 
 
 FORMATS = {
@@ -17,7 +21,10 @@ FORMATS = {
     "ncnn": Format(".ncnn.param", "utils.test.convert:write_ncnn"),
     "openvino": Format(".xml", "utils.test.convert:write_openvino"),
     "torchscript": Format(".torchscript", "utils.test.convert:write_torchscript"),
+    "pipeline": Format(".pipeline.onnx", "utils.test.pipeline:write_pipeline", same=False),
+    "raw": Format(".raw.onnx", "utils.test.export:write_raw", same=False),
 }
+TESTED = [name for name, row in FORMATS.items() if row.same]
 
 
 def files_of(export: Path) -> list[Path]:

@@ -93,7 +93,7 @@ SECTIONS = {
         "clip": POSITIVE, "ema": SHARE._replace(valid=BELOW_ONE),
         "ema_ramp": Key(int, least=1), "amp": Key(str, choices=("auto", "bf16", "fp16", "off")), "compile": Key(bool),
         "seed": Key(int, least=0, most=2 ** 63 - 1, change="never"), "deterministic": Key(bool, change="always"),
-        "threads": Key(int, least=0, most=1024, change="always"),
+        "profile": Key(bool, change="always"), "threads": Key(int, least=0, most=1024, change="always"),
         "workers": Key(int, null=True, least=0, most=1024, change="always"),
         "early_stop": Key(int, least=0), "epoch_steps": Key(int, null=True, least=1),
         "semi": Key(str, null=True, choices=(*ROUNDS, MEAN_TEACHER), task="landmarks", change="never"),

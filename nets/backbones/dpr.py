@@ -1,5 +1,4 @@
 """The regressor of DPR: a small MobileNetV2 down to stride 128 (Shao et al., TPAMI 2021; MIT)."""
-import torch
 from torch import Tensor, nn
 
 from nets.backbones.blocks import conv_norm, conv_norm_relu
@@ -8,7 +7,6 @@ from nets.backbones.row import Row
 # (expansion, width, repeats, stride of the first)
 STEPS = [(1, 8, 1, 1), (6, 12, 2, 2), (6, 16, 2, 2), (6, 24, 3, 2), (6, 32, 3, 2), (6, 48, 3, 2), (6, 64, 2, 2), (6, 80, 1, 1)]
 STEM, WIDTH = 8, 64
-FEW = 2  # cells in a row; up to these, float32 costs nothing
 
 
 class InvertedResidual(nn.Module):
@@ -63,10 +61,7 @@ class SmallMobileNetV2(nn.Module):
     def forward(self, x: Tensor) -> dict[int, Tensor]:
         outputs = []
         for layer in self.features:
-            # in bf16, oneDNN's gradients of depthwise filters over a single cell read foreign memory, so some are NaN
-            few = x.shape[-1] <= FEW
-            with torch.autocast("cpu", enabled=not few and torch.is_autocast_enabled("cpu")):
-                x = layer(x.float() if few else x)
+            x = layer(x)
             outputs.append(x)
         return {stride: outputs[index] for stride, index in self.taps.items()}
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.labels import Labels, Prediction
-from nets.net import Features, Net
+from nets.net import Features, Net, by_name
 from nets.stages.affine import determinant, inverse, resample
 from nets.trainable import Wrapper
 
@@ -122,6 +122,11 @@ class Reinit(Wrapper):
 
     def predict(self, images: Tensor) -> Prediction:
         return outer(*self.inner(images))
+
+    def maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the maps of the head in the inner frame, and `theta`."""
+        theta = self.theta(images)
+        return {"theta": theta, **by_name(self.head(self.extract_inner(images, theta).coarse))}
 
     def inner(self, images: Tensor) -> tuple[Prediction, Tensor]:
         """Return the prediction in the inner frame and theta (B, 2, 3)."""

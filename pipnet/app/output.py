@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import cv2
 import numpy as np
@@ -115,7 +116,8 @@ class Output:
 
     def __init__(self, args: argparse.Namespace, source: Source, layout: Layout):
         self.source, self.layout, self.panel, self.json = source, layout, Panel(), args.json
-        self.window, self.sink, self._lines, target = None, None, None, args.save
+        self._lines: TextIO | None = None
+        self.window, self.sink, target = None, None, args.save
         if (source.live or not (args.save or args.json)) and has_display():
             self.window = Window(source.still)
         if target is None and self.window is None and not args.json:

@@ -45,7 +45,8 @@ class VideoSink:
             raise UserError(f"--save {target}: give a video a name that ends in {', '.join(CODECS)}")
         self.target, self.written = target, 0
         self._partial = target.with_name(f".{target.stem}.partial-{os.getpid()}{target.suffix.lower()}")
-        self._fps, self._live, self._size, self._writer = fps, live, None, None
+        self._writer: cv2.VideoWriter | None = None
+        self._fps, self._live, self._size = fps, live, None
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
         """Append a frame, resized to the size of the first one.

@@ -19,6 +19,7 @@ from pipnet.images import is_picture, pictures, read_image
 USUAL_FPS, HIGHEST_FPS = 25.0, 240.0  # used where a video gives no rate or a higher one
 AHEAD = 4          # frames that are decoded ahead of their use
 PATIENCE = 10_000  # ms that an address may take to answer
+RETURN, RETRY = 30.0, 1.0  # s that a camera or stream is waited for that gives no more pictures, and from one attempt to the next
 
 
 class Frame(NamedTuple):
@@ -74,8 +75,8 @@ class Pictures:
 class Video:
     """Frames of a video file, an address or a camera (its number), decoded by a thread.
 
-    A file's frames are decoded a few ahead; of a live source only the newest frame is kept. UserError where the source cannot be
-    opened or has no frame.
+    A file's frames are decoded a few ahead; of a live source only the newest frame is kept, and one that vanishes is opened again
+    when it returns. UserError where the source cannot be opened or has no frame.
     """
 
     still = False
@@ -83,12 +84,10 @@ class Video:
     def __init__(self, target: str | int):
         self.live, camera = not Path(str(target)).is_file(), isinstance(target, int)
         self._title = f"camera {target}" if camera else target
-        self.name = f"camera{target}" if camera else "stream" if self.live else Path(target).stem
-        if self.live and not camera:
-            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE]
-            self._capture = cv2.VideoCapture(target, cv2.CAP_FFMPEG, limits)
-        else:
-            self._capture = cv2.VideoCapture(target)
+        self.name = f"camera{target}" if camera else "stream" if self.live else Path(str(target)).stem
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE]
+        self._options = [target, cv2.CAP_FFMPEG, limits] if self.live and not camera else [target]
+        self._capture = cv2.VideoCapture(*self._options)
         read, first = self._capture.read() if self._capture.isOpened() else (False, None)
         if not read:
             self._capture.release()
@@ -98,8 +97,9 @@ class Video:
                             f"{'does not answer' if self.live else 'it is damaged'}")
         fps, count = (self._capture.get(prop) for prop in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if 0 < fps <= HIGHEST_FPS else USUAL_FPS
+        self._ends = not self.live or 0 < count < 1e9  # an address may be that of a whole video
         self.count = int(count) if not self.live and 0 < count < 1e9 else None
-        self._label = self.name if self.live else Path(target).name
+        self._label = self.name if self.live else Path(str(target)).name
         self._first = Frame(first, 0, 0.0, self._label)
         self._queue, self._stop = queue.Queue(1 if self.live else AHEAD), threading.Event()
 
@@ -131,13 +131,27 @@ class Video:
         while not self._stop.is_set():
             read, image = self._capture.read()
             if not read:
-                break
+                if self._ends or not self._returns():
+                    break
+                continue
             index += 1
             stamp = time.monotonic() - start if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             seconds = stamp if stamp > seconds else seconds + 1 / self.fps  # some files have no usable time stamps
             self._put(Frame(image, index, seconds, self._label))
         self._put(None)
         self._capture.release()
+
+    def _returns(self) -> bool:
+        """Return whether the source gives pictures again within RETURN seconds."""
+        print(f"{self._title} gives no picture; waiting {RETURN:.0f} s for it to return", file=sys.stderr)
+        until = time.monotonic() + RETURN
+        while time.monotonic() < until and not self._stop.wait(RETRY):
+            self._capture.release()
+            self._capture = cv2.VideoCapture(*self._options)
+            if self._capture.isOpened() and self._capture.grab():
+                print(f"{self._title} is back", file=sys.stderr)
+                return True
+        return False
 
     def _put(self, frame: Frame | None) -> None:
         while not self._stop.is_set():

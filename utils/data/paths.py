@@ -1,8 +1,11 @@
-"""Paths on the command line, made independent of the folder that the program was started in."""
+"""Names of sets and paths on the command line; paths are made independent of the folder that the program was started in."""
 from pathlib import Path
 from typing import Any
 
-from utils.data.parsers import DATASETS
+from pipnet.errors import UserError
+from utils.config import ROOT, Defaults
+from utils.data.parsers import DATASETS, infer
+from utils.yaml_files import nearest, read_yaml
 
 MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared sets
 
@@ -21,3 +24,24 @@ def resolve_paths(given: dict[str, Any]) -> dict[str, Any]:
 def absolute(names: list[str]) -> list[str]:
     """Return names of datasets as they are, folders and files as absolute paths."""
     return [name if name in DATASETS or not Path(name).exists() else str(Path(name).resolve()) for name in names]
+
+
+def dataset_of(name: str, root: Path) -> str:
+    """Return the row of DATASETS that a name, a prepared set (in `root`) or a raw folder belongs to. UserError if it is none."""
+    if name in DATASETS:
+        return name
+    for folder in (Path(name), root / name):
+        if (folder / "meta.yaml").is_file():
+            return read_yaml(folder / "meta.yaml").get("dataset")
+    if Path(name).is_dir():
+        return infer(Path(name))
+    raise UserError(f"'{name}' is neither a dataset ({', '.join(DATASETS)}), a set in {root}, nor a folder"
+                    f"{nearest(name, DATASETS)}")
+
+
+def check_sets(given: dict[str, Any], defaults: Defaults) -> None:
+    """Raise UserError for a typed name of a set that does not exist. It loads no torch, so that the answer comes at once."""
+    names = [given.get("dataset", "auto"), *(given.get("train_data") or ()), *(given.get("test_data") or ())]
+    for name in names:
+        if name != "auto":
+            dataset_of(name, ROOT / given.get("data_root", defaults.values["data_root"]))

@@ -15,12 +15,12 @@ from utils.config import ROOT, Defaults, load_protocol
 from utils.data.dataset import Faces
 from utils.data.fingerprint import fingerprint
 from utils.data.parsers import DATASETS, infer
-from utils.data.paths import MEANFACE_FILES
+from utils.data.paths import MEANFACE_FILES, dataset_of
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch, test_split
 from utils.layouts import Layouts
 from utils.locks import waiting
-from utils.yaml_files import nearest, read_yaml
+from utils.yaml_files import read_yaml
 
 
 class Sets:
@@ -54,18 +54,6 @@ class Sets:
                             f"--dataset {SYNTHETIC}")
         return ["300w" if real else SYNTHETIC]
 
-    def dataset_of(self, name: str) -> str:
-        """Return the row of DATASETS that a name, a prepared or a raw folder belongs to. UserError if it is none of these."""
-        if name in DATASETS:
-            return name
-        for folder in (Path(name), self.root / name):
-            if (folder / "meta.yaml").is_file():
-                return read_yaml(folder / "meta.yaml").get("dataset")
-        if Path(name).is_dir():
-            return infer(Path(name))
-        raise UserError(f"'{name}' is neither a dataset ({', '.join(DATASETS)}), a set in {self.data.data_root}, nor a "
-                        f"folder{nearest(name, DATASETS)}")
-
     def _prepared(self) -> list[tuple[Path, dict[str, Any]]]:
         """Return (folder, values of meta.yaml) of the prepared sets, also of those of an older format."""
         found = []
@@ -95,7 +83,7 @@ class Sets:
         """
         if (Path(name) / "meta.yaml").is_file():
             wanted = {"labels": self.data.labels, "protocol": self.data.protocol and self.protocol,
-                      "origin": self._first_pixel(self.dataset_of(name))}
+                      "origin": self._first_pixel(dataset_of(name, self.root))}
             if why := mismatch(Path(name), **{key: value for key, value in wanted.items() if value is not None}):
                 raise UserError(f"{why}; prepare it again from its raw folder, or give --protocol, --first-pixel and --labels as "
                                 "it was made")
@@ -207,7 +195,7 @@ class Sets:
             return None if there else raw
         if Path(name).is_dir():
             return Path(name)
-        self.dataset_of(name)  # an unknown name is an error
+        dataset_of(name, self.root)  # an unknown name is an error
         return None
 
     def _rendered(self) -> Path:

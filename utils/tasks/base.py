@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from pipnet.errors import UserError
 from utils.config import Defaults, Settings
 from utils.data.sets import Sets
+from utils.test.card import write_card
 from utils.test.export import write_format, write_manifest
 from utils.train.loop import train
 from utils.train.ranks import Ranks
@@ -60,7 +61,7 @@ class Tests:
     run: Run
 
     def export(self, formats: list[str]) -> str:
-        """Write the exports that are missing or older than the weights, and their checksums; return which files these are.
+        """Write the exports that are missing or older than the weights, their checksums and a card; return which files these are.
 
         UserError for a format that the task does not have.
         """
@@ -73,6 +74,7 @@ class Tests:
                 source = source or self.source()
                 write_format(name, source, file)
         write_manifest(self.run.folder / "manifest.json", files)
+        write_card(self.run)
         return f"exported to {', '.join(map(str, files))}"
 
 

@@ -54,9 +54,6 @@ class Detect(Task):
                 "compare": "--compare is for landmark nets; leave it out of --task detect"}
 
     def __init__(self, settings, defaults, ranks):
-        if settings.net.input_size <= 128 and settings.train.amp == "auto" and ranks.device.type == "cpu":
-            # in bf16 oneDNN does not initialise the gradients of kernel taps that see only padding
-            settings = settings._replace(train=replace(settings.train, amp="off"))
         super().__init__(settings, defaults, ranks)
         self.tested: dict[str, list[Picture]] = {}
         self.sources = Sources([], [])

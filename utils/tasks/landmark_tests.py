@@ -9,6 +9,7 @@ from loguru import logger
 
 from nets.stages.auxiliary import STATES
 from pipnet.errors import UserError
+from pipnet.files import shipped
 from pipnet.geometry import to_crop
 from pipnet.landmarker import open_net
 from utils.config import ROOT
@@ -77,7 +78,8 @@ class LandmarkTests(Tests):
                 yield {"image": image[None]}
 
         net = checkpoint.unpack(self.run.weights)[0]
-        return Source(self.run.onnx, feeds, deployed(net), example_for(self.net.size, self.net.margin))
+        detector = Path(self.settings.test.detector_weights or shipped("detector.onnx"))
+        return Source(self.run.onnx, feeds, deployed(net), example_for(self.net.size, self.net.margin), detector)
 
     def calls(self, model: Predict) -> dict[int, Callable[[], object]]:
         pictures = example_for(self.net.size, self.net.margin)[:1].repeat(16, 1, 1, 1)

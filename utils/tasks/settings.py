@@ -4,7 +4,7 @@ from argparse import Namespace
 from pipnet.errors import UserError
 from utils.config import ROOT, Defaults, Settings, resolve
 from utils.data.parsers import DATASETS, NOT_COUNTABLE
-from utils.data.paths import absolute, resolve_paths
+from utils.data.paths import absolute, dataset_of, resolve_paths
 from utils.data.prepared_set import SYNTHETIC
 from utils.data.sets import Sets
 from utils.keys import ROUNDS, check_given, check_head, check_semi, check_steps, check_task
@@ -35,7 +35,9 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
             defaults = defaults._replace(protocols={**defaults.protocols, protocol: stored["protocol"]})
         free = {"norm"} if mode.audit else set()  # an audit picks no epoch
         if "int8" in {*mode.export, *mode.test_formats}:
-            free |= {"dataset", "data_dir", "train_data"}  # other faces may calibrate it
+            free |= {"dataset", "data_dir", "train_data", "label_shift"}  # other faces may calibrate it
+            if given.get("train_data") and stored["args"]["task"] == "landmarks":
+                given = {"label_shift": [0.0], **given}  # only their pictures are used
         check_given({key: value for key, value in given.items() if key not in free}, stored["args"], mode.resume)
         settings = resolve(given, defaults, trained=stored["args"])
         check_task(given, settings.train.task)
@@ -51,10 +53,10 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
             preset = "gssl"
         elif settings.train.task == "detect":
             preset = "detect-quick" if names == [SYNTHETIC] else "detect"
-    if settings.data.first_pixel is not None and not any(DATASETS[sets.dataset_of(name)].countable
+    if settings.data.first_pixel is not None and not any(DATASETS[dataset_of(name, sets.root)].countable
                                                          for name in [*names, *(settings.data.test_data or ())]):
         raise UserError(NOT_COUNTABLE)
-    settings = resolve({**given, "train_data": names}, defaults, preset, datasets=[sets.dataset_of(name) for name in names],
+    settings = resolve({**given, "train_data": names}, defaults, preset, datasets=[dataset_of(name, sets.root) for name in names],
                        start=_start(settings))
     check_task(given, settings.train.task)
     check_steps(given, settings.augment)

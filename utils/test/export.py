@@ -23,19 +23,21 @@ from utils.formats import FORMATS, files_of
 from utils.test.evaluate import Predict
 
 OPSET = 18
+RAW = ("stride", "neighbor_index")  # of a net's spec, to decode its maps with
 
 
 class Source(NamedTuple):
     """Origin of the other formats.
 
     onnx: the float ONNX file. feeds(): inputs of that file to calibrate 8-bit numbers on. net: the net as it is exported, and
-    example: uint8 (2, S, S, 3) for it; None for a detector.
+    example: uint8 (2, S, S, 3) for it; None for a detector. detector: the file that finds the faces for a landmark net.
     """
 
     onnx: Path
     feeds: Callable[[], Iterable[dict[str, np.ndarray]]]
     net: nn.Module | None = None
     example: Tensor | None = None
+    detector: Path | None = None
 
 
 class Unnamed(nn.Module):
@@ -47,6 +49,13 @@ class Unnamed(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return tuple(part for part in self.net.predict(image) if part is not None)
+
+
+class Raw(Unnamed):
+    """The exported module that gives the maps of the head."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.net.maps(image).values())
 
 
 @contextmanager
@@ -80,11 +89,45 @@ def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
     """Write `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
     net, example = deployed(net), example_for(net.spec["input_size"], net.input_margin)
     names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
+    write_onnx(_graph(Unnamed(net), example, names), file, metadata)
+
+
+def write_raw(source: Source, file: Path) -> None:
+    """Write the ONNX graph that gives the maps of the head, see `Net.maps`, for programs that decode them by themselves."""
+    metadata = stored_in(source.onnx) | {key: source.net.spec[key] for key in RAW if key in source.net.spec}
+    write_onnx(_graph(Raw(source.net), source.example, list(source.net.maps(source.example))), file, metadata)
+
+
+def _graph(module: nn.Module, example: Tensor, names: list[str]):
+    """Return the graph of a module for any number of pictures; names: of its outputs."""
     with quiet(), torch.inference_mode():
-        program = torch.onnx.export(Unnamed(net).eval(), (example,), input_names=["image"], output_names=names,
+        program = torch.onnx.export(module.eval(), (example,), input_names=["image"], output_names=names,
                                     opset_version=OPSET, dynamo=True, verbose=False,
                                     dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}})
-    write_onnx(program.model_proto, file, metadata)
+    return folded(program.model_proto)
+
+
+def stored_in(file: Path) -> dict[str, str]:
+    """Return the metadata of an ONNX file as they are stored, for another file that is made from it."""
+    import onnx
+    return {entry.key: entry.value for entry in onnx.load(file, load_external_data=False).metadata_props}
+
+
+def folded(model):
+    """Return the graph after onnxruntime's basic optimisations, which leave standard operators only: constants are computed,
+    operations that do nothing removed, additions moved into convolutions, transpositions joined. Other runtimes gain by it."""
+    import onnx
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level, options.log_severity_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC, 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+        onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        model = onnx.load(options.optimized_model_filepath)
+    standard = [entry for entry in model.opset_import if not entry.domain]
+    del model.opset_import[:]  # onnxruntime names every domain that it knows
+    model.opset_import.extend(standard)
+    return model
 
 
 def write_onnx(model, file: Path, metadata: dict) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.detectors.faceboxes import MOST, FaceBoxesV2, anchors, decode
-from utils.test.export import OPSET, quiet, write_onnx
+from utils.test.export import OPSET, folded, quiet, write_onnx
 
 
 class _Exported(nn.Module):
@@ -55,4 +55,4 @@ def export_detector(net: FaceBoxesV2, file: Path, metadata: dict) -> None:
     del graph.output[:]
     graph.output.extend([helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["found", 4]),
                          helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["found"])])
-    write_onnx(model, file, metadata)
+    write_onnx(folded(model), file, metadata)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.test.export import Source, write_onnx
+from utils.test.export import Source, stored_in, write_onnx
 
 
 def write_int8(source: Source, file: Path) -> None:
@@ -28,7 +28,6 @@ def write_int8(source: Source, file: Path) -> None:
             return next(self.feeds, None)
 
     model = onnx.load(source.onnx)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
     level = logging.root.level
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "int8.onnx"
@@ -40,4 +39,4 @@ def write_int8(source: Source, file: Path) -> None:
             logging.root.setLevel(level)
         quantized = onnx.load(target)
     del quantized.metadata_props[:]
-    write_onnx(quantized, file, metadata)
+    write_onnx(quantized, file, stored_in(source.onnx))

@@ -9,6 +9,7 @@ from pipnet.errors import UserError
 from pipnet.files import write_csv
 from utils.cores import cores
 from utils.formats import files_of
+from utils.test.card import write_card
 from utils.test.tables import table
 
 LEAST, SECONDS = 20, 1.0  # calls, and the time that calls may take beyond that, for a latency
@@ -40,6 +41,8 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
     if not ranks.first:
         return
     print(tests.close())
+    if formats and not alone:
+        write_card(tests.run)  # with the new scores
     off = {name: (max(figure for figure, _ in found), np.concatenate([px for _, px in found])[1:])
            for name, found in apart.items()}
     if timed:

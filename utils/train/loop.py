@@ -16,8 +16,9 @@ from utils.cores import cores
 from utils.data.dataset import train_loader
 from utils.data.mixed import Batches, make_order
 from utils.progress import progress
-from utils.train import checkpoint, run_folder
+from utils.train import bad_batch, checkpoint, run_folder
 from utils.train.batchnorm import share_batch_norm
+from utils.train.profile import Profile
 from utils.train.ranks import Ranks, worker_count
 from utils.train.run_folder import History, Keeper, Run
 from utils.train.solver import NonFinite, Solver, one_behind
@@ -53,6 +54,8 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
     pin = ranks.device.type == "cuda"
     loader = train_loader(data.samples, order, worker_count(settings.train.workers), pin, data.collate)
     keeper = Keeper(run, history) if ranks.first else None
+    if settings.train.profile and keeper:
+        solver.phases = Profile(run.folder / "trace.json", ranks.device)
     per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
     if history.epochs >= epochs:
         logger.info(f"{run.folder.name} is finished: all {epochs} epochs are trained; a larger --epochs trains on")
@@ -66,8 +69,14 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
             smaller = memory.smaller_steps(order.batch, settings.train.accumulate, settings.net.input_size)
             later = f"; with --resume --exp {run.folder} it goes on from epoch {epoch}" if epoch else ""
             step = f"--batch-size {order.batch} and --input-size {settings.net.input_size}"
-            with memory.advice(step, f"give {smaller}{later}"):
-                terms, seconds, waited = train_epoch(solver, loader, order, epoch, data.samples, bar)
+            try:
+                with memory.advice(step, f"give {smaller}{later}"):
+                    terms, seconds, waited = train_epoch(solver, loader, order, epoch, data.samples, bar)
+            except bad_batch.BadBatch as error:
+                again = f"; to repeat this step: python -m utils.tools.replay {run.bad_batch}" if error.batches else ""
+                if keeper and error.batches:
+                    bad_batch.save(run.bad_batch, error, pack(solver.net.state_dict(), epoch, float("nan")))
+                raise UserError(f"{error}{later and f'; --resume goes on from epoch {epoch}'}{again}") from None
             state, figure = task.validate(solver)
             times = {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": per_epoch / seconds}
             row = {"epoch": epoch, "lr": solver.schedule(solver.step - 1), **terms, task.figure: figure}
@@ -76,6 +85,9 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
                 keeper.save(pack(state, epoch, figure), solver.state_dict(), better)
             validated = "" if np.isnan(figure) else f", validation {task.says.format(figure)}{' (best)' if better else ''}"
             logger.info(f"epoch {epoch + 1}/{epochs}: loss {terms['loss']:.4f}{validated}, {per_epoch / seconds:.0f} images/s")
+    if history.rows and history.rows[-1]["loss"] > history.rows[0]["loss"]:
+        logger.warning(f"the loss has risen, from {history.rows[0]['loss']:.4g} to {history.rows[-1]['loss']:.4g}: the net has "
+                       "diverged; lower --learning-rate")
     ranks.wait()  # until the first process has written the last checkpoint
 
 
@@ -102,7 +114,7 @@ def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Ba
 
 
 def train_epoch(solver: Solver, loader: DataLoader, order: Batches, epoch: int, samples, bar) -> tuple[dict, float, float]:
-    """Return ({loss term: mean}, seconds, seconds spent waiting for data). UserError if a loss is not finite.
+    """Return ({loss term: mean}, seconds, seconds spent waiting for data). BadBatch if a loss or gradient is not finite.
 
     samples: its `name(index)` says which ones the error is about.
     """
@@ -115,9 +127,12 @@ def train_epoch(solver: Solver, loader: DataLoader, order: Batches, epoch: int, 
         nonlocal waited
         for _ in range(steps):
             before = time.perf_counter()
-            micro = [next(batches) for _ in range(solver.accumulate)]
+            with solver.phases("data"):
+                micro = [next(batches) for _ in range(solver.accumulate)]
             waited += time.perf_counter() - before
-            yield solver.train_step(micro)
+            losses = solver.train_step(micro)
+            solver.phases.end_step()
+            yield losses
 
     try:
         for losses in one_behind(trained()):
@@ -126,12 +141,7 @@ def train_epoch(solver: Solver, loader: DataLoader, order: Batches, epoch: int, 
             bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
             bar.update(solver.accumulate * order.batch * solver.ranks.count)
     except NonFinite as error:
-        indices = [index for row in zip(*solver.ranks.gather(error.indices), strict=True) for index in row]
-        more = f" and {len(indices) - 32} more" if len(indices) > 32 else ""
-        names = ", ".join(samples.name(index) for index in indices[:32]) + more
-        later = f"; --resume goes on from epoch {epoch}" if epoch else ""
-        raise UserError(f"the loss is not finite in epoch {epoch + 1}, step {error.step} ({error}); samples: {names}; "
-                        f"lower --learning-rate or look at these{later}") from None
+        raise bad_batch.explained(error, solver, epoch, samples.name) from None
     except ValueError as error:  # batch norm cannot normalise one sample of one cell
         raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
     return sums, time.perf_counter() - start, waited

@@ -52,6 +52,11 @@ class Run(NamedTuple):
         """Return the checkpoint that a training resumes from."""
         return self.folder / "last.pt"
 
+    @property
+    def bad_batch(self) -> Path:
+        """Return where a step is kept whose loss was not finite."""
+        return self.folder / "bad_batch.pt"
+
     def export(self, name: str) -> Path:
         """Return where the weights are exported to in a format of FORMATS."""
         suffix = FORMATS[name].suffix
@@ -158,7 +163,8 @@ def clear(run: Run) -> None:
     """Make the folder and remove the files of an earlier training; other files and the log stay."""
     run.folder.mkdir(exist_ok=True)
     exports = [path for name in FORMATS for path in files_of(run.export(name))]
-    for name in ("best.pt", "last.pt", "step.csv", "time.csv", "args.yaml", "manifest.json", INITIALISATION, *exports):
+    own = ("best.pt", "last.pt", "step.csv", "time.csv", "args.yaml", "manifest.json", "card.md", "bad_batch.pt", "trace.json")
+    for name in (*own, INITIALISATION, *exports):
         (run.folder / name).unlink(missing_ok=True)
     for name in ("report", "events"):
         shutil.rmtree(run.folder / name, ignore_errors=True)
@@ -186,11 +192,6 @@ class History:
             raise UserError(f"{run.last} was trained with another net, layout, data or teacher than there is now; train a new "
                             "run")
         return cls(figure, stored)
-
-    @property
-    def fastest(self) -> Path:
-        """Return the file to predict with: the ONNX file that came with the weights, else the weights."""
-        return self.export or self.weights
 
     @property
     def epochs(self) -> int:

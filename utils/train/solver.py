@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nets.bf16 import make_careful
 from nets.trainable import Trainable
 from utils.train.ranks import Ranks
 
@@ -91,18 +92,21 @@ def _cpu_bf16() -> bool:
 
 
 class NonFinite(ArithmeticError):
-    """A loss term is NaN or infinite. Carries the step, the values and this process's sample indices."""
+    """A loss term or the gradient is NaN or infinite. Carries the step, the values and this process's micro-batches."""
 
-    def __init__(self, step: int, terms: dict[str, float], indices: list[int]):
+    def __init__(self, step: int, terms: dict[str, float], batches: list):
         super().__init__(", ".join(f"{name} {value:g}" for name, value in terms.items()))
-        self.step, self.terms, self.indices = step, terms, indices
+        self.step, self.terms, self.batches = step, terms, batches
 
 
 class Losses:
-    """The losses of one optimizer step, copied from the device while the next step runs, so that reading them does not stall."""
+    """The losses of one optimizer step, copied from the device while the next step runs, so that reading them does not stall.
 
-    def __init__(self, step: int, names: list[str], values: Tensor, indices: list[Tensor]):
-        self.step, self.names, self.indices = step, names, indices
+    values: of `names`, then the norm of the gradient, and whether the step was refused.
+    """
+
+    def __init__(self, step: int, names: list[str], values: Tensor, batches: list):
+        self.step, self.names, self.batches = step, names, batches
         self.values = values.to("cpu", non_blocking=True)  # from a GPU: to pinned memory
         self.arrived = torch.cuda.current_stream(values.device).record_event() if values.is_cuda else None
 
@@ -110,9 +114,10 @@ class Losses:
         """Return each term and the weighted total. Raise NonFinite, in all processes alike."""
         if self.arrived:
             self.arrived.synchronize()
-        terms = dict(zip(self.names, self.values.tolist(), strict=True))
-        if not all(map(math.isfinite, terms.values())):
-            raise NonFinite(self.step, terms, torch.cat(self.indices).tolist())
+        *values, norm, refused = self.values.tolist()
+        terms = dict(zip(self.names, values, strict=True))
+        if refused:
+            raise NonFinite(self.step, {**terms, "gradient": norm}, self.batches)
         return terms
 
 
@@ -125,6 +130,17 @@ def one_behind(items: Iterator) -> Iterator:
     yield from behind
 
 
+class Phases:
+    """Parts of a step, for a profile to measure (train/profile.py); here nothing is measured."""
+
+    def __call__(self, name: str):
+        """Return a context round the phase `name`: data, forward, backward or optimiser."""
+        return nullcontext()
+
+    def end_step(self) -> None:
+        """Note that a step has ended."""
+
+
 class Solver:
     """The net, optimizer and averages of a training. `net` is the plain module, not DDP's wrapper.
 
@@ -135,10 +151,13 @@ class Solver:
         self.net, self.ranks, self.accumulate, self.clip, self.steps = net, ranks, train.accumulate, train.clip, steps
         self.weights = {term: torch.tensor(float(getattr(loss, key))).to(ranks.device) for term, key in net.terms.items()}
         self.dtype = precision(train.amp, ranks.device)
+        if self.dtype == torch.bfloat16 and ranks.device.type == "cpu":
+            make_careful(net)
         self.schedule = make_schedule(train, steps)
         self.optimizer = make_optimizer(net, train.optimizer, train.weight_decay)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
-        self.step = 0
+        self.phases = Phases()
+        self.step, self.refused = 0, torch.zeros((), device=ranks.device)  # 1 from the first step that is not finite
         self.runner: nn.Module = _Loss(net)
         if train.compile:
             self.runner = torch.compile(self.runner)
@@ -153,7 +172,9 @@ class Solver:
     def train_step(self, batches: list) -> Losses:
         """Take one optimizer step on the mean loss over all samples of `batches` (micro-batches) and of all processes.
 
-        If the loss is not finite, reading the returned Losses raises NonFinite, and the weights are lost.
+        If the loss or the gradient is not finite, reading the returned Losses raises NonFinite. The weights then stay those
+        before this step, on the device, whatever steps follow. A gradient that overflows in fp16 lowers the loss scale instead,
+        until that is 1 (with it, an error comes one step later).
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule(self.step)
@@ -168,25 +189,35 @@ class Solver:
         for number, (batch, part) in enumerate(zip(batches, labels, strict=True)):
             images = batch.images.to(device, non_blocking=True)
             with _no_sync(self.runner, number < len(batches) - 1):
-                with torch.autocast(device.type, self.dtype, enabled=self.dtype is not None):
+                with self.phases("forward"), torch.autocast(device.type, self.dtype, enabled=self.dtype is not None):
                     sums = self.runner(images, part)
                 terms = torch.stack([sums[name] for name in names]) / counts
-                # DDP divides gradients by the number of processes
-                self.scaler.scale((terms * weights).sum() * self.ranks.count).backward()
+                with self.phases("backward"):  # DDP divides gradients by the number of processes
+                    self.scaler.scale((terms * weights).sum() * self.ranks.count).backward()
             means += terms.detach()
         means = self.ranks.sum(means)
-        losses = Losses(self.step, [*names, "loss"], torch.cat([means, (means * weights).sum()[None]]),
-                        [batch.index for batch in batches])
+        total = (means * weights).sum()
+        with self.phases("optimiser"):
+            norm = self._update(total)
+        self.step += 1
+        values = torch.cat([means, torch.stack([total, norm, self.refused])])
+        return Losses(self.step - 1, [*names, "loss"], values, batches)
+
+    def _update(self, total: Tensor) -> Tensor:
+        """Change the weights and their average by the gradients of the loss `total`; return the norm of the gradient."""
         self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None])
         if self.clip:
-            nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
+            nn.utils.clip_grads_with_norm_(self.net.parameters(), self.clip, norm)
+        may_overflow = self.scaler.scale(torch.ones_like(norm)) > 1  # the loss scale of fp16
+        self.refused = torch.where(total.isfinite() & (norm.isfinite() | may_overflow), self.refused, 1.0)
+        self.optimizer.found_inf = self.refused  # the fused optimizers then leave the weights; GradScaler sets its own
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
             self.average.update(self.net, self.step)
-        self.step += 1
-        return losses
+        return norm
 
     def averaged(self) -> dict[str, Tensor]:
         """Return the weights that are tested and kept: the averaged ones, if any. They are the same in all processes."""

@@ -416,6 +416,53 @@ def test_the_camera_is_the_usual_source(nets, tmp_path, monkeypatch):
     assert lines and {line["file"] for line in lines} == {"camera0"} and all(len(line["faces"]) == 1 for line in lines)
 
 
+class Camera:
+    """A capture that gives some frames of a size, then none."""
+
+    def __init__(self, size: int, frames: int):
+        self.size, self.left = size, frames
+
+    def isOpened(self) -> bool:
+        return self.left > 0
+
+    def read(self):
+        self.left -= 1
+        time.sleep(0.05)
+        return (True, cv2.resize(face_picture(), (self.size, self.size))) if self.left >= 0 else (False, None)
+
+    def grab(self) -> bool:
+        return self.read()[0]
+
+    def get(self, _) -> float:
+        return -1.0
+
+    def release(self) -> None: ...
+
+
+def test_a_camera_that_vanishes_and_returns_with_another_size(nets, monkeypatch, capfd):
+    monkeypatch.setattr(sources, "RETRY", 0.05)
+    monkeypatch.setattr(sources, "RETURN", 0.6)
+    opened, real = [Camera(160, 12), Camera(1, 0), Camera(1, 0), Camera(240, 12)], cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda target, *options: (
+        real(target, *options) if target != 3 else opened.pop(0) if opened else Camera(1, 0)))
+    demo.main([*nets, "--source", "3", "--save", "out.mp4", "--json", "out.jsonl", "--smooth", "flow"])
+    said, rows = capfd.readouterr().err, lines("out.jsonl")
+    assert said.count("camera 3 gives no picture; waiting") == 2 and said.count("camera 3 is back") == 1
+    assert "camera 3 gives no more pictures" in said
+    widths = [row["width"] for row in rows]
+    assert set(widths) == {160, 240} and widths == sorted(widths) and all(len(row["faces"]) == 1 for row in rows)
+    assert {frame.shape for frame in frames_of(Path("out.mp4"))} == {(160, 160, 3)}
+
+
+def test_a_video_whose_size_changes(nets):
+    with open("in.mjpeg", "wb") as file:
+        for index in range(12):
+            side = 160 if index < 6 else 96
+            file.write(cv2.imencode(".jpg", cv2.resize(face_picture(), (side, side)))[1].tobytes())
+    demo.main(["--source", "in.mjpeg", "--save", "out.mp4", "--json", "out.jsonl", *nets])
+    assert [row["frame"] for row in lines("out.jsonl")] == list(range(12)) and len(frames_of(Path("out.mp4"))) == 12
+
+
 def test_a_saved_live_video_takes_as_long_as_it_took(tmp_path):
     sink = sinks.VideoSink(tmp_path / "out.avi", 10, live=True)
     for index, seconds in enumerate((0, 0.1, 0.11, 0.5, 0.6)):

@@ -135,3 +135,11 @@ def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
         assert manifest[name]["sha256"] == hashlib.sha256((run / name).read_bytes()).hexdigest()
     assert cli("--export", "tflite", "--exp", run).error.startswith("argument --export: invalid choice: 'tflite'")
     assert [path.name for path in files_of(Path("a/best.xml"))] == ["best.xml", "best.bin", "best.xml.json"]
+
+
+def test_other_faces_than_those_of_the_training_calibrate_a_net(cli, raw, tmp_path):
+    """The shipped net was trained on four sets, each with its own --label-shift."""
+    places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
+    done = cli("--export", "int8", "--exp", "landmarks", "--train-data", raw, *places)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "files" / "landmarks" / "best.int8.onnx").is_file()

@@ -78,7 +78,10 @@ def test_a_loss_that_is_not_finite_names_the_samples_of_all_processes(gaps, tmp_
     faces, step = Faces([split_of(tmp_path / "data" / "gaps")], LAYOUT, 64, 0.0), int(said[1])
     batch = list(Order(len(faces), 4, 1, 0))[step]  # the batch of one process: those of both, in the same order
     assert said[2].split(", ") == [faces.names[index] for _, index in batch]
-    assert not list((tmp_path / "runs").rglob("*.pt")) and not list((tmp_path / "runs").rglob("step.csv"))
+    assert [file.name for file in (tmp_path / "runs").rglob("*.pt")] == ["bad_batch.pt"]
+    stored = checkpoint.load(tmp_path / "runs" / "wild" / "bad_batch.pt")  # of both processes
+    assert sorted(torch.cat([part["index"] for part in stored["batches"]]).tolist()) == sorted(index for _, index in batch)
+    assert not list((tmp_path / "runs").rglob("step.csv"))
 
 
 # --------------------------------------------------------------------------------------------------------------- tests

@@ -1,6 +1,8 @@
 """One optimizer step: schedule, accumulation, averaged weights, several processes, and a loss that is not finite."""
 import copy
+import json
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -170,11 +172,15 @@ def test_reading_a_loss_that_is_not_finite_raises_an_error(spoil):
         net.head.score.weight.data[0, 0] = float("inf")
     else:
         good.labels.landmarks[0] = 3e38
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
     late = solver.train_step([part(good, 0, 2), part(good, 2, 4)])
     solver.train_step([make_batch(4)])
     with pytest.raises(NonFinite, match="(inf|nan).*neighbor_y") as caught:
         late.read()
-    assert (caught.value.step, caught.value.indices) == (1, [0, 1, 2, 3]) and set(caught.value.terms) >= {"score", "offset_x"}
+    error = caught.value
+    assert error.step == 1 and torch.cat([batch.index for batch in error.batches]).tolist() == [0, 1, 2, 3]
+    assert set(error.terms) >= {"score", "offset_x"}
+    assert all(torch.equal(p, before[name]) for name, p in net.named_parameters()), "the weights are lost"
 
 
 def test_a_batch_without_a_visible_landmark_has_no_loss_and_no_gradient():
@@ -308,3 +314,14 @@ def test_the_step_of_two_processes_equals_that_of_one(tmp_path):
         if "running" in name:
             assert torch.allclose(first[name], tensor, rtol=1e-5, atol=1e-7)
     assert (tmp_path / "order").read_text() == "01"
+
+
+def test_a_profile_says_where_the_time_of_a_step_goes(cli, recipe, tmp_path):
+    done = cli("--train", *recipe, "--profile", "--batch-size", "2", "--epochs", "2", "--val", "none")
+    assert done.returncode == 0, done.stderr
+    said = re.search(r"a step takes [\d.]+ ms: (data .*%); trace: (.*trace.json)", done.stderr)
+    assert said, done.stderr
+    shares = {name: int(share) for name, share in re.findall(r"(\w+) (-?\d+) %", said[1])}
+    assert list(shares) == ["data", "forward", "backward", "optimiser", "idle"] and abs(sum(shares.values()) - 100) <= 3
+    names = {event.get("name") for event in json.loads(Path(said[2]).read_text())["traceEvents"]}
+    assert set(shares) - {"idle"} <= names

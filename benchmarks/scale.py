@@ -1,0 +1,156 @@
+"""Training on large sets: `python benchmarks/scale.py [FACES ...]` measures sets of 1,000, 10,000 and 100,000 faces.
+
+The crops are those of a few drawn faces, linked, 128 px, with 68, 98 or 106 landmarks; 1 and 2 processes. For each: images/s, the
+private memory of the first process (not the page cache, nor what its loaders share), seconds from the start of Python to the
+first step and, with a checkpoint to load, to the first step after it, and the time of an evaluation over that of bare forward
+passes on the same pictures.
+"""
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+BEGUN = time.time()  # before torch is loaded
+
+import numpy as np  # noqa: E402
+import yaml  # noqa: E402
+from record import ROOT, save  # noqa: E402
+
+FACES, LANDMARKS, PROCESSES = (1000, 10_000, 100_000), (68, 98, 106), (1, 2)
+DRAWN = 200        # different faces
+STEPS, TESTED = 20, 512
+FLAGS = ["--train", "--input-size", "128", "--weights", "none", "--batch-size", "16", "--val", "none"]
+
+
+def raw_set(folder: Path, count: int) -> None:
+    """Write drawn faces with `count` landmarks: 68, and points between them."""
+    from utils.data.parsers import read_pts, write_pts
+    from utils.data.synthetic import generate
+
+    generate(folder / "drawn", DRAWN, 0, size=160)
+    (folder / "raw" / "train").mkdir(parents=True)
+    for number, file in enumerate(sorted((folder / "drawn").rglob("*.pts"))):
+        points = read_pts(file)
+        more = [(points[index] + points[index + 1]) / 2 for index in range(count - len(points))]
+        write_pts(folder / "raw" / "train" / f"{number:04d}.pts", np.concatenate([points, np.reshape(more, (-1, 2))]))
+        os.link(file.with_suffix(".jpg"), folder / "raw" / "train" / f"{number:04d}.jpg")
+
+
+def repeated(prepared: Path, folder: Path, faces: int) -> None:
+    """Write a prepared set of `faces` faces: those of another one, again and again."""
+    from utils.data.prepared_set import crop_file
+
+    header, *rows = (prepared / "train.tsv").read_text().splitlines()
+    (folder / "crops" / "train").mkdir(parents=True)
+    with open(folder / "train.tsv", "w") as table:
+        print(header, file=table)
+        for index in range(faces):
+            name, rest = rows[index % len(rows)].split("\t", 1)
+            print(f"{index:07d} {name}\t{rest}", file=table)
+            os.link(prepared / crop_file("train", index % len(rows)), folder / crop_file("train", index))
+    (folder / "meanface.txt").write_bytes((prepared / "meanface.txt").read_bytes())
+    meta = yaml.safe_load((prepared / "meta.yaml").read_text())
+    (folder / "meta.yaml").write_text(yaml.safe_dump({**meta, "name": folder.name}))
+
+
+def private_mb() -> float:
+    """Return the memory that only this process has, in MB."""
+    rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(row.split()[1]) for row in rows if row.startswith("Private")) / 1024
+
+
+def work(folder: str, name: str) -> None:
+    """Measure, as one of the processes of a training on the set `name`; the first one prints its figures as JSON."""
+    import torch
+    from speed import start
+
+    from utils.data.dataset import test_batches
+    from utils.test.evaluate import evaluate, torch_predictor
+    from utils.train import checkpoint
+    from utils.train.ranks import start_ranks
+
+    alone = private_mb()
+    ranks = start_ranks()
+    places = ["--train-data", name, "--data-root", folder, "--run-root", folder]
+    task, solver, order, loader = start([*FLAGS, *places], ranks)
+    solver.net.train()
+    batches = iter(loader)
+    solver.train_step([next(batches)]).read()
+    first = time.time() - BEGUN
+    begun = time.perf_counter()
+    for _ in range(STEPS):
+        losses = solver.train_step([next(batches)])
+    losses.read()
+    speed = STEPS * order.batch * ranks.count / (time.perf_counter() - begun)
+    memory = private_mb()
+    begun = time.perf_counter()
+    if ranks.first:
+        checkpoint.save(Path(folder) / "last.pt", solver.state_dict())
+    ranks.wait()
+    begun = time.perf_counter()
+    solver.load_state_dict(torch.load(Path(folder) / "last.pt", weights_only=True))
+    load = time.perf_counter() - begun
+    if ranks.first:
+        faces, test = task.faces.only(np.arange(min(TESTED, len(task.faces)))), task.settings.test
+        predict = torch_predictor(solver.net, ranks.device)
+        batches = [batch.images for batch in test_batches(faces, test.test_batch_size)]
+        times = []
+        for _ in range(2):  # the first round warms up
+            begun = time.perf_counter()
+            for images in batches:
+                predict(images)
+            middle = time.perf_counter()
+            evaluate(predict, faces, task.layout, "box", test.test_batch_size)
+            times.append((time.perf_counter() - middle) / (middle - begun))
+        print("FIGURES " + json.dumps({
+            "images_per_second": round(speed, 1), "private_mb": round(memory), "private_mb_of_the_packages": round(alone),
+            "seconds_to_first_step": round(first, 1), "seconds_to_resume": round(first + load, 1),
+            "evaluation_over_forward": round(times[-1], 3)}), flush=True)
+    ranks.wait()
+
+
+def launched(ranks: int, folder: Path, name: str) -> dict:
+    """Return what the first of `ranks` processes measures. Stop if one fails."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    command = [sys.executable, __file__, "work", str(folder), name]
+    begun = []
+    for rank in range(ranks):
+        place = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "RANK": rank, "LOCAL_RANK": rank}
+        env = {**os.environ, **where, **{key: str(value) for key, value in place.items()}}
+        begun.append(subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, env=env))
+    said = [process.communicate()[0] for process in begun][0]
+    if any(process.returncode for process in begun):
+        sys.exit("a process has failed")
+    return json.loads(next(line.removeprefix("FIGURES ") for line in said.splitlines() if line.startswith("FIGURES ")))
+
+
+def measure(sizes: list[int], landmarks=LANDMARKS, processes=PROCESSES) -> dict:
+    """Return {"FACES faces, N landmarks, P processes": figures}."""
+    from utils import DataGenerator
+
+    found = {}
+    for count in landmarks:
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            raw_set(folder, count)
+            prepared = Path(DataGenerator(folder / "raw", 128, "points", "drawn", folder / "data", val=0.0).run())
+            for faces in sizes:
+                repeated(prepared, folder / "data" / f"faces{faces}", faces)
+                for ranks in processes:
+                    figures = launched(ranks, folder / "data", f"faces{faces}")
+                    found[f"{faces} faces, {count} landmarks, {ranks} processes"] = figures
+    return found
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["work"]:
+        work(*sys.argv[2:])
+    else:
+        sizes = list(map(int, sys.argv[1:])) or list(FACES)
+        save("scale", " ".join(["python benchmarks/scale.py", *sys.argv[1:]]), 0, {"sets": measure(sizes)})

@@ -1,0 +1,86 @@
+"""Tables of faces in whole pictures and videos: other tools, turned photographs, boxes, the detector, smoothing, speed."""
+from collections.abc import Callable
+
+from markdown_table import SETS, result, table
+
+BOXES = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN", "shipped": "weights/detector.onnx"}
+TOOLS = {"ours, weights/": "ours, `weights/landmarks.onnx`", "ours, landmarks-fast": "ours, `weights/landmarks-fast.onnx`",
+         "ours, ResNet-18 of real_256": "ours, ResNet-18 of run `real_256`"}
+
+
+def peers() -> str:
+    """One row per tool, photographs of two sets side by side."""
+    rows: dict[str, dict] = {}
+    for row in result("others")["rows"]:
+        rows.setdefault(TOOLS.get(row["tool"], row["tool"]), {"trained on": row["trained_on"]})[row["set"]] = row
+
+    def both(key: str, form: str):
+        return lambda row: f"{row['300W'][key]:{form}} / {row['FACES68'][key]:{form}}"
+
+    return table([{"tool": tool, **row} for tool, row in rows.items()], ("tool", "tool"), ("trained on", "trained on"),
+                 *((f"{title}, {one}", lambda row, one=one, key=key: row[one][key], ".2f")
+                   for title, key in (("NME %", "nme"), ("aligned", "habits_aside_nme")) for one in ("300W", "FACES68")),
+                 ("ms a picture", both("ms", ".0f"), ">"), ("found, %", both("found_%", ".1f"), ">"))
+
+
+def rolls() -> str:
+    """Turned photographs: missed faces, and errors against those of the upright photographs."""
+    rows = [{**row, "tool": TOOLS.get(row["tool"], row["tool"])} for row in result("rolls")["rows"]]
+    return table(rows, ("tool", "tool"), ("photographs", lambda row: SETS[row["set"].lower()]),
+                 ("turned by", lambda row: f"{row['roll']}°", ">"), ("faces", "faces", "d"), ("missed, %", "missed_%", ".1f"),
+                 ("NME %", "nme", ".2f"), ("NME / upright", "of_upright", ".2f"))
+
+
+def boxes() -> str:
+    found = result("face_boxes")["rows"]
+    rows = {row["box"]: {"box": BOXES.get(row["box"], row["box"])} for row in found}
+    for row in found:
+        rows[row["box"]][row["set"]] = row
+    columns = [(f"{one}, {title}", lambda row, one=one, key=key: row[one][key], ".2f") for one in ("300W", "FACES68")
+               for title, key in (("one crop", "one_pass_nme"), ("two", "refined_nme"))]
+    return table(rows.values(), ("box", "box"), *columns)
+
+
+def box_shift() -> str:
+    rows = [{"net": name, **row["nme"]} for name, row in result("box_shift")["rows"].items()]
+    return table(rows, ("net", "net"), *((case, case, ".2f") for case in rows[0] if case != "net"))
+
+
+def jitter() -> str:
+    """Smoothing against known truth; each cell holds the figures at 15 / 30 / 60 frames/s."""
+    def cell(form: str, figure: Callable[[dict], float], only: Callable[[str, dict], bool] = lambda motion, rate: True):
+        return lambda row: " / ".join(format(figure(rate), form) for rate in row["rates"] if only(row["motion"], rate))
+
+    def is_blink(motion: str, rate: dict) -> bool:
+        return "frames_late" in rate
+
+    rows = [{"motion": motion, "rates": list(rates.values())} for motion, rates in result("jitter")["rows"].items()]
+    return table(
+        rows, ("the face", "motion"),
+        ("error left, %", cell(".0f", lambda rate: 100 * rate["smoothed_error_px"] / rate["error_px"]), ">"),
+        ("jitter reduced by, times", cell(".1f", lambda rate: rate["movement_px"] / rate["smoothed_movement_px"],
+                                          lambda motion, rate: motion == "still"), ">"),
+        ("blink depth kept, %", cell(".0f", lambda rate: 100 * rate["amplitude_kept"], is_blink), ">"),
+        ("frames late", cell(".1f", lambda rate: rate["frames_late"], is_blink), ">"))
+
+
+def demo() -> str:
+    rows = [{"faces": count, "way": way, **row} for count, ways in result("demo")["faces"].items() for way, row in ways.items()]
+    return table(rows, ("faces", "faces"), ("way", "way"), ("frames/s", "frames_per_second", ".1f"),
+                 ("CPU ms a frame", "cpu_ms_per_frame", ".0f"), ("detector's share", "detector_share", ".0%"),
+                 ("NME %", "nme", ".2f"), ("faces found", "found", ".1%"))
+
+
+def detector() -> str:
+    return table(result("detector")["rows"], ("detector", "detector"), ("scale", "scale", "g"), ("event", "event"),
+                 ("faces", "faces", ""), ("AP", "AP", ".3f"), ("recall", "recall", ".3f"), ("masked", "recall, masked", ".3f"),
+                 ("unmasked", "recall, unmasked", ".3f"), ("ms, 640x480", "ms", ".1f"))
+
+
+def face_sizes() -> str:
+    rows = [{**row, "set": SETS[row["set"].lower()]} for row in result("face_sizes")["rows"]]
+    return table(rows, ("faces", "case"), ("photographs", "set"), ("number", "faces", "d"),
+                 ("found, %, scale 1", "scale 1", ".1f"), ("scale 2", "scale 2", ".1f"))
+
+
+TABLES = (peers, rolls, boxes, box_shift, jitter, demo, detector, face_sizes)

@@ -1,0 +1,64 @@
+"""bf16 on a CPU: filter gradients over maps of few cells, which oneDNN gets wrong."""
+import copy
+
+import pytest
+import torch
+from conftest import ROOT
+from torch import nn
+
+from nets import net_row
+from nets.bf16 import make_careful
+from nets.detectors.faceboxes import FaceBoxesV2
+
+
+@pytest.mark.parametrize("groups", (1, 48))
+@pytest.mark.parametrize(("kernel", "stride", "size"), [(3, 2, (1, 1)), (7, 4, (3, 3)), (3, 2, (1, 9)), (5, 1, (6, 1))])
+def test_gradients_of_filters_over_few_cells_are_those_of_float32(monkeypatch, groups, kernel, stride, size):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from bf16 import fill_free_memory
+
+    torch.manual_seed(0)
+    conv = nn.Conv2d(48, 48, kernel, stride, kernel // 2, groups=groups)
+    exact = copy.deepcopy(conv)
+    make_careful(conv)
+    assert isinstance(conv, nn.Conv2d) and conv.state_dict().keys() == exact.state_dict().keys()
+    x = torch.randn(4, 48, *size)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv(x)
+    fill_free_memory(conv.weight.numel())
+    out.float().square().sum().backward()
+    exact(x).square().sum().backward()
+    assert torch.equal(conv.weight.grad, exact.weight.grad)
+
+
+@pytest.mark.parametrize(("make", "size"), [
+    (FaceBoxesV2, 64), (net_row("dpr").build, 64), (net_row("mobilenetv3_small").build, 32)],
+    ids=("detector", "dpr", "mobilenet"))
+def test_only_convolutions_over_few_cells_leave_bf16(make, size):
+    torch.manual_seed(0)
+    net, kinds = make().train(), set()
+    make_careful(net)
+    copied = copy.deepcopy(net)  # as for inference
+    assert copied.state_dict().keys() == net.state_dict().keys()
+
+    def note(conv, inputs, output):
+        few = any(side < max(stride, kernel // 2)
+                  for side, kernel, stride in zip(inputs[0].shape[-2:], conv.kernel_size, conv.stride, strict=True))
+        kinds.add(few)
+        assert output.dtype == (torch.float32 if few else torch.bfloat16)
+
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(note)
+    faces = torch.randint(0, 256, (4, size, size, 3), dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        net(faces if isinstance(net, FaceBoxesV2) else faces.permute(0, 3, 1, 2) / 255)
+    assert kinds == {True, False}
+
+
+def test_a_careful_net_compiles_as_one_graph():
+    conv = nn.Conv2d(8, 8, 3, 2, 1)
+    make_careful(conv)
+    with torch.autocast("cpu", torch.bfloat16):
+        whole = torch.compile(conv, backend="aot_eager", fullgraph=True)
+        assert whole(torch.rand(2, 8, 1, 1)).dtype == torch.float32 and whole(torch.rand(2, 8, 8, 8)).dtype == torch.bfloat16
