@@ -39,7 +39,7 @@ class Sample(NamedTuple):
     index: int
     pose: np.ndarray | None = None    # (3,) float32 pitch, yaw, roll in radians, NaN where unknown
     states: np.ndarray | None = None  # (k,) float32 0 or 1, NaN where unknown
-    level: int = 0                    # which terms it trains, see Labels
+    level: int | None = None          # which terms it trains, see Labels
 
 
 class Faces(Dataset):
@@ -55,7 +55,7 @@ class Faces(Dataset):
     frame before this one in its video, else -1; level: which terms the faces train, see Labels.
     """
 
-    level = 0
+    level = None
 
     def __init__(self, splits: list[Split], layout: Layout, input_size: int, cache: float, train_hidden: bool = True,
                  input_margin: float = 1.0):
@@ -273,7 +273,7 @@ def collate(samples: list[Sample]) -> Batch:
     image, landmarks, weight, index, pose, states, level = (None if column[0] is None else np.stack(column)
                                                             for column in zip(*samples, strict=True))
     weights = torch.from_numpy(weight)
-    extras = (None if part is None else torch.from_numpy(part) for part in (pose, states, level if level.any() else None))
+    extras = (None if part is None else torch.from_numpy(part) for part in (pose, states, level))
     return Batch(torch.from_numpy(image), Labels(torch.from_numpy(landmarks), weights > 0, weights, *extras),
                  torch.from_numpy(index))
 

@@ -32,11 +32,18 @@ def pseudo_labelled(faces: Faces, nominal: np.ndarray, shift: float, level: int)
 
     shift: how far these lie right of the true points, in [0, 1] of the crop. level: which terms they train, see `Labels`.
     """
-    view = copy(faces)
-    view.nominal, view.level = nominal.astype(np.float32), level
+    view = of_level(faces, level)
+    view.nominal = nominal.astype(np.float32)
     view.landmarks = to_image(nominal.astype(np.float64), faces.crop)
     view.visible, view.weight = np.ones_like(faces.visible), np.ones_like(faces.weight)
     view.shift = np.full(len(faces), shift)
+    return view
+
+
+def of_level(faces: Faces, level: int) -> Faces:
+    """Return the faces with that `level`; in a training all faces have one or none has."""
+    view = copy(faces)
+    view.level = level
     return view
 
 

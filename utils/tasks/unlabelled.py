@@ -6,7 +6,7 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.data.dataset import Augmented, Faces
-from utils.data.mixed import Joined, Views, collate_views, labelled_rows, pseudo_labelled
+from utils.data.mixed import Joined, Views, collate_views, labelled_rows, of_level, pseudo_labelled
 from utils.data.prepared_set import Split
 from utils.data.shards import Shards, ShardViews, shard_files
 from utils.data.unlabelled import SPLIT, check_apart, unlabelled_splits
@@ -66,7 +66,8 @@ def with_unlabelled(task, training: Training) -> Training:
                                  words=f"{training.words}; {len(joined) - count} unlabelled faces")
     if file is None:  # the first net
         return training
+    labelled = Augmented(of_level(task.faces, 0), *how)
     told = pseudo_labelled(faces, read_labels(file, faces), float(task.faces.shift.mean()), level)
     checksums = [*training.checksums, *checksums, hashlib.sha256(file.read_bytes()).hexdigest()]
-    return training._replace(samples=Joined([training.samples, Augmented(told, *how)]), checksums=checksums,
+    return training._replace(samples=Joined([labelled, Augmented(told, *how)]), checksums=checksums,
                              words=f"{training.words}; {len(faces)} unlabelled faces, pseudo-labelled in {file}")
