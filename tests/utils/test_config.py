@@ -20,8 +20,8 @@ NOT_WHEN_RESUMED = set("""
     label_shift folds norm reinit local_parts refine hard_landmarks balance first_pixel frame_step partial_events teacher
     teacher_landmarks teacher_maps teacher_features face_sides pasted mosaic crops scales labels least_box""".split())
 IN_TESTS = set("""
-    test_data data_root run_root allow_partial cache norm thresholds flip_test test_batch_size threads workers deterministic profile
-    box box_jitter detector detector_weights first_pixel frame_step scales partial_events""".split())
+    test_data data_root run_root allow_partial cache norm thresholds flip_test test_batch_size threads workers deterministic
+    profile box box_jitter detector detector_weights first_pixel frame_step scales partial_events""".split())
 ONLY = {
     "detect": set("partial_events crops mosaic pasted face_sides scales".split()),
     "landmarks": set("""
