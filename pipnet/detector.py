@@ -10,7 +10,7 @@ from pipnet.checkout import from_checkout
 from pipnet.errors import UserError, one_line
 from pipnet.files import shipped
 from pipnet.geometry import iou
-from pipnet.images import as_bgr
+from pipnet.images import OPENCV_LOG, SILENT, as_bgr
 from pipnet.runtimes import RUNTIMES, open_file
 from pipnet.session import open_session
 
@@ -173,8 +173,8 @@ def load_yunet(file: Path, threads: int) -> Loaded:
     """OpenCV's YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023)."""
     if threads:
         cv2.setNumThreads(threads)
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # OpenCV prints many lines about a wrong file
+    level = OPENCV_LOG.getLogLevel()
+    OPENCV_LOG.setLogLevel(SILENT)  # OpenCV prints many lines about a wrong file
     try:
         net = cv2.FaceDetectorYN.create(str(file), "", (32, 32))
         net.detect(np.zeros((32, 32, 3), np.uint8))
@@ -182,7 +182,7 @@ def load_yunet(file: Path, threads: int) -> Loaded:
         reason = one_line(getattr(error, "err", error))
         raise UserError(f"{file} is not a YuNet that OpenCV {cv2.__version__} can run ({reason})") from None
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        OPENCV_LOG.setLogLevel(level)
 
     def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
         net.setInputSize(image.shape[1::-1])

@@ -9,6 +9,8 @@ import numpy as np
 from pipnet.errors import UserError
 from pipnet.files import read_bytes, write_atomic
 
+OPENCV_LOG = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has setLogLevel and getLogLevel at its top
+SILENT = 0
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
 
 

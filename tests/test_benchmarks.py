@@ -4,7 +4,7 @@ import re
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_split
 
 import main
 from utils.config import parse, read_defaults, resolve
@@ -81,3 +81,24 @@ def test_the_speed_of_a_training_is_measured(monkeypatch, recipe):
     monkeypatch.setattr(speed, "ROUNDS", 1)
     found = speed.measure(list(map(str, recipe)))
     assert min(found["images_per_second"], found["pure_compute"], found["ratio"]) > 0
+
+
+def test_the_demo_runs_as_long_as_it_must(monkeypatch):
+    """Twelve frames and four pictures in place of 30,000 and 10,000."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import soak
+
+    found = soak.measure(["video", "pictures"], 0.0004)
+    video, pictures = found["video"], found["pictures"]
+    assert video["lines"] == video["saved_frames"] == 12 and video["playable"] and video["with_a_face"] == 12
+    assert pictures["lines"] == pictures["saved_pictures"] == 4 and pictures["in_order"]
+
+
+def test_a_repeated_set_is_a_prepared_one(monkeypatch, faces, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import scale
+
+    scale.repeated(faces, tmp_path / "many", 100)
+    table = load_split(tmp_path / "many", "train")
+    assert len(set(table.files)) == len(set(table.images)) == 100 and all(file.is_file() for file in table.images)
+    assert (table.landmarks[0] == table.landmarks[36]).all()

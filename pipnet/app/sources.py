@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.images import is_picture, pictures, read_image
+from pipnet.images import OPENCV_LOG, SILENT, is_picture, pictures, read_image
 
 USUAL_FPS, HIGHEST_FPS = 25.0, 240.0  # used where a video gives no rate or a higher one
 AHEAD = 4          # frames that are decoded ahead of their use
@@ -35,7 +35,7 @@ class Frame(NamedTuple):
 def silence_opencv() -> None:
     """Turn off the messages that OpenCV and FFmpeg print about files they cannot open; a UserError says it in one line."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    OPENCV_LOG.setLogLevel(SILENT)
 
 
 class Pictures:

@@ -21,8 +21,8 @@ NOT_WHEN_RESUMED = set("""
     teacher_landmarks teacher_maps teacher_features face_sides pasted mosaic crops scales labels least_box
     labelled_fraction unlabelled least_face_score least_sharpness semi""".split())
 IN_TESTS = set("""
-    test_data data_root run_root allow_partial cache norm thresholds flip_test test_batch_size threads workers deterministic box
-    box_jitter detector detector_weights first_pixel frame_step scales partial_events""".split())
+    test_data data_root run_root allow_partial cache norm thresholds flip_test test_batch_size threads workers deterministic
+    profile box box_jitter detector detector_weights first_pixel frame_step scales partial_events""".split())
 ONLY = {
     "detect": set("partial_events crops mosaic pasted face_sides scales".split()),
     "landmarks": set("""

@@ -455,11 +455,15 @@ def test_a_camera_that_vanishes_and_returns_with_another_size(nets, monkeypatch,
 
 
 def test_a_video_whose_size_changes(nets):
-    with open("in.mjpeg", "wb") as file:
-        for index in range(12):
-            side = 160 if index < 6 else 96
-            file.write(cv2.imencode(".jpg", cv2.resize(face_picture(), (side, side)))[1].tobytes())
-    demo.main(["--source", "in.mjpeg", "--save", "out.mp4", "--json", "out.jsonl", *nets])
+    whole = b""
+    for side in (160, 96):  # a recorded broadcast, which may change its size
+        writer = cv2.VideoWriter("part.ts", cv2.VideoWriter.fourcc(*"mp4v"), 20, (side, side))
+        for _ in range(6):
+            writer.write(cv2.resize(face_picture(), (side, side)))
+        writer.release()
+        whole += Path("part.ts").read_bytes()
+    Path("in.ts").write_bytes(whole)
+    demo.main(["--source", "in.ts", "--save", "out.mp4", "--json", "out.jsonl", *nets])
     assert [row["frame"] for row in lines("out.jsonl")] == list(range(12)) and len(frames_of(Path("out.mp4"))) == 12
 
 

@@ -133,7 +133,7 @@ def test_two_processes_train_like_one(cli, wider, raw, data_root, tmp_path):
     teacher = tmp_path / "teacher.pt"
     torch.manual_seed(0)
     torch.save(FaceBoxesV2().state_dict(), teacher)
-    common = [*flags(wider, raw, data_root, tmp_path), "--teacher", str(teacher)]
+    common = [*flags(wider, raw, data_root, tmp_path), "--teacher", str(teacher), "--amp", "off"]
     assert cli("--task", "detect", "--train", *common, "--exp", "one").returncode == 0
     two = ("--task", "detect", "--train", *common, "--exp", "two", "--batch-size", "4")
     done = run("bash", "main.sh", "2", *two, OMP_NUM_THREADS="1")

@@ -325,3 +325,15 @@ def test_a_profile_says_where_the_time_of_a_step_goes(cli, recipe, tmp_path):
     assert list(shares) == ["data", "forward", "backward", "optimiser", "idle"] and abs(sum(shares.values()) - 100) <= 3
     names = {event.get("name") for event in json.loads(Path(said[2]).read_text())["traceEvents"]}
     assert set(shares) - {"idle"} <= names
+
+
+def test_the_number_of_loader_processes_changes_nothing(faces):
+    several, found = Faces([split_of(faces)], LAYOUT, 64, 4.0), []
+    views = Augmented(several, plain().augment, LAYOUT.flip_index, 0)
+    for workers in (0, 1, 2):
+        solver, order = make_solver(dropout_net(), 2, ema=0.9), Order(len(views), 16, 1, 0)
+        terms = [train_epoch(solver, train_loader(views, order, workers, False), order, number, views, NoBar())[0]
+                 for number in range(2)]
+        found.append((terms, solver.state_dict()["net"]))
+    for terms, net in found[1:]:
+        assert terms == found[0][0] and all(torch.equal(net[name], tensor) for name, tensor in found[0][1].items())
