@@ -2,14 +2,13 @@
 
 A table stands between `<!-- figures: NAME -->` and `<!-- end -->`. No figure is typed: the function NAME makes the table.
 """
-import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import recipe
-from record import RESULTS, ROOT
+from markdown_table import Value, table, text
+from record import RESULTS, ROOT, found_rows, result
 from runs import RUNS
 
 from nets import NETS
@@ -18,29 +17,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SETS = {"300w": "300W, lfpw/testset", "faces68": "FACES68", "synthetic faces": "synthetic, common and challenge"}
 BOXES = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN", "shipped": "weights/detector.onnx"}
 TOOLS = {"ours, weights/": "ours, `weights/landmarks.onnx`", "ours, ResNet-18 of real_256": "ours, ResNet-18 of run `real_256`"}
-Value = str | Callable[[dict], object]
-
-
-def found_rows(name: str) -> dict[str, dict]:
-    """Return the rows of benchmarks/results/NAME.json, none before they are measured."""
-    return result(name)["rows"] if (RESULTS / f"{name}.json").is_file() else {}
-
-
-def result(name: str) -> dict:
-    """Return what benchmarks/results/NAME.json holds."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def table(rows: Iterable[dict], *columns: tuple[str, Value] | tuple[str, Value, str]) -> str:
-    """Return a Markdown table. A column is its title, a key or function of the row, and for numbers a format such as `.2f`.
-
-    Numbers are aligned to the right; None gives an empty cell.
-    """
-    lines = [[title for title, *_ in columns], ["--:" if form else "---" for _, _, *form in columns]]
-    for row in rows:
-        values = [(value(row) if callable(value) else row.get(value), *form) for _, value, *form in columns]
-        lines.append(["" if value is None else format(value, *form).replace("|", r"\|") for value, *form in values])
-    return "\n".join("|" + "|".join(cells) + "|" if i == 1 else f"| {' | '.join(cells)} |" for i, cells in enumerate(lines))
 
 
 def scores(name: str) -> list[dict]:
@@ -123,11 +99,6 @@ def boxes() -> str:
     columns = [(f"{one}, {title}", lambda row, one=one, key=key: row[one][key], ".2f") for one in ("300W", "FACES68")
                for title, key in (("one crop", "one_pass_nme"), ("two", "refined_nme"))]
     return table(rows.values(), ("box", "box"), *columns)
-
-
-def text(values: list[float]) -> str:
-    """Return the mean of some seeds, and their deviation."""
-    return f"{np.mean(values):.2f}" + (f" ± {np.std(values):.2f}" if len(values) > 1 else "")
 
 
 def tested(way: str, start: str) -> Value:
@@ -270,6 +241,19 @@ def finetune() -> str:
                  ("minutes each", lambda row: row["fine-tuned"]["minutes"], ".1f"))
 
 
+def formats() -> str:
+    """Differences of each format from torch in NME and px, and its latencies: median / 95th percentile."""
+    rows = found_rows("formats") or []
+    calls = [(threads, count) for threads in ("1 core", "2 cores") for count in (1, 16)]
+
+    def latency(threads: str, count: int) -> Value:
+        return lambda row: f"{row[f'ms, {threads}, batch {count}']} / {row[f'p95, {threads[0]}, {count}']}"
+
+    return table(rows, ("format", "format"), ("MB", "MB", ">"), ("NME apart, points", "figure apart", ">"),
+                 ("landmarks apart, px: mean", "px apart, mean", ">"), ("largest", "largest", ">"),
+                 *((f"ms: {threads}, {count} crop{'s' * (count > 1)}", latency(threads, count), ">") for threads, count in calls))
+
+
 def label_noise() -> str:
     rows = [{"kind": kind, **row} for kind, row in result("label_noise")["planted"].items()]
     return table(rows, ("planted error", "kind"), ("faces", "faces", ""), ("labels disputed, %", "disputed_%", ".0f"),
@@ -286,7 +270,7 @@ def label_shift() -> str:
 
 TABLES = {make.__name__: make for make in (
     peers, rolls, same_net, runs, systems, system_states, recipes, pipnet, ablation, boxes, box_shift, jitter, demo, detector,
-    zoo, learning, published, finetune, label_noise, label_shift, sources)}
+    zoo, learning, published, finetune, formats, label_noise, label_shift, sources)}
 
 
 def filled(text: str, page: Path) -> str:
