@@ -1,21 +1,10 @@
-"""Markdown tables of the figures in benchmarks/results."""
-import json
+"""Markdown tables from rows of values."""
 from collections.abc import Callable, Iterable
 
-from record import RESULTS
+import numpy as np
 
 SETS = {"300w": "300W, lfpw/testset", "faces68": "FACES68", "synthetic faces": "synthetic, common and challenge"}
 Value = str | Callable[[dict], object]
-
-
-def found_rows(name: str) -> dict[str, dict]:
-    """Return the rows of benchmarks/results/NAME.json, none before they are measured."""
-    return result(name)["rows"] if (RESULTS / f"{name}.json").is_file() else {}
-
-
-def result(name: str) -> dict:
-    """Return what benchmarks/results/NAME.json holds."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def table(rows: Iterable[dict], *columns: tuple[str, Value] | tuple[str, Value, str]) -> str:
@@ -28,3 +17,8 @@ def table(rows: Iterable[dict], *columns: tuple[str, Value] | tuple[str, Value, 
         values = [(value(row) if callable(value) else row.get(value), *form) for _, value, *form in columns]
         lines.append(["" if value is None else format(value, *form).replace("|", r"\|") for value, *form in values])
     return "\n".join("|" + "|".join(cells) + "|" if i == 1 else f"| {' | '.join(cells)} |" for i, cells in enumerate(lines))
+
+
+def text(values: list[float]) -> str:
+    """Return the mean of some seeds, and their deviation."""
+    return f"{np.mean(values):.2f}" + (f" ± {np.std(values):.2f}" if len(values) > 1 else "")

@@ -45,3 +45,13 @@ def save(name: str, command: str, seed: int, figures: dict) -> Path:
     file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     print(file.read_text())
     return file
+
+
+def found_rows(name: str) -> dict[str, dict]:
+    """Return the rows of benchmarks/results/NAME.json, none before they are measured."""
+    return result(name)["rows"] if (RESULTS / f"{name}.json").is_file() else {}
+
+
+def result(name: str) -> dict:
+    """Return what benchmarks/results/NAME.json holds."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))

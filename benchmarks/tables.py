@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tables_nets
 import tables_pictures
-from markdown_table import result, table
-from record import RESULTS, ROOT
+from markdown_table import table
+from record import RESULTS, ROOT, result
 from runs import RUNS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

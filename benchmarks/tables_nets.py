@@ -1,10 +1,9 @@
 """Tables of trained nets: whole runs, recipes, one change at a time, cost, fine-tuning, labels."""
 import re
 
-import numpy as np
 import recipe
-from markdown_table import SETS, Value, found_rows, result, table
-from record import RESULTS
+from markdown_table import SETS, Value, table, text
+from record import RESULTS, found_rows, result
 from runs import RUNS
 
 from nets import NETS
@@ -38,11 +37,6 @@ def same_net() -> str:
     cost = result("zoo")["nets"]["resnet18"][2]
     return table(rows, ("recipe", "recipe"), ("NME %, 300W", "300w", ".2f"), ("NME %, FACES68", "faces68", ".2f"),
                  ("ms", lambda row: cost, ".0f"))
-
-
-def text(values: list[float]) -> str:
-    """Return the mean of some seeds, and their deviation."""
-    return f"{np.mean(values):.2f}" + (f" ± {np.std(values):.2f}" if len(values) > 1 else "")
 
 
 def tested(way: str, start: str) -> Value:
@@ -149,6 +143,19 @@ def finetune() -> str:
                  ("minutes each", lambda row: row["fine-tuned"]["minutes"], ".1f"))
 
 
+def formats() -> str:
+    """Differences of each format from torch in NME and px, and its latencies: median / 95th percentile."""
+    rows = found_rows("formats") or []
+    calls = [(threads, count) for threads in ("1 core", "2 cores") for count in (1, 16)]
+
+    def latency(threads: str, count: int) -> Value:
+        return lambda row: f"{row[f'ms, {threads}, batch {count}']} / {row[f'p95, {threads[0]}, {count}']}"
+
+    return table(rows, ("format", "format"), ("MB", "MB", ">"), ("NME apart, points", "figure apart", ">"),
+                 ("landmarks apart, px: mean", "px apart, mean", ">"), ("largest", "largest", ">"),
+                 *((f"ms: {threads}, {count} crop{'s' * (count > 1)}", latency(threads, count), ">") for threads, count in calls))
+
+
 def label_noise() -> str:
     rows = [{"kind": kind, **row} for kind, row in result("label_noise")["planted"].items()]
     return table(rows, ("planted error", "kind"), ("faces", "faces", ""), ("labels disputed, %", "disputed_%", ".0f"),
@@ -163,5 +170,5 @@ def label_shift() -> str:
                  ("smaller half", "small_faces_px", "+.2f"), ("larger half", "large_faces_px", "+.2f"))
 
 
-TABLES = (same_net, runs, systems, system_states, recipes, pipnet, ablation, zoo, learning, published, finetune, label_noise,
-          label_shift)
+TABLES = (same_net, runs, systems, system_states, recipes, pipnet, ablation, zoo, learning, published, finetune, formats,
+          label_noise, label_shift)

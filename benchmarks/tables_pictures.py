@@ -1,7 +1,8 @@
 """Tables of faces in whole pictures and videos: other tools, turned photographs, boxes, the detector, smoothing, speed."""
 from collections.abc import Callable
 
-from markdown_table import SETS, result, table
+from markdown_table import SETS, table
+from record import result
 
 BOXES = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN", "shipped": "weights/detector.onnx"}
 TOOLS = {"ours, weights/": "ours, `weights/landmarks.onnx`", "ours, landmarks-fast": "ours, `weights/landmarks-fast.onnx`",

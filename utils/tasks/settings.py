@@ -13,8 +13,8 @@ from utils.train import checkpoint, run_folder
 from utils.train.published import split_files, structure
 from utils.train.run_folder import Run
 
-ELSEWHERE = ("data_dir", "train_data", "test_data", "unlabelled", "data_root", "run_root", "detector_weights", "meanface",
-             "teacher", "weights")
+ELSEWHERE = ("data_dir", "train_data", "label_shift", "test_data", "unlabelled", "data_root", "run_root", "detector_weights",
+             "meanface", "teacher", "weights")
 
 
 def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defaults) -> Settings:

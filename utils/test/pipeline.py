@@ -233,18 +233,19 @@ def write_pipeline(source: Source, file: Path) -> None:
     model = onnx.parser.parse_model(GRAPH.replace("COUNT", str(len(mean))).replace("OPSET", str(OPSET)))
     model.functions.extend(function.to_function_proto() for function in FUNCTIONS)
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    insert(model.graph, onnx.load(source.detector), "det_")
+    insert(model.graph, source.detector, "det_")
     each_face = next(node for node in model.graph.node if node.op_type == "Loop").attribute[0].g
-    insert(next(node for node in each_face.node if node.op_type == "Loop").attribute[0].g, onnx.load(source.onnx), "net_")
+    insert(next(node for node in each_face.node if node.op_type == "Loop").attribute[0].g, source.onnx, "net_")
     metadata = stored_in(source.onnx) | {
         "task": "pipeline", "threshold": detector.threshold, "overlap": detector.overlap, "face_least": net.face_least,
         "channels": "BGR, uint8, of any size", "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)"}
-    write_onnx(folded(inliner.inline_local_functions(model)), file, metadata)
+    once = folded(inliner.inline_local_functions(model))  # which turns each CastLike of a constant into a Cast, to be folded too
+    write_onnx(folded(once), file, metadata)
 
 
-def insert(graph: onnx.GraphProto, model: onnx.ModelProto, prefix: str) -> None:
-    """Put the nodes of a model, with a prefix before all names, behind the node of `graph` that makes their image."""
-    other = onnx.compose.add_prefix(model, prefix).graph
+def insert(graph: onnx.GraphProto, file: Path, prefix: str) -> None:
+    """Put the nodes of a file, with a prefix before all names, behind the node of `graph` that makes their image."""
+    other = onnx.compose.add_prefix(onnx.load(file), prefix).graph
     place = 1 + next(i for i, node in enumerate(graph.node) if f"{prefix}image" in node.output)
     nodes = [*graph.node[:place], *other.node, *graph.node[place:]]
     del graph.node[:]

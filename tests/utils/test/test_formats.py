@@ -10,8 +10,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import mean_face, untrained
+from conftest import NET, mean_face, unfolded, untrained
 
+from nets import NetOptions, Prediction, build_net, make_spec
+from nets.stages.affine import inverse
 from pipnet.errors import UserError
 from pipnet.landmarker import Landmarker, open_net
 from pipnet.runtimes import open_file
@@ -83,6 +85,38 @@ def test_eight_bits_change_the_landmarks_little_and_need_no_other_tool(tmp_path)
     assert str(tmp_path).encode() not in file.read_bytes()
 
 
+@pytest.mark.parametrize("head", [*HEADS, "parts"])
+def test_raw_maps_decode_to_what_the_net_predicts(tmp_path, head):
+    net = spread(untrained(mean_face()[36:48], 5, head, **HEADS.get(head, {})))
+    source, file = source_of(net, tmp_path), tmp_path / "net.raw.onnx"
+    write_format("raw", source, file)
+    opened = open_file(file, 1)
+    found = {name: torch.from_numpy(value) for name, value in opened.run({"image": pictures(3).numpy()}).items()}
+    maps = net(pictures(3))
+    assert list(found) == opened.outputs == list(net.maps(pictures(3)))
+    decoded = net.head.decode(found["score"] if torch.is_tensor(maps) else maps._replace(**found))
+    assert (decoded.landmarks - torch_predictor(net, torch.device("cpu"))(pictures(3)).landmarks).abs().max() < 1e-4
+    assert opened.values["net"] == "of a test" and int(opened.values["stride"]) == net.spec["stride"]
+    for one in (source.onnx, file):
+        model = onnx.load(one)
+        onnx.checker.check_model(model, full_check=True)
+        # the oldest onnxruntime of the requirements, 1.20, reads IR version 10 and operators of version 21
+        assert model.ir_version <= 10 and [(entry.domain, entry.version <= 21) for entry in model.opset_import] == [("", True)]
+        assert not unfolded(one) and len(list(tmp_path.glob("net.*"))) == 2  # one file each
+
+
+def test_raw_maps_of_a_net_that_moves_the_crop_come_with_the_way_there(tmp_path):
+    torch.manual_seed(0)
+    net = build_net(make_spec(NetOptions(NET, "coordinate", 32, 64, reinit=True), mean_face()[36:48])).eval()
+    source = source_of(net, tmp_path)
+    write_format("raw", source, tmp_path / "net.raw.onnx")
+    found = open_file(tmp_path / "net.raw.onnx", 1).run({"image": source.example.numpy()})
+    theta, inner = (torch.from_numpy(found[name]) for name in ("theta", "landmarks"))
+    outer = Prediction(inner, inner[..., 0]).warp(inverse(theta)).landmarks
+    assert (outer - torch_predictor(net, torch.device("cpu"))(source.example).landmarks).abs().max() < 1e-4
+    assert not unfolded(source.onnx)
+
+
 @pytest.mark.parametrize(("suffix", "package"), [(".mnn", "MNN"), (".ncnn.param", "ncnn"), (".xml", "openvino")])
 def test_a_missing_package_or_a_damaged_file_is_one_line(tmp_path, monkeypatch, suffix, package):
     file = tmp_path / f"net{suffix}"
@@ -133,6 +167,9 @@ def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
     manifest = json.loads((run / "manifest.json").read_text())
     for name in ("best.onnx", "best.int8.onnx"):
         assert manifest[name]["sha256"] == hashlib.sha256((run / name).read_bytes()).hexdigest()
+    card = (run / "card.md").read_text()
+    told = (NET, "68 landmarks, layout 68", "scale_x 1.2", manifest["best.onnx"]["sha256"], "drawn", "| onnx", "MIT licence")
+    assert not [words for words in told if words not in card]
     assert cli("--export", "tflite", "--exp", run).error.startswith("argument --export: invalid choice: 'tflite'")
     assert [path.name for path in files_of(Path("a/best.xml"))] == ["best.xml", "best.bin", "best.xml.json"]
 

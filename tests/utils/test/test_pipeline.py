@@ -55,9 +55,9 @@ def at_the_edge(image: np.ndarray) -> np.ndarray:
     (lambda image: image, 1),
     (lambda image: cv2.resize(image, (1501, 1333), interpolation=cv2.INTER_CUBIC), 1),  # the detector's picture is shrunk
     (lambda image: cv2.resize(image, (200, 180), interpolation=cv2.INTER_AREA), 1),
-    (lambda image: np.hstack([image, cv2.resize(image, (700, 512)), image[:, ::-1]]), 3),
+    (lambda image: np.hstack([image, image[:, ::-1]]), 2),
     (lambda image: turn_picture(image, np.radians(38))[0], 1),
-    (at_the_edge, 1)], ids=("as it is", "large", "small", "three", "turned", "at the edge"))
+    (at_the_edge, 1)], ids=("as it is", "large", "small", "two", "turned", "at the edge"))
 def test_it_finds_what_the_landmarker_finds(pair, change, count):
     faces, found = pair(np.ascontiguousarray(change(ASTRONAUT)))
     assert len(faces) == count and apart(faces, found).max() < 0.2
