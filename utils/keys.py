@@ -90,6 +90,7 @@ SECTIONS = {
         "seed": Key(int, least=0, most=2 ** 63 - 1, change="never"), "deterministic": Key(bool, change="always"),
         "threads": Key(int, least=0, most=1024, change="always"),
         "workers": Key(int, null=True, least=0, most=1024, change="always"),
+        "rank_timeout": Key(float, least=1, change="always"),
         "early_stop": Key(int, least=0), "teacher": Key(str, null=True, change="never")}, change="resume"),
     "loss": Section({
         "cls": POSITIVE, "reg": POSITIVE, "error": OPTIONS["error"]._replace(task="landmarks", change="never"), "sigma": CHOSEN,

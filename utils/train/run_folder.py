@@ -188,11 +188,6 @@ class History:
         return cls(figure, stored)
 
     @property
-    def fastest(self) -> Path:
-        """Return the file to predict with: the ONNX file that came with the weights, else the weights."""
-        return self.export or self.weights
-
-    @property
     def epochs(self) -> int:
         """Return the number of whole epochs."""
         return len(self.rows)
