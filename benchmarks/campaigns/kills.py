@@ -129,7 +129,7 @@ def result(root: Path) -> dict[str, str]:
         if file.suffix == ".pt":
             stored = torch.load(file, weights_only=True)
             values = [stored["model"], stored.get("rows"), stored.get("solver")]
-            data = b"".join(f"{name}{value.tolist() if isinstance(value, torch.Tensor) else value}".encode()
+            data = b"".join(name.encode() + (value.numpy().tobytes() if isinstance(value, torch.Tensor) else str(value).encode())
                             for name, value in flat(values))
         else:
             data = re.sub(rb"\nfingerprint: .*", b"", file.read_bytes())  # it has the times of the raw files
@@ -259,6 +259,7 @@ def main(argv: list[str]) -> int:
                     if wrong is None:
                         continue
                     killed[phase] += 1
+                    print(f"{killed.total()}: {moment}, {'older set' if older else ''}", flush=True)
                     found = result(root)
                     wrong += [f"differs: {name}" for name in expected if found.get(name) != expected[name]]
                     wrong += [f"left over: {name}" for name in stumps(root)]

@@ -151,16 +151,17 @@ def main(argv: list[str]) -> int:
                 kind = str(rng.choice(list(SIGNALS)))
                 if done := attack(name, kind, float(rng.random()), seconds, root):
                     found.append(done[0])
+                    print(done[0], flush=True)
                     if done[1]:
                         faults.append({**done[0], "faults": done[1]})
                         print(f"FAULT {faults[-1]}", file=sys.stderr, flush=True)
     slowest = {name: max(row["seconds"] for row in found if row["command"] == name) for name in names
                if any(row["command"] == name for row in found)}
-    print(histogram("signals by command", dict(Counter(row["command"] for row in found))))
-    print(histogram("signals by kind", dict(Counter(row["signal"] for row in found))))
+    commands, signals = (dict(Counter(row[key] for row in found)) for key in ("command", "signal"))
+    figures = {"count": len(found), "commands": commands, "signals": signals, "slowest_s": slowest, "faults": faults,
+               "minutes": (time.monotonic() - start) / 60}
+    print(histogram("signals by command", commands), histogram("signals by kind", signals), sep="\n")
     print(f"slowest end in s: {slowest}")
-    figures = {"count": len(found), "commands": dict(Counter(row["command"] for row in found)), "slowest_s": slowest,
-               "signals": dict(Counter(row["signal"] for row in found)), "faults": faults, "minutes": (time.monotonic() - start) / 60}
     return finish("signals", f"python benchmarks/campaigns/signals.py --count {args.count} --seed {args.seed} --save", args.seed,
                   figures, args.save)
 
