@@ -154,7 +154,7 @@ def main(argv: list[str]) -> None:
             held.enter_context(lock(run.folder))
             if trains:
                 run_folder.check_free(progress, mode.resume, mode.overwrite)
-            logger.add(run.folder / LOG, format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}", delay=True)
+            logger.add(run_folder.log_to(run.folder / LOG), format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
         set_threads(settings.train.threads, settings.train.deterministic)
         task = kind(settings, defaults, ranks)
         if trains:

@@ -284,9 +284,17 @@ def label_shift() -> str:
                  ("smaller half", "small_faces_px", "+.2f"), ("larger half", "large_faces_px", "+.2f"))
 
 
+def campaigns() -> str:
+    names = {"kills": "SIGKILLs", "signals": "signals", "disks": "disks in trouble", "files": "damaged files",
+             "options": "combinations of options"}
+    rows = [{"what": what, **result(name)} for name, what in names.items() if (RESULTS / f"{name}.json").is_file()]
+    return table(rows, ("attack", "what"), ("cases", "count", "d"), ("faults", lambda row: len(row["faults"]), "d"),
+                 ("minutes", "minutes", ".0f"), ("command", lambda row: f"`{row['command']}`"), ("commit", "commit"))
+
+
 TABLES = {make.__name__: make for make in (
     peers, rolls, same_net, runs, systems, system_states, recipes, pipnet, ablation, boxes, box_shift, jitter, demo, detector,
-    zoo, learning, published, finetune, label_noise, label_shift, sources)}
+    zoo, learning, published, finetune, label_noise, label_shift, campaigns, sources)}
 
 
 def filled(text: str, page: Path) -> str:

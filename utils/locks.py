@@ -58,8 +58,7 @@ def _enter(handle) -> None:
     if (owner := _owner(handle)) != "process ?":
         logger.info(f"{owner} ended before it was finished with {Path(handle.name).parent}")
     handle.truncate(0)
-    handle.write(f"{os.getpid()} on {socket.gethostname()}")
-    handle.flush()
+    os.write(handle.fileno(), f"{os.getpid()} on {socket.gethostname()}".encode())
 
 
 @contextmanager
@@ -80,11 +79,11 @@ def lock(folder: Path):
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not file.exists() or not os.path.samestat(os.fstat(handle.fileno()), file.stat()):
                 raise BlockingIOError  # the last holder has just removed the file that was opened here
+            _enter(handle)
         except HELD:
             raise UserError(f"{folder} is in use by {_owner(handle)}; wait for it or give another --exp") from None
         except OSError as error:
             raise UserError(f"{folder} cannot be locked ({error.strerror}); give a --run-root on another file system") from None
-        _enter(handle)
         for partial in folder.rglob(".*.partial-*"):
             partial.unlink()
         try:

@@ -1,4 +1,5 @@
 """The start of main.py and demo.py, until the packages are loaded. It needs no package, and older Pythons can read it."""
+import errno
 import faulthandler
 import os
 import signal
@@ -9,6 +10,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if sys.version_info < (3, 11):
     sys.exit("PIPNet needs Python 3.11 to 3.13, not %d.%d: `bash main.sh 1 ...` looks for another" % sys.version_info[:2])
 SIGNALS = signal.SIGINT, signal.SIGTERM
+UNWRITABLE = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO
 STOPPED = "stopped; the last whole epoch is kept: the same flags with --exp and --resume go on"
 GRACE = 8  # seconds that a process has to leave after a signal
 LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun, which says for all its processes that they were stopped
@@ -69,6 +71,10 @@ def run_command(main):
         if os.environ.get("LOCAL_RANK", "0") != "0":
             time.sleep(30)  # the node's first process says the same; the launcher ends this one before it repeats it
         sys.exit("error: %s" % error)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        sys.exit("error: %s: %s; free some space, or name another place" % (error.filename or "a file", error.strerror))
     except KeyboardInterrupt as stopped:
         if not LAUNCHED:
             print(STOPPED, file=sys.stderr)

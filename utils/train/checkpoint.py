@@ -19,7 +19,11 @@ REQUIRED = {"format": int, "net": dict, "layout": dict, "protocol": dict, "args"
 
 def save(file: Path, values: dict[str, Any]) -> None:
     """Write tensors and plain values, so that `load` needs no pickled code."""
-    write_atomic(file, lambda path: torch.save(values, path))
+    def write(path: Path) -> None:
+        with open(path, "wb") as handle:  # by name, torch raises a RuntimeError where the disk is full
+            torch.save(values, handle)
+
+    write_atomic(file, write)
 
 
 def unpack(file: Path) -> tuple[Trainable, Layout, dict[str, Any]]:
