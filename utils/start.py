@@ -51,7 +51,7 @@ def _interrupt(number, _):
 def _leave(error):
     if isinstance(error, KeyboardInterrupt):
         if not LAUNCHED:
-            os.write(2, STOPPED.encode() + b"\n")
+            os.write(2, b"\n%s\n" % STOPPED.encode())  # a progress bar may stand in the last line
         os._exit(128 + error.args[0])
 
 
