@@ -78,7 +78,6 @@ def read_checkpoint(file: Path) -> None:
 
 
 def read_weights(file: Path) -> None:
-    from nets import build_net  # noqa: F401  # loaded before the memory is measured
     from utils.train import checkpoint
     from utils.train.published import structure
     structure(*checkpoint.load_weights(file))
@@ -97,10 +96,6 @@ def read_onnx(file: Path) -> None:
     else:
         net = open_net(file, 1)
         net.predict(np.zeros((1, net.size, net.size, 3), np.uint8))
-
-
-def make_args(folder: Path) -> list[tuple[Path, str]]:
-    return one_folder(folder, {"args.yaml": (ROOT / "args.yaml").read_bytes()})
 
 
 def read_args(file: Path) -> None:
@@ -143,8 +138,10 @@ def read_prepared(file: Path) -> None:
     from utils.data.prepared_set import PreparedSet, mismatch
     mismatch(file.parent, target_size=64)
     one = PreparedSet(file.parent, read_defaults().layouts)
-    one.layout, one.protocol, one.title  # noqa: B018
-    one.read("train"), one.meanface()
+    for value in ("layout", "protocol", "title"):
+        getattr(one, value)
+    one.read("train")
+    one.meanface()
 
 
 def make_meanface(folder: Path) -> list[tuple[Path, str]]:
@@ -186,7 +183,6 @@ def parse(dataset: str) -> Callable[[Path], None]:
     def read(file: Path) -> None:
         from utils.config import read_defaults
         from utils.data.parsers import DATASETS
-        from utils.data.parsers.records import Archive  # noqa: F401
         DATASETS[dataset].parse(file.parent, False, None, layouts=read_defaults().layouts)
     return read
 
@@ -253,7 +249,8 @@ def read_video(file: Path) -> None:
 
 FORMATS = {
     "checkpoint": Format(make_checkpoint, read_checkpoint), "published weights": Format(make_weights, read_weights),
-    "ONNX": Format(make_onnx, read_onnx), "args.yaml": Format(make_args, read_args, TEXT),
+    "ONNX": Format(make_onnx, read_onnx),
+    "args.yaml": Format(lambda folder: one_folder(folder, {"args.yaml": (ROOT / "args.yaml").read_bytes()}), read_args, TEXT),
     "layout file": Format(make_layout, read_layout, TEXT), "prepared set": Format(make_prepared, read_prepared, TEXT),
     "mean face": Format(make_meanface, read_mean, (*TEXT, large)), ".pts": Format(make_pts, parse("points"), TEXT),
     "CSV": Format(make_csv, parse("csv"), TEXT), "COCO": Format(make_coco, parse("coco"), TEXT),
