@@ -1,8 +1,7 @@
 """The life of a net: prepare data, train, test, export. `python main.py --help` lists and explains every flag."""
-import os
 import sys
 
-from utils.start import ROOT, begin_loading, end_loading, stop_without
+from utils.start import ROOT, begin_loading, end_loading, run_command, stop_without
 
 if __name__ == "__main__":
     begin_loading()
@@ -16,7 +15,6 @@ try:
 except ImportError as missing:
     stop_without(missing)
 
-import time
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack
 from pathlib import Path
@@ -128,7 +126,7 @@ def main(argv: list[str]) -> None:
     if mode.sweep:
         sweep.sweep(mode, given, defaults)
         return
-    ranks = start_ranks()
+    ranks = start_ranks(given.get("rank_timeout", defaults.values["rank_timeout"]))
     root = Path(ROOT) / given.get("run_root", defaults.values["run_root"])
     trains, tests = mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
     needed = trains or tests or mode.export or mode.predict or mode.show_data and mode.exp
@@ -159,7 +157,7 @@ def main(argv: list[str]) -> None:
             held.enter_context(lock(run.folder))
             if trains:
                 run_folder.check_free(progress, mode.resume, mode.overwrite)
-            logger.add(run.folder / LOG, format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}", delay=True)
+            logger.add(run_folder.log_to(run.folder / LOG), format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
         set_threads(settings.train.threads, settings.train.deterministic)
         task = kind(settings, defaults, ranks)
         if trains:
@@ -187,13 +185,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            time.sleep(30)  # the node's first process says the same; the launcher ends this one before it repeats it
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; the last whole epoch is kept: the same flags with --exp and --resume go on", file=sys.stderr)
-        sys.exit(130)
+    run_command(main)

@@ -33,7 +33,15 @@ def sources() -> str:
                  ("cores", "cores", ""), ("minutes", "minutes", ".1f"), ("images/s", "images_per_second", ".0f"))
 
 
-TABLES = {make.__name__: make for make in (*tables_nets.TABLES, *tables_pictures.TABLES, sources)}
+def campaigns() -> str:
+    names = {"kills": "SIGKILLs", "signals": "signals", "disks": "disks in trouble", "files": "damaged files",
+             "options": "combinations of options"}
+    rows = [{"what": what, **result(name)} for name, what in names.items() if (RESULTS / f"{name}.json").is_file()]
+    return table(rows, ("attack", "what"), ("cases", "count", "d"), ("faults", lambda row: len(row["faults"]), "d"),
+                 ("minutes", "minutes", ".0f"), ("command", lambda row: f"`{row['command']}`"), ("commit", "commit"))
+
+
+TABLES = {make.__name__: make for make in (*tables_nets.TABLES, *tables_pictures.TABLES, campaigns, sources)}
 
 
 def filled(text: str, page: Path) -> str:

@@ -51,7 +51,10 @@ def read_bytes(file: Path | str) -> bytes:
 
 
 def write_atomic(file: Path, write) -> None:
-    """Call `write(path)` on a temporary file, flush it to disk and rename it to `file`: a kill leaves either file whole."""
+    """Call `write(path)` on a temporary file, flush it to disk and rename it to `file`: a kill leaves either file whole.
+
+    UserError, and the older file stays, if the disk is full or cannot be written to.
+    """
     file = Path(file)
     partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
     try:
@@ -64,6 +67,8 @@ def write_atomic(file: Path, write) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror or error}); what stood there before is kept") from None
     finally:
         partial.unlink(missing_ok=True)
 

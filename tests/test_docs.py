@@ -24,7 +24,7 @@ from utils.data.parsers import DATASETS
 DEFAULTS = read_defaults()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = [*PAGES, *(ROOT / name / "README.md" for name in ("data", "weights", "assets"))]
-COMMAND = re.compile(r"(?:\w+=\S+ )*(?:python (?:main|demo|benchmarks/\w+)\.py|bash (?:main|test)\.sh)\b")
+COMMAND = re.compile(r"(?:\w+=\S+ )*(?:python (?:main|demo|benchmarks/[\w/]+)\.py|bash (?:main|test)\.sh)\b")
 
 
 def name_of(page: Path) -> str:
@@ -89,7 +89,8 @@ def test_every_flag_exists(capsys):
     for show_help in (lambda: parse(["--help"], main.add_modes, DEFAULTS), lambda: demo.parse(["--help"])):
         with pytest.raises(SystemExit):
             show_help()
-    known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help", "--seeds", "--minutes"}
+    of_benchmarks = {"--seeds", "--minutes", "--count", "--jobs"}
+    known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | of_benchmarks
     for page in FOLDERS:
         typed = re.sub(r"<!-- figures.*?<!-- end -->", "", prose(page), flags=re.DOTALL)
         unknown = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", typed)) - known

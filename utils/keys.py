@@ -95,6 +95,7 @@ SECTIONS = {
         "seed": Key(int, least=0, most=2 ** 63 - 1, change="never"), "deterministic": Key(bool, change="always"),
         "profile": Key(bool, change="always"), "threads": Key(int, least=0, most=1024, change="always"),
         "workers": Key(int, null=True, least=0, most=1024, change="always"),
+        "rank_timeout": Key(float, least=1, change="always"),
         "early_stop": Key(int, least=0), "epoch_steps": Key(int, null=True, least=1),
         "semi": Key(str, null=True, choices=(*ROUNDS, MEAN_TEACHER), task="landmarks", change="never"),
         "unlabelled_share": SHARE._replace(task="landmarks", valid=BELOW_ONE),

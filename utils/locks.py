@@ -2,12 +2,16 @@
 import fcntl
 import os
 import shutil
+import socket
 from contextlib import contextmanager
 from pathlib import Path
+
+from loguru import logger
 
 from pipnet.errors import UserError
 
 LOG = "log.txt"
+HELD = BlockingIOError, PermissionError  # what the system says of a lock that another process holds
 
 
 @contextmanager
@@ -19,12 +23,42 @@ def waiting(file: Path):
     except OSError as error:
         raise UserError(f"{file.parent} cannot be written to ({error.strerror}); give another --data-root") from None
     with handle:
-        fcntl.lockf(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except HELD:
+            logger.info(f"waiting for {_owner(handle)}, which prepares {file.parent}")
+            fcntl.lockf(handle, fcntl.LOCK_EX)
+        _enter(handle)
         try:
             yield
         finally:
+            handle.truncate(0)
             if [path.name for path in file.parent.iterdir()] == [file.name]:  # nothing was made
                 shutil.rmtree(file.parent)
+
+
+def is_free(file: Path) -> bool:
+    """Return whether no process holds `file`."""
+    with open(file, "a") as handle:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except HELD:
+            return False
+    return True
+
+
+def _owner(handle) -> str:
+    """Return which process has written its name into a lock."""
+    handle.seek(0)
+    return f"process {handle.read().strip() or '?'}"
+
+
+def _enter(handle) -> None:
+    """Write this process and its host into a lock that it holds. A name that is there is of a process that was killed."""
+    if (owner := _owner(handle)) != "process ?":
+        logger.info(f"{owner} ended before it was finished with {Path(handle.name).parent}")
+    handle.truncate(0)
+    os.write(handle.fileno(), f"{os.getpid()} on {socket.gethostname()}".encode())
 
 
 @contextmanager
@@ -45,18 +79,17 @@ def lock(folder: Path):
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not file.exists() or not os.path.samestat(os.fstat(handle.fileno()), file.stat()):
                 raise BlockingIOError  # the last holder has just removed the file that was opened here
-        except OSError:
-            handle.seek(0)
-            owner = handle.read().strip() or "?"
-            raise UserError(f"{folder} is in use by process {owner}; wait for it or give another --exp") from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        for partial in folder.glob(".*.partial-*"):
+            _enter(handle)
+        except HELD:
+            raise UserError(f"{folder} is in use by {_owner(handle)}; wait for it or give another --exp") from None
+        except OSError as error:
+            raise UserError(f"{folder} cannot be locked ({error.strerror}); give a --run-root on another file system") from None
+        for partial in folder.rglob(".*.partial-*"):
             partial.unlink()
         try:
             yield
         finally:
+            handle.truncate(0)
             if {path.name for path in folder.iterdir()} <= {file.name, LOG}:
                 shutil.rmtree(folder)  # nothing was made: the id is free again
                 if parent_is_new and not any(folder.parent.iterdir()):

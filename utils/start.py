@@ -1,27 +1,84 @@
 """The start of main.py and demo.py, until the packages are loaded. It needs no package, and older Pythons can read it."""
+import errno
+import faulthandler
 import os
 import signal
 import sys
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if sys.version_info < (3, 11):
     sys.exit("PIPNet needs Python 3.11 to 3.13, not %d.%d: `bash main.sh 1 ...` looks for another" % sys.version_info[:2])
+SIGNALS = signal.SIGINT, signal.SIGTERM
+UNWRITABLE = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO
+STOPPED = "stopped; the last whole epoch is kept: the same flags with --exp and --resume go on"
+GRACE = 8  # seconds that a process has to leave after a signal
+LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun, which says for all its processes that they were stopped
+_nowhere = open(os.devnull, "w")
+_begun = None  # id of the process that answers signals
 
 
-def _stop(*_):
-    os.write(2, b"stopped while packages are loaded; nothing is changed\n")
-    os._exit(130)
+def _stop(number, _):
+    if not LAUNCHED:
+        os.write(2, b"stopped while packages are loaded; nothing is changed\n")
+    os._exit(128 + number)
 
 
 def begin_loading():
-    """Make Ctrl-C end the process at once: a KeyboardInterrupt inside a package that is being loaded would be a traceback."""
-    signal.signal(signal.SIGINT, _stop)
+    """Make Ctrl-C and SIGTERM end the process at once: an exception in a package that is being loaded would be a traceback."""
+    global _begun
+    _begun = os.getpid()
+    for number in SIGNALS:
+        signal.signal(number, _stop)
 
 
 def end_loading():
-    """Undo `begin_loading`."""
+    """After `begin_loading`, make the first Ctrl-C or SIGTERM raise KeyboardInterrupt with its number; ignore later ones."""
     if signal.getsignal(signal.SIGINT) is _stop:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in SIGNALS:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number, _):
+    if os.getpid() != _begun:
+        os._exit(128 + number)  # a loader process, forked from the one that answers the signal
+    ignore_signals()
+    faulthandler.dump_traceback_later(GRACE, exit=True, file=_nowhere)  # no library can keep the process from ending
+    sys.unraisablehook = lambda lost: _leave(lost.exc_value)  # Python would drop an exception that is raised in a destructor
+    raise KeyboardInterrupt(number)
+
+
+def _leave(error):
+    if isinstance(error, KeyboardInterrupt):
+        if not LAUNCHED:
+            os.write(2, b"\n%s\n" % STOPPED.encode())  # a progress bar may stand in the last line
+        os._exit(128 + error.args[0])
+
+
+def ignore_signals():
+    """Ignore Ctrl-C and SIGTERM from now on: the process is ending."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def run_command(main):
+    """Run main(flags) as a command does: an error or a stop is one line on stderr and an exit status."""
+    from pipnet.errors import UserError
+    try:
+        main(sys.argv[1:])
+        ignore_signals()
+    except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(30)  # the node's first process says the same; the launcher ends this one before it repeats it
+        sys.exit("error: %s" % error)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        sys.exit("error: %s: %s; free some space, or name another place" % (error.filename or "a file", error.strerror))
+    except KeyboardInterrupt as stopped:
+        if not LAUNCHED:
+            print(STOPPED, file=sys.stderr)
+        sys.exit(128 + (stopped.args or SIGNALS)[0])
 
 
 def stop_without(missing):

@@ -25,7 +25,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         values = yaml.safe_load(read_bytes(file).decode("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # dates such as 2001-13-45, tags, deep nesting
         raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{file} does not hold a mapping of keys to values")

@@ -149,7 +149,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def command(argv: list[str] | None = None) -> None:
     """Run `main` and exit as a command does: an error is one line and status 1."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM stops as Ctrl-C does
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM stops as Ctrl-C does
     try:
         main(argv)
     except UserError as error:

@@ -13,6 +13,7 @@ from utils.data.parsers import DATASETS
 from utils.keys import KEYS, SECTIONS, check, check_given, check_task
 from utils.layouts import Layouts
 from utils.train.make_net import make_net
+from utils.yaml_files import read_yaml
 
 NOT_WHEN_RESUMED = set("""
     task preset dataset data_dir train_data layout selected_index protocol target_size margin val train_hidden synthetic_train
@@ -299,3 +300,11 @@ def test_a_subset_keeps_its_norm_and_groups():
 def test_bad_layouts_are_named(row, message):
     with pytest.raises(UserError, match=message):
         Layouts({**LAYOUTS.rows, "mine": row}).load("mine")
+
+
+@pytest.mark.parametrize("text", ("[" * 5000, "a: 2001-13-45", "a: !!timestamp x", "a: !!int x", "a: !!python/object:x.y {}"))
+def test_what_yaml_cannot_read_is_one_line(tmp_path, text):
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(UserError, match="odd.yaml is not valid YAML: .") as error:
+        read_yaml(tmp_path / "odd.yaml")
+    assert "\n" not in str(error.value)

@@ -1,14 +1,17 @@
 """The lock of a run's folder: one process at a time, free as soon as that process ends."""
+import fcntl
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from loguru import logger
 
 from pipnet.errors import UserError
-from utils.locks import lock
+from utils.locks import lock, waiting
 
 
 def hold(folder: Path) -> subprocess.Popen:
@@ -25,7 +28,7 @@ def test_the_lock_ends_with_its_process_although_a_child_lives_on(tmp_path):
     folder = tmp_path / "000"
     process = hold(folder)
     try:
-        with pytest.raises(UserError, match=f"in use by process {process.pid}"), lock(folder):
+        with pytest.raises(UserError, match=f"in use by process {process.pid} on {socket.gethostname()}; wait"), lock(folder):
             pass
         process.kill()
         process.wait()
@@ -42,4 +45,45 @@ def test_a_folder_into_which_nothing_was_written_is_removed(tmp_path):
     assert not (tmp_path / "deep" / "000").exists()
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written to"), lock(tmp_path / "file" / "000"):
+        pass
+
+
+def test_a_lock_that_a_dead_process_left_is_taken_over(tmp_path):
+    (tmp_path / ".lock").write_text("123 on elsewhere")
+    said = []
+    handler = logger.add(said.append, format="{message}")
+    try:
+        with waiting(tmp_path / ".lock"):
+            assert (tmp_path / ".lock").read_text() == f"{os.getpid()} on {socket.gethostname()}"
+            (tmp_path / "made").touch()
+        with waiting(tmp_path / ".lock"):
+            pass
+    finally:
+        logger.remove(handler)
+    assert said == [f"process 123 on elsewhere ended before it was finished with {tmp_path}\n"]
+
+
+def test_waiting_names_the_other_process(tmp_path):
+    process, said = hold(tmp_path / "000"), []
+
+    def end(message) -> None:
+        said.append(message)
+        process.kill()
+
+    handler = logger.add(end, format="{message}")
+    try:
+        with waiting(tmp_path / "000" / ".lock"):
+            pass
+    finally:
+        logger.remove(handler)
+        os.killpg(process.pid, 9)
+    assert said[0].startswith(f"waiting for process {process.pid} on {socket.gethostname()}, which prepares ")
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", unsupported)
+    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\); give a --run-root"), lock(tmp_path / "0"):
         pass

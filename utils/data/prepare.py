@@ -30,12 +30,13 @@ from utils.data.parsers.records import clipped, truncated
 from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, name_hash, read_image, write_set
 from utils.keys import check
 from utils.layouts import Layouts
-from utils.locks import waiting
+from utils.locks import is_free, waiting
 from utils.progress import progress
 from utils.yaml_files import nearest, read_yaml
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 CONTINUOUS = 0.5  # origin of annotations that are continuous px already
+GROWING, OLD = "set", "old"  # in .<name>.partial: the set that is made, and while it moves into place the one that it replaces
 LOST = 0.01     # share of the faces that may be damaged
 # the PIPNet authors' crops for unlabelled faces, as crops by protocol `gssl` of boxes that are derived from the set's
 GSSL_BOXES = {"wflw": FaceBox(0.1, 1.2 / 1.3, 1 / 1.3), "celeba-wild": FaceBox(0.125, 1.2 / 1.3, 0.95 / 1.3)}
@@ -131,7 +132,7 @@ class DataGenerator:
             except UserError:
                 shutil.rmtree(folder)
                 raise
-            replace_folder(folder, target)
+            replace_folder(growing, target)
         faces = ", ".join(f"{len(records)} {split}" for split, records in splits.items())
         logger.info(f"{target}: {faces} faces with {count} landmarks")
         return target
@@ -181,7 +182,7 @@ class DataGenerator:
 
 def _started(partial: Path, how: dict) -> Path:
     """Return the folder in which a set grows, with the crops of an interrupted preparation made by the same `how`."""
-    folder, key = partial / "set", hashlib.sha256(yaml.safe_dump(how).encode()).hexdigest()
+    folder, key = partial / GROWING, hashlib.sha256(yaml.safe_dump(how).encode()).hexdigest()
     if not (folder / "key").is_file() or (folder / "key").read_text() != key:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -280,8 +281,17 @@ def _target(out: Path, name: str, source: Path) -> Path:
 
 def replace_folder(partial: Path, target: Path) -> None:
     """Move the finished folder into place; the older set stands until then."""
-    old = target.with_name(f".{target.name}.old-{os.getpid()}")
     if target.exists():
-        os.replace(target, old)
-    os.replace(partial, target)
-    shutil.rmtree(old, ignore_errors=True)
+        os.replace(target, partial / OLD)
+    os.replace(partial / GROWING, target)
+    shutil.rmtree(partial / OLD, ignore_errors=True)
+
+
+def tidy(root: Path) -> None:
+    """Remove what killed processes left below `root`, except preparations to go on with; put a set back that was not replaced."""
+    for left in filter(lambda folder: is_free(folder / ".lock"), root.glob(".*.partial")):
+        target = root / left.name.removeprefix(".").removesuffix(".partial")
+        if (left / OLD).is_dir() and not target.exists():
+            os.replace(left / OLD, target)
+        if not (left / GROWING / "key").is_file():
+            shutil.rmtree(left)

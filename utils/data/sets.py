@@ -16,7 +16,7 @@ from utils.data.dataset import Faces
 from utils.data.fingerprint import fingerprint
 from utils.data.parsers import DATASETS, infer
 from utils.data.paths import MEANFACE_FILES, dataset_of
-from utils.data.prepare import DataGenerator
+from utils.data.prepare import DataGenerator, tidy
 from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch, test_split
 from utils.layouts import Layouts
 from utils.locks import waiting
@@ -90,9 +90,11 @@ class Sets:
             return PreparedSet(Path(name), self.layouts)
         if name != SYNTHETIC:
             self._source(name)  # a missing archive is an error before anything is made
-        there = nullcontext() if self.root.is_dir() and not os.access(self.root, os.W_OK) else waiting(self.root / ".lock")
+        frozen = self.root.is_dir() and not os.access(self.root, os.W_OK)
         try:
-            with there:
+            with nullcontext() if frozen else waiting(self.root / ".lock"):
+                if not frozen:
+                    tidy(self.root)
                 return PreparedSet(self._prepare(name, test), self.layouts)
         except OSError as error:
             raise UserError(f"{error.filename or self.root}: {error.strerror or error}; give another --data-root") from None

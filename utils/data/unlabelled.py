@@ -21,7 +21,7 @@ from pipnet.geometry import Protocol, crop_box, cut
 from utils.data.convert import conversion
 from utils.data.fingerprint import fingerprint
 from utils.data.parsers import DATASETS, Record
-from utils.data.prepare import JPEG, replace_folder
+from utils.data.prepare import GROWING, JPEG, replace_folder
 from utils.data.prepared_set import FORMAT, Done, PreparedSet, Split, crop_file, mismatch, source_picture, write_set
 from utils.data.sets import Sets
 from utils.locks import waiting
@@ -96,7 +96,7 @@ def _cut_out(name: str, sets: Sets, how: Cut, test) -> Path:
             growing = target.with_name(f".{target.name}.partial")
             shutil.rmtree(growing, ignore_errors=True)
             try:
-                _write(source, growing, how, Detector(*detector), state)
+                _write(source, growing / GROWING, how, Detector(*detector), state)
                 replace_folder(growing, target)
             finally:
                 shutil.rmtree(growing, ignore_errors=True)

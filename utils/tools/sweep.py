@@ -3,11 +3,9 @@ import hashlib
 import itertools
 import os
 import re
-import signal
 import subprocess
 import sys
 from argparse import Namespace
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,18 +169,13 @@ def _start(flags: list[str]) -> int:
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
     launch = ["-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes] if processes != "1" else []
     child = subprocess.Popen([sys.executable, *launch, str(ROOT / "main.py"), *flags], env=env)
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the run with the sweep
     try:
         return child.wait()
     except KeyboardInterrupt:
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(5)  # the terminal has interrupted it as well
+        child.terminate()
+        if (status := child.wait()) > 0:
+            sys.exit(status)  # it has said that it was stopped
         raise
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            child.wait()
-        signal.signal(signal.SIGTERM, before)
 
 
 # --------------------------------------------------------------------------------------------------------------- table

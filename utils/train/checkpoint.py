@@ -19,7 +19,14 @@ REQUIRED = {"format": int, "net": dict, "layout": dict, "protocol": dict, "args"
 
 def save(file: Path, values: dict[str, Any]) -> None:
     """Write tensors and plain values, so that `load` needs no pickled code."""
-    write_atomic(file, lambda path: torch.save(values, path))
+    def write(path: Path) -> None:
+        try:
+            with open(path, "wb") as handle:  # with a path, torch does not say that the disk is full
+                torch.save(values, handle)
+        except RuntimeError as error:  # torch could not end the file
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+    write_atomic(file, write)
 
 
 def unpack(file: Path) -> tuple[Trainable, Layout, dict[str, Any]]:

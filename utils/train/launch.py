@@ -4,11 +4,11 @@ import os
 import signal
 import sys
 
-from utils.start import begin_loading, end_loading
+from utils.start import GRACE, STOPPED, begin_loading, end_loading
 
 if __name__ == "__main__":
     begin_loading()
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import PContext, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
@@ -20,6 +20,8 @@ def main(argv: list[str]) -> int:
     args = parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // int(args.nproc_per_node), 1)))  # else torchrun sets 1 and warns
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    close = PContext.close
+    PContext.close = lambda self, death_sig=None, timeout=GRACE: close(self, death_sig, min(timeout, GRACE))  # torch waits 30 s
     end_loading()
     try:
         run(args)
@@ -28,11 +30,12 @@ def main(argv: list[str]) -> int:
         if failed.exitcode < 0 and failed.exitcode not in (-signal.SIGINT, -signal.SIGTERM):
             how = signal.Signals(-failed.exitcode).name
             print(f"error: process {rank} was ended by {how} (SIGKILL: usually out of memory)", file=sys.stderr)
+        elif abs(failed.exitcode) % 128 in (signal.SIGINT, signal.SIGTERM):
+            print(STOPPED, file=sys.stderr)
         return abs(failed.exitcode) or 1
-    except SignalException as error:
-        return 128 + error.sigval
-    except KeyboardInterrupt:
-        return 130
+    except (SignalException, KeyboardInterrupt) as stopped:
+        print(STOPPED, file=sys.stderr)
+        return 128 + getattr(stopped, "sigval", signal.SIGINT)
     return 0
 
 

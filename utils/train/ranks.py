@@ -16,14 +16,21 @@ from torch import Tensor
 from pipnet.errors import UserError
 from utils.cores import cores, free_cores
 
-LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|gloo.*(timed out|Timed out|closed)", re.DOTALL)
+LATE = re.compile("[Tt]imed out")
+LOST = re.compile(rf"Connection (closed|reset) by peer|Broken pipe|gloo.*({LATE.pattern}|closed)", re.DOTALL)
+PATIENCE = timedelta(hours=12)  # while one process prepares data, or exports a net
 
 
 class Ranks(NamedTuple):
-    """This process in the run."""
+    """This process in the run.
+
+    store: holds a mark of each process that has lost another one. patient: the group of the waits that may be long.
+    """
     rank: int
     count: int
     device: torch.device
+    store: dist.Store | None = None
+    patient: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -60,7 +67,7 @@ class Ranks(NamedTuple):
             except UserError as error:
                 outcome[1] = str(error)
         if self.count > 1:
-            dist.broadcast_object_list(outcome, device=self.device)
+            dist.broadcast_object_list(outcome, group=self.patient)
         result, error = outcome
         if error is not None:
             raise UserError(error)
@@ -70,7 +77,7 @@ class Ranks(NamedTuple):
         """Return the picklable `value` of every process, in the order of the ranks."""
         values: list[Any] = [value] * self.count
         if self.count > 1:
-            dist.all_gather_object(values, value)
+            dist.all_gather_object(values, value, group=self.patient)
         return values
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -81,24 +88,40 @@ class Ranks(NamedTuple):
 
     @contextmanager
     def connected(self):
-        """Leave the process group together at the end of the body. Raise UserError when another process has died.
+        """Leave the process group together at the end of the body. Raise UserError when another process has died or hangs.
 
-        The error is delayed: by then, the launcher has usually stopped this process, so that only the message of the process
-        that failed is shown.
+        The error is delayed, so that it can name the processes that have not noticed it. If one has ended, the launcher has
+        usually stopped this process by then, so that only the message of the process that failed is shown.
         """
         try:
             yield
         except RuntimeError as error:
             if self.count == 1 or not (isinstance(error, dist.DistError) or LOST.search(str(error))):
                 raise
-            time.sleep(20)
-            raise UserError("another process has ended; its own last line, or that of its node, names the cause") from None
+            silent = self._silent()
+            if LATE.search(str(error)):
+                raise UserError(f"{silent} has not answered within --rank-timeout; look at it and at its node, then go on with "
+                                "--resume") from None
+            raise UserError(f"{silent} has ended; its own last line, or that of its node, names the cause") from None
         if self.count > 1:
             dist.destroy_process_group()
 
+    def _silent(self) -> str:
+        """Return which processes have not noticed within 20 s that another one is lost."""
+        try:
+            self.store.set(f"noticed/{self.rank}", "")
+            time.sleep(20)
+            silent = [str(rank) for rank in range(self.count) if not self.store.check([f"noticed/{rank}"])]
+        except RuntimeError:  # the store has ended with its process
+            silent = []
+        return f"process {' and '.join(silent)}" if silent else "another process"
 
-def start_ranks() -> Ranks:
-    """Join the process group of torchrun (NCCL on GPUs, else gloo), if there is one, and return this process's place."""
+
+def start_ranks(timeout: float = 1800) -> Ranks:
+    """Join the process group of torchrun (NCCL on GPUs, else gloo), if there is one, and return this process's place.
+
+    timeout: seconds that a collective of the training waits for the other processes.
+    """
     count, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
     cuda, gpus = torch.cuda.is_available(), torch.cuda.device_count()
     if cuda and _local_count() > gpus:
@@ -106,11 +129,13 @@ def start_ranks() -> Ranks:
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    if count > 1:
-        # long, since the first process may prepare a large set while the others wait
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(hours=12), device_id=device if cuda else None)
-        atexit.register(_leave)
-    return Ranks(dist.get_rank() if count > 1 else 0, count, device)
+    if count == 1:
+        return Ranks(0, 1, device)
+    store, rank, count = next(dist.rendezvous("env://"))
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=count,
+                            timeout=timedelta(seconds=timeout), device_id=device if cuda else None)
+    atexit.register(_leave)
+    return Ranks(rank, count, device, store, dist.new_group(timeout=PATIENCE, backend="gloo"))
 
 
 def _local_count() -> int:

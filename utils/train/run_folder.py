@@ -2,7 +2,9 @@
 import os
 import re
 import shutil
+import threading
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -212,11 +214,27 @@ class History:
         return better
 
 
+def _without_write_errors(failed) -> None:
+    """Print what has failed in a thread, except TensorBoard's writing, whose next call raises the error again."""
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
+
+
+def log_to(file: Path):
+    """Return a sink for the logger. A line that cannot be written is dropped: the next checkpoint says that the disk is full."""
+    def write(line: str) -> None:
+        with suppress(OSError), open(file, "a", encoding="utf-8", errors="surrogateescape") as log:
+            log.write(line)
+
+    return write
+
+
 class Keeper:
     """Writes a training's files. Each file is whole, whenever the process is killed."""
 
     def __init__(self, run: Run, history: History):
         self.run, self.history = run, history
+        threading.excepthook = _without_write_errors
         self.events = SummaryWriter(run.folder / "events", purge_step=history.epochs + 1)
         self._write_tables()  # the process may have been killed between the last checkpoint and its rows
 

@@ -1,12 +1,17 @@
 """An interrupted preparation continues; damaged images are listed and left out."""
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from test_prepare import leftovers, load_split, points_folder, prepare
 
 from pipnet.errors import UserError
 from pipnet.geometry import cut
 from utils.data import prepare as prepare_module
+from utils.data.prepare import tidy
 from utils.data.prepared_set import mismatch, read_image, read_meta
 
 
@@ -64,3 +69,39 @@ def test_damaged_images_are_listed_and_left_out(tmp_path):
                                         r"\(and 1 more"):
         prepare(source, tmp_path / "other", val=0)
     assert leftovers(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize("place", ("old set moved", "new set moved"))
+def test_a_preparation_that_is_killed_while_it_replaces_a_set(tmp_path, monkeypatch, place):
+    source = points_folder(tmp_path / "mine", people=4, frames=1)
+    folder = prepare(source, tmp_path / "data", name="set")
+    moved, replace = [], os.replace
+
+    def killed(one, two):
+        replace(one, two)
+        moved.append(one)
+        if len(moved) == ("old set moved", "new set moved").index(place) + 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare_module.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "data", name="set", target_size=48)
+    monkeypatch.undo()
+    (tmp_path / "data/.raw.partial/faces").mkdir(parents=True)  # of a rendering
+    assert folder.exists() == (place == "new set moved")
+    tidy(tmp_path / "data")
+    assert leftovers(tmp_path / "data") == ["set"] and not mismatch(folder, target_size=48 if place == "new set moved" else 32)
+
+
+def test_a_preparation_at_work_is_not_tidied_away(tmp_path):
+    growing = tmp_path / ".set.partial"
+    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom utils.locks import waiting\n"
+            f"with waiting(Path({str(growing / '.lock')!r})):\n    print('held', flush=True)\n    sys.stdin.read()")
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    tidy(tmp_path)
+    assert growing.is_dir()
+    process.kill()
+    process.wait()
+    tidy(tmp_path)
+    assert not growing.exists()

@@ -87,9 +87,8 @@ def sweeping(start, tmp_path):
     fake.mkdir()
     (fake / "main.py").write_text(RUN)
     script.write_text(f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(ROOT)!r})\n"
-                      "import main\nfrom utils.tools import sweep\n"
-                      f"sweep.ROOT = Path({str(fake)!r})\ntry:\n    main.main(sys.argv[1:])\n"
-                      "except main.UserError as error:\n    sys.exit(f'error: {error}')\n")
+                      "from utils import start\nstart.begin_loading()\nimport main\nfrom utils.tools import sweep\n"
+                      f"sweep.ROOT = Path({str(fake)!r})\nstart.run_command(main.main)\n")
 
     def call(*flags):
         return start("--train", "--run-root", tmp_path / "runs", *flags, script=script)

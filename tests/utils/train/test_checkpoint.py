@@ -46,7 +46,7 @@ def test_a_failed_save_leaves_the_old_file(packed, tmp_path):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"best.pt cannot be written \(disk full\); what stood there before is kept"):
         write_atomic(file, fail)
     assert file.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["best.pt"]
 

@@ -184,3 +184,21 @@ def short(self, batches):
     done = run(*launch, "--train", *gaps, "--batch-size", "4", OMP_NUM_THREADS="1")
     assert done.returncode == 9 and "error: process 1 was ended by SIGKILL" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
+
+
+def test_a_process_that_hangs_is_named_and_the_job_is_restarted(cli, gaps, tmp_path):
+    """The restart goes on from the last epoch, without a hand; then one process goes on where two were."""
+    file = driver(tmp_path, """
+def short(self, batches):
+    if self.step == 6 and self.ranks.rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), 19)
+    return step(self, batches)""")
+    launch = ("python", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", str(file))
+    flags = ("--batch-size", "6", "--rank-timeout", "4", "--exp", "hung")
+    done = run(*launch, "--train", *gaps, *flags, OMP_NUM_THREADS="1")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert re.findall("error: (.*)", done.stderr) == [
+        "process 1 has not answered within --rank-timeout; look at it and at its node, then go on with --resume"]
+    assert len(rows(tmp_path / "runs" / "hung" / "step.csv")) == 3
+    done = cli("--train", "--resume", "--exp", tmp_path / "runs" / "hung", "--epochs", "4", "--batch-size", "12")
+    assert done.returncode == 0 and len(rows(tmp_path / "runs" / "hung" / "step.csv")) == 4, done.stderr

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from pipnet.errors import UserError
 from utils.cores import cores
 from utils.data.parsers import VISIBLE_FILE, write_pts
 from utils.data.synthetic.face import Face, draw
+from utils.locks import waiting
 from utils.progress import progress
 
 TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}  # official numbers of faces, whose proportions are kept
@@ -80,29 +80,27 @@ def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, 
         raise UserError(f"{folder} exists already; remove it or name another folder for the synthetic faces")
     workers = workers or cores()
     counts = share(train, TRAIN_PARTS) | share(test, TEST_PARTS)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        build = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write synthetic faces here ({error.strerror})") from None
-    try:
-        jobs, place = [], {"train": 0, "test": TEST_INDEX, "hard": HARD_INDEX}
-        for part, count in counts.items():
-            (build / part).mkdir(parents=True)
-            kind = "train" if part in TRAIN_PARTS else "hard" if part == "ibug" else "test"
-            jobs += [(str(build), f"{part}/face{place[kind] + i:07d}.jpg", seed, place[kind] + i, size) for i in range(count)]
-            place[kind] += count
-        with progress(total=len(jobs), desc="synthetic faces", unit="face") as bar, (build / VISIBLE_FILE).open("w") as table:
-            for name, flags in _map(jobs, workers):
-                table.write(f"{name}\t{flags}\n")
-                bar.update()
-        build.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        build.rename(folder)
-    except BaseException:
-        shutil.rmtree(build, ignore_errors=True)
-        raise
+    partial = folder.with_name(f".{folder.name}.partial")
+    build = partial / "faces"
+    with waiting(partial / ".lock"):
+        try:
+            shutil.rmtree(build, ignore_errors=True)  # of a killed process
+            jobs, place = [], {"train": 0, "test": TEST_INDEX, "hard": HARD_INDEX}
+            for part, count in counts.items():
+                (build / part).mkdir(parents=True)
+                kind = "train" if part in TRAIN_PARTS else "hard" if part == "ibug" else "test"
+                jobs += [(str(build), f"{part}/face{place[kind] + i:07d}.jpg", seed, place[kind] + i, size) for i in range(count)]
+                place[kind] += count
+            with progress(total=len(jobs), desc="synthetic faces", unit="face") as bar, (build / VISIBLE_FILE).open("w") as table:
+                for name, flags in _map(jobs, workers):
+                    table.write(f"{name}\t{flags}\n")
+                    bar.update()
+            if folder.exists():
+                folder.rmdir()
+            build.rename(folder)
+        except BaseException:
+            shutil.rmtree(build, ignore_errors=True)
+            raise
     return counts
 
 

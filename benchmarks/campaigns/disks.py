@@ -1,0 +1,116 @@
+"""Full, limited and read-only disks: `python benchmarks/campaigns/disks.py`. One line names the file, and nothing is lost.
+
+`limit` is RLIMIT_FSIZE, as `ulimit -f` sets it; `full` and `read-only` are a small tmpfs, which needs the right to mount.
+Afterwards the older files must be as before, and the same command must succeed once there is space.
+"""
+import argparse
+import hashlib
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from victims import TINY, call, chosen, finish, fresh
+
+PLACES = "--data-root {root}/data --run-root {root}/runs --exp run"
+TRAIN = f"--train {PLACES} {shlex.join(TINY)} --workers 1"
+COMMANDS = {  # place: (its folder below the root, command, bytes that a file may have)
+    "data root": ("data", f"main.py --prepare --data-root {{root}}/data {shlex.join(TINY)}", 2_000),
+    "run folder": ("runs", f"main.py {TRAIN} --resume --epochs 3", 100_000),
+    "export": ("runs", f"main.py --test --test-onnx {PLACES} --threads 1", 100_000),
+    "report": ("runs", f"main.py --test {PLACES} --threads 1", 20_000),
+    "demo": ("out", "demo.py --source assets/faces.jpg --save {root}/out/faces.png --threads 1", 20_000)}
+TROUBLES = ("limit", "full", "read-only")
+FREE = 8_192  # bytes left on the full disk
+
+
+def limit(size: int) -> None:
+    """Let this process write no larger file."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def mount(folder: Path, options: str) -> bool:
+    """Mount a tmpfs; return whether that was allowed."""
+    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    return subprocess.run(words, capture_output=True).returncode == 0
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Return {file: hash} of what a run must not lose."""
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.rglob("*")
+            if file.suffix in (".pt", ".csv", ".tsv", ".yaml") and "report" not in file.parts}
+
+
+def attack(place: str, trouble: str, root: Path, kept: Path) -> list[str] | None:
+    """Return what is wrong with a command whose disk is in trouble; None if the trouble could not be made."""
+    name, text, size = COMMANDS[place]
+    folder, command = root / name, shlex.split(text.format(root=root))
+    for other in ("data", "runs", "out"):
+        fresh(root / other, kept / other)
+    if place == "data root":
+        fresh(folder)
+    if trouble != "limit":
+        if not mount(fresh(folder), "size=64m"):
+            return None
+        if place != "data root" and (kept / name).exists():
+            subprocess.run(["cp", "-a", f"{kept / name}/.", str(folder)], check=True)
+    before, wrong = hashes(folder), []
+    filler = folder / "filler"
+    try:
+        if trouble == "full":
+            space = os.statvfs(folder)
+            filler.write_bytes(bytes(space.f_bavail * space.f_frsize - FREE))
+        if trouble == "read-only":
+            mount(folder, "remount,ro")
+        done = call(command, root / "output", *((limit, (size,)) if trouble == "limit" else ()))
+        said = [line for line in done.text.splitlines() if line.startswith("error: ")]
+        if done.status != 1 or "Traceback" in done.text or len(said) != 1 or str(folder) not in said[0]:
+            wrong.append(f"status {done.status}: {done.text[-800:]}")
+        if before != {name: value for name, value in hashes(folder).items() if name in before}:
+            wrong.append("an older file has changed")
+        if trouble == "read-only":
+            mount(folder, "remount,rw")
+        filler.unlink(missing_ok=True)
+        done = call(command, root / "output")
+        if done.status:
+            wrong.append(f"with space again: {done.line}")
+        wrong += [f"left over: {file.relative_to(root)}" for file in folder.rglob(".*") if file.name != ".lock"]
+    finally:
+        if trouble != "limit":
+            subprocess.run(["umount", str(folder)], check=True)
+    return wrong
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("places", nargs="*", help=f"some of: {', '.join(COMMANDS)}; without: all")
+    parser.add_argument("--troubles", nargs="+", choices=TROUBLES, default=TROUBLES)
+    parser.add_argument("--save", action="store_true", help="write results/disks.json")
+    args = parser.parse_args(argv)
+    places, begun, outcomes, faults = chosen(COMMANDS, args.places), time.monotonic(), {}, []
+    with tempfile.TemporaryDirectory() as temporary:
+        root, kept = Path(temporary).resolve(), Path(temporary).resolve() / "kept"
+        done = call(["main.py", *shlex.split(TRAIN.format(root=root)), "--epochs", "2"], root / "output")
+        if done.status:
+            sys.exit(f"the run to attack was not trained: {done.line}")
+        for name in ("data", "runs"):
+            fresh(kept / name, root / name)
+        for place in places:
+            for trouble in args.troubles:
+                wrong = attack(place, trouble, root, kept)
+                outcomes[f"{place}, {trouble}"] = "skipped: no right to mount" if wrong is None else "fault" if wrong else "good"
+                print(f"{place}, {trouble}: {outcomes[f'{place}, {trouble}']}", flush=True)
+                if wrong:
+                    faults.append({"case": f"{place}, {trouble}", "wrong": wrong})
+    figures = {"count": len(outcomes), "outcomes": dict(Counter(outcomes.values())), "cases": outcomes, "faults": faults,
+               "minutes": (time.monotonic() - begun) / 60}
+    return finish("disks", "python benchmarks/campaigns/disks.py --save", 0, figures, args.save)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

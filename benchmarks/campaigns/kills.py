@@ -1,0 +1,280 @@
+"""SIGKILL at seeded moments of a run: `python benchmarks/campaigns/kills.py --count 200`. Nothing may be lost.
+
+A reference run tells how often each phase occurs, how long it takes and how many file operations it makes. A victim is killed in
+one occurrence: before its n-th file operation, or after a share of its time. Then the same command goes on, with --resume if
+there is a checkpoint. At the end step.csv, weights and prepared pictures must equal those of the reference run, every file in
+sight must have been whole after the kill, and no partial file may be left.
+"""
+import argparse
+import functools
+import hashlib
+import importlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from victims import TINY, Victim, call, finish, fresh, histogram
+
+OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
+PLACES = "--data-root {root}/data --run-root {root}/runs --exp run "
+SYNTHETIC = "--dataset synthetic --synthetic-train 12 --synthetic-test 3 --target-size 64 --weights none --threads 1 --workers 1 "
+JOBS = {
+    "landmarks": f"--train {PLACES} {shlex.join(TINY)} --workers 1 --epochs 3",
+    "test": f"--test --test-onnx {PLACES} --threads 1",  # of the run that the job before it has left
+    "detector": f"--train {PLACES} {SYNTHETIC} --task detect --crops 6 --batch-size 2 --input-size 128 --epochs 2"}
+PHASES = {  # name: (job, function, share of the kills)
+    "render": ("landmarks", "utils.data.synthetic:generate", 15),
+    "prepare": ("landmarks", "utils.data.prepare:DataGenerator._crops", 20),
+    "prepare: rename": ("landmarks", "utils.data.prepare:_replace", 32),
+    "start": ("landmarks", "utils.train.loop:_start", 12),
+    "step": ("landmarks", "utils.train.solver:Solver.train_step", 30),
+    "validation": ("landmarks", "utils.tasks.landmarks:Landmarks.validate", 12),
+    "save": ("landmarks", "utils.train.run_folder:Keeper.save", 44),
+    "export": ("test", "utils.tasks.landmark_tests:LandmarkTests.export", 8),
+    "report": ("test", "utils.tasks.landmark_tests:LandmarkTests.close", 7),
+    "detector: step": ("detector", "utils.train.solver:Solver.train_step", 10),
+    "detector: save": ("detector", "utils.train.run_folder:Keeper.save", 10)}
+EARLY = ("render", "prepare", "prepare: rename")  # they need a data root without the prepared set
+PREPARED = "synthetic-12-3-64"
+
+
+class Moment(NamedTuple):
+    """When to kill: in which occurrence of a phase, before which file operation (None: after `share` of its time)."""
+
+    phase: str
+    occurrence: int = 0
+    operation: int | None = None
+    share: float = 0.0
+
+
+class Seen(NamedTuple):
+    """An occurrence of a phase in the reference run."""
+
+    phase: str
+    seconds: float
+    operations: int
+
+
+def watch(phases: list[str], file: str, moment: Moment | None) -> None:
+    """Write a line into `file` whenever a phase begins and ends. In `moment`'s occurrence, kill before its file operation."""
+    lines = open(file, "a", buffering=1)
+    now: list = [None, 0]  # the phase of this moment, its file operations
+    counts: Counter = Counter()
+    me = os.getpid()
+
+    def die() -> None:
+        os.kill(me, signal.SIGKILL)
+
+    def hook(event: str, args: tuple) -> None:
+        if now[0] is None or event not in OPERATIONS or os.getpid() != me:
+            return
+        if event == "open" and not (isinstance(args[1], str) and set(args[1]) & set("wax+")):
+            return
+        if moment and now[0] == moment.phase and counts[now[0]] == moment.occurrence and now[1] == moment.operation:
+            die()
+        now[1] += 1
+
+    def wrapped(phase: str, function):
+        @functools.wraps(function)
+        def run(*args, **options):
+            if now[0] is not None:
+                return function(*args, **options)
+            now[:], start = [phase, 0], time.perf_counter()
+            print(f"begin\t{phase}\t{counts[phase]}", file=lines)
+            try:
+                return function(*args, **options)
+            finally:
+                print(f"end\t{phase}\t{time.perf_counter() - start}\t{now[1]}", file=lines)
+                if moment and moment.phase == phase and counts[phase] == moment.occurrence and moment.operation is not None:
+                    die()  # it has one operation fewer than in the reference run
+                now[0] = None
+                counts[phase] += 1
+        return run
+
+    for phase in phases:
+        module, _, name = PHASES[phase][1].partition(":")
+        owner = importlib.import_module(module)
+        *path, name = name.split(".")
+        for part in path:
+            owner = getattr(owner, part)
+        setattr(owner, name, wrapped(phase, getattr(owner, name)))
+    sys.addaudithook(hook)
+
+
+def of_job(job: str) -> list[str]:
+    return [phase for phase, row in PHASES.items() if row[0] == job]
+
+
+def command(job: str, root: Path, *modes: str) -> list[str]:
+    return ["main.py", *shlex.split(JOBS[job].format(root=root)), *modes]
+
+
+def result(root: Path) -> dict[str, str]:
+    """Return hashes of all that must be equal: prepared files, step.csv, the tensors of the checkpoints, the scores."""
+    found = {}
+    run = root / "runs/run"
+    for file in sorted([*(root / "data").glob("*/**/*"), *run.glob("**/*.csv"), *run.glob("*.pt")]):
+        if not file.is_file() or file.name in ("time.csv", ".lock"):
+            continue
+        if file.suffix == ".pt":
+            stored = torch.load(file, weights_only=True)
+            values = [stored["model"], stored.get("rows"), stored.get("solver")]
+            data = b"".join(name.encode() + (value.numpy().tobytes() if isinstance(value, torch.Tensor) else str(value).encode())
+                            for name, value in flat(values))
+        else:
+            data = re.sub(rb"\nfingerprint: .*", b"", file.read_bytes())  # it has the times of the raw files
+        found[str(file.relative_to(root))] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+def flat(value, name: str = ""):
+    """Yield (name, leaf) of nested dicts and lists."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else None
+    if pairs is None:
+        yield name, value
+    else:
+        for key, one in pairs:
+            yield from flat(one, f"{name}/{key}")
+
+
+def whole(root: Path) -> list[str]:
+    """Return what is not whole among the files in sight."""
+    wrong = []
+    for file in (root / "runs/run").glob("*.pt"):
+        try:
+            torch.load(file, weights_only=True)
+        except Exception as error:  # whatever a damaged file raises
+            wrong.append(f"{file.name} after the kill: {error}")
+    for file in (root / "runs/run").glob("*.csv"):
+        if not file.read_text(encoding="utf-8").endswith("\n"):
+            wrong.append(f"{file.name} after the kill has no last line")
+    return wrong
+
+
+def stumps(root: Path) -> list[str]:
+    """Return what an ended run should not leave."""
+    hidden = [*(root / "data").rglob(".*"), *(root / "runs").rglob(".*")]
+    return [str(file.relative_to(root)) for file in hidden if file.name != ".lock"]
+
+
+def reference(job: str, root: Path) -> tuple[list[Seen], dict[str, str]]:
+    """Return the phases of an undisturbed run and its result. It leaves raw/ and data/ in `root` to start others from."""
+    phases = root / "phases"
+    phases.unlink(missing_ok=True)
+    done = call(command(job, root), root / "reference", watch, (of_job(job), str(phases), None))
+    if done.status:
+        sys.exit(f"the reference run of {job} failed: {done.line}")
+    lines = [line.split("\t") for line in phases.read_text().splitlines()]
+    return [Seen(line[1], float(line[2]), int(line[3])) for line in lines if line[0] == "end"], result(root)
+
+
+def draw(seen: list[Seen], phase: str, rng: np.random.Generator) -> Moment:
+    """Return a random moment of a phase: every second one by file operation, where there are any."""
+    occurrences = [one for one in seen if one.phase == phase]
+    occurrence = int(rng.integers(len(occurrences)))
+    operations = occurrences[occurrence].operations
+    if operations and (phase.endswith(("save", "rename")) or rng.random() < 0.5):
+        return Moment(phase, occurrence, int(rng.integers(operations + 1)))
+    return Moment(phase, occurrence, None, float(rng.random()))
+
+
+def kill(job: str, root: Path, moment: Moment, seconds: float) -> bool:
+    """Start the job and kill it in the moment. Return whether it was killed; else it was finished before."""
+    phases = root / "phases"
+    phases.write_text("")
+    victim = Victim(command(job, root), root / "victim", watch, ([moment.phase], str(phases), moment))
+    if moment.operation is None:
+        wanted = f"begin\t{moment.phase}\t{moment.occurrence}\n"
+        while wanted not in phases.read_text() and victim.process.is_alive():
+            time.sleep(0.002)
+        time.sleep(moment.share * seconds)
+        victim.signal(signal.SIGKILL)
+    return victim.wait().status == -signal.SIGKILL
+
+
+def go_on(job: str, root: Path) -> list[str]:
+    """Finish the job as its user would; return what went wrong."""
+    trains, run = "--train" in JOBS[job], root / "runs/run"
+    modes = ["--resume"] if (run / "last.pt").is_file() else ["--overwrite"] if (run / "best.pt").is_file() else []
+    done = call(command(job, root, *(modes if trains else [])), root / "again")
+    return [f"going on: {done.line}"] if done.status else []
+
+
+def attack(job: str, root: Path, kept: Path, seen: list[Seen], moment: Moment, older: bool) -> list[str] | None:
+    """Kill the job in the moment and go on. Return what is wrong then; None if the job ended before it was killed.
+
+    kept: the folders data and runs that the job starts from. older: an older prepared set is replaced.
+    """
+    for name in ("data", "runs"):
+        fresh(root / name, kept / name)
+    if moment.phase in EARLY and not older:
+        shutil.rmtree(root / "data" / PREPARED)
+    if moment.phase == "render":
+        fresh(root / "data")
+    if older:
+        (root / "data" / PREPARED / "train.tsv").write_text("")
+    if moment.phase == "export":
+        (root / "runs/run/best.onnx").unlink()
+    seconds = [one for one in seen if one.phase == moment.phase][moment.occurrence].seconds
+    return whole(root) + go_on(job, root) if kill(job, root, moment, seconds) else None
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
+    parser.add_argument("--save", action="store_true", help="write results/kills.json")
+    args = parser.parse_args(argv)
+    begun, rng = time.monotonic(), np.random.default_rng(args.seed)
+    shares = np.array([PHASES[phase][2] for phase in args.phases], float)
+    counts = np.diff(np.round(np.cumsum([0, *shares / shares.sum()]) * args.count).astype(int))
+    killed, faults = Counter(), []
+    with tempfile.TemporaryDirectory() as folder:
+        root, kept = Path(folder).resolve(), Path(folder).resolve() / "kept"
+        (root / "runs").mkdir()
+        wanted = {PHASES[phase][0] for phase in args.phases}
+        for job in [job for job in JOBS if job in wanted or job == "landmarks" and "test" in wanted]:
+            if job != "test":
+                fresh(root / "runs")
+            seen, expected = reference(job, root)
+            for name in ("data", "runs"):
+                fresh(kept / name, root / name)
+            if job != "test":
+                fresh(kept / "runs")
+            for phase in (phase for phase in of_job(job) if phase in args.phases):
+                for _ in range(counts[args.phases.index(phase)]):
+                    moment, older = draw(seen, phase, rng), phase == "prepare: rename" and rng.random() < 0.5
+                    wrong = attack(job, root, kept, seen, moment, older)
+                    if wrong is None:
+                        continue
+                    killed[phase] += 1
+                    print(f"{killed.total()}: {moment}, {'older set' if older else ''}", flush=True)
+                    found = result(root)
+                    wrong += [f"differs: {name}" for name in expected if found.get(name) != expected[name]]
+                    wrong += [f"left over: {name}" for name in stumps(root)]
+                    if wrong:
+                        faults.append({"moment": moment._asdict(), "older": older, "wrong": wrong[:4]})
+                        print(f"FAULT {faults[-1]}", file=sys.stderr, flush=True)
+            for name in ("data", "runs"):  # as after the reference run
+                fresh(root / name, kept / name)
+            if job == "landmarks" and "test" in wanted:
+                call(command(job, root), root / "again")
+    print(histogram(f"{killed.total()} kills by phase", {phase: killed[phase] for phase in args.phases}))
+    figures = {"count": killed.total(), "phases": dict(killed), "faults": faults, "minutes": (time.monotonic() - begun) / 60}
+    return finish("kills", f"python benchmarks/campaigns/kills.py --count {args.count} --seed {args.seed} --save", args.seed,
+                  figures, args.save)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
