@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import pytest
 from archives import annotated, parse, picture, write_cofw
-from conftest import LAYOUTS, REFERENCE, SMALL, fails, load_split, settings, write_faces
+from conftest import DEFAULTS, LAYOUTS, REFERENCE, SMALL, fails, load_split, settings, write_faces
 
 from pipnet.errors import UserError
-from pipnet.geometry import to_crop
+from pipnet.geometry import crop_box, to_crop
+from utils.config import load_protocol
 from utils.data.parsers import PARTS_300W, read_pts
-from utils.data.prepare import DataGenerator
+from utils.data.prepare import GSSL_BOXES, DataGenerator
 from utils.data.prepared_set import read_meta
 
 
@@ -134,3 +135,11 @@ def test_small_faces_are_left_out(tmp_path, cli):
     large = ((table.box[:, 2:] - table.box[:, :2]).min(1) >= 50).sum()
     assert done.returncode == 0 and 0 < large < 24 and f"; {large} faces of" in done.stderr, done.stderr
     fails(cli(*flags, "--least-box", "500", "--run-root", tmp_path), "least_box 500 leaves no training face; give a smaller one")
+
+
+@pytest.mark.parametrize(("dataset", "top"), [("wflw", 110), ("celeba-wild", 115)])
+def test_crops_for_unlabelled_faces_leave_out_what_is_above_the_brows(dataset, top):
+    """The authors of PIPNet widen the box by a tenth on three sides and move its top down."""
+    protocol = load_protocol(DEFAULTS.protocols, "gssl")._replace(rounding="float")
+    box = GSSL_BOXES[dataset](np.array([100.0, 100, 300, 200]))
+    assert np.allclose(crop_box(box, protocol, 1000, 1000), [80, top, 320, 210])
