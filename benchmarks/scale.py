@@ -75,7 +75,7 @@ def work(folder: str, name: str) -> None:
 
     alone = private_mb()
     ranks = start_ranks()
-    places = ["--train-data", name, "--data-root", folder, "--run-root", folder]
+    places = ["--train-data", str(Path(folder, name)), "--run-root", folder]
     task, solver, order, loader = start([*FLAGS, *places], ranks)
     solver.net.train()
     batches = iter(loader)
