@@ -58,9 +58,9 @@ def repeated(prepared: Path, folder: Path, faces: int) -> None:
 
 
 def private_mb() -> float:
-    """Return the memory that only this process has, in MB."""
+    """Return the memory that only this process has, in MB, without files that are mapped."""
     rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return sum(int(row.split()[1]) for row in rows if row.startswith("Private")) / 1024
+    return sum(int(row.split()[1]) for row in rows if row.startswith("Private_Dirty")) / 1024
 
 
 def work(folder: str, name: str) -> None:
@@ -75,7 +75,7 @@ def work(folder: str, name: str) -> None:
 
     alone = private_mb()
     ranks = start_ranks()
-    places = ["--train-data", name, "--data-root", folder, "--run-root", folder]
+    places = ["--train-data", str(Path(folder, name)), "--run-root", folder]
     task, solver, order, loader = start([*FLAGS, *places], ranks)
     solver.net.train()
     batches = iter(loader)

@@ -172,9 +172,9 @@ class Solver:
     def train_step(self, batches: list) -> Losses:
         """Take one optimizer step on the mean loss over all samples of `batches` (micro-batches) and of all processes.
 
-        If the loss or the gradient is not finite, reading the returned Losses raises NonFinite. The weights then stay those
-        before this step, on the device, whatever steps follow. A gradient that overflows in fp16 lowers the loss scale instead,
-        until that is 1 (with it, an error comes one step later).
+        If the loss or the gradient is not finite, reading the returned Losses raises NonFinite. The weights are then those before
+        this step: the device refuses it and all later ones. In fp16, a gradient that overflows only lowers the loss scale; it is
+        an error once the scale is 1. A loss that is not finite refuses this step alone there.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule(self.step)
