@@ -45,5 +45,7 @@ def _entries(file: Path) -> dict[str, dict]:
 def _plain(value) -> str:
     """Return a value as the text of a table's cell."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {item}" for name, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value).replace("|", r"\|")
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value).replace("|", r"\|")
