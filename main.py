@@ -11,7 +11,7 @@ try:
     from pipnet.files import SHIPPED
     from utils.config import check_files, parse, read_defaults
     from utils.data.paths import check_sets
-    from utils.formats import TESTED
+    from utils.formats import EXPORTS, TESTED
 except ImportError as missing:
     stop_without(missing)
 
@@ -34,7 +34,6 @@ WORK = ("prepare", "train", *TESTS, "export", "show_data", "audit", "predict")
 MODES = {  # checked in this order
     "list_nets": Mode((), (*WORK, "sweep", "resume", "overwrite"), "--list-nets only lists; leave the other modes out"),
     "predict": Mode((), ("sweep", "audit"), "--predict uses one trained net; leave --sweep and --audit out"),
-    "out": Mode(("predict",), (), "--out says where the landmarks of --predict go; give that too"),
     "predict_format": Mode(("predict",), (), "--predict-format is the format of --predict; give that too"),
     "compare": Mode(TESTS, ("sweep",),
                     "--compare is for the report of a test; give --test with it, and no --sweep"),
@@ -55,8 +54,9 @@ def add_modes(parser: ArgumentParser) -> None:
     add("--train", action="store_true", help="train a net in weights/EXP")
     add("--test", action="store_true", help="NME, failure rate and area under the curve on the test sets")
     add("--test-onnx", action="store_true", help="export if need be, test the ONNX file, fail if it differs from torch")
-    add("--export", metavar="FORMAT", nargs="+", choices=[*TESTED, "pipeline"], action="extend", default=[],
-        help=f"write the net for other runtimes: {', '.join(TESTED)}; or pipeline: from a picture to its faces in one ONNX file")
+    add("--export", metavar="FORMAT", nargs="+", choices=EXPORTS, action="extend", default=[],
+        help=f"write the net for other runtimes: {', '.join(TESTED)}; pipeline: from a picture to its faces in one ONNX file; web: "
+             "a page for the browser")
     add("--export-raw", dest="export", action="append_const", const="raw", help="write an ONNX file that gives the head's maps")
     add("--test-formats", metavar="FORMAT", nargs="+", choices=TESTED, default=[],
         help="export if need be, test these formats, measure their time, fail if one differs from torch by more than its bound")
@@ -76,7 +76,8 @@ def add_modes(parser: ArgumentParser) -> None:
     add("--resume", action="store_true", help="continue from the last whole checkpoint of that run")
     add("--overwrite", action="store_true", help="replace that run")
     add("--out", metavar="PATH",
-        help="for --predict: a folder for .pts, or a file .csv or .json (COCO); without: in weights/EXP/predicted")
+        help="for --predict: a folder for .pts, or a file .csv or .json (COCO); without: in weights/EXP/predicted. For --export "
+             "web: the folder of the page; without: weights/EXP/web")
     add("--predict-format", metavar="FORMAT", help="pts, csv or coco; without: from the name of --out")
     add("--compare", metavar="RUN", nargs="+", default=[],
         help="runs that were tested on the same faces: shown beside this one in the test's table and report")
@@ -95,6 +96,8 @@ def check_modes(mode: Namespace) -> None:
     for name, rule in MODES.items():
         if name in given and (rule.needs and not given & set(rule.needs) or given & set(rule.excludes)):
             raise UserError(rule.says)
+    if mode.out and bool(mode.predict) == ("web" in mode.export):
+        raise UserError("--out says where the landmarks of --predict or the page of --export web go; give one of these")
     if mode.audit and mode.resume and not mode.exp:
         raise UserError("--audit --resume needs the name of the audit: --exp")
 
@@ -176,7 +179,7 @@ def main(argv: list[str]) -> None:
         if mode.audit:
             audit.audit(task.with_fold, run, ranks, mode.resume)
         if mode.export:
-            logger.info(ranks.agree(lambda: task.tests(run, compare).export(mode.export)))
+            logger.info(ranks.agree(lambda: task.tests(run, compare).export(mode.export, mode.out)))
         if tests:
             formats = mode.test_formats or ["onnx"] * mode.test_onnx
             run_tests(task.tests(run, compare), ranks, formats, bool(mode.test_formats))

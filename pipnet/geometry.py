@@ -24,6 +24,11 @@ class Protocol(NamedTuple):
     border: str     # clip: the crop ends where the image ends; zero: black outside the crop; real: image outside the crop
     rounding: str   # int: whole pixels, as in the published 300W preparation; float
 
+    @property
+    def inner(self) -> bool:
+        """Return whether boxes hold eyes, nose and mouth only: the crop is then almost twice the box."""
+        return min(self.scale_x, self.scale_y) >= 1.8
+
 
 CHOICES = {"square": ("no", "max", "min"), "border": ("clip", "zero", "real"), "rounding": ("int", "float")}
 

@@ -270,8 +270,7 @@ class Landmarker:
 
         UserError for a layout without those five points.
         """
-        image = as_bgr(image, self.rgb)
-        return chip(image, face.landmarks, self.layout, size)
+        return chip(as_bgr(image, self.rgb), face.landmarks, self.layout, size)
 
     def _has_crop(self, box: np.ndarray, width: int, height: int) -> bool:
         """Return whether a landmark box (4,) gives a crop that shows a part of an image of width x height."""
@@ -284,10 +283,10 @@ class Landmarker:
     def _as_protocol(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (M, 4) for the net's protocol, from tight boxes of 68 landmarks.
 
-        Protocols for eyes, nose and mouth only (`inner`) make the crop almost twice the box. Their boxes are chosen so that the
-        crop is the one that `square` makes of the whole face. Other protocols take the boxes as they are.
+        Boxes of `inner` protocols are chosen so that the crop is the one that `square` makes of the whole face. Other protocols
+        take the boxes as they are.
         """
-        if min(self.net.protocol.scale_x, self.net.protocol.scale_y) < 1.8:
+        if not self.net.protocol.inner:
             return boxes
         side = (boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True) * SQUARE.scale_x
         return self._box_of_crop((boxes[:, :2] + boxes[:, 2:]) / 2, side)

@@ -25,6 +25,7 @@ FORMATS = {
     "raw": Format(".raw.onnx", "utils.test.export:write_raw", same=False),
 }
 TESTED = [name for name, row in FORMATS.items() if row.same]
+EXPORTS = [*TESTED, "pipeline", "web"]  # of --export; web: a folder, the page of pipnet/app/web.py with the ONNX file
 
 
 def files_of(export: Path) -> list[Path]:

@@ -16,9 +16,10 @@ from pipnet.app.output import KEYS, Output
 from pipnet.app.smooth import SMOOTH
 from pipnet.app.sources import Frame, Source, open_source, silence_opencv
 from pipnet.app.track import Tracker
+from pipnet.app.web import WEB, Options, serve
 from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
-from pipnet.files import SHIPPED
+from pipnet.files import SHIPPED, shipped_net
 from pipnet.landmarker import Face, Landmarker
 from pipnet.pose import head_pose, pose_points
 
@@ -50,12 +51,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--pose", action="store_true", help="pitch, yaw and roll of the head, also from nets that do not predict them")
     add("--drowsiness", action="store_true", help="videos: eye aspect ratios, blinks, yawns, time with closed eyes, alarm")
     add("--threads", metavar="N", type=int, default=0, help="CPU threads of each net (0: all cores)")
+    add("--web", action="store_true", help="serve a page for the browser on this machine: camera, pictures and videos, nothing "
+        f"leaves it; goes with {', '.join(map(_flag, WEB))}")
+    add("--port", metavar="N", type=int, help="of --web (8000)")
     args = parser.parse_args(argv)
+    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+    if args.web and (wrong := sorted(given - {"web", *WEB})):
+        raise UserError(f"--web goes with {', '.join(map(_flag, WEB))}; leave {_flag(wrong[0])} out")
+    if args.port is not None and not args.web:
+        raise UserError("--port is the port of --web; give that too")
     if args.detect_every < 1:
         raise UserError(f"--detect-every is a number of frames, at least 1, not {args.detect_every}")
     if args.threads < 0:
         raise UserError(f"--threads is a number of threads, or 0 for all cores, not {args.threads}")
     return args
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 class Pipeline:
@@ -127,6 +140,11 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command. UserError for whatever cannot be done."""
     silence_opencv()
     args = parse(argv)
+    if args.web:
+        net = shipped_net(args.exp or SHIPPED[0], ".onnx") if args.exp in (None, *SHIPPED) else Path(args.exp)
+        weights = args.detector_weights and Path(args.detector_weights)
+        serve(Options(net, weights, args.threshold, args.max_faces, args.detect_every, args.smooth), args.port or 8000)
+        return
     source = open_source(args.source)
     with ExitStack() as stack:
         stack.callback(source.close)

@@ -133,7 +133,7 @@ class Output:
         if target is not None and source.still:
             self.sink = PictureSink(target, into or not alone)
         elif target is not None:
-            self.sink = VideoSink(target, source.fps, source.live)
+            self.sink = VideoSink(target, source.fps, source.live, None if source.live else Path(args.source))
         self.faces = self.frames = 0
 
     def draw(self, frame: Frame, faces: list[Face], style: str) -> np.ndarray:
@@ -200,7 +200,10 @@ class Output:
         saved = [str(self.sink.target)] if self.sink and self.sink.written else []
         if self._lines:
             saved.append(self.json)
-        return f"{text}; saved {' and '.join(saved)}" if saved else text
+        if saved:
+            text += f"; saved {' and '.join(saved)}"
+        note = "" if self.source.still or not self.sink else self.sink.note
+        return f"{text}; the video is {note}" if note else text
 
 
 def plural(count: int, noun: str) -> str:

@@ -2,17 +2,17 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from pipnet.app.encoders import CODECS, OpenCV, PyAV, open_encoder
 from pipnet.app.sources import Frame
 from pipnet.errors import UserError
 from pipnet.images import write_image
 
-CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
 LONGEST = 10       # s: a frame of a live source is repeated for at most this long
 RESERVE = 2 ** 23  # bytes that stay free on the disk, for what is written when a video ends, above all its index
 
@@ -38,18 +38,21 @@ class PictureSink:
 
 
 class VideoSink:
-    """A video without sound. It is written under a temporary name and renamed by `close`, when it is playable."""
+    """A video. It is written under a temporary name and renamed by `close`, when it is playable.
 
-    def __init__(self, target: Path, fps: float, live: bool = False):
+    sound: the file whose sound is copied, where that is possible; `note` says why it is not.
+    """
+
+    def __init__(self, target: Path, fps: float, live: bool = False, sound: Path | None = None):
         if target.suffix.lower() not in CODECS:
             raise UserError(f"--save {target}: give a video a name that ends in {', '.join(CODECS)}")
         self.target, self.written = target, 0
         self._partial = target.with_name(f".{target.stem}.partial-{os.getpid()}{target.suffix.lower()}")
-        self._writer: cv2.VideoWriter | None = None
-        self._fps, self._live, self._size = fps, live, None
+        self._writer: OpenCV | PyAV | None = None
+        self._fps, self._live, self._size, self._sound, self.note = fps, live, None, sound, ""
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
-        """Append a frame, resized to the size of the first one.
+        """Append a frame, resized to the size of the first one with even sides.
 
         Frames of a live source come at irregular times, so they are repeated or left out until the video keeps the real time.
         UserError where the video cannot be written or the disk is full; the frames written so far are playable after `close`.
@@ -65,24 +68,29 @@ class VideoSink:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         due = round(frame.seconds * self._fps) + 1 - self.written if self._live else 1
         for _ in range(min(due, round(LONGEST * self._fps))):
-            self._writer.write(image)
+            with writing(self.target):
+                self._writer.write(image)
             self.written += 1
 
     def _open(self, size: tuple[int, int]) -> None:
-        code = cv2.VideoWriter.fourcc(*CODECS[self.target.suffix.lower()])
-        writer = cv2.VideoWriter(str(self._partial), code, self._fps, size)
-        if not writer.isOpened():
+        size = tuple(max(side // 2 * 2, 2) for side in size)  # H.264 and VP9 halve the resolution of colours
+        with writing(self.target):
+            writer = open_encoder(self._partial, self._fps, size, self._sound)
+        if not writer.opened:
             self._partial.unlink(missing_ok=True)
             raise UserError(f"{self.target}: OpenCV {cv2.__version__} cannot write a video of {size[0]} x {size[1]} px there; "
                             f"give --save another name or ending ({', '.join(CODECS)})")
-        self._writer, self._size = writer, size
+        self._writer, self._size, self.note = writer, size, writer.note if self._sound else ""
 
     def close(self) -> None:
         """Finish the video and give it its name. UserError, and no video, where it could not be written completely."""
         if self._writer is None:
             return
-        self._writer.release()
-        if not _plays(self._partial, self.written):  # OpenCV does not report that writing failed
+        complete = False
+        with suppress(OSError):  # PyAV raises it; OpenCV does not report that writing failed
+            self._writer.close()
+            complete = _plays(self._partial, self.written)
+        if not complete:
             self._partial.unlink(missing_ok=True)
             raise UserError(f"{self.target} cannot be written to its end (is the disk full?); make room or give --save another "
                             "place")

@@ -8,6 +8,7 @@ import numpy as np
 from loguru import logger
 
 from nets.stages.auxiliary import STATES
+from pipnet.app.web import Options, write_page
 from pipnet.errors import UserError
 from pipnet.files import shipped
 from pipnet.geometry import to_crop
@@ -71,6 +72,14 @@ class LandmarkTests(Tests):
 
     def export_onnx(self) -> None:
         export(self.run)
+
+    def export(self, formats: list[str], out: str | None = None) -> str:
+        files = super().export([name for name in formats if name != "web"] or ["onnx"])
+        if "web" not in formats:
+            return files
+        folder = Path(out or self.run.folder / "web")
+        write_page(folder, Options(self.run.onnx))
+        return f"{files}, the page to {folder}"
 
     def source(self) -> Source:
         def feeds() -> Iterator[dict[str, np.ndarray]]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from conftest import ROOT, detector_file, draw_face, fails
 from PIL import Image
 
 from nets.stages.auxiliary import STATES
-from pipnet.app import demo, output, sinks, sources
+from pipnet.app import demo, encoders, output, sinks, sources
 from pipnet.app.panel import Panel, label
 from pipnet.detector import Detector
 from pipnet.errors import UserError
@@ -49,7 +50,7 @@ def face_picture(size: int = 160) -> np.ndarray:
 
 
 def write_video(file: Path, frames: int = 12, size=(160, 160)) -> Path:
-    code = cv2.VideoWriter.fourcc(*sinks.CODECS[file.suffix])
+    code = cv2.VideoWriter.fourcc(*encoders.CODECS[file.suffix])
     writer = cv2.VideoWriter(str(file), code, 20, size)
     for index in range(frames):
         writer.write(cv2.resize(np.roll(face_picture(), 2 * index, 1), size))
@@ -302,14 +303,13 @@ def test_a_full_disk_is_noticed(nets, tmp_path, monkeypatch):
     assert len(frames_of(tmp_path / "out.mp4")) == 5
     monkeypatch.undo()
     noise = np.random.default_rng(0).integers(0, 256, (60, 96, 96, 3), dtype=np.uint8)
-    for suffix in sinks.CODECS:
+    for suffix in encoders.CODECS:
         sink, limits = sinks.VideoSink(tmp_path / f"noise{suffix}", 20), resource.getrlimit(resource.RLIMIT_FSIZE)
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # writing fails from here on as on a full disk
-            for index, image in enumerate(noise):
-                sink.write(sources.Frame(image, index, index / 20, "noise"), image)
-            with pytest.raises(UserError, match=f"noise{suffix} cannot be written to its end"):
-                sink.close()
+            with pytest.raises(UserError, match=f"noise{suffix} cannot be written to its end"), closing(sink):
+                for index, image in enumerate(noise):
+                    sink.write(sources.Frame(image, index, index / 20, "noise"), image)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not [path for path in tmp_path.iterdir() if "noise" in path.name]

@@ -1,0 +1,168 @@
+"""The demo as a static page: a folder with the nets, onnxruntime-web and all constants, and a server on this machine."""
+import base64
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipnet import detector, landmarker
+from pipnet.app import drowsiness, panel, smooth, track
+from pipnet.draw import group_colours
+from pipnet.errors import UserError
+from pipnet.files import shipped, write_text
+from pipnet.geometry import border_px
+from pipnet.landmarker import LandmarkNet
+from pipnet.layout import Layout
+from pipnet.pose import MODEL, pose_points
+from pipnet.runtimes import open_file
+
+PAGE = Path(__file__).parent.parent / "web"
+RUNTIME = "onnxruntime-web-1.30.0.tgz"  # of the npm registry, which states this checksum
+ADDRESS = f"https://registry.npmjs.org/onnxruntime-web/-/{RUNTIME}"
+SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+NEEDED = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm",
+          "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
+SETTINGS = "settings.json"  # marks a folder as a page, which may be replaced
+WEB = ("exp", "detector_weights", "threshold", "max_faces", "detect_every", "smooth", "port")  # flags that go with --web
+
+
+class Options(NamedTuple):
+    """Choices of a page: files of both nets (None: the shipped detector), and options of Detector, Landmarker and Tracker."""
+
+    landmarks: Path
+    detector: Path | None = None
+    threshold: float | None = None
+    max_faces: int | None = None
+    detect_every: int = 10
+    smooth: str = "one-euro"
+
+
+def write_page(folder: Path, options: Options) -> None:
+    """Write the page into a folder that is new, empty, or a page that this function wrote. It works below any path.
+
+    UserError where the folder holds something else, onnxruntime-web is missing, or a file is no net for the page.
+    """
+    folder = Path(os.path.abspath(folder))
+    if folder.exists() and not (folder / SETTINGS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} holds something other than a page; name a new folder")
+    found = options.detector or shipped("detector.onnx")
+    settings = page_settings(options, found)
+    partial_page = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    try:
+        shutil.copytree(PAGE, partial_page, ignore=shutil.ignore_patterns("*.tgz", "__pycache__"))
+        _unpack(partial_page / "vendor")
+        for file, name in ((options.landmarks, settings["net"]["file"]), (found, settings["detector"]["file"])):
+            shutil.copyfile(file, partial_page / name)
+        write_text(partial_page / SETTINGS, json.dumps(settings) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial_page, folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); name another folder") from None
+    finally:
+        shutil.rmtree(partial_page, ignore_errors=True)
+
+
+def page_settings(options: Options, found: Path) -> dict[str, Any]:
+    """Values of the nets and constants of this package, by the page's file that uses them. found: the detector's file."""
+    remedy = "name a file that main.py --export onnx has made"
+    opened = open_file(options.landmarks, 0, remedy)
+    if options.landmarks.suffix != ".onnx" or opened.inputs != ["image"] or "landmarks" not in opened.outputs:
+        raise UserError(f"{options.landmarks} is no ONNX file of a landmark net of ours; {remedy}")
+    if options.smooth == "flow":
+        raise UserError("the page has no optical flow; give it --smooth one-euro or none")
+    net = LandmarkNet.of(opened.run, {**opened.values, "pose": "pose" in opened.outputs}, options.landmarks)
+    finder = detector.Detector(weights=found, threshold=options.threshold)
+    landmarker.Landmarker(net, finder, options.max_faces)  # checks the number
+    layout, protocol, euro = net.layout, net.protocol._asdict(), smooth.OneEuro
+    return {
+        "net": {"file": "landmarks.onnx", "name": options.landmarks.stem, "size": net.size, "count": layout.count,
+                "border": border_px(net.size, net.margin), "protocol": protocol, "tight": net.tight, "inner": net.protocol.inner,
+                "pose": net.pose, "states": net.states, "meanface": None if net.meanface is None else net.meanface.tolist(),
+                "face_limit": net.face_limit, "face_least": net.face_least},
+        "detector": {"file": "detector.onnx", "threshold": finder.threshold, "overlap": finder.overlap,
+                     "face_box": finder.face_box, **_constants(detector, "SHORT_SIDE", "MOST_PIXELS")},
+        "landmarker": {**_constants(landmarker, "MOST_FACES", "MOST_CROPS", "LEVEL"),
+                       "square_scale": landmarker.SQUARE.scale_x},
+        "tracker": _constants(track, "STEP", "LEAST_SCORE", "SAME", "TWICE", "AGAIN", "MEMORY"),
+        "smooth": {**_constants(smooth, "JUMP"), "floor": euro.floor.tolist(),
+                   **_constants(euro, "min_cutoff", "beta", "speed_cutoff", "hold", "noise", "noise_cutoff")},
+        "pose": _pose(layout), "drowsiness": _drowsiness(layout),
+        "layout": {"edges": layout.edges(), "colours": [f"#{r:02x}{g:02x}{b:02x}" for b, g, r in group_colours(layout)],
+                   **_constants(panel, "UNCERTAIN")},
+        "options": {"max_faces": options.max_faces, "detect_every": options.detect_every, "smooth": options.smooth},
+    }
+
+
+def _constants(owner: Any, *names: str) -> dict[str, Any]:
+    return {name.lower(): getattr(owner, name) for name in names}
+
+
+def _pose(layout: Layout) -> dict[str, Any] | None:
+    """Points of the head that the layout has, None where it has too few."""
+    try:
+        points = pose_points(layout)
+    except UserError:
+        return None
+    return {"points": MODEL[[row for row, _ in points]].tolist(), "landmarks": [ids for _, ids in points]}
+
+
+def _drowsiness(layout: Layout) -> dict[str, Any] | None:
+    """Landmarks and constants of `Drowsiness`, None for a layout without eyes."""
+    try:
+        rings = drowsiness.Drowsiness(layout)
+    except UserError:
+        return None
+    names = ("WINDOW", "BASELINE", "REBASE", "CLOSED", "EYE_STATES", "LEVEL", "DIP", "NOISE", "BLINK", "YAWN", "YAWN_SECONDS",
+             "ALARM_CLOSED", "ALARM_PERCLOS", "FORGET")
+    return {"eyes": rings.eyes, "mouth": rings.mouth, **_constants(drowsiness, *names)}
+
+
+def _unpack(folder: Path) -> None:
+    """Unpack what the page needs of onnxruntime-web. UserError where its archive is missing or another one."""
+    archive = PAGE / RUNTIME
+    if not archive.is_file():
+        raise UserError(f"the page needs onnxruntime-web; fetch it once: curl -fo '{archive}' {ADDRESS}")
+    if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != SHA512:
+        raise UserError(f"{archive} is damaged or another version; fetch it again: curl -fo '{archive}' {ADDRESS}")
+    folder.mkdir()
+    with tarfile.open(archive) as files:
+        for name in NEEDED:
+            with files.extractfile(f"package/dist/{name}") as source, open(folder / name, "wb") as target:
+                shutil.copyfileobj(source, target)
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Files of one folder, with the headers that allow threads in WebAssembly."""
+
+    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript", ".mjs": "text/javascript",
+                      ".wasm": "application/wasm"}  # the system's table may differ, and browsers then refuse the files
+
+    def end_headers(self) -> None:
+        """Isolate the page from other origins, and keep nothing: the next run may serve other nets."""
+        for name, value in (("Cross-Origin-Opener-Policy", "same-origin"), ("Cross-Origin-Embedder-Policy", "require-corp"),
+                            ("Cache-Control", "no-store")):
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, format: str, *values) -> None:
+        """Print nothing."""
+
+
+def serve(options: Options, port: int) -> None:
+    """Serve the page on this machine alone until Ctrl-C. UserError for a port that is taken."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_page(Path(folder, "page"), options)
+        try:
+            server = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=f"{folder}/page"))
+        except (OSError, OverflowError) as error:
+            raise UserError(f"port {port} cannot be opened ({getattr(error, 'strerror', error)}); give another --port") from None
+        with server:
+            print(f"http://127.0.0.1:{server.server_port}/ serves the page until Ctrl-C", flush=True)
+            server.serve_forever()

@@ -1,0 +1,107 @@
+/**
+ * The page: its controls, and the loop from a source's frames to the picture, the panel and the lines of JSON.
+ *
+ * Every frame is announced by an event `frame` of the document, with {bitmap, record, times}, for scripts that use the page.
+ */
+
+import { draw, STYLES } from "./draw.js";
+import { Nets } from "./nets.js";
+import { Rate, showFaces, showRate } from "./panel.js";
+import { record, Records } from "./records.js";
+import { openCamera, openFile } from "./sources.js";
+
+const find = (id) => document.getElementById(id);
+const settings = await (await fetch(new URL("settings.json", import.meta.url))).json();
+const nets = new Nets(settings), controls = { style: STYLES[0], mirrored: false };
+let source = null, records = new Records(), last = null, running = Promise.resolve(), starts = 0;
+
+/** Say something in the line below the picture. */
+function say(text, wrong = false) {
+  find("status").textContent = text;
+  find("status").classList.toggle("wrong", wrong);
+}
+
+/** Draw the last frame, again where the style has changed. */
+function redraw() {
+  if (last) draw(find("picture"), last.bitmap, last.faces, settings.layout, controls);
+}
+
+/** Close the source; its loop ends with the frame that is being worked on. */
+function stop() {
+  source?.close();
+  source = null;
+  find("pause").disabled = true;
+  find("camera").textContent = "Camera";
+}
+
+/** Replace the source by the one that `open` promises, and run it to its end. */
+async function start(open) {
+  const mine = ++starts, overtaken = () => mine !== starts;  // by another source that was chosen meanwhile
+  stop();
+  await running;
+  try {
+    const title = await nets.opened, opened = overtaken() ? null : await open();
+    if (overtaken()) return opened?.close();
+    source = opened;
+    running = run(opened, title).catch((error) => say(error.message, true));
+    await running;
+  } catch (error) {
+    say(error.message, true);
+  }
+  if (!overtaken()) stop();
+}
+
+/** Send the frames of a source through the nets and show them. */
+async function run(opened, title) {
+  const rate = new Rate(), { name, still, live } = opened;
+  records = new Records();
+  nets.restart();
+  controls.mirrored = live;
+  find("pause").disabled = still;
+  find("pause").textContent = "Pause";
+  if (live) find("camera").textContent = "Stop camera";
+  find("empty").hidden = true;
+  let index = 0, before = performance.now();
+  for await (const { bitmap, seconds } of opened.frames()) {
+    const found = await nets.find(bitmap, seconds), now = performance.now();
+    last?.bitmap.close();
+    last = found;
+    redraw();
+    rate.update(found.times, (now - before) / 1000);
+    before = now;
+    const { width, height } = found.bitmap, frame = { index: index++, seconds, name, width, height };
+    records.add(frame, found.faces);
+    showRate({ fps: find("fps"), stages: find("stages") }, rate);
+    showFaces(find("faces"), found.faces);
+    find("save").disabled = false;
+    find("rate").hidden = still;
+    say(`${name}: ${found.faces.length} face${found.faces.length === 1 ? "" : "s"}; ${settings.net.name} on ${title}`);
+    const detail = { bitmap: found.bitmap, record: record(frame, found.faces), times: found.times };
+    document.dispatchEvent(new CustomEvent("frame", { detail }));
+  }
+}
+
+find("camera").addEventListener("click", () => (source?.live ? stop() : start(openCamera)));
+find("file").addEventListener("change", ({ target }) => {
+  const [file] = target.files;
+  if (file) start(() => openFile(file));
+  target.value = "";  // so that the same file can be chosen again
+});
+find("pause").addEventListener("click", ({ target }) => {
+  const pauses = target.textContent === "Pause";
+  source?.pause(pauses);
+  target.textContent = pauses ? "Go on" : "Pause";
+});
+find("style").append(...STYLES.map((name) => new Option(name)));
+find("style").addEventListener("change", ({ target }) => {
+  controls.style = target.value;
+  redraw();
+});
+find("save").addEventListener("click", () => records.save("faces.jsonl"));
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  const [file] = event.dataTransfer.files;
+  if (file) start(() => openFile(file));
+});
+nets.opened.then((title) => say(`Ready: ${settings.net.name} on ${title}`), (error) => say(error.message, true));

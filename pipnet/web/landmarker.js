@@ -1,0 +1,155 @@
+/** Faces of a frame: the detector, the crops, the landmark net and its crops around landmarks, as pipnet/landmarker.py. */
+
+import { areaOf, boxOf, carry, centreOf, cropBox, meanOf, similarity, transform, turnAbout, turnedBox } from "./geometry.js";
+import { cut, toBgr } from "./crop.js";
+import { clamp, mean } from "./numbers.js";
+import { turnPose } from "./pose.js";
+
+/**
+ * A face is {box, score, landmarks, scores, sigma, pose, states} in image px and degrees, null for what the net does not predict.
+ *
+ * A landmark box is [x1, y1, x2, y2, angle]: its crop is turned clockwise by the angle and shows the face upright.
+ */
+export class Landmarker {
+  constructor(settings, runtime) {
+    this.net = settings.net;
+    this.limits = settings.landmarker;
+    this.detector = settings.detector;
+    this.most = settings.options.max_faces;
+    this.runtime = runtime;
+    this.seconds = { detect: 0, landmarks: 0 };
+  }
+
+  /** Return the faces of a picture: each is cropped again around its landmarks until its crop has the roll of its landmarks. */
+  async facesOf(frame) {
+    const { most_crops: crops, level } = this.limits, { boxes, scores } = await this.detect(frame);
+    const faces = await this.landmarksOf(frame, boxes, scores);
+    let moving = faces.map((_, i) => i);
+    for (let crop = 0; crop < crops && moving.length; crop++) {
+      const before = moving.map((i) => faces[i]);
+      const again = before.map((face) => this.boxOf(face.landmarks)).map((box, i) =>
+        this.cropOf(box, frame) ? box : [...before[i].box, 0]);
+      const found = await this.landmarksOf(frame, again, before.map((face) => face.score));
+      moving.forEach((place, i) => { faces[place] = found[i]; });
+      const rolls = [before, found].map((some) => some.map((face) => this.rollOf(face.landmarks)));
+      moving = moving.filter((_, i) => Math.cos(rolls[0][i] - rolls[1][i]) < Math.cos(level));
+    }
+    return faces.filter((face) => this.isFace(face));
+  }
+
+  /** Return whether the landmark scores confirm a detection. */
+  isFace(face) {
+    return mean(face.scores) >= this.net.face_least;
+  }
+
+  /** Return landmark boxes, from the brows to the chin, and the detector's scores, best first. */
+  async detect(frame) {
+    const start = performance.now(), { threshold, overlap, short_side: short, most_pixels: most } = this.detector;
+    const { width, height } = frame;
+    const scale = Math.max(Math.min(1, short / Math.min(width, height), Math.sqrt(most / (width * height))),
+      1 / Math.min(width, height));
+    const small = toBgr(frame, scale), { runtime } = this;
+    const found = await runtime.detector({ image: runtime.image(small.data, [small.height, small.width, 3]),
+      threshold: runtime.number(threshold), overlap: runtime.number(overlap) });
+    const scores = [...found.scores.data];
+    const boxes = scores.map((_, i) => this.fromDetector([...found.boxes.data.slice(4 * i, 4 * i + 4)].map((x) => x / scale)));
+    let kept = scores.map((_, i) => i).filter((i) => this.cropOf([...boxes[i], 0], frame));
+    if (this.most && kept.length > this.most) {
+      kept.sort((i, j) => areaOf(boxes[j]) - areaOf(boxes[i]));
+      kept = kept.slice(0, this.most).sort((i, j) => i - j);
+    }
+    this.seconds.detect += (performance.now() - start) / 1000;
+    return { boxes: kept.map((i) => [...boxes[i], 0]), scores: kept.map((i) => scores[i]) };
+  }
+
+  /** Return the landmark box (4) of a detector's box. */
+  fromDetector(box) {
+    const [down, wide, high] = this.detector.face_box;
+    const [x, y] = centreOf(box), width = (box[2] - box[0]) / 2, height = (box[3] - box[1]) / 2;
+    const middle = y + 2 * height * down;
+    const tight = [x - width * wide, middle - height * high, x + width * wide, middle + height * high];
+    if (!this.net.inner) return tight;
+    const side = Math.max(tight[2] - tight[0], tight[3] - tight[1]) * this.limits.square_scale;  // as of the whole face
+    return this.boxOfCrop(centreOf(tight), [side, side]);
+  }
+
+  /** Return the faces of landmark boxes; their crops form batches. */
+  async landmarksOf(frame, boxes, scores) {
+    const start = performance.now(), { size, border, protocol } = this.net, side = size + 2 * border, faces = [];
+    const crops = boxes.map((box) => this.cropOf(box, frame)), { most_faces: most } = this.limits;
+    for (let first = 0; first < boxes.length; first += most) {
+      const part = crops.slice(first, first + most), images = new Uint8Array(3 * side * side * part.length);
+      const form = { size, border, zero: protocol.border === "zero" };
+      part.forEach((crop, i) => cut(frame, crop, form, boxes[first + i][4], images, 3 * side * side * i));
+      const found = await this.runtime.landmarks({ image: this.runtime.image(images, [part.length, side, side, 3]) });
+      part.forEach((crop, i) => faces.push(this.faceOf(found, i, crop, boxes[first + i], scores[first + i])));
+    }
+    this.seconds.landmarks += (performance.now() - start) / 1000;
+    return faces;
+  }
+
+  /** Return face i of the net's outputs, in image px. */
+  faceOf(found, i, crop, box, score) {
+    const { count } = this.net, [x1, y1, x2, y2] = crop, angle = box[4];
+    const row = (name, length) => [...found[name].data.slice(i * length, (i + 1) * length)];
+    const values = row("landmarks", 2 * count), turn = turnAbout(centreOf(crop), angle);
+    const upright = Array.from({ length: count }, (_, k) => [values[2 * k] * (x2 - x1) + x1, values[2 * k + 1] * (y2 - y1) + y1]);
+    const size = Math.sqrt(areaOf(crop)), tight = box.slice(0, 4), { states } = this.net;
+    return {
+      box: angle ? turnedBox(tight, angle) : tight,
+      score,
+      landmarks: angle ? transform(upright, turn) : upright,
+      scores: row("score", count).map((value) => clamp(value, 0, 1)),
+      sigma: found.sigma ? row("sigma", count).map((value) => value * size) : null,
+      pose: found.pose ? turnPose(row("pose", 3), angle).map((value) => (value * 180) / Math.PI) : null,
+      states: found.states ? Object.fromEntries(row("states", states.length).map((value, k) => [states[k], value])
+        .filter(([name]) => name)) : null,
+    };
+  }
+
+  /** Return the landmark box for the next crop of a face, from its landmarks. */
+  boxOf(landmarks) {
+    const turn = this.rollOf(landmarks), centre = meanOf(landmarks);
+    const box = this.uprightBox(transform(landmarks, turnAbout(centre, -turn)));
+    return [...carry(box, turnAbout(centre, turn)), turn];
+  }
+
+  /** Return the landmark box of an upright face: tight, or placed about the landmarks as training crops about the mean face. */
+  uprightBox(landmarks) {
+    const { meanface, tight, protocol } = this.net;
+    if (tight) return boxOf(landmarks);
+    const middle = meanOf(landmarks), origin = meanOf(meanface);
+    if (protocol.square === "no") {
+      const side = [0, 1].map((axis) => deviation(landmarks, axis) / deviation(meanface, axis));
+      return this.boxOfCrop([0, 1].map((axis) => (0.5 - origin[axis]) * side[axis] + middle[axis]), side);
+    }
+    const map = similarity(meanface, landmarks), side = Math.hypot(map[0], map[3]);
+    return this.boxOfCrop(transform([[0.5, 0.5]], map)[0], [side, side]);
+  }
+
+  /** Return the box from which the protocol makes the crop with this centre and these sides. */
+  boxOfCrop([x, y], [width, height]) {
+    const { scale_x: wide, scale_y: high, shift_y: shift } = this.net.protocol;
+    const half = [width / (2 * wide), height / (2 * high)], middle = y - (height * shift) / high;
+    return [x - half[0], middle - half[1], x + half[0], middle + half[1]];
+  }
+
+  /** Return the crop of a landmark box, null where it shows nothing of the frame. */
+  cropOf([x1, y1, x2, y2, angle], { width, height }) {
+    if (x1 >= width || y1 >= height || x2 <= 0 || y2 <= 0) return null;
+    return cropBox([x1, y1, x2, y2], this.net.protocol, width, height, angle);
+  }
+
+  /** Return by how many radians clockwise the crop of a face with these landmarks is turned; small leans stay in the crop. */
+  rollOf(landmarks) {
+    if (!this.net.meanface) return 0;
+    const [cosine, , , sine] = similarity(this.net.meanface, landmarks), angle = Math.atan2(sine, cosine);
+    return angle - clamp(angle, -this.limits.level, this.limits.level);
+  }
+}
+
+/** Return the standard deviation of points along an axis. */
+function deviation(points, axis) {
+  const middle = mean(points.map((point) => point[axis]));
+  return Math.sqrt(mean(points.map((point) => (point[axis] - middle) ** 2)));
+}

@@ -1,0 +1,41 @@
+/** onnxruntime-web: WebGPU where there is a GPU, else WebAssembly with SIMD, and threads where the page is isolated. */
+
+const VENDOR = new URL("vendor/", import.meta.url);
+
+/**
+ * Return {title, image(data, dims), number(value), landmarks, detector}: words for the page, makers of inputs, and both sessions.
+ *
+ * landmarks, detector: {input: tensor} -> promise of {output: tensor}. files: addresses of both nets. side: px of the net's input.
+ */
+export async function openRuntime(files, side) {
+  const gpu = await navigator.gpu?.requestAdapter();
+  if (gpu) {
+    try {
+      return await open("webgpu", files, side);
+    } catch (error) {
+      console.warn(`WebGPU cannot run these nets (${error.message}); WebAssembly does`);
+    }
+  }
+  return open("wasm", files, side);
+}
+
+async function open(provider, files, side) {
+  const ort = await import(new URL(`ort.${provider}.min.mjs`, VENDOR).href);
+  ort.env.wasm.wasmPaths = VENDOR.href;
+  const options = { executionProviders: [provider], logSeverityLevel: 3 };
+  const [landmarks, detector] = await Promise.all(
+    [files.landmarks, files.detector].map((file) => ort.InferenceSession.create(file, options)));
+  const threads = ort.env.wasm.numThreads;  // its choice: half the cores, at most four; one where the page is not isolated
+  const runtime = {
+    title: provider === "webgpu" ? "WebGPU" : `WebAssembly, ${threads} thread${threads > 1 ? "s" : ""}`,
+    image: (data, dims) => new ort.Tensor("uint8", data, dims),
+    number: (value) => new ort.Tensor("float32", Float32Array.of(value), []),
+    landmarks: (feeds) => landmarks.run(feeds),
+    detector: (feeds) => detector.run(feeds),
+  };
+  const black = runtime.image(new Uint8Array(3 * side * side), [1, side, side, 3]);
+  const small = runtime.image(new Uint8Array(3 * side * side), [side, side, 3]);
+  await runtime.landmarks({ image: black });  // what a provider cannot run fails here, not at the first frame
+  await runtime.detector({ image: small, threshold: runtime.number(0.5), overlap: runtime.number(0.5) });
+  return runtime;
+}

@@ -1,0 +1,95 @@
+/** Tracking of faces in a video: the next crop comes from this frame's landmarks, as pipnet/app/track.py. */
+
+import { boxOf, iou } from "./geometry.js";
+import { mean } from "./numbers.js";
+
+export class Tracker {
+  /** landmarker: of the frames. smooth: a filter of smooth.js. settings: of the page. */
+  constructor(landmarker, smooth, settings) {
+    this.landmarker = landmarker;
+    this.smooth = smooth;
+    this.limits = settings.tracker;
+    this.every = settings.options.detect_every;
+    this.most = settings.options.max_faces ?? Infinity;
+    this.tracks = new Map();  // id -> {box, next, seconds, lost}
+    this.wait = 0;            // frames until the detector runs
+    this.ids = 0;             // in use so far
+  }
+
+  /** Return the faces of a frame at `seconds`, ordered by id, each with its `id`, its face score and smoothed landmarks. */
+  async update(frame, seconds) {
+    let tracked = await this.follow(frame);
+    if (this.wait <= 0 || [...tracked.values()].some((face) => face.score < this.limits.least_score)) {
+      tracked = await this.detect(frame, tracked);
+      this.wait = this.every;
+    }
+    this.wait -= 1;
+    const smooth = this.smooth.update(tracked, seconds);
+    for (const [id, track] of this.tracks) {
+      track.lost = !tracked.has(id);
+      if (track.lost && seconds - track.seconds > this.limits.memory) this.tracks.delete(id);
+    }
+    for (const [id, landmarks] of smooth) {
+      this.tracks.set(id, { box: boxOf(landmarks), next: this.landmarker.boxOf(landmarks), seconds, lost: false });
+    }
+    return [...tracked.keys()].sort((a, b) => a - b).map((id) => ({ ...tracked.get(id), landmarks: smooth.get(id), id }));
+  }
+
+  /** Return {id: face} of the last frame's faces, found in crops around their last landmarks. */
+  async follow(frame) {
+    const ids = [...this.tracks.keys()].filter((id) => !this.tracks.get(id).lost && inside(this.tracks.get(id).next, frame));
+    const faces = await this.faces(frame, ids.map((id) => this.tracks.get(id).next)), tracked = new Map();
+    const found = ids.map((id, i) => [id, faces[i]]).sort(([a], [b]) => a - b);
+    for (const [id, face] of found) {  // of two tracks of one face the older one stays
+      if (overlap(face, tracked.values()) < this.limits.twice) tracked.set(id, face);
+    }
+    return tracked;
+  }
+
+  /** Return the faces of landmark boxes, with their face scores: probabilities that the crops show faces. */
+  async faces(frame, boxes) {
+    const faces = await this.landmarker.landmarksOf(frame, boxes, boxes.map(() => NaN));
+    const { face_limit: limit } = this.landmarker.net, { step } = this.limits;
+    return faces.map((face) => ({ ...face, score: 1 / (1 + Math.exp((limit - mean(face.scores)) / step)) }));
+  }
+
+  /** Return the tracked faces that the detector or their face score confirms, and the new faces that the detector finds. */
+  async detect(frame, tracked) {
+    const { boxes } = await this.landmarker.detect(frame), ids = [...tracked.keys()], { limits } = this;
+    const pairs = match([...tracked.values()].map((face) => boxOf(face.landmarks)), boxes, limits.same);
+    const confirmed = new Set(pairs.map(([i]) => ids[i])), used = new Set(pairs.map(([, j]) => j));
+    const kept = new Map([...tracked].filter(([id, face]) => face.score >= limits.least_score || confirmed.has(id)));
+    const first = await this.faces(frame, boxes.filter((_, j) => !used.has(j)));
+    const again = first.map((face) => this.landmarker.boxOf(face.landmarks)).filter((box) => inside(box, frame));
+    const faces = (await this.faces(frame, again))
+      .filter((face) => this.landmarker.isFace(face) && overlap(face, kept.values()) < limits.twice)
+      .slice(0, Math.max(this.most - kept.size, 0));
+    const lost = [...this.tracks.keys()].filter((id) => !kept.has(id));
+    const known = match(lost.map((id) => this.tracks.get(id).box), faces.map((face) => boxOf(face.landmarks)), limits.again);
+    faces.forEach((face, j) => {
+      const pair = known.find(([, place]) => place === j);
+      kept.set(pair ? lost[pair[0]] : this.ids++, face);
+    });
+    return kept;
+  }
+}
+
+/** Return whether a box covers at least a pixel of a frame. */
+function inside([x1, y1, x2, y2], { width, height }) {
+  return x1 < width - 1 && y1 < height - 1 && x2 > 1 && y2 > 1;
+}
+
+/** Return the largest IoU of a face with others, 0 without others. */
+function overlap(face, others) {
+  return Math.max(0, ...[...others].map((other) => iou(boxOf(face.landmarks), boxOf(other.landmarks))));
+}
+
+/** Return pairs [i, j] of boxes and others with an IoU of at least `least`. Each box is used once, best pairs first. */
+function match(boxes, others, least) {
+  const all = boxes.flatMap((box, i) => others.map((other, j) => ({ i, j, shared: iou(box, other) })));
+  const pairs = [];
+  for (const { i, j, shared } of all.sort((one, other) => other.shared - one.shared)) {
+    if (shared >= least && !pairs.some(([a, b]) => a === i || b === j)) pairs.push([i, j]);
+  }
+  return pairs;
+}

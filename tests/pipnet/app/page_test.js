@@ -1,0 +1,51 @@
+/** Driver of the page in a browser: runs the camera, then a picture, and sends every frame and its record to the server. */
+
+import { cropBox } from "./geometry.js";
+import { headPose } from "./pose.js";
+
+const FRAMES = 50;
+const send = (path, body) => fetch(path, { method: "POST", body });
+const status = document.getElementById("status"), canvas = document.createElement("canvas");
+const context = canvas.getContext("2d", { willReadFrequently: true });
+let count = 0, sent = Promise.resolve();
+
+/** Return the size and the seconds of a video that the browser can play, else its error. */
+async function play(name) {
+  const video = document.createElement("video");
+  video.src = URL.createObjectURL(await (await fetch(name)).blob());
+  return new Promise((resolve) => {
+    video.onloadeddata = () => resolve([video.videoWidth, video.videoHeight, video.duration]);
+    video.onerror = () => resolve(video.error.message);
+  });
+}
+
+/** Give the page a picture as if a user had chosen it. */
+async function choose(name) {
+  const files = new DataTransfer(), input = document.getElementById("file");
+  files.items.add(new File([await (await fetch(name)).blob()], name, { type: "image/jpeg" }));
+  input.files = files.files;
+  input.dispatchEvent(new Event("change"));
+}
+
+const { crops, poses, model, videos } = await (await fetch("cases.json")).json();
+await send("cases", JSON.stringify({
+  crops: crops.map(({ box, protocol, width, height, angle }) => cropBox(box, protocol, width, height, angle)),
+  poses: poses.map(({ landmarks, width, height }) => headPose(landmarks, model, width, height)),
+  videos: await Promise.all(videos.map(play)),
+}));
+
+document.addEventListener("frame", ({ detail: { bitmap, record } }) => {
+  const still = record.time === null;
+  if (count === FRAMES && !still) return;
+  [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
+  context.drawImage(bitmap, 0, 0);
+  const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height), line = JSON.stringify(record);
+  sent = sent.then(() => send("record", line)).then(() => send("pixels", data));
+  if (still) sent.then(() => send("done", status.textContent));
+  else if (++count === FRAMES) choose("face.jpg");
+});
+
+new MutationObserver(() => {
+  if (status.classList.contains("wrong")) send("done", `error: ${status.textContent}`);
+  else if (status.textContent.startsWith("Ready")) document.getElementById("camera").click();
+}).observe(status, { childList: true });

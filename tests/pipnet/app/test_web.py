@@ -1,0 +1,198 @@
+"""The page in a browser: the numbers of Python, on the same frames of a camera."""
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT, fails
+
+from pipnet.app import demo, web
+from pipnet.app.drowsiness import Drowsiness
+from pipnet.app.output import json_line
+from pipnet.app.sinks import VideoSink
+from pipnet.app.sources import Frame
+from pipnet.app.track import Tracker
+from pipnet.app.web import PAGE, RUNTIME, Handler, Options, write_page
+from pipnet.errors import UserError
+from pipnet.files import shipped
+from pipnet.geometry import CHOICES, Protocol, box_of, crop_box, grow
+from pipnet.landmarker import Landmarker
+from pipnet.pose import head_pose
+from utils.data.synthetic import render
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+needs_runtime = pytest.mark.skipif(not (PAGE / RUNTIME).is_file(), reason=f"no {PAGE / RUNTIME}; docs/demo.md has the command")
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
+WIDTH, HEIGHT = 640, 480
+CAMERA = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+
+
+class Listener(Handler):
+    """The page's server, which also hands out a driver and keeps what that sends back."""
+
+    received: list[tuple[str, bytes]] = []
+    done = threading.Event()
+
+    def do_POST(self) -> None:
+        name, body = self.path.rpartition("/")[2], self.rfile.read(int(self.headers["Content-Length"]))
+        self.received.append((name, body))
+        self.send_response(200)
+        self.end_headers()
+        if name == "done":
+            self.done.set()
+
+
+def browse(address: str, folder: Path, *flags: str) -> subprocess.Popen:
+    """Open an address in a browser without a window."""
+    return subprocess.Popen([BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio", "--no-first-run",
+                             f"--user-data-dir={folder}", *flags, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def two_faces(file: Path, frames: int = 60) -> None:
+    """Write a camera's pictures: a face and its mirror image, smaller, that move to and fro."""
+    portrait = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
+    x1, y1, x2, y2 = grow(Landmarker(threads=1)(portrait)[0].box, 1.8).astype(int)
+    head = portrait[y1:y2, x1:x2]
+    heads = [cv2.resize(picture, (size, size)) for picture, size in ((head, 240), (head[:, ::-1], 190))]
+    with open(file, "wb") as pictures:
+        for index in range(frames):
+            frame = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+            for place, head in enumerate(heads):
+                x, y = 40 + 320 * place + round(8 * np.sin(2 * np.pi * index / frames)), 120
+                frame[y:y + len(head), x:x + len(head)] = head
+            pictures.write(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
+
+
+def cases(landmarker: Landmarker) -> dict:
+    """Boxes with the crops of every kind of protocol, and turned heads with their poses."""
+    rng, crops, poses = np.random.default_rng(0), [], []
+    for square in CHOICES["square"]:
+        for border in CHOICES["border"]:
+            for rounding in CHOICES["rounding"]:
+                protocol = Protocol(1.3, 1.1, 0.1, square, border, rounding)
+                low = rng.uniform(-20, 300, 2)
+                box, angle = np.append(low, low + rng.uniform(20, 300, 2)), float(rng.choice([0, 0.7]))
+                crops.append({"box": box.tolist(), "protocol": protocol._asdict(), "width": WIDTH, "height": HEIGHT,
+                              "angle": angle, "crop": crop_box(box, protocol, WIDTH, HEIGHT, angle).tolist()})
+    for angles in ((0, 0, 0), (0.6, 0, 0), (-0.6, 0.2, 0.1), (0.3, -0.3, 0), (0, 0.3, -0.4)):
+        points = render(0, 1, 256, angles=np.array(angles, float)).landmarks.astype(float) + (150, 90)
+        poses.append({"landmarks": points.tolist(), "width": WIDTH, "height": HEIGHT,
+                      "pose": head_pose(points, landmarker.layout, WIDTH, HEIGHT)})
+    return {"crops": crops, "poses": poses}
+
+
+def in_browser(folder: Path, *flags: str) -> dict[str, list[bytes]]:
+    """Run the driver in the page in `folder`/below/page; return what it has sent, by name."""
+    Listener.received, Listener.done = [], threading.Event()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Listener, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser = browse(f"http://127.0.0.1:{server.server_port}/below/page/", folder / "profile", *flags)
+        try:
+            assert Listener.done.wait(300), [name for name, _ in Listener.received]
+        finally:
+            browser.kill()
+            browser.wait()
+            server.shutdown()
+    return {name: [body for one, body in Listener.received if one == name] for name in dict(Listener.received)}
+
+
+def frames_of(sent: dict[str, list[bytes]]) -> Iterator[tuple[np.ndarray, dict]]:
+    """Yield the pictures (H, W, 3) BGR that the page has worked on, and their records."""
+    for line, pixels in zip(sent["record"], sent["pixels"], strict=True):
+        record = json.loads(line)
+        image = np.frombuffer(pixels, np.uint8).reshape(record["height"], record["width"], 4)
+        yield cv2.cvtColor(image, cv2.COLOR_RGBA2BGR), record
+
+
+@needs_runtime
+@needs_browser
+def test_the_page_finds_what_python_finds(tmp_path):
+    net = next(filter(Path.is_file, (shipped(f"{name}.onnx") for name in ("landmarks-fast", "landmarks"))))
+    page, landmarker = tmp_path / "below" / "page", Landmarker(net, threads=1, any_roll=False)
+    page.parent.mkdir()
+    write_page(page, Options(net))
+    two_faces(tmp_path / "camera.mjpeg")
+    for name in ("out.mp4", "out.webm"):
+        with closing(VideoSink(page / name, 20)) as sink:
+            for index in range(8):
+                image = np.full((81, 120, 3), 20 * index, np.uint8)
+                sink.write(Frame(image, index, index / 20, name), image)
+    shutil.copy(ROOT / "assets" / "astronaut.jpg", page / "face.jpg")
+    shutil.copy(Path(__file__).with_name("page_test.js"), page)
+    expected, settings = cases(landmarker), json.loads((page / "settings.json").read_text())
+    (page / "cases.json").write_text(json.dumps({**expected, "model": settings["pose"], "videos": ["out.mp4", "out.webm"]}))
+    text = (page / "index.html").read_text()
+    (page / "index.html").write_text(text.replace("</body>", '<script type="module" src="page_test.js"></script></body>'))
+    sent = in_browser(tmp_path, *CAMERA, f"--use-file-for-fake-video-capture={tmp_path / 'camera.mjpeg'}")
+    assert sent["done"][0].startswith(b"face.jpg: "), sent["done"]
+
+    found = json.loads(sent["cases"][0])
+    assert np.allclose(found["crops"], [case["crop"] for case in expected["crops"]], atol=1e-6)
+    assert np.abs(np.array(found["poses"]) - [case["pose"] for case in expected["poses"]]).max() < 1
+    assert np.allclose(found["videos"], (120, 80, 0.4), atol=0.06), found["videos"]
+
+    tracker, drowsiness, apart = Tracker(landmarker), Drowsiness(landmarker.layout), []
+    *video, (picture, still) = frames_of(sent)
+    assert len(video) == 50
+    for image, record in video:
+        faces = tracker.update(image, record["time"])
+        assert [face["id"] for face in record["faces"]] == [face.id for face in faces] == [0, 1]
+        for one, face in zip(record["faces"], faces, strict=True):
+            landmarks = np.array(one["landmarks"])
+            apart.append(np.abs(landmarks - face.landmarks).max())
+            assert np.abs(one["pose"] - np.array(head_pose(landmarks, landmarker.layout, WIDTH, HEIGHT))).max() < 1
+            drowsy = drowsiness.update(face.id, landmarks, record["time"])
+            assert all(abs(one[name] - drowsy[name]) < 0.01 for name in ("ear_left", "ear_right", "mouth", "open"))
+            assert (one["blinks"], one["closed"]) == (drowsy["blinks"], drowsy["closed"])
+            # both go on from the same landmarks, since nets differ by more from frame to frame, if one value of a pixel differs
+            tracker.tracks[face.id].next, tracker.tracks[face.id].box = landmarker.box_of(landmarks), box_of(landmarks)
+            tracker.smooth.states[face.id] = tracker.smooth.states[face.id]._replace(smooth=landmarks)
+    assert max(apart) < 1 and np.median(apart) < 0.1
+    faces = landmarker(picture)
+    assert len(still["faces"]) == len(faces) and np.abs(still["faces"][0]["landmarks"] - faces[0].landmarks).max() < 1
+    assert still["faces"][0].keys() == json.loads(json_line(Frame(picture, 0, None, ""), faces))["faces"][0].keys()
+
+
+@needs_runtime
+def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
+    (tmp_path / "page").mkdir()
+    options = Options(shipped("landmarks.onnx"))
+    write_page(tmp_path / "page", options)
+    write_page(tmp_path / "page", options)  # a page is replaced
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    with pytest.raises(UserError, match="mine holds something other than a page; name a new folder"):
+        write_page(tmp_path / "mine", options)
+    monkeypatch.setattr(web, "SHA512", "another")
+    with pytest.raises(UserError, match=r"tgz is damaged or another version; fetch it again: curl -fo .* https://registry"):
+        write_page(tmp_path / "other", options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "page"]
+
+
+@needs_runtime
+def test_a_page_from_the_command_line(cli, tmp_path):
+    done = cli("--export", "web", "--exp", "landmarks", "--out", tmp_path / "page", "--run-root", tmp_path / "runs")
+    assert done.returncode == 0 and f"the page to {tmp_path / 'page'}" in done.stderr, done.stderr
+    assert (tmp_path / "page" / "landmarks.onnx").read_bytes() == shipped("landmarks.onnx").read_bytes()
+    fails(cli("--export", "onnx", "--exp", "landmarks", "--out", tmp_path / "page"), "give one of these")
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--web", "--save", "out.mp4"], "--web goes with --exp, .*; leave --save out"),
+    (["--port", "9000"], "--port is the port of --web; give that too"),
+    (["--web", "--smooth", "flow"], "no optical flow; give it --smooth one-euro or none"),
+    (["--web", "--max-faces", "0"], "max_faces must be at least 1, not 0"),
+    (["--web", "--exp", "018"], "018 has none of the suffixes of exported nets .*; name a file that main.py --export onnx"),
+    (["--web", "--exp", "detector"], "detector.onnx is no ONNX file of a landmark net of ours"),
+])
+def test_flags_that_do_not_fit(flags, message):
+    with pytest.raises(UserError, match=message):
+        demo.main(flags)
