@@ -55,8 +55,8 @@ def add_modes(parser: ArgumentParser) -> None:
     add("--test", action="store_true", help="NME, failure rate and area under the curve on the test sets")
     add("--test-onnx", action="store_true", help="export if need be, test the ONNX file, fail if it differs from torch")
     add("--export", metavar="FORMAT", nargs="+", choices=EXPORTS, action="extend", default=[],
-        help=f"write the net for other runtimes: {', '.join(TESTED)}; pipeline: from a picture to its faces in one ONNX file; web: "
-             "a page for the browser")
+        help=f"write the net for other runtimes: {', '.join(TESTED)}; pipeline: from a picture to its faces in one ONNX file; "
+             "web: a page for the browser")
     add("--export-raw", dest="export", action="append_const", const="raw", help="write an ONNX file that gives the head's maps")
     add("--test-formats", metavar="FORMAT", nargs="+", choices=TESTED, default=[],
         help="export if need be, test these formats, measure their time, fail if one differs from torch by more than its bound")

@@ -24,7 +24,7 @@ PEN = Pen()
 def palette(count: int) -> list[tuple[int, int, int]]:
     """`count` bright BGR colours; neighbours in the list differ much."""
     hues = (np.arange(count) * 0.381966 % 1 * 180).astype(np.uint8)
-    return [tuple(cv2.cvtColor(np.uint8([[(hue, 150, 255)]]), cv2.COLOR_HSV2BGR)[0, 0].tolist()) for hue in hues]
+    return [tuple(cv2.cvtColor(np.array([[(hue, 150, 255)]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0].tolist()) for hue in hues]
 
 
 def group_colours(layout: Layout) -> list[tuple[int, int, int]]:

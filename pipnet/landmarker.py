@@ -171,8 +171,8 @@ class Landmarker:
         moving = np.arange(len(faces) if second_crop else 0)  # faces of which a crop is not at the roll of its landmarks yet
         for _ in range(MOST_CROPS):
             before, faces[moving] = faces[moving], np.fromiter(self.crop_again(image, list(faces[moving])), object)
-            rolls = [[self.net.roll_of(face.landmarks) for face in some] for some in (before, faces[moving])]
-            moving = moving[np.cos(np.subtract(*rolls)) < np.cos(LEVEL)]
+            old, new = (np.array([self.net.roll_of(face.landmarks) for face in some]) for some in (before, faces[moving]))
+            moving = moving[np.cos(new - old) < np.cos(LEVEL)]
         return [face for face in faces if self.is_face(face)]
 
     def crop_again(self, image: np.ndarray, faces: list[Face]) -> list[Face]:

@@ -202,7 +202,7 @@ class Output:
             saved.append(self.json)
         if saved:
             text += f"; saved {' and '.join(saved)}"
-        note = "" if self.source.still or not self.sink else self.sink.note
+        note = self.sink.note if isinstance(self.sink, VideoSink) else ""
         return f"{text}; the video is {note}" if note else text
 
 
