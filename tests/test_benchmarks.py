@@ -2,6 +2,7 @@
 import json
 import re
 import sys
+from argparse import Namespace
 
 import pytest
 from conftest import ROOT, load_split
@@ -35,6 +36,7 @@ def test_every_command_of_the_benchmarks_is_one(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import recipe
     import runs
+    import semi
     import systems
 
     defaults = read_defaults()
@@ -46,6 +48,10 @@ def test_every_command_of_the_benchmarks_is_one(monkeypatch):
         check_steps(given, settings.augment)
         return settings.train
 
+    given = Namespace(size=128, epochs=60, limit=200)
+    for setting in semi.SETTINGS:
+        epochs = {row: resolved(semi.flags_of(setting, row, given)).epochs for row in semi.ROWS}
+        assert epochs == {"labels only": 60, "gssl": 10, "self-training": 15, "mean-teacher": 60, "all labels": 60}
     for run in (*runs.RUNS.values(), *runs.DETECTORS.values()):
         resolved(run.flags)
     rows = {(table, row): resolved(recipe.flags_of(table, row, 30, 128)) for table in recipe.TABLES
