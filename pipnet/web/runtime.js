@@ -23,8 +23,8 @@ async function open(provider, files, side) {
   const ort = await import(new URL(`ort.${provider}.min.mjs`, VENDOR).href);
   ort.env.wasm.wasmPaths = VENDOR.href;
   const options = { executionProviders: [provider], logSeverityLevel: 3 };
-  const [landmarks, detector] = await Promise.all(
-    [files.landmarks, files.detector].map((file) => ort.InferenceSession.create(file, options)));
+  const landmarks = await ort.InferenceSession.create(files.landmarks, options);  // one after the other: WebGPU refuses both at once
+  const detector = await ort.InferenceSession.create(files.detector, options);
   const threads = ort.env.wasm.numThreads;  // its choice: half the cores, at most four; one where the page is not isolated
   const runtime = {
     title: provider === "webgpu" ? "WebGPU" : `WebAssembly, ${threads} thread${threads > 1 ? "s" : ""}`,
