@@ -177,7 +177,7 @@ def check_apart(unlabelled: list[Split], tested: list[Split]) -> None:
                          if (there := known.get(file.stat().st_size)) and _digest(file) in there})
         if shared:
             raise UserError(f"{len(shared)} of the unlabelled pictures in {split.set.meta['source']} are test pictures, such as "
-                            f"{shared[0]}: a test on them would flatter the net; leave them out of one of both")
+                            f"{shared[0]}: a test on them would flatter the net; leave them out of one of the two")
 
 
 def _files(split: Split) -> Iterator[tuple[str, Path]]:
