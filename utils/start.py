@@ -66,7 +66,6 @@ def run_command(main):
     from pipnet.errors import UserError
     try:
         main(sys.argv[1:])
-        ignore_signals()
     except UserError as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             time.sleep(30)  # the node's first process says the same; the launcher ends this one before it repeats it
@@ -79,6 +78,8 @@ def run_command(main):
         if not LAUNCHED:
             print(STOPPED, file=sys.stderr)
         sys.exit(128 + (stopped.args or SIGNALS)[0])
+    finally:
+        ignore_signals()
 
 
 def stop_without(missing):

@@ -109,7 +109,7 @@ def main(argv: list[str]) -> int:
                     faults.append({"case": f"{place}, {trouble}", "wrong": wrong})
     figures = {"count": len(outcomes), "outcomes": dict(Counter(outcomes.values())), "cases": outcomes, "faults": faults,
                "minutes": (time.monotonic() - begun) / 60}
-    return finish("disks", "python benchmarks/campaigns/disks.py --save", 0, figures, args.save)
+    return finish("disks", argv, 0, figures, args.save)
 
 
 if __name__ == "__main__":

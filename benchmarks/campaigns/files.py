@@ -143,8 +143,7 @@ def main(argv: list[str]) -> int:
     print(f"{len(codes)} files with code: {dict(Counter(codes.values()))}")
     figures = {"count": sum(row["inputs"] for row in rows.values()), "rows": rows, "code": codes, "faults": faults,
                "minutes": (time.monotonic() - begun) / 60}
-    return finish("files", f"python benchmarks/campaigns/files.py --count {args.count} --seed {args.seed} --save", args.seed,
-                  figures, args.save)
+    return finish("files", argv, args.seed, figures, args.save)
 
 
 if __name__ == "__main__":

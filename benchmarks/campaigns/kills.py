@@ -272,8 +272,7 @@ def main(argv: list[str]) -> int:
                 call(command(job, root), root / "again")
     print(histogram(f"{killed.total()} kills by phase", {phase: killed[phase] for phase in args.phases}))
     figures = {"count": killed.total(), "phases": dict(killed), "faults": faults, "minutes": (time.monotonic() - begun) / 60}
-    return finish("kills", f"python benchmarks/campaigns/kills.py --count {args.count} --seed {args.seed} --save", args.seed,
-                  figures, args.save)
+    return finish("kills", argv, args.seed, figures, args.save)
 
 
 if __name__ == "__main__":

@@ -166,8 +166,7 @@ def main(argv: list[str]) -> int:
                "pairs": {"all": campaign.total, "drawn": covered, "run": len(campaign.ran)},
                "messages": dict(campaign.messages.most_common()), "faults": campaign.faults,
                "minutes": (time.monotonic() - begun) / 60}
-    return finish("options", f"python benchmarks/campaigns/options.py --count {args.count} --seed {args.seed} --save", args.seed,
-                  figures, args.save)
+    return finish("options", argv, args.seed, figures, args.save)
 
 
 if __name__ == "__main__":

@@ -162,8 +162,7 @@ def main(argv: list[str]) -> int:
                "minutes": (time.monotonic() - start) / 60}
     print(histogram("signals by command", commands), histogram("signals by kind", signals), sep="\n")
     print(f"slowest end in s: {slowest}")
-    return finish("signals", f"python benchmarks/campaigns/signals.py --count {args.count} --seed {args.seed} --save", args.seed,
-                  figures, args.save)
+    return finish("signals", argv, args.seed, figures, args.save)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Each is a process of its own group, forked from one that has loaded the packages
 import json
 import multiprocessing
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -26,7 +27,7 @@ PATIENCE = 300  # seconds until a run that was not stopped is a hang
 
 
 class Done(NamedTuple):
-    """An ended run: exit status, what it printed to stderr, seconds, and the bytes of memory that it had at most."""
+    """An ended run: exit status, what it printed to stderr, and seconds."""
 
     status: int
     text: str
@@ -110,11 +111,11 @@ def histogram(title: str, counts: dict[str, int]) -> str:
     return "\n".join([title, *bars])
 
 
-def finish(name: str, command: str, seed: int, figures: dict, keep: bool) -> int:
-    """Print the figures, and write them to results/<name>.json if they are to be kept. Return 1 if there are faults."""
+def finish(name: str, argv: list[str], seed: int, figures: dict, keep: bool) -> int:
+    """Print the faults of a campaign; write its figures to results/<name>.json if they are to be kept. Return 1 for faults."""
     for fault in figures["faults"]:
         print(f"FAULT {json.dumps(fault)}", file=sys.stderr)
     if keep:
-        save(name, command, seed, figures)
+        save(name, f"python benchmarks/campaigns/{name}.py {shlex.join(argv)}", seed, figures)
     print(f"{name}: {figures['count']} cases, {len(figures['faults'])} faults, {figures['minutes']:.1f} minutes")
     return bool(figures["faults"])

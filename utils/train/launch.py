@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from utils.start import GRACE, STOPPED, begin_loading, end_loading
+from utils.start import GRACE, STOPPED, begin_loading, end_loading, ignore_signals
 
 if __name__ == "__main__":
     begin_loading()
@@ -40,4 +40,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    ignore_signals()
+    sys.exit(status)

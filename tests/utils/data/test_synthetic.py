@@ -1,4 +1,7 @@
 """Synthetic faces: the same bytes for any number of workers, exact landmarks, the official layout."""
+import multiprocessing
+import os
+import signal
 
 import cv2
 import numpy as np
@@ -93,6 +96,15 @@ def test_a_killed_run_leaves_no_folder(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "raw", train=2, test=1, size=64, workers=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_rendering_processes_leave_ctrl_c_to_their_caller():
+    with synthetic._lean():
+        pool = multiprocessing.get_context("spawn").Pool(1)
+    with pool:
+        process = pool.apply(os.getpid)
+        os.kill(process, signal.SIGINT)
+        assert pool.apply(os.getpid) == process
 
 
 @pytest.mark.parametrize("arguments", [{"train": 0, "test": 0}, {"train": -1}, {"size": 16}])

@@ -6,6 +6,7 @@ is a pure function of (seed, index); the number of workers and the order of work
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,16 +107,21 @@ def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, 
 
 @contextmanager
 def _lean() -> Iterator[None]:
-    """Let processes spawned in the body have one thread each and not import the caller's main module, which may import torch."""
+    """Let processes spawned in the body have one thread each and not import the caller's main module, which may import torch.
+
+    They leave Ctrl-C to the caller: it would interrupt them while they load packages, which is a traceback each.
+    """
     main, threads = sys.modules["__main__"], dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
     before = {name: os.environ.get(name) for name in threads}
     os.environ.update(threads)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     for name in kept:
         setattr(main, name, None)
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, value in kept.items():
             setattr(main, name, value)
         for name in threads:
