@@ -11,6 +11,7 @@ import json
 import numpy as np
 import torch
 from photographs import require
+from recipe import file_name
 from record import COMMIT, RESULTS, ROOT, chosen, save
 from runs import run, train
 
@@ -42,7 +43,8 @@ def flags_of(setting: str, row: str, given: argparse.Namespace) -> list[str]:
     """Return the flags of main.py for a row, without --seed."""
     labelled, unlabelled, everything = SETTINGS[setting]
     nets = len(ROUNDS.get(row, ())) + 1
-    flags = [*RECIPE, "--input-size", str(given.size), "--epochs", str(max(given.epochs // nets, 1)), "--epoch-steps",
+    epochs = max(given.epochs // nets, 1)
+    flags = [*RECIPE, "--net", given.net, "--input-size", str(given.size), "--epochs", str(epochs), "--epoch-steps",
              str(given.limit)]
     if row == ALL:
         return [*flags, *everything]
@@ -64,10 +66,15 @@ def errors(exp: str) -> dict[str, dict[str, float]]:
     return found
 
 
+def name_of(setting: str, given: argparse.Namespace) -> str:
+    """Return the name of a setting's result file."""
+    net = "" if given.net == "resnet18" else f"_{file_name(given.net)}"
+    return f"semi_{setting}_{given.epochs}_{given.limit}_{given.size}{net}"
+
+
 def measure(setting: str, row: str, seed: int, given: argparse.Namespace) -> dict:
     """Return the errors of a row and the images/s of its last net; train it first if it is not there."""
-    name = row.replace(" ", "_")
-    exp = f"semi_{setting}_{name}_{given.epochs}_{given.limit}_{given.size}_{seed}"
+    exp = f"{name_of(setting, given)}_{file_name(row)}_{seed}"
     folder = train(exp, ["--seed", str(seed), *flags_of(setting, row, given)])
     times = read_csv(folder / "time.csv")
     return {"errors": errors(exp), "images_per_second": float(np.median([float(time["images_per_second"]) for time in times]))}
@@ -90,6 +97,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--epochs", type=int, default=60, help="of all nets of a row together")
     parser.add_argument("--limit", type=int, default=200, help="steps of 16 pictures in an epoch")
+    parser.add_argument("--net", default="resnet18")
     parser.add_argument("--size", type=int, default=128, help="px of the input")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     given = parser.parse_args()
@@ -100,13 +108,13 @@ def main() -> None:
     run("--prepare", "--dataset", "FACES68", "--val", "none")
     for seed in given.seeds:
         for setting in wanted:
-            name = f"semi_{setting}_{given.epochs}_{given.limit}_{given.size}"
+            name = name_of(setting, given)
             file = RESULTS / f"{name}.json"
             done = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else {}
             for row in given.rows:
                 entry = done.setdefault(row, {"flags": " ".join(flags_of(setting, row, given)), "seeds": {}})
                 entry["seeds"][str(seed)] = {"commit": COMMIT, **measure(setting, row, seed, given)}
-                how = f"--epochs {given.epochs} --limit {given.limit} --size {given.size}"
+                how = f"--net {given.net} --epochs {given.epochs} --limit {given.limit} --size {given.size}"
                 save(name, f"python benchmarks/semi.py {setting} {how}", seed, {"rows": done, "share_of_the_gap": shares(done)})
 
 

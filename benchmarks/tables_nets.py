@@ -156,6 +156,23 @@ def formats() -> str:
                  *((f"ms: {threads}, {count} crop{'s' * (count > 1)}", latency(threads, count), ">") for threads, count in calls))
 
 
+def semi() -> str:
+    """Learning from unlabelled faces: NME by row and setting, and the share of the gap to all labels that a row closes."""
+    rows = []
+    for file in sorted(RESULTS.glob("semi_*.json")):
+        found = result(file.stem)
+        shares, setting = found["share_of_the_gap"], file.stem.split("_")[1]
+        for name, row in found["rows"].items():
+            errors = [seed["errors"] for seed in row["seeds"].values()]
+            rows.append({"setting": setting, "row": name, **{
+                f"{title}, {place}": text([error[place][title] for error in errors])
+                for place in ("300w", "faces68") for title in ("NME %", "without offsets")},
+                **{f"gap, {place}": shares[name][place] for place in ("300w", "faces68") if name in shares}})
+    titles = [f"{title}, {place}" for place in ("300w", "faces68") for title in ("NME %", "without offsets")]
+    return table(rows, ("setting", "setting"), ("row", "row"), *((title, title, ">") for title in titles),
+                 ("gap closed, 300w", "gap, 300w", ".0%"), ("faces68", "gap, faces68", ".0%"))
+
+
 def label_noise() -> str:
     rows = [{"kind": kind, **row} for kind, row in result("label_noise")["planted"].items()]
     return table(rows, ("planted error", "kind"), ("faces", "faces", ""), ("labels disputed, %", "disputed_%", ".0f"),
@@ -171,4 +188,4 @@ def label_shift() -> str:
 
 
 TABLES = (same_net, runs, systems, system_states, recipes, pipnet, ablation, zoo, learning, published, finetune, formats,
-          label_noise, label_shift)
+          semi, label_noise, label_shift)

@@ -78,10 +78,25 @@ def detector() -> str:
                  ("unmasked", "recall, unmasked", ".3f"), ("ms, 640x480", "ms", ".1f"))
 
 
+def kinds() -> str:
+    """Errors of the landmark nets by kind of photograph, of both sets."""
+    found = {net: {name: figures for name, figures in row.items() if name != "commit"}
+             for net, row in result("kinds")["rows"].items()}
+    first = next(iter(found.values()))
+    names = dict.fromkeys(kind for kinds in first.values() for kind in kinds)
+
+    def cell(net: str, place: str, key: str):
+        return lambda row: found[net][place].get(row["kind"], {}).get(key)
+
+    columns = [(f"{net}, {place}", cell(net, place, "nme"), ".2f") for net in found for place in first]
+    faces = [(f"faces, {place}", cell(next(iter(found)), place, "faces"), "d") for place in first]
+    return table([{"kind": kind} for kind in names], ("photographs", "kind"), *faces, *columns)
+
+
 def face_sizes() -> str:
     rows = [{**row, "set": SETS[row["set"].lower()]} for row in result("face_sizes")["rows"]]
     return table(rows, ("faces", "case"), ("photographs", "set"), ("number", "faces", "d"),
                  ("found, %, scale 1", "scale 1", ".1f"), ("scale 2", "scale 2", ".1f"))
 
 
-TABLES = (peers, rolls, boxes, box_shift, jitter, demo, detector, face_sizes)
+TABLES = (peers, rolls, boxes, box_shift, jitter, demo, detector, kinds, face_sizes)
