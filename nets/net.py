@@ -29,7 +29,7 @@ def make_stages(backbone: nn.Module, neck: nn.Module, head: nn.Module, spec: dic
 def by_name(maps) -> dict[str, Tensor]:
     """Return the maps of a head by name, those that it has. Those of head heatmap are one tensor: `score`."""
     maps = {"score": maps} if isinstance(maps, Tensor) else maps._asdict()
-    return {name: value for name, value in maps.items() if value is not None and value.numel()}
+    return {name: value for name, value in maps.items() if isinstance(value, Tensor) and value.numel()}
 
 
 class Net(Trainable):

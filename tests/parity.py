@@ -85,7 +85,7 @@ def outputs(net: Trainable, size: int) -> dict[str, np.ndarray]:
     with torch.inference_mode():
         x = net.preprocess(images)
         found = {"input": told(x), **{f"stride{stride}": told(part) for stride, part in net.backbone(x).items()}}
-        found |= {f"map_{name}": told(part) for name, part in net(images)._asdict().items() if part is not None and part.numel()}
+        found |= {f"map_{name}": told(part) for name, part in net.maps(images).items()}
         prediction = net.predict(images)
     return found | {name: part.numpy() for name, part in prediction._asdict().items() if part is not None}
 

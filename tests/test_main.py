@@ -132,10 +132,11 @@ def test_a_run_resumed_after_kills_equals_an_uninterrupted_run(cli, recipe, tmp_
     assert cli(*flags, "--exp", "whole").returncode == 0
     while_saving = driver(tmp_path, "while_saving", """
 save = torch.save
-def half(values, path):
-    save(values, path)
-    if "last.pt" in str(path) and values["epoch"] == 1:
-        os.truncate(path, os.path.getsize(path) // 2)
+def half(values, file):
+    save(values, file)
+    if "last.pt" in file.name and values["epoch"] == 1:
+        file.truncate(file.tell() // 2)
+        file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 torch.save = half""")
     assert cli(*flags, "--exp", "killed", script=while_saving).returncode == -9

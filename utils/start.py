@@ -68,7 +68,10 @@ def run_command(main):
         main(sys.argv[1:])
     except UserError as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
-            time.sleep(30)  # the node's first process says the same; the launcher ends this one before it repeats it
+            # the node's first process says the same; the launcher ends this one, and its loader processes, before it repeats it
+            for number in (signal.SIGTERM, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            time.sleep(30)
         sys.exit("error: %s" % error)
     except OSError as error:
         if error.errno not in UNWRITABLE:

@@ -35,7 +35,7 @@ JOBS = {
 PHASES = {  # name: (job, function, share of the kills)
     "render": ("landmarks", "utils.data.synthetic:generate", 15),
     "prepare": ("landmarks", "utils.data.prepare:DataGenerator._crops", 20),
-    "prepare: rename": ("landmarks", "utils.data.prepare:_replace", 32),
+    "prepare: rename": ("landmarks", "utils.data.prepare:replace_folder", 32),
     "start": ("landmarks", "utils.train.loop:_start", 12),
     "step": ("landmarks", "utils.train.solver:Solver.train_step", 30),
     "validation": ("landmarks", "utils.tasks.landmarks:Landmarks.validate", 12),
