@@ -48,7 +48,7 @@ def test_every_command_of_the_benchmarks_is_one(monkeypatch):
         check_steps(given, settings.augment)
         return settings.train
 
-    given = Namespace(size=128, epochs=60, limit=200)
+    given = Namespace(net="resnet18", size=128, epochs=60, limit=200)
     for setting in semi.SETTINGS:
         epochs = {row: resolved(semi.flags_of(setting, row, given)).epochs for row in semi.ROWS}
         assert epochs == {"labels only": 60, "gssl": 10, "self-training": 15, "mean-teacher": 60, "all labels": 60}
