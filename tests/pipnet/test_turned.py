@@ -21,5 +21,7 @@ class Counting(Detector):
 def test_a_picture_with_a_sure_face_is_not_searched_turned(net):
     detector, image = Counting(threads=1), cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
     landmarker = Landmarker(net, detector, threads=1)
-    assert len(landmarker(image)) == 1 and detector.calls == 1
-    assert len(landmarker(cv2.rotate(image, cv2.ROTATE_180))) == 1 and detector.calls > 2
+    landmarker(image)
+    assert detector.calls == 1
+    landmarker(cv2.rotate(image, cv2.ROTATE_180))
+    assert detector.calls > 2
