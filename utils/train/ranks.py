@@ -132,6 +132,8 @@ def start_ranks(timeout: float = 1800) -> Ranks:
     if count == 1:
         return Ranks(0, 1, device)
     store, rank, count = next(dist.rendezvous("env://"))
+    store.set(f"here/{rank}", "")
+    store.wait([f"here/{other}" for other in range(count)], PATIENCE)  # a slower start than others' is no hang
     dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=count,
                             timeout=timedelta(seconds=timeout), device_id=device if cuda else None)
     atexit.register(_leave)
