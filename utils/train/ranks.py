@@ -132,6 +132,8 @@ def start_ranks(timeout: float = 1800) -> Ranks:
     if count == 1:
         return Ranks(0, 1, device)
     store, rank, count = next(dist.rendezvous("env://"))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":  # one node; its launcher's store still holds what a stopped attempt wrote
+        store = dist.PrefixStore(f"attempt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     store.set(f"here/{rank}", "")
     store.wait([f"here/{other}" for other in range(count)], PATIENCE)  # a slower start than others' is no hang
     dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=count,
