@@ -85,8 +85,8 @@ def slim() -> Find:
 
 def gsr() -> Find:
     files = [file_of(f"dpr_98_points_{name}.pth.tar") for name in ("global_reinit", "global_regress")]
-    landmarker = Landmarker(",".join(map(str, [*files, mean_face()])), open_detector("faceboxes", file_of("FaceBoxesV2.pth"), threads=1),
-                            threads=1)
+    detector = open_detector("faceboxes", file_of("FaceBoxesV2.pth"), threads=1)
+    landmarker = Landmarker(",".join(map(str, [*files, mean_face()])), detector, threads=1)
     find, to_68 = finder(landmarker), conversion("98", "68", read_defaults().layouts)
     return lambda image: to_68(find(image))
 
@@ -108,9 +108,10 @@ class Tool(NamedTuple):
 
 TOOLS = {
     "ours": Tool(lambda: finder(Landmarker(threads=1)), "ours, weights/", "parts of 300W and FACES68"),
-    "ours_fast": Tool(lambda: finder(Landmarker("landmarks-fast", threads=1)), "ours, landmarks-fast", "parts of 300W and FACES68"),
-    "ours_300w": Tool(lambda: finder(Landmarker(ROOT / "weights/bench_real_256/best.onnx", threads=1)), "ours, ResNet-18 of real_256",
-                      "a part of 300W"),
+    "ours_fast": Tool(lambda: finder(Landmarker("landmarks-fast", threads=1)), "ours, landmarks-fast",
+                      "parts of 300W and FACES68"),
+    "ours_300w": Tool(lambda: finder(Landmarker(ROOT / "weights/bench_real_256/best.onnx", threads=1)),
+                      "ours, ResNet-18 of real_256", "a part of 300W"),
     "dlib": Tool(dlib, "dlib", "300W, its tests too"),
     "mediapipe": Tool(mediapipe, "MediaPipe Face Mesh", "Google's own"),
     "slim": Tool(slim, "Peppa Slim", "300W, its tests perhaps, and more"),
