@@ -1,5 +1,6 @@
 """ONNX files in onnxruntime."""
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ def open_session(file: Path | str, threads: int, remedy: str = "name another fil
     if not Path(file).is_file():
         raise UserError(f"no file at {file}; {remedy}")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    # onnxruntime starts a thread for each core of the machine; those beyond the cores of this process make the others wait
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    options.intra_op_num_threads = threads or (usable if usable < (os.cpu_count() or 1) else 0)
+    options.log_severity_level = 3
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     try:
