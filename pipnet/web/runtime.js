@@ -22,10 +22,13 @@ export async function openRuntime(files, side) {
 async function open(provider, files, side) {
   const ort = await import(new URL(`ort.${provider}.min.mjs`, VENDOR).href);
   ort.env.wasm.wasmPaths = VENDOR.href;
+  if (globalThis.crossOriginIsolated) {
+    ort.env.wasm.numThreads = Math.min(navigator.hardwareConcurrency || 1, 4);  // by itself it takes half of the cores
+  }
   const options = { executionProviders: [provider], logSeverityLevel: 3 };
   const landmarks = await ort.InferenceSession.create(files.landmarks, options);  // one after the other: WebGPU refuses both at once
   const detector = await ort.InferenceSession.create(files.detector, options);
-  const threads = ort.env.wasm.numThreads;  // its choice: half the cores, at most four; one where the page is not isolated
+  const threads = ort.env.wasm.numThreads;  // one where the page is not isolated
   const runtime = {
     title: provider === "webgpu" ? "WebGPU" : `WebAssembly, ${threads} thread${threads > 1 ? "s" : ""}`,
     image: (data, dims) => new ort.Tensor("uint8", data, dims),
