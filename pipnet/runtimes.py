@@ -11,7 +11,7 @@ import numpy as np
 
 from pipnet.checkout import from_checkout
 from pipnet.errors import UserError
-from pipnet.session import metadata, open_session
+from pipnet.session import metadata, open_session, usable_cores
 
 Arrays = dict[str, np.ndarray]
 
@@ -101,7 +101,7 @@ def open_mnn(file: Path, threads: int) -> Opened:
     """
     mnn, stored = import_runtime("MNN", file), _stored(file, need=False)
     kinds = {np.dtype(np.uint8): mnn.expr.uint8, np.dtype(np.float32): mnn.expr.float}
-    options = {"backend": "CPU", "precision": "high", "numThread": threads or os.cpu_count()}
+    options = {"backend": "CPU", "precision": "high", "numThread": threads or usable_cores()}
     try:
         with _silent():
             runtime = mnn.nn.create_runtime_manager((options,))

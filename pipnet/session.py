@@ -7,6 +7,11 @@ from typing import Any
 from pipnet.errors import UserError, one_line
 
 
+def usable_cores() -> int:
+    """Number of CPU cores that this process may use; threads beyond it make the others wait."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def open_session(file: Path | str, threads: int, remedy: str = "name another file"):
     """onnxruntime session of a file, on CUDA where onnxruntime has it, else on the CPU. threads: 0 takes all cores.
 
@@ -16,9 +21,8 @@ def open_session(file: Path | str, threads: int, remedy: str = "name another fil
     if not Path(file).is_file():
         raise UserError(f"no file at {file}; {remedy}")
     options = onnxruntime.SessionOptions()
-    # onnxruntime starts a thread for each core of the machine; those beyond the cores of this process make the others wait
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    options.intra_op_num_threads = threads or (usable if usable < (os.cpu_count() or 1) else 0)
+    limited = usable_cores() < (os.cpu_count() or 1)  # onnxruntime's own choice counts the cores of the machine
+    options.intra_op_num_threads = threads or (usable_cores() if limited else 0)
     options.log_severity_level = 3
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]

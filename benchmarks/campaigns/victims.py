@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,10 +74,8 @@ class Victim:
 
     def signal(self, number: int, group: bool = False) -> None:
         """Send a signal to the process, or to its group as a terminal does."""
-        try:
+        with suppress(ProcessLookupError):  # it has just ended
             (os.killpg if group else os.kill)(self.process.pid, number)
-        except ProcessLookupError:
-            pass  # it has just ended
 
     def wait(self, timeout: float = PATIENCE) -> Done:
         """Return how it ended. TimeoutError, after killing its group, if it does not."""

@@ -36,8 +36,8 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
         free = {"norm"} if mode.audit else set()  # an audit picks no epoch
         if "int8" in {*mode.export, *mode.test_formats}:
             free |= {"dataset", "data_dir", "train_data", "label_shift"}  # other faces may calibrate it
-            if given.get("train_data") and stored["args"]["task"] == "landmarks":
-                given = {"label_shift": [0.0], **given}  # only their pictures are used
+            if given.get("train_data"):
+                stored["args"].pop("label_shift", None)  # it belongs to the sets that the run was trained on
         check_given({key: value for key, value in given.items() if key not in free}, stored["args"], mode.resume)
         settings = resolve(given, defaults, trained=stored["args"])
         check_task(given, settings.train.task)

@@ -1,4 +1,4 @@
-"""What the task `landmarks` learns from without labels."""
+"""Unlabelled faces of the task `landmarks`, and the samples that a training with --semi takes from them."""
 import hashlib
 from typing import NamedTuple
 

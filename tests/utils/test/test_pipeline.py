@@ -75,7 +75,7 @@ def test_a_picture_without_faces_gives_empty_arrays(pair, size):
 
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason=f"no photographs at {PHOTOGRAPHS}")
 def test_it_agrees_on_photographs(pair):
-    """Where two cells of a score map are almost equal, rounding decides between them: such landmarks may differ by more."""
+    """Some landmarks differ by more: rounding decides between two cells of a score map that are almost equal."""
     pictures = sorted(path for path in PHOTOGRAPHS.iterdir() if path.suffix in (".jpg", ".png"))[::12]
     off = np.concatenate([apart(*pair(cv2.imread(str(path)))) for path in pictures])
     assert len(off) >= len(pictures) - 1 and np.median(off) < 0.05 and np.mean(off < 0.2) >= 0.9
