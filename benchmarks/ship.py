@@ -1,12 +1,14 @@
 """Make the nets of weights/ from what runs.py trained: `python benchmarks/ship.py landmarks|landmarks-fast|detector`.
 
-A net is NAME.onnx and the checkpoint NAME.pt, without the state of its training and the paths of this machine. Weights are stored
-in 16 bits and cast to float32 when the file is loaded, which halves its size. The files replace the old ones only if
-`main.py --test-onnx` finds the ONNX file as good as the run; weights/manifest.json says where they come from. They get limits
-that are measured here: those of the landmark score, or the score at which a detector's precision equals its recall.
+A net is NAME.onnx, the checkpoint NAME.pt without the state of its training and the paths of this machine, and NAME.int8.onnx
+of a landmark net. Weights of NAME.onnx are stored in 16 bits and cast to float32 when the file is loaded, which halves its size.
+The files replace the old ones only if `main.py --test-formats` finds them as good as the run; weights/manifest.json says where
+they come from. They get limits that are measured here: those of the landmark score, or the score at which a detector's precision
+equals its recall.
 """
 import hashlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -122,12 +124,18 @@ def ship(name: str) -> None:
     helper.set_model_props(model, {key: worded(value) for key, value in values.items()})
     data = model.SerializeToString()
     write_atomic(exp / "best.onnx", lambda path: path.write_bytes(data))
-    run("--test", "--test-onnx", "--exp", exp.name)
+    (exp / "best.int8.onnx").unlink(missing_ok=True)
+    formats = ["onnx"] if name == "detector" else ["onnx", "int8"]  # a detector of 8 bits misses more
+    run("--test", "--test-formats", *formats, "--exp", exp.name)
     file, manifest = ROOT / "weights" / f"{name}.onnx", ROOT / "weights" / "manifest.json"
     write_atomic(file, lambda path: path.write_bytes(data))
+    files = [file, file.with_suffix(".pt")]
+    if "int8" in formats:
+        files.append(file.with_suffix(".int8.onnx"))
+        write_atomic(files[-1], lambda path: shutil.copyfile(exp / "best.int8.onnx", path))
     checkpoint.save(file.with_suffix(".pt"), slim(checkpoint.load(exp / "best.pt"), measured))
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    for one in (file, file.with_suffix(".pt")):
+    for one in files:
         entries[one.name] = {"sha256": hashlib.sha256(one.read_bytes()).hexdigest(), "commit": COMMIT,
                              "trained": trained, "scores": read_csv(exp / "report" / "scores.csv")}
     write_text(manifest, json.dumps(entries, indent=1) + "\n")

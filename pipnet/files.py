@@ -39,7 +39,7 @@ def shipped_net(name: str, *suffixes: str) -> Path:
     if there := [file for file in files if file.is_file()]:
         return there[0]
     others = ", ".join(other for other in SHIPPED if any(shipped(other + suffix).is_file() for suffix in suffixes))
-    raise UserError(f"no file {files[0]}: the net '{name}' is not part of this version (there are: {others or 'none'}); name "
+    raise UserError(f"no file {files[-1]}: the net '{name}' is not part of this version (there are: {others or 'none'}); name "
                     "another, or fetch the project again")
 
 

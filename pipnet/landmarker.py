@@ -10,7 +10,7 @@ from pipnet.align import chip
 from pipnet.checkout import from_checkout
 from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
-from pipnet.files import SHIPPED, shipped_net
+from pipnet.files import SHIPPED
 from pipnet.geometry import (
     Protocol,
     border_px,
@@ -29,6 +29,7 @@ from pipnet.images import as_bgr
 from pipnet.layout import Layout
 from pipnet.pose import turn_pose
 from pipnet.runtimes import RUNTIMES, open_file
+from pipnet.session import shipped_onnx
 from pipnet.turned import search
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
@@ -129,12 +130,13 @@ def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained
 class Landmarker:
     """landmarker(image) -> list of `Face`, best first. image: uint8 BGR (H, W, 3), or what else `as_bgr` takes.
 
-    landmarks: the name of a net that comes with the project (None: landmarks), an exported file (.onnx, .mnn, .param, .xml), a
-    `LandmarkNet`, or, in the checkout, what `--exp` takes: the id, folder or .pt of a run, a published file. detector: a
-    `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box` maps its boxes to landmark
-    boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project. max_faces: only the largest ones are
-    kept. threads: CPU threads of each net that is opened here, 0 takes all cores. any_roll: where no face is sure, the turned
-    picture is searched too. rgb: arrays are RGB. UserError for what cannot be loaded. `seconds`: time spent so far, by stage.
+    landmarks: the name of a net that comes with the project (None: landmarks), which runs in 8 bits on a CPU; an exported file
+    (.onnx, .mnn, .param, .xml); a `LandmarkNet`; in the checkout also what `--exp` takes: the id, folder or .pt of a run, a
+    published file. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`
+    maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project. max_faces:
+    only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores. any_roll: where no
+    face is sure, the turned picture is searched too. rgb: arrays are RGB. UserError for what cannot be loaded. `seconds`: time
+    spent so far, by stage.
     """
 
     def __init__(self, landmarks: Path | str | LandmarkNet | None = None, detector: Callable | None = None,
@@ -142,7 +144,7 @@ class Landmarker:
         if max_faces is not None and max_faces < 1:
             raise UserError(f"max_faces must be at least 1, not {max_faces}")
         if landmarks is None or str(landmarks) in SHIPPED:
-            landmarks = shipped_net(str(landmarks or SHIPPED[0]), ".onnx")
+            landmarks = shipped_onnx(str(landmarks or SHIPPED[0]))
         if isinstance(landmarks, LandmarkNet):
             self.net = landmarks
         elif Path(landmarks).suffix in RUNTIMES:

@@ -5,11 +5,23 @@ from pathlib import Path
 from typing import Any
 
 from pipnet.errors import UserError, one_line
+from pipnet.files import shipped_net
 
 
 def usable_cores() -> int:
     """Number of CPU cores that this process may use; threads beyond it make the others wait."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shipped_onnx(name: str, int8: bool | None = None) -> Path:
+    """ONNX file of a net of SHIPPED, in 8 bits if `int8` and there is one, else in 32. None: in 8 bits on a CPU.
+
+    UserError if none came with this version.
+    """
+    import onnxruntime
+    if int8 is None:
+        int8 = "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+    return shipped_net(name, ".int8.onnx", ".onnx") if int8 else shipped_net(name, ".onnx")
 
 
 def open_session(file: Path | str, threads: int, remedy: str = "name another file"):

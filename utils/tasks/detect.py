@@ -73,7 +73,7 @@ class Detect(Task):
         return Sources(wider, [self.sets.prepare(name, test) for name in names if not is_wider(Path(name))])
 
     def prepare(self) -> None:
-        self.sources = self.ranks.one_by_one(lambda: self.find_sources(self.settings.data.train_data))
+        self.sources = self.ranks.one_by_one(lambda: self.find_sources(self.sets.training_names()))
 
     def prepare_tests(self) -> None:
         self.tested = self.ranks.one_by_one(self.read_tests)
@@ -156,10 +156,12 @@ class Detect(Task):
 
     def calibration(self) -> Iterator[np.ndarray]:
         wider, sets = self.sources
-        pictures = [picture for folder in wider for picture in read_wider(folder, "train")]
-        pictures = pictures or self.composites([Split(one, "train") for one in sets])
-        for index in np.unique(np.linspace(0, len(pictures) - 1, CALIBRATION).astype(int)).tolist():
-            yield pictures[index].read()
+        kinds = [[picture for folder in wider for picture in read_wider(folder, "train")],
+                 self.composites([Split(one, "train") for one in sets])]
+        kinds = [pictures for pictures in kinds if pictures]
+        for pictures in kinds:
+            for index in np.unique(np.linspace(0, len(pictures) - 1, CALIBRATION // len(kinds)).astype(int)).tolist():
+                yield pictures[index].read()
 
     def show(self, count: int, run: Run | None) -> str:
         self.material = self.material or self.load()

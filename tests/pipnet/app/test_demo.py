@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from conftest import ROOT, detector_file, draw_face, fails
@@ -67,6 +68,19 @@ def frames_of(file: Path) -> list[np.ndarray]:
 
 def lines(file) -> list[dict]:
     return [json.loads(line) for line in Path(file).read_text().splitlines()]
+
+
+def test_shipped_nets_run_in_8_bits_or_in_32(tmp_path):
+    shutil.copy(ROOT / "assets" / "astronaut.jpg", tmp_path / "face.jpg")
+    found = {}
+    for flags in ("", "--int8", "--no-int8"):
+        demo.main(["--source", "face.jpg", "--json", "found.json", "--threads", "1", *flags.split()])
+        found[flags] = np.array([face["landmarks"] for face in lines("found.json")[0]["faces"]])
+    assert 0 < np.abs(found["--int8"] - found["--no-int8"]).mean() < 1
+    np.testing.assert_array_equal(found["--no-int8"], [face.landmarks.round(2) for face in
+                                                       Landmarker(ROOT / "weights" / "landmarks.onnx", threads=1)("face.jpg")])
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        np.testing.assert_array_equal(found[""], found["--int8"])
 
 
 def test_pictures_of_every_kind(nets, tmp_path, capfd):

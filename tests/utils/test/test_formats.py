@@ -72,6 +72,11 @@ def test_eight_bits_change_the_landmarks_little_and_need_no_other_tool(tmp_path)
     exact, coarse = (exported_predictor(path, 1)(pictures(20)).landmarks for path in (source.onnx, file))
     assert 0 < (exact - coarse).abs().median() < 0.05
     model = onnx.load(file)
+    reader = next(node for node in model.graph.node if "image" in node.input)  # no float is made of the image before
+    while reader.op_type == "Transpose":
+        reader = next(node for node in model.graph.node if reader.output[0] in node.input)
+    assert reader.op_type == "DequantizeLinear"
+    assert next(node for node in model.graph.node if reader.output[0] in node.input).op_type == "Conv"
     onnx.checker.check_model(model)
     # the oldest onnxruntime of the requirements reads IR version 10 and operators of version 22
     assert model.ir_version <= 10 and all(entry.version <= 22 for entry in model.opset_import if not entry.domain)
