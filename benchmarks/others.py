@@ -229,5 +229,6 @@ if __name__ == "__main__":
     parser.add_argument("--rolls", metavar="FACES", type=int, help="turn this many test photographs of each set")
     parser.add_argument("tools", nargs="*")
     given = parser.parse_args()
+    cv2.setNumThreads(1)  # like the nets
     names = chosen(TOOLS, given.tools)
     main(names) if given.rolls is None else rolled(names, given.rolls)
