@@ -29,5 +29,6 @@ EXPORTS = [*TESTED, "pipeline", "web"]  # of --export; web: a folder, the page o
 
 
 def files_of(export: Path) -> list[Path]:
-    """Return the files that an export may consist of: itself, its weights and its metadata."""
-    return [export, export.with_suffix(".bin"), Path(f"{export}.json")]
+    """Return the files that an export may consist of: itself, its weights where they lie apart, and its metadata."""
+    weights = [export.with_suffix(".bin")] if export.suffix in (".param", ".xml") else []
+    return [export, *weights, Path(f"{export}.json")]
