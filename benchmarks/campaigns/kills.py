@@ -31,17 +31,20 @@ SYNTHETIC = "--dataset synthetic --synthetic-train 12 --synthetic-test 3 --targe
 JOBS = {
     "landmarks": f"--train {PLACES} {shlex.join(TINY)} --workers 1 --epochs 3",
     "test": f"--test --test-onnx {PLACES} --threads 1",  # of the run that the job before it has left
+    "semi": f"--train {PLACES} {shlex.join(TINY)} --workers 1 --epochs 1 --semi self-training --labelled-fraction 0.5",
     "detector": f"--train {PLACES} {SYNTHETIC} --task detect --crops 6 --batch-size 2 --input-size 128 --epochs 2"}
 PHASES = {  # name: (job, function, share of the kills)
     "render": ("landmarks", "utils.data.synthetic:generate", 15),
     "prepare": ("landmarks", "utils.data.prepare:DataGenerator._crops", 20),
     "prepare: rename": ("landmarks", "utils.data.prepare:replace_folder", 32),
     "start": ("landmarks", "utils.train.loop:_start", 12),
-    "step": ("landmarks", "utils.train.solver:Solver.train_step", 30),
-    "validation": ("landmarks", "utils.tasks.landmarks:Landmarks.validate", 12),
+    "step": ("landmarks", "utils.train.solver:Solver.train_step", 20),
+    "validation": ("landmarks", "utils.tasks.landmarks:Landmarks.validate", 10),
     "save": ("landmarks", "utils.train.run_folder:Keeper.save", 44),
     "export": ("test", "utils.tasks.landmark_tests:LandmarkTests.export", 8),
     "report": ("test", "utils.tasks.landmark_tests:LandmarkTests.close", 7),
+    "semi: label": ("semi", "utils.tools.rounds:label", 6),
+    "semi: save": ("semi", "utils.train.run_folder:Keeper.save", 6),
     "detector: step": ("detector", "utils.train.solver:Solver.train_step", 10),
     "detector: save": ("detector", "utils.train.run_folder:Keeper.save", 10)}
 EARLY = ("render", "prepare", "prepare: rename")  # they need a data root without the prepared set
@@ -123,7 +126,7 @@ def result(root: Path) -> dict[str, str]:
     """Return hashes of all that must be equal: prepared files, step.csv, the tensors of the checkpoints, the scores."""
     found = {}
     run = root / "runs/run"
-    for file in sorted([*(root / "data").glob("*/**/*"), *run.glob("**/*.csv"), *run.glob("*.pt")]):
+    for file in sorted([*(root / "data").glob("*/**/*"), *run.glob("**/*.csv"), *run.glob("**/*.pt")]):
         if not file.is_file() or file.name in ("time.csv", ".lock"):
             continue
         if file.suffix == ".pt":
@@ -150,12 +153,12 @@ def flat(value, name: str = ""):
 def whole(root: Path) -> list[str]:
     """Return what is not whole among the files in sight."""
     wrong = []
-    for file in (root / "runs/run").glob("*.pt"):
+    for file in (root / "runs/run").glob("**/*.pt"):
         try:
             torch.load(file, weights_only=True)
         except Exception as error:  # whatever a damaged file raises
             wrong.append(f"{file.name} after the kill: {error}")
-    for file in (root / "runs/run").glob("*.csv"):
+    for file in (root / "runs/run").glob("**/*.csv"):
         if not file.read_text(encoding="utf-8").endswith("\n"):
             wrong.append(f"{file.name} after the kill has no last line")
     return wrong
@@ -205,7 +208,7 @@ def kill(job: str, root: Path, moment: Moment, seconds: float) -> bool:
 def go_on(job: str, root: Path) -> list[str]:
     """Finish the job as its user would; return what went wrong."""
     trains, run = "--train" in JOBS[job], root / "runs/run"
-    modes = ["--resume"] if (run / "last.pt").is_file() else ["--overwrite"] if (run / "best.pt").is_file() else []
+    modes = ["--resume"] if any(run.glob("**/last.pt")) else ["--overwrite"] if (run / "best.pt").is_file() else []
     done = call(command(job, root, *(modes if trains else [])), root / "again")
     return [f"going on: {done.line}"] if done.status else []
 
