@@ -2,11 +2,9 @@
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 
 import cv2
 import onnx
@@ -14,7 +12,6 @@ import pytest
 import torch
 import yaml
 from conftest import (
-    DEFAULTS,
     NET,
     ROOT,
     displaced,
@@ -31,16 +28,9 @@ from conftest import (
 )
 
 import pipnet
-from pipnet.errors import UserError
-from utils.config import Settings
 from utils.data.parsers import read_pts, write_pts
-from utils.data.prepared_set import PreparedSet
 from utils.locks import lock
-from utils.start import STOPPED
-from utils.tasks.landmarks import Landmarks
-from utils.tasks.settings import read_settings
 from utils.train import checkpoint
-from utils.train.ranks import Ranks
 
 
 # --------------------------------------------------------------------------------------------------------------- a run
@@ -228,43 +218,6 @@ def test_several_sets_to_train_and_to_test(cli, recipe, raw, tmp_path):
     assert done.returncode == 1 and str(third) in done.error
 
 
-def new_settings(**given) -> Settings:
-    """Settings of a new training, as main.py reads them."""
-    return read_settings({"dataset": "synthetic", **given}, Namespace(resume=False, train=True, audit=False), None, DEFAULTS)
-
-
-def test_paths_in_the_settings_of_a_run_are_absolute(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "raw" / "afw").mkdir(parents=True)
-    data = new_settings(data_dir="raw", train_data=["300w", "raw"], test_data=["raw"]).data
-    assert data.data_dir == str(tmp_path / "raw")
-    assert (data.train_data, data.test_data) == (["300w", str(tmp_path / "raw")], [str(tmp_path / "raw")])
-    for mean in ("mean.txt", "mean.npy"):
-        (tmp_path / "best.pt").touch()
-        given = {"meanface": mean, "teacher": "best.pt", "detector_weights": "faces.onnx"}
-        assert {key: value for key, value in new_settings(**given).flat().items() if key in given} == {
-            key: str(tmp_path / name) for key, name in given.items()}
-
-
-def test_the_label_shift_of_each_training_set(faces, tmp_path):
-    ours, theirs = tmp_path / "ours", tmp_path / "300w"
-    for folder, dataset in ((ours, "points"), (theirs, "300w")):
-        meta = {**yaml.safe_load((faces / "meta.yaml").read_text()), "dataset": dataset}
-        shutil.copytree(faces, folder)
-        (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
-
-    def shifts(**given):
-        task = Landmarks(new_settings(dataset="300w", val=0.1, **given), DEFAULTS, Ranks(0, 1, torch.device("cpu")))
-        task.training = [PreparedSet(folder, DEFAULTS.layouts) for folder in (ours, theirs)]
-        assert [split.label_shift for split in task.training_splits()] == task.label_shifts()
-        return task.label_shifts()
-
-    assert shifts() == shifts(preset="short") == [0, 0.75] and shifts(preset="pipnet") == [0, 0]
-    assert shifts(label_shift=[0.5]) == [0.5, 0.5] and shifts(label_shift=[0.5, 1.0]) == [0.5, 1.0]
-    with pytest.raises(UserError, match="label_shift has 3 numbers for 2 training sets"):
-        shifts(label_shift=[1.0, 2.0, 3.0])
-
-
 @pytest.mark.parametrize("num_nb", (0, 11))
 def test_the_eyes_of_68_landmarks(cli, recipe, tmp_path, num_nb):
     done = cli("--train", "--test", "--test-onnx", *recipe, "--layout", "12", "--num-nb", num_nb)
@@ -436,48 +389,6 @@ def test_a_published_snapshot_starts_a_training(cli, recipe, tmp_path):
     torch.save({f"module.{name}": tensor for name, tensor in published.items()}, file)
     done = cli("--train", *recipe, "--net", "resnet18", "--weights", file, "--sigma", "0", "--no-refine")
     assert done.returncode == 0 and f"from 130 of 130 tensors of {file}" in done.stderr, done.stderr
-
-
-@pytest.mark.parametrize(("command", "package", "number"), [
-    (["main.py", "--list-nets"], "torch", signal.SIGINT), (["main.py", "--version"], "numpy", signal.SIGTERM),
-    (["demo.py", "--version"], "cv2", signal.SIGINT), (["-m", "utils.train.launch", "main.py"], "torch", signal.SIGTERM)])
-def test_a_signal_while_packages_are_loaded_is_one_line(command, package, number, tmp_path):
-    slow = tmp_path / package
-    slow.mkdir()
-    (slow / "__init__.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
-    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)},
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "loading\n"
-    process.send_signal(number)
-    assert process.communicate(timeout=60)[1] == "stopped while packages are loaded; nothing is changed\n"
-    assert process.returncode == 128 + number
-
-
-@pytest.mark.parametrize(("number", "place"), [(signal.SIGINT, "    time.sleep(100)"), (signal.SIGTERM, """
-    class Late:
-        def __del__(self):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(100)
-    Late()
-    time.sleep(100)"""), (signal.SIGINT, """
-    try:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(100)
-    finally:
-        os.kill(os.getpid(), signal.SIGTERM)
-        print("left", flush=True)""")], ids=("at work", "in a destructor", "twice"))
-def test_a_signal_is_one_line(number, place, tmp_path):
-    """The first one ends the process, also where Python drops exceptions; those that follow are ignored."""
-    script = tmp_path / "script.py"
-    script.write_text(f"import os, signal, sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom utils import start\n"
-                      f"def main(argv):\n    print('begun', flush=True)\n{place}\n"
-                      "start.begin_loading()\nstart.end_loading()\nstart.run_command(main)\n")
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if "os.kill" not in place:  # a line read before would hide what comes with it from communicate()
-        assert process.stdout.readline() == "begun\n"
-        process.send_signal(number)
-    output, error = process.communicate(timeout=60)
-    assert error.strip() == STOPPED and process.returncode == 128 + number and ("left" in output) == ("left" in place)
 
 
 @pytest.mark.parametrize("script", ("main.py", "demo.py"))

@@ -1,0 +1,52 @@
+"""The start of a command: signals while its packages are loaded and while it works."""
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from utils.start import STOPPED
+
+
+@pytest.mark.parametrize(("command", "package", "number"), [
+    (["main.py", "--list-nets"], "torch", signal.SIGINT), (["main.py", "--version"], "numpy", signal.SIGTERM),
+    (["demo.py", "--version"], "cv2", signal.SIGINT), (["-m", "utils.train.launch", "main.py"], "torch", signal.SIGTERM)])
+def test_a_signal_while_packages_are_loaded_is_one_line(command, package, number, tmp_path):
+    slow = tmp_path / package
+    slow.mkdir()
+    (slow / "__init__.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1] == "stopped while packages are loaded; nothing is changed\n"
+    assert process.returncode == 128 + number
+
+
+@pytest.mark.parametrize(("number", "place"), [(signal.SIGINT, "    time.sleep(100)"), (signal.SIGTERM, """
+    class Late:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(100)
+    Late()
+    time.sleep(100)"""), (signal.SIGINT, """
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(100)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("left", flush=True)""")], ids=("at work", "in a destructor", "twice"))
+def test_a_signal_is_one_line(number, place, tmp_path):
+    """The first one ends the process, also where Python drops exceptions; those that follow are ignored."""
+    script = tmp_path / "script.py"
+    script.write_text(f"import os, signal, sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom utils import start\n"
+                      f"def main(argv):\n    print('begun', flush=True)\n{place}\n"
+                      "start.begin_loading()\nstart.end_loading()\nstart.run_command(main)\n")
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if "os.kill" not in place:  # a line read before would hide what comes with it from communicate()
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+    output, error = process.communicate(timeout=60)
+    assert error.strip() == STOPPED and process.returncode == 128 + number and ("left" in output) == ("left" in place)
