@@ -1,10 +1,12 @@
 """The start of main.py and demo.py, until the packages are loaded. It needs no package, and older Pythons can read it."""
 import errno
 import faulthandler
+import multiprocessing
 import os
 import signal
 import sys
 import time
+from contextlib import suppress
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if sys.version_info < (3, 11):
@@ -59,6 +61,17 @@ def ignore_signals():
     """Ignore Ctrl-C and SIGTERM from now on: the process is ending."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises an error where the signal ended a loader process
+
+
+def _exit(status):
+    """End the process without Python's clean-up, in which threads of libraries can abort it."""
+    for child in multiprocessing.active_children():
+        child.terminate()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a closed pipe
+            stream.flush()
+    os._exit(status)
 
 
 def run_command(main):
@@ -80,7 +93,7 @@ def run_command(main):
     except KeyboardInterrupt as stopped:
         if not LAUNCHED:
             print(STOPPED, file=sys.stderr)
-        sys.exit(128 + (stopped.args or SIGNALS)[0])
+        _exit(128 + (stopped.args or SIGNALS)[0])
     finally:
         ignore_signals()
 

@@ -37,7 +37,23 @@ def test_a_signal_while_packages_are_loaded_is_one_line(command, package, number
         time.sleep(100)
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
-        print("left", flush=True)""")], ids=("at work", "in a destructor", "twice"))
+        print("left", flush=True)"""), (signal.SIGTERM, """
+    import time
+    def gone(*_):
+        raise RuntimeError("a loader process has ended")
+    signal.signal(signal.SIGCHLD, gone)
+    child = os.fork()
+    if not child:
+        time.sleep(100)
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        time.sleep(0.5)"""), (signal.SIGINT, """
+    import atexit
+    atexit.register(os.abort)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(100)""")], ids=("at work", "in a destructor", "twice", "with a loader process", "with a library that aborts"))
 def test_a_signal_is_one_line(number, place, tmp_path):
     """The first one ends the process, also where Python drops exceptions; those that follow are ignored."""
     script = tmp_path / "script.py"
