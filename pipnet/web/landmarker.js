@@ -4,6 +4,7 @@ import { areaOf, boxOf, carry, centreOf, cropBox, meanOf, similarity, transform,
 import { cut, toBgr } from "./crop.js";
 import { clamp, mean } from "./numbers.js";
 import { turnPose } from "./pose.js";
+import { search, turnBack, turnPicture } from "./turned.js";
 
 /**
  * A face is {box, score, landmarks, scores, sigma, pose, states} in image px and degrees, null for what the net does not predict.
@@ -15,14 +16,21 @@ export class Landmarker {
     this.net = settings.net;
     this.limits = settings.landmarker;
     this.detector = settings.detector;
+    this.turned = settings.turned;
     this.most = settings.options.max_faces;
     this.runtime = runtime;
     this.seconds = { detect: 0, landmarks: 0 };
   }
 
-  /** Return the faces of a picture: each is cropped again around its landmarks until its crop has the roll of its landmarks. */
+  /** Return the faces of a picture, which is searched turned where none is sure. */
   async facesOf(frame) {
-    const { most_crops: crops, level } = this.limits, { boxes, scores } = await this.detect(frame);
+    const { boxes, scores } = await this.detect(frame);
+    return search(this, frame, await this.refined(frame, boxes, scores));
+  }
+
+  /** Return the faces of landmark boxes: each is cropped again around its landmarks until its crop has the roll of its landmarks. */
+  async refined(frame, boxes, scores) {
+    const { most_crops: crops, level } = this.limits;
     const faces = await this.landmarksOf(frame, boxes, scores);
     let moving = faces.map((_, i) => i);
     for (let crop = 0; crop < crops && moving.length; crop++) {
@@ -42,24 +50,30 @@ export class Landmarker {
     return mean(face.scores) >= this.net.face_least;
   }
 
-  /** Return landmark boxes, from the brows to the chin, and the detector's scores, best first. */
-  async detect(frame) {
+  /**
+   * Return landmark boxes, from the brows to the chin, and the detector's scores, best first.
+   *
+   * quarters: turns by 90 degrees clockwise of the faces that are searched.
+   */
+  async detect(frame, quarters = 0) {
     const start = performance.now(), { threshold, overlap, short_side: short, most_pixels: most } = this.detector;
     const { width, height } = frame;
     const scale = Math.max(Math.min(1, short / Math.min(width, height), Math.sqrt(most / (width * height))),
       1 / Math.min(width, height));
-    const small = toBgr(frame, scale), { runtime } = this;
+    const small = turnPicture(toBgr(frame, scale), quarters), { runtime } = this, back = turnBack(quarters, frame);
+    const turned = quarters % 2 ? { width: height, height: width } : frame;
     const found = await runtime.detector({ image: runtime.image(small.data, [small.height, small.width, 3]),
       threshold: runtime.number(threshold), overlap: runtime.number(overlap) });
     const scores = [...found.scores.data];
     const boxes = scores.map((_, i) => this.fromDetector([...found.boxes.data.slice(4 * i, 4 * i + 4)].map((x) => x / scale)));
-    let kept = scores.map((_, i) => i).filter((i) => this.cropOf([...boxes[i], 0], frame));
+    let kept = scores.map((_, i) => i).filter((i) => this.cropOf([...boxes[i], 0], turned));
     if (this.most && kept.length > this.most) {
       kept.sort((i, j) => areaOf(boxes[j]) - areaOf(boxes[i]));
       kept = kept.slice(0, this.most).sort((i, j) => i - j);
     }
     this.seconds.detect += (performance.now() - start) / 1000;
-    return { boxes: kept.map((i) => [...boxes[i], 0]), scores: kept.map((i) => scores[i]) };
+    const angle = (quarters * Math.PI) / 2;
+    return { boxes: kept.map((i) => [...carry(boxes[i], back), angle]), scores: kept.map((i) => scores[i]) };
   }
 
   /** Return the landmark box (4) of a detector's box. */

@@ -2,6 +2,7 @@
 
 import { boxOf, iou } from "./geometry.js";
 import { mean } from "./numbers.js";
+import { search } from "./turned.js";
 
 export class Tracker {
   /** landmarker: of the frames. smooth: a filter of smooth.js. settings: of the page. */
@@ -48,7 +49,11 @@ export class Tracker {
 
   /** Return the faces of landmark boxes, with their face scores: probabilities that the crops show faces. */
   async faces(frame, boxes) {
-    const faces = await this.landmarker.landmarksOf(frame, boxes, boxes.map(() => NaN));
+    return this.scored(await this.landmarker.landmarksOf(frame, boxes, boxes.map(() => NaN)));
+  }
+
+  /** Return the faces with their face scores. */
+  scored(faces) {
     const { face_limit: limit } = this.landmarker.net, { step } = this.limits;
     return faces.map((face) => ({ ...face, score: 1 / (1 + Math.exp((limit - mean(face.scores)) / step)) }));
   }
@@ -61,9 +66,10 @@ export class Tracker {
     const kept = new Map([...tracked].filter(([id, face]) => face.score >= limits.least_score || confirmed.has(id)));
     const first = await this.faces(frame, boxes.filter((_, j) => !used.has(j)));
     const again = first.map((face) => this.landmarker.boxOf(face.landmarks)).filter((box) => inside(box, frame));
-    const faces = (await this.faces(frame, again))
+    let faces = (await this.faces(frame, again))
       .filter((face) => this.landmarker.isFace(face) && overlap(face, kept.values()) < limits.twice)
       .slice(0, Math.max(this.most - kept.size, 0));
+    if (!kept.size && !faces.length) faces = this.scored(await search(this.landmarker, frame, []));
     const lost = [...this.tracks.keys()].filter((id) => !kept.has(id));
     const known = match(lost.map((id) => this.tracks.get(id).box), faces.map((face) => boxOf(face.landmarks)), limits.again);
     faces.forEach((face, j) => {

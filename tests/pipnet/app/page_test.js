@@ -1,4 +1,4 @@
-/** Driver of the page in a browser: runs the camera, then a picture, and sends every frame and its record to the server. */
+/** Driver of the page in a browser: runs the camera, then pictures, and sends every frame and its record to the server. */
 
 import { cropBox } from "./geometry.js";
 import { headPose } from "./pose.js";
@@ -22,12 +22,12 @@ async function play(name) {
 /** Give the page a picture as if a user had chosen it. */
 async function choose(name) {
   const files = new DataTransfer(), input = document.getElementById("file");
-  files.items.add(new File([await (await fetch(name)).blob()], name, { type: "image/jpeg" }));
+  files.items.add(new File([await (await fetch(name)).blob()], name, { type: "image/png" }));
   input.files = files.files;
   input.dispatchEvent(new Event("change"));
 }
 
-const { crops, poses, model, videos } = await (await fetch("cases.json")).json();
+const { crops, poses, model, videos, pictures } = await (await fetch("cases.json")).json();
 await send("cases", JSON.stringify({
   crops: crops.map(({ box, protocol, width, height, angle }) => cropBox(box, protocol, width, height, angle)),
   poses: poses.map(({ landmarks, width, height }) => headPose(landmarks, model, width, height)),
@@ -41,8 +41,8 @@ document.addEventListener("frame", ({ detail: { bitmap, record } }) => {
   context.drawImage(bitmap, 0, 0);
   const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height), line = JSON.stringify(record);
   sent = sent.then(() => send("record", line)).then(() => send("pixels", data));
-  if (still) sent.then(() => send("done", status.textContent));
-  else if (++count === FRAMES) choose("face.jpg");
+  if (still && !pictures.length) sent.then(() => send("done", status.textContent));
+  else if (still || ++count === FRAMES) choose(pictures.shift());
 });
 
 new MutationObserver(() => {

@@ -1,0 +1,52 @@
+/** Faces that lie or stand on their head, searched in the turned frame, as pipnet/turned.py, but in quarter turns only. */
+
+import { areaOf, boxOf, iou } from "./geometry.js";
+import { mean } from "./numbers.js";
+
+const QUARTERS = [1, 2, 3];  // by which the faces that are searched are turned clockwise
+
+/** Return the map (see geometry.js) from a frame that is turned counter-clockwise by quarter turns back to the frame. */
+export function turnBack(quarters, { width, height }) {
+  return [[1, 0, 0, 0, 1, 0], [0, -1, width, 1, 0, 0], [-1, 0, width, 0, -1, height], [0, 1, 0, -1, 0, height]][quarters];
+}
+
+/** Return a picture {data, width, height} in BGR, turned counter-clockwise by quarter turns. */
+export function turnPicture(picture, quarters) {
+  if (!quarters) return picture;
+  const [a, b, c, d, e, f] = turnBack(quarters, picture), { data, width: wide } = picture, sideways = quarters % 2;
+  const width = sideways ? picture.height : wide, height = sideways ? wide : picture.height;
+  const result = new Uint8Array(data.length);
+  const start = Math.floor((a + b) / 2 + c) + wide * Math.floor((d + e) / 2 + f), across = a + wide * d, down = b + wide * e;
+  for (let row = 0, offset = 0; row < height; row++) {
+    for (let column = 0; column < width; column++) {
+      const place = 3 * (start + column * across + row * down);
+      result[offset++] = data[place];
+      result[offset++] = data[place + 1];
+      result[offset++] = data[place + 2];
+    }
+  }
+  return { data: result, width, height };
+}
+
+/** Return the faces of a frame; while none is sure, those that the detector finds in the turned frame are added. */
+export async function search(landmarker, frame, faces) {
+  const { face_limit: limit } = landmarker.net, { sure, same } = landmarker.turned;
+  if (faces.some((face) => mean(face.scores) >= limit + sure * (1 - limit))) return faces;
+  const found = [...faces];
+  for (const quarters of QUARTERS) {
+    const { boxes, scores } = await landmarker.detect(frame, quarters);
+    found.push(...(await landmarker.refined(frame, boxes, scores)).filter((face) => mean(face.scores) >= limit));
+  }
+  return best(found, same, landmarker.most ?? Infinity);
+}
+
+/** Return the `most` largest faces, ordered by score. Of faces on each other, the one with the highest landmark scores stays. */
+function best(faces, same, most) {
+  const kept = [];
+  for (const face of [...faces].sort((one, other) => mean(other.scores) - mean(one.scores))) {
+    const box = boxOf(face.landmarks);
+    if (kept.every((other) => iou(boxOf(other.landmarks), box) <= same)) kept.push(face);
+  }
+  const area = (face) => areaOf(boxOf(face.landmarks));
+  return kept.sort((one, other) => area(other) - area(one)).slice(0, most).sort((one, other) => other.score - one.score);
+}
