@@ -1,22 +1,50 @@
-"""Errors and latencies of a landmark net in every format that it is exported to: `python benchmarks/formats.py [NET]`.
+"""Errors and latencies of a shipped landmark net in every format that it is exported to: `python benchmarks/formats.py [NET]`.
 
 It runs `main.py --test-formats` on the test faces of 300W and FACES68 (photographs.py says where they come from); 8-bit numbers
-are calibrated on training faces of 300W. Nothing else may run on the machine meanwhile.
+are calibrated on training faces of 300W. The pipeline is compared with `Landmarker` on the labelled faces of whole photographs.
+Nothing else may run on the machine meanwhile.
 """
 import sys
+import tempfile
+from pathlib import Path
 
-from photographs import require
+import cv2
+import numpy as np
+from photographs import labelled_sets, photographs, place_of, require
 from record import ROOT, save
 from runs import run
 
-from pipnet.files import SHIPPED, read_csv
+from pipnet.files import SHIPPED, read_csv, shipped
+from pipnet.landmarker import Landmarker
+from pipnet.runtimes import open_file
 from utils.formats import TESTED
+from utils.test.export import Source
+from utils.test.pipeline import write_pipeline
 
+FACES, BOUND = 224, 0.2  # of each set; px
 FLAGS = ["--train-data", "300W", "--test-data", "300W", "FACES68", "--allow-partial"]
+
+
+def pipeline_figures(net: str) -> dict[str, float]:
+    """Return how far the landmarks of the pipeline are from those of `Landmarker`, the largest distance of each face, in px."""
+    landmarker, apart = Landmarker(shipped(f"{net}.onnx"), threads=1, any_roll=False), []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "best.pipeline.onnx"
+        write_pipeline(Source(shipped(f"{net}.onnx"), lambda: (), detector=shipped("detector.onnx")), file)
+        pipeline = open_file(file, 1)
+    for record in (record for name in labelled_sets() for record in photographs(name, "test", FACES)):
+        image = cv2.imread(str(record.file))
+        faces, found = landmarker(image), pipeline.run({"image": image})
+        place = place_of(record, np.array([face.box for face in faces]))
+        if place is not None and len(found["landmarks"]) == len(faces):
+            apart.append(np.linalg.norm(faces[place].landmarks - found["landmarks"][place], axis=1).max())
+    beyond = int((np.array(apart) > BOUND).sum())
+    return {"faces": len(apart), "median_px": round(float(np.median(apart)), 4), f"beyond_{BOUND}_px": beyond}
+
 
 if __name__ == "__main__":
     net = sys.argv[1] if len(sys.argv) > 1 else SHIPPED[0]
     require("300W", "FACES68")
     run("--test-formats", *TESTED, "--exp", net, *FLAGS)
     rows = read_csv(ROOT / "weights" / "files" / net / "report" / "formats.csv")
-    save("formats", f"python benchmarks/formats.py {net}", 0, {"net": net, "rows": rows})
+    save("formats", f"python benchmarks/formats.py {net}", 0, {"net": net, "rows": rows, "pipeline": pipeline_figures(net)})

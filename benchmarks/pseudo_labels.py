@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from photographs import PLACES, open_detector, require
+from record import ROOT
 
 from pipnet.images import read_image
 from pipnet.landmarker import Face, Landmarker
@@ -43,7 +44,7 @@ def label(landmarker: Landmarker, image: np.ndarray) -> tuple[np.ndarray, float]
 
 def main(pictures: Path, out: Path) -> None:
     """Write the faces of `pictures` that both results agree on into OUT/train, and print the label shift."""
-    landmarker = Landmarker(detector=open_detector("faceboxes", PLACES["FACEBOXES_V2"]))
+    landmarker = Landmarker(ROOT / "weights/landmarks.onnx", open_detector("faceboxes", PLACES["FACEBOXES_V2"]))
     files = sorted(file for file in pictures.iterdir() if cv2.haveImageReader(str(file)))
     found = {file: known for file in files if (known := label(landmarker, read_image(file)))}
     shift = float(np.median([moved for _, moved in found.values()]))

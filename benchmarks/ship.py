@@ -44,7 +44,7 @@ def landmark_limits(exp: Path) -> dict[str, float]:
 def detector_limits(exp: Path) -> dict[str, float]:
     """Return the score at which a detector's precision equals its recall on the crowds of its validation split, among the
     detections that the landmarks of the shipped net confirm."""
-    landmarker = Landmarker(detector=open_detector("shipped", exp / "best.onnx"))
+    landmarker = Landmarker(ROOT / "weights/landmarks.onnx", open_detector("shipped", exp / "best.onnx"))
     pictures = read_wider(PLACES["FACEBOXES"], "train", PARTIAL)
     args = checkpoint.load(exp / "best.pt")["args"]
     crowds = [picture for picture in divide(pictures, args["val"], args["seed"])[1] if picture.whole]

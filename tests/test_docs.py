@@ -177,5 +177,5 @@ def test_every_snippet_runs(page, tmp_path, monkeypatch):
     if "faces" in names:
         assert len(names["faces"]) == 1 and names["faces"][0].landmarks.shape == (68, 2)
     if "points" in names:
-        face, = Landmarker()(names["image"], second_crop=False)
+        face, = Landmarker("weights/landmarks.onnx")(names["image"], second_crop=False)
         assert np.abs(names["points"] - face.landmarks).max() < 0.2

@@ -34,7 +34,7 @@ def file(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def pair(file):
     """Return a function from a picture to the faces of `Landmarker`, and the outputs of the pipeline by name."""
-    landmarker, session = Landmarker(any_roll=False, threads=1), open_session(file, 1)
+    landmarker, session = Landmarker(shipped("landmarks.onnx"), any_roll=False, threads=1), open_session(file, 1)
     names = [port.name for port in session.get_outputs()]
     return lambda image: (landmarker(image), dict(zip(names, session.run(names, {"image": image}), strict=True)))
 
@@ -75,10 +75,12 @@ def test_a_picture_without_faces_gives_empty_arrays(pair, size):
 
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason=f"no photographs at {PHOTOGRAPHS}")
 def test_it_agrees_on_photographs(pair):
-    """Some landmarks differ by more: rounding decides between two cells of a score map that are almost equal."""
-    pictures = sorted(path for path in PHOTOGRAPHS.iterdir() if path.suffix in (".jpg", ".png"))[::12]
-    off = np.concatenate([apart(*pair(cv2.imread(str(path)))) for path in pictures])
-    assert len(off) >= len(pictures) - 1 and np.median(off) < 0.05 and np.mean(off < 0.2) >= 0.9
+    """One face in two hundred differs by more: rounding decides between two cells of a score map that are almost equal."""
+    pictures, off = sorted(path for path in PHOTOGRAPHS.iterdir() if path.suffix in (".jpg", ".png"))[::12], []
+    for picture in pictures:
+        faces, found = pair(cv2.imread(str(picture)))
+        off += [far for face, far in zip(faces, apart(faces, found), strict=True) if face.scores.mean() > 0.5]  # no background
+    assert len(off) >= len(pictures) - 1 and np.median(off) < 0.05 and np.mean(np.array(off) < 0.2) >= 0.95
 
 
 def test_the_file_is_standard_folded_and_says_what_it_is(file):
