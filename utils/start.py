@@ -54,7 +54,7 @@ def _leave(error):
     if isinstance(error, KeyboardInterrupt):
         if not LAUNCHED:
             os.write(2, b"\n%s\n" % STOPPED.encode())  # a progress bar may stand in the last line
-        os._exit(128 + error.args[0])
+        _exit(128 + error.args[0])
 
 
 def ignore_signals():
@@ -69,7 +69,7 @@ def _exit(status):
     for child in multiprocessing.active_children():
         child.terminate()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # a closed pipe
+        with suppress(OSError, ValueError, RuntimeError):  # a closed pipe, or in the middle of a print
             stream.flush()
     os._exit(status)
 
