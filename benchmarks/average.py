@@ -1,9 +1,10 @@
-"""The mean of the weights of two detectors, as a run: `python benchmarks/average.py FIRST SECOND SHARE EXP`.
+"""The mean of the weights of two nets, as a run: `python benchmarks/average.py FIRST SECOND SHARE EXP`.
 
-SECOND is a run that was trained from FIRST, an exported file. Their mean is often as good as FIRST on its data and as robust as
-SECOND (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). SHARE is the weight of SECOND, 0 to 1. The
-statistics of the batch norms are measured on photographs as they are, of FIRST and of the mean; those of training crops made the
-mean worse. EXP becomes a copy of SECOND with these weights.
+SECOND is a run that was trained from FIRST: the best.pt of a landmark net, or a detector's exported file. Their mean is often as
+good as FIRST on its data and as robust as SECOND (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). SHARE is
+the weight of SECOND, 0 to 1. The batch norms of a landmark net take the mean of both statistics. Those of a detector are measured
+on photographs as they are, of FIRST and of the mean; those of training crops made the mean worse. EXP becomes a copy of SECOND
+with these weights.
 """
 import shutil
 import sys
@@ -25,6 +26,7 @@ from utils.test.detectors import weights_of
 from utils.train import checkpoint, run_folder
 from utils.train.ranks import Ranks
 
+State = dict[str, torch.Tensor]
 CROWDS, PORTRAITS, SIDE, BATCH = 56, 8, 640, 8  # photographs that the batch norms are measured on, px, and how many at once
 
 
@@ -54,25 +56,40 @@ def measure_norms(net: nn.Module, images: torch.Tensor) -> None:
     net.eval()
 
 
-def main(first: Path, second: str, share: float, exp: str) -> None:
-    """Write the run weights/EXP."""
-    run, defaults = run_folder.find(second, ROOT / "weights", False), read_defaults()
-    stored = checkpoint.load(run.weights)
-    mode = Namespace(exp=second, resume=False, train=False, audit=False, test=False, test_onnx=False, export=[], test_formats=[])
+def mean(first: State, second: State, share: float) -> State:
+    """Return the mean of two nets' tensors; those that are no numbers of a measurement are of the first."""
+    return {name: tensor + share * (second[name] - tensor) if tensor.is_floating_point() else tensor
+            for name, tensor in first.items()}
+
+
+def mean_detector(first: Path, run: run_folder.Run, share: float) -> State:
+    """Return the tensors of the mean of an exported detector and a run."""
+    defaults = read_defaults()
+    mode = Namespace(exp=run.folder.name, resume=False, train=False, audit=False, test=False, test_onnx=False, export=[],
+                     test_formats=[])
     settings = read_settings({}, mode, run, defaults)
     images = squares(shown(Detect(settings, defaults, Ranks(0, 1, torch.device("cpu")))))
     net = weights_of(first)
     net.measure_norms(images)
-    net.load_state_dict({name: tensor + share * (stored["model"][name] - tensor) if tensor.is_floating_point() else tensor
-                         for name, tensor in net.state_dict().items()})
+    net.load_state_dict(mean(net.state_dict(), checkpoint.load(run.weights)["model"], share))
     measure_norms(net, images)
-    folder = ROOT / "weights" / exp
+    return net.state_dict()
+
+
+def main(first: Path, second: str, share: float, exp: str) -> None:
+    """Write the run weights/EXP."""
+    run = run_folder.find(second, ROOT / "weights", False)
+    stored, folder = checkpoint.load(run.weights), ROOT / "weights" / exp
+    if first.suffix == ".onnx":
+        model = mean_detector(first, run, share)
+    else:
+        model = mean(checkpoint.load(first)["model"], stored["model"], share)
     shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("last.pt", "*.onnx", "report", ".lock"))
-    checkpoint.save(folder / "best.pt", {**stored, "model": net.state_dict()})
+    checkpoint.save(folder / "best.pt", {**stored, "model": model})
     print(f"{folder}: {share:g} of {second} and {1 - share:g} of {first}")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 5:
-        sys.exit("usage: python benchmarks/average.py FIRST.onnx SECOND SHARE EXP")
+        sys.exit("usage: python benchmarks/average.py FIRST SECOND SHARE EXP")
     main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4])

@@ -10,7 +10,9 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import face_score
 import numpy as np
@@ -64,14 +66,24 @@ def detector_limits(exp: Path) -> dict[str, float]:
     return {"threshold": round(float(np.concatenate(scores)[order][even]), 3)}
 
 
-RUNS = "python benchmarks/runs.py"
-AVERAGE = "python benchmarks/average.py weights/bench_detector_crowds/best.onnx bench_detector_roll 0.5 bench_detector"
-# {net: (commands that train it, its limits, data that these need)}
-FACES = ["300W", "FACES68", "FACEBOXES_V2"]
-NETS = {"landmarks": (f"{RUNS} landmarks_start landmarks_roll landmarks", landmark_limits, FACES),
-        "landmarks-fast": (f"{RUNS} landmarks-fast", landmark_limits, FACES),
-        "detector": (f"{RUNS} detector_start detector_large detector_crowds detector_roll; {AVERAGE}", detector_limits,
-                     ["FACEBOXES"])}
+class Net(NamedTuple):
+    """exp: the run that is shipped. trained: the commands that make it. limits: its limits. data: what these need."""
+    exp: str
+    trained: str
+    limits: Callable[[Path], dict[str, float]]
+    data: list[str]
+
+
+RUNS, AVERAGE, FACES = "python benchmarks/runs.py", "python benchmarks/average.py", ["300W", "FACES68", "FACEBOXES_V2"]
+NETS = {
+    "landmarks": Net("bench_landmarks_mean", f"{RUNS} landmarks_start landmarks_roll landmarks landmarks_hard; {AVERAGE} "
+                     "weights/bench_landmarks/best.pt bench_landmarks_hard 0.5 bench_landmarks_mean", landmark_limits, FACES),
+    "landmarks-fast": Net("bench_landmarks-fast_mean", f"{RUNS} landmarks-fast landmarks-fast_hard; {AVERAGE} "
+                          "weights/bench_landmarks-fast/best.pt bench_landmarks-fast_hard 0.5 bench_landmarks-fast_mean",
+                          landmark_limits, FACES),
+    "detector": Net("bench_detector", f"{RUNS} detector_start detector_large detector_crowds detector_roll; {AVERAGE} "
+                    "weights/bench_detector_crowds/best.onnx bench_detector_roll 0.5 bench_detector", detector_limits,
+                    ["FACEBOXES"])}
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -112,14 +124,14 @@ def slim(values: dict, measured: dict[str, float]) -> dict:
 
 
 def ship(name: str) -> None:
-    """Write weights/NAME.onnx and NAME.pt and their entries in the manifest, from the run weights/bench_NAME."""
-    trained, limits, _ = NETS[name]
-    exp = ROOT / "weights" / f"bench_{name}"
+    """Write the files of a net in weights/, and their entries in the manifest."""
+    net = NETS[name]
+    exp = ROOT / "weights" / net.exp
     (exp / "best.onnx").unlink(missing_ok=True)  # it may be halved already
     run("--test-onnx", "--exp", exp.name)  # exports the net
     model = halved(onnx.load(exp / "best.onnx"))
     values = {entry.key: entry.value for entry in model.metadata_props}
-    measured = limits(exp)
+    measured = net.limits(exp)
     values |= {key: json.dumps(value) for key, value in measured.items()}
     helper.set_model_props(model, {key: worded(value) for key, value in values.items()})
     data = model.SerializeToString()
@@ -137,12 +149,12 @@ def ship(name: str) -> None:
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
     for one in files:
         entries[one.name] = {"sha256": hashlib.sha256(one.read_bytes()).hexdigest(), "commit": COMMIT,
-                             "trained": trained, "scores": read_csv(exp / "report" / "scores.csv")}
+                             "trained": net.trained, "scores": read_csv(exp / "report" / "scores.csv")}
     write_text(manifest, json.dumps(entries, indent=1) + "\n")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in NETS:
         sys.exit(f"usage: python benchmarks/ship.py {'|'.join(NETS)}")
-    require(*NETS[sys.argv[1]][2])
+    require(*NETS[sys.argv[1]].data)
     ship(sys.argv[1])
