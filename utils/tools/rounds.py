@@ -22,7 +22,7 @@ from utils.test.evaluate import torch_predictor
 from utils.test.report import FOUND, TRUTH
 from utils.train import checkpoint
 from utils.train.loop import train
-from utils.train.run_folder import Run
+from utils.train.run_folder import Run, write_tables
 
 FOLDER = "pseudo_labels"
 COLUMNS = ["file", "score", "sigma", "moved"]
@@ -73,6 +73,9 @@ def train_rounds(make_task: Callable, run: Run, ranks, resume: bool) -> None:
         file = label_file(run, number) if number else None
         task = make_task(file, ROUNDS[semi][number - 1] if number else 0)
         if one.epochs == epochs:
+            if ranks.first:
+                stored = checkpoint.load(one.last)
+                write_tables(one, stored["rows"], stored["times"])  # a kill may have come between the checkpoint and its rows
             continue
         if number and not file.is_file():
             label(task, runs[number - 1], number, file)

@@ -236,7 +236,7 @@ class Keeper:
         self.run, self.history = run, history
         threading.excepthook = _without_write_errors
         self.events = SummaryWriter(run.folder / "events", purge_step=history.epochs + 1)
-        self._write_tables()  # the process may have been killed between the last checkpoint and its rows
+        write_tables(run, history.rows, history.times)  # a kill may have come between the last checkpoint and its rows
 
     def save(self, inference: dict, solver: dict, better: bool) -> None:
         """Write the files of an epoch: best.pt if it is `better`, last.pt, the tables, TensorBoard's events."""
@@ -244,14 +244,16 @@ class Keeper:
             checkpoint.save(self.run.weights, inference)
         checkpoint.save(self.run.last, {**inference, "solver": solver, "rows": self.history.rows, "times": self.history.times,
                                         "best": self.history.best})
-        self._write_tables()
+        write_tables(self.run, self.history.rows, self.history.times)
         row, times = self.history.rows[-1], self.history.times[-1]
         for key, value in {**row, **{f"time/{key}": value for key, value in times.items()}}.items():
             if not key.endswith("epoch"):
                 self.events.add_scalar(key, value, row["epoch"] + 1)
         self.events.flush()
 
-    def _write_tables(self) -> None:
-        for name, rows in (("step.csv", self.history.rows), ("time.csv", self.history.times)):
-            if rows:
-                write_csv(self.run.folder / name, list(rows[0]), [row.values() for row in rows])
+
+def write_tables(run: Run, rows: list[dict], times: list[dict]) -> None:
+    """Write step.csv and time.csv of a run, a row for each epoch."""
+    for name, table in (("step.csv", rows), ("time.csv", times)):
+        if table:
+            write_csv(run.folder / name, list(table[0]), [row.values() for row in table])

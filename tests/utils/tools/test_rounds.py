@@ -71,7 +71,9 @@ def doomed(task, teacher, number, file):
     label(task, teacher, number, file)
 rounds.label = doomed"""))
     assert killed.returncode == -9 and (two / "round2" / "best.pt").is_file() and not (two / "best.pt").exists()
+    (two / "round2" / "step.csv").unlink()  # as if it had been killed before it wrote this
     done = cli("--train", "--resume", "--exp", "two", "--run-root", tmp_path / "runs")
+    assert (two / "round2" / "step.csv").read_text() == (one / "round2" / "step.csv").read_text()
     assert done.returncode == 0 and "round 3 of 5" in done.stderr and "round 2 of 5" not in done.stderr, done.stderr
     assert all(torch.equal(tensor, weights(two)[name]) for name, tensor in weights(one).items())
     fails(cli("--train", "--resume", "--exp", "two", "--run-root", tmp_path / "runs", "--epochs", "2"), "--epochs .* stays 1")
