@@ -52,7 +52,7 @@ def watched(flags: list[str], lines: Path, count: int) -> dict:
     if process.returncode:
         sys.exit(process.stderr.read())
     seconds, rows = time.monotonic() - begun, [json.loads(line) for line in lines.read_text().splitlines()]
-    looks = [(done, used) for done, used in looks if used and done]
+    looks = [(done, used) for done, used in looks if used and done] or [(0, 0)]  # it may end before the first look
     early = [used for done, used in looks if done <= 0.1 * looks[-1][0]] or [looks[0][1]]
     growth = max(used for _, used in looks) - max(early)
     return {"frames": count, "lines": len(rows), "in_order": [row["frame"] for row in rows] == list(range(count)),

@@ -1,5 +1,6 @@
 """When a picture is searched turned."""
 import cv2
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -23,5 +24,5 @@ def test_a_picture_with_a_sure_face_is_not_searched_turned(net):
     landmarker = Landmarker(net, detector, threads=1)
     landmarker(image)
     assert detector.calls == 1
-    landmarker(cv2.rotate(image, cv2.ROTATE_180))
+    landmarker(np.zeros_like(image))
     assert detector.calls > 2

@@ -9,7 +9,7 @@ from utils.test.export import Source, folded, stored_in, write_onnx
 
 QUANTIZED = ["Conv", "Relu"]  # a Relu becomes a part of the convolution before it
 SHAPING, PIXELWISE = ("Unsqueeze", "Transpose"), ("Slice", "Cast", "Mul", "Add", "Sub")
-FLOATS, CENTRED, LEVEL = "image_floats", "image_centred", "image_level"  # names of tensors
+FLOATS, CENTRED, LEVEL, BIAS = "image_floats", "image_centred", "image_level", "image_bias"  # names of tensors
 
 
 def write_int8(source: Source, file: Path) -> None:
@@ -32,7 +32,7 @@ def write_int8(source: Source, file: Path) -> None:
             return next(self.feeds, None)
 
     model = folded(onnx.load(source.onnx))  # its weights may be stored in 16 bits
-    level = read_bytes(model)
+    level = fold_normalisation(model)
     ranges = {} if level is None else {CENTRED: [{"scale": np.array(1, np.float32), "zero_point": np.array(level, np.uint8)}]}
     verbosity = logging.root.level
     with tempfile.TemporaryDirectory() as folder:
@@ -51,21 +51,25 @@ def write_int8(source: Source, file: Path) -> None:
     write_onnx(quantized, file, stored_in(source.onnx))
 
 
-def read_bytes(model) -> int | None:
+def fold_normalisation(model) -> int | None:
     """Move the normalisation of the image into the first convolution, and return the grey level that it then takes for 0.
 
     In 8 bits, the convolution can then read the image as it comes. Its padding becomes that grey level in all channels; before,
-    it was the mean of each channel. None where `way_of_the_image` finds none, or the convolution has no constant weights and
-    bias.
+    it was the mean of each channel. None where `way_of_the_image` finds none, or the convolution's weights are no constants or
+    have several groups of channels.
     """
     from onnx import helper, numpy_helper
 
     graph = model.graph
     stored = {value.name: value for value in graph.initializer}
     way = way_of_the_image(graph)
-    if way is None or len(way[-1].input) < 3 or not set(way[-1].input[1:]) <= stored.keys():
+    if way is None or not set(way[-1].input[1:]) <= stored.keys() or stored[way[-1].input[1]].dims[1] != 3:
         return None
     *way, convolution = way
+    if len(convolution.input) == 2:
+        convolution.input.append(BIAS)
+        stored[BIAS] = graph.initializer.add()
+        stored[BIAS].CopyFrom(numpy_helper.from_array(np.zeros(stored[convolution.input[1]].dims[0], np.float32), BIAS))
     matrix, shift = colour_map(model, convolution.input[0])
     level = int(np.clip(np.round(np.linalg.solve(matrix, -shift).mean()), 0, 255))
     weight, bias = (numpy_helper.to_array(stored[name]) for name in convolution.input[1:])
