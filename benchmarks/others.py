@@ -107,7 +107,7 @@ class Tool(NamedTuple):
 
 
 TOOLS = {
-    "ours": Tool(lambda: finder(Landmarker(threads=1)), "ours, weights/", "parts of 300W and FACES68"),
+    "ours": Tool(lambda: finder(Landmarker(threads=1)), "ours, landmarks", "parts of 300W and FACES68"),
     "ours_fast": Tool(lambda: finder(Landmarker("landmarks-fast", threads=1)), "ours, landmarks-fast",
                       "parts of 300W and FACES68"),
     "ours_300w": Tool(lambda: finder(Landmarker(ROOT / "weights/bench_real_256/best.onnx", threads=1)),

@@ -5,7 +5,7 @@ from markdown_table import SETS, table
 from record import result
 
 BOXES = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN", "shipped": "weights/detector.onnx"}
-TOOLS = {"ours, weights/": "ours, `landmarks`", "ours, landmarks-fast": "ours, `landmarks-fast`",
+TOOLS = {"ours, landmarks": "ours, `landmarks`", "ours, landmarks-fast": "ours, `landmarks-fast`",
          "ours, ResNet-18 of real_256": "ours, ResNet-18 of run `real_256`"}
 
 
