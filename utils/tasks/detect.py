@@ -157,7 +157,7 @@ class Detect(Task):
     def calibration(self) -> Iterator[np.ndarray]:
         wider, sets = self.sources
         kinds = [[picture for folder in wider for picture in read_wider(folder, "train")],
-                 self.composites([Split(one, "train") for one in sets])]
+                 self.composites([Split(one, "train") for one in sets]) if sets else []]
         kinds = [pictures for pictures in kinds if pictures]
         for pictures in kinds:
             for index in np.unique(np.linspace(0, len(pictures) - 1, CALIBRATION // len(kinds)).astype(int)).tolist():
