@@ -57,13 +57,13 @@ def measure_norms(net: nn.Module, images: torch.Tensor) -> None:
 
 
 def mean(first: State, second: State, share: float) -> State:
-    """Return the mean of two nets' tensors; those that are no numbers of a measurement are of the first."""
+    """Return the mean of two nets' tensors; whole numbers, such as the batches that a norm has seen, are of the first."""
     return {name: tensor + share * (second[name] - tensor) if tensor.is_floating_point() else tensor
             for name, tensor in first.items()}
 
 
-def mean_detector(first: Path, run: run_folder.Run, share: float) -> State:
-    """Return the tensors of the mean of an exported detector and a run."""
+def mean_detector(first: Path, run: run_folder.Run, second: State, share: float) -> State:
+    """Return the tensors of the mean of an exported detector and a run, whose own are `second`."""
     defaults = read_defaults()
     mode = Namespace(exp=run.folder.name, resume=False, train=False, audit=False, test=False, test_onnx=False, export=[],
                      test_formats=[])
@@ -71,7 +71,7 @@ def mean_detector(first: Path, run: run_folder.Run, share: float) -> State:
     images = squares(shown(Detect(settings, defaults, Ranks(0, 1, torch.device("cpu")))))
     net = weights_of(first)
     net.measure_norms(images)
-    net.load_state_dict(mean(net.state_dict(), checkpoint.load(run.weights)["model"], share))
+    net.load_state_dict(mean(net.state_dict(), second, share))
     measure_norms(net, images)
     return net.state_dict()
 
@@ -81,7 +81,7 @@ def main(first: Path, second: str, share: float, exp: str) -> None:
     run = run_folder.find(second, ROOT / "weights", False)
     stored, folder = checkpoint.load(run.weights), ROOT / "weights" / exp
     if first.suffix == ".onnx":
-        model = mean_detector(first, run, share)
+        model = mean_detector(first, run, stored["model"], share)
     else:
         model = mean(checkpoint.load(first)["model"], stored["model"], share)
     shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("last.pt", "*.onnx", "report", ".lock"))

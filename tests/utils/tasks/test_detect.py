@@ -11,7 +11,7 @@ import main
 from nets.detectors.faceboxes import FaceBoxesV2
 from pipnet.errors import UserError
 from utils.config import parse
-from utils.tasks.detect import Detect
+from utils.tasks.detect import Detect, Sources
 from utils.test.detectors import weights_of
 from utils.test.find_faces import exported_detector, torch_detector
 from utils.train import checkpoint
@@ -189,3 +189,10 @@ def test_nets_of_another_task_are_refused(cli, detector, trained, tmp_path):
     fails(cli("--test", "--exp", detector, "--compare", detector), "--compare is for landmark nets")
     with pytest.raises(UserError, match="does not fit FaceBoxesV2"):
         weights_of(trained.folder / "best.pt")
+
+
+def test_crowds_alone_calibrate_a_detector(wider):
+    task = Detect(settings("detect"), DEFAULTS, ONE)
+    task.sources = Sources([wider], [])
+    pictures = list(task.calibration())
+    assert pictures and all(picture.ndim == 3 and picture.dtype == np.uint8 for picture in pictures)
