@@ -1,4 +1,4 @@
-"""Errors and latencies of a shipped landmark net in every format that it is exported to: `python benchmarks/formats.py [NET]`.
+"""Errors and latencies of the shipped landmark nets in every format: `python benchmarks/formats.py [NET ...]`.
 
 It runs `main.py --test-formats` on the test faces of 300W and FACES68 (photographs.py says where they come from); 8-bit numbers
 are calibrated on training faces of 300W. The pipeline is compared with `Landmarker` on the labelled faces of whole photographs.
@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from photographs import labelled_sets, photographs, place_of, require
-from record import ROOT, save
+from record import ROOT, chosen, save
 from runs import run
 
 from pipnet.files import SHIPPED, read_csv, shipped
@@ -43,8 +43,11 @@ def pipeline_figures(net: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    net = sys.argv[1] if len(sys.argv) > 1 else SHIPPED[0]
+    names = chosen([name for name in SHIPPED if name != "detector"], sys.argv[1:])
     require("300W", "FACES68")
-    run("--test-formats", *TESTED, "--exp", net, *FLAGS)
-    rows = read_csv(ROOT / "weights" / "files" / net / "report" / "formats.csv")
-    save("formats", f"python benchmarks/formats.py {net}", 0, {"net": net, "rows": rows, "pipeline": pipeline_figures(net)})
+    nets = {}
+    for name in names:
+        run("--test-formats", *TESTED, "--exp", name, *FLAGS)
+        rows = read_csv(ROOT / "weights" / "files" / name / "report" / "formats.csv")
+        nets[name] = {"rows": rows, "pipeline": pipeline_figures(name)}
+    save("formats", " ".join(["python benchmarks/formats.py", *sys.argv[1:]]), 0, {"nets": nets})

@@ -39,7 +39,7 @@ LOST = 100  # % NME; a net that says the same for any face has less
 class LandmarkTests(Tests):
     """Tests of the landmark net in a run's weights, on the test splits of its task."""
 
-    bounds = {name: Bounds(0.05 if name == "int8" else 0.01, None if name == "int8" else 4.0) for name in FORMATS}  # NME points
+    bounds = {name: Bounds(0.05 if name == "int8" else 0.01, None if name == "int8" else 0.5) for name in FORMATS}  # NME points
 
     def __init__(self, task, run: Run, compare: list[Run]):
         self.task, self.run, self.compare = task, run, compare

@@ -12,6 +12,7 @@ from utils.formats import files_of
 from utils.test.card import write_card
 from utils.test.tables import table
 
+SHARE = 0.999             # of the landmarks, for which a format's bound in px holds
 LEAST, SECONDS = 20, 1.0  # calls, and the time that calls may take beyond that, for a latency
 
 
@@ -48,11 +49,17 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
     if timed:
         print(f"\n{format_table(tests, list(models), off)}")
     for name, (figure, px) in off.items():
-        bound, largest = tests.bounds[name], px.max(initial=0)
-        if not (figure <= bound.figure and (bound.px is None or largest <= bound.px)):
+        bound, usual = tests.bounds[name], quantile(px)
+        if not (figure <= bound.figure and (bound.px is None or usual <= bound.px)):
             allowed = f"{bound.figure:g}" + ("" if bound.px is None else f" and {bound.px:g} px")
-            raise UserError(f"{tests.run.export(name)} differs from torch by {figure:.4f} and at most {largest:.2f} px (allowed: "
-                            f"{allowed}); delete it and export again")
+            raise UserError(f"{tests.run.export(name)} differs from torch by {figure:.4f}, and {SHARE:.1%} of its landmarks by up to "
+                            f"{usual:.2f} px (allowed: {allowed}); delete it and export again")
+
+
+def quantile(px: np.ndarray) -> float:
+    """Return the difference that SHARE of the landmarks do not exceed, 0 without landmarks. The rest is left out: where two cells
+    of a score map are almost equal, rounding decides between them."""
+    return float(np.quantile(px, SHARE)) if len(px) else 0.0
 
 
 def format_table(tests, models: list[str], off: dict[str, tuple[float, np.ndarray]]) -> str:
@@ -65,7 +72,8 @@ def format_table(tests, models: list[str], off: dict[str, tuple[float, np.ndarra
         file = tests.run.weights if name == "torch" else tests.run.export(name)
         size = sum(path.stat().st_size for path in files_of(file) if path.is_file())
         row = {"file": file.name, "format": name, "MB": f"{size / 1e6:.2f}", "figure apart": f"{figure:.4f}",
-               "px apart, mean": f"{px.mean():.3f}" if len(px) else "", "largest": f"{px.max():.2f}" if len(px) else ""}
+               "px apart, mean": f"{px.mean():.3f}" if len(px) else "", f"{SHARE:.1%}": f"{quantile(px):.2f}" if len(px) else "",
+               "largest": f"{px.max():.2f}" if len(px) else ""}
         for threads in several:
             torch.set_num_threads(threads)
             model = tests.torch_model() if name == "torch" else tests.open(file, threads)
