@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from formats import FORMATS, harmful
+from file_formats import FORMATS, harmful
 from victims import FORKS, chosen, finish, fresh, histogram
 
 SECONDS, MEMORY, BATCH = 30, 2 << 30, 200
