@@ -39,7 +39,8 @@ def open_session(file: Path | str, threads: int, remedy: str = "name another fil
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers)
+        fallback = len(providers) > 1  # from CUDA to the CPU; from the CPU alone it would only print that it tries again
+        return onnxruntime.InferenceSession(str(file), options, providers, enable_fallback=fallback)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise UserError(f"{file} is not an ONNX file that onnxruntime can run ({one_line(error)})") from None
 

@@ -11,5 +11,6 @@ from conftest import ROOT
     ("files", ["layout file", "mean face", "--count", "60"]), ("options", ["--count", "1"]),
     ("disks", ["run folder", "--troubles", "limit"])])
 def test_a_short_campaign_finds_no_fault(name, argv):
-    done = subprocess.run([sys.executable, ROOT / "benchmarks" / "campaigns" / f"{name}.py", *argv], capture_output=True, text=True)
+    file = ROOT / "benchmarks" / "campaigns" / f"{name}.py"
+    done = subprocess.run([sys.executable, file, *argv], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

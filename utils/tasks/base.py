@@ -34,8 +34,8 @@ class Training(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """How far an export may be off: figure, of its figures from those of torch; px, of all but one landmark in a thousand in px of
-    the net's input; None where that is not limited."""
+    """How far an export may be off: figure, of its figures from those of torch; px, of all but one landmark in a thousand, in px
+    of the net's input; None where that is not limited."""
 
     figure: float
     px: float | None = None

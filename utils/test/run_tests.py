@@ -52,8 +52,8 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
         bound, usual = tests.bounds[name], quantile(px)
         if not (figure <= bound.figure and (bound.px is None or usual <= bound.px)):
             allowed = f"{bound.figure:g}" + ("" if bound.px is None else f" and {bound.px:g} px")
-            raise UserError(f"{tests.run.export(name)} differs from torch by {figure:.4f}, and {SHARE:.1%} of its landmarks by up to "
-                            f"{usual:.2f} px (allowed: {allowed}); delete it and export again")
+            raise UserError(f"{tests.run.export(name)} differs from torch by {figure:.4f}, and {SHARE:.1%} of its landmarks by "
+                            f"up to {usual:.2f} px (allowed: {allowed}); delete it and export again")
 
 
 def quantile(px: np.ndarray) -> float:
