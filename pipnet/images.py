@@ -72,22 +72,29 @@ def read_image(file: Path, remedy: str = "fetch it again") -> np.ndarray:
     # OpenCV fills the missing rest of a truncated file with grey and reports nothing, so look for the end marker
     if jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") or png and b"IEND" not in data:
         raise UserError(f"{file}: the image is cut short; {remedy}")
-    image = _decode(data, cv2.IMREAD_COLOR)
+    try:
+        image = _decode(data)
+    except MemoryError:
+        raise UserError(f"{file}: there is not enough memory for an image of this size; give a smaller one") from None
     if image is None:
         raise UserError(f"{file}: not a readable image; {remedy}")
-    if png and data[25:26] in (b"\x04", b"\x06") or data[8:12] == b"WEBP":  # formats that may have an alpha channel
-        whole = _decode(data, cv2.IMREAD_UNCHANGED)
-        if whole.ndim == 3 and whole.shape[2] == 4 and whole.shape[:2] == image.shape[:2]:
-            alpha = whole[..., 3:] / np.float32(np.iinfo(whole.dtype).max)
-            image = np.round(image * alpha + 255 * (1 - alpha)).astype(np.uint8)
     return image
 
 
-def _decode(data: bytes, flags: int) -> np.ndarray | None:
+def _decode(data: bytes) -> np.ndarray | None:
+    """Return the image of a file's contents, None if it is damaged."""
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        alpha = data[:4] == b"\x89PNG" and data[25:26] in (b"\x04", b"\x06") or data[8:12] == b"WEBP"  # formats that may have it
+        whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if alpha and image is not None else None
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
         return None
+    if whole is not None and whole.ndim == 3 and whole.shape[2] == 4 and whole.shape[:2] == image.shape[:2]:
+        opaque = whole[..., 3:] / np.float32(np.iinfo(whole.dtype).max)
+        image = np.round(image * opaque + 255 * (1 - opaque)).astype(np.uint8)
+    return image
 
 
 def write_image(file: Path, image: np.ndarray) -> None:

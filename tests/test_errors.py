@@ -105,8 +105,11 @@ def test_loss_weights_of_stages_are_taken_with_any_head():
         assert new_settings(*flags.split()).train.task == "landmarks"
 
 
-def test_a_batch_too_small_for_batch_norm(cli, recipe):
-    fails(cli("--train", *recipe, "--batch-size", "1", "--input-size", "32"), "more than 1 value per channel.*--batch-size")
+def test_a_batch_too_small_for_batch_norm(cli, recipe, tmp_path):
+    """Also where only a stage has so few cells; nothing is written."""
+    for flags in (("--input-size", "32"), ("--local-parts",)):
+        fails(cli("--train", *recipe, "--batch-size", "1", *flags), "more than 1 value per channel.*--batch-size")
+        assert not list((tmp_path / "runs").glob("*"))
 
 
 def test_a_layout_without_the_norm_is_named_before_training(cli, recipe, tmp_path):

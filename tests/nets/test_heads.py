@@ -16,6 +16,7 @@ from nets.heads.heatmap import HeatmapHead
 from nets.heads.pip import nearest_neighbors
 from pipnet.errors import UserError
 from utils.data.paths import resolve_paths
+from utils.data.sets import read_meanface
 from utils.tools.zoo import overfit, teach
 from utils.train import checkpoint
 
@@ -153,6 +154,10 @@ def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, 
     found = checkpoint.load(tmp_path / "runs" / "000" / "best.pt")["net"]["neighbor_index"]
     assert found == nearest_neighbors(moved, 5) != nearest_neighbors(numbers[36:48], 5)
     fails(cli("--train", *recipe, "--meanface", tmp_path / "none.txt"), "no file or folder .*none.txt")
+    for data in (b"\x93NUMPY\x01\0\x08\0{'shape'", b"PK\x03\x04"):
+        (tmp_path / "bad.npy").write_bytes(data)
+        with pytest.raises(UserError, match="bad.npy holds no numbers x y x y"):
+            read_meanface(tmp_path / "bad.npy")
     # a run must find it from any folder
     assert resolve_paths({"meanface": "mine.txt"})["meanface"] == str(Path("mine.txt").resolve())
     sets = sets_of(settings())

@@ -20,7 +20,7 @@ from loguru import logger
 
 from pipnet import images
 from pipnet.errors import UserError
-from pipnet.geometry import Protocol, to_crop
+from pipnet.geometry import Protocol, check_protocol, to_crop
 from pipnet.layout import Layout
 from utils.data.parsers import DATASETS, WITHIN, Record, Splits
 from utils.layouts import Layouts
@@ -34,8 +34,9 @@ COLUMNS = ("file", "subset", "identity", "width", "height", "crop_x1", "crop_y1"
 LEFT_OUT = "left_out.txt"
 OPTIONAL = ("pose", "states")  # pitch yaw roll in radians; one 0 or 1 per name in meta.yaml's `states`
 FORMAT = 2  # of the folder; a folder of another format is prepared again
-META = {"dataset", "name", "source", "layout", "count", "protocol", "target_size", "margin", "origin", "val", "seed", "expected",
-        "found", "checksum"}
+META = {"dataset": str, "name": str, "source": str, "layout": str, "count": int, "protocol": dict, "target_size": int,
+        "margin": (int, float), "origin": (int, float), "val": (int, float, str), "seed": int, "expected": (dict, type(None)),
+        "found": dict, "checksum": str}  # types of the values
 
 
 class Table(NamedTuple):
@@ -191,7 +192,13 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a prepared set; prepare one: python main.py --prepare --data-dir RAW")
     meta = read_yaml(file)
     meta.setdefault("labels", "exact")
-    if meta.get("format") != FORMAT or not META <= set(meta):
+    try:
+        whole = meta.get("format") == FORMAT and all(isinstance(meta[key], kind) for key, kind in META.items())
+        whole = whole and min(meta["count"], meta["target_size"], meta["margin"]) > 0
+        check_protocol(Protocol(**meta["protocol"]))
+    except (KeyError, TypeError, UserError):
+        whole = False
+    if not whole:
         raise UserError(f"{file} is damaged or of another version of the format; remove {folder} and prepare it again")
     return meta
 

@@ -4,6 +4,7 @@ import os
 from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
+from tokenize import TokenError  # of a damaged .npy
 from typing import Any
 
 import numpy as np
@@ -232,9 +233,13 @@ class Sets:
 def read_meanface(file: Path) -> np.ndarray:
     """Return the points (N, 2) of a file of MEANFACE_FILES. UserError if it holds others than numbers x y x y ..."""
     try:
-        numbers = np.load(file) if file.suffix == ".npy" else file.read_text(encoding="ascii").split()
+        if file.suffix == ".npy":
+            with open(file, "rb") as handle:
+                numbers = np.lib.format.read_array(handle)
+        else:
+            numbers = file.read_text(encoding="ascii").split()
         return np.array(numbers, np.float64).reshape(-1, 2)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, TokenError) as error:
         raise UserError(f"the mean face {file} holds no numbers x y x y ... ({error})") from None
 
 

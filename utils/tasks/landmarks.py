@@ -31,7 +31,7 @@ from utils.test.evaluate import convert_predictor, evaluate, face_norms, torch_p
 from utils.tools import audit, rounds, zoo
 from utils.tools.show import show
 from utils.train.initialise import Started, initialise
-from utils.train.make_net import auxiliary_outputs, input_margin, make_net
+from utils.train.make_net import auxiliary_outputs, check_norms, input_margin, make_net
 from utils.train.run_folder import Run
 from utils.train.solver import Solver
 from utils.train.teacher import add_teacher
@@ -217,6 +217,8 @@ class Landmarks(Task):
         net = make_net(settings.net, settings.loss, layout, chosen)
         if settings.net.refine:
             logger.info(zoo.refiner(net.spec))
+        if self.settings.train.batch_size == 1 and self.ranks.count == 1:
+            check_norms(net)
         started = Started("the checkpoint")
         if not resume:
             started = initialise(net, settings.net.weights, layout, meanface, logger.warning)

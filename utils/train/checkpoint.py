@@ -23,8 +23,9 @@ def save(file: Path, values: dict[str, Any]) -> None:
         try:
             with open(path, "wb") as handle:  # with a path, torch does not say that the disk is full
                 torch.save(values, handle)
-        except RuntimeError as error:  # torch could not end the file
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+        except RuntimeError as error:  # torch could not end the file, which hides what interrupted it
+            cause = error.__context__
+            raise cause if isinstance(cause, (OSError, KeyboardInterrupt)) else error from None
 
     write_atomic(file, write)
 

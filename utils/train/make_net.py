@@ -1,8 +1,10 @@
 """A landmark net from the settings: which outputs, stages and parts of the face it has."""
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import torch
 
 from nets import HEADS, NetOptions, Trainable, build_net, make_spec, net_row
 from nets.stages.auxiliary import TERMS
@@ -53,6 +55,16 @@ def make_net(net, loss, layout: Layout, meanface: np.ndarray) -> Trainable:
                          facial_parts(layout) if net.local_parts else None, tuple(auxiliary_outputs(loss)),
                          loss.hard_landmarks, net.refine, groups)
     return build_net(make_spec(options, meanface))
+
+
+def check_norms(net: Trainable) -> None:
+    """Raise ValueError if a batch of one face leaves a batch norm with one value per channel, which it cannot normalise."""
+    side = round(net.spec["input_size"] * net.input_margin)
+    try:
+        with torch.no_grad():
+            deepcopy(net).train().predict(torch.zeros(1, side, side, 3, dtype=torch.uint8))
+    except ValueError as error:
+        raise ValueError(f"{error}; give a larger --batch-size or --input-size") from None
 
 
 def facial_parts(layout: Layout) -> dict[str, list[int]]:

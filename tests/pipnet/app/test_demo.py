@@ -146,6 +146,15 @@ def test_what_is_transparent_is_white(tmp_path):
     assert (image[:50] == 255).all() and (image[50:] == values[50:, :, :3]).all()
 
 
+def test_a_picture_that_needs_more_memory_than_there_is_is_named(tmp_path):
+    cv2.imwrite("large.png", np.zeros((16_000, 16_000), np.uint8))
+    code = ("import resource, sys\nfrom pathlib import Path\nfrom pipnet.images import read_image\n"
+            "resource.setrlimit(resource.RLIMIT_AS, (2 ** 30, 2 ** 30))\n"
+            "try: read_image(Path(sys.argv[1]))\nexcept Exception as error: print(type(error).__name__, error)")
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "large.png"], capture_output=True, text=True, cwd=ROOT)
+    assert "UserError" in done.stdout and "large.png: there is not enough memory for an image of this size" in done.stdout, done
+
+
 def test_without_a_display_it_saves_and_says_where(nets, capfd):
     cv2.imwrite("face.png", face_picture())
     demo.main(["--source", "face.png", *nets])

@@ -180,8 +180,13 @@ def test_wanted_values_are_compared(tmp_path):
     assert "margin" in mismatch(folder, margin=1.5)
     next((folder / "crops" / "train").iterdir()).unlink()
     assert "crops for" in mismatch(folder)
-    (folder / "meta.yaml").write_text("format: 0\n")
-    assert "format" in mismatch(folder)
+    file = folder / "meta.yaml"
+    text = file.read_text()
+    slips = {"count: 68": "count:", "scale_x: ": "scale: ", "margin: 1.25": "margin: wide", "format: 2": "format: 0"}
+    for old, new in slips.items():
+        assert old in text
+        file.write_text(text.replace(old, new, 1))
+        assert "damaged or of another version of the format" in mismatch(folder)
 
 
 def test_splits_follow_the_archive_and_val(tmp_path):

@@ -37,6 +37,20 @@ def test_what_is_saved_comes_back(packed, tmp_path):
     assert all(torch.equal(tensor, packed["model"][name]) for name, tensor in net.state_dict().items())
 
 
+def test_an_interrupted_save_is_an_interrupt(packed, tmp_path, monkeypatch):
+    """torch then fails to end its archive, and that error must not hide the interrupt."""
+    class Interrupted(io.FileIO):
+        def write(self, data):
+            if self.tell() > 10_000:
+                raise KeyboardInterrupt
+            return super().write(data)
+
+    monkeypatch.setattr(checkpoint, "open", Interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path / "best.pt", packed)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_save_leaves_the_old_file(packed, tmp_path):
     file = tmp_path / "best.pt"
     checkpoint.save(file, packed)
