@@ -1,4 +1,4 @@
-"""Random combinations of options: `python benchmarks/campaigns/options.py --count 500 --jobs 2`. Each runs, or is refused.
+"""Random combinations of options: `python benchmarks/campaigns/options.py --count 250 --jobs 2`. Each runs, or is refused.
 
 Every pair of values of two options is drawn at least once, with some others. A combination trains one epoch on tiny data, is
 tested and exported, or stops before anything is written with one line that names what does not fit. An option that this line
@@ -55,7 +55,7 @@ VALUES = {  # option: what may be typed for it; it is left out where none is dra
     "norm": ("--norm box", "--norm interpupil"),
     "box": ("--box perturbed", "--box true perturbed", "--box detector"), "thresholds": ("--thresholds 8 10",),
     "crops": ("--crops 6",), "mosaic": ("--mosaic 1",), "pasted": ("--pasted 2",)}
-OTHERS = 10  # further options beside a pair
+MOST = 12  # options in a combination
 Row = dict[str, str]
 
 
@@ -65,15 +65,14 @@ def pairs_of(row: Row) -> set[tuple]:
 
 
 def draw(missing: set[tuple], rng: np.random.Generator) -> Row:
-    """Return the best of some random combinations around a pair that is missing: that with the most missing pairs."""
+    """Return a combination of missing pairs that fit together; of random values where none is missing."""
+    row: Row = {}
     ordered = sorted(missing)
-    rows = []
-    for _ in range(8):
-        row = dict(ordered[rng.integers(len(ordered))]) if ordered else {}
-        for option in rng.permutation(list(VALUES))[:OTHERS]:
-            row.setdefault(str(option), str(rng.choice(VALUES[option])))
-        rows.append(row)
-    return max(rows, key=lambda row: len(pairs_of(row) & missing))
+    for place in rng.permutation(len(ordered)):
+        row |= dict(ordered[place]) if len(row) < MOST and all(row.get(*item) == item[1] for item in ordered[place]) else {}
+    for option in rng.permutation(list(VALUES))[:MOST - len(row)]:
+        row.setdefault(str(option), str(rng.choice(VALUES[option])))
+    return row
 
 
 def command(row: Row, root: Path, name: str) -> list[str]:
@@ -144,7 +143,7 @@ class Campaign:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=500, help="combinations that are drawn")
+    parser.add_argument("--count", type=int, default=250, help="combinations that are drawn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="combinations at the same time")
     parser.add_argument("--save", action="store_true", help="write results/options.json")
