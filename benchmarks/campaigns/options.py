@@ -70,7 +70,7 @@ def draw(missing: set[tuple], rng: np.random.Generator) -> Row:
     ordered = sorted(missing)
     for place in rng.permutation(len(ordered)):
         row |= dict(ordered[place]) if len(row) < MOST and all(row.get(*item) == item[1] for item in ordered[place]) else {}
-    for option in rng.permutation(list(VALUES))[:MOST - len(row)]:
+    for option in rng.permutation(list(VALUES))[:max(MOST - len(row), 0)]:
         row.setdefault(str(option), str(rng.choice(VALUES[option])))
     return row
 
