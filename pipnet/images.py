@@ -2,6 +2,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -86,7 +87,7 @@ def _decode(data: bytes) -> np.ndarray | None:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
         alpha = data[:4] == b"\x89PNG" and data[25:26] in (b"\x04", b"\x06") or data[8:12] == b"WEBP"  # formats that may have it
-        whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if alpha and image is not None else None
+        whole: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if alpha and image is not None else None
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from None

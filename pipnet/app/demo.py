@@ -105,16 +105,16 @@ class Pipeline:
 def process(pipeline: Pipeline, source: Source, output: Output) -> None:
     """Send all frames through the pipeline to the output.
 
-    The first Ctrl-C stops after the current frame and raises KeyboardInterrupt then; the second raises it at once.
+    The first Ctrl-C or SIGTERM stops after the current frame and raises KeyboardInterrupt(number) then; the second at once.
     """
-    seconds, stopped = pipeline.landmarker.seconds, False
+    seconds, stopped = pipeline.landmarker.seconds, 0
 
     def stop(number, stack) -> None:
         nonlocal stopped
         source.close()
         if stopped:
-            raise KeyboardInterrupt
-        stopped = True
+            _interrupt(number, stack)
+        stopped = number
 
     before = [signal.signal(number, stop) for number in SIGNALS]
     try:
@@ -136,7 +136,11 @@ def process(pipeline: Pipeline, source: Source, output: Output) -> None:
         for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
     if stopped:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(stopped)
+
+
+def _interrupt(number, _) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def _net(args: argparse.Namespace, int8: bool | None) -> Path | str:
@@ -178,15 +182,15 @@ def main(argv: list[str] | None = None) -> None:
 def command(argv: list[str] | None = None) -> None:
     """Run `main` and exit as a command does: an error is one line and status 1."""
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM stops as Ctrl-C does
+        signal.signal(signal.SIGTERM, _interrupt)  # stops as Ctrl-C does
     try:
         main(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("stopped", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + (stopped.args or SIGNALS)[0])
     except BrokenPipeError:  # the reader of --json - has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -17,6 +17,7 @@ from utils.config import ROOT, Defaults, read_value, resolve
 from utils.data.paths import resolve_paths
 from utils.keys import KEYS
 from utils.locks import lock
+from utils.start import SIGNALS
 from utils.test.tables import table
 from utils.train import run_folder
 from utils.train.run_folder import Run
@@ -171,10 +172,10 @@ def _start(flags: list[str]) -> int:
     child = subprocess.Popen([sys.executable, *launch, str(ROOT / "main.py"), *flags], env=env)
     try:
         return child.wait()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         child.terminate()
-        if (status := child.wait()) > 0:
-            sys.exit(status)  # it has said that it was stopped
+        if child.wait() > 0:
+            sys.exit(128 + (stopped.args or SIGNALS)[0])  # the child has said that it was stopped
         raise
 
 

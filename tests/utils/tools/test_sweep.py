@@ -108,8 +108,8 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
     while not (root / "000-num_nb=5" / "last.pt").is_file():
         time.sleep(0.05)
         assert begun.process.is_alive(), begun.text(".err")
-    os.kill(begun.process.pid, signal.SIGTERM)
-    assert begun.result().returncode == 143
+    os.kill(begun.process.pid, signal.SIGINT)
+    assert begun.result().returncode == 130
     assert [row["state"] for row in rows(root / "000" / "sweep.csv")] == ["failed (1)", "done", ""]
     assert sweeping.calls() == [["000-num_nb=68", "False", "False"], ["000-num_nb=3", "False", "False"],
                                 ["000-num_nb=5", "False", "False"]]
