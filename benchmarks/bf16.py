@@ -1,7 +1,7 @@
 """Shapes of convolutions whose gradients are wrong in bf16 on this CPU: `python benchmarks/bf16.py [minutes]`.
 
 Random convolutions run in bf16 and, on the same numbers, in float32. Free memory is filled with NaN before, so that a gradient
-which is not written shows. `nets/bf16.py` names the shapes to avoid; no other one may be wrong.
+which is not written shows. `nets/onednn.py` names the shapes to avoid; no other one may be wrong.
 """
 import sys
 import time
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from record import save
 from torch import Tensor
 
-from nets.bf16 import misses_taps
+from nets.onednn import misses_taps
 
 SEED, MINUTES, BOUND = 0, 5.0, 0.05  # BOUND: error relative to the largest value; correct ones are below 0.01
 NAMES = ("output", "gradient of the input", "gradient of the filter")
@@ -36,7 +36,7 @@ class Shape(NamedTuple):
 
     @property
     def avoided(self) -> bool:
-        """Whether `nets/bf16.py` runs it in float32."""
+        """Whether `nets/onednn.py` runs it in float32."""
         return any(map(misses_taps, self.size, self.kernel, self.stride))
 
 
@@ -85,7 +85,7 @@ def wrong(shape: Shape) -> list[str]:
 
 
 def search(minutes: float) -> dict:
-    """Return counts of shapes by what is wrong, for those that nets/bf16.py avoids and for the others."""
+    """Return counts of shapes by what is wrong, for those that nets/onednn.py avoids and for the others."""
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     rng, end, counts, examples = np.random.default_rng(SEED), time.monotonic() + 60 * minutes, Counter(), {}

@@ -107,8 +107,10 @@ def test_loss_weights_of_stages_are_taken_with_any_head():
 
 def test_a_batch_too_small_for_batch_norm(cli, recipe, tmp_path):
     """Also where only a stage has so few cells; nothing is written."""
-    for flags in (("--input-size", "32"), ("--local-parts",)):
-        fails(cli("--train", *recipe, "--batch-size", "1", *flags), "more than 1 value per channel.*--batch-size")
+    detector = ["--train", *recipe[:recipe.index("--net")], "--task", "detect", "--weights", "none", "--crops", "2"]
+    for flags in (["--train", *recipe, "--input-size", "32"], ["--train", *recipe, "--local-parts"],
+                  [*detector, "--input-size", "64", "--epochs", "1"]):
+        fails(cli(*flags, "--batch-size", "1"), "more than 1 value per channel.*--batch-size")
         assert not list((tmp_path / "runs").glob("*"))
 
 

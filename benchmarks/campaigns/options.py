@@ -96,7 +96,7 @@ def judge(row: Row, done: Done, run: Path) -> tuple[str, list[str]]:
         return f"status {done.status}: {done.line[:300]}", []
     message = said[0].lower()
     named = [option for option, text in row.items() if option in message or option.replace("-", "_") in message
-             or any(word in re.findall(r"[\w.:/]+", message) for word in text.split()[1:])]
+             or any(word.lstrip("-") in re.findall(r"[\w.:/]+", message) for word in text.split()[1:])]
     if run.exists():
         return f"refused after it had begun: {said[0][:300]}", named
     return ("refused" if named else f"names nothing that was given: {said[0][:300]}"), named

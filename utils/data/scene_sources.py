@@ -15,6 +15,7 @@ from utils.data.prepared_set import Split, Table, read_image
 from utils.data.synthetic.scene import background
 from utils.data.wider import Picture
 
+FEWEST = 256  # face pictures in memory, 28 MB
 STORED, MARGIN = 192, 1.25  # side in px of the face pictures in memory; largest margin of a prepared set that they keep
 BACKGROUNDS = 200  # rendered backgrounds if there are no photographs
 PORTRAITS = 1000  # pictures of landmark sets that serve as photographs
@@ -44,12 +45,12 @@ def _evenly(table: Table, most: int) -> np.ndarray:
 class Cutouts:
     """Faces of prepared landmark sets to paste: `images` (M, STORED, STORED, 3), `landmarks` (M, N, 2) in their px, `layouts`.
 
-    Faces are spread evenly over each set, as many as fit into `cache` GiB.
+    Faces are spread evenly over each set, as many as fit into `cache` GiB, at least FEWEST.
     """
 
     def __init__(self, splits: list[Split], cache: float = 4.0):
         self.images, self.landmarks, self.layouts = [], [], []
-        most = int(cache * GIB / (3 * STORED ** 2)) // max(len(splits), 1)
+        most = max(int(cache * GIB / (3 * STORED ** 2)), FEWEST) // max(len(splits), 1)
         for split in splits:
             table, layout, stored = split.set.read(split.name), split.set.layout, split.set.meta["margin"]
             face_boxes(table.landmarks[:1], layout)  # raises for an unsuitable layout

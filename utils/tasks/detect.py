@@ -2,6 +2,7 @@
 import hashlib
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from utils.test.detectors import weights_of
 from utils.test.find_faces import Detect as DetectFaces
 from utils.test.find_faces import completed, find, torch_detector
 from utils.train.initialise import Started
+from utils.train.make_net import check_norms
 from utils.train.run_folder import Run
 from utils.train.solver import Solver
 
@@ -182,6 +184,8 @@ class Detect(Task):
         if weights == "imagenet":
             raise UserError("there are no ImageNet weights of a detector; give --weights none or a file")
         net = FaceBoxesV2() if weights == "none" else weights_of(Path(weights))
+        if self.settings.train.batch_size == 1 and self.ranks.count == 1:
+            check_norms(deepcopy(net).train(), self.settings.net.input_size)
         if Path(weights).suffix == ".onnx":  # an export's batch norms are folded
             crops = np.stack([self.scenes.scene(LATER, index).image for index in range(NORMS)])
             net.measure_norms(torch.from_numpy(crops))

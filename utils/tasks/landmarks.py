@@ -1,6 +1,6 @@
 """The task `landmarks`: nets that find the landmarks of a face in its crop."""
 from collections.abc import Iterator
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -217,8 +217,8 @@ class Landmarks(Task):
         net = make_net(settings.net, settings.loss, layout, chosen)
         if settings.net.refine:
             logger.info(zoo.refiner(net.spec))
-        if self.settings.train.batch_size == 1 and self.ranks.count == 1:
-            check_norms(net)
+        if settings.train.batch_size == 1 and self.ranks.count == 1:
+            check_norms(deepcopy(net).train().predict, round(settings.net.input_size * net.input_margin))
         started = Started("the checkpoint")
         if not resume:
             started = initialise(net, settings.net.weights, layout, meanface, logger.warning)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nets import Prediction
 from nets.registry import resolve
+from pipnet.errors import UserError, one_line
 from pipnet.files import write_atomic, write_text
 from pipnet.geometry import border_px
 from pipnet.runtimes import about, open_file
@@ -122,7 +123,11 @@ def folded(model):
     options.graph_optimization_level, options.log_severity_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC, 3
     with tempfile.TemporaryDirectory() as folder:
         options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
-        onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        try:
+            onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise UserError(f"the graph cannot be written to {folder} ({one_line(error)}); free some space, or let TMPDIR name "
+                            "another folder") from None
         model = onnx.load(options.optimized_model_filepath)
     standard = [entry for entry in model.opset_import if not entry.domain]
     del model.opset_import[:]  # onnxruntime names every domain that it knows

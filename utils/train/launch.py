@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from utils.start import GRACE, STOPPED, begin_loading, end_loading, ignore_signals
+from utils.start import GRACE, SIGNALS, STOPPED, begin_loading, end_loading, ignore_signals
 
 if __name__ == "__main__":
     begin_loading()
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         return abs(failed.exitcode) or 1
     except (SignalException, KeyboardInterrupt) as stopped:
         print(STOPPED, file=sys.stderr)
-        return 128 + getattr(stopped, "sigval", signal.SIGINT)
+        return 128 + (stopped.sigval if isinstance(stopped, SignalException) else (stopped.args or SIGNALS)[0])
     return 0
 
 

@@ -1,6 +1,5 @@
 """A landmark net from the settings: which outputs, stages and parts of the face it has."""
-from collections.abc import Mapping
-from copy import deepcopy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,12 +56,14 @@ def make_net(net, loss, layout: Layout, meanface: np.ndarray) -> Trainable:
     return build_net(make_spec(options, meanface))
 
 
-def check_norms(net: Trainable) -> None:
-    """Raise ValueError if a batch of one face leaves a batch norm with one value per channel, which it cannot normalise."""
-    side = round(net.spec["input_size"] * net.input_margin)
+def check_norms(forward: Callable[[torch.Tensor], object], side: int) -> None:
+    """Raise ValueError if a batch of one picture leaves a batch norm with one value per channel, which it cannot normalise.
+
+    forward: of a copy of the net that is training, since its norms take statistics. side: of the picture, in px.
+    """
     try:
         with torch.no_grad():
-            deepcopy(net).train().predict(torch.zeros(1, side, side, 3, dtype=torch.uint8))
+            forward(torch.zeros(1, side, side, 3, dtype=torch.uint8))
     except ValueError as error:
         raise ValueError(f"{error}; give a larger --batch-size or --input-size") from None
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nets.bf16 import make_careful
+from nets.onednn import make_careful
 from nets.trainable import Trainable
 from utils.train.ranks import Ranks
 
@@ -151,7 +151,7 @@ class Solver:
         self.net, self.ranks, self.accumulate, self.clip, self.steps = net, ranks, train.accumulate, train.clip, steps
         self.weights = {term: torch.tensor(float(getattr(loss, key))).to(ranks.device) for term, key in net.terms.items()}
         self.dtype = precision(train.amp, ranks.device)
-        if self.dtype == torch.bfloat16 and ranks.device.type == "cpu":
+        if ranks.device.type == "cpu":
             make_careful(net)
         self.schedule = make_schedule(train, steps)
         self.optimizer = make_optimizer(net, train.optimizer, train.weight_decay)

@@ -1,5 +1,6 @@
 """An exported file predicts what the net predicts, and its metadata hold what a user of the file needs."""
 import json
+import resource
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from pipnet.geometry import Protocol, crop_box, cut
 from pipnet.landmarker import Landmarker, open_net
 from utils.tasks.landmark_tests import export
 from utils.test.evaluate import flip_tested, torch_predictor
-from utils.test.export import export_onnx, exported_predictor
+from utils.test.export import export_onnx, exported_predictor, folded
 from utils.tools.inference import find_net
 from utils.train import checkpoint
 from utils.train.run_folder import Run
@@ -143,6 +144,16 @@ def test_a_file_that_is_no_export_is_named(tmp_path):
     with pytest.raises(UserError, match="bad.onnx is not an ONNX file") as caught:
         exported_predictor(tmp_path / "bad.onnx")
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_for_temporary_files_is_named(exported):
+    model, limits = onnx.load(exported.onnx), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        with pytest.raises(UserError, match="the graph cannot be written to .*TMPDIR"):
+            folded(model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_an_export_says_nothing_of_this_machine(tmp_path):

@@ -1,4 +1,4 @@
-"""bf16 on a CPU: filter gradients over maps of few cells, which oneDNN gets wrong."""
+"""Filter gradients that oneDNN gets wrong on a CPU, or writes beyond their memory."""
 import copy
 
 import pytest
@@ -7,8 +7,8 @@ from conftest import ROOT
 from torch import nn
 
 from nets import net_row
-from nets.bf16 import make_careful
 from nets.detectors.faceboxes import FaceBoxesV2
+from nets.onednn import make_careful
 
 
 @pytest.mark.parametrize("groups", (1, 48))
@@ -54,6 +54,22 @@ def test_only_convolutions_over_few_cells_leave_bf16(make, size):
     with torch.autocast("cpu", torch.bfloat16):
         net(faces if isinstance(net, FaceBoxesV2) else faces.permute(0, 3, 1, 2) / 255)
     assert kinds == {True, False}
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_1x1_filters_that_skip_cells_of_few_channels_stay_within_their_memory(kind):
+    """oneDNN writes their gradients beyond it, and a training ends in `corrupted size vs. prev_size`."""
+    plain = nn.Conv2d(3, 48, 1, 2).to(memory_format=torch.channels_last)
+    conv = copy.deepcopy(plain)
+    make_careful(conv)
+    x = torch.rand(2, 3, 96, 96).to(memory_format=torch.channels_last)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16)
+    with autocast, torch.profiler.profile(record_shapes=True) as seen:
+        out = conv(x)
+        out.float().square().mean().backward()
+    assert out.dtype == kind and torch.allclose(out.float(), plain(x), atol=0.02)
+    shapes = [event.input_shapes[1] for event in seen.events() if event.name == "aten::convolution_backward"]
+    assert shapes == [[2, 3, 48, 48]]  # without a stride
 
 
 def test_a_careful_net_compiles_as_one_graph():

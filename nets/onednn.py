@@ -1,6 +1,9 @@
-"""bf16 on a CPU: convolutions whose filter gradients oneDNN gets wrong run in float32 (benchmarks/bf16.py finds their shapes)."""
+"""Convolutions whose filter gradients oneDNN gets wrong on a CPU are computed another way (docs/performance.md says how)."""
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+BLOCK = 16  # channels that oneDNN handles at once
 
 
 def misses_taps(side: int, kernel: int, stride: int) -> bool:
@@ -11,10 +14,22 @@ def misses_taps(side: int, kernel: int, stride: int) -> bool:
     return side < max(stride, kernel // 2)
 
 
+def overruns(conv: nn.Conv2d) -> bool:
+    """Return whether the gradient of the filter may be written beyond its memory: 1 x 1, with a stride, over few channels.
+
+    The first blocks of MobileOne and RepVGG have such filters.
+    """
+    return (conv.in_channels < BLOCK and conv.groups == 1 and conv.kernel_size == (1, 1) and max(conv.stride) > 1
+            and conv.padding == (0, 0))
+
+
 class _Careful:
-    """Mixed into a kind of nn.Conv2d: float32 over such maps, in spite of bf16 autocast on a CPU."""
+    """Mixed into a kind of nn.Conv2d: on a CPU, float32 where bf16 goes wrong, and cells skipped before a 1 x 1 filter."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and overruns(self):
+            down, right = self.stride
+            return F.conv2d(x[:, :, ::down, ::right], self.weight, self.bias)
         if (x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
                 and any(map(misses_taps, x.shape[-2:], self.kernel_size, self.stride))):
             with torch.autocast("cpu", enabled=False):
@@ -23,7 +38,7 @@ class _Careful:
 
 
 def make_careful(net: nn.Module) -> None:
-    """Change the class of each convolution of `net` that could get such maps. Tensors and their names stay."""
+    """Change the class of each convolution of `net` that could go wrong. Tensors and their names stay."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and not isinstance(module, _Careful):
             if any(misses_taps(1, kernel, stride) for kernel, stride in zip(module.kernel_size, module.stride, strict=True)):
