@@ -1,8 +1,8 @@
 """Convolutions whose gradients oneDNN writes beyond their memory: `python benchmarks/overruns.py [minutes]`.
 
 It needs Linux and a C compiler. guard.c is preloaded: it watches 64 KiB behind each block of memory. Random convolutions take a
-step in float32 or bf16, each in a process of its own, since it may crash. `nets/onednn.py` names the shapes to avoid; no other one
-may overrun its memory.
+step in float32 or bf16, each in a process of its own, since it may crash. `nets/onednn.py` names the shapes to avoid; no other
+one may overrun its memory.
 """
 import os
 import subprocess
