@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from record import ROOT
-from torch import nn
 
 from utils.config import read_defaults
 from utils.data.prepared_set import Split
@@ -24,6 +23,7 @@ from utils.tasks.detect import Detect
 from utils.tasks.settings import read_settings
 from utils.test.detectors import weights_of
 from utils.train import checkpoint, run_folder
+from utils.train.batchnorm import measure_norms
 from utils.train.ranks import Ranks
 
 State = dict[str, torch.Tensor]
@@ -44,18 +44,6 @@ def squares(pictures: list[Picture]) -> torch.Tensor:
     return torch.from_numpy(np.stack([resized(image, np.zeros(2), min(image.shape[:2]), SIDE) for image in images]))
 
 
-def measure_norms(net: nn.Module, images: torch.Tensor) -> None:
-    """Set the statistics of all batch norms to those of the images, without a change of the norms' weights."""
-    for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over the batches
-    net.train()
-    with torch.no_grad():
-        for part in images.split(BATCH):
-            net(part)
-    net.eval()
-
-
 def mean(first: State, second: State, share: float) -> State:
     """Return the mean of two nets' tensors; whole numbers, such as the batches that a norm has seen, are of the first."""
     return {name: tensor + share * (second[name] - tensor) if tensor.is_floating_point() else tensor
@@ -72,7 +60,7 @@ def mean_detector(first: Path, run: run_folder.Run, second: State, share: float)
     net = weights_of(first)
     net.measure_norms(images)
     net.load_state_dict(mean(net.state_dict(), second, share))
-    measure_norms(net, images)
+    measure_norms(net, net, images, BATCH)
     return net.state_dict()
 
 

@@ -99,6 +99,7 @@ SECTIONS = {
         "early_stop": Key(int, least=0), "epoch_steps": Key(int, null=True, least=1),
         "semi": Key(str, null=True, choices=(*ROUNDS, MEAN_TEACHER), task="landmarks", change="never"),
         "unlabelled_share": SHARE._replace(task="landmarks", valid=BELOW_ONE),
+        "target_norms": Key(bool, task="landmarks"),
         "teacher": Key(str, null=True, change="never")}, change="resume"),
     "loss": Section({
         "cls": POSITIVE, "reg": POSITIVE, "error": OPTIONS["error"]._replace(task="landmarks", change="never"), "sigma": CHOSEN,
@@ -219,10 +220,10 @@ def check_head(given: dict[str, Any], net, teacher: str | None) -> None:
 def check_semi(given: dict[str, Any], settings) -> None:
     """Raise UserError for options of --semi that do not fit together."""
     train, data = settings.train, settings.data
-    used = {"unlabelled", "least_face_score", "least_sharpness"} if train.semi else set()
+    used = {"unlabelled", "least_face_score", "least_sharpness", "target_norms"} if train.semi else set()
     if train.semi == MEAN_TEACHER:
         used |= {"unlabelled_share", "pseudo_labels"}
-    for key in ("unlabelled", "least_face_score", "least_sharpness", "unlabelled_share", "pseudo_labels"):
+    for key in ("unlabelled", "least_face_score", "least_sharpness", "target_norms", "unlabelled_share", "pseudo_labels"):
         if key in given and key not in used:
             how = f"--semi {train.semi}" if train.semi else "a training without --semi"
             raise UserError(f"--{key.replace('_', '-')} is not read by {how}; leave it out, or give another --semi")

@@ -30,8 +30,8 @@ ONLY = {
         net head stride pool excite reinit local_parts refine num_lms num_nb selected_index meanface act error score_width sigma
         alignment hard_landmarks pose eyes mouth balance teacher_landmarks teacher_maps teacher_features train_hidden folds norm
         thresholds flip_test test_batch_size box box_jitter detector detector_weights label_shift rotation_prob scale translation
-        translation_prob fill interpolation labels least_box steps sides shear padding
-        labelled_fraction unlabelled least_face_score least_sharpness semi unlabelled_share pseudo_labels""".split())}
+        translation_prob fill interpolation labels least_box steps sides shear padding labelled_fraction unlabelled
+        least_face_score least_sharpness semi unlabelled_share target_norms pseudo_labels""".split())}
 
 
 def typed(*argv: str) -> dict:

@@ -77,6 +77,13 @@ class Shards:
         raise UserError(f"all pictures of {self.files[0]} are damaged; make the shards again")
 
 
+    def crop(self, index: int) -> np.ndarray:
+        """Return a crop as a net gets it without augmentation, uint8 BGR."""
+        edge = self.border - self.input_border
+        picture = self.picture(index)
+        return picture[edge:len(picture) - edge, edge:len(picture) - edge]
+
+
 class ShardViews(Views):
     """The views of `Views` for faces in shards; `count` landmarks a face."""
 

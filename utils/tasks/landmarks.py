@@ -26,10 +26,11 @@ from utils.data.unlabelled import unlabelled_tests
 from utils.keys import MEAN_TEACHER, ROUNDS
 from utils.tasks.base import Task, Training, check_finite
 from utils.tasks.landmark_tests import LandmarkTests
-from utils.tasks.unlabelled import Pool, find_pool, with_unlabelled
+from utils.tasks.unlabelled import Pool, find_pool, nominal_crops, with_unlabelled
 from utils.test.evaluate import convert_predictor, evaluate, face_norms, torch_predictor
 from utils.tools import audit, rounds, zoo
 from utils.tools.show import show
+from utils.train.batchnorm import measure_norms
 from utils.train.initialise import Started, initialise
 from utils.train.make_net import auxiliary_outputs, check_norms, input_margin, make_net
 from utils.train.run_folder import Run
@@ -37,6 +38,7 @@ from utils.train.solver import Solver
 from utils.train.teacher import add_teacher
 
 CALIBRATION = 200  # crops
+TARGET = 256       # unlabelled crops of each kind that batch norms are measured on
 
 
 class Landmarks(Task):
@@ -246,6 +248,8 @@ class Landmarks(Task):
 
     def validate(self, solver: Solver) -> tuple[dict[str, Tensor], float]:
         state, test = without_teacher(solver.averaged()), self.settings.test
+        if self.settings.train.target_norms:
+            state = self._with_target_norms(solver.net.spec, state)
         if self.held is None:
             check_finite(state)
             return state, float("nan")
@@ -258,6 +262,15 @@ class Landmarks(Task):
         if result.sigma is not None:
             state = solver.net.head.calibrated(state, result.calibration())
         return state, float(np.nanmean(result.nme))
+
+    def _with_target_norms(self, spec: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a net's tensors with batch norms that have the statistics of unlabelled faces."""
+        net = build_net(spec)
+        net.load_state_dict(state)
+        net = net.to(self.ranks.device).eval()
+        images = nominal_crops(self.unlabelled(), TARGET).to(self.ranks.device)
+        measure_norms(net, net.predict, images, self.settings.test.test_batch_size)
+        return net.state_dict()
 
     def tests(self, run: Run, compare: list[Run]) -> LandmarkTests:
         return LandmarkTests(self, run, compare)

@@ -3,6 +3,7 @@ import hashlib
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from pipnet.errors import UserError
 from utils.data.dataset import Augmented, Faces
@@ -50,6 +51,15 @@ def find_pool(task) -> Pool:
         if not len(faces):
             raise UserError(f"labelled_fraction {data.labelled_fraction:g} leaves no unlabelled face; give a smaller one")
     return Pool(faces, shards, [split.set.checksum for split in splits] + ([shards.checksum] if shards else []))
+
+
+def nominal_crops(pool: Pool, most: int) -> torch.Tensor:
+    """Return up to `most` crops (M, S, S, 3) of unlabelled faces, evenly spread, as a net gets them in a test."""
+    crops: list[np.ndarray] = []
+    for kind, crop in ((pool.faces, lambda row: pool.faces[row].image), (pool.shards, lambda row: pool.shards.crop(row))):
+        if kind is not None:
+            crops += map(crop, np.unique(np.linspace(0, len(kind) - 1, most).astype(int)).tolist())
+    return torch.from_numpy(np.stack(crops))
 
 
 def with_unlabelled(task, training: Training) -> Training:

@@ -1,4 +1,6 @@
 """Batch norm over the samples of all processes on the CPU; torch's SyncBatchNorm needs GPUs."""
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -91,3 +93,17 @@ def share_batch_norm(net: nn.Module, device: torch.device) -> nn.Module:
                 raise ValueError(f"{name} is a {type(module).__name__}, which several processes on the CPU cannot share")
             module.__class__ = GlobalBatchNormAct2d if activates else GlobalBatchNorm2d  # the same fields with another forward
     return net
+
+
+def measure_norms(net: nn.Module, forward: Callable[[Tensor], object], images: Tensor, batch: int) -> None:
+    """Set the statistics of all batch norms of `net` to those of images (M, S, S, 3), which `forward` sends through it."""
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train().reset_running_stats()
+        norm.momentum = None  # the plain mean over the batches
+    with torch.no_grad():
+        for part in images.split(batch):
+            forward(part)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval().momentum = momentum

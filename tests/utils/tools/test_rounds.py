@@ -5,9 +5,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import detector_file, draw_face, driver, fails, load_split, rows, split_of, write_faces
+from conftest import LAYOUTS, detector_file, draw_face, driver, fails, load_split, rows, split_of, write_faces
 
 from pipnet.errors import UserError
+from utils.data.dataset import Faces
 from utils.data.prepare import DataGenerator
 from utils.data.unlabelled import check_apart
 from utils.tools.rounds import check_collapse
@@ -126,6 +127,25 @@ def test_a_mean_teacher_learns_from_pictures(cli, semi, tmp_path):
     few = [*semi, "--semi", "mean-teacher", "--unlabelled", folder]
     nothing = detector_file(tmp_path / "blind.onnx", [(12, 12, 84, 84)], [0.1])
     fails(cli("--train", *few, "--detector-weights", nothing), "no face to learn from in .*5 pictures without a sure face")
+
+
+def test_batch_norms_of_the_target(cli, semi, target, tmp_path):
+    """The training stays as it is; the kept net has other statistics: those of the unlabelled faces."""
+    flags = ["--train", *semi, "--semi", "mean-teacher", "--unlabelled", target, "--sigma", "0"]
+    for name, more in (("one", ()), ("two", ("--target-norms",))):
+        done = cli(*flags, *more, "--exp", name)
+        assert done.returncode == 0, done.stderr
+    one, two = (weights(tmp_path / "runs" / name) for name in ("one", "two"))
+    other = {name for name, tensor in one.items() if not torch.equal(tensor, two[name])}
+    assert other and all("running_" in name or "batches" in name for name in other)
+    faces = Faces([split_of(target, part) for part in ("train", "val")], LAYOUTS.load("68"), 64, 0)
+    net, inputs = checkpoint.unpack(tmp_path / "runs" / "two" / "best.pt")[0].eval(), []
+    norm = next(module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    norm.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    with torch.no_grad():
+        net.predict(torch.from_numpy(np.stack([face.image for face in faces])))
+    assert torch.allclose(inputs[0].mean((0, 2, 3)), norm.running_mean, atol=1e-5)
+    fails(cli("--train", *semi, "--target-norms"), "--target-norms is not read by a training without --semi")
 
 
 def test_frames_of_a_video_that_look_alike_are_left_out(cli, semi, tmp_path):
