@@ -1,11 +1,12 @@
 """Five published recipes and ours on the same faces for the same time: `python benchmarks/systems.py --minutes 40 [ROW ...]`.
 
 Each row trains from random weights on the training faces of 300W and FACES68, as many epochs as fit into the minutes of processor
-time on one thread (its first epoch is timed), with the recipe's milestones and warm-up in proportion. All faces are trained on,
+time on one thread (some steps are timed), with the recipe's milestones and warm-up in proportion. All faces are trained on,
 and the last epoch is tested. Finished rows are kept, a killed one goes on. Another number of minutes begins anew.
 """
 import argparse
 import json
+import re
 import resource
 import shutil
 import time
@@ -23,6 +24,7 @@ from utils.train import checkpoint
 
 DATA = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--train-data", "300w", "FACES68"]
 ALIKE = ["--weights", "none", "--val", "none", "--threads", "1", "--workers", "0"]
+STEPS = 60  # that tell how long an epoch takes
 TESTS = ["--test-data", "300w", "FACES68", "--allow-partial"]
 V3, EYES = ["--net", "mobilenetv3_large"], ["--layout", "12", "--num-nb", "5"]
 PIPNET = ["--preset", "pipnet", "--weight-decay", "0.0005"]  # decay: no weights are pretrained
@@ -51,10 +53,11 @@ def timed(folder: Path, flags: list[str], minutes: float) -> dict:
     """Return the minutes of processor time of an epoch, and how many epochs fit into `minutes`. The run's folder is removed."""
     run("--prepare", *flags, *TESTS)
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    run("--train", "--overwrite", "--exp", folder.name, *flags, "--epochs", "1", "--warmup", "0")
+    run("--train", "--overwrite", "--exp", folder.name, *flags, "--epochs", "1", "--warmup", "0", "--epoch-steps", str(STEPS))
     after, spent = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - start
     busy = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / spent  # the rest of the time others worked
-    epoch = busy * float(read_csv(folder / "time.csv")[0]["seconds"]) / 60
+    faces = int(re.search(r" (\d+) faces of ", (folder / "log.txt").read_text(encoding="utf-8"))[1])
+    epoch = busy * faces / float(read_csv(folder / "time.csv")[0]["images_per_second"]) / 60
     shutil.rmtree(folder)
     return {"minutes_of_an_epoch": round(epoch, 3), "epochs": max(int(minutes / epoch), 1)}
 
