@@ -83,6 +83,7 @@ class LandmarkTests(Tests):
 
     def source(self) -> Source:
         def feeds() -> Iterator[dict[str, np.ndarray]]:
+            logger.info(f"8-bit numbers are calibrated on faces of {', '.join(self.settings.data.train_data)}")
             for image in self.task.calibration():
                 yield {"image": image[None]}
 

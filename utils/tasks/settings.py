@@ -13,8 +13,8 @@ from utils.train import checkpoint, run_folder
 from utils.train.published import split_files, structure
 from utils.train.run_folder import Run
 
-ELSEWHERE = ("data_dir", "train_data", "label_shift", "test_data", "unlabelled", "data_root", "run_root", "detector_weights",
-             "meanface", "teacher", "weights")
+ELSEWHERE = ("dataset", "data_dir", "train_data", "label_shift", "test_data", "unlabelled", "data_root", "run_root",
+             "detector_weights", "meanface", "teacher", "weights")
 
 
 def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defaults) -> Settings:
@@ -24,7 +24,7 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
     stored = checkpoint.load(run.last if mode.resume else run.settings) if again else {}
     if stored and run.alone:
         stored["args"] = _elsewhere(stored["args"], defaults.layouts)
-        if not given.get("test_data") and (mode.test or mode.test_onnx or mode.test_formats):
+        if not given.get("test_data") and (mode.test or mode.test_onnx):
             raise UserError(f"--exp {mode.exp} does not say on which faces to test it; name sets or folders: --test-data")
     defaults = defaults._replace(layouts=defaults.layouts.with_rows(stored.get("layouts", {})))
     if str(given.get("layout")).endswith((".yaml", ".yml")):
@@ -40,6 +40,10 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
                 stored["args"].pop("label_shift", None)  # it belongs to the sets that the run was trained on
         check_given({key: value for key, value in given.items() if key not in free}, stored["args"], mode.resume)
         settings = resolve(given, defaults, trained=stored["args"])
+        needed = {"train_data": "int8" in {*mode.export, *mode.test_formats}, "test_data": bool(mode.test_formats)}
+        if run.alone and (lacking := [key for key, needs in needed.items() if needs and not given.get(key)]):
+            names = absolute(Sets(settings.data, settings.layouts, defaults).training_names())
+            settings = resolve(given | dict.fromkeys(lacking, names), defaults, trained=stored["args"])
         check_task(given, settings.train.task)
         check_steps(given, settings.augment)
         return settings

@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import NET, mean_face, unfolded, untrained
+from conftest import NET, fails, mean_face, unfolded, untrained
 
 from nets import NetOptions, Prediction, build_net, make_spec
 from nets.stages.affine import inverse
 from pipnet.errors import UserError
 from pipnet.landmarker import Landmarker, open_net
 from pipnet.runtimes import open_file
+from utils.data.synthetic import VERSION, generate
 from utils.formats import FORMATS, files_of
 from utils.test.evaluate import torch_predictor
 from utils.test.export import Source, deployed, example_for, export_onnx, exported_predictor, write_format
@@ -185,3 +186,12 @@ def test_other_faces_than_those_of_the_training_calibrate_a_net(cli, raw, tmp_pa
     done = cli("--export", "int8", "--exp", "landmarks", "--train-data", raw, *places)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "files" / "landmarks" / "best.int8.onnx").is_file()
+
+
+def test_formats_of_a_shipped_net_without_any_data(cli, tmp_path):
+    """They are compared and calibrated on synthetic faces; `--test` asks for real ones."""
+    places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
+    generate(tmp_path / "data" / f"synthetic-raw{VERSION}-2000-400", 12, 3)  # instead of so many
+    done = cli("--test-formats", "onnx", "int8", "--exp", "landmarks-fast", *places)
+    assert "calibrated on faces of synthetic" in done.stderr and "| synthetic faces | int8" in done.stdout, done.stderr
+    fails(cli("--test", "--exp", "landmarks-fast", *places), "does not say on which faces to test it; .* --test-data")
