@@ -82,7 +82,8 @@ class DetectorTests(Tests):
 
     def differences(self, case: Case, one: Found, two: Found) -> tuple[float, np.ndarray]:
         pair = (metric.score(found, case.pictures)[:2] for found in (one, two))  # AP and recall of all faces
-        return max(abs(a - b) for a, b in zip(*pair, strict=True) if np.isfinite(a)), np.zeros(0)
+        apart = [abs(a - b) for a, b in zip(*pair, strict=True) if np.isfinite(a)]  # none where no face is large enough to count
+        return max(apart, default=0.0), np.zeros(0)
 
     def add(self, case: Case, model: str, result: Found) -> None:
         self.rows += score_rows(case, model, result)

@@ -150,6 +150,13 @@ def test_without_photographs_faces_are_pasted_on_drawn_backgrounds(cli, raw, dat
     assert "drawn-64, composites" in done.stdout and (data_root / "detect" / "show" / "samples.jpg").is_file()
 
 
+def test_pictures_without_a_face_that_counts(cli, raw, data_root, tmp_path):
+    """Faces in pictures of 32 px are all below 16 px: there is nothing to compare, and the table says so."""
+    places = ("--train-data", raw, "--data-root", data_root, "--target-size", 64, "--run-root", tmp_path)
+    done = cli("--task", "detect", "--train", "--test", "--test-onnx", *places, *SMALL, "--epochs", "1", "--input-size", "32")
+    assert done.returncode == 0 and "onnx" in done.stdout, done.stderr
+
+
 def test_prepare_makes_the_test_sets_too(cli, raw, data_root, tmp_path):
     other = write_faces(tmp_path / "other" / "test", 2).parent
     flags = ("--task", "detect", "--prepare", "--train-data", raw, "--data-root", tmp_path / "data", "--target-size", 64)
