@@ -35,8 +35,8 @@ LEFT_OUT = "left_out.txt"
 OPTIONAL = ("pose", "states")  # pitch yaw roll in radians; one 0 or 1 per name in meta.yaml's `states`
 FORMAT = 2  # of the folder; a folder of another format is prepared again
 META = {"dataset": str, "name": str, "source": str, "layout": str, "count": int, "protocol": dict, "target_size": int,
-        "margin": (int, float), "origin": (int, float), "val": (int, float, str), "seed": int, "expected": (dict, type(None)),
-        "found": dict, "checksum": str}  # types of the values
+        "margin": (int, float), "origin": (int, float, type(None)), "val": (int, float, str), "seed": int,
+        "expected": (dict, type(None)), "found": dict, "checksum": str}  # types of the values
 
 
 class Table(NamedTuple):
