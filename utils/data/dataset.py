@@ -24,6 +24,11 @@ from utils.data.steps import Crop
 GIB = 1 << 30
 
 
+def evenly(count: int, most: int) -> list[int]:
+    """Return up to `most` of the indices 0 ... count - 1, evenly spread from the first to the last."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
+
+
 class Batch(NamedTuple):
     """images (B, S, S, 3) uint8 BGR, with the margin that the net needs; labels in [0, 1] of the nominal crop; index (B,)."""
     images: torch.Tensor

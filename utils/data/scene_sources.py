@@ -10,7 +10,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import compose, grow, opencv_matrix, to_crop, turn_about
 from pipnet.layout import Layout
 from utils.cores import cores
-from utils.data.dataset import GIB
+from utils.data.dataset import GIB, evenly
 from utils.data.prepared_set import Split, Table, read_image
 from utils.data.synthetic.scene import background
 from utils.data.wider import Picture
@@ -36,10 +36,10 @@ def face_boxes(landmarks: np.ndarray, layout: Layout, angle: float = 0.0) -> np.
     return boxes
 
 
-def _evenly(table: Table, most: int) -> np.ndarray:
+def _whole_faces(table: Table, most: int) -> np.ndarray:
     """Return up to `most` rows of a table, evenly from first to last, of faces whose landmarks are all known."""
     whole = np.flatnonzero(np.isfinite(table.landmarks).all((1, 2)))
-    return whole[np.linspace(0, len(whole) - 1, min(len(whole), most)).astype(int)]
+    return whole[evenly(len(whole), most)]
 
 
 class Cutouts:
@@ -54,7 +54,7 @@ class Cutouts:
         for split in splits:
             table, layout, stored = split.set.read(split.name), split.set.layout, split.set.meta["margin"]
             face_boxes(table.landmarks[:1], layout)  # raises for an unsuitable layout
-            rows, margin = _evenly(table, most), min(stored, MARGIN)
+            rows, margin = _whole_faces(table, most), min(stored, MARGIN)
             with ThreadPoolExecutor(cores()) as pool:
                 self.images += pool.map(partial(_middle, share=margin / stored), [table.images[row] for row in rows])
             self.landmarks += list(to_crop(table.landmarks[rows], grow(table.crop[rows], margin)) * STORED)
@@ -78,7 +78,7 @@ def portraits(splits: list[Split], most: int = PORTRAITS, whole: bool = False) -
     made, no = [], np.zeros(1, bool)
     for split in splits:
         table, meta, name = split.set.read(split.name), split.set.meta, split.set.folder.name
-        rows = _evenly(table, most // len(splits))
+        rows = _whole_faces(table, most // len(splits))
         side = round(meta["target_size"] * meta["margin"])
         landmarks = to_crop(table.landmarks[rows], grow(table.crop[rows], meta["margin"])) * side
         boxes = face_boxes(landmarks, split.set.layout).clip(0, side)

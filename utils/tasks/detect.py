@@ -17,6 +17,7 @@ from pipnet.draw import sheet
 from pipnet.errors import UserError
 from pipnet.images import write_image
 from utils.config import ROOT
+from utils.data.dataset import evenly
 from utils.data.prepared_set import PreparedSet, Split
 from utils.data.scene_sources import Cutouts, backgrounds, decoded, portraits
 from utils.data.scenes import Material, Scenes, collate
@@ -162,7 +163,7 @@ class Detect(Task):
                  self.composites([Split(one, "train") for one in sets]) if sets else []]
         kinds = [pictures for pictures in kinds if pictures]
         for pictures in kinds:
-            for index in np.unique(np.linspace(0, len(pictures) - 1, CALIBRATION // len(kinds)).astype(int)).tolist():
+            for index in evenly(len(pictures), CALIBRATION // len(kinds)):
                 yield pictures[index].read()
 
     def show(self, count: int, run: Run | None) -> str:

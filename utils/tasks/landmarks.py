@@ -16,7 +16,7 @@ from nets.stages.mean_teacher import MeanTeacher
 from pipnet.errors import UserError
 from pipnet.geometry import to_crop
 from pipnet.layout import Layout
-from utils.data.dataset import Augmented, Faces, collate
+from utils.data.dataset import Augmented, Faces, collate, evenly
 from utils.data.face_states import balanced, complete
 from utils.data.mixed import labelled_rows
 from utils.data.parsers import DATASETS
@@ -55,6 +55,7 @@ class Landmarks(Task):
         self.faces: Faces | None = None
         self.held: Faces | None = None
         self.pool: Pool | None = None
+        self.target: Tensor | None = None
         self.round: tuple[Path | None, int] = None, 0
 
     def with_fold(self, fold: int | None) -> "Landmarks":
@@ -190,7 +191,7 @@ class Landmarks(Task):
     def calibration(self) -> Iterator[np.ndarray]:
         net, splits = self.settings.net, [split for split in self.training_splits() if split.name == "train"]
         faces = Faces(splits, self.layout, net.input_size, 0, input_margin=input_margin(net))
-        for index in np.unique(np.linspace(0, len(faces) - 1, CALIBRATION).astype(int)).tolist():
+        for index in evenly(len(faces), CALIBRATION):
             yield faces[index].image
 
     def show(self, count: int, run: Run | None) -> str:
@@ -248,12 +249,12 @@ class Landmarks(Task):
 
     def validate(self, solver: Solver) -> tuple[dict[str, Tensor], float]:
         state, test = without_teacher(solver.averaged()), self.settings.test
+        self.tester = self.tester or build_net(solver.net.spec).to(self.ranks.device)
         if self.settings.train.target_norms:
-            state = self._with_target_norms(solver.net.spec, state)
+            state = self._with_target_norms(state)
         if self.held is None:
             check_finite(state)
             return state, float("nan")
-        self.tester = self.tester or build_net(solver.net.spec)
         self.tester.load_state_dict(state)
         predict = torch_predictor(self.tester, self.ranks.device)
         result = evaluate(predict, self.held, self.layout, test.norm, test.test_batch_size, self.ranks)
@@ -263,14 +264,13 @@ class Landmarks(Task):
             state = solver.net.head.calibrated(state, result.calibration())
         return state, float(np.nanmean(result.nme))
 
-    def _with_target_norms(self, spec: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _with_target_norms(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return a net's tensors with batch norms that have the statistics of unlabelled faces."""
-        net = build_net(spec)
-        net.load_state_dict(state)
-        net = net.to(self.ranks.device).eval()
-        images = nominal_crops(self.unlabelled(), TARGET).to(self.ranks.device)
-        measure_norms(net, net.predict, images, self.settings.test.test_batch_size)
-        return net.state_dict()
+        if self.target is None:
+            self.target = nominal_crops(self.unlabelled(), TARGET).to(self.ranks.device)
+        self.tester.load_state_dict(state)
+        measure_norms(self.tester.eval(), self.tester.predict, self.target, self.settings.test.test_batch_size)
+        return {name: tensor.clone() for name, tensor in self.tester.state_dict().items()}
 
     def tests(self, run: Run, compare: list[Run]) -> LandmarkTests:
         return LandmarkTests(self, run, compare)

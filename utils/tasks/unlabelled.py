@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pipnet.errors import UserError
-from utils.data.dataset import Augmented, Faces
+from utils.data.dataset import Augmented, Faces, evenly
 from utils.data.mixed import Joined, Views, collate_views, labelled_rows, of_level, pseudo_labelled
 from utils.data.prepared_set import Split
 from utils.data.shards import Shards, ShardViews, shard_files
@@ -58,7 +58,7 @@ def nominal_crops(pool: Pool, most: int) -> torch.Tensor:
     crops: list[np.ndarray] = []
     for kind, crop in ((pool.faces, lambda row: pool.faces[row].image), (pool.shards, lambda row: pool.shards.crop(row))):
         if kind is not None:
-            crops += map(crop, np.unique(np.linspace(0, len(kind) - 1, most).astype(int)).tolist())
+            crops += map(crop, evenly(len(kind), most))
     return torch.from_numpy(np.stack(crops))
 
 

@@ -126,8 +126,8 @@ def folded(model):
         try:
             onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class
-            raise UserError(f"the graph cannot be written to {folder} ({one_line(error)}); free some space, or let TMPDIR name "
-                            "another folder") from None
+            raise UserError(f"onnxruntime cannot optimise the graph ({one_line(error)}); if {folder} is full, free some "
+                            "space, or let TMPDIR name another folder") from None
         model = onnx.load(options.optimized_model_filepath)
     standard = [entry for entry in model.opset_import if not entry.domain]
     del model.opset_import[:]  # onnxruntime names every domain that it knows
