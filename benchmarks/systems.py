@@ -1,8 +1,9 @@
 """Five published recipes and ours on the same faces for the same time: `python benchmarks/systems.py --minutes 40 [ROW ...]`.
 
 Each row trains from random weights on the training faces of 300W and FACES68, as many epochs as fit into the minutes of processor
-time on one thread (some steps are timed), with the recipe's milestones and warm-up in proportion. All faces are trained on,
-and the last epoch is tested. Finished rows are kept, a killed one goes on. Another number of minutes begins anew.
+time on one thread, with the recipe's milestones and warm-up in proportion. All faces are trained on, and the last epoch is
+tested. First some steps of every row are timed, and its net, which needs a machine that does nothing else; then all are trained.
+Finished rows are kept, a killed one goes on. Another number of minutes begins anew.
 """
 import argparse
 import json
@@ -10,6 +11,7 @@ import re
 import resource
 import shutil
 import time
+from itertools import product
 from pathlib import Path
 
 from photographs import require
@@ -50,7 +52,7 @@ def scaled(flags: list[str], epochs: int) -> list[str]:
 
 
 def timed(folder: Path, flags: list[str], minutes: float) -> dict:
-    """Return the minutes of processor time of an epoch, and how many epochs fit into `minutes`. The run's folder is removed."""
+    """Return what an epoch costs, how many fit into `minutes`, and what the net costs. The run's folder is removed."""
     run("--prepare", *flags, *TESTS)
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     run("--train", "--overwrite", "--exp", folder.name, *flags, "--epochs", "1", "--warmup", "0", "--epoch-steps", str(STEPS))
@@ -58,21 +60,21 @@ def timed(folder: Path, flags: list[str], minutes: float) -> dict:
     busy = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / spent  # the rest of the time others worked
     faces = int(re.search(r" (\d+) faces of ", (folder / "log.txt").read_text(encoding="utf-8"))[1])
     epoch = busy * faces / float(read_csv(folder / "time.csv")[0]["images_per_second"]) / 60
+    net = checkpoint.unpack(folder / "last.pt")[0].eval().reparameterized()
+    with exported(net) as file:
+        ms = latency(file, round(net.spec["input_size"] * net.input_margin))
     shutil.rmtree(folder)
-    return {"minutes_of_an_epoch": round(epoch, 3), "epochs": max(int(minutes / epoch), 1)}
+    return {"minutes_of_an_epoch": round(epoch, 3), "epochs": max(int(minutes / epoch), 1), "ms": round(ms, 2),
+            "parameters_m": round(sum(parameter.numel() for parameter in net.parameters()) / 1e6, 2)}
 
 
 def figures(folder: Path) -> dict:
-    """Test a trained net; return its scores, cost, and what its log says of pose and states on each test set."""
+    """Test a trained net; return its scores, and what its log says of pose and states on each test set."""
     run("--exp", folder.name, "--test", *TESTS)
-    net = checkpoint.unpack(folder / "best.pt")[0].eval().reparameterized()
-    with exported(net) as file:
-        ms = latency(file, round(net.spec["input_size"] * net.input_margin))
     log = (folder / "log.txt").read_text(encoding="utf-8").splitlines()
     said = [line.partition(", torch: ")[2] for line in log if ", torch: pose" in line][-2:]
     scores = [row for row in read_csv(folder / "report" / "scores.csv") if not row["test set"].startswith(" ")]
-    millions = sum(parameter.numel() for parameter in net.parameters()) / 1e6
-    return {"parameters_m": round(millions, 2), "ms": round(ms, 2), "scores": scores, "pose_and_states": said}
+    return {"scores": scores, "pose_and_states": said}
 
 
 def main() -> None:
@@ -86,17 +88,17 @@ def main() -> None:
     how, file = {"minutes": given.minutes, "input_size": given.input_size}, RESULTS / "systems.json"
     stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     done = stored["rows"] if {key: stored.get(key) for key in how} == how else {}
-    for name in wanted:
+    for part, name in product(("epochs", "scores"), wanted):
         flags = [*DATA, *ALIKE, "--input-size", str(given.input_size), *ROWS[name]]
         folder = ROOT / "weights" / f"systems_{file_name(name)}"
-        for part in ("epochs", "scores"):  # each is kept, so that a killed row goes on with as many epochs
-            if part not in done.setdefault(name, {"flags": " ".join(ROWS[name])}):
-                if part == "scores":
-                    train(folder.name, scaled(flags, done[name]["epochs"]))
-                found = timed(folder, flags, given.minutes) if part == "epochs" else figures(folder)
-                done[name] |= {"commit": COMMIT, **found}
-                save("systems", f"python benchmarks/systems.py --minutes {given.minutes:g} --input-size {given.input_size}", 0,
-                     {**how, "rows": done})
+        if part in done.setdefault(name, {"flags": " ".join(ROWS[name])}):
+            continue
+        if part == "scores":
+            train(folder.name, scaled(flags, done[name]["epochs"]))
+        found = timed(folder, flags, given.minutes) if part == "epochs" else figures(folder)
+        done[name] |= {"commit": COMMIT, **found}
+        save("systems", f"python benchmarks/systems.py --minutes {given.minutes:g} --input-size {given.input_size}", 0,
+             {**how, "rows": done})
 
 
 if __name__ == "__main__":

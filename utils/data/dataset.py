@@ -283,8 +283,15 @@ def collate(samples: list[Sample]) -> Batch:
                  torch.from_numpy(index))
 
 
-def _single_thread(_worker: int) -> None:
+def _begin_worker(_worker: int) -> None:
     cv2.setNumThreads(0)
+    sys.excepthook = _without_lost_readers
+
+
+def _without_lost_readers(kind, error, traceback) -> None:
+    """Print an exception, but not that the training has ended before it took a batch: a thread of multiprocessing meets that."""
+    if not isinstance(error, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, traceback)
 
 
 def train_loader(dataset: Dataset, order: Order, workers: int, pin: bool, collate=collate) -> DataLoader:
@@ -292,7 +299,7 @@ def train_loader(dataset: Dataset, order: Order, workers: int, pin: bool, collat
     # forked workers share the decoded crops; other start methods would copy them
     start = "fork" if workers and sys.platform == "linux" else None
     return DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=collate, pin_memory=pin,
-                      worker_init_fn=_single_thread, multiprocessing_context=start, persistent_workers=workers > 0,
+                      worker_init_fn=_begin_worker, multiprocessing_context=start, persistent_workers=workers > 0,
                       prefetch_factor=4 if workers else None)
 
 

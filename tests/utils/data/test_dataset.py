@@ -1,6 +1,7 @@
 """Faces in memory, their augmentation, the order of samples, and the evaluation with any number of processes."""
 import itertools
 import shutil
+import sys
 from dataclasses import asdict, replace
 
 import cv2
@@ -315,6 +316,21 @@ def test_loaders_give_the_same_batches_with_any_number_of_workers(faces):
     assert first.images.shape == (8, 64, 64, 3) and first.images.dtype == torch.uint8
     assert first.labels.landmarks.dtype == torch.float32
     assert not torch.equal(first.index, batches[0][4].index)
+
+
+class Lost(torch.utils.data.Dataset):
+    """Its samples report an exception as a thread of multiprocessing does in a loader process."""
+
+    def __getitem__(self, index):
+        for error in (BrokenPipeError(), EOFError(), RuntimeError("something else")):
+            sys.excepthook(type(error), error, None)
+        return index
+
+
+def test_a_loader_process_is_silent_about_a_training_that_has_ended(capfd):
+    loader = train_loader(Lost(), [[0]], 1, False, list)
+    assert list(loader) == [[0]]
+    assert capfd.readouterr().err.strip() == "RuntimeError: something else"
 
 
 def test_test_batches_have_every_face_once(faces):
