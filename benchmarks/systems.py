@@ -26,7 +26,7 @@ from utils.train import checkpoint
 
 DATA = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--train-data", "300w", "FACES68"]
 ALIKE = ["--weights", "none", "--val", "none", "--threads", "1", "--workers", "0"]
-STEPS = 60  # that tell how long an epoch takes
+TIMED = 1000  # images that tell how long an epoch takes
 TESTS = ["--test-data", "300w", "FACES68", "--allow-partial"]
 V3, EYES = ["--net", "mobilenetv3_large"], ["--layout", "12", "--num-nb", "5"]
 PIPNET = ["--preset", "pipnet", "--weight-decay", "0.0005"]  # decay: no weights are pretrained
@@ -42,10 +42,15 @@ ROWS = {
 }
 
 
+def preset(flags: list[str]) -> dict:
+    """Return the values of the preset that the flags name."""
+    defaults = read_defaults()
+    return defaults.values | defaults.presets[flags[flags.index("--preset") + 1]]
+
+
 def scaled(flags: list[str], epochs: int) -> list[str]:
     """Return the flags with `epochs`, and the preset's milestones and warm-up in proportion."""
-    defaults = read_defaults()
-    recipe = defaults.values | defaults.presets[flags[flags.index("--preset") + 1]]
+    recipe = preset(flags)
     share = epochs / recipe["epochs"]
     moved = ["--milestones", *(f"{share * epoch:.3f}" for epoch in recipe["milestones"])] if recipe["milestones"] else []
     return [*flags, "--epochs", str(epochs), "--warmup", f"{share * recipe['warmup']:.3f}", *moved]
@@ -55,7 +60,8 @@ def timed(folder: Path, flags: list[str], minutes: float) -> dict:
     """Return what an epoch costs, how many fit into `minutes`, and what the net costs. The run's folder is removed."""
     run("--prepare", *flags, *TESTS)
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    run("--train", "--overwrite", "--exp", folder.name, *flags, "--epochs", "1", "--warmup", "0", "--epoch-steps", str(STEPS))
+    run("--train", "--overwrite", "--exp", folder.name, *flags, "--epochs", "1", "--warmup", "0", "--epoch-steps",
+        str(TIMED // preset(flags)["batch_size"]))
     after, spent = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - start
     busy = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / spent  # the rest of the time others worked
     faces = int(re.search(r" (\d+) faces of ", (folder / "log.txt").read_text(encoding="utf-8"))[1])
