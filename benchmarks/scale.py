@@ -1,7 +1,7 @@
 """Training on large sets: `python benchmarks/scale.py [FACES ...]` measures sets of 1,000, 10,000 and 100,000 faces.
 
 The crops are those of a few drawn faces, linked, 128 px, with 68, 98 or 106 landmarks; 1 and 2 processes. For each: images/s, the
-private memory of the first process (not the page cache, nor what its loaders share), seconds from the start of Python to the
+private memory of the first process and its loaders (not the page cache), seconds from the start of Python to the
 first step and, with a checkpoint to load, to the first step after it, and the time of an evaluation over that of bare forward
 passes on the same pictures.
 """
@@ -58,9 +58,11 @@ def repeated(prepared: Path, folder: Path, faces: int) -> None:
 
 
 def private_mb() -> float:
-    """Return the memory that only this process has, in MB, without files that are mapped."""
-    rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return sum(int(row.split()[1]) for row in rows if row.startswith("Private_Dirty")) / 1024
+    """Return the memory in MB that would be free if this process and its loaders ended: without files that are mapped."""
+    own = Path("/proc/self/task")
+    children = [child for task in own.iterdir() for child in (task / "children").read_text().split()]
+    rows = [row for pid in ("self", *children) for row in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
+    return sum(int(row.split()[1]) for row in rows if row.startswith(("Pss_Anon", "Pss_Shmem"))) / 1024
 
 
 def work(folder: str, name: str) -> None:

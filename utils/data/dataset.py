@@ -78,7 +78,7 @@ class Faces(Dataset):
         self.subsets = [subset for table in tables for subset in table.subsets]
         self.identities = [identity for table in tables for identity in table.identities]
         self.sets = [meta["checksum"] for meta, count in zip(metas, counts, strict=True) for _ in range(count)]
-        self.sources = [Path(meta["source"]) for meta, count in zip(metas, counts, strict=True) for _ in range(count)]
+        self.sources = [source for meta, count in zip(metas, counts, strict=True) for source in [Path(meta["source"])] * count]
         self.crop, self.box, self.sizes = (np.concatenate([getattr(table, key) for table in tables])
                                            for key in ("crop", "box", "size"))
         self.landmarks, visible = (np.concatenate([label[kind] for label in labels]) for kind in (0, 1))
@@ -304,7 +304,16 @@ def train_loader(dataset: Dataset, order: Order, workers: int, pin: bool, collat
 
 
 def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1):
-    """Yield plain batches of this rank's share of the faces; over all ranks each face comes once."""
-    mine = range(rank, len(faces), ranks)
-    for start in range(0, len(mine), batch_size):
-        yield collate([faces[index] for index in mine[start:start + batch_size]])
+    """Yield plain batches of this rank's share of the faces; over all ranks each face comes once.
+
+    A thread makes the next batch while one is used.
+    """
+    mine, made = range(rank, len(faces), ranks), None
+    with ThreadPoolExecutor(1) as pool:
+        for start in range(0, len(mine), batch_size):
+            following = pool.submit(lambda indices: collate([faces[index] for index in indices]), mine[start:start + batch_size])
+            if made:
+                yield made.result()
+            made = following
+        if made:
+            yield made.result()

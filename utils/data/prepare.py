@@ -110,7 +110,7 @@ class DataGenerator:
         count = len(next(record for records in splits.values() for record in records).landmarks)
         if stored and stored.count != count:
             raise UserError(f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out")
-        layout = stored.name if stored else _layout_of(count, layouts.rows)
+        layout = stored.name if stored else _layout_of(count, layouts.rows, source)
         how = {
             "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
             "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": origin,
@@ -254,12 +254,12 @@ def split_identities(records: list[Record], share: float, seed: int) -> tuple[li
     return [r for r in records if r.identity not in held], [r for r in records if r.identity in held]
 
 
-def _layout_of(count: int, rows: dict[str, dict]) -> str:
-    """Return the name of the layout with that many landmarks."""
+def _layout_of(count: int, rows: dict[str, dict], source: Path) -> str:
+    """Return the name of the layout with that many landmarks, which the faces of `source` have."""
     names = [name for name, row in rows.items() if row.get("count") == count]
     if not names:
-        raise UserError(f"no layout of {count} landmarks in args.yaml; add a row under layouts with count and flip_index, or "
-                        "give a file with it: --layout FILE.yaml")
+        raise UserError(f"{source} has {count} landmarks, and no layout in args.yaml has as many; add a row under layouts with "
+                        "count and flip_index, or give a file with it: --layout FILE.yaml")
     return names[0]
 
 

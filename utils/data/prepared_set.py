@@ -43,7 +43,7 @@ class Table(NamedTuple):
     """One split of a prepared set: M faces with N landmarks. All coordinates are continuous px of the source image."""
 
     files: list[str]         # source images, relative to the raw archive; #2 marks the second face of an image, and so on
-    images: list[Path]       # the crops on disk
+    images: list[str]        # files of the crops; a Path takes ten times the memory
     subsets: list[str]       # several subsets of one face are joined by parsers.BESIDE
     identities: list[str]
     crop: np.ndarray         # (M, 4) float64 nominal crop x1, y1, x2, y2
@@ -132,7 +132,7 @@ class PreparedSet:
         landmarks = np.array([row[2] for row in rows]).reshape(-1, count, 2)
         visible = np.array([row[3] for row in rows], dtype=bool).reshape(-1, count) & ~np.isnan(landmarks).any(axis=-1)
         files, subsets, identities = ([row[0][i] for row in rows] for i in range(3))
-        images = [self.folder / crop_file(split, i) for i in range(len(rows))]
+        images = [os.path.join(self.folder, crop_file(split, i)) for i in range(len(rows))]
         extra = {name: np.array([row[4][i] for row in rows]).reshape(-1, sizes[i]) for i, name in enumerate(more)}
         if "states" in extra:
             extra["states"] = extra["states"] == 1
@@ -287,11 +287,12 @@ def write_set(folder: Path, source: Path, splits: Splits, done: dict[str, list[D
     (folder / "meta.yaml").write_text(yaml.safe_dump(meta, sort_keys=False), encoding="utf-8")
 
 
-def read_image(file: Path) -> np.ndarray:
+def read_image(file: Path | str) -> np.ndarray:
     """Return an image (H, W, 3) uint8 BGR, upright by its EXIF tag; FILE/0001 is an image inside a file of an archive.
 
     UserError if it is missing, unreadable or cut short.
     """
+    file = Path(file)
     if (reader := WITHIN.get(file.parent.suffix)) and file.parent.is_file():
         return reader(file)
     return images.read_image(file, "fetch it again or remove it with its .pts")

@@ -82,7 +82,7 @@ def portraits(splits: list[Split], most: int = PORTRAITS, whole: bool = False) -
         side = round(meta["target_size"] * meta["margin"])
         landmarks = to_crop(table.landmarks[rows], grow(table.crop[rows], meta["margin"])) * side
         boxes = face_boxes(landmarks, split.set.layout).clip(0, side)
-        made += [Picture(table.images[row], name, box[None], no, no, whole) for row, box in zip(rows, boxes, strict=True)]
+        made += [Picture(Path(table.images[row]), name, box[None], no, no, whole) for row, box in zip(rows, boxes, strict=True)]
     return made
 
 

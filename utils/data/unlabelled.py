@@ -184,7 +184,7 @@ def _files(split: Split) -> Iterator[tuple[str, Path]]:
     """Yield (name of a face, file of its picture) for its crop, and for its source if that is there."""
     table, source = split.set.read(split.name), Path(split.set.meta["source"])
     for name, crop in zip(table.files, table.images, strict=True):
-        yield name, crop
+        yield name, Path(crop)
         if (file := source_picture(source, name)) and file.is_file():
             yield name, file
 

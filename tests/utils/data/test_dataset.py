@@ -57,7 +57,7 @@ def test_faces_are_the_nominal_crops(faces, size):
     assert index == 7 and visible.all() and several.picture(7).shape[0] == size + 2 * several.border
     corner, side = table.crop[7, :2], table.crop[7, 2:] - table.crop[7, :2]
     assert np.abs(landmarks - (table.landmarks[7] - corner) / side).max() < 1e-6
-    stored = cv2.imread(str(table.images[7]))
+    stored = cv2.imread(table.images[7])
     if size == 64:
         assert np.array_equal(several.picture(7), stored) and np.array_equal(image, stored[8:-8, 8:-8])
     middle = cv2.resize(stored[8:-8, 8:-8], (size, size), interpolation=cv2.INTER_AREA)

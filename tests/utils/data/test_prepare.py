@@ -362,7 +362,7 @@ def test_layouts_by_count_and_subset(tmp_path):
     # all landmarks are stored, a subset is chosen later
     assert read_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"
     odd = points_folder(tmp_path / "odd", people=1, frames=2, count=7)
-    with pytest.raises(UserError, match="no layout of 7 landmarks"):
+    with pytest.raises(UserError, match=f"{odd} has 7 landmarks, and no layout"):
         prepare(odd, tmp_path / "data")
 
 

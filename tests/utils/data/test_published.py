@@ -60,7 +60,7 @@ def test_the_labels_of_wflw_as_published(tmp_path):
     assert np.allclose(table.crop[0], crop)
     image, (x1, y1, x2, y2) = cv2.imread(str(root / "WFLW_images" / name)), crop.astype(int)
     shown = cv2.resize(image[y1:y2, x1:x2], (32, 32), interpolation=cv2.INTER_AREA)
-    assert np.abs(shown.astype(float) - cv2.imread(str(table.images[0]))).mean() < 4
+    assert np.abs(shown.astype(float) - cv2.imread(table.images[0])).mean() < 4
 
 
 def test_labels_of_cofw_and_of_continuous_sets_as_published(tmp_path):
