@@ -41,7 +41,26 @@ def campaigns() -> str:
                  ("minutes", "minutes", ".0f"), ("command", lambda row: f"`{row['command']}`"), ("commit", "commit"))
 
 
-TABLES = {make.__name__: make for make in (*tables_nets.TABLES, *tables_pictures.TABLES, campaigns, sources)}
+def scale() -> str:
+    """Return what sets of each size cost, with 68 / 98 / 106 landmarks."""
+    rows: dict[tuple[int, int], dict[str, list]] = {}
+    for name, figures in result("scale")["sets"].items():
+        faces, _, processes = map(int, re.findall(r"\d+", name))
+        for key, value in figures.items():
+            rows.setdefault((faces, processes), {}).setdefault(key, []).append(value)
+
+    def figure(key: str, form: str):
+        return lambda row: " / ".join(format(value, form) for value in row[key])
+
+    return table(({"faces": faces, "processes": processes, **row} for (faces, processes), row in sorted(rows.items())),
+                 ("faces", "faces", ",d"), ("processes", "processes", "d"),
+                 ("images/s", figure("images_per_second", ".0f"), ">"), ("private MB", figure("private_mb", ".0f"), ">"),
+                 ("s to the first step", figure("seconds_to_first_step", ".1f"), ">"),
+                 ("s to resume", figure("seconds_to_resume", ".1f"), ">"),
+                 ("evaluation / forward", figure("evaluation_over_forward", ".2f"), ">"))
+
+
+TABLES = {make.__name__: make for make in (*tables_nets.TABLES, *tables_pictures.TABLES, campaigns, scale, sources)}
 
 
 def filled(text: str, page: Path) -> str:

@@ -194,3 +194,6 @@ def command(argv: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of --json - has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # nothing is left to stop

@@ -241,6 +241,16 @@ def test_a_signal_leaves_a_video_that_plays(nets, tmp_path, number):
     assert not list(tmp_path.glob(".*partial*"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_last_picture_changes_nothing(number):
+    code = f"""import atexit, os
+from pipnet.app import demo
+atexit.register(os.kill, os.getpid(), {int(number)})
+demo.command(["--help"])"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and "--source" in done.stdout
+
+
 def test_a_checkpoint_says_what_its_export_says(nets, trained, cli, tmp_path):
     cv2.imwrite("face.png", face_picture())
     found = []
