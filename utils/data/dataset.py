@@ -1,8 +1,12 @@
 """Prepared crops in memory, with two views: augmented for training, plain for tests. Only uint8 crops and labels are moved."""
 import copy
+import math
+import os
 import re
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +26,18 @@ from utils.data.prepared_set import Split, Table, read_image
 from utils.data.steps import Crop
 
 GIB = 1 << 30
+
+
+def reclaimable(*shape: int) -> np.ndarray:
+    """Return an array of bytes in a temporary file without a name, whose memory the system can take back when others need it.
+
+    Where there is no room for the file, and beyond Linux, the array is in memory.
+    """
+    if sys.platform == "linux" and min(shape):
+        with suppress(OSError), tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # a write to a mapped file on a full disk would be a SIGBUS
+            return np.asarray(np.memmap(file, np.uint8, "w+", shape=shape))
+    return np.empty(shape, np.uint8)
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -101,10 +117,10 @@ class Faces(Dataset):
         self._load(cache)
 
     def _load(self, cache: float) -> None:
-        """Decode all crops into memory if `cache` GiB can hold them."""
+        """Decode all crops if `cache` GiB can hold them."""
         side = self.size + 2 * self.border
         self.rows = np.arange(len(self))  # row of `crops` for each face
-        self.crops = np.empty((len(self), side, side, 3), np.uint8) if len(self) * side * side * 3 <= cache * GIB else None
+        self.crops = reclaimable(len(self), side, side, 3) if len(self) * side * side * 3 <= cache * GIB else None
         if self.crops is not None:
             with ThreadPoolExecutor(cores()) as pool:
                 for index, crop in enumerate(pool.map(self._decode, range(len(self)))):
