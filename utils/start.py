@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if sys.version_info < (3, 11):
@@ -48,6 +48,26 @@ def _interrupt(number, _):
     faulthandler.dump_traceback_later(GRACE, exit=True, file=_nowhere)  # no library can keep the process from ending
     sys.unraisablehook = lambda lost: _leave(lost.exc_value)  # Python would drop an exception that is raised in a destructor
     raise KeyboardInterrupt(number)
+
+
+@contextmanager
+def stops_at_once():
+    """In the body, let Ctrl-C and SIGTERM end the process without an exception: one in a callback can make torch's C++ abort."""
+    ours = signal.getsignal(signal.SIGINT) is _interrupt
+    for number in SIGNALS if ours else ():
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in SIGNALS if ours else ():
+            signal.signal(number, _interrupt)
+
+
+def _end(number, _):
+    if os.getpid() == _begun:
+        ignore_signals()
+        _leave(KeyboardInterrupt(number))
+    os._exit(128 + number)  # a process that was forked
 
 
 def _leave(error):

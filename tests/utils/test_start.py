@@ -53,7 +53,14 @@ def test_a_signal_while_packages_are_loaded_is_one_line(command, package, number
     import atexit
     atexit.register(os.abort)
     os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(100)""")], ids=("at work", "in a destructor", "twice", "with a loader process", "with a library that aborts"))
+    time.sleep(100)"""), (signal.SIGTERM, """
+    with start.stops_at_once():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(100)
+        except KeyboardInterrupt:
+            os.abort()""")], ids=("at work", "in a destructor", "twice", "with a loader process", "with a library that aborts",
+                                  "where an exception would abort"))
 def test_a_signal_is_one_line(number, place, tmp_path):
     """The first one ends the process, also where Python drops exceptions; those that follow are ignored."""
     script = tmp_path / "script.py"

@@ -21,6 +21,7 @@ from pipnet.files import write_atomic, write_text
 from pipnet.geometry import border_px
 from pipnet.runtimes import about, open_file
 from utils.formats import FORMATS, files_of
+from utils.start import stops_at_once
 from utils.test.evaluate import Predict
 
 OPSET = 18
@@ -61,10 +62,10 @@ class Raw(Unnamed):
 
 @contextmanager
 def quiet():
-    """Silence the exporter's progress and version notes; its errors are exceptions."""
+    """Silence the exporter's progress and version notes; its errors are exceptions. A signal ends it, which loses nothing."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), stops_at_once():
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
