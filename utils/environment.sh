@@ -9,6 +9,17 @@ importable() { "$1" -c "import importlib.util as u, sys; sys.exit(any(u.find_spe
 
 # environment REQUIREMENTS MODULE ...; LOCK: a file of versions to take
 environment() {
+    if command -v flock >/dev/null; then  # another command may be installing the same packages
+        exec 9<.
+        flock 9
+        provide "$@"
+        exec 9<&-
+    else
+        provide "$@"
+    fi
+}
+
+provide() {
     local requirements=$1 candidate; shift
     for candidate in .venv/bin/python python3 python; do
         if supported "$candidate" && importable "$candidate" "$@"; then PYTHON=$candidate; return; fi

@@ -1,5 +1,6 @@
 """The start of a command: signals while its packages are loaded and while it works."""
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,3 +74,25 @@ def test_a_signal_is_one_line(number, place, tmp_path):
         process.send_signal(number)
     output, error = process.communicate(timeout=60)
     assert error.strip() == STOPPED and process.returncode == 128 + number and ("left" in output) == ("left" in place)
+
+
+PYTHON = """#!/usr/bin/env bash
+case "$*" in
+    *find_spec*) [ -e installed ] ;;
+    "-m venv .venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+    *"pip install"*) echo begin >> log; sleep 1; echo end >> log; touch installed ;;
+esac
+"""  # knows no package until pip has installed it
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="no flock")
+def test_two_commands_install_the_packages_once(tmp_path):
+    python = tmp_path / "bin" / "python3.13"
+    python.parent.mkdir()
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    script = f"source {ROOT}/utils/environment.sh; environment requirements.txt no_such_module; echo $PYTHON"
+    begun = [subprocess.Popen(["bash", "-euc", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+                              env={**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"}) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in begun] == [".venv/bin/python\n"] * 2
+    assert (tmp_path / "log").read_text() == "begin\nend\n"
