@@ -185,6 +185,7 @@ def command(argv: list[str] | None = None) -> None:
         signal.signal(signal.SIGTERM, _interrupt)  # stops as Ctrl-C does
     try:
         main(argv)
+        _ignore_signals()  # one that has come meanwhile is raised here
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -195,5 +196,9 @@ def command(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     finally:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # nothing is left to stop
+        _ignore_signals()
+
+
+def _ignore_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # nothing is left to stop

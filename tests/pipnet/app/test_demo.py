@@ -251,6 +251,15 @@ demo.command(["--help"])"""
     assert (done.returncode, done.stderr) == (0, "") and "--source" in done.stdout
 
 
+def test_a_signal_while_the_nets_are_freed_is_one_line():
+    code = """import os, signal
+from pipnet.app import demo
+demo.main = lambda argv: os.kill(os.getpid(), signal.SIGINT)
+demo.command([])"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
+
+
 def test_a_checkpoint_says_what_its_export_says(nets, trained, cli, tmp_path):
     cv2.imwrite("face.png", face_picture())
     found = []
