@@ -249,7 +249,8 @@ class Landmarks(Task):
 
     def validate(self, solver: Solver) -> tuple[dict[str, Tensor], float]:
         state, test = without_teacher(solver.averaged()), self.settings.test
-        self.tester = self.tester or build_net(solver.net.spec).to(self.ranks.device)
+        if self.settings.train.target_norms or self.held is not None:
+            self.tester = self.tester or build_net(solver.net.spec).to(self.ranks.device)
         if self.settings.train.target_norms:
             state = self._with_target_norms(state)
         if self.held is None:
