@@ -1,6 +1,6 @@
 """Faces in an OpenCV image: a detector, a landmark net, and the crop between them."""
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,9 +34,12 @@ from pipnet.turned import search
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 FILLED = 0.08    # share of the crop's side by which the mean face may miss its edges and still be called tight
-MOST_CROPS = 3   # crops of a face after the detector's box; the later ones only of faces whose roll was misjudged
+MOST_CROPS = 3   # crops of a face after the one of the detector's box
+# a crop stays where the one round its landmarks has no edge farther off than this share of its side, and is turned by less
+NEAR, NEAR_TURN = 0.08, np.radians(10)
 LEVEL = np.radians(5)  # lean that a face keeps in its crop, so that crops of upright faces stay upright and none jumps in a video
 HALFWAY = 0.4    # default of LandmarkNet.face_limit
+SURE = 0.45      # of the way from face_limit to 1, where a face is sure: above the scores of faces found at a wrong roll
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
 
@@ -59,6 +62,13 @@ class Face(NamedTuple):
     pose: np.ndarray | None = None
     states: dict[str, float] | None = None
     drowsiness: dict[str, Any] | None = None
+
+
+def with_roll(boxes: np.ndarray) -> np.ndarray:
+    """A copy of boxes (M, 4) or (M, 5) as (M, 5) float64; a roll that is not there is 0."""
+    boxes = np.asarray(boxes, np.float64)
+    boxes = boxes.reshape(-1, 5 if boxes.shape[-1] == 5 else 4)
+    return np.column_stack([boxes, np.zeros(len(boxes))]) if boxes.shape[1] == 4 else boxes.copy()
 
 
 class LandmarkNet(NamedTuple):
@@ -90,6 +100,11 @@ class LandmarkNet(NamedTuple):
             return True
         inside = self.protocol._replace(border="real", rounding="float")
         return bool(np.abs(crop_box(box_of(self.meanface), inside, 1, 1) - (0, 0, 1, 1)).max() < FILLED)
+
+    @property
+    def sure(self) -> float:
+        """Mean landmark score from which a face is sure."""
+        return self.face_limit + SURE * (1 - self.face_limit)
 
     def roll_of(self, landmarks: np.ndarray) -> float:
         """Return by how many radians clockwise the crop of a face with these landmarks (N, 2) is turned, see LEVEL."""
@@ -161,7 +176,7 @@ class Landmarker:
         return self.net.layout
 
     def __call__(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
-        """Faces of an image. second_crop: crop again round the landmarks, so that the detector's box matters little."""
+        """Faces of an image. second_crop: crop a face again if its landmarks are unsure or far from the box."""
         image = as_bgr(image, self.rgb)
         faces = self.faces_of(image, *self.detect(image), second_crop)
         return search(self, image, faces, second_crop) if self.any_roll else faces
@@ -169,21 +184,22 @@ class Landmarker:
     def faces_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool) -> list[Face]:
         """Faces of landmark boxes, see `landmarks_of`, that the landmark scores confirm."""
         image = as_bgr(image, self.rgb)
-        faces = np.fromiter(self.landmarks_of(image, boxes, scores), object)
-        moving = np.arange(len(faces) if second_crop else 0)  # faces of which a crop is not at the roll of its landmarks yet
-        for _ in range(MOST_CROPS):
-            before, faces[moving] = faces[moving], np.fromiter(self.crop_again(image, list(faces[moving])), object)
-            old, new = (np.array([self.net.roll_of(face.landmarks) for face in some]) for some in (before, faces[moving]))
-            moving = moving[np.cos(new - old) < np.cos(LEVEL)]
+        faces, boxes = np.fromiter(self.landmarks_of(image, boxes, scores), object), with_roll(boxes)
+        due = np.array([face.scores.mean() < self.net.sure for face in faces], bool)  # these once more in any case
+        for _ in range(MOST_CROPS if second_crop else 0):
+            again = self._next_boxes(image, faces)
+            due |= np.array([self._is_far(*pair) for pair in zip(boxes, again, strict=True)], bool)
+            if not due.any():
+                break
+            boxes[due] = again[due]
+            faces[due] = np.fromiter(self.landmarks_of(image, boxes[due], scores[due]), object)
+            due[:] = False
         return [face for face in faces if self.is_face(face)]
 
     def crop_again(self, image: np.ndarray, faces: list[Face]) -> list[Face]:
         """The same faces, found anew in crops centred on their landmarks and scaled as in training."""
         image = as_bgr(image, self.rgb)
-        height, width = image.shape[:2]
-        boxes = [self.box_of(face.landmarks) for face in faces]
-        boxes = [box if self._has_crop(box, width, height) else (*face.box, 0) for box, face in zip(boxes, faces, strict=True)]
-        return self.landmarks_of(image, np.array(boxes), np.array([face.score for face in faces]))
+        return self.landmarks_of(image, self._next_boxes(image, faces), np.array([face.score for face in faces]))
 
     def is_face(self, face: Face) -> bool:
         """Return whether the landmark scores confirm the detection."""
@@ -212,10 +228,8 @@ class Landmarker:
         """
         image = as_bgr(image, self.rgb)
         start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
-        boxes = np.asarray(boxes, np.float64)
-        boxes = boxes.reshape(-1, 5 if boxes.shape[-1] == 5 else 4)
-        angles = np.radians(boxes[:, 4]) if boxes.shape[1] == 5 else np.zeros(len(boxes))
-        boxes = boxes[:, :4].copy()
+        boxes, rolls = np.split(with_roll(boxes), [4], axis=1)
+        angles = np.radians(rolls[:, 0])
         scores = np.full(len(boxes), np.nan) if scores is None else scores
         crops = np.array([crop_box(box, net.protocol, width, height, angle)
                           for box, angle in zip(boxes, angles, strict=True)]).reshape(-1, 4)
@@ -273,6 +287,20 @@ class Landmarker:
         UserError for a layout without those five points.
         """
         return chip(as_bgr(image, self.rgb), face.landmarks, self.layout, size)
+
+    def _next_boxes(self, image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+        """Landmark boxes (M, 5) for the next crops of faces; the present ones, upright, where they would not show the image."""
+        height, width = image.shape[:2]
+        boxes = [self.box_of(face.landmarks) for face in faces]
+        return with_roll([box if self._has_crop(box, width, height) else (*face.box, 0)
+                          for box, face in zip(boxes, faces, strict=True)])
+
+    def _is_far(self, box: np.ndarray, other: np.ndarray) -> bool:
+        """Return whether the crops of two landmark boxes (5,) lie farther from each other than NEAR."""
+        protocol = self.net.protocol._replace(border="real")
+        one, two = (crop_box(some[:4], protocol, 0, 0) for some in (box, other))
+        off = np.abs(two - one).max() > NEAR * (one[2:] - one[:2]).max()
+        return bool(off or np.cos(np.radians(other[4] - box[4])) < np.cos(NEAR_TURN))
 
     def _has_crop(self, box: np.ndarray, width: int, height: int) -> bool:
         """Return whether a landmark box (4,) gives a crop that shows a part of an image of width x height."""

@@ -7,16 +7,14 @@ from pipnet.geometry import box_of, carry, invert, turn_picture
 from pipnet.images import as_bgr
 
 ROLLS = (90, 180, 270), (45, 135, 225, 315)  # degrees, clockwise, of the faces that are searched; the second ones only if needed
-SURE = 0.45  # of the way from the net's face_limit to 1, where a face is sure: above the scores of faces found at a wrong roll
 SAME = 0.3  # IoU from which two faces found in different turns are one
 
 
 def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True, steps=ROLLS) -> list:
     """Faces of an image (H, W, 3), in its px. While none is sure, those that the detector finds in the turned image are added."""
     limit = landmarker.net.face_limit
-    sure = limit + SURE * (1 - limit)
     for rolls in steps:
-        if any(face.scores.mean() >= sure for face in faces):
+        if any(face.scores.mean() >= landmarker.net.sure for face in faces):
             break
         zoom = detection_scale(*image.shape[:2], None) if getattr(landmarker.detector, "scale", None) is None else 1.0
         small = image if zoom == 1 else cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)

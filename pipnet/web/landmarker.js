@@ -28,21 +28,32 @@ export class Landmarker {
     return search(this, frame, await this.refined(frame, boxes, scores));
   }
 
-  /** Return the faces of landmark boxes: each is cropped again around its landmarks until its crop has the roll of its landmarks. */
+  /** Return the faces of landmark boxes; those whose landmarks are unsure or far from the box are cropped again. */
   async refined(frame, boxes, scores) {
-    const { most_crops: crops, level } = this.limits;
-    const faces = await this.landmarksOf(frame, boxes, scores);
-    let moving = faces.map((_, i) => i);
-    for (let crop = 0; crop < crops && moving.length; crop++) {
-      const before = moving.map((i) => faces[i]);
-      const again = before.map((face) => this.boxOf(face.landmarks)).map((box, i) =>
-        this.cropOf(box, frame) ? box : [...before[i].box, 0]);
-      const found = await this.landmarksOf(frame, again, before.map((face) => face.score));
-      moving.forEach((place, i) => { faces[place] = found[i]; });
-      const rolls = [before, found].map((some) => some.map((face) => this.rollOf(face.landmarks)));
-      moving = moving.filter((_, i) => Math.cos(rolls[0][i] - rolls[1][i]) < Math.cos(level));
+    const faces = await this.landmarksOf(frame, boxes, scores), used = [...boxes];
+    for (let crop = 0; crop < this.limits.most_crops; crop++) {
+      const again = faces.map((face) => this.nextBox(face, frame));
+      const due = faces.map((_, i) => i).filter((i) =>
+        this.isFar(used[i], again[i]) || (!crop && mean(faces[i].scores) < this.net.sure));
+      if (!due.length) break;
+      const found = await this.landmarksOf(frame, due.map((i) => again[i]), due.map((i) => scores[i]));
+      due.forEach((i, k) => { [used[i], faces[i]] = [again[i], found[k]]; });
     }
     return faces.filter((face) => this.isFace(face));
+  }
+
+  /** Return the landmark box for the next crop of a face; the present one, upright, where it would not show the frame. */
+  nextBox(face, frame) {
+    const box = this.boxOf(face.landmarks);
+    return this.cropOf(box, frame) ? box : [...face.box, 0];
+  }
+
+  /** Return whether the crops of two landmark boxes lie far from each other. */
+  isFar(box, other) {
+    const { near, near_turn: turn } = this.limits, protocol = { ...this.net.protocol, border: "real" };
+    const [one, two] = [box, other].map((some) => cropBox(some.slice(0, 4), protocol, 0, 0, 0));
+    const side = Math.max(one[2] - one[0], one[3] - one[1]), off = Math.max(...one.map((edge, i) => Math.abs(two[i] - edge)));
+    return off > near * side || Math.cos(other[4] - box[4]) < Math.cos(turn);
   }
 
   /** Return whether the landmark scores confirm a detection. */

@@ -92,6 +92,28 @@ def test_with_a_second_crop_the_detectors_box_matters_little():
     assert np.mean(twice) < np.mean(once) / 3 and np.max(twice) < 0.02
 
 
+@pytest.mark.parametrize(("shift", "grown", "roll", "crops"), [
+    (0, 1, 0, 1), (0.06, 1, 0, 1), (0.1, 1, 0, 2), (0, 1.12, 0, 1), (0, 0.8, 0, 2), (0, 1, 12, 1), (0, 1, 20, 2)])
+def test_only_a_crop_that_lies_elsewhere_than_the_landmarks_is_made_again(shift, grown, roll, crops):
+    """Shift and growth of the detector's box as shares of its side; a face may lean by 15 degrees in its first crop."""
+    truth = transform(square_face(), turn_about(np.full(2, 0.5), np.radians(roll), 180.0)) + (200, 150)
+    low, high = np.split(box_of(truth), 2)
+    centre, half = (low + high) / 2 + shift * (high - low).max() * SQUARE.scale_x, grown * (high - low) / 2
+    box, net, seen = np.concatenate([centre - half, centre + half])[None], known_net(truth), []
+
+    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        seen.append(len(images))
+        if len(seen) == 1:
+            return net.predict(images)
+        upright = transform(truth, turn_about(truth.mean(0), -net.roll_of(truth)))  # as the later crops show it
+        points = to_crop(upright, crop_box(landmarker.box_of(truth)[:4], SQUARE, 640, 480))
+        return {"landmarks": points[None], "score": np.ones((1, 68), np.float32)}
+
+    landmarker = Landmarker(net._replace(predict=predict), detector=lambda image: (box, np.ones(1)))
+    landmarker.detector.face_box = FaceBox(0, 1, 1)
+    assert len(landmarker(coded())) == 1 and seen == [1] * crops
+
+
 def test_detections_with_low_landmark_scores_are_dropped():
     image, truth = coded(), mean_face() * 180 + (230, 130)
     landmarker = Landmarker(known_net(truth), detector=lambda image: (box_of(truth)[None], np.ones(1)))  # scores of 1, clipped

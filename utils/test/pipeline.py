@@ -17,12 +17,12 @@ from onnxscript.values import Opset
 from pipnet.detector import MOST_PIXELS, SHORT_SIDE, Detector
 from pipnet.errors import UserError
 from pipnet.geometry import border_px
-from pipnet.landmarker import LEVEL, MOST_CROPS, SQUARE, open_net
+from pipnet.landmarker import LEVEL, MOST_CROPS, NEAR, NEAR_TURN, SQUARE, open_net
 from utils.test.export import OPSET, Source, folded, stored_in, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
 FLOAT, DOUBLE, INT32, INT64, UINT8 = 1, 11, 6, 7, 2  # numbers of ONNX types
-LEVEL_COSINE, LEVEL_SINE = math.cos(LEVEL), math.sin(LEVEL)
+LEVEL_COSINE, LEVEL_SINE, TURN_COSINE = math.cos(LEVEL), math.sin(LEVEL), math.cos(NEAR_TURN)
 GROW = SQUARE.scale_x
 LEAST_SIDE = 1e-3 / GROW  # px of a box; `crop_box` refuses smaller crops
 
@@ -162,16 +162,21 @@ def next_box(points, direction, shown, size):
 
 
 @script(STEPS, default_opset=op)
-def needs_crop(trip, roll, old_roll):
-    """Return whether a face is cropped again: after its first crop, and while its roll changes."""
-    return op.Or(trip == 0, op.ReduceSum(roll * old_roll, keepdims=0) < LEVEL_COSINE)
+def needs_crop(trip, score, sure, centre, side, direction, box, next_direction):
+    """Return whether a face is cropped again: its first crop if it is unsure, others if that of `box` (4,) lies far from them."""
+    low, high = op.Split(box, axis=0, num_outputs=2)
+    off = op.ReduceMax(op.Abs((low + high) / 2.0 - centre), keepdims=1)
+    grown = GROW * op.ReduceMax(high - low, keepdims=1) - side
+    far = op.Squeeze(off + op.Abs(grown) / 2.0 > NEAR * side)
+    far = op.Or(far, op.ReduceSum(direction * next_direction, keepdims=0) < TURN_COSINE)
+    return op.Or(far, op.And(trip == 0, op.ReduceMean(score, keepdims=0) < sure))
 
 
 @script(STEPS, default_opset=op)
-def faces(sure, boxes, scores, landmarks, landmark_scores):
-    """Return the values of the faces (M,) that are `sure`."""
-    return (op.Compress(boxes, sure, axis=0), op.Compress(scores, sure, axis=0), op.Compress(landmarks, sure, axis=0),
-            op.Compress(landmark_scores, sure, axis=0))
+def faces(kept, boxes, scores, landmarks, landmark_scores):
+    """Return the values of the faces that are `kept` (M,)."""
+    return (op.Compress(boxes, kept, axis=0), op.Compress(scores, kept, axis=0), op.Compress(landmarks, kept, axis=0),
+            op.Compress(landmark_scores, kept, axis=0))
 
 
 FUNCTIONS = (neighbors, shrink, is_visible, to_landmark_boxes, turn_by, crop, to_picture, roll_of, next_box, needs_crop, faces)
@@ -188,24 +193,24 @@ pipeline (uint8[height, width, 3] image)
     det_image, scale = pipnet.steps.shrink(image)
     starts, start_scores = pipnet.steps.to_landmark_boxes(det_boxes, det_scores, scale, box_down, box_grow, size)
     number = Size(start_scores)
-    sure, every_box, every_points, every_scores = Loop<body = each_face (int64 index, bool go) => (
-            bool go_on, bool is_sure, float[4] box, float[COUNT, 2] points, float[COUNT] point_scores) {
+    kept, every_box, every_points, every_scores = Loop<body = each_face (int64 index, bool go) => (
+            bool go_on, bool is_face, float[4] box, float[COUNT, 2] points, float[COUNT] point_scores) {
         go_on = Identity(go)
         start = Gather(starts, index)
-        last_cut, last_turn, last_roll, box, points, point_scores = Loop<body = each_crop (int64 trip, bool unused,
-                float[4] cut, float[2] turn, float[2] old_roll, float[4] old_box, float[COUNT, 2] old_points,
-                float[COUNT] old_scores) => (bool again, float[4] next_cut, float[2] next_turn, float[2] roll,
-                float[4] new_box, float[COUNT, 2] new_points, float[COUNT] new_scores) {
+        last_cut, last_turn, box, points, point_scores = Loop<body = each_crop (int64 trip, bool unused,
+                float[4] cut, float[2] turn, float[4] old_box, float[COUNT, 2] old_points, float[COUNT] old_scores) => (
+                bool again, float[4] next_cut, float[2] next_turn, float[4] new_box, float[COUNT, 2] new_points,
+                float[COUNT] new_scores) {
             net_image, centre, side = pipnet.steps.crop(image, size, cut, turn, crop_px, crop_margin)
             new_points, new_scores, new_box = pipnet.steps.to_picture(net_landmarks, net_score, cut, turn, centre, side)
             roll = pipnet.steps.roll_of(new_points, mean_along, mean_across)
             next_cut, next_turn = pipnet.steps.next_box(new_points, roll, new_box, size)
-            again = pipnet.steps.needs_crop(trip, roll, old_roll)
-        }>(most_crops, yes, start, upright, upright, start, no_points, no_scores)
+            again = pipnet.steps.needs_crop(trip, new_scores, sure, centre, side, turn, next_cut, next_turn)
+        }>(most_crops, yes, start, upright, start, no_points, no_scores)
         mean_score = ReduceMean<keepdims = 0>(point_scores)
-        is_sure = GreaterOrEqual(mean_score, face_least)
+        is_face = GreaterOrEqual(mean_score, face_least)
     }>(number, yes)
-    boxes, scores, landmarks, landmark_scores = pipnet.steps.faces(sure, every_box, start_scores, every_points, every_scores)
+    boxes, scores, landmarks, landmark_scores = pipnet.steps.faces(kept, every_box, start_scores, every_points, every_scores)
 }
 """
 
@@ -227,7 +232,7 @@ def write_pipeline(source: Source, file: Path) -> None:
         "det_threshold": detector.threshold, "det_overlap": detector.overlap, "box_down": [0, detector.face_box.down],
         "box_grow": detector.face_box[1:], "crop_px": [px], "crop_margin": [px / net.size], "mean_along": mean,
         "mean_across": mean[:, ::-1] * (-1, 1), "upright": [1, 0], "no_points": np.zeros((len(mean), 2)),
-        "no_scores": np.zeros(len(mean)), "face_least": net.face_least}
+        "no_scores": np.zeros(len(mean)), "face_least": net.face_least, "sure": net.sure}
     constants = {name: np.asarray(value, np.float32) for name, value in values.items()}
     constants |= {"most_crops": np.array(1 + MOST_CROPS), "yes": np.array(True)}
     model = onnx.parser.parse_model(GRAPH.replace("COUNT", str(len(mean))).replace("OPSET", str(OPSET)))

@@ -83,7 +83,7 @@ def test_a_picture_without_faces_gives_empty_arrays(pair, size):
 
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason=f"no photographs at {PHOTOGRAPHS}")
 def test_it_agrees_on_photographs(pair):
-    """One face in two hundred differs by more: rounding decides between two cells of a score map that are almost equal."""
+    """One face in two hundred may differ by more: rounding decides between two cells of a score map that are almost equal."""
     pictures = sorted(path for path in PHOTOGRAPHS.iterdir() if path.suffix in (".jpg", ".png"))[::12]
     off = np.concatenate([apart(*pair(cv2.imread(str(path)))) for path in pictures])
     assert len(off) >= len(pictures) - 1 and np.median(off) < 0.05 and np.mean(off < 0.2) >= 0.95
@@ -136,7 +136,7 @@ def includes() -> Path:
     for folder in (part for place in places for part in (place, place / "onnxruntime")):
         if (folder / "onnxruntime_cxx_api.h").is_file():
             return folder
-    pytest.skip("no onnxruntime_cxx_api.h; the environment variable ONNXRUNTIME may name an unpacked release of onnxruntime")
+    pytest.skip("no onnxruntime_cxx_api.h; install libonnxruntime-dev (Debian 13), or name an unpacked release in ONNXRUNTIME")
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
