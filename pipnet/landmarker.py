@@ -1,6 +1,6 @@
 """Faces in an OpenCV image: a detector, a landmark net, and the crop between them."""
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -288,12 +288,11 @@ class Landmarker:
         """
         return chip(as_bgr(image, self.rgb), face.landmarks, self.layout, size)
 
-    def _next_boxes(self, image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+    def _next_boxes(self, image: np.ndarray, faces: Iterable[Face]) -> np.ndarray:
         """Landmark boxes (M, 5) for the next crops of faces; the present ones, upright, where they would not show the image."""
         height, width = image.shape[:2]
-        boxes = [self.box_of(face.landmarks) for face in faces]
-        return with_roll([box if self._has_crop(box, width, height) else (*face.box, 0)
-                          for box, face in zip(boxes, faces, strict=True)])
+        pairs = [(self.box_of(face.landmarks), face.box) for face in faces]
+        return with_roll(np.array([box if self._has_crop(box, width, height) else (*present, 0) for box, present in pairs]))
 
     def _is_far(self, box: np.ndarray, other: np.ndarray) -> bool:
         """Return whether the crops of two landmark boxes (5,) lie farther from each other than NEAR."""
