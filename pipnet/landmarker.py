@@ -185,15 +185,17 @@ class Landmarker:
         """Faces of landmark boxes, see `landmarks_of`, that the landmark scores confirm."""
         image = as_bgr(image, self.rgb)
         faces, boxes = np.fromiter(self.landmarks_of(image, boxes, scores), object), with_roll(boxes)
-        due = np.array([face.scores.mean() < self.net.sure for face in faces], bool)  # these once more in any case
-        for _ in range(MOST_CROPS if second_crop else 0):
-            again = self._next_boxes(image, faces)
-            due |= np.array([self._is_far(*pair) for pair in zip(boxes, again, strict=True)], bool)
-            if not due.any():
+        moving = np.arange(len(faces))
+        for crop in range(MOST_CROPS if second_crop else 0):
+            again = self._next_boxes(image, faces[moving])
+            due = np.array([self._is_far(*pair) for pair in zip(boxes[moving], again, strict=True)], bool)
+            if crop == 0:
+                due |= np.array([face.scores.mean() < self.net.sure for face in faces], bool)
+            moving = moving[due]
+            if not len(moving):
                 break
-            boxes[due] = again[due]
-            faces[due] = np.fromiter(self.landmarks_of(image, boxes[due], scores[due]), object)
-            due[:] = False
+            boxes[moving] = again[due]
+            faces[moving] = np.fromiter(self.landmarks_of(image, boxes[moving], scores[moving]), object)
         return [face for face in faces if self.is_face(face)]
 
     def crop_again(self, image: np.ndarray, faces: list[Face]) -> list[Face]:
@@ -292,7 +294,8 @@ class Landmarker:
         """Landmark boxes (M, 5) for the next crops of faces; the present ones, upright, where they would not show the image."""
         height, width = image.shape[:2]
         pairs = [(self.box_of(face.landmarks), face.box) for face in faces]
-        return with_roll(np.array([box if self._has_crop(box, width, height) else (*present, 0) for box, present in pairs]))
+        boxes = [box if self._has_crop(box, width, height) else (*present, 0) for box, present in pairs]
+        return np.reshape(boxes, (-1, 5))
 
     def _is_far(self, box: np.ndarray, other: np.ndarray) -> bool:
         """Return whether the crops of two landmark boxes (5,) lie farther from each other than NEAR."""

@@ -31,13 +31,13 @@ export class Landmarker {
   /** Return the faces of landmark boxes; those whose landmarks are unsure or far from the box are cropped again. */
   async refined(frame, boxes, scores) {
     const faces = await this.landmarksOf(frame, boxes, scores), used = [...boxes];
+    let moving = faces.map((_, i) => i);
     for (let crop = 0; crop < this.limits.most_crops; crop++) {
-      const again = faces.map((face) => this.nextBox(face, frame));
-      const due = faces.map((_, i) => i).filter((i) =>
-        this.isFar(used[i], again[i]) || (!crop && mean(faces[i].scores) < this.net.sure));
-      if (!due.length) break;
-      const found = await this.landmarksOf(frame, due.map((i) => again[i]), due.map((i) => scores[i]));
-      due.forEach((i, k) => { [used[i], faces[i]] = [again[i], found[k]]; });
+      const again = new Map(moving.map((i) => [i, this.nextBox(faces[i], frame)]));
+      moving = moving.filter((i) => this.isFar(used[i], again.get(i)) || (!crop && mean(faces[i].scores) < this.net.sure));
+      if (!moving.length) break;
+      const found = await this.landmarksOf(frame, moving.map((i) => again.get(i)), moving.map((i) => scores[i]));
+      moving.forEach((i, k) => { [used[i], faces[i]] = [again.get(i), found[k]]; });
     }
     return faces.filter((face) => this.isFace(face));
   }
