@@ -11,9 +11,9 @@ from pipnet.pose import turn_pose
 from utils.data.steps import DRAWS, Crop, blurred, colour_matrix, covered, filling, framed, in_steps, interpolation, noisy
 
 
-def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
-    """Return the generator of one sample in one epoch, which depends on no process, order or number of ranks."""
-    return np.random.default_rng((seed, epoch, sample))
+def generator(seed: int, number: int, sample: int) -> np.random.Generator:
+    """Return the generator of one sample in pass `number` over all; it depends on no process, order or number of ranks."""
+    return np.random.default_rng((seed, number, sample))
 
 
 def affine(rng: np.random.Generator, recipe, size: int) -> tuple[np.ndarray, bool]:

@@ -227,7 +227,7 @@ def _partners(names: list[str]) -> list[int]:
 
 
 class Augmented(Dataset):
-    """Training view of `Faces`: item (epoch, index) is sample `index` with the augmentation of that epoch, in any process."""
+    """Training view of `Faces`: item (pass, index) is face `index` as augmented in that pass over all, in any process."""
 
     def __init__(self, faces: Faces, recipe, flip_index, seed: int):
         self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
@@ -240,11 +240,11 @@ class Augmented(Dataset):
         return len(self.faces)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
+        number, index = key
         faces = self.faces
         crop = Crop(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size, faces.input_border,
                     faces.shift[index], *faces.frame(index))
-        image, landmarks, weight, matrix = augment(crop, self.recipe, self.flip_index, generator(self.seed, epoch, index))
+        image, landmarks, weight, matrix = augment(crop, self.recipe, self.flip_index, generator(self.seed, number, index))
         pose, states = faces.extras(index)
         if pose is not None:
             pose = augment_pose(pose, matrix).astype(np.float32)
@@ -254,9 +254,10 @@ class Augmented(Dataset):
 
 
 class Order:
-    """Batches of (epoch, index) for one rank: a shuffle keyed by (seed, epoch), without the incomplete last global batch.
+    """Batches of (pass, index) for one rank: a shuffle keyed by (seed, pass), without the incomplete last global batch.
 
     The global batch is the same for every number of ranks that divides it. A set smaller than a batch is one small batch.
+    An epoch is one pass or part of one, unless `lasting` gives it more batches than that: then its passes are counted on.
     """
 
     def __init__(self, count: int, batch_size: int, accumulate: int, seed: int, rank: int = 0, ranks: int = 1):
@@ -273,20 +274,22 @@ class Order:
         return self.batches
 
     def lasting(self, batches: int) -> "Order":
-        """Return the order with that many batches an epoch; the faces are shuffled anew whenever all have come."""
+        """Return the order with that many batches an epoch; faces are shuffled and augmented anew whenever all have come."""
         order = copy.copy(self)
         order.batches = batches
         return order
 
     def __iter__(self):
         step = self.batch * self.ranks
+        whole = self.count // step
+        passes = -(-self.batches // whole)
         for number in range(self.batches):
-            turn, place = divmod(number, self.count // step)
+            turn, place = divmod(number, whole)
             if place == 0:
-                key = (self.seed, self.epoch, turn) if turn else (self.seed, self.epoch)
-                shuffled = np.random.default_rng(key).permutation(self.count)
+                drawn = self.epoch * passes + turn
+                shuffled = np.random.default_rng((self.seed, drawn)).permutation(self.count)
             start = place * step
-            yield [(self.epoch, index) for index in shuffled[start + self.rank:start + step:self.ranks].tolist()]
+            yield [(drawn, index) for index in shuffled[start + self.rank:start + step:self.ranks].tolist()]
 
 
 def collate(samples: list[Sample]) -> Batch:

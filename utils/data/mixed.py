@@ -48,7 +48,7 @@ def of_level(faces: Faces, level: int) -> Faces:
 
 
 class Joined(Dataset):
-    """Training views one after the other: item (epoch, index)."""
+    """Training views one after the other: item (pass, index)."""
 
     def __init__(self, parts: list[Dataset]):
         self.parts, self.starts = parts, np.cumsum([0, *map(len, parts)]).tolist()
@@ -62,9 +62,9 @@ class Joined(Dataset):
         return self.starts[-1]
 
     def __getitem__(self, key: tuple[int, int]):
-        epoch, index = key
+        number, index = key
         place = bisect_right(self.starts, index) - 1
-        return self.parts[place][epoch, index - self.starts[place]]._replace(index=index)
+        return self.parts[place][number, index - self.starts[place]]._replace(index=index)
 
 
 class View(NamedTuple):
@@ -76,7 +76,7 @@ class View(NamedTuple):
 
 
 class Views(Augmented):
-    """Unlabelled faces for a teacher: item (epoch, index) is a `View`."""
+    """Unlabelled faces for a teacher: item (pass, index) is a `View`."""
 
     def __init__(self, faces: Faces, recipe, flip_index, seed: int):
         super().__init__(faces, recipe, flip_index, seed)
@@ -89,9 +89,9 @@ class Views(Augmented):
                     *faces.frame(index))
 
     def __getitem__(self, key: tuple[int, int]) -> View:
-        epoch, index = key
+        number, index = key
         crop = self.crop(index)
-        rng = generator(self.seed, epoch, index)
+        rng = generator(self.seed, number, index)
         weak, *_, before = augment(crop, self.mild, self.flip_index, rng)
         strong, *_, after = augment(crop, self.recipe, self.flip_index, rng)
         matrix = compose(invert(before), after) / [1, 1, crop.size]
@@ -120,7 +120,7 @@ class Paired:
     def __iter__(self):
         self.labelled.epoch = self.unlabelled.epoch = self.epoch
         for one, other in zip(self.labelled, self.unlabelled, strict=True):
-            yield one + [(epoch, index + self.labelled.count) for epoch, index in other]
+            yield one + [(number, index + self.labelled.count) for number, index in other]
 
     def lasting(self, batches: int) -> "Paired":
         """Return the order with that many batches an epoch."""

@@ -23,7 +23,7 @@ def check_finite(state: dict[str, Tensor]) -> None:
 
 
 class Training(NamedTuple):
-    """Data of a training. samples: item (epoch, index), with `name(index)` for errors; collate: samples -> batch; checksums: of
+    """Data of a training. samples: item (pass, index), with `name(index)` for errors; collate: samples -> batch; checksums: of
     the sets; words: for the log; labelled: only the first so many samples are labelled, None: there is one kind."""
 
     samples: Dataset

@@ -105,13 +105,18 @@ def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces
     assert np.allclose(there, strong, atol=1e-5)
 
 
-def test_an_epoch_of_steps_shuffles_anew_when_all_faces_have_come():
+def test_each_pass_of_an_epoch_of_steps_shuffles_and_augments_anew():
     plain, long = Order(10, 4, 1, 0), Order(10, 4, 1, 0).lasting(5)
     batches = [[index for _, index in batch] for batch in long]
     assert batches[:2] == [[index for _, index in batch] for batch in plain] and len(batches) == 5
     assert len({*batches[2], *batches[3]}) == 8 and batches[2:4] != batches[:2]
+    drawn = []
+    for long.epoch in range(3):
+        drawn += [item for batch in long for item in batch]
+    assert len(drawn) == 60 == len(set(drawn))  # two passes and a half in each of three epochs, no draw twice
     short = Order(10, 4, 1, 0).lasting(1)
-    assert len(list(short)) == 1
+    short.epoch = 2
+    assert [number for batch in short for number, _ in batch] == [2] * 4  # an epoch within a pass is numbered as ever
 
 
 def test_identities_keep_their_labels_whole():
