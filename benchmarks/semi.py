@@ -1,9 +1,10 @@
 """Learning from unlabelled faces, row by row: `python benchmarks/semi.py [SETTING ...] [--epochs 60] [--size 128] ...`.
 
 synthetic: synthetic faces with labels, 300W and FACES68 without. faces68: 300W with labels, FACES68 without. identities: a
-twentieth of the identities of FACES68 with labels, the others without. All rows of a setting train on equally many pictures with
-the same augmentation; the nets of the rounds share the epochs. A complete run is not repeated and a killed one goes on, so the
-table can be made in pieces. Without the mean offset of each landmark, the error does not count labelling conventions.
+twentieth of the identities of FACES68 with labels, the others without. start: the same, but each net starts from one that was
+trained on synthetic faces for as many epochs. All rows of a setting train on equally many pictures with the same augmentation;
+the nets of the rounds share the epochs. A complete run is not repeated and a killed one goes on, so the table can be made in
+pieces. Without the mean offset of each landmark, the error does not count labelling conventions.
 """
 import argparse
 import json
@@ -27,13 +28,15 @@ from utils.train.ranks import set_threads
 
 RECIPE = ["--preset", "short", "--no-refine", "--weights", "none", "--val", "none", "--allow-partial", "--roll-prob", "0.05"]
 W300, FACES = ["--dataset", "300w", "--data-dir", "300W"], ["--dataset", "FACES68", "--label-shift", "1.2"]
-SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "6000", "--data-dir", "300W"]
+DRAWN = ["--dataset", "synthetic", "--synthetic-train", "6000"]
+SYNTHETIC = [*DRAWN, "--data-dir", "300W"]
 FEW = ["--labelled-fraction", "0.05"]
 SETTINGS = {  # labelled, unlabelled, all with their labels
     "synthetic": (SYNTHETIC, ["--unlabelled", "300w", "faces68"],
                   [*SYNTHETIC, "--train-data", "synthetic", "300w", "FACES68", "--label-shift", "0", "0.75", "1.2"]),
     "faces68": (W300, ["--unlabelled", "faces68"], [*W300, "--train-data", "300w", "FACES68", "--label-shift", "0.75", "1.2"]),
     "identities": ([*FACES, *FEW], [], FACES),
+    "start": ([*FACES, *FEW], [], FACES),
 }
 SOURCE, ALL = "labels only", "all labels"
 ROWS = (SOURCE, *ROUNDS, MEAN_TEACHER, ALL)
@@ -42,13 +45,16 @@ ROWS = (SOURCE, *ROUNDS, MEAN_TEACHER, ALL)
 def flags_of(setting: str, row: str, given: argparse.Namespace) -> list[str]:
     """Return the flags of main.py for a row, without --seed."""
     labelled, unlabelled, everything = SETTINGS[setting]
-    nets = len(ROUNDS.get(row, ())) + 1
-    epochs = max(given.epochs // nets, 1)
-    flags = [*RECIPE, "--net", given.net, "--input-size", str(given.size), "--epochs", str(epochs), "--epoch-steps",
-             str(given.limit)]
+    flags = budget(given, len(ROUNDS.get(row, ())) + 1)
     if row == ALL:
         return [*flags, *everything]
     return [*flags, *labelled] if row == SOURCE else [*flags, *labelled, "--semi", row, *unlabelled]
+
+
+def budget(given: argparse.Namespace, nets: int = 1) -> list[str]:
+    """Return the flags that all rows share, for one of several nets of a row."""
+    return [*RECIPE, "--net", given.net, "--input-size", str(given.size), "--epochs", str(max(given.epochs // nets, 1)),
+            "--epoch-steps", str(given.limit)]
 
 
 def errors(exp: str) -> dict[str, dict[str, float]]:
@@ -74,8 +80,12 @@ def name_of(setting: str, given: argparse.Namespace) -> str:
 
 def measure(setting: str, row: str, seed: int, given: argparse.Namespace) -> dict:
     """Return the errors of a row and the images/s of its last net; train it first if it is not there."""
-    exp = f"{name_of(setting, given)}_{file_name(row)}_{seed}"
-    folder = train(exp, ["--seed", str(seed), *flags_of(setting, row, given)])
+    name, flags = name_of(setting, given), flags_of(setting, row, given)
+    if setting == "start":
+        start = train(f"{name}_{seed}", ["--seed", str(seed), *budget(given), *DRAWN])
+        flags += ["--weights", str(start / "best.pt")]
+    exp = f"{name}_{file_name(row)}_{seed}"
+    folder = train(exp, ["--seed", str(seed), *flags])
     times = read_csv(folder / "time.csv")
     return {"errors": errors(exp), "images_per_second": float(np.median([float(time["images_per_second"]) for time in times]))}
 
