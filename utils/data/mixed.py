@@ -17,7 +17,9 @@ from utils.data.steps import Crop
 
 WEAK = {"flip": 0.0, "rotation": 5.0, "rotation_prob": 1.0, "roll_prob": 0.0, "scale": 0.05, "translation": 0.02,
         "translation_prob": 1.0, "colour_prob": 0.0, "grayscale": 0.0, "infrared": 0.0, "blur": 0.0, "noise": 0.0,
-        "occlusion": 0.0, "steps": []}  # the augmentation of crops that are labelled; the section `augment` for all other keys
+        "occlusion": 0.0, "steps": []}  # the augmentation of crops that the teacher labels; section `augment` for other keys
+STRONG = {"rotation": 30.0, "scale": 0.15, "translation": 0.08, "contrast": 0.3, "saturation": 0.5, "colour_prob": 0.8,
+          "blur": 0.3, "noise": 0.3, "occlusion": 0.7, "occlusion_size": 0.5}  # least values for crops that the net learns
 
 
 def labelled_rows(identities: list[str], fraction: float, seed: int) -> np.ndarray:
@@ -81,6 +83,8 @@ class Views(Augmented):
     def __init__(self, faces: Faces, recipe, flip_index, seed: int):
         super().__init__(faces, recipe, flip_index, seed)
         self.mild = replace(recipe, **WEAK)
+        if not recipe.steps:  # published steps stay as published
+            self.recipe = replace(recipe, **{key: max(value, getattr(recipe, key)) for key, value in STRONG.items()})
 
     def crop(self, index: int) -> Crop:
         """Return the stored crop of a face, before augmentation."""

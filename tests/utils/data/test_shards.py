@@ -99,10 +99,19 @@ def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces
     view = true[3, 5]
     rng = mixed.generator(0, 3, 5)
     _, weak, _, _ = mixed.augment(true.crop(5), true.mild, L68.flip_index, rng)
-    _, strong, _, matrix = mixed.augment(true.crop(5), recipe, L68.flip_index, rng)
+    _, strong, _, matrix = mixed.augment(true.crop(5), true.recipe, L68.flip_index, rng)
     there = weak @ view.matrix[:, :2].T + view.matrix[:, 2]
     there = there[list(L68.flip_index)] if np.linalg.det(matrix[:, :2]) < 0 else there
     assert np.allclose(there, strong, atol=1e-5)
+
+
+def test_views_are_strongly_augmented_even_where_labelled_faces_are_not(faces):
+    hidden = Faces([split_of(faces)], L68, 64, 0)
+    for given, used in ((5.0, 30.0), (90.0, 90.0)):
+        views = Views(hidden, settings(rotation=given).augment, L68.flip_index, 0)
+        assert (views.recipe.rotation, views.recipe.occlusion, views.mild.rotation) == (used, 0.7, 5.0)
+    published = Views(hidden, settings(rotation=5.0, steps=["rotation"]).augment, L68.flip_index, 0)
+    assert published.recipe.rotation == 5.0
 
 
 def test_each_pass_of_an_epoch_of_steps_shuffles_and_augments_anew():
