@@ -2,8 +2,8 @@
 
 synthetic: synthetic faces with labels, 300W and FACES68 without. faces68: 300W with labels, FACES68 without. identities: a
 twentieth of the identities of FACES68 with labels, the others without. start: the same, but each net starts from one that was
-trained on synthetic faces for as many epochs. All rows of a setting train on equally many pictures with the same augmentation;
-the nets of the rounds share the epochs. A complete run is not repeated and a killed one goes on, so the table can be made in
+trained on synthetic faces for as many epochs. All rows of a setting train on equally many pictures with the same keys of the
+section `augment`; the nets of the rounds share the epochs. A complete run is not repeated and a killed one goes on, so the table can be made in
 pieces. Without the mean offset of each landmark, the error does not count labelling conventions.
 """
 import argparse
