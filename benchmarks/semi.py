@@ -3,8 +3,8 @@
 synthetic: synthetic faces with labels, 300W and FACES68 without. faces68: 300W with labels, FACES68 without. identities: a
 twentieth of the identities of FACES68 with labels, the others without. start: the same, but each net starts from one that was
 trained on synthetic faces for as many epochs. All rows of a setting train on equally many pictures with the same keys of the
-section `augment`; the nets of the rounds share the epochs. A complete run is not repeated and a killed one goes on, so the table can be made in
-pieces. Without the mean offset of each landmark, the error does not count labelling conventions.
+section `augment`; the nets of the rounds share the epochs. A complete run is not repeated and a killed one goes on, so the
+table can be made in pieces. Without the mean offset of each landmark, the error does not count labelling conventions.
 """
 import argparse
 import json
@@ -31,12 +31,13 @@ W300, FACES = ["--dataset", "300w", "--data-dir", "300W"], ["--dataset", "FACES6
 DRAWN = ["--dataset", "synthetic", "--synthetic-train", "6000"]
 SYNTHETIC = [*DRAWN, "--data-dir", "300W"]
 FEW = ["--labelled-fraction", "0.05"]
+START = ["--weights", "START"]  # stands for the net that was trained on synthetic faces with the same seed
 SETTINGS = {  # labelled, unlabelled, all with their labels
     "synthetic": (SYNTHETIC, ["--unlabelled", "300w", "faces68"],
                   [*SYNTHETIC, "--train-data", "synthetic", "300w", "FACES68", "--label-shift", "0", "0.75", "1.2"]),
     "faces68": (W300, ["--unlabelled", "faces68"], [*W300, "--train-data", "300w", "FACES68", "--label-shift", "0.75", "1.2"]),
     "identities": ([*FACES, *FEW], [], FACES),
-    "start": ([*FACES, *FEW], [], FACES),
+    "start": ([*FACES, *FEW, *START], [], [*FACES, *START]),
 }
 SOURCE, ALL = "labels only", "all labels"
 ROWS = (SOURCE, *ROUNDS, MEAN_TEACHER, ALL)
@@ -83,7 +84,7 @@ def measure(setting: str, row: str, seed: int, given: argparse.Namespace) -> dic
     name, flags = name_of(setting, given), flags_of(setting, row, given)
     if setting == "start":
         start = train(f"{name}_{seed}", ["--seed", str(seed), *budget(given), *DRAWN])
-        flags += ["--weights", str(start / "best.pt")]
+        flags = [str(start / "best.pt") if word == START[1] else word for word in flags]
     exp = f"{name}_{file_name(row)}_{seed}"
     folder = train(exp, ["--seed", str(seed), *flags])
     times = read_csv(folder / "time.csv")
