@@ -49,6 +49,7 @@ ROUNDS = {"gssl": (2, 1, 0, 0, 0), "self-training": (0, 0, 0)}
 MEAN_TEACHER = "mean-teacher"
 SHARE = Key(float, least=0, most=1)
 POSITIVE = Key(float, least=0)
+FACTOR = Key(float, least=1)
 OF_LANDMARKS = POSITIVE._replace(task="landmarks")
 CHOSEN = OF_LANDMARKS._replace(change="never")  # 0 or not decides which tensors or terms the net has
 NAMES = Key(str, many=True, null=True, valid=(bool, "a name or a folder"))
@@ -110,8 +111,8 @@ SECTIONS = {
         "flip": SHARE, "rotation": POSITIVE, "rotation_prob": SHARE._replace(task="landmarks"), "roll_prob": SHARE,
         "scale": SHARE._replace(valid=BELOW_ONE, task="landmarks"), "translation": SHARE._replace(task="landmarks"),
         "translation_prob": SHARE._replace(task="landmarks"), "brightness": SHARE, "contrast": SHARE, "saturation": SHARE,
-        "hue": POSITIVE, "colour_prob": SHARE, "grayscale": SHARE, "infrared": SHARE, "blur": SHARE, "blur_sigma": POSITIVE,
-        "noise": SHARE, "noise_sigma": POSITIVE, "occlusion": SHARE, "occlusion_size": SHARE,
+        "hue": POSITIVE, "colour_prob": SHARE, "gamma": FACTOR, "grayscale": SHARE, "infrared": SHARE, "blur": SHARE, "blur_sigma": POSITIVE,
+        "noise": SHARE, "noise_sigma": POSITIVE, "noise_size": FACTOR, "occlusion": SHARE, "occlusion_size": SHARE,
         "fill": Key(str, choices=("real", "black", "grey"), task="landmarks"),
         "interpolation": Key(str, choices=(*INTERPOLATION, "random"), task="landmarks"),
         "steps": Key(str, many=True, choices=STEPS, task="landmarks"),

@@ -1,4 +1,4 @@
-"""Augmentation of a crop: one warp in pixels, then colour, blur, noise and occlusion, drawn from a keyed generator.
+"""Augmentation of a crop: one warp in pixels, then light, colour, blur, noise and occlusion, drawn from a keyed generator.
 
 All random numbers are drawn even for options that are off, so that one option never changes the draws of another. `recipe` is
 the section `augment` of the settings; with its key `steps`, steps.py does the work.
@@ -8,7 +8,7 @@ import numpy as np
 
 from pipnet.geometry import compose, opencv_matrix, transform, turn_about
 from pipnet.pose import turn_pose
-from utils.data.steps import DRAWS, Crop, blurred, colour_matrix, covered, filling, framed, in_steps, interpolation, noisy
+from utils.data.steps import DRAWS, Crop, blurred, colour_matrix, covered, filling, framed, graded, in_steps, interpolation, noisy
 
 
 def generator(seed: int, number: int, sample: int) -> np.random.Generator:
@@ -31,8 +31,11 @@ def affine(rng: np.random.Generator, recipe, size: int) -> tuple[np.ndarray, boo
     return (compose(matrix, np.array([[-1.0, 0, size], [0, 1, 0]])) if mirrors else matrix), mirrors
 
 
-def photometric(image: np.ndarray, rng: np.random.Generator, recipe) -> np.ndarray:
-    """Return a crop (S, S, 3) uint8 with random colour, blur, noise and one occluding rectangle."""
+def photometric(image: np.ndarray, rng: np.random.Generator, late: np.random.Generator, recipe) -> np.ndarray:
+    """Return a crop (S, S, 3) uint8 with random light, colour, blur, noise and one occluding rectangle.
+
+    late: a child of `rng`, whose draws leave those of `rng` as they were.
+    """
     size = len(image)
     matrix = colour_matrix(rng, recipe)
     blurs, grainy, hides = rng.random(3) < (recipe.blur, recipe.noise, recipe.occlusion)
@@ -40,12 +43,15 @@ def photometric(image: np.ndarray, rng: np.random.Generator, recipe) -> np.ndarr
     sides = (rng.random(2) * recipe.occlusion_size * size).astype(int) + 1
     x, y = (rng.random(2) * (size - sides)).astype(int)
     colour, seed = rng.integers(0, 256, 3).tolist(), int(rng.integers(1 << 31))
+    power, enlarged = late.uniform(-1, 1), late.uniform(1, max(recipe.noise_size * size / 256, 1))
+    if recipe.gamma > 1:
+        image = graded(image, recipe.gamma ** power)
     if matrix is not None:
         image = cv2.transform(image, matrix)
     if blurs:
         image = blurred(image, sigma)
     if grainy:
-        image = noisy(image, grain, seed)
+        image = noisy(image, grain, seed, enlarged)
     return covered(image, (x, y), sides, colour) if hides else image
 
 
@@ -67,11 +73,12 @@ def augment(crop: Crop, recipe, flip_index, rng: np.random.Generator) -> tuple[n
     matrix, mirror = affine(rng, recipe, size)
     inner, widen = np.array([[1.0, 0, -border], [0, 1, -border]]), np.array([[1.0, 0, margin], [0, 1, margin]])
     warp, side = opencv_matrix(compose(inner, matrix, widen)), size + 2 * margin
-    flags = interpolation(recipe, rng.spawn(1)[0].random())
+    late = rng.spawn(1)[0]
+    flags = interpolation(recipe, late.random())
     image = cv2.warpAffine(stored, warp, (side, side), flags=flags, borderValue=filling(recipe))
     shift = 2 * crop.label_shift if mirror else 0.0
     landmarks = transform((crop.landmarks - (shift, 0)) * size, matrix) / size
-    return _labelled(photometric(image, rng, recipe), landmarks, crop.weight, matrix, flip_index)
+    return _labelled(photometric(image, rng, late, recipe), landmarks, crop.weight, matrix, flip_index)
 
 
 def _labelled(image, landmarks, weight, matrix, flip_index) -> tuple[np.ndarray, ...]:

@@ -79,7 +79,7 @@ class Scenes(Dataset):
         self._fill(canvas, np.zeros(2, int), index, labels, rng)
         boxes, unknown = (np.concatenate(part) for part in zip(*labels, strict=True))
         boxes = self._paste(canvas, boxes, unknown, rng)
-        canvas = photometric(canvas, rng, self.recipe)
+        canvas = photometric(canvas, rng, rng.spawn(1)[0], self.recipe)
         if rng.random() < self.recipe.flip:
             canvas = np.ascontiguousarray(canvas[:, ::-1])
             boxes, unknown = (part[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (self.size, 0, self.size, 0) for part in (boxes, unknown))

@@ -4,6 +4,7 @@ Ours (augment.py) warps a picture once, from real pixels. Here each warp loses w
 key `steps` gives the order, the other keys of the section `augment` the probabilities and strengths. PIPNet, its IRNet fork and
 Peppa's Slim differ in order, in colour and in what fills the corners.
 """
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -84,10 +85,17 @@ def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0.1 else image
 
 
-def noisy(image: np.ndarray, sigma: float, seed: int) -> np.ndarray:
-    """Return the image with Gaussian noise."""
+def noisy(image: np.ndarray, sigma: float, seed: int, grain: float = 1.0) -> np.ndarray:
+    """Return the image (H, W, 3) with Gaussian noise, as if it had been enlarged `grain` times after the picture was taken."""
     cv2.setRNGSeed(seed)  # OpenCV's generator is thread-local and ten times as fast as numpy's
-    return cv2.add(image, cv2.randn(np.empty(image.shape, np.int16), 0, sigma), dtype=cv2.CV_8U)
+    height, width = image.shape[:2]
+    noise = cv2.randn(np.empty((math.ceil(height / grain), math.ceil(width / grain), 3), np.int16), 0, sigma)
+    return cv2.add(image, cv2.resize(noise, (width, height)), dtype=cv2.CV_8U)
+
+
+def graded(image: np.ndarray, gamma: float) -> np.ndarray:
+    """Return the uint8 image with its grey levels in [0, 1] to the power of gamma."""
+    return cv2.LUT(image, np.rint(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8))
 
 
 def covered(image: np.ndarray, corner: np.ndarray, sides: np.ndarray, colour) -> np.ndarray:

@@ -249,9 +249,10 @@ def test_faces_are_turned_by_any_angle(faces):
 def test_photometric_options_act(faces):
     several = load(faces)
     image, samples = several[0][0].astype(int), {}
-    for option in ("grayscale", "infrared", "noise", "blur", "occlusion", "colour_prob"):
-        strengths = {"noise_sigma": 20.0, "blur_sigma": 8.0, "occlusion_size": 0.4, "brightness": 0.4}
-        views = Augmented(several, replace(PLAIN, **{option: 1.0}, **strengths), L68.flip_index, 0)
+    strengths = {"noise_sigma": 20.0, "blur_sigma": 8.0, "occlusion_size": 0.4, "brightness": 0.4}
+    options = {option: {option: 1.0} for option in ("grayscale", "infrared", "noise", "blur", "occlusion", "colour_prob")}
+    for option, given in (options | {"coarse noise": {"noise": 1.0, "noise_size": 32.0}, "gamma": {"gamma": 3.0}}).items():
+        views = Augmented(several, replace(PLAIN, **given, **strengths), L68.flip_index, 0)
         samples[option] = views[0, 0][0].astype(int)
         assert (samples[option] != image).any(), option
         assert np.array_equal(views[0, 0][1], several[0][1])
@@ -260,6 +261,11 @@ def test_photometric_options_act(faces):
     rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
     assert len(rows) <= 0.4 * 64 + 1 and len(columns) <= 0.4 * 64 + 1
     assert samples["blur"].std() < image.std()
+    fine, coarse = ((samples[option] - image)[20:40, 20:40] for option in ("noise", "coarse noise"))
+    assert np.abs(np.diff(coarse, axis=0)).mean() < 0.6 * np.abs(np.diff(fine, axis=0)).mean()
+    levels, light = image[..., 0].ravel(), samples["gamma"][..., 0].ravel()
+    power = np.log(light[(levels > 60) & (levels < 250)] / 255) / np.log(levels[(levels > 60) & (levels < 250)] / 255)
+    assert 1 / 3 < np.median(power) < 3 and np.ptp(np.percentile(power, (5, 95))) < 0.1, "one power for all levels"
 
 
 # --------------------------------------------------------------------------------------------------------------- order
