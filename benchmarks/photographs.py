@@ -2,8 +2,8 @@
 
 Environment variables name the folders and files: FACES_300W, the official tree of 300W or a part of it; FACES68, images with
 68-point .pts in train/ and test/; FACEBOXES, photographs with face boxes in the layout of WIDER FACE; FACEBOXES_V2, the published
-weights FaceBoxesV2.pth; ALL_AGES and DIVERSE, photographs that pseudo_labels.py has labelled. A benchmark whose data is missing
-says so and stops.
+weights FaceBoxesV2.pth; UNLABELLED, photographs without labels in subfolders; ALL_AGES and DIVERSE, two of these as
+pseudo_labels.py has labelled them. A benchmark whose data is missing says so and stops.
 """
 import os
 import sys
@@ -17,7 +17,7 @@ from pipnet.geometry import box_of, iou
 from utils.data.parsers import DATASETS, Record
 
 VARIABLES = {"300W": "FACES_300W", "FACES68": "FACES68", "FACEBOXES": "FACEBOXES", "FACEBOXES_V2": "FACEBOXES_V2",
-             "ALL_AGES": "ALL_AGES", "DIVERSE": "DIVERSE"}
+             **{name: name for name in ("UNLABELLED", "ALL_AGES", "DIVERSE")}}
 PLACES = {word: (ROOT / os.environ[name]).resolve() for word, name in VARIABLES.items() if os.environ.get(name)}
 LABELLED = {"300W": "300w", "FACES68": "points"}  # {folder: its row of DATASETS}
 LEAST = 0.3  # IoU from which a detection is the labelled face
