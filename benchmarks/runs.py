@@ -27,7 +27,7 @@ WIDE = ["--margin", "1.45", "--target-size", "224"]
 HARD = ["--blur", "0.3", "--blur-sigma", "8", "--noise", "0.3", "--noise-sigma", "25", "--occlusion", "0.35", "--occlusion-size",
         "0.55", "--brightness", "0.3", "--contrast", "0.4", "--colour-prob", "0.7", "--roll-prob", "0.15"]
 DARK = [*HARD, "--gamma", "3", "--noise", "0.5", "--noise-size", "5"]  # and dark ones, whose small faces are enlarged
-ONE_LENGTH = ["--epochs", "4", "--epoch-steps", "480", "--learning-rate", "0.0003", "--warmup", "0.1"]
+ONE_LENGTH = ["--epochs", "2", "--epoch-steps", "480", "--learning-rate", "0.0003", "--warmup", "0.1"]
 MEAN = "weights/bench_landmarks_mean/best.pt"  # the shipped net before
 TWO = ["300w", "FACES68", "--weights", MEAN, *DARK, *WIDE, "--label-shift", "0.75", "1.2", *ONE_LENGTH]
 
@@ -65,7 +65,7 @@ RUNS = {
                            "--label-shift", *SHIFTS, "--epochs", "4", "--learning-rate", "0.0003", "--warmup", "0.1"],
                           "then the photographs, blurred and hidden, 4 epochs"),
     # the same steps on labels only, with these photographs unlabelled, and with landmarks that the net before found in them
-    "landmarks_labels": Run([*TEST, *REAL, *SHIPPED, *TWO], "then 300W and FACES68, dark and grainy too, 4 epochs of 480 steps"),
+    "landmarks_labels": Run([*TEST, *REAL, *SHIPPED, *TWO], "then 300W and FACES68, dark and grainy too, 2 epochs of 480 steps"),
     "landmarks_unlabelled": Run([*TEST, *REAL, *SHIPPED, *TWO, "--semi", "mean-teacher", "--unlabelled", "UNLABELLED"],
                                 "the same, half of each batch unlabelled photographs, with a mean teacher"),
     "landmarks_dark": Run([*TEST, *REAL, *SHIPPED, *EVERY, "--weights", MEAN, *DARK, *WIDE, "--label-shift", *RELABELLED,
