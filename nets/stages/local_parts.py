@@ -41,6 +41,16 @@ class Place(nn.Sequential):
         return THETA_SCALE * super().forward(landmarks.flatten(1)).view(-1, 2, 3)
 
 
+def part_alignment(truth: Labels, matrix: Tensor, mean: Tensor) -> Tensor:
+    """Return the weighted sum of distances of a part's labels, moved by `matrix` (B, 2, 3), from its mean places (n, 2).
+
+    They are divided by the scale of the map. Otherwise, while the landmarks of the whole face are uncertain, a map that shrinks
+    the part is nearest, until its crop shows nothing.
+    """
+    weight = truth.trainable() / determinant(matrix).sqrt()[:, None]
+    return alignment_loss(truth._replace(weight=weight), matrix, mean)
+
+
 class Found(NamedTuple):
     """One part: its landmarks (B, n, 2) in its crop, the map (B, 2, 3) from the outer frame to the crop, and the same map for the
     alignment term."""
@@ -54,7 +64,7 @@ class LocalParts(Wrapper):
     """A re-initialised net, then the local stage. spec["local_parts"]: {name: its landmarks}, each landmark in one part at most.
 
     Landmarks of no part, all scores and sigma stay those of the whole face. Further terms: `local`, the error of the parts'
-    landmarks in eighths of the outer crop; `local_alignment`, the distance of the labels in the part's crop from the mean part.
+    landmarks in eighths of the outer crop; `local_alignment`, the distance of the labels from the mean part, in the outer frame.
     """
 
     moves_crop = True
@@ -106,7 +116,7 @@ class LocalParts(Wrapper):
             # is safe while the map is not trained yet
             error = self.error((part.landmarks - truth.warp(part.theta).landmarks).abs() / UNIT).sum(-1)
             local.append((truth.trainable() * (error / determinant(part.theta).sqrt()[:, None])).sum())
-            alignment.append(alignment_loss(truth, part.aligned, getattr(self, f"mean_{part.name}")))
+            alignment.append(part_alignment(truth, part.aligned, getattr(self, f"mean_{part.name}")))
         return {**terms, "local": sum(local), "local_alignment": sum(alignment)}
 
     def predict(self, images: Tensor) -> Prediction:

@@ -8,6 +8,7 @@ from nets import NetOptions, build_net, make_spec
 from nets.labels import Labels, Prediction
 from nets.losses import hard_landmark_weights
 from nets.stages.affine import chain, inverse, resample
+from nets.stages.local_parts import part_alignment
 from nets.stages.spatial_transformer import set_constant
 from utils.train import checkpoint
 
@@ -97,6 +98,22 @@ def test_every_step_of_a_map_brings_the_mean_face_nearer(parts):
     nothing, alignment, both = found
     assert not nothing.any() and alignment.any(1).all() and not torch.equal(alignment, both)
     assert ((both - alignment).norm(dim=1) < 0.51 * alignment.norm(dim=1)).all()
+
+
+def test_the_map_of_a_part_does_not_collapse_while_the_face_is_unknown():
+    """A flat map would bring all labels to the middle of the mean part, and its black crop makes gradients of 1e20."""
+    net, mean = net_of("coordinate", parts=PARTS).places["mouth"], torch.tensor(mean_face()).float()
+    ids, random = PARTS["mouth"], torch.Generator().manual_seed(0)
+    part = Labels(mean[ids][None]).warp(net(mean[None]).detach())
+    optimiser = torch.optim.Adam(net.parameters(), 1e-3)
+    for _ in range(300):
+        face, labels = (mean + 0.1 * torch.randn(16, 1, 2, generator=random) for _ in range(2))
+        loss = part_alignment(Labels(labels[:, ids]), net(face), part.landmarks[0])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    scale = net(mean[None])[0, :, :2]
+    assert (scale.diagonal() > 2).all(), "it began at 2.6"
 
 
 def test_the_loss_is_of_the_outer_frame():
