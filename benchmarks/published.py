@@ -6,7 +6,7 @@ skipped with a message.
 from others import file_of, mean_face
 from photographs import require
 from record import ROOT, save
-from runs import run
+from runs import pose_and_states, run
 
 from pipnet.files import read_csv
 from utils.train.run_folder import find
@@ -17,13 +17,19 @@ NETS = {"Peppa's Slim, `.pth`": (("slim_160_latest.pth",), RFB), "Peppa's Slim, 
         "DPR, global stage": (DPR, FACEBOXES)}
 
 
-def measure(names: tuple[str, ...], detector: tuple[str, str]) -> dict[str, dict[str, str]]:
-    """Return {test set: {box: NME %}} of the net in these files, in the labels' boxes and in those of a detector."""
+def measure(names: tuple[str, ...], detector: tuple[str, str]) -> dict[str, dict]:
+    """Return {test set: {box: NME %}} of the net in these files, in the labels' boxes and in those of a detector.
+
+    `states` of a set is what the log says of pose and states in the labels' boxes, if the net has them.
+    """
     exp = ",".join(map(str, [*map(file_of, names), *([mean_face()] if names == DPR else [])]))
     run("--test", "--exp", exp, "--test-data", "300W", "FACES68", "--allow-partial", "--box", "true", "detector", "--detector",
         detector[0], "--detector-weights", str(file_of(detector[1])))
-    found: dict[str, dict[str, str]] = {"300W": {}, "FACES68": {}}
-    for row in read_csv(find(exp, ROOT / "weights", False).folder / "report" / "scores.csv"):
+    found: dict[str, dict] = {"300W": {}, "FACES68": {}}
+    folder = find(exp, ROOT / "weights", False).folder
+    for name, words in zip(found, pose_and_states(folder)[-4::2], strict=False):  # of each set: both boxes
+        found[name]["states"] = words
+    for row in read_csv(folder / "report" / "scores.csv"):
         if row["test set"][:1] != " ":  # not a subset
             name = "300W" if row["test set"].startswith("300w") else "FACES68"
             found[name]["detector" if "detector" in row["model"] else "true"] = row["NME %"]

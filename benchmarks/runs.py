@@ -111,6 +111,12 @@ def train(exp: str, flags: list[str]) -> Path:
     return folder
 
 
+def pose_and_states(folder: Path) -> list[str]:
+    """Return what a run's log says of pose and states, once for each test of the net in torch."""
+    log = (folder / "log.txt").read_text(encoding="utf-8").splitlines()
+    return [line.partition(", torch: ")[2] for line in log if ", torch: pose" in line]
+
+
 def measure(name: str, flags: list[str]) -> None:
     """Run main.py in weights/bench_NAME and save its scores, minutes and images/s."""
     start = time.perf_counter()

@@ -17,7 +17,7 @@ from pathlib import Path
 from photographs import require
 from recipe import file_name
 from record import COMMIT, RESULTS, ROOT, chosen, save
-from runs import run, train
+from runs import pose_and_states, run, train
 
 from pipnet.files import read_csv
 from utils.config import read_defaults
@@ -77,10 +77,8 @@ def timed(folder: Path, flags: list[str], minutes: float) -> dict:
 def figures(folder: Path) -> dict:
     """Test a trained net; return its scores, and what its log says of pose and states on each test set."""
     run("--exp", folder.name, "--test", *TESTS)
-    log = (folder / "log.txt").read_text(encoding="utf-8").splitlines()
-    said = [line.partition(", torch: ")[2] for line in log if ", torch: pose" in line][-2:]
     scores = [row for row in read_csv(folder / "report" / "scores.csv") if not row["test set"].startswith(" ")]
-    return {"scores": scores, "pose_and_states": said}
+    return {"scores": scores, "pose_and_states": pose_and_states(folder)[-2:]}
 
 
 def main() -> None:

@@ -100,10 +100,13 @@ def systems() -> str:
 
 def system_states() -> str:
     """Return the errors of the head poses, and how often each state of eyes and mouth is found and wrongly found."""
-    rows = [{"name": row["name"], "set": place, "pose": re.search(r"off by ([\d.]+)", words)[1],
+    nets = [(row["name"], dict(zip(("300W", "FACES68"), row["pose_and_states"], strict=False))) for row in measured_systems()]
+    nets += [(f"{name}, as published", {place: row[place]["states"] for place in ("300W", "FACES68") if "states" in row[place]})
+             for name, row in result("published")["nets"].items()]
+    rows = [{"name": net, "set": place, "pose": re.search(r"off by ([\d.]+)", words)[1],
              **{name: f"{hit} / {all_true}, {wrong} / {others}" for name, hit, all_true, wrong, others in re.findall(
                  r"; ([a-z ]+) found (\d+) of (\d+), wrongly (\d+) of (\d+)", words)}}
-            for row in measured_systems() for place, words in zip(("300W", "FACES68"), row["pose_and_states"], strict=False)]
+            for net, found in nets for place, words in found.items()]
     names = ("left eye closed", "right eye closed", "mouth closed", "mouth wide open")
     return table(rows, ("recipe", "name"), ("set", "set"), ("pose, degrees", "pose", ">"), *((name, name, ">") for name in names))
 

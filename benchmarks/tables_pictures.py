@@ -4,6 +4,8 @@ from collections.abc import Callable
 from markdown_table import SETS, table
 from record import result
 
+from pipnet.files import SHIPPED
+
 BOXES = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN", "shipped": "weights/detector.onnx"}
 TOOLS = {"ours, landmarks": "ours, `landmarks`", "ours, landmarks-fast": "ours, `landmarks-fast`",
          "ours, ResNet-18 of real_256": "ours, ResNet-18 of run `real_256`"}
@@ -79,9 +81,21 @@ def detector() -> str:
 
 
 def kinds() -> str:
-    """Errors of the landmark nets by kind of photograph, of both sets."""
-    found = {net: {name: figures for name, figures in row.items() if name != "commit"}
-             for net, row in result("kinds")["rows"].items()}
+    """Errors of the shipped landmark nets by kind of photograph, of both sets."""
+    return kinds_of({net: net for net in SHIPPED[:2]})
+
+
+def unlabelled() -> str:
+    """The same of the shipped net after further epochs on labels, and on unlabelled photographs in two ways."""
+    runs = {"labels": "labels only", "unlabelled": "mean teacher", "dark": "pseudo-labels"}
+    nets = {f"weights/bench_landmarks_{run}/best.onnx": title for run, title in runs.items()}
+    return kinds_of({"weights/landmarks.onnx": "shipped", **nets})
+
+
+def kinds_of(nets: dict[str, str]) -> str:
+    """Return the table of {net: its title}."""
+    rows = result("kinds")["rows"]
+    found = {title: {name: figures for name, figures in rows[net].items() if name != "commit"} for net, title in nets.items()}
     first = next(iter(found.values()))
     names = dict.fromkeys(kind for kinds in first.values() for kind in kinds)
 
@@ -99,4 +113,4 @@ def face_sizes() -> str:
                  ("found, %, scale 1", "scale 1", ".1f"), ("scale 2", "scale 2", ".1f"))
 
 
-TABLES = (peers, rolls, boxes, box_shift, jitter, demo, detector, kinds, face_sizes)
+TABLES = (peers, rolls, boxes, box_shift, jitter, demo, detector, kinds, unlabelled, face_sizes)
