@@ -1,8 +1,8 @@
 """Whether frames of a video improve each other's pseudo-labels: `python benchmarks/flow.py NET VIDEO ...`.
 
-A net finds the landmarks of one face in each frame and in its mirror image. Optical flow carries the landmarks of the frames nearby
-to this frame, and the mean of all replaces those of the frame alone. The shipped net in 32 bits stands for the truth, without the
-mean offset of each landmark between both nets. Errors are in % of the distance of the outer corners of the eyes.
+A net finds the landmarks of one face in each frame and in its mirror image. Optical flow carries the landmarks of the frames
+nearby to this frame, and the mean of all replaces those of the frame alone. The shipped net in 32 bits stands for the truth,
+without the mean offset of each landmark between both nets. Errors are in % of the distance of the outer corners of the eyes.
 """
 import sys
 from itertools import islice
@@ -32,7 +32,8 @@ def seen(landmarker: Landmarker, image: np.ndarray, box: np.ndarray) -> np.ndarr
     """Return the mean (N, 2) of the landmarks in a box of the image and in its mirror image, in px."""
     width = image.shape[1]
     face, = landmarker.landmarks_of(image, box[None])
-    twin, = landmarker.landmarks_of(np.ascontiguousarray(image[:, ::-1]), (box[[2, 1, 0, 3]] * (-1, 1, -1, 1) + (width, 0) * 2)[None])
+    mirrored = box[[2, 1, 0, 3]] * (-1, 1, -1, 1) + (width, 0, width, 0)
+    twin, = landmarker.landmarks_of(np.ascontiguousarray(image[:, ::-1]), mirrored[None])
     return (face.landmarks + twin.landmarks[list(landmarker.layout.flip_index)] * (-1, 1) + (width, 0)) / 2
 
 

@@ -15,9 +15,10 @@ from utils.data.dataset import Augmented, Batch, Faces, Order, Sample, collate
 from utils.data.prepared_set import name_hash
 from utils.data.steps import Crop
 
+# the augmentation of crops that the teacher labels; section `augment` for other keys
 WEAK = {"flip": 0.0, "rotation": 5.0, "rotation_prob": 1.0, "roll_prob": 0.0, "scale": 0.05, "translation": 0.02,
         "translation_prob": 1.0, "colour_prob": 0.0, "gamma": 1.0, "grayscale": 0.0, "infrared": 0.0, "blur": 0.0,
-        "noise": 0.0, "occlusion": 0.0, "steps": []}  # the augmentation of crops that the teacher labels; section `augment` for other keys
+        "noise": 0.0, "occlusion": 0.0, "steps": []}
 STRONG = {"rotation": 30.0, "scale": 0.15, "translation": 0.08, "contrast": 0.3, "saturation": 0.5, "colour_prob": 0.8,
           "blur": 0.3, "noise": 0.3, "occlusion": 0.7, "occlusion_size": 0.5}  # least values for crops that the net learns
 

@@ -251,8 +251,8 @@ def test_photometric_options_act(faces):
     image, samples = several[0][0].astype(int), {}
     strengths = {"noise_sigma": 20.0, "blur_sigma": 8.0, "occlusion_size": 0.4, "brightness": 0.4}
     options = {option: {option: 1.0} for option in ("grayscale", "infrared", "noise", "blur", "occlusion", "colour_prob")}
-    for option, given in (options | {"coarse noise": {"noise": 1.0, "noise_size": 32.0}, "gamma": {"gamma": 3.0}}).items():
-        views = Augmented(several, replace(PLAIN, **given, **strengths), L68.flip_index, 0)
+    for option, keys in (options | {"coarse noise": {"noise": 1.0, "noise_size": 32.0}, "gamma": {"gamma": 3.0}}).items():
+        views = Augmented(several, replace(PLAIN, **keys, **strengths), L68.flip_index, 0)
         samples[option] = views[0, 0][0].astype(int)
         assert (samples[option] != image).any(), option
         assert np.array_equal(views[0, 0][1], several[0][1])
