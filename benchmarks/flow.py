@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from record import ROOT, save
 
-from pipnet.geometry import box_of
+from pipnet.geometry import box_of, mirrored
 from pipnet.landmarker import Landmarker
 
 FRAMES, EVERY = 300, 3  # first frames of each video; every how many of them is measured
@@ -32,9 +32,9 @@ def seen(landmarker: Landmarker, image: np.ndarray, box: np.ndarray) -> np.ndarr
     """Return the mean (N, 2) of the landmarks in a box of the image and in its mirror image, in px."""
     width = image.shape[1]
     face, = landmarker.landmarks_of(image, box[None])
-    mirrored = box[[2, 1, 0, 3]] * (-1, 1, -1, 1) + (width, 0, width, 0)
-    twin, = landmarker.landmarks_of(np.ascontiguousarray(image[:, ::-1]), mirrored[None])
-    return (face.landmarks + twin.landmarks[list(landmarker.layout.flip_index)] * (-1, 1) + (width, 0)) / 2
+    there = box_of(mirrored(box.reshape(2, 2), (0, 1), width))
+    twin, = landmarker.landmarks_of(np.ascontiguousarray(image[:, ::-1]), there[None])
+    return (face.landmarks + mirrored(twin.landmarks, landmarker.layout.flip_index, width)) / 2
 
 
 def carried(grey: list[np.ndarray], points: np.ndarray, start: int, end: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from record import ROOT, save
 
 from pipnet.draw import sheet, tile
 from pipnet.errors import UserError
-from pipnet.geometry import opencv_matrix, similarity
+from pipnet.geometry import mirrored, opencv_matrix, similarity
 from pipnet.images import write_image
 from utils.config import read_defaults
 from utils.data.dataset import Faces
@@ -84,7 +84,7 @@ def mean_face(sets: list[PreparedSet], layout) -> np.ndarray:
     """Return the mean face (N, 2) in px of the aligned face, symmetric, so that mirrored faces are aligned to it as well."""
     nominal = np.concatenate([Faces([Split(one, "train")], layout, DRAWN, 0).nominal for one in sets])
     mean = np.nanmean(nominal, 0)
-    mean = (mean + (mean * (-1, 1) + (1, 0))[list(layout.flip_index)]) / 2 - mean.mean(0)
+    mean = (mean + mirrored(mean, layout.flip_index, 1)) / 2 - mean.mean(0)
     return SIDE / 2 + (mean - mean.mean(0)) / np.sqrt((mean**2).sum(1).mean()) * SHARE * SIDE / 2
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from photographs import PLACES, open_detector, require
 from record import ROOT
 
+from pipnet.geometry import mirrored
 from pipnet.images import read_image
 from pipnet.landmarker import Face, Landmarker
 from utils.data.parsers import write_pts
@@ -32,10 +33,10 @@ def label(landmarker: Landmarker, image: np.ndarray) -> tuple[np.ndarray, float]
     """Return the landmarks (N, 2) in px of the image and the shift to the right in px, None for a doubtful face."""
     pad = round(PAD * max(image.shape[:2]))
     image = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-    face, mirrored = largest(landmarker, image), largest(landmarker, np.ascontiguousarray(image[:, ::-1]))
-    if face is None or mirrored is None:
+    face, twin = largest(landmarker, image), largest(landmarker, np.ascontiguousarray(image[:, ::-1]))
+    if face is None or twin is None:
         return None
-    other = mirrored.landmarks[list(landmarker.layout.flip_index)] * (-1, 1) + (image.shape[1], 0)
+    other = mirrored(twin.landmarks, landmarker.layout.flip_index, image.shape[1])
     side = np.sqrt(np.prod(face.box[2:] - face.box[:2]))
     if side < LEAST or face.scores.mean() < SCORE or np.linalg.norm(face.landmarks - other, axis=1).mean() > APART * side:
         return None

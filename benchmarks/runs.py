@@ -21,7 +21,7 @@ SHIPPED = ["--net", "timm:resnet10t", "--input-size", "192", "--preset", "robust
 FAST = ["--net", "timm:mobilenetv4_conv_small", "--input-size", "128", "--margin", "1.45", "--target-size", "144", "--preset",
         "robust", "--train-data"]
 EVERY, SHIFTS = ["300w", "FACES68", "ALL_AGES", "DIVERSE"], ["0.75", "1.2", "0.94", "1.3"]
-RELABELLED = ["0.75", "1.2", "0.81", "1.16"]  # what pseudo_labels.py says when the net of landmarks_hard labels them
+RELABELLED = [*SHIFTS[:2], "0.81", "1.16"]  # what pseudo_labels.py says when the net of landmarks_hard labels them
 WIDE = ["--margin", "1.45", "--target-size", "224"]
 # blur up to a thirtieth of the face's width, half of a side hidden, grain and light of bad cameras
 HARD = ["--blur", "0.3", "--blur-sigma", "8", "--noise", "0.3", "--noise-sigma", "25", "--occlusion", "0.35", "--occlusion-size",
@@ -29,7 +29,7 @@ HARD = ["--blur", "0.3", "--blur-sigma", "8", "--noise", "0.3", "--noise-sigma",
 DARK = [*HARD, "--gamma", "3", "--noise", "0.5", "--noise-size", "5"]  # and dark ones, whose small faces are enlarged
 ONE_LENGTH = ["--epochs", "2", "--epoch-steps", "480", "--learning-rate", "0.0003", "--warmup", "0.1"]
 MEAN = "weights/bench_landmarks_mean/best.pt"  # the shipped net before
-TWO = ["300w", "FACES68", "--weights", MEAN, *DARK, *WIDE, "--label-shift", "0.75", "1.2", *ONE_LENGTH]
+TWO = ["300w", "FACES68", "--weights", MEAN, *DARK, *WIDE, "--label-shift", *SHIFTS[:2], *ONE_LENGTH]
 
 
 class Run(NamedTuple):

@@ -6,6 +6,7 @@ converts them to OpenCV's frame, where integers are pixel centres.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -169,6 +170,11 @@ def turned_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def transform(points, matrix):
     """Map points (..., N, 2) by matrix (..., 2, 3), in continuous coordinates; numpy or torch."""
     return points @ matrix[..., :2].swapaxes(-1, -2) + matrix[..., None, :, 2]
+
+
+def mirrored(points: np.ndarray, flip_index: Sequence[int], width: float) -> np.ndarray:
+    """Points (N, 2) of a picture of that width in its mirror image; flip_index: which point each becomes there."""
+    return (points * (-1, 1) + (width, 0))[list(flip_index)]
 
 
 def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:

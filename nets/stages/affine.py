@@ -12,6 +12,11 @@ def determinant(matrix: Tensor) -> Tensor:
     return (a * d - b * c).clamp(min=FLAT)
 
 
+def length_scale(matrix: Tensor) -> Tensor:
+    """Return (B, 1), how many times as long distances are after maps (B, 2, 3), in the mean over directions."""
+    return determinant(matrix).sqrt()[:, None]
+
+
 def inverse(matrix: Tensor) -> Tensor:
     """Invert affine maps (B, 2, 3)."""
     (a, b, x), (c, d, y) = matrix[:, 0].unbind(-1), matrix[:, 1].unbind(-1)

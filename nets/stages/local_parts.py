@@ -15,7 +15,7 @@ from nets.heads.base import start_small
 from nets.heads.coordinate import UNIT
 from nets.labels import Labels, Prediction
 from nets.registry import ERRORS, resolve
-from nets.stages.affine import chain, determinant, inverse, resample
+from nets.stages.affine import chain, inverse, length_scale, resample
 from nets.stages.spatial_transformer import THETA_SCALE, Reinit, SplitGradient, alignment_loss, outer, set_constant
 from nets.trainable import Wrapper
 
@@ -47,7 +47,7 @@ def part_alignment(truth: Labels, matrix: Tensor, mean: Tensor) -> Tensor:
     They are divided by the scale of the map. Otherwise, while the landmarks of the whole face are uncertain, a map that shrinks
     the part is nearest, until its crop shows nothing.
     """
-    weight = truth.trainable() / determinant(matrix).sqrt()[:, None]
+    weight = truth.trainable() / length_scale(matrix)
     return alignment_loss(truth._replace(weight=weight), matrix, mean)
 
 
@@ -115,7 +115,7 @@ class LocalParts(Wrapper):
             # an error in the outer frame is the error in the part's crop divided by the scale of its map; unlike an inverse this
             # is safe while the map is not trained yet
             error = self.error((part.landmarks - truth.warp(part.theta).landmarks).abs() / UNIT).sum(-1)
-            local.append((truth.trainable() * (error / determinant(part.theta).sqrt()[:, None])).sum())
+            local.append((truth.trainable() * (error / length_scale(part.theta))).sum())
             alignment.append(part_alignment(truth, part.aligned, getattr(self, f"mean_{part.name}")))
         return {**terms, "local": sum(local), "local_alignment": sum(alignment)}
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nets.labels import Labels, Prediction
 from nets.net import Features, Net, by_name
-from nets.stages.affine import determinant, inverse, resample
+from nets.stages.affine import inverse, length_scale, resample
 from nets.trainable import Wrapper
 
 SIZE = 128  # px, side of the nominal crop as the transformer sees it
@@ -116,7 +116,7 @@ class Reinit(Wrapper):
         maps = self.head(features.coarse)
         inner = labels.warp(theta)
         # an error in the outer frame is the error in the inner one divided by the scale of theta
-        weight = labels.trainable() / determinant(theta).sqrt()[:, None]
+        weight = labels.trainable() / length_scale(theta)
         terms = self.net.losses(maps, features, inner._replace(weight=weight))
         return {**terms, "alignment": alignment_loss(labels, aligned, self.meanface)}, maps, features, theta
 
@@ -137,5 +137,5 @@ class Reinit(Wrapper):
 
 def outer(prediction: Prediction, theta: Tensor) -> Prediction:
     """Return a prediction in the inner frame of theta (B, 2, 3) in the outer frame."""
-    sigma = None if prediction.sigma is None else prediction.sigma / determinant(theta).sqrt()[:, None]
+    sigma = None if prediction.sigma is None else prediction.sigma / length_scale(theta)
     return prediction.warp(inverse(theta))._replace(sigma=sigma)

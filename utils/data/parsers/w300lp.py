@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipnet.geometry import mirrored
 from utils.data.parsers.mat import read_mat, values
 from utils.data.parsers.records import Annotation, Archive, inside, photograph
 
@@ -23,7 +24,7 @@ def _points(root: Path, part: str, stem: str, flip_index: tuple[int, ...]) -> np
     plain = part.removesuffix("_Flip")
     file = inside(root, f"landmarks/{plain}/{stem}_pts.mat", str(root / part))
     points = values(read_mat(file, "pts_2d")[0], (COUNT, 2), f"{file}: pts_2d")
-    return points if part == plain else (points * (-1, 1) + (SIDE, 0))[list(flip_index)]
+    return points if part == plain else mirrored(points, flip_index, SIDE)
 
 
 def parse_300wlp(archive: Archive) -> None:
