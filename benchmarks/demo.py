@@ -1,9 +1,9 @@
 """Speed from a video file to drawn faces, with the detector on every frame or seldom: `python benchmarks/demo.py`.
 
-`python benchmarks/demo.py NET.onnx NAME=WEIGHTS` measures other nets than the shipped ones. The clips are rendered, 640x480 px at
-30 frames/s: 1, 5 or 20 heads turn, nod and move about while a bar passes in front of them.
+`python benchmarks/demo.py NET ... [--detector NAME=WEIGHTS]` measures other nets than the shipped ones. The clips are rendered,
+640x480 px at 30 frames/s: 1, 5 or 20 heads turn, nod and move about while a bar passes in front of them.
 """
-import sys
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -89,22 +89,26 @@ def measure(file: Path, truth: list[np.ndarray], landmarker: Landmarker, every: 
             "nme": round(100 * float(np.mean(values)), 3), "found": round(len(values) / sum(map(len, truth)), 4)}
 
 
-def main(net: str | None = None, detector: str | None = None) -> None:
-    """Measure the shipped nets, or others. detector: NAME=WEIGHTS."""
-    landmarker = Landmarker(net, open_detector(*name_and_file(detector), scale=1.0) if detector else None)
+def main(nets: list[str], detector: str | None) -> None:
+    """Measure nets on the same clips. detector: NAME=WEIGHTS, None for the shipped one."""
     angles = np.sin(np.linspace(-np.pi / 2, np.pi / 2, POSES))
     heads = [[render(0, person, SIDE, **turning(angle)) for angle in angles] for person in PEOPLE]
-    figures: dict[str, dict] = {}
+    figures: dict[str, dict] = {net: {} for net in nets}
     with tempfile.TemporaryDirectory() as folder:
         for count in GRIDS:
             file = Path(folder, f"{count}.avi")
             truth = clip(file, count, heads)
-            landmarker(cv2.VideoCapture(str(file)).read()[1])  # warm-up
-            figures[str(count)] = {f"K = {every}" if every else "detector alone": measure(file, truth, landmarker, every)
-                                   for every in EVERY}
-    command = " ".join(["python benchmarks/demo.py", *(Path(part).name for part in (net, detector) if part)])
-    save("demo", command, 0, {"size": [WIDTH, HEIGHT], "frames": FRAMES, "faces": figures})
+            for net in nets:
+                landmarker = Landmarker(net, open_detector(*name_and_file(detector), scale=1.0) if detector else None)
+                landmarker(cv2.VideoCapture(str(file)).read()[1])  # warm-up
+                figures[net][str(count)] = {f"K = {every}" if every else "detector alone": measure(file, truth, landmarker, every)
+                                            for every in EVERY}
+    save("demo", "python benchmarks/demo.py", 0, {"size": [WIDTH, HEIGHT], "frames": FRAMES, "nets": figures})
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("nets", nargs="*", default=["landmarks", "landmarks-fast"], help="as --exp of demo.py takes them")
+    parser.add_argument("--detector", metavar="NAME=WEIGHTS", help="without: the shipped one")
+    given = parser.parse_args()
+    main(given.nets, given.detector)

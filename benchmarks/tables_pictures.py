@@ -68,8 +68,9 @@ def jitter() -> str:
 
 
 def demo() -> str:
-    rows = [{"faces": count, "way": way, **row} for count, ways in result("demo")["faces"].items() for way, row in ways.items()]
-    return table(rows, ("faces", "faces"), ("way", "way"), ("frames/s", "frames_per_second", ".1f"),
+    rows = [{"net": f"`{net}`", "faces": count, "way": way, **row} for net, counts in result("demo")["nets"].items()
+            for count, ways in counts.items() for way, row in ways.items()]
+    return table(rows, ("net", "net"), ("faces", "faces"), ("way", "way"), ("frames/s", "frames_per_second", ".1f"),
                  ("CPU ms a frame", "cpu_ms_per_frame", ".0f"), ("detector's share", "detector_share", ".0%"),
                  ("NME %", "nme", ".2f"), ("faces found", "found", ".1%"))
 
