@@ -16,7 +16,8 @@ from utils.yaml_files import nearest, read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "args.yaml"
-TABLES = ("presets", "protocols", "layouts")
+TABLES = ("presets", "views", "protocols", "layouts")
+VIEWS = ("weak", "strong")
 ANCHORS = "anchors"  # its lists are used elsewhere in args.yaml
 FROZEN = {name: make_dataclass(name.title(), section.keys, frozen=True) for name, section in SECTIONS.items()}
 
@@ -27,6 +28,7 @@ class Defaults(NamedTuple):
     values: dict[str, Any]
     help: dict[str, tuple[str, str]]
     presets: dict[str, Any]
+    views: dict[str, dict[str, Any]]
     protocols: dict[str, Any]
     layouts: Layouts
 
@@ -41,6 +43,7 @@ class Settings(NamedTuple):
     augment: Any
     test: Any
     detect: Any
+    views: dict[str, dict[str, Any]]
     protocols: dict[str, Any]
     layouts: Layouts
 
@@ -51,8 +54,8 @@ class Settings(NamedTuple):
     def dump(self) -> str:
         """Return the sections and tables as YAML, in the shape of args.yaml."""
         values = {name: asdict(getattr(self, name)) for name in SECTIONS}
-        return yaml.safe_dump({**values, "protocols": self.protocols, "layouts": self.layouts.rows}, sort_keys=False, width=130,
-                              allow_unicode=True)
+        return yaml.safe_dump({**values, "views": self.views, "protocols": self.protocols, "layouts": self.layouts.rows},
+                              sort_keys=False, width=130, allow_unicode=True)
 
 
 def read_defaults(file: Path = FILE) -> Defaults:
@@ -74,7 +77,21 @@ def read_defaults(file: Path = FILE) -> Defaults:
             values[key] = check(key, value)
         if missing := [key for key in section.keys if key not in values]:
             raise UserError(f"section {name} of args.yaml lacks the key '{missing[0]}'; restore its line")
-    return Defaults(values, _comments(file), *(found[name] for name in TABLES[:2]), Layouts(found["layouts"]))
+    views = _views(found["views"])
+    return Defaults(values, _comments(file), found["presets"], views, found["protocols"], Layouts(found["layouts"]))
+
+
+def _views(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the rows of `views`, checked. Raise UserError for an unknown row or key, and a strong value that is no number."""
+    if [*rows] != [*VIEWS] or not all(isinstance(row, dict) for row in rows.values()):
+        raise UserError(f"views in args.yaml must hold the tables {' and '.join(VIEWS)}")
+    for name, row in rows.items():
+        for key in row:
+            if key not in (known := SECTIONS["augment"].keys):
+                raise UserError(f"unknown key '{key}' in view {name} of args.yaml{nearest(key, known)}")
+            if name == "strong" and (KEYS[key].kind is not float or KEYS[key].many):
+                raise UserError(f"{key} in view strong of args.yaml has no least value; set it in the section augment")
+    return {name: {key: check(key, value) for key, value in row.items()} for name, row in rows.items()}
 
 
 def _comments(file: Path) -> dict[str, tuple[str, str]]:
@@ -188,7 +205,7 @@ def resolve(given: dict[str, Any], defaults: Defaults, preset: str | None = None
                 raise UserError(f"unknown key '{key}' in {where}{nearest(key, KEYS)}")
             values[key] = check(key, value)
     sections = (FROZEN[name](**{key: values[key] for key in section.keys}) for name, section in SECTIONS.items())
-    return Settings(*sections, defaults.protocols, defaults.layouts)
+    return Settings(*sections, defaults.views, defaults.protocols, defaults.layouts)
 
 
 def _protocol_for(by_dataset: dict[str, str], datasets: Collection[str], preset: str) -> str:

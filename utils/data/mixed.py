@@ -2,7 +2,7 @@
 from bisect import bisect_right
 from copy import copy
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +14,6 @@ from utils.data.augment import augment, generator
 from utils.data.dataset import Augmented, Batch, Faces, Order, Sample, collate
 from utils.data.prepared_set import name_hash
 from utils.data.steps import Crop
-
-# the augmentation of crops that the teacher labels; section `augment` for other keys
-WEAK = {"flip": 0.0, "rotation": 5.0, "rotation_prob": 1.0, "roll_prob": 0.0, "scale": 0.05, "translation": 0.02,
-        "translation_prob": 1.0, "colour_prob": 0.0, "gamma": 1.0, "grayscale": 0.0, "infrared": 0.0, "blur": 0.0,
-        "noise": 0.0, "occlusion": 0.0, "steps": []}
-STRONG = {"rotation": 30.0, "scale": 0.15, "translation": 0.08, "contrast": 0.3, "saturation": 0.5, "colour_prob": 0.8,
-          "blur": 0.3, "noise": 0.3, "occlusion": 0.7, "occlusion_size": 0.5}  # least values for crops that the net learns
 
 
 def labelled_rows(identities: list[str], fraction: float, seed: int) -> np.ndarray:
@@ -70,6 +63,18 @@ class Joined(Dataset):
         return self.parts[place][number, index - self.starts[place]]._replace(index=index)
 
 
+class Recipes(NamedTuple):
+    """Sections `augment` of the two crops of an unlabelled face: the teacher labels the weak one, the net learns the other."""
+    weak: Any
+    strong: Any
+
+
+def recipes(augment, rows: dict[str, dict[str, Any]]) -> Recipes:
+    """Return both recipes for a section `augment` and the rows of `views` in args.yaml; published steps stay as published."""
+    least = {key: max(value, getattr(augment, key)) for key, value in rows["strong"].items()}
+    return Recipes(replace(augment, **rows["weak"]), augment if augment.steps else replace(augment, **least))
+
+
 class View(NamedTuple):
     """One unlabelled face: its strongly augmented crop, and `Weak` from which the teacher labels it."""
     image: np.ndarray   # (S, S, 3) uint8 BGR
@@ -81,11 +86,9 @@ class View(NamedTuple):
 class Views(Augmented):
     """Unlabelled faces for a teacher: item (pass, index) is a `View`."""
 
-    def __init__(self, faces: Faces, recipe, flip_index, seed: int):
-        super().__init__(faces, recipe, flip_index, seed)
-        self.mild = replace(recipe, **WEAK)
-        if not recipe.steps:  # published steps stay as published
-            self.recipe = replace(recipe, **{key: max(value, getattr(recipe, key)) for key, value in STRONG.items()})
+    def __init__(self, faces: Faces, both: Recipes, flip_index, seed: int):
+        super().__init__(faces, both.strong, flip_index, seed)
+        self.weak = both.weak
 
     def crop(self, index: int) -> Crop:
         """Return the stored crop of a face, before augmentation."""
@@ -97,7 +100,7 @@ class Views(Augmented):
         number, index = key
         crop = self.crop(index)
         rng = generator(self.seed, number, index)
-        weak, *_, before = augment(crop, self.mild, self.flip_index, rng)
+        weak, *_, before = augment(crop, self.weak, self.flip_index, rng)
         strong, *_, after = augment(crop, self.recipe, self.flip_index, rng)
         matrix = compose(invert(before), after) / [1, 1, crop.size]
         return View(strong, weak, matrix.astype(np.float32), index)

@@ -13,7 +13,7 @@ from pipnet.errors import UserError
 from pipnet.files import write_atomic
 from pipnet.geometry import border_px
 from pipnet.images import SUFFIXES
-from utils.data.mixed import Views
+from utils.data.mixed import Recipes, Views
 from utils.data.steps import Crop
 
 
@@ -87,8 +87,8 @@ class Shards:
 class ShardViews(Views):
     """The views of `Views` for faces in shards; `count` landmarks a face."""
 
-    def __init__(self, faces: Shards, count: int, recipe, flip_index, seed: int):
-        super().__init__(faces, recipe, flip_index, seed)
+    def __init__(self, faces: Shards, count: int, both: Recipes, flip_index, seed: int):
+        super().__init__(faces, both, flip_index, seed)
         self.unknown = np.full((count, 2), np.nan, np.float32)
 
     def name(self, index: int) -> str:

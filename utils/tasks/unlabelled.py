@@ -7,7 +7,7 @@ import torch
 
 from pipnet.errors import UserError
 from utils.data.dataset import Augmented, Faces, evenly
-from utils.data.mixed import Joined, Views, collate_views, labelled_rows, of_level, pseudo_labelled
+from utils.data.mixed import Joined, Views, collate_views, labelled_rows, of_level, pseudo_labelled, recipes
 from utils.data.prepared_set import Split
 from utils.data.shards import Shards, ShardViews, shard_files
 from utils.data.unlabelled import SPLIT, check_apart, unlabelled_splits
@@ -69,8 +69,9 @@ def with_unlabelled(task, training: Training) -> Training:
     faces, shards, checksums = task.unlabelled()
     if settings.train.semi == MEAN_TEACHER:
         parts, count = [training.samples], len(training.samples)
-        parts += [Views(faces, *how)] if faces is not None else []
-        parts += [ShardViews(shards, layout.count, *how)] if shards else []
+        both = recipes(settings.augment, settings.views), *how[1:]
+        parts += [Views(faces, *both)] if faces is not None else []
+        parts += [ShardViews(shards, layout.count, *both)] if shards else []
         joined = Joined(parts)
         return training._replace(samples=joined, collate=collate_views, checksums=training.checksums + checksums, labelled=count,
                                  words=f"{training.words}; {len(joined) - count} unlabelled faces")

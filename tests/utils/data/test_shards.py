@@ -10,7 +10,7 @@ from conftest import LAYOUTS, draw_face, settings, split_of
 from pipnet.errors import UserError
 from utils.data import mixed
 from utils.data.dataset import Augmented, Faces, Order
-from utils.data.mixed import Joined, Paired, Views, collate_views, labelled_rows, make_order
+from utils.data.mixed import Joined, Paired, Recipes, Views, collate_views, labelled_rows, make_order, recipes
 from utils.data.shards import Shards, ShardViews, shard_files
 
 L68 = LAYOUTS.load("68")
@@ -31,6 +31,10 @@ def tars(tmp_path):
     with tarfile.open(tmp_path / "000.tar", "w") as tar:
         tar.add(tmp_path / "0", arcname="faces")
     return shard_files(str(tmp_path))
+
+
+def views_of(chosen) -> Recipes:
+    return recipes(chosen.augment, chosen.views)
 
 
 def opened(tars, tmp_path, size=64):
@@ -60,7 +64,7 @@ def test_what_is_no_shard_is_one_line(tmp_path):
 
 def test_memory_is_the_same_for_a_thousand_and_a_million_faces(tars, tmp_path):
     """The same shards again and again; an epoch is a number of steps."""
-    faces, recipe, used = opened(tars, tmp_path), settings().augment, {}
+    faces, both, used = opened(tars, tmp_path), views_of(settings()), {}
     once = np.array(faces.table)
     for repeats in (200, 200_000):
         table = tmp_path / f"{repeats}.table"
@@ -69,7 +73,7 @@ def test_memory_is_the_same_for_a_thousand_and_a_million_faces(tars, tmp_path):
                 file.write(np.tile(once, (200, 1)).tobytes())
         faces.table = np.memmap(table, np.int64, "r").reshape(-1, 3)
         tracemalloc.start()
-        views = Joined([ShardViews(faces, 68, recipe, L68.flip_index, 0)])
+        views = Joined([ShardViews(faces, 68, both, L68.flip_index, 0)])
         for index in np.linspace(0, len(views) - 1, 20).astype(int).tolist():
             assert views[0, index].index == index
         used[len(views)] = tracemalloc.get_traced_memory()[1]
@@ -81,24 +85,24 @@ def test_memory_is_the_same_for_a_thousand_and_a_million_faces(tars, tmp_path):
 # --------------------------------------------------------------------------------------------------------- batches
 def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces):
     some = Faces([split_of(faces)], L68, 64, 0)
-    recipe = settings(rotation=90.0, scale=0.2).augment
+    chosen = settings(rotation=90.0, scale=0.2, batch_size=8, unlabelled_share=0.25, epoch_steps=7, accumulate=2)
+    recipe, both = chosen.augment, views_of(chosen)
     hidden = Faces([split_of(faces)._replace(labelled=False)], L68, 64, 0)
     assert np.isnan(hidden.landmarks).all() and np.isnan(hidden.nominal).all() and not hidden.weight.any()
-    views = Views(hidden, recipe, L68.flip_index, 0)
-    joined = Joined([Augmented(some, recipe, L68.flip_index, 0), views, ShardViews(opened(tars, tmp_path), 68, recipe,
-                                                                                 L68.flip_index, 0)])
-    chosen = settings(batch_size=8, unlabelled_share=0.25, epoch_steps=7, accumulate=2).train
-    order = make_order(len(joined), len(some), chosen, 0, 1)
+    views = Views(hidden, both, L68.flip_index, 0)
+    shards = ShardViews(opened(tars, tmp_path), 68, both, L68.flip_index, 0)
+    joined = Joined([Augmented(some, recipe, L68.flip_index, 0), views, shards])
+    order = make_order(len(joined), len(some), chosen.train, 0, 1)
     assert isinstance(order, Paired) and order.batch == 8 and len(order) == 14 and len(list(order)) == 14
     batch = collate_views([joined[key] for key in next(iter(order))])
     assert batch.images.shape == (8, 64, 64, 3) and batch.labels.landmarks.shape == (6, 68, 2)
     assert batch.labels.weak.images.shape == (2, 64, 64, 3)
     assert (batch.index[6:] >= len(some)).all() and (batch.index[:6] < len(some)).all()
     # the matrix leads from the weak crop to the strong one: the true landmarks, seen through both warps, agree
-    true = Views(some, recipe, L68.flip_index, 0)
+    true = Views(some, both, L68.flip_index, 0)
     view = true[3, 5]
     rng = mixed.generator(0, 3, 5)
-    _, weak, _, _ = mixed.augment(true.crop(5), true.mild, L68.flip_index, rng)
+    _, weak, _, _ = mixed.augment(true.crop(5), true.weak, L68.flip_index, rng)
     _, strong, _, matrix = mixed.augment(true.crop(5), true.recipe, L68.flip_index, rng)
     there = weak @ view.matrix[:, :2].T + view.matrix[:, 2]
     there = there[list(L68.flip_index)] if np.linalg.det(matrix[:, :2]) < 0 else there
@@ -108,9 +112,9 @@ def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces
 def test_views_are_strongly_augmented_even_where_labelled_faces_are_not(faces):
     hidden = Faces([split_of(faces)], L68, 64, 0)
     for given, used in ((5.0, 30.0), (90.0, 90.0)):
-        views = Views(hidden, settings(rotation=given).augment, L68.flip_index, 0)
-        assert (views.recipe.rotation, views.recipe.occlusion, views.mild.rotation) == (used, 0.7, 5.0)
-    published = Views(hidden, settings(rotation=5.0, steps=["rotation"]).augment, L68.flip_index, 0)
+        views = Views(hidden, views_of(settings(rotation=given)), L68.flip_index, 0)
+        assert (views.recipe.rotation, views.recipe.occlusion, views.weak.rotation) == (used, 0.7, 5.0)
+    published = Views(hidden, views_of(settings(rotation=5.0, steps=["rotation"])), L68.flip_index, 0)
     assert published.recipe.rotation == 5.0
 
 
