@@ -20,7 +20,8 @@ from pipnet.errors import UserError
 from pipnet.geometry import Protocol, crop_box, cut
 from utils.data.convert import conversion
 from utils.data.fingerprint import fingerprint
-from utils.data.parsers import DATASETS, Record
+from utils.data.parsers import Record
+from utils.data.paths import is_unlabelled_set
 from utils.data.prepare import GROWING, JPEG, replace_folder
 from utils.data.prepared_set import FORMAT, Done, PreparedSet, Split, crop_file, mismatch, source_picture, write_set
 from utils.data.sets import Sets
@@ -53,7 +54,7 @@ def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test) -> 
     """
     found: list[Split] = []
     for name in names:
-        if _is_set(name, sets):
+        if is_unlabelled_set(name, sets.root):
             one = sets.prepare(name, test=True)
         else:
             how = Cut(like.protocol, like.meta["target_size"], like.meta["margin"], sets.data.least_sharpness)
@@ -68,7 +69,7 @@ def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test) -> 
 def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Split]:
     """Return the test faces of the sets of --unlabelled, as far as their labels can be compared with those of the set `like`."""
     found = []
-    for one in (sets.prepare(name, test=True) for name in names if _is_set(name, sets)):
+    for one in (sets.prepare(name, test=True) for name in names if is_unlabelled_set(name, sets.root)):
         pair = one.meta["layout"], like.meta["layout"]
         alike = pair[0] == pair[1] or conversion(*pair, sets.layouts) or conversion(*pair[::-1], sets.layouts)
         if "test" in one.splits and alike and one.folder != like.folder:
@@ -76,16 +77,9 @@ def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Sp
     return found
 
 
-def _is_set(name: str, sets: Sets) -> bool:
-    """Return whether a name is that of a dataset or a prepared set."""
-    return name in DATASETS or any((folder / "meta.yaml").is_file() for folder in (Path(name), sets.root / name))
-
-
 def _cut_out(name: str, sets: Sets, how: Cut, test) -> Path:
     """Return the prepared set of a folder of pictures or a video; make it if it is missing or its source has changed."""
     source = Path(name).resolve()
-    if not source.exists():
-        raise UserError(f"--unlabelled {name} is neither a dataset, a prepared set, a folder of pictures nor a video")
     detector = test.detector, test.detector_weights, sets.data.least_face_score
     key = hashlib.sha256(repr((str(source), *how, *detector)).encode(errors="surrogateescape")).hexdigest()[:8]
     target = sets.root / SPLIT / f"{source.stem}-{key}"

@@ -179,13 +179,16 @@ def test_test_pictures_are_no_unlabelled_ones(faces, raw, target, tmp_path):
     (["--semi", "gssl"], "needs faces to learn from: --unlabelled"),
     (["--semi", "gssl", "--unlabelled", "gone"], "--unlabelled gone is neither a dataset"),
     (["--semi", "gssl", "--unlabelled", "EMPTY"], "no picture in the folder"),
-    (["--unlabelled", "EMPTY"], "--unlabelled is not read by a training without --semi"),
-    (["--semi", "gssl", "--unlabelled", "EMPTY", "--pseudo-labels", "2"], "--pseudo-labels is not read by --semi gssl"),
-    (["--semi", "gssl", "--unlabelled", "EMPTY", "--head", "coordinate"], "head pip.*--semi self-training"),
-    (["--semi", "mean-teacher", "--unlabelled", "EMPTY", "--reinit"], "leave these out"),
-    (["--semi", "mean-teacher", "--unlabelled", "EMPTY", "--teacher", "landmarks"], "makes its own teacher"),
+    (["--unlabelled", "PICTURE"], "--unlabelled is not read by a training without --semi"),
+    (["--semi", "gssl", "--unlabelled", "PICTURE", "--pseudo-labels", "2"], "--pseudo-labels is not read by --semi gssl"),
+    (["--semi", "gssl", "--unlabelled", "PICTURE", "--head", "coordinate"], "head pip.*--semi self-training"),
+    (["--semi", "mean-teacher", "--unlabelled", "PICTURE", "--reinit"], "leave these out"),
+    (["--semi", "mean-teacher", "--unlabelled", "PICTURE", "--teacher", "landmarks"], "makes its own teacher"),
 ])
 def test_what_cannot_be_learnt_from_is_refused_in_one_line(cli, recipe, tmp_path, flags, message):
-    (tmp_path / "empty").mkdir()
-    fails(cli("--train", *recipe, *(str(tmp_path / "empty") if flag == "EMPTY" else flag for flag in flags)), message)
+    places = {name: tmp_path / name for name in ("EMPTY", "PICTURE")}
+    for folder in places.values():
+        folder.mkdir()
+    cv2.imwrite(str(places["PICTURE"] / "face.png"), np.zeros((64, 64, 3), np.uint8))
+    fails(cli("--train", *recipe, *(str(places.get(flag, flag)) for flag in flags)), message)
     assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
