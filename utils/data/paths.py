@@ -28,7 +28,7 @@ def absolute(names: list[str]) -> list[str]:
 
 
 def prepared(name: str, root: Path) -> Path | None:
-    """Return meta.yaml of the prepared set that a name means, its folder or the name of a folder in `root`; None if it is none."""
+    """Return meta.yaml of the prepared set that a name means: its folder or that of its name in `root`; None if it is none."""
     return next((meta for folder in (Path(name), root / name) if (meta := folder / "meta.yaml").is_file()), None)
 
 
