@@ -91,7 +91,7 @@ SECTIONS = {
         "optimizer": Key(str, choices=("adam", "adamw")), "learning_rate": POSITIVE, "final_learning_rate": POSITIVE,
         "warmup": POSITIVE, "warmup_learning_rate": POSITIVE, "schedule": Key(str, choices=("cosine", "steps")),
         "milestones": Key(float, many=True), "factors": Key(float, many=True, least=0), "weight_decay": POSITIVE,
-        "clip": POSITIVE, "ema": SHARE._replace(valid=BELOW_ONE),
+        "decay_norms": Key(bool), "clip": POSITIVE, "ema": SHARE._replace(valid=BELOW_ONE),
         "ema_ramp": Key(int, least=1), "amp": Key(str, choices=("auto", "bf16", "fp16", "off")), "compile": Key(bool),
         "seed": Key(int, least=0, most=2 ** 63 - 1, change="never"), "deterministic": Key(bool, change="always"),
         "profile": Key(bool, change="always"), "threads": Key(int, least=0, most=1024, change="always"),

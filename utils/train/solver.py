@@ -47,11 +47,11 @@ def make_schedule(train, steps: int) -> Schedule:
                     (1.0, *factors))
 
 
-def make_optimizer(net: nn.Module, kind: str, weight_decay: float) -> torch.optim.Optimizer:
-    """Return Adam or AdamW; biases, norms and PReLU slopes are not decayed."""
+def make_optimizer(net: nn.Module, kind: str, weight_decay: float, norms: bool) -> torch.optim.Optimizer:
+    """Return Adam or AdamW. norms: biases, norms and PReLU slopes are decayed too."""
     decayed = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": weight_decay * norms}]
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, lr=0.0, fused=True)
 
 
@@ -154,7 +154,7 @@ class Solver:
         if ranks.device.type == "cpu":
             make_careful(net)
         self.schedule = make_schedule(train, steps)
-        self.optimizer = make_optimizer(net, train.optimizer, train.weight_decay)
+        self.optimizer = make_optimizer(net, train.optimizer, train.weight_decay, train.decay_norms)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
         self.phases = Phases()
         self.step, self.refused = 0, torch.zeros((), device=ranks.device)  # 1 from the first step that is not finite

@@ -127,9 +127,10 @@ def test_clipping_bounds_the_gradient():
     assert torch.stack([gradient.norm() for gradient in gradients(solver)]).norm() == pytest.approx(0.01, rel=1e-3)
 
 
-def test_only_weights_decay():
+def test_only_weights_decay_unless_norms_shall():
     net = make_net(name="irnet18")
-    groups = make_optimizer(net, "adamw", 0.1).param_groups
+    assert all(group["weight_decay"] == 0.1 for group in make_optimizer(net, "adam", 0.1, True).param_groups)
+    groups = make_optimizer(net, "adamw", 0.1, False).param_groups
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     for name, parameter in net.named_parameters():
         plain = parameter.ndim <= 1 or "norm" in name or name.endswith("bias")
