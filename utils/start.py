@@ -13,7 +13,7 @@ if sys.version_info < (3, 11):
     sys.exit("PIPNet needs Python 3.11 to 3.13, not %d.%d: `bash main.sh 1 ...` looks for another" % sys.version_info[:2])
 SIGNALS = signal.SIGINT, signal.SIGTERM
 UNWRITABLE = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO
-STOPPED = "stopped; the last whole epoch is kept: the same flags with --exp and --resume go on"
+STOPPED = "stopped; a training goes on from its last whole epoch: the same flags with --exp and --resume"
 GRACE = 8  # seconds that a process has to leave after a signal
 LAUNCHED = "LOCAL_RANK" in os.environ  # by torchrun, which says for all its processes that they were stopped
 _nowhere = open(os.devnull, "w")

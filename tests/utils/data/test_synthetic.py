@@ -1,12 +1,11 @@
 """Synthetic faces: the same bytes for any number of workers, exact landmarks, the official layout."""
-import multiprocessing
-import os
-import signal
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
-from conftest import LAYOUTS
+from conftest import LAYOUTS, ROOT
 
 from pipnet.errors import UserError
 from utils.data import synthetic
@@ -98,13 +97,22 @@ def test_a_killed_run_leaves_no_folder(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+CALLER = """
+import multiprocessing, os, signal
+from utils.data import synthetic
+with synthetic._lean():
+    pool = multiprocessing.get_context("spawn").Pool(1)
+process = pool.apply(os.getpid)
+os.kill(process, signal.SIGINT)
+print(pool.apply_async(os.getpid).get(20) == process, flush=True)
+pool.terminate()
+os._exit(0)  # as a signal ends a command: without Python's clean-up
+"""
+
+
 def test_rendering_processes_leave_ctrl_c_to_their_caller():
-    with synthetic._lean():
-        pool = multiprocessing.get_context("spawn").Pool(1)
-    with pool:
-        process = pool.apply(os.getpid)
-        os.kill(process, signal.SIGINT)
-        assert pool.apply(os.getpid) == process
+    done = subprocess.run([sys.executable, "-c", CALLER], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 @pytest.mark.parametrize("arguments", [{"train": 0, "test": 0}, {"train": -1}, {"size": 16}])

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import cv2
@@ -109,12 +110,15 @@ def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, 
 def _lean() -> Iterator[None]:
     """Let processes spawned in the body have one thread each and not import the caller's main module, which may import torch.
 
-    They leave Ctrl-C to the caller: it would interrupt them while they load packages, which is a traceback each.
+    They leave Ctrl-C to the caller: it would interrupt them while they load packages, which is a traceback each. The process that
+    frees the semaphores of a caller that was stopped does so without a warning.
     """
-    main, threads = sys.modules["__main__"], dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    main, lean = sys.modules["__main__"], dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    lean["PYTHONWARNINGS"] = "ignore:resource_tracker"
     kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
-    before = {name: os.environ.get(name) for name in threads}
-    os.environ.update(threads)
+    before = {name: os.environ.get(name) for name in lean}
+    os.environ.update(lean)
+    resource_tracker.ensure_running()  # its start ends the blocking of signals
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     for name in kept:
         setattr(main, name, None)
@@ -124,7 +128,7 @@ def _lean() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, value in kept.items():
             setattr(main, name, value)
-        for name in threads:
+        for name in lean:
             del os.environ[name]
         os.environ.update({name: value for name, value in before.items() if value is not None})
 
