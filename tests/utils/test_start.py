@@ -76,6 +76,18 @@ def test_a_signal_is_one_line(number, place, tmp_path):
     assert error.strip() == STOPPED and process.returncode == 128 + number and ("left" in output) == ("left" in place)
 
 
+def test_a_signal_to_several_processes_is_one_line(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom utils import start\n"
+                      "def main(argv):\n    print('begun', flush=True)\n    time.sleep(100)\n"
+                      "start.begin_loading()\nstart.end_loading()\nstart.run_command(main)\n")
+    launch = [sys.executable, "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", str(script)]
+    process = subprocess.Popen(launch, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1].strip() == STOPPED and process.returncode == 130
+
+
 PYTHON = """#!/usr/bin/env bash
 case "$*" in
     *find_spec*) [ -e installed ] ;;

@@ -19,7 +19,9 @@ def main(argv: list[str]) -> int:
     """Run torchrun with its flags, the script and the script's flags; return the exit status."""
     args = parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // int(args.nproc_per_node), 1)))  # else torchrun sets 1 and warns
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in logging.root.manager.loggerDict:  # some of torchrun's loggers have a level of their own
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     close = PContext.close
     PContext.close = lambda self, death_sig=None, timeout=GRACE: close(self, death_sig, min(timeout, GRACE))  # torch waits 30 s
     end_loading()
