@@ -91,17 +91,6 @@ def measure(setting: str, row: str, seed: int, given: argparse.Namespace) -> dic
     return {"errors": errors(exp), "images_per_second": float(np.median([float(time["images_per_second"]) for time in times]))}
 
 
-def shares(entries: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """Return {row: {test set: share of the gap between the labels of the source and all labels that it closes}}."""
-    def mean(row: str, name: str) -> float:
-        return float(np.mean([seed["errors"][name]["NME %"] for seed in entries[row]["seeds"].values()]))
-
-    if not {SOURCE, ALL} <= entries.keys():
-        return {}
-    return {row: {name: round((mean(SOURCE, name) - mean(row, name)) / (mean(SOURCE, name) - mean(ALL, name)), 3)
-                  for name in ("300w", "faces68")} for row in entries if row not in (SOURCE, ALL)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("settings", nargs="*", metavar="SETTING", help=f"of {', '.join(SETTINGS)}; without: all")
@@ -126,7 +115,7 @@ def main() -> None:
                 entry = done.setdefault(row, {"flags": " ".join(flags_of(setting, row, given)), "seeds": {}})
                 entry["seeds"][str(seed)] = {"commit": COMMIT, **measure(setting, row, seed, given)}
                 how = f"--net {given.net} --epochs {given.epochs} --limit {given.limit} --size {given.size}"
-                save(name, f"python benchmarks/semi.py {setting} {how}", seed, {"rows": done, "share_of_the_gap": shares(done)})
+                save(name, f"python benchmarks/semi.py {setting} {how}", seed, {"rows": done})
 
 
 if __name__ == "__main__":
