@@ -110,8 +110,6 @@ TOOLS = {
     "ours": Tool(lambda: finder(Landmarker(threads=1)), "ours, landmarks", "parts of 300W and FACES68"),
     "ours_fast": Tool(lambda: finder(Landmarker("landmarks-fast", threads=1)), "ours, landmarks-fast",
                       "parts of 300W and FACES68"),
-    "ours_300w": Tool(lambda: finder(Landmarker(ROOT / "weights/bench_real_256/best.onnx", threads=1)),
-                      "ours, ResNet-18 of real_256", "a part of 300W"),
     "dlib": Tool(dlib, "dlib", "300W, its tests too"),
     "mediapipe": Tool(mediapipe, "MediaPipe Face Mesh", "Google's own"),
     "slim": Tool(slim, "Peppa Slim", "300W, its tests perhaps, and more"),

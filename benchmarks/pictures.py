@@ -79,10 +79,9 @@ def head() -> None:
 
 
 def tools() -> None:
-    """Write tools.svg from the photographs that no tool has seen, without nets that do not come with the project."""
+    """Write tools.svg from the photographs that no tool has seen."""
     rows = json.loads((RESULTS / "others.json").read_text(encoding="utf-8"))["rows"]
-    points = {row["tool"]: ([row["ms"]], [row["habits_aside_nme"]]) for row in rows
-              if row["set"] == "FACES68" and "real_256" not in row["tool"]}
+    points = {row["tool"]: ([row["ms"]], [row["habits_aside_nme"]]) for row in rows if row["set"] == "FACES68"}
     write_text(ASSETS / "tools.svg", chart(points, "ms a picture, one core", "aligned NME %, FACES68", Style(dots=True)))
 
 

@@ -7,8 +7,7 @@ from record import result
 from pipnet.files import SHIPPED
 
 BOXES = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN", "shipped": "weights/detector.onnx"}
-TOOLS = {"ours, landmarks": "ours, `landmarks`", "ours, landmarks-fast": "ours, `landmarks-fast`",
-         "ours, ResNet-18 of real_256": "ours, ResNet-18 of run `real_256`"}
+TOOLS = {"ours, landmarks": "ours, `landmarks`", "ours, landmarks-fast": "ours, `landmarks-fast`"}
 
 
 def peers() -> str:
