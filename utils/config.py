@@ -83,7 +83,7 @@ def read_defaults(file: Path = FILE) -> Defaults:
 
 def _views(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the rows of `views`, checked. Raise UserError for an unknown row or key, and a strong value that is no number."""
-    if [*rows] != [*VIEWS] or not all(isinstance(row, dict) for row in rows.values()):
+    if rows.keys() != {*VIEWS} or not all(isinstance(row, dict) for row in rows.values()):
         raise UserError(f"views in args.yaml must hold the tables {' and '.join(VIEWS)}")
     for name, row in rows.items():
         for key in row:
