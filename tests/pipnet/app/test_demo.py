@@ -252,9 +252,9 @@ demo.command(["--help"])"""
 
 
 def test_a_signal_while_the_nets_are_freed_is_one_line():
-    code = """import os, signal
+    code = """import signal
 from pipnet.app import demo
-demo.main = lambda argv: os.kill(os.getpid(), signal.SIGINT)
+demo.main = lambda argv: signal.raise_signal(signal.SIGINT)  # os.kill may wake another thread, too late
 demo.command([])"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "stopped\n")
