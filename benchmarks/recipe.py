@@ -84,8 +84,9 @@ def measure(given: argparse.Namespace, row: str, seed: int) -> dict:
     if table != "ablation":
         for name, more in (("test", []), ("flip_test", ["--flip-test"])):
             run("--exp", exp, "--test", "--test-data", "300w", "FACES68", "--allow-partial", *more)
-            scores = read_csv(folder / "report" / "scores.csv")
-            figures[name] = {score["test set"].strip(): float(score["NME %"]) for score in scores if score["model"] == "torch"}
+            scores = [score for score in read_csv(folder / "report" / "scores.csv") if score["model"] == "torch"]
+            for way, title in ((name, "NME %"), (f"{name}, crop", "crop NME %")):
+                figures[way] = {score["test set"].strip(): float(score[title]) for score in scores}
     return figures
 
 

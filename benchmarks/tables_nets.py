@@ -41,8 +41,11 @@ def same_net() -> str:
 
 
 def tested(way: str, start: str) -> Value:
-    """Return the column of the NME on a test set. way: test or flip_test."""
-    return lambda row: text([nme for seed in row["seeds"].values() for name, nme in seed[way].items() if name.startswith(start)])
+    """Return the column of the NME on a test set, of the seeds that have it. way: test or flip_test, with `, crop` in the crop."""
+    def cell(row: dict) -> str | None:
+        found = [nme for seed in row["seeds"].values() for name, nme in seed.get(way, {}).items() if name.startswith(start)]
+        return text(found) if found else None
+    return cell
 
 
 def recipes() -> str:
@@ -62,7 +65,10 @@ def pipnet() -> str:
     rows = found_rows("recipe_pipnet_30_128")
     return table([{"name": name, **rows[name]} for name in recipe.STEPS if name in rows], ("recipe", "name"),
                  ("flags", lambda row: f"`{row['flags']}`"), ("lfpw/testset", tested("test", "300w"), ">"),
-                 ("faces68/test", tested("test", "faces68"), ">"))
+                 ("faces68/test", tested("test", "faces68"), ">"),
+                 ("crop NME, lfpw", tested("test, crop", "300w"), ">"), ("crop NME, faces68", tested("test, crop", "faces68"), ">"),
+                 ("lfpw, flip test", tested("flip_test, crop", "300w"), ">"),
+                 ("faces68, flip test", tested("flip_test, crop", "faces68"), ">"))
 
 
 def ablation() -> str:
