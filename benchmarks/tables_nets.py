@@ -41,7 +41,7 @@ def same_net() -> str:
 
 
 def tested(way: str, start: str) -> Value:
-    """Return the column of the NME on a test set, of the seeds that have it. way: test or flip_test, with `, crop` in the crop."""
+    """Return the column of the NME on a test set, of the seeds that have it. way: test or flip_test; `, crop`: in the crop."""
     def cell(row: dict) -> str | None:
         found = [nme for seed in row["seeds"].values() for name, nme in seed.get(way, {}).items() if name.startswith(start)]
         return text(found) if found else None
@@ -65,10 +65,10 @@ def pipnet() -> str:
     rows = found_rows("recipe_pipnet_30_128")
     return table([{"name": name, **rows[name]} for name in recipe.STEPS if name in rows], ("recipe", "name"),
                  ("flags", lambda row: f"`{row['flags']}`"), ("lfpw/testset", tested("test", "300w"), ">"),
-                 ("faces68/test", tested("test", "faces68"), ">"),
-                 ("crop NME, lfpw", tested("test, crop", "300w"), ">"), ("crop NME, faces68", tested("test, crop", "faces68"), ">"),
-                 ("lfpw, flip test", tested("flip_test, crop", "300w"), ">"),
-                 ("faces68, flip test", tested("flip_test, crop", "faces68"), ">"))
+                 ("faces68/test", tested("test", "faces68"), ">"), ("lfpw, crop", tested("test, crop", "300w"), ">"),
+                 ("faces68, crop", tested("test, crop", "faces68"), ">"),
+                 ("lfpw, crop, flip test", tested("flip_test, crop", "300w"), ">"),
+                 ("faces68, crop, flip test", tested("flip_test, crop", "faces68"), ">"))
 
 
 def ablation() -> str:
