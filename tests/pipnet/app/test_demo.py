@@ -254,7 +254,8 @@ demo.command(["--help"])"""
 def test_a_signal_while_the_nets_are_freed_is_one_line():
     code = """import signal
 from pipnet.app import demo
-demo.main = lambda argv: signal.raise_signal(signal.SIGINT)  # os.kill may wake another thread, too late
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process that a shell starts with & ignores it
+demo.main = lambda argv: signal.raise_signal(signal.SIGINT)
 demo.command([])"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "stopped\n")
