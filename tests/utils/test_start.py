@@ -26,6 +26,15 @@ def test_a_signal_while_packages_are_loaded_is_one_line(command, package, number
     assert process.returncode == 128 + number
 
 
+def written(folder, work: str) -> str:
+    """Write a command that prints `begun` and does `work`. Return its file."""
+    script = folder / "script.py"
+    script.write_text(f"import os, signal, sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom utils import start\n"
+                      f"def main(argv):\n    print('begun', flush=True)\n{work}\n"
+                      "start.begin_loading()\nstart.end_loading()\nstart.run_command(main)\n")
+    return str(script)
+
+
 @pytest.mark.parametrize(("number", "place"), [(signal.SIGINT, "    time.sleep(100)"), (signal.SIGTERM, """
     class Late:
         def __del__(self):
@@ -64,11 +73,8 @@ def test_a_signal_while_packages_are_loaded_is_one_line(command, package, number
                                   "where an exception would abort"))
 def test_a_signal_is_one_line(number, place, tmp_path):
     """The first one ends the process, also where Python drops exceptions; those that follow are ignored."""
-    script = tmp_path / "script.py"
-    script.write_text(f"import os, signal, sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom utils import start\n"
-                      f"def main(argv):\n    print('begun', flush=True)\n{place}\n"
-                      "start.begin_loading()\nstart.end_loading()\nstart.run_command(main)\n")
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, written(tmp_path, place)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if "os.kill" not in place:  # a line read before would hide what comes with it from communicate()
         assert process.stdout.readline() == "begun\n"
         process.send_signal(number)
@@ -77,11 +83,8 @@ def test_a_signal_is_one_line(number, place, tmp_path):
 
 
 def test_a_signal_to_several_processes_is_one_line(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(f"import sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom utils import start\n"
-                      "def main(argv):\n    print('begun', flush=True)\n    time.sleep(100)\n"
-                      "start.begin_loading()\nstart.end_loading()\nstart.run_command(main)\n")
-    launch = [sys.executable, "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", str(script)]
+    script = written(tmp_path, "    time.sleep(100)")
+    launch = [sys.executable, "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", script]
     process = subprocess.Popen(launch, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
     process.send_signal(signal.SIGINT)

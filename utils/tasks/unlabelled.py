@@ -69,9 +69,9 @@ def with_unlabelled(task, training: Training) -> Training:
     faces, shards, checksums = task.unlabelled()
     if settings.train.semi == MEAN_TEACHER:
         parts, count = [training.samples], len(training.samples)
-        both = recipes(settings.augment, settings.views), *how[1:]
-        parts += [Views(faces, *both)] if faces is not None else []
-        parts += [ShardViews(shards, layout.count, *both)] if shards else []
+        twice = recipes(settings.augment, settings.views), *how[1:]
+        parts += [Views(faces, *twice)] if faces is not None else []
+        parts += [ShardViews(shards, layout.count, *twice)] if shards else []
         joined = Joined(parts)
         return training._replace(samples=joined, collate=collate_views, checksums=training.checksums + checksums, labelled=count,
                                  words=f"{training.words}; {len(joined) - count} unlabelled faces")
