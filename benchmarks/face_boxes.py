@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from photographs import labelled_sets, name_and_file, open_detector, photographs, place_of
+from photographs import labelled_sets, name_and_file, open_detector, photographs, place_of, without_detector
 from record import save
 
 from pipnet.detector import FaceBox
@@ -63,7 +63,7 @@ def nme(landmarker: Landmarker, records: list[Record], boxes: list[np.ndarray | 
 def main(net: str, files: dict[str, str]) -> None:
     """Measure a net with detectors. files: {detector: its weights}."""
     names, detectors = labelled_sets(), {name: open_detector(name, file) for name, file in files.items()}
-    landmarker = Landmarker(net, detector=lambda image: (np.zeros((0, 4)), np.zeros(0)))
+    landmarker = without_detector(net)
     train, rng = [record for name in names for record in photographs(name, "train", FITTED)], np.random.default_rng(0)
     boxes = {name: detected(detector, train) for name, detector in detectors.items()}
     maps = {name: fit(found, train) for name, found in boxes.items()}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from photographs import labelled_sets, photographs
+from photographs import found_in_box, labelled_sets, photographs, without_detector
 from record import COMMIT, RESULTS, save
 
 from pipnet.files import SHIPPED
@@ -83,9 +83,8 @@ KINDS: dict[str, Callable[..., Changed]] = {
 
 def error_of(landmarker: Landmarker, image: np.ndarray, truth: np.ndarray) -> float:
     """Return the NME in % of the outer corners of the eyes of the face in the labels' box."""
-    face, = landmarker.landmarks_of(image, box_of(truth)[None])
-    face, = landmarker.crop_again(image, [face])
-    return 100 * float(np.linalg.norm(face.landmarks - truth, axis=1).mean() / np.linalg.norm(truth[45] - truth[36]))
+    found = found_in_box(landmarker, image, truth)
+    return 100 * float(np.linalg.norm(found - truth, axis=1).mean() / np.linalg.norm(truth[45] - truth[36]))
 
 
 def figures(errors: np.ndarray) -> dict:
@@ -122,7 +121,7 @@ def main() -> None:
     how = {"split": given.split, "faces": given.faces}
     rows = stored["rows"] if {key: stored.get(key) for key in how} == how else {}
     for net in given.nets:
-        landmarker = Landmarker(net, detector=lambda image: (np.zeros((0, 4)), np.zeros(0)), threads=1)
+        landmarker = without_detector(net, threads=1)
         rows[net] = {"commit": COMMIT, **{name: measure(landmarker, photographs(name, given.split, given.faces))
                                           for name in labelled_sets()}}
         save("kinds", f"python benchmarks/kinds.py --split {given.split} --faces {given.faces}", 0, {**how, "rows": rows})

@@ -3,7 +3,8 @@
 Environment variables name the folders and files: FACES_300W, the official tree of 300W or a part of it; FACES68, images with
 68-point .pts in train/ and test/; FACEBOXES, photographs with face boxes in the layout of WIDER FACE; FACEBOXES_V2, the published
 weights FaceBoxesV2.pth; UNLABELLED, photographs without labels in subfolders; ALL_AGES and DIVERSE, two of these as
-pseudo_labels.py has labelled them. A benchmark whose data is missing says so and stops.
+pseudo_labels.py has labelled them; RENDERED and RENDERED_FEW, 2,000 and 1,000 faces that rare_faces.py has drawn. A benchmark
+whose data is missing says so and stops.
 """
 import os
 import sys
@@ -14,10 +15,11 @@ from record import ROOT
 
 from pipnet.detector import Detector
 from pipnet.geometry import box_of, iou
+from pipnet.landmarker import Landmarker
 from utils.data.parsers import DATASETS, Record
 
 VARIABLES = {"300W": "FACES_300W", "FACES68": "FACES68", "FACEBOXES": "FACEBOXES", "FACEBOXES_V2": "FACEBOXES_V2",
-             **{name: name for name in ("UNLABELLED", "ALL_AGES", "DIVERSE")}}
+             **{name: name for name in ("UNLABELLED", "ALL_AGES", "DIVERSE", "RENDERED", "RENDERED_FEW")}}
 PLACES = {word: (ROOT / os.environ[name]).resolve() for word, name in VARIABLES.items() if os.environ.get(name)}
 LABELLED = {"300W": "300w", "FACES68": "points"}  # {folder: its row of DATASETS}
 LEAST = 0.3  # IoU from which a detection is the labelled face
@@ -65,6 +67,18 @@ def place_of(record: Record, boxes: np.ndarray) -> int | None:
 def open_detector(name: str, file: str | Path, **options) -> Detector:
     """Return a detector by name; `shipped` is an exported file of this project. options: of Detector."""
     return Detector("faceboxes" if name == "shipped" else name, file, **options)
+
+
+def without_detector(net: str | Path, **options) -> Landmarker:
+    """Return a landmarker that finds no face by itself, for boxes that are given. options: of Landmarker."""
+    return Landmarker(net, detector=lambda image: (np.zeros((0, 4)), np.zeros(0)), **options)
+
+
+def found_in_box(landmarker: Landmarker, image: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the landmarks (N, 2) of the face in the box of the true ones, in px, after the second crop."""
+    face, = landmarker.landmarks_of(image, box_of(truth)[None])
+    face, = landmarker.crop_again(image, [face])
+    return face.landmarks
 
 
 def name_and_file(text: str) -> tuple[str, str]:

@@ -1,7 +1,9 @@
-"""Pictures of README.md, into assets/: `python benchmarks/pictures.py [faces] [head] [tools]`, without names all.
+"""Pictures of the documentation, into assets/: `python benchmarks/pictures.py [faces] [head] [tools] [failures]`, without names
+all.
 
 faces: synthetic test faces with the landmarks that the net of `benchmarks/runs.py default` finds. head: a rendered head that
 turns, talks and blinks, tracked by demo.py, as a GIF. tools: error against time of the tools that benchmarks/others.py measured.
+failures: of each kind of rendered face that `landmarks` finds badly, the one of 24 people with the largest error.
 assets/README.md has the command of astronaut.jpg.
 """
 import json
@@ -13,12 +15,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from kinds import KINDS
+from photographs import found_in_box, without_detector
 from PIL import Image
 from record import RESULTS, ROOT, chosen
+from traits import OPEN, SHUT, drawn, error
 
 from pipnet.app.sources import Video
 from pipnet.draw import group_colours, sheet, tile
 from pipnet.files import write_text
+from pipnet.geometry import box_of, transform
 from pipnet.images import write_image
 from utils.config import read_defaults, resolve
 from utils.data.dataset import Faces, collate
@@ -28,12 +34,13 @@ from utils.data.synthetic import render
 from utils.data.synthetic.head import lid_height
 from utils.test.evaluate import torch_predictor
 from utils.test.plot import Style, chart
-from utils.test.report import TRUTH
+from utils.test.report import FOUND, TRUTH
 from utils.train import checkpoint
 
 ASSETS, NET = ROOT / "assets", ROOT / "weights" / "bench_default" / "best.pt"
 ROWS, COLUMNS, SIZE = 3, 8, 144
 PERSON, SIDE, FRAMES, RATE, COLOURS = 4, 256, 40, 12, 128  # the head: who, px, frames, frames/s, colours of the palette
+PEOPLE, LARGE = 24, 256  # of whom the one with the largest error is shown, px of its tile
 BESIDE, GREY = 180, (44, 40, 36)  # width in px and colour of the area on the left, for demo.py's panel
 
 
@@ -85,7 +92,30 @@ def tools() -> None:
     write_text(ASSETS / "tools.svg", chart(points, "ms a picture, one core", "aligned NME %, FACES68", Style(dots=True)))
 
 
-PICTURES = {"faces": faces, "head": head, "tools": tools}
+def failures() -> None:
+    """Write failures.jpg."""
+    landmarker = without_detector("landmarks", threads=1)
+    cases = {"yaw 60°": {"yaw": 60}, "yaw 75°": {"yaw": 75}, "shut eyes": {"yaw": 0, **SHUT}}
+    tiles = []
+    for name in [*cases, "dark, noisy", "blurred", "a third hidden"]:
+        worst = (-1.0,)
+        for index in range(PEOPLE):
+            face, rng = drawn(index, **cases.get(name, {"yaw": 0, **OPEN})), np.random.default_rng(index)
+            image, truth = KINDS["as taken" if name in cases else name](face.image, face.landmarks, rng)
+            landmarks = found_in_box(landmarker, image, truth)
+            worst = max(worst, (error(landmarks, truth), index, image, truth, landmarks), key=lambda one: one[0])
+        off, _, image, truth, landmarks = worst
+        left, top, right, bottom = box_of(truth)
+        zoom = LARGE / (1.4 * max(right - left, bottom - top))
+        middle = np.array([left + right, top + bottom]) / 2
+        to_tile = np.column_stack([zoom * np.eye(2), LARGE / 2 - zoom * middle])
+        pair = [(transform(truth, to_tile) / LARGE, TRUTH), (transform(landmarks, to_tile) / LARGE, FOUND)]
+        crop = cv2.warpAffine(image, to_tile, (LARGE, LARGE))
+        tiles.append(tile(crop, pair, landmarker.layout, LARGE, f"{name}: {off:.0f} %"))
+    write_image(ASSETS / "failures.jpg", sheet(tiles, 3))
+
+
+PICTURES = {"faces": faces, "head": head, "tools": tools, "failures": failures}
 
 if __name__ == "__main__":
     for name in chosen(PICTURES, sys.argv[1:]):

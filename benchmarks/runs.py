@@ -28,7 +28,7 @@ HARD = ["--blur", "0.3", "--blur-sigma", "8", "--noise", "0.3", "--noise-sigma",
         "0.55", "--brightness", "0.3", "--contrast", "0.4", "--colour-prob", "0.7", "--roll-prob", "0.15"]
 DARK = [*HARD, "--gamma", "3", "--noise", "0.5", "--noise-size", "5"]  # and dark ones, whose small faces are enlarged
 ONE_LENGTH = ["--epochs", "2", "--epoch-steps", "480", "--learning-rate", "0.0003", "--warmup", "0.1"]
-MEAN = "weights/bench_landmarks_mean/best.pt"  # the shipped net before
+MEAN = "weights/bench_landmarks_mean/best.pt"  # of the nets of landmarks and landmarks_hard
 TWO = ["300w", "FACES68", "--weights", MEAN, *DARK, *WIDE, "--label-shift", *SHIFTS[:2], *ONE_LENGTH]
 
 
@@ -71,6 +71,17 @@ RUNS = {
     "landmarks_dark": Run([*TEST, *REAL, *SHIPPED, *EVERY, "--weights", MEAN, *DARK, *WIDE, "--label-shift", *RELABELLED,
                            *ONE_LENGTH],
                           "the same, with 2,528 pseudo-labelled photographs in place of these"),
+    # from the mean again, longer
+    "landmarks_wild": Run([*TEST, *REAL, *SHIPPED, *EVERY, "RENDERED", "--weights", MEAN, *DARK, "--roll-prob", "0.3", *WIDE,
+                           "--label-shift", *SHIFTS, "0", "--epochs", "6", "--epoch-steps", "480", "--learning-rate", "0.0004",
+                           "--warmup", "0.1"],
+                          "the photographs, dark and grainy too, and 2,000 rendered faces with shut eyes or turned, 6 epochs of "
+                          "480 steps"),
+    "landmarks_last": Run([*TEST, *REAL, *SHIPPED, *EVERY, "RENDERED_FEW", "--weights", "weights/bench_landmarks_wild/best.pt",
+                           *DARK, "--blur-sigma", "6", "--noise", "0.35", "--gamma", "2", "--roll-prob", "0.2", *WIDE,
+                           "--label-shift", *SHIFTS, "0", "--epochs", "8", "--epoch-steps", "480", "--learning-rate", "0.0003",
+                           "--warmup", "0.1"],
+                          "the photographs and 1,000 rendered faces, less dark and grainy, 8 epochs of 480 steps"),
     "landmarks-fast": Run([*TEST, *REAL, *FAST, *EVERY, "--roll-prob", "0.15",
                            "--label-shift", *SHIFTS, "--epochs", "50", "--brightness", "0.3", "--colour-prob", "0.7"],
                           "all photographs, MobileNetV4-conv-small at 128 px, preset `robust` for 50 epochs"),

@@ -174,12 +174,14 @@ def semi() -> str:
         errors = {name: {kind: [seed["errors"][place][title] for seed in row["seeds"].values()]
                          for kind, (place, title) in kinds.items()} for name, row in result(file.stem)["rows"].items()}
         for name, found in errors.items():
-            rows.append({"setting": file.stem.split("_")[1], "row": name, **{kind: text(found[kind]) for kind in kinds}})
+            setting, epochs = file.stem.split("_")[1:3]
+            rows.append({"setting": setting, "epochs": epochs, "row": name, **{kind: text(found[kind]) for kind in kinds}})
             if {"labels only", "all labels"} <= errors.keys() - {name}:
                 for kind in kinds:
                     few, some, many = (np.mean(errors[row][kind]) for row in ("labels only", name, "all labels"))
                     rows[-1][f"gap: {kind}"] = (few - some) / (few - many)
-    return table(rows, ("setting", "setting"), ("row", "row"), *((kind, kind, ">") for kind in kinds),
+    return table(rows, ("setting", "setting"), ("epochs", "epochs", ">"), ("row", "row"),
+                 *((kind, kind, ">") for kind in kinds),
                  *((f"gap: {kind}", f"gap: {kind}", ".0%") for kind in kinds))
 
 

@@ -1,0 +1,94 @@
+"""How a landmark net finds rendered people, of whom everything is known: `python benchmarks/traits.py [--people 300] [NET ...]`.
+
+The same people are drawn frontal, turned to the side, with shut eyes and with a mouth at rest, in the light and before the
+background of their seed. Errors are in % of the size of the labels' box, since in profiles the eyes have no distance. Rows of
+nets stay until they are measured again.
+"""
+import argparse
+import json
+
+import numpy as np
+from photographs import found_in_box, without_detector
+from record import COMMIT, RESULTS, save
+
+from pipnet.app.drowsiness import ring_aspect
+from pipnet.files import SHIPPED
+from pipnet.landmarker import Landmarker
+from utils.data.synthetic import render
+from utils.data.synthetic.face import Face
+from utils.data.synthetic.head import lid_height
+from utils.data.synthetic.people import Person, sample_person
+
+SEED, SIDE = 2, 256            # seeds 0 and 1 draw training faces
+UPRIGHT = -17.0                # degrees, pitch of a face that looks straight ahead
+YAWS = (0, 30, 45, 60, 75)     # degrees, to each side in turn
+OPEN, SHUT = ({"lids": np.array([lid_height(openness, 0.8)] * 2, np.float32)} for openness in (1.0, 0.0))
+REST = {"expression": {"brow_in_left": 0.0}, "jaw": 0.0}
+SKINS = ("light skin", "medium skin", "dark skin")  # equal parts
+AGES = {"children": (0.0, 1e-9), "adults": (1e-9, 0.4), "old people": (0.4, 1.1)}  # of `Look.age`
+
+
+def drawn(index: int, yaw: float, **pose) -> Face:
+    """Return a person's picture with that yaw in degrees."""
+    return render(SEED, index, SIDE, angles=tuple(np.radians([yaw, UPRIGHT, 0.0])), **pose)
+
+
+def error(landmarks: np.ndarray, truth: np.ndarray) -> float:
+    """Return the NME in % of the square root of the area of the labels' box."""
+    return 100 * float(np.linalg.norm(landmarks - truth, axis=1).mean() / np.sqrt(np.prod(np.ptp(truth, axis=0))))
+
+
+def eyes_open(landmarks: np.ndarray) -> float:
+    """Return the mean of height / width of both eyes."""
+    return float(np.mean([ring_aspect(landmarks, tuple(range(start, start + 6))) for start in (36, 42)]))
+
+
+def lips_apart(landmarks: np.ndarray) -> float:
+    """Return the mean distance of the inner lips in % of the distance of the outer corners of the eyes."""
+    apart = np.linalg.norm(landmarks[[61, 62, 63]] - landmarks[[67, 66, 65]], axis=1).mean()
+    return 100 * float(apart / np.linalg.norm(landmarks[45] - landmarks[36]))
+
+
+def measure(landmarker: Landmarker, people: list[Person]) -> dict[str, float]:
+    """Return {row: mean} over the people."""
+    def found(face: Face) -> np.ndarray:
+        return found_in_box(landmarker, face.image, face.landmarks)
+
+    errors = {yaw: np.zeros(len(people)) for yaw in YAWS}
+    eyes, lips = [], []
+    for index in range(len(people)):
+        for yaw in YAWS:
+            face = drawn(index, yaw if index % 2 else -yaw)
+            errors[yaw][index] = error(found(face), face.landmarks)
+        eyes.append([eyes_open(found(drawn(index, 0, **lids))) for lids in (OPEN, SHUT)])
+        face = drawn(index, 0, **REST)
+        lips.append([lips_apart(found(face)), lips_apart(face.landmarks)])
+    skin = np.argsort(np.argsort([-person.look.skin.mean() for person in people])) * len(SKINS) // len(people)
+    age = np.array([person.look.age for person in people])
+    groups = {name: skin == row for row, name in enumerate(SKINS)} | {
+        name: (age >= least) & (age < most) for name, (least, most) in AGES.items()}
+    opened, shut = np.mean(eyes, 0)
+    mouth, truth = np.mean(lips, 0)
+    return {**{f"yaw {yaw}°": errors[yaw].mean() for yaw in YAWS},
+            **{name: errors[0][inside].mean() for name, inside in groups.items()},
+            "shut eyes, % of the open height": 100 * shut / opened, "lips apart at rest, %": mouth, "lips apart, truth": truth}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", nargs="*", metavar="NET", default=SHIPPED[:2], help="what demo.py --exp takes")
+    parser.add_argument("--people", type=int, default=300)
+    given = parser.parse_args()
+    file = RESULTS / "traits.json"
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    rows = stored["rows"] if stored.get("people") == given.people else {}
+    # the first that `render` draws
+    people = [sample_person(np.random.default_rng([SEED, index])) for index in range(given.people)]
+    for net in given.nets:
+        figures = measure(without_detector(net, threads=1), people)
+        rows[net] = {"commit": COMMIT, **{row: round(float(value), 3) for row, value in figures.items()}}
+        save("traits", f"python benchmarks/traits.py --people {given.people}", 0, {"people": given.people, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
