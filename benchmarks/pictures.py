@@ -19,13 +19,14 @@ from kinds import KINDS
 from photographs import found_in_box, without_detector
 from PIL import Image
 from record import RESULTS, ROOT, chosen
-from traits import OPEN, SHUT, drawn, error
+from traits import OPEN, SHUT, YAWS, drawn, error
 
 from pipnet.app.sources import Video
 from pipnet.draw import group_colours, sheet, tile
 from pipnet.files import write_text
 from pipnet.geometry import box_of, transform
 from pipnet.images import write_image
+from pipnet.landmarker import Landmarker
 from utils.config import read_defaults, resolve
 from utils.data.dataset import Faces, collate
 from utils.data.prepared_set import SYNTHETIC, Split
@@ -92,19 +93,24 @@ def tools() -> None:
     write_text(ASSETS / "tools.svg", chart(points, "ms a picture, one core", "aligned NME %, FACES68", Style(dots=True)))
 
 
+def worst(landmarker: Landmarker, pose: dict, kind: str) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """Return of rendered people in a pose the one that is found worst: error in %, picture, true and found landmarks."""
+    people = []
+    for index in range(PEOPLE):
+        face = drawn(index, **pose)
+        image, truth = KINDS[kind](face.image, face.landmarks, np.random.default_rng(index))
+        landmarks = found_in_box(landmarker, image, truth)
+        people.append((error(landmarks, truth), image, truth, landmarks))
+    return max(people, key=lambda person: person[0])
+
+
 def failures() -> None:
     """Write failures.jpg."""
-    landmarker = without_detector("landmarks", threads=1)
-    cases = {"yaw 60°": {"yaw": 60}, "yaw 75°": {"yaw": 75}, "shut eyes": {"yaw": 0, **SHUT}}
-    tiles = []
-    for name in [*cases, "dark, noisy", "blurred", "a third hidden"]:
-        worst = (-1.0,)
-        for index in range(PEOPLE):
-            face, rng = drawn(index, **cases.get(name, {"yaw": 0, **OPEN})), np.random.default_rng(index)
-            image, truth = KINDS["as taken" if name in cases else name](face.image, face.landmarks, rng)
-            landmarks = found_in_box(landmarker, image, truth)
-            worst = max(worst, (error(landmarks, truth), index, image, truth, landmarks), key=lambda one: one[0])
-        off, _, image, truth, landmarks = worst
+    landmarker, tiles = without_detector("landmarks", threads=1), []
+    cases = [(f"yaw {yaw}°", {"yaw": yaw}, "as taken") for yaw in YAWS[-2:]] + [("shut eyes", {"yaw": 0, **SHUT}, "as taken")]
+    cases += [(kind, {"yaw": 0, **OPEN}, kind) for kind in ("dark, noisy", "blurred", "a third hidden")]
+    for name, pose, kind in cases:
+        off, image, truth, landmarks = worst(landmarker, pose, kind)
         left, top, right, bottom = box_of(truth)
         zoom = LARGE / (1.4 * max(right - left, bottom - top))
         middle = np.array([left + right, top + bottom]) / 2

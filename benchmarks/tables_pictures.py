@@ -86,7 +86,7 @@ def kinds() -> str:
 
 
 def unlabelled() -> str:
-    """The same of the shipped net after further epochs on labels, and on unlabelled photographs in two ways."""
+    """The same of `landmarks` before its last stages, and after further epochs in three ways."""
     runs = {"labels": "labels only", "unlabelled": "mean teacher", "dark": "pseudo-labels"}
     nets = {f"weights/bench_landmarks_{run}/best.onnx": title for run, title in runs.items()}
     return kinds_of({"weights/bench_landmarks_mean/best.onnx": "before", **nets})
