@@ -5,7 +5,11 @@ from conftest import LAYOUTS, mean_face
 
 from pipnet.app.drowsiness import ALARM_CLOSED, Drowsiness, ring_aspect
 from pipnet.errors import UserError
+from pipnet.geometry import box_of
+from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
+from utils.data.synthetic import render
+from utils.data.synthetic.head import lid_height
 
 
 def lens(count: int, centre: tuple, width: float, height: float) -> np.ndarray:
@@ -132,3 +136,14 @@ def test_faces_are_told_apart_and_forgotten():
 def test_a_layout_without_eyes_says_so(name):
     with pytest.raises(UserError, match=f"layout '{name}' has no rings eye_left and eye_right.*68, 98, 106 or 12"):
         Drowsiness(LAYOUTS.load(name))
+
+
+def test_the_shipped_net_draws_shut_eyes_shut():
+    landmarker, heights = Landmarker("landmarks", threads=1), {1.0: [], 0.0: []}
+    for person in range(6):
+        for openness, found in heights.items():
+            lids = np.array([lid_height(openness, 0.8)] * 2, np.float32)
+            drawn = render(2, person, angles=(0.0, np.radians(-17), 0.0), lids=lids)
+            landmarks = landmarker.landmarks_of(drawn.image, box_of(drawn.landmarks)[None])[0].landmarks
+            found += [ring_aspect(landmarks, tuple(range(start, start + 6))) for start in (36, 42)]
+    assert np.mean(heights[0.0]) < 0.4 * np.mean(heights[1.0])
