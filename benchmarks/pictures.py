@@ -100,7 +100,7 @@ def worst(landmarker: Landmarker, pose: dict, kind: str) -> tuple[float, np.ndar
         face = drawn(index, **pose)
         image, truth = KINDS[kind](face.image, face.landmarks, np.random.default_rng(index))
         landmarks = found_in_box(landmarker, image, truth)
-        people.append((error(landmarks, truth), image, truth, landmarks))
+        people.append((error(landmarker.layout, landmarks, truth), image, truth, landmarks))
     return max(people, key=lambda person: person[0])
 
 

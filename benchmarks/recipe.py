@@ -5,12 +5,11 @@ tested as well. `pipnet` trains on all faces, as its authors do, and tells by te
 complete run is not repeated and a killed one is continued, so a long table can be made in pieces.
 """
 import argparse
-import json
 import re
 
 import numpy as np
 from photographs import require
-from record import COMMIT, RESULTS, ROOT, chosen, save
+from record import COMMIT, ROOT, chosen, found_rows, save
 from runs import REAL, run, train
 
 from pipnet.files import read_csv
@@ -104,8 +103,7 @@ def main() -> None:
     name, net = f"recipe_{given.table}_{given.epochs}_{given.input_size}", ""
     if given.net != "resnet18":
         name, net = f"{name}_{file_name(given.net)}", f" --net {given.net}"
-    file = RESULTS / f"{name}.json"
-    done = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else {}
+    done = found_rows(name)
     for seed in given.seeds:
         for row in wanted:
             flags = TABLES[given.table][row]

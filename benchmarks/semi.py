@@ -7,13 +7,12 @@ section `augment`; the nets of the rounds share the epochs. A complete run is no
 table can be made in pieces. Without the mean offset of each landmark, the error does not count labelling conventions.
 """
 import argparse
-import json
 
 import numpy as np
 import torch
 from photographs import require
 from recipe import file_name
-from record import COMMIT, RESULTS, ROOT, chosen, save
+from record import COMMIT, ROOT, chosen, found_rows, save
 from runs import run, train
 
 from pipnet.files import read_csv
@@ -109,8 +108,7 @@ def main() -> None:
     for seed in given.seeds:
         for setting in wanted:
             name = name_of(setting, given)
-            file = RESULTS / f"{name}.json"
-            done = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else {}
+            done = found_rows(name)
             for row in given.rows:
                 entry = done.setdefault(row, {"flags": " ".join(flags_of(setting, row, given)), "seeds": {}})
                 entry["seeds"][str(seed)] = {"commit": COMMIT, **measure(setting, row, seed, given)}

@@ -173,8 +173,8 @@ def semi() -> str:
     for file in sorted(RESULTS.glob("semi_*.json")):
         errors = {name: {kind: [seed["errors"][place][title] for seed in row["seeds"].values()]
                          for kind, (place, title) in kinds.items()} for name, row in result(file.stem)["rows"].items()}
+        setting, epochs = file.stem.split("_")[1:3]
         for name, found in errors.items():
-            setting, epochs = file.stem.split("_")[1:3]
             rows.append({"setting": setting, "epochs": epochs, "row": name, **{kind: text(found[kind]) for kind in kinds}})
             if {"labels only", "all labels"} <= errors.keys() - {name}:
                 for kind in kinds:

@@ -1,25 +1,26 @@
-"""How a landmark net finds rendered people, of whom everything is known: `python benchmarks/traits.py [--people 300] [NET ...]`.
+"""How a landmark net finds rendered people, of whom everything is known: `python benchmarks/traits.py [NET ...]`.
 
 The same people are drawn frontal, turned to the side, with shut eyes and with a mouth at rest, in the light and before the
 background of their seed. Errors are in % of the size of the labels' box, since in profiles the eyes have no distance. Rows of
 nets stay until they are measured again.
 """
 import argparse
-import json
 
 import numpy as np
 from photographs import found_in_box, without_detector
-from record import COMMIT, RESULTS, save
+from record import COMMIT, found_rows, save
 
 from pipnet.app.drowsiness import ring_aspect
 from pipnet.files import SHIPPED
 from pipnet.landmarker import Landmarker
+from pipnet.layout import Layout
 from utils.data.synthetic import render
 from utils.data.synthetic.face import Face
 from utils.data.synthetic.head import lid_height
 from utils.data.synthetic.people import Person, sample_person
+from utils.test import metric
 
-SEED, SIDE = 2, 256            # seeds 0 and 1 draw training faces
+SEED, SIDE, PEOPLE = 2, 256, 300  # seeds 0 and 1 draw training faces
 UPRIGHT = -17.0                # degrees, pitch of a face that looks straight ahead
 YAWS = (0, 30, 45, 60, 75)     # degrees, to each side in turn
 OPEN, SHUT = ({"lids": np.array([lid_height(openness, 0.8)] * 2, np.float32)} for openness in (1.0, 0.0))
@@ -33,9 +34,9 @@ def drawn(index: int, yaw: float, **pose) -> Face:
     return render(SEED, index, SIDE, angles=tuple(np.radians([yaw, UPRIGHT, 0.0])), **pose)
 
 
-def error(landmarks: np.ndarray, truth: np.ndarray) -> float:
+def error(layout: Layout, landmarks: np.ndarray, truth: np.ndarray) -> float:
     """Return the NME in % of the square root of the area of the labels' box."""
-    return 100 * float(np.linalg.norm(landmarks - truth, axis=1).mean() / np.sqrt(np.prod(np.ptp(truth, axis=0))))
+    return float(metric.nme(metric.point_errors(landmarks, truth)[None], metric.norms(truth[None], layout, "box"))[0])
 
 
 def eyes_open(landmarks: np.ndarray) -> float:
@@ -59,7 +60,7 @@ def measure(landmarker: Landmarker, people: list[Person]) -> dict[str, float]:
     for index in range(len(people)):
         for yaw in YAWS:
             face = drawn(index, yaw if index % 2 else -yaw)
-            errors[yaw][index] = error(found(face), face.landmarks)
+            errors[yaw][index] = error(landmarker.layout, found(face), face.landmarks)
         eyes.append([eyes_open(found(drawn(index, 0, **lids))) for lids in (OPEN, SHUT)])
         face = drawn(index, 0, **REST)
         lips.append([lips_apart(found(face)), lips_apart(face.landmarks)])
@@ -77,17 +78,12 @@ def measure(landmarker: Landmarker, people: list[Person]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nets", nargs="*", metavar="NET", default=SHIPPED[:2], help="what demo.py --exp takes")
-    parser.add_argument("--people", type=int, default=300)
-    given = parser.parse_args()
-    file = RESULTS / "traits.json"
-    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    rows = stored["rows"] if stored.get("people") == given.people else {}
-    # the first that `render` draws
-    people = [sample_person(np.random.default_rng([SEED, index])) for index in range(given.people)]
-    for net in given.nets:
+    rows = found_rows("traits")
+    people = [sample_person(np.random.default_rng([SEED, index])) for index in range(PEOPLE)]  # the first that `render` draws
+    for net in parser.parse_args().nets:
         figures = measure(without_detector(net, threads=1), people)
         rows[net] = {"commit": COMMIT, **{row: round(float(value), 3) for row, value in figures.items()}}
-        save("traits", f"python benchmarks/traits.py --people {given.people}", 0, {"people": given.people, "rows": rows})
+        save("traits", "python benchmarks/traits.py", 0, {"people": PEOPLE, "rows": rows})
 
 
 if __name__ == "__main__":
