@@ -3,8 +3,8 @@
 Environment variables name the folders and files: FACES_300W, the official tree of 300W or a part of it; FACES68, images with
 68-point .pts in train/ and test/; FACEBOXES, photographs with face boxes in the layout of WIDER FACE; FACEBOXES_V2, the published
 weights FaceBoxesV2.pth; UNLABELLED, photographs without labels in subfolders; ALL_AGES and DIVERSE, two of these as
-pseudo_labels.py has labelled them; RENDERED and RENDERED_FEW, 2,000 and 1,000 faces that rare_faces.py has drawn. A benchmark
-whose data is missing says so and stops.
+pseudo_labels.py has labelled them; RENDERED and RENDERED_FEW, 2,000 and 1,000 faces that rare_faces.py has drawn; LIDS, the sets
+of lids.py. A benchmark whose data is missing says so and stops.
 """
 import os
 import sys
@@ -19,7 +19,7 @@ from pipnet.landmarker import Landmarker
 from utils.data.parsers import DATASETS, Record
 
 VARIABLES = {"300W": "FACES_300W", "FACES68": "FACES68", "FACEBOXES": "FACEBOXES", "FACEBOXES_V2": "FACEBOXES_V2",
-             **{name: name for name in ("UNLABELLED", "ALL_AGES", "DIVERSE", "RENDERED", "RENDERED_FEW")}}
+             **{name: name for name in ("UNLABELLED", "ALL_AGES", "DIVERSE", "RENDERED", "RENDERED_FEW", "LIDS")}}
 PLACES = {word: (ROOT / os.environ[name]).resolve() for word, name in VARIABLES.items() if os.environ.get(name)}
 LABELLED = {"300W": "300w", "FACES68": "points"}  # {folder: its row of DATASETS}
 LEAST = 0.3  # IoU from which a detection is the labelled face
@@ -27,7 +27,7 @@ LEAST = 0.3  # IoU from which a detection is the labelled face
 
 def missing(words: list[str]) -> str | None:
     """Return why the first of the words that name absent data is absent, None if all are there. Other words are ignored."""
-    for word in words:
+    for word in (word.split("/")[0] for word in words):
         if word in VARIABLES and not (word in PLACES and PLACES[word].exists()):
             return f"no {word}: the environment variable {VARIABLES[word]} must name it"
     return None
@@ -40,8 +40,9 @@ def require(*words: str) -> None:
 
 
 def named(words: list[str]) -> list[str]:
-    """Return the words, each name of a folder or file replaced by its path."""
-    return [str(PLACES.get(word, word)) for word in words]
+    """Return the words, each name of a folder or file replaced by its path, also at the beginning of NAME/FOLDER."""
+    parts = [(word, *word.partition("/")) for word in words]
+    return [f"{PLACES[name]}{slash}{rest}" if name in PLACES else word for word, name, slash, rest in parts]
 
 
 def labelled_sets() -> list[str]:
@@ -51,11 +52,11 @@ def labelled_sets() -> list[str]:
     return names
 
 
-def photographs(name: str, split: str, most: int) -> list[Record]:
-    """Return at most `most` labelled faces of a set, evenly spread over it."""
-    row = DATASETS[LABELLED[name]]
+def photographs(name: str, split: str, most: int | None = None) -> list[Record]:
+    """Return the labelled faces of a set, or at most `most`, evenly spread over it."""
+    row = DATASETS[LABELLED.get(name, "points")]
     records = row.parse(PLACES[name], True, 68, row.origin)[split]
-    return [records[i] for i in np.unique(np.linspace(0, len(records) - 1, most).round().astype(int))]
+    return [records[i] for i in np.unique(np.linspace(0, len(records) - 1, most or len(records)).round().astype(int))]
 
 
 def place_of(record: Record, boxes: np.ndarray) -> int | None:

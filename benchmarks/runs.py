@@ -22,6 +22,7 @@ FAST = ["--net", "timm:mobilenetv4_conv_small", "--input-size", "128", "--margin
         "robust", "--train-data"]
 EVERY, SHIFTS = ["300w", "FACES68", "ALL_AGES", "DIVERSE"], ["0.75", "1.2", "0.94", "1.3"]
 RELABELLED = [*SHIFTS[:2], "0.81", "1.16"]  # what pseudo_labels.py says when the net of landmarks_hard labels them
+LIDS, LID_SHIFTS = ["300w", "LIDS/faces68", "LIDS/all_ages", "LIDS/diverse", "LIDS/shut"], ["0.75", "1.2", "0.85", "1.28", "0"]
 WIDE = ["--margin", "1.45", "--target-size", "224"]
 # blur up to a thirtieth of the face's width, half of a side hidden, grain and light of bad cameras
 HARD = ["--blur", "0.3", "--blur-sigma", "8", "--noise", "0.3", "--noise-sigma", "25", "--occlusion", "0.35", "--occlusion-size",
@@ -82,6 +83,11 @@ RUNS = {
                            "--label-shift", *SHIFTS, "0", "--epochs", "8", "--epoch-steps", "480", "--learning-rate", "0.0003",
                            "--warmup", "0.1"],
                           "the photographs and 1,000 rendered faces, less dark and grainy, 8 epochs of 480 steps"),
+    "landmarks_lids": Run([*TEST, *REAL, *SHIPPED, *LIDS, "RENDERED_FEW", "--weights", "weights/bench_landmarks_last/best.pt",
+                           "--openings", "2", *DARK, "--blur-sigma", "6", "--noise", "0.4", "--gamma", "2.5", "--roll-prob",
+                           "0.2", *WIDE, "--label-shift", *LID_SHIFTS, "0", "--epochs", "8", "--epoch-steps", "480",
+                           "--learning-rate", "0.0003", "--warmup", "0.1"],
+                          "the same, 1,900 faces with shut eyes and a loss of how open eyes and lips are, 8 epochs of 480 steps"),
     "landmarks-fast": Run([*TEST, *REAL, *FAST, *EVERY, "--roll-prob", "0.15",
                            "--label-shift", *SHIFTS, "--epochs", "50", "--brightness", "0.3", "--colour-prob", "0.7"],
                           "all photographs, MobileNetV4-conv-small at 128 px, preset `robust` for 50 epochs"),

@@ -20,6 +20,7 @@ class NetOptions(NamedTuple):
 
     net, head: rows of NETS and HEADS; stride: None for the head's default; act: None for the backbone's default
     head_options: keyword arguments of the head's class; groups: landmarks of each branch of the head `parts`
+    openings: opposite landmarks whose distance the refiner learns, see `pipnet.layout.Layout.openings`
     reinit: find the face's usual place first; local_parts: {name: landmarks} of the local stage, which implies reinit
     auxiliary: further outputs, of `pose` and `states`; hard_landmarks: power of an error by which it weighs, 0: all alike
     """
@@ -36,6 +37,7 @@ class NetOptions(NamedTuple):
     hard_landmarks: float = 0.0
     refine: bool = False
     groups: list[list[int]] | None = None
+    openings: list[tuple[int, int, int, int]] = []
 
 
 def net_row(name: str) -> Row:

@@ -22,7 +22,7 @@ def make_stages(backbone: nn.Module, neck: nn.Module, head: nn.Module, spec: dic
     """Return the auxiliary heads and the refiner that `spec` asks for."""
     auxiliary, refiner = AuxiliaryHeads(neck.channels, spec["auxiliary"]), None
     if spec["refine"]:
-        refiner = Refiner(backbone.channels, neck.channels, head.num_lms, spec["input_size"])
+        refiner = Refiner(backbone.channels, neck.channels, head.num_lms, spec["input_size"], spec.get("openings", []))
     return auxiliary, refiner
 
 

@@ -2,6 +2,14 @@
 import json
 from typing import Any, NamedTuple
 
+EYES, INNER_LIPS = ("eye_left", "eye_right"), "lips_inner"
+
+
+def opposite(ring: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Pairs of landmarks of a ring that lie opposite, (upper, lower), without the two corners."""
+    half = len(ring) // 2
+    return list(zip(ring[1:half], ring[:half:-1], strict=True))
+
 
 class Layout(NamedTuple):
     """The landmarks of a face. Indices are 0-based positions in (N, 2); left and right are of the image."""
@@ -25,6 +33,16 @@ class Layout(NamedTuple):
             if name in self.closed and len(group) > 2:
                 pairs.append((group[-1], group[0]))
         return pairs
+
+    def ring(self, name: str) -> tuple[int, ...] | None:
+        """Landmarks of a closed group, listed along its upper rim and back along the lower one; None without such a group."""
+        group = self.groups.get(name, ())
+        return group if name in self.closed and len(group) >= 4 and len(group) % 2 == 0 else None
+
+    def openings(self) -> list[tuple[int, int, int, int]]:
+        """Opposite landmarks of the lids and inner lips: (upper, lower, one corner, the other corner)."""
+        rings = filter(None, map(self.ring, (*EYES, INNER_LIPS)))
+        return [(upper, lower, ring[0], ring[len(ring) // 2]) for ring in rings for upper, lower in opposite(ring)]
 
     def point_names(self) -> list[str]:
         """Name of each landmark: its group's, with a number from 1 in a group of several; its own number without a group."""

@@ -104,8 +104,9 @@ SECTIONS = {
         "teacher": Key(str, null=True, change="never")}, change="resume"),
     "loss": Section({
         "cls": POSITIVE, "reg": POSITIVE, "error": OPTIONS["error"]._replace(task="landmarks", change="never"), "sigma": CHOSEN,
-        "alignment": OF_LANDMARKS, "hard_landmarks": CHOSEN, "pose": OF_LANDMARKS, "eyes": OF_LANDMARKS, "mouth": OF_LANDMARKS,
-        "pseudo_labels": OF_LANDMARKS, "teacher_landmarks": CHOSEN, "teacher_maps": CHOSEN, "teacher_features": CHOSEN},
+        "alignment": OF_LANDMARKS, "hard_landmarks": CHOSEN, "openings": CHOSEN, "pose": OF_LANDMARKS,
+        "eyes": OF_LANDMARKS, "mouth": OF_LANDMARKS, "pseudo_labels": OF_LANDMARKS, "teacher_landmarks": CHOSEN,
+        "teacher_maps": CHOSEN, "teacher_features": CHOSEN},
         change="resume"),
     "augment": Section({
         "flip": SHARE, "rotation": POSITIVE, "rotation_prob": SHARE._replace(task="landmarks"), "roll_prob": SHARE,

@@ -12,6 +12,7 @@ from nets.heads.simcc import GatedAttention
 from nets.labels import Labels
 
 STRIDE = 8  # px of the input that one cell of the fine map covers
+NARROW = 0.1  # height over width of an eye or mouth that has half the weight of a shut one
 LATERAL = 32  # channels of a sampled cell
 WIDTH = 64  # of the description of a landmark
 
@@ -19,13 +20,14 @@ WIDTH = 64  # of the description of a landmark
 class Refiner(nn.Module):
     """channels: {stride: channels} of the backbone; coarse: channels of the head's feature map; count: landmarks.
 
+    openings: opposite landmarks whose distance is a loss term of its own, see `Layout.openings`.
+
     At first it moves nothing. It passes no gradient to the landmarks it starts from: the head learns them by its own loss, the
     refiner learns what is left. Raises ValueError for a backbone without a map of stride 8.
     """
 
-    terms = {"refine": "reg"}
-
-    def __init__(self, channels: dict[int, int], coarse: int, count: int, input_size: int):
+    def __init__(self, channels: dict[int, int], coarse: int, count: int, input_size: int,
+                 openings: list[tuple[int, int, int, int]]):
         super().__init__()
         if STRIDE not in channels:
             raise ValueError(f"refine needs a feature map of stride {STRIDE}, this backbone has {', '.join(map(str, channels))}; "
@@ -34,10 +36,15 @@ class Refiner(nn.Module):
         self.fine, self.coarse = nn.Conv2d(channels[STRIDE], LATERAL, 1), nn.Conv2d(coarse, LATERAL, 1)
         steps = torch.tensor([-1.0, 0.0, 1.0])
         self.register_buffer("patch", self.cell * torch.cartesian_prod(steps, steps), persistent=False)  # (9, 2)
+        self.register_buffer("openings", torch.tensor(openings, dtype=torch.long).view(-1, 4), persistent=False)
         self.describe, self.place = nn.Linear((len(self.patch) + 1) * LATERAL, WIDTH), nn.Linear(2, WIDTH)
         self.identity = nn.Parameter(0.5 * torch.randn(count, WIDTH))
         self.attention, self.norm = GatedAttention(WIDTH, WIDTH // 2), nn.LayerNorm(WIDTH)
         self.move = nn.Parameter(torch.zeros(count, WIDTH, 2))
+
+    @property
+    def terms(self) -> dict[str, str]:
+        return {"refine": "reg", **({"openings": "openings"} if len(self.openings) else {})}
 
     def forward(self, landmarks: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
         """Return moved landmarks (B, N, 2) in [0, 1] of the crop; coarse, fine: maps (B, C, H, W) of the head and of stride 8."""
@@ -50,12 +57,26 @@ class Refiner(nn.Module):
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
         """Return {term: count}, the divisors of the sums of `loss`."""
-        return {"refine": labels.trainable().sum()}
+        weight = labels.trainable()
+        counts = {"refine": weight.sum(), "openings": self._of_pairs(weight).sum()}
+        return {term: counts[term] for term in self.terms}
 
     def loss(self, landmarks: Tensor, coarse: Tensor, fine: Tensor, labels: Labels) -> dict[str, Tensor]:
         """Return {term: sum} of mean absolute errors of x and y in cells of the fine map, after moving the head's landmarks."""
-        errors = (self(landmarks, coarse, fine) - labels.filled().landmarks).abs().mean(-1) / self.cell
-        return {"refine": (labels.trainable() * errors).sum()}
+        truth, weight = labels.filled().landmarks, labels.trainable()
+        errors = (self(landmarks, coarse, fine) - truth) / self.cell
+        terms = {"refine": (weight * errors.abs().mean(-1)).sum()}
+        if len(self.openings):
+            upper, lower, *corners = self.openings.T
+            height, width = ((truth[:, i] - truth[:, j]).norm(dim=-1) for i, j in ((upper, lower), corners))
+            # an error of one pixel shows in a shut eye, hardly in an open one
+            share = self._of_pairs(weight) * NARROW / (height / width.clamp(min=self.cell) + NARROW)
+            terms["openings"] = (share * (errors[:, upper] - errors[:, lower]).abs().mean(-1)).sum()
+        return terms
+
+    def _of_pairs(self, weight: Tensor) -> Tensor:
+        """Return the weights (B, K) of the openings from those of the landmarks (B, N)."""
+        return torch.minimum(weight[:, self.openings[:, 0]], weight[:, self.openings[:, 1]])
 
 
 def sample(maps: Tensor, places: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.layout import Layout
+from pipnet.layout import EYES, INNER_LIPS, Layout, opposite
 
 WINDOW = 60.0             # s over which PERCLOS and an eye's baseline are computed
 BASELINE = 0.7            # quantile of an eye's aspect ratios in the window that stands for the open eye
@@ -26,8 +26,7 @@ def ring_aspect(landmarks: np.ndarray, ring: tuple[int, ...]) -> float:
     With six points this is the eye aspect ratio (EAR) of Soukupova & Cech, "Real-Time Eye Blink Detection using Facial
     Landmarks", 2016; with more, their heights are averaged. Scale and rotation do not change it.
     """
-    half = len(ring) // 2
-    upper, lower = landmarks[list(ring[1:half])], landmarks[list(ring[:half:-1])]
+    upper, lower = landmarks[np.transpose(opposite(ring))]
     return float(np.linalg.norm(upper - lower, axis=1).mean() / max(ring_width(landmarks, ring), 1e-9))
 
 
@@ -62,8 +61,7 @@ class Drowsiness:
     """
 
     def __init__(self, layout: Layout):
-        self.eyes = [_ring(layout, name) for name in ("eye_left", "eye_right")]
-        self.mouth = _ring(layout, "lips_inner")
+        self.eyes, self.mouth = [layout.ring(name) for name in EYES], layout.ring(INNER_LIPS)
         if None in self.eyes:
             raise UserError(f"layout '{layout.name}' has no rings eye_left and eye_right to see blinks with; "
                             "give a net of layout 68, 98, 106 or 12")
@@ -102,11 +100,6 @@ class Drowsiness:
         return {"ear_left": float(ears[0]), "ear_right": float(ears[1]), "mouth": mouth, "open": openness,
                 "closed": state.closed_since is not None, "perclos": perclos, "blinks": state.blinks,
                 "blink_seconds": state.blink_seconds, "yawns": state.yawns, "alarm": alarm}
-
-
-def _ring(layout: Layout, name: str) -> tuple[int, ...] | None:
-    group = layout.groups.get(name, ())
-    return group if name in layout.closed and len(group) >= 4 and len(group) % 2 == 0 else None
 
 
 def _openness(state: _State, ears: np.ndarray, weights: np.ndarray, seconds: float) -> float:

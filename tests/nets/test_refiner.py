@@ -102,10 +102,37 @@ def test_it_overfits_sixteen_faces():
     assert nme < 2 < 10 < start
 
 
+def test_openings_of_eyes_and_mouth_are_a_loss_of_their_own(cli, recipe, tmp_path):
+    layout = LAYOUTS.load("68")
+    assert len(layout.openings()) == 2 + 2 + 3 and {(37, 41, 36, 39), (62, 66, 60, 64)} < set(layout.openings())
+    net, truth = net_of(openings=layout.openings()), torch.tensor(FACE).float()[None]
+    features = net.extract(pictures(1))
+
+    def loss(found: torch.Tensor, truth: torch.Tensor) -> float:
+        return net.refiner.loss(found, *features, Labels(truth))["openings"].item()
+
+    def lowered(landmarks: torch.Tensor) -> torch.Tensor:
+        landmarks = landmarks.clone()
+        landmarks[:, 37, 1] += 0.02
+        return landmarks
+
+    shut, unknown = truth.clone(), truth.clone()
+    shut[:, 41], unknown[:, 37] = shut[:, 37], torch.nan
+    assert loss(truth + 0.1, truth) == pytest.approx(0, abs=1e-4)  # a shift changes no opening
+    assert 0 < loss(lowered(truth), truth) < 0.5 * loss(lowered(shut), shut)  # the same error costs more in a shut eye
+    assert loss(lowered(truth), unknown) == 0 and [net.count(Labels(one))["openings"] for one in (truth, unknown)] == [7, 6]
+
+    assert cli("--train", *recipe, "--refine", "--openings", "1", "--exp", "lids", "--epochs", "1").returncode == 0
+    assert float(rows(tmp_path / "runs" / "lids" / "step.csv")[0]["openings"]) > 0
+    fails(cli("--train", *recipe, "--openings", "1", "--no-refine"), "openings is a loss term of the refiner; add --refine")
+    fails(cli("--train", *recipe, "--refine", "--openings", "1", "--norm", "box", "--selected-index", "8", "30", "33"),
+          "has no rings eye_left")
+
+
 def test_a_net_without_a_fine_map_says_so():
     with pytest.raises(ValueError, match="refine needs a feature map of stride 8, this backbone has 16, 32"):
         from nets.stages.refiner import Refiner
-        Refiner({16: 8, 32: 8}, 8, 5, 64)
+        Refiner({16: 8, 32: 8}, 8, 5, 64, [])
 
 
 # ------------------------------------------------------------------------------------------------------------- teacher

@@ -50,9 +50,14 @@ def make_net(net, loss, layout: Layout, meanface: np.ndarray) -> Trainable:
         groups = list(facial_parts(layout).values())
         if rest := sorted(set(range(layout.count)) - {i for ids in groups for i in ids}):
             groups.append(rest)
+    openings = layout.openings() if loss.openings > 0 else []
+    if loss.openings > 0 and not net.refine:
+        raise ValueError("openings is a loss term of the refiner; add --refine, or leave --openings out")
+    if loss.openings > 0 and not openings:
+        raise ValueError(f"layout {layout.name} has no rings eye_left, eye_right or lips_inner; leave --openings out")
     options = NetOptions(net.net, net.head, net.stride, net.input_size, net.act, net.num_nb, head_options(net, loss), net.reinit,
                          facial_parts(layout) if net.local_parts else None, tuple(auxiliary_outputs(loss)),
-                         loss.hard_landmarks, net.refine, groups)
+                         loss.hard_landmarks, net.refine, groups, openings)
     return build_net(make_spec(options, meanface))
 
 

@@ -1,0 +1,163 @@
+"""Shut eyes to learn from: `python benchmarks/lids.py OUT`.
+
+FACES68 labels shut eyes half open, and so do the nets that pseudo_labels.py asks. OUT/faces68, OUT/all_ages and OUT/diverse are
+copies of these sets in which the lids of narrow eyes have no labels. OUT/shut holds the faces of 300W with shut eyes, several
+times each, and open eyes of all sets that a warp of the picture shuts. It has no label offset. It has no face of the identities
+that main.py validates on.
+"""
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from photographs import photographs, require
+from record import ROOT
+from scipy.interpolate import CubicSpline
+
+from pipnet.app.drowsiness import ring_aspect
+from pipnet.images import read_image, write_image
+from pipnet.layout import EYES
+from utils.config import read_defaults
+from utils.data.parsers import Record, write_pts
+from utils.data.prepare import split_identities
+
+SETS = {"300W": 0.75, "FACES68": 1.2, "ALL_AGES": 0.85, "DIVERSE": 1.28}  # px by which the labels lie too far to the right
+RINGS = tuple(map(read_defaults().layouts.load("68").ring, EYES))
+NARROW, SHUT, WIDE = 0.16, 0.05, 0.2  # height / width of an eye: below, FACES68 is wrong; below, it is shut; above, it is open
+COPIES = 8       # of a face with shut eyes
+EVERY = 3        # of the faces with open eyes, one in so many
+FRONTAL = 0.6    # least width of the narrower eye / width of the other
+QUITE = 0.6      # share of the drawn faces whose eyes are quite shut
+MEET = 0.85      # where both lids meet, from the upper one (0) to the lower one (1)
+
+
+class Eye(NamedTuple):
+    """An eye in a frame whose unit is its width: x from one corner to the other, y downwards. Lids are functions of x."""
+    corner: np.ndarray
+    axes: np.ndarray  # (2, 2) rows: x and y in px of the picture
+    upper: CubicSpline
+    lower: CubicSpline
+    skin: float       # height of the skin above the lid that follows it
+
+    def of_picture(self, points: np.ndarray) -> np.ndarray:
+        """Return points (..., 2) of the picture in the frame of the eye."""
+        return (points - self.corner) @ np.linalg.inv(self.axes)
+
+    def to_picture(self, points: np.ndarray) -> np.ndarray:
+        """Return points (..., 2) of the frame of the eye in the picture."""
+        return points @ self.axes + self.corner
+
+
+def eye_of(landmarks: np.ndarray, ring: tuple[int, ...]) -> Eye | None:
+    """Return the eye of landmarks (68, 2) in px, None where the lids do not run from corner to corner."""
+    points = landmarks[list(ring)]
+    across = points[3] - points[0]
+    axes = np.array([across, (-across[1], across[0])])
+    brow = landmarks[17:22] if ring[0] == 36 else landmarks[22:27]
+    eye = Eye(points[0], axes, *([None] * 2), 0.0)
+    places, brow = eye.of_picture(points), eye.of_picture(brow)
+    lids = places[[0, 1, 2, 3]], places[[0, 5, 4, 3]]
+    if min(np.diff(lid[:, 0]).min() for lid in lids) < 0.05 or lids[0][1:3, 1].mean() > lids[1][1:3, 1].mean():
+        return None
+    upper, lower = (CubicSpline(lid[:, 0], lid[:, 1]) for lid in lids)
+    return eye._replace(upper=upper, lower=lower, skin=max(0.5 * float(upper(0.5) - brow[:, 1].mean()), 0.1))
+
+
+def drawn_shut(image: np.ndarray, landmarks: np.ndarray, ring: tuple[int, ...], eye: Eye, lid: float,
+               rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return picture and landmarks after the upper lid has moved down by the share `lid` of the eye's height.
+
+    The skin above it is stretched. From MEET on, the lower lid comes to meet it. A line of lashes is drawn.
+    """
+    height, width = image.shape[:2]
+    places = eye.of_picture(np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), -1))
+    x, y = places[..., 0], places[..., 1]
+    upper, lower = eye.upper(np.clip(x, 0, 1)), eye.lower(np.clip(x, 0, 1))
+    edge = upper - rng.uniform(-0.02, 0.04) * (lower > upper)  # how much of the lashes goes along
+    line, top, cheek = upper + lid * (lower - upper), upper - eye.skin, lower + 0.3
+    source = np.where(y < line, top + (y - top) * (edge - top) / np.maximum(line - top, 1e-6), y)
+    if lid >= MEET:
+        below = cheek - (cheek - y) * (cheek - lower) / np.maximum(cheek - line, 1e-6)
+        source = np.where(y >= line, below, source)
+    moved = (x > 0) & (x < 1) & (y > top) & (y < cheek) & (lower > upper)
+    source = eye.to_picture(np.stack([x, np.where(moved, source, y)], -1)).astype(np.float32) - 0.5
+    picture = cv2.remap(image, source[..., 0], source[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    dark = rng.uniform(0.1, 0.6) * np.exp(-((y - line) / rng.uniform(0.025, 0.05)) ** 2) * ((x > 0) & (x < 1))
+    picture = (picture * (1 - dark[..., None])).astype(np.uint8)
+    landmarks = landmarks.copy()
+    for upper_id, lower_id in zip(ring[1:3], ring[5:3:-1], strict=True):
+        high, low = eye.of_picture(landmarks[[upper_id, lower_id]])
+        high = high + lid * (low - high)
+        landmarks[upper_id] = eye.to_picture(high)
+        if lid >= MEET:
+            landmarks[lower_id] = landmarks[upper_id]
+    return picture, landmarks
+
+
+def around(image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the face with as much again on every side, in a picture of its own."""
+    low, high = landmarks.min(0), landmarks.max(0)
+    left, top = np.maximum(low - (high - low), 0).astype(int)
+    right, bottom = (2 * high - low).astype(int)
+    return image[top:bottom, left:right], landmarks - (left, top)
+
+
+def shut_face(record: Record, shift: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return a face's picture and landmarks (68, 2) after its eyes were shut or half shut.
+
+    None for a face from the side, and for one whose eyes are not open.
+    """
+    landmarks = record.landmarks - (shift, 0)
+    widths = [np.linalg.norm(landmarks[ring[3]] - landmarks[ring[0]]) for ring in RINGS]
+    eyes = [eye_of(landmarks, ring) for ring in RINGS]
+    if min(ring_aspect(landmarks, ring) for ring in RINGS) < WIDE or min(widths) < FRONTAL * max(widths) or None in eyes:
+        return None
+    image, landmarks = around(read_image(record.file), landmarks)
+    lid = MEET if rng.uniform() < QUITE else rng.uniform(0.3, 0.8)
+    for ring, eye in zip(RINGS, eyes, strict=True):
+        image, landmarks = drawn_shut(image, landmarks, ring, eye, lid, rng)
+    return image, landmarks
+
+
+def without_lids(name: str, out: Path) -> None:
+    """Write a copy of the training faces of a set, without labels of the lids of narrow eyes."""
+    out.mkdir(parents=True)
+    for record in photographs(name, "train"):
+        landmarks = record.landmarks.copy()
+        for ring in RINGS:
+            if ring_aspect(landmarks, ring) < NARROW:
+                landmarks[[*ring[1:3], *ring[4:]]] = np.nan
+        shutil.copy(record.file, out)
+        write_pts((out / record.file.name).with_suffix(".pts"), landmarks - 0.5)
+
+
+def main(out: Path) -> None:
+    """Write the four sets."""
+    for name in list(SETS)[1:]:
+        without_lids(name, out / name.lower() / "train")
+    folder, rng = out / "shut" / "train", np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    values = read_defaults().values
+    for name, shift in SETS.items():
+        records, _ = split_identities(photographs(name, "train"), values["val"], values["seed"])
+        found = 0
+        for index, record in enumerate(records):
+            shut = name == "300W" and max(ring_aspect(record.landmarks, ring) for ring in RINGS) < SHUT
+            face = around(read_image(record.file), record.landmarks - (shift, 0)) if shut else None
+            if not shut and index % EVERY == 0:
+                face = shut_face(record, shift, rng)
+            for copy in range((COPIES if shut else 1) if face else 0):
+                file = folder / f"{name}{index:05d}_{copy}.jpg"
+                write_image(file, face[0])
+                write_pts(file.with_suffix(".pts"), face[1] - 0.5)
+                found += 1
+        print(f"{name}: {found} faces with shut eyes", flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python benchmarks/lids.py OUT")
+    require(*SETS)
+    main(ROOT / sys.argv[1])
