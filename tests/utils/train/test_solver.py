@@ -198,7 +198,14 @@ def test_precision(amp):
     assert all(p.dtype == torch.float32 for p in solver.net.parameters()) and not torch.is_autocast_enabled("cpu")
     with pytest.raises(ValueError, match="fp16 needs a CUDA GPU"):
         precision("fp16", torch.device("cpu"))
-    assert precision("auto", torch.device("cpu")) in (torch.bfloat16, None)
+
+
+@pytest.mark.parametrize(("capabilities", "dtype"), [
+    ({}, None), ({"avx512_bf16": True}, None), ({"avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+    ({"avx512_bf16": True, "sse4a": True}, torch.bfloat16), ({"sse4a": True}, None)])
+def test_bf16_is_chosen_where_it_is_faster(monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert precision("auto", torch.device("cpu")) is dtype
 
 
 def test_the_loss_compiles_as_one_graph():

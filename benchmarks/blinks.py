@@ -1,0 +1,56 @@
+"""How nets draw shut eyes in videos of real people: `python benchmarks/blinks.py [NET ...]`.
+
+VIDEOS names a folder of videos of one person each. Every net follows the face without smoothing. Nobody has marked the blinks, so
+all nets together find them: the mean of their relative eye heights falls below DEPTH and returns. The relative height is the
+height over width of both eyes, divided by its median in the seconds around. In each blink it ends at 0 % if the net draws the
+eyes shut.
+"""
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from photographs import PLACES, require
+from record import save
+from scipy.ndimage import median_filter
+from scipy.signal import find_peaks
+
+from pipnet.app.drowsiness import ring_aspect
+from pipnet.app.track import Tracker
+from pipnet.files import SHIPPED
+from pipnet.landmarker import Landmarker
+from pipnet.layout import EYES
+
+DEPTH, PROMINENCE = 0.7, 0.2  # relative height below which all nets together see a blink, and how far it falls
+AROUND, APART = 2.0, 0.3      # s: window of the median; least time between two blinks
+NEAR = 2                      # frames by which a net's lowest height may lie beside that of all
+
+
+def heights(net: str, file: Path) -> tuple[np.ndarray, float]:
+    """Return the relative height of the eyes in each frame, 1 where no face is found, and the frames per second."""
+    landmarker, video = Landmarker(net), cv2.VideoCapture(str(file))
+    tracker, rate, found = Tracker(landmarker, smooth="none", max_faces=1), video.get(cv2.CAP_PROP_FPS), []
+    rings = list(map(landmarker.layout.ring, EYES))
+    for _, image in iter(video.read, (False, None)):
+        faces = tracker.update(image, len(found) / rate)
+        found.append(np.mean([ring_aspect(faces[0].landmarks, ring) for ring in rings]) if faces else np.nan)
+    known = np.nan_to_num(found, nan=float(np.nanmedian(found)))
+    return known / median_filter(known, round(AROUND * rate)), rate
+
+
+def measure(nets: list[str], file: Path) -> dict[str, dict]:
+    """Return {net: number of blinks, median of its lowest relative heights in %}."""
+    curves = {net: heights(net, file) for net in nets}
+    rate = next(iter(curves.values()))[1]
+    together = np.mean([curve for curve, _ in curves.values()], 0)
+    places, _ = find_peaks(-together, height=-DEPTH, prominence=PROMINENCE, distance=APART * rate)
+    return {net: {"blinks": len(places), "height_%": round(100 * float(np.median(
+        [curve[max(place - NEAR, 0):place + NEAR + 1].min() for place in places])), 1)} for net, (curve, _) in curves.items()}
+
+
+if __name__ == "__main__":
+    require("VIDEOS")
+    nets = sys.argv[1:] or list(SHIPPED[:2])
+    files = sorted(file for file in PLACES["VIDEOS"].iterdir() if file.suffix in (".avi", ".mp4"))
+    videos = {file.stem: measure(nets, file) for file in files}
+    save("blinks", " ".join(["python benchmarks/blinks.py", *nets]), 0, {"videos": videos})
