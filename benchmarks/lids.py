@@ -18,7 +18,7 @@ from scipy.interpolate import CubicSpline
 
 from pipnet.app.drowsiness import ring_aspect
 from pipnet.images import read_image, write_image
-from pipnet.layout import EYES
+from pipnet.layout import EYES, opposite
 from utils.config import read_defaults
 from utils.data.parsers import Record, write_pts
 from utils.data.prepare import split_identities
@@ -30,39 +30,42 @@ COPIES = 8       # of a face with shut eyes
 EVERY = 3        # of the faces with open eyes, one in so many
 FRONTAL = 0.6    # least width of the narrower eye / width of the other
 QUITE = 0.6      # share of the drawn faces whose eyes are quite shut
+BEND = 0.05      # of an eye's width: landmarks of a lid lie at least this far apart
 MEET = 0.85      # where both lids meet, from the upper one (0) to the lower one (1)
 
 
-class Eye(NamedTuple):
-    """An eye in a frame whose unit is its width: x from one corner to the other, y downwards. Lids are functions of x."""
+class Frame(NamedTuple):
+    """Coordinates of an eye. Its width is the unit; x runs from one corner to the other, y downwards."""
     corner: np.ndarray
     axes: np.ndarray  # (2, 2) rows: x and y in px of the picture
-    upper: CubicSpline
-    lower: CubicSpline
-    skin: float       # height of the skin above the lid that follows it
 
     def of_picture(self, points: np.ndarray) -> np.ndarray:
-        """Return points (..., 2) of the picture in the frame of the eye."""
+        """Return points (..., 2) of the picture in this frame."""
         return (points - self.corner) @ np.linalg.inv(self.axes)
 
     def to_picture(self, points: np.ndarray) -> np.ndarray:
-        """Return points (..., 2) of the frame of the eye in the picture."""
+        """Return points (..., 2) of this frame in the picture."""
         return points @ self.axes + self.corner
+
+
+class Eye(NamedTuple):
+    """The lids of an eye as functions of x, and the height of the skin above the upper one that follows it."""
+    frame: Frame
+    upper: CubicSpline
+    lower: CubicSpline
+    skin: float
 
 
 def eye_of(landmarks: np.ndarray, ring: tuple[int, ...]) -> Eye | None:
     """Return the eye of landmarks (68, 2) in px, None where the lids do not run from corner to corner."""
-    points = landmarks[list(ring)]
-    across = points[3] - points[0]
-    axes = np.array([across, (-across[1], across[0])])
-    brow = landmarks[17:22] if ring[0] == 36 else landmarks[22:27]
-    eye = Eye(points[0], axes, *([None] * 2), 0.0)
-    places, brow = eye.of_picture(points), eye.of_picture(brow)
-    lids = places[[0, 1, 2, 3]], places[[0, 5, 4, 3]]
-    if min(np.diff(lid[:, 0]).min() for lid in lids) < 0.05 or lids[0][1:3, 1].mean() > lids[1][1:3, 1].mean():
+    start, across = landmarks[ring[0]], landmarks[ring[3]] - landmarks[ring[0]]
+    frame = Frame(start, np.array([across, (-across[1], across[0])]))
+    brow = frame.of_picture(landmarks[17:22] if ring[0] == 36 else landmarks[22:27])
+    upper, lower = (frame.of_picture(landmarks[[ring[i] for i in order]]) for order in ((0, 1, 2, 3), (0, 5, 4, 3)))
+    if min(np.diff(lid[:, 0]).min() for lid in (upper, lower)) < BEND or upper[1:3, 1].mean() > lower[1:3, 1].mean():
         return None
-    upper, lower = (CubicSpline(lid[:, 0], lid[:, 1]) for lid in lids)
-    return eye._replace(upper=upper, lower=lower, skin=max(0.5 * float(upper(0.5) - brow[:, 1].mean()), 0.1))
+    lid = CubicSpline(upper[:, 0], upper[:, 1])
+    return Eye(frame, lid, CubicSpline(lower[:, 0], lower[:, 1]), max(0.5 * float(lid(0.5) - brow[:, 1].mean()), 0.1))
 
 
 def drawn_shut(image: np.ndarray, landmarks: np.ndarray, ring: tuple[int, ...], eye: Eye, lid: float,
@@ -72,7 +75,8 @@ def drawn_shut(image: np.ndarray, landmarks: np.ndarray, ring: tuple[int, ...], 
     The skin above it is stretched. From MEET on, the lower lid comes to meet it. A line of lashes is drawn.
     """
     height, width = image.shape[:2]
-    places = eye.of_picture(np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), -1))
+    frame = eye.frame
+    places = frame.of_picture(np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), -1))
     x, y = places[..., 0], places[..., 1]
     upper, lower = eye.upper(np.clip(x, 0, 1)), eye.lower(np.clip(x, 0, 1))
     edge = upper - rng.uniform(-0.02, 0.04) * (lower > upper)  # how much of the lashes goes along
@@ -82,15 +86,15 @@ def drawn_shut(image: np.ndarray, landmarks: np.ndarray, ring: tuple[int, ...], 
         below = cheek - (cheek - y) * (cheek - lower) / np.maximum(cheek - line, 1e-6)
         source = np.where(y >= line, below, source)
     moved = (x > 0) & (x < 1) & (y > top) & (y < cheek) & (lower > upper)
-    source = eye.to_picture(np.stack([x, np.where(moved, source, y)], -1)).astype(np.float32) - 0.5
+    source = frame.to_picture(np.stack([x, np.where(moved, source, y)], -1)).astype(np.float32) - 0.5
     picture = cv2.remap(image, source[..., 0], source[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     dark = rng.uniform(0.1, 0.6) * np.exp(-((y - line) / rng.uniform(0.025, 0.05)) ** 2) * ((x > 0) & (x < 1))
     picture = (picture * (1 - dark[..., None])).astype(np.uint8)
     landmarks = landmarks.copy()
-    for upper_id, lower_id in zip(ring[1:3], ring[5:3:-1], strict=True):
-        high, low = eye.of_picture(landmarks[[upper_id, lower_id]])
+    for upper_id, lower_id in opposite(ring):
+        high, low = frame.of_picture(landmarks[[upper_id, lower_id]])
         high = high + lid * (low - high)
-        landmarks[upper_id] = eye.to_picture(high)
+        landmarks[upper_id] = frame.to_picture(high)
         if lid >= MEET:
             landmarks[lower_id] = landmarks[upper_id]
     return picture, landmarks

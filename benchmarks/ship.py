@@ -76,9 +76,9 @@ class Net(NamedTuple):
 
 RUNS, AVERAGE, FACES = "python benchmarks/runs.py", "python benchmarks/average.py", ["300W", "FACES68", "FACEBOXES_V2"]
 NETS = {
-    "landmarks": Net("bench_landmarks_last", f"{RUNS} landmarks_start landmarks_roll landmarks landmarks_hard; {AVERAGE} "
+    "landmarks": Net("bench_landmarks_lids", f"{RUNS} landmarks_start landmarks_roll landmarks landmarks_hard; {AVERAGE} "
                      "weights/bench_landmarks/best.pt bench_landmarks_hard 0.5 bench_landmarks_mean; "
-                     f"{RUNS} landmarks_wild landmarks_last", landmark_limits, FACES),
+                     f"{RUNS} landmarks_wild landmarks_last landmarks_lids", landmark_limits, FACES),
     "landmarks-fast": Net("bench_landmarks-fast_mean", f"{RUNS} landmarks-fast landmarks-fast_hard; {AVERAGE} "
                           "weights/bench_landmarks-fast/best.pt bench_landmarks-fast_hard 0.5 bench_landmarks-fast_mean",
                           landmark_limits, FACES),

@@ -109,11 +109,20 @@ def kinds_of(nets: dict[str, str]) -> str:
 
 def traits() -> str:
     """Errors of the shipped landmark nets on rendered people, by what is known of these."""
-    rows, before = result("traits")["rows"], f"`{SHIPPED[0]}` before its last two stages"
+    rows, before = result("traits")["rows"], f"`{SHIPPED[0]}` before its last three stages"
     nets = {SHIPPED[0]: SHIPPED[0], before: "weights/bench_landmarks_mean/best.onnx", SHIPPED[1]: SHIPPED[1]}
     names = [name for name in rows[SHIPPED[0]] if name != "commit"]
     return table([{"faces": name, **{title: rows[net][name] for title, net in nets.items()}} for name in names],
                  ("faces", "faces"), *((title, title, ".1f") for title in nets))
+
+
+def blinks() -> str:
+    """How nets draw shut eyes in videos."""
+    before = {"weights/bench_landmarks_last/best.onnx": f"`{SHIPPED[0]}` before its last stage"}
+    rows = [{"video": video, "net": before.get(net, f"`{net}`"), **row} for video, nets in result("blinks")["videos"].items()
+            for net, row in nets.items()]
+    return table(rows, ("video", "video"), ("net", "net"), ("blinks", "blinks", "d"),
+                 ("height of shut eyes, %", "height_%", ".0f"))
 
 
 def face_sizes() -> str:
@@ -122,4 +131,4 @@ def face_sizes() -> str:
                  ("found, %, scale 1", "scale 1", ".1f"), ("scale 2", "scale 2", ".1f"))
 
 
-TABLES = (peers, rolls, boxes, box_shift, jitter, demo, detector, kinds, unlabelled, traits, face_sizes)
+TABLES = (peers, rolls, boxes, box_shift, jitter, demo, detector, kinds, unlabelled, traits, blinks, face_sizes)
