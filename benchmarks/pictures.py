@@ -32,7 +32,7 @@ from utils.data.dataset import Faces, collate
 from utils.data.prepared_set import SYNTHETIC, Split
 from utils.data.sets import Sets
 from utils.data.synthetic import render
-from utils.data.synthetic.head import lid_height
+from utils.data.synthetic.head import both_lids
 from utils.test.evaluate import torch_predictor
 from utils.test.plot import Style, chart
 from utils.test.report import FOUND, TRUTH
@@ -62,9 +62,9 @@ def faces() -> str | None:
 def talking(turn: float) -> dict:
     """Return the pose of the head at an angle of its round, from 0 to 2 pi; it ends as it begins."""
     jaw = 0.12 * max(np.sin(3 * turn), 0) if np.cos(turn) > 0 else 0.0
-    lids = [lid_height(float(np.clip(abs(turn - 4.4) / 0.25, 0, 1)), 0.8)] * 2
+    lids = both_lids(float(np.clip(abs(turn - 4.4) / 0.25, 0, 1)), 0.8)
     angles = np.radians([28 * np.sin(turn), -17 + 6 * np.cos(2 * turn), 5 * np.sin(turn + 1)])
-    return {"angles": tuple(angles), "jaw": float(jaw), "lids": np.array(lids, np.float32)}
+    return {"angles": tuple(angles), "jaw": float(jaw), "lids": lids}
 
 
 def head() -> None:

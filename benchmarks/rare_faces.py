@@ -12,7 +12,7 @@ from record import ROOT
 from pipnet.images import write_image
 from utils.data.parsers import write_pts
 from utils.data.synthetic import render
-from utils.data.synthetic.head import lid_height
+from utils.data.synthetic.head import both_lids
 from utils.data.synthetic.people import PROFILE
 
 SEED, SIDE = 1, 256     # seed 0 draws the faces of the data set `synthetic`; px
@@ -23,7 +23,7 @@ SHUT, TURNED = 0.6, 35  # share of the first half whose eyes are quite shut; deg
 def shut_eyes(rng: np.random.Generator) -> dict:
     """Return the pose of a face whose eyes are shut, or open by up to half of the usual height."""
     openness = 0.0 if rng.uniform() < SHUT else rng.uniform(0.05, 0.5)
-    return {"lids": np.array([lid_height(openness, max(rng.normal(0.8, 0.15), 0.2))] * 2, np.float32)}
+    return {"lids": both_lids(openness, max(rng.normal(0.8, 0.15), 0.2))}
 
 
 def turned(rng: np.random.Generator) -> dict:

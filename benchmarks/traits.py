@@ -16,14 +16,14 @@ from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
 from utils.data.synthetic import render
 from utils.data.synthetic.face import Face
-from utils.data.synthetic.head import lid_height
+from utils.data.synthetic.head import both_lids
 from utils.data.synthetic.people import Person, sample_person
 from utils.test import metric
 
 SEED, SIDE, PEOPLE = 2, 256, 300  # seeds 0 and 1 draw training faces
 UPRIGHT = -17.0                # degrees, pitch of a face that looks straight ahead
 YAWS = (0, 30, 45, 60, 75)     # degrees, to each side in turn
-OPEN, SHUT = ({"lids": np.array([lid_height(openness, 0.8)] * 2, np.float32)} for openness in (1.0, 0.0))
+OPEN, SHUT = ({"lids": both_lids(openness, 0.8)} for openness in (1.0, 0.0))
 REST = {"expression": {"brow_in_left": 0.0}, "jaw": 0.0}
 SKINS = ("light skin", "medium skin", "dark skin")  # equal parts
 AGES = {"children": (0.0, 1e-9), "adults": (1e-9, 0.4), "old people": (0.4, 1.1)}  # of `Look.age`

@@ -9,7 +9,7 @@ from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
 from utils.data.synthetic import render
-from utils.data.synthetic.head import lid_height
+from utils.data.synthetic.head import both_lids
 
 
 def lens(count: int, centre: tuple, width: float, height: float) -> np.ndarray:
@@ -142,7 +142,7 @@ def test_the_shipped_net_draws_shut_eyes_shut():
     landmarker, heights = Landmarker("landmarks", threads=1), {1.0: [], 0.0: []}
     for person in range(6):
         for openness, found in heights.items():
-            lids = np.array([lid_height(openness, 0.8)] * 2, np.float32)
+            lids = both_lids(openness, 0.8)
             drawn = render(2, person, angles=(0.0, np.radians(-17), 0.0), lids=lids)
             landmarks = landmarker.landmarks_of(drawn.image, box_of(drawn.landmarks)[None])[0].landmarks
             found += [ring_aspect(landmarks, tuple(range(start, start + 6))) for start in (36, 42)]

@@ -11,7 +11,7 @@ from pipnet.errors import UserError
 from utils.data import synthetic
 from utils.data.synthetic import HARD_INDEX, TEST_INDEX, generate, render, share
 from utils.data.synthetic.face import Face
-from utils.data.synthetic.head import head, landmarks_3d, lid_height, pose_vertices
+from utils.data.synthetic.head import both_lids, head, landmarks_3d, pose_vertices
 
 COUNT = 68
 
@@ -145,7 +145,7 @@ def test_visible_landmarks_lie_on_the_picture(faces):
 
 
 def shape(openness=1.0, jaw=0.0, **coefficients):
-    lids = np.array([lid_height(openness, 1.0)] * 2)
+    lids = both_lids(openness, 1.0)
     return landmarks_3d(pose_vertices(coefficients, jaw), lids, lambda p: p[:, :2])
 
 
@@ -173,7 +173,7 @@ def test_the_far_outline_is_the_silhouette():
     yaw = np.radians(40)
     turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
     points = pose_vertices({}, 0.0)
-    marks = landmarks_3d(points, np.array([lid_height(1.0, 1.0)] * 2), lambda p: (p @ turn.T)[:, :2])
+    marks = landmarks_3d(points, both_lids(1.0, 1.0), lambda p: (p @ turn.T)[:, :2])
     flat, grid = (marks @ turn.T)[:, :2], (points[head().slices["grid"]] @ turn.T)
     for i in range(11, 15):  # turned to the right: those are on the far side
         band = grid[(np.abs(grid[:, 1] - flat[i, 1]) < 6) & (np.abs(head().phi[:len(grid)]) < 1.6)]

@@ -189,6 +189,11 @@ def lid_height(openness: float, lower: float) -> tuple[float, float]:
     return high, low
 
 
+def both_lids(openness: float, lower: float) -> np.ndarray:
+    """Return the heights (2, 2) float32 of the lids of two eyes that are alike; arguments as of `lid_height`."""
+    return np.array([lid_height(openness, lower)] * 2, np.float32)
+
+
 def landmarks_3d(points: np.ndarray, lids: np.ndarray, project: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Return the 68 landmarks (68, 3) in mm on the posed head.
 
