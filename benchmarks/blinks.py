@@ -23,6 +23,7 @@ from pipnet.layout import EYES
 
 DEPTH, PROMINENCE = 0.7, 0.2  # relative height below which all nets together see a blink, and how far it falls
 AROUND, APART = 2.0, 0.3      # s: window of the median; least time between two blinks
+LEAST = 5                     # blinks of a video that has figures
 NEAR = 2                      # frames by which a net's lowest height may lie beside that of all
 
 
@@ -39,11 +40,13 @@ def heights(net: str, file: Path) -> tuple[np.ndarray, float]:
 
 
 def measure(nets: list[str], file: Path) -> dict[str, dict]:
-    """Return {net: number of blinks, median of its lowest relative heights in %}."""
+    """Return {net: number of blinks, median of its lowest relative heights in %}, nothing of a video with few blinks."""
     curves = {net: heights(net, file) for net in nets}
     rate = next(iter(curves.values()))[1]
     together = np.mean([curve for curve, _ in curves.values()], 0)
     places, _ = find_peaks(-together, height=-DEPTH, prominence=PROMINENCE, distance=APART * rate)
+    if len(places) < LEAST:
+        return {}
     return {net: {"blinks": len(places), "height_%": round(100 * float(np.median(
         [curve[max(place - NEAR, 0):place + NEAR + 1].min() for place in places])), 1)} for net, (curve, _) in curves.items()}
 

@@ -79,9 +79,9 @@ NETS = {
     "landmarks": Net("bench_landmarks_lids", f"{RUNS} landmarks_start landmarks_roll landmarks landmarks_hard; {AVERAGE} "
                      "weights/bench_landmarks/best.pt bench_landmarks_hard 0.5 bench_landmarks_mean; "
                      f"{RUNS} landmarks_wild landmarks_last landmarks_lids", landmark_limits, FACES),
-    "landmarks-fast": Net("bench_landmarks-fast_mean", f"{RUNS} landmarks-fast landmarks-fast_hard; {AVERAGE} "
-                          "weights/bench_landmarks-fast/best.pt bench_landmarks-fast_hard 0.5 bench_landmarks-fast_mean",
-                          landmark_limits, FACES),
+    "landmarks-fast": Net("bench_landmarks-fast_lids", f"{RUNS} landmarks-fast landmarks-fast_hard; {AVERAGE} "
+                          "weights/bench_landmarks-fast/best.pt bench_landmarks-fast_hard 0.5 bench_landmarks-fast_mean; "
+                          f"{RUNS} landmarks-fast_lids", landmark_limits, FACES),
     "detector": Net("bench_detector", f"{RUNS} detector_start detector_large detector_crowds detector_roll; {AVERAGE} "
                     "weights/bench_detector_crowds/best.onnx bench_detector_roll 0.5 bench_detector", detector_limits,
                     ["FACEBOXES"])}
