@@ -10,11 +10,10 @@ from pipnet.layout import EYES, INNER_LIPS, Layout, opposite
 WINDOW = 60.0             # s over which PERCLOS and an eye's baseline are computed
 BASELINE = 0.7            # quantile of an eye's aspect ratios in the window that stands for the open eye
 REBASE = 0.5              # s between updates of the baseline
-CLOSED = 0.75             # share of the baseline below which the mean of both eyes means closed
-SHUT_LEVEL = 0.65         # share of the baseline below which a level is one of shut eyes, from which no blink falls
+CLOSED = 0.55             # share of the baseline below which the mean of both eyes means closed
 EYE_STATES = "left_eye_closed", "right_eye_closed"  # of a net, left of the image first; they replace CLOSED
 LEVEL = 1.0               # s whose median aspect ratio is the level from which a blink falls
-DIP, NOISE = 0.24, 5.0    # a blink falls by this share of the level, and by this multiple of the median change between frames
+DIP, NOISE = 0.4, 5.0     # a blink falls by this share of the level, and by this multiple of the median change between frames
 BLINK = 0.05, 0.5         # s: shortest and longest blink
 YAWN, YAWN_SECONDS = 0.45, 1.2           # aspect ratio of the mouth, and for how long; speech is narrower or shorter
 ALARM_CLOSED, ALARM_PERCLOS = 1.5, 0.25  # s of closed eyes; share of the window, after a third of it
@@ -134,7 +133,7 @@ def _count_blinks(state: _State, ear: float, open_ear: float, seconds: float) ->
     if state.dip is None and len(values) >= 3 and seconds - state.recent[0][0] > LEVEL / 3:
         level = float(np.median(values))
         fall = max(DIP * level, NOISE * float(np.median(np.abs(np.diff(values)))))
-        if ear < level - fall and level > SHUT_LEVEL * open_ear:
+        if ear < level - fall and level > CLOSED * open_ear:
             state.dip = seconds, level, ear
     elif state.dip is not None:
         start, level, lowest = state.dip
