@@ -5,11 +5,15 @@ import re
 import sys
 from argparse import Namespace
 
+import numpy as np
 import pytest
 from conftest import ROOT, load_split
 
 import main
+from pipnet.app.drowsiness import ring_aspect
 from utils.config import parse, read_defaults, resolve
+from utils.data.synthetic import render
+from utils.data.synthetic.head import both_lids
 from utils.keys import check_head, check_steps
 
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
@@ -109,3 +113,19 @@ def test_a_repeated_set_is_a_prepared_one(monkeypatch, faces, tmp_path):
     table = load_split(tmp_path / "many", "train")
     assert len(set(table.files)) == len(set(table.images)) == 100 and all(map(os.path.isfile, table.images))
     assert (table.landmarks[0] == table.landmarks[36]).all()
+
+
+def test_a_warp_shuts_an_eye(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import lids
+    face, ring = render(2, 0, 256, lids=both_lids(1.0, 0.8)), lids.RINGS[0]
+    eye, rng = lids.eye_of(face.landmarks, ring), np.random.default_rng(0)
+    picture, shut = lids.drawn_shut(face.image, face.landmarks, ring, eye, lids.MEET, rng)
+    _, half = lids.drawn_shut(face.image, face.landmarks, ring, eye, 0.5, rng)
+    lid, others = [ring[1], ring[2]], [i for i in range(68) if i not in ring[1:3] + ring[4:]]
+    assert ring_aspect(face.landmarks, ring) > lids.WIDE and ring_aspect(shut, ring) < 0.01
+    assert ring_aspect(half, ring) == pytest.approx(ring_aspect(face.landmarks, ring) / 2, rel=0.05)
+    assert (shut[others] == face.landmarks[others]).all() and (half[lid, 1] > face.landmarks[lid, 1]).all()
+    changed = np.argwhere((picture != face.image).any(2))[:, ::-1]
+    side = np.linalg.norm(face.landmarks[ring[3]] - face.landmarks[ring[0]])
+    assert len(changed) and np.abs(changed - face.landmarks[list(ring)].mean(0)).max() < side  # the rest of the picture stays

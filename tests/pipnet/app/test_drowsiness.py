@@ -138,12 +138,13 @@ def test_a_layout_without_eyes_says_so(name):
         Drowsiness(LAYOUTS.load(name))
 
 
-def test_the_shipped_net_draws_shut_eyes_shut():
-    landmarker, heights = Landmarker("landmarks", threads=1), {1.0: [], 0.0: []}
+@pytest.mark.parametrize(("net", "share"), [("landmarks", 0.2), ("landmarks-fast", 0.4)])
+def test_the_shipped_nets_draw_shut_eyes_shut(net, share):
+    landmarker, heights = Landmarker(net, threads=1), {1.0: [], 0.0: []}
     for person in range(6):
         for openness, found in heights.items():
             lids = both_lids(openness, 0.8)
             drawn = render(2, person, angles=(0.0, np.radians(-17), 0.0), lids=lids)
             landmarks = landmarker.landmarks_of(drawn.image, box_of(drawn.landmarks)[None])[0].landmarks
             found += [ring_aspect(landmarks, tuple(range(start, start + 6))) for start in (36, 42)]
-    assert np.mean(heights[0.0]) < 0.4 * np.mean(heights[1.0])
+    assert np.mean(heights[0.0]) < share * np.mean(heights[1.0])
