@@ -15,7 +15,7 @@ from utils.machine import commit, processor  # noqa: E402
 
 
 def machine() -> dict:
-    """Return what figures of speed depend on: processor, cores, GPU and versions."""
+    """Return what figures of speed depend on: processor with its vector instructions, cores, GPU and versions."""
     import cv2
     import onnxruntime
     import torch
@@ -23,7 +23,7 @@ def machine() -> dict:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
                 "opencv": cv2.__version__, "onnxruntime": onnxruntime.__version__}
-    return {"cpu": processor(), "cores": cores(), "gpu": gpu, **versions}
+    return {"cpu": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}", "cores": cores(), "gpu": gpu, **versions}
 
 
 def chosen(rows: Iterable[str], names: list[str]) -> list[str]:
