@@ -2,8 +2,7 @@
 
 VIDEOS names a folder of videos of one person each. Every net follows the face without smoothing. Nobody has marked the blinks, so
 all nets together find them: the mean of their relative eye heights falls below DEPTH and returns. The relative height is the
-height over width of both eyes, divided by its median in the seconds around. In each blink it ends at 0 % if the net draws the
-eyes shut.
+height over width of both eyes, divided by its median in the seconds around. It is 0 % where a net draws the eyes shut.
 """
 import sys
 from pathlib import Path

@@ -18,9 +18,8 @@ from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Landmarker
 from utils.data.parsers import DATASETS, Record
 
-VARIABLES = {"300W": "FACES_300W", "FACES68": "FACES68", "FACEBOXES": "FACEBOXES", "FACEBOXES_V2": "FACEBOXES_V2",
-             **{name: name for name in ("UNLABELLED", "ALL_AGES", "DIVERSE", "RENDERED", "RENDERED_FEW", "LIDS",
-                                      "VIDEOS")}}
+VARIABLES = {"300W": "FACES_300W", **{name: name for name in (  # {word in a benchmark's flags: environment variable}
+    "FACES68", "FACEBOXES", "FACEBOXES_V2", "UNLABELLED", "ALL_AGES", "DIVERSE", "RENDERED", "RENDERED_FEW", "LIDS", "VIDEOS")}}
 PLACES = {word: (ROOT / os.environ[name]).resolve() for word, name in VARIABLES.items() if os.environ.get(name)}
 LABELLED = {"300W": "300w", "FACES68": "points"}  # {folder: its row of DATASETS}
 LEAST = 0.3  # IoU from which a detection is the labelled face
