@@ -27,7 +27,7 @@ NEAR = 2                      # frames by which a net's lowest height may lie be
 
 
 def heights(net: str, file: Path) -> tuple[np.ndarray, float]:
-    """Return the relative height of the eyes in each frame, 1 where no face is found, and the frames per second."""
+    """Return the relative height of the eyes in each frame, and the frames per second. A frame without a face has the median."""
     landmarker, video = Landmarker(net), cv2.VideoCapture(str(file))
     tracker, rate, found = Tracker(landmarker, smooth="none", max_faces=1), video.get(cv2.CAP_PROP_FPS), []
     rings = list(map(landmarker.layout.ring, EYES))
