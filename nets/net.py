@@ -53,6 +53,22 @@ class Net(Trainable):
     def terms(self) -> dict[str, str]:
         return {**self.landmark_terms, **self.auxiliary.terms}
 
+    @property
+    def leaves_unused(self) -> bool:
+        """Whether the backbone has branches for strides that nothing uses. The graph of one small batch tells."""
+        side, training = self.spec["input_size"], self.training
+        self.eval()  # keeps the statistics of batch norms
+        features = self.extract(torch.zeros(1, side, side, 3, dtype=torch.uint8, device=self.scale.device))
+        self.train(training)
+        todo, reached = [maps.grad_fn for maps in features if maps is not None], set()
+        while todo:
+            node = todo.pop()
+            if node is not None and node not in reached:
+                reached.add(node)
+                todo += [after for after, _ in node.next_functions]
+        used = {id(node.variable) for node in reached if hasattr(node, "variable")}
+        return any(p.requires_grad and id(p) not in used for p in self.backbone.parameters())
+
     def count(self, labels: Labels) -> dict[str, Tensor]:
         refined = self.refiner.count(labels.whole()) if self.refiner else {}
         return {**self.head.encode(labels, self.grid).counts, **self.auxiliary.count(labels), **refined}

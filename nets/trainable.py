@@ -11,20 +11,17 @@ class Trainable(nn.Module):
     terms: {term of the loss: the key of args.yaml that weighs it}
     input_margin: side of the pictures / side of the nominal crop
     moves_crop: whether the net resamples the crop before its head sees it
+    leaves_unused: whether a training step leaves parameters without a gradient
     """
 
     spec: dict
     terms: dict[str, str]
     moves_crop = False
+    leaves_unused = False
 
     @property
     def input_margin(self) -> float:
         return self.spec.get("input_margin", 1.0)
-
-    @property
-    def may_leave_unused(self) -> bool:
-        """Return whether a training step may leave parameters without a gradient (backbones with branches for unused strides)."""
-        return any(getattr(module, "unused_branches", False) for module in self.modules())
 
     def follow(self, average: dict[str, Tensor] | None) -> None:
         """Take the averaged weights, which the training updates in place, if the net learns from them; None without averaging."""
@@ -70,6 +67,7 @@ class Wrapper(Trainable):
     backbone = property(lambda self: self.net.backbone)
     head = property(lambda self: self.net.head)
     auxiliary = property(lambda self: self.net.auxiliary)
+    leaves_unused = property(lambda self: self.net.leaves_unused)
 
     def predict(self, images: Tensor) -> Prediction:
         return self.net.predict(images)

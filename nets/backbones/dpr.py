@@ -38,8 +38,6 @@ class Dense(nn.Module):
 class SmallMobileNetV2(nn.Module):
     """x (B, 3, H, W) -> {2 ... 128: (B, C, H/stride, W/stride)}."""
 
-    unused_branches = True  # a head of stride 32 leaves the layers beyond without a gradient
-
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Sequential(*conv_norm_relu(3, STEM, 3, 2))]

@@ -17,8 +17,6 @@ class TimmNet(nn.Module):
     Raises ValueError for an unknown name and for nets without feature maps, without stride 32 or with a fixed image size.
     """
 
-    unused_branches = True  # some have branches for strides that the head does not use
-
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
