@@ -28,7 +28,8 @@ RINGS = tuple(map(read_defaults().layouts.load("68").ring, EYES))
 NARROW, SHUT, WIDE = 0.16, 0.05, 0.2  # height / width of an eye: below, FACES68 is wrong; below, it is shut; above, it is open
 COPIES = 8       # of a face with shut eyes
 EVERY = 3        # of the faces with open eyes, one in so many
-FRONTAL = 0.6    # least width of the narrower eye / width of the other
+FRONTAL = 0.45   # least width of the narrower eye / width of the other
+LEAST = 10       # px, least width of an eye that is shut; in smaller ones the picture hardly tells whether they are open
 QUITE = 0.6      # share of the drawn faces whose eyes are quite shut
 BEND = 0.05      # of an eye's width: landmarks of a lid lie at least this far apart
 MEET = 0.85      # where both lids meet, from the upper one (0) to the lower one (1)
@@ -111,12 +112,12 @@ def around(image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.nda
 def shut_face(record: Record, shift: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
     """Return a face's picture and landmarks (68, 2) after its eyes were shut or half shut.
 
-    None for a face from the side, and for one whose eyes are not open.
+    None for a face from the side, and for one whose eyes are small or not open.
     """
     landmarks = record.landmarks - (shift, 0)
     widths = [np.linalg.norm(landmarks[ring[3]] - landmarks[ring[0]]) for ring in RINGS]
     eyes = [eye_of(landmarks, ring) for ring in RINGS]
-    if min(ring_aspect(landmarks, ring) for ring in RINGS) < WIDE or min(widths) < FRONTAL * max(widths) or None in eyes:
+    if min(ring_aspect(landmarks, ring) for ring in RINGS) < WIDE or min(widths) < max(LEAST, FRONTAL * max(widths)) or None in eyes:
         return None
     image, landmarks = around(read_image(record.file), landmarks)
     lid = MEET if rng.uniform() < QUITE else rng.uniform(0.3, 0.8)

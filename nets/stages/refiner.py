@@ -12,7 +12,7 @@ from nets.heads.simcc import GatedAttention
 from nets.labels import Labels
 
 STRIDE = 8  # px of the input that one cell of the fine map covers
-NARROW = 0.1  # height over width of an eye or mouth that has half the weight of a shut one
+NARROW = 0.2  # height over width of an eye or mouth that has half the weight of a shut one
 LATERAL = 32  # channels of a sampled cell
 WIDTH = 64  # of the description of a landmark
 
