@@ -4,17 +4,20 @@ A face of 200 px rests, jumps, swings, blinks or talks for 12 s at 15, 30 and 60
 as strong as in clips of real faces, of each landmark and of all together. Errors and movements are root mean squares of the
 coordinates in px, without the first second.
 """
+from itertools import chain
+
 import numpy as np
 from record import save
 
 from pipnet.app.drowsiness import ring_aspect
 from pipnet.app.smooth import OneEuro
+from pipnet.layout import EYES, opposite
+from utils.config import read_defaults
 from utils.data.synthetic import render
 
 RATES, SECONDS, SIZE = (15, 30, 60), 12, 200
 OWN, COMMON = 0.002 * SIZE, 0.001 * SIZE  # px; 0.0007 to 0.0024 of the face in three real clips at 128 px
-EYES = tuple(range(36, 42)), tuple(range(42, 48))
-LIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
+RINGS = tuple(map(read_defaults().layouts.load("68").ring, EYES))
 CHIN_AND_LIP = [*range(5, 12), *range(55, 60), *range(65, 68)]
 EVERY, SHUT = 2.0, ((0.5, 0.6, 0.65, 0.8), (0, 1, 1, 0))  # s between blinks; (s since its start, how far the lids are closed)
 
@@ -35,7 +38,7 @@ def rest(t: np.ndarray, face: np.ndarray) -> np.ndarray:
 
 def blink(t: np.ndarray, face: np.ndarray) -> np.ndarray:
     truth, closed = rest(t, face), np.interp(t % EVERY, *SHUT)[:, None]
-    for upper, lower in LIDS:
+    for upper, lower in chain.from_iterable(map(opposite, RINGS)):
         truth[:, upper] += 0.9 * closed * (truth[:, lower] - truth[:, upper])
     return truth
 
@@ -59,7 +62,7 @@ MOTIONS = {
 
 def ear(landmarks: np.ndarray) -> np.ndarray:
     """Return the mean eye aspect ratio (T,) of landmarks (T, 68, 2)."""
-    return np.array([np.mean([ring_aspect(face, ring) for ring in EYES]) for face in landmarks])
+    return np.array([np.mean([ring_aspect(face, ring) for ring in RINGS]) for face in landmarks])
 
 
 def fall(ears: np.ndarray, begin: int, end: int) -> tuple[float, float]:

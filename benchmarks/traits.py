@@ -13,7 +13,7 @@ from record import COMMIT, found_rows, save
 from pipnet.app.drowsiness import ring_aspect
 from pipnet.files import SHIPPED
 from pipnet.landmarker import Landmarker
-from pipnet.layout import Layout
+from pipnet.layout import EYES, INNER_LIPS, Layout, opposite
 from utils.data.synthetic import render
 from utils.data.synthetic.face import Face
 from utils.data.synthetic.head import both_lids
@@ -39,15 +39,16 @@ def error(layout: Layout, landmarks: np.ndarray, truth: np.ndarray) -> float:
     return float(metric.nme(metric.point_errors(landmarks, truth)[None], metric.norms(truth[None], layout, "box"))[0])
 
 
-def eyes_open(landmarks: np.ndarray) -> float:
+def eyes_open(layout: Layout, landmarks: np.ndarray) -> float:
     """Return the mean of height / width of both eyes."""
-    return float(np.mean([ring_aspect(landmarks, tuple(range(start, start + 6))) for start in (36, 42)]))
+    return float(np.mean([ring_aspect(landmarks, layout.ring(eye)) for eye in EYES]))
 
 
-def lips_apart(landmarks: np.ndarray) -> float:
+def lips_apart(layout: Layout, landmarks: np.ndarray) -> float:
     """Return the mean distance of the inner lips in % of the distance of the outer corners of the eyes."""
-    apart = np.linalg.norm(landmarks[[61, 62, 63]] - landmarks[[67, 66, 65]], axis=1).mean()
-    return 100 * float(apart / np.linalg.norm(landmarks[45] - landmarks[36]))
+    upper, lower = zip(*opposite(layout.ring(INNER_LIPS)), strict=True)
+    apart = np.linalg.norm(landmarks[list(upper)] - landmarks[list(lower)], axis=1).mean()
+    return 100 * float(apart / np.linalg.norm(np.subtract(*landmarks[list(layout.interocular)])))
 
 
 def measure(landmarker: Landmarker, people: list[Person]) -> dict[str, float]:
@@ -55,15 +56,15 @@ def measure(landmarker: Landmarker, people: list[Person]) -> dict[str, float]:
     def found(face: Face) -> np.ndarray:
         return found_in_box(landmarker, face.image, face.landmarks)
 
-    errors = {yaw: np.zeros(len(people)) for yaw in YAWS}
+    layout, errors = landmarker.layout, {yaw: np.zeros(len(people)) for yaw in YAWS}
     eyes, lips = [], []
     for index in range(len(people)):
         for yaw in YAWS:
             face = drawn(index, yaw if index % 2 else -yaw)
-            errors[yaw][index] = error(landmarker.layout, found(face), face.landmarks)
-        eyes.append([eyes_open(found(drawn(index, 0, **lids))) for lids in (OPEN, SHUT)])
+            errors[yaw][index] = error(layout, found(face), face.landmarks)
+        eyes.append([eyes_open(layout, found(drawn(index, 0, **lids))) for lids in (OPEN, SHUT)])
         face = drawn(index, 0, **REST)
-        lips.append([lips_apart(found(face)), lips_apart(face.landmarks)])
+        lips.append([lips_apart(layout, found(face)), lips_apart(layout, face.landmarks)])
     skin = np.argsort(np.argsort([-person.look.skin.mean() for person in people])) * len(SKINS) // len(people)
     age = np.array([person.look.age for person in people])
     groups = {name: skin == row for row, name in enumerate(SKINS)} | {
