@@ -117,7 +117,8 @@ def shut_face(record: Record, shift: float, rng: np.random.Generator) -> tuple[n
     landmarks = record.landmarks - (shift, 0)
     widths = [np.linalg.norm(landmarks[ring[3]] - landmarks[ring[0]]) for ring in RINGS]
     eyes = [eye_of(landmarks, ring) for ring in RINGS]
-    if min(ring_aspect(landmarks, ring) for ring in RINGS) < WIDE or min(widths) < max(LEAST, FRONTAL * max(widths)) or None in eyes:
+    aspects = [ring_aspect(landmarks, ring) for ring in RINGS]
+    if None in eyes or min(aspects) < WIDE or min(widths) < max(LEAST, FRONTAL * max(widths)):
         return None
     image, landmarks = around(read_image(record.file), landmarks)
     lid = MEET if rng.uniform() < QUITE else rng.uniform(0.3, 0.8)
