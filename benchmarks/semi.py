@@ -2,11 +2,13 @@
 
 synthetic: synthetic faces with labels, 300W and FACES68 without. faces68: 300W with labels, FACES68 without. identities: a
 twentieth of the identities of FACES68 with labels, the others without. start: the same, but each net starts from one that was
-trained on synthetic faces for as many epochs. All rows of a setting train on equally many pictures with the same keys of the
-section `augment`; the nets of the rounds share the epochs. A complete run is not repeated and a killed one goes on, so the
-table can be made in pieces. Without the mean offset of each landmark, the error does not count labelling conventions.
+trained on synthetic faces first. adapted: it starts from the mean teacher of `synthetic`. All rows of a setting train on equally
+many pictures with the same keys of the section `augment`; the nets of the rounds share the epochs. A complete run is not repeated
+and a killed one goes on, so the table can be made in pieces. Without the mean offset of each landmark, the error does not count
+labelling conventions.
 """
 import argparse
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,19 +29,20 @@ from utils.train.ranks import set_threads
 
 RECIPE = ["--preset", "short", "--no-refine", "--weights", "none", "--val", "none", "--allow-partial", "--roll-prob", "0.05"]
 W300, FACES = ["--dataset", "300w", "--data-dir", "300W"], ["--dataset", "FACES68", "--label-shift", "1.2"]
-DRAWN = ["--dataset", "synthetic", "--synthetic-train", "6000"]
-SYNTHETIC = [*DRAWN, "--data-dir", "300W"]
+SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "6000", "--data-dir", "300W"]
 FEW = ["--labelled-fraction", "0.05"]
-START = ["--weights", "START"]  # stands for the net that was trained on synthetic faces with the same seed
+START = ["--weights", "START"]  # stands for the net of STARTS that was trained with the same seed
 SETTINGS = {  # labelled, unlabelled, all with their labels
     "synthetic": (SYNTHETIC, ["--unlabelled", "300w", "faces68"],
                   [*SYNTHETIC, "--train-data", "synthetic", "300w", "FACES68", "--label-shift", "0", "0.75", "1.2"]),
     "faces68": (W300, ["--unlabelled", "faces68"], [*W300, "--train-data", "300w", "FACES68", "--label-shift", "0.75", "1.2"]),
     "identities": ([*FACES, *FEW], [], FACES),
     "start": ([*FACES, *FEW, *START], [], [*FACES, *START]),
+    "adapted": ([*FACES, *FEW, *START], [], [*FACES, *START]),
 }
 SOURCE, ALL = "labels only", "all labels"
 ROWS = (SOURCE, *ROUNDS, MEAN_TEACHER, ALL)
+STARTS = {"start": SOURCE, "adapted": MEAN_TEACHER}  # {setting: the row of `synthetic` that its nets start from}
 
 
 def flags_of(setting: str, row: str, given: argparse.Namespace) -> list[str]:
@@ -57,9 +60,9 @@ def budget(given: argparse.Namespace, nets: int = 1) -> list[str]:
             "--epoch-steps", str(given.limit)]
 
 
-def errors(exp: str) -> dict[str, dict[str, float]]:
+def errors(folder: Path) -> dict[str, dict[str, float]]:
     """Return {test set: NME % as labelled, and without the mean offset of each landmark}."""
-    net, layout, stored = checkpoint.unpack(ROOT / "weights" / exp / "best.pt")
+    net, layout, stored = checkpoint.unpack(folder / "best.pt")
     predict, found = torch_predictor(net, torch.device("cuda" if torch.cuda.is_available() else "cpu")), {}
     for name in ("300w", "faces68"):
         one = PreparedSet(ROOT / stored["args"]["data_root"] / name, read_defaults().layouts)
@@ -75,19 +78,24 @@ def errors(exp: str) -> dict[str, dict[str, float]]:
 def name_of(setting: str, given: argparse.Namespace) -> str:
     """Return the name of a setting's result file."""
     net = "" if given.net == "resnet18" else f"_{file_name(given.net)}"
-    return f"semi_{setting}_{given.epochs}_{given.limit}_{given.size}{net}"
+    epochs = f"{given.start_epochs}+{given.epochs}" if setting in STARTS else given.epochs
+    return f"semi_{setting}_{epochs}_{given.limit}_{given.size}{net}"
+
+
+def trained(setting: str, row: str, seed: int, given: argparse.Namespace) -> Path:
+    """Return the folder of a row's run. Train it, and the net that it starts from, if they are not there."""
+    flags = flags_of(setting, row, given)
+    if setting in STARTS:
+        start = trained("synthetic", STARTS[setting], seed, argparse.Namespace(**{**vars(given), "epochs": given.start_epochs}))
+        flags = [str(start / "best.pt") if word == START[1] else word for word in flags]
+    return train(f"{name_of(setting, given)}_{file_name(row)}_{seed}", ["--seed", str(seed), *flags])
 
 
 def measure(setting: str, row: str, seed: int, given: argparse.Namespace) -> dict:
     """Return the errors of a row and the images/s of its last net; train it first if it is not there."""
-    name, flags = name_of(setting, given), flags_of(setting, row, given)
-    if setting == "start":
-        start = train(f"{name}_{seed}", ["--seed", str(seed), *budget(given), *DRAWN])
-        flags = [str(start / "best.pt") if word == START[1] else word for word in flags]
-    exp = f"{name}_{file_name(row)}_{seed}"
-    folder = train(exp, ["--seed", str(seed), *flags])
+    folder = trained(setting, row, seed, given)
     times = read_csv(folder / "time.csv")
-    return {"errors": errors(exp), "images_per_second": float(np.median([float(time["images_per_second"]) for time in times]))}
+    return {"errors": errors(folder), "images_per_second": float(np.median([float(time["images_per_second"]) for time in times]))}
 
 
 def main() -> None:
@@ -95,11 +103,13 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="SETTING", help=f"of {', '.join(SETTINGS)}; without: all")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--epochs", type=int, default=60, help="of all nets of a row together")
+    parser.add_argument("--start-epochs", type=int, help="of the net that the rows start from; without: as many")
     parser.add_argument("--limit", type=int, default=200, help="steps of 16 pictures in an epoch")
     parser.add_argument("--net", default="resnet18")
     parser.add_argument("--size", type=int, default=128, help="px of the input")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     given = parser.parse_args()
+    given.start_epochs = given.start_epochs or given.epochs
     wanted = chosen(SETTINGS, given.settings)
     require("300W", "FACES68")
     set_threads(0, False)
@@ -112,7 +122,8 @@ def main() -> None:
             for row in given.rows:
                 entry = done.setdefault(row, {"flags": " ".join(flags_of(setting, row, given)), "seeds": {}})
                 entry["seeds"][str(seed)] = {"commit": COMMIT, **measure(setting, row, seed, given)}
-                how = f"--net {given.net} --epochs {given.epochs} --limit {given.limit} --size {given.size}"
+                start = f"--start-epochs {given.start_epochs} " if given.start_epochs != given.epochs else ""
+                how = f"--net {given.net} {start}--epochs {given.epochs} --limit {given.limit} --size {given.size}"
                 save(name, f"python benchmarks/semi.py {setting} {how}", seed, {"rows": done})
 
 
