@@ -39,7 +39,9 @@ MOST_CROPS = 3   # crops of a face after the one of the detector's box
 NEAR, NEAR_TURN = 0.08, np.radians(10)
 LEVEL = np.radians(5)  # lean that a face keeps in its crop, so that crops of upright faces stay upright and none jumps in a video
 HALFWAY = 0.4    # default of LandmarkNet.face_limit
-SURE = 0.45      # of the way from face_limit to 1, where a face is sure: above the scores of faces found at a wrong roll
+# of the way from face_limit to 1: mean landmark score from which a face is sure; of its size: mean expected error up to which it
+# is. Almost no face that is found at a wrong roll meets both
+SURE, SURE_ERROR = 0.35, 0.028
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
 
@@ -103,8 +105,13 @@ class LandmarkNet(NamedTuple):
 
     @property
     def sure(self) -> float:
-        """Mean landmark score from which a face is sure."""
+        """Mean landmark score that a sure face has at least."""
         return self.face_limit + SURE * (1 - self.face_limit)
+
+    def is_sure(self, face: Face) -> bool:
+        """Return whether a face is certain enough to be cropped once, and not to be searched in the turned image."""
+        most = SURE_ERROR * np.sqrt(np.ptp(face.landmarks, axis=0).prod())
+        return bool(face.scores.mean() >= self.sure and (face.sigma is None or face.sigma.mean() <= most))
 
     def roll_of(self, landmarks: np.ndarray) -> float:
         """Return by how many radians clockwise the crop of a face with these landmarks (N, 2) is turned, see LEVEL."""
@@ -190,7 +197,7 @@ class Landmarker:
             again = self._next_boxes(image, faces[moving])
             due = np.array([self._is_far(*pair) for pair in zip(boxes[moving], again, strict=True)], bool)
             if crop == 0:
-                due |= np.array([face.scores.mean() < self.net.sure for face in faces], bool)
+                due |= ~np.fromiter(map(self.net.is_sure, faces), bool)
             moving = moving[due]
             if not len(moving):
                 break

@@ -14,7 +14,7 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
     """Faces of an image (H, W, 3), in its px. While none is sure, those that the detector finds in the turned image are added."""
     limit = landmarker.net.face_limit
     for rolls in steps:
-        if any(face.scores.mean() >= landmarker.net.sure for face in faces):
+        if any(map(landmarker.net.is_sure, faces)):
             break
         zoom = detection_scale(*image.shape[:2], None) if getattr(landmarker.detector, "scale", None) is None else 1.0
         small = image if zoom == 1 else cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)

@@ -88,7 +88,7 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
                 "face_limit": net.face_limit, "face_least": net.face_least, "sure": net.sure},
         "detector": {"file": "detector.onnx", "threshold": finder.threshold, "overlap": finder.overlap,
                      "face_box": finder.face_box, **_constants(detector, "SHORT_SIDE", "MOST_PIXELS")},
-        "landmarker": {**_constants(landmarker, "MOST_FACES", "MOST_CROPS", "LEVEL", "NEAR", "NEAR_TURN"),
+        "landmarker": {**_constants(landmarker, "MOST_FACES", "MOST_CROPS", "LEVEL", "NEAR", "NEAR_TURN", "SURE_ERROR"),
                        "square_scale": landmarker.SQUARE.scale_x},
         "turned": _constants(turned, "SAME"),
         "tracker": _constants(track, "STEP", "LEAST_SCORE", "SAME", "TWICE", "AGAIN", "MEMORY"),

@@ -34,7 +34,7 @@ export class Landmarker {
     let moving = faces.map((_, i) => i);
     for (let crop = 0; crop < this.limits.most_crops; crop++) {
       const again = new Map(moving.map((i) => [i, this.nextBox(faces[i], frame)]));
-      moving = moving.filter((i) => this.isFar(used[i], again.get(i)) || (!crop && mean(faces[i].scores) < this.net.sure));
+      moving = moving.filter((i) => this.isFar(used[i], again.get(i)) || (!crop && !this.isSure(faces[i])));
       if (!moving.length) break;
       const found = await this.landmarksOf(frame, moving.map((i) => again.get(i)), moving.map((i) => scores[i]));
       moving.forEach((i, k) => { [used[i], faces[i]] = [again.get(i), found[k]]; });
@@ -54,6 +54,12 @@ export class Landmarker {
     const [one, two] = [box, other].map((some) => cropBox(some.slice(0, 4), protocol, 0, 0, 0));
     const side = Math.max(one[2] - one[0], one[3] - one[1]), off = Math.max(...one.map((edge, i) => Math.abs(two[i] - edge)));
     return off > near * side || Math.cos(other[4] - box[4]) < Math.cos(turn);
+  }
+
+  /** Return whether a face is certain enough to be cropped once, and not to be searched in the turned frame. */
+  isSure({ sigma, scores, landmarks }) {
+    const most = this.limits.sure_error * Math.sqrt(areaOf(boxOf(landmarks)));
+    return mean(scores) >= this.net.sure && (!sigma || mean(sigma) <= most);
   }
 
   /** Return whether the landmark scores confirm a detection. */

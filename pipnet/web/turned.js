@@ -30,8 +30,8 @@ export function turnPicture(picture, quarters) {
 
 /** Return the faces of a frame; while none is sure, those that the detector finds in the turned frame are added. */
 export async function search(landmarker, frame, faces) {
-  const { face_limit: limit, sure } = landmarker.net, { same } = landmarker.turned;
-  if (faces.some((face) => mean(face.scores) >= sure)) return faces;
+  const { face_limit: limit } = landmarker.net, { same } = landmarker.turned;
+  if (faces.some((face) => landmarker.isSure(face))) return faces;
   const found = [...faces];
   for (const quarters of QUARTERS) {
     const { boxes, scores } = await landmarker.detect(frame, quarters);

@@ -114,6 +114,16 @@ def test_only_a_crop_that_lies_elsewhere_than_the_landmarks_is_made_again(shift,
     assert len(landmarker(coded())) == 1 and seen == [1] * crops
 
 
+@pytest.mark.parametrize(("score", "sigma", "sure"), [
+    (0.7, None, True), (0.55, None, False), (0.7, 0.02, True), (0.7, 0.04, False), (0.55, 0.02, False)])
+def test_a_face_is_sure_by_its_scores_and_its_expected_errors(score, sigma, sure):
+    """sigma: as a share of the face's size."""
+    truth = mean_face() * 180
+    errors = None if sigma is None else np.full(68, sigma * np.sqrt(np.ptp(truth, axis=0).prod()))
+    face = Face(box_of(truth), 1.0, truth, np.full(68, score), errors)
+    assert known_net(truth)._replace(face_limit=0.4).is_sure(face) == sure
+
+
 def test_detections_with_low_landmark_scores_are_dropped():
     image, truth = coded(), mean_face() * 180 + (230, 130)
     landmarker = Landmarker(known_net(truth), detector=lambda image: (box_of(truth)[None], np.ones(1)))  # scores of 1, clipped

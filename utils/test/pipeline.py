@@ -17,7 +17,7 @@ from onnxscript.values import Opset
 from pipnet.detector import MOST_PIXELS, SHORT_SIDE, Detector
 from pipnet.errors import UserError
 from pipnet.geometry import border_px
-from pipnet.landmarker import LEVEL, MOST_CROPS, NEAR, NEAR_TURN, SQUARE, open_net
+from pipnet.landmarker import LEVEL, MOST_CROPS, NEAR, NEAR_TURN, SQUARE, SURE_ERROR, open_net
 from utils.test.export import OPSET, Source, folded, stored_in, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
@@ -162,14 +162,22 @@ def next_box(points, direction, shown, size):
 
 
 @script(STEPS, default_opset=op)
-def needs_crop(trip, score, sure, centre, side, direction, box, next_direction):
+def is_sure(scores, least, errors, points):
+    """Return whether a face has high scores (N,) and low expected errors (1, N), see `LandmarkNet.is_sure`."""
+    extent = op.ReduceMax(points, [0], keepdims=0) - op.ReduceMin(points, [0], keepdims=0)
+    most = SURE_ERROR * op.Sqrt(op.ReduceProd(extent, keepdims=0))
+    return op.And(op.ReduceMean(scores, keepdims=0) >= least, op.ReduceMean(errors, keepdims=0) <= most)
+
+
+@script(STEPS, default_opset=op)
+def needs_crop(trip, sure, centre, side, direction, box, next_direction):
     """Return whether a face is cropped again: its first crop if it is unsure, others if that of `box` (4,) lies far from them."""
     low, high = op.Split(box, axis=0, num_outputs=2)
     off = op.ReduceMax(op.Abs((low + high) / 2.0 - centre), keepdims=1)
     grown = GROW * op.ReduceMax(high - low, keepdims=1) - side
     far = op.Squeeze(off + op.Abs(grown) / 2.0 > NEAR * side)
     far = op.Or(far, op.ReduceSum(direction * next_direction, keepdims=0) < TURN_COSINE)
-    return op.Or(far, op.And(trip == 0, op.ReduceMean(score, keepdims=0) < sure))
+    return op.Or(far, op.And(trip == 0, op.Not(sure)))
 
 
 @script(STEPS, default_opset=op)
@@ -179,7 +187,8 @@ def faces(kept, boxes, scores, landmarks, landmark_scores):
             op.Compress(landmark_scores, kept, axis=0))
 
 
-FUNCTIONS = (neighbors, shrink, is_visible, to_landmark_boxes, turn_by, crop, to_picture, roll_of, next_box, needs_crop, faces)
+FUNCTIONS = (neighbors, shrink, is_visible, to_landmark_boxes, turn_by, crop, to_picture, roll_of, next_box, is_sure, needs_crop,
+             faces)
 # det_* and net_* are tensors of the detector and the landmark net, whose nodes are put in behind the node that makes their image
 GRAPH = """
 <ir_version: 10, opset_import: ["" : OPSET, "pipnet.steps" : 1]>
@@ -205,7 +214,9 @@ pipeline (uint8[height, width, 3] image)
             new_points, new_scores, new_box = pipnet.steps.to_picture(net_landmarks, net_score, cut, turn, centre, side)
             roll = pipnet.steps.roll_of(new_points, mean_along, mean_across)
             next_cut, next_turn = pipnet.steps.next_box(new_points, roll, new_box, size)
-            again = pipnet.steps.needs_crop(trip, new_scores, sure, centre, side, turn, next_cut, next_turn)
+            errors = Mul(SIGMA, side)
+            sure = pipnet.steps.is_sure(new_scores, least_sure, errors, new_points)
+            again = pipnet.steps.needs_crop(trip, sure, centre, side, turn, next_cut, next_turn)
         }>(most_crops, yes, start, upright, start, no_points, no_scores)
         mean_score = ReduceMean<keepdims = 0>(point_scores)
         is_face = GreaterOrEqual(mean_score, face_least)
@@ -232,10 +243,12 @@ def write_pipeline(source: Source, file: Path) -> None:
         "det_threshold": detector.threshold, "det_overlap": detector.overlap, "box_down": [0, detector.face_box.down],
         "box_grow": detector.face_box[1:], "crop_px": [px], "crop_margin": [px / net.size], "mean_along": mean,
         "mean_across": mean[:, ::-1] * (-1, 1), "upright": [1, 0], "no_points": np.zeros((len(mean), 2)),
-        "no_scores": np.zeros(len(mean)), "face_least": net.face_least, "sure": net.sure}
+        "no_scores": np.zeros(len(mean)), "no_errors": [0], "face_least": net.face_least, "least_sure": net.sure}
     constants = {name: np.asarray(value, np.float32) for name, value in values.items()}
     constants |= {"most_crops": np.array(1 + MOST_CROPS), "yes": np.array(True)}
-    model = onnx.parser.parse_model(GRAPH.replace("COUNT", str(len(mean))).replace("OPSET", str(OPSET)))
+    sigma = "net_sigma" if "sigma" in [output.name for output in onnx.load(source.onnx).graph.output] else "no_errors"
+    graph = GRAPH.replace("COUNT", str(len(mean))).replace("OPSET", str(OPSET)).replace("SIGMA", sigma)
+    model = onnx.parser.parse_model(graph)
     model.functions.extend(function.to_function_proto() for function in FUNCTIONS)
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     insert(model.graph, source.detector, "det_")

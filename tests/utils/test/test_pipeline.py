@@ -74,6 +74,16 @@ def test_it_finds_what_the_landmarker_finds(pair, change, count):
         assert np.abs(face.scores - scores).max() < 0.05
 
 
+def test_it_finds_what_the_landmarker_finds_with_a_net_without_expected_errors(tmp_path):
+    model = onnx.load(shipped("landmarks.onnx"))
+    model.graph.output.remove(next(output for output in model.graph.output if output.name == "sigma"))
+    onnx.save(model, tmp_path / "plain.onnx")
+    write_pipeline(Source(tmp_path / "plain.onnx", lambda: (), detector=shipped("detector.onnx")), tmp_path / "out.onnx")
+    face, = Landmarker(tmp_path / "plain.onnx", threads=1)(ASTRONAUT)
+    points, = open_session(tmp_path / "out.onnx", 1).run(["landmarks"], {"image": ASTRONAUT})[0]
+    assert face.sigma is None and np.hypot(*(face.landmarks - points).T).max() < 0.3
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 700), (64, 48)])
 def test_a_picture_without_faces_gives_empty_arrays(pair, size):
     faces, found = pair(np.zeros((*size, 3), np.uint8))
