@@ -7,7 +7,7 @@ from record import result
 from pipnet.files import SHIPPED
 
 BOXES = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN", "shipped": "weights/detector.onnx"}
-TOOLS = {"ours, landmarks": "ours, `landmarks`", "ours, landmarks-fast": "ours, `landmarks-fast`"}
+TOOLS = {f"ours, {net}": f"ours, `{net}`" for net in ("landmarks", "landmarks-fast", "landmarks-fast --detector-scale 0.5")}
 
 
 def peers() -> str:
