@@ -117,12 +117,12 @@ def traits() -> str:
 
 
 def blinks() -> str:
-    """How nets draw shut eyes in videos."""
-    before = {"weights/bench_landmarks_last/best.onnx": f"`{SHIPPED[0]}` before its last stage"}
-    rows = [{"video": video, "net": before.get(net, f"`{net}`"), **row} for video, nets in result("blinks")["videos"].items()
-            for net, row in nets.items()]
-    return table(rows, ("video", "video"), ("net", "net"), ("blinks", "blinks", "d"),
-                 ("height of shut eyes, %", "height_%", ".0f"))
+    """How nets draw shut eyes in videos and open eyes in photographs."""
+    before, found = {"weights/bench_landmarks_last/best.onnx": f"`{SHIPPED[0]}` before its last stage"}, result("blinks")
+    rows = [{"eyes": f"{kind}, {place}", "net": before.get(net, f"`{net}`"), "number": row[count], **row}
+            for kind, places, count in (("shut", found["videos"], "blinks"), ("open", found["open"], "faces"))
+            for place, nets in places.items() for net, row in nets.items()]
+    return table(rows, ("eyes", "eyes"), ("net", "net"), ("blinks or faces", "number", "d"), ("height, %", "height_%", ".0f"))
 
 
 def face_sizes() -> str:
