@@ -50,9 +50,9 @@ class Face(NamedTuple):
 
     box (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from; of a face that leans, the
     upright box that holds it. score: the detector's, NaN for a box from elsewhere; the face score in a video. landmarks (N, 2).
-    scores (N,): of each landmark, in [0, 1]. sigma (N,): expected error of each landmark, px. id: the tracker's. pose (3,): pitch,
-    yaw, roll in degrees, with the signs of `head_pose`. states: probability of each state by name, such as left_eye_closed. pose
-    and states are the net's, if it predicts them.
+    scores (N,): of each landmark, in [0, 1]. sigma (N,): expected error of each landmark, px. id: the tracker's. pose (3,):
+    pitch, yaw, roll in degrees, with the signs of `head_pose`. states: probability of each state by name, such as
+    left_eye_closed. pose and states are the net's, if it predicts them.
     """
 
     box: np.ndarray

@@ -89,7 +89,7 @@ def test_every_flag_exists(capsys):
     for show_help in (lambda: parse(["--help"], main.add_modes, DEFAULTS), lambda: demo.parse(["--help"])):
         with pytest.raises(SystemExit):
             show_help()
-    of_benchmarks = {"--seeds", "--minutes", "--count", "--jobs"}
+    of_benchmarks = {"--seeds", "--minutes", "--count", "--jobs", "--rows", "--start-epochs"}
     known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | of_benchmarks
     for page in FOLDERS:
         typed = re.sub(r"<!-- figures.*?<!-- end -->", "", prose(page), flags=re.DOTALL)
