@@ -30,7 +30,6 @@ from face_boxes import TESTED
 from photographs import labelled_sets, open_detector, photographs, place_of
 from record import COMMIT, RESULTS, ROOT, chosen, save
 
-from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.geometry import box_of, transform, turn_picture
 from pipnet.landmarker import Landmarker
@@ -111,8 +110,6 @@ TOOLS = {
     "ours": Tool(lambda: finder(Landmarker(threads=1)), "ours, landmarks", "parts of 300W and FACES68"),
     "ours_fast": Tool(lambda: finder(Landmarker("landmarks-fast", threads=1)), "ours, landmarks-fast",
                       "parts of 300W and FACES68"),
-    "ours_half": Tool(lambda: finder(Landmarker("landmarks-fast", Detector(scale=0.5, threads=1), threads=1)),
-                      "ours, landmarks-fast --detector-scale 0.5", "parts of 300W and FACES68"),
     "dlib": Tool(dlib, "dlib", "300W, its tests too"),
     "mediapipe": Tool(mediapipe, "MediaPipe Face Mesh", "Google's own"),
     "slim": Tool(slim, "Peppa Slim", "300W, its tests perhaps, and more"),

@@ -7,7 +7,7 @@ from record import result
 from pipnet.files import SHIPPED
 
 BOXES = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN", "shipped": "weights/detector.onnx"}
-TOOLS = {f"ours, {net}": f"ours, `{net}`" for net in ("landmarks", "landmarks-fast", "landmarks-fast --detector-scale 0.5")}
+TOOLS = {f"ours, {net}": f"ours, `{net}`" for net in SHIPPED[:2]}
 
 
 def peers() -> str:
