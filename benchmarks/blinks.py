@@ -40,7 +40,7 @@ def heights(net: str, file: Path) -> tuple[np.ndarray, float]:
     return known / median_filter(known, round(AROUND * rate)), rate
 
 
-def open_eyes(net: str, name: str) -> dict[str, float]:
+def height_of_open(net: str, name: str) -> dict[str, float]:
     """Return {number of test faces of a set with open eyes, median of found / labelled height over width in %}."""
     landmarker, shares = without_detector(net, threads=1), []
     for record in photographs(name, "test"):
@@ -68,4 +68,4 @@ if __name__ == "__main__":
     files = sorted(file for file in PLACES["VIDEOS"].iterdir() if file.suffix in (".avi", ".mp4"))
     videos = {file.stem: measure(nets, file) for file in files}
     save("blinks", " ".join(["python benchmarks/blinks.py", *nets]), 0, {
-        "videos": videos, "open": {name: {net: open_eyes(net, name) for net in nets} for name in labelled_sets()}})
+        "videos": videos, "open": {name: {net: height_of_open(net, name) for net in nets} for name in labelled_sets()}})

@@ -8,8 +8,8 @@ from itertools import chain
 
 import numpy as np
 from record import save
+from traits import eyes_open
 
-from pipnet.app.drowsiness import ring_aspect
 from pipnet.app.smooth import OneEuro
 from pipnet.layout import EYES, opposite
 from utils.config import read_defaults
@@ -17,7 +17,7 @@ from utils.data.synthetic import render
 
 RATES, SECONDS, SIZE = (15, 30, 60), 12, 200
 OWN, COMMON = 0.002 * SIZE, 0.001 * SIZE  # px; 0.0007 to 0.0024 of the face in three real clips at 128 px
-RINGS = tuple(map(read_defaults().layouts.load("68").ring, EYES))
+LAYOUT = read_defaults().layouts.load("68")
 CHIN_AND_LIP = [*range(5, 12), *range(55, 60), *range(65, 68)]
 EVERY, SHUT = 2.0, ((0.5, 0.6, 0.65, 0.8), (0, 1, 1, 0))  # s between blinks; (s since its start, how far the lids are closed)
 
@@ -38,7 +38,7 @@ def rest(t: np.ndarray, face: np.ndarray) -> np.ndarray:
 
 def blink(t: np.ndarray, face: np.ndarray) -> np.ndarray:
     truth, closed = rest(t, face), np.interp(t % EVERY, *SHUT)[:, None]
-    for upper, lower in chain.from_iterable(map(opposite, RINGS)):
+    for upper, lower in chain.from_iterable(opposite(LAYOUT.ring(eye)) for eye in EYES):
         truth[:, upper] += 0.9 * closed * (truth[:, lower] - truth[:, upper])
     return truth
 
@@ -62,7 +62,7 @@ MOTIONS = {
 
 def ear(landmarks: np.ndarray) -> np.ndarray:
     """Return the mean eye aspect ratio (T,) of landmarks (T, 68, 2)."""
-    return np.array([np.mean([ring_aspect(face, ring) for ring in RINGS]) for face in landmarks])
+    return np.array([eyes_open(LAYOUT, face) for face in landmarks])
 
 
 def fall(ears: np.ndarray, begin: int, end: int) -> tuple[float, float]:

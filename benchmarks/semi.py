@@ -32,17 +32,16 @@ W300, FACES = ["--dataset", "300w", "--data-dir", "300W"], ["--dataset", "FACES6
 SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "6000", "--data-dir", "300W"]
 FEW = ["--labelled-fraction", "0.05"]
 START = ["--weights", "START"]  # stands for the net of STARTS that was trained with the same seed
+SOURCE, ALL = "labels only", "all labels"
+ROWS = (SOURCE, *ROUNDS, MEAN_TEACHER, ALL)
+STARTS = {"start": SOURCE, "adapted": MEAN_TEACHER}  # {setting: the row of `synthetic` that its nets start from}
 SETTINGS = {  # labelled, unlabelled, all with their labels
     "synthetic": (SYNTHETIC, ["--unlabelled", "300w", "faces68"],
                   [*SYNTHETIC, "--train-data", "synthetic", "300w", "FACES68", "--label-shift", "0", "0.75", "1.2"]),
     "faces68": (W300, ["--unlabelled", "faces68"], [*W300, "--train-data", "300w", "FACES68", "--label-shift", "0.75", "1.2"]),
     "identities": ([*FACES, *FEW], [], FACES),
-    "start": ([*FACES, *FEW, *START], [], [*FACES, *START]),
-    "adapted": ([*FACES, *FEW, *START], [], [*FACES, *START]),
+    **dict.fromkeys(STARTS, ([*FACES, *FEW, *START], [], [*FACES, *START])),
 }
-SOURCE, ALL = "labels only", "all labels"
-ROWS = (SOURCE, *ROUNDS, MEAN_TEACHER, ALL)
-STARTS = {"start": SOURCE, "adapted": MEAN_TEACHER}  # {setting: the row of `synthetic` that its nets start from}
 
 
 def flags_of(setting: str, row: str, given: argparse.Namespace) -> list[str]:

@@ -53,7 +53,8 @@ def test_a_wrapped_net_keeps_the_names_of_its_tensors():
 
 
 @pytest.mark.parametrize(("options", "unused", "moves"), [
-    ({"net": NET}, False, False), ({"net": "dpr"}, True, False), ({"net": "dpr", "head": "coordinate"}, False, False),
+    ({"net": NET}, False, False), ({"net": "resnet18"}, False, False), ({"net": "resnet18", "reinit": True}, False, True),
+    ({"net": "dpr"}, True, False), ({"net": "dpr", "head": "coordinate"}, False, False),
     ({"net": "dpr", "reinit": True}, True, True), ({"net": "resnet18", "local_parts": PARTS}, False, True)])
 def test_what_a_net_says_to_the_training(options, unused, moves):
     net = build_net(make_spec(NetOptions(input_size=64, **options), FACE))
