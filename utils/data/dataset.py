@@ -1,6 +1,7 @@
 """Prepared crops in memory, with two views: augmented for training, plain for tests. Only uint8 crops and labels are moved."""
 import copy
 import math
+import multiprocessing
 import os
 import re
 import sys
@@ -303,6 +304,8 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 def _begin_worker(_worker: int) -> None:
+    if os.getppid() != multiprocessing.parent_process().pid:
+        os._exit(1)  # the training has ended meanwhile; torch, which watches over it from here on, would wait for ever
     cv2.setNumThreads(0)
     sys.excepthook = _without_lost_readers
 

@@ -23,7 +23,8 @@ def main(argv: list[str]) -> int:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     close = PContext.close
-    PContext.close = lambda self, death_sig=None, timeout=GRACE: close(self, death_sig, min(timeout, GRACE))  # torch waits 30 s
+    # torch passes Ctrl-C on, which is a traceback in a process that begins, and waits 30 s
+    PContext.close = lambda self, death_sig=None, timeout=GRACE: close(self, signal.SIGTERM, min(timeout, GRACE))
     end_loading()
     try:
         run(args)

@@ -1,6 +1,7 @@
 """Faces in memory, their augmentation, the order of samples, and the evaluation with any number of processes."""
 import itertools
 import shutil
+import subprocess
 import sys
 from dataclasses import asdict, replace
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LAYOUTS, mean_face, settings, split_of, write_faces
+from conftest import LAYOUTS, ROOT, mean_face, settings, split_of, write_faces
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -337,6 +338,20 @@ def test_a_loader_process_is_silent_about_a_training_that_has_ended(capfd):
     loader = train_loader(Lost(), [[0]], 1, False, list)
     assert list(loader) == [[0]]
     assert capfd.readouterr().err.strip() == "RuntimeError: something else"
+
+
+ENDING = """
+import os, threading, time
+from utils.data.dataset import train_loader
+os.register_at_fork(after_in_child=lambda: time.sleep(2))
+threading.Timer(1, os._exit, [0]).start()
+list(train_loader([0], [[0]], 1, False, list))
+"""
+
+
+def test_a_loader_process_ends_with_a_training_that_ends_while_it_begins():
+    done = subprocess.run([sys.executable, "-c", ENDING], cwd=ROOT, capture_output=True, timeout=60)  # waits for both processes
+    assert done.returncode == 0 and not done.stderr
 
 
 def test_test_batches_have_every_face_once(faces):
