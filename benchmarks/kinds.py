@@ -21,9 +21,10 @@ from utils.data.parsers import Record
 SMALL, FAILED = 40, 10.0  # px, width of a face that was shrunk; NME in % of a failure
 YAWS, WIDTHS = (0, 15, 30, 45, 90), (0, 80, 160, 10 ** 6)  # degrees; px of the source
 Changed = tuple[np.ndarray, np.ndarray]  # picture (H, W, 3) uint8 BGR, landmarks (68, 2) in its px
+Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], Changed]
 
 
-def turned(angle: float) -> Callable[..., Changed]:
+def turned(angle: float) -> Change:
     """Return a change that turns the picture clockwise by `angle` degrees."""
     def change(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
         picture, matrix = turn_picture(image, np.radians(angle))
@@ -31,7 +32,7 @@ def turned(angle: float) -> Callable[..., Changed]:
     return change
 
 
-def lit(gamma: float, noise: float = 0.0) -> Callable[..., Changed]:
+def lit(gamma: float, noise: float = 0.0) -> Change:
     """Return a change of the light: grey levels in [0, 1] to the power of `gamma`, then noise of that many levels of 256."""
     def change(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
         levels = 255 * (image / 255.0) ** gamma + rng.normal(0, noise or 1e-9, image.shape)
@@ -74,7 +75,7 @@ def grey(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> 
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), landmarks
 
 
-KINDS: dict[str, Callable[..., Changed]] = {
+KINDS: dict[str, Change] = {
     "as taken": lambda image, landmarks, rng: (image, landmarks), "turned by 40°": turned(40), "upside down": turned(180),
     "dark, noisy": lit(3.0, 6.0), "overexposed": lit(0.35), "light from one side": side_light, "black and white": grey,
     "blurred": blurred, f"{SMALL} px wide": small, "a third hidden": covered,

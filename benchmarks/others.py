@@ -1,4 +1,4 @@
-"""The shipped nets and tools that a user could take instead: `python benchmarks/others.py [--rolls FACES] [TOOL ...]`.
+"""The shipped nets and tools that a user could take instead: `python benchmarks/others.py [--changed FACES] [TOOL ...]`.
 
 Every tool gets the picture alone and finds the face itself, in the labelled photographs of FACES_300W and FACES68. Labelling
 conventions differ, such as where the jaw ends. So each tool's mean offset from the labels, per landmark in the frame of the eyes,
@@ -12,8 +12,8 @@ MediaPipe needs an older protobuf than TensorBoard: `pip install mediapipe==0.10
 `others.py mediapipe` there. weights/others keeps what each tool found, and the last call makes the table of all. A tool that is
 missing is skipped with a message; its row stays, with the commit that it was measured on.
 
-`--rolls FACES` turns that many test photographs of each set in the plane, every other one counter-clockwise. It writes how many
-faces the tools with 68 points miss then, and their errors against those of the upright photographs, into rolls.json.
+`--changed FACES` turns that many test photographs of each set in the plane, every other one counter-clockwise, and makes them
+dark or noisy. It writes how many faces the tools with 68 points miss then, and their errors, into changed.json.
 """
 import argparse
 import json
@@ -27,11 +27,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from face_boxes import TESTED
+from kinds import Change, lit, turned
 from photographs import labelled_sets, open_detector, photographs, place_of
 from record import COMMIT, RESULTS, ROOT, chosen, save
 
 from pipnet.errors import UserError
-from pipnet.geometry import box_of, transform, turn_picture
+from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
 from utils.config import read_defaults
 from utils.data.convert import conversion
@@ -39,7 +40,7 @@ from utils.data.parsers import Record
 
 FILES, FOUND = Path(os.environ.get("OTHERS", ".")), ROOT / "weights" / "others"
 FITTED = 100  # training photographs of each set, for the offsets
-ROLLS, FAR = (0, 40, 60, 90, 180), 20.0  # degrees; NME in % from which a face is missed
+ROLLS, FAR = (40, 60, 90, 180), 20.0  # degrees; NME in % from which a face is missed
 Find = Callable[[np.ndarray], np.ndarray]  # picture (H, W, 3) uint8 BGR -> landmarks (M, N, 2) in px
 
 
@@ -171,32 +172,37 @@ def table(name: str, kept: list[dict]) -> list[dict]:
     return [rows[tool.title] for tool in TOOLS.values() if tool.title in rows]
 
 
-def error_of(find: Find, record: Record, angle: float) -> float:
-    """Return the NME in % of the labelled face in its photograph turned by `angle` degrees, infinite if it is missed."""
-    image, matrix = turn_picture(cv2.imread(str(record.file)), np.radians(angle))
-    truth = transform(record.landmarks, matrix)
+def changes(sign: int) -> dict[str, Change]:
+    """Return {name: change of a photograph}; sign -1 turns counter-clockwise."""
+    turns = {f"turned by {angle}°": turned(sign * angle) for angle in ROLLS}
+    return {"as taken": turned(0), **turns, "dark, noisy": lit(3.0, 6.0), "noisy": lit(1.0, 25.0)}
+
+
+def error_of(find: Find, record: Record, change: Change) -> float:
+    """Return the NME in % of the labelled face in its changed photograph, infinite if it is missed."""
+    image, truth = change(cv2.imread(str(record.file)), record.landmarks, np.random.default_rng(0))
     low, high = np.split(box_of(truth), 2)
     there = [face for face in find(image) if (low < face.mean(0)).all() and (face.mean(0) < high).all()]
     errors = [100 * np.linalg.norm(face - truth, axis=1).mean() / np.linalg.norm(truth[45] - truth[36]) for face in there]
     return min((error for error in errors if error < FAR), default=np.inf)
 
 
-def rolled(tools: list[str], count: int) -> None:
-    """Measure `count` turned test photographs of each set and write rolls.json."""
+def changed(tools: list[str], count: int) -> None:
+    """Measure `count` changed test photographs of each set and write changed.json."""
     rows = []
     for tool, find in opened(tools):
         for name in labelled_sets():
             records = photographs(name, "test", count)
             if find(cv2.imread(str(records[0].file))).shape[1] != 68:
                 continue
-            errors = np.array([[error_of(find, record, angle * (-1) ** place) for place, record in enumerate(records)]
-                               for angle in ROLLS])
-            for angle, some in zip(ROLLS, errors, strict=True):
-                both = np.isfinite(some) & np.isfinite(errors[0])
-                rows.append({"set": name, "tool": TOOLS[tool].title, "roll": angle, "faces": len(records),
+            errors = {change: np.array([error_of(find, record, changes((-1) ** place)[change])
+                                        for place, record in enumerate(records)]) for change in changes(1)}
+            for change, some in errors.items():
+                plain, both = errors["as taken"], np.isfinite(some) & np.isfinite(errors["as taken"])
+                rows.append({"set": name, "tool": TOOLS[tool].title, "photographs": change, "faces": len(records),
                              "missed_%": round(100 * float(np.isinf(some).mean()), 2), "nme": round(float(some[both].mean()), 3),
-                             "of_upright": round(float(some[both].mean() / errors[0][both].mean()), 3)})
-    save("rolls", " ".join(["python benchmarks/others.py --rolls", str(count), *tools]), 0, {"rows": rows})
+                             "of_plain": round(float(some[both].mean() / plain[both].mean()), 3)})
+    save("changed", " ".join(["python benchmarks/others.py --changed", str(count), *tools]), 0, {"rows": rows})
 
 
 def opened(tools: list[str]) -> Iterator[tuple[str, Find]]:
@@ -223,10 +229,10 @@ def main(tools: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Faces that tools find in labelled photographs, upright or turned")
-    parser.add_argument("--rolls", metavar="FACES", type=int, help="turn this many test photographs of each set")
+    parser = argparse.ArgumentParser(description="Faces that tools find in labelled photographs, as taken or changed")
+    parser.add_argument("--changed", metavar="FACES", type=int, help="change this many test photographs of each set")
     parser.add_argument("tools", nargs="*")
     given = parser.parse_args()
     cv2.setNumThreads(1)  # like the nets
     names = chosen(TOOLS, given.tools)
-    main(names) if given.rolls is None else rolled(names, given.rolls)
+    main(names) if given.changed is None else changed(names, given.changed)

@@ -25,12 +25,16 @@ def peers() -> str:
                  ("ms a picture", both("ms", ".0f"), ">"), ("found, %", both("found_%", ".1f"), ">"))
 
 
-def rolls() -> str:
-    """Turned photographs: missed faces, and errors against those of the upright photographs."""
-    rows = [{**row, "tool": TOOLS.get(row["tool"], row["tool"])} for row in result("rolls")["rows"]]
-    return table(rows, ("tool", "tool"), ("photographs", lambda row: SETS[row["set"].lower()]),
-                 ("turned by", lambda row: f"{row['roll']}°", ">"), ("faces", "faces", "d"), ("missed, %", "missed_%", ".1f"),
-                 ("NME %", "nme", ".2f"), ("NME / upright", "of_upright", ".2f"))
+def changed() -> str:
+    """Changed photographs: missed faces, and errors against those of the same photographs as taken."""
+    rows: dict[tuple, dict] = {}
+    for row in result("changed")["rows"]:
+        both = rows.setdefault((row["tool"], row["photographs"]), {**row, "tool": TOOLS.get(row["tool"], row["tool"])})
+        both[row["set"]] = row
+    return table(rows.values(), ("tool", "tool"), ("photographs", "photographs"), ("faces", "faces", "d"),
+                 *((f"{title}, {one}", lambda row, one=one, key=key: row[one][key], form) for one in ("300W", "FACES68")
+                   for title, key, form in (("missed, %", "missed_%", ".1f"), ("NME %", "nme", ".2f"),
+                                            ("NME / as taken", "of_plain", ".2f"))))
 
 
 def boxes() -> str:
@@ -131,4 +135,4 @@ def face_sizes() -> str:
                  ("found, %, scale 1", "scale 1", ".1f"), ("scale 2", "scale 2", ".1f"))
 
 
-TABLES = (peers, rolls, boxes, box_shift, jitter, demo, detector, kinds, unlabelled, traits, blinks, face_sizes)
+TABLES = (peers, changed, boxes, box_shift, jitter, demo, detector, kinds, unlabelled, traits, blinks, face_sizes)

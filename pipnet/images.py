@@ -12,6 +12,8 @@ from pipnet.files import read_bytes, write_atomic
 
 OPENCV_LOG = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has setLogLevel and getLogLevel at its top
 SILENT = 0
+GRAIN, GRAIN_REACH = 1.2, 4    # px, deviation and reach of the blur that removes grain
+BRIGHT, DARKEST = 0.4, 0.01    # grey level, of 1, to which the mean of a dark image is raised; least mean that counts
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
 
 
@@ -31,6 +33,13 @@ def pictures(folder: Path) -> list[Path]:
 def is_picture(file: Path) -> bool:
     """Return whether a regular file is a picture by its name or its content."""
     return file.is_file() and (file.suffix.lower() in SUFFIXES or os.access(file, os.R_OK) and cv2.haveImageReader(str(file)))
+
+
+def enhanced(image: np.ndarray) -> np.ndarray:
+    """The image (H, W, 3) with less grain, and brighter if it is dark: a Gaussian blur, then a gamma curve."""
+    smooth = cv2.GaussianBlur(image, (2 * GRAIN_REACH + 1,) * 2, GRAIN)
+    gamma = np.log(BRIGHT) / np.log(np.clip(smooth.mean() / 255, DARKEST, BRIGHT))
+    return cv2.LUT(smooth, (255 * np.linspace(0, 1, 256) ** gamma).round().astype(np.uint8))
 
 
 class Bgr(np.ndarray):

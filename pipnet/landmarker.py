@@ -29,8 +29,8 @@ from pipnet.images import as_bgr
 from pipnet.layout import Layout
 from pipnet.pose import turn_pose
 from pipnet.runtimes import RUNTIMES, open_file
+from pipnet.search import search
 from pipnet.session import shipped_onnx
-from pipnet.turned import search
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 FILLED = 0.08    # share of the crop's side by which the mean face may miss its edges and still be called tight
@@ -157,8 +157,8 @@ class Landmarker:
     published file. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`
     maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project. max_faces:
     only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores. any_roll: where no
-    face is sure, the turned picture is searched too. rgb: arrays are RGB. UserError for what cannot be loaded. `seconds`: time
-    spent so far, by stage.
+    face is sure, the picture is searched again, enhanced and turned. rgb: arrays are RGB. UserError for what cannot be loaded.
+    `seconds`: time spent so far, by stage.
     """
 
     def __init__(self, landmarks: Path | str | LandmarkNet | None = None, detector: Callable | None = None,

@@ -47,7 +47,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--detector-scale", metavar="X", type=float, help="resize pictures by this factor for the detector; 2 finds smaller "
         "faces (default: a short side above 600 px is shrunk to 600 px)")
     add("--threshold", metavar="SCORE", type=float, help="least score of a face (default: the detector's own)")
-    add("--upright", action="store_true", help="do not search for faces that lie or stand on their head where no upright one is")
+    add("--upright", action="store_true", help="do not search a picture again, turned and enhanced, where no face is sure")
     add("--max-faces", metavar="N", type=int, help="keep the N largest faces (default: all)")
     add("--detect-every", metavar="K", type=int, default=10, help="videos: run the detector every K frames, track between (10)")
     add("--smooth", choices=SMOOTH, default="one-euro", help="videos: filter that steadies the landmarks (one-euro)")

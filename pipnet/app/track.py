@@ -8,7 +8,7 @@ from pipnet.app.smooth import make_smooth
 from pipnet.errors import UserError
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import HALFWAY, Face, Landmarker
-from pipnet.turned import ROLLS, search
+from pipnet.search import ROLLS, search
 
 STEP = 0.03        # width of the logistic step from background to face, in mean landmark scores
 LEAST_SCORE = 0.5  # face score below which the detector runs at once
@@ -102,7 +102,7 @@ class Tracker:
         faces = [face for face in faces if self.landmarker.is_face(face)
                  and (not kept or _overlaps(face, kept.values()).max() < TWICE)][:room]
         if not kept and not faces and self.landmarker.any_roll:
-            faces = self._scored(search(self.landmarker, image, [], steps=ROLLS[:1]))
+            faces = self._scored(search(self.landmarker, image, [], steps=ROLLS[:2]))
         lost = [id for id in self.tracks if id not in kept]
         known = {j: lost[i] for i, j in match(np.array([self.tracks[id].box for id in lost]), _boxes(faces), AGAIN)}
         for j, face in enumerate(faces):

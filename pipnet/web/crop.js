@@ -1,5 +1,7 @@
 /** Pixels for the nets: crops and shrunk frames in BGR, from a frame {data, width, height} in RGBA (ImageData). */
 
+import { clamp, mean } from "./numbers.js";
+
 /**
  * Write a crop of a frame into `target` at `offset`: size x size px, BGR, black outside the frame; see `cut` in geometry.py.
  *
@@ -82,4 +84,36 @@ function steps(count, length, scale) {
     const place = Math.min(Math.max((i + 0.5) / scale - 0.5, 0), length - 1), low = Math.floor(place);
     return [low, Math.min(low + 1, length - 1), place - low];
   });
+}
+
+/** Return a frame with less grain, and brighter if it is dark; see `enhanced` in images.py. */
+export function enhanced({ data, width, height }, { grain, grain_reach: reach, bright, darkest }) {
+  const bell = Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-((i - reach) ** 2) / (2 * grain ** 2)));
+  const weights = bell.map((weight) => weight / (mean(bell) * bell.length));
+  const places = Array.from({ length: width }, (_, x) => weights.map((_, i) => 4 * mirrored(x + i - reach, width)));
+  const result = new Uint8ClampedArray(data.length).fill(255), line = new Float32Array(4 * width);
+  let level = 0;
+  for (let row = 0; row < height; row++) {
+    line.fill(0);
+    weights.forEach((weight, i) => {
+      const start = 4 * width * mirrored(row + i - reach, height);
+      for (let place = 0; place < line.length; place++) line[place] += weight * data[start + place];
+    });
+    for (let column = 0; column < width; column++) {
+      for (let channel = 0; channel < 3; channel++) {
+        let value = 0;
+        for (let i = 0; i < weights.length; i++) value += weights[i] * line[places[column][i] + channel];
+        level += result[4 * (row * width + column) + channel] = Math.round(value);
+      }
+    }
+  }
+  const gamma = Math.log(bright) / Math.log(clamp(level / (3 * 255 * width * height), darkest, bright));
+  const curve = Array.from({ length: 256 }, (_, value) => Math.round(255 * (value / 255) ** gamma));
+  return { data: result.map((value) => curve[value]), width, height };
+}
+
+/** Return the place that lies as far inside a line as `place` lies outside of it; the pixel at the edge is not repeated. */
+function mirrored(place, length) {
+  const period = Math.max(2 * (length - 1), 1), inside = Math.abs(place) % period;
+  return Math.min(inside, period - inside);
 }

@@ -4,7 +4,7 @@ import { areaOf, boxOf, carry, centreOf, cropBox, meanOf, similarity, transform,
 import { cut, toBgr } from "./crop.js";
 import { clamp, mean } from "./numbers.js";
 import { turnPose } from "./pose.js";
-import { search, turnBack, turnPicture } from "./turned.js";
+import { search, turnBack, turnPicture } from "./search.js";
 
 /**
  * A face is {box, score, landmarks, scores, sigma, pose, states} in image px and degrees, null for what the net does not predict.
@@ -16,13 +16,13 @@ export class Landmarker {
     this.net = settings.net;
     this.limits = settings.landmarker;
     this.detector = settings.detector;
-    this.turned = settings.turned;
+    this.searched = settings.search;
     this.most = settings.options.max_faces;
     this.runtime = runtime;
     this.seconds = { detect: 0, landmarks: 0 };
   }
 
-  /** Return the faces of a picture, which is searched turned where none is sure. */
+  /** Return the faces of a picture, which is searched turned and enhanced where none is sure. */
   async facesOf(frame) {
     const { boxes, scores } = await this.detect(frame);
     return search(this, frame, await this.refined(frame, boxes, scores));

@@ -2,7 +2,7 @@
 
 import { boxOf, iou } from "./geometry.js";
 import { mean } from "./numbers.js";
-import { search } from "./turned.js";
+import { search } from "./search.js";
 
 export class Tracker {
   /** landmarker: of the frames. smooth: a filter of smooth.js. settings: of the page. */

@@ -1,9 +1,10 @@
-/** Faces that lie or stand on their head, searched in the turned frame, as pipnet/turned.py, but in quarter turns only. */
+/** Faces that a turn, grain or darkness hides, searched in the enhanced frame as pipnet/search.py, but in quarter turns only. */
 
+import { enhanced } from "./crop.js";
 import { areaOf, boxOf, iou } from "./geometry.js";
 import { mean } from "./numbers.js";
 
-const QUARTERS = [1, 2, 3];  // by which the faces that are searched are turned clockwise
+const QUARTERS = [[0], [1, 2, 3]];  // by which the faces that are searched are turned clockwise, step by step
 
 /** Return the map (see geometry.js) from a frame that is turned counter-clockwise by quarter turns back to the frame. */
 export function turnBack(quarters, { width, height }) {
@@ -28,16 +29,24 @@ export function turnPicture(picture, quarters) {
   return { data: result, width, height };
 }
 
-/** Return the faces of a frame; while none is sure, those that the detector finds in the turned frame are added. */
+/** Return the faces of a frame; while none is sure, those are added that the detector finds in the enhanced and turned frame. */
 export async function search(landmarker, frame, faces) {
-  const { face_limit: limit } = landmarker.net, { same } = landmarker.turned;
-  if (faces.some((face) => landmarker.isSure(face))) return faces;
-  const found = [...faces];
-  for (const quarters of QUARTERS) {
-    const { boxes, scores } = await landmarker.detect(frame, quarters);
-    found.push(...(await landmarker.refined(frame, boxes, scores)).filter((face) => mean(face.scores) >= limit));
+  const { face_limit: limit } = landmarker.net, isSure = (face) => landmarker.isSure(face);
+  if (faces.some(isSure)) return faces;
+  const clear = enhanced(frame, landmarker.searched);
+  let found = faces;
+  for (const step of QUARTERS) {
+    for (const quarters of step) {
+      const { boxes, scores } = await landmarker.detect(clear, quarters);
+      for (const one of [clear, frame]) {
+        const some = await landmarker.refined(one, boxes, scores);
+        found = [...found, ...some.filter((face) => mean(face.scores) >= limit)];
+      }
+    }
+    found = best(found, landmarker.searched.same, landmarker.most ?? Infinity);
+    if (found.some(isSure)) break;
   }
-  return best(found, same, landmarker.most ?? Infinity);
+  return found;
 }
 
 /** Return the `most` largest faces, ordered by score. Of faces on each other, the one with the highest landmark scores stays. */
