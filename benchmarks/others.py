@@ -198,10 +198,11 @@ def changed(tools: list[str], count: int) -> None:
             errors = {change: np.array([error_of(find, record, changes((-1) ** place)[change])
                                         for place, record in enumerate(records)]) for change in changes(1)}
             for change, some in errors.items():
-                plain, both = errors["as taken"], np.isfinite(some) & np.isfinite(errors["as taken"])
+                both = np.isfinite(some) & np.isfinite(errors["as taken"])
+                nme, plain = (float(part[both].mean()) if both.any() else None for part in (some, errors["as taken"]))
                 rows.append({"set": name, "tool": TOOLS[tool].title, "photographs": change, "faces": len(records),
-                             "missed_%": round(100 * float(np.isinf(some).mean()), 2), "nme": round(float(some[both].mean()), 3),
-                             "of_plain": round(float(some[both].mean() / plain[both].mean()), 3)})
+                             "missed_%": round(100 * float(np.isinf(some).mean()), 2), "nme": nme and round(nme, 3),
+                             "of_plain": nme and round(nme / plain, 3)})
     save("changed", " ".join(["python benchmarks/others.py --changed", str(count), *tools]), 0, {"rows": rows})
 
 
