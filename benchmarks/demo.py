@@ -13,6 +13,7 @@ import numpy as np
 from photographs import name_and_file, open_detector
 from record import save
 
+from pipnet.app.sources import open_source
 from pipnet.app.track import Tracker
 from pipnet.draw import draw, group_colours
 from pipnet.geometry import box_of, iou, opencv_matrix, transform
@@ -71,16 +72,15 @@ def errors(truth: list[np.ndarray], found: list[list[np.ndarray]]) -> list[float
 
 
 def measure(file: Path, truth: list[np.ndarray], landmarker: Landmarker, every: int | None) -> dict[str, float]:
-    """Decode, track and draw a clip. Return its figures."""
+    """Decode, track and draw a clip as demo.py does. Return its figures."""
     tracker = Tracker(landmarker, every) if every else None
-    video, colours, found = cv2.VideoCapture(str(file)), group_colours(landmarker.layout), []
+    colours, found = group_colours(landmarker.layout), []
     landmarker.seconds["detect"] = 0.0
     start, cpu = time.perf_counter(), time.process_time()
-    for i in range(FRAMES):
-        image = video.read()[1]
-        faces = tracker.update(image, i / RATE) if tracker else landmarker(image)
+    for frame in open_source(str(file)):
+        faces = tracker.update(frame.image, frame.seconds) if tracker else landmarker(frame.image)
         for one in faces:
-            draw(image, one.landmarks, landmarker.layout, colours)
+            draw(frame.image, one.landmarks, landmarker.layout, colours)
         found.append([one.landmarks for one in faces])
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     values = errors(truth, found)

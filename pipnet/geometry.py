@@ -47,9 +47,10 @@ def check_protocol(protocol: Protocol) -> Protocol:
 
 def box_of(landmarks: np.ndarray) -> np.ndarray:
     """Tight box (..., 4) x1, y1, x2, y2 of landmarks (..., N, 2), same frame; NaN points are left out. UserError if all are."""
-    if not np.isfinite(landmarks).all(axis=-1).any(axis=-1).all():
+    box = np.concatenate([np.fmin.reduce(landmarks, axis=-2), np.fmax.reduce(landmarks, axis=-2)], axis=-1)
+    if not np.isfinite(box).all() and not np.isfinite(landmarks).all(axis=-1).any(axis=-1).all():
         raise UserError("a face without any landmark has no box; give it a box or leave it out")
-    return np.concatenate([np.nanmin(landmarks, axis=-2), np.nanmax(landmarks, axis=-2)], axis=-1)
+    return box
 
 
 def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle: float = 0.0) -> np.ndarray:
@@ -179,10 +180,11 @@ def mirrored(points: np.ndarray, flip_index: Sequence[int], width: float) -> np.
 
 def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
     """Least-squares similarity (2, 3) from points (M, 2) to `onto` (M, 2); M >= 2, and the points differ."""
-    source, target = points - points.mean(0), onto - onto.mean(0)
+    centre, goal = points.mean(0), onto.mean(0)
+    source, target = points - centre, onto - goal
     a, b = (source * target).sum(), (source[:, 0] * target[:, 1] - source[:, 1] * target[:, 0]).sum()
     turn = np.array([[a, -b], [b, a]]) / (source ** 2).sum()
-    return np.column_stack([turn, onto.mean(0) - turn @ points.mean(0)])
+    return np.column_stack([turn, goal - turn @ centre])
 
 
 def turn_picture(image: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:

@@ -35,6 +35,8 @@ def open_session(file: Path | str, threads: int, remedy: str = "name another fil
     options = onnxruntime.SessionOptions()
     limited = usable_cores() < (os.cpu_count() or 1)  # onnxruntime's own choice counts the cores of the machine
     options.intra_op_num_threads = threads or (usable_cores() if limited else 0)
+    # a thread that waits in a loop for the next operator takes its core from those that decode and draw
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]

@@ -72,13 +72,13 @@ class Tracker:
 
     def _follow(self, image: np.ndarray) -> dict[int, Face]:
         """{id: face} of the last frame's faces, found in crops round their last landmarks."""
-        ids = [id for id, track in self.tracks.items() if not track.lost and _inside(track.next, image)]
-        found = dict(zip(ids, self._faces(image, [self.tracks[id].next for id in ids]), strict=True))
-        tracked: dict[int, Face] = {}
-        for id in sorted(found):  # of two tracks of one face the older one stays
-            if not tracked or _overlaps(found[id], tracked.values()).max() < TWICE:
-                tracked[id] = found[id]
-        return tracked
+        ids = sorted(id for id, track in self.tracks.items() if not track.lost and _inside(track.next, image))
+        faces, kept = self._faces(image, [self.tracks[id].next for id in ids]), list[int]()
+        shared = iou(_boxes(faces), _boxes(faces))
+        for place in range(len(faces)):  # of two tracks of one face the older one stays
+            if not (shared[place, kept] >= TWICE).any():
+                kept.append(place)
+        return {ids[place]: faces[place] for place in kept}
 
     def _faces(self, image: np.ndarray, boxes) -> list[Face]:
         """Faces of landmark boxes, with their face scores."""
