@@ -246,14 +246,15 @@ def write_pipeline(source: Source, file: Path) -> None:
         "no_scores": np.zeros(len(mean)), "no_errors": [0], "face_least": net.face_least, "least_sure": net.sure}
     constants = {name: np.asarray(value, np.float32) for name, value in values.items()}
     constants |= {"most_crops": np.array(1 + MOST_CROPS), "yes": np.array(True)}
-    sigma = "net_sigma" if "sigma" in [output.name for output in onnx.load(source.onnx).graph.output] else "no_errors"
+    landmarks = onnx.load(source.onnx)
+    sigma = "net_sigma" if "sigma" in [output.name for output in landmarks.graph.output] else "no_errors"
     graph = GRAPH.replace("COUNT", str(len(mean))).replace("OPSET", str(OPSET)).replace("SIGMA", sigma)
     model = onnx.parser.parse_model(graph)
     model.functions.extend(function.to_function_proto() for function in FUNCTIONS)
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    insert(model.graph, source.detector, "det_")
+    insert(model.graph, onnx.load(source.detector), "det_")
     each_face = next(node for node in model.graph.node if node.op_type == "Loop").attribute[0].g
-    insert(next(node for node in each_face.node if node.op_type == "Loop").attribute[0].g, source.onnx, "net_")
+    insert(next(node for node in each_face.node if node.op_type == "Loop").attribute[0].g, landmarks, "net_")
     metadata = stored_in(source.onnx) | {
         "task": "pipeline", "threshold": detector.threshold, "overlap": detector.overlap, "face_least": net.face_least,
         "channels": "BGR, uint8, of any size", "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)"}
@@ -261,9 +262,9 @@ def write_pipeline(source: Source, file: Path) -> None:
     write_onnx(folded(once), file, metadata)
 
 
-def insert(graph: onnx.GraphProto, file: Path, prefix: str) -> None:
-    """Put the nodes of a file, with a prefix before all names, behind the node of `graph` that makes their image."""
-    other = onnx.compose.add_prefix(onnx.load(file), prefix).graph
+def insert(graph: onnx.GraphProto, model: onnx.ModelProto, prefix: str) -> None:
+    """Put the nodes of a model, with a prefix before all names, behind the node of `graph` that makes their image."""
+    other = onnx.compose.add_prefix(model, prefix).graph
     place = 1 + next(i for i, node in enumerate(graph.node) if f"{prefix}image" in node.output)
     nodes = [*graph.node[:place], *other.node, *graph.node[place:]]
     del graph.node[:]
