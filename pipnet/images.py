@@ -12,7 +12,7 @@ from pipnet.files import read_bytes, write_atomic
 
 OPENCV_LOG = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has setLogLevel and getLogLevel at its top
 SILENT = 0
-GRAIN, GRAIN_REACH = 1.2, 4    # px, deviation and reach of the blur that removes grain
+BLUR, BLUR_REACH = 1.2, 4      # px, deviation and reach of the blur that removes noise
 BRIGHT, DARKEST = 0.4, 0.01    # grey level, of 1, to which the mean of a dark image is raised; least mean that counts
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
 
@@ -36,8 +36,8 @@ def is_picture(file: Path) -> bool:
 
 
 def enhanced(image: np.ndarray) -> np.ndarray:
-    """The image (H, W, 3) with less grain, and brighter if it is dark: a Gaussian blur, then a gamma curve."""
-    smooth = cv2.GaussianBlur(image, (2 * GRAIN_REACH + 1,) * 2, GRAIN)
+    """The image (H, W, 3) uint8 with less noise, and brighter if it is dark: a Gaussian blur, then a gamma curve."""
+    smooth = cv2.GaussianBlur(image, (2 * BLUR_REACH + 1,) * 2, BLUR)
     gamma = np.log(BRIGHT) / np.log(np.clip(smooth.mean() / 255, DARKEST, BRIGHT))
     return cv2.LUT(smooth, (255 * np.linspace(0, 1, 256) ** gamma).round().astype(np.uint8))
 

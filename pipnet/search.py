@@ -1,4 +1,4 @@
-"""Faces that lie or stand on their head, or that grain or darkness hides, searched in the turned and enhanced picture."""
+"""Faces that lie or stand on their head, or that noise or darkness hides, searched in the turned and enhanced picture."""
 import cv2
 import numpy as np
 

@@ -90,7 +90,7 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
                      "face_box": finder.face_box, **_constants(detector, "SHORT_SIDE", "MOST_PIXELS")},
         "landmarker": {**_constants(landmarker, "MOST_FACES", "MOST_CROPS", "LEVEL", "NEAR", "NEAR_TURN", "SURE_ERROR"),
                        "square_scale": landmarker.SQUARE.scale_x},
-        "search": {**_constants(search, "SAME"), **_constants(images, "GRAIN", "GRAIN_REACH", "BRIGHT", "DARKEST")},
+        "search": {**_constants(search, "SAME"), **_constants(images, "BLUR", "BLUR_REACH", "BRIGHT", "DARKEST")},
         "tracker": _constants(track, "STEP", "LEAST_SCORE", "SAME", "TWICE", "AGAIN", "MEMORY"),
         "smooth": {**_constants(smooth, "JUMP"), "floor": euro.floor.tolist(),
                    **_constants(euro, "min_cutoff", "beta", "speed_cutoff", "hold", "noise", "noise_cutoff")},

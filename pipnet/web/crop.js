@@ -86,9 +86,9 @@ function steps(count, length, scale) {
   });
 }
 
-/** Return a frame with less grain, and brighter if it is dark; see `enhanced` in images.py. */
-export function enhanced({ data, width, height }, { grain, grain_reach: reach, bright, darkest }) {
-  const bell = Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-((i - reach) ** 2) / (2 * grain ** 2)));
+/** Return a frame with less noise, and brighter if it is dark; see `enhanced` in images.py. */
+export function enhanced({ data, width, height }, { blur, blur_reach: reach, bright, darkest }) {
+  const bell = Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-((i - reach) ** 2) / (2 * blur ** 2)));
   const weights = bell.map((weight) => weight / (mean(bell) * bell.length));
   const places = Array.from({ length: width }, (_, x) => weights.map((_, i) => 4 * mirrored(x + i - reach, width)));
   const result = new Uint8ClampedArray(data.length).fill(255), line = new Float32Array(4 * width);

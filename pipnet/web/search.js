@@ -1,4 +1,4 @@
-/** Faces that a turn, grain or darkness hides, searched in the enhanced frame as pipnet/search.py, but in quarter turns only. */
+/** Faces that a turn, noise or darkness hides, searched in the enhanced frame as pipnet/search.py, but in quarter turns only. */
 
 import { enhanced } from "./crop.js";
 import { areaOf, boxOf, iou } from "./geometry.js";

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from pipnet.app.track import Tracker
 from pipnet.detector import Detector
 from pipnet.images import enhanced
-from pipnet.landmarker import Landmarker
+from pipnet.landmarker import Face, Landmarker
 
 
 class Counting(Detector):
@@ -34,20 +35,35 @@ def test_a_picture_with_a_sure_face_is_not_searched_again(net, portrait):
     assert detector.calls > 2
 
 
+def at_night(image: np.ndarray, seed: int = 0) -> np.ndarray:
+    """A quarter of the light, and noise."""
+    return np.clip(image / 4 + np.random.default_rng(seed).normal(0, 10, image.shape), 0, 255).astype(np.uint8)
+
+
+def share_off(face: Face, truth: np.ndarray) -> float:
+    """Return the error of a face as a share of the interocular distance."""
+    return float(np.linalg.norm(face.landmarks - truth, axis=1).mean() / np.linalg.norm(truth[36] - truth[45]))
+
+
 @pytest.mark.parametrize("net", ["landmarks", "landmarks-fast"])
 @pytest.mark.parametrize("turn", [None, cv2.ROTATE_180])
-def test_a_face_in_a_dark_and_grainy_picture_is_found(net, turn, portrait):
-    truth = Landmarker(net, threads=1)(portrait)[0].landmarks
-    grain = np.random.default_rng(0).normal(0, 10, portrait.shape)
-    image = np.clip(portrait / 4 + grain, 0, 255).astype(np.uint8)
+def test_a_face_in_a_dark_and_noisy_picture_is_found(net, turn, portrait):
+    truth, image = Landmarker(net, threads=1)(portrait)[0].landmarks, at_night(portrait)
     if turn is not None:
         image, truth = cv2.rotate(image, turn), portrait.shape[1::-1] - truth
     face, = Landmarker(net, threads=1)(image)
-    assert np.linalg.norm(face.landmarks - truth, axis=1).mean() < 0.06 * np.linalg.norm(truth[36] - truth[45])
+    assert share_off(face, truth) < 0.06
     assert not Landmarker(net, threads=1, any_roll=False)(image)
 
 
-def test_an_enhanced_picture_has_no_grain_and_the_usual_brightness(portrait):
+def test_a_face_in_a_dark_and_noisy_video_is_tracked(portrait):
+    truth, tracker = Landmarker(threads=1)(portrait)[0].landmarks, Tracker(Landmarker(threads=1))
+    for frame in range(12):
+        face, = tracker.update(at_night(portrait, frame), frame / 30)
+        assert face.id == 0 and share_off(face, truth) < 0.06
+
+
+def test_an_enhanced_picture_has_less_noise_and_the_usual_brightness(portrait):
     assert np.abs(enhanced(np.full((40, 30, 3), 150, np.uint8)).astype(int) - 150).max() == 0
     assert enhanced(np.zeros((1, 1, 3), np.uint8)).tolist() == [[[0, 0, 0]]]
     dark = np.clip(portrait / 4, 0, 255).astype(np.uint8)
