@@ -96,9 +96,9 @@ RUNS = {
                                "then the photographs, blurred and hidden, 6 epochs"),
     "landmarks-fast_lids": Run([*TEST, *REAL, *FAST, *LIDS, "RENDERED_FEW", "--weights",
                                 "weights/bench_landmarks-fast_mean/best.pt", "--openings", "2", *HARD, "--label-shift",
-                                *LID_SHIFTS, "0", "--epochs", "16", "--epoch-steps", "480", "--learning-rate", "0.0004",
+                                *LID_SHIFTS, "0", "--epochs", "6", "--epoch-steps", "480", "--learning-rate", "0.0004",
                                 "--warmup", "0.1"],
-                               "then, from the mean of both, faces with shut eyes and 1,000 rendered ones too, 16 epochs of 480 "
+                               "then, from the mean of both, faces with shut eyes and 1,000 rendered ones too, 6 epochs of 480 "
                                "steps"),
 }
 DETECT = ["--task", "detect", *TEST, "--allow-partial", "--margin", "2", "--data-root", "data/detector",
