@@ -47,10 +47,10 @@ def check_protocol(protocol: Protocol) -> Protocol:
 
 def box_of(landmarks: np.ndarray) -> np.ndarray:
     """Tight box (..., 4) x1, y1, x2, y2 of landmarks (..., N, 2), same frame; NaN points are left out. UserError if all are."""
-    box = np.concatenate([np.fmin.reduce(landmarks, axis=-2), np.fmax.reduce(landmarks, axis=-2)], axis=-1)
-    if not np.isfinite(box).all() and not np.isfinite(landmarks).all(axis=-1).any(axis=-1).all():
+    known = np.isfinite(landmarks)
+    if not known.all() and not known.all(axis=-1).any(axis=-1).all():
         raise UserError("a face without any landmark has no box; give it a box or leave it out")
-    return box
+    return np.concatenate([np.fmin.reduce(landmarks, axis=-2), np.fmax.reduce(landmarks, axis=-2)], axis=-1)
 
 
 def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle: float = 0.0) -> np.ndarray:

@@ -73,8 +73,9 @@ class Tracker:
     def _follow(self, image: np.ndarray) -> dict[int, Face]:
         """{id: face} of the last frame's faces, found in crops round their last landmarks."""
         ids = sorted(id for id, track in self.tracks.items() if not track.lost and _inside(track.next, image))
-        faces, kept = self._faces(image, [self.tracks[id].next for id in ids]), list[int]()
+        faces = self._faces(image, [self.tracks[id].next for id in ids])
         shared = iou(_boxes(faces), _boxes(faces))
+        kept: list[int] = []
         for place in range(len(faces)):  # of two tracks of one face the older one stays
             if not (shared[place, kept] >= TWICE).any():
                 kept.append(place)
