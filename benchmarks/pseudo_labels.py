@@ -1,8 +1,9 @@
-"""Landmarks of photographs without labels, for a net to train on: `python benchmarks/pseudo_labels.py PICTURES OUT`.
+"""Landmarks of photographs without labels, for a net to train on: `python benchmarks/pseudo_labels.py PICTURES OUT [NET.onnx]`.
 
-The shipped landmark net finds the largest face of each photograph, and once more in its mirror image. A face is kept if both
-results agree. Its label is their mean, moved to the right by the shift that the net has learnt: half the distance of the results.
-That is the set's --label-shift, and it is printed. OUT becomes a data set of pictures with .pts.
+A landmark net, the shipped one unless another is named, finds the largest face of each photograph, and once more in its mirror
+image. A face is kept if both results agree. Its label is their mean, moved to the right by the shift that the net has learnt:
+half the distance of the results. That is the set's --label-shift, and it is printed. OUT becomes a data set of pictures with
+.pts.
 """
 import shutil
 import sys
@@ -43,9 +44,9 @@ def label(landmarker: Landmarker, image: np.ndarray) -> tuple[np.ndarray, float]
     return (face.landmarks + other) / 2 - pad, float(np.mean(face.landmarks - other, 0)[0] / 2)
 
 
-def main(pictures: Path, out: Path) -> None:
+def main(pictures: Path, out: Path, net: Path) -> None:
     """Write the faces of `pictures` that both results agree on into OUT/train, and print the label shift."""
-    landmarker = Landmarker(ROOT / "weights/landmarks.onnx", open_detector("faceboxes", PLACES["FACEBOXES_V2"]))
+    landmarker = Landmarker(net, open_detector("faceboxes", PLACES["FACEBOXES_V2"]))
     files = sorted(file for file in pictures.iterdir() if cv2.haveImageReader(str(file)))
     found = {file: known for file in files if (known := label(landmarker, read_image(file)))}
     shift = float(np.median([moved for _, moved in found.values()]))
@@ -58,7 +59,8 @@ def main(pictures: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python benchmarks/pseudo_labels.py PICTURES OUT")
+    if len(sys.argv) not in (3, 4):
+        sys.exit("usage: python benchmarks/pseudo_labels.py PICTURES OUT [NET.onnx]")
     require("FACEBOXES_V2")
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    pictures, out, *net = map(Path, sys.argv[1:])
+    main(pictures, out, *net or [ROOT / "weights/landmarks.onnx"])

@@ -23,11 +23,17 @@ FAST = ["--net", "timm:mobilenetv4_conv_small", "--input-size", "128", "--margin
 EVERY, SHIFTS = ["300w", "FACES68", "ALL_AGES", "DIVERSE"], ["0.75", "1.2", "0.94", "1.3"]
 RELABELLED = [*SHIFTS[:2], "0.81", "1.16"]  # what pseudo_labels.py says when the net of landmarks_hard labels them
 LIDS, LID_SHIFTS = ["300w", "LIDS/faces68", "LIDS/all_ages", "LIDS/diverse", "LIDS/shut"], ["0.75", "1.2", "0.85", "1.28", "0"]
+NEW_SHIFTS = ["0.75", "1.2", "0.77", "1.04", "0"]  # when the net of landmarks_labeller labels them, and lids.py takes these
 WIDE = ["--margin", "1.45", "--target-size", "224"]
 # blur up to a thirtieth of the face's width, half of a side hidden, grain and light of bad cameras
 HARD = ["--blur", "0.3", "--blur-sigma", "8", "--noise", "0.3", "--noise-sigma", "25", "--occlusion", "0.35", "--occlusion-size",
         "0.55", "--brightness", "0.3", "--contrast", "0.4", "--colour-prob", "0.7", "--roll-prob", "0.15"]
 DARK = [*HARD, "--gamma", "3", "--noise", "0.5", "--noise-size", "5"]  # and dark ones, whose small faces are enlarged
+# few faces in a batch are clean with the flags above, most are with these, as in photographs
+CALM = ["--rotation", "15", "--scale", "0.1", "--translation", "0.05", "--roll-prob", "0.15", "--blur", "0.15", "--blur-sigma",
+        "6", "--noise", "0.2", "--noise-sigma", "25", "--noise-size", "5", "--occlusion-size", "0.5", "--gamma", "2",
+        "--brightness", "0.3", "--contrast", "0.3", "--colour-prob", "0.6", "--openings", "2", "--epoch-steps", "480", "--warmup",
+        "0.1"]
 ONE_LENGTH = ["--epochs", "2", "--epoch-steps", "480", "--learning-rate", "0.0003", "--warmup", "0.1"]
 MEAN = "weights/bench_landmarks_mean/best.pt"  # of the nets of landmarks and landmarks_hard
 TWO = ["300w", "FACES68", "--weights", MEAN, *DARK, *WIDE, "--label-shift", *SHIFTS[:2], *ONE_LENGTH]
@@ -88,6 +94,16 @@ RUNS = {
                            "0.2", *WIDE, "--label-shift", *LID_SHIFTS, "0", "--epochs", "10", "--epoch-steps", "480",
                            "--learning-rate", "0.0004", "--warmup", "0.1"],
                           "the same, faces with shut eyes and a loss of how open eyes and lips are, 10 epochs of 480 steps"),
+    # weak augmentation, only faces with labels; this net labels the photographs of the stages below anew
+    "landmarks_labeller": Run([*TEST, *REAL, *SHIPPED, "300w", "FACES68", "--preset", "short", "--weights",
+                               "weights/bench_landmarks_lids/best.pt", *WIDE, "--label-shift", "0.75", "1.2", "--epochs", "4",
+                               "--learning-rate", "0.0005", "--warmup", "0.1"],
+                              "then 300W and FACES68, weak augmentation, 4 epochs"),
+    "landmarks_calm": Run([*TEST, *REAL, *SHIPPED, *LIDS, "RENDERED_FEW", "--weights",
+                           "weights/bench_landmarks_labeller/best.pt", *CALM, *WIDE, "--label-shift", *NEW_SHIFTS, "0",
+                           "--epochs", "12", "--learning-rate", "0.0006"],
+                          "then the faces of `landmarks_lids` with labels of `landmarks_labeller`, most of them clean and "
+                          "nearly upright, 12 epochs of 480 steps"),
     "landmarks-fast": Run([*TEST, *REAL, *FAST, *EVERY, "--roll-prob", "0.15",
                            "--label-shift", *SHIFTS, "--epochs", "50", "--brightness", "0.3", "--colour-prob", "0.7"],
                           "all photographs, MobileNetV4-conv-small at 128 px, preset `robust` for 50 epochs"),
@@ -100,6 +116,10 @@ RUNS = {
                                 "--warmup", "0.1"],
                                "then, from the mean of both, faces with shut eyes and 1,000 rendered ones too, 6 epochs of 480 "
                                "steps"),
+    "landmarks-fast_calm": Run([*TEST, *REAL, *FAST, *LIDS, "RENDERED_FEW", "--weights",
+                                "weights/bench_landmarks-fast_lids/best.pt", *CALM, "--label-shift", *NEW_SHIFTS, "0",
+                                "--epochs", "16", "--learning-rate", "0.0008"],
+                               "the faces of `landmarks_calm`, most of them clean and nearly upright, 16 epochs of 480 steps"),
 }
 DETECT = ["--task", "detect", *TEST, "--allow-partial", "--margin", "2", "--data-root", "data/detector",
           "--test-data", "FACEBOXES", "--partial-events", "1--people", "--teacher", "FACEBOXES_V2"]
