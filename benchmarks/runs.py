@@ -34,6 +34,10 @@ CALM = ["--rotation", "15", "--scale", "0.1", "--translation", "0.05", "--roll-p
         "6", "--noise", "0.2", "--noise-sigma", "25", "--noise-size", "5", "--occlusion-size", "0.5", "--gamma", "2",
         "--brightness", "0.3", "--contrast", "0.3", "--colour-prob", "0.6", "--openings", "2", "--epoch-steps", "480", "--warmup",
         "0.1"]
+# crops as exact as those round landmarks already found
+EXACT = ["--preset", "short", "--roll-prob", "0.1", "--blur-sigma", "6", "--noise-sigma", "25", "--noise-size", "5", "--gamma",
+         "1.5", "--openings", "2", "--epochs", "4", "--epoch-steps", "480", "--warmup", "0.1"]
+TRUE = ["300w", "LIDS/faces68", "LIDS/shut", "RENDERED_FEW"]  # without photographs that a net has labelled
 ONE_LENGTH = ["--epochs", "2", "--epoch-steps", "480", "--learning-rate", "0.0003", "--warmup", "0.1"]
 MEAN = "weights/bench_landmarks_mean/best.pt"  # of the nets of landmarks and landmarks_hard
 TWO = ["300w", "FACES68", "--weights", MEAN, *DARK, *WIDE, "--label-shift", *SHIFTS[:2], *ONE_LENGTH]
@@ -104,6 +108,9 @@ RUNS = {
                            "--epochs", "12", "--learning-rate", "0.0006"],
                           "then the faces of `landmarks_lids` with labels of `landmarks_labeller`, most of them clean and "
                           "nearly upright, 12 epochs of 480 steps"),
+    "landmarks_exact": Run([*TEST, *REAL, *SHIPPED, *TRUE, "--weights", "weights/bench_landmarks_calm/best.pt", *EXACT, *WIDE,
+                            "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0005"],
+                           "then without pseudo-labels, weak augmentation, 4 epochs of 480 steps"),
     "landmarks-fast": Run([*TEST, *REAL, *FAST, *EVERY, "--roll-prob", "0.15",
                            "--label-shift", *SHIFTS, "--epochs", "50", "--brightness", "0.3", "--colour-prob", "0.7"],
                           "all photographs, MobileNetV4-conv-small at 128 px, preset `robust` for 50 epochs"),
@@ -120,6 +127,9 @@ RUNS = {
                                 "weights/bench_landmarks-fast_lids/best.pt", *CALM, "--label-shift", *NEW_SHIFTS, "0",
                                 "--epochs", "16", "--learning-rate", "0.0008"],
                                "the faces of `landmarks_calm`, most of them clean and nearly upright, 16 epochs of 480 steps"),
+    "landmarks-fast_exact": Run([*TEST, *REAL, *FAST, *TRUE, "--weights", "weights/bench_landmarks-fast_calm/best.pt", *EXACT,
+                                 "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0006"],
+                                "then without pseudo-labels, weak augmentation, 4 epochs of 480 steps"),
 }
 DETECT = ["--task", "detect", *TEST, "--allow-partial", "--margin", "2", "--data-root", "data/detector",
           "--test-data", "FACEBOXES", "--partial-events", "1--people", "--teacher", "FACEBOXES_V2"]
