@@ -15,7 +15,7 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
 
     It is turned by each roll of a step. Landmarks are sought in both images, since the blur costs accuracy in small faces.
     """
-    limit, is_sure = landmarker.net.face_limit, landmarker.net.is_sure
+    least, is_sure = landmarker.net.sure, landmarker.net.is_sure
     if any(map(is_sure, faces)):
         return faces
     clear = enhanced(image)
@@ -30,8 +30,8 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
             inside = ((centre >= 0) & (centre < image.shape[1::-1])).all(1)
             boxes = np.column_stack([boxes, np.full(len(boxes), roll)])[inside]
             found = [landmarker.faces_of(one, boxes, scores[inside], second_crop) for one in (clear, image)]
-            # background is searched up to eight times more, so a face must look more like one than in the upright picture
-            faces = faces + [face for some in found for face in some if face.scores.mean() >= limit]
+            # background is searched nine times here, so a face must look more like one than in the picture as it is
+            faces = faces + [face for some in found for face in some if face.scores.mean() >= least]
         faces = best(faces, landmarker.max_faces)
         if any(map(is_sure, faces)):
             break

@@ -31,7 +31,7 @@ export function turnPicture(picture, quarters) {
 
 /** Return the faces of a frame; while none is sure, those are added that the detector finds in the enhanced and turned frame. */
 export async function search(landmarker, frame, faces) {
-  const { face_limit: limit } = landmarker.net, isSure = (face) => landmarker.isSure(face);
+  const { sure: least } = landmarker.net, isSure = (face) => landmarker.isSure(face);
   if (faces.some(isSure)) return faces;
   const clear = enhanced(frame, landmarker.searched);
   let found = faces;
@@ -40,7 +40,7 @@ export async function search(landmarker, frame, faces) {
       const { boxes, scores } = await landmarker.detect(clear, quarters);
       for (const one of [clear, frame]) {
         const some = await landmarker.refined(one, boxes, scores);
-        found = [...found, ...some.filter((face) => mean(face.scores) >= limit)];
+        found = [...found, ...some.filter((face) => mean(face.scores) >= least)];
       }
     }
     found = best(found, landmarker.searched.same, landmarker.most ?? Infinity);
