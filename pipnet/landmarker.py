@@ -36,7 +36,7 @@ MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 FILLED = 0.08    # share of the crop's side by which the mean face may miss its edges and still be called tight
 MOST_CROPS = 3   # crops of a face after the one of the detector's box
 # a crop stays where the one round its landmarks has no edge farther off than this share of its side, and is turned by less
-NEAR, NEAR_TURN = 0.08, np.radians(10)
+NEAR, NEAR_TURN = 0.06, np.radians(10)
 LEVEL = np.radians(5)  # lean that a face keeps in its crop, so that crops of upright faces stay upright and none jumps in a video
 HALFWAY = 0.4    # default of LandmarkNet.face_limit
 # of the way from face_limit to 1: mean landmark score from which a face is sure; of its size: mean expected error up to which it
