@@ -137,6 +137,9 @@ RUNS = {
     "landmarks-fast_exact": Run([*TEST, *REAL, *FAST, *TRUE, "--weights", "weights/bench_landmarks-fast_calm/best.pt", *EXACT,
                                  "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0006"],
                                 "then without pseudo-labels, weak augmentation, 4 epochs of 480 steps"),
+    "landmarks-fast_fine": Run([*TEST, *REAL, *FAST, *TRUE, "--weights", "weights/bench_landmarks-fast_exact/best.pt", *EXACT,
+                                "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0008", "--epochs", "16"],
+                               "the same, 16 epochs more"),
 }
 DETECT = ["--task", "detect", *TEST, "--allow-partial", "--margin", "2", "--data-root", "data/detector",
           "--test-data", "FACEBOXES", "--partial-events", "1--people", "--teacher", "FACEBOXES_V2"]
