@@ -117,7 +117,7 @@ RUNS = {
     "landmarks_224": Run([*TEST, *REAL, *SHIPPED, *TRUE, "--weights", "weights/bench_landmarks_exact/best.pt", *EXACT, *WIDE,
                           "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0006", "--epochs", "9",
                           "--input-size", "224"],
-                         "or at 224 px, 9 epochs"),
+                         "the same instead, at 224 px, 9 epochs"),
     "landmarks-fast": Run([*TEST, *REAL, *FAST, *EVERY, "--roll-prob", "0.15",
                            "--label-shift", *SHIFTS, "--epochs", "50", "--brightness", "0.3", "--colour-prob", "0.7"],
                           "all photographs, MobileNetV4-conv-small at 128 px, preset `robust` for 50 epochs"),
