@@ -17,6 +17,7 @@ SAME = 0.3    # least IoU of a detection with a tracked face that it confirms
 TWICE = 0.7   # least IoU of two tracks of one face
 AGAIN = 0.1   # least IoU of a new face with a lost one whose id it takes
 MEMORY = 1.5  # seconds for which a lost face keeps its id
+RETRY = 3     # frames after which the detector looks again while a face is lost
 
 
 def face_score(face: Face, limit: float = HALFWAY) -> float:
@@ -41,8 +42,9 @@ class Tracker:
     """tracker.update(image, seconds) -> faces of this frame, each with an id that it keeps.
 
     detect_every: the detector runs every so many frames. It also runs as soon as the face score of a crop falls below
-    LEAST_SCORE; only faces that it confirms are then kept. smooth: a name in pipnet.app.smooth. max_faces: at most so many are
-    tracked; None: all. A face's `score` is its face score. UserError for bad options.
+    LEAST_SCORE; only faces that it confirms are then kept. While a face is lost, it runs at least every RETRY frames. smooth: a
+    name in pipnet.app.smooth. max_faces: at most so many are tracked; None: all. A face's `score` is its face score. UserError
+    for bad options.
     """
 
     def __init__(self, landmarker: Landmarker, detect_every: int = 10, smooth: str = "one-euro", max_faces: int | None = None):
@@ -66,6 +68,8 @@ class Tracker:
             track.lost = id not in tracked
             if track.lost and seconds - track.seconds > MEMORY:
                 del self.tracks[id]
+        if any(track.lost for track in self.tracks.values()):
+            self.wait = min(self.wait, RETRY - 1)
         for id, landmarks in smooth.items():
             self.tracks[id] = _Track(box_of(landmarks), self.landmarker.box_of(landmarks), seconds)
         return [tracked[id]._replace(landmarks=smooth[id], id=id) for id in sorted(tracked)]

@@ -102,6 +102,12 @@ def test_background_is_dropped_and_a_short_loss_keeps_the_id():
     assert scene.detections <= 9  # the fall of the score asks once, not in every frame without a face
 
 
+def test_a_face_behind_something_is_found_again_soon():
+    scene = Scene()
+    seen = follow(scene, [[Seen(300)]] * 5 + [[]] * 4 + [[Seen(300)]] * 10, detect_every=1000)
+    assert all(set(ids) == {0} for ids in seen[11:]) and scene.detections == 4
+
+
 def test_a_long_loss_is_a_new_face():
     frames = [[Seen(300)]] * 5 + [[]] * int(MEMORY * 30 + 10) + [[Seen(300)]] * 10
     assert set(follow(Scene(), frames, detect_every=5)[-1]) == {1}
