@@ -113,7 +113,7 @@ def kinds_of(nets: dict[str, str]) -> str:
 
 def traits() -> str:
     """Errors of the shipped landmark nets on rendered people, by what is known of these."""
-    rows, before = result("traits")["rows"], f"`{SHIPPED[0]}` before its last six stages"
+    rows, before = result("traits")["rows"], f"`{SHIPPED[0]}` before `landmarks_wild`"
     nets = {SHIPPED[0]: SHIPPED[0], before: "weights/bench_landmarks_mean/best.onnx", SHIPPED[1]: SHIPPED[1]}
     names = [name for name in rows[SHIPPED[0]] if name != "commit"]
     return table([{"faces": name, **{title: rows[net][name] for title, net in nets.items()}} for name in names],
@@ -122,7 +122,7 @@ def traits() -> str:
 
 def blinks() -> str:
     """How nets draw shut eyes in videos and open eyes in photographs."""
-    before, found = {"weights/bench_landmarks_last/best.onnx": f"`{SHIPPED[0]}` before its last four stages"}, result("blinks")
+    before, found = {"weights/bench_landmarks_last/best.onnx": f"`{SHIPPED[0]}` before `landmarks_lids`"}, result("blinks")
     rows = [{"eyes": f"{kind}, {place}", "net": before.get(net, f"`{net}`"), "number": row[count], **row}
             for kind, places, count in (("shut", found["videos"], "blinks"), ("open", found["open"], "faces"))
             for place, nets in places.items() for net, row in nets.items()]
