@@ -188,15 +188,18 @@ class Landmarker:
         faces = self.faces_of(image, *self.detect(image), second_crop)
         return search(self, image, faces, second_crop) if self.any_roll else faces
 
-    def faces_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool) -> list[Face]:
-        """Faces of landmark boxes, see `landmarks_of`, that the landmark scores confirm."""
+    def faces_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool,
+                 always: bool = False) -> list[Face]:
+        """Faces of landmark boxes, see `landmarks_of`, that the landmark scores confirm. always: each has all crops."""
         image = as_bgr(image, self.rgb)
         faces, boxes = np.fromiter(self.landmarks_of(image, boxes, scores), object), with_roll(boxes)
         moving = np.arange(len(faces))
         for crop in range(MOST_CROPS if second_crop else 0):
             again = self._next_boxes(image, faces[moving])
             due = np.array([self._is_far(*pair) for pair in zip(boxes[moving], again, strict=True)], bool)
-            if crop == 0:
+            if always:
+                due[:] = True
+            elif crop == 0:
                 due |= ~np.fromiter(map(self.net.is_sure, faces), bool)
             moving = moving[due]
             if not len(moving):

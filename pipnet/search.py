@@ -8,20 +8,24 @@ from pipnet.images import as_bgr, enhanced
 
 ROLLS = (0,), (90, 180, 270), (45, 135, 225, 315)  # degrees, clockwise, of the faces that are searched, step by step
 SAME = 0.3  # IoU from which two faces found in different turns are one
+LEAN = np.radians(120)  # a sure face that leans more in every picture searched so far may be found better in the next ones
 
 
 def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True, steps=ROLLS) -> list:
     """Faces of an image (H, W, 3), in its px. While none is sure, those are added that the detector finds in the enhanced image.
 
-    It is turned by each roll of a step. Landmarks are sought in both images, since the blur costs accuracy in small faces.
+    It is turned by each roll of a step. Landmarks are sought in both images, since the blur costs accuracy in small faces. The
+    search ends with the first step after which a sure face stands upright in one of the turned images.
     """
-    least, is_sure = landmarker.net.sure, landmarker.net.is_sure
-    if any(map(is_sure, faces)):
+    net = landmarker.net
+    turns: list[float] = []
+    if any(map(net.is_sure, faces)):
         return faces
     clear = enhanced(image)
     zoom = detection_scale(*image.shape[:2], None) if getattr(landmarker.detector, "scale", None) is None else 1.0
     small = clear if zoom == 1 else cv2.resize(clear, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
     for rolls in steps:
+        turns += rolls
         for roll in rolls:
             picture, matrix = turn_picture(small, -np.radians(roll))
             boxes, scores = landmarker.detect(as_bgr(picture))
@@ -29,13 +33,18 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
             centre = (boxes[:, :2] + boxes[:, 2:]) / 2
             inside = ((centre >= 0) & (centre < image.shape[1::-1])).all(1)
             boxes = np.column_stack([boxes, np.full(len(boxes), roll)])[inside]
-            found = [landmarker.faces_of(one, boxes, scores[inside], second_crop) for one in (clear, image)]
+            found = [landmarker.faces_of(one, boxes, scores[inside], second_crop, always=True) for one in (clear, image)]
             # background is searched nine times here, so a face must look more like one than in the picture as it is
-            faces = faces + [face for some in found for face in some if face.scores.mean() >= least]
+            faces = faces + [face for some in found for face in some if face.scores.mean() >= net.sure]
         faces = best(faces, landmarker.max_faces)
-        if any(map(is_sure, faces)):
+        if any(net.is_sure(face) and stands(net.roll_of(face.landmarks), turns) for face in faces):
             break
     return faces
+
+
+def stands(roll: float, turns: list[float]) -> bool:
+    """Return whether a face with this roll (radians) leans by at most LEAN in a picture turned by one of `turns` (degrees)."""
+    return bool(np.cos(roll - np.radians(turns)).max() >= np.cos(LEAN))
 
 
 def best(faces: list, most: int | None) -> list:

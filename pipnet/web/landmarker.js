@@ -28,13 +28,13 @@ export class Landmarker {
     return search(this, frame, await this.refined(frame, boxes, scores));
   }
 
-  /** Return the faces of landmark boxes; those whose landmarks are unsure or far from the box are cropped again. */
-  async refined(frame, boxes, scores) {
+  /** Return the faces of landmark boxes. Those that are unsure or far from the box are cropped again; with `always`, all are. */
+  async refined(frame, boxes, scores, always = false) {
     const faces = await this.landmarksOf(frame, boxes, scores), used = [...boxes];
     let moving = faces.map((_, i) => i);
     for (let crop = 0; crop < this.limits.most_crops; crop++) {
       const again = new Map(moving.map((i) => [i, this.nextBox(faces[i], frame)]));
-      moving = moving.filter((i) => this.isFar(used[i], again.get(i)) || (!crop && !this.isSure(faces[i])));
+      moving = moving.filter((i) => always || this.isFar(used[i], again.get(i)) || (!crop && !this.isSure(faces[i])));
       if (!moving.length) break;
       const found = await this.landmarksOf(frame, moving.map((i) => again.get(i)), moving.map((i) => scores[i]));
       moving.forEach((i, k) => { [used[i], faces[i]] = [again.get(i), found[k]]; });

@@ -31,20 +31,23 @@ export function turnPicture(picture, quarters) {
 
 /** Return the faces of a frame; while none is sure, those are added that the detector finds in the enhanced and turned frame. */
 export async function search(landmarker, frame, faces) {
-  const { sure: least } = landmarker.net, isSure = (face) => landmarker.isSure(face);
+  const { sure: least } = landmarker.net, isSure = (face) => landmarker.isSure(face), turns = [];
   if (faces.some(isSure)) return faces;
-  const clear = enhanced(frame, landmarker.searched);
+  const { lean, same } = landmarker.searched, clear = enhanced(frame, landmarker.searched);
+  const leans = (face, quarters) => Math.cos(landmarker.rollOf(face.landmarks) - quarters * Math.PI / 2) < Math.cos(lean);
+  const stands = (face) => !turns.every((quarters) => leans(face, quarters));
   let found = faces;
   for (const step of QUARTERS) {
+    turns.push(...step);
     for (const quarters of step) {
       const { boxes, scores } = await landmarker.detect(clear, quarters);
       for (const one of [clear, frame]) {
-        const some = await landmarker.refined(one, boxes, scores);
+        const some = await landmarker.refined(one, boxes, scores, true);
         found = [...found, ...some.filter((face) => mean(face.scores) >= least)];
       }
     }
-    found = best(found, landmarker.searched.same, landmarker.most ?? Infinity);
-    if (found.some(isSure)) break;
+    found = best(found, same, landmarker.most ?? Infinity);
+    if (found.some((face) => isSure(face) && stands(face))) break;
   }
   return found;
 }

@@ -30,6 +30,7 @@ export class Tracker {
       track.lost = !tracked.has(id);
       if (track.lost && seconds - track.seconds > this.limits.memory) this.tracks.delete(id);
     }
+    if ([...this.tracks.values()].some((track) => track.lost)) this.wait = Math.min(this.wait, this.limits.retry - 1);
     for (const [id, landmarks] of smooth) {
       this.tracks.set(id, { box: boxOf(landmarks), next: this.landmarker.boxOf(landmarks), seconds, lost: false });
     }

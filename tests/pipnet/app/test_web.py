@@ -168,7 +168,7 @@ def test_the_page_finds_what_python_finds(tmp_path):
         largest = (max(map(np.array, some), key=lambda points: np.ptp(points, axis=0).prod())
                    for some in ([face["landmarks"] for face in still["faces"]], [face.landmarks for face in faces]))
         apart = np.linalg.norm(np.subtract(*largest), axis=1)
-        assert apart.mean() < 0.5 and apart.max() < (2 if picture is lying[0] else 1)  # boxes in a turned picture differ by more
+        assert apart.max() < 1
         assert still["faces"][0].keys() == json.loads(json_line(Frame(picture, 0, None, ""), faces))["faces"][0].keys()
 
 
