@@ -23,7 +23,7 @@ from utils.config import read_defaults
 from utils.data.parsers import Record, write_pts
 from utils.data.prepare import split_identities
 
-SETS = {"300W": 0.75, "FACES68": 1.2, "ALL_AGES": 0.77, "DIVERSE": 1.04}  # px by which the labels lie too far to the right
+SETS = {"300W": 0.75, "FACES68": 1.2, "ALL_AGES": 0.51, "DIVERSE": 0.87}  # px by which the labels lie too far to the right
 RINGS = tuple(map(read_defaults().layouts.load("68").ring, EYES))
 NARROW, SHUT, WIDE = 0.16, 0.05, 0.2  # height / width of an eye: below, FACES68 is wrong; below, it is shut; above, it is open
 COPIES = 8       # of a face with shut eyes

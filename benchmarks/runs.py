@@ -24,6 +24,7 @@ EVERY, SHIFTS = ["300w", "FACES68", "ALL_AGES", "DIVERSE"], ["0.75", "1.2", "0.9
 RELABELLED = [*SHIFTS[:2], "0.81", "1.16"]  # what pseudo_labels.py says when the net of landmarks_hard labels them
 LIDS, LID_SHIFTS = ["300w", "LIDS/faces68", "LIDS/all_ages", "LIDS/diverse", "LIDS/shut"], ["0.75", "1.2", "0.85", "1.28", "0"]
 NEW_SHIFTS = ["0.75", "1.2", "0.77", "1.04", "0"]  # when the net of landmarks_labeller labels them, and lids.py takes these
+LAST_SHIFTS = ["0.75", "1.2", "0.51", "0.87", "0"]  # the same for the net of landmarks_fine
 WIDE = ["--margin", "1.45", "--target-size", "224"]
 # blur up to a thirtieth of the face's width, half of a side hidden, grain and light of bad cameras
 HARD = ["--blur", "0.3", "--blur-sigma", "8", "--noise", "0.3", "--noise-sigma", "25", "--occlusion", "0.35", "--occlusion-size",
@@ -114,6 +115,9 @@ RUNS = {
     "landmarks_fine": Run([*TEST, *REAL, *SHIPPED, *TRUE, "--weights", "weights/bench_landmarks_exact/best.pt", *EXACT, *WIDE,
                            "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0006", "--epochs", "12"],
                           "the same, 12 epochs more"),
+    "landmarks_again": Run([*TEST, *REAL, *SHIPPED, *LIDS, "RENDERED_FEW", "--weights", "weights/bench_landmarks_fine/best.pt",
+                            *EXACT, *WIDE, "--label-shift", *LAST_SHIFTS, "0", "--learning-rate", "0.0006", "--epochs", "14"],
+                           "then with pseudo-labels of `landmarks_fine`, 14 epochs"),
     "landmarks_224": Run([*TEST, *REAL, *SHIPPED, *TRUE, "--weights", "weights/bench_landmarks_exact/best.pt", *EXACT, *WIDE,
                           "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0006", "--epochs", "9",
                           "--input-size", "224"],
