@@ -144,6 +144,10 @@ RUNS = {
     "landmarks-fast_fine": Run([*TEST, *REAL, *FAST, *TRUE, "--weights", "weights/bench_landmarks-fast_exact/best.pt", *EXACT,
                                 "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0008", "--epochs", "16"],
                                "the same, 16 epochs more"),
+    "landmarks-fast_again": Run([*TEST, *REAL, *FAST, *LIDS, "RENDERED_FEW", "--weights",
+                                 "weights/bench_landmarks-fast_fine/best.pt", *EXACT, "--label-shift", *LAST_SHIFTS, "0",
+                                 "--learning-rate", "0.0008", "--epochs", "16"],
+                                "then with pseudo-labels of `landmarks_fine`, 16 epochs"),
 }
 DETECT = ["--task", "detect", *TEST, "--allow-partial", "--margin", "2", "--data-root", "data/detector",
           "--test-data", "FACEBOXES", "--partial-events", "1--people", "--teacher", "FACEBOXES_V2"]
