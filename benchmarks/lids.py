@@ -1,9 +1,9 @@
-"""Shut eyes to learn from: `python benchmarks/lids.py OUT`.
+"""Shut eyes to learn from: `python benchmarks/lids.py OUT SHIFT_ALL_AGES SHIFT_DIVERSE`.
 
 FACES68 labels shut eyes half open, and so do the nets that pseudo_labels.py asks. OUT/faces68, OUT/all_ages and OUT/diverse are
 copies of these sets in which the lids of narrow eyes have no labels. OUT/shut holds the faces of 300W with shut eyes, several
 times each, and open eyes of all sets that a warp of the picture shuts. It has no label offset. It has no face of the identities
-that main.py validates on.
+that main.py validates on. The shifts, in px, are those that pseudo_labels.py has printed for its two sets.
 """
 import shutil
 import sys
@@ -23,7 +23,8 @@ from utils.config import read_defaults
 from utils.data.parsers import Record, write_pts
 from utils.data.prepare import split_identities
 
-SETS = {"300W": 0.75, "FACES68": 1.2, "ALL_AGES": 0.51, "DIVERSE": 0.87}  # px by which the labels lie too far to the right
+SHIFTS = {"300W": 0.75, "FACES68": 1.2}  # px by which the labels lie too far to the right
+LABELLED = ("ALL_AGES", "DIVERSE")  # sets that pseudo_labels.py has labelled
 RINGS = tuple(map(read_defaults().layouts.load("68").ring, EYES))
 NARROW, SHUT, WIDE = 0.16, 0.05, 0.2  # height / width of an eye: below, FACES68 is wrong; below, it is shut; above, it is open
 COPIES = 8       # of a face with shut eyes
@@ -139,14 +140,14 @@ def without_lids(name: str, out: Path) -> None:
         write_pts((out / record.file.name).with_suffix(".pts"), landmarks - 0.5)
 
 
-def main(out: Path) -> None:
-    """Write the four sets."""
-    for name in list(SETS)[1:]:
+def main(out: Path, shifts: dict[str, float]) -> None:
+    """Write the four sets. shifts: {set: px by which its labels lie too far to the right}."""
+    for name in list(shifts)[1:]:
         without_lids(name, out / name.lower() / "train")
     folder, rng = out / "shut" / "train", np.random.default_rng(0)
     folder.mkdir(parents=True)
     values = read_defaults().values
-    for name, shift in SETS.items():
+    for name, shift in shifts.items():
         records, _ = split_identities(photographs(name, "train"), values["val"], values["seed"])
         found = 0
         for index, record in enumerate(records):
@@ -163,7 +164,7 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python benchmarks/lids.py OUT")
-    require(*SETS)
-    main(ROOT / sys.argv[1])
+    if len(sys.argv) != 4:
+        sys.exit("usage: python benchmarks/lids.py OUT SHIFT_ALL_AGES SHIFT_DIVERSE")
+    require(*SHIFTS, *LABELLED)
+    main(ROOT / sys.argv[1], SHIFTS | dict(zip(LABELLED, map(float, sys.argv[2:]), strict=True)))

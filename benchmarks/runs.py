@@ -23,7 +23,7 @@ FAST = ["--net", "timm:mobilenetv4_conv_small", "--input-size", "128", "--margin
 EVERY, SHIFTS = ["300w", "FACES68", "ALL_AGES", "DIVERSE"], ["0.75", "1.2", "0.94", "1.3"]
 RELABELLED = [*SHIFTS[:2], "0.81", "1.16"]  # what pseudo_labels.py says when the net of landmarks_hard labels them
 LIDS, LID_SHIFTS = ["300w", "LIDS/faces68", "LIDS/all_ages", "LIDS/diverse", "LIDS/shut"], ["0.75", "1.2", "0.85", "1.28", "0"]
-NEW_SHIFTS = ["0.75", "1.2", "0.77", "1.04", "0"]  # when the net of landmarks_labeller labels them, and lids.py takes these
+NEW_SHIFTS = ["0.75", "1.2", "0.77", "1.04", "0"]  # when the net of landmarks_labeller labels them
 LAST_SHIFTS = ["0.75", "1.2", "0.51", "0.87", "0"]  # the same for the net of landmarks_fine
 WIDE = ["--margin", "1.45", "--target-size", "224"]
 # blur up to a thirtieth of the face's width, half of a side hidden, grain and light of bad cameras
