@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import LAYOUTS, NET, doomed, fails, mean_face, rows, run, table
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.detectors.faceboxes import FaceBoxesV2
 from nets.stages.distillation import Distillation, Shares, without_teacher
+from nets.stages.refiner import Refiner, sample
 from nets.trainable import Wrapper
 from pipnet.errors import UserError
 from utils.test.export import exported_predictor
@@ -56,6 +60,18 @@ def test_it_begins_by_moving_nothing_and_has_few_parameters():
     assert sum(p.numel() for p in net.refiner.parameters()) < 100_000
     assert re.match(r"refiner: 0.0\d\d M parameters and \d.\d M MACs beside", refiner(net.spec))
     assert "refiner: 0.0" in refiner(net_of("coordinate", reinit=True, local_parts=PARTS).spec)
+
+
+@settings(max_examples=30, deadline=None)
+@given(side=st.integers(1, 12), steps=st.sampled_from([(0.0,), (-0.1, 0.0, 0.1)]), seed=st.integers(0, 99))
+def test_patches_are_sampled_as_torch_does(side, steps, seed):
+    """Places outside the crop take its border; 16 bits elsewhere change nothing."""
+    random = torch.Generator().manual_seed(seed)
+    maps, places = torch.randn(2, 3, side, side, generator=random), 2 * torch.rand(2, 5, 2, generator=random) - 0.5
+    grid = 2 * (places[:, :, None] + torch.cartesian_prod(*2 * [torch.tensor(steps)]).view(-1, 2)) - 1
+    expected = F.grid_sample(maps, grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(sample(maps, places, torch.tensor(steps)), expected, atol=1e-4)
 
 
 def test_landmarks_that_are_no_numbers_are_no_crash():
@@ -131,7 +147,6 @@ def test_openings_of_eyes_and_mouth_are_a_loss_of_their_own(cli, recipe, tmp_pat
 
 def test_a_net_without_a_fine_map_says_so():
     with pytest.raises(ValueError, match="refine needs a feature map of stride 8, this backbone has 16, 32"):
-        from nets.stages.refiner import Refiner
         Refiner({16: 8, 32: 8}, 8, 5, 64, [])
 
 
