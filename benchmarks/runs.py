@@ -117,7 +117,7 @@ RUNS = {
                           "the same, 12 epochs more"),
     "landmarks_again": Run([*TEST, *REAL, *SHIPPED, *LIDS, "RENDERED_FEW", "--weights", "weights/bench_landmarks_fine/best.pt",
                             *EXACT, *WIDE, "--label-shift", *LAST_SHIFTS, "0", "--learning-rate", "0.0006", "--epochs", "10"],
-                           "then with pseudo-labels of `landmarks_fine`, 10 epochs"),
+                           "`landmarks_fine`, then with its pseudo-labels too, 10 epochs"),
     "landmarks_224": Run([*TEST, *REAL, *SHIPPED, *TRUE, "--weights", "weights/bench_landmarks_exact/best.pt", *EXACT, *WIDE,
                           "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0006", "--epochs", "9",
                           "--input-size", "224"],
@@ -147,7 +147,7 @@ RUNS = {
     "landmarks-fast_again": Run([*TEST, *REAL, *FAST, *LIDS, "RENDERED_FEW", "--weights",
                                  "weights/bench_landmarks-fast_fine/best.pt", *EXACT, "--label-shift", *LAST_SHIFTS, "0",
                                  "--learning-rate", "0.0008", "--epochs", "16"],
-                                "then with pseudo-labels of `landmarks_fine`, 16 epochs"),
+                                "then with pseudo-labels of `landmarks_fine` too, 16 epochs"),
 }
 DETECT = ["--task", "detect", *TEST, "--allow-partial", "--margin", "2", "--data-root", "data/detector",
           "--test-data", "FACEBOXES", "--partial-events", "1--people", "--teacher", "FACEBOXES_V2"]
