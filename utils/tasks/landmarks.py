@@ -39,6 +39,7 @@ from utils.train.teacher import add_teacher
 
 CALIBRATION = 200  # crops
 TARGET = 256       # unlabelled crops of each kind that batch norms are measured on
+UNTRAINED = 100    # steps, after which a net may still find the mean face everywhere without having collapsed
 
 
 class Landmarks(Task):
@@ -259,7 +260,7 @@ class Landmarks(Task):
         self.tester.load_state_dict(state)
         predict = torch_predictor(self.tester, self.ranks.device)
         result = evaluate(predict, self.held, self.layout, test.norm, test.test_batch_size, self.ranks)
-        if self.settings.train.semi == MEAN_TEACHER and solver.step > solver.schedule.total / 4:
+        if self.settings.train.semi == MEAN_TEACHER and solver.step > max(solver.schedule.total / 4, UNTRAINED):
             rounds.check_collapse(to_crop(result.landmarks, self.held.crop), "the net")
         if result.sigma is not None:
             state = solver.net.head.calibrated(state, result.calibration())
