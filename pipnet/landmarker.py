@@ -8,7 +8,7 @@ import numpy as np
 
 from pipnet.align import chip
 from pipnet.checkout import from_checkout
-from pipnet.detector import DETECTORS, Detector
+from pipnet.detector import DETECTORS, Detector, FaceBox
 from pipnet.errors import UserError
 from pipnet.files import SHIPPED
 from pipnet.geometry import (
@@ -34,9 +34,11 @@ from pipnet.session import shipped_onnx
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 FILLED = 0.08    # share of the crop's side by which the mean face may miss its edges and still be called tight
-MOST_CROPS = 3   # crops of a face after the one of the detector's box
+MOST_CROPS = 6   # crops of a face after the one of the detector's box
 # a crop stays where the one round its landmarks has no edge farther off than this share of its side, and is turned by less
 NEAR, NEAR_TURN = 0.06, np.radians(10)
+QUARTERS = 90, 180, 270  # degrees by which the first crop is turned, too, where its landmarks are unsure
+NEAR_LEANING = 0.03  # the share for a face that leans by NEAR_TURN or more: its landmarks improve more slowly from crop to crop
 LEVEL = np.radians(5)  # lean that a face keeps in its crop, so that crops of upright faces stay upright and none jumps in a video
 HALFWAY = 0.4    # default of LandmarkNet.face_limit
 # of the way from face_limit to 1: mean landmark score from which a face is sure; of its size: mean expected error up to which it
@@ -154,8 +156,8 @@ class Landmarker:
 
     landmarks: the name of a net that comes with the project (None: landmarks), which runs in 8 bits on a CPU; an exported file
     (.onnx, .mnn, .param, .xml); a `LandmarkNet`; in the checkout also what `--exp` takes: the id, folder or .pt of a run, a
-    published file. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`
-    maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project. max_faces:
+    published file. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`,
+    a `FaceBox`, maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project. max_faces:
     only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores. any_roll: where no
     face is sure, the picture is searched again, enhanced and turned. rgb: arrays are RGB. UserError for what cannot be loaded.
     `seconds`: time spent so far, by stage.
@@ -182,6 +184,11 @@ class Landmarker:
         """Layout of the landmarks that are found."""
         return self.net.layout
 
+    @property
+    def face_box(self) -> FaceBox:
+        """Map from the detector's boxes to landmark boxes."""
+        return getattr(self.detector, "face_box", DETECTORS["faceboxes"].face_box)
+
     def __call__(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
         """Faces of an image. second_crop: crop a face again if its landmarks are unsure or far from the box."""
         image = as_bgr(image, self.rgb)
@@ -189,18 +196,21 @@ class Landmarker:
         return search(self, image, faces, second_crop) if self.any_roll else faces
 
     def faces_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool,
-                 always: bool = False) -> list[Face]:
-        """Faces of landmark boxes, see `landmarks_of`, that the landmark scores confirm. always: each has all crops."""
+                 close: bool = False) -> list[Face]:
+        """Faces of landmark boxes (M, 4) or (M, 5), see `landmarks_of`, that the landmark scores confirm.
+
+        close: for boxes that are turned like the faces; all faces are cropped as closely as those that lean.
+        """
         image = as_bgr(image, self.rgb)
         faces, boxes = np.fromiter(self.landmarks_of(image, boxes, scores), object), with_roll(boxes)
+        if second_crop and self.any_roll and not (close or self.net.protocol.inner):
+            self._turn(image, faces, boxes)
         moving = np.arange(len(faces))
         for crop in range(MOST_CROPS if second_crop else 0):
             again = self._next_boxes(image, faces[moving])
-            due = np.array([self._is_far(*pair) for pair in zip(boxes[moving], again, strict=True)], bool)
-            if always:
-                due[:] = True
-            elif crop == 0:
-                due |= ~np.fromiter(map(self.net.is_sure, faces), bool)
+            due = np.array([self._is_far(*pair, close) for pair in zip(boxes[moving], again, strict=True)], bool)
+            if crop == 0:
+                due |= close | ~np.fromiter(map(self.net.is_sure, faces), bool)
             moving = moving[due]
             if not len(moving):
                 break
@@ -222,8 +232,7 @@ class Landmarker:
         image = as_bgr(image, self.rgb)
         start, (height, width) = time.perf_counter(), image.shape[:2]
         boxes, scores = (np.asarray(part, np.float64) for part in self.detector(image)[:2])
-        face_box = getattr(self.detector, "face_box", DETECTORS["faceboxes"].face_box)
-        boxes = self._as_protocol(face_box(boxes.reshape(-1, 4)))
+        boxes = self._as_protocol(self.face_box(boxes.reshape(-1, 4)))
         inside = np.array([self._has_crop(box, width, height) for box in boxes], bool)
         boxes, scores = boxes[inside], scores[inside]
         if self.max_faces is not None and len(boxes) > self.max_faces:
@@ -307,12 +316,24 @@ class Landmarker:
         boxes = [box if self._has_crop(box, width, height) else (*present, 0) for box, present in pairs]
         return np.reshape(boxes, (-1, 5))
 
-    def _is_far(self, box: np.ndarray, other: np.ndarray) -> bool:
-        """Return whether the crops of two landmark boxes (5,) lie farther from each other than NEAR."""
+    def _turn(self, image: np.ndarray, faces: np.ndarray, boxes: np.ndarray) -> None:
+        """Replace each unsure face (M,), and its box (M, 5), by that of the quarter turn with the highest landmark scores."""
+        unsure = np.array([i for i, face in enumerate(faces) if not self.net.is_sure(face)], int)
+        turned = np.concatenate([self.face_box.turned(boxes[unsure, :4], degrees) for degrees in QUARTERS])
+        shown = np.array([self._has_crop(box, image.shape[1], image.shape[0]) for box in turned], bool)
+        unsure, turned = np.tile(unsure, len(QUARTERS))[shown], turned[shown]
+        found = self.landmarks_of(image, turned, np.array([faces[i].score for i in unsure]))
+        for i, box, face in zip(unsure, turned, found, strict=True):
+            if face.scores.mean() > faces[i].scores.mean():
+                faces[i], boxes[i] = face, box
+
+    def _is_far(self, box: np.ndarray, other: np.ndarray, close: bool) -> bool:
+        """Return whether a face's crop lies too far from its next one. box, other (5,): landmark boxes. close: see `faces_of`."""
         protocol = self.net.protocol._replace(border="real")
         one, two = (crop_box(some[:4], protocol, 0, 0) for some in (box, other))
-        off = np.abs(two - one).max() > NEAR * (one[2:] - one[:2]).max()
-        return bool(off or np.cos(np.radians(other[4] - box[4])) < np.cos(NEAR_TURN))
+        turn, lean = np.cos(np.radians((other[4] - box[4], other[4])))
+        near = NEAR_LEANING if close or lean < np.cos(NEAR_TURN) else NEAR
+        return bool(np.abs(two - one).max() > near * (one[2:] - one[:2]).max() or turn < np.cos(NEAR_TURN))
 
     def _has_crop(self, box: np.ndarray, width: int, height: int) -> bool:
         """Return whether a landmark box (4,) gives a crop that shows a part of an image of width x height."""

@@ -33,7 +33,7 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
             centre = (boxes[:, :2] + boxes[:, 2:]) / 2
             inside = ((centre >= 0) & (centre < image.shape[1::-1])).all(1)
             boxes = np.column_stack([boxes, np.full(len(boxes), roll)])[inside]
-            found = [landmarker.faces_of(one, boxes, scores[inside], second_crop, always=True) for one in (clear, image)]
+            found = [landmarker.faces_of(one, boxes, scores[inside], second_crop, close=True) for one in (clear, image)]
             # background is searched nine times here, so a face must look more like one than in the picture as it is
             faces = faces + [face for some in found for face in some if face.scores.mean() >= net.sure]
         faces = best(faces, landmarker.max_faces)

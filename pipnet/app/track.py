@@ -8,7 +8,7 @@ from pipnet.app.smooth import make_smooth
 from pipnet.errors import UserError
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import HALFWAY, Face, Landmarker
-from pipnet.search import ROLLS, search
+from pipnet.search import ROLLS, search, stands
 
 STEP = 0.03        # width of the logistic step from background to face, in mean landmark scores
 LEAST_SCORE = 0.5  # face score below which the detector runs at once
@@ -17,7 +17,8 @@ SAME = 0.3    # least IoU of a detection with a tracked face that it confirms
 TWICE = 0.7   # least IoU of two tracks of one face
 AGAIN = 0.1   # least IoU of a new face with a lost one whose id it takes
 MEMORY = 1.5  # seconds for which a lost face keeps its id
-RETRY = 3     # frames after which the detector looks again while a face is lost
+RETRY = 3     # frames after which the detector looks again while a face is lost or none is tracked
+TURNS = [*ROLLS[0], *ROLLS[1]]  # degrees: a detection without a face searches one of these, in turn
 
 
 def face_score(face: Face, limit: float = HALFWAY) -> float:
@@ -42,7 +43,8 @@ class Tracker:
     """tracker.update(image, seconds) -> faces of this frame, each with an id that it keeps.
 
     detect_every: the detector runs every so many frames. It also runs as soon as the face score of a crop falls below
-    LEAST_SCORE; only faces that it confirms are then kept. While a face is lost, it runs at least every RETRY frames. smooth: a
+    LEAST_SCORE; only faces that it confirms are then kept. While a face is lost or none is tracked, it runs at least every RETRY
+    frames. If it finds none, the enhanced frame is searched too, turned by one of TURNS; the next one takes the next. smooth: a
     name in pipnet.app.smooth. max_faces: at most so many are tracked; None: all. A face's `score` is its face score. UserError
     for bad options.
     """
@@ -54,7 +56,7 @@ class Tracker:
         self.landmarker, self.detect_every, self.max_faces = landmarker, detect_every, max_faces
         self.smooth = make_smooth(smooth, landmarker.layout)
         self.tracks: dict[int, _Track] = {}
-        self.wait = self.ids = 0  # frames until the detector runs; number of ids in use so far
+        self.wait = self.ids = self.searches = 0  # frames until the detector runs; number of ids, of searched frames so far
 
     def update(self, image: np.ndarray, seconds: float) -> list[Face]:
         """Faces of an image (H, W, 3) uint8 BGR, `seconds` after the start, ordered by id, with smoothed landmarks."""
@@ -68,7 +70,7 @@ class Tracker:
             track.lost = id not in tracked
             if track.lost and seconds - track.seconds > MEMORY:
                 del self.tracks[id]
-        if any(track.lost for track in self.tracks.values()):
+        if not tracked or any(track.lost for track in self.tracks.values()):
             self.wait = min(self.wait, RETRY - 1)
         for id, landmarks in smooth.items():
             self.tracks[id] = _Track(box_of(landmarks), self.landmarker.box_of(landmarks), seconds)
@@ -77,7 +79,7 @@ class Tracker:
     def _follow(self, image: np.ndarray) -> dict[int, Face]:
         """{id: face} of the last frame's faces, found in crops round their last landmarks."""
         ids = sorted(id for id, track in self.tracks.items() if not track.lost and _inside(track.next, image))
-        faces = self._faces(image, [self.tracks[id].next for id in ids])
+        faces = self._scored(self.landmarker.landmarks_of(image, np.array([self.tracks[id].next for id in ids])) if ids else [])
         shared = iou(_boxes(faces), _boxes(faces))
         kept: list[int] = []
         for place in range(len(faces)):  # of two tracks of one face the older one stays
@@ -85,29 +87,24 @@ class Tracker:
                 kept.append(place)
         return {ids[place]: faces[place] for place in kept}
 
-    def _faces(self, image: np.ndarray, boxes) -> list[Face]:
-        """Faces of landmark boxes, with their face scores."""
-        return self._scored(self.landmarker.landmarks_of(image, np.array(boxes)) if len(boxes) else [])
-
     def _scored(self, faces: list[Face]) -> list[Face]:
         """The faces with their face scores."""
         return [face._replace(score=face_score(face, self.landmarker.net.face_limit)) for face in faces]
 
     def _detect(self, image: np.ndarray, tracked: dict[int, Face]) -> dict[int, Face]:
         """The tracked faces that the detector or their face score confirms, and the new faces that the detector finds."""
-        boxes = self.landmarker.detect(image)[0]
+        boxes, scores = self.landmarker.detect(image)
         ids = list(tracked)
         pairs = match(_boxes(tracked.values()), boxes, SAME)
         confirmed = {ids[i] for i, _ in pairs}
         kept = {id: face for id, face in tracked.items() if face.score >= LEAST_SCORE or id in confirmed}
         room = None if self.max_faces is None else max(self.max_faces - len(kept), 0)
-        faces = self._faces(image, np.delete(boxes, [j for _, j in pairs], axis=0))
-        again = [self.landmarker.box_of(face.landmarks) for face in faces]  # crop again, as for tracked faces
-        faces = self._faces(image, [box for box in again if _inside(box, image)])
-        faces = [face for face in faces if self.landmarker.is_face(face)
+        boxes, scores = (np.delete(values, [j for _, j in pairs], axis=0) for values in (boxes, scores))
+        faces = [face for face in self._scored(self.landmarker.faces_of(image, boxes, scores, True))
+                 if _inside(self.landmarker.box_of(face.landmarks), image)
                  and (not kept or _overlaps(face, kept.values()).max() < TWICE)][:room]
         if not kept and not faces and self.landmarker.any_roll:
-            faces = self._scored(search(self.landmarker, image, [], steps=ROLLS[:2]))
+            faces = self._search(image)
         lost = [id for id in self.tracks if id not in kept]
         known = {j: lost[i] for i, j in match(np.array([self.tracks[id].box for id in lost]), _boxes(faces), AGAIN)}
         for j, face in enumerate(faces):
@@ -115,6 +112,13 @@ class Tracker:
                 known[j], self.ids = self.ids, self.ids + 1
             kept[known[j]] = face
         return kept
+
+    def _search(self, image: np.ndarray) -> list[Face]:
+        """The faces that are found in the enhanced image at the next one of TURNS, and stand upright there."""
+        turn = TURNS[self.searches % len(TURNS)]
+        self.searches += 1
+        faces = self._scored(search(self.landmarker, image, [], steps=[(turn,)]))
+        return [face for face in faces if stands(self.landmarker.net.roll_of(face.landmarks), [turn])]
 
 
 def _inside(box: np.ndarray, image: np.ndarray) -> bool:

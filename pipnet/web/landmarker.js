@@ -28,13 +28,14 @@ export class Landmarker {
     return search(this, frame, await this.refined(frame, boxes, scores));
   }
 
-  /** Return the faces of landmark boxes. Those that are unsure or far from the box are cropped again; with `always`, all are. */
-  async refined(frame, boxes, scores, always = false) {
+  /** Return the faces of landmark boxes. Those that are unsure or far from the box are cropped again; with `close`, all are. */
+  async refined(frame, boxes, scores, close = false) {
     const faces = await this.landmarksOf(frame, boxes, scores), used = [...boxes];
+    if (!close && !this.net.inner) await this.turn(frame, faces, used);
     let moving = faces.map((_, i) => i);
     for (let crop = 0; crop < this.limits.most_crops; crop++) {
       const again = new Map(moving.map((i) => [i, this.nextBox(faces[i], frame)]));
-      moving = moving.filter((i) => always || this.isFar(used[i], again.get(i)) || (!crop && !this.isSure(faces[i])));
+      moving = moving.filter((i) => this.isFar(used[i], again.get(i), close) || (!crop && (close || !this.isSure(faces[i]))));
       if (!moving.length) break;
       const found = await this.landmarksOf(frame, moving.map((i) => again.get(i)), moving.map((i) => scores[i]));
       moving.forEach((i, k) => { [used[i], faces[i]] = [again.get(i), found[k]]; });
@@ -48,9 +49,21 @@ export class Landmarker {
     return this.cropOf(box, frame) ? box : [...face.box, 0];
   }
 
-  /** Return whether the crops of two landmark boxes lie far from each other. */
-  isFar(box, other) {
-    const { near, near_turn: turn } = this.limits, protocol = { ...this.net.protocol, border: "real" };
+  /** Replace each unsure face, and its box, by that of the quarter turn with the highest landmark scores. */
+  async turn(frame, faces, boxes) {
+    const unsure = faces.map((_, i) => i).filter((i) => !this.isSure(faces[i]));
+    const tries = this.limits.quarters.flatMap((degrees) => unsure.map((i) => ({ i, box: this.turned(boxes[i], degrees / 90) })))
+      .filter(({ box }) => this.cropOf(box, frame));
+    const found = await this.landmarksOf(frame, tries.map(({ box }) => box), tries.map(({ i }) => faces[i].score));
+    tries.forEach(({ i, box }, k) => {
+      if (mean(found[k].scores) > mean(faces[i].scores)) [faces[i], boxes[i]] = [found[k], box];
+    });
+  }
+
+  /** Return whether the crop of a landmark box lies too far from that of the next one, which is closer if the face leans. */
+  isFar(box, other, close) {
+    const { near_turn: turn } = this.limits, protocol = { ...this.net.protocol, border: "real" };
+    const near = close || Math.cos(other[4]) < Math.cos(turn) ? this.limits.near_leaning : this.limits.near;
     const [one, two] = [box, other].map((some) => cropBox(some.slice(0, 4), protocol, 0, 0, 0));
     const side = Math.max(one[2] - one[0], one[3] - one[1]), off = Math.max(...one.map((edge, i) => Math.abs(two[i] - edge)));
     return off > near * side || Math.cos(other[4] - box[4]) < Math.cos(turn);
@@ -102,6 +115,15 @@ export class Landmarker {
     if (!this.net.inner) return tight;
     const side = Math.max(tight[2] - tight[0], tight[3] - tight[1]) * this.limits.square_scale;  // as of the whole face
     return this.boxOfCrop(centreOf(tight), [side, side]);
+  }
+
+  /** Return the landmark box of a face that leans by quarter turns, from that of an upright face in the same detector's box. */
+  turned(box, quarters) {
+    const [down, wide, high] = this.detector.face_box, [x, y] = centreOf(box);
+    const half = [(box[2] - box[0]) / 2 / wide, (box[3] - box[1]) / 2 / high], middle = y - 2 * half[1] * down;
+    const [across, along] = quarters % 2 ? half.reverse() : half, angle = (quarters * Math.PI) / 2;
+    const upright = this.fromDetector([x - across, middle - along, x + across, middle + along]);
+    return [...carry(upright, turnAbout([x, middle], angle)), angle];
   }
 
   /** Return the faces of landmark boxes; their crops form batches. */

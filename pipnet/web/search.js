@@ -4,7 +4,7 @@ import { enhanced } from "./crop.js";
 import { areaOf, boxOf, iou } from "./geometry.js";
 import { mean } from "./numbers.js";
 
-const QUARTERS = [[0], [1, 2, 3]];  // by which the faces that are searched are turned clockwise, step by step
+const QUARTERS = [[0], [1, 2, 3]];  // turns by 90 degrees clockwise of the faces that are searched, step by step
 
 /** Return the map (see geometry.js) from a frame that is turned counter-clockwise by quarter turns back to the frame. */
 export function turnBack(quarters, { width, height }) {
@@ -29,15 +29,19 @@ export function turnPicture(picture, quarters) {
   return { data: result, width, height };
 }
 
+/** Return whether a face leans by at most `lean` (radians) in a frame that is turned by one of `turns` (quarters). */
+export function stands(landmarker, face, turns) {
+  const roll = landmarker.rollOf(face.landmarks);
+  return turns.some((quarters) => Math.cos(roll - quarters * Math.PI / 2) >= Math.cos(landmarker.searched.lean));
+}
+
 /** Return the faces of a frame; while none is sure, those are added that the detector finds in the enhanced and turned frame. */
-export async function search(landmarker, frame, faces) {
+export async function search(landmarker, frame, faces, steps = QUARTERS) {
   const { sure: least } = landmarker.net, isSure = (face) => landmarker.isSure(face), turns = [];
   if (faces.some(isSure)) return faces;
-  const { lean, same } = landmarker.searched, clear = enhanced(frame, landmarker.searched);
-  const leans = (face, quarters) => Math.cos(landmarker.rollOf(face.landmarks) - quarters * Math.PI / 2) < Math.cos(lean);
-  const stands = (face) => !turns.every((quarters) => leans(face, quarters));
+  const { same } = landmarker.searched, clear = enhanced(frame, landmarker.searched);
   let found = faces;
-  for (const step of QUARTERS) {
+  for (const step of steps) {
     turns.push(...step);
     for (const quarters of step) {
       const { boxes, scores } = await landmarker.detect(clear, quarters);
@@ -47,7 +51,7 @@ export async function search(landmarker, frame, faces) {
       }
     }
     found = best(found, same, landmarker.most ?? Infinity);
-    if (found.some((face) => isSure(face) && stands(face))) break;
+    if (found.some((face) => isSure(face) && stands(landmarker, face, turns))) break;
   }
   return found;
 }

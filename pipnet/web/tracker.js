@@ -2,7 +2,7 @@
 
 import { boxOf, iou } from "./geometry.js";
 import { mean } from "./numbers.js";
-import { search } from "./search.js";
+import { search, stands } from "./search.js";
 
 export class Tracker {
   /** landmarker: of the frames. smooth: a filter of smooth.js. settings: of the page. */
@@ -15,6 +15,7 @@ export class Tracker {
     this.tracks = new Map();  // id -> {box, next, seconds, lost}
     this.wait = 0;            // frames until the detector runs
     this.ids = 0;             // in use so far
+    this.searches = 0;        // of enhanced frames so far
   }
 
   /** Return the faces of a frame at `seconds`, ordered by id, each with its `id`, its face score and smoothed landmarks. */
@@ -30,7 +31,9 @@ export class Tracker {
       track.lost = !tracked.has(id);
       if (track.lost && seconds - track.seconds > this.limits.memory) this.tracks.delete(id);
     }
-    if ([...this.tracks.values()].some((track) => track.lost)) this.wait = Math.min(this.wait, this.limits.retry - 1);
+    if (!tracked.size || [...this.tracks.values()].some((track) => track.lost)) {
+      this.wait = Math.min(this.wait, this.limits.retry - 1);
+    }
     for (const [id, landmarks] of smooth) {
       this.tracks.set(id, { box: boxOf(landmarks), next: this.landmarker.boxOf(landmarks), seconds, lost: false });
     }
@@ -40,7 +43,8 @@ export class Tracker {
   /** Return {id: face} of the last frame's faces, found in crops around their last landmarks. */
   async follow(frame) {
     const ids = [...this.tracks.keys()].filter((id) => !this.tracks.get(id).lost && inside(this.tracks.get(id).next, frame));
-    const faces = await this.faces(frame, ids.map((id) => this.tracks.get(id).next)), tracked = new Map();
+    const next = ids.map((id) => this.tracks.get(id).next), tracked = new Map();
+    const faces = this.scored(await this.landmarker.landmarksOf(frame, next, next.map(() => NaN)));
     const found = ids.map((id, i) => [id, faces[i]]).sort(([a], [b]) => a - b);
     for (const [id, face] of found) {  // of two tracks of one face the older one stays
       if (overlap(face, tracked.values()) < this.limits.twice) tracked.set(id, face);
@@ -48,12 +52,7 @@ export class Tracker {
     return tracked;
   }
 
-  /** Return the faces of landmark boxes, with their face scores: probabilities that the crops show faces. */
-  async faces(frame, boxes) {
-    return this.scored(await this.landmarker.landmarksOf(frame, boxes, boxes.map(() => NaN)));
-  }
-
-  /** Return the faces with their face scores. */
+  /** Return the faces with their face scores: probabilities that their crops show faces. */
   scored(faces) {
     const { face_limit: limit } = this.landmarker.net, { step } = this.limits;
     return faces.map((face) => ({ ...face, score: 1 / (1 + Math.exp((limit - mean(face.scores)) / step)) }));
@@ -61,16 +60,15 @@ export class Tracker {
 
   /** Return the tracked faces that the detector or their face score confirms, and the new faces that the detector finds. */
   async detect(frame, tracked) {
-    const { boxes } = await this.landmarker.detect(frame), ids = [...tracked.keys()], { limits } = this;
+    const { boxes, scores } = await this.landmarker.detect(frame), ids = [...tracked.keys()], { limits } = this;
     const pairs = match([...tracked.values()].map((face) => boxOf(face.landmarks)), boxes, limits.same);
     const confirmed = new Set(pairs.map(([i]) => ids[i])), used = new Set(pairs.map(([, j]) => j));
     const kept = new Map([...tracked].filter(([id, face]) => face.score >= limits.least_score || confirmed.has(id)));
-    const first = await this.faces(frame, boxes.filter((_, j) => !used.has(j)));
-    const again = first.map((face) => this.landmarker.boxOf(face.landmarks)).filter((box) => inside(box, frame));
-    let faces = (await this.faces(frame, again))
-      .filter((face) => this.landmarker.isFace(face) && overlap(face, kept.values()) < limits.twice)
+    const fresh = (_, j) => !used.has(j);
+    let faces = this.scored(await this.landmarker.refined(frame, boxes.filter(fresh), scores.filter(fresh)))
+      .filter((face) => inside(this.landmarker.boxOf(face.landmarks), frame) && overlap(face, kept.values()) < limits.twice)
       .slice(0, Math.max(this.most - kept.size, 0));
-    if (!kept.size && !faces.length) faces = this.scored(await search(this.landmarker, frame, []));
+    if (!kept.size && !faces.length) faces = await this.search(frame);
     const lost = [...this.tracks.keys()].filter((id) => !kept.has(id));
     const known = match(lost.map((id) => this.tracks.get(id).box), faces.map((face) => boxOf(face.landmarks)), limits.again);
     faces.forEach((face, j) => {
@@ -78,6 +76,13 @@ export class Tracker {
       kept.set(pair ? lost[pair[0]] : this.ids++, face);
     });
     return kept;
+  }
+
+  /** Return the faces that are found in the enhanced frame at the next turn, and stand upright there. */
+  async search(frame) {
+    const quarters = this.limits.turns[this.searches++ % this.limits.turns.length] / 90;
+    const faces = this.scored(await search(this.landmarker, frame, [], [[quarters]]));
+    return faces.filter((face) => stands(this.landmarker, face, [quarters]));
   }
 }
 

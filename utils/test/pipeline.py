@@ -17,7 +17,7 @@ from onnxscript.values import Opset
 from pipnet.detector import MOST_PIXELS, SHORT_SIDE, Detector
 from pipnet.errors import UserError
 from pipnet.geometry import border_px
-from pipnet.landmarker import LEVEL, MOST_CROPS, NEAR, NEAR_TURN, SQUARE, SURE_ERROR, open_net
+from pipnet.landmarker import LEVEL, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, SQUARE, SURE_ERROR, open_net
 from utils.test.export import OPSET, Source, folded, stored_in, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
@@ -175,7 +175,9 @@ def needs_crop(trip, sure, centre, side, direction, box, next_direction):
     low, high = op.Split(box, axis=0, num_outputs=2)
     off = op.ReduceMax(op.Abs((low + high) / 2.0 - centre), keepdims=1)
     grown = GROW * op.ReduceMax(high - low, keepdims=1) - side
-    far = op.Squeeze(off + op.Abs(grown) / 2.0 > NEAR * side)
+    cosine = op.Gather(next_direction, 0)
+    near = op.Where(cosine < TURN_COSINE, NEAR_LEANING, NEAR)
+    far = op.Squeeze(off + op.Abs(grown) / 2.0 > near * side)
     far = op.Or(far, op.ReduceSum(direction * next_direction, keepdims=0) < TURN_COSINE)
     return op.Or(far, op.And(trip == 0, op.Not(sure)))
 

@@ -38,7 +38,6 @@ class Scene:
     layout = LAYOUTS.load("68")
     net = SimpleNamespace(face_limit=HALFWAY)
     any_roll, box_of = False, staticmethod(box_of)
-    is_face = staticmethod(lambda face: True)
 
     def __init__(self):
         self.faces: list[Seen] = []
@@ -57,6 +56,9 @@ class Scene:
             landmarks = self.faces[int(np.argmax(shared))].landmarks() if hit else (mean_face() - 0.5) * 100 + box[:2] + 35
             found.append(Face(box, np.nan, landmarks, np.full(68, 0.85 if hit else 0.35)))
         return found
+
+    def faces_of(self, image, boxes, scores, second_crop):
+        return self.landmarks_of(image, boxes)
 
 
 def follow(scene: Scene, frames: list[list[Seen]], rate: float = 30, **options) -> list[dict[int, float]]:
@@ -215,7 +217,24 @@ def test_a_face_on_its_head_is_found_in_the_turned_picture():
         known = picture.shape == image.shape and np.abs(picture.astype(int) - image).mean() < 5
         return (boxes[:1], scores[:1]) if known else (np.zeros((0, 4)), np.zeros(0))
 
-    turned = cv2.rotate(image, cv2.ROTATE_180)
-    face, = Tracker(Landmarker(detector=upright_only, threads=1)).update(turned, 0.0)
+    turned, tracker = cv2.rotate(image, cv2.ROTATE_180), Tracker(Landmarker(detector=upright_only, threads=1))
+    found = [tracker.update(turned, frame / 30) for frame in range(10)]
+    face, = found[-1]
     assert np.linalg.norm(face.landmarks - (200 - truth), axis=1).mean() < 0.15 * np.linalg.norm(truth[36] - truth[45])
-    assert not Tracker(Landmarker(detector=upright_only, threads=1, any_roll=False)).update(turned, 0.0)
+    upright = Tracker(Landmarker(detector=upright_only, threads=1, any_roll=False))
+    assert not any(upright.update(turned, frame / 30) for frame in range(10))
+
+
+def test_no_frame_without_a_face_takes_much_longer():
+    """The frame is searched at one more roll where the detector finds nothing, not at all of them."""
+    runs = []
+
+    def blind(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        runs.append(picture.shape)
+        return np.zeros((0, 4)), np.zeros(0)
+
+    tracker = Tracker(Landmarker(detector=blind, threads=1), detect_every=10)
+    for frame in range(12):
+        before = len(runs)
+        assert not tracker.update(IMAGE, frame / 30) and len(runs) - before in (0, 2)
+    assert len(runs) == 8 and {(480, 640, 3), (640, 480, 3)} <= {shape for shape in runs}
