@@ -12,11 +12,11 @@ MediaPipe needs an older protobuf than TensorBoard: `pip install mediapipe==0.10
 `others.py mediapipe` there. weights/others keeps what each tool found, and the last call makes the table of all. A tool that is
 missing is skipped with a message; its row stays, with the commit that it was measured on.
 
-`--changed FACES` turns that many test photographs of each set in the plane, every other one counter-clockwise, and makes them
-dark or noisy. It writes how many faces the tools with 68 points miss then, and their errors, into changed.json.
+`--changed FACES` turns up to that many test photographs of each set in the plane, every other one counter-clockwise, and makes
+them dark or noisy. It writes how many faces the tools with 68 points miss then, and their errors, into changed.json. Rows of
+tools that are not measured stay there.
 """
 import argparse
-import json
 import os
 import sys
 import time
@@ -29,7 +29,7 @@ import numpy as np
 from face_boxes import TESTED
 from kinds import Change, lit, turned
 from photographs import labelled_sets, open_detector, photographs, place_of
-from record import COMMIT, RESULTS, ROOT, chosen, save
+from record import COMMIT, ROOT, chosen, found_rows, save
 
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
@@ -189,8 +189,9 @@ def error_of(find: Find, record: Record, change: Change) -> float:
 
 def changed(tools: list[str], count: int) -> None:
     """Measure `count` changed test photographs of each set and write changed.json."""
-    rows = []
+    rows = list(found_rows("changed"))
     for tool, find in opened(tools):
+        rows = [row for row in rows if row["tool"] != TOOLS[tool].title]
         for name in labelled_sets():
             records = photographs(name, "test", count)
             if find(cv2.imread(str(records[0].file))).shape[1] != 68:
@@ -202,8 +203,10 @@ def changed(tools: list[str], count: int) -> None:
                 nme, plain = (float(part[both].mean()) if both.any() else None for part in (some, errors["as taken"]))
                 rows.append({"set": name, "tool": TOOLS[tool].title, "photographs": change, "faces": len(records),
                              "missed_%": round(100 * float(np.isinf(some).mean()), 2), "nme": nme and round(nme, 3),
-                             "of_plain": nme and round(nme / plain, 3)})
-    save("changed", " ".join(["python benchmarks/others.py --changed", str(count), *tools]), 0, {"rows": rows})
+                             "of_plain": nme and round(nme / plain, 3), "commit": COMMIT})
+    titles = [tool.title for tool in TOOLS.values()]
+    rows.sort(key=lambda row: titles.index(row["tool"]))
+    save("changed", f"python benchmarks/others.py --changed {count}", 0, {"rows": rows})
 
 
 def opened(tools: list[str]) -> Iterator[tuple[str, Find]]:
@@ -223,8 +226,7 @@ def main(tools: list[str]) -> None:
             train, _ = look(find, photographs(name, "train", FITTED))
             test, spent = look(find, photographs(name, "test", TESTED))
             np.savez(FOUND / f"{name}_{tool}.npz", train=train, test=test, ms=spent)
-    stored = RESULTS / "others.json"
-    kept = json.loads(stored.read_text(encoding="utf-8"))["rows"] if stored.is_file() else []
+    kept = list(found_rows("others"))
     found = [row for name in names for row in table(name, kept)]
     save("others", "python benchmarks/others.py", 0, {"fitted_on": FITTED, "rows": found})
 

@@ -47,7 +47,7 @@ def save(name: str, command: str, seed: int, figures: dict) -> Path:
     return file
 
 
-def found_rows(name: str) -> dict[str, dict]:
+def found_rows(name: str) -> dict[str, dict] | list[dict]:
     """Return the rows of benchmarks/results/NAME.json, none before they are measured."""
     return result(name)["rows"] if (RESULTS / f"{name}.json").is_file() else {}
 

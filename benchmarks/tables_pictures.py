@@ -31,9 +31,9 @@ def changed() -> str:
     for row in result("changed")["rows"]:
         both = rows.setdefault((row["tool"], row["photographs"]), {**row, "tool": TOOLS.get(row["tool"], row["tool"])})
         both[row["set"]] = row
-    return table(rows.values(), ("tool", "tool"), ("photographs", "photographs"), ("faces", "faces", "d"),
+    return table(rows.values(), ("tool", "tool"), ("photographs", "photographs"),
                  *((f"{title}, {one}", lambda row, one=one, key=key: row[one][key], form) for one in ("300W", "FACES68")
-                   for title, key, form in (("missed, %", "missed_%", ".1f"), ("NME %", "nme", ".2f"),
+                   for title, key, form in (("faces", "faces", "d"), ("missed, %", "missed_%", ".1f"), ("NME %", "nme", ".2f"),
                                             ("NME / as taken", "of_plain", ".2f"))))
 
 
