@@ -156,10 +156,11 @@ class Landmarker:
 
     landmarks: the name of a net that comes with the project (None: landmarks), which runs in 8 bits on a CPU; an exported file
     (.onnx, .mnn, .param, .xml); a `LandmarkNet`; in the checkout also what `--exp` takes: the id, folder or .pt of a run, a
-    published file. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`,
-    a `FaceBox`, maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project. max_faces:
-    only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores. any_roll: where no
-    face is sure, the picture is searched again, enhanced and turned. rgb: arrays are RGB. UserError for what cannot be loaded.
+    published file. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`, a
+    `FaceBox`, maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project.
+    max_faces: only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores. any_roll:
+    an unsure face is also tried at quarter turns, and where no face is sure, the picture is searched again, enhanced and turned.
+    rgb: arrays are RGB. UserError for what cannot be loaded.
     `seconds`: time spent so far, by stage.
     """
 
