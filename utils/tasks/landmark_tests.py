@@ -22,7 +22,7 @@ from utils.formats import FORMATS
 from utils.tasks.base import Bounds, Tests
 from utils.test import page
 from utils.test.boxes import rebox
-from utils.test.evaluate import Predict, Result, convert_predictor, evaluate, flip_tested, torch_predictor
+from utils.test.evaluate import Predict, Result, convert_predictor, evaluate, torch_predictor
 from utils.test.export import Source, deployed, example_for, export_onnx, from_arrays
 from utils.test.report import Report, read_compared
 from utils.test.tables import Case
@@ -62,13 +62,10 @@ class LandmarkTests(Tests):
         self.earlier = sorted(run.folder.glob("round*/best.pt")) if not run.alone and run.model == "torch" else []
 
     def torch_model(self) -> Predict:
-        return self._flipped(torch_predictor(self.torch_net, self.task.ranks.device))
+        return torch_predictor(self.torch_net, self.task.ranks.device)
 
     def open(self, file: Path, threads: int) -> Predict:
-        return self._flipped(from_arrays(open_net(file, threads).predict))
-
-    def _flipped(self, predict: Predict) -> Predict:
-        return flip_tested(predict, self.layout) if self.settings.test.flip_test else predict
+        return from_arrays(open_net(file, threads).predict)
 
     def export_onnx(self) -> None:
         export(self.run)
@@ -120,11 +117,11 @@ class LandmarkTests(Tests):
         test, ranks = self.settings.test, self.task.ranks
 
         def result_of(predict: Predict) -> Result:
-            return evaluate(convert(predict), one.faces, one.layout, test.norm, test.test_batch_size, ranks)
+            return evaluate(convert(predict), one.faces, one.layout, test.norm, test.test_batch_size, ranks, test.flip_test)
 
         result = result_of(model)
         if self.earlier and one.box == "true" and one.title not in self.report.rounds:  # --semi: the nets of earlier rounds
-            nets = (self._flipped(torch_predictor(checkpoint.unpack(file)[0], ranks.device)) for file in self.earlier)
+            nets = (torch_predictor(checkpoint.unpack(file)[0], ranks.device) for file in self.earlier)
             self.report.rounds[one.title] = [float(np.nanmean(each.nme)) for each in (*map(result_of, nets), result)]
         return result
 

@@ -55,15 +55,6 @@ def torch_predictor(net, device: torch.device) -> Predict:
     return predict
 
 
-def flip_tested(predict: Predict, layout: Layout) -> Predict:
-    """Return a predictor that averages the predictions for a crop and for its mirror image."""
-    def both(images: torch.Tensor) -> Prediction:
-        plain, mirrored = predict(images), predict(images.flip(2)).flip(layout)
-        return Prediction(*(None if part is None else (part + other) / 2 for part, other in zip(plain, mirrored, strict=True)))
-
-    return both
-
-
 def convert_predictor(layout: Layout, stored: str, layouts: Layouts) -> tuple[Layout, Callable[[Predict], Predict]]:
     """Return (layout to compare in, conversion of a predictor) to test a net of `layout` on faces of layout `stored`.
 
@@ -102,17 +93,25 @@ def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:
     return norms
 
 
-def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int, ranks=None) -> Result:
+def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int, ranks=None,
+             flip_test: bool = False) -> Result:
     """Return predictions and errors for all faces. With several processes (`ranks`) each does its share; all get the result.
 
-    UserError if a prediction is not finite.
+    flip_test: average the predictions for a crop and its mirror image. If labels lie to the right of what they mark, a net that
+    was trained with their `label_shift` finds them there in both. So the averages are moved to the right by half of the median
+    distance, in px, between the predictions and the mirrored ones. UserError if a prediction is not finite.
     """
     predicted = torch.zeros(*faces.landmarks.shape[:2], 4, dtype=torch.float64)  # x, y, score, sigma
-    others = torch.full((len(faces), 7), torch.nan, dtype=torch.float64)  # pose, states
+    others = torch.full((len(faces), 8), torch.nan, dtype=torch.float64)  # pose, states, shift of the flip test
     for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
         with memory.advice(f"--test-batch-size {batch_size} and pictures of {faces.size} px",
                            f"give --test-batch-size {max(batch_size // 2, 1)}"):
             prediction = predict(batch.images)
+            if flip_test:
+                plain, mirrored = prediction, predict(batch.images.flip(2)).flip(layout)
+                prediction = Prediction(*(None if one is None else (one + other) / 2
+                                          for one, other in zip(plain, mirrored, strict=True)))
+                others[batch.index, 7] = (plain.landmarks - mirrored.landmarks)[..., 0].double().cpu().median(1).values / 2
         sigma = torch.zeros_like(prediction.score) if prediction.sigma is None else prediction.sigma
         predicted[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).double().cpu()
         for value, place in ((prediction.pose, slice(3)), (prediction.states, slice(3, 7))):
@@ -124,6 +123,10 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
         others = torch.where(ranks.sum(said.double().to(ranks.device)).cpu() > 0,
                              ranks.sum(torch.where(said, others, 0).to(ranks.device)).cpu(), torch.nan)
     landmarks, score, sigma = predicted[..., :2], predicted[..., 2], predicted[..., 3]
+    sides = faces.crop[:, 2:] - faces.crop[:, :2]
+    if flip_test:
+        width = torch.from_numpy(sides[:, 0])
+        landmarks[..., 0] += ((others[:, 7] * width).median() / width)[:, None]
     if not torch.isfinite(landmarks).all():
         raise UserError("the predicted landmarks are not finite: the net has diverged, lower --learning-rate")
     found = to_image(landmarks.numpy(), faces.crop)
@@ -133,11 +136,10 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
     crop_norms = metric.norms(nominal, layout, norm, np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1)))
     crop_nme = metric.nme(metric.point_errors(landmarks.numpy(), nominal), crop_norms)
     groups = {group: metric.nme(errors[:, list(ids)], norms) for group, ids in layout.groups.items()}
-    sides = faces.crop[:, 2:] - faces.crop[:, :2]
     expected = sigma.numpy() * np.sqrt(sides.prod(1))[:, None] if sigma.any() else None
     return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, groups, errors, expected,
                   metric.flicker(found - faces.landmarks, norms, faces.previous),
-                  *(value.numpy() if torch.isfinite(value).any() else None for value in (others[:, :3], others[:, 3:])))
+                  *(value.numpy() if torch.isfinite(value).any() else None for value in (others[:, :3], others[:, 3:7])))
 
 
 def subset_rows(subsets: list[str], rank: Sequence[str] = ()) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import Protocol, crop_box, cut
 from pipnet.landmarker import Landmarker, open_net
 from utils.tasks.landmark_tests import export
-from utils.test.evaluate import flip_tested, torch_predictor
+from utils.test.evaluate import torch_predictor
 from utils.test.export import export_onnx, exported_predictor, folded
 from utils.tools.inference import find_net
 from utils.train import checkpoint
@@ -127,14 +127,6 @@ def test_normalisation_is_inside_the_file(exported):
         assert torch.allclose(net.preprocess(images), by_hand, atol=1e-5)
         expected = net.head.decode(net.head(net.neck(net.backbone(by_hand))))
     assert torch.allclose(predict(images).landmarks, expected.landmarks, atol=1e-4)
-
-
-def test_flip_test_of_the_export_equals_that_of_the_net(exported):
-    net, layout, _ = checkpoint.unpack(exported.weights)
-    images = pictures(4, 64)
-    one, two = (flip_tested(predict, layout)(images) for predict in (torch_predictor(net, torch.device("cpu")),
-                                                                      exported_predictor(exported.onnx, 1)))
-    assert (one.landmarks - two.landmarks).abs().amax((1, 2)).median() < 1e-4
 
 
 def test_a_file_that_is_no_export_is_named(tmp_path):
