@@ -44,8 +44,8 @@ class Tracker:
 
     detect_every: the detector runs every so many frames. It also runs as soon as the face score of a crop falls below
     LEAST_SCORE; only faces that it confirms are then kept. While a face is lost or none is tracked, it runs at least every RETRY
-    frames. If it finds none, the enhanced frame is searched too, turned by one of TURNS; the next one takes the next. smooth: a
-    name in pipnet.app.smooth. max_faces: at most so many are tracked; None: all. A face's `score` is its face score. UserError
+    frames. If it finds none, it also searches the enhanced frame at one of TURNS, each time the next one. smooth: a name in
+    pipnet.app.smooth. max_faces: at most so many are tracked; None: all. A face's `score` is its face score. UserError
     for bad options.
     """
 
