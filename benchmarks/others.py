@@ -6,7 +6,7 @@ is measured on training photographs and subtracted (`habits_aside_nme`); from to
 landmark is chosen there too. Errors are of the faces that all tools find. The environment variable OTHERS names a folder with
 
     shape_predictor_68_face_landmarks.dat   dlib's, in the package face_recognition_models; `pip install dlib-bin`
-    slim_160_latest.pth, version-RFB-320.onnx, FaceBoxesV2.pth, dpr_98_points_*.pth.tar, dpr_gsr.npz   Peppa's, FaceBoxes's, DPR's
+    slim_160_latest.onnx, version-RFB-320.onnx, FaceBoxesV2.pth, dpr_98_points_*.pth.tar, dpr_gsr.npz   Peppa's, FaceBoxes's, DPR's
 
 MediaPipe needs an older protobuf than TensorBoard: `pip install mediapipe==0.10.21` in an environment of its own and run
 `others.py mediapipe` there. weights/others keeps what each tool found, and the last call makes the table of all. A tool that is
@@ -80,7 +80,7 @@ def mediapipe() -> Find:
 
 
 def slim() -> Find:
-    file = str(file_of("slim_160_latest.pth"))
+    file = str(file_of("slim_160_latest.onnx"))
     return finder(Landmarker(file, open_detector("rfb320", file_of("version-RFB-320.onnx"), threads=1), threads=1))
 
 

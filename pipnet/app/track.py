@@ -79,7 +79,7 @@ class Tracker:
     def _follow(self, image: np.ndarray) -> dict[int, Face]:
         """{id: face} of the last frame's faces, found in crops round their last landmarks."""
         ids = sorted(id for id, track in self.tracks.items() if not track.lost and _inside(track.next, image))
-        faces = self._scored(self.landmarker.landmarks_of(image, np.array([self.tracks[id].next for id in ids])) if ids else [])
+        faces = self._faces(image, [self.tracks[id].next for id in ids])
         shared = iou(_boxes(faces), _boxes(faces))
         kept: list[int] = []
         for place in range(len(faces)):  # of two tracks of one face the older one stays
@@ -87,21 +87,26 @@ class Tracker:
                 kept.append(place)
         return {ids[place]: faces[place] for place in kept}
 
+    def _faces(self, image: np.ndarray, boxes) -> list[Face]:
+        """Faces of landmark boxes, with their face scores."""
+        return self._scored(self.landmarker.landmarks_of(image, np.array(boxes)) if len(boxes) else [])
+
     def _scored(self, faces: list[Face]) -> list[Face]:
         """The faces with their face scores."""
         return [face._replace(score=face_score(face, self.landmarker.net.face_limit)) for face in faces]
 
     def _detect(self, image: np.ndarray, tracked: dict[int, Face]) -> dict[int, Face]:
         """The tracked faces that the detector or their face score confirms, and the new faces that the detector finds."""
-        boxes, scores = self.landmarker.detect(image)
+        boxes = self.landmarker.detect(image)[0]
         ids = list(tracked)
         pairs = match(_boxes(tracked.values()), boxes, SAME)
         confirmed = {ids[i] for i, _ in pairs}
         kept = {id: face for id, face in tracked.items() if face.score >= LEAST_SCORE or id in confirmed}
         room = None if self.max_faces is None else max(self.max_faces - len(kept), 0)
-        boxes, scores = (np.delete(values, [j for _, j in pairs], axis=0) for values in (boxes, scores))
-        faces = [face for face in self._scored(self.landmarker.faces_of(image, boxes, scores, True))
-                 if _inside(self.landmarker.box_of(face.landmarks), image)
+        faces = self._faces(image, np.delete(boxes, [j for _, j in pairs], axis=0))
+        again = [self.landmarker.box_of(face.landmarks) for face in faces]  # crop again, as for tracked faces
+        faces = self._faces(image, [box for box in again if _inside(box, image)])
+        faces = [face for face in faces if self.landmarker.is_face(face)
                  and (not kept or _overlaps(face, kept.values()).max() < TWICE)][:room]
         if not kept and not faces and self.landmarker.any_roll:
             faces = self._search(image)

@@ -43,13 +43,17 @@ export class Tracker {
   /** Return {id: face} of the last frame's faces, found in crops around their last landmarks. */
   async follow(frame) {
     const ids = [...this.tracks.keys()].filter((id) => !this.tracks.get(id).lost && inside(this.tracks.get(id).next, frame));
-    const next = ids.map((id) => this.tracks.get(id).next), tracked = new Map();
-    const faces = this.scored(await this.landmarker.landmarksOf(frame, next, next.map(() => NaN)));
+    const faces = await this.faces(frame, ids.map((id) => this.tracks.get(id).next)), tracked = new Map();
     const found = ids.map((id, i) => [id, faces[i]]).sort(([a], [b]) => a - b);
     for (const [id, face] of found) {  // of two tracks of one face the older one stays
       if (overlap(face, tracked.values()) < this.limits.twice) tracked.set(id, face);
     }
     return tracked;
+  }
+
+  /** Return the faces of landmark boxes, with their face scores. */
+  async faces(frame, boxes) {
+    return this.scored(await this.landmarker.landmarksOf(frame, boxes, boxes.map(() => NaN)));
   }
 
   /** Return the faces with their face scores: probabilities that their crops show faces. */
@@ -60,13 +64,14 @@ export class Tracker {
 
   /** Return the tracked faces that the detector or their face score confirms, and the new faces that the detector finds. */
   async detect(frame, tracked) {
-    const { boxes, scores } = await this.landmarker.detect(frame), ids = [...tracked.keys()], { limits } = this;
+    const { boxes } = await this.landmarker.detect(frame), ids = [...tracked.keys()], { limits } = this;
     const pairs = match([...tracked.values()].map((face) => boxOf(face.landmarks)), boxes, limits.same);
     const confirmed = new Set(pairs.map(([i]) => ids[i])), used = new Set(pairs.map(([, j]) => j));
     const kept = new Map([...tracked].filter(([id, face]) => face.score >= limits.least_score || confirmed.has(id)));
-    const fresh = (_, j) => !used.has(j);
-    let faces = this.scored(await this.landmarker.refined(frame, boxes.filter(fresh), scores.filter(fresh)))
-      .filter((face) => inside(this.landmarker.boxOf(face.landmarks), frame) && overlap(face, kept.values()) < limits.twice)
+    const first = await this.faces(frame, boxes.filter((_, j) => !used.has(j)));
+    const again = first.map((face) => this.landmarker.boxOf(face.landmarks)).filter((box) => inside(box, frame));
+    let faces = (await this.faces(frame, again))
+      .filter((face) => this.landmarker.isFace(face) && overlap(face, kept.values()) < limits.twice)
       .slice(0, Math.max(this.most - kept.size, 0));
     if (!kept.size && !faces.length) faces = await this.search(frame);
     const lost = [...this.tracks.keys()].filter((id) => !kept.has(id));

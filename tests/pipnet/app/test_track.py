@@ -38,6 +38,7 @@ class Scene:
     layout = LAYOUTS.load("68")
     net = SimpleNamespace(face_limit=HALFWAY)
     any_roll, box_of = False, staticmethod(box_of)
+    is_face = staticmethod(lambda face: True)
 
     def __init__(self):
         self.faces: list[Seen] = []
@@ -56,9 +57,6 @@ class Scene:
             landmarks = self.faces[int(np.argmax(shared))].landmarks() if hit else (mean_face() - 0.5) * 100 + box[:2] + 35
             found.append(Face(box, np.nan, landmarks, np.full(68, 0.85 if hit else 0.35)))
         return found
-
-    def faces_of(self, image, boxes, scores, second_crop):
-        return self.landmarks_of(image, boxes)
 
 
 def follow(scene: Scene, frames: list[list[Seen]], rate: float = 30, **options) -> list[dict[int, float]]:
