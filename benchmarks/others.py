@@ -6,7 +6,8 @@ is measured on training photographs and subtracted (`habits_aside_nme`); from to
 landmark is chosen there too. Errors are of the faces that all tools find. The environment variable OTHERS names a folder with
 
     shape_predictor_68_face_landmarks.dat   dlib's, in the package face_recognition_models; `pip install dlib-bin`
-    slim_160_latest.onnx, version-RFB-320.onnx, FaceBoxesV2.pth, dpr_98_points_*.pth.tar, dpr_gsr.npz   Peppa's, FaceBoxes's, DPR's
+    slim_160_latest.onnx, version-RFB-320.onnx, FaceBoxesV2.pth   Peppa's, its detector's, FaceBoxes's
+    dpr_98_points_*.pth.tar, dpr_gsr.npz   DPR's
 
 MediaPipe needs an older protobuf than TensorBoard: `pip install mediapipe==0.10.21` in an environment of its own and run
 `others.py mediapipe` there. weights/others keeps what each tool found, and the last call makes the table of all. A tool that is

@@ -35,6 +35,7 @@ from pipnet.session import shipped_onnx
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
 FILLED = 0.08    # share of the crop's side by which the mean face may miss its edges and still be called tight
 MOST_CROPS = 6   # crops of a face after the one of the detector's box
+FEW_CROPS = 2    # of these, crops without regard to the scores; more would walk from background to what looks like a face
 # a crop stays where the one round its landmarks has no edge farther off than this share of its side, and is turned by less
 NEAR, NEAR_TURN = 0.06, np.radians(10)
 QUARTERS = 90, 180, 270  # degrees by which the first crop is turned, too, where its landmarks are unsure
@@ -212,6 +213,8 @@ class Landmarker:
             due = np.array([self._is_far(*pair, close) for pair in zip(boxes[moving], again, strict=True)], bool)
             if crop == 0:
                 due |= close | ~np.fromiter(map(self.net.is_sure, faces), bool)
+            if crop >= FEW_CROPS:
+                due &= np.fromiter(map(self.is_face, faces[moving]), bool)
             moving = moving[due]
             if not len(moving):
                 break

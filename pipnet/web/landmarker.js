@@ -35,7 +35,8 @@ export class Landmarker {
     let moving = faces.map((_, i) => i);
     for (let crop = 0; crop < this.limits.most_crops; crop++) {
       const again = new Map(moving.map((i) => [i, this.nextBox(faces[i], frame)]));
-      moving = moving.filter((i) => this.isFar(used[i], again.get(i), close) || (!crop && (close || !this.isSure(faces[i]))));
+      const due = (i) => this.isFar(used[i], again.get(i), close) || (!crop && (close || !this.isSure(faces[i])));
+      moving = moving.filter((i) => due(i) && (crop < this.limits.few_crops || this.isFace(faces[i])));
       if (!moving.length) break;
       const found = await this.landmarksOf(frame, moving.map((i) => again.get(i)), moving.map((i) => scores[i]));
       moving.forEach((i, k) => { [used[i], faces[i]] = [again.get(i), found[k]]; });

@@ -17,7 +17,7 @@ from onnxscript.values import Opset
 from pipnet.detector import MOST_PIXELS, SHORT_SIDE, Detector
 from pipnet.errors import UserError
 from pipnet.geometry import border_px
-from pipnet.landmarker import LEVEL, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, SQUARE, SURE_ERROR, open_net
+from pipnet.landmarker import FEW_CROPS, LEVEL, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, SQUARE, SURE_ERROR, open_net
 from utils.test.export import OPSET, Source, folded, stored_in, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
@@ -170,8 +170,9 @@ def is_sure(scores, least, errors, points):
 
 
 @script(STEPS, default_opset=op)
-def needs_crop(trip, sure, centre, side, direction, box, next_direction):
-    """Return whether a face is cropped again: its first crop if it is unsure, others if that of `box` (4,) lies far from them."""
+def needs_crop(trip, sure, likely, centre, side, direction, box, next_direction):
+    """Return whether a face is cropped again: its first crop if it is unsure, others if that of `box` (4,) lies far from them.
+    After FEW_CROPS only a `likely` face is."""
     low, high = op.Split(box, axis=0, num_outputs=2)
     off = op.ReduceMax(op.Abs((low + high) / 2.0 - centre), keepdims=1)
     grown = GROW * op.ReduceMax(high - low, keepdims=1) - side
@@ -179,7 +180,8 @@ def needs_crop(trip, sure, centre, side, direction, box, next_direction):
     near = op.Where(cosine < TURN_COSINE, NEAR_LEANING, NEAR)
     far = op.Squeeze(off + op.Abs(grown) / 2.0 > near * side)
     far = op.Or(far, op.ReduceSum(direction * next_direction, keepdims=0) < TURN_COSINE)
-    return op.Or(far, op.And(trip == 0, op.Not(sure)))
+    due = op.Or(far, op.And(trip == 0, op.Not(sure)))
+    return op.And(due, op.Or(trip < FEW_CROPS, likely))
 
 
 @script(STEPS, default_opset=op)
@@ -218,7 +220,9 @@ pipeline (uint8[height, width, 3] image)
             next_cut, next_turn = pipnet.steps.next_box(new_points, roll, new_box, size)
             errors = Mul(SIGMA, side)
             sure = pipnet.steps.is_sure(new_scores, least_sure, errors, new_points)
-            again = pipnet.steps.needs_crop(trip, sure, centre, side, turn, next_cut, next_turn)
+            new_mean = ReduceMean<keepdims = 0>(new_scores)
+            likely = GreaterOrEqual(new_mean, face_least)
+            again = pipnet.steps.needs_crop(trip, sure, likely, centre, side, turn, next_cut, next_turn)
         }>(most_crops, yes, start, upright, start, no_points, no_scores)
         mean_score = ReduceMean<keepdims = 0>(point_scores)
         is_face = GreaterOrEqual(mean_score, face_least)
