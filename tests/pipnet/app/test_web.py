@@ -115,7 +115,7 @@ def frames_of(sent: dict[str, list[bytes]]) -> Iterator[tuple[np.ndarray, dict]]
 @needs_runtime
 @needs_browser
 def test_the_page_finds_what_python_finds(tmp_path):
-    net = next(filter(Path.is_file, (shipped(f"{name}.onnx") for name in ("landmarks-fast", "landmarks"))))
+    net = next(filter(Path.is_file, (shipped(f"{name}.onnx") for name in ("landmarks", "landmarks-fast"))))
     page, landmarker = tmp_path / "below" / "page", Landmarker(net, threads=1)
     page.parent.mkdir()
     write_page(page, Options(net))
