@@ -38,8 +38,8 @@ MOST_CROPS = 6   # crops of a face after the one of the detector's box
 FEW_CROPS = 2    # of these, crops without regard to the scores; more would walk from background to what looks like a face
 # a crop stays where the one round its landmarks has no edge farther off than this share of its side, and is turned by less
 NEAR, NEAR_TURN = 0.06, np.radians(10)
-QUARTERS = 90, 180, 270  # degrees by which the first crop is turned, too, where its landmarks are unsure
 NEAR_LEANING = 0.03  # the share for a face that leans by NEAR_TURN or more: its landmarks improve more slowly from crop to crop
+QUARTERS = 90, 180, 270  # degrees by which the first crop is turned, too, where its landmarks are unsure
 LEVEL = np.radians(5)  # lean that a face keeps in its crop, so that crops of upright faces stay upright and none jumps in a video
 HALFWAY = 0.4    # default of LandmarkNet.face_limit
 # of the way from face_limit to 1: mean landmark score from which a face is sure; of its size: mean expected error up to which it
