@@ -3,8 +3,8 @@
 Environment variables name the folders and files: FACES_300W, the official tree of 300W or a part of it; FACES68, images with
 68-point .pts in train/ and test/; FACEBOXES, photographs with face boxes in the layout of WIDER FACE; FACEBOXES_V2, the published
 weights FaceBoxesV2.pth; UNLABELLED, photographs without labels in subfolders; ALL_AGES and DIVERSE, two of these as
-pseudo_labels.py has labelled them; RENDERED and RENDERED_FEW, 2,000 and 1,000 faces that rare_faces.py has drawn; LIDS, the sets
-of lids.py; VIDEOS, videos of one face each. A benchmark whose data is missing says so and stops.
+pseudo_labels.py has labelled them; RENDERED and RENDERED_FEW, 2,000 and 1,000 faces that rare_faces.py has drawn; LIDS, STEADY,
+sets of lids.py and steady_labels.py; VIDEOS, videos of one face each. A benchmark whose data is missing says so and stops.
 """
 import os
 import sys
@@ -19,7 +19,8 @@ from pipnet.landmarker import Landmarker
 from utils.data.parsers import DATASETS, Record
 
 VARIABLES = {"300W": "FACES_300W", **{name: name for name in (  # {word in a benchmark's flags: environment variable}
-    "FACES68", "FACEBOXES", "FACEBOXES_V2", "UNLABELLED", "ALL_AGES", "DIVERSE", "RENDERED", "RENDERED_FEW", "LIDS", "VIDEOS")}}
+    "FACES68", "FACEBOXES", "FACEBOXES_V2", "UNLABELLED", "ALL_AGES", "DIVERSE", "RENDERED", "RENDERED_FEW", "LIDS",
+    "STEADY", "VIDEOS")}}
 PLACES = {word: (ROOT / os.environ[name]).resolve() for word, name in VARIABLES.items() if os.environ.get(name)}
 LABELLED = {"300W": "300w", "FACES68": "points"}  # {folder: its row of DATASETS}
 LEAST = 0.3  # IoU from which a detection is the labelled face

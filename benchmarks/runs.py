@@ -25,6 +25,8 @@ RELABELLED = [*SHIFTS[:2], "0.81", "1.16"]  # what pseudo_labels.py says when th
 LIDS, LID_SHIFTS = ["300w", "LIDS/faces68", "LIDS/all_ages", "LIDS/diverse", "LIDS/shut"], ["0.75", "1.2", "0.85", "1.28", "0"]
 NEW_SHIFTS = ["0.75", "1.2", "0.77", "1.04", "0"]  # when the net of landmarks_labeller labels them
 LAST_SHIFTS = ["0.75", "1.2", "0.51", "0.87", "0"]  # the same for the net of landmarks_fine
+STEADY = ["STEADY/300w", "STEADY/faces68", *LIDS[2:]]
+STEADY_SHIFTS = ["0.75", "1.2", "0.47", "0.81", "0"]  # the same for the net of landmarks_shut
 WIDE = ["--margin", "1.45", "--target-size", "224"]
 # blur up to a thirtieth of the face's width, half of a side hidden, grain and light of bad cameras
 HARD = ["--blur", "0.3", "--blur-sigma", "8", "--noise", "0.3", "--noise-sigma", "25", "--occlusion", "0.35", "--occlusion-size",
@@ -119,6 +121,10 @@ RUNS = {
     "landmarks_shut": Run([*TEST, *REAL, *SHIPPED, *TRUE, "--weights", "weights/bench_landmarks_fine/best.pt", *EXACT, *WIDE,
                            "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0005"],
                           "the same with corrected labels of shut eyes in FACES68, 4 epochs"),
+    "landmarks_steady": Run([*TEST, *REAL, *SHIPPED, *STEADY, "RENDERED_FEW", "--weights", "weights/bench_landmarks_shut/best.pt",
+                             *EXACT, *WIDE, "--label-shift", *STEADY_SHIFTS, "0", "--learning-rate", "0.0008", "--epochs", "18"],
+                            "with labels half way to what `landmarks_shut` finds in eight crops, and its pseudo-labels, 18 "
+                            "epochs"),
     "landmarks_again": Run([*TEST, *REAL, *SHIPPED, *LIDS, "RENDERED_FEW", "--weights", "weights/bench_landmarks_fine/best.pt",
                             *EXACT, *WIDE, "--label-shift", *LAST_SHIFTS, "0", "--learning-rate", "0.0006", "--epochs", "10"],
                            "`landmarks_fine`, then with its pseudo-labels too, 10 epochs"),
