@@ -122,8 +122,8 @@ RUNS = {
                            "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0005"],
                           "the same with corrected labels of shut eyes in FACES68, 4 epochs"),
     "landmarks_steady": Run([*TEST, *REAL, *SHIPPED, *STEADY, "RENDERED_FEW", "--weights", "weights/bench_landmarks_shut/best.pt",
-                             *EXACT, *WIDE, "--label-shift", *STEADY_SHIFTS, "0", "--learning-rate", "0.0008", "--epochs", "18"],
-                            "with labels half way to what `landmarks_shut` finds in eight crops, and its pseudo-labels, 18 "
+                             *EXACT, *WIDE, "--label-shift", *STEADY_SHIFTS, "0", "--learning-rate", "0.0008", "--epochs", "15"],
+                            "with labels half way to what `landmarks_shut` finds in eight crops, and its pseudo-labels, 15 "
                             "epochs"),
     "landmarks_again": Run([*TEST, *REAL, *SHIPPED, *LIDS, "RENDERED_FEW", "--weights", "weights/bench_landmarks_fine/best.pt",
                             *EXACT, *WIDE, "--label-shift", *LAST_SHIFTS, "0", "--learning-rate", "0.0006", "--epochs", "10"],

@@ -25,7 +25,7 @@ from utils.test.boxes import Reboxed
 from utils.test.evaluate import evaluate, torch_predictor
 from utils.train import checkpoint
 
-SETS = {"300w": "300W", "faces68": "LIDS/faces68"}  # {folder of OUT: the set that it is a copy of}
+SETS = {"300w": ("300W", 0.5), "faces68": ("LIDS/faces68", -0.5)}  # {folder of OUT: (set, coordinate of the picture's corner)}
 DATA = ROOT / "data" / "steady"  # prepared sets of the labels as they are
 BOXES, APART = 4, 0.06  # a box is moved by up to this share of its sides and resized by up to this share
 SHARE = 0.5             # of the way from the label to what the net finds
@@ -48,7 +48,7 @@ def found(net: Path, prepared: PreparedSet) -> tuple[Faces, np.ndarray]:
 def main(out: Path, net: Path) -> None:
     """Write both sets, and say how far the labels were moved."""
     torch.set_num_threads(1)
-    for name, source in SETS.items():
+    for name, (source, corner) in SETS.items():
         source = Path(named([source])[0])
         subprocess.run([sys.executable, "main.py", "--prepare", "--dataset", str(source), "--allow-partial", "--data-root",
                         str(DATA), *WIDE], cwd=ROOT, check=True)
@@ -57,7 +57,7 @@ def main(out: Path, net: Path) -> None:
         faces, landmarks = found(net, prepared)
         moved = SHARE * (landmarks - faces.landmarks)
         for file, points in zip(faces.names, faces.landmarks + moved, strict=True):
-            write_pts((out / name / file).with_suffix(".pts"), points - 0.5)
+            write_pts((out / name / file).with_suffix(".pts"), points + corner)
         sides = np.sqrt(np.prod(faces.box[:, 2:] - faces.box[:, :2], 1))
         apart = 100 * np.nanmean(np.linalg.norm(moved, axis=-1) / sides[:, None])
         print(f"{name}: labels of {len(faces)} faces moved by {apart:.2f} % of the face's box")

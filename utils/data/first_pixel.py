@@ -13,6 +13,7 @@ from utils.data.parsers import Splits
 FEWEST, CLEARLY = 3, 4  # faces at an edge that are needed, and how many times as many as at the other edge
 NAMES_300W = re.compile(r"(image_\d{2,4}|\d{6,12}|(indoor|outdoor)_\d{3})(_\d{1,2})*")  # stems of its pictures
 COUNT_300W = 68
+BEYOND = 2  # beside 0 and 1: a face with a landmark that no counting puts inside the picture
 MOST = 4000  # about so many pictures are looked at
 
 
@@ -28,13 +29,13 @@ def guess(splits: Splits) -> tuple[float | None, str]:
     """Return (coordinate of the first pixel's centre, why) of faces that were read as counted from 0; (None, why not) if unclear.
 
     Landmarks at the picture's edges tell: tools keep them inside the picture, so those counted from 0 reach 0 but not the width
-    or height, and those counted from 1 reach these but not 0. Else 68 landmarks in .pts files with the names of 300W's pictures
-    do, since 300W counts from 1.
+    or height, and those counted from 1 reach these but not 0. They tell nothing where other landmarks lie beyond the edges. Else
+    68 landmarks in .pts files with the names of 300W's pictures do, since 300W counts from 1.
     """
     records = [record for split in splits.values() for record in split]
     edges = Counter(edge for record in records[::len(records) // MOST + 1] for edge in _edges(record))
     for first, other, edge in ((0, 1, "left or upper"), (1, 0, "right or lower")):
-        if edges[first] >= FEWEST and edges[first] >= CLEARLY * edges[other]:
+        if edges[first] >= FEWEST and edges[first] >= CLEARLY * max(edges[other], edges[BEYOND]):
             return float(first), f"{edges[first]} faces have a landmark on the {edge} edge of the picture"
     named = sum(bool(NAMES_300W.fullmatch(record.file.stem)) for record in records)
     points = len(records[0].landmarks)
@@ -44,7 +45,7 @@ def guess(splits: Splits) -> tuple[float | None, str]:
 
 
 def _edges(record) -> set[int]:
-    """Return {0} for a face with a coordinate that only counting from 0 has, {1} for one that only counting from 1 has."""
+    """Return which a face has of coordinates that only counting from 0 has (0), only that from 1 (1), and neither (BEYOND)."""
     if not record.file.is_file():  # a pipe would wait for ever
         return set()
     try:
@@ -53,4 +54,6 @@ def _edges(record) -> set[int]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return set()  # the preparation says so
     points = record.landmarks[np.isfinite(record.landmarks).all(1)]  # continuous px of a set that was read as counted from 0
-    return {number for number, at in ((0, points - 0.5), (1, points - 0.5 - size)) if (np.abs(at) < 0.5).any()}
+    from_0, from_1 = points - 0.5, points - 0.5 - size
+    told = (np.abs(from_0) < 0.5, np.abs(from_1) < 0.5, (from_0 < -0.5) | (from_1 > 0.5))
+    return {number for number, where in enumerate(told) if where.any()}

@@ -39,6 +39,17 @@ def test_what_the_files_tell(tmp_path, first, options, why):
     assert (guess(splits)[0] or 0) == first and why in guess(splits)[1]
 
 
+def test_landmarks_beyond_the_picture_leave_its_edges_without_meaning(tmp_path):
+    """A net labels faces that the picture cuts off: of landmarks beyond its edges some lie where counting from 1 would end."""
+    mine = own_set(tmp_path / "mine", 0)
+    for file in mine.glob("*.pts"):
+        points = read_pts(file)
+        points[:5, 0] = SIZE + 3 * np.arange(5)
+        write_pts(file, points)
+    origin, why = guess(DATASETS["points"].parse(mine))
+    assert origin is None and why == "no landmark tells"
+
+
 def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
     mine = own_set(tmp_path / "mine", 1, edges=True)
     truth = {file.with_suffix(".jpg").name: read_pts(file) - 0.5 for file in mine.glob("*.pts")}
