@@ -162,6 +162,10 @@ RUNS = {
                                 "weights/bench_landmarks-fast_again/best.pt", *EXACT, "--label-shift", *LAST_SHIFTS, "0",
                                 "--learning-rate", "0.0008", "--epochs", "14"],
                                "the same with corrected labels of shut eyes in FACES68, 14 epochs"),
+    "landmarks-fast_steady": Run([*TEST, *REAL, *FAST, *STEADY, "RENDERED_FEW", "--weights",
+                                  "weights/bench_landmarks-fast_shut/best.pt", *EXACT, "--label-shift", *STEADY_SHIFTS, "0",
+                                  "--learning-rate", "0.001", "--epochs", "18"],
+                                 "then the labels of `landmarks_steady`, 18 epochs"),
 }
 DETECT = ["--task", "detect", *TEST, "--allow-partial", "--margin", "2", "--data-root", "data/detector",
           "--test-data", "FACEBOXES", "--partial-events", "1--people", "--teacher", "FACEBOXES_V2"]
