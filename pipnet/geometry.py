@@ -179,12 +179,13 @@ def mirrored(points: np.ndarray, flip_index: Sequence[int], width: float) -> np.
 
 
 def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Least-squares similarity (2, 3) from points (M, 2) to `onto` (M, 2); M >= 2, and the points differ."""
-    centre, goal = points.mean(0), onto.mean(0)
+    """Least-squares similarities (..., 2, 3) from points (..., M, 2) to `onto` (..., M, 2); M >= 2, and the points differ."""
+    centre, goal = points.mean(-2, keepdims=True), onto.mean(-2, keepdims=True)
     source, target = points - centre, onto - goal
-    a, b = (source * target).sum(), (source[:, 0] * target[:, 1] - source[:, 1] * target[:, 0]).sum()
-    turn = np.array([[a, -b], [b, a]]) / (source ** 2).sum()
-    return np.column_stack([turn, goal - turn @ centre])
+    a = (source * target).sum((-2, -1))
+    b = (source[..., 0] * target[..., 1] - source[..., 1] * target[..., 0]).sum(-1)
+    turn = np.stack([a, -b, b, a], -1).reshape(*a.shape, 2, 2) / (source ** 2).sum((-2, -1))[..., None, None]
+    return np.concatenate([turn, (goal - centre @ turn.swapaxes(-1, -2)).swapaxes(-1, -2)], -1)
 
 
 def turn_picture(image: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:

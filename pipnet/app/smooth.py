@@ -31,14 +31,17 @@ def _gain(cutoff: np.ndarray | float, seconds: float) -> np.ndarray | float:
 
 
 class _State(NamedTuple):
-    """Filter state of one face. Distances are in face sizes; common, own and noise are low-passed."""
+    """Filter states of M faces; of a single one without the first axis.
 
-    found: np.ndarray   # (N, 2) landmarks as found, px
-    smooth: np.ndarray  # (N, 2) landmarks as smoothed, px
-    common: np.ndarray  # (N, 2) velocity of each landmark that the whole face shares, 1/s
-    own: np.ndarray     # (N, 2) velocity of each landmark within the face, 1/s
-    peak: np.ndarray    # (N, 2) recent maximum of both speeds, decaying, 1/s
-    noise: float        # median distance that landmarks move within the face between frames
+    Distances are in face sizes; common, own and noise are low-passed.
+    """
+
+    found: np.ndarray   # (M, N, 2) landmarks as found, px
+    smooth: np.ndarray  # (M, N, 2) landmarks as smoothed, px
+    common: np.ndarray  # (M, N, 2) velocity of each landmark that the whole face shares, 1/s
+    own: np.ndarray     # (M, N, 2) velocity of each landmark within the face, 1/s
+    peak: np.ndarray    # (M, N, 2) recent maximum of both speeds, decaying, 1/s
+    noise: np.ndarray   # (M,) median distance that landmarks move within the face between frames
 
 
 class OneEuro:
@@ -63,33 +66,42 @@ class OneEuro:
     def __call__(self, faces: Faces, seconds: float, image: np.ndarray | None = None) -> Faces:
         """Smoothed landmarks of the frame at `seconds`."""
         passed, self.seconds = max(seconds - self.seconds, 1e-3), seconds
-        self.states = {id: self._next(self.states.get(id), np.asarray(landmarks, dtype=np.float64), passed)
-                       for id, landmarks in faces.items()}
-        return {id: state.smooth for id, state in self.states.items()}
+        known = [id for id, found in faces.items() if id in self.states and _continues(self.states[id].found, found)]
+        states = {id: self._first(np.asarray(found, dtype=np.float64)) for id, found in faces.items()}
+        if known:  # all in one call: small arrays cost numpy as much as large ones
+            before = _State(*map(np.stack, zip(*(self.states[id] for id in known), strict=True)))
+            after = self._next(before, np.stack([states[id].found for id in known]), passed)
+            states |= dict(zip(known, map(_State._make, zip(*after, strict=True)), strict=True))
+        self.states = states
+        return {id: state.smooth for id, state in states.items()}
 
-    def _next(self, before: _State | None, found: np.ndarray, passed: float) -> _State:
-        if before is None or not _continues(before.found, found):
-            rest = np.zeros_like(found)
-            return _State(found, found, rest, rest, rest, self.noise)
-        size, gain = np.ptp(found, axis=0).max(), _gain(self.speed_cutoff, passed)
+    def _first(self, found: np.ndarray) -> _State:
+        rest = np.zeros_like(found)
+        return _State(found, found, rest, rest, rest, np.array(self.noise))
+
+    def _next(self, before: _State, found: np.ndarray, passed: float) -> _State:
+        size, gain = np.ptp(found, axis=1).max(1)[:, None, None], _gain(self.speed_cutoff, passed)
         moved = _carried(before.found, found)
         common, own = (moved - before.found) / size, (found - moved) / size
-        noise = before.noise + _gain(self.noise_cutoff, passed) * (np.median(np.linalg.norm(own, axis=1)) - before.noise)
+        jitter = np.median(np.linalg.norm(own, axis=-1), axis=1)
+        noise = before.noise + _gain(self.noise_cutoff, passed) * (jitter - before.noise)
         common = before.common + gain * (common / passed - before.common)
         own = before.own + gain * (own / passed - before.own)
-        speed = np.stack([np.linalg.norm(common, axis=1), np.linalg.norm(own, axis=1)], 1) - self.floor * (noise * gain / passed)
+        speed = np.stack([np.linalg.norm(common, axis=-1), np.linalg.norm(own, axis=-1)], -1)
+        speed -= self.floor * (noise * gain / passed)[:, None, None]
         peak = np.maximum(speed, before.peak * math.exp(-passed / self.hold))
-        shared, single = np.split(_gain(self.min_cutoff + self.beta * np.maximum(peak, 0), passed), 2, axis=1)
+        shared, single = np.split(_gain(self.min_cutoff + self.beta * np.maximum(peak, 0), passed), 2, axis=-1)
         moved = _carried(before.smooth, found)
         smooth = before.smooth + shared * (moved - before.smooth) + single * (found - moved)
         return _State(found, smooth, common, own, peak, noise)
 
 
 def _carried(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Points (N, 2) moved by the similarity that maps the half of them with the least own movement onto `onto` (N, 2)."""
-    apart = np.linalg.norm(transform(points, similarity(points, onto)) - onto, axis=1)
-    steady = apart <= np.median(apart)
-    return transform(points, similarity(points[steady], onto[steady]))
+    """Points (M, N, 2) moved by the similarities that map the half of them with the least own movement onto `onto` (M, N, 2)."""
+    apart = np.linalg.norm(transform(points, similarity(points, onto)) - onto, axis=-1)
+    steady = np.argsort(apart, axis=1)[:, :max((apart.shape[1] + 1) // 2, 2), None]
+    half, goal = (np.take_along_axis(some, steady, 1) for some in (points, onto))
+    return transform(points, similarity(half, goal))
 
 
 class Flow:
