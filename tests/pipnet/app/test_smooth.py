@@ -53,6 +53,17 @@ def test_resolution_does_not_matter_and_time_does():
     assert movement(smoothed(found, 120)[20:]) < movement(calm[20:]) < movement(smoothed(found, 5)[20:])
 
 
+def test_faces_do_not_influence_each_other():
+    """One face comes late, one leaves, sizes differ."""
+    smooth, found = OneEuro(), {id: (1 + id) * (SHAPE + noise(20 + id)[id:]) for id in range(3)}
+    for i in range(20):
+        faces = {id: one[i] for id, one in found.items() if (id, i < 5) != (1, True) and (id, i > 12) != (2, True)}
+        together = smooth(faces, i / 30)
+        for id in faces:
+            start = 5 if id == 1 else 0
+            np.testing.assert_allclose(together[id], smoothed(found[id][start:i + 1], 30)[-1], atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["one-euro", "flow", "none"])
 def test_new_faces_and_jumps_start_anew(name):
     smooth = make_smooth(name, LAYOUTS.load("68"))
