@@ -7,7 +7,6 @@ and of LIDS/faces68 whose labels lie half way between the label and the mean of 
 their labels. (Liu et al., "Semantic Alignment", CVPR 2019, estimate the points behind the labels during the training.)
 """
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from photographs import named, require
 from record import ROOT
-from runs import WIDE
+from runs import WIDE, run
 
 from utils.config import read_defaults
 from utils.data.dataset import Faces
@@ -25,7 +24,7 @@ from utils.test.boxes import Reboxed
 from utils.test.evaluate import evaluate, torch_predictor
 from utils.train import checkpoint
 
-SETS = {"300w": ("300W", 0.5), "faces68": ("LIDS/faces68", -0.5)}  # {folder of OUT: (set, coordinate of the picture's corner)}
+SETS = {"300w": "300W", "faces68": "LIDS/faces68"}  # {folder of OUT: the set that it is a copy of}
 DATA = ROOT / "data" / "steady"  # prepared sets of the labels as they are
 BOXES, APART = 4, 0.06  # a box is moved by up to this share of its sides and resized by up to this share
 SHARE = 0.5             # of the way from the label to what the net finds
@@ -48,16 +47,15 @@ def found(net: Path, prepared: PreparedSet) -> tuple[Faces, np.ndarray]:
 def main(out: Path, net: Path) -> None:
     """Write both sets, and say how far the labels were moved."""
     torch.set_num_threads(1)
-    for name, (source, corner) in SETS.items():
-        source = Path(named([source])[0])
-        subprocess.run([sys.executable, "main.py", "--prepare", "--dataset", str(source), "--allow-partial", "--data-root",
-                        str(DATA), *WIDE], cwd=ROOT, check=True)
+    for name, word in SETS.items():
+        run("--prepare", "--dataset", word, "--allow-partial", "--data-root", str(DATA), *WIDE)
+        source = Path(named([word])[0])
         prepared = PreparedSet(next(DATA.glob(f"{source.name}-*")), read_defaults().layouts)
         shutil.copytree(source, out / name)
         faces, landmarks = found(net, prepared)
         moved = SHARE * (landmarks - faces.landmarks)
         for file, points in zip(faces.names, faces.landmarks + moved, strict=True):
-            write_pts((out / name / file).with_suffix(".pts"), points + corner)
+            write_pts((out / name / file).with_suffix(".pts"), points - 0.5 + prepared.meta["origin"])
         sides = np.sqrt(np.prod(faces.box[:, 2:] - faces.box[:, :2], 1))
         apart = 100 * np.nanmean(np.linalg.norm(moved, axis=-1) / sides[:, None])
         print(f"{name}: labels of {len(faces)} faces moved by {apart:.2f} % of the face's box")

@@ -45,7 +45,7 @@ def guess(splits: Splits) -> tuple[float | None, str]:
 
 
 def _edges(record) -> set[int]:
-    """Return which a face has of coordinates that only counting from 0 has (0), only that from 1 (1), and neither (BEYOND)."""
+    """Return 0, 1 or both, if a coordinate of the face fits only counting from there, and BEYOND if one fits neither."""
     if not record.file.is_file():  # a pipe would wait for ever
         return set()
     try:
