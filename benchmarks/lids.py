@@ -4,8 +4,8 @@ FACES68 labels shut eyes half or quite open, and so do the nets that pseudo_labe
 OUT/diverse are copies of these sets in which the lids of narrow eyes have no labels. In faces68 the lids of eyes that the shipped
 net `landmarks` finds much narrower than the labels say have none either. OUT/shut holds the faces of 300W with shut eyes and
 those of FACES68 in which this net finds shut eyes, several times each, and open eyes of all sets that a warp of the picture
-shuts. It has no label offset. It has no face of the identities that main.py validates on. The shifts, in px, are those that
-pseudo_labels.py has printed for its two sets.
+shuts. It has no label offset. It has no face of the identities that main.py validates on. OUT/shut_few is a quarter of it. The
+shifts, in px, are those that pseudo_labels.py has printed for its two sets.
 """
 import shutil
 import sys
@@ -32,6 +32,7 @@ NARROW, SHUT, WIDE = 0.16, 0.05, 0.2  # height / width of an eye: below, FACES68
 FOUND_SHUT = 0.12    # the same as the net finds it in FACES68; below, I looked at all faces, and the eyes were shut
 FOUND_NARROW, DOUBT = 0.18, 0.05  # below the first, a label that is wider by the second is wrong: most of these eyes are shut
 COPIES = 8       # of a face with shut eyes
+FEW = 4          # OUT/shut_few has one in so many of the pictures of OUT/shut
 EVERY = 3        # of the faces with open eyes, one in so many
 FRONTAL = 0.45   # least width of the narrower eye / width of the other
 LEAST = 10       # px, least width of an eye that is shut; in smaller ones the picture hardly tells whether they are open
@@ -170,7 +171,7 @@ def without_lids(name: str, out: Path, found: dict[Path, np.ndarray]) -> None:
 
 
 def main(out: Path, shifts: dict[str, float]) -> None:
-    """Write the four sets. shifts: {set: px by which its labels lie too far to the right}."""
+    """Write the sets. shifts: {set: px by which its labels lie too far to the right}."""
     net = without_detector("landmarks", threads=1)
     seen = {record.file: found_in_box(net, read_image(record.file), record.landmarks)
             for record in photographs("FACES68", "train")}
@@ -194,6 +195,11 @@ def main(out: Path, shifts: dict[str, float]) -> None:
                 write_pts(file.with_suffix(".pts"), points - 0.5)
             found += len(faces)
         print(f"{name}: {found} faces with shut eyes", flush=True)
+    few = out / "shut_few" / "train"
+    few.mkdir(parents=True)
+    for file in sorted(folder.glob("*.jpg"))[::FEW]:
+        for one in (file, file.with_suffix(".pts")):
+            shutil.copy(one, few / one.name)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def measure(flags: list[str]) -> dict:
     """Return images/s of both, medians over the rounds. flags: of main.py."""
     task, solver, order, loader = start(flags)
     settings = task.settings
-    solver.net.train()
+    solver.begin()
     ready = list(islice(loader, STEPS))
 
     def timed(batches) -> float:

@@ -70,6 +70,7 @@ def test_wrong_flags_are_one_line_and_write_nothing(cli, tmp_path, flags, messag
     (("--weights", "nowhere.pt"), "nowhere.pt"),
     (("--protocol", "squre"), "squre.*square"),
     (("--act", "relu"), "act"),
+    (("--freeze", "backbone"), "--freeze backbone would keep random weights"),
     (("--stride", "4"), "head pip cannot have stride 4; choose one of 8, 16, 32, 64, 128"),
     (("--head", "coordinate", "--stride", "16"), "head coordinate cannot have stride 16; choose one of 32"),
 ])

@@ -98,6 +98,7 @@ SECTIONS = {
         "workers": Key(int, null=True, least=0, most=1024, change="always"),
         "rank_timeout": Key(float, least=1, change="always"),
         "early_stop": Key(int, least=0), "epoch_steps": Key(int, null=True, least=1),
+        "freeze": Key(str, null=True, choices=("norms", "backbone"), task="landmarks", change="never"),
         "semi": Key(str, null=True, choices=(*ROUNDS, MEAN_TEACHER), task="landmarks", change="never"),
         "unlabelled_share": SHARE._replace(task="landmarks", valid=BELOW_ONE),
         "target_norms": Key(bool, task="landmarks"),

@@ -31,7 +31,7 @@ from utils.test.evaluate import convert_predictor, evaluate, face_norms, torch_p
 from utils.tools import audit, rounds, zoo
 from utils.tools.show import show
 from utils.train.batchnorm import measure_norms
-from utils.train.initialise import Started, initialise
+from utils.train.initialise import RANDOM, Started, initialise
 from utils.train.make_net import auxiliary_outputs, check_norms, input_margin, make_net
 from utils.train.run_folder import Run
 from utils.train.solver import Solver
@@ -226,6 +226,8 @@ class Landmarks(Task):
         started = Started("the checkpoint")
         if not resume:
             started = initialise(net, settings.net.weights, layout, meanface, logger.warning)
+            if settings.train.freeze == "backbone" and started == RANDOM:
+                raise UserError("--freeze backbone would keep random weights; give --weights of a trained net")
         if settings.train.semi == "gssl":
             net.head.levels = 3
             if min(net.grid) < 4:

@@ -33,7 +33,8 @@ def replay(file: Path) -> str:
         net, _ = add_teacher(net, Path(train.teacher), shares, Layout.from_dict(stored["layout"]), stored["protocol"])
     net.load_state_dict(stored["model"])
     amp = "bf16" if train.amp == "fp16" else train.amp
-    solver = Solver(net.train(), replace(train, compile=False, amp=amp), loss, 1, Ranks(0, 1, torch.device("cpu")))
+    solver = Solver(net, replace(train, compile=False, amp=amp), loss, 1, Ranks(0, 1, torch.device("cpu")))
+    solver.begin()
     batches = [bad_batch.MicroBatch(one["images"], labels(*one["labels"]), one["index"]) for one in stored["batches"]]
     lines = [f"epoch {stored['epoch'] + 1}, step {stored['bad_step']}"]
     weights = [name for name, p in net.named_parameters() if not p.isfinite().all()]

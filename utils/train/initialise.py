@@ -35,20 +35,23 @@ class Started(NamedTuple):
             write_csv(file, ["tensor", "shape", "what"], self.rows)
 
 
+RANDOM = Started("random weights")
+
+
 def initialise(net: Trainable, source: str, layout: Layout, meanface: np.ndarray, warn) -> Started:
     """Initialise `net` from `source`: imagenet, none, a checkpoint of ours or a published one. Return what was loaded.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are those of the training faces.
     """
     if source == "none":
-        return Started("random weights")
+        return RANDOM
     if source != "imagenet":
         return start(net, Path(source), layout, meanface, warn)
     try:
         load_imagenet(net.backbone, net_row(net.spec["net"]))
     except OSError as error:
         warn(f"{error}; training starts from random weights")
-        return Started("random weights")
+        return RANDOM
     return Started("ImageNet weights")
 
 

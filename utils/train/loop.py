@@ -118,7 +118,7 @@ def train_epoch(solver: Solver, loader: DataLoader, order: Batches, epoch: int, 
 
     samples: its `name(index)` says which ones the error is about.
     """
-    solver.net.train()
+    solver.begin()
     order.epoch = epoch
     torch.manual_seed(int(np.random.default_rng((order.seed, epoch, order.rank)).integers(2**63)))  # keys dropout too
     start, waited, sums, batches, steps = time.perf_counter(), 0.0, {}, iter(loader), len(order) // solver.accumulate

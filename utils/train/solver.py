@@ -141,6 +141,14 @@ class Phases:
         """Note that a step has ended."""
 
 
+def freeze(net: Trainable, part: str | None) -> list[nn.Module]:
+    """Leave a part of the net as it is: return the batch norms whose statistics stay. `backbone`: its weights stay too."""
+    if part == "backbone":
+        net.backbone.requires_grad_(False)
+    where = {"norms": net, "backbone": getattr(net, "backbone", None)}.get(part, nn.Module())
+    return [module for module in where.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
 class Solver:
     """The net, optimizer and averages of a training. `net` is the plain module, not DDP's wrapper.
 
@@ -148,6 +156,7 @@ class Solver:
     """
 
     def __init__(self, net: Trainable, train, loss, steps: int, ranks: Ranks):
+        self.fixed_norms = freeze(net, train.freeze)
         self.net, self.ranks, self.accumulate, self.clip, self.steps = net, ranks, train.accumulate, train.clip, steps
         self.weights = {term: torch.tensor(float(getattr(loss, key))).to(ranks.device) for term, key in net.terms.items()}
         self.dtype = precision(train.amp, ranks.device)
@@ -168,6 +177,12 @@ class Solver:
         # created after DDP has made the weights equal in all processes
         self.average = Average(net, train.ema, train.ema_ramp) if train.ema else None
         net.follow(self.average and self.average.state)
+
+    def begin(self) -> None:
+        """Make the net ready for training steps, after a validation too."""
+        self.net.train()
+        for norm in self.fixed_norms:
+            norm.eval()
 
     def train_step(self, batches: list) -> Losses:
         """Take one optimizer step on the mean loss over all samples of `batches` (micro-batches) and of all processes.

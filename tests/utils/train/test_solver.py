@@ -62,6 +62,22 @@ def gradients(solver: Solver) -> list[torch.Tensor]:
     return [state["exp_avg"] * 10 for state in solver.optimizer.state.values()]
 
 
+@pytest.mark.parametrize("part", ("norms", "backbone", None))
+def test_a_frozen_part_stays_as_it_is(part):
+    net = make_net()
+    before = copy.deepcopy(net.state_dict())
+    solver = make_solver(net, freeze=part, learning_rate=0.01)
+    solver.begin()
+    for seed in range(2):
+        solver.train_step([make_batch(4, seed=seed)]).read()
+    changed = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
+    statistics = {name for name in before if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")}
+    backbone = {name for name in before if name.startswith("backbone.")}
+    assert "head.score.weight" in changed and statistics
+    assert bool(changed & backbone - statistics) == (part != "backbone")
+    assert bool(changed & statistics) == (part is None)
+
+
 # ------------------------------------------------------------------------------------------------------------ schedule
 def test_schedule_is_warm_up_then_cosine():
     rates = {"learning_rate": 1.0, "final_learning_rate": 0.1, "warmup_learning_rate": 0.2}
