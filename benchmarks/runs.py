@@ -130,7 +130,7 @@ RUNS = {
                            "weights/bench_landmarks_steady/best.pt", "--roll-prob", "0.1", "--openings", "2", *WIDE,
                            "--label-shift", *SURE_SHIFTS, "--learning-rate", "0.0005", "--epochs", "5", "--epoch-steps", "480",
                            "--warmup", "0.1"],
-                          "then without pseudo-labels and rendered faces, and a quarter of the shut eyes, 5 epochs"),
+                          "then without pseudo-labels and rendered faces, and a quarter of the shut eyes, 5 epochs; not shipped"),
     "landmarks_again": Run([*TEST, *REAL, *SHIPPED, *LIDS, "RENDERED_FEW", "--weights", "weights/bench_landmarks_fine/best.pt",
                             *EXACT, *WIDE, "--label-shift", *LAST_SHIFTS, "0", "--learning-rate", "0.0006", "--epochs", "10"],
                            "`landmarks_fine`, then with its pseudo-labels too, 10 epochs"),
