@@ -142,11 +142,13 @@ class Phases:
 
 
 def freeze(net: Trainable, part: str | None) -> list[nn.Module]:
-    """Leave a part of the net as it is: return the batch norms whose statistics stay. `backbone`: its weights stay too."""
+    """Stop the training of a part of the net, the key `freeze`. Return the batch norms whose statistics have to stay."""
+    if part is None:
+        return []
     if part == "backbone":
         net.backbone.requires_grad_(False)
-    where = {"norms": net, "backbone": getattr(net, "backbone", None)}.get(part, nn.Module())
-    return [module for module in where.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    inside = net.backbone if part == "backbone" else net
+    return [module for module in inside.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 class Solver:
