@@ -27,7 +27,6 @@ NEW_SHIFTS = ["0.75", "1.2", "0.77", "1.04", "0"]  # when the net of landmarks_l
 LAST_SHIFTS = ["0.75", "1.2", "0.51", "0.87", "0"]  # the same for the net of landmarks_fine
 STEADY = ["STEADY/300w", "STEADY/faces68", *LIDS[2:]]
 STEADY_SHIFTS = ["0.75", "1.2", "0.47", "0.81", "0"]  # the same for the net of landmarks_shut
-SURE, SURE_SHIFTS = ["300w", "LIDS/faces68", "LIDS/shut_few"], ["0.75", "1.2", "0"]  # no pseudo-labels, few shut eyes
 WIDE = ["--margin", "1.45", "--target-size", "224"]
 # blur up to a thirtieth of the face's width, half of a side hidden, grain and light of bad cameras
 HARD = ["--blur", "0.3", "--blur-sigma", "8", "--noise", "0.3", "--noise-sigma", "25", "--occlusion", "0.35", "--occlusion-size",
@@ -42,6 +41,7 @@ CALM = ["--rotation", "15", "--scale", "0.1", "--translation", "0.05", "--roll-p
 EXACT = ["--preset", "short", "--roll-prob", "0.1", "--blur-sigma", "6", "--noise-sigma", "25", "--noise-size", "5", "--gamma",
          "1.5", "--openings", "2", "--epochs", "4", "--epoch-steps", "480", "--warmup", "0.1"]
 TRUE = ["300w", "LIDS/faces68", "LIDS/shut", "RENDERED_FEW"]  # without photographs that a net has labelled
+SURE = ["300w", "LIDS/faces68", "LIDS/shut_few", "RENDERED_FEW"]  # a quarter of the shut eyes
 ONE_LENGTH = ["--epochs", "2", "--epoch-steps", "480", "--learning-rate", "0.0003", "--warmup", "0.1"]
 MEAN = "weights/bench_landmarks_mean/best.pt"  # of the nets of landmarks and landmarks_hard
 TWO = ["300w", "FACES68", "--weights", MEAN, *DARK, *WIDE, "--label-shift", *SHIFTS[:2], *ONE_LENGTH]
@@ -126,11 +126,9 @@ RUNS = {
                              *EXACT, *WIDE, "--label-shift", *STEADY_SHIFTS, "0", "--learning-rate", "0.0008", "--epochs", "15"],
                             "with labels half way to what `landmarks_shut` finds in eight crops, and its pseudo-labels, 15 "
                             "epochs"),
-    "landmarks_sure": Run([*TEST, *REAL, *SHIPPED, *SURE, "--preset", "short", "--weights",
-                           "weights/bench_landmarks_steady/best.pt", "--roll-prob", "0.1", "--openings", "2", *WIDE,
-                           "--label-shift", *SURE_SHIFTS, "--learning-rate", "0.0005", "--epochs", "5", "--epoch-steps", "480",
-                           "--warmup", "0.1"],
-                          "then without pseudo-labels and rendered faces, and a quarter of the shut eyes, 5 epochs; not shipped"),
+    "landmarks_sure": Run([*TEST, *REAL, *SHIPPED, *SURE, "--weights", "weights/bench_landmarks_steady/best.pt", *EXACT, *WIDE,
+                           "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0006", "--epochs", "7"],
+                          "then without pseudo-labels and with a quarter of the shut eyes, 7 epochs"),
     "landmarks_again": Run([*TEST, *REAL, *SHIPPED, *LIDS, "RENDERED_FEW", "--weights", "weights/bench_landmarks_fine/best.pt",
                             *EXACT, *WIDE, "--label-shift", *LAST_SHIFTS, "0", "--learning-rate", "0.0006", "--epochs", "10"],
                            "`landmarks_fine`, then with its pseudo-labels too, 10 epochs"),
