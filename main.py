@@ -119,7 +119,7 @@ def main(argv: list[str]) -> None:
         from utils.test.run_tests import run_tests
         from utils.tools import audit, predict, rounds, sweep, zoo
         from utils.train import run_folder
-        from utils.train.ranks import set_threads, start_ranks
+        from utils.train.ranks import keep_memory, set_threads, start_ranks
     except ImportError as missing:
         stop_without(missing)
     end_loading()
@@ -162,6 +162,7 @@ def main(argv: list[str]) -> None:
                 run_folder.check_free(progress, mode.resume, mode.overwrite)
             logger.add(run_folder.log_to(run.folder / LOG), format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
         set_threads(settings.train.threads, settings.train.deterministic)
+        keep_memory()
         task = kind(settings, defaults, ranks)
         if trains:
             logger.info(f"training on {', '.join(settings.data.train_data)}")

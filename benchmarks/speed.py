@@ -1,5 +1,7 @@
 """Training speed against its upper bound: the same steps, fed by the loader and fed by batches in memory, in turn.
 
+Before, steps of batches in memory where the C library gives the memory of freed tensors back to the system.
+
 `python benchmarks/speed.py [--input-size 128] ...` takes the flags of main.py.
 """
 import sys
@@ -15,7 +17,7 @@ from utils.data.dataset import Order, train_loader
 from utils.tasks import task_class
 from utils.tasks.settings import read_settings
 from utils.train.batchnorm import share_batch_norm
-from utils.train.ranks import set_threads, start_ranks, worker_count
+from utils.train.ranks import keep_memory, set_threads, start_ranks, worker_count
 from utils.train.solver import Solver
 
 STEPS, ROUNDS = 20, 5
@@ -54,6 +56,9 @@ def measure(flags: list[str]) -> dict:
         return STEPS * order.batch / (time.perf_counter() - begun)
 
     timed(ready[:3])
+    given_back = [timed(ready) for _ in range(ROUNDS)]
+    keep_memory()
+    timed(ready[:3])
     fed, pure = [], []
     for _ in range(ROUNDS):
         batches = iter(loader)
@@ -63,6 +68,7 @@ def measure(flags: list[str]) -> dict:
     middle = ROUNDS // 2
     return {"net": settings.net.net, "input_size": settings.net.input_size, "batch_size": order.batch,
             "images_per_second": round(sorted(fed)[middle], 1), "pure_compute": round(sorted(pure)[middle], 1),
+            "memory_given_back": round(sorted(given_back)[middle], 1),
             "ratio": round(sorted(f / p for f, p in zip(fed, pure, strict=True))[middle], 3)}
 
 

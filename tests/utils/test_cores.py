@@ -1,7 +1,11 @@
-"""How many threads a training takes beside other load."""
+"""How many threads a training takes beside other load, and what it does with freed memory."""
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
-from conftest import driver
+from conftest import ROOT, driver
 
 from utils import cores
 from utils.train import checkpoint, ranks
@@ -47,3 +51,20 @@ def test_beside_other_load_a_training_takes_fewer_threads_and_a_resumed_one_the_
     assert again.returncode == 0 and "1 CPU threads, as before" in again.stderr, again.stderr
     again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "3", "--threads", "1", script=free)
     assert again.returncode == 0 and "CPU threads" not in again.stderr, again.stderr
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone gives memory back")
+def test_a_training_keeps_the_memory_of_freed_tensors():
+    faults = []
+    for call in ("", "ranks.keep_memory()"):
+        done = subprocess.run([sys.executable, "-c", f"""
+import resource, torch
+from utils.train import ranks
+{call}
+for _ in range(10):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(16, 1024, 1024)  # 64 MB
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"""], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        faults.append(int(done.stdout))
+    assert faults[0] > 100 > faults[1]  # pages that the last tensor has from the system

@@ -1,6 +1,8 @@
 """Processes of a distributed run: start, communication, and the CPU cores of each."""
 import atexit
+import ctypes
 import os
+import platform
 import re
 import sys
 import time
@@ -19,6 +21,7 @@ from utils.cores import cores, free_cores
 LATE = re.compile("[Tt]imed out")
 LOST = re.compile(rf"Connection (closed|reset) by peer|Broken pipe|gloo.*({LATE.pattern}|closed)", re.DOTALL)
 PATIENCE = timedelta(hours=12)  # while one process prepares data, or exports a net
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's mallopt(): M_TRIM_THRESHOLD, M_MMAP_MAX
 
 
 class Ranks(NamedTuple):
@@ -178,6 +181,17 @@ def set_threads(threads: int, deterministic: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS raises an error without it
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
+
+
+def keep_memory() -> None:
+    """Let glibc keep the memory of freed tensors for the next ones; with another C library do nothing.
+
+    It gives the large ones back to the system otherwise, so that the system zeroes their pages again in each step.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(MMAP_MAX, 0)
+        library.mallopt(TRIM_THRESHOLD, 2 ** 31 - 1)
 
 
 def worker_count(wanted: int | None) -> int:
