@@ -330,12 +330,12 @@ def test_faces_that_cannot_be_tested_are_found_before_the_training(cli, recipe, 
 
 
 def test_a_flat_folder_is_a_test_set_of_a_net_that_was_not_trained_on_it(trained, cli, recipe, raw, tmp_path):
-    flat = write_faces(tmp_path / "flat", 6, seed=9)
+    flat, run = write_faces(tmp_path / "flat", 6, seed=9), shutil.copytree(trained.folder, tmp_path / "run")
     flags = ("--data-root", tmp_path / "data", "--target-size", "64")
-    done = cli("--test", "--exp", trained.folder, *flags[:2], "--test-data", flat)
+    done = cli("--test", "--exp", run, *flags[:2], "--test-data", flat)
     assert done.returncode == 0 and ": all its faces are tested" in done.stderr, done.stderr
     assert [row[2] for row in table(done.stdout)] == ["6"]
-    assert len(rows(next((trained.folder / "report").glob("faces_flat*.csv")))) == 6
+    assert len(rows(next((run / "report").glob("faces_flat*.csv")))) == 6
     fails(cli("--train", "--test", *recipe, *flags, "--train-data", flat, "--test-data", flat), "flat.* has no test split")
     done = cli("--train", *recipe, *flags, "--train-data", flat, "--batch-size", "4")
     assert done.returncode == 0, done.stderr
