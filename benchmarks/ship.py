@@ -76,10 +76,10 @@ class Net(NamedTuple):
 
 RUNS, AVERAGE, FACES = "python benchmarks/runs.py", "python benchmarks/average.py", ["300W", "FACES68", "FACEBOXES_V2"]
 NETS = {
-    "landmarks": Net("bench_landmarks_steady", f"{RUNS} landmarks_start landmarks_roll landmarks landmarks_hard; {AVERAGE} "
+    "landmarks": Net("bench_landmarks_sure", f"{RUNS} landmarks_start landmarks_roll landmarks landmarks_hard; {AVERAGE} "
                      "weights/bench_landmarks/best.pt bench_landmarks_hard 0.5 bench_landmarks_mean; "
                      f"{RUNS} landmarks_wild landmarks_last landmarks_lids landmarks_labeller landmarks_calm landmarks_exact "
-                     "landmarks_fine landmarks_shut landmarks_steady", landmark_limits, FACES),
+                     "landmarks_fine landmarks_shut landmarks_steady landmarks_sure", landmark_limits, FACES),
     "landmarks-fast": Net("bench_landmarks-fast_steady", f"{RUNS} landmarks-fast landmarks-fast_hard; {AVERAGE} "
                           "weights/bench_landmarks-fast/best.pt bench_landmarks-fast_hard 0.5 bench_landmarks-fast_mean; "
                           f"{RUNS} landmarks-fast_lids landmarks-fast_calm landmarks-fast_exact landmarks-fast_fine "
