@@ -40,7 +40,7 @@ CALM = ["--rotation", "15", "--scale", "0.1", "--translation", "0.05", "--roll-p
 # crops as exact as those round landmarks already found
 EXACT = ["--preset", "short", "--roll-prob", "0.1", "--blur-sigma", "6", "--noise-sigma", "25", "--noise-size", "5", "--gamma",
          "1.5", "--openings", "2", "--epochs", "4", "--epoch-steps", "480", "--warmup", "0.1"]
-TRUE = ["300w", "LIDS/faces68", "LIDS/shut", "RENDERED_FEW"]  # without photographs that a net has labelled
+TRUE = ["300w", "LIDS/faces68", "LIDS/shut", "RENDERED_FEW"]  # no set that a net labelled; LIDS/shut has faces of such
 SURE = ["300w", "LIDS/faces68", "LIDS/shut_few", "RENDERED_FEW"]  # a quarter of the shut eyes
 ONE_LENGTH = ["--epochs", "2", "--epoch-steps", "480", "--learning-rate", "0.0003", "--warmup", "0.1"]
 MEAN = "weights/bench_landmarks_mean/best.pt"  # of the nets of landmarks and landmarks_hard
@@ -128,7 +128,7 @@ RUNS = {
                             "epochs"),
     "landmarks_sure": Run([*TEST, *REAL, *SHIPPED, *SURE, "--weights", "weights/bench_landmarks_steady/best.pt", *EXACT, *WIDE,
                            "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0006", "--epochs", "7"],
-                          "then without pseudo-labels and with a quarter of the shut eyes, 7 epochs"),
+                          "then the sets of `landmarks_shut` with a quarter of the shut eyes, 7 epochs"),
     "landmarks_again": Run([*TEST, *REAL, *SHIPPED, *LIDS, "RENDERED_FEW", "--weights", "weights/bench_landmarks_fine/best.pt",
                             *EXACT, *WIDE, "--label-shift", *LAST_SHIFTS, "0", "--learning-rate", "0.0006", "--epochs", "10"],
                            "`landmarks_fine`, then with its pseudo-labels too, 10 epochs"),

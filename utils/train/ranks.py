@@ -186,7 +186,7 @@ def set_threads(threads: int, deterministic: bool) -> None:
 def keep_memory() -> None:
     """Let glibc keep the memory of freed tensors for the next ones; with another C library do nothing.
 
-    It gives the large ones back to the system otherwise, so that the system zeroes their pages again in each step.
+    Otherwise glibc gives large tensors back to the system, which then zeroes new pages for them in each step.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
