@@ -8,7 +8,7 @@ if __name__ == "__main__":
 try:
     from pipnet import __version__
     from pipnet.errors import UserError
-    from pipnet.files import SHIPPED
+    from pipnet.files import COARSE, SHIPPED
     from utils.config import check_files, parse, read_defaults
     from utils.data.paths import check_sets
     from utils.formats import EXPORTS, TESTED
@@ -185,7 +185,7 @@ def main(argv: list[str]) -> None:
             formats = mode.test_formats or ["onnx"] * mode.test_onnx
             run_tests(task.tests(run, compare), ranks, formats, bool(mode.test_formats))
         if mode.predict and ranks.first:
-            print(predict.run_prediction(run.fastest, Path(mode.predict), *target, settings.test))
+            print(predict.run_prediction(run.fastest, Path(mode.predict), *target, settings.test, COARSE.get(exp)))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from pipnet.errors import UserError
 
 SHIPPED = ("landmarks", "landmarks-fast", "detector")  # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
+COARSE = {"landmarks": "landmarks-fast"}  # {net of SHIPPED: the one that makes its crops, see `pipnet.Landmarker`}
 
 
 def shipped(name: str) -> Path:

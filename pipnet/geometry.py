@@ -208,17 +208,19 @@ def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, bor
     """
     side = round(size * margin)
     wide = grow(np.asarray(crop, dtype=np.float64), side / size)
-    if max(image.shape[:2]) >= 2 ** 15:  # warpAffine cannot address it: cut out what is needed first
-        needed = grow(wide, 1.5) if angle else wide  # a turned square lies within one of sqrt(2) times its side
-        low = np.maximum(np.floor(needed[:2]).astype(int) - 2, 0)
-        image = image[low[1]:math.ceil(needed[3]) + 2, low[0]:math.ceil(needed[2]) + 2]
-        wide = wide - np.tile(low, 2)
+    needed = grow(wide, 1.5) if angle else wide  # a turned square lies within one of sqrt(2) times its side
+    low, high = (np.maximum(edge, 0).astype(int) for edge in (np.floor(needed[:2]) - 2, np.ceil(needed[2:]) + 2))
+    image, wide = image[low[1]:high[1], low[0]:high[0]], wide - np.tile(low, 2)  # warpAffine cannot address more than 2 ** 15 px
+    if not image.size:
+        return np.zeros((side, side, 3), np.uint8)
     times = np.maximum(np.ceil((wide[2:] - wide[:2]) / side - 1e-9), 1).astype(int)  # samples per pixel, x and y
     matrix = opencv_matrix(crop_matrix(wide, (side * times[0], side * times[1]), angle))
-    result = cv2.warpAffine(image, matrix, (side * int(times[0]), side * int(times[1])), flags=cv2.INTER_LINEAR,
-                            borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0))
+    # OpenCV warps four channels in half the time of three
+    result = cv2.warpAffine(cv2.cvtColor(image, cv2.COLOR_BGR2BGRA), matrix, (side * int(times[0]), side * int(times[1])),
+                            flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0))
     if times.max() > 1:
         result = cv2.resize(result, (side, side), interpolation=cv2.INTER_AREA)
+    result = cv2.cvtColor(result, cv2.COLOR_BGRA2BGR)
     if border == "zero":
         inner = (side - size) // 2
         result[:inner], result[side - inner:], result[:, :inner], result[:, side - inner:] = 0, 0, 0, 0

@@ -10,7 +10,7 @@ from pipnet.align import chip
 from pipnet.checkout import from_checkout
 from pipnet.detector import DETECTORS, Detector, FaceBox
 from pipnet.errors import UserError
-from pipnet.files import SHIPPED
+from pipnet.files import COARSE, SHIPPED
 from pipnet.geometry import (
     Protocol,
     border_px,
@@ -120,8 +120,8 @@ class LandmarkNet(NamedTuple):
         """Return by how many radians clockwise the crop of a face with these landmarks (N, 2) is turned, see LEVEL."""
         if self.meanface is None:
             return 0.0
-        matrix = similarity(self.meanface, landmarks)
-        angle = float(np.arctan2(matrix[1, 0], matrix[0, 0]))
+        upright, face = (points @ (1, 1j) for points in (self.meanface - self.meanface.mean(0), landmarks))
+        angle = float(np.angle(np.vdot(upright, face)))  # that of the least-squares similarity between both
         return angle - float(np.clip(angle, -LEVEL, LEVEL))
 
     def name_states(self, values: np.ndarray) -> dict[str, float]:
@@ -161,16 +161,19 @@ class Landmarker:
     `FaceBox`, maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project.
     max_faces: only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores. any_roll:
     an unsure face is also tried at quarter turns, and where no face is sure, the picture is searched again, enhanced and turned.
-    rgb: arrays are RGB. UserError for what cannot be loaded.
-    `seconds`: time spent so far, by stage.
+    rgb: arrays are RGB. coarse: a net with the same layout that takes less time. It finds the faces and makes their crops, so
+    that `landmarks` sees most faces once and others never; None: landmarks-fast for the net named landmarks, else no net.
+    UserError for what cannot be loaded. `seconds`: time spent so far, by stage.
     """
 
     def __init__(self, landmarks: Path | str | LandmarkNet | None = None, detector: Callable | None = None,
-                 max_faces: int | None = None, threads: int = 0, any_roll: bool = True, rgb: bool = False):
+                 max_faces: int | None = None, threads: int = 0, any_roll: bool = True, rgb: bool = False,
+                 coarse: Path | str | LandmarkNet | None = None):
         if max_faces is not None and max_faces < 1:
             raise UserError(f"max_faces must be at least 1, not {max_faces}")
         if landmarks is None or str(landmarks) in SHIPPED:
-            landmarks = shipped_onnx(str(landmarks or SHIPPED[0]))
+            name = str(landmarks or SHIPPED[0])
+            landmarks, coarse = shipped_onnx(name), coarse or COARSE.get(name)
         if isinstance(landmarks, LandmarkNet):
             self.net = landmarks
         elif Path(landmarks).suffix in RUNTIMES:
@@ -179,7 +182,14 @@ class Landmarker:
             self.net = from_checkout("utils.tools.inference:find_net", landmarks)(str(landmarks), threads)
         self.detector = Detector(threads=threads) if detector is None else detector
         self.max_faces, self.any_roll, self.rgb = max_faces, any_roll, rgb
+        self._tight = self.net.tight  # needed for every crop
         self.seconds = {"detect": 0.0, "landmarks": 0.0}
+        self.coarse = Landmarker(coarse, self.detector, threads=threads, any_roll=any_roll) if coarse else None
+        if self.coarse:
+            self.coarse.seconds = self.seconds
+            if self.coarse.layout != self.layout or self.coarse.net.protocol.inner != self.net.protocol.inner:
+                raise UserError("the coarse net finds other landmarks than the net, or needs other boxes; name one that was trained "
+                                "with the same layout and protocol")
 
     @property
     def layout(self) -> Layout:
@@ -203,15 +213,18 @@ class Landmarker:
 
         close: for boxes that are turned like the faces; all faces are cropped as closely as those that lean.
         """
-        image = as_bgr(image, self.rgb)
+        image, coarse = as_bgr(image, self.rgb), self.coarse if second_crop else None
+        if coarse:
+            found = coarse.faces_of(image, boxes, scores, second_crop, close)
+            boxes, scores = self._next_boxes(image, found), np.array([face.score for face in found])
         faces, boxes = np.fromiter(self.landmarks_of(image, boxes, scores), object), with_roll(boxes)
-        if second_crop and self.any_roll and not (close or self.net.protocol.inner):
+        if second_crop and self.any_roll and not (coarse or close or self.net.protocol.inner):
             self._turn(image, faces, boxes)
         moving = np.arange(len(faces))
         for crop in range(MOST_CROPS if second_crop else 0):
             again = self._next_boxes(image, faces[moving])
             due = np.array([self._is_far(*pair, close) for pair in zip(boxes[moving], again, strict=True)], bool)
-            if crop == 0:
+            if crop == 0 and not coarse:
                 due |= close | ~np.fromiter(map(self.net.is_sure, faces), bool)
             if crop >= FEW_CROPS:
                 due &= np.fromiter(map(self.is_face, faces[moving]), bool)
@@ -290,12 +303,14 @@ class Landmarker:
         its crop lies relative to the landmarks as the training crops lie relative to the mean face.
         """
         turn, centre = self.net.roll_of(landmarks), landmarks.mean(0)
+        if not turn:
+            return np.append(self._upright_box(landmarks), 0)
         box = self._upright_box(transform(landmarks, turn_about(centre, -turn)))
         return np.append(carry(box, turn_about(centre, turn)), np.degrees(turn))
 
     def _upright_box(self, landmarks: np.ndarray) -> np.ndarray:
         """Landmark box (4,) of an upright face, see `box_of`."""
-        if self.net.tight:
+        if self._tight:
             return box_of(landmarks)
         meanface = self.net.meanface
         if self.net.protocol.square == "no":
@@ -323,6 +338,8 @@ class Landmarker:
     def _turn(self, image: np.ndarray, faces: np.ndarray, boxes: np.ndarray) -> None:
         """Replace each unsure face (M,), and its box (M, 5), by that of the quarter turn with the highest landmark scores."""
         unsure = np.array([i for i, face in enumerate(faces) if not self.net.is_sure(face)], int)
+        if not len(unsure):
+            return
         turned = np.concatenate([self.face_box.turned(boxes[unsure, :4], degrees) for degrees in QUARTERS])
         shown = np.array([self._has_crop(box, image.shape[1], image.shape[0]) for box in turned], bool)
         unsure, turned = np.tile(unsure, len(QUARTERS))[shown], turned[shown]

@@ -19,7 +19,7 @@ from pipnet.app.track import Tracker
 from pipnet.app.web import WEB, Options, serve
 from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
-from pipnet.files import SHIPPED
+from pipnet.files import COARSE, SHIPPED
 from pipnet.landmarker import Face, Landmarker
 from pipnet.pose import head_pose, pose_points
 from pipnet.session import shipped_onnx
@@ -143,11 +143,16 @@ def _interrupt(number, _) -> None:
     raise KeyboardInterrupt(number)
 
 
-def _net(args: argparse.Namespace, int8: bool | None) -> Path | str:
-    """Return the landmark net that --exp means; int8: which file of a shipped one without --int8, see `shipped_onnx`."""
-    if args.exp not in (None, *SHIPPED):
-        return args.exp
-    return shipped_onnx(args.exp or SHIPPED[0], int8 if args.int8 is None else args.int8)
+def _nets(args: argparse.Namespace, int8: bool | None) -> tuple[Path | str, Path | None]:
+    """Return the landmark net that --exp means, and the coarse one that goes with it.
+
+    int8: which file of a shipped one without --int8, see `shipped_onnx`.
+    """
+    name = args.exp or SHIPPED[0]
+    if name not in SHIPPED:
+        return name, None
+    int8 = int8 if args.int8 is None else args.int8
+    return shipped_onnx(name, int8), shipped_onnx(COARSE[name], int8) if name in COARSE else None
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -156,14 +161,15 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if args.web:
         weights = args.detector_weights and Path(args.detector_weights)
-        serve(Options(Path(_net(args, False)), weights, args.threshold, args.max_faces, args.detect_every, args.smooth),
+        serve(Options(Path(_nets(args, False)[0]), weights, args.threshold, args.max_faces, args.detect_every, args.smooth),
               args.port or 8000)
         return
     source = open_source(args.source)
     with ExitStack() as stack:
         stack.callback(source.close)
         detector = Detector(args.detector, args.detector_weights or None, args.threshold, None, args.detector_scale, args.threads)
-        landmarker = Landmarker(_net(args, None), detector, args.max_faces, args.threads, not args.upright)
+        net, coarse = _nets(args, None)
+        landmarker = Landmarker(net, detector, args.max_faces, args.threads, not args.upright, coarse=coarse)
         output = Output(args, source, landmarker.layout)
         stack.callback(output.close)
         pipeline = Pipeline(args, landmarker, source.still)

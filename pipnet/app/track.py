@@ -103,8 +103,8 @@ class Tracker:
         confirmed = {ids[i] for i, _ in pairs}
         kept = {id: face for id, face in tracked.items() if face.score >= LEAST_SCORE or id in confirmed}
         room = None if self.max_faces is None else max(self.max_faces - len(kept), 0)
-        faces = self._faces(image, np.delete(boxes, [j for _, j in pairs], axis=0))
-        again = [self.landmarker.box_of(face.landmarks) for face in faces]  # crop again, as for tracked faces
+        new = (self.landmarker.coarse or self.landmarker).landmarks_of(image, np.delete(boxes, [j for _, j in pairs], axis=0))
+        again = [self.landmarker.box_of(face.landmarks) for face in new]  # crop again, as for tracked faces
         faces = self._faces(image, [box for box in again if _inside(box, image)])
         faces = [face for face in faces if self.landmarker.is_face(face)
                  and (not kept or _overlaps(face, kept.values()).max() < TWICE)][:room]

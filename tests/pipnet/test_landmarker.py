@@ -114,6 +114,35 @@ def test_only_a_crop_that_lies_elsewhere_than_the_landmarks_is_made_again(shift,
     assert len(landmarker(coded())) == 1 and seen == [1] * crops
 
 
+def test_a_coarse_net_makes_the_crops(monkeypatch):
+    """The net sees a face once, where the coarse net has found it, and never what that does not take for a face."""
+    image, truth = coded(), mean_face() * 180 + (230, 130)
+    boxes = np.array([box_of(truth) + 40, box_of(truth) - 40])
+    net, coarse, seen = known_net(truth), known_net(truth, pull=0.1), []
+    landmarker = Landmarker(net, lambda image: (boxes, np.array([0.9, 0.8])), coarse=coarse)
+    landmarker.detector.face_box = FaceBox(0, 1, 1)
+    monkeypatch.setattr(landmarker, "net", net._replace(predict=lambda images: seen.append(len(images)) or net.predict(images)))
+    one, other = landmarker(image)
+    assert seen == [2] and (one.score, other.score) == (0.9, 0.8)
+    assert np.abs(one.landmarks - truth).max() < 1 and np.abs(one.box[:4] - box_of(truth)).max() < 10
+
+    once = landmarker(image, second_crop=False)[0]
+    assert np.abs(once.box - boxes[0]).max() < 1e-6 and landmarker.coarse.seconds is landmarker.seconds
+    landmarker.coarse.net = coarse._replace(face_least=1.1)
+    seen.clear()
+    assert not landmarker(image) and not seen
+
+    five = LandmarkNet(None, LAYOUTS.load("5"), SQUARE, 64, None)
+    with pytest.raises(UserError, match="coarse net finds other landmarks"):
+        Landmarker(net, landmarker.detector, coarse=five)
+
+
+def test_the_net_named_landmarks_has_a_coarse_one():
+    named, fast, file = (Landmarker(net, lambda image: NOTHING, threads=1)
+                         for net in ("landmarks", "landmarks-fast", ROOT / "weights" / "landmarks.onnx"))
+    assert named.coarse.net.size == fast.net.size < named.net.size and fast.coarse is None and file.coarse is None
+
+
 @pytest.mark.parametrize(("score", "sigma", "sure"), [
     (0.7, None, True), (0.55, None, False), (0.7, 0.02, True), (0.7, 0.04, False), (0.55, 0.02, False)])
 def test_a_face_is_sure_by_its_scores_and_its_expected_errors(score, sigma, sure):
@@ -364,13 +393,14 @@ def test_the_package_is_installed_with_its_weights(tmp_path, trained):
     (source / "weights" / "000").mkdir(parents=True)
     (source / "weights" / "000" / "best.onnx").write_text("a run is no part of it")
     (source / "weights" / "manifest.json").write_text("{}")
-    shutil.copy(trained.folder / "best.onnx", source / "weights" / "landmarks.onnx")
+    for name in ("landmarks", "landmarks-fast"):
+        shutil.copy(trained.folder / "best.onnx", source / "weights" / f"{name}.onnx")
     detector_file(source / "weights" / "detector.onnx", [[20, 20, 80, 80]], [0.9])
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target",
                str(target), str(source)]
     subprocess.run(command, check=True, cwd=tmp_path)
     assert sorted(path.name for path in (target / "pipnet" / "weights").iterdir()) == [
-        "detector.onnx", "landmarks.onnx", "manifest.json"]
+        "detector.onnx", "landmarks-fast.onnx", "landmarks.onnx", "manifest.json"]
     assert (target / "bin" / "pipnet").is_file() and not (target / "utils").exists()
     code = ("import sys; sys.path.insert(0, sys.argv[1]); import numpy as np; from pipnet import Landmarker\n"
             "faces = Landmarker(threads=1)(np.zeros((96, 96, 3), np.uint8)); assert faces[0].landmarks.shape == (68, 2)")

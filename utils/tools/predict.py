@@ -157,17 +157,20 @@ def _write_coco(found: list[Found], out: Path, layout: Layout) -> None:
     write_text(out, json.dumps({"images": images, "annotations": faces, "categories": [category]}))
 
 
-def landmarker(weights: Path, detector: str, file: str | None) -> Landmarker:
+def landmarker(weights: Path, detector: str, file: str | None, coarse: str | None = None) -> Landmarker:
     """Return a Landmarker with the net of a run and a detector by name. file: its weights. UserError if they are missing."""
-    return Landmarker(weights, Detector(detector, file))
+    return Landmarker(weights, Detector(detector, file), coarse=coarse)
 
 
-def run_prediction(weights: Path, source: Path, out: Path, kind: str, test) -> str:
-    """Predict and write the landmarks of `source`. Return what to print. test: section of the settings."""
+def run_prediction(weights: Path, source: Path, out: Path, kind: str, test, coarse: str | None) -> str:
+    """Predict and write the landmarks of `source`. Return what to print. test: section of the settings.
+
+    coarse: the net that makes the crops of faces that the detector finds, see `Landmarker`.
+    """
     given = test.detector_weights is not None or "detector" in test.box or test.detector not in ("faceboxes", "none")
     detects = given or test.detector == "faceboxes" and shipped("detector.onnx").is_file()
     if detects:
-        net = landmarker(weights, test.detector, test.detector_weights)
+        net = landmarker(weights, test.detector, test.detector_weights, coarse)
     else:
         net = Landmarker(weights, lambda image: None)
     found = predict(source, net, detects, given)

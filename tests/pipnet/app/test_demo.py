@@ -76,7 +76,8 @@ def test_shipped_nets_run_in_8_bits_or_in_32(tmp_path):
         demo.main(["--source", "face.jpg", "--json", "found.json", "--threads", "1", *flags.split()])
         found[flags] = np.array(lines("found.json")[0]["faces"][0]["landmarks"])
     assert 0 < np.abs(found["--int8"] - found["--no-int8"]).mean() < 1
-    face = Landmarker(ROOT / "weights" / "landmarks.onnx", threads=1)("face.jpg")[0]
+    net, coarse = (ROOT / "weights" / f"{name}.onnx" for name in ("landmarks", "landmarks-fast"))
+    face = Landmarker(net, threads=1, coarse=coarse)("face.jpg")[0]
     np.testing.assert_array_equal(found["--no-int8"], face.landmarks.round(2))
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         np.testing.assert_array_equal(found[""], found["--int8"])

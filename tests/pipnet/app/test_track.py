@@ -37,7 +37,7 @@ class Scene:
 
     layout = LAYOUTS.load("68")
     net = SimpleNamespace(face_limit=HALFWAY)
-    any_roll, box_of = False, staticmethod(box_of)
+    any_roll, coarse, box_of = False, None, staticmethod(box_of)
     is_face = staticmethod(lambda face: True)
 
     def __init__(self):
