@@ -3,9 +3,10 @@
 For each detector (`faceboxes=FaceBoxesV2.pth`, `shipped=detector.onnx`) the map from its box to the tight box of the landmarks is
 fitted on training photographs: medians of shift and sides, the rows of pipnet/detector.py. Then the net's error on test faces is
 measured in the boxes of the labels, in these moved and resized by up to 20 %, and in the detectors' boxes; each time from one
-crop, and from a second one around the landmarks found in the first.
+crop, and from a second one around the landmarks that the net, or the shipped landmarks-fast, finds in the first.
 """
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -46,16 +47,19 @@ def fit(boxes: list[np.ndarray | None], records: list[Record]) -> FaceBox:
     return FaceBox(*(round(float(np.median(values)), 3) for values in (down, *(wanted / sides).T)))
 
 
-def nme(landmarker: Landmarker, records: list[Record], boxes: list[np.ndarray | None], again: bool) -> float:
-    """Return the mean error in % of the interocular distance, over the faces that have a box. again: crop a second time."""
-    errors = []
+def nme(landmarkers: Sequence[Landmarker], records: list[Record], boxes: list[np.ndarray | None]) -> float:
+    """Return the mean error in % of the interocular distance, over the faces that have a box.
+
+    The first landmarker crops the box, each further one the landmarks that the one before has found.
+    """
+    errors, last = [], landmarkers[-1]
     for record, box in zip(records, boxes, strict=True):
         if box is not None:
             image = cv2.imread(str(record.file))
-            landmarks = landmarker.landmarks_of(image, box[None])[0].landmarks
-            if again:
-                landmarks = landmarker.landmarks_of(image, landmarker.box_of(landmarks)[None])[0].landmarks
-            a, b = (record.landmarks[i] for i in landmarker.layout.interocular)
+            for landmarker in landmarkers:
+                landmarks = landmarker.landmarks_of(image, box[None])[0].landmarks
+                box = last.box_of(landmarks)
+            a, b = (record.landmarks[i] for i in last.layout.interocular)
             errors.append(np.linalg.norm(landmarks - record.landmarks, axis=1).mean() / np.linalg.norm(a - b))
     return round(100 * float(np.mean(errors)), 3)
 
@@ -63,7 +67,7 @@ def nme(landmarker: Landmarker, records: list[Record], boxes: list[np.ndarray | 
 def main(net: str, files: dict[str, str]) -> None:
     """Measure a net with detectors. files: {detector: its weights}."""
     names, detectors = labelled_sets(), {name: open_detector(name, file) for name, file in files.items()}
-    landmarker = without_detector(net)
+    landmarker, coarse = map(without_detector, (net, "landmarks-fast"))
     train, rng = [record for name in names for record in photographs(name, "train", FITTED)], np.random.default_rng(0)
     boxes = {name: detected(detector, train) for name, detector in detectors.items()}
     maps = {name: fit(found, train) for name, found in boxes.items()}
@@ -76,8 +80,9 @@ def main(net: str, files: dict[str, str]) -> None:
             kinds[kind] = [None if box is None else maps[kind](box) for box in detected(detector, records)]
         for kind, some in kinds.items():
             rows.append({"set": name, "box": kind, "faces": sum(box is not None for box in some),
-                         "one_pass_nme": nme(landmarker, records, some, False),
-                         "refined_nme": nme(landmarker, records, some, True)})
+                         "one_pass_nme": nme([landmarker], records, some),
+                         "refined_nme": nme([landmarker, landmarker], records, some),
+                         "coarse_nme": nme([coarse, landmarker], records, some)})
     command = " ".join(["python benchmarks/face_boxes.py", Path(net).name, *(f"{k}={Path(v).name}" for k, v in files.items())])
     save("face_boxes", command, 0, {
         "fitted_on": len(train), "found": {name: sum(box is not None for box in found) for name, found in boxes.items()},

@@ -43,7 +43,7 @@ def boxes() -> str:
     for row in found:
         rows[row["box"]][row["set"]] = row
     columns = [(f"{one}, {title}", lambda row, one=one, key=key: row[one][key], ".2f") for one in ("300W", "FACES68")
-               for title, key in (("one crop", "one_pass_nme"), ("two", "refined_nme"))]
+               for title, key in (("one crop", "one_pass_nme"), ("two", "refined_nme"), ("coarse net", "coarse_nme"))]
     return table(rows.values(), ("box", "box"), *columns)
 
 
