@@ -62,26 +62,32 @@ def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle
     published WFLW preparation: each side is clipped by itself. Both stop one pixel before the image's right and lower edge.
     UserError for a box that is empty or not finite, or whose clipped crop is empty.
     """
-    edges, limit = np.asarray(box, dtype=np.float64), np.array([width, height], dtype=np.float64) - 1
-    whole = np.trunc if protocol.rounding == "int" else np.asarray
-    if protocol.rounding == "int":
-        edges = np.trunc(edges + 0.5)  # the published code truncates 1-based landmarks, which are 0.5 larger
-    low, side = edges[:2], edges[2:] - edges[:2]
-    grown = whole(side * (protocol.scale_x, protocol.scale_y))
-    if protocol.square != "no":
-        grown = np.full(2, grown.max() if protocol.square == "max" else grown.min())
-    low = low - whole((grown - side) / 2) + (0, float(whole(protocol.shift_y * side[1])))
-    high = low + grown
-    if angle:
-        low, high = np.split(carry(np.concatenate([low, high]), turn_about((edges[:2] + edges[2:]) / 2, angle)), 2)
-    elif protocol.border == "clip":
-        low, high = np.maximum(low, 0), np.minimum(high, limit)
-        if protocol.rounding == "int":
-            high = np.minimum(low + grown, limit)
-    crop = np.concatenate([low, high])
-    if not (np.isfinite(crop).all() and (high - low >= 1e-3).all()):
-        sides = ", ".join(f"{value:.2f}" for value in box)
+    edges = [float(edge) for edge in box]  # plain numbers: for four of them numpy takes ten times as long
+    crop = _crop_of(edges, protocol, width, height, angle) if all(map(math.isfinite, edges)) else np.zeros(4)
+    left, top, right, bottom = crop.tolist()
+    if not (1e-3 <= right - left < math.inf and 1e-3 <= bottom - top < math.inf):
+        sides = ", ".join(f"{value:.2f}" for value in edges)
         raise UserError(f"box ({sides}) leaves no crop in an image of {width} x {height} px")
+    return crop
+
+
+def _crop_of(edges: list[float], protocol: Protocol, width: int, height: int, angle: float) -> np.ndarray:
+    """Crop (4,) of a finite box, which may be empty, see `crop_box`."""
+    whole = math.trunc if protocol.rounding == "int" else float
+    if protocol.rounding == "int":
+        edges = [whole(edge + 0.5) for edge in edges]  # the published code truncates 1-based landmarks, which are 0.5 larger
+    x, y, wide, high = edges[0], edges[1], edges[2] - edges[0], edges[3] - edges[1]
+    grown_x, grown_y = whole(wide * protocol.scale_x), whole(high * protocol.scale_y)
+    if protocol.square != "no":
+        grown_x = grown_y = (max if protocol.square == "max" else min)(grown_x, grown_y)
+    x, y = x - whole((grown_x - wide) / 2), y - whole((grown_y - high) / 2) + whole(protocol.shift_y * high)
+    crop = np.array([x, y, x + grown_x, y + grown_y], np.float64)
+    if angle:
+        return carry(crop, turn_about(np.array([edges[0] + edges[2], edges[1] + edges[3]]) / 2, angle))
+    if protocol.border == "clip":
+        low, limit = np.maximum(crop[:2], 0), np.array([width, height], np.float64) - 1
+        end = low + (grown_x, grown_y) if protocol.rounding == "int" else crop[2:]
+        return np.concatenate([low, np.minimum(end, limit)])
     return crop
 
 

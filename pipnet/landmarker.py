@@ -188,8 +188,8 @@ class Landmarker:
         if self.coarse:
             self.coarse.seconds = self.seconds
             if self.coarse.layout != self.layout or self.coarse.net.protocol.inner != self.net.protocol.inner:
-                raise UserError("the coarse net finds other landmarks than the net, or needs other boxes; name one that was trained "
-                                "with the same layout and protocol")
+                raise UserError("the coarse net finds other landmarks than the net, or needs other boxes; name one that was "
+                                "trained with the same layout and protocol")
 
     @property
     def layout(self) -> Layout:
