@@ -116,6 +116,8 @@ def test_cut_at_scale_one_copies_pixels_and_blackens_what_is_outside():
     image = np.random.default_rng(0).integers(1, 256, (60, 80, 3), dtype=np.uint8)
     assert (cut(image, np.array([10, 5, 42, 37]), 32) == image[5:37, 10:42]).all()
     assert (cut(image, np.array([14, 9, 38, 33]), 24, margin=32 / 24) == image[5:37, 10:42]).all()
+    for away in ([-50, 0, -18, 32], [0, 90, 32, 122]):
+        assert not cut(image, np.array(away), 32).any()
     over = cut(image, np.array([-8, -8, 24, 24]), 32)
     assert (over[8:, 8:] == image[:24, :24]).all() and not over[:8].any() and not over[:, :8].any()
     zero = cut(image, np.array([14, 9, 38, 33]), 24, margin=32 / 24, border="zero")
