@@ -173,6 +173,8 @@ def run_prediction(weights: Path, source: Path, out: Path, kind: str, test, coar
         net = landmarker(weights, test.detector, test.detector_weights, coarse)
     else:
         net = Landmarker(weights, lambda image: None)
+    if test.flip_test:
+        net.net = net.net.averaged()
     found = predict(source, net, detects, given)
     write(found, out, kind, net.layout)
     what = "predicted error, % of the box" if found[0].face.sigma is not None else "100 - mean score, %"

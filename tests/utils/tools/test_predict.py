@@ -6,12 +6,12 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from conftest import DEFAULTS, fails, rows, table
+from conftest import DEFAULTS, LAYOUTS, fails, rows, table
 
-from pipnet.geometry import box_of, crop_box
+from pipnet.geometry import box_of, crop_box, mirrored
 from pipnet.landmarker import Landmarker
 from utils.config import load_protocol
-from utils.data.parsers import DATASETS, read_pts
+from utils.data.parsers import DATASETS, read_pts, write_pts
 from utils.tools.predict import check_out, landmarker, predict, whole_box, write
 
 
@@ -57,6 +57,23 @@ def test_with_the_boxes_of_labels_it_finds_what_the_test_finds(trained, raw, cli
         truth = read_pts(raw / "test" / f"{record.file.stem}.pts") + 0.5
         errors.append(np.linalg.norm(record.landmarks - truth, axis=1).mean() / np.linalg.norm(truth[36] - truth[45]))
     assert 100 * np.mean(errors) == pytest.approx(float(table(trained.done.stdout)[0][3]), rel=0.02)
+
+
+def test_the_mean_with_the_mirror_image_is_that_of_both_pictures(trained, raw, cli, tmp_path):
+    """A mirrored picture gives the mirrored landmarks."""
+    source, flip = tmp_path / "in", LAYOUTS.load("68").flip_index
+    source.mkdir()
+    for name, step in (("plain", 1), ("turned", -1)):
+        points = read_pts(raw / "test" / "face03.pts") + 0.5
+        image = cv2.imread(str(raw / "test" / "face03.jpg"))
+        cv2.imwrite(str(source / f"{name}.png"), image[:, ::step])
+        write_pts(source / f"{name}.pts", (points if step > 0 else mirrored(points, flip, image.shape[1])) - 0.5)
+    found = {}
+    for flag in ((), ("--flip-test",)):
+        assert cli("--predict", source, "--exp", trained.folder, "--out", tmp_path / "out", "--overwrite", *flag).returncode == 0
+        plain, turned = (read_pts(tmp_path / "out" / f"{name}.pts") + 0.5 for name in ("plain", "turned"))
+        found[flag] = np.abs(mirrored(turned, flip, image.shape[1]) - plain).max()
+    assert found[()] > 0.2 and found["--flip-test",] < 0.02
 
 
 def test_every_form_is_read_again(trained, pictures, tmp_path):
