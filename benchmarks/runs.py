@@ -42,6 +42,7 @@ EXACT = ["--preset", "short", "--roll-prob", "0.1", "--blur-sigma", "6", "--nois
          "1.5", "--openings", "2", "--epochs", "4", "--epoch-steps", "480", "--warmup", "0.1"]
 TRUE = ["300w", "LIDS/faces68", "LIDS/shut", "RENDERED_FEW"]  # no set that a net labelled; LIDS/shut has faces of such
 SURE = ["300w", "LIDS/faces68", "LIDS/shut_few", "RENDERED_FEW"]  # a quarter of the shut eyes
+TRUE_SHIFTS = ["--label-shift", *SHIFTS[:2], "0", "0"]
 ONE_LENGTH = ["--epochs", "2", "--epoch-steps", "480", "--learning-rate", "0.0003", "--warmup", "0.1"]
 MEAN = "weights/bench_landmarks_mean/best.pt"  # of the nets of landmarks and landmarks_hard
 TWO = ["300w", "FACES68", "--weights", MEAN, *DARK, *WIDE, "--label-shift", *SHIFTS[:2], *ONE_LENGTH]
@@ -113,27 +114,27 @@ RUNS = {
                           "then the faces of `landmarks_lids` with labels of `landmarks_labeller`, most of them clean and "
                           "nearly upright, 12 epochs of 480 steps"),
     "landmarks_exact": Run([*TEST, *REAL, *SHIPPED, *TRUE, "--weights", "weights/bench_landmarks_calm/best.pt", *EXACT, *WIDE,
-                            "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0005"],
+                            *TRUE_SHIFTS, "--learning-rate", "0.0005"],
                            "then without pseudo-labels, weak augmentation, 4 epochs of 480 steps"),
     "landmarks_fine": Run([*TEST, *REAL, *SHIPPED, *TRUE, "--weights", "weights/bench_landmarks_exact/best.pt", *EXACT, *WIDE,
-                           "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0006", "--epochs", "12"],
+                           *TRUE_SHIFTS, "--learning-rate", "0.0006", "--epochs", "12"],
                           "the same, 12 epochs more"),
     # with what lids.py makes of FACES68 since it asks the net of landmarks_fine: real shut eyes that the labels say are open
     "landmarks_shut": Run([*TEST, *REAL, *SHIPPED, *TRUE, "--weights", "weights/bench_landmarks_fine/best.pt", *EXACT, *WIDE,
-                           "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0005"],
+                           *TRUE_SHIFTS, "--learning-rate", "0.0005"],
                           "the same with corrected labels of shut eyes in FACES68, 4 epochs"),
     "landmarks_steady": Run([*TEST, *REAL, *SHIPPED, *STEADY, "RENDERED_FEW", "--weights", "weights/bench_landmarks_shut/best.pt",
                              *EXACT, *WIDE, "--label-shift", *STEADY_SHIFTS, "0", "--learning-rate", "0.0008", "--epochs", "15"],
                             "with labels half way to what `landmarks_shut` finds in eight crops, and its pseudo-labels, 15 "
                             "epochs"),
     "landmarks_sure": Run([*TEST, *REAL, *SHIPPED, *SURE, "--weights", "weights/bench_landmarks_steady/best.pt", *EXACT, *WIDE,
-                           "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0006", "--epochs", "7"],
+                           *TRUE_SHIFTS, "--learning-rate", "0.0006", "--epochs", "7"],
                           "then the sets of `landmarks_shut` with a quarter of the shut eyes, 7 epochs"),
     "landmarks_again": Run([*TEST, *REAL, *SHIPPED, *LIDS, "RENDERED_FEW", "--weights", "weights/bench_landmarks_fine/best.pt",
                             *EXACT, *WIDE, "--label-shift", *LAST_SHIFTS, "0", "--learning-rate", "0.0006", "--epochs", "10"],
                            "`landmarks_fine`, then with its pseudo-labels too, 10 epochs"),
     "landmarks_224": Run([*TEST, *REAL, *SHIPPED, *TRUE, "--weights", "weights/bench_landmarks_exact/best.pt", *EXACT, *WIDE,
-                          "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0006", "--epochs", "9",
+                          *TRUE_SHIFTS, "--learning-rate", "0.0006", "--epochs", "9",
                           "--input-size", "224"],
                          "the same instead, at 224 px, 9 epochs"),
     "landmarks-fast": Run([*TEST, *REAL, *FAST, *EVERY, "--roll-prob", "0.15",
@@ -153,10 +154,10 @@ RUNS = {
                                 "--epochs", "16", "--learning-rate", "0.0008"],
                                "the faces of `landmarks_calm`, most of them clean and nearly upright, 16 epochs of 480 steps"),
     "landmarks-fast_exact": Run([*TEST, *REAL, *FAST, *TRUE, "--weights", "weights/bench_landmarks-fast_calm/best.pt", *EXACT,
-                                 "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0006"],
+                                 *TRUE_SHIFTS, "--learning-rate", "0.0006"],
                                 "then without pseudo-labels, weak augmentation, 4 epochs of 480 steps"),
     "landmarks-fast_fine": Run([*TEST, *REAL, *FAST, *TRUE, "--weights", "weights/bench_landmarks-fast_exact/best.pt", *EXACT,
-                                "--label-shift", "0.75", "1.2", "0", "0", "--learning-rate", "0.0008", "--epochs", "16"],
+                                *TRUE_SHIFTS, "--learning-rate", "0.0008", "--epochs", "16"],
                                "the same, 16 epochs more"),
     "landmarks-fast_again": Run([*TEST, *REAL, *FAST, *LIDS, "RENDERED_FEW", "--weights",
                                  "weights/bench_landmarks-fast_fine/best.pt", *EXACT, "--label-shift", *LAST_SHIFTS, "0",
