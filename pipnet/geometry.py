@@ -14,6 +14,8 @@ import numpy as np
 
 from pipnet.errors import UserError
 
+FEW_BYTES = 2 ** 20  # of a picture that is converted in less time than a crop of it is warped
+
 
 class Protocol(NamedTuple):
     """How a crop is made from a face box: a row of `protocols` in args.yaml."""
@@ -214,19 +216,23 @@ def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, bor
     """
     side = round(size * margin)
     wide = grow(np.asarray(crop, dtype=np.float64), side / size)
-    needed = grow(wide, 1.5) if angle else wide  # a turned square lies within one of sqrt(2) times its side
-    low, high = (np.maximum(edge, 0).astype(int) for edge in (np.floor(needed[:2]) - 2, np.ceil(needed[2:]) + 2))
-    image, wide = image[low[1]:high[1], low[0]:high[0]], wide - np.tile(low, 2)  # warpAffine cannot address more than 2 ** 15 px
-    if not image.size:
-        return np.zeros((side, side, 3), np.uint8)
+    if max(image.shape[:2]) >= 2 ** 15:  # warpAffine cannot address it: cut out what is needed first
+        needed = grow(wide, 1.5) if angle else wide  # a turned square lies within one of sqrt(2) times its side
+        low, high = (np.maximum(edge, 0).astype(int) for edge in (np.floor(needed[:2]) - 2, np.ceil(needed[2:]) + 2))
+        image, wide = image[low[1]:high[1], low[0]:high[0]], wide - np.tile(low, 2)
+        if not image.size:
+            return np.zeros((side, side, 3), np.uint8)
     times = np.maximum(np.ceil((wide[2:] - wide[:2]) / side - 1e-9), 1).astype(int)  # samples per pixel, x and y
     matrix = opencv_matrix(crop_matrix(wide, (side * times[0], side * times[1]), angle))
-    # OpenCV warps four channels in half the time of three
-    result = cv2.warpAffine(cv2.cvtColor(image, cv2.COLOR_BGR2BGRA), matrix, (side * int(times[0]), side * int(times[1])),
-                            flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0))
+    # OpenCV warps four channels in half the time of three, to the same values; a large picture takes longer to convert
+    fast = image.size < FEW_BYTES
+    result = cv2.warpAffine(cv2.cvtColor(image, cv2.COLOR_BGR2BGRA) if fast else image, matrix,
+                            (side * int(times[0]), side * int(times[1])), flags=cv2.INTER_LINEAR,
+                            borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0))
     if times.max() > 1:
         result = cv2.resize(result, (side, side), interpolation=cv2.INTER_AREA)
-    result = cv2.cvtColor(result, cv2.COLOR_BGRA2BGR)
+    if fast:
+        result = cv2.cvtColor(result, cv2.COLOR_BGRA2BGR)
     if border == "zero":
         inner = (side - size) // 2
         result[:inner], result[side - inner:], result[:, :inner], result[:, side - inner:] = 0, 0, 0, 0

@@ -118,6 +118,7 @@ def test_cut_at_scale_one_copies_pixels_and_blackens_what_is_outside():
     assert (cut(image, np.array([14, 9, 38, 33]), 24, margin=32 / 24) == image[5:37, 10:42]).all()
     for away in ([-50, 0, -18, 32], [0, 90, 32, 122]):
         assert not cut(image, np.array(away), 32).any()
+    assert not cut(np.ones((40, 2 ** 15, 3), np.uint8), np.array([0, 90, 32, 122]), 32).any()
     over = cut(image, np.array([-8, -8, 24, 24]), 32)
     assert (over[8:, 8:] == image[:24, :24]).all() and not over[:8].any() and not over[:, :8].any()
     zero = cut(image, np.array([14, 9, 38, 33]), 24, margin=32 / 24, border="zero")
