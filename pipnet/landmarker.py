@@ -128,24 +128,6 @@ class LandmarkNet(NamedTuple):
         """Return {name: probability} of the trained states from a face's output `states` (K,)."""
         return {name: float(value) for name, value in zip(self.states, values, strict=True) if name}
 
-    def averaged(self) -> "LandmarkNet":
-        """This net, with the mean of its results for a crop and for its mirror image; takes twice the time.
-
-        The mean has no habit of labels that lie to one side of what they mark.
-        """
-        order = list(self.layout.flip_index)
-
-        def predict(images: np.ndarray) -> dict[str, np.ndarray]:
-            found = self.predict(np.concatenate([images, images[:, :, ::-1]]))
-            turned = {name: part[len(images):] for name, part in found.items()}
-            back = {"landmarks": lambda part: np.stack([1 - part[:, order, 0], part[:, order, 1]], -1),
-                    "pose": lambda part: np.stack([part[:, 0], -part[:, 1], -part[:, 2]], -1),
-                    "states": lambda part: np.concatenate([part[:, 1::-1], part[:, 2:]], 1)}
-            return {name: (found[name][:len(images)] + back.get(name, lambda part: part[:, order])(part)) / 2
-                    for name, part in turned.items()}
-
-        return self._replace(predict=predict)
-
     @classmethod
     def of(cls, predict, values: dict[str, Any], name) -> "LandmarkNet":
         """Net from the values that an export or a checkpoint stores. UserError, naming the file, where they are incomplete."""

@@ -137,23 +137,6 @@ def test_a_coarse_net_makes_the_crops(monkeypatch):
         Landmarker(net, landmarker.detector, coarse=five)
 
 
-def test_the_mean_with_the_mirror_image_has_no_bias_to_a_side():
-    layout, scores, truth = LAYOUTS.load("5"), np.arange(5, dtype=np.float32), np.array([(0.3, 0.2), (0.7, 0.6)])
-
-    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
-        spots = np.array([np.argwhere(image[..., 0])[0][::-1] + 0.5 for image in images]) / 100 + (0.02, 0)  # right of the spot
-        return {"landmarks": np.repeat(spots[:, None], 5, 1).astype(np.float32), "score": np.tile(scores, (len(images), 1)),
-                "pose": np.tile(np.float32([1, 2, 3]), (len(images), 1)),
-                "states": np.tile(np.float32([0.2, 0.4, 0.9]), (len(images), 1))}
-
-    images = np.zeros((2, 100, 100, 3), np.uint8)
-    images[0, 20, 30] = images[1, 60, 70] = 255
-    found = LandmarkNet(predict, layout, SQUARE, 100, None).averaged().predict(images)
-    assert np.allclose(found["landmarks"], truth[:, None] + 0.005, atol=1e-6)
-    assert np.allclose(found["score"], (scores + scores[list(layout.flip_index)]) / 2)
-    assert np.allclose(found["pose"], [1, 0, 0]) and np.allclose(found["states"], [0.3, 0.3, 0.9])
-
-
 def test_the_net_named_landmarks_has_a_coarse_one():
     named, fast, file = (Landmarker(net, lambda image: NOTHING, threads=1)
                          for net in ("landmarks", "landmarks-fast", ROOT / "weights" / "landmarks.onnx"))

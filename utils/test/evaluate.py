@@ -93,6 +93,11 @@ def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:
     return norms
 
 
+def mean_of(one: Prediction, other: Prediction) -> Prediction:
+    """Return the mean of two predictions for the same crops."""
+    return Prediction(*(None if value is None else (value + twin) / 2 for value, twin in zip(one, other, strict=True)))
+
+
 def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int, ranks=None,
              flip_test: bool = False) -> Result:
     """Return predictions and errors for all faces. With several processes (`ranks`) each does its share; all get the result.
@@ -109,8 +114,7 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
             prediction = predict(batch.images)
             if flip_test:
                 plain, mirrored = prediction, predict(batch.images.flip(2)).flip(layout)
-                prediction = Prediction(*(None if one is None else (one + other) / 2
-                                          for one, other in zip(plain, mirrored, strict=True)))
+                prediction = mean_of(plain, mirrored)
                 others[batch.index, 7] = (plain.landmarks - mirrored.landmarks)[..., 0].double().cpu().median(1).values / 2
         sigma = torch.zeros_like(prediction.score) if prediction.sigma is None else prediction.sigma
         predicted[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).double().cpu()

@@ -9,10 +9,10 @@ import pytest
 from conftest import DEFAULTS, LAYOUTS, fails, rows, table
 
 from pipnet.geometry import box_of, crop_box, mirrored
-from pipnet.landmarker import Landmarker
+from pipnet.landmarker import Landmarker, LandmarkNet
 from utils.config import load_protocol
 from utils.data.parsers import DATASETS, read_pts, write_pts
-from utils.tools.predict import check_out, landmarker, predict, whole_box, write
+from utils.tools.predict import averaged, check_out, landmarker, predict, whole_box, write
 
 
 @pytest.fixture
@@ -57,6 +57,23 @@ def test_with_the_boxes_of_labels_it_finds_what_the_test_finds(trained, raw, cli
         truth = read_pts(raw / "test" / f"{record.file.stem}.pts") + 0.5
         errors.append(np.linalg.norm(record.landmarks - truth, axis=1).mean() / np.linalg.norm(truth[36] - truth[45]))
     assert 100 * np.mean(errors) == pytest.approx(float(table(trained.done.stdout)[0][3]), rel=0.02)
+
+
+def test_the_mean_with_the_mirror_image_has_no_bias_to_a_side():
+    layout, scores, truth = LAYOUTS.load("5"), np.arange(5, dtype=np.float32), np.array([(0.3, 0.2), (0.7, 0.6)])
+
+    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        spots = np.array([np.argwhere(image[..., 0])[0][::-1] + 0.5 for image in images]) / 100 + (0.02, 0)  # right of the spot
+        return {"landmarks": np.repeat(spots[:, None], 5, 1).astype(np.float32), "score": np.tile(scores, (len(images), 1)),
+                "pose": np.tile(np.float32([1, 2, 3]), (len(images), 1)),
+                "states": np.tile(np.float32([0.2, 0.4, 0.9]), (len(images), 1))}
+
+    images = np.zeros((2, 100, 100, 3), np.uint8)
+    images[0, 20, 30] = images[1, 60, 70] = 255
+    found = averaged(LandmarkNet(predict, layout, load_protocol(DEFAULTS.protocols, "square"), 100, None)).predict(images)
+    assert np.allclose(found["landmarks"], truth[:, None] + 0.005, atol=1e-6)
+    assert np.allclose(found["score"], (scores + scores[list(layout.flip_index)]) / 2)
+    assert np.allclose(found["pose"], [1, 0, 0]) and np.allclose(found["states"], [0.3, 0.3, 0.9])
 
 
 def test_the_mean_with_the_mirror_image_is_that_of_both_pictures(trained, raw, cli, tmp_path):
