@@ -12,6 +12,7 @@ try:
     from utils.config import check_files, parse, read_defaults
     from utils.data.paths import check_sets
     from utils.formats import EXPORTS, TESTED
+    from utils.keys import check_prediction
 except ImportError as missing:
     stop_without(missing)
 
@@ -107,6 +108,8 @@ def main(argv: list[str]) -> None:
     defaults = read_defaults()
     mode, given = parse(argv, add_modes, defaults)
     check_modes(mode)
+    if mode.predict and not any(getattr(mode, name) for name in WORK if name != "predict"):
+        check_prediction(given)
     check_files({**given, "exp": mode.exp, "predict": mode.predict})
     check_sets(given, defaults)
     try:  # torch takes seconds to load, so the flags are checked before

@@ -135,6 +135,7 @@ SECTIONS = {
         "scales": Key(float, many=True, change="test", valid=(lambda scales: scales and min(scales) > 0, "factors above 0"))},
         task="detect"),
 }
+ONLY_TESTS = ("norm", "thresholds", "test_batch_size", "box_jitter")  # keys of the section test that --predict does not read
 KEYS = {key: row._replace(task=section.task if row.task is None else row.task, change=row.change or section.change)
         for section in SECTIONS.values() for key, row in section.keys.items()}
 
@@ -187,6 +188,13 @@ def check_given(given: dict[str, Any], trained: dict[str, Any], resume: bool) ->
             if key in ("layout", "selected_index") and not resume:
                 advice = "--test-data takes faces of any layout and converts them by itself"
             raise UserError(f"--{key.replace('_', '-')} belongs to a new training, this run has {trained.get(key)}; {advice}")
+
+
+def check_prediction(given: dict[str, Any]) -> None:
+    """Raise UserError for a key of the tests that --predict does not read."""
+    for key in ONLY_TESTS:
+        if key in given:
+            raise UserError(f"--{key.replace('_', '-')} is not read by --predict; leave it out, or give --test too")
 
 
 def check_task(given: dict[str, Any], task: str) -> None:
