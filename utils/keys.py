@@ -191,10 +191,11 @@ def check_given(given: dict[str, Any], trained: dict[str, Any], resume: bool) ->
 
 
 def check_prediction(given: dict[str, Any]) -> None:
-    """Raise UserError for a key of the tests that --predict does not read."""
-    for key in ONLY_TESTS:
-        if key in given:
-            raise UserError(f"--{key.replace('_', '-')} is not read by --predict; leave it out, or give --test too")
+    """Raise UserError for a key of the tests, or a kind of box, that --predict does not read."""
+    names = [f"--{key.replace('_', '-')}" for key in ONLY_TESTS if key in given]
+    names += ["--box perturbed"] if "perturbed" in given.get("box", ()) else []
+    if names:
+        raise UserError(f"{names[0]} is not read by --predict; leave it out, or give --test too")
 
 
 def check_task(given: dict[str, Any], task: str) -> None:

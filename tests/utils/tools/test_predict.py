@@ -154,6 +154,7 @@ def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
     fails(cli(*flags, tmp_path / "nowhere"), "--predict: no file or folder .*nowhere")
     fails(cli(*flags, pictures, "--detector", "mtcn"), "detector must be one of .* not 'mtcn'; did you mean 'mtcnn'")
     fails(cli(*flags, pictures, "--norm", "box"), "--norm is not read by --predict; leave it out, or give --test too")
+    fails(cli(*flags, pictures, "--box", "perturbed"), "--box perturbed is not read by --predict; leave it out")
     fails(cli(*flags, pictures, "--predict-format", "xml"), "--predict-format must be one of pts, csv, coco, not 'xml'")
     (tmp_path / "empty").mkdir()
     fails(cli(*flags, tmp_path / "empty", "--out", tmp_path / "out.csv"), "is no picture and holds none")
