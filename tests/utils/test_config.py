@@ -107,7 +107,7 @@ def test_the_rules_name_known_keys():
     ("  weak: {flip: 0.0,", "  week: {flip: 0.0,", "views in args.yaml must hold the tables weak and strong"),
     ("  weak: {flip: 0.0,", "  weak: {flop: 0.0,", "unknown key 'flop' in view weak of args.yaml; did you mean 'flip'?"),
     ("  weak: {flip: 0.0,", "  weak: {flip: 2.0,", "flip must lie between 0 and 1, not 2.0"),
-    ("  strong: {rotation: 30.0,", "  strong: {steps: [],", "steps in view strong of args.yaml has no least value"),
+    ("  strong: {rotation: 10.0,", "  strong: {steps: [],", "steps in view strong of args.yaml has no least value"),
 ])
 def test_a_slip_in_a_file_of_settings_is_one_line(tmp_path, old, new, message):
     text = (ROOT / "args.yaml").read_text()
