@@ -10,6 +10,9 @@ from conftest import ROOT
 
 from utils.start import STOPPED
 
+# in short steps: Python does not see a signal that comes between its last look and the system call until that call ends
+WAIT = "for _ in range(1000): time.sleep(0.1)"
+AT_WORK = f"    {WAIT}"
 
 @pytest.mark.parametrize(("command", "package", "number"), [
     (["main.py", "--list-nets"], "torch", signal.SIGINT), (["main.py", "--version"], "numpy", signal.SIGTERM),
@@ -17,7 +20,7 @@ from utils.start import STOPPED
 def test_a_signal_while_packages_are_loaded_is_one_line(command, package, number, tmp_path):
     slow = tmp_path / package
     slow.mkdir()
-    (slow / "__init__.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
+    (slow / "__init__.py").write_text(f"import time\nprint('loading', flush=True)\n{WAIT}\n")
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)},
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "loading\n"
@@ -35,7 +38,7 @@ def written(folder, work: str) -> str:
     return str(script)
 
 
-@pytest.mark.parametrize(("number", "place"), [(signal.SIGINT, "    time.sleep(100)"), (signal.SIGTERM, """
+@pytest.mark.parametrize(("number", "place"), [(signal.SIGINT, AT_WORK), (signal.SIGTERM, """
     class Late:
         def __del__(self):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -83,7 +86,7 @@ def test_a_signal_is_one_line(number, place, tmp_path):
 
 
 def test_a_signal_to_several_processes_is_one_line(tmp_path):
-    script = written(tmp_path, "    time.sleep(100)")
+    script = written(tmp_path, AT_WORK)
     launch = [sys.executable, "-m", "utils.train.launch", "--standalone", "--nproc-per-node", "2", script]
     process = subprocess.Popen(launch, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
