@@ -36,7 +36,8 @@ class MeanTeacher(Wrapper):
     def follow(self, average: dict[str, Tensor] | None) -> None:
         if average is None:
             raise ValueError("the mean teacher is the average of the weights; give --ema above 0")
-        self.teacher[0].load_state_dict(average, assign=True)
+        device = next(iter(average.values())).device  # buffers that no checkpoint holds must lie there too
+        self.teacher[0].to(device).load_state_dict(average, assign=True)
         self.teacher[0].requires_grad_(False)
 
     def count(self, labels: Labels) -> dict[str, Tensor]:

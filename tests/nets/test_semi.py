@@ -133,3 +133,12 @@ def test_unlabelled_crops_train_their_own_terms():
     assert all(torch.isfinite(term) for term in terms.values()) and terms["pseudo_score"] > 0
     sum(terms.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+def test_the_teacher_lies_on_the_device_of_the_net():
+    """Buffers that no checkpoint holds too. The meta device stands for a GPU: tensors of two devices cannot be joined there."""
+    net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0, 1.0).to("meta").train()
+    net.follow(dict(net.state_dict()))
+    images = torch.zeros(5, 64, 64, 3, dtype=torch.uint8)
+    labels = Labels(faces(3), weak=Weak(images[3:], torch.eye(2, 3).expand(2, -1, -1))).to("meta")
+    assert all(term.is_meta for term in net.loss(images.to("meta"), labels).values())
