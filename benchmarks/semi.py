@@ -51,8 +51,10 @@ def flags_of(setting: str, row: str, given: argparse.Namespace) -> list[str]:
     flags = budget(given, len(ROUNDS.get(row, ())) + 1)
     if row == ALL:
         return [*flags, *everything]
-    how = {SOURCE: [], SEVERAL: ["--semi", "self-training", "--labellers", "TEACHERS"]}.get(row, ["--semi", row])
-    return [*flags, *labelled, *how, *unlabelled]
+    if row == SOURCE:
+        return [*flags, *labelled]
+    how = ["self-training", "--labellers", "TEACHERS"] if row == SEVERAL else [row]
+    return [*flags, *labelled, "--semi", *how, *unlabelled]
 
 
 def budget(given: argparse.Namespace, nets: int = 1) -> list[str]:

@@ -14,7 +14,7 @@ from pipnet.app.drowsiness import ring_aspect
 from utils.config import parse, read_defaults, resolve
 from utils.data.synthetic import render
 from utils.data.synthetic.head import both_lids
-from utils.keys import check_head, check_steps
+from utils.keys import check_head, check_semi, check_steps
 
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
@@ -51,6 +51,7 @@ def test_every_command_of_the_benchmarks_is_one(monkeypatch):
         settings = resolve(given, defaults, given.get("preset"))
         check_head(given, settings.net, settings.train.teacher)
         check_steps(given, settings.augment)
+        check_semi(given, settings)
         return settings.train
 
     given = Namespace(net="resnet18", size=128, epochs=60, limit=200)
