@@ -2,8 +2,7 @@
 
 synthetic: synthetic faces with labels, 300W and FACES68 without. faces68: 300W with labels, FACES68 without. identities: a
 twentieth of the identities of FACES68 with labels, the others without. start: the same, but each net starts from one that was
-trained on synthetic faces first, and learns at a third of the rate. `several teachers` is for this setting: three mean teachers,
-whose starts have different seeds, label the faces for another net. All rows of a setting train on equally many pictures with the
+trained on synthetic faces first, and learns at a third of the rate. All rows of a setting train on equally many pictures with the
 same keys of the section `augment`; the nets of the rounds share the epochs. A complete run is not repeated and a killed one goes
 on, so the table can be made in pieces. Without the mean offset of each landmark, the error does not count labelling conventions.
 """
@@ -33,9 +32,8 @@ SYNTHETIC = ["--dataset", "synthetic", "--synthetic-train", "6000", "--data-dir"
 FEW = ["--labelled-fraction", "0.05"]
 # START stands for the net that was trained on synthetic faces with the same seed; at a lower rate it loses less of what it knows
 START = ["--weights", "START", "--learning-rate", "0.0003"]
-SOURCE, SEVERAL, ALL = "labels only", "several teachers", "all labels"
-ROWS = (SOURCE, *ROUNDS, MEAN_TEACHER, SEVERAL, ALL)
-TEACHERS = 3
+SOURCE, ALL = "labels only", "all labels"
+ROWS = (SOURCE, *ROUNDS, MEAN_TEACHER, ALL)
 SETTINGS = {  # labelled, unlabelled, all with their labels
     "synthetic": (SYNTHETIC, ["--unlabelled", "300w", "faces68"],
                   [*SYNTHETIC, "--train-data", "synthetic", "300w", "FACES68", "--label-shift", "0", "0.75", "1.2"]),
@@ -51,10 +49,7 @@ def flags_of(setting: str, row: str, given: argparse.Namespace) -> list[str]:
     flags = budget(given, len(ROUNDS.get(row, ())) + 1)
     if row == ALL:
         return [*flags, *everything]
-    if row == SOURCE:
-        return [*flags, *labelled]
-    how = ["self-training", "--labellers", "TEACHERS"] if row == SEVERAL else [row]
-    return [*flags, *labelled, "--semi", *how, *unlabelled]
+    return [*flags, *labelled] if row == SOURCE else [*flags, *labelled, "--semi", row, *unlabelled]
 
 
 def budget(given: argparse.Namespace, nets: int = 1) -> list[str]:
@@ -85,21 +80,13 @@ def name_of(setting: str, given: argparse.Namespace) -> str:
     return f"semi_{setting}_{epochs}_{given.limit}_{given.size}{net}"
 
 
-def trained(setting: str, row: str, seed: int, given: argparse.Namespace, start_seed: int | None = None) -> Path:
-    """Return the folder of a row's run. Train it, and the nets that it needs, if they are not there.
-
-    start_seed: of the net that it starts from; None: the same.
-    """
-    start_seed, nets = seed if start_seed is None else start_seed, {}
+def trained(setting: str, row: str, seed: int, given: argparse.Namespace) -> Path:
+    """Return the folder of a row's run. Train it, and the net that it starts from, if they are not there."""
+    flags = flags_of(setting, row, given)
     if setting == "start":
-        before = argparse.Namespace(**{**vars(given), "epochs": given.start_epochs})
-        nets["START"] = [trained("synthetic", SOURCE, start_seed, before)]
-    if row == SEVERAL:
-        nets["TEACHERS"] = [trained(setting, MEAN_TEACHER, seed, given, seed + place) for place in range(TEACHERS)]
-    files = {word: [str(folder / "best.pt") for folder in folders] for word, folders in nets.items()}
-    flags = [part for word in flags_of(setting, row, given) for part in files.get(word, [word])]
-    name = f"{name_of(setting, given)}_{file_name(row)}_{seed}{f'_from_{start_seed}' if start_seed != seed else ''}"
-    return train(name, ["--seed", str(seed), *flags])
+        start = trained("synthetic", SOURCE, seed, argparse.Namespace(**{**vars(given), "epochs": given.start_epochs}))
+        flags = [str(start / "best.pt") if word == START[1] else word for word in flags]
+    return train(f"{name_of(setting, given)}_{file_name(row)}_{seed}", ["--seed", str(seed), *flags])
 
 
 def measure(setting: str, row: str, seed: int, given: argparse.Namespace) -> dict:
@@ -130,7 +117,7 @@ def main() -> None:
         for setting in wanted:
             name = name_of(setting, given)
             done = found_rows(name)
-            for row in (row for row in given.rows if row != SEVERAL or setting == "start"):
+            for row in given.rows:
                 entry = done.setdefault(row, {"flags": " ".join(flags_of(setting, row, given)), "seeds": {}})
                 entry["seeds"][str(seed)] = {"commit": COMMIT, **measure(setting, row, seed, given)}
                 start = f"--start-epochs {given.start_epochs} " if given.start_epochs != given.epochs else ""

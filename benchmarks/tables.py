@@ -28,7 +28,7 @@ def sources() -> str:
             seeds = {seed for one in row["rows"].values() for seed in one["seeds"]}
         rows.append({**row, "figures": f"[{name}](benchmarks/results/{name}.json)", "seed": ", ".join(sorted(seeds)),
                      "command": " = ".join(f"`{part.strip()}`" for part in command.split(" = ")),
-                     "processor": row["machine"]["gpu"] or row["machine"]["cpu"], "cores": row["machine"]["cores"]})
+                     "processor": row["machine"]["cpu"], "cores": row["machine"]["cores"]})
     return table(rows, *((key, key) for key in ("figures", "command", "seed", "commit", "date", "processor")),
                  ("cores", "cores", ""), ("minutes", "minutes", ".1f"), ("images/s", "images_per_second", ".0f"))
 

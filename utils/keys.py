@@ -101,7 +101,6 @@ SECTIONS = {
         "freeze": Key(str, null=True, choices=("norms", "backbone"), task="landmarks", change="never"),
         "semi": Key(str, null=True, choices=(*ROUNDS, MEAN_TEACHER), task="landmarks", change="never"),
         "unlabelled_share": SHARE._replace(task="landmarks", valid=BELOW_ONE),
-        "labellers": NAMES._replace(task="landmarks", change="never"),
         "target_norms": Key(bool, task="landmarks"),
         "teacher": Key(str, null=True, change="never")}, change="resume"),
     "loss": Section({
@@ -237,10 +236,7 @@ def check_semi(given: dict[str, Any], settings) -> None:
     used = {"unlabelled", "least_face_score", "least_sharpness", "target_norms"} if train.semi else set()
     if train.semi == MEAN_TEACHER:
         used |= {"unlabelled_share", "pseudo_labels"}
-    elif train.semi == "self-training":
-        used |= {"labellers"}
-    for key in ("unlabelled", "least_face_score", "least_sharpness", "target_norms", "labellers", "unlabelled_share",
-                "pseudo_labels"):
+    for key in ("unlabelled", "least_face_score", "least_sharpness", "target_norms", "unlabelled_share", "pseudo_labels"):
         if key in given and key not in used:
             how = f"--semi {train.semi}" if train.semi else "a training without --semi"
             raise UserError(f"--{key.replace('_', '-')} is not read by {how}; leave it out, or give another --semi")

@@ -32,13 +32,6 @@ class Answer(NamedTuple):
     features: Tensor
 
 
-def resized(images: Tensor, side: int) -> Tensor:
-    """Return pictures (B, S, S, 3) as (B, side, side, 3), float if their size changes."""
-    if images.shape[1] == side:
-        return images
-    return F.interpolate(images.float().permute(0, 3, 1, 2), (side, side), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
-
-
 class Distillation(Wrapper):
     """`net` with the losses of a `teacher`; `chosen` are the teacher's landmarks in the order of the net's.
 
@@ -102,7 +95,11 @@ class Distillation(Wrapper):
     def ask(self, images: Tensor) -> Answer:
         """Return the teacher's answer to crops BGR (B, S, S, 3) float, resized to its own input."""
         teacher, = self.teacher
-        features = teacher.extract(resized(images, teacher.spec["input_size"]))
+        side = teacher.spec["input_size"]
+        if images.shape[1] != side:
+            pictures = F.interpolate(images.permute(0, 3, 1, 2), (side, side), mode="bilinear", antialias=True)
+            images = pictures.permute(0, 2, 3, 1)
+        features = teacher.extract(images)
         maps = teacher.head(features.coarse)
         found, scores = teacher.decode(maps, features).select(self.chosen), teacher.head.scores(maps)
         trust = torch.ones_like(found.score) if found.sigma is None else 1 / (1 + (found.sigma / UNSURE).square())

@@ -14,7 +14,7 @@ from utils.train.published import split_files, structure
 from utils.train.run_folder import Run
 
 ELSEWHERE = ("dataset", "data_dir", "train_data", "label_shift", "test_data", "unlabelled", "data_root", "run_root",
-             "detector_weights", "meanface", "teacher", "labellers", "weights")
+             "detector_weights", "meanface", "teacher", "weights")
 
 
 def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defaults) -> Settings:
@@ -70,7 +70,7 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
 
 
 def _resolve_files(given: dict, defaults: Defaults) -> dict:
-    """Return the typed keys with a file in place of a run or a shipped net that --weights, --teacher or --labellers name."""
+    """Return the typed keys with a file in place of a run or a shipped net that --weights or --teacher names."""
     root, found = ROOT / given.get("run_root", defaults.values["run_root"]), {}
     for key in ("weights", "teacher"):
         if given.get(key) not in (None, "none", "imagenet"):
@@ -78,8 +78,6 @@ def _resolve_files(given: dict, defaults: Defaults) -> dict:
             found[key] = ",".join(str(file.resolve()) for file in files)
             if mean and key == "weights":
                 found["meanface"] = str(mean.resolve())
-    if given.get("labellers"):
-        found["labellers"] = [str(run_folder.find(name, root, False).weights.resolve()) for name in given["labellers"]]
     return {**given, **found}
 
 

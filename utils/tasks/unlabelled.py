@@ -78,10 +78,7 @@ def with_unlabelled(task, training: Training) -> Training:
     if file is None:  # the first net
         return training
     labelled = Augmented(of_level(task.faces, 0), *how)
-    labels, shift = read_labels(file, faces), float(task.faces.shift.mean())
-    if settings.train.labellers:  # they find the true points, whatever they were trained on
-        labels += [shift, 0]
-    told = pseudo_labelled(faces, labels, shift, level)
+    told = pseudo_labelled(faces, read_labels(file, faces), float(task.faces.shift.mean()), level)
     checksums = [*training.checksums, *checksums, hashlib.sha256(file.read_bytes()).hexdigest()]
     return training._replace(samples=Joined([labelled, Augmented(told, *how)]), checksums=checksums,
                              words=f"{training.words}; {len(faces)} unlabelled faces, pseudo-labelled in {file}")

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from loguru import logger
 
-from nets.labels import Prediction
-from nets.stages.distillation import resized
 from pipnet.draw import sheet, tile
 from pipnet.errors import UserError
 from pipnet.files import read_csv, write_csv
@@ -20,13 +18,11 @@ from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.data.dataset import Faces, test_batches
 from utils.keys import ROUNDS
-from utils.test.evaluate import Predict, mean_of, torch_predictor
+from utils.test.evaluate import torch_predictor
 from utils.test.report import FOUND, TRUTH
 from utils.train import checkpoint
 from utils.train.loop import train
-from utils.train.make_net import input_margin
 from utils.train.run_folder import Run, write_tables
-from utils.train.teacher import open_teacher
 
 FOLDER = "pseudo_labels"
 COLUMNS = ["file", "score", "sigma", "moved"]
@@ -68,13 +64,12 @@ def train_rounds(make_task: Callable, run: Run, ranks, resume: bool) -> None:
     UserError if a net has collapsed, or if a resumed run is given another number of epochs.
     """
     task = make_task(None, 0)
-    semi, epochs, labelled = task.settings.train.semi, task.settings.train.epochs, bool(task.settings.train.labellers)
-    runs = [run] if labelled else round_runs(run, semi)
-    last = len(runs) - 1 + labelled
+    semi, epochs = task.settings.train.semi, task.settings.train.epochs
+    runs = round_runs(run, semi)
     if resume and (before := checkpoint.load(runs[0].last)["args"]["epochs"]) != epochs:
         raise UserError(f"--epochs of a run with --semi {semi} stays {before}, since each round learns from the one before; "
                         "leave it out, or train another run")
-    for number, one in enumerate(runs, start=labelled):
+    for number, one in enumerate(runs):
         file = label_file(run, number) if number else None
         task = make_task(file, ROUNDS[semi][number - 1] if number else 0)
         if one.epochs == epochs:
@@ -83,30 +78,26 @@ def train_rounds(make_task: Callable, run: Run, ranks, resume: bool) -> None:
                 write_tables(one, stored["rows"], stored["times"])  # a kill may have come between the checkpoint and its rows
             continue
         if number and not file.is_file():
-            label(task, None if labelled else runs[number - 1], number, file)
-        logger.info(f"round {number} of {last}: {one.folder}")
+            label(task, runs[number - 1], number, file)
+        logger.info(f"round {number} of {len(runs) - 1}: {one.folder}")
         one.folder.mkdir(exist_ok=True)
         train(task, one, ranks, one.last.is_file())
-    if ranks.first and last > 1:
-        draw_changed(task.unlabelled().faces, task.layout, label_file(run, 1), label_file(run, last))
+    if ranks.first:
+        draw_changed(task.unlabelled().faces, task.layout, label_file(run, 1), label_file(run, len(runs) - 1))
     ranks.wait()
 
 
-def label(task, teacher: Run | None, number: int, file: Path) -> None:
-    """Write the landmarks that a net finds in the unlabelled faces of `task`: the pseudo-labels of round `number`.
-
-    teacher: the run of the round before; None: the mean of `labellers` is written.
-    """
+def label(task, teacher: Run, number: int, file: Path) -> None:
+    """Write the landmarks that a net finds in the unlabelled faces of `task`: the pseudo-labels of round `number`."""
     ranks, faces = task.ranks, task.unlabelled().faces
-    if teacher:
-        predictors = [torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)]
-    else:
-        predictors = [_labeller(task, Path(file)) for file in task.settings.train.labellers]
+    predict = torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)
     found = torch.zeros(len(faces), task.layout.count, 4)  # x, y, score, sigma
     for batch in test_batches(faces, task.settings.test.test_batch_size, ranks.rank, ranks.count):
-        found[batch.index] = torch.stack([_row(predict(batch.images)) for predict in predictors]).mean(0)
+        prediction = predict(batch.images)
+        sigma = torch.full_like(prediction.score, torch.nan) if prediction.sigma is None else prediction.sigma
+        found[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).float().cpu()
     values = ranks.sum(found.to(ranks.device)).cpu().double().numpy()
-    check_collapse(values[..., :2], f"the net of round {number - 1}" if teacher else "the mean of --labellers")
+    check_collapse(values[..., :2], f"the net of round {number - 1}")
     if ranks.first:
         before = label_file(Run(file.parent.parent, file), number - 1)
         moved = np.full(len(faces), np.nan)
@@ -119,30 +110,6 @@ def label(task, teacher: Run | None, number: int, file: Path) -> None:
                   ([name, *(f"{value:.4f}" for value in (*row, *place))]
                    for name, row, place in zip(faces.names, figures, points, strict=True)))
     ranks.wait()
-
-
-def _labeller(task, file: Path) -> Predict:
-    """Return the mean of what the net of `file` finds in a crop and in its mirror image: the true points, without a label shift.
-
-    UserError for a net that sees another part of the picture than that of the task, and as `open_teacher` says.
-    """
-    net, chosen, _ = open_teacher("--labellers", file, task.layout, task.training[0].meta["protocol"])
-    margin = input_margin(task.settings.net)
-    if net.input_margin != margin:
-        raise UserError(f"--labellers {file} sees {net.input_margin:g} times the nominal crop, the net that learns sees "
-                        f"{margin:g} times; give nets with the same --reinit")
-    predict, side = torch_predictor(net, task.ranks.device), round(net.spec["input_size"] * margin)
-
-    def ask(images: torch.Tensor) -> Prediction:
-        return predict(resized(images, side)).select(chosen)
-
-    return lambda images: mean_of(ask(images), ask(images.flip(2)).flip(task.layout))
-
-
-def _row(prediction: Prediction) -> torch.Tensor:
-    """Return x, y, score and sigma (B, N, 4), on the CPU; sigma is NaN if the net does not predict it."""
-    sigma = torch.full_like(prediction.score, torch.nan) if prediction.sigma is None else prediction.sigma
-    return torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).float().cpu()
 
 
 def read_labels(file: Path, faces: Faces) -> np.ndarray:

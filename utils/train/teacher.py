@@ -1,4 +1,4 @@
-"""Which checkpoints may teach a landmark net (--teacher, --labellers), and what it learns from --teacher."""
+"""--teacher of a landmark net: which checkpoint may teach it, and what is learnt from it."""
 from pathlib import Path
 
 import torch
@@ -12,36 +12,28 @@ from utils.train import checkpoint, initialise
 KINDS = ("landmarks", "maps", "features")
 
 
-def open_teacher(flag: str, file: Path, layout: Layout, protocol: dict) -> tuple[Trainable, list[int], dict]:
-    """Return (net of `file`, its landmark for each one of `layout`, its checkpoint).
-
-    UserError, with the flag's name, for a file that is no landmark net of ours, or one of other landmarks or crops.
-    """
-    if checkpoint.load(file)["args"].get("task") == "detect":
-        raise UserError(f"{flag} {file} is a face detector; a landmark net learns from a checkpoint of a landmark net")
-    net, there, stored = checkpoint.unpack(file)
-    same = initialise.shared(layout, there)
-    if len(same) < layout.count:
-        raise UserError(f"{flag} {file} is of layout {there.name}, which has {len(same)} of the {layout.count} landmarks of "
-                        f"layout {layout.name}; give a net that knows them all")
-    if stored["protocol"] != protocol:
-        raise UserError(f"{flag} {file} was trained on crops of protocol {stored['protocol']}, these are of {protocol}; give "
-                        "a net of the same --protocol")
-    return net, [same[landmark] for landmark in range(layout.count)], stored
-
-
 def add_teacher(net: Trainable, file: Path, shares: Shares, layout: Layout, protocol: dict) -> tuple[Trainable, str]:
     """Return (`net` with the losses of the teacher in `file`, words for the log). The net is on its device already.
 
-    layout and protocol are those of the training faces. UserError for a net that cannot teach it, see `open_teacher`.
+    layout and protocol are those of the training faces. UserError for a file that is no landmark net of ours, or one of other
+    landmarks or crops.
     """
-    teacher, chosen, stored = open_teacher("--teacher", file, layout, protocol)
+    if checkpoint.load(file)["args"].get("task") == "detect":
+        raise UserError(f"--teacher {file} is a face detector; a landmark net learns from a checkpoint of a landmark net")
+    teacher, there, stored = checkpoint.unpack(file)
+    same = initialise.shared(layout, there)
+    if len(same) < layout.count:
+        raise UserError(f"--teacher {file} is of layout {there.name}, which has {len(same)} of the {layout.count} landmarks of "
+                        f"layout {layout.name}; give a teacher that knows them all")
+    if stored["protocol"] != protocol:
+        raise UserError(f"--teacher {file} was trained on crops of protocol {stored['protocol']}, these are of {protocol}; give "
+                        "a teacher of the same --protocol")
     if net.moves_crop or teacher.moves_crop:
         who = "a teacher with these" if teacher.moves_crop else "--teacher"
         raise UserError("--reinit and --local-parts make a crop of their own, in which two nets cannot be compared; leave out "
                         f"these or {who}")
     teacher = teacher.to(next(net.parameters()).device, memory_format=torch.channels_last)
-    whole = Distillation(net, teacher, chosen, shares)
+    whole = Distillation(net, teacher, [same[landmark] for landmark in range(layout.count)], shares)
     left = {kind: why for kind, why in whole.compares.items() if why and getattr(shares, kind)}
     used = [kind for kind in KINDS if getattr(shares, kind) and kind not in left]
     if not used:

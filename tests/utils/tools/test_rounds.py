@@ -8,11 +8,9 @@ import torch
 from conftest import LAYOUTS, detector_file, draw_face, driver, fails, load_split, rows, split_of, write_faces
 
 from pipnet.errors import UserError
-from pipnet.geometry import to_image
 from utils.data.dataset import Faces
 from utils.data.prepare import DataGenerator
 from utils.data.unlabelled import check_apart
-from utils.test.evaluate import torch_predictor
 from utils.tools.rounds import check_collapse
 from utils.train import checkpoint
 
@@ -106,35 +104,6 @@ def constant(file, values):
     save(file, values)
 checkpoint.save = constant"""))
     fails(done, "the net of round 0 finds all landmarks of a face at one place|the net of round 0 finds the same landmarks")
-
-
-def test_several_nets_label_the_unlabelled_faces(cli, semi, target, tmp_path):
-    """Pseudo-labels are the mean over the nets, of any input size, and over mirror images. A resumed run keeps them."""
-    runs = tmp_path / "runs"
-    for name, more in (("one", ()), ("two", ("--seed", "1", "--input-size", "96"))):
-        done = cli("--train", *semi, *more, "--exp", name)
-        assert done.returncode == 0, done.stderr
-    flags = ["--train", *semi, "--semi", "self-training", "--unlabelled", target]
-    done = cli(*flags, "--labellers", "one", "two", "--test", "--exp", "pupil")
-    assert done.returncode == 0 and "round 1 of 1" in done.stderr and not (runs / "pupil" / "round0").exists(), done.stderr
-    found = rows(runs / "pupil" / "pseudo_labels" / "round1.csv")
-    points = np.array([[float(row[f"{axis}{place}"]) for axis in "xy"] for row in found for place in range(68)])
-    layout, means = LAYOUTS.load("68"), []
-    for name, size in (("one", 64), ("two", 96)):
-        faces = Faces([split_of(target, part) for part in ("train", "val")], layout, size, 0)
-        predict = torch_predictor(checkpoint.unpack(runs / name / "best.pt")[0], torch.device("cpu"))
-        images = torch.from_numpy(np.stack([face.image for face in faces]))
-        one, other = predict(images).landmarks, predict(images.flip(2)).flip(layout).landmarks
-        means.append(to_image(((one + other) / 2).numpy(), faces.crop))
-    apart = np.abs(points - np.mean(means, 0).reshape(-1, 2))
-    assert np.median(apart) < 0.001 and apart.max() < 2  # px; crops were resized for the second net
-    before = weights(runs / "pupil")
-    (runs / "one" / "best.pt").unlink()
-    done = cli("--train", "--resume", "--exp", "pupil", "--run-root", runs)
-    assert done.returncode == 0 and all(torch.equal(tensor, weights(runs / "pupil")[name]) for name, tensor in before.items())
-    fails(cli(*flags[:-4], "--semi", "mean-teacher", "--unlabelled", target, "--labellers", "two"), "--labellers is not read by")
-    fails(cli(*flags, "--labellers", "two", "gone"), "gone")
-    fails(cli(*flags, "--labellers", "detector"), "--labellers .* is a face detector")
 
 
 # ----------------------------------------------------------------------------------------- folders, videos, mean teacher
