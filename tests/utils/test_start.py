@@ -14,6 +14,7 @@ from utils.start import STOPPED
 WAIT = "for _ in range(1000): time.sleep(0.1)"
 AT_WORK = f"    {WAIT}"
 
+
 @pytest.mark.parametrize(("command", "package", "number"), [
     (["main.py", "--list-nets"], "torch", signal.SIGINT), (["main.py", "--version"], "numpy", signal.SIGTERM),
     (["demo.py", "--version"], "cv2", signal.SIGINT), (["-m", "utils.train.launch", "main.py"], "torch", signal.SIGTERM)])
