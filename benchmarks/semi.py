@@ -1,10 +1,11 @@
 """Learning from unlabelled faces, row by row: `python benchmarks/semi.py [SETTING ...] [--epochs 60] [--size 128] ...`.
 
 synthetic: synthetic faces with labels, 300W and FACES68 without. faces68: 300W with labels, FACES68 without. identities: a
-twentieth of the identities of FACES68 with labels, the others without. start: the same, but each net starts from one that was
-trained on synthetic faces first, and learns at a third of the rate. All rows of a setting train on equally many pictures with the
-same keys of the section `augment`; the nets of the rounds share the epochs. A complete run is not repeated and a killed one goes
-on, so the table can be made in pieces. Without the mean offset of each landmark, the error does not count labelling conventions.
+twentieth of the identities of FACES68 with labels, the others without. adapted, start: as synthetic and identities, but each net
+starts from one that was trained on synthetic faces first, and learns at a third of the rate. All rows of a setting train on
+equally many pictures with the same keys of the section `augment`; the nets of the rounds share the epochs. A complete run is not
+repeated and a killed one goes on, so the table can be made in pieces. Without the mean offset of each landmark, the error does
+not count labelling conventions.
 """
 import argparse
 from pathlib import Path
@@ -34,13 +35,20 @@ FEW = ["--labelled-fraction", "0.05"]
 START = ["--weights", "START", "--learning-rate", "0.0003"]
 SOURCE, ALL = "labels only", "all labels"
 ROWS = (SOURCE, *ROUNDS, MEAN_TEACHER, ALL)
+TARGETS = ["--unlabelled", "300w", "faces68"]
+THREE = [*SYNTHETIC, "--train-data", "synthetic", "300w", "FACES68", "--label-shift", "0", "0.75", "1.2"]
 SETTINGS = {  # labelled, unlabelled, all with their labels
-    "synthetic": (SYNTHETIC, ["--unlabelled", "300w", "faces68"],
-                  [*SYNTHETIC, "--train-data", "synthetic", "300w", "FACES68", "--label-shift", "0", "0.75", "1.2"]),
+    "synthetic": (SYNTHETIC, TARGETS, THREE),
+    "adapted": ([*SYNTHETIC, *START], TARGETS, [*THREE, *START]),
     "faces68": (W300, ["--unlabelled", "faces68"], [*W300, "--train-data", "300w", "FACES68", "--label-shift", "0.75", "1.2"]),
     "identities": ([*FACES, *FEW], [], FACES),
     "start": ([*FACES, *FEW, *START], [], [*FACES, *START]),
 }
+
+
+def starts(setting: str) -> bool:
+    """Return whether the nets of a setting start from one that was trained on synthetic faces."""
+    return START[1] in SETTINGS[setting][0]
 
 
 def flags_of(setting: str, row: str, given: argparse.Namespace) -> list[str]:
@@ -49,7 +57,10 @@ def flags_of(setting: str, row: str, given: argparse.Namespace) -> list[str]:
     flags = budget(given, len(ROUNDS.get(row, ())) + 1)
     if row == ALL:
         return [*flags, *everything]
-    return [*flags, *labelled] if row == SOURCE else [*flags, *labelled, "--semi", row, *unlabelled]
+    if row == SOURCE:
+        return [*flags, *labelled]
+    share = ["--unlabelled-share", "0.75"] if row == MEAN_TEACHER and starts(setting) else []  # the net has seen many labels
+    return [*flags, *labelled, "--semi", row, *unlabelled, *share]
 
 
 def budget(given: argparse.Namespace, nets: int = 1) -> list[str]:
@@ -76,14 +87,14 @@ def errors(folder: Path) -> dict[str, dict[str, float]]:
 def name_of(setting: str, given: argparse.Namespace) -> str:
     """Return the name of a setting's result file."""
     net = "" if given.net == "resnet18" else f"_{file_name(given.net)}"
-    epochs = f"{given.start_epochs}+{given.epochs}" if setting == "start" else given.epochs
+    epochs = f"{given.start_epochs}+{given.epochs}" if starts(setting) else given.epochs
     return f"semi_{setting}_{epochs}_{given.limit}_{given.size}{net}"
 
 
 def trained(setting: str, row: str, seed: int, given: argparse.Namespace) -> Path:
     """Return the folder of a row's run. Train it, and the net that it starts from, if they are not there."""
     flags = flags_of(setting, row, given)
-    if setting == "start":
+    if starts(setting):
         start = trained("synthetic", SOURCE, seed, argparse.Namespace(**{**vars(given), "epochs": given.start_epochs}))
         flags = [str(start / "best.pt") if word == START[1] else word for word in flags]
     return train(f"{name_of(setting, given)}_{file_name(row)}_{seed}", ["--seed", str(seed), *flags])

@@ -76,6 +76,11 @@ class Wrapper(Trainable):
         return self.net.maps(images)
 
 
+def batch_norms(net: nn.Module) -> list[nn.Module]:
+    """Return all batch norms of a net, in order."""
+    return [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
 def _without_prefix(module: Wrapper, state: dict, prefix: str, _metadata: dict) -> None:
     """Rename `net.x` of a state dict to `x`, in place and in order."""
     for name in list(state):

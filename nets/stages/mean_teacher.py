@@ -3,6 +3,10 @@
 The teacher (Tarvainen and Valpola, NeurIPS 2017) sees a weakly augmented crop and its mirror image, the net a strongly augmented
 one (as in FixMatch, Sohn et al., NeurIPS 2020). Each landmark weighs by how far the teacher agrees with itself. The teacher's
 tensors are those of the average, so it exists during training only and costs no memory.
+
+Its batch norms take the statistics of its crops, as those of the net do. With running averages the teacher finds landmarks a
+little above or below those of the net in training. The net follows, and with it the teacher: the landmarks drift. Sideways
+drift is no danger, since it cancels in the mean of crop and mirror image.
 """
 import copy
 
@@ -11,7 +15,7 @@ from torch import Tensor
 
 from nets.labels import Labels
 from nets.net import Net
-from nets.trainable import Wrapper
+from nets.trainable import Wrapper, batch_norms
 
 UNSURE = 0.02  # of the crop: a landmark whose expected error and disagreements are of this size counts half
 
@@ -27,6 +31,8 @@ class MeanTeacher(Wrapper):
         super().__init__(net)
         self.layout, self.shift, self.share = layout, shift, share
         self.teacher = (copy.deepcopy(net).eval().requires_grad_(False),)  # a module in a tuple is not registered
+        for norm in batch_norms(self.teacher[0]):
+            norm.track_running_stats = False  # those of the average stay as they are
 
     @property
     def terms(self) -> dict[str, str]:
@@ -66,6 +72,8 @@ class MeanTeacher(Wrapper):
         crop and its mirror image, that of the votes for a landmark, and that which the refiner moves it.
         """
         teacher, = self.teacher
+        for norm, own in zip(batch_norms(teacher), batch_norms(self.net), strict=True):
+            norm.training = own.training  # frozen norms keep their statistics in both nets
         features = teacher.extract(torch.cat([images, images.flip(2)]))
         maps = teacher.head(features.coarse)
         found, plain = teacher.decode(maps, features), teacher.head.decode(maps).landmarks

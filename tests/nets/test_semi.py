@@ -7,6 +7,7 @@ from conftest import LAYOUTS, mean_face, untrained
 from nets.labels import Labels, Prediction, Weak
 from nets.net import Features
 from nets.stages.mean_teacher import MeanTeacher
+from nets.trainable import batch_norms
 
 L68 = LAYOUTS.load("68")
 
@@ -73,6 +74,7 @@ class Oracle:
         other = Labels(points).flip(L68).landmarks
         self.found = torch.cat([points + right + error, other + right])
         self.head = self
+        self.modules = untrained(mean_face()).modules
 
     def extract(self, images):
         return Features(images, None)
@@ -133,6 +135,21 @@ def test_unlabelled_crops_train_their_own_terms():
     assert all(torch.isfinite(term) for term in terms.values()) and terms["pseudo_score"] > 0
     sum(terms.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+def test_the_teacher_normalises_as_the_net_does():
+    """By the statistics of its crops, which change no running average; frozen norms of the net are frozen in the teacher too."""
+    net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0, 1.0).train()
+    net.follow(dict(net.state_dict()))
+    images, matrix = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8), torch.eye(2, 3).expand(2, -1, -1)
+    before, (norm, *_) = net.ask(images, matrix)[0], batch_norms(net.teacher[0])
+    assert norm.num_batches_tracked == 0 and not norm.running_mean.any()
+    for norm in batch_norms(net.teacher[0]):
+        norm.running_mean.fill_(0.5)
+    assert torch.equal(net.ask(images, matrix)[0], before)
+    for norm in batch_norms(net):
+        norm.eval()
+    assert not torch.allclose(net.ask(images, matrix)[0], before, atol=1e-3)
 
 
 def test_the_teacher_lies_on_the_device_of_the_net():

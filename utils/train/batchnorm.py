@@ -5,6 +5,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from nets.trainable import batch_norms
+
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
     """nn.BatchNorm2d with training statistics over the samples of all processes, whose numbers may differ.
@@ -97,7 +99,7 @@ def share_batch_norm(net: nn.Module, device: torch.device) -> nn.Module:
 
 def measure_norms(net: nn.Module, forward: Callable[[Tensor], object], images: Tensor, batch: int) -> None:
     """Set the statistics of all batch norms of `net` to those of images (M, S, S, 3), which `forward` sends through it."""
-    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = batch_norms(net)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train().reset_running_stats()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.onednn import make_careful
-from nets.trainable import Trainable
+from nets.trainable import Trainable, batch_norms
 from utils.train.ranks import Ranks
 
 
@@ -147,8 +147,7 @@ def freeze(net: Trainable, part: str | None) -> list[nn.Module]:
         return []
     if part == "backbone":
         net.backbone.requires_grad_(False)
-    inside = net.backbone if part == "backbone" else net
-    return [module for module in inside.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return batch_norms(net.backbone if part == "backbone" else net)
 
 
 class Solver:
