@@ -30,9 +30,6 @@ class MeanTeacher(Wrapper):
     def __init__(self, net: Net, layout, shift: float, share: float):
         super().__init__(net)
         self.layout, self.shift, self.share = layout, shift, share
-        self.teacher = (copy.deepcopy(net).eval().requires_grad_(False),)  # a module in a tuple is not registered
-        for norm in batch_norms(self.teacher[0]):
-            norm.track_running_stats = False  # those of the average stay as they are
 
     @property
     def terms(self) -> dict[str, str]:
@@ -42,9 +39,11 @@ class MeanTeacher(Wrapper):
     def follow(self, average: dict[str, Tensor] | None) -> None:
         if average is None:
             raise ValueError("the mean teacher is the average of the weights; give --ema above 0")
-        device = next(iter(average.values())).device  # buffers that no checkpoint holds must lie there too
-        self.teacher[0].to(device).load_state_dict(average, assign=True)
-        self.teacher[0].requires_grad_(False)
+        teacher = copy.deepcopy(self.net).eval()  # only now, since the net has been moved and its batch norms shared since
+        teacher.load_state_dict(average, assign=True)
+        for norm in batch_norms(teacher):
+            norm.track_running_stats = False  # those of the average stay as they are
+        self.teacher = (teacher.requires_grad_(False),)  # a module in a tuple is not registered
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
         unlabelled = Labels(labels.landmarks.new_zeros(len(labels.weak.images), *labels.landmarks.shape[1:]))
