@@ -6,6 +6,7 @@ the labels and by the size of the face. The rows of shipped nets stay until they
 import argparse
 import json
 from collections.abc import Callable
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -104,9 +105,9 @@ def measure(landmarker: Landmarker, records: list[Record]) -> dict[str, dict]:
             errors[kind].append(error_of(landmarker, *change(image, record.landmarks, rng)))
     plain, widths = np.array(errors["as taken"]), np.array([np.ptp(record.landmarks[:, 0]) for record in records])
     bands = {f"yaw {low} to {high}°": (np.array(yaws) >= low) & (np.array(yaws) < high)
-             for low, high in zip(YAWS, YAWS[1:], strict=False)}
+             for low, high in pairwise(YAWS)}
     bands |= {f"{low} px wide or more" if low else f"below {high} px": (widths >= low) & (widths < high)
-              for low, high in zip(WIDTHS, WIDTHS[1:], strict=False)}
+              for low, high in pairwise(WIDTHS)}
     found = {kind: figures(np.array(some)) for kind, some in errors.items()}
     return found | {band: figures(plain[inside]) for band, inside in bands.items() if inside.any()}
 

@@ -1,5 +1,6 @@
 """Layouts: how many landmarks a face has, which of them mirror each other, and which lines join them."""
 import json
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 EYES, INNER_LIPS = ("eye_left", "eye_right"), "lips_inner"
@@ -29,7 +30,7 @@ class Layout(NamedTuple):
         """Pairs of landmarks that a drawing joins."""
         pairs = []
         for name, group in self.groups.items():
-            pairs += list(zip(group, group[1:], strict=False))
+            pairs += pairwise(group)
             if name in self.closed and len(group) > 2:
                 pairs.append((group[-1], group[0]))
         return pairs

@@ -4,6 +4,7 @@ Weights and landmarks come from `noise`, an integer hash of a name and an index,
 Each function of CASES returns {name: array}. Arrays named `grey...` are means of blocks of a picture in grey levels.
 """
 import zlib
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -68,8 +69,8 @@ def picture(height: int, width: int) -> np.ndarray:
 def blocks(image: np.ndarray, count: int = 8) -> np.ndarray:
     """Return means (count, count, 3) of blocks of a picture, whose size need not be a multiple."""
     edges = np.linspace(0, len(image), count + 1).round().astype(int)
-    return np.array([[image[a:b, c:d].mean((0, 1)) for c, d in zip(edges, edges[1:], strict=False)]
-                     for a, b in zip(edges, edges[1:], strict=False)])
+    return np.array([[image[a:b, c:d].mean((0, 1)) for c, d in pairwise(edges)]
+                     for a, b in pairwise(edges)])
 
 
 def told(tensor: torch.Tensor) -> np.ndarray:

@@ -378,7 +378,7 @@ def test_a_changed_archive_is_prepared_again(cli, recipe, raw, tmp_path):
     flags[flags.index("--train-data") + 1] = mine
     assert "preparing mine" in cli("--train", *flags).stderr
     assert "preparing" not in cli("--train", *flags).stderr
-    file = sorted((mine / "train").rglob("*.pts"))[0]
+    file = min((mine / "train").rglob("*.pts"))
     write_pts(file, read_pts(file) + 1)
     assert "has changed since" in cli("--train", *flags).stderr
 

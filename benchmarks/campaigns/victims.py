@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from record import ROOT, chosen, save  # noqa: E402, F401
+from record import ROOT, chosen, save  # noqa: F401
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch.utils.tensorboard", "onnx", "onnxruntime", "onnxscript", "main", "utils.tasks.landmarks",

@@ -76,7 +76,6 @@ class Shards:
                 return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if len(image) > side else cv2.INTER_LINEAR)
         raise UserError(f"all pictures of {self.files[0]} are damaged; make the shards again")
 
-
     def crop(self, index: int) -> np.ndarray:
         """Return a crop as a net gets it without augmentation, uint8 BGR."""
         edge = self.border - self.input_border

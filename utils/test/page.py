@@ -5,6 +5,7 @@ import platform
 import shlex
 import sys
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -150,7 +151,7 @@ def _by_condition(shown: Shown) -> list[str]:
     yaw, figures = np.abs(shown.conditions["yaw"]), []
     if np.isfinite(yaw).any():
         bins = [(f"{low} to {high}°" if high < 181 else f"over {low}°", (low <= yaw) & (yaw < high))
-                for low, high in zip(ANGLES, ANGLES[1:], strict=False)]
+                for low, high in pairwise(ANGLES)]
         bins = [(name, mask) for name, mask in bins if mask.any()] + [("unknown", ~np.isfinite(yaw))]
         figures.append(_figure("By yaw of the head, either side", _bars(shown.nme, bins),
                                "Estimated from the true landmarks and a rigid head model: a ranking, not a measurement."))

@@ -93,5 +93,3 @@ def test_names_of_other_scripts_and_with_spaces(tmp_path):
     splits = parse("wflw", root, allow_partial=True)
     assert [len(records) for records in splits.values()] == [3, 3]
     assert splits["train"][0].identity == lists["train"][0][3].replace("Event", "\u00c9t\u00e9 \u4e2d")
-
-

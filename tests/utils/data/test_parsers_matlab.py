@@ -118,7 +118,7 @@ def test_aflw(aflw, tmp_path):
 
 
 def test_aflw_incomplete_or_wrong(aflw):
-    root, variables, chosen = aflw
+    root, variables, _ = aflw
     with pytest.raises(UserError, match=r"train: 2 of 20000.*\n.*test: 3 of 4386.*\n.*frontal: 2 of 1314.*\n  24381 ann"):
         parse("aflw", root)
     file, few = root / "AFLWinfo_release.mat", {key: value[:4] for key, value in variables.items()}

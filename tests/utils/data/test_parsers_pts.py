@@ -260,5 +260,3 @@ def test_sets_of_several_layouts_train_as_one(tmp_path):
     assert np.allclose(faces.landmarks[3:], expected, atol=1e-3)
     eyes = LAYOUTS.load("12")
     assert np.allclose(Faces([split_of(second)], eyes, 32, 1.0).landmarks, expected[:, 36:48], atol=1e-3)
-
-

@@ -216,7 +216,7 @@ def test_identities_stay_together_and_hardly_move_when_faces_are_added(tmp_path)
 
 def test_points_that_are_nan_are_not_visible(tmp_path):
     source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1, count=5)
-    file = sorted((source / "train").glob("*.pts"))[0]
+    file = min((source / "train").glob("*.pts"))
     points = read_pts(file)
     points[2] = np.nan
     write_pts(file, points)
@@ -270,7 +270,7 @@ def spoil_text(folder: Path) -> str:
 
 
 def spoil_empty(folder: Path) -> str:
-    file = sorted(folder.rglob("*.jpg"))[0]
+    file = min(folder.rglob("*.jpg"))
     file.write_bytes(b"")
     return f"{file.name}: not a readable image"
 

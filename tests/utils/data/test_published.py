@@ -48,7 +48,7 @@ def test_the_labels_of_300w_as_published(name, tmp_path):
 
 def test_the_labels_of_wflw_as_published(tmp_path):
     root, lists = archives.wflw(tmp_path)
-    points, box, flags, name = lists["train"][0]
+    points, _, flags, name = lists["train"][0]
     points[:2] = (-3.25, 40), (50, 300)  # outside a picture of 160 x 120 px
     lines = [archives.wflw_line(*face) for face in ((points, (30.5, 20.25, 120.75, 100), flags, name), *lists["train"][1:])]
     file = root / "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_train.txt"

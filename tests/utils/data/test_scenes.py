@@ -68,7 +68,7 @@ def test_turned_photographs_and_their_boxes():
     upright, turned = (make_scenes(pictures, 40, mosaic=0.0, flip=0.0, roll_prob=share) for share in (0.0, 1.0))
     tried, missed = 0, []
     for index in range(40):
-        image, boxes, unknown = turned.scene(0, index)
+        image, boxes, _ = turned.scene(0, index)
         for box in boxes:
             if (box > 0).all() and (box < 128).all():
                 y, x = np.nonzero(image[..., 0] > 127)

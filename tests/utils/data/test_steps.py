@@ -171,7 +171,7 @@ def test_grey_fills_what_is_outside_the_source_image():
 def test_steps_from_real_pixels_and_with_a_margin():
     crop = stored(0)._replace(margin=8)
     recipe = replace(settings("pipnet").augment, steps=["translation"], translation_prob=1.0, translation=0.2, fill="real")
-    image, landmarks, _, matrix = augment(crop, recipe, FLIP, generator(0, 0, 1))
+    image, _, _, matrix = augment(crop, recipe, FLIP, generator(0, 0, 1))
     dx, dy = matrix[:, 2].astype(int)
     edge = BORDER - 8
     assert (dx or dy) and np.array_equal(image, crop.stored[edge - dy:len(crop.stored) - edge - dy,

@@ -63,7 +63,7 @@ def test_workers_change_nothing(folder, tmp_path):
 
 
 def test_pts_format_and_origin(folder):
-    target, counts = folder
+    target, _ = folder
     names = sorted(p for p in (target / "helen/trainset").glob("*.pts"))
     lines = names[0].read_text().splitlines()
     assert lines[0] == "version: 1" and lines[1].split() == ["n_points:", "68"] and lines[2] == "{" and lines[-1] == "}"
@@ -76,7 +76,7 @@ def test_pts_format_and_origin(folder):
 
 
 def test_visible_table(folder):
-    target, counts = folder
+    target, _ = folder
     rows = [line.split("\t") for line in (target / "visible.tsv").read_text().splitlines()]
     assert len(rows) == 22 and all(len(flags) == COUNT and set(flags) <= {"0", "1"} for _, flags in rows)
     assert {row[0] for row in rows} == {p.relative_to(target).as_posix() for p in target.rglob("*.jpg")}

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,8 @@ def test_schedule_is_warm_up_then_cosine():
     assert rate(0) == 0.2 and rate(10) == pytest.approx(0.6) and rate(20) == 1.0 and rate(70) == pytest.approx(0.55)
     assert rate(120) == pytest.approx(0.1) == rate(500)
     values = [rate(step) for step in range(121)]
-    assert all(a < b for a, b in zip(values[:20], values[1:21], strict=True))
-    assert all(a > b for a, b in zip(values[20:], values[21:], strict=False))
+    assert all(a < b for a, b in pairwise(values[:21]))
+    assert all(a > b for a, b in pairwise(values[20:]))
 
 
 def test_schedule_in_steps():

@@ -36,7 +36,7 @@ def _aim(rng: np.random.Generator, points: np.ndarray, pose: Pose, size: int) ->
 def draw(rng: np.random.Generator, size: int, hard: bool, fixed: dict) -> Face:
     """Return a random face on `size` px; `hard`: one for the difficult test part; fixed: {field of its pose: value}."""
     person, pose, light = sample_person(rng), sample_pose(rng, hard)._replace(**fixed), sample_light(rng)
-    canvas_size = int(round(size * SUPERSAMPLE))
+    canvas_size = round(size * SUPERSAMPLE)
     points = pose_vertices(person.shape | pose.expression, pose.jaw, pose.jaw_side)
     camera = _aim(rng, points, pose, canvas_size)
     canvas = scene.background(rng, canvas_size) * (0.3 + 0.7 * (light.key_colour + light.sky)).astype(np.float32)

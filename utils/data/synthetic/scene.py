@@ -91,7 +91,7 @@ def glasses(rng: np.random.Generator, stage: Stage, bridge: float, light: float)
     oy = half_h * np.sign(np.sin(t)) * np.abs(np.sin(t)) ** (2 / power) * (1 - drop * (np.sin(t) > 0))
     scale = np.linalg.norm(np.subtract(*project(np.array([[10.0, 0, 0], [0.0, 0, 0]]))[0])) / 10
     frame = colour(rng, 0.0, 0.35) if rng.random() < 0.7 else colour(rng)
-    thick = max(1, int(round(rng.uniform(0.9, 3.5) * scale)))
+    thick = max(1, round(rng.uniform(0.9, 3.5) * scale))
     rim, lens = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
     for s in (-1, 1):
         x, y = s * gap + ox * s, cy + oy
