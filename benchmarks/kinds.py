@@ -104,8 +104,7 @@ def measure(landmarker: Landmarker, records: list[Record]) -> dict[str, dict]:
         for kind, change in KINDS.items():
             errors[kind].append(error_of(landmarker, *change(image, record.landmarks, rng)))
     plain, widths = np.array(errors["as taken"]), np.array([np.ptp(record.landmarks[:, 0]) for record in records])
-    bands = {f"yaw {low} to {high}°": (np.array(yaws) >= low) & (np.array(yaws) < high)
-             for low, high in pairwise(YAWS)}
+    bands = {f"yaw {low} to {high}°": (np.array(yaws) >= low) & (np.array(yaws) < high) for low, high in pairwise(YAWS)}
     bands |= {f"{low} px wide or more" if low else f"below {high} px": (widths >= low) & (widths < high)
               for low, high in pairwise(WIDTHS)}
     found = {kind: figures(np.array(some)) for kind, some in errors.items()}
