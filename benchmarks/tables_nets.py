@@ -179,7 +179,8 @@ def semi() -> str:
             if {"labels only", "all labels"} <= errors.keys() - {name}:
                 for kind in kinds:
                     few, some, many = (np.mean(errors[row][kind]) for row in ("labels only", name, "all labels"))
-                    rows[-1][f"gap: {kind}"] = (few - some) / (few - many)
+                    if many < few:
+                        rows[-1][f"gap: {kind}"] = (few - some) / (few - many)
     return table(rows, ("setting", "setting"), ("epochs", "epochs", ">"), ("row", "row"),
                  *((kind, kind, ">") for kind in kinds),
                  *((f"gap: {kind}", f"gap: {kind}", ".0%") for kind in kinds))
