@@ -288,6 +288,20 @@ def rows(file: Path) -> list[dict]:
     return list(csv.DictReader(file.open()))
 
 
+def two_train_as_one(cli, runs: Path, *flags, columns: tuple[str, ...] = (), rel: float = 1e-4) -> None:
+    """Assert that two processes with batches of 4 train as one with batches of 8: the same figures in step.csv.
+
+    runs: the --run-root of `flags`. columns: those that are compared; without: all but those of the validation.
+    """
+    done = cli(*flags, "--exp", "one")
+    assert done.returncode == 0, done.stderr
+    done = run("bash", "main.sh", "2", *map(str, flags), "--exp", "two", "--batch-size", "4", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    for one, two in zip(*(rows(runs / name / "step.csv") for name in ("one", "two")), strict=True):
+        for column in columns or one.keys() - {"val_nme", "best"}:
+            assert float(two[column]) == pytest.approx(float(one[column]), rel=rel), column
+
+
 def displaced(trained: SimpleNamespace, folder: Path, cells: float) -> Path:
     """Return `folder`, a copy of the run whose net finds every landmark that many cells further right."""
     from utils.train import checkpoint

@@ -69,8 +69,7 @@ def picture(height: int, width: int) -> np.ndarray:
 def blocks(image: np.ndarray, count: int = 8) -> np.ndarray:
     """Return means (count, count, 3) of blocks of a picture, whose size need not be a multiple."""
     edges = np.linspace(0, len(image), count + 1).round().astype(int)
-    return np.array([[image[a:b, c:d].mean((0, 1)) for c, d in pairwise(edges)]
-                     for a, b in pairwise(edges)])
+    return np.array([[image[a:b, c:d].mean((0, 1)) for c, d in pairwise(edges)] for a, b in pairwise(edges)])
 
 
 def told(tensor: torch.Tensor) -> np.ndarray:

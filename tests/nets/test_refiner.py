@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import LAYOUTS, NET, doomed, fails, mean_face, rows, run, table
+from conftest import LAYOUTS, NET, doomed, fails, mean_face, rows, table, two_train_as_one
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -254,10 +254,5 @@ def test_refined_and_taught_nets_resume_to_the_same_numbers_test_and_export(cli,
 
 
 def test_two_processes_refine_and_learn_from_a_teacher_as_one(cli, recipe, trained, tmp_path):
-    flags = ["--train", *recipe, "--amp", "off", "--refine", "--teacher", str(trained.folder / "best.pt")]
-    assert cli(*flags, "--exp", "one").returncode == 0
-    done = run("bash", "main.sh", "2", *flags, "--exp", "two", "--batch-size", "4", OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr
-    one, two = (rows(tmp_path / "runs" / name / "step.csv")[0] for name in ("one", "two"))
-    for column in one.keys() - {"val_nme", "best"}:
-        assert float(two[column]) == pytest.approx(float(one[column]), rel=1e-4), column
+    teacher = ("--refine", "--teacher", trained.folder / "best.pt")
+    two_train_as_one(cli, tmp_path / "runs", "--train", *recipe, "--amp", "off", *teacher)

@@ -5,7 +5,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import DEFAULTS, driver, fails, rows, run, settings, write_faces
+from conftest import DEFAULTS, driver, fails, rows, run, settings, two_train_as_one, write_faces
 
 import main
 from nets.detectors.faceboxes import FaceBoxesV2
@@ -133,14 +133,8 @@ def test_two_processes_train_like_one(cli, wider, raw, data_root, tmp_path):
     teacher = tmp_path / "teacher.pt"
     torch.manual_seed(0)
     torch.save(FaceBoxesV2().state_dict(), teacher)
-    common = [*flags(wider, raw, data_root, tmp_path), "--teacher", str(teacher), "--amp", "off"]
-    assert cli("--task", "detect", "--train", *common, "--exp", "one").returncode == 0
-    two = ("--task", "detect", "--train", *common, "--exp", "two", "--batch-size", "4")
-    done = run("bash", "main.sh", "2", *two, OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr
-    for one, two in zip(*(rows(tmp_path / name / "step.csv") for name in ("one", "two")), strict=True):
-        for column in ("conf", "loc", "loss"):
-            assert float(two[column]) == pytest.approx(float(one[column]), rel=1e-3), column
+    common = [*flags(wider, raw, data_root, tmp_path), "--teacher", teacher, "--amp", "off"]
+    two_train_as_one(cli, tmp_path, "--task", "detect", "--train", *common, columns=("conf", "loc", "loss"), rel=1e-3)
 
 
 def test_without_photographs_faces_are_pasted_on_drawn_backgrounds(cli, raw, data_root, tmp_path):

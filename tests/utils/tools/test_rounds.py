@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, detector_file, draw_face, driver, fails, load_split, rows, run, split_of, write_faces
+from conftest import LAYOUTS, detector_file, draw_face, driver, fails, load_split, rows, split_of, two_train_as_one, write_faces
 
 from pipnet.errors import UserError
 from utils.data.dataset import Faces
@@ -149,13 +149,7 @@ def test_batch_norms_of_the_target(cli, semi, target, tmp_path):
 
 
 def test_two_processes_follow_a_mean_teacher_as_one(cli, semi, target, tmp_path):
-    flags = ["--train", *semi, "--amp", "off", "--semi", "mean-teacher", "--unlabelled", str(target)]
-    assert cli(*flags, "--exp", "one").returncode == 0
-    done = run("bash", "main.sh", "2", *flags, "--exp", "two", "--batch-size", "4", OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr
-    one, two = (rows(tmp_path / "runs" / name / "step.csv")[0] for name in ("one", "two"))
-    for column in one.keys() - {"val_nme", "best"}:
-        assert float(two[column]) == pytest.approx(float(one[column]), rel=1e-4), column
+    two_train_as_one(cli, tmp_path / "runs", "--train", *semi, "--amp", "off", "--semi", "mean-teacher", "--unlabelled", target)
 
 
 def test_frames_of_a_video_that_look_alike_are_left_out(cli, semi, tmp_path):
