@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -61,26 +62,23 @@ def begin(command: str, root: Path) -> Shell | Fork:
     argv = shlex.split(command.format(root=root))
     begun = Fork(argv, root / "output") if argv[0].endswith(".py") else Shell(argv, root / "output")
     while begun.status() is None:
-        try:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             status = Path(f"/proc/{begun.process.pid}/status").read_text()
-        except FileNotFoundError:
-            break
-        caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
-        if caught >> signal.SIGTERM - 1 & 1 and os.getpgid(begun.process.pid) == begun.process.pid:
-            break
+            caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
+            if caught >> signal.SIGTERM - 1 & 1 and os.getpgid(begun.process.pid) == begun.process.pid:
+                break
         time.sleep(0.01)
     return begun
 
 
 def left(group: int) -> bool:
     """Return whether a process of the group lives."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    states = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in os.listdir("/proc") if pid.isdigit()
-              and Path(f"/proc/{pid}/stat").exists()]
-    return any(int(fields[2]) == group and fields[0] != "Z" for fields in states)
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            state, _parent, of, *_ = file.read_text().rpartition(")")[2].split()
+            if int(of) == group and state != "Z":
+                return True
+    return False
 
 
 def wait(begun: Shell | Fork, seconds: float) -> float:

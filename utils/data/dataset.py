@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -304,10 +305,15 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 def _begin_worker(_worker: int) -> None:
-    if os.getppid() != multiprocessing.parent_process().pid:
-        os._exit(1)  # the training has ended meanwhile; torch, which watches over it from here on, would wait for ever
+    # torch does not notice a training that ended before this process began to look for its parent
+    threading.Thread(target=_end_with_training, daemon=True).start()
     cv2.setNumThreads(0)
     sys.excepthook = _without_lost_readers
+
+
+def _end_with_training() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _without_lost_readers(kind, error, traceback) -> None:

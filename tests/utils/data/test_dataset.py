@@ -340,15 +340,22 @@ def test_a_loader_process_is_silent_about_a_training_that_has_ended(capfd):
 
 ENDING = """
 import os, threading, time
+from torch.utils.data._utils.worker import ManagerWatchdog
 from utils.data.dataset import train_loader
-os.register_at_fork(after_in_child=lambda: time.sleep(2))
+{}
 threading.Timer(1, os._exit, [0]).start()
 list(train_loader([0], [[0]], 1, False, list))
 """
+LATE_WATCH = """
+begin = ManagerWatchdog.__init__
+ManagerWatchdog.__init__ = lambda watch: time.sleep(2) or begin(watch)"""
 
 
-def test_a_loader_process_ends_with_a_training_that_ends_while_it_begins():
-    done = subprocess.run([sys.executable, "-c", ENDING], cwd=ROOT, capture_output=True, timeout=60)  # waits for both processes
+@pytest.mark.parametrize("late", ("os.register_at_fork(after_in_child=lambda: time.sleep(2))", LATE_WATCH),
+                         ids=("at the fork", "before torch watches over the training"))
+def test_a_loader_process_ends_with_a_training_that_ends_while_it_begins(late):
+    script = ENDING.format(late)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60)  # waits for both processes
     assert done.returncode == 0 and not done.stderr
 
 
