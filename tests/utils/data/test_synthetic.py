@@ -99,13 +99,14 @@ def test_a_killed_run_leaves_no_folder(tmp_path, monkeypatch):
 
 CALLER = """
 import multiprocessing, os, signal
+from concurrent.futures import ProcessPoolExecutor
 from utils.data import synthetic
 with synthetic._lean():
-    pool = multiprocessing.get_context("spawn").Pool(1)
-process = pool.apply(os.getpid)
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    process = pool.submit(os.getpid).result()
 os.kill(process, signal.SIGINT)
-print(pool.apply_async(os.getpid).get(20) == process, flush=True)
-pool.terminate()
+print(pool.submit(os.getpid).result(20) == process, flush=True)
+multiprocessing.active_children()[0].terminate()
 os._exit(0)  # as a signal ends a command: without Python's clean-up
 """
 
@@ -113,6 +114,28 @@ os._exit(0)  # as a signal ends a command: without Python's clean-up
 def test_rendering_processes_leave_ctrl_c_to_their_caller():
     done = subprocess.run([sys.executable, "-c", CALLER], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+KILLED = """
+import multiprocessing, sys, threading, time
+from pipnet.errors import UserError
+from utils.data.synthetic import generate
+def kill():
+    while len(processes := multiprocessing.active_children()) < 2:
+        time.sleep(0.1)
+    processes[0].kill()
+threading.Thread(target=kill).start()
+try:
+    generate(sys.argv[1], train=2000, test=1, size=64, workers=2)
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_killed_rendering_process_is_one_line(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "raw"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("a process that renders synthetic faces was killed") and done.stdout.count("\n") == 1
+    assert done.returncode == 0 and "Traceback" not in done.stderr and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("arguments", [{"train": 0, "test": 0}, {"train": -1}, {"size": 16}])

@@ -9,6 +9,8 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -138,7 +140,13 @@ def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[t
     if workers == 1 or len(jobs) < 8:
         yield from map(_work, jobs)
         return
+    # multiprocessing.Pool would wait for ever for the face, or for the lock, of a process that was killed
     with _lean():
-        pool = multiprocessing.get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,))
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,))
+        results = pool.map(_work, jobs)
     with pool:
-        yield from pool.imap(_work, jobs, chunksize=8)
+        try:
+            yield from results
+        except BrokenProcessPool:
+            raise UserError("a process that renders synthetic faces was killed, often because memory runs out; free some and start "
+                            "again") from None
