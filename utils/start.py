@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 
@@ -92,6 +93,15 @@ def _exit(status):
         with suppress(OSError, ValueError, RuntimeError):  # a closed pipe, or in the middle of a print
             stream.flush()
     os._exit(status)
+
+
+def end_with_parent():
+    """End this process, which multiprocessing has started, as soon as the one that started it has ended."""
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def run_command(main):

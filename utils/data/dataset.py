@@ -1,12 +1,10 @@
 """Prepared crops in memory, with two views: augmented for training, plain for tests. Only uint8 crops and labels are moved."""
 import copy
 import math
-import multiprocessing
 import os
 import re
 import sys
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +24,7 @@ from utils.data.augment import augment, augment_pose, generator
 from utils.data.convert import conversion
 from utils.data.prepared_set import Split, Table, read_image
 from utils.data.steps import Crop
+from utils.start import end_with_parent
 
 GIB = 1 << 30
 
@@ -305,15 +304,9 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 def _begin_worker(_worker: int) -> None:
-    # torch does not notice a training that ended before this process began to look for its parent
-    threading.Thread(target=_end_with_training, daemon=True).start()
+    end_with_parent()  # torch does not notice a training that ended before this process began to look for it
     cv2.setNumThreads(0)
     sys.excepthook = _without_lost_readers
-
-
-def _end_with_training() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _without_lost_readers(kind, error, traceback) -> None:

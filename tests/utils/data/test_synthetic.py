@@ -116,15 +116,15 @@ def test_rendering_processes_leave_ctrl_c_to_their_caller():
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 
-KILLED = """
-import multiprocessing, sys, threading, time
+ATTACKED = """
+import multiprocessing, os, sys, threading, time
 from pipnet.errors import UserError
 from utils.data.synthetic import generate
-def kill():
+def attack():
     while len(processes := multiprocessing.active_children()) < 2:
         time.sleep(0.1)
-    processes[0].kill()
-threading.Thread(target=kill).start()
+    {}
+threading.Thread(target=attack).start()
 try:
     generate(sys.argv[1], train=2000, test=1, size=64, workers=2)
 except UserError as error:
@@ -132,10 +132,20 @@ except UserError as error:
 """
 
 
+def attacked(tmp_path, attack: str) -> subprocess.CompletedProcess:
+    """Render, do `attack` while two `processes` work, and wait for the end of all of them."""
+    script = ATTACKED.format(attack)
+    return subprocess.run([sys.executable, "-c", script, tmp_path / "raw"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
 def test_a_killed_rendering_process_is_one_line(tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "raw"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = attacked(tmp_path, "processes[0].kill()")
     assert done.stdout.startswith("a process that renders synthetic faces was killed") and done.stdout.count("\n") == 1
     assert done.returncode == 0 and "Traceback" not in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_rendering_processes_end_with_their_caller(tmp_path):
+    assert attacked(tmp_path, "os.kill(os.getpid(), 9)").returncode == -9
 
 
 @pytest.mark.parametrize("arguments", [{"train": 0, "test": 0}, {"train": -1}, {"size": 16}])

@@ -24,6 +24,7 @@ from utils.data.parsers import VISIBLE_FILE, write_pts
 from utils.data.synthetic.face import Face, draw
 from utils.locks import waiting
 from utils.progress import progress
+from utils.start import end_with_parent
 
 TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}  # official numbers of faces, whose proportions are kept
 TEST_PARTS = {"helen/testset": 330, "lfpw/testset": 224, "ibug": 135}
@@ -142,11 +143,18 @@ def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[t
         return
     # multiprocessing.Pool would wait for ever for the face, or for the lock, of a process that was killed
     with _lean():
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,))
-        results = pool.map(_work, jobs)
-    with pool:
-        try:
-            yield from results
-        except BrokenProcessPool:
-            raise UserError("a process that renders synthetic faces was killed, often because memory runs out; free some and start "
-                            "again") from None
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
+        faces = [pool.submit(_work, job) for job in jobs]
+    try:
+        for face in faces:
+            yield face.result()
+    except BrokenProcessPool:
+        raise UserError("a process that renders synthetic faces was killed, often because memory runs out; free some and start "
+                        "again") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    end_with_parent()
+    cv2.setNumThreads(1)
