@@ -75,7 +75,7 @@ def _leave(error):
     if isinstance(error, KeyboardInterrupt):
         if not LAUNCHED:
             os.write(2, b"\n%s\n" % STOPPED.encode())  # a progress bar may stand in the last line
-        _exit(128 + error.args[0])
+        _exit(128 + (error.args or SIGNALS)[0])
 
 
 def ignore_signals():
@@ -121,9 +121,7 @@ def run_command(main):
             raise
         sys.exit("error: %s: %s; free some space, or name another place" % (error.filename or "a file", error.strerror))
     except KeyboardInterrupt as stopped:
-        if not LAUNCHED:
-            print(STOPPED, file=sys.stderr)
-        _exit(128 + (stopped.args or SIGNALS)[0])
+        _leave(stopped)
     finally:
         ignore_signals()
 
