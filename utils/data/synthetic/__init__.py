@@ -152,7 +152,7 @@ def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[t
         raise UserError("a process that renders synthetic faces was killed, often because memory runs out; free some and start "
                         "again") from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)  # map() cancels by itself, which is a traceback if a process was killed as well
 
 
 def _begin_worker() -> None:
