@@ -1,5 +1,10 @@
 """The exception whose message is written for the user."""
 
+# control characters, line separators and marks that turn the direction of writing; the last ones: bytes that are no UTF-8
+CONTROLS = {code: ascii(chr(code))[1:-1] for code in (*range(0x20), *range(0x7f, 0xa0), 0x2028, 0x2029, *range(0x202a, 0x202f),
+                                                      *range(0x2066, 0x206a))}
+CONTROLS |= {0xdc00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0xa0)}
+
 
 class UserError(Exception):
     """Bad input. The message is one line: what is wrong, then what to do. The commands print it and exit with status 1."""
@@ -8,3 +13,8 @@ class UserError(Exception):
 def one_line(error: object, length: int = 160) -> str:
     """The beginning of an error's text, on one line."""
     return " ".join(str(error).split())[:length]
+
+
+def printable(text: str) -> str:
+    """The text on one line, without what changes a terminal or begins a line of its own: names in files may hold that."""
+    return text.translate(CONTROLS)

@@ -5,12 +5,16 @@ import hashlib
 import io
 import json
 import os
+import re
+import secrets
+import stat
 from functools import lru_cache
 from pathlib import Path
 
 from pipnet.errors import UserError
 
 SHIPPED = ("landmarks", "landmarks-fast", "detector")  # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
+PARTIAL = re.compile(r"\.(.+)\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of files that are being written
 COARSE = {"landmarks": "landmarks-fast"}  # {net of SHIPPED: the one that makes its crops, see `pipnet.Landmarker`}
 
 
@@ -51,14 +55,44 @@ def read_bytes(file: Path | str) -> bytes:
     return Path(file).read_bytes()
 
 
+def partial_name(file: Path, suffix: str = "") -> Path:
+    """A name beside `file` that nobody can foresee, for what will be renamed to it. suffix: the ending that a writer needs."""
+    return file.with_name(f".{file.name}.partial-{secrets.token_hex(4)}{suffix}")
+
+
+def partial_file(file: Path, suffix: str = "") -> Path:
+    """Make an empty file under `partial_name` and return it: neither an existing file nor a link is opened. OSError otherwise."""
+    while True:
+        try:
+            os.close(open_regular(path := partial_name(file, suffix), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            return path
+        except FileExistsError:
+            continue
+
+
+def is_partial(path: Path, *patterns: str) -> bool:
+    """Whether a name is one of `partial_name`, for a file whose name matches one of the regular expressions; none: for any."""
+    found = PARTIAL.fullmatch(path.name)
+    return bool(found) and (not patterns or any(re.fullmatch(pattern, found[1]) for pattern in patterns))
+
+
+def open_regular(file: Path, flags: int) -> int:
+    """Descriptor of a file that is opened with `flags`. OSError for a link, a pipe or a device, which could lead anywhere."""
+    descriptor = os.open(file, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(file))
+    return descriptor
+
+
 def write_atomic(file: Path, write) -> None:
     """Call `write(path)` on a temporary file, flush it to disk and rename it to `file`: a kill leaves either file whole.
 
     UserError, and the older file stays, if the disk is full or cannot be written to.
     """
-    file = Path(file)
-    partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
+    file, partial = Path(file), None
     try:
+        partial = partial_file(file)
         write(partial)
         with open(partial, "rb") as handle:
             os.fsync(handle.fileno())
@@ -71,7 +105,8 @@ def write_atomic(file: Path, write) -> None:
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror or error}); what stood there before is kept") from None
     finally:
-        partial.unlink(missing_ok=True)
+        if partial:
+            partial.unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str) -> None:

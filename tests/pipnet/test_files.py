@@ -1,11 +1,13 @@
-"""The files that come with the project."""
+"""The files that come with the project, and files that are written completely or not at all."""
+import os
 import shutil
+import stat
 
 import pytest
 from conftest import ROOT
 
 from pipnet import files
-from pipnet.errors import UserError
+from pipnet.errors import UserError, printable
 
 
 def test_a_shipped_file_that_has_changed_is_named(tmp_path, monkeypatch):
@@ -18,3 +20,39 @@ def test_a_shipped_file_that_has_changed_is_named(tmp_path, monkeypatch):
         files.shipped("detector.onnx")
     (tmp_path / "weights" / "manifest.json").unlink()  # of other nets nothing is known
     assert files.shipped("detector.onnx").is_file()
+
+
+def test_no_link_at_a_temporary_name_is_written_through(tmp_path, monkeypatch):
+    victim, link = tmp_path / "victim", tmp_path / f".a.txt.partial-{os.getpid()}"
+    victim.write_text("mine")
+    link.symlink_to(victim)
+    files.write_text(tmp_path / "a.txt", "new")
+    assert victim.read_text() == "mine" and link.is_symlink() and (tmp_path / "a.txt").read_text() == "new"
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o666 & ~(mask := os.umask(0)) and os.umask(mask) == 0
+    names = iter(("01", "02"))  # even if the name is foreseen
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _: next(names))
+    (tmp_path / ".a.txt.partial-01").symlink_to(victim)
+    files.write_text(tmp_path / "a.txt", "newer")
+    assert victim.read_text() == "mine" and (tmp_path / "a.txt").read_text() == "newer"
+
+
+def test_what_is_no_plain_file_is_not_opened_to_be_written(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    for name in ("pipe", "link", "."):
+        with pytest.raises(OSError):
+            files.open_regular(tmp_path / name, os.O_RDWR | os.O_CREAT)
+    assert not (tmp_path / "new").exists()
+
+
+def test_names_of_temporary_files_are_recognised(tmp_path):
+    assert files.is_partial(files.partial_name(tmp_path / "a.csv"), r"\w+\.csv") and files.is_partial(tmp_path / ".a.partial-12")
+    assert files.is_partial(files.partial_name(tmp_path / "a.mp4", ".mp4"))
+    for name in (".a.partial-me", "a.partial-12", ".partial-12", ".a.partial-"):
+        assert not files.is_partial(tmp_path / name)
+    assert not files.is_partial(tmp_path / ".a.csv.partial-12", r"\w+")
+
+
+def test_text_of_others_stays_on_its_line():
+    assert printable("a\nb\r\x1b[31m\x9b\u2028\u202e\udc9b\t") == r"a\nb\r\x1b[31m\x9b\u2028\u202e\x9b\t"
+    assert printable("Zoë/脸 \udce9") == "Zoë/脸 \udce9"  # a name in Latin-1
