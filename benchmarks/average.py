@@ -54,7 +54,7 @@ def mean_detector(first: Path, run: run_folder.Run, second: State, share: float)
     """Return the tensors of the mean of an exported detector and a run, whose own are `second`."""
     defaults = read_defaults()
     mode = Namespace(exp=run.folder.name, resume=False, train=False, audit=False, test=False, test_onnx=False, export=[],
-                     test_formats=[])
+                     test_formats=[], predict=None)
     settings = read_settings({}, mode, run, defaults)
     images = squares(shown(Detect(settings, defaults, Ranks(0, 1, torch.device("cpu")))))
     net = weights_of(first)

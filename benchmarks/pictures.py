@@ -51,7 +51,7 @@ def faces() -> str | None:
         return f"no {NET}; `python benchmarks/runs.py default` trains it"
     defaults = read_defaults()
     net, layout, _ = checkpoint.unpack(NET)
-    synthetic = Sets(resolve({}, defaults).data, defaults.layouts, defaults).prepare(SYNTHETIC)
+    synthetic = Sets(resolve({}, defaults), defaults).prepare(SYNTHETIC)
     found_in = Faces([Split(synthetic, "test")], layout, net.spec["input_size"], 1.0)
     chosen = range(0, len(found_in), len(found_in) // (ROWS * COLUMNS))[:ROWS * COLUMNS]
     found = torch_predictor(net, torch.device("cpu"))(collate([found_in[i] for i in chosen]).images).landmarks.numpy()

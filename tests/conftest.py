@@ -43,7 +43,7 @@ def to_published(state: dict, system: str) -> dict:
 
 def sets_of(chosen: Settings) -> Sets:
     """Prepared sets of a run with these settings."""
-    return Sets(chosen.data, chosen.layouts, DEFAULTS)
+    return Sets(chosen, DEFAULTS)
 
 
 def settings(preset: str | None = None, **given) -> Settings:

@@ -339,7 +339,7 @@ def test_a_flat_folder_is_a_test_set_of_a_net_that_was_not_trained_on_it(trained
     fails(cli("--train", "--test", *recipe, *flags, "--train-data", flat, "--test-data", flat), "flat.* has no test split")
     done = cli("--train", *recipe, *flags, "--train-data", flat, "--batch-size", "4")
     assert done.returncode == 0, done.stderr
-    again = ("--test", "--exp", tmp_path / "runs" / "000")
+    again = ("--test", "--exp", tmp_path / "runs" / "000", *flags[:2])
     fails(cli(*again), "flat.* has no test split; put faces into a folder test/")
     shutil.copytree(flat, tmp_path / "copy")
     fails(cli(*again, "--test-data", tmp_path / "copy"), "copy.* the net was trained on its faces; give other --test-data")

@@ -34,7 +34,11 @@ class Defaults(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """All that a run is told, a frozen object per section of args.yaml; functions take the sections that they use."""
+    """All that a run is told, a frozen object per section of args.yaml; functions take the sections that they use.
+
+    trained_root: the data root that a trained run names. Its prepared sets are read; nothing is ever written there, since the
+    run's file may come from anywhere.
+    """
 
     data: Any
     net: Any
@@ -46,6 +50,7 @@ class Settings(NamedTuple):
     views: dict[str, dict[str, Any]]
     protocols: dict[str, Any]
     layouts: Layouts
+    trained_root: Path | None = None
 
     def flat(self) -> dict[str, Any]:
         """Return {key: value} of all sections."""

@@ -65,11 +65,13 @@ class Done(NamedTuple):
 class PreparedSet:
     """A whole prepared folder. `PreparedSet(folder, layouts)` raises UserError if there is none.
 
-    folder; meta: the values of meta.yaml; layouts: those that its own `layout` comes from.
+    folder; meta: the values of meta.yaml; layouts: those that its own `layout` comes from; show: where it is drawn, `drawn` or a
+    folder in its own.
     """
 
-    def __init__(self, folder: Path, layouts: Layouts):
+    def __init__(self, folder: Path, layouts: Layouts, drawn: Path | None = None):
         self.folder, self.layouts, self.meta = Path(folder), layouts, read_meta(folder)
+        self.show = drawn or self.folder / "show"
 
     @cached_property
     def layout(self) -> Layout:

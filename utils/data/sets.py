@@ -12,14 +12,13 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.config import ROOT, Defaults, load_protocol
+from utils.config import ROOT, Defaults, Settings, load_protocol
 from utils.data.dataset import Faces
 from utils.data.fingerprint import fingerprint
 from utils.data.parsers import DATASETS, infer
 from utils.data.paths import MEANFACE_FILES, dataset_of
 from utils.data.prepare import DataGenerator, tidy
 from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch, test_split
-from utils.layouts import Layouts
 from utils.locks import waiting
 from utils.yaml_files import read_yaml
 
@@ -27,13 +26,14 @@ from utils.yaml_files import read_yaml
 class Sets:
     """Prepared sets by name, for one run.
 
-    data: section of its settings; layouts: those that it knows; usual: args.yaml, whose values a plain folder name stands for.
+    usual: args.yaml, whose values a plain folder name stands for. root: where sets are prepared; trained: another folder of
+    prepared sets, which are only read, see `Settings`.
     """
 
-    def __init__(self, data, layouts: Layouts, usual: Defaults):
-        self.data, self.layouts, self.usual, self.protocols = data, layouts, usual.values, usual.protocols
+    def __init__(self, settings: Settings, usual: Defaults):
+        self.data, self.layouts, self.protocols, self.usual = settings.data, settings.layouts, settings.protocols, usual.values
         self.protocol = load_protocol(self.protocols, self.data.protocol or "square")
-        self.root = ROOT / self.data.data_root
+        self.root, self.trained = ROOT / self.data.data_root, settings.trained_root
 
     def training_names(self) -> list[str]:
         """Return what to train on: train_data, else the dataset.
@@ -58,9 +58,10 @@ class Sets:
     def _prepared(self) -> list[tuple[Path, dict[str, Any]]]:
         """Return (folder, values of meta.yaml) of the prepared sets, also of those of an older format."""
         found = []
-        for file in sorted(self.root.glob("[!.]*/meta.yaml")):
-            with suppress(UserError):  # a damaged one
-                found.append((file.parent, read_yaml(file)))
+        for root in filter(None, (self.root, self.trained)):
+            for file in sorted(root.glob("[!.]*/meta.yaml")):
+                with suppress(UserError):  # a damaged one
+                    found.append((file.parent, read_yaml(file)))
         return [(folder, meta) for folder, meta in found if "dataset" in meta]
 
     def training(self) -> list[PreparedSet]:
@@ -88,9 +89,13 @@ class Sets:
             if why := mismatch(Path(name), **{key: value for key, value in wanted.items() if value is not None}):
                 raise UserError(f"{why}; prepare it again from its raw folder, or give --protocol, --first-pixel and --labels as "
                                 "it was made")
-            return PreparedSet(Path(name), self.layouts)
+            return self._open(Path(name))
         if name != SYNTHETIC:
-            self._source(name)  # a missing archive is an error before anything is made
+            self._source(name, self.root)  # a missing archive is an error before anything is made
+        if self.trained:
+            for folder in self._places(name, raw := self._source(name, self.trained), self.trained):
+                if not mismatch(folder, **self._wanted(name, raw, test)):
+                    return self._open(folder)
         frozen = self.root.is_dir() and not os.access(self.root, os.W_OK)
         try:
             with nullcontext() if frozen else waiting(self.root / ".lock"):
@@ -100,22 +105,38 @@ class Sets:
         except OSError as error:
             raise UserError(f"{error.filename or self.root}: {error.strerror or error}; give another --data-root") from None
 
-    def _prepare(self, name: str, test: bool) -> Path:
-        data, raw = self.data, self._source(name)
+    def _open(self, folder: Path) -> PreparedSet:
+        """Return a prepared set. One that only the file of a trained run names is not drawn into its own folder."""
+        foreign = self.trained and not folder.resolve().is_relative_to(self.root.resolve())
+        return PreparedSet(folder, self.layouts, self.root / "show" / folder.name if foreign else None)
+
+    def _dataset(self, name: str, raw: Path | None) -> str | None:
+        """Return the row of DATASETS of a set by its name or its raw folder; None if neither says it."""
+        return name if name in DATASETS else infer(raw) if raw else None
+
+    def _wanted(self, name: str, raw: Path | None, test: bool) -> dict[str, Any]:
+        """Return the values of meta.yaml that a prepared set must have to serve."""
+        data, dataset = self.data, self._dataset(name, raw)
         wanted = {"protocol": self.protocol, "margin": data.margin, "target_size": data.target_size, "labels": data.labels}
         if data.val not in ("test", "none") and not test:
             wanted["val"] = data.val
-        dataset = name if name in DATASETS else infer(raw) if raw else None
         wanted |= {key: getattr(data, key) for key in (DATASETS[dataset].options if dataset else ())}
-        named = name in DATASETS and not _has_own_layout(name)
-        target = self.root / self._folder_name(name if named or not raw else raw.resolve().name)
         if raw:
             wanted |= {"source": str(raw.resolve()), "fingerprint": fingerprint(raw)}
-            if name not in DATASETS:
-                target = _free_folder(target, raw)
         wanted |= {} if (first := self._first_pixel(dataset)) is None else {"origin": first}
-        wanted |= {"layout": self.layouts.load(data.layout).stored} if _has_own_layout(dataset) and data.layout else {}
-        for folder in (self.root / name, target):
+        return wanted | ({"layout": self.layouts.load(data.layout).stored} if _has_own_layout(dataset) and data.layout else {})
+
+    def _places(self, name: str, raw: Path | None, root: Path) -> tuple[Path, Path]:
+        """Return the folders below `root` that may hold a prepared set; the second one is where it is prepared."""
+        named = name in DATASETS and not _has_own_layout(name)
+        target = root / self._folder_name(name if named or not raw else raw.resolve().name)
+        return root / name, _free_folder(target, raw) if raw and name not in DATASETS else target
+
+    def _prepare(self, name: str, test: bool) -> Path:
+        data, raw = self.data, self._source(name, self.root)
+        dataset, wanted = self._dataset(name, raw), self._wanted(name, raw, test)
+        named, target = self._places(name, raw, self.root)
+        for folder in (named, target):
             if not (why := mismatch(folder, **wanted)):
                 return folder
         allow_partial = data.allow_partial
@@ -183,10 +204,10 @@ class Sets:
                 marks.append(f"{key.replace('_', '-')}-{getattr(self.data, key)}")
         return "-".join([name, *marks])
 
-    def _source(self, name: str) -> Path | None:
-        """Return the raw archive of a set, or None if only an earlier preparation may know it."""
+    def _source(self, name: str, root: Path) -> Path | None:
+        """Return the raw archive of a set, or None if only an earlier preparation, in `root`, may know it."""
         if name == SYNTHETIC:
-            return self._rendered()
+            return self._rendered(root)
         if name in DATASETS:
             raw = _raw_folder(self.data.data_dir) if self.data.data_dir else None
             if raw is None or name in (self.data.dataset, infer(raw)):
@@ -194,19 +215,21 @@ class Sets:
             for folder in sorted(path for path in raw.iterdir() if path.is_dir()):  # several archives side by side
                 if name in (folder.name.lower(), infer(folder)):
                     return folder
-            there = (self.root / self._folder_name(name) / "meta.yaml").is_file()
+            there = (root / self._folder_name(name) / "meta.yaml").is_file()
             return None if there else raw
         if Path(name).is_dir():
             return Path(name)
         dataset_of(name, self.root)  # an unknown name is an error
         return None
 
-    def _rendered(self) -> Path:
-        """Return the rendered faces, in the folders of 300W; render them if they are missing."""
+    def _rendered(self, root: Path) -> Path | None:
+        """Return the rendered faces, in the folders of 300W; render them if `root`, where they are missing, may be written to."""
         from utils.data.synthetic import VERSION, generate
         train, test = self.data.synthetic_train, self.data.synthetic_test
-        folder = self.root / f"synthetic-raw{VERSION}-{train}-{test}"
+        folder = root / f"synthetic-raw{VERSION}-{train}-{test}"
         if not folder.is_dir():
+            if root != self.root:
+                return None
             logger.info(f"rendering {train} + {test} synthetic faces into {folder}")
             generate(folder, train, test)
         return folder

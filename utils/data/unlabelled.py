@@ -84,6 +84,8 @@ def _cut_out(name: str, sets: Sets, how: Cut, test) -> Path:
     key = hashlib.sha256(repr((str(source), *how, *detector)).encode(errors="surrogateescape")).hexdigest()[:8]
     target = sets.root / SPLIT / f"{source.stem}-{key}"
     state = fingerprint(source) if source.is_dir() else f"{source.stat().st_size} {source.stat().st_mtime_ns}"
+    if sets.trained and not mismatch(trained := sets.trained / SPLIT / target.name, fingerprint=state):
+        return trained
     target.parent.mkdir(parents=True, exist_ok=True)
     with waiting(target.parent / ".lock"):
         if mismatch(target, fingerprint=state):

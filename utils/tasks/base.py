@@ -100,7 +100,7 @@ class Task:
 
     def __init__(self, settings: Settings, defaults: Defaults, ranks: Ranks):
         self.settings, self.ranks = settings, ranks
-        self.sets = Sets(settings.data, settings.layouts, defaults)
+        self.sets = Sets(settings, defaults)
 
     def train(self, run: Run, resume: bool) -> None:
         """Train in the run's folder."""

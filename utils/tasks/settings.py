@@ -1,5 +1,13 @@
-"""The settings of a run: of a new one, or of a trained one that is resumed or tested."""
+"""The settings of a run: of a new one, or of a trained one that is resumed or tested.
+
+A trained run's file may come from anywhere. What is written, and where, is therefore never read from it: paths that are written
+to come from the command line or from args.yaml.
+"""
+import hashlib
+import re
 from argparse import Namespace
+from pathlib import Path
+from typing import Any
 
 from pipnet.errors import UserError
 from utils.config import ROOT, Defaults, Settings, resolve
@@ -7,12 +15,13 @@ from utils.data.parsers import DATASETS, NOT_COUNTABLE
 from utils.data.paths import absolute, dataset_of, resolve_paths
 from utils.data.prepared_set import SYNTHETIC
 from utils.data.sets import Sets
-from utils.keys import ROUNDS, check_given, check_head, check_semi, check_steps, check_task
+from utils.keys import ROUNDS, check, check_given, check_head, check_semi, check_steps, check_task
 from utils.layouts import Layouts
 from utils.train import checkpoint, run_folder
 from utils.train.published import split_files, structure
 from utils.train.run_folder import Run
 
+SETS = ("train_data", "test_data", "unlabelled")
 ELSEWHERE = ("dataset", "data_dir", "train_data", "label_shift", "test_data", "unlabelled", "data_root", "run_root",
              "detector_weights", "meanface", "teacher", "weights")
 
@@ -22,8 +31,9 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
     given = _resolve_files(resolve_paths(given), defaults)
     again = run and (mode.resume or not (mode.train or mode.audit))
     stored = checkpoint.load(run.last if mode.resume else run.settings) if again else {}
+    args, trained_root = stored.get("args", {}), None
     if stored and run.alone:
-        stored["args"] = _elsewhere(stored["args"], defaults.layouts)
+        args = _elsewhere(args, defaults.layouts)
         if not given.get("test_data") and (mode.test or mode.test_onnx):
             raise UserError(f"--exp {mode.exp} does not say on which faces to test it; name sets or folders: --test-data")
     defaults = defaults._replace(layouts=defaults.layouts.with_rows(stored.get("layouts", {})))
@@ -31,25 +41,32 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
         given["layout"], layouts = defaults.layouts.with_file(given["layout"])
         defaults = defaults._replace(layouts=layouts)
     if stored:
-        if (protocol := stored["args"].get("protocol")) not in (None, *defaults.protocols):
-            defaults = defaults._replace(protocols={**defaults.protocols, protocol: stored["protocol"]})
+        if not run.alone:
+            args, trained_root = _with_own_paths(args, given, run, defaults)
+        if stored["protocol"]:  # a detector has none
+            name, protocols = _with_protocol(args.get("protocol"), stored["protocol"], defaults.protocols)
+            args, defaults = {**args, "protocol": name}, defaults._replace(protocols=protocols)
         free = {"norm"} if mode.audit else set()  # an audit picks no epoch
         if "int8" in {*mode.export, *mode.test_formats}:
             free |= {"dataset", "data_dir", "train_data", "label_shift"}  # other faces may calibrate it
             if given.get("train_data"):
-                stored["args"].pop("label_shift", None)  # it belongs to the sets that the run was trained on
-        check_given({key: value for key, value in given.items() if key not in free}, stored["args"], mode.resume)
-        settings = resolve(given, defaults, trained=stored["args"])
+                args.pop("label_shift", None)  # it belongs to the sets that the run was trained on
+        check_given({key: value for key, value in given.items() if key not in free}, args, mode.resume)
+        settings = resolve(given, defaults, trained=args)
         needed = {"train_data": "int8" in {*mode.export, *mode.test_formats}, "test_data": bool(mode.test_formats)}
         if run.alone and (lacking := [key for key, needs in needed.items() if needs and not given.get(key)]):
-            names = absolute(Sets(settings.data, settings.layouts, defaults).training_names())
-            settings = resolve(given | dict.fromkeys(lacking, names), defaults, trained=stored["args"])
+            names = absolute(Sets(settings, defaults).training_names())
+            settings = resolve(given | dict.fromkeys(lacking, names), defaults, trained=args)
         check_task(given, settings.train.task)
         check_steps(given, settings.augment)
-        return settings
+        detects = mode.predict or "detector" in settings.test.box or "pipeline" in mode.export
+        if detects and stored["args"].get("detector_weights") and not settings.test.detector_weights:
+            raise UserError(f"{run.weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
+                            "opened; name it: --detector-weights FILE")
+        return settings._replace(trained_root=trained_root)
     preset = given.get("preset") or defaults.values["preset"]
     settings = resolve(given, defaults, preset)
-    sets = Sets(settings.data, settings.layouts, defaults)
+    sets = Sets(settings, defaults)
     names = absolute(sets.training_names())
     if preset is None:
         preset = "quick" if names == [SYNTHETIC] else "default"
@@ -85,6 +102,44 @@ def _elsewhere(args: dict, known: Layouts) -> dict:
     """Return the keys of a file from elsewhere that mean something here: without paths, and without a layout of args.yaml, since
     test faces then have that of their number of landmarks."""
     return {key: value for key, value in args.items() if key not in ELSEWHERE and not (key == "layout" and value in known.rows)}
+
+
+def _with_own_paths(args: dict, given: dict, run: Run, defaults: Defaults) -> tuple[dict, Path]:
+    """Return (the keys of a run without the folders that are written to, the folder of its prepared sets, to read from).
+
+    A file of a detector is opened only if the run lies in the folder of the runs, so that it was most likely trained here.
+    """
+    kept = {key: value for key, value in args.items() if key not in ("data_root", "run_root")}
+    runs = (ROOT / given.get("run_root", defaults.values["run_root"])).resolve()
+    if not run.folder.resolve().is_relative_to(runs):
+        kept.pop("detector_weights", None)
+    here = ROOT / given.get("data_root", defaults.values["data_root"])
+    trained_root = ROOT / check("data_root", args.get("data_root", str(here)))
+    if "data_root" in given or trained_root == here or not trained_root.is_dir():
+        return kept, here
+    names = {key: [_prepared_in(name, trained_root) for name in check(key, args[key])] for key in SETS if args.get(key)}
+    if args.get("meanface"):
+        names["meanface"] = _prepared_in(check("meanface", args["meanface"]), trained_root)
+    return kept | names, trained_root
+
+
+def _prepared_in(name: str, root: Path) -> str:
+    """Return the folder of a prepared set in `root`, if it is named by that; other names as they are."""
+    return str(root / name) if name not in DATASETS and (root / name / "meta.yaml").is_file() else name
+
+
+def _with_protocol(name: str | None, row: dict[str, Any], known: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Return (name of a net's crop protocol, all protocols) where `name` may mean another one here, or nothing.
+
+    The name becomes a part of a folder's name, so it is changed unless it is a plain word.
+    """
+    if known.get(name or "square") == row:
+        return name, known
+    if name is None or name in known or not re.fullmatch(r"\w[\w-]{0,39}", name):
+        same = next((other for other, values in known.items() if values == row), None)
+        mark = hashlib.sha256(repr(sorted(row.items(), key=str)).encode()).hexdigest()[:6]
+        name = same or f"{re.sub(r'[^a-zA-Z0-9]', '_', name or 'own')[:40]}-{mark}"
+    return name, {**known, name: row}
 
 
 def _start(settings: Settings) -> dict:

@@ -22,14 +22,13 @@ HEADER = ["file", "why", "landmarks", "score"]
 
 
 def show(split: Split, augmented: Augmented, layout: Layout, neighbors: list[list[int]], count: int, train_hidden: bool) -> str:
-    """Write samples.jpg, suspects.jpg and suspects.csv into show/ of the split's prepared folder. Return what to print.
+    """Write samples.jpg, suspects.jpg and suspects.csv into the folder in which the split's set is drawn. Return what to print.
 
     augmented: its faces as the net gets them; neighbors: of each landmark; train_hidden: judge hidden landmarks too.
     """
-    folder, faces = split.set.folder, augmented.faces
-    place = folder / "show"
+    folder, place, faces = split.set.folder, split.set.show, augmented.faces
     try:
-        place.mkdir(exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
         write_image(place / "samples.jpg", _samples(augmented, layout, neighbors, count))
         judged, worst = _suspects(split, layout, train_hidden, place)
     except OSError as error:

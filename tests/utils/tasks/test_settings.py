@@ -12,6 +12,7 @@ from utils.config import Settings
 from utils.data.prepared_set import PreparedSet
 from utils.tasks.landmarks import Landmarks
 from utils.tasks.settings import read_settings
+from utils.train import checkpoint, run_folder
 from utils.train.ranks import Ranks
 
 
@@ -50,3 +51,65 @@ def test_the_label_shift_of_each_training_set(faces, tmp_path):
     assert shifts(label_shift=[0.5]) == [0.5, 0.5] and shifts(label_shift=[0.5, 1.0]) == [0.5, 1.0]
     with pytest.raises(UserError, match="label_shift has 3 numbers for 2 training sets"):
         shifts(label_shift=[1.0, 2.0, 3.0])
+
+
+# ------------------------------------------------------------------------------------------- files of trained runs
+def from_elsewhere(trained, folder, **args):
+    """Return `folder`, a copy of the run whose checkpoint was changed to hold these arguments, and a protocol of its own."""
+    shutil.copytree(trained.folder, folder)
+    stored = checkpoint.load(folder / "best.pt")
+    stored["args"] |= args
+    if "protocol" in args:
+        stored["protocol"] = {**stored["protocol"], "scale_x": 1.31}
+    checkpoint.save(folder / "best.pt", stored)
+    return folder
+
+
+def task_of(folder, root, given=None, **modes):
+    """Return the task of a run, as main.py makes it for a test where args.yaml names `root` for prepared sets."""
+    mode = Namespace(**{**dict.fromkeys(("resume", "train", "audit", "test_onnx", "predict")), "test": True, "export": [],
+                        "test_formats": [], **modes})
+    defaults = DEFAULTS._replace(values={**DEFAULTS.values, "data_root": str(root)})
+    run = run_folder.find(str(folder), root, False)
+    return Landmarks(read_settings(given or {}, mode, run, defaults), defaults, Ranks(0, 1, torch.device("cpu")))
+
+
+def state(folder) -> dict:
+    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("protocol", ("square", "own", "../../victim/own", "x" * 300), ids=("square", "own", "path", "long"))
+def test_the_file_of_a_run_never_says_where_to_write(trained, faces, tmp_path, protocol):
+    """Its data root is only read, whatever it holds; its protocol is the one that it was trained with."""
+    victim, root = tmp_path / "victim", tmp_path / "data"
+    for name in (".mine.partial", "drawn-64", "drawn-64-own"):
+        (victim / name).mkdir(parents=True)
+        (victim / name / "meta.yaml").write_text("dataset: mine\n")
+    before = state(victim)
+    folder = from_elsewhere(trained, tmp_path / "run", data_root=str(victim), run_root=str(victim), protocol=protocol)
+    task = task_of(folder, root)
+    task.prepare_tests()
+    assert state(victim) == before
+    prepared, = {split.set.folder for split in task.tested}
+    assert prepared.parent == root and prepared.name.startswith("drawn-") and len(prepared.name) < 80
+    assert task.tested[0].set.meta["protocol"] == checkpoint.load(folder / "best.pt")["protocol"]
+    shutil.copytree(faces, victim / "whole")
+    before = state(victim)
+    folder = from_elsewhere(trained, tmp_path / "other", data_root=str(victim), train_data=["whole"])
+    task = task_of(folder, root, show_data=4)
+    task.prepare()
+    assert task.training[0].folder == victim / "whole" and str(root / "show" / "whole") in task.show(4, None)
+    assert state(victim) == before
+
+
+def test_the_file_of_a_run_from_elsewhere_opens_no_detector(trained, tmp_path):
+    folder = from_elsewhere(trained, tmp_path / "runs" / "000", detector_weights="/nowhere/faces.onnx", box=["detector"])
+    with pytest.raises(UserError, match="names the file of a detector, .* outside of --run-root.* --detector-weights"):
+        task_of(folder, tmp_path / "data")
+    assert task_of(folder, tmp_path, {"run_root": str(tmp_path / "runs")}).settings.test.detector_weights == "/nowhere/faces.onnx"
+
+
+def test_a_run_is_tested_on_the_sets_that_its_data_root_holds(trained, tmp_path):
+    task = task_of(trained.folder, tmp_path / "data")
+    task.prepare_tests()
+    assert str(task.tested[0].set.folder).startswith(trained.flags[3]) and not (tmp_path / "data").exists()
