@@ -52,13 +52,14 @@ def settings(preset: str | None = None, **given) -> Settings:
 
 
 def untrained(meanface: np.ndarray, num_nb: int = 10, head: str = "pip", stride: int | None = 32, size: int = 64, name: str = NET,
-              **options):
+              refine: bool = False, **options):
     """A net with random weights, the same every time. options: of the head."""
     import torch
 
     from nets import NetOptions, build_net, make_spec
     torch.manual_seed(0)
-    return build_net(make_spec(NetOptions(name, head, stride, size, num_nb=num_nb, head_options=options), meanface))
+    chosen = NetOptions(name, head, stride, size, num_nb=num_nb, head_options=options, refine=refine)
+    return build_net(make_spec(chosen, meanface))
 
 
 def load_split(folder: Path, split: str) -> Table:

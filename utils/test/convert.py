@@ -12,6 +12,8 @@ from pipnet.errors import UserError, one_line
 from pipnet.runtimes import import_runtime
 from utils.test.export import Source, Unnamed
 
+INTEGERS = (torch.int32, torch.int64)
+
 
 def _run(command: list[str], file: Path, what: str) -> None:
     """Run a converter. UserError with the last line of what it says if it fails or writes nothing."""
@@ -27,8 +29,8 @@ def write_mnn(source: Source, file: Path) -> None:
     import_runtime("MNN", file)
     # the command `mnnconvert` installs a package and sends a report of its use; the function that it calls does neither
     code = "import sys, _tools; _tools.mnnconvert(sys.argv)"
-    _run([sys.executable, "-c", code, "-f", "ONNX", "--modelFile", str(source.onnx), "--MNNModel", str(file), "--bizCode", "MNN"],
-         file, "MNN")
+    _run([sys.executable, "-c", code, "-f", "ONNX", "--modelFile", str(source.onnx.absolute()), "--MNNModel", str(file),
+          "--bizCode", "MNN"], file, "MNN")
 
 
 def write_openvino(source: Source, file: Path) -> None:
@@ -82,7 +84,8 @@ class _Planes(Unnamed):
 class Arithmetic(TorchFunctionMode):
     """Within it, argmax, gather and their like are computed with the layers that ncnn has; the results are the same.
 
-    An index is a float here. ncnn's division does not round.
+    An index is a float here. ncnn's division does not round. pnnx writes constants of integers as integers, whose bits ncnn reads
+    as floats: next to zero. So integers that meet floats are made floats before.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -101,6 +104,8 @@ class Arithmetic(TorchFunctionMode):
             return _quotient(*args)
         if name == "to" and args[0].is_floating_point():  # all numbers are float32 already
             return args[0]
+        if any(isinstance(arg, Tensor) and arg.is_floating_point() for arg in args):
+            args = tuple(arg.float() if isinstance(arg, Tensor) and arg.dtype in INTEGERS else arg for arg in args)
         return function(*args, **kwargs)
 
 

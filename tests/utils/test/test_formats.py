@@ -6,11 +6,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import NET, fails, mean_face, unfolded, untrained
+from conftest import NET, ROOT, fails, mean_face, unfolded, untrained
 
 from nets import NetOptions, Prediction, build_net, make_spec
 from nets.stages.affine import inverse
@@ -21,6 +22,7 @@ from utils.data.synthetic import VERSION, generate
 from utils.formats import FORMATS, files_of
 from utils.test.evaluate import torch_predictor
 from utils.test.export import Source, deployed, example_for, export_onnx, exported_predictor, write_format
+from utils.train import checkpoint
 
 PACKAGES = {"mnn": ["MNN"], "ncnn": ["pnnx", "ncnn"], "openvino": ["openvino"], "torchscript": [], "int8": []}
 HEADS = {"pip": {"sigma": True}, "coordinate": {}, "simcc": {}, "heatmap": {"stride": 8}}
@@ -47,14 +49,27 @@ def source_of(net: torch.nn.Module, folder: Path) -> Source:
                   example_for(net.spec["input_size"], net.input_margin))
 
 
-@pytest.mark.parametrize("name", ["mnn", "ncnn", "openvino", "torchscript"])
-@pytest.mark.parametrize("head", HEADS)
-def test_a_net_agrees_with_its_exports(tmp_path, head, name):
+CONVERTED = pytest.mark.parametrize("name", ["mnn", "ncnn", "openvino", "torchscript"])
+
+
+def import_packages(name: str) -> None:
     for package in PACKAGES[name]:
         pytest.importorskip(package, reason=f"the package {package} is not installed")
-    net = spread(untrained(mean_face()[36:48], 5, head, **HEADS[head]))
-    file = tmp_path / f"net{FORMATS[name].suffix}"
-    write_format(name, source_of(net, tmp_path), file)
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def refined(request, tmp_path_factory) -> tuple[torch.nn.Module, Source]:
+    """A net with a refiner, of each head, and its source."""
+    net = spread(untrained(mean_face()[36:48], 5, request.param, refine=True, **HEADS[request.param]))
+    return net, source_of(net, tmp_path_factory.mktemp("refined"))
+
+
+@CONVERTED
+def test_a_net_agrees_with_its_exports(tmp_path, monkeypatch, refined, name):
+    import_packages(name)
+    (net, source), file = refined, tmp_path / f"net{FORMATS[name].suffix}"
+    monkeypatch.chdir(source.onnx.parent)
+    write_format(name, source._replace(onnx=Path("net.onnx")), file)
     exported, ours = exported_predictor(file, 1), torch_predictor(net, torch.device("cpu"))
     for count in (1, 5):
         one, two = ours(pictures(count)), exported(pictures(count))
@@ -64,6 +79,20 @@ def test_a_net_agrees_with_its_exports(tmp_path, head, name):
                 assert part.shape == other.shape and other.dtype == torch.float32
                 assert (part - other).abs().max() < 1e-4
     assert open_file(file, 1).values["net"] == "of a test"
+
+
+@CONVERTED
+@pytest.mark.parametrize("shipped", ["landmarks", "landmarks-fast"])
+def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
+    import_packages(name)
+    weights = ROOT / "weights"
+    net, file = checkpoint.unpack(weights / f"{shipped}.pt")[0].eval(), tmp_path / f"net{FORMATS[name].suffix}"
+    size, sheet = net.spec["input_size"], cv2.imread(str(ROOT / "assets" / "faces.jpg"))
+    crops = torch.from_numpy(np.stack([cv2.resize(sheet[:144, x:x + 144], (size, size)) for x in range(0, 1008, 144)]))
+    write_format(name, Source(weights / f"{shipped}.onnx", tuple, deployed(net), example_for(size, 1)), file)
+    one, two = torch_predictor(net, torch.device("cpu"))(crops), exported_predictor(file, 1)(crops)
+    assert size * (one.landmarks - two.landmarks).abs().max() < 0.5  # px; the weights of the ONNX file are of 16 bits
+    assert (one.score - two.score).abs().max() < 0.01 and (one.sigma - two.sigma).abs().max() < 0.001
 
 
 def test_eight_bits_change_the_landmarks_little_and_need_no_other_tool(tmp_path):
