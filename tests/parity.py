@@ -13,7 +13,7 @@ from conftest import DEFAULTS, LAYOUTS, settings, to_published
 from nets import HEADS, Labels, NetOptions, Trainable, build_net, make_spec
 from nets.convert.dpr import PLACES, from_dpr
 from nets.convert.peppa import from_peppa
-from nets.convert.published import from_published
+from nets.convert.published import from_published, unwrapped
 from nets.detectors import faceboxes
 from nets.detectors.mtcnn import MTCNN, nms_of_smaller
 from nets.heads.pip import Maps, merge_index
@@ -95,7 +95,7 @@ def pip(name: str, system: str = "pipnet", stride: int = 32) -> dict[str, np.nda
     """PIPNet or its fork at 128 px: weights under the published names, loaded as those."""
     net = build_net(make_spec(NetOptions(name, input_size=128, stride=stride), face(68)))
     published = {f"module.{name}": tensor.shape for name, tensor in to_published(net.state_dict(), system).items()}
-    net.load_state_dict(from_published(weights(published)))
+    net.load_state_dict(from_published(unwrapped(weights(published))))
     return outputs(net, 128)
 
 
@@ -134,7 +134,7 @@ def dpr() -> dict[str, np.ndarray]:
 def find_boxes() -> dict[str, np.ndarray]:
     """FaceBoxesV2: raw outputs, then decoding and suppression of formula offsets."""
     net, images = faceboxes.FaceBoxesV2().eval(), torch.from_numpy(picture(256, 320))[None]
-    net.load_state_dict(faceboxes.from_published(weights(shapes_of(net, "module."))))
+    net.load_state_dict(unwrapped(weights(shapes_of(net, "module."))))
     with torch.inference_mode():
         offsets, logits = net(images)
     anchor = faceboxes.anchors(256, 320)

@@ -15,7 +15,6 @@ def from_dpr(state: dict[str, Tensor], _meanface: np.ndarray) -> dict[str, Tenso
     Pixel centres are integers there, and frames are 128 px (box and parts) or 256 px (face) wide; ours are [0, 1]. The files do
     not hold the mean face that the regressor adds its output to; only a net with that mean face gives the published landmarks.
     """
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     found = {f"transformer.{name}": tensor for name, tensor in state.items() if name.startswith(("localization.", "fc_loc."))}
     found |= {f"backbone.{name}": tensor for name, tensor in state.items() if name.startswith("features.")}
     dense = {name.removeprefix("pts_net."): tensor for name, tensor in state.items() if name.startswith("pts_net.")}

@@ -3,6 +3,8 @@
 Theirs have backbone, neck and head side by side; ours are `backbone.<published name>`, `neck.<published name>` and `head.<name>`.
 Tensors have the same shapes.
 """
+import re
+
 from torch import Tensor
 
 from nets.convert.transplant import PARTS
@@ -14,6 +16,7 @@ HEADS = {  # {system: {our name of a head's convolution: the published one}}
 }
 CLASSIFIER = ("fc", "classifier")  # in plain ImageNet nets
 OURS = ("backbone", "neck", "head", "auxiliary", "refiner", "transformer", "places", "regressors")
+WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 
 
 def is_ours(state: dict[str, Tensor]) -> bool:
@@ -21,13 +24,23 @@ def is_ours(state: dict[str, Tensor]) -> bool:
     return all(name.partition(".")[0] in OURS for name in state)
 
 
+def unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict without the prefixes that DataParallel and torch.compile put before all names.
+
+    Raises ValueError if two names become one.
+    """
+    plain = {WRAPPED.sub("", name): tensor for name, tensor in state.items()}
+    if len(plain) < len(state):
+        raise ValueError("it names some tensors both with and without the prefix 'module.'; it mixes two nets")
+    return plain
+
+
 def from_published(state: dict[str, Tensor], _meanface: object = None) -> dict[str, Tensor]:
     """Return under our names the state dict of PIPNet, its IRNet fork, or a plain torchvision backbone.
 
-    Drops a `module.` prefix (DataParallel) and the classifier of a plain backbone. A state dict of ours is returned unchanged.
-    Raises ValueError if two names become one.
+    Drops the classifier of a plain backbone. A state dict of ours is returned unchanged. Raises ValueError if two names become
+    one.
     """
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     if is_ours(state):
         return state
     heads = {theirs: ours for names in HEADS.values() for ours, theirs in names.items()}
@@ -48,4 +61,4 @@ def from_published(state: dict[str, Tensor], _meanface: object = None) -> dict[s
 
 def is_classifier(name: str) -> bool:
     """Return whether a tensor belongs to the classifier of a plain ImageNet net."""
-    return name.removeprefix("module.").partition(".")[0] in CLASSIFIER
+    return name.partition(".")[0] in CLASSIFIER

@@ -28,9 +28,9 @@ class System(NamedTuple):
     """One published system.
 
     title: its name, for messages
-    marks: tensors by any of which its files are known, without the prefix of DataParallel
+    marks: tensors by any of which its files are known
     preset: the row of args.yaml that holds its net, input size and crop protocol
-    keys(state): further keys of args.yaml, which the tensors tell; see `told`
+    keys(state): further keys of args.yaml, which the tensors tell. KeyError, ValueError or ZeroDivisionError if they cannot run
     convert: "module:name" of a function (state, mean face (N, 2)) -> tensors under our names
     meanface: the file with the mean face that its weights do not hold, and the folder of that file; empty if they need none
     graph: its exported form, if it published one
@@ -43,10 +43,6 @@ class System(NamedTuple):
     convert: str
     meanface: tuple[str, str] | tuple[()] = ()
     graph: Graph | None = None
-
-    def told(self, state: dict[str, Tensor]) -> dict:
-        """Return `keys` of tensors as they are in the file. KeyError, ValueError or ZeroDivisionError if they cannot be run."""
-        return self.keys({name.removeprefix("module."): tensor for name, tensor in state.items()})
 
 
 def snapshot_keys(state: dict[str, Tensor], system: str) -> dict:
@@ -88,5 +84,4 @@ def system_of(state: dict[str, Tensor]) -> System | None:
     """Return the system that published a state dict; None for one of ours, a plain backbone, and what is unknown."""
     if is_ours(state):
         return None
-    names = {name.removeprefix("module.") for name in state}
-    return next((system for system in SYSTEMS.values() if not names.isdisjoint(system.marks)), None)
+    return next((system for system in SYSTEMS.values() if not state.keys().isdisjoint(system.marks)), None)

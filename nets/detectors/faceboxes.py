@@ -151,11 +151,6 @@ class FaceBoxesV2(Trainable):
         return [suppress(*image, threshold, overlap) for image in zip(boxes, logits.softmax(-1)[..., 1], strict=True)]
 
 
-def from_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a published state dict under our names, which lack DataParallel's prefix."""
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
 def anchors(height: int, width: int, device: torch.device | None = None) -> Tensor:
     """Return (A, 4) cx, cy, w, h in px of an input of that size: by stride, cell (row by row), size, place in the cell (by y)."""
     found = []

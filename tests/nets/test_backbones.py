@@ -15,7 +15,7 @@ from nets import NetOptions, build_net, make_spec, net_row
 from nets.backbones import irnet, mobilenet, resnet, slim
 from nets.backbones.timm_net import TimmNet, timm_row
 from nets.convert.imagenet import load_imagenet
-from nets.convert.published import HEADS, from_published
+from nets.convert.published import HEADS, from_published, unwrapped
 from utils.test.export import export_onnx, exported_predictor
 from utils.train.initialise import initialise
 
@@ -127,7 +127,7 @@ def test_published_names_and_back(system: str) -> None:
     names += ["layer1.0.conv1.weight", "deconv1.weight", "bn_deconv1.bias"]
     names += ["layer5.weight", "bn5.bias", "layer6.bias", "bn6.weight"]
     state = {name: torch.tensor(float(i)) for i, name in enumerate(names)}
-    ours = from_published({f"module.{name}": tensor for name, tensor in state.items()})
+    ours = from_published(unwrapped({f"module._orig_mod.{name}": tensor for name, tensor in state.items()}))
     assert {"head.neighbor_y.weight", "neck.deconv1.weight", "neck.bn6.weight", "backbone.layer1.0.conv1.weight"} <= ours.keys()
     assert from_published(ours) == ours
     assert to_published(ours, system) == state
@@ -138,6 +138,8 @@ def test_published_names_refuse_what_has_no_name() -> None:
     assert from_published({"conv1.weight": zero, "fc.weight": zero}).keys() == {"backbone.conv1.weight"}
     with pytest.raises(ValueError, match="head.score.weight twice"):
         from_published({"cls_layer.weight": zero, "score.weight": zero})
+    with pytest.raises(ValueError, match="with and without the prefix"):
+        unwrapped({"module.conv1.weight": zero, "conv1.weight": zero})
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv4_conv_small", "convnext_atto.d2_in1k", "swin_tiny_patch4_window7_224"])

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 
-from nets.detectors.faceboxes import FaceBoxesV2, from_published
+from nets.detectors.faceboxes import FaceBoxesV2
 from nets.detectors.mtcnn import MTCNN
 from pipnet.detector import EXPORTED_FACE_BOX, Detections, Find, Loaded
 from pipnet.errors import UserError, one_line
@@ -44,7 +44,7 @@ def faceboxes_finder(net: FaceBoxesV2, device: torch.device) -> Find:
 def weights_of(file: Path) -> FaceBoxesV2:
     """FaceBoxesV2 with the weights of a checkpoint or an export of ours, or the published ones. UserError for other files."""
     net = FaceBoxesV2()
-    return _fill(net, _exported_state(net, file) if file.suffix == ".onnx" else from_published(load_weights(file)[0]), file)
+    return _fill(net, _exported_state(net, file) if file.suffix == ".onnx" else load_weights(file)[0], file)
 
 
 def load_torchscript(file: Path, threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from nets import Trainable, build_net
+from nets.convert.published import unwrapped
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
 from pipnet.layout import Layout
@@ -87,7 +88,10 @@ def _load_one(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             values = values[key]
     if not isinstance(values, dict) or not values or not all(isinstance(value, torch.Tensor) for value in values.values()):
         raise UserError(f"{file} is not a checkpoint of this project, and holds no tensors by name as a state dict does")
-    return values, known
+    try:
+        return values if known else unwrapped(values), known
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{file} does not hold the tensors of one net by name ({error})") from None
 
 
 def _read(file: Path):

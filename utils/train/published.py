@@ -37,7 +37,7 @@ def structure(tensors: dict[str, Tensor], known: dict[str, Any]) -> dict[str, An
     """
     if system := system_of(tensors):
         try:
-            settings, _ = settings_of(system, system.told(tensors))
+            settings, _ = settings_of(system, system.keys(tensors))
         except (KeyError, ValueError, ZeroDivisionError):  # of other landmarks, or not whole: its tensors may fit all the same
             return {}
         values = vars(settings.net)
@@ -68,7 +68,7 @@ def describe(text: Path | str, tensors: dict[str, Tensor]) -> dict[str, Any]:
         raise UserError(f"{text} is neither a checkpoint of this project nor a published landmark net ({titles}); weights of a "
                         "backbone alone start a training: --weights")
     try:
-        keys = system.told(tensors)
+        keys = system.keys(tensors)
     except (KeyError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{text} is no net of {system.title} that can be run: {error}") from None
     settings, layout = settings_of(system, keys)

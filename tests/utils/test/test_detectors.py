@@ -8,7 +8,7 @@ from conftest import draw_face
 from onnx import helper, numpy_helper
 from torchvision.ops import box_iou, nms
 
-from nets.detectors import faceboxes
+from nets.convert.published import unwrapped
 from nets.detectors.faceboxes import FaceBoxesV2, Targets, anchors, decode, encode, multibox_loss, suppress
 from nets.detectors.mtcnn import MTCNN, nms_of_smaller
 from pipnet.detector import DETECTORS, Detector
@@ -50,7 +50,7 @@ def test_faceboxes_gives_the_published_raw_outputs(reference):
     stored = np.load(reference / "faceboxesv2.npz")
     net = FaceBoxesV2().eval()
     state = torch.load(reference / FILES["faceboxes"], weights_only=True, map_location="cpu")
-    net.load_state_dict(faceboxes.from_published(state))
+    net.load_state_dict(unwrapped(state))
     for index in (2, 4, 6):  # 1023x1024, 683x1024, 769x1024
         image = torch.from_numpy(picture(stored[f"i{index}_jpg_bytes"]))[None]
         height, width = image.shape[1:3]

@@ -57,6 +57,17 @@ def test_a_snapshot_of_pipnet_is_a_whole_net(tmp_path, preset, keys):
     assert torch.equal(*pair)
 
 
+@pytest.mark.parametrize("prefix", ("module.", "_orig_mod.module."))
+def test_prefixes_of_wrappers_are_dropped_from_any_file(tmp_path, slim, prefix):
+    plain = checkpoint.load(slim)
+    torch.save({f"{prefix}{name}": tensor for name, tensor in torch.load(slim, weights_only=True).items()}, tmp_path / "w.pth")
+    wrapped = checkpoint.load(tmp_path / "w.pth")
+    assert plain["model"].keys() == wrapped["model"].keys() and plain["net"] == wrapped["net"]
+    torch.save({"module.conv13.4.weight": torch.zeros(1), "conv13.4.weight": torch.zeros(1)}, tmp_path / "two.pth")
+    with pytest.raises(UserError, match="two.pth does not hold the tensors of one net by name .* mixes two nets"):
+        checkpoint.load(tmp_path / "two.pth")
+
+
 def test_what_a_published_file_lacks_is_one_line(tmp_path, slim):
     torch.save({"fc.weight": torch.zeros(2, 2), "conv1.weight": torch.zeros(2)}, tmp_path / "r.pth")
     with pytest.raises(UserError, match="neither a checkpoint of this project nor a published landmark net .Peppa's Slim, DPR"):
