@@ -1,6 +1,6 @@
-"""Speed of the page in a browser, with two faces before a camera: `python benchmarks/browser.py [NET.onnx] [FRAMES]`.
+"""Speed of the page in a browser, with two faces before a camera: `python benchmarks/browser.py [NET.onnx ...]`.
 
-It needs Chromium and onnxruntime-web (docs/demo.md). The camera is a video of 640x480 px at 30 frames/s, which bounds the figure.
+Without names it measures the shipped nets in 32 and in 8 bits. It needs Chromium and onnxruntime-web (docs/demo.md). The camera is a video of 640x480 px at 30 frames/s, which bounds the figure.
 """
 import json
 import shutil
@@ -61,8 +61,9 @@ def film(file: Path, frames: int = 60) -> None:
             pictures.write(cv2.imencode(".jpg", frame)[1].tobytes())
 
 
-def measure(net: Path, frames: int) -> dict:
+def measure(net: Path) -> dict:
     """Return frames/s and the median ms of each stage. Stop with a message where there is no browser."""
+    Listener.done.clear()
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         sys.exit("no chromium on this machine; install it")
@@ -70,7 +71,7 @@ def measure(net: Path, frames: int) -> dict:
         page, camera = Path(folder, "page"), Path(folder, "camera.mjpeg")
         write_page(page, Options(net))
         film(camera)
-        (page / "driver.js").write_text(DRIVER.replace("COUNT", str(WARM + frames)))
+        (page / "driver.js").write_text(DRIVER.replace("COUNT", str(WARM + FRAMES)))
         text = (page / "index.html").read_text()
         (page / "index.html").write_text(text.replace("</body>", '<script type="module" src="driver.js"></script></body>'))
         with ThreadingHTTPServer(("127.0.0.1", 0), partial(Listener, directory=page)) as server:
@@ -92,10 +93,10 @@ def measure(net: Path, frames: int) -> dict:
     stages = {name: round(1000 * float(np.median([one[name] for one in times])), 1) for name in ("decode", "landmarks", "track")}
     detections = [1000 * one["detect"] for one in times if one["detect"]]
     return {"net": net.name, "runtime": found["status"].rpartition(" on ")[2], "faces": times[-1]["faces"],
-            "frames_per_second": round(frames / seconds, 1), "ms": {**stages, "detect": round(float(np.median(detections)), 1)}}
+            "frames_per_second": round(FRAMES / seconds, 1), "ms": {**stages, "detect": round(float(np.median(detections)), 1)}}
 
 
 if __name__ == "__main__":
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else shipped("landmarks-fast.onnx")
+    files = sys.argv[1:] or [shipped(f"{name}{bits}.onnx") for name in ("landmarks", "landmarks-fast") for bits in ("", ".int8")]
     command = " ".join(["python benchmarks/browser.py", *(Path(part).name for part in sys.argv[1:])])
-    save("browser", command, 0, measure(file, int(sys.argv[2]) if len(sys.argv) > 2 else FRAMES))
+    save("browser", command, 0, {"rows": [measure(Path(file)) for file in files]})

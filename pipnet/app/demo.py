@@ -40,7 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--exp", metavar="EXP", help=f"landmark net: one that comes with the project ({', '.join(SHIPPED)}), an exported "
         f"file, or in the checkout what main.py --exp takes (default: {SHIPPED[0]})")
     add("--int8", action=argparse.BooleanOptionalAction, help="take the nets that come with the project in 8 bits, or in 32 "
-        "(default: 8 on a CPU, where they are up to three times faster, except for --web)")
+        "(default: 8 on a CPU, where they are up to three times faster)")
     add("--detector", choices=tuple(DETECTORS), default="faceboxes", help="kind of face detector (faceboxes)")
     add("--detector-weights", metavar="FILE", help="file of the detector (faceboxes: .onnx, or .pt and .pth in the checkout; "
         "default: the one that comes with the project)")
@@ -161,8 +161,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if args.web:
         weights = args.detector_weights and Path(args.detector_weights)
-        serve(Options(Path(_nets(args, False)[0]), weights, args.threshold, args.max_faces, args.detect_every, args.smooth),
-              args.port or 8000)
+        landmarks, int8 = (Path(_nets(args, bits)[0]) for bits in (False, True))
+        serve(Options(landmarks, int8 if int8 != landmarks else None, weights, args.threshold, args.max_faces, args.detect_every,
+                      args.smooth), args.port or 8000)
         return
     source = open_source(args.source)
     with ExitStack() as stack:

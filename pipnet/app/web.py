@@ -33,9 +33,13 @@ WEB = ("exp", "detector_weights", "threshold", "max_faces", "detect_every", "smo
 
 
 class Options(NamedTuple):
-    """Choices of a page: files of both nets (None: the shipped detector), and options of Detector, Landmarker and Tracker."""
+    """Choices of a page: files of both nets (None: the shipped detector), and options of Detector, Landmarker and Tracker.
+
+    int8: the landmark net in 8 bits, which WebAssembly runs instead, where there is one. WebGPU runs 32 bits.
+    """
 
     landmarks: Path
+    int8: Path | None = None
     detector: Path | None = None
     threshold: float | None = None
     max_faces: int | None = None
@@ -57,8 +61,11 @@ def write_page(folder: Path, options: Options) -> None:
     try:
         shutil.copytree(PAGE, partial_page, ignore=shutil.ignore_patterns("*.tgz", "__pycache__"))
         _unpack(partial_page / "vendor")
-        for file, name in ((options.landmarks, settings["net"]["file"]), (found, settings["detector"]["file"])):
-            shutil.copyfile(file, partial_page / name)
+        nets = {options.landmarks: settings["net"]["file"], options.int8: settings["net"]["int8"],
+                found: settings["detector"]["file"]}
+        for file, name in nets.items():
+            if name:
+                shutil.copyfile(file, partial_page / name)
         write_text(partial_page / SETTINGS, json.dumps(settings) + "\n")
         if folder.exists():
             shutil.rmtree(folder)
@@ -82,9 +89,10 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
     landmarker.Landmarker(net, finder, options.max_faces)  # checks the number
     layout, protocol, euro = net.layout, net.protocol._asdict(), smooth.OneEuro
     return {
-        "net": {"file": "landmarks.onnx", "name": options.landmarks.stem, "size": net.size, "count": layout.count,
-                "border": border_px(net.size, net.margin), "protocol": protocol, "tight": net.tight, "inner": net.protocol.inner,
-                "pose": net.pose, "states": net.states, "meanface": None if net.meanface is None else net.meanface.tolist(),
+        "net": {"file": "landmarks.onnx", "int8": options.int8 and "landmarks.int8.onnx", "name": options.landmarks.stem,
+                "size": net.size, "count": layout.count, "border": border_px(net.size, net.margin), "protocol": protocol,
+                "tight": net.tight, "inner": net.protocol.inner, "pose": net.pose, "states": net.states,
+                "meanface": None if net.meanface is None else net.meanface.tolist(),
                 "face_limit": net.face_limit, "face_least": net.face_least, "sure": net.sure},
         "detector": {"file": "detector.onnx", "threshold": finder.threshold, "overlap": finder.overlap,
                      "face_box": finder.face_box, **_constants(detector, "SHORT_SIDE", "MOST_PIXELS")},

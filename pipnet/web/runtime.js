@@ -5,7 +5,8 @@ const VENDOR = new URL("vendor/", import.meta.url);
 /**
  * Return {title, image(data, dims), number(value), landmarks, detector}: words for the page, makers of inputs, and both sessions.
  *
- * landmarks, detector: {input: tensor} -> promise of {output: tensor}. files: addresses of both nets. side: px of the net's input.
+ * landmarks, detector: {input: tensor} -> promise of {output: tensor}. side: px of the net's input.
+ * files: addresses of {landmarks, int8, detector}; int8 is the landmark net for WebAssembly, since WebGPU has no 8-bit convolutions.
  */
 export async function openRuntime(files, side) {
   const gpu = await navigator.gpu?.requestAdapter();
@@ -26,7 +27,8 @@ async function open(provider, files, side) {
     ort.env.wasm.numThreads = Math.min(navigator.hardwareConcurrency || 1, 4);  // by itself it takes half of the cores
   }
   const options = { executionProviders: [provider], logSeverityLevel: 3 };
-  const landmarks = await ort.InferenceSession.create(files.landmarks, options);  // one after the other: WebGPU refuses both at once
+  const net = provider === "wasm" ? files.int8 : files.landmarks;
+  const landmarks = await ort.InferenceSession.create(net, options);  // one after the other: WebGPU refuses both at once
   const detector = await ort.InferenceSession.create(files.detector, options);
   const threads = ort.env.wasm.numThreads;  // one where the page is not isolated
   const runtime = {

@@ -53,7 +53,8 @@ self.onmessage = async ({ data }) => {
     if (data.settings) {
       settings = data.settings;
       const { net, detector } = settings;
-      const runtime = await openRuntime({ landmarks: net.file, detector: detector.file }, net.size + 2 * net.border);
+      const files = { landmarks: net.file, int8: net.int8 ?? net.file, detector: detector.file };
+      const runtime = await openRuntime(files, net.size + 2 * net.border);
       landmarker = new Landmarker(settings, runtime);
       restart();
       self.postMessage({ ready: runtime.title });

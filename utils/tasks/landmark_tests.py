@@ -75,7 +75,7 @@ class LandmarkTests(Tests):
         if "web" not in formats:
             return files
         folder = Path(out or self.run.folder / "web")
-        write_page(folder, Options(self.run.onnx))
+        write_page(folder, Options(self.run.onnx, self.run.export("int8") if self.run.has("int8") else None))
         return f"{files}, the page to {folder}"
 
     def source(self) -> Source:
