@@ -1,6 +1,7 @@
 """Speed of the page in a browser, with two faces before a camera: `python benchmarks/browser.py [NET.onnx ...]`.
 
-Without names it measures the shipped nets in 32 and in 8 bits. It needs Chromium and onnxruntime-web (docs/demo.md). The camera is a video of 640x480 px at 30 frames/s, which bounds the figure.
+Without names it measures the shipped nets in 32 and in 8 bits. It needs Chromium and onnxruntime-web (docs/demo.md). The camera
+is a video of 640x480 px at 30 frames/s, which bounds the figure.
 """
 import json
 import shutil
