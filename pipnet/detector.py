@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from pipnet.checkout import from_checkout
+from pipnet.contents import check_export
 from pipnet.errors import UserError, one_line
 from pipnet.files import shipped
 from pipnet.geometry import carry, iou, turn_about
@@ -152,6 +153,8 @@ def load_exported(file: Path, threads: int) -> Loaded:
     if {*opened.inputs} != {"image", "threshold", "overlap"} or {*opened.outputs} != {"boxes", "scores"}:
         raise UserError(f"{file} is no detector of ours, which has the inputs image, threshold and overlap and the outputs boxes "
                         "and scores; give one that `main.py --task detect --export` has exported")
+
+    check_export(opened.values, file, detector=True)
 
     def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
         options = {"threshold": np.array(threshold, np.float32), "overlap": np.array(overlap, np.float32)}

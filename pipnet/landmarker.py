@@ -8,6 +8,7 @@ import numpy as np
 
 from pipnet.align import chip
 from pipnet.checkout import from_checkout
+from pipnet.contents import check_export
 from pipnet.detector import DETECTORS, Detector, FaceBox
 from pipnet.errors import UserError
 from pipnet.files import COARSE, SHIPPED
@@ -16,7 +17,6 @@ from pipnet.geometry import (
     border_px,
     box_of,
     carry,
-    check_protocol,
     crop_box,
     cut,
     similarity,
@@ -28,7 +28,7 @@ from pipnet.geometry import (
 from pipnet.images import as_bgr
 from pipnet.layout import Layout
 from pipnet.pose import turn_pose
-from pipnet.runtimes import RUNTIMES, open_file
+from pipnet.runtimes import RUNTIMES, Opened, open_file
 from pipnet.search import search
 from pipnet.session import shipped_onnx
 
@@ -129,18 +129,20 @@ class LandmarkNet(NamedTuple):
         return {name: float(value) for name, value in zip(self.states, values, strict=True) if name}
 
     @classmethod
-    def of(cls, predict, values: dict[str, Any], name) -> "LandmarkNet":
-        """Net from the values that an export or a checkpoint stores. UserError, naming the file, where they are incomplete."""
-        try:
-            meanface = values.get("meanface")
-            meanface = None if meanface is None else np.reshape(np.asarray(meanface, np.float64), (-1, 2))
-            return cls(predict, Layout.from_dict(values["layout"]), check_protocol(Protocol(**values["protocol"])),
-                       int(values["input_size"]), meanface, float(values.get("input_margin", 1)),
-                       float(values.get("face_limit", HALFWAY)), float(values.get("face_least", 0)),
-                       bool(values.get("pose")), tuple(values.get("states") or ()))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{name} lacks a layout, protocol and input_size ({error}); give a landmark net that "
-                            "`main.py --export` has exported") from None
+    def of(cls, predict, values: dict[str, Any]) -> "LandmarkNet":
+        """Net from the values that an export or a checkpoint stores; they were checked before."""
+        meanface = values.get("meanface")
+        meanface = None if meanface is None else np.reshape(np.asarray(meanface, np.float64), (-1, 2))
+        protocol = Protocol(**{key: values["protocol"][key] for key in Protocol._fields})
+        return cls(predict, Layout.from_dict(values["layout"]), protocol, values["input_size"], meanface,
+                   values.get("input_margin", 1.0), values.get("face_limit", HALFWAY), values.get("face_least", 0.0),
+                   bool(values.get("pose")), tuple(values.get("states") or ()))
+
+    @classmethod
+    def of_export(cls, opened: Opened, file: Path | str) -> "LandmarkNet":
+        """Net of an exported file of ours. UserError where its metadata are incomplete or wrong."""
+        check_export(opened.values, file)
+        return cls.of(lambda images: opened.run({"image": images}), {**opened.values, "pose": "pose" in opened.outputs})
 
 
 def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --export") -> LandmarkNet:
@@ -148,8 +150,7 @@ def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained
     opened = open_file(file, threads, remedy)
     if opened.inputs != ["image"] or not {"landmarks", "score"} <= set(opened.outputs):
         return from_checkout("utils.tools.inference:published_net", file)(opened, file)
-    return LandmarkNet.of(lambda images: opened.run({"image": images}),
-                          {**opened.values, "pose": "pose" in opened.outputs}, file)
+    return LandmarkNet.of_export(opened, file)
 
 
 class Landmarker:

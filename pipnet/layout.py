@@ -4,6 +4,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 EYES, INNER_LIPS = ("eye_left", "eye_right"), "lips_inner"
+MOST_LANDMARKS = 10_000
 
 
 def opposite(ring: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -70,3 +71,18 @@ class Layout(NamedTuple):
         same = values.get("same_as", {})  # JSON turns numeric keys into text
         values["same_as"] = {name: {int(i): int(j) for i, j in pairs.items()} for name, pairs in same.items()}
         return cls(**values)
+
+
+def contradiction(layout: Layout) -> str | None:
+    """What in a layout contradicts something else there, in words; None if nothing does."""
+    flip, count = layout.flip_index, layout.count
+    if len(flip) != count or any(not 0 <= f < count or flip[f] != i for i, f in enumerate(flip)):
+        return f"flip_index must hold {count} indices and be its own inverse"
+    several = [*layout.groups.values(), layout.interocular or (), *(layout.pupils or ()), *layout.same_as.values()]
+    if any(not 0 <= i < count for ids in several for i in ids):
+        return f"an index is outside 0..{count - 1}"
+    if layout.interocular and not len(layout.interocular) == len(set(layout.interocular)) == 2:
+        return f"interocular must be two landmarks, not {list(layout.interocular)}"
+    if len(layout.selected) != count:
+        return f"selected must hold {count} indices, not {len(layout.selected)}"
+    return None

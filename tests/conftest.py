@@ -16,15 +16,18 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
 sys.path.insert(0, str(ROOT))
 from nets.convert.published import HEADS  # noqa: E402
+from pipnet.layout import Layout  # noqa: E402
 from utils.config import Settings, read_defaults, resolve  # noqa: E402
 from utils.data.prepared_set import PreparedSet, Split, Table  # noqa: E402
 from utils.data.sets import Sets  # noqa: E402
 from utils.data.wider import Picture  # noqa: E402
+from utils.train import checkpoint  # noqa: E402
 
 DEFAULTS = read_defaults()
 LAYOUTS = DEFAULTS.layouts
@@ -60,6 +63,12 @@ def untrained(meanface: np.ndarray, num_nb: int = 10, head: str = "pip", stride:
     torch.manual_seed(0)
     chosen = NetOptions(name, head, stride, size, num_nb=num_nb, head_options=options, refine=refine)
     return build_net(make_spec(chosen, meanface))
+
+
+def contents(net: torch.nn.Module, layout: Layout, **values) -> dict:
+    """Return the values of a net's checkpoint."""
+    return {"format": checkpoint.FORMAT, "net": net.spec, "layout": layout.to_dict(), "protocol": DEFAULTS.protocols["square"],
+            "args": settings().flat(), "model": net.state_dict(), **values}
 
 
 def load_split(folder: Path, split: str) -> Table:

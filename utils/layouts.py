@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipnet.errors import UserError
-from pipnet.layout import Layout
+from pipnet.layout import Layout, contradiction
 from utils.yaml_files import nearest, read_yaml
 
 KEYS = ("count", "flip_index", "interocular", "pupils", "groups", "closed", "same_as", "of", "selected_index")
@@ -111,16 +111,11 @@ def _indices(values) -> tuple[int, ...]:
 
 def _check(layout: Layout) -> None:
     """Raise UserError if indices, mirror partners or closed groups of a layout contradict each other."""
-    name, flip, count = layout.name, layout.flip_index, layout.count
-    if len(flip) != count or any(not 0 <= f < count or flip[f] != i for i, f in enumerate(flip)):
-        raise UserError(f"layout '{name}': flip_index must hold {count} indices and be its own inverse")
-    several = [*layout.groups.values(), layout.interocular or (), *(layout.pupils or ()), *layout.same_as.values()]
-    if any(not 0 <= i < count for ids in several for i in ids):
-        raise UserError(f"layout '{name}': an index is outside 0..{count - 1}")
-    if layout.interocular and not len(layout.interocular) == len(set(layout.interocular)) == 2:
-        raise UserError(f"layout '{name}': interocular must be two landmarks, not {list(layout.interocular)}")
+    if wrong := contradiction(layout):
+        raise UserError(f"layout '{layout.name}': {wrong}")
     if unknown := [group for group in layout.closed if group not in layout.groups]:
-        raise UserError(f"layout '{name}': closed names '{unknown[0]}', which is no group{nearest(unknown[0], layout.groups)}")
+        hint = nearest(unknown[0], layout.groups)
+        raise UserError(f"layout '{layout.name}': closed names '{unknown[0]}', which is no group{hint}")
 
 
 def subset(layout: Layout, name: str, selected_index: tuple[int, ...]) -> Layout:

@@ -80,11 +80,12 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
     """Values of the nets and constants of this package, by the page's file that uses them. found: the detector's file."""
     remedy = "name a file that main.py --export onnx has made"
     opened = open_file(options.landmarks, 0, remedy)
-    if options.landmarks.suffix != ".onnx" or opened.inputs != ["image"] or "landmarks" not in opened.outputs:
+    if options.landmarks.suffix != ".onnx" or opened.inputs != ["image"] \
+            or not {"landmarks", "score"} <= {*opened.outputs}:
         raise UserError(f"{options.landmarks} is no ONNX file of a landmark net of ours; {remedy}")
     if options.smooth == "flow":
         raise UserError("the page has no optical flow; give it --smooth one-euro or none")
-    net = LandmarkNet.of(opened.run, {**opened.values, "pose": "pose" in opened.outputs}, options.landmarks)
+    net = LandmarkNet.of_export(opened, options.landmarks)
     finder = detector.Detector(weights=found, threshold=options.threshold)
     landmarker.Landmarker(net, finder, options.max_faces)  # checks the number
     layout, protocol, euro = net.layout, net.protocol._asdict(), smooth.OneEuro

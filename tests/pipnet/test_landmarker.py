@@ -311,7 +311,7 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
     onnx.save(bare, tmp_path / "bare.onnx")
     (tmp_path / "text.onnx").write_text("no")
     for file, message in ((tmp_path / "gone.onnx", "no file at .*gone.onnx"), (tmp_path / "text.onnx", "not an ONNX file"),
-                          (foreign, "no landmark net of ours"), (tmp_path / "bare.onnx", "lacks a layout")):
+                          (foreign, "no landmark net of ours"), (tmp_path / "bare.onnx", "no usable metadata: layout is mis")):
         with pytest.raises(UserError, match=message):
             Landmarker(file, detector=detect)
     with pytest.raises(UserError, match="no detector of ours"):

@@ -49,7 +49,7 @@ class LandmarkTests(Tests):
             raise UserError("--compare shows other runs in true boxes; have them in --box too")
         if run.model == "torch":
             self.torch_net, _, self.stored = checkpoint.unpack(run.weights)
-            self.net = of_checkpoint(self.torch_net, self.stored, run.weights)
+            self.net = of_checkpoint(self.torch_net, self.stored)
         else:
             self.stored, self.net = checkpoint.load(run.weights), open_net(run.weights)
         seen, self.layout = self.stored.get("data", ()), self.net.layout

@@ -38,14 +38,14 @@ def open_file(file: Path, threads: int = 0) -> LandmarkNet:
         prediction = predict(torch.from_numpy(images))._asdict()
         return {name: value.float().cpu().numpy() for name, value in prediction.items() if value is not None}
 
-    return of_checkpoint(net, stored, file)._replace(predict=predict_arrays)
+    return of_checkpoint(net, stored)._replace(predict=predict_arrays)
 
 
-def of_checkpoint(net: Trainable, stored: dict, file: Path) -> LandmarkNet:
+def of_checkpoint(net: Trainable, stored: dict) -> LandmarkNet:
     """The landmark net that a checkpoint describes, without `predict`."""
     values = {"input_size": net.spec["input_size"], "input_margin": net.input_margin, "pose": "pose" in net.auxiliary,
               "states": state_names(stored["args"])}
-    return LandmarkNet.of(None, {**stored, **values}, file)
+    return LandmarkNet.of(None, {**stored, **values})
 
 
 def published_net(opened: Opened, file: Path) -> LandmarkNet:
@@ -53,4 +53,4 @@ def published_net(opened: Opened, file: Path) -> LandmarkNet:
     graph, settings, layout = graph_of(file, opened)
     values = {**description(settings, layout, {}), "input_size": settings.net.input_size, "pose": settings.loss.pose > 0,
               "states": state_names(vars(settings.loss))}
-    return LandmarkNet.of(partial(resolve(graph.read), opened.run), values, file)
+    return LandmarkNet.of(partial(resolve(graph.read), opened.run), values)

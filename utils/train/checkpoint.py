@@ -12,10 +12,11 @@ from pipnet.errors import UserError
 from pipnet.files import write_atomic
 from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES
+from utils.config import read_defaults
 from utils.train import published
+from utils.train.contents import FORMAT, check_contents
 
-FORMAT = 2
-REQUIRED = {"format": int, "net": dict, "layout": dict, "protocol": dict, "args": dict, "model": dict}
+OURS = {"format", "net", "layout", "protocol", "args"}  # values that the files of others do not have all together
 
 
 def save(file: Path, values: dict[str, Any]) -> None:
@@ -62,13 +63,15 @@ def about(file: Path, stored: dict[str, Any]) -> str:
     return names if epoch is None else f"{names} of epoch {epoch + 1}"
 
 
-def _checked(file: Path, values: Any) -> dict[str, Any]:
-    """Return the values of a checkpoint of this version. UserError for others."""
-    if not isinstance(values, dict) or any(not isinstance(values.get(key), kind) for key, kind in REQUIRED.items()):
-        raise UserError(f"{file} is not a checkpoint of this project, which holds {', '.join(REQUIRED)}")
-    if values["format"] != FORMAT:
-        raise UserError(f"{file} has checkpoint format {values['format']}, this version reads {FORMAT}; train the net again")
-    return values
+def _check(file: Path, values: dict[str, Any]) -> None:
+    """Raise UserError where a checkpoint is of another version, incomplete or wrong."""
+    if isinstance(found := values.get("format"), int) and found != FORMAT:
+        raise UserError(f"{file} has checkpoint format {found}, this version reads {FORMAT}; train the net again")
+    try:
+        check_contents(values, read_defaults())
+    except ValueError as error:
+        raise UserError(f"{file} is not a whole checkpoint of this version: {error}; give another one, or train the net "
+                        "again") from None
 
 
 def load_weights(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -82,7 +85,9 @@ def load_weights(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 def _load_one(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     values = _read(file)
-    known = _checked(file, values) if isinstance(values, dict) and REQUIRED.keys() <= values.keys() else {}
+    known = values if isinstance(values, dict) and len(OURS & values.keys()) > len(OURS) / 2 else {}
+    if known:
+        _check(file, known)
     for key in ("model", "state_dict"):
         if isinstance(values, dict) and isinstance(values.get(key), dict):
             values = values[key]

@@ -41,7 +41,10 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
         if not settings.train.threads and history.threads not in (0, torch.get_num_threads()) and history.threads <= cores():
             torch.set_num_threads(history.threads)  # sums depend on their number in the last digits
             logger.info(f"{history.threads} CPU threads, as before")
-        solver.load_state_dict(history.solver)
+        try:
+            solver.load_state_dict(history.solver)
+        except ValueError as error:
+            raise UserError(f"{run.last} cannot be resumed: {error}; train a new run") from None
         solver.step = history.epochs * solver.steps  # the number of steps per epoch may have changed
     else:
         history = History(task.figure)

@@ -10,6 +10,7 @@ from nets import Trainable
 from nets.convert.published import from_published
 from nets.convert.systems import SYSTEMS, Graph, System, system_of
 from nets.registry import resolve as load_function
+from pipnet.contents import check_export
 from pipnet.errors import UserError
 from pipnet.landmarker import LandmarkNet
 from pipnet.layout import Layout
@@ -107,12 +108,13 @@ def describe_export(file: Path) -> dict[str, Any]:
     opened = open_file(file, 1)
     values = opened.values
     if {*opened.outputs} == {"boxes", "scores"}:
+        check_export(values, file, detector=True)
         args = {"task": "detect", "val": values.get("figures", {}).get("val", "none"), "train_data": values.get("train_data")}
         return {**values, "layout": {}, "protocol": {}, "args": args, "net": {"net": values.get("net", "faceboxes")}}
     if not {"landmarks", "score"} <= {*opened.outputs}:
         _, settings, layout = graph_of(file, opened)
         return description(settings, layout, vars(settings.net))
-    net, defaults = LandmarkNet.of(None, values, file), read_defaults()
+    net, defaults = LandmarkNet.of_export(opened, file), read_defaults()
     layout = net.layout.name if net.layout.name in {**defaults.layouts.rows, **values.get("layouts", {})} else net.layout.stored
     protocol = next((name for name, row in defaults.protocols.items() if row == values["protocol"]), file.stem)
     args = {"task": "landmarks", "layout": layout, "protocol": protocol, "val": "none",

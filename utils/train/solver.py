@@ -245,15 +245,25 @@ class Solver:
                 "average": self.average and self.average.state, "step": self.step}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore `state_dict`. An average that was not stored starts from the weights."""
-        self.net.load_state_dict(state["net"])
+        """Restore `state_dict`. An average that was not stored starts from the weights. ValueError where it does not fit."""
         groups = self.optimizer.state_dict()["param_groups"]  # the current weight decay; torch would restore the stored one
-        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
-        if state["scaler"]:  # of a run in fp16
-            self.scaler.load_state_dict(state["scaler"])
-        if self.average:
-            for name, tensor in (state["average"] or state["net"]).items():
-                self.average.state[name].copy_(tensor)
+        moments, shapes = state["optimizer"]["state"], [p.shape for group in self.optimizer.param_groups for p in group["params"]]
+        fits = all(0 <= place < len(shapes) and all(tensor.shape in ((), shapes[place]) for tensor in one.values())
+                   for place, one in moments.items())
+        if not fits or state["step"] and not moments:
+            raise ValueError("the optimizer's state does not fit the net's parameters")
+        if self.average and state["average"] and state["average"].keys() != self.average.state.keys():
+            raise ValueError("the averaged weights are not those of the net")
+        try:
+            self.net.load_state_dict(state["net"])
+            self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+            if state["scaler"]:  # of a run in fp16
+                self.scaler.load_state_dict(state["scaler"])
+            if self.average:
+                for name, tensor in (state["average"] or state["net"]).items():
+                    self.average.state[name].copy_(tensor)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"the solver's state does not fit the net ({' '.join(str(error).split())[:160]})") from None
         self.step = state["step"]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, NET, ROOT, mean_face, settings
+from conftest import DEFAULTS, LAYOUTS, NET, ROOT, contents, mean_face, settings
 
 from nets import NetOptions, build_net, make_spec
 from nets.stages.auxiliary import STATES
@@ -67,10 +67,8 @@ def test_expected_errors_are_exported(tmp_path):
 def saved(run: Run, auxiliary: tuple[str, ...] = (), **given) -> Run:
     """Write the checkpoint of an untrained net of 68 landmarks and its export."""
     torch.manual_seed(0)
-    spec = make_spec(NetOptions(NET, "pip", 32, 64, auxiliary=auxiliary), mean_face())
-    checkpoint.save(run.weights, {
-        "format": checkpoint.FORMAT, "net": spec, "layout": L68.to_dict(), "protocol": SQUARE, "args": settings(**given).flat(),
-        "epoch": 3, "val_nme": 4.5, "model": build_net(spec).state_dict()})
+    net = build_net(make_spec(NetOptions(NET, "pip", 32, 64, auxiliary=auxiliary), mean_face()))
+    checkpoint.save(run.weights, contents(net, L68, args=settings(**given).flat(), epoch=3, val_nme=4.5))
     export(run)
     return run
 

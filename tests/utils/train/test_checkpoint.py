@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, ROOT, settings, untrained
+from conftest import LAYOUTS, ROOT, contents, untrained
 
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
@@ -24,8 +24,7 @@ LAYOUT = LAYOUTS.load("12")
 def packed() -> dict:
     """The values of a checkpoint of an untrained net."""
     net = untrained(np.random.default_rng(0).random((12, 2)), 3)
-    return {"format": checkpoint.FORMAT, "net": net.spec, "layout": LAYOUT.to_dict(), "protocol": {"scale_x": 1.2},
-            "args": settings().flat(), "epoch": 0, "val_nme": 5.0, "model": net.state_dict()}
+    return contents(net, LAYOUT, epoch=0, val_nme=5.0)
 
 
 def test_what_is_saved_comes_back(packed, tmp_path):

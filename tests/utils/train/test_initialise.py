@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LAYOUTS, ROOT, SMALL, mean_face, untrained, write_faces
+from conftest import LAYOUTS, ROOT, SMALL, contents, mean_face, untrained, write_faces
 
 from nets.convert.transplant import nearest_sources, transplant
 from nets.heads.pip import PIPHead, nearest_neighbors
@@ -201,18 +201,12 @@ def test_a_bad_layout_file_is_named(cli, tmp_path, raw, text, message):
     assert not (tmp_path / "data").exists() and not (tmp_path / "runs").exists()
 
 
-def save(file: Path, net: torch.nn.Module, layout: Layout, **values) -> None:
-    """Write a checkpoint of a net."""
-    checkpoint.save(file, {"format": checkpoint.FORMAT, "net": net.spec, "layout": layout.to_dict(), "protocol": {}, "args": {},
-                           "model": net.state_dict(), **values})
-
-
 def test_without_common_landmarks_only_the_backbone_is_loaded(tmp_path):
     face, five, said = np.random.default_rng(0).random((5, 2)), LAYOUTS.load("5"), []
     trained = untrained(np.random.default_rng(0).random((12, 2)), 3)
     for parameter in trained.parameters():
         torch.nn.init.normal_(parameter)
-    save(tmp_path / "best.pt", trained, LAYOUTS.load("12"))
+    checkpoint.save(tmp_path / "best.pt", contents(trained, LAYOUTS.load("12")))
     net = untrained(face, 0)
     words = initialise(net, str(tmp_path / "best.pt"), five, face, said.append).words
     assert "new: head." in words and "backbone only: layout 5 shares no landmark" in words and not said
@@ -238,7 +232,7 @@ def test_all_old_landmarks_are_mapped_and_new_ones_follow(tmp_path, head):
     old, new = (Layouts(rows).load(name) for name in rows)
     face = np.random.default_rng(0).uniform(0.2, 0.8, (7, 2))
     nets = [untrained(face[:count], 0, head, None) for count in (5, 7)]
-    save(tmp_path / "best.pt", nets[0], old, meanface=face[:5].tolist())
+    checkpoint.save(tmp_path / "best.pt", contents(nets[0], old, meanface=face[:5].tolist()))
     started = initialise(nets[1], str(tmp_path / "best.pt"), new, face, print)
     assert "5 of 7 landmarks mapped, 2 from their nearest" in started.words
     name, many = {"coordinate": ("head.output.weight", 10), "heatmap": ("head.score.weight", 5)}[head]
@@ -248,7 +242,7 @@ def test_all_old_landmarks_are_mapped_and_new_ones_follow(tmp_path, head):
 def test_a_warning_if_faces_have_another_size_in_the_crop(tmp_path):
     """In a crop round points inside the face, the face is larger than in the crops of a net for the whole face."""
     face = mean_face()
-    save(tmp_path / "best.pt", untrained(face, 3), LAYOUTS.load("68"), meanface=face.tolist())
+    checkpoint.save(tmp_path / "best.pt", contents(untrained(face, 3), LAYOUTS.load("68"), meanface=face.tolist()))
     mine = LAYOUTS.with_rows(MINE).load("mine")
     for scale, words in ((1, []), (1.8, ["faces are 1.80 times as large .*--protocol"])):
         own, said = (own_points(face) - 0.5) * scale + 0.5, []

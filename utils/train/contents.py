@@ -1,0 +1,142 @@
+"""What a checkpoint holds. It is checked once, where the file is opened; who reads its values need not check them again."""
+from typing import Any
+
+from torch import Tensor
+
+from nets.registry import ACTS, HEADS
+from nets.stages.auxiliary import TERMS
+from pipnet.contents import (
+    ANY,
+    FLAG,
+    INDEX,
+    INDICES,
+    LAYOUT,
+    LIMITS,
+    MISSING,
+    POINTS,
+    PROTOCOL,
+    SHARE,
+    SIZE,
+    TEXT,
+    Kind,
+    check,
+    check_layout,
+    maybe,
+    nullable,
+    number,
+    one_of,
+    record,
+    several,
+    table,
+    whole,
+)
+from pipnet.errors import UserError
+from utils.config import Defaults
+from utils.keys import KEYS
+from utils.keys import check as check_key
+from utils.yaml_files import nearest
+
+FORMAT = 2
+TENSOR = Kind("a tensor", lambda value: isinstance(value, Tensor))
+TENSORS = table(TENSOR)
+FIGURE = number(finite=False)  # NaN without validation faces
+CHECKSUMS = several(TEXT, least=1)
+NUMBERS = table(nullable(FIGURE))
+SPEC = record(  # see nets.build.make_spec
+    net=TEXT, head=one_of(HEADS), stride=whole(1, 1024), input_size=SIZE, act=nullable(one_of(ACTS)), num_nb=maybe(whole()),
+    head_options=table(ANY), reinit=maybe(FLAG), refine=FLAG, auxiliary=several(one_of(TERMS)), hard_landmarks=number(0),
+    local_parts=maybe(nullable(table(INDICES))), groups=maybe(nullable(several(INDICES))),
+    openings=maybe(several(several(INDEX, 4))), input_margin=maybe(number(1, 4)), neighbor_index=maybe(several(INDICES, least=1)),
+    meanface=maybe(POINTS), preprocess=record(order=one_of(("RGB", "BGR")), mean=several(number(), 3),
+                                              std=several(number(1e-6), 3)))
+COMMON = {"args": table(ANY), "model": TENSORS, "format": one_of((FORMAT,)), "data": maybe(CHECKSUMS), "epoch": maybe(whole()),
+          "threads": maybe(whole(0, 4096)), "command": maybe(TEXT)}
+LANDMARKS = record(**COMMON, net=SPEC, layout=LAYOUT, protocol=PROTOCOL, layouts=maybe(table(table(ANY))),
+                   meanface=maybe(nullable(POINTS)), val_nme=maybe(FIGURE), **LIMITS)
+DETECTOR = record(**COMMON, net=record(net=TEXT), layout=record(), protocol=record(), val_miss=maybe(FIGURE),
+                  threshold=maybe(SHARE), overlap=maybe(SHARE), face_box=maybe(several(number(), 3)))
+STATE = record(  # what a training goes on from
+    data=CHECKSUMS, epoch=whole(), rows=several(NUMBERS, least=1), times=several(NUMBERS, least=1), best=FIGURE,
+    solver=record(net=TENSORS, average=nullable(TENSORS), scaler=table(ANY), step=whole(), optimizer=record(
+        state=Kind("a table of numbers and tensors",
+                   lambda value: isinstance(value, dict) and all(isinstance(place, int) for place in value),
+                   lambda value: ((str(place), one, TENSORS) for place, one in value.items())),
+        param_groups=several(record()))))
+STEP = record(  # a step to repeat
+    epoch=whole(), bad_step=whole(), batches=several(record(images=TENSOR, index=TENSOR, labels=several(nullable(TENSOR)))))
+ALWAYS = ("task", "val", "epochs", "scales")  # args that are read as they stand in the file
+
+
+def check_contents(values: dict[str, Any], defaults: Defaults) -> None:
+    """Raise ValueError, naming the value, where a checkpoint of ours is incomplete, of wrong types or contradicts itself."""
+    check(values, record(args=table(ANY)), "")
+    _check_args(values["args"])
+    task = values["args"]["task"]
+    check(values, DETECTOR if task == "detect" else LANDMARKS, "")
+    if task == "landmarks":
+        _check_landmarks(values, defaults)
+    if "solver" in values or "rows" in values:
+        check(values, STATE, "")
+        _check_state(values, "val_miss" if task == "detect" else "val_nme")
+    if "batches" in values:
+        check(values, STEP, "")
+
+
+def _check_args(args: dict[str, Any]) -> None:
+    """Raise ValueError for unknown or wrong settings; those that a later version has added may be missing."""
+    for key in ALWAYS:
+        if key not in args:
+            raise ValueError(f"args.{key} is missing, it must be a value of that setting")
+    for key, value in args.items():
+        if key not in KEYS:
+            raise ValueError(f"args.{key} is no setting of this version{nearest(key, KEYS)}")
+        try:
+            check_key(key, value)
+        except UserError as error:
+            raise ValueError(f"args.{error}") from None
+
+
+def _check_landmarks(values: dict[str, Any], defaults: Defaults) -> None:
+    """Raise ValueError where layout, mean face, neighbors, parts of the face and options of the head do not fit each other."""
+    spec, layout = values["net"], check_layout(values["layout"])
+    layouts = defaults.layouts.with_rows(values.get("layouts", {}))
+    for name in values.get("layouts", {}):
+        try:
+            layouts.load(name)
+        except UserError as error:
+            raise ValueError(f"layouts.{name}: {error}") from None
+    for name, points in (("meanface", values.get("meanface")), ("net.meanface", spec.get("meanface")),
+                         ("net.neighbor_index", spec.get("neighbor_index"))):
+        if points is not None and len(points) != layout.count:
+            raise ValueError(f"{name} has {len(points)} landmarks, {layout.count} belong there")
+    neighbors = spec.get("neighbor_index") or []
+    if len({len(ids) for ids in neighbors}) > 1:
+        raise ValueError("net.neighbor_index has landmarks with different numbers of neighbors")
+    parts = {"neighbor_index": neighbors, "groups": spec.get("groups") or [], "openings": spec.get("openings") or [],
+             "local_parts": list((spec.get("local_parts") or {}).values())}
+    for name, several_ids in parts.items():
+        if any(i >= layout.count for ids in several_ids for i in ids):
+            raise ValueError(f"net.{name} names a landmark outside 0..{layout.count - 1}")
+    options = HEADS[spec["head"]].options
+    for key, value in spec["head_options"].items():
+        if key != "sigma" and key not in options:
+            raise ValueError(f"net.head_options.{key} is no option of the head {spec['head']}")
+        try:
+            check(value, FLAG, "net.head_options.sigma") if key == "sigma" else check_key(key, value)
+        except UserError as error:
+            raise ValueError(f"net.head_options.{error}") from None
+
+
+def _check_state(values: dict[str, Any], figure: str) -> None:
+    """Raise ValueError where the epochs of a training's state are not whole. figure: the column that picks the best epoch."""
+    rows, times = values["rows"], values["times"]
+    for name, several_rows in (("rows", rows), ("times", times)):
+        for place, row in enumerate(several_rows):
+            check(row.get("epoch", MISSING), one_of((place,)), f"{name}.{place}.epoch")
+    if not len(rows) == len(times) == values["epoch"] + 1:
+        raise ValueError(f"rows and times hold {len(rows)} and {len(times)} epochs, epoch {values['epoch']} is the last one")
+    for place, row in enumerate(rows):
+        for key in (figure, "lr", "loss"):
+            check(row.get(key, MISSING), FIGURE, f"rows.{place}.{key}")
+    if rows[-1].get("best") != values["best"] and values["best"] == values["best"]:
+        raise ValueError(f"best is {values['best']}, the last row has {rows[-1].get('best')}")
