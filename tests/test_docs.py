@@ -1,22 +1,21 @@
 """README.md and docs/: links lead somewhere, commands parse, snippets run, the front page stays short."""
+import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
-from contextlib import ExitStack, contextmanager, suppress
-from copy import copy
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
-import numpy as np
+import cv2
 import pytest
 from conftest import ROOT
 
 import main
 from nets import HEADS
-from pipnet import Landmarker
 from pipnet.app import demo
 from utils.config import parse, read_defaults
 from utils.data.parsers import DATASETS
@@ -90,7 +89,8 @@ def test_every_flag_exists(capsys):
         with pytest.raises(SystemExit):
             show_help()
     of_benchmarks = {"--seeds", "--minutes", "--count", "--jobs", "--rows", "--start-epochs"}
-    known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | of_benchmarks
+    extensions = {"--compression"}  # docs/contributing.md adds it
+    known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | of_benchmarks | extensions
     for page in FOLDERS:
         typed = re.sub(r"<!-- figures.*?<!-- end -->", "", prose(page), flags=re.DOTALL)
         unknown = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", typed)) - known
@@ -130,52 +130,63 @@ def test_the_front_page_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
 
 
+CHECKS = {  # page: what its snippets have found, beside that they run
+    "README.md": "assert len(faces) == 1 and faces[0].landmarks.shape == (68, 2)",
+    "docs/contributing.md": "from nets.build import net_row\nassert net_row('convnext_atto').imagenet",
+    "docs/runtimes.md": "from pipnet import Landmarker\n"
+                        "face, = Landmarker('weights/landmarks.onnx')(image, second_crop=False)\n"
+                        "assert np.abs(points - face.landmarks).max() < 0.2",
+}
+EDITED = re.compile(r"# (\S+\.(?:py|yaml))(?:, below: (.+))?\n")  # first line of a snippet that belongs into a file
+
+
 def snippets(page: Path) -> list[str]:
-    """Return the Python blocks that are marked `<!-- run -->`."""
-    return re.findall(r"^<!-- run -->\n```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    """Return the blocks that are marked `<!-- run -->`."""
+    return re.findall(r"^<!-- run -->\n```\w+\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-@contextmanager
-def unchanged(module: ModuleType):
-    """Give a module back the names, and its tables the rows, that they had."""
-    before = dict(vars(module))
-    tables = [(value, copy(value)) for value in before.values() if type(value) is dict]
-    try:
-        yield
-    finally:
-        vars(module).clear()
-        vars(module).update(before)
-        for table, rows in tables:
-            table.clear()
-            table.update(rows)
+def checkout(folder: Path) -> Path:
+    """Return a folder with what a fresh checkout holds, and a picture."""
+    for name in ("nets", "pipnet", "utils"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.tgz"))
+    for name in ("main.py", "demo.py", "args.yaml", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("assets", "weights", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "assets" / "astronaut.jpg", folder / "face.jpg")
+    return folder
 
 
-def execute(code: str, names: dict, stack: ExitStack) -> None:
-    """Run a snippet. One that begins with the name of a file is run as that module, or as an addition to it."""
-    if not (file := re.match(r"# (\S+)\.py\n", code)):
-        exec(compile(code, "snippet", "exec"), names)
+def edit(folder: Path, snippet: str) -> None:
+    """Put a snippet into its file: as a new one, at its end, or below the first line with a text."""
+    name, below = EDITED.match(snippet).groups()
+    file, code = folder / name, snippet.split("\n", 1)[1]
+    if not file.exists():
+        file.write_text(code)
         return
-    name = file[1].replace("/", ".").removesuffix(".__init__")
-    if (ROOT / f"{file[1]}.py").is_file():
-        module = import_module(name)
-        stack.enter_context(unchanged(module))
-    else:
-        module = sys.modules[name] = ModuleType(name)
-        stack.callback(sys.modules.pop, name)
-    exec(compile(code, file[0].strip("# \n"), "exec"), vars(module))
+    lines = file.read_text().splitlines(keepends=True)
+    place = next(i for i, line in enumerate(lines) if below in line) + 1 if below else len(lines)
+    file.write_text("".join([*lines[:place], code, *lines[place:]]))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=name_of)
-def test_every_snippet_runs(page, tmp_path, monkeypatch):
-    shutil.copy(ROOT / "assets" / "astronaut.jpg", tmp_path / "face.jpg")
-    (tmp_path / "weights").symlink_to(ROOT / "weights")
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    with ExitStack() as stack:
-        for code in snippets(page):
-            execute(code, names, stack)
-    if "faces" in names:
-        assert len(names["faces"]) == 1 and names["faces"][0].landmarks.shape == (68, 2)
-    if "points" in names:
-        face, = Landmarker("weights/landmarks.onnx")(names["image"], second_crop=False)
-        assert np.abs(names["points"] - face.landmarks).max() < 0.2
+def test_snippets_run_as_a_reader_types_them(page, tmp_path, cli, recipe):
+    folder = checkout(tmp_path)
+    typed = [code for code in snippets(page) if not EDITED.match(code)]
+    edits = [code for code in snippets(page) if EDITED.match(code)]
+    for code in edits:
+        edit(folder, code)
+    lines = "\n".join([*typed, CHECKS.get(name_of(page), "")])
+    done = subprocess.run([sys.executable, "-"], input=lines, cwd=folder, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    if not edits:
+        return
+    extended = ("--net", "tiny", "--head", "maximum", "--error", "charbonnier", "--compression", "1")
+    for flags in (("--show-data", "4", "--train", "--test", *recipe, *extended),
+                  ("--prepare", "--dataset", "lines", "--data-dir", folder / "archive", "--val", "none")):
+        done = cli(*flags, script=folder / "main.py")
+        assert done.returncode == 0, (flags, done.stderr)
+    cv2.imwrite(str(folder / "close.jpg"), cv2.imread(str(folder / "face.jpg"))[30:170, 155:295])
+    demo_flags = ("--source", "close.jpg", "--detector", "whole", "--detector-weights", "face.jpg", "--json", "-")
+    done = subprocess.run([sys.executable, "demo.py", *demo_flags], cwd=folder, capture_output=True, text=True, timeout=200)
+    assert len(json.loads(done.stdout)["faces"]) == 1, done.stderr
