@@ -10,7 +10,7 @@ PLACES = {"eye_left": "left_eye_net", "eye_right": "right_eye_net", "nose": "nos
 
 
 def from_dpr(state: dict[str, Tensor], _meanface: np.ndarray) -> dict[str, Tensor]:
-    """Return the state dict of one of DPR's three files, or of several joined, under our names.
+    """Return the state dict of one of DPR's three files, or of several joined, under our names; others keep their names.
 
     Pixel centres are integers there, and frames are 128 px (box and parts) or 256 px (face) wide; ours are [0, 1]. The files do
     not hold the mean face that the regressor adds its output to; only a net with that mean face gives the published landmarks.
@@ -22,6 +22,8 @@ def from_dpr(state: dict[str, Tensor], _meanface: np.ndarray) -> dict[str, Tenso
     if "4.weight" in dense:  # half its output is in units of the face's frame
         found["head.output.weight"] = dense["4.weight"][:, :, None, None] / (2 * UNIT)
         found["head.output.bias"] = dense["4.bias"] / (2 * UNIT) + 0.5 / 256 / UNIT
+    known = ("localization.", "fc_loc.", "features.", "pts_net.", *(f"{theirs}." for theirs in PLACES.values()))
+    found |= {name: tensor for name, tensor in state.items() if not name.startswith(known)}
     if "fc_loc.2.weight" in state:
         _to_unit_frames(found, "transformer.fc_loc.2", 1.0, 0.5 / 256)
     for ours, theirs in PLACES.items():

@@ -1,17 +1,19 @@
 """Published systems whose files run here as their authors ran them: one row for each."""
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nets.build import net_row
-from nets.convert.published import HEADS, is_ours
+from nets.convert.published import HEADS, NECK, is_ours
 
 SETS = {68: "300w", 98: "wflw", 29: "cofw", 19: "aflw", 106: "lapa"}  # {landmarks of a snapshot: what it was trained on}
 BACKBONES = {"pipnet": ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "mobilenetv3_large"),
              "irnet": ("irnet18", "irnet50", "irnet100")}
 MEANFACE = ("meanface.txt", "data/<set> of github.com/jhb86253817/PIPNet")
+OUTPUTS = 143  # of Slim
 STRIDES = {"deconv1.weight": 16, "layer6.weight": 128, "layer5.weight": 64}  # {tensor of the neck: its stride}
 
 
@@ -33,6 +35,7 @@ class System(NamedTuple):
     keys(state): further keys of args.yaml, which the tensors tell. KeyError, ValueError or ZeroDivisionError if they cannot run
     convert: "module:name" of a function (state, mean face (N, 2)) -> tensors under our names
     meanface: the file with the mean face that its weights do not hold, and the folder of that file; empty if they need none
+    unused: our names of tensors begin so that its files may hold and the net that is run does not have
     graph: its exported form, if it published one
     """
 
@@ -42,6 +45,7 @@ class System(NamedTuple):
     keys: Callable[[dict[str, Tensor]], dict]
     convert: str
     meanface: tuple[str, str] | tuple[()] = ()
+    unused: tuple[str, ...] = ()
     graph: Graph | None = None
 
 
@@ -51,28 +55,57 @@ def snapshot_keys(state: dict[str, Tensor], system: str) -> dict:
     count, neighbors = (len(state[f"{names[part]}.bias"]) for part in ("score", "neighbor_x"))
     if count not in SETS:
         raise ValueError(f"it has {count} landmarks; snapshots of {', '.join(map(str, SETS))} are known")
+    net, act = _backbone(state, system)
     stride = next((stride for tensor, stride in STRIDES.items() if tensor in state), 32)
-    return {"net": _backbone(state, system), "stride": stride, "num_nb": neighbors // count, "layout": str(count),
-            "dataset": SETS[count]}
+    return {"net": net, "stride": stride, "num_nb": neighbors // count, "layout": str(count), "dataset": SETS[count],
+            **({"act": act} if act else {})}
 
 
-def _backbone(state: dict[str, Tensor], system: str) -> str:
-    """Return the backbone that has just the tensors of a snapshot."""
-    for name in BACKBONES[system]:
-        with torch.device("meta"):  # only shapes are compared
-            own = net_row(name).build().state_dict()
-        if all(key in state and state[key].shape == tensor.shape for key, tensor in own.items()):
-            return name
-    raise ValueError(f"its backbone is none of {', '.join(BACKBONES[system])}")
+def slim_keys(state: dict[str, Tensor]) -> dict:
+    """Return the keys that Slim's tensors tell; none are needed."""
+    if "fc.bias" in state and len(state["fc.bias"]) != OUTPUTS:
+        raise ValueError(f"it has {len(state['fc.bias'])} outputs; one with {OUTPUTS} is known")
+    return {"layout": "68"}
+
+
+@cache
+def _shapes(net: str, act: str | None) -> dict[str, torch.Size]:
+    """Return the tensors of a backbone."""
+    with torch.device("meta"):  # only shapes are needed
+        made = net_row(net).build(act=act) if act else net_row(net).build()
+    return {name: tensor.shape for name, tensor in made.state_dict().items()}
+
+
+def backbone_in(state: dict[str, Tensor], names: Iterable[str]) -> tuple[str, str | None] | None:
+    """Return (net, activation) of the largest of the backbones `names` whose tensors are all in `state`, None without one.
+
+    The activation is None for the usual one. A net may hold all tensors of a smaller one, as resnet34 those of resnet18.
+    """
+    choices = [(name, act) for name in names for act in (None, *net_row(name).acts[1:])]
+    there = [choice for choice in choices
+             if all(key in state and state[key].shape == shape for key, shape in _shapes(*choice).items())]
+    return max(there, key=lambda choice: len(_shapes(*choice)), default=None)
+
+
+def _backbone(state: dict[str, Tensor], system: str) -> tuple[str, str | None]:
+    """Return (net, activation, see `backbone_in`) of a snapshot. ValueError if a tensor belongs to no part of the net."""
+    backbone = {name: tensor for name, tensor in state.items() if name.partition(".")[0] not in (*HEADS[system].values(), *NECK)}
+    found = backbone_in(backbone, BACKBONES[system])
+    if found is None:
+        raise ValueError(f"its backbone is none of {', '.join(BACKBONES[system])}")
+    if foreign := sorted(backbone.keys() - _shapes(*found).keys()):
+        raise ValueError(f"its backbone is {found[0]} with {len(foreign)} more tensors ({', '.join(foreign[:3])}"
+                         f"{' ...' if foreign[3:] else ''}), so another one")
+    return found
 
 
 SYSTEMS = {
-    "slim": System("Peppa's Slim", ("conv13.4.weight",), "slim", lambda state: {"layout": "68"}, "nets.convert.peppa:from_peppa",
+    "slim": System("Peppa's Slim", ("conv13.4.weight",), "slim", slim_keys, "nets.convert.peppa:from_peppa",
                    graph=Graph((["input1"], ["output1"]), "slim_demo", "nets.convert.peppa:read_exported")),
     # the nets of the parts are not published, so what runs is the global stage
     "dpr": System("DPR", ("localization.0.weight", "pts_net.4.weight", "left_eye_net.0.weight"), "dpr",
                   lambda state: {"layout": "98", "local_parts": False}, "nets.convert.dpr:from_dpr",
-                  ("mean_98_face.npy", "data of github.com/shaoxiaohu/Face_Alignment_DPR")),
+                  ("mean_98_face.npy", "data of github.com/shaoxiaohu/Face_Alignment_DPR"), ("places.",)),
     "pipnet": System("PIPNet", ("cls_layer.weight",), "pipnet", lambda state: snapshot_keys(state, "pipnet"),
                      "nets.convert.published:from_published", MEANFACE),
     "irnet": System("the IRNet fork of PIPNet", ("score.weight",), "irnet", lambda state: snapshot_keys(state, "irnet"),

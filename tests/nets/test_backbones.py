@@ -16,8 +16,11 @@ from nets.backbones import irnet, mobilenet, resnet, slim
 from nets.backbones.timm_net import TimmNet, timm_row
 from nets.convert.imagenet import load_imagenet
 from nets.convert.published import HEADS, from_published, unwrapped
+from nets.convert.systems import BACKBONES, SYSTEMS
+from nets.net import by_name
 from utils.test.export import export_onnx, exported_predictor
 from utils.train.initialise import initialise
+from utils.train.published import describe
 
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
 LIGHT = ["mobilenetv3_small", "regnetx_200mf", "hrnet_w18_small_v2"]  # of timm; benchmarks/zoo.py tests all of them
@@ -31,20 +34,6 @@ PUBLISHED = {  # {name in the reference file: row}
     "irnet50": "irnet50",
     "irnet100": "irnet100",
 }
-
-
-class Net(nn.Module):
-    """Backbone and the five 1x1 convolutions of PIPNet: 68 landmarks, 10 neighbors, stride 32."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.backbone = ROWS[name].build()
-        counts = {"score": 68, "offset_x": 68, "offset_y": 68, "neighbor_x": 680, "neighbor_y": 680}
-        self.head = nn.ModuleDict({part: nn.Conv2d(self.backbone.channels[32], n, 1) for part, n in counts.items()})
-
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        features = self.backbone(x)[32]
-        return {part: conv(features) for part, conv in self.head.items()}
 
 
 def check_features(net: nn.Module, height: int, width: int) -> None:
@@ -104,21 +93,49 @@ def formula_state(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("published", PUBLISHED)
-def test_names_and_outputs_equal_the_published_nets(reference: Path, published: str) -> None:
-    shapes = json.loads((reference / "architectures_keys.json").read_text())[published]
-    state = formula_state(shapes)
-    net = Net(PUBLISHED[published]).eval()
-    ours = {name: list(tensor.shape) for name, tensor in net.state_dict().items()}
-    assert ours == {name: list(tensor.shape) for name, tensor in from_published(state).items()}
-    net.load_state_dict(from_published(state))
+def test_the_published_nets_are_recognised_and_give_their_outputs(reference: Path, tmp_path, published: str) -> None:
+    state = formula_state(json.loads((reference / "architectures_keys.json").read_text())[published])
+    (tmp_path / "mean.txt").write_text(" ".join(map(str, mean_face().ravel())))
+    values = describe(f"snapshot.pth,{tmp_path / 'mean.txt'}", state)
+    assert values["net"]["net"] == PUBLISHED[published]
+    net = build_net(values["net"]).eval()
+    net.load_state_dict(values["model"])
+    assert len(values["model"]) == len(state)
     image = torch.from_numpy(np.sin(0.01 * np.arange(3 * 256 * 256)).astype(np.float32)).reshape(1, 3, 256, 256)
     with torch.no_grad():
-        maps = net(image)
+        maps = by_name(net.head(net.neck(net.backbone(image))))
     with np.load(reference / "architectures.npz") as stored:
         for part, output in maps.items():
             channels = slice(None, None, 7 if part.startswith("neighbor") else None)
             expected = stored[f"{published}_{part}"]
             np.testing.assert_allclose(output[0, channels].numpy(), expected, rtol=0, atol=1e-5, err_msg=part)
+
+
+def published_shapes(name: str, system: str, act: str | None = None, **options) -> dict[str, torch.Tensor]:
+    """The tensors of a snapshot, without values."""
+    with torch.device("meta"):
+        net = build_net(make_spec(NetOptions(name, act=act, **options), mean_face()))
+    return to_published(net.state_dict(), system)
+
+
+@pytest.mark.parametrize(("system", "name"), [(system, name) for system, names in BACKBONES.items() for name in names])
+def test_a_snapshot_tells_its_backbone_by_all_its_tensors(system: str, name: str) -> None:
+    """Some hold all tensors of a smaller net: resnet34 those of resnet18."""
+    for stride in (32, 16) if name in ("resnet18", "irnet50") else (32,):
+        state = published_shapes(name, system, stride=stride)
+        told = SYSTEMS[system].keys(state)
+        assert (told["net"], told["stride"], told["num_nb"]) == (name, stride, 10) and "act" not in told
+        last = list(state)[40]
+        for changed in ({**state, "layer3.99.conv1.weight": state[last]}, {**state, "fc.weight": state[last]}):
+            with pytest.raises(ValueError, match=f"its backbone is {name} with 1 more tensors"):
+                SYSTEMS[system].keys(changed)
+        with pytest.raises(ValueError, match=f"is none of|is {name[:5]}.* more tensors"):
+            SYSTEMS[system].keys({key: tensor for key, tensor in state.items() if key != last})
+
+
+def test_an_irnet_without_slopes_has_relu() -> None:
+    told = SYSTEMS["irnet"].told(published_shapes("irnet50", "irnet", "relu"))
+    assert (told["net"], told["act"]) == ("irnet50", "relu")
 
 
 @pytest.mark.parametrize("system", HEADS)

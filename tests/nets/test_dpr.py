@@ -133,5 +133,5 @@ def test_published_files_start_the_preset(reference, tmp_path):
             place = net.places[ours](points)
             there = torch.tensor(stored[f"i{face}_crop_pts256"]).float() @ row[:, :2].T + 128 * row[:, 2]
             assert torch.allclose(Labels(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
-    with pytest.raises(UserError, match="holds no tensor that fits dpr|not those published for dpr"):
+    with pytest.raises(UserError, match="holds slim, this is dpr: give --net slim"):
         initialise.start(net, str(reference / "slim_160_latest.pth"), task.layout, task.faces.meanface(), pytest.fail)

@@ -144,7 +144,8 @@ class LandmarkTests(Tests):
         how = f"{test.norm} norm, flip test {'on' if test.flip_test else 'off'}, {', '.join(test.box)} boxes"
         if "detector" in test.box:
             how += "; faces that the detector missed are scored in their own"
-        logger.debug(f"{checkpoint.about(run.weights, stored)}, {how}\n{tables}")
+        about = checkpoint.about(run.weights, stored)
+        logger.debug(f"{about}, {how}\n{tables}")
         page.write(run, self.report, stored, how, [other.folder for other in self.compare])
 
         def place(path: Path) -> str:
@@ -152,7 +153,7 @@ class LandmarkTests(Tests):
 
         index = run.folder / "report" / "index.html"
         files = [path for path in dict.fromkeys((run.weights, run.onnx, run.folder / "step.csv", index)) if path.exists()]
-        lines = ["", tables, "", f"How:   {how}", "Files: " + ", ".join(map(place, files))]
+        lines = ["", tables, "", f"Net:   {about}", f"How:   {how}", "Files: " + ", ".join(map(place, files))]
         if stored["args"]["val"] == "test":
             lines.append("Note:  the epoch was picked on the test set (--val test), so these figures flatter the net")
         if lost := [row["test set"].strip() for row in self.report.scores if float(row["NME %"]) > LOST]:

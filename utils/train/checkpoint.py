@@ -57,10 +57,10 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def about(file: Path, stored: dict[str, Any]) -> str:
-    """Return what a tested file is, in words: its name, and the epoch where it is known."""
+    """Return what a tested file is, in words: its name, the epoch where it is known, the net and its parameters."""
     epoch = stored.get("epoch")
     names = ", ".join(one.name for one in published.split_files(file)[0])
-    return names if epoch is None else f"{names} of epoch {epoch + 1}"
+    return f"{names}{'' if epoch is None else f' of epoch {epoch + 1}'}: {published.in_words(stored['model'], stored)}"
 
 
 def _check(file: Path, values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import torch
 from nets import Trainable, net_row
 from nets.convert.imagenet import load_imagenet
 from nets.convert.published import is_classifier
-from nets.convert.systems import system_of
+from nets.convert.systems import BACKBONES, backbone_in, system_of
 from nets.convert.transplant import nearest_sources, similarity
 from pipnet.errors import UserError
 from pipnet.files import write_csv
@@ -80,6 +80,7 @@ def start(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn
     stored, own, system = published.renamed(tensors, net, meanface), net.state_dict(), system_of(tensors)
     if system:
         _check_meanface(file, stored, net, meanface, " in ".join(system.meanface))
+    held = _check_backbone(file, tensors, known, stored, net)
     words, head = "", {}
     if known:
         head, words = _Graft(net, file, layout, meanface, warn).head(stored, known)
@@ -97,7 +98,29 @@ def start(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn
     if system is None:
         rows += [(name, _shape(tensor), "left out: the classifier") for name, tensor in tensors.items() if is_classifier(name)]
     listed = "; ".join(filter(None, (_listed(rows, "new"), _listed(rows, "left out"))))
-    return Started(f"{len(fitting)} of {len(own)} tensors of {file}{f' ({listed})' if listed else ''}{words}", rows)
+    about = published.in_words(tensors, {"net": {"net": held}, **({"system": system.title} if system else {})})
+    return Started(f"{len(fitting)} of {len(own)} tensors of {file}, {about}{f' ({listed})' if listed else ''}{words}", rows)
+
+
+def _check_backbone(file: Path, tensors: dict, known: dict, stored: dict, net: Trainable) -> str:
+    """Return the name of the net that a file holds, that of `net` if it does not tell. UserError if `net` is another one.
+
+    Most tensors of a net may fit a smaller or a larger one, which would be trained without a word. stored: the tensors under the
+    names of `net`. A plain backbone may have more, such as a classifier, but not within the parts that the net has.
+    """
+    own, there = ({name: tensor.shape for name, tensor in state.items() if name.startswith("backbone.")}
+                  for state in (net.state_dict(), stored))
+    held, wanted = published.structure(tensors, known).get("net"), net.spec["net"]
+    if held is None:
+        plain = {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
+        held = (backbone_in(plain, sum(BACKBONES.values(), ())) or (wanted, None))[0]
+    parts = {name.split(".")[1] for name in own}
+    if held != wanted and there and own != there:
+        raise UserError(f"{file} holds {held}, this is {wanted}: give --net {held}, or a checkpoint of the same backbone")
+    if foreign := [] if known else [name for name in sorted(there.keys() - own.keys()) if name.split(".")[1] in parts]:
+        raise UserError(f"{file} holds more than {wanted} has ({published.listed(foreign)}), so another net; give a checkpoint "
+                        "of the same backbone")
+    return held
 
 
 def _shape(tensor: torch.Tensor) -> str:

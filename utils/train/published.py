@@ -21,6 +21,7 @@ from utils.data.sets import read_meanface
 from utils.train.make_net import make_net
 
 STRUCTURE = ("net", "head", "stride", "input_size", "act", "pool", "excite", "score_width")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norms
 STAGES = ("refine", "reinit", "local_parts")
 
 
@@ -86,11 +87,27 @@ def describe(text: Path | str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     values = description(settings, layout, net.spec)
     if "neighbor_index" in net.spec:  # it lies in the crop; that of DPR lies in the face's own frame
         values["meanface"] = face.tolist()
-    own, model = net.state_dict().keys(), renamed(tensors, net, face)
-    if missing := sorted(own - model.keys()):
-        raise UserError(f"{text} lacks tensors of {system.title} ({', '.join(missing[:3])}{' ...' if missing[3:] else ''}); join "
-                        "all its files by commas: A,B")
-    return {**values, "model": {name: tensor for name, tensor in model.items() if name in own}}
+    own, model = net.state_dict(), renamed(tensors, net, face)
+    if missing := sorted(own.keys() - model.keys()):
+        raise UserError(f"{text} lacks tensors of {system.title} ({listed(missing)}); join all its files by commas: A,B")
+    if foreign := [name for name, tensor in sorted(model.items()) if not name.startswith(system.unused)
+                   and (name not in own or tensor.shape != own[name].shape)]:
+        raise UserError(f"{text} holds tensors that {settings.net.net} of {system.title} does not have so ({listed(foreign)}): "
+                        "it is another net, which this version cannot run")
+    return {**values, "model": {name: model[name] for name in own}, "system": system.title}
+
+
+def listed(names: list[str]) -> str:
+    """Return the first of some names."""
+    return f"{', '.join(names[:3])}{' ...' if names[3:] else ''}"
+
+
+def in_words(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> str:
+    """Return which net a checkpoint's `values`, or published tensors described so, are of, and how many parameters it has."""
+    counted = (tensor for name, tensor in tensors.items() if not name.endswith(STATISTICS))
+    whose = f" of {values['system']}" if "system" in values else ""
+    size = sum(tensor.numel() for tensor in counted) / 1e6
+    return f"{values['net'].get('net') or 'a net'}{whose}{f', {size:.2f} M parameters' if size else ''}"
 
 
 def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) -> dict[str, Tensor]:

@@ -213,7 +213,7 @@ def test_without_common_landmarks_only_the_backbone_is_loaded(tmp_path):
     name = next(iter(net.backbone.state_dict()))
     assert torch.equal(net.backbone.state_dict()[name], trained.backbone.state_dict()[name])
     other = untrained(face, 0, name="irnet18")
-    with pytest.raises(UserError, match="no tensor that fits irnet18"):
+    with pytest.raises(UserError, match="holds timm:test_efficientnet, this is irnet18"):
         initialise(other, str(tmp_path / "best.pt"), five, face, said.append)
 
 

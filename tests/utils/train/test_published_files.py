@@ -1,11 +1,12 @@
 """Published files without a training: the snapshot, graph or checkpoint alone says layout, crop, preprocessing and mean face."""
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, NET, fails, mean_face, rows, settings, table, to_published
+from conftest import DEFAULTS, LAYOUTS, NET, fails, mean_face, rows, settings, table, to_published, untrained
 from torch import nn
 
 from main import add_modes
@@ -15,6 +16,7 @@ from pipnet.landmarker import Landmarker
 from utils.config import parse
 from utils.tasks.settings import read_settings
 from utils.train import checkpoint
+from utils.train.initialise import initialise
 from utils.train.make_net import make_net
 
 
@@ -42,7 +44,7 @@ def snapshot(file: Path, preset: str, **keys) -> nn.Module:
 
 @pytest.mark.parametrize(("preset", "keys"), [
     ("pipnet", {"net": "resnet18", "stride": 16, "num_nb": 5}), ("pipnet", {"net": "mobilenetv2"}),
-    ("irnet", {"net": "irnet18"})], ids=str)
+    ("pipnet", {"net": "resnet34"}), ("irnet", {"net": "irnet50"}), ("irnet", {"net": "irnet18", "act": "relu"})], ids=str)
 def test_a_snapshot_of_pipnet_is_a_whole_net(tmp_path, preset, keys):
     file = tmp_path / "epoch59.pth"
     net = snapshot(file, preset, **keys)
@@ -68,15 +70,45 @@ def test_prefixes_of_wrappers_are_dropped_from_any_file(tmp_path, slim, prefix):
         checkpoint.load(tmp_path / "two.pth")
 
 
+def test_weights_of_another_depth_do_not_start_a_net(tmp_path):
+    """All tensors of resnet18 fit resnet34, so a part of the file could be trained without a word."""
+    nets = {name: untrained(mean_face(), name=name) for name in ("resnet18", "resnet34")}
+    plain = {name.removeprefix("backbone."): tensor for name, tensor in nets["resnet34"].state_dict().items()
+             if name.startswith("backbone.")}
+    torch.save({**plain, "fc.weight": torch.zeros(1000, 512)}, tmp_path / "imagenet.pth")
+    torch.save({f"module.{name}": tensor for name, tensor in to_published(nets["resnet34"].state_dict(), "pipnet").items()},
+               tmp_path / "epoch59.pth")
+    torch.save({**plain, "layer3.6.conv1.weight": torch.zeros(2)}, tmp_path / "deeper.pth")
+    torch.save({name.replace("backbone.", ""): tensor for name, tensor in nets["resnet18"].state_dict().items()},
+               tmp_path / "shallow.pth")
+    begin = [LAYOUTS.load("68"), mean_face() + 0.01, pytest.fail]
+    for name in ("imagenet", "epoch59"):
+        with pytest.raises(UserError, match=f"{name}.pth holds resnet34, this is resnet18: give --net resnet34, or a checkpoint"):
+            initialise(nets["resnet18"], str(tmp_path / f"{name}.pth"), *begin)
+        words = initialise(nets["resnet34"], str(tmp_path / f"{name}.pth"), *begin).words
+        assert re.search(rf"tensors of .*{name}.pth, resnet34{' of PIPNet' * (name == 'epoch59')}, \d\d.\d\d M parameters", words)
+    with pytest.raises(UserError, match="shallow.pth holds resnet18, this is resnet34"):
+        initialise(nets["resnet34"], str(tmp_path / "shallow.pth"), *begin)
+    with pytest.raises(UserError, match="deeper.pth holds more than resnet34 has .backbone.layer3.6.conv1.weight., so"):
+        initialise(nets["resnet34"], str(tmp_path / "deeper.pth"), *begin)
+
+
 def test_what_a_published_file_lacks_is_one_line(tmp_path, slim):
     torch.save({"fc.weight": torch.zeros(2, 2), "conv1.weight": torch.zeros(2)}, tmp_path / "r.pth")
     with pytest.raises(UserError, match="neither a checkpoint of this project nor a published landmark net .Peppa's Slim, DPR"):
         checkpoint.load(tmp_path / "r.pth")
-    state = torch.load(slim, weights_only=True)
+    whole = torch.load(slim, weights_only=True)
+    state = dict(whole)
     del state["conv5.0.weight"]
     torch.save(state, slim)
     with pytest.raises(UserError, match="lacks tensors of Peppa's Slim .backbone.conv5.0.weight"):
         checkpoint.load(slim)
+    for name, count, message in (("conv14.0.weight", 2, "holds tensors that slim of Peppa's Slim does not .*conv14"),
+                                 ("fc.bias", 203, "no net of Peppa's Slim .*: it has 203 outputs; one with 143"),
+                                 ("conv5.1.bias", 3, "does not have so .backbone.conv5.1.bias.: it is another")):
+        torch.save({**whole, name: torch.zeros(count)}, slim)
+        with pytest.raises(UserError, match=message):
+            checkpoint.load(slim)
     snapshot(tmp_path / "p.pth", "pipnet")
     (tmp_path / "five.txt").write_text("0.5 " * 10)
     with pytest.raises(UserError, match="five.txt has 5 landmarks, the net in .* 68"):
@@ -89,6 +121,7 @@ def test_a_published_file_is_tested_and_leaves_nothing_beside_it(slim, raw, data
     assert done.returncode == 0, done.stderr
     torch_row, onnx_row = table(done.stdout)
     assert torch_row[1:3] == ["torch", "8"] and onnx_row[1] == "onnx"
+    assert "Net:   slim.pth: slim of Peppa's Slim, 0.23 M parameters" in done.stdout
     folder = tmp_path / "runs" / "files" / "slim-pth"
     assert (folder / "report" / "index.html").is_file() and (folder / "best.onnx").is_file()
     assert {path.name for path in tmp_path.iterdir()} <= {"slim.pth", "runs", "output"}
@@ -147,7 +180,7 @@ def test_a_training_takes_the_net_of_its_weights(trained, slim, faces, tmp_path)
 def test_a_net_and_weights_that_do_not_fit_are_one_line(trained, recipe, cli):
     net = ["--net", "mobilenetv2"] + recipe[recipe.index(NET) + 1:]
     done = cli("--train", *recipe[:recipe.index("--net")], *net, "--weights", trained.folder)
-    fails(done, "holds no tensor that fits mobilenetv2; give a checkpoint of the same backbone")
+    fails(done, f"best.pt holds {NET}, this is mobilenetv2: give --net {NET}, or a checkpoint of the same backbone")
 
 
 def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, tmp_path):
