@@ -33,9 +33,18 @@ def _verify(file: Path, _changed: int) -> None:
     manifest = file.with_name("manifest.json")
     rows = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
     wanted = rows.get(file.name, {}).get("sha256")
-    if wanted and hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
+    if wanted and checksum(file) != wanted:
         raise UserError(f"{file} is not the file that came with this version (its checksum differs from manifest.json); fetch "
                         "the project again, or keep your own net under another name")
+
+
+def checksum(file: Path) -> str:
+    """SHA-256 of a file's content. UserError if it cannot be read."""
+    try:
+        with open(file, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror})") from None
 
 
 def shipped_net(name: str, *suffixes: str) -> Path:

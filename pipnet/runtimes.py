@@ -45,6 +45,14 @@ def about(file: Path) -> Path:
     return Path(f"{file}.json")
 
 
+def stored_values(file: Path) -> dict[str, Any]:
+    """Metadata of an exported file, without opening it where they lie beside it; nothing if they are missing or damaged."""
+    try:
+        return metadata(open_session(file, 1)) if file.suffix == ".onnx" else _stored(file)
+    except UserError:
+        return {}
+
+
 def _stored(file: Path, need: bool = True) -> dict[str, Any]:
     """Metadata beside a file; without it UserError if there is a `need`, else nothing."""
     if not need and not about(file).is_file():

@@ -46,7 +46,7 @@ class Tests:
 
     bounds                    {format: Bounds} of the formats that the task can be exported to
     torch_model()             the net with the run's weights, as `evaluate` takes it
-    export_onnx()             write the ONNX file unless it is newer than the weights
+    export_onnx()             write the ONNX file unless it was made from these weights
     source()                  what other formats are made from
     open(file, threads)       an exported file, as `evaluate` takes it
     calls(model)              {pictures in a call: a call of the model}, to measure their time
@@ -61,7 +61,7 @@ class Tests:
     run: Run
 
     def export(self, formats: list[str], out: str | None = None) -> str:
-        """Write the exports that are missing or older than the weights, their checksums and a card; return which files these are.
+        """Write the exports that are missing or of other weights, their checksums and a card; return which files these are.
 
         out: the folder of the format `web`, which only landmark nets have. UserError for a format that the task does not have.
         """

@@ -52,7 +52,8 @@ class DetectorTests(Tests):
 
     def source(self) -> Source:
         options = {"threshold": np.array(0.5, np.float32), "overlap": np.array(SUPPRESS, np.float32)}
-        return Source(self.run.onnx, lambda: ({"image": picture, **options} for picture in self.task.calibration()))
+        return Source(self.run.onnx, lambda: ({"image": picture, **options} for picture in self.task.calibration()),
+                      origin=self.run.source)
 
     def calls(self, model: Detect) -> dict[int, Callable[[], object]]:
         picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
@@ -65,7 +66,8 @@ class DetectorTests(Tests):
         if np.isfinite(stored.get("val_miss", np.nan)):
             miss = round(stored["val_miss"], 3)
         export_detector(weights_of(self.run.weights), self.run.onnx, {
-            "task": "detect", "net": stored["net"]["net"], "epoch": stored.get("epoch"), "command": stored.get("command"),
+            **self.run.source, "task": "detect", "net": stored["net"]["net"], "epoch": stored.get("epoch"),
+            "command": stored.get("command"),
             "figures": {"validation, 100 - AP %": miss, "scales": stored["args"]["scales"], "val": stored["args"]["val"]},
             "train_data": [Path(name).name for name in stored["args"].get("train_data") or ()],
             "face_box": EXPORTED_FACE_BOX, "overlap": SUPPRESS, **{key: stored[key] for key in ("threshold",) if key in stored},

@@ -86,7 +86,8 @@ class LandmarkTests(Tests):
 
         net = checkpoint.unpack(self.run.weights)[0]
         detector = Path(self.settings.test.detector_weights or shipped("detector.onnx"))
-        return Source(self.run.onnx, feeds, deployed(net), example_for(self.net.size, self.net.margin), detector)
+        return Source(self.run.onnx, feeds, deployed(net), example_for(self.net.size, self.net.margin), detector,
+                      self.run.source)
 
     def calls(self, model: Predict) -> dict[int, Callable[[], object]]:
         pictures = example_for(self.net.size, self.net.margin)[:1].repeat(16, 1, 1, 1)
@@ -172,12 +173,13 @@ class LandmarkTests(Tests):
 
 
 def export(run: Run) -> None:
-    """Write the run's ONNX file unless it exists and is newer; its metadata hold all that a user of the file needs."""
+    """Write the run's ONNX file unless it was made from these weights; its metadata hold all that a user of the file needs."""
     if run.exported:
         return
     net, _, stored = checkpoint.unpack(run.weights)
     args = stored["args"]
     export_onnx(net, run.onnx, {
+        **run.source,
         **{key: stored[key] for key in ("layout", "layouts", "protocol", "epoch", *LIMITS) if key in stored},
         **{key: stored["net"][key] for key in ("net", "head")},
         "val_nme": stored.get("val_nme") if math.isfinite(stored.get("val_nme", math.nan)) else None,  # JSON has no NaN

@@ -32,7 +32,8 @@ class Source(NamedTuple):
     """Origin of the other formats.
 
     onnx: the float ONNX file. feeds(): inputs of that file to calibrate 8-bit numbers on. net: the net as it is exported, and
-    example: uint8 (2, S, S, 3) for it; None for a detector. detector: the file that finds the faces for a landmark net.
+    example: uint8 (2, S, S, 3) for it; None for a detector. detector: the file that finds the faces for a landmark net. origin:
+    the entry of the metadata that tells the weights, which a shipped ONNX file lacks.
     """
 
     onnx: Path
@@ -40,6 +41,11 @@ class Source(NamedTuple):
     net: nn.Module | None = None
     example: Tensor | None = None
     detector: Path | None = None
+    origin: dict[str, str] = {}
+
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata as they are stored, for a file that is made from this."""
+        return stored_in(self.onnx) | self.origin
 
 
 class Unnamed(nn.Module):
@@ -96,7 +102,7 @@ def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
 
 def write_raw(source: Source, file: Path) -> None:
     """Write the ONNX graph that gives the maps of the head, see `Net.maps`, for programs that decode them by themselves."""
-    metadata = stored_in(source.onnx) | {key: source.net.spec[key] for key in RAW if key in source.net.spec}
+    metadata = source.metadata() | {key: source.net.spec[key] for key in RAW if key in source.net.spec}
     write_onnx(_graph(Raw(source.net), source.example, list(source.net.maps(source.example))), file, metadata)
 
 
@@ -110,7 +116,7 @@ def _graph(module: nn.Module, example: Tensor, names: list[str]):
 
 
 def stored_in(file: Path) -> dict[str, str]:
-    """Return the metadata of an ONNX file as they are stored, for another file that is made from it."""
+    """Return the metadata of an ONNX file as they are stored."""
     import onnx
     return {entry.key: entry.value for entry in onnx.load(file, load_external_data=False).metadata_props}
 
@@ -148,17 +154,17 @@ def write_onnx(model, file: Path, metadata: dict) -> None:
 
 
 def write_format(name: str, source: Source, file: Path) -> None:
-    """Write the files of a format other than ONNX, each whole or not at all, `file` last.
+    """Write the files of a format other than ONNX, each whole or not at all; last the metadata, which tell the source of all.
 
     UserError where the net cannot be converted or the format's package is missing.
     """
-    values = open_file(source.onnx).values
+    values = open_file(source.onnx).values | source.origin
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / file.name
         resolve(FORMATS[name].write)(source, made)
         if file.suffix != ".onnx":
             write_text(about(made), json.dumps(values, indent=1) + "\n")
-        for path in sorted(made.parent.iterdir(), key=lambda path: path == made):
+        for path in sorted(made.parent.iterdir(), key=lambda path: (path == about(made), path == made)):
             write_atomic(file.with_name(path.name), lambda target, path=path: shutil.copyfile(path, target))
 
 

@@ -18,7 +18,7 @@ from pipnet.detector import MOST_PIXELS, SHORT_SIDE, Detector
 from pipnet.errors import UserError
 from pipnet.geometry import border_px
 from pipnet.landmarker import FEW_CROPS, LEVEL, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, SQUARE, SURE_ERROR, open_net
-from utils.test.export import OPSET, Source, folded, stored_in, write_onnx
+from utils.test.export import OPSET, Source, folded, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
 FLOAT, DOUBLE, INT32, INT64, UINT8 = 1, 11, 6, 7, 2  # numbers of ONNX types
@@ -261,7 +261,7 @@ def write_pipeline(source: Source, file: Path) -> None:
     insert(model.graph, onnx.load(source.detector), "det_")
     each_face = next(node for node in model.graph.node if node.op_type == "Loop").attribute[0].g
     insert(next(node for node in each_face.node if node.op_type == "Loop").attribute[0].g, landmarks, "net_")
-    metadata = stored_in(source.onnx) | {
+    metadata = source.metadata() | {
         "task": "pipeline", "threshold": detector.threshold, "overlap": detector.overlap, "face_least": net.face_least,
         "channels": "BGR, uint8, of any size", "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)"}
     once = folded(inliner.inline_local_functions(model))  # which turns each CastLike of a constant into a Cast, to be folded too

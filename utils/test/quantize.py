@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.test.export import Source, folded, stored_in, write_onnx
+from utils.test.export import Source, folded, write_onnx
 
 QUANTIZED = ["Conv", "Relu"]  # a Relu becomes a part of the convolution before it
 SHAPING, PIXELWISE = ("Unsqueeze", "Transpose"), ("Slice", "Cast", "Mul", "Add", "Sub")
@@ -48,7 +48,7 @@ def write_int8(source: Source, file: Path) -> None:
     if level is not None:
         join_image(quantized.graph)
     del quantized.metadata_props[:]
-    write_onnx(quantized, file, stored_in(source.onnx))
+    write_onnx(quantized, file, source.metadata())
 
 
 def fold_normalisation(model) -> int | None:

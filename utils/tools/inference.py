@@ -20,7 +20,7 @@ from utils.train.published import description, graph_of
 def find_net(exp: str, threads: int = 0) -> LandmarkNet:
     """The landmark net that --exp means: of a run's id or folder, a file, or a name. UserError where there is none.
 
-    An id, a folder or a name stands for the export where that exists and is not older than the weights.
+    An id, a folder or a name stands for the export where there is one of these very weights.
     """
     run = run_folder.find(exp, ROOT / read_defaults().values["run_root"], train=False)
     return open_file(run.onnx if run.exported and exp != str(run.weights) else run.weights, threads)

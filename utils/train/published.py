@@ -14,10 +14,11 @@ from pipnet.contents import check_export
 from pipnet.errors import UserError
 from pipnet.landmarker import LandmarkNet
 from pipnet.layout import Layout
-from pipnet.runtimes import Opened, open_file
+from pipnet.runtimes import RUNTIMES, Opened, open_file
 from utils.config import Settings, load_protocol, read_defaults, resolve
 from utils.data.paths import MEANFACE_FILES
 from utils.data.sets import read_meanface
+from utils.formats import files_of
 from utils.train.make_net import make_net
 
 STRUCTURE = ("net", "head", "stride", "input_size", "act", "pool", "excite", "score_width")
@@ -30,6 +31,15 @@ def split_files(text: Path | str) -> tuple[list[Path], Path | None]:
     files = [Path(one) for one in ([text] if Path(text).is_file() else str(text).split(","))]
     means = [file for file in files if file.suffix in MEANFACE_FILES]
     return [file for file in files if file not in means], means[0] if means else None
+
+
+def contents(text: Path | str) -> list[Path]:
+    """Return the files that a net consists of: weights, and the mean face that is named or lies beside; or those of an export."""
+    files, mean = split_files(text)
+    if files[0].suffix in RUNTIMES:
+        return [file for file in files_of(files[0]) if file.is_file()]
+    beside = dict.fromkeys(files[0].with_name(system.meanface[0]) for system in SYSTEMS.values() if system.meanface)
+    return [*files, *([mean] if mean else filter(Path.is_file, beside))]
 
 
 def structure(tensors: dict[str, Tensor], known: dict[str, Any]) -> dict[str, Any]:

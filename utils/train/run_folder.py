@@ -1,4 +1,5 @@
 """A run's folder weights/<exp>/: which one --exp means, what is in it, and the history that a training leaves there."""
+import hashlib
 import os
 import re
 import shutil
@@ -11,15 +12,16 @@ from typing import NamedTuple
 from torch.utils.tensorboard import SummaryWriter
 
 from pipnet.errors import UserError
-from pipnet.files import SHIPPED, shipped, shipped_net, write_csv
-from pipnet.runtimes import RUNTIMES
+from pipnet.files import SHIPPED, checksum, shipped, shipped_net, write_csv
+from pipnet.runtimes import RUNTIMES, stored_values
 from utils.formats import FORMATS, files_of
 from utils.train import checkpoint
-from utils.train.published import split_files
+from utils.train.published import contents, split_files
 from utils.yaml_files import nearest
 
 SUFFIXES = (".pt", ".pth", ".tar", *RUNTIMES)
 FILES = "files"  # below the folder of the runs: results of files that are in no run's folder
+SOURCE = "weights_sha256"  # in the metadata of an export: the weights that it was made from
 INITIALISATION = "initialisation.csv"
 
 
@@ -73,15 +75,18 @@ class Run(NamedTuple):
 
     @property
     def exported(self) -> bool:
-        """Return whether the ONNX file exists and is not older than the weights."""
+        """Return whether the ONNX file exists and was made from these weights."""
         return self.has("onnx")
 
     def has(self, name: str) -> bool:
-        """Return whether the export in a format exists and is not older than the weights."""
+        """Return whether the export in a format exists and was made from these weights, whatever their names and times."""
         file = self.export(name)
-        if file == self.given or not file.is_file():
-            return file == self.given
-        return file.stat().st_mtime_ns >= max(one.stat().st_mtime_ns for one in split_files(self.weights)[0])
+        return file == self.given or file.is_file() and stored_values(file).get(SOURCE) == self.source[SOURCE]
+
+    @property
+    def source(self) -> dict[str, str]:
+        """Return the entry of an export's metadata that tells which weights it was made from."""
+        return {SOURCE: _content(self.weights)}
 
     @property
     def fastest(self) -> Path:
@@ -140,8 +145,17 @@ def _find_file(exp: str, root: Path) -> Run:
             raise UserError(f"no file {file}; give an id, a folder, a file or one of {', '.join(SHIPPED)}")
     first = weights[0]
     run = Run(first.parent, first, first if first.suffix in RUNTIMES else None)
-    of_run = "," not in exp and (run.folder / "args.yaml").is_file() and run.settings.is_file()
-    return run if of_run else run._replace(folder=root / FILES / first.name.replace(".", "-"), weights=Path(exp))
+    if "," not in exp and (run.folder / "args.yaml").is_file() and run.settings.is_file():
+        return run
+    # many files share a name, such as best.pt, so the folder is named after the content too
+    name = f"{first.name.replace('.', '-')[:100]}-{_content(exp)[:8]}"
+    return run._replace(folder=root / FILES / name, weights=Path(exp))
+
+
+def _content(weights: Path | str) -> str:
+    """Return the checksum of a file, or of all files that a net of others consists of."""
+    sums = [checksum(file) for file in contents(weights)]
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def continue_after_restart(mode: Namespace, run: Run) -> None:

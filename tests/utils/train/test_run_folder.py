@@ -39,9 +39,9 @@ def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
     lonely.touch()
     (tmp_path / "a.pth.tar").touch()
     found = find(str(lonely), root, train=False)
-    assert found == (root / "files" / "lonely-onnx", lonely, lonely) and found.exported and found.model == "onnx"
+    assert found == (root / "files" / "lonely-onnx-e3b0c442", lonely, lonely) and found.exported and found.model == "onnx"
     found = find(str(tmp_path / "a.pth.tar"), root, train=False)
-    assert (found.folder, found.onnx) == (root / "files" / "a-pth-tar", root / "files" / "a-pth-tar" / "best.onnx")
+    assert (found.folder, found.onnx) == (root / "files" / "a-pth-tar-e3b0c442", found.folder / "best.onnx")
     assert found.alone and not found.exported
     run = root / "003"
     run.mkdir(parents=True)
@@ -53,6 +53,24 @@ def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
         find(str(lonely), root, train=True)
     with pytest.raises(UserError, match="no file .*gone.pth"):
         find(f"{tmp_path / 'a.pth.tar'},{tmp_path / 'gone.pth'}", root, train=False)
+
+
+def test_files_of_one_name_are_told_apart_by_their_content(tmp_path):
+    """So is the mean face beside a published net, and the weights beside the graph of an exported one."""
+    folders = []
+    for number in range(4):
+        place = tmp_path / str(number)
+        place.mkdir()
+        (place / "epoch59.pth").write_bytes(b"first" if number < 3 else b"second")
+        (place / "meanface.txt").write_text("0.5" if number < 2 else "0.6")
+        folders.append(find(str(place / "epoch59.pth"), tmp_path / "runs", train=False).folder.name)
+        (place / "net.param").touch()
+        (place / "net.bin").write_bytes(bytes([number]))
+        folders.append(find(str(place / "net.param"), tmp_path / "runs", train=False).folder.name)
+    assert folders[0] == folders[2] and len({*folders[::2]}) == 3 and len({*folders[1::2]}) == 4
+    long = tmp_path / f"{'x' * 250}.pth"
+    long.touch()
+    assert len(find(str(long), tmp_path / "runs", train=False).folder.name) < 120
 
 
 def test_shipped_nets_have_names(tmp_path, monkeypatch):
