@@ -5,7 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +17,8 @@ from conftest import ROOT
 import main
 from nets import HEADS
 from pipnet.app import demo
+from pipnet.app.sinks import VideoSink
+from pipnet.app.sources import Frame
 from utils.config import parse, read_defaults
 from utils.data.parsers import DATASETS
 
@@ -89,8 +91,8 @@ def test_every_flag_exists(capsys):
         with pytest.raises(SystemExit):
             show_help()
     of_benchmarks = {"--seeds", "--minutes", "--count", "--jobs", "--rows", "--start-epochs"}
-    extensions = {"--compression"}  # docs/contributing.md adds it
-    known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | of_benchmarks | extensions
+    others = {"--depth", "--compression"}  # of git; added by docs/contributing.md
+    known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | of_benchmarks | others
     for page in FOLDERS:
         typed = re.sub(r"<!-- figures.*?<!-- end -->", "", prose(page), flags=re.DOTALL)
         unknown = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", typed)) - known
@@ -131,7 +133,7 @@ def test_the_front_page_is_short():
 
 
 CHECKS = {  # page: what its snippets have found, beside that they run
-    "README.md": "assert len(faces) == 1 and faces[0].landmarks.shape == (68, 2)",
+    "README.md": "assert len(faces) == 1 and faces[0].landmarks.shape == (68, 2) and face.id == state['blinks'] == 0",
     "docs/contributing.md": "from nets.build import net_row\nassert net_row('convnext_atto').imagenet",
     "docs/runtimes.md": "from pipnet import Landmarker\n"
                         "face, = Landmarker('weights/landmarks.onnx')(image, second_crop=False)\n"
@@ -146,7 +148,7 @@ def snippets(page: Path) -> list[str]:
 
 
 def checkout(folder: Path) -> Path:
-    """Return a folder with what a fresh checkout holds, and a picture."""
+    """Return a folder with what a fresh checkout holds, a picture and a video."""
     for name in ("nets", "pipnet", "utils"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.tgz"))
     for name in ("main.py", "demo.py", "args.yaml", "pyproject.toml"):
@@ -154,6 +156,10 @@ def checkout(folder: Path) -> Path:
     for name in ("assets", "weights", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "assets" / "astronaut.jpg", folder / "face.jpg")
+    with closing(VideoSink(folder / "talk.mp4", 25)) as video:
+        for index in range(5):
+            image = cv2.imread(str(folder / "face.jpg"))
+            video.write(Frame(image, index, index / 25, "talk.mp4"), image)
     return folder
 
 
