@@ -134,7 +134,7 @@ def test_a_snapshot_tells_its_backbone_by_all_its_tensors(system: str, name: str
 
 
 def test_an_irnet_without_slopes_has_relu() -> None:
-    told = SYSTEMS["irnet"].told(published_shapes("irnet50", "irnet", "relu"))
+    told = SYSTEMS["irnet"].keys(published_shapes("irnet50", "irnet", "relu"))
     assert (told["net"], told["act"]) == ("irnet50", "relu")
 
 
