@@ -117,6 +117,8 @@ def run_command(main):
             time.sleep(30)
         sys.exit("error: %s" % error)
     except OSError as error:
+        if error.errno == errno.EMFILE:
+            sys.exit("error: no more files can be opened; allow more (ulimit -n 4096)")
         if error.errno not in UNWRITABLE:
             raise
         sys.exit("error: %s: %s; free some space, or name another place" % (error.filename or "a file", error.strerror))

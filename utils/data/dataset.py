@@ -10,10 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from nets.labels import Labels
 from pipnet.errors import UserError
@@ -24,7 +23,6 @@ from utils.data.augment import augment, augment_pose, generator
 from utils.data.convert import conversion
 from utils.data.prepared_set import Split, Table, read_image
 from utils.data.steps import Crop
-from utils.start import end_with_parent
 
 GIB = 1 << 30
 
@@ -301,27 +299,6 @@ def collate(samples: list[Sample]) -> Batch:
     extras = (None if part is None else torch.from_numpy(part) for part in (pose, states, level))
     return Batch(torch.from_numpy(image), Labels(torch.from_numpy(landmarks), weights > 0, weights, *extras),
                  torch.from_numpy(index))
-
-
-def _begin_worker(_worker: int) -> None:
-    end_with_parent()  # torch does not notice a training that ended before this process began to look for it
-    cv2.setNumThreads(0)
-    sys.excepthook = _without_lost_readers
-
-
-def _without_lost_readers(kind, error, traceback) -> None:
-    """Print an exception, but not that the training has ended before it took a batch: a thread of multiprocessing meets that."""
-    if not isinstance(error, (ConnectionError, EOFError)):
-        sys.__excepthook__(kind, error, traceback)
-
-
-def train_loader(dataset: Dataset, order: Order, workers: int, pin: bool, collate=collate) -> DataLoader:
-    """Return a loader of batches in `order`, made by `workers` processes (0: in this one) and joined by `collate`."""
-    # forked workers share the decoded crops; other start methods would copy them
-    start = "fork" if workers and sys.platform == "linux" else None
-    return DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=collate, pin_memory=pin,
-                      worker_init_fn=_begin_worker, multiprocessing_context=start, persistent_workers=workers > 0,
-                      prefetch_factor=4 if workers else None)
 
 
 def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1):

@@ -13,7 +13,7 @@ from pipnet.files import write_text
 from utils import memory
 from utils.config import Settings
 from utils.cores import cores
-from utils.data.dataset import train_loader
+from utils.data.loader import explained, train_loader
 from utils.data.mixed import Batches, make_order
 from utils.progress import progress
 from utils.train import bad_batch, checkpoint, run_folder
@@ -62,8 +62,9 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
     per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
     if history.epochs >= epochs:
         logger.info(f"{run.folder.name} is finished: all {epochs} epochs are trained; a larger --epochs trains on")
-    with progress(total=epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
-                  smoothing=0.05) as bar:
+    with explained(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""), \
+            progress(total=epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
+                     smoothing=0.05) as bar:
         for epoch in range(history.epochs, epochs):
             if settings.train.early_stop and history.epochs_since_best() >= settings.train.early_stop:
                 logger.info(f"no better validation {task.says.split()[0]} for {settings.train.early_stop} epochs: stopped early")

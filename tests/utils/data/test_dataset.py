@@ -1,8 +1,6 @@
 """Faces in memory, their augmentation, and the order of samples."""
 import itertools
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict, replace
 
 import cv2
@@ -10,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LAYOUTS, ROOT, settings, split_of, write_faces
+from conftest import LAYOUTS, settings, split_of, write_faces
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from pipnet.errors import UserError
 from utils.data.augment import Crop, augment, augment_pose, generator
-from utils.data.dataset import Augmented, Faces, Order, collate, train_loader
+from utils.data.dataset import Augmented, Faces, Order, collate
 from utils.data.dataset import test_batches as share_of
+from utils.data.loader import train_loader
 from utils.data.parsers import read_pts, write_pts
 from utils.data.prepare import DataGenerator
 
@@ -321,42 +320,6 @@ def test_loaders_give_the_same_batches_with_any_number_of_workers(faces):
     assert first.images.shape == (8, 64, 64, 3) and first.images.dtype == torch.uint8
     assert first.labels.landmarks.dtype == torch.float32
     assert not torch.equal(first.index, batches[0][4].index)
-
-
-class Lost(torch.utils.data.Dataset):
-    """Its samples report an exception as a thread of multiprocessing does in a loader process."""
-
-    def __getitem__(self, index):
-        for error in (BrokenPipeError(), EOFError(), RuntimeError("something else")):
-            sys.excepthook(type(error), error, None)
-        return index
-
-
-def test_a_loader_process_is_silent_about_a_training_that_has_ended(capfd):
-    loader = train_loader(Lost(), [[0]], 1, False, list)
-    assert list(loader) == [[0]]
-    assert capfd.readouterr().err.strip() == "RuntimeError: something else"
-
-
-ENDING = """
-import os, threading, time
-from torch.utils.data._utils.worker import ManagerWatchdog
-from utils.data.dataset import train_loader
-{}
-threading.Timer(1, os._exit, [0]).start()
-list(train_loader([0], [[0]], 1, False, list))
-"""
-LATE_WATCH = """
-begin = ManagerWatchdog.__init__
-ManagerWatchdog.__init__ = lambda watch: time.sleep(2) or begin(watch)"""
-
-
-@pytest.mark.parametrize("late", ("os.register_at_fork(after_in_child=lambda: time.sleep(2))", LATE_WATCH),
-                         ids=("at the fork", "before torch watches over the training"))
-def test_a_loader_process_ends_with_a_training_that_ends_while_it_begins(late):
-    script = ENDING.format(late)
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60)  # waits for both processes
-    assert done.returncode == 0 and not done.stderr
 
 
 def test_test_batches_have_every_face_once(faces):
