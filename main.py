@@ -110,7 +110,7 @@ def main(argv: list[str]) -> None:
     check_modes(mode)
     if mode.predict and not any(getattr(mode, name) for name in WORK if name != "predict"):
         check_prediction(given)
-    check_files({**given, "exp": mode.exp, "predict": mode.predict})
+    check_files({**given, **{name: getattr(mode, name) for name in ("exp", "predict", "out", "compare")}})
     check_sets(given, defaults)
     try:  # torch takes seconds to load, so the flags are checked before
         from loguru import logger

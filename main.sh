@@ -7,6 +7,11 @@ source utils/environment.sh
 
 [[ ${1:-} =~ ^[1-9][0-9]*$ ]] || fail "usage: bash main.sh N [flags of main.py], N = number of processes (GPUs), e.g. bash main.sh 1 --train --test"
 processes=$1; shift
+for name in NNODES NODE_RANK MASTER_PORT MAX_RESTARTS; do
+    value=${!name:-0}
+    [[ $value =~ ^[0-9]{1,9}$ ]] || fail "$name must be a whole number, not '$value'"
+done
+[ "${NNODES:-1}" != 0 ] || fail "NNODES must be at least 1"
 environment requirements.txt torch torchvision timm cv2 numpy PIL scipy h5py yaml tqdm loguru tensorboard onnx onnxruntime onnxscript
 
 if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then

@@ -11,7 +11,7 @@ import stat
 from functools import lru_cache
 from pathlib import Path
 
-from pipnet.errors import UserError
+from pipnet.errors import UserError, one_line
 
 SHIPPED = ("landmarks", "landmarks-fast", "detector")  # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
 PARTIAL = re.compile(r"\.(.+)\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of files that are being written
@@ -30,12 +30,27 @@ def shipped(name: str) -> Path:
 @lru_cache
 def _verify(file: Path, _changed: int) -> None:
     """Raise UserError for a file whose checksum is not that of the manifest beside it."""
-    manifest = file.with_name("manifest.json")
-    rows = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    wanted = rows.get(file.name, {}).get("sha256")
+    wanted = read_manifest(file.parent, "fetch the project again").get(file.name, {}).get("sha256")
     if wanted and checksum(file) != wanted:
         raise UserError(f"{file} is not the file that came with this version (its checksum differs from manifest.json); fetch "
                         "the project again, or keep your own net under another name")
+
+
+def read_manifest(folder: Path, remedy: str) -> dict[str, dict]:
+    """Entries of a folder's manifest.json, {file: what is known of it}; none without it. UserError for a damaged one."""
+    file = folder / "manifest.json"
+    if not file.exists():
+        return {}
+    try:
+        entries = json.loads(read_bytes(file).decode("utf-8"))
+        for entry in entries.values():
+            if not (isinstance(entry["sha256"], str) and isinstance(entry.get("bytes", 0), int)):
+                raise ValueError("a checksum or a size has another type")
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); {remedy}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file} is damaged ({type(error).__name__}: {one_line(error)}); {remedy}") from None
+    return entries
 
 
 def checksum(file: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from conftest import DEFAULTS, ROOT, displaced, fails, table, write_faces
+from conftest import DEFAULTS, ROOT, displaced, fails, run, table, write_faces
 
 import main
 from pipnet.errors import UserError
@@ -44,6 +44,10 @@ BAD_FLAGS = [
     (("--train", "--train-data"), "train_data must be a name or a folder"),
     (("--train", "--flip", "1.5"), "flip must lie between 0 and 1"),
     (("--train", "--scale", "1"), r"scale must be below 1, not 1\.0"),
+    (("--train", "--exp", "x" * 300), r"--exp x{40}\.\.\. is too long for a name of a file; give a shorter one"),
+    (("--test", "--exp", f"runs/{'x' * 300}/best.pt"), "--exp runs/x.* is too long"),
+    (("--test", "--compare", "a", "x" * 300), "--compare x.* is too long"),
+    (("--train", "--train-data", "300w", "x" * 300), "--train-data x.* is too long"),
 ]
 
 
@@ -54,6 +58,24 @@ def test_wrong_flags_are_one_line_and_write_nothing(cli, tmp_path, flags, messag
     fails(done, message)
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
+
+
+def test_variables_of_several_processes_are_numbers():
+    cases = [(("bash", "main.sh", "2", "--train"), {name: "x"}, f"error: {name} must be a whole number, not 'x'\n")
+             for name in ("NNODES", "NODE_RANK", "MASTER_PORT", "MAX_RESTARTS")]
+    cases += [(("bash", "main.sh", "2", "--train"), {"NNODES": "0"}, "error: NNODES must be at least 1\n"),
+              (("python", "main.py", "--test"), {"WORLD_SIZE": "x"}, "error: .* variable WORLD_SIZE must be a whole number"),
+              (("python", "main.py", "--test"), {"WORLD_SIZE": "2"}, "error: WORLD_SIZE is 2, but .*; start several processes")]
+    for command, variables, message in cases:
+        done = run(*command, **variables)
+        assert done.returncode == 1 and re.match(message, done.stderr) and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_name_with_a_nul_character_is_refused():
+    """No shell can pass one, a notebook can."""
+    for flags in (["--test", "--exp", "a\0b"], ["--train", "--run-root", "a\0"], ["--predict", "\0"]):
+        with pytest.raises(UserError, match="holds a NUL character"):
+            main.main(flags)
 
 
 @pytest.mark.parametrize(("flags", "message"), [

@@ -1,5 +1,6 @@
 """args.yaml and the command line -> `Settings`, a frozen object per section. The rows of the keys stand in keys.py."""
 import argparse
+import os
 import re
 from collections.abc import Callable, Collection
 from dataclasses import asdict, make_dataclass
@@ -19,6 +20,9 @@ FILE = ROOT / "args.yaml"
 TABLES = ("presets", "views", "protocols", "layouts")
 VIEWS = ("weak", "strong")
 ANCHORS = "anchors"  # its lists are used elsewhere in args.yaml
+PATHS = ("exp", "out", "compare", "predict", "dataset", "data_dir", "train_data", "test_data", "unlabelled", "data_root",
+         "run_root", "weights", "teacher", "meanface", "layout", "detector_weights")  # flags whose values are paths, or may be
+LONGEST = 4000, 255  # bytes of a path and of a name in it, of the usual file systems
 FROZEN = {name: make_dataclass(name.title(), section.keys, frozen=True) for name, section in SECTIONS.items()}
 
 
@@ -112,7 +116,12 @@ def _comments(file: Path) -> dict[str, tuple[str, str]]:
 
 # -------------------------------------------------------------------------------------------------------- command line
 def check_files(given: dict[str, Any]) -> None:
-    """Raise UserError for a typed file or folder that is missing. It loads no torch, so that the answer comes at once."""
+    """Raise UserError for a typed file or folder that is missing, or a path that cannot exist. It loads no torch, so that the
+    answer comes at once."""
+    for key in PATHS:
+        for text in given.get(key) or () if isinstance(given.get(key), list) else [given.get(key) or ""]:
+            for path in text.split(","):
+                _check_path(key, path)
     for key in ("data_dir", "teacher", "detector_weights", "weights", "meanface", "exp", "predict"):
         value = given.get(key)
         joined = key in ("weights", "teacher", "exp") and not Path(value or "").exists()  # DPR's weights are several files
@@ -120,6 +129,15 @@ def check_files(given: dict[str, Any]) -> None:
             is_path = key in ("data_dir", "predict") or Path(path).suffix in (".pt", ".pth", ".tar", ".onnx", ".txt", ".npy")
             if is_path and not Path(path).exists():
                 raise UserError(f"--{key.replace('_', '-')}: no file or folder {path}")
+
+
+def _check_path(key: str, path: str) -> None:
+    """Raise UserError for a path that no file system can hold."""
+    flag = f"--{key.replace('_', '-')}"
+    if "\0" in path:
+        raise UserError(f"{flag} holds a NUL character; give a name or a path without it")
+    if len(name := os.fsencode(path)) > LONGEST[0] or max(map(len, name.split(b"/"))) > LONGEST[1]:
+        raise UserError(f"{flag} {path[:40]}... is too long for a name of a file; give a shorter one")
 
 
 class _Parser(argparse.ArgumentParser):

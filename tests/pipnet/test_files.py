@@ -22,6 +22,20 @@ def test_a_shipped_file_that_has_changed_is_named(tmp_path, monkeypatch):
     assert files.shipped("detector.onnx").is_file()
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"detector.onnx": 5}', b'{"detector.onnx": {}}',
+                                     b'{"detector.onnx": {"sha256": 5}}', b'{"detector.onnx": {"sha256": "a", "bytes": "b"}}',
+                                     b"[" * 100_000, None])
+def test_a_damaged_manifest_is_one_line(tmp_path, content):
+    file = tmp_path / "manifest.json"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match="manifest.json (is damaged|cannot be read) .*; fetch it again$") as error:
+        files.read_manifest(tmp_path, "fetch it again")
+    assert "\n" not in str(error.value)
+
+
 def test_no_link_at_a_temporary_name_is_written_through(tmp_path, monkeypatch):
     victim, link = tmp_path / "victim", tmp_path / f".a.txt.partial-{os.getpid()}"
     victim.write_text("mine")

@@ -10,7 +10,7 @@ from pipnet.errors import UserError
 from utils.config import Defaults, Settings
 from utils.data.sets import Sets
 from utils.test.card import write_card
-from utils.test.export import write_format, write_manifest
+from utils.test.export import known_exports, write_format, write_manifest
 from utils.train.loop import train
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
@@ -67,13 +67,14 @@ class Tests:
         """
         if unknown := [name for name in formats if name not in self.bounds]:
             raise UserError(f"this task is exported to {', '.join(self.bounds)}, not to {unknown[0]}; leave it out")
+        known_exports(self.run.folder)  # a damaged manifest is an error before anything is made
         self.export_onnx()
         files, source = [self.run.export(name) for name in formats], None
         for name, file in zip(formats, files, strict=True):
             if not self.run.has(name):
                 source = source or self.source()
                 write_format(name, source, file)
-        write_manifest(self.run.folder / "manifest.json", files)
+        write_manifest(self.run.folder, files)
         write_card(self.run)
         return f"exported to {', '.join(map(str, files))}"
 

@@ -1,10 +1,9 @@
 """card.md of a run: a page about the net for those who get its files, made from the metadata of its ONNX file."""
-import json
-from pathlib import Path
 
-from pipnet.files import read_csv, write_text
+from pipnet.files import read_csv, read_manifest, shipped, write_text
 from pipnet.runtimes import open_file
 from utils.data.parsers import DATASETS
+from utils.test.export import known_exports
 from utils.test.tables import table
 
 FACTS = {"net": "backbone", "head": "head", "input_size": "input, px", "input_margin": "side of the picture / side of the crop",
@@ -21,25 +20,24 @@ trained on; read these before the net becomes part of a product. Trained on:
 
 def write_card(run) -> None:
     """Write card.md beside the manifest of a run: facts, scores of the last test, files with checksums, origin of the labels."""
-    entries, shipped = (_entries(folder / "manifest.json") for folder in (run.folder, run.weights.parent))
-    opened, known = open_file(run.onnx, 1), shipped.get(run.weights.name, {})
+    project = shipped("manifest.json").parent
+    ours = run.weights.parent.resolve() == project.resolve()
+    known = read_manifest(project, "fetch the project again").get(run.weights.name, {}) if ours else {}
+    opened, entries = open_file(run.onnx, 1), known_exports(run.folder)
     values = {**opened.values, **known}
     layout = values.get("layout")
     facts = [["task", "find faces" if layout is None else f"{layout['count']} landmarks, layout {layout['name']}"]]
     facts += [[title, _plain(values[key])] for key, title in FACTS.items() if values.get(key) not in (None, [], "")]
     facts += [[f"output {name}", _plain(shape)] for name, shape in opened.values["outputs"].items()]
     scores = read_csv(run.folder / "report" / "scores.csv") or known.get("scores", [])
-    files = [[name, f"{entry['bytes'] / 1e6:.2f}", f"`{entry['sha256']}`"] for name, entry in sorted(entries.items())]
+    files = [[name, f"{entry['bytes'] / 1e6:.2f}", f"`{entry['sha256']}`"] for name, entry in sorted(entries.items())
+             if "bytes" in entry]
     sets = [f"- {name}: {DATASETS[name].title}" if name in DATASETS else f"- {name}: a set of the user's own"
             for name in values.get("train_data") or ["not known"]]
     write_text(run.folder / "card.md", "\n".join([
         f"# {run.folder.resolve().name}", "", table(facts, ["fact", "value"]), "",
         *(["## Scores", table([list(row.values()) for row in scores], list(scores[0])), ""] if scores else []),
         "## Files", table(files, ["file", "MB", "SHA-256"]), "", "## Licence and labels", LICENCE, *sets, ""]))
-
-
-def _entries(file: Path) -> dict[str, dict]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _plain(value) -> str:

@@ -1,5 +1,4 @@
 """Export of a whole net to ONNX: normalisation, decode and merge are in the graph; its metadata say how to cut the crop."""
-import hashlib
 import json
 import logging
 import shutil
@@ -8,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from nets import Prediction
 from nets.registry import resolve
 from pipnet.errors import UserError, one_line
-from pipnet.files import write_atomic, write_text
+from pipnet.files import checksum, read_manifest, write_atomic, write_text
 from pipnet.geometry import border_px
 from pipnet.runtimes import about, open_file
 from utils.formats import FORMATS, files_of
@@ -168,15 +167,19 @@ def write_format(name: str, source: Source, file: Path) -> None:
             write_atomic(file.with_name(path.name), lambda target, path=path: shutil.copyfile(path, target))
 
 
-def write_manifest(file: Path, exports: list[Path]) -> None:
-    """Add sizes and checksums of exports, and of the files that belong to them, to a manifest; other entries stay."""
-    entries: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+def known_exports(folder: Path) -> dict[str, dict]:
+    """Return the entries of a run's manifest. UserError for a damaged one."""
+    return read_manifest(folder, "remove it, and export again")
+
+
+def write_manifest(folder: Path, exports: list[Path]) -> None:
+    """Add sizes and checksums of exports, and of the files that belong to them, to a folder's manifest; other entries stay."""
+    entries = known_exports(folder)
     for export in exports:
         for path in filter(Path.is_file, files_of(export)):
-            data = path.read_bytes()
-            known = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+            known = {"sha256": checksum(path), "bytes": path.stat().st_size}
             entries[path.name] = {**entries.get(path.name, {}), **known}
-    write_text(file, json.dumps(entries, indent=1) + "\n")
+    write_text(folder / "manifest.json", json.dumps(entries, indent=1) + "\n")
 
 
 def exported_predictor(file: Path, threads: int = 0) -> Predict:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from loguru import logger
 from torch import Tensor
 
-from pipnet.errors import UserError
+from pipnet.errors import UserError, one_line
 from utils.cores import cores, free_cores
 
 LATE = re.compile("[Tt]imed out")
@@ -125,7 +125,7 @@ def start_ranks(timeout: float = 1800) -> Ranks:
 
     timeout: seconds that a collective of the training waits for the other processes.
     """
-    count, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    count, local = _variable("WORLD_SIZE", 1), _variable("LOCAL_RANK", 0)
     cuda, gpus = torch.cuda.is_available(), torch.cuda.device_count()
     if cuda and _local_count() > gpus:
         raise UserError(f"{_local_count()} processes, but {gpus} GPUs here; start one process per GPU: bash main.sh {gpus} ...")
@@ -134,7 +134,11 @@ def start_ranks(timeout: float = 1800) -> Ranks:
         torch.cuda.set_device(device)
     if count == 1:
         return Ranks(0, 1, device)
-    store, rank, count = next(dist.rendezvous("env://"))
+    try:
+        store, rank, count = next(dist.rendezvous("env://"))
+    except ValueError as error:
+        raise UserError(f"WORLD_SIZE is {count}, but {one_line(error)}; start several processes with bash main.sh {count} ..., "
+                        "or unset WORLD_SIZE") from None
     if os.environ.get("GROUP_WORLD_SIZE") == "1":  # one node; its launcher's store still holds what a stopped attempt wrote
         store = dist.PrefixStore(f"attempt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     store.set(f"here/{rank}", "")
@@ -147,7 +151,16 @@ def start_ranks(timeout: float = 1800) -> Ranks:
 
 def _local_count() -> int:
     """Return the number of this run's processes on this node."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return _variable("LOCAL_WORLD_SIZE", 1)
+
+
+def _variable(name: str, default: int) -> int:
+    """Return an environment variable that torchrun sets. UserError if it is no whole number."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise UserError(f"the environment variable {name} must be a whole number, not '{text}'; start several processes with "
+                        "bash main.sh N ...")
+    return int(text)
 
 
 def _leave() -> None:
