@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from loguru import logger
-from PIL import Image
 
 from utils.data.parsers import Splits
+from utils.data.parsers.own import upright_size
 
 FEWEST, CLEARLY = 3, 4  # faces at an edge that are needed, and how many times as many as at the other edge
 NAMES_300W = re.compile(r"(image_\d{2,4}|\d{6,12}|(indoor|outdoor)_\d{3})(_\d{1,2})*")  # stems of its pictures
@@ -46,13 +46,8 @@ def guess(splits: Splits) -> tuple[float | None, str]:
 
 def _edges(record) -> set[int]:
     """Return 0, 1 or both, if a coordinate of the face fits only counting from there, and BEYOND if one fits neither."""
-    if not record.file.is_file():  # a pipe would wait for ever
+    if (size := upright_size(record.file)) is None:
         return set()
-    try:
-        with Image.open(record.file) as image:  # reads the header alone
-            size = np.array(image.size if image.getexif().get(0x0112, 1) < 5 else image.size[::-1])
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return set()  # the preparation says so
     points = record.landmarks[np.isfinite(record.landmarks).all(1)]  # continuous px of a set that was read as counted from 0
     from_0, from_1 = points - 0.5, points - 0.5 - size
     told = (np.abs(from_0) < 0.5, np.abs(from_1) < 0.5, (from_0 < -0.5) | (from_1 > 0.5))

@@ -21,11 +21,13 @@ from loguru import logger
 from pipnet.detector import FaceBox
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut
+from pipnet.layout import Layout
 from utils.config import load_protocol, read_defaults
 from utils.cores import cores
 from utils.data.fingerprint import checksum, fingerprint
 from utils.data.first_pixel import parse_guessed
-from utils.data.parsers import DATASETS, NOT_COUNTABLE, Record, Splits, complain, infer, tally
+from utils.data.own_layout import check_names, layout_of, misfit
+from utils.data.parsers import DATASETS, NOT_COUNTABLE, Record, Splits, Told, complain, infer, tally
 from utils.data.parsers.records import clipped, truncated
 from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, name_hash, read_image, write_set
 from utils.keys import check
@@ -94,7 +96,8 @@ class DataGenerator:
         wanted = self.layout or row.layout
         stored = layouts.load(layouts.load(wanted).stored) if wanted else None
         options = {key: getattr(self, key) for key in row.options}
-        parse = partial(row.parse, source, self.allow_partial, stored and stored.count, layouts=layouts, **options)
+        told = Told()
+        parse = partial(row.parse, source, self.allow_partial, stored and stored.count, layouts=layouts, told=told, **options)
         origin, published = row.origin if self.first_pixel is None else self.first_pixel, self.labels == "published"
         if published:
             splits = parse(origin=CONTINUOUS)
@@ -110,7 +113,9 @@ class DataGenerator:
         count = len(next(record for records in splits.values() for record in records).landmarks)
         if stored and stored.count != count:
             raise UserError(f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out")
-        layout = stored.name if stored else _layout_of(count, layouts.rows, source)
+        if not row.layout:
+            stored = _own_layout(splits, stored, layouts, told, source, defaults.layouts)
+        layout = stored.name
         how = {
             "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
             "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": origin,
@@ -254,13 +259,19 @@ def split_identities(records: list[Record], share: float, seed: int) -> tuple[li
     return [r for r in records if r.identity not in held], [r for r in records if r.identity in held]
 
 
-def _layout_of(count: int, rows: dict[str, dict], source: Path) -> str:
-    """Return the name of the layout with that many landmarks, which the faces of `source` have."""
-    names = [name for name, row in rows.items() if row.get("count") == count]
-    if not names:
-        raise UserError(f"{source} has {count} landmarks, and no layout in args.yaml has as many; add a row under layouts with "
-                        "count and flip_index, or give a file with it: --layout FILE.yaml")
-    return names[0]
+def _own_layout(splits: Splits, given: Layout | None, layouts: Layouts, told: Told, source: Path, usual: Layouts) -> Layout:
+    """Return the layout of a user's own set: the one that is given, else the one of its names or its number of points.
+
+    Log what is unusual about the set. UserError if the names of its points contradict the layout. usual: those of args.yaml.
+    """
+    for note in dict.fromkeys(told.notes):  # a set may be read twice
+        logger.info(note)
+    faces = [record.landmarks for records in splits.values() for record in records]
+    layout = given or layout_of(len(faces[0]), told.names, layouts, source)
+    check_names(told.names, layout, source)
+    if fault := misfit(faces, layout, layout.name in usual.rows):
+        logger.warning(f"{source}: {fault}")
+    return layout
 
 
 def _target(out: Path, name: str, source: Path) -> Path:

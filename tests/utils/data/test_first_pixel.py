@@ -21,7 +21,7 @@ def own_set(folder, first: int = 0, edges: bool = False, names: str = "face{}"):
     for index, file in enumerate(sorted(folder.glob("*.pts"))):
         points = read_pts(file) + first
         if edges and index < 4:
-            points[:5] += 2 * SIZE * (-1 if first == 0 else 1)
+            points[:5, 0] += 2 * SIZE * (-1 if first == 0 else 1)
             points = points.clip(first, SIZE - 1 + first)
         stem = folder / names.format(f"{index:04d}")
         file.with_suffix(".jpg").rename(stem.with_suffix(".jpg"))

@@ -17,9 +17,10 @@ from utils.data.parsers.lapa import LAPA, parse_lapa
 from utils.data.parsers.lmk import LMK, parse_lmk
 from utils.data.parsers.menpo import MENPO, parse_menpo
 from utils.data.parsers.merged import MERGED, PEPPA, parse_merged, parse_peppa
+from utils.data.parsers.naming import split_folders
 from utils.data.parsers.points import parse_points
 from utils.data.parsers.pts import read_pts, write_pts
-from utils.data.parsers.records import BESIDE, NOT_COUNTABLE, Dataset, Record, Splits, complain, tally
+from utils.data.parsers.records import BESIDE, NOT_COUNTABLE, Dataset, Record, Splits, Told, complain, tally
 from utils.data.parsers.tables import parse_coco, parse_csv
 from utils.data.parsers.tools import parse_cvat, parse_label_studio
 from utils.data.parsers.w300 import PARTS_300W, PRIVATE, VISIBLE_FILE, parse_300w, parse_300w_private
@@ -27,7 +28,7 @@ from utils.data.parsers.w300lp import W300LP, parse_300wlp
 from utils.data.parsers.w300vw import W300VW, parse_300vw, read_frame
 from utils.data.parsers.wflw import ATTRIBUTES, WFLW, parse_wflw
 
-__all__ = ["BESIDE", "DATASETS", "NOT_COUNTABLE", "PARTS_300W", "VISIBLE_FILE", "WITHIN", "Dataset", "Record", "Splits",
+__all__ = ["BESIDE", "DATASETS", "NOT_COUNTABLE", "PARTS_300W", "VISIBLE_FILE", "WITHIN", "Dataset", "Record", "Splits", "Told",
            "complain", "infer", "read_pts", "tally", "write_pts"]
 
 LABEL_STUDIO = "label-studio"
@@ -73,7 +74,9 @@ WITHIN = {".mat": read_cofw, ".avi": read_frame}  # suffix of an archive file: r
 
 def infer(data_dir: Path) -> str:
     """Return the row of DATASETS that a folder looks like: by signs; synthetic or 300w for a 300W tree; else points."""
-    signed = [name for name, row in DATASETS.items() if any(next(data_dir.glob(sign), None) for sign in row.signs)]
+    folders = (data_dir, *split_folders(data_dir).values())  # a user's table may be in train/, valid/ and test/, as Roboflow's is
+    signed = [name for name, row in DATASETS.items() if any(
+        next(folder.glob(sign), None) for sign in row.signs for folder in (folders if row.layout is None else folders[:1]))]
     tree = {p.name.lower() for p in data_dir.iterdir() if p.is_dir()} & {"afw", "helen", "lfpw", "ibug"}
     official = [name for name in signed if DATASETS[name].layout and not (tree and name in (PRIVATE_300W, FORK))]
     if official:
@@ -82,7 +85,7 @@ def infer(data_dir: Path) -> str:
         return "synthetic" if (data_dir / VISIBLE_FILE).exists() else "300w"
     if not signed or next(data_dir.rglob("*.pts"), None) is not None:
         return "points"
-    lists = signed[0] == "coco" and any(_begins_list(file) for file in data_dir.glob("*.json"))
+    lists = signed[0] == "coco" and any(_begins_list(file) for folder in folders for file in folder.glob("*.json"))
     return LABEL_STUDIO if lists else signed[0]
 
 

@@ -8,6 +8,7 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from pipnet.images import SUFFIXES as IMAGES
+from utils.data.parsers.naming import composed, original, split_folders
 from utils.data.parsers.pts import read_pts
 from utils.data.parsers.records import Annotation, Archive, complain
 
@@ -28,7 +29,7 @@ def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Pa
                 continue
             if any(c in str(path) for c in "\t\n\r"):
                 raise UserError(f"{str(path)!r}: a tab or line break in the name; rename the file")
-            stem = str(path.with_suffix(""))
+            stem = composed(str(path.with_suffix("")))
             if suffix == ".pts":
                 points[stem] = path
             else:
@@ -58,21 +59,33 @@ def parse_points(archive: Archive) -> None:
 
     Folders train/, val/ and test/ at its top are the splits; without them, all faces are train. The subset is the first folder
     below the split, else `all`. The identity is the stem up to the first '_' if several files of a folder share it (but not
-    all of them), else the stem.
+    all of them), else the stem. A mirror image, NAME_mirror, has the identity of NAME.
     """
     root = archive.root
-    tops = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_dir() and p.name.lower() in ("train", "val", "test")}
+    tops = split_folders(root)
+    if next(root.rglob("*.[pP][tT][sS]"), None) is None:
+        raise UserError(f"{root}: {_no_pts(root)}")
     if tops and (stray := [p for p in sorted(root.iterdir()) if p.suffix.lower() in IMAGES]):
         logger.warning(f"{root}: {len(stray)} images beside {', '.join(tops)}, such as {stray[0].name}, are left out")
     for split, folder in (tops or {"train": root}).items():
         pairs = paired(folder, root, archive.count, recursive=True)
-        prefixes = [(file.parent, file.stem.split("_")[0]) for file, _ in pairs]
+        stems = [original(file.stem) for file, _ in pairs]
+        prefixes = [(file.parent, stem.split("_")[0]) for (file, _), stem in zip(pairs, stems, strict=True)]
         groups, sizes = Counter(prefixes), Counter(file.parent for file, _ in pairs)
         archive.splits[split] = []
-        for (file, annotated), prefix in zip(pairs, prefixes, strict=True):
+        for (file, annotated), prefix, stem in zip(pairs, prefixes, stems, strict=True):
             below = file.relative_to(folder).parts[:-1]
             grouped = 1 < groups[prefix] < sizes[file.parent]
-            identity = "/".join((*below, prefix[1] if grouped else file.stem))
+            identity = "/".join((*below, prefix[1] if grouped else stem))
             archive.add(split, file, below[0] if below else "all", identity, Annotation(annotated))
     if not any(archive.splits.values()):
         raise UserError(f"{root}: no image with a .pts of the same stem in it")
+
+
+def _no_pts(root: Path) -> str:
+    """Return what is wrong with a folder without any .pts: it has a table in a place where none is looked for, or nothing."""
+    tables = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".csv", ".json", ".xml"))
+    if table := next((path for path in tables if not path.name.startswith(".")), None):
+        return (f"no .pts in it, but {table.relative_to(root)}; a CSV, JSON or XML of labels belongs at the top, or in train/, "
+                f"val/ and test/ there; give the folder {table.parent}, without --dataset points")
+    return "no image with a .pts of the same stem in it, and no CSV, JSON of COCO or Label Studio, or XML of CVAT"

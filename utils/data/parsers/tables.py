@@ -1,75 +1,116 @@
 """A user's own annotation in one file for all faces: a CSV, or COCO's keypoints JSON."""
 import csv
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipnet.errors import UserError
 from pipnet.files import read_bytes
+from utils.data.own_layout import own_order, plain
+from utils.data.parsers.naming import cleaned, composed, identity, split_folders, split_of
 from utils.data.parsers.records import Annotation, Archive, inside, read_lines
 
-SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])", re.IGNORECASE)  # a word of its own: latest.csv has none
+NAME = re.compile(r"(?:(.+?)[ _.-]?x|x[ _.-]?(.+))", re.IGNORECASE)  # of a point, in the header of its x
 
 
 def split_files(root: Path, patterns: tuple[str, ...], what: str) -> list[tuple[str, Path]]:
-    """Return (split, file), train first; the word train, val or test in a name is the split; a single file is train."""
-    files = [path for pattern in patterns for path in sorted(root.glob(pattern)) if not path.name.startswith(".")]
-    named = [(word[1].lower(), path) for path in files if (word := SPLIT.search(path.stem))]
+    """Return (split, file), train first: files at the top, else one in each of its folders train, val and test.
+
+    At the top the word train, val or test in a name is the split; a single file is train.
+    """
+    files = _visible(root, patterns)
+    named = [(split, path) for path in files if (split := split_of(path))]
     if len(files) == 1:
         named = named or [("train", files[0])]
+    if not files:
+        for split, folder in split_folders(root).items():
+            found = _visible(folder, patterns)
+            files += found
+            named += [(split, path) for path in found]
     twice = [name for name, count in Counter(split for split, _ in named).items() if count > 1]
     if not named or twice or len(named) != len(files):
-        found = ", ".join(path.name for path in files) or "none"
-        raise UserError(f"{root}: one {what}, or one each with train, val or test in its name, belongs there, not {found}")
+        found = ", ".join(path.relative_to(root).as_posix() for path in files) or "none"
+        raise UserError(f"{root}: one {what}, or one each with train, val or test in its name or folder, belongs there, "
+                        f"not {found}")
     for _, path in named:
         inside(root, path.relative_to(root).as_posix(), str(root))
     return sorted(named, key=lambda pair: ("train", "val", "test").index(pair[0]))  # training sets give points their order
 
 
-def find_image(root: Path, names: list[str], where: str) -> Path:
-    """Return the first image of these names, in the folder or its images/. Raise UserError if there is none."""
+def _visible(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]
+
+
+def find_image(archive: Archive, names: list[str], table: Path, where: str, uploaded: bool = False) -> Path:
+    """Return the first image of these names, beside the file that lists them, in the folder, or in their images/.
+
+    A name fits in any of Unicode's forms. uploaded: also as Label Studio cleans it, if that fits one file alone. Raise UserError
+    if there is none.
+    """
+    root = archive.root
+    places = dict.fromkeys(f"{folder.relative_to(root).as_posix()}/{below}" for folder in (table.parent, root)
+                           for below in ("", "images/", "images/default/"))  # the last is CVAT's, of a task without subsets
     for name in names:
-        for below in ("", "images/", "images/default/"):  # CVAT's place for the pictures of a task without subsets
+        for below in places:
             if (path := inside(root, name, where, below)).is_file():
                 return path
+    for name in names:
+        for below in places:
+            if found := archive.pictures.get(composed(os.path.normpath(f"{below}{name}"))):
+                return found
+    fitting = [path for path in archive.pictures.values() if cleaned(path.name) in names] if uploaded else []
+    if len(fitting) > 1:
+        raise UserError(f"{where}: {fitting[0].name} and {fitting[1].name} both fit {cleaned(fitting[0].name)}; rename one")
+    if fitting:
+        return fitting[0]
     raise UserError(f"{where}: no image {names[0][:80]} below {root}")
 
 
-def own_order(archive: Archive, names: list[str]) -> list[str]:
-    """Return the names of an own set's points in their order: that of the layout that has just these names, else as they are."""
-    layouts = (archive.layouts.load(name) for name, row in archive.layouts.rows.items() if row.get("count") == len(names))
-    return next((found for layout in layouts if set(found := layout.point_names()) == set(names)), names)
-
-
 def parse_csv(archive: Archive) -> None:
-    """Add the faces of CSV files: a header `file,x0,y0,x1,y1,...`, then a line per face.
+    """Add the faces of CSV files: a header `file,x0,y0,x1,y1,...`, or with names `file,nose_x,nose_y,...`, then a line per face.
 
-    Two empty or nan cells are a landmark that is not annotated. Images are below the folder or its images/; the identity is
-    the image.
+    Two empty or nan cells are a landmark that is not annotated. Images are beside the file, below the folder or its images/; the
+    identity is the image.
     """
-    root, count = archive.root, archive.count
+    root = archive.root
+    order: list[str] = []
     for split, file in split_files(root, ("*.csv",), "CSV"):
         archive.splits[split] = []
         try:
             rows = [(number, row) for number, row in enumerate(csv.reader(read_lines(file)), 1) if any(map(str.strip, row))]
         except csv.Error as error:
             raise UserError(f"{file}: not a CSV file ({error})") from None
-        header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
-        width = (len(header) - 1) // 2
-        if width < 1 or header != ["file", *(f"{axis}{i}" for i in range(width) for axis in "xy")]:
-            raise UserError(f"{file}, line 1: '{','.join(header)[:40]}' where the header file,x0,y0,x1,y1,... belongs")
-        if count is not None and width != count:
-            raise UserError(f"{file}: {width} points where {count} are expected; choose the layout of that number")
+        header = [cell.strip() for cell in rows[0][1]] if rows else []
+        names = _names_of(header, f"{file}, line 1")
+        order = order or own_order(archive, names)
         for number, row in rows[1:]:
             where = f"{file}, line {number}"
             with archive.checked():
                 if len(row) != len(header):
                     raise UserError(f"{where}: {len(row)} cells where the header has {len(header)}")
-                name, annotation = row[0].strip(), Annotation(_cells(row[1:], where), where)
-                archive.add(split, find_image(root, [name], where), "all", name, annotation)
+                annotation = ordered(Annotation(_cells(row[1:], where), where), names, order)
+                name = row[0].strip()
+                archive.add(split, find_image(archive, [name], file, where), "all", identity(name), annotation)
+
+
+def _names_of(header: list[str], where: str) -> list[str]:
+    """Return the names of the points of a CSV; their numbers without names. Raise UserError for another header."""
+    low, pairs = [cell.lower() for cell in header], list(zip(header[1::2], header[2::2], strict=False))
+    numbers = list(map(str, range(len(pairs))))
+    if low and low == ["file", *(f"{axis}{i}" for i in numbers for axis in "xy")] and pairs:
+        return numbers
+    names = [next(filter(None, match.groups())) for x, _ in pairs if (match := NAME.fullmatch(x))]
+    same = all(re.sub("[xX]", "y", x) == re.sub("[xXY]", "y", y) and x != y for x, y in pairs)
+    distinct = len(set(map(plain, names))) == len(header) // 2 and not any(name.isdecimal() for name in names)
+    if low[:1] != ["file"] or not names or len(header) % 2 == 0 or not same or not distinct:
+        raise UserError(f"{where}: '{','.join(low)[:40]}' where the header file,x0,y0,x1,y1,... belongs, or names of points as "
+                        "in file,nose_x,nose_y,...")
+    return names
 
 
 def _cells(cells: list[str], where: str) -> np.ndarray:
@@ -88,20 +129,21 @@ def _cells(cells: list[str], where: str) -> np.ndarray:
 def parse_coco(archive: Archive) -> None:
     """Add the faces of COCO keypoints: `images` (id, file_name), `annotations` (image_id, keypoints x y v ..., bbox x y w h).
 
-    The JSON is in the folder or its annotations/, images are below the folder or its images/. v is 0 for not annotated, 1 for
-    hidden, 2 for visible. The box is bbox, from x to x + w, where 0 is the edge of the first pixel; without it, the tight box.
-    Annotations without a keypoint, for example crowds, are left out. The identity is the image. If the categories name the
-    keypoints, the names say which is which, so that files may list them in different orders.
+    The JSON is in the folder or its annotations/, or, as Roboflow's, in each of train/, valid/ and test/; images are beside it,
+    below the folder or its images/. v is 0 for not annotated, 1 for hidden, 2 for visible. The box is bbox, from x to x + w, 0
+    being the edge of the first pixel; without it, the tight box. Annotations without a keypoint are left out. The identity is the
+    image. If the categories name the keypoints, the names say which is which, so that files may list them in different orders.
     """
-    root, count = archive.root, archive.count
     order: list[str] = []  # names of the points, by the first category that names them
-    for split, file in split_files(root, ("*.json", "annotations/*.json"), "JSON"):
+    for split, file in split_files(archive.root, ("*.json", "annotations/*.json"), "JSON"):
         archive.splits[split] = []
         try:
             content = json.loads(read_bytes(file))
-            names = {image["id"]: str(image["file_name"]) for image in content["images"]}
+            images = {image["id"]: (str(image["file_name"]), image.get("width"), image.get("height"))
+                      for image in content["images"]}
             faces = [face for face in content["annotations"] if any(face.get("keypoints") or ())]
             named = {one.get("id"): one["keypoints"] for one in content.get("categories") or () if one.get("keypoints")}
+            archive.left_out["annotations without a keypoint"] += len(content["annotations"]) - len(faces)
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -110,32 +152,35 @@ def parse_coco(archive: Archive) -> None:
         for number, face in enumerate(faces, 1):
             where = f"{file}, annotation {str(face.get('id', number))[:20]}"
             with archive.checked():
-                name, annotation = _coco_face(names, face, archive.origin, where)
-                points = len(annotation.landmarks)
-                if count is not None and points != count:
-                    raise UserError(f"{where}: {points} points where {count} are expected; choose the layout of that number")
+                (name, *size), annotation = _coco_face(images, face, archive.origin, where)
                 own = list(map(str, named.get(face.get("category_id"), ())))
-                if len(set(own)) == points:
+                if own and len(own) != len(annotation.landmarks):
+                    raise UserError(f"{where}: {len(annotation.landmarks)} points where its category names {len(own)}")
+                if own and len(set(map(plain, own))) == len(own):
                     order = order or own_order(archive, own)
-                    annotation = _ordered(annotation, own, order)
-                archive.add(split, find_image(root, [name], where), "all", name, annotation)
+                    annotation = ordered(annotation, own, order)
+                image = find_image(archive, [name], file, where)
+                archive.state(image, *size, where)
+                archive.add(split, image, "all", identity(name), annotation)
 
 
-def _ordered(annotation: Annotation, names: list[str], order: list[str]) -> Annotation:
+def ordered(annotation: Annotation, names: list[str], order: list[str]) -> Annotation:
     """Return an annotation with its points, which have these names, in another order. UserError if the names differ."""
-    if set(names) != set(order):
-        other = next(name for name in names if name not in order)
+    names, wanted = list(map(plain, names)), list(map(plain, order))
+    if set(names) != set(wanted):
+        other = next((name for name in names if name not in wanted), names[0])
         raise UserError(f"{annotation.where}: a keypoint is named {other[:40]!r}, which no other category has")
-    place = [names.index(name) for name in order]
-    return annotation._replace(landmarks=annotation.landmarks[place], visible=annotation.visible[place])
+    place = [names.index(name) for name in wanted]
+    visible = annotation.visible
+    return annotation._replace(landmarks=annotation.landmarks[place], visible=visible if visible is None else visible[place])
 
 
-def _coco_face(names: dict, face: dict, origin: float, where: str) -> tuple[str, Annotation]:
-    """Return the image's name and the annotation of a face; `names` by image id."""
+def _coco_face(images: dict[Any, tuple], face: dict, origin: float, where: str) -> tuple[tuple, Annotation]:
+    """Return name, width and height of the image, and the annotation of a face; `images` by their ids."""
     try:
         values = np.array(face["keypoints"], dtype=np.float64).reshape(-1, 3)
         box = None if face.get("bbox") is None else np.array(face["bbox"], dtype=np.float64).reshape(4)
-        name = names[face["image_id"]]
+        image = images[face["image_id"]]
     except (ValueError, TypeError, KeyError, OverflowError):
         raise UserError(f"{where}: keypoints x y v ..., bbox x y w h and the image_id of an image belong in it") from None
     if not np.isfinite(values).all() or (np.abs(values) >= 1e9).any() or not np.isin(values[:, 2], (0, 1, 2)).all():
@@ -143,4 +188,4 @@ def _coco_face(names: dict, face: dict, origin: float, where: str) -> tuple[str,
     points = np.where(values[:, 2:] > 0, values[:, :2], np.nan)
     if box is not None:  # in continuous px, while `record` expects the keypoints' origin
         box = np.concatenate([box[:2], box[:2] + box[2:]]) + origin - 0.5
-    return name, Annotation(points, where, box, values[:, 2] == 2)
+    return image, Annotation(points, where, box, values[:, 2] == 2)

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pipnet.errors import UserError
+from utils.data.parsers.naming import photograph
 from utils.data.parsers.points import paired
-from utils.data.parsers.records import Annotation, Archive, photograph, read_lines
+from utils.data.parsers.records import Annotation, Archive, deviation, read_lines
 
 VISIBLE_FILE = "visible.tsv"  # in the root: a line per image with its relative path, a tab, and 0 or 1 per landmark
 
@@ -53,7 +54,7 @@ def _pairs(root: Path, parts: dict[str, Part], count: int | None) -> tuple[dict[
         folder = _find(root, part.folders)
         pairs[name] = paired(folder, root, count, recursive=False) if folder else []
         if len(pairs[name]) != part.count:
-            missing.append(f"{name}: {len(pairs[name]) if folder else 'no folder, 0'} of {part.count} faces")
+            missing.append(deviation(name, len(pairs[name]), part.count, bool(folder)))
     return pairs, missing
 
 

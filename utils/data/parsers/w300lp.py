@@ -8,7 +8,8 @@ import numpy as np
 
 from pipnet.geometry import mirrored
 from utils.data.parsers.mat import read_mat, values
-from utils.data.parsers.records import Annotation, Archive, inside, photograph
+from utils.data.parsers.naming import photograph
+from utils.data.parsers.records import Annotation, Archive, inside
 
 COUNT = 68
 SIDE = 450

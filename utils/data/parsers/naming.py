@@ -1,0 +1,59 @@
+"""What names of files tell: the split, the photograph of which a picture is a copy, and the picture that a list means."""
+import re
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+from pipnet.errors import UserError
+
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+          "testing": "test"}  # {word: split}
+SPLIT = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])", re.IGNORECASE)  # a word of its own: latest.csv has none
+# what is added to the name of a picture for its mirror image, or for a copy by Roboflow: such pictures are of one identity
+COPY = re.compile(r"[_-](mirror(ed)?|flip(ped)?)$|[._](jpe?g|png)\.rf\.[0-9A-Za-z]{8,}$", re.IGNORECASE)
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """Return {train, val, test: folder at the top of that name}; valid, as Roboflow calls it, is val too. UserError for two."""
+    found: dict[str, Path] = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name.lower() in SPLITS):
+        split = SPLITS[folder.name.lower()]
+        if found.setdefault(split, folder) != folder:
+            raise UserError(f"{root}: both {found[split].name} and {folder.name} are the split {split}; merge them")
+    return {split: found[split] for split in ("train", "val", "test") if split in found}
+
+
+def split_of(file: Path) -> str | None:
+    """Return the split that a word in a file's name says."""
+    word = SPLIT.search(file.stem)
+    return word and SPLITS[word[1].lower()]
+
+
+def photograph(stem: str, numbers: int = 1) -> str:
+    """Return the name of a face's photograph: NAME for NAME_1, NAME_2, ..., which end in at most `numbers` such numbers.
+
+    LFPW's image_0001 is a photograph's own name: a face's number has one or two digits. dlib's 300W also has its mirror image,
+    NAME_mirror.
+    """
+    return re.sub(rf"(\s*_\d{{1,2}}){{1,{numbers}}}$", "", original(stem))
+
+
+def original(stem: str) -> str:
+    """Return the picture of which one of this stem is a copy: NAME for NAME_mirror, or for Roboflow's NAME_jpg.rf.HASH."""
+    return COPY.sub("", stem)
+
+
+def identity(name: str) -> str:
+    """Return the identity of the faces of a picture by its name: that of the picture of which it is a copy."""
+    path = PurePosixPath(name)
+    stem = original(path.stem)
+    return name if stem == path.stem else path.with_name(stem + path.suffix).as_posix()
+
+
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form: file systems and lists hold an umlaut as one character or as two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def cleaned(name: str) -> str:
+    """Return a file's name as Label Studio keeps it when it is uploaded: IMG_0_2.jpg for "IMG 0 (2).jpg"."""
+    return re.sub(r"[^-\w.]", "", composed(name).strip().replace(" ", "_"))
