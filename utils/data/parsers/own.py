@@ -80,8 +80,7 @@ def marks(records: list[Record], origin: float) -> list[str]:
             there &= ~(others == 0).any((1, 2))[:, None]
         faces = np.flatnonzero(there.any(1)).tolist()
         apart = [i for i in faces if there[i].sum() > 1 or _distance(np.full(2, value), others[i]) > APART]
-        several = there.sum() > 1
-        marked = faces if value < 0 and several else apart if value < 0 or several else []
+        marked = faces if apart and there.sum() > 1 else apart if value < 0 else []
         share = f"in {len(faces)} of {len(records)} faces"
         found += [f"{records[i].where}: {value:g} {value:g} is a mark and no place, {share}; {UNKNOWN}" for i in marked]
     places = [] if found else [(record, _negated(points)) for record, points in zip(records, raw, strict=True)]
