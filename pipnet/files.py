@@ -72,6 +72,11 @@ def shipped_net(name: str, *suffixes: str) -> Path:
                     "another, or fetch the project again")
 
 
+def names_folder(path: Path | str) -> bool:
+    """Whether a path means a folder: one that is there, ends with a slash, or has no ending such as .mp4."""
+    return os.path.isdir(path) or str(path).endswith(os.sep) or not re.fullmatch(r"\.\d*[A-Za-z]\w{0,4}", Path(path).suffix)
+
+
 def read_bytes(file: Path | str) -> bytes:
     """Contents of a file. OSError also for what is no file: reading a pipe would wait for ever, and a device may never end."""
     if Path(file).exists() and not Path(file).is_file():

@@ -34,9 +34,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--version", action="version", version=f"pipnet {__version__}")
     add("--source", default="0", help="picture, folder (with its subfolders), video, address (rtsp://...) or number of a camera "
         "(0)")
-    add("--save", metavar="FILE", type=Path, help="save the drawn picture or video (.mp4, .avi, ...); into a folder: under its "
-        "own name")
+    add("--save", metavar="FILE", help="save the drawn picture or video (.mp4, .avi, ...); into a folder: under its own name")
     add("--json", metavar="FILE", help="write a line of JSON per frame to this file, or to the terminal (-)")
+    add("--overwrite", action="store_true", help="replace what --save and --json name, if it is there already")
     add("--exp", metavar="EXP", help=f"landmark net: one that comes with the project ({', '.join(SHIPPED)}), an exported "
         f"file, or in the checkout what main.py --exp takes (default: {SHIPPED[0]})")
     add("--int8", action=argparse.BooleanOptionalAction, help="take the nets that come with the project in 8 bits, or in 32 "

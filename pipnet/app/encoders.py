@@ -1,63 +1,185 @@
-"""Encoders of saved videos: H.264 with the source's sound where PyAV is installed, else OpenCV's without sound."""
+"""Encoders of saved videos: each frame at its own time and the source's sound where PyAV is installed, else OpenCV's."""
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-H264 = (".mp4", ".mov", ".mkv")  # names of files that PyAV writes
-CODECS = {".mp4": "vp09", ".mov": "mp4v", ".mkv": "VP80", ".avi": "MJPG", ".webm": "VP80"}  # OpenCV's; browsers play .mp4, .webm
-SOUND = ("aac", "mp3", "opus", "flac", "ac3")  # that these files may hold
-OPTIONS = {"preset": "veryfast", "crf": "20"}  # x264: fast, and hardly any loss to be seen
+
+class Codec(NamedTuple):
+    """How PyAV writes a kind of file. sound: codecs of sound that it may hold."""
+
+    name: str
+    options: dict[str, str]
+    sound: tuple[str, ...]
+
+
+# fast, and hardly any loss to be seen; without B frames, whose delay takes the end from a video of irregular frames
+H264 = Codec("libx264", {"preset": "veryfast", "crf": "20", "bf": "0"}, ("aac", "mp3", "opus", "flac", "ac3"))
+VP9 = Codec("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "b": "0"}, ("opus", "vorbis"))
+PYAV = {".mp4": H264, ".mov": H264, ".mkv": H264, ".webm": VP9}
+CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "VP80", ".avi": "MJPG", ".webm": "VP80"}  # OpenCV's, whose VP9 is slow
+TICKS = 90_000   # of a second, units of a frame's time
+LONGEST = 10     # s for which a frame is repeated at most
+EVEN = 0.9       # share of the usual time between frames below which two frames are too near for an even rate
+NEAREST, LOOK = 60.0, 60  # frames/s at most of a video whose frames come at irregular times; frames that are looked at
+
+
+def av() -> Any:
+    """The package PyAV, None where it is not installed."""
+    try:
+        return importlib.import_module("av")
+    except ImportError:
+        return None
+
+
+def drawback(suffix: str, sound: bool) -> str:
+    """What a video lacks because PyAV is not installed, empty if nothing. sound: whether the source may have sound."""
+    if suffix not in PYAV or av():
+        return ""
+    lacks = "in MPEG-4, which browsers do not play, " if CODECS[suffix] == "mp4v" else ""
+    keeps = "each frame at its own time" + (" and the sound" if sound else "")
+    return f"it is written {lacks}at a constant rate{' and without sound' if sound else ''}; pip install av keeps {keeps}"
 
 
 class OpenCV:
-    """cv2.VideoWriter for `size` (width, height). note: why there is no sound."""
+    """cv2.VideoWriter for `size` (width, height), at a constant rate: frames are repeated or left out to keep their times.
 
-    note = "without sound: pip install av copies it and writes H.264"
+    source: the file that the frames come from, if they do. note: what its frames or its sound have lost.
+    """
 
-    def __init__(self, file: Path, fps: float, size: tuple[int, int]):
-        self._writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*CODECS[file.suffix]), fps, size)
-        self.opened = self._writer.isOpened()
-        self.write, self.close = self._writer.write, self._writer.release
+    def __init__(self, file: Path, fps: float, size: tuple[int, int], source: Path | None):
+        self._file, self._fps, self._written = file, even_rate(source, fps) if source else fps, 0
+        self._uneven, self._last = False, None
+        self._writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*CODECS[file.suffix]), self._fps, size)
+        self.opened, self._source = self._writer.isOpened(), source
+
+    @property
+    def note(self) -> str:
+        """What is lost, empty if nothing is known to be."""
+        if self._source is None:
+            return ""
+        silent = bool(av()) and has_sound(self._source)
+        lost = [f"at a constant rate of {self._fps:.4g} frames/s"] * self._uneven + ["without sound"] * silent
+        remedy = "a .mp4 keeps these" if av() else "pip install av keeps each frame's time"
+        return f"{' and '.join(lost)}: {remedy}" if lost else ""
+
+    def write(self, image: np.ndarray, seconds: float) -> None:
+        """Append a frame at its time: the one before is repeated until then, or this one is left out."""
+        due = round(seconds * self._fps) + 1 - self._written
+        self._uneven |= due != 1
+        before = image if self._last is None else self._last
+        self._last = image.copy()
+        for left in range(min(due, round(LONGEST * self._fps)), 0, -1):
+            self._writer.write(image if left == 1 else before)
+            self._written += 1
+
+    def close(self) -> None:
+        """Finish the file. OSError if it does not play, since OpenCV does not report that writing has failed."""
+        self._writer.release()
+        capture = cv2.VideoCapture(str(self._file))
+        complete = capture.get(cv2.CAP_PROP_FRAME_COUNT) >= 0.9 * self._written
+        capture.set(cv2.CAP_PROP_POS_FRAMES, self._written - 1)
+        readable = capture.read()[0]
+        capture.release()
+        if not (complete and readable):
+            raise OSError(f"{self._file} does not play")
+
+
+def even_rate(file: Path, fps: float) -> float:
+    """The constant rate that keeps a video's frames: fps, or more where some of its first frames lie nearer to each other."""
+    capture, times = cv2.VideoCapture(str(file)), []
+    while len(times) < LOOK and capture.grab():
+        times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+    capture.release()
+    steps = [step for step in np.diff(times) if step > 1 / TICKS]
+    return fps if not steps or min(steps) > EVEN / fps else max(min(1 / min(steps), NEAREST), fps)
+
+
+def has_sound(file: Path) -> bool:
+    """Whether a file has sound, as PyAV sees it."""
+    module = av()
+    with suppress(OSError), as_os_error(module), module.open(str(file)) as container:
+        return bool(container.streams.audio)
+    return False
+
+
+@contextmanager
+def as_os_error(module) -> Iterator[None]:
+    """Turn errors of PyAV, some of which are no OSError, into one."""
+    try:
+        yield
+    except module.FFmpegError as error:
+        raise OSError(error.errno, error.strerror) from None
 
 
 class PyAV:
-    """H.264, with the first sound track of the file `sound` copied as it is. note: why there is none, empty if there is one.
+    """A video, each frame at its own time, with the first sound track of the file `source` copied as it is.
 
-    Width and height must be even. OSError where the file cannot be written.
+    note: why there is no sound, empty if there is some or the source has none. Width and height must be even. OSError where the
+    file cannot be written.
     """
 
     opened = True
 
-    def __init__(self, av, file: Path, fps: float, size: tuple[int, int], sound: Path | None):
-        self._av, self.note = av, ""
-        self._out = av.open(str(file), "w", format={".mkv": "matroska"}.get(file.suffix, file.suffix[1:]))
-        self._video = self._out.add_stream("libx264", Fraction(fps).limit_denominator(1001), OPTIONS)
+    def __init__(self, module, file: Path, fps: float, size: tuple[int, int], source: Path | None):
+        codec = PYAV[file.suffix]
+        self._av, self.note = module, ""
+        with as_os_error(module):
+            self._out = module.open(str(file), "w", format={".mkv": "matroska"}.get(file.suffix, file.suffix[1:]))
+            self._video = self._out.add_stream(codec.name, Fraction(fps).limit_denominator(1001), codec.options)
         self._video.width, self._video.height, self._video.pix_fmt = *size, "yuv420p"
+        self._video.codec_context.time_base = Fraction(1, TICKS)
+        self._step, self._ticks, self._start = round(TICKS / fps), -1, 0.0
         self._in = self._next = None
-        self._frames = 0
-        if sound and (tracks := (container := av.open(str(sound))).streams.audio):
-            name = tracks[0].codec_context.name
-            if name in SOUND:
-                track = self._out.add_stream_from_template(tracks[0])
-                self._in, self._packets = container, self._copied(container.demux(tracks[0]), track)
-            else:
-                self.note = f"without sound: only {', '.join(SOUND)} are copied, not {name}"
+        if source:
+            with suppress(OSError), as_os_error(module):  # OpenCV plays files that PyAV does not
+                self._open_sound(source, codec)
 
-    def _copied(self, packets, track):
-        """Yield (seconds, packet) of the sound, for its track in the file."""
-        for packet in packets:
-            if packet.dts is not None:
+    def _open_sound(self, source: Path, codec: Codec) -> None:
+        container = self._av.open(str(source))
+        if not container.streams.audio:
+            container.close()
+            return
+        track, video = container.streams.audio[0], next(iter(container.streams.video), None)
+        if (name := track.codec_context.name) not in codec.sound:
+            self.note = f"without sound: only {', '.join(codec.sound)} are copied, not {name}"
+            container.close()
+            return
+        starts = [float(stream.start_time * stream.time_base) if stream and stream.start_time is not None else 0.0
+                  for stream in (track, video)]
+        self._start = starts[1] - min(starts)  # pictures may begin later than the sound
+        self._in = container
+        self._packets = self._copied(container.demux(track), self._out.add_stream_from_template(track), min(starts))
+
+    def _copied(self, packets, track, begin: float):
+        """Yield (seconds, packet) of the sound, for its track in the file. begin: s of the source that become 0."""
+        last = None
+        try:
+            for packet in packets:
+                if packet.dts is None or last is not None and packet.dts <= last:  # a broadcast may start its time anew
+                    continue
+                last, late = packet.dts, round(begin / packet.time_base)
+                packet.dts, packet.pts = packet.dts - late, None if packet.pts is None else packet.pts - late
+                seconds = float(packet.dts * packet.time_base)
                 packet.stream = track
-                yield float(packet.dts * packet.time_base), packet
+                yield seconds, packet
+        except self._av.FFmpegError:
+            self.note = "without the end of the sound, which cannot be read"
 
-    def write(self, image: np.ndarray) -> None:
+    def write(self, image: np.ndarray, seconds: float) -> None:
         """Append a frame and the sound up to it, so that players find them near each other."""
-        self._out.mux(self._video.encode(self._av.VideoFrame.from_ndarray(image, format="bgr24")))
-        self._frames += 1
-        self._copy_until(self._frames / self._video.average_rate)
+        frame = self._av.VideoFrame.from_ndarray(image, format="bgr24")
+        ticks = max(round((self._start + seconds) * TICKS), self._ticks + 1)
+        self._step = ticks - self._ticks if self._ticks >= 0 else self._step
+        frame.pts, frame.time_base, self._ticks = ticks, Fraction(1, TICKS), ticks
+        with as_os_error(self._av):
+            self._out.mux(self._video.encode(frame))
+            self._copy_until(ticks / TICKS)
 
     def _copy_until(self, seconds: float) -> None:
         if self._in is None:
@@ -68,18 +190,16 @@ class PyAV:
             self._next = next(self._packets, None)
 
     def close(self) -> None:
-        """Write what the encoder holds, and the index."""
-        self._out.mux(self._video.encode(None))
-        self._out.close()
+        """Write what the encoder holds, the sound of the last frame, and the index."""
+        with as_os_error(self._av):
+            self._out.mux(self._video.encode(None))
+            self._copy_until((self._ticks + self._step) / TICKS)
+            self._out.close()
         if self._in is not None:
             self._in.close()
 
 
-def open_encoder(file: Path, fps: float, size: tuple[int, int], sound: Path | None) -> OpenCV | PyAV:
+def open_encoder(file: Path, fps: float, size: tuple[int, int], source: Path | None) -> OpenCV | PyAV:
     """Return the encoder of a file, by its suffix and by what is installed. size: even width and height."""
-    if file.suffix in H264:
-        try:
-            return PyAV(importlib.import_module("av"), file, fps, size, sound)
-        except ImportError:
-            pass
-    return OpenCV(file, fps, size)
+    module = av() if file.suffix in PYAV else None
+    return PyAV(module, file, fps, size, source) if module else OpenCV(file, fps, size, source)

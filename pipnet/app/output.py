@@ -13,16 +13,19 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from pipnet.app.encoders import CODECS, drawback
 from pipnet.app.panel import STYLES, Panel, alarm, draw_faces
-from pipnet.app.sinks import PictureSink, VideoSink, make_folder, save_picture, writing
+from pipnet.app.sinks import PictureSink, VideoSink, make_folder, names_picture, save_picture, unused, writing
 from pipnet.app.sources import Frame, Source
 from pipnet.errors import UserError
+from pipnet.files import names_folder
 from pipnet.landmarker import Face
 from pipnet.layout import Layout
 
 OUTPUT = Path("output")  # folder for what is saved without a name
 KEYS = "q or Esc: quit; s: save this picture; d: draw edges, points, numbers or nothing; m: mirror; space: pause, next picture"
 LARGEST = (1280, 800)    # px of the window at first
+FIRST = b'{"frame": '     # how our lines of JSON begin
 
 
 def json_line(frame: Frame, faces: list[Face]) -> str:
@@ -92,7 +95,7 @@ class Window:
             if key in (ord("q"), 27) or cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1:
                 return False
             if key == ord("s"):
-                file = OUTPUT / f"{name}.png"
+                file = unused(OUTPUT / f"{name}.png")
                 save_picture(file, image)
                 tqdm.write(f"saved {file}", file=sys.stderr)
             elif key == ord("d"):
@@ -117,24 +120,34 @@ class Output:
     def __init__(self, args: argparse.Namespace, source: Source, layout: Layout):
         self.source, self.layout, self.panel, self.json = source, layout, Panel(), args.json
         self._lines: TextIO | None = None
-        self.window, self.sink, target = None, None, args.save
+        self.window, target = None, args.save
+        self.sink: PictureSink | VideoSink | None = None
         if (source.live or not (args.save or args.json)) and has_display():
             self.window = Window(source.still)
         if target is None and self.window is None and not args.json:
-            target = OUTPUT / (source.name if source.still else f"{source.name}.mp4")
-        into = target is not None and (target.is_dir() or not target.suffix)
-        if into and not source.still:
-            target, into = target / f"{source.name}.mp4", False
-        alone = source.still and source.folder is None
-        files = [target / source.name if into and alone else target, args.json]
-        _check_targets(args, [Path(one) for one in files if one is not None])
-        if target is not None and source.still and not alone:
-            source.leave_out(target)
-        if target is not None and source.still:
-            self.sink = PictureSink(target, into or not alone)
-        elif target is not None:
-            self.sink = VideoSink(target, source.fps, source.live, None if source.live else Path(args.source))
+            target = unused(OUTPUT / (source.name if source.still else f"{source.name}.mp4"))
+        targets = [] if target is None else self._open_sink(str(target))
+        if args.json and args.json != "-":
+            targets.append(Path(args.json))
+        _check_targets(args, source.files, targets)
         self.faces = self.frames = 0
+
+    def _open_sink(self, target: str) -> list[Path]:
+        """Open the sink of --save and return the files that it writes."""
+        source, into, place = self.source, names_folder(target), Path(target)
+        if not source.still:
+            place = place / f"{source.name}.mp4" if into else place
+            self.sink = VideoSink(place, source.fps, next(iter(source.files), None))
+            if lacks := drawback(place.suffix.lower(), not source.live):
+                print(f"{place}: {lacks}", file=sys.stderr)
+            return [place]
+        if source.folder is not None:
+            if not into:
+                raise UserError(f"--save {target}: pictures of a folder go into a folder; give a name without {place.suffix}, or "
+                                f"{target}{os.sep}")
+            source.leave_out(place)
+        self.sink = sink = PictureSink(place, into)
+        return [sink.file(name) for name in source.names]
 
     def draw(self, frame: Frame, faces: list[Face], style: str) -> np.ndarray:
         """The frame with faces, panel and alarm drawn on it."""
@@ -203,7 +216,7 @@ class Output:
         if saved:
             text += f"; saved {' and '.join(saved)}"
         note = self.sink.note if isinstance(self.sink, VideoSink) else ""
-        return f"{text}; the video is {note}" if note else text
+        return f"{text}; the video is written {note}" if note else text
 
 
 def plural(count: int, noun: str) -> str:
@@ -211,10 +224,30 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _check_targets(args: argparse.Namespace, targets: list[Path]) -> None:
-    """UserError where an output would overwrite the source or another output."""
-    if len({os.path.abspath(target) for target in targets}) < len(targets):
-        raise UserError(f"--save and --json are both {args.json}; give one of them another name")
+def _check_targets(args: argparse.Namespace, sources: list[Path], targets: list[Path]) -> None:
+    """UserError where an output would overwrite the source or another output, or without --overwrite what is there."""
+    seen: set[str] = set()
     for target in targets:
-        if target.exists() and os.path.exists(args.source) and os.path.samefile(args.source, target):
-            raise UserError(f"{target} is the source itself; give --save or --json another place")
+        if (place := os.path.abspath(target)) in seen:
+            raise UserError(f"{target} would be written twice, by --save and --json or for two pictures; change one of the names")
+        seen.add(place)
+    inodes = {(found.st_dev, found.st_ino) for found in map(os.stat, filter(os.path.exists, sources))}
+    there = []
+    for target in targets:
+        if os.path.lexists(target):
+            if target.exists() and (target.stat().st_dev, target.stat().st_ino) in inodes:
+                raise UserError(f"{target} is the source itself; give --save or --json another place")
+            there += [target] * _is_kept(target)
+    if args.json and (Path(args.json).suffix.lower() in CODECS or names_picture(args.json)):
+        raise UserError(f"--json {args.json}: the name of a picture or video; give one that ends in .jsonl")
+    if there and not args.overwrite:
+        more = f" and {len(there) - 1} more are" if len(there) > 1 else " is"
+        raise UserError(f"{there[0]}{more} there already; give --save or --json another place, or --overwrite")
+
+
+def _is_kept(file: Path) -> bool:
+    """Return whether a file needs --overwrite to be replaced: not a device, an empty file or our own lines of JSON."""
+    if not file.is_file():
+        return not file.exists()  # a link that leads nowhere
+    with open(file, "rb") as content:
+        return content.read(len(FIRST)) not in (b"", FIRST)

@@ -1,8 +1,9 @@
 """Sinks of frames: picture files and videos. No unfinished file is left under the name that was asked for."""
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -11,9 +12,9 @@ import numpy as np
 from pipnet.app.encoders import CODECS, OpenCV, PyAV, open_encoder
 from pipnet.app.sources import Frame
 from pipnet.errors import UserError
+from pipnet.files import partial_file
 from pipnet.images import write_image
 
-LONGEST = 10       # s: a frame of a live source is repeated for at most this long
 RESERVE = 2 ** 23  # bytes that stay free on the disk, for what is written when a video ends, above all its index
 
 
@@ -21,16 +22,20 @@ class PictureSink:
     """Pictures to one file, or to a folder under their own names (.png where OpenCV cannot write the format)."""
 
     def __init__(self, target: Path, folder: bool):
-        if not folder and not cv2.haveImageWriter(str(target)):
+        if not folder and not names_picture(target):
             raise UserError(f"--save {target}: no picture's name; give one that ends in .jpg or .png")
         self.target, self.folder, self.written = target, folder, 0
 
+    def file(self, name: str) -> Path:
+        """Where the picture of this name goes."""
+        file = self.target / name if self.folder else self.target
+        if not names_picture(file) or file.suffix.lower() == ".gif":
+            file = file.with_name(f"{file.name}.png")
+        return file
+
     def write(self, frame: Frame, image: np.ndarray) -> None:
         """Write one picture atomically."""
-        file = self.target / frame.name if self.folder else self.target
-        if not cv2.haveImageWriter(str(file)) or file.suffix.lower() == ".gif":
-            file = file.with_name(f"{file.name}.png")
-        save_picture(file, image)
+        save_picture(self.file(frame.name), image)
         self.written += 1
 
     def close(self) -> None:
@@ -40,21 +45,25 @@ class PictureSink:
 class VideoSink:
     """A video. It is written under a temporary name and renamed by `close`, when it is playable.
 
-    sound: the file whose sound is copied, where that is possible; `note` says why it is not.
+    source: the file that the frames come from, whose sound is copied where that is possible. `note` says what the video lacks.
     """
 
-    def __init__(self, target: Path, fps: float, live: bool = False, sound: Path | None = None):
+    def __init__(self, target: Path, fps: float, source: Path | None = None):
         if target.suffix.lower() not in CODECS:
             raise UserError(f"--save {target}: give a video a name that ends in {', '.join(CODECS)}")
-        self.target, self.written = target, 0
-        self._partial = target.with_name(f".{target.stem}.partial-{os.getpid()}{target.suffix.lower()}")
+        self.target, self.written, self.source = target, 0, source
+        self._partial: Path | None = None
         self._writer: OpenCV | PyAV | None = None
-        self._fps, self._live, self._size, self._sound, self.note = fps, live, None, sound, ""
+        self._fps, self._size = fps, None
+
+    @property
+    def note(self) -> str:
+        """What the video lacks that its source had, empty if nothing."""
+        return self._writer.note if self._writer else ""
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
-        """Append a frame, resized to the size of the first one with even sides.
+        """Append a frame at its time, resized to the size of the first one with even sides.
 
-        Frames of a live source come at irregular times, so they are repeated or left out until the video keeps the real time.
         UserError where the video cannot be written or the disk is full; the frames written so far are playable after `close`.
         """
         if self._writer is None:
@@ -66,46 +75,48 @@ class VideoSink:
             self._open(image.shape[1::-1])
         if image.shape[1::-1] != self._size:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
-        due = round(frame.seconds * self._fps) + 1 - self.written if self._live else 1
-        for _ in range(min(due, round(LONGEST * self._fps))):
-            with writing(self.target):
-                self._writer.write(image)
-            self.written += 1
+        with writing(self.target):
+            self._writer.write(image, frame.seconds)
+        self.written += 1
 
     def _open(self, size: tuple[int, int]) -> None:
         size = tuple(max(side // 2 * 2, 2) for side in size)  # H.264 and VP9 halve the resolution of colours
         with writing(self.target):
-            writer = open_encoder(self._partial, self._fps, size, self._sound)
+            self._partial = partial_file(self.target, self.target.suffix.lower())
+            try:
+                writer = open_encoder(self._partial, self._fps, size, self.source)
+            except OSError:
+                self._partial.unlink(missing_ok=True)
+                raise
         if not writer.opened:
             self._partial.unlink(missing_ok=True)
             raise UserError(f"{self.target}: OpenCV {cv2.__version__} cannot write a video of {size[0]} x {size[1]} px there; "
                             f"give --save another name or ending ({', '.join(CODECS)})")
-        self._writer, self._size, self.note = writer, size, writer.note if self._sound else ""
+        self._writer, self._size = writer, size
 
     def close(self) -> None:
         """Finish the video and give it its name. UserError, and no video, where it could not be written completely."""
         if self._writer is None:
             return
-        complete = False
-        with suppress(OSError):  # PyAV raises it; OpenCV does not report that writing failed
+        try:
             self._writer.close()
-            complete = _plays(self._partial, self.written)
-        if not complete:
+        except OSError:
             self._partial.unlink(missing_ok=True)
             raise UserError(f"{self.target} cannot be written to its end (is the disk full?); make room or give --save another "
-                            "place")
+                            "place") from None
         with writing(self.target):
             os.replace(self._partial, self.target)
 
 
-def _plays(file: Path, frames: int) -> bool:
-    """Return whether a video announces about so many frames and its last one can be read."""
-    capture = cv2.VideoCapture(str(file))
-    complete = capture.get(cv2.CAP_PROP_FRAME_COUNT) >= 0.9 * frames
-    capture.set(cv2.CAP_PROP_POS_FRAMES, frames - 1)
-    readable = capture.read()[0]
-    capture.release()
-    return complete and readable
+def names_picture(file: Path | str) -> bool:
+    """Whether OpenCV writes pictures of this name."""
+    return bool(Path(file).suffix) and cv2.haveImageWriter(str(file))
+
+
+def unused(path: Path) -> Path:
+    """The path, with _2, _3, ... in its name if it is in use."""
+    names = (path.with_name(f"{path.stem}_{number}{path.suffix}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([path], names) if not os.path.lexists(one))
 
 
 def save_picture(file: Path, image: np.ndarray) -> None:

@@ -8,17 +8,22 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import cv2
 import numpy as np
 
+from pipnet.app.address import fetch_picture
 from pipnet.errors import UserError
 from pipnet.images import OPENCV_LOG, SILENT, is_picture, pictures, read_image
 
 USUAL_FPS, HIGHEST_FPS = 25.0, 240.0  # used where a video gives no rate or a higher one
 AHEAD = 4          # frames that are decoded ahead of their use
 PATIENCE = 10_000  # ms that an address may take to answer
+LEAST, BACK = 0.001, 1.0  # s between frames with the same time stamp; by which stamps go back where they start anew
 RETURN, RETRY = 30.0, 1.0  # s that a camera or stream is waited for that gives no more pictures, and from one attempt to the next
 
 
@@ -46,10 +51,26 @@ class Pictures:
     def __init__(self, files: list[Path], folder: Path | None = None):
         self.files, self.folder, self.count = files, folder, len(files)
         self.name = (folder or files[0]).name or "pictures"
+        self._fetched: TemporaryDirectory | None = None
+
+    @classmethod
+    def fetched(cls, data: bytes, name: str) -> "Pictures":
+        """A picture that an address has answered with."""
+        folder = TemporaryDirectory()
+        file = Path(folder.name, name)
+        file.write_bytes(data)
+        pictures = cls([file])
+        pictures._fetched = folder
+        return pictures
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the pictures: of the file, with its path in a folder that is the source."""
+        return [file.relative_to(self.folder or file.parent).as_posix() for file in self.files]
 
     def __iter__(self) -> Iterator[Frame]:
         unread = 0
-        for index, file in enumerate(self.files):
+        for index, (file, name) in enumerate(zip(self.files, self.names, strict=True)):
             try:
                 image = read_image(file)
             except UserError as error:
@@ -58,54 +79,64 @@ class Pictures:
                     raise
                 print(f"left out: {error}", file=sys.stderr)
                 continue
-            yield Frame(image, index, None, file.relative_to(self.folder or file.parent).as_posix())
+            yield Frame(image, index, None, name)
 
     def leave_out(self, folder: Path) -> None:
         """Leave out the pictures in a folder of the source: those that an earlier run has drawn. UserError if none is left."""
         if folder.resolve().is_relative_to(self.folder.resolve()):
             self.files = [file for file in self.files if not file.resolve().is_relative_to(folder.resolve())]
+            if self.files and len(self.files) < self.count:
+                print(f"left out: {self.count - len(self.files)} pictures in {folder}, where --save writes", file=sys.stderr)
             self.count = len(self.files)
         if not self.files:
             raise UserError(f"no picture in the folder {self.folder} outside {folder}")
 
     def close(self) -> None:
-        """Nothing is open between pictures."""
+        """Remove a picture that was fetched."""
+        if self._fetched:
+            self._fetched.cleanup()
 
 
 class Video:
     """Frames of a video file, an address or a camera (its number), decoded by a thread.
 
-    A file's frames are decoded a few ahead; of a live source only the newest frame is kept, and one that vanishes is opened again
-    when it returns. UserError where the source cannot be opened or has no frame.
+    Frames of a file, or of a whole video at an address, are decoded a few ahead. Of a live source only the newest frame is kept,
+    and one that vanishes is opened again when it returns. UserError where the source cannot be opened or has no frame.
     """
 
     still = False
 
     def __init__(self, target: str | int):
-        self.live, camera = not Path(str(target)).is_file(), isinstance(target, int)
-        self._title = f"camera {target}" if camera else target
-        self.name = f"camera{target}" if camera else "stream" if self.live else Path(str(target)).stem
+        path = Path(str(target))
+        device = self._device = isinstance(target, int) or path.is_char_device()
+        self.live = device or not path.is_file()
+        self.files = [] if self.live else [path]
+        self._title = f"camera {target}" if device else target
+        self.name = f"camera{path.name}" if device else "stream" if self.live else path.stem
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, PATIENCE]
-        self._options = [target, cv2.CAP_FFMPEG, limits] if self.live and not camera else [target]
+        self._options = [target, cv2.CAP_FFMPEG, limits] if self.live and not device else [target]
+        if device and not isinstance(target, int):
+            self._options.append(cv2.CAP_V4L2)
         self._capture = cv2.VideoCapture(*self._options)
         read, first = self._capture.read() if self._capture.isOpened() else (False, None)
         if not read:
             self._capture.release()
-            if camera:
+            if device:
                 raise UserError(f"{self._title} gives no picture; connect one, or name a picture, folder or video: --source")
             raise UserError(f"{self._title} cannot be played: it is no picture or video that OpenCV {cv2.__version__} reads, or "
                             f"{'does not answer' if self.live else 'it is damaged'}")
         fps, count = (self._capture.get(prop) for prop in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if 0 < fps <= HIGHEST_FPS else USUAL_FPS
-        self._ends = not self.live or 0 < count < 1e9  # an address may be that of a whole video
-        self.count = int(count) if not self.live and 0 < count < 1e9 else None
-        self._label = self.name if self.live else Path(str(target)).name
+        whole = 0 < count < 1e9 and not device  # an address may be that of a whole video
+        self.live &= not whole
+        self.count = int(count) if whole else None
+        self._label = self.name if self.live else path.name
         self._first = Frame(first, 0, 0.0, self._label)
         self._queue, self._stop = queue.Queue(1 if self.live else AHEAD), threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
         threading.Thread(target=self._read, daemon=True).start()
-        last = self._first
+        last = before = self._first
         yield last
         while not self._stop.is_set():
             try:
@@ -114,12 +145,14 @@ class Video:
                 continue
             if frame is None:
                 break
-            yield (last := frame)
+            before, last = last, frame
+            yield frame
         else:
             return
         if self.live:
             print(f"{self._title} gives no more pictures", file=sys.stderr)
-        elif self.count and last.index + 1 < self.count:
+        elif self.count and last.index + 1 < self.count and self.count / self.fps > 3 * last.seconds - 2 * before.seconds:
+            # of a file with irregular frames OpenCV only estimates the number, from the length
             print(f"{self._title}: {last.index + 1} of {self.count} frames could be read", file=sys.stderr)
 
     def close(self) -> None:
@@ -127,31 +160,34 @@ class Video:
         self._stop.set()
 
     def _read(self) -> None:
-        start, seconds, index = time.monotonic(), 0.0, 0
+        start, clock, index = time.monotonic(), Clock(1 / self.fps), 0
         while not self._stop.is_set():
             read, image = self._capture.read()
+            if not read and self.live and (image := self._returns()) is not None:
+                read = True
             if not read:
-                if self._ends or not self._returns():
-                    break
-                continue
+                break
             index += 1
             stamp = time.monotonic() - start if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            seconds = stamp if stamp > seconds else seconds + 1 / self.fps  # some files have no usable time stamps
-            self._put(Frame(image, index, seconds, self._label))
+            self._put(Frame(image, index, clock.at(stamp), self._label))
         self._put(None)
         self._capture.release()
 
-    def _returns(self) -> bool:
-        """Return whether the source gives pictures again within RETURN seconds."""
+    def _returns(self) -> np.ndarray | None:
+        """The first frame of a source that gives pictures again within RETURN seconds, else None.
+
+        An address that begins with the same frame as before is no stream: it would be shown for ever.
+        """
         print(f"{self._title} gives no picture; waiting {RETURN:.0f} s for it to return", file=sys.stderr)
         until = time.monotonic() + RETURN
         while time.monotonic() < until and not self._stop.wait(RETRY):
             self._capture.release()
             self._capture = cv2.VideoCapture(*self._options)
-            if self._capture.isOpened() and self._capture.grab():
+            read, image = self._capture.read() if self._capture.isOpened() else (False, None)
+            if read and (self._device or not np.array_equal(image, self._first.image)):
                 print(f"{self._title} is back", file=sys.stderr)
-                return True
-        return False
+                return image
+        return None
 
     def _put(self, frame: Frame | None) -> None:
         while not self._stop.is_set():
@@ -164,18 +200,46 @@ class Video:
                         self._queue.get_nowait()  # drop the older frame
 
 
+class Clock:
+    """Times of a video's frames from its time stamps, s: they increase, also where stamps are equal, go back or are missing."""
+
+    def __init__(self, step: float):
+        self.step, self.seconds, self.stamp, self.late, self.used = step, 0.0, 0.0, 0.0, False
+
+    def at(self, stamp: float) -> float:
+        """Time of the next frame."""
+        self.used |= stamp > 0
+        if stamp < self.stamp - BACK:  # a broadcast that starts its time anew
+            self.late = self.seconds + self.step - stamp
+        self.stamp = stamp
+        least = self.seconds + (LEAST if self.used else self.step)
+        self.seconds = max(stamp + self.late, least)
+        return self.seconds
+
+
 Source = Pictures | Video
 
 
 def open_source(text: str) -> Source:
-    """The source that `--source` names: a picture, a folder, a video, an address (with ://) or a camera's number.
+    """The source that `--source` names: a picture, a folder, a video, an address (with ://) or a camera (number or device file).
 
     Files are recognised by their content, not by their names. A GIF of several frames is a video. UserError for anything else.
     """
+    if text.startswith("file://"):
+        text = url2pathname(urlsplit(text).path)
     path = Path(text)
     if re.fullmatch("[0-9]{1,4}", text) and not path.exists():
         return Video(int(text))
+    if device := re.fullmatch("/dev/video([0-9]{1,4})", os.path.realpath(text)):
+        return Video(int(device[1]))
+    if path.is_char_device():
+        return Video(text)
     if "://" in text:
+        if found := fetch_picture(text):
+            source = Pictures.fetched(*found)
+            if not moves(source.files[0]):
+                return source
+            source.close()
         return Video(text)
     if path.is_dir():
         if not (files := pictures(path)):
@@ -187,5 +251,9 @@ def open_source(text: str) -> Source:
         raise UserError(f"{path} cannot be read (no permission)")
     if not path.stat().st_size:
         raise UserError(f"{path} is empty")
-    moving = path.open("rb").read(4) == b"GIF8" and (Video(text).count or 2) > 1
-    return Pictures([path]) if is_picture(path) and not moving else Video(text)
+    return Pictures([path]) if is_picture(path) and not moves(path) else Video(text)
+
+
+def moves(file: Path) -> bool:
+    """Return whether a file is a GIF of several frames."""
+    return file.open("rb").read(4) == b"GIF8" and (Video(str(file)).count or 2) > 1

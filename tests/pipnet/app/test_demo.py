@@ -123,13 +123,13 @@ def test_a_folder_with_its_subfolders_and_a_folder_to_save_in(nets, tmp_path, ca
         cv2.imwrite(name, face_picture())
     Path("in/bad.jpg").write_text("no picture")
     os.mkfifo("in/pipe.png")
-    for _ in range(2):  # the second run does not take what the first one has drawn
-        demo.main(["--source", "in", "--save", "in/drawn", "--json", "out.jsonl", *nets])
+    for again in ((), ("--overwrite",)):  # the second run does not take what the first one has drawn
+        demo.main(["--source", "in", "--save", "in/drawn", "--json", "out.jsonl", *nets, *again])
         assert [row["file"] for row in lines("out.jsonl")] == ["b/face.bmp", "face2.png", "face10.webp"]
         assert "left out: in/bad.jpg: not a readable image" in capfd.readouterr().err
     drawn = {str(file.relative_to("in/drawn")) for file in Path("in/drawn").rglob("*.*")}
     assert drawn == {"b/face.bmp", "face2.png", "face10.webp"}
-    for folder in ("new", "new", "in/b"):
+    for folder in ("new", "in/b"):
         demo.main(["--source", "face.png", "--save", folder, *nets])
     assert Path("new/face.png").is_file() and Path("in/b/face.png").is_file()
     write_video(tmp_path / "talk.avi", 2)
@@ -137,6 +137,43 @@ def test_a_folder_with_its_subfolders_and_a_folder_to_save_in(nets, tmp_path, ca
     assert len(frames_of(tmp_path / "new" / "talk.mp4")) == 2
     with pytest.raises(UserError, match="is the source itself"):
         demo.main(["--source", "new/face.png", "--save", "new", *nets])
+
+
+@pytest.fixture
+def owned(tmp_path) -> dict[Path, bytes]:
+    """Return a user's files, which no command may change, with their contents."""
+    for name in ("ph/a.jpg", "ph/b.jpg", "ph/sub/b.jpg", "ph/sub/c.gif", "ph/sub/c.gif.png", "mine.png", "c.gif.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(face_picture(64)).save(name)
+    write_video(Path("mine.avi"), 2)
+    Path("notes.json").write_text('{"mine": 1}')
+    os.link("ph/a.jpg", "hard.jpg")
+    os.symlink("ph/a.jpg", "soft.jsonl")
+    return {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
+
+
+@pytest.mark.parametrize("flags", [
+    "--source ph --json ph/b.jpg", "--source ph/sub --save ph", "--source ph/sub --save ph/../ph", "--source ph/a.jpg --save ph",
+    "--source ph/a.jpg --save mine.png", "--source mine.avi --json mine.png", "--source ph/a.jpg --json notes.json",
+    "--source ph --json soft.jsonl", "--source ph --save out --json out/a.jpg", "--source ph/sub --save new",
+    "--source ph/sub/c.gif --save .", "--source ph/sub --save ph/sub",
+    "--source ph/a.jpg --save hard.jpg --overwrite", "--source ph --json soft.jsonl --overwrite",
+    "--source mine.avi --save mine.avi --overwrite", "--source ph/a.jpg --save ph --overwrite"])
+def test_no_output_takes_the_place_of_a_file_that_is_there(nets, owned, flags, tmp_path):
+    with pytest.raises(UserError, match="is there already|are there already|is the source itself|written twice|no picture in|"
+                                        "name of a picture"):
+        demo.main([*flags.split(), *nets])
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()} == owned
+
+
+def test_what_is_saved_unasked_gets_a_free_name(nets, owned):
+    for _ in range(2):
+        demo.main(["--source", "mine.png", *nets])
+    assert sorted(path.name for path in Path("output").iterdir()) == ["mine.png", "mine_2.png"]
+    demo.main(["--source", "mine.png", "--save", "c.gif.png", "--json", "notes.json", "--overwrite", *nets])
+    assert lines("notes.json")[0]["file"] == "mine.png" and Path("c.gif.png").read_bytes() != owned[Path.cwd() / "c.gif.png"]
+    demo.main(["--source", "ph/sub/b.jpg", "--json", "notes.json", *nets])  # our own lines
+    assert [line["file"] for line in lines("notes.json")] == ["b.jpg"]
 
 
 def test_what_is_transparent_is_white(tmp_path):
@@ -299,6 +336,8 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
     cv2.imwrite("face.png", face_picture())
     write_video(tmp_path / "talk.avi", 2)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    cv2.imwrite("full/face.png", face_picture())
     (tmp_path / "none.mp4").touch()
     (tmp_path / "text.mp4").write_text("no video" * 100)
     (tmp_path / "cut.png").write_bytes(Path("face.png").read_bytes()[:300])
@@ -315,7 +354,9 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
             (["--source", "face.png", "--drowsiness"], "--drowsiness needs a video"),
             (["--source", "face.png", "--exp", "gone.onnx"], "no file at gone.onnx"),
             (["--source", "\u00b2"], "no file or folder"), (["--source", "99999999999"], "no file or folder 99999999999"),
-            (["--source", "face.png", "--save", "a.png", "--json", "./a.png"], "--save and --json are both"),
+            (["--source", "face.png", "--save", "a.png", "--json", "./a.png"], "a.png would be written twice, by --save and"),
+            (["--source", "face.png", "--json", "a.mp4"], "--json a.mp4: the name of a picture or video; give one that ends in"),
+            (["--source", "full", "--save", "all.mp4"], "--save all.mp4: pictures of a folder go into a folder"),
             (["--source", "face.png", "--threads", "-1"], "--threads"),
             (["--source", "face.png", "--detector-weights", "gone.pth"], "needs its weights .no file at gone.pth"),
             (["--source", "face.png", "--detector", "mtcnn", "--detector-weights", ""], "needs its weights .no file is given"),
@@ -489,9 +530,9 @@ def test_a_video_whose_size_changes(nets):
 
 
 def test_a_saved_live_video_takes_as_long_as_it_took(tmp_path):
-    sink = sinks.VideoSink(tmp_path / "out.avi", 10, live=True)
+    sink = sinks.VideoSink(tmp_path / "out.avi", 10)
     for index, seconds in enumerate((0, 0.1, 0.11, 0.5, 0.6)):
         image = np.full((64, 64, 3), 50 * index, np.uint8)
         sink.write(sources.Frame(image, index, seconds, "camera0"), image)
     sink.close()
-    assert [round(frame.mean() / 50) for frame in frames_of(tmp_path / "out.avi")] == [0, 1, 3, 3, 3, 3, 4]
+    assert [round(frame.mean() / 50) for frame in frames_of(tmp_path / "out.avi")] == [0, 1, 2, 2, 2, 3, 4]

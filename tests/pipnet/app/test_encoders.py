@@ -1,21 +1,24 @@
 """Saved videos: codecs that browsers play, and the sound of their source."""
+import re
 import sys
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from pipnet.app.encoders import CODECS, PYAV, drawback
 from pipnet.app.sinks import VideoSink
-from pipnet.app.sources import Frame
+from pipnet.app.sources import Frame, Video
 
 COUNT, RATE = 30, 20
 
 
-def save(file: Path, sound: Path | None = None) -> str:
-    """Write a video of pictures with odd sides; return what the sink says of its sound."""
-    with closing(VideoSink(file, RATE, sound=sound)) as sink:
+def save(file: Path, source: Path | None = None) -> str:
+    """Write a video of pictures with odd sides; return what the sink says that it lacks."""
+    with closing(VideoSink(file, RATE, source)) as sink:
         for index in range(COUNT):
             image = np.full((81, 121, 3), 8 * index, np.uint8)
             sink.write(Frame(image, index, index / RATE, file.name), image)
@@ -24,11 +27,51 @@ def save(file: Path, sound: Path | None = None) -> str:
     return sink.note
 
 
-@pytest.mark.parametrize(("name", "codec"), [("out.mp4", b"VP90"), ("out.webm", b"VP80")])
-def test_opencv_writes_what_browsers_play(name, codec, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "codec"), [("out.mp4", b"FMP4"), ("out.webm", b"VP80"), ("out.avi", b"MJPG")])
+def test_opencv_writes_the_codec_that_takes_little_time(name, codec, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)  # not installed
-    assert save(tmp_path / name, tmp_path / "talk.mp4") == "without sound: pip install av copies it and writes H.264"
+    assert save(tmp_path / name, tmp_path / "talk.mp4") == ""
     assert int(cv2.VideoCapture(str(tmp_path / name)).get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little") == codec
+    said = drawback(Path(name).suffix, True)
+    assert ("pip install av" in said) == (name != "out.avi") and ("browsers do not play" in said) == (name == "out.mp4")
+
+
+def irregular(file: Path, av, rate: int = 90_000) -> list[float]:
+    """Write a video whose frames come more and more seldom, with one bright frame; return their times, s."""
+    steps = [0.04] * 10 + [0.2] * 10 + [0.5] * 3
+    times = [0.0, *np.cumsum(steps).round(3)]
+    with av.open(str(file), "w") as video:
+        stream = video.add_stream("libx264" if file.suffix == ".mp4" else "libvpx", RATE)
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.time_base = 64, 48, "yuv420p", Fraction(1, rate)
+        for index, seconds in enumerate(times):
+            image = np.full((48, 64, 3), 255 if index == 17 else 0, np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+            frame.pts, frame.time_base = round(seconds * rate), Fraction(1, rate)
+            video.mux(stream.encode(frame))
+        video.mux(stream.encode(None))
+    return times
+
+
+@pytest.mark.parametrize("given", [".mp4", ".webm"])
+@pytest.mark.parametrize("suffix", CODECS)
+@pytest.mark.parametrize("installed", [True, False])
+def test_frames_keep_their_times(given, suffix, installed, tmp_path, monkeypatch):
+    """A phone in the dark and a browser's recording: frames come at irregular times, and the bright one stays where it was."""
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    times, source = irregular(tmp_path / f"in{given}", av), Video(str(tmp_path / f"in{given}"))
+    if not installed:
+        monkeypatch.setitem(sys.modules, "av", None)
+    with closing(VideoSink(tmp_path / f"out{suffix}", source.fps, source.files[0])) as sink:
+        for frame in source:
+            sink.write(frame, frame.image)
+    capture, seen, bright = cv2.VideoCapture(str(sink.target)), [], []
+    while (read := capture.read())[0]:
+        seen.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+        bright += [seen[-1]] * bool(read[1].mean() > 128)
+    exact = installed and suffix in PYAV
+    assert bright[0] == pytest.approx(times[17], abs=0.002 if exact else 0.025)
+    assert seen[-1] == pytest.approx(times[-1], abs=0.002 if exact else 0.025)
+    assert len(seen) == len(times) if exact else re.search("at a constant rate of 2[05] frames/s", sink.note)
 
 
 @pytest.mark.parametrize(("codec", "samples", "note"), [
@@ -51,6 +94,7 @@ def test_pyav_copies_the_sound(codec, samples, note, tmp_path):
         for stream in talk.streams:
             talk.mux(stream.encode(None))
     assert save(tmp_path / "out.mp4", tmp_path / "talk.mkv") == note
+    assert save(tmp_path / "out.avi", tmp_path / "talk.mkv") == ("without sound: a .mp4 keeps these" if codec else "")
     with av.open(str(tmp_path / "out.mp4")) as saved:
         found = {stream.codec_context.name: float(stream.duration * stream.time_base) for stream in saved.streams}
     assert found.keys() == ({"h264", "aac"} if codec == "aac" else {"h264"})

@@ -1,0 +1,67 @@
+"""Pictures at addresses. What an address answers with tells whether it is one; its name does not."""
+import time
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.request import (
+    HTTPBasicAuthHandler,
+    HTTPDigestAuthHandler,
+    HTTPPasswordMgrWithDefaultRealm,
+    build_opener,
+)
+
+import cv2
+
+BEGINNING = 64      # bytes that tell what a file is
+LONGEST = 200       # bytes of a file's name
+MOST = 2 ** 28      # bytes of a picture
+PATIENCE = 10.0     # s that an address may take to answer, and that a picture of unknown length may take to come
+SAFE = "%/:=&?~#+!$,;'@()*[]"  # characters of an address that are not quoted again
+STREAMS = "multipart/", "video/", "audio/"  # kinds of answers that have no end, or are no picture
+
+
+def fetch_picture(address: str) -> tuple[bytes, str] | None:
+    """The picture that an http or ftp address answers with, and its name; None if it is something else or does not answer."""
+    parts = urlsplit(address)
+    if parts.scheme.lower() not in ("http", "https", "ftp"):
+        return None
+    with suppress(OSError, HTTPException, ValueError), _opener(address).open(_without_user(address), timeout=PATIENCE) as answer:
+        if answer.headers.get_content_type().startswith(STREAMS):
+            return None
+        beginning = answer.read(BEGINNING)
+        if not _is_picture(beginning):
+            return None
+        data, length = bytearray(beginning), int(answer.headers.get("Content-Length") or 0)
+        until = time.monotonic() + PATIENCE
+        while part := answer.read1(2 ** 20) if hasattr(answer, "read1") else answer.read(2 ** 20):
+            data += part
+            if len(data) > MOST or not length and time.monotonic() > until:
+                return None  # pictures without end: a stream
+        name = Path(unquote(parts.path)).name
+        return bytes(data), "picture" if name in ("", "..") or "\0" in name or len(name.encode()) > LONGEST else name
+    return None
+
+
+def _is_picture(beginning: bytes) -> bool:
+    """Return whether a file that begins so is a picture that OpenCV reads."""
+    with NamedTemporaryFile() as file:
+        file.write(beginning)
+        file.flush()
+        return cv2.haveImageReader(file.name)
+
+
+def _without_user(address: str) -> str:
+    """Return the address without user and password, which urllib does not take there."""
+    parts = urlsplit(address)
+    path, query = (quote(part, SAFE) for part in (parts.path, parts.query))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path, query=query))
+
+
+def _opener(address: str):
+    """Return an opener that answers with the user and password of the address when the server asks for them."""
+    parts, passwords = urlsplit(address), HTTPPasswordMgrWithDefaultRealm()
+    if parts.username:
+        passwords.add_password(None, _without_user(address), unquote(parts.username), unquote(parts.password or ""))
+    return build_opener(HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords))
