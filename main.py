@@ -153,7 +153,7 @@ def main(argv: list[str]) -> None:
         audit.check(run, settings.train)
     if mode.predict:
         place = run.folder / "predicted" / Path(mode.predict).resolve().stem
-        target = predict.check_out(mode.out and Path(mode.out), mode.predict_format, place, mode.overwrite)
+        target = predict.check_out(mode.out, mode.predict_format, place, mode.overwrite)
     logger.remove()
     if ranks.first:
         logger.add(lambda line: tqdm.write(line, end="", file=sys.stderr), format="{time:HH:mm:ss} {message}", level="INFO")
@@ -188,7 +188,7 @@ def main(argv: list[str]) -> None:
             formats = mode.test_formats or ["onnx"] * mode.test_onnx
             run_tests(task.tests(run, compare), ranks, formats, bool(mode.test_formats))
         if mode.predict and ranks.first:
-            print(predict.run_prediction(run.fastest, Path(mode.predict), *target, settings.test, COARSE.get(exp)))
+            print(predict.run_prediction(run.fastest, Path(mode.predict), target, mode.overwrite, settings.test, COARSE.get(exp)))
 
 
 if __name__ == "__main__":

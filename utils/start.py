@@ -3,6 +3,7 @@ import errno
 import faulthandler
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
@@ -108,7 +109,15 @@ def run_command(main):
     """Run main(flags) as a command does: an error or a stop is one line on stderr and an exit status."""
     from pipnet.errors import UserError
     try:
-        main(sys.argv[1:])
+        try:
+            main(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end
+        sys.exit(1)
     except UserError as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             # the node's first process says the same; the launcher ends this one, and its loader processes, before it repeats it
@@ -126,6 +135,13 @@ def run_command(main):
         _leave(stopped)
     finally:
         ignore_signals()
+
+
+def _reader_is_gone():
+    """Return whether stdout is a pipe whose reader, such as head, has ended."""
+    pipe = select.poll()
+    pipe.register(1, 0)
+    return any(event & select.POLLERR for _, event in pipe.poll(0))
 
 
 def stop_without(missing):

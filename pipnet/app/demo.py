@@ -191,7 +191,10 @@ def command(argv: list[str] | None = None) -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _interrupt)  # stops as Ctrl-C does
     try:
-        main(argv)
+        try:
+            main(argv)
+        finally:
+            sys.stdout.flush()
         _ignore_signals()  # one that has come meanwhile is raised here
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tarfile
 import tempfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from pipnet import detector, images, landmarker, search
 from pipnet.app import drowsiness, panel, smooth, track
@@ -28,6 +30,7 @@ ADDRESS = f"https://registry.npmjs.org/onnxruntime-web/-/{RUNTIME}"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 NEEDED = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm",
           "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
+HOSTS = "127.0.0.1", "localhost"  # names of this machine by which the server is called
 SETTINGS = "settings.json"  # marks a folder as a page, which may be replaced
 WEB = ("exp", "detector_weights", "threshold", "max_faces", "detect_every", "smooth", "port")  # flags that go with --web
 
@@ -155,6 +158,19 @@ class Handler(SimpleHTTPRequestHandler):
     extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript", ".mjs": "text/javascript",
                       ".wasm": "application/wasm"}  # the system's table may differ, and browsers then refuse the files
 
+    def parse_request(self) -> bool:
+        """Refuse what is no path, and requests that name another host: a page elsewhere whose name leads to this machine."""
+        if not super().parse_request():
+            return False
+        host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
+        if host not in HOSTS:
+            self.send_error(403, f"this server answers to {' and '.join(HOSTS)}")
+        elif "\0" in unquote(self.path):
+            self.send_error(404)
+        else:
+            return True
+        return False
+
     def end_headers(self) -> None:
         """Isolate the page from other origins, and keep nothing: the next run may serve other nets."""
         for name, value in (("Cross-Origin-Opener-Policy", "same-origin"), ("Cross-Origin-Embedder-Policy", "require-corp"),
@@ -166,14 +182,23 @@ class Handler(SimpleHTTPRequestHandler):
         """Print nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """A server of this machine alone."""
+
+    def handle_error(self, request, address) -> None:
+        """Print nothing of a browser that has closed the page before all was sent."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, address)
+
+
 def serve(options: Options, port: int) -> None:
     """Serve the page on this machine alone until Ctrl-C. UserError for a port that is taken."""
     with tempfile.TemporaryDirectory() as folder:
         write_page(Path(folder, "page"), options)
         try:
-            server = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=f"{folder}/page"))
+            server = Server((HOSTS[0], port), partial(Handler, directory=f"{folder}/page"))
         except (OSError, OverflowError) as error:
             raise UserError(f"port {port} cannot be opened ({getattr(error, 'strerror', error)}); give another --port") from None
         with server:
-            print(f"http://127.0.0.1:{server.server_port}/ serves the page until Ctrl-C", flush=True)
+            print(f"http://{HOSTS[0]}:{server.server_port}/ serves the page until Ctrl-C", flush=True)
             server.serve_forever()

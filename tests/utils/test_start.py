@@ -1,5 +1,6 @@
 """The start of a command: signals while its packages are loaded and while it works."""
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -120,3 +121,12 @@ def test_two_commands_install_the_packages_once(tmp_path):
                               env={**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"}) for _ in range(2)]
     assert [process.communicate(timeout=60)[0] for process in begun] == [".venv/bin/python\n"] * 2
     assert (tmp_path / "log").read_text() == "begin\nend\n"
+
+
+@pytest.mark.parametrize("command", [("main.py", "--list-nets"), ("demo.py", "--source", "assets/astronaut.jpg", "--json", "-")])
+def test_a_reader_that_ends_early_is_no_error(command):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 1 and not re.search("Traceback|Exception|BrokenPipe", done.stderr), done.stderr

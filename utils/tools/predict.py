@@ -1,5 +1,10 @@
 """--predict: landmarks for pictures without labels, to be corrected by hand or used as they are; most uncertain faces first."""
+import csv
 import json
+import os
+import time
+from collections.abc import Collection, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,8 +13,8 @@ import torch
 from loguru import logger
 
 from pipnet.detector import Detector
-from pipnet.errors import UserError
-from pipnet.files import shipped, write_atomic, write_csv, write_text
+from pipnet.errors import UserError, one_line
+from pipnet.files import names_folder, read_csv, shipped, write_atomic, write_csv, write_text
 from pipnet.geometry import Protocol, box_of
 from pipnet.images import is_picture, pictures, read_image
 from pipnet.landmarker import Face, Landmarker, LandmarkNet
@@ -19,61 +24,77 @@ from utils.progress import progress
 from utils.test.evaluate import mean_of
 from utils.test.export import from_arrays
 
+TABLE = "uncertain.csv"  # beside .pts files
+HEADER = ["file", "points", "uncertainty", "box_x1", "box_y1", "box_x2", "box_y2"]
+SELDOM = 20  # times as long as it takes to write the table, until it is written again
 FORMATS = {"pts": "", "csv": ".csv", "coco": ".json"}  # suffix of --out
 ORIGIN = DATASETS["points"].origin  # coordinate of the first pixel's centre in files that are read and written
 
 
 class Found(NamedTuple):
     """A predicted face. file: its picture, relative to the folder; number: from 1 in that picture; size: width and height of the
-    picture in px; uncertainty: predicted error in % of the box, or 100 - mean score in % for a net without predicted errors."""
+    picture in px; uncertainty: predicted error in % of the box, or 100 - mean score in % for a net without predicted errors;
+    points: its .pts, relative to the folder that is written."""
     file: str
     number: int
     size: tuple[int, int]
     face: Face
     uncertainty: float
+    points: str = ""
 
 
-def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> list[Found]:
-    """Return the faces of a picture, or of all pictures below a folder, most uncertain first. UserError if there is none.
+def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Iterator[Found]:
+    """Yield the faces of a picture, or of all pictures below a folder, as they are found. UserError if there is none.
 
     The box comes from the .pts beside a picture, unless `always`; else from the detector; without one (`detects` is false) the
-    whole picture is taken as the crop of one face.
+    whole picture is taken as the crop of one face. A picture that cannot be read, or whose faces cannot be found, is left out.
     """
+    images = listed(source)
+    root, without, damaged, whole, count = source if source.is_dir() else source.parent, [], [], 0, 0
+    try:
+        for file in progress(images, desc="pictures", unit="picture"):
+            name, points = file.relative_to(root).as_posix(), file.with_suffix(".pts")
+            try:
+                image = read_image(file)
+                if points.is_file() and not always:
+                    faces = net.landmarks_of(image, box_of(read_pts(points))[None] - ORIGIN + 0.5)
+                elif detects:
+                    faces = net(image)
+                else:
+                    faces = net.landmarks_of(image, whole_box(*image.shape[1::-1], net.net.protocol)[None])
+                    whole += 1
+            except UserError as error:
+                damaged.append(str(error))
+                continue
+            except Exception as error:  # whatever a library raises: the other pictures shall not be lost
+                damaged.append(f"{file}: {type(error).__name__}: {one_line(error)}")
+                continue
+            count += len(faces)
+            without += [] if faces else [name]
+            for number, face in enumerate(faces, 1):
+                yield Found(name, number, image.shape[1::-1], face, uncertainty(face))
+    finally:
+        if damaged:
+            logger.warning("\n  ".join([f"{len(damaged)} of {len(images)} pictures are left out:", *damaged]))
+        if without:
+            logger.warning(f"no face is found in {len(without)} of {len(images)} pictures: {', '.join(without[:5])}")
+        if whole:
+            logger.info(f"{whole} pictures have no box and are taken for crops of one face (--detector-weights FILE finds faces)")
+    if not count:
+        raise UserError(f"--predict: no face in the {len(images)} pictures of {source}")
+
+
+def listed(source: Path) -> list[Path]:
+    """Return a picture, or all pictures below a folder. UserError if there is none, or if two differ in their ending only."""
     if not source.exists():
         raise UserError(f"--predict: no picture or folder {source}")
-    root = source if source.is_dir() else source.parent
     images = pictures(source) if source.is_dir() else [source] if is_picture(source) else []
     if not images:
         raise UserError(f"--predict: {source} is no picture and holds none")
     first = {file.with_suffix(""): file for file in reversed(images)}
     twins = [(file, other) for file in images if (other := first[file.with_suffix("")]) != file]
     complain([f"{file}: shares its name with {other.name}; rename one" for file, other in twins])
-    found, without, damaged, whole = [], [], [], 0
-    for file in progress(images, desc="pictures", unit="picture"):
-        try:
-            image = read_image(file)
-        except UserError as error:
-            damaged.append(str(error))
-            continue
-        if (points := file.with_suffix(".pts")).is_file() and not always:
-            faces = net.landmarks_of(image, box_of(read_pts(points))[None] - ORIGIN + 0.5)
-        elif detects:
-            faces = net(image)
-        else:
-            whole += 1
-            faces = net.landmarks_of(image, whole_box(*image.shape[1::-1], net.net.protocol)[None])
-        name, size = file.relative_to(root).as_posix(), image.shape[1::-1]
-        found += [Found(name, number, size, face, uncertainty(face)) for number, face in enumerate(faces, 1)]
-        without += [] if faces else [name]
-    if damaged:
-        logger.warning("\n  ".join([f"{len(damaged)} of {len(images)} pictures are left out:", *damaged]))
-    if without:
-        logger.warning(f"no face is found in {len(without)} of {len(images)} pictures: {', '.join(without[:5])}")
-    if whole:
-        logger.info(f"{whole} pictures have no box and are taken for crops of one face (--detector-weights FILE finds faces)")
-    if not found:
-        raise UserError(f"--predict: no face in the {len(images)} pictures of {source}")
-    return sorted(found, key=lambda one: -one.uncertainty)
+    return images
 
 
 def whole_box(width: int, height: int, protocol: Protocol) -> np.ndarray:
@@ -93,19 +114,23 @@ def uncertainty(face: Face) -> float:
     return float(100 * face.sigma.mean() / np.sqrt(np.prod(face.box[2:] - face.box[:2])))
 
 
-def check_out(out: Path | None, kind: str | None, place: Path, overwrite: bool) -> tuple[Path, str]:
-    """Return (where to write, in which format). Without a format the name of `out` decides; without `out` it is `place`.
+def check_out(given: str | None, kind: str | None, place: Path, overwrite: bool) -> tuple[Path, str]:
+    """Return (where to write, in which format). Without a format the name `given` decides; without that it is `place`.
 
     UserError if they contradict each other, or if the target exists: it could be labels made by hand.
     """
+    out = Path(given) if given else None
     named = next((name for name, end in FORMATS.items() if end and out and out.suffix.lower() == end), "pts")
     if kind is None:
         kind = named
     elif kind not in FORMATS:
         raise UserError(f"--predict-format must be one of {', '.join(FORMATS)}, not '{kind}'")
-    elif out and kind != named:
+    elif given and kind != named:
         raise UserError(f"--predict-format {kind} is written to {f'a file *{FORMATS[kind]}' if FORMATS[kind] else 'a folder'}, "
-                        f"not to {out}")
+                        f"not to {given}")
+    if given and named == "pts" and not names_folder(given):
+        raise UserError(f"--out {given}: landmarks go into a folder (.pts) or a file that ends in .csv or .json (COCO); give one "
+                        f"of these, or {given}{os.sep}")
     out = out or place.with_name(place.name + FORMATS[kind])
     if not overwrite and (out.is_dir() and any(out.iterdir()) or out.is_file()):
         raise UserError(f"{out} is there already; give another --out, or --overwrite")
@@ -114,50 +139,98 @@ def check_out(out: Path | None, kind: str | None, place: Path, overwrite: bool) 
     return out, kind
 
 
-def write(found: list[Found], out: Path, kind: str, layout: Layout) -> None:
-    """Write the faces as .pts in a folder, as a CSV or as COCO keypoints; --dataset reads each of these."""
+class Results:
+    """Faces as .pts in a folder, as a CSV or as COCO keypoints; --dataset reads each of these.
+
+    A .pts is written with its face. Tables, which list the most uncertain faces first, are written again and again: at most one
+    part in SELDOM of the time goes into that. overwrite: files of an earlier prediction are replaced, and those of pictures that
+    are gone are removed; UserError where something else stands in their place.
+    """
+
+    def __init__(self, out: Path, kind: str, layout: Layout, stems: Collection[str] = (), overwrite: bool = False):
+        self.out, self.kind, self.layout = out, kind, layout
+        self.found: list[Found] = []  # most uncertain first after `close`
+        self.table = out / TABLE if kind == "pts" else out
+        self._due, self._taken, points = 0.0, set(stems), [out / f"{stem}.pts" for stem in stems if kind == "pts"]
+        self._old = earlier(out) if kind == "pts" and overwrite and out.is_dir() else set()
+        if foreign := [file for file in points if file not in self._old and os.path.lexists(file)]:
+            raise UserError(f"{foreign[0]} is not of an earlier prediction; give another --out")
+
+    def add(self, one: Found) -> None:
+        """Write a face."""
+        try:
+            self.table.parent.mkdir(parents=True, exist_ok=True)
+            self.found.append(self._with_points(one) if self.kind == "pts" else one)
+            if time.monotonic() >= self._due:
+                self.close()
+        except OSError as error:
+            raise UserError(f"{error.filename or self.out}: {error.strerror}; give another --out") from None
+
+    def close(self) -> None:
+        """Write the table of the faces so far."""
+        start = time.monotonic()
+        if self.found:
+            self.found.sort(key=lambda one: -one.uncertainty)
+            {"pts": self._write_list, "csv": self._write_csv, "coco": self._write_coco}[self.kind]()
+        self._due = time.monotonic() + SELDOM * (time.monotonic() - start)
+
+    def _with_points(self, one: Found) -> Found:
+        """Write the .pts of a face. A picture's second face has _2 in the name, or __2 where another picture is called so."""
+        for old in self._old:
+            old.unlink(missing_ok=True)
+        self._old = set()
+        name = stem = Path(one.file).with_suffix("").as_posix()
+        line = ""
+        while one.number > 1 and name in self._taken or os.path.lexists(self.out / f"{name}.pts"):
+            line += "_"
+            name = f"{stem}{line}{one.number}"
+        self._taken.add(name)
+        file = self.out / f"{name}.pts"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, lambda path: write_pts(path, one.face.landmarks - 0.5 + ORIGIN))
+        return one._replace(points=f"{name}.pts")
+
+    def _write_list(self) -> None:
+        """Write uncertain.csv, the order to check the .pts in."""
+        rows = ([one.file, one.points, f"{one.uncertainty:.3f}", *(f"{edge:.2f}" for edge in one.face.box)]
+                for one in self.found)
+        write_csv(self.table, HEADER, rows)
+
+    def _write_csv(self) -> None:
+        header = ["file", *(f"{axis}{i}" for i in range(self.layout.count) for axis in "xy")]
+        write_csv(self.table, header, ([one.file, *(f"{value:.4f}" for value in (one.face.landmarks - 0.5 + ORIGIN).ravel())]
+                                       for one in self.found))
+
+    def _write_coco(self) -> None:
+        """Write annotations in order of their uncertainty, which is an additional key."""
+        ids: dict[str, int] = {}
+        images, faces = [], []
+        for number, one in enumerate(self.found, 1):
+            if one.file not in ids:
+                ids[one.file] = len(ids) + 1
+                images.append({"id": ids[one.file], "file_name": one.file, "width": one.size[0], "height": one.size[1]})
+            points, (low, high) = one.face.landmarks - 0.5 + ORIGIN, one.face.box.reshape(2, 2)
+            keypoints = np.column_stack([points.round(4), np.full(len(points), 2)]).ravel().tolist()
+            sides = high - low
+            faces.append({"id": number, "image_id": ids[one.file], "category_id": 1, "keypoints": keypoints, "iscrowd": 0,
+                          "num_keypoints": len(points), "bbox": np.concatenate([low, sides]).round(4).tolist(),
+                          "area": round(float(sides.prod()), 4), "uncertainty": round(one.uncertainty, 4)})
+        category = {"id": 1, "name": "face", "supercategory": "person", "keypoints": self.layout.point_names(),
+                    "skeleton": [[a + 1, b + 1] for a, b in self.layout.edges()]}
+        write_text(self.table, json.dumps({"images": images, "annotations": faces, "categories": [category]}))
+
+
+def earlier(out: Path) -> set[Path]:
+    """Return the .pts of an earlier prediction in a folder, as its list names them. UserError if the folder has no such list."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        {"pts": _write_pts, "csv": _write_csv, "coco": _write_coco}[kind](found, out, layout)
-    except OSError as error:
-        raise UserError(f"{error.filename or out}: {error.strerror}; give another --out") from None
-
-
-def _write_pts(found: list[Found], out: Path, layout: Layout) -> None:
-    """Write a .pts per face, with _2 in the name for a picture's second face, and uncertain.csv with the order to check."""
-    rows = []
-    for one in found:
-        stem = Path(one.file).with_suffix("")
-        file = stem.with_name(stem.name + (f"_{one.number}" if one.number > 1 else "")).with_suffix(".pts")
-        (out / file).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / file, lambda path, one=one: write_pts(path, one.face.landmarks - 0.5 + ORIGIN))
-        rows.append([one.file, file.as_posix(), f"{one.uncertainty:.3f}", *(f"{edge:.2f}" for edge in one.face.box)])
-    write_csv(out / "uncertain.csv", ["file", "points", "uncertainty", "box_x1", "box_y1", "box_x2", "box_y2"], rows)
-
-
-def _write_csv(found: list[Found], out: Path, layout: Layout) -> None:
-    header = ["file", *(f"{axis}{i}" for i in range(layout.count) for axis in "xy")]
-    write_csv(out, header, ([one.file, *(f"{value:.4f}" for value in (one.face.landmarks - 0.5 + ORIGIN).ravel())]
-                            for one in found))
-
-
-def _write_coco(found: list[Found], out: Path, layout: Layout) -> None:
-    """Write annotations in order of their uncertainty, which is an additional key."""
-    ids: dict[str, int] = {}
-    images, faces = [], []
-    for number, one in enumerate(found, 1):
-        if one.file not in ids:
-            ids[one.file] = len(ids) + 1
-            images.append({"id": ids[one.file], "file_name": one.file, "width": one.size[0], "height": one.size[1]})
-        points, (low, high) = one.face.landmarks - 0.5 + ORIGIN, one.face.box.reshape(2, 2)
-        keypoints = np.column_stack([points.round(4), np.full(len(points), 2)]).ravel().tolist()
-        sides = high - low
-        faces.append({"id": number, "image_id": ids[one.file], "category_id": 1, "keypoints": keypoints, "iscrowd": 0,
-                      "num_keypoints": len(points), "bbox": np.concatenate([low, sides]).round(4).tolist(),
-                      "area": round(float(sides.prod()), 4), "uncertainty": round(one.uncertainty, 4)})
-    category = {"id": 1, "name": "face", "supercategory": "person", "keypoints": layout.point_names(),
-                "skeleton": [[a + 1, b + 1] for a, b in layout.edges()]}
-    write_text(out, json.dumps({"images": images, "annotations": faces, "categories": [category]}))
+        rows = read_csv(out / TABLE) if any(out.iterdir()) else []
+    except (OSError, ValueError, csv.Error):
+        rows = []
+    files = {out / (row.get("points") or "") for row in rows if HEADER == list(row)}
+    if not files and any(out.iterdir()):
+        raise UserError(f"{out} holds something other than predictions; give another --out")
+    return {file for file in files if file.suffix == ".pts" and file.is_file() and not file.is_symlink()
+            and file.resolve().is_relative_to(out.resolve())}
 
 
 def landmarker(weights: Path, detector: str, file: str | None, coarse: str | None = None) -> Landmarker:
@@ -180,11 +253,13 @@ def averaged(net: LandmarkNet) -> LandmarkNet:
     return net._replace(predict=predict)
 
 
-def run_prediction(weights: Path, source: Path, out: Path, kind: str, test, coarse: str | None) -> str:
+def run_prediction(weights: Path, source: Path, target: tuple[Path, str], overwrite: bool, test, coarse: str | None) -> str:
     """Predict and write the landmarks of `source`. Return what to print. test: section of the settings.
 
-    coarse: the net that makes the crops of faces that the detector finds, see `Landmarker`.
+    target, overwrite: see `check_out` and `Results`. coarse: the net that makes the crops of faces that the detector finds, see
+    `Landmarker`.
     """
+    out, kind = target
     given = test.detector_weights is not None or "detector" in test.box or test.detector not in ("faceboxes", "none")
     detects = given or test.detector == "faceboxes" and shipped("detector.onnx").is_file()
     if detects:
@@ -193,8 +268,13 @@ def run_prediction(weights: Path, source: Path, out: Path, kind: str, test, coar
         net = Landmarker(weights, lambda image: None)
     if test.flip_test:
         net.net = averaged(net.net)
-    found = predict(source, net, detects, given)
-    write(found, out, kind, net.layout)
+    root = source if source.is_dir() else source.parent
+    stems = [file.relative_to(root).with_suffix("").as_posix() for file in listed(source)]
+    results = Results(out, kind, net.layout, stems, overwrite)
+    with closing(results), closing(predict(source, net, detects, given)) as faces:  # a stop leaves what has been found so far
+        for one in faces:
+            results.add(one)
+    found = results.found
     what = "predicted error, % of the box" if found[0].face.sigma is not None else "100 - mean score, %"
     lines = [f"{len(found)} faces in {len({one.file for one in found})} pictures -> {out}", f"most uncertain first ({what}):"]
     for one in found[:5]:

@@ -1,8 +1,11 @@
 """The page in a browser: the numbers of Python, on the same frames of a camera."""
 import json
 import shutil
+import socket
+import struct
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -177,6 +180,49 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most, median):
         apart = np.linalg.norm(np.subtract(*largest), axis=1)
         assert apart.max() < most
         assert still["faces"][0].keys() == json.loads(json_line(Frame(picture, 0, None, ""), faces))["faces"][0].keys()
+
+
+@pytest.fixture
+def served(tmp_path) -> Iterator[tuple[str, int]]:
+    """Address of a server of a folder with a large file."""
+    (tmp_path / "large.bin").write_bytes(bytes(2 ** 25))
+    (tmp_path / "index.html").write_text("the page")
+    with web.Server(("127.0.0.1", 0), partial(Handler, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address
+        server.shutdown()
+
+
+def answer(address: tuple[str, int], path: str, host: str | None) -> bytes:
+    """What the server answers."""
+    with socket.create_connection(address, 10) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\n{'' if host is None else f'Host: {host}'}\r\n\r\n".encode())
+        return b"".join(iter(lambda: connection.recv(2 ** 16), b""))
+
+
+def test_the_server_answers_to_its_own_names_only(served, capfd):
+    for host in ("127.0.0.1:{}", "localhost:{}", "localhost"):
+        assert answer(served, "/", host.format(served[1])).endswith(b"the page")
+    for host in ("evil.example:{}", "evil.example", "127.0.0.1.evil.example", "evil.example:127.0.0.1", "", None):
+        assert answer(served, "/", host and host.format(served[1])).startswith(b"HTTP/1.0 403"), host
+    for path in ("/%00", "/a%00b/", "/index.html%00"):
+        assert answer(served, path, "localhost").startswith(b"HTTP/1.0 404"), path
+    assert capfd.readouterr().err == ""
+
+
+def test_a_page_that_is_closed_while_a_net_loads_is_no_error(served, capfd):
+    for _ in range(3):
+        connection = socket.create_connection(served, 10)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+        connection.sendall(b"GET /large.bin HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        connection.recv(1000)
+        connection.close()
+    connection = socket.create_connection(served, 10)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()  # before it has asked for anything
+    assert answer(served, "/", "localhost").endswith(b"the page")
+    time.sleep(0.3)
+    assert capfd.readouterr().err == ""
 
 
 @needs_runtime

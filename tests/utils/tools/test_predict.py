@@ -2,6 +2,9 @@
 import json
 import os
 import shutil
+import signal
+import time
+from contextlib import closing
 
 import cv2
 import numpy as np
@@ -12,7 +15,14 @@ from pipnet.geometry import box_of, crop_box, mirrored
 from pipnet.landmarker import Landmarker, LandmarkNet
 from utils.config import load_protocol
 from utils.data.parsers import DATASETS, read_pts, write_pts
-from utils.tools.predict import averaged, check_out, landmarker, predict, whole_box, write
+from utils.tools.predict import Results, averaged, check_out, landmarker, predict, whole_box
+
+
+def write(found, out, kind, layout) -> None:
+    """Write faces as --predict does."""
+    with closing(Results(out, kind, layout)) as results:
+        for one in found:
+            results.add(one)
 
 
 @pytest.fixture
@@ -95,7 +105,7 @@ def test_the_mean_with_the_mirror_image_is_that_of_both_pictures(trained, raw, c
 
 def test_every_form_is_read_again(trained, pictures, tmp_path):
     net = Landmarker(trained.folder / "best.pt", lambda image: None)
-    found = predict(pictures, net, False, False)
+    found = list(predict(pictures, net, False, False))
     truth = {one.file: one.face.landmarks for one in found}
     for kind, name in (("pts", "set"), ("csv", "set/train.csv"), ("coco", "set/train.json")):
         place = tmp_path / kind
@@ -124,17 +134,17 @@ def test_faces_that_a_detector_finds(trained, pictures, raw, tmp_path):
         return found, np.linspace(1, 0.8, len(found))
 
     net = Landmarker(trained.folder / "best.pt", detector, any_roll=False)
-    found = predict(pictures, net, True, True)
+    found = list(predict(pictures, net, True, True))
     assert len(seen) == 8 and len(found) == 8
     assert sorted((one.file, one.number) for one in found)[:3] == [("face00.jpg", 1), ("face00.jpg", 2), ("face02.jpg", 1)]
     write(found, tmp_path / "out", "pts", net.layout)
     assert (tmp_path / "out" / "face00_2.pts").is_file() and not (tmp_path / "out" / "face01.pts").exists()
     seen.clear()
-    labelled = predict(raw / "test", net, True, False)  # they are cut by the boxes of their labels
+    labelled = list(predict(raw / "test", net, True, False))  # they are cut by the boxes of their labels
     assert not seen and len(labelled) == 8
     one = next(one for one in labelled if one.file == "face03.jpg")
     assert one.face.box == pytest.approx(box_of(read_pts(raw / "test" / "face03.pts") + 0.5))
-    assert len(predict(pictures / "face03.jpg", net, True, True)) == 2 and len(seen) == 1
+    assert len([*predict(pictures / "face03.jpg", net, True, True)]) == 2 and len(seen) == 1
 
 
 @pytest.mark.parametrize("name", ("square", "pipnet", "wflw", "box", "inner"))
@@ -156,11 +166,74 @@ def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
     fails(cli(*flags, pictures, "--norm", "box"), "--norm is not read by --predict; leave it out, or give --test too")
     fails(cli(*flags, pictures, "--box", "perturbed"), "--box perturbed is not read by --predict; leave it out")
     fails(cli(*flags, pictures, "--predict-format", "xml"), "--predict-format must be one of pts, csv, coco, not 'xml'")
+    fails(cli(*flags, pictures, "--out", tmp_path / "x.xml"), "--out .*x.xml: landmarks go into a folder .* or a file that")
+    assert not (tmp_path / "x.xml").exists()
     (tmp_path / "empty").mkdir()
     fails(cli(*flags, tmp_path / "empty", "--out", tmp_path / "out.csv"), "is no picture and holds none")
     assert not (tmp_path / "out.csv").exists() and not (trained.folder / "predicted").exists()
     with pytest.raises(Exception, match="--predict-format coco is written to a file"):
-        check_out(tmp_path / "out.csv", "coco", tmp_path, False)
+        check_out("out.csv", "coco", tmp_path, False)
     assert check_out(None, "csv", tmp_path / "faces", False) == (tmp_path / "faces.csv", "csv")
     with pytest.raises(Exception, match="detector 'yunet' needs its weights"):
         landmarker(trained.folder / "best.pt", "yunet", None)
+
+
+def test_two_faces_never_share_a_file_and_a_bad_picture_is_left_out(trained, pictures, tmp_path):
+    for name in ("face00_2", "face00__2"):
+        shutil.copy(pictures / "face00.jpg", pictures / f"{name}.jpg")
+    two = np.array([[10, 10, 80, 90], [20, 20, 60, 70.0]])
+
+    def detector(image):
+        detector.calls += 1
+        if detector.calls == 3:
+            raise RuntimeError("a library\ngives up")
+        return two, np.array([1, 0.8])
+
+    detector.calls = 0
+    net = Landmarker(trained.folder / "best.onnx", detector, threads=1, any_roll=False)
+    found = list(predict(pictures, net, True, True))
+    stems = [one.file.removesuffix(".jpg") for one in found if one.number == 1]
+    assert len(found) == 18 and len(stems) == 9
+    with closing(Results(tmp_path / "out", "pts", net.layout, stems)) as results:
+        for one in found:
+            results.add(one)
+    names = [one.points for one in results.found]
+    assert len({*names}) == 18 and {"face00.pts", "face00_2.pts", "face00__2.pts", "face00_2_2.pts"} <= {*names}
+    for one in results.found:
+        assert read_pts(tmp_path / "out" / one.points) + 0.5 == pytest.approx(one.face.landmarks, abs=1e-3)
+        assert one.number > 1 or one.points == one.file.removesuffix("jpg") + "pts"
+
+
+@pytest.mark.parametrize("name", ["points", "points.csv", "points.json"])
+def test_a_stop_loses_nothing_that_was_found(trained, start, raw, tmp_path, name):
+    out = tmp_path / name
+    (tmp_path / "many").mkdir()
+    for index in range(400):
+        os.link(raw / "test" / "face00.jpg", tmp_path / "many" / f"{index}.jpg")
+    command = start("--predict", tmp_path / "many", "--exp", trained.folder, "--detector", "none", "--out", out)
+    table, until = out / "uncertain.csv" if name == "points" else out, time.monotonic() + 100
+    while not table.is_file():
+        assert command.process.is_alive() and time.monotonic() < until, command.text(".err")
+        time.sleep(0.01)
+    os.kill(command.process.pid, signal.SIGKILL if name == "points" else signal.SIGTERM)
+    command.process.join()
+    if name == "points.json":
+        assert 0 < len(json.loads(out.read_text())["annotations"]) < 400
+    else:
+        assert 0 < len(rows(table)) < 400 and (name != "points" or 0 < len(list(out.glob("*.pts"))) < 400)
+
+
+def test_overwriting_removes_the_predictions_of_pictures_that_are_gone_and_nothing_else(trained, cli, pictures, tmp_path):
+    out, flags = tmp_path / "out", ("--predict", pictures, "--exp", trained.folder, "--detector", "none", "--overwrite", "--out")
+    assert cli(*flags, out).returncode == 0
+    (pictures / "face03.jpg").unlink()
+    (tmp_path / "outside.pts").write_text("mine")
+    (out / "mine.pts").write_text("mine")
+    with open(out / "uncertain.csv", "a") as listed:
+        listed.write(f"x.jpg,../outside.pts,0,0,0,0,0\nx.jpg,{tmp_path / 'outside.pts'},0,0,0,0,0\n")
+    assert cli(*flags, out).returncode == 0
+    assert not (out / "face03.pts").exists() and (out / "face04.pts").is_file() and (out / "mine.pts").read_text() == "mine"
+    assert (tmp_path / "outside.pts").read_text() == "mine"
+    shutil.copy(pictures / "face04.jpg", pictures / "mine.jpg")
+    fails(cli(*flags, out), "mine.pts is not of an earlier prediction; give another --out")
+    fails(cli(*flags, pictures), "pictures holds something other than predictions; give another --out")
