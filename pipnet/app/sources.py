@@ -108,7 +108,7 @@ class Video:
 
     def __init__(self, target: str | int):
         path = Path(str(target))
-        device = self._device = isinstance(target, int) or path.is_char_device()
+        device = isinstance(target, int) or path.is_char_device()
         self.live = device or not path.is_file()
         self.files = [] if self.live else [path]
         self._title = f"camera {target}" if device else target
@@ -127,9 +127,9 @@ class Video:
                             f"{'does not answer' if self.live else 'it is damaged'}")
         fps, count = (self._capture.get(prop) for prop in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if 0 < fps <= HIGHEST_FPS else USUAL_FPS
-        whole = 0 < count < 1e9 and not device  # an address may be that of a whole video
-        self.live &= not whole
-        self.count = int(count) if whole else None
+        self._ends = 0 < count < 1e9 or not self.live  # an address may be that of a whole video
+        self.live &= device or not self._ends
+        self.count = int(count) if not self.live and 0 < count < 1e9 else None
         self._label = self.name if self.live else path.name
         self._first = Frame(first, 0, 0.0, self._label)
         self._queue, self._stop = queue.Queue(1 if self.live else AHEAD), threading.Event()
@@ -163,7 +163,7 @@ class Video:
         start, clock, index = time.monotonic(), Clock(1 / self.fps), 0
         while not self._stop.is_set():
             read, image = self._capture.read()
-            if not read and self.live and (image := self._returns()) is not None:
+            if not read and not self._ends and (image := self._returns()) is not None:
                 read = True
             if not read:
                 break
@@ -176,7 +176,7 @@ class Video:
     def _returns(self) -> np.ndarray | None:
         """The first frame of a source that gives pictures again within RETURN seconds, else None.
 
-        An address that begins with the same frame as before is no stream: it would be shown for ever.
+        One that begins with the same frame as before is no stream: it would be shown for ever.
         """
         print(f"{self._title} gives no picture; waiting {RETURN:.0f} s for it to return", file=sys.stderr)
         until = time.monotonic() + RETURN
@@ -184,7 +184,7 @@ class Video:
             self._capture.release()
             self._capture = cv2.VideoCapture(*self._options)
             read, image = self._capture.read() if self._capture.isOpened() else (False, None)
-            if read and (self._device or not np.array_equal(image, self._first.image)):
+            if read and not np.array_equal(image, self._first.image):
                 print(f"{self._title} is back", file=sys.stderr)
                 return image
         return None

@@ -1,0 +1,142 @@
+"""Addresses as sources: a picture is told by what the server answers, whatever the address is called."""
+import base64
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipnet.app import sources
+from pipnet.app.sources import open_source, silence_opencv
+
+
+class Site(BaseHTTPRequestHandler):
+    """Answers: {path: (kind, contents, whether its length is told)}; below /secret with a password; an endless one of pictures."""
+
+    answers: dict[str, tuple[str, bytes, bool]] = {}
+
+    def do_GET(self) -> None:
+        kind, data, told = self.answers[self.path]
+        wanted = "Basic " + base64.b64encode(b"me:p w").decode()
+        if self.path.startswith("/secret") and self.headers["Authorization"] != wanted:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="x"')
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        if told:
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+        while self.path == "/endless":
+            self.wfile.write(data)
+
+    def log_message(self, format: str, *values) -> None: ...
+
+
+@pytest.fixture
+def site():
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Site)) as server:
+        server.handle_error = lambda *_: None
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def picture(kind: str = "JPEG", turned: bool = False, colour: int = 200) -> bytes:
+    """A dark picture with a bright upper half, 40 x 60 px, stored on its side if `turned`."""
+    image = Image.fromarray(np.repeat(np.uint8([colour, 0]), 30)[:, None, None].repeat(40, 1).repeat(3, 2))
+    exif, data = Image.Exif(), BytesIO()
+    if turned:
+        image, exif[0x0112] = image.rotate(90, expand=True), 6
+    image.save(data, kind, exif=exif)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(("path", "kind", "told", "name"), [
+    ("/v0/face.jpg?alt=media&token=a%20b", "image/jpeg", True, "face.jpg"), ("/face", "application/octet-stream", True, "face"),
+    ("/snapshot.cgi?user=x", "image/jpeg", False, "snapshot.cgi"), ("/", "image/png", True, "picture"),
+    ("/a%2F..", "image/jpeg", True, "picture"), ("/secret/face.jpg", "image/jpeg", True, "face.jpg")])
+def test_a_picture_at_an_address_is_a_picture(site, path, kind, told, name):
+    Site.answers = {path: (kind, picture("PNG" if "png" in kind else "JPEG", turned=True), told)}
+    source = open_source(f"http://{'me:p%20w@' if 'secret' in path else ''}{site}{path}")
+    frame, = source
+    assert source.still and not source.live and frame.name == name and frame.seconds is None
+    assert frame.image.shape == (60, 40, 3) and frame.image[:25].mean() > 150 > 50 > frame.image[35:].mean()  # turned by EXIF
+    source.close()
+    assert not source.files[0].exists()
+
+
+def test_a_picture_at_a_file_address(tmp_path):
+    (tmp_path / "a b.jpg").write_bytes(picture())
+    frame, = open_source(f"file://{tmp_path}/a%20b.jpg")
+    assert frame.name == "a b.jpg"
+
+
+def test_a_video_at_an_address_is_played_frame_by_frame(site, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "talk.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 20, (64, 64))
+    for index in range(30):
+        writer.write(np.full((64, 64, 3), 8 * index, np.uint8))
+    writer.release()
+    Site.answers = {"/talk?x=1": ("application/octet-stream", (tmp_path / "talk.avi").read_bytes(), True)}
+    silence_opencv()
+    frames = list(open_source(f"http://{site}/talk?x=1"))
+    assert [frame.seconds for frame in frames] == pytest.approx([index / 20 for index in range(30)])
+
+
+def test_what_begins_again_with_the_same_frame_is_not_back(monkeypatch, capfd):
+    """A single picture that FFmpeg plays as a stream: it was found again for ever."""
+    class Once:
+        def __init__(self, *_):
+            self.left = 1
+
+        def isOpened(self) -> bool:
+            return True
+
+        def read(self):
+            self.left -= 1
+            return (True, np.ones((40, 40, 3), np.uint8)) if self.left >= 0 else (False, None)
+
+        def get(self, _) -> float:
+            return -1.0
+
+        def release(self) -> None: ...
+
+    monkeypatch.setattr(cv2, "VideoCapture", Once)
+    monkeypatch.setattr(sources, "RETRY", 0.02)
+    monkeypatch.setattr(sources, "RETURN", 0.2)
+    assert len(list(open_source("rtsp://127.0.0.1/picture"))) == 1
+    assert "is back" not in (said := capfd.readouterr().err) and "gives no more pictures" in said
+
+
+def test_pictures_without_end_are_a_stream(site, monkeypatch):
+    monkeypatch.setattr("pipnet.app.address.PATIENCE", 0.3)
+    Site.answers = {"/endless": ("image/jpeg", picture(), False)}
+    silence_opencv()
+    source = open_source(f"http://{site}/endless")
+    assert not source.still and source.live
+    assert [frame.image.shape for frame, _ in zip(source, range(3), strict=False)] == [(60, 40, 3)] * 3
+    source.close()
+
+
+@pytest.mark.parametrize("name", ["/dev/video3", "camera"])
+def test_a_device_file_is_a_camera(name, monkeypatch, tmp_path):
+    opened = []
+
+    def capture(*options):
+        opened.append(options)
+        raise InterruptedError
+
+    monkeypatch.setattr(cv2, "VideoCapture", capture)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "camera").symlink_to("/dev/video3")  # as in /dev/v4l/by-id
+    with pytest.raises(InterruptedError):
+        open_source(name)
+    with pytest.raises(InterruptedError):
+        open_source("/dev/null")
+    assert opened == [(3,), ("/dev/null", cv2.CAP_V4L2)]
