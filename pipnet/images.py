@@ -9,12 +9,17 @@ import numpy as np
 
 from pipnet.errors import UserError
 from pipnet.files import read_bytes, write_atomic
+from pipnet.heif import heif_kind, upright
 
 OPENCV_LOG = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has setLogLevel and getLogLevel at its top
 SILENT = 0
+BEGINNING = 256  # bytes of a file that tell its kind
 BLUR, BLUR_REACH = 1.2, 4      # px, deviation and reach of the blur that removes noise
 BRIGHT, DARKEST = 0.4, 0.01    # grey level, of 1, to which the mean of a dark image is raised; least mean that counts
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
+# of pictures that no or not every OpenCV reads: they are named, not passed over
+OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".gif", ".tga", ".psd", ".xcf", ".svg", ".exr",
+          ".hdr", ".pcx", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -32,7 +37,14 @@ def pictures(folder: Path) -> list[Path]:
 
 def is_picture(file: Path) -> bool:
     """Return whether a regular file is a picture by its name or its content."""
-    return file.is_file() and (file.suffix.lower() in SUFFIXES or os.access(file, os.R_OK) and cv2.haveImageReader(str(file)))
+    if not file.is_file():
+        return False
+    if file.suffix.lower() in (*SUFFIXES, *OTHERS):
+        return True
+    if not os.access(file, os.R_OK):
+        return False
+    with open(file, "rb") as content:
+        return bool(heif_kind(content.read(BEGINNING))) or cv2.haveImageReader(str(file))
 
 
 def enhanced(image: np.ndarray) -> np.ndarray:
@@ -69,7 +81,7 @@ def as_bgr(image, rgb: bool = False) -> Bgr:
 
 
 def read_image(file: Path, remedy: str = "fetch it again") -> np.ndarray:
-    """Image (H, W, 3) uint8 BGR of a file, rotated by its EXIF tag.
+    """Image (H, W, 3) uint8 BGR of a file, turned as its EXIF tag or the properties of an AVIF say.
 
     16-bit images become 8-bit, grey and CMYK become BGR, transparent pixels become white. UserError for a file that is missing,
     unreadable or truncated; `remedy` says what to do about the latter two.
@@ -86,6 +98,9 @@ def read_image(file: Path, remedy: str = "fetch it again") -> np.ndarray:
         image = _decode(data)
     except MemoryError:
         raise UserError(f"{file}: there is not enough memory for an image of this size; give a smaller one") from None
+    if image is None and ((kind := heif_kind(data)) or file.suffix.lower() in OTHERS):
+        kind = kind or file.suffix[1:].upper()
+        raise UserError(f"{file}: OpenCV {cv2.__version__} does not read this {kind} picture; convert it to .jpg or .png")
     if image is None:
         raise UserError(f"{file}: not a readable image; {remedy}")
     return image
@@ -101,6 +116,8 @@ def _decode(data: bytes) -> np.ndarray | None:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from None
         return None
+    if image is not None and heif_kind(data):
+        image = upright(image, data)
     if whole is not None and whole.ndim == 3 and whole.shape[2] == 4 and whole.shape[:2] == image.shape[:2]:
         opaque = whole[..., 3:] / np.float32(np.iinfo(whole.dtype).max)
         image = np.round(image * opaque + 255 * (1 - opaque)).astype(np.uint8)
