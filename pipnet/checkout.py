@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipnet.errors import UserError
+from pipnet.files import SHIPPED
 
 
 def from_checkout(function: str, file: Path | str) -> Callable:
@@ -12,5 +13,8 @@ def from_checkout(function: str, file: Path | str) -> Callable:
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
+        if not Path(file).exists():
+            raise UserError(f"there is no file {file}, and no net of that name ({', '.join(SHIPPED)}); a run of a checkout is "
+                            f"opened by demo.py there, where {error.name} can be imported") from None
         raise UserError(f"{file} is loaded with torch by code of the checkout, and {error.name} cannot be imported; give an ONNX "
                         "file, or run demo.py of the checkout in the environment that main.sh makes") from None

@@ -45,6 +45,8 @@ HALFWAY = 0.4    # default of LandmarkNet.face_limit
 # of the way from face_limit to 1: mean landmark score from which a face is sure; of its size: mean expected error up to which it
 # is. Almost no face that is found at a wrong roll meets both
 SURE, SURE_ERROR = 0.35, 0.028
+DETECTS = ("is a face detector, which finds boxes and no landmarks; name it with --detector-weights, in Python with "
+           "Detector(), and a landmark net here")
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
 
@@ -148,6 +150,8 @@ class LandmarkNet(NamedTuple):
 def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --export") -> LandmarkNet:
     """The landmark net of an exported file, see `open_file`. UserError where it is missing or another kind of file."""
     opened = open_file(file, threads, remedy)
+    if {*opened.outputs} == {"boxes", "scores"}:
+        raise UserError(f"{file} {DETECTS}")
     if opened.inputs != ["image"] or not {"landmarks", "score"} <= set(opened.outputs):
         return from_checkout("utils.tools.inference:published_net", file)(opened, file)
     return LandmarkNet.of_export(opened, file)

@@ -366,11 +366,21 @@ def test_files_for_torch_need_the_checkout(monkeypatch, tmp_path):
     (tmp_path / "net.pt").touch()
     for module in ("utils.tools.inference", "utils.test.detectors"):
         monkeypatch.setitem(sys.modules, module, None)  # as where the package is installed
-    with pytest.raises(UserError, match="018 is loaded with torch by code of the checkout.*demo.py of the checkout"):
-        Landmarker("018")
+    for name in ("018", "landmark"):
+        with pytest.raises(UserError, match=f"no file {name}, and no net of that name .landmarks, landmarks-fast, detector.;"):
+            Landmarker(name)
+    with pytest.raises(UserError, match="net.pt is loaded with torch by code of the checkout.*demo.py of the checkout"):
+        Landmarker(tmp_path / "net.pt")
     for name in ("faceboxes", "mtcnn"):
         with pytest.raises(UserError, match="net.pt is loaded with torch by code of the checkout"):
             Detector(name, tmp_path / "net.pt")
+
+
+def test_a_detector_is_no_landmark_net():
+    """With and without torch."""
+    for name in ("detector", ROOT / "weights" / "detector.onnx", ROOT / "weights" / "detector.pt"):
+        with pytest.raises(UserError, match="detector.(onnx|pt) is a face detector, which finds boxes and no landmarks; name it"):
+            Landmarker(name)
 
 
 def test_what_is_embedded_knows_nothing_of_the_demo():

@@ -10,6 +10,7 @@ from nets import Trainable, build_net
 from nets.convert.published import unwrapped
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
+from pipnet.landmarker import DETECTS
 from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES
 from utils.config import read_defaults
@@ -37,6 +38,8 @@ def unpack(file: Path) -> tuple[Trainable, Layout, dict[str, Any]]:
     if Path(file).suffix in RUNTIMES:
         raise UserError(f"{file} cannot be loaded with torch; give the .pt that it was exported from")
     values = load(file)
+    if values["args"].get("task") == "detect":
+        raise UserError(f"{file} {DETECTS}")
     try:
         net, layout = build_net(values["net"]), Layout.from_dict(values["layout"])
         net.load_state_dict(values["model"])

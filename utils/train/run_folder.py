@@ -133,7 +133,8 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
     if not train and not run.weights.is_file():
         names = sorted(path.parent.name for path in root.glob("*/best.pt")) if root.is_dir() else []
         known = f"there are: {', '.join(names[-10:])}" if names else "nothing is trained yet"
-        raise UserError(f"no trained net in {folder} ({known}){nearest(exp or '', [*names, *SHIPPED])}")
+        near = nearest(exp or "", [*names, *SHIPPED])
+        raise UserError(f"no trained net in {folder} ({known}; shipped: {', '.join(SHIPPED)}){near}")
     return run
 
 
