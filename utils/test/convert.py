@@ -1,4 +1,5 @@
 """Exports for other runtimes than onnxruntime. Each writer makes its files in the folder of `file` and nowhere else."""
+import io
 import subprocess
 import sys
 import warnings
@@ -70,8 +71,9 @@ def write_ncnn(source: Source, file: Path) -> None:
 
 
 def _trace(module: nn.Module, example: Tensor, file: Path) -> None:
-    with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
-        torch.jit.trace(module, example, check_trace=False).save(str(file))
+    with torch.inference_mode(), warnings.catch_warnings(action="ignore"), io.BytesIO() as data:
+        torch.jit.save(torch.jit.trace(module, example, check_trace=False), data)
+        file.write_bytes(data.getvalue())  # where the disk is full, torch's own writer ends the process
 
 
 class _Planes(Unnamed):

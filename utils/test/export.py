@@ -155,16 +155,34 @@ def write_onnx(model, file: Path, metadata: dict) -> None:
 def write_format(name: str, source: Source, file: Path) -> None:
     """Write the files of a format other than ONNX, each whole or not at all; last the metadata, which tell the source of all.
 
-    UserError where the net cannot be converted or the format's package is missing.
+    UserError where the net cannot be converted, the format's package is missing, or there is no room for temporary files.
     """
     values = open_file(source.onnx).values | source.origin
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / file.name
-        resolve(FORMATS[name].write)(source, made)
-        if file.suffix != ".onnx":
-            write_text(about(made), json.dumps(values, indent=1) + "\n")
+        try:
+            resolve(FORMATS[name].write)(source, made)
+            if file.suffix != ".onnx":
+                write_text(about(made), json.dumps(values, indent=1) + "\n")
+                open_file(made, 1)  # some converters do not notice that a disk is full
+        except Exception as error:  # whatever a converter without room raises
+            if _has_room(made.parent, 2 * source.onnx.stat().st_size):
+                raise
+            raise UserError(f"{file} cannot be made: {made.parent.parent}, the folder for temporary files, has too little space; "
+                            "free some, or let TMPDIR name another folder") from error
         for path in sorted(made.parent.iterdir(), key=lambda path: (path == about(made), path == made)):
             write_atomic(file.with_name(path.name), lambda target, path=path: shutil.copyfile(path, target))
+
+
+def _has_room(folder: Path, size: int) -> bool:
+    """Return whether so many bytes can be written to a folder."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as handle:
+            handle.write(bytes(size))
+            handle.flush()
+    except OSError:
+        return False
+    return True
 
 
 def known_exports(folder: Path) -> dict[str, dict]:

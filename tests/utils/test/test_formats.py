@@ -2,6 +2,7 @@
 import csv
 import hashlib
 import json
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -94,6 +95,21 @@ def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
     one, two = torch_predictor(net, torch.device("cpu"))(crops), exported_predictor(file, 1)(crops)
     assert size * (one.landmarks - two.landmarks).abs().max() < 0.5  # px; the weights of the ONNX file are of 16 bits
     assert (one.score - two.score).abs().max() < 0.01 and (one.sigma - two.sigma).abs().max() < 0.001
+
+
+@pytest.mark.parametrize("refined", ["pip"], indirect=True)
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_full_disk_for_temporary_files_is_named(tmp_path, refined, name):
+    import_packages(name)
+    limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), set(tmp_path.iterdir())
+    for room in (10_000, 200_000):  # at once, and in the middle of the weights
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+            with pytest.raises(UserError, match="cannot be made: .* for temporary files, has too little space; .*TMPDIR"):
+                write_format(name, refined[1], tmp_path / f"net{FORMATS[name].suffix}")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_eight_bits_change_the_landmarks_little_and_need_no_other_tool(tmp_path):
