@@ -43,13 +43,12 @@ def make_net(name: str = "timm:test_efficientnet"):
 def make_checkpoint(folder: Path) -> list[tuple[Path, str]]:
     import torch
 
-    from utils.config import load_protocol, read_defaults
+    from utils.config import read_defaults, resolve
     from utils.train import checkpoint
     net, defaults = make_net(), read_defaults()
     file = one_folder(folder, {"best.pt": b""})[0]
     values = {"format": checkpoint.FORMAT, "net": net.spec, "layout": defaults.layouts.load("68").to_dict(), "epoch": 1,
-              "protocol": load_protocol(defaults.protocols, "square")._asdict(), "args": {}, "model": net.state_dict(),
-              "rows": [{"epoch": 0, "val_nme": 5.0}]}
+              "protocol": defaults.protocols["square"], "args": resolve({}, defaults, "quick").flat(), "model": net.state_dict()}
     torch.save(values, file[0] / file[1])
     return [file]
 

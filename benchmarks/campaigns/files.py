@@ -2,7 +2,8 @@
 
 Every input is one of ours, changed by a named mutator with a seeded generator, and is read in a child process by the function
 that the commands use. A fault is any other exception, a crash, more than 30 s, or more than 2 GB of memory beyond the packages'.
-`--code` reads files that would run code if they were unpickled or evaluated.
+Then files are read that would run code if they were unpickled or evaluated. `--values` damages no bytes: it removes or replaces
+one value in whole checkpoints, metadata, tables and settings, and runs the commands on them.
 """
 import argparse
 import json
@@ -18,10 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from file_formats import FORMATS, harmful
+from file_formats import FORMATS as BYTES
+from file_formats import harmful
+from value_formats import VALUES
 from victims import FORKS, chosen, finish, fresh, histogram
 
 SECONDS, MEMORY, BATCH = 30, 2 << 30, 200
+FORMATS = {**BYTES, **VALUES}
 
 
 def inputs(name: str, made: list[tuple[Path, str]], seed: int, index: int, place: Path) -> tuple[Path, str]:
@@ -114,12 +118,14 @@ def run_code(folder: Path, mark: Path, report: str) -> None:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("formats", nargs="*", help=f"some of: {', '.join(FORMATS)}; without: all")
+    parser.add_argument("formats", nargs="*", help=f"some of: {', '.join(FORMATS)}; without: all of a kind")
+    parser.add_argument("--values", action="store_true", help="wrong values in whole files, instead of damaged bytes")
     parser.add_argument("--count", type=int, default=5000, help="inputs of all formats together")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", action="store_true", help="write results/files.json")
+    parser.add_argument("--save", action="store_true", help="write results/files.json, or values.json")
     args = parser.parse_args(argv)
-    names, begun, faults, rows = chosen(FORMATS, args.formats), time.monotonic(), [], {}
+    names = chosen(FORMATS, args.formats or list(VALUES if args.values else BYTES))
+    begun, faults, rows = time.monotonic(), [], {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         for name in names:
@@ -143,7 +149,7 @@ def main(argv: list[str]) -> int:
     print(f"{len(codes)} files with code: {dict(Counter(codes.values()))}")
     figures = {"count": sum(row["inputs"] for row in rows.values()), "rows": rows, "code": codes, "faults": faults,
                "minutes": (time.monotonic() - begun) / 60}
-    return finish("files", argv, args.seed, figures, args.save)
+    return finish("values" if args.values else "files", argv, args.seed, figures, args.save)
 
 
 if __name__ == "__main__":
