@@ -176,7 +176,7 @@ def _plain_faults(landmarks: ndarray, known: ndarray, layout: Layout, box, size)
         if mask.sum() < min(3, layout.count):
             found.append(Finding(face, SURE, f"{mask.sum()} landmarks are labelled", tuple(np.flatnonzero(mask).tolist())))
             continue
-        extent = np.ptp(points[mask], axis=0).max()
+        extent = np.ptp(points[mask], axis=0).max() if layout.count > 1 else np.inf
         eyes = list(layout.interocular or ())
         if extent < 1e-6 or eyes and mask[eyes].all() and np.linalg.norm(np.subtract(*points[eyes])) < 1e-3 * extent:
             found.append(Finding(face, SURE, "all landmarks coincide" if extent < 1e-6 else "the eyes coincide", tuple(eyes)))
