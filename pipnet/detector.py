@@ -91,11 +91,13 @@ class Detector:
     the smaller box). None takes the values of the file, else the published ones. scale: the image is resized by this before
     detection, so 2 finds smaller faces; None shrinks a short side above 600 px to 600 px. Images above 8 megapixels are shrunk to
     that size. threads: CPU threads of the net, 0 takes all cores.
-    UserError for an unknown name, a missing or foreign file, an option out of its range, a bad image.
+    UserError for an unknown name, a missing or foreign file, an option out of its range, a bad image. For other processes a
+    detector is pickled as these arguments.
     """
 
     def __init__(self, name: str = "faceboxes", weights: str | Path | None = None, threshold: float | None = None,
                  overlap: float | None = None, scale: float | None = None, threads: int = 0):
+        self._given = name, weights, threshold, overlap, scale, threads
         if name not in DETECTORS:
             raise UserError(f"no detector '{name}' (there are: {', '.join(DETECTORS)})")
         row = DETECTORS[name]
@@ -118,6 +120,9 @@ class Detector:
         self.threshold = stored.get("threshold", row.threshold) if threshold is None else threshold
         self.overlap = stored.get("overlap", row.overlap) if overlap is None else overlap
         self.face_box = FaceBox(*stored.get("face_box", row.face_box))
+
+    def __reduce__(self):
+        return type(self), self._given
 
     def __call__(self, image: np.ndarray) -> Detections:
         image = as_bgr(image)

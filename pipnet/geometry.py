@@ -15,6 +15,8 @@ import numpy as np
 from pipnet.errors import UserError
 
 FEW_BYTES = 2 ** 20  # of a picture that is converted in less time than a crop of it is warped
+MOST_SAMPLES = 2 ** 13  # px, longest side of a crop whose px are all looked at; for a larger one the picture is shrunk first
+LARGEST = 1e7  # px, side that no crop reaches
 
 
 class Protocol(NamedTuple):
@@ -62,12 +64,12 @@ def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle
     Rounding `int` with border `clip` is the published 300W preparation of PIPNet (Jin et al., IJCV 2021): the box in whole pixels
     is enlarged, its corner is moved into the image without changing its size, then its size is cut. `float` with `clip` is the
     published WFLW preparation: each side is clipped by itself. Both stop one pixel before the image's right and lower edge.
-    UserError for a box that is empty or not finite, or whose clipped crop is empty.
+    UserError for a box that is empty, not finite or huge, or whose clipped crop is empty.
     """
     edges = [float(edge) for edge in box]  # plain numbers: for four of them numpy takes ten times as long
     crop = _crop_of(edges, protocol, width, height, angle) if all(map(math.isfinite, edges)) else np.zeros(4)
     left, top, right, bottom = crop.tolist()
-    if not (1e-3 <= right - left < math.inf and 1e-3 <= bottom - top < math.inf):
+    if not (1e-3 <= right - left < LARGEST and 1e-3 <= bottom - top < LARGEST):
         sides = ", ".join(f"{value:.2f}" for value in edges)
         raise UserError(f"box ({sides}) leaves no crop in an image of {width} x {height} px")
     return crop
@@ -206,24 +208,37 @@ def turn_picture(image: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarra
     return cv2.warpAffine(image, opencv_matrix(matrix), size, flags=cv2.INTER_LINEAR), matrix
 
 
+def _shrunk(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """The image (H, W, 3), smaller by about this factor, and the map (2, 3) from its px to those of `image`."""
+    sides = np.array(image.shape[1::-1])
+    fewer = np.maximum(np.round(factor * sides), 1).astype(int)
+    back = np.column_stack([np.diag(sides / fewer), np.zeros(2)])
+    return cv2.resize(image, fewer.tolist(), interpolation=cv2.INTER_AREA), back
+
+
 def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, border: str = "real",
         angle: float = 0.0) -> np.ndarray:
     """Cut a crop (4,) in image px, scaled by `margin`, out of an image (H, W, 3): uint8 (S, S, 3), S = round(size * margin).
 
     The nominal crop is exactly the middle size x size px of the result. Pixels outside the image are black; with border `zero`
     also those outside the nominal crop. Enlarging is bilinear. Shrinking averages at least one sample per source pixel, so that
-    nothing aliases. angle: radians by which the crop is turned clockwise about its centre.
+    nothing aliases, unless the crop is larger than MOST_SAMPLES. angle: radians by which the crop is turned clockwise about its centre.
     """
     side = round(size * margin)
     wide = grow(np.asarray(crop, dtype=np.float64), side / size)
-    if max(image.shape[:2]) >= 2 ** 15:  # warpAffine cannot address it: cut out what is needed first
+    shrink = min(MOST_SAMPLES / (wide[2:] - wide[:2]).max(), 1)
+    if max(image.shape[:2]) >= 2 ** 15 or shrink < 1:  # warpAffine cannot address all of it: cut out what is needed first
         needed = grow(wide, 1.5) if angle else wide  # a turned square lies within one of sqrt(2) times its side
         low, high = (np.maximum(edge, 0).astype(int) for edge in (np.floor(needed[:2]) - 2, np.ceil(needed[2:]) + 2))
         image, wide = image[low[1]:high[1], low[0]:high[0]], wide - np.tile(low, 2)
         if not image.size:
             return np.zeros((side, side, 3), np.uint8)
-    times = np.maximum(np.ceil((wide[2:] - wide[:2]) / side - 1e-9), 1).astype(int)  # samples per pixel, x and y
-    matrix = opencv_matrix(crop_matrix(wide, (side * times[0], side * times[1]), angle))
+    times = np.maximum(np.ceil(shrink * (wide[2:] - wide[:2]) / side - 1e-9), 1).astype(int)  # samples per pixel, x and y
+    matrix = crop_matrix(wide, (side * times[0], side * times[1]), angle)
+    if shrink < 1:
+        image, back = _shrunk(image, shrink)
+        matrix = compose(back, matrix)
+    matrix = opencv_matrix(matrix)
     # OpenCV warps four channels in half the time of three, to the same values; a large picture takes longer to convert
     fast = image.size < FEW_BYTES
     result = cv2.warpAffine(cv2.cvtColor(image, cv2.COLOR_BGR2BGRA) if fast else image, matrix,

@@ -10,7 +10,7 @@ from pipnet.align import chip
 from pipnet.checkout import from_checkout
 from pipnet.contents import check_export
 from pipnet.detector import DETECTORS, Detector, FaceBox
-from pipnet.errors import UserError
+from pipnet.errors import UserError, one_line
 from pipnet.files import COARSE, SHIPPED
 from pipnet.geometry import (
     Protocol,
@@ -25,7 +25,7 @@ from pipnet.geometry import (
     turn_about,
     turned_boxes,
 )
-from pipnet.images import as_bgr
+from pipnet.images import Bgr, as_bgr
 from pipnet.layout import Layout
 from pipnet.pose import turn_pose
 from pipnet.runtimes import RUNTIMES, Opened, open_file
@@ -72,10 +72,15 @@ class Face(NamedTuple):
 
 
 def with_roll(boxes: np.ndarray) -> np.ndarray:
-    """A copy of boxes (M, 4) or (M, 5) as (M, 5) float64; a roll that is not there is 0."""
-    boxes = np.asarray(boxes, np.float64)
-    boxes = boxes.reshape(-1, 5 if boxes.shape[-1] == 5 else 4)
-    return np.column_stack([boxes, np.zeros(len(boxes))]) if boxes.shape[1] == 4 else boxes.copy()
+    """A copy of boxes (M, 4) or (M, 5), or of one, as (M, 5) float64; a roll that is not there is 0. UserError for others."""
+    try:
+        rows = np.atleast_2d(np.asarray(boxes, np.float64))
+        rows = rows if rows.size else np.zeros((0, 4))
+        if rows.ndim != 2 or rows.shape[1] not in (4, 5):
+            raise ValueError(f"an array {np.shape(boxes)}")
+    except (TypeError, ValueError) as error:
+        raise UserError(f"boxes are numbers (M, 4) x1 y1 x2 y2, or (M, 5) with a roll in degrees, not {one_line(error)}") from None
+    return np.column_stack([rows, np.zeros(len(rows))]) if rows.shape[1] == 4 else rows.copy()
 
 
 class LandmarkNet(NamedTuple):
@@ -147,6 +152,16 @@ class LandmarkNet(NamedTuple):
         return cls.of(lambda images: opened.run({"image": images}), {**opened.values, "pose": "pose" in opened.outputs})
 
 
+def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, np.ndarray]:
+    """What a net gives for `count` crops. UserError where that is no finite landmarks (count, points, 2) with a score each."""
+    shapes = {"landmarks": (count, points, 2), "score": (count, points), **({"sigma": (count, points)} if "sigma" in found else {})}
+    for name, shape in shapes.items():
+        if found[name].shape != shape or not np.isfinite(found[name]).all():
+            raise UserError(f"the landmark net gives {name} {found[name].shape}, where finite numbers {shape} are needed; train it "
+                            "or export it again, or name another net")
+    return found
+
+
 def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --export") -> LandmarkNet:
     """The landmark net of an exported file, see `open_file`. UserError where it is missing or another kind of file."""
     opened = open_file(file, threads, remedy)
@@ -168,12 +183,14 @@ class Landmarker:
     an unsure face is also tried at quarter turns, and where no face is sure, the picture is searched again, enhanced and turned.
     rgb: arrays are RGB. coarse: a net with the same layout that takes less time. It finds the faces and makes their crops, so
     that `landmarks` sees most faces once and others never; None: landmarks-fast for the net named landmarks, else no net.
-    UserError for what cannot be loaded. `seconds`: time spent so far, by stage.
+    UserError for what cannot be loaded. `seconds`: time spent so far, by stage. For other processes a landmarker is pickled as
+    these arguments.
     """
 
     def __init__(self, landmarks: Path | str | LandmarkNet | None = None, detector: Callable | None = None,
                  max_faces: int | None = None, threads: int = 0, any_roll: bool = True, rgb: bool = False,
                  coarse: Path | str | LandmarkNet | None = None):
+        self._given = landmarks, detector, max_faces, threads, any_roll, rgb, coarse
         if max_faces is not None and max_faces < 1:
             raise UserError(f"max_faces must be at least 1, not {max_faces}")
         if landmarks is None or str(landmarks) in SHIPPED:
@@ -195,6 +212,9 @@ class Landmarker:
             if self.coarse.layout != self.layout or self.coarse.net.protocol.inner != self.net.protocol.inner:
                 raise UserError("the coarse net finds other landmarks than the net, or needs other boxes; name one that was "
                                 "trained with the same layout and protocol")
+
+    def __reduce__(self):
+        return type(self), self._given
 
     @property
     def layout(self) -> Layout:
@@ -222,7 +242,7 @@ class Landmarker:
         if coarse:
             found = coarse.faces_of(image, boxes, scores, second_crop, close)
             boxes, scores = self._next_boxes(image, found), np.array([face.score for face in found])
-        faces, boxes = np.fromiter(self.landmarks_of(image, boxes, scores), object), with_roll(boxes)
+        faces, boxes = np.fromiter(self._found(image, boxes, scores), object), with_roll(boxes)
         if second_crop and self.any_roll and not (coarse or close or self.net.protocol.inner):
             self._turn(image, faces, boxes)
         moving = np.arange(len(faces))
@@ -237,13 +257,13 @@ class Landmarker:
             if not len(moving):
                 break
             boxes[moving] = again[due]
-            faces[moving] = np.fromiter(self.landmarks_of(image, boxes[moving], scores[moving]), object)
+            faces[moving] = np.fromiter(self._found(image, boxes[moving], scores[moving]), object)
         return [face for face in faces if self.is_face(face)]
 
     def crop_again(self, image: np.ndarray, faces: list[Face]) -> list[Face]:
         """The same faces, found anew in crops centred on their landmarks and scaled as in training."""
         image = as_bgr(image, self.rgb)
-        return self.landmarks_of(image, self._next_boxes(image, faces), np.array([face.score for face in faces]))
+        return self._found(image, self._next_boxes(image, faces), np.array([face.score for face in faces]))
 
     def is_face(self, face: Face) -> bool:
         """Return whether the landmark scores confirm the detection."""
@@ -254,8 +274,10 @@ class Landmarker:
         image = as_bgr(image, self.rgb)
         start, (height, width) = time.perf_counter(), image.shape[:2]
         boxes, scores = (np.asarray(part, np.float64) for part in self.detector(image)[:2])
-        boxes = self._as_protocol(self.face_box(boxes.reshape(-1, 4)))
-        inside = np.array([self._has_crop(box, width, height) for box in boxes], bool)
+        if boxes.size != 4 * scores.size:
+            raise UserError(f"the detector gives boxes {boxes.shape} with scores {scores.shape}; (M, 4) and (M,) are needed")
+        boxes, scores = self._as_protocol(self.face_box(boxes.reshape(-1, 4))), scores.reshape(-1)
+        inside = np.array([self.shows(box, width, height) for box in boxes], bool)
         boxes, scores = boxes[inside], scores[inside]
         if self.max_faces is not None and len(boxes) > self.max_faces:
             largest = np.sort(np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], 1), kind="stable")[:self.max_faces])
@@ -269,11 +291,22 @@ class Landmarker:
         The fifth value is the roll in degrees: the box and its crop are turned clockwise by it and show the face upright.
         scores (M,): the detector's, copied to the faces. UserError for a box that lies outside the image.
         """
-        image = as_bgr(image, self.rgb)
+        image, boxes = as_bgr(image, self.rgb), with_roll(boxes)
+        height, width = image.shape[:2]
+        scores = np.full(len(boxes), np.nan) if scores is None else np.reshape(scores, -1)
+        if len(scores) != len(boxes):
+            raise UserError(f"there are {len(boxes)} boxes and {len(scores)} scores; give a score for each box, or none")
+        for box in boxes:
+            crop_box(box[:4], self.net.protocol, width, height)
+            if not (np.isfinite(box[4]) and self.shows(box, width, height)):
+                raise UserError(f"box {box.round(2).tolist()} lies outside the image of {width} x {height} px; leave it out")
+        return self._found(image, boxes, scores)
+
+    def _found(self, image: Bgr, boxes: np.ndarray, scores: np.ndarray) -> list[Face]:
+        """`landmarks_of` without its checks: the upright box of a turned one may lie outside the image."""
         start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
         boxes, rolls = np.split(with_roll(boxes), [4], axis=1)
         angles = np.radians(rolls[:, 0])
-        scores = np.full(len(boxes), np.nan) if scores is None else scores
         crops = np.array([crop_box(box, net.protocol, width, height, angle)
                           for box, angle in zip(boxes, angles, strict=True)]).reshape(-1, 4)
         margin = 1 + 2 * border_px(net.size, net.margin) / net.size
@@ -282,7 +315,7 @@ class Landmarker:
             part = slice(first, first + MOST_FACES)
             images = np.stack([cut(image, crop, net.size, margin, net.protocol.border, angle)
                                for crop, angle in zip(crops[part], angles[part], strict=True)])
-            found = net.predict(images)
+            found = checked(net.predict(images), len(images), net.layout.count)
             points = to_image(found["landmarks"].astype(np.float64), crops[part])
             poses = np.array(found["pose"]) if net.pose else None
             for i in np.flatnonzero(angles[part]):
@@ -337,7 +370,7 @@ class Landmarker:
         """Landmark boxes (M, 5) for the next crops of faces; the present ones, upright, where they would not show the image."""
         height, width = image.shape[:2]
         pairs = [(self.box_of(face.landmarks), face.box) for face in faces]
-        boxes = [box if self._has_crop(box, width, height) else (*present, 0) for box, present in pairs]
+        boxes = [box if self.shows(box, width, height) else (*present, 0) for box, present in pairs]
         return np.reshape(boxes, (-1, 5))
 
     def _turn(self, image: np.ndarray, faces: np.ndarray, boxes: np.ndarray) -> None:
@@ -346,9 +379,9 @@ class Landmarker:
         if not len(unsure):
             return
         turned = np.concatenate([self.face_box.turned(boxes[unsure, :4], degrees) for degrees in QUARTERS])
-        shown = np.array([self._has_crop(box, image.shape[1], image.shape[0]) for box in turned], bool)
+        shown = np.array([self.shows(box, image.shape[1], image.shape[0]) for box in turned], bool)
         unsure, turned = np.tile(unsure, len(QUARTERS))[shown], turned[shown]
-        found = self.landmarks_of(image, turned, np.array([faces[i].score for i in unsure]))
+        found = self._found(image, turned, np.array([faces[i].score for i in unsure]))
         for i, box, face in zip(unsure, turned, found, strict=True):
             if face.scores.mean() > faces[i].scores.mean():
                 faces[i], boxes[i] = face, box
@@ -361,8 +394,8 @@ class Landmarker:
         near = NEAR_LEANING if close or lean < np.cos(NEAR_TURN) else NEAR
         return bool(np.abs(two - one).max() > near * (one[2:] - one[:2]).max() or turn < np.cos(NEAR_TURN))
 
-    def _has_crop(self, box: np.ndarray, width: int, height: int) -> bool:
-        """Return whether a landmark box (4,) gives a crop that shows a part of an image of width x height."""
+    def shows(self, box: np.ndarray, width: int, height: int) -> bool:
+        """Return whether a landmark box (4,) or (5,), upright, lies in an image of width x height in part, and gives a crop."""
         try:
             crop_box(box[:4], self.net.protocol, width, height)
         except UserError:

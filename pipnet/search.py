@@ -8,6 +8,7 @@ from pipnet.images import as_bgr, enhanced
 
 ROLLS = (0,), (90, 180, 270), (45, 135, 225, 315)  # degrees, clockwise, of the faces that are searched, step by step
 SAME = 0.3  # IoU from which two faces found in different turns are one
+MOST_SIDE = 2 ** 13  # px, side of the largest turned picture
 LEAN = np.radians(120)  # a sure face that leans more in every picture searched so far may be found better in the next ones
 
 
@@ -21,8 +22,11 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
     turns: list[float] = []
     if any(map(net.is_sure, faces)):
         return faces
-    clear = enhanced(image)
     zoom = detection_scale(*image.shape[:2], None) if getattr(landmarker.detector, "scale", None) is None else 1.0
+    zoom = min(zoom, MOST_SIDE * 2 ** 0.5 / sum(image.shape[:2]))
+    if zoom * min(image.shape[:2]) < 1:  # a line
+        return faces
+    clear = enhanced(image)
     small = clear if zoom == 1 else cv2.resize(clear, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
     for rolls in steps:
         turns += rolls

@@ -1,11 +1,17 @@
 """ONNX files in onnxruntime."""
+import ctypes
 import json
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
 from pipnet.errors import UserError, one_line
 from pipnet.files import shipped_net
+
+# onnxruntime would report its use to its makers. It reads this when it is imported, which this project does after this line
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+_sessions: weakref.WeakSet = weakref.WeakSet()
 
 
 def usable_cores() -> int:
@@ -24,14 +30,65 @@ def shipped_onnx(name: str, int8: bool | None = None) -> Path:
     return shipped_net(name, ".int8.onnx", ".onnx") if int8 else shipped_net(name, ".onnx")
 
 
-def open_session(file: Path | str, threads: int, remedy: str = "name another file"):
-    """onnxruntime session of a file, on CUDA where onnxruntime has it, else on the CPU. threads: 0 takes all cores.
-
-    UserError for a file that is missing or cannot be loaded; `remedy` says what to do about a missing one.
-    """
-    import onnxruntime
+def open_session(file: Path | str, threads: int, remedy: str = "name another file") -> "Session":
+    """Session of a file. UserError for a file that is missing or cannot be loaded; `remedy` says what to do about a missing one."""
     if not Path(file).is_file():
         raise UserError(f"no file at {file}; {remedy}")
+    return Session(Path(file), threads)
+
+
+class Session:
+    """onnxruntime session of a file, on CUDA where onnxruntime has it, else on the CPU. threads: 0 takes all cores.
+
+    A child made by fork opens the file anew when it first runs it, since the threads of a session stay with the parent. UserError
+    for a file that cannot be loaded, and where its graph fails.
+    """
+
+    def __init__(self, file: Path, threads: int):
+        self.file, self.threads = file.absolute(), threads
+        self._native = _native_session(file, threads)
+        _sessions.add(self)
+
+    def run(self, names: list[str], feeds: dict[str, Any]) -> list:
+        """Outputs of these names."""
+        try:
+            return self.native.run(names, feeds)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise UserError(f"onnxruntime cannot run {self.file} ({one_line(error)}); export the net again, or name another "
+                            "file") from None
+
+    @property
+    def native(self):
+        """Session of onnxruntime."""
+        if self._native is None:
+            self._native = _native_session(self.file, self.threads)
+        return self._native
+
+    def get_inputs(self) -> list:
+        """Ports of the inputs, as onnxruntime describes them."""
+        return self.native.get_inputs()
+
+    def get_outputs(self) -> list:
+        """Ports of the outputs, as onnxruntime describes them."""
+        return self.native.get_outputs()
+
+    def forget(self) -> None:
+        """Never free the native session: that would wait for threads which this process does not have."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._native))
+        self._native = None
+
+
+def _forget_sessions() -> None:
+    for session in list(_sessions):
+        session.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_sessions)
+
+
+def _native_session(file: Path, threads: int):
+    import onnxruntime
     options = onnxruntime.SessionOptions()
     limited = usable_cores() < (os.cpu_count() or 1)  # onnxruntime's own choice counts the cores of the machine
     options.intra_op_num_threads = threads or (usable_cores() if limited else 0)
@@ -47,10 +104,10 @@ def open_session(file: Path | str, threads: int, remedy: str = "name another fil
         raise UserError(f"{file} is not an ONNX file that onnxruntime can run ({one_line(error)})") from None
 
 
-def metadata(session) -> dict[str, Any]:
+def metadata(session: Session) -> dict[str, Any]:
     """Values that an export stored in the file, by name. Text that is not JSON stays text."""
     values: dict[str, Any] = {}
-    for name, text in session.get_modelmeta().custom_metadata_map.items():
+    for name, text in session.native.get_modelmeta().custom_metadata_map.items():
         try:
             values[name] = json.loads(text)
         except ValueError:

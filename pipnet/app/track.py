@@ -59,7 +59,12 @@ class Tracker:
         self.wait = self.ids = self.searches = 0  # frames until the detector runs; number of ids, of searched frames so far
 
     def update(self, image: np.ndarray, seconds: float) -> list[Face]:
-        """Faces of an image (H, W, 3) uint8 BGR, `seconds` after the start, ordered by id, with smoothed landmarks."""
+        """Faces of an image (H, W, 3) uint8 BGR, `seconds` after the start, ordered by id, with smoothed landmarks.
+
+        UserError for a time that is not finite; the next frame may go on.
+        """
+        if not math.isfinite(seconds):
+            raise UserError(f"a frame's time is {seconds} s; give the seconds since the start")
         tracked = self._follow(image)
         if self.wait <= 0 or any(face.score < LEAST_SCORE for face in tracked.values()):
             tracked = self._detect(image, tracked)
@@ -78,7 +83,7 @@ class Tracker:
 
     def _follow(self, image: np.ndarray) -> dict[int, Face]:
         """{id: face} of the last frame's faces, found in crops round their last landmarks."""
-        ids = sorted(id for id, track in self.tracks.items() if not track.lost and _inside(track.next, image))
+        ids = sorted(id for id, track in self.tracks.items() if not track.lost and self._shows(track.next, image))
         faces = self._faces(image, [self.tracks[id].next for id in ids])
         shared = iou(_boxes(faces), _boxes(faces))
         kept: list[int] = []
@@ -86,6 +91,12 @@ class Tracker:
             if not (shared[place, kept] >= TWICE).any():
                 kept.append(place)
         return {ids[place]: faces[place] for place in kept}
+
+    def _shows(self, box: np.ndarray, image: np.ndarray) -> bool:
+        """Return whether a box (5,) covers at least a pixel of an image and gives a crop."""
+        height, width = image.shape[:2]
+        inside = (box[:2] < (width - 1, height - 1)).all() and (box[2:4] > 1).all()
+        return bool(inside) and self.landmarker.shows(box, width, height)
 
     def _faces(self, image: np.ndarray, boxes) -> list[Face]:
         """Faces of landmark boxes, with their face scores."""
@@ -105,7 +116,7 @@ class Tracker:
         room = None if self.max_faces is None else max(self.max_faces - len(kept), 0)
         new = (self.landmarker.coarse or self.landmarker).landmarks_of(image, np.delete(boxes, [j for _, j in pairs], axis=0))
         again = [self.landmarker.box_of(face.landmarks) for face in new]  # crop again, as for tracked faces
-        faces = self._faces(image, [box for box in again if _inside(box, image)])
+        faces = self._faces(image, [box for box in again if self._shows(box, image)])
         faces = [face for face in faces if self.landmarker.is_face(face)
                  and (not kept or _overlaps(face, kept.values()).max() < TWICE)][:room]
         if not kept and not faces and self.landmarker.any_roll:
@@ -124,12 +135,6 @@ class Tracker:
         self.searches += 1
         faces = self._scored(search(self.landmarker, image, [], steps=[(turn,)]))
         return [face for face in faces if stands(self.landmarker.net.roll_of(face.landmarks), [turn])]
-
-
-def _inside(box: np.ndarray, image: np.ndarray) -> bool:
-    """Return whether a box (4,) or (5,) covers at least a pixel of an image."""
-    height, width = image.shape[:2]
-    return bool((box[:2] < (width - 1, height - 1)).all() and (box[2:4] > 1).all())
 
 
 def _boxes(faces) -> np.ndarray:

@@ -1,4 +1,7 @@
 """Faces in OpenCV images: the first and the second crop, chips, exported detectors, errors, the installed package."""
+import json
+import multiprocessing
+import pickle
 import shutil
 import subprocess
 import sys
@@ -325,8 +328,100 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
         with pytest.raises(UserError, match="uint8"):
             landmarker(image)
     assert landmarker(np.zeros((1, 1, 3), np.uint8)) == []
-    with pytest.raises(UserError, match="leaves no crop"):
-        landmarker.landmarks_of(np.zeros((9, 9, 3), np.uint8), np.array([[5, 5, 5, 5]]))
+
+
+@pytest.mark.parametrize(("boxes", "message"), [
+    ([[5, 5, 5, 5]], "leaves no crop"), ([[1000, 1000, 1100, 1100]], "lies outside the image of 90 x 90 px"),
+    ([[-50, 10, 0, 60]], "outside"), ([[10, 10, 60, 60], [10, 95, 60, 145, ]], "outside"), ([[10, 10, 60, 60, np.nan]], "outside"),
+    ([[-1e9, -1e9, 1e9, 1e9]], "leaves no crop"), ([[1e9, 1e9, 2e9, 2e9]], "leaves no crop"), ([[np.nan] * 4], "leaves no crop"),
+    ([[1, 2, 3]], r"boxes are numbers \(M, 4\).*\(1, 3\)"), (np.zeros((2, 2, 4)), "boxes are numbers"), (None, "boxes are numbers"),
+    ([[1, 2, 3, 4, 5, 6]], "boxes are numbers"), ([[1, 2, 3, 4], [5]], "boxes are numbers"), ("box", "boxes are numbers")])
+def test_a_wrong_box_is_one_line(boxes, message):
+    landmarker, image = Landmarker("landmarks-fast", lambda image: NOTHING, threads=1), np.zeros((90, 90, 3), np.uint8)
+    with pytest.raises(UserError, match=message) as error:
+        landmarker.landmarks_of(image, boxes)
+    assert "\n" not in str(error.value)
+    assert landmarker.landmarks_of(image, []) == [] and len(landmarker.landmarks_of(image, [-40, -40, 1, 1, 30])) == 1
+    with pytest.raises(UserError, match="1 boxes and 2 scores"):
+        landmarker.landmarks_of(image, [[10, 10, 60, 60]], np.ones(2))
+
+
+@pytest.mark.parametrize(("boxes", "scores"), [([[-1e9, -1e9, 1e9, 1e9], [1e9, 1e9, 2e9, 2e9]], [1, 1]), ([[np.nan] * 4], [1])])
+def test_impossible_boxes_of_a_detector_are_no_faces(boxes, scores):
+    landmarker = Landmarker("landmarks-fast", lambda image: (boxes, scores), threads=1)
+    image = np.zeros((90, 90, 3), np.uint8)
+    assert landmarker(image) == [] and Tracker(landmarker).update(image, 0.0) == []
+    landmarker.detector = lambda image: ([[1, 2, 3]], [1])
+    with pytest.raises(UserError, match="the detector gives boxes"):
+        landmarker(image)
+
+
+@pytest.mark.parametrize("shape", [(65000, 2), (2, 65000), (1, 60000), (300000, 3)])
+def test_thin_pictures_take_little_time_and_memory(shape):
+    """In a process with 3 GB, as the detector's boxes and given ones, upright and turned."""
+    code = f"""if True:
+        import resource, sys, numpy as np
+        sys.path.insert(0, {str(ROOT)!r})
+        from pipnet import Landmarker
+        image = np.random.default_rng(0).integers(0, 256, (*{shape}, 3), dtype=np.uint8)
+        whole = [0, 0, *image.shape[1::-1]]
+        landmarker = Landmarker("landmarks-fast", lambda image: ([[0, 0, *image.shape[1::-1]]], [1.0]), threads=1)
+        resource.setrlimit(resource.RLIMIT_AS, (3 * 2 ** 30,) * 2)
+        landmarker(image), landmarker.landmarks_of(image, [whole + [0], whole + [40]])
+        Landmarker("landmarks-fast", threads=1)(image)"""
+    done = run("python", "-c", code, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_a_forked_child_opens_the_nets_anew(threads):
+    code = f"""if True:
+        import os, sys, cv2
+        from pipnet import Landmarker
+        landmarker, image = Landmarker(threads={threads}), cv2.imread("assets/astronaut.jpg")
+        print(len(landmarker(image)))
+        for used in (False, True):
+            sys.stdout.flush()
+            if not (child := os.fork()):
+                if used:
+                    print(len(landmarker(image)))
+                sys.exit(0)
+            print(os.waitpid(child, 0)[1])"""
+    done = run("python", "-c", code, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["1", "0", "1", "0"]), done.stderr
+
+
+def test_a_landmarker_is_pickled_as_its_arguments():
+    given = {"landmarks": "landmarks-fast", "detector": Detector(threshold=0.7, threads=1), "max_faces": 2, "threads": 1}
+    copy = pickle.loads(pickle.dumps(Landmarker(**given, any_roll=False, rgb=True)))
+    assert (copy.detector.threshold, copy.max_faces, copy.any_roll, copy.rgb) == (0.7, 2, False, True)
+    image = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        (face,), = pool.map(Landmarker(**given), [image])
+    assert (face.landmarks == Landmarker(**given)(image)[0].landmarks).all()
+
+
+def test_a_graph_that_fails_is_one_line(tmp_path):
+    """It loads, and fails where it runs: the text of its constant is no number, its reshape does not fit, it gives NaN."""
+    values = {"layout": LAYOUTS.load("5").to_dict(), "protocol": SQUARE._asdict(), "input_size": 64}
+    points = "landmarks = Constant <value = float[1, 5, 2] {nan, 0, 0, 0, 0, 0, 0, 0, 0, 0}> ()"
+    for body, message in (("shape = Constant <value_ints = [7]> () flat = Cast<to = 1>(image) landmarks = Reshape(flat, shape)",
+                           "onnxruntime cannot run .*net.onnx"), (points, "finite numbers .1, 5, 2. are needed"),
+                          ("landmarks = Constant <value = float[1, 2] {0, 0}> ()", r"gives landmarks \(1, 2\)")):
+        model = onnx.parser.parse_model(
+            '<ir_version: 10, opset_import: ["" : 18]> net (uint8[batch, 64, 64, 3] image) => (float[a, b, c] landmarks, '
+            f"float[d, e] score) {{ {body} score = Constant <value = float[1, 5] {{1, 1, 1, 1, 1}}> () }}")
+        onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in values.items()})
+        onnx.save(model, tmp_path / "net.onnx")
+        with pytest.raises(UserError, match=message) as error:
+            Landmarker(tmp_path / "net.onnx", lambda image: ([[10, 10, 60, 60]], [1.0]))(np.zeros((90, 90, 3), np.uint8))
+        assert "\n" not in str(error.value)
+
+
+def test_onnxruntime_sends_no_reports():
+    done = run("python", "-c", "import os, sys, pipnet; assert 'onnxruntime' not in sys.modules\n"
+               "print(os.environ['ORT_DISABLE_TELEMETRY'])")
+    assert done.stdout == "1\n", done.stderr
 
 
 def test_images_of_every_kind(trained, tmp_path):

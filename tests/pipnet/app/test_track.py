@@ -38,7 +38,7 @@ class Scene:
     layout = LAYOUTS.load("68")
     net = SimpleNamespace(face_limit=HALFWAY)
     any_roll, coarse, box_of = False, None, staticmethod(box_of)
-    is_face = staticmethod(lambda face: True)
+    is_face, shows = staticmethod(lambda face: True), staticmethod(lambda box, width, height: True)
 
     def __init__(self):
         self.faces: list[Seen] = []
@@ -158,6 +158,17 @@ def test_a_detection_whose_landmarks_lie_outside_the_image_is_none():
 def test_bad_options(options, message):
     with pytest.raises(UserError, match=message):
         Tracker(Scene(), **options)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_wrong_time_costs_one_frame(wrong):
+    scene = Scene()
+    scene.faces, tracker = [Seen(300)], Tracker(scene)
+    first, = tracker.update(IMAGE, 0.0)
+    with pytest.raises(UserError, match="a frame's time is (nan|inf)"):
+        tracker.update(IMAGE, wrong)
+    again, = tracker.update(IMAGE, 0.1)
+    assert again.id == first.id and np.isfinite(again.landmarks).all()
 
 
 def test_the_face_score_tells_faces_from_backgrounds():
