@@ -79,7 +79,7 @@ def with_roll(boxes: np.ndarray) -> np.ndarray:
         if rows.ndim != 2 or rows.shape[1] not in (4, 5):
             raise ValueError(f"an array {np.shape(boxes)}")
     except (TypeError, ValueError) as error:
-        raise UserError(f"boxes are numbers (M, 4) x1 y1 x2 y2, or (M, 5) with a roll in degrees, not {one_line(error)}") from None
+        raise UserError(f"give boxes as numbers (M, 4) x1 y1 x2 y2, or (M, 5) with a roll, not {one_line(error)}") from None
     return np.column_stack([rows, np.zeros(len(rows))]) if rows.shape[1] == 4 else rows.copy()
 
 
@@ -154,11 +154,11 @@ class LandmarkNet(NamedTuple):
 
 def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, np.ndarray]:
     """What a net gives for `count` crops. UserError where that is no finite landmarks (count, points, 2) with a score each."""
-    shapes = {"landmarks": (count, points, 2), "score": (count, points), **({"sigma": (count, points)} if "sigma" in found else {})}
-    for name, shape in shapes.items():
+    for name in ("landmarks", "score", "sigma")[:2 + ("sigma" in found)]:
+        shape = (count, points, 2) if name == "landmarks" else (count, points)
         if found[name].shape != shape or not np.isfinite(found[name]).all():
-            raise UserError(f"the landmark net gives {name} {found[name].shape}, where finite numbers {shape} are needed; train it "
-                            "or export it again, or name another net")
+            raise UserError(f"the landmark net gives {name} {found[name].shape}, where finite numbers {shape} are needed; export "
+                            "it again, or name another net")
     return found
 
 

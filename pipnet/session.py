@@ -31,7 +31,7 @@ def shipped_onnx(name: str, int8: bool | None = None) -> Path:
 
 
 def open_session(file: Path | str, threads: int, remedy: str = "name another file") -> "Session":
-    """Session of a file. UserError for a file that is missing or cannot be loaded; `remedy` says what to do about a missing one."""
+    """Session of a file. UserError for one that is missing or cannot be loaded; `remedy` says what to do about a missing one."""
     if not Path(file).is_file():
         raise UserError(f"no file at {file}; {remedy}")
     return Session(Path(file), threads)
