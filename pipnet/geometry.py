@@ -222,8 +222,8 @@ def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, bor
 
     The nominal crop is exactly the middle size x size px of the result. Pixels outside the image are black; with border `zero`
     also those outside the nominal crop. Enlarging is bilinear. Shrinking averages at least one sample per source pixel, so that
-    nothing aliases; a crop beyond MOST_SAMPLES is sampled more coarsely. angle: radians by which the crop is turned clockwise about
-    its centre.
+    nothing aliases; a crop beyond MOST_SAMPLES is sampled more coarsely. angle: radians by which the crop is turned clockwise
+    about its centre.
     """
     side = round(size * margin)
     wide = grow(np.asarray(crop, dtype=np.float64), side / size)
