@@ -25,7 +25,7 @@ from pipnet.geometry import (
     turn_about,
     turned_boxes,
 )
-from pipnet.images import Bgr, as_bgr
+from pipnet.images import as_bgr
 from pipnet.layout import Layout
 from pipnet.pose import turn_pose
 from pipnet.runtimes import RUNTIMES, Opened, open_file
@@ -302,7 +302,7 @@ class Landmarker:
                 raise UserError(f"box {box.round(2).tolist()} lies outside the image of {width} x {height} px; leave it out")
         return self._found(image, boxes, scores)
 
-    def _found(self, image: Bgr, boxes: np.ndarray, scores: np.ndarray) -> list[Face]:
+    def _found(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> list[Face]:
         """`landmarks_of` without its checks: the upright box of a turned one may lie outside the image."""
         start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
         boxes, rolls = np.split(with_roll(boxes), [4], axis=1)
