@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # bash test.sh [flags of pytest]: installs what the tests need, once, and runs them.
+[ -n "${BASH_VERSION:-}" ] || { echo "error: this is a script of bash: bash test.sh [flags of pytest]" >&2; exit 1; }
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+unset CDPATH # cd would go to a folder of the same name there
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 source utils/environment.sh
 [ "$(uname -sm)" != "Linux x86_64" ] || LOCK="requirements-lock.txt" # the tested set; elsewhere the newest of the ranges
 environment requirements-dev.txt torch torchvision timm cv2 numpy scipy h5py yaml tqdm loguru tensorboard onnx onnxruntime onnxscript pytest xdist hypothesis ruff

@@ -1,4 +1,4 @@
-# Sourced by main.sh and test.sh: sets PYTHON to an interpreter that has the packages, and makes .venv where there is none.
+# Sourced by main.sh and test.sh: sets PYTHON to an interpreter that has the packages, and makes .venv here where there is none.
 # shellcheck shell=bash
 
 fail() { echo "error: $*" >&2; exit 1; }
@@ -21,7 +21,7 @@ environment() {
 
 provide() {
     local requirements=$1 candidate; shift
-    for candidate in .venv/bin/python python3 python; do
+    for candidate in "$PWD/.venv/bin/python" python3 python; do
         if supported "$candidate" && importable "$candidate" "$@"; then PYTHON=$candidate; return; fi
     done
     if [ ! -x .venv/bin/python ]; then
@@ -33,7 +33,7 @@ provide() {
         echo "making .venv with $($PYTHON --version)" >&2
         "$PYTHON" -m venv .venv || { rm -rf .venv; fail "$PYTHON cannot make a virtual environment (Debian and Ubuntu: apt install python3-venv)"; }
     fi
-    PYTHON=.venv/bin/python
+    PYTHON="$PWD/.venv/bin/python"
     supported "$PYTHON" || fail ".venv has $($PYTHON --version 2>&1), not Python 3.11 to 3.13; remove the folder .venv and run this again"
     echo "installing $requirements into .venv (PyTorch is large: a few minutes)" >&2
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$requirements" ${LOCK:+-c "$LOCK"} ||

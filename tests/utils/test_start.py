@@ -119,7 +119,7 @@ def test_two_commands_install_the_packages_once(tmp_path):
     script = f"source {ROOT}/utils/environment.sh; environment requirements.txt no_such_module; echo $PYTHON"
     begun = [subprocess.Popen(["bash", "-euc", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
                               env={**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"}) for _ in range(2)]
-    assert [process.communicate(timeout=60)[0] for process in begun] == [".venv/bin/python\n"] * 2
+    assert [process.communicate(timeout=60)[0] for process in begun] == [f"{tmp_path}/.venv/bin/python\n"] * 2
     assert (tmp_path / "log").read_text() == "begin\nend\n"
 
 
@@ -130,3 +130,44 @@ def test_a_reader_that_ends_early_is_no_error(command):
     done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert done.returncode == 1 and not re.search("Traceback|Exception|BrokenPipe", done.stderr), done.stderr
+
+
+ECHO = """#!/usr/bin/env bash
+case "$*" in *sys.exit*) ;; *) echo "in $PWD: $*" ;; esac
+"""  # has every package, and says what it is asked to run
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A folder in which the project is `c1`, its Python only says what it is asked; a foreign `c1` lies in the folder `other`."""
+    for name in ("main.sh", "test.sh", ".ci/run", "utils/environment.sh"):
+        for top in (tmp_path / "c1", tmp_path / "other" / "c1"):
+            (top / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, top / name)
+            if "other" in top.parts:
+                (top / name).write_text("echo foreign; exit 3\n")
+    python = tmp_path / "c1" / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(ECHO)
+    python.chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("script", "flags", "says"), [
+    ("main.sh", ["1", "--train"], "in {0}: {0}/c1/main.py --train\n"),
+    ("main.sh", ["2", "--data-dir", "a b"], "in {0}: -P -m utils.train.launch --standalone --nproc-per-node 2 --max-restarts 0 "
+                                            "{0}/c1/main.py --data-dir a b\n"),
+    ("test.sh", ["-k", "a"], "in {0}/c1: -m pytest -n auto --maxprocesses 4 --dist worksteal -k a\n"),
+    (".ci/run", [], "in {0}/c1: -m pytest -n auto --maxprocesses 4 --dist worksteal\nin {0}/c1: -m ruff check .\n")])
+def test_scripts_belong_to_their_own_folder_and_paths_to_the_users(elsewhere, script, flags, says):
+    env = {**os.environ, "CDPATH": str(elsewhere / "other")}
+    done = subprocess.run(["bash", f"c1/{script}", *flags], cwd=elsewhere, env=env, capture_output=True, text=True)
+    assert done.stdout == says.format(elsewhere), done.stderr
+
+
+@pytest.mark.parametrize("script", ("main.sh", "test.sh", ".ci/run"))
+def test_another_shell_is_told_to_be_bash(script):
+    shell = shutil.which("dash") or pytest.skip("no dash")
+    done = subprocess.run([shell, ROOT / script, "1"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: this is a script of bash: bash ")
+    assert done.stderr.count("\n") == 1

@@ -168,7 +168,7 @@ def _start(flags: list[str]) -> int:
     ours = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*")
     env = {name: value for name, value in os.environ.items() if not ours.fullmatch(name)}
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
-    launch = ["-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes] if processes != "1" else []
+    launch = ["-P", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes] if processes != "1" else []
     child = subprocess.Popen([sys.executable, *launch, str(ROOT / "main.py"), *flags], env=env)
     try:
         return child.wait()
