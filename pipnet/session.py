@@ -19,12 +19,21 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _runtime():
+    """The package onnxruntime. UserError where it is missing."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise UserError("ONNX files need the package onnxruntime: pip install onnxruntime") from None
+    return onnxruntime
+
+
 def shipped_onnx(name: str, int8: bool | None = None) -> Path:
     """ONNX file of a net of SHIPPED, in 8 bits if `int8` and there is one, else in 32. None: in 8 bits on a CPU.
 
     UserError if none came with this version.
     """
-    import onnxruntime
+    onnxruntime = _runtime()
     if int8 is None:
         int8 = "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
     return shipped_net(name, ".int8.onnx", ".onnx") if int8 else shipped_net(name, ".onnx")
@@ -88,7 +97,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _native_session(file: Path, threads: int):
-    import onnxruntime
+    onnxruntime = _runtime()
     options = onnxruntime.SessionOptions()
     limited = usable_cores() < (os.cpu_count() or 1)  # onnxruntime's own choice counts the cores of the machine
     options.intra_op_num_threads = threads or (usable_cores() if limited else 0)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from torch.utils.tensorboard import SummaryWriter
+from loguru import logger
 
 from pipnet.errors import UserError
 from pipnet.files import SHIPPED, checksum, shipped, shipped_net, write_csv
@@ -18,6 +18,11 @@ from utils.formats import FORMATS, files_of
 from utils.train import checkpoint
 from utils.train.published import contents, split_files
 from utils.yaml_files import nearest
+
+try:
+    from torch.utils.tensorboard import SummaryWriter
+except ImportError:
+    SummaryWriter = None
 
 SUFFIXES = (".pt", ".pth", ".tar", *RUNTIMES)
 FILES = "files"  # below the folder of the runs: results of files that are in no run's folder
@@ -250,7 +255,9 @@ class Keeper:
     def __init__(self, run: Run, history: History):
         self.run, self.history = run, history
         threading.excepthook = _without_write_errors
-        self.events = SummaryWriter(run.folder / "events", purge_step=history.epochs + 1)
+        self.events = SummaryWriter and SummaryWriter(run.folder / "events", purge_step=history.epochs + 1)
+        if not self.events:
+            logger.info("no events for TensorBoard, whose package is missing: pip install tensorboard")
         write_tables(run, history.rows, history.times)  # a kill may have come between the last checkpoint and its rows
 
     def save(self, inference: dict, solver: dict, better: bool) -> None:
@@ -260,6 +267,8 @@ class Keeper:
         checkpoint.save(self.run.last, {**inference, "solver": solver, "rows": self.history.rows, "times": self.history.times,
                                         "best": self.history.best})
         write_tables(self.run, self.history.rows, self.history.times)
+        if not self.events:
+            return
         row, times = self.history.rows[-1], self.history.times[-1]
         for key, value in {**row, **{f"time/{key}": value for key, value in times.items()}}.items():
             if not key.endswith("epoch"):
