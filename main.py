@@ -7,7 +7,7 @@ if __name__ == "__main__":
     begin_loading()
 try:
     from pipnet import __version__
-    from pipnet.errors import UserError
+    from pipnet.errors import UserError, printable
     from pipnet.files import COARSE, SHIPPED
     from utils.config import check_files, parse, read_defaults
     from utils.data.paths import check_sets
@@ -121,7 +121,7 @@ def main(argv: list[str]) -> None:
         from utils.tasks.settings import read_settings
         from utils.test.run_tests import run_tests
         from utils.tools import audit, predict, rounds, sweep, zoo
-        from utils.train import run_folder
+        from utils.train import own_files, run_folder
         from utils.train.ranks import keep_memory, set_threads, start_ranks
     except ImportError as missing:
         stop_without(missing)
@@ -141,9 +141,15 @@ def main(argv: list[str]) -> None:
     compare = ranks.agree(lambda: [run_folder.find(other, root, False) for other in mode.compare])
     # the run whose files tell how far a training has come
     progress = audit.fold_runs(run, 1)[0] if mode.audit else rounds.begun(run) if trains else run
+
+    def check_folder() -> None:
+        if not mode.resume:
+            own_files.check_place(run.folder, [Path(ROOT), root], audit.MARKS if mode.audit else own_files.MARKS)
+        run_folder.check_free(progress, mode.resume, mode.overwrite)
+
     if trains:
         run_folder.continue_after_restart(mode, progress)
-        run_folder.check_free(progress, mode.resume, mode.overwrite)
+        ranks.agree(check_folder)
     settings = read_settings(given, mode, progress, defaults)
     kind = task_class(settings.train.task)
     for name, says in kind.excludes.items():
@@ -155,6 +161,7 @@ def main(argv: list[str]) -> None:
         place = run.folder / "predicted" / Path(mode.predict).resolve().stem
         target = predict.check_out(mode.out, mode.predict_format, place, mode.overwrite)
     logger.remove()
+    logger.configure(patcher=lambda record: record.update(message=printable(record["message"])))
     if ranks.first:
         logger.add(lambda line: tqdm.write(line, end="", file=sys.stderr), format="{time:HH:mm:ss} {message}", level="INFO")
     with ExitStack() as held:
@@ -162,7 +169,8 @@ def main(argv: list[str]) -> None:
         if run and ranks.first:  # before anything is made, so that no other run takes the folder meanwhile
             held.enter_context(lock(run.folder))
             if trains:
-                run_folder.check_free(progress, mode.resume, mode.overwrite)
+                check_folder()
+            own_files.tidy(run.folder)
             logger.add(run_folder.log_to(run.folder / LOG), format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
         set_threads(settings.train.threads, settings.train.deterministic)
         keep_memory()

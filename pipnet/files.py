@@ -107,7 +107,10 @@ def is_partial(path: Path, *patterns: str) -> bool:
 
 def open_regular(file: Path, flags: int) -> int:
     """Descriptor of a file that is opened with `flags`. OSError for a link, a pipe or a device, which could lead anywhere."""
-    descriptor = os.open(file, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        descriptor = os.open(file, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise OSError(error.errno, "it is a link", str(file)) if error.errno == errno.ELOOP else error from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is no regular file", str(file))

@@ -96,11 +96,13 @@ def test_a_run_is_not_destroyed_by_accident(trained, cli, tmp_path, recipe):
     assert cli("--train", *recipe).returncode == 0
     assert sorted(path.name for path in root.iterdir()) == ["007", "008"]
     (root / "007" / ".last.pt.partial-4711").write_bytes(b"half")
+    (root / "007" / "report" / "notes.txt").write_text("mine")
     done = cli("--train", "--exp", "007", "--overwrite", *recipe, "--seed", "5")
     assert done.returncode == 0, done.stderr
     assert len(rows(root / "007" / "step.csv")) == 1 and (root / "007" / "best.pt").read_bytes() != before
     assert {path.name for path in (root / "007").iterdir()} == {
-        ".lock", "args.yaml", "best.pt", "events", "last.pt", "log.txt", "step.csv", "time.csv"}
+        ".lock", "args.yaml", "best.pt", "events", "last.pt", "log.txt", "report", "step.csv", "time.csv"}
+    assert [path.name for path in (root / "007" / "report").iterdir()] == ["notes.txt"]
     assert "epoch 1/1: loss" in (root / "007" / "log.txt").read_text()
     (root / "new").mkdir()
     done = cli("--train", "--exp", "new", "--resume", *recipe)

@@ -1,45 +1,42 @@
 """Locks between processes: on a folder that is being prepared, and on a run's folder. The system frees them with the process."""
+import errno
 import fcntl
 import os
-import shutil
+import re
 import socket
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from io import FileIO
+from itertools import takewhile
 from pathlib import Path
 
 from loguru import logger
 
 from pipnet.errors import UserError
+from pipnet.files import open_regular
 
-LOG = "log.txt"
+LOCK, LOG = ".lock", "log.txt"
 HELD = BlockingIOError, PermissionError  # what the system says of a lock that another process holds
+OWNER = re.compile(r"\d+ on \S{1,255}|")  # all that a lock ever holds
 
 
 @contextmanager
-def waiting(file: Path):
-    """Hold `file`, after waiting until no other process does."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(file, "a+")
-    except OSError as error:
-        raise UserError(f"{file.parent} cannot be written to ({error.strerror}); give another --data-root") from None
-    with handle:
+def waiting(file: Path, own: bool = False):
+    """Hold `file`, after waiting until no other process does. own: its folder is made for it, and goes when it is empty."""
+    def take(handle: FileIO) -> None:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except HELD:
-            logger.info(f"waiting for {_owner(handle)}, which prepares {file.parent}")
+            logger.info(f"waiting for process {_owner(handle)}, which prepares {file.parent}")
             fcntl.lockf(handle, fcntl.LOCK_EX)
-        _enter(handle)
-        try:
-            yield
-        finally:
-            handle.truncate(0)
-            if [path.name for path in file.parent.iterdir()] == [file.name]:  # nothing was made
-                shutil.rmtree(file.parent)
+
+    with _holding(file, "--data-root", take, {file.name}, own):
+        yield
 
 
 def is_free(file: Path) -> bool:
-    """Return whether no process holds `file`."""
-    with open(file, "a") as handle:
+    """Return whether no process holds `file`, which is there."""
+    with _open(file) as handle:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except HELD:
@@ -47,50 +44,88 @@ def is_free(file: Path) -> bool:
     return True
 
 
-def _owner(handle) -> str:
-    """Return which process has written its name into a lock."""
-    handle.seek(0)
-    return f"process {handle.read().strip() or '?'}"
-
-
-def _enter(handle) -> None:
-    """Write this process and its host into a lock that it holds. A name that is there is of a process that was killed."""
-    if (owner := _owner(handle)) != "process ?":
-        logger.info(f"{owner} ended before it was finished with {Path(handle.name).parent}")
-    handle.truncate(0)
-    os.write(handle.fileno(), f"{os.getpid()} on {socket.gethostname()}".encode())
+def is_lock(file: Path) -> bool:
+    """Return whether a file is a lock: what it holds, if anything, only this module writes."""
+    try:
+        _open(file).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
 def lock(folder: Path):
     """Hold `folder`; make it if need be. UserError if another process holds it.
 
-    Removes what a killed process left half written, and at the end a folder into which nothing but a log was written.
+    At the end, a folder that this has made and into which nothing but a log was written is removed.
     """
-    file, parent_is_new = folder / ".lock", not folder.parent.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = open(file, "a+")
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written to ({error.strerror}); give another --exp or --run-root") from None
-    with handle:
+    def take(handle: FileIO) -> None:
         try:
             # not flock: the loader processes of a killed run would hold it for some seconds more
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not file.exists() or not os.path.samestat(os.fstat(handle.fileno()), file.stat()):
-                raise BlockingIOError  # the last holder has just removed the file that was opened here
-            _enter(handle)
         except HELD:
-            raise UserError(f"{folder} is in use by {_owner(handle)}; wait for it or give another --exp") from None
+            raise UserError(f"{folder} is in use by process {_owner(handle)}; wait for it or give another --exp") from None
         except OSError as error:
             raise UserError(f"{folder} cannot be locked ({error.strerror}); give a --run-root on another file system") from None
-        for partial in folder.rglob(".*.partial-*"):
-            partial.unlink()
+
+    with _holding(folder / LOCK, "--exp or --run-root", take, {LOCK, LOG}):
+        yield
+
+
+@contextmanager
+def _holding(file: Path, flags: str, take: Callable[[FileIO], None], empty: set[str], own: bool = False):
+    """Hold `file`, which take() locks; make it and its folder if need be. At the end remove what was made for nothing.
+
+    empty: names of files in a folder in which nothing was made.
+    """
+    folder, handle = file.parent, None
+    made = [folder] * own or list(takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+    before = {path.name for path in folder.iterdir()} if folder.is_dir() and not own else set()
+    try:
+        while handle is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = _open(file)
+            take(handle)
+            if not file.exists() or not os.path.samestat(os.fstat(handle.fileno()), file.stat()):
+                handle = handle.close()  # its last holder has just removed it
+        if owner := _text(handle):
+            logger.info(f"process {owner} ended before it was finished with {folder}")
+        handle.truncate(0)
+        os.pwrite(handle.fileno(), f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
+    except OSError as error:
+        _remove(made)
+        raise UserError(f"{error.filename or file} cannot be written to ({error.strerror}); give another {flags}") from None
+    with handle:
         try:
             yield
         finally:
             handle.truncate(0)
-            if {path.name for path in folder.iterdir()} <= {file.name, LOG}:
-                shutil.rmtree(folder)  # nothing was made: the id is free again
-                if parent_is_new and not any(folder.parent.iterdir()):
-                    folder.parent.rmdir()
+            if (left := {path.name for path in folder.iterdir()}) <= empty:  # the id is free again
+                for name in left - before:
+                    (folder / name).unlink()
+                _remove(made)
+
+
+def _remove(folders: list[Path]) -> None:
+    """Remove folders, the innermost first, as long as they are empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _open(file: Path) -> FileIO:
+    """Open a lock; make it if need be. OSError for a link, a pipe, or a file in which something else stands."""
+    handle = FileIO(open_regular(file, os.O_RDWR | os.O_CREAT), "r+")
+    if OWNER.fullmatch(_text(handle)) is None:
+        handle.close()
+        raise OSError(errno.EEXIST, "it is no lock of this project", str(file))
+    return handle
+
+
+def _text(handle: FileIO) -> str:
+    """Return what stands in a lock: which process holds it."""
+    return os.pread(handle.fileno(), 300, 0).decode(errors="replace")
+
+
+def _owner(handle: FileIO) -> str:
+    return _text(handle) or "?"

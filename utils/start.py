@@ -107,7 +107,7 @@ def end_with_parent():
 
 def run_command(main):
     """Run main(flags) as a command does: an error or a stop is one line on stderr and an exit status."""
-    from pipnet.errors import UserError
+    from pipnet.errors import UserError, printable
     try:
         try:
             main(sys.argv[1:])
@@ -124,7 +124,7 @@ def run_command(main):
             for number in (signal.SIGTERM, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             time.sleep(30)
-        sys.exit("error: %s" % error)
+        sys.exit("error: %s" % "\n  ".join(map(printable, str(error).split("\n  "))))  # a list may stand below the error
     except OSError as error:
         if error.errno == errno.EMFILE:
             sys.exit("error: no more files can be opened; allow more (ulimit -n 4096)")

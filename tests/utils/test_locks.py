@@ -42,9 +42,42 @@ def test_the_lock_ends_with_its_process_although_a_child_lives_on(tmp_path):
 def test_a_folder_into_which_nothing_was_written_is_removed(tmp_path):
     with pytest.raises(UserError, match="wrong"), lock(tmp_path / "deep" / "000"):
         raise UserError("wrong")
-    assert not (tmp_path / "deep" / "000").exists()
+    assert not (tmp_path / "deep").exists()
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written to"), lock(tmp_path / "file" / "000"):
+        pass
+
+
+@pytest.mark.parametrize("hold", (lock, lambda folder: waiting(folder / ".lock")))
+def test_what_was_there_before_stays(tmp_path, hold):
+    for names in ([], ["log.txt"], ["log.txt", ".lock"]):
+        folder = tmp_path / f"{len(names)}"
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+        with pytest.raises(UserError, match="wrong"), hold(folder):
+            if hold is lock:
+                (folder / "log.txt").touch()
+            raise UserError("wrong")
+        assert {path.name for path in folder.iterdir()} == set(names)
+
+
+@pytest.mark.parametrize("hold", (lock, lambda folder: waiting(folder / ".lock")))
+def test_a_lock_of_others_is_not_taken(tmp_path, hold):
+    victim, file = tmp_path / "victim", tmp_path / "run" / ".lock"
+    file.parent.mkdir()
+    victim.write_text("mine")
+    file.symlink_to(victim)
+    with pytest.raises(UserError, match=r"\.lock cannot be written to \(it is a link\)"), hold(file.parent):
+        pass
+    file.unlink()
+    os.link(victim, file)
+    with pytest.raises(UserError, match=r"\.lock cannot be written to \(it is no lock of this project\)"), hold(file.parent):
+        pass
+    assert victim.read_text() == "mine"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(UserError, match=r"\.lock cannot be written to \(it is no regular file\)"), hold(file.parent):
         pass
 
 

@@ -146,7 +146,8 @@ class LandmarkTests(Tests):
         if "detector" in test.box:
             how += "; faces that the detector missed are scored in their own"
         about = checkpoint.about(run.weights, stored)
-        logger.debug(f"{about}, {how}\n{tables}")
+        for line in f"{about}, {how}\n{tables}".split("\n"):
+            logger.debug(line)
         page.write(run, self.report, stored, how, [other.folder for other in self.compare])
 
         def place(path: Path) -> str:

@@ -1,5 +1,4 @@
 """--audit: cross-validated label noise. Nets predict faces that they have not seen; disagreement marks doubtful labels."""
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +17,13 @@ from utils.test import metric
 from utils.test.evaluate import evaluate, face_norms, torch_predictor
 from utils.test.report import FOUND, TRUTH, shown_face
 from utils.test.tables import table
-from utils.train import checkpoint, run_folder
+from utils.train import checkpoint, own_files
 from utils.train.loop import train
 from utils.train.make_net import input_margin
 from utils.train.run_folder import Run
 
 DRAWN, TILE = 256, 288  # px: crops that pictures are made of, and a face in them
+MARKS = ("fold0/args.yaml",)  # by which the folder of an audit is known
 LIMIT = 3.0     # typical errors of a landmark, and deviations of a face, up to which labels are trusted: 1 of 500 exceeds it
 LEAST_DEVIATION = 0.1  # of the logarithm of the faces' errors: 68 landmarks of equal noise have this
 DISPUTED = 0.5  # weight below which a label counts as disputed
@@ -70,11 +70,8 @@ def fold_runs(run: Run, folds: int) -> list[Run]:
 
 def clear(run: Run) -> None:
     """Remove what an earlier audit left."""
-    for folder in run.folder.glob("fold[0-9]*"):
-        run_folder.clear(Run(folder, folder / "last.pt"))
-        if not any(folder.iterdir()):
-            folder.rmdir()
-    shutil.rmtree(run.folder / "audit", ignore_errors=True)
+    own_files.clear_nets(run.folder, "fold")
+    own_files.remove(run.folder / "audit", *own_files.FOLDERS["audit"])
 
 
 def check(run: Run, train) -> None:

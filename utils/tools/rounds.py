@@ -2,7 +2,6 @@
 
 The first net, in EXP/round0, sees labels only; the last one is the run's own. Pseudo-labels are in EXP/pseudo_labels.
 """
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from utils.data.dataset import Faces, test_batches
 from utils.keys import ROUNDS
 from utils.test.evaluate import torch_predictor
 from utils.test.report import FOUND, TRUTH
-from utils.train import checkpoint
+from utils.train import checkpoint, own_files
 from utils.train.loop import train
 from utils.train.run_folder import Run, write_tables
 
@@ -54,8 +53,8 @@ def label_file(run: Run, number: int) -> Path:
 
 def clear(run: Run) -> None:
     """Remove what earlier rounds left."""
-    for folder in [*run.folder.glob("round[0-9]*"), run.folder / FOLDER]:
-        shutil.rmtree(folder, ignore_errors=True)
+    own_files.clear_nets(run.folder, "round")
+    own_files.remove(run.folder / FOLDER, *own_files.FOLDERS[FOLDER])
 
 
 def train_rounds(make_task: Callable, run: Run, ranks, resume: bool) -> None:

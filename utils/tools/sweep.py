@@ -19,7 +19,7 @@ from utils.keys import KEYS
 from utils.locks import lock
 from utils.start import SIGNALS
 from utils.test.tables import table
-from utils.train import run_folder
+from utils.train import own_files, run_folder
 from utils.train.run_folder import Run
 from utils.yaml_files import nearest, read_yaml
 
@@ -48,11 +48,13 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> None:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return  # the first process starts as many processes for each run
     with lock(folder):
+        own_files.tidy(folder)
         if not mode.resume:
             for place in (folder, *(_folder(folder, chosen) for chosen in combinations)):
                 run_folder.check_free(Run(place, place / "best.pt"), False, mode.overwrite)
-            run_folder.clear(Run(folder, folder / "best.pt"))
-            (folder / RESULT).unlink(missing_ok=True)
+                own_files.check_place(place, [], (PLAN, *own_files.MARKS))
+            own_files.clear(folder)
+            own_files.remove(folder, *own_files.SWEEP, keep=True)
         write_text(folder / PLAN, yaml.safe_dump({"sweep": keys, "given": given}, sort_keys=False))
         failed = _train_all(mode, given, combinations, folder)
     if failed:
@@ -89,6 +91,7 @@ def find(mode: Namespace, root: Path) -> Path:
             raise UserError(f"no sweep to resume in {root}; start one without --resume")
         return plans[-1].parent
     folder = run_folder.find(mode.exp, root, True).folder
+    own_files.check_place(folder, [Path(ROOT), root], (PLAN, *own_files.MARKS))
     there = (folder / PLAN).is_file()
     if mode.resume and not there:
         raise UserError(f"{folder} holds no sweep to resume; start one without --resume")

@@ -16,7 +16,7 @@ from utils.cores import cores
 from utils.data.loader import explained, train_loader
 from utils.data.mixed import Batches, make_order
 from utils.progress import progress
-from utils.train import bad_batch, checkpoint, run_folder
+from utils.train import bad_batch, checkpoint, own_files, run_folder
 from utils.train.batchnorm import share_batch_norm
 from utils.train.profile import Profile
 from utils.train.ranks import Ranks, worker_count
@@ -109,7 +109,7 @@ def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Ba
     except ValueError as error:
         raise UserError(str(error)) from None
     if ranks.first and not resume:
-        run_folder.clear(run)
+        own_files.clear(run.folder)
         write_text(run.folder / "args.yaml", task.settings.dump())
         started.write(run.folder / run_folder.INITIALISATION)
     logger.info(f"{run.folder.name}: {task.title}, from {started.words}; {data.words}; {ranks.count} x "

@@ -2,6 +2,7 @@
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import threading
 from argparse import Namespace
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from loguru import logger
 
 from pipnet.errors import UserError
-from pipnet.files import SHIPPED, checksum, shipped, shipped_net, write_csv
+from pipnet.files import SHIPPED, checksum, open_regular, shipped, shipped_net, write_atomic, write_csv
 from pipnet.runtimes import RUNTIMES, stored_values
 from utils.formats import FORMATS, files_of
 from utils.train import checkpoint
@@ -181,17 +182,6 @@ def check_free(run: Run, resume: bool, overwrite: bool) -> None:
         raise UserError(f"{run.folder} already holds a run; give --resume to go on, --overwrite to replace it, or another --exp")
 
 
-def clear(run: Run) -> None:
-    """Make the folder and remove the files of an earlier training; other files and the log stay."""
-    run.folder.mkdir(exist_ok=True)
-    exports = [path for name in FORMATS for path in files_of(run.export(name))]
-    own = ("best.pt", "last.pt", "step.csv", "time.csv", "args.yaml", "manifest.json", "card.md", "bad_batch.pt", "trace.json")
-    for name in (*own, INITIALISATION, *exports):
-        (run.folder / name).unlink(missing_ok=True)
-    for name in ("report", "events"):
-        shutil.rmtree(run.folder / name, ignore_errors=True)
-
-
 class History:
     """Past epochs of a training: rows of step.csv and time.csv, the best validation figure, the solver's state, CPU threads.
 
@@ -241,10 +231,25 @@ def _without_write_errors(failed) -> None:
 
 
 def log_to(file: Path):
-    """Return a sink for the logger. A line that cannot be written is dropped: the next checkpoint says that the disk is full."""
+    """Return a sink for the logger. A line that cannot be written is dropped: the next checkpoint says that the disk is full.
+
+    UserError for a link, a pipe or a device, which could lead anywhere.
+    """
+    def opened() -> int:
+        return open_regular(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
     def write(line: str) -> None:
-        with suppress(OSError), open(file, "a", encoding="utf-8", errors="surrogateescape") as log:
+        with suppress(OSError), open(opened(), "a", encoding="utf-8", errors="surrogateescape") as log:
             log.write(line)
+
+    if os.path.lexists(file):
+        try:
+            links = os.fstat(descriptor := opened()).st_nlink
+            os.close(descriptor)
+        except OSError as error:
+            raise UserError(f"{file} cannot be written to ({error.strerror}); remove it or give another --exp") from None
+        if links > 1:  # its other name may be outside, or in a copy that was made with links
+            write_atomic(file, lambda path: shutil.copyfile(file, path))
 
     return write
 
@@ -255,7 +260,9 @@ class Keeper:
     def __init__(self, run: Run, history: History):
         self.run, self.history = run, history
         threading.excepthook = _without_write_errors
-        self.events = SummaryWriter and SummaryWriter(run.folder / "events", purge_step=history.epochs + 1)
+        self.events = SummaryWriter and SummaryWriter(
+            run.folder / "events", purge_step=history.epochs + 1,
+            filename_suffix=f".{secrets.token_hex(4)}")  # nobody can foresee the name, and place a link at it
         if not self.events:
             logger.info("no events for TensorBoard, whose package is missing: pip install tensorboard")
         write_tables(run, history.rows, history.times)  # a kill may have come between the last checkpoint and its rows

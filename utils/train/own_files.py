@@ -1,0 +1,121 @@
+"""The files in a run's folder that are ours. Only these are ever removed, and nothing is trained among those of others."""
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from pipnet.errors import UserError
+from pipnet.files import is_partial
+from utils.formats import FORMATS, files_of
+from utils.locks import LOCK, LOG
+from utils.train import checkpoint
+from utils.yaml_files import read_yaml
+
+NETS = r"(round|fold)\d+"  # folders below a run's: of a round of --semi, and of a fold of --audit
+EXPORTS = (re.escape(file.name) for row in FORMATS.values() for file in files_of(Path(f"best{row.suffix}")))
+# regular expressions of the names of our files. args.yaml is removed last: a folder with it is known as a run's
+RUN = (*EXPORTS, r"(best|last|bad_batch)\.pt", r"(step|time|initialisation)\.csv", r"manifest\.json", r"card\.md",
+       r"trace\.json", r"args\.yaml")
+SWEEP = (r"sweep\.(yaml|csv)",)
+FOLDERS = {  # {folder of a run: its files}
+    "report": (r"(faces|sigma|pictures)_.*\.(csv|jpg|svg)", r"(scores|groups|norms|protocols|rounds|formats)\.csv",
+               r"test\.yaml", r"index\.html"),
+    "events": (r"events\.out\.tfevents\..*",),
+    "pseudo_labels": (r"round\d+\.(csv|jpg)", r"changed\.jpg"),
+    "audit": (r"(labels|errors|weights)\.csv", r"(faces|landmarks)\.jpg")}
+WRITTEN = rf"{'|'.join(FOLDERS)}|predicted|web|{NETS}"  # folders into which a run writes
+MARKS = ("args.yaml", "round0/args.yaml")  # by which a run's folder is known, beside its checkpoints
+LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+ ")  # how a line of a run's log begins
+
+
+def clear(folder: Path) -> None:
+    """Make a run's folder and remove the files of an earlier training; other files and the log stay."""
+    folder.mkdir(exist_ok=True)
+    for name in ("report", "events"):
+        remove(folder / name, *FOLDERS[name])
+    remove(folder, *RUN, keep=True)
+
+
+def remove(folder: Path, *names: str, keep: bool = False) -> None:
+    """Remove the files whose names match one of the regular expressions, in their order; then the folder if it is empty.
+
+    keep: the folder stays.
+    """
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    for name in names:
+        for path in folder.iterdir():
+            if (re.fullmatch(name, path.name) or is_partial(path, name)) and not path.is_dir():
+                path.unlink()
+    if not keep:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def clear_nets(folder: Path, kind: str) -> None:
+    """Remove what nets in folders `kind`0, `kind`1, ... below a run's have left."""
+    for place in folder.iterdir():
+        if re.fullmatch(rf"{kind}\d+", place.name) and place.is_dir() and not place.is_symlink():
+            clear(place)
+            with suppress(OSError):
+                place.rmdir()
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a killed process has left half written in a run's folder. UserError for a link in it to another folder."""
+    for place, folders, files in os.walk(folder):
+        top = Path(place)
+        inside = top == folder or bool(re.fullmatch(NETS, top.name))
+        if inside:
+            folders[:] = [name for name in folders if re.fullmatch(WRITTEN, name)]
+        for path in map(top.joinpath, folders):
+            if path.is_symlink():
+                raise UserError(f"{path} is a link to a folder, and links in a run's folder are not followed; remove it")
+        for path in map(top.joinpath, files):
+            if is_partial(path, *((*RUN, *SWEEP) if inside else ())):
+                path.unlink()
+
+
+def check_place(folder: Path, kept: list[Path], marks: tuple[str, ...] = MARKS) -> None:
+    """Raise UserError for a folder in which nothing may be trained: one of `kept`, one above it, or one with files of others.
+
+    marks: files by which a run that is there is known.
+    """
+    for place in kept:
+        if place.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"--exp {folder} is or holds {place}; give an id, or a folder of the run's own")
+    if not folder.is_dir() or any(_is_ours(folder / name) for name in (*marks, "last.pt", "best.pt")):
+        return
+    if other := _other(folder):
+        raise UserError(f"{folder} holds {other.name} and no run of this project; give an id, or a new or empty folder")
+
+
+def _is_ours(file: Path) -> bool:
+    """Return whether a file is a checkpoint of ours, settings of a run, or the plan of a sweep."""
+    if not file.is_file():
+        return False
+    try:
+        if file.suffix == ".pt":
+            return bool(checkpoint.load_weights(file)[1])
+        values = read_yaml(file)
+    except UserError:
+        return False
+    return {"sweep", "given"} == values.keys() or {"data", "net", "train"} <= values.keys() and "presets" not in values
+
+
+def _other(folder: Path) -> Path | None:
+    """Return something that a training which was killed before its first file would not leave, None if there is nothing."""
+    for path in sorted(folder.iterdir()):
+        if path.name == LOCK or is_partial(path, *RUN, *SWEEP) or path.name == LOG and _is_log(path):
+            continue
+        if re.fullmatch(NETS, path.name) and path.is_dir() and not path.is_symlink() and _other(path) is None:
+            continue
+        return path
+    return None
+
+
+def _is_log(file: Path) -> bool:
+    if file.is_symlink() or not file.is_file():
+        return False
+    with open(file, "rb") as log:
+        return LINE.match(line := log.readline(100)) is not None or not line
