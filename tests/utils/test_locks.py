@@ -48,18 +48,20 @@ def test_a_folder_into_which_nothing_was_written_is_removed(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("hold", (lock, lambda folder: waiting(folder / ".lock")))
-def test_what_was_there_before_stays(tmp_path, hold):
-    for names in ([], ["log.txt"], ["log.txt", ".lock"]):
-        folder = tmp_path / f"{len(names)}"
-        folder.mkdir()
-        for name in names:
-            (folder / name).touch()
-        with pytest.raises(UserError, match="wrong"), hold(folder):
-            if hold is lock:
-                (folder / "log.txt").touch()
-            raise UserError("wrong")
-        assert {path.name for path in folder.iterdir()} == set(names)
+@pytest.mark.parametrize("names", ([], ["log.txt"], ["log.txt", ".lock"]))
+def test_what_was_there_before_stays(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match="wrong"), lock(tmp_path):
+        (tmp_path / "log.txt").touch()
+        raise UserError("wrong")
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
+
+
+def test_an_empty_folder_of_sets_stays(tmp_path):
+    with waiting(tmp_path / ".lock"):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("hold", (lock, lambda folder: waiting(folder / ".lock")))
