@@ -39,7 +39,7 @@ MODES = {  # checked in this order
     "compare": Mode(TESTS, ("sweep",),
                     "--compare is for the report of a test; give --test with it, and no --sweep"),
     "resume": Mode(("train", "audit"), (), "--resume says how to --train; give that too"),
-    "overwrite": Mode(("train", "audit", "predict"), (), "--overwrite says how to --train; give that too"),
+    "overwrite": Mode(("train", "audit", "predict", "prepare", "export"), (), "--overwrite says how to --train; give that too"),
     "audit": Mode((), ("train", *TESTS, "export", "sweep"),
                   "--audit trains nets of its own; leave --train, --test, --sweep out"),
     "sweep": Mode(("train",), ("show_data", "export", "test_formats"),
@@ -75,7 +75,8 @@ def add_modes(parser: ArgumentParser) -> None:
         help=f"id (018), folder, file (.pt, .onnx, a published one) or shipped net ({', '.join(SHIPPED)}); without: the next "
              f"free id to train, the newest run to test, {SHIPPED[0]} to --predict")
     add("--resume", action="store_true", help="continue from the last whole checkpoint of that run")
-    add("--overwrite", action="store_true", help="replace that run")
+    add("--overwrite", action="store_true",
+        help="replace that run, what --predict or --export web has written, or a prepared set whose archive is gone")
     add("--out", metavar="PATH",
         help="for --predict: a folder for .pts, or a file .csv or .json (COCO); without: in weights/EXP/predicted. For --export "
              "web: the folder of the page; without: weights/EXP/web")
@@ -175,6 +176,7 @@ def main(argv: list[str]) -> None:
         set_threads(settings.train.threads, settings.train.deterministic)
         keep_memory()
         task = kind(settings, defaults, ranks)
+        task.sets.overwrite = mode.overwrite
         if trains:
             logger.info(f"training on {', '.join(settings.data.train_data)}")
         calibrates = "int8" in {*mode.export, *mode.test_formats} and not (trains or run.has("int8"))

@@ -26,19 +26,18 @@ from utils.config import load_protocol, read_defaults
 from utils.cores import cores
 from utils.data.fingerprint import checksum, fingerprint
 from utils.data.first_pixel import parse_guessed
+from utils.data.growing import GROWING, check_replaceable, growing, replace_folder
 from utils.data.own_layout import check_names, layout_of, misfit
 from utils.data.parsers import DATASETS, NOT_COUNTABLE, Record, Splits, Told, complain, infer, tally
 from utils.data.parsers.records import clipped, truncated
 from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, name_hash, read_image, write_set
 from utils.keys import check
 from utils.layouts import Layouts
-from utils.locks import is_free, waiting
 from utils.progress import progress
-from utils.yaml_files import nearest, read_yaml
+from utils.yaml_files import nearest
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 CONTINUOUS = 0.5  # origin of annotations that are continuous px already
-GROWING, OLD = "set", "old"  # in .<name>.partial: the set that is made, and while it moves into place the one that it replaces
 LOST = 0.01     # share of the faces that may be damaged
 # the PIPNet authors' crops for unlabelled faces, as crops by protocol `gssl` of boxes that are derived from the set's
 GSSL_BOXES = {"wflw": FaceBox(0.1, 1.2 / 1.3, 1 / 1.3), "celeba-wild": FaceBox(0.125, 1.2 / 1.3, 0.95 / 1.3)}
@@ -55,7 +54,7 @@ class DataGenerator:
     is cut, and the archive's own val/ stays. allow_partial: accept an incomplete archive. layout: row of `layouts`; layouts: the
     rows, None: those of args.yaml. seed: of the val split. workers: threads; None: one per core. frame_step: every n-th frame of
     a video. first_pixel: coordinate of the first pixel's centre in an own set; None: guessed. labels: exact, or published: as
-    PIPNet's authors prepare them.
+    PIPNet's authors prepare them. overwrite: replace a set even if the archive that it was made from is gone.
     """
 
     data_dir: str | Path
@@ -74,6 +73,7 @@ class DataGenerator:
     frame_step: int = 1
     first_pixel: float | None = None
     labels: str = "exact"
+    overwrite: bool = False
 
     def run(self) -> Path:
         """Parse, crop and write the set, replacing an older one. UserError, with nothing written, if anything is wrong."""
@@ -92,7 +92,7 @@ class DataGenerator:
         layouts = self.layouts or defaults.layouts
         protocol = check_protocol(protocol) if isinstance(protocol, Protocol) else load_protocol(defaults.protocols, protocol)
         name = self.name or (dataset if row.layout else source.resolve().name)
-        target = _target(Path(self.out), name, source)
+        target = _target(Path(self.out), name, source, self.overwrite)
         wanted = self.layout or row.layout
         stored = layouts.load(layouts.load(wanted).stored) if wanted else None
         options = {key: getattr(self, key) for key in row.options}
@@ -124,9 +124,8 @@ class DataGenerator:
         if "val" not in splits and self.val != "test":
             splits["train"], splits["val"] = split_identities(splits.get("train", []), float(self.val), self.seed)
         splits = {split: splits[split] for split in SPLITS if splits.get(split)}
-        growing = target.with_name(f".{target.name}.partial")
-        with waiting(growing / ".lock"):
-            folder = _started(growing, how)
+        with growing(target) as partial_set:
+            folder = _started(partial_set, how)
             try:
                 done = {split: self._crops(folder, split, records, protocol) for split, records in splits.items()}
                 splits, done = _without_damaged(folder, source, splits, done)
@@ -137,7 +136,7 @@ class DataGenerator:
             except UserError:
                 shutil.rmtree(folder)
                 raise
-            replace_folder(growing, target)
+            replace_folder(partial_set, target)
         faces = ", ".join(f"{len(records)} {split}" for split, records in splits.items())
         logger.info(f"{target}: {faces} faces with {count} landmarks")
         return target
@@ -274,35 +273,12 @@ def _own_layout(splits: Splits, given: Layout | None, layouts: Layouts, told: To
     return layout
 
 
-def _target(out: Path, name: str, source: Path) -> Path:
+def _target(out: Path, name: str, source: Path, overwrite: bool) -> Path:
     """Return out/name, after checking that replacing it destroys nothing but an older prepared set."""
     if not re.fullmatch(r"[^./\\\s][^/\\\t\n\r]*", name):
         raise UserError(f"'{name}' cannot be the name of a prepared set: a plain folder name is wanted")
     target = out / name
     if source.resolve().is_relative_to(target.resolve()):
         raise UserError(f"{target} would replace the raw archive {source} it is made from; give another name or out")
-    if target.exists() and not (target / "meta.yaml").is_file():
-        raise UserError(f"{target} exists and is not a prepared set; move it away or give another name")
-    if target.is_symlink():
-        raise UserError(f"{target} is a link; remove it or give another name")
-    if target.exists() and (old := read_yaml(target / "meta.yaml").get("source")) != str(source.resolve()):
-        logger.warning(f"{target} was prepared from {old} and is replaced")
+    check_replaceable(target, source, overwrite)
     return target
-
-
-def replace_folder(partial: Path, target: Path) -> None:
-    """Move the finished folder into place; the older set stands until then."""
-    if target.exists():
-        os.replace(target, partial / OLD)
-    os.replace(partial / GROWING, target)
-    shutil.rmtree(partial / OLD, ignore_errors=True)
-
-
-def tidy(root: Path) -> None:
-    """Remove what killed processes left below `root`, except preparations to go on with; put a set back that was not replaced."""
-    for left in filter(lambda folder: is_free(folder / ".lock"), root.glob(".*.partial")):
-        target = root / left.name.removeprefix(".").removesuffix(".partial")
-        if (left / OLD).is_dir() and not target.exists():
-            os.replace(left / OLD, target)
-        if not (left / GROWING / "key").is_file():
-            shutil.rmtree(left)

@@ -15,9 +15,10 @@ from pipnet.layout import Layout
 from utils.config import ROOT, Defaults, Settings, load_protocol
 from utils.data.dataset import Faces
 from utils.data.fingerprint import fingerprint
+from utils.data.growing import tidy
 from utils.data.parsers import DATASETS, infer
 from utils.data.paths import MEANFACE_FILES, dataset_of
-from utils.data.prepare import DataGenerator, tidy
+from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch, test_split
 from utils.locks import waiting
 from utils.yaml_files import read_yaml
@@ -34,6 +35,7 @@ class Sets:
         self.data, self.layouts, self.protocols, self.usual = settings.data, settings.layouts, settings.protocols, usual.values
         self.protocol = load_protocol(self.protocols, self.data.protocol or "square")
         self.root, self.trained = ROOT / self.data.data_root, settings.trained_root
+        self.overwrite = False  # a prepared set even if its archive is gone
 
     def training_names(self) -> list[str]:
         """Return what to train on: train_data, else the dataset.

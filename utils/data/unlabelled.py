@@ -20,9 +20,10 @@ from pipnet.errors import UserError
 from pipnet.geometry import Protocol, crop_box, cut
 from utils.data.convert import conversion
 from utils.data.fingerprint import fingerprint
+from utils.data.growing import GROWING, check_replaceable, growing, replace_folder
 from utils.data.parsers import Record
 from utils.data.paths import is_unlabelled_set
-from utils.data.prepare import GROWING, JPEG, replace_folder
+from utils.data.prepare import JPEG
 from utils.data.prepared_set import FORMAT, Done, PreparedSet, Split, crop_file, mismatch, source_picture, write_set
 from utils.data.sets import Sets
 from utils.locks import waiting
@@ -89,13 +90,14 @@ def _cut_out(name: str, sets: Sets, how: Cut, test) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with waiting(target.parent / ".lock"):
         if mismatch(target, fingerprint=state):
-            growing = target.with_name(f".{target.name}.partial")
-            shutil.rmtree(growing, ignore_errors=True)
-            try:
-                _write(source, growing / GROWING, how, Detector(*detector), state)
-                replace_folder(growing, target)
-            finally:
-                shutil.rmtree(growing, ignore_errors=True)
+            check_replaceable(target)
+            with growing(target) as partial:
+                shutil.rmtree(partial / GROWING, ignore_errors=True)
+                try:
+                    _write(source, partial / GROWING, how, Detector(*detector), state)
+                    replace_folder(partial, target)
+                finally:
+                    shutil.rmtree(partial / GROWING, ignore_errors=True)
     return target
 
 

@@ -15,7 +15,7 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.files import SHIPPED, checksum, open_regular, shipped, shipped_net, write_atomic, write_csv
 from pipnet.runtimes import RUNTIMES, stored_values
-from utils.formats import FORMATS, files_of
+from utils.formats import FORMATS
 from utils.train import checkpoint
 from utils.train.published import contents, split_files
 from utils.yaml_files import nearest

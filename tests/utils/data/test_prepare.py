@@ -376,7 +376,28 @@ def test_nothing_but_a_prepared_set_is_replaced(tmp_path):
         prepare(source, tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         prepare(tmp_path / "nowhere", tmp_path / "data")
+    (tmp_path / "data" / "mine" / "meta.yaml").write_text("title: my notes")
+    with pytest.raises(UserError, match="is not a prepared set"):
+        prepare(source, tmp_path / "data")
     assert (tmp_path / "data" / "mine" / "thesis.txt").read_text() == "years of work"
+    other = prepare(source, tmp_path / "data", name="other")
+    (other / "crops" / "test" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="other would be replaced, but .*notes.txt is no file of a prepared set; move it away"):
+        prepare(source, tmp_path / "data", name="other")
+    (other / "crops" / "test" / "notes.txt").unlink()
+    prepare(source, tmp_path / "data", name="other")
+
+
+def test_a_set_that_cannot_be_made_again_needs_overwrite(tmp_path):
+    old, new = (points_folder(tmp_path / name / "mine", people=1, frames=2) for name in ("old", "new"))
+    folder = prepare(old, tmp_path / "data")
+    prepare(new, tmp_path / "data")  # the older set can be made again
+    shutil.rmtree(new)
+    before = (folder / "meta.yaml").read_bytes()
+    with pytest.raises(UserError, match=f"was prepared from {new}, which is gone; give --overwrite to replace it, or another"):
+        prepare(old, tmp_path / "data")
+    assert (folder / "meta.yaml").read_bytes() == before
+    assert read_meta(prepare(old, tmp_path / "data", overwrite=True))["source"] == str(old)
 
 
 def test_malformed_tables_name_the_line(tmp_path):

@@ -11,7 +11,7 @@ from test_prepare import leftovers, load_split, points_folder, prepare
 from pipnet.errors import UserError
 from pipnet.geometry import cut
 from utils.data import prepare as prepare_module
-from utils.data.prepare import tidy
+from utils.data.growing import tidy
 from utils.data.prepared_set import mismatch, read_image, read_meta
 
 
@@ -88,9 +88,43 @@ def test_a_preparation_that_is_killed_while_it_replaces_a_set(tmp_path, monkeypa
         prepare(source, tmp_path / "data", name="set", target_size=48)
     monkeypatch.undo()
     (tmp_path / "data/.raw.partial/faces").mkdir(parents=True)  # of a rendering
+    (tmp_path / "data/.raw.partial/.lock").touch()
     assert folder.exists() == (place == "new set moved")
     tidy(tmp_path / "data")
     assert leftovers(tmp_path / "data") == ["set"] and not mismatch(folder, target_size=48 if place == "new set moved" else 32)
+
+
+@pytest.mark.parametrize("names", (["notes.txt"], [".lock"], [".lock", "notes.txt"], [".lock", "set/notes.txt"],
+                                   [".lock", "old/a.tsv"], [".lock", "faces/me.jpg"], ["set/key"], None))
+def test_folders_of_others_are_not_tidied_away(tmp_path, names):
+    """Neither is a set made in one; other sets can be made."""
+    source, data = points_folder(tmp_path / "mine", people=1, frames=2), tmp_path / "data"
+    for name in names or ():
+        (data / ".set.partial" / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / ".set.partial" / name).write_text("" if name == ".lock" else "mine")
+    if names is None:
+        data.mkdir()
+        (data / ".set.partial").write_text("mine")
+    before = sorted(data.rglob("*"))
+    tidy(data)
+    assert sorted(data.rglob("*")) == before
+    prepare(source, data, name="other")
+    if names not in ([".lock"], ["set/key"]):
+        with pytest.raises(UserError, match=r"\.set\.partial, where set is made, holds files of others; move it away"):
+            prepare(source, data, name="set")
+        assert set(data.rglob("*")) >= set(before)
+
+
+@pytest.mark.parametrize("name", ("set", "set/crops/test/000000.jpg", "set/test.done", ".lock"))
+def test_links_where_a_set_grows_are_not_followed(tmp_path, name):
+    source, growing, victim = tmp_path / "mine", tmp_path / "data/.set.partial", tmp_path / "victim"
+    points_folder(source, people=1, frames=2)
+    victim.mkdir()
+    (growing / name).parent.mkdir(parents=True)
+    (growing / name).symlink_to(victim if name == "set" else victim / "file")
+    with pytest.raises(UserError, match=r"\.set\.partial, where set is made, holds files of others"):
+        prepare(source, tmp_path / "data", name="set")
+    assert not list(victim.iterdir())
 
 
 def test_a_preparation_at_work_is_not_tidied_away(tmp_path):

@@ -20,9 +20,9 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.cores import cores
+from utils.data.growing import FACES, growing
 from utils.data.parsers import VISIBLE_FILE, write_pts
 from utils.data.synthetic.face import Face, draw
-from utils.locks import waiting
 from utils.progress import progress
 from utils.start import end_with_parent
 
@@ -85,9 +85,8 @@ def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, 
         raise UserError(f"{folder} exists already; remove it or name another folder for the synthetic faces")
     workers = workers or cores()
     counts = share(train, TRAIN_PARTS) | share(test, TEST_PARTS)
-    partial = folder.with_name(f".{folder.name}.partial")
-    build = partial / "faces"
-    with waiting(partial / ".lock"):
+    with growing(folder) as partial:
+        build = partial / FACES
         try:
             shutil.rmtree(build, ignore_errors=True)  # of a killed process
             jobs, place = [], {"train": 0, "test": TEST_INDEX, "hard": HARD_INDEX}
@@ -144,8 +143,9 @@ def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[t
     # multiprocessing.Pool would wait for ever for the face, or for the lock, of a process that was killed
     with _lean():
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
-        faces = [pool.submit(_work, job) for job in jobs]
     try:
+        with _lean():
+            faces = [pool.submit(_work, job) for job in jobs]
         for face in faces:
             yield face.result()
     except BrokenProcessPool:
