@@ -139,6 +139,8 @@ def main(argv: list[str]) -> None:
     needed = trains or tests or mode.export or mode.predict or mode.show_data and mode.exp
     exp = mode.exp or (None if trains or tests or mode.export else SHIPPED[0])
     run = ranks.agree(lambda: run_folder.find(exp, root, trains, mode.resume)) if needed else None
+    if run and given.keys() & {"dataset", "data_dir", "train_data"}:  # faces that calibrate 8-bit numbers anew
+        run = run._replace(given=tuple(file for file in run.given if file == run.fastest))
     compare = ranks.agree(lambda: [run_folder.find(other, root, False) for other in mode.compare])
     # the run whose files tell how far a training has come
     progress = audit.fold_runs(run, 1)[0] if mode.audit else rounds.begun(run) if trains else run

@@ -7,6 +7,7 @@ import shutil
 import threading
 from argparse import Namespace
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,12 +35,12 @@ INITIALISATION = "initialisation.csv"
 class Run(NamedTuple):
     """A run's folder, and the file in it that tests use; or a file from elsewhere, and the folder of its results.
 
-    given: the exported file, if one came with the weights or instead of them; it is never written.
+    given: the exported files that came with the weights or instead of them, that to predict with first; they are never written.
     """
 
     folder: Path
     weights: Path
-    given: Path | None = None
+    given: tuple[Path, ...] = ()
 
     @property
     def alone(self) -> bool:
@@ -70,8 +71,8 @@ class Run(NamedTuple):
     def export(self, name: str) -> Path:
         """Return where the weights are exported to in a format of FORMATS."""
         suffix = FORMATS[name].suffix
-        if self.given and self.model in ("torch", name) and self.given.name.endswith(suffix):
-            return self.given
+        if self.model in ("torch", name) and (fitting := [file for file in self.given if file.name.endswith(suffix)]):
+            return fitting[0]
         return self.folder / f"best{suffix}" if self.alone else self.settings.with_suffix(suffix)
 
     @property
@@ -87,7 +88,7 @@ class Run(NamedTuple):
     def has(self, name: str) -> bool:
         """Return whether the export in a format exists and was made from these weights, whatever their names and times."""
         file = self.export(name)
-        return file == self.given or file.is_file() and stored_values(file).get(SOURCE) == self.source[SOURCE]
+        return file in self.given or file.is_file() and stored_values(file).get(SOURCE) == self.source[SOURCE]
 
     @property
     def source(self) -> dict[str, str]:
@@ -97,7 +98,7 @@ class Run(NamedTuple):
     @property
     def fastest(self) -> Path:
         """Return the file to predict with: the exported one that came with the weights, else the weights."""
-        return self.given or self.weights
+        return next(iter(self.given), self.weights)
 
     @property
     def epochs(self) -> int:
@@ -121,8 +122,8 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
         kind = "a file" if is_file else "a shipped net"
         raise UserError(f"--exp {exp} is {kind}; give an id or a folder to train in (--weights {exp} starts from it)")
     if exp in SHIPPED:
-        given = shipped(f"{exp}.onnx")
-        return Run(root / FILES / exp, shipped_net(exp, ".pt", ".onnx"), given if given.is_file() else None)
+        given = (shipped(f"{exp}{FORMATS[name].suffix}") for name in ("onnx", "int8"))
+        return Run(root / FILES / exp, shipped_net(exp, ".pt", ".onnx"), tuple(takewhile(Path.is_file, given)))
     if is_file:
         return _find_file(exp, root)
     if exp is None:
@@ -151,7 +152,7 @@ def _find_file(exp: str, root: Path) -> Run:
         if not file.is_file():
             raise UserError(f"no file {file}; give an id, a folder, a file or one of {', '.join(SHIPPED)}")
     first = weights[0]
-    run = Run(first.parent, first, first if first.suffix in RUNTIMES else None)
+    run = Run(first.parent, first, (first,) if first.suffix in RUNTIMES else ())
     if "," not in exp and (run.folder / "args.yaml").is_file() and run.settings.is_file():
         return run
     # many files share a name, such as best.pt, so the folder is named after the content too
