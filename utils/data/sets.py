@@ -1,6 +1,7 @@
 """From names on the command line to prepared sets: a set that is missing, or was prepared otherwise, is prepared on first use."""
 import hashlib
 import os
+import shlex
 from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
@@ -12,7 +13,7 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.config import ROOT, Defaults, Settings, load_protocol
+from utils.config import ROOT, Defaults, Settings, load_protocol, read_defaults
 from utils.data.dataset import Faces
 from utils.data.fingerprint import fingerprint
 from utils.data.growing import tidy
@@ -293,6 +294,16 @@ def _dataset_or_folder(folder: Path, meta: dict[str, Any]) -> str:
     """Return what names a prepared set: the dataset if the folder is named after it (300w, 300w-pipnet), else the folder."""
     dataset = meta["dataset"]
     return dataset if f"{folder.name}-".startswith(f"{dataset}-") else folder.name
+
+
+def test_flags(sets: list[PreparedSet]) -> str:
+    """Return flags that test any run on these sets, whatever crops it needs: by dataset or raw archive, else by their folder."""
+    names, root = [], sets[0].folder.resolve().parent
+    for one in sets:
+        name, source = _dataset_or_folder(one.folder, one.meta), Path(one.meta["source"])
+        names.append(name if name in DATASETS else str(source if source.is_dir() else one.folder))
+    other = "" if root == (ROOT / read_defaults().values["data_root"]).resolve() else f" --data-root {shlex.quote(str(root))}"
+    return f"--test-data {shlex.join(names)}{other}"
 
 
 def check_same_protocol(one: PreparedSet, protocol: dict) -> None:

@@ -17,7 +17,7 @@ from utils.config import ROOT
 from utils.data.dataset import Faces
 from utils.data.face_states import complete
 from utils.data.prepared_set import ALL
-from utils.data.sets import check_same_protocol, distinct, title_for
+from utils.data.sets import check_same_protocol, distinct, test_flags, title_for
 from utils.formats import FORMATS
 from utils.tasks.base import Bounds, Tests
 from utils.test import page
@@ -56,7 +56,8 @@ class LandmarkTests(Tests):
         if mine := [split.set.folder for split in task.tested if split.name == ALL and split.set.checksum in seen]:
             raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
         self.ways = [convert_predictor(self.layout, split.set.meta["layout"], self.settings.layouts) for split in task.tested]
-        self.compared = [tuple(read_compared(other.folder, split.set, test.norm, there.name) for other in compare)
+        flags = test_flags([split.set for split in task.tested]) if compare else ""
+        self.compared = [tuple(read_compared(other, split, test.norm, there.name, flags) for other in compare)
                          for split, (there, _) in zip(task.tested, self.ways, strict=True)]
         self.report = Report(run.folder / "report", test.norm, test.thresholds, run.model)
         self.earlier = sorted(run.folder.glob("round*/best.pt")) if not run.alone and run.model == "torch" else []

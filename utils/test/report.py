@@ -16,7 +16,7 @@ from pipnet.images import write_image
 from pipnet.layout import Layout
 from pipnet.pose import head_pose, pose_points
 from utils.data.dataset import Faces
-from utils.data.prepared_set import PreparedSet
+from utils.data.prepared_set import PreparedSet, Split
 from utils.test import metric
 from utils.test.evaluate import Result
 from utils.test.plot import Style, chart
@@ -131,7 +131,8 @@ class Report:
             write_image(self.folder / f"faces_{file}.jpg", sheet(pictures, len(pictures) // 3))
         if curve:
             write_text(self.folder / f"sigma_{file}.svg", sigma_chart(curve))
-        self.files[file] = {"set": case.title, "box": case.box, "checksum": case.set.checksum, "layout": layout.name}
+        meta = {key: case.set.meta.get(key) for key in ("dataset", "fingerprint", "labels")}
+        self.files[file] = {"set": case.title, "box": case.box, "checksum": case.set.checksum, "layout": layout.name, **meta}
 
     def score_table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and rows of the scores, without the flicker if no set is a video."""
@@ -183,19 +184,36 @@ def sigma_chart(curve: tuple[np.ndarray, np.ndarray]) -> str:
                  Style(diagonal=True, dots=True))
 
 
-def read_compared(run: Path, one: PreparedSet, norm: str, layout: str) -> Compared:
-    """Return the report of another run on a prepared set, in true boxes. UserError if there is none for just that."""
-    again = f"test it first: python main.py --test --exp {run} --norm {norm} --test-data {one.folder}"
-    if not (run / "report" / "test.yaml").is_file():
-        raise UserError(f"--compare {run}: it holds no report; {again}")
-    about = read_yaml(run / "report" / "test.yaml")
-    files = [file for file, of in about["files"].items() if (of["checksum"], of["box"]) == (one.checksum, "true")]
-    if files and (other := about["files"][files[0]]["layout"]) != layout:
-        raise UserError(f"--compare {run}: it was tested in layout {other}, not {layout}")
-    if not files:
-        raise UserError(f"--compare {run}: its report has no faces of {one.folder} in true boxes; {again}")
-    if about["norm"] != norm:
-        raise UserError(f"--compare {run}: its report is in {about['norm']} norm, not {norm}; {again}")
-    rows = read_csv(run / "report" / f"faces_{files[0]}.csv")
-    nme, crop_nme = (np.array([float(row[key]) for row in rows]) for key in ("nme", "crop_nme"))
-    return Compared(run.name, nme, crop_nme, np.full(len(nme), np.nan))
+def read_compared(run, split: Split, norm: str, layout: str, flags: str) -> Compared:
+    """Return the report of another run on the faces of a split, in true boxes. UserError if there is none for just those faces.
+
+    flags: those that test a run on all sets of this test. The crops may be others, and the labels read in another way
+    (--labels): the run's name then says so.
+    """
+    one, found = split.set, run.folder / "report" / "test.yaml"
+    again = f"test it first: python main.py --test {run.flags} --norm {norm} --box true {flags}"
+    if not found.is_file():
+        raise UserError(f"--compare {run.folder}: it holds no report; {again}")
+    about = read_yaml(found)
+    try:
+        same = {file: of for file, of in about["files"].items() if of["box"] == "true" and _of_set(of, one)}
+        file, of = min(same.items(), key=lambda pair: pair[1]["checksum"] != one.checksum, default=("", {}))
+        if of and of["layout"] != layout:
+            raise UserError(f"--compare {run.folder}: it was tested in layout {of['layout']}, not {layout}; leave it out")
+        if of and about["norm"] != norm:
+            raise UserError(f"--compare {run.folder}: its report is in {about['norm']} norm, not {norm}; {again}")
+        rows = read_csv(run.folder / "report" / f"faces_{file}.csv")
+        if [row["file"] for row in rows] != one.read(split.name).files:
+            raise UserError(f"--compare {run.folder}: its report lacks the faces of {one.title}, or has others, in true boxes; "
+                            f"{again}")
+        nme, crop_nme = (np.array([float(row[key]) for row in rows]) for key in ("nme", "crop_nme"))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(f"--compare {run.folder}: its report is damaged or of another version; {again}") from None
+    other = "" if of["checksum"] == one.checksum else f", labels {of['labels']}"
+    return Compared(f"{run.folder.name}{other}", nme, crop_nme, np.full(len(nme), np.nan))
+
+
+def _of_set(of: dict, one: PreparedSet) -> bool:
+    """Return whether the faces of a report are those of a prepared set, whatever their crops and however labels were read."""
+    same = of.get("fingerprint") is not None and of["fingerprint"] == one.meta.get("fingerprint")
+    return of["checksum"] == one.checksum or same and of["dataset"] == one.meta["dataset"]

@@ -3,6 +3,7 @@ import hashlib
 import os
 import re
 import secrets
+import shlex
 import shutil
 import threading
 from argparse import Namespace
@@ -62,6 +63,14 @@ class Run(NamedTuple):
     def last(self) -> Path:
         """Return the checkpoint that a training resumes from."""
         return self.folder / "last.pt"
+
+    @property
+    def flags(self) -> str:
+        """Return the flags of a command that name this run."""
+        if self.folder.parent.name != FILES:
+            return f"--exp {shlex.quote(str(self.folder))}"
+        name = self.folder.name if self.folder.name in SHIPPED else self.weights
+        return f"--exp {shlex.quote(str(name))} --run-root {shlex.quote(str(self.folder.parent.parent))}"
 
     @property
     def bad_batch(self) -> Path:

@@ -1,5 +1,6 @@
 """Reports of --test: files of each set, other kinds of boxes, the page, comparisons with other runs."""
 import re
+import shlex
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -226,6 +227,29 @@ def test_what_cannot_be_compared(run_of, trained, cli, tmp_path):
     fails(cli("--test", "--exp", run_of, "--compare", trained.folder, "--box", "perturbed"), "have them in --box too")
     fails(cli("--compare", trained.folder, "--list-nets"), "--compare is for the report of a test")
     assert not (run_of / "report").exists()
+
+
+def test_runs_of_two_presets_are_compared_as_the_message_says(trained, run_of, cli, recipe, raw, tmp_path):
+    """Their crops differ, and how they read labels; the faces are the same."""
+    more = write_faces(tmp_path / "more", 3, seed=5)
+    places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
+    done = cli("--train", *recipe, *places, "--preset", "pipnet", "--exp", "theirs")
+    assert done.returncode == 0, done.stderr
+    compare = ("--test", "--exp", "theirs", *places, "--test-data", raw, more, "--compare", run_of)
+    done = cli(*compare)
+    fails(done, f"it holds no report; test it first: python main.py --test --exp {run_of} ")
+    command = shlex.split(done.error.partition("python main.py ")[2])
+    assert command[command.index("--test-data") + 1:][:2] == [str(raw), str(more)]
+    done = cli(*command)
+    assert done.returncode == 0, done.stderr
+    figures = [row[3] for row in table(done.stdout)]
+    done = cli(*compare)
+    assert done.returncode == 0, done.stderr
+    rows = table(done.stdout)
+    assert [row[1] for row in rows] == ["torch", "run mine, labels exact"] * 2
+    assert [float(row[3]) for row in rows[1::2]] == pytest.approx(list(map(float, figures)), abs=1e-3)
+    (run_of / "report" / "test.yaml").write_text("files: 5\n")
+    fails(cli(*compare), "its report is damaged or of another version; test it first")
 
 
 def test_the_page_in_a_browser(tested, tmp_path):
