@@ -8,8 +8,10 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pipnet.errors import UserError, one_line
 
@@ -146,12 +148,26 @@ def write_text(file: Path, text: str) -> None:
     write_atomic(file, lambda path: path.write_text(text, encoding="utf-8", errors="surrogateescape"))  # file names in it
 
 
-def read_csv(file: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header, none if there is no file."""
+def read_csv(file: Path, numbers: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Rows of a CSV file with a header, none if there is no file. numbers: columns that it must have, returned as floats.
+
+    UserError, naming the line, for a damaged table.
+    """
     if not file.is_file():
         return []
-    with open(file, newline="", encoding="utf-8", errors="surrogateescape") as handle:
-        return list(csv.DictReader(handle))
+    try:
+        with open(file, newline="", encoding="utf-8", errors="surrogateescape") as handle:
+            reader = csv.DictReader(handle)
+            rows = []
+            for row in reader:
+                if None in row or None in row.values():
+                    raise ValueError("another number of cells than the header has")
+                if lacking := [name for name in numbers if name not in row]:
+                    raise ValueError(f"no column {lacking[0]}")
+                rows.append({**row, **{name: float(row[name]) for name in numbers}})
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{file} is damaged in line {reader.line_num} ({error}); remove it, or make it anew") from None
+    return rows
 
 
 def write_csv(file: Path, header: list[str], rows) -> None:

@@ -1,6 +1,8 @@
 """Whole containers that hold a wrong value: checkpoints, metadata of exports, and the text files of runs and prepared sets."""
+import contextlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,7 +81,8 @@ def csv_value(data: bytes, rng: np.random.Generator) -> bytes:
 
 def _main(*words: object) -> None:
     import main
-    main.main([*map(str, words)])
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        main.main([*map(str, words)])
 
 
 def _trained(folder: Path, *more: str) -> Path:
@@ -115,6 +118,11 @@ def read_run(file: Path) -> None:
             assert file.read_bytes() == before, f"{words[0]} is refused, and {file.name} has changed"
     if refused:
         raise refused
+
+
+def read_tested(file: Path) -> None:
+    """Test a run, whose report shows its tables."""
+    _main("--test", "--data-root", file.parents[2] / "data", "--exp", file.parent, "--workers", 0, "--threads", 1)
 
 
 def _exported(kind: str, name: str) -> Callable[[Path], list[tuple[Path, str]]]:
@@ -180,7 +188,7 @@ VALUES: dict[str, Format] = {
     "value beside OpenVINO": Format(_exported("openvino", "best.xml.json"), read_export, (json_value,)),
     "value of a detector": Format(make_detector, read_detector, (detector_value,)),
     "value of a manifest": Format(_in_run("manifest.json", "--export", "onnx"), read_with_manifest, (json_value,)),
-    "value of args.yaml": Format(_in_run("args.yaml"), read_run, (yaml_value,)),
-    "value of step.csv": Format(_in_run("step.csv"), read_run, (csv_value,)),
-    "value of time.csv": Format(_in_run("time.csv"), read_run, (csv_value,)),
+    "value of args.yaml": Format(_in_run("args.yaml"), read_tested, (yaml_value,)),
+    "value of step.csv": Format(_in_run("step.csv"), read_tested, (csv_value,)),
+    "value of time.csv": Format(_in_run("time.csv"), read_tested, (csv_value,)),
     "value of meta.yaml": Format(make_prepared, read_prepared, (yaml_value,))}

@@ -70,3 +70,14 @@ def test_names_of_temporary_files_are_recognised(tmp_path):
 def test_text_of_others_stays_on_its_line():
     assert printable("a\nb\r\x1b[31m\x9b\u2028\u202e\udc9b\t") == r"a\nb\r\x1b[31m\x9b\u2028\u202e\x9b\t"
     assert printable("Zoë/脸 \udce9") == "Zoë/脸 \udce9"  # a name in Latin-1
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("epoch,loss\n0,1\n1\n", "line 3 .another number of cells"), ("epoch,loss\n0,1,2\n", "line 2 .another number of cells"),
+    ("epoch,loss\n0,\n", "line 2 .could not convert"), ("epoch,lost\n0,1\n", "line 2 .no column loss"),
+    ("epoch,loss\n0,1\x00\n", "line 2"),
+])
+def test_a_damaged_table_is_named(tmp_path, text, message):
+    (tmp_path / "step.csv").write_text(text)
+    with pytest.raises(UserError, match=f"step.csv is damaged in {message}"):
+        files.read_csv(tmp_path / "step.csv", ("epoch", "loss"))

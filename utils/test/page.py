@@ -201,10 +201,10 @@ def _rounds(folder: Path, report: Report) -> str:
 
 def _training(folder: Path) -> str:
     """Return the curves of step.csv."""
-    rows = read_csv(folder / "step.csv")
-    epochs, figures = np.array([float(row["epoch"]) + 1 for row in rows]), []
+    rows = read_csv(folder / "step.csv", ("epoch", "val_nme", "best", "loss", "lr"))
+    epochs, figures = np.array([row["epoch"] + 1 for row in rows]), []
     for title, keys in (("Validation NME, %", ("val_nme", "best")), ("Loss", ("loss",)), ("Learning rate", ("lr",))):
-        series = {key: (epochs, np.array([float(row[key]) for row in rows])) for key in keys if rows and key in rows[0]}
+        series = {key: (epochs, np.array([row[key] for row in rows])) for key in keys if rows}
         series = {key: line for key, line in series.items() if np.isfinite(line[1]).any()}
         if series:
             figures.append(_figure(title, chart(series, "epoch", "", Style(dots=len(rows) < 3))))

@@ -202,11 +202,11 @@ def read_compared(run, split: Split, norm: str, layout: str, flags: str) -> Comp
             raise UserError(f"--compare {run.folder}: it was tested in layout {of['layout']}, not {layout}; leave it out")
         if of and about["norm"] != norm:
             raise UserError(f"--compare {run.folder}: its report is in {about['norm']} norm, not {norm}; {again}")
-        rows = read_csv(run.folder / "report" / f"faces_{file}.csv")
+        rows = read_csv(run.folder / "report" / f"faces_{file}.csv", ("nme", "crop_nme"))
         if [row["file"] for row in rows] != one.read(split.name).files:
             raise UserError(f"--compare {run.folder}: its report lacks the faces of {one.title}, or has others, in true boxes; "
                             f"{again}")
-        nme, crop_nme = (np.array([float(row[key]) for row in rows]) for key in ("nme", "crop_nme"))
+        nme, crop_nme = (np.array([row[key] for row in rows]) for key in ("nme", "crop_nme"))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"--compare {run.folder}: its report is damaged or of another version; {again}") from None
     other = "" if of["checksum"] == one.checksum else f", labels {of['labels']}"

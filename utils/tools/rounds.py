@@ -116,7 +116,10 @@ def read_labels(file: Path, faces: Faces) -> np.ndarray:
     rows = read_csv(file)
     if [row["file"] for row in rows] != faces.names:
         raise UserError(f"{file} is of other unlabelled faces than there are now; train another run")
-    points = np.array([list(row.values())[len(COLUMNS):] for row in rows], np.float64)
+    try:
+        points = np.array([list(row.values())[len(COLUMNS):] for row in rows], np.float64)
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}); train another run") from None
     return to_crop(points.reshape(len(faces), -1, 2), faces.crop)
 
 
@@ -142,7 +145,7 @@ def show_labels(faces: Faces, layout: Layout, run: Run, count: int) -> str:
     """Draw `count` faces with the pseudo-labels of each round, least certain first. Return what to print."""
     files = sorted((run.folder / FOLDER).glob("round*.csv"))
     for file in files:
-        labels, score = read_labels(file, faces), np.array([float(row["score"]) for row in read_csv(file)])
+        labels, score = read_labels(file, faces), np.array([row["score"] for row in read_csv(file, ["score"])])
         order = np.argsort(score, kind="stable")[:count].tolist()
         _draw(file.with_suffix(".jpg"), faces, layout, [(i, f"{score[i]:.2f} {faces.names[i]}") for i in order], (None, labels))
     places = ", ".join(str(file.with_suffix(".jpg")) for file in files)

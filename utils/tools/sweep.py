@@ -211,5 +211,5 @@ def _figures(place: Path) -> dict[str, str]:
         names = [name for name in row if name == "NME %" or "@" in name][:3]  # of the first threshold only
         title, boxes = row["test set"] if several else "test", row["model"].removeprefix("torch")
         figures |= {f"{title} {name}{boxes}": row[name] for name in names}
-    figures["minutes"] = f"{sum(float(row['seconds']) for row in read_csv(place / 'time.csv')) / 60:.1f}"
+    figures["minutes"] = f"{sum(row['seconds'] for row in read_csv(place / 'time.csv', ['seconds'])) / 60:.1f}"
     return figures
