@@ -98,7 +98,10 @@ def test_coco_wrong(table):
         ({"annotations": [*good["annotations"], *good["annotations"], {"image_id": 0, "keypoints": [9, 9, 2, 3, 4, 2]}]},
          "2 points where the others have 5"),
         ({"annotations": [{"image_id": 0, "keypoints": [10**400, 2, 2]}]}, "annotation 1: keypoints"),
-        ({"annotations": [3]}, "not COCO keypoints"),
+        ({"annotations": [3]}, "not COCO keypoints"), ({"categories": [{"keypoints": 3}]}, "not COCO keypoints"),
+        ({"annotations": [{"image_id": 0, "keypoints": [1, 2, 2], "category_id": []}]}, "annotation 1: keypoints"),
+        ({"images": [{"id": 0, "file_name": "\ud800.jpg"}, {"id": 1, "file_name": "c.jpg"}]}, "cannot be the name of a file"),
+        ({"images": [{"id": 0, "file_name": "x/C.JPG"}, {"id": 1, "file_name": "c.jpg"}]}, "but c.jpg; list it by that name"),
     ]:
         file.write_text(json.dumps(good | change))
         assert infer(root) == "coco"

@@ -68,7 +68,9 @@ def find_image(archive: Archive, names: list[str], table: Path, where: str, uplo
         raise UserError(f"{where}: {fitting[0].name} and {fitting[1].name} both fit {cleaned(fitting[0].name)}; rename one")
     if fitting:
         return fitting[0]
-    raise UserError(f"{where}: no image {names[0][:80]} below {root}")
+    last = Path(names[0].replace("\\", "/")).name
+    alike = next((other for other in archive.pictures if Path(other).name.casefold() == composed(last).casefold()), None)
+    raise UserError(f"{where}: no image {names[0][:80]} below {root}" + (f", but {alike}; list it by that name" if alike else ""))
 
 
 def parse_csv(archive: Archive) -> None:
@@ -142,7 +144,8 @@ def parse_coco(archive: Archive) -> None:
             images = {image["id"]: (str(image["file_name"]), image.get("width"), image.get("height"))
                       for image in content["images"]}
             faces = [face for face in content["annotations"] if any(face.get("keypoints") or ())]
-            named = {one.get("id"): one["keypoints"] for one in content.get("categories") or () if one.get("keypoints")}
+            named = {one.get("id"): [str(name) for name in one["keypoints"]]
+                     for one in content.get("categories") or () if one.get("keypoints")}
             archive.left_out["annotations without a keypoint"] += len(content["annotations"]) - len(faces)
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from None
@@ -152,8 +155,7 @@ def parse_coco(archive: Archive) -> None:
         for number, face in enumerate(faces, 1):
             where = f"{file}, annotation {str(face.get('id', number))[:20]}"
             with archive.checked():
-                (name, *size), annotation = _coco_face(images, face, archive.origin, where)
-                own = list(map(str, named.get(face.get("category_id"), ())))
+                (name, *size), own, annotation = _coco_face(images, named, face, archive.origin, where)
                 if own and len(own) != len(annotation.landmarks):
                     raise UserError(f"{where}: {len(annotation.landmarks)} points where its category names {len(own)}")
                 if own and len(set(map(plain, own))) == len(own):
@@ -175,12 +177,13 @@ def ordered(annotation: Annotation, names: list[str], order: list[str]) -> Annot
     return annotation._replace(landmarks=annotation.landmarks[place], visible=visible if visible is None else visible[place])
 
 
-def _coco_face(images: dict[Any, tuple], face: dict, origin: float, where: str) -> tuple[tuple, Annotation]:
-    """Return name, width and height of the image, and the annotation of a face; `images` by their ids."""
+def _coco_face(images: dict[Any, tuple], named: dict[Any, list[str]], face: dict, origin: float,
+               where: str) -> tuple[tuple, list[str], Annotation]:
+    """Return (name, width, height) of the image, the names of the points and the annotation of a face; both lists are by id."""
     try:
         values = np.array(face["keypoints"], dtype=np.float64).reshape(-1, 3)
         box = None if face.get("bbox") is None else np.array(face["bbox"], dtype=np.float64).reshape(4)
-        image = images[face["image_id"]]
+        image, own = images[face["image_id"]], named.get(face.get("category_id"), [])
     except (ValueError, TypeError, KeyError, OverflowError):
         raise UserError(f"{where}: keypoints x y v ..., bbox x y w h and the image_id of an image belong in it") from None
     if not np.isfinite(values).all() or (np.abs(values) >= 1e9).any() or not np.isin(values[:, 2], (0, 1, 2)).all():
@@ -188,4 +191,4 @@ def _coco_face(images: dict[Any, tuple], face: dict, origin: float, where: str) 
     points = np.where(values[:, 2:] > 0, values[:, :2], np.nan)
     if box is not None:  # in continuous px, while `record` expects the keypoints' origin
         box = np.concatenate([box[:2], box[:2] + box[2:]]) + origin - 0.5
-    return image, Annotation(points, where, box, values[:, 2] == 2)
+    return image, own, Annotation(points, where, box, values[:, 2] == 2)
