@@ -284,11 +284,11 @@ def test_two_landmarks_on_a_level_line_and_one_with_a_box(tmp_path):
 
 # ---------------------------------------------------------------------------------------------------------- names of files
 def test_label_studio_cleans_the_names_of_files(tmp_path):
-    root = write_studio(tmp_path / "set", [FIVE] * 2, files=["IMG_0_2.jpg", "Größe_1.jpg"])
-    for old, new in (("0.jpg", "IMG 0 (2).jpg"), ("1.jpg", "Gro\u0308ße #1.jpg")):
-        (root / old).rename(root / new)
-    (root / "Gro\u0308ße #1.jpg").rename(root / "Gro\u0308ße 1.jpg")
-    assert [record.file.name for record in parse("label-studio", root)["train"]] == ["IMG 0 (2).jpg", "Gro\u0308ße 1.jpg"]
+    root = write_studio(tmp_path / "set", [FIVE] * 3, files=["IMG_0_2.jpg", "Größe_1.jpg", "Große_2.jpg"])
+    files = ["IMG 0 (2).jpg", "Gro\u0308ße 1.jpg", "Größe 2.jpg"]
+    for number, name in enumerate(files):
+        (root / f"{number}.jpg").rename(root / name)
+    assert [record.file.name for record in parse("label-studio", root)["train"]] == files
     picture(root / "IMG 0 2.jpg")
     with pytest.raises(UserError, match="both fit IMG_0_2.jpg; rename one"):
         parse("label-studio", root)

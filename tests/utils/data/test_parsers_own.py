@@ -101,7 +101,7 @@ def test_coco_wrong(table):
         ({"annotations": [3]}, "not COCO keypoints"), ({"categories": [{"keypoints": 3}]}, "not COCO keypoints"),
         ({"annotations": [{"image_id": 0, "keypoints": [1, 2, 2], "category_id": []}]}, "annotation 1: keypoints"),
         ({"images": [{"id": 0, "file_name": "\ud800.jpg"}, {"id": 1, "file_name": "c.jpg"}]}, "cannot be the name of a file"),
-        ({"images": [{"id": 0, "file_name": "x/C.JPG"}, {"id": 1, "file_name": "c.jpg"}]}, "but c.jpg; list it by that name"),
+        ({"images": [{"id": 0, "file_name": "x/c.jpg"}, {"id": 1, "file_name": "c.jpg"}]}, "but c.jpg; list it by that name"),
     ]:
         file.write_text(json.dumps(good | change))
         assert infer(root) == "coco"

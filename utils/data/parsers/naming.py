@@ -54,6 +54,10 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def cleaned(name: str) -> str:
-    """Return a file's name as Label Studio keeps it when it is uploaded: IMG_0_2.jpg for "IMG 0 (2).jpg"."""
-    return re.sub(r"[^-\w.]", "", composed(name).strip().replace(" ", "_"))
+def cleaned(name: str) -> set[str]:
+    """Return a file's name as Label Studio keeps it when it is uploaded: IMG_0_2.jpg for "IMG 0 (2).jpg".
+
+    Of an umlaut in two characters, one of Unicode's forms, it keeps the letter alone.
+    """
+    forms = (unicodedata.normalize(form, name).strip().replace(" ", "_") for form in ("NFC", "NFD"))
+    return {re.sub(r"[^-\w.]", "", form) for form in forms}

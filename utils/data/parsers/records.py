@@ -15,7 +15,7 @@ from pipnet.files import read_bytes
 from pipnet.geometry import box_of
 from pipnet.images import SUFFIXES
 from utils.data.parsers import own
-from utils.data.parsers.naming import composed
+from utils.data.parsers.naming import cleaned, composed
 from utils.layouts import Layouts
 
 FARTHEST = 1e6  # px; a coordinate beyond this is an error in the annotation
@@ -158,6 +158,15 @@ class Archive:
                 found[composed(path.relative_to(self.root).as_posix())] = path
         return found
 
+    @cached_property
+    def uploaded(self) -> dict[str, list[Path]]:
+        """Return {name of an image without its folder, as Label Studio cleans it: images}."""
+        found: dict[str, list[Path]] = {}
+        for path in self.pictures.values():
+            for name in cleaned(path.name):
+                found.setdefault(name, []).append(path)
+        return found
+
     def unused(self) -> None:
         """Count the images that no face of a user's own set names."""
         used = {record.file for records in self.splits.values() for record in records}
@@ -250,7 +259,7 @@ def require_complete(root: Path, title: str, missing: list[str], allow_partial: 
             advice = f"{root} holds more than the release of {title}; remove what is not of it, or"
         raise UserError("\n  ".join((f"{advice} use what is there with allow_partial (--allow-partial):", *missing)))
     for line in missing:
-        logger.warning(f"{title} is {'more than the release' if MORE in line else 'partial'}: {line}")
+        logger.warning(f"{title}: {line}" if MORE in line else f"{title} is partial: {line}")
 
 
 def deviation(name: str, found: int, count: int, folder: bool = True) -> str:

@@ -63,14 +63,14 @@ def find_image(archive: Archive, names: list[str], table: Path, where: str, uplo
         for below in places:
             if found := archive.pictures.get(composed(os.path.normpath(f"{below}{name}"))):
                 return found
-    fitting = [path for path in archive.pictures.values() if cleaned(path.name) in names] if uploaded else []
+    fitting = list(dict.fromkeys(path for name in names if uploaded for path in archive.uploaded.get(composed(name), ())))
     if len(fitting) > 1:
-        raise UserError(f"{where}: {fitting[0].name} and {fitting[1].name} both fit {cleaned(fitting[0].name)}; rename one")
+        raise UserError(f"{where}: {fitting[0].name} and {fitting[1].name} both fit {names[-1]}; rename one")
     if fitting:
         return fitting[0]
-    last = Path(names[0].replace("\\", "/")).name
-    alike = next((other for other in archive.pictures if Path(other).name.casefold() == composed(last).casefold()), None)
-    raise UserError(f"{where}: no image {names[0][:80]} below {root}" + (f", but {alike}; list it by that name" if alike else ""))
+    alike = archive.uploaded.get(next(iter(cleaned(Path(names[0].replace("\\", "/")).name))), ())
+    other = f", but {alike[0].relative_to(root)}; list it by that name" if alike else ""
+    raise UserError(f"{where}: no image {names[0][:80]} below {root}{other}")
 
 
 def parse_csv(archive: Archive) -> None:
