@@ -2,6 +2,8 @@
 
 Errors are absolute and in cells of the feature map (eighths of the crop where a head has no cells: 32 px of 256 both).
 """
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,15 @@ def l1(error: Tensor) -> Tensor:
 def l2(error: Tensor) -> Tensor:
     """Return the squared error."""
     return error.square()
+
+
+def wing(error: Tensor) -> Tensor:
+    """Return the Wing loss (Feng et al., CVPR 2018) of an error in eighths of the crop, with Slim's w = 10 and epsilon = 2.
+
+    Slim measures errors in [0, 1] of the crop, so only the logarithm applies, and that is almost straight there.
+    """
+    share = error / 8
+    return torch.where(share < 10, 10 * torch.log1p(share / 2), share - 10 + 10 * math.log(6))
 
 
 def bounded(log_scale: Tensor) -> Tensor:

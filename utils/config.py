@@ -207,8 +207,8 @@ def resolve(given: dict[str, Any], defaults: Defaults, preset: str | None = None
             datasets: Collection[str] = (), start: dict[str, Any] | None = None) -> Settings:
     """Return the settings: defaults < trained (the keys of a checkpoint) < preset < start < given, each checked.
 
-    datasets: rows of DATASETS that are trained on; a preset's protocol may depend on them. start: keys of the net whose weights a
-    training starts from.
+    datasets: rows of DATASETS that are trained on; a preset's protocol may depend on them, its pool on the net. start: keys of
+    the net whose weights a training starts from.
     """
     layers = [(trained or {}, "the checkpoint")]
     if preset is not None:
@@ -220,6 +220,9 @@ def resolve(given: dict[str, Any], defaults: Defaults, preset: str | None = None
         row = {**row, "preset": preset}
         if isinstance(by_dataset := row.get("protocol"), dict):
             row["protocol"] = given["protocol"] if "protocol" in given else _protocol_for(by_dataset, datasets, preset)
+        if isinstance(by_net := row.get("pool"), dict):
+            net = {**row, **(start or {}), **given}.get("net", defaults.values["net"])
+            row["pool"] = by_net.get(net, by_net.get("default"))
         layers.append((row, f"preset {preset}"))
     values = dict(defaults.values)
     for layer, where in [*layers, (start or {}, "the file of --weights"), (given, "command line")]:

@@ -45,7 +45,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--detector-weights", metavar="FILE", help="file of the detector (faceboxes: .onnx, or .pt and .pth in the checkout; "
         "default: the one that comes with the project)")
     add("--detector-scale", metavar="X", type=float, help="resize pictures by this factor for the detector; 2 finds smaller "
-        "faces (default: a short side above 600 px is shrunk to 600 px)")
+        "faces (default: a short side above 600 px is shrunk to 600 px; mtcnn: 1)")
     add("--threshold", metavar="SCORE", type=float, help="least score of a face (default: the detector's own)")
     add("--upright", action="store_true", help="do not search a picture again, turned and enhanced, where no face is sure")
     add("--max-faces", metavar="N", type=int, help="keep the N largest faces (default: all)")

@@ -1,4 +1,6 @@
 """The PIP head: decode inverts encode, and targets, losses and outputs equal the published ones."""
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -162,6 +164,13 @@ def test_forms_of_the_error_grow_steadily(form, error, step):
     low, high = (float(function(torch.tensor(value, dtype=torch.float64))) for value in (error, error + step))
     assert 0 <= low <= high <= low + 6 * step  # no jump where the pieces meet
     assert float(function(torch.zeros(()))) == 0
+
+
+def test_wing_is_that_of_slim():
+    """On errors in [0, 1] of the crop, which are eight times as large in our unit; with w 10, epsilon 2, and beyond w too."""
+    share = torch.tensor([0, 0.001, 0.1, 0.7, 1, 9.9, 10.1, 30], dtype=torch.float64)
+    wanted = [10 * math.log(1 + x / 2) if x < 10 else x - (10 - 10 * math.log(1 + 10 / 2)) for x in share.tolist()]
+    assert resolve(ERRORS["wing"])(8 * share).tolist() == pytest.approx(wanted, rel=1e-12)
 
 
 def test_expected_errors_weigh_the_merge():

@@ -5,6 +5,8 @@ import torch
 from conftest import LAYOUTS, mean_face, settings
 
 from nets.backbones.slim import Means, Slim
+from nets.heads.coordinate import Maps
+from nets.labels import Labels
 from utils.train import initialise
 from utils.train.make_net import make_net
 
@@ -34,3 +36,14 @@ def test_the_published_file_starts_the_preset(reference):
     assert torch.allclose(found.landmarks.flatten(1), raw[:, :136], atol=1e-4)
     assert torch.allclose(found.pose, raw[:, 136:139] * torch.tensor([-1, 1, 1]) * torch.pi / 2, atol=1e-4)
     assert torch.allclose(found.states, raw[:, 139:].sigmoid(), atol=1e-4)
+
+
+def test_preset_slim_weighs_landmarks_as_slim():
+    """Twice the mean of Wing over all coordinates."""
+    chosen = settings("slim")
+    net = make_net(chosen.net, chosen.loss, LAYOUTS.load("68"), mean_face())
+    truth, found = torch.rand(3, 68, 2), torch.rand(3, 68, 2)
+    targets = net.head.encode(Labels(truth), (5, 5))
+    term = net.head.loss(Maps(found), targets)["coordinate"] / targets.counts["coordinate"]
+    wing = 10 * torch.log1p((found - truth).abs() / 2)
+    assert float(chosen.loss.reg * term) == pytest.approx(float(2 * wing.mean()), rel=1e-5)

@@ -178,6 +178,18 @@ def test_intersection_over_union():
     assert shares == pytest.approx(np.array([[1, 1 / 7, 0]]))
 
 
+@pytest.mark.parametrize("box", [(100, 80, 61, 83), (-7, 3, 90, 95), (560, 400, 75, 70)], ids=str)
+def test_the_crop_of_pipnets_demo(box):
+    """Of the detector's x, y, width and height; there the box ends one px earlier, which the way back adds, and is whole px."""
+    x, y, wide, high = box
+    aside, down = int(wide * 0.2 / 2), int(high * 0.2 / 2)
+    low = np.maximum((x - aside, y + down), 0)
+    high_x, high_y = min(x + wide - 1 + aside, 640 - 1), min(y + high - 1 + down, 480 - 1)
+    published = np.array([*low, high_x + 1, high_y + 1])
+    crop = crop_box(np.array([x, y, x + wide, y + high]), Protocol(**DEFAULTS.protocols["faceboxes_demo"]), 640, 480)
+    assert np.abs(crop - published).max() <= 1
+
+
 @pytest.mark.parametrize("name", DEFAULTS.protocols)
 @pytest.mark.parametrize("box", [(60, 50, 120, 150), (-20, -10, 60, 90), (130, 100, 210, 190)])
 def test_a_point_of_a_padded_crop_goes_back_to_where_it_was(name, box):

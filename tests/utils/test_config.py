@@ -246,6 +246,18 @@ def test_presets_resolve_and_build(preset):
         assert (found.data.layout, found.net.num_nb, found.loss.reg, found.loss.cls) == ("12", 5, 2.0, 12.0)
 
 
+@pytest.mark.parametrize(("net", "excite", "published", "classifier"), [  # in millions; classifier: features + 1, times 1000
+    ("mobilenetv2", False, 3.74, 1281), ("mobilenetv2", True, 4.15, 1281), ("resnet18", False, 11.76, 513),
+    ("res2net50", False, 26.00, 2049), ("res2net50", True, 27.05, 2049)])
+def test_the_nets_of_preset_coordinate_have_the_published_sizes(net, excite, published, classifier):
+    """Beside the ImageNet classifiers, which are counted there but not used."""
+    found = settings("coordinate", net=net, excite=excite)
+    count = sum(p.numel() for p in make_net(found.net, found.loss, LAYOUTS.load("68"), mean_face()).parameters())
+    assert (count + 1000 * classifier) / 1e6 == pytest.approx(published, abs=0.0065)
+    assert found.net.pool == ("depthwise" if net == "mobilenetv2" else "average")
+    assert settings("coordinate", net=net, pool="depthwise").net.pool == "depthwise"
+
+
 # ------------------------------------------------------------------------------------------------------------- layouts
 @pytest.mark.parametrize("name", LAYOUTS.rows)
 def test_layouts_fit_themselves(name):

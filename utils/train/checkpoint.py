@@ -109,7 +109,9 @@ def _read(file: Path):
         with warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise UserError(f"{file} is refused: it holds more than tensors and plain values, loading it could run code") from None
+        raise UserError(f"{file} is refused: it holds more than tensors and plain values, loading it could run code; if you "
+                        f"trust it, save its tensors with the code that made it: torch.save(torch.load({str(file)!r}, "
+                        "weights_only=False)['model'].state_dict(), 'state.pt'), and give state.pt") from None
     except Exception as error:  # a damaged file makes the reader raise whatever comes up
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file} is not a readable checkpoint ({reason})") from None
