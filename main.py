@@ -7,8 +7,9 @@ if __name__ == "__main__":
     begin_loading()
 try:
     from pipnet import __version__
+    from pipnet.app.flags import FACES, add_face_flags
     from pipnet.errors import UserError, printable
-    from pipnet.files import COARSE, SHIPPED
+    from pipnet.files import SHIPPED
     from utils.config import check_files, parse, read_defaults
     from utils.data.paths import check_sets
     from utils.formats import EXPORTS, TESTED
@@ -36,6 +37,7 @@ MODES = {  # checked in this order
     "list_nets": Mode((), (*WORK, "sweep", "resume", "overwrite"), "--list-nets only lists; leave the other modes out"),
     "predict": Mode((), ("sweep", "audit"), "--predict uses one trained net; leave --sweep and --audit out"),
     "predict_format": Mode(("predict",), (), "--predict-format is the format of --predict; give that too"),
+    **{name: Mode(("predict",), (), f"--{name.replace('_', '-')} is for --predict; give that too") for name in FACES},
     "compare": Mode(TESTS, ("sweep",),
                     "--compare is for the report of a test; give --test with it, and no --sweep"),
     "resume": Mode(("train", "audit"), (), "--resume says how to --train; give that too"),
@@ -81,6 +83,7 @@ def add_modes(parser: ArgumentParser) -> None:
         help="for --predict: a folder for .pts, or a file .csv or .json (COCO); without: in weights/EXP/predicted. For --export "
              "web: the folder of the page; without: weights/EXP/web")
     add("--predict-format", metavar="FORMAT", help="pts, csv or coco; without: from the name of --out")
+    add_face_flags(add, "for --predict 32")
     add("--compare", metavar="RUN", nargs="+", default=[],
         help="runs that were tested on the same faces: shown beside this one in the test's table and report")
 
@@ -200,7 +203,7 @@ def main(argv: list[str]) -> None:
             formats = mode.test_formats or ["onnx"] * mode.test_onnx
             run_tests(task.tests(run, compare), ranks, formats, bool(mode.test_formats))
         if mode.predict and ranks.first:
-            print(predict.run_prediction(run.fastest, Path(mode.predict), target, mode.overwrite, settings.test, COARSE.get(exp)))
+            print(predict.run_prediction(exp, run.fastest, target, mode, settings))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pipnet.checkout import from_checkout
 from pipnet.contents import check_export
 from pipnet.detector import DETECTORS, Detector, FaceBox
 from pipnet.errors import UserError, one_line
+from pipnet.face import Face
 from pipnet.files import COARSE, SHIPPED
 from pipnet.geometry import (
     Protocol,
@@ -48,27 +49,6 @@ SURE, SURE_ERROR = 0.35, 0.028
 DETECTS = ("is a face detector, which finds boxes and no landmarks; name it with --detector-weights, in Python with "
            "Detector(), and a landmark net here")
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
-
-
-class Face(NamedTuple):
-    """One face of one frame, in continuous image px. None stands for values that were not computed.
-
-    box (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from; of a face that leans, the
-    upright box that holds it. score: the detector's, NaN for a box from elsewhere; the face score in a video. landmarks (N, 2).
-    scores (N,): of each landmark, in [0, 1]. sigma (N,): expected error of each landmark, px. id: the tracker's. pose (3,):
-    pitch, yaw, roll in degrees, with the signs of `head_pose`. states: probability of each state by name, such as
-    left_eye_closed. pose and states are the net's, if it predicts them.
-    """
-
-    box: np.ndarray
-    score: float
-    landmarks: np.ndarray
-    scores: np.ndarray
-    sigma: np.ndarray | None = None
-    id: int | None = None
-    pose: np.ndarray | None = None
-    states: dict[str, float] | None = None
-    drowsiness: dict[str, Any] | None = None
 
 
 def with_roll(boxes: np.ndarray) -> np.ndarray:
@@ -175,6 +155,8 @@ def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained
 class Landmarker:
     """landmarker(image) -> list of `Face`, best first. image: uint8 BGR (H, W, 3), or what else `as_bgr` takes.
 
+    Of a list of images it returns a list of faces each.
+
     landmarks: the name of a net that comes with the project (None: landmarks), which runs in 8 bits on a CPU; an exported file
     (.onnx, .mnn, .param, .xml); a `LandmarkNet`; in the checkout also what `--exp` takes: the id, folder or .pt of a run, a
     published file. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`, a
@@ -201,7 +183,7 @@ class Landmarker:
         elif Path(landmarks).suffix in RUNTIMES:
             self.net = open_net(landmarks, threads)
         else:
-            self.net = from_checkout("utils.tools.inference:find_net", landmarks)(str(landmarks), threads)
+            self.net = from_checkout("utils.tools.find:find_net", landmarks)(str(landmarks), threads)
         self.detector = Detector(threads=threads) if detector is None else detector
         self.max_faces, self.any_roll, self.rgb = max_faces, any_roll, rgb
         self._tight = self.net.tight  # needed for every crop
@@ -226,8 +208,13 @@ class Landmarker:
         """Map from the detector's boxes to landmark boxes."""
         return getattr(self.detector, "face_box", DETECTORS["faceboxes"].face_box)
 
-    def __call__(self, image: np.ndarray, second_crop: bool = True) -> list[Face]:
-        """Faces of an image. second_crop: crop a face again if its landmarks are unsure or far from the box."""
+    def __call__(self, image: Any, second_crop: bool = True) -> list[Face]:
+        """Faces of an image; of a list of images, a list of faces each.
+
+        second_crop: crop a face again if its landmarks are unsure or far from the box.
+        """
+        if isinstance(image, (list, tuple)):
+            return [self(one, second_crop) for one in image]
         image = as_bgr(image, self.rgb)
         faces = self.faces_of(image, *self.detect(image), second_crop)
         return search(self, image, faces, second_crop) if self.any_roll else faces

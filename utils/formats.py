@@ -1,4 +1,5 @@
-"""The formats that a trained net is exported to."""
+"""The formats that a trained net is exported to, and where its run lies."""
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ FORMATS = {
     "pipeline": Format(".pipeline.onnx", "utils.test.pipeline:write_pipeline", same=False),
     "raw": Format(".raw.onnx", "utils.test.export:write_raw", same=False),
 }
+SOURCE = "weights_sha256"  # in the metadata of an export: the weights that it was made from
 TESTED = [name for name, row in FORMATS.items() if row.same]
 EXPORTS = [*TESTED, "pipeline", "web"]  # of --export; web: a folder, the page of pipnet/app/web.py with the ONNX file
 
@@ -32,3 +34,8 @@ def files_of(export: Path) -> list[Path]:
     """Return the files that an export may consist of: itself, its weights where they lie apart, and its metadata."""
     weights = [export.with_suffix(".bin")] if export.suffix in (".param", ".xml") else []
     return [export, *weights, Path(f"{export}.json")]
+
+
+def folder_of(exp: str, root: Path) -> Path:
+    """Return the folder of the run that --exp names: an id below `root`, or a path."""
+    return Path(exp) if os.sep in exp else root / exp

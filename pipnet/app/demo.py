@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from pipnet import __version__
 from pipnet.app.drowsiness import Drowsiness
+from pipnet.app.flags import add_face_flags
 from pipnet.app.output import KEYS, Output
 from pipnet.app.smooth import SMOOTH
 from pipnet.app.sources import Frame, Source, open_source, silence_opencv
@@ -29,26 +30,23 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog=Path(sys.argv[0]).name, description=__doc__, epilog=f"Keys in the window: {KEYS}.")
+    name = Path(sys.argv[0]).name
+    parser = argparse.ArgumentParser(prog="python -m pipnet" if name == "__main__.py" else name, description=__doc__,
+                                     epilog=f"Keys in the window: {KEYS}.")
     add = parser.add_argument
+    add("place", metavar="SOURCE", nargs="?", help="the same as --source")
     add("--version", action="version", version=f"pipnet {__version__}")
-    add("--source", default="0", help="picture, folder (with its subfolders), video, address (rtsp://...) or number of a camera "
-        "(0)")
+    add("--source", help="picture, folder (with its subfolders), video, address (https://..., rtsp://...) or camera, by number "
+        "or device file (default: camera 0)")
     add("--save", metavar="FILE", help="save the drawn picture or video (.mp4, .avi, ...); into a folder: under its own name")
     add("--json", metavar="FILE", help="write a line of JSON per frame to this file, or to the terminal (-)")
     add("--overwrite", action="store_true", help="replace what --save and --json name, if it is there already")
     add("--exp", metavar="EXP", help=f"landmark net: one that comes with the project ({', '.join(SHIPPED)}), an exported "
         f"file, or in the checkout what main.py --exp takes (default: {SHIPPED[0]})")
-    add("--int8", action=argparse.BooleanOptionalAction, help="take the nets that come with the project in 8 bits, or in 32 "
-        "(default: 8 on a CPU, where they are up to three times faster)")
     add("--detector", choices=tuple(DETECTORS), default="faceboxes", help="kind of face detector (faceboxes)")
     add("--detector-weights", metavar="FILE", help="file of the detector (faceboxes: .onnx, or .pt and .pth in the checkout; "
         "default: the one that comes with the project)")
-    add("--detector-scale", metavar="X", type=float, help="resize pictures by this factor for the detector; 2 finds smaller "
-        "faces (default: a short side above 600 px is shrunk to 600 px; mtcnn: 1)")
-    add("--threshold", metavar="SCORE", type=float, help="least score of a face (default: the detector's own)")
-    add("--upright", action="store_true", help="do not search a picture again, turned and enhanced, where no face is sure")
-    add("--max-faces", metavar="N", type=int, help="keep the N largest faces (default: all)")
+    add_face_flags(add, "8 on a CPU, where they are up to three times faster")
     add("--detect-every", metavar="K", type=int, default=10, help="videos: run the detector every K frames, track between (10)")
     add("--smooth", choices=SMOOTH, default="one-euro", help="videos: filter that steadies the landmarks (one-euro)")
     add("--pose", action="store_true", help="pitch, yaw and roll of the head, also from nets that do not predict them")
@@ -60,7 +58,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
     if args.web and (wrong := sorted(given - {"web", *WEB})):
-        raise UserError(f"--web goes with {', '.join(map(_flag, WEB))}; leave {_flag(wrong[0])} out")
+        raise UserError(f"--web goes with {', '.join(map(_flag, WEB))}; leave "
+                        f"{args.place if wrong[0] == 'place' else _flag(wrong[0])} out")
+    if args.place is not None:
+        if args.source is not None:
+            raise UserError(f"{args.place} and --source {args.source} are two sources; give one of them")
+        args.source = args.place
+    args.source = args.source or "0"
     if args.port is not None and not args.web:
         raise UserError("--port is the port of --web; give that too")
     if args.detect_every < 1:

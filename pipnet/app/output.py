@@ -18,42 +18,23 @@ from pipnet.app.panel import STYLES, Panel, alarm, draw_faces
 from pipnet.app.sinks import PictureSink, VideoSink, make_folder, names_picture, save_picture, unused, writing
 from pipnet.app.sources import Frame, Source
 from pipnet.errors import UserError
+from pipnet.face import Face, rounded
 from pipnet.files import names_folder
-from pipnet.landmarker import Face
 from pipnet.layout import Layout
 
 OUTPUT = Path("output")  # folder for what is saved without a name
 KEYS = "q or Esc: quit; s: save this picture; d: draw edges, points, numbers or nothing; m: mirror; space: pause, next picture"
 LARGEST = (1280, 800)    # px of the window at first
+DIGITS = {"box": 2, "landmarks": 2, "landmark_scores": 3, "sigma": 3, "pose": 2, "states": 3}  # of values in the JSON; others 4
 FIRST = b'{"frame": '     # how our lines of JSON begin
 
 
 def json_line(frame: Frame, faces: list[Face]) -> str:
-    """One frame as a line of JSON; coordinates are rounded to hundredths of a px. Unknown and non-finite values are null.
-
-    A face has the keys `states` and those of drowsiness only where they are computed.
-    """
+    """One frame as a line of JSON; coordinates are rounded to hundredths of a px. Unknown and non-finite values are null."""
     height, width = frame.image.shape[:2]
-    values = [{"id": face.id, "box": rounded(face.box, 2), "score": rounded(face.score, 4),
-               "landmarks": rounded(face.landmarks, 2), "landmark_scores": rounded(face.scores, 3),
-               "sigma": rounded(face.sigma, 3), "pose": rounded(face.pose, 2),
-               **({"states": rounded(face.states, 3)} if face.states else {}),
-               **rounded(face.drowsiness or {}, 4)} for face in faces]
+    values = [{key: rounded(value, DIGITS.get(key, 4)) for key, value in face.to_dict().items()} for face in faces]
     return json.dumps({"frame": frame.index, "time": rounded(frame.seconds, 4), "file": frame.name,
                        "width": width, "height": height, "faces": values})
-
-
-def rounded(value, digits: int):
-    """Plain rounded values of a number, array, list or dict; None for what is not finite."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [rounded(one, digits) for one in value]
-    if isinstance(value, dict):
-        return {key: rounded(one, digits) for key, one in value.items()}
-    if isinstance(value, float):
-        return round(value, digits) if np.isfinite(value) else None
-    return value
 
 
 def has_display() -> bool:

@@ -2,6 +2,7 @@
 import json
 import multiprocessing
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,19 @@ def coded() -> np.ndarray:
     """(480, 640, 3): blue says x / 3, green y / 2."""
     y, x = np.mgrid[:480, :640]
     return np.dstack([x // 3, y // 2, np.zeros_like(x)]).astype(np.uint8)
+
+
+def test_a_list_of_pictures_and_what_a_face_says():
+    image = coded()
+    landmarker = Landmarker(known_net(mean_face() * 100 + 200), lambda image: (np.array([[190, 190, 310, 310.0]]), np.ones(1)))
+    none, faces = landmarker([image[:150], image])
+    assert faces and [repr(face) for face in landmarker(image)] == [repr(face) for face in faces] and landmarker([]) == []
+    face = faces[0]._replace(id=3, drowsiness={"ear_left": np.float32(0.25), "alarm": None}, states={"mouth_open": 0.5})
+    assert re.fullmatch(r"Face\(id=3, box=\[[\d., ]+\], score=1.000, 68 landmarks, score 1.000\)", repr(face))
+    values = json.loads(json.dumps(face.to_dict(), allow_nan=False))
+    assert np.allclose(values["landmarks"], face.landmarks) and values["score"] == 1 and values["sigma"] is None
+    assert values["ear_left"] == 0.25 and values["states"] == {"mouth_open": 0.5} and "states" not in faces[0].to_dict()
+    assert face._replace(score=float("nan")).to_dict()["score"] is None
 
 
 def test_an_exported_net_sees_the_crops_of_training(trained, tmp_path):
@@ -506,7 +520,7 @@ def test_the_package_is_installed_with_its_weights(tmp_path, trained):
     subprocess.run(command, check=True, cwd=tmp_path)
     assert sorted(path.name for path in (target / "pipnet" / "weights").iterdir()) == [
         "detector.onnx", "landmarks-fast.onnx", "landmarks.onnx", "manifest.json"]
-    assert (target / "bin" / "pipnet").is_file() and not (target / "utils").exists()
+    assert (target / "bin" / "pipnet").is_file() and (target / "pipnet" / "py.typed").is_file() and not (target / "utils").exists()
     code = ("import sys; sys.path.insert(0, sys.argv[1]); import numpy as np; from pipnet import Landmarker\n"
             "faces = Landmarker(threads=1)(np.zeros((96, 96, 3), np.uint8)); assert faces[0].landmarks.shape == (68, 2)")
     done = subprocess.run([sys.executable, "-c", code, str(target)], cwd=tmp_path, capture_output=True, text=True)

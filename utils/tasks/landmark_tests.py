@@ -9,10 +9,11 @@ from loguru import logger
 
 from nets.stages.auxiliary import STATES
 from pipnet.app.web import Options, write_page
+from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped
 from pipnet.geometry import to_crop
-from pipnet.landmarker import open_net
+from pipnet.landmarker import Landmarker, open_net
 from utils.config import ROOT
 from utils.data.dataset import Faces
 from utils.data.face_states import complete
@@ -27,7 +28,6 @@ from utils.test.export import Source, deployed, example_for, export_onnx, from_a
 from utils.test.report import Report, read_compared
 from utils.test.tables import Case
 from utils.tools.inference import of_checkpoint
-from utils.tools.predict import landmarker
 from utils.train import checkpoint
 from utils.train.make_net import state_names
 from utils.train.run_folder import Run
@@ -100,7 +100,7 @@ class LandmarkTests(Tests):
         outputs = ["pose"] * self.net.pose + ["states"] * bool(self.net.states)
         detect = None
         if "detector" in test.box:
-            detect = landmarker(self.run.weights, test.detector, test.detector_weights).detect
+            detect = Landmarker(self.run.weights, Detector(test.detector, test.detector_weights)).detect
         titles = distinct([title_for(split.set, self.layout, there) for split, (there, _) in zip(splits, self.ways, strict=True)])
         files = distinct([split.set.folder.name for split in splits])
         for place, (split, (there, convert)) in enumerate(zip(splits, self.ways, strict=True)):

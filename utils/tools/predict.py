@@ -3,6 +3,7 @@ import csv
 import json
 import os
 import time
+from argparse import Namespace
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,11 +15,12 @@ from loguru import logger
 
 from pipnet.detector import Detector
 from pipnet.errors import UserError, one_line
-from pipnet.files import names_folder, read_csv, shipped, write_atomic, write_csv, write_text
+from pipnet.files import COARSE, SHIPPED, names_folder, read_csv, shipped, write_atomic, write_csv, write_text
 from pipnet.geometry import Protocol, box_of
 from pipnet.images import is_picture, pictures, read_image
 from pipnet.landmarker import Face, Landmarker, LandmarkNet
 from pipnet.layout import Layout
+from pipnet.session import shipped_onnx
 from utils.data.parsers import DATASETS, complain, read_pts, write_pts
 from utils.progress import progress
 from utils.test.evaluate import mean_of
@@ -233,11 +235,6 @@ def earlier(out: Path) -> set[Path]:
             and file.resolve().is_relative_to(out.resolve())}
 
 
-def landmarker(weights: Path, detector: str, file: str | None, coarse: str | None = None) -> Landmarker:
-    """Return a Landmarker with the net of a run and a detector by name. file: its weights. UserError if they are missing."""
-    return Landmarker(weights, Detector(detector, file), coarse=coarse)
-
-
 def averaged(net: LandmarkNet) -> LandmarkNet:
     """Return the net with the mean of its results for a crop and for its mirror image, which takes twice the time.
 
@@ -253,24 +250,25 @@ def averaged(net: LandmarkNet) -> LandmarkNet:
     return net._replace(predict=predict)
 
 
-def run_prediction(weights: Path, source: Path, target: tuple[Path, str], overwrite: bool, test, coarse: str | None) -> str:
-    """Predict and write the landmarks of `source`. Return what to print. test: section of the settings.
+def run_prediction(exp: str | None, weights: Path, target: tuple[Path, str], mode: Namespace, settings) -> str:
+    """Predict and write the landmarks of --predict. Return what to print.
 
-    target, overwrite: see `check_out` and `Results`. coarse: the net that makes the crops of faces that the detector finds, see
-    `Landmarker`.
+    exp: the run's name. weights: its file. target: see `check_out`. mode: the flags that are not keys.
     """
-    out, kind = target
+    source, (out, kind), test, coarse = Path(mode.predict), target, settings.test, COARSE.get(exp)
     given = test.detector_weights is not None or "detector" in test.box or test.detector not in ("faceboxes", "none")
     detects = given or test.detector == "faceboxes" and shipped("detector.onnx").is_file()
+    if mode.int8 is not None and exp in SHIPPED:
+        weights, coarse = shipped_onnx(exp, mode.int8), coarse and shipped_onnx(coarse, mode.int8)
+    threads, finder = settings.train.threads, lambda image: None
     if detects:
-        net = landmarker(weights, test.detector, test.detector_weights, coarse)
-    else:
-        net = Landmarker(weights, lambda image: None)
+        finder = Detector(test.detector, test.detector_weights, mode.threshold, None, mode.detector_scale, threads)
+    net = Landmarker(weights, finder, mode.max_faces, threads, not mode.upright, coarse=coarse if detects else None)
     if test.flip_test:
         net.net = averaged(net.net)
     root = source if source.is_dir() else source.parent
     stems = [file.relative_to(root).with_suffix("").as_posix() for file in listed(source)]
-    results = Results(out, kind, net.layout, stems, overwrite)
+    results = Results(out, kind, net.layout, stems, mode.overwrite)
     with closing(results), closing(predict(source, net, detects, given)) as faces:  # a stop leaves what has been found so far
         for one in faces:
             results.add(one)

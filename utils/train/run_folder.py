@@ -17,7 +17,7 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.files import SHIPPED, checksum, open_regular, shipped, shipped_net, write_atomic, write_csv
 from pipnet.runtimes import RUNTIMES, stored_values
-from utils.formats import FORMATS
+from utils.formats import FORMATS, SOURCE, folder_of
 from utils.train import checkpoint
 from utils.train.published import contents, split_files
 from utils.yaml_files import nearest
@@ -29,7 +29,6 @@ except ImportError:
 
 SUFFIXES = (".pt", ".pth", ".tar", *RUNTIMES)
 FILES = "files"  # below the folder of the runs: results of files that are in no run's folder
-SOURCE = "weights_sha256"  # in the metadata of an export: the weights that it was made from
 INITIALISATION = "initialisation.csv"
 
 
@@ -144,7 +143,7 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
                 raise UserError(f"nothing is trained yet in {root}; train a net (--train) or name one (--exp)")
             folder = runs[-1].parent
     else:
-        folder = Path(exp) if os.sep in exp else root / exp
+        folder = folder_of(exp, root)
     run = Run(folder, folder / "best.pt")
     if not train and not run.weights.is_file():
         names = sorted(path.parent.name for path in root.glob("*/best.pt")) if root.is_dir() else []

@@ -353,6 +353,8 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
             (["--source", "talk.avi", "--save", "face.png/out.mp4"], "cannot be written"),
             (["--source", "face.png", "--drowsiness"], "--drowsiness needs a video"),
             (["--source", "face.png", "--exp", "gone.onnx"], "no file at gone.onnx"),
+            (["gone.jpg"], "no file or folder gone.jpg"),
+            (["face.png", "--source", "0"], "face.png and --source 0 are two sources"),
             (["--source", "\u00b2"], "no file or folder"), (["--source", "99999999999"], "no file or folder 99999999999"),
             (["--source", "face.png", "--save", "a.png", "--json", "./a.png"], "a.png would be written twice, by --save and"),
             (["--source", "face.png", "--json", "a.mp4"], "--json a.mp4: the name of a picture or video; give one that ends in"),
@@ -405,12 +407,31 @@ def test_threads_are_those_of_every_net(trained, reference, monkeypatch):
     before, asked = (torch.get_num_threads(), cv2.getNumThreads()), []
     monkeypatch.setattr(inference, "open_net", lambda file, threads: asked.append(threads))
     try:
-        inference.find_net(str(trained.folder), 1)
+        inference.open_file(trained.folder / "best.onnx", 1)
         Detector("faceboxes", reference / "FaceBoxesV2.pth", threads=1)
         assert asked == [1] and torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before[0])
         cv2.setNumThreads(before[1])
+
+
+def test_a_source_without_a_flag(nets, tmp_path):
+    cv2.imwrite("face.png", face_picture())
+    demo.main(["face.png", "--json", "a.jsonl", *nets])
+    done = subprocess.run([sys.executable, "-m", "pipnet", "face.png", "--json", "-", *nets], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0 and json.loads(done.stdout) == lines("a.jsonl")[0], done.stderr
+
+
+def test_an_export_of_the_weights_needs_no_torch(nets, trained, tmp_path):
+    cv2.imwrite("face.png", face_picture())
+    shutil.copytree(trained.folder, "run")
+    code = "import sys; from pipnet.app import demo; demo.main(sys.argv[1:]); print('torch' in sys.modules)"
+    for needed in (False, True):
+        done = subprocess.run([sys.executable, "-c", code, "face.png", "--json", "out.jsonl", *nets, "--exp", "./run"],
+                              capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert done.returncode == 0 and done.stdout == f"{needed}\n", done.stderr
+        shutil.copy("run/last.pt", "run/best.pt")  # the weights are no longer those of the export
 
 
 def test_errors_of_the_command_itself(nets, cli, tmp_path):

@@ -9,13 +9,13 @@ from contextlib import closing
 import cv2
 import numpy as np
 import pytest
-from conftest import DEFAULTS, LAYOUTS, fails, rows, table
+from conftest import DEFAULTS, LAYOUTS, detector_file, fails, rows, table
 
 from pipnet.geometry import box_of, crop_box, mirrored
 from pipnet.landmarker import Landmarker, LandmarkNet
 from utils.config import load_protocol
 from utils.data.parsers import DATASETS, read_pts, write_pts
-from utils.tools.predict import Results, averaged, check_out, landmarker, predict, whole_box
+from utils.tools.predict import Results, averaged, check_out, predict, whole_box
 
 
 def write(found, out, kind, layout) -> None:
@@ -174,8 +174,7 @@ def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
     with pytest.raises(Exception, match="--predict-format coco is written to a file"):
         check_out("out.csv", "coco", tmp_path, False)
     assert check_out(None, "csv", tmp_path / "faces", False) == (tmp_path / "faces.csv", "csv")
-    with pytest.raises(Exception, match="detector 'yunet' needs its weights"):
-        landmarker(trained.folder / "best.pt", "yunet", None)
+    fails(cli(*flags, pictures, "--detector", "yunet"), "detector 'yunet' needs its weights")
 
 
 def test_two_faces_never_share_a_file_and_a_bad_picture_is_left_out(trained, pictures, tmp_path):
@@ -237,3 +236,14 @@ def test_overwriting_removes_the_predictions_of_pictures_that_are_gone_and_nothi
     shutil.copy(pictures / "face04.jpg", pictures / "mine.jpg")
     fails(cli(*flags, out), "mine.pts is not of an earlier prediction; give another --out")
     fails(cli(*flags, pictures), "pictures holds something other than predictions; give another --out")
+
+
+def test_the_flags_of_the_demo_choose_faces_here_too(trained, cli, pictures, tmp_path):
+    file = detector_file(tmp_path / "detector.onnx", [[10, 10, 80, 90], [20, 20, 60, 70], [5, 30, 50, 80]], [0.9, 0.8, 0.3])
+    flags = ("--predict", pictures / "face00.jpg", "--exp", trained.folder, "--detector-weights", file, "--upright",
+             "--overwrite", "--out", tmp_path / "found.csv")
+    for given, count in (((), 2), (("--threshold", "0.2"), 3), (("--threshold", "0.2", "--max-faces", "1"), 1)):
+        done = cli(*flags, *given, "--threads", "1")
+        assert done.returncode == 0 and f"{count} faces in 1 pictures" in done.stdout, done.stderr
+    fails(cli(*flags, "--max-faces", "0"), "max_faces must be at least 1, not 0")
+    fails(cli("--test", "--exp", trained.folder, "--upright"), "--upright is for --predict; give that too")

@@ -1,0 +1,53 @@
+"""A face with all that is known of it."""
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Face(NamedTuple):
+    """One face of one frame, in continuous image px. None stands for values that were not computed.
+
+    box (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from; of a face that leans, the
+    upright box that holds it. score: the detector's, NaN for a box from elsewhere; the face score in a video. landmarks (N, 2).
+    scores (N,): of each landmark, in [0, 1]. sigma (N,): expected error of each landmark, px. id: the tracker's. pose (3,):
+    pitch, yaw, roll in degrees, with the signs of `head_pose`. states: probability of each state by name, such as
+    left_eye_closed. pose and states are the net's, if it predicts them.
+    """
+
+    box: np.ndarray
+    score: float
+    landmarks: np.ndarray
+    scores: np.ndarray
+    sigma: np.ndarray | None = None
+    id: int | None = None
+    pose: np.ndarray | None = None
+    states: dict[str, float] | None = None
+    drowsiness: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and texts for json.dumps, under the names of --json. None: unknown or not finite.
+
+        The key `states`, and those of drowsiness, are there only where they are computed.
+        """
+        return rounded({"id": self.id, "box": self.box, "score": self.score, "landmarks": self.landmarks,
+                        "landmark_scores": self.scores, "sigma": self.sigma, "pose": self.pose,
+                        **({"states": self.states} if self.states else {}), **(self.drowsiness or {})})
+
+    def __repr__(self) -> str:
+        """The face on one short line."""
+        of = f"id={self.id}, " if self.id is not None else ""
+        box = ", ".join(f"{edge:.1f}" for edge in self.box)
+        return f"Face({of}box=[{box}], score={self.score:.3f}, {len(self.landmarks)} landmarks, score {np.mean(self.scores):.3f})"
+
+
+def rounded(value: Any, digits: int | None = None) -> Any:
+    """Plain values of a number, array, list or dict, rounded if `digits` are given; None for what is not finite."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [rounded(one, digits) for one in value]
+    if isinstance(value, dict):
+        return {key: rounded(one, digits) for key, one in value.items()}
+    if isinstance(value, float):
+        return None if not np.isfinite(value) else value if digits is None else round(value, digits)
+    return value
