@@ -63,7 +63,7 @@ def is_allowed(module: str, imported: str) -> bool:
     if within(module, "nets"):
         return top == "nets" or top in TORCH_SIDE
     if within(module, "pipnet"):
-        app = within(imported, "pipnet.app") and not within(module, "pipnet.app")
+        app = within(imported, "pipnet.app") and not within(module, "pipnet.app") and module != "pipnet.__main__"
         return top not in ("nets", "utils", "main", "demo") and not app
     if within(module, PARSERS) and imported == "utils.config":
         return False
