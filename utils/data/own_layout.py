@@ -27,8 +27,8 @@ def own_order(archive, names: list[str]) -> list[str]:
     layouts: Layouts = archive.layouts
     same = (layouts.load(name) for name, row in layouts.rows.items() if row.get("count") == len(names))
     given = {plain(name): name for name in names}
-    wanted = next((order for layout in same if set(order := list(map(plain, layout.point_names()))) == set(given)), list(given))
-    archive.told.names = [given[name] for name in wanted]
+    wanted = next((order for layout in same if set(order := list(map(plain, layout.point_names()))) == set(given)), None)
+    archive.told.names = [given[name] for name in wanted] if wanted else names
     return archive.told.names
 
 
@@ -54,6 +54,9 @@ def _partners(names: list[str]) -> dict[int, int]:
     words = [re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name).lower() for name in names]  # eyeL, LEye
     parts = [tuple(filter(None, re.split(r"[^a-z0-9]+|(left|right)", word))) for word in words]
     turned = [tuple(SIDES.get(part, part) for part in one) for one in parts]
+    for i, one in enumerate(parts):  # leye, reye
+        other = (f"{SIDES[one[0][0]]}{one[0][1:]}", *one[1:]) if one and one[0][0] in SIDES else one
+        turned[i] = other if turned[i] == one and other in parts else turned[i]
     return {i: parts.index(other) for i, other in enumerate(turned)
             if other != parts[i] and other in parts and not re.search(r"\d", names[i])}
 
@@ -85,7 +88,7 @@ def _misplaced(names: list[str], layout: Layout) -> int | None:
         if word := re.match(r"[a-z]{3,}", group.lower()):
             parts.setdefault(word[0].removesuffix("s").replace("pupil", "eye"), set()).update(ids)
     for i, name in enumerate(map(plain, names)):
-        told = [ids for word, ids in parts.items() if word in name]
+        told = [ids for word, ids in parts.items() if word in name.replace("mouth", "lip")]
         if len(told) == 1 and i not in told[0]:
             return i
     return None

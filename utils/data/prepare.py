@@ -96,8 +96,9 @@ class DataGenerator:
         wanted = self.layout or row.layout
         stored = layouts.load(layouts.load(wanted).stored) if wanted else None
         options = {key: getattr(self, key) for key in row.options}
-        told = Told()
-        parse = partial(row.parse, source, self.allow_partial, stored and stored.count, layouts=layouts, told=told, **options)
+        told, first = Told(), {stored.name: layouts.rows[stored.name]} if stored else {}  # among layouts with the same names
+        parse = partial(row.parse, source, self.allow_partial, stored and stored.count, told=told,
+                        layouts=Layouts({**first, **layouts.rows}), **options)
         origin, published = row.origin if self.first_pixel is None else self.first_pixel, self.labels == "published"
         if published:
             splits = parse(origin=CONTINUOUS)

@@ -126,6 +126,9 @@ def test_labels_of_a_picture_that_its_exif_tag_turns(tmp_path):
     (["a", "b", "c", "d", "e"], "5", ""), (["Eyes-1", "EYES 2", "nose", "lips.1", "lips_2"], "5", ""),
     (["left_eye", "mouth_left", "mouth_right", "nose", "right_eye"], "5", r"'left_eye' and 'right_eye' .*\[4, 2, 1, 3, 0\]"),
     (["nose", "leftEye", "rightEye", "mouthL", "mouthR"], "5", "'leftEye' and 'rightEye' are mirror images"),
+    (["leye", "reye", "nose", "lmouth", "rmouth"], "5", ""), (["-", "_", ".", "?", "é"], "5", ""),
+    (["lmouth", "rmouth", "nose", "leye", "rmouth2"], "5", "point 0 is 'lmouth', where layout 5 has 'eyes_1'"),
+    (["leye", "lmouth", "nose", "reye", "rmouth"], "5", "'leye' and 'reye' are mirror images"),
     (["nose", "eye_a", "eye_b", "mouth_a", "mouth_b"], "5", "point 0 is 'nose', where layout 5 has 'eyes_1'"),
     (LAYOUTS.load("98").point_names(), "98", ""), (LAYOUTS.load("68").point_names(), "68", ""),
     ([f"Left_Eye_{i}" if i < 6 else f"x{i}" for i in range(68)], "68", "point 0 is 'Left_Eye_0'")])
@@ -155,6 +158,11 @@ def test_named_points_in_another_order_are_refused_in_every_format(tmp_path):
 
 def test_of_two_layouts_the_one_with_the_names_is_taken(tmp_path):
     row = {"count": 5, "flip_index": [0, 2, 1, 4, 3], "groups": {"nose": [0], "eyes": [1, 2], "lips": [3, 4]}}
+    face = FIVE[[2, 0, 1, 3, 4]]
+    root = write_coco(tmp_path / "same", [face], names=["nose", "eyes_1", "eyes_2", "lips_1", "lips_2"])
+    for layout, points in ((None, FIVE), ("mine", face)):
+        folder = prepared("coco", root, tmp_path / "data", layouts=LAYOUTS.with_rows({"mine": row}), layout=layout)
+        assert np.allclose(load_split(folder, "train").landmarks, points + 0.5) and read_meta(folder)["layout"] == (layout or "5")
     layouts = Layouts({"5": LAYOUTS.rows["5"], "mine": row | {"groups": {"tip": [0], "eyes": [1, 2], "lips": [3, 4]}}})
     root = write_coco(tmp_path / "set", [FIVE[[2, 0, 1, 3, 4]]], names=["Tip", "eyes_1", "eyes_2", "lips_1", "lips_2"])
     assert read_meta(prepared("coco", root, tmp_path / "data", layouts=layouts))["layout"] == "mine"
