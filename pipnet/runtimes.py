@@ -172,7 +172,7 @@ def open_openvino(file: Path, threads: int) -> Opened:
 
 
 def open_torchscript(file: Path, threads: int) -> Opened:
-    """A TorchScript file in torch, which the checkout's environment has."""
+    """A TorchScript file in torch, in the command of the checkout that has written it. UserError elsewhere: it holds code."""
     run = from_checkout("utils.test.detectors:load_torchscript", file)(file, threads)
     stored = _stored(file)
     outputs = list(stored["outputs"])

@@ -7,12 +7,14 @@ from typing import NamedTuple
 class Format(NamedTuple):
     """suffix: of the file, after the name of the checkpoint. write: "module:function" that writes it, see `write_format`.
 
-    same: whether the file takes and gives what the net does, so that the net's tests run on it.
+    same: whether the file takes and gives what the net does, so that the net's tests run on it. code: whether the file holds code,
+    so that only the command that has written it opens it.
     """
 
     suffix: str
     write: str = ""
     same: bool = True
+    code: bool = False
 
 
 FORMATS = {
@@ -21,7 +23,7 @@ FORMATS = {
     "mnn": Format(".mnn", "utils.test.convert:write_mnn"),
     "ncnn": Format(".ncnn.param", "utils.test.convert:write_ncnn"),
     "openvino": Format(".xml", "utils.test.convert:write_openvino"),
-    "torchscript": Format(".torchscript", "utils.test.convert:write_torchscript"),
+    "torchscript": Format(".torchscript", "utils.test.convert:write_torchscript", code=True),
     "pipeline": Format(".pipeline.onnx", "utils.test.pipeline:write_pipeline", same=False),
     "raw": Format(".raw.onnx", "utils.test.export:write_raw", same=False),
 }

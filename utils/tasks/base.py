@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 from pipnet.errors import UserError
 from utils.config import Defaults, Settings
 from utils.data.sets import Sets
+from utils.formats import FORMATS
 from utils.test.card import write_card
 from utils.test.export import known_exports, write_format, write_manifest
 from utils.train.loop import train
@@ -71,7 +72,7 @@ class Tests:
         self.export_onnx()
         files, source = [self.run.export(name) for name in formats], None
         for name, file in zip(formats, files, strict=True):
-            if not self.run.has(name):
+            if not self.run.has(name) or FORMATS[name].code:
                 source = source or self.source()
                 write_format(name, source, file)
         write_manifest(self.run.folder, files)

@@ -1,4 +1,5 @@
 """Exports for other runtimes than onnxruntime. Each writer makes its files in the folder of `file` and nowhere else."""
+import hashlib
 import io
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from pipnet.errors import UserError, one_line
 from pipnet.runtimes import import_runtime
+from utils.test import detectors
 from utils.test.export import Source, Unnamed
 
 INTEGERS = (torch.int32, torch.int64)
@@ -46,6 +48,7 @@ def write_openvino(source: Source, file: Path) -> None:
 def write_torchscript(source: Source, file: Path) -> None:
     """Write the traced net, for libtorch; uint8 (B, S, S, 3) BGR -> a tuple."""
     _trace(Unnamed(source.net), source.example, file)
+    detectors.written.add(hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 def write_ncnn(source: Source, file: Path) -> None:

@@ -1,4 +1,6 @@
 """Face detectors that run in torch: how their files are loaded. `pipnet.detector` names these functions in its table."""
+import hashlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pipnet.detector import EXPORTED_FACE_BOX, Detections, Find, Loaded
 from pipnet.errors import UserError, one_line
 from utils.train.checkpoint import load_weights
 
+written: set[str] = set()  # SHA-256 of the TorchScript files that this command has written
 EARLIER = (0.6, 0.7)  # published thresholds of MTCNN's P-Net and R-Net
 
 
@@ -48,12 +51,16 @@ def weights_of(file: Path) -> FaceBoxesV2:
 
 
 def load_torchscript(file: Path, threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Function from pictures uint8 (B, S, S, 3) to the outputs of a traced net. UserError for other files."""
+    """Function from pictures uint8 (B, S, S, 3) to the outputs of a traced net that this command has written.
+
+    UserError for other files: TorchScript may read and write any file.
+    """
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() not in written:
+        raise UserError(f"{file} is refused: TorchScript is code, which could read and write any file; give the ONNX file or the .pt "
+                        "of the net (--test-formats torchscript tests a new file right after writing it)")
     device = prepare_torch(threads)
-    try:
-        net = torch.jit.load(str(file), map_location=device).eval()
-    except RuntimeError:
-        raise UserError(f"{file} is not a file that TorchScript can run; export the net again") from None
+    net = torch.jit.load(io.BytesIO(data), map_location=device).eval()
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> list[np.ndarray]:

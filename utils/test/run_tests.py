@@ -9,6 +9,7 @@ from pipnet.errors import UserError
 from pipnet.files import write_csv
 from utils.cores import cores
 from utils.formats import files_of
+from utils.test import detectors
 from utils.test.card import write_card
 from utils.test.tables import table
 
@@ -30,6 +31,7 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
         models = {"torch": tests.torch_model()}
         if formats:
             ranks.agree(lambda: tests.export(formats))
+            detectors.written |= ranks.agree(lambda: detectors.written)
     models |= {name: tests.open(tests.run.export(name), torch.get_num_threads()) for name in formats}
     apart: dict[str, list] = {name: [(0.0, np.zeros(1))] for name in formats if not alone}
     for case in tests.cases():

@@ -226,6 +226,39 @@ def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
     assert [path.name for path in files_of(Path("a/best.xml"))] == ["best.xml", "best.bin", "best.xml.json"]
 
 
+class Overwriting(torch.nn.Module):
+    """What a file of somebody else may do: its first call overwrites a file of the user."""
+
+    def __init__(self, victim: str):
+        super().__init__()
+        self.victim = victim
+
+    def forward(self, image: torch.Tensor):
+        torch.from_file(self.victim, shared=True, size=4, dtype=torch.uint8).fill_(0)
+        return torch.zeros(image.shape[0], 68, 2), torch.ones(image.shape[0], 68)
+
+
+def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, trained, tmp_path):
+    run, victim = shutil.copytree(trained.folder, tmp_path / "run"), tmp_path / "victim"
+    foreign = run / "best.torchscript"
+    victim.write_bytes(b"mine")
+    torch.jit.script(Overwriting(str(victim))).save(str(foreign))
+    values = {**open_file(run / "best.onnx").values, "outputs": {"landmarks": [68, 2], "score": [68]}}
+    Path(f"{foreign}.json").write_text(json.dumps(values))
+    manifest = {foreign.name: {"sha256": hashlib.sha256(foreign.read_bytes()).hexdigest(), "bytes": foreign.stat().st_size}}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    refused = "best.torchscript is refused: TorchScript is code, .*give the ONNX file"
+    with pytest.raises(UserError, match=refused):
+        Landmarker(foreign)
+    picture = ROOT / "assets" / "astronaut.jpg"
+    fails(cli("--source", picture, "--exp", foreign, script=ROOT / "demo.py"), refused)
+    fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
+    done = cli("--test-formats", "torchscript", "--exp", run)  # instead of the foreign file it tests its own
+    assert done.returncode == 0 and "| torchscript" in done.stdout, done.stderr
+    assert victim.read_bytes() == b"mine"
+    fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
+
+
 def test_other_faces_than_those_of_the_training_calibrate_a_net(cli, raw, tmp_path):
     """The shipped net was trained on four sets, each with its own --label-shift."""
     places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
