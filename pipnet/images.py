@@ -1,4 +1,5 @@
 """Images on disk and in memory: (H, W, 3) uint8 BGR."""
+import io
 import os
 import re
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipnet.errors import UserError
+from pipnet.errors import UserError, one_line
 from pipnet.files import read_bytes, write_atomic
 from pipnet.heif import heif_kind, upright
 
@@ -61,23 +62,49 @@ class Bgr(np.ndarray):
 def as_bgr(image, rgb: bool = False) -> Bgr:
     """Image (H, W, 3) uint8 BGR of a uint8 array, a file's name or a picture of Pillow.
 
-    An array is BGR, or with `rgb` RGB, each with or without alpha, or grey (H, W) or (H, W, 1). UserError for anything else.
+    An array is BGR, or with `rgb` RGB, each with or without alpha, or grey (H, W) or (H, W, 1). A picture is read as its file is,
+    so transparent pixels become white. UserError for anything else.
     """
     if isinstance(image, Bgr):
         return image
     if isinstance(image, (str, Path)):
         return read_image(Path(image)).view(Bgr)
     if hasattr(image, "convert") and hasattr(image, "getbands"):  # Pillow, which inference does not need
-        image, rgb = np.asarray(image.convert("RGB")), True
+        return _of_pillow(image).view(Bgr)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size \
             or image.ndim == 3 and image.shape[2] not in (1, 3, 4):
         kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UserError(f"an image must be uint8 (H, W, 3) BGR, grey, a file's name or a picture of Pillow, not {kind}")
     if image.ndim == 2 or image.shape[2] == 1:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    elif rgb:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGR)
-    return image[..., :3].view(Bgr)
+    colours = cv2.cvtColor(image[..., :3], cv2.COLOR_RGB2BGR) if rgb and image.shape[2] > 1 else image[..., :3]
+    return (colours if image.shape[2] == 3 else _on_white(colours, image[..., 3:])).view(Bgr)
+
+
+def _of_pillow(image) -> np.ndarray:
+    """Image (H, W, 3) uint8 BGR of a picture of Pillow, as `read_image` gives it for the picture's file."""
+    from PIL import Image, ImageFile, ImageOps
+    try:
+        if isinstance(image, ImageFile.ImageFile):  # what is made of it was turned by the program, or is not to be turned
+            image = ImageOps.exif_transpose(image)
+        if image.mode in ("RGB", "L") or image.mode.startswith("I"):
+            pixels = np.asarray(image)
+            if image.mode.startswith("I"):  # 16 bits, perhaps in 32
+                pixels = (pixels.clip(0, 2 ** 16 - 1) // 2 ** 8).astype(np.uint8)
+            return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.ndim == 3 else cv2.COLOR_GRAY2BGR)
+        if image.mode not in ("1", "LA", "P", "RGBA"):
+            image = image.convert("RGBA" if image.mode in ("PA", "La", "RGBa") else "RGB")
+        file = io.BytesIO()
+        image.save(file, "PNG", compress_level=1)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"the picture of Pillow cannot be read ({one_line(error)}); give another one") from None
+    return _decode(file.getvalue())
+
+
+def _on_white(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The image (H, W, 3) uint8 on white; alpha (H, W, 1) of 8 or 16 bits."""
+    opaque = alpha / np.float32(np.iinfo(alpha.dtype).max)
+    return np.round(image * opaque + 255 * (1 - opaque)).astype(np.uint8)
 
 
 def read_image(file: Path, remedy: str = "fetch it again") -> np.ndarray:
@@ -110,7 +137,8 @@ def _decode(data: bytes) -> np.ndarray | None:
     """Return the image of a file's contents, None if it is damaged."""
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-        alpha = data[:4] == b"\x89PNG" and data[25:26] in (b"\x04", b"\x06") or data[8:12] == b"WEBP"  # formats that may have it
+        png = data[:4] == b"\x89PNG" and (data[25:26] in (b"\x04", b"\x06") or b"tRNS" in data[:data.find(b"IDAT")])
+        alpha = png or data[8:12] == b"WEBP"  # formats that may have it
         whole: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if alpha and image is not None else None
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
@@ -119,8 +147,7 @@ def _decode(data: bytes) -> np.ndarray | None:
     if image is not None and heif_kind(data):
         image = upright(image, data)
     if whole is not None and whole.ndim == 3 and whole.shape[2] == 4 and whole.shape[:2] == image.shape[:2]:
-        opaque = whole[..., 3:] / np.float32(np.iinfo(whole.dtype).max)
-        image = np.round(image * opaque + 255 * (1 - opaque)).astype(np.uint8)
+        image = _on_white(image, whole[..., 3:])
     return image
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 class Format(NamedTuple):
     """suffix: of the file, after the name of the checkpoint. write: "module:function" that writes it, see `write_format`.
 
-    same: whether the file takes and gives what the net does, so that the net's tests run on it. code: whether the file holds code,
-    so that only the command that has written it opens it.
+    same: whether the file takes and gives what the net does, so that the net's tests run on it. code: whether the file holds
+    code, so that only the command that has written it opens it.
     """
 
     suffix: str

@@ -21,6 +21,7 @@ from pipnet.align import FIVE, TEMPLATE, five_points
 from pipnet.app.track import Tracker
 from pipnet.detector import DETECTORS, EXPORTED_FACE_BOX, FaceBox, detection_scale
 from pipnet.geometry import Protocol, box_of, crop_box, cut, invert, opencv_matrix, to_crop, transform, turn_about
+from pipnet.images import as_bgr
 from pipnet.landmarker import LandmarkNet, open_net
 from utils.tools.inference import find_net
 
@@ -461,6 +462,45 @@ def test_images_of_every_kind(trained, tmp_path):
     assert all((found(one) == shades).all() for one in (grey, grey[..., None], Image.fromarray(grey)))
     detections = Detector(weights=detector_file(tmp_path / "d.onnx", [[1, 2, 3, 4]], [1]))
     assert all((detections(one).boxes == [[1, 2, 3, 4]]).all() for one in (grey, file, Image.open(file)))
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [
+    ("RGB", ".png"), ("RGB", ".jpg"), ("L", ".jpg"), ("L", ".png"), ("1", ".png"), ("RGBA", ".png"), ("LA", ".png"),
+    ("P", ".png"), ("PA", ".png"), ("I;16", ".png"), ("I;16", ".tif"), ("RGBA", ".webp"), ("EXIF", ".jpg")])
+def test_a_picture_of_pillow_is_read_as_its_file(mode, suffix, tmp_path):
+    """Half of each row of the transparent ones is so; PA: a palette with a transparent colour."""
+    image, file, options = Image.fromarray(draw_face(np.random.default_rng(5), 160)[0]), tmp_path / f"face{suffix}", {}
+    if mode.startswith("I"):
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    elif mode in ("RGBA", "LA"):
+        image.putalpha(Image.fromarray(np.tile(np.uint8(np.arange(160) * 1.5), (160, 1))))
+        image, options = image.convert(mode), {"lossless": True} if suffix == ".webp" else {}
+    elif mode == "PA":
+        image, options = image.quantize(16), {"transparency": 3}
+    elif mode == "EXIF":
+        options = {"exif": Image.Exif()}
+        options["exif"][0x0112] = 6
+        image = image.crop((0, 0, 160, 100))
+    else:
+        image = image.convert(mode)
+    image.save(file, **options)
+    with Image.open(file) as opened:
+        assert np.array_equal(as_bgr(opened), as_bgr(file)) and as_bgr(file).std() > 10
+        if mode == "I;16":
+            assert np.array_equal(as_bgr(opened.convert("I")), as_bgr(file))
+        if mode == "EXIF":
+            assert as_bgr(opened).shape == (160, 100, 3) and as_bgr(opened.rotate(0)).shape == (100, 160, 3)
+    if suffix == ".png" and mode == "RGBA":
+        array = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        for one, rgb in ((array, False), (array[..., [2, 1, 0, 3]], True)):
+            assert np.array_equal(as_bgr(one, rgb), as_bgr(file))
+
+
+def test_a_damaged_picture_of_pillow_is_one_line(tmp_path):
+    Image.fromarray(draw_face(np.random.default_rng(5), 160)[0]).save(tmp_path / "face.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "face.png").read_bytes()[:3000])
+    with Image.open(tmp_path / "cut.png") as opened, pytest.raises(UserError, match="picture of Pillow cannot be read"):
+        as_bgr(opened)
 
 
 def test_other_detectors_are_taken_as_they_are(reference):

@@ -57,8 +57,8 @@ def load_torchscript(file: Path, threads: int) -> Callable[[np.ndarray], list[np
     """
     data = file.read_bytes()
     if hashlib.sha256(data).hexdigest() not in written:
-        raise UserError(f"{file} is refused: TorchScript is code, which could read and write any file; give the ONNX file or the .pt "
-                        "of the net (--test-formats torchscript tests a new file right after writing it)")
+        raise UserError(f"{file} is refused: TorchScript is code, which could read and write any file; give the ONNX file or the "
+                        ".pt of the net (--test-formats torchscript tests a new file right after writing it)")
     device = prepare_torch(threads)
     net = torch.jit.load(io.BytesIO(data), map_location=device).eval()
 
