@@ -12,7 +12,7 @@ try:
     from pipnet.files import SHIPPED
     from utils.config import check_files, parse, read_defaults
     from utils.data.paths import check_sets
-    from utils.formats import EXPORTS, TESTED
+    from utils.formats import EXPORTS, TESTED, lacking
     from utils.keys import check_prediction
 except ImportError as missing:
     stop_without(missing)
@@ -116,6 +116,8 @@ def main(argv: list[str]) -> None:
         check_prediction(given)
     check_files({**given, **{name: getattr(mode, name) for name in ("exp", "predict", "out", "compare")}})
     check_sets(given, defaults)
+    if mode.train and (missing := lacking([*mode.export, *mode.test_formats, *["onnx"] * mode.test_onnx])):
+        stop_without(ModuleNotFoundError(name=missing))
     try:  # torch takes seconds to load, so the flags are checked before
         from loguru import logger
         from tqdm import tqdm

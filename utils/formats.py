@@ -1,5 +1,7 @@
 """The formats that a trained net is exported to, and where its run lies."""
 import os
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,26 +10,29 @@ class Format(NamedTuple):
     """suffix: of the file, after the name of the checkpoint. write: "module:function" that writes it, see `write_format`.
 
     same: whether the file takes and gives what the net does, so that the net's tests run on it. code: whether the file holds
-    code, so that only the command that has written it opens it.
+    code, so that only the command that has written it opens it. packages: those that it needs
+    beside ONNX, from which every format is made.
     """
 
     suffix: str
     write: str = ""
     same: bool = True
     code: bool = False
+    packages: tuple[str, ...] = ()
 
 
 FORMATS = {
     "onnx": Format(".onnx"),  # the others are made from it or beside it
     "int8": Format(".int8.onnx", "utils.test.quantize:write_int8"),
-    "mnn": Format(".mnn", "utils.test.convert:write_mnn"),
-    "ncnn": Format(".ncnn.param", "utils.test.convert:write_ncnn"),
-    "openvino": Format(".xml", "utils.test.convert:write_openvino"),
+    "mnn": Format(".mnn", "utils.test.convert:write_mnn", packages=("MNN",)),
+    "ncnn": Format(".ncnn.param", "utils.test.convert:write_ncnn", packages=("pnnx", "ncnn")),
+    "openvino": Format(".xml", "utils.test.convert:write_openvino", packages=("openvino",)),
     "torchscript": Format(".torchscript", "utils.test.convert:write_torchscript", code=True),
     "pipeline": Format(".pipeline.onnx", "utils.test.pipeline:write_pipeline", same=False),
     "raw": Format(".raw.onnx", "utils.test.export:write_raw", same=False),
 }
 SOURCE = "weights_sha256"  # in the metadata of an export: the weights that it was made from
+ONNX = ("onnx", "onnxruntime", "onnxscript")
 TESTED = [name for name, row in FORMATS.items() if row.same]
 EXPORTS = [*TESTED, "pipeline", "web"]  # of --export; web: a folder, the page of pipnet/app/web.py with the ONNX file
 
@@ -41,3 +46,16 @@ def files_of(export: Path) -> list[Path]:
 def folder_of(exp: str, root: Path) -> Path:
     """Return the folder of the run that --exp names: an id below `root`, or a path."""
     return Path(exp) if os.sep in exp else root / exp
+
+
+def lacking(names: Iterable[str]) -> str | None:
+    """Return the first package that exports to formats of EXPORTS need and that is not installed, None if all are there."""
+    needed = [package for name in names for package in (*ONNX, *(FORMATS[name].packages if name in FORMATS else ()))]
+    return next((package for package in needed if not _installed(package)), None)
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ImportError:
+        return False

@@ -118,7 +118,9 @@ def run_command(main):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end
         sys.exit(1)
-    except UserError as error:
+    except (UserError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError):
+            error = _missing(error)
         if os.environ.get("LOCAL_RANK", "0") != "0":
             # the node's first process says the same; the launcher ends this one, and its loader processes, before it repeats it
             for number in (signal.SIGTERM, signal.SIGCHLD):
@@ -151,4 +153,14 @@ def stop_without(missing):
     python = os.path.join(ROOT, ".venv", "bin", "python")
     if os.path.exists(python) and not sys.prefix.startswith(os.path.join(ROOT, ".venv")):
         os.execv(python, [python, *sys.argv])
-    sys.exit("the package '%s' is missing: `bash main.sh 1 --list-nets` installs what is needed" % missing.name)
+    sys.exit("error: %s" % _missing(missing))
+
+
+def _missing(error):
+    """Return one line about a package that cannot be imported. Raise the error if it is a module of this project."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "nets", "pipnet", "utils"):
+        raise error
+    name = {"cv2": "opencv-python", "yaml": "PyYAML", "PIL": "Pillow"}.get(package, package)
+    return "the package '%s' is missing: pip install %s (`bash main.sh 1 --list-nets` installs all of requirements.txt)" % (
+        package, name)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
 
 from utils.start import STOPPED
 
@@ -171,3 +171,42 @@ def test_another_shell_is_told_to_be_bash(script):
     done = subprocess.run([shell, ROOT / script, "1"], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("error: this is a script of bash: bash ")
     assert done.stderr.count("\n") == 1
+
+
+WITHOUT = """
+import os, sys
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in os.environ["MISSING"].split() else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = map(Without, sys.meta_path)
+"""
+
+
+@pytest.fixture
+def without(tmp_path):
+    """without(packages, *flags) runs a command in an environment that lacks these packages."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT)
+    env = {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    return lambda packages, *flags: run("python", *map(str, flags), MISSING=packages, **env)
+
+
+def test_a_training_needs_only_what_it_uses(without, recipe, tmp_path):
+    done = without("h5py tensorboard onnx onnxruntime onnxscript", "main.py", "--train", "--test", *recipe)
+    assert done.returncode == 0 and "no events for TensorBoard" in done.stderr, done.stderr
+    assert (tmp_path / "runs" / "000" / "best.pt").is_file() and "--logdir" not in done.stdout
+
+
+@pytest.mark.parametrize(("package", "flags"), [
+    ("onnxscript", ["main.py", "--train", "--test-onnx", "--exp", "new"]), ("MNN", ["main.py", "--train", "--export", "mnn"]),
+    ("scipy", ["main.py", "--test", "--exp"]), ("onnx", ["main.py", "--export", "int8", "--exp"]),
+    ("onnxruntime", ["main.py", "--predict", "assets/astronaut.jpg"]),
+    ("onnxruntime", ["demo.py", "--source", "assets/astronaut.jpg", "--json", "-"])])
+def test_a_missing_package_is_one_line(without, recipe, trained, tmp_path, package, flags):
+    copy = shutil.copytree(trained.folder, tmp_path / "copy") if flags[-1] == "--exp" else None
+    done = without(package, *flags, *([copy] if copy else recipe if "--train" in flags else []))
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: "), done.stderr
+    assert f"pip install {package}" in done.stderr and "Traceback" not in done.stderr and not (tmp_path / "runs").exists()

@@ -169,7 +169,7 @@ class LandmarkTests(Tests):
             lines.append("Next:  python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: docs/data.md)")
         else:
             lines.append(f"Next:  open {place(index)} in a browser")
-            if not run.alone:
+            if (run.folder / "events").is_dir():
                 lines.append(f"       tensorboard --logdir {place(run.folder)}")
         return "\n".join(lines)
 
