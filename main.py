@@ -122,7 +122,7 @@ def main(argv: list[str]) -> None:
         from loguru import logger
         from tqdm import tqdm
 
-        from utils.locks import LOG, lock
+        from utils.locks import LOG
         from utils.tasks import task_class
         from utils.tasks.settings import read_settings
         from utils.test.run_tests import run_tests
@@ -155,6 +155,10 @@ def main(argv: list[str]) -> None:
             own_files.check_place(run.folder, [Path(ROOT), root], audit.MARKS if mode.audit else own_files.MARKS)
         run_folder.check_free(progress, mode.resume, mode.overwrite)
 
+    def target_of(folder: Path) -> tuple[Path, str]:
+        place = folder / "predicted" / Path(mode.predict).resolve().stem
+        return predict.check_out(mode.out, mode.predict_format, place, mode.overwrite)
+
     if trains:
         run_folder.continue_after_restart(mode, progress)
         ranks.agree(check_folder)
@@ -166,17 +170,19 @@ def main(argv: list[str]) -> None:
     if mode.audit:
         audit.check(run, settings.train)
     if mode.predict:
-        place = run.folder / "predicted" / Path(mode.predict).resolve().stem
-        target = predict.check_out(mode.out, mode.predict_format, place, mode.overwrite)
+        target_of(run.folder)
     logger.remove()
     logger.configure(patcher=lambda record: record.update(message=printable(record["message"])))
     if ranks.first:
         logger.add(lambda line: tqdm.write(line, end="", file=sys.stderr), format="{time:HH:mm:ss} {message}", level="INFO")
     with ExitStack() as held:
         held.enter_context(ranks.connected())
-        if run and ranks.first:  # before anything is made, so that no other run takes the folder meanwhile
-            held.enter_context(lock(run.folder))
-            if trains:
+        writes = run and (trains or tests or mode.export or mode.show_data or not mode.out)  # else only --out is written to
+        if writes:  # before anything is made, so that no other run takes the folder meanwhile
+            new = trains and not (mode.exp or mode.resume)
+            run = ranks.agree(lambda: held.enter_context(run_folder.hold(run, new)))
+        if writes and ranks.first:
+            if trains and not new:
                 check_folder()
             own_files.tidy(run.folder)
             logger.add(run_folder.log_to(run.folder / LOG), format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
@@ -205,7 +211,7 @@ def main(argv: list[str]) -> None:
             formats = mode.test_formats or ["onnx"] * mode.test_onnx
             run_tests(task.tests(run, compare), ranks, formats, bool(mode.test_formats))
         if mode.predict and ranks.first:
-            print(predict.run_prediction(exp, run.fastest, target, mode, settings))
+            print(predict.run_prediction(exp, run.fastest, target_of(run.folder), mode, settings))
 
 
 if __name__ == "__main__":

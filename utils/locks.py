@@ -20,6 +20,10 @@ HELD = BlockingIOError, PermissionError  # what the system says of a lock that a
 OWNER = re.compile(r"\d+ on \S{1,255}|")  # all that a lock ever holds
 
 
+class InUse(UserError):
+    """Another process holds the lock."""
+
+
 @contextmanager
 def waiting(file: Path, own: bool = False):
     """Hold `file`, after waiting until no other process does. own: its folder is made for it, and goes when it is empty."""
@@ -55,7 +59,7 @@ def is_lock(file: Path) -> bool:
 
 @contextmanager
 def lock(folder: Path):
-    """Hold `folder`; make it if need be. UserError if another process holds it.
+    """Hold `folder`; make it if need be. InUse if another process holds it.
 
     At the end, a folder that this has made and into which nothing but a log was written is removed.
     """
@@ -64,7 +68,7 @@ def lock(folder: Path):
             # not flock: the loader processes of a killed run would hold it for some seconds more
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except HELD:
-            raise UserError(f"{folder} is in use by process {_owner(handle)}; wait for it or give another --exp") from None
+            raise InUse(f"{folder} is in use by process {_owner(handle)}; wait for it or give another --exp") from None
         except OSError as error:
             raise UserError(f"{folder} cannot be locked ({error.strerror}); give a --run-root on another file system") from None
 

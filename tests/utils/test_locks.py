@@ -12,6 +12,8 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from utils.locks import lock, waiting
+from utils.train import run_folder
+from utils.train.run_folder import Run
 
 
 def hold(folder: Path) -> subprocess.Popen:
@@ -37,6 +39,30 @@ def test_the_lock_ends_with_its_process_although_a_child_lives_on(tmp_path):
     finally:
         os.killpg(process.pid, 9)  # its child
     assert sorted(path.name for path in folder.iterdir()) == [".lock", "written"]
+
+
+def test_a_folder_that_nobody_asked_for_is_not_waited_for(tmp_path):
+    """A training without --exp takes the next id, also where a run was finished meanwhile; results of a file get a number."""
+    given = Run(tmp_path / "000", tmp_path / "000" / "best.pt")
+    results = Run(tmp_path / "files" / "landmarks", ROOT / "weights" / "landmarks.pt")
+    begun = [hold(given.folder), hold(results.folder)]
+    try:
+        (tmp_path / "001").mkdir()
+        (tmp_path / "001" / "best.pt").touch()
+        with run_folder.hold(given, new=True) as run:
+            assert run == Run(tmp_path / "002", tmp_path / "002" / "best.pt")
+        with run_folder.hold(results) as run:
+            assert run == Run(tmp_path / "files" / "landmarks-2", results.weights)
+        with pytest.raises(UserError, match="in use by process"), run_folder.hold(given):
+            pass
+    finally:
+        for process in begun:
+            os.killpg(process.pid, 9)
+            process.wait()
+    with run_folder.hold(results) as run:
+        assert run == results
+    with pytest.raises(UserError, match="mine"), run_folder.hold(given, new=True):
+        raise UserError("mine")
 
 
 def test_a_folder_into_which_nothing_was_written_is_removed(tmp_path):

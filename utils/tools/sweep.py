@@ -16,7 +16,6 @@ from pipnet.files import read_csv, write_csv, write_text
 from utils.config import ROOT, Defaults, read_value, resolve
 from utils.data.paths import resolve_paths
 from utils.keys import KEYS
-from utils.locks import lock
 from utils.start import SIGNALS
 from utils.test.tables import table
 from utils.train import own_files, run_folder
@@ -47,7 +46,8 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> None:
             raise UserError("--sweep compares landmark nets; train detectors one by one")
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return  # the first process starts as many processes for each run
-    with lock(folder):
+    with run_folder.hold(Run(folder, folder / "best.pt"), new=not (mode.exp or mode.resume)) as run:
+        folder = run.folder
         own_files.tidy(folder)
         if not mode.resume:
             for place in (folder, *(_folder(folder, chosen) for chosen in combinations)):

@@ -7,8 +7,9 @@ import shlex
 import shutil
 import threading
 from argparse import Namespace
-from contextlib import suppress
-from itertools import takewhile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from pipnet.errors import UserError
 from pipnet.files import SHIPPED, checksum, open_regular, shipped, shipped_net, write_atomic, write_csv
 from pipnet.runtimes import RUNTIMES, stored_values
 from utils.formats import FORMATS, SOURCE, folder_of
+from utils.locks import LOCK, LOG, InUse, lock
 from utils.train import checkpoint
 from utils.train.published import contents, split_files
 from utils.yaml_files import nearest
@@ -189,6 +191,37 @@ def check_free(run: Run, resume: bool, overwrite: bool) -> None:
         raise UserError(f"{run.folder} has no last.pt to resume; train without --resume")
     if not resume and not overwrite and (run.last.is_file() or run.weights.is_file()):
         raise UserError(f"{run.folder} already holds a run; give --resume to go on, --overwrite to replace it, or another --exp")
+
+
+@contextmanager
+def hold(run: Run, new: bool = False) -> Iterator[Run]:
+    """Hold the folder of a run, and yield the run. InUse if another process holds it, and the folder was asked for.
+
+    Otherwise the next one is taken: by a `new` training without --exp that of the next id, for results of a file a numbered one.
+    """
+    for place in _places(run, new):
+        with ExitStack() as held:
+            try:
+                held.enter_context(lock(place.folder))
+                if new and {path.name for path in place.folder.iterdir()} - {LOCK, LOG}:
+                    raise InUse(f"{place.folder} was trained in meanwhile")
+            except InUse:
+                if not (new or run.alone):
+                    raise
+                continue
+            if place != run:
+                logger.info(f"{run.folder} is in use by another process; this one takes {place.folder}")
+            yield place
+            return
+
+
+def _places(run: Run, new: bool) -> Iterator[Run]:
+    """Yield a run in its folder, then in others that it may take instead."""
+    yield run
+    for number in count(2):
+        root = run.folder.parent
+        folder = root / (next_id(root) if new else f"{run.folder.name}-{number}")
+        yield run._replace(folder=folder, weights=folder / run.weights.name if new else run.weights)
 
 
 class History:

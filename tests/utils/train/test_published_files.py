@@ -14,6 +14,7 @@ from nets.backbones.slim import Slim
 from pipnet.errors import UserError
 from pipnet.landmarker import Landmarker
 from utils.config import parse
+from utils.locks import lock
 from utils.tasks.settings import read_settings
 from utils.train import checkpoint
 from utils.train.initialise import initialise
@@ -190,4 +191,12 @@ def test_shipped_nets_start_teach_and_predict_by_name(faces, raw, cli, tmp_path)
     done = cli("--predict", raw / "test", "--run-root", tmp_path / "runs", "--detector", "none", "--threads", "1")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / "files" / "landmarks" / "predicted" / "test" / "uncertain.csv").is_file()
+    with lock(tmp_path / "runs" / "files" / "landmarks"):  # another one at the same time
+        done = cli("--predict", raw / "train", "--run-root", tmp_path / "runs", "--detector", "none", "--threads", "1")
+        assert done.returncode == 0 and "landmarks is in use by another process; this one takes" in done.stderr, done.stderr
+        assert (tmp_path / "runs" / "files" / "landmarks-2" / "predicted" / "train" / "uncertain.csv").is_file()
+    nowhere = tmp_path / "file"  # with --out nothing else is written, not even a log
+    nowhere.touch()
+    done = cli("--predict", raw / "test", "--run-root", nowhere, "--out", tmp_path / "out.csv", "--detector", "none")
+    assert done.returncode == 0 and (tmp_path / "out.csv").is_file(), done.stderr
     fails(cli("--train", "--exp", "landmarks", "--run-root", tmp_path), "--exp landmarks is a shipped net")
