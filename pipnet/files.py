@@ -86,16 +86,19 @@ def read_bytes(file: Path | str) -> bytes:
     return Path(file).read_bytes()
 
 
-def partial_name(file: Path, suffix: str = "") -> Path:
-    """A name beside `file` that nobody can foresee, for what will be renamed to it. suffix: the ending that a writer needs."""
-    return file.with_name(f".{file.name}.partial-{secrets.token_hex(4)}{suffix}")
+def partial_name(file: Path, suffix: str = "", word: str = "partial") -> Path:
+    """A name beside `file` that nobody can foresee, for what will be renamed to it. suffix: the ending that a writer needs.
+
+    word: another one than partial for what no command may remove as half written by a process that was killed.
+    """
+    return file.with_name(f".{file.name}.{word}-{secrets.token_hex(4)}{suffix}")
 
 
-def partial_file(file: Path, suffix: str = "") -> Path:
+def partial_file(file: Path, suffix: str = "", word: str = "partial") -> Path:
     """Make an empty file under `partial_name` and return it: neither an existing file nor a link is opened. OSError otherwise."""
     while True:
         try:
-            os.close(open_regular(path := partial_name(file, suffix), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            os.close(open_regular(path := partial_name(file, suffix, word), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             return path
         except FileExistsError:
             continue

@@ -82,7 +82,7 @@ class VideoSink:
     def _open(self, size: tuple[int, int]) -> None:
         size = tuple(max(side // 2 * 2, 2) for side in size)  # H.264 and VP9 halve the resolution of colours
         with writing(self.target):
-            self._partial = partial_file(self.target, self.target.suffix.lower())
+            self._partial = partial_file(self.target, self.target.suffix.lower(), "saving")
             try:
                 writer = open_encoder(self._partial, self._fps, size, self.source)
             except OSError:

@@ -17,7 +17,7 @@ from pipnet import detector, images, landmarker, search
 from pipnet.app import drowsiness, panel, smooth, track
 from pipnet.draw import group_colours
 from pipnet.errors import UserError
-from pipnet.files import shipped, write_text
+from pipnet.files import names_folder, shipped, write_text
 from pipnet.geometry import border_px
 from pipnet.landmarker import LandmarkNet
 from pipnet.layout import Layout
@@ -56,6 +56,8 @@ def write_page(folder: Path, options: Options) -> None:
     UserError where the folder holds something else, onnxruntime-web is missing, or a file is no net for the page.
     """
     folder = Path(os.path.abspath(folder))
+    if not names_folder(folder):
+        raise UserError(f"{folder}: a page is a folder of files; name one without {folder.suffix}")
     if folder.exists() and not (folder / SETTINGS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} holds something other than a page; name a new folder")
     found = options.detector or shipped("detector.onnx")

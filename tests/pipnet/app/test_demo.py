@@ -26,6 +26,7 @@ from pipnet.errors import UserError
 from pipnet.images import read_image
 from pipnet.landmarker import Landmarker
 from utils.tools import inference
+from utils.train import own_files
 
 BOX = [30, 20, 130, 140]  # that the tests' detector finds in every image
 
@@ -276,7 +277,7 @@ def test_a_signal_leaves_a_video_that_plays(nets, tmp_path, number):
     assert process.returncode == 128 + number and "Traceback" not in said
     assert "saved out.mp4" in said and said.endswith("stopped\n")
     assert 5 <= len(frames_of(tmp_path / "out.mp4")) == len(lines(tmp_path / "out.jsonl")) < 1000
-    assert not list(tmp_path.glob(".*partial*"))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -401,6 +402,15 @@ def test_a_full_disk_is_noticed(nets, tmp_path, monkeypatch):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not [path for path in tmp_path.iterdir() if "noise" in path.name]
+
+
+def test_a_command_on_a_run_leaves_a_video_that_is_being_saved_there(tmp_path):
+    for place in ("run/out.mp4", "run/best.mp4", "run/predicted/out.avi", "run/report/out.webm"):
+        with closing(sinks.VideoSink(tmp_path / place, 20)) as sink:
+            for index in range(3):
+                sink.write(sources.Frame(face_picture(), index, index / 20, ""), face_picture())
+                own_files.tidy(tmp_path / "run")
+        assert len(frames_of(tmp_path / place)) == 3
 
 
 def test_threads_are_those_of_every_net(trained, reference, monkeypatch):

@@ -249,6 +249,12 @@ def test_a_page_from_the_command_line(cli, tmp_path):
     fails(cli("--export", "onnx", "--exp", "landmarks", "--out", tmp_path / "page"), "give one of these")
 
 
+def test_a_page_is_no_file(tmp_path):
+    with pytest.raises(UserError, match="page.html: a page is a folder of files; name one without .html"):
+        write_page(tmp_path / "page.html", Options(shipped("landmarks.onnx")))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("flags", "message"), [
     (["--web", "--save", "out.mp4"], "--web goes with --exp, .*; leave --save out"),
     (["--port", "9000"], "--port is the port of --web; give that too"),
