@@ -53,39 +53,40 @@ def add_modes(parser: ArgumentParser) -> None:
     """Add the flags that are not keys of args.yaml."""
     add = parser.add_argument_group("modes").add_argument
     add("--version", action="version", version=f"pipnet {__version__}")
-    add("--prepare", action="store_true", help="make data/NAME from the raw archive (also done on first use)")
+    add("--prepare", action="store_true", help="write data/NAME from the raw archive (also done on first use)")
     add("--train", action="store_true", help="train a net in weights/EXP")
     add("--test", action="store_true", help="NME, failure rate and area under the curve on the test sets")
-    add("--test-onnx", action="store_true", help="export if need be, test the ONNX file, fail if it differs from torch")
+    add("--test-onnx", action="store_true", help="export the net if necessary, test the ONNX file, fail if it differs from torch")
     add("--export", metavar="FORMAT", nargs="+", choices=EXPORTS, action="extend", default=[],
-        help=f"write the net for other runtimes: {', '.join(TESTED)}; pipeline: from a picture to its faces in one ONNX file; "
-             "web: a page for the browser")
-    add("--export-raw", dest="export", action="append_const", const="raw", help="write an ONNX file that gives the head's maps")
+        help=f"write the net for other runtimes: {', '.join(TESTED)}; pipeline: one ONNX file that takes a picture and returns "
+             "its faces; web: a page for the browser")
+    add("--export-raw", dest="export", action="append_const", const="raw", help="write an ONNX file that returns the head's maps")
     add("--test-formats", metavar="FORMAT", nargs="+", choices=TESTED, default=[],
-        help="export if need be, test these formats, measure their time, fail if one differs from torch by more than its bound")
-    add("--show-data", metavar="N", type=int, help="draw N training faces as the net gets them, and list doubtful labels")
+        help="export these formats if necessary, test them, measure their time; fail if one differs from torch by more than its "
+             "bound")
+    add("--show-data", metavar="N", type=int, help="draw N augmented training faces, and list suspicious labels")
     add("--sweep", metavar="KEY=A,B,C", action="append",
-        help="--train (and test) once with each value of that key; several times: with each combination")
+        help="--train (and test) once with each value of this key; given several times: with each combination")
     add("--audit", action="store_true",
-        help="find wrong labels: nets judge training faces that they have not seen; in weights/EXP/audit")
+        help="find wrong labels: compare training faces with nets that were not trained on them; into weights/EXP/audit")
     add("--predict", metavar="PATH",
-        help="landmarks of a picture or of all pictures in a folder, most uncertain first, as .pts, CSV or COCO")
+        help="write the landmarks of a picture, or of all pictures in a folder, most uncertain first, as .pts, CSV or COCO")
     add("--list-nets", metavar="NET", nargs="*",
-        help="print the backbones: size, cost, published NME; with names: these, measured here")
+        help="print the backbones with size, cost and published NME; with names: measure these on this machine")
     add = parser.add_argument_group("run").add_argument
     add("--exp", metavar="EXP",
-        help=f"id (018), folder, file (.pt, .onnx, a published one) or shipped net ({', '.join(SHIPPED)}); without: the next "
-             f"free id to train, the newest run to test, {SHIPPED[0]} to --predict")
+        help=f"id (018), folder, file (.pt, .onnx, a published one) or shipped net ({', '.join(SHIPPED)}); default: the next "
+             f"free id for a training, the newest run for tests, {SHIPPED[0]} for --predict")
     add("--resume", action="store_true", help="continue from the last whole checkpoint of that run")
     add("--overwrite", action="store_true",
         help="replace that run, what --predict or --export web has written, or a prepared set whose archive is gone")
     add("--out", metavar="PATH",
-        help="for --predict: a folder for .pts, or a file .csv or .json (COCO); without: in weights/EXP/predicted. For --export "
-             "web: the folder of the page; without: weights/EXP/web")
-    add("--predict-format", metavar="FORMAT", help="pts, csv or coco; without: from the name of --out")
+        help="for --predict: a folder for .pts, or a file .csv or .json (COCO); default: in weights/EXP/predicted. For --export "
+             "web: the folder of the page; default: weights/EXP/web")
+    add("--predict-format", metavar="FORMAT", help="pts, csv or coco; default: by the ending of --out")
     add_face_flags(add, "for --predict 32")
     add("--compare", metavar="RUN", nargs="+", default=[],
-        help="runs that were tested on the same faces: shown beside this one in the test's table and report")
+        help="show these runs, tested on the same faces, beside this one in the test's table and report")
 
 
 def check_modes(mode: Namespace) -> None:

@@ -93,7 +93,7 @@ def _holding(file: Path, flags: str, take: Callable[[FileIO], None], empty: set[
             if not file.exists() or not os.path.samestat(os.fstat(handle.fileno()), file.stat()):
                 handle = handle.close()  # its last holder has just removed it
         if owner := _text(handle):
-            logger.info(f"process {owner} ended before it was finished with {folder}")
+            logger.info(f"process {owner} ended before it had finished {folder}")
         handle.truncate(0)
         os.pwrite(handle.fileno(), f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
     except OSError as error:

@@ -48,13 +48,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "default: the one that comes with the project)")
     add_face_flags(add, "8 on a CPU, where they are up to three times faster")
     add("--detect-every", metavar="K", type=int, default=10, help="videos: run the detector every K frames, track between (10)")
-    add("--smooth", choices=SMOOTH, default="one-euro", help="videos: filter that steadies the landmarks (one-euro)")
-    add("--pose", action="store_true", help="pitch, yaw and roll of the head, also from nets that do not predict them")
-    add("--drowsiness", action="store_true", help="videos: eye aspect ratios, blinks, yawns, time with closed eyes, alarm")
+    add("--smooth", choices=SMOOTH, default="one-euro", help="videos: filter that smooths the landmarks (one-euro)")
+    add("--pose", action="store_true", help="add pitch, yaw and roll of the head, also for nets that do not predict them")
+    add("--drowsiness", action="store_true", help="videos: add eye aspect ratios, blinks, yawns, time with closed eyes, alarms")
     add("--threads", metavar="N", type=int, default=0, help="CPU threads of each net (0: all cores)")
-    add("--web", action="store_true", help="serve a page for the browser on this machine: camera, pictures and videos, nothing "
-        f"leaves it; goes with {', '.join(map(_flag, WEB))}")
-    add("--port", metavar="N", type=int, help="of --web (8000)")
+    add("--web", action="store_true", help="serve a page for the browser on this machine, for camera, pictures and videos; "
+        f"nothing leaves the machine; goes with {', '.join(map(_flag, WEB))}")
+    add("--port", metavar="N", type=int, help="port of --web (8000)")
     args = parser.parse_args(argv)
     given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
     if args.web and (wrong := sorted(given - {"web", *WEB})):

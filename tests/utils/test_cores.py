@@ -44,7 +44,7 @@ def test_beside_other_load_a_training_takes_fewer_threads_and_a_resumed_one_the_
     loaded, free = (driver(tmp_path, name, f"{text}{cores}") for name, cores in (("loaded", 0.2), ("free", 2.0)))
     flags = recipe[:recipe.index("--threads")] + recipe[recipe.index("--threads") + 2:]
     done = cli("--train", *flags, script=loaded)
-    assert done.returncode == 0 and "CPU threads: 1 a process, since 0.2 of 2 cores are free" in done.stderr, done.stderr
+    assert done.returncode == 0 and "CPU threads: 1 per process, because 0.2 of 2 cores are free" in done.stderr, done.stderr
     stored = checkpoint.load(tmp_path / "runs" / "000" / "last.pt")
     assert stored["threads"] == 1 and stored["args"]["threads"] == 0
     again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "2", script=free)

@@ -121,7 +121,7 @@ def test_a_lock_that_a_dead_process_left_is_taken_over(tmp_path):
             pass
     finally:
         logger.remove(handler)
-    assert said == [f"process 123 on elsewhere ended before it was finished with {tmp_path}\n"]
+    assert said == [f"process 123 on elsewhere ended before it had finished {tmp_path}\n"]
 
 
 def test_waiting_names_the_other_process(tmp_path):

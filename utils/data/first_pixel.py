@@ -21,7 +21,7 @@ def parse_guessed(parse: Callable[..., Splits], source: Path) -> tuple[Splits, f
     """Return the splits of `source`, read by parse(origin=...) with the origin that they tell, else 0; and that origin."""
     splits = parse(origin=0.0)
     origin, why = guess(splits)
-    logger.info(f"{source}: coordinates are read as counted from {origin or 0:g} ({why}; --first-pixel 0 or 1 says it)")
+    logger.info(f"{source}: pixels are counted from {origin or 0:g} ({why}; --first-pixel sets another origin)")
     return (parse(origin=origin) if origin else splits), origin or 0.0
 
 
@@ -41,7 +41,7 @@ def guess(splits: Splits) -> tuple[float | None, str]:
     points = len(records[0].landmarks)
     if points == COUNT_300W and named > 0.9 * len(records) and records[0].file.with_suffix(".pts").is_file():
         return 1.0, f"{named} of {len(records)} files have {COUNT_300W} landmarks and the names of 300W, which counts from 1"
-    return None, "no landmark tells"
+    return None, "no evidence"
 
 
 def _edges(record) -> set[int]:

@@ -163,7 +163,7 @@ class DataGenerator:
         journal = folder / f"{split}.done"
         before = _journal(journal, files)
         if before:
-            logger.info(f"going on with {split}: {len(before)} of {len(files)} crops are there")
+            logger.info(f"continuing {split}: {len(before)} of {len(files)} crops exist")
 
         def one(index: int) -> Done | str:
             how = (protocol, self.target_size, self.margin, self.labels)

@@ -145,7 +145,7 @@ class LandmarkTests(Tests):
         tables = self.report.write(test.flip_test)
         how = f"{test.norm} norm, flip test {'on' if test.flip_test else 'off'}, {', '.join(test.box)} boxes"
         if "detector" in test.box:
-            how += "; faces that the detector missed are scored in their own"
+            how += "; faces that the detector missed are tested in their true boxes"
         about = checkpoint.about(run.weights, stored)
         for line in f"{about}, {how}\n{tables}".split("\n"):
             logger.debug(line)
@@ -158,13 +158,13 @@ class LandmarkTests(Tests):
         files = [path for path in dict.fromkeys((run.weights, run.onnx, run.folder / "step.csv", index)) if path.exists()]
         lines = ["", tables, "", f"Net:   {about}", f"How:   {how}", "Files: " + ", ".join(map(place, files))]
         if stored["args"]["val"] == "test":
-            lines.append("Note:  the epoch was picked on the test set (--val test), so these figures flatter the net")
+            lines.append("Note:  the epoch was picked on the test set (--val test); figures on unseen faces would be worse")
         if lost := [row["test set"].strip() for row in self.report.scores if float(row["NME %"]) > LOST]:
             lines.append(f"Note:  above {LOST} % on {', '.join(dict.fromkeys(lost))}: the net has diverged or learnt nothing; "
                          "lower --learning-rate, or train longer")
         synthetic = [split.set.synthetic for split in self.task.tested]
         if any(synthetic):
-            lines.append("Note:  figures on synthetic faces show that everything works, not how good the net is on photographs")
+            lines.append("Note:  figures on synthetic faces show that all works, not how accurate the net is on photographs")
         if all(synthetic):
             lines.append("Next:  python main.py --train --test --dataset 300w --data-dir 300W   (own pictures: docs/data.md)")
         else:
@@ -203,6 +203,6 @@ def compare_outputs(result: Result, faces: Faces) -> str:
         for place, name in enumerate(STATES):
             truth, found = faces.states[:, place], result.states[:, place] > 0.5
             hit, wrong = found[truth == 1], found[truth == 0]
-            counts = f"found {hit.sum()} of {len(hit)}, wrongly {wrong.sum()} of {len(wrong)}"
+            counts = f"found in {hit.sum()} of {len(hit)}, reported wrongly in {wrong.sum()} of {len(wrong)}"
             words.append(f"{name.replace('_', ' ')} {counts}")
     return "; ".join(words)

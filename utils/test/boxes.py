@@ -96,8 +96,8 @@ def rebox(faces: Faces, kind: str, jitter: float, cache: float, detect: Callable
     if kind == "true":
         return faces, 0
     if without := sum(source_file(faces, index) is None for index in range(len(faces))):
-        logger.warning(f"{without} of {len(faces)} source pictures are gone (such as {faces.sources[0] / faces.names[0]}): their "
-                       f"{kind} boxes are cut from the prepared crops, black beyond the margin")
+        logger.warning(f"{without} of {len(faces)} source pictures are missing (such as {faces.sources[0] / faces.names[0]}): "
+                       f"their {kind} boxes are cut from the prepared crops, black beyond the margin")
     if kind == "perturbed":
         return Reboxed(faces, perturbed(faces.box, faces.names, jitter), cache), 0
     boxes = detected(faces, lambda image: detect(image)[0])

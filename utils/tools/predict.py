@@ -81,7 +81,7 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Itera
         if without:
             logger.warning(f"no face is found in {len(without)} of {len(images)} pictures: {', '.join(without[:5])}")
         if whole:
-            logger.info(f"{whole} pictures have no box and are taken for crops of one face (--detector-weights FILE finds faces)")
+            logger.info(f"{whole} pictures have no box and are used as crops of one face (--detector-weights FILE finds faces)")
     if not count:
         raise UserError(f"--predict: no face in the {len(images)} pictures of {source}")
 

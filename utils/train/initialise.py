@@ -87,7 +87,7 @@ def start(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn
         if head is not None:
             stored = {name: tensor for name, tensor in stored.items() if not name.startswith(PER_LANDMARK)} | head
         if (size := known["net"].get("input_size")) != net.spec["input_size"]:
-            warn(f"{file} was trained at {size} px, this is {net.spec['input_size']}; --input-size {size} starts better")
+            warn(f"{file} was trained at {size} px, this net has {net.spec['input_size']} px; --input-size {size} is better")
     fitting = {name: tensor for name, tensor in stored.items() if name in own and own[name].shape == tensor.shape}
     if not any(torch.is_floating_point(tensor) for name, tensor in fitting.items() if not name.startswith(("head.", "refiner."))):
         raise UserError(f"{file} holds no tensor that fits {net.spec['net']}; give a checkpoint of the same backbone")

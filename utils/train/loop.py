@@ -61,7 +61,7 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
         solver.phases = Profile(run.folder / "trace.json", ranks.device)
     per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
     if history.epochs >= epochs:
-        logger.info(f"{run.folder.name} is finished: all {epochs} epochs are trained; a larger --epochs trains on")
+        logger.info(f"{run.folder.name} is finished: all {epochs} epochs are trained; to train longer, give a larger --epochs")
     with explained(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""), \
             progress(total=epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                      smoothing=0.05) as bar:

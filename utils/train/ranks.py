@@ -188,7 +188,8 @@ def set_threads(threads: int, deterministic: bool) -> None:
             dist.barrier()  # so that no process measures the work of another one of this run
         free = free_cores()
         wanted = min(wanted, max(round(free / processes), 1))
-        logger.info(f"CPU threads: {wanted} a process, since {free:.1f} of {cores()} cores are free; --threads N takes N")
+        logger.info(f"CPU threads: {wanted} per process, because {free:.1f} of {cores()} cores are free; "
+                    "--threads N sets another number")
     torch.set_num_threads(wanted)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS raises an error without it

@@ -306,7 +306,7 @@ class Keeper:
             run.folder / "events", purge_step=history.epochs + 1,
             filename_suffix=f".{secrets.token_hex(4)}")  # nobody can foresee the name, and place a link at it
         if not self.events:
-            logger.info("no events for TensorBoard, whose package is missing: pip install tensorboard")
+            logger.info("no events for TensorBoard are written, because its package is missing: pip install tensorboard")
         write_tables(run, history.rows, history.times)  # a kill may have come between the last checkpoint and its rows
 
     def save(self, inference: dict, solver: dict, better: bool) -> None:

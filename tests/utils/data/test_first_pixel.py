@@ -31,9 +31,9 @@ def own_set(folder, first: int = 0, edges: bool = False, names: str = "face{}"):
 
 
 @pytest.mark.parametrize(("first", "options", "why"), [
-    (0, {}, "no landmark tells"), (1, {"edges": True}, "right or lower edge"), (0, {"edges": True}, "left or upper edge"),
+    (0, {}, "no evidence"), (1, {"edges": True}, "right or lower edge"), (0, {"edges": True}, "left or upper edge"),
     (1, {"names": "image_{}"}, "names of 300W"), (0, {"edges": True, "names": "image_{}"}, "left or upper edge"),
-    (0, {"names": "image_{}x"}, "no landmark tells")])
+    (0, {"names": "image_{}x"}, "no evidence")])
 def test_what_the_files_tell(tmp_path, first, options, why):
     splits = DATASETS["points"].parse(own_set(tmp_path / "mine", first, **options))
     assert (guess(splits)[0] or 0) == first and why in guess(splits)[1]
@@ -47,7 +47,7 @@ def test_landmarks_beyond_the_picture_leave_its_edges_without_meaning(tmp_path):
         points[:5, 0] = SIZE + 3 * np.arange(5)
         write_pts(file, points)
     origin, why = guess(DATASETS["points"].parse(mine))
-    assert origin is None and why == "no landmark tells"
+    assert origin is None and why == "no evidence"
 
 
 def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
@@ -55,7 +55,7 @@ def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
     truth = {file.with_suffix(".jpg").name: read_pts(file) - 0.5 for file in mine.glob("*.pts")}
     flags = ("--prepare", "--dataset", mine, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none")
     done = cli(*flags)
-    assert done.returncode == 0 and "read as counted from 1 (4 faces have a landmark on the right or lower edge" in done.stderr
+    assert done.returncode == 0 and "pixels are counted from 1 (4 faces have a landmark on the right or lower edge" in done.stderr
     folder = tmp_path / "data" / "mine-32"
 
     def origin() -> float:

@@ -135,7 +135,7 @@ def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
     assert not logged
     shutil.rmtree(root)
     rebox(own, "perturbed", 0.1, 1.0, None)
-    assert f"{len(own)} of {len(own)} source pictures are gone" in logged[0]
+    assert f"{len(own)} of {len(own)} source pictures are missing" in logged[0]
     logger.remove(sink)
 
 
