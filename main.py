@@ -123,6 +123,7 @@ def main(argv: list[str]) -> None:
         from loguru import logger
         from tqdm import tqdm
 
+        from pipnet.app.web import check_page
         from utils.locks import LOG
         from utils.tasks import task_class
         from utils.tasks.settings import read_settings
@@ -170,6 +171,8 @@ def main(argv: list[str]) -> None:
             raise UserError(says)
     if mode.audit:
         audit.check(run, settings.train)
+    if mode.out and "web" in mode.export:
+        check_page(Path(mode.out), mode.overwrite)
     if mode.predict:
         target_of(run.folder)
     logger.remove()
@@ -207,7 +210,7 @@ def main(argv: list[str]) -> None:
         if mode.audit:
             audit.audit(task.with_fold, run, ranks, mode.resume)
         if mode.export:
-            logger.info(ranks.agree(lambda: task.tests(run, compare).export(mode.export, mode.out)))
+            logger.info(ranks.agree(lambda: task.tests(run, compare).export(mode.export, mode.out, mode.overwrite)))
         if tests:
             formats = mode.test_formats or ["onnx"] * mode.test_onnx
             run_tests(task.tests(run, compare), ranks, formats, bool(mode.test_formats))

@@ -3,6 +3,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -17,7 +18,7 @@ from pipnet import detector, images, landmarker, search
 from pipnet.app import drowsiness, panel, smooth, track
 from pipnet.draw import group_colours
 from pipnet.errors import UserError
-from pipnet.files import names_folder, shipped, write_text
+from pipnet.files import is_partial, names_folder, partial_name, shipped, write_text
 from pipnet.geometry import border_px
 from pipnet.landmarker import LandmarkNet
 from pipnet.layout import Layout
@@ -32,6 +33,8 @@ NEEDED = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threa
           "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
 HOSTS = "127.0.0.1", "localhost"  # names of this machine by which the server is called
 SETTINGS = "settings.json"  # marks a folder as a page, which may be replaced
+NETS = "landmarks.onnx", "landmarks.int8.onnx", "detector.onnx"
+IGNORED = shutil.ignore_patterns("*.tgz", "__pycache__")
 WEB = ("exp", "detector_weights", "threshold", "max_faces", "detect_every", "smooth", "port")  # flags that go with --web
 
 
@@ -50,21 +53,35 @@ class Options(NamedTuple):
     smooth: str = "one-euro"
 
 
-def write_page(folder: Path, options: Options) -> None:
-    """Write the page into a folder that is new, empty, or a page that this function wrote. It works below any path.
+def check_page(folder: Path, overwrite: bool) -> None:
+    """Raise UserError for a folder that `write_page` may not write: one with files that it does not write, or with a page."""
+    if not names_folder(folder):
+        raise UserError(f"{folder}: a page is a folder of files; name one without {folder.suffix}")
+    if folder.is_symlink() or folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is {'a link' if folder.is_symlink() else 'a file'}; name a new folder")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if (other := _other_file(folder)) or not _is_ours(folder / SETTINGS):
+        raise UserError(f"{folder} holds something other than a page ({other or SETTINGS}); name a new folder")
+    if not overwrite:
+        raise UserError(f"{folder} holds a page already; give --overwrite to replace it, or name a new folder")
+
+
+def write_page(folder: Path, options: Options, overwrite: bool = False) -> None:
+    """Write the page into a folder that is new or empty; overwrite: or a page that this function wrote. It works below any path.
 
     UserError where the folder holds something else, onnxruntime-web is missing, or a file is no net for the page.
     """
     folder = Path(os.path.abspath(folder))
-    if not names_folder(folder):
-        raise UserError(f"{folder}: a page is a folder of files; name one without {folder.suffix}")
-    if folder.exists() and not (folder / SETTINGS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} holds something other than a page; name a new folder")
+    check_page(folder, overwrite)
     found = options.detector or shipped("detector.onnx")
     settings = page_settings(options, found)
-    partial_page = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    partial_page, older = partial_name(folder), partial_name(folder)
     try:
-        shutil.copytree(PAGE, partial_page, ignore=shutil.ignore_patterns("*.tgz", "__pycache__"))
+        for left in filter(lambda path: is_partial(path, re.escape(folder.name)), folder.parent.glob(".*.partial-*")):
+            if left.is_dir() and not left.is_symlink() and not _other_file(left):
+                shutil.rmtree(left)  # of a process that was killed
+        shutil.copytree(PAGE, partial_page, ignore=IGNORED)
         _unpack(partial_page / "vendor")
         nets = {options.landmarks: settings["net"]["file"], options.int8: settings["net"]["int8"],
                 found: settings["detector"]["file"]}
@@ -73,12 +90,30 @@ def write_page(folder: Path, options: Options) -> None:
                 shutil.copyfile(file, partial_page / name)
         write_text(partial_page / SETTINGS, json.dumps(settings) + "\n")
         if folder.exists():
-            shutil.rmtree(folder)
+            check_page(folder, overwrite)
+            os.replace(folder, older)
         os.replace(partial_page, folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); name another folder") from None
     finally:
-        shutil.rmtree(partial_page, ignore_errors=True)
+        for left in (partial_page, older):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _other_file(folder: Path) -> Path | None:
+    """A file or a link in a folder that no page has there, None if there is none."""
+    names = {path.name for path in PAGE.iterdir() if path.suffix != ".tgz"}
+    names |= {*(f"vendor/{name}" for name in NEEDED), *NETS, SETTINGS}
+    return next((path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir() and not (
+        path.relative_to(folder).as_posix() in names or is_partial(path, re.escape(SETTINGS)))), None)
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file holds settings of a page."""
+    try:
+        return {"net", "detector", "landmarker", "tracker"} <= json.loads(file.read_bytes()).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def page_settings(options: Options, found: Path) -> dict[str, Any]:

@@ -61,10 +61,11 @@ class Tests:
     bounds: dict[str, Bounds]
     run: Run
 
-    def export(self, formats: list[str], out: str | None = None) -> str:
+    def export(self, formats: list[str], out: str | None = None, overwrite: bool = False) -> str:
         """Write the exports that are missing or of other weights, their checksums and a card; return which files these are.
 
-        out: the folder of the format `web`, which only landmark nets have. UserError for a format that the task does not have.
+        out: the folder of the format `web`, which only landmark nets have; overwrite: a page there. UserError for a
+        format that the task does not have.
         """
         if unknown := [name for name in formats if name not in self.bounds]:
             raise UserError(f"this task is exported to {', '.join(self.bounds)}, not to {unknown[0]}; leave it out")

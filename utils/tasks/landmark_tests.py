@@ -71,12 +71,13 @@ class LandmarkTests(Tests):
     def export_onnx(self) -> None:
         export(self.run)
 
-    def export(self, formats: list[str], out: str | None = None) -> str:
+    def export(self, formats: list[str], out: str | None = None, overwrite: bool = False) -> str:
         files = super().export([name for name in formats if name != "web"] or ["onnx"])
         if "web" not in formats:
             return files
         folder = Path(out or self.run.folder / "web")
-        write_page(folder, Options(self.run.onnx, self.run.export("int8") if self.run.has("int8") else None))
+        write_page(folder, Options(self.run.onnx, self.run.export("int8") if self.run.has("int8") else None),
+                   overwrite or not out)  # in the run's own folder it is an export like the others
         return f"{files}, the page to {folder}"
 
     def source(self) -> Source:

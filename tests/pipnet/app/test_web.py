@@ -23,7 +23,7 @@ from pipnet.app.output import json_line
 from pipnet.app.sinks import VideoSink
 from pipnet.app.sources import Frame
 from pipnet.app.track import Tracker
-from pipnet.app.web import PAGE, RUNTIME, Handler, Options, write_page
+from pipnet.app.web import PAGE, RUNTIME, Handler, Options, check_page, write_page
 from pipnet.errors import UserError
 from pipnet.files import shipped
 from pipnet.geometry import CHOICES, Protocol, box_of, crop_box, grow
@@ -225,15 +225,42 @@ def test_a_page_that_is_closed_while_a_net_loads_is_no_error(served, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("names", (["settings.json"], ["settings.json", "index.html"], ["page.html"], ["index.html"],
+                                   ["settings.json", "vendor/mine.js"]))
+def test_folders_of_others_are_no_pages(tmp_path, names):
+    page = tmp_path / "page"
+    for name in names:
+        (page / name).parent.mkdir(parents=True, exist_ok=True)
+        (page / name).write_text('{"net": {}}')
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="page holds something other than a page .*; name a new folder"):
+            check_page(page, overwrite)
+    (tmp_path / "link").symlink_to(page)
+    with pytest.raises(UserError, match="link is a link; name a new folder"):
+        check_page(tmp_path / "link", True)
+    assert sorted(path.relative_to(page).as_posix() for path in page.rglob("*") if path.is_file()) == sorted(names)
+
+
+def test_a_folder_of_others_is_refused_before_anything_is_done(cli, tmp_path):
+    (tmp_path / "settings.json").write_text('{"editor": "mine"}')
+    done = cli("--export", "web", "--overwrite", "--exp", "landmarks", "--out", tmp_path, "--run-root", tmp_path / "runs")
+    fails(done, "holds something other than a page")
+    assert (tmp_path / "settings.json").is_file() and not (tmp_path / "runs").exists()
+
+
 @needs_runtime
 def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
     (tmp_path / "page").mkdir()
     options = Options(shipped("landmarks.onnx"))
+    (tmp_path / ".page.partial-12" / "vendor").mkdir(parents=True)
+    (tmp_path / ".page.partial-12" / "index.html").touch()  # of a process that was killed
     write_page(tmp_path / "page", options)
-    write_page(tmp_path / "page", options)  # a page is replaced
+    with pytest.raises(UserError, match="page holds a page already; give --overwrite to replace it, or name a new folder"):
+        write_page(tmp_path / "page", options)
+    write_page(tmp_path / "page", options, overwrite=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
-    with pytest.raises(UserError, match="mine holds something other than a page; name a new folder"):
+    with pytest.raises(UserError, match="mine holds something other than a page .*; name a new folder"):
         write_page(tmp_path / "mine", options)
     monkeypatch.setattr(web, "SHA512", "another")
     with pytest.raises(UserError, match=r"tgz is damaged or another version; fetch it again: curl -fo .* https://registry"):
