@@ -122,6 +122,16 @@ def open_regular(file: Path, flags: int) -> int:
     return descriptor
 
 
+def own_folder(base: Path, *names: str) -> Path:
+    """Make the folder base/name/name/... and return it. UserError if one of the names is a link, which could lead anywhere."""
+    for name in names:
+        base = base / name
+        if base.is_symlink():
+            raise UserError(f"{base} is a link, and nothing is written through it; remove it")
+        base.mkdir(parents=True, exist_ok=True)
+    return base
+
+
 def write_atomic(file: Path, write) -> None:
     """Call `write(path)` on a temporary file, flush it to disk and rename it to `file`: a kill leaves either file whole.
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.files import write_atomic
+from pipnet.files import own_folder, write_atomic
 from pipnet.geometry import border_px
 from pipnet.images import SUFFIXES
 from utils.data.mixed import Recipes, Views
@@ -37,7 +37,7 @@ class Shards:
         self.checksum = hashlib.sha256(state.encode(errors="surrogateescape")).hexdigest()
         place = folder / f"shards-{self.checksum[:16]}.table"
         if not place.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
+            own_folder(folder.parent, folder.name)
             write_atomic(place, self._scan)
         if not place.stat().st_size:
             raise UserError(f"no picture in {files[0]}{' and other shards' if len(files) > 1 else ''}")

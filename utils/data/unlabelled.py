@@ -17,6 +17,7 @@ from loguru import logger
 from pipnet.app.sources import Frame, open_source
 from pipnet.detector import Detector
 from pipnet.errors import UserError
+from pipnet.files import own_folder
 from pipnet.geometry import Protocol, crop_box, cut
 from utils.data.convert import conversion
 from utils.data.fingerprint import fingerprint
@@ -87,7 +88,7 @@ def _cut_out(name: str, sets: Sets, how: Cut, test) -> Path:
     state = fingerprint(source) if source.is_dir() else f"{source.stat().st_size} {source.stat().st_mtime_ns}"
     if sets.trained and not mismatch(trained := sets.trained / SPLIT / target.name, fingerprint=state):
         return trained
-    target.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(sets.root, SPLIT)
     with waiting(target.parent / ".lock"):
         if mismatch(target, fingerprint=state):
             check_replaceable(target)

@@ -15,6 +15,7 @@ from torch import Tensor
 from nets.detectors.faceboxes import FaceBoxesV2
 from pipnet.draw import sheet
 from pipnet.errors import UserError
+from pipnet.files import own_folder
 from pipnet.images import write_image
 from utils.config import ROOT
 from utils.data.dataset import evenly
@@ -174,8 +175,7 @@ class Detect(Task):
         scenes = make_scenes(self.material, self.settings, count)
         made = [scenes.scene(0, index) for index in range(count)]
         tiles = [draw_boxes(scene.image, [(scene.unknown, FOUND), (scene.boxes, TRUTH)]) for scene in made]
-        file = ROOT / self.settings.data.data_root / "detect" / "show" / "samples.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file = own_folder(ROOT / self.settings.data.data_root, "detect", "show") / "samples.jpg"
         write_image(file, sheet(tiles, min(6, count)))
         return f"{file}: {count} training crops, faces green, regions that are not trained red"
 

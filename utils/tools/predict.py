@@ -77,7 +77,8 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Itera
                 yield Found(name, number, image.shape[1::-1], face, uncertainty(face))
     finally:
         if damaged:
-            logger.warning("\n  ".join([f"{len(damaged)} of {len(images)} pictures are left out:", *damaged]))
+            for line in (f"{len(damaged)} of {len(images)} pictures are left out:", *damaged):
+                logger.warning(line)
         if without:
             logger.warning(f"no face is found in {len(without)} of {len(images)} pictures: {', '.join(without[:5])}")
         if whole:

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipnet.draw import GREY, RED, WHITE, draw, group_colours, line, number, palette, ring, sheet, tile, write
 from pipnet.errors import UserError
-from pipnet.files import write_csv
+from pipnet.files import own_folder, write_csv
 from pipnet.geometry import cut, to_crop
 from pipnet.images import write_image
 from pipnet.layout import Layout
@@ -28,7 +28,7 @@ def show(split: Split, augmented: Augmented, layout: Layout, neighbors: list[lis
     """
     folder, place, faces = split.set.folder, split.set.show, augmented.faces
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        own_folder(place.parent, place.name)
         write_image(place / "samples.jpg", _samples(augmented, layout, neighbors, count))
         judged, worst = _suspects(split, layout, train_hidden, place)
     except OSError as error:

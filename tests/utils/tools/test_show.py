@@ -86,3 +86,10 @@ def test_what_cannot_be_shown_is_one_line(cli, flags):
     fails(cli("--show-data", "0", *flags), "--show-data needs the number of faces to draw, at least 1, not 0")
     fails(cli("--show-data", "many", *flags), "--show-data")
     fails(cli("--show-data", "1", *flags, "--num-nb", "68"), "num_nb must be 0 to 67 for 68 landmarks, not 68")
+
+
+def test_a_link_in_a_set_is_not_written_through(cli, flags, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "mine" / "show").symlink_to(tmp_path / "elsewhere")
+    fails(cli("--show-data", "1", *flags), "show is a link, and nothing is written through it; remove it")
+    assert not list((tmp_path / "elsewhere").iterdir())
