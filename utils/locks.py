@@ -82,10 +82,10 @@ def _holding(file: Path, flags: str, take: Callable[[FileIO], None], empty: set[
 
     empty: names of files in a folder in which nothing was made.
     """
-    folder, handle = file.parent, None
-    made = [folder] * own or list(takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
-    before = {path.name for path in folder.iterdir()} if folder.is_dir() and not own else set()
+    folder, handle, made = file.parent, None, []
     try:
+        made = [folder] * own or list(takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+        before = {path.name for path in folder.iterdir()} if folder.is_dir() and not own else set()
         while handle is None:
             folder.mkdir(parents=True, exist_ok=True)
             handle = _open(file)
