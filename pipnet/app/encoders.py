@@ -22,7 +22,9 @@ class Codec(NamedTuple):
 H264 = Codec("libx264", {"preset": "veryfast", "crf": "20", "bf": "0"}, ("aac", "mp3", "opus", "flac", "ac3"))
 VP9 = Codec("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "30", "b": "0"}, ("opus", "vorbis"))
 PYAV = {".mp4": H264, ".mov": H264, ".mkv": H264, ".webm": VP9}
-CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "VP80", ".avi": "MJPG", ".webm": "VP80"}  # OpenCV's, whose VP9 is slow
+# OpenCV's: the one that takes least time. Its VP8 takes ten times as long, its VP9 forty times, but a .webm holds no other
+CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm": "VP80"}
+LACKS = {"mp4v": "in MPEG-4, which browsers do not play, ", "VP80": "slowly, "}
 TICKS = 90_000   # of a second, units of a frame's time
 LONGEST = 10     # s for which a frame is repeated at most
 EVEN = 0.9       # share of the usual time between frames below which two frames are too near for an even rate
@@ -41,9 +43,8 @@ def drawback(suffix: str, sound: bool) -> str:
     """What a video lacks because PyAV is not installed, empty if nothing. sound: whether the source may have sound."""
     if suffix not in PYAV or av():
         return ""
-    lacks = "in MPEG-4, which browsers do not play, " if CODECS[suffix] == "mp4v" else ""
     keeps = "each frame at its own time" + (" and the sound" if sound else "")
-    return f"it is written {lacks}at a constant rate{' and without sound' if sound else ''}; pip install av keeps {keeps}"
+    return f"it is written {LACKS[CODECS[suffix]]}at a constant rate{' and without sound' if sound else ''}; pip install av keeps {keeps}"
 
 
 class OpenCV:
