@@ -44,7 +44,8 @@ def drawback(suffix: str, sound: bool) -> str:
     if suffix not in PYAV or av():
         return ""
     keeps = "each frame at its own time" + (" and the sound" if sound else "")
-    return f"it is written {LACKS[CODECS[suffix]]}at a constant rate{' and without sound' if sound else ''}; pip install av keeps {keeps}"
+    how = f"{LACKS[CODECS[suffix]]}at a constant rate{' and without sound' if sound else ''}"
+    return f"it is written {how}; pip install av keeps {keeps}"
 
 
 class OpenCV:
