@@ -115,7 +115,7 @@ LAYOUT = record(
             isinstance(pairs, dict) and all(str(i).isdecimal() and len(str(i)) < 9 for i in pairs) for pairs in value.values()),
         lambda value: ((f"{name}.{i}", j, INDEX) for name, pairs in value.items() for i, j in pairs.items()))))
 VAL = Kind("a share between 0 and 1, or text", lambda value: isinstance(value, str) or SHARE.fits(value))
-LIMITS = {"face_limit": maybe(SHARE), "face_least": maybe(SHARE)}
+LIMITS = {"face_limit": maybe(SHARE), "face_least": maybe(SHARE), "sure_score": maybe(SHARE), "sure_error": maybe(number(0))}
 LANDMARK_EXPORT = record(
     layout=LAYOUT, protocol=PROTOCOL, input_size=SIZE, meanface=maybe(nullable(POINTS)), input_margin=maybe(number(1, 4)),
     states=maybe(nullable(several(nullable(TEXT)))), layouts=maybe(table(table(ANY))), outputs=table(SHAPE),

@@ -1,4 +1,5 @@
 """Faces in an OpenCV image: a detector, a landmark net, and the crop between them."""
+import logging
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -46,6 +47,7 @@ HALFWAY = 0.4    # default of LandmarkNet.face_limit
 # of the way from face_limit to 1: mean landmark score from which a face is sure; of its size: mean expected error up to which it
 # is. Almost no face that is found at a wrong roll meets both
 SURE, SURE_ERROR = 0.35, 0.028
+LARGEST_ERROR = 0.1  # `sure_error` of a net that can hardly tell a face from background, whose pictures are not searched again
 DETECTS = ("is a face detector, which finds boxes and no landmarks; name it with --detector-weights, in Python with "
            "Detector(), and a landmark net here")
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
@@ -71,7 +73,8 @@ class LandmarkNet(NamedTuple):
     S is `size` px, or that plus a border for nets that see `margin` times the crop. meanface (N, 2): mean landmarks of the
     training set in [0, 1] of the crop. face_limit: mean landmark score of a crop that is as likely background as a face.
     face_least: mean landmark score below which a detection is dropped. pose: whether the net predicts it. states (K,): names of
-    the states, None for one that was not trained.
+    the states, None for one that was not trained. sure_score, sure_error: mean landmark score and mean expected error, as a share
+    of the face's size, that most validation faces of this net reach, where these ask for less than SURE and SURE_ERROR.
     """
 
     predict: Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -84,6 +87,8 @@ class LandmarkNet(NamedTuple):
     face_least: float = 0.0
     pose: bool = False
     states: tuple[str | None, ...] = ()
+    sure_score: float = 1.0
+    sure_error: float = SURE_ERROR
 
     @property
     def tight(self) -> bool:
@@ -96,11 +101,16 @@ class LandmarkNet(NamedTuple):
     @property
     def sure(self) -> float:
         """Mean landmark score that a sure face has at least."""
-        return self.face_limit + SURE * (1 - self.face_limit)
+        return min(self.face_limit + SURE * (1 - self.face_limit), self.sure_score)
+
+    @property
+    def can_search(self) -> bool:
+        """Return whether the net is certain enough of faces that a search by its scores and expected errors makes sense."""
+        return self.sure > self.face_limit and self.sure_error <= LARGEST_ERROR
 
     def is_sure(self, face: Face) -> bool:
         """Return whether a face is certain enough to be cropped once, and not to be searched in the turned image."""
-        most = SURE_ERROR * np.sqrt(np.ptp(face.landmarks, axis=0).prod())
+        most = self.sure_error * np.sqrt(np.ptp(face.landmarks, axis=0).prod())
         return bool(face.scores.mean() >= self.sure and (face.sigma is None or face.sigma.mean() <= most))
 
     def roll_of(self, landmarks: np.ndarray) -> float:
@@ -123,7 +133,8 @@ class LandmarkNet(NamedTuple):
         protocol = Protocol(**{key: values["protocol"][key] for key in Protocol._fields})
         return cls(predict, Layout.from_dict(values["layout"]), protocol, values["input_size"], meanface,
                    values.get("input_margin", 1.0), values.get("face_limit", HALFWAY), values.get("face_least", 0.0),
-                   bool(values.get("pose")), tuple(values.get("states") or ()))
+                   bool(values.get("pose")), tuple(values.get("states") or ()),
+                       float(values.get("sure_score", 1)), float(values.get("sure_error", SURE_ERROR)))
 
     @classmethod
     def of_export(cls, opened: Opened, file: Path | str) -> "LandmarkNet":
@@ -187,6 +198,10 @@ class Landmarker:
         self.detector = Detector(threads=threads) if detector is None else detector
         self.max_faces, self.any_roll, self.rgb = max_faces, any_roll, rgb
         self._tight = self.net.tight  # needed for every crop
+        if any_roll and not self.net.can_search:
+            logging.getLogger("pipnet").warning("the landmark net is so unsure of faces that pictures are not searched again, "
+                                                "turned and enhanced; train it longer")
+        self._calls = 0
         self.seconds = {"detect": 0.0, "landmarks": 0.0}
         self.coarse = Landmarker(coarse, self.detector, threads=threads, any_roll=any_roll) if coarse else None
         if self.coarse:
@@ -252,6 +267,11 @@ class Landmarker:
         image = as_bgr(image, self.rgb)
         return self._found(image, self._next_boxes(image, faces), np.array([face.score for face in faces]))
 
+    @property
+    def calls(self) -> int:
+        """Number of calls of the landmark net so far, with those of the coarse one."""
+        return self._calls + (self.coarse.calls if self.coarse else 0)
+
     def is_face(self, face: Face) -> bool:
         """Return whether the landmark scores confirm the detection."""
         return bool(face.scores.mean() >= self.net.face_least)
@@ -302,6 +322,7 @@ class Landmarker:
             part = slice(first, first + MOST_FACES)
             images = np.stack([cut(image, crop, net.size, margin, net.protocol.border, angle)
                                for crop, angle in zip(crops[part], angles[part], strict=True)])
+            self._calls += 1
             found = checked(net.predict(images), len(images), net.layout.count)
             points = to_image(found["landmarks"].astype(np.float64), crops[part])
             poses = np.array(found["pose"]) if net.pose else None

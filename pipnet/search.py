@@ -9,6 +9,7 @@ from pipnet.images import as_bgr, enhanced
 ROLLS = (0,), (90, 180, 270), (45, 135, 225, 315)  # degrees, clockwise, of the faces that are searched, step by step
 SAME = 0.3  # IoU from which two faces found in different turns are one
 MOST_SIDE = 2 ** 13  # px, side of the largest turned picture
+MOST_CALLS = 40         # of landmark nets, after which no further roll is searched
 LEAN = np.radians(120)  # a sure face that leans more in every picture searched so far may be found better in the next ones
 
 
@@ -16,11 +17,12 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
     """Faces of an image (H, W, 3), in its px. While none is sure, those are added that the detector finds in the enhanced image.
 
     It is turned by each roll of a step. Landmarks are sought in both images, since the blur costs accuracy in small faces. The
-    search ends with the first step after which a sure face stands upright in one of the turned images.
+    search ends with the first step after which a sure face stands upright in one of the turned images, or after MOST_CALLS. It is
+    left out for a net whose limits say nothing.
     """
     net = landmarker.net
     turns: list[float] = []
-    if any(map(net.is_sure, faces)):
+    if not net.can_search or any(map(net.is_sure, faces)):
         return faces
     zoom = detection_scale(*image.shape[:2], None) if getattr(landmarker.detector, "scale", None) is None else 1.0
     zoom = min(zoom, MOST_SIDE * 2 ** 0.5 / sum(image.shape[:2]))
@@ -28,9 +30,12 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
         return faces
     clear = enhanced(image)
     small = clear if zoom == 1 else cv2.resize(clear, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
+    most = landmarker.calls + MOST_CALLS
     for rolls in steps:
         turns += rolls
         for roll in rolls:
+            if landmarker.calls >= most:
+                break
             picture, matrix = turn_picture(small, -np.radians(roll))
             boxes, scores = landmarker.detect(as_bgr(picture))
             boxes = carry(boxes, invert(matrix)) / zoom

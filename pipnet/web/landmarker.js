@@ -72,7 +72,7 @@ export class Landmarker {
 
   /** Return whether a face is certain enough to be cropped once, and not to be searched in the turned frame. */
   isSure({ sigma, scores, landmarks }) {
-    const most = this.limits.sure_error * Math.sqrt(areaOf(boxOf(landmarks)));
+    const most = this.net.sure_error * Math.sqrt(areaOf(boxOf(landmarks)));
     return mean(scores) >= this.net.sure && (!sigma || mean(sigma) <= most);
   }
 

@@ -38,7 +38,7 @@ export function stands(landmarker, face, turns) {
 /** Return the faces of a frame; while none is sure, those are added that the detector finds in the enhanced and turned frame. */
 export async function search(landmarker, frame, faces, steps = QUARTERS) {
   const { sure: least } = landmarker.net, isSure = (face) => landmarker.isSure(face), turns = [];
-  if (faces.some(isSure)) return faces;
+  if (!landmarker.net.can_search || faces.some(isSure)) return faces;
   const { same } = landmarker.searched, clear = enhanced(frame, landmarker.searched);
   let found = faces;
   for (const step of steps) {

@@ -2,15 +2,17 @@
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, draw_face
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipnet.app.track import Tracker
 from pipnet.detector import Detector, FaceBox
+from pipnet.files import shipped
 from pipnet.geometry import box_of, carry, invert, transform, turn_about, turn_picture
 from pipnet.images import enhanced
-from pipnet.landmarker import Face, Landmarker
+from pipnet.landmarker import SURE_ERROR, Face, Landmarker, LandmarkNet, open_net
+from pipnet.search import MOST_CALLS
 
 
 class Counting(Detector):
@@ -21,6 +23,19 @@ class Counting(Detector):
     def __call__(self, image):
         self.calls += 1
         return super().__call__(image)
+
+
+class Counted:
+    """A detector that finds the same box in every picture, and counts these."""
+
+    face_box, calls = FaceBox(0, 1, 1), 0
+
+    def __init__(self, box: np.ndarray):
+        self.box = box
+
+    def __call__(self, image):
+        self.calls += 1
+        return self.box, np.ones(1)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +99,45 @@ def test_a_face_in_a_dark_and_noisy_video_is_tracked(portrait):
     for frame in range(12):
         face, = tracker.update(at_night(portrait, frame), frame / 30)
         assert face.id == 0 and share_off(face, truth) < 0.06
+
+
+def never_sure(spread: float, **limits) -> LandmarkNet:
+    """A net with good scores and large expected errors, whose landmarks jump from crop to crop by a share of the crop."""
+    rng, mean = np.random.default_rng(0), open_net(shipped("landmarks.onnx"), 1)
+
+    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        shape = (len(images), 68)
+        moved = mean.meanface + rng.uniform(-spread, spread, (len(images), 1, 2))
+        return {"landmarks": moved, "score": np.full(shape, 0.9), "sigma": np.full(shape, 0.044)}
+
+    return mean._replace(predict=predict, **limits)
+
+
+def test_a_search_ends_after_some_calls_of_the_net(portrait):
+    landmarker = Landmarker(never_sure(0.2), Counting(threads=1), threads=1)
+    assert landmarker(portrait) and 2 < landmarker.detector.calls <= 9
+    assert landmarker.calls <= 8 + MOST_CALLS + 14  # of the picture as it is, of the search, of its last roll
+
+
+def test_limits_of_a_net_replace_the_usual_ones(portrait, caplog):
+    """A net that is sure of most validation faces by its own measure is not searched with; nor is one that can tell nothing."""
+    for limits, says in (({"sure_error": 0.06}, 0), ({"sure_error": 0.2}, 1), ({"sure_score": 0.01}, 1)):
+        landmarker = Landmarker(never_sure(0.0, **limits), Counting(threads=1), threads=1)
+        assert landmarker(portrait) and landmarker(portrait) and landmarker.detector.calls == 2
+        assert ["so unsure of faces" in record.message for record in caplog.records] == [True] * says
+        caplog.clear()
+
+
+@pytest.mark.parametrize("file", ["best.pt", "best.onnx"])
+def test_a_training_measures_what_its_net_is_sure_of(trained, file):
+    """Two epochs leave a net that is unsure by the usual limits; most of its faces are still found without a search."""
+    box = np.array([[0.2, 0.15, 0.8, 0.85]]) * 96
+    landmarker = Landmarker(str(trained.folder / file), Counted(box), threads=1)
+    net = landmarker.net
+    assert 0 < net.sure_score < 1 and net.sure_error > SURE_ERROR
+    for seed in range(12):
+        landmarker(draw_face(np.random.default_rng([1, seed]), 96)[0])
+    assert landmarker.detector.calls <= 12 + 9 * 3
 
 
 def test_an_enhanced_picture_has_less_noise_and_the_usual_brightness(portrait):

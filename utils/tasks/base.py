@@ -92,6 +92,7 @@ class Task:
     training_data()           load training and validation data -> Training
     make_net(resume)          the net, and the origin of its weights (`Started`); a resumed net gets its weights later
     description()             what inference needs beside the net, layout and protocol among it, for the checkpoint
+    limits                    what the last validation has measured for the checkpoint
     validate(solver)          (weights to keep, validation figure; NaN without validation data)
     calibration()             pictures of the training sets to calibrate 8-bit numbers on
     tests(run, compare)       `Tests` of a run; compare: runs whose reports are shown beside
@@ -99,6 +100,7 @@ class Task:
 
     figure: str
     says: str
+    limits: dict[str, float] = {}
     excludes: dict[str, str] = {}
 
     def __init__(self, settings: Settings, defaults: Defaults, ranks: Ranks):

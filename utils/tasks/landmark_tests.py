@@ -9,6 +9,7 @@ from loguru import logger
 
 from nets.stages.auxiliary import STATES
 from pipnet.app.web import Options, write_page
+from pipnet.contents import LIMITS
 from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped
@@ -32,7 +33,6 @@ from utils.train import checkpoint
 from utils.train.make_net import state_names
 from utils.train.run_folder import Run
 
-LIMITS = ("face_limit", "face_least")  # of the mean landmark score, where they were measured
 LOST = 100  # % NME; a net that says the same for any face has less
 
 

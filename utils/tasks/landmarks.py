@@ -264,6 +264,7 @@ class Landmarks(Task):
         result = evaluate(predict, self.held, self.layout, test.norm, test.test_batch_size, self.ranks)
         if self.settings.train.semi == MEAN_TEACHER and solver.step > max(solver.schedule.total / 4, UNTRAINED):
             rounds.check_collapse(to_crop(result.landmarks, self.held.crop), "the net")
+        self.limits = result.limits()
         if result.sigma is not None:
             state = solver.net.head.calibrated(state, result.calibration())
         return state, float(np.nanmean(result.nme))

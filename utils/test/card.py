@@ -10,7 +10,8 @@ FACTS = {"net": "backbone", "head": "head", "input_size": "input, px", "input_ma
          "channels": "channels", "frame": "frame of the outputs", "box": "box of a face", "protocol": "crop of a box",
          "face_box": "box of the landmarks: down, wide, high", "threshold": "least score of a detection",
          "overlap": "IoU of two detections", "face_limit": "landmark score of a crop that may be background",
-         "face_least": "least landmark score of a face", "norm": "norm of the errors",
+         "face_least": "least landmark score of a face", "sure_score": "landmark score of a sure face",
+         "sure_error": "expected error of a sure face, share of its size", "norm": "norm of the errors",
          "val_nme": "NME of the validation faces, %", "epoch": "epoch, from 0",
          "trained": "trained with", "command": "command", "commit": "commit"}
 LICENCE = """The code is under the MIT licence. Weights may be bound by the terms of the pictures and labels that they were

@@ -8,6 +8,7 @@ import torch
 from nets.labels import Prediction
 from pipnet.errors import UserError
 from pipnet.geometry import to_image
+from pipnet.landmarker import SURE_ERROR
 from pipnet.layout import Layout
 from utils import memory
 from utils.data.convert import conversion
@@ -16,6 +17,7 @@ from utils.data.parsers import BESIDE
 from utils.layouts import Layouts
 from utils.test import metric
 
+SURE_FACES = 0.95  # share of validation faces that a net shall be sure of
 Predict = Callable[[torch.Tensor], Prediction]  # uint8 BGR (B, S, S, 3) -> Prediction in [0, 1] of the crop
 
 
@@ -41,6 +43,15 @@ class Result(NamedTuple):
         """Return the factor that sigma must be multiplied by: mean error / mean predicted error."""
         known = np.isfinite(self.errors)
         return float(self.errors[known].mean() / self.sigma[known].mean())
+
+    def limits(self) -> dict[str, float]:
+        """Return what SURE_FACES of the faces reach, see `LandmarkNet`; sigma as it will be calibrated."""
+        found = {"sure_score": float(np.quantile(self.score.clip(0, 1).mean(1), 1 - SURE_FACES))}
+        if self.sigma is not None:
+            sizes = np.sqrt(np.ptp(self.landmarks, axis=1).prod(1)).clip(1e-6)
+            share = float(np.quantile(self.sigma.mean(1) / sizes, SURE_FACES)) * self.calibration()
+            found["sure_error"] = max(share, SURE_ERROR)
+        return found
 
 
 def torch_predictor(net, device: torch.device) -> Predict:

@@ -17,7 +17,7 @@ from onnxscript.values import Opset
 from pipnet.detector import MOST_PIXELS, SHORT_SIDE, Detector
 from pipnet.errors import UserError
 from pipnet.geometry import border_px
-from pipnet.landmarker import FEW_CROPS, LEVEL, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, SQUARE, SURE_ERROR, open_net
+from pipnet.landmarker import FEW_CROPS, LEVEL, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, SQUARE, open_net
 from utils.test.export import OPSET, Source, folded, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
@@ -162,11 +162,11 @@ def next_box(points, direction, shown, size):
 
 
 @script(STEPS, default_opset=op)
-def is_sure(scores, least, errors, points):
+def is_sure(scores, least, errors, most, points):
     """Return whether a face has high scores (N,) and low expected errors (1, N), see `LandmarkNet.is_sure`."""
     extent = op.ReduceMax(points, [0], keepdims=0) - op.ReduceMin(points, [0], keepdims=0)
-    most = SURE_ERROR * op.Sqrt(op.ReduceProd(extent, keepdims=0))
-    return op.And(op.ReduceMean(scores, keepdims=0) >= least, op.ReduceMean(errors, keepdims=0) <= most)
+    size = op.Sqrt(op.ReduceProd(extent, keepdims=0))
+    return op.And(op.ReduceMean(scores, keepdims=0) >= least, op.ReduceMean(errors, keepdims=0) <= most * size)
 
 
 @script(STEPS, default_opset=op)
@@ -219,7 +219,7 @@ pipeline (uint8[height, width, 3] image)
             roll = pipnet.steps.roll_of(new_points, mean_along, mean_across)
             next_cut, next_turn = pipnet.steps.next_box(new_points, roll, new_box, size)
             errors = Mul(SIGMA, side)
-            sure = pipnet.steps.is_sure(new_scores, least_sure, errors, new_points)
+            sure = pipnet.steps.is_sure(new_scores, least_sure, errors, sure_error, new_points)
             new_mean = ReduceMean<keepdims = 0>(new_scores)
             likely = GreaterOrEqual(new_mean, face_least)
             again = pipnet.steps.needs_crop(trip, sure, likely, centre, side, turn, next_cut, next_turn)
@@ -249,7 +249,8 @@ def write_pipeline(source: Source, file: Path) -> None:
         "det_threshold": detector.threshold, "det_overlap": detector.overlap, "box_down": [0, detector.face_box.down],
         "box_grow": detector.face_box[1:], "crop_px": [px], "crop_margin": [px / net.size], "mean_along": mean,
         "mean_across": mean[:, ::-1] * (-1, 1), "upright": [1, 0], "no_points": np.zeros((len(mean), 2)),
-        "no_scores": np.zeros(len(mean)), "no_errors": [0], "face_least": net.face_least, "least_sure": net.sure}
+        "no_scores": np.zeros(len(mean)), "no_errors": [0], "face_least": net.face_least, "least_sure": net.sure,
+        "sure_error": net.sure_error}
     constants = {name: np.asarray(value, np.float32) for name, value in values.items()}
     constants |= {"most_crops": np.array(1 + MOST_CROPS), "yes": np.array(True)}
     landmarks = onnx.load(source.onnx)

@@ -50,8 +50,8 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
         history = History(task.figure)
 
     def pack(state: dict, epoch: int, figure: float) -> dict:
-        return {"format": checkpoint.FORMAT, **description, "args": settings.flat(), "epoch": epoch, task.figure: figure,
-                "threads": torch.get_num_threads(),
+        return {"format": checkpoint.FORMAT, **description, **task.limits, "args": settings.flat(), "epoch": epoch,
+                task.figure: figure, "threads": torch.get_num_threads(),
                 "model": {name: tensor.detach().cpu() for name, tensor in state.items()}}
 
     pin = ranks.device.type == "cuda"
