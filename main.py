@@ -9,7 +9,7 @@ try:
     from pipnet import __version__
     from pipnet.app.flags import FACES, add_face_flags
     from pipnet.errors import UserError, printable
-    from pipnet.files import SHIPPED
+    from pipnet.files import SHIPPED, read_csv
     from utils.config import check_files, parse, read_defaults
     from utils.data.paths import check_sets
     from utils.formats import EXPORTS, TESTED, lacking
@@ -32,6 +32,8 @@ class Mode(NamedTuple):
 
 
 TESTS = ("test", "test_onnx", "test_formats")
+TABLES = {"train": "step.csv", "audit": "audit/labels.csv", "scores": "report/scores.csv", "groups": "report/groups.csv",
+          "formats": "report/formats.csv"}  # figures that a run's folder keeps
 WORK = ("prepare", "train", *TESTS, "export", "show_data", "audit", "predict")
 MODES = {  # checked in this order
     "list_nets": Mode((), (*WORK, "sweep", "resume", "overwrite"), "--list-nets only lists; leave the other modes out"),
@@ -108,8 +110,11 @@ def check_modes(mode: Namespace) -> None:
         raise UserError("--audit --resume needs the name of the audit: --exp")
 
 
-def main(argv: list[str]) -> None:
-    """Run the modes on the command line: prepare, show, train, test, predict."""
+def main(argv: list[str]) -> dict[str, list[dict]]:
+    """Run the modes on the command line: prepare, show, train, test, predict.
+
+    Return the figures that they print, {table: its rows}; none in processes other than the first.
+    """
     defaults = read_defaults()
     mode, given = parse(argv, add_modes, defaults)
     check_modes(mode)
@@ -128,6 +133,7 @@ def main(argv: list[str]) -> None:
         from utils.tasks import task_class
         from utils.tasks.settings import read_settings
         from utils.test.run_tests import run_tests
+        from utils.test.tables import figures
         from utils.tools import audit, predict, rounds, sweep, zoo
         from utils.train import own_files, run_folder
         from utils.train.ranks import keep_memory, set_threads, start_ranks
@@ -135,11 +141,11 @@ def main(argv: list[str]) -> None:
         stop_without(missing)
     end_loading()
     if mode.list_nets is not None:
-        print(zoo.list_nets(mode.list_nets))
-        return
+        text, nets = zoo.list_nets(mode.list_nets)
+        print(text)
+        return {"nets": nets}
     if mode.sweep:
-        sweep.sweep(mode, given, defaults)
-        return
+        return {"sweep": sweep.sweep(mode, given, defaults)}
     ranks = start_ranks(given.get("rank_timeout", defaults.values["rank_timeout"]))
     root = Path(ROOT) / given.get("run_root", defaults.values["run_root"])
     trains, tests = mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
@@ -179,6 +185,7 @@ def main(argv: list[str]) -> None:
     logger.configure(patcher=lambda record: record.update(message=printable(record["message"])))
     if ranks.first:
         logger.add(lambda line: tqdm.write(line, end="", file=sys.stderr), format="{time:HH:mm:ss} {message}", level="INFO")
+    printed: dict[str, list[dict]] = {}
     with ExitStack() as held:
         held.enter_context(ranks.connected())
         writes = run and (trains or tests or mode.export or mode.show_data or not mode.out)  # else only --out is written to
@@ -215,7 +222,13 @@ def main(argv: list[str]) -> None:
             formats = mode.test_formats or ["onnx"] * mode.test_onnx
             run_tests(task.tests(run, compare), ranks, formats, bool(mode.test_formats))
         if mode.predict and ranks.first:
-            print(predict.run_prediction(exp, run.fastest, target_of(run.folder), mode, settings))
+            text, printed["predict"] = predict.run_prediction(exp, run.fastest, target_of(run.folder), mode, settings)
+            print(text)
+        shown = {"train": mode.train, "audit": mode.audit, "scores": tests, "groups": tests, "formats": mode.test_formats}
+        for name, file in TABLES.items():
+            if shown[name] and ranks.first:
+                printed[name] = figures(read_csv(run.folder / file))
+        return printed
 
 
 if __name__ == "__main__":

@@ -356,8 +356,9 @@ sys.path.insert(0, {str(ROOT)!r})
 import main
 out, sys.stdout, sys.stderr = sys.stdout, io.StringIO(), io.StringIO()
 flags = {recipe!r}
-main.main(["--train", *flags])
-main.main(["--test", *flags[2:6]])
+trained = main.main(["--train", *flags])
+found = main.main(["--test", *flags[2:6]])
+print([row["epoch"] for row in trained["train"]], found["scores"][0]["NME %"], sorted(found), file=out)
 try:
     main.main(["--test", "--exp", "none", *flags[2:6]])
 except main.UserError as error:
@@ -366,6 +367,8 @@ except main.UserError as error:
     done = subprocess.run([sys.executable, "-"], input=code, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "no trained net in" in done.stdout and "epoch 1/1: loss" in done.stdout and len(table(done.stdout)) == 1
+    figure = float(table(done.stdout)[0][3])
+    assert done.stdout.splitlines()[0] == f"[0.0] {figure} ['groups', 'scores']"
 
 
 def test_a_folder_without_test_faces_can_be_prepared(cli, raw, tmp_path):

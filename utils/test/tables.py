@@ -13,6 +13,8 @@ from utils.data.prepared_set import PreparedSet
 from utils.test import metric
 from utils.test.evaluate import Result, subset_rows
 
+# columns that may look like numbers
+NAMES = ("test set", "model", "file", "format", "run", "subset", "identity", "net", "set", "layout")
 Row = dict[str, str]  # {column: cell}
 
 
@@ -48,6 +50,17 @@ class Case(NamedTuple):
     def subsets(self) -> Iterable[tuple[str, np.ndarray]]:
         """Return (name, (M,) bool) of all faces, as `full`, and of each subset."""
         return subset_rows(self.faces.subsets, self.faces.rank).items()
+
+
+def figures(rows: Iterable[dict[str, str]]) -> list[dict[str, float | str | None]]:
+    """Return rows of a table with numbers for texts that are numbers, None for empty cells; names stay texts."""
+    def value(column: str, cell: str) -> float | str | None:
+        try:
+            return cell if column in NAMES else float(cell) if cell else None
+        except ValueError:
+            return cell
+
+    return [{column: value(column, cell) for column, cell in row.items()} for row in rows]
 
 
 def table(rows: list[list[str]], header: list[str]) -> str:

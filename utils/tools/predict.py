@@ -251,8 +251,9 @@ def averaged(net: LandmarkNet) -> LandmarkNet:
     return net._replace(predict=predict)
 
 
-def run_prediction(exp: str | None, weights: Path, target: tuple[Path, str], mode: Namespace, settings) -> str:
-    """Predict and write the landmarks of --predict. Return what to print.
+def run_prediction(exp: str | None, weights: Path, target: tuple[Path, str], mode: Namespace,
+                   settings) -> tuple[str, list[dict]]:
+    """Predict and write the landmarks of --predict. Return (what to print, {file, face, uncertainty} of all faces).
 
     exp: the run's name. weights: its file. target: see `check_out`. mode: the flags that are not keys.
     """
@@ -278,4 +279,4 @@ def run_prediction(exp: str | None, weights: Path, target: tuple[Path, str], mod
     lines = [f"{len(found)} faces in {len({one.file for one in found})} pictures -> {out}", f"most uncertain first ({what}):"]
     for one in found[:5]:
         lines.append(f"{one.uncertainty:8.2f}  {one.file}" + (f" (face {one.number})" if one.number > 1 else ""))
-    return "\n".join(lines)
+    return "\n".join(lines), [{"file": one.file, "face": one.number, "uncertainty": one.uncertainty} for one in found]

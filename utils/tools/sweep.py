@@ -17,7 +17,7 @@ from utils.config import ROOT, Defaults, read_value, resolve
 from utils.data.paths import resolve_paths
 from utils.keys import KEYS
 from utils.start import SIGNALS
-from utils.test.tables import table
+from utils.test.tables import figures, table
 from utils.train import own_files, run_folder
 from utils.train.run_folder import Run
 from utils.yaml_files import nearest, read_yaml
@@ -26,8 +26,9 @@ PLAN, RESULT = "sweep.yaml", "sweep.csv"
 DONE = "done"
 
 
-def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> None:
-    """Train with every combination of the values in `mode.sweep`; a failed run does not stop the others. Write the table.
+def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[dict]:
+    """Train with every combination of the values in `mode.sweep`; a failed run does not stop the others. Write the table; return
+    its `figures`.
 
     UserError before the first run for what cannot be swept, and at the end if a run has failed.
     """
@@ -45,7 +46,7 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> None:
         if resolve(wanted, defaults, wanted.get("preset")).train.task == "detect":
             raise UserError("--sweep compares landmark nets; train detectors one by one")
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        return  # the first process starts as many processes for each run
+        return []  # the first process starts as many processes for each run
     with run_folder.hold(Run(folder, folder / "best.pt"), new=not (mode.exp or mode.resume)) as run:
         folder = run.folder
         own_files.tidy(folder)
@@ -60,6 +61,7 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> None:
     if failed:
         count = len(combinations)
         raise UserError(f"{failed} of {count} runs failed, each of which has said why above; --resume tries them again")
+    return figures(read_csv(folder / RESULT))
 
 
 def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:

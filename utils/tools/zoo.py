@@ -18,7 +18,7 @@ from pipnet.geometry import box_of, crop_box, cut, to_crop
 from pipnet.session import open_session
 from utils.config import ROOT, load_protocol, read_defaults
 from utils.test.export import export_onnx
-from utils.test.tables import table
+from utils.test.tables import figures, table
 
 FIGURES = ROOT / "benchmarks" / "results" / "zoo.json"
 RATE = 3e-3  # peak learning rate of overfitting
@@ -92,19 +92,27 @@ def exported(net: Trainable) -> Iterator[Path]:
         yield Path(folder) / "net.onnx"
 
 
-def list_nets(names: list[str]) -> str:
-    """Return a table of the backbones with a PIP head, latencies from benchmarks/results/zoo.json; `names` are measured now."""
+def list_nets(names: list[str]) -> tuple[str, list[dict]]:
+    """Return a table of the backbones with a PIP head, as text and as `figures`.
+
+    Latencies are those of benchmarks/results/zoo.json; `names` are measured now.
+    """
     if names:
         try:
             rows = [_row(name, cost(name)) for name in names]
         except ValueError as error:
             raise UserError(str(error)) from None
-        return f"{table(rows, HEADER)}\n\nmeasured here, one thread"
+        return f"{table(rows, HEADER)}\n\nmeasured here, one thread", _figures(rows)
     stored = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
     known = {name: Cost(*figures) for name, figures in stored.get("nets", {}).items()}
     where = f"ONNX on {stored['machine']['cpu']}, one thread; " if stored else ""
     rows = [_row(name, known.get(name) or size(name)) for name in NETS]
-    return f"{table(rows, HEADER)}\n\n{where}--list-nets NAME ... measures here, timm:NAME too: any net of timm with feature maps"
+    how = f"{where}--list-nets NAME ... measures here, timm:NAME too: any net of timm with feature maps"
+    return f"{table(rows, HEADER)}\n\n{how}", _figures(rows)
+
+
+def _figures(rows: list[list[str]]) -> list[dict]:
+    return figures(dict(zip(HEADER, row, strict=True)) for row in rows)
 
 
 def _row(name: str, spent: Cost) -> list[str]:
