@@ -17,6 +17,7 @@ from pipnet.errors import UserError, one_line
 
 SHIPPED = ("landmarks", "landmarks-fast", "detector")  # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
 PARTIAL = re.compile(r"\.(.+)\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of files that are being written
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a spreadsheet begins a formula
 COARSE = {"landmarks": "landmarks-fast"}  # {net of SHIPPED: the one that makes its crops, see `pipnet.Landmarker`}
 
 
@@ -177,6 +178,7 @@ def read_csv(file: Path, numbers: Iterable[str] = ()) -> list[dict[str, Any]]:
                     raise ValueError("another number of cells than the header has")
                 if lacking := [name for name in numbers if name not in row]:
                     raise ValueError(f"no column {lacking[0]}")
+                row = {name: from_cell(cell) for name, cell in row.items()}
                 rows.append({**row, **{name: float(row[name]) for name in numbers}})
     except (ValueError, csv.Error) as error:
         raise UserError(f"{file} is damaged in line {reader.line_num} ({error}); remove it, or make it anew") from None
@@ -186,5 +188,21 @@ def read_csv(file: Path, numbers: Iterable[str] = ()) -> list[dict[str, Any]]:
 def write_csv(file: Path, header: list[str], rows) -> None:
     """Replace a CSV file as `write_atomic` does."""
     text = io.StringIO()
-    csv.writer(text).writerows([header, *rows])
+    csv.writer(text).writerows([map(to_cell, row) for row in (header, *rows)])
     write_text(file, text.getvalue())
+
+
+def to_cell(value: Any) -> Any:
+    """A value of a CSV file; text that a spreadsheet would run as a formula begins with an apostrophe. Numbers stay."""
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def from_cell(text: str) -> str:
+    """The text that `to_cell` was given."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text

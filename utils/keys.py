@@ -63,7 +63,8 @@ OPTIONS = {key: Key(option.kind, least=option.least, most=option.most, choices=o
            for head in HEADS.values() for key, option in head.options.items()}
 SECTIONS = {
     "data": Section({
-        "dataset": Key(str), "data_dir": Key(str, null=True), "train_data": NAMES, "test_data": NAMES._replace(change="always"),
+        "dataset": Key(str), "data_dir": Key(str, null=True, change="test"), "train_data": NAMES,
+        "test_data": NAMES._replace(change="always"),
         "layout": Key(str, null=True), "selected_index": Key(int, many=True, null=True, task="landmarks"),
         "protocol": Key(str, null=True), "labels": Key(str, choices=("exact", "published"), task="landmarks"),
         "val": Key(float, words=("test", "none"), valid=VAL),

@@ -8,6 +8,7 @@ from pipnet.errors import UserError
 from pipnet.layout import Layout, contradiction
 from utils.yaml_files import nearest, read_yaml
 
+MOST_LANDMARKS = 10_000
 KEYS = ("count", "flip_index", "interocular", "pupils", "groups", "closed", "same_as", "of", "selected_index")
 
 
@@ -60,7 +61,10 @@ class Layouts(NamedTuple):
     def _whole(self, name: str, row: dict[str, Any]) -> Layout:
         """Return the layout of a row that is no subset of another."""
         with _malformed(name):
-            count, flip = int(row["count"]), _indices(row["flip_index"])
+            count = int(row["count"])
+            if not 0 < count <= MOST_LANDMARKS:
+                raise ValueError(f"count must be 1 to {MOST_LANDMARKS}, not {count}")
+            flip = _indices(row["flip_index"])
             eyes, pupils, groups = row.get("interocular"), row.get("pupils"), row.get("groups")
             if groups is None:
                 groups = {str(i): [i] for i in range(count)}
@@ -96,7 +100,7 @@ def _malformed(name: str):
     """Turn the errors that a malformed row causes into a UserError that names its layout."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError(f"layout '{name}' is malformed: {type(error).__name__} {error}") from None
 
 
@@ -105,6 +109,8 @@ def _indices(values) -> tuple[int, ...]:
     found: list[int] = []
     for value in values:
         match = re.fullmatch(r"(\d+)-(\d+)", str(value))
+        if match and int(match[2]) >= MOST_LANDMARKS:
+            raise ValueError(f"{value} is beyond the {MOST_LANDMARKS} landmarks that a layout may have")
         found += range(int(match[1]), int(match[2]) + 1) if match else [int(value)]
     return tuple(found)
 

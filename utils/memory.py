@@ -1,12 +1,15 @@
 """Out-of-memory errors, on a GPU or a CPU, as one line with a remedy."""
 import re
+import resource
 from contextlib import contextmanager
+from pathlib import Path
 
 from pipnet.errors import UserError
 
 # messages of torch on CUDA and on the CPU, of oneDNN, and of CUDA's libraries
 SHORT = re.compile("out of memory|not enough memory|DefaultCPUAllocator|can't allocate|could not create a (memory|primitive)|"
                    "ALLOC_FAILED")
+STATM = Path("/proc/self/statm")  # Linux: pages of this process
 
 
 @contextmanager
@@ -18,6 +21,22 @@ def advice(what: str, remedy: str):
         if not isinstance(error, MemoryError) and not SHORT.search(str(error)):
             raise
         raise UserError(f"out of memory with {what}; {remedy}") from None
+
+
+@contextmanager
+def limited(gib: float = 2):
+    """Raise MemoryError in the body where it needs that much more memory, as a damaged file may claim; beyond Linux never."""
+    if not STATM.is_file():
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = int(STATM.read_text().split()[0]) * resource.getpagesize() + int(gib * (1 << 30))
+    resource.setrlimit(resource.RLIMIT_AS, (min(wanted, *(limit for limit in before if limit != resource.RLIM_INFINITY), wanted),
+                                            before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def smaller_steps(batch_size: int, accumulate: int, input_size: int) -> str:

@@ -10,6 +10,8 @@ import yaml
 from pipnet.errors import UserError
 from pipnet.files import read_bytes
 
+MOST_BYTES, MOST_VALUES = 1 << 20, 200_000  # of a YAML file
+
 
 def nearest(name: str, names: Iterable) -> str:
     """Return '; did you mean X?' with the nearest of `names`, or nothing. Initials count as near: lr is learning_rate."""
@@ -19,13 +21,41 @@ def nearest(name: str, names: Iterable) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
+def _load(file: Path) -> Any:
+    """Return the value in a YAML file, whose aliases and merges repeat values, so that these are counted before they are made."""
+    if file.stat().st_size > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES} bytes")
+    loader = yaml.SafeLoader(read_bytes(file).decode("utf-8"))
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {})
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node holds. ValueError if these are too many, or it is in itself. known: those counted, by id."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES  # as long as it is not known: a node in itself is endless
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_count(part, known) for part in parts)
+    if known[id(node)] >= MOST_VALUES:
+        raise ValueError(f"its aliases make more than {MOST_VALUES} values")
+    return known[id(node)]
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file. Raise UserError, naming file and place, if there is none."""
     try:
-        values = yaml.safe_load(read_bytes(file).decode("utf-8"))
+        values = _load(file)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # dates such as 2001-13-45, tags, deep nesting
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:  # also dates such as 2001-13-45
         raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{file} does not hold a mapping of keys to values")

@@ -154,7 +154,8 @@ def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, 
     found = checkpoint.load(tmp_path / "runs" / "000" / "best.pt")["net"]["neighbor_index"]
     assert found == nearest_neighbors(moved, 5) != nearest_neighbors(numbers[36:48], 5)
     fails(cli("--train", *recipe, "--meanface", tmp_path / "none.txt"), "no file or folder .*none.txt")
-    for data in (b"\x93NUMPY\x01\0\x08\0{'shape'", b"PK\x03\x04"):
+    claims = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}".ljust(117) + b"\n"
+    for data in (b"\x93NUMPY\x01\0\x08\0{'shape'", b"PK\x03\x04", b"\x93NUMPY\x01\0\x76\0" + claims):
         (tmp_path / "bad.npy").write_bytes(data)
         with pytest.raises(UserError, match="bad.npy holds no numbers x y x y"):
             read_meanface(tmp_path / "bad.npy")

@@ -8,6 +8,7 @@ from conftest import ROOT
 
 from pipnet import files
 from pipnet.errors import UserError, printable
+from pipnet.files import read_csv, write_csv
 
 
 def test_a_shipped_file_that_has_changed_is_named(tmp_path, monkeypatch):
@@ -81,3 +82,11 @@ def test_a_damaged_table_is_named(tmp_path, text, message):
     (tmp_path / "step.csv").write_text(text)
     with pytest.raises(UserError, match=f"step.csv is damaged in {message}"):
         files.read_csv(tmp_path / "step.csv", ("epoch", "loss"))
+
+
+def test_text_in_a_csv_is_no_formula(tmp_path):
+    cells = ["=1+1", "+a", "@b", "-c", "\td", "-1.5", "+2e3", "a=b", "'=x"[1:], "plain"]
+    write_csv(tmp_path / "a.csv", list("abcdefghij"), [cells])
+    text = (tmp_path / "a.csv").read_text().splitlines()[1]
+    assert text == "'=1+1,'+a,'@b,'-c,'\td,-1.5,+2e3,a=b,'=x,plain"
+    assert list(read_csv(tmp_path / "a.csv")[0].values()) == cells

@@ -22,7 +22,8 @@ NOT_WHEN_RESUMED = set("""
     teacher_landmarks teacher_maps teacher_features face_sides pasted mosaic crops scales labels least_box
     labelled_fraction unlabelled least_face_score least_sharpness semi freeze""".split())
 IN_TESTS = set("""
-    test_data data_root run_root allow_partial cache norm thresholds flip_test test_batch_size threads workers deterministic
+    test_data data_dir data_root run_root allow_partial
+    cache norm thresholds flip_test test_batch_size threads workers deterministic
     profile rank_timeout box box_jitter detector detector_weights first_pixel frame_step scales partial_events""".split())
 ONLY = {
     "detect": set("partial_events crops mosaic pasted face_sides scales".split()),
@@ -296,6 +297,9 @@ def test_a_subset_keeps_its_norm_and_groups():
     ({"count": 2, "flip_index": [1, 0], "interocular": [0, 2], "pupils": None, "groups": {}, "closed": []}, r"outside 0\.\.1"),
     ({"count": 2, "flip_index": 1}, "malformed"),
     ({"count": 2}, "malformed.*flip_index"),
+    ({"count": float("inf"), "flip_index": [1, 0]}, "malformed"),
+    ({"count": 300_000_000, "flip_index": ["0-299999999"]}, "malformed.*count must be 1 to 10000"),
+    ({"count": 2, "flip_index": ["0-299999999"]}, "malformed.*beyond the 10000 landmarks"),
     ({"count": 2, "flip_index": [1, 0], "closd": []}, "unknown key 'closd' in layout 'mine'; did you mean 'closed'"),
     ({"count": 2, "flip_index": [1, 0], "pupils": [[0], [2]]}, r"outside 0\.\.1"),
     ({"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 2: 36}}}, r"outside 0\.\.1"),
@@ -324,3 +328,16 @@ def test_what_yaml_cannot_read_is_one_line(tmp_path, text):
     with pytest.raises(UserError, match="odd.yaml is not valid YAML: .") as error:
         read_yaml(tmp_path / "odd.yaml")
     assert "\n" not in str(error.value)
+
+
+MERGES = "a0: &a0 {x0: 1, y0: 1}\n" + "".join(
+    f"a{i}: &a{i}\n  <<: [*a{i - 1}, *a{i - 1}, *a{i - 1}]\n  x{i}: 1\n" for i in range(1, 30))
+
+
+@pytest.mark.parametrize("text", [MERGES, MERGES.replace("<<:", "z:"), "a: &a [*a, *a]", "a: [" * 5000,
+                                  "a: '" + "b" * (1 << 21) + "'"], ids=("merges", "aliases", "itself", "deep", "long"))
+def test_a_yaml_file_that_grows_is_refused_before_its_values_are_made(tmp_path, text):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match="mine.yaml is not valid YAML") as caught:
+        LAYOUTS.with_file(str(tmp_path / "mine.yaml"))
+    assert len(str(caught.value)) < 1000

@@ -8,6 +8,7 @@
 """
 
 import hashlib
+import math
 import os
 import re
 from functools import cached_property
@@ -23,11 +24,12 @@ from pipnet.errors import UserError
 from pipnet.geometry import Protocol, check_protocol, to_crop
 from pipnet.layout import Layout
 from utils.data.parsers import DATASETS, WITHIN, Record, Splits
-from utils.layouts import Layouts
+from utils.layouts import MOST_LANDMARKS, Layouts
 from utils.yaml_files import read_yaml
 
 SYNTHETIC = "synthetic"
 SPLITS = ("train", "val", "test", "unlabelled")  # the last one is of pictures.py, and has no landmarks
+FAR = 1 << 20  # px; no picture that can be read is larger
 ALL = "all"  # every face of a set, whatever its split
 COLUMNS = ("file", "subset", "identity", "width", "height", "crop_x1", "crop_y1", "crop_x2", "crop_y2",
            "box_x1", "box_y1", "box_x2", "box_y2", "landmarks", "visible")
@@ -107,7 +109,10 @@ class PreparedSet:
         """Return the mean training landmarks (N, 2) in [0, 1] of the nominal crop. UserError without a train split."""
         file, count = self.folder / "meanface.txt", self.meta["count"]
         try:
-            return np.array(file.read_text(encoding="ascii").split(), dtype=np.float64).reshape(count, 2)
+            points = np.array(file.read_text(encoding="ascii").split(), dtype=np.float64).reshape(count, 2)
+            if not (np.abs(points) < FAR).all():
+                raise ValueError
+            return points
         except (OSError, ValueError):
             raise UserError(f"{file} does not hold {count} landmarks; a prepared set without a train split has none") from None
 
@@ -178,6 +183,8 @@ def _row(fields: list[str], count: int, sizes: list[int], where: str) -> tuple:
         raise UserError(f"{where}: a column that is not a number; prepare the set again") from None
     if len(landmarks) != 2 * count:
         raise UserError(f"{where}: {len(landmarks) / 2:g} landmarks where {count} belong; prepare the set again")
+    if (np.abs(landmarks) > FAR).any() or (np.abs(numbers) > FAR).any():
+        raise UserError(f"{where}: a coordinate is more than {FAR} px away; prepare the set again")
     if set(fields[14]) - {"0", "1"} or len(fields[14]) not in (0, count):
         raise UserError(f"{where}: visible is not {count} flags 0 or 1; prepare the set again")
     if not (np.isfinite(numbers).all() and (numbers[4:6] > numbers[2:4]).all()):
@@ -196,9 +203,12 @@ def read_meta(folder: Path) -> dict[str, Any]:
     meta.setdefault("labels", "exact")
     try:
         whole = meta.get("format") == FORMAT and all(isinstance(meta[key], kind) for key, kind in META.items())
-        whole = whole and min(meta["count"], meta["target_size"], meta["margin"]) > 0
+        whole = whole and 0 < meta["count"] <= MOST_LANDMARKS and 0 < meta["target_size"] <= FAR and 0 < meta["margin"] <= 100
+        whole = whole and all(math.isfinite(value) for value in meta.values() if isinstance(value, float))
+        whole = whole and all(isinstance(value, int) for key in ("expected", "found") for value in (meta[key] or {}).values())
+        whole = whole and isinstance(meta.get("frame_step", 1), int | None) and isinstance(meta.get("states", []), list)
         check_protocol(Protocol(**meta["protocol"]))
-    except (KeyError, TypeError, UserError):
+    except (KeyError, TypeError, OverflowError, UserError):
         whole = False
     if not whole:
         raise UserError(f"{file} is damaged or of another version of the format; remove {folder} and prepare it again")

@@ -21,8 +21,12 @@ from utils.data.parsers import DATASETS, infer
 from utils.data.paths import MEANFACE_FILES, dataset_of
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch, test_split
+from utils.layouts import MOST_LANDMARKS
 from utils.locks import waiting
 from utils.yaml_files import read_yaml
+
+MOST_BYTES = 1 << 22  # of a mean face as text
+HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "menpo-profile": "menpo"}  # set: whose archive has it
 
 
 class Sets:
@@ -78,7 +82,8 @@ class Sets:
         apart = {name for name, one in sets.items() if named and not {name, one.meta["source"], str(one.folder)} & trained}
         splits = {name: test_split(one, name in apart) for name, one in sets.items()}
         if without := [name for name, split in splits.items() if split is None and (named or not any(splits.values()))]:
-            raise UserError(f"{sets[without[0]].folder} has no test split; put faces into a folder test/, or give --test-data")
+            remedy = "or name other faces, since this net trains on these" if named else "or give --test-data"
+            raise UserError(f"{sets[without[0]].folder} has no test split; put faces into a folder test/, {remedy}")
         return [splits[name] for name in named or sets if splits[name]]
 
     def prepare(self, name: str, test: bool = False) -> PreparedSet:
@@ -213,12 +218,14 @@ class Sets:
             return self._rendered(root)
         if name in DATASETS:
             raw = _raw_folder(self.data.data_dir) if self.data.data_dir else None
-            if raw is None or name in (self.data.dataset, infer(raw)):
+            chosen = name == self.data.dataset
+            if raw is None or name == infer(raw) or chosen and _has_own_layout(name):
                 return raw
-            for folder in sorted(path for path in raw.iterdir() if path.is_dir()):  # several archives side by side
-                if name in (folder.name.lower(), infer(folder)):
-                    return folder
-            there = (root / self._folder_name(name) / "meta.yaml").is_file()
+            folders = sorted(path for path in raw.iterdir() if path.is_dir())  # several archives side by side
+            for wanted in filter(None, (name, HOSTS.get(name))):
+                if found := [folder for folder in folders if wanted in (folder.name.lower(), infer(folder))]:
+                    return found[0]
+            there = not chosen and (root / self._folder_name(name) / "meta.yaml").is_file()
             return None if there else raw
         if Path(name).is_dir():
             return Path(name)
@@ -248,7 +255,9 @@ class Sets:
         if file.suffix in MEANFACE_FILES:
             points = read_meanface(file)
         else:
-            points = PreparedSet(file if (file / "meta.yaml").is_file() else self.root / file, self.layouts).meanface()
+            folders = [folder for folder in (file, self.root / file) if (folder / "meta.yaml").is_file()]
+            unprepared = not folders and name in DATASETS
+            points = (self.prepare(name) if unprepared else PreparedSet(folders[0] if folders else file, self.layouts)).meanface()
         if len(points) == self.layouts.load(layout.stored).count:
             points = points[list(layout.selected)]
         if len(points) != layout.count or not np.isfinite(points).all():
@@ -260,12 +269,14 @@ def read_meanface(file: Path) -> np.ndarray:
     """Return the points (N, 2) of a file of MEANFACE_FILES. UserError if it holds others than numbers x y x y ..."""
     try:
         if file.suffix == ".npy":
-            with open(file, "rb") as handle:
-                numbers = np.lib.format.read_array(handle)
+            numbers = np.lib.format.open_memmap(file, mode="r")  # which reads no more than the file has
         else:
-            numbers = file.read_text(encoding="ascii").split()
+            with open(file, encoding="ascii") as handle:
+                numbers = handle.read(MOST_BYTES).split()
+        if np.size(numbers) > 2 * MOST_LANDMARKS:
+            raise ValueError(f"more than {MOST_LANDMARKS} landmarks")
         return np.array(numbers, np.float64).reshape(-1, 2)
-    except (OSError, EOFError, ValueError, TokenError) as error:
+    except (OSError, EOFError, ValueError, OverflowError, TypeError, TokenError) as error:
         raise UserError(f"the mean face {file} holds no numbers x y x y ... ({error})") from None
 
 

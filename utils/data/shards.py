@@ -9,12 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipnet.errors import UserError
+from pipnet.errors import UserError, printable
 from pipnet.files import own_folder, write_atomic
 from pipnet.geometry import border_px
 from pipnet.images import SUFFIXES
 from utils.data.mixed import Recipes, Views
 from utils.data.steps import Crop
+
+MOST_BYTES = 1 << 27  # of a picture
 
 
 def shard_files(name: str) -> list[Path]:
@@ -50,6 +52,9 @@ class Shards:
                     with tarfile.open(file, "r:") as tar:
                         for member in tar:
                             if member.isfile() and member.name.lower().endswith(SUFFIXES):
+                                if member.sparse is not None or member.size > MOST_BYTES:
+                                    raise UserError(f"{file}: {printable(member.name)} has {member.size} bytes, or holes, so it "
+                                                    "is no picture of a face; make the shard again")
                                 table.write(np.array([number, member.offset_data, member.size], np.int64).tobytes())
                             tar.members.clear()  # tarfile keeps all of them otherwise
                 except tarfile.TarError as error:

@@ -160,7 +160,8 @@ class Landmarks(Task):
         held = self.load(self.tested if data.val == "test" else [Split(one, "val") for one in self.training])
         if not len(held):
             sets = ", ".join(str(one.folder) for one in self.training)
-            raise UserError(f"{sets} has no validation faces; give --val 0.1, or --val test")
+            raise UserError(f"{sets} has no validation faces with --val {data.val}; give a larger share, "
+                            "--val test, or --val none to keep the last epoch")
         face_norms(held, layout, self.settings.test.norm)
         return faces, held
 

@@ -1,5 +1,6 @@
 """card.md of a run: a page about the net for those who get its files, made from the metadata of its ONNX file."""
 
+from pipnet.errors import printable
 from pipnet.files import read_csv, read_manifest, shipped, write_text
 from pipnet.runtimes import open_file
 from utils.data.parsers import DATASETS
@@ -35,10 +36,11 @@ def write_card(run) -> None:
              if "bytes" in entry]
     sets = [f"- {name}: {DATASETS[name].title}" if name in DATASETS else f"- {name}: a set of the user's own"
             for name in values.get("train_data") or ["not known"]]
-    write_text(run.folder / "card.md", "\n".join([
+    text = "\n".join([
         f"# {run.folder.resolve().name}", "", table(facts, ["fact", "value"]), "",
         *(["## Scores", table([list(row.values()) for row in scores], list(scores[0])), ""] if scores else []),
-        "## Files", table(files, ["file", "MB", "SHA-256"]), "", "## Licence and labels", LICENCE, *sets, ""]))
+        "## Files", table(files, ["file", "MB", "SHA-256"]), "", "## Licence and labels", LICENCE, *sets, ""])
+    write_text(run.folder / "card.md", text.replace("<", "&lt;"))  # what comes from files is text, not HTML
 
 
 def _plain(value) -> str:
@@ -47,4 +49,4 @@ def _plain(value) -> str:
         return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
     if isinstance(value, float):
         return f"{value:.4g}"
-    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value).replace("|", r"\|")
+    return ", ".join(map(_plain, value)) if isinstance(value, list) else printable(str(value)).replace("|", r"\|")

@@ -1,5 +1,7 @@
 """Sets in MATLAB's containers: each field of a small archive comes back as the release means it."""
+import resource
 import shutil
+import sys
 
 import archives
 import numpy as np
@@ -9,7 +11,9 @@ from conftest import LAYOUTS, load_split
 from scipy.io import savemat
 
 from pipnet.errors import UserError
+from utils import memory
 from utils.data.parsers import infer
+from utils.data.parsers.mat import read_mat
 from utils.data.prepared_set import read_image, read_meta
 from utils.test.evaluate import subset_rows
 
@@ -202,3 +206,17 @@ def test_300wlp_incomplete_or_wrong(lp):
     savemat(mat, {"pt2d": np.ones((2, 21)), "Pose_Para": np.ones((1, 7))})
     with pytest.raises(UserError, match="pt2d is 2 x 21, not 2 x 68"):
         parse("300wlp", root, allow_partial=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux")
+def test_a_file_that_claims_more_memory_than_annotations_need_is_refused(tmp_path):
+    file = tmp_path / "a.mat"
+    savemat(file, {"a": np.zeros(1 << 28, np.uint8)}, do_compression=True)
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(UserError, match="a.mat: not a readable MATLAB file"), memory.limited(0.1):
+        read_mat(file, "a")
+    with open(file, "wb") as handle:
+        handle.truncate(13 << 30)
+    with pytest.raises(UserError, match="13958643712 bytes are too many"):
+        read_mat(file, "a")
+    assert resource.getrlimit(resource.RLIMIT_AS) == limit

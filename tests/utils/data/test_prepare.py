@@ -182,11 +182,28 @@ def test_wanted_values_are_compared(tmp_path):
     assert "crops for" in mismatch(folder)
     file = folder / "meta.yaml"
     text = file.read_text()
-    slips = {"count: 68": "count:", "scale_x: ": "scale: ", "margin: 1.25": "margin: wide", "format: 2": "format: 0"}
+    slips = {"count: 68": "count:", "scale_x: ": "scale: ", "margin: 1.25": "margin: wide", "format: 2": "format: 0",
+             "margin: 1.25\n": "margin: .inf\n", "count: 68\n": "count: 300000000\n", "shift_y: ": "shift_y: x",
+             "val: 0.1": "val: .inf", "scale_y: ": "scale_y: .inf #",
+             "target_size: 32": "target_size: 3200000000", "origin: ": "origin: .nan #"}
     for old, new in slips.items():
         assert old in text
         file.write_text(text.replace(old, new, 1))
         assert "damaged or of another version of the format" in mismatch(folder)
+
+
+@pytest.mark.parametrize("value", ("inf", "1e9", "-1e300"))
+def test_a_coordinate_that_is_no_place_is_named(tmp_path, value):
+    folder = prepare(points_folder(tmp_path / "raw"), tmp_path / "data")
+    file = folder / "train.tsv"
+    lines = file.read_text().split("\n")
+    cells = lines[1].split("\t")
+    for column in (5, 9, 13):
+        words = cells[column].split(" ")
+        spoilt = [*cells[:column], " ".join([value, *words[1:]]), *cells[column + 1:]]
+        file.write_text("\n".join([lines[0], "\t".join(spoilt), *lines[2:]]))
+        with pytest.raises(UserError, match="train.tsv, line 2: "):
+            load_split(folder, "train")
 
 
 def test_splits_follow_the_archive_and_val(tmp_path):

@@ -150,3 +150,34 @@ def test_the_protocol_goes_with_the_dataset(wflw, tmp_path):
     assert typed.meta["protocol"] == DEFAULTS.protocols["pipnet"]
     with pytest.raises(UserError, match="pipnet for 300w, wflw for wflw, but a net needs one"):
         new_settings(train_data=["300w", str(one.folder)], preset="pipnet")
+
+
+def test_archives_side_by_side_are_found_whichever_flag_names_the_set(raw_300w, tmp_path):
+    raw_300w.rename(tmp_path / "ARCHIVES")
+    side = tmp_path / "side"
+    side.mkdir()
+    (tmp_path / "ARCHIVES").rename(side / "data_300W")
+    for name in ("cofw68", "celeba", "wflw"):
+        (tmp_path / name).mkdir()
+        getattr(archives, name)(tmp_path / name)[0].rename(side / {"cofw68": "COFW", "celeba": "CelebA"}.get(name, "WFLW"))
+    common = {"data_root": str(tmp_path / "data"), "data_dir": str(side), "allow_partial": True, "val": "none"}
+    for name, place in (("300w", "data_300W"), ("cofw68", "COFW"), ("celeba-wild", "CelebA"), ("wflw", "WFLW")):
+        for given in ({"dataset": name}, {"train_data": ["wflw"], "test_data": [name]}):
+            found = sets_of(new_settings(**common, **given))
+            assert found._source(name, found.root) == side / place, (name, given)
+    for name in ("300w", "wflw"):  # also where the folder is the archive itself
+        given = {**common, "data_dir": str(side / {"300w": "data_300W", "wflw": "WFLW"}[name])}
+        found = sets_of(new_settings(**given, dataset=name))
+        assert found._source(name, found.root) == Path(given["data_dir"])
+    sets_of_eyes = sets_of(new_settings(**common, dataset="300w", preset="drowsiness", target_size=32))
+    mean = sets_of_eyes.meanface("300w", DEFAULTS.layouts.load("12"), None)
+    assert mean.shape == (12, 2) and read_meta(tmp_path / "data" / "300w-pipnet-published-32")["dataset"] == "300w"
+
+
+def test_faces_that_are_trained_on_are_no_remedy_for_themselves(tmp_path):
+    mine = str(write_faces(tmp_path / "flat", 12))
+    common = {"data_root": str(tmp_path / "data"), "train_data": [mine], "target_size": 32}
+    named = {"test_data": [mine]}
+    for given, message in (({}, "folder test/, or give --test-data"), (named, "or name other faces, since this net")):
+        with pytest.raises(UserError, match=message):
+            sets_of(new_settings(**common, **given)).test_splits()

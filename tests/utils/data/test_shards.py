@@ -1,4 +1,5 @@
 """Unlabelled faces in tar shards: read one by one, with memory that does not grow with their number."""
+import io
 import tarfile
 import tracemalloc
 
@@ -137,3 +138,19 @@ def test_identities_keep_their_labels_whole():
     rows = labelled_rows(identities, 0.05, 0)
     assert rows.sum() == 20 and len({name for name, row in zip(identities, rows, strict=True) if row}) == 2
     assert labelled_rows(identities, 0.001, 0).sum() == 10 and (rows != labelled_rows(identities, 0.05, 1)).any()
+
+
+def test_a_member_that_claims_more_than_a_picture_has_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        entry = tarfile.TarInfo("a.png")
+        entry.size = 13 << 30
+        tar.addfile(entry)
+    with pytest.raises(UserError, match="a.tar: a.png has 13958643712 bytes"):
+        opened([tmp_path / "a.tar"], tmp_path)
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo("a.png")
+        entry.size, entry.pax_headers = 512, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a.png",
+                                              "GNU.sparse.realsize": str(13 << 30)}
+        tar.addfile(entry, io.BytesIO(b"0\n".ljust(512, b"\0")))
+    with pytest.raises(UserError, match="a.tar: a.png has .* or holes"):
+        opened([tmp_path / "a.tar"], tmp_path)

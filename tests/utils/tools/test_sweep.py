@@ -151,6 +151,13 @@ def test_without_validation_the_last_epoch_counts_and_none_is_best(sweeping, tmp
     assert [(row["best epoch"], row["val NME %"]) for row in rows(tmp_path / "runs" / "000" / "sweep.csv")] == [("3", "")] * 2
 
 
+def test_a_run_without_a_rival_is_not_the_best(sweeping):
+    done = sweeping("--sweep", "num_nb=3").result()
+    assert done.returncode == 0 and "Best:" not in done.stdout, done.stderr
+    done = sweeping("--sweep", "val=0.1,none", "--num-nb", "3", "--exp", "other").result()
+    assert done.returncode == 0 and "Best:" not in done.stdout, done.stderr
+
+
 def test_runs_of_another_sweep_are_not_taken_for_its_own(sweeping, tmp_path):
     assert sweeping("--sweep", "num_nb=3,4").result().returncode == 0
     shutil.rmtree(tmp_path / "runs" / "000")  # the folders of its runs stay

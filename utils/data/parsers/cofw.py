@@ -9,12 +9,14 @@ import numpy as np
 from pipnet.errors import UserError
 from utils.data.parsers.mat import damaged, read_mat, values
 from utils.data.parsers.records import Annotation, Archive, inside, pixel_corners
+from utils.memory import limited
 
 COUNT = 29
 COFW68 = {"test": 507}
 COFW = {"train": 1345, "test": 507}
 FILES = {"train": ("COFW_train_color.mat", "Tr"), "test": ("COFW_test_color.mat", "T")}  # file, ending of its variables
-UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)  # h5py's errors for a damaged file
+# h5py's errors for a damaged file
+UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError)
 
 
 def _h5py():
@@ -31,7 +33,7 @@ def read_cofw(image: Path) -> np.ndarray:
     key = next(f"Is{end}" for name, end in FILES.values() if name == file.name)
     where = f"{file}, {key} {int(image.name)}"
     try:
-        with h5py.File(file, "r") as mat:
+        with limited(), h5py.File(file, "r") as mat:
             image = mat[mat[key][()].ravel()[int(image.name) - 1]][()].T  # (H, W) or (H, W, 3)
     except UNREADABLE as error:
         raise damaged(file, "MATLAB v7.3", error) from None
@@ -47,7 +49,7 @@ def _tables(file: Path, end: str) -> tuple[np.ndarray, np.ndarray]:
     """Return boxes x y w h (N, 4), and x, y and occlusion of the landmarks (N, 87), as MATLAB shows them."""
     h5py = _h5py()
     try:
-        with h5py.File(file, "r") as mat:
+        with limited(), h5py.File(file, "r") as mat:
             if missing := [key for key in (f"Is{end}", f"bboxes{end}", f"phis{end}") if key not in mat]:
                 raise UserError(f"{file}: no {missing[0]} in it; use the colour file of COFW")
             images, boxes, phis = mat[f"Is{end}"].size, mat[f"bboxes{end}"][()].T, mat[f"phis{end}"][()].T

@@ -6,6 +6,9 @@ import numpy as np
 
 from pipnet.errors import UserError
 from pipnet.files import read_bytes
+from utils.memory import limited
+
+MOST_BYTES = 1 << 30
 
 
 def damaged(file: Path, kind: str, error: Exception) -> UserError:
@@ -17,11 +20,14 @@ def read_mat(file: Path, *keys: str) -> list[np.ndarray]:
     """Return the variables `keys` as MATLAB shows them (a row is (1, n)). Raise UserError for a damaged file or a missing key."""
     from scipy.io import loadmat
     try:
+        if file.is_file() and (size := file.stat().st_size) > MOST_BYTES:
+            raise UserError(f"{file}: {size} bytes are too many for annotations; fetch it again")
         data = BytesIO(read_bytes(file))
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     try:
-        found = loadmat(data, variable_names=keys)
+        with limited():
+            found = loadmat(data, variable_names=keys)
     except Exception as error:  # scipy raises many kinds for a damaged file, among them zlib.error and IndexError
         raise damaged(file, "MATLAB", error) from None
     if missing := [key for key in keys if key not in found]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.files import read_bytes
+from pipnet.files import from_cell, read_bytes
 from utils.data.own_layout import own_order, plain
 from utils.data.parsers.naming import cleaned, composed, identity, split_folders, split_of
 from utils.data.parsers.records import Annotation, Archive, inside, read_lines
@@ -96,7 +96,7 @@ def parse_csv(archive: Archive) -> None:
                 if len(row) != len(header):
                     raise UserError(f"{where}: {len(row)} cells where the header has {len(header)}")
                 annotation = ordered(Annotation(_cells(row[1:], where), where), names, order)
-                name = row[0].strip()
+                name = from_cell(row[0].strip())
                 archive.add(split, find_image(archive, [name], file, where), "all", identity(name), annotation)
 
 
