@@ -103,6 +103,8 @@ class Arithmetic(TorchFunctionMode):
             return _gathered(*args, **kwargs)
         if name == "__getitem__" and isinstance(args[1], tuple) and isinstance(args[1][-1], Tensor) and len(args[1]) == 2:
             return _columns(args[0], args[1][1])
+        if name == "unbind" and args[0].dim() == 2:  # pnnx makes a reshaping to nothing of it, which ends ncnn's process
+            return tuple(part.reshape(args[0].shape[:1]) for part in args[0].split(1, -1))
         if name in ("remainder", "__mod__"):
             return args[0] - _quotient(*args) * args[1]
         if name == "div" and kwargs.get("rounding_mode") == "floor":

@@ -59,10 +59,13 @@ def import_packages(name: str) -> None:
         pytest.importorskip(package, reason=f"the package {package} is not installed")
 
 
-@pytest.fixture(scope="module", params=HEADS)
+@pytest.fixture(scope="module", params=[*HEADS, "reinit"])
 def refined(request, tmp_path_factory) -> tuple[torch.nn.Module, Source]:
-    """A net with a refiner, of each head, and its source."""
-    net = spread(untrained(mean_face()[36:48], 5, request.param, refine=True, **HEADS[request.param]))
+    """A net with a refiner, of each head, or one that re-initialises; and its source."""
+    if request.param == "reinit":
+        net = build_net(make_spec(NetOptions(NET, "coordinate", 32, 64, reinit=True), mean_face()[36:48])).eval()
+    else:
+        net = spread(untrained(mean_face()[36:48], 5, request.param, refine=True, **HEADS[request.param]))
     return net, source_of(net, tmp_path_factory.mktemp("refined"))
 
 
@@ -74,7 +77,8 @@ def test_a_net_agrees_with_its_exports(tmp_path, monkeypatch, refined, name):
     write_format(name, source._replace(onnx=Path("net.onnx")), file)
     exported, ours = exported_predictor(file, 1), torch_predictor(net, torch.device("cpu"))
     for count in (1, 5):
-        one, two = ours(pictures(count)), exported(pictures(count))
+        images = pictures(count, source.example.shape[1])
+        one, two = ours(images), exported(images)
         for part, other in zip(one, two, strict=True):
             assert (part is None) == (other is None)
             if part is not None:
