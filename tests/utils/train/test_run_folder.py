@@ -39,7 +39,7 @@ def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
     lonely.touch()
     (tmp_path / "a.pth.tar").touch()
     found = find(str(lonely), root, train=False)
-    assert found == (root / "files" / "lonely-onnx-e3b0c442", lonely, lonely) and found.exported and found.model == "onnx"
+    assert found == (root / "files" / "lonely-onnx-e3b0c442", lonely, (lonely,)) and found.exported and found.model == "onnx"
     found = find(str(tmp_path / "a.pth.tar"), root, train=False)
     assert (found.folder, found.onnx) == (root / "files" / "a-pth-tar-e3b0c442", found.folder / "best.onnx")
     assert found.alone and not found.exported
@@ -47,8 +47,8 @@ def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
     run.mkdir(parents=True)
     for name in ("args.yaml", "best.pt", "best.onnx", "last.pt"):
         (run / name).touch()
-    assert find(str(run / "last.pt"), root, train=False) == (run, run / "last.pt", None)
-    assert find(str(run / "best.onnx"), root, train=False) == (run, run / "best.onnx", run / "best.onnx")
+    assert find(str(run / "last.pt"), root, train=False) == (run, run / "last.pt", ())
+    assert find(str(run / "best.onnx"), root, train=False) == (run, run / "best.onnx", (run / "best.onnx",))
     with pytest.raises(UserError, match="is a file; give an id or a folder to train in .--weights"):
         find(str(lonely), root, train=True)
     with pytest.raises(UserError, match="no file .*gone.pth"):
