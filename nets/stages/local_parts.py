@@ -100,7 +100,9 @@ class LocalParts(Wrapper):
         size = self.spec["input_size"]
         for name in self.parts:
             with torch.autocast(images.device.type, enabled=False):
-                place, aligned = SplitGradient.apply(chain(theta, self.places[name](face.float())))
+                place = aligned = chain(theta, self.places[name](face.float()))
+                if torch.is_grad_enabled():  # TorchScript cannot hold it
+                    place, aligned = SplitGradient.apply(place)
                 picture = resample(images, place, SIZE, size)
             moved = self.regressors[name](self.net.net.preprocess(picture)).flatten(1).float().unflatten(1, (-1, 2))
             yield Found(name, getattr(self, f"mean_{name}") + 0.5 * moved, place, aligned)

@@ -59,11 +59,12 @@ def import_packages(name: str) -> None:
         pytest.importorskip(package, reason=f"the package {package} is not installed")
 
 
-@pytest.fixture(scope="module", params=[*HEADS, "reinit"])
+@pytest.fixture(scope="module", params=[*HEADS, "local parts"])
 def refined(request, tmp_path_factory) -> tuple[torch.nn.Module, Source]:
-    """A net with a refiner, of each head, or one that re-initialises; and its source."""
-    if request.param == "reinit":
-        net = build_net(make_spec(NetOptions(NET, "coordinate", 32, 64, reinit=True), mean_face()[36:48])).eval()
+    """A net with a refiner, of each head, or one with local parts, which re-initialises too; and its source."""
+    if request.param == "local parts":
+        eyes = {"eye_left": [*range(6)], "eye_right": [*range(6, 12)]}
+        net = build_net(make_spec(NetOptions(NET, "coordinate", 32, 64, local_parts=eyes), mean_face()[36:48])).eval()
     else:
         net = spread(untrained(mean_face()[36:48], 5, request.param, refine=True, **HEADS[request.param]))
     return net, source_of(net, tmp_path_factory.mktemp("refined"))
