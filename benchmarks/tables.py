@@ -35,7 +35,7 @@ def sources() -> str:
 
 def campaigns() -> str:
     names = {"kills": "SIGKILLs", "signals": "signals", "disks": "disks in trouble", "files": "damaged files",
-             "values": "wrong values in whole files", "options": "combinations of options"}
+             "values": "wrong values in whole files", "attacks": "foreign files and links", "options": "combinations of options"}
     rows = [{"what": what, **result(name)} for name, what in names.items() if (RESULTS / f"{name}.json").is_file()]
     return table(rows, ("attack", "what"), ("cases", "count", "d"), ("faults", lambda row: len(row["faults"]), "d"),
                  ("minutes", "minutes", ".0f"), ("command", lambda row: f"`{row['command']}`"), ("commit", "commit"))
