@@ -286,11 +286,10 @@ def _has_own_layout(dataset: str | None) -> bool:
 
 
 def _free_folder(target: Path, raw: Path) -> Path:
-    """Return `target`; with a mark of the raw folder's path if it holds another raw folder of the same name that still exists."""
+    """Return `target`; with a mark of the raw folder's path if it holds another raw folder of the same name."""
     if not (target / "meta.yaml").is_file():
         return target
-    source = Path(str(read_yaml(target / "meta.yaml").get("source")))
-    if not source.is_dir() or source == raw.resolve():
+    if str(read_yaml(target / "meta.yaml").get("source")) == str(raw.resolve()):
         return target
     return target.with_name(f"{target.name}-{hashlib.sha256(bytes(raw.resolve())).hexdigest()[:6]}")
 

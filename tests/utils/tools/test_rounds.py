@@ -78,7 +78,7 @@ rounds.label = doomed"""))
     assert done.returncode == 0 and "round 3 of 5" in done.stderr and "round 2 of 5" not in done.stderr, done.stderr
     assert all(torch.equal(tensor, weights(two)[name]) for name, tensor in weights(one).items())
     fails(cli("--train", "--resume", "--exp", "two", "--run-root", tmp_path / "runs", "--epochs", "2"), "--epochs .* stays 1")
-    shown = cli("--show-data", "4", "--exp", "two", "--run-root", tmp_path / "runs")
+    shown = cli("--show-data", "4", "--exp", "two", "--run-root", tmp_path / "runs", "--data-root", target.parent)
     assert shown.returncode == 0 and "round1.jpg" in shown.stdout and (two / "pseudo_labels" / "round5.jpg").is_file()
 
 
