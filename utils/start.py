@@ -108,6 +108,8 @@ def end_with_parent():
 def run_command(main):
     """Run main(flags) as a command does: an error or a stop is one line on stderr and an exit status."""
     from pipnet.errors import UserError, printable
+    from pipnet.stop import end_when_stuck
+    end_when_stuck("" if LAUNCHED else "\n%s\n" % STOPPED)
     try:
         try:
             main(sys.argv[1:])

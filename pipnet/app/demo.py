@@ -24,8 +24,7 @@ from pipnet.files import COARSE, SHIPPED
 from pipnet.landmarker import Face, Landmarker
 from pipnet.pose import head_pose, pose_points
 from pipnet.session import shipped_onnx
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from pipnet.stop import SIGNALS, answer, end_when_stuck
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -115,6 +114,7 @@ def process(pipeline: Pipeline, source: Source, output: Output) -> None:
 
     def stop(number, stack) -> None:
         nonlocal stopped
+        answer()
         source.close()
         if stopped:
             _interrupt(number, stack)
@@ -194,6 +194,7 @@ def command(argv: list[str] | None = None) -> None:
     """Run `main` and exit as a command does: an error is one line and status 1."""
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _interrupt)  # stops as Ctrl-C does
+    end_when_stuck("\nstopped\n")
     try:
         try:
             main(argv)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import ROOT, detector_file, draw_face, fails
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, fails
 from PIL import Image
 
 from nets.stages.auxiliary import STATES
@@ -278,6 +279,37 @@ def test_a_signal_leaves_a_video_that_plays(nets, tmp_path, number):
     assert "saved out.mp4" in said and said.endswith("stopped\n")
     assert 5 <= len(frames_of(tmp_path / "out.mp4")) == len(lines(tmp_path / "out.jsonl")) < 1000
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("command", ["demo.py --source", "main.py --predict"])
+def test_a_graph_without_an_end_is_stopped(command, tmp_path):
+    values = {"layout": LAYOUTS.load("5").to_dict(), "protocol": DEFAULTS.protocols["square"], "input_size": 64}
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 18]>
+        net (uint8[batch, 64, 64, 3] image) => (float[a, 5, 2] landmarks, float[b, 5] score) {
+            most = Constant <value_int = 9223372036854775807> ()
+            yes = Constant <value = bool {1}> ()
+            zero = Constant <value_float = 0.0> ()
+            end = Loop <body = body (int64 trip, bool on, float old) => (bool again, float new) {
+                again = Identity (on)
+                new = Cos (old)
+            }> (most, yes, zero)
+            points = Constant <value = float[1, 5, 2] {0, 0, 0, 0, 0, 0, 0, 0, 0, 0}> ()
+            landmarks = Add (points, end)
+            score = Constant <value = float[1, 5] {1, 1, 1, 1, 1}> ()
+        }""")
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in values.items()})
+    onnx.save(model, tmp_path / "net.onnx")
+    script, flag = command.split()
+    words = [sys.executable, str(ROOT / script), flag, str(ROOT / "assets" / "astronaut.jpg"), "--exp", "net.onnx"]
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.communicate(timeout=8)  # it is in the loop
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=15)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 143 and "stopped" in said.splitlines()[-1] and "Traceback" not in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
