@@ -21,6 +21,7 @@ from pipnet.runtimes import RUNTIMES, stored_values
 from utils.formats import FORMATS, SOURCE, folder_of
 from utils.locks import LOCK, LOG, InUse, lock
 from utils.train import checkpoint
+from utils.train.own_files import is_ours
 from utils.train.published import contents, split_files
 from utils.yaml_files import nearest
 
@@ -163,7 +164,7 @@ def _find_file(exp: str, root: Path) -> Run:
             raise UserError(f"no file {file}; give an id, a folder, a file or one of {', '.join(SHIPPED)}")
     first = weights[0]
     run = Run(first.parent, first, (first,) if first.suffix in RUNTIMES else ())
-    if "," not in exp and (run.folder / "args.yaml").is_file() and run.settings.is_file():
+    if "," not in exp and is_ours(run.folder / "args.yaml") and run.settings.is_file():
         return run
     # many files share a name, such as best.pt, so the folder is named after the content too
     name = f"{first.name.replace('.', '-')[:100]}-{_content(exp)[:8]}"

@@ -47,6 +47,9 @@ def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
     run.mkdir(parents=True)
     for name in ("args.yaml", "best.pt", "best.onnx", "last.pt"):
         (run / name).touch()
+    (run / "args.yaml").write_text("learning_rate: 0.1\n")  # of another program: nothing of ours is written beside it
+    assert find(str(run / "last.pt"), root, train=False).folder.parent == root / "files"
+    (run / "args.yaml").write_text("data: {}\nnet: {}\ntrain: {}\n")
     assert find(str(run / "last.pt"), root, train=False) == (run, run / "last.pt", ())
     assert find(str(run / "best.onnx"), root, train=False) == (run, run / "best.onnx", (run / "best.onnx",))
     with pytest.raises(UserError, match="is a file; give an id or a folder to train in .--weights"):
