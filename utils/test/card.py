@@ -34,7 +34,7 @@ def write_card(run) -> None:
     scores = read_csv(run.folder / "report" / "scores.csv") or known.get("scores", [])
     files = [[name, f"{entry['bytes'] / 1e6:.2f}", f"`{entry['sha256']}`"] for name, entry in sorted(entries.items())
              if "bytes" in entry]
-    sets = [f"- {name}: {DATASETS[name].title}" if name in DATASETS else f"- {name}: a set of the user's own"
+    sets = [f"- {name}: {DATASETS[name].title}" if name in DATASETS else f"- {_plain(name)}: a set of the user's own"
             for name in values.get("train_data") or ["not known"]]
     text = "\n".join([
         f"# {run.folder.resolve().name}", "", table(facts, ["fact", "value"]), "",

@@ -227,6 +227,12 @@ def test_formats_are_tested_as_the_net_is(cli, trained, tmp_path):
     card = (run / "card.md").read_text()
     told = (NET, "68 landmarks, layout 68", "scale_x 1.2", manifest["best.onnx"]["sha256"], "drawn", "| onnx", "MIT licence")
     assert not [words for words in told if words not in card]
+    stored = checkpoint.load(run / "best.pt")
+    stored["args"]["train_data"] = ["a<script>alert(1)\n# b"]
+    checkpoint.save(run / "best.pt", stored)
+    assert cli("--export", "onnx", "--exp", run).returncode == 0
+    foreign = (run / "card.md").read_text()
+    assert "a&lt;script>" in foreign and "<script>" not in foreign and "\n# b" not in foreign
     assert cli("--export", "tflite", "--exp", run).error.startswith("argument --export: invalid choice: 'tflite'")
     assert [path.name for path in files_of(Path("a/best.xml"))] == ["best.xml", "best.bin", "best.xml.json"]
 
