@@ -249,7 +249,7 @@ class Overwriting(torch.nn.Module):
         return torch.zeros(image.shape[0], 68, 2), torch.ones(image.shape[0], 68)
 
 
-def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, trained, tmp_path):
+def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, trained, faces, tmp_path):
     run, victim = shutil.copytree(trained.folder, tmp_path / "run"), tmp_path / "victim"
     foreign = run / "best.torchscript"
     victim.write_bytes(b"mine")
@@ -264,6 +264,7 @@ def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, trained, t
     picture = ROOT / "assets" / "astronaut.jpg"
     fails(cli("--source", picture, "--exp", foreign, script=ROOT / "demo.py"), refused)
     fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)
+    fails(cli("--test", "--exp", foreign, "--test-data", faces, "--run-root", tmp_path / "runs"), refused)
     done = cli("--test-formats", "torchscript", "--exp", run)  # instead of the foreign file it tests its own
     assert done.returncode == 0 and "| torchscript" in done.stdout, done.stderr
     assert victim.read_bytes() == b"mine"
