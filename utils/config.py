@@ -57,8 +57,10 @@ class Settings(NamedTuple):
     trained_root: Path | None = None
 
     def flat(self) -> dict[str, Any]:
-        """Return {key: value} of all sections."""
-        return {key: value for name in SECTIONS for key, value in asdict(getattr(self, name)).items()}
+        """Return {key: value} of all sections, for a checkpoint. A resumed run, too, names the data root of its sets."""
+        values = {key: value for name in SECTIONS for key, value in asdict(getattr(self, name)).items()}
+        moved = self.trained_root and self.trained_root != ROOT / self.data.data_root
+        return {**values, "data_root": str(self.trained_root)} if moved else values
 
     def dump(self) -> str:
         """Return the sections and tables as YAML, in the shape of args.yaml."""

@@ -213,7 +213,8 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     assert "crop of their own" in learn(good, net=net_of(reinit=True))
     assert "nothing is learnt" in learn(good, landmarks=0, maps=0, features=0)
     finder = tmp_path / "finder.pt"
-    checkpoint.save(finder, {**stored, "net": {"net": "faceboxes"}, "args": {"task": "detect"}, "layout": {}})
+    checkpoint.save(finder, {**stored, "net": {"net": "faceboxes"}, "args": {**stored["args"], "task": "detect"},
+                             "layout": {}})
     assert "is a face detector" in learn(finder)
     torch.save(FaceBoxesV2().state_dict(), tmp_path / "weights.pt")
     assert "is neither a checkpoint of this project nor" in learn(tmp_path / "weights.pt")

@@ -51,6 +51,7 @@ def test_beside_other_load_a_training_takes_fewer_threads_and_a_resumed_one_the_
     assert again.returncode == 0 and "1 CPU threads, as before" in again.stderr, again.stderr
     again = cli("--train", "--resume", "--run-root", tmp_path / "runs", "--epochs", "3", "--threads", "1", script=free)
     assert again.returncode == 0 and "CPU threads" not in again.stderr, again.stderr
+    assert "preparing" not in again.stderr  # a resumed run, too, names the data root of its sets
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone gives memory back")

@@ -58,8 +58,19 @@ def _end(error: Exception) -> None:
     """End this loader process with the number of the system's error as its status, 1 for another error, which is printed."""
     number = getattr(error, "errno", None) or int((NUMBER.search(str(error)) or [0, 0])[1])
     if number not in CAUSES:
+        number = _file_error() or number  # a search for a folder for temporary files says that there is none
+    if number not in CAUSES:
         sys.__excepthook__(type(error), error, error.__traceback__)
     os._exit(number if number in CAUSES else 1)
+
+
+def _file_error() -> int:
+    """Return the number of the error with which the system refuses to open one more file, 0 if it does not."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno or 0
+    return 0
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def _read(file: Path):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(f"{file} is refused: it holds more than tensors and plain values, loading it could run code; if you "
-                        f"trust it, save its tensors with the code that made it: torch.save(torch.load({str(file)!r}, "
+                        "trust it, save its tensors with the code that made it: torch.save(torch.load(FILE, "
                         "weights_only=False)['model'].state_dict(), 'state.pt'), and give state.pt") from None
     except Exception as error:  # a damaged file makes the reader raise whatever comes up
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

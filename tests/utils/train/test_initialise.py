@@ -256,4 +256,4 @@ def test_a_warning_if_faces_have_another_size_in_the_crop(tmp_path):
         initialise(untrained(own, 0), str(tmp_path / "best.pt"), LAYOUTS.with_rows({"few": row}).load("few"), own, said.append)
         assert advice in said[-1]
     initialise(untrained(own_points(face), 0, size=96), str(tmp_path / "best.pt"), mine, own_points(face), said.append)
-    assert "trained at 64 px, this is 96" in said[-1]
+    assert "trained at 64 px, this net has 96" in said[-1]
