@@ -65,6 +65,9 @@ def train_rounds(make_task: Callable, run: Run, ranks, resume: bool) -> None:
     task = make_task(None, 0)
     semi, epochs = task.settings.train.semi, task.settings.train.epochs
     runs = round_runs(run, semi)
+    if not resume and ranks.first:  # the last round trains in the run's own folder, which may hold an older run
+        own_files.remove(run.folder, r"last\.pt", keep=True)
+    ranks.wait()
     if resume and (before := checkpoint.load(runs[0].last)["args"]["epochs"]) != epochs:
         raise UserError(f"--epochs of a run with --semi {semi} stays {before}, since each round learns from the one before; "
                         "leave it out, or train another run")
