@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipnet.checkout import from_checkout
-from pipnet.errors import UserError
+from pipnet.errors import UserError, one_line
 from pipnet.session import metadata, open_session, usable_cores
 
 Arrays = dict[str, np.ndarray]
@@ -37,7 +37,15 @@ def open_file(file: Path | str, threads: int = 0, remedy: str = "name another fi
         raise UserError(f"{file} has none of the suffixes of exported nets ({', '.join(RUNTIMES)}); {remedy}")
     if not file.is_file():
         raise UserError(f"no file at {file}; {remedy}")
-    return RUNTIMES[file.suffix](file, threads)
+    opened = RUNTIMES[file.suffix](file, threads)
+
+    def run(feeds: Arrays) -> Arrays:
+        try:
+            return opened.run(feeds)
+        except (RuntimeError, SystemError, TypeError, ValueError) as error:  # also for shapes that the metadata state wrongly
+            raise UserError(f"{file} cannot be run ({one_line(error)}); export the net again, or name another file") from None
+
+    return opened._replace(run=run)
 
 
 def about(file: Path) -> Path:

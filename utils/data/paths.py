@@ -37,7 +37,10 @@ def dataset_of(name: str, root: Path) -> str:
     if name in DATASETS:
         return name
     if meta := prepared(name, root):
-        return read_yaml(meta).get("dataset")
+        dataset = read_yaml(meta).get("dataset")
+        if not isinstance(dataset, str) or dataset not in DATASETS:
+            raise UserError(f"{meta} names the dataset {dataset!r}, which this version does not know; prepare the set again")
+        return dataset
     if Path(name).is_dir():
         return infer(Path(name))
     raise UserError(f"'{name}' is neither a dataset ({', '.join(DATASETS)}), a set in {root}, nor a folder"
