@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from loguru import logger
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
@@ -79,6 +80,15 @@ def load_split(folder: Path, split: str) -> Table:
 def split_of(folder: Path, name: str = "train", label_shift: float = 0.0) -> Split:
     """A split of a prepared folder."""
     return Split(PreparedSet(folder, LAYOUTS), name, label_shift)
+
+
+@pytest.fixture
+def said():
+    """The lines of the log."""
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
+    yield lines
+    logger.remove(sink)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""Which landmarks a user's own set has: by the names and by the number of its points, and whether a mirrored face fits."""
+"""Which landmarks a user's own set has, by their names and number; whether mirrored faces fit, and whether faces are upright."""
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from pipnet.errors import UserError, one_line
 from pipnet.geometry import mirrored, similarity, transform
 from pipnet.layout import Layout
+from utils.data.parsers.own import header
 from utils.layouts import Layouts
 
 SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
@@ -15,6 +16,10 @@ ASYMMETRY = (0.2, 0.5)  # a + b / root of the number of faces: beyond it, faces 
 MOST = 2000             # about so many faces are looked at
 FEW, PARALLEL = 20, 0.1 # faces of a set whose heads may all be turned to one side; share of what is not parallel
 ROUNDS = 3              # of the mean of turned shapes
+UNTURNED = {3: 180, 4: 180, 5: -90, 6: -90, 7: 90, 8: 90}  # {EXIF orientation: degrees by which faces lean before it turns them}
+BELOW = 0.2             # distance of a mean face from the middle of its eyes / distance of the eyes; else only eyes are known
+NEAR, LYING = 45, 60    # degrees from UNTURNED; of the mean of faces that lie on their side or head
+FEWEST = 3              # such faces
 
 
 def plain(name: str) -> str:
@@ -144,3 +149,52 @@ def _mean_shape(faces: Sequence[np.ndarray]) -> np.ndarray:
         total = there.sum(0)
         mean = np.where(total > 0, np.where(there, turned, 0).sum(0) / np.maximum(total, 1), np.nan) if turned else mean
     return mean
+
+
+# ------------------------------------------------------------------------------------------------------------ upright faces
+def leans(faces: Sequence[np.ndarray], layout: Layout) -> tuple[np.ndarray, bool]:
+    """Return by how many degrees (M,) each face (N, 2) leans clockwise, NaN where unknown; and whether they are from upright.
+
+    A face is upright if most of it lies below its eyes. If the layout has no eyes or nothing else, they are from the mean face.
+    """
+    mean, angles = _mean_shape(faces[::len(faces) // MOST + 1]), np.full(len(faces), np.nan)
+    for i, face in enumerate(faces):
+        both = np.isfinite(face).all(1) & np.isfinite(mean).all(1)
+        if both.sum() > 1 and np.ptp(face[both], axis=0).any() and np.ptp(mean[both], axis=0).any():
+            matrix = similarity(mean[both], face[both])
+            angles[i] = np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))
+    left, right = mean[list(layout.interocular or (0, 0))]
+    down = np.nanmean(mean, 0) - (left + right) / 2
+    upright = bool(np.hypot(*down) > BELOW * np.hypot(*(right - left)) > 0)
+    return angles + (np.degrees(np.arctan2(down[1], down[0])) - 90 if upright else 0), upright
+
+
+def _mean_angle(angles: np.ndarray) -> complex:
+    """Return the mean of unit vectors at angles in degrees, without NaN; 0 without any."""
+    known = angles[np.isfinite(angles)]
+    return complex(np.exp(1j * np.radians(known)).mean()) if len(known) else 0
+
+
+def unturned(records: Sequence, layout: Layout, sized: Container[Path]) -> tuple[list[str], str]:
+    """Return a line for each face that leans as in the picture before its EXIF tag turns it, if most such faces do; and a doubt.
+
+    Its labels belong to that picture. The doubt is in words, for one such face only, and for faces that lie without a tag.
+    sized: pictures of which the annotation states the upright width and height.
+    """
+    angles, upright = leans([record.landmarks for record in records], layout)
+    tags = np.array([(header(record.file) or ((), 1))[1] for record in records])
+    if not upright:
+        angles = angles - np.degrees(np.angle(_mean_angle(angles[tags < 3]))) if (tags < 3).any() else angles * np.nan
+    told = [i for i in np.flatnonzero((tags > 2) & np.isfinite(angles)).tolist() if tags[i] < 5 or records[i].file not in sized]
+    wrong = [i for i in told if abs((angles[i] - UNTURNED[tags[i]] + 180) % 360 - 180) < NEAR]
+    if len(wrong) > len(told) / 2:
+        what = (f"the face lies as in the picture before its EXIF tag turns it, as {len(wrong)} of {len(told)} faces with such a "
+                "tag do, so the labels belong to that picture; turn them too, or remove the tag")
+        lines = [f"{records[i].where}: {what}" for i in wrong]
+        return (lines, "") if len(wrong) > 1 else ([], f"{records[wrong[0]].file.name}: {what}")
+    mean = _mean_angle(angles)
+    angle = np.degrees(np.angle(mean))
+    if upright and len(records) >= FEWEST and abs(mean) > 0.5 and abs(angle) > LYING:
+        return [], (f"the faces lean by {angle:.0f} degrees on average; if they are upright in the pictures, x and y are "
+                    "exchanged, or the labels belong to pictures that a tool turned later")
+    return [], ""

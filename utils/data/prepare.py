@@ -27,7 +27,7 @@ from utils.cores import cores
 from utils.data.fingerprint import checksum, fingerprint
 from utils.data.first_pixel import parse_guessed
 from utils.data.growing import GROWING, check_replaceable, growing, replace_folder
-from utils.data.own_layout import check_names, layout_of, misfit
+from utils.data.own_layout import check_names, layout_of, misfit, unturned
 from utils.data.parsers import DATASETS, NOT_COUNTABLE, Record, Splits, Told, complain, infer, tally
 from utils.data.parsers.records import clipped, truncated
 from utils.data.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, name_hash, read_image, write_set
@@ -269,7 +269,9 @@ def _own_layout(splits: Splits, given: Layout | None, layouts: Layouts, told: To
     faces = [record.landmarks for records in splits.values() for record in records]
     layout = given or layout_of(len(faces[0]), told.names, layouts, source)
     check_names(told.names, layout, source)
-    if fault := misfit(faces, layout, layout.name in usual.rows):
+    faults, doubt = unturned([record for part in splits.values() for record in part], layout, told.sized)
+    complain(faults)
+    for fault in filter(None, (misfit(faces, layout, layout.name in usual.rows), doubt)):
         logger.warning(f"{source}: {fault}")
     return layout
 

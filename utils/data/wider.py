@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.data.parsers.records import inside, numbered, numbers
+from utils.data.parsers.lists import inside, numbered, numbers
 from utils.data.prepared_set import name_hash, read_image
 
 LISTS = "wider_face_split"

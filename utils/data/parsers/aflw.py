@@ -6,8 +6,9 @@ The images are below flickr/, the annotation is AFLWinfo_release.mat.
 import numpy as np
 
 from pipnet.errors import UserError
+from utils.data.parsers.lists import inside
 from utils.data.parsers.mat import read_mat, values
-from utils.data.parsers.records import BESIDE, Annotation, Archive, inside
+from utils.data.parsers.records import BESIDE, Annotation, Archive
 
 COUNT = 19
 TRAIN = 20000  # faces at the start of the permutation `ra`

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
+from utils.data.parsers.lists import inside
 from utils.data.parsers.mat import damaged, read_mat, values
-from utils.data.parsers.records import Annotation, Archive, inside, pixel_corners
+from utils.data.parsers.records import Annotation, Archive, pixel_corners
 from utils.memory import limited
 
 COUNT = 29

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.data.parsers.records import BESIDE, Annotation, Archive, inside, numbered, numbers, pixel_corners
+from utils.data.parsers.lists import inside, numbered, numbers
+from utils.data.parsers.records import BESIDE, Annotation, Archive, pixel_corners
 
 COUNT = 5
 CELEBA = {"train": 162770, "val": 19867, "test": 19962}  # in the order of list_eval_partition.txt: 0, 1, 2

@@ -11,9 +11,10 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.data.parsers.lapa import read_txt
+from utils.data.parsers.lists import inside, numbers, read_lines
 from utils.data.parsers.naming import photograph
 from utils.data.parsers.points import IMAGES
-from utils.data.parsers.records import BESIDE, Annotation, Archive, inside, numbers, read_lines
+from utils.data.parsers.records import BESIDE, Annotation, Archive
 
 COUNT = 106
 JD106 = {"train": 11393, "test": 2000}

@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
+from utils.data.parsers.lists import inside, numbered, numbers
 from utils.data.parsers.naming import photograph
-from utils.data.parsers.records import Annotation, Archive, inside, numbered, numbers
+from utils.data.parsers.records import Annotation, Archive
 
 COUNT = 106
 LAPA = {"train": 18176, "val": 2000, "test": 2000}

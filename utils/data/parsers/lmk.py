@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pipnet.errors import UserError
 from pipnet.images import read_image
+from utils.data.parsers.lists import inside, numbered, numbers
 from utils.data.parsers.naming import photograph
-from utils.data.parsers.records import BESIDE, Annotation, Archive, inside, numbered, numbers
+from utils.data.parsers.records import BESIDE, Annotation, Archive
 from utils.data.parsers.w300 import PARTS_300W
 
 COUNT = 68

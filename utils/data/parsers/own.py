@@ -28,15 +28,22 @@ class Stated(NamedTuple):
     where: str
 
 
-def upright_size(file: Path) -> tuple[int, int] | None:
-    """Return width and height of a picture, turned upright by its EXIF tag, from its header; None if it cannot be read."""
+def header(file: Path) -> tuple[tuple[int, int], int] | None:
+    """Return width and height of a picture before it is turned, and its EXIF orientation, 1 to 8; None if it cannot be read."""
     if not file.is_file():  # a pipe would wait for ever
         return None
     try:
         with Image.open(file) as image:
-            return image.size if image.getexif().get(0x0112, 1) < 5 else image.size[::-1]
+            tag = image.getexif().get(0x0112, 1)
+            return image.size, tag if tag in range(1, 9) else 1
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None  # the preparation says so
+
+
+def upright_size(file: Path) -> tuple[int, int] | None:
+    """Return width and height of a picture, turned upright by its EXIF tag, from its header; None if it cannot be read."""
+    size, tag = header(file) or (None, 1)
+    return size[::-1] if size and tag > 4 else size
 
 
 def wrong_counts(records: list[Record], count: int | None) -> list[str]:
@@ -121,7 +128,7 @@ def factors(stated: dict[Path, Stated]) -> tuple[dict[Path, np.ndarray], list[st
         if size is None or size == (width, height):
             continue
         what = f"{file.name} has {size[0]} x {size[1]} px, its labels are for {width:g} x {height:g}"
-        if _one_factor(width, height, size):
+        if size != (height, width) and _one_factor(width, height, size):
             found[file] = np.array(size) / (width, height)
             sizes.append(what)
         elif _one_factor(height, width, size):

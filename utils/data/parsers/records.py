@@ -1,9 +1,9 @@
 """The record of a face that every parser returns, and the checks that the parsers share."""
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,6 @@ import numpy as np
 from loguru import logger
 
 from pipnet.errors import UserError
-from pipnet.files import read_bytes
 from pipnet.geometry import box_of
 from pipnet.images import SUFFIXES
 from utils.data.parsers import own
@@ -96,11 +95,15 @@ def _with_area(tight: np.ndarray, count: int, where: str) -> np.ndarray:
 
 
 class Told:
-    """What a parser tells beside the faces. notes: lines for the log; names: of the points in their order, if the set has any."""
+    """What a parser tells beside the faces. notes: lines for the log; names: of the points in their order, if the set has any.
+
+    sized: pictures of which the annotation states the upright width and height, and these differ.
+    """
 
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.names: list[str] = []
+        self.sized: set[Path] = set()
 
 
 class Archive:
@@ -226,6 +229,7 @@ class Dataset(NamedTuple):
         if told is not None:
             told.notes += archive.told.notes
             told.names = archive.told.names
+            told.sized = {file for file, (width, height, _) in archive.stated.items() if width != height}
         return archive.splits
 
 
@@ -266,51 +270,6 @@ def deviation(name: str, found: int, count: int, folder: bool = True) -> str:
     """Return how many faces of a part of a release there are; that they are more than officially, if they are."""
     more = f", {found - count} {MORE}" if found > count else ""
     return f"{name}: {found if folder else 'no folder, 0'} of {count} faces{more}"
-
-
-@lru_cache(maxsize=16)  # a list may name a hundred thousand files of one folder
-def _real(folder: Path) -> str:
-    return os.path.realpath(folder)
-
-
-def inside(root: Path, name: str, where: str, below: str = "") -> Path:
-    """Return root/below/name for a name from a list. Raise UserError when it leaves root: absolute, by .., or by a link."""
-    name = name.replace("\\", "/")
-    half = any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in name)  # of a character that takes two
-    if half or not name.strip() or any(c in name for c in "\0\t\n\r"):
-        raise UserError(f"{where}: {name[:80]!r} cannot be the name of a file")
-    if name.startswith("/") or ".." in name.split("/") or name[1:3] == ":/":
-        raise UserError(f"{where}: '{name[:80]}' leads out of {root / below}; names in a list must stay below it")
-    path = root / below / name
-    if os.path.commonpath([_real(root), os.path.realpath(path)]) != _real(root):
-        raise UserError(f"{where}: '{name[:80]}' leads through a link out of {root}; copy its target into the folder")
-    return path
-
-
-def read_lines(file: Path) -> list[str]:
-    """Return the lines of a text file, with bytes that are not UTF-8 as in file names. Raise UserError if it is unreadable."""
-    try:
-        return read_bytes(file).decode("utf-8-sig", errors="surrogateescape").splitlines()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-
-
-def numbered(file: Path, optional: bool = False) -> list[tuple[str, str]]:
-    """Return ("FILE, line N", text) for each line that is not blank; nothing for a missing file that is `optional`."""
-    if optional and not file.is_file():
-        return []
-    return [(f"{file}, line {number}", line) for number, line in enumerate(read_lines(file), 1) if line.strip()]
-
-
-def numbers(words: Iterable[str], where: str) -> np.ndarray:
-    """Return words as float64 (n,). Raise UserError unless all are finite numbers."""
-    try:
-        values = np.array(list(words), dtype=np.float64)
-    except ValueError:
-        values = np.array([np.nan])
-    if not np.isfinite(values).all() or (np.abs(values) >= 1e9).any():
-        raise UserError(f"{where}: not a coordinate where one belongs")
-    return values
 
 
 def pixel_corners(box: np.ndarray) -> np.ndarray:

@@ -12,8 +12,9 @@ import numpy as np
 from pipnet.errors import UserError
 from pipnet.files import from_cell, read_bytes
 from utils.data.own_layout import own_order, plain
+from utils.data.parsers.lists import inside, read_lines
 from utils.data.parsers.naming import cleaned, composed, identity, split_folders, split_of
-from utils.data.parsers.records import Annotation, Archive, inside, read_lines
+from utils.data.parsers.records import Annotation, Archive
 
 NAME = re.compile(r"(?:(.+?)[ _.-]?x|x[ _.-]?(.+))", re.IGNORECASE)  # of a point, in the header of its x
 

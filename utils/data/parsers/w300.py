@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pipnet.errors import UserError
+from utils.data.parsers.lists import read_lines
 from utils.data.parsers.naming import photograph
 from utils.data.parsers.points import paired
-from utils.data.parsers.records import Annotation, Archive, deviation, read_lines
+from utils.data.parsers.records import Annotation, Archive, deviation
 
 VISIBLE_FILE = "visible.tsv"  # in the root: a line per image with its relative path, a tab, and 0 or 1 per landmark
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.geometry import mirrored
+from utils.data.parsers.lists import inside
 from utils.data.parsers.mat import read_mat, values
 from utils.data.parsers.naming import photograph
-from utils.data.parsers.records import Annotation, Archive, inside
+from utils.data.parsers.records import Annotation, Archive
 
 COUNT = 68
 SIDE = 450

@@ -12,9 +12,10 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.cores import cores
+from utils.data.parsers.lists import inside
 from utils.data.parsers.points import listed
 from utils.data.parsers.pts import read_pts
-from utils.data.parsers.records import Annotation, Archive, inside
+from utils.data.parsers.records import Annotation, Archive
 
 COUNT = 68
 CATEGORIES = {  # test videos, from well-lit to unconstrained

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.data.parsers.records import BESIDE, Annotation, Archive, complain, inside, numbered, numbers
+from utils.data.parsers.lists import inside, numbered, numbers
+from utils.data.parsers.records import BESIDE, Annotation, Archive, complain
 
 COUNT = 98
 ATTRIBUTES = ("pose", "expression", "illumination", "makeup", "occlusion", "blur")  # in the order of a line's 0/1 flags

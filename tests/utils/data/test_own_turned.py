@@ -1,0 +1,72 @@
+"""Users' own sets whose labels belong to pictures that were turned, and those that only look like such."""
+import numpy as np
+import pytest
+from archives import picture, prepared
+from conftest import LAYOUTS, load_split
+from own_sets import FIVE, write_coco, write_pairs, write_rows
+from PIL import Image
+
+from pipnet.errors import UserError
+
+FACES = [FIVE + np.random.default_rng(i).normal(0, 1, (5, 2)) for i in range(4)]
+WRONG = "the face lies as in the picture before its EXIF tag turns it, as {} of {} faces with such a tag do"
+NO_EYES = {"own": {"count": 5, "flip_index": [1, 0, 2, 4, 3]}}
+
+
+def tagged(root, tag: int, numbers=range(4)):
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    for file in (root / f"{number}.jpg" for number in numbers):
+        Image.open(file).save(file, exif=exif)
+    return root
+
+
+def turned(tag: int, face=FIVE, size=(160, 120)):
+    """A face of an upright picture of this size, in continuous px of the picture before the tag turns it."""
+    (x, y), (width, height) = face.T, size
+    return np.column_stack({3: (width - x, height - y), 6: (y, width - x), 8: (height - y, x)}[tag])
+
+
+@pytest.mark.parametrize("tag", [3, 6, 8])
+@pytest.mark.parametrize("write", [write_rows, write_pairs, write_coco])
+def test_labels_of_the_picture_before_its_tag_turns_it(tmp_path, write, tag):
+    upright = (160, 120) if tag == 3 else (120, 160)
+    stated = {"size": upright} if write is write_coco else {}
+    root = tagged(write(tmp_path / "right", FACES, **stated), tag)
+    folder = prepared(None, root, tmp_path / "data")
+    assert len(load_split(folder, "train").landmarks) == 4, "labels of the upright picture"
+    root = tagged(write(tmp_path / "wrong", [turned(tag, face, upright) for face in FACES]), tag)
+    with pytest.raises(UserError, match="width and height are exchanged" if stated and tag > 4 else WRONG.format(4, 4)):
+        prepared(None, root, tmp_path / "data")
+
+
+def test_of_some_pictures_with_a_tag(tmp_path, said):
+    layouts = LAYOUTS.with_rows(NO_EYES)
+    faces = [turned(3, face) if i < 2 else face for i, face in enumerate(FACES)]
+    root = tagged(write_rows(tmp_path / "two", faces), 3, (0, 1))
+    for given in ({}, {"layout": "own", "layouts": layouts}):  # without eyes the pictures without a tag tell
+        with pytest.raises(UserError, match=r"line 2: " + WRONG.format(2, 2) + ".*remove the tag .and 1 more"):
+            prepared("csv", root, tmp_path / "data", **given)
+    prepared("csv", tagged(write_rows(tmp_path / "one", [turned(3), *FACES[1:]]), 3, (0,)), tmp_path / "data")
+    assert sum(WRONG.format(1, 1) in line for line in said) == 1, "one face may lie on its head"
+    prepared("csv", tagged(write_rows(tmp_path / "few", [turned(3), *FACES[1:]]), 3), tmp_path / "data")
+    prepared("csv", tagged(write_rows(tmp_path / "bare", [turned(3)]), 3, (0,)), tmp_path / "data", layout="own", layouts=layouts)
+    assert sum("EXIF" in line for line in said) == 1, "most faces with a tag are upright, or nothing tells"
+
+
+def test_faces_that_lie_in_pictures_without_a_tag(tmp_path, said):
+    for number, (faces, lie) in enumerate(((FACES, False), ([face[:, ::-1] for face in FACES], True),
+                                           ([FACES[0], turned(6), turned(3), turned(8)], False), ([turned(6)], False))):
+        said.clear()
+        prepared("csv", write_rows(tmp_path / str(number), faces), tmp_path / "data")
+        assert any("degrees on average; if they are upright in the pictures, x and y are exchanged" in line
+                   for line in said) == lie
+
+
+def test_an_exchange_by_one_pixel_is_no_scale(tmp_path):
+    root = write_coco(tmp_path / "set", FACES, size=(120, 121))
+    for number in range(4):
+        picture(root / f"{number}.jpg", 120, 121)
+    assert prepared("coco", root, tmp_path / "data")
+    with pytest.raises(UserError, match="width and height are exchanged"):
+        prepared("coco", tagged(root, 6), tmp_path / "data")

@@ -1,0 +1,55 @@
+"""Reading of text files that list faces: their lines, numbers, and the names of pictures."""
+import os
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from pipnet.errors import UserError
+from pipnet.files import read_bytes
+
+
+@lru_cache(maxsize=16)  # a list may name a hundred thousand files of one folder
+def _real(folder: Path) -> str:
+    return os.path.realpath(folder)
+
+
+def inside(root: Path, name: str, where: str, below: str = "") -> Path:
+    """Return root/below/name for a name from a list. Raise UserError when it leaves root: absolute, by .., or by a link."""
+    name = name.replace("\\", "/")
+    half = any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in name)  # of a character that takes two
+    if half or not name.strip() or any(c in name for c in "\0\t\n\r"):
+        raise UserError(f"{where}: {name[:80]!r} cannot be the name of a file")
+    if name.startswith("/") or ".." in name.split("/") or name[1:3] == ":/":
+        raise UserError(f"{where}: '{name[:80]}' leads out of {root / below}; names in a list must stay below it")
+    path = root / below / name
+    if os.path.commonpath([_real(root), os.path.realpath(path)]) != _real(root):
+        raise UserError(f"{where}: '{name[:80]}' leads through a link out of {root}; copy its target into the folder")
+    return path
+
+
+def read_lines(file: Path) -> list[str]:
+    """Return the lines of a text file, with bytes that are not UTF-8 as in file names. Raise UserError if it is unreadable."""
+    try:
+        return read_bytes(file).decode("utf-8-sig", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def numbered(file: Path, optional: bool = False) -> list[tuple[str, str]]:
+    """Return ("FILE, line N", text) for each line that is not blank; nothing for a missing file that is `optional`."""
+    if optional and not file.is_file():
+        return []
+    return [(f"{file}, line {number}", line) for number, line in enumerate(read_lines(file), 1) if line.strip()]
+
+
+def numbers(words: Iterable[str], where: str) -> np.ndarray:
+    """Return words as float64 (n,). Raise UserError unless all are finite numbers."""
+    try:
+        values = np.array(list(words), dtype=np.float64)
+    except ValueError:
+        values = np.array([np.nan])
+    if not np.isfinite(values).all() or (np.abs(values) >= 1e9).any():
+        raise UserError(f"{where}: not a coordinate where one belongs")
+    return values
