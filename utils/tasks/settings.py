@@ -15,7 +15,7 @@ from utils.data.parsers import DATASETS, NOT_COUNTABLE
 from utils.data.paths import absolute, dataset_of, resolve_paths
 from utils.data.prepared_set import SYNTHETIC
 from utils.data.sets import Sets
-from utils.keys import ROUNDS, check, check_given, check_head, check_semi, check_steps, check_task
+from utils.keys import ROUNDS, check_given, check_head, check_semi, check_steps, check_task
 from utils.layouts import Layouts
 from utils.train import checkpoint, run_folder
 from utils.train.published import split_files, structure
@@ -114,12 +114,12 @@ def _with_own_paths(args: dict, given: dict, run: Run, defaults: Defaults) -> tu
     if not run.folder.resolve().is_relative_to(runs):
         kept.pop("detector_weights", None)
     here = ROOT / given.get("data_root", defaults.values["data_root"])
-    trained_root = ROOT / check("data_root", args.get("data_root", str(here)))
+    trained_root = ROOT / args.get("data_root", here)
     if "data_root" in given or trained_root == here or not trained_root.is_dir():
         return kept, here
-    names = {key: [_prepared_in(name, trained_root) for name in check(key, args[key])] for key in SETS if args.get(key)}
+    names = {key: [_prepared_in(name, trained_root) for name in args[key]] for key in SETS if args.get(key)}
     if args.get("meanface"):
-        names["meanface"] = _prepared_in(check("meanface", args["meanface"]), trained_root)
+        names["meanface"] = _prepared_in(args["meanface"], trained_root)
     return kept | names, trained_root
 
 

@@ -68,7 +68,10 @@ ALWAYS = ("task", "val", "epochs", "scales")  # args that are read as they stand
 
 
 def check_contents(values: dict[str, Any], defaults: Defaults) -> None:
-    """Raise ValueError, naming the value, where a checkpoint of ours is incomplete, of wrong types or contradicts itself."""
+    """Raise ValueError, naming the value, where a checkpoint of ours is incomplete, of wrong types or contradicts itself.
+
+    Settings are brought to their types in place: a name where a list belongs becomes a list of one.
+    """
     check(values, record(args=table(ANY)), "")
     _check_args(values["args"])
     task = values["args"]["task"]
@@ -83,7 +86,7 @@ def check_contents(values: dict[str, Any], defaults: Defaults) -> None:
 
 
 def _check_args(args: dict[str, Any]) -> None:
-    """Raise ValueError for unknown or wrong settings; those that a later version has added may be missing."""
+    """Bring the settings to their types. ValueError for unknown or wrong ones; those that a later version adds may be missing."""
     for key in ALWAYS:
         if key not in args:
             raise ValueError(f"args.{key} is missing, it must be a value of that setting")
@@ -91,7 +94,7 @@ def _check_args(args: dict[str, Any]) -> None:
         if key not in KEYS:
             raise ValueError(f"args.{key} is no setting of this version{nearest(key, KEYS)}")
         try:
-            check_key(key, value)
+            args[key] = check_key(key, value)
         except UserError as error:
             raise ValueError(f"args.{error}") from None
 

@@ -79,6 +79,12 @@ def test_what_contradicts_itself_is_refused(whole, change, message):
         check_contents({**whole, **change}, DEFAULTS)
 
 
+def test_settings_are_brought_to_their_types(whole):
+    values = {**whole, "args": {**whole["args"], "train_data": "mine", "epochs": 3, "flip": 1}}
+    check_contents(values, DEFAULTS)
+    assert values["args"]["train_data"] == ["mine"] and isinstance(values["args"]["flip"], float)
+
+
 def test_the_commands_name_the_file_and_the_value(trained, faces, cli, tmp_path):
     stored = checkpoint.load(trained.folder / "best.pt")
     checkpoint.save(tmp_path / "best.pt", {**stored, "args": {**stored["args"], "norm": 5}})
