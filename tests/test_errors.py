@@ -65,6 +65,7 @@ def test_variables_of_several_processes_are_numbers():
              for name in ("NNODES", "NODE_RANK", "MASTER_PORT", "MAX_RESTARTS")]
     cases += [(("bash", "main.sh", "2", "--train"), {"NNODES": "0"}, "error: NNODES must be at least 1\n"),
               (("python", "main.py", "--test"), {"WORLD_SIZE": "x"}, "error: .* variable WORLD_SIZE must be a whole number"),
+              (("python", "main.py", "--train"), {"TORCHELASTIC_MAX_RESTARTS": "x"}, "error: .* TORCHELASTIC_MAX_RESTARTS must"),
               (("python", "main.py", "--test"), {"WORLD_SIZE": "2"}, "error: WORLD_SIZE is 2, but .*; start several processes")]
     for command, variables, message in cases:
         done = run(*command, **variables)

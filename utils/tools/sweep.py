@@ -19,6 +19,7 @@ from utils.keys import KEYS
 from utils.start import SIGNALS
 from utils.test.tables import figures, table
 from utils.train import own_files, run_folder
+from utils.train.ranks import variable
 from utils.train.run_folder import Run
 from utils.yaml_files import nearest, read_yaml
 
@@ -33,8 +34,8 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
     UserError before the first run for what cannot be swept, and at the end if a run has failed.
     """
     keys = read_keys(mode.sweep, given)
-    for variable, least in (("GROUP_WORLD_SIZE", 1), ("TORCHELASTIC_MAX_RESTARTS", 0)):
-        if int(os.environ.get(variable, 0)) > least:
+    for name, least in (("GROUP_WORLD_SIZE", 1), ("TORCHELASTIC_MAX_RESTARTS", 0)):
+        if variable(name, 0) > least:
             raise UserError("a sweep starts its own processes on one node; leave NNODES and MAX_RESTARTS out (--resume goes on)")
     given = resolve_paths(given)
     folder = find(mode, ROOT / given.get("run_root", defaults.values["run_root"]))

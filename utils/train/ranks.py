@@ -125,7 +125,7 @@ def start_ranks(timeout: float = 1800) -> Ranks:
 
     timeout: seconds that a collective of the training waits for the other processes.
     """
-    count, local = _variable("WORLD_SIZE", 1), _variable("LOCAL_RANK", 0)
+    count, local = variable("WORLD_SIZE", 1), variable("LOCAL_RANK", 0)
     cuda, gpus = torch.cuda.is_available(), torch.cuda.device_count()
     if cuda and _local_count() > gpus:
         raise UserError(f"{_local_count()} processes, but {gpus} GPUs here; start one process per GPU: bash main.sh {gpus} ...")
@@ -151,10 +151,10 @@ def start_ranks(timeout: float = 1800) -> Ranks:
 
 def _local_count() -> int:
     """Return the number of this run's processes on this node."""
-    return _variable("LOCAL_WORLD_SIZE", 1)
+    return variable("LOCAL_WORLD_SIZE", 1)
 
 
-def _variable(name: str, default: int) -> int:
+def variable(name: str, default: int) -> int:
     """Return an environment variable that torchrun sets. UserError if it is no whole number."""
     text = os.environ.get(name, str(default))
     if not text.isdecimal():

@@ -23,6 +23,7 @@ from utils.locks import LOCK, LOG, InUse, lock
 from utils.train import checkpoint
 from utils.train.own_files import is_ours
 from utils.train.published import contents, split_files
+from utils.train.ranks import variable
 from utils.yaml_files import nearest
 
 try:
@@ -179,9 +180,9 @@ def _content(weights: Path | str) -> str:
 
 def continue_after_restart(mode: Namespace, run: Run) -> None:
     """Set `resume` or `overwrite` if torchrun has restarted this process. UserError if the run has no name to be found by."""
-    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) and not mode.exp:
+    if variable("TORCHELASTIC_MAX_RESTARTS", 0) and not mode.exp:
         raise UserError("MAX_RESTARTS needs --exp, by which a restarted training finds its run")
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
+    if variable("TORCHELASTIC_RESTART_COUNT", 0):
         mode.resume = run.last.is_file()
         mode.overwrite = not mode.resume
 
