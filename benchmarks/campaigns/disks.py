@@ -31,6 +31,7 @@ FREE = 8_192  # bytes left on the full disk
 
 def limit(size: int) -> None:
     """Let this process write no larger file."""
+    sys.dont_write_bytecode = True  # Python keeps a cut-off .pyc file, and then fails with it
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 

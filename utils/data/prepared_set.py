@@ -203,7 +203,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     meta.setdefault("labels", "exact")
     try:
         whole = meta.get("format") == FORMAT and all(isinstance(meta[key], kind) for key, kind in META.items())
-        whole = whole and meta["dataset"] in DATASETS
+        whole = whole and meta["dataset"] in (*DATASETS, SPLITS[-1])
         whole = whole and 0 < meta["count"] <= MOST_LANDMARKS and 0 < meta["target_size"] <= FAR and 0 < meta["margin"] <= 100
         whole = whole and all(math.isfinite(value) for value in meta.values() if isinstance(value, float))
         whole = whole and all(isinstance(value, int) for key in ("expected", "found") for value in (meta[key] or {}).values())

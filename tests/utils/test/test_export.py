@@ -1,6 +1,7 @@
 """An exported file predicts what the net predicts, and its metadata hold what a user of the file needs."""
 import json
 import resource
+import sys
 
 import numpy as np
 import onnx
@@ -136,7 +137,8 @@ def test_a_file_that_is_no_export_is_named(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_full_disk_for_temporary_files_is_named(exported):
+def test_a_full_disk_for_temporary_files_is_named(exported, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python keeps a cut-off .pyc file, and then fails with it
     model, limits = onnx.load(exported.onnx), resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
