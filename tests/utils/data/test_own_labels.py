@@ -178,6 +178,17 @@ def test_marks_are_no_places(tmp_path, name):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [-2, -32768, 9999, 65535])
+def test_a_mark_in_one_face_is_no_place(tmp_path, value):
+    with pytest.raises(UserError, match=f"{value} {value} is a mark and no place, in 1 of 3 faces"):
+        parse("csv", write_rows(tmp_path / "set", [*marked(value, 1), FIVE, FIVE + 3]))
+
+
+def test_zeros_far_from_a_face_are_a_mark(tmp_path):
+    with pytest.raises(UserError, match="0 0 is a mark and no place, in 1 of 2 faces"):
+        parse("csv", write_rows(tmp_path / "set", [*marked(0, 1), FIVE]))
+
+
 @pytest.mark.parametrize("faces", [
     [FIVE - (60, 0)] * 3,                             # on the edge
     [(FIVE - (75, 50)).clip(0)] * 2,                  # kept inside the picture by a tool

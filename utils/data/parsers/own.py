@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 FEWEST_PX = 5       # longest side of a face box; a smaller face is an error of units
 SHARE = (-0.5, 1.5)  # a face whose coordinates all lie here is given in shares of its picture
-MARKS = (0, -1, -99, -100, -999, -1000, -9999)  # coordinates of what is no place, x and y alike
+# coordinates of what is no place, x and y alike
+MARKS = (0, -1, -2, -99, -100, -999, -1000, -9999, -32768, 9999, 32767, 65535, 99999)
 APART = 0.25        # distance of what is no place from the box of the other landmarks / diagonal of the box
+FAR = 1.0           # the same for a single 0 0 or 9999 9999, which may be a place
 OUTSIDE = 0.3       # distance of a negated place beyond both edges of the picture / that diagonal
 UNKNOWN = "a landmark that is not annotated is 'nan nan' in .pts, two empty cells in CSV, v = 0 in COCO"
 
@@ -87,7 +89,8 @@ def marks(records: list[Record], origin: float) -> list[str]:
             there &= ~(others == 0).any((1, 2))[:, None]
         faces = np.flatnonzero(there.any(1)).tolist()
         apart = [i for i in faces if there[i].sum() > 1 or _distance(np.full(2, value), others[i]) > APART]
-        marked = faces if apart and there.sum() > 1 else apart if value < 0 else []
+        far = [i for i in apart if _distance(np.full(2, value), others[i]) > FAR]
+        marked = faces if apart and there.sum() > 1 else apart if value < 0 else far
         share = f"in {len(faces)} of {len(records)} faces"
         found += [f"{records[i].where}: {value:g} {value:g} is a mark and no place, {share}; {UNKNOWN}" for i in marked]
     places = [] if found else [(record, _negated(points)) for record, points in zip(records, raw, strict=True)]
