@@ -1,4 +1,4 @@
-"""What the files of nets hold: the type and the range of every value. A file is checked once, where it is opened."""
+"""Types and ranges of the values that files of nets hold. A file is checked once, where it is opened."""
 import math
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What OpenCV does not read of HEIF files (.avif, .heic): which kind they are, and how the picture is turned."""
+"""Kind and orientation of HEIF files (.avif, .heic), which OpenCV does not tell."""
 from collections.abc import Iterator
 
 import numpy as np

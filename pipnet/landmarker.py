@@ -144,7 +144,7 @@ class LandmarkNet(NamedTuple):
 
 
 def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, np.ndarray]:
-    """What a net gives for `count` crops. UserError where that is no finite landmarks (count, points, 2) with a score each."""
+    """Return a net's outputs for `count` crops. UserError unless landmarks (count, points, 2) and their scores are finite."""
     for name in ("landmarks", "score", "sigma")[:2 + ("sigma" in found)]:
         shape = (count, points, 2) if name == "landmarks" else (count, points)
         if found[name].shape != shape or not np.isfinite(found[name]).all():

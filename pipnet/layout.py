@@ -4,7 +4,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 EYES, INNER_LIPS = ("eye_left", "eye_right"), "lips_inner"
-MOST_LANDMARKS = 10_000
+MOST_LANDMARKS = 10_000  # of a layout; a file that claims more is refused before any work
 
 
 def opposite(ring: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -74,7 +74,7 @@ class Layout(NamedTuple):
 
 
 def contradiction(layout: Layout) -> str | None:
-    """What in a layout contradicts something else there, in words; None if nothing does."""
+    """Return in words which values of a layout contradict each other, None if none do."""
     flip, count = layout.flip_index, layout.count
     if len(flip) != count or any(not 0 <= f < count or flip[f] != i for i, f in enumerate(flip)):
         return f"flip_index must hold {count} indices and be its own inverse"

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipnet.errors import UserError
-from pipnet.layout import Layout, contradiction
+from pipnet.layout import MOST_LANDMARKS, Layout, contradiction
 from utils.yaml_files import nearest, read_yaml
 
-MOST_LANDMARKS = 10_000
 KEYS = ("count", "flip_index", "interocular", "pupils", "groups", "closed", "same_as", "of", "selected_index")
 
 

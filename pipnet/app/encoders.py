@@ -40,7 +40,7 @@ def av() -> Any:
 
 
 def drawback(suffix: str, sound: bool) -> str:
-    """What a video lacks because PyAV is not installed, empty if nothing. sound: whether the source may have sound."""
+    """Return what a video lacks because PyAV is not installed, empty if nothing. sound: whether the source may have sound."""
     if suffix not in PYAV or av():
         return ""
     keeps = "each frame at its own time" + (" and the sound" if sound else "")
@@ -62,7 +62,7 @@ class OpenCV:
 
     @property
     def note(self) -> str:
-        """What is lost, empty if nothing is known to be."""
+        """Return what the frames or the sound have lost, as far as it is known; empty if nothing."""
         if self._source is None:
             return ""
         silent = bool(av()) and has_sound(self._source)

@@ -27,7 +27,7 @@ class PictureSink:
         self.target, self.folder, self.written = target, folder, 0
 
     def file(self, name: str) -> Path:
-        """Where the picture of this name goes."""
+        """Return the file to which the picture of this name is written."""
         file = self.target / name if self.folder else self.target
         if not names_picture(file) or file.suffix.lower() == ".gif":
             file = file.with_name(f"{file.name}.png")
@@ -58,7 +58,7 @@ class VideoSink:
 
     @property
     def note(self) -> str:
-        """What the video lacks that its source had, empty if nothing."""
+        """Return what the source had and the video lacks, empty if nothing."""
         return self._writer.note if self._writer else ""
 
     def write(self, frame: Frame, image: np.ndarray) -> None:

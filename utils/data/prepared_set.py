@@ -22,13 +22,14 @@ from loguru import logger
 from pipnet import images
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, check_protocol, to_crop
-from pipnet.layout import Layout
+from pipnet.layout import MOST_LANDMARKS, Layout
 from utils.data.parsers import DATASETS, WITHIN, Record, Splits
-from utils.layouts import MOST_LANDMARKS, Layouts
+from utils.layouts import Layouts
 from utils.yaml_files import read_yaml
 
 SYNTHETIC = "synthetic"
-SPLITS = ("train", "val", "test", "unlabelled")  # the last one is of pictures.py, and has no landmarks
+UNLABELLED = "unlabelled"  # split, dataset and layout of faces without landmarks, which unlabelled.py prepares
+SPLITS = ("train", "val", "test", UNLABELLED)
 FAR = 1 << 20  # px; no picture that can be read is larger
 ALL = "all"  # every face of a set, whatever its split
 COLUMNS = ("file", "subset", "identity", "width", "height", "crop_x1", "crop_y1", "crop_x2", "crop_y2",
@@ -203,7 +204,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     meta.setdefault("labels", "exact")
     try:
         whole = meta.get("format") == FORMAT and all(isinstance(meta[key], kind) for key, kind in META.items())
-        whole = whole and meta["dataset"] in (*DATASETS, SPLITS[-1])
+        whole = whole and meta["dataset"] in (*DATASETS, UNLABELLED)
         whole = whole and 0 < meta["count"] <= MOST_LANDMARKS and 0 < meta["target_size"] <= FAR and 0 < meta["margin"] <= 100
         whole = whole and all(math.isfinite(value) for value in meta.values() if isinstance(value, float))
         whole = whole and all(isinstance(value, int) for key in ("expected", "found") for value in (meta[key] or {}).values())

@@ -12,7 +12,7 @@ import numpy as np
 from loguru import logger
 
 from pipnet.errors import UserError
-from pipnet.layout import Layout
+from pipnet.layout import MOST_LANDMARKS, Layout
 from utils.config import ROOT, Defaults, Settings, load_protocol, read_defaults
 from utils.data.dataset import Faces
 from utils.data.fingerprint import fingerprint
@@ -21,7 +21,6 @@ from utils.data.parsers import DATASETS, infer
 from utils.data.paths import MEANFACE_FILES, dataset_of
 from utils.data.prepare import DataGenerator
 from utils.data.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch, test_split
-from utils.layouts import MOST_LANDMARKS
 from utils.locks import waiting
 from utils.yaml_files import read_yaml
 

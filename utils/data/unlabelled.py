@@ -25,12 +25,21 @@ from utils.data.growing import GROWING, check_replaceable, growing, replace_fold
 from utils.data.parsers import Record
 from utils.data.paths import is_unlabelled_set
 from utils.data.prepare import JPEG
-from utils.data.prepared_set import FORMAT, Done, PreparedSet, Split, crop_file, mismatch, source_picture, write_set
+from utils.data.prepared_set import (
+    FORMAT,
+    UNLABELLED,
+    Done,
+    PreparedSet,
+    Split,
+    crop_file,
+    mismatch,
+    source_picture,
+    write_set,
+)
 from utils.data.sets import Sets
 from utils.locks import waiting
 from utils.progress import progress
 
-SPLIT = "unlabelled"
 LEAST_SIDE = 32   # px, of a face's box
 GREY = 128        # px, side to which the box is resized whose sharpness is measured
 HASHED = 32       # px, side to which it is resized whose low frequencies are compared
@@ -84,11 +93,11 @@ def _cut_out(name: str, sets: Sets, how: Cut, test) -> Path:
     source = Path(name).resolve()
     detector = test.detector, test.detector_weights, sets.data.least_face_score
     key = hashlib.sha256(repr((str(source), *how, *detector)).encode(errors="surrogateescape")).hexdigest()[:8]
-    target = sets.root / SPLIT / f"{source.stem}-{key}"
+    target = sets.root / UNLABELLED / f"{source.stem}-{key}"
     state = fingerprint(source) if source.is_dir() else f"{source.stat().st_size} {source.stat().st_mtime_ns}"
-    if sets.trained and not mismatch(trained := sets.trained / SPLIT / target.name, fingerprint=state):
+    if sets.trained and not mismatch(trained := sets.trained / UNLABELLED / target.name, fingerprint=state):
         return trained
-    own_folder(sets.root, SPLIT)
+    own_folder(sets.root, UNLABELLED)
     with waiting(target.parent / ".lock"):
         if mismatch(target, fingerprint=state):
             check_replaceable(target)
@@ -105,7 +114,7 @@ def _cut_out(name: str, sets: Sets, how: Cut, test) -> Path:
 def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str) -> None:
     """Write the faces of a source as a prepared set and log what was left out. UserError if there is none."""
     frames, records, done, counts, recent = open_source(str(source)), [], [], Counter(), np.zeros((0, 63), bool)
-    (folder / crop_file(SPLIT, 0)).parent.mkdir(parents=True)
+    (folder / crop_file(UNLABELLED, 0)).parent.mkdir(parents=True)
     for frame in progress(frames, total=frames.count, desc=f"faces of {source.name}", unit="picture"):
         counts["pictures"] += 1
         faces = 0
@@ -117,7 +126,7 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
                 continue
             crop, picture, bits = face
             recent = np.concatenate([recent, bits[None]])[-RECENT:]
-            (folder / crop_file(SPLIT, len(done))).write_bytes(cv2.imencode(".jpg", picture, JPEG)[1].tobytes())
+            (folder / crop_file(UNLABELLED, len(done))).write_bytes(cv2.imencode(".jpg", picture, JPEG)[1].tobytes())
             place = f"{frame.index:06d}" if frame.seconds is not None else frame.name
             records.append(Record(source / place if source.is_dir() or frame.seconds is not None else source, "unlabelled",
                                   source.stem if frame.seconds is not None else place, UNKNOWN, box, None, face=faces))
@@ -131,11 +140,11 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
                         "other pictures")
     logger.info(words)
     root = source if source.is_dir() or records[0].file != source else source.parent
-    write_set(folder, root, {SPLIT: records}, {SPLIT: done}, {
-        "format": FORMAT, "dataset": SPLIT, "name": source.stem, "source": str(root), "layout": SPLIT, "count": 1,
+    write_set(folder, root, {UNLABELLED: records}, {UNLABELLED: done}, {
+        "format": FORMAT, "dataset": UNLABELLED, "name": source.stem, "source": str(root), "layout": UNLABELLED, "count": 1,
         "protocol": how.protocol._asdict(), "target_size": how.target_size, "margin": how.margin, "origin": 0.5, "val": 0,
-        "seed": 0, "expected": None, "found": {SPLIT: len(done)}, "fingerprint": state,
-        "checksum": hashlib.sha256((folder / crop_file(SPLIT, 0)).read_bytes() + state.encode()).hexdigest()})
+        "seed": 0, "expected": None, "found": {UNLABELLED: len(done)}, "fingerprint": state,
+        "checksum": hashlib.sha256((folder / crop_file(UNLABELLED, 0)).read_bytes() + state.encode()).hexdigest()})
 
 
 def _face(frame: Frame, box: np.ndarray, how: Cut, recent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:

@@ -8,9 +8,9 @@ import torch
 from pipnet.errors import UserError
 from utils.data.dataset import Augmented, Faces, evenly
 from utils.data.mixed import Joined, Views, collate_views, labelled_rows, of_level, pseudo_labelled, recipes
-from utils.data.prepared_set import Split
+from utils.data.prepared_set import UNLABELLED, Split
 from utils.data.shards import Shards, ShardViews, shard_files
-from utils.data.unlabelled import SPLIT, check_apart, unlabelled_splits
+from utils.data.unlabelled import check_apart, unlabelled_splits
 from utils.keys import MEAN_TEACHER, ROUNDS
 from utils.tasks.base import Training
 from utils.tools.rounds import read_labels
@@ -37,7 +37,7 @@ def find_pool(task) -> Pool:
             raise UserError(f"{files[0]} is read as a stream, which --semi {semi} cannot label; give a folder of pictures, or "
                             "--semi mean-teacher")
         stored = task.training[0].meta["margin"]
-        shards = ranks.one_by_one(lambda: Shards(files, sets.root / SPLIT, settings.net.input_size, stored, margin))
+        shards = ranks.one_by_one(lambda: Shards(files, sets.root / UNLABELLED, settings.net.input_size, stored, margin))
     names = [name for name in names if not shard_files(name)]
     splits = ranks.one_by_one(lambda: unlabelled_splits(sets, task.training[0], names, settings.test))
     tested = task.tested or [Split(one, "test") for one in task.training if "test" in one.splits]

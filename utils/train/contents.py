@@ -1,4 +1,4 @@
-"""What a checkpoint holds. It is checked once, where the file is opened; who reads its values need not check them again."""
+"""Types and ranges of the values in a checkpoint. It is checked once, when it is opened; its readers need no checks."""
 from typing import Any
 
 from torch import Tensor

@@ -88,8 +88,9 @@ def marks(records: list[Record], origin: float) -> list[str]:
         if value == 0:  # a tool may have kept a face's landmarks inside the picture
             there &= ~(others == 0).any((1, 2))[:, None]
         faces = np.flatnonzero(there.any(1)).tolist()
-        apart = [i for i in faces if there[i].sum() > 1 or _distance(np.full(2, value), others[i]) > APART]
-        far = [i for i in apart if _distance(np.full(2, value), others[i]) > FAR]
+        distance = {i: _distance(np.full(2, value), others[i]) for i in faces}
+        apart = [i for i in faces if there[i].sum() > 1 or distance[i] > APART]
+        far = [i for i in apart if distance[i] > FAR]
         marked = faces if apart and there.sum() > 1 else apart if value < 0 else far
         share = f"in {len(faces)} of {len(records)} faces"
         found += [f"{records[i].where}: {value:g} {value:g} is a mark and no place, {share}; {UNKNOWN}" for i in marked]
