@@ -115,6 +115,6 @@ def finish(name: str, argv: list[str], seed: int, figures: dict, keep: bool) -> 
     for fault in figures["faults"]:
         print(f"FAULT {json.dumps(fault)}", file=sys.stderr)
     if keep:
-        save(name, f"python benchmarks/campaigns/{name}.py {shlex.join(argv)}", seed, figures)
+        save(name, f"python benchmarks/campaigns/{Path(sys.argv[0]).name} {shlex.join(argv)}", seed, figures)
     print(f"{name}: {figures['count']} cases, {len(figures['faults'])} faults, {figures['minutes']:.1f} minutes")
     return bool(figures["faults"])
