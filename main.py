@@ -11,7 +11,7 @@ try:
     from pipnet.errors import UserError, printable
     from pipnet.files import SHIPPED, read_csv
     from utils.config import check_files, parse, read_defaults
-    from utils.data.paths import check_sets
+    from utils.faces.paths import check_sets
     from utils.formats import EXPORTS, TESTED, lacking
     from utils.keys import check_prediction
 except ImportError as missing:
@@ -129,12 +129,12 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         from tqdm import tqdm
 
         from pipnet.app.web import check_page
+        from utils.evaluate.tables import figures
         from utils.locks import LOG
         from utils.tasks import task_class
         from utils.tasks.settings import read_settings
-        from utils.test.run_tests import run_tests
-        from utils.test.tables import figures
         from utils.tools import audit, predict, rounds, sweep, zoo
+        from utils.tools.run_tests import run_tests
         from utils.train import own_files, run_folder
         from utils.train.ranks import keep_memory, set_threads, start_ranks
     except ImportError as missing:

@@ -16,12 +16,12 @@ import torch
 from record import ROOT
 
 from utils.config import read_defaults
-from utils.data.prepared_set import Split
-from utils.data.scene_sources import portraits, resized
-from utils.data.wider import Picture, read_wider
+from utils.detect.scene_sources import portraits, resized
+from utils.detect.wider import Picture, read_wider
+from utils.evaluate.detectors import weights_of
+from utils.faces.prepared_set import Split
 from utils.tasks.detect import Detect
 from utils.tasks.settings import read_settings
-from utils.test.detectors import weights_of
 from utils.train import checkpoint, run_folder
 from utils.train.batchnorm import measure_norms
 from utils.train.ranks import Ranks

@@ -15,10 +15,10 @@ from record import ROOT, chosen, save
 from runs import train
 
 from utils.config import read_defaults
-from utils.data.dataset import Faces
-from utils.data.prepared_set import PreparedSet, Split
-from utils.test.boxes import Reboxed
-from utils.test.evaluate import evaluate, torch_predictor
+from utils.evaluate.boxes import Reboxed
+from utils.evaluate.evaluate import evaluate, torch_predictor
+from utils.faces.dataset import Faces
+from utils.faces.prepared_set import PreparedSet, Split
 from utils.train import checkpoint
 
 PIP, WIDE = ["--net", "timm:resnet10t", "--stride", "16"], ["--translation", "0.25", "--scale", "0.3"]

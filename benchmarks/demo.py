@@ -18,7 +18,7 @@ from pipnet.app.track import Tracker
 from pipnet.draw import draw, group_colours
 from pipnet.geometry import box_of, iou, opencv_matrix, transform
 from pipnet.landmarker import Landmarker
-from utils.data.synthetic import render
+from utils.synthetic import render
 
 WIDTH, HEIGHT, FRAMES, RATE = 640, 480, 100, 30
 GRIDS = {1: (1, 1), 5: (3, 2), 20: (5, 4)}  # {faces: (columns, rows) of the picture}

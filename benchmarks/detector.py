@@ -13,10 +13,10 @@ import torch
 from photographs import PLACES, name_and_file, require
 from record import save
 
-from utils.data.wider import Picture, read_wider
-from utils.test import detection_metric as metric
-from utils.test.detectors import weights_of
-from utils.test.find_faces import FLOOR, Detect, exported_detector, find, resized, torch_detector
+from utils.detect import metric
+from utils.detect.find_faces import FLOOR, Detect, exported_detector, find, resized, torch_detector
+from utils.detect.wider import Picture, read_wider
+from utils.evaluate.detectors import weights_of
 
 PARTIAL = ("1--people",)
 SCALES = (1.0, 2.0)

@@ -17,7 +17,7 @@ from record import save
 from pipnet.detector import FaceBox
 from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
-from utils.data.parsers import Record
+from utils.faces.archives import Record
 
 FITTED, TESTED = 400, 224  # photographs of each set
 

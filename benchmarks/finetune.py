@@ -15,8 +15,8 @@ from record import save
 from runs import run
 
 from pipnet.files import read_csv
-from utils.data.parsers import DATASETS, write_pts
-from utils.data.synthetic.points import own_points, write
+from utils.faces.archives import DATASETS, write_pts
+from utils.synthetic.points import own_points, write
 
 LAYOUT = """mine:
   count: 10

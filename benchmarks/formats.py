@@ -17,9 +17,9 @@ from runs import run
 from pipnet.files import SHIPPED, read_csv, shipped
 from pipnet.landmarker import Landmarker
 from pipnet.runtimes import open_file
+from utils.export.files import Source
+from utils.export.pipeline import write_pipeline
 from utils.formats import TESTED
-from utils.test.export import Source
-from utils.test.pipeline import write_pipeline
 
 FACES, BOUND = 224, 0.2  # of each set; px
 FLAGS = ["--train-data", "300W", "--test-data", "300W", "FACES68", "--allow-partial"]

@@ -13,7 +13,7 @@ from traits import eyes_open
 from pipnet.app.smooth import OneEuro
 from pipnet.layout import EYES, opposite
 from utils.config import read_defaults
-from utils.data.synthetic import render
+from utils.synthetic import render
 
 RATES, SECONDS, SIZE = (15, 30, 60), 12, 200
 OWN, COMMON = 0.002 * SIZE, 0.001 * SIZE  # px; 0.0007 to 0.0024 of the face in three real clips at 128 px

@@ -17,7 +17,7 @@ from pipnet.files import SHIPPED
 from pipnet.geometry import box_of, transform, turn_picture
 from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose
-from utils.data.parsers import Record
+from utils.faces.archives import Record
 
 SMALL, FAILED = 40, 10.0  # px, width of a face that was shrunk; NME in % of a failure
 YAWS, WIDTHS = (0, 15, 30, 45, 90), (0, 80, 160, 10 ** 6)  # degrees; px of the source

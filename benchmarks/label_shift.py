@@ -14,9 +14,9 @@ from record import ROOT, save
 
 from pipnet.errors import UserError
 from utils.config import read_defaults
-from utils.data.dataset import Faces
-from utils.data.prepared_set import PreparedSet, Split
-from utils.test.evaluate import evaluate, torch_predictor
+from utils.evaluate.evaluate import evaluate, torch_predictor
+from utils.faces.dataset import Faces
+from utils.faces.prepared_set import PreparedSet, Split
 from utils.train import checkpoint
 
 MOST, WORST = 1500, 12.0  # faces of a set; NME in % from which a face is left out

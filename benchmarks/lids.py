@@ -22,8 +22,8 @@ from pipnet.app.drowsiness import ring_aspect
 from pipnet.images import read_image, write_image
 from pipnet.layout import EYES, opposite
 from utils.config import read_defaults
-from utils.data.parsers import Record, write_pts
-from utils.data.prepare import split_identities
+from utils.faces.archives import Record, write_pts
+from utils.faces.prepare import split_identities
 
 SHIFTS = {"300W": 0.75, "FACES68": 1.2}  # px by which the labels lie too far to the right
 LABELLED = ("ALL_AGES", "DIVERSE")  # sets that pseudo_labels.py has labelled

@@ -18,8 +18,8 @@ from pipnet.errors import UserError
 from pipnet.geometry import mirrored, opencv_matrix, similarity
 from pipnet.images import write_image
 from utils.config import read_defaults
-from utils.data.dataset import Faces
-from utils.data.prepared_set import SPLITS, PreparedSet, Split
+from utils.faces.dataset import Faces
+from utils.faces.prepared_set import SPLITS, PreparedSet, Split
 
 FOLDERS = [ROOT / "data" / "300w", ROOT / "data" / "faces68"]  # their figures are kept
 SIDE, SHARE = 64, 0.6        # px of the aligned face; its landmarks' root mean square radius / half of that

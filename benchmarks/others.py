@@ -36,8 +36,8 @@ from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
 from utils.config import read_defaults
-from utils.data.convert import conversion
-from utils.data.parsers import Record
+from utils.conversion import conversion
+from utils.faces.archives import Record
 
 FILES, FOUND = Path(os.environ.get("OTHERS", ".")), ROOT / "weights" / "others"
 FITTED = 100  # training photographs of each set, for the offsets

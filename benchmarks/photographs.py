@@ -16,7 +16,7 @@ from record import ROOT
 from pipnet.detector import Detector
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Landmarker
-from utils.data.parsers import DATASETS, Record
+from utils.faces.archives import DATASETS, Record
 
 VARIABLES = {"300W": "FACES_300W", **{name: name for name in (  # {word in a benchmark's flags: environment variable}
     "FACES68", "FACEBOXES", "FACEBOXES_V2", "UNLABELLED", "ALL_AGES", "DIVERSE", "RENDERED", "RENDERED_FEW", "LIDS",

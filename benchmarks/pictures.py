@@ -28,14 +28,14 @@ from pipnet.geometry import box_of, transform
 from pipnet.images import write_image
 from pipnet.landmarker import Landmarker
 from utils.config import read_defaults, resolve
-from utils.data.dataset import Faces, collate
-from utils.data.prepared_set import SYNTHETIC, Split
-from utils.data.sets import Sets
-from utils.data.synthetic import render
-from utils.data.synthetic.head import both_lids
-from utils.test.evaluate import torch_predictor
-from utils.test.plot import Style, chart
-from utils.test.report import FOUND, TRUTH
+from utils.evaluate.evaluate import torch_predictor
+from utils.evaluate.plot import Style, chart
+from utils.evaluate.report import FOUND, TRUTH
+from utils.faces.dataset import Faces, collate
+from utils.faces.prepared_set import SYNTHETIC, Split
+from utils.faces.sets import Sets
+from utils.synthetic import render
+from utils.synthetic.head import both_lids
 from utils.train import checkpoint
 
 ASSETS, NET = ROOT / "assets", ROOT / "weights" / "bench_default" / "best.pt"

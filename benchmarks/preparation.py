@@ -11,7 +11,7 @@ from pathlib import Path
 from record import chosen, save
 
 from utils import DataGenerator
-from utils.data.synthetic import generate
+from utils.synthetic import generate
 
 FACES, COPIES = 100, 10
 TRAIN, TEST = 2000, 400

@@ -17,7 +17,7 @@ from record import ROOT
 from pipnet.geometry import mirrored
 from pipnet.images import read_image
 from pipnet.landmarker import Face, Landmarker
-from utils.data.parsers import write_pts
+from utils.faces.archives import write_pts
 
 APART = 0.03  # of the side of the face's box: mean distance of both results above which a face is left out
 SCORE = 0.36  # least mean landmark score

@@ -10,10 +10,10 @@ import numpy as np
 from record import ROOT
 
 from pipnet.images import write_image
-from utils.data.parsers import write_pts
-from utils.data.synthetic import render
-from utils.data.synthetic.head import both_lids
-from utils.data.synthetic.people import PROFILE
+from utils.faces.archives import write_pts
+from utils.synthetic import render
+from utils.synthetic.head import both_lids
+from utils.synthetic.people import PROFILE
 
 SEED, SIDE = 1, 256     # seed 0 draws the faces of the data set `synthetic`; px
 POSES = 2000            # the pose of face i is drawn by the seed of face POSES + i

@@ -28,8 +28,8 @@ FLAGS = ["--train", "--input-size", "128", "--weights", "none", "--batch-size", 
 
 def raw_set(folder: Path, count: int) -> None:
     """Write drawn faces with `count` landmarks: 68, and points between them."""
-    from utils.data.parsers import read_pts, write_pts
-    from utils.data.synthetic import generate
+    from utils.faces.archives import read_pts, write_pts
+    from utils.synthetic import generate
 
     generate(folder / "drawn", DRAWN, 0, size=160)
     (folder / "raw" / "train").mkdir(parents=True)
@@ -42,7 +42,7 @@ def raw_set(folder: Path, count: int) -> None:
 
 def repeated(prepared: Path, folder: Path, faces: int) -> None:
     """Write a prepared set of `faces` faces: those of another one, again and again."""
-    from utils.data.prepared_set import crop_file
+    from utils.faces.prepared_set import crop_file
 
     header, *rows = (prepared / "train.tsv").read_text().splitlines()
     (folder / "crops" / "train").mkdir(parents=True)
@@ -70,8 +70,8 @@ def work(folder: str, name: str) -> None:
     import torch
     from speed import start
 
-    from utils.data.dataset import test_batches
-    from utils.test.evaluate import evaluate, torch_predictor
+    from utils.evaluate.evaluate import evaluate, torch_predictor
+    from utils.faces.dataset import test_batches
     from utils.train import checkpoint
     from utils.train.ranks import start_ranks
 

@@ -19,11 +19,11 @@ from runs import run, train
 
 from pipnet.files import read_csv
 from utils.config import read_defaults
-from utils.data.dataset import Faces
-from utils.data.prepared_set import PreparedSet, Split
+from utils.evaluate import metric
+from utils.evaluate.evaluate import evaluate, torch_predictor
+from utils.faces.dataset import Faces
+from utils.faces.prepared_set import PreparedSet, Split
 from utils.keys import MEAN_TEACHER, ROUNDS
-from utils.test import metric
-from utils.test.evaluate import evaluate, torch_predictor
 from utils.train import checkpoint
 from utils.train.ranks import set_threads
 

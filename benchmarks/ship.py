@@ -26,10 +26,10 @@ from runs import run
 
 from pipnet.files import read_csv, write_atomic, write_text
 from pipnet.landmarker import Landmarker
-from utils.data.prepared_set import read_image
-from utils.data.wider import divide, read_wider
-from utils.test import detection_metric as metric
-from utils.test.find_faces import exported_detector, find
+from utils.detect import metric
+from utils.detect.find_faces import exported_detector, find
+from utils.detect.wider import divide, read_wider
+from utils.faces.prepared_set import read_image
 from utils.train import checkpoint
 
 WORTH = 256  # numbers in a tensor from which it is halved

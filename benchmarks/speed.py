@@ -14,8 +14,8 @@ from record import save
 
 import main
 from utils.config import parse, read_defaults
-from utils.data.dataset import Order
-from utils.data.loader import train_loader
+from utils.faces.dataset import Order
+from utils.faces.loader import train_loader
 from utils.tasks import task_class
 from utils.tasks.settings import read_settings
 from utils.train.batchnorm import share_batch_norm

@@ -17,11 +17,11 @@ from record import ROOT
 from runs import WIDE, run
 
 from utils.config import read_defaults
-from utils.data.dataset import Faces
-from utils.data.parsers import write_pts
-from utils.data.prepared_set import PreparedSet, Split
-from utils.test.boxes import Reboxed
-from utils.test.evaluate import evaluate, torch_predictor
+from utils.evaluate.boxes import Reboxed
+from utils.evaluate.evaluate import evaluate, torch_predictor
+from utils.faces.archives import write_pts
+from utils.faces.dataset import Faces
+from utils.faces.prepared_set import PreparedSet, Split
 from utils.train import checkpoint
 
 SETS = {"300w": "300W", "faces68": "LIDS/faces68"}  # {folder of OUT: the set that it is a copy of}

@@ -14,11 +14,11 @@ from pipnet.app.drowsiness import ring_aspect
 from pipnet.files import SHIPPED
 from pipnet.landmarker import Landmarker
 from pipnet.layout import EYES, INNER_LIPS, Layout, opposite
-from utils.data.synthetic import render
-from utils.data.synthetic.face import Face
-from utils.data.synthetic.head import both_lids
-from utils.data.synthetic.people import Person, sample_person
-from utils.test import metric
+from utils.evaluate import metric
+from utils.synthetic import render
+from utils.synthetic.face import Face
+from utils.synthetic.head import both_lids
+from utils.synthetic.people import Person, sample_person
 
 SEED, SIDE, PEOPLE = 2, 256, 300  # seeds 0 and 1 draw training faces
 UPRIGHT = -17.0                # degrees, pitch of a face that looks straight ahead

@@ -15,7 +15,7 @@ import torch
 from record import RESULTS, chosen, save
 
 from nets import HEADS, NETS, Labels
-from utils.test.export import exported_predictor
+from utils.export.files import exported_predictor
 from utils.tools.zoo import cost, exported, make, memorable, overfit
 
 MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")

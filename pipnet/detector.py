@@ -224,12 +224,12 @@ EXPORTED_FACE_BOX = FaceBox(0.094, 1.09, 0.866)  # measured with weights/detecto
 DETECTORS: dict[str, DetectorRow] = {
     "faceboxes": DetectorRow(0.6, 0.3, FaceBox(0.135, 1.043, 0.768), "weights/detector.onnx, which comes with the project, or "
                              "FaceBoxesV2.pth of github.com/jhb86253817/PIPNet", load_exported,
-                             "utils.test.detectors:load_faceboxes"),
+                             "utils.evaluate.detectors:load_faceboxes"),
     "rfb320": DetectorRow(0.8, 0.3, FaceBox(0.133, 1.040, 0.753), "version-RFB-320.onnx of "
                           "github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB", load_rfb320, any_size=False),
     "mtcnn": DetectorRow(0.8, 0.7, FaceBox(0.145, 1.047, 0.772), "one .npz of the arrays of pnet.npy, rnet.npy and onet.npy of "
                          "github.com/TropComplique/mtcnn-pytorch, with pnet., rnet. and onet. before their names",
-                         load_torch="utils.test.detectors:load_mtcnn", scale=1.0),
+                         load_torch="utils.evaluate.detectors:load_mtcnn", scale=1.0),
     "yunet": DetectorRow(0.9, 0.3, FaceBox(0.135, 1.043, 0.768), "face_detection_yunet_2023mar.onnx of "
                          "github.com/opencv/opencv_zoo", load_yunet),
 }

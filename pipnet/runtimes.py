@@ -181,7 +181,7 @@ def open_openvino(file: Path, threads: int) -> Opened:
 
 def open_torchscript(file: Path, threads: int) -> Opened:
     """A TorchScript file in torch, in the command of the checkout that has written it. UserError elsewhere: it holds code."""
-    run = from_checkout("utils.test.detectors:load_torchscript", file)(file, threads)
+    run = from_checkout("utils.evaluate.detectors:load_torchscript", file)(file, threads)
     stored = _stored(file)
     outputs = list(stored["outputs"])
     return Opened(lambda feeds: dict(zip(outputs, run(feeds["image"]), strict=True)), ["image"], outputs, stored)

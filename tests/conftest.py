@@ -25,9 +25,9 @@ sys.path.insert(0, str(ROOT))
 from nets.convert.published import HEADS  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
 from utils.config import Settings, read_defaults, resolve  # noqa: E402
-from utils.data.prepared_set import PreparedSet, Split, Table  # noqa: E402
-from utils.data.sets import Sets  # noqa: E402
-from utils.data.wider import Picture  # noqa: E402
+from utils.detect.wider import Picture  # noqa: E402
+from utils.faces.prepared_set import PreparedSet, Split, Table  # noqa: E402
+from utils.faces.sets import Sets  # noqa: E402
 from utils.train import checkpoint  # noqa: E402
 
 DEFAULTS = read_defaults()
@@ -203,7 +203,7 @@ def draw_face(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarr
 
 def write_faces(folder: Path, count: int, seed: int = 0, size: int = 96) -> Path:
     """Write `count` pairs of .jpg and .pts into `folder`."""
-    from utils.data.parsers import write_pts
+    from utils.faces.archives import write_pts
     folder.mkdir(parents=True)
     for index in range(count):
         image, landmarks = draw_face(np.random.default_rng([seed, index]), size)
@@ -230,7 +230,7 @@ def data_root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def faces(raw, data_root) -> Path:
     """The prepared set of `raw`: 36 faces to train, 4 to validate, 8 to test."""
-    from utils.data.prepare import DataGenerator
+    from utils.faces.prepare import DataGenerator
     return DataGenerator(raw, 64, "points", "drawn-64", data_root).run()
 
 

@@ -21,7 +21,7 @@ from nets.registry import resolve
 from pipnet.detector import suppress
 from pipnet.geometry import crop_box, cut, to_crop
 from utils.config import load_protocol
-from utils.test import metric
+from utils.evaluate import metric
 from utils.train.make_net import make_net
 
 SAMPLES = 12  # values that are stored of a large tensor

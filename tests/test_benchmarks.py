@@ -12,9 +12,9 @@ from conftest import ROOT, load_split
 import main
 from pipnet.app.drowsiness import ring_aspect
 from utils.config import parse, read_defaults, resolve
-from utils.data.synthetic import render
-from utils.data.synthetic.head import both_lids
 from utils.keys import check_head, check_semi, check_steps
+from utils.synthetic import render
+from utils.synthetic.head import both_lids
 
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 

@@ -20,7 +20,7 @@ from pipnet.app import demo
 from pipnet.app.sinks import VideoSink
 from pipnet.app.sources import Frame
 from utils.config import parse, read_defaults
-from utils.data.parsers import DATASETS
+from utils.faces.archives import DATASETS
 
 DEFAULTS = read_defaults()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,7 +13,7 @@ import main
 from pipnet.errors import UserError
 from pipnet.files import checksum
 from utils.config import Settings, parse
-from utils.data.parsers import read_pts, write_pts
+from utils.faces.archives import read_pts, write_pts
 from utils.tasks.settings import read_settings
 from utils.train import checkpoint
 

@@ -1,4 +1,4 @@
-"""Imports point one way: main -> utils.tasks -> utils.tools -> utils.test -> utils.train -> utils.data -> pipnet, nets."""
+"""Imports point one way: main, then LAYERS from the last to the first, then pipnet and nets."""
 import ast
 import re
 import sys
@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-PARSERS = "utils.data.parsers"  # it reads no args.yaml: its callers give it the layouts
-LAYERS = ("utils.data", "utils.train", "utils.test", "utils.tools", "utils.tasks")  # each may import those before it
-COMMON = {f"utils.{name}" for name in ("config", "cores", "formats", "keys", "layouts", "locks", "machine", "memory", "progress",
-                                        "start", "yaml_files")}
-REEXPORTS = {"utils": "utils.data", "utils.util": "utils.data"}  # modules that show users a part of a layer
+PARSERS = "utils.faces.archives"  # it reads no args.yaml: its callers give it the layouts
+LAYERS = ("utils.faces.archives", "utils.synthetic", "utils.faces", "utils.train", "utils.evaluate", "utils.export",
+          "utils.detect", "utils.tools", "utils.tasks")  # each may import those before it
+COMMON = {f"utils.{name}" for name in ("config", "conversion", "cores", "formats", "growing", "keys", "layouts", "locks",
+                                        "machine", "memory", "progress", "start", "yaml_files")}
+REEXPORTS = {"utils": "utils.faces", "utils.util": "utils.faces"}  # modules that show users a part of a layer
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}
 
 # exceptions (module, what it imports): the rows of the keys take their choices from these tables, which import nothing heavy
-REGISTRIES = {("utils.keys", "utils.tasks"), ("utils.keys", "utils.data.steps"), ("utils.keys", "utils.test.metric")}
+REGISTRIES = {("utils.keys", "utils.tasks"), ("utils.keys", "utils.faces.steps"), ("utils.keys", "utils.evaluate.metric")}
 
 
 def module_of(file: Path) -> str:
@@ -100,13 +101,13 @@ def test_exceptions_name_modules():
 @pytest.mark.parametrize(("module", "text", "allowed"), [
     ("utils.train.loop", "from utils.tasks import landmarks", False),
     ("utils.train.loop", "from utils import tasks", False),
-    ("utils.train.loop", "def f():\n    import utils.test.metric", False),
-    ("utils.train.loop", "from utils import memory\nfrom utils.data.dataset import Faces\nfrom nets import Net", True),
-    ("utils.data.sets", "from utils.config import ROOT\nfrom pipnet.app import media", True),
-    ("utils.data.sets", "from utils.train import ranks", False),
-    ("utils.config", "from utils.data import sets", False),
-    ("utils.data.parsers.w300lp", "from utils.config import read_defaults", False),
-    ("utils.data.parsers.w300lp", "from utils.layouts import Layouts", True),
+    ("utils.train.loop", "def f():\n    import utils.evaluate.metric", False),
+    ("utils.train.loop", "from utils import memory\nfrom utils.faces.dataset import Faces\nfrom nets import Net", True),
+    ("utils.faces.sets", "from utils.config import ROOT\nfrom pipnet.app import media", True),
+    ("utils.faces.sets", "from utils.train import ranks", False),
+    ("utils.config", "from utils.faces import sets", False),
+    ("utils.faces.archives.w300lp", "from utils.config import read_defaults", False),
+    ("utils.faces.archives.w300lp", "from utils.layouts import Layouts", True),
     ("utils.tasks.detect", "from utils.tools import audit", True),
     ("utils.tools.audit", "from utils.tasks import base", False),
     ("utils.tools.audit", "import main", False),

@@ -27,7 +27,7 @@ from conftest import (
 )
 
 import pipnet
-from utils.data.parsers import read_pts, write_pts
+from utils.faces.archives import read_pts, write_pts
 from utils.locks import lock
 from utils.train import checkpoint
 

@@ -23,13 +23,13 @@ class Format(NamedTuple):
 
 FORMATS = {
     "onnx": Format(".onnx"),  # the others are made from it or beside it
-    "int8": Format(".int8.onnx", "utils.test.quantize:write_int8"),
-    "mnn": Format(".mnn", "utils.test.convert:write_mnn", packages=("MNN",)),
-    "ncnn": Format(".ncnn.param", "utils.test.convert:write_ncnn", packages=("pnnx", "ncnn")),
-    "openvino": Format(".xml", "utils.test.convert:write_openvino", packages=("openvino",)),
-    "torchscript": Format(".torchscript", "utils.test.convert:write_torchscript", code=True),
-    "pipeline": Format(".pipeline.onnx", "utils.test.pipeline:write_pipeline", same=False),
-    "raw": Format(".raw.onnx", "utils.test.export:write_raw", same=False),
+    "int8": Format(".int8.onnx", "utils.export.quantize:write_int8"),
+    "mnn": Format(".mnn", "utils.export.runtimes:write_mnn", packages=("MNN",)),
+    "ncnn": Format(".ncnn.param", "utils.export.runtimes:write_ncnn", packages=("pnnx", "ncnn")),
+    "openvino": Format(".xml", "utils.export.runtimes:write_openvino", packages=("openvino",)),
+    "torchscript": Format(".torchscript", "utils.export.runtimes:write_torchscript", code=True),
+    "pipeline": Format(".pipeline.onnx", "utils.export.pipeline:write_pipeline", same=False),
+    "raw": Format(".raw.onnx", "utils.export.files:write_raw", same=False),
 }
 SOURCE = "weights_sha256"  # in the metadata of an export: the weights that it was made from
 ONNX = ("onnx", "onnxruntime", "onnxscript")

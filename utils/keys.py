@@ -8,9 +8,9 @@ import numpy as np
 from nets.registry import ACTS, HEADS
 from pipnet.detector import DETECTORS
 from pipnet.errors import UserError
-from utils.data.steps import INTERPOLATION, ONLY_STEPS, STEPS
+from utils.evaluate.metric import NORMS
+from utils.faces.steps import INTERPOLATION, ONLY_STEPS, STEPS
 from utils.tasks import TASKS
-from utils.test.metric import NORMS
 from utils.yaml_files import nearest
 
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}

@@ -1,4 +1,4 @@
 """Re-exports only: `from utils import util; util.DataGenerator(data_dir="300W", target_size=256).run()`."""
-from utils.data.prepare import DataGenerator
+from utils.faces.prepare import DataGenerator
 
 __all__ = ["DataGenerator"]

@@ -116,8 +116,8 @@ def read_layout(file: Path) -> None:
 
 def drawn(folder: Path, count: int = 3) -> Path:
     """Write rendered faces with a .pts each."""
-    from utils.data.parsers import write_pts
-    from utils.data.synthetic import render
+    from utils.faces.archives import write_pts
+    from utils.synthetic import render
     folder.mkdir(parents=True)
     for index in range(count):
         face = render(0, index, 64)
@@ -127,14 +127,14 @@ def drawn(folder: Path, count: int = 3) -> Path:
 
 
 def make_prepared(folder: Path) -> list[tuple[Path, str]]:
-    from utils.data.prepare import DataGenerator
+    from utils.faces.prepare import DataGenerator
     target = DataGenerator(drawn(folder / "raw", 6), 64, "points", "set", folder, val=0.3, workers=1).run()
     return [(target, name) for name in ("train.tsv", "meta.yaml", "meanface.txt")]
 
 
 def read_prepared(file: Path) -> None:
     from utils.config import read_defaults
-    from utils.data.prepared_set import PreparedSet, mismatch
+    from utils.faces.prepared_set import PreparedSet, mismatch
     mismatch(file.parent, target_size=64)
     one = PreparedSet(file.parent, read_defaults().layouts)
     for value in ("layout", "protocol", "title"):
@@ -151,7 +151,7 @@ def make_meanface(folder: Path) -> list[tuple[Path, str]]:
 
 
 def read_mean(file: Path) -> None:
-    from utils.data.sets import read_meanface
+    from utils.faces.sets import read_meanface
     read_meanface(file)
 
 
@@ -181,7 +181,7 @@ def make_coco(folder: Path) -> list[tuple[Path, str]]:
 def parse(dataset: str) -> Callable[[Path], None]:
     def read(file: Path) -> None:
         from utils.config import read_defaults
-        from utils.data.parsers import DATASETS
+        from utils.faces.archives import DATASETS
         DATASETS[dataset].parse(file.parent, False, None, layouts=read_defaults().layouts)
     return read
 
@@ -197,7 +197,7 @@ def make_mat(folder: Path) -> list[tuple[Path, str]]:
 
 
 def read_matrix(file: Path) -> None:
-    from utils.data.parsers.mat import read_mat, values
+    from utils.faces.archives.mat import read_mat, values
     arrays = read_mat(file, "pt2d", "Pose_Para")
     values(arrays[0], (2, 68), str(file))
 

@@ -34,9 +34,9 @@ JOBS = {
     "semi": f"--train {PLACES} {shlex.join(TINY)} --workers 1 --epochs 1 --semi self-training --labelled-fraction 0.5",
     "detector": f"--train {PLACES} {SYNTHETIC} --task detect --crops 6 --batch-size 2 --input-size 128 --epochs 2"}
 PHASES = {  # name: (job, function, share of the kills)
-    "render": ("landmarks", "utils.data.synthetic:generate", 15),
-    "prepare": ("landmarks", "utils.data.prepare:DataGenerator._crops", 20),
-    "prepare: rename": ("landmarks", "utils.data.prepare:replace_folder", 32),
+    "render": ("landmarks", "utils.synthetic:generate", 15),
+    "prepare": ("landmarks", "utils.faces.prepare:DataGenerator._crops", 20),
+    "prepare: rename": ("landmarks", "utils.faces.prepare:replace_folder", 32),
     "start": ("landmarks", "utils.train.loop:_start", 12),
     "step": ("landmarks", "utils.train.solver:Solver.train_step", 20),
     "validation": ("landmarks", "utils.tasks.landmarks:Landmarks.validate", 10),

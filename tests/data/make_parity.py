@@ -15,8 +15,8 @@ sys.path.insert(0, str(TESTS))
 from conftest import ROOT  # noqa: E402
 from parity import CASES  # noqa: E402
 
-FILES = ["nets/test_backbones.py", "nets/test_dpr.py", "nets/test_pip.py", "nets/test_slim.py", "utils/test/test_detectors.py",
-         "utils/test/test_metric.py"]
+FILES = ["nets/test_backbones.py", "nets/test_dpr.py", "nets/test_pip.py", "nets/test_slim.py",
+         "utils/evaluate/test_detectors.py", "utils/evaluate/test_metric.py"]
 
 if __name__ == "__main__":
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "published"]

@@ -18,7 +18,7 @@ from nets.convert.imagenet import load_imagenet
 from nets.convert.published import HEADS, from_published, unwrapped
 from nets.convert.systems import BACKBONES, SYSTEMS
 from nets.net import by_name
-from utils.test.export import export_onnx, exported_predictor
+from utils.export.files import export_onnx, exported_predictor
 from utils.train.initialise import initialise
 from utils.train.published import describe
 

@@ -14,9 +14,9 @@ from nets.stages.spatial_transformer import THETA_SCALE, SpatialTransformer, out
 from pipnet.errors import UserError
 from pipnet.geometry import cut, to_image
 from utils.config import parse
+from utils.evaluate.evaluate import evaluate, torch_predictor
 from utils.tasks.landmarks import Landmarks
 from utils.tasks.settings import read_settings
-from utils.test.evaluate import evaluate, torch_predictor
 from utils.train import checkpoint, initialise
 from utils.train.ranks import Ranks
 

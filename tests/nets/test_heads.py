@@ -15,8 +15,8 @@ from nets.convert.transplant import Sources
 from nets.heads.heatmap import HeatmapHead
 from nets.heads.pip import nearest_neighbors
 from pipnet.errors import UserError
-from utils.data.paths import resolve_paths
-from utils.data.sets import read_meanface
+from utils.faces.paths import resolve_paths
+from utils.faces.sets import read_meanface
 from utils.tools.zoo import overfit, teach
 from utils.train import checkpoint
 

@@ -17,7 +17,7 @@ from nets.stages.distillation import Distillation, Shares, without_teacher
 from nets.stages.refiner import Refiner, sample
 from nets.trainable import Wrapper
 from pipnet.errors import UserError
-from utils.test.export import exported_predictor
+from utils.export.files import exported_predictor
 from utils.tools.zoo import overfit, refiner
 from utils.train import checkpoint
 from utils.train.checkpoint import unpack

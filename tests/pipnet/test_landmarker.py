@@ -513,7 +513,7 @@ def test_other_detectors_are_taken_as_they_are(reference):
 
 def test_files_for_torch_need_the_checkout(monkeypatch, tmp_path):
     (tmp_path / "net.pt").touch()
-    for module in ("utils.tools.inference", "utils.test.detectors"):
+    for module in ("utils.tools.inference", "utils.evaluate.detectors"):
         monkeypatch.setitem(sys.modules, module, None)  # as where the package is installed
     for name in ("018", "landmark"):
         with pytest.raises(UserError, match=f"no file {name}, and no net of that name .landmarks, landmarks-fast, detector.;"):

@@ -9,7 +9,7 @@ from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, settings
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.config import ANCHORS, TABLES, parse, read_defaults, resolve
-from utils.data.parsers import DATASETS
+from utils.faces.archives import DATASETS
 from utils.keys import KEYS, SECTIONS, check, check_given, check_task
 from utils.layouts import Layouts
 from utils.train.make_net import make_net

@@ -8,10 +8,10 @@ from torch.utils.data import Dataset
 
 from pipnet.errors import UserError
 from utils.config import Defaults, Settings
-from utils.data.sets import Sets
+from utils.export.card import write_card
+from utils.export.files import known_exports, write_format, write_manifest
+from utils.faces.sets import Sets
 from utils.formats import FORMATS
-from utils.test.card import write_card
-from utils.test.export import known_exports, write_format, write_manifest
 from utils.train.loop import train
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run

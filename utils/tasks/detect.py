@@ -18,18 +18,18 @@ from pipnet.errors import UserError
 from pipnet.files import own_folder
 from pipnet.images import write_image
 from utils.config import ROOT
-from utils.data.dataset import evenly
-from utils.data.prepared_set import PreparedSet, Split
-from utils.data.scene_sources import Cutouts, backgrounds, decoded, portraits
-from utils.data.scenes import Material, Scenes, collate
-from utils.data.sets import distinct
-from utils.data.wider import Picture, check_events, divide, is_wider, list_file, read_wider
+from utils.detect import metric
+from utils.detect.find_faces import Detect as DetectFaces
+from utils.detect.find_faces import completed, find, torch_detector
+from utils.detect.scene_sources import Cutouts, backgrounds, decoded, portraits
+from utils.detect.scenes import Material, Scenes, collate
+from utils.detect.wider import Picture, check_events, divide, is_wider, list_file, read_wider
+from utils.evaluate.detectors import weights_of
+from utils.faces.dataset import evenly
+from utils.faces.prepared_set import PreparedSet, Split
+from utils.faces.sets import distinct
 from utils.tasks.base import Task, Training, check_finite
 from utils.tasks.detector_tests import FOUND, TRUTH, DetectorTests, draw_boxes
-from utils.test import detection_metric as metric
-from utils.test.detectors import weights_of
-from utils.test.find_faces import Detect as DetectFaces
-from utils.test.find_faces import completed, find, torch_detector
 from utils.train.initialise import Started
 from utils.train.make_net import check_norms
 from utils.train.run_folder import Run

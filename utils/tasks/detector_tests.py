@@ -11,15 +11,15 @@ from pipnet.detector import EXPORTED_FACE_BOX
 from pipnet.draw import sheet
 from pipnet.files import write_csv
 from pipnet.images import write_image
-from utils.data.wider import Picture
+from utils.detect import metric
+from utils.detect.export import export_detector
+from utils.detect.find_faces import SUPPRESS, Detect, Found, exported_detector, find, torch_detector
+from utils.detect.wider import Picture
+from utils.evaluate.detectors import weights_of
+from utils.evaluate.report import FOUND, TRUTH
+from utils.evaluate.tables import table
+from utils.export.files import Source
 from utils.tasks.base import Bounds, Tests
-from utils.test import detection_metric as metric
-from utils.test.detectors import weights_of
-from utils.test.export import Source
-from utils.test.export_detector import export_detector
-from utils.test.find_faces import SUPPRESS, Detect, Found, exported_detector, find, torch_detector
-from utils.test.report import FOUND, TRUTH
-from utils.test.tables import table
 from utils.train import checkpoint
 from utils.train.run_folder import Run
 

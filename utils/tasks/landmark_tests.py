@@ -16,18 +16,18 @@ from pipnet.files import shipped
 from pipnet.geometry import to_crop
 from pipnet.landmarker import Landmarker, open_net
 from utils.config import ROOT
-from utils.data.dataset import Faces
-from utils.data.face_states import complete
-from utils.data.prepared_set import ALL
-from utils.data.sets import check_same_protocol, distinct, test_flags, title_for
+from utils.evaluate import page
+from utils.evaluate.boxes import rebox
+from utils.evaluate.evaluate import Predict, Result, convert_predictor, evaluate, torch_predictor
+from utils.evaluate.report import Report, read_compared
+from utils.evaluate.tables import Case
+from utils.export.files import Source, deployed, example_for, export_onnx, from_arrays
+from utils.faces.dataset import Faces
+from utils.faces.face_states import complete
+from utils.faces.prepared_set import ALL
+from utils.faces.sets import check_same_protocol, distinct, test_flags, title_for
 from utils.formats import FORMATS
 from utils.tasks.base import Bounds, Tests
-from utils.test import page
-from utils.test.boxes import rebox
-from utils.test.evaluate import Predict, Result, convert_predictor, evaluate, torch_predictor
-from utils.test.export import Source, deployed, example_for, export_onnx, from_arrays
-from utils.test.report import Report, read_compared
-from utils.test.tables import Case
 from utils.tools.inference import of_checkpoint
 from utils.train import checkpoint
 from utils.train.make_net import state_names

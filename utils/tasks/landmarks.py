@@ -16,18 +16,18 @@ from nets.stages.mean_teacher import MeanTeacher
 from pipnet.errors import UserError
 from pipnet.geometry import to_crop
 from pipnet.layout import Layout
-from utils.data.dataset import Augmented, Faces, collate, evenly
-from utils.data.face_states import balanced, complete
-from utils.data.mixed import labelled_rows
-from utils.data.parsers import DATASETS
-from utils.data.prepared_set import PreparedSet, Split
-from utils.data.sets import check_same_protocol
-from utils.data.unlabelled import unlabelled_tests
+from utils.evaluate.evaluate import convert_predictor, evaluate, face_norms, torch_predictor
+from utils.faces.archives import DATASETS
+from utils.faces.dataset import Augmented, Faces, collate, evenly
+from utils.faces.face_states import balanced, complete
+from utils.faces.mixed import labelled_rows
+from utils.faces.prepared_set import PreparedSet, Split
+from utils.faces.sets import check_same_protocol
+from utils.faces.unlabelled import unlabelled_tests
 from utils.keys import MEAN_TEACHER, ROUNDS
 from utils.tasks.base import Task, Training, check_finite
 from utils.tasks.landmark_tests import LandmarkTests
 from utils.tasks.unlabelled import Pool, find_pool, nominal_crops, with_unlabelled
-from utils.test.evaluate import convert_predictor, evaluate, face_norms, torch_predictor
 from utils.tools import audit, rounds, zoo
 from utils.tools.show import show
 from utils.train.batchnorm import measure_norms

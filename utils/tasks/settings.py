@@ -11,10 +11,10 @@ from typing import Any
 
 from pipnet.errors import UserError
 from utils.config import ROOT, Defaults, Settings, resolve
-from utils.data.parsers import DATASETS, NOT_COUNTABLE
-from utils.data.paths import absolute, dataset_of, resolve_paths
-from utils.data.prepared_set import SYNTHETIC
-from utils.data.sets import Sets
+from utils.faces.archives import DATASETS, NOT_COUNTABLE
+from utils.faces.paths import absolute, dataset_of, resolve_paths
+from utils.faces.prepared_set import SYNTHETIC
+from utils.faces.sets import Sets
 from utils.keys import ROUNDS, check_given, check_head, check_semi, check_steps, check_task
 from utils.layouts import Layouts
 from utils.train import checkpoint, run_folder

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from pipnet.errors import UserError
-from utils.data.dataset import Augmented, Faces, evenly
-from utils.data.mixed import Joined, Views, collate_views, labelled_rows, of_level, pseudo_labelled, recipes
-from utils.data.prepared_set import UNLABELLED, Split
-from utils.data.shards import Shards, ShardViews, shard_files
-from utils.data.unlabelled import check_apart, unlabelled_splits
+from utils.faces.dataset import Augmented, Faces, evenly
+from utils.faces.mixed import Joined, Views, collate_views, labelled_rows, of_level, pseudo_labelled, recipes
+from utils.faces.prepared_set import UNLABELLED, Split
+from utils.faces.shards import Shards, ShardViews, shard_files
+from utils.faces.unlabelled import check_apart, unlabelled_splits
 from utils.keys import MEAN_TEACHER, ROUNDS
 from utils.tasks.base import Training
 from utils.tools.rounds import read_labels

@@ -11,12 +11,12 @@ from pipnet.files import write_csv
 from pipnet.geometry import cut, to_crop
 from pipnet.images import write_image
 from pipnet.layout import Layout
-from utils.data.dataset import Faces
-from utils.data.prepared_set import name_hash
-from utils.test import metric
-from utils.test.evaluate import evaluate, face_norms, torch_predictor
-from utils.test.report import FOUND, TRUTH, shown_face
-from utils.test.tables import table
+from utils.evaluate import metric
+from utils.evaluate.evaluate import evaluate, face_norms, torch_predictor
+from utils.evaluate.report import FOUND, TRUTH, shown_face
+from utils.evaluate.tables import table
+from utils.faces.dataset import Faces
+from utils.faces.prepared_set import name_hash
 from utils.train import checkpoint, own_files
 from utils.train.loop import train
 from utils.train.make_net import input_margin

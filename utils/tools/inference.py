@@ -10,8 +10,8 @@ from nets.registry import resolve
 from pipnet.landmarker import LandmarkNet, open_net
 from pipnet.runtimes import RUNTIMES, Opened
 from utils.config import ROOT, read_defaults
-from utils.test.detectors import prepare_torch
-from utils.test.evaluate import torch_predictor
+from utils.evaluate.detectors import prepare_torch
+from utils.evaluate.evaluate import torch_predictor
 from utils.train import checkpoint, run_folder
 from utils.train.make_net import state_names
 from utils.train.published import description, graph_of

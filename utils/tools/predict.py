@@ -21,10 +21,10 @@ from pipnet.images import is_picture, pictures, read_image
 from pipnet.landmarker import Face, Landmarker, LandmarkNet
 from pipnet.layout import Layout
 from pipnet.session import shipped_onnx
-from utils.data.parsers import DATASETS, complain, read_pts, write_pts
+from utils.evaluate.evaluate import mean_of
+from utils.export.files import from_arrays
+from utils.faces.archives import DATASETS, complain, read_pts, write_pts
 from utils.progress import progress
-from utils.test.evaluate import mean_of
-from utils.test.export import from_arrays
 
 TABLE = "uncertain.csv"  # beside .pts files
 HEADER = ["file", "points", "uncertainty", "box_x1", "box_y1", "box_x2", "box_y2"]

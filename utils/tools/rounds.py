@@ -15,10 +15,10 @@ from pipnet.files import read_csv, write_csv
 from pipnet.geometry import to_crop, to_image
 from pipnet.images import write_image
 from pipnet.layout import Layout
-from utils.data.dataset import Faces, test_batches
+from utils.evaluate.evaluate import torch_predictor
+from utils.evaluate.report import FOUND, TRUTH
+from utils.faces.dataset import Faces, test_batches
 from utils.keys import ROUNDS
-from utils.test.evaluate import torch_predictor
-from utils.test.report import FOUND, TRUTH
 from utils.train import checkpoint, own_files
 from utils.train.loop import train
 from utils.train.run_folder import Run, write_tables

@@ -10,9 +10,9 @@ from pipnet.files import own_folder, write_csv
 from pipnet.geometry import cut, to_crop
 from pipnet.images import write_image
 from pipnet.layout import Layout
-from utils.data.dataset import Augmented, Faces
-from utils.data.prepared_set import Split
-from utils.test.tables import table
+from utils.evaluate.tables import table
+from utils.faces.dataset import Augmented, Faces
+from utils.faces.prepared_set import Split
 from utils.tools import label_check
 
 SIZE, COLUMNS = 320, 6  # px of a tile, tiles in a row

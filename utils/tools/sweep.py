@@ -14,10 +14,10 @@ import yaml
 from pipnet.errors import UserError
 from pipnet.files import read_csv, write_csv, write_text
 from utils.config import ROOT, Defaults, read_value, resolve
-from utils.data.paths import resolve_paths
+from utils.evaluate.tables import figures, table
+from utils.faces.paths import resolve_paths
 from utils.keys import KEYS
 from utils.start import SIGNALS
-from utils.test.tables import figures, table
 from utils.train import own_files, run_folder
 from utils.train.ranks import variable
 from utils.train.run_folder import Run

@@ -17,8 +17,8 @@ from pipnet.errors import UserError
 from pipnet.geometry import box_of, crop_box, cut, to_crop
 from pipnet.session import open_session
 from utils.config import ROOT, load_protocol, read_defaults
-from utils.test.export import export_onnx
-from utils.test.tables import figures, table
+from utils.evaluate.tables import figures, table
+from utils.export.files import export_onnx
 
 FIGURES = ROOT / "benchmarks" / "results" / "zoo.json"
 RATE = 3e-3  # peak learning rate of overfitting
@@ -125,7 +125,7 @@ def _row(name: str, spent: Cost) -> list[str]:
 @cache
 def memorable(count: int, size: int, margin: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """Return `count` synthetic faces: crops (M, S, S, 3) uint8 BGR with that margin, landmarks (M, 68, 2) in the crop."""
-    from utils.data.synthetic import render
+    from utils.synthetic import render
 
     protocol, images, landmarks = load_protocol(read_defaults().protocols, "square"), [], []
     for index in range(count):

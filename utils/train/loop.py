@@ -13,8 +13,8 @@ from pipnet.files import write_text
 from utils import memory
 from utils.config import Settings
 from utils.cores import cores
-from utils.data.loader import explained, train_loader
-from utils.data.mixed import Batches, make_order
+from utils.faces.loader import explained, train_loader
+from utils.faces.mixed import Batches, make_order
 from utils.progress import progress
 from utils.train import bad_batch, checkpoint, own_files, run_folder
 from utils.train.batchnorm import share_batch_norm

@@ -16,8 +16,8 @@ from pipnet.landmarker import LandmarkNet
 from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES, Opened, open_file
 from utils.config import Settings, load_protocol, read_defaults, resolve
-from utils.data.paths import MEANFACE_FILES
-from utils.data.sets import read_meanface
+from utils.faces.paths import MEANFACE_FILES
+from utils.faces.sets import read_meanface
 from utils.formats import files_of
 from utils.train.make_net import make_net
 

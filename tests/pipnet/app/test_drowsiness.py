@@ -8,8 +8,8 @@ from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
-from utils.data.synthetic import render
-from utils.data.synthetic.head import both_lids
+from utils.synthetic import render
+from utils.synthetic.head import both_lids
 
 
 def lens(count: int, centre: tuple, width: float, height: float) -> np.ndarray:

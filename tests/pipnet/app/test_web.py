@@ -29,7 +29,7 @@ from pipnet.files import shipped
 from pipnet.geometry import CHOICES, Protocol, box_of, crop_box, grow
 from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose
-from utils.data.synthetic import render
+from utils.synthetic import render
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 needs_runtime = pytest.mark.skipif(not (PAGE / RUNTIME).is_file(), reason=f"no {PAGE / RUNTIME}; docs/demo.md has the command")

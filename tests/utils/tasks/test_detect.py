@@ -11,9 +11,9 @@ import main
 from nets.detectors.faceboxes import FaceBoxesV2
 from pipnet.errors import UserError
 from utils.config import parse
+from utils.detect.find_faces import exported_detector, torch_detector
+from utils.evaluate.detectors import weights_of
 from utils.tasks.detect import Detect, Sources
-from utils.test.detectors import weights_of
-from utils.test.find_faces import exported_detector, torch_detector
 from utils.train import checkpoint
 from utils.train.ranks import Ranks
 

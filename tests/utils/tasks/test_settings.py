@@ -9,7 +9,7 @@ from conftest import DEFAULTS
 
 from pipnet.errors import UserError
 from utils.config import Settings
-from utils.data.prepared_set import PreparedSet
+from utils.faces.prepared_set import PreparedSet
 from utils.tasks.landmarks import Landmarks
 from utils.tasks.settings import read_settings
 from utils.train import checkpoint, run_folder

@@ -8,9 +8,9 @@ import pytest
 from conftest import DEFAULTS, LAYOUTS, fails, rows, settings, split_of, write_faces
 
 from pipnet.errors import UserError
-from utils.data.dataset import Faces
-from utils.data.parsers import read_pts, write_pts
-from utils.data.prepare import DataGenerator
+from utils.faces.archives import read_pts, write_pts
+from utils.faces.dataset import Faces
+from utils.faces.prepare import DataGenerator
 from utils.tasks import landmarks
 from utils.tools import audit
 from utils.train import checkpoint

@@ -14,7 +14,7 @@ from conftest import DEFAULTS, LAYOUTS, detector_file, fails, rows, table
 from pipnet.geometry import box_of, crop_box, mirrored
 from pipnet.landmarker import Landmarker, LandmarkNet
 from utils.config import load_protocol
-from utils.data.parsers import DATASETS, read_pts, write_pts
+from utils.faces.archives import DATASETS, read_pts, write_pts
 from utils.tools.predict import Results, averaged, check_out, predict, whole_box
 
 

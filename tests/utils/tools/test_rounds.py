@@ -8,9 +8,9 @@ import torch
 from conftest import LAYOUTS, detector_file, draw_face, driver, fails, load_split, rows, split_of, two_train_as_one, write_faces
 
 from pipnet.errors import UserError
-from utils.data.dataset import Faces
-from utils.data.prepare import DataGenerator
-from utils.data.unlabelled import check_apart
+from utils.faces.dataset import Faces
+from utils.faces.prepare import DataGenerator
+from utils.faces.unlabelled import check_apart
 from utils.tools.rounds import check_collapse
 from utils.train import checkpoint
 

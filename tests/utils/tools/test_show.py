@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import fails, write_faces
 
-from utils.data.parsers import read_pts, write_pts
+from utils.faces.archives import read_pts, write_pts
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from utils.train.solver import NonFinite
 
 SPOILT = """
 import numpy as np
-from utils.data import dataset
+from utils.faces import dataset
 view = dataset.Augmented.__getitem__
 def spoilt(self, key):
     sample = view(self, key)

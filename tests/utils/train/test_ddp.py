@@ -13,8 +13,8 @@ from conftest import FORKS, LAYOUTS, ROOT, SMALL, rows, run, split_of
 
 from nets import Prediction
 from pipnet.errors import UserError
-from utils.data.dataset import Faces, Order
-from utils.test.evaluate import evaluate
+from utils.evaluate.evaluate import evaluate
+from utils.faces.dataset import Faces, Order
 from utils.train import checkpoint
 from utils.train.ranks import _leave, start_ranks
 

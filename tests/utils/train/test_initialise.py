@@ -14,9 +14,9 @@ from nets.convert.transplant import nearest_sources, transplant
 from nets.heads.pip import PIPHead, nearest_neighbors
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.data.parsers import read_pts, write_pts
-from utils.data.synthetic.points import own_points
+from utils.faces.archives import read_pts, write_pts
 from utils.layouts import Layouts
+from utils.synthetic.points import own_points
 from utils.train import checkpoint
 from utils.train.initialise import initialise, shared
 

@@ -15,8 +15,8 @@ from conftest import FORKS, LAYOUTS, NET, mean_face, settings, split_of, untrain
 from nets import Labels
 from pipnet.errors import UserError
 from utils.config import Settings
-from utils.data.dataset import Augmented, Batch, Faces, Order
-from utils.data.loader import train_loader
+from utils.faces.dataset import Augmented, Batch, Faces, Order
+from utils.faces.loader import train_loader
 from utils.train.batchnorm import share_batch_norm
 from utils.train.loop import train_epoch
 from utils.train.ranks import Ranks, start_ranks

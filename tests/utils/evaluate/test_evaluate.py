@@ -1,0 +1,109 @@
+"""The evaluation of predictions, with any number of processes, and the rows of subsets."""
+import numpy as np
+import pytest
+import torch
+from conftest import LAYOUTS, mean_face, split_of
+
+from nets.labels import Prediction
+from pipnet.errors import UserError
+from utils.evaluate.evaluate import evaluate, subset_rows
+from utils.faces.dataset import Faces
+
+L68 = LAYOUTS.load("68")
+
+
+def faces_of(folder) -> Faces:
+    return Faces([split_of(folder, "test")], L68, 64, 4.0)
+
+
+class Shared:
+    """Ranks that run one after another: the last one sees the sums of all."""
+
+    def __init__(self, rank: int, count: int, sums: dict):
+        self.rank, self.count, self.device, self.sums, self.calls = rank, count, torch.device("cpu"), sums, 0
+
+    def __getitem__(self, part):
+        return (self.rank, self.count, self.device)[part]
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.sums[self.calls] = self.sums.get(self.calls, 0) + tensor
+        self.calls += 1
+        return self.sums[self.calls - 1]
+
+
+def guess(images: torch.Tensor) -> Prediction:
+    """Return the mean face, shifted by the picture's colour."""
+    shift = images.float().mean((1, 2))[:, None, :2] / 2550
+    landmarks = torch.tensor(mean_face(), dtype=torch.float32) * 0.8 + 0.1 + shift
+    return Prediction(landmarks, shift[..., 0].expand(-1, 68))
+
+
+def test_evaluation_by_hand(faces):
+    several, shift = faces_of(faces), torch.tensor([0.03, -0.04])
+    truth = {image.tobytes(): torch.tensor(landmarks) for image, landmarks, *_ in (several[i] for i in range(8))}
+
+    def oracle(images):
+        landmarks = torch.stack([truth[image.numpy().tobytes()] for image in images])
+        return Prediction(landmarks + shift, torch.ones(len(images), 68))
+
+    result = evaluate(oracle, several, L68, "interocular", 3)
+    side = several.crop[:, 2] - several.crop[:, 0]  # square crops
+    eyes = np.linalg.norm(several.landmarks[:, 36] - several.landmarks[:, 45], axis=1)
+    assert np.allclose(result.nme, 100 * 0.05 * side / eyes, rtol=1e-5) and np.allclose(result.crop_nme, result.nme, rtol=1e-4)
+    assert np.allclose(result.landmarks - several.landmarks, side[:, None, None] * (0.03, -0.04), atol=1e-3)
+    assert result.groups.keys() == L68.groups.keys()
+    assert all(np.allclose(values, result.nme, rtol=1e-5) for values in result.groups.values())
+    with pytest.raises(UserError, match="landmarks are not finite"):
+        evaluate(lambda images: oracle(images)._replace(landmarks=torch.full((len(images), 68, 2), torch.nan)), several, L68,
+                 "interocular", 3)
+    with pytest.raises(UserError, match="no interpupil norm"):
+        evaluate(guess, several, L68._replace(pupils=None), "interpupil", 8)
+    several.landmarks[:] = several.landmarks[:, :1]
+    with pytest.raises(UserError, match="none of 8 faces .* has an interocular norm"):
+        evaluate(guess, several, L68, "interocular", 8)
+
+
+@pytest.mark.parametrize("count", (2, 3))
+def test_evaluation_on_several_processes_equals_one(faces, count):
+    several, sums = faces_of(faces), {}
+    one = evaluate(guess, several, L68, "interocular", 3)
+    for rank in range(count):
+        shared = evaluate(guess, several, L68, "interocular", 3, Shared(rank, count, sums))
+    for name in ("landmarks", "score", "nme", "crop_nme"):
+        assert np.array_equal(getattr(one, name), getattr(shared, name)), name
+    assert all(np.array_equal(one.groups[name], shared.groups[name]) for name in one.groups)
+
+
+def test_the_flip_test_averages_what_differs_in_mirror_images_but_the_offset_of_the_labels(faces):
+    """A net that finds the labels 3 px to the right of what they mark, and the jaw too far to the left."""
+    several = faces_of(faces)
+    place = {image.tobytes(): i for i in range(len(several)) for image in (several[i][0], several[i][0][:, ::-1])}
+    nominal, width = torch.from_numpy(several.nominal), torch.from_numpy(several.crop[:, 2] - several.crop[:, 0])
+
+    def seen(images: torch.Tensor) -> Prediction:
+        found = []
+        for image in images.numpy():
+            i = place[image.tobytes()]
+            straight = Prediction((nominal[i] - torch.stack([3 / width[i], width[i] * 0]))[None], torch.ones(1, 68))
+            truth = straight if (image == several[i][0]).all() else straight.flip(L68)
+            found.append(truth.landmarks[0] + torch.stack([3 / width[i], width[i] * 0]))
+            found[-1][:17, 0] -= 0.05
+        return Prediction(torch.stack(found), torch.ones(len(images), 68))
+
+    plain, flipped = (evaluate(seen, several, L68, "interocular", 3, flip_test=flip) for flip in (False, True))
+    assert plain.groups["jaw"].min() > 5 and np.allclose(plain.groups["nose"], 0, atol=1e-4)
+    assert np.allclose(flipped.nme, 0, atol=1e-4)
+
+
+def test_rows_of_subsets():
+    rows = subset_rows(["common/a", "common/b", "challenge/c", "common/a"])
+    counts = {name: mask.sum() for name, mask in rows.items()}
+    assert counts == {"full": 4, "challenge": 1, "common": 3, "common/a": 2, "common/b": 1}
+    assert list(subset_rows(["all", "all"])) == ["full"]
+    several = subset_rows(["test//blur//pose", "test", "test//pose"])
+    assert {name: mask.tolist() for name, mask in several.items()} == {
+        "full": [True] * 3, "blur": [True, False, False], "pose": [True, False, True]}
+    assert list(subset_rows(["test//blur//pose", "test", "test//pose"], ("test", "pose", "blur"))) == ["full", "pose", "blur"]
+    published = ("afw", "common/helen", "common/lfpw", "challenge/ibug")
+    several = ["common/lfpw", "challenge/ibug", "common/helen"]
+    assert list(subset_rows(several, published)) == ["full", "common", "challenge", "common/helen", "common/lfpw"]

@@ -1,0 +1,73 @@
+"""NME, failure rate and area under the curve, against hand-made cases and the published figures."""
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from conftest import LAYOUTS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.evaluate import metric
+from utils.evaluate.plot import Style, chart, ticks
+
+LAYOUT = LAYOUTS.load("68")
+
+
+def test_nme_of_a_known_shift():
+    truth = np.random.default_rng(0).random((4, 68, 2)) * 100
+    truth[:, 36], truth[:, 45] = (0, 0), (50, 0)
+    norm = metric.norms(truth, LAYOUT)
+    assert norm.tolist() == [50] * 4
+    assert metric.nme(metric.point_errors(truth + (3, 4), truth), norm) == pytest.approx([10] * 4)
+
+
+def test_zero_norm_is_counted_and_left_out():
+    truth = np.random.default_rng(0).random((3, 68, 2))
+    truth[1, 36] = truth[1, 45]
+    values = metric.nme(metric.point_errors(truth, truth), metric.norms(truth, LAYOUT))
+    scores = metric.summary(values, (10, 8))
+    assert (scores.nme, scores.faces, scores.left_out) == (0, 3, 1)
+    assert scores.auc == pytest.approx((1, 1))
+
+
+def test_unknown_landmarks_do_not_count():
+    truth = np.ones((2, 68, 2)) * np.arange(68)[:, None]
+    prediction = truth + (0, 9)
+    truth[0, :30] = np.nan
+    values = metric.nme(metric.point_errors(prediction, truth), metric.norms(truth, LAYOUT))
+    assert values == pytest.approx([100 * 9 / (9 * 2**0.5)] * 2)
+
+
+def test_other_norms():
+    truth = np.zeros((1, 68, 2))
+    truth[0, 1], truth[0, 42:48] = (30, 40), (10, 0)
+    assert metric.norms(truth, LAYOUT, "diagonal") == pytest.approx([50])
+    assert metric.norms(truth, LAYOUT, "box") == pytest.approx([1200**0.5])
+    assert metric.norms(truth, LAYOUT, "interpupil") == pytest.approx([10])
+    with pytest.raises(ValueError, match="layout 39 has no interocular norm"):
+        metric.norms(np.zeros((1, 39, 2)), LAYOUTS.load("39"))
+
+
+def test_published_failure_rate_and_area(reference):
+    stored = np.load(reference / "pip_core.npz")
+    values = 100 * stored["metric_nme"]
+    for threshold in (10, 8):
+        fr, area = stored[f"metric_fr_auc_at_{threshold / 100:g}"]
+        assert metric.summary(values, [threshold]).fr[0] == pytest.approx(100 * fr)
+        assert metric.auc(values, threshold) == pytest.approx(area, abs=1e-9)
+
+
+def test_a_chart_holds_what_it_is_given():
+    drawn = chart({"one & two": (np.array([0.0, 1, np.nan]), np.array([0.0, 2, 3]))}, "x", "y", Style(True, True))
+    root = ElementTree.fromstring(drawn)
+    assert len(root.findall(".//{*}circle")) == 2 and "one & two" in [text.text for text in root.iter() if text.text]
+    points = root.find(".//{*}polyline").get("points").split()
+    assert len(points) == 2 and points[0].startswith("56.0,")  # the origin is where the axes meet
+    with pytest.raises(ValueError, match="finite"):
+        chart({"none": (np.array([np.nan]), np.array([1.0]))}, "x", "y")
+
+
+@given(st.floats(-100, 100), st.floats(1e-6, 1e4))
+def test_ticks_cover_the_range(low, span):
+    found = ticks(low, low + span)
+    assert found[0] <= low + 1e-6 * span and found[-1] >= low + span * (1 - 1e-6) and 2 <= len(found) <= 12

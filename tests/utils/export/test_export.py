@@ -1,0 +1,154 @@
+"""An exported file predicts what the net predicts, and its metadata hold what a user of the file needs."""
+import json
+import resource
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import DEFAULTS, LAYOUTS, NET, ROOT, contents, mean_face, settings
+
+from nets import NetOptions, build_net, make_spec
+from nets.stages.auxiliary import STATES
+from pipnet.errors import UserError
+from pipnet.geometry import Protocol, crop_box, cut
+from pipnet.landmarker import Landmarker, open_net
+from utils.evaluate.evaluate import torch_predictor
+from utils.export.files import export_onnx, exported_predictor, folded
+from utils.tasks.landmark_tests import export
+from utils.tools.inference import find_net
+from utils.train import checkpoint
+from utils.train.run_folder import Run
+
+SQUARE = DEFAULTS.protocols["square"]
+L68 = LAYOUTS.load("68")
+
+
+def untrained(num_nb: int, stride: int, size: int, spread: float, name: str = NET, **options) -> torch.nn.Module:
+    torch.manual_seed(0)
+    net = build_net(make_spec(NetOptions(name, "pip", stride, size, num_nb=num_nb, head_options=options), mean_face()[36:48]))
+    if spread:  # with initial weights all cells have almost equal scores
+        for parameter in (*net.neck.parameters(), *net.head.parameters()):
+            torch.nn.init.normal_(parameter, std=spread)
+    return net.eval()
+
+
+def pictures(count: int, size: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("num_nb", "stride", "size", "spread", "name"), [
+    (0, 32, 64, 0.1, NET), (1, 8, 64, 0.1, NET), (2, 16, 96, 0.0, NET), (2, 16, 96, 0.1, NET), (5, 64, 128, 0.1, NET),
+    (10, 128, 128, 0.1, NET), (11, 32, 96, 0.0, "irnet18"),
+])
+def test_an_untrained_net_agrees_with_its_export(tmp_path, num_nb, stride, size, spread, name):
+    net, file = untrained(num_nb, stride, size, spread, name), tmp_path / "net.onnx"
+    plain = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    export_onnx(net, file, {})
+    assert all(torch.equal(tensor, plain[key]) for key, tensor in net.state_dict().items())
+    exported, ours = exported_predictor(file, 1), torch_predictor(net, torch.device("cpu"))
+    images = pictures(64, size)
+    apart = []
+    for begin, end in ((0, 1), (1, 6), (6, 64)):
+        one, two = ours(images[begin:end]), exported(images[begin:end])
+        assert one.landmarks.shape == two.landmarks.shape == (end - begin, 12, 2) and two.landmarks.dtype == torch.float32
+        assert two.score.shape == (end - begin, 12) and 0 <= two.score.min() and two.score.max() <= 1
+        apart += (one.landmarks - two.landmarks).abs().amax((1, 2)).tolist()
+    assert np.mean(np.array(apart) < 1e-4) >= 0.95, "more faces differ than an argmax that ties can explain"
+
+
+def test_expected_errors_are_exported(tmp_path):
+    net, images = untrained(5, 32, 64, 0.1, sigma=True), pictures(3, 64)
+    export_onnx(net, tmp_path / "net.onnx", {})
+    one, two = torch_predictor(net, torch.device("cpu"))(images), exported_predictor(tmp_path / "net.onnx", 1)(images)
+    assert one.sigma.shape == two.sigma.shape == (3, 12) and torch.allclose(one.sigma, two.sigma, rtol=1e-3)
+
+
+def saved(run: Run, auxiliary: tuple[str, ...] = (), **given) -> Run:
+    """Write the checkpoint of an untrained net of 68 landmarks and its export."""
+    torch.manual_seed(0)
+    net = build_net(make_spec(NetOptions(NET, "pip", 32, 64, auxiliary=auxiliary), mean_face()))
+    checkpoint.save(run.weights, contents(net, L68, args=settings(**given).flat(), epoch=3, val_nme=4.5))
+    export(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Run:
+    """Return a run with a checkpoint of 68 landmarks and its export."""
+    folder = tmp_path_factory.mktemp("exported")
+    return saved(Run(folder, folder / "best.pt"))
+
+
+@pytest.mark.parametrize(("eyes", "names"), [
+    (0.8, list(STATES)), (0.0, [None, None, "mouth_closed", "mouth_wide_open"])])  # eyes of no weight are not trained
+def test_the_file_names_the_states(tmp_path, eyes, names):
+    run = saved(Run(tmp_path, tmp_path / "best.pt"), ("pose", "states"), eyes=eyes, mouth=0.5)
+    meta = {entry.key: entry.value for entry in onnx.load(run.onnx).metadata_props}
+    assert json.loads(meta["states"]) == names
+    image, box = pictures(1, 96)[0].numpy(), np.array([[20.0, 20, 70, 70]])
+    shown = [Landmarker(net, detector=lambda image: None).landmarks_of(image, box)[0]
+             for net in (open_net(run.onnx, 1), find_net(str(run.weights), 1))]
+    crop = crop_box(box[0], Protocol(**SQUARE), 96, 96)
+    plain = exported_predictor(run.onnx, 1)(torch.from_numpy(cut(image, crop, 64)[None]))
+    for face in shown:
+        assert np.allclose(face.pose, np.degrees(plain.pose[0].numpy()), atol=1e-3)
+        assert list(face.states) == [name for name in names if name]
+        kept = [name is not None for name in names]
+        assert np.allclose(list(face.states.values()), plain.states[0].numpy()[kept], atol=1e-4)
+
+
+def test_the_file_says_what_it_takes_and_gives(exported):
+    model = onnx.load(exported.onnx)
+    shapes = {value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+              for value in (*model.graph.input, *model.graph.output)}
+    assert shapes == {"image": ["batch", 64, 64, 3], "landmarks": ["batch", 68, 2], "score": ["batch", 68]}
+    types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
+    assert types == {"image": onnx.TensorProto.UINT8, "landmarks": onnx.TensorProto.FLOAT, "score": onnx.TensorProto.FLOAT}
+    meta = {entry.key: entry.value for entry in model.metadata_props}
+    layout = json.loads(meta["layout"])
+    assert layout["count"] == 68 and layout["flip_index"] == list(L68.flip_index) and layout["interocular"] == [36, 45]
+    assert json.loads(meta["protocol"]) == SQUARE
+    assert (json.loads(meta["input_size"]), json.loads(meta["val_nme"])) == (64, 4.5)
+    assert meta["channels"] == "BGR, uint8, not normalised"
+    assert json.loads(meta["states"]) == []
+    assert (meta["net"], meta["norm"], meta["frame"]) == (NET, "interocular", "[0, 1] of the nominal crop")
+    assert [path.name for path in exported.folder.iterdir()] in (["best.pt", "best.onnx"], ["best.onnx", "best.pt"])
+
+
+def test_normalisation_is_inside_the_file(exported):
+    net = checkpoint.unpack(exported.weights)[0].eval()
+    images, predict = pictures(2, 64), exported_predictor(exported.onnx, 1)
+    mean, std = (torch.tensor(net.spec["preprocess"][key]) for key in ("mean", "std"))
+    by_hand = ((images.flip(3) / 255 - mean) / std).permute(0, 3, 1, 2)  # BGR to RGB
+    with torch.inference_mode():
+        assert torch.allclose(net.preprocess(images), by_hand, atol=1e-5)
+        expected = net.head.decode(net.head(net.neck(net.backbone(by_hand))))
+    assert torch.allclose(predict(images).landmarks, expected.landmarks, atol=1e-4)
+
+
+def test_a_file_that_is_no_export_is_named(tmp_path):
+    with pytest.raises(UserError, match="no file at .*none.onnx; make it with --export"):
+        exported_predictor(tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"no graph")
+    with pytest.raises(UserError, match="bad.onnx is not an ONNX file") as caught:
+        exported_predictor(tmp_path / "bad.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_for_temporary_files_is_named(exported, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python keeps a cut-off .pyc file, and then fails with it
+    model, limits = onnx.load(exported.onnx), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        with pytest.raises(UserError, match="onnxruntime cannot optimise the graph .*TMPDIR"):
+            folded(model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_an_export_says_nothing_of_this_machine(tmp_path):
+    file = tmp_path / "net.onnx"
+    export_onnx(untrained(5, 32, 64, 0.1), file, {})
+    assert str(ROOT).encode() not in file.read_bytes() and b"site-packages" not in file.read_bytes()

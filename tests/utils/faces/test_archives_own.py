@@ -1,0 +1,113 @@
+"""Own sets in one file, a CSV or COCO's JSON."""
+import json
+import shutil
+
+import archives
+import numpy as np
+import pytest
+from archives import coco, header, parse, prepared, write_csv
+from conftest import load_split
+
+from pipnet.errors import UserError
+from utils.faces.archives import infer
+from utils.faces.prepared_set import read_meta
+
+table = pytest.fixture(archives.table)
+
+
+def test_csv(table, tmp_path, cli):
+    root, faces = table
+    faces["train"][0][1][3] = np.nan
+    for split, rows in faces.items():
+        write_csv(root / f"{split}.csv", rows)
+    assert infer(root) == "csv"
+    splits = parse("csv", root)
+    for split, rows in faces.items():
+        for record, (name, points) in zip(splits[split], rows, strict=True):
+            assert np.allclose(record.landmarks, points + 0.5, equal_nan=True) and record.visible is None
+            assert np.allclose(record.box, [*np.nanmin(points + 0.5, 0), *np.nanmax(points + 0.5, 0)])
+            assert record.identity == name and record.file in (root / name, root / "images" / name)
+    done = cli("--prepare", "--dataset", "csv", "--data-dir", root, "--data-root", tmp_path / "data", "--target-size", "32",
+               "--val", "none")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "data" / "own set-32"
+    assert load_split(folder, "train").visible.tolist() == [[True, True, True, False, True], [True] * 5]
+    assert load_split(folder, "test").files == ["c.jpg", "c.jpg#2"] and read_meta(folder)["layout"] == "5"
+    done = cli("--prepare", "--data-dir", root, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none")
+    assert done.returncode == 0 and "preparing" not in done.stderr, done.stderr
+
+
+def test_csv_wrong(table):
+    root, faces = table
+    file = root / "faces.csv"
+    name, points = faces["train"][0]
+    cells = ",".join(map(str, points.ravel()))
+    for text, fault in [
+        ("", "line 1: '' where the header"), (f"{name},{cells}\n", "where the header"),
+        (f"{header(5)}\n{name},1,2\n", "line 2: 3 cells"),
+        (f"{header(5)}\nnone.jpg,{cells}\n", "line 2: no image none.jpg"), (f"{header(5)}\n../x.jpg,{cells}\n", "leads out of"),
+        (f"{header(5)}\n{name},,2{',1' * 8}\n", "line 2: one coordinate"), (f"{header(5)}\n{name}{',x' * 10}\n", "not a number"),
+        (f"{header(5)}\n{name}{',inf' * 10}\n", "not a coordinate"), (f"{header(5)}\n{name}{',' * 10}\n", "none of its points"),
+        (f"{header(5)}\n", "no annotated face"), (f'{header(5)}\n"{"a" * 200_000}', "not a CSV file"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(UserError, match=fault) as caught:
+            parse("csv", root)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="5 points where 68 are expected"):
+        file.write_text(f"{header(5)}\n{name},{cells}\n")
+        parse("csv", root, count=68)
+    file = file.rename(root / "latest.csv")
+    assert list(parse("csv", root)) == ["train"]  # which is not test.csv
+    shutil.copy(file, root / "more.csv")
+    with pytest.raises(UserError, match="one CSV, or one each .* not latest.csv, more.csv"):
+        parse("csv", root)
+
+
+def test_coco(table, tmp_path):
+    root, faces = table
+    (root / "annotations").mkdir()
+    for split, rows in faces.items():
+        (root / "annotations" / f"person_keypoints_{split}2017.json").write_text(json.dumps(coco(rows)))
+    assert infer(root) == "coco"
+    splits = parse("coco", root)
+    for split, rows in faces.items():
+        for index, (record, (name, points)) in enumerate(zip(splits[split], rows, strict=True)):
+            assert np.allclose(record.landmarks[[0, 1, 2, 4]], points[[0, 1, 2, 4]] + 0.5)
+            assert np.isnan(record.landmarks[3]).all() == (index == 0)  # v = 0
+            assert record.visible.tolist() == [True, False, True, index == 1, True]
+            assert record.box.tolist() == [20 + index, 10, 130 + index, 110] and record.identity == name
+    folder = prepared("coco", root, tmp_path / "data")
+    assert load_split(folder, "train").visible[0].tolist() == [True, False, True, False, True]
+    assert read_meta(folder)["name"] == "own set"
+
+
+def test_coco_wrong(table):
+    root, faces = table
+    file, good = root / "faces.json", coco(faces["train"])
+    assert infer(root) == "points"
+    for change, fault in [
+        ({"images": []}, "annotation 0: keypoints"), ({"annotations": []}, "no annotated face"),
+        ({"images": 3}, "not COCO keypoints"),
+        ({"images": [{"id": 0, "file_name": "/etc/passwd"}, {"id": 1, "file_name": "c.jpg"}]}, "leads out of"),
+        ({"images": [{"id": 0, "file_name": "z.jpg"}, {"id": 1, "file_name": "c.jpg"}]}, "no image z.jpg"),
+        ({"annotations": [{"image_id": 0, "keypoints": [1, 2]}]}, "annotation 1: keypoints"),
+        ({"annotations": [{"image_id": 0, "keypoints": [1, 2, 7]}]}, "v 0, 1 or 2"),
+        ({"annotations": [{"image_id": [], "keypoints": [1, 2, 2]}]}, "annotation 1: keypoints"),
+        ({"annotations": [{**good["annotations"][0], "bbox": [1, 2, 0, 5]}]}, "its face box is empty"),
+        ({"annotations": [*good["annotations"], *good["annotations"], {"image_id": 0, "keypoints": [9, 9, 2, 3, 4, 2]}]},
+         "2 points where the others have 5"),
+        ({"annotations": [{"image_id": 0, "keypoints": [10**400, 2, 2]}]}, "annotation 1: keypoints"),
+        ({"annotations": [3]}, "not COCO keypoints"), ({"categories": [{"keypoints": 3}]}, "not COCO keypoints"),
+        ({"annotations": [{"image_id": 0, "keypoints": [1, 2, 2], "category_id": []}]}, "annotation 1: keypoints"),
+        ({"images": [{"id": 0, "file_name": "\ud800.jpg"}, {"id": 1, "file_name": "c.jpg"}]}, "cannot be the name of a file"),
+        ({"images": [{"id": 0, "file_name": "x/c.jpg"}, {"id": 1, "file_name": "c.jpg"}]}, "but c.jpg; list it by that name"),
+    ]:
+        file.write_text(json.dumps(good | change))
+        assert infer(root) == "coco"
+        with pytest.raises(UserError, match=fault):
+            parse("coco", root)
+    for text in ("", "[", "[]", "[" * 100_000, json.dumps(good)[:-20]):
+        file.write_text(text)
+        with pytest.raises(UserError, match="faces.json: not COCO keypoints"):
+            parse("coco", root)

@@ -1,0 +1,139 @@
+"""Pose and states computed from landmarks, their augmentation, and copies of rare faces."""
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import DEFAULTS, LAYOUTS, mean_face, settings, split_of
+
+from nets.stages.auxiliary import STATES
+from pipnet.errors import UserError
+from pipnet.geometry import Protocol, box_of, crop_box, cut
+from pipnet.pose import MODEL, POINTS, head_pose
+from utils.faces.archives.pts import read_pts
+from utils.faces.dataset import Augmented, Faces, collate
+from utils.faces.face_states import COPIES, balanced, complete, poses_of, states_of
+from utils.train import initialise
+from utils.train.make_net import facial_parts, make_net
+
+AUGMENT = settings().augment
+L68, L98 = (LAYOUTS.load(name) for name in ("68", "98"))
+
+
+def face(left: float = 0.06, right: float = 0.06, lips: float = 0.02) -> np.ndarray:
+    """(68, 2) px: lids and lips this share of the box's height apart."""
+    points = mean_face() * 100
+    height = np.ptp(points[:, 1])
+    for pairs, gap in (([(37, 41), (38, 40)], left), ([(43, 47), (44, 46)], right), ([(61, 67), (62, 66), (63, 65)], lips)):
+        for upper, lower in pairs:
+            middle = (points[upper] + points[lower]) / 2
+            points[upper], points[lower] = middle - (0, gap * height / 2), middle + (0, gap * height / 2)
+    return points
+
+
+@pytest.mark.parametrize(("gaps", "expected"), [
+    ((0.06, 0.06, 0.02), (0, 0, 0, 0)), ((0.01, 0.06, 0.02), (1, 0, 0, 0)), ((0.06, 0.01, 0.02), (0, 1, 0, 0)),
+    ((0.06, 0.06, 0.005), (0, 0, 1, 0)), ((0.06, 0.06, 0.008), (0, 0, 0, 0)), ((0.06, 0.06, 0.05), (0, 0, 0, 1)),
+])
+def test_states_by_lids_and_lips(gaps, expected):
+    points = face(*gaps)
+    assert states_of(points[None], L68)[0].tolist() == list(expected)
+    points[41] = np.nan
+    left, *others = states_of(points[None], L68)[0].tolist()
+    assert np.isnan(left) and others == list(expected[1:])
+
+
+def test_states_are_those_of_the_published_net(reference):
+    """Labels of photographs say about as often as Peppa's net, and for the same faces, that a mouth is closed or wide open."""
+    files = sorted(reference.parent.glob("300w/**/*.pts"))[::8]
+    if not files:
+        pytest.skip(f"no photographs at {reference.parent / '300w'}")
+    chosen = settings("slim")
+    net = make_net(chosen.net, chosen.loss, L68, mean_face()).eval()
+    initialise.start(net, reference / "slim_160_latest.pth", L68, mean_face(), pytest.fail)
+    landmarks = np.stack([read_pts(file, 68) for file in files]) - 0.5
+    images = [cv2.imread(str(file.with_suffix(".jpg"))) for file in files]
+    crops = [crop_box(box_of(one), Protocol(**DEFAULTS.protocols["slim"]), *image.shape[1::-1])
+             for one, image in zip(landmarks, images, strict=True)]
+    shown = np.stack([cut(image, crop, 160) for image, crop in zip(images, crops, strict=True)])
+    with torch.inference_mode():
+        found = net.predict(torch.from_numpy(shown)).states.numpy() > 0.5
+    labels = states_of(landmarks, L68) == 1
+    agree = (labels == found).mean(0)
+    assert (agree > (0.95, 0.95, 0.81, 0.85)).all(), agree
+    assert 0.8 < labels[:, 3].sum() / found[:, 3].sum() < 1.25
+
+
+def posed(pitch: float, yaw: float, roll: float) -> np.ndarray:
+    """(68, 2) px round (3000, 3000): the model, turned as 300W-LP's poses say, seen from far away."""
+    (sp, sy, sr), (cp, cy, cr) = np.sin((pitch, yaw, roll)), np.cos((pitch, yaw, roll))
+    turn = (np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]]) @ np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
+            @ np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]]))
+    landmarks = np.full((68, 2), np.nan)
+    landmarks[[ids[0] for ids in POINTS["68"]]] = (MODEL * (-1, 1, 1) @ turn.T)[:, :2] * (10, -10) + 3000
+    return landmarks
+
+
+def test_pose_by_solvepnp():
+    for angles in np.random.default_rng(0).uniform(-0.6, 0.6, (6, 3)):
+        assert np.allclose(poses_of(posed(*angles)[None], L68)[0], angles, atol=0.05)
+    assert np.isnan(poses_of(np.full((1, 68, 2), np.nan), L68)).all()
+
+
+@pytest.mark.parametrize("angles", np.concatenate([0.4 * np.eye(3), -0.4 * np.eye(3)]).tolist())
+def test_poses_have_the_same_signs_as_labels_and_in_the_demo(angles):
+    landmarks = posed(*angles)
+    assert np.allclose(np.degrees(poses_of(landmarks[None], L68)[0]), np.degrees(angles), atol=3)
+    assert np.allclose(head_pose(landmarks, L68, 6000, 6000), np.degrees(angles), atol=3)
+
+
+def test_closed_eyes_swap_when_the_picture_is_mirrored(faces):
+    some = complete(Faces([split_of(faces)], L68, 64, 1.0), L68, ["pose", "states"])
+    some.states[0] = (1, 0, 0, 0)
+    plain = replace(AUGMENT, rotation=0.0, scale=0.0, translation=0.0)
+    for flip in (0.0, 1.0):
+        sample = Augmented(some, replace(plain, flip=flip), L68.flip_index, 0)[0, 0]
+        assert sample.states.tolist() == [1 - flip, flip, 0, 0]
+        assert np.allclose(sample.pose, some.pose[0] * (1, 1 - 2 * flip, 1 - 2 * flip), atol=1e-5)
+    batch = collate([some[0], some[1]])
+    assert batch.labels.pose.shape == (2, 3) and batch.labels.states.shape == (2, len(STATES))
+
+
+def test_the_labels_of_a_set_come_first(faces):
+    some = Faces([split_of(faces, "val")], L68, 64, 0)
+    some.states, some.state_names = np.full((len(some), 2), np.nan, np.float32), ["makeup", "right_eye_closed"]
+    some.states[1] = 1
+    some.pose = np.full((len(some), 3), np.nan, np.float32)
+    some.pose[0] = 0.5
+    complete(some, L68, ["pose", "states"])
+    told = states_of(some.landmarks, L68)
+    assert some.state_names == list(STATES) and some.states[1, 1] == 1 and (some.states[0] == told[0]).all()
+    assert (some.pose[0] == 0.5).all() and np.isfinite(some.pose).all()
+
+
+def test_rare_faces_have_copies(faces):
+    some = Faces([split_of(faces, "val")], L68, 64, 1.0)
+    some.landmarks[:] = face()
+    some.landmarks[0] = face(left=0.01)
+    some.landmarks[1] = face(lips=0.2)
+    some.landmarks[2] = face(lips=0.1)  # the state is wide open, as of every second face, so there is nothing to copy
+    more = balanced(some, L68)
+    counts = [more.names.count(name) for name in some.names]
+    one_closed = 1 + COPIES["any eye closed"] + COPIES["one eye closed"]
+    assert counts == [one_closed, 1 + COPIES["mouth open"] + COPIES["mouth wide open"], 1, 1]
+    assert (more.picture(one_closed - 1) == some.picture(0)).all()
+    augmented = Augmented(more, AUGMENT, L68.flip_index, 0)
+    assert (augmented[0, 0].image != augmented[0, 1].image).any()
+
+
+def test_layouts_without_the_landmarks():
+    eyes = LAYOUTS.load("12")
+    with pytest.raises(UserError, match="layout 12 does not say where lids and lips are"):
+        states_of(np.zeros((1, 12, 2)), eyes)
+    with pytest.raises(ValueError, match="layout 68:2 has no groups eye_left.*name them in its row, or leave this out"):
+        facial_parts(LAYOUTS.load("68", [16, 0]))
+    found = facial_parts(L98)
+    assert {name: sorted(ids) for name, ids in found.items()} == {
+        "eye_left": [*range(33, 42), *range(60, 68), 96], "eye_right": [*range(42, 51), *range(68, 76), 97],
+        "nose": list(range(51, 60)), "mouth": list(range(76, 96))}  # as DPR has them

@@ -1,0 +1,316 @@
+"""Users' own sets whose labels are not what they seem, and sets that only look like such."""
+import json
+
+import archives
+import numpy as np
+import pytest
+from archives import header, parse, picture, prepared
+from conftest import LAYOUTS, load_split
+from own_sets import FIVE, NAMES, points_of, write_coco, write_cvat, write_pairs, write_rows, write_studio
+from PIL import Image
+
+from pipnet.errors import UserError
+from utils.faces.archives import infer, write_pts
+from utils.faces.archives.naming import identity, photograph
+from utils.faces.archives.own_layout import check_names, misfit
+from utils.faces.archives.records import require_complete
+from utils.faces.prepared_set import read_meta
+from utils.layouts import Layouts
+
+EXCHANGED = "width and height are exchanged.*EXIF"
+
+
+def studio_half(root, faces, size):
+    return write_studio(root, [face * (0.5 if size == (320, 240) else 1) for face in faces], size)  # % of the stated size
+
+
+@pytest.mark.parametrize(("name", "write"), [("coco", write_coco), ("cvat", write_cvat), ("label-studio", studio_half)])
+def test_the_stated_size_is_compared_with_the_picture(tmp_path, said, name, write):
+    origin = {"coco": 0.5}.get(name, 0)
+    root = write(tmp_path / "set", [FIVE] * 2, (160, 120))
+    assert np.allclose(parse(name, root)["train"][0].landmarks - origin, FIVE, atol=0.01)
+    double = (2 * (FIVE + origin) - origin, 2 * FIVE)[name == "cvat"]
+    write(root, [double] * 2, (320, 240))
+    assert np.allclose(parse(name, root)["train"][1].landmarks - origin, FIVE, atol=0.01), "scaled to the picture"
+    folder = prepared(name, root, tmp_path / "data")
+    assert np.allclose(load_split(folder, "train").landmarks - origin, FIVE, atol=0.01)
+    assert any("labels of 2 pictures are scaled to the size of the picture" in line for line in said)
+    for size, fault in (((120, 160), EXCHANGED), ((240, 320), EXCHANGED), ((320, 120), "different factors"),
+                        ((200, 140), "different factors")):
+        write(root, [FIVE] * 2, size)
+        with pytest.raises(UserError, match=fault):
+            parse(name, root)
+    write(root, [FIVE] * 2, (213, 160))  # 160 x 120 rounded from 213 x 160
+    parse(name, root)
+
+
+def test_a_size_that_says_nothing_is_no_size(tmp_path):
+    for size in ((0, 0), (None, None), ("", "x"), (-1, 120), (float("nan"), 3), (160.0, "120")):
+        assert np.allclose(parse("coco", write_coco(tmp_path / "set", [FIVE], size))["train"][0].landmarks, FIVE + 0.5)
+
+
+def test_labels_of_a_picture_that_its_exif_tag_turns(tmp_path):
+    root = write_coco(tmp_path / "set", [FIVE])
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    Image.open(root / "0.jpg").save(root / "0.jpg", exif=tag)  # 120 x 160 when it is upright
+    with pytest.raises(UserError, match=EXCHANGED):
+        parse("coco", root)
+
+
+@pytest.mark.parametrize(("names", "layout", "fault"), [
+    (["left_eye", "right_eye", "nose", "mouth_left", "mouth_right"], "5", ""),  # by the picture or by the subject
+    (["Right Eye", "Left Eye", "nose-tip", "R_mouth", "L_mouth"], "5", ""), (["EyeL", "EyeR", "Nose", "LipL", "LipR"], "5", ""),
+    (["a", "b", "c", "d", "e"], "5", ""), (["Eyes-1", "EYES 2", "nose", "lips.1", "lips_2"], "5", ""),
+    (["left_eye", "mouth_left", "mouth_right", "nose", "right_eye"], "5", r"'left_eye' and 'right_eye' .*\[4, 2, 1, 3, 0\]"),
+    (["nose", "leftEye", "rightEye", "mouthL", "mouthR"], "5", "'leftEye' and 'rightEye' are mirror images"),
+    (["leye", "reye", "nose", "lmouth", "rmouth"], "5", ""), (["-", "_", ".", "?", "é"], "5", ""),
+    (["lmouth", "rmouth", "nose", "leye", "rmouth2"], "5", "point 0 is 'lmouth', where layout 5 has 'eyes_1'"),
+    (["leye", "lmouth", "nose", "reye", "rmouth"], "5", "'leye' and 'reye' are mirror images"),
+    (["nose", "eye_a", "eye_b", "mouth_a", "mouth_b"], "5", "point 0 is 'nose', where layout 5 has 'eyes_1'"),
+    (LAYOUTS.load("98").point_names(), "98", ""), (LAYOUTS.load("68").point_names(), "68", ""),
+    ([f"Left_Eye_{i}" if i < 6 else f"x{i}" for i in range(68)], "68", "point 0 is 'Left_Eye_0'")])
+def test_the_names_of_points_fit_the_layout(tmp_path, names, layout, fault):
+    layout = LAYOUTS.load(layout)
+    if not fault:
+        return check_names(names, layout, tmp_path)
+    with pytest.raises(UserError, match=fault):
+        check_names(names, layout, tmp_path)
+
+
+def test_named_points_in_another_order_are_refused_in_every_format(tmp_path):
+    names = ["left_eye", "mouth_left", "mouth_right", "nose", "right_eye"]
+    face = FIVE[[0, 3, 4, 2, 1]]
+    columns = ",".join(f"{name}_{axis}" for name in names for axis in "xy")
+    csv = write_rows(tmp_path / "csv", [face])
+    (csv / "labels.csv").write_text((csv / "labels.csv").read_text().replace(header(5)[5:], columns))
+    layouts = LAYOUTS.with_rows({"own": {"count": 5, "flip_index": [4, 2, 1, 3, 0]}})
+    for name, root in (("coco", write_coco(tmp_path / "coco", [face], names=names)), ("csv", csv),
+                       ("label-studio", write_studio(tmp_path / "ls", [face], names=names))):
+        with pytest.raises(UserError, match="'left_eye' and 'right_eye' are mirror images"):
+            prepared(name, root, tmp_path / "data")
+        folder = prepared(name, root, tmp_path / "data", layout="own", layouts=layouts)
+        assert read_meta(folder)["layout"] == "own"
+        assert np.allclose(load_split(folder, "train").landmarks[0] - (0 if name == "label-studio" else 0.5), face, atol=0.01)
+
+
+def test_of_two_layouts_the_one_with_the_names_is_taken(tmp_path):
+    row = {"count": 5, "flip_index": [0, 2, 1, 4, 3], "groups": {"nose": [0], "eyes": [1, 2], "lips": [3, 4]}}
+    face = FIVE[[2, 0, 1, 3, 4]]
+    root = write_coco(tmp_path / "same", [face], names=["nose", "eyes_1", "eyes_2", "lips_1", "lips_2"])
+    for layout, points in ((None, FIVE), ("mine", face)):
+        folder = prepared("coco", root, tmp_path / "data", layouts=LAYOUTS.with_rows({"mine": row}), layout=layout)
+        assert np.allclose(load_split(folder, "train").landmarks, points + 0.5) and read_meta(folder)["layout"] == (layout or "5")
+    layouts = Layouts({"5": LAYOUTS.rows["5"], "mine": row | {"groups": {"tip": [0], "eyes": [1, 2], "lips": [3, 4]}}})
+    root = write_coco(tmp_path / "set", [FIVE[[2, 0, 1, 3, 4]]], names=["Tip", "eyes_1", "eyes_2", "lips_1", "lips_2"])
+    assert read_meta(prepared("coco", root, tmp_path / "data", layouts=layouts))["layout"] == "mine"
+
+
+@pytest.mark.parametrize(("order", "layout", "word"), [
+    ([0, 1, 2, 3, 4], None, ""), ([1, 0, 2, 4, 3], None, "mirrored order of layout 5"), ([2, 0, 1, 3, 4], None, "--flip 0"),
+    ([0, 2, 3], [0, 1, 2], "--flip 0"), ([0, 1], [1, 0], ""), ([0, 1], [0, 1], "--flip 0"),
+    ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], "--flip 0")])
+def test_a_mirrored_face_has_to_fit_the_faces(tmp_path, order, layout, word, said):
+    faces = [(FIVE + np.random.default_rng(i).normal(0, 1, (5, 2)))[order] for i in range(4)]
+    layouts = LAYOUTS.with_rows({"own": {"count": len(order), "flip_index": layout}}) if layout else LAYOUTS
+    prepared("csv", write_rows(tmp_path / "set", faces), tmp_path / "data", layouts=layouts, layout=layout and "own")
+    text = "".join(said)
+    assert word in text and ("a mirrored face does not fit" in text) == (word == "--flip 0") and (word or "order" not in text)
+
+
+def test_turned_faces_are_no_fault():
+    """Heads that are turned by up to 50 degrees, all to one side, and tilted: eyes, nose and mouth in three dimensions."""
+    solid = np.column_stack([FIVE - FIVE.mean(0), [0, 0, 18, 3, 3]])
+    for yaw in np.radians((20, 35, 50)):
+        for tilt in np.radians((0, 25)):
+            turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0]])
+            flat = solid @ turn.T @ [[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]]
+            assert misfit([flat + 90], LAYOUTS.load("5"), True) == misfit([flat + 90] * 3, LAYOUTS.load("5"), True) == ""
+
+
+def test_a_shape_without_all_its_points_is_named(tmp_path):
+    root = write_cvat(tmp_path / "set", [FIVE, FIVE[[0, 2, 3, 4]], FIVE])
+    with pytest.raises(UserError, match=r"image 1.jpg: 4 points where the others have 5$"):
+        parse("cvat", root)
+    write_coco(tmp_path / "coco", [FIVE[:4]], names=NAMES)
+    with pytest.raises(UserError, match="annotation 0: 4 points where its category names 5"):
+        parse("coco", tmp_path / "coco")
+
+
+def test_what_is_left_out_is_counted_in_one_line(tmp_path, said):
+    root = write_studio(tmp_path / "set", [FIVE] * 3)
+    tasks = json.loads((root / "project.json").read_text())
+    tasks[0]["annotations"].insert(0, {"result": []})  # hides nothing
+    tasks[1]["annotations"].append(tasks[1]["annotations"][0])
+    tasks[2]["annotations"] = []
+    (root / "project.json").write_text(json.dumps(tasks))
+    assert len(parse("label-studio", root)["train"]) == 2
+    prepared("label-studio", root, tmp_path / "data")
+    text = "left out: tasks without key points (1), further annotations of a task (1), pictures without a face (1)"
+    assert sum(text in line for line in said) == 1
+    coco = write_coco(tmp_path / "coco", [FIVE, np.zeros((5, 2))])
+    (coco / "labels.json").write_text((coco / "labels.json").read_text().replace("0.0, 0.0, 2.0", "0, 0, 0"))
+    prepared("coco", coco, tmp_path / "data")
+    text = "left out: annotations without a keypoint (1), pictures without a face (1)"
+    assert sum(text in line for line in said) == 1, "although the set is read twice, to find its first pixel"
+
+
+def marked(value, faces=3):
+    found = np.array([FIVE + i for i in range(faces)])
+    found[:, 3] = value
+    return list(found)
+
+
+@pytest.mark.parametrize("name", ["csv", "points", "coco"])
+def test_marks_are_no_places(tmp_path, name):
+    write = {"csv": write_rows, "points": write_pairs, "coco": write_coco}[name]
+    half = FIVE.copy()
+    half[[1, 4]] *= -1
+    for number, (faces, fault) in enumerate([
+            (marked(-1), "-1 -1 is a mark and no place, in 3 of 3"), (marked(0), "0 0 is a mark"),
+            (marked(-1, 1), "-1 -1 is a mark"),
+            (marked(-999), "-999 -999 is a mark"), ([half], "-100 -42 is a place with its signs turned"),
+            ([FIVE / (160, 120)] * 2, "shares of the picture"), ([FIVE, FIVE / (160, 120)], "1.jpg|1.pts|line 3|annotation 1"),
+            ([FIVE / 30], "its face is 1.4 px large")]):
+        root = write(tmp_path / str(number), faces)
+        with pytest.raises(UserError, match=fault) as caught:
+            parse(name, root)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [-2, -32768, 9999, 65535])
+def test_a_mark_in_one_face_is_no_place(tmp_path, value):
+    with pytest.raises(UserError, match=f"{value} {value} is a mark and no place, in 1 of 3 faces"):
+        parse("csv", write_rows(tmp_path / "set", [*marked(value, 1), FIVE, FIVE + 3]))
+
+
+def test_zeros_far_from_a_face_are_a_mark(tmp_path):
+    with pytest.raises(UserError, match="0 0 is a mark and no place, in 1 of 2 faces"):
+        parse("csv", write_rows(tmp_path / "set", [*marked(0, 1), FIVE]))
+
+
+@pytest.mark.parametrize("faces", [
+    [FIVE - (60, 0)] * 3,                             # on the edge
+    [(FIVE - (75, 50)).clip(0)] * 2,                  # kept inside the picture by a tool
+    [FIVE - (62, 42), FIVE - (64, 44.5)],             # beyond the corner
+    [FIVE - (60, 40), FIVE],                          # in the corner, once
+    [np.where(np.arange(5)[:, None] == 1, np.nan, FIVE)] * 2])
+def test_places_near_the_edges_are_places(tmp_path, faces):
+    assert len(parse("csv", write_rows(tmp_path / "set", faces))["train"]) == len(faces)
+
+
+def test_a_face_of_68_landmarks_beyond_the_corner(tmp_path):
+    rng = np.random.default_rng(0)
+    for offset in (5, 20, 40):
+        face = rng.uniform(0, 80, (68, 2)).round() - offset
+        assert parse("points", write_pairs(tmp_path / str(offset), [face]))["train"]
+
+
+def test_a_mirror_image_has_the_identity_of_its_picture(tmp_path):
+    assert [photograph(stem) for stem in ("134212_1_mirror", "image_0001_mirror")] == ["134212", "image_0001"]
+    names = {"a/b-flipped.png": "a/b.png", "x_jpg.rf.0123456789abcdef.jpg": "x.jpg", "a_b.jpg": "a_b.jpg"}
+    assert [identity(name) for name in names] == list(names.values())
+    for stem in ("x_1", "x_2", "y"):
+        for end in ("", "_mirror"):
+            write_pts(picture(tmp_path / "set" / f"{stem}{end}.jpg").with_suffix(".pts"), FIVE)
+    assert [record.identity for record in parse("points", tmp_path / "set")["train"]] == ["x"] * 4 + ["y"] * 2
+
+
+def test_more_faces_than_the_release_are_not_too_few(tmp_path):
+    for stem in ("1_1", "1_1_mirror"):
+        archives.annotated(tmp_path / "300W" / "afw" / f"{stem}.jpg", 68)
+    with pytest.raises(UserError, match="does not hold all of 300W"):
+        parse("300w", tmp_path / "300W")
+    more = ["afw: 674 of 337 faces, 337 more than the release has"]
+    with pytest.raises(UserError, match=r"holds more than the release of 300W; .*:\n  afw: 674 of 337 faces, 337 more"):
+        require_complete(tmp_path, "300W", more, allow_partial=False)
+
+
+def test_two_landmarks_on_a_level_line_and_one_with_a_box(tmp_path):
+    layouts = LAYOUTS.with_rows({"2": {"count": 2, "flip_index": [1, 0]}, "1": {"count": 1, "flip_index": [0]}})
+    level = FIVE[:2].copy()
+    level[:, 1] = 40
+    folder = prepared("points", write_pairs(tmp_path / "eyes", [level, FIVE[:2]]), tmp_path / "data", layouts=layouts)
+    assert np.allclose(load_split(folder, "train").landmarks[0], level + 0.5) and read_meta(folder)["count"] == 2
+    one = write_coco(tmp_path / "nose", [FIVE[2:3]], box=[50, 30, 60, 60])
+    folder = prepared("coco", one, tmp_path / "data", layouts=layouts)
+    assert np.allclose(load_split(folder, "train").landmarks[0], FIVE[2:3] + 0.5)
+    with pytest.raises(UserError, match="a single landmark needs a face box, such as bbox of COCO"):
+        parse("points", write_pairs(tmp_path / "bare", [FIVE[2:3]]))
+
+
+# ---------------------------------------------------------------------------------------------------------- names of files
+def test_label_studio_cleans_the_names_of_files(tmp_path):
+    root = write_studio(tmp_path / "set", [FIVE] * 3, files=["IMG_0_2.jpg", "Größe_1.jpg", "Große_2.jpg"])
+    files = ["IMG 0 (2).jpg", "Gro\u0308ße 1.jpg", "Größe 2.jpg"]
+    for number, name in enumerate(files):
+        (root / f"{number}.jpg").rename(root / name)
+    assert [record.file.name for record in parse("label-studio", root)["train"]] == files
+    picture(root / "IMG 0 2.jpg")
+    with pytest.raises(UserError, match="both fit IMG_0_2.jpg; rename one"):
+        parse("label-studio", root)
+
+
+@pytest.mark.parametrize("write", [write_rows, write_coco, write_cvat, write_pairs])
+def test_names_in_both_forms_of_unicode(tmp_path, write):
+    for number, (listed, there) in enumerate((("\u00e4", "a\u0308"), ("a\u0308", "\u00e4"))):
+        root = write(tmp_path / str(number), [FIVE])
+        for file in [*root.glob("*.csv"), *root.glob("*.json"), *root.glob("*.xml")]:
+            file.write_text(file.read_text().replace("0.jpg", f"Gesicht_{listed}.jpg"), encoding="utf-8")
+        for pts in root.glob("0.pts"):
+            pts.rename(root / f"Gesicht_{listed}.pts")
+        (root / "0.jpg").rename(root / f"Gesicht_{there}.jpg")
+        assert parse(infer(root), root)["train"][0].file.name == f"Gesicht_{there}.jpg"
+
+
+def test_labels_that_name_no_landmark(tmp_path):
+    odd = ["eyes_1", "eyes_2", "Nose", "lips_1", "lips_2"]
+    root = write_studio(tmp_path / "set", [FIVE] * 3)
+    for names, fault in ((odd, "task 1: a point is labelled 'Nose'; other faces have 'nose' in its place"),
+                         (["eyes_1", "eyes_2", "noze", "lips_1", "lips_2"], "'noze'.* is it misspelt"),
+                         (["landmark"] * 5, "two points are named 'landmark', as are all 5; give each landmark a label")):
+        tasks = json.loads((write_studio(root, [FIVE] * 3) / "project.json").read_text())
+        tasks[0]["annotations"][0]["result"] = points_of(FIVE, names)
+        (root / "project.json").write_text(json.dumps(tasks))
+        with pytest.raises(UserError, match=fault):
+            prepared("label-studio", root, tmp_path / "data")
+
+
+def test_points_that_few_faces_have_are_no_misspelling(tmp_path):
+    root = write_studio(tmp_path / "set", [FIVE] * 2)
+    tasks = json.loads((root / "project.json").read_text())
+    for task, missing in zip(tasks, (0, 1), strict=True):
+        del task["annotations"][0]["result"][missing]  # each face shows another eye
+    (root / "project.json").write_text(json.dumps(tasks))
+    found = parse("label-studio", root)["train"]
+    assert [np.flatnonzero(np.isnan(record.landmarks[:, 0])).tolist() for record in found] == [[0], [1]]
+
+
+@pytest.mark.parametrize(("write", "name"), [(write_coco, "_annotations.coco.json"), (write_rows, "labels.csv"),
+                                             (write_cvat, "annotations.xml"), (write_studio, "project.json")])
+def test_a_table_in_each_of_the_folders_of_the_splits(tmp_path, write, name):
+    for number, split in enumerate(("train", "valid", "test")):
+        root = write(tmp_path / "set" / split, [FIVE + number] * 2)
+        if name.startswith("_"):
+            (root / "labels.json").rename(root / name)
+    root = tmp_path / "set"
+    found = parse(infer(root), root)
+    assert [split for split in found if len(found[split]) == 2] == ["train", "val", "test"]
+    assert all(record.file.parent.name == {"val": "valid"}.get(split, split) for split in found for record in found[split])
+    folder = prepared(None, root, tmp_path / "data")
+    assert load_split(folder, "val").files == ["valid/0.jpg", "valid/1.jpg"]
+
+
+def test_a_folder_without_pts_is_not_blamed_for_it(tmp_path):
+    write_coco(tmp_path / "set" / "export" / "1", [FIVE])
+    for name, fault in ((None, "no .pts in it, but export/1/labels.json; .*give the folder .*export/1"),
+                        ("coco", "one JSON, or one")):
+        with pytest.raises(UserError, match=fault):
+            prepared(name, tmp_path / "set", tmp_path / "data")
+    picture(tmp_path / "bare" / "a.jpg")
+    with pytest.raises(UserError, match="no image with a .pts of the same stem in it, and no CSV, JSON"):
+        parse("points", tmp_path / "bare")
+    for split in ("val", "valid"):
+        (tmp_path / "bare" / split).mkdir()
+    with pytest.raises(UserError, match="both val and valid are the split val"):
+        parse("points", tmp_path / "bare")

@@ -1,0 +1,447 @@
+"""Preparation: correct annotations come back exactly; a fault is named and nothing is written."""
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import DEFAULTS, LAYOUTS, split_of
+
+from pipnet.errors import UserError
+from pipnet.geometry import Protocol, cut, to_crop, to_image
+from utils.faces.archives import DATASETS, PARTS_300W, infer, read_pts, write_pts
+from utils.faces.dataset import Faces
+from utils.faces.prepare import DataGenerator, split_identities
+from utils.faces.prepared_set import COLUMNS, PreparedSet, Table, mismatch, read_image, read_meta
+
+ROOT = Path(__file__).resolve().parents[3]
+REAL = ROOT.parent / "shared" / "300w"
+SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
+
+
+def face(folder: Path, name: str, count: int = 68, suffix: str = ".jpg") -> Path:
+    """Write a noise image of 160 x 120 px and a .pts with random landmarks. Return the image's path."""
+    rng = np.random.default_rng([*name.encode(errors="surrogateescape")])
+    folder.mkdir(parents=True, exist_ok=True)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8), (0, 0), 2)
+    file = folder / f"{name}{suffix}"
+    file.write_bytes(cv2.imencode(suffix, image)[1].tobytes())
+    write_pts(file.with_suffix(".pts"), rng.uniform(0.2, 0.8, (count, 2)) * (160, 120))
+    return file
+
+
+def points_folder(folder: Path, splits: tuple[str, ...] = ("train", "test"), people: int = 6, frames: int = 3,
+                  count: int = 68) -> Path:
+    """Write a custom set, PERSON_FRAME.jpg with .pts in every split. Return its folder."""
+    for split in splits:
+        for person in range(people):
+            for frame in range(frames):
+                face(folder / split, f"{split}{person:02d}_{frame}", count)
+    return folder
+
+
+def tree_300w(folder: Path, names: dict[str, str] | None = None, faces: int = 4) -> Path:
+    """Write the folders of 300W with a few faces each. Return the root. names: {part: another folder}."""
+    for part in PARTS_300W:
+        for index in range(faces):
+            face(folder / (names or {}).get(part, part), f"{part.split('/')[0]}{index:03d}_1")
+    return folder
+
+
+def prepare(source: Path, out: Path, **options) -> Path:
+    return DataGenerator(source, **{"target_size": 32, "out": out, "workers": 1, **options}).run()
+
+
+def load_split(folder: Path, split: str) -> Table:
+    return PreparedSet(folder, LAYOUTS).read(split)
+
+
+def load_meanface(folder: Path) -> np.ndarray:
+    return PreparedSet(folder, LAYOUTS).meanface()
+
+
+def leftovers(out: Path) -> list[str]:
+    return sorted(p.name for p in out.iterdir()) if out.exists() else []
+
+
+# --------------------------------------------------------------------------------------------------------------- archives
+def test_real_300w_parses_with_its_gaps_named():
+    if not REAL.is_dir():
+        pytest.skip(f"no 300W at {REAL}")
+    with pytest.raises(UserError, match=r"helen/trainset: 870 of 2000 faces\n.*lfpw/trainset: 805 (.|\n)*ibug: no") as caught:
+        DATASETS["300w"].parse(REAL)
+    assert "afw" not in str(caught.value) and "lfpw/testset" not in str(caught.value)
+    splits = DATASETS["300w"].parse(REAL, allow_partial=True)
+    subsets = [record.subset for records in splits.values() for record in records]
+    assert {name: subsets.count(name) for name in sorted(set(subsets))} == {
+        "afw": 337, "common/lfpw": 224, "helen/trainset": 870, "lfpw/trainset": 805}
+    first = splits["train"][0]
+    assert first.file.name == "1051618982_1.jpg" and np.allclose(first.landmarks[0], [90.366335, 130.509351])  # annotated - 0.5
+    several = [record.file.name for record in splits["train"] if record.identity == "afw/111076519"]
+    assert several == ["111076519_1.jpg", "111076519_2.jpg"]  # one photograph
+    assert len({record.identity for record in splits["test"]}) == 224  # image_0001 does not mean a person called image
+
+
+@pytest.mark.parametrize("names", [None, {"afw": "AFW/afw", "helen/trainset": "HELEN/trainset", "helen/testset": "HELEN/testset",
+                                          "lfpw/trainset": "LFPW/trainset", "lfpw/testset": "LFPW/testset", "ibug": "IBUG/ibug"}])
+def test_both_trees_of_300w(tmp_path, names):
+    tree_300w(tmp_path, names, faces=2)
+    assert infer(tmp_path) == "300w"
+    splits = DATASETS["300w"].parse(tmp_path, allow_partial=True)
+    assert [record.subset for record in splits["test"]] == ["common/helen"] * 2 + ["common/lfpw"] * 2 + ["challenge/ibug"] * 2
+    assert len(splits["train"]) == 6
+    with pytest.raises(UserError, match="ibug: 2 of 135 faces"):
+        DATASETS["300w"].parse(tmp_path)
+    (tmp_path / "visible.tsv").write_text("".join(f"{record.file.relative_to(tmp_path).as_posix()}\t{'10' * 34}\n"
+                                                  for record in splits["train"]))
+    assert infer(tmp_path) == "synthetic"
+    again = DATASETS["synthetic"].parse(tmp_path)
+    assert again["train"][0].visible.tolist() == [True, False] * 34 and again["test"][0].visible is None
+    (tmp_path / "visible.tsv").write_text("afw/a.jpg\t0123\n")
+    with pytest.raises(UserError, match="visible.tsv, line 1"):
+        DATASETS["synthetic"].parse(tmp_path)
+
+
+def test_points_folders(tmp_path):
+    flat = DATASETS["points"].parse(points_folder(tmp_path / "flat", ("",), people=3, frames=2))
+    assert list(flat) == ["train"] and len({record.identity for record in flat["train"]}) == 3
+    one = DATASETS["points"].parse(points_folder(tmp_path / "one", ("",), people=1, frames=4))
+    assert len({record.identity for record in one["train"]}) == 4  # a prefix that all files share names no person
+    face(tmp_path / "deep" / "train" / "night", "a_1", 5)
+    face(tmp_path / "deep" / "train", "b", 5, suffix=".png")
+    face(tmp_path / "deep" / "Test" / "x" / "y", "c", 5)
+    deep = DATASETS["points"].parse(tmp_path / "deep")
+    assert [record.subset for record in deep["train"]] == ["all", "night"] and deep["test"][0].subset == "x"
+    assert deep["test"][0].identity == "x/y/c"
+    with pytest.raises(UserError, match="no image"):
+        DATASETS["points"].parse((tmp_path / "empty").mkdir() or tmp_path / "empty")
+
+
+def test_odd_file_names_and_mac_leftovers(tmp_path):
+    names = ["image_092 _01", "\u00e9t\u00e9 portrait"]
+    try:
+        face(tmp_path / "afw", os.fsdecode(b"caf\xe9 1"))  # a latin-1 name from an old archive
+        names.append(os.fsdecode(b"caf\xe9 1"))
+    except (OSError, UnicodeError):
+        pass  # the file system allows only Unicode names
+    for name in names:
+        face(tmp_path / "afw", name)
+    (tmp_path / "afw" / "._image_092 _01.jpg").write_bytes(b"mac")
+    folder = prepare(tmp_path, tmp_path / "out", dataset="300w", allow_partial=True, val=0)
+    assert sorted(Path(name).stem for name in load_split(folder, "train").files) == sorted(names)
+
+
+# ------------------------------------------------------------------------------------------------------------ prepared sets
+def test_a_prepared_set_comes_back(tmp_path):
+    source = points_folder(tmp_path / "mine")
+    folder = prepare(source, tmp_path / "data", margin=1.25, val=0.3)
+    assert folder == tmp_path / "data" / "mine" and leftovers(tmp_path / "data") == ["mine"]
+    meta = read_meta(folder)
+    assert (meta["layout"], meta["count"], meta["found"], meta["origin"]) == ("68", 68, {"all": 36}, 0.0)
+    tables = {split: load_split(folder, split) for split in ("train", "val", "test")}
+    assert [len(table.files) for table in tables.values()] == [12, 6, 18]
+    assert not set(tables["train"].identities) & set(tables["val"].identities)
+    for table in tables.values():
+        for i, name in enumerate(table.files):
+            annotated = read_pts((source / name).with_suffix(".pts"))
+            assert np.allclose(table.landmarks[i], annotated + 0.5, atol=1e-4)  # 0-based pixel centres
+            stored = read_image(table.images[i])
+            exact = cut(read_image(source / name), table.crop[i], 32, 1.25)
+            assert stored.shape == (40, 40, 3) and abs(stored.astype(int) - exact).mean() < 4  # JPEG at 95
+        assert table.visible.all() and (table.size == (160, 120)).all()
+    mean = to_crop(tables["train"].landmarks, tables["train"].crop).mean(axis=0)
+    assert np.allclose(load_meanface(folder), mean, atol=1e-5)
+    assert len((folder / "meanface.txt").read_text().split()) == 136 and (folder / "meanface.txt").read_text().count("\n") == 1
+
+
+def test_preparation_is_deterministic_and_replaces_an_older_set(tmp_path):
+    source = points_folder(tmp_path / "mine", people=3, frames=2)
+
+    def contents(folder: Path) -> dict[str, bytes]:
+        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+    first = contents(prepare(source, tmp_path / "a", workers=1))
+    assert contents(prepare(source, tmp_path / "b", workers=3)) == first
+    again = prepare(source, tmp_path / "b", target_size=48)
+    assert contents(again) != first and read_meta(again)["target_size"] == 48 and leftovers(tmp_path / "b") == ["mine"]
+
+
+def test_wanted_values_are_compared(tmp_path):
+    source = points_folder(tmp_path / "mine", people=2, frames=1)
+    assert "has not been prepared" in mismatch(tmp_path / "data" / "mine", target_size=32)
+    folder = prepare(source, tmp_path / "data")
+    assert not mismatch(folder, target_size=32, protocol=SQUARE, margin=1.25, val=0.1, seed=0, layout="68", source=str(source))
+    assert not mismatch(folder, protocol=PreparedSet(folder, LAYOUTS).protocol)
+    assert mismatch(folder, target_size=64).endswith("target_size 32, not 64")
+    assert "protocol" in mismatch(folder, protocol=Protocol(**DEFAULTS.protocols["pipnet"]))
+    assert "margin" in mismatch(folder, margin=1.5)
+    next((folder / "crops" / "train").iterdir()).unlink()
+    assert "crops for" in mismatch(folder)
+    file = folder / "meta.yaml"
+    text = file.read_text()
+    slips = {"count: 68": "count:", "scale_x: ": "scale: ", "margin: 1.25": "margin: wide", "format: 2": "format: 0",
+             "margin: 1.25\n": "margin: .inf\n", "count: 68\n": "count: 300000000\n", "shift_y: ": "shift_y: x",
+             "val: 0.1": "val: .inf", "scale_y: ": "scale_y: .inf #",
+             "target_size: 32": "target_size: 3200000000", "origin: ": "origin: .nan #"}
+    for old, new in slips.items():
+        assert old in text
+        file.write_text(text.replace(old, new, 1))
+        assert "damaged or of another version of the format" in mismatch(folder)
+
+
+@pytest.mark.parametrize("value", ("inf", "1e9", "-1e300"))
+def test_a_coordinate_that_is_no_place_is_named(tmp_path, value):
+    folder = prepare(points_folder(tmp_path / "raw"), tmp_path / "data")
+    file = folder / "train.tsv"
+    lines = file.read_text().split("\n")
+    cells = lines[1].split("\t")
+    for column in (5, 9, 13):
+        words = cells[column].split(" ")
+        spoilt = [*cells[:column], " ".join([value, *words[1:]]), *cells[column + 1:]]
+        file.write_text("\n".join([lines[0], "\t".join(spoilt), *lines[2:]]))
+        with pytest.raises(UserError, match="train.tsv, line 2: "):
+            load_split(folder, "train")
+
+
+def test_splits_follow_the_archive_and_val(tmp_path):
+    everything = prepare(points_folder(tmp_path / "all", ("",), people=10, frames=2), tmp_path / "data", val=0.2)
+    assert [len(load_split(everything, split).files) for split in ("train", "val")] == [16, 4]
+    with pytest.raises(UserError, match="no test split"):
+        load_split(everything, "test")
+    only = prepare(points_folder(tmp_path / "only", ("test",)), tmp_path / "data")
+    assert len(load_split(only, "test").files) == 18 and load_split(only, "val").landmarks.shape == (0, 68, 2)
+    with pytest.raises(UserError, match="without a train split"):
+        load_meanface(only)
+    own = prepare(points_folder(tmp_path / "own", ("train", "val", "test"), people=2), tmp_path / "data", val=0.5)
+    assert [len(load_split(own, split).files) for split in ("train", "val", "test")] == [6, 6, 6]
+    ancestor = prepare(points_folder(tmp_path / "ancestor"), tmp_path / "data", val="test")
+    assert len(load_split(ancestor, "train").files) == 18 and len(load_split(ancestor, "val").files) == 0
+
+
+def test_identities_stay_together_and_hardly_move_when_faces_are_added(tmp_path):
+    records = DATASETS["points"].parse(points_folder(tmp_path / "mine", ("",), people=30, frames=2, count=5))["train"]
+    train, val = split_identities(records, 0.2, 0)
+    assert len(val) == 12 and not {r.identity for r in train} & {r.identity for r in val}
+    assert {r.identity for r in split_identities(records[:40], 0.2, 0)[1]} & {r.identity for r in val}
+    assert {r.identity for r in split_identities(records, 0.2, 1)[1]} != {r.identity for r in val}
+    assert [len(part) for part in split_identities(records[:1], 0.5, 0)] == [1, 0]  # a single identity is trained on
+    assert [len(part) for part in split_identities(records, 0.0, 0)] == [60, 0]
+
+
+def test_points_that_are_nan_are_not_visible(tmp_path):
+    source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1, count=5)
+    file = min((source / "train").glob("*.pts"))
+    points = read_pts(file)
+    points[2] = np.nan
+    write_pts(file, points)
+    folder = prepare(source, tmp_path / "data", val=0)
+    table = load_split(folder, "train")
+    assert table.visible[0].tolist() == [True, True, False, True, True] and table.visible[1:].all()
+    assert np.isfinite(load_meanface(folder)).all()
+    for file in (source / "train").glob("*.pts"):
+        write_pts(file, np.where(np.arange(5)[:, None] == 2, np.nan, read_pts(file)))
+    with pytest.raises(UserError, match="landmark 2 is annotated in no training face"):
+        prepare(source, tmp_path / "data", val=0)
+
+
+def test_documented_calls(tmp_path):
+    tree = tree_300w(tmp_path / "300W", faces=1)
+    options = f"data_dir={str(tree)!r}, target_size=256, out={str(tmp_path / 'data')!r}, allow_partial=True"
+    code = f"from utils import util, DataGenerator as it; assert util.DataGenerator is it; util.DataGenerator({options}).run()"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert read_image(tmp_path / "data" / "300w" / "crops" / "test" / "000000.jpg").shape == (320, 320, 3)
+    assert "300W is partial: ibug: 1 of 135 faces" in run.stderr
+
+
+@pytest.mark.parametrize("protocol", DEFAULTS.protocols)
+def test_crops_give_the_annotations_back(tmp_path, protocol):
+    source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1)
+    folder = prepare(source, tmp_path / "data", val=0, protocol=protocol)
+    faces = Faces([split_of(folder)], LAYOUTS.load("68"), 32, 1.0)
+    annotated = np.array([read_pts((source / name).with_suffix(".pts")) + 0.5 for name in faces.names])
+    assert np.abs(to_image(faces.nominal.astype(np.float64), faces.crop) - annotated).max() < 1e-3
+
+
+# ------------------------------------------------------------------------------------------------------------------ faults
+def spoil_truncate(folder: Path) -> str:
+    file = sorted(folder.rglob("*.jpg"))[3]
+    file.write_bytes(file.read_bytes()[:-200])
+    return f"{file.name}: the image is cut short"
+
+
+def spoil_png(folder: Path) -> str:
+    file = face(folder / "train", "zz_1", suffix=".png")
+    file.write_bytes(file.read_bytes()[:-200])
+    return "zz_1.png: the image is cut short"
+
+
+def spoil_text(folder: Path) -> str:
+    files = sorted(folder.rglob("*.jpg"))[2:4]
+    for file in files:
+        file.write_text("not a picture")
+    return rf"{files[0].name}: not a readable image.*\(and 1 more such files\)"
+
+
+def spoil_empty(folder: Path) -> str:
+    file = min(folder.rglob("*.jpg"))
+    file.write_bytes(b"")
+    return f"{file.name}: not a readable image"
+
+
+def spoil_pts(folder: Path) -> str:
+    file = sorted(folder.rglob("*.pts"))[3]
+    file.unlink()
+    return rf"{file.stem}.jpg: no {file.name} beside it"
+
+
+def spoil_image(folder: Path) -> str:
+    file = sorted(folder.rglob("*.jpg"))[3]
+    file.unlink()
+    return rf"{file.stem}.pts: no image of the same stem"
+
+
+def spoil_count(folder: Path) -> str:
+    file = sorted(folder.rglob("*.pts"))[3]
+    write_pts(file, read_pts(file)[:-1])
+    return rf"{file.name}: 67 points where the others have 68"
+
+
+def spoil_twin(folder: Path) -> str:
+    file = sorted(folder.rglob("*.jpg"))[3]
+    shutil.copy(file, file.with_suffix(".png"))
+    return "shares its .pts"
+
+
+def spoil_position(folder: Path) -> str:
+    file = sorted(folder.rglob("*.pts"))[3]
+    write_pts(file, read_pts(file) + 1000)
+    return f"{file.stem}.jpg: its landmarks lie outside"
+
+
+def spoil_link(folder: Path) -> str:
+    outside = face(folder.parent / "elsewhere", "secret")
+    file = folder / "train" / "link.jpg"
+    file.symlink_to(outside)
+    shutil.copy(outside.with_suffix(".pts"), file.with_suffix(".pts"))
+    return "link.jpg: a link that leaves"
+
+
+def spoil_linked_folder(folder: Path) -> str:
+    face(folder.parent / "elsewhere", "secret")
+    (folder / "train" / "more").symlink_to(folder.parent / "elsewhere")
+    return "more: a link that leaves"
+
+
+@pytest.mark.parametrize("spoil", [spoil_truncate, spoil_png, spoil_text, spoil_empty, spoil_pts, spoil_image, spoil_count,
+                                   spoil_twin, spoil_position, spoil_link, spoil_linked_folder])
+def test_a_fault_is_named_and_nothing_is_written(tmp_path, spoil):
+    source = points_folder(tmp_path / "mine", people=2, frames=2)
+    pattern = spoil(source)
+    with pytest.raises(UserError, match=pattern) as caught:
+        prepare(source, tmp_path / "data")
+    assert "\n" not in str(caught.value) and leftovers(tmp_path / "data") == []
+
+
+def test_a_landmark_far_outside_its_picture_is_one_line(tmp_path):
+    """The crop round it would not fit the memory."""
+    source = points_folder(tmp_path / "raw")
+    file = next((source / "train").glob("*.pts"))
+    landmarks = read_pts(file)
+    landmarks[5] = 999999
+    write_pts(file, landmarks)
+    with pytest.raises(UserError, match=r"jpg: its crop is 1\d{6} px wide, its image 160 x 120 px; correct the") as caught:
+        prepare(source, tmp_path / "data")
+    assert "\n" not in str(caught.value) and not leftovers(tmp_path / "data")
+
+
+@pytest.mark.parametrize(("options", "fault"), [
+    ({"dataset": "300W"}, "no dataset '300W'.*did you mean '300w'"),
+    ({"protocol": "squared"}, "no crop protocol 'squared'.*did you mean 'square'"),
+    ({"layout": "69"}, "no layout '69'"),
+    ({"layout": "98"}, "68 points where 98 are expected"),
+    ({"target_size": 0}, "target_size"), ({"margin": 0.5}, "margin"), ({"val": 1.5}, "val"), ({"val": "tset"}, "val"),
+    ({"frame_step": 0}, "frame_step"),
+    ({"name": "../up"}, "cannot be the name"), ({"protocol": SQUARE._replace(square="yes")}, "square"),
+])
+def test_wrong_options_are_named(tmp_path, options, fault):
+    source = points_folder(tmp_path / "mine", people=1, frames=2)
+    with pytest.raises(UserError, match=fault):
+        prepare(source, tmp_path / "data", **options)
+    assert leftovers(tmp_path / "data") == []
+
+
+def test_layouts_by_count_and_subset(tmp_path):
+    source = points_folder(tmp_path / "mine", people=1, frames=2)
+    # all landmarks are stored, a subset is chosen later
+    assert read_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"
+    odd = points_folder(tmp_path / "odd", people=1, frames=2, count=7)
+    with pytest.raises(UserError, match=f"{odd} has 7 landmarks, and no layout"):
+        prepare(odd, tmp_path / "data")
+
+
+def test_nothing_but_a_prepared_set_is_replaced(tmp_path):
+    source = points_folder(tmp_path / "mine", people=1, frames=2)
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    (tmp_path / "data" / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="is not a prepared set"):
+        prepare(source, tmp_path / "data")
+    with pytest.raises(UserError, match="would replace the raw archive"):
+        prepare(source, tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        prepare(tmp_path / "nowhere", tmp_path / "data")
+    (tmp_path / "data" / "mine" / "meta.yaml").write_text("title: my notes")
+    with pytest.raises(UserError, match="is not a prepared set"):
+        prepare(source, tmp_path / "data")
+    assert (tmp_path / "data" / "mine" / "thesis.txt").read_text() == "years of work"
+    other = prepare(source, tmp_path / "data", name="other")
+    (other / "crops" / "test" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="other would be replaced, but .*notes.txt is no file of a prepared set; move it away"):
+        prepare(source, tmp_path / "data", name="other")
+    (other / "crops" / "test" / "notes.txt").unlink()
+    prepare(source, tmp_path / "data", name="other")
+
+
+def test_a_set_that_cannot_be_made_again_needs_overwrite(tmp_path):
+    old, new = (points_folder(tmp_path / name / "mine", people=1, frames=2) for name in ("old", "new"))
+    folder = prepare(old, tmp_path / "data")
+    prepare(new, tmp_path / "data")  # the older set can be made again
+    shutil.rmtree(new)
+    before = (folder / "meta.yaml").read_bytes()
+    with pytest.raises(UserError, match=f"was prepared from {new}, which is gone; give --overwrite to replace it, or another"):
+        prepare(old, tmp_path / "data")
+    assert (folder / "meta.yaml").read_bytes() == before
+    assert read_meta(prepare(old, tmp_path / "data", overwrite=True))["source"] == str(old)
+
+
+def test_malformed_tables_name_the_line(tmp_path):
+    folder = prepare(points_folder(tmp_path / "mine", people=2, frames=2), tmp_path / "data", val=0)
+    file = folder / "train.tsv"
+    lines = file.read_text().splitlines()
+
+    def with_line(number: int, text: str) -> None:
+        file.write_text("\n".join([*lines[:number - 1], text, *lines[number:]]) + "\n")
+
+    def with_column(name: str, value: str) -> None:
+        fields = lines[2].split("\t")
+        fields[COLUMNS.index(name)] = value
+        with_line(3, "\t".join(fields))
+
+    for spoil, fault in [
+        (lambda: with_line(1, "file\tbox"), "line 1: the header"),
+        (lambda: with_line(3, "a\tb"), "line 3: 2 columns"),
+        (lambda: with_column("crop_x1", "left"), "line 3: a column that is not a number"),
+        (lambda: with_column("crop_x1", "9999"), "line 3: not a crop box"),
+        (lambda: with_column("box_x1", "nan"), "line 3: not a crop box"),
+        (lambda: with_column("landmarks", "1 2 3"), "line 3: 1.5 landmarks where 68"),
+        (lambda: with_column("visible", "01"), "line 3: visible"),
+        (lambda: with_column("visible", "x" * 68), "line 3: visible"), (lambda: file.write_text(lines[0] + "\n"), "no face"),
+    ]:
+        spoil()
+        with pytest.raises(UserError, match=f"train.tsv.*{fault}"):
+            load_split(folder, "train")
+    with pytest.raises(UserError, match="is not a prepared set"):
+        load_split(tmp_path, "train")

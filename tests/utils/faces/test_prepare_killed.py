@@ -1,0 +1,141 @@
+"""An interrupted preparation continues; damaged images are listed and left out."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from test_prepare import leftovers, load_split, points_folder, prepare
+
+from pipnet.errors import UserError
+from pipnet.geometry import cut
+from utils.faces import prepare as prepare_module
+from utils.faces.prepared_set import mismatch, read_image, read_meta
+from utils.growing import tidy
+
+
+@pytest.mark.parametrize("torn", ["", "3", "3 1.0 2.", "3 1.0 2.0 3.0 4.0 16 1"])
+def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn):
+    source = points_folder(tmp_path / "mine", people=4, frames=2)
+    whole = prepare(source, tmp_path / "whole", name="set")
+    made, cut_off = [], prepare_module._crop
+
+    def crop(record, *rest):
+        made.append(record.file.name)
+        if len(made) == 11:
+            raise KeyboardInterrupt
+        return cut_off(record, *rest)
+
+    monkeypatch.setattr(prepare_module, "_crop", crop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "data", name="set")
+    assert leftovers(tmp_path / "data") == [".set.partial"]
+    journal = tmp_path / "data/.set.partial/set/test.done"
+    journal.write_text(journal.read_text() + torn)  # as a power cut may leave it
+    made.clear()
+    folder = prepare(source, tmp_path / "data", name="set")
+    assert len(made) == 6 and leftovers(tmp_path / "data") == ["set"]  # ten of 16 were made before
+    for file in sorted(path for path in whole.rglob("*") if path.is_file()):
+        assert (folder / file.relative_to(whole)).read_bytes() == file.read_bytes(), file
+    assert len(list(folder.rglob("*"))) == len(list(whole.rglob("*")))
+
+
+def test_a_changed_preparation_begins_anew(tmp_path, monkeypatch):
+    source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1)
+    original = prepare_module._crop
+    monkeypatch.setattr(prepare_module, "_crop", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "data", val=0)
+    monkeypatch.setattr(prepare_module, "_crop", original)
+    folder = prepare(source, tmp_path / "data", val=0, target_size=48)
+    assert read_image(folder / "crops/train/000000.jpg").shape == (60, 60, 3) and leftovers(tmp_path / "data") == ["mine"]
+
+
+def test_damaged_images_are_listed_and_left_out(tmp_path):
+    source = points_folder(tmp_path / "mine", ("train",), people=120, frames=1, count=5)
+    names = sorted(path.name for path in (source / "train").glob("*.jpg"))
+    (source / "train" / names[7]).write_text("not a picture")
+    folder = prepare(source, tmp_path / "data", val=0)
+    table = load_split(folder, "train")
+    assert [Path(name).name for name in table.files] == names[:7] + names[8:]
+    assert (folder / "left_out.txt").read_text().startswith(f"{source / 'train' / names[7]}: not a readable image")
+    assert read_meta(folder)["found"] == {"all": 119} and not mismatch(folder)
+    for index in (6, 7, 118):  # rows and crops still belong together
+        exact = cut(read_image(source / table.files[index]), table.crop[index], 32, 1.25)
+        assert abs(read_image(table.images[index]).astype(int) - exact).mean() < 4
+    (source / "train" / names[50]).write_bytes(b"")
+    with pytest.raises(UserError, match=f"{names[7]}: not a readable image.*2 of 120 faces cannot be used, 1% may be left out "
+                                        r"\(and 1 more"):
+        prepare(source, tmp_path / "other", val=0)
+    assert leftovers(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize("place", ("old set moved", "new set moved"))
+def test_a_preparation_that_is_killed_while_it_replaces_a_set(tmp_path, monkeypatch, place):
+    source = points_folder(tmp_path / "mine", people=4, frames=1)
+    folder = prepare(source, tmp_path / "data", name="set")
+    moved, replace = [], os.replace
+
+    def killed(one, two):
+        replace(one, two)
+        moved.append(one)
+        if len(moved) == ("old set moved", "new set moved").index(place) + 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare_module.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "data", name="set", target_size=48)
+    monkeypatch.undo()
+    (tmp_path / "data/.raw.partial/faces").mkdir(parents=True)  # of a rendering
+    (tmp_path / "data/.raw.partial/.lock").touch()
+    assert folder.exists() == (place == "new set moved")
+    tidy(tmp_path / "data")
+    assert leftovers(tmp_path / "data") == ["set"] and not mismatch(folder, target_size=48 if place == "new set moved" else 32)
+
+
+@pytest.mark.parametrize("names", (["notes.txt"], [".lock"], [".lock", "notes.txt"], [".lock", "set/notes.txt"],
+                                   [".lock", "old/a.tsv"], [".lock", "faces/me.jpg"], ["set/key"], None))
+def test_folders_of_others_are_not_tidied_away(tmp_path, names):
+    """Neither is a set made in one; other sets can be made."""
+    source, data = points_folder(tmp_path / "mine", people=1, frames=2), tmp_path / "data"
+    for name in names or ():
+        (data / ".set.partial" / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / ".set.partial" / name).write_text("" if name == ".lock" else "mine")
+    if names is None:
+        data.mkdir()
+        (data / ".set.partial").write_text("mine")
+    before = sorted(data.rglob("*"))
+    tidy(data)
+    assert sorted(data.rglob("*")) == before
+    prepare(source, data, name="other")
+    if names not in ([".lock"], ["set/key"]):
+        with pytest.raises(UserError, match=r"\.set\.partial, where set is made, holds files of others; move it away"):
+            prepare(source, data, name="set")
+        assert set(data.rglob("*")) >= set(before)
+
+
+@pytest.mark.parametrize("name", ("set", "set/crops/test/000000.jpg", "set/test.done", ".lock"))
+def test_links_where_a_set_grows_are_not_followed(tmp_path, name):
+    source, growing, victim = tmp_path / "mine", tmp_path / "data/.set.partial", tmp_path / "victim"
+    points_folder(source, people=1, frames=2)
+    victim.mkdir()
+    (growing / name).parent.mkdir(parents=True)
+    (growing / name).symlink_to(victim if name == "set" else victim / "file")
+    with pytest.raises(UserError, match=r"\.set\.partial, where set is made, holds files of others"):
+        prepare(source, tmp_path / "data", name="set")
+    assert not list(victim.iterdir())
+
+
+def test_a_preparation_at_work_is_not_tidied_away(tmp_path):
+    growing = tmp_path / ".set.partial"
+    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom utils.locks import waiting\n"
+            f"with waiting(Path({str(growing / '.lock')!r})):\n    print('held', flush=True)\n    sys.stdin.read()")
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    tidy(tmp_path)
+    assert growing.is_dir()
+    process.kill()
+    process.wait()
+    tidy(tmp_path)
+    assert not growing.exists()

@@ -1,0 +1,183 @@
+"""Which dataset a training takes, how it is prepared on first use, and which protocol goes with it."""
+import os
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import archives
+import pytest
+from conftest import DEFAULTS, SMALL, fails, sets_of, settings, table, write_faces
+
+from pipnet.errors import UserError
+from utils import util
+from utils.config import Settings
+from utils.faces import sets
+from utils.faces.prepared_set import PreparedSet, read_meta
+from utils.tasks.settings import read_settings
+
+wflw = pytest.fixture(archives.wflw)
+
+
+def new_settings(**given) -> Settings:
+    """Settings of a new training, as main.py reads them."""
+    return read_settings(given, Namespace(resume=False, train=True, audit=False), None, DEFAULTS)
+
+
+def training(**given) -> PreparedSet:
+    """The training set of such settings, prepared."""
+    (one,) = sets_of(new_settings(**{"target_size": 32, **given})).training()
+    return one
+
+
+@pytest.fixture
+def raw_300w(tmp_path) -> Path:
+    """A part of 300W: 12 faces to train, 4 to test."""
+    write_faces(tmp_path / "300W" / "afw", 12)
+    write_faces(tmp_path / "300W" / "lfpw" / "testset", 4, seed=1)
+    return tmp_path / "300W"
+
+
+@pytest.fixture
+def root(raw_300w, tmp_path) -> Path:
+    """The folder of prepared sets, with that part, prepared as the ancestors prepare it."""
+    util.DataGenerator(str(raw_300w), 32, out=tmp_path / "data", allow_partial=True).run()
+    return tmp_path / "data"
+
+
+def test_a_set_prepared_in_one_protocol_is_trained_on_in_another(root, tmp_path, cli):
+    flags = [*SMALL, "--target-size", "32", "--data-root", root, "--run-root", tmp_path / "runs", "--epochs", "1"]
+    done = cli("--train", "--test", "--preset", "irnet", *flags)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "runs" / "000" / "log.txt").read_text().splitlines()
+    assert log[0].endswith("training on 300w") and "300w-pipnet-published" in log[1]
+    assert "300W is partial" in done.stderr and not list(root.glob("synthetic*"))
+    rows = table(done.stdout)
+    assert rows[0][:3] == ["300w-pipnet-published-32", "torch", "4"] and "synthetic" not in done.stdout
+
+
+def test_a_set_is_prepared_again_in_any_protocol_and_size(root):
+    again = training(preset="pipnet", data_root=str(root))
+    assert again.folder.name == "300w-pipnet-published-32"
+    assert read_meta(again.folder)["found"] == read_meta(root / "300w")["found"]
+    shutil.rmtree(root / "300w")
+    other = sets_of(new_settings(target_size=48, data_root=str(root)))  # square: nothing but the folder above is left
+    assert [one.folder.name for one in other.training()] == ["300w-48"]
+
+
+def test_a_prepared_folder_has_the_labels_that_are_asked_for(root):
+    given = {"train_data": [str(root / "300w")], "data_root": str(root), "protocol": "square"}
+    assert training(**given).folder == root / "300w"
+    with pytest.raises(UserError, match="prepared with labels exact, not published; .* --first-pixel and --labels"):
+        training(preset="pipnet", **given)
+    assert training(preset="pipnet", labels="exact", **given).folder == root / "300w"
+
+
+def test_a_part_that_went_missing_later_is_not_accepted_unasked(root, raw_300w):
+    shutil.rmtree(raw_300w / "lfpw")
+    with pytest.raises(UserError, match=r"does not hold all of 300W; .*--allow-partial"):
+        training(preset="pipnet", data_root=str(root))
+    assert training(preset="pipnet", data_root=str(root), allow_partial=True).splits == ["train"]
+
+
+def test_without_the_raw_folder_the_message_says_what_to_type(root, raw_300w):
+    raw_300w.rename(raw_300w.with_name("moved"))
+    as_it_is = {"protocol": "square", "labels": "exact", "val": 0.1}
+    assert training(preset="pipnet", **as_it_is, data_root=str(root)).folder == root / "300w"  # it needs no raw folder
+    with pytest.raises(UserError) as caught:
+        sets_of(new_settings(preset="pipnet", data_root=str(root))).training()
+    assert "\n" not in str(caught.value) and f"{raw_300w}, from which {root / '300w'} was made, is gone" in str(caught.value)
+    advice = "--data-dir FOLDER, or take that set as it is: --protocol square --target-size 32 --labels exact"
+    assert str(caught.value).endswith(advice)
+    assert training(preset="pipnet", data_root=str(root), data_dir=str(raw_300w.with_name("moved")), allow_partial=True)
+
+
+def test_faces_of_another_kind_are_never_trained_on_unasked(root, raw, tmp_path):
+    assert new_settings(data_root=str(tmp_path / "empty")).data.train_data == ["synthetic"]
+    (root / "300w").rename(root / "mine")  # named otherwise, so perhaps a part of it
+    with pytest.raises(UserError, match="data holds mine, but no 300w; give --dataset mine, or --dataset synthetic"):
+        new_settings(data_root=str(root))
+    assert new_settings(data_root=str(root), dataset="synthetic").data.train_data == ["synthetic"]
+    assert new_settings(data_root=str(root), data_dir=str(raw)).data.train_data == [str(raw)]
+    text = (root / "mine" / "meta.yaml").read_text()
+    (root / "mine" / "meta.yaml").write_text(text.replace("dataset: 300w", "dataset: synthetic"))
+    assert new_settings(data_root=str(root)).train.preset == "quick"
+    (root / "mine" / "meta.yaml").write_text("a: [")  # damaged
+    assert new_settings(data_root=str(root)).data.train_data == ["synthetic"]
+
+
+def test_300w_is_found_among_others_and_in_an_older_format(root, raw):
+    util.DataGenerator(str(raw), 32, out=root).run()
+    assert new_settings(data_root=str(root)).data.train_data == ["300w"]
+    file = root / "300w" / "meta.yaml"
+    file.write_text(file.read_text().replace("format: 2", "format: 1"))
+    again = training(data_root=str(root), target_size=256)
+    assert again.folder == root / "300w" and again.meta["target_size"] == 256
+
+
+def test_a_data_root_that_nobody_can_write_to(cli, recipe, faces, raw, tmp_path, monkeypatch):
+    for root in ("/proc/data", "/dev/null/data"):
+        for dataset in ([], ["--dataset", "synthetic", "--train-data", "synthetic"]):
+            fails(cli("--prepare", *recipe, *dataset, "--data-root", root), f"{root}.*--data-root")
+    whole, access = sets_of(settings(data_root=str(faces.parent), target_size=64)), os.access
+    monkeypatch.setattr(os, "access", lambda place, mode: mode != os.W_OK and access(place, mode))
+    monkeypatch.setattr(sets, "waiting", lambda file: pytest.fail("it asks for a lock where it cannot write"))
+    assert whole.prepare(str(raw)).folder == faces, "a whole set is taken from there"
+
+
+def test_a_folder_whose_files_vanish_while_they_are_read(cli, tmp_path):
+    if Path("/proc/self").is_dir():
+        fails(cli("--prepare", "--dataset", "/proc", "--data-root", tmp_path / "data"), "/proc")
+
+
+@pytest.mark.parametrize("name", ("face00.jpg", "face00.pts"))
+def test_a_pipe_among_the_files_is_one_line(cli, raw, tmp_path, name):
+    shutil.copytree(raw / "test", tmp_path / "mine")
+    (tmp_path / "mine" / name).unlink()
+    os.mkfifo(tmp_path / "mine" / name)
+    fails(cli("--prepare", "--dataset", tmp_path / "mine", "--data-root", tmp_path / "data"), f"{name}.*no regular file")
+
+
+def test_the_protocol_goes_with_the_dataset(wflw, tmp_path):
+    folder, _ = wflw
+    common = {"data_root": str(tmp_path / "data"), "allow_partial": True, "val": "none"}
+    for given in ({"dataset": "wflw", "data_dir": str(folder)}, {"data_dir": str(folder)}, {"train_data": [str(folder)]}):
+        for preset, wanted in (("pipnet", "wflw"), ("irnet", "wflw"), ("default", None)):
+            assert new_settings(preset=preset, **common, **given).data.protocol == wanted, given
+    one = training(dataset="wflw", data_dir=str(folder), preset="pipnet", **common)
+    assert one.meta["protocol"] == DEFAULTS.protocols["wflw"]
+    assert new_settings(train_data=[str(one.folder)], preset="pipnet").data.protocol == "wflw"
+    typed = training(dataset="wflw", data_dir=str(folder), preset="pipnet", protocol="pipnet", **common)
+    assert typed.meta["protocol"] == DEFAULTS.protocols["pipnet"]
+    with pytest.raises(UserError, match="pipnet for 300w, wflw for wflw, but a net needs one"):
+        new_settings(train_data=["300w", str(one.folder)], preset="pipnet")
+
+
+def test_archives_side_by_side_are_found_whichever_flag_names_the_set(raw_300w, tmp_path):
+    raw_300w.rename(tmp_path / "ARCHIVES")
+    side = tmp_path / "side"
+    side.mkdir()
+    (tmp_path / "ARCHIVES").rename(side / "data_300W")
+    for name in ("cofw68", "celeba", "wflw"):
+        (tmp_path / name).mkdir()
+        getattr(archives, name)(tmp_path / name)[0].rename(side / {"cofw68": "COFW", "celeba": "CelebA"}.get(name, "WFLW"))
+    common = {"data_root": str(tmp_path / "data"), "data_dir": str(side), "allow_partial": True, "val": "none"}
+    for name, place in (("300w", "data_300W"), ("cofw68", "COFW"), ("celeba-wild", "CelebA"), ("wflw", "WFLW")):
+        for given in ({"dataset": name}, {"train_data": ["wflw"], "test_data": [name]}):
+            found = sets_of(new_settings(**common, **given))
+            assert found._source(name, found.root) == side / place, (name, given)
+    for name in ("300w", "wflw"):  # also where the folder is the archive itself
+        given = {**common, "data_dir": str(side / {"300w": "data_300W", "wflw": "WFLW"}[name])}
+        found = sets_of(new_settings(**given, dataset=name))
+        assert found._source(name, found.root) == Path(given["data_dir"])
+    sets_of_eyes = sets_of(new_settings(**common, dataset="300w", preset="drowsiness", target_size=32))
+    mean = sets_of_eyes.meanface("300w", DEFAULTS.layouts.load("12"), None)
+    assert mean.shape == (12, 2) and read_meta(tmp_path / "data" / "300w-pipnet-published-32")["dataset"] == "300w"
+
+
+def test_faces_that_are_trained_on_are_no_remedy_for_themselves(tmp_path):
+    mine = str(write_faces(tmp_path / "flat", 12))
+    common = {"data_root": str(tmp_path / "data"), "train_data": [mine], "target_size": 32}
+    named = {"test_data": [mine]}
+    for given, message in (({}, "folder test/, or give --test-data"), (named, "or name other faces, since this net")):
+        with pytest.raises(UserError, match=message):
+            sets_of(new_settings(**common, **given)).test_splits()

@@ -1,0 +1,156 @@
+"""Unlabelled faces in tar shards: read one by one, with memory that does not grow with their number."""
+import io
+import tarfile
+import tracemalloc
+
+import cv2
+import numpy as np
+import pytest
+from conftest import LAYOUTS, draw_face, settings, split_of
+
+from pipnet.errors import UserError
+from utils.faces import mixed
+from utils.faces.dataset import Augmented, Faces, Order
+from utils.faces.mixed import Joined, Paired, Recipes, Views, collate_views, labelled_rows, make_order, recipes
+from utils.faces.shards import Shards, ShardViews, shard_files
+
+L68 = LAYOUTS.load("68")
+
+
+@pytest.fixture
+def tars(tmp_path):
+    """Two shards with three pictures each, a damaged one among them, and other files."""
+    for shard in range(2):
+        folder = tmp_path / f"{shard}"
+        folder.mkdir()
+        for number in range(3):
+            cv2.imwrite(str(folder / f"{number}.png"), draw_face(np.random.default_rng([shard, number]), 80)[0])
+        (folder / "0.json").write_text("{}")
+        with tarfile.open(tmp_path / f"{shard:03d}.tar", "w") as tar:
+            tar.add(folder, arcname="faces")
+    (tmp_path / "0" / "1.png").write_bytes(b"damaged")
+    with tarfile.open(tmp_path / "000.tar", "w") as tar:
+        tar.add(tmp_path / "0", arcname="faces")
+    return shard_files(str(tmp_path))
+
+
+def views_of(chosen) -> Recipes:
+    return recipes(chosen.augment, chosen.views)
+
+
+def opened(tars, tmp_path, size=64):
+    return Shards(tars, tmp_path / "tables", size, 1.25, 1.0)
+
+
+def test_pictures_are_those_of_the_shards(tars, tmp_path):
+    faces = opened(tars, tmp_path)
+    assert len(faces) == 6 and [file.name for file in tars] == ["000.tar", "001.tar"]
+    found = {faces.picture(index).tobytes() for index in range(6)}
+    stored = [cv2.imread(str(tmp_path / f"{shard}" / f"{number}.png")) for shard in range(2) for number in range(3)]
+    wanted = {image.tobytes() for image in stored if image is not None}
+    assert found == wanted and len(wanted) == 5  # 64 px and 8 px of border on each side; the damaged one is left out
+    assert faces.name(5).startswith(str(tars[1])) and faces.name(5) != faces.name(4)
+    assert np.array_equal(opened(tars, tmp_path).table, faces.table)
+
+
+def test_what_is_no_shard_is_one_line(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"no tar" * 200)
+    with pytest.raises(UserError, match="a.tar is no tar file"):
+        Shards(shard_files(str(tmp_path / "a.tar")), tmp_path, 64, 1.25, 1.0)
+    with tarfile.open(tmp_path / "b.tar", "w"):
+        pass
+    with pytest.raises(UserError, match="no picture in .*b.tar"):
+        Shards(shard_files(str(tmp_path / "b.tar")), tmp_path, 64, 1.25, 1.0)
+
+
+def test_memory_is_the_same_for_a_thousand_and_a_million_faces(tars, tmp_path):
+    """The same shards again and again; an epoch is a number of steps."""
+    faces, both, used = opened(tars, tmp_path), views_of(settings()), {}
+    once = np.array(faces.table)
+    for repeats in (200, 200_000):
+        table = tmp_path / f"{repeats}.table"
+        with open(table, "wb") as file:
+            for _ in range(repeats // 200):
+                file.write(np.tile(once, (200, 1)).tobytes())
+        faces.table = np.memmap(table, np.int64, "r").reshape(-1, 3)
+        tracemalloc.start()
+        views = Joined([ShardViews(faces, 68, both, L68.flip_index, 0)])
+        for index in np.linspace(0, len(views) - 1, 20).astype(int).tolist():
+            assert views[0, index].index == index
+        used[len(views)] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    small, large = used.values()
+    assert list(used) == [1200, 1_200_000] and large < small + 100_000  # bytes
+
+
+# --------------------------------------------------------------------------------------------------------- batches
+def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces):
+    some = Faces([split_of(faces)], L68, 64, 0)
+    chosen = settings(rotation=90.0, scale=0.2, batch_size=8, unlabelled_share=0.25, epoch_steps=7, accumulate=2)
+    recipe, both = chosen.augment, views_of(chosen)
+    hidden = Faces([split_of(faces)._replace(labelled=False)], L68, 64, 0)
+    assert np.isnan(hidden.landmarks).all() and np.isnan(hidden.nominal).all() and not hidden.weight.any()
+    views = Views(hidden, both, L68.flip_index, 0)
+    shards = ShardViews(opened(tars, tmp_path), 68, both, L68.flip_index, 0)
+    joined = Joined([Augmented(some, recipe, L68.flip_index, 0), views, shards])
+    order = make_order(len(joined), len(some), chosen.train, 0, 1)
+    assert isinstance(order, Paired) and order.batch == 8 and len(order) == 14 and len(list(order)) == 14
+    batch = collate_views([joined[key] for key in next(iter(order))])
+    assert batch.images.shape == (8, 64, 64, 3) and batch.labels.landmarks.shape == (6, 68, 2)
+    assert batch.labels.weak.images.shape == (2, 64, 64, 3)
+    assert (batch.index[6:] >= len(some)).all() and (batch.index[:6] < len(some)).all()
+    # the matrix leads from the weak crop to the strong one: the true landmarks, seen through both warps, agree
+    true = Views(some, both, L68.flip_index, 0)
+    view = true[3, 5]
+    rng = mixed.generator(0, 3, 5)
+    _, weak, _, _ = mixed.augment(true.crop(5), true.weak, L68.flip_index, rng)
+    _, strong, _, matrix = mixed.augment(true.crop(5), true.recipe, L68.flip_index, rng)
+    there = weak @ view.matrix[:, :2].T + view.matrix[:, 2]
+    there = there[list(L68.flip_index)] if np.linalg.det(matrix[:, :2]) < 0 else there
+    assert np.allclose(there, strong, atol=1e-5)
+
+
+def test_views_are_strongly_augmented_even_where_labelled_faces_are_not(faces):
+    hidden = Faces([split_of(faces)], L68, 64, 0)
+    for given, used in ((5.0, 10.0), (90.0, 90.0)):
+        views = Views(hidden, views_of(settings(rotation=given, occlusion=0.0)), L68.flip_index, 0)
+        assert (views.recipe.rotation, views.recipe.occlusion, views.weak.rotation) == (used, 0.2, 5.0)
+    published = Views(hidden, views_of(settings(rotation=5.0, steps=["rotation"])), L68.flip_index, 0)
+    assert published.recipe.rotation == 5.0
+
+
+def test_each_pass_of_an_epoch_of_steps_shuffles_and_augments_anew():
+    plain, long = Order(10, 4, 1, 0), Order(10, 4, 1, 0).lasting(5)
+    batches = [[index for _, index in batch] for batch in long]
+    assert batches[:2] == [[index for _, index in batch] for batch in plain] and len(batches) == 5
+    assert len({*batches[2], *batches[3]}) == 8 and batches[2:4] != batches[:2]
+    drawn = []
+    for long.epoch in range(3):
+        drawn += [item for batch in long for item in batch]
+    assert len(drawn) == 60 == len(set(drawn))  # two passes and a half in each of three epochs, no draw twice
+    short = Order(10, 4, 1, 0).lasting(1)
+    short.epoch = 2
+    assert [number for batch in short for number, _ in batch] == [2] * 4  # an epoch within a pass is numbered as ever
+
+
+def test_identities_keep_their_labels_whole():
+    identities = [f"{i % 40}" for i in range(400)]
+    rows = labelled_rows(identities, 0.05, 0)
+    assert rows.sum() == 20 and len({name for name, row in zip(identities, rows, strict=True) if row}) == 2
+    assert labelled_rows(identities, 0.001, 0).sum() == 10 and (rows != labelled_rows(identities, 0.05, 1)).any()
+
+
+def test_a_member_that_claims_more_than_a_picture_has_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        entry = tarfile.TarInfo("a.png")
+        entry.size = 13 << 30
+        tar.addfile(entry)
+    with pytest.raises(UserError, match="a.tar: a.png has 13958643712 bytes"):
+        opened([tmp_path / "a.tar"], tmp_path)
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo("a.png")
+        entry.size, entry.pax_headers = 512, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a.png",
+                                              "GNU.sparse.realsize": str(13 << 30)}
+        tar.addfile(entry, io.BytesIO(b"0\n".ljust(512, b"\0")))
+    with pytest.raises(UserError, match="a.tar: a.png has .* or holes"):
+        opened([tmp_path / "a.tar"], tmp_path)

@@ -1,0 +1,192 @@
+"""Published augmentation against a statement of its steps in numpy: order, numbers, what is lost and what fills the corners."""
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from conftest import LAYOUTS, fails, settings
+from scipy.ndimage import gaussian_filter
+
+from utils.faces.augment import augment, generator
+from utils.faces.steps import DRAWS, STEPS, Crop
+
+FLIP = list(LAYOUTS.load("68").flip_index)
+SIZE, BORDER = 96, 24
+PUBLISHED = {  # (order, share of the crop that a translation may shift by, largest angle, colour of the corners)
+    "pipnet": (("translation", "occlusion", "flip", "rotation", "blur", "grayscale"), 30 / 256, 30, 0),
+    "irnet": (("hsv", "rotation", "occlusion", "infrared", "translation", "flip", "blur"), 30 / 256, 45, 0),
+    "slim": (("sides", "flip", "rotation", "shear", "colour", "noise", "occlusion", "padding"), 0, 45, 127),
+}
+
+
+def stored(seed: int) -> Crop:
+    """A smooth picture with landmarks in and outside the crop, and a face box that is not the crop; all of it is in the image."""
+    rng = np.random.default_rng(seed)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (SIZE + 2 * BORDER,) * 2 + (3,), dtype=np.uint8), (0, 0), 5)
+    image = cv2.normalize(image, None, 5, 250, cv2.NORM_MINMAX)
+    return Crop(image, rng.uniform(-0.1, 1.1, (68, 2)), np.ones(68), SIZE, box=np.array([[0.15, 0.2], [0.8, 0.9]]))
+
+
+class Reference:
+    """The steps on one crop, written from their descriptions: nearest pixels by their centres, landmarks in px of the crop."""
+
+    def __init__(self, crop: Crop, name: str):
+        self.image, self.points = crop.stored[BORDER:-BORDER, BORDER:-BORDER].astype(float), crop.landmarks * SIZE
+        self.crop, (_, self.shift, self.angle, self.fill) = crop, PUBLISHED[name]
+
+    def sample(self, image, x, y) -> None:
+        column, row = np.floor(x).astype(int), np.floor(y).astype(int)
+        there = (0 <= column) & (column < image.shape[1]) & (0 <= row) & (row < image.shape[0])
+        self.image = np.where(there[..., None], image[row * there, column * there], self.fill).astype(float)
+
+    def linear(self, matrix) -> None:
+        """Map about the middle: each pixel of the result comes from where the inverse map puts its centre."""
+        grid = np.stack(np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5), -1) - SIZE / 2
+        source = np.einsum("ij,rcj->rci", np.linalg.inv(matrix), grid) + SIZE / 2
+        self.sample(self.image, source[..., 0], source[..., 1])
+        self.points = (self.points - SIZE / 2) @ matrix.T + SIZE / 2
+
+    def translation(self, u) -> None:
+        if u[0] < 0.5:
+            dx, dy = int((2 * u[1] - 1) * self.shift * SIZE), int((2 * u[2] - 1) * self.shift * SIZE)
+            y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+            self.sample(self.image, x - dx, y - dy)
+            self.points = np.clip(self.points + (dx, dy), 0, SIZE)
+
+    def occlusion(self, u) -> None:
+        if u[0] < 0.5:
+            width, height = int(u[1] * self.largest * SIZE), int(u[2] * self.largest * SIZE)
+            x, y = int(u[3] * (SIZE - width)), int(u[4] * (SIZE - height))
+            self.image[y:y + height, x:x + width] = self.fill if self.fill else np.floor(u[5:8] * 256)
+
+    largest = property(lambda self: 0.2 if self.fill else 0.4)
+
+    def flip(self, u) -> None:
+        if u[0] < 0.5:
+            self.image, self.points = self.image[:, ::-1], (np.array([SIZE, 0]) + self.points * (-1, 1))[FLIP]
+
+    def rotation(self, u) -> None:
+        if u[0] < 0.5 or self.fill:
+            a = np.radians(self.angle * (2 * u[1] - 1))
+            self.linear(np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]))
+
+    def shear(self, u) -> None:
+        self.linear(np.eye(2) + 0.1 * (2 * u[:4].reshape(2, 2) - 1))
+
+    def sides(self, u) -> None:
+        """From 0.5 to 0.9 box widths left and right of the box's centre, 0.5 to 1.1 heights above and below."""
+        (x1, y1), (x2, y2) = self.crop.box * SIZE
+        x, y, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+        left, right = x - (0.5 + 0.4 * u[0]) * w, x + (0.5 + 0.4 * u[2]) * w
+        top, bottom = y - (0.5 + 0.6 * u[1]) * h, y + (0.5 + 0.6 * u[3]) * h
+        row, column = np.mgrid[:SIZE, :SIZE] + 0.5
+        self.sample(self.crop.stored, left + column / SIZE * (right - left) + BORDER, top + row / SIZE * (bottom - top) + BORDER)
+        self.points = (self.points - (left, top)) / (right - left, bottom - top) * SIZE
+
+    def padding(self, u) -> None:
+        thick = int(u[1] * 0.3 * SIZE)
+        bands = self.image[:thick], self.image[SIZE - thick:], self.image[:, :thick], self.image[:, SIZE - thick:]
+        bands[int(4 * u[0])][:] = 127
+
+    def hsv(self, u) -> None:
+        if u[0] < 0.5:
+            hue, saturation, value = np.moveaxis(cv2.cvtColor(self.image.astype(np.uint8), cv2.COLOR_BGR2HSV).astype(float), 2, 0)
+            h, s, v = 1 + (2 * u[1:4] - 1) * (0.015, 0.7, 0.4)
+            changed = np.stack([hue * h % 180, np.minimum(saturation * s, 255), np.minimum(value * v, 255)], -1)
+            self.image = cv2.cvtColor(changed.astype(np.uint8), cv2.COLOR_HSV2BGR).astype(float)
+
+    def infrared(self, u) -> None:
+        if u[0] < 0.5:
+            self.image = np.repeat(np.minimum(self.image[..., :1] + 10 + int(80 * u[1]), 255), 3, 2)
+
+    def grayscale(self, u) -> None:
+        if u[0] < 0.2:
+            self.image = np.repeat(np.round(self.image @ (0.114, 0.587, 0.299))[..., None], 3, 2)
+
+    def blur(self, u) -> None:
+        often = {30: 0.3, 45: 0.75}[self.angle]
+        if u[0] < often:
+            self.image = gaussian_filter(self.image, (5 * u[1] * SIZE / 256,) * 2 + (0,), mode="mirror")
+
+    def colour(self, u) -> None: ...  # none here, nor noise
+
+    noise = colour
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_augmentation_is_that_of_its_description(name):
+    recipe = replace(settings(name).augment, interpolation="nearest", noise=0.0)  # what the numpy code can repeat
+    if name == "slim":
+        recipe = replace(recipe, colour_prob=0.0)
+    order = PUBLISHED[name][0]
+    assert tuple(recipe.steps) == order
+    for sample in range(40):
+        crop = stored(sample)
+        image, landmarks, weight, matrix = augment(crop, recipe, FLIP, generator(3, 0, sample))
+        expected = Reference(crop, name)
+        for step, u in zip(order, generator(3, 0, sample).random((len(order), DRAWS)), strict=True):
+            getattr(expected, step)(u)
+        assert np.allclose(landmarks * SIZE, expected.points, atol=1e-9), sample
+        apart = np.abs(image.astype(float) - expected.image).max(2)
+        assert (apart > 3).mean() < 0.03, sample  # at edges OpenCV may take the pixel beside
+        assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.uint8 and weight.all()
+        if name != "pipnet" and name != "irnet":  # nothing clips its landmarks, so the affine tells where they are
+            order_of = FLIP if np.linalg.det(matrix[:, :2]) < 0 else slice(None)
+            assert np.allclose((crop.landmarks * SIZE @ matrix[:, :2].T + matrix[:, 2])[order_of], landmarks * SIZE)
+
+
+def test_pipnets_clipped_landmarks_are_clipped_by_translations_alone():
+    recipe = replace(settings("pipnet").augment, steps=["translation", "rotation"], translation_prob=1.0, rotation_prob=1.0)
+    crop = stored(0)
+    moved = augment(crop, replace(recipe, rotation_prob=0.0), FLIP, generator(0, 0, 0))[1]
+    assert moved.min() == 0 and moved.max() == 1 and crop.landmarks.min() < 0
+    turned = augment(crop, replace(recipe, translation_prob=0.0), FLIP, generator(0, 0, 0))[1]
+    assert turned.min() < 0 and turned.max() > 1
+
+
+def test_irnets_interpolation_is_random_and_keyed():
+    recipe = replace(settings("irnet").augment, steps=["rotation"], rotation_prob=1.0)
+    crop, found = stored(0), set()
+    for sample in range(20):
+        image = augment(crop, recipe, FLIP, generator(0, 0, sample))[0]
+        assert np.array_equal(image, augment(crop, recipe, FLIP, generator(0, 0, sample))[0])
+        same = [way for way in ("nearest", "linear", "cubic", "lanczos")
+                if np.array_equal(image, augment(crop, replace(recipe, interpolation=way), FLIP, generator(0, 0, sample))[0])]
+        found |= {*same[:1]}
+    assert found == {"nearest", "linear", "cubic", "lanczos"}
+    ours = replace(settings("default").augment, interpolation="random")
+    pictures = [augment(crop, replace(ours, interpolation=way), FLIP, generator(0, 0, 3))[0]
+                for way in ("random", "nearest", "linear", "cubic", "lanczos")]
+    assert sum(np.array_equal(pictures[0], other) for other in pictures[1:]) == 1
+
+
+def test_grey_fills_what_is_outside_the_source_image():
+    crop = stored(0)._replace(source=np.array([[-1.0, -1.0], [0.5, 2.0]]))  # the image ends in the middle of the crop
+    for steps in ([], ["flip"]):
+        plain = replace(settings("plain").augment, fill="grey", steps=steps, flip=0.0)
+        image = augment(crop, plain, FLIP, generator(0, 0, 0))[0]
+        assert (image[:, SIZE // 2:] == 127).all() and np.array_equal(image[:, :40], crop.stored[BORDER:-BORDER, BORDER:][:, :40])
+
+
+def test_steps_from_real_pixels_and_with_a_margin():
+    crop = stored(0)._replace(margin=8)
+    recipe = replace(settings("pipnet").augment, steps=["translation"], translation_prob=1.0, translation=0.2, fill="real")
+    image, _, _, matrix = augment(crop, recipe, FLIP, generator(0, 0, 1))
+    dx, dy = matrix[:, 2].astype(int)
+    edge = BORDER - 8
+    assert (dx or dy) and np.array_equal(image, crop.stored[edge - dy:len(crop.stored) - edge - dy,
+                                                            edge - dx:len(crop.stored) - edge - dx])
+    black = augment(crop, replace(recipe, fill="black"), FLIP, generator(0, 0, 1))[0]
+    assert black.shape == image.shape and (black != image).any()
+
+
+def test_a_key_that_no_step_reads_is_an_error(cli, recipe):
+    assert all(set(step.keys) <= vars(settings().augment).keys() for step in STEPS.values())
+    for flags, message in [
+        (["--preset", "pipnet", "--scale", "0.1"], "--scale is read by none of the steps .translation, occlusion, flip"),
+        (["--shear", "0.1"], "--shear is read by none of the steps .there are none.*give --steps"),
+        (["--steps", "turn"], "steps must be one of sides, translation, .*not 'turn'"),
+        (["--steps", "sides", "--sides", "0.5", "0.4", "0.5", "1"], "sides must be four shares of the face box"),
+        (["--steps", "sides"], "the step sides needs --sides"),
+    ]:
+        fails(cli("--train", *recipe, *flags), message)

@@ -1,1 +1,0 @@
-"""From raw archives to samples."""

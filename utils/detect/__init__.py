@@ -1,0 +1,1 @@
+"""The face detector: its pictures, scenes, metric and exports."""

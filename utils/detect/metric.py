@@ -1,0 +1,60 @@
+"""Average precision and recall of detections, with IoU of at least one half, as in WIDER FACE and PASCAL VOC."""
+from typing import NamedTuple
+
+import numpy as np
+
+from pipnet.geometry import iou
+from utils.detect.wider import Picture
+
+LEAST = 16.0  # px of the image: faces with a shorter side, and detections of them, are ignored
+OVERLAP = 0.5
+
+
+class Scores(NamedTuple):
+    """Figures of a detector; NaN without such faces."""
+    ap: float       # area under the precision-recall curve, over pictures in which every face has a box
+    recall: float   # share of the faces that are found
+    covered: float  # recall of faces that a mask or something else covers
+    plain: float    # recall of the other faces
+    faces: int
+
+
+def small(boxes: np.ndarray) -> np.ndarray:
+    """Return which faces (M,) have a side below LEAST px."""
+    return ((boxes[:, 2:] - boxes[:, :2]) < LEAST).any(1)
+
+
+def matched(boxes: np.ndarray, picture: Picture) -> tuple[np.ndarray, np.ndarray]:
+    """Match boxes (M, 4), best first. Return the face of each: -1 for none, -2 for an ignored face; and which faces count.
+
+    A box takes the free face that it overlaps most, so each face is found once.
+    """
+    aside = picture.ignored | small(picture.boxes)
+    found, overlap, free = np.full(len(boxes), -1), iou(boxes, picture.boxes), ~aside
+    for row in range(len(boxes)):
+        candidates = np.where(free, overlap[row], 0)
+        if len(candidates) and candidates.max() >= OVERLAP:
+            found[row] = candidates.argmax()
+            free[found[row]] = False
+        elif (overlap[row][aside] >= OVERLAP).any():
+            found[row] = -2
+    return found, ~aside
+
+
+def score(found: list[tuple[np.ndarray, np.ndarray]], pictures: list[Picture]) -> Scores:
+    """Return the figures of `found`: (boxes (M, 4) best first, scores (M,)) of each picture."""
+    hits, scores, whole, tally = [np.zeros(0, bool)], [np.zeros(0)], 0, np.zeros((2, 2))  # plain and covered: hits, faces
+    for (boxes, values), picture in zip(found, pictures, strict=True):
+        match, counted = matched(boxes, picture)
+        for kind, faces in enumerate((match[match >= 0], np.flatnonzero(counted))):
+            tally[:, kind] += np.bincount(picture.covered[faces].astype(int), minlength=2)
+        if picture.whole:
+            hits.append(match[match != -2] >= 0)
+            scores.append(values[match != -2])
+            whole += counted.sum()
+    hit = np.concatenate(hits)[np.argsort(-np.concatenate(scores), kind="stable")]
+    recall = np.cumsum(hit) / max(whole, 1)
+    precision = np.maximum.accumulate((np.cumsum(hit) / np.arange(1, len(hit) + 1))[::-1])[::-1]
+    ap = float(np.sum(precision * np.diff(recall, prepend=0))) if whole else float("nan")
+    shares = [float(part / of) if of else float("nan") for part, of in (tally.sum(0), tally[1], tally[0])]
+    return Scores(ap, *shares, int(tally[:, 1].sum()))

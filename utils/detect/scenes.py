@@ -1,0 +1,234 @@
+"""Training crops of a detector: parts of photographs with boxes, and faces of landmark sets pasted into them.
+
+A crop is a pure function of (seed, epoch, sample). Its labels are the boxes of its faces and unknown regions, which the loss
+leaves out: small, cut or ignored faces, and photographs that may show faces without a box.
+"""
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.ops import box_iou
+
+from nets.detectors.faceboxes import Targets, anchors, corners, encode
+from pipnet.geometry import invert, opencv_matrix, transform, turn_about, turned_boxes
+from utils.detect.scene_sources import RAISE, STORED, Cutouts, face_boxes, resized
+from utils.detect.wider import Picture
+from utils.faces.augment import generator, photometric
+
+SMALLEST = 24.0  # px of the crop: smaller faces are matched as if they had this side
+LEAST = 9.0  # px of the crop: faces with a shorter side are left out of the loss
+ZOOM = (0.25, 5.0)  # range of a photograph's zoom
+PART = 128  # px, side of the smallest part of a mosaic
+AWAY = 0.2  # share of the parts at a random place of a photograph, so that background is seen in all sizes
+KNOWN = 0.6, 0.1  # visible share of a cut face from which it counts, and from which it is an unknown region
+
+
+class Scene(NamedTuple):
+    """A crop with its labels."""
+    image: np.ndarray    # (S, S, 3) uint8 BGR
+    boxes: np.ndarray    # (M, 4) px
+    unknown: np.ndarray  # (K, 4) px
+
+
+class Batch(NamedTuple):
+    """Crops with the targets of their anchors."""
+    images: Tensor   # (B, S, S, 3) uint8 BGR
+    labels: Targets
+    index: Tensor    # (B,) number of the sample
+
+
+class Material(NamedTuple):
+    """Sources of training crops."""
+    pictures: list[Picture]   # photographs
+    cutouts: Cutouts          # faces to paste
+    portraits: list[Picture]  # pictures of landmark sets
+
+
+class Scenes(Dataset):
+    """`count` crops of `size` px per epoch; item (epoch, index): image, target offsets, target labels, index.
+
+    A sample is a function of (seed, epoch, index). detect, augment: sections of the settings. names: photograph of each sample.
+    """
+
+    def __init__(self, material: Material, detect, augment, size: int, seed: int, count: int):
+        self.pictures, self.cutouts, self.portraits = material
+        self.count, self.seed, self.size = count, seed, size
+        self.sides, self.pasted, self.mosaic = detect.face_sides, detect.pasted, detect.mosaic
+        self.recipe = augment
+        self.anchor = anchors(self.size, self.size)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def name(self, index: int) -> str:
+        """Return the name of a crop's first picture, for errors."""
+        return self.pictures[index % len(self.pictures)].file.name
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, Tensor, Tensor, int]:
+        epoch, index = key
+        scene = self.scene(epoch, index)
+        return scene.image, *targets(scene, self.anchor), index
+
+    def scene(self, epoch: int, index: int) -> Scene:
+        """Return one crop with its labels."""
+        rng, labels = generator(self.seed, epoch, index), []
+        canvas = np.zeros((self.size, self.size, 3), np.uint8)
+        self._fill(canvas, np.zeros(2, int), index, labels, rng)
+        boxes, unknown = (np.concatenate(part) for part in zip(*labels, strict=True))
+        boxes = self._paste(canvas, boxes, unknown, rng)
+        canvas = photometric(canvas, rng, rng.spawn(1)[0], self.recipe)
+        if rng.random() < self.recipe.flip:
+            canvas = np.ascontiguousarray(canvas[:, ::-1])
+            boxes, unknown = (part[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (self.size, 0, self.size, 0) for part in (boxes, unknown))
+        return Scene(canvas, boxes, unknown)
+
+    def _fill(self, canvas: np.ndarray, corner: np.ndarray, number: int, labels: list, rng: np.random.Generator) -> None:
+        """Draw a part of photograph `number` or of a portrait into the square `canvas`, or recursively a mosaic of four canvases.
+
+        Append (boxes, unknown) to `labels`, in px of the whole crop, in which the canvas is at `corner`.
+        """
+        half = len(canvas) // 2
+        if half < min(PART, self.size // 2) or rng.random() >= self.mosaic:
+            # portraits show large faces, so they are rarer in small canvases
+            portrait = self.portraits and rng.random() < len(canvas) / (2 * self.size)
+            pictures = self.portraits if portrait else self.pictures
+            canvas[:], boxes, unknown = self._cell(pictures[number % len(pictures)], len(canvas), rng)
+            labels.append((boxes + np.tile(corner, 2), unknown + np.tile(corner, 2)))
+            return
+        for place in np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * half:
+            part = canvas[place[1]:, place[0]:][:half, :half]
+            self._fill(part, corner + place, number, labels, rng)
+            number = int(rng.integers(2 ** 31))
+
+    def _side(self, rng: np.random.Generator, least: float, most: float) -> float:
+        """Return a log-uniform side of a face in px, within `face_sides` and within `least` to `most`."""
+        low, high = np.log(np.clip(self.sides, min(least, most), most))
+        return float(np.exp(rng.uniform(low, high)))
+
+    def _roll(self, rng: np.random.Generator, angle: float) -> float:
+        """Return any angle in degrees with probability `roll_prob`, else `angle`; the draws of `rng` itself stay as they are."""
+        own = rng.spawn(1)[0]
+        return own.uniform(-180, 180) if own.random() < self.recipe.roll_prob else angle
+
+    def _cell(self, picture: Picture, side: int, rng: np.random.Generator) -> Scene:
+        """Return a part of a photograph at `side` px; if it has faces, one of them has a random size."""
+        image = picture.read()
+        height, width = image.shape[:2]
+        faces = picture.boxes[~picture.ignored]
+        pick, place = rng.random(), rng.random(2)
+        low = max(ZOOM[0], side / (1.1 * min(height, width)))  # the window is at most 1.1 shorter sides of the photograph
+        if len(faces) and rng.random() >= AWAY:
+            face = faces[int(pick * len(faces))]
+            extent = face[2:] - face[:2]
+            own = np.sqrt(extent.prod())
+            # in a crop of one photograph, draw no size below that of the smallest zoom: it would be clipped to it
+            wanted = self._side(rng, low * own if side == self.size else 0, 0.9 * side)
+            zoom = np.clip(wanted / own, low, max(ZOOM[1], low))
+            window = side / zoom
+            # corners of the window for which the face is wholly inside, unless it is larger
+            ends = np.sort([face[2:] - window, face[:2]], axis=0)
+        else:
+            zoom = low * (max(ZOOM[1], low) / low) ** pick
+            window = side / zoom
+            ends = np.sort([np.zeros(2), (width - window, height - window)], axis=0)
+        inside = np.sort([np.zeros(2), (width - window, height - window)], axis=0)
+        corner = np.clip(ends[0] + place * (ends[1] - ends[0]), *inside)
+        angle = self._roll(rng, 0.0)
+        cut = resized(image, corner, window, side, angle)
+        boxes = (picture.boxes - np.tile(corner, 2)) * zoom
+        if angle:
+            boxes = turned_boxes(boxes, turn_about(np.full(2, side / 2), np.radians(angle)))
+        clipped = boxes.clip(0, side)
+        extent, seen = boxes[:, 2:] - boxes[:, :2], clipped[:, 2:] - clipped[:, :2]
+        share = seen.prod(1) / np.maximum(extent.prod(1), 1e-6)
+        counts = (share >= KNOWN[0]) & (seen >= LEAST).all(1) & ~picture.ignored
+        hides = ~counts & (share > KNOWN[1])
+        unknown = clipped[hides] if picture.whole else np.array([[0, 0, side, side]], float)
+        return Scene(cut, clipped[counts], unknown)
+
+    def _paste(self, canvas: np.ndarray, boxes: np.ndarray, unknown: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Paste faces into free places of `canvas`, in place; return the boxes of all faces in it."""
+        if not len(self.cutouts):
+            return boxes
+        for _ in range(int(rng.integers(0, self.pasted + 1))):
+            number, wanted, spot = int(rng.integers(len(self.cutouts))), self._side(rng, 0, STORED), rng.random((6, 2))
+            angle, soft, mirror = rng.uniform(-1, 1) * self.recipe.rotation, rng.uniform(0.02, 0.25), rng.random() < 0.5
+            angle = self._roll(rng, angle)
+            landmarks, layout = self.cutouts.landmarks[number], self.cutouts.layouts[number]
+            extent = np.ptp(landmarks, axis=0)
+            scale = wanted / np.sqrt(extent[0] * extent[1] * (1 + RAISE))
+            matrix = _turn(np.radians(angle), scale, mirror)
+            box = face_boxes(transform(landmarks, matrix)[None], layout, angle)[0]
+            patch = int(np.ceil(STORED * scale))
+            extent = box[2:] - box[:2]
+            if (extent >= self.size).any() or (extent < LEAST).any():
+                continue
+            corner = spot * (self.size - extent)
+            moved = np.concatenate([corner, corner + extent], 1)
+            # the patch must not cover another face or a small unknown region
+            middle, reach = (moved[:, :2] + moved[:, 2:]) / 2, patch * 0.5
+            around = np.concatenate([middle - reach, middle + reach], 1)
+            taken = np.concatenate([boxes, unknown[(np.ptp(unknown.reshape(-1, 2, 2), axis=1) < self.size / 2 - 1).any(1)]])
+            free = [row for row in range(len(spot)) if not _touch(around[row], taken).any()]
+            if free:
+                matrix[:, 2] += corner[free[0]] - box[:2]
+                _blend(canvas, self.cutouts.images[number], matrix, scale, soft)
+                boxes = np.concatenate([boxes, moved[free[:1]]])
+        return boxes
+
+
+def _turn(angle: float, scale: float, mirror: bool) -> np.ndarray:
+    """Return an affine (2, 3) that rotates, scales and mirrors a cutout about its middle, which goes to the origin."""
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * (-1 if mirror else 1, 1)
+    return np.column_stack([turn, -turn @ (STORED / 2, STORED / 2)])
+
+
+def _touch(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return which of the boxes (M, 4) overlap a box (4,)."""
+    return ((box[:2] < boxes[:, 2:]) & (box[2:] > boxes[:, :2])).all(1)
+
+
+def _blend(canvas: np.ndarray, cutout: np.ndarray, matrix: np.ndarray, scale: float, soft: float) -> None:
+    """Lay a cutout over the canvas in place; its border fades over the share `soft` of its side."""
+    shrink = max(int(1 / scale), 1)
+    if shrink > 1:
+        cutout = cv2.resize(cutout, (STORED // shrink, STORED // shrink), interpolation=cv2.INTER_AREA)
+    matrix = np.column_stack([matrix[:, :2] * (STORED / len(cutout)), matrix[:, 2]])
+    ends = transform(np.array([[0, 0], [1, 0], [0, 1], [1, 1]], float) * len(cutout), matrix)
+    low = np.floor(ends.min(0)).astype(int).clip(0, len(canvas))
+    high = np.ceil(ends.max(0)).astype(int).clip(0, len(canvas))
+    width, height = (high - low).tolist()
+    if width <= 0 or height <= 0:
+        return
+    matrix[:, 2] -= low
+    drawn = cv2.warpAffine(cutout, opencv_matrix(matrix), (width, height), borderMode=cv2.BORDER_REPLICATE)
+    back = invert(matrix)
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5)
+    edge = np.maximum(*(np.abs((row[0] * x + row[1] * y + row[2]) / (len(cutout) / 2) - 1) for row in back.astype(np.float32)))
+    alpha = ((1 - edge) / soft).clip(0, 1)[..., None]
+    part = canvas[low[1]:high[1], low[0]:high[0]]
+    part[:] = part + alpha * (drawn.astype(np.float32) - part)
+
+
+def targets(scene: Scene, anchor: Tensor) -> tuple[Tensor, Tensor]:
+    """Return offsets (A, 4) and labels (A,) of the anchors; label -1 in an unknown region: neither face nor background."""
+    boxes = torch.from_numpy(scene.boxes.astype(np.float32))
+    offsets, label = (part[0] for part in encode([boxes], anchor, smallest=SMALLEST))
+    if len(scene.unknown):
+        middle, reach = (scene.unknown[:, :2] + scene.unknown[:, 2:]) / 2, np.ptp(scene.unknown.reshape(-1, 2, 2), axis=1) / 2
+        reach = torch.from_numpy(np.maximum(reach, 8).astype(np.float32))  # the smallest anchors are 8 px apart
+        away = (anchor[:, None, :2] - torch.from_numpy(middle.astype(np.float32))).abs()
+        hidden = (away <= reach).all(-1).any(1)
+        if len(boxes):  # an anchor that overlaps a known face a little is background
+            hidden &= box_iou(corners(anchor), boxes).max(1).values < 0.1
+        label = torch.where(hidden & (label == 0), -1, label)
+    return offsets, label
+
+
+def collate(samples: list[tuple]) -> Batch:
+    """Return a batch of samples."""
+    images, offsets, label, index = zip(*samples, strict=True)
+    return Batch(torch.from_numpy(np.stack(images)), Targets(torch.stack(offsets), torch.stack(label)), torch.tensor(index))

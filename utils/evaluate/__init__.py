@@ -1,0 +1,1 @@
+"""Errors of nets on test sets: metrics, tables and the report."""

@@ -1,0 +1,176 @@
+"""Evaluation of any predictor (torch, ONNX, ...) on any set of faces, in pixels of the source images."""
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from nets.labels import Prediction
+from pipnet.errors import UserError
+from pipnet.geometry import to_image
+from pipnet.landmarker import SURE_ERROR
+from pipnet.layout import Layout
+from utils import memory
+from utils.conversion import conversion
+from utils.evaluate import metric
+from utils.faces.archives import BESIDE
+from utils.faces.dataset import Faces, test_batches
+from utils.layouts import Layouts
+
+SURE_FACES = 0.95  # share of validation faces that a net shall be sure of
+Predict = Callable[[torch.Tensor], Prediction]  # uint8 BGR (B, S, S, 3) -> Prediction in [0, 1] of the crop
+
+
+class Result(NamedTuple):
+    """Predictions for M faces and their errors.
+
+    landmarks (M, N, 2) in px of the source image; score (M, N); nme, crop_nme (M,) in %; errors (M, N) and the predicted errors
+    sigma (M, N) in px of the source image, NaN where the truth is unknown.
+    """
+
+    landmarks: np.ndarray
+    score: np.ndarray
+    nme: np.ndarray       # in image pixels
+    crop_nme: np.ndarray  # in the crop's [0, 1] frame, as PIPNet publishes it
+    groups: dict[str, np.ndarray]  # NME (M,) of each group of landmarks
+    errors: np.ndarray
+    sigma: np.ndarray | None
+    flicker: np.ndarray   # (M,) in %: mean change of the landmarks' errors since the previous frame, NaN without one
+    pose: np.ndarray | None = None    # (M, 3) radians, if the net predicts it
+    states: np.ndarray | None = None  # (M, k) probabilities, if the net predicts them
+
+    def calibration(self) -> float:
+        """Return the factor that sigma must be multiplied by: mean error / mean predicted error."""
+        known = np.isfinite(self.errors)
+        return float(self.errors[known].mean() / self.sigma[known].mean())
+
+    def limits(self) -> dict[str, float]:
+        """Return what SURE_FACES of the faces reach, see `LandmarkNet`; sigma as it will be calibrated."""
+        found = {"sure_score": float(np.quantile(self.score.clip(0, 1).mean(1), 1 - SURE_FACES))}
+        if self.sigma is not None:
+            sizes = np.sqrt(np.ptp(self.landmarks, axis=1).prod(1)).clip(1e-6)
+            share = float(np.quantile(self.sigma.mean(1) / sizes, SURE_FACES)) * self.calibration()
+            found["sure_error"] = max(share, SURE_ERROR)
+        return found
+
+
+def torch_predictor(net, device: torch.device) -> Predict:
+    """Return the predictor of a net, in fp32."""
+    net = net.to(device, memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def predict(images: torch.Tensor) -> Prediction:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 is not fp32
+            return net.predict(images.to(device))
+
+    return predict
+
+
+def convert_predictor(layout: Layout, stored: str, layouts: Layouts) -> tuple[Layout, Callable[[Predict], Predict]]:
+    """Return (layout to compare in, conversion of a predictor) to test a net of `layout` on faces of layout `stored`.
+
+    If the faces can be converted to the net's layout (as `Faces` does), the predictor stays. Else its landmarks are converted
+    to those of the faces, as far as there are rules. `Faces` raises UserError if there is no way.
+    """
+    forth = conversion(layout.name, stored, layouts)
+    if stored == layout.stored or conversion(stored, layout.stored, layouts) or forth is None:
+        return layout, lambda predict: predict
+    there = layouts.load(stored)
+    told = np.flatnonzero(forth.told())
+    if len(told) < there.count:
+        there = layouts.load(stored, [there.flip_index[i] for i in told])
+    x, y = (torch.from_numpy(part[0]) for part in forth.only(told)[:2])
+
+    def converted(predict: Predict) -> Predict:
+        def convert(images: torch.Tensor) -> Prediction:
+            found = predict(images)
+            across, down = (weights.to(found.landmarks) for weights in (x, y))
+            landmarks = torch.stack([found.landmarks[..., 0] @ across.T, found.landmarks[..., 1] @ down.T], -1)
+            score, sigma = (None if part is None else part @ across.T for part in (found.score, found.sigma))
+            return found._replace(landmarks=landmarks, score=score, sigma=sigma)
+        return convert
+
+    return there, converted
+
+
+def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:
+    """Return (M,) px by which a face's errors are divided, NaN where unknown. UserError if the layout or all faces lack it."""
+    try:
+        norms = metric.norms(faces.landmarks, layout, norm, faces.box)
+    except ValueError as error:
+        raise UserError(f"{error} (--norm)") from None
+    if not np.isfinite(norms).any():
+        raise UserError(f"none of {len(faces)} faces ({faces.names[0]}, ...) has an {norm} norm; choose --norm box or diagonal")
+    return norms
+
+
+def mean_of(one: Prediction, other: Prediction) -> Prediction:
+    """Return the mean of two predictions for the same crops."""
+    return Prediction(*(None if value is None else (value + twin) / 2 for value, twin in zip(one, other, strict=True)))
+
+
+def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int, ranks=None,
+             flip_test: bool = False) -> Result:
+    """Return predictions and errors for all faces. With several processes (`ranks`) each does its share; all get the result.
+
+    flip_test: average the predictions for a crop and its mirror image. If labels lie to the right of what they mark, a net that
+    was trained with their `label_shift` finds them there in both. So the averages are moved to the right by half of the median
+    distance, in px, between the predictions and the mirrored ones. UserError if a prediction is not finite.
+    """
+    predicted = torch.zeros(*faces.landmarks.shape[:2], 4, dtype=torch.float64)  # x, y, score, sigma
+    others = torch.full((len(faces), 8), torch.nan, dtype=torch.float64)  # pose, states, shift of the flip test
+    for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
+        with memory.advice(f"--test-batch-size {batch_size} and pictures of {faces.size} px",
+                           f"give --test-batch-size {max(batch_size // 2, 1)}"):
+            prediction = predict(batch.images)
+            if flip_test:
+                plain, mirrored = prediction, predict(batch.images.flip(2)).flip(layout)
+                prediction = mean_of(plain, mirrored)
+                others[batch.index, 7] = (plain.landmarks - mirrored.landmarks)[..., 0].double().cpu().median(1).values / 2
+        sigma = torch.zeros_like(prediction.score) if prediction.sigma is None else prediction.sigma
+        predicted[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).double().cpu()
+        for value, place in ((prediction.pose, slice(3)), (prediction.states, slice(3, 7))):
+            if value is not None:
+                others[batch.index, place] = value.double().cpu()
+    if ranks and ranks.count > 1:  # the rows of other processes are zero here
+        predicted = ranks.sum(predicted.to(ranks.device)).cpu()
+        said = torch.isfinite(others)
+        others = torch.where(ranks.sum(said.double().to(ranks.device)).cpu() > 0,
+                             ranks.sum(torch.where(said, others, 0).to(ranks.device)).cpu(), torch.nan)
+    landmarks, score, sigma = predicted[..., :2], predicted[..., 2], predicted[..., 3]
+    sides = faces.crop[:, 2:] - faces.crop[:, :2]
+    if flip_test:
+        width = torch.from_numpy(sides[:, 0])
+        landmarks[..., 0] += ((others[:, 7] * width).median() / width)[:, None]
+    if not torch.isfinite(landmarks).all():
+        raise UserError("the predicted landmarks are not finite: the net has diverged, lower --learning-rate")
+    found = to_image(landmarks.numpy(), faces.crop)
+    errors = metric.point_errors(found, faces.landmarks)
+    norms = face_norms(faces, layout, norm)
+    nominal = faces.nominal.astype(np.float64)
+    crop_norms = metric.norms(nominal, layout, norm, np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1)))
+    crop_nme = metric.nme(metric.point_errors(landmarks.numpy(), nominal), crop_norms)
+    groups = {group: metric.nme(errors[:, list(ids)], norms) for group, ids in layout.groups.items()}
+    expected = sigma.numpy() * np.sqrt(sides.prod(1))[:, None] if sigma.any() else None
+    return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, groups, errors, expected,
+                  metric.flicker(found - faces.landmarks, norms, faces.previous),
+                  *(value.numpy() if torch.isfinite(value).any() else None for value in (others[:, :3], others[:, 3:7])))
+
+
+def subset_rows(subsets: list[str], rank: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Return {name: (M,) bool}: all faces, then each first part of a subset's name (`common`), then each subset (`common/lfpw`).
+
+    Equal masks come once. A face may be in several subsets: `test//blur//makeup`. rank: names in the order of the publications;
+    others follow by alphabet.
+    """
+    order = list(dict.fromkeys(part for name in rank for part in (name.split("/")[0], name)))
+
+    rows = {"full": np.ones(len(subsets), bool)}
+    names = [set(subset.split(BESIDE)) for subset in subsets]
+    heads = [{name.split("/")[0] for name in own} for own in names]
+    for column in (heads, names):
+        for row in sorted(set().union(*column), key=lambda name: (order.index(name) if name in order else len(order), name)):
+            mask = np.array([row in own for own in column])
+            if not any((mask == known).all() for known in rows.values()):
+                rows[row] = mask
+    return rows

@@ -1,0 +1,147 @@
+"""Rows of figures: a test set, its subsets, groups of landmarks, norms; and their text as a table."""
+from collections.abc import Iterable
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from pipnet.geometry import to_crop
+from pipnet.layout import Layout
+from utils.evaluate import metric
+from utils.evaluate.evaluate import Result, subset_rows
+from utils.faces.archives import DATASETS
+from utils.faces.dataset import Faces
+from utils.faces.prepared_set import PreparedSet
+
+# columns that may look like numbers
+NAMES = ("test set", "model", "file", "format", "run", "subset", "identity", "net", "set", "layout")
+Row = dict[str, str]  # {column: cell}
+
+
+class Compared(NamedTuple):
+    """NME of another run on the same M faces, in %; a report does not keep flicker, so it is NaN."""
+
+    run: str
+    nme: np.ndarray
+    crop_nme: np.ndarray
+    flicker: np.ndarray
+
+
+class Case(NamedTuple):
+    """A test set in one kind of box: what a net is evaluated on.
+
+    set: the prepared set; title, file: its names in tables and in files; box: true, perturbed or detector; faces; layout: that
+    errors are measured in; missed: faces that the detector did not find; compared: other runs on these faces.
+    """
+
+    set: PreparedSet
+    title: str
+    file: str
+    box: str
+    faces: Faces
+    layout: Layout
+    missed: int = 0
+    compared: tuple[Compared, ...] = ()
+
+    def model(self, name: str) -> str:
+        """Return the name of a model in tables; boxes other than the true ones say so."""
+        return name if self.box == "true" else f"{name}, {self.box} boxes"
+
+    def subsets(self) -> Iterable[tuple[str, np.ndarray]]:
+        """Return (name, (M,) bool) of all faces, as `full`, and of each subset."""
+        return subset_rows(self.faces.subsets, self.faces.rank).items()
+
+
+def figures(rows: Iterable[dict[str, str]]) -> list[dict[str, float | str | None]]:
+    """Return rows of a table with numbers for texts that are numbers, None for empty cells; names stay texts."""
+    def value(column: str, cell: str) -> float | str | None:
+        try:
+            return cell if column in NAMES else float(cell) if cell else None
+        except ValueError:
+            return cell
+
+    return [{column: value(column, cell) for column, cell in row.items()} for row in rows]
+
+
+def table(rows: list[list[str]], header: list[str]) -> str:
+    """Return a Markdown table that also reads well in a terminal: two columns of text, then numbers.
+
+    It is shorter than the use of a package that aligns columns this way.
+    """
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        padded = [f"{cell: {'<' if i < 2 else '>'}{width}}" for i, (cell, width) in enumerate(zip(cells, widths, strict=True))]
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|" + "|".join("-" * (width + 2) if i < 2 else "-" * (width + 1) + ":" for i, width in enumerate(widths)) + "|"
+    return "\n".join([line(header), rule, *map(line, rows)])
+
+
+def _figures(scores: metric.Scores, thresholds) -> Row:
+    """Return failure rate and area of each threshold."""
+    return {name: cell for at, fr, area in zip(thresholds, scores.fr, scores.auc, strict=True)
+            for name, cell in ((f"FR@{at:g} %", f"{fr:.2f}"), (f"AUC@{at:g}", f"{area:.4f}"))}
+
+
+def score_rows(case: Case, model: str, result: Result | Compared, thresholds) -> list[Row]:
+    """Return a row for the whole set and one for each subset."""
+    rows = []
+    for subset, mask in case.subsets():
+        scores, moving = metric.summary(result.nme[mask], thresholds), result.flicker[mask]
+        count = str(scores.faces)
+        if scores.left_out:
+            count += f" (-{scores.left_out})"
+        if case.missed and subset == "full":
+            count += f", {case.missed} missed"
+        rows.append({"test set": case.title if subset == "full" else f"  {subset}", "model": model, "faces": count,
+                     "NME %": f"{scores.nme:.3f}", "crop NME %": f"{metric.summary(result.crop_nme[mask], ()).nme:.3f}",
+                     **_figures(scores, thresholds),
+                     "flicker %": f"{np.nanmean(moving):.3f}" if np.isfinite(moving).any() else ""})
+    return rows
+
+
+def group_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
+    """Return a row for each group of landmarks, in the whole set and in each subset."""
+    rows = []
+    for subset, mask in case.subsets():
+        for group, values in result.groups.items():
+            scores = metric.summary(values[mask], thresholds)
+            rows.append({"test set": case.title, "model": model, "subset": subset, "group": group, "NME %": f"{scores.nme:.3f}",
+                         **_figures(scores, thresholds)})
+    return rows
+
+
+def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
+    """Return a row for each norm that the layout has, in px of the picture and in the frame of the crop, where PIPNet measures.
+
+    Norms of published figures for the set are marked as usual.
+    """
+    faces, layout, usual = case.faces, case.layout, DATASETS[case.set.meta["dataset"]].norms
+    inside = to_crop(result.landmarks, faces.crop), faces.nominal.astype(np.float64)
+    unit = np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1))
+    frames = {"image": (result.errors, faces.landmarks, faces.box), "crop": (metric.point_errors(*inside), inside[1], unit)}
+    rows = []
+    for norm, frame in product(metric.NORMS, frames):
+        if layout.interocular is None and norm == "interocular" or layout.pupils is None and norm == "interpupil":
+            continue
+        if frame == "crop" and norm in ("diagonal", "size"):  # in the crop these equal the box norm
+            continue
+        errors, truth, box = frames[frame]
+        values = metric.nme(errors, metric.norms(truth, layout, norm, box))
+        for subset, mask in case.subsets():
+            scores = metric.summary(values[mask], thresholds)
+            rows.append({"test set": case.title, "model": model, "subset": subset, "norm": norm, "frame": frame,
+                         "usual": "yes" if norm in usual else "", "NME %": f"{scores.nme:.3f}", **_figures(scores, thresholds)})
+    return rows
+
+
+def group_table(rows: list[Row]) -> str:
+    """Return the NME of each group (columns) in each whole test set (rows) as text. rows: of `group_rows`."""
+    found: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if row["subset"] == "full":
+            found.setdefault((row["test set"], row["model"]), {})[row["group"]] = row["NME %"]
+    groups = list(dict.fromkeys(group for cells in found.values() for group in cells))
+    return table([[*key, *(cells.get(group, "") for group in groups)] for key, cells in found.items()],
+                 ["NME % of groups", "model", *groups])

@@ -1,0 +1,1 @@
+"""Files of nets for other runtimes."""

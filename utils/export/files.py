@@ -1,0 +1,211 @@
+"""Export of a whole net to ONNX: normalisation, decode and merge are in the graph; its metadata say how to cut the crop."""
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nets import Prediction
+from nets.registry import resolve
+from pipnet.errors import UserError, one_line
+from pipnet.files import checksum, read_manifest, write_atomic, write_text
+from pipnet.geometry import border_px
+from pipnet.runtimes import about, open_file
+from utils.evaluate.evaluate import Predict
+from utils.formats import FORMATS, files_of
+from utils.start import stops_at_once
+
+OPSET = 18
+RAW = ("stride", "neighbor_index")  # of a net's spec, to decode its maps with
+
+
+class Source(NamedTuple):
+    """Origin of the other formats.
+
+    onnx: the float ONNX file. feeds(): inputs of that file to calibrate 8-bit numbers on. net: the net as it is exported, and
+    example: uint8 (2, S, S, 3) for it; None for a detector. detector: the file that finds the faces for a landmark net. origin:
+    the entry of the metadata that tells the weights, which a shipped ONNX file lacks.
+    """
+
+    onnx: Path
+    feeds: Callable[[], Iterable[dict[str, np.ndarray]]]
+    net: nn.Module | None = None
+    example: Tensor | None = None
+    detector: Path | None = None
+    origin: dict[str, str] = {}
+
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata as they are stored, for a file that is made from this."""
+        return stored_in(self.onnx) | self.origin
+
+
+class Unnamed(nn.Module):
+    """The exported module: image uint8 (B, S, S, 3) BGR -> landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), ..."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(part for part in self.net.predict(image) if part is not None)
+
+
+class Raw(Unnamed):
+    """The exported module that gives the maps of the head."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.net.maps(image).values())
+
+
+@contextmanager
+def quiet():
+    """Silence the exporter's progress and version notes; its errors are exceptions. A signal ends it, which loses nothing."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), stops_at_once():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def deployed(net: nn.Module) -> nn.Module:
+    """Return a copy of a net as it is exported: float32 on the CPU, one convolution for each block of branches."""
+    return net.eval().reparameterized().float().cpu().to(memory_format=torch.contiguous_format).eval()
+
+
+def example_for(size: int, margin: float) -> Tensor:
+    """Return random pictures (2, S, S, 3) uint8 for a net of that input size and margin."""
+    side = size + 2 * border_px(size, margin)
+    return torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
+
+
+def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
+    """Write `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
+    net, example = deployed(net), example_for(net.spec["input_size"], net.input_margin)
+    names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
+    write_onnx(_graph(Unnamed(net), example, names), file, metadata)
+
+
+def write_raw(source: Source, file: Path) -> None:
+    """Write the ONNX graph that gives the maps of the head, see `Net.maps`, for programs that decode them by themselves."""
+    metadata = source.metadata() | {key: source.net.spec[key] for key in RAW if key in source.net.spec}
+    write_onnx(_graph(Raw(source.net), source.example, list(source.net.maps(source.example))), file, metadata)
+
+
+def _graph(module: nn.Module, example: Tensor, names: list[str]):
+    """Return the graph of a module for any number of pictures; names: of its outputs."""
+    with quiet(), torch.inference_mode():
+        program = torch.onnx.export(module.eval(), (example,), input_names=["image"], output_names=names,
+                                    opset_version=OPSET, dynamo=True, verbose=False,
+                                    dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}})
+    return folded(program.model_proto)
+
+
+def stored_in(file: Path) -> dict[str, str]:
+    """Return the metadata of an ONNX file as they are stored."""
+    import onnx
+    return {entry.key: entry.value for entry in onnx.load(file, load_external_data=False).metadata_props}
+
+
+def folded(model):
+    """Return the graph after onnxruntime's basic optimisations, which leave standard operators only: constants are computed,
+    operations that do nothing removed, additions moved into convolutions, transpositions joined. Other runtimes gain by it."""
+    import onnx
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level, options.log_severity_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC, 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+        try:
+            onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise UserError(f"onnxruntime cannot optimise the graph ({one_line(error)}); if {folder} is full, free some "
+                            "space, or let TMPDIR name another folder") from None
+        model = onnx.load(options.optimized_model_filepath)
+    standard = [entry for entry in model.opset_import if not entry.domain]
+    del model.opset_import[:]  # onnxruntime names every domain that it knows
+    model.opset_import.extend(standard)
+    return model
+
+
+def write_onnx(model, file: Path, metadata: dict) -> None:
+    """Write a graph with `metadata`, whole or not at all, without the exporter's notes on files of this machine."""
+    import onnx
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        part.ClearField("metadata_props")
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+    onnx.checker.check_model(model)
+    write_atomic(file, lambda path: path.write_bytes(model.SerializeToString()))
+
+
+def write_format(name: str, source: Source, file: Path) -> None:
+    """Write the files of a format other than ONNX, each whole or not at all; last the metadata, which tell the source of all.
+
+    UserError where the net cannot be converted, the format's package is missing, or there is no room for temporary files.
+    """
+    values = open_file(source.onnx).values | source.origin
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / file.name
+        try:
+            resolve(FORMATS[name].write)(source, made)
+            if file.suffix != ".onnx":
+                write_text(about(made), json.dumps(values, indent=1) + "\n")
+                open_file(made, 1)  # some converters do not notice that a disk is full
+        except Exception as error:  # whatever a converter without room raises
+            if _has_room(made.parent, 2 * source.onnx.stat().st_size):
+                raise
+            raise UserError(f"{file} cannot be made: {made.parent.parent}, the folder for temporary files, has too little space; "
+                            "free some, or let TMPDIR name another folder") from error
+        for path in sorted(made.parent.iterdir(), key=lambda path: (path == about(made), path == made)):
+            write_atomic(file.with_name(path.name), lambda target, path=path: shutil.copyfile(path, target))
+
+
+def _has_room(folder: Path, size: int) -> bool:
+    """Return whether so many bytes can be written to a folder."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as handle:
+            handle.write(bytes(size))
+            handle.flush()
+    except OSError:
+        return False
+    return True
+
+
+def known_exports(folder: Path) -> dict[str, dict]:
+    """Return the entries of a run's manifest. UserError for a damaged one."""
+    return read_manifest(folder, "remove it, and export again")
+
+
+def write_manifest(folder: Path, exports: list[Path]) -> None:
+    """Add sizes and checksums of exports, and of the files that belong to them, to a folder's manifest; other entries stay."""
+    entries = known_exports(folder)
+    for export in exports:
+        for path in filter(Path.is_file, files_of(export)):
+            known = {"sha256": checksum(path), "bytes": path.stat().st_size}
+            entries[path.name] = {**entries.get(path.name, {}), **known}
+    write_text(folder / "manifest.json", json.dumps(entries, indent=1) + "\n")
+
+
+def exported_predictor(file: Path, threads: int = 0) -> Predict:
+    """Return the predictor of an exported landmark net. UserError if it cannot be loaded."""
+    run = open_file(file, threads, "make it with --export").run
+    return from_arrays(lambda images: run({"image": images}))
+
+
+def from_arrays(run: Callable[[np.ndarray], dict[str, np.ndarray]]) -> Predict:
+    """Return a function on arrays, such as the `predict` of a LandmarkNet, as a predictor."""
+    return lambda images: Prediction(**{name: torch.from_numpy(value) for name, value in run(images.cpu().numpy()).items()})

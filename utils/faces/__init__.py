@@ -1,0 +1,1 @@
+"""From raw archives to batches: a set of faces is a table."""

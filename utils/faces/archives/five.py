@@ -1,0 +1,95 @@
+"""Sets with five landmarks in lists: centres of the eyes, tip of the nose, corners of the mouth; image-left first.
+
+CelebA (Liu et al., ICCV 2015), aligned and in the wild, and MTFL (Zhang et al., ECCV 2014).
+"""
+from pathlib import Path
+
+import numpy as np
+
+from pipnet.errors import UserError
+from utils.faces.archives.lists import inside, numbered, numbers
+from utils.faces.archives.records import BESIDE, Annotation, Archive, pixel_corners
+
+COUNT = 5
+CELEBA = {"train": 162770, "val": 19867, "test": 19962}  # in the order of list_eval_partition.txt: 0, 1, 2
+POSES = {"1": "profile-left", "2": "left", "3": "frontal", "4": "right", "5": "profile-right"}  # of MTFL
+MTFL = {"train": 10000, "test": 2995}
+
+
+def _file(root: Path, name: str) -> Path:
+    """Return the path of a list at the top of the folder, or in Anno/ or Eval/ as CelebA is distributed."""
+    places = [inside(root, f"{folder}{name}", str(root)) for folder in ("", "Anno/", "Eval/")]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def _list(file: Path, width: int, header: bool = True) -> dict[str, list[str]]:
+    """Return {image: its words} of a list. header: the list begins with the number of images and the names of its columns."""
+    rows, lines = {}, [(where, line.split()) for where, line in numbered(file)]
+    if header:
+        if len(lines) < 2 or lines[0][1] != [str(len(lines) - 2)]:
+            raise UserError(f"{file}, line 1: the number of images, {max(len(lines) - 2, 0)}, belongs there; fetch it again")
+        lines = lines[2:]
+    for where, words in lines:
+        if len(words) != width + 1:
+            raise UserError(f"{where}: {len(words)} words where a name and {width} values belong")
+        rows[words[0]] = words[1:]
+    return rows
+
+
+def parse_celeba(archive: Archive, wild: bool = False) -> None:
+    """Add train, val, test of img_align_celeba (178 x 218 px) or, with `wild`, of img_celeba with its boxes.
+
+    The identity is the person if identity_CelebA.txt exists, else the image.
+    """
+    root, kind = archive.root, "celeba" if wild else "align_celeba"
+    file, persons = _file(root, f"list_landmarks_{kind}.txt"), _file(root, "identity_CelebA.txt")
+    points = _list(file, 2 * COUNT)
+    boxes = _list(_file(root, "list_bbox_celeba.txt"), 4) if wild else {}
+    partition = _list(_file(root, "list_eval_partition.txt"), 1, header=False)
+    people = _list(persons, 1, header=False) if persons.is_file() else {}
+    below = next((name for name in (f"img_{kind}", f"Img/img_{kind}") if (root / name).is_dir()), f"img_{kind}")
+    for image, words in points.items():
+        where = f"{file}, {image}"
+        with archive.checked():
+            path = inside(root, image, where, below)
+            if archive.lacks(path):
+                continue
+            part = partition.get(image, ["?"])[0]
+            if part not in ("0", "1", "2"):
+                raise UserError(f"{where}: its part in list_eval_partition.txt is not 0, 1 or 2")
+            split, values = list(CELEBA)[int(part)], numbers(words, where).reshape(COUNT, 2)
+            box = _box(values, boxes.get(image), where) if wild else None
+            identity = people.get(image, [image])[0]
+            archive.add(split, path, split, identity, Annotation(values, where, box))
+
+
+def _box(points: np.ndarray, words: list[str] | None, where: str) -> np.ndarray:
+    """Return the box (4,) of the list; if it is empty, the landmarks' box at three times its size."""
+    box = numbers(words or ("0",) * 4, where)
+    if (box[2:] > 1).all():
+        return pixel_corners(box)
+    low, high = points.min(0), points.max(0)
+    return np.concatenate([low - (high - low), high + (high - low)])
+
+
+def parse_mtfl(archive: Archive) -> None:
+    """Add train, test; a test face's pose is a subset. The images are in lfw_5590, net_7876 and AFLW.
+
+    A line of training.txt and testing.txt: image, five x, five y, gender, smile, glasses, pose.
+    """
+    root = archive.root
+    for split, name in (("train", "training.txt"), ("test", "testing.txt")):
+        for where, line in numbered(inside(root, name, str(root)), optional=True):
+            with archive.checked():
+                words = line.split()
+                if len(words) != 2 * COUNT + 5:
+                    raise UserError(f"{where}: {len(words)} words where a name, 10 coordinates and 4 attributes belong")
+                values = numbers(words[1:11], where).reshape(2, COUNT).T
+                if words[14] not in POSES:
+                    raise UserError(f"{where}: pose {words[14][:20]} where 1 to 5 belongs")
+                path = inside(root, words[0], where)
+                if archive.lacks(path):
+                    continue
+                subset = BESIDE.join([split, POSES[words[14]]]) if split == "test" else split
+                identity = path.relative_to(root).as_posix()
+                archive.add(split, path, subset, identity, Annotation(values, where))

@@ -1,0 +1,62 @@
+"""JD-landmark (Liu et al., ICMEW 2019, and its two later challenges): 106 landmarks in the order of LaPa.
+
+Training_data/{AFW,HELEN,IBUG,LFPW}/{picture,landmark} and Test_data/{picture,landmark,rect}; later releases: train/, val/ and
+test/ with picture, landmark and bbox. The annotation of NAME.jpg is NAME.txt or NAME.jpg.txt; its box, if there is one, is
+NAME.rect, NAME.jpg.rect or NAME.txt.
+"""
+import os
+from pathlib import Path
+
+import numpy as np
+
+from pipnet.errors import UserError
+from utils.faces.archives.lapa import read_txt
+from utils.faces.archives.lists import inside, numbers, read_lines
+from utils.faces.archives.naming import photograph
+from utils.faces.archives.points import IMAGES
+from utils.faces.archives.records import BESIDE, Annotation, Archive
+
+COUNT = 106
+JD106 = {"train": 11393, "test": 2000}
+SPLITS = ("train", "val", "test")
+
+
+def _box(root: Path, folder: Path, stem: str) -> np.ndarray | None:
+    """Return x1 y1 x2 y2 (4,) from the box file of a face; None without such a file."""
+    for name in (f"rect/{stem}.jpg.rect", f"rect/{stem}.rect", f"bbox/{stem}.jpg.rect", f"bbox/{stem}.rect", f"bbox/{stem}.txt"):
+        if (folder / name).is_file():
+            file = inside(root, (folder / name).relative_to(root).as_posix(), str(folder))
+            values = numbers(" ".join(read_lines(file)).replace(",", " ").split(), str(file))
+            if len(values) != 4:
+                raise UserError(f"{file}: {len(values)} values where the box x1 y1 x2 y2 belongs")
+            return values
+    return None
+
+
+def parse_jd106(archive: Archive) -> None:
+    """Add train, val, test: a folder whose name begins so is the split, else train. Annotated boxes are used.
+
+    AFW, HELEN, IBUG and LFPW are subsets. The faces made from one photograph, NAME_1_4 and so on, are one identity.
+    """
+    root = archive.root
+    for base, folders, names in os.walk(root):
+        folders.sort()
+        if Path(base).name != "landmark":
+            continue
+        folder = Path(base).parent
+        parts = folder.relative_to(root).parts
+        split = next((split for split in SPLITS for part in parts if part.lower().startswith(split)), "train")
+        subset = BESIDE.join([split] + [part for part in parts[1:] if not part.lower().startswith(SPLITS)][-1:])
+        pictures = {path.stem: path for place in sorted(folder.glob("picture*")) for path in sorted(place.iterdir())
+                    if path.suffix.lower() in IMAGES and not path.name.startswith(".")}
+        for name in sorted(name for name in names if name.endswith(".txt") and not name.startswith(".")):
+            file, stem = Path(base, name), name.removesuffix(".txt").removesuffix(".jpg")
+            with archive.checked():
+                file = inside(root, file.relative_to(root).as_posix(), str(folder))
+                if stem not in pictures:
+                    archive.absent.append(folder / "picture" / f"{stem}.jpg")
+                    continue
+                image = inside(root, pictures[stem].relative_to(root).as_posix(), str(file))
+                identity = "/".join((*parts, photograph(stem, numbers=2)))
+                annotation = Annotation(read_txt(file, COUNT), str(file), _box(root, folder, stem))
+                archive.add(split, image, subset, identity, annotation)

@@ -1,0 +1,48 @@
+"""LMK: 300W and WFLW as the IRNet fork distributes them (LMK.zip), which is also the output of its own preparation.
+
+images/{train,test}/ hold crops: the landmarks' box times 1.1, without keeping its aspect. train.txt and test.txt have a line
+per face: the path of the crop on its author's machine, then 68 times `x y` in [0, 1] of the crop. indices.txt is the mean face.
+"""
+from pathlib import Path
+
+from pipnet.errors import UserError
+from pipnet.images import read_image
+from utils.faces.archives.lists import inside, numbered, numbers
+from utils.faces.archives.naming import photograph
+from utils.faces.archives.records import BESIDE, Annotation, Archive
+from utils.faces.archives.w300 import PARTS_300W
+
+COUNT = 68
+LMK = {"train": 13148, "test": 689}
+SUBSETS = {part.replace("/", "_"): row.subset for part, row in PARTS_300W.items()}  # first words of a crop's name: subset
+
+
+def _size(image: Path) -> tuple[int, int]:
+    """Return width and height; the release's 256 x 256 for a damaged image, which preparation leaves out."""
+    try:
+        return read_image(image).shape[1::-1]
+    except UserError:
+        return 256, 256
+
+
+def parse_lmk(archive: Archive) -> None:
+    """Add train, test in px of the crops, which are the images here. A crop without a name of 300W is WFLW's.
+
+    The fork divides 1-based, truncated coordinates by the sides of a crop that begins at a whole pixel counted from 0. On
+    average these are continuous px, so nothing is shifted.
+    """
+    root = archive.root
+    for split in LMK:
+        for where, line in numbered(inside(root, f"{split}.txt", str(root)), optional=True):
+            with archive.checked():
+                words = line.rsplit(maxsplit=2 * COUNT)
+                if len(words) != 2 * COUNT + 1:
+                    raise UserError(f"{where}: {len(words)} words where the path of a crop and {2 * COUNT} coordinates belong")
+                name = words[0].replace("\\", "/").split("/")[-1]
+                image = inside(root, f"images/{split}/{name}", where)
+                if archive.lacks(image):
+                    continue
+                points = numbers(words[1:], where).reshape(COUNT, 2) * _size(image)
+                subset = next((subset for part, subset in SUBSETS.items() if name.startswith(f"{part}_")), None)
+                identity = photograph(image.stem) if subset else image.stem
+                archive.add(split, image, BESIDE.join([split, subset or "wflw"]), identity, Annotation(points, where))

@@ -1,0 +1,91 @@
+"""Folders of images with a .pts of the same stem."""
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from loguru import logger
+
+from pipnet.errors import UserError
+from pipnet.images import SUFFIXES as IMAGES
+from utils.faces.archives.naming import composed, original, split_folders
+from utils.faces.archives.pts import read_pts
+from utils.faces.archives.records import Annotation, Archive, complain
+
+
+def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Path]], dict[str, Path]]:
+    """Return images and .pts below folder, each by stem path, without hidden files. Raise UserError when a link leaves root."""
+    images: dict[str, list[Path]] = {}
+    points: dict[str, Path] = {}
+    inside = os.path.realpath(root)
+    for base, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if recursive and not name.startswith(".") and name != "__MACOSX")
+        for name in (*folders, *sorted(names)):
+            path, suffix = Path(base, name), Path(name).suffix.lower()
+            wanted = name in folders or suffix in (*IMAGES, ".pts") and not name.startswith(".")
+            if wanted and os.path.commonpath([inside, os.path.realpath(path)]) != inside:
+                raise UserError(f"{path}: a link that leaves {root}; copy its target into the folder")
+            if not wanted or name in folders:
+                continue
+            if any(c in str(path) for c in "\t\n\r"):
+                raise UserError(f"{str(path)!r}: a tab or line break in the name; rename the file")
+            stem = composed(str(path.with_suffix("")))
+            if suffix == ".pts":
+                points[stem] = path
+            else:
+                images.setdefault(stem, []).append(path)
+    return images, points
+
+
+def paired(folder: Path, root: Path, count: int | None, recursive: bool) -> list[tuple[Path, np.ndarray]]:
+    """Return (image, annotated landmarks), sorted by name. Raise UserError for files without their counterpart."""
+    images, points = listed(folder, root, recursive)
+    complain([f"{paths[0]}: no {Path(stem).name}.pts beside it" for stem, paths in images.items() if stem not in points])
+    kinds = ", ".join(IMAGES)
+    complain([f"{path}: no image of the same stem ({kinds}) beside it" for stem, path in points.items() if stem not in images])
+    complain([f"{two[1]}: shares its .pts with {two[0].name}; remove one" for two in images.values() if len(two) > 1])
+    pairs, faults = [], []
+    for stem in sorted(images):
+        try:
+            pairs.append((images[stem][0], read_pts(points[stem], count)))
+        except UserError as error:
+            faults.append(str(error))
+    complain(faults)
+    return pairs
+
+
+def parse_points(archive: Archive) -> None:
+    """Add the faces of any folder of images with a .pts of the same stem, searched recursively.
+
+    Folders train/, val/ and test/ at its top are the splits; without them, all faces are train. The subset is the first folder
+    below the split, else `all`. The identity is the stem up to the first '_' if several files of a folder share it (but not
+    all of them), else the stem. A mirror image, NAME_mirror, has the identity of NAME.
+    """
+    root = archive.root
+    tops = split_folders(root)
+    if next(root.rglob("*.[pP][tT][sS]"), None) is None:
+        raise UserError(f"{root}: {_no_pts(root)}")
+    if tops and (stray := [p for p in sorted(root.iterdir()) if p.suffix.lower() in IMAGES]):
+        logger.warning(f"{root}: {len(stray)} images beside {', '.join(tops)}, such as {stray[0].name}, are left out")
+    for split, folder in (tops or {"train": root}).items():
+        pairs = paired(folder, root, archive.count, recursive=True)
+        stems = [original(file.stem) for file, _ in pairs]
+        prefixes = [(file.parent, stem.split("_")[0]) for (file, _), stem in zip(pairs, stems, strict=True)]
+        groups, sizes = Counter(prefixes), Counter(file.parent for file, _ in pairs)
+        archive.splits[split] = []
+        for (file, annotated), prefix, stem in zip(pairs, prefixes, stems, strict=True):
+            below = file.relative_to(folder).parts[:-1]
+            grouped = 1 < groups[prefix] < sizes[file.parent]
+            identity = "/".join((*below, prefix[1] if grouped else stem))
+            archive.add(split, file, below[0] if below else "all", identity, Annotation(annotated))
+    if not any(archive.splits.values()):
+        raise UserError(f"{root}: no image with a .pts of the same stem in it")
+
+
+def _no_pts(root: Path) -> str:
+    """Return what is wrong with a folder without any .pts: it has a table in a place where none is looked for, or nothing."""
+    tables = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".csv", ".json", ".xml"))
+    if table := next((path for path in tables if not path.name.startswith(".")), None):
+        return (f"no .pts in it, but {table.relative_to(root)}; a CSV, JSON or XML of labels belongs at the top, or in train/, "
+                f"val/ and test/ there; give the folder {table.parent}, without --dataset points")
+    return "no image with a .pts of the same stem in it, and no CSV, JSON of COCO or Label Studio, or XML of CVAT"

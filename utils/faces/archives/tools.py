@@ -1,0 +1,206 @@
+"""Exports of labelling tools as they come: CVAT's XML of images, Label Studio's JSON and JSON-MIN. Each point has a name.
+
+Their coordinates are continuous px. A point that a face lacks is not annotated.
+"""
+import json
+import re
+from collections import Counter
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import numpy as np
+
+from pipnet.errors import UserError, one_line
+from pipnet.files import read_bytes
+from pipnet.images import SUFFIXES
+from utils.faces.archives.naming import identity
+from utils.faces.archives.own_layout import own_order, plain
+from utils.faces.archives.records import Annotation, Archive, complain
+from utils.faces.archives.tables import find_image, split_files
+
+SHAPES = ("points", "skeleton")  # of CVAT, that are read
+ALIKE = 0.7  # of two labels, by difflib
+UPLOADED = re.compile(r"^[0-9a-f]{6,8}-")  # Label Studio puts this before the name of a file that is uploaded
+
+
+class Named(NamedTuple):
+    """A face: split, image, place in the export, {name of a point: (x, y in continuous px, 1 if visible else 0)}."""
+
+    split: str
+    image: Path
+    where: str
+    points: dict[str, tuple[float, float, float]]
+    shape: bool = False  # whether the names are the numbers of the points of one shape, which then lacks none
+
+
+def _add(archive: Archive, faces: list[Named], names: list[str]) -> None:
+    """Add faces whose points are put into the order of `names`, or of the layout that has just these names."""
+    if numbered := [face for face in faces if all(name.isdecimal() for name in face.points) and face.shape]:
+        usual = Counter(len(face.points) for face in faces).most_common(1)[0][0]
+        complain([f"{face.where}: {len(face.points)} points where the others have {usual}" for face in numbered
+                  if len(face.points) != usual])
+    if odd := _misspelt(faces, names, len(names) in [archive.count or row.get("count") for row in archive.layouts.rows.values()]):
+        raise UserError(odd)
+    order = own_order(archive, names)
+    if archive.count not in (None, len(order)):
+        raise UserError(f"{archive.root}: the export names {len(order)} points ({one_line(', '.join(order), 80)}) where "
+                        f"{archive.count} are expected; choose the layout of that number")
+    for split, image, where, points, _ in faces:
+        with archive.checked():
+            values = np.array([points.get(name, (np.nan, np.nan, 0)) for name in order], dtype=np.float64)
+            if np.isinf(values).any() or (np.abs(np.nan_to_num(values)) >= 1e9).any():
+                raise UserError(f"{where}: not a coordinate where one belongs")
+            annotation = Annotation(values[:, :2], where, visible=values[:, 2] == 1)
+            archive.add(split, image, "all", identity(image.relative_to(archive.root).as_posix()), annotation)
+
+
+def _misspelt(faces: list[Named], names: list[str], fits: bool) -> str | None:
+    """Return a message for a label that stands in the place of a similar one; None without such a label.
+
+    They differ in case or separators, or, unless a layout `fits` the number of labels, in spelling.
+    """
+    places = {name: [face.where for face in faces if name in face.points] for name in names}
+    for odd in sorted(names, key=lambda name: len(places[name])):
+        for usual in sorted(names, key=lambda name: -SequenceMatcher(None, plain(odd), plain(name)).ratio()):
+            alike = plain(odd) == plain(usual) or not fits and SequenceMatcher(None, plain(odd), plain(usual)).ratio() > ALIKE
+            if alike and usual != odd and len(places[odd]) <= len(places[usual]) and not {*places[odd]} & {*places[usual]}:
+                return (f"{places[odd][0]}: a point is labelled {odd!r}; other faces have {usual!r} in its place "
+                        f"({len(places[usual])} of {len(faces)}); is it misspelt?")
+    return None
+
+
+def _named(points: list[tuple[str, tuple[float, float, float]]], where: str) -> dict[str, tuple[float, float, float]]:
+    """Return the points of one face by name. UserError for a name that is there twice."""
+    found = dict(points)
+    if len(found) < len(points):
+        twice = next(name for name in found if sum(name == other for other, _ in points) > 1)
+        every = f", as are all {len(points)}; give each landmark a label of its own, or" if len(found) == 1 else ";"
+        raise UserError(f"{where}: two points are named {twice!r}{every} group the points of each face: by a skeleton or a group "
+                        "in CVAT, by a rectangle as their parent in Label Studio")
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------- CVAT
+def parse_cvat(archive: Archive) -> None:
+    """Add the faces of "CVAT for images": a skeleton each, a shape of several points each, or single points, by group.
+
+    The points come in the order of the task's labels. Those "outside" are not annotated, those "occluded" are not visible.
+    """
+    faces: list[Named] = []
+    names: list[str] = []
+    for split, file in split_files(archive.root, ("*.xml",), "XML of CVAT"):
+        archive.splits[split] = []
+        tree = _xml(file)
+        labels = [label.findtext("name", "") for label in tree.iter("label")]
+        for image in tree.iter("image"):
+            name = image.get("name", "")
+            where = f"{file}, image {name[:60]}"
+            with archive.checked():
+                shapes = _shapes(image, where)
+                if shapes:
+                    path = find_image(archive, [name], file, where)
+                    archive.state(path, image.get("width"), image.get("height"), where)
+                    faces += [Named(split, path, where, points, numbered) for points, numbered in shapes]
+                archive.left_out["images of the XML without points"] += not shapes
+                others = [shape for shape in image.findall("./*[@label]") if shape.tag not in SHAPES]
+                archive.left_out["shapes that are no points"] += len(others)
+        used = {name: None for face in faces for name in face.points}
+        names += [name for name in dict.fromkeys([*labels, *used]) if name in used and name not in names]
+    _add(archive, faces, names)
+
+
+def _xml(file: Path) -> ElementTree.Element:
+    """Return the root of a CVAT file. UserError for another file; for entities too, by which a small one can fill the memory."""
+    try:
+        data = read_bytes(file)
+        tree = ElementTree.fromstring(b"" if b"<!DOCTYPE" in data or b"<!ENTITY" in data else data)
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
+        raise UserError(f"{file}: not an XML file that can be read ({one_line(error, 80)})") from None
+    if tree.tag != "annotations" or tree.find("track") is not None:
+        raise UserError(f"{file}: not an export of the kind 'CVAT for images 1.1'; choose that in CVAT")
+    return tree
+
+
+def _shapes(image: ElementTree.Element, where: str) -> list[tuple[dict[str, tuple[float, float, float]], bool]]:
+    """Return the named points of each face of an image, and whether the names are numbers of the points of a shape."""
+    faces: list[tuple[dict[str, tuple[float, float, float]], bool]] = []
+    groups: dict[str, list] = {}
+    for skeleton in image.findall("skeleton"):
+        points = [(point.get("label", ""), _places(point, where)[0]) for point in skeleton.findall("points")]
+        faces.append((_named(points, where), False))
+    for shape in image.findall("points"):
+        places = _places(shape, where)
+        if len(places) > 1:
+            faces.append(({str(number): place for number, place in enumerate(places)}, True))
+        else:
+            groups.setdefault(shape.get("group_id", ""), []).append((shape.get("label", ""), places[0]))
+    return [face for face in [*faces, *((_named(points, where), False) for points in groups.values())] if face[0]]
+
+
+def _places(shape: ElementTree.Element, where: str) -> list[tuple[float, float, float]]:
+    """Return (x, y, visible) of the points of a shape, NaN where it is outside."""
+    visible = float(shape.get("occluded") != "1")
+    try:
+        places = [(float(x), float(y), visible) for x, y in (pair.split(",") for pair in shape.get("points", "").split(";"))]
+    except ValueError:
+        raise UserError(f"{where}: '{shape.get('points', '')[:40]}' where x,y belongs") from None
+    return [(np.nan, np.nan, 0.0)] * len(places) if shape.get("outside") == "1" else places
+
+
+# -------------------------------------------------------------------------------------------------------- Label Studio
+def parse_label_studio(archive: Archive) -> None:
+    """Add the faces of Label Studio's JSON or JSON-MIN: the key points of a picture, or those below each parent region.
+
+    The points come in the natural order of their labels. Of several annotations of a picture the first one with points counts.
+    """
+    faces: list[Named] = []
+    for split, file in split_files(archive.root, ("*.json",), "JSON"):
+        archive.splits[split] = []
+        try:
+            tasks = json.loads(read_bytes(file))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{file}: not a JSON file that can be read ({one_line(error, 80)})") from None
+        for number, task in enumerate(tasks if isinstance(tasks, list) else [tasks], 1):
+            where = f"{file}, task {number}"
+            with archive.checked():
+                try:
+                    groups, size, others = _key_points(task)
+                    names = _file_names(task) if groups else []
+                except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+                    raise UserError(f"{where}: not a task of Label Studio with key points; export JSON or JSON-MIN") from None
+                archive.left_out["tasks without key points"] += not groups
+                archive.left_out["further annotations of a task"] += others
+                if groups:
+                    path = find_image(archive, names, file, where, uploaded=True)
+                    archive.state(path, *size, where)
+                    faces += [Named(split, path, where, _named(points, where)) for points in groups]
+    names = {name for face in faces for name in face.points}
+    _add(archive, faces, sorted(names, key=lambda name: [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part)
+                                                         for part in re.split(r"(\d+)", name)]))
+
+
+def _key_points(task: dict[str, Any]) -> tuple[list[list[tuple[str, tuple[float, float, float]]]], tuple, int]:
+    """Return the (name, point) of each face of a task, the size of its picture, and how many other annotations have points."""
+    whole = [one["result"] for one in task.get("annotations", ()) if not one.get("was_cancelled")]
+    listed = [row for rows in task.values() if isinstance(rows, list) for row in rows if isinstance(row, dict)]  # JSON-MIN
+    labelled = [rows for rows in whole or [listed] if any(row.get("value", row).get("keypointlabels") for row in rows)]
+    groups: dict[str, list] = {}
+    size: tuple = (None, None)
+    for row in labelled[0] if labelled else ():
+        value = row.get("value", row)
+        if labels := value.get("keypointlabels"):
+            size = (row["original_width"], row["original_height"])
+            x, y = value["x"] / 100 * size[0], value["y"] / 100 * size[1]  # stored in %
+            groups.setdefault(str(row.get("parentID") or ""), []).append((str(labels[0]), (x, y, 1.0)))
+    return list(groups.values()), size, max(len(labelled) - 1, 0)
+
+
+def _file_names(task: dict[str, Any]) -> list[str]:
+    """Return the names that the picture of a task may have: with its path, alone, and as it was before the upload."""
+    texts = [unquote(text.split("?d=")[-1]) for text in task.get("data", task).values() if isinstance(text, str)]
+    text = [text for text in texts if Path(text).suffix.lower() in SUFFIXES][0]
+    name = text.split("/")[-1]
+    return [text.lstrip("/"), name, UPLOADED.sub("", name)]

@@ -1,0 +1,107 @@
+"""Head pose and eye and mouth states computed from landmarks, for sets without such labels, and copies of rare faces.
+
+The limits are shares of the landmarks' box, so that a state depends on the face and not on the size of its picture. Peppa's Slim
+has the same limits for eyes and open mouths. Its limits for closed and wide open mouths are 3.2 and 12.8 px of the raw picture,
+whatever the size of the face; ours are where its published net switches. By these, half of all mouths are wide open. Copies are
+for rare faces, so COPY_WIDE is 12.8 px of a 160 px crop, which is 1.5 times the box.
+"""
+import cv2
+import numpy as np
+
+from nets.stages.auxiliary import STATES
+from pipnet.errors import UserError
+from pipnet.geometry import box_of
+from pipnet.layout import Layout
+from pipnet.pose import LEAST, MODEL, pose_points
+from utils.faces.dataset import Faces
+
+EYE, MOUTH_CLOSED, MOUTH_WIDE = 0.02, 0.006, 0.034  # of the states: distance of lids or lips, share of the box's height
+COPY_OPEN, COPY_WIDE = 0.15, 0.12  # of the copies: distance of the lips, share of the box's height
+EYES_CLOSE = 0.5  # distance of the eyes' outer corners, share of the box's width
+# by layout: (upper, lower) landmarks of the left eye, of the right eye and of the inner lips; the outer corners of the eyes
+LIDS = {
+    "68": ([(37, 41), (38, 40)], [(43, 47), (44, 46)], [(61, 67), (62, 66), (63, 65)], (36, 45)),
+    "98": ([(61, 67), (63, 65)], [(69, 75), (71, 73)], [(89, 95), (90, 94), (91, 93)], (60, 72)),
+}
+# extra copies of a face in the training of Slim
+COPIES = {"any eye closed": 10, "one eye closed": 40, "eyes close together": 20, "mouth open": 20, "mouth wide open": 50}
+
+
+class Distances:
+    """Distances in landmarks (M, N, 2): left, right (M, 2) and lips (M, 3) in box heights, eyes (M,) in widths; NaN: unknown."""
+
+    def __init__(self, landmarks: np.ndarray, layout: Layout):
+        if layout.stored not in LIDS or layout.selected != tuple(range(layout.count)) or layout.count != int(layout.stored):
+            raise UserError(f"layout {layout.name} does not say where lids and lips are; states (--eyes, --mouth, --balance) "
+                            f"need layout {' or '.join(LIDS)}")
+        left, right, lips, corners = LIDS[layout.stored]
+        box = box_of(landmarks)
+        width, height = (box[:, 2:] - box[:, :2]).T
+
+        def between(one: int, other: int) -> np.ndarray:
+            return np.linalg.norm(landmarks[:, one] - landmarks[:, other], axis=1)
+
+        self.left, self.right, self.lips = (np.stack([between(*pair) / height for pair in pairs], 1)
+                                            for pairs in (left, right, lips))
+        self.eyes = between(*corners) / width
+
+
+def states_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
+    """Return the STATES (M, 4) float32 of landmarks (M, N, 2) in image px: 0, 1, or NaN where a landmark is unknown.
+
+    Raise UserError for a layout without lids and lips.
+    """
+    at = Distances(landmarks, layout)
+    values = [at.left.min(1) < EYE, at.right.min(1) < EYE, at.lips.min(1) < MOUTH_CLOSED, at.lips[:, 1] > MOUTH_WIDE]
+    known = [np.isfinite(part).all(1) for part in (at.left, at.right, at.lips, at.lips)]
+    return np.where(known, values, np.nan).T.astype(np.float32)
+
+
+def poses_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
+    """Return pitch, yaw, roll (M, 3) float32 in radians, in 300W-LP's convention; NaN where too few landmarks are known.
+
+    landmarks (M, N, 2) are in image px. solvePnP fits the model of pipnet/app/pose.py as seen by a camera straight ahead, ten
+    face sizes away, so that the place of the face in its image has no effect. Raise UserError for a layout without its points.
+    """
+    points, found = pose_points(layout), np.full((len(landmarks), 3), np.nan, np.float32)
+    seen = np.stack([landmarks[:, list(ids)].mean(1) for _, ids in points], 1)
+    model = MODEL[[row for row, _ in points]] * (-1, -1, -1)  # x to the right, y down, z away from the camera
+    upright = np.diag([1.0, -1, -1])  # to y up, z towards the camera, as in 300W-LP
+    for face, marks in enumerate(seen):
+        known = np.isfinite(marks).all(1)
+        if known.sum() < LEAST:
+            continue
+        centred = marks[known] - marks[known].mean(0)
+        far = 10 * max(np.ptp(centred, axis=0).max(), 1e-6)
+        camera = np.array([(far, 0, 0), (0, far, 0), (0, 0, 1)])
+        solved, rotation, _ = cv2.solvePnP(model[known], centred, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+        turn = upright @ cv2.Rodrigues(rotation)[0] @ upright
+        if solved:
+            pitch, roll = np.arctan2(turn[1, 2], turn[2, 2]), np.arctan2(turn[0, 1], turn[0, 0])
+            found[face] = pitch, -np.arcsin(np.clip(turn[0, 2], -1, 1)), roll
+    return found
+
+
+def complete(faces: Faces, layout: Layout, outputs: list[str]) -> Faces:
+    """Set and return the faces' labels for `outputs` (pose, states): the set's own, computed from landmarks where it has none."""
+    if "pose" in outputs:
+        computed = poses_of(faces.landmarks, layout)
+        faces.pose = computed if faces.pose is None else np.where(np.isnan(faces.pose), computed, faces.pose)
+    if "states" in outputs:
+        computed = states_of(faces.landmarks, layout)
+        for name in set(STATES) & set(faces.state_names):
+            stored, place = faces.states[:, faces.state_names.index(name)], STATES.index(name)
+            computed[:, place] = np.where(np.isnan(stored), computed[:, place], stored)
+        faces.states, faces.state_names = computed, list(STATES)
+    return faces
+
+
+def balanced(faces: Faces, layout: Layout) -> Faces:
+    """Return the faces with extra COPIES of rare ones, as in the training of Slim. Each copy is augmented differently."""
+    at, states = Distances(faces.landmarks, layout), states_of(faces.landmarks, layout)
+    with np.errstate(invalid="ignore"):
+        is_so = {"any eye closed": states[:, :2].max(1) == 1, "one eye closed": states[:, :2].sum(1) == 1,
+                 "eyes close together": at.eyes < EYES_CLOSE, "mouth open": at.lips[:, 1] > COPY_OPEN,
+                 "mouth wide open": at.lips[:, 1] > COPY_WIDE}
+    copies = 1 + sum(COPIES[name] * mask.astype(int) for name, mask in is_so.items())
+    return faces.only(np.repeat(np.arange(len(faces)), copies))

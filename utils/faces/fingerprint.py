@@ -1,0 +1,38 @@
+"""Checksums that tell whether a raw archive, or what was read from it, has changed."""
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from utils.faces.archives import Splits
+from utils.faces.prepared_set import face_name
+
+
+def fingerprint(source: Path) -> str:
+    """Return a sha256 over names, sizes and times of all files below `source` and below folders linked at its top.
+
+    It is cheap, and changes when the archive changes.
+    """
+    digest = hashlib.sha256()
+    linked = sorted(path for path in source.iterdir() if path.is_symlink() and path.is_dir())
+    for top in (source, *linked):
+        for folder, folders, names in os.walk(top):
+            folders.sort()
+            for name in sorted(names):
+                path = os.path.join(folder, name)
+                with suppress(FileNotFoundError):  # it has vanished since it was listed
+                    state = os.lstat(path)
+                    line = f"{os.path.relpath(path, source)}\0{state.st_size}\0{state.st_mtime_ns}\0"
+                    digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def checksum(source: Path, splits: Splits) -> str:
+    """Return a sha256 over names, image sizes in bytes, landmarks and visibility, ordered by name."""
+    digest = hashlib.sha256()
+    named = {face_name(record, source): record for records in splits.values() for record in records}
+    for name, record in sorted(named.items()):
+        size = (record.file if record.file.is_file() else record.file.parent).stat().st_size
+        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape") + record.landmarks.tobytes())
+        digest.update(b"" if record.visible is None else record.visible.tobytes())
+    return digest.hexdigest()

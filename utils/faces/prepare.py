@@ -1,0 +1,287 @@
+"""Raw archive -> data/<name>/: each face is cropped with its margin and resized once; labels stay in image pixels.
+
+prepared_set.py describes the folder. Until it is whole it grows in data/.<name>.partial/. A killed preparation continues from
+there: a journal beside the crops lists those that are done.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+from loguru import logger
+
+from pipnet.detector import FaceBox
+from pipnet.errors import UserError
+from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut
+from pipnet.layout import Layout
+from utils.config import load_protocol, read_defaults
+from utils.cores import cores
+from utils.faces.archives import DATASETS, NOT_COUNTABLE, Record, Splits, Told, complain, infer, tally
+from utils.faces.archives.own_layout import check_names, layout_of, misfit, unturned
+from utils.faces.archives.records import clipped, truncated
+from utils.faces.fingerprint import checksum, fingerprint
+from utils.faces.first_pixel import parse_guessed
+from utils.faces.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, name_hash, read_image, write_set
+from utils.growing import GROWING, check_replaceable, growing, replace_folder
+from utils.keys import check
+from utils.layouts import Layouts
+from utils.progress import progress
+from utils.yaml_files import nearest
+
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+CONTINUOUS = 0.5  # origin of annotations that are continuous px already
+LOST = 0.01     # share of the faces that may be damaged
+# the PIPNet authors' crops for unlabelled faces, as crops by protocol `gssl` of boxes that are derived from the set's
+GSSL_BOXES = {"wflw": FaceBox(0.1, 1.2 / 1.3, 1 / 1.3), "celeba-wild": FaceBox(0.125, 1.2 / 1.3, 0.95 / 1.3)}
+LARGEST = 100  # side of a crop / side of its image: beyond this a landmark is an error, and the crop would not fit the memory
+
+
+@dataclass(frozen=True)
+class DataGenerator:
+    """Preparation of one raw archive; `run()` does the work and returns data/<name>.
+
+    data_dir: the archive. target_size: px, side of the nominal crop. dataset: row of parsers.DATASETS; None: inferred from the
+    folder. name: folder below out; None: the dataset's name, for own layouts the folder's. protocol: a Protocol or a row of
+    args.yaml. margin: stored crop / nominal crop. val: share of the training identities in the val split; with 0 or "test" none
+    is cut, and the archive's own val/ stays. allow_partial: accept an incomplete archive. layout: row of `layouts`; layouts: the
+    rows, None: those of args.yaml. seed: of the val split. workers: threads; None: one per core. frame_step: every n-th frame of
+    a video. first_pixel: coordinate of the first pixel's centre in an own set; None: guessed. labels: exact, or published: as
+    PIPNet's authors prepare them. overwrite: replace a set even if the archive that it was made from is gone.
+    """
+
+    data_dir: str | Path
+    target_size: int = 256
+    dataset: str | None = None
+    name: str | None = None
+    out: str | Path = "data"
+    protocol: str | Protocol = "square"
+    margin: float = 1.25
+    val: float | str = 0.1
+    allow_partial: bool = False
+    layout: str | None = None
+    layouts: Layouts | None = None
+    seed: int = 0
+    workers: int | None = None
+    frame_step: int = 1
+    first_pixel: float | None = None
+    labels: str = "exact"
+    overwrite: bool = False
+
+    def run(self) -> Path:
+        """Parse, crop and write the set, replacing an older one. UserError, with nothing written, if anything is wrong."""
+        try:
+            return self._run(Path(self.data_dir))
+        except OSError as error:
+            raise UserError(f"{error.filename or self.out}: {error.strerror or error}") from None
+
+    def _run(self, source: Path) -> Path:
+        if not source.is_dir():
+            raise UserError(f"{source}: no such folder; data_dir is the raw archive, e.g. 300W with afw, helen, lfpw and ibug")
+        self._check()
+        state = fingerprint(source)  # before anything is read, so that a later change is found the next time
+        dataset = self.dataset or infer(source)
+        row, defaults, protocol = DATASETS[dataset], read_defaults(), self.protocol
+        layouts = self.layouts or defaults.layouts
+        protocol = check_protocol(protocol) if isinstance(protocol, Protocol) else load_protocol(defaults.protocols, protocol)
+        name = self.name or (dataset if row.layout else source.resolve().name)
+        target = _target(Path(self.out), name, source, self.overwrite)
+        wanted = self.layout or row.layout
+        stored = layouts.load(layouts.load(wanted).stored) if wanted else None
+        options = {key: getattr(self, key) for key in row.options}
+        told, first = Told(), {stored.name: layouts.rows[stored.name]} if stored else {}  # among layouts with the same names
+        parse = partial(row.parse, source, self.allow_partial, stored and stored.count, told=told,
+                        layouts=Layouts({**first, **layouts.rows}), **options)
+        origin, published = row.origin if self.first_pixel is None else self.first_pixel, self.labels == "published"
+        if published:
+            splits = parse(origin=CONTINUOUS)
+            if protocol.rounding == "int" and origin != CONTINUOUS and dataset not in GSSL_BOXES:
+                splits = {split: [*map(truncated, records)] for split, records in splits.items()}
+        elif row.countable and self.first_pixel is None:
+            splits, origin = parse_guessed(parse, source)
+        else:
+            splits = parse(origin=origin)
+        if dataset in GSSL_BOXES and protocol == load_protocol(defaults.protocols, "gssl"):
+            splits = {split: [record._replace(box=GSSL_BOXES[dataset](record.box)) for record in records]
+                      for split, records in splits.items()}
+        count = len(next(record for records in splits.values() for record in records).landmarks)
+        if stored and stored.count != count:
+            raise UserError(f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out")
+        if not row.layout:
+            stored = _own_layout(splits, stored, layouts, told, source, defaults.layouts)
+        layout = stored.name
+        how = {
+            "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
+            "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": origin,
+            "labels": self.labels, "val": self.val, "seed": self.seed, "expected": row.expected, "fingerprint": state, **options,
+        } | ({"states": list(row.states)} if row.states else {})
+        if "val" not in splits and self.val != "test":
+            splits["train"], splits["val"] = split_identities(splits.get("train", []), float(self.val), self.seed)
+        splits = {split: splits[split] for split in SPLITS if splits.get(split)}
+        with growing(target) as partial_set:
+            folder = _started(partial_set, how)
+            try:
+                done = {split: self._crops(folder, split, records, protocol) for split, records in splits.items()}
+                splits, done = _without_damaged(folder, source, splits, done)
+                if published and row.clipped:
+                    splits = {split: [*map(clipped, splits[split], done[split])] for split in splits}
+                meta = how | {"found": dict(tally(splits)), "checksum": checksum(source, splits)}
+                write_set(folder, source, splits, done, meta)
+            except UserError:
+                shutil.rmtree(folder)
+                raise
+            replace_folder(partial_set, target)
+        faces = ", ".join(f"{len(records)} {split}" for split, records in splits.items())
+        logger.info(f"{target}: {faces} faces with {count} landmarks")
+        return target
+
+    def _check(self) -> None:
+        if self.dataset is not None and self.dataset not in DATASETS:
+            raise UserError(f"no dataset '{self.dataset}' (there are: {', '.join(DATASETS)}){nearest(self.dataset, DATASETS)}")
+        if not (isinstance(self.target_size, int) and self.target_size >= 16):
+            raise UserError(f"target_size must be a whole number of px, 16 or more, not {self.target_size!r}")
+        if not (isinstance(self.margin, (int, float)) and 1 <= self.margin <= 4):
+            raise UserError(f"margin must lie between 1 and 4, not {self.margin!r}")
+        if self.first_pixel is not None and not DATASETS[self.dataset or infer(Path(self.data_dir))].countable:
+            raise UserError(NOT_COUNTABLE)
+        check("frame_step", self.frame_step)
+        check("labels", self.labels)
+        if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
+            raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
+
+    def _crops(self, folder: Path, split: str, records: list[Record], protocol: Protocol) -> list[Done | str]:
+        """Write the crops of a split that the journal lacks. Return for each record its result, or why it cannot be used."""
+        files = [folder / crop_file(split, i) for i in range(len(records))]
+        files[0].parent.mkdir(parents=True, exist_ok=True)
+        journal = folder / f"{split}.done"
+        before = _journal(journal, files)
+        if before:
+            logger.info(f"continuing {split}: {len(before)} of {len(files)} crops exist")
+
+        def one(index: int) -> Done | str:
+            how = (protocol, self.target_size, self.margin, self.labels)
+            try:
+                return before.get(index) or _crop(records[index], files[index], *how)
+            except UserError as error:
+                return str(error)
+
+        done, pool = [], ThreadPoolExecutor(self.workers or cores())  # OpenCV releases the interpreter lock
+        try:
+            with open(journal, "a", encoding="ascii") as lines:
+                jobs = progress(pool.map(one, range(len(files))), total=len(files), desc=f"crops {split}", unit="face")
+                for index, result in enumerate(jobs):
+                    done.append(result)
+                    if not isinstance(result, str) and index not in before:
+                        print(index, *result.crop.tolist(), *result.size, file=lines, flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)  # an interrupt waits only for the crops that have begun
+        return done
+
+
+def _started(partial: Path, how: dict) -> Path:
+    """Return the folder in which a set grows, with the crops of an interrupted preparation made by the same `how`."""
+    folder, key = partial / GROWING, hashlib.sha256(yaml.safe_dump(how).encode()).hexdigest()
+    if not (folder / "key").is_file() or (folder / "key").read_text() != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        (folder / "key").write_text(key)
+    return folder
+
+
+def _journal(file: Path, crops: list[Path]) -> dict[int, Done]:
+    """Return {index of a record: its result} of an interrupted preparation, whose last line may be incomplete."""
+    text = file.read_text(encoding="ascii") if file.is_file() else ""
+    whole, found = text[:text.rfind("\n") + 1], {}
+    if whole != text:
+        file.write_text(whole, encoding="ascii")
+    for line in whole.splitlines():
+        index, *numbers = line.split()
+        if int(index) < len(crops) and crops[int(index)].is_file():
+            found[int(index)] = Done(np.array(numbers[:4], dtype=np.float64), (int(numbers[4]), int(numbers[5])))
+    return found
+
+
+def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str, list]) -> tuple[Splits, dict[str, list[Done]]]:
+    """Return the usable faces with their crops renumbered; list the others. UserError if the share of these exceeds LOST."""
+    faults = [result for results in done.values() for result in results if isinstance(result, str)]
+    faces = sum(map(len, done.values()))
+    if len(faults) > LOST * faces:
+        complain([f"{fault}; {len(faults)} of {faces} faces cannot be used, {LOST:.0%} may be left out" for fault in faults])
+    for split in splits:
+        (folder / f"{split}.done").unlink()  # the numbers change
+    (folder / "key").unlink()
+    if faults:
+        logger.warning(f"{source}: {len(faults)} of {faces} faces cannot be used and are left out, such as {faults[0]}")
+        (folder / LEFT_OUT).write_text("\n".join(faults) + "\n", encoding="utf-8", errors="surrogateescape")
+    kept = {split: [i for i, result in enumerate(results) if not isinstance(result, str)] for split, results in done.items()}
+    for split, old in kept.items():
+        for new, index in enumerate(old):
+            if new != index:
+                os.replace(folder / crop_file(split, index), folder / crop_file(split, new))
+    kept = {split: old for split, old in kept.items() if old}
+    return ({split: [splits[split][i] for i in old] for split, old in kept.items()},
+            {split: [done[split][i] for i in old] for split, old in kept.items()})
+
+
+def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, margin: float, labels: str) -> Done:
+    """Write the crop of one face."""
+    image = read_image(record.file)
+    height, width = image.shape[:2]
+    for what, box in (("landmarks lie", box_of(record.landmarks)), ("face box lies", record.box)):
+        if (box[:2] >= (width, height)).any() or (box[2:] <= 0).any():
+            raise UserError(f"{record.file}: its {what} outside the image of {width} x {height} px; is the annotation another's?")
+    try:
+        crop = np.round(crop_box(record.box, protocol, width, height), 4)  # as the table holds it
+    except UserError as error:
+        raise UserError(f"{record.file}: {error}") from None
+    if (crop[2:] - crop[:2]).max() > LARGEST * max(width, height):
+        raise UserError(f"{record.file}: its crop is {(crop[2:] - crop[:2]).max():.0f} px wide, its image {width} x {height} px; "
+                        "correct the annotation")
+    edges = np.trunc(crop) if labels == "published" else crop  # labels are relative to the exact edges, there too
+    done, data = cv2.imencode(".jpg", cut(image, edges, target_size, margin, protocol.border), JPEG)
+    if not done:
+        raise UserError(f"{record.file}: OpenCV cannot encode its crop as JPEG")
+    file.write_bytes(data)
+    return Done(crop, (width, height))
+
+
+def split_identities(records: list[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
+    """Return (train, val): `share` of the identities, chosen by a hash of seed and identity, so that added faces move few."""
+    order = sorted({record.identity for record in records}, key=lambda name: name_hash(f"{seed}/{name}"))
+    held = set(order[:min(max(round(share * len(order)), 1), len(order) - 1)]) if share > 0 and order else set()
+    return [r for r in records if r.identity not in held], [r for r in records if r.identity in held]
+
+
+def _own_layout(splits: Splits, given: Layout | None, layouts: Layouts, told: Told, source: Path, usual: Layouts) -> Layout:
+    """Return the layout of a user's own set: the one that is given, else the one of its names or its number of points.
+
+    Log what is unusual about the set. UserError if the names of its points contradict the layout. usual: those of args.yaml.
+    """
+    for note in dict.fromkeys(told.notes):  # a set may be read twice
+        logger.info(note)
+    faces = [record.landmarks for records in splits.values() for record in records]
+    layout = given or layout_of(len(faces[0]), told.names, layouts, source)
+    check_names(told.names, layout, source)
+    faults, doubt = unturned([record for part in splits.values() for record in part], layout, told.sized)
+    complain(faults)
+    for fault in filter(None, (misfit(faces, layout, layout.name in usual.rows), doubt)):
+        logger.warning(f"{source}: {fault}")
+    return layout
+
+
+def _target(out: Path, name: str, source: Path, overwrite: bool) -> Path:
+    """Return out/name, after checking that replacing it destroys nothing but an older prepared set."""
+    if not re.fullmatch(r"[^./\\\s][^/\\\t\n\r]*", name):
+        raise UserError(f"'{name}' cannot be the name of a prepared set: a plain folder name is wanted")
+    target = out / name
+    if source.resolve().is_relative_to(target.resolve()):
+        raise UserError(f"{target} would replace the raw archive {source} it is made from; give another name or out")
+    check_replaceable(target, source, overwrite)
+    return target

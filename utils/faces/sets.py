@@ -1,0 +1,339 @@
+"""From names on the command line to prepared sets: a set that is missing, or was prepared otherwise, is prepared on first use."""
+import hashlib
+import os
+import shlex
+from contextlib import nullcontext, suppress
+from itertools import count
+from pathlib import Path
+from tokenize import TokenError  # of a damaged .npy
+from typing import Any
+
+import numpy as np
+from loguru import logger
+
+from pipnet.errors import UserError
+from pipnet.layout import MOST_LANDMARKS, Layout
+from utils.config import ROOT, Defaults, Settings, load_protocol, read_defaults
+from utils.faces.archives import DATASETS, infer
+from utils.faces.dataset import Faces
+from utils.faces.fingerprint import fingerprint
+from utils.faces.paths import MEANFACE_FILES, dataset_of
+from utils.faces.prepare import DataGenerator
+from utils.faces.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch, test_split
+from utils.growing import tidy
+from utils.locks import waiting
+from utils.yaml_files import read_yaml
+
+MOST_BYTES = 1 << 22  # of a mean face as text
+HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "menpo-profile": "menpo"}  # set: whose archive has it
+
+
+class Sets:
+    """Prepared sets by name, for one run.
+
+    usual: args.yaml, whose values a plain folder name stands for. root: where sets are prepared; trained: another folder of
+    prepared sets, which are only read, see `Settings`.
+    """
+
+    def __init__(self, settings: Settings, usual: Defaults):
+        self.data, self.layouts, self.protocols, self.usual = settings.data, settings.layouts, settings.protocols, usual.values
+        self.protocol = load_protocol(self.protocols, self.data.protocol or "square")
+        self.root, self.trained = ROOT / self.data.data_root, settings.trained_root
+        self.overwrite = False  # a prepared set even if its archive is gone
+
+    def training_names(self) -> list[str]:
+        """Return what to train on: train_data, else the dataset.
+
+        auto: what --data-dir holds, else 300w if it is prepared in any way, else synthetic. UserError if only other sets are
+        prepared.
+        """
+        if self.data.train_data:
+            return self.data.train_data
+        if self.data.dataset != "auto":
+            return [self.data.dataset]
+        if self.data.data_dir:
+            raw = _raw_folder(self.data.data_dir)
+            name = infer(raw)
+            return [str(raw) if _has_own_layout(name) else name]
+        real = [_dataset_or_folder(folder, meta) for folder, meta in self._prepared() if meta["dataset"] != SYNTHETIC]
+        if real and "300w" not in real:
+            raise UserError(f"{self.root} holds {', '.join(dict.fromkeys(real))}, but no 300w; give --dataset {real[0]}, or "
+                            f"--dataset {SYNTHETIC}")
+        return ["300w" if real else SYNTHETIC]
+
+    def _prepared(self) -> list[tuple[Path, dict[str, Any]]]:
+        """Return (folder, values of meta.yaml) of the prepared sets, also of those of an older format."""
+        found = []
+        for root in filter(None, (self.root, self.trained)):
+            for file in sorted(root.glob("[!.]*/meta.yaml")):
+                with suppress(UserError):  # a damaged one
+                    found.append((file.parent, read_yaml(file)))
+        return [(folder, meta) for folder, meta in found if "dataset" in meta]
+
+    def training(self) -> list[PreparedSet]:
+        """Return the training sets, prepared if need be."""
+        return [self.prepare(name) for name in self.data.train_data]
+
+    def test_splits(self) -> list[Split]:
+        """Return the splits to test on: those of test_data, else of the training sets. UserError if there is no test split."""
+        named, trained = self.data.test_data, set(self.data.train_data or ())
+        sets = {name: self.prepare(name, test=True) for name in named or self.data.train_data}
+        apart = {name for name, one in sets.items() if named and not {name, one.meta["source"], str(one.folder)} & trained}
+        splits = {name: test_split(one, name in apart) for name, one in sets.items()}
+        if without := [name for name, split in splits.items() if split is None and (named or not any(splits.values()))]:
+            remedy = "or name other faces, since this net trains on these" if named else "or give --test-data"
+            raise UserError(f"{sets[without[0]].folder} has no test split; put faces into a folder test/, {remedy}")
+        return [splits[name] for name in named or sets if splits[name]]
+
+    def prepare(self, name: str, test: bool = False) -> PreparedSet:
+        """Return the prepared set of a dataset's name, a prepared or a raw folder; make it if need be. UserError if impossible.
+
+        test: only the test split is wanted, so the share of validation faces does not matter.
+        """
+        if (Path(name) / "meta.yaml").is_file():
+            wanted = {"labels": self.data.labels, "protocol": self.data.protocol and self.protocol,
+                      "origin": self._first_pixel(dataset_of(name, self.root))}
+            if why := mismatch(Path(name), **{key: value for key, value in wanted.items() if value is not None}):
+                raise UserError(f"{why}; prepare it again from its raw folder, or give --protocol, --first-pixel and --labels as "
+                                "it was made")
+            return self._open(Path(name))
+        if name != SYNTHETIC:
+            self._source(name, self.root)  # a missing archive is an error before anything is made
+        if self.trained:
+            for folder in self._places(name, raw := self._source(name, self.trained), self.trained):
+                if not mismatch(folder, **self._wanted(name, raw, test)):
+                    return self._open(folder)
+        frozen = self.root.is_dir() and not os.access(self.root, os.W_OK)
+        try:
+            with nullcontext() if frozen else waiting(self.root / ".lock"):
+                if not frozen:
+                    tidy(self.root)
+                return PreparedSet(self._prepare(name, test), self.layouts)
+        except OSError as error:
+            raise UserError(f"{error.filename or self.root}: {error.strerror or error}; give another --data-root") from None
+
+    def _open(self, folder: Path) -> PreparedSet:
+        """Return a prepared set. One that only the file of a trained run names is not drawn into its own folder."""
+        foreign = self.trained and not folder.resolve().is_relative_to(self.root.resolve())
+        return PreparedSet(folder, self.layouts, self.root / "show" / folder.name if foreign else None)
+
+    def _dataset(self, name: str, raw: Path | None) -> str | None:
+        """Return the row of DATASETS of a set by its name or its raw folder; None if neither says it."""
+        return name if name in DATASETS else infer(raw) if raw else None
+
+    def _wanted(self, name: str, raw: Path | None, test: bool) -> dict[str, Any]:
+        """Return the values of meta.yaml that a prepared set must have to serve."""
+        data, dataset = self.data, self._dataset(name, raw)
+        wanted = {"protocol": self.protocol, "margin": data.margin, "target_size": data.target_size, "labels": data.labels}
+        if data.val not in ("test", "none") and not test:
+            wanted["val"] = data.val
+        wanted |= {key: getattr(data, key) for key in (DATASETS[dataset].options if dataset else ())}
+        if raw:
+            wanted |= {"source": str(raw.resolve()), "fingerprint": fingerprint(raw)}
+        wanted |= {} if (first := self._first_pixel(dataset)) is None else {"origin": first}
+        return wanted | ({"layout": self.layouts.load(data.layout).stored} if _has_own_layout(dataset) and data.layout else {})
+
+    def _places(self, name: str, raw: Path | None, root: Path) -> tuple[Path, Path]:
+        """Return the folders below `root` that may hold a prepared set; the second one is where it is prepared."""
+        named = name in DATASETS and not _has_own_layout(name)
+        target = root / self._folder_name(name if named or not raw else raw.resolve().name)
+        return root / name, _free_folder(target, raw) if raw and name not in DATASETS else target
+
+    def _prepare(self, name: str, test: bool) -> Path:
+        data, raw = self.data, self._source(name, self.root)
+        dataset, wanted = self._dataset(name, raw), self._wanted(name, raw, test)
+        named, target = self._places(name, raw, self.root)
+        for folder in (named, target):
+            if not (why := mismatch(folder, **wanted)):
+                return folder
+        allow_partial = data.allow_partial
+        if raw is None:
+            raw, meta = self._earlier(name, target, why, {} if test else wanted)
+            dataset = meta["dataset"]
+            allow_partial |= fingerprint(raw) == meta.get("fingerprint")  # what is missing was accepted then
+        logger.info(f"preparing {target.name} from {raw} ({why})")
+        return DataGenerator(
+            raw, data.target_size, dataset, target.name, target.parent, self.protocol, data.margin,
+            0 if data.val == "none" else data.val, allow_partial, data.layout if _has_own_layout(dataset) else None,
+            self.layouts, frame_step=data.frame_step, first_pixel=self._first_pixel(dataset, raw), labels=data.labels).run()
+
+    def _first_pixel(self, dataset: str | None, raw: Path | None = None) -> float | None:
+        """Return the coordinate of the first pixel in an own set: the one given, else that of an earlier preparation of `raw`."""
+        if dataset is None or not DATASETS[dataset].countable:
+            return None
+        earlier = (meta["origin"] for _, meta in self._prepared() if raw and meta.get("source") == str(raw.resolve()))
+        return next(earlier, None) if self.data.first_pixel is None else self.data.first_pixel
+
+    def _earlier(self, name: str, target: Path, why: str, wanted: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+        """Return the raw archive of an earlier preparation of the set, in whatever protocol and size, and its meta.yaml.
+
+        UserError if that is gone. wanted: values of meta.yaml; the message says which flags fit an earlier preparation instead.
+        """
+        places = [target, target.with_name(name)]
+        found = [(folder, meta) for folder, meta in self._prepared()
+                 if folder in places or _dataset_or_folder(folder, meta) == name]
+        found.sort(key=lambda pair: pair[0] not in places)
+        for _, meta in found:
+            if Path(str(meta.get("source"))).is_dir():
+                return Path(meta["source"]), meta
+        if not found:
+            raise UserError(f"{why}; name the unpacked archive: --data-dir FOLDER")
+        folder, meta = found[0]
+        flags = " ".join(self._flags(meta, wanted))
+        raise UserError(f"{why}, and {meta.get('source')}, from which {folder} was made, is gone; name the unpacked archive: "
+                        "--data-dir FOLDER" + (f", or take that set as it is: {flags}" if flags else ""))
+
+    def _flags(self, meta: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+        """Return the flags that ask for a prepared set as it is, instead of the wanted values; none if no flags can."""
+        wanted = {key: value._asdict() if key == "protocol" else value for key, value in wanted.items()}
+        found = {key: meta.get(key) for key, value in wanted.items() if meta.get(key) != value}
+        if "protocol" in found:
+            found["protocol"] = next((name for name, row in self.protocols.items() if row == meta["protocol"]), None)
+        names = {key: {"origin": "first-pixel"}.get(key, key.replace("_", "-")) for key in found}
+        return [] if None in found.values() else [f"--{names[key]} {value}" for key, value in found.items()]
+
+    def _folder_name(self, name: str) -> str:
+        """Return the folder's name: data/<name> for the default crops; marks for other protocols, sizes and numbers of faces."""
+        def unusual(key: str) -> bool:
+            return getattr(self.data, key) != self.usual[key]
+
+        marks = []
+        if name == SYNTHETIC and (unusual("synthetic_train") or unusual("synthetic_test")):
+            marks += [str(self.data.synthetic_train), str(self.data.synthetic_test)]
+        if self.data.protocol not in (None, "square"):
+            marks.append(self.data.protocol)
+        if unusual("labels"):
+            marks.append(self.data.labels)
+        if unusual("target_size"):
+            marks.append(str(self.data.target_size))
+        for key in DATASETS[name].options if name in DATASETS else ():
+            if unusual(key):
+                marks.append(f"{key.replace('_', '-')}-{getattr(self.data, key)}")
+        return "-".join([name, *marks])
+
+    def _source(self, name: str, root: Path) -> Path | None:
+        """Return the raw archive of a set, or None if only an earlier preparation, in `root`, may know it."""
+        if name == SYNTHETIC:
+            return self._rendered(root)
+        if name in DATASETS:
+            raw = _raw_folder(self.data.data_dir) if self.data.data_dir else None
+            chosen = name == self.data.dataset
+            if raw is None or name == infer(raw) or chosen and _has_own_layout(name):
+                return raw
+            folders = sorted(path for path in raw.iterdir() if path.is_dir())  # several archives side by side
+            for wanted in filter(None, (name, HOSTS.get(name))):
+                if found := [folder for folder in folders if wanted in (folder.name.lower(), infer(folder))]:
+                    return found[0]
+            there = not chosen and (root / self._folder_name(name) / "meta.yaml").is_file()
+            return None if there else raw
+        if Path(name).is_dir():
+            return Path(name)
+        dataset_of(name, self.root)  # an unknown name is an error
+        return None
+
+    def _rendered(self, root: Path) -> Path | None:
+        """Return the rendered faces, in the folders of 300W; render them if `root`, where they are missing, may be written to."""
+        from utils.synthetic import VERSION, generate
+        train, test = self.data.synthetic_train, self.data.synthetic_test
+        folder = root / f"synthetic-raw{VERSION}-{train}-{test}"
+        if not folder.is_dir():
+            if root != self.root:
+                return None
+            logger.info(f"rendering {train} + {test} synthetic faces into {folder}")
+            generate(folder, train, test)
+        return folder
+
+    def meanface(self, name: str | None, layout: Layout, faces: Faces) -> np.ndarray:
+        """Return the mean face (N, 2), in [0, 1] of the crop, that defines the neighbors: that of `faces`, or of --meanface.
+
+        UserError if that has neither the landmarks of `layout` nor of the layout that it is a subset of.
+        """
+        if name is None:
+            return faces.meanface()
+        file = Path(name)
+        if file.suffix in MEANFACE_FILES:
+            points = read_meanface(file)
+        else:
+            folders = [folder for folder in (file, self.root / file) if (folder / "meta.yaml").is_file()]
+            unprepared = not folders and name in DATASETS
+            points = (self.prepare(name) if unprepared else PreparedSet(folders[0] if folders else file, self.layouts)).meanface()
+        if len(points) == self.layouts.load(layout.stored).count:
+            points = points[list(layout.selected)]
+        if len(points) != layout.count or not np.isfinite(points).all():
+            raise UserError(f"--meanface {file} has {len(points)} landmarks, not the {layout.count} of layout {layout.name}")
+        return points
+
+
+def read_meanface(file: Path) -> np.ndarray:
+    """Return the points (N, 2) of a file of MEANFACE_FILES. UserError if it holds others than numbers x y x y ..."""
+    try:
+        if file.suffix == ".npy":
+            numbers = np.lib.format.open_memmap(file, mode="r")  # which reads no more than the file has
+        else:
+            with open(file, encoding="ascii") as handle:
+                numbers = handle.read(MOST_BYTES).split()
+        if np.size(numbers) > 2 * MOST_LANDMARKS:
+            raise ValueError(f"more than {MOST_LANDMARKS} landmarks")
+        return np.array(numbers, np.float64).reshape(-1, 2)
+    except (OSError, EOFError, ValueError, OverflowError, TypeError, TokenError) as error:
+        raise UserError(f"the mean face {file} holds no numbers x y x y ... ({error})") from None
+
+
+def _has_own_layout(dataset: str | None) -> bool:
+    """Return whether a row of DATASETS is for users' own landmarks: of any layout, and named after its folder."""
+    return dataset is not None and DATASETS[dataset].layout is None
+
+
+def _free_folder(target: Path, raw: Path) -> Path:
+    """Return `target`; with a mark of the raw folder's path if it holds another raw folder of the same name."""
+    if not (target / "meta.yaml").is_file():
+        return target
+    if str(read_yaml(target / "meta.yaml").get("source")) == str(raw.resolve()):
+        return target
+    return target.with_name(f"{target.name}-{hashlib.sha256(bytes(raw.resolve())).hexdigest()[:6]}")
+
+
+def _raw_folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise UserError(f"no folder {text}; give the folder that holds the unpacked dataset")
+    return Path(text)
+
+
+def _dataset_or_folder(folder: Path, meta: dict[str, Any]) -> str:
+    """Return what names a prepared set: the dataset if the folder is named after it (300w, 300w-pipnet), else the folder."""
+    dataset = meta["dataset"]
+    return dataset if f"{folder.name}-".startswith(f"{dataset}-") else folder.name
+
+
+def test_flags(sets: list[PreparedSet]) -> str:
+    """Return flags that test any run on these sets, whatever crops it needs: by dataset or raw archive, else by their folder."""
+    names, root = [], sets[0].folder.resolve().parent
+    for one in sets:
+        name, source = _dataset_or_folder(one.folder, one.meta), Path(one.meta["source"])
+        names.append(name if name in DATASETS else str(source if source.is_dir() else one.folder))
+    other = "" if root == (ROOT / read_defaults().values["data_root"]).resolve() else f" --data-root {shlex.quote(str(root))}"
+    return f"--test-data {shlex.join(names)}{other}"
+
+
+def check_same_protocol(one: PreparedSet, protocol: dict) -> None:
+    """Raise UserError if a set was cut by another protocol than the net's training crops."""
+    if (found := one.meta["protocol"]) != protocol:
+        raise UserError(f"{one.folder} was cut with protocol {found}, but the net was trained with {protocol}; give --protocol")
+
+
+def title_for(one: PreparedSet, net: Layout, compared: Layout) -> str:
+    """Return the set's name for tables, with the layouts if the set's, the net's and the compared one differ."""
+    if net.stored == one.meta["layout"]:
+        return one.title
+    if compared is not net:
+        return f"{one.title}, net {net.name} as {compared.name}"
+    return f"{one.title}, {one.meta['layout']} as {net.name}"
+
+
+def distinct(names: list[str]) -> list[str]:
+    """Return the names, repeated ones with a number."""
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name}-{number}" for number in count(2))
+        found.append(name if name not in found else next(new for new in numbered if new not in found))
+    return found

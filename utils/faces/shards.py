@@ -1,0 +1,103 @@
+"""Unlabelled faces in tar shards, as webdataset writes them: each picture is a face's crop, stored as prepared sets store theirs.
+
+Memory does not grow with their number: a table on disk says where each picture lies, and one picture is read at a time.
+"""
+import hashlib
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipnet.errors import UserError, printable
+from pipnet.files import own_folder, write_atomic
+from pipnet.geometry import border_px
+from pipnet.images import SUFFIXES
+from utils.faces.mixed import Recipes, Views
+from utils.faces.steps import Crop
+
+MOST_BYTES = 1 << 27  # of a picture
+
+
+def shard_files(name: str) -> list[Path]:
+    """Return the tar files that a name of --unlabelled means: itself, or those in the folder."""
+    path = Path(name)
+    return sorted(path.glob("*.tar")) if path.is_dir() else [path.resolve()] if path.suffix == ".tar" and path.is_file() else []
+
+
+class Shards:
+    """Pictures of tar files, in the order of the files. UserError for a file that is no tar, and without any picture.
+
+    folder: where the table is kept. size: px of the nominal crop; margin: stored / nominal crop; input_margin: what the net
+    sees / nominal crop.
+    """
+
+    def __init__(self, files: list[Path], folder: Path, size: int, margin: float, input_margin: float):
+        self.files, self.size = files, size
+        self.border, self.input_border = border_px(size, margin), border_px(size, input_margin)
+        state = repr([(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files])
+        self.checksum = hashlib.sha256(state.encode(errors="surrogateescape")).hexdigest()
+        place = folder / f"shards-{self.checksum[:16]}.table"
+        if not place.is_file():
+            own_folder(folder.parent, folder.name)
+            write_atomic(place, self._scan)
+        if not place.stat().st_size:
+            raise UserError(f"no picture in {files[0]}{' and other shards' if len(files) > 1 else ''}")
+        self.table = np.memmap(place, np.int64, "r").reshape(-1, 3)  # number of the file, first byte, number of bytes
+
+    def _scan(self, place: Path) -> None:
+        with open(place, "wb") as table:
+            for number, file in enumerate(self.files):
+                try:
+                    with tarfile.open(file, "r:") as tar:
+                        for member in tar:
+                            if member.isfile() and member.name.lower().endswith(SUFFIXES):
+                                if member.sparse is not None or member.size > MOST_BYTES:
+                                    raise UserError(f"{file}: {printable(member.name)} has {member.size} bytes, or holes, so it "
+                                                    "is no picture of a face; make the shard again")
+                                table.write(np.array([number, member.offset_data, member.size], np.int64).tobytes())
+                            tar.members.clear()  # tarfile keeps all of them otherwise
+                except tarfile.TarError as error:
+                    raise UserError(f"{file} is no tar file that is whole and not compressed ({error})") from None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def name(self, index: int) -> str:
+        """Return where a picture lies, for errors."""
+        number, first, _ = self.table[index].tolist()
+        return f"{self.files[number]} at byte {first}"
+
+    def picture(self, index: int) -> np.ndarray:
+        """Return (S, S, 3) uint8 BGR, the nominal crop of `size` px with its border; the next picture for a damaged one."""
+        side = self.size + 2 * self.border
+        for place in range(index, index + len(self)):
+            number, first, count = self.table[place % len(self)].tolist()
+            with open(self.files[number], "rb") as file:
+                file.seek(first)
+                data = np.frombuffer(file.read(count), np.uint8)
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+            if image is not None:
+                return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if len(image) > side else cv2.INTER_LINEAR)
+        raise UserError(f"all pictures of {self.files[0]} are damaged; make the shards again")
+
+    def crop(self, index: int) -> np.ndarray:
+        """Return a crop as a net gets it without augmentation, uint8 BGR."""
+        edge = self.border - self.input_border
+        picture = self.picture(index)
+        return picture[edge:len(picture) - edge, edge:len(picture) - edge]
+
+
+class ShardViews(Views):
+    """The views of `Views` for faces in shards; `count` landmarks a face."""
+
+    def __init__(self, faces: Shards, count: int, both: Recipes, flip_index, seed: int):
+        super().__init__(faces, both, flip_index, seed)
+        self.unknown = np.full((count, 2), np.nan, np.float32)
+
+    def name(self, index: int) -> str:
+        return self.faces.name(index)
+
+    def crop(self, index: int) -> Crop:
+        faces = self.faces
+        return Crop(faces.picture(index), self.unknown, np.zeros(len(self.unknown), np.float32), faces.size, faces.input_border)

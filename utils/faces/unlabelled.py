@@ -1,0 +1,201 @@
+"""Faces without labels: of a prepared set, whose labels are hidden, or of a folder of pictures or a video, cut out by a detector.
+
+The latter become a prepared set in unlabelled/ of the data root. Its one split, `unlabelled`, has no landmarks. A face is taken
+if the detector is sure of it, if it is sharp, and if it is no near-duplicate of one taken shortly before.
+"""
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from loguru import logger
+
+from pipnet.app.sources import Frame, open_source
+from pipnet.detector import Detector
+from pipnet.errors import UserError
+from pipnet.files import own_folder
+from pipnet.geometry import Protocol, crop_box, cut
+from utils.conversion import conversion
+from utils.faces.archives import Record
+from utils.faces.fingerprint import fingerprint
+from utils.faces.paths import is_unlabelled_set
+from utils.faces.prepare import JPEG
+from utils.faces.prepared_set import (
+    FORMAT,
+    UNLABELLED,
+    Done,
+    PreparedSet,
+    Split,
+    crop_file,
+    mismatch,
+    source_picture,
+    write_set,
+)
+from utils.faces.sets import Sets
+from utils.growing import GROWING, check_replaceable, growing, replace_folder
+from utils.locks import waiting
+from utils.progress import progress
+
+LEAST_SIDE = 32   # px, of a face's box
+GREY = 128        # px, side to which the box is resized whose sharpness is measured
+HASHED = 32       # px, side to which it is resized whose low frequencies are compared
+DUPLICATE = 6     # of 63 signs of frequencies: up to as many differ between near-duplicates
+RECENT = 4096     # faces that a new one is compared with, which bounds the time for large folders
+UNKNOWN = np.full((1, 2), np.nan)
+REASONS = {"small": f"smaller than {LEAST_SIDE} px", "blurred": "blurred (--least-sharpness)", "twin": "near-duplicates"}
+
+
+class Cut(NamedTuple):
+    """How faces are cut out. least_sharpness: of a crop, see `sharpness`; protocol, target_size, margin: of the labelled set."""
+    protocol: Protocol
+    target_size: int
+    margin: float
+    least_sharpness: float
+
+
+def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test) -> list[Split]:
+    """Return the splits of --unlabelled, prepared if need be, with hidden labels; never test faces.
+
+    names: of datasets, prepared sets, folders of pictures, videos. like: a training set, as whose crops pictures are cut. test:
+    section of the settings, for the detector. UserError for a set of test faces only, and where no face is found.
+    """
+    found: list[Split] = []
+    for name in names:
+        if is_unlabelled_set(name, sets.root):
+            one = sets.prepare(name, test=True)
+        else:
+            how = Cut(like.protocol, like.meta["target_size"], like.meta["margin"], sets.data.least_sharpness)
+            one = PreparedSet(_cut_out(name, sets, how, test), sets.layouts)
+        splits = [split for split in one.splits if split != "test"]
+        if not splits:
+            raise UserError(f"--unlabelled {name} has test faces only; give a set with others")
+        found += [Split(one, split, labelled=False) for split in splits]
+    return found
+
+
+def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Split]:
+    """Return the test faces of the sets of --unlabelled, as far as their labels can be compared with those of the set `like`."""
+    found = []
+    for one in (sets.prepare(name, test=True) for name in names if is_unlabelled_set(name, sets.root)):
+        pair = one.meta["layout"], like.meta["layout"]
+        alike = pair[0] == pair[1] or conversion(*pair, sets.layouts) or conversion(*pair[::-1], sets.layouts)
+        if "test" in one.splits and alike and one.folder != like.folder:
+            found.append(Split(one, "test"))
+    return found
+
+
+def _cut_out(name: str, sets: Sets, how: Cut, test) -> Path:
+    """Return the prepared set of a folder of pictures or a video; make it if it is missing or its source has changed."""
+    source = Path(name).resolve()
+    detector = test.detector, test.detector_weights, sets.data.least_face_score
+    key = hashlib.sha256(repr((str(source), *how, *detector)).encode(errors="surrogateescape")).hexdigest()[:8]
+    target = sets.root / UNLABELLED / f"{source.stem}-{key}"
+    state = fingerprint(source) if source.is_dir() else f"{source.stat().st_size} {source.stat().st_mtime_ns}"
+    if sets.trained and not mismatch(trained := sets.trained / UNLABELLED / target.name, fingerprint=state):
+        return trained
+    own_folder(sets.root, UNLABELLED)
+    with waiting(target.parent / ".lock"):
+        if mismatch(target, fingerprint=state):
+            check_replaceable(target)
+            with growing(target) as partial:
+                shutil.rmtree(partial / GROWING, ignore_errors=True)
+                try:
+                    _write(source, partial / GROWING, how, Detector(*detector), state)
+                    replace_folder(partial, target)
+                finally:
+                    shutil.rmtree(partial / GROWING, ignore_errors=True)
+    return target
+
+
+def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str) -> None:
+    """Write the faces of a source as a prepared set and log what was left out. UserError if there is none."""
+    frames, records, done, counts, recent = open_source(str(source)), [], [], Counter(), np.zeros((0, 63), bool)
+    (folder / crop_file(UNLABELLED, 0)).parent.mkdir(parents=True)
+    for frame in progress(frames, total=frames.count, desc=f"faces of {source.name}", unit="picture"):
+        counts["pictures"] += 1
+        faces = 0
+        for box in detector.face_box(np.asarray(detector(frame.image).boxes, np.float64).reshape(-1, 4)):
+            faces += 1
+            face = _face(frame, box, how, recent)
+            if isinstance(face, str):
+                counts[face] += 1
+                continue
+            crop, picture, bits = face
+            recent = np.concatenate([recent, bits[None]])[-RECENT:]
+            (folder / crop_file(UNLABELLED, len(done))).write_bytes(cv2.imencode(".jpg", picture, JPEG)[1].tobytes())
+            place = f"{frame.index:06d}" if frame.seconds is not None else frame.name
+            records.append(Record(source / place if source.is_dir() or frame.seconds is not None else source, "unlabelled",
+                                  source.stem if frame.seconds is not None else place, UNKNOWN, box, None, face=faces))
+            done.append(Done(crop, frame.image.shape[1::-1]))
+        counts["empty"] += not faces
+    left = [f"{counts[key]} {words}" for key, words in REASONS.items() if counts[key]]
+    words = f"{source}: {len(done)} faces of {counts['pictures']} pictures; {counts['empty']} pictures without a sure face"
+    words += f"; left out: {', '.join(left)}" if left else ""
+    if not done:
+        raise UserError(f"no face to learn from in {words}; lower --least-face-score or --least-sharpness, or give "
+                        "other pictures")
+    logger.info(words)
+    root = source if source.is_dir() or records[0].file != source else source.parent
+    write_set(folder, root, {UNLABELLED: records}, {UNLABELLED: done}, {
+        "format": FORMAT, "dataset": UNLABELLED, "name": source.stem, "source": str(root), "layout": UNLABELLED, "count": 1,
+        "protocol": how.protocol._asdict(), "target_size": how.target_size, "margin": how.margin, "origin": 0.5, "val": 0,
+        "seed": 0, "expected": None, "found": {UNLABELLED: len(done)}, "fingerprint": state,
+        "checksum": hashlib.sha256((folder / crop_file(UNLABELLED, 0)).read_bytes() + state.encode()).hexdigest()})
+
+
+def _face(frame: Frame, box: np.ndarray, how: Cut, recent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
+    """Return (nominal crop (4,), picture of it with its margin, its signs), or the key of REASONS why it is left out."""
+    height, width = frame.image.shape[:2]
+    inside = np.clip(box, 0, [width, height, width, height])
+    if (inside[2:] - inside[:2]).min() < LEAST_SIDE:
+        return "small"
+    grey = cv2.cvtColor(cut(frame.image, inside, GREY), cv2.COLOR_BGR2GRAY)
+    if sharpness(grey) < how.least_sharpness:
+        return "blurred"
+    bits = signs(grey)
+    if len(recent) and (recent != bits).sum(1).min() <= DUPLICATE:
+        return "twin"
+    crop = np.round(crop_box(box, how.protocol, width, height), 4)  # as the table holds it
+    return crop, cut(frame.image, crop, how.target_size, how.margin, how.protocol.border), bits
+
+
+def sharpness(grey: np.ndarray) -> float:
+    """Return the variance of the Laplacian of a grey picture, in squared grey levels."""
+    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
+
+
+def signs(grey: np.ndarray) -> np.ndarray:
+    """Return the signs (63,) bool of the lowest frequencies of a grey picture, which light and encoding hardly change."""
+    small = cv2.resize(grey, (HASHED, HASHED), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return cv2.dct(small)[:8, :8].ravel()[1:] > 0
+
+
+def check_apart(unlabelled: list[Split], tested: list[Split]) -> None:
+    """Raise UserError if an unlabelled picture is a test picture, by the content of the source file or of the crop."""
+    known = {file.stat().st_size: set() for split in tested for _, file in _files(split)}
+    for split in tested:
+        for _, file in _files(split):
+            known[file.stat().st_size].add(_digest(file))
+    for split in unlabelled:
+        shared = sorted({name for name, file in _files(split)
+                         if (there := known.get(file.stat().st_size)) and _digest(file) in there})
+        if shared:
+            raise UserError(f"{len(shared)} of the unlabelled pictures in {split.set.meta['source']} are test pictures, such as "
+                            f"{shared[0]}: a test on them would flatter the net; leave them out of one of the two")
+
+
+def _files(split: Split) -> Iterator[tuple[str, Path]]:
+    """Yield (name of a face, file of its picture) for its crop, and for its source if that is there."""
+    table, source = split.set.read(split.name), Path(split.set.meta["source"])
+    for name, crop in zip(table.files, table.images, strict=True):
+        yield name, Path(crop)
+        if (file := source_picture(source, name)) and file.is_file():
+            yield name, file
+
+
+def _digest(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).digest()

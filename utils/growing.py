@@ -1,0 +1,104 @@
+"""Folders in which data is made, .<name>.partial beside its place, and how it moves there. Folders of others stay untouched."""
+import os
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from loguru import logger
+
+from pipnet.errors import UserError
+from utils.locks import LOCK, is_free, is_lock, waiting
+from utils.yaml_files import read_yaml
+
+SPLITS = ("train", "val", "test", "unlabelled")  # of a prepared set
+GROWING, OLD, FACES = "set", "old", "faces"  # the set that is made; while it moves, the one that it replaces; rendered faces
+SET = re.compile(rf"({'|'.join(SPLITS)})\.(tsv|done)|crops/({'|'.join(SPLITS)})/\d{{6,}}\.jpg|(meanface|left_out)\.txt|"
+                 r"meta\.yaml|key|show/\.?(samples|suspects)\.(jpg|csv)(\.partial-[0-9a-f]+)?")
+RENDERED = re.compile(r"visible\.tsv|(\w+/){1,2}face\d+\.(jpg|pts)")
+PARTS = {GROWING: SET, OLD: SET, FACES: RENDERED}  # names of the files, as regular expressions
+META = {"dataset", "source", "protocol", "margin", "target_size"}  # keys of every meta.yaml
+
+
+@contextmanager
+def growing(target: Path):
+    """Hold and yield the folder beside `target` in which that grows. UserError if something of others has its name."""
+    partial = target.with_name(f".{target.name}.partial")
+    if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir() or _foreign_part(partial)):
+        raise UserError(f"{partial}, where {target.name} is made, holds files of others; move it away")
+    with waiting(partial / LOCK, own=True):
+        yield partial
+
+
+def check_replaceable(target: Path, source: Path | None = None, overwrite: bool = False) -> None:
+    """Raise UserError if a prepared set of `source` in `target` would destroy anything but an older one that can be made again.
+
+    overwrite: an older set of another raw folder may also go if that is gone.
+    """
+    if target.is_symlink():
+        raise UserError(f"{target} is a link; remove it or give another name")
+    if not target.exists():
+        return
+    meta = read_yaml(target / "meta.yaml") if (target / "meta.yaml").is_file() else {}
+    if not META <= meta.keys():
+        raise UserError(f"{target} exists and is not a prepared set; move it away or give another name")
+    if other := _foreign(target, SET):
+        raise UserError(f"{target} would be replaced, but {other} is no file of a prepared set; move it away")
+    if source and (old := str(meta["source"])) != str(source.resolve()):
+        if not (overwrite or os.path.exists(old)):
+            raise UserError(f"{target} was prepared from {old}, which is gone; give --overwrite to replace it, or another "
+                            "--data-root")
+        logger.warning(f"{target} was prepared from {old} and is replaced")
+
+
+def replace_folder(partial: Path, target: Path) -> None:
+    """Move the finished folder into place; the older set stands until then."""
+    if target.exists():
+        check_replaceable(target)  # much can happen while a set is made
+        os.replace(target, partial / OLD)
+    os.replace(partial / GROWING, target)
+    shutil.rmtree(partial / OLD, ignore_errors=True)
+
+
+def tidy(root: Path) -> None:
+    """Remove what killed processes left below `root`, except preparations to go on with; put a set back that was not replaced."""
+    for left in root.glob(".*.partial"):
+        if left.is_symlink() or not _is_lock(left / LOCK) or _foreign_part(left) or not is_free(left / LOCK):
+            continue
+        target = root / left.name.removeprefix(".").removesuffix(".partial")
+        if (left / OLD).is_dir() and not target.exists():
+            os.replace(left / OLD, target)
+        if not (left / GROWING / "key").is_file():
+            shutil.rmtree(left)
+
+
+def _is_lock(file: Path) -> bool:
+    """Return whether a lock is there that a process has held, or beside which something was made."""
+    return file.is_file() and is_lock(file) and (file.stat().st_size > 0 or len(os.listdir(file.parent)) > 1)
+
+
+def _foreign_part(partial: Path) -> Path | None:
+    """Return something in a folder in which data is made that is none of ours, None if there is nothing."""
+    for path in partial.iterdir():
+        if path.name == LOCK and is_lock(path):
+            continue
+        if path.name not in PARTS or path.is_symlink() or not path.is_dir():
+            return path
+        if found := _foreign(path, PARTS[path.name]):
+            return found
+    return None
+
+
+def _foreign(folder: Path | str, names: re.Pattern, below: str = "") -> Path | None:
+    """Return a link, or a file whose path below `folder` is none of `names`, None if there is none."""
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:  # another process works there, and has moved it
+        return None
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            if found := _foreign(entry.path, names, f"{below}{entry.name}/"):
+                return found
+        elif entry.is_symlink() or not names.fullmatch(below + entry.name):
+            return Path(entry.path)
+    return None

@@ -1,0 +1,160 @@
+"""Synthetic faces: a procedural 300W that needs no download.
+
+`render` draws one face; `generate` writes a folder in the layout of 300W (Sagonas et al. 2013), which 300W's parser reads. A face
+is a pure function of (seed, index); the number of workers and the order of work do not change it.
+"""
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipnet.errors import UserError
+from utils.cores import cores
+from utils.faces.archives import VISIBLE_FILE, write_pts
+from utils.growing import FACES, growing
+from utils.progress import progress
+from utils.start import end_with_parent
+from utils.synthetic.face import Face, draw
+
+TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}  # official numbers of faces, whose proportions are kept
+TEST_PARTS = {"helen/testset": 330, "lfpw/testset": 224, "ibug": 135}
+VERSION = 1  # a change of what is drawn increases it, so that older faces are not reused
+TEST_INDEX = 1_000_000  # first test face, so that no face is in both splits
+HARD_INDEX = 2_000_000  # first difficult test face (ibug)
+SMALLEST = 32  # px
+
+
+def render(seed: int, index: int, size: int = 256, **pose) -> Face:
+    """Return face `index` of `seed` on a picture of `size` px. Raise UserError for a size under 32 px.
+
+    Faces from HARD_INDEX on are more difficult (turned, occluded, blurred), as in IBUG. pose: fields of `people.Pose` that
+    replace the drawn ones.
+    """
+    _check_size(size)
+    return draw(np.random.default_rng([seed, index]), size, index >= HARD_INDEX, pose)
+
+
+def _check_size(size: int) -> None:
+    if size < SMALLEST:
+        raise UserError(f"synthetic faces of {size} px are too small; ask for at least {SMALLEST}")
+
+
+def share(total: int, parts: dict[str, int]) -> dict[str, int]:
+    """Return `total` divided in the proportions of `parts`, without a remainder."""
+    edges = np.round(np.cumsum([0, *parts.values()]) / sum(parts.values()) * total).astype(int)
+    return {name: int(b - a) for name, a, b in zip(parts, edges[:-1], edges[1:], strict=True)}
+
+
+def _work(job: tuple[str, str, int, int, int]) -> tuple[str, str]:
+    """Write the face of a job (folder, name, seed, index, size); return its name and its visibility as digits."""
+    folder, name, seed, index, size = job
+    face = render(seed, index, size)
+    path = Path(folder, name)
+    ok, data = cv2.imencode(".jpg", face.image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    if not ok:
+        raise UserError(f"{path}: OpenCV could not write the picture as JPEG")
+    path.write_bytes(data.tobytes())
+    write_pts(path.with_suffix(".pts"), face.landmarks + 0.5)  # 300W's origin: the centre of the first pixel is 1
+    return name, "".join("01"[int(v)] for v in face.visible)
+
+
+def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, seed: int = 0,
+             workers: int | None = None) -> dict[str, int]:
+    """Write synthetic faces of `size` px into `folder` as a 300W tree; return the number of faces of each part.
+
+    Training parts: afw, helen/trainset, lfpw/trainset; test parts: helen/testset, lfpw/testset and ibug (difficult).
+    `visible.tsv` says for every picture which of its landmarks are visible. The tree is built beside `folder` and renamed at the
+    end, so that a killed run leaves no incomplete tree. workers: default is the number of cores. Raise UserError if the folder
+    exists or cannot be written.
+    """
+    folder = Path(folder)
+    if min(train, test) < 0 or train + test == 0:
+        raise UserError(f"{train} training and {test} test faces: ask for at least one face and for no negative number")
+    _check_size(size)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists already; remove it or name another folder for the synthetic faces")
+    workers = workers or cores()
+    counts = share(train, TRAIN_PARTS) | share(test, TEST_PARTS)
+    with growing(folder) as partial:
+        build = partial / FACES
+        try:
+            shutil.rmtree(build, ignore_errors=True)  # of a killed process
+            jobs, place = [], {"train": 0, "test": TEST_INDEX, "hard": HARD_INDEX}
+            for part, count in counts.items():
+                (build / part).mkdir(parents=True)
+                kind = "train" if part in TRAIN_PARTS else "hard" if part == "ibug" else "test"
+                jobs += [(str(build), f"{part}/face{place[kind] + i:07d}.jpg", seed, place[kind] + i, size) for i in range(count)]
+                place[kind] += count
+            with progress(total=len(jobs), desc="synthetic faces", unit="face") as bar, (build / VISIBLE_FILE).open("w") as table:
+                for name, flags in _map(jobs, workers):
+                    table.write(f"{name}\t{flags}\n")
+                    bar.update()
+            if folder.exists():
+                folder.rmdir()
+            build.rename(folder)
+        except BaseException:
+            shutil.rmtree(build, ignore_errors=True)
+            raise
+    return counts
+
+
+@contextmanager
+def _lean() -> Iterator[None]:
+    """Let processes spawned in the body have one thread each and not import the caller's main module, which may import torch.
+
+    They leave Ctrl-C to the caller: it would interrupt them while they load packages, which is a traceback each. The process that
+    frees the semaphores of a caller that was stopped does so without a warning.
+    """
+    main, lean = sys.modules["__main__"], dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    lean["PYTHONWARNINGS"] = "ignore:resource_tracker"
+    kept = {name: getattr(main, name, None) for name in ("__spec__", "__file__")}
+    before = {name: os.environ.get(name) for name in lean}
+    os.environ.update(lean)
+    resource_tracker.ensure_running()  # its start ends the blocking of signals
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    for name in kept:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for name, value in kept.items():
+            setattr(main, name, value)
+        for name in lean:
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _map(jobs: list[tuple[str, str, int, int, int]], workers: int) -> Iterator[tuple[str, str]]:
+    """Yield the results of `_work` in the order of the jobs."""
+    if workers == 1 or len(jobs) < 8:
+        yield from map(_work, jobs)
+        return
+    # multiprocessing.Pool would wait for ever for the face, or for the lock, of a process that was killed
+    with _lean():
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
+    try:
+        with _lean():
+            faces = [pool.submit(_work, job) for job in jobs]
+        for face in faces:
+            yield face.result()
+    except BrokenProcessPool:
+        raise UserError("a process that renders synthetic faces was killed, often because memory runs out; free some and start "
+                        "again") from None
+    finally:
+        pool.shutdown(cancel_futures=True)  # map() cancels by itself, which is a traceback if a process was killed as well
+
+
+def _begin_worker() -> None:
+    end_with_parent()
+    cv2.setNumThreads(1)

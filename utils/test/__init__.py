@@ -1,1 +1,0 @@
-"""Evaluation, reports and exports."""
