@@ -1,6 +1,7 @@
 """Out-of-memory errors, on a GPU or a CPU, as one line with a remedy."""
 import re
 import resource
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,20 +24,33 @@ def advice(what: str, remedy: str):
         raise UserError(f"out of memory with {what}; {remedy}") from None
 
 
+class _Limit:
+    """The limit on the memory of this process, shared by all threads that are in `limited`. before: what to go back to."""
+    lock, holders, before = threading.Lock(), 0, (0, 0)
+
+
 @contextmanager
 def limited(gib: float = 2):
-    """Raise MemoryError in the body where it needs that much more memory, as a damaged file may claim; beyond Linux never."""
+    """Raise MemoryError in the body where it needs that much more memory, as a damaged file may claim; beyond Linux never.
+
+    The limit is the process's: that of the first of several threads holds for all, until the last one has left.
+    """
     if not STATM.is_file():
         yield
         return
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = int(STATM.read_text().split()[0]) * resource.getpagesize() + int(gib * (1 << 30))
-    resource.setrlimit(resource.RLIMIT_AS, (min(wanted, *(limit for limit in before if limit != resource.RLIM_INFINITY), wanted),
-                                            before[1]))
+    with _Limit.lock:
+        if not _Limit.holders:
+            soft, hard = _Limit.before = resource.getrlimit(resource.RLIMIT_AS)
+            wanted = int(STATM.read_text().split()[0]) * resource.getpagesize() + int(gib * (1 << 30))
+            resource.setrlimit(resource.RLIMIT_AS, (wanted if soft == resource.RLIM_INFINITY else min(wanted, soft), hard))
+        _Limit.holders += 1
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
+        with _Limit.lock:
+            _Limit.holders -= 1
+            if not _Limit.holders:
+                resource.setrlimit(resource.RLIMIT_AS, _Limit.before)
 
 
 def smaller_steps(batch_size: int, accumulate: int, input_size: int) -> str:

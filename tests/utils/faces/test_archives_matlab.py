@@ -2,6 +2,7 @@
 import resource
 import shutil
 import sys
+import threading
 
 import archives
 import numpy as np
@@ -219,4 +220,23 @@ def test_a_file_that_claims_more_memory_than_annotations_need_is_refused(tmp_pat
         handle.truncate(13 << 30)
     with pytest.raises(UserError, match="13958643712 bytes are too many"):
         read_mat(file, "a")
+    assert resource.getrlimit(resource.RLIMIT_AS) == limit
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux")
+def test_the_limit_on_memory_ends_with_the_last_of_several_threads():
+    limit, first, second = resource.getrlimit(resource.RLIMIT_AS), threading.Event(), threading.Event()
+
+    def outer():
+        with memory.limited():
+            first.set()
+            second.wait(10)
+
+    thread = threading.Thread(target=outer)
+    thread.start()
+    first.wait(10)
+    with memory.limited():
+        second.set()
+        thread.join()
+        assert resource.getrlimit(resource.RLIMIT_AS) != limit
     assert resource.getrlimit(resource.RLIMIT_AS) == limit
