@@ -184,8 +184,10 @@ def main(argv: list[str] | None = None) -> None:
             process(pipeline, source, output)
         finally:
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further Ctrl-C must not leave the video unfinished
-            stack.close()
-            signal.signal(signal.SIGINT, before)
+            try:
+                stack.close()
+            finally:
+                signal.signal(signal.SIGINT, before)
             if output.frames:
                 print(output.summary(), file=sys.stderr)
 
