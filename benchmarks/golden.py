@@ -1,163 +1,294 @@
-"""Prove that a change of the code's structure changes no number.
+"""Show that a change of the code's structure changes no number that needs no random augmentation.
 
-`python benchmarks/golden.py save FILE.json` runs what COMMANDS lists, on one CPU thread, and writes the numbers that come of it.
-`python benchmarks/golden.py compare FILE.json` does so again, on the same machine, and prints what differs. Its status is 1 if
-anything does. Only main.py, demo.py and `Landmarker` are used. A flag that gets another name changes in COMMANDS.
+`python benchmarks/golden.py --save FILE.json` runs what COMMANDS, LANDMARKERS and NETS list, on one CPU thread, and writes the
+figures and the checksums of arrays and files that come of it. `--compare FILE.json` does so again, on the same machine, and
+prints what differs; its status is 1 if anything does. Only commands, `pipnet` and the public names of `nets` are used, so that
+the script runs on older and newer commits alike: copy it there. Tests on real photographs need ../shared/300w and
+../shared/faces68, and are left out where these are absent.
 """
 import argparse
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
-import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 ROOT = Path(__file__).resolve().parent.parent
-PHOTOGRAPH, PEOPLE = ROOT / "assets" / "astronaut.jpg", ROOT / "assets" / "faces.jpg"
-PACKAGES = ("torch", "timm", "numpy", "onnxruntime", "onnxscript")
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
-PLACES = "--data-root {root}/data --run-root {root}/runs --threads 1"
-DATA = PLACES + " --workers 0 --dataset synthetic --synthetic-train 64 --synthetic-test 12 --target-size 64"
-SMALL = DATA + " --weights none --input-size 64 --batch-size 8 --epochs 2"
-TINY = SMALL + " --net timm:test_efficientnet"
-TESTED = "main.py --train --test --test-onnx "
-COMMANDS = (
-    TESTED + TINY + " --exp pip --refine",
-    TESTED + TINY + " --exp reinit --reinit",
-    TESTED + TINY + " --exp simcc --head simcc",
-    TESTED + SMALL + " --exp slim --preset slim --flip-test --box true perturbed",
-    TESTED + SMALL + " --exp detect --task detect --input-size 128 --crops 32",
-    "main.py --train " + TINY + " --exp distilled --teacher {root}/runs/pip/best.pt",
-    "main.py --audit " + TINY + " --exp audit",
-    "main.py " + PLACES + " --exp pip --predict {people} --out {root}/runs/predicted.csv",
-    "demo.py --source {root}/clip.avi --json {root}/clip.json --pose --drowsiness --threads 1",
-)
-LANDMARKERS = {  # arguments of Landmarker
-    "the nets of the project": {},
-    **{name: {"landmarks": f"{{root}}/runs/{name}/best.onnx"} for name in ("pip", "reinit", "simcc", "slim")},
-    "detect": {"detector": {"weights": "{root}/runs/detect/best.onnx", "threshold": 0.01, "threads": 1}, "max_faces": 8},
+ALONE = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
+if not ALONE.items() <= os.environ.items():  # torch and OpenCV read these when they are loaded
+    os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALONE)
+sys.path.insert(0, str(ROOT))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import onnxruntime  # noqa: E402
+import torch  # noqa: E402
+
+PICTURES = {name: ROOT / "assets" / f"{name}.jpg" for name in ("astronaut", "faces", "failures")}
+REAL = {"300w": ("afw", "helen/trainset", "lfpw/trainset", "lfpw/testset"), "faces68": ("train", "test")}  # in ../shared
+EVERY = {"lfpw/testset": 8, "test": 20}  # the first of so many photographs is taken; of other folders one of 100
+RUN = "--data-root {root}/data --run-root {root}/runs --threads 1 --workers 0 "
+TEST = "main.py --test " + RUN + "--test-data {sets} --exp "
+COMMANDS = {  # in this order; the one named 300w is left out where that is absent
+    "rendered": "main.py --prepare " + RUN + "--dataset synthetic --synthetic-train 24 --synthetic-test 12 --target-size 128",
+    "300w": "main.py --prepare " + RUN + "--dataset 300w --data-dir {root}/300w --allow-partial --target-size 128",
+    "test": TEST + "landmarks --allow-partial",
+    "test fast": TEST + "landmarks-fast --allow-partial --flip-test --box true perturbed detector --test-onnx",
+    "predict": "main.py --predict {root}/pictures --exp landmarks --out {root}/predict.csv --threads 1",
+    "predict fast": "main.py --predict {root}/pictures --exp landmarks-fast --out {root}/predict-fast.json --threads 1",
+    "int8": "main.py --export onnx int8 pipeline --export-raw " + RUN + "--exp landmarks-fast --dataset synthetic-24-12-128",
+    "demo": "demo.py --source {root}/pictures/faces.jpg --json {root}/demo-picture.json --pose --threads 1",
+    "video": "demo.py --source {root}/clip.avi --json {root}/demo-video.json --pose --drowsiness --threads 1",
 }
-PREDICT = """
-import json, sys
-import cv2
-from pipnet import Detector, Landmarker
-values, files = json.load(sys.stdin)
-if "detector" in values:
-    values["detector"] = Detector(**values["detector"])
-landmarker = Landmarker(threads=1, **values)
-for file in files:
-    faces = landmarker(cv2.imread(file))
-    print([[value.tolist() if hasattr(value, "tolist") else value for value in face if value is not None] for face in faces])
-"""
-FRAMES, RATE, WIDTH, HEIGHT = 30, 10, 320, 240  # of the clip
+LANDMARKERS = {"landmarks": "", "landmarks-fast": "", "landmarks float": ".onnx", "landmarks-fast float": ".onnx"}
+SIZE, BATCH = 128, 4
+NETS = {  # {name: what of NetOptions is not the default}
+    **{head: {"head": head} for head in ("pip", "coordinate", "heatmap", "simcc")},
+    "pip, sigma": {"head_options": {"sigma": True}}, "pip, no neighbors": {"num_nb": 0}, "pip, stride 16": {"stride": 16},
+    "pip, refine": {"refine": True, "head_options": {"sigma": True}, "openings": [(37, 41, 38, 40), (61, 67, 63, 65)]},
+    "pip, wing": {"head_options": {"error": "wing"}}, "hard landmarks": {"hard_landmarks": 1.0},
+    "pip, levels": {},
+    "coordinate, depthwise": {"head": "coordinate", "head_options": {"pool": "depthwise", "excite": True, "error": "l2"}},
+    "coordinate, sigma": {"head": "coordinate", "head_options": {"sigma": True}, "refine": True},
+    "simcc, refine": {"head": "simcc", "refine": True},
+    "heatmap, wide": {"head": "heatmap", "head_options": {"score_width": 2.0}},
+    "parts": {"head": "parts", "groups": [list(range(36)), list(range(36, 68))]},
+    "reinit": {"reinit": True}, "auxiliary": {"auxiliary": ("pose", "states")},
+    "local parts": {"local_parts": {"eyes": list(range(36, 48)), "mouth": list(range(48, 68))}, "head": "coordinate"},
+    "slim": {"net": "slim", "head": "coordinate", "head_options": {"error": "wing"}, "auxiliary": ("pose", "states")},
+    "dpr": {"net": "dpr", "head": "coordinate", "local_parts": {"nose": list(range(27, 36))}, "hard_landmarks": 1.0},
+    "drowsiness": {"net": "irnet18", "num_nb": 5},
+}
+EXPORTED = ("pip, refine", "auxiliary", "local parts")
 
 
-def draw_clip(file: Path) -> None:
-    """Write a video that pans and zooms over the photograph."""
-    image = cv2.imread(str(PHOTOGRAPH))
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), RATE, (WIDTH, HEIGHT))
-    for phase in np.linspace(0, 2 * np.pi, FRAMES):
+def checksum(values) -> str:
+    """Return the start of the sha256 of an array's shape, type and bytes, or of a file."""
+    if isinstance(values, Path):
+        return hashlib.sha256(values.read_bytes()).hexdigest()[:12]
+    values = np.ascontiguousarray(values)
+    return hashlib.sha256(f"{values.dtype}{values.shape}".encode() + values.tobytes()).hexdigest()[:12]
+
+
+def told(values) -> str:
+    """Return a checksum and the root of the mean square, which tells rounding from another result."""
+    values = np.asarray(values)
+    return f"{checksum(values)} {np.sqrt(np.mean(np.square(values, dtype=np.float64))):.9g}"
+
+
+def wave(name: str, shape) -> np.ndarray:
+    """Return float32 values in [-1, 1] that follow from the name and the shape alone."""
+    phase = int(hashlib.sha256(name.encode()).hexdigest()[:6], 16)
+    return np.sin(phase + 1.7 * np.arange(np.prod(shape, dtype=int), dtype=np.float64) ** 1.1).reshape(shape).astype(np.float32)
+
+
+def drawn(count: int, side: int) -> np.ndarray:
+    """Return pictures (count, side, side, 3) uint8 that are always the same."""
+    return (127.5 + 127.5 * wave("images", (count, side, side, 3))).astype(np.uint8)
+
+
+# --------------------------------------------------------------------------------------------------------------- commands
+def write_inputs(root: Path) -> list[str]:
+    """Write pictures, a video and parts of the real sets; return the names of those that are here."""
+    (root / "pictures").mkdir()
+    for name, file in PICTURES.items():
+        shutil.copy(file, root / "pictures" / f"{name}.jpg")
+    image, size = cv2.imread(str(PICTURES["astronaut"])), (320, 240)
+    writer = cv2.VideoWriter(str(root / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, size)
+    for phase in np.linspace(0, 2 * np.pi, 24):  # it pans and zooms
         zoom = 0.9 + 0.3 * np.sin(phase)
         x, y = 0.45 * image.shape[1] + 30 * np.cos(2 * phase), 0.25 * image.shape[0] + 20 * np.sin(phase)
-        matrix = np.array([[zoom, 0, WIDTH / 2 - zoom * x], [0, zoom, HEIGHT / 2 - zoom * y]])
-        writer.write(cv2.warpAffine(image, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
+        matrix = np.array([[zoom, 0, size[0] / 2 - zoom * x], [0, zoom, size[1] / 2 - zoom * y]])
+        writer.write(cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
     writer.release()
+    present = [name for name in REAL if (ROOT.parent / "shared" / name).is_dir()]
+    for name in present:
+        for part in REAL[name]:
+            (root / name / part).mkdir(parents=True)
+            for points in sorted((ROOT.parent / "shared" / name / part).glob("*.pts"))[::EVERY.get(part, 100)]:
+                for file in points.parent.glob(f"{points.stem}.*"):
+                    shutil.copy(file, root / name / part)
+    return present
 
 
-def python(*words: str, given: str = "") -> str:
-    """Run this interpreter in the checkout and return what it prints. A failure ends everything."""
-    environment = os.environ | ENVIRONMENT
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, input=given, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"failed: {' '.join(words)}\n{done.stderr[-3000:]}")
-    return done.stdout
+def of_commands(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Run COMMANDS and yield the lines of each table that they write, without what depends on time and place."""
+    present = write_inputs(root)
+    for name in REAL.keys() - set(present):
+        print(f"left out: ../shared/{name} is not here", file=sys.stderr)
+    sets = " ".join(["synthetic-24-12-128", *({"300w": "300w", "faces68": str(root / "faces68")}[name] for name in present)])
+    for name, command in COMMANDS.items():
+        if name in REAL and name not in present:
+            continue
+        words, begun = command.format(root=root, sets=sets).split(), time.monotonic()
+        done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+        print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
+        if done.returncode:
+            sys.exit(f"failed: {' '.join(words)}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}")
+    tables = sorted(path for path in (root / "runs").rglob("*") if path.suffix in (".csv", ".tsv") and path.name != "time.csv")
+    for file in (*tables, *sorted(root.glob("*.csv")), *sorted(root.glob("*.json"))):
+        lines = file.read_text(encoding="utf-8").replace(str(root), "ROOT").splitlines()
+        if len(lines) > 40 or max(map(len, lines)) > 400:  # a table of faces: a checksum a row would be as long
+            lines = [f"{len(lines)} lines", hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]]
+        yield str(file.relative_to(root)), lines
+    rendered = sorted((root / "data").glob("synthetic-raw*/**/*.jpg"))
+    yield "rendered pictures", [checksum(np.array([checksum(file) for file in rendered]))]
+    yield "pages", [f"{file.relative_to(root)} {checksum(file)}" for file in sorted((root / "runs").rglob("*.jpg"))]
+    for file in sorted((root / "runs").rglob("*.onnx")):
+        yield f"outputs of {file.relative_to(root / 'runs')}", outputs(file)
 
 
-def predicted(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield what each landmarker finds in the photographs and in some of the rendered pictures, a line each."""
-    files = [str(PHOTOGRAPH), str(PEOPLE), *map(str, sorted((root / "data").rglob("face*.jpg"))[::8])]
-    for name, values in LANDMARKERS.items():
-        given = json.dumps([values, files]).replace("{root}", str(root))
-        yield f"predicted by {name}", python("-c", PREDICT, given=given).splitlines()
+# ------------------------------------------------------------------------------------------------------------- landmarkers
+def of_landmarkers() -> Iterator[tuple[str, list[str]]]:
+    """Yield what detector and nets of the project find in PICTURES: upright and turned, in two sizes."""
+    from pipnet import Detector, Landmarker
+
+    detector = Detector(threads=1)
+    images = {}
+    for name, file in PICTURES.items():
+        image = cv2.imread(str(file))
+        for size, turn in ((1.0, 0), (0.5, 0), (0.5, 40), (0.5, 180)):
+            small = cv2.resize(image, None, fx=size, fy=size, interpolation=cv2.INTER_AREA)
+            middle = (small.shape[1] / 2, small.shape[0] / 2)
+            images[f"{name}, {size}, {turn} degrees"] = cv2.warpAffine(small, cv2.getRotationMatrix2D(middle, turn, 1.0),
+                                                                       small.shape[1::-1])
+    for name, image in images.items():
+        yield f"boxes: {name}", [told(part) for part in detector(image)[:2]]
+    for name, suffix in LANDMARKERS.items():
+        file = name.split()[0]
+        landmarker = Landmarker(str(ROOT / "weights" / (file + suffix)) if suffix else file, detector, threads=1)
+        for picture, image in images.items():
+            faces = landmarker(image)
+            parts = zip(*([value for value in face if isinstance(value, np.ndarray | float)] for face in faces), strict=True)
+            yield f"{name}: {picture}", [f"{len(faces)} faces", *(told(np.array(part)) for part in parts)]
 
 
-def collect(root: Path) -> dict[str, list[str]]:
-    """Run everything in the folder `root` and return the lines of each table."""
-    draw_clip(root / "clip.avi")
-    for command in COMMANDS:
-        print(command.split(" --exp ")[-1], file=sys.stderr)
-        python(*command.format(root=root, people=PEOPLE).split())
-    files = sorted(path for path in root.rglob("*") if path.suffix in (".csv", ".tsv") and path.name != "time.csv")
-    found = {str(file.relative_to(root)): file.read_text(encoding="utf-8").splitlines() for file in [*files, root / "clip.json"]}
-    pictures = sorted((root / "data").rglob("*.jpg"))
-    found["pictures"] = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}, {file.relative_to(root)}" for file in pictures]
-    found |= predicted(root)
-    return {name: [line.replace(str(root), "ROOT") for line in lines] for name, lines in found.items()}
+# -------------------------------------------------------------------------------------------------------------------- nets
+def labels_of(landmarks: torch.Tensor, weight: torch.Tensor, **more):
+    """Return Labels, packed where the checkout packs them; landmarks and more hold NaN where nothing is known."""
+    from nets import Labels
+    return Labels.pack(landmarks, weight, **more) if hasattr(Labels, "pack") else Labels(landmarks, weight=weight, **more)
+
+
+def make_net(options: dict, meanface: np.ndarray) -> torch.nn.Module:
+    """Return a net whose weights follow from their names: what two seeds draw alike is a constant, and stays about the same."""
+    from nets import NetOptions, build_net, make_spec
+
+    spec = make_spec(NetOptions(**{"net": "timm:test_efficientnet", "input_size": SIZE, **options}), meanface)
+    nets = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        nets.append(build_net(spec))
+    state, other = (net.state_dict() for net in nets)
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            values = torch.from_numpy(wave(name, tuple(tensor.shape)))
+            constant = torch.equal(tensor, other[name])
+            size = 0.03 if constant else 1.4 / max(tensor[0].numel() if tensor.ndim > 1 else 100, 1) ** 0.5
+            state[name] = size * values + (tensor if constant else 0)
+    nets[0].load_state_dict(state)
+    return nets[0]
+
+
+def outputs(file: Path) -> list[str]:
+    """Return the outputs of an ONNX file for drawn pictures, or for a photograph if it takes a single picture of any size."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = onnxruntime.InferenceSession(str(file), options, ["CPUExecutionProvider"])
+    port = session.get_inputs()[0]
+    images = drawn(2, port.shape[1]) if len(port.shape) == 4 else cv2.imread(str(PICTURES["astronaut"]))
+    return [f"{made.name} {told(value)}" for made, value in
+            zip(session.get_outputs(), session.run(None, {port.name: images}), strict=True)]
+
+
+def of_nets(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield predictions, losses, counts and gradients of NETS, and the outputs of the files that some are exported to."""
+    from utils.export.files import export_onnx
+
+    torch.set_num_threads(1)
+    points = np.arange(68) / 68 * 2 * np.pi
+    meanface = np.stack([0.5 + (0.2 + 0.15 * np.sin(5 * points)) * part(points) for part in (np.cos, np.sin)], 1)
+    landmarks = torch.from_numpy((meanface + 0.04 * wave("landmarks", (BATCH, 68, 2))).astype(np.float32))
+    landmarks[0, 3], landmarks[1] = float("nan"), landmarks[1] + 0.4  # an unknown landmark; some outside the crop
+    weight = torch.from_numpy(0.5 + 0.5 * (wave("weight", (BATCH, 68)) > 0)) * (torch.arange(68) != 5)
+    pose, states = (torch.from_numpy(values) for values in (wave("pose", (BATCH, 3)), np.rint(abs(wave("states", (BATCH, 4))))))
+    pose[0], states[1, 2] = float("nan"), float("nan")
+    for name, options in NETS.items():
+        net = make_net(options, meanface)
+        side = round(SIZE * net.input_margin)
+        side += side % 2
+        images = torch.from_numpy(drawn(BATCH, side))
+        more = {"pose": pose, "states": states} if options.get("auxiliary") else {}
+        if name == "pip, levels":
+            net.head.levels, more["level"] = 3, torch.tensor([0, 1, 2, 0])
+        labels = labels_of(landmarks.clone(), weight.float(), **more)
+        with torch.no_grad():
+            found = net.eval().predict(images)
+        yield f"{name}: prediction", [f"{field} {told(part)}" for field, part in zip(found._fields, found, strict=True)
+                                      if part is not None]
+        sums, counts = net.train().loss(images, labels), net.count(labels)
+        sum(sums[term] / counts[term].clamp(min=1) for term in sums).backward()
+        gradients = [p.grad.flatten() for _, p in sorted(net.named_parameters()) if p.grad is not None]
+        yield f"{name}: loss", [*(f"{term} {sums[term].item()!r} / {counts[term].item()!r}" for term in sorted(sums)),
+                                f"gradients {told(torch.cat(gradients))}"]
+        if name in EXPORTED:
+            file = root / f"{name}.onnx"
+            export_onnx(net, file, {})
+            yield f"{name}: exported", outputs(file)
+    for file in sorted((ROOT / "weights").glob("landmarks*.onnx")):
+        yield f"shipped {file.name}", outputs(file)
 
 
 def measured() -> dict:
-    """Return all that is collected, the commit and the versions."""
+    """Return all values, how long they took, and where they come from."""
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        values = collect(Path(folder).resolve())
-    git = [subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-           for words in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))]
-    versions = {"python": platform.python_version(), "opencv": cv2.__version__}
-    versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"commit": git[0] + ("-dirty" if git[1] else ""), "versions": versions, "values": values}
-
-
-def differences(name: str, before: list[str], after: list[str]) -> tuple[list[str], list[str]]:
-    """Return the differences of two tables and, apart from them, notes on their headers."""
-    wrong, notes = [], []
-    if len(before) != len(after):
-        wrong.append(f"{name}: {len(before)} lines before, {len(after)} after")
-    for number, lines in enumerate(zip(before, after, strict=False), 1):
-        old, new = (re.split(r"[,\t]", line) for line in lines)
-        cells = [f"{a.strip()} -> {b.strip()}" for a, b in zip(old, new, strict=False) if a != b]
-        if len(old) != len(new):
-            wrong.append(f"{name}, line {number}: {len(old)} cells -> {len(new)} cells: {lines[0][:99]} -> {lines[1][:99]}")
-        elif cells and number == 1 and name.endswith((".csv", ".tsv")):
-            notes.append(f"{name}: header changed: {'; '.join(cells)}")
-        elif cells:
-            wrong.append(f"{name}, line {number}: {cells[0]}" + (f" (and {len(cells) - 1} more cells)" if cells[1:] else ""))
-    return wrong, notes
+        root = Path(folder).resolve()
+        values = {**dict(of_nets(root)), **dict(of_landmarkers()), **dict(of_commands(root))}
+    git = [subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip() for words in
+           (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks"))]
+    machine = {"cpu": torch.backends.cpu.get_cpu_capability(), "python": platform.python_version(), "opencv": cv2.__version__,
+               "torch": torch.__version__, "onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
+    print(f"{sum(map(len, values.values()))} lines in {time.monotonic() - begun:.0f} s", file=sys.stderr)
+    return {"command": "python benchmarks/golden.py --save FILE", "commit": git[0] + ("-dirty" if git[1] else ""),
+            "date": datetime.now(UTC).date().isoformat(), "seed": 0, "machine": machine, "values": values}
 
 
 def compare(before: dict, after: dict) -> int:
     """Print what differs and return the exit status."""
-    names = sorted(before["values"].keys() | after["values"].keys())
-    pairs = [differences(name, *(one["values"].get(name, []) for one in (before, after))) for name in names]
-    wrong, notes = (sum(parts, []) for parts in zip(*pairs, strict=True))
-    if before["versions"] != after["versions"]:
-        notes.append(f"other versions: {before['versions']} -> {after['versions']}")
-    for line in (*wrong, *notes):
-        print(line)
-    lines, commits = sum(map(len, after["values"].values())), f"{before['commit']} and {after['commit']}"
-    print(f"{len(wrong)} differences between {commits}" if wrong else f"equal: {lines} lines of {len(names)} tables, {commits}")
+    wrong, count = 0, 0
+    for name in [*before["values"], *(after["values"].keys() - before["values"].keys())]:
+        old, new = (one["values"].get(name, []) for one in (before, after))
+        count += max(len(old), len(new))
+        if len(old) != len(new):
+            print(f"{name}: {len(old)} lines before, {len(new)} after")
+        changed = [f"{name}: {a} -> {b}" for a, b in zip(old, new, strict=False) if a != b]
+        print("".join(f"{line}\n" for line in changed), end="")
+        wrong += len(changed) + abs(len(old) - len(new))
+    if before["machine"] != after["machine"]:
+        print(f"another machine: {before['machine']} -> {after['machine']}")
+    print(f"{wrong} of {count} lines differ between {before['commit']} and {after['commit']}")
     return bool(wrong)
 
 
 def main() -> int:
     """Save or compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("mode", choices=("save", "compare"))
-    parser.add_argument("file", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--save", metavar="FILE", type=Path)
+    mode.add_argument("--compare", metavar="FILE", type=Path)
     args = parser.parse_args()
-    before = json.loads(args.file.read_text(encoding="utf-8")) if args.mode == "compare" else None
-    os.nice(5)
-    after = measured()
-    if before:
-        return compare(before, after)
-    args.file.write_text(json.dumps(after, indent=1) + "\n", encoding="utf-8")
-    return 0
+    if args.save:
+        args.save.write_text(json.dumps(measured(), indent=1) + "\n", encoding="utf-8")
+        return 0
+    return compare(json.loads(args.compare.read_text(encoding="utf-8")), measured())
 
 
 if __name__ == "__main__":
