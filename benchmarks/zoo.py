@@ -71,7 +71,7 @@ def pair(name: str, head: str) -> str:
         net = make(name, head, SIZE)
     except ValueError as error:
         return str(error)
-    images, labels = torch.randint(0, 256, (4, SIZE, SIZE, 3), dtype=torch.uint8), Labels(torch.rand(4, 68, 2))
+    images, labels = torch.randint(0, 256, (4, SIZE, SIZE, 3), dtype=torch.uint8), Labels.pack(torch.rand(4, 68, 2))
     found = net.eval().predict(images)
     assert found.landmarks.shape == (4, 68, 2) and found.score.shape == (4, 68)
     sums, counts = net.train().loss(images, labels), net.count(labels)

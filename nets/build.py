@@ -6,7 +6,7 @@ import numpy as np
 
 from nets.backbones import dpr, irnet, mobilenet, resnet, slim, timm_net
 from nets.backbones.row import Row
-from nets.net import Net, make_stages
+from nets.net import Net
 from nets.registry import HEADS, resolve
 from nets.stages.local_parts import LocalParts
 from nets.stages.spatial_transformer import Reinit
@@ -84,7 +84,5 @@ def build_net(spec: dict) -> Trainable:
     net = Net(backbone, neck, kind(neck.channels, spec, **spec["head_options"]), spec)
     if not spec.get("reinit"):
         return net
-    # drawn a second time, because a seed has to give the weights that it gave when these stages were built twice
-    net.auxiliary, net.refiner = make_stages(backbone, neck, net.head, spec)
     net = Reinit(net)
     return LocalParts(net) if spec.get("local_parts") else net

@@ -4,36 +4,45 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PER_LANDMARK = ("landmarks", "visible", "weight", "score", "sigma")
+PER_LANDMARK = ("landmarks", "weight", "score", "sigma")
 
 
 def select(values, indices):
-    """Return labels or a prediction of the landmarks `indices` only."""
+    """Return labels or a prediction of the landmarks `indices` only, a list or a tensor."""
     chosen = {name: getattr(values, name)[:, indices] for name in PER_LANDMARK if getattr(values, name, None) is not None}
-    return values._replace(**chosen)
+    return values.replace(**chosen)
 
 
 def flip(values, layout):
     """Return labels or a prediction for the mirrored crop. This is its own inverse."""
     values = select(values, list(layout.flip_index))
-    landmarks = torch.stack([1 - values.landmarks[..., 0], values.landmarks[..., 1]], -1)
-    values = values._replace(landmarks=landmarks)
+    changed = {"landmarks": mirror(values.landmarks)}
     if values.pose is not None:  # pitch stays, yaw and roll change sign
-        values = values._replace(pose=values.pose * values.pose.new_tensor([1, -1, -1]))
-    if values.states is not None:
-        values = values._replace(states=torch.cat([values.states[:, [1, 0]], values.states[:, 2:]], 1))
-    return values
+        changed["pose"] = torch.cat([values.pose[:, :1], -values.pose[:, 1:]], 1)
+    for name in ("states", "states_weight"):
+        if (states := getattr(values, name, None)) is not None:
+            changed[name] = torch.cat([states[:, 1:2], states[:, :1], states[:, 2:]], 1)
+    return values.replace(**changed)
 
 
 def warp(values, matrix: Tensor):
     """Return labels or a prediction for pictures that went through the affine maps `matrix` (B, 2, 3)."""
-    # no matrix product: autocast would round it to 16 bits
-    landmarks = (values.landmarks[:, :, None] * matrix[:, None, :, :2]).sum(3) + matrix[:, None, :, 2]
-    values = values._replace(landmarks=landmarks)
+    changed = {"landmarks": move(values.landmarks, matrix)}
     if values.pose is not None:
         angle = torch.atan2(matrix[:, 1, 0] - matrix[:, 0, 1], matrix[:, 0, 0] + matrix[:, 1, 1])  # nearest rotation
-        values = values._replace(pose=turned(values.pose, angle))
-    return values
+        changed["pose"] = turned(values.pose, angle)
+    return values.replace(**changed)
+
+
+def mirror(points: Tensor) -> Tensor:
+    """Return points (..., 2) in [0, 1] of the crop in its mirror image."""
+    return torch.stack([1 - points[..., 0], points[..., 1]], -1)
+
+
+def move(points: Tensor, matrix: Tensor) -> Tensor:
+    """Return points (B, N, 2) moved by affine maps `matrix` (B, 2, 3)."""
+    # no matrix product: autocast would round it to 16 bits
+    return (points[:, :, None] * matrix[:, None, :, :2]).sum(3) + matrix[:, None, :, 2]
 
 
 def turned(pose: Tensor, angle: Tensor) -> Tensor:
@@ -64,49 +73,89 @@ class Weak(NamedTuple):
         return Weak(*(part.to(device, non_blocking=non_blocking) for part in self))
 
 
-class Labels(NamedTuple):
-    """A batch of labels, landmarks in the frame of the crop ([0, 1] across its width and height).
+class Form(NamedTuple):
+    """Which columns packed labels have: of `count` landmarks, of `states` states, and whether of a pose and a level."""
+    count: int
+    pose: bool = False
+    states: int = 0
+    level: bool = False
 
-    landmarks (B, N, 2), NaN where unknown
-    visible   (B, N) bool; an invisible landmark is not trained
-    weight    (B, N) float, 1 by default
-    pose      (B, 3) pitch, yaw, roll in radians, NaN where unknown
-    states    (B, k) 0 or 1, NaN where unknown; `flip` takes the first two for the left and the right eye
-    level     (B,) int, 0 by default: all terms are trained; 1 or 2: only the score map of that `PIPHead.levels`
-    weak      of pictures that follow the labelled ones in the batch, for `MeanTeacher`
+    def widths(self) -> dict[str, int]:
+        """Return {field: its columns}, in order."""
+        columns = {"landmarks": 2 * self.count, "weight": self.count, "pose": 3 * self.pose, "pose_weight": int(self.pose),
+                   "states": self.states, "states_weight": self.states, "level": int(self.level)}
+        return {name: width for name, width in columns.items() if width}
+
+
+class Labels(NamedTuple):
+    """A batch of labels in one finite tensor: a loss needs no masks, and a device gets one copy. Made by `pack`.
+
+    packed (B, W) float32, its columns as `form` says. These are views of it, the extras None where `form` lacks them:
+    landmarks (B, N, 2) in [0, 1] of the crop; weight (B, N), 0 where unknown or not trained
+    pose (B, 3) pitch, yaw, roll in radians; pose_weight (B, 1), 0 where unknown
+    states (B, k) 0 or 1; states_weight (B, k), 0 where unknown; `flip` takes the first two for the left and the right eye
+    level (B, 1): 0: all terms are trained; 1 or 2: only the score map of that `PIPHead.levels`
+    weak: of pictures that follow the labelled ones in the batch, for `MeanTeacher`
     """
-    landmarks: Tensor
-    visible: Tensor | None = None
-    weight: Tensor | None = None
-    pose: Tensor | None = None
-    states: Tensor | None = None
-    level: Tensor | None = None
+    packed: Tensor
+    form: Form
     weak: Weak | None = None
 
     flip, warp, select = flip, warp, select
+    landmarks = property(lambda self: self.field("landmarks").unflatten(1, (-1, 2)))
+    weight = property(lambda self: self.field("weight"))
+    pose = property(lambda self: self.field("pose"))
+    pose_weight = property(lambda self: self.field("pose_weight"))
+    states = property(lambda self: self.field("states"))
+    states_weight = property(lambda self: self.field("states_weight"))
+    level = property(lambda self: self.field("level"))
+
+    @classmethod
+    def pack(cls, landmarks, weight=None, pose=None, states=None, level=None) -> "Labels":
+        """Return labels from arrays or tensors, in which NaN and infinity mean unknown. Without `weight` all weigh 1."""
+        landmarks, known = _finite(landmarks)
+        trained = known.all(-1).float()
+        if weight is not None:
+            trained = trained * torch.as_tensor(weight, dtype=torch.float32).nan_to_num(0, 0, 0)
+        parts, form = [landmarks.flatten(1), trained], Form(landmarks.shape[1])
+        if pose is not None:
+            pose, known = _finite(pose)
+            parts, form = [*parts, pose, known.all(1, keepdim=True).float()], form._replace(pose=True)
+        if states is not None:
+            states, known = _finite(states)
+            parts, form = [*parts, states, known.float()], form._replace(states=states.shape[1])
+        if level is not None:
+            parts, form = [*parts, torch.as_tensor(level, dtype=torch.float32)[:, None]], form._replace(level=True)
+        return cls(torch.cat(parts, 1), form)
+
+    def field(self, name: str) -> Tensor | None:
+        """Return the columns (B, k) of a field, None if the form has none."""
+        start = 0
+        for other, width in self.form.widths().items():
+            if other == name:
+                return self.packed[:, start:start + width]
+            start += width
+        return None
+
+    def replace(self, **fields: Tensor) -> "Labels":
+        """Return the labels with other values in some fields, finite ones; `landmarks` and `weight` together may be fewer."""
+        parts = [fields[name].flatten(1) if name in fields else self.field(name) for name in self.form.widths()]
+        return self._replace(packed=torch.cat(parts, 1), form=self.form._replace(count=parts[1].shape[1]))
+
+    def weight_of(self, level: int) -> Tensor:
+        """Return (B, N), the weight in the terms of that level: 0 for samples of another."""
+        return self.weight if self.level is None else self.weight * (self.level == level)
 
     def to(self, device) -> "Labels":
         """Return the labels on another device."""
-        return Labels(*(None if part is None else part.to(device, non_blocking=True) for part in self))
+        return self._replace(packed=self.packed.to(device, non_blocking=True), weak=self.weak and self.weak.to(device, True))
 
-    def trainable(self) -> Tensor:
-        """Return (B, N) float: the weight, 0 where a landmark is invisible or not finite."""
-        weight = torch.isfinite(self.landmarks).all(-1).to(self.landmarks.dtype)
-        if self.visible is not None:
-            weight = weight * self.visible
-        return weight if self.weight is None else weight * self.weight
 
-    def whole(self) -> "Labels":
-        """Return the labels in which samples that train a coarse score map only have no weight."""
-        if self.level is None:
-            return self
-        return self._replace(weight=self.trainable() * (self.level == 0)[:, None])
-
-    def filled(self) -> "Labels":
-        """Return the labels without NaN, which would spoil gradients even at weight 0; landmarks with one become invisible."""
-        finite = torch.isfinite(self.landmarks).all(-1)
-        return self._replace(landmarks=torch.nan_to_num(self.landmarks, nan=0.5, posinf=0.5, neginf=0.5),
-                             visible=finite if self.visible is None else finite & self.visible)
+def _finite(values) -> tuple[Tensor, Tensor]:
+    """Return values as float32, 0.5 where they were NaN or infinite, and where they were not."""
+    values = torch.as_tensor(values, dtype=torch.float32)
+    known = torch.isfinite(values)
+    return torch.where(known, values, 0.5), known
 
 
 class Prediction(NamedTuple):
@@ -122,3 +171,7 @@ class Prediction(NamedTuple):
     states: Tensor | None = None
 
     flip, warp, select = flip, warp, select
+
+    def replace(self, **fields: Tensor) -> "Prediction":
+        """Return the prediction with other values in some fields."""
+        return self._replace(**fields)

@@ -50,7 +50,7 @@ def hard_landmark_weights(labels: Labels, found: Tensor, power: float) -> Labels
 
     The weights of a face keep their sum. After the landmark-weighted loss of DPR (Shao et al., TPAMI 2021).
     """
-    weight = labels.trainable()
-    error = torch.nan_to_num((found - labels.landmarks.detach()).norm(dim=-1)).clamp(min=1e-6).pow(power)
+    weight = labels.weight
+    error = (found - labels.landmarks.detach()).norm(dim=-1).clamp(min=1e-6).pow(power)
     mean = (weight * error).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1e-6)
-    return labels._replace(weight=weight * error / mean.clamp(min=1e-6 ** power))
+    return labels.replace(weight=weight * error / mean.clamp(min=1e-6 ** power))

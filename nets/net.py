@@ -1,5 +1,5 @@
 """The plain net: picture in, landmarks out. Training, tests and export share this object."""
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,18 @@ class Features(NamedTuple):
     """Feature maps of pictures: `coarse` (B, C, H, W) for the head, `fine` of stride 8 for the refiner, or None without one."""
     coarse: Tensor
     fine: Tensor | None
+
+
+class Outputs(NamedTuple):
+    """What a net makes of pictures in training: features, and the head's maps.
+
+    start (B, N, 2): landmarks that the maps decode to, without gradient; moves (B, N, 2): what the refiner adds to them. Both in
+    [0, 1] of the crop, and None where nothing needs them.
+    """
+    features: Features
+    maps: Any
+    start: Tensor | None
+    moves: Tensor | None
 
 
 def make_stages(backbone: nn.Module, neck: nn.Module, head: nn.Module, spec: dict) -> tuple[AuxiliaryHeads, Refiner | None]:
@@ -69,9 +81,12 @@ class Net(Trainable):
         used = {id(node.variable) for node in reached if hasattr(node, "variable")}
         return any(p.requires_grad and id(p) not in used for p in self.backbone.parameters())
 
+    def landmark_counts(self, labels: Labels) -> dict[str, Tensor]:
+        """Return the `count` of the landmark terms."""
+        return {**self.head.count(labels, self.grid), **(self.refiner.count(labels) if self.refiner else {})}
+
     def count(self, labels: Labels) -> dict[str, Tensor]:
-        refined = self.refiner.count(labels.whole()) if self.refiner else {}
-        return {**self.head.encode(labels, self.grid).counts, **self.auxiliary.count(labels), **refined}
+        return {**self.landmark_counts(labels), **self.auxiliary.count(labels)}
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Return float (B, 3, S, S) in the channel order and range of the backbone's row; images uint8 BGR (B, S, S, 3)."""
@@ -91,25 +106,34 @@ class Net(Trainable):
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         return by_name(self(images))
 
-    def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
-        features = self.extract(images)
-        return self.losses(self.head(features.coarse), features, labels)
+    def run(self, features: Features) -> Outputs:
+        """Return what a training needs of pictures with these features, whatever its labels are."""
+        maps, start = self.head(features.coarse), None
+        if self.refiner or self.spec["hard_landmarks"]:
+            with torch.no_grad():
+                start = self.head.decode(maps).landmarks.detach()  # which may be the maps themselves
+        return Outputs(features, maps, start, self.refiner(start, *features) if self.refiner else None)
 
-    def losses(self, maps, features: Features, labels: Labels) -> dict[str, Tensor]:
-        """Return {term: sum} from the head's maps and the features they were made of; labels in the frame of the features."""
-        power = self.spec["hard_landmarks"]
-        found = self.head.decode(maps).landmarks.detach() if power or self.refiner else None
-        if power:
-            labels = hard_landmark_weights(labels, found, power)
-        targets = self.head.encode(labels, tuple(features.coarse.shape[-2:]))
-        refined = self.refiner.loss(found, *features, labels.whole()) if self.refiner else {}
-        return {**self.head.loss(maps, targets), **self.auxiliary.loss(features.coarse, labels), **refined}
+    def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
+        return self.losses(self.run(self.extract(images)), labels)
+
+    def losses(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
+        """Return {term: sum}; labels in the frame of the features."""
+        return {**self.landmark_losses(outputs, labels), **self.auxiliary.loss(outputs.features.coarse, labels)}
+
+    def landmark_losses(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
+        """Return the `losses` of the landmark terms."""
+        if power := self.spec["hard_landmarks"]:
+            labels = hard_landmark_weights(labels, outputs.start, power)
+        targets = self.head.encode(labels, tuple(outputs.features.coarse.shape[-2:]))
+        refined = self.refiner.loss(outputs.start + outputs.moves, labels) if self.refiner else {}
+        return {**self.head.loss(outputs.maps, targets), **refined}
 
     def decode(self, maps, features: Features) -> Prediction:
         """Return the Prediction of head, refiner and auxiliary heads, in the frame of the features."""
         found = self.head.decode(maps)
         if self.refiner:
-            found = found._replace(landmarks=self.refiner(found.landmarks, *features))
+            found = found._replace(landmarks=found.landmarks + self.refiner(found.landmarks, *features))
         return self.auxiliary.add(found, features.coarse)
 
     def predict(self, images: Tensor) -> Prediction:

@@ -76,6 +76,11 @@ class Wrapper(Trainable):
         return self.net.maps(images)
 
 
+def imitated(prefix: str, terms: dict) -> dict:
+    """Return {prefix + term: value} of what landmarks found by another net train: all landmark terms but their expected error."""
+    return {f"{prefix}{term}": value for term, value in terms.items() if term != "log_scale"}
+
+
 def batch_norms(net: nn.Module) -> list[nn.Module]:
     """Return all batch norms of a net, in order."""
     return [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

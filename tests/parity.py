@@ -16,7 +16,7 @@ from nets.convert.peppa import from_peppa
 from nets.convert.published import from_published, unwrapped
 from nets.detectors import faceboxes
 from nets.detectors.mtcnn import MTCNN, nms_of_smaller
-from nets.heads.pip import Maps, merge_index
+from nets.heads.pip import PIPMaps, merge_index
 from nets.registry import resolve
 from pipnet.detector import suppress
 from pipnet.geometry import crop_box, cut, to_crop
@@ -164,12 +164,12 @@ def pip_head() -> dict[str, np.ndarray]:
     spec = make_spec(NetOptions("resnet18"), face(68))
     head, grid = resolve(HEADS["pip"].build)(512, spec), (8, 8)
     sizes = {"score": 68, "offset_x": 68, "offset_y": 68, "neighbor_x": 680, "neighbor_y": 680}
-    maps = Maps(**{name: torch.from_numpy(noise(name, 2, count, *grid)).float() for name, count in sizes.items()})
-    labels = Labels(torch.from_numpy(0.5 + 0.6 * noise("labels", 2, 68, 2)).float())  # some lie outside
+    maps = PIPMaps(**{name: torch.from_numpy(noise(name, 2, count, *grid)).float() for name, count in sizes.items()})
+    labels = Labels.pack(torch.from_numpy(0.5 + 0.6 * noise("labels", 2, 68, 2)).float())  # some lie outside
     targets, found = head.encode(labels, grid), head.decode(maps)
     terms = {f"loss_{name}": term.numpy() for name, term in head.loss(maps, targets).items()}
     return {"neighbors": np.array(spec["neighbor_index"]), "merge": merge_index(spec["neighbor_index"]).numpy(), **terms,
-            "cell": targets.cell.numpy(), "offset": targets.offset.numpy(), "neighbor": told(targets.neighbor),
+            "cell": targets.cell.numpy(), "offset": targets.place[:, :, 0].numpy(), "neighbor": told(targets.place[:, :, 1:]),
             "landmarks": found.landmarks.numpy(), "score": found.score.numpy(),
             "flipped": labels.flip(LAYOUTS.load("68")).landmarks.numpy()}
 

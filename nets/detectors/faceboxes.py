@@ -25,15 +25,18 @@ CANDIDATES, MOST = 5000, 750  # upper bounds of boxes before and after suppressi
 NEGATIVES, LEAST = 7, 16  # background anchors in the loss: for each match, and at least for each image
 
 
-class Targets(NamedTuple):
-    """Wanted outputs: offsets (B, A, 4), valid where label (B, A) is 1; label 0 is background, -1 is ignored."""
+class BoxTargets(NamedTuple):
+    """Wanted outputs in one tensor, packed (B, A, 5): offsets (B, A, 4) of the anchors whose label is 1, else 0; label (B, A) 0
+    for background, -1 for anchors that are not trained."""
 
-    offsets: Tensor
-    label: Tensor
+    packed: Tensor
 
-    def to(self, device) -> "Targets":
+    offsets = property(lambda self: self.packed[..., :4])
+    label = property(lambda self: self.packed[..., 4])
+
+    def to(self, device) -> "BoxTargets":
         """Return the targets on another device."""
-        return Targets(*(part.to(device, non_blocking=True) for part in self))
+        return BoxTargets(self.packed.to(device, non_blocking=True))
 
 
 class Conv(nn.Module):
@@ -101,10 +104,10 @@ class FaceBoxesV2(Trainable):
             logits.append(conf(features).permute(0, 2, 3, 1).flatten(1))
         return torch.cat(offsets, 1).unflatten(1, (-1, 4)), torch.cat(logits, 1).unflatten(1, (-1, 2))
 
-    def loss(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
+    def loss(self, images: Tensor, targets: BoxTargets) -> dict[str, Tensor]:
         return multibox_loss(*self(images), targets)
 
-    def count(self, targets: Targets) -> dict[str, Tensor]:
+    def count(self, targets: BoxTargets) -> dict[str, Tensor]:
         """Return {term: count}: the matched anchors, for `conf` at least those that LEAST background anchors stand for."""
         faces = (targets.label == 1).sum(1).float()
         return {"conf": faces.clamp(min=LEAST / NEGATIVES).sum(), "loc": faces.sum()}
@@ -198,7 +201,7 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float, overlap: float) ->
 
 
 def encode(boxes: list[Tensor], anchor: Tensor, ignored: list[Tensor] | None = None, threshold: float = 0.35,
-           least: float = 0.2, smallest: float = 0.0) -> Targets:
+           least: float = 0.2, smallest: float = 0.0) -> BoxTargets:
     """Return the targets of a batch (section 3.4). boxes: (M, 4) of each image, M >= 0; ignored: (M,) bool, boxes not to train.
 
     An anchor learns the box with the largest IoU if that reaches `threshold`. The nearest anchor of a box learns that box if the
@@ -207,27 +210,26 @@ def encode(boxes: list[Tensor], anchor: Tensor, ignored: list[Tensor] | None = N
     """
     ignored = ignored or [torch.zeros(len(image), dtype=torch.bool, device=image.device) for image in boxes]
     images = [_encode(*image, anchor, threshold, least, smallest) for image in zip(boxes, ignored, strict=True)]
-    return Targets(*map(torch.stack, zip(*images, strict=True)))
+    return BoxTargets(torch.stack(images))
 
 
 def _encode(boxes: Tensor, ignored: Tensor, anchor: Tensor, threshold: float, least: float,
-            smallest: float) -> tuple[Tensor, Tensor]:
-    label = torch.zeros(len(anchor), dtype=torch.long, device=anchor.device)
+            smallest: float) -> Tensor:
+    """Return (A, 5) for one image."""
     if not len(boxes):
-        return torch.zeros_like(anchor), label
+        return anchor.new_zeros(len(anchor), 5)
     more = (smallest - (boxes[:, 2:] - boxes[:, :2])).clamp(min=0) / 2
     iou = box_iou(corners(anchor), torch.cat([boxes[:, :2] - more, boxes[:, 2:] + more], 1))
     nearest = iou.argmax(0), torch.arange(len(boxes), device=boxes.device)
     # where two boxes have one nearest anchor, the larger IoU wins; a nearest anchor wins over other overlaps
     iou[nearest] += 2.0 * ((iou[nearest] >= least) & ~ignored)
     best, box = iou.max(1)
-    label[best >= threshold] = 1
-    label[(label == 1) & ignored[box]] = -1
-    matched = (label == 1)[:, None]
-    return torch.where(matched, encode_boxes(boxes[box], anchor), 0), label
+    label = (best >= threshold) * torch.where(ignored[box], -1.0, 1.0)
+    offsets = torch.where((label == 1)[:, None], encode_boxes(boxes[box], anchor), 0)
+    return torch.cat([offsets, label[:, None]], 1)
 
 
-def multibox_loss(offsets: Tensor, logits: Tensor, targets: Targets, negatives: float = NEGATIVES,
+def multibox_loss(offsets: Tensor, logits: Tensor, targets: BoxTargets, negatives: float = NEGATIVES,
                   least: int = LEAST) -> dict[str, Tensor]:
     """Return {"loc": sum, "conf": sum} of a batch (section 3.4).
 
@@ -236,10 +238,10 @@ def multibox_loss(offsets: Tensor, logits: Tensor, targets: Targets, negatives: 
     """
     face = targets.label == 1
     offsets, logits = offsets.float(), logits.float()
-    loc = F.smooth_l1_loss(offsets[face], targets.offsets[face], reduction="sum")
+    loc = F.smooth_l1_loss(offsets, targets.offsets, reduction="none").sum(-1)
     entropy = F.cross_entropy(logits.transpose(1, 2), face.long(), reduction="none")
     background = entropy.detach().masked_fill(targets.label != 0, -1)  # an entropy is never negative
     rank = background.argsort(1, descending=True).argsort(1)
     wanted = (face.sum(1, keepdim=True) * negatives).clamp(min=least)
     hard = (rank < wanted) & (targets.label == 0)
-    return {"loc": loc, "conf": entropy[face | hard].sum()}
+    return {"loc": (face * loc).sum(), "conf": ((face | hard) * entropy).sum()}

@@ -11,16 +11,14 @@ from nets.labels import Labels, Prediction
 from nets.necks import Neck
 
 
-class Targets(NamedTuple):
-    """place (B, N, 2) in the head's own unit, weight (B, N), counts {term: count}, grid (H, W) in cells."""
+class PointTargets(NamedTuple):
+    """place (B, N, 2) in the head's own unit, weight (B, N)."""
     place: Tensor
     weight: Tensor
-    counts: dict[str, Tensor]
-    grid: tuple[int, int]
 
 
 class Head(nn.Module):
-    """encode -> forward -> loss, and decode; `decode(head.ideal(head.encode(labels, grid)))` returns the labels.
+    """encode -> forward -> loss, and decode: maps that `loss` cannot lower decode to the labels.
 
     Made as Head(channels of its feature map, spec of its net, **spec["head_options"]). Its row in nets/registry.py holds strides,
     options and loss terms. A head that predicts its error has a module `log_scale` for the logarithm of that error.
@@ -40,8 +38,12 @@ class Head(nn.Module):
         """Return the plain values about landmarks that go into the spec; meanface (N, 2) in [0, 1] of the crop."""
         return {"meanface": np.asarray(meanface, np.float64).tolist()}
 
+    def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
+        """Return {term: count}, the divisors of the sums of `loss` on a feature map of `grid` (H, W) cells."""
+        raise NotImplementedError
+
     def encode(self, labels: Labels, grid: tuple[int, int]):
-        """Return targets on a feature map of `grid` (H, W) cells; their `counts` {term: count} divide the sums of `loss`."""
+        """Return targets on a feature map of `grid` (H, W) cells."""
         raise NotImplementedError
 
     def loss(self, maps, targets) -> dict[str, Tensor]:
@@ -50,10 +52,6 @@ class Head(nn.Module):
 
     def decode(self, maps) -> Prediction:
         """Return landmarks in [0, 1] of the crop, scores, and sigma where the head predicts it."""
-        raise NotImplementedError
-
-    def ideal(self, targets):
-        """Return maps that decode to the landmarks behind `targets`."""
         raise NotImplementedError
 
     def spread(self, maps) -> Tensor | None:
@@ -87,13 +85,18 @@ class Head(nn.Module):
 
 def inside(labels: Labels, reach: float) -> Tensor:
     """Return the weight (B, N) of the landmarks, 0 for those that lie `reach` or more, in [0, 1], outside the crop."""
-    return labels.trainable() * ((labels.landmarks - 0.5).abs() < 0.5 + reach).all(-1)
+    return labels.weight * ((labels.landmarks - 0.5).abs() < 0.5 + reach).all(-1)
 
 
 def in_cells(landmarks: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return landmarks (B, N, 2) in cells of a `grid` (H, W), from [0, 1] of the crop."""
     # axis by axis, because a tensor made from the numbers of `grid` would have to be copied to a GPU
     return torch.stack([landmarks[..., axis] * grid[1 - axis] for axis in (0, 1)], -1)
+
+
+def from_cells(points: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return points (..., 2) in [0, 1] of the crop, from cells of a `grid` (H, W): the inverse."""
+    return torch.stack([points[..., axis] / grid[1 - axis] for axis in (0, 1)], -1)
 
 
 def start_small(*layers: nn.Module | None) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nets.heads.base import Head, Targets, start_small
+from nets.heads.base import Head, PointTargets, start_small
 from nets.labels import Labels, Prediction
 from nets.losses import bounded, laplace_loss
 from nets.registry import ERRORS, resolve
@@ -16,7 +16,7 @@ from nets.registry import ERRORS, resolve
 UNIT = 1 / 8  # of the crop
 
 
-class Maps(NamedTuple):
+class CoordinateMaps(NamedTuple):
     """landmarks (B, N, 2) in [0, 1] of the crop; log_scale (B, N): logarithm of the expected error in eighths of it, or None."""
     landmarks: Tensor
     log_scale: Tensor | None = None
@@ -42,13 +42,14 @@ class RegressionHead(Head):
         self.error, self.num_lms, self.log_scale = resolve(ERRORS[error]), len(meanface), None
         self.register_buffer("meanface", torch.tensor(meanface, dtype=torch.float32), persistent=False)
 
-    def encode(self, labels: Labels, grid: tuple[int, int]) -> Targets:
-        """Return the landmarks themselves; the grid is not used."""
-        weight = labels.trainable()
-        terms = ("coordinate", "log_scale") if self.log_scale else ("coordinate",)
-        return Targets(labels.filled().landmarks, weight, dict.fromkeys(terms, weight.sum()), grid)
+    def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
+        return dict.fromkeys(("coordinate", "log_scale") if self.log_scale else ("coordinate",), labels.weight.sum())
 
-    def loss(self, maps: Maps, targets: Targets) -> dict[str, Tensor]:
+    def encode(self, labels: Labels, grid: tuple[int, int]) -> PointTargets:
+        """Return the landmarks themselves; the grid is not used."""
+        return PointTargets(labels.landmarks, labels.weight)
+
+    def loss(self, maps: CoordinateMaps, targets: PointTargets) -> dict[str, Tensor]:
         """Return {term: sum} of errors of x and y in eighths of the crop."""
         errors = (maps.landmarks - targets.place).abs() / UNIT
         terms = {"coordinate": (targets.weight * self.error(errors).sum(-1)).sum()}
@@ -56,12 +57,9 @@ class RegressionHead(Head):
             terms["log_scale"] = laplace_loss(targets.weight, errors, maps.log_scale)
         return terms
 
-    def decode(self, maps: Maps) -> Prediction:
+    def decode(self, maps: CoordinateMaps) -> Prediction:
         sigma = None if maps.log_scale is None else UNIT * maps.log_scale.exp()
         return Prediction(maps.landmarks, torch.ones_like(maps.landmarks[..., 0]), sigma)
-
-    def ideal(self, targets: Targets) -> Maps:
-        return Maps(targets.place, torch.zeros_like(targets.weight) if self.log_scale else None)
 
 
 class CoordinateHead(RegressionHead):
@@ -98,9 +96,9 @@ class CoordinateHead(RegressionHead):
             raise ValueError(f"pool {pool} needs a map of cells, but {spec['net']} gives the head a vector; leave pool out")
         return backbone.vector(spec["input_size"])
 
-    def forward(self, features: Tensor) -> Maps:
+    def forward(self, features: Tensor) -> CoordinateMaps:
         """Return landmarks from features (B, C, H, W)."""
         vector = self.pool(self.excite(features))
         moved = self.norm(self.output(vector)).float().reshape(-1, self.num_lms, 2)
         log_scale = bounded(self.log_scale(vector).float().flatten(1)) if self.log_scale else None
-        return Maps(self.meanface + UNIT * moved, log_scale)
+        return CoordinateMaps(self.meanface + UNIT * moved, log_scale)

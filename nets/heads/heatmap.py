@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nets.heads.base import Head, Targets, in_cells, inside, start_small
+from nets.heads.base import Head, PointTargets, in_cells, inside, start_small
 from nets.heads.gaussian import log_gaussian, parabola_top
 from nets.labels import Labels, Prediction
 from nets.necks import Pyramid
@@ -44,13 +44,16 @@ class HeatmapHead(Head):
         """Return maps (B, N, H, W) from features (B, C, H, W)."""
         return self.score(features)
 
-    def encode(self, labels: Labels, grid: tuple[int, int]) -> Targets:
-        weight = inside(labels, self.reach)
-        return Targets(in_cells(labels.filled().landmarks, grid), weight, {"score": weight.sum()}, grid)
+    def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
+        return {"score": inside(labels, self.reach).sum()}
 
-    def loss(self, maps: Tensor, targets: Targets) -> dict[str, Tensor]:
+    def encode(self, labels: Labels, grid: tuple[int, int]) -> PointTargets:
+        """Return places in cells."""
+        return PointTargets(in_cells(labels.landmarks, grid), inside(labels, self.reach))
+
+    def loss(self, maps: Tensor, targets: PointTargets) -> dict[str, Tensor]:
         """Return {term: sum} of squared errors of the maps, each as a share of the Gaussian's own square."""
-        maps, (height, width) = maps.float(), targets.grid
+        maps, (height, width) = maps.float(), maps.shape[-2:]
         across = log_gaussian(targets.place[..., 0], width, self.width).exp()
         down = log_gaussian(targets.place[..., 1], height, self.width).exp()
         # (map - target)^2 without making the target. No einsum: autocast would round it, and the terms nearly cancel.
@@ -67,10 +70,6 @@ class HeatmapHead(Head):
                             for dy in (-1, 0, 1)], 2).clamp(min=FLOOR).log()  # (B, N, 3, 3)
         found = [middle + 0.5 + parabola_top(*rows.mean(axis).unbind(2)) for middle, axis in ((x, 2), (y, 3))]
         return Prediction(torch.stack([found[0] / width, found[1] / height], -1), score.clamp(0, 1))
-
-    def ideal(self, targets: Targets) -> Tensor:
-        across, down = (log_gaussian(targets.place[..., axis], targets.grid[1 - axis], self.width) for axis in (0, 1))
-        return (across[:, :, None] + down[..., None]).exp()
 
     def scores(self, maps: Tensor) -> Tensor:
         return maps.float() / (math.pi ** 0.5 * self.width)

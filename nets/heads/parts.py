@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.heads.base import start_small
-from nets.heads.coordinate import UNIT, Maps, RegressionHead, SqueezeExcite
+from nets.heads.coordinate import UNIT, CoordinateMaps, RegressionHead, SqueezeExcite
 
 WIDTH = 128
 
@@ -24,10 +24,10 @@ class PartsHead(RegressionHead):
         order = torch.tensor([i for ids in groups for i in ids]).argsort()  # of landmarks in the branches' outputs
         self.register_buffer("order", order, persistent=False)
 
-    def forward(self, features: Tensor) -> Maps:
+    def forward(self, features: Tensor) -> CoordinateMaps:
         """Return landmarks from features (B, C, H, W)."""
         moved = torch.cat([branch(features).flatten(1).unflatten(1, (-1, 2)) for branch in self.branches], 1).float()
-        return Maps(self.meanface + UNIT * moved[:, self.order])
+        return CoordinateMaps(self.meanface + UNIT * moved[:, self.order])
 
     def grafted(self, *_args) -> dict[str, Tensor]:
         """Raise ValueError: a branch fits its own group of landmarks only."""

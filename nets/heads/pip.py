@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.convert.transplant import Sources, transplant
-from nets.heads.base import Head, in_cells, start_small
+from nets.heads.base import Head, from_cells, in_cells, start_small
 from nets.labels import Labels, Prediction
 from nets.losses import bounded, laplace_loss
 from nets.registry import ERRORS, resolve
 
 
-class Maps(NamedTuple):
+class PIPMaps(NamedTuple):
     """Outputs for W x H cells: score, offset_x, offset_y (B, N, H, W); neighbor_x, neighbor_y (B, N * K, H, W), landmark-major.
 
     Offsets are in cells from the upper left corner of the cell. log_scale (B, N * (1 + K), H, W): logarithm of the expected error
@@ -33,19 +33,15 @@ class Maps(NamedTuple):
     coarser: tuple[Tensor, ...] = ()
 
 
-class Targets(NamedTuple):
+class PIPTargets(NamedTuple):
     """Wanted values at the cell of each landmark; other cells train the score alone.
 
-    cell (B, N) = y * W + x; offset (B, N, 2) and neighbor (B, N, K, 2) in cells; weight (B, N), neighbor_weight (B, N, K);
-    grid (H, W) in cells; counts {term: count}; coarser: (cell, weight) of each coarser score map
+    cell (B, N) = y * W + x; place (B, N, 1 + K, 2): the landmark and its neighbors, in cells from the corner of that cell;
+    weight (B, N, 1 + K); coarser: (cell, weight) of each coarser score map
     """
     cell: Tensor
-    offset: Tensor
-    neighbor: Tensor
+    place: Tensor
     weight: Tensor
-    neighbor_weight: Tensor
-    grid: tuple[int, int]
-    counts: dict[str, Tensor]
     coarser: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
@@ -119,7 +115,7 @@ class PIPHead(Head):
         """Return the neighbors, which follow from the meanface."""
         return {"neighbor_index": nearest_neighbors(meanface, num_nb)}
 
-    def forward(self, features: Tensor) -> Maps:
+    def forward(self, features: Tensor) -> PIPMaps:
         """Return maps from features (B, C, H, W)."""
         score = self.score(features)
         if self.num_nb:
@@ -131,50 +127,52 @@ class PIPHead(Head):
         for _ in range(self.levels - 1):
             pooled = F.max_pool2d(pooled, 2)
             coarser.append(self.score(pooled))
-        return Maps(score, self.offset_x(features), self.offset_y(features), neighbor_x, neighbor_y, log_scale, tuple(coarser))
+        return PIPMaps(score, self.offset_x(features), self.offset_y(features), neighbor_x, neighbor_y, log_scale, tuple(coarser))
 
-    def encode(self, labels: Labels, grid: tuple[int, int]) -> Targets:
-        """Return targets on `grid` (H, W) cells. A landmark outside the crop takes the nearest cell, its offset unclamped."""
-        position = in_cells(labels.filled().landmarks, grid)
-        cell = torch.stack([position[..., axis].floor().clamp(0, grid[1 - axis] - 1) for axis in (0, 1)], -1)
-        neighbor = position[:, self.neighbor_index] - cell[:, :, None]
-        flat = (cell[..., 1] * grid[1] + cell[..., 0]).long()
-        weight, coarser = labels.whole().trainable(), []
-        neighbor_weight = weight[:, :, None] * weight[:, self.neighbor_index]
-        own, others = weight.sum(), neighbor_weight.sum()
+    def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
+        weight = labels.weight_of(0)
+        own, others = weight.sum(), self._of_neighbors(weight).sum()
         counts = {"score": own, "offset_x": own, "offset_y": own}
-        for level in range(1, self.levels if labels.level is not None else 1):
-            height, width = (cells >> level for cells in grid)
-            column, row = (cell.long() >> level).unbind(-1)  # the cell whose pooled features hold those of the finer cell
-            alone = labels.trainable() * (labels.level == level)[:, None]
-            coarser.append((row.clamp(max=height - 1) * width + column.clamp(max=width - 1), alone))
-            counts["score"] = counts["score"] + alone.sum() * (height * width / (grid[0] * grid[1]))  # in maps of `grid`
+        for level in self._coarse_levels(labels):
+            share = (grid[0] >> level) * (grid[1] >> level) / (grid[0] * grid[1])  # of the cells of `grid`
+            counts["score"] = counts["score"] + labels.weight_of(level).sum() * share
         if self.num_nb:
             counts |= {"neighbor_x": others, "neighbor_y": others}
         if self.log_scale:
             counts["log_scale"] = own + others
-        return Targets(flat, position - cell, neighbor, weight, neighbor_weight, grid, counts, tuple(coarser))
+        return counts
 
-    def loss(self, maps: Maps, targets: Targets) -> dict[str, Tensor]:
+    def encode(self, labels: Labels, grid: tuple[int, int]) -> PIPTargets:
+        """Return targets on `grid` (H, W) cells. A landmark outside the crop takes the nearest cell, its offset unclamped."""
+        position, weight, coarser = in_cells(labels.landmarks, grid), labels.weight_of(0), []
+        cell = torch.stack([position[..., axis].floor().clamp(0, grid[1 - axis] - 1) for axis in (0, 1)], -1)
+        place = torch.cat([position[:, :, None], position[:, self.neighbor_index]], 2) - cell[:, :, None]
+        column, row = cell.long().unbind(-1)
+        for level in self._coarse_levels(labels):
+            height, width = (cells >> level for cells in grid)  # the cell whose pooled features hold those of the finer cell
+            coarse = (row >> level).clamp(max=height - 1) * width + (column >> level).clamp(max=width - 1)
+            coarser.append((coarse, labels.weight_of(level)))
+        weights = torch.cat([weight[:, :, None], self._of_neighbors(weight)], 2)
+        return PIPTargets(row * grid[1] + column, place, weights, tuple(coarser))
+
+    def loss(self, maps: PIPMaps, targets: PIPTargets) -> dict[str, Tensor]:
         """Return {term: sum}: mean squared error of the score's cells, errors at the landmark's cell (section 3.2)."""
-        score, offset, neighbor = self._at(maps, targets.cell)
+        score, place = self._at(maps, targets.cell)
         flat = maps.score.float().flatten(2)
-        terms = {"score": _score_error(flat, score, targets.weight) / flat.shape[2]}
+        total = _score_error(flat, score, targets.weight[:, :, 0])
         for coarse, (cell, weight) in zip(maps.coarser, targets.coarser, strict=False):  # no targets: all samples are of level 0
-            error = _score_error(coarse.float().flatten(2), self._pick(coarse, cell).squeeze(2), weight)
-            terms["score"] = terms["score"] + error / flat.shape[2]
-        # candidate 0 of a landmark is its offset, its neighbors follow
-        errors = torch.cat([(offset - targets.offset)[:, :, None], neighbor - targets.neighbor], 2).abs()  # (B, N, 1 + K, 2)
-        weight = torch.cat([targets.weight[:, :, None], targets.neighbor_weight], 2)
-        candidates = {"offset": slice(1), "neighbor": slice(1, None)} if self.num_nb else {"offset": slice(1)}
-        for name, part in candidates.items():
-            for axis, letter in enumerate("xy"):
-                terms[f"{name}_{letter}"] = (weight[:, :, part] * self.error(errors[:, :, part, axis])).sum()
+            total = total + _score_error(coarse.float().flatten(2), self._pick(coarse, cell).squeeze(2), weight)
+        errors = (place - targets.place).abs()  # (B, N, 1 + K, 2)
+        weighted = targets.weight[..., None] * self.error(errors)
+        offset_x, offset_y = weighted[:, :, 0].sum((0, 1)).unbind()
+        terms = {"score": total / flat.shape[2], "offset_x": offset_x, "offset_y": offset_y}
+        if self.num_nb:
+            terms["neighbor_x"], terms["neighbor_y"] = weighted[:, :, 1:].sum((0, 1, 2)).unbind()
         if maps.log_scale is not None:
-            terms["log_scale"] = laplace_loss(weight, errors, self._log_scale_at(maps, targets.cell))
+            terms["log_scale"] = laplace_loss(targets.weight, errors, self._log_scale_at(maps, targets.cell))
         return terms
 
-    def decode(self, maps: Maps) -> Prediction:
+    def decode(self, maps: PIPMaps) -> Prediction:
         """Return landmarks in [0, 1] of the crop and the score at the chosen cell (section 3.3).
 
         With `log_scale`, candidates weigh by the inverse square of their expected errors; sigma is the weighted mean of these.
@@ -187,27 +185,14 @@ class PIPHead(Head):
             trust = scale.pow(-2)
             trust = trust / trust.sum(2, keepdim=True)
             merged, sigma = (trust[..., None] * votes).sum(2), (trust * scale).sum(2) / (width * height) ** 0.5
-        return Prediction(merged / merged.new_tensor([width, height]), score.clamp(0, 1), sigma)
+        return Prediction(from_cells(merged, (height, width)), score.clamp(0, 1), sigma)
 
-    def spread(self, maps: Maps) -> Tensor:
+    def spread(self, maps: PIPMaps) -> Tensor:
         _, votes, _ = self._votes(maps)
-        size = votes.new_tensor(maps.score.shape[-2:]).flip(0)
-        return ((votes - votes.mean(2, keepdim=True)) / size).square().sum(-1).mean(2).sqrt()
+        apart = from_cells(votes - votes.mean(2, keepdim=True), maps.score.shape[-2:])
+        return apart.square().sum(-1).mean(2).sqrt()
 
-    def ideal(self, targets: Targets) -> Maps:
-        (batch, count), (height, width) = targets.cell.shape, targets.grid
-
-        def put(values: Tensor) -> Tensor:
-            """Return maps (B, N * M, H, W) with the values (B, N, M) at the landmarks' cells, 0 elsewhere."""
-            maps = values.new_zeros(batch, count, values.shape[2], height * width)
-            places = targets.cell[:, :, None, None].expand(-1, -1, values.shape[2], 1)
-            return maps.scatter(3, places, values[..., None]).reshape(batch, -1, height, width)
-
-        return Maps(put(torch.ones_like(targets.offset[..., :1])), put(targets.offset[..., :1]), put(targets.offset[..., 1:]),
-                    put(targets.neighbor[..., 0]), put(targets.neighbor[..., 1]),
-                    targets.offset.new_zeros(batch, count * (1 + self.num_nb), height, width) if self.log_scale else None)
-
-    def scores(self, maps: Maps) -> Tensor:
+    def scores(self, maps: PIPMaps) -> Tensor:
         return maps.score.float() / (maps.score.shape[-2] * maps.score.shape[-1]) ** 0.5
 
     def grafted(self, state: dict[str, Tensor], old: dict, new: dict, sources: Sources, meanface: np.ndarray) -> dict:
@@ -216,28 +201,36 @@ class PIPHead(Head):
         return transplant(state, old["neighbor_index"], new["neighbor_index"], Sources(sources.landmark, sources.place * cells),
                           meanface * cells)
 
-    def _at(self, maps: Maps, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return float32 values at `cell` (B, N): score (B, N), offset (B, N, 2), neighbor (B, N, K, 2)."""
-        score = self._pick(maps.score, cell).squeeze(2)
-        offset = torch.cat([self._pick(maps.offset_x, cell), self._pick(maps.offset_y, cell)], 2)
-        if not self.num_nb:
-            return score, offset, offset[:, :, None][:, :, :0]
-        return score, offset, torch.stack([self._pick(maps.neighbor_x, cell), self._pick(maps.neighbor_y, cell)], -1)
+    def _coarse_levels(self, labels: Labels) -> range:
+        """Return the levels beside 0 that samples may have."""
+        return range(1, self.levels if labels.form.level else 1)
 
-    def _votes(self, maps: Maps) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _of_neighbors(self, weight: Tensor) -> Tensor:
+        """Return the weights (B, N, K) of the neighbors from those of the landmarks (B, N)."""
+        return weight[:, :, None] * weight[:, self.neighbor_index]
+
+    def _at(self, maps: PIPMaps, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Return float32 values at `cell` (B, N): score (B, N), places (B, N, 1 + K, 2) of the landmark and its neighbors."""
+        score = self._pick(maps.score, cell).squeeze(2)
+        place = torch.cat([self._pick(maps.offset_x, cell), self._pick(maps.offset_y, cell)], 2)[:, :, None]
+        if self.num_nb:
+            neighbor = torch.stack([self._pick(maps.neighbor_x, cell), self._pick(maps.neighbor_y, cell)], -1)
+            place = torch.cat([place, neighbor], 2)
+        return score, place
+
+    def _votes(self, maps: PIPMaps) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the score (B, N) at the best cell, the places (B, N, 1 + R, 2) in cells that the landmark itself and R neighbors
         vote for there, and their expected errors (B, N, 1 + R) in cells, None if these are not predicted."""
         width = maps.score.shape[-1]
         cell = maps.score.float().flatten(2).argmax(2)
-        score, offset, neighbor = self._at(maps, cell)
+        score, place = self._at(maps, cell)
         corner = torch.stack([cell % width, cell.div(width, rounding_mode="floor")], -1).float()  # (B, N, 2) in cells
-        candidates = torch.cat([offset[:, :, None], neighbor], 2) + corner[:, :, None]  # (B, N, 1 + K, 2)
-        votes = candidates.flatten(1, 2)[:, self.merge_index]
+        votes = (place + corner[:, :, None]).flatten(1, 2)[:, self.merge_index]
         if maps.log_scale is None:
             return score, votes, None
         return score, votes, self._log_scale_at(maps, cell).exp().flatten(1)[:, self.merge_index]
 
-    def _log_scale_at(self, maps: Maps, cell: Tensor) -> Tensor:
+    def _log_scale_at(self, maps: PIPMaps, cell: Tensor) -> Tensor:
         """Return (B, N, 1 + K) float32 at `cell` (B, N)."""
         return bounded(self._pick(maps.log_scale, cell))
 

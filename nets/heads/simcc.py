@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from nets.heads.base import Head, Targets, inside
+from nets.heads.base import Head, PointTargets, inside
 from nets.heads.gaussian import log_gaussian, log_height, parabola_top
 from nets.labels import Labels, Prediction
 
@@ -16,7 +16,7 @@ BINS_A_PX = 2
 MARGIN = 1 / 8  # of the crop; the bins cover it on each side too
 
 
-class Maps(NamedTuple):
+class SimCCMaps(NamedTuple):
     """Logits x, y (B, N, bins) over the crop and its margin."""
     x: Tensor
     y: Tensor
@@ -57,18 +57,19 @@ class SimCCHead(Head):
         self.attention = GatedAttention(width)
         self.x, self.y = nn.Linear(width, self.bins, bias=False), nn.Linear(width, self.bins, bias=False)
 
-    def forward(self, features: Tensor) -> Maps:
+    def forward(self, features: Tensor) -> SimCCMaps:
         """Return logits from features (B, C, H, W)."""
         vectors = self.attention(self.embed(self.points(features).flatten(2)))
-        return Maps(self.x(vectors), self.y(vectors))
+        return SimCCMaps(self.x(vectors), self.y(vectors))
 
-    def encode(self, labels: Labels, grid: tuple[int, int]) -> Targets:
+    def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
+        return {"score": inside(labels, MARGIN).sum()}
+
+    def encode(self, labels: Labels, grid: tuple[int, int]) -> PointTargets:
         """Return places in bins; the grid is not used."""
-        weight = inside(labels, MARGIN)
-        place = (labels.filled().landmarks + MARGIN) / (1 + 2 * MARGIN) * self.bins
-        return Targets(place, weight, {"score": weight.sum()}, grid)
+        return PointTargets((labels.landmarks + MARGIN) / (1 + 2 * MARGIN) * self.bins, inside(labels, MARGIN))
 
-    def loss(self, maps: Maps, targets: Targets) -> dict[str, Tensor]:
+    def loss(self, maps: SimCCMaps, targets: PointTargets) -> dict[str, Tensor]:
         """Return {term: sum} of Kullback-Leibler divergences of the predicted distributions from the Gaussians."""
         total = 0.0
         for axis, logits in enumerate(maps):
@@ -76,7 +77,7 @@ class SimCCHead(Head):
             total = total + (wanted.exp() * (wanted - logits.float().log_softmax(-1))).sum(-1)
         return {"score": (targets.weight * total).sum()}
 
-    def decode(self, maps: Maps) -> Prediction:
+    def decode(self, maps: SimCCMaps) -> Prediction:
         """Return landmarks in [0, 1] of the crop; the score is 1 where both peaks are as high as those of the targets."""
         places, heights = [], []
         for logits in maps:
@@ -89,10 +90,7 @@ class SimCCHead(Head):
         score = ((heights[0] + heights[1]) / 2 - log_height(self.width)).exp().clamp(0, 1)
         return Prediction(torch.stack(places, -1) / self.bins * (1 + 2 * MARGIN) - MARGIN, score)
 
-    def ideal(self, targets: Targets) -> Maps:
-        return Maps(*(log_gaussian(targets.place[..., axis], self.bins, self.width) for axis in (0, 1)))
-
-    def scores(self, maps: Maps) -> Tensor:
+    def scores(self, maps: SimCCMaps) -> Tensor:
         """Return (B, N, 2 bins), both distributions scaled so that the peaks of ideal ones are equally high."""
         logs = torch.cat([logits.float().log_softmax(-1) for logits in maps], -1) - log_height(self.width)
         return logs.exp() / (math.pi ** 0.5 * self.width) ** 0.5

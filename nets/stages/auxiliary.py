@@ -1,7 +1,6 @@
 """Auxiliary heads: head pose and the state of eyes and mouth, trained with the landmarks (Peppa's Slim)."""
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,7 +17,7 @@ UNIT = math.pi / 2  # of the pose's outputs
 class AuxiliaryHeads(nn.ModuleDict):
     """The outputs `pose` and `states`, each a linear map of the means of a feature map with `channels`.
 
-    Pose is in radians, states are probabilities. A face whose pose or state is unknown (NaN or absent) does not train it.
+    Pose is in radians, states are probabilities. A face whose pose or state is unknown does not train it.
     """
 
     def __init__(self, channels: int, outputs: list[str]):
@@ -36,18 +35,21 @@ class AuxiliaryHeads(nn.ModuleDict):
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
         """Return {term: faces that have such a label}."""
-        return {term: known.sum() for term, (_, known) in self._targets(labels).items()}
+        counts = {}
+        for name in self:
+            counts |= self._by_term(name, self._targets(name, labels)[1])
+        return counts
 
     def loss(self, features: Tensor, labels: Labels) -> dict[str, Tensor]:
         """Return {term: sum}: mean squared error of the pose in quarter turns, cross entropy of each state."""
-        out, targets, terms = self(features), self._targets(labels), {}
-        if "pose" in out:
-            value, known = targets["pose"]
-            terms["pose"] = (known * (out["pose"] - value / UNIT).square().mean(1)).sum()
-        if "states" in out:
-            for place, name in enumerate(STATES):
-                value, known = targets[name]
-                terms[name] = (known * F.binary_cross_entropy_with_logits(out["states"][:, place], value, reduction="none")).sum()
+        terms = {}
+        for name, out in self(features).items():
+            value, weight = self._targets(name, labels)
+            if name == "pose":
+                errors = (out - value / UNIT).square().mean(1, keepdim=True)
+            else:
+                errors = F.binary_cross_entropy_with_logits(out, value, reduction="none")
+            terms |= self._by_term(name, weight * errors)
         return terms
 
     def add(self, prediction: Prediction, features: Tensor) -> Prediction:
@@ -59,14 +61,15 @@ class AuxiliaryHeads(nn.ModuleDict):
             found["states"] = out["states"].sigmoid()
         return prediction._replace(**found)
 
-    def _targets(self, labels: Labels) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return {term: (value, (B,) 1 where it is known, else 0)}; unknown values are 0."""
-        faces, found = labels.landmarks[:, 0, 0], {}
-        for name in self:
-            values = getattr(labels, name)
-            values = faces.new_full((len(faces), SIZES[name]), torch.nan) if values is None else values
-            parts = [values] if name == "pose" else values.unbind(1)
-            for term, part in zip(TERMS[name], parts, strict=True):
-                known = torch.isfinite(part.reshape(len(faces), -1)).all(1)
-                found[term] = torch.nan_to_num(part), known.to(faces.dtype)
-        return found
+    @staticmethod
+    def _targets(name: str, labels: Labels) -> tuple[Tensor, Tensor]:
+        """Return the values (B, k) of an output and their weights, one a term (B, terms), all 0 where no label has it."""
+        if getattr(labels, name) is None:
+            zeros = labels.packed.new_zeros(len(labels.packed), SIZES[name])
+            return zeros, zeros[:, :len(TERMS[name])]
+        return getattr(labels, name), getattr(labels, f"{name}_weight")
+
+    @staticmethod
+    def _by_term(name: str, values: Tensor) -> dict[str, Tensor]:
+        """Return {term: sum} of the values (B, terms) of an output."""
+        return dict(zip(TERMS[name], values.sum(0).unbind(), strict=True))

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.labels import Labels
-from nets.net import Net, make_stages
-from nets.trainable import Wrapper
+from nets.net import Net
+from nets.trainable import Wrapper, imitated
 
 UNSURE = 0.02  # of the crop: where the teacher expects an error of this size, it counts half
 
@@ -41,7 +41,6 @@ class Distillation(Wrapper):
 
     def __init__(self, net: Net, teacher: Net, chosen: list[int], shares: Shares):
         super().__init__(net)
-        make_stages(net.backbone, net.neck, net.head, net.spec)  # draws only: a seed has to give the adapter it always gave
         self.shares = shares
         self.teacher = (teacher.eval().requires_grad_(False),)  # a module in a tuple is not registered
         device = next(teacher.parameters()).device
@@ -61,32 +60,30 @@ class Distillation(Wrapper):
 
     @property
     def terms(self) -> dict[str, str]:
-        own = self.net.terms
-        return {**own, **{f"teacher_{term}": key for term, key in own.items()}, "teacher_maps": "teacher_maps",
+        return {**self.net.terms, **imitated("teacher_", self.net.landmark_terms), "teacher_maps": "teacher_maps",
                 "teacher_features": "teacher_features"}
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
         counts = self.net.count(labels)
         if self.shares.landmarks:
-            counts |= {f"teacher_{term}": counts[term] for term in self._imitated(counts)}
+            counts |= imitated("teacher_", self.net.landmark_counts(labels))
         if self._wants("maps"):
-            counts["teacher_maps"] = labels.trainable().sum()
+            counts["teacher_maps"] = labels.weight.sum()
         if self._wants("features"):
-            counts["teacher_features"] = labels.landmarks.new_full((), len(labels.landmarks))
+            counts["teacher_features"] = labels.packed.new_full((), len(labels.packed))
         return counts
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
-        features, told = self.net.extract(images), self.ask(images.float())
-        maps = self.head(features.coarse)
-        terms, weight = self.net.losses(maps, features, labels), labels.trainable() * told.trust
+        outputs, told = self.net.run(self.net.extract(images)), self.ask(images.float())
+        terms, weight = self.net.losses(outputs, labels), labels.weight * told.trust
         if self.shares.landmarks:
-            imitation = self.net.losses(maps, features, Labels(told.landmarks, weight=weight))
-            terms |= {f"teacher_{term}": self.shares.landmarks * imitation[term] for term in self._imitated(imitation)}
+            imitation = imitated("teacher_", self.net.landmark_losses(outputs, Labels.pack(told.landmarks, weight)))
+            terms |= {term: self.shares.landmarks * value for term, value in imitation.items()}
         if self._wants("maps"):
-            squares = (self.head.scores(maps) - told.scores).square().flatten(2).sum(2)
+            squares = (self.head.scores(outputs.maps) - told.scores).square().flatten(2).sum(2)
             terms["teacher_maps"] = (weight * squares).sum()
         if self._wants("features"):
-            alike = F.cosine_similarity(self.adapter(features.coarse).float(), told.features.float(), dim=1)  # (B, H, W)
+            alike = F.cosine_similarity(self.adapter(outputs.features.coarse).float(), told.features.float(), dim=1)  # (B, H, W)
             terms["teacher_features"] = (1 - alike).mean((1, 2)).sum()
         return terms
 
@@ -105,10 +102,6 @@ class Distillation(Wrapper):
         trust = torch.ones_like(found.score) if found.sigma is None else 1 / (1 + (found.sigma / UNSURE).square())
         scores = None if scores is None else scores[:, self.chosen]
         return Answer(found.landmarks.float(), trust.float(), scores, features.coarse)
-
-    def _imitated(self, terms: dict) -> list[str]:
-        """Return the terms that the teacher's landmarks train: all about landmarks but their expected error."""
-        return [term for term in terms if term in self.net.landmark_terms and term != "log_scale"]
 
     def _wants(self, kind: str) -> bool:
         return getattr(self.shares, kind) > 0 and not self.compares[kind]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nets.backbones.dpr import Dense, SmallMobileNetV2
 from nets.heads.base import start_small
 from nets.heads.coordinate import UNIT
-from nets.labels import Labels, Prediction
+from nets.labels import Labels, Prediction, move
 from nets.registry import ERRORS, resolve
 from nets.stages.affine import chain, inverse, length_scale, resample
 from nets.stages.spatial_transformer import THETA_SCALE, Reinit, SplitGradient, alignment_loss, outer, set_constant
@@ -41,17 +41,16 @@ class Place(nn.Sequential):
         return THETA_SCALE * super().forward(landmarks.flatten(1)).view(-1, 2, 3)
 
 
-def part_alignment(truth: Labels, matrix: Tensor, mean: Tensor) -> Tensor:
-    """Return the weighted sum of distances of a part's labels, moved by `matrix` (B, 2, 3), from its mean places (n, 2).
+def part_alignment(truth: Tensor, weight: Tensor, matrix: Tensor, mean: Tensor) -> Tensor:
+    """Return the `alignment_loss` of a part's landmarks (B, n, 2) from its mean places (n, 2).
 
     They are divided by the scale of the map. Otherwise, while the landmarks of the whole face are uncertain, a map that shrinks
     the part is nearest, until its crop shows nothing.
     """
-    weight = truth.trainable() / length_scale(matrix)
-    return alignment_loss(truth._replace(weight=weight), matrix, mean)
+    return alignment_loss(truth, weight / length_scale(matrix), matrix, mean)
 
 
-class Found(NamedTuple):
+class Part(NamedTuple):
     """One part: its landmarks (B, n, 2) in its crop, the map (B, 2, 3) from the outer frame to the crop, and the same map for the
     alignment term."""
     name: str
@@ -82,6 +81,7 @@ class LocalParts(Wrapper):
             mean = torch.tensor(face[ids] @ matrix[:, :2].T + matrix[:, 2], dtype=torch.float32)
             self.register_buffer(f"mean_{name}", mean, persistent=False)
         joined = [i for ids in self.parts.values() for i in ids]
+        self.register_buffer("joined", torch.tensor(joined), persistent=False)
         # the place of each landmark among those of the whole face, followed by those of all parts
         order = [len(face) + joined.index(i) if i in joined else i for i in range(len(face))]
         self.register_buffer("order", torch.tensor(order), persistent=False)
@@ -91,11 +91,10 @@ class LocalParts(Wrapper):
         return {**self.net.terms, "local": "reg", "local_alignment": "alignment"}
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
-        weight = labels.trainable()
-        local = sum(weight[:, ids].sum() for ids in self.parts.values())
+        local = labels.weight[:, self.joined].sum()
         return {**self.net.count(labels), "local": local, "local_alignment": local}
 
-    def find(self, images: Tensor, face: Tensor, theta: Tensor) -> Iterator[Found]:
+    def find(self, images: Tensor, face: Tensor, theta: Tensor) -> Iterator[Part]:
         """Yield each part; face (B, N, 2): landmarks in the inner frame of theta (B, 2, 3)."""
         size = self.spec["input_size"]
         for name in self.parts:
@@ -105,25 +104,26 @@ class LocalParts(Wrapper):
                     place, aligned = SplitGradient.apply(place)
                 picture = resample(images, place, SIZE, size)
             moved = self.regressors[name](self.net.net.preprocess(picture)).flatten(1).float().unflatten(1, (-1, 2))
-            yield Found(name, getattr(self, f"mean_{name}") + 0.5 * moved, place, aligned)
+            yield Part(name, getattr(self, f"mean_{name}") + 0.5 * moved, place, aligned)
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
-        labels = labels.filled()
-        terms, maps, features, theta = self.net.global_loss(images, labels)
-        face = self.net.net.decode(maps, features).landmarks
-        local, alignment = [], []
-        for part in self.find(images, face, theta):
-            truth = labels.select(self.parts[part.name])
+        terms, outputs, theta = self.net.global_loss(images, labels)
+        face = self.head.decode(outputs.maps).landmarks
+        if outputs.moves is not None:
+            face = face + outputs.moves
+        sizes, local, alignment = [len(ids) for ids in self.parts.values()], [], []
+        truths, weights = (values[:, self.joined].split(sizes, 1) for values in (labels.landmarks, labels.weight))
+        for part, truth, weight in zip(self.find(images, face, theta), truths, weights, strict=True):
             # an error in the outer frame is the error in the part's crop divided by the scale of its map; unlike an inverse this
             # is safe while the map is not trained yet
-            error = self.error((part.landmarks - truth.warp(part.theta).landmarks).abs() / UNIT).sum(-1)
-            local.append((truth.trainable() * (error / length_scale(part.theta))).sum())
-            alignment.append(part_alignment(truth, part.aligned, getattr(self, f"mean_{part.name}")))
+            error = self.error((part.landmarks - move(truth, part.theta)).abs() / UNIT).sum(-1)
+            local.append((weight * (error / length_scale(part.theta))).sum())
+            alignment.append(part_alignment(truth, weight, part.aligned, getattr(self, f"mean_{part.name}")))
         return {**terms, "local": sum(local), "local_alignment": sum(alignment)}
 
     def predict(self, images: Tensor) -> Prediction:
         inner, theta = self.net.inner(images)
         found = outer(inner, theta)
         parts = self.find(images, inner.landmarks, theta)
-        local = [Labels(part.landmarks).warp(inverse(part.theta)).landmarks for part in parts]
+        local = [move(part.landmarks, inverse(part.theta)) for part in parts]
         return found._replace(landmarks=torch.cat([found.landmarks, *local], 1)[:, self.order])

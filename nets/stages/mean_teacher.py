@@ -9,13 +9,15 @@ little above or below those of the net in training. The net follows, and with it
 drift is no danger, since it cancels in the mean of crop and mirror image.
 """
 import copy
+from operator import itemgetter
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
-from nets.labels import Labels
+from nets.labels import Labels, mirror, move
 from nets.net import Net
-from nets.trainable import Wrapper, batch_norms
+from nets.trainable import Wrapper, batch_norms, imitated
 
 UNSURE = 0.02  # of the crop: a landmark whose expected error and disagreements are of this size counts half
 
@@ -29,12 +31,13 @@ class MeanTeacher(Wrapper):
 
     def __init__(self, net: Net, layout, shift: float, share: float):
         super().__init__(net)
-        self.layout, self.shift, self.share = layout, shift, share
+        self.share = share
+        self.register_buffer("order", torch.tensor(layout.flip_index), persistent=False)  # of landmarks in a mirrored crop
+        self.register_buffer("right", torch.tensor([shift, 0.0]), persistent=False)
 
     @property
     def terms(self) -> dict[str, str]:
-        own = self.net.terms
-        return {**own, **{f"pseudo_{term}": own[term] for term in self._imitated(own)}}
+        return {**self.net.terms, **imitated("pseudo_", self.net.landmark_terms)}
 
     def follow(self, average: dict[str, Tensor] | None) -> None:
         if average is None:
@@ -46,21 +49,15 @@ class MeanTeacher(Wrapper):
         self.teacher = (teacher.requires_grad_(False),)  # a module in a tuple is not registered
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
-        unlabelled = Labels(labels.landmarks.new_zeros(len(labels.weak.images), *labels.landmarks.shape[1:]))
-        counts = self.net.count(unlabelled)
-        return {**self.net.count(labels), **{f"pseudo_{term}": counts[term] for term in self._imitated(counts)}}
+        unlabelled = Labels.pack(labels.packed.new_zeros(len(labels.weak.images), labels.form.count, 2))
+        return {**self.net.count(labels), **imitated("pseudo_", self.net.landmark_counts(unlabelled))}
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
-        features = self.net.extract(images)
-        maps = self.net.head(features.coarse)
-        landmarks, trust = self.ask(labels.weak.images, labels.weak.matrix)
-        unlabelled, labelled = len(landmarks), len(labels.landmarks)
-        weight = labels.trainable()
-        known = Labels(_grown(labels.landmarks, after=unlabelled), weight=_grown(weight, after=unlabelled).nan_to_num(0),
-                       pose=_grown(labels.pose, after=unlabelled), states=_grown(labels.states, after=unlabelled))
-        told = Labels(_grown(landmarks, before=labelled), weight=_grown(trust, before=labelled).nan_to_num(0))
-        terms, imitation = self.net.losses(maps, features, known), self.net.losses(maps, features, told)
-        return {**terms, **{f"pseudo_{term}": self.share * imitation[term] for term in self._imitated(imitation)}}
+        outputs, count = self.net.run(self.net.extract(images)), len(labels.packed)
+        labelled, unlabelled = (tree_map_only(Tensor, itemgetter(rows), outputs) for rows in (slice(count), slice(count, None)))
+        told = Labels.pack(*self.ask(labels.weak.images, labels.weak.matrix))
+        imitation = imitated("pseudo_", self.net.landmark_losses(unlabelled, told))
+        return {**self.net.losses(labelled, labels), **{term: self.share * value for term, value in imitation.items()}}
 
     @torch.compiler.disable  # a module that is not registered
     @torch.no_grad()
@@ -75,31 +72,16 @@ class MeanTeacher(Wrapper):
             norm.training = own.training  # frozen norms keep their statistics in both nets
         features = teacher.extract(torch.cat([images, images.flip(2)]))
         maps = teacher.head(features.coarse)
-        found, plain = teacher.decode(maps, features), teacher.head.decode(maps).landmarks
-        errors = [found.sigma, teacher.head.spread(maps), (found.landmarks - plain).norm(dim=-1) if teacher.refiner else None]
-        one, other = found.landmarks.float().chunk(2)
-        other, order = Labels(other).flip(self.layout).landmarks, list(self.layout.flip_index)
-        right = one.new_tensor([self.shift, 0.0])
-        squares = [(one - other - 2 * right).square().sum(-1)]
-        for error in errors:
+        found = teacher.head.decode(maps)
+        moves = teacher.refiner(found.landmarks, *features) if teacher.refiner else torch.zeros_like(found.landmarks)
+        one, other = (found.landmarks + moves).float().chunk(2)
+        other = mirror(other[:, self.order])
+        squares = [(one - other - 2 * self.right).square().sum(-1)]
+        for error in (found.sigma, teacher.head.spread(maps), moves.norm(dim=-1) if teacher.refiner else None):
             if error is not None:
                 plain, mirrored = error.float().square().chunk(2)
-                squares.append((plain + mirrored[:, order]) / 2)
+                squares.append((plain + mirrored[:, self.order]) / 2)
         trust = 1 / (1 + torch.stack(squares).mean(0) / UNSURE ** 2)
         side = torch.linalg.det(matrix[:, :, :2]).sign()[:, None, None]  # in a mirrored crop labels lie right of the points too
-        told = Labels((one + other) / 2 + side * right).warp(matrix)
-        mirrored = side[:, :, 0] < 0
-        return (torch.where(mirrored[:, :, None], told.landmarks[:, order], told.landmarks),
-                torch.where(mirrored, trust[:, order], trust))
-
-    def _imitated(self, terms: dict) -> list[str]:
-        """Return the terms that pseudo-labels train: all about landmarks but their expected error."""
-        return [term for term in terms if term in self.net.landmark_terms and term != "log_scale"]
-
-
-def _grown(values: Tensor | None, before: int = 0, after: int = 0) -> Tensor | None:
-    """Return values (B, ...) with that many rows of NaN before and after them."""
-    if values is None:
-        return None
-    rows = [values.new_full((count, *values.shape[1:]), torch.nan) for count in (before, after)]
-    return torch.cat([rows[0], values, rows[1]])
+        told, mirrored = move((one + other) / 2 + side * self.right, matrix), side < 0
+        return torch.where(mirrored, told[:, self.order], told), torch.where(mirrored[:, :, 0], trust[:, self.order], trust)

@@ -45,23 +45,23 @@ class Refiner(nn.Module):
         return {"refine": "reg", **({"openings": "openings"} if len(self.openings) else {})}
 
     def forward(self, landmarks: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
-        """Return moved landmarks (B, N, 2) in [0, 1] of the crop; coarse, fine: maps (B, C, H, W) of the head and of stride 8."""
+        """Return by how much (B, N, 2) landmarks move, in [0, 1] of the crop; coarse, fine: maps (B, C, H, W) of the head and of
+        stride 8."""
         start = landmarks.detach()
         cells = torch.cat([sample(self.fine(fine), start, self.steps), sample(self.coarse(coarse), start, self.steps[1:2])], 2)
         described = self.describe(cells.flatten(2)) + self.place(start - 0.5) + self.identity
         read = self.norm(self.attention(described)).float()
-        return landmarks + self.cell * (read[:, :, None] * self.move.mT).sum(-1)  # no matrix product: autocast would round it
+        return self.cell * (read[:, :, None] * self.move.mT).sum(-1)  # no matrix product: autocast would round it
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
         """Return {term: count}, the divisors of the sums of `loss`."""
-        weight = labels.trainable()
-        counts = {"refine": weight.sum(), "openings": self._of_pairs(weight).sum()}
-        return {term: counts[term] for term in self.terms}
+        weight = labels.weight_of(0)
+        return {"refine": weight.sum(), **({"openings": self._of_pairs(weight).sum()} if len(self.openings) else {})}
 
-    def loss(self, landmarks: Tensor, coarse: Tensor, fine: Tensor, labels: Labels) -> dict[str, Tensor]:
-        """Return {term: sum} of mean absolute errors of x and y in cells of the fine map, after moving the head's landmarks."""
-        truth, weight = labels.filled().landmarks, labels.trainable()
-        errors = (self(landmarks, coarse, fine) - truth) / self.cell
+    def loss(self, moved: Tensor, labels: Labels) -> dict[str, Tensor]:
+        """Return {term: sum} of mean absolute errors of x and y in cells of the fine map, of moved landmarks (B, N, 2)."""
+        truth, weight = labels.landmarks, labels.weight_of(0)
+        errors = (moved - truth) / self.cell
         terms = {"refine": (weight * errors.abs().mean(-1)).sum()}
         if len(self.openings):
             upper, lower, *corners = self.openings.T

@@ -6,13 +6,11 @@ Everything is differentiable, so errors in the outer crop train both nets.
 
 Frames: `outer` is [0, 1] of the nominal crop, `inner` is [0, 1] of the new crop; theta (B, 2, 3) takes outer to inner points.
 """
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from nets.labels import Labels, Prediction
-from nets.net import Features, Net, by_name
+from nets.labels import Labels, Prediction, move
+from nets.net import Features, Net, Outputs, by_name
 from nets.stages.affine import inverse, length_scale, resample
 from nets.trainable import Wrapper
 
@@ -65,9 +63,10 @@ class SplitGradient(torch.autograd.Function):
         return alignment + share[:, None, None] * head
 
 
-def alignment_loss(labels: Labels, matrix: Tensor, mean: Tensor) -> Tensor:
-    """Return the weighted sum of distances of the labels, moved by `matrix` (B, 2, 3), from mean places (N, 2) in that frame."""
-    return (labels.trainable() * (labels.warp(matrix).landmarks - mean).abs().mean(-1)).sum()
+def alignment_loss(truth: Tensor, weight: Tensor, matrix: Tensor, mean: Tensor) -> Tensor:
+    """Return the sum, weighted (B, N), of distances of landmarks (B, N, 2), moved by `matrix` (B, 2, 3), from mean places (N, 2)
+    in that frame."""
+    return (weight * (move(truth, matrix) - mean).abs().mean(-1)).sum()
 
 
 class Reinit(Wrapper):
@@ -90,8 +89,8 @@ class Reinit(Wrapper):
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
         # the inner frame is not known yet, so every landmark counts as if it lay inside
-        inside = labels._replace(landmarks=torch.where(torch.isfinite(labels.landmarks), 0.5, labels.landmarks))
-        return {**self.net.count(inside), "alignment": labels.trainable().sum()}
+        inside = labels.replace(landmarks=torch.full_like(labels.landmarks, 0.5))
+        return {**self.net.count(inside), "alignment": labels.weight.sum()}
 
     def theta(self, images: Tensor) -> Tensor:
         """Return the float32 maps (B, 2, 3) from the outer to the inner frame."""
@@ -107,18 +106,17 @@ class Reinit(Wrapper):
         return self.net.extract(resample(images, theta, size, size))
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
-        return self.global_loss(images, labels.filled())[0]
+        return self.global_loss(images, labels)[0]
 
-    def global_loss(self, images: Tensor, labels: Labels) -> tuple[dict[str, Tensor], Any, Features, Tensor]:
-        """Return ({term: sum}, the head's maps, features of the inner crop, theta (B, 2, 3)); labels without NaN."""
+    def global_loss(self, images: Tensor, labels: Labels) -> tuple[dict[str, Tensor], Outputs, Tensor]:
+        """Return ({term: sum}, outputs of the wrapped net for the inner crop, theta (B, 2, 3))."""
         theta, aligned = SplitGradient.apply(self.theta(images))
-        features = self.extract_inner(images, theta)
-        maps = self.head(features.coarse)
-        inner = labels.warp(theta)
+        outputs = self.net.run(self.extract_inner(images, theta))
         # an error in the outer frame is the error in the inner one divided by the scale of theta
-        weight = labels.trainable() / length_scale(theta)
-        terms = self.net.losses(maps, features, inner._replace(weight=weight))
-        return {**terms, "alignment": alignment_loss(labels, aligned, self.meanface)}, maps, features, theta
+        inner = labels.warp(theta).replace(weight=labels.weight / length_scale(theta))
+        terms = self.net.losses(outputs, inner)
+        alignment = alignment_loss(labels.landmarks, labels.weight, aligned, self.meanface)
+        return {**terms, "alignment": alignment}, outputs, theta
 
     def predict(self, images: Tensor) -> Prediction:
         return outer(*self.inner(images))

@@ -132,6 +132,6 @@ def test_published_files_start_the_preset(reference, tmp_path):
             ours = {"left_eye": "eye_left", "right_eye": "eye_right"}.get(name, name)
             place = net.places[ours](points)
             there = torch.tensor(stored[f"i{face}_crop_pts256"]).float() @ row[:, :2].T + 128 * row[:, 2]
-            assert torch.allclose(Labels(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
+            assert torch.allclose(Labels.pack(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
     with pytest.raises(UserError, match="holds slim, this is dpr: give --net slim"):
         initialise.start(net, str(reference / "slim_160_latest.pth"), task.layout, task.faces.meanface(), pytest.fail)

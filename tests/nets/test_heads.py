@@ -9,6 +9,7 @@ from conftest import LAYOUTS, NET, draw_face, fails, mean_face, sets_of, setting
 from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
+from ideal import ideal
 
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.convert.transplant import Sources
@@ -41,30 +42,26 @@ def made(head: str, options: tuple) -> list[torch.nn.Module]:
     return [make(head, dict(options), size) for size in (64, 128)]
 
 
-def grid_of(net) -> tuple[int, int]:
-    return (net.spec["input_size"] // net.spec["stride"],) * 2
-
-
 @named
 @trials(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_decode_inverts_encode(head, options, seed):
     net = made(head, tuple(options.items()))[seed % 2]
     landmarks = torch.tensor(np.random.default_rng(seed).uniform(0, 1, (3, 12, 2)), dtype=torch.float32)
-    decoded = net.head.decode(net.head.ideal(net.head.encode(Labels(landmarks), grid_of(net))))
+    decoded = net.head.decode(ideal(net.head, Labels.pack(landmarks), net.grid))
     assert (decoded.landmarks - landmarks).abs().max() < 1e-4
     assert decoded.score.shape == (3, 12) and (decoded.score >= 0.5).all() and (decoded.score <= 1).all()
 
 
 @named
 def test_unknown_landmarks_teach_nothing(head, options):
-    """A landmark that is NaN, invisible or of weight 0 changes neither losses nor counts, and NaN reaches no gradient."""
-    net, labels = make(head, options).eval(), Labels(torch.rand(4, 12, 2))
+    """A landmark that is NaN or of weight 0 changes neither losses nor counts, and NaN reaches no gradient."""
+    net, landmarks = make(head, options).eval(), torch.rand(4, 12, 2)
     images, known = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8), torch.arange(12).expand(4, 12) != 7
-    lost = labels.landmarks.clone()
+    lost = landmarks.clone()
     lost[:, 7] = float("nan")
     found = []
-    for part in (Labels(lost), Labels(labels.landmarks, known), Labels(labels.landmarks, weight=known.float())):
+    for part in (Labels.pack(lost), Labels.pack(landmarks, known), Labels.pack(landmarks.numpy(), known.float().numpy())):
         net.zero_grad()
         sums, counts = net.loss(images, part), net.count(part)
         assert sums.keys() == counts.keys() <= net.terms.keys()
@@ -72,7 +69,7 @@ def test_unknown_landmarks_teach_nothing(head, options):
         assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
         found.append([(sums[name] / counts[name]).item() for name in sums])
     assert found[0] == pytest.approx(found[1]) and found[0] == pytest.approx(found[2])
-    nothing = Labels(torch.full((4, 12, 2), float("nan")))
+    nothing = Labels.pack(torch.full((4, 12, 2), float("nan")))
     assert not any((*net.loss(images, nothing).values(), *net.count(nothing).values()))
 
 
@@ -81,7 +78,7 @@ def test_what_a_map_cannot_show_is_not_trained(head):
     net = make(head, {})
     landmarks = torch.full((1, 12, 2), 0.5)
     landmarks[0, :3] = torch.tensor([[-0.2, 0.5], [0.5, 1.2], [1.01, 0.5]])
-    assert float(net.count(Labels(landmarks))["score"]) == 10
+    assert float(net.count(Labels.pack(landmarks))["score"]) == 10
 
 
 @pytest.mark.parametrize("autocast", (False, True))
@@ -89,7 +86,7 @@ def test_what_a_map_cannot_show_is_not_trained(head):
 def test_gaussian_targets_equal_the_dense_ones(size, autocast):
     torch.manual_seed(0)
     head = HeatmapHead(8, {"meanface": FACE, "input_size": 64, "stride": 8}, score_width=0.8)
-    labels, maps = Labels(torch.rand(4, 12, 2)), torch.randn(4, 12, *size)
+    labels, maps = Labels.pack(torch.rand(4, 12, 2)), torch.randn(4, 12, *size)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         total = head.loss(maps, head.encode(labels, size))["score"]
     centre = labels.landmarks * torch.tensor([size[1], size[0]])

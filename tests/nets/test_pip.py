@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ideal import ideal
 
-from nets.heads.pip import Maps, PIPHead, Targets, nearest_neighbors, voters
+from nets.heads.pip import PIPHead, PIPMaps, nearest_neighbors, voters
 from nets.labels import Labels, Prediction
 from nets.registry import ERRORS, resolve
 
@@ -25,7 +26,7 @@ def head_for(count: int, num_nb: int, seed: int = 0) -> PIPHead:
 
 def random_labels(batch: int, count: int, seed: int = 0, low: float = 0.0, high: float = 0.999) -> Labels:
     landmarks = np.random.default_rng(seed).uniform(low, high, (batch, count, 2))
-    return Labels(torch.tensor(landmarks, dtype=torch.float32))
+    return Labels.pack(torch.tensor(landmarks, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("stride", (8, 16, 32, 64, 128))
@@ -34,7 +35,7 @@ def random_labels(batch: int, count: int, seed: int = 0, low: float = 0.0, high:
 def test_decode_inverts_encode(stride, count, batch):
     for num_nb in {0, 1, 2, min(5, count - 1), min(10, count - 1), count - 1} if batch == 1 else {min(10, count - 1)}:
         head, labels, cells = head_for(count, num_nb), random_labels(batch, count), 256 // stride
-        decoded = head.decode(head.ideal(head.encode(labels, (cells, cells))))
+        decoded = head.decode(ideal(head, labels, (cells, cells)))
         assert (decoded.landmarks - labels.landmarks).abs().max() * cells < 1e-4
         assert torch.equal(decoded.score, torch.ones(batch, count))
 
@@ -43,7 +44,7 @@ def test_decode_inverts_encode(stride, count, batch):
 @given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 9))
 def test_any_grid_and_landmarks_outside(seed, height, width):
     head, labels = head_for(12, 4), random_labels(3, 12, seed, -2.0, 3.0)
-    decoded = head.decode(head.ideal(head.encode(labels, (height, width)))).landmarks
+    decoded = head.decode(ideal(head, labels, (height, width))).landmarks
     assert (decoded - labels.landmarks).abs().max() < 1e-4
 
 
@@ -52,23 +53,22 @@ def test_landmarks_outside_do_not_move_others():
     outside = labels.landmarks.clone()
     outside[:, 3] = torch.tensor([7.0, -5.0])
     outside[:, 40] = float("nan")
-    decoded = head.decode(head.ideal(head.encode(Labels(outside), (8, 8)))).landmarks
+    decoded = head.decode(ideal(head, Labels.pack(outside), (8, 8))).landmarks
     others = [i for i in range(68) if i != 40]
     assert (decoded - outside)[:, others].abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("how", ("nan", "inf", "invisible", "weight"))
+@pytest.mark.parametrize("how", ("nan", "inf", "weight"))
 def test_unknown_landmark_has_no_gradient(how):
-    head, labels = head_for(12, 5), random_labels(2, 12)
-    if how in ("nan", "inf"):
-        labels.landmarks[:, 7] = float(how)
-    elif how == "invisible":
-        labels = labels._replace(visible=torch.arange(12).expand(2, 12) != 7)
+    head, landmarks = head_for(12, 5), random_labels(2, 12).landmarks.clone()
+    if how == "weight":
+        labels = Labels.pack(landmarks, torch.arange(12).expand(2, 12) != 7)
     else:
-        labels = labels._replace(weight=(torch.arange(12).expand(2, 12) != 7).float())
-    maps = Maps(*(torch.randn(2, n, 8, 8, requires_grad=True) for n in (12, 12, 12, 60, 60)))
+        landmarks[:, 7] = float(how)
+        labels = Labels.pack(landmarks)
+    maps = PIPMaps(*(torch.randn(2, n, 8, 8, requires_grad=True) for n in (12, 12, 12, 60, 60)))
     targets = head.encode(labels, (8, 8))
-    terms, counts = head.loss(maps, targets), targets.counts
+    terms, counts = head.loss(maps, targets), head.count(labels, (8, 8))
     sum(total / counts[name] for name, total in terms.items()).backward()
     for part in maps[:5]:
         assert torch.isfinite(part.grad).all()
@@ -83,10 +83,10 @@ def test_unknown_landmark_has_no_gradient(how):
 
 def test_all_unknown_is_a_zero_loss():
     head = head_for(12, 5)
-    maps = Maps(*(torch.randn(2, n, 8, 8) for n in (12, 12, 12, 60, 60)))
-    labels = Labels(torch.full((2, 12, 2), float("nan")))
+    maps = PIPMaps(*(torch.randn(2, n, 8, 8) for n in (12, 12, 12, 60, 60)))
+    labels = Labels.pack(torch.full((2, 12, 2), float("nan")))
     targets = head.encode(labels, (8, 8))
-    terms, counts = head.loss(maps, targets), targets.counts
+    terms, counts = head.loss(maps, targets), head.count(labels, (8, 8))
     assert terms.keys() == counts.keys() and not any((*terms.values(), *counts.values()))
 
 
@@ -101,7 +101,7 @@ def test_landmark_nobody_predicts_keeps_its_own_value():
     index = nearest_neighbors(line, 1)
     assert voters(index)[3] == []
     head, labels = make(index), random_labels(2, 4)
-    decoded = head.decode(head.ideal(head.encode(labels, (8, 8)))).landmarks
+    decoded = head.decode(ideal(head, labels, (8, 8))).landmarks
     assert torch.allclose(decoded, labels.landmarks, atol=1e-5)
 
 
@@ -110,13 +110,14 @@ class Mirror:
 
 
 def test_flip_is_its_own_inverse():
-    labels = random_labels(3, 5)._replace(visible=torch.rand(3, 5) > 0.5, pose=torch.randn(3, 3), states=torch.rand(3, 4))
+    states = torch.tensor([[1, 0, np.nan, 1]] * 3)
+    labels = Labels.pack(torch.rand(3, 5, 2), torch.rand(3, 5), torch.randn(3, 3), states, torch.arange(3))
     once, twice = labels.flip(Mirror), labels.flip(Mirror).flip(Mirror)
     assert torch.allclose(once.landmarks[:, 3, 0], 1 - labels.landmarks[:, 4, 0])
-    assert torch.equal(once.visible[:, 0], labels.visible[:, 1])
+    assert torch.equal(once.weight[:, 0], labels.weight[:, 1]) and torch.equal(once.level, labels.level)
     assert torch.equal(once.pose, labels.pose * torch.tensor([1, -1, -1])) and torch.equal(once.states[:, 0], labels.states[:, 1])
-    for before, after in zip(labels, twice, strict=True):
-        assert before is None and after is None or torch.allclose(before.float(), after.float())
+    assert torch.equal(once.states_weight, torch.tensor([[1.0, 1, 0, 1]] * 3)) and twice.form == labels.form
+    assert torch.allclose(twice.packed, labels.packed)
     prediction = Prediction(labels.landmarks, torch.rand(3, 5))
     assert torch.allclose(prediction.flip(Mirror).flip(Mirror).landmarks, prediction.landmarks)
     assert prediction.select([2, 0]).score.shape == (3, 2)
@@ -124,7 +125,7 @@ def test_flip_is_its_own_inverse():
 
 def test_warp_moves_landmarks():
     matrix = torch.tensor([[[2.0, 0, 1], [0, 3, -1]]]).expand(2, 2, 3)
-    moved = Labels(torch.ones(2, 4, 2)).warp(matrix).landmarks
+    moved = Labels.pack(torch.ones(2, 4, 2)).warp(matrix).landmarks
     assert torch.equal(moved, torch.tensor([3.0, 2.0]).expand(2, 4, 2))
 
 
@@ -144,14 +145,14 @@ def test_published_neighbors(reference, name):
 def test_published_targets_loss_and_merge(reference, name):
     stored = np.load(reference / "pip_core.npz")
     head = make(nearest_neighbors(np.loadtxt(reference / "meanface" / f"{name}.txt"), 10))
-    maps = Maps(*(torch.from_numpy(stored[f"{name}_maps_{part}"]) for part in Maps._fields[:5]))
+    maps = PIPMaps(*(torch.from_numpy(stored[f"{name}_maps_{part}"]) for part in PIPMaps._fields[:5]))
     decoded = head.decode(maps)
     assert np.abs(decoded.landmarks.numpy() - stored[f"{name}_decoded"]).max() < 1e-6
     assert np.abs(decoded.score.numpy() - stored[f"{name}_decoded_score"].clip(0, 1)).max() < 1e-6
-    labels = Labels(torch.from_numpy(stored[f"{name}_target_landmarks"]))
-    targets: Targets = head.encode(labels, (8, 8))
+    labels = Labels.pack(torch.from_numpy(stored[f"{name}_target_landmarks"]))
+    targets = head.encode(labels, (8, 8))
     assert np.array_equal(targets.cell.numpy(), stored[f"{name}_target_cell"])
-    counts = targets.counts
+    counts = head.count(labels, (8, 8))
     terms = [float(total / counts[term]) for term, total in head.loss(maps, targets).items()]
     assert terms == pytest.approx(stored[f"{name}_loss_terms"].tolist(), rel=1e-5)
 
@@ -177,8 +178,7 @@ def test_expected_errors_weigh_the_merge():
     index = nearest_neighbors(np.random.default_rng(0).random((12, 2)), 3)
     head, plain = make(index, sigma=True), make(index)
     labels = random_labels(2, 12)
-    targets = head.encode(labels, (8, 8))
-    maps = head.ideal(targets)
+    maps = ideal(head, labels, (8, 8))
     assert (head.decode(maps).landmarks - labels.landmarks).abs().max() * 8 < 1e-4
     alike = maps._replace(neighbor_x=maps.neighbor_x + torch.randn_like(maps.neighbor_x))
     assert torch.allclose(head.decode(alike).landmarks, plain.decode(alike).landmarks, atol=1e-6)  # equal weights: plain mean
@@ -193,18 +193,17 @@ def test_expected_errors_weigh_the_merge():
 def test_expected_errors_learn_the_mean_error():
     head = make(nearest_neighbors(np.random.default_rng(0).random((5, 2)), 2), sigma=True)
     labels = random_labels(64, 5)
-    targets = head.encode(labels, (4, 4))
-    maps = head.ideal(targets)
+    targets, maps = head.encode(labels, (4, 4)), ideal(head, labels, (4, 4))
     maps = maps._replace(offset_x=maps.offset_x + torch.empty(64, 5, 1, 1).exponential_(5.0), offset_y=maps.offset_y + 0.2)
     log_scale = torch.zeros(1, 15, 1, 1, requires_grad=True)
     optimizer = torch.optim.Adam([log_scale], 0.05)
     for _ in range(300):
         total = head.loss(maps._replace(log_scale=log_scale.expand(64, 15, 4, 4)), targets)["log_scale"]
-        (total / targets.counts["log_scale"]).backward()
+        (total / head.count(labels, (4, 4))["log_scale"]).backward()
         optimizer.step()
         optimizer.zero_grad()
     own = log_scale.detach().exp().reshape(5, 3)[:, 0]
-    expected = (head._at(maps, targets.cell)[1] - targets.offset).abs().mean((0, 2))
+    expected = (head._at(maps, targets.cell)[1] - targets.place)[:, :, 0].abs().mean((0, 2))
     assert torch.allclose(own, expected, rtol=0.05)
 
 

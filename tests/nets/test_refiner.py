@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from conftest import LAYOUTS, NET, doomed, fails, mean_face, rows, table, two_train_as_one
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ideal import ideal
 
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.detectors.faceboxes import FaceBoxesV2
@@ -47,7 +48,7 @@ def pictures(count: int, side: int = 64) -> torch.Tensor:
 
 
 def some_labels(count: int = 4) -> Labels:
-    return Labels(torch.tensor(FACE).float() + 0.05 * torch.randn(count, 68, 2, generator=torch.Generator().manual_seed(0)))
+    return Labels.pack(torch.tensor(FACE).float() + 0.05 * torch.randn(count, 68, 2, generator=torch.Generator().manual_seed(0)))
 
 
 # ------------------------------------------------------------------------------------------------------------- refiner
@@ -78,7 +79,7 @@ def test_landmarks_that_are_no_numbers_are_no_crash():
     net = net_of()
     features = net.extract(pictures(2))
     places = torch.full((2, 68, 2), float("nan"))
-    sum(net.refiner.loss(places, *features, some_labels(2)).values()).backward()
+    sum(net.refiner.loss(places + net.refiner(places, *features), some_labels(2)).values()).backward()
 
 
 def test_another_layout_takes_the_rows_of_its_landmarks(cli, recipe, tmp_path):
@@ -103,14 +104,15 @@ def test_its_loss_teaches_backbone_and_refiner_and_leaves_the_head_alone():
                                               ("coordinate", {"reinit": True, "local_parts": PARTS})])
 def test_any_head_is_refined(head, stages):
     """All terms have counts, and unknown landmarks train nothing."""
-    net, labels = stirred(net_of(head, **stages)), some_labels()
-    labels.landmarks[0, 60], labels.landmarks[1] = torch.nan, torch.nan
+    net, landmarks = stirred(net_of(head, **stages)), some_labels().landmarks.clone()
+    landmarks[0, 60], landmarks[1] = torch.nan, torch.nan
+    labels = Labels.pack(landmarks)
     images = pictures(4, 80 if "reinit" in stages else 64)
     terms, counts = net.loss(images, labels), net.count(labels)
     assert terms.keys() == counts.keys() <= net.terms.keys() and counts["refine"] == 3 * 68 - 1
     sum(terms.values()).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
-    assert not net.loss(images, Labels(torch.full((4, 68, 2), torch.nan)))["refine"]
+    assert not net.loss(images, Labels.pack(torch.full((4, 68, 2), torch.nan)))["refine"]
 
 
 def test_it_overfits_sixteen_faces():
@@ -125,7 +127,7 @@ def test_openings_of_eyes_and_mouth_are_a_loss_of_their_own(cli, recipe, tmp_pat
     features = net.extract(pictures(1))
 
     def loss(found: torch.Tensor, truth: torch.Tensor) -> float:
-        return net.refiner.loss(found, *features, Labels(truth))["openings"].item()
+        return net.refiner.loss(found + net.refiner(found, *features), Labels.pack(truth))["openings"].item()
 
     def lowered(landmarks: torch.Tensor) -> torch.Tensor:
         landmarks = landmarks.clone()
@@ -136,7 +138,7 @@ def test_openings_of_eyes_and_mouth_are_a_loss_of_their_own(cli, recipe, tmp_pat
     shut[:, 41], unknown[:, 37] = shut[:, 37], torch.nan
     assert loss(truth + 0.1, truth) == pytest.approx(0, abs=1e-4)  # a shift changes no opening
     assert 0 < loss(lowered(truth), truth) < 0.5 * loss(lowered(shut), shut)  # the same error costs more in a shut eye
-    assert loss(lowered(truth), unknown) == 0 and [net.count(Labels(one))["openings"] for one in (truth, unknown)] == [7, 6]
+    assert loss(lowered(truth), unknown) == 0 and [net.count(Labels.pack(one))["openings"] for one in (truth, unknown)] == [7, 6]
 
     assert cli("--train", *recipe, "--refine", "--openings", "1", "--exp", "lids", "--epochs", "1").returncode == 0
     assert float(rows(tmp_path / "runs" / "lids" / "step.csv")[0]["openings"]) > 0
@@ -179,7 +181,7 @@ def test_landmarks_of_a_teacher_weigh_by_its_trust_and_by_visibility():
     told = whole.ask(images.float())
     sigma = teacher.eval().predict(images).sigma
     assert torch.allclose(told.trust, 1 / (1 + (sigma / 0.02) ** 2)) and "teacher_log_scale" not in whole.count(labels)
-    none = labels._replace(visible=torch.zeros(4, 68, dtype=torch.bool))
+    none = labels.replace(weight=torch.zeros(4, 68))
     assert not any(whole.loss(images, none)[term] for term in whole.count(none) if term != "teacher_features")
     before = whole.loss(images, labels)["teacher_offset_x"]
     with torch.no_grad():
@@ -189,8 +191,8 @@ def test_landmarks_of_a_teacher_weigh_by_its_trust_and_by_visibility():
 
 @pytest.mark.parametrize("head", ("heatmap", "simcc"))
 def test_score_maps_of_other_heads(head):
-    net, labels = net_of(head, refine=False), Labels(torch.tensor(FACE).float()[None] / 2 + 0.25)
-    maps = net.head.ideal(net.head.encode(labels, (2, 2) if head == "simcc" else (16, 16)))
+    net, labels = net_of(head, refine=False), Labels.pack(torch.tensor(FACE).float()[None] / 2 + 0.25)
+    maps = ideal(net.head, labels, net.grid)
     assert (net.head.scores(maps).square().flatten(2).sum(2) - (2 if head == "simcc" else 1)).abs().max() < 0.1
     assert pair(net, net_of(head, refine=False)).compares == {"maps": None, "features": None}
 

@@ -25,9 +25,9 @@ def leveled():
 
 def test_a_sample_trains_the_terms_of_its_level_alone():
     net, images = leveled().eval(), torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
-    labels = Labels(faces())
+    labels = Labels.pack(faces())
     for level in (1, 2):
-        alone = labels._replace(level=torch.full((3,), level))
+        alone = Labels.pack(labels.landmarks, level=torch.full((3,), level))
         counts, terms = net.count(alone), net.loss(images, alone)
         maps = net(images)
         # the square error of each map against one cell, as the definition has it
@@ -43,7 +43,7 @@ def test_a_sample_trains_the_terms_of_its_level_alone():
 
 def test_the_score_loss_is_one_mean_over_the_supervised_entries_of_all_maps():
     net, images = leveled().eval(), torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
-    labels = Labels(faces(), level=torch.tensor([0, 1, 2]))
+    labels = Labels.pack(faces(), level=torch.tensor([0, 1, 2]))
     terms, counts, maps = net.loss(images, labels), net.count(labels), net(images)
     entries, total = 0, 0.0
     for face, found in enumerate((maps.score, *maps.coarser)):
@@ -52,12 +52,12 @@ def test_the_score_loss_is_one_mean_over_the_supervised_entries_of_all_maps():
         target[torch.arange(68), place[:, 1], place[:, 0]] = 1
         total, entries = total + (found[face] - target).square().sum(), entries + target.numel()
     assert torch.allclose(terms["score"] / counts["score"], total / entries, rtol=1e-5)
-    one = net.loss(images[:1], Labels(labels.landmarks[:1]))
+    one = net.loss(images[:1], Labels.pack(labels.landmarks[:1]))
     assert all(torch.allclose(terms[name], one[name], rtol=1e-4) for name in terms if name != "score")
 
 
 def test_levels_change_nothing_without_unlabelled_samples():
-    images, labels = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8), Labels(faces())
+    images, labels = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8), Labels.pack(faces())
     plain, net = untrained(mean_face(), size=64, stride=16).eval(), leveled().eval()
     assert plain.loss(images, labels) == net.loss(images, labels) and plain.count(labels) == net.count(labels)
     assert plain.state_dict().keys() == net.state_dict().keys()
@@ -71,7 +71,7 @@ class Oracle:
 
     def __init__(self, points: torch.Tensor, shift: float, error: float = 0.0):
         right = torch.tensor([shift, 0.0])
-        other = Labels(points).flip(L68).landmarks
+        other = Labels.pack(points).flip(L68).landmarks
         self.found = torch.cat([points + right + error, other + right])
         self.head = self
         self.modules = untrained(mean_face()).modules
@@ -99,7 +99,7 @@ def test_pseudo_labels_lie_where_labels_of_the_strong_crop_would(mirrors):
     net.teacher = (Oracle(points, shift),)
     landmarks, trust = net.ask(torch.zeros(2, 64, 64, 3), matrix.expand(2, -1, -1))
     # as augment() does it: the point, then the shift that leads to the right in the result, then the warp
-    wanted = Labels(points + torch.tensor([-shift if mirrors else shift, 0.0])).warp(matrix.expand(2, -1, -1)).landmarks
+    wanted = Labels.pack(points + torch.tensor([-shift if mirrors else shift, 0.0])).warp(matrix.expand(2, -1, -1)).landmarks
     wanted = wanted[:, list(L68.flip_index)] if mirrors else wanted
     assert torch.allclose(landmarks, wanted, atol=1e-6) and torch.allclose(trust, torch.ones(2, 68))
 
@@ -128,7 +128,7 @@ def test_unlabelled_crops_train_their_own_terms():
     net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0, 0.5).train()
     net.teacher = (Oracle(faces(2), 0.0),)
     images = torch.randint(0, 256, (5, 64, 64, 3), dtype=torch.uint8)
-    labels = Labels(faces(3), weak=Weak(images[3:], torch.eye(2, 3).expand(2, -1, -1)))
+    labels = Labels.pack(faces(3))._replace(weak=Weak(images[3:], torch.eye(2, 3).expand(2, -1, -1)))
     terms, counts = net.loss(images, labels), net.count(labels)
     assert terms.keys() == counts.keys() == net.terms.keys() and "pseudo_log_scale" not in terms
     assert counts["score"] == 3 * 68 and counts["pseudo_score"] == 2 * 68
@@ -157,5 +157,5 @@ def test_the_teacher_lies_on_the_device_of_the_net():
     net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0, 1.0).to("meta").train()
     net.follow(dict(net.state_dict()))
     images = torch.zeros(5, 64, 64, 3, dtype=torch.uint8)
-    labels = Labels(faces(3), weak=Weak(images[3:], torch.eye(2, 3).expand(2, -1, -1))).to("meta")
+    labels = Labels.pack(faces(3))._replace(weak=Weak(images[3:], torch.eye(2, 3).expand(2, -1, -1))).to("meta")
     assert all(term.is_meta for term in net.loss(images.to("meta"), labels).values())

@@ -5,7 +5,7 @@ import torch
 from conftest import LAYOUTS, mean_face, settings
 
 from nets.backbones.slim import Means, Slim
-from nets.heads.coordinate import Maps
+from nets.heads.coordinate import CoordinateMaps
 from nets.labels import Labels
 from utils.train import initialise
 from utils.train.make_net import make_net
@@ -43,7 +43,7 @@ def test_preset_slim_weighs_landmarks_as_slim():
     chosen = settings("slim")
     net = make_net(chosen.net, chosen.loss, LAYOUTS.load("68"), mean_face())
     truth, found = torch.rand(3, 68, 2), torch.rand(3, 68, 2)
-    targets = net.head.encode(Labels(truth), (5, 5))
-    term = net.head.loss(Maps(found), targets)["coordinate"] / targets.counts["coordinate"]
+    labels = Labels.pack(truth)
+    term = net.head.loss(CoordinateMaps(found), net.head.encode(labels, (5, 5)))["coordinate"] / net.count(labels)["coordinate"]
     wing = 10 * torch.log1p((found - truth).abs() / 2)
     assert float(chosen.loss.reg * term) == pytest.approx(float(2 * wing.mean()), rel=1e-5)

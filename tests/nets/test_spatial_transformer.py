@@ -5,7 +5,8 @@ import torch
 from conftest import NET, mean_face, rows, table
 
 from nets import NetOptions, build_net, make_spec
-from nets.labels import Labels, Prediction
+from nets.heads.coordinate import CoordinateMaps
+from nets.labels import Labels, Prediction, move
 from nets.losses import hard_landmark_weights
 from nets.stages.affine import chain, inverse, resample
 from nets.stages.local_parts import part_alignment
@@ -32,10 +33,10 @@ def pictures(count: int, side: int = 80) -> torch.Tensor:
 
 def test_a_map_and_its_inverse():
     matrix, points = matrices(5), torch.rand(5, 7, 2)
-    there = Labels(points).warp(matrix)
+    there = Labels.pack(points).warp(matrix)
     assert torch.allclose(there.warp(inverse(matrix)).landmarks, points, atol=1e-5)
     other = matrices(6)[1:]
-    assert torch.allclose(Labels(points).warp(chain(matrix, other)).landmarks, there.warp(other).landmarks, atol=1e-5)
+    assert torch.allclose(move(points, chain(matrix, other)), there.warp(other).landmarks, atol=1e-5)
 
 
 def test_maps_keep_their_precision_under_autocast():
@@ -43,7 +44,7 @@ def test_maps_keep_their_precision_under_autocast():
     found = []
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            found.append((Labels(points).warp(matrix).landmarks, chain(matrix, matrix), resample(pictures(2), matrix, 32, 64)))
+            found.append((move(points, matrix), chain(matrix, matrix), resample(pictures(2), matrix, 32, 64)))
     assert all(torch.equal(one, two) and two.dtype == torch.float32 for one, two in zip(*found, strict=True))
 
 
@@ -54,7 +55,7 @@ def test_resampled_pictures_lie_where_the_map_says():
     same = torch.eye(2, 3)[None]
     assert torch.allclose(resample(images, same, 64, 64), images[:, 8:-8, 8:-8].float(), atol=1e-3)
     turn = torch.tensor([[[0.9, -0.3, 0.2], [0.3, 0.9, -0.1]]])
-    place = Labels(torch.tensor([[[20.5, 40.5]]]) / 64).warp(turn).landmarks[0, 0] * 128
+    place = move(torch.tensor([[[20.5, 40.5]]]) / 64, turn)[0, 0] * 128
     seen = resample(images, turn, 128, 64)[0, :, :, 0]
     y, x = torch.meshgrid(torch.arange(128) + 0.5, torch.arange(128) + 0.5, indexing="ij")
     centre = torch.stack([(seen * x).sum(), (seen * y).sum()]) / seen.sum()
@@ -71,8 +72,9 @@ def test_all_of_it_learns(head, parts, power):
             name = name.replace("net.", "")
             if name.startswith(("transformer.fc_loc.2", "places", "head", "regressors")) and parameter.ndim > 1:
                 parameter += 0.02 * torch.randn_like(parameter)
-    labels = Labels(torch.tensor(mean_face()).float() + 0.05 * torch.randn(4, 68, 2))
-    labels.landmarks[0, 60], labels.landmarks[1] = torch.nan, torch.nan
+    landmarks = torch.tensor(mean_face()).float() + 0.05 * torch.randn(4, 68, 2)
+    landmarks[0, 60], landmarks[1] = torch.nan, torch.nan
+    labels = Labels.pack(landmarks)
     terms, counts = net.loss(pictures(4), labels), net.count(labels)
     assert terms.keys() == counts.keys() <= net.terms.keys()
     sum(terms.values()).backward()
@@ -85,7 +87,7 @@ def test_all_of_it_learns(head, parts, power):
 @pytest.mark.parametrize("parts", [None, PARTS])
 def test_every_step_of_a_map_brings_the_mean_face_nearer(parts):
     """The gradient of an untrained head through its picture is noise, and a map that follows it runs away."""
-    net, labels = net_of("coordinate", parts=parts), Labels(torch.tensor(mean_face()).float() + 0.1 * torch.randn(4, 68, 2))
+    net, labels = net_of("coordinate", parts=parts), Labels.pack(torch.tensor(mean_face()).float() + 0.1 * torch.randn(4, 68, 2))
     with torch.no_grad():
         net.head.output.weight.normal_(std=10)
     found = []
@@ -104,11 +106,11 @@ def test_the_map_of_a_part_does_not_collapse_while_the_face_is_unknown():
     """A flat map would bring all labels to the middle of the mean part, and its black crop makes gradients of 1e20."""
     net, mean = net_of("coordinate", parts=PARTS).places["mouth"], torch.tensor(mean_face()).float()
     ids, random = PARTS["mouth"], torch.Generator().manual_seed(0)
-    part = Labels(mean[ids][None]).warp(net(mean[None]).detach())
+    part = move(mean[ids][None], net(mean[None]).detach())
     optimiser = torch.optim.Adam(net.parameters(), 1e-3)
     for _ in range(300):
         face, labels = (mean + 0.1 * torch.randn(16, 1, 2, generator=random) for _ in range(2))
-        loss = part_alignment(Labels(labels[:, ids]), net(face), part.landmarks[0])
+        loss = part_alignment(labels[:, ids], torch.ones(16, len(ids)), net(face), part[0])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -119,13 +121,13 @@ def test_the_map_of_a_part_does_not_collapse_while_the_face_is_unknown():
 def test_the_loss_is_of_the_outer_frame():
     """With a coordinate head, a face twice as large in the inner crop has the same error."""
     net = net_of("coordinate")
-    labels = Labels(torch.tensor(mean_face()).float()[None].repeat(2, 1, 1))
+    labels = Labels.pack(torch.tensor(mean_face()).float()[None].repeat(2, 1, 1))
     found = []
     for zoom in (1.0, 2.0):
         set_constant(net.transformer.fc_loc[-1], torch.tensor([zoom, 0, 0.5 - zoom / 2, 0, zoom, 0.5 - zoom / 2]))
         with torch.no_grad():  # landmarks with an error of 0.02 in the outer crop
-            wrong = Labels(labels.landmarks + 0.02).warp(net.theta(pictures(2))).landmarks
-            net.head.forward = lambda features, wrong=wrong: type(net.head.ideal(net.head.encode(labels, (2, 2))))(wrong)
+            wrong = move(labels.landmarks + 0.02, net.theta(pictures(2)))
+            net.head.forward = lambda features, wrong=wrong: CoordinateMaps(wrong)
             found.append(float(net.loss(pictures(2), labels)["coordinate"]))
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
@@ -133,32 +135,33 @@ def test_the_loss_is_of_the_outer_frame():
 @pytest.mark.parametrize("head", ["heatmap", "simcc"])
 def test_a_face_beside_the_crop_is_trained_where_the_inner_frame_shows_it(head):
     """Score maps cover the inner frame, which is unknown when a step counts its landmarks."""
-    net, labels = net_of(head), Labels(torch.tensor(mean_face()).float().repeat(2, 1, 1) + torch.tensor([0.0, 1.5]))
+    net, landmarks = net_of(head), torch.tensor(mean_face()).float().repeat(2, 1, 1) + torch.tensor([0.0, 1.5])
     set_constant(net.transformer.fc_loc[-1], torch.tensor([1, 0, 0, 0, 1, -1.5]))
-    labels.landmarks[0, 60] = torch.nan
+    landmarks[0, 60] = torch.nan
+    labels = Labels.pack(landmarks)
     assert int(net.count(labels)["score"]) == 2 * 68 - 1
     with torch.no_grad():
         assert 0.1 < float(net.loss(pictures(2), labels)["score"] / net.count(labels)["score"]) < 100
 
 
 def test_hard_landmarks_weigh_more():
-    labels = Labels(torch.zeros(2, 4, 2), visible=torch.tensor([[True] * 4, [True, True, False, True]]))
+    labels = Labels.pack(torch.zeros(2, 4, 2), torch.tensor([[True] * 4, [True, True, False, True]]))
     found = torch.tensor([[1.0, 0], [2, 0], [5, 0], [0, 2]]).expand(2, 4, 2)
-    weight = hard_landmark_weights(labels, found, 1.0).trainable()
+    weight = hard_landmark_weights(labels, found, 1.0).weight
     assert torch.allclose(weight[0], torch.tensor([0.4, 0.8, 2.0, 0.8])) and weight[1, 2] == 0
-    assert torch.allclose(weight.sum(1), labels.trainable().sum(1))
-    assert torch.allclose(hard_landmark_weights(labels, found, 0.0).trainable(), labels.trainable())
+    assert torch.allclose(weight.sum(1), labels.weight.sum(1))
+    assert torch.allclose(hard_landmark_weights(labels, found, 0.0).weight, labels.weight)
 
 
 def test_pose_and_states_train_where_they_are_known():
     net = net_of(auxiliary=("pose", "states"))
     images, landmarks = pictures(4), torch.rand(4, 68, 2)
-    nothing = Labels(landmarks)
+    nothing = Labels.pack(landmarks)
     terms, counts = net.loss(images, nothing), net.count(nothing)
     assert not terms["pose"] and not terms["left_eye_closed"] and not counts["pose"]
     pose, states = torch.randn(4, 3), torch.ones(4, 4)
     pose[1, 2], states[2, 1] = torch.nan, torch.nan
-    known = Labels(landmarks, pose=pose, states=states)
+    known = Labels.pack(landmarks, pose=pose, states=states)
     terms, counts = net.loss(images, known), net.count(known)
     assert {term: int(counts[term]) for term in net.auxiliary.terms} == {
         "pose": 3, "left_eye_closed": 4, "right_eye_closed": 3, "mouth_closed": 4, "mouth_wide_open": 4}

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.ops import box_iou
 
-from nets.detectors.faceboxes import Targets, anchors, corners, encode
+from nets.detectors.faceboxes import BoxTargets, anchors, corners, encode
 from pipnet.geometry import invert, opencv_matrix, transform, turn_about, turned_boxes
 from utils.detect.scene_sources import RAISE, STORED, Cutouts, face_boxes, resized
 from utils.detect.wider import Picture
@@ -36,7 +36,7 @@ class Scene(NamedTuple):
 class Batch(NamedTuple):
     """Crops with the targets of their anchors."""
     images: Tensor   # (B, S, S, 3) uint8 BGR
-    labels: Targets
+    labels: BoxTargets
     index: Tensor    # (B,) number of the sample
 
 
@@ -70,7 +70,7 @@ class Scenes(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, Tensor, Tensor, int]:
         epoch, index = key
         scene = self.scene(epoch, index)
-        return scene.image, *targets(scene, self.anchor), index
+        return scene.image, targets(scene, self.anchor), index
 
     def scene(self, epoch: int, index: int) -> Scene:
         """Return one crop with its labels."""
@@ -213,10 +213,10 @@ def _blend(canvas: np.ndarray, cutout: np.ndarray, matrix: np.ndarray, scale: fl
     part[:] = part + alpha * (drawn.astype(np.float32) - part)
 
 
-def targets(scene: Scene, anchor: Tensor) -> tuple[Tensor, Tensor]:
-    """Return offsets (A, 4) and labels (A,) of the anchors; label -1 in an unknown region: neither face nor background."""
+def targets(scene: Scene, anchor: Tensor) -> Tensor:
+    """Return the packed `BoxTargets` (A, 5) of the anchors; label -1 in an unknown region: neither face nor background."""
     boxes = torch.from_numpy(scene.boxes.astype(np.float32))
-    offsets, label = (part[0] for part in encode([boxes], anchor, smallest=SMALLEST))
+    wanted = encode([boxes], anchor, smallest=SMALLEST).packed[0]
     if len(scene.unknown):
         middle, reach = (scene.unknown[:, :2] + scene.unknown[:, 2:]) / 2, np.ptp(scene.unknown.reshape(-1, 2, 2), axis=1) / 2
         reach = torch.from_numpy(np.maximum(reach, 8).astype(np.float32))  # the smallest anchors are 8 px apart
@@ -224,11 +224,11 @@ def targets(scene: Scene, anchor: Tensor) -> tuple[Tensor, Tensor]:
         hidden = (away <= reach).all(-1).any(1)
         if len(boxes):  # an anchor that overlaps a known face a little is background
             hidden &= box_iou(corners(anchor), boxes).max(1).values < 0.1
-        label = torch.where(hidden & (label == 0), -1, label)
-    return offsets, label
+        wanted[:, 4] -= (hidden & (wanted[:, 4] == 0)).float()
+    return wanted
 
 
 def collate(samples: list[tuple]) -> Batch:
     """Return a batch of samples."""
-    images, offsets, label, index = zip(*samples, strict=True)
-    return Batch(torch.from_numpy(np.stack(images)), Targets(torch.stack(offsets), torch.stack(label)), torch.tensor(index))
+    images, wanted, index = zip(*samples, strict=True)
+    return Batch(torch.from_numpy(np.stack(images)), BoxTargets(torch.stack(wanted)), torch.tensor(index))

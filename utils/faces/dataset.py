@@ -295,10 +295,7 @@ def collate(samples: list[Sample]) -> Batch:
     """Stack samples into a Batch."""
     image, landmarks, weight, index, pose, states, level = (None if column[0] is None else np.stack(column)
                                                             for column in zip(*samples, strict=True))
-    weights = torch.from_numpy(weight)
-    extras = (None if part is None else torch.from_numpy(part) for part in (pose, states, level))
-    return Batch(torch.from_numpy(image), Labels(torch.from_numpy(landmarks), weights > 0, weights, *extras),
-                 torch.from_numpy(index))
+    return Batch(torch.from_numpy(image), Labels.pack(landmarks, weight, pose, states, level), torch.from_numpy(index))
 
 
 def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1):

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from nets import Labels, build_net
-from nets.detectors.faceboxes import FaceBoxesV2, Targets
+from nets.detectors.faceboxes import BoxTargets, FaceBoxesV2
+from nets.labels import Form
 from nets.stages.distillation import Shares
 from pipnet.errors import UserError
 from pipnet.layout import Layout
@@ -27,7 +28,7 @@ def replay(file: Path) -> str:
         raise UserError(f"{file} holds no step to repeat; give the bad_batch.pt of a run whose loss was not finite")
     settings = resolve({}, read_defaults(), trained=stored["args"])
     train, loss, detects = settings.train, settings.loss, stored["args"]["task"] == "detect"
-    net, labels = (FaceBoxesV2(), Targets) if detects else (build_net(stored["net"]), Labels)
+    net = FaceBoxesV2() if detects else build_net(stored["net"])
     if train.teacher and not detects:
         shares = Shares(loss.teacher_landmarks, loss.teacher_maps, loss.teacher_features)
         net, _ = add_teacher(net, Path(train.teacher), shares, Layout.from_dict(stored["layout"]), stored["protocol"])
@@ -35,7 +36,8 @@ def replay(file: Path) -> str:
     amp = "bf16" if train.amp == "fp16" else train.amp
     solver = Solver(net, replace(train, compile=False, amp=amp), loss, 1, Ranks(0, 1, torch.device("cpu")))
     solver.begin()
-    batches = [bad_batch.MicroBatch(one["images"], labels(*one["labels"]), one["index"]) for one in stored["batches"]]
+    batches = [bad_batch.MicroBatch(one["images"], BoxTargets(one["labels"]) if detects else Labels(
+        one["labels"], Form(*one["form"])), one["index"]) for one in stored["batches"]]
     lines = [f"epoch {stored['epoch'] + 1}, step {stored['bad_step']}"]
     weights = [name for name, p in net.named_parameters() if not p.isfinite().all()]
     lines.append(f"weights that are not finite: {', '.join(weights) or 'none'}")

@@ -150,7 +150,7 @@ def teach(net: Trainable, images: torch.Tensor, landmarks: torch.Tensor, batches
                     module.eval()
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 10) * (1.01 + np.cos(np.pi * step / len(batches))) / 2
-        labels = Labels(landmarks[chosen])
+        labels = Labels.pack(landmarks[chosen])
         sums, counts = net.loss(images[chosen], labels), net.count(labels)
         optimizer.zero_grad()
         sum(total / counts[term] * weights[net.terms[term]] for term, total in sums.items()).backward()

@@ -30,15 +30,15 @@ class BadBatch(UserError):
 
 
 def rows_of(labels, rows: list[int]):
-    """Return some rows of labels, a tuple of tensors of which some may be None."""
-    return type(labels)(*(None if part is None else part[rows] for part in labels))
+    """Return some rows of labels, which are `Labels` or the `BoxTargets` of a detector."""
+    return labels._replace(packed=labels.packed[rows])
 
 
 def joined(batches: tuple[MicroBatch, ...]) -> MicroBatch:
     """Return one micro-batch of several."""
-    labels = (None if parts[0] is None else torch.cat(parts) for parts in zip(*(one.labels for one in batches), strict=True))
-    return MicroBatch(torch.cat([one.images for one in batches]), type(batches[0].labels)(*labels),
-                      torch.cat([one.index for one in batches]))
+    images, packed, index = (torch.cat(parts) for parts in zip(*((one.images, one.labels.packed, one.index) for one in batches),
+                                                               strict=True))
+    return MicroBatch(images, batches[0].labels._replace(packed=packed), index)
 
 
 def faults(solver: Solver, batches: list) -> dict[int, list[str]]:
@@ -70,7 +70,7 @@ def explained(error: NonFinite, solver: Solver, epoch: int, name: Callable[[int]
     gathered = solver.ranks.gather([MicroBatch(*batch) for batch in error.batches])
     indices = [index for row in zip(*(torch.cat([batch.index for batch in own]).tolist() for own in gathered), strict=True)
                for index in row]
-    alone = all(isinstance(part, Tensor | None) for batch in error.batches for part in batch.labels)
+    alone = not any(getattr(batch.labels, "weak", None) for batch in error.batches)
     wrong = {index: terms for own in solver.ranks.gather(faults(solver, error.batches) if alone else {})
              for index, terms in own.items()}
     batches = [joined(some) for some in zip(*gathered, strict=True)] if alone else []
@@ -85,5 +85,6 @@ def explained(error: NonFinite, solver: Solver, epoch: int, name: Callable[[int]
 
 def save(file: Path, error: BadBatch, packed: dict) -> None:
     """Write a checkpoint of the weights before the step, with the step's micro-batches."""
-    batches = [{"images": batch.images, "labels": list(batch.labels), "index": batch.index} for batch in error.batches]
+    batches = [{"images": batch.images, "labels": batch.labels.packed, "form": list(map(int, getattr(batch.labels, "form", ()))),
+                "index": batch.index} for batch in error.batches]
     checkpoint.save(file, {**packed, "bad_step": error.step, "batches": batches})

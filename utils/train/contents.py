@@ -63,7 +63,7 @@ STATE = record(  # what a training goes on from
                    lambda value: ((str(place), one, TENSORS) for place, one in value.items())),
         param_groups=several(record()))))
 STEP = record(  # a step to repeat
-    epoch=whole(), bad_step=whole(), batches=several(record(images=TENSOR, index=TENSOR, labels=several(nullable(TENSOR)))))
+    epoch=whole(), bad_step=whole(), batches=several(record(images=TENSOR, index=TENSOR, labels=TENSOR, form=several(whole()))))
 ALWAYS = ("task", "val", "epochs", "scales")  # args that are read as they stand in the file
 
 

@@ -171,13 +171,14 @@ def test_the_box_of_landmarks_reaches_above_the_brows():
 def test_small_faces_train_several_anchors_and_unknown_regions_none():
     anchor = anchors(128, 128)
     boxes = np.array([[40.0, 40, 54, 56], [70, 70, 110, 118]])
-    offsets, label = targets(Scene(np.zeros(0), boxes, np.zeros((0, 4))), anchor)
+    offsets, label = targets(Scene(np.zeros(0), boxes, np.zeros((0, 4))), anchor).split((4, 1), 1)
+    label = label[:, 0]
     decoded_boxes = decode(offsets, anchor)[label == 1].numpy().astype(float)
     overlap = iou(decoded_boxes, boxes)
     assert overlap.max(1).min() > 0.999 and (overlap.argmax(1) == 0).sum() >= 3
-    hidden = targets(Scene(np.zeros(0), boxes, np.array([[0.0, 0, 128, 128]])), anchor)[1]
+    hidden = targets(Scene(np.zeros(0), boxes, np.array([[0.0, 0, 128, 128]])), anchor)[:, 4]
     assert torch.equal(hidden == 1, label == 1) and (hidden == -1).sum() > (hidden == 0).sum() > 0
-    tiny = targets(Scene(np.zeros(0), boxes[:0], np.array([[90.0, 20, 94, 25]])), anchor)[1]
+    tiny = targets(Scene(np.zeros(0), boxes[:0], np.array([[90.0, 20, 94, 25]])), anchor)[:, 4]
     assert set(anchor[tiny == -1][:, 2].tolist()) >= {32.0} and 0 < (tiny == -1).sum() < 30
 
 

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 from torchvision.ops import box_iou, nms
 
 from nets.convert.published import unwrapped
-from nets.detectors.faceboxes import FaceBoxesV2, Targets, anchors, decode, encode, multibox_loss, suppress
+from nets.detectors.faceboxes import BoxTargets, FaceBoxesV2, anchors, decode, encode, multibox_loss, suppress
 from nets.detectors.mtcnn import MTCNN, nms_of_smaller
 from pipnet.detector import DETECTORS, Detector
 from pipnet.detector import suppress as suppress_boxes
@@ -271,7 +271,7 @@ def test_the_hardest_background_counts():
     label = torch.zeros(2, 100, dtype=torch.long)
     label[0, :4], logits[:, :, 1] = 1, torch.arange(100.0) / 100
     logits.requires_grad_()
-    targets = Targets(torch.ones(2, 100, 4), label)
+    targets = BoxTargets(torch.cat([torch.ones(2, 100, 4), label[..., None]], 2))
     loss = multibox_loss(offsets, logits, targets, negatives=7, least=5)
     loss["conf"].backward()
     counted = [(row != 0).any(1).nonzero()[:, 0].tolist() for row in logits.grad]

@@ -46,7 +46,7 @@ def make_batch(count: int, size: int = 64, seed: int = 0, hidden: float = 0.0) -
     rng = np.random.default_rng(seed)
     images, landmarks = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8), rng.random((count, 12, 2), dtype=np.float32)
     visible = rng.random((count, 12)) >= hidden
-    labels = Labels(torch.from_numpy(landmarks), torch.from_numpy(visible))
+    labels = Labels.pack(landmarks, visible)
     return Batch(torch.from_numpy(images), labels, torch.arange(count))
 
 
@@ -55,8 +55,7 @@ def part(batch: Batch, begin: int, end: int) -> Batch:
 
 
 def rows_of(batch: Batch, rows) -> Batch:
-    labels = Labels(*(None if values is None else values[rows] for values in batch.labels))
-    return Batch(batch.images[rows], labels, batch.index[rows])
+    return Batch(batch.images[rows], batch.labels._replace(packed=batch.labels.packed[rows]), batch.index[rows])
 
 
 def gradients(solver: Solver) -> list[torch.Tensor]:
@@ -127,7 +126,7 @@ def test_every_number_of_neighbors_and_stride_trains(num_nb, stride):
 
 def test_accumulated_gradients_are_the_mean():
     batch, found = make_batch(8), []
-    batch.labels.visible[:3, 4:] = False  # the samples count differently
+    batch.labels.weight[:3, 4:] = 0  # the samples count differently
     for micro in ([batch], [part(batch, 0, 4), part(batch, 4, 8)], [part(batch, i, i + 2) for i in (0, 2, 4, 6)]):
         solver = make_solver(make_net().eval(), accumulate=len(micro))  # eval: means of batches would differ
         terms = solver.train_step(micro).read()
