@@ -11,18 +11,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from photographs import labelled_sets, name_and_file, open_detector, photographs, place_of, without_detector
+from photographs import Photograph, labelled_sets, name_and_file, open_detector, photographs, place_of, without_detector
 from record import save
 
 from pipnet.detector import FaceBox
 from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
-from utils.faces.archives import Record
 
 FITTED, TESTED = 400, 224  # photographs of each set
 
 
-def detected(detector, records: list[Record]) -> list[np.ndarray | None]:
+def detected(detector, records: list[Photograph]) -> list[np.ndarray | None]:
     """Return the detector's box of each labelled face, None if it missed the face."""
     found = []
     for record in records:
@@ -38,7 +37,7 @@ def moved(rng: np.random.Generator, box: np.ndarray) -> np.ndarray:
     return box + side * (np.tile(rng.uniform(-0.2, 0.2, 2), 2) + np.repeat([-1, 1], 2) * rng.uniform(-0.2, 0.2) / 2)
 
 
-def fit(boxes: list[np.ndarray | None], records: list[Record]) -> FaceBox:
+def fit(boxes: list[np.ndarray | None], records: list[Photograph]) -> FaceBox:
     """Return the map from the detector's boxes to those of the landmarks: medians over the faces that were found."""
     pairs = [(box, box_of(record.landmarks)) for box, record in zip(boxes, records, strict=True) if box is not None]
     boxes, truth = (np.array(part) for part in zip(*pairs, strict=True))
@@ -47,7 +46,7 @@ def fit(boxes: list[np.ndarray | None], records: list[Record]) -> FaceBox:
     return FaceBox(*(round(float(np.median(values)), 3) for values in (down, *(wanted / sides).T)))
 
 
-def nme(landmarkers: Sequence[Landmarker], records: list[Record], boxes: list[np.ndarray | None]) -> float:
+def nme(landmarkers: Sequence[Landmarker], records: list[Photograph], boxes: list[np.ndarray | None]) -> float:
     """Return the mean error in % of the interocular distance, over the faces that have a box.
 
     The first landmarker crops the box, each further one the landmarks that the one before has found.

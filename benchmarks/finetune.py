@@ -15,7 +15,7 @@ from record import save
 from runs import run
 
 from pipnet.files import read_csv
-from utils.faces.archives import DATASETS, write_pts
+from utils.faces.archives import DATASETS, image_of, write_pts
 from utils.synthetic.points import own_points, write
 
 LAYOUT = """mine:
@@ -29,15 +29,14 @@ FLAGS = ("--train", "--test", "--protocol", "inner", "--preset", "finetune")
 
 def write_real(folder: Path, train: int = 50) -> None:
     """Copy photographs of lfpw with ten points: `train` of its training part and all of its tests."""
-    splits = {split: [record for record in records if "lfpw" in record.subset]
-              for split, records in DATASETS["300w"].parse(PLACES["300W"], allow_partial=True).items()}
-    splits["train"] = splits["train"][::len(splits["train"]) // train][:train]
-    for split, records in splits.items():
+    for split, table in DATASETS["300w"].parse(PLACES["300W"], allow_partial=True).items():
+        rows = [row for row, subset in enumerate(table["subset"]) if "lfpw" in subset]
         (folder / split).mkdir(parents=True)
-        for record in records:
-            file = folder / split / record.file.name
-            shutil.copy(record.file, file)
-            write_pts(file.with_suffix(".pts"), own_points(record.landmarks) - 0.5)
+        for row in rows[::len(rows) // train][:train] if split == "train" else rows:
+            source = image_of(PLACES["300W"], table["file"][row])
+            file = folder / split / source.name
+            shutil.copy(source, file)
+            write_pts(file.with_suffix(".pts"), own_points(table["landmarks"][row]) - 0.5)
 
 
 def score(place: Path, exp: str, faces: str, *flags: str) -> dict:

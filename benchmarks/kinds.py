@@ -10,14 +10,13 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
-from photographs import found_in_box, labelled_sets, photographs, without_detector
+from photographs import Photograph, found_in_box, labelled_sets, photographs, without_detector
 from record import COMMIT, RESULTS, save
 
 from pipnet.files import SHIPPED
 from pipnet.geometry import box_of, transform, turn_picture
 from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose
-from utils.faces.archives import Record
 
 SMALL, FAILED = 40, 10.0  # px, width of a face that was shrunk; NME in % of a failure
 YAWS, WIDTHS = (0, 15, 30, 45, 90), (0, 80, 160, 10 ** 6)  # degrees; px of the source
@@ -94,7 +93,7 @@ def figures(errors: np.ndarray) -> dict:
     return {"faces": len(errors), "nme": round(float(errors.mean()), 3), "fr_%": round(100 * float((errors > FAILED).mean()), 2)}
 
 
-def measure(landmarker: Landmarker, records: list[Record]) -> dict[str, dict]:
+def measure(landmarker: Landmarker, records: list[Photograph]) -> dict[str, dict]:
     """Return {kind: figures} of labelled faces."""
     rng, errors, yaws = np.random.default_rng(0), {kind: [] for kind in KINDS}, []
     for record in records:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from photographs import found_in_box, photographs, require, without_detector
+from photographs import Photograph, found_in_box, photographs, require, without_detector
 from record import ROOT
 from scipy.interpolate import CubicSpline
 
@@ -22,7 +22,7 @@ from pipnet.app.drowsiness import ring_aspect
 from pipnet.images import read_image, write_image
 from pipnet.layout import EYES, opposite
 from utils.config import read_defaults
-from utils.faces.archives import Record, write_pts
+from utils.faces.archives import write_pts
 from utils.faces.prepare import split_identities
 
 SHIFTS = {"300W": 0.75, "FACES68": 1.2}  # px by which the labels lie too far to the right
@@ -115,7 +115,7 @@ def around(image: np.ndarray, landmarks: np.ndarray) -> tuple[np.ndarray, np.nda
     return image[top:bottom, left:right], landmarks - (left, top)
 
 
-def shut_face(record: Record, shift: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+def shut_face(record: Photograph, shift: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
     """Return a face's picture and landmarks (68, 2) after its eyes were shut or half shut.
 
     None for a face from the side, and for one whose eyes are small or not open.
@@ -181,7 +181,9 @@ def main(out: Path, shifts: dict[str, float]) -> None:
     folder.mkdir(parents=True)
     values = read_defaults().values
     for name, shift in shifts.items():
-        records, _ = split_identities(photographs(name, "train"), values["val"], values["seed"])
+        records = photographs(name, "train")
+        held = split_identities([record.identity for record in records], values["val"], values["seed"])
+        records = [record for record, val in zip(records, held, strict=True) if not val]
         found = 0
         for index, record in enumerate(records):
             landmarks = shut_already(record.landmarks - (shift, 0), seen.get(record.file)) if name in SHIFTS else None

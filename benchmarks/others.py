@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 from face_boxes import TESTED
 from kinds import Change, lit, turned
-from photographs import labelled_sets, open_detector, photographs, place_of
+from photographs import Photograph, labelled_sets, open_detector, photographs, place_of
 from record import COMMIT, ROOT, chosen, found_rows, save
 
 from pipnet.errors import UserError
@@ -37,7 +37,6 @@ from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
 from utils.config import read_defaults
 from utils.conversion import conversion
-from utils.faces.archives import Record
 
 FILES, FOUND = Path(os.environ.get("OTHERS", ".")), ROOT / "weights" / "others"
 FITTED = 100  # training photographs of each set, for the offsets
@@ -119,7 +118,7 @@ TOOLS = {
 }
 
 
-def look(find: Find, records: list[Record]) -> tuple[np.ndarray, float]:
+def look(find: Find, records: list[Photograph]) -> tuple[np.ndarray, float]:
     """Return (landmarks (F, N) as complex px, NaN if the labelled face is not found; median ms a picture)."""
     found, spent = [], []
     for record in records:
@@ -133,7 +132,7 @@ def look(find: Find, records: list[Record]) -> tuple[np.ndarray, float]:
     return np.array([np.full(count, np.nan) if face is None else face for face in found]), 1000 * float(np.median(spent))
 
 
-def apart(found: np.ndarray, records: list[Record]) -> np.ndarray:
+def apart(found: np.ndarray, records: list[Photograph]) -> np.ndarray:
     """Return the offset (F, N, 68), complex, of each found from each labelled landmark, in the frame of the eyes, whose outer
     corners are 1 apart; (F, 68) of the same landmarks if N is 68."""
     truth = np.array([record.landmarks for record in records]) @ (1, 1j)
@@ -179,7 +178,7 @@ def changes(sign: int) -> dict[str, Change]:
     return {"as taken": turned(0), **turns, "dark, noisy": lit(3.0, 6.0), "noisy": lit(1.0, 25.0)}
 
 
-def error_of(find: Find, record: Record, change: Change) -> float:
+def error_of(find: Find, record: Photograph, change: Change) -> float:
     """Return the NME in % of the labelled face in its changed photograph, infinite if it is missed."""
     image, truth = change(cv2.imread(str(record.file)), record.landmarks, np.random.default_rng(0))
     low, high = np.split(box_of(truth), 2)

@@ -9,6 +9,7 @@ sets of lids.py and steady_labels.py; VIDEOS, videos of one face each. A benchma
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from record import ROOT
@@ -16,7 +17,7 @@ from record import ROOT
 from pipnet.detector import Detector
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Landmarker
-from utils.faces.archives import DATASETS, Record
+from utils.faces.archives import DATASETS, image_of
 
 VARIABLES = {"300W": "FACES_300W", **{name: name for name in (  # {word in a benchmark's flags: environment variable}
     "FACES68", "FACEBOXES", "FACEBOXES_V2", "UNLABELLED", "ALL_AGES", "DIVERSE", "RENDERED", "RENDERED_FEW", "LIDS",
@@ -24,6 +25,14 @@ VARIABLES = {"300W": "FACES_300W", **{name: name for name in (  # {word in a ben
 PLACES = {word: (ROOT / os.environ[name]).resolve() for word, name in VARIABLES.items() if os.environ.get(name)}
 LABELLED = {"300W": "300w", "FACES68": "points"}  # {folder: its row of DATASETS}
 LEAST = 0.3  # IoU from which a detection is the labelled face
+
+
+class Photograph(NamedTuple):
+    """A labelled face."""
+
+    file: Path
+    identity: str
+    landmarks: np.ndarray  # (N, 2) continuous px
 
 
 def missing(words: list[str]) -> str | None:
@@ -53,14 +62,15 @@ def labelled_sets() -> list[str]:
     return names
 
 
-def photographs(name: str, split: str, most: int | None = None) -> list[Record]:
+def photographs(name: str, split: str, most: int | None = None) -> list[Photograph]:
     """Return the labelled faces of a set, or at most `most`, evenly spread over it."""
-    row = DATASETS[LABELLED.get(name, "points")]
-    records = row.parse(PLACES[name], True, 68, row.origin)[split]
-    return [records[i] for i in np.unique(np.linspace(0, len(records) - 1, most or len(records)).round().astype(int))]
+    table = DATASETS[LABELLED.get(name, "points")].parse(PLACES[name], allow_partial=True, count=68)[split]
+    faces = len(table["file"])
+    return [Photograph(image_of(PLACES[name], table["file"][i]), table["identity"][i], table["landmarks"][i])
+            for i in np.unique(np.linspace(0, faces - 1, most or faces).round().astype(int))]
 
 
-def place_of(record: Record, boxes: np.ndarray) -> int | None:
+def place_of(record: Photograph, boxes: np.ndarray) -> int | None:
     """Return which of the boxes (M, 4) lies on the labelled face, None if none does."""
     near = iou(box_of(record.landmarks)[None], boxes)[0] if len(boxes) else np.zeros(1)
     return int(near.argmax()) if near.max() > LEAST else None

@@ -1,5 +1,6 @@
 """Small archives in the layout and container of the official downloads: a random picture a face, and what was annotated."""
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -7,17 +8,18 @@ import pytest
 from conftest import LAYOUTS
 from scipy.io import savemat
 
-from utils.faces.archives import DATASETS, PARTS_300W, read_pts, write_pts
+from utils.faces.archives import DATASETS, PARTS_300W, image_of, read_pts, write_pts
 from utils.faces.prepare import DataGenerator
 
 RNG = np.random.default_rng(4)
 FACES = 24386  # of AFLW
 
 
-def parse(name: str, folder: Path, **options) -> dict:
-    """What the parser of a dataset makes of a folder."""
-    row = DATASETS[name]
-    return row.parse(folder, origin=row.origin, layouts=LAYOUTS, **options)
+def parse(name: str, folder: Path, **options) -> dict[str, list[SimpleNamespace]]:
+    """{split: its faces, a field a column, and the path of the `image`} by the parser of a dataset."""
+    splits = DATASETS[name].parse(folder, layouts=LAYOUTS, **options)
+    return {split: [SimpleNamespace(image=image_of(folder, file), **{name: column[row] for name, column in table.items()})
+                    for row, file in enumerate(table["file"])] for split, table in splits.items()}
 
 
 def prepared(name: str, folder: Path, out: Path, **options) -> Path:

@@ -4,8 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from utils.faces.archives import Splits
-from utils.faces.prepared_set import face_name
+from utils.faces.archives import Splits, image_of
 
 
 def fingerprint(source: Path) -> str:
@@ -30,9 +29,10 @@ def fingerprint(source: Path) -> str:
 def checksum(source: Path, splits: Splits) -> str:
     """Return a sha256 over names, image sizes in bytes, landmarks and visibility, ordered by name."""
     digest = hashlib.sha256()
-    named = {face_name(record, source): record for records in splits.values() for record in records}
-    for name, record in sorted(named.items()):
-        size = (record.file if record.file.is_file() else record.file.parent).stat().st_size
-        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape") + record.landmarks.tobytes())
-        digest.update(b"" if record.visible is None else record.visible.tobytes())
+    rows = {name: (table, row) for table in splits.values() for row, name in enumerate(table["file"])}
+    for name, (table, row) in sorted(rows.items()):
+        image = image_of(source, name)
+        size = (image if image.is_file() else image.parent).stat().st_size  # a frame's is that of its video
+        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape") + table["landmarks"][row].tobytes())
+        digest.update(table["visible"][row].tobytes() if "visible" in table else b"")
     return digest.hexdigest()

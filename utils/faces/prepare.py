@@ -21,14 +21,12 @@ from loguru import logger
 from pipnet.detector import FaceBox
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut
-from pipnet.layout import Layout
 from utils.config import load_protocol, read_defaults
 from utils.cores import cores
-from utils.faces.archives import DATASETS, NOT_COUNTABLE, Record, Splits, Told, complain, infer, tally
-from utils.faces.archives.own_layout import check_names, layout_of, misfit, unturned
-from utils.faces.archives.records import clipped, truncated
+from utils.faces.archives import DATASETS, NOT_COUNTABLE, Splits, Table, complain, image_of, infer, only, tally
+from utils.faces.archives.own_layout import layout_of
 from utils.faces.fingerprint import checksum, fingerprint
-from utils.faces.first_pixel import parse_guessed
+from utils.faces.first_pixel import load_guessed
 from utils.faces.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, name_hash, read_image, write_set
 from utils.growing import GROWING, check_replaceable, growing, replace_folder
 from utils.keys import check
@@ -96,49 +94,49 @@ class DataGenerator:
         wanted = self.layout or row.layout
         stored = layouts.load(layouts.load(wanted).stored) if wanted else None
         options = {key: getattr(self, key) for key in row.options}
-        told, first = Told(), {stored.name: layouts.rows[stored.name]} if stored else {}  # among layouts with the same names
-        parse = partial(row.parse, source, self.allow_partial, stored and stored.count, told=told,
-                        layouts=Layouts({**first, **layouts.rows}), **options)
+        first = {stored.name: layouts.rows[stored.name]} if stored else {}  # among layouts with the same names
+        load = partial(row.load, source, self.allow_partial, stored and stored.count, layouts=Layouts({**first, **layouts.rows}),
+                       **options)
         origin, published = row.origin if self.first_pixel is None else self.first_pixel, self.labels == "published"
-        if published:
-            splits = parse(origin=CONTINUOUS)
-            if protocol.rounding == "int" and origin != CONTINUOUS and dataset not in GSSL_BOXES:
-                splits = {split: [*map(truncated, records)] for split, records in splits.items()}
-        elif row.countable and self.first_pixel is None:
-            splits, origin = parse_guessed(parse, source)
+        if not published and row.countable and self.first_pixel is None:
+            archive = load_guessed(load, source)
+            origin = archive.origin
         else:
-            splits = parse(origin=origin)
-        if dataset in GSSL_BOXES and protocol == load_protocol(defaults.protocols, "gssl"):
-            splits = {split: [record._replace(box=GSSL_BOXES[dataset](record.box)) for record in records]
-                      for split, records in splits.items()}
-        count = len(next(record for records in splits.values() for record in records).landmarks)
+            archive = load(origin=CONTINUOUS if published else origin)
+        count = len(archive.columns["landmarks"][0])
         if stored and stored.count != count:
             raise UserError(f"{dataset} has {count} landmarks and cannot have layout {stored.name}; leave the layout out")
-        if not row.layout:
-            stored = _own_layout(splits, stored, layouts, told, source, defaults.layouts)
-        layout = stored.name
+        layout = (stored if row.layout else layout_of(archive, stored, defaults.layouts)).name
+        splits = archive.tables()
+        for table in splits.values():
+            if published and protocol.rounding == "int" and origin != CONTINUOUS and dataset not in GSSL_BOXES:
+                table |= {name: np.trunc(table[name]) for name in ("landmarks", "box")}  # as PIPNet's authors prepare 300W
+            if dataset in GSSL_BOXES and protocol == load_protocol(defaults.protocols, "gssl"):
+                table["box"] = GSSL_BOXES[dataset](table["box"])
         how = {
             "format": FORMAT, "dataset": dataset, "name": name, "source": str(source.resolve()), "layout": layout, "count": count,
             "protocol": protocol._asdict(), "target_size": self.target_size, "margin": self.margin, "origin": origin,
             "labels": self.labels, "val": self.val, "seed": self.seed, "expected": row.expected, "fingerprint": state, **options,
         } | ({"states": list(row.states)} if row.states else {})
-        if "val" not in splits and self.val != "test":
-            splits["train"], splits["val"] = split_identities(splits.get("train", []), float(self.val), self.seed)
-        splits = {split: splits[split] for split in SPLITS if splits.get(split)}
+        if "val" not in splits and "train" in splits and self.val != "test":
+            table = splits["train"]
+            held = split_identities(table["identity"], float(self.val), self.seed)
+            splits["train"], splits["val"] = only(table, np.flatnonzero(~held)), only(table, np.flatnonzero(held))
+        splits = {split: splits[split] for split in SPLITS if split in splits and splits[split]["file"]}
         with growing(target) as partial_set:
             folder = _started(partial_set, how)
             try:
-                done = {split: self._crops(folder, split, records, protocol) for split, records in splits.items()}
-                splits, done = _without_damaged(folder, source, splits, done)
-                if published and row.clipped:
-                    splits = {split: [*map(clipped, splits[split], done[split])] for split in splits}
-                meta = how | {"found": dict(tally(splits)), "checksum": checksum(source, splits)}
-                write_set(folder, source, splits, done, meta)
+                done = {split: self._crops(folder, split, table, protocol) for split, table in splits.items()}
+                splits = _without_damaged(folder, source, splits, done)
+                for table in splits.values() if published and row.clipped else ():  # as PIPNet's authors prepare WFLW and AFLW
+                    table["landmarks"] = table["landmarks"].clip(0, table["size"][:, None])
+                found = tally(subset for table in splits.values() for subset in table["subset"])
+                write_set(folder, source, splits, how | {"found": dict(found), "checksum": checksum(source, splits)})
             except UserError:
                 shutil.rmtree(folder)
                 raise
             replace_folder(partial_set, target)
-        faces = ", ".join(f"{len(records)} {split}" for split, records in splits.items())
+        faces = ", ".join(f"{len(table['file'])} {split}" for split, table in splits.items())
         logger.info(f"{target}: {faces} faces with {count} landmarks")
         return target
 
@@ -156,9 +154,9 @@ class DataGenerator:
         if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
             raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
 
-    def _crops(self, folder: Path, split: str, records: list[Record], protocol: Protocol) -> list[Done | str]:
-        """Write the crops of a split that the journal lacks. Return for each record its result, or why it cannot be used."""
-        files = [folder / crop_file(split, i) for i in range(len(records))]
+    def _crops(self, folder: Path, split: str, table: Table, protocol: Protocol) -> list[Done | str]:
+        """Write the crops of a split that the journal lacks. Return for each face its result, or why it cannot be used."""
+        files = [folder / crop_file(split, i) for i in range(len(table["file"]))]
         files[0].parent.mkdir(parents=True, exist_ok=True)
         journal = folder / f"{split}.done"
         before = _journal(journal, files)
@@ -166,9 +164,9 @@ class DataGenerator:
             logger.info(f"continuing {split}: {len(before)} of {len(files)} crops exist")
 
         def one(index: int) -> Done | str:
-            how = (protocol, self.target_size, self.margin, self.labels)
+            source, landmarks, box = image_of(Path(self.data_dir), table["file"][index]), table["landmarks"], table["box"]
             try:
-                return before.get(index) or _crop(records[index], files[index], *how)
+                return before.get(index) or self._crop(source, landmarks[index], box[index], files[index], protocol)
             except UserError as error:
                 return str(error)
 
@@ -184,6 +182,27 @@ class DataGenerator:
             pool.shutdown(cancel_futures=True)  # an interrupt waits only for the crops that have begun
         return done
 
+    def _crop(self, source: Path, landmarks: np.ndarray, box: np.ndarray, file: Path, protocol: Protocol) -> Done:
+        """Write the crop of one face."""
+        image = read_image(source)
+        height, width = image.shape[:2]
+        for what, edges in (("landmarks lie", box_of(landmarks)), ("face box lies", box)):
+            if (edges[:2] >= (width, height)).any() or (edges[2:] <= 0).any():
+                raise UserError(f"{source}: its {what} outside the image of {width} x {height} px; is the annotation another's?")
+        try:
+            crop = np.round(crop_box(box, protocol, width, height), 4)  # as the table holds it
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+        if (crop[2:] - crop[:2]).max() > LARGEST * max(width, height):
+            raise UserError(f"{source}: its crop is {(crop[2:] - crop[:2]).max():.0f} px wide, its image {width} x {height} px; "
+                            "correct the annotation")
+        edges = np.trunc(crop) if self.labels == "published" else crop  # labels are relative to the exact edges, there too
+        done, data = cv2.imencode(".jpg", cut(image, edges, self.target_size, self.margin, protocol.border), JPEG)
+        if not done:
+            raise UserError(f"{source}: OpenCV cannot encode its crop as JPEG")
+        file.write_bytes(data)
+        return Done(crop, (width, height))
+
 
 def _started(partial: Path, how: dict) -> Path:
     """Return the folder in which a set grows, with the crops of an interrupted preparation made by the same `how`."""
@@ -196,7 +215,7 @@ def _started(partial: Path, how: dict) -> Path:
 
 
 def _journal(file: Path, crops: list[Path]) -> dict[int, Done]:
-    """Return {index of a record: its result} of an interrupted preparation, whose last line may be incomplete."""
+    """Return {index of a face: its result} of an interrupted preparation, whose last line may be incomplete."""
     text = file.read_text(encoding="ascii") if file.is_file() else ""
     whole, found = text[:text.rfind("\n") + 1], {}
     if whole != text:
@@ -208,8 +227,11 @@ def _journal(file: Path, crops: list[Path]) -> dict[int, Done]:
     return found
 
 
-def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str, list]) -> tuple[Splits, dict[str, list[Done]]]:
-    """Return the usable faces with their crops renumbered; list the others. UserError if the share of these exceeds LOST."""
+def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str, list[Done | str]]) -> Splits:
+    """Return the usable faces with their columns crop and size, renumber their crops and list the others.
+
+    UserError if the share of the others exceeds LOST.
+    """
     faults = [result for results in done.values() for result in results if isinstance(result, str)]
     faces = sum(map(len, done.values()))
     if len(faults) > LOST * faces:
@@ -225,55 +247,19 @@ def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str,
         for new, index in enumerate(old):
             if new != index:
                 os.replace(folder / crop_file(split, index), folder / crop_file(split, new))
-    kept = {split: old for split, old in kept.items() if old}
-    return ({split: [splits[split][i] for i in old] for split, old in kept.items()},
-            {split: [done[split][i] for i in old] for split, old in kept.items()})
+    return {split: only(splits[split], old) | {"crop": np.array([done[split][i].crop for i in old]),
+                                               "size": np.array([done[split][i].size for i in old])}
+            for split, old in kept.items() if old}
 
 
-def _crop(record: Record, file: Path, protocol: Protocol, target_size: int, margin: float, labels: str) -> Done:
-    """Write the crop of one face."""
-    image = read_image(record.file)
-    height, width = image.shape[:2]
-    for what, box in (("landmarks lie", box_of(record.landmarks)), ("face box lies", record.box)):
-        if (box[:2] >= (width, height)).any() or (box[2:] <= 0).any():
-            raise UserError(f"{record.file}: its {what} outside the image of {width} x {height} px; is the annotation another's?")
-    try:
-        crop = np.round(crop_box(record.box, protocol, width, height), 4)  # as the table holds it
-    except UserError as error:
-        raise UserError(f"{record.file}: {error}") from None
-    if (crop[2:] - crop[:2]).max() > LARGEST * max(width, height):
-        raise UserError(f"{record.file}: its crop is {(crop[2:] - crop[:2]).max():.0f} px wide, its image {width} x {height} px; "
-                        "correct the annotation")
-    edges = np.trunc(crop) if labels == "published" else crop  # labels are relative to the exact edges, there too
-    done, data = cv2.imencode(".jpg", cut(image, edges, target_size, margin, protocol.border), JPEG)
-    if not done:
-        raise UserError(f"{record.file}: OpenCV cannot encode its crop as JPEG")
-    file.write_bytes(data)
-    return Done(crop, (width, height))
+def split_identities(identities: list[str], share: float, seed: int) -> np.ndarray:
+    """Return which faces (M,) are of the val split: those of `share` of the identities.
 
-
-def split_identities(records: list[Record], share: float, seed: int) -> tuple[list[Record], list[Record]]:
-    """Return (train, val): `share` of the identities, chosen by a hash of seed and identity, so that added faces move few."""
-    order = sorted({record.identity for record in records}, key=lambda name: name_hash(f"{seed}/{name}"))
-    held = set(order[:min(max(round(share * len(order)), 1), len(order) - 1)]) if share > 0 and order else set()
-    return [r for r in records if r.identity not in held], [r for r in records if r.identity in held]
-
-
-def _own_layout(splits: Splits, given: Layout | None, layouts: Layouts, told: Told, source: Path, usual: Layouts) -> Layout:
-    """Return the layout of a user's own set: the one that is given, else the one of its names or its number of points.
-
-    Log what is unusual about the set. UserError if the names of its points contradict the layout. usual: those of args.yaml.
+    They are chosen by a hash of seed and identity, so that added faces move few.
     """
-    for note in dict.fromkeys(told.notes):  # a set may be read twice
-        logger.info(note)
-    faces = [record.landmarks for records in splits.values() for record in records]
-    layout = given or layout_of(len(faces[0]), told.names, layouts, source)
-    check_names(told.names, layout, source)
-    faults, doubt = unturned([record for part in splits.values() for record in part], layout, told.sized)
-    complain(faults)
-    for fault in filter(None, (misfit(faces, layout, layout.name in usual.rows), doubt)):
-        logger.warning(f"{source}: {fault}")
-    return layout
+    order = sorted(set(identities), key=lambda name: name_hash(f"{seed}/{name}"))
+    held = set(order[:min(max(round(share * len(order)), 1), len(order) - 1)]) if share > 0 and order else set()
+    return np.array([name in held for name in identities], dtype=bool)
 
 
 def _target(out: Path, name: str, source: Path, overwrite: bool) -> Path:

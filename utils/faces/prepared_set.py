@@ -10,7 +10,6 @@
 import hashlib
 import math
 import os
-import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from pipnet import images
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, check_protocol, to_crop
 from pipnet.layout import MOST_LANDMARKS, Layout
-from utils.faces.archives import DATASETS, WITHIN, Record, Splits
+from utils.faces.archives import DATASETS, WITHIN, Splits, image_of
 from utils.growing import SPLITS
 from utils.layouts import Layouts
 from utils.yaml_files import read_yaml
@@ -260,39 +259,31 @@ def name_hash(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
-def face_name(record: Record, source: Path) -> str:
-    """Return the name of a face in tables: its image, and its number if it is not the first face there."""
-    return record.file.relative_to(source).as_posix() + (f"#{record.face}" if record.face > 1 else "")
-
-
 def source_picture(source: Path, name: str) -> Path | None:
     """Return the picture of a face by its name in the tables, or None if it is gone. source: the raw archive."""
-    for image in (name, re.sub(r"#\d+$", "", name)):  # #2: the second face of a picture
-        if (file := source / image).is_file() or file.parent.is_file():  # COFW's and 300VW's are inside a file
-            return file
-    return None
+    image = image_of(source, name)
+    return image if image.is_file() or image.parent.is_file() else None  # COFW's and 300VW's are inside a file
 
 
-def _line(record: Record, source: Path, done: Done) -> str:
+def _line(table: dict, row: int) -> str:
     """Return a face as a line of the table; `_row` reads it back."""
-    numbers = (f"{value:.4f}" for value in (*done.crop, *record.box))
-    landmarks = " ".join(f"{value:.4f}" for value in record.landmarks.ravel())
-    visible = "" if record.visible is None else "".join("01"[int(flag)] for flag in record.visible)
-    more = [] if record.pose is None else [" ".join(f"{value:.6f}" for value in record.pose)]
-    more += [] if record.states is None else ["".join("01"[int(flag)] for flag in record.states)]
-    names = (face_name(record, source), record.subset, record.identity)
-    return "\t".join((*names, *map(str, done.size), *numbers, landmarks, visible, *more))
+    numbers = (f"{value:.4f}" for name in ("crop", "box") for value in table[name][row])
+    landmarks = " ".join(f"{value:.4f}" for value in table["landmarks"][row].ravel())
+    flags = {name: "".join("01"[int(flag)] for flag in table[name][row]) for name in ("visible", "states") if name in table}
+    more = [" ".join(f"{value:.6f}" for value in table["pose"][row])] if "pose" in table else []
+    more += [flags["states"]] if "states" in table else []
+    names = (table[name][row] for name in ("file", "subset", "identity"))
+    return "\t".join((*names, *map(str, table["size"][row]), *numbers, landmarks, flags.get("visible", ""), *more))
 
 
-def write_set(folder: Path, source: Path, splits: Splits, done: dict[str, list[Done]], meta: dict) -> None:
+def write_set(folder: Path, source: Path, splits: Splits, meta: dict) -> None:
     """Write tables, meanface and, last, meta.yaml beside the crops. UserError if a landmark is never annotated."""
-    for split, records in splits.items():
-        columns = [*COLUMNS, *(name for name in OPTIONAL if getattr(records[0], name) is not None)]
-        lines = ["\t".join(columns), *(_line(record, source, one) for record, one in zip(records, done[split], strict=True))]
+    for split, table in splits.items():
+        columns = [*COLUMNS, *(name for name in OPTIONAL if name in table)]
+        lines = ["\t".join(columns), *(_line(table, row) for row in range(len(table["file"])))]
         (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
     if "train" in splits:
-        crops = np.array([one.crop for one in done["train"]])
-        landmarks = to_crop(np.array([record.landmarks for record in splits["train"]]), crops)
+        landmarks = to_crop(splits["train"]["landmarks"], splits["train"]["crop"])
         unseen = np.flatnonzero(np.isnan(landmarks).any(axis=-1).all(axis=0))
         if len(unseen):
             raise UserError(f"{source}: landmark {unseen[0]} is annotated in no training face, so it has no mean")

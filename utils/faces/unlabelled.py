@@ -20,14 +20,12 @@ from pipnet.errors import UserError
 from pipnet.files import own_folder
 from pipnet.geometry import Protocol, crop_box, cut
 from utils.conversion import conversion
-from utils.faces.archives import Record
 from utils.faces.fingerprint import fingerprint
 from utils.faces.paths import is_unlabelled_set
 from utils.faces.prepare import JPEG
 from utils.faces.prepared_set import (
     FORMAT,
     UNLABELLED,
-    Done,
     PreparedSet,
     Split,
     crop_file,
@@ -113,7 +111,7 @@ def _cut_out(name: str, sets: Sets, how: Cut, test) -> Path:
 
 def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str) -> None:
     """Write the faces of a source as a prepared set and log what was left out. UserError if there is none."""
-    frames, records, done, counts, recent = open_source(str(source)), [], [], Counter(), np.zeros((0, 63), bool)
+    frames, rows, counts, recent = open_source(str(source)), [], Counter(), np.zeros((0, 63), bool)
     (folder / crop_file(UNLABELLED, 0)).parent.mkdir(parents=True)
     for frame in progress(frames, total=frames.count, desc=f"faces of {source.name}", unit="picture"):
         counts["pictures"] += 1
@@ -126,24 +124,25 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
                 continue
             crop, picture, bits = face
             recent = np.concatenate([recent, bits[None]])[-RECENT:]
-            (folder / crop_file(UNLABELLED, len(done))).write_bytes(cv2.imencode(".jpg", picture, JPEG)[1].tobytes())
-            place = f"{frame.index:06d}" if frame.seconds is not None else frame.name
-            records.append(Record(source / place if source.is_dir() or frame.seconds is not None else source, "unlabelled",
-                                  source.stem if frame.seconds is not None else place, UNKNOWN, box, None, face=faces))
-            done.append(Done(crop, frame.image.shape[1::-1]))
+            (folder / crop_file(UNLABELLED, len(rows))).write_bytes(cv2.imencode(".jpg", picture, JPEG)[1].tobytes())
+            video = frame.seconds is not None
+            place = f"{frame.index:06d}" if video else frame.name if source.is_dir() else source.name
+            rows.append({"file": place + (f"#{faces}" if faces > 1 else ""), "subset": UNLABELLED,
+                         "identity": source.stem if video else frame.name, "landmarks": UNKNOWN, "box": box, "crop": crop,
+                         "size": frame.image.shape[1::-1]})
         counts["empty"] += not faces
     left = [f"{counts[key]} {words}" for key, words in REASONS.items() if counts[key]]
-    words = f"{source}: {len(done)} faces of {counts['pictures']} pictures; {counts['empty']} pictures without a sure face"
+    words = f"{source}: {len(rows)} faces of {counts['pictures']} pictures; {counts['empty']} pictures without a sure face"
     words += f"; left out: {', '.join(left)}" if left else ""
-    if not done:
+    if not rows:
         raise UserError(f"no face to learn from in {words}; lower --least-face-score or --least-sharpness, or give "
                         "other pictures")
     logger.info(words)
-    root = source if source.is_dir() or records[0].file != source else source.parent
-    write_set(folder, root, {UNLABELLED: records}, {UNLABELLED: done}, {
+    root = source if source.is_dir() or video else source.parent
+    write_set(folder, root, {UNLABELLED: {name: [row[name] for row in rows] for name in rows[0]}}, {
         "format": FORMAT, "dataset": UNLABELLED, "name": source.stem, "source": str(root), "layout": UNLABELLED, "count": 1,
         "protocol": how.protocol._asdict(), "target_size": how.target_size, "margin": how.margin, "origin": 0.5, "val": 0,
-        "seed": 0, "expected": None, "found": {UNLABELLED: len(done)}, "fingerprint": state,
+        "seed": 0, "expected": None, "found": {UNLABELLED: len(rows)}, "fingerprint": state,
         "checksum": hashlib.sha256((folder / crop_file(UNLABELLED, 0)).read_bytes() + state.encode()).hexdigest()})
 
 

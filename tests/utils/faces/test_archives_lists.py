@@ -28,8 +28,8 @@ def test_wflw(wflw, tmp_path):
     for split, faces in lists.items():
         for record, (points, box, flags, name) in zip(splits[split], faces, strict=True):
             assert np.allclose(record.landmarks, points + 0.5, atol=1e-6) and np.allclose(record.box, np.array(box) + 0.5)
-            assert record.states.tolist() == [flag == 1 for flag in flags] and record.visible is None and record.pose is None
-            assert record.file == root / "WFLW_images" / name and record.identity == name  # faces of a photograph stay together
+            assert record.states.tolist() == [flag == 1 for flag in flags] and not {"visible", "pose"} & vars(record).keys()
+            assert record.image == root / "WFLW_images" / name and record.identity == name  # faces of a photograph stay together
     assert [record.subset for record in splits["train"]] == ["train"] * 3
     # by first coordinate and name: faces 1 and 2 of the test share a photograph
     assert [record.subset for record in splits["test"]] == [
@@ -115,9 +115,9 @@ def test_lapa(lapa, tmp_path):
         "train": ["11", "11"], "val": ["22", "23"], "test": ["24", "25"]}
     for split, records in splits.items():
         for record in records:
-            values = points[f"{split}/{record.file.stem}"] + 0.5
-            assert record.file == root / split / "images" / record.file.name and record.subset == split
-            assert np.allclose(record.landmarks, values, atol=1e-6) and record.visible is None
+            values = points[f"{split}/{record.image.stem}"] + 0.5
+            assert record.image == root / split / "images" / record.image.name and record.subset == split
+            assert np.allclose(record.landmarks, values, atol=1e-6) and not hasattr(record, "visible")
             assert np.allclose(record.box, [*values.min(0), *values.max(0)])  # the release has no box
     folder = prepared("lapa", root, tmp_path / "data")
     assert [len(load_split(folder, split).files) for split in ("train", "val", "test")] == [2, 2, 2]
@@ -151,7 +151,7 @@ def test_lmk(tmp_path, cli):
     for split, row in faces.items():
         for record, (name, points) in zip(splits[split], row, strict=True):
             width, height = (96, 64) if "Soccer" in name else (256, 256)
-            assert record.file == root / "images" / split / name and np.allclose(record.landmarks, points * (width, height))
+            assert record.image == root / "images" / split / name and np.allclose(record.landmarks, points * (width, height))
     assert [record.subset for record in splits["train"]] == ["train//afw", "train//afw", "train//wflw"]
     assert [record.subset for record in splits["test"]] == ["test//common/lfpw", "test//challenge/ibug"]
     one, other, third = (record.identity for record in splits["train"])
@@ -212,7 +212,7 @@ def test_jd106(jd, tmp_path):
         "train": ["train//AFW", "train//AFW", "train//HELEN"], "test": ["test"]}
     for records in splits.values():
         for record in records:
-            assert np.allclose(record.landmarks, points[record.file.relative_to(root).as_posix()] + 0.5, atol=1e-4)
+            assert np.allclose(record.landmarks, points[record.image.relative_to(root).as_posix()] + 0.5, atol=1e-4)
     train, (test,) = splits["train"], splits["test"]
     assert train[0].identity == train[1].identity != train[2].identity  # turns of one photograph
     assert test.box.tolist() == [10.5, 20.5, 110.5, 100.5] and np.allclose(train[0].box[:2], train[0].landmarks.min(0))
@@ -263,10 +263,10 @@ def test_celeba(tmp_path):
     assert infer(root) == "celeba"
     for name, kind, below in [("celeba", "align_celeba", "Img/img_align_celeba"), ("celeba-wild", "celeba", "img_celeba")]:
         splits = parse(name, root, allow_partial=True)
-        assert {split: [record.file for record in records] for split, records in splits.items()} == {
+        assert {split: [record.image for record in records] for split, records in splits.items()} == {
             split: [root / below / f"00000{i}.jpg"] for i, split in enumerate(("train", "val", "test"), 1)}
         for records in splits.values():
-            assert np.allclose(records[0].landmarks, points[kind][records[0].file.name] + 0.5) and records[0].identity == "77"
+            assert np.allclose(records[0].landmarks, points[kind][records[0].image.name] + 0.5) and records[0].identity == "77"
     assert splits["train"][0].box.tolist() == [20.5, 10.5, 119.5, 99.5]  # x y w h
     values = points["celeba"]["000002.jpg"]
     assert np.allclose(splits["val"][0].box[2:], 2 * values.max(0) - values.min(0) + 0.5)  # the list's is empty
@@ -305,7 +305,7 @@ def test_mtfl(mtfl, tmp_path):
     assert [record.subset for record in splits["test"]] == ["test//frontal", "test//profile-right"]
     assert [record.subset for record in splits["train"]] == ["train", "train"]
     for record in splits["train"] + splits["test"]:
-        assert np.allclose(record.landmarks, points[record.file.relative_to(root).as_posix()] + 0.5, atol=1e-6)
+        assert np.allclose(record.landmarks, points[record.image.relative_to(root).as_posix()] + 0.5, atol=1e-6)
     assert read_meta(prepared("mtfl", root, tmp_path / "data"))["found"] == {
         "train": 2, "test": 2, "frontal": 1, "profile-right": 1}
 

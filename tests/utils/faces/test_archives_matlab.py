@@ -34,8 +34,8 @@ def test_cofw(cofw, tmp_path):
             x, y, w, h = boxes[index]
             assert np.allclose(record.box, [x - 0.5, y - 0.5, x + w - 1.5, y + h - 1.5])  # from x to x + w - 1
             name = f"{index + 1:04d}"
-            assert record.file == root / f"COFW_{split}_color.mat" / name and record.identity == f"{split}/{name}"
-            image, plain = read_image(record.file), images[0] if index != 1 else np.repeat(images[1][..., None], 3, 2)
+            assert record.image == root / f"COFW_{split}_color.mat" / name and record.identity == f"{split}/{name}"
+            image, plain = read_image(record.image), images[0] if index != 1 else np.repeat(images[1][..., None], 3, 2)
             assert image.dtype == np.uint8 and np.array_equal(image, plain[..., ::-1])  # RGB there, BGR here
     folder = prepared("cofw", root, tmp_path / "data", protocol="box")
     table = load_split(folder, "test")
@@ -65,7 +65,7 @@ def test_cofw_incomplete_or_wrong(cofw, monkeypatch):
             parse("cofw", root, allow_partial=True)
     write_cofw(file, "T", [image.astype(float) for image in images], boxes, phis)
     with pytest.raises(UserError, match="IsT 1: float64 .* is not an image"):
-        read_image(parse("cofw", root, allow_partial=True)["test"][0].file)
+        read_image(parse("cofw", root, allow_partial=True)["test"][0].image)
     file.unlink()
     with pytest.raises(UserError, match="test: 0 of 507"):
         parse("cofw", root)
@@ -85,14 +85,14 @@ def test_cofw68(tmp_path):
         assert np.allclose(record.landmarks, points - 0.5)
         assert np.allclose(record.box, [x - 0.5, y - 0.5, x + w - 1.5, y + h - 1.5])
         assert (record.visible == (hidden[:, 0] == 0)).all() and record.subset == "test"
-        assert read_image(record.file).shape[:2] == image.shape[:2] and record.file.parent == root / "COFW_test_color.mat"
+        assert read_image(record.image).shape[:2] == image.shape[:2] and record.image.parent == root / "COFW_test_color.mat"
     folder = prepared("cofw68", root, tmp_path / "data", protocol="box")
     assert read_meta(folder)["layout"] == "68" and len(load_split(folder, "test").files) == 3
     savemat(files[1], {"Points": faces[1][0][:67], "Occ": faces[1][1]})
     with pytest.raises(UserError, match="2_points.mat: Points is 67 x 2, not 68 x 2"):
         parse("cofw68", root, allow_partial=True)
     files[1].unlink()
-    assert [record.file.name for record in parse("cofw68", root, allow_partial=True)["test"]] == ["0001", "0003"]
+    assert [record.image.name for record in parse("cofw68", root, allow_partial=True)["test"]] == ["0001", "0003"]
     savemat(root / "COFW68_Data/cofw68_test_bboxes.mat", {"bboxes": np.tile(boxes, (2, 1))})
     with pytest.raises(UserError, match="6 boxes for the 3 images"):
         parse("cofw68", root, allow_partial=True)
@@ -112,7 +112,7 @@ def test_aflw(aflw, tmp_path):
         assert np.allclose(record.box, [box[0], box[2], box[1], box[3]])
         assert (record.visible == variables["mask_new"][index].astype(bool)).all()
         name = variables["nameList"][index, 0]
-        assert record.file == root / "flickr" / name and record.identity == name
+        assert record.image == root / "flickr" / name and record.identity == name
     assert [record.subset for record in splits["test"]] == ["test//frontal", "test", "test//frontal"]
     folder = prepared("aflw", root, tmp_path / "data", protocol="box")
     table = load_split(folder, "test")
@@ -163,7 +163,7 @@ def test_300wlp(lp, tmp_path, redrawn):
     records = parse("300wlp", root, allow_partial=True)["train"]
     assert len(records) == 6
     for record in records:
-        part, stem = record.file.parent.name, record.file.stem
+        part, stem = record.image.parent.name, record.image.stem
         pt2d, _, pose = faces[f"{part}/{stem}"]
         plain = faces[f"{part.removesuffix('_Flip')}/{stem}"][1]
         flip_index = LAYOUTS.load("68").flip_index
@@ -171,7 +171,7 @@ def test_300wlp(lp, tmp_path, redrawn):
         expected = pt2d if not redrawn else mirrored if part.endswith("_Flip") else plain
         assert np.allclose(record.landmarks, expected) and np.allclose(record.pose, pose[:3])  # pitch, yaw, roll
         assert np.allclose(record.box, [*expected.min(0), *expected.max(0)])
-        assert record.subset == part and record.visible is None
+        assert record.subset == part and not hasattr(record, "visible")
         assert record.identity == {"H": "HELEN/HELEN_12", "L": "LFPW/LFPW_image_train_0003"}[part[0]]
     folder = prepared("300wlp", root, tmp_path / "data")
     table = load_split(folder, "train")

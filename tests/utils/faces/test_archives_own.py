@@ -24,9 +24,9 @@ def test_csv(table, tmp_path, cli):
     splits = parse("csv", root)
     for split, rows in faces.items():
         for record, (name, points) in zip(splits[split], rows, strict=True):
-            assert np.allclose(record.landmarks, points + 0.5, equal_nan=True) and record.visible is None
+            assert np.allclose(record.landmarks, points + 0.5, equal_nan=True) and not hasattr(record, "visible")
             assert np.allclose(record.box, [*np.nanmin(points + 0.5, 0), *np.nanmax(points + 0.5, 0)])
-            assert record.identity == name and record.file in (root / name, root / "images" / name)
+            assert record.identity == name and record.image in (root / name, root / "images" / name)
     done = cli("--prepare", "--dataset", "csv", "--data-dir", root, "--data-root", tmp_path / "data", "--target-size", "32",
                "--val", "none")
     assert done.returncode == 0, done.stderr

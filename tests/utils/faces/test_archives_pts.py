@@ -35,7 +35,7 @@ def test_300w_private(private, tmp_path, peppa):
     (records,) = parse("300w-private", folder, allow_partial=True).values()
     assert [record.subset for record in records] == ["indoor", "indoor", "outdoor"]
     for record in records:
-        assert np.allclose(record.landmarks, points[record.file.relative_to(root).as_posix()] - 0.5, atol=1e-6)
+        assert np.allclose(record.landmarks, points[record.image.relative_to(root).as_posix()] - 0.5, atol=1e-6)
     with pytest.raises(UserError, match=r"01_Indoor: 2 of 300 faces\n.*02_Outdoor: 1 of 300 faces"):
         parse("300w-private", folder)
     table = load_split(prepared("300w-private", folder, tmp_path / "data"), "test")
@@ -51,15 +51,15 @@ def test_300w_private(private, tmp_path, peppa):
 @pytest.mark.parametrize(("name", "count", "faces"), [("menpo", 68, (2, 1)), ("menpo-profile", 39, (1, 1))])
 def test_menpo(menpo, tmp_path, name, count, faces):
     root, points = menpo
-    splits = DATASETS[name].parse(root, allow_partial=True, count=count)
+    splits = parse(name, root, allow_partial=True)
     assert tuple(len(splits[split]) for split in ("train", "test")) == faces
     for records in splits.values():
         for record in records:
-            values = points[record.file.relative_to(root).as_posix()] - 0.5
+            values = points[record.image.relative_to(root).as_posix()] - 0.5
             assert np.allclose(record.landmarks, values, atol=1e-6)
             assert np.allclose(record.box, [*values.min(0), *values.max(0)])
     with pytest.raises(UserError, match=f"Menpo's faces of {count} landmarks; (.|\n)*train: {faces[0]} of "):
-        DATASETS[name].parse(root, count=count)
+        parse(name, root)
     folder = prepared(name, root, tmp_path / "data")
     assert read_meta(folder)["layout"] == str(count)
     layout = LAYOUTS.load(str(count))
@@ -100,12 +100,12 @@ def test_300vw(tmp_path, extracted):
     for record in splits["train"] + splits["test"]:
         number = place[record.identity] = place.get(record.identity, 0) + 1
         frames, points = videos[record.identity]
-        assert np.allclose(record.landmarks, points[number - 1] - 0.5, atol=1e-6) and number == int(record.file.stem)
-        assert record.file.is_file() == extracted
-        assert abs(int(read_image(record.file).mean()) - frames[number - 1].mean()) < 4
+        assert np.allclose(record.landmarks, points[number - 1] - 0.5, atol=1e-6) and number == int(record.image.stem)
+        assert record.image.is_file() == extracted
+        assert abs(int(read_image(record.image).mean()) - frames[number - 1].mean()) < 4
     assert [record.subset for record in splits["test"]] == ["category1"] * 5 + ["category2"] * 4 + ["category3"] * 3
     third = parse("300vw", root, allow_partial=True, frame_step=3)
-    assert [(record.identity, record.file.stem) for record in third["train"] + third["test"]] == [
+    assert [(record.identity, record.image.stem) for record in third["train"] + third["test"]] == [
         ("001", "000001"), ("001", "000004"), ("114", "000001"), ("114", "000004"), ("203", "000001"), ("203", "000004"),
         ("410", "000001")]
 
@@ -169,9 +169,9 @@ def test_flicker_between_frames(vw, tmp_path):
 def test_peppas_tree(tmp_path):
     root, points = archives.peppa(tmp_path)
     (records,) = parse("peppa", root, allow_partial=True).values()
-    assert {record.file.with_suffix(".pts") for record in records} == points.keys() and len(records) == 6 + 3 + 18
+    assert {record.image.with_suffix(".pts") for record in records} == points.keys() and len(records) == 6 + 3 + 18
     for record in records:
-        assert np.allclose(record.landmarks, points[record.file.with_suffix(".pts")] - 0.5, atol=1e-6)
+        assert np.allclose(record.landmarks, points[record.image.with_suffix(".pts")] - 0.5, atol=1e-6)
     assert {record.subset for record in records} >= {"afw", "common/lfpw", "challenge/ibug", "indoor", "train", "category1"}
     assert sum(record.identity.startswith("300vw/") for record in records) == 18
     assert len(parse("peppa", root, allow_partial=True, frame_step=3)["train"]) == 6 + 3 + 7

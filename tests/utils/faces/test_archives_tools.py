@@ -49,7 +49,7 @@ def test_cvat(points, tmp_path):
     first, second = parse("cvat", root)["train"]
     assert np.allclose(first.landmarks[[0, 1, 3, 4]], points[0][[0, 1, 3, 4]], atol=0.006), "continuous px, in the layout's order"
     assert np.isnan(first.landmarks[2]).all() and first.visible.tolist() == [True, True, False, False, True]
-    assert np.allclose(second.landmarks, points[1], atol=0.006) and second.file == root / "images" / "b.png"
+    assert np.allclose(second.landmarks, points[1], atol=0.006) and second.image == root / "images" / "b.png"
     folder = prepared("cvat", root, tmp_path / "data")
     assert read_meta(folder)["layout"] == "5" and read_meta(folder)["origin"] == 0.5 and load_split(folder, "train").files
 
@@ -93,9 +93,9 @@ def test_label_studio(points, tmp_path):
     file.write_text(json.dumps(tasks))
     assert infer(root) == "label-studio"
     first, *others = parse("label-studio", root)["train"]
-    assert first.file == root / "a.jpg" and np.isnan(first.landmarks[2]).all()
+    assert first.image == root / "a.jpg" and np.isnan(first.landmarks[2]).all()
     assert np.allclose(first.landmarks[[0, 1, 3, 4]], points[0][[0, 1, 3, 4]])
-    assert np.allclose([face.landmarks for face in others], points) and others[1].face == 2
+    assert np.allclose([face.landmarks for face in others], points) and others[1].file == "images/b.png#2"
     folder = prepared("label-studio", root, tmp_path / "data")
     assert read_meta(folder)["layout"] == "5" and read_meta(folder)["origin"] == 0.5
 

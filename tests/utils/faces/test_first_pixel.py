@@ -35,8 +35,8 @@ def own_set(folder, first: int = 0, edges: bool = False, names: str = "face{}"):
     (1, {"names": "image_{}"}, "names of 300W"), (0, {"edges": True, "names": "image_{}"}, "left or upper edge"),
     (0, {"names": "image_{}x"}, "no evidence")])
 def test_what_the_files_tell(tmp_path, first, options, why):
-    splits = DATASETS["points"].parse(own_set(tmp_path / "mine", first, **options))
-    assert (guess(splits)[0] or 0) == first and why in guess(splits)[1]
+    origin, told = guess(DATASETS["points"].load(own_set(tmp_path / "mine", first, **options)))
+    assert (origin or 0) == first and why in told
 
 
 def test_landmarks_beyond_the_picture_leave_its_edges_without_meaning(tmp_path):
@@ -46,7 +46,7 @@ def test_landmarks_beyond_the_picture_leave_its_edges_without_meaning(tmp_path):
         points = read_pts(file)
         points[:5, 0] = SIZE + 3 * np.arange(5)
         write_pts(file, points)
-    origin, why = guess(DATASETS["points"].parse(mine))
+    origin, why = guess(DATASETS["points"].load(mine))
     assert origin is None and why == "no evidence"
 
 
@@ -88,7 +88,7 @@ def test_csv_and_coco_are_guessed_too(tmp_path):
     root, faces = archives.table(tmp_path)
     rows = [(name, np.r_[points[:4], [[160, 30 + index]]]) for index, (name, points) in enumerate(faces["train"] * 3)]
     archives.write_csv(root / "train.csv", rows)  # 160 px is the width of the picture
-    assert guess(DATASETS["csv"].parse(root))[0] == 1
+    assert guess(DATASETS["csv"].load(root))[0] == 1
     (root / "train.csv").unlink()
     (root / "train.json").write_text(json.dumps(archives.coco(rows)))
-    assert guess(DATASETS["coco"].parse(root))[0] == 1
+    assert guess(DATASETS["coco"].load(root))[0] == 1

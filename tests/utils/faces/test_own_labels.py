@@ -13,7 +13,7 @@ from pipnet.errors import UserError
 from utils.faces.archives import infer, write_pts
 from utils.faces.archives.naming import identity, photograph
 from utils.faces.archives.own_layout import check_names, misfit
-from utils.faces.archives.records import require_complete
+from utils.faces.archives.row import require_complete
 from utils.faces.prepared_set import read_meta
 from utils.layouts import Layouts
 
@@ -245,7 +245,7 @@ def test_label_studio_cleans_the_names_of_files(tmp_path):
     files = ["IMG 0 (2).jpg", "Gro\u0308ße 1.jpg", "Größe 2.jpg"]
     for number, name in enumerate(files):
         (root / f"{number}.jpg").rename(root / name)
-    assert [record.file.name for record in parse("label-studio", root)["train"]] == files
+    assert [record.image.name for record in parse("label-studio", root)["train"]] == files
     picture(root / "IMG 0 2.jpg")
     with pytest.raises(UserError, match="both fit IMG_0_2.jpg; rename one"):
         parse("label-studio", root)
@@ -260,7 +260,7 @@ def test_names_in_both_forms_of_unicode(tmp_path, write):
         for pts in root.glob("0.pts"):
             pts.rename(root / f"Gesicht_{listed}.pts")
         (root / "0.jpg").rename(root / f"Gesicht_{there}.jpg")
-        assert parse(infer(root), root)["train"][0].file.name == f"Gesicht_{there}.jpg"
+        assert parse(infer(root), root)["train"][0].image.name == f"Gesicht_{there}.jpg"
 
 
 def test_labels_that_name_no_landmark(tmp_path):
@@ -296,7 +296,7 @@ def test_a_table_in_each_of_the_folders_of_the_splits(tmp_path, write, name):
     root = tmp_path / "set"
     found = parse(infer(root), root)
     assert [split for split in found if len(found[split]) == 2] == ["train", "val", "test"]
-    assert all(record.file.parent.name == {"val": "valid"}.get(split, split) for split in found for record in found[split])
+    assert all(record.image.parent.name == {"val": "valid"}.get(split, split) for split in found for record in found[split])
     folder = prepared(None, root, tmp_path / "data")
     assert load_split(folder, "val").files == ["valid/0.jpg", "valid/1.jpg"]
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from archives import parse
 from conftest import DEFAULTS, LAYOUTS, split_of
 
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop, to_image
-from utils.faces.archives import DATASETS, PARTS_300W, infer, read_pts, write_pts
+from utils.faces.archives import PARTS_300W, infer, read_pts, write_pts
 from utils.faces.dataset import Faces
 from utils.faces.prepare import DataGenerator, split_identities
 from utils.faces.prepared_set import COLUMNS, PreparedSet, Table, mismatch, read_image, read_meta
@@ -72,15 +73,15 @@ def test_real_300w_parses_with_its_gaps_named():
     if not REAL.is_dir():
         pytest.skip(f"no 300W at {REAL}")
     with pytest.raises(UserError, match=r"helen/trainset: 870 of 2000 faces\n.*lfpw/trainset: 805 (.|\n)*ibug: no") as caught:
-        DATASETS["300w"].parse(REAL)
+        parse("300w", REAL)
     assert "afw" not in str(caught.value) and "lfpw/testset" not in str(caught.value)
-    splits = DATASETS["300w"].parse(REAL, allow_partial=True)
+    splits = parse("300w", REAL, allow_partial=True)
     subsets = [record.subset for records in splits.values() for record in records]
     assert {name: subsets.count(name) for name in sorted(set(subsets))} == {
         "afw": 337, "common/lfpw": 224, "helen/trainset": 870, "lfpw/trainset": 805}
     first = splits["train"][0]
-    assert first.file.name == "1051618982_1.jpg" and np.allclose(first.landmarks[0], [90.366335, 130.509351])  # annotated - 0.5
-    several = [record.file.name for record in splits["train"] if record.identity == "afw/111076519"]
+    assert first.image.name == "1051618982_1.jpg" and np.allclose(first.landmarks[0], [90.366335, 130.509351])  # annotated - 0.5
+    several = [record.image.name for record in splits["train"] if record.identity == "afw/111076519"]
     assert several == ["111076519_1.jpg", "111076519_2.jpg"]  # one photograph
     assert len({record.identity for record in splits["test"]}) == 224  # image_0001 does not mean a person called image
 
@@ -90,34 +91,34 @@ def test_real_300w_parses_with_its_gaps_named():
 def test_both_trees_of_300w(tmp_path, names):
     tree_300w(tmp_path, names, faces=2)
     assert infer(tmp_path) == "300w"
-    splits = DATASETS["300w"].parse(tmp_path, allow_partial=True)
+    splits = parse("300w", tmp_path, allow_partial=True)
     assert [record.subset for record in splits["test"]] == ["common/helen"] * 2 + ["common/lfpw"] * 2 + ["challenge/ibug"] * 2
     assert len(splits["train"]) == 6
     with pytest.raises(UserError, match="ibug: 2 of 135 faces"):
-        DATASETS["300w"].parse(tmp_path)
-    (tmp_path / "visible.tsv").write_text("".join(f"{record.file.relative_to(tmp_path).as_posix()}\t{'10' * 34}\n"
+        parse("300w", tmp_path)
+    (tmp_path / "visible.tsv").write_text("".join(f"{record.image.relative_to(tmp_path).as_posix()}\t{'10' * 34}\n"
                                                   for record in splits["train"]))
     assert infer(tmp_path) == "synthetic"
-    again = DATASETS["synthetic"].parse(tmp_path)
-    assert again["train"][0].visible.tolist() == [True, False] * 34 and again["test"][0].visible is None
+    again = parse("synthetic", tmp_path)
+    assert again["train"][0].visible.tolist() == [True, False] * 34 and again["test"][0].visible.all()  # for the file is silent
     (tmp_path / "visible.tsv").write_text("afw/a.jpg\t0123\n")
     with pytest.raises(UserError, match="visible.tsv, line 1"):
-        DATASETS["synthetic"].parse(tmp_path)
+        parse("synthetic", tmp_path)
 
 
 def test_points_folders(tmp_path):
-    flat = DATASETS["points"].parse(points_folder(tmp_path / "flat", ("",), people=3, frames=2))
+    flat = parse("points", points_folder(tmp_path / "flat", ("",), people=3, frames=2))
     assert list(flat) == ["train"] and len({record.identity for record in flat["train"]}) == 3
-    one = DATASETS["points"].parse(points_folder(tmp_path / "one", ("",), people=1, frames=4))
+    one = parse("points", points_folder(tmp_path / "one", ("",), people=1, frames=4))
     assert len({record.identity for record in one["train"]}) == 4  # a prefix that all files share names no person
     face(tmp_path / "deep" / "train" / "night", "a_1", 5)
     face(tmp_path / "deep" / "train", "b", 5, suffix=".png")
     face(tmp_path / "deep" / "Test" / "x" / "y", "c", 5)
-    deep = DATASETS["points"].parse(tmp_path / "deep")
+    deep = parse("points", tmp_path / "deep")
     assert [record.subset for record in deep["train"]] == ["all", "night"] and deep["test"][0].subset == "x"
     assert deep["test"][0].identity == "x/y/c"
     with pytest.raises(UserError, match="no image"):
-        DATASETS["points"].parse((tmp_path / "empty").mkdir() or tmp_path / "empty")
+        parse("points", (tmp_path / "empty").mkdir() or tmp_path / "empty")
 
 
 def test_odd_file_names_and_mac_leftovers(tmp_path):
@@ -222,13 +223,15 @@ def test_splits_follow_the_archive_and_val(tmp_path):
 
 
 def test_identities_stay_together_and_hardly_move_when_faces_are_added(tmp_path):
-    records = DATASETS["points"].parse(points_folder(tmp_path / "mine", ("",), people=30, frames=2, count=5))["train"]
-    train, val = split_identities(records, 0.2, 0)
-    assert len(val) == 12 and not {r.identity for r in train} & {r.identity for r in val}
-    assert {r.identity for r in split_identities(records[:40], 0.2, 0)[1]} & {r.identity for r in val}
-    assert {r.identity for r in split_identities(records, 0.2, 1)[1]} != {r.identity for r in val}
-    assert [len(part) for part in split_identities(records[:1], 0.5, 0)] == [1, 0]  # a single identity is trained on
-    assert [len(part) for part in split_identities(records, 0.0, 0)] == [60, 0]
+    records = parse("points", points_folder(tmp_path / "mine", ("",), people=30, frames=2, count=5))["train"]
+    names = [record.identity for record in records]
+    val = split_identities(names, 0.2, 0)
+    held = set(np.array(names)[val])
+    assert val.sum() == 12 and not held & set(np.array(names)[~val])
+    assert set(np.array(names[:40])[split_identities(names[:40], 0.2, 0)]) & held
+    assert set(np.array(names)[split_identities(names, 0.2, 1)]) != held
+    assert not split_identities(names[:1], 0.5, 0).any()  # a single identity is trained on
+    assert not split_identities(names, 0.0, 0).any()
 
 
 def test_points_that_are_nan_are_not_visible(tmp_path):

@@ -19,15 +19,15 @@ from utils.growing import tidy
 def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn):
     source = points_folder(tmp_path / "mine", people=4, frames=2)
     whole = prepare(source, tmp_path / "whole", name="set")
-    made, cut_off = [], prepare_module._crop
+    made, original = [], prepare_module.read_image
 
-    def crop(record, *rest):
-        made.append(record.file.name)
+    def read(file):
+        made.append(file.name)
         if len(made) == 11:
             raise KeyboardInterrupt
-        return cut_off(record, *rest)
+        return original(file)
 
-    monkeypatch.setattr(prepare_module, "_crop", crop)
+    monkeypatch.setattr(prepare_module, "read_image", read)
     with pytest.raises(KeyboardInterrupt):
         prepare(source, tmp_path / "data", name="set")
     assert leftovers(tmp_path / "data") == [".set.partial"]
@@ -43,11 +43,11 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn):
 
 def test_a_changed_preparation_begins_anew(tmp_path, monkeypatch):
     source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1)
-    original = prepare_module._crop
-    monkeypatch.setattr(prepare_module, "_crop", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    original = prepare_module.read_image
+    monkeypatch.setattr(prepare_module, "read_image", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         prepare(source, tmp_path / "data", val=0)
-    monkeypatch.setattr(prepare_module, "_crop", original)
+    monkeypatch.setattr(prepare_module, "read_image", original)
     folder = prepare(source, tmp_path / "data", val=0, target_size=48)
     assert read_image(folder / "crops/train/000000.jpg").shape == (60, 60, 3) and leftovers(tmp_path / "data") == ["mine"]
 

@@ -98,7 +98,7 @@ def test_the_release_of_cofw68(tmp_path):
     (tmp_path / "COFW68_Data").unlink()
     shutil.copytree(data, tmp_path / "COFW68_Data")
     (records,) = parse("cofw68", tmp_path).values()
-    assert len(records) == 507 and [record.file.name for record in records[:2]] == ["0001", "0002"]
+    assert len(records) == 507 and [record.image.name for record in records[:2]] == ["0001", "0002"]
     layout, hidden = LAYOUTS.load("68"), np.array([~record.visible for record in records])
     eyes = np.array([np.linalg.norm(np.diff(record.landmarks[list(layout.interocular)], axis=0)) for record in records])
     sides = np.array([record.box[2:] - record.box[:2] for record in records])
@@ -121,7 +121,7 @@ def test_a_line_of_wflw_as_released(tmp_path):
     (record,) = parse("wflw", tmp_path, allow_partial=True)["train"]
     assert np.allclose(record.landmarks.ravel(), coordinates + 0.5, atol=1e-6) and record.landmarks.shape == (98, 2)
     assert record.box.tolist() == [182.5, 268.5, 438.5, 522.5] and record.states.tolist() == [1, 0, 0, 1, 0, 1]
-    assert record.file == tmp_path / "WFLW_images/37--Soccer/37_Soccer_soccer_ball_37_45.jpg"
+    assert record.image == tmp_path / "WFLW_images/37--Soccer/37_Soccer_soccer_ball_37_45.jpg"
 
 
 def test_small_faces_are_left_out(tmp_path, cli):

@@ -9,12 +9,13 @@ from contextlib import closing
 import cv2
 import numpy as np
 import pytest
+from archives import parse
 from conftest import DEFAULTS, LAYOUTS, detector_file, fails, rows, table
 
 from pipnet.geometry import box_of, crop_box, mirrored
 from pipnet.landmarker import Landmarker, LandmarkNet
 from utils.config import load_protocol
-from utils.faces.archives import DATASETS, read_pts, write_pts
+from utils.faces.archives import read_pts, write_pts
 from utils.tools.predict import Results, averaged, check_out, predict, whole_box
 
 
@@ -63,8 +64,8 @@ def test_with_the_boxes_of_labels_it_finds_what_the_test_finds(trained, raw, cli
     assert done.returncode == 0, done.stderr
     shutil.copytree(raw / "test", tmp_path / "images", ignore=shutil.ignore_patterns("*.pts"))
     errors = []
-    for record in DATASETS["csv"].parse(tmp_path)["train"]:
-        truth = read_pts(raw / "test" / f"{record.file.stem}.pts") + 0.5
+    for record in parse("csv", tmp_path)["train"]:
+        truth = read_pts(raw / "test" / f"{record.image.stem}.pts") + 0.5
         errors.append(np.linalg.norm(record.landmarks - truth, axis=1).mean() / np.linalg.norm(truth[36] - truth[45]))
     assert 100 * np.mean(errors) == pytest.approx(float(table(trained.done.stdout)[0][3]), rel=0.02)
 
@@ -112,10 +113,10 @@ def test_every_form_is_read_again(trained, pictures, tmp_path):
         write(found, place / name, kind, net.layout)
         shutil.copytree(pictures, place / "set", dirs_exist_ok=True)
         (place / "set" / "uncertain.csv").unlink(missing_ok=True)
-        records = DATASETS["points" if kind == "pts" else kind].parse(place / "set")["train"]
+        records = parse("points" if kind == "pts" else kind, place / "set")["train"]
         assert len(records) == 8
         for record in records:
-            name = record.file.relative_to(place / "set").as_posix()
+            name = record.image.relative_to(place / "set").as_posix()
             assert record.landmarks == pytest.approx(truth[name], abs=1e-3)
             if kind == "coco":
                 assert record.box == pytest.approx(next(one.face.box for one in found if one.file == name), abs=1e-3)

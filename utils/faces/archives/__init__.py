@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipnet.files import read_bytes
 from utils.faces.archives.aflw import AFLW, parse_aflw
+from utils.faces.archives.archive import BESIDE, Archive, Splits, Table, complain, only, tally
 from utils.faces.archives.cofw import COFW, COFW68, parse_cofw, parse_cofw68, read_cofw
 from utils.faces.archives.five import CELEBA, MTFL, parse_celeba, parse_mtfl
 from utils.faces.archives.jd106 import JD106, parse_jd106
@@ -17,10 +18,10 @@ from utils.faces.archives.lapa import LAPA, parse_lapa
 from utils.faces.archives.lmk import LMK, parse_lmk
 from utils.faces.archives.menpo import MENPO, parse_menpo
 from utils.faces.archives.merged import MERGED, PEPPA, parse_merged, parse_peppa
-from utils.faces.archives.naming import split_folders
+from utils.faces.archives.naming import image_of, split_folders
 from utils.faces.archives.points import parse_points
 from utils.faces.archives.pts import read_pts, write_pts
-from utils.faces.archives.records import BESIDE, NOT_COUNTABLE, Dataset, Record, Splits, Told, complain, tally
+from utils.faces.archives.row import NOT_COUNTABLE, Dataset
 from utils.faces.archives.tables import parse_coco, parse_csv
 from utils.faces.archives.tools import parse_cvat, parse_label_studio
 from utils.faces.archives.w300 import PARTS_300W, PRIVATE, VISIBLE_FILE, parse_300w, parse_300w_private
@@ -28,8 +29,8 @@ from utils.faces.archives.w300lp import W300LP, parse_300wlp
 from utils.faces.archives.w300vw import W300VW, parse_300vw, read_frame
 from utils.faces.archives.wflw import ATTRIBUTES, WFLW, parse_wflw
 
-__all__ = ["BESIDE", "DATASETS", "NOT_COUNTABLE", "PARTS_300W", "VISIBLE_FILE", "WITHIN", "Dataset", "Record", "Splits", "Told",
-           "complain", "infer", "read_pts", "tally", "write_pts"]
+__all__ = ["BESIDE", "DATASETS", "NOT_COUNTABLE", "PARTS_300W", "VISIBLE_FILE", "WITHIN", "Archive", "Dataset", "Splits", "Table",
+           "complain", "image_of", "infer", "only", "read_pts", "tally", "write_pts"]
 
 LABEL_STUDIO = "label-studio"
 PRIVATE_300W, FORK = "300w-private", "lmk"  # sets that may be in one folder with 300W

@@ -2,13 +2,12 @@
 
 The images are below flickr/, the annotation is AFLWinfo_release.mat.
 """
-
 import numpy as np
 
 from pipnet.errors import UserError
+from utils.faces.archives.archive import BESIDE, Archive
 from utils.faces.archives.lists import inside
 from utils.faces.archives.mat import read_mat, values
-from utils.faces.archives.records import BESIDE, Annotation, Archive
 
 COUNT = 19
 TRAIN = 20000  # faces at the start of the permutation `ra`
@@ -21,8 +20,7 @@ def parse_aflw(archive: Archive) -> None:
 
     Hidden landmarks have coordinates too. Faces of one photograph share an identity; the official split may separate them.
     """
-    root = archive.root
-    file = inside(root, INFO, str(root))
+    file = inside(archive.root, INFO, str(archive.root))
     box, data, mask, names, order = read_mat(file, "bbox", "data", "mask_new", "nameList", "ra")
     box = values(box, (-1, 4), f"{file}: bbox")[:, [0, 2, 1, 3]]  # stored as x1 x2 y1 y2
     faces = len(box)
@@ -37,13 +35,10 @@ def parse_aflw(archive: Archive) -> None:
     for place, index in enumerate(order.tolist()):
         split, where = "train" if place < TRAIN else "test", f"{file}, face {index + 1}"
         with archive.checked():
-            image = inside(root, names[index], where, "flickr")
-            if archive.lacks(image):
-                continue
+            image = archive.file(names[index], where, "flickr")
             frontal = split == "test" and visible[index].all()
             subset = BESIDE.join([split, "frontal"]) if frontal else split
-            annotation = Annotation(points[index], where, box[index], visible[index])
-            archive.add(split, image, subset, names[index], annotation)
+            archive.add(split, image, subset, names[index], points[index], where, box[index], visible=visible[index])
 
 
 def _text(cell) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
+from utils.faces.archives.archive import Archive, pixel_corners
 from utils.faces.archives.lists import inside
 from utils.faces.archives.mat import damaged, read_mat, values
-from utils.faces.archives.records import Annotation, Archive, pixel_corners
 from utils.memory import limited
 
 COUNT = 29
@@ -74,27 +74,24 @@ def parse_cofw(archive: Archive) -> None:
             image = file / f"{number:04d}"
             points, visible = phi[:2 * COUNT].reshape(2, COUNT).T, phi[2 * COUNT:] == 0
             with archive.checked():
-                annotation = Annotation(points, str(image), pixel_corners(box), visible)
-                archive.add(split, image, split, f"{split}/{image.name}", annotation)
+                identity = f"{split}/{image.name}"
+                archive.add(split, image, split, identity, points, str(image), pixel_corners(box), visible=visible)
 
 
 def parse_cofw68(archive: Archive) -> None:
     """Add test: COFW's test images with 68 landmarks and occlusion (Ghiasi and Fowlkes, 2015) from COFW68_Data/."""
     root = archive.root
-    data, pictures = root / "COFW68_Data", inside(root, FILES["test"][0], str(root))
+    pictures = inside(root, FILES["test"][0], str(root))
     file = inside(root, "COFW68_Data/cofw68_test_bboxes.mat", str(root))
     boxes = values(read_mat(file, "bboxes")[0], (-1, 4), f"{file}: bboxes")
     images = len(_tables(pictures, "T")[0])
     if len(boxes) > images:
         raise UserError(f"{file}: {len(boxes)} boxes for the {images} images of {pictures}; fetch both again")
     for number, box in enumerate(boxes, 1):
-        mat = inside(root, f"COFW68_Data/test_annotations/{number}_points.mat", str(data))
-        if archive.lacks(mat):
-            continue
         with archive.checked():
+            mat = archive.file(f"COFW68_Data/test_annotations/{number}_points.mat", str(root / "COFW68_Data"))
             points, hidden = read_mat(mat, "Points", "Occ")
             points = values(points, (68, 2), f"{mat}: Points")
             visible = values(hidden.reshape(-1), (68,), f"{mat}: Occ") == 0
             image = pictures / f"{number:04d}"
-            annotation = Annotation(points, str(mat), pixel_corners(box), visible)
-            archive.add("test", image, "test", f"test/{image.name}", annotation)
+            archive.add("test", image, "test", f"test/{image.name}", points, str(mat), pixel_corners(box), visible=visible)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
+from utils.faces.archives.archive import BESIDE, Archive, pixel_corners
 from utils.faces.archives.lists import inside, numbered, numbers
-from utils.faces.archives.records import BESIDE, Annotation, Archive, pixel_corners
 
 COUNT = 5
 CELEBA = {"train": 162770, "val": 19867, "test": 19962}  # in the order of list_eval_partition.txt: 0, 1, 2
@@ -51,16 +51,13 @@ def parse_celeba(archive: Archive, wild: bool = False) -> None:
     for image, words in points.items():
         where = f"{file}, {image}"
         with archive.checked():
-            path = inside(root, image, where, below)
-            if archive.lacks(path):
-                continue
+            path = archive.file(image, where, below)
             part = partition.get(image, ["?"])[0]
             if part not in ("0", "1", "2"):
                 raise UserError(f"{where}: its part in list_eval_partition.txt is not 0, 1 or 2")
             split, values = list(CELEBA)[int(part)], numbers(words, where).reshape(COUNT, 2)
             box = _box(values, boxes.get(image), where) if wild else None
-            identity = people.get(image, [image])[0]
-            archive.add(split, path, split, identity, Annotation(values, where, box))
+            archive.add(split, path, split, people.get(image, [image])[0], values, where, box)
 
 
 def _box(points: np.ndarray, words: list[str] | None, where: str) -> np.ndarray:
@@ -77,9 +74,8 @@ def parse_mtfl(archive: Archive) -> None:
 
     A line of training.txt and testing.txt: image, five x, five y, gender, smile, glasses, pose.
     """
-    root = archive.root
     for split, name in (("train", "training.txt"), ("test", "testing.txt")):
-        for where, line in numbered(inside(root, name, str(root)), optional=True):
+        for where, line in archive.lines(name):
             with archive.checked():
                 words = line.split()
                 if len(words) != 2 * COUNT + 5:
@@ -87,9 +83,6 @@ def parse_mtfl(archive: Archive) -> None:
                 values = numbers(words[1:11], where).reshape(2, COUNT).T
                 if words[14] not in POSES:
                     raise UserError(f"{where}: pose {words[14][:20]} where 1 to 5 belongs")
-                path = inside(root, words[0], where)
-                if archive.lacks(path):
-                    continue
+                image = archive.file(words[0], where)
                 subset = BESIDE.join([split, POSES[words[14]]]) if split == "test" else split
-                identity = path.relative_to(root).as_posix()
-                archive.add(split, path, subset, identity, Annotation(values, where))
+                archive.add(split, image, subset, image.relative_to(archive.root).as_posix(), values, where)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
+from utils.faces.archives.archive import BESIDE, Archive, Missing
 from utils.faces.archives.lapa import read_txt
 from utils.faces.archives.lists import inside, numbers, read_lines
 from utils.faces.archives.naming import photograph
 from utils.faces.archives.points import IMAGES
-from utils.faces.archives.records import BESIDE, Annotation, Archive
 
 COUNT = 106
 JD106 = {"train": 11393, "test": 2000}
@@ -54,9 +54,7 @@ def parse_jd106(archive: Archive) -> None:
             with archive.checked():
                 file = inside(root, file.relative_to(root).as_posix(), str(folder))
                 if stem not in pictures:
-                    archive.absent.append(folder / "picture" / f"{stem}.jpg")
-                    continue
+                    raise Missing(folder / "picture" / f"{stem}.jpg")
                 image = inside(root, pictures[stem].relative_to(root).as_posix(), str(file))
                 identity = "/".join((*parts, photograph(stem, numbers=2)))
-                annotation = Annotation(read_txt(file, COUNT), str(file), _box(root, folder, stem))
-                archive.add(split, image, subset, identity, annotation)
+                archive.add(split, image, subset, identity, read_txt(file, COUNT), str(file), _box(root, folder, stem))

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
+from utils.faces.archives.archive import Archive
 from utils.faces.archives.lists import inside, numbered, numbers
 from utils.faces.archives.naming import photograph
-from utils.faces.archives.records import Annotation, Archive
 
 COUNT = 106
 LAPA = {"train": 18176, "val": 2000, "test": 2000}
@@ -31,9 +31,7 @@ def parse_lapa(archive: Archive) -> None:
     root = archive.root
     for split in LAPA:
         for text in sorted((root / split / "landmarks").glob("[!.]*.txt")):
-            image = inside(root, f"{split}/images/{text.stem}.jpg", str(text.parent))
-            if archive.lacks(image):
-                continue
             with archive.checked():
+                image = archive.file(f"{split}/images/{text.stem}.jpg", str(text.parent))
                 points = read_txt(inside(root, text.relative_to(root).as_posix(), str(text.parent)), COUNT)
-                archive.add(split, image, split, photograph(text.stem), Annotation(points, str(text)))
+                archive.add(split, image, split, photograph(text.stem), points, str(text))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pipnet.errors import UserError
 from pipnet.images import read_image
-from utils.faces.archives.lists import inside, numbered, numbers
+from utils.faces.archives.archive import BESIDE, Archive
+from utils.faces.archives.lists import numbers
 from utils.faces.archives.naming import photograph
-from utils.faces.archives.records import BESIDE, Annotation, Archive
 from utils.faces.archives.w300 import PARTS_300W
 
 COUNT = 68
@@ -31,18 +31,15 @@ def parse_lmk(archive: Archive) -> None:
     The fork divides 1-based, truncated coordinates by the sides of a crop that begins at a whole pixel counted from 0. On
     average these are continuous px, so nothing is shifted.
     """
-    root = archive.root
     for split in LMK:
-        for where, line in numbered(inside(root, f"{split}.txt", str(root)), optional=True):
+        for where, line in archive.lines(f"{split}.txt"):
             with archive.checked():
                 words = line.rsplit(maxsplit=2 * COUNT)
                 if len(words) != 2 * COUNT + 1:
                     raise UserError(f"{where}: {len(words)} words where the path of a crop and {2 * COUNT} coordinates belong")
                 name = words[0].replace("\\", "/").split("/")[-1]
-                image = inside(root, f"images/{split}/{name}", where)
-                if archive.lacks(image):
-                    continue
+                image = archive.file(f"images/{split}/{name}", where)
                 points = numbers(words[1:], where).reshape(COUNT, 2) * _size(image)
                 subset = next((subset for part, subset in SUBSETS.items() if name.startswith(f"{part}_")), None)
                 identity = photograph(image.stem) if subset else image.stem
-                archive.add(split, image, BESIDE.join([split, subset or "wflw"]), identity, Annotation(points, where))
+                archive.add(split, image, BESIDE.join([split, subset or "wflw"]), identity, points, where)

@@ -2,11 +2,10 @@
 
 Semi-frontal faces have 68 landmarks, profile faces 39; one folder of the release holds both.
 """
-
 from pipnet.errors import UserError
+from utils.faces.archives.archive import Archive, Missing
 from utils.faces.archives.points import listed
 from utils.faces.archives.pts import read_pts
-from utils.faces.archives.records import Annotation, Archive
 
 MENPO = {68: {"train": 6679, "test": 5335}, 39: {"train": 2300, "test": 1946}}
 LATER = {68: 5658, 39: 1906}  # training faces of the benchmark's second release
@@ -23,13 +22,9 @@ def parse_menpo(archive: Archive) -> list[str]:
             if len(values) != archive.count:
                 continue
             if stem not in images:
-                archive.absent.append(path)
-                continue
+                raise Missing(path)
             name = path.relative_to(archive.root)
             split = "test" if any("test" in part.lower() for part in name.parts[:-1]) else "train"
-            identity = name.with_suffix("").as_posix()
-            archive.add(split, images[stem][0], split, identity, Annotation(values))
-    expected = dict(MENPO[archive.count])
-    if len(archive.splits["train"]) == LATER[archive.count]:
-        expected["train"] = LATER[archive.count]
-    return archive.shortfall(expected)
+            archive.add(split, images[stem][0], split, name.with_suffix("").as_posix(), values)
+    later = archive.columns.get("split", []).count("train") == LATER[archive.count]
+    return archive.shortfall(MENPO[archive.count] | ({"train": LATER[archive.count]} if later else {}))

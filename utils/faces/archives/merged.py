@@ -3,7 +3,8 @@ from pathlib import Path
 
 from pipnet.errors import UserError
 from utils.conversion import conversion
-from utils.faces.archives.records import Annotation, Archive, complain, record
+from utils.faces.archives.archive import Archive, Table, complain
+from utils.faces.archives.naming import image_of
 from utils.faces.archives.w300 import PARTS_300W, PRIVATE
 from utils.faces.archives.w300vw import W300VW
 
@@ -20,25 +21,34 @@ def _within(root: Path, *signs: str) -> Path:
     raise UserError(f"{root}: no {signs[0]} in it or in a folder of it; put or link the unpacked 300W and WFLW there")
 
 
+def _part(archive: Archive, name: str, folder: Path, **options) -> tuple[Table, list[str]]:
+    """Return the columns of a row of DATASETS in a folder of the archive, and a line for each missing part of it."""
+    from utils.faces.archives import DATASETS  # imported here, since the table imports this module
+    part, missing = DATASETS[name].read(folder, origin=archive.origin, **options)
+    place, columns = folder.relative_to(archive.root), part.columns
+    files = [(place / file).as_posix() for file in columns["file"]]
+    return columns | {"file": files}, [f"{DATASETS[name].title}, {line}" for line in missing]
+
+
 def parse_merged(archive: Archive, whole: bool = False) -> list[str]:
     """Add train, test: 300W, and in train WFLW's training faces converted to 68 landmarks, with their tight box.
 
     whole: train on WFLW's test faces too, as the fork does: 13148 faces. Such a net must not be tested on WFLW.
     """
-    from utils.faces.archives import DATASETS  # imported here, since the table imports this module
-    found, missing = [], []
+    parts, missing = [], []
     for name, signs in (("300w", ("afw", "helen", "lfpw", "ibug")), ("wflw", ("wflw_annotations",))):
         with archive.checked():
-            part, lines = DATASETS[name].read(_within(archive.root, *signs), origin=archive.origin)
-            found.append(part.splits)
-            missing += [f"{DATASETS[name].title}, {line}" for line in lines]
+            columns, lines = _part(archive, name, _within(archive.root, *signs))
+            parts.append(columns)
+            missing += lines
     complain(archive.faults)
-    archive.splits, wflw = found
+    archive.extend(parts[0])
     convert = conversion("98", "68", archive.layouts)
-    for face in wflw["train"] + (wflw["test"] if whole else []):
-        annotation = Annotation(convert(face.landmarks), str(face.file))
-        converted = record(face.file, "wflw", f"wflw/{face.identity}", annotation, origin=0.5)  # these are continuous px already
-        archive.splits["train"].append(converted._replace(face=face.face))
+    wflw = (parts[1].get(name, ()) for name in ("split", "file", "identity", "landmarks"))
+    for split, file, name, points in zip(*wflw, strict=True):
+        if split == "train" or whole:
+            image = image_of(archive.root, file)
+            archive.add("train", image, "wflw", f"wflw/{name}", convert(points), str(image))
     return missing
 
 
@@ -47,16 +57,14 @@ def parse_peppa(archive: Archive, frame_step: int = 1) -> list[str]:
 
     A net trained on it must not be tested on any of these.
     """
-    from utils.faces.archives import DATASETS
     videos = next((path for path in sorted(archive.root.iterdir()) if path.name.lower() == "300vw"), None)
     parts = [("300w", archive.root, {}), ("300w-private", archive.root, {})]
+    parts += [("300vw", videos, {"frame_step": frame_step})] if videos else []
     missing = [] if videos else ["300VW: no folder"]
-    if videos:
-        parts.append(("300vw", videos, {"frame_step": frame_step}))
     for name, folder, options in parts:
         with archive.checked():
-            part, lines = DATASETS[name].read(folder, origin=archive.origin, **options)
-            archive.splits["train"] += [face._replace(identity=f"{name}/{face.identity}")
-                                        for faces in part.splits.values() for face in faces]
-            missing += [f"{DATASETS[name].title}, {line}" for line in lines]
+            columns, lines = _part(archive, name, folder, **options)
+            own = [f"{name}/{identity}" for identity in columns.get("identity", ())]
+            archive.extend(columns | {"split": ["train"] * len(own), "identity": own})
+            missing += lines
     return missing

@@ -1,16 +1,12 @@
 """Checks of the labels of users' own sets: their number, their units, marks that are no places, the size of the pictures."""
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    from utils.faces.archives.records import Record
+from utils.faces.archives.archive import Archive, complain
+from utils.faces.archives.naming import image_of
 
 FEWEST_PX = 5       # longest side of a face box; a smaller face is an error of units
 SHARE = (-0.5, 1.5)  # a face whose coordinates all lie here is given in shares of its picture
@@ -22,12 +18,19 @@ OUTSIDE = 0.3       # distance of a negated place beyond both edges of the pictu
 UNKNOWN = "a landmark that is not annotated is 'nan nan' in .pts, two empty cells in CSV, v = 0 in COCO"
 
 
-class Stated(NamedTuple):
-    """The size of a picture in px according to its annotation, and where that says it."""
-
-    width: float
-    height: float
-    where: str
+def check_labels(archive: Archive) -> None:
+    """Bring the labels of a user's own set to the size of the pictures. UserError for labels that cannot be what they seem."""
+    columns, where = archive.columns, archive.columns["where"]
+    complain(_wrong_counts(where, list(map(len, columns["landmarks"])), archive.count))
+    landmarks, box = np.array(columns["landmarks"]), np.array(columns["box"])
+    raw = (landmarks + (archive.origin - 0.5)).round(6) + 0.0  # as annotated: without the rounding of the way and back
+    complain(_shares(where, raw) or _marks(where, raw))
+    factors = _factors(archive)
+    columns["landmarks"], columns["box"] = landmarks * factors[:, None], box * np.tile(factors, 2)
+    complain(_tiny(where, columns["box"]))
+    archive.left_out["pictures without a face"] += sum(path not in archive.faces for path in archive.pictures.values())
+    if left := [f"{what} ({count})" for what, count in archive.left_out.items() if count]:
+        archive.notes.append(f"{archive.root}: left out: {', '.join(left)}")
 
 
 def header(file: Path) -> tuple[tuple[int, int], int] | None:
@@ -48,86 +51,77 @@ def upright_size(file: Path) -> tuple[int, int] | None:
     return size[::-1] if size and tag > 4 else size
 
 
-def wrong_counts(records: list[Record], count: int | None) -> list[str]:
+def _wrong_counts(where: list[str], counts: list[int], count: int | None) -> list[str]:
     """Return a line for each face with another number of points than most, or, if it is given, than `count`."""
-    usual = Counter(len(record.landmarks) for record in records).most_common(1)[0][0]
+    usual = Counter(counts).most_common(1)[0][0]
     wanted = f"the others have {usual}" if count in (None, usual) else f"{count} are expected; choose the layout of that number"
-    return [f"{record.where}: {len(record.landmarks)} points where {wanted}" for record in records
-            if len(record.landmarks) != (count or usual)]
+    return [f"{place}: {found} points where {wanted}" for place, found in zip(where, counts, strict=True)
+            if found != (count or usual)]
 
 
-def shares(records: list[Record], origin: float) -> list[str]:
-    """Return a line for each face whose coordinates are shares of its picture."""
+def _shares(where: list[str], raw: np.ndarray) -> list[str]:
+    """Return a line for each face whose coordinates (M, N, 2), as annotated, are shares of its picture."""
+    faces = (np.nanmin(raw, (1, 2)) >= SHARE[0]) & (np.nanmax(raw, (1, 2)) <= SHARE[1])
+    return [f"{where[i]}: all coordinates lie between 0 and 1, so they are shares of the picture; multiply x by its width and y "
+            "by its height" for i in np.flatnonzero(faces)]
+
+
+def _tiny(where: list[str], box: np.ndarray) -> list[str]:
+    """Return a line for each face of a few px by its box (M, 4)."""
+    sides = (box[:, 2:] - box[:, :2]).max(1)
+    return [f"{where[i]}: its face is {sides[i]:.2g} px large; coordinates are px of the picture, and such a face shows nothing"
+            for i in np.flatnonzero(sides < FEWEST_PX)]
+
+
+def _marks(where: list[str], raw: np.ndarray) -> list[str]:
+    """Return a line for each face with landmarks that mark something instead of being a place: -1 -1, 0 0, -x -y.
+
+    raw: the landmarks (M, N, 2) as annotated.
+    """
     found = []
-    for record in records:
-        raw = _annotated(record, origin)
-        if SHARE[0] <= np.nanmin(raw) and np.nanmax(raw) <= SHARE[1]:
-            found.append(f"{record.where}: all coordinates lie between 0 and 1, so they are shares of the picture; multiply x by "
-                         "its width and y by its height")
-    return found
-
-
-def tiny(records: Iterable[Record]) -> list[str]:
-    """Return a line for each face of a few px."""
-    sides = ((record, (record.box[2:] - record.box[:2]).max()) for record in records)
-    return [f"{record.where}: its face is {side:.2g} px large; coordinates are px of the picture, and such a face shows nothing"
-            for record, side in sides if side < FEWEST_PX]
-
-
-def _annotated(record: Record, origin: float) -> np.ndarray:
-    """Return the landmarks (N, 2) as they were annotated, without the rounding of the way to continuous px and back."""
-    return (record.landmarks + (origin - 0.5)).round(6) + 0.0
-
-
-def marks(records: list[Record], origin: float) -> list[str]:
-    """Return a line for each face with landmarks that mark something instead of being a place: -1 -1, 0 0, -x -y."""
-    raw, found = np.stack([_annotated(record, origin) for record in records]), []
     for value in np.unique(raw[np.isin(raw, MARKS)]):
         there = (raw == value).all(-1)
         others = np.where(there[..., None], np.nan, raw)
         if value == 0:  # a tool may have kept a face's landmarks inside the picture
             there &= ~(others == 0).any((1, 2))[:, None]
-        faces = np.flatnonzero(there.any(1)).tolist()
-        distance = {i: _distance(np.full(2, value), others[i]) for i in faces}
-        apart = [i for i in faces if there[i].sum() > 1 or distance[i] > APART]
-        far = [i for i in apart if distance[i] > FAR]
-        marked = faces if apart and there.sum() > 1 else apart if value < 0 else far
-        share = f"in {len(faces)} of {len(records)} faces"
-        found += [f"{records[i].where}: {value:g} {value:g} is a mark and no place, {share}; {UNKNOWN}" for i in marked]
-    places = [] if found else [(record, _negated(points)) for record, points in zip(records, raw, strict=True)]
-    return found + [f"{record.where}: {place[0]:g} {place[1]:g} is a place with its signs turned, by which MERL-RAV marks a "
-                    f"hidden landmark; write {-place[0]:g} {-place[1]:g}, or: {UNKNOWN}"
-                    for record, place in places if place is not None]
+        distance, faces = _distance(np.full(2, value), others), there.any(1)
+        apart = faces & ((there.sum(1) > 1) | (distance > APART))
+        marked = faces if apart.any() and there.sum() > 1 else apart if value < 0 else apart & (distance > FAR)
+        found += [f"{where[i]}: {value:g} {value:g} is a mark and no place, in {faces.sum()} of {len(raw)} faces; {UNKNOWN}"
+                  for i in np.flatnonzero(marked)]
+    if found:
+        return found
+    below = (raw < 0).all(-1)
+    candidates = np.flatnonzero(below.any(1) & ~((raw < 0) & ~below[..., None]).any((1, 2)))
+    places = [(i, raw[i][below[i]][0]) for i in candidates if _negated(raw[i][below[i]], raw[i][~below[i]])]
+    return [f"{where[i]}: {x:g} {y:g} is a place with its signs turned, by which MERL-RAV marks a hidden landmark; write "
+            f"{-x:g} {-y:g}, or: {UNKNOWN}" for i, (x, y) in places]
 
 
-def _distance(point: np.ndarray, others: np.ndarray) -> float:
-    """Return the distance of a point from the box of the others (N, 2) / the diagonal of that box; 0 without a box."""
-    others = others[np.isfinite(others).all(1)]
-    size = np.hypot(*np.ptp(others, axis=0)) if len(others) else 0
-    return float(np.hypot(*(point - point.clip(others.min(0), others.max(0)))) / size) if size else 0.0
+def _distance(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the distance of points (..., 2) from the box of others (..., N, 2) / the diagonal of that box; 0 or NaN without."""
+    low, high = np.fmin.reduce(others, -2), np.fmax.reduce(others, -2)
+    size = np.linalg.norm(high - low, axis=-1)
+    return np.linalg.norm(points - points.clip(low, high), axis=-1) / np.where(size > 0, size, np.inf)
 
 
-def _negated(points: np.ndarray) -> np.ndarray | None:
-    """Return the first of a face's landmarks (N, 2) with both signs turned, or None.
+def _negated(turned: np.ndarray, others: np.ndarray) -> bool:
+    """Return whether a face's landmarks (T, 2) beyond two edges of the picture are places with both signs turned.
 
-    Without the signs they lie among the others, with them far away. A face that the picture's corner cuts off is no such face: it
-    has landmarks beyond one edge only, too.
+    Without the signs they lie among the others (K, 2), with them far away. A face that the picture's corner cuts off is no such
+    face: it has landmarks beyond one edge only, too.
     """
-    below = (points < 0).all(1)
-    others, turned = points[~below], points[below]
-    if not len(turned) or (others < 0).any():
-        return None
-    among = [max(APART, 2 * _distance(-point, others)) < _distance(point, others) for point in turned]
-    size = np.hypot(*(np.nanmax(others, 0) - np.nanmin(others, 0))) if all(among) else np.inf
-    far = (np.abs(turned).min(1) > OUTSIDE * size).any()
-    return turned[0] if all(among) and (len(turned) > 1 or far) else None
+    if not len(others) or not (np.maximum(APART, 2 * _distance(-turned, others)) < _distance(turned, others)).all():
+        return False
+    size = np.linalg.norm(np.nanmax(others, 0) - np.nanmin(others, 0))
+    return len(turned) > 1 or bool((np.abs(turned).min(1) > OUTSIDE * size).any())
 
 
 # ------------------------------------------------------------------------------------------------------ size of the pictures
-def factors(stated: dict[Path, Stated]) -> tuple[dict[Path, np.ndarray], list[str], list[str]]:
-    """Compare the stated sizes with the pictures. Return {picture: (2,) factor of its labels}, faults and lines for the log."""
+def _factors(archive: Archive) -> np.ndarray:
+    """Return the factors (M, 2) from the stated size of each face's picture to the true one; UserError if they cannot be."""
     found, faults, sizes = {}, [], []
-    for file, (width, height, where) in stated.items():
+    for file, (width, height, where) in archive.stated.items():
         size = upright_size(file)
         if size is None or size == (width, height):
             continue
@@ -140,17 +134,12 @@ def factors(stated: dict[Path, Stated]) -> tuple[dict[Path, np.ndarray], list[st
                           "or a tool, turned it; turn the labels too, or label the upright picture")
         else:
             faults.append(f"{where}: {what}: the two sides differ by different factors; use the pictures that were labelled")
-    notes = [f"the labels of {len(sizes)} pictures are scaled to the size of the picture, such as: {sizes[0]}"] if sizes else []
-    return found, faults, notes
+    complain(faults)
+    if sizes:
+        archive.notes.append(f"the labels of {len(sizes)} pictures are scaled to the size of the picture, such as: {sizes[0]}")
+    return np.array([found.get(image_of(archive.root, file), np.ones(2)) for file in archive.columns["file"]])
 
 
 def _one_factor(width: float, height: float, size: tuple[int, int]) -> bool:
     """Return whether a picture of width x height that is scaled by one factor, to whole px, may get this size."""
     return max((size[0] - 1) / width, (size[1] - 1) / height) < min((size[0] + 1) / width, (size[1] + 1) / height)
-
-
-def scaled(record: Record, factor: np.ndarray | None) -> Record:
-    """Return a face whose picture was scaled by `factor` (2,) after it was labelled."""
-    if factor is None:
-        return record
-    return record._replace(landmarks=record.landmarks * factor, box=record.box * np.tile(factor, 2))

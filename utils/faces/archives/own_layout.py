@@ -1,13 +1,15 @@
 """Which landmarks a user's own set has, by their names and number; whether mirrored faces fit, and whether faces are upright."""
 import re
-from collections.abc import Container, Sequence
 from pathlib import Path
 
 import numpy as np
+from loguru import logger
 
 from pipnet.errors import UserError, one_line
 from pipnet.geometry import mirrored, similarity, transform
 from pipnet.layout import Layout
+from utils.faces.archives.archive import Archive, complain
+from utils.faces.archives.naming import image_of
 from utils.faces.archives.own import header
 from utils.layouts import Layouts
 
@@ -27,28 +29,44 @@ def plain(name: str) -> str:
     return re.sub(r"[\s_.:/-]+", "", name).casefold()
 
 
-def own_order(archive, names: list[str]) -> list[str]:
+def own_order(archive: Archive, names: list[str]) -> list[str]:
     """Return the names of an own set's points in order, and keep them: that of the layout with these names, else as they are."""
-    layouts: Layouts = archive.layouts
-    same = (layouts.load(name) for name, row in layouts.rows.items() if row.get("count") == len(names))
     given = {plain(name): name for name in names}
-    wanted = next((order for layout in same if set(order := list(map(plain, layout.point_names()))) == set(given)), None)
-    archive.told.names = [given[name] for name in wanted] if wanted else names
-    return archive.told.names
+    orders = (list(map(plain, layout.point_names())) for layout in _with_count(archive.layouts, len(names)))
+    wanted = next((order for order in orders if set(order) == set(given)), None)
+    archive.names = [given[name] for name in wanted] if wanted else names
+    return archive.names
 
 
-def layout_of(count: int, names: list[str], layouts: Layouts, source: Path) -> Layout:
-    """Return the layout with that many landmarks, the one with these names before others. UserError if there is none."""
-    fitting = [layouts.load(name) for name, row in layouts.rows.items() if row.get("count") == count]
+def _with_count(layouts: Layouts, count: int) -> list[Layout]:
+    """Return the layouts of that many landmarks."""
+    return [layouts.load(name) for name, row in layouts.rows.items() if row.get("count") == count]
+
+
+def layout_of(archive: Archive, given: Layout | None, usual: Layouts) -> Layout:
+    """Return the layout of a user's own set: the given one, else that of its names, else the first with its number of points.
+
+    Log what is unusual about the set. UserError without a layout, if the names contradict it, and for faces that lie on their
+    side. usual: the layouts of args.yaml, which other sets have too.
+    """
+    for note in archive.notes:
+        logger.info(note)
+    names, faces = archive.names, archive.columns["landmarks"]
+    fitting = [given] if given else _with_count(archive.layouts, len(faces[0]))
     if not fitting:
-        raise UserError(f"{source} has {count} landmarks{_listed(names)}, and no layout in args.yaml has as many; add a row "
+        known = f" ({one_line(', '.join(names), 80)})" if any(not name.isdecimal() for name in names) else ""
+        raise UserError(f"{archive.root} has {len(faces[0])} landmarks{known}, and no layout in args.yaml has as many; add a row "
                         "under layouts with count and flip_index, or give a file with it: --layout FILE.yaml")
-    order = list(map(plain, names))
-    return next((layout for layout in fitting if list(map(plain, layout.point_names())) == order), fitting[0])
+    layout = next((one for one in fitting if _same(names, one)), fitting[0])
+    check_names(names, layout, archive.root)
+    for doubt in filter(None, (misfit(faces, layout, layout.name in usual.rows), _unturned(archive, layout))):
+        logger.warning(f"{archive.root}: {doubt}")
+    return layout
 
 
-def _listed(names: list[str]) -> str:
-    return f" ({one_line(', '.join(names), 80)})" if any(not name.isdecimal() for name in names) else ""
+def _same(names: list[str], layout: Layout) -> bool:
+    """Return whether these are the names of the points of a layout, in its order."""
+    return list(map(plain, names)) == list(map(plain, layout.point_names()))
 
 
 def _partners(names: list[str]) -> dict[int, int]:
@@ -68,7 +86,7 @@ def _partners(names: list[str]) -> dict[int, int]:
 
 def check_names(names: list[str], layout: Layout, source: Path) -> None:
     """Raise UserError if the names of a set's points contradict a layout: its mirror images, or the parts of its face."""
-    if list(map(plain, names)) == list(map(plain, layout.point_names())):
+    if _same(names, layout):
         return
     partners = _partners(names)
     wrong = next((i for i, j in partners.items() if layout.flip_index[i] != j), None)
@@ -100,72 +118,75 @@ def _misplaced(names: list[str], layout: Layout) -> int | None:
 
 
 # ------------------------------------------------------------------------------------------------------------ mirror images
-def misfit(faces: Sequence[np.ndarray], layout: Layout, common: bool) -> str:
-    """Return in words why faces (N, 2) would not be learnt as a layout says, or nothing.
+def misfit(faces: np.ndarray, layout: Layout, common: bool) -> str:
+    """Return in words why faces (M, N, 2) would not be learnt as a layout says, or nothing.
 
     The mirrored mean face, numbered by flip_index, has to lie on the mean face. common: other sets and nets have the layout, so
     that the first eye has to be on the left of the picture.
     """
-    faces = faces[::len(faces) // MOST + 1]
     mean, flip = _mean_shape(faces), list(layout.flip_index)
     known = np.isfinite(mean).all(1) & np.isfinite(mean[flip]).all(1)
     if known.sum() < 2:
         return ""
+    looked = len(faces[::len(faces) // MOST + 1])
     face, image = mean[known], mirrored(mean, flip, 0)[known]
     radius = np.sqrt(((face - face.mean(0)) ** 2).sum(1).mean())
     matrix = similarity(image, face)
     distance = np.sqrt(((transform(image, matrix) - face) ** 2).sum(1).mean()) / radius
     upside_down = len(face) == 2 and matrix[0, 0] < 0  # two points fit in any order, but on an upright face in one only
-    if distance <= ASYMMETRY[0] + ASYMMETRY[1] / np.sqrt(len(faces)) and not upside_down:
-        return _turned(mean, layout) if common else ""
+    if distance <= ASYMMETRY[0] + ASYMMETRY[1] / np.sqrt(looked) and not upside_down:
+        right, below = _eyes(mean, layout)
+        if not common or not right[0] * below[1] - right[1] * below[0] < 0:
+            return ""
+        return (f"the points come in the mirrored order of layout {layout.name}, which counts from the left of the picture: "
+                f"landmark {(layout.interocular or (0,))[0]} is of the eye on the right; reorder them before you mix the set "
+                "with others")
     across = np.linalg.svd(face - mean[flip][known], compute_uv=False)
-    if len(faces) < FEW and across[0] > 0 and across[1] < PARALLEL * np.hypot(*across):
+    if looked < FEW and across[0] > 0 and across[1] < PARALLEL * np.hypot(*across):
         return ""  # as of turned heads: the lines between mirror images are parallel
     return (f"a mirrored face does not fit the faces; if the points come in another order than layout {layout.name} has, "
             "reorder them or give --layout FILE.yaml with their own flip_index; if they are on one side of the face only, or all "
             "faces look to one side, train with --flip 0")
 
 
-def _turned(mean: np.ndarray, layout: Layout) -> str:
-    """Return in words that a mean face (N, 2) has the left eye where its layout has the right one, or nothing."""
+def _eyes(mean: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vectors (2,) of a mean face (N, 2) from the left to the right eye, and from their middle to all landmarks."""
     left, right = mean[list(layout.interocular or (0, 0))]
-    (x, y), (down_x, down_y) = right - left, np.nanmean(mean, 0) - (left + right) / 2
-    if not x * down_y - y * down_x < 0:
-        return ""
-    return (f"the points come in the mirrored order of layout {layout.name}, which counts from the left of the picture: landmark "
-            f"{(layout.interocular or (0,))[0]} is of the eye on the right; reorder them before you mix the set with others")
+    return right - left, np.nanmean(mean, 0) - (left + right) / 2
 
 
-def _mean_shape(faces: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean (N, 2) of shapes after similarities onto it, NaN where no face has the landmark."""
-    known = [np.isfinite(face).all(1) for face in faces]
-    mean = faces[int(np.argmax([one.sum() for one in known]))]
+def _mean_shape(faces: np.ndarray) -> np.ndarray:
+    """Return the mean (N, 2) of about MOST shapes (M, N, 2) after similarities onto it, NaN where no face has the landmark."""
+    faces = faces[::len(faces) // MOST + 1]
+    mean = faces[np.isfinite(faces).all(2).sum(1).argmax()]
     for _ in range(ROUNDS):
-        told = np.isfinite(mean).all(1)
-        both = [one & told for one in known]
-        turned = [transform(face, similarity(face[one], mean[one])) for face, one in zip(faces, both, strict=True)
-                  if one.sum() > 1 and np.ptp(face[one], axis=0).any()]
+        matrices = [_onto(face, mean) for face in faces]
+        turned = [transform(face, matrix) for face, matrix in zip(faces, matrices, strict=True) if matrix is not None]
         there = np.isfinite(turned)
         total = there.sum(0)
         mean = np.where(total > 0, np.where(there, turned, 0).sum(0) / np.maximum(total, 1), np.nan) if turned else mean
     return mean
 
 
+def _onto(face: np.ndarray, goal: np.ndarray) -> np.ndarray | None:
+    """Return the similarity (2, 3) from the landmarks (N, 2) of a face onto those of another that both have; None without any."""
+    both = np.isfinite(face).all(1) & np.isfinite(goal).all(1)
+    apart = both.sum() > 1 and np.ptp(face[both], axis=0).any() and np.ptp(goal[both], axis=0).any()
+    return similarity(face[both], goal[both]) if apart else None
+
+
 # ------------------------------------------------------------------------------------------------------------ upright faces
-def leans(faces: Sequence[np.ndarray], layout: Layout) -> tuple[np.ndarray, bool]:
-    """Return by how many degrees (M,) each face (N, 2) leans clockwise, NaN where unknown; and whether they are from upright.
+def _leans(faces: np.ndarray, layout: Layout) -> tuple[np.ndarray, bool]:
+    """Return by how many degrees (M,) each face (M, N, 2) leans clockwise, NaN where unknown; and whether they are from upright.
 
     A face is upright if most of it lies below its eyes. If the layout has no eyes or nothing else, they are from the mean face.
     """
-    mean, angles = _mean_shape(faces[::len(faces) // MOST + 1]), np.full(len(faces), np.nan)
-    for i, face in enumerate(faces):
-        both = np.isfinite(face).all(1) & np.isfinite(mean).all(1)
-        if both.sum() > 1 and np.ptp(face[both], axis=0).any() and np.ptp(mean[both], axis=0).any():
-            matrix = similarity(mean[both], face[both])
-            angles[i] = np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))
-    left, right = mean[list(layout.interocular or (0, 0))]
-    down = np.nanmean(mean, 0) - (left + right) / 2
-    upright = bool(np.hypot(*down) > BELOW * np.hypot(*(right - left)) > 0)
+    mean, unknown = _mean_shape(faces), np.full((2, 3), np.nan)
+    matrices = [_onto(mean, face) for face in faces]
+    matrices = np.array([unknown if matrix is None else matrix for matrix in matrices])
+    angles = np.degrees(np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0]))
+    across, down = _eyes(mean, layout)
+    upright = bool(np.hypot(*down) > BELOW * np.hypot(*across) > 0)
     return angles + (np.degrees(np.arctan2(down[1], down[0])) - 90 if upright else 0), upright
 
 
@@ -175,26 +196,29 @@ def _mean_angle(angles: np.ndarray) -> complex:
     return complex(np.exp(1j * np.radians(known)).mean()) if len(known) else 0
 
 
-def unturned(records: Sequence, layout: Layout, sized: Container[Path]) -> tuple[list[str], str]:
-    """Return a line for each face that leans as in the picture before its EXIF tag turns it, if most such faces do; and a doubt.
+def _unturned(archive: Archive, layout: Layout) -> str:
+    """Return a doubt in words about how the faces lie. UserError if most lean as in the picture before its EXIF tag turns it.
 
-    Its labels belong to that picture. The doubt is in words, for one such face only, and for faces that lie without a tag.
-    sized: pictures of which the annotation states the upright width and height.
+    Their labels belong to that picture. The doubt is for one such face only, and for faces that lie without a tag. Where the
+    annotation states the upright width and height, the labels belong to the upright picture.
     """
-    angles, upright = leans([record.landmarks for record in records], layout)
-    tags = np.array([(header(record.file) or ((), 1))[1] for record in records])
+    angles, upright = _leans(archive.columns["landmarks"], layout)
+    images = [image_of(archive.root, file) for file in archive.columns["file"]]
+    tags = np.array([(header(image) or ((), 1))[1] for image in images])
     if not upright:
         angles = angles - np.degrees(np.angle(_mean_angle(angles[tags < 3]))) if (tags < 3).any() else angles * np.nan
-    told = [i for i in np.flatnonzero((tags > 2) & np.isfinite(angles)).tolist() if tags[i] < 5 or records[i].file not in sized]
+    sized = {image for image, (width, height, _) in archive.stated.items() if width != height}
+    told = [i for i in np.flatnonzero((tags > 2) & np.isfinite(angles)).tolist() if tags[i] < 5 or images[i] not in sized]
     wrong = [i for i in told if abs((angles[i] - UNTURNED[tags[i]] + 180) % 360 - 180) < NEAR]
     if len(wrong) > len(told) / 2:
         what = (f"the face lies as in the picture before its EXIF tag turns it, as {len(wrong)} of {len(told)} faces with such a "
                 "tag do, so the labels belong to that picture; turn them too, or remove the tag")
-        lines = [f"{records[i].where}: {what}" for i in wrong]
-        return (lines, "") if len(wrong) > 1 else ([], f"{records[wrong[0]].file.name}: {what}")
+        if len(wrong) == 1:
+            return f"{images[wrong[0]].name}: {what}"
+        complain([f"{archive.columns['where'][i]}: {what}" for i in wrong])
     mean = _mean_angle(angles)
     angle = np.degrees(np.angle(mean))
-    if upright and len(records) >= FEWEST and abs(mean) > 0.5 and abs(angle) > LYING:
-        return [], (f"the faces lean by {angle:.0f} degrees on average; if they are upright in the pictures, x and y are "
-                    "exchanged, or the labels belong to pictures that a tool turned later")
-    return [], ""
+    if upright and len(images) >= FEWEST and abs(mean) > 0.5 and abs(angle) > LYING:
+        return (f"the faces lean by {angle:.0f} degrees on average; if they are upright in the pictures, x and y are "
+                "exchanged, or the labels belong to pictures that a tool turned later")
+    return ""

@@ -8,9 +8,9 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from pipnet.images import SUFFIXES as IMAGES
+from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import composed, original, split_folders
 from utils.faces.archives.pts import read_pts
-from utils.faces.archives.records import Annotation, Archive, complain
 
 
 def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Path]], dict[str, Path]]:
@@ -69,16 +69,14 @@ def parse_points(archive: Archive) -> None:
         logger.warning(f"{root}: {len(stray)} images beside {', '.join(tops)}, such as {stray[0].name}, are left out")
     for split, folder in (tops or {"train": root}).items():
         pairs = paired(folder, root, archive.count, recursive=True)
-        stems = [original(file.stem) for file, _ in pairs]
-        prefixes = [(file.parent, stem.split("_")[0]) for (file, _), stem in zip(pairs, stems, strict=True)]
+        prefixes = [(file.parent, original(file.stem).split("_")[0]) for file, _ in pairs]
         groups, sizes = Counter(prefixes), Counter(file.parent for file, _ in pairs)
-        archive.splits[split] = []
-        for (file, annotated), prefix, stem in zip(pairs, prefixes, stems, strict=True):
-            below = file.relative_to(folder).parts[:-1]
-            grouped = 1 < groups[prefix] < sizes[file.parent]
-            identity = "/".join((*below, prefix[1] if grouped else stem))
-            archive.add(split, file, below[0] if below else "all", identity, Annotation(annotated))
-    if not any(archive.splits.values()):
+        archive.splits.append(split)
+        for (file, landmarks), prefix in zip(pairs, prefixes, strict=True):
+            below, grouped = file.relative_to(folder).parts[:-1], 1 < groups[prefix] < sizes[file.parent]
+            identity = "/".join((*below, prefix[1] if grouped else original(file.stem)))
+            archive.add(split, file, below[0] if below else "all", identity, landmarks)
+    if not len(archive):
         raise UserError(f"{root}: no image with a .pts of the same stem in it")
 
 

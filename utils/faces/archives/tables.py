@@ -11,19 +11,20 @@ import numpy as np
 
 from pipnet.errors import UserError
 from pipnet.files import from_cell, read_bytes
+from utils.faces.archives.archive import Archive
 from utils.faces.archives.lists import inside, read_lines
 from utils.faces.archives.naming import cleaned, composed, identity, split_folders, split_of
 from utils.faces.archives.own_layout import own_order, plain
-from utils.faces.archives.records import Annotation, Archive
 
 NAME = re.compile(r"(?:(.+?)[ _.-]?x|x[ _.-]?(.+))", re.IGNORECASE)  # of a point, in the header of its x
 
 
-def split_files(root: Path, patterns: tuple[str, ...], what: str) -> list[tuple[str, Path]]:
+def split_files(archive: Archive, patterns: tuple[str, ...], what: str) -> list[tuple[str, Path]]:
     """Return (split, file), train first: files at the top, else one in each of its folders train, val and test.
 
-    At the top the word train, val or test in a name is the split; a single file is train.
+    At the top the word train, val or test in a name is the split; a single file is train. The archive has these splits then.
     """
+    root = archive.root
     files = _visible(root, patterns)
     named = [(split, path) for path in files if (split := split_of(path))]
     if len(files) == 1:
@@ -40,7 +41,9 @@ def split_files(root: Path, patterns: tuple[str, ...], what: str) -> list[tuple[
                         f"not {found}")
     for _, path in named:
         inside(root, path.relative_to(root).as_posix(), str(root))
-    return sorted(named, key=lambda pair: ("train", "val", "test").index(pair[0]))  # training sets give points their order
+    named.sort(key=lambda pair: ("train", "val", "test").index(pair[0]))  # training sets give points their order
+    archive.splits += [split for split, _ in named]
+    return named
 
 
 def _visible(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
@@ -80,10 +83,8 @@ def parse_csv(archive: Archive) -> None:
     Two empty or nan cells are a landmark that is not annotated. Images are beside the file, below the folder or its images/; the
     identity is the image.
     """
-    root = archive.root
     order: list[str] = []
-    for split, file in split_files(root, ("*.csv",), "CSV"):
-        archive.splits[split] = []
+    for split, file in split_files(archive, ("*.csv",), "CSV"):
         try:
             rows = [(number, row) for number, row in enumerate(csv.reader(read_lines(file)), 1) if any(map(str.strip, row))]
         except csv.Error as error:
@@ -96,9 +97,8 @@ def parse_csv(archive: Archive) -> None:
             with archive.checked():
                 if len(row) != len(header):
                     raise UserError(f"{where}: {len(row)} cells where the header has {len(header)}")
-                annotation = ordered(Annotation(_cells(row[1:], where), where), names, order)
-                name = from_cell(row[0].strip())
-                archive.add(split, find_image(archive, [name], file, where), "all", identity(name), annotation)
+                points, name = _cells(row[1:], where)[_places(names, order, where)], from_cell(row[0].strip())
+                archive.add(split, find_image(archive, [name], file, where), "all", identity(name), points, where)
 
 
 def _names_of(header: list[str], where: str) -> list[str]:
@@ -138,8 +138,7 @@ def parse_coco(archive: Archive) -> None:
     image. If the categories name the keypoints, the names say which is which, so that files may list them in different orders.
     """
     order: list[str] = []  # names of the points, by the first category that names them
-    for split, file in split_files(archive.root, ("*.json", "annotations/*.json"), "JSON"):
-        archive.splits[split] = []
+    for split, file in split_files(archive, ("*.json", "annotations/*.json"), "JSON"):
         try:
             content = json.loads(read_bytes(file))
             images = {image["id"]: (str(image["file_name"]), image.get("width"), image.get("height"))
@@ -156,31 +155,35 @@ def parse_coco(archive: Archive) -> None:
         for number, face in enumerate(faces, 1):
             where = f"{file}, annotation {str(face.get('id', number))[:20]}"
             with archive.checked():
-                (name, *size), own, annotation = _coco_face(images, named, face, archive.origin, where)
-                if own and len(own) != len(annotation.landmarks):
-                    raise UserError(f"{where}: {len(annotation.landmarks)} points where its category names {len(own)}")
+                (name, *size), own, values, box = _coco_face(images, named, face, where)
+                if own and len(own) != len(values):
+                    raise UserError(f"{where}: {len(values)} points where its category names {len(own)}")
                 if own and len(set(map(plain, own))) == len(own):
                     order = order or own_order(archive, own)
-                    annotation = ordered(annotation, own, order)
+                    values = values[_places(own, order, where)]
                 image = find_image(archive, [name], file, where)
                 archive.state(image, *size, where)
-                archive.add(split, image, "all", identity(name), annotation)
+                points = np.where(values[:, 2:] > 0, values[:, :2], np.nan)
+                if box is not None:  # in continuous px, while `add` expects the keypoints' origin
+                    box = np.concatenate([box[:2], box[:2] + box[2:]]) + archive.origin - 0.5
+                archive.add(split, image, "all", identity(name), points, where, box, visible=values[:, 2] == 2)
 
 
-def ordered(annotation: Annotation, names: list[str], order: list[str]) -> Annotation:
-    """Return an annotation with its points, which have these names, in another order. UserError if the names differ."""
-    names, wanted = list(map(plain, names)), list(map(plain, order))
-    if set(names) != set(wanted):
-        other = next((name for name in names if name not in wanted), names[0])
-        raise UserError(f"{annotation.where}: a keypoint is named {other[:40]!r}, which no other category has")
-    place = [names.index(name) for name in wanted]
-    visible = annotation.visible
-    return annotation._replace(landmarks=annotation.landmarks[place], visible=visible if visible is None else visible[place])
+def _places(names: list[str], order: list[str], where: str) -> list[int]:
+    """Return where each name of `order` is among the names of a face's points. UserError if they differ."""
+    own, wanted = list(map(plain, names)), list(map(plain, order))
+    if set(own) != set(wanted):
+        other = next((name for name in own if name not in wanted), own[0])
+        raise UserError(f"{where}: a keypoint is named {other[:40]!r}, which no other category has")
+    return list(map(own.index, wanted))
 
 
-def _coco_face(images: dict[Any, tuple], named: dict[Any, list[str]], face: dict, origin: float,
-               where: str) -> tuple[tuple, list[str], Annotation]:
-    """Return (name, width, height) of the image, the names of the points and the annotation of a face; both lists are by id."""
+def _coco_face(images: dict[Any, tuple], named: dict[Any, list[str]], face: dict,
+               where: str) -> tuple[tuple, list[str], np.ndarray, np.ndarray | None]:
+    """Return of a face (name, width, height) of its image, the names of its points, these (N, 3) x y v, and its box x y w h (4,).
+
+    images, named: of the file, by id.
+    """
     try:
         values = np.array(face["keypoints"], dtype=np.float64).reshape(-1, 3)
         box = None if face.get("bbox") is None else np.array(face["bbox"], dtype=np.float64).reshape(4)
@@ -189,7 +192,4 @@ def _coco_face(images: dict[Any, tuple], named: dict[Any, list[str]], face: dict
         raise UserError(f"{where}: keypoints x y v ..., bbox x y w h and the image_id of an image belong in it") from None
     if not np.isfinite(values).all() or (np.abs(values) >= 1e9).any() or not np.isin(values[:, 2], (0, 1, 2)).all():
         raise UserError(f"{where}: a keypoint is not x y v with v 0, 1 or 2")
-    points = np.where(values[:, 2:] > 0, values[:, :2], np.nan)
-    if box is not None:  # in continuous px, while `record` expects the keypoints' origin
-        box = np.concatenate([box[:2], box[:2] + box[2:]]) + origin - 0.5
-    return image, own, Annotation(points, where, box, values[:, 2] == 2)
+    return image, own, values, box

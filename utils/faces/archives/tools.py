@@ -16,9 +16,9 @@ import numpy as np
 from pipnet.errors import UserError, one_line
 from pipnet.files import read_bytes
 from pipnet.images import SUFFIXES
+from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import identity
 from utils.faces.archives.own_layout import own_order, plain
-from utils.faces.archives.records import Annotation, Archive, complain
 from utils.faces.archives.tables import find_image, split_files
 
 SHAPES = ("points", "skeleton")  # of CVAT, that are read
@@ -53,8 +53,8 @@ def _add(archive: Archive, faces: list[Named], names: list[str]) -> None:
             values = np.array([points.get(name, (np.nan, np.nan, 0)) for name in order], dtype=np.float64)
             if np.isinf(values).any() or (np.abs(np.nan_to_num(values)) >= 1e9).any():
                 raise UserError(f"{where}: not a coordinate where one belongs")
-            annotation = Annotation(values[:, :2], where, visible=values[:, 2] == 1)
-            archive.add(split, image, "all", identity(image.relative_to(archive.root).as_posix()), annotation)
+            name = identity(image.relative_to(archive.root).as_posix())
+            archive.add(split, image, "all", name, values[:, :2], where, visible=values[:, 2] == 1)
 
 
 def _misspelt(faces: list[Named], names: list[str], fits: bool) -> str | None:
@@ -91,8 +91,7 @@ def parse_cvat(archive: Archive) -> None:
     """
     faces: list[Named] = []
     names: list[str] = []
-    for split, file in split_files(archive.root, ("*.xml",), "XML of CVAT"):
-        archive.splits[split] = []
+    for split, file in split_files(archive, ("*.xml",), "XML of CVAT"):
         tree = _xml(file)
         labels = [label.findtext("name", "") for label in tree.iter("label")]
         for image in tree.iter("image"):
@@ -157,8 +156,7 @@ def parse_label_studio(archive: Archive) -> None:
     The points come in the natural order of their labels. Of several annotations of a picture the first one with points counts.
     """
     faces: list[Named] = []
-    for split, file in split_files(archive.root, ("*.json",), "JSON"):
-        archive.splits[split] = []
+    for split, file in split_files(archive, ("*.json",), "JSON"):
         try:
             tasks = json.loads(read_bytes(file))
         except (OSError, ValueError, RecursionError) as error:

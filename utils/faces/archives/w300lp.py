@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.geometry import mirrored
+from utils.faces.archives.archive import Archive
 from utils.faces.archives.lists import inside
 from utils.faces.archives.mat import read_mat, values
 from utils.faces.archives.naming import photograph
-from utils.faces.archives.records import Annotation, Archive
 
 COUNT = 68
 SIDE = 450
@@ -40,12 +40,10 @@ def parse_300wlp(archive: Archive) -> None:
     redrawn = (root / "landmarks").is_dir()
     for part in W300LP:
         for mat in sorted((root / part).glob("[!.]*.mat")):
-            image = inside(root, f"{part}/{mat.stem}.jpg", str(mat))
-            if archive.lacks(image):
-                continue
             with archive.checked():
+                image = archive.file(f"{part}/{mat.stem}.jpg", str(mat))
                 points, pose = read_mat(inside(root, f"{part}/{mat.name}", str(mat)), "pt2d", "Pose_Para")
                 points = _points(root, part, mat.stem, flip_index) if redrawn else values(points, (2, COUNT), f"{mat}: pt2d").T
-                annotation = Annotation(points, str(mat), pose=values(pose, (1, 7), f"{mat}: Pose_Para")[0, :3])
+                pose = values(pose, (1, 7), f"{mat}: Pose_Para")[0, :3]
                 identity = f"{part.removesuffix('_Flip')}/{photograph(mat.stem, numbers=2)}"
-                archive.add("train", image, part, identity, annotation)
+                archive.add("train", image, part, identity, points, str(mat), pose=pose)

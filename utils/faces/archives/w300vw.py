@@ -12,10 +12,10 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.cores import cores
+from utils.faces.archives.archive import Archive
 from utils.faces.archives.lists import inside
 from utils.faces.archives.points import listed
 from utils.faces.archives.pts import read_pts
-from utils.faces.archives.records import Annotation, Archive
 
 COUNT = 68
 CATEGORIES = {  # test videos, from well-lit to unconstrained
@@ -97,5 +97,5 @@ def parse_300vw(archive: Archive, frame_step: int = 1) -> list[str]:
                     raise UserError(f"{path}: no picture {path.stem} of that frame in {folder}")
                 image = pictures[path.stem] if pictures else video / f"{number:06d}"
                 split = "train" if category == "train" else "test"
-                archive.add(split, image, category, video_id, Annotation(values, str(path)))
+                archive.add(split, image, category, video_id, values, str(path))
     return [f"{name}: {found[name]} of {videos} videos" for name, videos in W300VW.items() if found[name] != videos] + without

@@ -2,14 +2,11 @@
 
 The images are below WFLW_images, the lists below WFLW_annotations.
 """
-from pathlib import Path
-from typing import NamedTuple
-
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.faces.archives.lists import inside, numbered, numbers
-from utils.faces.archives.records import BESIDE, Annotation, Archive, complain
+from utils.faces.archives.archive import BESIDE, Archive, complain
+from utils.faces.archives.lists import numbers
 
 COUNT = 98
 ATTRIBUTES = ("pose", "expression", "illumination", "makeup", "occlusion", "blur")  # in the order of a line's 0/1 flags
@@ -19,60 +16,48 @@ LISTS = "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{}.
 SUBSET_LISTS = "WFLW_annotations/list_98pt_test/list_98pt_test_{}.txt"
 
 
-class Line(NamedTuple):
-    """A face of a list, as annotated."""
-    landmarks: np.ndarray  # (98, 2)
-    box: np.ndarray        # (4,) x1 y1 x2 y2
-    states: np.ndarray     # (6,) bool
-    name: str              # below WFLW_images
-    where: str             # file and line
-
-
-def _line(text: str, where: str) -> Line:
-    """Return a parsed line: `x y` 98 times, x1 y1 x2 y2, six flags, the image's name, which may contain spaces."""
+def _line(text: str, where: str) -> tuple[str, np.ndarray, np.ndarray]:
+    """Return the image's name, which may contain spaces, `x y` 98 times with x1 y1 x2 y2 (200,), and six flags of a line."""
     words = text.split(maxsplit=2 * COUNT + 10)
     if len(words) != 2 * COUNT + 11:
         raise UserError(f"{where}: {len(words)} values where {2 * COUNT} coordinates, 4 of the box, 6 flags and a name belong")
     values = numbers(words[:2 * COUNT + 4], where)
     if set(flags := words[2 * COUNT + 4:-1]) - {"0", "1"}:
         raise UserError(f"{where}: an attribute is neither 0 nor 1")
-    return Line(values[:2 * COUNT].reshape(COUNT, 2), values[2 * COUNT:], np.array(flags) == "1", words[-1].strip(), where)
+    return words[-1].strip(), values, np.array(flags) == "1"
 
 
-def _subsets(root: Path, lines: list[Line]) -> list[str]:
-    """Return the subsets of each test face.
+def _subsets(archive: Archive, faces: list[tuple]) -> list[str]:
+    """Return the subsets of each test face, as (name, values, ...).
 
     The subset lists repeat a face's 196 coordinates and its image. A photograph may show several faces, so the first coordinate
     and the image together tell the face.
     """
-    rows: dict[tuple[float, str], list[int]] = {}
-    for index, line in enumerate(lines):
-        rows.setdefault((float(line.landmarks[0, 0]), line.name), []).append(index)
-    subsets = [["test"] for _ in lines]
-    for name in SUBSETS:
-        for where, text in numbered(inside(root, SUBSET_LISTS.format(name), str(root)), optional=True):
+    rows: dict[tuple[str, float], list[int]] = {}
+    for index, (name, values, *_) in enumerate(faces):
+        rows.setdefault((name, float(values[0])), []).append(index)
+    subsets = [["test"] for _ in faces]
+    for subset in SUBSETS:
+        for where, text in archive.lines(SUBSET_LISTS.format(subset)):
             words = text.split(maxsplit=2 * COUNT)
-            key = (float(numbers(words[:1], where)[0]), words[-1].strip())
+            key = words[-1].strip(), float(numbers(words[:1], where)[0])
             if key not in rows:
                 raise UserError(f"{where}: no face of {LISTS.format('test')} has this first coordinate and image")
             for index in rows[key]:
-                subsets[index].append(name)
+                subsets[index].append(subset)
     return [BESIDE.join(dict.fromkeys(names)) for names in subsets]
 
 
 def parse_wflw(archive: Archive) -> None:
     """Add train, test with the annotated boxes; the states are ATTRIBUTES. A test face may be in several SUBSETS."""
-    root = archive.root
     for split in ("train", "test"):
-        lines = []
-        for where, text in numbered(inside(root, LISTS.format(split), str(root)), optional=True):
+        faces = []
+        for where, text in archive.lines(LISTS.format(split)):
             with archive.checked():
-                lines.append(_line(text, where))
+                faces.append((*_line(text, where), where))
         complain(archive.faults)
-        subsets = _subsets(root, lines) if split == "test" else [split] * len(lines)
-        for line, subset in zip(lines, subsets, strict=True):
+        subsets = _subsets(archive, faces) if split == "test" else [split] * len(faces)
+        for (name, values, states, where), subset in zip(faces, subsets, strict=True):
             with archive.checked():
-                image = inside(root, line.name, line.where, "WFLW_images")
-                if not archive.lacks(image):
-                    annotation = Annotation(line.landmarks, line.where, line.box, states=line.states)
-                    archive.add(split, image, subset, line.name, annotation)
+                image, points = archive.file(name, where, "WFLW_images"), values[:-4].reshape(COUNT, 2)
+                archive.add(split, image, subset, name, points, where, values[-4:], states=states)
