@@ -8,9 +8,9 @@ from nets.backbones import dpr, irnet, mobilenet, resnet, slim, timm_net
 from nets.backbones.row import Row
 from nets.net import Net
 from nets.registry import HEADS, resolve
-from nets.stages.local_parts import LocalParts
-from nets.stages.spatial_transformer import Reinit
 from nets.trainable import Trainable
+from nets.wrappers.local_parts import LocalParts
+from nets.wrappers.spatial_transformer import Reinit
 
 NETS: dict[str, Row] = {**resnet.ROWS, **irnet.ROWS, **mobilenet.ROWS, **slim.ROWS, **dpr.ROWS, **timm_net.ROWS}
 

@@ -10,6 +10,9 @@ from conftest import ROOT
 PARSERS = "utils.faces.archives"  # it reads no args.yaml: its callers give it the layouts
 LAYERS = ("utils.faces.archives", "utils.synthetic", "utils.faces", "utils.train", "utils.evaluate", "utils.export",
           "utils.detect", "utils.tools", "utils.tasks")  # each may import those before it
+NETS = ("nets.registry", "nets.labels", "nets.losses", "nets.onednn", "nets.trainable", "nets.blocks", "nets.necks",
+        "nets.backbones", "nets.heads", "nets.stages", "nets.net", "nets.wrappers", "nets.build", "nets.convert",
+        "nets.detectors")  # the same inside nets; nobody there imports `nets` itself
 COMMON = {f"utils.{name}" for name in ("config", "conversion", "cores", "formats", "growing", "keys", "layouts", "locks",
                                         "machine", "memory", "progress", "start", "yaml_files")}
 REEXPORTS = {"utils": "utils.faces", "utils.util": "utils.faces"}  # modules that show users a part of a layer
@@ -48,12 +51,12 @@ def within(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
-def layer_of(name: str) -> int:
-    """Return the number of a module's layer in `LAYERS`; -1 for what all layers may import."""
+def layer_of(name: str, layers: tuple[str, ...] = LAYERS) -> int:
+    """Return the number of a module's layer; -1 for what all layers may import."""
     name = REEXPORTS.get(name, name)
     if name in COMMON:
         return -1
-    number = next((number for number, layer in enumerate(LAYERS) if within(name, layer)), None)
+    number = next((number for number, layer in enumerate(layers) if within(name, layer)), None)
     assert number is not None, f"{name} belongs to no layer: put it into one, or list it in COMMON"
     return number
 
@@ -62,7 +65,9 @@ def is_allowed(module: str, imported: str) -> bool:
     """Return whether a module of the project may import another module."""
     top = imported.split(".")[0]
     if within(module, "nets"):
-        return top == "nets" or top in TORCH_SIDE
+        if top == "nets":
+            return module == "nets" or (imported != "nets" and layer_of(imported, NETS) <= layer_of(module, NETS))
+        return top in TORCH_SIDE
     if within(module, "pipnet"):
         app = within(imported, "pipnet.app") and not within(module, "pipnet.app") and module != "pipnet.__main__"
         return top not in ("nets", "utils", "main", "demo") and not app
@@ -116,6 +121,10 @@ def test_exceptions_name_modules():
     ("pipnet.app.demo", "from utils.tools import inference", False),
     ("pipnet.detector", "import nets", False),
     ("nets.net", "import torch\nfrom torch import nn\nfrom nets.labels import Labels\nimport math", True),
+    ("nets.stages.refiner", "from nets.heads import simcc", True),
+    ("nets.heads.pip", "from nets.stages.refiner import Refiner", False),
+    ("nets.heads.pip", "from nets import build", False),
+    ("nets.net", "from nets import Labels", False),
     ("nets.net", "import cv2", False),
     ("nets.net", "from pipnet.errors import UserError", False),
     ("nets.net", "from utils import cores", False),

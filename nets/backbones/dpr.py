@@ -1,8 +1,8 @@
 """The regressor of DPR: a small MobileNetV2 down to stride 128 (Shao et al., TPAMI 2021; MIT)."""
 from torch import Tensor, nn
 
-from nets.backbones.blocks import conv_norm, conv_norm_relu
 from nets.backbones.row import Row
+from nets.blocks import conv_norm, conv_norm_relu
 
 # (expansion, width, repeats, stride of the first)
 STEPS = [(1, 8, 1, 1), (6, 12, 2, 2), (6, 16, 2, 2), (6, 24, 3, 2), (6, 32, 3, 2), (6, 48, 3, 2), (6, 64, 2, 2), (6, 80, 1, 1)]

@@ -7,8 +7,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from nets.backbones.blocks import run_taps
 from nets.backbones.row import Row
+from nets.blocks import run_taps
 from nets.registry import ACTS
 
 DEPTHS = {18: [2, 2, 2, 2], 50: [3, 4, 14, 3], 100: [3, 13, 30, 3]}

@@ -4,8 +4,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
-from nets.backbones.blocks import conv_norm, run_taps
 from nets.backbones.row import Row
+from nets.blocks import conv_norm, run_taps
 
 
 class MobileNetV2(nn.Module):

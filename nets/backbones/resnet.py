@@ -4,8 +4,8 @@ from functools import partial
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, ResNet101_Weights, resnet
 
-from nets.backbones.blocks import run_taps
 from nets.backbones.row import Row
+from nets.blocks import run_taps
 
 # {depth: (block, blocks in each stage, ImageNet weights, published figures)}
 DEPTHS = {

@@ -6,8 +6,8 @@ backbone have the names of the published file.
 import torch
 from torch import Tensor, nn
 
-from nets.backbones.blocks import conv_norm_relu, run_taps
 from nets.backbones.row import Row
+from nets.blocks import conv_norm_relu, run_taps
 
 # conv2 ... conv13: (width, stride)
 STEPS = [(32, 1), (32, 2), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1), (128, 2), (128, 1), (128, 1), (256, 2), (256, 1)]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from nets.heads.coordinate import UNIT
-from nets.stages.spatial_transformer import THETA_SCALE
+from nets.wrappers.spatial_transformer import THETA_SCALE
 
 PLACES = {"eye_left": "left_eye_net", "eye_right": "right_eye_net", "nose": "nose_net", "mouth": "mouth_net"}  # {ours: published}
 

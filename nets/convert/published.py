@@ -7,7 +7,7 @@ import re
 
 from torch import Tensor
 
-from nets.convert.transplant import PARTS
+from nets.heads.transplant import PARTS
 
 NECK = ("deconv1", "bn_deconv1", "layer5", "bn5", "layer6", "bn6")
 HEADS = {  # {system: {our name of a head's convolution: the published one}}

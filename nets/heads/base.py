@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nets.convert.transplant import Sources
+from nets.heads.transplant import Sources
 from nets.labels import Labels, Prediction
 from nets.necks import Neck
 
@@ -97,10 +97,3 @@ def in_cells(landmarks: Tensor, grid: tuple[int, int]) -> Tensor:
 def from_cells(points: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return points (..., 2) in [0, 1] of the crop, from cells of a `grid` (H, W): the inverse."""
     return torch.stack([points[..., axis] / grid[1 - axis] for axis in (0, 1)], -1)
-
-
-def start_small(*layers: nn.Module | None) -> None:
-    """Give output layers small random weights and no bias."""
-    for layer in filter(None, layers):
-        nn.init.normal_(layer.weight, std=0.001)
-        nn.init.zeros_(layer.bias)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nets.heads.base import Head, PointTargets, start_small
+from nets.blocks import SqueezeExcite, start_small
+from nets.heads.base import Head, PointTargets
 from nets.labels import Labels, Prediction
 from nets.losses import bounded, laplace_loss
 from nets.registry import ERRORS, resolve
@@ -20,18 +21,6 @@ class CoordinateMaps(NamedTuple):
     """landmarks (B, N, 2) in [0, 1] of the crop; log_scale (B, N): logarithm of the expected error in eighths of it, or None."""
     landmarks: Tensor
     log_scale: Tensor | None = None
-
-
-class SqueezeExcite(nn.Module):
-    """Channels scaled by a gate computed from their means (Hu et al., CVPR 2018)."""
-
-    def __init__(self, channels: int, reduction: int = 8):
-        super().__init__()
-        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels // reduction, 1), nn.ReLU(),
-                                  nn.Conv2d(channels // reduction, channels, 1), nn.Sigmoid())
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features * self.gate(features)
 
 
 class RegressionHead(Head):
@@ -76,10 +65,9 @@ class CoordinateHead(RegressionHead):
                  sigma: bool = False):
         super().__init__(spec["meanface"], error)
         self.excite = SqueezeExcite(channels) if excite else nn.Identity()
-        # drawn for every pool, because a seed has to give the weights that it always gave
-        filters = nn.Conv2d(channels, channels, -(-spec["input_size"] // spec["stride"]), groups=channels, bias=False)
-        depthwise = pool == "depthwise"
-        self.pool = nn.Sequential(filters, nn.BatchNorm2d(channels)) if depthwise else nn.AdaptiveAvgPool2d(1)
+        depthwise, cells = pool == "depthwise", -(-spec["input_size"] // spec["stride"])
+        self.pool = nn.Sequential(nn.Conv2d(channels, channels, cells, groups=channels, bias=False),
+                                  nn.BatchNorm2d(channels)) if depthwise else nn.AdaptiveAvgPool2d(1)
         self.output = nn.Conv2d(channels, 2 * self.num_lms, 1)
         self.norm = nn.BatchNorm2d(2 * self.num_lms) if depthwise else nn.Identity()
         self.log_scale = nn.Conv2d(channels, self.num_lms, 1) if sigma else None

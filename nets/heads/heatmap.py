@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nets.heads.base import Head, PointTargets, in_cells, inside, start_small
+from nets.blocks import start_small
+from nets.heads.base import Head, PointTargets, in_cells, inside
 from nets.heads.gaussian import log_gaussian, parabola_top
 from nets.labels import Labels, Prediction
 from nets.necks import Pyramid

@@ -2,8 +2,8 @@
 import torch
 from torch import Tensor, nn
 
-from nets.heads.base import start_small
-from nets.heads.coordinate import UNIT, CoordinateMaps, RegressionHead, SqueezeExcite
+from nets.blocks import SqueezeExcite, start_small
+from nets.heads.coordinate import UNIT, CoordinateMaps, RegressionHead
 
 WIDTH = 128
 

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.convert.transplant import Sources, transplant
-from nets.heads.base import Head, from_cells, in_cells, start_small
+from nets.blocks import start_small
+from nets.heads.base import Head, from_cells, in_cells
+from nets.heads.transplant import Sources, transplant
 from nets.labels import Labels, Prediction
 from nets.losses import bounded, laplace_loss
 from nets.registry import ERRORS, resolve

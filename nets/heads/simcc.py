@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
+from nets.blocks import GatedAttention
 from nets.heads.base import Head, PointTargets, inside
 from nets.heads.gaussian import log_gaussian, log_height, parabola_top
 from nets.labels import Labels, Prediction
@@ -20,23 +20,6 @@ class SimCCMaps(NamedTuple):
     """Logits x, y (B, N, bins) over the crop and its margin."""
     x: Tensor
     y: Tensor
-
-
-class GatedAttention(nn.Module):
-    """Attention between landmarks (B, N, D): squared ReLU inside a gated linear unit (Hua et al., ICML 2022)."""
-
-    def __init__(self, width: int, keys: int = 128):
-        super().__init__()
-        self.norm, self.split = nn.LayerNorm(width), (2 * width, 2 * width, keys)
-        self.expand = nn.Linear(width, sum(self.split), bias=False)
-        self.scale, self.shift = nn.Parameter(torch.rand(2, keys)), nn.Parameter(torch.zeros(2, keys))
-        self.join = nn.Linear(2 * width, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, value, base = silu(self.expand(self.norm(x))).split(self.split, -1)
-        query, key = (base[:, :, None] * self.scale + self.shift).unbind(2)
-        attention = torch.relu(query @ key.transpose(1, 2) / self.split[2] ** 0.5).square() / x.shape[1]
-        return x + self.join(gate * (attention @ value))
 
 
 class SimCCHead(Head):

@@ -4,7 +4,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.heads.base import start_small
+from nets.blocks import start_small
 from nets.labels import Labels, Prediction
 
 STATES = ("left_eye_closed", "right_eye_closed", "mouth_closed", "mouth_wide_open")  # left and right in the picture

@@ -7,7 +7,7 @@ landmarks; then each gets its own displacement.
 import torch
 from torch import Tensor, nn
 
-from nets.heads.simcc import GatedAttention
+from nets.blocks import GatedAttention
 from nets.labels import Labels
 
 STRIDE = 8  # px of the input that one cell of the fine map covers

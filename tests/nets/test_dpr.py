@@ -9,8 +9,8 @@ from conftest import DEFAULTS
 from main import add_modes
 from nets import Labels
 from nets.backbones.dpr import Dense, SmallMobileNetV2
-from nets.stages.local_parts import Place
-from nets.stages.spatial_transformer import THETA_SCALE, SpatialTransformer, outer
+from nets.wrappers.local_parts import Place
+from nets.wrappers.spatial_transformer import THETA_SCALE, SpatialTransformer, outer
 from pipnet.errors import UserError
 from pipnet.geometry import cut, to_image
 from utils.config import parse

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from ideal import ideal
 
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
-from nets.convert.transplant import Sources
 from nets.heads.heatmap import HeatmapHead
 from nets.heads.pip import nearest_neighbors
+from nets.heads.transplant import Sources
 from pipnet.errors import UserError
 from utils.faces.paths import resolve_paths
 from utils.faces.sets import read_meanface

@@ -14,9 +14,9 @@ from ideal import ideal
 
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.detectors.faceboxes import FaceBoxesV2
-from nets.stages.distillation import Distillation, Shares, without_teacher
 from nets.stages.refiner import Refiner, sample
-from nets.trainable import Wrapper
+from nets.wrappers.base import Wrapper
+from nets.wrappers.distillation import Distillation, Shares, without_teacher
 from pipnet.errors import UserError
 from utils.export.files import exported_predictor
 from utils.tools.zoo import overfit, refiner

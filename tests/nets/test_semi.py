@@ -6,8 +6,8 @@ from conftest import LAYOUTS, mean_face, untrained
 
 from nets.labels import Labels, Prediction, Weak
 from nets.net import Features
-from nets.stages.mean_teacher import MeanTeacher
 from nets.trainable import batch_norms
+from nets.wrappers.mean_teacher import MeanTeacher
 
 L68 = LAYOUTS.load("68")
 

@@ -8,9 +8,9 @@ from nets import NetOptions, build_net, make_spec
 from nets.heads.coordinate import CoordinateMaps
 from nets.labels import Labels, Prediction, move
 from nets.losses import hard_landmark_weights
-from nets.stages.affine import chain, inverse, resample
-from nets.stages.local_parts import part_alignment
-from nets.stages.spatial_transformer import set_constant
+from nets.wrappers.affine import chain, inverse, resample
+from nets.wrappers.local_parts import part_alignment
+from nets.wrappers.spatial_transformer import set_constant
 from utils.train import checkpoint
 
 PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 68))}

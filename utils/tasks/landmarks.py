@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nets import Trainable, build_net
 from nets.heads.pip import nearest_neighbors
-from nets.stages.distillation import Shares, without_teacher
-from nets.stages.mean_teacher import MeanTeacher
+from nets.wrappers.distillation import Shares, without_teacher
+from nets.wrappers.mean_teacher import MeanTeacher
 from pipnet.errors import UserError
 from pipnet.geometry import to_crop
 from pipnet.layout import Layout

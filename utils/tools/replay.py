@@ -8,7 +8,7 @@ import torch
 from nets import Labels, build_net
 from nets.detectors.faceboxes import BoxTargets, FaceBoxesV2
 from nets.labels import Form
-from nets.stages.distillation import Shares
+from nets.wrappers.distillation import Shares
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.config import read_defaults, resolve

@@ -10,7 +10,7 @@ from nets import Trainable, net_row
 from nets.convert.imagenet import load_imagenet
 from nets.convert.published import is_classifier
 from nets.convert.systems import BACKBONES, backbone_in, system_of
-from nets.convert.transplant import nearest_sources, similarity
+from nets.heads.transplant import nearest_sources, similarity
 from pipnet.errors import UserError
 from pipnet.files import write_csv
 from pipnet.geometry import box_of, crop_box, to_crop

@@ -4,7 +4,7 @@ from pathlib import Path
 import torch
 
 from nets import Trainable
-from nets.stages.distillation import Distillation, Shares
+from nets.wrappers.distillation import Distillation, Shares
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.train import checkpoint, initialise

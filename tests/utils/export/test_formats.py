@@ -15,7 +15,7 @@ import torch
 from conftest import NET, ROOT, fails, mean_face, unfolded, untrained
 
 from nets import NetOptions, Prediction, build_net, make_spec
-from nets.stages.affine import inverse
+from nets.wrappers.affine import inverse
 from pipnet.errors import UserError
 from pipnet.landmarker import Landmarker, open_net
 from pipnet.runtimes import open_file

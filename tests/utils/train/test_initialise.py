@@ -10,8 +10,8 @@ import torch
 import yaml
 from conftest import LAYOUTS, ROOT, SMALL, contents, mean_face, untrained, write_faces
 
-from nets.convert.transplant import nearest_sources, transplant
 from nets.heads.pip import PIPHead, nearest_neighbors
+from nets.heads.transplant import nearest_sources, transplant
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.faces.archives import read_pts, write_pts

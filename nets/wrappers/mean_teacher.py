@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_map_only
 
 from nets.labels import Labels, mirror, move
 from nets.net import Net
-from nets.trainable import Wrapper, batch_norms, imitated
+from nets.trainable import batch_norms
+from nets.wrappers.base import Wrapper, imitated
 
 UNSURE = 0.02  # of the crop: a landmark whose expected error and disagreements are of this size counts half
 

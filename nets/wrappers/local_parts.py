@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from nets.backbones.dpr import Dense, SmallMobileNetV2
-from nets.heads.base import start_small
+from nets.blocks import start_small
 from nets.heads.coordinate import UNIT
 from nets.labels import Labels, Prediction, move
 from nets.registry import ERRORS, resolve
-from nets.stages.affine import chain, inverse, length_scale, resample
-from nets.stages.spatial_transformer import THETA_SCALE, Reinit, SplitGradient, alignment_loss, outer, set_constant
-from nets.trainable import Wrapper
+from nets.wrappers.affine import chain, inverse, length_scale, resample
+from nets.wrappers.base import Wrapper
+from nets.wrappers.spatial_transformer import THETA_SCALE, Reinit, SplitGradient, alignment_loss, outer, set_constant
 
 SIZE = 128  # px, side of a part's crop
 ROOM = 1.2  # side of a part's crop / longer side of the part's landmarks

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nets.labels import Labels, Prediction, move
 from nets.net import Features, Net, Outputs, by_name
-from nets.stages.affine import inverse, length_scale, resample
-from nets.trainable import Wrapper
+from nets.wrappers.affine import inverse, length_scale, resample
+from nets.wrappers.base import Wrapper
 
 SIZE = 128  # px, side of the nominal crop as the transformer sees it
 THETA_SCALE = 0.1  # the last layer's output is scaled by this, so that one Adam step cannot move the crop off the face

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nets.labels import Labels
 from nets.net import Net
-from nets.trainable import Wrapper, imitated
+from nets.wrappers.base import Wrapper, imitated
 
 UNSURE = 0.02  # of the crop: where the teacher expects an error of this size, it counts half
 

@@ -1,0 +1,1 @@
+"""Nets around a net: they change its pictures or add losses, and keep the names of its tensors."""
