@@ -15,10 +15,9 @@ from record import ROOT, chosen, save
 from runs import train
 
 from utils.config import read_defaults
-from utils.evaluate.boxes import Reboxed
+from utils.evaluate.boxes import reboxed
 from utils.evaluate.evaluate import evaluate, torch_predictor
-from utils.faces.dataset import Faces
-from utils.faces.prepared_set import PreparedSet, Split
+from utils.faces.prepared_set import PreparedSet, Split, load
 from utils.train import checkpoint
 
 PIP, WIDE = ["--net", "timm:resnet10t", "--stride", "16"], ["--translation", "0.25", "--scale", "0.3"]
@@ -46,12 +45,12 @@ def measure(weights: Path, faces: int) -> dict[str, float]:
     """Return {case: NME in % of the first test faces}."""
     net, layout, _ = checkpoint.unpack(weights)
     split = Split(PreparedSet(ROOT / "data" / "synthetic", read_defaults().layouts), "test")
-    own = Faces([split], layout, net.spec["input_size"], 0, input_margin=net.input_margin)
+    own = load([split], layout, net.spec["input_size"], 0, input_margin=net.input_margin)
     own = own.only(np.arange(min(faces, len(own))))
     predict = torch_predictor(net, torch.device("cpu"))
 
     def nme(shift: float, scale: float) -> float:
-        moved = Reboxed(own, boxes(own.box, shift, scale), 1.0)
+        moved = reboxed(own, boxes(own["box"][:], shift, scale), 1.0)
         return round(float(np.nanmean(evaluate(predict, moved, layout, "interocular", 50).nme)), 3)
 
     found = {f"shift {shift:g}": nme(shift, 1.0) for shift in SHIFTS}

@@ -15,8 +15,7 @@ from record import ROOT, save
 from pipnet.errors import UserError
 from utils.config import read_defaults
 from utils.evaluate.evaluate import evaluate, torch_predictor
-from utils.faces.dataset import Faces
-from utils.faces.prepared_set import PreparedSet, Split
+from utils.faces.prepared_set import PreparedSet, Split, load
 from utils.train import checkpoint
 
 MOST, WORST = 1500, 12.0  # faces of a set; NME in % from which a face is left out
@@ -25,13 +24,13 @@ MOST, WORST = 1500, 12.0  # faces of a set; NME in % from which a face is left o
 def measure(net, layout, folder: Path) -> list[dict]:
     """Return a row for each subset of a set's training faces."""
     split = Split(PreparedSet(folder, read_defaults().layouts), "train")
-    faces = Faces([split], layout, net.spec["input_size"], 0, input_margin=net.input_margin)
+    faces = load([split], layout, net.spec["input_size"], 0, input_margin=net.input_margin)
     faces = faces.only(np.unique(np.linspace(0, len(faces) - 1, MOST).astype(int)))
     result = evaluate(torch_predictor(net, torch.device("cpu")), faces, layout, "interocular", 64)
-    right = np.nanmean(faces.landmarks[..., 0] - result.landmarks[..., 0], 1)
-    side, subsets = faces.box[:, 2] - faces.box[:, 0], np.array(faces.subsets)
+    right = np.nanmean(faces["landmarks"][:][..., 0] - result.landmarks[..., 0], 1)
+    side, subsets = faces["box"][:][:, 2] - faces["box"][:][:, 0], np.array(faces["subset"])
     rows = []
-    for subset in dict.fromkeys(faces.subsets):
+    for subset in dict.fromkeys(faces["subset"]):
         used = (subsets == subset) & (result.nme < WORST) & np.isfinite(right)
         small = used & (side < np.median(side[used]))
         rows.append({"set": folder.name, "part": subset, "faces": int(used.sum()),

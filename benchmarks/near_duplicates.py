@@ -18,8 +18,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import mirrored, opencv_matrix, similarity
 from pipnet.images import write_image
 from utils.config import read_defaults
-from utils.faces.dataset import Faces
-from utils.faces.prepared_set import SPLITS, PreparedSet, Split
+from utils.faces.prepared_set import SPLITS, PreparedSet, Split, load
 
 FOLDERS = [ROOT / "data" / "300w", ROOT / "data" / "faces68"]  # their figures are kept
 SIDE, SHARE = 64, 0.6        # px of the aligned face; its landmarks' root mean square radius / half of that
@@ -62,9 +61,9 @@ class Group:
 
     def __init__(self, split: Split, mean: np.ndarray, layout):
         self.name, self.order = f"{split.set.folder.name}/{split.name}", SPLITS.index(split.name)
-        self.faces, found = Faces([split], layout, DRAWN, 0), []
+        self.faces, found = load([split], layout, DRAWN, 0), []
         for index in range(len(self.faces)):
-            picture, points = self.faces.picture(index), self.faces.nominal[index] * DRAWN + self.faces.border
+            picture, points = self.faces.crops[index], self.faces.nominal(index) * DRAWN + self.faces.crops.border
             gray = aligned(picture, points, mean)
             other = aligned(*altered(picture, points, np.random.default_rng(index)), mean)
             found.append([frequencies(image) for image in (gray, np.ascontiguousarray(gray[:, ::-1]), other)])
@@ -77,12 +76,12 @@ class Group:
 
     def drawn(self, index: int, layout) -> np.ndarray:
         """Return a face with the beginning of its file's name."""
-        return tile(self.faces[index][0], [], layout, 144, Path(self.faces.names[index]).name[:18])
+        return tile(self.faces.crops.plain(index), [], layout, 144, Path(self.faces["file"][index]).name[:18])
 
 
 def mean_face(sets: list[PreparedSet], layout) -> np.ndarray:
     """Return the mean face (N, 2) in px of the aligned face, symmetric, so that mirrored faces are aligned to it as well."""
-    nominal = np.concatenate([Faces([Split(one, "train")], layout, DRAWN, 0).nominal for one in sets])
+    nominal = np.concatenate([load([Split(one, "train")], layout, DRAWN, 0).nominal() for one in sets])
     mean = np.nanmean(nominal, 0)
     mean = (mean + mirrored(mean, layout.flip_index, 1)) / 2 - mean.mean(0)
     return SIDE / 2 + (mean - mean.mean(0)) / np.sqrt((mean**2).sum(1).mean()) * SHARE * SIDE / 2
@@ -101,7 +100,7 @@ def main(folders: list[Path]) -> None:
     sets, layout = [PreparedSet(folder, layouts) for folder in folders], layouts.load("68")
     mean = mean_face(sets, layout)
     splits = [Split(one, name) for one in sets for name in one.splits]
-    groups = [Group(split, mean, layout) for split in splits if len(split.set.read(split.name).files)]
+    groups = [Group(split, mean, layout) for split in splits if len(split.set.read(split.name))]
     if len({group.order for group in groups}) < 2:
         raise UserError("all faces are in one split; duplicates are searched between two")
     median = np.median(np.concatenate([group.plain for group in groups]), 0)
@@ -125,7 +124,7 @@ def main(folders: list[Path]) -> None:
     for distance, a, b, i, j in sorted(found)[:SHOWN * 4]:
         one, two = groups[a], groups[b]
         if distance <= limit or len(tiles) < SHOWN:
-            names = f"{one.name} {one.faces.names[i]}", f"{two.name} {two.faces.names[j]}"
+            names = [f"{group.name} {group.faces['file'][row]}" for group, row in ((one, i), (two, j))]
             pairs.append({"bits": distance, "one": names[0], "other": names[1]})
         if len(tiles) < SHOWN:
             tiles.append(pair_tile(distance, one, two, (i, j), layout))

@@ -20,8 +20,8 @@ from utils.config import read_defaults
 from utils.evaluate.boxes import Reboxed
 from utils.evaluate.evaluate import evaluate, torch_predictor
 from utils.faces.archives import write_pts
-from utils.faces.dataset import Faces
-from utils.faces.prepared_set import PreparedSet, Split
+from utils.faces.faces import Faces
+from utils.faces.prepared_set import PreparedSet, Split, load
 from utils.train import checkpoint
 
 SETS = {"300w": "300W", "faces68": "LIDS/faces68"}  # {folder of OUT: the set that it is a copy of}
@@ -33,9 +33,9 @@ SHARE = 0.5             # of the way from the label to what the net finds
 def found(net: Path, prepared: PreparedSet) -> tuple[Faces, np.ndarray]:
     """Return the training faces and the landmarks (M, N, 2) that the net finds in them, in px of the source image."""
     model, layout, _ = checkpoint.unpack(net)
-    faces = Faces([Split(prepared, "train")], layout, model.spec["input_size"], 0)
+    faces = load([Split(prepared, "train")], layout, model.spec["input_size"], 0)
     predict, rng, results = torch_predictor(model, torch.device("cpu")), np.random.default_rng(0), []
-    centre, half = (faces.box[:, :2] + faces.box[:, 2:]) / 2, (faces.box[:, 2:] - faces.box[:, :2]) / 2
+    centre, half = (faces["box"][:][:, :2] + faces["box"][:][:, 2:]) / 2, (faces["box"][:][:, 2:] - faces["box"][:][:, :2]) / 2
     for number in range(BOXES):
         move, size = (rng.uniform(-APART, APART, (len(faces), count)) * (number > 0) for count in (2, 1))
         middle, reach = centre + 2 * half * move, half * (1 + size)
@@ -53,10 +53,10 @@ def main(out: Path, net: Path) -> None:
         prepared = PreparedSet(next(DATA.glob(f"{source.name}-*")), read_defaults().layouts)
         shutil.copytree(source, out / name)
         faces, landmarks = found(net, prepared)
-        moved = SHARE * (landmarks - faces.landmarks)
-        for file, points in zip(faces.names, faces.landmarks + moved, strict=True):
+        moved = SHARE * (landmarks - faces["landmarks"][:])
+        for file, points in zip(faces["file"], faces["landmarks"][:] + moved, strict=True):
             write_pts((out / name / file).with_suffix(".pts"), points - 0.5 + prepared.meta["origin"])
-        sides = np.sqrt(np.prod(faces.box[:, 2:] - faces.box[:, :2], 1))
+        sides = np.sqrt(np.prod(faces["box"][:][:, 2:] - faces["box"][:][:, :2], 1))
         apart = 100 * np.nanmean(np.linalg.norm(moved, axis=-1) / sides[:, None])
         print(f"{name}: labels of {len(faces)} faces moved by {apart:.2f} % of the face's box")
 

@@ -26,7 +26,8 @@ from nets.convert.published import HEADS  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
 from utils.config import Settings, read_defaults, resolve  # noqa: E402
 from utils.detect.wider import Picture  # noqa: E402
-from utils.faces.prepared_set import PreparedSet, Split, Table  # noqa: E402
+from utils.faces.faces import Faces  # noqa: E402
+from utils.faces.prepared_set import PreparedSet, Split  # noqa: E402
 from utils.faces.sets import Sets  # noqa: E402
 from utils.train import checkpoint  # noqa: E402
 
@@ -72,7 +73,7 @@ def contents(net: torch.nn.Module, layout: Layout, **values) -> dict:
             "args": settings().flat(), "model": net.state_dict(), **values}
 
 
-def load_split(folder: Path, split: str) -> Table:
+def load_split(folder: Path, split: str) -> Faces:
     """The rows of a split of a prepared folder."""
     return PreparedSet(folder, LAYOUTS).read(split)
 

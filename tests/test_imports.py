@@ -107,7 +107,7 @@ def test_exceptions_name_modules():
     ("utils.train.loop", "from utils.tasks import landmarks", False),
     ("utils.train.loop", "from utils import tasks", False),
     ("utils.train.loop", "def f():\n    import utils.evaluate.metric", False),
-    ("utils.train.loop", "from utils import memory\nfrom utils.faces.dataset import Faces\nfrom nets import Net", True),
+    ("utils.train.loop", "from utils import memory\nfrom utils.faces.faces import Faces\nfrom nets import Net", True),
     ("utils.faces.sets", "from utils.config import ROOT\nfrom pipnet.app import media", True),
     ("utils.faces.sets", "from utils.train import ranks", False),
     ("utils.config", "from utils.faces import sets", False),

@@ -11,8 +11,9 @@ from pipnet.geometry import compose, grow, opencv_matrix, to_crop, turn_about
 from pipnet.layout import Layout
 from utils.cores import cores
 from utils.detect.wider import Picture
-from utils.faces.dataset import GIB, evenly
-from utils.faces.prepared_set import Split, Table, read_image
+from utils.faces.dataset import evenly
+from utils.faces.faces import GIB, Crops, Faces
+from utils.faces.prepared_set import Split, crop_of
 from utils.synthetic.scene import background
 
 FEWEST = 256  # face pictures in memory, 28 MB
@@ -36,9 +37,9 @@ def face_boxes(landmarks: np.ndarray, layout: Layout, angle: float = 0.0) -> np.
     return boxes
 
 
-def _whole_faces(table: Table, most: int) -> np.ndarray:
-    """Return up to `most` rows of a table, evenly from first to last, of faces whose landmarks are all known."""
-    whole = np.flatnonzero(np.isfinite(table.landmarks).all((1, 2)))
+def _whole_faces(faces: Faces, most: int) -> np.ndarray:
+    """Return up to `most` rows, evenly from first to last, of faces whose landmarks are all known."""
+    whole = np.flatnonzero(np.isfinite(faces["landmarks"][:]).all((1, 2)))
     return whole[evenly(len(whole), most)]
 
 
@@ -52,21 +53,21 @@ class Cutouts:
         self.images, self.landmarks, self.layouts = [], [], []
         most = max(int(cache * GIB / (3 * STORED ** 2)), FEWEST) // max(len(splits), 1)
         for split in splits:
-            table, layout, stored = split.set.read(split.name), split.set.layout, split.set.meta["margin"]
-            face_boxes(table.landmarks[:1], layout)  # raises for an unsuitable layout
-            rows, margin = _whole_faces(table, most), min(stored, MARGIN)
+            faces, layout, stored = split.set.read(split.name), split.set.layout, split.set.meta["margin"]
+            face_boxes(faces["landmarks"][:1], layout)  # raises for an unsuitable layout
+            rows, margin = _whole_faces(faces, most), min(stored, MARGIN)
             with ThreadPoolExecutor(cores()) as pool:
-                self.images += pool.map(partial(_middle, share=margin / stored), [table.images[row] for row in rows])
-            self.landmarks += list(to_crop(table.landmarks[rows], grow(table.crop[rows], margin)) * STORED)
+                self.images += pool.map(partial(_middle, faces.crops, share=margin / stored), rows)
+            self.landmarks += list(to_crop(faces["landmarks"][rows], grow(faces["crop"][rows], margin)) * STORED)
             self.layouts += [layout] * len(rows)
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-def _middle(file: Path, share: float) -> np.ndarray:
-    """Return the middle of a square picture, `share` of its side, at STORED px."""
-    image = read_image(file)
+def _middle(crops: Crops, row: int, share: float) -> np.ndarray:
+    """Return the middle of a crop, `share` of its side, at STORED px."""
+    image = crops[row]
     return resized(image, np.full(2, (1 - share) / 2 * len(image)), share * len(image), STORED)
 
 
@@ -77,12 +78,13 @@ def portraits(splits: list[Split], most: int = PORTRAITS, whole: bool = False) -
     """
     made, no = [], np.zeros(1, bool)
     for split in splits:
-        table, meta, name = split.set.read(split.name), split.set.meta, split.set.folder.name
-        rows = _whole_faces(table, most // len(splits))
+        faces, meta, name = split.set.read(split.name), split.set.meta, split.set.folder.name
+        rows = _whole_faces(faces, most // len(splits))
         side = round(meta["target_size"] * meta["margin"])
-        landmarks = to_crop(table.landmarks[rows], grow(table.crop[rows], meta["margin"])) * side
+        landmarks = to_crop(faces["landmarks"][rows], grow(faces["crop"][rows], meta["margin"])) * side
         boxes = face_boxes(landmarks, split.set.layout).clip(0, side)
-        made += [Picture(Path(table.images[row]), name, box[None], no, no, whole) for row, box in zip(rows, boxes, strict=True)]
+        made += [Picture(crop_of(split.set.folder, split.name, row), name, box[None], no, no, whole)
+                 for row, box in zip(rows, boxes, strict=True)]
     return made
 
 

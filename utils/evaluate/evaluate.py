@@ -1,5 +1,6 @@
 """Evaluation of any predictor (torch, ONNX, ...) on any set of faces, in pixels of the source images."""
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ from utils import memory
 from utils.conversion import conversion
 from utils.evaluate import metric
 from utils.faces.archives import BESIDE
-from utils.faces.dataset import Faces, test_batches
+from utils.faces.dataset import test_batches
+from utils.faces.faces import Faces
 from utils.layouts import Layouts
 
 SURE_FACES = 0.95  # share of validation faces that a net shall be sure of
@@ -96,11 +98,11 @@ def convert_predictor(layout: Layout, stored: str, layouts: Layouts) -> tuple[La
 def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:
     """Return (M,) px by which a face's errors are divided, NaN where unknown. UserError if the layout or all faces lack it."""
     try:
-        norms = metric.norms(faces.landmarks, layout, norm, faces.box)
+        norms = metric.norms(faces["landmarks"][:], layout, norm, faces["box"][:])
     except ValueError as error:
         raise UserError(f"{error} (--norm)") from None
     if not np.isfinite(norms).any():
-        raise UserError(f"none of {len(faces)} faces ({faces.names[0]}, ...) has an {norm} norm; choose --norm box or diagonal")
+        raise UserError(f"none of {len(faces)} faces ({faces['file'][0]}, ...) has an {norm} norm; choose --norm box or diagonal")
     return norms
 
 
@@ -117,10 +119,11 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
     was trained with their `label_shift` finds them there in both. So the averages are moved to the right by half of the median
     distance, in px, between the predictions and the mirrored ones. UserError if a prediction is not finite.
     """
-    predicted = torch.zeros(*faces.landmarks.shape[:2], 4, dtype=torch.float64)  # x, y, score, sigma
+    truth, crop = faces["landmarks"][:], faces["crop"][:]
+    predicted = torch.zeros(*truth.shape[:2], 4, dtype=torch.float64)  # x, y, score, sigma
     others = torch.full((len(faces), 8), torch.nan, dtype=torch.float64)  # pose, states, shift of the flip test
     for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
-        with memory.advice(f"--test-batch-size {batch_size} and pictures of {faces.size} px",
+        with memory.advice(f"--test-batch-size {batch_size} and pictures of {faces.crops.size} px",
                            f"give --test-batch-size {max(batch_size // 2, 1)}"):
             prediction = predict(batch.images)
             if flip_test:
@@ -138,26 +141,43 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
         others = torch.where(ranks.sum(said.double().to(ranks.device)).cpu() > 0,
                              ranks.sum(torch.where(said, others, 0).to(ranks.device)).cpu(), torch.nan)
     landmarks, score, sigma = predicted[..., :2], predicted[..., 2], predicted[..., 3]
-    sides = faces.crop[:, 2:] - faces.crop[:, :2]
+    sides = crop[:, 2:] - crop[:, :2]
     if flip_test:
         width = torch.from_numpy(sides[:, 0])
         landmarks[..., 0] += ((others[:, 7] * width).median() / width)[:, None]
     if not torch.isfinite(landmarks).all():
         raise UserError("the predicted landmarks are not finite: the net has diverged, lower --learning-rate")
-    found = to_image(landmarks.numpy(), faces.crop)
-    errors = metric.point_errors(found, faces.landmarks)
+    found = to_image(landmarks.numpy(), crop)
+    errors = metric.point_errors(found, truth)
     norms = face_norms(faces, layout, norm)
-    nominal = faces.nominal.astype(np.float64)
+    nominal = faces.nominal().astype(np.float64)
     crop_norms = metric.norms(nominal, layout, norm, np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1)))
     crop_nme = metric.nme(metric.point_errors(landmarks.numpy(), nominal), crop_norms)
     groups = {group: metric.nme(errors[:, list(ids)], norms) for group, ids in layout.groups.items()}
     expected = sigma.numpy() * np.sqrt(sides.prod(1))[:, None] if sigma.any() else None
     return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, groups, errors, expected,
-                  metric.flicker(found - faces.landmarks, norms, faces.previous),
+                  metric.flicker(found - truth, norms, previous(faces)),
                   *(value.numpy() if torch.isfinite(value).any() else None for value in (others[:, :3], others[:, 3:7])))
 
 
-def subset_rows(subsets: list[str], rank: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def previous(faces: Faces) -> np.ndarray:
+    """Return (M,): the index of the frame before each in its video, as far apart as the set's frames are; -1 without one.
+
+    The name of a frame ends in its number.
+    """
+    before = np.full(len(faces), -1)
+    if "step" not in faces:
+        return before
+    keys = list(zip(faces["set"], faces["file"], strict=True))
+    places = {key: place for place, key in enumerate(keys)}
+    for place, ((mark, name), step) in enumerate(zip(keys, faces["step"], strict=True)):
+        if step > 0 and (number := re.search(r"(\d+)(\.\w+)?$", name)):
+            digits, suffix = number[1], number[2] or ""
+            before[place] = places.get((mark, f"{name[:number.start()]}{int(digits) - step:0{len(digits)}d}{suffix}"), -1)
+    return before
+
+
+def subset_rows(subsets: Iterable[str], rank: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """Return {name: (M,) bool}: all faces, then each first part of a subset's name (`common`), then each subset (`common/lfpw`).
 
     Equal masks come once. A face may be in several subsets: `test//blur//makeup`. rank: names in the order of the publications;
@@ -165,8 +185,8 @@ def subset_rows(subsets: list[str], rank: Sequence[str] = ()) -> dict[str, np.nd
     """
     order = list(dict.fromkeys(part for name in rank for part in (name.split("/")[0], name)))
 
-    rows = {"full": np.ones(len(subsets), bool)}
     names = [set(subset.split(BESIDE)) for subset in subsets]
+    rows = {"full": np.ones(len(names), bool)}
     heads = [{name.split("/")[0] for name in own} for own in names]
     for column in (heads, names):
         for row in sorted(set().union(*column), key=lambda name: (order.index(name) if name in order else len(order), name)):

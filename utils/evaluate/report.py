@@ -19,7 +19,7 @@ from utils.evaluate import metric
 from utils.evaluate.evaluate import Result
 from utils.evaluate.plot import Style, chart
 from utils.evaluate.tables import Case, Compared, Row, group_rows, group_table, norm_rows, score_rows, table
-from utils.faces.dataset import Faces
+from utils.faces.faces import Faces
 from utils.faces.prepared_set import PreparedSet, Split
 from utils.yaml_files import read_yaml
 
@@ -38,8 +38,8 @@ def extremes(values: np.ndarray, each: int = 8) -> dict[str, np.ndarray]:
 
 def shown_face(faces: Faces, index: int, found: np.ndarray, layout: Layout, size: int, title: str) -> np.ndarray:
     """Draw the crop of a face at `size` px: truth green, prediction `found` (N, 2), in px of the picture, red, a title below."""
-    pair = [(faces.nominal[index], TRUTH), (to_crop(found, faces.crop[index]), FOUND)]
-    return tile(faces.nominal_crop(index), pair, layout, size, title)
+    pair = [(faces.nominal(index), TRUTH), (to_crop(found, faces["crop"][index]), FOUND)]
+    return tile(faces.crops.plain(index, 0), pair, layout, size, title)
 
 
 def reliability(result: Result, groups: int = 20) -> tuple[np.ndarray, np.ndarray]:
@@ -53,22 +53,24 @@ def reliability(result: Result, groups: int = 20) -> tuple[np.ndarray, np.ndarra
 def conditions(faces: Faces, layout: Layout) -> dict[str, np.ndarray]:
     """Return conditions that may make a face hard, (M,) each: yaw in degrees, NaN where unknown; size of the box in px (root of
     its area); sharpness of the crop (variance of its Laplacian, grey levels squared)."""
-    grey = (cv2.cvtColor(faces.nominal_crop(i), cv2.COLOR_BGR2GRAY) for i in range(len(faces)))
+    grey = (cv2.cvtColor(faces.crops.plain(i, 0), cv2.COLOR_BGR2GRAY) for i in range(len(faces)))
     sharpness = np.array([cv2.Laplacian(image, cv2.CV_64F).var() for image in grey])
-    return {"yaw": _yaw(faces, layout), "size": np.sqrt((faces.box[:, 2:] - faces.box[:, :2]).prod(1)), "sharpness": sharpness}
+    box = faces["box"][:]
+    return {"yaw": _yaw(faces, layout), "size": np.sqrt((box[:, 2:] - box[:, :2]).prod(1)), "sharpness": sharpness}
 
 
 def _yaw(faces: Faces, layout: Layout) -> np.ndarray:
     """Return yaw (M,) in degrees: the set's own if it has one, else estimated from the landmarks; NaN if these do not suffice."""
-    yaw = np.full(len(faces), np.nan) if faces.pose is None else np.degrees(faces.pose[:, 1])  # stored in radians
+    yaw = np.degrees(faces["pose"][:][:, 1]) if "pose" in faces else np.full(len(faces), np.nan)  # stored in radians
     try:
         used = [i for _, ids in pose_points(layout) for i in ids]
     except UserError:
         return yaw
-    known = np.isfinite(faces.landmarks[:, used]).all((1, 2))
+    landmarks = faces["landmarks"][:]
+    known = np.isfinite(landmarks[:, used]).all((1, 2))
     for i in np.flatnonzero(known & np.isnan(yaw)):
         with suppress(cv2.error):  # landmarks that form no face
-            yaw[i] = head_pose(faces.landmarks[i], layout, *faces.sizes[i].tolist())[1]
+            yaw[i] = head_pose(landmarks[i], layout, *faces["size"][i].tolist())[1]
     return yaw
 
 
@@ -112,10 +114,10 @@ class Report:
         faces, layout = case.faces, case.layout
         file = case.file if case.box == "true" else f"{case.file}_{case.box}"
         hard = conditions(faces, layout)
-        chosen = {word: [(faces.names[i], float(result.nme[i]),
+        chosen = {word: [(faces["file"][i], float(result.nme[i]),
                           shown_face(faces, i, result.landmarks[i], layout, 224, f"{result.nme[i]:.2f} %")) for i in which]
                   for word, which in extremes(result.nme).items()}
-        norms = result.errors / metric.norms(faces.landmarks, layout, self.norm, faces.box)[:, None]
+        norms = result.errors / metric.norms(faces["landmarks"][:], layout, self.norm, faces["box"][:])[:, None]
         with warnings.catch_warnings(action="ignore"):  # a landmark that no face of the set has
             landmarks, meanface = 100 * np.nanmean(norms, 0), faces.meanface()
         groups = {group: metric.summary(values, ()).nme for group, values in result.groups.items()}
@@ -126,7 +128,7 @@ class Report:
         figures = [values.round(4) for values in (result.nme, result.crop_nme, result.score.mean(1))]
         figures += [hard[key].round(1) for key in CONDITIONS]
         write_csv(self.folder / f"faces_{file}.csv", ["file", "subset", "nme", "crop_nme", "score", *CONDITIONS],
-                  zip(faces.names, faces.subsets, *figures, strict=True))
+                  zip(faces["file"], faces["subset"], *figures, strict=True))
         if pictures := [face[2] for row in chosen.values() for face in row]:
             write_image(self.folder / f"faces_{file}.jpg", sheet(pictures, len(pictures) // 3))
         if curve:
@@ -203,7 +205,7 @@ def read_compared(run, split: Split, norm: str, layout: str, flags: str) -> Comp
         if of and about["norm"] != norm:
             raise UserError(f"--compare {run.folder}: its report is in {about['norm']} norm, not {norm}; {again}")
         rows = read_csv(run.folder / "report" / f"faces_{file}.csv", ("nme", "crop_nme"))
-        if [row["file"] for row in rows] != one.read(split.name).files:
+        if [row["file"] for row in rows] != list(one.read(split.name)["file"]):
             raise UserError(f"--compare {run.folder}: its report lacks the faces of {one.title}, or has others, in true boxes; "
                             f"{again}")
         nme, crop_nme = (np.array([row[key] for row in rows]) for key in ("nme", "crop_nme"))

@@ -10,7 +10,7 @@ from pipnet.layout import Layout
 from utils.evaluate import metric
 from utils.evaluate.evaluate import Result, subset_rows
 from utils.faces.archives import DATASETS
-from utils.faces.dataset import Faces
+from utils.faces.faces import Faces
 from utils.faces.prepared_set import PreparedSet
 
 # columns that may look like numbers
@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
     def subsets(self) -> Iterable[tuple[str, np.ndarray]]:
         """Return (name, (M,) bool) of all faces, as `full`, and of each subset."""
-        return subset_rows(self.faces.subsets, self.faces.rank).items()
+        return subset_rows(self.faces["subset"], self.faces.facts["subsets"]).items()
 
 
 def figures(rows: Iterable[dict[str, str]]) -> list[dict[str, float | str | None]]:
@@ -118,9 +118,10 @@ def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
     Norms of published figures for the set are marked as usual.
     """
     faces, layout, usual = case.faces, case.layout, DATASETS[case.set.meta["dataset"]].norms
-    inside = to_crop(result.landmarks, faces.crop), faces.nominal.astype(np.float64)
+    inside = to_crop(result.landmarks, faces["crop"][:]), faces.nominal().astype(np.float64)
     unit = np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1))
-    frames = {"image": (result.errors, faces.landmarks, faces.box), "crop": (metric.point_errors(*inside), inside[1], unit)}
+    frames = {"image": (result.errors, faces["landmarks"][:], faces["box"][:]),
+              "crop": (metric.point_errors(*inside), inside[1], unit)}
     rows = []
     for norm, frame in product(metric.NORMS, frames):
         if layout.interocular is None and norm == "interocular" or layout.pupils is None and norm == "interpupil":

@@ -5,6 +5,8 @@ has the same limits for eyes and open mouths. Its limits for closed and wide ope
 whatever the size of the face; ours are where its published net switches. By these, half of all mouths are wide open. Copies are
 for rare faces, so COPY_WIDE is 12.8 px of a 160 px crop, which is 1.5 times the box.
 """
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -13,7 +15,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.layout import Layout
 from pipnet.pose import LEAST, MODEL, pose_points
-from utils.faces.dataset import Faces
+from utils.faces.faces import Faces, chunks
 
 EYE, MOUTH_CLOSED, MOUTH_WIDE = 0.02, 0.006, 0.034  # of the states: distance of lids or lips, share of the box's height
 COPY_OPEN, COPY_WIDE = 0.15, 0.12  # of the copies: distance of the lips, share of the box's height
@@ -83,25 +85,34 @@ def poses_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def complete(faces: Faces, layout: Layout, outputs: list[str]) -> Faces:
-    """Set and return the faces' labels for `outputs` (pose, states): the set's own, computed from landmarks where it has none."""
+    """Return the faces with the labels for `outputs` (pose, states): the set's own, computed from landmarks where it has none."""
     if "pose" in outputs:
-        computed = poses_of(faces.landmarks, layout)
-        faces.pose = computed if faces.pose is None else np.where(np.isnan(faces.pose), computed, faces.pose)
+        pose = _of_all(poses_of, faces, layout)
+        faces = faces.with_columns(pose=np.where(np.isnan(faces["pose"][:]), pose, faces["pose"][:]) if "pose" in faces else pose)
     if "states" in outputs:
-        computed = states_of(faces.landmarks, layout)
-        for name in set(STATES) & set(faces.state_names):
-            stored, place = faces.states[:, faces.state_names.index(name)], STATES.index(name)
-            computed[:, place] = np.where(np.isnan(stored), computed[:, place], stored)
-        faces.states, faces.state_names = computed, list(STATES)
+        states = _of_all(states_of, faces, layout)
+        for name in set(STATES) & set(faces.facts["states"] if "states" in faces else ()):
+            stored, place = faces["states"][:][:, faces.facts["states"].index(name)], STATES.index(name)
+            states[:, place] = np.where(np.isnan(stored), states[:, place], stored)
+        faces = Faces({**faces.columns, "states": states}, faces.crops, {**faces.facts, "states": list(STATES)})
     return faces
+
+
+def _of_all(function: Callable, faces: Faces, layout: Layout) -> np.ndarray:
+    """Return function(landmarks, layout) of all faces, a part of them at a time."""
+    return np.concatenate([function(faces["landmarks"][rows], layout) for rows in chunks(len(faces))])
 
 
 def balanced(faces: Faces, layout: Layout) -> Faces:
     """Return the faces with extra COPIES of rare ones, as in the training of Slim. Each copy is augmented differently."""
-    at, states = Distances(faces.landmarks, layout), states_of(faces.landmarks, layout)
+    return faces.only(np.repeat(np.arange(len(faces)), _of_all(_copies, faces, layout)))
+
+
+def _copies(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
+    """Return how often each face comes (M,)."""
+    at, states = Distances(landmarks, layout), states_of(landmarks, layout)
     with np.errstate(invalid="ignore"):
         is_so = {"any eye closed": states[:, :2].max(1) == 1, "one eye closed": states[:, :2].sum(1) == 1,
                  "eyes close together": at.eyes < EYES_CLOSE, "mouth open": at.lips[:, 1] > COPY_OPEN,
                  "mouth wide open": at.lips[:, 1] > COPY_WIDE}
-    copies = 1 + sum(COPIES[name] * mask.astype(int) for name, mask in is_so.items())
-    return faces.only(np.repeat(np.arange(len(faces)), copies))
+    return 1 + sum(COPIES[name] * mask.astype(int) for name, mask in is_so.items())

@@ -1,6 +1,6 @@
 """Labelled and unlabelled faces in one training: faces with pseudo-labels beside others, or unlabelled views in each batch."""
 from bisect import bisect_right
-from copy import copy
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,16 +11,17 @@ from torch.utils.data import Dataset
 from nets.labels import Weak
 from pipnet.geometry import compose, invert, to_image
 from utils.faces.augment import augment, generator
-from utils.faces.dataset import Augmented, Batch, Faces, Order, Sample, collate
+from utils.faces.dataset import Augmented, Batch, Order, Sample, collate, crop_of
+from utils.faces.faces import Faces, constant
 from utils.faces.prepared_set import name_hash
 from utils.faces.steps import Crop
 
 
-def labelled_rows(identities: list[str], fraction: float, seed: int) -> np.ndarray:
+def labelled_rows(identities: Iterable[str], fraction: float, seed: int) -> np.ndarray:
     """Return (M,) bool: which faces keep their labels, those of that share of the identities, at least of one."""
-    order = sorted(set(identities), key=lambda name: name_hash(f"{seed}/labelled/{name}"))
-    kept = set(order[:max(round(fraction * len(order)), 1)])
-    return np.array([name in kept for name in identities], bool)
+    drawn = np.array([int.from_bytes(name_hash(f"{seed}/labelled/{name}")[:8]) for name in identities], np.uint64)
+    order = np.unique(drawn)  # of the identities
+    return drawn <= order[max(round(fraction * len(order)), 1) - 1] if len(order) else np.zeros(0, bool)
 
 
 def pseudo_labelled(faces: Faces, nominal: np.ndarray, shift: float, level: int) -> Faces:
@@ -28,19 +29,15 @@ def pseudo_labelled(faces: Faces, nominal: np.ndarray, shift: float, level: int)
 
     shift: how far these lie right of the true points, in [0, 1] of the crop. level: which terms they train, see `Labels`.
     """
-    view = of_level(faces, level)
-    view.nominal = nominal.astype(np.float32)
-    view.landmarks = to_image(nominal.astype(np.float64), faces.crop)
-    view.visible, view.weight = np.ones_like(faces.visible), np.ones_like(faces.weight)
-    view.shift = np.full(len(faces), shift)
-    return view
+    crop = faces["crop"][:]
+    return of_level(faces, level).with_columns(
+        landmarks=to_image(nominal.astype(np.float32).astype(np.float64), crop),
+        visible=constant(np.ones(nominal.shape[1], bool), len(faces)), label_shift=shift * (crop[:, 2] - crop[:, 0]))
 
 
 def of_level(faces: Faces, level: int) -> Faces:
     """Return the faces with that `level`; in a training all faces have one or none has."""
-    view = copy(faces)
-    view.level = level
-    return view
+    return faces.with_columns(level=constant(level, len(faces)))
 
 
 class Joined(Dataset):
@@ -92,9 +89,7 @@ class Views(Augmented):
 
     def crop(self, index: int) -> Crop:
         """Return the stored crop of a face, before augmentation."""
-        faces = self.faces
-        return Crop(faces.picture(index), faces.nominal[index], faces.weight[index], faces.size, faces.input_border, 0.0,
-                    *faces.frame(index))
+        return crop_of(self.faces, index, 0.0)
 
     def __getitem__(self, key: tuple[int, int]) -> View:
         number, index = key

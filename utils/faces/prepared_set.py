@@ -10,7 +10,8 @@
 import hashlib
 import math
 import os
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +21,11 @@ from loguru import logger
 
 from pipnet import images
 from pipnet.errors import UserError
-from pipnet.geometry import Protocol, check_protocol, to_crop
+from pipnet.geometry import Protocol, border_px, check_protocol, to_crop
 from pipnet.layout import MOST_LANDMARKS, Layout
+from utils.conversion import conversion
 from utils.faces.archives import DATASETS, WITHIN, Splits, image_of
+from utils.faces.faces import Crops, Faces, constant, mapped, text
 from utils.growing import SPLITS
 from utils.layouts import Layouts
 from utils.yaml_files import read_yaml
@@ -39,22 +42,6 @@ FORMAT = 2  # of the folder; a folder of another format is prepared again
 META = {"dataset": str, "name": str, "source": str, "layout": str, "count": int, "protocol": dict, "target_size": int,
         "margin": (int, float), "origin": (int, float, type(None)), "val": (int, float, str), "seed": int,
         "expected": (dict, type(None)), "found": dict, "checksum": str}  # types of the values
-
-
-class Table(NamedTuple):
-    """One split of a prepared set: M faces with N landmarks. All coordinates are continuous px of the source image."""
-
-    files: list[str]         # source images, relative to the raw archive; #2 marks the second face of an image, and so on
-    images: list[str]        # files of the crops; a Path takes ten times the memory
-    subsets: list[str]       # several subsets of one face are joined by parsers.BESIDE
-    identities: list[str]
-    crop: np.ndarray         # (M, 4) float64 nominal crop x1, y1, x2, y2
-    box: np.ndarray          # (M, 4) float64
-    landmarks: np.ndarray    # (M, N, 2) float64, NaN where not annotated
-    visible: np.ndarray      # (M, N) bool; False where the landmark is NaN
-    size: np.ndarray         # (M, 2) int64 width and height of the source image
-    pose: np.ndarray | None = None    # (M, 3) float64 pitch, yaw, roll in radians
-    states: np.ndarray | None = None  # (M, k) bool, named in meta.yaml
 
 
 class Done(NamedTuple):
@@ -116,35 +103,41 @@ class PreparedSet:
         except (OSError, ValueError):
             raise UserError(f"{file} does not hold {count} landmarks; a prepared set without a train split has none") from None
 
-    def read(self, split: str) -> Table:
+    def read(self, split: str) -> Faces:
         """Return a split, or ALL. UserError names file and line of a bad row. Only `val` may be absent: it then has no face."""
         if split == ALL:
-            columns = zip(*(self.read(name) for name in self.splits), strict=True)
-            return Table(*(None if parts[0] is None else sum(parts, []) if isinstance(parts[0], list) else np.concatenate(parts)
-                           for parts in columns))
-        file, count = self.folder / f"{split}.tsv", self.meta["count"]
+            return Faces.join([self.read(name) for name in self.splits])
+        file, meta, count = self.folder / f"{split}.tsv", self.meta, self.meta["count"]
         if not file.is_file() and split != "val":
             raise UserError(f"{self.folder} has no {split} split; give a set that has one")
-        text = file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else "\t".join(COLUMNS)
-        lines = text.removesuffix("\n").split("\n")
+        content = file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else "\t".join(COLUMNS)
+        lines = content.removesuffix("\n").split("\n")
         columns = lines[0].split("\t")
         more = columns[len(COLUMNS):]
         if columns != [*COLUMNS, *(name for name in OPTIONAL if name in more)]:
             raise UserError(f"{file}, line 1: the header is not that of a prepared set; prepare it again")
-        sizes = [{"pose": 3, "states": len(self.meta.get("states", ()))}[name] for name in more]
+        sizes = [{"pose": 3, "states": len(meta.get("states", ()))}[name] for name in more]
         rows = [_row(line.split("\t"), count, sizes, f"{file}, line {number}") for number, line in enumerate(lines[1:], 2)]
         if not rows and split != "val":
             raise UserError(f"{file}: no face in it; prepare the set again")
         numbers = np.array([row[1] for row in rows]).reshape(-1, 10)
         landmarks = np.array([row[2] for row in rows]).reshape(-1, count, 2)
         visible = np.array([row[3] for row in rows], dtype=bool).reshape(-1, count) & ~np.isnan(landmarks).any(axis=-1)
-        files, subsets, identities = ([row[0][i] for row in rows] for i in range(3))
-        images = [os.path.join(self.folder, crop_file(split, i)) for i in range(len(rows))]
-        extra = {name: np.array([row[4][i] for row in rows]).reshape(-1, sizes[i]) for i, name in enumerate(more)}
-        if "states" in extra:
-            extra["states"] = extra["states"] == 1
-        return Table(files, images, subsets, identities, numbers[:, 2:6], numbers[:, 6:], landmarks, visible,
-                     numbers[:, :2].astype(np.int64), **extra)
+        table = {name: text([row[0][i] for row in rows]) for i, name in enumerate(("file", "subset", "identity"))}
+        table |= {"size": numbers[:, :2].astype(np.int64), "crop": numbers[:, 2:6], "box": numbers[:, 6:], "landmarks": landmarks,
+                  "visible": visible}
+        table |= {name: np.array([row[4][i] for row in rows]).reshape(-1, sizes[i]) for i, name in enumerate(more)}
+        if "states" in table:
+            table["states"] = table["states"] == 1
+        whole = {"source": Path(meta["source"]), "set": meta["checksum"], "target": meta["target_size"],
+                 "step": meta.get("frame_step")}
+        table |= {name: constant(value, len(rows)) for name, value in whole.items() if value is not None}
+        facts = {"protocol": self.protocol, "margin": meta["margin"], "states": list(meta.get("states", ())),
+                 "subsets": list(meta["expected"] or ())}
+        images = partial(crop_of, self.folder, split)
+        size = meta["target_size"]
+        return Faces(table, Crops(partial(_decoded, images), partial(_encoded, images), len(rows), size,
+                                  border_px(size, meta["margin"])), facts)
 
 
 class Split(NamedTuple):
@@ -167,6 +160,68 @@ def test_split(one: PreparedSet, apart: bool) -> Split | None:
         return None
     logger.info(f"{one.folder.name} has no test split: all its faces are tested")
     return Split(one, ALL)
+
+
+def load(splits: list[Split], layout: Layout, size: int, cache: float, train_hidden: bool = True,
+         input_margin: float = 1.0) -> Faces:
+    """Return the faces of several splits for a net of `layout` that sees `input_margin` times a nominal crop of `size` px.
+
+    Sets of another layout are converted if conversion.py has a rule. Landmarks are `visible` if they are known and, without
+    train_hidden, not hidden. cache: GiB of decoded crops.
+    """
+    parts = [split.set.read(split.name) for split in splits]
+    for split, part in zip(splits, parts, strict=True):
+        if any(part.facts[key] != parts[0].facts[key] for key in ("protocol", "margin")):
+            raise UserError(f"{split.set.folder} was cut by another protocol or margin than {splits[0].set.folder}; prepare "
+                            "both with the same")
+    margin = parts[0].facts["margin"]
+    if border_px(size, input_margin) > border_px(size, margin):
+        raise UserError(f"this net sees {input_margin} times the nominal crop, {splits[0].set.folder} holds {margin}; prepare it "
+                        f"with --margin {input_margin} or more")
+    union = {key: list(dict.fromkeys(name for part in parts for name in part.facts[key])) for key in ("states", "subsets")}
+    faces = Faces.join([_for_net(*pair, layout, train_hidden, union["states"]) for pair in zip(splits, parts, strict=True)])
+    crops = Crops.join([part.crops.at(size, margin, input_margin) for part in parts]).cached(cache)
+    return Faces(faces.columns, crops, faces.facts | union)
+
+
+def _for_net(split: Split, faces: Faces, layout: Layout, train_hidden: bool, states: list[str]) -> Faces:
+    """Return the labels of a split in `layout`, with all `states`; unknown ones if it is not `labelled`."""
+    meta, landmarks, visible = split.set.meta, faces["landmarks"], faces["visible"]
+    faces = faces.with_columns(label_shift=constant(float(split.label_shift), len(faces)))
+    if not split.labelled:
+        unknown = {"landmarks": np.full((layout.count, 2), np.nan), "visible": np.zeros(layout.count, bool)}
+        return faces.without("pose", "states").with_columns(
+            **{name: constant(value, len(faces)) for name, value in unknown.items()})
+    if meta["layout"] != layout.stored:
+        way = conversion(meta["layout"], layout.stored, split.set.layouts)
+        if way is None:
+            raise UserError(f"{split.set.folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout "
+                            f"{layout.name} cannot use; give sets of layout {layout.stored} or another --layout")
+        landmarks, visible = mapped(way, landmarks), mapped(way.flags, landmarks, visible)
+    if len(layout.selected) != landmarks[:0].shape[1]:
+        landmarks, visible = (mapped(partial(np.take, indices=layout.selected, axis=1), part) for part in (landmarks, visible))
+    new = {"landmarks": landmarks, "visible": mapped(_known, landmarks) if train_hidden else mapped(_seen, landmarks, visible)}
+    if "pose" in faces:
+        new["pose"] = mapped(partial(np.asarray, dtype=np.float32), faces["pose"])
+    if "states" in faces:
+        places = [states.index(name) for name in faces.facts["states"]]
+        new["states"] = mapped(partial(_among, places, len(states)), faces["states"])
+    return faces.with_columns(**new)
+
+
+def _known(landmarks: np.ndarray) -> np.ndarray:
+    return np.isfinite(landmarks).all(-1)
+
+
+def _seen(landmarks: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    return visible & _known(landmarks)
+
+
+def _among(places: list[int], count: int, states: np.ndarray) -> np.ndarray:
+    """Return (B, count) float32 with `states` (B, k) at their places, NaN at others."""
+    found = np.full((len(states), count), np.nan, np.float32)
+    found[:, places] = states
+    return found
 
 
 def _row(fields: list[str], count: int, sizes: list[int], where: str) -> tuple:
@@ -245,6 +300,19 @@ def mismatch(folder: Path, **wanted: Any) -> str:
         if held != rows:
             return f"{crops} holds {held} crops for {rows} rows of {split}.tsv"
     return "" if splits else f"{folder} holds no split"
+
+
+def crop_of(folder: Path, split: str, index: int) -> Path:
+    """Return the file of a crop."""
+    return folder / crop_file(split, index)
+
+
+def _encoded(place: Callable[[int], Path], index: int) -> bytes:
+    return place(index).read_bytes()
+
+
+def _decoded(place: Callable[[int], Path], index: int) -> np.ndarray:
+    return read_image(place(index))
 
 
 # -------------------------------------------------------------------------------------------------------------- writing

@@ -15,7 +15,7 @@ from pipnet.errors import UserError
 from pipnet.layout import MOST_LANDMARKS, Layout
 from utils.config import ROOT, Defaults, Settings, load_protocol, read_defaults
 from utils.faces.archives import DATASETS, infer
-from utils.faces.dataset import Faces
+from utils.faces.faces import Faces
 from utils.faces.fingerprint import fingerprint
 from utils.faces.paths import MEANFACE_FILES, dataset_of
 from utils.faces.prepare import DataGenerator

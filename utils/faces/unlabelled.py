@@ -6,7 +6,7 @@ if the detector is sure of it, if it is sharp, and if it is no near-duplicate of
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -175,26 +175,26 @@ def signs(grey: np.ndarray) -> np.ndarray:
 
 def check_apart(unlabelled: list[Split], tested: list[Split]) -> None:
     """Raise UserError if an unlabelled picture is a test picture, by the content of the source file or of the crop."""
-    known = {file.stat().st_size: set() for split in tested for _, file in _files(split)}
+    known: dict[int, set[bytes]] = {}
     for split in tested:
-        for _, file in _files(split):
-            known[file.stat().st_size].add(_digest(file))
+        for _, size, read in _contents(split):
+            known.setdefault(size, set()).add(_digest(read()))
     for split in unlabelled:
-        shared = sorted({name for name, file in _files(split)
-                         if (there := known.get(file.stat().st_size)) and _digest(file) in there})
+        shared = sorted({name for name, size, read in _contents(split) if size in known and _digest(read()) in known[size]})
         if shared:
             raise UserError(f"{len(shared)} of the unlabelled pictures in {split.set.meta['source']} are test pictures, such as "
                             f"{shared[0]}: a test on them would flatter the net; leave them out of one of the two")
 
 
-def _files(split: Split) -> Iterator[tuple[str, Path]]:
-    """Yield (name of a face, file of its picture) for its crop, and for its source if that is there."""
-    table, source = split.set.read(split.name), Path(split.set.meta["source"])
-    for name, crop in zip(table.files, table.images, strict=True):
-        yield name, Path(crop)
+def _contents(split: Split) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    """Yield (name of a face, number of bytes, their reader) for its crop, and for its source if that is there."""
+    faces, source = split.set.read(split.name), Path(split.set.meta["source"])
+    for index, name in enumerate(faces["file"]):
+        crop = faces.crops.encoded(index)
+        yield name, len(crop), lambda crop=crop: crop
         if (file := source_picture(source, name)) and file.is_file():
-            yield name, file
+            yield name, file.stat().st_size, file.read_bytes
 
 
-def _digest(file: Path) -> bytes:
-    return hashlib.sha256(file.read_bytes()).digest()
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()

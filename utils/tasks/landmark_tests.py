@@ -22,9 +22,9 @@ from utils.evaluate.evaluate import Predict, Result, convert_predictor, evaluate
 from utils.evaluate.report import Report, read_compared
 from utils.evaluate.tables import Case
 from utils.export.files import Source, deployed, example_for, export_onnx, from_arrays
-from utils.faces.dataset import Faces
 from utils.faces.face_states import complete
-from utils.faces.prepared_set import ALL
+from utils.faces.faces import Faces
+from utils.faces.prepared_set import ALL, load
 from utils.faces.sets import check_same_protocol, distinct, test_flags, title_for
 from utils.formats import FORMATS
 from utils.tasks.base import Bounds, Tests
@@ -106,10 +106,10 @@ class LandmarkTests(Tests):
         files = distinct([split.set.folder.name for split in splits])
         for place, (split, (there, convert)) in enumerate(zip(splits, self.ways, strict=True)):
             check_same_protocol(split.set, self.stored["protocol"])
-            faces = Faces([split], there, self.net.size, self.settings.data.cache, self.settings.data.train_hidden,
-                          self.net.margin)
+            data = self.settings.data
+            faces = load([split], there, self.net.size, data.cache, data.train_hidden, self.net.margin)
             if there is self.layout:  # another layout may not suffice for pose and states
-                complete(faces, there, outputs)
+                faces = complete(faces, there, outputs)
             for box in test.box:
                 boxed, missed = rebox(faces, box, test.box_jitter, self.settings.data.cache, detect)
                 compared = self.compared[place] if box == "true" else ()
@@ -129,7 +129,7 @@ class LandmarkTests(Tests):
         return result
 
     def differences(self, case, one: Result, two: Result) -> tuple[float, np.ndarray]:
-        crop = case[0].faces.crop
+        crop = case[0].faces["crop"][:]
         apart = to_crop(one.landmarks, crop) - to_crop(two.landmarks, crop)
         figures = float(np.nanmean(one.nme)), float(np.nanmean(two.nme))
         far = max(figures[0] / LOST, 1)  # rounding grows with the numbers of a net that has diverged
@@ -197,12 +197,12 @@ def compare_outputs(result: Result, faces: Faces) -> str:
     """Return a line that compares a net's pose and states with those of `complete`d faces; empty for a net without them."""
     words = []
     if result.pose is not None:
-        apart = np.degrees(np.abs((result.pose - faces.pose + np.pi) % (2 * np.pi) - np.pi))
+        apart = np.degrees(np.abs((result.pose - faces["pose"][:] + np.pi) % (2 * np.pi) - np.pi))
         pitch, yaw, roll = np.nanmean(apart, 0)
         words.append(f"pose off by {np.nanmean(apart):.1f} degrees (pitch {pitch:.1f}, yaw {yaw:.1f}, roll {roll:.1f})")
     if result.states is not None:
         for place, name in enumerate(STATES):
-            truth, found = faces.states[:, place], result.states[:, place] > 0.5
+            truth, found = faces["states"][:][:, place], result.states[:, place] > 0.5
             hit, wrong = found[truth == 1], found[truth == 0]
             counts = f"found in {hit.sum()} of {len(hit)}, reported wrongly in {wrong.sum()} of {len(wrong)}"
             words.append(f"{name.replace('_', ' ')} {counts}")

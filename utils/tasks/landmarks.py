@@ -18,10 +18,11 @@ from pipnet.geometry import to_crop
 from pipnet.layout import Layout
 from utils.evaluate.evaluate import convert_predictor, evaluate, face_norms, torch_predictor
 from utils.faces.archives import DATASETS
-from utils.faces.dataset import Augmented, Faces, collate, evenly
+from utils.faces.dataset import Augmented, collate, evenly
 from utils.faces.face_states import balanced, complete
+from utils.faces.faces import Faces
 from utils.faces.mixed import labelled_rows
-from utils.faces.prepared_set import PreparedSet, Split
+from utils.faces.prepared_set import PreparedSet, Split, load
 from utils.faces.sets import check_same_protocol
 from utils.faces.unlabelled import unlabelled_tests
 from utils.keys import MEAN_TEACHER, ROUNDS
@@ -131,8 +132,8 @@ class Landmarks(Task):
     def load(self, splits: list[Split]) -> Faces:
         """Return the faces of some splits with the labels that the net's outputs need."""
         settings, layout = self.settings, self.layout
-        faces = Faces(splits, layout, settings.net.input_size, settings.data.cache, settings.data.train_hidden,
-                      input_margin(settings.net))
+        faces = load(splits, layout, settings.net.input_size, settings.data.cache, settings.data.train_hidden,
+                     input_margin(settings.net))
         return complete(faces, layout, auxiliary_outputs(settings.loss))
 
     def load_faces(self) -> tuple[Faces, Faces | None]:
@@ -140,12 +141,13 @@ class Landmarks(Task):
         data, layout = self.settings.data, self.layout
         faces, held = self.load(self.training_splits()), None
         if data.labelled_fraction < 1:
-            rows = labelled_rows(faces.identities, data.labelled_fraction, self.settings.train.seed)
+            rows = labelled_rows(faces["identity"], data.labelled_fraction, self.settings.train.seed)
             faces = faces.only(np.flatnonzero(rows))
         if self.fold is not None:  # before rare faces are repeated, which would change the folds
             faces, held = audit.divide(faces, data.folds, self.settings.train.seed, self.fold)
         if data.least_box:
-            sides = faces.box[:, 2:] - faces.box[:, :2]
+            box = faces["box"][:]
+            sides = box[:, 2:] - box[:, :2]
             faces = faces.only(np.flatnonzero(sides.min(1) >= data.least_box))
             if not len(faces):
                 raise UserError(f"least_box {data.least_box:g} leaves no training face; give a smaller one")
@@ -188,13 +190,13 @@ class Landmarks(Task):
         for split in self.tested:
             check_same_protocol(split.set, self.training[0].meta["protocol"])
             there, _ = convert_predictor(layout, split.set.meta["layout"], self.settings.layouts)
-            face_norms(Faces([split], there, net.input_size, 0, input_margin=input_margin(net)), there, self.settings.test.norm)
+            face_norms(load([split], there, net.input_size, 0, input_margin=input_margin(net)), there, self.settings.test.norm)
 
     def calibration(self) -> Iterator[np.ndarray]:
         net, splits = self.settings.net, [split for split in self.training_splits() if split.name == "train"]
-        faces = Faces(splits, self.layout, net.input_size, 0, input_margin=input_margin(net))
+        faces = load(splits, self.layout, net.input_size, 0, input_margin=input_margin(net))
         for index in evenly(len(faces), CALIBRATION):
-            yield faces[index].image
+            yield faces.crops.plain(index)
 
     def show(self, count: int, run: Run | None) -> str:
         splits = [split for split in self.training_splits() if split.name == "train"]
@@ -206,7 +208,7 @@ class Landmarks(Task):
 
     def _shown(self, split: Split, count: int) -> str:
         settings, net, layout = self.settings, self.settings.net, self._layout_of(split.set)
-        faces = Faces([split], layout, net.input_size, 0, settings.data.train_hidden, input_margin(net))
+        faces = load([split], layout, net.input_size, 0, settings.data.train_hidden, input_margin(net))
         try:
             meanface = self.sets.meanface(net.meanface, layout, faces)
             neighbors = nearest_neighbors(meanface, net.num_nb if net.head == "pip" else 0)
@@ -235,7 +237,7 @@ class Landmarks(Task):
                 raise ValueError("gssl pools the feature map twice, which needs 4 x 4 cells at least; give a larger "
                                  "--input-size or a smaller --stride")
         elif settings.train.semi == MEAN_TEACHER:
-            net = MeanTeacher(net, layout, float(self.faces.shift.mean()), settings.loss.pseudo_labels)
+            net = MeanTeacher(net, layout, float(self.faces.shift().mean()), settings.loss.pseudo_labels)
         if settings.train.teacher:
             loss = settings.loss
             shares = Shares(loss.teacher_landmarks, loss.teacher_maps, loss.teacher_features)
@@ -264,7 +266,7 @@ class Landmarks(Task):
         predict = torch_predictor(self.tester, self.ranks.device)
         result = evaluate(predict, self.held, self.layout, test.norm, test.test_batch_size, self.ranks)
         if self.settings.train.semi == MEAN_TEACHER and solver.step > max(solver.schedule.total / 4, UNTRAINED):
-            rounds.check_collapse(to_crop(result.landmarks, self.held.crop), "the net")
+            rounds.check_collapse(to_crop(result.landmarks, self.held["crop"][:]), "the net")
         self.limits = result.limits()
         if result.sigma is not None:
             state = solver.net.head.calibrated(state, result.calibration())

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from pipnet.errors import UserError
-from utils.faces.dataset import Augmented, Faces, evenly
+from utils.faces.dataset import Augmented, evenly
+from utils.faces.faces import Faces
 from utils.faces.mixed import Joined, Views, collate_views, labelled_rows, of_level, pseudo_labelled, recipes
-from utils.faces.prepared_set import UNLABELLED, Split
+from utils.faces.prepared_set import UNLABELLED, Split, load
 from utils.faces.shards import Shards, ShardViews, shard_files
 from utils.faces.unlabelled import check_apart, unlabelled_splits
 from utils.keys import MEAN_TEACHER, ROUNDS
@@ -44,9 +45,9 @@ def find_pool(task) -> Pool:
     ranks.agree(lambda: check_apart(splits, tested))
     rest = [split._replace(labelled=False) for split in task.training_splits() if data.labelled_fraction < 1]
     if splits or rest:
-        faces = Faces([*splits, *rest], task.layout, settings.net.input_size, data.cache, input_margin=margin)
-        others = sum(len(split.set.read(split.name).files) for split in splits)
-        rows = labelled_rows(faces.identities[others:], data.labelled_fraction, settings.train.seed)
+        faces = load([*splits, *rest], task.layout, settings.net.input_size, data.cache, input_margin=margin)
+        others = sum(len(split.set.read(split.name)) for split in splits)
+        rows = labelled_rows(faces["identity"][others:], data.labelled_fraction, settings.train.seed)
         faces = faces.only(np.flatnonzero(np.concatenate([np.ones(others, bool), ~rows])))
         if not len(faces):
             raise UserError(f"labelled_fraction {data.labelled_fraction:g} leaves no unlabelled face; give a smaller one")
@@ -56,7 +57,7 @@ def find_pool(task) -> Pool:
 def nominal_crops(pool: Pool, most: int) -> torch.Tensor:
     """Return up to `most` crops (M, S, S, 3) of unlabelled faces, evenly spread, as a net gets them in a test."""
     crops: list[np.ndarray] = []
-    for kind, crop in ((pool.faces, lambda row: pool.faces[row].image), (pool.shards, lambda row: pool.shards.crop(row))):
+    for kind, crop in ((pool.faces, lambda row: pool.faces.crops.plain(row)), (pool.shards, lambda row: pool.shards.crop(row))):
         if kind is not None:
             crops += map(crop, evenly(len(kind), most))
     return torch.from_numpy(np.stack(crops))
@@ -78,7 +79,7 @@ def with_unlabelled(task, training: Training) -> Training:
     if file is None:  # the first net
         return training
     labelled = Augmented(of_level(task.faces, 0), *how)
-    told = pseudo_labelled(faces, read_labels(file, faces), float(task.faces.shift.mean()), level)
+    told = pseudo_labelled(faces, read_labels(file, faces), float(task.faces.shift().mean()), level)
     checksums = [*training.checksums, *checksums, hashlib.sha256(file.read_bytes()).hexdigest()]
     return training._replace(samples=Joined([labelled, Augmented(told, *how)]), checksums=checksums,
                              words=f"{training.words}; {len(faces)} unlabelled faces, pseudo-labelled in {file}")

@@ -1,6 +1,6 @@
 """--audit: cross-validated label noise. Nets predict faces that they have not seen; disagreement marks doubtful labels."""
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,8 @@ from utils.evaluate import metric
 from utils.evaluate.evaluate import evaluate, face_norms, torch_predictor
 from utils.evaluate.report import FOUND, TRUTH, shown_face
 from utils.evaluate.tables import table
-from utils.faces.dataset import Faces
-from utils.faces.prepared_set import name_hash
+from utils.faces.faces import Faces
+from utils.faces.prepared_set import load, name_hash
 from utils.train import checkpoint, own_files
 from utils.train.loop import train
 from utils.train.make_net import input_margin
@@ -43,8 +43,9 @@ def audit(make_task: Callable, run: Run, ranks, resume: bool) -> None:
     task = make_task(None)
     settings, layout, splits = task.settings, task.layout, task.training_splits()
     test, folds = settings.test, settings.data.folds
-    faces = Faces(splits, layout, settings.net.input_size, 0, settings.data.train_hidden, input_margin(settings.net))
-    fold, found = fold_of(faces.identities, folds, settings.train.seed), np.empty_like(faces.landmarks)
+    faces = load(splits, layout, settings.net.input_size, 0, settings.data.train_hidden, input_margin(settings.net))
+    truth = faces["landmarks"][:]
+    fold, found = fold_of(faces["identity"], folds, settings.train.seed), np.empty_like(truth)
     face_norms(faces, layout, test.norm)
     for number, one in enumerate(fold_runs(run, folds)):
         if one.epochs < settings.train.epochs:
@@ -52,10 +53,10 @@ def audit(make_task: Callable, run: Run, ranks, resume: bool) -> None:
         held, predict = np.flatnonzero(fold == number), torch_predictor(checkpoint.unpack(one.last)[0], ranks.device)
         found[held] = evaluate(predict, faces.only(held), layout, test.norm, test.test_batch_size, ranks).landmarks
     if ranks.first:
-        text = write(run.folder / "audit", Faces(splits, layout, DRAWN, 0), found, fold, layout, test.norm)
+        text = write(run.folder / "audit", load(splits, layout, DRAWN, 0), found, fold, layout, test.norm)
         if settings.augment.flip > 0 and not any(task.label_shifts()):
             # mirrored nets know no left and right, so the offset is that of the labels
-            right = np.nanmedian(faces.landmarks[..., 0] - found[..., 0])
+            right = np.nanmedian(truth[..., 0] - found[..., 0])
             text += f"\nLabels lie {right:+.2f} px right of the predictions: the value for --label-shift"
         folder = run.folder / "audit"
         print(f"\n{text}\n\nFiles: {folder} (labels.csv: worst face first; faces.jpg, landmarks.jpg: the worst, label green, "
@@ -86,7 +87,7 @@ def check(run: Run, train) -> None:
         raise UserError("a --teacher may have seen the labels that are judged; leave it out of --audit")
 
 
-def fold_of(identities: list[str], folds: int, seed: int) -> np.ndarray:
+def fold_of(identities: Iterable[str], folds: int, seed: int) -> np.ndarray:
     """Return the fold (M,) of each face. Identities stay whole; in the order of a hash each goes to the smallest fold."""
     faces = Counter(identities)
     if len(faces) < folds:
@@ -100,13 +101,13 @@ def fold_of(identities: list[str], folds: int, seed: int) -> np.ndarray:
 
 def divide(faces: Faces, folds: int, seed: int, number: int) -> tuple[Faces, Faces]:
     """Return (faces to train on, faces of fold `number`, which is held out)."""
-    held = fold_of(faces.identities, folds, seed) == number
+    held = fold_of(faces["identity"], folds, seed) == number
     return faces.only(np.flatnonzero(~held)), faces.only(np.flatnonzero(held))
 
 
 def disagreement(found: np.ndarray, faces: Faces, layout: Layout, norm: str) -> np.ndarray:
     """Return (M, N): distance of predictions `found` (M, N, 2), in image px, from the labels in % of the norm; NaN if unknown."""
-    return 100 * metric.point_errors(found, faces.landmarks) / face_norms(faces, layout, norm)[:, None]
+    return 100 * metric.point_errors(found, faces["landmarks"][:]) / face_norms(faces, layout, norm)[:, None]
 
 
 def weigh(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +147,7 @@ def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layou
     for name, values in (("errors.csv", errors), ("weights.csv", weight)):
         cells = ([f"{value:.4f}" for value in row] for row in values)
         write_csv(folder / name, [*KEYS, *map(str, layout.selected)],
-                  ([mark, layout.stored, file, *row] for mark, file, row in zip(faces.sets, faces.names, cells, strict=True)))
+                  ([mark, layout.stored, file, *row] for mark, file, row in zip(faces["set"], faces["file"], cells, strict=True)))
     known = np.isfinite(errors).any(1)
     mean = np.full(len(faces), np.nan)
     mean[known] = np.nanmean(relative[known], 1)
@@ -156,11 +157,11 @@ def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layou
     for i in order:
         worst = int(np.nan_to_num(relative[i], nan=-1).argmax())
         nme = np.nanmean(errors[i]) if known[i] else np.nan
-        rows.append([faces.names[i], faces.subsets[i], faces.identities[i], int(fold[i]), f"{nme:.3f}", f"{mean[i]:.2f}",
+        rows.append([*(faces[key][i] for key in ("file", "subset", "identity")), int(fold[i]), f"{nme:.3f}", f"{mean[i]:.2f}",
                      int((weight[i] < DISPUTED).sum()), f"{weight[i].mean():.4f}", layout.selected[worst],
                      group_of.get(worst, ""), f"{errors[i, worst]:.2f}", f"{relative[i, worst]:.2f}"])
     write_csv(folder / "labels.csv", COLUMNS, rows)
-    tiles = [shown_face(faces, i, found[i], layout, TILE, f"{mean[i]:.1f}x {Path(faces.names[i]).name}")
+    tiles = [shown_face(faces, i, found[i], layout, TILE, f"{mean[i]:.1f}x {Path(faces['file'][i]).name}")
              for i in order[known[order]][:20]]
     write_image(folder / "faces.jpg", sheet(tiles, 5))
     _landmark_sheet(folder / "landmarks.jpg", faces, found, relative, weight, layout)
@@ -192,13 +193,13 @@ def _landmark_sheet(file: Path, faces: Faces, found: np.ndarray, relative: np.nd
     order = [i for i in np.argsort(-np.where(whole, -1, value), kind="stable")[:20] if value[i] >= 0]
     tiles = []
     for i in order:
-        pair = [faces.nominal[i], to_crop(found[i], faces.crop[i])]
+        pair = [faces.nominal(i), to_crop(found[i], faces["crop"][i])]
         ends = np.array([points[worst[i]] for points in pair])
         reach = max(0.5, 1.6 * float(np.abs(ends[0] - ends[1]).max()))  # of the crop
         around = np.concatenate([ends.mean(0) - reach / 2, ends.mean(0) + reach / 2])
-        close = cut(faces.picture(i), around * faces.size + faces.border, TILE)
+        close = cut(faces.crops[i], around * faces.crops.size + faces.crops.border, TILE)
         image = tile(close, [(to_crop(points, around), colour) for points, colour in zip(pair, (TRUTH, FOUND), strict=True)],
-                     layout, TILE, f"{layout.selected[worst[i]]}: {value[i]:.0f}x {Path(faces.names[i]).name}")
+                     layout, TILE, f"{layout.selected[worst[i]]}: {value[i]:.0f}x {Path(faces['file'][i]).name}")
         label, prediction = to_crop(ends, around) * TILE
         line(image, label, prediction, WHITE)
         ring(image, label, WHITE, 6)

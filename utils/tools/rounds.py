@@ -17,7 +17,8 @@ from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.evaluate.evaluate import torch_predictor
 from utils.evaluate.report import FOUND, TRUTH
-from utils.faces.dataset import Faces, test_batches
+from utils.faces.dataset import test_batches
+from utils.faces.faces import Faces
 from utils.keys import ROUNDS
 from utils.train import checkpoint, own_files
 from utils.train.loop import train
@@ -105,25 +106,25 @@ def label(task, teacher: Run, number: int, file: Path) -> None:
         moved = np.full(len(faces), np.nan)
         if before.is_file():
             moved = np.linalg.norm(values[..., :2] - read_labels(before, faces), axis=-1).mean(1)
-        points = to_image(values[..., :2], faces.crop).reshape(len(faces), -1)
+        points = to_image(values[..., :2], faces["crop"][:]).reshape(len(faces), -1)
         figures = np.column_stack([values[..., 2].mean(1), 100 * values[..., 3].mean(1), 100 * moved])
         file.parent.mkdir(exist_ok=True)
         write_csv(file, [*COLUMNS, *(f"{axis}{index}" for index in range(task.layout.count) for axis in "xy")],
                   ([name, *(f"{value:.4f}" for value in (*row, *place))]
-                   for name, row, place in zip(faces.names, figures, points, strict=True)))
+                   for name, row, place in zip(faces["file"], figures, points, strict=True)))
     ranks.wait()
 
 
 def read_labels(file: Path, faces: Faces) -> np.ndarray:
     """Return pseudo-labels (M, N, 2) in [0, 1] of the faces' crops. UserError if the file is of other faces."""
     rows = read_csv(file)
-    if [row["file"] for row in rows] != faces.names:
+    if [row["file"] for row in rows] != list(faces["file"]):
         raise UserError(f"{file} is of other unlabelled faces than there are now; train another run")
     try:
         points = np.array([list(row.values())[len(COLUMNS):] for row in rows], np.float64)
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}); train another run") from None
-    return to_crop(points.reshape(len(faces), -1, 2), faces.crop)
+    return to_crop(points.reshape(len(faces), -1, 2), faces["crop"][:])
 
 
 def check_collapse(nominal: np.ndarray, who: str) -> None:
@@ -140,7 +141,7 @@ def draw_changed(faces: Faces, layout: Layout, first: Path, last: Path) -> None:
     before, after = (read_labels(file, faces) for file in (first, last))
     change = np.linalg.norm(after - before, axis=-1).mean(1)
     order = np.argsort(-change, kind="stable")[:CHANGED].tolist()
-    _draw(last.with_name("changed.jpg"), faces, layout, [(i, f"{100 * change[i]:.1f} % {faces.names[i]}") for i in order],
+    _draw(last.with_name("changed.jpg"), faces, layout, [(i, f"{100 * change[i]:.1f} % {faces['file'][i]}") for i in order],
           (before, after))
 
 
@@ -150,7 +151,7 @@ def show_labels(faces: Faces, layout: Layout, run: Run, count: int) -> str:
     for file in files:
         labels, score = read_labels(file, faces), np.array([row["score"] for row in read_csv(file, ["score"])])
         order = np.argsort(score, kind="stable")[:count].tolist()
-        _draw(file.with_suffix(".jpg"), faces, layout, [(i, f"{score[i]:.2f} {faces.names[i]}") for i in order], (None, labels))
+        _draw(file.with_suffix(".jpg"), faces, layout, [(i, f"{score[i]:.2f} {faces['file'][i]}") for i in order], (None, labels))
     places = ", ".join(str(file.with_suffix(".jpg")) for file in files)
     return f"Pseudo-labels, least certain first: {places}" if files else ""
 
@@ -158,6 +159,6 @@ def show_labels(faces: Faces, layout: Layout, run: Run, count: int) -> str:
 def _draw(file: Path, faces: Faces, layout: Layout, titles: list[tuple[int, str]], labels: tuple) -> None:
     """Draw faces (index, title) with two sets of landmarks (M, N, 2) in [0, 1] of the crop; the first may be None."""
     colours = (TRUTH, FOUND)
-    tiles = [tile(faces.nominal_crop(index), [(points[index], colour) for points, colour in zip(labels, colours, strict=True)
+    tiles = [tile(faces.crops.plain(index, 0), [(points[index], colour) for points, colour in zip(labels, colours, strict=True)
                                               if points is not None], layout, TILE, title) for index, title in titles]
     write_image(file, sheet(tiles, 8))

@@ -11,8 +11,9 @@ from pipnet.geometry import cut, to_crop
 from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.evaluate.tables import table
-from utils.faces.dataset import Augmented, Faces
-from utils.faces.prepared_set import Split
+from utils.faces.dataset import Augmented
+from utils.faces.faces import Faces
+from utils.faces.prepared_set import Split, load
 from utils.tools import label_check
 
 SIZE, COLUMNS = 320, 6  # px of a tile, tiles in a row
@@ -47,9 +48,9 @@ def _samples(augmented: Augmented, layout: Layout, neighbors: list[list[int]], c
     tiles = []
     for index in chosen.tolist():
         image, landmarks, visible, *_ = augmented[0, index]
-        landmarks = (landmarks * faces.size + faces.input_border) / len(image)
+        landmarks = (landmarks * faces.crops.size + faces.crops.seen) / len(image)
         shades = [colour if seen else GREY for colour, seen in zip(colours, visible, strict=True)]
-        picture = tile(image, [(landmarks, shades)], layout, SIZE, Path(faces.names[index]).name)
+        picture = tile(image, [(landmarks, shades)], layout, SIZE, Path(faces["file"][index]).name)
         number(picture, landmarks * SIZE, layout, shades, marked, 0.35)
         tiles.append(picture)
     large = _explanations(faces, layout, neighbors, SIZE * COLUMNS // 3)
@@ -59,13 +60,13 @@ def _samples(augmented: Augmented, layout: Layout, neighbors: list[list[int]], c
 def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size: int) -> list[np.ndarray]:
     """Draw tiles of `size` px: a typical face with numbered landmarks, neighbors of some landmarks, mirrored pairs."""
     meanface, colours = faces.meanface(), group_colours(layout)
-    distance = np.nan_to_num(np.linalg.norm(faces.nominal - meanface, axis=-1), nan=1.0).mean(1)
+    distance = np.nan_to_num(np.linalg.norm(faces.nominal() - meanface, axis=-1), nan=1.0).mean(1)
     usual = int(distance.argmin())
-    mean = np.mean([faces.nominal_crop(i) for i in range(0, len(faces), -(-len(faces) // 100))], 0).astype(np.uint8)
-    first, landmarks = _enlarged(faces.nominal_crop(usual), faces.nominal[usual].astype(np.float64), size)
+    mean = np.mean([faces.crops.plain(i, 0) for i in range(0, len(faces), -(-len(faces) // 100))], 0).astype(np.uint8)
+    first, landmarks = _enlarged(faces.crops.plain(usual, 0), faces.nominal(usual).astype(np.float64), size)
     draw(first, landmarks, layout, colours)
     number(first, landmarks, layout, colours)
-    write(first, f"{layout.count} landmarks, layout {layout.name}: {Path(faces.names[usual]).name}", (8, size - 10), 0.55)
+    write(first, f"{layout.count} landmarks, layout {layout.name}: {Path(faces['file'][usual]).name}", (8, size - 10), 0.55)
 
     second, landmarks = _enlarged(mean, meanface, size)
     third = second.copy()
@@ -111,10 +112,10 @@ def _apart(meanface: np.ndarray, count: int) -> list[int]:
 # ------------------------------------------------------------------------------------------------------------ suspects
 def _suspects(split: Split, layout: Layout, hidden: bool, place: Path) -> tuple[str, str]:
     """Write suspects.csv and suspects.jpg of the training and validation faces. Return (one line, table of the worst)."""
-    faces = Faces([Split(split.set, name) for name in ("train", "val")], layout, 256, 0, hidden)
-    size = np.concatenate([split.set.read(name).size for name in ("train", "val")])
-    found = label_check.examine(faces.landmarks, faces.visible, layout, faces.box, size, faces.names)
-    rows = [[faces.names[finding.face], finding.reason, " ".join(map(str, finding.landmarks)), f"{finding.score:.1f}"]
+    faces = load([Split(split.set, name) for name in ("train", "val")], layout, 256, 0, hidden)
+    landmarks, visible, box, size = (faces[name][:] for name in ("landmarks", "visible", "box", "size"))
+    found = label_check.examine(landmarks, visible, layout, box, size, faces["file"])
+    rows = [[faces["file"][finding.face], finding.reason, " ".join(map(str, finding.landmarks)), f"{finding.score:.1f}"]
             for finding in found]
     write_csv(place / "suspects.csv", HEADER, rows)
     (place / "suspects.jpg").unlink(missing_ok=True)
@@ -129,13 +130,13 @@ def _suspects(split: Split, layout: Layout, hidden: bool, place: Path) -> tuple[
 
 def _suspect(faces: Faces, finding: label_check.Finding, layout: Layout, size: int = 384) -> np.ndarray:
     """Draw a suspicious face; landmarks in doubt are ringed and numbered."""
-    whole = faces.picture(finding.face)
-    landmarks = (faces.nominal[finding.face] * faces.size + faces.border) / len(whole)
+    whole = faces.crops[finding.face]
+    landmarks = (faces.nominal(finding.face) * faces.crops.size + faces.crops.border) / len(whole)
     picture = tile(whole, [(landmarks, group_colours(layout))], layout, size, "")
     for i in finding.landmarks:
         if np.isfinite(landmarks[i]).all():
             ring(picture, landmarks[i] * size, RED, 6)
     number(picture, landmarks * size, layout, [WHITE] * layout.count, finding.landmarks[:12])
-    write(picture, f"{finding.score:.1f}  {Path(faces.names[finding.face]).name}", (4, size - 22), 0.42)
+    write(picture, f"{finding.score:.1f}  {Path(faces['file'][finding.face]).name}", (4, size - 22), 0.42)
     write(picture, finding.reason, (4, size - 6), 0.42)
     return picture

@@ -7,13 +7,15 @@ from conftest import LAYOUTS, mean_face, split_of
 from nets.labels import Prediction
 from pipnet.errors import UserError
 from utils.evaluate.evaluate import evaluate, subset_rows
-from utils.faces.dataset import Faces
+from utils.faces.dataset import plain
+from utils.faces.faces import Faces
+from utils.faces.prepared_set import load
 
 L68 = LAYOUTS.load("68")
 
 
 def faces_of(folder) -> Faces:
-    return Faces([split_of(folder, "test")], L68, 64, 4.0)
+    return load([split_of(folder, "test")], L68, 64, 4.0)
 
 
 class Shared:
@@ -40,17 +42,17 @@ def guess(images: torch.Tensor) -> Prediction:
 
 def test_evaluation_by_hand(faces):
     several, shift = faces_of(faces), torch.tensor([0.03, -0.04])
-    truth = {image.tobytes(): torch.tensor(landmarks) for image, landmarks, *_ in (several[i] for i in range(8))}
+    truth = {image.tobytes(): torch.tensor(landmarks) for image, landmarks, *_ in (plain(several, i) for i in range(8))}
 
     def oracle(images):
         landmarks = torch.stack([truth[image.numpy().tobytes()] for image in images])
         return Prediction(landmarks + shift, torch.ones(len(images), 68))
 
     result = evaluate(oracle, several, L68, "interocular", 3)
-    side = several.crop[:, 2] - several.crop[:, 0]  # square crops
-    eyes = np.linalg.norm(several.landmarks[:, 36] - several.landmarks[:, 45], axis=1)
+    side = several["crop"][:][:, 2] - several["crop"][:][:, 0]  # square crops
+    eyes = np.linalg.norm(several["landmarks"][:][:, 36] - several["landmarks"][:][:, 45], axis=1)
     assert np.allclose(result.nme, 100 * 0.05 * side / eyes, rtol=1e-5) and np.allclose(result.crop_nme, result.nme, rtol=1e-4)
-    assert np.allclose(result.landmarks - several.landmarks, side[:, None, None] * (0.03, -0.04), atol=1e-3)
+    assert np.allclose(result.landmarks - several["landmarks"][:], side[:, None, None] * (0.03, -0.04), atol=1e-3)
     assert result.groups.keys() == L68.groups.keys()
     assert all(np.allclose(values, result.nme, rtol=1e-5) for values in result.groups.values())
     with pytest.raises(UserError, match="landmarks are not finite"):
@@ -58,7 +60,7 @@ def test_evaluation_by_hand(faces):
                  "interocular", 3)
     with pytest.raises(UserError, match="no interpupil norm"):
         evaluate(guess, several, L68._replace(pupils=None), "interpupil", 8)
-    several.landmarks[:] = several.landmarks[:, :1]
+    several = several.with_columns(landmarks=several["landmarks"][:][:, :1].repeat(68, 1))
     with pytest.raises(UserError, match="none of 8 faces .* has an interocular norm"):
         evaluate(guess, several, L68, "interocular", 8)
 
@@ -77,15 +79,16 @@ def test_evaluation_on_several_processes_equals_one(faces, count):
 def test_the_flip_test_averages_what_differs_in_mirror_images_but_the_offset_of_the_labels(faces):
     """A net that finds the labels 3 px to the right of what they mark, and the jaw too far to the left."""
     several = faces_of(faces)
-    place = {image.tobytes(): i for i in range(len(several)) for image in (several[i][0], several[i][0][:, ::-1])}
-    nominal, width = torch.from_numpy(several.nominal), torch.from_numpy(several.crop[:, 2] - several.crop[:, 0])
+    crops = [several.crops.plain(i) for i in range(len(several))]
+    place = {image.tobytes(): i for i, crop in enumerate(crops) for image in (crop, crop[:, ::-1])}
+    nominal, width = torch.from_numpy(several.nominal()), torch.from_numpy(several["crop"][:][:, 2] - several["crop"][:][:, 0])
 
     def seen(images: torch.Tensor) -> Prediction:
         found = []
         for image in images.numpy():
             i = place[image.tobytes()]
             straight = Prediction((nominal[i] - torch.stack([3 / width[i], width[i] * 0]))[None], torch.ones(1, 68))
-            truth = straight if (image == several[i][0]).all() else straight.flip(L68)
+            truth = straight if (image == crops[i]).all() else straight.flip(L68)
             found.append(truth.landmarks[0] + torch.stack([3 / width[i], width[i] * 0]))
             found[-1][:17, 0] -= 0.05
         return Prediction(torch.stack(found), torch.ones(len(images), 68))

@@ -16,9 +16,9 @@ from loguru import logger
 from pipnet.geometry import to_image
 from pipnet.images import write_image
 from utils.evaluate import metric
-from utils.evaluate.boxes import Reboxed, detected, perturbed, picture, rebox
-from utils.faces.dataset import Faces
+from utils.evaluate.boxes import detected, perturbed, picture, rebox, reboxed
 from utils.faces.prepare import DataGenerator
+from utils.faces.prepared_set import load
 from utils.faces.sets import distinct
 
 LAYOUT = LAYOUTS.load("68")
@@ -49,52 +49,54 @@ def test_sets_of_one_name_have_files_of_their_own(run_of, cli, tmp_path):
 
 # ---------------------------------------------------------------------------------------------------------------- boxes
 def test_true_boxes_cut_anew_are_the_prepared_crops(faces):
-    own = Faces([split_of(faces, "test")], LAYOUT, 64, 1.0)
-    again = Reboxed(own, own.box, 1.0)
-    assert again.crop == pytest.approx(own.crop, abs=1e-3) and again.nominal == pytest.approx(own.nominal, abs=1e-4)
-    for one, other in zip(own, again, strict=True):
-        assert np.abs(one[0].astype(int) - other[0]).mean() < 3  # JPEG
+    own = load([split_of(faces, "test")], LAYOUT, 64, 1.0)
+    again = reboxed(own, own["box"][:], 1.0)
+    assert again["crop"][:] == pytest.approx(own["crop"][:], abs=1e-3)
+    assert again.nominal() == pytest.approx(own.nominal(), abs=1e-4)
+    for index in range(len(own)):
+        assert np.abs(own.crops.plain(index).astype(int) - again.crops.plain(index)).mean() < 3  # JPEG
 
 
 def test_perturbed_boxes_are_the_same_each_time_and_within_their_share(faces):
-    own = Faces([split_of(faces, "test")], LAYOUT, 64, 1.0)
-    boxes = perturbed(own.box, own.names, 0.2)
-    assert (boxes == perturbed(own.box[::-1], own.names[::-1], 0.2)[::-1]).all()
-    assert perturbed(own.box, own.names, 0) == pytest.approx(own.box)
-    sides, moved = own.box[:, 2:] - own.box[:, :2], (boxes[:, :2] + boxes[:, 2:] - own.box[:, :2] - own.box[:, 2:]) / 2
+    own = load([split_of(faces, "test")], LAYOUT, 64, 1.0)
+    boxes = perturbed(own["box"][:], own["file"], 0.2)
+    assert (boxes == perturbed(own["box"][::-1], own["file"][::-1], 0.2)[::-1]).all()
+    true = own["box"][:]
+    assert perturbed(true, own["file"], 0) == pytest.approx(true)
+    sides, moved = true[:, 2:] - true[:, :2], (boxes[:, :2] + boxes[:, 2:] - true[:, :2] - true[:, 2:]) / 2
     scale = (boxes[:, 2:] - boxes[:, :2]) / sides
     assert np.abs(moved / sides).max() <= 0.2 and np.abs(scale - 1).max() <= 0.2 and len(np.unique(scale.round(6))) == len(own)
-    other = Reboxed(own, boxes, 1.0)
-    assert to_image(other.nominal.astype(float), other.crop) == pytest.approx(own.landmarks, abs=1e-3)
-    assert (other.box == own.box).all() and len(other[0][0]) == 64
+    other = reboxed(own, boxes, 1.0)
+    assert to_image(other.nominal().astype(float), other["crop"][:]) == pytest.approx(own["landmarks"][:], abs=1e-3)
+    assert (other["box"][:] == own["box"][:]).all() and len(other.crops[0]) == 64
 
 
 def test_without_the_archive_other_boxes_come_from_the_prepared_crops(raw, tmp_path):
     copy = tmp_path / "mine"
     shutil.copytree(raw, copy)
     folder = DataGenerator(copy, 64, "points", out=tmp_path / "data", layout="68").run()
-    own = Faces([split_of(folder, "test")], LAYOUT, 64, 1.0)
-    boxes = perturbed(own.box, own.names, 0.1)
-    before = Reboxed(own, boxes, 1.0)
+    own = load([split_of(folder, "test")], LAYOUT, 64, 1.0)
+    boxes = perturbed(own["box"][:], own["file"], 0.1)
+    before = reboxed(own, boxes, 1.0)
     shutil.rmtree(copy)
-    after = Reboxed(own, boxes, 1.0)
-    assert (after.crop == before.crop).all()
+    after = reboxed(own, boxes, 1.0)
+    assert (after["crop"] == before["crop"]).all()
     for index in range(len(own)):  # the same picture within the margin, since it is cut from the prepared crop
-        assert np.abs(before[index][0].astype(int) - after[index][0])[8:-8, 8:-8].mean() < 12
+        assert np.abs(before.crops[index].astype(int) - after.crops[index])[8:-8, 8:-8].mean() < 12
 
 
 def test_a_detection_is_the_face_that_it_overlaps_most(faces):
-    own = Faces([split_of(faces, "test")], LAYOUT, 64, 1.0)
+    own = load([split_of(faces, "test")], LAYOUT, 64, 1.0)
     pictures = []
 
     def find(picture):
         pictures.append(picture.shape)
-        box = own.box[len(pictures) - 1]
+        box = own["box"][len(pictures) - 1]
         far = box + 1000
         return {0: np.empty((0, 4)), 1: far[None]}.get(len(pictures) - 1, np.array([far, box + 2]))
 
     boxes = detected(own, find)
-    assert np.isnan(boxes[:2]).all() and boxes[2:] == pytest.approx(own.box[2:] + 2)
+    assert np.isnan(boxes[:2]).all() and boxes[2:] == pytest.approx(own["box"][2:] + 2)
     assert pictures == [(96, 96, 3)] * len(own)
 
 
@@ -106,15 +108,16 @@ def test_several_faces_of_a_picture_that_has_another_size_now(tmp_path):
     points = [landmarks - 0.5, landmarks + (95.5, 0)]
     archives.write_csv(raw / "test.csv", [("both.png", face) for face in points])
     folder = DataGenerator(raw, 64, "csv", out=tmp_path / "data", layout="68", val=0).run()
-    own = Faces([split_of(folder, "test")], LAYOUT, 64, 1.0)
+    own = load([split_of(folder, "test")], LAYOUT, 64, 1.0)
     asked = []
 
     def find(picture):
         asked.append(picture.shape)
         whole = picture.shape[1] == 192
-        return own.box + 1 if whole else np.array([[0.2, 0.2, 0.8, 0.8]]) * picture.shape[0]  # the middle of a prepared crop
+        middle = np.array([[0.2, 0.2, 0.8, 0.8]]) * picture.shape[0]  # of a prepared crop
+        return own["box"][:] + 1 if whole else middle
 
-    assert detected(own, find) == pytest.approx(own.box + 1) and asked == [(96, 192, 3)]  # one picture is searched once
+    assert detected(own, find) == pytest.approx(own["box"][:] + 1) and asked == [(96, 192, 3)]  # one picture is searched once
     write_image(raw / "both.png", cv2.resize(np.hstack([image, image]), (96, 48)))
     assert np.isfinite(detected(own, find)).all()
 
@@ -124,7 +127,7 @@ def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
     root = make(tmp_path)[0]
     folder = archives.prepared(name, root, tmp_path / "data")
     split = split_of(folder, "test")
-    own = Faces([split], split.set.layout, 32, 1.0)
+    own = load([split], split.set.layout, 32, 1.0)
     shown = [picture(own, index) for index in range(len(own))]
     assert all(image.shape == (120, 160, 3) and (matrix == np.eye(2, 3)).all() for image, matrix in shown)
     if name == "300vw":
@@ -142,12 +145,12 @@ def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
 def test_boxes_that_cannot_be(run_of, cli, faces):
     fails(cli("--test", "--exp", run_of, "--box", "detector", "--detector", "mtcnn"), "detector 'mtcnn' needs its weights")
     fails(cli("--test", "--exp", run_of, "--box", "loose"), "box must be one of true, perturbed, detector, not 'loose'")
-    own = Faces([split_of(faces, "test")], LAYOUT, 64, 1.0)
+    own = load([split_of(faces, "test")], LAYOUT, 64, 1.0)
     assert rebox(own, "true", 0.1, 1.0, None) == (own, 0)
-    found = iter([np.empty((0, 4)), *own.box[1:, None]])
+    found = iter([np.empty((0, 4)), *own["box"][:][1:, None]])
     again, missed = rebox(own, "detector", 0.1, 1.0, lambda image: (next(found), None))
-    assert missed == 1 and again.crop == pytest.approx(own.crop, abs=1e-3)  # a missed face keeps its own box
-    assert (again.only(np.array([3]))[0][0] == again[3][0]).all()
+    assert missed == 1 and again["crop"][:] == pytest.approx(own["crop"][:], abs=1e-3)  # a missed face keeps its own box
+    assert (again.only(np.array([3])).crops[0] == again.crops[3]).all()
 
 
 # ----------------------------------------------------------------------------------------------------------------- page

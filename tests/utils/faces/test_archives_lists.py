@@ -14,8 +14,7 @@ from pipnet.errors import UserError
 from utils.evaluate.evaluate import evaluate, subset_rows
 from utils.evaluate.tables import Case, score_rows
 from utils.faces.archives import infer
-from utils.faces.dataset import Faces
-from utils.faces.prepared_set import read_meta
+from utils.faces.prepared_set import load, read_meta
 
 wflw, lapa, jd, mtfl = map(pytest.fixture, (archives.wflw, archives.lapa, archives.jd, archives.mtfl))
 
@@ -38,10 +37,11 @@ def test_wflw(wflw, tmp_path):
     meta, table = read_meta(folder), load_split(folder, "test")
     assert (meta["layout"], meta["states"]) == ("98", ["pose", "expression", "illumination", "makeup", "occlusion", "blur"])
     assert meta["expected"]["blur"] == 773 and meta["found"]["largepose"] == 2 and meta["found"]["train"] == 3
-    assert table.states.tolist() == np.eye(6)[:3].astype(bool).tolist() and table.pose is None
-    assert table.files == [f"WFLW_images/{name}" for name in ("0--Event/b_0.jpg", "1--Event/b_1.jpg", "1--Event/b_1.jpg#2")]
+    assert table["states"][:].tolist() == np.eye(6)[:3].astype(bool).tolist() and "pose" not in table
+    names = "0--Event/b_0.jpg", "1--Event/b_1.jpg", "1--Event/b_1.jpg#2"
+    assert list(table["file"]) == [f"WFLW_images/{name}" for name in names]
     layout = LAYOUTS.load("98")
-    faces = Faces([split_of(folder, "test")], layout, 32, 1.0)
+    faces = load([split_of(folder, "test")], layout, 32, 1.0)
     centre = Prediction(torch.full((1, 98, 2), 0.5), torch.ones(1, 98))
     result = evaluate(lambda images: Prediction(*(part if part is None else part.expand(len(images), *part.shape[1:])
                                                   for part in centre)), faces, layout, "interocular", 2)
@@ -63,9 +63,9 @@ def test_wflw_from_the_command_line(wflw, tmp_path, cli):
     done = cli(*flags, "--allow-partial", "--protocol", "wflw")  # the folder says which set it is
     assert done.returncode == 0 and "WFLW is partial: blur: 1 of 773 faces" in done.stderr, done.stderr
     table = load_split(tmp_path / "data" / "wflw-wflw-32", "test")
-    x1, y1, x2, y2 = table.box[0]
+    x1, y1, x2, y2 = table["box"][0]
     width, height = 0.1 * (x2 - x1), 0.1 * (y2 - y1)
-    assert np.allclose(table.crop[0], [x1 - width, y1 - height, x2 + width, y2 + height])
+    assert np.allclose(table["crop"][0], [x1 - width, y1 - height, x2 + width, y2 + height])
 
 
 def test_wflw_incomplete_or_wrong(wflw):
@@ -120,7 +120,7 @@ def test_lapa(lapa, tmp_path):
             assert np.allclose(record.landmarks, values, atol=1e-6) and not hasattr(record, "visible")
             assert np.allclose(record.box, [*values.min(0), *values.max(0)])  # the release has no box
     folder = prepared("lapa", root, tmp_path / "data")
-    assert [len(load_split(folder, split).files) for split in ("train", "val", "test")] == [2, 2, 2]
+    assert [len(load_split(folder, split)) for split in ("train", "val", "test")] == [2, 2, 2]
     assert read_meta(folder)["layout"] == "106" and read_meta(folder)["found"] == {"train": 2, "val": 2, "test": 2}
 
 
@@ -162,7 +162,7 @@ def test_lmk(tmp_path, cli):
     done = cli(*flags, "--protocol", "pipnet", "--allow-partial")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "data/lmk-pipnet-32"
-    assert read_meta(folder)["layout"] == "68" and list(subset_rows(load_split(folder, "test").subsets)) == [
+    assert read_meta(folder)["layout"] == "68" and list(subset_rows(load_split(folder, "test")["subset"])) == [
         "full", "challenge", "common"]
     for folders in ("afw", "helen/trainset"):  # the fork writes its crops beside the originals
         (root / folders).mkdir(parents=True)
@@ -271,7 +271,7 @@ def test_celeba(tmp_path):
     values = points["celeba"]["000002.jpg"]
     assert np.allclose(splits["val"][0].box[2:], 2 * values.max(0) - values.min(0) + 0.5)  # the list's is empty
     folder = prepared("celeba", root, tmp_path / "data", protocol="inner")
-    assert read_meta(folder)["layout"] == "5" and (load_split(folder, "val").size == (178, 218)).all()
+    assert read_meta(folder)["layout"] == "5" and (load_split(folder, "val")["size"][:] == (178, 218)).all()
 
 
 def test_celeba_incomplete_or_wrong(tmp_path):

@@ -39,9 +39,9 @@ def test_cofw(cofw, tmp_path):
             assert image.dtype == np.uint8 and np.array_equal(image, plain[..., ::-1])  # RGB there, BGR here
     folder = prepared("cofw", root, tmp_path / "data", protocol="box")
     table = load_split(folder, "test")
-    assert table.files == [f"COFW_test_color.mat/000{i}" for i in (1, 2, 3)] and (table.size == (160, 120)).all()
-    assert (table.visible == (sets["test"][2][:, 58:] == 0)).all() and np.allclose(table.crop, table.box)
-    assert np.array_equal(load_split(folder, "train").landmarks[0], splits["train"][0].landmarks.round(4))
+    assert list(table["file"]) == [f"COFW_test_color.mat/000{i}" for i in (1, 2, 3)] and (table["size"][:] == (160, 120)).all()
+    assert (table["visible"][:] == (sets["test"][2][:, 58:] == 0)).all() and np.allclose(table["crop"][:], table["box"][:])
+    assert np.array_equal(load_split(folder, "train")["landmarks"][0], splits["train"][0].landmarks.round(4))
 
 
 def test_cofw_incomplete_or_wrong(cofw, monkeypatch):
@@ -87,7 +87,7 @@ def test_cofw68(tmp_path):
         assert (record.visible == (hidden[:, 0] == 0)).all() and record.subset == "test"
         assert read_image(record.image).shape[:2] == image.shape[:2] and record.image.parent == root / "COFW_test_color.mat"
     folder = prepared("cofw68", root, tmp_path / "data", protocol="box")
-    assert read_meta(folder)["layout"] == "68" and len(load_split(folder, "test").files) == 3
+    assert read_meta(folder)["layout"] == "68" and len(load_split(folder, "test")) == 3
     savemat(files[1], {"Points": faces[1][0][:67], "Occ": faces[1][1]})
     with pytest.raises(UserError, match="2_points.mat: Points is 67 x 2, not 68 x 2"):
         parse("cofw68", root, allow_partial=True)
@@ -116,9 +116,9 @@ def test_aflw(aflw, tmp_path):
     assert [record.subset for record in splits["test"]] == ["test//frontal", "test", "test//frontal"]
     folder = prepared("aflw", root, tmp_path / "data", protocol="box")
     table = load_split(folder, "test")
-    assert table.visible.sum(1).tolist() == [19, 17, 19] and np.allclose(table.crop, table.box)
-    assert table.files[1] == f"{table.files[0]}#2" and load_split(folder, "train").visible[0].sum() == 17
-    assert list(subset_rows(table.subsets)) == ["full", "frontal"]
+    assert table["visible"][:].sum(1).tolist() == [19, 17, 19] and np.allclose(table["crop"][:], table["box"][:])
+    assert table["file"][1] == f"{table['file'][0]}#2" and load_split(folder, "train")["visible"][0].sum() == 17
+    assert list(subset_rows(table["subset"])) == ["full", "frontal"]
     assert read_image(folder / "crops" / "train" / "000000.jpg").shape == (40, 40, 3)  # a grey picture
 
 
@@ -175,7 +175,7 @@ def test_300wlp(lp, tmp_path, redrawn):
         assert record.identity == {"H": "HELEN/HELEN_12", "L": "LFPW/LFPW_image_train_0003"}[part[0]]
     folder = prepared("300wlp", root, tmp_path / "data")
     table = load_split(folder, "train")
-    assert np.allclose(table.pose, [record.pose for record in records], atol=1e-6) and table.states is None
+    assert np.allclose(table["pose"][:], [record.pose for record in records], atol=1e-6) and "states" not in table
     assert read_meta(folder)["found"] == {"HELEN": 2, "LFPW": 1, "HELEN_Flip": 2, "LFPW_Flip": 1}
 
 
@@ -183,8 +183,8 @@ def test_300wlp_mirrors_by_the_layout_that_it_is_given(lp, tmp_path):
     row = {**LAYOUTS.rows["68"], "flip_index": ["0-67"]}
     tables = [load_split(prepared("300wlp", lp[0], tmp_path / name, layouts=layouts), "train")
               for name, layouts in (("usual", LAYOUTS), ("other", LAYOUTS.with_rows({"68": row})))]
-    mirrored = [subset.endswith("_Flip") for subset in tables[0].subsets]
-    usual, other = (table.landmarks for table in tables)
+    mirrored = [subset.endswith("_Flip") for subset in tables[0]["subset"]]
+    usual, other = (table["landmarks"][:] for table in tables)
     assert sum(mirrored) == 3 and np.allclose(usual[mirrored], other[mirrored][:, list(LAYOUTS.load("68").flip_index)])
     assert np.array_equal(usual[~np.array(mirrored)], other[~np.array(mirrored)])
 

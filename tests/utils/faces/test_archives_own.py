@@ -31,8 +31,8 @@ def test_csv(table, tmp_path, cli):
                "--val", "none")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "data" / "own set-32"
-    assert load_split(folder, "train").visible.tolist() == [[True, True, True, False, True], [True] * 5]
-    assert load_split(folder, "test").files == ["c.jpg", "c.jpg#2"] and read_meta(folder)["layout"] == "5"
+    assert load_split(folder, "train")["visible"][:].tolist() == [[True, True, True, False, True], [True] * 5]
+    assert list(load_split(folder, "test")["file"]) == ["c.jpg", "c.jpg#2"] and read_meta(folder)["layout"] == "5"
     done = cli("--prepare", "--data-dir", root, "--data-root", tmp_path / "data", "--target-size", "32", "--val", "none")
     assert done.returncode == 0 and "preparing" not in done.stderr, done.stderr
 
@@ -78,7 +78,7 @@ def test_coco(table, tmp_path):
             assert record.visible.tolist() == [True, False, True, index == 1, True]
             assert record.box.tolist() == [20 + index, 10, 130 + index, 110] and record.identity == name
     folder = prepared("coco", root, tmp_path / "data")
-    assert load_split(folder, "train").visible[0].tolist() == [True, False, True, False, True]
+    assert load_split(folder, "train")["visible"][0].tolist() == [True, False, True, False, True]
     assert read_meta(folder)["name"] == "own set"
 
 

@@ -14,13 +14,12 @@ from nets.labels import Prediction
 from pipnet.errors import UserError
 from utils.conversion import conversion
 from utils.evaluate import metric
-from utils.evaluate.evaluate import evaluate
+from utils.evaluate.evaluate import evaluate, previous
 from utils.evaluate.tables import Case, score_rows
 from utils.faces.archives import DATASETS, PARTS_300W, infer, read_pts, write_pts
 from utils.faces.archives.w300vw import CATEGORIES, Frames
-from utils.faces.dataset import Faces
 from utils.faces.fingerprint import fingerprint
-from utils.faces.prepared_set import mismatch, read_image, read_meta
+from utils.faces.prepared_set import load, mismatch, read_image, read_meta
 
 private, menpo, vw, wflw = map(pytest.fixture, (archives.private, archives.menpo, archives.vw, archives.wflw))
 L68 = LAYOUTS.load("68")
@@ -39,7 +38,7 @@ def test_300w_private(private, tmp_path, peppa):
     with pytest.raises(UserError, match=r"01_Indoor: 2 of 300 faces\n.*02_Outdoor: 1 of 300 faces"):
         parse("300w-private", folder)
     table = load_split(prepared("300w-private", folder, tmp_path / "data"), "test")
-    assert table.subsets == ["indoor", "indoor", "outdoor"]
+    assert list(table["subset"]) == ["indoor", "indoor", "outdoor"]
     (root / "afw").mkdir()
     assert infer(root) == "300w"  # where both lie in one folder
     os.symlink("/etc/hostname", root / "01_Indoor/indoor_003.png")
@@ -63,11 +62,11 @@ def test_menpo(menpo, tmp_path, name, count, faces):
     folder = prepared(name, root, tmp_path / "data")
     assert read_meta(folder)["layout"] == str(count)
     layout = LAYOUTS.load(str(count))
-    faces = Faces([split_of(folder, "test")], layout, 32, 1.0)
-    box = faces.landmarks[0].max(0) - faces.landmarks[0].min(0)
-    assert np.allclose(metric.norms(faces.landmarks, layout, "diagonal", faces.box), np.linalg.norm(box))
-    converted = Faces([split_of(folder, "test")], L68, 32, 1.0)
-    assert converted.landmarks.shape == (1, 68, 2) and (converted.weight[0] > 0).sum() == (68 if count == 68 else 37)
+    faces = load([split_of(folder, "test")], layout, 32, 1.0)
+    box = faces["landmarks"][0].max(0) - faces["landmarks"][0].min(0)
+    assert np.allclose(metric.norms(faces["landmarks"][:], layout, "diagonal", faces["box"][:]), np.linalg.norm(box))
+    converted = load([split_of(folder, "test")], L68, 32, 1.0)
+    assert converted["landmarks"][:].shape == (1, 68, 2) and converted["visible"][0].sum() == (68 if count == 68 else 37)
 
 
 def test_menpo_wrong(menpo):
@@ -144,21 +143,21 @@ def test_flicker_between_frames(vw, tmp_path):
     root, _ = vw
     folder = prepared("300vw", root, tmp_path / "data", frame_step=2)
     assert "frame_step 2, not 1" in mismatch(folder, frame_step=1)
-    test = Faces([split_of(folder, "test")], L68, 32, 1.0)
-    assert test.previous.tolist() == [-1, 0, 1, -1, 3, -1, 5]  # frames 1, 3, 5 of the first video, 1, 3 of the others
-    assert test.only(np.array([2, 1, 4])).previous.tolist() == [1, -1, -1]
+    test = load([split_of(folder, "test")], L68, 32, 1.0)
+    assert previous(test).tolist() == [-1, 0, 1, -1, 3, -1, 5]  # frames 1, 3, 5 of the first video, 1, 3 of the others
+    assert previous(test.only(np.array([2, 1, 4]))).tolist() == [1, -1, -1]
     errors, order = np.random.default_rng(0).normal(0, 0.02, (7, 1, 2)), iter(range(7))
 
     def oracle(images):
         rows = [next(order) for _ in images]
-        return Prediction(torch.tensor(test.nominal[rows] + errors[rows], dtype=torch.float32), torch.ones(len(rows), 68))
+        return Prediction(torch.tensor(test.nominal()[rows] + errors[rows], dtype=torch.float32), torch.ones(len(rows), 68))
 
     result = evaluate(oracle, test, L68, "box", 3)
-    sides = test.crop[:, 2:] - test.crop[:, :2]
-    norm = np.sqrt((test.box[:, 2:] - test.box[:, :2]).prod(1))
+    sides = test["crop"][:][:, 2:] - test["crop"][:][:, :2]
+    norm = np.sqrt((test["box"][:][:, 2:] - test["box"][:][:, :2]).prod(1))
     moved = errors[:, 0] * sides
     expected = [np.linalg.norm(moved[i] - moved[before]) / norm[i] * 100 if before >= 0 else np.nan
-                for i, before in enumerate(test.previous)]
+                for i, before in enumerate(previous(test))]
     assert np.allclose(result.flicker, expected, rtol=1e-3, equal_nan=True)
     rows = score_rows(Case(split_of(folder).set, "300vw", "300vw", "true", test, L68), "oracle", result, [10.0])
     assert [row["test set"] for row in rows] == ["300vw", "  category1", "  category2", "  category3"]
@@ -254,9 +253,10 @@ def test_the_archive_of_a_run_is_not_taken_for_that_of_another_set(tmp_path):
 def test_sets_of_several_layouts_train_as_one(tmp_path):
     root, lists = archives.both(tmp_path)
     first, second = (prepared(name, root / folder, tmp_path / "data") for name, folder in (("300w", "300W"), ("wflw", "WFLW")))
-    faces = Faces([split_of(first), split_of(second)], L68, 32, 1.0)
-    assert faces.landmarks.shape == (6, 68, 2) and faces.state_names[0] == "pose" and np.isnan(faces.states[:3]).all()
+    faces = load([split_of(first), split_of(second)], L68, 32, 1.0)
+    assert faces["landmarks"][:].shape == (6, 68, 2) and faces.facts["states"][0] == "pose"
+    assert np.isnan(faces["states"][:3]).all()
     expected = conversion("98", "68", LAYOUTS)(np.array([face[0] for face in lists["train"]]) + 0.5)
-    assert np.allclose(faces.landmarks[3:], expected, atol=1e-3)
+    assert np.allclose(faces["landmarks"][3:], expected, atol=1e-3)
     eyes = LAYOUTS.load("12")
-    assert np.allclose(Faces([split_of(second)], eyes, 32, 1.0).landmarks, expected[:, 36:48], atol=1e-3)
+    assert np.allclose(load([split_of(second)], eyes, 32, 1.0)["landmarks"][:], expected[:, 36:48], atol=1e-3)

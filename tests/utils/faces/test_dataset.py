@@ -16,18 +16,20 @@ from hypothesis import strategies as st
 from pipnet.errors import UserError
 from utils.faces.archives import read_pts, write_pts
 from utils.faces.augment import Crop, augment, augment_pose, generator
-from utils.faces.dataset import Augmented, Faces, Order, collate
+from utils.faces.dataset import Augmented, Order, collate, plain
 from utils.faces.dataset import test_batches as share_of
+from utils.faces.faces import Faces
 from utils.faces.loader import train_loader
 from utils.faces.prepare import DataGenerator
+from utils.faces.prepared_set import load
 
 L68, L12 = LAYOUTS.load("68"), LAYOUTS.load("12")
 PRESETS = {name: settings(name).augment for name in ("default", "pipnet", "irnet")}
 PLAIN = replace(PRESETS["default"], **{key: 0.0 for key, value in asdict(PRESETS["default"]).items() if isinstance(value, float)})
 
 
-def load(folder, split="train", layout=L68, size=64, cache=4.0, label_shift=0.0, **options) -> Faces:
-    return Faces([split_of(folder, split, label_shift)], layout, size, cache, **options)
+def opened(folder, split="train", layout=L68, size=64, cache=4.0, label_shift=0.0, **options) -> Faces:
+    return load([split_of(folder, split, label_shift)], layout, size, cache, **options)
 
 
 def dotted(size: int, border: int, landmarks: np.ndarray) -> np.ndarray:
@@ -49,33 +51,33 @@ def spot_near(image: np.ndarray, point: np.ndarray) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------------------- faces
 @pytest.mark.parametrize("size", (32, 64, 96))
 def test_faces_are_the_nominal_crops(faces, size):
-    several, table = load(faces, size=size), split_of(faces).set.read("train")
-    image, landmarks, visible, index, *_ = several[7]
+    several, table = opened(faces, size=size), split_of(faces).set.read("train")
+    image, landmarks, visible, index, *_ = plain(several, 7)
     assert len(several) == 36 and image.shape == (size, size, 3) and image.dtype == np.uint8 and landmarks.dtype == np.float32
-    assert index == 7 and visible.all() and several.picture(7).shape[0] == size + 2 * several.border
-    corner, side = table.crop[7, :2], table.crop[7, 2:] - table.crop[7, :2]
-    assert np.abs(landmarks - (table.landmarks[7] - corner) / side).max() < 1e-6
-    stored = cv2.imread(table.images[7])
+    assert index == 7 and visible.all() and several.crops[7].shape[0] == size + 2 * several.crops.border
+    corner, side = table["crop"][7][:2], table["crop"][7][2:] - table["crop"][7][:2]
+    assert np.abs(landmarks - (table["landmarks"][7] - corner) / side).max() < 1e-6
+    stored = cv2.imdecode(np.frombuffer(table.crops.encoded(7), np.uint8), cv2.IMREAD_COLOR)
     if size == 64:
-        assert np.array_equal(several.picture(7), stored) and np.array_equal(image, stored[8:-8, 8:-8])
+        assert np.array_equal(several.crops[7], stored) and np.array_equal(image, stored[8:-8, 8:-8])
     middle = cv2.resize(stored[8:-8, 8:-8], (size, size), interpolation=cv2.INTER_AREA)
     assert np.abs(middle.astype(float) - image).mean() < 12
 
 
 def test_faces_from_disk_equal_those_in_memory(faces):
-    memory, disk = load(faces, size=32), load(faces, size=32, cache=0.0)
-    assert memory.crops is not None and disk.crops is None
-    assert all(np.array_equal(memory.picture(i), disk.picture(i)) for i in range(len(memory)))
+    memory, disk = opened(faces, size=32), opened(faces, size=32, cache=0.0)
+    assert memory.crops.decoded is not None and disk.crops.decoded is None
+    assert all(np.array_equal(memory.crops[i], disk.crops[i]) for i in range(len(memory)))
 
 
 def test_a_subset_of_the_landmarks(faces):
-    whole, eyes = load(faces), load(faces, layout=L12)
-    assert np.array_equal(eyes.nominal, whole.nominal[:, 36:48]) and np.array_equal(eyes.box, whole.box)
+    whole, eyes = opened(faces), opened(faces, layout=L12)
+    assert np.array_equal(eyes.nominal(), whole.nominal()[:, 36:48]) and np.array_equal(eyes["box"][:], whole["box"][:])
 
 
 def test_several_splits_are_one(faces):
-    both = Faces([split_of(faces), split_of(faces, "val")], L68, 64, 4.0)
-    assert len(both) == 40 and len(set(both.names)) == 40 and np.array_equal(both[36][0], load(faces, "val")[0][0])
+    both = load([split_of(faces), split_of(faces, "val")], L68, 64, 4.0)
+    assert len(both) == 40 and len(set(both["file"])) == 40 and np.array_equal(both.crops[36], opened(faces, "val").crops[0])
 
 
 def test_hidden_and_unknown_landmarks(tmp_path):
@@ -89,22 +91,22 @@ def test_hidden_and_unknown_landmarks(tmp_path):
     fields = lines[1].split("\t")
     (prepared / "train.tsv").write_text("\n".join([lines[0], "\t".join([*fields[:14], "0" * 5 + "1" * 63]), *lines[2:]]) + "\n")
     for train_hidden, hidden in ((True, 68), (False, 63)):
-        several = load(prepared, size=32, train_hidden=train_hidden)
-        assert several.visible[0].sum() == hidden
-        assert (several.visible[1:].sum(1) == 67).all() and not several.visible[1:, 3].any()
+        several = opened(prepared, size=32, train_hidden=train_hidden)
+        assert several["visible"][0].sum() == hidden
+        assert (several["visible"][1:].sum(1) == 67).all() and not several["visible"][:][1:, 3].any()
     batch = collate([Augmented(several, PRESETS["default"], L68.flip_index, 0)[0, i] for i in range(4)])
     assert torch.isfinite(batch.labels.packed).all() and batch.labels.weight.sum() == 63 + 3 * 67
 
 
 def test_sets_that_do_not_go_together_are_named(faces, tmp_path):
     with pytest.raises(UserError, match="68 landmarks .*layout 98"):
-        load(faces, layout=LAYOUTS.load("98"))
+        opened(faces, layout=LAYOUTS.load("98"))
     other = tmp_path / "other"
     shutil.copytree(faces, other)
     meta = yaml.safe_load((other / "meta.yaml").read_text())
     (other / "meta.yaml").write_text(yaml.safe_dump({**meta, "margin": 1.5}))
     with pytest.raises(UserError, match="other was cut by another protocol or margin"):
-        Faces([split_of(faces), split_of(other)], L68, 64, 4.0)
+        load([split_of(faces), split_of(other)], L68, 64, 4.0)
 
 
 # ------------------------------------------------------------------------------------------------------ pose and states
@@ -138,40 +140,40 @@ def test_pose_and_states_reach_the_labels(faces, tmp_path):
     lines = (folder / "train.tsv").read_text().splitlines()
     (folder / "train.tsv").write_text("\n".join([f"{lines[0]}\tpose\tstates",
                                                  *(f"{line}\t0.1 0.2 -0.3\t101" for line in lines[1:])]) + "\n")
-    posed = load(folder)
-    assert posed.state_names == names and posed[3].states.tolist() == [1, 0, 1]
-    batch = collate([posed[i] for i in range(4)])
+    posed = opened(folder)
+    assert posed.facts["states"] == names and plain(posed, 3).states.tolist() == [1, 0, 1]
+    batch = collate([plain(posed, i) for i in range(4)])
     assert batch.labels.pose.shape == (4, 3) and batch.labels.states.tolist() == [[1, 0, 1]] * 4
     assert torch.allclose(batch.labels.pose[0], torch.tensor([0.1, 0.2, -0.3]))
     mirrored = Augmented(posed, replace(PLAIN, flip=1.0), L68.flip_index, 0)[0, 3]
     assert np.allclose(mirrored.pose, [0.1, -0.2, 0.3]) and mirrored.states.tolist() == [0, 1, 1]
     turned = Augmented(posed, replace(PLAIN, rotation=30.0, rotation_prob=1.0), L68.flip_index, 0)[0, 3]
     assert not np.allclose(turned.pose, [0.1, 0.2, -0.3]) and turned.states.tolist() == [1, 0, 1]
-    assert load(faces)[0].pose is None and collate([load(faces)[0]]).labels.states is None
-    both = Faces([split_of(faces, "val"), split_of(folder)], L68, 64, 4.0)
-    assert np.isnan(both.pose[:4]).all() and np.isnan(both.states[0]).all()
-    assert both.only(np.array([4])).states.tolist() == [[1, 0, 1]]
+    assert plain(opened(faces), 0).pose is None and collate([plain(opened(faces), 0)]).labels.states is None
+    both = load([split_of(faces, "val"), split_of(folder)], L68, 64, 4.0)
+    assert np.isnan(both["pose"][:4]).all() and np.isnan(both["states"][0]).all()
+    assert both.only(np.array([4]))["states"][:].tolist() == [[1, 0, 1]]
     loader = train_loader(Augmented(posed, PLAIN, L68.flip_index, 0), Order(len(posed), 8, 1, 0), 0, False)
     assert next(iter(loader)).labels.to("cpu").pose.shape == (8, 3)
 
 
 # -------------------------------------------------------------------------------------------------------- augmentation
 def test_no_augmentation_is_the_plain_crop(faces):
-    several = load(faces)
-    plain = Augmented(several, PLAIN, L68.flip_index, 0)
+    several = opened(faces)
+    same = Augmented(several, PLAIN, L68.flip_index, 0)
     for epoch, index in ((0, 0), (3, 11)):
-        assert all(np.array_equal(a, b) for a, b in zip(plain[epoch, index], several[index], strict=True))
+        assert all(np.array_equal(a, b) for a, b in zip(same[epoch, index], plain(several, index), strict=True))
     black = Augmented(several, replace(PLAIN, fill="black", interpolation="nearest"), L68.flip_index, 0)
-    assert np.array_equal(black[0, 5][0], several[5][0])
-    black.faces = Faces([split_of(faces)], L68, 64, 4.0, input_margin=1.25)  # a net with an input margin gets it in training too
-    assert np.array_equal(black[0, 5][0], black.faces[5][0])
+    assert np.array_equal(black[0, 5][0], several.crops.plain(5))
+    black.faces = load([split_of(faces)], L68, 64, 4.0, input_margin=1.25)  # a net with an input margin gets it in training too
+    assert np.array_equal(black[0, 5][0], black.faces.crops.plain(5))
 
 
 def test_a_mirror_image(faces):
-    several = load(faces)
-    image, landmarks, visible, *_ = several[2]
+    several = opened(faces)
+    image, landmarks, visible, *_ = plain(several, 2)
     visible = np.arange(68) != 36
-    crop = Crop(several.picture(2), landmarks, visible, 64)
+    crop = Crop(several.crops[2], landmarks, visible, 64)
     flipped = augment(crop, replace(PLAIN, flip=1.0), L68.flip_index, generator(0, 0, 2))
     assert np.array_equal(flipped[0], image[:, ::-1])
     assert np.allclose(flipped[1], (landmarks * (-1, 1) + (1, 0))[list(L68.flip_index)], atol=1e-6)
@@ -179,11 +181,11 @@ def test_a_mirror_image(faces):
 
 
 def test_labels_that_lie_to_the_right_do_so_in_a_mirror_image(faces):
-    several = load(faces, label_shift=0.75)
-    true = several.nominal - (several.shift[:, None, None] * (1, 0))
-    assert np.allclose(several.shift * (several.crop[:, 2] - several.crop[:, 0]), 0.75)
+    several = opened(faces, label_shift=0.75)
+    true = several.nominal() - (several.shift()[:, None, None] * (1, 0))
+    assert np.allclose(several.shift() * (several["crop"][:][:, 2] - several["crop"][:][:, 0]), 0.75)
     mirrored = Augmented(several.only(np.arange(3, 6)), replace(PLAIN, flip=1.0), L68.flip_index, 0)[0, 1][1]
-    expected = (true[4] * (-1, 1) + (1, 0))[list(L68.flip_index)] + (several.shift[4], 0)
+    expected = (true[4] * (-1, 1) + (1, 0))[list(L68.flip_index)] + (several.shift()[4], 0)
     assert np.allclose(mirrored, expected, atol=1e-6)
 
 
@@ -208,19 +210,19 @@ def test_the_picture_goes_where_the_landmarks_go(seed, fill, interpolation, size
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_augmentation_is_keyed(faces, name):
-    several = load(faces, layout=L12)
+    several = opened(faces, layout=L12)
     views = Augmented(several, PRESETS[name], L12.flip_index, 1)
     first = {key: views[key] for key in itertools.product((0, 1), (0, 5))}
     for key in reversed(list(first)):
         assert all(np.array_equal(a, b) for a, b in zip(views[key], first[key], strict=True))
     images = [sample[0] for sample in first.values()] + [Augmented(several, PRESETS[name], L12.flip_index, 2)[0, 0][0]]
     assert all((a != b).any() for a, b in itertools.combinations(images, 2))
-    stored = several.picture(0).copy()
-    assert np.array_equal(stored, several.picture(0)) and first[0, 0][0].flags.c_contiguous
+    stored = several.crops[0].copy()
+    assert np.array_equal(stored, several.crops[0]) and first[0, 0][0].flags.c_contiguous
 
 
 def test_one_option_does_not_change_what_another_does(faces):
-    several, recipe = load(faces), replace(PLAIN, **GEOMETRY)
+    several, recipe = opened(faces), replace(PLAIN, **GEOMETRY)
     geometry = Augmented(several, recipe, L68.flip_index, 0)
     coloured = Augmented(several, replace(PRESETS["default"], **GEOMETRY), L68.flip_index, 0)
     for key in itertools.product((0, 1), range(6)):
@@ -245,15 +247,15 @@ def test_faces_are_turned_by_any_angle(faces):
 
 
 def test_photometric_options_act(faces):
-    several = load(faces)
-    image, samples = several[0][0].astype(int), {}
+    several = opened(faces)
+    image, samples = several.crops.plain(0).astype(int), {}
     strengths = {"noise_sigma": 20.0, "blur_sigma": 8.0, "occlusion_size": 0.4, "brightness": 0.4}
     options = {option: {option: 1.0} for option in ("grayscale", "infrared", "noise", "blur", "occlusion", "colour_prob")}
     for option, keys in (options | {"coarse noise": {"noise": 1.0, "noise_size": 32.0}, "gamma": {"gamma": 3.0}}).items():
         views = Augmented(several, replace(PLAIN, **keys, **strengths), L68.flip_index, 0)
         samples[option] = views[0, 0][0].astype(int)
         assert (samples[option] != image).any(), option
-        assert np.array_equal(views[0, 0][1], several[0][1])
+        assert np.array_equal(views[0, 0][1], several.nominal(0))
     assert np.ptp(samples["grayscale"], axis=2).max() <= 1 and np.ptp(samples["infrared"], axis=2).max() == 0
     changed = (samples["occlusion"] != image).any(2)
     rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
@@ -304,7 +306,7 @@ def test_accumulation_takes_whole_steps():
 
 
 def test_loaders_give_the_same_batches_with_any_number_of_workers(faces):
-    views, batches = Augmented(load(faces), PRESETS["default"], L68.flip_index, 0), {}
+    views, batches = Augmented(opened(faces), PRESETS["default"], L68.flip_index, 0), {}
     for workers in (0, 2):
         order = Order(len(views), 8, 1, 0)
         loader = train_loader(views, order, workers, False)
@@ -323,7 +325,7 @@ def test_loaders_give_the_same_batches_with_any_number_of_workers(faces):
 
 
 def test_test_batches_have_every_face_once(faces):
-    several = load(faces, "test")
+    several = opened(faces, "test")
     for ranks, size in ((1, 3), (2, 3), (3, 64)):
         index = [i for rank in range(ranks) for batch in share_of(several, size, rank, ranks) for i in batch.index.tolist()]
         assert sorted(index) == list(range(8))

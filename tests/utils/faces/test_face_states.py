@@ -12,8 +12,9 @@ from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, crop_box, cut
 from pipnet.pose import MODEL, POINTS, head_pose
 from utils.faces.archives.pts import read_pts
-from utils.faces.dataset import Augmented, Faces, collate
+from utils.faces.dataset import Augmented, collate, plain
 from utils.faces.face_states import COPIES, balanced, complete, poses_of, states_of
+from utils.faces.prepared_set import load
 from utils.train import initialise
 from utils.train.make_net import facial_parts, make_net
 
@@ -89,40 +90,38 @@ def test_poses_have_the_same_signs_as_labels_and_in_the_demo(angles):
 
 
 def test_closed_eyes_swap_when_the_picture_is_mirrored(faces):
-    some = complete(Faces([split_of(faces)], L68, 64, 1.0), L68, ["pose", "states"])
-    some.states[0] = (1, 0, 0, 0)
-    plain = replace(AUGMENT, rotation=0.0, scale=0.0, translation=0.0)
+    some = complete(load([split_of(faces)], L68, 64, 1.0), L68, ["pose", "states"])
+    some["states"][0] = (1, 0, 0, 0)
+    still = replace(AUGMENT, rotation=0.0, scale=0.0, translation=0.0)
     for flip in (0.0, 1.0):
-        sample = Augmented(some, replace(plain, flip=flip), L68.flip_index, 0)[0, 0]
+        sample = Augmented(some, replace(still, flip=flip), L68.flip_index, 0)[0, 0]
         assert sample.states.tolist() == [1 - flip, flip, 0, 0]
-        assert np.allclose(sample.pose, some.pose[0] * (1, 1 - 2 * flip, 1 - 2 * flip), atol=1e-5)
-    batch = collate([some[0], some[1]])
+        assert np.allclose(sample.pose, some["pose"][0] * (1, 1 - 2 * flip, 1 - 2 * flip), atol=1e-5)
+    batch = collate([plain(some, 0), plain(some, 1)])
     assert batch.labels.pose.shape == (2, 3) and batch.labels.states.shape == (2, len(STATES))
 
 
 def test_the_labels_of_a_set_come_first(faces):
-    some = Faces([split_of(faces, "val")], L68, 64, 0)
-    some.states, some.state_names = np.full((len(some), 2), np.nan, np.float32), ["makeup", "right_eye_closed"]
-    some.states[1] = 1
-    some.pose = np.full((len(some), 3), np.nan, np.float32)
-    some.pose[0] = 0.5
-    complete(some, L68, ["pose", "states"])
-    told = states_of(some.landmarks, L68)
-    assert some.state_names == list(STATES) and some.states[1, 1] == 1 and (some.states[0] == told[0]).all()
-    assert (some.pose[0] == 0.5).all() and np.isfinite(some.pose).all()
+    some = load([split_of(faces, "val")], L68, 64, 0)
+    states, pose = (np.full((len(some), count), np.nan, np.float32) for count in (2, 3))
+    states[1], pose[0] = 1, 0.5
+    some.facts["states"] = ["makeup", "right_eye_closed"]
+    some = complete(some.with_columns(states=states, pose=pose), L68, ["pose", "states"])
+    told = states_of(some["landmarks"][:], L68)
+    assert some.facts["states"] == list(STATES) and some["states"][1, 1] == 1 and (some["states"][0] == told[0]).all()
+    assert (some["pose"][0] == 0.5).all() and np.isfinite(some["pose"][:]).all()
 
 
 def test_rare_faces_have_copies(faces):
-    some = Faces([split_of(faces, "val")], L68, 64, 1.0)
-    some.landmarks[:] = face()
-    some.landmarks[0] = face(left=0.01)
-    some.landmarks[1] = face(lips=0.2)
-    some.landmarks[2] = face(lips=0.1)  # the state is wide open, as of every second face, so there is nothing to copy
-    more = balanced(some, L68)
-    counts = [more.names.count(name) for name in some.names]
+    some = load([split_of(faces, "val")], L68, 64, 1.0)
+    landmarks = np.repeat(face()[None], len(some), 0)
+    landmarks[0], landmarks[1] = face(left=0.01), face(lips=0.2)
+    landmarks[2] = face(lips=0.1)  # the state is wide open, as of every second face, so there is nothing to copy
+    more = balanced(some.with_columns(landmarks=landmarks), L68)
+    counts = [list(more["file"]).count(name) for name in some["file"]]
     one_closed = 1 + COPIES["any eye closed"] + COPIES["one eye closed"]
     assert counts == [one_closed, 1 + COPIES["mouth open"] + COPIES["mouth wide open"], 1, 1]
-    assert (more.picture(one_closed - 1) == some.picture(0)).all()
+    assert (more.crops[one_closed - 1] == some.crops[0]).all()
     augmented = Augmented(more, AUGMENT, L68.flip_index, 0)
     assert (augmented[0, 0].image != augmented[0, 1].image).any()
 

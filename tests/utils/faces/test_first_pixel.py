@@ -61,7 +61,7 @@ def test_it_is_kept_in_the_meta_and_said(cli, tmp_path):
     def origin() -> float:
         table = load_split(folder, "train")
         assert all(np.abs(points - truth[name] + read_meta(folder)["origin"] - 1).max() < 1e-3
-                   for name, points in zip(table.files, table.landmarks, strict=True))
+                   for name, points in zip(table["file"], table["landmarks"][:], strict=True))
         return read_meta(folder)["origin"]
 
     assert origin() == 1 and "preparing" not in cli(*flags).stderr

@@ -33,7 +33,7 @@ def test_the_stated_size_is_compared_with_the_picture(tmp_path, said, name, writ
     write(root, [double] * 2, (320, 240))
     assert np.allclose(parse(name, root)["train"][1].landmarks - origin, FIVE, atol=0.01), "scaled to the picture"
     folder = prepared(name, root, tmp_path / "data")
-    assert np.allclose(load_split(folder, "train").landmarks - origin, FIVE, atol=0.01)
+    assert np.allclose(load_split(folder, "train")["landmarks"][:] - origin, FIVE, atol=0.01)
     assert any("labels of 2 pictures are scaled to the size of the picture" in line for line in said)
     for size, fault in (((120, 160), EXCHANGED), ((240, 320), EXCHANGED), ((320, 120), "different factors"),
                         ((200, 140), "different factors")):
@@ -91,7 +91,7 @@ def test_named_points_in_another_order_are_refused_in_every_format(tmp_path):
             prepared(name, root, tmp_path / "data")
         folder = prepared(name, root, tmp_path / "data", layout="own", layouts=layouts)
         assert read_meta(folder)["layout"] == "own"
-        assert np.allclose(load_split(folder, "train").landmarks[0] - (0 if name == "label-studio" else 0.5), face, atol=0.01)
+        assert np.allclose(load_split(folder, "train")["landmarks"][0] - (0 if name == "label-studio" else 0.5), face, atol=0.01)
 
 
 def test_of_two_layouts_the_one_with_the_names_is_taken(tmp_path):
@@ -100,7 +100,8 @@ def test_of_two_layouts_the_one_with_the_names_is_taken(tmp_path):
     root = write_coco(tmp_path / "same", [face], names=["nose", "eyes_1", "eyes_2", "lips_1", "lips_2"])
     for layout, points in ((None, FIVE), ("mine", face)):
         folder = prepared("coco", root, tmp_path / "data", layouts=LAYOUTS.with_rows({"mine": row}), layout=layout)
-        assert np.allclose(load_split(folder, "train").landmarks, points + 0.5) and read_meta(folder)["layout"] == (layout or "5")
+        assert np.allclose(load_split(folder, "train")["landmarks"][:], points + 0.5)
+        assert read_meta(folder)["layout"] == (layout or "5")
     layouts = Layouts({"5": LAYOUTS.rows["5"], "mine": row | {"groups": {"tip": [0], "eyes": [1, 2], "lips": [3, 4]}}})
     root = write_coco(tmp_path / "set", [FIVE[[2, 0, 1, 3, 4]]], names=["Tip", "eyes_1", "eyes_2", "lips_1", "lips_2"])
     assert read_meta(prepared("coco", root, tmp_path / "data", layouts=layouts))["layout"] == "mine"
@@ -231,10 +232,10 @@ def test_two_landmarks_on_a_level_line_and_one_with_a_box(tmp_path):
     level = FIVE[:2].copy()
     level[:, 1] = 40
     folder = prepared("points", write_pairs(tmp_path / "eyes", [level, FIVE[:2]]), tmp_path / "data", layouts=layouts)
-    assert np.allclose(load_split(folder, "train").landmarks[0], level + 0.5) and read_meta(folder)["count"] == 2
+    assert np.allclose(load_split(folder, "train")["landmarks"][0], level + 0.5) and read_meta(folder)["count"] == 2
     one = write_coco(tmp_path / "nose", [FIVE[2:3]], box=[50, 30, 60, 60])
     folder = prepared("coco", one, tmp_path / "data", layouts=layouts)
-    assert np.allclose(load_split(folder, "train").landmarks[0], FIVE[2:3] + 0.5)
+    assert np.allclose(load_split(folder, "train")["landmarks"][0], FIVE[2:3] + 0.5)
     with pytest.raises(UserError, match="a single landmark needs a face box, such as bbox of COCO"):
         parse("points", write_pairs(tmp_path / "bare", [FIVE[2:3]]))
 
@@ -298,7 +299,7 @@ def test_a_table_in_each_of_the_folders_of_the_splits(tmp_path, write, name):
     assert [split for split in found if len(found[split]) == 2] == ["train", "val", "test"]
     assert all(record.image.parent.name == {"val": "valid"}.get(split, split) for split in found for record in found[split])
     folder = prepared(None, root, tmp_path / "data")
-    assert load_split(folder, "val").files == ["valid/0.jpg", "valid/1.jpg"]
+    assert list(load_split(folder, "val")["file"]) == ["valid/0.jpg", "valid/1.jpg"]
 
 
 def test_a_folder_without_pts_is_not_blamed_for_it(tmp_path):

@@ -34,7 +34,7 @@ def test_labels_of_the_picture_before_its_tag_turns_it(tmp_path, write, tag):
     stated = {"size": upright} if write is write_coco else {}
     root = tagged(write(tmp_path / "right", FACES, **stated), tag)
     folder = prepared(None, root, tmp_path / "data")
-    assert len(load_split(folder, "train").landmarks) == 4, "labels of the upright picture"
+    assert len(load_split(folder, "train")) == 4, "labels of the upright picture"
     root = tagged(write(tmp_path / "wrong", [turned(tag, face, upright) for face in FACES]), tag)
     with pytest.raises(UserError, match="width and height are exchanged" if stated and tag > 4 else WRONG.format(4, 4)):
         prepared(None, root, tmp_path / "data")

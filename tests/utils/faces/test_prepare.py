@@ -14,9 +14,9 @@ from conftest import DEFAULTS, LAYOUTS, split_of
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop, to_image
 from utils.faces.archives import PARTS_300W, infer, read_pts, write_pts
-from utils.faces.dataset import Faces
+from utils.faces.faces import Faces
 from utils.faces.prepare import DataGenerator, split_identities
-from utils.faces.prepared_set import COLUMNS, PreparedSet, Table, mismatch, read_image, read_meta
+from utils.faces.prepared_set import COLUMNS, PreparedSet, load, mismatch, read_image, read_meta
 
 ROOT = Path(__file__).resolve().parents[3]
 REAL = ROOT.parent / "shared" / "300w"
@@ -56,7 +56,7 @@ def prepare(source: Path, out: Path, **options) -> Path:
     return DataGenerator(source, **{"target_size": 32, "out": out, "workers": 1, **options}).run()
 
 
-def load_split(folder: Path, split: str) -> Table:
+def load_split(folder: Path, split: str) -> Faces:
     return PreparedSet(folder, LAYOUTS).read(split)
 
 
@@ -132,7 +132,7 @@ def test_odd_file_names_and_mac_leftovers(tmp_path):
         face(tmp_path / "afw", name)
     (tmp_path / "afw" / "._image_092 _01.jpg").write_bytes(b"mac")
     folder = prepare(tmp_path, tmp_path / "out", dataset="300w", allow_partial=True, val=0)
-    assert sorted(Path(name).stem for name in load_split(folder, "train").files) == sorted(names)
+    assert sorted(Path(name).stem for name in load_split(folder, "train")["file"]) == sorted(names)
 
 
 # ------------------------------------------------------------------------------------------------------------ prepared sets
@@ -143,17 +143,17 @@ def test_a_prepared_set_comes_back(tmp_path):
     meta = read_meta(folder)
     assert (meta["layout"], meta["count"], meta["found"], meta["origin"]) == ("68", 68, {"all": 36}, 0.0)
     tables = {split: load_split(folder, split) for split in ("train", "val", "test")}
-    assert [len(table.files) for table in tables.values()] == [12, 6, 18]
-    assert not set(tables["train"].identities) & set(tables["val"].identities)
+    assert [len(table) for table in tables.values()] == [12, 6, 18]
+    assert not set(tables["train"]["identity"]) & set(tables["val"]["identity"])
     for table in tables.values():
-        for i, name in enumerate(table.files):
+        for i, name in enumerate(table["file"]):
             annotated = read_pts((source / name).with_suffix(".pts"))
-            assert np.allclose(table.landmarks[i], annotated + 0.5, atol=1e-4)  # 0-based pixel centres
-            stored = read_image(table.images[i])
-            exact = cut(read_image(source / name), table.crop[i], 32, 1.25)
+            assert np.allclose(table["landmarks"][i], annotated + 0.5, atol=1e-4)  # 0-based pixel centres
+            stored = table.crops[i]
+            exact = cut(read_image(source / name), table["crop"][i], 32, 1.25)
             assert stored.shape == (40, 40, 3) and abs(stored.astype(int) - exact).mean() < 4  # JPEG at 95
-        assert table.visible.all() and (table.size == (160, 120)).all()
-    mean = to_crop(tables["train"].landmarks, tables["train"].crop).mean(axis=0)
+        assert table["visible"][:].all() and (table["size"][:] == (160, 120)).all()
+    mean = to_crop(tables["train"]["landmarks"], tables["train"]["crop"]).mean(axis=0)
     assert np.allclose(load_meanface(folder), mean, atol=1e-5)
     assert len((folder / "meanface.txt").read_text().split()) == 136 and (folder / "meanface.txt").read_text().count("\n") == 1
 
@@ -209,17 +209,17 @@ def test_a_coordinate_that_is_no_place_is_named(tmp_path, value):
 
 def test_splits_follow_the_archive_and_val(tmp_path):
     everything = prepare(points_folder(tmp_path / "all", ("",), people=10, frames=2), tmp_path / "data", val=0.2)
-    assert [len(load_split(everything, split).files) for split in ("train", "val")] == [16, 4]
+    assert [len(load_split(everything, split)) for split in ("train", "val")] == [16, 4]
     with pytest.raises(UserError, match="no test split"):
         load_split(everything, "test")
     only = prepare(points_folder(tmp_path / "only", ("test",)), tmp_path / "data")
-    assert len(load_split(only, "test").files) == 18 and load_split(only, "val").landmarks.shape == (0, 68, 2)
+    assert len(load_split(only, "test")) == 18 and load_split(only, "val")["landmarks"][:].shape == (0, 68, 2)
     with pytest.raises(UserError, match="without a train split"):
         load_meanface(only)
     own = prepare(points_folder(tmp_path / "own", ("train", "val", "test"), people=2), tmp_path / "data", val=0.5)
-    assert [len(load_split(own, split).files) for split in ("train", "val", "test")] == [6, 6, 6]
+    assert [len(load_split(own, split)) for split in ("train", "val", "test")] == [6, 6, 6]
     ancestor = prepare(points_folder(tmp_path / "ancestor"), tmp_path / "data", val="test")
-    assert len(load_split(ancestor, "train").files) == 18 and len(load_split(ancestor, "val").files) == 0
+    assert len(load_split(ancestor, "train")) == 18 and len(load_split(ancestor, "val")) == 0
 
 
 def test_identities_stay_together_and_hardly_move_when_faces_are_added(tmp_path):
@@ -242,7 +242,7 @@ def test_points_that_are_nan_are_not_visible(tmp_path):
     write_pts(file, points)
     folder = prepare(source, tmp_path / "data", val=0)
     table = load_split(folder, "train")
-    assert table.visible[0].tolist() == [True, True, False, True, True] and table.visible[1:].all()
+    assert table["visible"][0].tolist() == [True, True, False, True, True] and table["visible"][1:].all()
     assert np.isfinite(load_meanface(folder)).all()
     for file in (source / "train").glob("*.pts"):
         write_pts(file, np.where(np.arange(5)[:, None] == 2, np.nan, read_pts(file)))
@@ -264,9 +264,9 @@ def test_documented_calls(tmp_path):
 def test_crops_give_the_annotations_back(tmp_path, protocol):
     source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1)
     folder = prepare(source, tmp_path / "data", val=0, protocol=protocol)
-    faces = Faces([split_of(folder)], LAYOUTS.load("68"), 32, 1.0)
-    annotated = np.array([read_pts((source / name).with_suffix(".pts")) + 0.5 for name in faces.names])
-    assert np.abs(to_image(faces.nominal.astype(np.float64), faces.crop) - annotated).max() < 1e-3
+    faces = load([split_of(folder)], LAYOUTS.load("68"), 32, 1.0)
+    annotated = np.array([read_pts((source / name).with_suffix(".pts")) + 0.5 for name in faces["file"]])
+    assert np.abs(to_image(faces.nominal().astype(np.float64), faces["crop"][:]) - annotated).max() < 1e-3
 
 
 # ------------------------------------------------------------------------------------------------------------------ faults

@@ -58,12 +58,12 @@ def test_damaged_images_are_listed_and_left_out(tmp_path):
     (source / "train" / names[7]).write_text("not a picture")
     folder = prepare(source, tmp_path / "data", val=0)
     table = load_split(folder, "train")
-    assert [Path(name).name for name in table.files] == names[:7] + names[8:]
+    assert [Path(name).name for name in table["file"]] == names[:7] + names[8:]
     assert (folder / "left_out.txt").read_text().startswith(f"{source / 'train' / names[7]}: not a readable image")
     assert read_meta(folder)["found"] == {"all": 119} and not mismatch(folder)
     for index in (6, 7, 118):  # rows and crops still belong together
-        exact = cut(read_image(source / table.files[index]), table.crop[index], 32, 1.25)
-        assert abs(read_image(table.images[index]).astype(int) - exact).mean() < 4
+        exact = cut(read_image(source / table["file"][index]), table["crop"][index], 32, 1.25)
+        assert abs(table.crops[index].astype(int) - exact).mean() < 4
     (source / "train" / names[50]).write_bytes(b"")
     with pytest.raises(UserError, match=f"{names[7]}: not a readable image.*2 of 120 faces cannot be used, 1% may be left out "
                                         r"\(and 1 more"):

@@ -10,8 +10,9 @@ from conftest import LAYOUTS, draw_face, settings, split_of
 
 from pipnet.errors import UserError
 from utils.faces import mixed
-from utils.faces.dataset import Augmented, Faces, Order
+from utils.faces.dataset import Augmented, Order
 from utils.faces.mixed import Joined, Paired, Recipes, Views, collate_views, labelled_rows, make_order, recipes
+from utils.faces.prepared_set import load
 from utils.faces.shards import Shards, ShardViews, shard_files
 
 L68 = LAYOUTS.load("68")
@@ -85,11 +86,11 @@ def test_memory_is_the_same_for_a_thousand_and_a_million_faces(tars, tmp_path):
 
 # --------------------------------------------------------------------------------------------------------- batches
 def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces):
-    some = Faces([split_of(faces)], L68, 64, 0)
+    some = load([split_of(faces)], L68, 64, 0)
     chosen = settings(rotation=90.0, scale=0.2, batch_size=8, unlabelled_share=0.25, epoch_steps=7, accumulate=2)
     recipe, both = chosen.augment, views_of(chosen)
-    hidden = Faces([split_of(faces)._replace(labelled=False)], L68, 64, 0)
-    assert np.isnan(hidden.landmarks).all() and np.isnan(hidden.nominal).all() and not hidden.weight.any()
+    hidden = load([split_of(faces)._replace(labelled=False)], L68, 64, 0)
+    assert np.isnan(hidden["landmarks"][:]).all() and np.isnan(hidden.nominal()).all() and not hidden["visible"].any()
     views = Views(hidden, both, L68.flip_index, 0)
     shards = ShardViews(opened(tars, tmp_path), 68, both, L68.flip_index, 0)
     joined = Joined([Augmented(some, recipe, L68.flip_index, 0), views, shards])
@@ -111,7 +112,7 @@ def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces
 
 
 def test_views_are_strongly_augmented_even_where_labelled_faces_are_not(faces):
-    hidden = Faces([split_of(faces)], L68, 64, 0)
+    hidden = load([split_of(faces)], L68, 64, 0)
     for given, used in ((5.0, 10.0), (90.0, 90.0)):
         views = Views(hidden, views_of(settings(rotation=given, occlusion=0.0)), L68.flip_index, 0)
         assert (views.recipe.rotation, views.recipe.occlusion, views.weak.rotation) == (used, 0.2, 5.0)

@@ -9,8 +9,8 @@ from conftest import DEFAULTS, LAYOUTS, fails, rows, settings, split_of, write_f
 
 from pipnet.errors import UserError
 from utils.faces.archives import read_pts, write_pts
-from utils.faces.dataset import Faces
 from utils.faces.prepare import DataGenerator
+from utils.faces.prepared_set import load
 from utils.tasks import landmarks
 from utils.tools import audit
 from utils.train import checkpoint
@@ -24,15 +24,16 @@ EYES = list(range(36, 42)), list(range(42, 48))
 def planted(faces, tmp_path_factory):
     """Return an audit of drawn faces: some labels are wrong, the predictions are right up to noise."""
     folder = tmp_path_factory.mktemp("planted")
-    judged = Faces([split_of(faces)], L68, audit.DRAWN, 0)
+    judged = load([split_of(faces)], L68, audit.DRAWN, 0)
     rng = np.random.default_rng(0)
-    side = judged.box[:, 2:].max(1) - judged.box[:, :2].max(1)
-    found = judged.landmarks + rng.normal(0, 0.01, judged.landmarks.shape) * np.abs(side)[:, None, None].clip(min=20)
-    judged.landmarks = judged.landmarks.copy()
-    judged.landmarks[3] += 12                                                         # a whole label shifted
-    judged.landmarks[11] = judged.landmarks[11][list(L68.flip_index)]                  # left and right exchanged
-    judged.landmarks[20, EYES[0] + EYES[1]] = judged.landmarks[20, EYES[1] + EYES[0]]  # only the eyes
-    judged.landmarks[30, 8] += (0, 15)                                                # one landmark
+    side = judged["box"][:][:, 2:].max(1) - judged["box"][:][:, :2].max(1)
+    found = judged["landmarks"][:] + rng.normal(0, 0.01, judged["landmarks"][:].shape) * np.abs(side)[:, None, None].clip(min=20)
+    wrong = judged["landmarks"][:].copy()
+    wrong[3] += 12                                               # a whole label shifted
+    wrong[11] = wrong[11][list(L68.flip_index)]                  # left and right exchanged
+    wrong[20, EYES[0] + EYES[1]] = wrong[20, EYES[1] + EYES[0]]  # only the eyes
+    wrong[30, 8] += (0, 15)                                      # one landmark
+    judged = judged.with_columns(landmarks=wrong)
     text = audit.write(folder / "audit", judged, found, np.arange(len(judged)) % 3, L68, "box")
     return folder / "audit", judged, text
 
@@ -41,10 +42,10 @@ def planted(faces, tmp_path_factory):
 def test_planted_errors_come_first_and_weigh_little(planted):
     folder, judged, text = planted
     found, table = rows(folder / "labels.csv"), rows(folder / "weights.csv")
-    assert {row["file"] for row in found[:4]} == {judged.names[i] for i in (3, 11, 20, 30)}
-    assert found[3]["file"] == judged.names[30] and found[3]["worst_landmark"] == "8" and found[3]["worst_group"] == "jaw"
+    assert {row["file"] for row in found[:4]} == {judged["file"][i] for i in (3, 11, 20, 30)}
+    assert found[3]["file"] == judged["file"][30] and found[3]["worst_landmark"] == "8" and found[3]["worst_group"] == "jaw"
     weight = np.array([[float(row[str(j)]) for j in range(68)] for row in table])
-    assert [row["file"] for row in table] == judged.names and weight[3].max() < 0.05 and weight[11].mean() < 0.2
+    assert [row["file"] for row in table] == list(judged["file"]) and weight[3].max() < 0.05 and weight[11].mean() < 0.2
     assert weight[20, EYES[0] + EYES[1]].max() < 0.2 and np.delete(weight[20], EYES[0] + EYES[1]).mean() > 0.95
     assert weight[30, 8] < 0.1 and np.delete(weight[30], 8).mean() > 0.95
     clean = np.delete(weight, (3, 11, 20, 30), 0)
@@ -81,15 +82,15 @@ def test_copies_of_rare_faces_change_no_fold(faces, monkeypatch):
     chosen = settings(input_size=64, balance=True, train_data=[str(faces)])
     task = landmarks.Landmarks(chosen, DEFAULTS, start_ranks())
     task.prepare()
-    whole = Faces(task.training_splits(), L68, 64, 0)
+    whole = load(task.training_splits(), L68, 64, 0)
     monkeypatch.setattr(landmarks, "balanced",
                         lambda some, _: some.only(np.repeat(np.arange(len(some)), 1 + np.arange(len(some)))))
     folds = chosen.data.folds
-    fold = audit.fold_of(whole.identities, folds, chosen.train.seed)
+    fold = audit.fold_of(whole["identity"], folds, chosen.train.seed)
     for number in range(folds):
         train, held = task.with_fold(number).load_faces()
-        assert held.names == [whole.names[i] for i in np.flatnonzero(fold == number)]
-        assert len(train) > len(whole) and not set(train.names) & set(held.names)
+        assert list(held["file"]) == [whole["file"][i] for i in np.flatnonzero(fold == number)]
+        assert len(train) > len(whole) and not set(train["file"]) & set(held["file"])
 
 
 # ------------------------------------------------------------------------------------------------------- as it is typed

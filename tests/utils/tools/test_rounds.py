@@ -8,8 +8,8 @@ import torch
 from conftest import LAYOUTS, detector_file, draw_face, driver, fails, load_split, rows, split_of, two_train_as_one, write_faces
 
 from pipnet.errors import UserError
-from utils.faces.dataset import Faces
 from utils.faces.prepare import DataGenerator
+from utils.faces.prepared_set import load
 from utils.faces.unlabelled import check_apart
 from utils.tools.rounds import check_collapse
 from utils.train import checkpoint
@@ -50,7 +50,7 @@ def test_rounds_learn_nothing_from_target_labels_and_resume(cli, semi, target, t
     assert done.returncode == 0, done.stderr
     assert "36 faces" in done.stderr and "12 unlabelled faces, pseudo-labelled" in done.stderr and "| target" in done.stdout
     found = rows(one / "pseudo_labels" / "round5.csv")
-    assert [row["file"] for row in found] == load_split(target, "train").files + load_split(target, "val").files
+    assert [row["file"] for row in found] == [*load_split(target, "train")["file"], *load_split(target, "val")["file"]]
     assert {"score", "sigma", "moved", "x0", "y67"} <= found[0].keys() and float(found[0]["moved"]) > 0
     by_round = rows(one / "report" / "rounds.csv")
     assert [row["test set"] for row in by_round] == ["drawn-64", "target"] and len(by_round[0]) == 1 + 6
@@ -140,12 +140,12 @@ def test_batch_norms_of_the_target(cli, semi, target, tmp_path):
     one, two = (weights(tmp_path / "runs" / name) for name in ("one", "two"))
     other = {name for name, tensor in one.items() if not torch.equal(tensor, two[name])}
     assert other and all("running_" in name or "batches" in name for name in other)
-    faces = Faces([split_of(target, part) for part in ("train", "val")], LAYOUTS.load("68"), 64, 0)
+    faces = load([split_of(target, part) for part in ("train", "val")], LAYOUTS.load("68"), 64, 0)
     net, inputs = checkpoint.unpack(tmp_path / "runs" / "two" / "best.pt")[0].eval(), []
     norm = next(module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d))
     norm.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     with torch.no_grad():
-        net.predict(torch.from_numpy(np.stack([face.image for face in faces])))
+        net.predict(torch.from_numpy(np.stack([faces.crops.plain(index) for index in range(len(faces))])))
     assert torch.allclose(inputs[0].mean((0, 2, 3)), norm.running_mean, atol=1e-5)
     fails(cli("--train", *semi, "--target-norms"), "--target-norms is not read by a training without --semi")
 

@@ -14,7 +14,8 @@ from conftest import FORKS, LAYOUTS, ROOT, SMALL, rows, run, split_of
 from nets import Prediction
 from pipnet.errors import UserError
 from utils.evaluate.evaluate import evaluate
-from utils.faces.dataset import Faces, Order
+from utils.faces.dataset import Order
+from utils.faces.prepared_set import load
 from utils.train import checkpoint
 from utils.train.ranks import _leave, start_ranks
 
@@ -79,9 +80,9 @@ def test_a_loss_that_is_not_finite_names_the_samples_of_all_processes(gaps, tmp_
     assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.count("error: ") == 1, done.stderr
     said = re.search(r"error: the loss is not finite in epoch 1, step (\d+) \(score .*\); samples: (.*); lower", done.stderr)
     assert said, done.stderr
-    faces, step = Faces([split_of(tmp_path / "data" / "gaps")], LAYOUT, 64, 0.0), int(said[1])
+    faces, step = load([split_of(tmp_path / "data" / "gaps")], LAYOUT, 64, 0.0), int(said[1])
     batch = list(Order(len(faces), 4, 1, 0))[step]  # the batch of one process: those of both, in the same order
-    assert said[2].split(", ") == [faces.names[index] for _, index in batch]
+    assert said[2].split(", ") == [faces["file"][index] for _, index in batch]
     assert [file.name for file in (tmp_path / "runs").rglob("*.pt")] == ["bad_batch.pt"]
     stored = checkpoint.load(tmp_path / "runs" / "wild" / "bad_batch.pt")  # of both processes
     assert sorted(torch.cat([part["index"] for part in stored["batches"]]).tolist()) == sorted(index for _, index in batch)
@@ -92,7 +93,7 @@ def test_a_loss_that_is_not_finite_names_the_samples_of_all_processes(gaps, tmp_
 def _tested(rank: int, port: str, folder: str, prepared: str) -> None:
     """Test the 8 faces, and then the first two, as one of three processes."""
     os.environ.update(WORLD_SIZE="3", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    ranks, faces = start_ranks(), Faces([split_of(Path(prepared), "test")], LAYOUT, 64, 4.0)
+    ranks, faces = start_ranks(), load([split_of(Path(prepared), "test")], LAYOUT, 64, 4.0)
     results = {"all": evaluate(by_brightness, faces, LAYOUT, "interocular", 2, ranks)._asdict()}
     results["few"] = evaluate(by_brightness, faces.only(np.arange(2)), LAYOUT, "interocular", 2, ranks)._asdict()
     np.save(Path(folder) / f"{rank}.npy", np.concatenate([results[name]["nme"] for name in results]))
@@ -113,7 +114,7 @@ def test_each_face_is_tested_by_one_of_three_processes(faces, tmp_path):
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    alone = evaluate(by_brightness, Faces([split_of(faces, "test")], LAYOUT, 64, 4.0), LAYOUT, "interocular", 8).nme
+    alone = evaluate(by_brightness, load([split_of(faces, "test")], LAYOUT, 64, 4.0), LAYOUT, "interocular", 8).nme
     assert len(set(alone)) == 8
     for rank in range(3):
         assert np.array_equal(np.load(tmp_path / f"{rank}.npy"), [*alone, *alone[:2]])
@@ -172,7 +173,7 @@ def test_too_little_memory_for_a_test(faces):
     def short(_: torch.Tensor) -> Prediction:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to ...")
 
-    several = Faces([split_of(faces, "test")], LAYOUT, 64, 4.0)
+    several = load([split_of(faces, "test")], LAYOUT, 64, 4.0)
     with pytest.raises(UserError, match="--test-batch-size 8 and pictures of 64 px; give --test-batch-size 4"):
         evaluate(short, several, LAYOUT, "interocular", 8)
 

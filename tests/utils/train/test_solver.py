@@ -15,8 +15,9 @@ from conftest import FORKS, LAYOUTS, NET, mean_face, settings, split_of, untrain
 from nets import Labels
 from pipnet.errors import UserError
 from utils.config import Settings
-from utils.faces.dataset import Augmented, Batch, Faces, Order
+from utils.faces.dataset import Augmented, Batch, Order
 from utils.faces.loader import train_loader
+from utils.faces.prepared_set import load
 from utils.train.batchnorm import share_batch_norm
 from utils.train.loop import train_epoch
 from utils.train.ranks import Ranks, start_ranks
@@ -248,7 +249,7 @@ def dropout_net() -> torch.nn.Module:
 
 
 def test_a_resumed_epoch_equals_the_uninterrupted_one(faces):
-    several = Faces([split_of(faces)], LAYOUT, 64, 4.0)
+    several = load([split_of(faces)], LAYOUT, 64, 4.0)
     views = Augmented(several, plain().augment, LAYOUT.flip_index, 0)
 
     def epoch(solver, number):
@@ -282,12 +283,12 @@ def test_a_resumed_run_may_change_optimizer_weight_decay_and_precision():
 
 
 def test_an_error_names_the_samples_of_the_step(faces):
-    several = Faces([split_of(faces)], LAYOUT, 64, 4.0)
+    several = load([split_of(faces)], LAYOUT, 64, 4.0)
     views, order = Augmented(several, plain().augment, LAYOUT.flip_index, 0), Order(36, 8, 1, 0)
     net = make_net()
     net.head.offset_x.bias.data[3] = float("nan")
     solver = make_solver(net, 4)
-    first = [several.names[index] for _, index in next(iter(order))]
+    first = [several["file"][index] for _, index in next(iter(order))]
     with pytest.raises(UserError, match="loss is not finite in epoch 1, step 0.*offset_x nan") as caught:
         train_epoch(solver, train_loader(views, order, 0, False), order, 0, views, NoBar())
     assert all(name in str(caught.value) for name in first)
@@ -353,7 +354,7 @@ def test_a_profile_says_where_the_time_of_a_step_goes(cli, recipe, tmp_path):
 
 
 def test_the_number_of_loader_processes_changes_nothing(faces):
-    several, found = Faces([split_of(faces)], LAYOUT, 64, 4.0), []
+    several, found = load([split_of(faces)], LAYOUT, 64, 4.0), []
     views = Augmented(several, plain().augment, LAYOUT.flip_index, 0)
     for workers in (0, 1, 2):
         solver, order = make_solver(dropout_net(), 2, ema=0.9), Order(len(views), 16, 1, 0)

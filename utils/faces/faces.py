@@ -1,0 +1,272 @@
+"""A set of faces as a table: named columns of equal length, and the crops. Nothing is read before its row is asked for."""
+import copy
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pipnet.geometry import border_px, cut, to_crop
+from utils.cores import cores
+
+GIB = 1 << 30
+CHUNK = 1 << 16  # faces that are read at once where all are needed
+ALL = slice(None)
+
+
+# ------------------------------------------------------------------------------------------------------------- columns
+class Column:
+    """Values of faces that are read or computed for the rows asked for; an array may stand in its place.
+
+    `column[i]` is one value, `column[rows]` an array; rows: a slice, indices or flags. read: indices (B,) -> values (B, ...).
+    """
+
+    def __init__(self, count: int, read: Callable[[np.ndarray], np.ndarray]):
+        self.count, self.read = count, read
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows):
+        if isinstance(rows, (int, np.integer)):
+            return self.read(np.array([range(self.count)[rows]]))[0]
+        if isinstance(rows, slice):
+            return self.read(np.arange(*rows.indices(self.count)))
+        rows = np.asarray(rows)
+        return self.read(np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64, copy=False))
+
+    def __iter__(self) -> Iterator:
+        for start in range(0, self.count, CHUNK):
+            yield from self[start:start + CHUNK]
+
+
+Values = np.ndarray | Column
+
+
+def text(names: list[str]) -> Column:
+    """Return a column of names in a fraction of the memory of a list. Names of files that are not UTF-8 are allowed."""
+    encoded = [name.encode(errors="surrogateescape") for name in names]
+    return Column(len(names), partial(_names, np.cumsum([0, *map(len, encoded)]), b"".join(encoded)))
+
+
+def constant(value: Any, count: int) -> np.ndarray:
+    """Return a column with one value, which is held once; what is no number or array is an object."""
+    value = np.array(value, None if isinstance(value, (int, float, np.generic, np.ndarray)) else object)
+    return np.broadcast_to(value, (count, *value.shape))
+
+
+def mapped(function: Callable, *columns: Values) -> Column:
+    """Return a column whose values are function(values of the columns)."""
+    return Column(len(columns[0]), partial(_mapped, function, columns))
+
+
+def picked(column: Values, rows: np.ndarray) -> Column:
+    """Return the column of some rows of another one."""
+    return Column(len(rows), partial(_picked, column, rows))
+
+
+def joined(columns: list[Values]) -> Values:
+    """Return the column of several ones, one after the other."""
+    starts = np.cumsum([0, *map(len, columns)])
+    return columns[0] if len(columns) == 1 else Column(int(starts[-1]), partial(_joined, columns, starts[:-1]))
+
+
+def _names(offsets: np.ndarray, data, rows: np.ndarray) -> np.ndarray:
+    return np.array([bytes(data[begin:end]).decode(errors="surrogateescape")
+                     for begin, end in zip(offsets[rows].tolist(), offsets[rows + 1].tolist(), strict=True)], object)
+
+
+def _mapped(function: Callable, columns: tuple[Values, ...], rows: np.ndarray) -> np.ndarray:
+    return function(*(column[rows] for column in columns))
+
+
+def _picked(column: Values, chosen: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return column[chosen[rows]]
+
+
+def _joined(columns: list[Values], starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    of = np.searchsorted(starts, rows, "right") - 1  # the column of each row; one without rows shares its start with the next
+    if len(rows) and (of == of[0]).all():
+        return columns[of[0]][rows - starts[of[0]]]
+    none = columns[0][:0]
+    found = np.empty((len(rows), *none.shape[1:]), none.dtype)
+    for number in np.unique(of):
+        found[of == number] = columns[number][rows[of == number] - starts[number]]
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------- crops
+def reclaimable(*shape: int) -> np.ndarray:
+    """Return an array of bytes in a temporary file without a name, whose memory the system can take back when others need it.
+
+    Where there is no room for the file, and beyond Linux, the array is in memory.
+    """
+    if sys.platform == "linux" and min(shape):
+        with suppress(OSError), tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # a write to a mapped file on a full disk would be a SIGBUS
+            return np.asarray(np.memmap(file, np.uint8, "w+", shape=shape))
+    return np.empty(shape, np.uint8)
+
+
+class Crops:
+    """Pictures of faces: `crops[i]` is (S, S, 3) uint8 BGR, the nominal crop of `size` px with `border` px round it.
+
+    read: i -> picture; stored: i -> its bytes as they are stored; seen: px of the border that the net sees.
+    """
+
+    def __init__(self, read: Callable[[int], np.ndarray], stored: Callable[[int], bytes], count: int, size: int, border: int,
+                 seen: int = 0):
+        self.read, self.stored, self.size, self.border, self.seen = read, stored, size, border, seen
+        self.count = count
+        self.rows: np.ndarray | None = None     # which pictures these are; None: all of them
+        self.decoded: np.ndarray | None = None  # all that `read` returns
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        row = self._row(index)
+        return self.read(row) if self.decoded is None else self.decoded[row]
+
+    def encoded(self, index: int) -> bytes:
+        """Return the stored JPEG of a crop."""
+        return self.stored(self._row(index))
+
+    def _row(self, index: int) -> int:
+        return range(self.count)[index] if self.rows is None else int(self.rows[index])
+
+    def plain(self, index: int, seen: int | None = None) -> np.ndarray:
+        """Return a crop as the net gets it without augmentation; seen: px of the border, 0 for the nominal crop."""
+        picture, edge = self[index], self.border - (self.seen if seen is None else seen)
+        return picture[edge:len(picture) - edge, edge:len(picture) - edge]
+
+    def only(self, rows: np.ndarray) -> "Crops":
+        """Return some of the crops, which share what is decoded."""
+        some = copy.copy(self)
+        some.count, some.rows = len(rows), rows if self.rows is None else self.rows[rows]
+        return some
+
+    def at(self, size: int, margin: float, seen: float) -> "Crops":
+        """Return crops of another size. margin, seen: stored and seen by the net / nominal crop."""
+        border = border_px(size, margin)
+        return Crops(partial(_at, self, size, border), self.encoded, len(self), size, border, border_px(size, seen))
+
+    def cached(self, cache: float) -> "Crops":
+        """Return the crops, all decoded if `cache` GiB can hold them."""
+        side = self.size + 2 * self.border
+        if len(self) * side * side * 3 > cache * GIB:
+            return self
+        some = Crops(self.__getitem__, self.encoded, len(self), self.size, self.border, self.seen)
+        decoded = reclaimable(len(self), side, side, 3)
+        with ThreadPoolExecutor(cores()) as pool:
+            for index, crop in enumerate(pool.map(self.__getitem__, range(len(self)))):
+                decoded[index] = crop
+        some.decoded = decoded
+        return some
+
+    @classmethod
+    def join(cls, parts: list["Crops"]) -> "Crops":
+        """Return the crops of several sets, one after the other, which have one size."""
+        if len(parts) == 1:
+            return parts[0]
+        starts, first = np.cumsum([0, *map(len, parts)]), parts[0]
+        read, stored = (partial(_of_part, way, parts, starts[:-1]) for way in (cls.__getitem__, cls.encoded))
+        return cls(read, stored, int(starts[-1]), first.size, first.border, first.seen)
+
+
+def _of_part(way: Callable, parts: list[Crops], starts: np.ndarray, index: int):
+    part = int(np.searchsorted(starts, index, "right")) - 1
+    return way(parts[part], index - int(starts[part]))
+
+
+def _at(crops: Crops, size: int, border: int, index: int) -> np.ndarray:
+    stored, side = crops[index], size + 2 * border
+    if len(stored) == side:
+        return stored
+    edge = (len(stored) - crops.size) / 2
+    return cut(stored, np.array([edge, edge, len(stored) - edge, len(stored) - edge]), size, side / size)
+
+
+# --------------------------------------------------------------------------------------------------------------- table
+class Faces:
+    """M faces: columns {name: M values}, their crops, and facts that hold for all of them.
+
+    Columns, coordinates being continuous px of the source image: file (its name in the raw archive `source`; #2 marks the second
+    face of an image), subset (several are joined by archives.BESIDE), identity; size (2,) width and height of the image; crop and
+    box (4,) float64 x1, y1, x2, y2; landmarks (N, 2) float64, NaN where unknown; visible (N,) bool; set: checksum of the set;
+    target: px of the nominal crop as stored; label_shift: px by which the labels lie right of the true points. Where a set has
+    them: pose (3,) pitch, yaw, roll in radians; states (k,), named by facts["states"]; step: the frame before is that many
+    earlier; level: which terms a face trains, see Labels. A column may be absent; code asks for those that it needs.
+    Facts: protocol and margin of the crops; states: names; subsets: in the order of the publications.
+    """
+
+    def __init__(self, columns: dict[str, Values], crops: Crops, facts: dict[str, Any]):
+        self.columns, self.crops, self.facts = columns, crops, facts
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, name: str) -> Values:
+        return self.columns[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def only(self, rows: np.ndarray) -> "Faces":
+        """Return some of the faces, by their indices."""
+        columns = {name: picked(column, rows) for name, column in self.columns.items()}
+        return Faces(columns, self.crops.only(rows), self.facts)
+
+    def with_columns(self, **new: Values) -> "Faces":
+        """Return the faces with columns added or replaced."""
+        return Faces({**self.columns, **new}, self.crops, self.facts)
+
+    def without(self, *names: str) -> "Faces":
+        """Return the faces without some columns."""
+        return Faces({name: column for name, column in self.columns.items() if name not in names}, self.crops, self.facts)
+
+    @classmethod
+    def join(cls, parts: list["Faces"]) -> "Faces":
+        """Return the faces of several sets, one after the other; the facts of the first. What a set does not say is NaN or 0."""
+        columns = {}
+        for name in dict.fromkeys(name for part in parts for name in part.columns):
+            known = next(part[name] for part in parts if name in part)[:0]
+            unknown = np.full(known.shape[1:], np.nan if known.dtype.kind == "f" else 0, known.dtype)
+            columns[name] = joined([part[name] if name in part else constant(unknown, len(part)) for part in parts])
+        return cls(columns, Crops.join([part.crops for part in parts]), parts[0].facts)
+
+    # -------------------------------------------------------------------------------- computed for the rows asked for
+    def nominal(self, rows=ALL) -> np.ndarray:
+        """Return landmarks (..., N, 2) float32 in [0, 1] of the crop; rows: as of a column."""
+        return to_crop(self["landmarks"][rows], self["crop"][rows]).astype(np.float32)
+
+    def shift(self, rows=ALL) -> np.ndarray:
+        """Return how far the labels lie right of the true points (...,), in [0, 1] of the crop."""
+        crop = self["crop"][rows]
+        return self["label_shift"][rows] / (crop[..., 2] - crop[..., 0])
+
+    def frame(self, rows=ALL) -> np.ndarray:
+        """Return the corners (..., 2, 2, 2) of the face box and of the source image in [0, 1] of the crop."""
+        box, size, crop = (self[name][rows] for name in ("box", "size", "crop"))
+        source = np.stack([np.zeros_like(size), size], -2)
+        return to_crop(np.stack([box.reshape(source.shape), source], -3), crop[..., None, :])
+
+    def meanface(self) -> np.ndarray:
+        """Return the mean landmarks (N, 2) float64 in [0, 1] of the crop; NaN for one that no face has."""
+        total, count = 0.0, 0
+        for rows in chunks(len(self)):
+            nominal = self.nominal(rows)
+            total, count = total + np.nansum(nominal, 0, np.float64), count + np.isfinite(nominal).sum(0)
+        return total / count
+
+
+def chunks(count: int) -> Iterator[slice]:
+    """Yield the rows of all faces in parts that fit the memory, whatever their number."""
+    for start in range(0, max(count, 1), CHUNK):
+        yield slice(start, start + CHUNK)
