@@ -31,7 +31,7 @@ from utils.config import read_defaults, resolve
 from utils.evaluate.evaluate import torch_predictor
 from utils.evaluate.plot import Style, chart
 from utils.evaluate.report import FOUND, TRUTH
-from utils.faces.dataset import collate, plain
+from utils.faces.batches import plain
 from utils.faces.prepared_set import SYNTHETIC, Split, load
 from utils.faces.sets import Sets
 from utils.synthetic import render
@@ -54,7 +54,7 @@ def faces() -> str | None:
     synthetic = Sets(resolve({}, defaults), defaults).prepare(SYNTHETIC)
     found_in = load([Split(synthetic, "test")], layout, net.spec["input_size"], 1.0)
     chosen = range(0, len(found_in), len(found_in) // (ROWS * COLUMNS))[:ROWS * COLUMNS]
-    found = torch_predictor(net, torch.device("cpu"))(collate([plain(found_in, i) for i in chosen]).images).landmarks.numpy()
+    found = torch_predictor(net, torch.device("cpu"))(plain(found_in, np.array(chosen)).images).landmarks.numpy()
     tiles = [tile(found_in.crops.plain(i), [(points, TRUTH)], layout, SIZE) for i, points in zip(chosen, found, strict=True)]
     write_image(ASSETS / "faces.jpg", sheet(tiles, COLUMNS))
 

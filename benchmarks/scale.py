@@ -71,7 +71,7 @@ def work(folder: str, name: str) -> None:
     from speed import start
 
     from utils.evaluate.evaluate import evaluate, torch_predictor
-    from utils.faces.dataset import test_batches
+    from utils.faces.batches import test_batches
     from utils.train import checkpoint
     from utils.train.ranks import start_ranks
 

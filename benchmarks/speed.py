@@ -14,7 +14,7 @@ from record import save
 
 import main
 from utils.config import parse, read_defaults
-from utils.faces.dataset import Order
+from utils.faces.batches import make_order
 from utils.faces.loader import train_loader
 from utils.tasks import task_class
 from utils.tasks.settings import read_settings
@@ -35,11 +35,11 @@ def start(flags: list[str], ranks=None) -> tuple:
     task = task_class(train.task)(settings, defaults, ranks)
     task.prepare()
     data = task.training_data()
-    order = Order(len(data.samples), train.batch_size, train.accumulate, train.seed, ranks.rank, ranks.count)
+    order = make_order(len(data.samples), data.labelled, train, ranks.rank, ranks.count)
     net = task.make_net(False)[0]
     net = (share_batch_norm(net, ranks.device) if ranks.count > 1 else net).to(ranks.device, memory_format=torch.channels_last)
     solver = Solver(net, train, settings.loss, len(order) // train.accumulate, ranks)
-    loader = train_loader(data.samples, order, worker_count(train.workers), ranks.device.type == "cuda", data.collate)
+    loader = train_loader(data.samples, order.epochs(0, 1 << 30), worker_count(train.workers), ranks.device.type == "cuda")
     return task, solver, order, loader
 
 

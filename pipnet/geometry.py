@@ -137,25 +137,30 @@ def crop_matrix(crop: np.ndarray, size: int | tuple[int, int], angle: float = 0.
 
 
 def opencv_matrix(matrix: np.ndarray) -> np.ndarray:
-    """Convert a continuous map (2, 3) for cv2.warpAffine, where integers are pixel centres."""
+    """Convert continuous maps (..., 2, 3) for cv2.warpAffine, where integers are pixel centres."""
     shifted = np.array(matrix, dtype=np.float64)
-    shifted[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
+    shifted[..., 2] += matrix[..., :2] @ (0.5, 0.5) - 0.5
     return shifted
 
 
 def compose(*matrices: np.ndarray) -> np.ndarray:
-    """Compose maps (2, 3) into one; the first argument acts first."""
+    """Compose maps (..., 2, 3) into one; the first argument acts first."""
     whole = np.eye(3)
     for matrix in matrices:
-        whole = np.vstack([matrix, (0, 0, 1)]) @ whole
-    return whole[:2]
+        whole = _square(matrix) @ whole
+    return whole[..., :2, :]
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
-    """Invert a map (2, 3). UserError for a singular one."""
-    if abs(np.linalg.det(matrix[:, :2])) < 1e-12:
+    """Invert maps (..., 2, 3). UserError for a singular one."""
+    if (np.abs(np.linalg.det(matrix[..., :2])) < 1e-12).any():
         raise UserError("a singular affine map has no inverse; use one with a scale other than 0")
-    return np.linalg.inv(np.vstack([matrix, (0, 0, 1)]))[:2]
+    return np.linalg.inv(_square(matrix))[..., :2, :]
+
+
+def _square(matrix: np.ndarray) -> np.ndarray:
+    """Return maps (..., 2, 3) with the row (0, 0, 1)."""
+    return np.concatenate([matrix, np.broadcast_to((0.0, 0.0, 1.0), (*matrix.shape[:-2], 1, 3))], -2)
 
 
 def turn_about(centre: np.ndarray, angle: float, zoom: float = 1.0) -> np.ndarray:

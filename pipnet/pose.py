@@ -59,12 +59,19 @@ def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) ->
     return -pitch, yaw, roll  # OpenCV's pitch is positive when the face looks down
 
 
-def turn_pose(pose: np.ndarray, angle: float) -> np.ndarray:
-    """(3,) pitch, yaw, roll of a head whose picture is turned clockwise by `angle`, all in radians and as in 300W-LP.
+def turn_pose(pose: np.ndarray, angle) -> np.ndarray:
+    """(..., 3) pitch, yaw, roll of heads whose pictures are turned clockwise by `angle` (...), all in radians and as in 300W-LP.
 
     There the head is turned by Rx(pitch) Ry(yaw) Rz(roll), with y upwards.
     """
-    (sp, sy, sr), (cp, cy, cr) = np.sin(pose), np.cos(pose)
-    rows = np.array([(cy * cr, cy * sr, -sy), (sp * sy * cr - cp * sr, sp * sy * sr + cp * cr, sp * cy)])
-    top, middle = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))]) @ rows
-    return np.array([np.arctan2(middle[2], cp * cy), -np.arcsin(np.clip(top[2], -1, 1)), np.arctan2(top[1], top[0])])
+    (sp, sy, sr), (cp, cy, cr) = (np.moveaxis(part, -1, 0) for part in (np.sin(pose), np.cos(pose)))
+    sine, cosine = np.sin(angle), np.cos(angle)
+    rows = _matrix([(cy * cr, cy * sr, -sy), (sp * sy * cr - cp * sr, sp * sy * sr + cp * cr, sp * cy)])
+    top, middle = np.moveaxis(_matrix([(cosine, sine), (-sine, cosine)]) @ rows, -2, 0)
+    return np.stack([np.arctan2(middle[..., 2], cp * cy), -np.arcsin(np.clip(top[..., 2], -1, 1)),
+                     np.arctan2(top[..., 1], top[..., 0])], -1)
+
+
+def _matrix(rows: list[tuple]) -> np.ndarray:
+    """Matrices (..., R, C) of rows of arrays (...)."""
+    return np.stack([np.stack(row, -1) for row in rows], -2)

@@ -9,7 +9,8 @@ from nets.registry import ACTS, HEADS
 from pipnet.detector import DETECTORS
 from pipnet.errors import UserError
 from utils.evaluate.metric import NORMS
-from utils.faces.steps import INTERPOLATION, ONLY_STEPS, STEPS
+from utils.faces.changes import INTERPOLATION
+from utils.faces.steps import ONLY_STEPS, STEPS
 from utils.tasks import TASKS
 from utils.yaml_files import nearest
 

@@ -11,8 +11,7 @@ from pipnet.geometry import compose, grow, opencv_matrix, to_crop, turn_about
 from pipnet.layout import Layout
 from utils.cores import cores
 from utils.detect.wider import Picture
-from utils.faces.dataset import evenly
-from utils.faces.faces import GIB, Crops, Faces
+from utils.faces.faces import GIB, Crops, Faces, evenly
 from utils.faces.prepared_set import Split, crop_of
 from utils.synthetic.scene import background
 

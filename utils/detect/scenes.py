@@ -1,6 +1,6 @@
 """Training crops of a detector: parts of photographs with boxes, and faces of landmark sets pasted into them.
 
-A crop is a pure function of (seed, epoch, sample). Its labels are the boxes of its faces and unknown regions, which the loss
+A crop is a pure function of (seed, pass, index). Its labels are the boxes of its faces and unknown regions, which the loss
 leaves out: small, cut or ignored faces, and photographs that may show faces without a box.
 """
 from typing import NamedTuple
@@ -16,7 +16,9 @@ from nets.detectors.faceboxes import BoxTargets, anchors, corners, encode
 from pipnet.geometry import invert, opencv_matrix, transform, turn_about, turned_boxes
 from utils.detect.scene_sources import RAISE, STORED, Cutouts, face_boxes, resized
 from utils.detect.wider import Picture
-from utils.faces.augment import generator, photometric
+from utils.faces.batches import Batch
+from utils.faces.changes import DRAWS, Field, changes, uniforms
+from utils.faces.pixels import pixels
 
 SMALLEST = 24.0  # px of the crop: smaller faces are matched as if they had this side
 LEAST = 9.0  # px of the crop: faces with a shorter side are left out of the loss
@@ -33,13 +35,6 @@ class Scene(NamedTuple):
     unknown: np.ndarray  # (K, 4) px
 
 
-class Batch(NamedTuple):
-    """Crops with the targets of their anchors."""
-    images: Tensor   # (B, S, S, 3) uint8 BGR
-    labels: BoxTargets
-    index: Tensor    # (B,) number of the sample
-
-
 class Material(NamedTuple):
     """Sources of training crops."""
     pictures: list[Picture]   # photographs
@@ -48,9 +43,9 @@ class Material(NamedTuple):
 
 
 class Scenes(Dataset):
-    """`count` crops of `size` px per epoch; item (epoch, index): image, target offsets, target labels, index.
+    """`count` crops of `size` px per epoch; item (passes (B,), indices (B,)) is a `Batch` with the targets of their anchors.
 
-    A sample is a function of (seed, epoch, index). detect, augment: sections of the settings. names: photograph of each sample.
+    A crop is a function of (seed, pass, index). detect, augment: sections of the settings.
     """
 
     def __init__(self, material: Material, detect, augment, size: int, seed: int, count: int):
@@ -67,23 +62,24 @@ class Scenes(Dataset):
         """Return the name of a crop's first picture, for errors."""
         return self.pictures[index % len(self.pictures)].file.name
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, Tensor, Tensor, int]:
-        epoch, index = key
-        scene = self.scene(epoch, index)
-        return scene.image, targets(scene, self.anchor), index
+    def __getitem__(self, key: tuple[np.ndarray, np.ndarray]) -> Batch:
+        scenes = [self.scene(*pair) for pair in zip(*(part.tolist() for part in key), strict=True)]
+        labels = BoxTargets(torch.stack([targets(scene, self.anchor) for scene in scenes]))
+        return Batch(torch.from_numpy(np.stack([scene.image for scene in scenes])), labels, torch.from_numpy(key[1]))
 
-    def scene(self, epoch: int, index: int) -> Scene:
-        """Return one crop with its labels."""
-        rng, labels = generator(self.seed, epoch, index), []
+    def scene(self, number: int, index: int) -> Scene:
+        """Return one crop of a pass with its labels."""
+        rng, labels, field = np.random.default_rng((self.seed, number, index)), [], Field(self.size, self.size, self.size)
         canvas = np.zeros((self.size, self.size, 3), np.uint8)
         self._fill(canvas, np.zeros(2, int), index, labels, rng)
         boxes, unknown = (np.concatenate(part) for part in zip(*labels, strict=True))
         boxes = self._paste(canvas, boxes, unknown, rng)
-        canvas = photometric(canvas, rng, rng.spawn(1)[0], self.recipe)
-        if rng.random() < self.recipe.flip:
-            canvas = np.ascontiguousarray(canvas[:, ::-1])
+        change = changes(uniforms(self.seed, number, np.array([index]), DRAWS), self.recipe, field)
+        mirrored = change.mirrored[0]  # the crop is not mapped in another way
+        matrix = np.array([[-1.0, 0, self.size], [0, 1, 0]]) if mirrored else np.eye(2, 3)
+        if mirrored:
             boxes, unknown = (part[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (self.size, 0, self.size, 0) for part in (boxes, unknown))
-        return Scene(canvas, boxes, unknown)
+        return Scene(pixels([canvas], change._replace(matrix=matrix[None]))[0], boxes, unknown)
 
     def _fill(self, canvas: np.ndarray, corner: np.ndarray, number: int, labels: list, rng: np.random.Generator) -> None:
         """Draw a part of photograph `number` or of a portrait into the square `canvas`, or recursively a mosaic of four canvases.
@@ -226,9 +222,3 @@ def targets(scene: Scene, anchor: Tensor) -> Tensor:
             hidden &= box_iou(corners(anchor), boxes).max(1).values < 0.1
         wanted[:, 4] -= (hidden & (wanted[:, 4] == 0)).float()
     return wanted
-
-
-def collate(samples: list[tuple]) -> Batch:
-    """Return a batch of samples."""
-    images, wanted, index = zip(*samples, strict=True)
-    return Batch(torch.from_numpy(np.stack(images)), BoxTargets(torch.stack(wanted)), torch.tensor(index))

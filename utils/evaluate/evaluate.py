@@ -15,7 +15,7 @@ from utils import memory
 from utils.conversion import conversion
 from utils.evaluate import metric
 from utils.faces.archives import BESIDE
-from utils.faces.dataset import test_batches
+from utils.faces.batches import test_batches
 from utils.faces.faces import Faces
 from utils.layouts import Layouts
 

@@ -266,6 +266,11 @@ class Faces:
         return total / count
 
 
+def evenly(count: int, most: int) -> list[int]:
+    """Return up to `most` of the indices 0 ... count - 1, evenly spread from the first to the last."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
+
+
 def chunks(count: int) -> Iterator[slice]:
     """Yield the rows of all faces in parts that fit the memory, whatever their number."""
     for start in range(0, max(count, 1), CHUNK):

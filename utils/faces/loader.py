@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
 
@@ -15,7 +15,6 @@ import cv2
 from torch.utils.data import DataLoader, Dataset
 
 from pipnet.errors import UserError
-from utils.faces.dataset import Order, collate
 from utils.start import end_with_parent
 
 # the exit status of a loader process that cannot pass a batch on: the system's error, as torch's messages end with it too
@@ -29,13 +28,17 @@ CAUSES = {
 }
 
 
-def train_loader(dataset: Dataset, order: Order, workers: int, pin: bool, collate=collate) -> DataLoader:
-    """Return a loader of batches in `order`, made by `workers` processes (0: in this one) and joined by `collate`."""
+def train_loader(batches: Dataset, keys: Iterable, workers: int, pin: bool) -> DataLoader:
+    """Return a loader of batches[key] for all keys in turn, made by `workers` processes (0: in this one)."""
     # forked workers share the decoded crops; other start methods would copy them
     start = "fork" if workers and sys.platform == "linux" else None
-    return DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=collate, pin_memory=pin,
+    return DataLoader(batches, sampler=keys, batch_size=None, num_workers=workers, collate_fn=_unchanged, pin_memory=pin,
                       worker_init_fn=_begin_worker, multiprocessing_context=start, persistent_workers=workers > 0,
                       prefetch_factor=4 if workers else None)
+
+
+def _unchanged(batch):
+    return batch
 
 
 def _begin_worker(_worker: int) -> None:

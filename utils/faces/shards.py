@@ -13,8 +13,7 @@ from pipnet.errors import UserError, printable
 from pipnet.files import own_folder, write_atomic
 from pipnet.geometry import border_px
 from pipnet.images import SUFFIXES
-from utils.faces.mixed import Recipes, Views
-from utils.faces.steps import Crop
+from utils.faces.faces import Column, Crops, Faces
 
 MOST_BYTES = 1 << 27  # of a picture
 
@@ -63,41 +62,28 @@ class Shards:
     def __len__(self) -> int:
         return len(self.table)
 
-    def name(self, index: int) -> str:
-        """Return where a picture lies, for errors."""
-        number, first, _ = self.table[index].tolist()
-        return f"{self.files[number]} at byte {first}"
+    def faces(self) -> Faces:
+        """Return the pictures as faces of which nothing is known; their names are places, for errors."""
+        crops = Crops(self.picture, self.encoded, len(self), self.size, self.border, self.input_border)
+        return Faces({"file": Column(len(self), self.places)}, crops, {})
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Return where some pictures lie."""
+        return np.array([f"{self.files[number]} at byte {first}" for number, first, _ in self.table[rows].tolist()], object)
+
+    def encoded(self, index: int) -> bytes:
+        """Return a picture as it is stored."""
+        number, first, count = self.table[index].tolist()
+        with open(self.files[number], "rb") as file:
+            file.seek(first)
+            return file.read(count)
 
     def picture(self, index: int) -> np.ndarray:
         """Return (S, S, 3) uint8 BGR, the nominal crop of `size` px with its border; the next picture for a damaged one."""
         side = self.size + 2 * self.border
         for place in range(index, index + len(self)):
-            number, first, count = self.table[place % len(self)].tolist()
-            with open(self.files[number], "rb") as file:
-                file.seek(first)
-                data = np.frombuffer(file.read(count), np.uint8)
+            data = np.frombuffer(self.encoded(place % len(self)), np.uint8)
             image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
             if image is not None:
                 return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if len(image) > side else cv2.INTER_LINEAR)
         raise UserError(f"all pictures of {self.files[0]} are damaged; make the shards again")
-
-    def crop(self, index: int) -> np.ndarray:
-        """Return a crop as a net gets it without augmentation, uint8 BGR."""
-        edge = self.border - self.input_border
-        picture = self.picture(index)
-        return picture[edge:len(picture) - edge, edge:len(picture) - edge]
-
-
-class ShardViews(Views):
-    """The views of `Views` for faces in shards; `count` landmarks a face."""
-
-    def __init__(self, faces: Shards, count: int, both: Recipes, flip_index, seed: int):
-        super().__init__(faces, both, flip_index, seed)
-        self.unknown = np.full((count, 2), np.nan, np.float32)
-
-    def name(self, index: int) -> str:
-        return self.faces.name(index)
-
-    def crop(self, index: int) -> Crop:
-        faces = self.faces
-        return Crop(faces.picture(index), self.unknown, np.zeros(len(self.unknown), np.float32), faces.size, faces.input_border)

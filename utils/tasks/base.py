@@ -1,5 +1,4 @@
 """The interface of a task: data, net, validation, tests and export. train/loop.py and test/run_tests.py use it."""
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,11 +23,10 @@ def check_finite(state: dict[str, Tensor]) -> None:
 
 
 class Training(NamedTuple):
-    """Data of a training. samples: item (pass, index), with `name(index)` for errors; collate: samples -> batch; checksums: of
-    the sets; words: for the log; labelled: only the first so many samples are labelled, None: there is one kind."""
+    """Data of a training. samples: item (passes, indices) is a batch, with `name(index)` for errors; checksums: of the sets;
+    words: for the log; labelled: only the first so many samples are labelled, None: there is one kind."""
 
     samples: Dataset
-    collate: Callable
     checksums: list[str]
     words: str
     labelled: int | None = None

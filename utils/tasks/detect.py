@@ -22,10 +22,10 @@ from utils.detect import metric
 from utils.detect.find_faces import Detect as DetectFaces
 from utils.detect.find_faces import completed, find, torch_detector
 from utils.detect.scene_sources import Cutouts, backgrounds, decoded, portraits
-from utils.detect.scenes import Material, Scenes, collate
+from utils.detect.scenes import Material, Scenes
 from utils.detect.wider import Picture, check_events, divide, is_wider, list_file, read_wider
 from utils.evaluate.detectors import weights_of
-from utils.faces.dataset import evenly
+from utils.faces.faces import evenly
 from utils.faces.prepared_set import PreparedSet, Split
 from utils.faces.sets import distinct
 from utils.tasks.base import Task, Training, check_finite
@@ -156,7 +156,7 @@ class Detect(Task):
                  "pictures to validate")
         lists = [hashlib.sha256(list_file(folder, "train").read_bytes()).hexdigest() for folder in self.sources.wider]
         self.scenes = make_scenes(self.material, self.settings, self.settings.detect.crops)
-        return Training(self.scenes, collate, lists + [one.checksum for one in self.sources.sets], words)
+        return Training(self.scenes, lists + [one.checksum for one in self.sources.sets], words)
 
     def calibration(self) -> Iterator[np.ndarray]:
         wider, sets = self.sources

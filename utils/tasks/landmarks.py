@@ -18,9 +18,9 @@ from pipnet.geometry import to_crop
 from pipnet.layout import Layout
 from utils.evaluate.evaluate import convert_predictor, evaluate, face_norms, torch_predictor
 from utils.faces.archives import DATASETS
-from utils.faces.dataset import Augmented, collate, evenly
+from utils.faces.batches import Batches
 from utils.faces.face_states import balanced, complete
-from utils.faces.faces import Faces
+from utils.faces.faces import Faces, evenly
 from utils.faces.mixed import labelled_rows
 from utils.faces.prepared_set import PreparedSet, Split, load
 from utils.faces.sets import check_same_protocol
@@ -174,8 +174,8 @@ class Landmarks(Task):
         words = f"{len(self.faces)} faces of {', '.join(settings.data.train_data)}, {len(self.held or ())} to validate"
         if settings.data.val == "test":
             words += " (the TEST set: --val test)"
-        samples = Augmented(self.faces, settings.augment, self.layout.flip_index, settings.train.seed)
-        training = Training(samples, collate, [one.checksum for one in self.training], words)
+        batches = Batches(self.faces, settings.augment, self.layout.flip_index, settings.train.seed)
+        training = Training(batches, [one.checksum for one in self.training], words)
         return with_unlabelled(self, training) if settings.train.semi else training
 
     def unlabelled(self) -> Pool:
@@ -214,8 +214,8 @@ class Landmarks(Task):
             neighbors = nearest_neighbors(meanface, net.num_nb if net.head == "pip" else 0)
         except ValueError as error:
             raise UserError(str(error)) from None
-        augmented = Augmented(faces, settings.augment, layout.flip_index, settings.train.seed)
-        return show(split, augmented, layout, neighbors, count, settings.data.train_hidden)
+        batches = Batches(faces, settings.augment, layout.flip_index, settings.train.seed)
+        return show(split, batches, layout, neighbors, count, settings.data.train_hidden)
 
     # -------------------------------------------------------------------------------------------------------------- net
     def make_net(self, resume: bool) -> tuple[Trainable, Started]:

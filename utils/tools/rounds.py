@@ -17,7 +17,7 @@ from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.evaluate.evaluate import torch_predictor
 from utils.evaluate.report import FOUND, TRUTH
-from utils.faces.dataset import test_batches
+from utils.faces.batches import test_batches
 from utils.faces.faces import Faces
 from utils.keys import ROUNDS
 from utils.train import checkpoint, own_files

@@ -11,7 +11,7 @@ from pipnet.geometry import cut, to_crop
 from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.evaluate.tables import table
-from utils.faces.dataset import Augmented
+from utils.faces.batches import Batches
 from utils.faces.faces import Faces
 from utils.faces.prepared_set import Split, load
 from utils.tools import label_check
@@ -22,15 +22,15 @@ LISTED, PICTURED = 10, 20  # suspicious faces in the printed table, in the sheet
 HEADER = ["file", "why", "landmarks", "score"]
 
 
-def show(split: Split, augmented: Augmented, layout: Layout, neighbors: list[list[int]], count: int, train_hidden: bool) -> str:
+def show(split: Split, batches: Batches, layout: Layout, neighbors: list[list[int]], count: int, train_hidden: bool) -> str:
     """Write samples.jpg, suspects.jpg and suspects.csv into the folder in which the split's set is drawn. Return what to print.
 
-    augmented: its faces as the net gets them; neighbors: of each landmark; train_hidden: judge hidden landmarks too.
+    batches: its faces as the net gets them; neighbors: of each landmark; train_hidden: judge hidden landmarks too.
     """
-    folder, place, faces = split.set.folder, split.set.show, augmented.faces
+    folder, place, faces = split.set.folder, split.set.show, batches.faces
     try:
         own_folder(place.parent, place.name)
-        write_image(place / "samples.jpg", _samples(augmented, layout, neighbors, count))
+        write_image(place / "samples.jpg", _samples(batches, layout, neighbors, count))
         judged, worst = _suspects(split, layout, train_hidden, place)
     except OSError as error:
         raise UserError(f"{place} cannot be written to ({error.strerror}); copy the set to a place that can") from None
@@ -40,14 +40,14 @@ def show(split: Split, augmented: Augmented, layout: Layout, neighbors: list[lis
 
 
 # ------------------------------------------------------------------------------------------------------------- samples
-def _samples(augmented: Augmented, layout: Layout, neighbors: list[list[int]], count: int) -> np.ndarray:
+def _samples(batches: Batches, layout: Layout, neighbors: list[list[int]], count: int) -> np.ndarray:
     """Draw three large tiles that explain the layout, above `count` faces of the first epoch, chosen by the seed."""
-    faces, colours = augmented.faces, group_colours(layout)
-    chosen = np.random.default_rng(augmented.seed).permutation(len(faces))[:count]
+    faces, colours = batches.faces, group_colours(layout)
+    chosen = np.random.default_rng(batches.seed).permutation(len(faces))[:count]
     marked = [group[0] for group in layout.groups.values()]
     tiles = []
-    for index in chosen.tolist():
-        image, landmarks, visible, *_ = augmented[0, index]
+    images, (points, weight, *_) = batches.changed(np.zeros(len(chosen), int), chosen)
+    for index, image, landmarks, visible in zip(chosen.tolist(), images, points, weight, strict=True):
         landmarks = (landmarks * faces.crops.size + faces.crops.seen) / len(image)
         shades = [colour if seen else GREY for colour, seen in zip(colours, visible, strict=True)]
         picture = tile(image, [(landmarks, shades)], layout, SIZE, Path(faces["file"][index]).name)

@@ -1,20 +1,20 @@
 """Training, whatever is trained: steps, validation, and the files of the run. tasks/base.py says what a task provides."""
 import hashlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from loguru import logger
-from torch.utils.data import DataLoader
 
 from pipnet.errors import UserError
 from pipnet.files import write_text
 from utils import memory
 from utils.config import Settings
 from utils.cores import cores
+from utils.faces.batches import Order, make_order
 from utils.faces.loader import explained, train_loader
-from utils.faces.mixed import Batches, make_order
 from utils.progress import progress
 from utils.train import bad_batch, checkpoint, own_files, run_folder
 from utils.train.batchnorm import share_batch_norm
@@ -55,7 +55,8 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
                 "model": {name: tensor.detach().cpu() for name, tensor in state.items()}}
 
     pin = ranks.device.type == "cuda"
-    loader = train_loader(data.samples, order, worker_count(settings.train.workers), pin, data.collate)
+    loader = train_loader(data.samples, order.epochs(history.epochs, settings.train.epochs),
+                          worker_count(settings.train.workers), pin)
     keeper = Keeper(run, history) if ranks.first else None
     if settings.train.profile and keeper:
         solver.phases = Profile(run.folder / "trace.json", ranks.device)
@@ -65,6 +66,7 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
     with explained(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""), \
             progress(total=epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                      smoothing=0.05) as bar:
+        batches = iter(loader)
         for epoch in range(history.epochs, epochs):
             if settings.train.early_stop and history.epochs_since_best() >= settings.train.early_stop:
                 logger.info(f"no better validation {task.says.split()[0]} for {settings.train.early_stop} epochs: stopped early")
@@ -75,7 +77,7 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
             step = f"--batch-size {order.batch} and --input-size {settings.net.input_size}"
             try:
                 with memory.advice(step, f"give {smaller}{later}"):
-                    terms, seconds, waited = train_epoch(solver, loader, order, epoch, data.samples, bar)
+                    terms, seconds, waited = train_epoch(solver, batches, order, epoch, data.samples, bar)
             except bad_batch.BadBatch as error:
                 again = f"; to repeat this step: python -m utils.tools.replay {run.bad_batch}" if error.batches else ""
                 if keeper and error.batches:
@@ -95,7 +97,7 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
     ranks.wait()  # until the first process has written the last checkpoint
 
 
-def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Batches]:
+def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Order]:
     """Return the solver of a net with its initial weights, and the order of the batches; prepare the folder of a new run."""
     train = task.settings.train
     torch.manual_seed(train.seed)
@@ -117,15 +119,14 @@ def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Ba
     return solver, order
 
 
-def train_epoch(solver: Solver, loader: DataLoader, order: Batches, epoch: int, samples, bar) -> tuple[dict, float, float]:
+def train_epoch(solver: Solver, batches: Iterator, order: Order, epoch: int, samples, bar) -> tuple[dict, float, float]:
     """Return ({loss term: mean}, seconds, seconds spent waiting for data). BadBatch if a loss or gradient is not finite.
 
     samples: its `name(index)` says which ones the error is about.
     """
     solver.begin()
-    order.epoch = epoch
     torch.manual_seed(int(np.random.default_rng((order.seed, epoch, order.rank)).integers(2**63)))  # keys dropout too
-    start, waited, sums, batches, steps = time.perf_counter(), 0.0, {}, iter(loader), len(order) // solver.accumulate
+    start, waited, sums, steps = time.perf_counter(), 0.0, {}, len(order) // solver.accumulate
 
     def trained():
         nonlocal waited

@@ -7,7 +7,7 @@ from conftest import LAYOUTS, mean_face, split_of
 from nets.labels import Prediction
 from pipnet.errors import UserError
 from utils.evaluate.evaluate import evaluate, subset_rows
-from utils.faces.dataset import plain
+from utils.faces.batches import plain as crops_of
 from utils.faces.faces import Faces
 from utils.faces.prepared_set import load
 
@@ -42,7 +42,8 @@ def guess(images: torch.Tensor) -> Prediction:
 
 def test_evaluation_by_hand(faces):
     several, shift = faces_of(faces), torch.tensor([0.03, -0.04])
-    truth = {image.tobytes(): torch.tensor(landmarks) for image, landmarks, *_ in (plain(several, i) for i in range(8))}
+    whole = crops_of(several, np.arange(8))
+    truth = {image.numpy().tobytes(): landmarks for image, landmarks in zip(whole.images, whole.labels.landmarks, strict=True)}
 
     def oracle(images):
         landmarks = torch.stack([truth[image.numpy().tobytes()] for image in images])

@@ -12,7 +12,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, crop_box, cut
 from pipnet.pose import MODEL, POINTS, head_pose
 from utils.faces.archives.pts import read_pts
-from utils.faces.dataset import Augmented, collate, plain
+from utils.faces.batches import Batches, plain
 from utils.faces.face_states import COPIES, balanced, complete, poses_of, states_of
 from utils.faces.prepared_set import load
 from utils.train import initialise
@@ -94,10 +94,10 @@ def test_closed_eyes_swap_when_the_picture_is_mirrored(faces):
     some["states"][0] = (1, 0, 0, 0)
     still = replace(AUGMENT, rotation=0.0, scale=0.0, translation=0.0)
     for flip in (0.0, 1.0):
-        sample = Augmented(some, replace(still, flip=flip), L68.flip_index, 0)[0, 0]
-        assert sample.states.tolist() == [1 - flip, flip, 0, 0]
-        assert np.allclose(sample.pose, some["pose"][0] * (1, 1 - 2 * flip, 1 - 2 * flip), atol=1e-5)
-    batch = collate([plain(some, 0), plain(some, 1)])
+        labels = Batches(some, replace(still, flip=flip), L68.flip_index, 0)[np.zeros(1, int), np.zeros(1, int)].labels
+        assert labels.states.tolist() == [[1 - flip, flip, 0, 0]]
+        assert np.allclose(labels.pose, some["pose"][0] * (1, 1 - 2 * flip, 1 - 2 * flip), atol=1e-5)
+    batch = plain(some, np.arange(2))
     assert batch.labels.pose.shape == (2, 3) and batch.labels.states.shape == (2, len(STATES))
 
 
@@ -122,8 +122,8 @@ def test_rare_faces_have_copies(faces):
     one_closed = 1 + COPIES["any eye closed"] + COPIES["one eye closed"]
     assert counts == [one_closed, 1 + COPIES["mouth open"] + COPIES["mouth wide open"], 1, 1]
     assert (more.crops[one_closed - 1] == some.crops[0]).all()
-    augmented = Augmented(more, AUGMENT, L68.flip_index, 0)
-    assert (augmented[0, 0].image != augmented[0, 1].image).any()
+    one, other = Batches(more, AUGMENT, L68.flip_index, 0)[np.zeros(2, int), np.arange(2)].images
+    assert (one != other).any()
 
 
 def test_layouts_without_the_landmarks():

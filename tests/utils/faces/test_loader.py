@@ -54,7 +54,7 @@ def raises(error: Exception):
 
 
 def test_a_loader_process_is_silent_about_a_training_that_has_ended(capfd):
-    assert list(train_loader(Faces(report), [[0]], 1, False, list)) == [[0]]
+    assert list(train_loader(Faces(report), [0], 1, False)) == [0]
     assert capfd.readouterr().err.strip() == "RuntimeError: something else"
 
 
@@ -64,7 +64,7 @@ from torch.utils.data._utils.worker import ManagerWatchdog
 from utils.faces.loader import train_loader
 {}
 threading.Timer(1, os._exit, [0]).start()
-list(train_loader([0], [[0]], 1, False, list))
+list(train_loader([0], [0], 1, False))
 """
 LATE_WATCH = """
 begin = ManagerWatchdog.__init__
@@ -91,7 +91,7 @@ FEW = RuntimeError("unable to open shared memory object </torch_1> in read-write
     (Faces(lambda: os.kill(os.getpid(), signal.SIGKILL)), "ended by SIGKILL .*--cache.*--workers"),
     (Faces(raises(UserError("b.jpg: the image is cut short"))), "^b.jpg: the image is cut short$")])
 def test_a_training_that_gets_no_batch_says_why(faces, message, capfd):
-    loader = train_loader(faces, [[0]], 1, False, list)
+    loader = train_loader(faces, [0], 1, False)
     with pytest.raises(UserError, match=message) as caught, explained(loader, lambda: "; later"):
         list(loader)
     assert "\n" not in str(caught.value) and "Traceback" not in capfd.readouterr().err
@@ -99,7 +99,7 @@ def test_a_training_that_gets_no_batch_says_why(faces, message, capfd):
 
 def test_other_errors_stay_as_they_are(capfd):
     for faces in (Faces(raises(ValueError("b"))), Faces(raises(ValueError("b")), True)):
-        loader = train_loader(faces, [[0]], 1, False, list)
+        loader = train_loader(faces, [0], 1, False)
         with pytest.raises((ValueError, RuntimeError)), explained(loader, str):
             list(loader)
     assert "ValueError: b" in capfd.readouterr().err, "what a thread meets is printed"
@@ -111,7 +111,7 @@ sys.path.insert(0, {str(ROOT)!r})
 from utils.faces.loader import explained, train_loader
 if sys.argv[1] == "files":
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir('/proc/self/fd')) + 12,) * 2)
-loader = train_loader([torch.zeros(1 << 20)] * 9, [[i] for i in range(9)], 2, False, list)
+loader = train_loader([torch.zeros(1 << 20)] * 9, range(9), 2, False)
 with explained(loader, str):
     print(len(list(loader)))
 """

@@ -6,14 +6,15 @@ import tracemalloc
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import LAYOUTS, draw_face, settings, split_of
 
 from pipnet.errors import UserError
-from utils.faces import mixed
-from utils.faces.dataset import Augmented, Order
-from utils.faces.mixed import Joined, Paired, Recipes, Views, collate_views, labelled_rows, make_order, recipes
+from utils.faces.batches import Batches, labels_of, make_order, recipes
+from utils.faces.faces import Faces
+from utils.faces.mixed import labelled_rows
 from utils.faces.prepared_set import load
-from utils.faces.shards import Shards, ShardViews, shard_files
+from utils.faces.shards import Shards, shard_files
 
 L68 = LAYOUTS.load("68")
 
@@ -35,10 +36,6 @@ def tars(tmp_path):
     return shard_files(str(tmp_path))
 
 
-def views_of(chosen) -> Recipes:
-    return recipes(chosen.augment, chosen.views)
-
-
 def opened(tars, tmp_path, size=64):
     return Shards(tars, tmp_path / "tables", size, 1.25, 1.0)
 
@@ -46,11 +43,12 @@ def opened(tars, tmp_path, size=64):
 def test_pictures_are_those_of_the_shards(tars, tmp_path):
     faces = opened(tars, tmp_path)
     assert len(faces) == 6 and [file.name for file in tars] == ["000.tar", "001.tar"]
-    found = {faces.picture(index).tobytes() for index in range(6)}
+    crops, names = faces.faces().crops, faces.faces()["file"]
+    found = {crops[index].tobytes() for index in range(6)}
     stored = [cv2.imread(str(tmp_path / f"{shard}" / f"{number}.png")) for shard in range(2) for number in range(3)]
     wanted = {image.tobytes() for image in stored if image is not None}
     assert found == wanted and len(wanted) == 5  # 64 px and 8 px of border on each side; the damaged one is left out
-    assert faces.name(5).startswith(str(tars[1])) and faces.name(5) != faces.name(4)
+    assert names[5].startswith(str(tars[1])) and names[5] != names[4] and crops.plain(0).shape == (64, 64, 3)
     assert np.array_equal(opened(tars, tmp_path).table, faces.table)
 
 
@@ -66,7 +64,7 @@ def test_what_is_no_shard_is_one_line(tmp_path):
 
 def test_memory_is_the_same_for_a_thousand_and_a_million_faces(tars, tmp_path):
     """The same shards again and again; an epoch is a number of steps."""
-    faces, both, used = opened(tars, tmp_path), views_of(settings()), {}
+    faces, chosen, used = opened(tars, tmp_path), settings(), {}
     once = np.array(faces.table)
     for repeats in (200, 200_000):
         table = tmp_path / f"{repeats}.table"
@@ -75,9 +73,9 @@ def test_memory_is_the_same_for_a_thousand_and_a_million_faces(tars, tmp_path):
                 file.write(np.tile(once, (200, 1)).tobytes())
         faces.table = np.memmap(table, np.int64, "r").reshape(-1, 3)
         tracemalloc.start()
-        views = Joined([ShardViews(faces, 68, both, L68.flip_index, 0)])
+        views = Batches(faces.faces(), chosen.augment, L68.flip_index, 0, 0, recipes(chosen.augment, chosen.views))
         for index in np.linspace(0, len(views) - 1, 20).astype(int).tolist():
-            assert views[0, index].index == index
+            assert views._change(np.zeros(1, int), np.array([index]), chosen.augment)[0].shape == (1, 64, 64, 3)
         used[len(views)] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     small, large = used.values()
@@ -85,53 +83,44 @@ def test_memory_is_the_same_for_a_thousand_and_a_million_faces(tars, tmp_path):
 
 
 # --------------------------------------------------------------------------------------------------------- batches
-def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces):
+@pytest.mark.parametrize("steps", ([], ["translation", "rotation", "flip"]), ids=("ours", "published"))
+def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces, steps):
     some = load([split_of(faces)], L68, 64, 0)
-    chosen = settings(rotation=90.0, scale=0.2, batch_size=8, unlabelled_share=0.25, epoch_steps=7, accumulate=2)
-    recipe, both = chosen.augment, views_of(chosen)
+    chosen = settings(rotation=90.0, scale=0.2, batch_size=8, unlabelled_share=0.25, epoch_steps=7, accumulate=2, steps=steps)
+    both = recipes(chosen.augment, chosen.views)
     hidden = load([split_of(faces)._replace(labelled=False)], L68, 64, 0)
-    assert np.isnan(hidden["landmarks"][:]).all() and np.isnan(hidden.nominal()).all() and not hidden["visible"].any()
-    views = Views(hidden, both, L68.flip_index, 0)
-    shards = ShardViews(opened(tars, tmp_path), 68, both, L68.flip_index, 0)
-    joined = Joined([Augmented(some, recipe, L68.flip_index, 0), views, shards])
-    order = make_order(len(joined), len(some), chosen.train, 0, 1)
-    assert isinstance(order, Paired) and order.batch == 8 and len(order) == 14 and len(list(order)) == 14
-    batch = collate_views([joined[key] for key in next(iter(order))])
+    assert np.isnan(hidden["landmarks"][:]).all() and np.isnan(hidden.nominal()).all() and not hidden["visible"][:].any()
+    joined = Faces.join([some, hidden, opened(tars, tmp_path).faces()])
+    batches = Batches(joined, chosen.augment, L68.flip_index, 0, len(some), both)
+    order = make_order(len(joined), len(some), chosen.train)
+    assert order.batch == 8 and len(order) == 14 == len(list(order.epochs(0, 1)))
+    numbers, indices = next(order.epochs(0, 1))
+    batch = batches[numbers, indices]
     assert batch.images.shape == (8, 64, 64, 3) and batch.labels.landmarks.shape == (6, 68, 2)
-    assert batch.labels.weak.images.shape == (2, 64, 64, 3)
+    assert batch.labels.weak.images.shape == (2, 64, 64, 3) and batches.name(len(joined) - 1).startswith(str(tars[1]))
     assert (batch.index[6:] >= len(some)).all() and (batch.index[:6] < len(some)).all()
+    alone = Batches(some, chosen.augment, L68.flip_index, 0)[numbers[:6], indices[:6]]  # as without the unlabelled ones
+    assert torch.equal(batch.images[:6], alone.images) and torch.equal(batch.labels.landmarks, alone.labels.landmarks)
+    last = batches[numbers[6:], np.array([len(joined) - 1, len(some) + 5])]  # of a shard, and of a prepared set
+    assert last.images.shape == (2, 64, 64, 3) and (last.images != last.labels.weak.images).any()
     # the matrix leads from the weak crop to the strong one: the true landmarks, seen through both warps, agree
-    true = Views(some, both, L68.flip_index, 0)
-    view = true[3, 5]
-    rng = mixed.generator(0, 3, 5)
-    _, weak, _, _ = mixed.augment(true.crop(5), true.weak, L68.flip_index, rng)
-    _, strong, _, matrix = mixed.augment(true.crop(5), true.recipe, L68.flip_index, rng)
-    there = weak @ view.matrix[:, :2].T + view.matrix[:, 2]
-    there = there[list(L68.flip_index)] if np.linalg.det(matrix[:, :2]) < 0 else there
-    assert np.allclose(there, strong, atol=1e-5)
+    key = np.full(4, 3), np.arange(4)
+    view = Batches(some, chosen.augment, L68.flip_index, 0, 0, both)[key].labels.weak
+    weak, strong = (labels_of(some, key[1], made, range(68))[0] for made in (
+        batches_of._change(*key, recipe, view=number)[1] for batches_of, recipe, number in (
+            (Batches(some, None, None, 0), both.weak, 1), (Batches(some, None, None, 0), both.strong, 0))))
+    there = weak @ view.matrix.numpy()[:, :, :2].swapaxes(1, 2) + view.matrix.numpy()[:, None, :, 2]
+    inside = (np.abs(there - 0.5) < 0.5) & (np.abs(weak - 0.5) < 0.5) & (np.abs(strong - 0.5) < 0.5)  # steps may clip the others
+    assert inside.mean() > 0.5 and np.allclose(there[inside], strong[inside], atol=1e-5)
 
 
-def test_views_are_strongly_augmented_even_where_labelled_faces_are_not(faces):
-    hidden = load([split_of(faces)], L68, 64, 0)
+def test_views_are_strongly_augmented_even_where_labelled_faces_are_not():
     for given, used in ((5.0, 10.0), (90.0, 90.0)):
-        views = Views(hidden, views_of(settings(rotation=given, occlusion=0.0)), L68.flip_index, 0)
-        assert (views.recipe.rotation, views.recipe.occlusion, views.weak.rotation) == (used, 0.2, 5.0)
-    published = Views(hidden, views_of(settings(rotation=5.0, steps=["rotation"])), L68.flip_index, 0)
-    assert published.recipe.rotation == 5.0
-
-
-def test_each_pass_of_an_epoch_of_steps_shuffles_and_augments_anew():
-    plain, long = Order(10, 4, 1, 0), Order(10, 4, 1, 0).lasting(5)
-    batches = [[index for _, index in batch] for batch in long]
-    assert batches[:2] == [[index for _, index in batch] for batch in plain] and len(batches) == 5
-    assert len({*batches[2], *batches[3]}) == 8 and batches[2:4] != batches[:2]
-    drawn = []
-    for long.epoch in range(3):
-        drawn += [item for batch in long for item in batch]
-    assert len(drawn) == 60 == len(set(drawn))  # two passes and a half in each of three epochs, no draw twice
-    short = Order(10, 4, 1, 0).lasting(1)
-    short.epoch = 2
-    assert [number for batch in short for number, _ in batch] == [2] * 4  # an epoch within a pass is numbered as ever
+        chosen = settings(rotation=given, occlusion=0.0)
+        weak, strong = recipes(chosen.augment, chosen.views)
+        assert (strong.rotation, strong.occlusion, weak.rotation) == (used, 0.2, 5.0)
+    chosen = settings(rotation=5.0, steps=["rotation"])
+    assert recipes(chosen.augment, chosen.views).strong.rotation == 5.0
 
 
 def test_identities_keep_their_labels_whole():

@@ -1,5 +1,6 @@
 """Published augmentation against a statement of its steps in numpy: order, numbers, what is lost and what fills the corners."""
 from dataclasses import replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 from conftest import LAYOUTS, fails, settings
 from scipy.ndimage import gaussian_filter
 
-from utils.faces.augment import augment, generator
-from utils.faces.steps import DRAWS, STEPS, Crop
+from utils.faces.batches import drawn
+from utils.faces.changes import GREY, Field, moved, uniforms, whole_matrix
+from utils.faces.pixels import framed, pixels
+from utils.faces.steps import DRAWS, STEPS
 
 FLIP = list(LAYOUTS.load("68").flip_index)
 SIZE, BORDER = 96, 24
@@ -19,12 +22,31 @@ PUBLISHED = {  # (order, share of the crop that a translation may shift by, larg
 }
 
 
+class Crop(NamedTuple):
+    """A stored crop, its landmarks (N, 2) and face box (2, 2) in [0, 1] of the nominal crop, and which part the image fills."""
+    stored: np.ndarray
+    landmarks: np.ndarray
+    box: np.ndarray
+    source: tuple = (-np.inf, -np.inf, np.inf, np.inf)  # px of the stored crop
+
+
+def augment(crop: Crop, recipe, key: tuple[int, int, int], margin: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return image, landmarks (N, 2) in [0, 1] and affine (2, 3). margin: px that the net sees round the nominal crop."""
+    seed, number, index = key
+    image = framed(crop.stored, crop.source, GREY) if recipe.fill == "grey" else crop.stored
+    made = drawn(seed, number, np.array([index]), recipe, Field(SIZE, len(image), SIZE + 2 * margin, crop.box[None] * SIZE))
+    images = [image]
+    for change in made:
+        images = pixels(images, change)
+    return images[0], moved(crop.landmarks[None], np.zeros(1), made, FLIP)[0], whole_matrix(made)[0]
+
+
 def stored(seed: int) -> Crop:
     """A smooth picture with landmarks in and outside the crop, and a face box that is not the crop; all of it is in the image."""
     rng = np.random.default_rng(seed)
     image = cv2.GaussianBlur(rng.integers(0, 256, (SIZE + 2 * BORDER,) * 2 + (3,), dtype=np.uint8), (0, 0), 5)
     image = cv2.normalize(image, None, 5, 250, cv2.NORM_MINMAX)
-    return Crop(image, rng.uniform(-0.1, 1.1, (68, 2)), np.ones(68), SIZE, box=np.array([[0.15, 0.2], [0.8, 0.9]]))
+    return Crop(image, rng.uniform(-0.1, 1.1, (68, 2)), np.array([[0.15, 0.2], [0.8, 0.9]]))
 
 
 class Reference:
@@ -122,14 +144,14 @@ def test_a_published_augmentation_is_that_of_its_description(name):
     assert tuple(recipe.steps) == order
     for sample in range(40):
         crop = stored(sample)
-        image, landmarks, weight, matrix = augment(crop, recipe, FLIP, generator(3, 0, sample))
+        image, landmarks, matrix = augment(crop, recipe, (3, 0, sample))
         expected = Reference(crop, name)
-        for step, u in zip(order, generator(3, 0, sample).random((len(order), DRAWS)), strict=True):
+        for step, u in zip(order, uniforms(3, 0, np.array([sample]), len(order) * DRAWS).reshape(-1, DRAWS), strict=True):
             getattr(expected, step)(u)
         assert np.allclose(landmarks * SIZE, expected.points, atol=1e-9), sample
         apart = np.abs(image.astype(float) - expected.image).max(2)
         assert (apart > 3).mean() < 0.03, sample  # at edges OpenCV may take the pixel beside
-        assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.uint8 and weight.all()
+        assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.uint8
         if name != "pipnet" and name != "irnet":  # nothing clips its landmarks, so the affine tells where they are
             order_of = FLIP if np.linalg.det(matrix[:, :2]) < 0 else slice(None)
             assert np.allclose((crop.landmarks * SIZE @ matrix[:, :2].T + matrix[:, 2])[order_of], landmarks * SIZE)
@@ -138,9 +160,9 @@ def test_a_published_augmentation_is_that_of_its_description(name):
 def test_pipnets_clipped_landmarks_are_clipped_by_translations_alone():
     recipe = replace(settings("pipnet").augment, steps=["translation", "rotation"], translation_prob=1.0, rotation_prob=1.0)
     crop = stored(0)
-    moved = augment(crop, replace(recipe, rotation_prob=0.0), FLIP, generator(0, 0, 0))[1]
+    moved = augment(crop, replace(recipe, rotation_prob=0.0), (0, 0, 0))[1]
     assert moved.min() == 0 and moved.max() == 1 and crop.landmarks.min() < 0
-    turned = augment(crop, replace(recipe, translation_prob=0.0), FLIP, generator(0, 0, 0))[1]
+    turned = augment(crop, replace(recipe, translation_prob=0.0), (0, 0, 0))[1]
     assert turned.min() < 0 and turned.max() > 1
 
 
@@ -148,35 +170,35 @@ def test_irnets_interpolation_is_random_and_keyed():
     recipe = replace(settings("irnet").augment, steps=["rotation"], rotation_prob=1.0)
     crop, found = stored(0), set()
     for sample in range(20):
-        image = augment(crop, recipe, FLIP, generator(0, 0, sample))[0]
-        assert np.array_equal(image, augment(crop, recipe, FLIP, generator(0, 0, sample))[0])
+        image = augment(crop, recipe, (0, 0, sample))[0]
+        assert np.array_equal(image, augment(crop, recipe, (0, 0, sample))[0])
         same = [way for way in ("nearest", "linear", "cubic", "lanczos")
-                if np.array_equal(image, augment(crop, replace(recipe, interpolation=way), FLIP, generator(0, 0, sample))[0])]
+                if np.array_equal(image, augment(crop, replace(recipe, interpolation=way), (0, 0, sample))[0])]
         found |= {*same[:1]}
     assert found == {"nearest", "linear", "cubic", "lanczos"}
     ours = replace(settings("default").augment, interpolation="random")
-    pictures = [augment(crop, replace(ours, interpolation=way), FLIP, generator(0, 0, 3))[0]
+    pictures = [augment(crop, replace(ours, interpolation=way), (0, 0, 3))[0]
                 for way in ("random", "nearest", "linear", "cubic", "lanczos")]
     assert sum(np.array_equal(pictures[0], other) for other in pictures[1:]) == 1
 
 
 def test_grey_fills_what_is_outside_the_source_image():
-    crop = stored(0)._replace(source=np.array([[-1.0, -1.0], [0.5, 2.0]]))  # the image ends in the middle of the crop
+    crop = stored(0)._replace(source=(-SIZE, -SIZE, BORDER + SIZE // 2, 3 * SIZE))  # the image ends in the middle of the crop
     for steps in ([], ["flip"]):
         plain = replace(settings("plain").augment, fill="grey", steps=steps, flip=0.0)
-        image = augment(crop, plain, FLIP, generator(0, 0, 0))[0]
+        image = augment(crop, plain, (0, 0, 0))[0]
         assert (image[:, SIZE // 2:] == 127).all() and np.array_equal(image[:, :40], crop.stored[BORDER:-BORDER, BORDER:][:, :40])
 
 
 def test_steps_from_real_pixels_and_with_a_margin():
-    crop = stored(0)._replace(margin=8)
+    crop = stored(0)
     recipe = replace(settings("pipnet").augment, steps=["translation"], translation_prob=1.0, translation=0.2, fill="real")
-    image, _, _, matrix = augment(crop, recipe, FLIP, generator(0, 0, 1))
+    image, _, matrix = augment(crop, recipe, (0, 0, 1), 8)
     dx, dy = matrix[:, 2].astype(int)
     edge = BORDER - 8
     assert (dx or dy) and np.array_equal(image, crop.stored[edge - dy:len(crop.stored) - edge - dy,
                                                             edge - dx:len(crop.stored) - edge - dx])
-    black = augment(crop, replace(recipe, fill="black"), FLIP, generator(0, 0, 1))[0]
+    black = augment(crop, replace(recipe, fill="black"), (0, 0, 1), 8)[0]
     assert black.shape == image.shape and (black != image).any()
 
 

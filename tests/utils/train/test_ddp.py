@@ -14,7 +14,7 @@ from conftest import FORKS, LAYOUTS, ROOT, SMALL, rows, run, split_of
 from nets import Prediction
 from pipnet.errors import UserError
 from utils.evaluate.evaluate import evaluate
-from utils.faces.dataset import Order
+from utils.faces.batches import Order, Part
 from utils.faces.prepared_set import load
 from utils.train import checkpoint
 from utils.train.ranks import _leave, start_ranks
@@ -81,11 +81,12 @@ def test_a_loss_that_is_not_finite_names_the_samples_of_all_processes(gaps, tmp_
     said = re.search(r"error: the loss is not finite in epoch 1, step (\d+) \(score .*\); samples: (.*); lower", done.stderr)
     assert said, done.stderr
     faces, step = load([split_of(tmp_path / "data" / "gaps")], LAYOUT, 64, 0.0), int(said[1])
-    batch = list(Order(len(faces), 4, 1, 0))[step]  # the batch of one process: those of both, in the same order
-    assert said[2].split(", ") == [faces["file"][index] for _, index in batch]
+    order = Order((Part(0, len(faces), 4),), len(faces) // 4, 0)  # of one process: the batches of both, in the same order
+    batch = list(order.epochs(0, 1))[step][1].tolist()
+    assert said[2].split(", ") == [faces["file"][index] for index in batch]
     assert [file.name for file in (tmp_path / "runs").rglob("*.pt")] == ["bad_batch.pt"]
     stored = checkpoint.load(tmp_path / "runs" / "wild" / "bad_batch.pt")  # of both processes
-    assert sorted(torch.cat([part["index"] for part in stored["batches"]]).tolist()) == sorted(index for _, index in batch)
+    assert sorted(torch.cat([part["index"] for part in stored["batches"]]).tolist()) == sorted(batch)
     assert not list((tmp_path / "runs").rglob("step.csv"))
 
 

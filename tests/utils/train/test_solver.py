@@ -15,7 +15,7 @@ from conftest import FORKS, LAYOUTS, NET, mean_face, settings, split_of, untrain
 from nets import Labels
 from pipnet.errors import UserError
 from utils.config import Settings
-from utils.faces.dataset import Augmented, Batch, Order
+from utils.faces.batches import Batch, Batches, Order, Part
 from utils.faces.loader import train_loader
 from utils.faces.prepared_set import load
 from utils.train.batchnorm import share_batch_norm
@@ -248,13 +248,18 @@ def dropout_net() -> torch.nn.Module:
     return net
 
 
+def loaded(views: Batches, order: Order, first: int = 0, last: int | None = None, workers: int = 0):
+    """Return the batches of some epochs, by default of one."""
+    return iter(train_loader(views, order.epochs(first, first + 1 if last is None else last), workers, False))
+
+
 def test_a_resumed_epoch_equals_the_uninterrupted_one(faces):
     several = load([split_of(faces)], LAYOUT, 64, 4.0)
-    views = Augmented(several, plain().augment, LAYOUT.flip_index, 0)
+    views = Batches(several, plain().augment, LAYOUT.flip_index, 0)
 
     def epoch(solver, number):
-        order = Order(len(views), 8, 2, 0)
-        return train_epoch(solver, train_loader(views, order, 0, False), order, number, views, NoBar())[0]
+        order = Order((Part(0, len(views), 8),), 4, 0)
+        return train_epoch(solver, loaded(views, order, number), order, number, views, NoBar())[0]
 
     whole = make_solver(dropout_net(), 2, ema=0.9, accumulate=2, epochs=3)
     torch.manual_seed(1)
@@ -284,13 +289,13 @@ def test_a_resumed_run_may_change_optimizer_weight_decay_and_precision():
 
 def test_an_error_names_the_samples_of_the_step(faces):
     several = load([split_of(faces)], LAYOUT, 64, 4.0)
-    views, order = Augmented(several, plain().augment, LAYOUT.flip_index, 0), Order(36, 8, 1, 0)
+    views, order = Batches(several, plain().augment, LAYOUT.flip_index, 0), Order((Part(0, 36, 8),), 4, 0)
     net = make_net()
     net.head.offset_x.bias.data[3] = float("nan")
     solver = make_solver(net, 4)
-    first = [several["file"][index] for _, index in next(iter(order))]
+    first = several["file"][next(order.epochs(0, 1))[1]]
     with pytest.raises(UserError, match="loss is not finite in epoch 1, step 0.*offset_x nan") as caught:
-        train_epoch(solver, train_loader(views, order, 0, False), order, 0, views, NoBar())
+        train_epoch(solver, loaded(views, order), order, 0, views, NoBar())
     assert all(name in str(caught.value) for name in first)
 
 
@@ -355,11 +360,11 @@ def test_a_profile_says_where_the_time_of_a_step_goes(cli, recipe, tmp_path):
 
 def test_the_number_of_loader_processes_changes_nothing(faces):
     several, found = load([split_of(faces)], LAYOUT, 64, 4.0), []
-    views = Augmented(several, plain().augment, LAYOUT.flip_index, 0)
+    views = Batches(several, plain().augment, LAYOUT.flip_index, 0)
     for workers in (0, 1, 2):
-        solver, order = make_solver(dropout_net(), 2, ema=0.9), Order(len(views), 16, 1, 0)
-        terms = [train_epoch(solver, train_loader(views, order, workers, False), order, number, views, NoBar())[0]
-                 for number in range(2)]
+        solver, order = make_solver(dropout_net(), 2, ema=0.9), Order((Part(0, len(views), 16),), 2, 0)
+        batches = loaded(views, order, 0, 2, workers)
+        terms = [train_epoch(solver, batches, order, number, views, NoBar())[0] for number in range(2)]
         found.append((terms, solver.state_dict()["net"]))
     for terms, net in found[1:]:
         assert terms == found[0][0] and all(torch.equal(net[name], tensor) for name, tensor in found[0][1].items())

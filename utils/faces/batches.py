@@ -1,0 +1,244 @@
+"""Batches of faces, with random changes for training and plain for tests, and the order in which a training takes the faces.
+
+A batch is a pure function of (seed, pass, indices): any process can make it, and a resumed training gets the same ones.
+"""
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from nets.labels import Labels, Weak
+from pipnet.errors import UserError
+from pipnet.geometry import compose, invert
+from utils.faces import changes, steps
+from utils.faces.changes import Change, Field, exchanged, hashed, mixed, moved, turned, uniforms, whole_matrix
+from utils.faces.faces import Faces
+from utils.faces.pixels import framed, pixels
+
+ROUNDS = 8  # of the Feistel network that shuffles
+BLOCK = 64  # batches whose faces are found at once
+UNKNOWN = np.array([[[0, 0], [1, 1]], [[-np.inf] * 2, [np.inf] * 2]])  # frame of a face whose source image is not known
+
+
+class Batch(NamedTuple):
+    """images (B, S, S, 3) uint8 BGR, with the margin that the net needs; labels in [0, 1] of the nominal crop; index (B,)."""
+    images: torch.Tensor
+    labels: Any
+    index: torch.Tensor
+
+
+# --------------------------------------------------------------------------------------------------------------- order
+def permuted(places: np.ndarray, count: int, *key) -> np.ndarray:
+    """Return which of `count` things are at some places (B,) of a shuffle, in constant memory.
+
+    key: non-negative integers, or arrays (B,) of them where the places are those of several shuffles. A Feistel network shuffles
+    the cells of a rectangle with at least `count` cells; what lands beyond `count` is shuffled on.
+    """
+    width = np.uint64(ceil(count ** 0.5))
+    height = np.uint64(ceil(count / int(width)))
+    keys = np.broadcast_to(hashed(*key, np.arange(ROUNDS)[:, None]), (ROUNDS, len(places)))
+
+    def shuffled(cells: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        row, column = np.divmod(cells.astype(np.uint64), width)
+        for first, second in zip(keys[::2], keys[1::2], strict=True):
+            row = (row + mixed(first + column) % height) % height
+            column = (column + mixed(second + row) % width) % width
+        return (row * width + column).astype(np.int64)
+
+    found = shuffled(places, keys)
+    while (beyond := found >= count).any():
+        found[beyond] = shuffled(found[beyond], keys[:, beyond])
+    return found
+
+
+class Part(NamedTuple):
+    """Faces first ... first + count - 1, of which each batch of a rank has `batch`."""
+    first: int
+    count: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """The batches of one rank as (passes (B,), indices (B,)): a shuffle keyed by (seed, pass), without the incomplete last
+    global batch, which is the same for every number of ranks that divides it.
+
+    parts: kinds of faces that come in this order in each batch. An epoch has `batches` of them: one pass over the faces of the
+    first part, or part of one; more than that are passes of their own, in which faces are shuffled and changed anew.
+    """
+    parts: tuple[Part, ...]
+    batches: int
+    seed: int
+    rank: int = 0
+    ranks: int = 1
+
+    def __len__(self) -> int:
+        return self.batches
+
+    @property
+    def batch(self) -> int:
+        """Return the number of faces in a batch of this rank."""
+        return sum(part.batch for part in self.parts)
+
+    def epochs(self, first: int, last: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the batches of epochs first ... last - 1."""
+        for epoch in range(first, last):
+            for start in range(0, self.batches, BLOCK):
+                places = np.arange(start, min(start + BLOCK, self.batches))[:, None]
+                shares = [self._share(part, epoch, places) for part in self.parts]
+                yield from zip(*(np.concatenate(column, 1) for column in zip(*shares, strict=True)), strict=True)
+
+    def _share(self, part: Part, epoch: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return passes and indices (K, B) of the faces of one kind in the batches at K places (K, 1) of an epoch."""
+        step = part.batch * self.ranks
+        whole = part.count // step
+        turns, places = np.divmod(places, whole)
+        numbers = np.repeat(epoch * -(-self.batches // whole) + turns, part.batch, 1)
+        places = places * step + self.rank + self.ranks * np.arange(part.batch)
+        found = permuted(places.ravel(), part.count, self.seed, numbers.ravel(), part.first)
+        return numbers, part.first + found.reshape(places.shape)
+
+
+def make_order(count: int, labelled: int | None, train, rank: int = 0, ranks: int = 1) -> Order:
+    """Return the batches of `count` faces. train: section of the settings.
+
+    labelled: only the first so many faces are labelled, and each batch has its share of both kinds; None: there is one kind. A
+    set smaller than a batch is one small batch.
+    """
+    kinds = [(0, count, train.batch_size)]
+    if labelled is not None:
+        unlabelled = max(round(train.unlabelled_share * train.batch_size), 1)
+        kinds = [(0, labelled, max(train.batch_size - unlabelled, 1)), (labelled, count - labelled, unlabelled)]
+    for _, faces, _ in kinds:
+        if faces < ranks:
+            raise UserError(f"{faces} training faces are too few for {ranks} processes")
+    parts = tuple(Part(first, faces, min(batch, faces // ranks)) for first, faces, batch in kinds)
+    whole = [part.count // (part.batch * ranks) for part in parts]
+    if min(whole) < train.accumulate:
+        raise UserError(f"accumulate is {train.accumulate}, but an epoch has {min(whole)} batches; lower one of them")
+    batches = whole[0] - whole[0] % train.accumulate
+    return Order(parts, train.epoch_steps * train.accumulate if train.epoch_steps else batches, train.seed, rank, ranks)
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+class Recipes(NamedTuple):
+    """Sections `augment` of the two crops of an unlabelled face: the teacher labels the weak one, the net learns the other."""
+    weak: Any
+    strong: Any
+
+
+def recipes(augment, rows: dict[str, dict[str, Any]]) -> Recipes:
+    """Return both recipes for a section `augment` and the rows of `views` in args.yaml; published steps stay as published."""
+    least = {key: max(value, getattr(augment, key)) for key, value in rows["strong"].items()}
+    return Recipes(replace(augment, **rows["weak"]), augment if augment.steps else replace(augment, **least))
+
+
+def drawn(seed: int, numbers, indices: np.ndarray, recipe, field: Field, view: int = 0) -> list[Change]:
+    """Return the changes of faces in their passes, one after the other. view: number of the crop of a face that has several."""
+    count = len(recipe.steps) * steps.DRAWS or changes.DRAWS
+    u = uniforms(seed, numbers, indices, (view + 1) * count)[:, view * count:]
+    return steps.in_steps(u, recipe, field) if recipe.steps else [changes.changes(u, recipe, field)]
+
+
+def labels_of(faces: Faces, rows: np.ndarray, made: Sequence[Change] = (), flip_index: Sequence[int] = ()) -> list:
+    """Return landmarks, weight, pose, states and level of some faces after changes, without any by default.
+
+    They are float32 arrays, NaN where unknown; None for what the faces do not have.
+    """
+    landmarks, weight = faces.nominal(rows), faces["visible"][rows]
+    pose, states, level = (faces[name][rows] if name in faces else None for name in ("pose", "states", "level"))
+    if made:
+        landmarks = moved(landmarks.astype(np.float64), faces.shift(rows), made, flip_index)
+        weight = exchanged(weight, made, flip_index)
+        pose = pose if pose is None else turned(pose, whole_matrix(made))
+        states = states if states is None else exchanged(states, made, _partners(faces.facts["states"]))
+    return [part if part is None else part.astype(np.float32) for part in (landmarks, weight, pose, states, level)]
+
+
+def _partners(names: Sequence[str]) -> list[int]:
+    """Return for each state the index that it has in a mirror image: the words left and right of its name change places."""
+    other = {"left": "right", "right": "left"}
+    mirrored = ["_".join(other.get(word, word) for word in name.split("_")) for name in names]
+    return [names.index(twin) if twin in names else place for place, twin in enumerate(mirrored)]
+
+
+class Batches(Dataset):
+    """Faces of a training: item (passes (B,), indices (B,)) is a `Batch` of them with random changes.
+
+    recipe: section `augment`. views: recipes of the faces from number `labelled` on, which have no labels. They are the last ones
+    of a batch, and `labels.weak` holds what a teacher labels them from.
+    """
+
+    def __init__(self, faces: Faces, recipe, flip_index: Sequence[int], seed: int, labelled: int | None = None,
+                 views: Recipes | None = None):
+        self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
+        self.labelled, self.views = labelled, views
+
+    def name(self, index: int) -> str:
+        """Return the name of a face, for errors."""
+        return self.faces["file"][index]
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, key: tuple[np.ndarray, np.ndarray]) -> Batch:
+        (numbers, indices), crops = key, self.faces.crops
+        count = len(indices) if self.labelled is None else int((indices < self.labelled).sum())
+        images = np.empty((len(indices), *[crops.size + 2 * crops.seen] * 2, 3), np.uint8)
+        labels = Labels.pack(*self.changed(numbers[:count], indices[:count], images[:count])[1])
+        if self.views:
+            rest = numbers[count:], indices[count:]
+            weak, before = self._change(*rest, self.views.weak, view=1)
+            _, after = self._change(*rest, self.views.strong, images[count:])
+            matrix = compose(invert(whole_matrix(before)), whole_matrix(after)) / [1, 1, crops.size]
+            labels = labels._replace(weak=Weak(torch.from_numpy(weak), torch.from_numpy(matrix.astype(np.float32))))
+        return Batch(torch.from_numpy(images), labels, torch.from_numpy(indices))
+
+    def changed(self, numbers: np.ndarray, indices: np.ndarray, out: np.ndarray | None = None) -> tuple[np.ndarray, list]:
+        """Return the pictures (B, S, S, 3) of faces in their passes, also written into `out`, and what `labels_of` returns."""
+        images, made = self._change(numbers, indices, self.recipe, out)
+        return images, labels_of(self.faces, indices, made, self.flip_index)
+
+    def _change(self, numbers: np.ndarray, indices: np.ndarray, recipe, out: np.ndarray | None = None,
+                view: int = 0) -> tuple[np.ndarray, list[Change]]:
+        """Return the changed pictures of faces, and the changes."""
+        crops, box = self.faces.crops, None
+        pictures = [crops[index] for index in indices.tolist()]
+        if recipe.fill == "grey" or "sides" in recipe.steps:
+            frame = self.faces.frame(indices)
+            frame = np.where(np.isnan(frame), UNKNOWN, frame) * crops.size
+            box, source = frame[:, 0], frame[:, 1].reshape(-1, 4) + crops.border
+            if recipe.fill == "grey":  # where it is stored black, outside the source image, it is grey
+                pictures = [framed(*pair, changes.GREY) for pair in zip(pictures, source, strict=True)]
+        field = Field(crops.size, crops.size + 2 * crops.border, crops.size + 2 * crops.seen, box)
+        made = drawn(self.seed, numbers, indices, recipe, field, view)
+        for change in made[:-1]:
+            pictures = pixels(pictures, change)
+        return pixels(pictures, made[-1], out), made
+
+
+def plain(faces: Faces, rows: np.ndarray) -> Batch:
+    """Return some faces as the net gets them in tests."""
+    images = np.stack([faces.crops.plain(row) for row in rows.tolist()])
+    return Batch(torch.from_numpy(images), Labels.pack(*labels_of(faces, rows)), torch.from_numpy(rows))
+
+
+def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+    """Yield plain batches of this rank's share of the faces; over all ranks each face comes once.
+
+    A thread makes the next batch while one is used.
+    """
+    mine, made = np.arange(rank, len(faces), ranks), None
+    with ThreadPoolExecutor(1) as pool:
+        for start in range(0, len(mine), batch_size):
+            following = pool.submit(plain, faces, mine[start:start + batch_size])
+            if made:
+                yield made.result()
+            made = following
+        if made:
+            yield made.result()
