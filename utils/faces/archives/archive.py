@@ -1,5 +1,4 @@
 """An archive while it is parsed: its faces as columns of one table, what is missing, and the faults of its annotation."""
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ import numpy as np
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.images import SUFFIXES
-from utils.faces.archives.lists import inside, numbered
+from utils.faces.archives.lists import inside, numbered, walk
 from utils.faces.archives.naming import cleaned, composed
 from utils.layouts import Layouts
 
@@ -129,12 +128,8 @@ class Archive:
     @cached_property
     def pictures(self) -> dict[str, Path]:
         """Return {path below the root, in Unicode's composed form: image} of all images."""
-        found = {}
-        for base, folders, names in os.walk(self.root):
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-            for path in (Path(base, name) for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES and name[0] != "."):
-                found[composed(path.relative_to(self.root).as_posix())] = path
-        return found
+        return {composed(path.relative_to(self.root).as_posix()): path for path, is_folder in walk(self.root)
+                if not is_folder and path.suffix.lower() in SUFFIXES}
 
     @cached_property
     def uploaded(self) -> dict[str, list[Path]]:

@@ -4,7 +4,6 @@ Training_data/{AFW,HELEN,IBUG,LFPW}/{picture,landmark} and Test_data/{picture,la
 test/ with picture, landmark and bbox. The annotation of NAME.jpg is NAME.txt or NAME.jpg.txt; its box, if there is one, is
 NAME.rect, NAME.jpg.rect or NAME.txt.
 """
-import os
 from pathlib import Path
 
 import numpy as np
@@ -39,20 +38,16 @@ def parse_jd106(archive: Archive) -> None:
     AFW, HELEN, IBUG and LFPW are subsets. The faces made from one photograph, NAME_1_4 and so on, are one identity.
     """
     root = archive.root
-    for base, folders, names in os.walk(root):
-        folders.sort()
-        if Path(base).name != "landmark":
-            continue
-        folder = Path(base).parent
+    for folder in sorted(path.parent for path in root.rglob("landmark")):
         parts = folder.relative_to(root).parts
         split = next((split for split in SPLITS for part in parts if part.lower().startswith(split)), "train")
         subset = BESIDE.join([split] + [part for part in parts[1:] if not part.lower().startswith(SPLITS)][-1:])
         pictures = {path.stem: path for place in sorted(folder.glob("picture*")) for path in sorted(place.iterdir())
                     if path.suffix.lower() in IMAGES and not path.name.startswith(".")}
-        for name in sorted(name for name in names if name.endswith(".txt") and not name.startswith(".")):
-            file, stem = Path(base, name), name.removesuffix(".txt").removesuffix(".jpg")
+        for file in sorted((folder / "landmark").glob("[!.]*.txt")):
+            stem = file.name.removesuffix(".txt").removesuffix(".jpg")
             with archive.checked():
-                file = inside(root, file.relative_to(root).as_posix(), str(folder))
+                inside(root, file.relative_to(root).as_posix(), str(folder))
                 if stem not in pictures:
                     raise Missing(folder / "picture" / f"{stem}.jpg")
                 image = inside(root, pictures[stem].relative_to(root).as_posix(), str(file))

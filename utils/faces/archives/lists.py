@@ -1,6 +1,6 @@
 """Reading of text files that list faces: their lines, numbers, and the names of pictures."""
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,19 +29,26 @@ def inside(root: Path, name: str, where: str, below: str = "") -> Path:
     return path
 
 
-def read_lines(file: Path) -> list[str]:
+def read_lines(file: Path, errors: str = "surrogateescape") -> list[str]:
     """Return the lines of a text file, with bytes that are not UTF-8 as in file names. Raise UserError if it is unreadable."""
     try:
-        return read_bytes(file).decode("utf-8-sig", errors="surrogateescape").splitlines()
+        return read_bytes(file).decode("utf-8-sig", errors).splitlines()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 
 
-def numbered(file: Path, optional: bool = False) -> list[tuple[str, str]]:
+def numbered(file: Path, optional: bool = False, errors: str = "surrogateescape") -> list[tuple[str, str]]:
     """Return ("FILE, line N", text) for each line that is not blank; nothing for a missing file that is `optional`."""
     if optional and not file.is_file():
         return []
-    return [(f"{file}, line {number}", line) for number, line in enumerate(read_lines(file), 1) if line.strip()]
+    return [(f"{file}, line {number}", line) for number, line in enumerate(read_lines(file, errors), 1) if line.strip()]
+
+
+def walk(folder: Path, recursive: bool = True) -> Iterator[tuple[Path, bool]]:
+    """Yield what is in a folder and below it, by name, and whether it is a folder; nothing hidden, and not macOS's own."""
+    for base, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if recursive and not name.startswith(".") and name != "__MACOSX")
+        yield from ((Path(base, name), name in folders) for name in (*folders, *sorted(names)) if not name.startswith("."))
 
 
 def numbers(words: Iterable[str], where: str) -> np.ndarray:

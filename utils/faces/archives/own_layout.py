@@ -6,7 +6,6 @@ import numpy as np
 from loguru import logger
 
 from pipnet.errors import UserError, one_line
-from pipnet.geometry import mirrored, similarity, transform
 from pipnet.layout import Layout
 from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import image_of
@@ -117,77 +116,66 @@ def _misplaced(names: list[str], layout: Layout) -> int | None:
     return None
 
 
-# ------------------------------------------------------------------------------------------------------------ mirror images
+# ------------------------------------------------------------------------------------- shapes: landmarks as numbers x + iy
 def misfit(faces: np.ndarray, layout: Layout, common: bool) -> str:
     """Return in words why faces (M, N, 2) would not be learnt as a layout says, or nothing.
 
     The mirrored mean face, numbered by flip_index, has to lie on the mean face. common: other sets and nets have the layout, so
     that the first eye has to be on the left of the picture.
     """
-    mean, flip = _mean_shape(faces), list(layout.flip_index)
-    known = np.isfinite(mean).all(1) & np.isfinite(mean[flip]).all(1)
+    shapes = (faces @ (1, 1j))[::len(faces) // MOST + 1]
+    mean, flip = _mean_shape(shapes), list(layout.flip_index)
+    known = np.isfinite(mean) & np.isfinite(mean[flip])
     if known.sum() < 2:
         return ""
-    looked = len(faces[::len(faces) // MOST + 1])
-    face, image = mean[known], mirrored(mean, flip, 0)[known]
-    radius = np.sqrt(((face - face.mean(0)) ** 2).sum(1).mean())
-    matrix = similarity(image, face)
-    distance = np.sqrt(((transform(image, matrix) - face) ** 2).sum(1).mean()) / radius
-    upside_down = len(face) == 2 and matrix[0, 0] < 0  # two points fit in any order, but on an upright face in one only
-    if distance <= ASYMMETRY[0] + ASYMMETRY[1] / np.sqrt(looked) and not upside_down:
+    face, partner = mean[known], mean[flip][known]
+    factors, moved = _onto(-partner.conj()[None], face)
+    distance = np.sqrt((np.abs(moved[0] - face) ** 2).mean() / (np.abs(face - face.mean()) ** 2).mean())
+    upside_down = len(face) == 2 and factors[0].real < 0  # two points fit in any order, but on an upright face in one only
+    if distance <= ASYMMETRY[0] + ASYMMETRY[1] / np.sqrt(len(shapes)) and not upside_down:
         right, below = _eyes(mean, layout)
-        if not common or not right[0] * below[1] - right[1] * below[0] < 0:
+        if not common or not (right.conj() * below).imag < 0:
             return ""
         return (f"the points come in the mirrored order of layout {layout.name}, which counts from the left of the picture: "
                 f"landmark {(layout.interocular or (0,))[0]} is of the eye on the right; reorder them before you mix the set "
                 "with others")
-    across = np.linalg.svd(face - mean[flip][known], compute_uv=False)
-    if looked < FEW and across[0] > 0 and across[1] < PARALLEL * np.hypot(*across):
+    across = np.linalg.svd(np.stack([(face - partner).real, (face - partner).imag]), compute_uv=False)
+    if len(shapes) < FEW and across[0] > 0 and across[1] < PARALLEL * np.hypot(*across):
         return ""  # as of turned heads: the lines between mirror images are parallel
     return (f"a mirrored face does not fit the faces; if the points come in another order than layout {layout.name} has, "
             "reorder them or give --layout FILE.yaml with their own flip_index; if they are on one side of the face only, or all "
             "faces look to one side, train with --flip 0")
 
 
-def _eyes(mean: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Return the vectors (2,) of a mean face (N, 2) from the left to the right eye, and from their middle to all landmarks."""
+def _eyes(mean: np.ndarray, layout: Layout) -> tuple[complex, complex]:
+    """Return the way in a mean face (N,) from the left to the right eye, and from their middle to that of all landmarks."""
     left, right = mean[list(layout.interocular or (0, 0))]
-    return right - left, np.nanmean(mean, 0) - (left + right) / 2
+    return right - left, np.nanmean(mean) - (left + right) / 2
 
 
-def _mean_shape(faces: np.ndarray) -> np.ndarray:
-    """Return the mean (N, 2) of about MOST shapes (M, N, 2) after similarities onto it, NaN where no face has the landmark."""
-    faces = faces[::len(faces) // MOST + 1]
-    mean = faces[np.isfinite(faces).all(2).sum(1).argmax()]
+def _mean_shape(shapes: np.ndarray) -> np.ndarray:
+    """Return the mean (N,) of shapes (M, N) after similarities onto it, NaN where none has the landmark."""
+    mean = shapes[np.isfinite(shapes).sum(1).argmax()]
     for _ in range(ROUNDS):
-        matrices = [_onto(face, mean) for face in faces]
-        turned = [transform(face, matrix) for face, matrix in zip(faces, matrices, strict=True) if matrix is not None]
-        there = np.isfinite(turned)
-        total = there.sum(0)
-        mean = np.where(total > 0, np.where(there, turned, 0).sum(0) / np.maximum(total, 1), np.nan) if turned else mean
+        moved = _onto(shapes, mean)[1]
+        there = np.isfinite(moved)
+        if there.any():
+            mean = np.where(there, moved, 0).sum(0) / np.where(there.any(0), there.sum(0), np.nan)
     return mean
 
 
-def _onto(face: np.ndarray, goal: np.ndarray) -> np.ndarray | None:
-    """Return the similarity (2, 3) from the landmarks (N, 2) of a face onto those of another that both have; None without any."""
-    both = np.isfinite(face).all(1) & np.isfinite(goal).all(1)
-    apart = both.sum() > 1 and np.ptp(face[both], axis=0).any() and np.ptp(goal[both], axis=0).any()
-    return similarity(face[both], goal[both]) if apart else None
+def _onto(shapes: np.ndarray, goals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the factors (M,) that turn and scale shapes (M, N) onto goals (M, N) or (N,), and the shapes moved there.
 
-
-# ------------------------------------------------------------------------------------------------------------ upright faces
-def _leans(faces: np.ndarray, layout: Layout) -> tuple[np.ndarray, bool]:
-    """Return by how many degrees (M,) each face (M, N, 2) leans clockwise, NaN where unknown; and whether they are from upright.
-
-    A face is upright if most of it lies below its eyes. If the layout has no eyes or nothing else, they are from the mean face.
+    The landmarks that both have tell. NaN where they are no two places.
     """
-    mean, unknown = _mean_shape(faces), np.full((2, 3), np.nan)
-    matrices = [_onto(mean, face) for face in faces]
-    matrices = np.array([unknown if matrix is None else matrix for matrix in matrices])
-    angles = np.degrees(np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0]))
-    across, down = _eyes(mean, layout)
-    upright = bool(np.hypot(*down) > BELOW * np.hypot(*across) > 0)
-    return angles + (np.degrees(np.arctan2(down[1], down[0])) - 90 if upright else 0), upright
+    both = np.isfinite(shapes) & np.isfinite(goals)
+    count = np.maximum(both.sum(1, keepdims=True), 1)
+    centre, middle = (np.where(both, points, 0).sum(1, keepdims=True) / count for points in (shapes, goals))
+    source, target = np.where(both, shapes - centre, 0), np.where(both, goals - middle, 0)
+    spread, goal_spread = ((np.abs(points) ** 2).sum(1) for points in (source, target))
+    factors = (source.conj() * target).sum(1) * np.where(np.minimum(spread, goal_spread) > 1e-9, 1 / (spread + 1e-30), np.nan)
+    return factors, factors[:, None] * (shapes - centre) + middle
 
 
 def _mean_angle(angles: np.ndarray) -> complex:
@@ -200,12 +188,18 @@ def _unturned(archive: Archive, layout: Layout) -> str:
     """Return a doubt in words about how the faces lie. UserError if most lean as in the picture before its EXIF tag turns it.
 
     Their labels belong to that picture. The doubt is for one such face only, and for faces that lie without a tag. Where the
-    annotation states the upright width and height, the labels belong to the upright picture.
+    annotation states the upright width and height, the labels belong to the upright picture. A face is upright if most of it
+    lies below its eyes; if the layout has no eyes or nothing else, if it is as most faces without a tag.
     """
-    angles, upright = _leans(archive.columns["landmarks"], layout)
+    shapes = archive.columns["landmarks"] @ (1, 1j)
+    mean = _mean_shape(shapes[::len(shapes) // MOST + 1])
+    angles = np.degrees(np.angle(_onto(np.broadcast_to(mean, shapes.shape), shapes)[0]))  # clockwise, from the mean face
+    across, down = _eyes(mean, layout)
     images = [image_of(archive.root, file) for file in archive.columns["file"]]
     tags = np.array([(header(image) or ((), 1))[1] for image in images])
-    if not upright:
+    if upright := bool(abs(down) > BELOW * abs(across) > 0):
+        angles = angles + np.degrees(np.angle(down)) - 90
+    else:
         angles = angles - np.degrees(np.angle(_mean_angle(angles[tags < 3]))) if (tags < 3).any() else angles * np.nan
     sized = {image for image, (width, height, _) in archive.stated.items() if width != height}
     told = [i for i in np.flatnonzero((tags > 2) & np.isfinite(angles)).tolist() if tags[i] < 5 or images[i] not in sized]
@@ -216,9 +210,9 @@ def _unturned(archive: Archive, layout: Layout) -> str:
         if len(wrong) == 1:
             return f"{images[wrong[0]].name}: {what}"
         complain([f"{archive.columns['where'][i]}: {what}" for i in wrong])
-    mean = _mean_angle(angles)
-    angle = np.degrees(np.angle(mean))
-    if upright and len(images) >= FEWEST and abs(mean) > 0.5 and abs(angle) > LYING:
+    mean_angle = _mean_angle(angles)
+    angle = np.degrees(np.angle(mean_angle))
+    if upright and len(images) >= FEWEST and abs(mean_angle) > 0.5 and abs(angle) > LYING:
         return (f"the faces lean by {angle:.0f} degrees on average; if they are upright in the pictures, x and y are "
                 "exchanged, or the labels belong to pictures that a tool turned later")
     return ""

@@ -9,6 +9,7 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.images import SUFFIXES as IMAGES
 from utils.faces.archives.archive import Archive, complain
+from utils.faces.archives.lists import walk
 from utils.faces.archives.naming import composed, original, split_folders
 from utils.faces.archives.pts import read_pts
 
@@ -18,22 +19,20 @@ def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Pa
     images: dict[str, list[Path]] = {}
     points: dict[str, Path] = {}
     inside = os.path.realpath(root)
-    for base, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if recursive and not name.startswith(".") and name != "__MACOSX")
-        for name in (*folders, *sorted(names)):
-            path, suffix = Path(base, name), Path(name).suffix.lower()
-            wanted = name in folders or suffix in (*IMAGES, ".pts") and not name.startswith(".")
-            if wanted and os.path.commonpath([inside, os.path.realpath(path)]) != inside:
-                raise UserError(f"{path}: a link that leaves {root}; copy its target into the folder")
-            if not wanted or name in folders:
-                continue
-            if any(c in str(path) for c in "\t\n\r"):
-                raise UserError(f"{str(path)!r}: a tab or line break in the name; rename the file")
-            stem = composed(str(path.with_suffix("")))
-            if suffix == ".pts":
-                points[stem] = path
-            else:
-                images.setdefault(stem, []).append(path)
+    for path, is_folder in walk(folder, recursive):
+        suffix = path.suffix.lower()
+        wanted = is_folder or suffix in (*IMAGES, ".pts")
+        if wanted and os.path.commonpath([inside, os.path.realpath(path)]) != inside:
+            raise UserError(f"{path}: a link that leaves {root}; copy its target into the folder")
+        if not wanted or is_folder:
+            continue
+        if any(c in str(path) for c in "\t\n\r"):
+            raise UserError(f"{str(path)!r}: a tab or line break in the name; rename the file")
+        stem = composed(str(path.with_suffix("")))
+        if suffix == ".pts":
+            points[stem] = path
+        else:
+            images.setdefault(stem, []).append(path)
     return images, points
 
 

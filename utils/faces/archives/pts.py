@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from pipnet.errors import UserError
-from pipnet.files import read_bytes
+from utils.faces.archives.lists import numbered
 
+HEADER = {r"version:\d[\d.]*": "version: 1", r"n_points:(\d{1,6})": "n_points: N", r"\{": "{"}  # {pattern: what it means}
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?|nan", re.ASCII)
 
 
@@ -16,36 +17,30 @@ def read_pts(file: Path, count: int | None = None) -> np.ndarray:
     Format: `version: 1`, `n_points: N`, `{`, N lines `x y`, `}`. Raise UserError, with file and line, for other contents, and
     for N other than `count`.
     """
-    try:
-        lines = read_bytes(file).decode("utf-8-sig", errors="replace").splitlines()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = [(where, line.split()) for where, line in numbered(file, errors="replace")]
     if len(rows) < 3:
         raise UserError(f"{file}: not a .pts file; it must begin with the lines 'version: 1', 'n_points: N' and '{{'")
-    headers = [(number, "".join(words)) for number, words in rows[:3]]
-    for (number, text), pattern, wanted in zip(headers, (r"version:\d[\d.]*", r"n_points:(\d{1,6})", r"\{"),
-                                               ("version: 1", "n_points: N", "{"), strict=True):
-        if not re.fullmatch(pattern, text, re.ASCII):
-            raise UserError(f"{file}, line {number}: '{text[:40]}' where '{wanted}' belongs")
-    promised = int(headers[1][1].split(":")[1])
+    for (where, words), (pattern, wanted) in zip(rows, HEADER.items(), strict=False):
+        if not re.fullmatch(pattern, text := "".join(words), re.ASCII):
+            raise UserError(f"{where}: '{text[:40]}' where '{wanted}' belongs")
+    promised = int("".join(rows[1][1]).split(":")[1])
     end = next((i for i, (_, words) in enumerate(rows) if words == ["}"]), None)
     if end is None:
-        raise UserError(f"{file}, line {rows[-1][0]}: the closing brace is missing; the file may be cut short")
+        raise UserError(f"{rows[-1][0]}: the closing brace is missing; the file may be cut short")
     if end + 1 < len(rows):
-        raise UserError(f"{file}, line {rows[end + 1][0]}: text after the closing brace")
-    for number, words in rows[3:end]:
+        raise UserError(f"{rows[end + 1][0]}: text after the closing brace")
+    for where, words in rows[3:end]:
         if len(words) != 2:
-            raise UserError(f"{file}, line {number}: {len(words)} values where 'x y' belongs")
+            raise UserError(f"{where}: {len(words)} values where 'x y' belongs")
         for word in words:
             if not NUMBER.fullmatch(word) or abs(float(word)) >= 1e9:
-                raise UserError(f"{file}, line {number}: '{word[:40]}' is not a coordinate")
+                raise UserError(f"{where}: '{word[:40]}' is not a coordinate")
     if end - 3 != promised:
         raise UserError(f"{file}: n_points says {promised}, but {end - 3} points follow")
     landmarks = np.array([words for _, words in rows[3:end]], dtype=np.float64).reshape(-1, 2)
     half = np.flatnonzero(np.isnan(landmarks).sum(axis=1) == 1)
     if len(half):
-        raise UserError(f"{file}, line {rows[3 + half[0]][0]}: one coordinate is nan and the other is not")
+        raise UserError(f"{rows[3 + half[0]][0]}: one coordinate is nan and the other is not")
     if count is not None and promised != count:
         raise UserError(f"{file}: {promised} points where {count} are expected; correct it, or choose the layout of that number")
     return landmarks
