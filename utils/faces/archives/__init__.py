@@ -13,8 +13,7 @@ from utils.faces.archives.aflw import AFLW, parse_aflw
 from utils.faces.archives.archive import BESIDE, Archive, Splits, Table, complain, only, tally
 from utils.faces.archives.cofw import COFW, COFW68, parse_cofw, parse_cofw68, read_cofw
 from utils.faces.archives.five import CELEBA, MTFL, parse_celeba, parse_mtfl
-from utils.faces.archives.jd106 import JD106, parse_jd106
-from utils.faces.archives.lapa import LAPA, parse_lapa
+from utils.faces.archives.lapa import JD106, LAPA, parse_jd106, parse_lapa
 from utils.faces.archives.lmk import LMK, parse_lmk
 from utils.faces.archives.menpo import MENPO, parse_menpo
 from utils.faces.archives.merged import MERGED, PEPPA, parse_merged, parse_peppa

@@ -2,6 +2,8 @@
 
 HDF5 arrays are transposed: MATLAB's N x 87 is (87, N) here, an image H x W x 3 is (3, W, H).
 """
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +22,28 @@ FILES = {"train": ("COFW_train_color.mat", "Tr"), "test": ("COFW_test_color.mat"
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError)
 
 
-def _h5py():
+@contextmanager
+def _opened(file: Path) -> Iterator:
+    """Open a MATLAB v7.3 file. UserError without h5py, and for a damaged file."""
     try:
         import h5py
     except ImportError:
         raise UserError("COFW's .mat files need the package h5py: pip install h5py") from None
-    return h5py
+    try:
+        with limited(), h5py.File(file, "r") as mat:
+            yield mat
+    except UNREADABLE as error:
+        raise damaged(file, "MATLAB v7.3", error) from None
 
 
 def read_cofw(image: Path) -> np.ndarray:
     """Return image FILE.mat/NUMBER of the cell array in that file as (H, W, 3) uint8 BGR; stored grey or RGB, 8 or 16 bits."""
-    h5py, file = _h5py(), image.parent
+    file, number = image.parent, int(image.name)
     key = next(f"Is{end}" for name, end in FILES.values() if name == file.name)
-    where = f"{file}, {key} {int(image.name)}"
-    try:
-        with limited(), h5py.File(file, "r") as mat:
-            image = mat[mat[key][()].ravel()[int(image.name) - 1]][()].T  # (H, W) or (H, W, 3)
-    except UNREADABLE as error:
-        raise damaged(file, "MATLAB v7.3", error) from None
+    with _opened(file) as mat:
+        image = mat[mat[key][()].ravel()[number - 1]][()].T  # (H, W) or (H, W, 3)
     if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.ndim == 3 and image.shape[2] not in (1, 3):
-        raise UserError(f"{where}: {image.dtype} {image.shape} is not an image; fetch the file again")
+        raise UserError(f"{file}, {key} {number}: {image.dtype} {image.shape} is not an image; fetch the file again")
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)  # as OpenCV reads 16-bit files
     image = image if image.ndim == 3 else image[..., None]
@@ -48,15 +52,11 @@ def read_cofw(image: Path) -> np.ndarray:
 
 def _tables(file: Path, end: str) -> tuple[np.ndarray, np.ndarray]:
     """Return boxes x y w h (N, 4), and x, y and occlusion of the landmarks (N, 87), as MATLAB shows them."""
-    h5py = _h5py()
-    try:
-        with limited(), h5py.File(file, "r") as mat:
-            if missing := [key for key in (f"Is{end}", f"bboxes{end}", f"phis{end}") if key not in mat]:
-                raise UserError(f"{file}: no {missing[0]} in it; use the colour file of COFW")
-            images, boxes, phis = mat[f"Is{end}"].size, mat[f"bboxes{end}"][()].T, mat[f"phis{end}"][()].T
-        boxes, phis = np.asarray(boxes, np.float64), np.asarray(phis, np.float64)
-    except UNREADABLE as error:
-        raise damaged(file, "MATLAB v7.3", error) from None
+    with _opened(file) as mat:
+        if missing := [key for key in (f"Is{end}", f"bboxes{end}", f"phis{end}") if key not in mat]:
+            raise UserError(f"{file}: no {missing[0]} in it; use the colour file of COFW")
+        images = mat[f"Is{end}"].size
+        boxes, phis = (np.asarray(mat[f"{name}{end}"][()].T, np.float64) for name in ("bboxes", "phis"))
     if boxes.shape != (images, 4) or phis.shape != (images, 3 * COUNT):
         raise UserError(f"{file}: {images} images, boxes {boxes.shape} and landmarks {phis.shape} do not belong together")
     if not np.isfinite(phis).all():

@@ -47,15 +47,16 @@ def parse_celeba(archive: Archive, wild: bool = False) -> None:
     boxes = _list(_file(root, "list_bbox_celeba.txt"), 4) if wild else {}
     partition = _list(_file(root, "list_eval_partition.txt"), 1, header=False)
     people = _list(persons, 1, header=False) if persons.is_file() else {}
+    splits = dict(zip("012", CELEBA, strict=True))
     below = next((name for name in (f"img_{kind}", f"Img/img_{kind}") if (root / name).is_dir()), f"img_{kind}")
     for image, words in points.items():
         where = f"{file}, {image}"
         with archive.checked():
             path = archive.file(image, where, below)
-            part = partition.get(image, ["?"])[0]
-            if part not in ("0", "1", "2"):
+            split = splits.get(partition.get(image, [""])[0])
+            if split is None:
                 raise UserError(f"{where}: its part in list_eval_partition.txt is not 0, 1 or 2")
-            split, values = list(CELEBA)[int(part)], numbers(words, where).reshape(COUNT, 2)
+            values = numbers(words, where).reshape(COUNT, 2)
             box = _box(values, boxes.get(image), where) if wild else None
             archive.add(split, path, split, people.get(image, [image])[0], values, where, box)
 

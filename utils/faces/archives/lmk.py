@@ -3,7 +3,7 @@
 images/{train,test}/ hold crops: the landmarks' box times 1.1, without keeping its aspect. train.txt and test.txt have a line
 per face: the path of the crop on its author's machine, then 68 times `x y` in [0, 1] of the crop. indices.txt is the mean face.
 """
-from pathlib import Path
+from contextlib import suppress
 
 from pipnet.errors import UserError
 from pipnet.images import read_image
@@ -15,14 +15,6 @@ from utils.faces.archives.w300 import PARTS_300W
 COUNT = 68
 LMK = {"train": 13148, "test": 689}
 SUBSETS = {part.replace("/", "_"): row.subset for part, row in PARTS_300W.items()}  # first words of a crop's name: subset
-
-
-def _size(image: Path) -> tuple[int, int]:
-    """Return width and height; the release's 256 x 256 for a damaged image, which preparation leaves out."""
-    try:
-        return read_image(image).shape[1::-1]
-    except UserError:
-        return 256, 256
 
 
 def parse_lmk(archive: Archive) -> None:
@@ -39,7 +31,9 @@ def parse_lmk(archive: Archive) -> None:
                     raise UserError(f"{where}: {len(words)} words where the path of a crop and {2 * COUNT} coordinates belong")
                 name = words[0].replace("\\", "/").split("/")[-1]
                 image = archive.file(f"images/{split}/{name}", where)
-                points = numbers(words[1:], where).reshape(COUNT, 2) * _size(image)
+                points, size = numbers(words[1:], where).reshape(COUNT, 2), (256, 256)  # as the release is
+                with suppress(UserError):  # preparation leaves a damaged image out
+                    size = read_image(image).shape[1::-1]
                 subset = next((subset for part, subset in SUBSETS.items() if name.startswith(f"{part}_")), None)
                 identity = photograph(image.stem) if subset else image.stem
-                archive.add(split, image, BESIDE.join([split, subset or "wflw"]), identity, points, where)
+                archive.add(split, image, BESIDE.join([split, subset or "wflw"]), identity, points * size, where)

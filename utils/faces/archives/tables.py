@@ -61,12 +61,9 @@ def find_image(archive: Archive, names: list[str], table: Path, where: str, uplo
                            for below in ("", "images/", "images/default/"))  # the last is CVAT's, of a task without subsets
     for name in names:
         for below in places:
-            if (path := inside(root, name, where, below)).is_file():
+            path = inside(root, name, where, below)
+            if path.is_file() or (path := archive.pictures.get(composed(os.path.normpath(f"{below}{name}")))):
                 return path
-    for name in names:
-        for below in places:
-            if found := archive.pictures.get(composed(os.path.normpath(f"{below}{name}"))):
-                return found
     fitting = list(dict.fromkeys(path for name in names if uploaded for path in archive.uploaded.get(composed(name), ())))
     if len(fitting) > 1:
         raise UserError(f"{where}: {fitting[0].name} and {fitting[1].name} both fit {names[-1]}; rename one")

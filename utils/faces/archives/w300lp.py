@@ -2,10 +2,6 @@
 
 Folders AFW, HELEN, IBUG, LFPW and the mirrored AFW_Flip, ..., with NAME.jpg of 450 x 450 px and NAME.mat; and landmarks/.
 """
-from pathlib import Path
-
-import numpy as np
-
 from pipnet.geometry import mirrored
 from utils.faces.archives.archive import Archive
 from utils.faces.archives.lists import inside
@@ -18,32 +14,25 @@ W300LP = {name + flip: count for flip in ("", "_Flip")
           for name, count in {"AFW": 5207, "HELEN": 37676, "IBUG": 1786, "LFPW": 16556}.items()}
 
 
-def _points(root: Path, part: str, stem: str, flip_index: tuple[int, ...]) -> np.ndarray:
-    """Return the points (68, 2) of landmarks/, annotated as in 300W with the jaw along the visible edge.
-
-    A mirrored face has no file there: the points of its original are mirrored.
-    """
-    plain = part.removesuffix("_Flip")
-    file = inside(root, f"landmarks/{plain}/{stem}_pts.mat", str(root / part))
-    points = values(read_mat(file, "pts_2d")[0], (COUNT, 2), f"{file}: pts_2d")
-    return points if part == plain else mirrored(points, flip_index, SIDE)
-
-
 def parse_300wlp(archive: Archive) -> None:
     """Add train with pose (pitch, yaw, roll) and the landmarks of landmarks/, or pt2d of the .mat without that folder.
 
     All faces made from one photograph, mirrored ones too, are one identity. A mirrored face's pose is that of its own .mat.
     The set contains 300W's test photographs (IBUG, the test parts of HELEN and LFPW).
     """
-    root = archive.root
-    flip_index = archive.layouts.load("68").flip_index
+    root, flip_index = archive.root, archive.layouts.load("68").flip_index
     redrawn = (root / "landmarks").is_dir()
     for part in W300LP:
+        plain = part.removesuffix("_Flip")
         for mat in sorted((root / part).glob("[!.]*.mat")):
             with archive.checked():
                 image = archive.file(f"{part}/{mat.stem}.jpg", str(mat))
                 points, pose = read_mat(inside(root, f"{part}/{mat.name}", str(mat)), "pt2d", "Pose_Para")
-                points = _points(root, part, mat.stem, flip_index) if redrawn else values(points, (2, COUNT), f"{mat}: pt2d").T
+                if redrawn:  # as in 300W, with the jaw along the visible edge; a mirrored face has no file of its own there
+                    file = inside(root, f"landmarks/{plain}/{mat.stem}_pts.mat", str(root / part))
+                    points = values(read_mat(file, "pts_2d")[0], (COUNT, 2), f"{file}: pts_2d")
+                    points = points if part == plain else mirrored(points, flip_index, SIDE)
+                else:
+                    points = values(points, (2, COUNT), f"{mat}: pt2d").T
                 pose = values(pose, (1, 7), f"{mat}: Pose_Para")[0, :3]
-                identity = f"{part.removesuffix('_Flip')}/{photograph(mat.stem, numbers=2)}"
-                archive.add("train", image, part, identity, points, str(mat), pose=pose)
+                archive.add("train", image, part, f"{plain}/{photograph(mat.stem, numbers=2)}", points, str(mat), pose=pose)
