@@ -3,7 +3,6 @@
 Layouts by name: 68 (300W), 98 (WFLW), 106 (LaPa, JD-landmark), 39 (Menpo's profile), 29 (COFW), 5 (eyes, nose, mouth corners).
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,39 +69,35 @@ class Conversion(NamedTuple):
         unknown = np.isnan(points).any(-1)
         known = np.where(unknown[..., None], 0.0, points)
         sides = [np.stack([known[..., 0] @ x.T, known[..., 1] @ y.T], -1) for x, y in zip(self.x, self.y, strict=True)]
-        missing = [self.missing(unknown, side) for side in range(len(self.x))]
-        sides = [np.where(lost[..., None], np.nan, side) for side, lost in zip(sides, missing, strict=True)]
-        return sides[0] if self.half is None else np.where(self._right(points)[..., None, None], sides[1], sides[0])
+        return self._shown(points, np.where(self._missing(unknown)[..., None], np.nan, sides))
 
     def flags(self, points: np.ndarray, visible: np.ndarray) -> np.ndarray:
         """Return (..., N) bool: whether all landmarks that one depends on are `visible` (..., M). points (..., M, 2)."""
-        sides = [~self.missing(~visible, side) for side in range(len(self.x))]
-        return sides[0] if self.half is None else np.where(self._right(points)[..., None], sides[1], sides[0])
-
-    def missing(self, unknown: np.ndarray, side: int = 0) -> np.ndarray:
-        """Return (..., N) bool: the landmarks that are unknown because those marked in `unknown` (..., M) are."""
-        uses = (self.x[side] > 0) | (self.y[side] > 0)
-        return (unknown.astype(np.float64) @ uses.T.astype(np.float64) > 0) | ~uses.any(1)
+        return self._shown(points, ~self._missing(~visible))
 
     def after(self, first: "Conversion") -> "Conversion":
         """Return the conversion that applies `first`, then this one, which must be of whole faces."""
-        uses = (self.x[0] > 0) | (self.y[0] > 0)
-        lost = np.stack([(uses @ ~first.told(side)) > 0 for side in range(len(first.x))])[..., None]
+        lost = self._missing(~first.told)[0][..., None]
         return Conversion(np.where(lost, 0, self.x[0] @ first.x), np.where(lost, 0, self.y[0] @ first.y), first.half)
 
-    def told(self, side: int = 0) -> np.ndarray:
-        """Return (N,) bool: the landmarks that have a rule."""
-        return self.x[side].any(1)
+    @property
+    def told(self) -> np.ndarray:
+        """Return (H, N) bool: the landmarks that have a rule."""
+        return self.x.any(-1)
 
-    def only(self, chosen: Sequence[int]) -> "Conversion":
-        """Return the conversion to only the `chosen` landmarks of the second layout."""
-        return self._replace(x=self.x[:, list(chosen)], y=self.y[:, list(chosen)])
+    def _missing(self, unknown: np.ndarray) -> np.ndarray:
+        """Return (H, ..., N) bool: the landmarks that are unknown because those marked in `unknown` (..., M) are."""
+        uses = ((self.x > 0) | (self.y > 0)).astype(np.float64)
+        return np.stack([(unknown @ use.T > 0) | ~use.any(1) for use in uses])
 
-    def _right(self, points: np.ndarray) -> np.ndarray:
-        """Return (...) bool: which faces show their right half."""
+    def _shown(self, points: np.ndarray, sides: np.ndarray) -> np.ndarray:
+        """Return of values (H, ..., N) or (H, ..., N, 2) those of the half that each face (..., M, 2) shows."""
+        if self.half is None:
+            return sides[0]
         eye, nose, mouth = (points[..., landmark, :] for landmark in self.half)
         one, two = nose - eye, mouth - eye
-        return one[..., 0] * two[..., 1] - one[..., 1] * two[..., 0] < 0
+        right = one[..., 0] * two[..., 1] - one[..., 1] * two[..., 0] < 0
+        return np.where(right.reshape(*right.shape, *(1,) * (sides[0].ndim - right.ndim)), sides[1], sides[0])
 
 
 def _rule(source: str, target: str, layouts: dict[str, Layout]) -> Conversion:

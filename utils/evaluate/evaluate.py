@@ -78,10 +78,10 @@ def convert_predictor(layout: Layout, stored: str, layouts: Layouts) -> tuple[La
     if stored == layout.stored or conversion(stored, layout.stored, layouts) or forth is None:
         return layout, lambda predict: predict
     there = layouts.load(stored)
-    told = np.flatnonzero(forth.told())
+    told = np.flatnonzero(forth.told[0])
     if len(told) < there.count:
         there = layouts.load(stored, [there.flip_index[i] for i in told])
-    x, y = (torch.from_numpy(part[0]) for part in forth.only(told)[:2])
+    x, y = (torch.from_numpy(part[0][told]) for part in (forth.x, forth.y))
 
     def converted(predict: Predict) -> Predict:
         def convert(images: torch.Tensor) -> Prediction:

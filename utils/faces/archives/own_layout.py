@@ -160,7 +160,7 @@ def _mean_shape(shapes: np.ndarray) -> np.ndarray:
         moved = _onto(shapes, mean)[1]
         there = np.isfinite(moved)
         if there.any():
-            mean = np.where(there, moved, 0).sum(0) / np.where(there.any(0), there.sum(0), np.nan)
+            mean = np.where(there.any(0), np.where(there, moved, 0).sum(0) / np.maximum(there.sum(0), 1), np.nan)
     return mean
 
 

@@ -38,10 +38,9 @@ class Named(NamedTuple):
 
 def _add(archive: Archive, faces: list[Named], names: list[str]) -> None:
     """Add faces whose points are put into the order of `names`, or of the layout that has just these names."""
-    if numbered := [face for face in faces if all(name.isdecimal() for name in face.points) and face.shape]:
-        usual = Counter(len(face.points) for face in faces).most_common(1)[0][0]
-        complain([f"{face.where}: {len(face.points)} points where the others have {usual}" for face in numbered
-                  if len(face.points) != usual])
+    usual = Counter(len(face.points) for face in faces).most_common(1)
+    complain([f"{face.where}: {len(face.points)} points where the others have {usual[0][0]}" for face in faces
+              if face.shape and len(face.points) != usual[0][0]])
     if odd := _misspelt(faces, names, len(names) in [archive.count or row.get("count") for row in archive.layouts.rows.values()]):
         raise UserError(odd)
     order = own_order(archive, names)
@@ -104,8 +103,8 @@ def parse_cvat(archive: Archive) -> None:
                     archive.state(path, image.get("width"), image.get("height"), where)
                     faces += [Named(split, path, where, points, numbered) for points, numbered in shapes]
                 archive.left_out["images of the XML without points"] += not shapes
-                others = [shape for shape in image.findall("./*[@label]") if shape.tag not in SHAPES]
-                archive.left_out["shapes that are no points"] += len(others)
+                others = sum(shape.tag not in SHAPES for shape in image.findall("./*[@label]"))
+                archive.left_out["shapes that are no points"] += others
         used = {name: None for face in faces for name in face.points}
         names += [name for name in dict.fromkeys([*labels, *used]) if name in used and name not in names]
     _add(archive, faces, names)
