@@ -13,7 +13,7 @@ from nets.labels import Prediction
 from pipnet.errors import UserError
 from utils.evaluate.evaluate import evaluate, subset_rows
 from utils.evaluate.tables import Case, score_rows
-from utils.faces.archives import infer
+from utils.faces.archives import Archive, infer
 from utils.faces.prepared_set import load, read_meta
 
 wflw, lapa, jd, mtfl = map(pytest.fixture, (archives.wflw, archives.lapa, archives.jd, archives.mtfl))
@@ -324,3 +324,20 @@ def test_mtfl_incomplete_or_wrong(mtfl):
         file.write_text(text)
         with pytest.raises(UserError, match=f"training.txt, {fault}|training.txt.*{fault}"):
             parse("mtfl", root, allow_partial=True)
+
+
+# ------------------------------------------------------------------------------------------------------------------ columns
+def test_what_a_parser_knows_becomes_a_column(tmp_path):
+    archive = Archive(tmp_path, 1.0, 5, ("train", "val"))
+    points = archives.landmarks(5)
+    archive.add("train", tmp_path / "a.jpg", "all", "a", points)
+    archive.add("test", tmp_path / "a.jpg", "all", "a", points, glasses=1.0, visible=np.zeros(5, bool))
+    archive.add("train", tmp_path / "b.jpg", "all", "b", points, glasses=None, pose=np.ones(3))
+    tables = archive.tables()
+    assert {split: table["file"] for split, table in tables.items()} == {
+        "train": ["a.jpg", "b.jpg"], "val": [], "test": ["a.jpg#2"]}
+    assert all(table.keys() == tables["train"].keys() for table in tables.values())
+    assert tables["val"]["landmarks"].shape == (0, 5, 2) and np.allclose(tables["train"]["landmarks"], points - 0.5)
+    assert np.isnan(tables["train"]["glasses"]).all() and tables["test"]["glasses"] == 1
+    assert tables["train"]["visible"].all() and not tables["test"]["visible"].any()  # flags stay flags
+    assert np.isnan(tables["train"]["pose"]).tolist() == [[True] * 3, [False] * 3]

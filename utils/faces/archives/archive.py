@@ -114,9 +114,10 @@ class Archive:
 
     def extend(self, columns: Table) -> None:
         """Add faces of which the columns are finished. What a face has no value for is None."""
-        before, more = len(self), len(columns["file"])
-        for name in {**self.columns, **columns}:
-            self.columns.setdefault(name, [None] * before).extend(columns.get(name, [None] * more))
+        unknown = [None] * len(columns["file"])
+        self.columns |= {name: [None] * len(self) for name in columns if name not in self.columns}
+        for name, column in self.columns.items():
+            column += columns.get(name, unknown)
 
     def state(self, image: Path, width: Any, height: Any, where: str) -> None:
         """Keep the size in px that the annotation states for an image; anything but two positive numbers states none."""

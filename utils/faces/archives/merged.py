@@ -35,21 +35,19 @@ def parse_merged(archive: Archive, whole: bool = False) -> list[str]:
 
     whole: train on WFLW's test faces too, as the fork does: 13148 faces. Such a net must not be tested on WFLW.
     """
-    parts, missing = [], []
+    parts = []
     for name, signs in (("300w", ("afw", "helen", "lfpw", "ibug")), ("wflw", ("wflw_annotations",))):
         with archive.checked():
-            columns, lines = _part(archive, name, _within(archive.root, *signs))
-            parts.append(columns)
-            missing += lines
+            parts.append(_part(archive, name, _within(archive.root, *signs)))
     complain(archive.faults)
-    archive.extend(parts[0])
+    (faces, missing), (wflw, more) = parts
+    archive.extend(faces)
     convert = conversion("98", "68", archive.layouts)
-    wflw = (parts[1].get(name, ()) for name in ("split", "file", "identity", "landmarks"))
-    for split, file, name, points in zip(*wflw, strict=True):
-        if split == "train" or whole:
-            image = image_of(archive.root, file)
-            archive.add("train", image, "wflw", f"wflw/{name}", convert(points), str(image))
-    return missing
+    for row, file in enumerate(wflw["file"]):
+        if wflw["split"][row] == "train" or whole:
+            image, points = image_of(archive.root, file), convert(wflw["landmarks"][row])
+            archive.add("train", image, "wflw", f"wflw/{wflw['identity'][row]}", points, str(image))
+    return missing + more
 
 
 def parse_peppa(archive: Archive, frame_step: int = 1) -> list[str]:

@@ -36,20 +36,18 @@ def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Pa
     return images, points
 
 
-def paired(folder: Path, root: Path, count: int | None, recursive: bool) -> list[tuple[Path, np.ndarray]]:
+def paired(archive: Archive, folder: Path, recursive: bool) -> list[tuple[Path, np.ndarray]]:
     """Return (image, annotated landmarks), sorted by name. Raise UserError for files without their counterpart."""
-    images, points = listed(folder, root, recursive)
+    images, points = listed(folder, archive.root, recursive)
     complain([f"{paths[0]}: no {Path(stem).name}.pts beside it" for stem, paths in images.items() if stem not in points])
     kinds = ", ".join(IMAGES)
     complain([f"{path}: no image of the same stem ({kinds}) beside it" for stem, path in points.items() if stem not in images])
     complain([f"{two[1]}: shares its .pts with {two[0].name}; remove one" for two in images.values() if len(two) > 1])
-    pairs, faults = [], []
+    pairs = []
     for stem in sorted(images):
-        try:
-            pairs.append((images[stem][0], read_pts(points[stem], count)))
-        except UserError as error:
-            faults.append(str(error))
-    complain(faults)
+        with archive.checked():
+            pairs.append((images[stem][0], read_pts(points[stem], archive.count)))
+    complain(archive.faults)
     return pairs
 
 
@@ -67,7 +65,7 @@ def parse_points(archive: Archive) -> None:
     if tops and (stray := [p for p in sorted(root.iterdir()) if p.suffix.lower() in IMAGES]):
         logger.warning(f"{root}: {len(stray)} images beside {', '.join(tops)}, such as {stray[0].name}, are left out")
     for split, folder in (tops or {"train": root}).items():
-        pairs = paired(folder, root, archive.count, recursive=True)
+        pairs = paired(archive, folder, recursive=True)
         prefixes = [(file.parent, original(file.stem).split("_")[0]) for file, _ in pairs]
         groups, sizes = Counter(prefixes), Counter(file.parent for file, _ in pairs)
         archive.splits.append(split)

@@ -48,7 +48,7 @@ def _faces(archive: Archive, parts: dict[str, Part], top: str = "") -> tuple[lis
     for name, part in parts.items():
         path = name.lower()
         folder = _below(archive.root, f"{top or path.split('/')[0]}/{path}") or _below(archive.root, path)
-        pairs = paired(folder, archive.root, archive.count, recursive=False) if folder else []
+        pairs = paired(archive, folder, recursive=False) if folder else []
         faces += [(name, part, *pair) for pair in pairs]
         if len(pairs) != part.count:
             missing.append(deviation(name, len(pairs), part.count, bool(folder)))
