@@ -19,7 +19,7 @@ REEXPORTS = {"utils": "utils.faces", "utils.util": "utils.faces"}  # modules tha
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}
 
 # exceptions (module, what it imports): the rows of the keys take their choices from these tables, which import nothing heavy
-REGISTRIES = {("utils.keys", f"utils.{name}") for name in ("tasks", "faces.steps", "faces.changes", "evaluate.metric")}
+REGISTRIES = {("utils.keys", "utils.tasks")}
 
 
 def module_of(file: Path) -> str:

@@ -8,9 +8,6 @@ import numpy as np
 from nets.registry import ACTS, HEADS
 from pipnet.detector import DETECTORS
 from pipnet.errors import UserError
-from utils.evaluate.metric import NORMS
-from utils.faces.changes import INTERPOLATION
-from utils.faces.steps import ONLY_STEPS, STEPS
 from utils.tasks import TASKS
 from utils.yaml_files import nearest
 
@@ -45,6 +42,13 @@ class Section(NamedTuple):
     change: str = "never"
 
 
+# published steps of the augmentation: the keys of `augment` that each reads, beside fill and interpolation
+STEPS = {"sides": ("sides",), "translation": ("translation", "translation_prob"), "rotation": ("rotation", "rotation_prob"),
+         "shear": ("shear",), "flip": ("flip",), "occlusion": ("occlusion", "occlusion_size"), "padding": ("padding",),
+         "hsv": ("hue", "saturation", "brightness", "colour_prob"),
+         "colour": ("hue", "saturation", "brightness", "contrast", "colour_prob"), "infrared": ("infrared",),
+         "grayscale": ("grayscale",), "blur": ("blur", "blur_sigma"), "noise": ("noise", "noise_sigma")}
+ONLY_STEPS = ("sides", "shear", "padding")  # keys that nothing else reads
 # rounds of --semi: which terms pseudo-labelled faces train in each, see nets.labels.Labels.level; the first net sees labels only
 ROUNDS = {"gssl": (2, 1, 0, 0, 0), "self-training": (0, 0, 0)}
 MEAN_TEACHER = "mean-teacher"
@@ -119,13 +123,13 @@ SECTIONS = {
         "blur_sigma": POSITIVE, "noise": SHARE, "noise_sigma": POSITIVE, "noise_size": FACTOR, "occlusion": SHARE,
         "occlusion_size": SHARE,
         "fill": Key(str, choices=("real", "black", "grey"), task="landmarks"),
-        "interpolation": Key(str, choices=(*INTERPOLATION, "random"), task="landmarks"),
+        "interpolation": Key(str, choices=("nearest", "linear", "cubic", "lanczos", "random"), task="landmarks"),
         "steps": Key(str, many=True, choices=STEPS, task="landmarks"),
         "sides": Key(float, many=True, valid=REACH, task="landmarks"), "shear": SHARE._replace(task="landmarks"),
         "padding": SHARE._replace(task="landmarks")},
         change="resume"),
     "test": Section({
-        "norm": Key(str, choices=NORMS, change="test"),
+        "norm": Key(str, choices=("interocular", "interpupil", "box", "diagonal", "size"), change="test"),
         "thresholds": Key(float, many=True, valid=(lambda values: all(value > 0 for value in values), "above 0 %")),
         "flip_test": Key(bool), "test_batch_size": Key(int, least=1),
         "box": Key(str, many=True, choices=("true", "perturbed", "detector"), valid=ONCE), "box_jitter": SHARE,
@@ -212,7 +216,7 @@ def check_steps(given: dict[str, Any], augment) -> None:
     steps = augment.steps
     if "sides" in steps and not augment.sides:
         raise UserError("the step sides needs --sides, four shares of the face box; give them, or leave the step out")
-    read = {key for name in steps for key in STEPS[name].keys} | {"steps", "fill", "interpolation"}
+    read = {key for name in steps for key in STEPS[name]} | {"steps", "fill", "interpolation"}
     for key in given.keys() & SECTIONS["augment"].keys.keys():
         if key not in read if steps else key in ONLY_STEPS:
             raise UserError(f"--{key.replace('_', '-')} is read by none of the steps ({', '.join(steps) or 'there are none'}); "

@@ -9,8 +9,10 @@ from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, settings
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.config import ANCHORS, TABLES, parse, read_defaults, resolve
+from utils.evaluate.metric import NORMS
+from utils.faces import changes, steps
 from utils.faces.archives import DATASETS
-from utils.keys import KEYS, SECTIONS, check, check_given, check_task
+from utils.keys import KEYS, ONLY_STEPS, SECTIONS, STEPS, check, check_given, check_task
 from utils.layouts import Layouts
 from utils.train.make_net import make_net
 from utils.yaml_files import read_yaml
@@ -52,6 +54,14 @@ def test_every_key_has_a_row_a_comment_a_section_and_a_flag():
             flag = f"--{key.replace('_', '-')}"
             words = [str(item) for item in value] if isinstance(value, list) else [str(value)]
             assert typed(flag, *words) == {key: value}
+
+
+def test_the_choices_of_a_key_are_the_rows_of_its_table():
+    """keys.py writes them out, since it may not import code that reads the keys."""
+    assert list(steps.STEPS) == list(STEPS)
+    assert {*ONLY_STEPS} < {key for keys in STEPS.values() for key in keys} < SECTIONS["augment"].keys.keys()
+    assert KEYS["norm"].choices == NORMS
+    assert KEYS["interpolation"].choices == (*changes.INTERPOLATION, "random")
 
 
 def test_every_line_of_a_section_has_one_key_and_its_comment():

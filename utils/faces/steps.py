@@ -6,8 +6,7 @@ Peppa's Slim differ in order, in colour and in what fills the corners.
 
 A step gets uniform numbers (B, DRAWS), the section and the `Field`, and returns the columns of its `Change` that are not neutral.
 """
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -116,22 +115,10 @@ def noise(u: np.ndarray, recipe, field: Field) -> Columns:
     return {"grain": grains(recipe, u[:, 1] * (u[:, 0] < recipe.noise), 1, u[:, 2])}
 
 
-class Step(NamedTuple):
-    """A step and the keys of `augment` that it reads, beside fill and interpolation."""
-    draw: Callable[[np.ndarray, Any, Field], Columns]
-    keys: tuple[str, ...]
-
-
-STEPS = {
-    "sides": Step(sides, ("sides",)), "translation": Step(translation, ("translation", "translation_prob")),
-    "rotation": Step(rotation, ("rotation", "rotation_prob")), "shear": Step(shear, ("shear",)), "flip": Step(flip, ("flip",)),
-    "occlusion": Step(occlusion, ("occlusion", "occlusion_size")), "padding": Step(padding, ("padding",)),
-    "hsv": Step(hsv, ("hue", "saturation", "brightness", "colour_prob")),
-    "colour": Step(colour, ("hue", "saturation", "brightness", "contrast", "colour_prob")),
-    "infrared": Step(infrared, ("infrared",)), "grayscale": Step(grayscale, ("grayscale",)),
-    "blur": Step(blur, ("blur", "blur_sigma")), "noise": Step(noise, ("noise", "noise_sigma")),
-}
-ONLY_STEPS = ("sides", "shear", "padding")  # keys that nothing else reads
+# the names are those of utils.keys.STEPS, which tells the keys that each reads
+STEPS = {"sides": sides, "translation": translation, "rotation": rotation, "shear": shear, "flip": flip, "occlusion": occlusion,
+         "padding": padding, "hsv": hsv, "colour": colour, "infrared": infrared, "grayscale": grayscale, "blur": blur,
+         "noise": noise}
 
 
 def in_steps(u: np.ndarray, recipe, field: Field) -> list[Change]:
@@ -143,6 +130,6 @@ def in_steps(u: np.ndarray, recipe, field: Field) -> list[Change]:
     kept = field.stored if recipe.fill == "real" else field.side
     for place, name in enumerate(recipe.steps):
         seen = field.stored if not made and name == "sides" else kept
-        columns = STEPS[name].draw(u[:, place * DRAWS:(place + 1) * DRAWS], recipe, field._replace(side=kept))
+        columns = STEPS[name](u[:, place * DRAWS:(place + 1) * DRAWS], recipe, field._replace(side=kept))
         made.append(Change(**{"size": field.size, "seen": seen, "side": kept, "fill": filling(recipe), **still, **columns}))
     return [*made, Change(field.size, kept, field.side, **still)] if kept != field.side else made
