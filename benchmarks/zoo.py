@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 
 import torch
+from overfitting import memorable, overfit
 from record import RESULTS, chosen, save
 
 from nets import HEADS, NETS, Labels
 from utils.export.files import exported_predictor
-from utils.tools.zoo import cost, exported, make, memorable, overfit
+from utils.tools.zoo import cost, exported, make
 
 MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")
 SMALL, SIZE, STEPS, AGREEMENT = "timm:test_efficientnet", 64, 150, 1e-3

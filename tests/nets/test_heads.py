@@ -11,6 +11,7 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 from ideal import ideal
 
+from benchmarks.overfitting import overfit, teach
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.heads.heatmap import HeatmapHead
 from nets.heads.pip import nearest_neighbors
@@ -18,7 +19,6 @@ from nets.heads.transplant import Sources
 from pipnet.errors import UserError
 from utils.faces.paths import resolve_paths
 from utils.faces.sets import read_meanface
-from utils.tools.zoo import overfit, teach
 from utils.train import checkpoint
 
 FACE = mean_face()[30:42]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ideal import ideal
 
+from benchmarks.overfitting import overfit
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.detectors.faceboxes import FaceBoxesV2
 from nets.stages.refiner import Refiner, sample
@@ -19,7 +20,7 @@ from nets.wrappers.base import Wrapper
 from nets.wrappers.distillation import Distillation, Shares, without_teacher
 from pipnet.errors import UserError
 from utils.export.files import exported_predictor
-from utils.tools.zoo import overfit, refiner
+from utils.tools.zoo import refiner
 from utils.train import checkpoint
 from utils.train.checkpoint import unpack
 from utils.train.teacher import add_teacher
