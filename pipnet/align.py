@@ -22,13 +22,9 @@ FIVE = {
 
 def five_points(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
     """Eyes, nose and corners of the mouth (5, 2) of landmarks (N, 2), same frame. UserError for a layout that lacks them."""
-    known = layout.stored if layout.stored in FIVE else next((name for name in FIVE if name in layout.same_as), None)
-    if known == layout.stored:
-        numbers = dict(enumerate(layout.selected))
-    else:  # a user's own layout, by the landmarks that it shares with a known one
-        numbers = layout.same_as.get(known, {})
-    places = {number: place for place, number in numbers.items()}
-    groups = [[places[i] for i in group if i in places] for group in FIVE.get(known, [[]])]
+    shared = layout.places()
+    known = next((name for name in (layout.stored, *FIVE) if name in FIVE and name in shared), None)
+    groups = [[shared[known][i] for i in group if i in shared[known]] for group in FIVE.get(known, [[]])]
     if not all(groups):
         raise UserError(f"layout {layout.name} has no eyes, tip of the nose and corners of the mouth to align a face by; take a "
                         "net of another layout, or name these landmarks in the layout's same_as")

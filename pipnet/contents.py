@@ -108,7 +108,7 @@ _CHOSEN = {name: one_of(choices) for name, choices in CHOICES.items()}
 PROTOCOL = record(scale_x=number(1e-3, 100), scale_y=number(1e-3, 100), shift_y=number(-100, 100), **_CHOSEN)
 LAYOUT = record(
     name=TEXT, count=whole(1, MOST_LANDMARKS), flip_index=INDICES, interocular=nullable(several(INDEX, 2)),
-    pupils=nullable(several(several(INDEX, least=1), 2)), groups=maybe(table(INDICES)), parts=maybe(table(INDICES)),
+    pupils=nullable(several(several(INDEX, least=1), 2)), groups=table(INDICES),
     closed=several(TEXT), selected=INDICES, stored=TEXT, same_as=maybe(Kind(
         "a table of layouts, each with a table of landmarks",
         lambda value: isinstance(value, dict) and all(
@@ -128,8 +128,6 @@ DETECTOR_EXPORT = record(
 
 def check_layout(values: dict[str, Any], name: str = "layout") -> Layout:
     """Return the layout of plain values that are of the kind LAYOUT. ValueError where they contradict each other."""
-    if "groups" not in values and "parts" not in values:
-        check(MISSING, table(INDICES), f"{name}.groups")
     layout = Layout.from_dict(values)
     if wrong := contradiction(layout):
         raise ValueError(f"{name}: {wrong}")

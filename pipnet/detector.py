@@ -173,7 +173,7 @@ def load_exported(file: Path, threads: int) -> Loaded:
 def load_rfb320(file: Path, threads: int) -> Loaded:
     """Ultra-Light-Fast, version RFB-320, as published in ONNX: an input of 320x240 px; scores and boxes in [0, 1]."""
     session = open_session(file, threads)
-    inputs, outputs = session.get_inputs(), {output.name for output in session.get_outputs()}
+    inputs, outputs = session.native.get_inputs(), {output.name for output in session.native.get_outputs()}
     if [port.shape for port in inputs] != [[1, 3, 240, 320]] or outputs != {"scores", "boxes"}:
         raise UserError(f"{file} is not RFB-320, which has one input of 320x240 px and the outputs scores and boxes; give "
                         f"{DETECTORS['rfb320'].source}")

@@ -54,16 +54,20 @@ class Layout(NamedTuple):
                 names[i] = group if len(ids) == 1 else f"{group}_{number}"
         return names
 
+    def places(self) -> dict[str, dict[int, int]]:
+        """{stored layout: {landmark of it: the same landmark here}}: of its own, and of those that it shares landmarks with."""
+        numbers = {self.stored: dict(enumerate(self.selected)), **self.same_as}
+        return {name: {number: place for place, number in pairs.items()} for name, pairs in numbers.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint or a file's metadata."""
         return json.loads(json.dumps(self._asdict()))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Layout":
-        """Layout from the values of `to_dict`; files from before version 0.1.0 call the groups `parts`."""
+        """Layout from the values of `to_dict`."""
         values = dict(values)
-        groups = values.pop("parts") if "parts" in values else values["groups"]
-        values["groups"] = {name: tuple(group) for name, group in groups.items()}
+        values["groups"] = {name: tuple(group) for name, group in values["groups"].items()}
         if values["pupils"]:
             values["pupils"] = tuple(tuple(pupil) for pupil in values["pupils"])
         for key in ("flip_index", "interocular", "closed", "selected"):

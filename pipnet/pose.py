@@ -25,11 +25,9 @@ def pose_points(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
 
     UserError where the layout has fewer than six of the ten points.
     """
-    numbers = {layout.stored: dict(enumerate(layout.selected)), **layout.same_as}
     found = []
-    for name in POINTS.keys() & numbers.keys():
-        places = {number: place for place, number in numbers[name].items()}
-        rows = [(row, tuple(places[i] for i in ids)) for row, ids in enumerate(POINTS[name]) if all(i in places for i in ids)]
+    for name, places in layout.places().items():
+        rows = [(row, tuple(places[i] for i in ids)) for row, ids in enumerate(POINTS.get(name, ())) if places.keys() >= {*ids}]
         found = max(found, rows, key=len)
     if len(found) < LEAST:
         raise UserError(f"layout '{layout.name}' has {len(found)} of the points that head pose needs; give a net of layout "

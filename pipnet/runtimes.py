@@ -100,14 +100,24 @@ def _refuse(file: Path, runtime: str) -> UserError:
     return UserError(f"{file} is not a file that {runtime} can run; export the net again")
 
 
+def _one_by_one(run_one: Callable[..., list[np.ndarray]], inputs: list[str], outputs: list[str]) -> Callable[[Arrays], Arrays]:
+    """The `run` of a runtime that takes one picture at a time. run_one: inputs without the batch -> outputs without it."""
+    def run(feeds: Arrays) -> Arrays:
+        rows = zip(*(np.ascontiguousarray(feeds[name]) for name in inputs), strict=True)
+        found = zip(*(run_one(*row) for row in rows), strict=True)
+        return {name: np.stack(values) for name, values in zip(outputs, found, strict=True)}
+
+    return run
+
+
 # ------------------------------------------------------------------------------------------------------------ runtimes
 def open_onnx(file: Path, threads: int) -> Opened:
     """A file in onnxruntime."""
     session = open_session(file, threads)
-    names = [port.name for port in session.get_outputs()]
+    shapes = {port.name: port.shape[1:] for port in session.native.get_outputs()}
+    names = list(shapes)
     return Opened(lambda feeds: dict(zip(names, session.run(names, feeds), strict=True)),
-                  [port.name for port in session.get_inputs()], names,
-                  {**metadata(session), "outputs": {port.name: port.shape[1:] for port in session.get_outputs()}})
+                  [port.name for port in session.native.get_inputs()], names, {**metadata(session), "outputs": shapes})
 
 
 def open_mnn(file: Path, threads: int) -> Opened:
@@ -127,16 +137,12 @@ def open_mnn(file: Path, threads: int) -> Opened:
         raise _refuse(file, "MNN") from error
     inputs, outputs = ports["inputNames"], ports["outputNames"]
 
-    def run(feeds: Arrays) -> Arrays:
-        found: dict[str, list] = {name: [] for name in outputs}
-        for rows in zip(*(np.ascontiguousarray(feeds[name]) for name in inputs), strict=True):
-            given = [mnn.expr.const(row, [1, *row.shape], mnn.expr.NCHW, kinds[row.dtype]) for row in rows]
-            for name, value in zip(outputs, net.forward(given), strict=True):
-                values = np.array(value.read())  # MNN keeps dimensions that the graph drops
-                found[name].append(values.reshape(stored["outputs"].get(name, values.shape[1:])))
-        return {name: np.stack(values) for name, values in found.items()}
+    def run_one(*arrays: np.ndarray) -> list[np.ndarray]:
+        given = [mnn.expr.const(array, [1, *array.shape], mnn.expr.NCHW, kinds[array.dtype]) for array in arrays]
+        found = [np.array(value.read()) for value in net.forward(given)]  # MNN keeps dimensions that the graph drops
+        return [value.reshape(stored["outputs"].get(name, value.shape[1:])) for name, value in zip(outputs, found, strict=True)]
 
-    return Opened(run, inputs, outputs, stored)
+    return Opened(_one_by_one(run_one, inputs, outputs), inputs, outputs, stored)
 
 
 def open_ncnn(file: Path, threads: int) -> Opened:
@@ -154,16 +160,12 @@ def open_ncnn(file: Path, threads: int) -> Opened:
         raise _refuse(file, "ncnn")
     outputs, bgr = stored["outputs"], ncnn.Mat.PixelType.PIXEL_BGR
 
-    def run(feeds: Arrays) -> Arrays:
-        found: dict[str, list] = {name: [] for name in outputs}
-        for image in np.ascontiguousarray(feeds["image"]):
-            extractor = net.create_extractor()
-            extractor.input("in0", ncnn.Mat.from_pixels(image, bgr, image.shape[1], image.shape[0]))
-            for number, (name, shape) in enumerate(outputs.items()):
-                found[name].append(np.array(extractor.extract(f"out{number}")[1]).reshape(shape))
-        return {name: np.stack(values) for name, values in found.items()}
+    def run_one(image: np.ndarray) -> list[np.ndarray]:
+        extractor = net.create_extractor()
+        extractor.input("in0", ncnn.Mat.from_pixels(image, bgr, image.shape[1], image.shape[0]))
+        return [np.array(extractor.extract(f"out{i}")[1]).reshape(shape) for i, shape in enumerate(outputs.values())]
 
-    return Opened(run, ["image"], list(outputs), stored)
+    return Opened(_one_by_one(run_one, ["image"], list(outputs)), ["image"], list(outputs), stored)
 
 
 def open_openvino(file: Path, threads: int) -> Opened:

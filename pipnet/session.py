@@ -73,14 +73,6 @@ class Session:
             self._native = _native_session(self.file, self.threads)
         return self._native
 
-    def get_inputs(self) -> list:
-        """Ports of the inputs, as onnxruntime describes them."""
-        return self.native.get_inputs()
-
-    def get_outputs(self) -> list:
-        """Ports of the outputs, as onnxruntime describes them."""
-        return self.native.get_outputs()
-
     def forget(self) -> None:
         """Never free the native session: that would wait for threads which this process does not have."""
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._native))

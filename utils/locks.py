@@ -28,9 +28,7 @@ class InUse(UserError):
 def waiting(file: Path, own: bool = False):
     """Hold `file`, after waiting until no other process does. own: its folder is made for it, and goes when it is empty."""
     def take(handle: FileIO) -> None:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except HELD:
+        if not _taken(handle):
             logger.info(f"waiting for process {_owner(handle)}, which prepares {file.parent}")
             fcntl.lockf(handle, fcntl.LOCK_EX)
 
@@ -41,11 +39,7 @@ def waiting(file: Path, own: bool = False):
 def is_free(file: Path) -> bool:
     """Return whether no process holds `file`, which is there."""
     with _open(file) as handle:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except HELD:
-            return False
-    return True
+        return _taken(handle)
 
 
 def is_lock(file: Path) -> bool:
@@ -65,10 +59,8 @@ def lock(folder: Path):
     """
     def take(handle: FileIO) -> None:
         try:
-            # not flock: the loader processes of a killed run would hold it for some seconds more
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except HELD:
-            raise InUse(f"{folder} is in use by process {_owner(handle)}; wait for it or give another --exp") from None
+            if not _taken(handle):
+                raise InUse(f"{folder} is in use by process {_owner(handle)}; wait for it or give another --exp")
         except OSError as error:
             raise UserError(f"{folder} cannot be locked ({error.strerror}); give a --run-root on another file system") from None
 
@@ -124,6 +116,15 @@ def _open(file: Path) -> FileIO:
         handle.close()
         raise OSError(errno.EEXIST, "it is no lock of this project", str(file))
     return handle
+
+
+def _taken(handle: FileIO) -> bool:
+    """Lock a file and return True, or False where another process holds it."""
+    try:  # not flock: the loader processes of a killed run would hold it for some seconds more
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except HELD:
+        return False
+    return True
 
 
 def _text(handle: FileIO) -> str:

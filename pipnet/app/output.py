@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipnet.app.encoders import CODECS, drawback
-from pipnet.app.panel import STYLES, Panel, alarm, draw_faces
+from pipnet.app.panel import STYLES, Panel, alarm, draw_faces, plural
 from pipnet.app.sinks import PictureSink, VideoSink, make_folder, names_picture, save_picture, unused, writing
 from pipnet.app.sources import Frame, Source
 from pipnet.errors import UserError
@@ -198,11 +198,6 @@ class Output:
             text += f"; saved {' and '.join(saved)}"
         note = self.sink.note if isinstance(self.sink, VideoSink) else ""
         return f"{text}; the video is written {note}" if note else text
-
-
-def plural(count: int, noun: str) -> str:
-    """A number with its noun."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _check_targets(args: argparse.Namespace, sources: list[Path], targets: list[Path]) -> None:

@@ -13,6 +13,11 @@ STAGES = {"decode": (200, 160, 90), "detect": (90, 190, 250), "landmarks": (120,
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
+def plural(count: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str = "edges") -> None:
     """Draw landmarks, corners of the boxes and labels into `image`. Sizes are proportional to the face."""
     if style == "nothing":
@@ -80,7 +85,7 @@ class Panel:
             return
         box = image[:step * (len(self.stages) + 1) + step // 2, :across]
         box[:] = box // 5 * 2
-        write(image, f"{self.fps:.0f} fps, {faces} face" + ("" if faces == 1 else "s"), (6, step - 6), size)
+        write(image, f"{self.fps:.0f} fps, {plural(faces, 'face')}", (6, step - 6), size)
         longest = max([0.02, *self.stages.values()])
         for row, (name, seconds) in enumerate(self.stages.items()):
             y = step * (row + 2) - 6

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.detectors.faceboxes import MOST, FaceBoxesV2, anchors, decode
-from utils.export.files import OPSET, folded, quiet, write_onnx
+from utils.export.files import folded, onnx_graph, write_onnx
 
 
 class _Exported(nn.Module):
@@ -27,12 +27,8 @@ def export_detector(net: FaceBoxesV2, file: Path, metadata: dict) -> None:
     """
     from onnx import TensorProto, helper, numpy_helper
     example = torch.zeros(96, 160, 3, dtype=torch.uint8)
-    sides = {"image": {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}}
-    with quiet(), torch.inference_mode():
-        program = torch.onnx.export(_Exported(net.float().cpu().fused()).eval(), (example,), input_names=["image"],
-                                    output_names=["every_box", "every_score"], opset_version=OPSET, dynamo=True,
-                                    dynamic_shapes=sides, verbose=False)
-    model = program.model_proto
+    sides = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
+    model = onnx_graph(_Exported(net.float().cpu().fused()), example, ["every_box", "every_score"], sides)
     graph = model.graph
     constants = {"most": [MOST], "whole_px": [0.0, 0.0, 1.0, 1.0], "one": [1], "two": [2], "three": [3],
                  "flat": [-1], "first": [0]}

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from utils.formats import FORMATS, files_of
 from utils.start import stops_at_once
 
 OPSET = 18
+BATCH = {0: torch.export.Dim("batch", min=1)}  # any number of pictures
 RAW = ("stride", "neighbor_index")  # of a net's spec, to decode its maps with
 
 
@@ -66,7 +67,7 @@ class Raw(Unnamed):
 
 
 @contextmanager
-def quiet():
+def _quiet():
     """Silence the exporter's progress and version notes; its errors are exceptions. A signal ends it, which loses nothing."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
@@ -96,22 +97,20 @@ def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
     """Write `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
     net, example = deployed(net), example_for(net.spec["input_size"], net.input_margin)
     names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
-    write_onnx(_graph(Unnamed(net), example, names), file, metadata)
+    write_onnx(folded(onnx_graph(Unnamed(net), example, names, BATCH)), file, metadata)
 
 
 def write_raw(source: Source, file: Path) -> None:
     """Write the ONNX graph that gives the maps of the head, see `Net.maps`, for programs that decode them by themselves."""
     metadata = source.metadata() | {key: source.net.spec[key] for key in RAW if key in source.net.spec}
-    write_onnx(_graph(Raw(source.net), source.example, list(source.net.maps(source.example))), file, metadata)
+    write_onnx(folded(onnx_graph(Raw(source.net), source.example, list(source.net.maps(source.example)), BATCH)), file, metadata)
 
 
-def _graph(module: nn.Module, example: Tensor, names: list[str]):
-    """Return the graph of a module for any number of pictures; names: of its outputs."""
-    with quiet(), torch.inference_mode():
-        program = torch.onnx.export(module.eval(), (example,), input_names=["image"], output_names=names,
-                                    opset_version=OPSET, dynamo=True, verbose=False,
-                                    dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}})
-    return folded(program.model_proto)
+def onnx_graph(module: nn.Module, example: Tensor, names: list[str], sizes: dict[int, Any]):
+    """Return the graph of a module with the input `image`; names: of its outputs; sizes: {dimension that may vary: how}."""
+    with _quiet(), torch.inference_mode():
+        return torch.onnx.export(module.eval(), (example,), input_names=["image"], output_names=names, opset_version=OPSET,
+                                 dynamo=True, verbose=False, dynamic_shapes={"image": sizes}).model_proto
 
 
 def stored_in(file: Path) -> dict[str, str]:

@@ -55,16 +55,17 @@ def share(total: int, parts: dict[str, int]) -> dict[str, int]:
     return {name: int(b - a) for name, a, b in zip(parts, edges[:-1], edges[1:], strict=True)}
 
 
+def write_face(file: Path, image: np.ndarray, points: np.ndarray) -> None:
+    """Write a picture and, beside it, its points (N, 2) as they are."""
+    file.write_bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
+    write_pts(file.with_suffix(".pts"), points)
+
+
 def _work(job: tuple[str, str, int, int, int]) -> tuple[str, str]:
     """Write the face of a job (folder, name, seed, index, size); return its name and its visibility as digits."""
     folder, name, seed, index, size = job
     face = render(seed, index, size)
-    path = Path(folder, name)
-    ok, data = cv2.imencode(".jpg", face.image, [cv2.IMWRITE_JPEG_QUALITY, 92])
-    if not ok:
-        raise UserError(f"{path}: OpenCV could not write the picture as JPEG")
-    path.write_bytes(data.tobytes())
-    write_pts(path.with_suffix(".pts"), face.landmarks + 0.5)  # 300W's origin: the centre of the first pixel is 1
+    write_face(Path(folder, name), face.image, face.landmarks + 0.5)  # 300W's origin: the centre of the first pixel is 1
     return name, "".join("01"[int(v)] for v in face.visible)
 
 

@@ -6,13 +6,11 @@ the middle of the mouth and both cheeks, which it does not have.
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.faces.archives import write_pts
 from utils.progress import progress
-from utils.synthetic import TEST_INDEX, render
+from utils.synthetic import TEST_INDEX, render, write_face
 
 SEED = 1  # other people than in the default synthetic set
 MEANS = ((36,), (45,), (39,), (42,), (30,), (48,), (54,), (62, 66), (2, 31), (14, 35))  # of 68; a point is their mean
@@ -31,9 +29,9 @@ def write(folder: Path, train: int = 50, test: int = 200) -> None:
         place = Path(folder, split)
         place.mkdir(parents=True)
         for index in progress(range(count), desc=f"{split} faces", unit="face"):
-            face, file = render(SEED, begin + index), place / f"face{index:04d}.jpg"
-            file.write_bytes(cv2.imencode(".jpg", face.image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
-            write_pts(file.with_suffix(".pts"), own_points(face.landmarks) - 0.5)  # origin: the centre of the first pixel is 0
+            face = render(SEED, begin + index)
+            points = own_points(face.landmarks) - 0.5  # origin: the centre of the first pixel is 0
+            write_face(place / f"face{index:04d}.jpg", face.image, points)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
 """--predict: landmarks for pictures without labels, to be corrected by hand or used as they are; most uncertain faces first."""
-import csv
 import json
 import os
 import time
@@ -65,11 +64,9 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Itera
                 else:
                     faces = net.landmarks_of(image, whole_box(*image.shape[1::-1], net.net.protocol)[None])
                     whole += 1
-            except UserError as error:
-                damaged.append(str(error))
-                continue
             except Exception as error:  # whatever a library raises: the other pictures shall not be lost
-                damaged.append(f"{file}: {type(error).__name__}: {one_line(error)}")
+                own = isinstance(error, UserError)
+                damaged.append(str(error) if own else f"{file}: {type(error).__name__}: {one_line(error)}")
                 continue
             count += len(faces)
             without += [] if faces else [name]
@@ -226,8 +223,8 @@ class Results:
 def earlier(out: Path) -> set[Path]:
     """Return the .pts of an earlier prediction in a folder, as its list names them. UserError if the folder has no such list."""
     try:
-        rows = read_csv(out / TABLE) if any(out.iterdir()) else []
-    except (OSError, ValueError, csv.Error):
+        rows = read_csv(out / TABLE)
+    except OSError:
         rows = []
     files = {out / (row.get("points") or "") for row in rows if HEADER == list(row)}
     if not files and any(out.iterdir()):

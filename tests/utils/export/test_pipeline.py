@@ -38,7 +38,7 @@ def pair(file):
     Background that looks a little like a face is left out: one may find it where the other does not.
     """
     landmarker, session = Landmarker(shipped("landmarks.onnx"), any_roll=False, threads=1), open_session(file, 1)
-    names = [port.name for port in session.get_outputs()]
+    names = [port.name for port in session.native.get_outputs()]
 
     def both(image: np.ndarray) -> tuple[list, dict]:
         found = dict(zip(names, session.run(names, {"image": image}), strict=True))
@@ -107,7 +107,7 @@ def test_the_file_is_standard_folded_and_says_what_it_is(file):
     assert not model.functions and not unfolded(file) and str(ROOT).encode() not in file.read_bytes()
     values = metadata(open_session(file, 1))
     assert values["task"] == "pipeline" and values["layout"]["count"] == 68 and 0 < values["threshold"] < 1
-    ports = open_session(file, 1).get_inputs()
+    ports = open_session(file, 1).native.get_inputs()
     assert [(port.name, port.type, port.shape) for port in ports] == [("image", "tensor(uint8)", ["height", "width", 3])]
 
 
@@ -133,7 +133,7 @@ def test_it_is_exported_by_name_and_is_no_landmark_net(cli, trained, tmp_path):
     with pytest.raises(UserError, match="best.pipeline.onnx is no landmark net of ours"):
         Landmarker(run / "best.pipeline.onnx")
     raw = open_session(run / "best.raw.onnx", 1)
-    assert raw.get_outputs()[0].name == "score" and len(metadata(raw)["neighbor_index"]) == 68
+    assert raw.native.get_outputs()[0].name == "score" and len(metadata(raw)["neighbor_index"]) == 68
     with pytest.raises(UserError, match="best.raw.onnx is no landmark net of ours"):
         Landmarker(run / "best.raw.onnx")
     assert cli("--test-formats", "pipeline", "--exp", run).error.startswith("argument --test-formats: invalid choice: 'pipeline'")
