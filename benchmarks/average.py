@@ -16,26 +16,26 @@ import torch
 from record import ROOT
 
 from utils.config import read_defaults
+from utils.detect.experiment import Sources, prepare
 from utils.detect.scene_sources import portraits, resized
 from utils.detect.wider import Picture, read_wider
 from utils.evaluate.detectors import weights_of
 from utils.faces.prepared_set import Split
-from utils.tasks.detect import Detect
-from utils.tasks.settings import read_settings
+from utils.faces.sets import Sets
 from utils.train import checkpoint, run_folder
 from utils.train.batchnorm import measure_norms
 from utils.train.ranks import Ranks
+from utils.train.settings import read_settings
 
 State = dict[str, torch.Tensor]
 CROWDS, PORTRAITS, SIDE, BATCH = 56, 8, 640, 8  # photographs that the batch norms are measured on, px, and how many at once
 
 
-def shown(task: Detect) -> list[Picture]:
+def shown(sources: Sources) -> list[Picture]:
     """Return training photographs of both kinds, evenly spread over their folders."""
-    wider, sets = task.find_sources(task.settings.data.train_data)
-    crowds = [picture for folder in wider for picture in read_wider(folder, "train")]
+    crowds = [picture for folder in sources.wider for picture in read_wider(folder, "train")]
     return [crowds[row] for row in np.linspace(0, len(crowds) - 1, CROWDS).astype(int)] + \
-        portraits([Split(one, "train") for one in sets], PORTRAITS)
+        portraits([Split(one, "train") for one in sources.sets], PORTRAITS)
 
 
 def squares(pictures: list[Picture]) -> torch.Tensor:
@@ -56,7 +56,7 @@ def mean_detector(first: Path, run: run_folder.Run, second: State, share: float)
     mode = Namespace(exp=run.folder.name, resume=False, train=False, audit=False, test=False, test_onnx=False, export=[],
                      test_formats=[], predict=None)
     settings = read_settings({}, mode, run, defaults)
-    images = squares(shown(Detect(settings, defaults, Ranks(0, 1, torch.device("cpu")))))
+    images = squares(shown(prepare(settings, Sets(settings, defaults), Ranks(0, 1, torch.device("cpu")), True, False)))
     net = weights_of(first)
     net.measure_norms(images)
     net.load_state_dict(mean(net.state_dict(), second, share))

@@ -68,8 +68,9 @@ def private_mb() -> float:
 def work(folder: str, name: str) -> None:
     """Measure, as one of the processes of a training on the set `name`; the first one prints its figures as JSON."""
     import torch
-    from speed import start
+    from speed import begin
 
+    from pipnet.layout import Layout
     from utils.evaluate.evaluate import evaluate, torch_predictor
     from utils.faces.batches import test_batches
     from utils.train import checkpoint
@@ -78,7 +79,7 @@ def work(folder: str, name: str) -> None:
     alone = private_mb()
     ranks = start_ranks()
     places = ["--train-data", str(Path(folder, name)), "--run-root", folder]
-    task, solver, order, loader = start([*FLAGS, *places], ranks)
+    experiment, solver, order, loader = begin([*FLAGS, *places], ranks)
     solver.net.train()
     batches = iter(loader)
     solver.train_step([next(batches)]).read()
@@ -97,7 +98,8 @@ def work(folder: str, name: str) -> None:
     solver.load_state_dict(torch.load(Path(folder) / "last.pt", weights_only=True))
     load = time.perf_counter() - begun
     if ranks.first:
-        faces, test = task.faces.only(np.arange(min(TESTED, len(task.faces)))), task.settings.test
+        faces, test = experiment.samples.batches.faces, experiment.settings.test
+        faces = faces.only(np.arange(min(TESTED, len(faces))))
         predict = torch_predictor(solver.net, ranks.device)
         batches = [batch.images for batch in test_batches(faces, test.test_batch_size)]
         times = []
@@ -106,7 +108,7 @@ def work(folder: str, name: str) -> None:
             for images in batches:
                 predict(images)
             middle = time.perf_counter()
-            evaluate(predict, faces, task.layout, "box", test.test_batch_size)
+            evaluate(predict, faces, Layout.from_dict(experiment.description["layout"]), "box", test.test_batch_size)
             times.append((time.perf_counter() - middle) / (middle - begun))
         print("FIGURES " + json.dumps({
             "images_per_second": round(speed, 1), "private_mb": round(memory), "private_mb_of_the_packages": round(alone),

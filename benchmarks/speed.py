@@ -5,48 +5,51 @@
 `python benchmarks/speed.py [--input-size 128] ...` takes the flags of main.py.
 """
 import sys
+import tempfile
 import time
 from itertools import chain, islice
+from pathlib import Path
 from statistics import median
 
-import torch
 from record import save
+from torch.utils.data import DataLoader
 
-import main
 from utils.config import parse, read_defaults
-from utils.faces.batches import make_order
+from utils.faces.batches import Order
 from utils.faces.loader import train_loader
-from utils.tasks import task_class
-from utils.tasks.settings import read_settings
-from utils.train.batchnorm import share_batch_norm
-from utils.train.ranks import keep_memory, set_threads, start_ranks, worker_count
+from utils.faces.sets import Sets
+from utils.landmarks.experiment import landmarks
+from utils.landmarks.sources import prepare
+from utils.modes import add_modes
+from utils.train.experiment import Experiment
+from utils.train.loop import start
+from utils.train.ranks import Ranks, keep_memory, set_threads, start_ranks, worker_count
+from utils.train.run_folder import Run
+from utils.train.settings import read_settings
 from utils.train.solver import Solver
 
 STEPS, ROUNDS = 20, 5
 
 
-def start(flags: list[str], ranks=None) -> tuple:
-    """Return (task, solver, order, loader) as a training with these flags of main.py has them before its first step."""
-    defaults, ranks = read_defaults(), ranks or start_ranks()
-    mode, given = parse(flags, main.add_modes, defaults)
+def begin(flags: list[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, DataLoader]:
+    """Return experiment, solver, order and loader, as a training with these flags of main.py has them before its first step."""
+    defaults = read_defaults()
+    mode, given = parse(flags, add_modes, defaults)
     settings = read_settings({"dataset": "synthetic", **given}, mode, None, defaults)
-    train = settings.train
-    set_threads(train.threads, train.deterministic)
-    task = task_class(train.task)(settings, defaults, ranks)
-    task.prepare()
-    data = task.training_data()
-    order = make_order(len(data.samples), data.labelled, train, ranks.rank, ranks.count)
-    net = task.make_net(False)[0]
-    net = (share_batch_norm(net, ranks.device) if ranks.count > 1 else net).to(ranks.device, memory_format=torch.channels_last)
-    solver = Solver(net, train, settings.loss, len(order) // train.accumulate, ranks)
-    loader = train_loader(data.samples, order.epochs(0, 1 << 30), worker_count(train.workers), ranks.device.type == "cuda")
-    return task, solver, order, loader
+    set_threads(settings.train.threads, settings.train.deterministic)
+    sources = prepare(settings, Sets(settings, defaults), ranks, True, False)
+    experiment = landmarks(sources, ranks)
+    with tempfile.TemporaryDirectory() as folder:
+        solver, order = start(experiment, Run(Path(folder), Path(folder) / "best.pt"), ranks, False)
+    loader = train_loader(experiment.samples.batches, order.epochs(0, 1 << 30), worker_count(settings.train.workers),
+                          ranks.device.type == "cuda")
+    return experiment, solver, order, loader
 
 
 def measure(flags: list[str]) -> dict:
     """Return images/s of both, medians over the rounds. flags: of main.py."""
-    task, solver, order, loader = start(flags)
-    settings = task.settings
+    experiment, solver, order, loader = begin(flags, start_ranks())
+    net = experiment.settings.net
     solver.begin()
     ready = list(islice(loader, STEPS))
 
@@ -67,7 +70,7 @@ def measure(flags: list[str]) -> dict:
         first = next(batches)  # starting the workers is not part of a step
         fed.append(timed(chain([first], islice(batches, STEPS - 1))))
         pure.append(timed(ready))
-    return {"net": settings.net.net, "input_size": settings.net.input_size, "batch_size": order.batch,
+    return {"net": net.net, "input_size": net.input_size, "batch_size": order.batch,
             "images_per_second": round(median(fed), 1), "pure_compute": round(median(pure), 1),
             "memory_given_back": round(median(given_back), 1),
             "ratio": round(median(f / p for f, p in zip(fed, pure, strict=True)), 3)}

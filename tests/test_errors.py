@@ -14,8 +14,8 @@ from pipnet.errors import UserError
 from pipnet.files import checksum
 from utils.config import Settings, parse
 from utils.faces.archives import read_pts, write_pts
-from utils.tasks.settings import read_settings
 from utils.train import checkpoint
+from utils.train.settings import read_settings
 
 BAD_FLAGS = [
     ((), "nothing to do: give --train"),

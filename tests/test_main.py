@@ -275,12 +275,12 @@ def test_a_checkpoint_starts_another_run(trained, cli, recipe):
 
 def test_early_stop(cli, recipe, tmp_path):
     folder, planned = tmp_path / "runs" / "000", driver(tmp_path, "planned", """
-from utils.tasks import landmarks
-figures, whole = iter([5.0, 4.0, 4.5, 3.0, 3.0, 3.5, 2.0, 1.0]), landmarks.evaluate
+from utils.landmarks import experiment
+figures, whole = iter([5.0, 4.0, 4.5, 3.0, 3.0, 3.5, 2.0, 1.0]), experiment.evaluate
 def evaluate(*args):
     result = whole(*args)
     return result._replace(nme=result.nme * 0 + next(figures))
-landmarks.evaluate = evaluate""")
+experiment.evaluate = evaluate""")
     done = cli("--train", *recipe, "--epochs", "9", "--early-stop", "2", script=planned)
     assert done.returncode == 0 and "no better validation NME for 2 epochs: stopped early" in done.stderr, done.stderr
     assert [float(row["val_nme"]) for row in rows(folder / "step.csv")] == [5, 4, 4.5, 3, 3, 3.5]  # an equal figure is not better

@@ -8,10 +8,10 @@ import numpy as np
 from nets.registry import ACTS, HEADS
 from pipnet.detector import DETECTORS
 from pipnet.errors import UserError
-from utils.tasks import TASKS
 from utils.yaml_files import nearest
 
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+TASKS = ("landmarks", "detect")
 LARGEST = 10 ** 6  # of numbers whose row has no `most`; far above it, sizes and steps no longer fit machine numbers
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-4 as text
 

@@ -37,16 +37,16 @@ PHASES = {  # name: (job, function, share of the kills)
     "render": ("landmarks", "utils.synthetic:generate", 15),
     "prepare": ("landmarks", "utils.faces.prepare:DataGenerator._crops", 20),
     "prepare: rename": ("landmarks", "utils.faces.prepare:replace_folder", 32),
-    "start": ("landmarks", "utils.train.loop:_start", 12),
+    "start": ("landmarks", "utils.train.loop:start", 12),
     "step": ("landmarks", "utils.train.solver:Solver.train_step", 20),
-    "validation": ("landmarks", "utils.tasks.landmarks:Landmarks.validate", 10),
-    "save": ("landmarks", "utils.train.run_folder:Keeper.save", 44),
-    "export": ("test", "utils.tasks.landmark_tests:LandmarkTests.export", 8),
-    "report": ("test", "utils.tasks.landmark_tests:LandmarkTests.close", 7),
+    "validation": ("landmarks", "utils.landmarks.experiment:evaluate", 10),
+    "save": ("landmarks", "utils.train.history:Keeper.save", 44),
+    "export": ("test", "utils.landmarks.tested:LandmarkTests.export", 8),
+    "report": ("test", "utils.landmarks.tested:LandmarkTests.close", 7),
     "semi: label": ("semi", "utils.tools.rounds:label", 6),
-    "semi: save": ("semi", "utils.train.run_folder:Keeper.save", 6),
+    "semi: save": ("semi", "utils.train.history:Keeper.save", 6),
     "detector: step": ("detector", "utils.train.solver:Solver.train_step", 10),
-    "detector: save": ("detector", "utils.train.run_folder:Keeper.save", 10)}
+    "detector: save": ("detector", "utils.train.history:Keeper.save", 10)}
 EARLY = ("render", "prepare", "prepare: rename")  # they need a data root without the prepared set
 PREPARED = "synthetic-12-3-64"
 

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from record import ROOT, chosen, save  # noqa: F401
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torch.utils.tensorboard", "onnx", "onnxruntime", "onnxscript", "main", "utils.tasks.landmarks",
-                              "utils.tasks.detect", "utils.tools.predict", "utils.tools.run_tests", "utils.train.loop",
+FORKS.set_forkserver_preload(["torch.utils.tensorboard", "onnx", "onnxruntime", "onnxscript", "main", "utils.tools.opening",
+                              "utils.tools.predict", "utils.tools.run_tests", "utils.train.loop",
                               "pipnet.app.demo"])
 TINY = ("--dataset synthetic --synthetic-train 12 --synthetic-test 3 --net timm:test_efficientnet --weights none --input-size 64 "
         "--target-size 64 --batch-size 4 --threads 1 --warmup 0.5").split()

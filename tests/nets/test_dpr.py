@@ -15,11 +15,14 @@ from pipnet.errors import UserError
 from pipnet.geometry import cut, to_image
 from utils.config import parse
 from utils.evaluate.evaluate import evaluate, torch_predictor
-from utils.tasks.landmarks import Landmarks
-from utils.tasks.settings import read_settings
+from utils.faces.sets import Sets
+from utils.landmarks.experiment import landmarks
+from utils.landmarks.sources import Sources, load_faces, prepare
 from utils.train import checkpoint, initialise
 from utils.train.ranks import Ranks
+from utils.train.settings import read_settings
 
+ONE = Ranks(0, 1, torch.device("cpu"))
 PARTS = {"left_eye": [*range(33, 42), *range(60, 68), 96], "right_eye": [*range(42, 51), *range(68, 76), 97],
          "nose": [*range(51, 60)], "mouth": [*range(76, 96)]}
 
@@ -75,8 +78,8 @@ def test_every_published_intermediate(reference, face):
             assert np.abs(found.detach().numpy() - stored["local_reinit_out_4x6"][row]).max() < 1e-3
 
 
-def training(reference, root, *flags: str) -> Landmarks:
-    """A training on the published photographs, in the folders of WFLW, as main.py begins it: the documented flags, then more."""
+def training(reference, root, *flags: str) -> Sources:
+    """The sets of a training on the published photographs, in the folders of WFLW, with the documented flags, then more."""
     stored, files = np.load(reference / "dpr_gsr.npz"), ("global_reinit", "global_regress", "local_reinit")
     lines = [wflw_line(stored[f"i{face}_gt"], stored[f"i{face}_rect"], [0] * 6, f"{face}.jpg") for face in range(5)]
     for face in range(5):
@@ -91,28 +94,25 @@ def training(reference, root, *flags: str) -> Landmarks:
     argv = ["--train", "--dataset", "wflw", "--data-dir", str(root / "WFLW"), "--preset", "dpr", "--layout", "98",
             "--weights", weights, "--data-root", str(root), "--allow-partial", "--val", "none", *flags]
     mode, given = parse(argv, add_modes, DEFAULTS)
-    task = Landmarks(read_settings(given, mode, None, DEFAULTS), DEFAULTS, Ranks(0, 1, torch.device("cpu")))
-    task.prepare()
-    task.prepare_tests()
-    task.training_data()
-    return task
+    settings = read_settings(given, mode, None, DEFAULTS)
+    return prepare(settings, Sets(settings, DEFAULTS), ONE, True, True)
 
 
 def test_published_files_need_their_mean_face(reference, tmp_path):
     with pytest.raises(UserError, match=r"give that with --meanface: mean_98_face.npy in data of github.com"):
-        training(reference, tmp_path).make_net(resume=False)
+        landmarks(training(reference, tmp_path), ONE).net(False)
 
 
 def test_published_files_start_the_preset(reference, tmp_path):
     """The documented flags make a net that gives the published landmarks, apart from resampling, and the published part maps."""
     stored = np.load(reference / "dpr_gsr.npz")
     np.save(tmp_path / "mean_98_face.npy", stored["mean_98_face"])
-    task = training(reference, tmp_path, "--meanface", str(tmp_path / "mean_98_face.npy"))
-    net, started = task.make_net(resume=False)
+    sources = training(reference, tmp_path, "--meanface", str(tmp_path / "mean_98_face.npy"))
+    net, started = landmarks(sources, ONE).net(False)
     assert all(what == "loaded" or name.startswith("regressors") for name, _, what in started.rows)
-    faces, published_nme = task.load(task.tested), np.mean([stored[f"i{face}_nme"] for face in range(5)])
+    faces, published_nme = sources.load(sources.tested), np.mean([stored[f"i{face}_nme"] for face in range(5)])
     predict = torch_predictor(net.net, torch.device("cpu"))  # without the nets of the parts, which are not trained
-    found = evaluate(predict, faces, task.layout, "interocular", 5)
+    found = evaluate(predict, faces, sources.layout, "interocular", 5)
     assert np.mean(found.nme) / 100 == pytest.approx(published_nme, abs=0.001)
     files = [reference / f"dpr_98_points_{name}.pth.tar" for name in ("global_reinit", "global_regress")]
     alone, layout, _ = checkpoint.unpack(",".join(map(str, [*files, tmp_path / "mean_98_face.npy"])))  # without a training
@@ -134,4 +134,5 @@ def test_published_files_start_the_preset(reference, tmp_path):
             there = torch.tensor(stored[f"i{face}_crop_pts256"]).float() @ row[:, :2].T + 128 * row[:, 2]
             assert torch.allclose(Labels.pack(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
     with pytest.raises(UserError, match="holds slim, this is dpr: give --net slim"):
-        initialise.start(net, str(reference / "slim_160_latest.pth"), task.layout, task.faces.meanface(), pytest.fail)
+        meanface = load_faces(sources)[0].meanface()
+        initialise.start(net, str(reference / "slim_160_latest.pth"), sources.layout, meanface, pytest.fail)

@@ -20,9 +20,9 @@ from nets.wrappers.base import Wrapper
 from nets.wrappers.distillation import Distillation, Shares, without_teacher
 from pipnet.errors import UserError
 from utils.export.files import exported_predictor
-from utils.tools.zoo import refiner
 from utils.train import checkpoint
 from utils.train.checkpoint import unpack
+from utils.train.cost import refiner
 from utils.train.teacher import add_teacher
 
 FACE = mean_face()

@@ -89,28 +89,30 @@ class Shown(NamedTuple):
     compared: tuple[Compared, ...]
 
 
-class Report:
-    """The figures of a test, case by case, and the files in `folder` that they go to. model: whose faces and charts are shown."""
+class Report(NamedTuple):
+    """The figures of a test, and the files in `folder` that they go to. model: whose faces and charts are shown.
 
-    def __init__(self, folder: Path, norm: str, thresholds: list[float], model: str = "torch"):
-        self.folder, self.norm, self.thresholds, self.model = folder, norm, thresholds, model
-        self.scores: list[Row] = []
-        self.groups: list[Row] = []
-        self.norms: list[Row] = []
-        self.shown: list[Shown] = []
-        self.rounds: dict[str, list[float]] = {}  # {test set: % NME of the net of each round of --semi}
-        self.files: dict[str, dict] = {}  # of faces_<name>.csv: what `read_compared` checks
+    rounds: {test set: % NME of the net of each round of --semi}; files: of faces_<name>.csv, what `read_compared` checks.
+    """
+    folder: Path
+    norm: str
+    thresholds: list[float]
+    model: str = "torch"
+    scores: tuple[Row, ...] = ()
+    groups: tuple[Row, ...] = ()
+    norms: tuple[Row, ...] = ()
+    shown: tuple[Shown, ...] = ()
+    rounds: dict[str, list[float]] = {}
+    files: dict[str, dict] = {}
 
-    def add(self, case: Case, model: str, result: Result) -> None:
-        """Add the result of a model."""
+    def with_result(self, case: Case, model: str, result: Result) -> "Report":
+        """Return the report with the result of a model; for the shown one, write a row per face, and pictures."""
         called = case.model(model)
-        self.scores += score_rows(case, called, result, self.thresholds)
-        self.groups += group_rows(case, called, result, self.thresholds)
-        self.norms += norm_rows(case, called, result, self.thresholds)
+        report = self._replace(**{name: (*getattr(self, name), *rows(case, called, result, self.thresholds))
+                                  for name, rows in (("scores", score_rows), ("groups", group_rows), ("norms", norm_rows))})
         if model != self.model:
-            return
-        for other in case.compared:
-            self.scores += score_rows(case, f"run {other.run}", other, self.thresholds)
+            return report
+        others = [row for other in case.compared for row in score_rows(case, f"run {other.run}", other, self.thresholds)]
         faces, layout = case.faces, case.layout
         file = case.file if case.box == "true" else f"{case.file}_{case.box}"
         hard = conditions(faces, layout)
@@ -122,8 +124,8 @@ class Report:
             landmarks, meanface = 100 * np.nanmean(norms, 0), faces.meanface()
         groups = {group: metric.summary(values, ()).nme for group, values in result.groups.items()}
         curve = None if result.sigma is None else reliability(result)
-        self.shown.append(Shown(case.title, case.box, result.nme, groups, landmarks, meanface, layout.edges(), hard, curve,
-                                chosen, case.compared))
+        shown = Shown(case.title, case.box, result.nme, groups, landmarks, meanface, layout.edges(), hard, curve, chosen,
+                      case.compared)
         self.folder.mkdir(exist_ok=True)
         figures = [values.round(4) for values in (result.nme, result.crop_nme, result.score.mean(1))]
         figures += [hard[key].round(1) for key in CONDITIONS]
@@ -134,7 +136,10 @@ class Report:
         if curve:
             write_text(self.folder / f"sigma_{file}.svg", sigma_chart(curve))
         meta = {key: case.set.meta.get(key) for key in ("dataset", "fingerprint", "labels")}
-        self.files[file] = {"set": case.title, "box": case.box, "checksum": case.set.checksum, "layout": layout.name, **meta}
+        about = {"set": case.title, "box": case.box, "checksum": case.set.checksum, "layout": layout.name, **meta}
+        rounds = {case.title: [*case.earlier, float(np.nanmean(result.nme))]} if case.earlier else {}
+        return report._replace(scores=(*report.scores, *others), shown=(*self.shown, shown), rounds=self.rounds | rounds,
+                               files=self.files | {file: about})
 
     def score_table(self) -> tuple[list[str], list[list[str]]]:
         """Return header and rows of the scores, without the flicker if no set is a video."""

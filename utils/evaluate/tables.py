@@ -1,5 +1,5 @@
 """Rows of figures: a test set, its subsets, groups of landmarks, norms; and their text as a table."""
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import product
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 from pipnet.geometry import to_crop
 from pipnet.layout import Layout
 from utils.evaluate import metric
-from utils.evaluate.evaluate import Result, subset_rows
+from utils.evaluate.evaluate import Predict, Result, subset_rows
 from utils.faces.archives import DATASETS
 from utils.faces.faces import Faces
 from utils.faces.prepared_set import PreparedSet
@@ -31,7 +31,8 @@ class Case(NamedTuple):
     """A test set in one kind of box: what a net is evaluated on.
 
     set: the prepared set; title, file: its names in tables and in files; box: true, perturbed or detector; faces; layout: that
-    errors are measured in; missed: faces that the detector did not find; compared: other runs on these faces.
+    errors are measured in; convert: of a predictor to that layout; missed: faces that the detector did not find; compared: other
+    runs on these faces; earlier: % NME of the nets of earlier rounds of --semi.
     """
 
     set: PreparedSet
@@ -40,8 +41,10 @@ class Case(NamedTuple):
     box: str
     faces: Faces
     layout: Layout
+    convert: Callable[[Predict], Predict] = lambda predict: predict
     missed: int = 0
     compared: tuple[Compared, ...] = ()
+    earlier: tuple[float, ...] = ()
 
     def model(self, name: str) -> str:
         """Return the name of a model in tables; boxes other than the true ones say so."""

@@ -35,11 +35,11 @@ class Sets:
     prepared sets, which are only read, see `Settings`.
     """
 
-    def __init__(self, settings: Settings, usual: Defaults):
+    def __init__(self, settings: Settings, usual: Defaults, overwrite: bool = False):
         self.data, self.layouts, self.protocols, self.usual = settings.data, settings.layouts, settings.protocols, usual.values
         self.protocol = load_protocol(self.protocols, self.data.protocol or "square")
         self.root, self.trained = ROOT / self.data.data_root, settings.trained_root
-        self.overwrite = False  # a prepared set even if its archive is gone
+        self.overwrite = overwrite  # a prepared set even if its archive is gone
 
     def training_names(self) -> list[str]:
         """Return what to train on: train_data, else the dataset.
@@ -155,7 +155,8 @@ class Sets:
         return DataGenerator(
             raw, data.target_size, dataset, target.name, target.parent, self.protocol, data.margin,
             0 if data.val == "none" else data.val, allow_partial, data.layout if _has_own_layout(dataset) else None,
-            self.layouts, frame_step=data.frame_step, first_pixel=self._first_pixel(dataset, raw), labels=data.labels).run()
+            self.layouts, frame_step=data.frame_step, first_pixel=self._first_pixel(dataset, raw), labels=data.labels,
+            overwrite=self.overwrite).run()
 
     def _first_pixel(self, dataset: str | None, raw: Path | None = None) -> float | None:
         """Return the coordinate of the first pixel in an own set: the one given, else that of an earlier preparation of `raw`."""

@@ -1,6 +1,4 @@
 """--audit: cross-validated label noise. Nets predict faces that they have not seen; disagreement marks doubtful labels."""
-from collections import Counter
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +14,12 @@ from utils.evaluate.evaluate import evaluate, face_norms, torch_predictor
 from utils.evaluate.report import FOUND, TRUTH, shown_face
 from utils.evaluate.tables import table
 from utils.faces.faces import Faces
-from utils.faces.prepared_set import load, name_hash
+from utils.faces.prepared_set import load
+from utils.landmarks.experiment import landmarks
+from utils.landmarks.sources import Sources, fold_of
 from utils.train import checkpoint, own_files
 from utils.train.loop import train
-from utils.train.make_net import input_margin
+from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
 DRAWN, TILE = 256, 288  # px: crops that pictures are made of, and a face in them
@@ -32,29 +32,26 @@ COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", 
            "worst_error", "worst_relative"]
 
 
-def audit(make_task: Callable, run: Run, ranks, resume: bool) -> None:
-    """Train a net without each fold, and write to EXP/audit how their predictions for the held-out faces differ from the labels.
-
-    make_task(fold): the task `landmarks` with that fold held out, its training sets prepared.
-    """
+def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
+    """Train a net without each fold, and write to EXP/audit how their predictions for held-out faces differ from the labels."""
     if ranks.first and not resume:
         clear(run)
     ranks.wait()
-    task = make_task(None)
-    settings, layout, splits = task.settings, task.layout, task.training_splits()
+    sources, layout = sources._replace(tested=[]), sources.layout
+    settings, splits = sources.settings, sources.splits()
     test, folds = settings.test, settings.data.folds
-    faces = load(splits, layout, settings.net.input_size, 0, settings.data.train_hidden, input_margin(settings.net))
+    faces = sources.crops(splits, hidden=settings.data.train_hidden)
     truth = faces["landmarks"][:]
     fold, found = fold_of(faces["identity"], folds, settings.train.seed), np.empty_like(truth)
     face_norms(faces, layout, test.norm)
     for number, one in enumerate(fold_runs(run, folds)):
         if one.epochs < settings.train.epochs:
-            train(make_task(number), one, ranks, one.last.is_file())
+            train(landmarks(sources, ranks, fold=number), one, ranks, one.last.is_file())
         held, predict = np.flatnonzero(fold == number), torch_predictor(checkpoint.unpack(one.last)[0], ranks.device)
         found[held] = evaluate(predict, faces.only(held), layout, test.norm, test.test_batch_size, ranks).landmarks
     if ranks.first:
         text = write(run.folder / "audit", load(splits, layout, DRAWN, 0), found, fold, layout, test.norm)
-        if settings.augment.flip > 0 and not any(task.label_shifts()):
+        if settings.augment.flip > 0 and not any(sources.label_shifts()):
             # mirrored nets know no left and right, so the offset is that of the labels
             right = np.nanmedian(truth[..., 0] - found[..., 0])
             text += f"\nLabels lie {right:+.2f} px right of the predictions: the value for --label-shift"
@@ -85,24 +82,6 @@ def check(run: Run, train) -> None:
         raise UserError("--semi learns from further faces; leave it out of --audit")
     if train.teacher:
         raise UserError("a --teacher may have seen the labels that are judged; leave it out of --audit")
-
-
-def fold_of(identities: Iterable[str], folds: int, seed: int) -> np.ndarray:
-    """Return the fold (M,) of each face. Identities stay whole; in the order of a hash each goes to the smallest fold."""
-    faces = Counter(identities)
-    if len(faces) < folds:
-        raise UserError(f"{len(faces)} identities cannot be divided into {folds} folds; lower --folds")
-    size, fold = np.zeros(folds, int), {}
-    for name in sorted(faces, key=lambda name: name_hash(f"{seed}/fold/{name}")):
-        fold[name] = int(size.argmin())
-        size[fold[name]] += faces[name]
-    return np.array([fold[name] for name in identities])
-
-
-def divide(faces: Faces, folds: int, seed: int, number: int) -> tuple[Faces, Faces]:
-    """Return (faces to train on, faces of fold `number`, which is held out)."""
-    held = fold_of(faces["identity"], folds, seed) == number
-    return faces.only(np.flatnonzero(~held)), faces.only(np.flatnonzero(held))
 
 
 def disagreement(found: np.ndarray, faces: Faces, layout: Layout, norm: str) -> np.ndarray:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nets import Trainable
 from nets.registry import resolve
 from pipnet.landmarker import LandmarkNet, open_net
 from pipnet.runtimes import RUNTIMES, Opened
@@ -38,14 +37,7 @@ def open_file(file: Path, threads: int = 0) -> LandmarkNet:
         prediction = predict(torch.from_numpy(images))._asdict()
         return {name: value.float().cpu().numpy() for name, value in prediction.items() if value is not None}
 
-    return of_checkpoint(net, stored)._replace(predict=predict_arrays)
-
-
-def of_checkpoint(net: Trainable, stored: dict) -> LandmarkNet:
-    """The landmark net that a checkpoint describes, without `predict`."""
-    values = {"input_size": net.spec["input_size"], "input_margin": net.input_margin, "pose": "pose" in net.auxiliary,
-              "states": state_names(stored["args"])}
-    return LandmarkNet.of(None, {**stored, **values})
+    return checkpoint.described(net, stored)._replace(predict=predict_arrays)
 
 
 def published_net(opened: Opened, file: Path) -> LandmarkNet:

@@ -24,6 +24,7 @@ from utils.evaluate.evaluate import mean_of
 from utils.export.files import from_arrays
 from utils.faces.archives import DATASETS, complain, read_pts, write_pts
 from utils.progress import progress
+from utils.train.run_folder import Run
 
 TABLE = "uncertain.csv"  # beside .pts files
 HEADER = ["file", "points", "uncertainty", "box_x1", "box_y1", "box_x2", "box_y2"]
@@ -248,13 +249,19 @@ def averaged(net: LandmarkNet) -> LandmarkNet:
     return net._replace(predict=predict)
 
 
-def run_prediction(exp: str | None, weights: Path, target: tuple[Path, str], mode: Namespace,
-                   settings) -> tuple[str, list[dict]]:
+def target_of(mode: Namespace, folder: Path) -> tuple[Path, str]:
+    """Return (where --predict writes, in which format), see `check_out`. folder: of the run."""
+    place = folder / "predicted" / Path(mode.predict).resolve().stem
+    return check_out(mode.out, mode.predict_format, place, mode.overwrite)
+
+
+def run_prediction(exp: str | None, run: Run, mode: Namespace, settings) -> tuple[str, list[dict]]:
     """Predict and write the landmarks of --predict. Return (what to print, {file, face, uncertainty} of all faces).
 
-    exp: the run's name. weights: its file. target: see `check_out`. mode: the flags that are not keys.
+    exp: what names the run. mode: the flags that are not keys.
     """
-    source, (out, kind), test, coarse = Path(mode.predict), target, settings.test, COARSE.get(exp)
+    source, (out, kind), test = Path(mode.predict), target_of(mode, run.folder), settings.test
+    weights, coarse = run.fastest, COARSE.get(exp)
     given = test.detector_weights is not None or "detector" in test.box or test.detector not in ("faceboxes", "none")
     detects = given or test.detector == "faceboxes" and shipped("detector.onnx").is_file()
     if mode.int8 is not None and exp in SHIPPED:

@@ -2,7 +2,6 @@
 
 The first net, in EXP/round0, sees labels only; the last one is the run's own. Pseudo-labels are in EXP/pseudo_labels.
 """
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from loguru import logger
 from pipnet.draw import sheet, tile
 from pipnet.errors import UserError
 from pipnet.files import read_csv, write_csv
-from pipnet.geometry import to_crop, to_image
+from pipnet.geometry import to_image
 from pipnet.images import write_image
 from pipnet.layout import Layout
 from utils.evaluate.evaluate import torch_predictor
@@ -20,14 +19,17 @@ from utils.evaluate.report import FOUND, TRUTH
 from utils.faces.batches import test_batches
 from utils.faces.faces import Faces
 from utils.keys import ROUNDS
+from utils.landmarks.experiment import landmarks
+from utils.landmarks.semi import COLUMNS, Pool, Told, check_collapse, find_pool, read_labels
+from utils.landmarks.sources import Sources
 from utils.train import checkpoint, own_files
+from utils.train.history import write_tables
 from utils.train.loop import train
-from utils.train.run_folder import Run, write_tables
+from utils.train.ranks import Ranks
+from utils.train.run_folder import Run
 
 FOLDER = "pseudo_labels"
-COLUMNS = ["file", "score", "sigma", "moved"]
 CHANGED, TILE = 40, 224  # faces that are drawn, px
-SAME = 0.002  # of the crop: landmarks that vary less than this from face to face, or within a face, say nothing
 
 
 def round_runs(run: Run, semi: str) -> list[Run]:
@@ -58,13 +60,26 @@ def clear(run: Run) -> None:
     own_files.remove(run.folder / FOLDER, *own_files.FOLDERS[FOLDER])
 
 
-def train_rounds(make_task: Callable, run: Run, ranks, resume: bool) -> None:
-    """Train all rounds; go on where they were stopped. make_task(file, level): the task with these pseudo-labels, None: without.
+def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
+    """Train a landmark net, in rounds if --semi asks for these."""
+    if not resume and ranks.first:
+        clear(run)
+    ranks.wait()
+    semi = sources.settings.train.semi
+    pool = find_pool(sources, ranks) if semi else None  # before the first net is trained, since it may fail
+    if semi in ROUNDS:
+        train_rounds(sources, ranks, pool, run, resume)
+    else:
+        train(landmarks(sources, ranks, pool=pool), run, ranks, resume)
+
+
+def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: bool) -> None:
+    """Train all rounds; go on where they were stopped.
 
     UserError if a net has collapsed, or if a resumed run is given another number of epochs.
     """
-    task = make_task(None, 0)
-    semi, epochs = task.settings.train.semi, task.settings.train.epochs
+    settings, layout = sources.settings, sources.layout
+    semi, epochs = settings.train.semi, settings.train.epochs
     runs = round_runs(run, semi)
     if not resume and ranks.first:  # the last round trains in the run's own folder, which may hold an older run
         own_files.remove(run.folder, r"last\.pt", keep=True)
@@ -73,67 +88,45 @@ def train_rounds(make_task: Callable, run: Run, ranks, resume: bool) -> None:
         raise UserError(f"--epochs of a run with --semi {semi} stays {before}, since each round learns from the one before; "
                         "leave it out, or train another run")
     for number, one in enumerate(runs):
-        file = label_file(run, number) if number else None
-        task = make_task(file, ROUNDS[semi][number - 1] if number else 0)
+        told = Told(label_file(run, number), ROUNDS[semi][number - 1]) if number else None
         if one.epochs == epochs:
             if ranks.first:
                 stored = checkpoint.load(one.last)
                 write_tables(one, stored["rows"], stored["times"])  # a kill may have come between the checkpoint and its rows
             continue
-        if number and not file.is_file():
-            label(task, runs[number - 1], number, file)
+        if told and not told.file.is_file():
+            label(sources, ranks, pool.faces, run, number)
         logger.info(f"round {number} of {len(runs) - 1}: {one.folder}")
         one.folder.mkdir(exist_ok=True)
-        train(task, one, ranks, one.last.is_file())
+        train(landmarks(sources, ranks, pool=pool, told=told), one, ranks, one.last.is_file())
     if ranks.first:
-        draw_changed(task.unlabelled().faces, task.layout, label_file(run, 1), label_file(run, len(runs) - 1))
+        draw_changed(pool.faces, layout, label_file(run, 1), label_file(run, len(runs) - 1))
     ranks.wait()
 
 
-def label(task, teacher: Run, number: int, file: Path) -> None:
-    """Write the landmarks that a net finds in the unlabelled faces of `task`: the pseudo-labels of round `number`."""
-    ranks, faces = task.ranks, task.unlabelled().faces
+def label(sources: Sources, ranks: Ranks, faces: Faces, run: Run, number: int) -> None:
+    """Write the pseudo-labels of round `number`: the landmarks that the net of the round before finds in unlabelled faces."""
+    teacher, count, file = round_run(run, number - 1), sources.layout.count, label_file(run, number)
     predict = torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)
-    found = torch.zeros(len(faces), task.layout.count, 4)  # x, y, score, sigma
-    for batch in test_batches(faces, task.settings.test.test_batch_size, ranks.rank, ranks.count):
+    found = torch.zeros(len(faces), count, 4)  # x, y, score, sigma
+    for batch in test_batches(faces, sources.settings.test.test_batch_size, ranks.rank, ranks.count):
         prediction = predict(batch.images)
         sigma = torch.full_like(prediction.score, torch.nan) if prediction.sigma is None else prediction.sigma
         found[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).float().cpu()
     values = ranks.sum(found.to(ranks.device)).cpu().double().numpy()
     check_collapse(values[..., :2], f"the net of round {number - 1}")
     if ranks.first:
-        before = label_file(Run(file.parent.parent, file), number - 1)
+        before = label_file(run, number - 1)
         moved = np.full(len(faces), np.nan)
         if before.is_file():
             moved = np.linalg.norm(values[..., :2] - read_labels(before, faces), axis=-1).mean(1)
         points = to_image(values[..., :2], faces["crop"][:]).reshape(len(faces), -1)
         figures = np.column_stack([values[..., 2].mean(1), 100 * values[..., 3].mean(1), 100 * moved])
         file.parent.mkdir(exist_ok=True)
-        write_csv(file, [*COLUMNS, *(f"{axis}{index}" for index in range(task.layout.count) for axis in "xy")],
+        write_csv(file, [*COLUMNS, *(f"{axis}{index}" for index in range(count) for axis in "xy")],
                   ([name, *(f"{value:.4f}" for value in (*row, *place))]
                    for name, row, place in zip(faces["file"], figures, points, strict=True)))
     ranks.wait()
-
-
-def read_labels(file: Path, faces: Faces) -> np.ndarray:
-    """Return pseudo-labels (M, N, 2) in [0, 1] of the faces' crops. UserError if the file is of other faces."""
-    rows = read_csv(file)
-    if [row["file"] for row in rows] != list(faces["file"]):
-        raise UserError(f"{file} is of other unlabelled faces than there are now; train another run")
-    try:
-        points = np.array([list(row.values())[len(COLUMNS):] for row in rows], np.float64)
-    except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}); train another run") from None
-    return to_crop(points.reshape(len(faces), -1, 2), faces["crop"][:])
-
-
-def check_collapse(nominal: np.ndarray, who: str) -> None:
-    """Raise UserError if landmarks (M, N, 2) in [0, 1] of the crop are the same in every face, or all at one place in most."""
-    across, within = nominal.std(0).mean() if len(nominal) > 1 else 1.0, np.median(nominal.std(1).mean(1))
-    if not min(across, within) > SAME:
-        what = "the same landmarks in every face" if within > SAME else "all landmarks of a face at one place"
-        raise UserError(f"{who} finds {what}: it has collapsed, and its pseudo-labels would teach nothing; lower "
-                        "--learning-rate, give more --epochs or more labelled faces, and look at the faces with --show-data")
 
 
 def draw_changed(faces: Faces, layout: Layout, first: Path, last: Path) -> None:

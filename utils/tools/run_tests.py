@@ -18,7 +18,7 @@ LEAST, SECONDS = 20, 1.0  # calls, and the time that calls may take beyond that,
 
 
 def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
-    """Evaluate each case with each model, write the report and print its tables. tests: see tasks/base.py.
+    """Evaluate each case with each model, write the report and print its tables. tests: see export/tested.py.
 
     formats: export first if need be, and raise UserError if an export differs from torch by more than its bounds. An exported
     file that is tested by itself is compared with nothing. timed: write and print a table of the formats too, with their sizes,
@@ -34,16 +34,17 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
             detectors.written |= ranks.agree(lambda: detectors.written)
     models |= {name: tests.open(tests.run.export(name), torch.get_num_threads()) for name in formats}
     apart: dict[str, list] = {name: [(0.0, np.zeros(1))] for name in formats if not alone}
+    report = tests.report
     for case in tests.cases():
         results = {name: tests.evaluate(model, case) for name, model in models.items()}
         for name in apart:
             apart[name].append(tests.differences(case, results["torch"], results[name]))
         if ranks.first:
             for name, result in results.items():
-                tests.add(case, name, result)
+                report = tests.with_result(report, case, name, result)
     if not ranks.first:
         return
-    print(tests.close())
+    print(tests.close(report))
     if formats and not alone:
         write_card(tests.run)  # with the new scores
     off = {name: (max(figure for figure, _ in found), np.concatenate([px for _, px in found])[1:])

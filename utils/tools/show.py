@@ -4,6 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from nets.heads.pip import nearest_neighbors
 from pipnet.draw import GREY, RED, WHITE, draw, group_colours, line, number, palette, ring, sheet, tile, write
 from pipnet.errors import UserError
 from pipnet.files import own_folder, write_csv
@@ -14,12 +15,41 @@ from utils.evaluate.tables import table
 from utils.faces.batches import Batches
 from utils.faces.faces import Faces
 from utils.faces.prepared_set import Split, load
+from utils.keys import ROUNDS
+from utils.landmarks.semi import find_pool
+from utils.landmarks.sources import Sources
 from utils.tools import label_check
+from utils.tools.rounds import show_labels
+from utils.train.ranks import Ranks
+from utils.train.run_folder import Run
 
 SIZE, COLUMNS = 320, 6  # px of a tile, tiles in a row
 EXPLAINED = 4  # landmarks whose neighbors are drawn
 LISTED, PICTURED = 10, 20  # suspicious faces in the printed table, in the sheet
 HEADER = ["file", "why", "landmarks", "score"]
+
+
+def show_sets(sources: Sources, ranks: Ranks, count: int, run: Run | None) -> str:
+    """Draw `count` training faces of each set, and of the pseudo-labels of a run with --semi. Return what to print.
+
+    All processes call it.
+    """
+    texts = ranks.agree(lambda: [_show_set(sources, split, count) for split in sources.splits("train")])
+    if run and sources.settings.train.semi in ROUNDS:
+        faces = find_pool(sources, ranks).faces
+        texts.append(ranks.agree(lambda: show_labels(faces, sources.layout, run, count)))
+    return "\n".join(filter(None, texts))
+
+
+def _show_set(sources: Sources, split: Split, count: int) -> str:
+    net, hidden, layout = sources.settings.net, sources.settings.data.train_hidden, sources.layout_of(split.set)
+    faces = sources.crops([split], layout, hidden)
+    try:
+        meanface = sources.sets.meanface(net.meanface, layout, faces)
+        neighbors = nearest_neighbors(meanface, net.num_nb if net.head == "pip" else 0)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return show(split, sources.batches(faces, layout), layout, neighbors, count, hidden)
 
 
 def show(split: Split, batches: Batches, layout: Layout, neighbors: list[list[int]], count: int, train_hidden: bool) -> str:

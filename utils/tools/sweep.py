@@ -18,7 +18,7 @@ from utils.evaluate.tables import figures, table
 from utils.faces.paths import resolve_paths
 from utils.keys import KEYS
 from utils.start import SIGNALS
-from utils.train import own_files, run_folder
+from utils.train import holding, own_files, run_folder
 from utils.train.ranks import variable
 from utils.train.run_folder import Run
 from utils.yaml_files import nearest, read_yaml
@@ -48,12 +48,12 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
             raise UserError("--sweep compares landmark nets; train detectors one by one")
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return []  # the first process starts as many processes for each run
-    with run_folder.hold(Run(folder, folder / "best.pt"), new=not (mode.exp or mode.resume)) as run:
+    with holding.hold(Run(folder, folder / "best.pt"), new=not (mode.exp or mode.resume)) as run:
         folder = run.folder
         own_files.tidy(folder)
         if not mode.resume:
             for place in (folder, *(_folder(folder, chosen) for chosen in combinations)):
-                run_folder.check_free(Run(place, place / "best.pt"), False, mode.overwrite)
+                holding.check_free(Run(place, place / "best.pt"), False, mode.overwrite)
                 own_files.check_place(place, [], (PLAN, *own_files.MARKS))
             own_files.clear(folder)
             own_files.remove(folder, *own_files.SWEEP, keep=True)

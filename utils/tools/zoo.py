@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,17 +15,10 @@ from pipnet.session import open_session
 from utils.config import ROOT
 from utils.evaluate.tables import figures, table
 from utils.export.files import export_onnx
+from utils.train.cost import Cost, spent
 
 FIGURES = ROOT / "benchmarks" / "results" / "zoo.json"
 HEADER = ["net", "published NME %", "input px", "parameters M", "MACs G", "ONNX ms"]
-
-
-class Cost(NamedTuple):
-    """Cost of one face, as exported: parameters in millions, multiply-accumulates in billions, ms of CPU time in onnxruntime
-    with one thread (None if not measured)."""
-    parameters: float
-    macs: float
-    latency: float | None = None
 
 
 def make(name: str, head: str = "pip", size: int | None = None, count: int = 68, **options) -> Trainable:
@@ -40,25 +32,6 @@ def size(name: str) -> Cost:
     """Return the cost of a net with a PIP head, without latency."""
     with torch.device("meta"):
         return spent(make(name).spec)
-
-
-def refiner(spec: dict) -> str:
-    """Return in words what the refiner adds to the cost of a net; --reinit and --local-parts are not counted."""
-    whole = {key: value for key, value in spec.items() if key not in ("reinit", "local_parts")}
-    plain, whole = (spent(part) for part in ({**whole, "refine": False}, whole))
-    return (f"refiner: {whole.parameters - plain.parameters:.3f} M parameters and {1e3 * (whole.macs - plain.macs):.1f} M MACs "
-            f"beside {plain.parameters:.2f} M and {1e3 * plain.macs:.0f} M")
-
-
-def spent(spec: dict) -> Cost:
-    """Return the cost of the net of a spec, without latency; only shapes are computed."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        net = build_net(spec).eval().reparameterized()
-        before, side = counter.get_total_flops(), net.spec["input_size"]
-        net.predict(torch.zeros(1, side, side, 3, dtype=torch.uint8))
-    return Cost(sum(p.numel() for p in net.parameters()) / 1e6, (counter.get_total_flops() - before) / 2e9)
 
 
 def latency(file: Path, size: int, seconds: float = 1.0) -> float:

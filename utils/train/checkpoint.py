@@ -10,12 +10,13 @@ from nets import Trainable, build_net
 from nets.convert.published import unwrapped
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
-from pipnet.landmarker import DETECTS
+from pipnet.landmarker import DETECTS, LandmarkNet
 from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES
 from utils.config import read_defaults
 from utils.train import published
 from utils.train.contents import FORMAT, check_contents
+from utils.train.make_net import state_names
 
 OURS = {"format", "net", "layout", "protocol", "args"}  # values that the files of others do not have all together
 
@@ -46,6 +47,13 @@ def unpack(file: Path) -> tuple[Trainable, Layout, dict[str, Any]]:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise UserError(f"{file} does not describe a net that this version can build ({str(error).splitlines()[0]})") from None
     return net, layout, values
+
+
+def described(net: Trainable, stored: dict[str, Any]) -> LandmarkNet:
+    """Return the landmark net that a checkpoint describes, without `predict`."""
+    values = {"input_size": net.spec["input_size"], "input_margin": net.input_margin, "pose": "pose" in net.auxiliary,
+              "states": state_names(stored["args"])}
+    return LandmarkNet.of(None, {**stored, **values})
 
 
 def load(file: Path) -> dict[str, Any]:

@@ -62,8 +62,6 @@ STATE = record(  # what a training goes on from
                    lambda value: isinstance(value, dict) and all(isinstance(place, int) for place in value),
                    lambda value: ((str(place), one, TENSORS) for place, one in value.items())),
         param_groups=several(record()))))
-STEP = record(  # a step to repeat
-    epoch=whole(), bad_step=whole(), batches=several(record(images=TENSOR, index=TENSOR, labels=TENSOR, form=several(whole()))))
 ALWAYS = ("task", "val", "epochs", "scales")  # args that are read as they stand in the file
 
 
@@ -81,8 +79,6 @@ def check_contents(values: dict[str, Any], defaults: Defaults) -> None:
     if "solver" in values or "rows" in values:
         check(values, STATE, "")
         _check_state(values, "val_miss" if task == "detect" else "val_nme")
-    if "batches" in values:
-        check(values, STEP, "")
 
 
 def _check_args(args: dict[str, Any]) -> None:

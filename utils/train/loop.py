@@ -1,8 +1,9 @@
-"""Training, whatever is trained: steps, validation, and the files of the run. tasks/base.py says what a task provides."""
+"""Training, whatever is trained: epochs of steps, validation, and the files of the run."""
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,55 +12,31 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.files import write_text
 from utils import memory
-from utils.config import Settings
 from utils.cores import cores
 from utils.faces.batches import Order, make_order
 from utils.faces.loader import explained, train_loader
 from utils.progress import progress
-from utils.train import bad_batch, checkpoint, own_files, run_folder
+from utils.train import checkpoint, faults, own_files
 from utils.train.batchnorm import share_batch_norm
+from utils.train.experiment import Experiment
+from utils.train.history import History, Keeper, resumable
+from utils.train.losses import Losses, NonFinite, one_behind
 from utils.train.profile import Profile
 from utils.train.ranks import Ranks, worker_count
-from utils.train.run_folder import History, Keeper, Run
-from utils.train.solver import NonFinite, Solver, one_behind
+from utils.train.run_folder import Run
+from utils.train.solver import Solver
 
 
-def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
+def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     """Train to the last epoch. Write best.pt, last.pt, step.csv, time.csv and TensorBoard events to the run's folder."""
-    settings: Settings = task.settings
-    data = task.training_data()
-    checksums = list(data.checksums)
-    if teacher := settings.train.teacher:  # a resumed run must have the same one
-        try:
-            checksums.append(hashlib.sha256(Path(teacher).read_bytes()).hexdigest())
-        except OSError:
-            raise UserError(f"no checkpoint at {teacher}") from None
-    solver, order = _start(task, data, run, ranks, resume)
-    description = {"net": solver.net.spec, **task.description(), "data": checksums}
-    if resume:
-        history = History.load(run, task.figure, {key: description[key] for key in ("net", "layout", "data")})
-        if not settings.train.threads and history.threads not in (0, torch.get_num_threads()) and history.threads <= cores():
-            torch.set_num_threads(history.threads)  # sums depend on their number in the last digits
-            logger.info(f"{history.threads} CPU threads, as before")
-        try:
-            solver.load_state_dict(history.solver)
-        except ValueError as error:
-            raise UserError(f"{run.last} cannot be resumed: {error}; train a new run") from None
-        solver.step = history.epochs * solver.steps  # the number of steps per epoch may have changed
-    else:
-        history = History(task.figure)
-
-    def pack(state: dict, epoch: int, figure: float) -> dict:
-        return {"format": checkpoint.FORMAT, **description, **task.limits, "args": settings.flat(), "epoch": epoch,
-                task.figure: figure, "threads": torch.get_num_threads(),
-                "model": {name: tensor.detach().cpu() for name, tensor in state.items()}}
-
-    pin = ranks.device.type == "cuda"
-    loader = train_loader(data.samples, order.epochs(history.epochs, settings.train.epochs),
-                          worker_count(settings.train.workers), pin)
-    keeper = Keeper(run, history) if ranks.first else None
-    if settings.train.profile and keeper:
-        solver.phases = Profile(run.folder / "trace.json", ranks.device)
+    settings, samples, says = experiment.settings, experiment.samples, experiment.says
+    checksums = [*samples.checksums, *_teacher(settings.train.teacher)]
+    solver, order = start(experiment, run, ranks, resume)
+    described = {"net": solver.net.spec, **experiment.description, "data": checksums}
+    history = go_on(experiment, solver, described, run) if resume else History(experiment.figure)
+    loader = train_loader(samples.batches, order.epochs(history.epochs, settings.train.epochs),
+                          worker_count(settings.train.workers), ranks.device.type == "cuda")
+    validate, keeper = experiment.validator(solver), Keeper(run, history) if ranks.first else None
     per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
     if history.epochs >= epochs:
         logger.info(f"{run.folder.name} is finished: all {epochs} epochs are trained; to train longer, give a larger --epochs")
@@ -69,66 +46,98 @@ def train(task, run: Run, ranks: Ranks, resume: bool) -> None:
         batches = iter(loader)
         for epoch in range(history.epochs, epochs):
             if settings.train.early_stop and history.epochs_since_best() >= settings.train.early_stop:
-                logger.info(f"no better validation {task.says.split()[0]} for {settings.train.early_stop} epochs: stopped early")
+                logger.info(f"no better validation {says.split()[0]} for {settings.train.early_stop} epochs: stopped early")
                 break
             bar.set_description(f"epoch {epoch + 1}/{epochs}")
-            smaller = memory.smaller_steps(order.batch, settings.train.accumulate, settings.net.input_size)
-            later = f"; with --resume --exp {run.folder} it goes on from epoch {epoch}" if epoch else ""
-            step = f"--batch-size {order.batch} and --input-size {settings.net.input_size}"
-            try:
-                with memory.advice(step, f"give {smaller}{later}"):
-                    terms, seconds, waited = train_epoch(solver, batches, order, epoch, data.samples, bar)
-            except bad_batch.BadBatch as error:
-                again = f"; to repeat this step: python -m utils.tools.replay {run.bad_batch}" if error.batches else ""
-                if keeper and error.batches:
-                    bad_batch.save(run.bad_batch, error, pack(solver.net.state_dict(), epoch, float("nan")))
-                raise UserError(f"{error}{later and f'; --resume goes on from epoch {epoch}'}{again}") from None
-            state, figure = task.validate(solver)
-            times = {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": per_epoch / seconds}
-            row = {"epoch": epoch, "lr": solver.schedule(solver.step - 1), **terms, task.figure: figure}
-            better = history.add(row, times)
+            with _memory(settings, order.batch, run, epoch):
+                terms, seconds, waited = train_epoch(solver, batches, order, epoch, samples.batches.name, bar)
+            state, figure, limits = validate()
+            speed = per_epoch / seconds
+            better = history.add(
+                {"epoch": epoch, "lr": solver.schedule(solver.step - 1), **terms, experiment.figure: figure},
+                {"epoch": epoch, "seconds": seconds, "waiting": waited, "images_per_second": speed})
             if keeper:
-                keeper.save(pack(state, epoch, figure), solver.state_dict(), better)
-            validated = "" if np.isnan(figure) else f", validation {task.says.format(figure)}{' (best)' if better else ''}"
-            logger.info(f"epoch {epoch + 1}/{epochs}: loss {terms['loss']:.4f}{validated}, {per_epoch / seconds:.0f} images/s")
+                keeper.save({"format": checkpoint.FORMAT, **described, **limits, "args": settings.flat(), "epoch": epoch,
+                             experiment.figure: figure, "threads": torch.get_num_threads(),
+                             "model": {name: tensor.detach().cpu() for name, tensor in state.items()}},
+                            solver.state_dict(), better)
+            validated = "" if np.isnan(figure) else f", validation {says.format(figure)}{' (best)' if better else ''}"
+            logger.info(f"epoch {epoch + 1}/{epochs}: loss {terms['loss']:.4f}{validated}, {speed:.0f} images/s")
     if history.rows and history.rows[-1]["loss"] > history.rows[0]["loss"]:
         logger.warning(f"the loss has risen, from {history.rows[0]['loss']:.4g} to {history.rows[-1]['loss']:.4g}: the net has "
                        "diverged; lower --learning-rate")
     ranks.wait()  # until the first process has written the last checkpoint
 
 
-def _start(task, data, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Order]:
+def _teacher(file: str | None) -> list[str]:
+    """Return the checksum of the teacher's file, if there is one: a resumed run must have the same."""
+    try:
+        return [hashlib.sha256(Path(file).read_bytes()).hexdigest()] if file else []
+    except OSError:
+        raise UserError(f"no checkpoint at {file}") from None
+
+
+def start(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Order]:
     """Return the solver of a net with its initial weights, and the order of the batches; prepare the folder of a new run."""
-    train = task.settings.train
+    settings, samples = experiment.settings, experiment.samples
+    train = settings.train
     torch.manual_seed(train.seed)
     try:
-        order = make_order(len(data.samples), data.labelled, train, ranks.rank, ranks.count)
-        net, started = task.make_net(resume)
+        order = make_order(len(samples.batches), samples.labelled, train, ranks.rank, ranks.count)
+        net, started = experiment.net(resume)
         if ranks.count > 1:
             net = share_batch_norm(net, ranks.device)
         net = net.to(ranks.device, memory_format=torch.channels_last)
-        solver = Solver(net, train, task.settings.loss, len(order) // train.accumulate, ranks)
+        phases = Profile(run.folder / "trace.json", ranks.device) if train.profile and ranks.first else None
+        solver = Solver(net, train, settings.loss, len(order) // train.accumulate, ranks, phases)
     except ValueError as error:
         raise UserError(str(error)) from None
     if ranks.first and not resume:
         own_files.clear(run.folder)
-        write_text(run.folder / "args.yaml", task.settings.dump())
-        started.write(run.folder / run_folder.INITIALISATION)
-    logger.info(f"{run.folder.name}: {task.title}, from {started.words}; {data.words}; {ranks.count} x "
+        write_text(run.folder / "args.yaml", settings.dump())
+        started.write(run.folder / "initialisation.csv")
+    logger.info(f"{run.folder.name}: {experiment.title}, from {started.words}; {samples.words}; {ranks.count} x "
                 f"{ranks.device}, {solver.dtype or 'float32'}")
     return solver, order
 
 
-def train_epoch(solver: Solver, batches: Iterator, order: Order, epoch: int, samples, bar) -> tuple[dict, float, float]:
-    """Return ({loss term: mean}, seconds, seconds spent waiting for data). BadBatch if a loss or gradient is not finite.
+def go_on(experiment: Experiment, solver: Solver, described: dict[str, Any], run: Run) -> History:
+    """Return the history of a run's last checkpoint, and bring the solver to the end of its last epoch.
 
-    samples: its `name(index)` says which ones the error is about.
+    described: what a checkpoint of this training would hold beside weights. UserError if that is not what was trained.
+    """
+    stored = resumable(run, {key: described[key] for key in ("net", "layout", "data")})
+    history = History(experiment.figure, stored["rows"], stored["times"], stored["best"])
+    threads = stored.get("threads", 0)
+    if not experiment.settings.train.threads and threads not in (0, torch.get_num_threads()) and threads <= cores():
+        torch.set_num_threads(threads)  # sums depend on their number in the last digits
+        logger.info(f"{threads} CPU threads, as before")
+    try:
+        solver.load_state_dict(stored["solver"])
+    except ValueError as error:
+        raise UserError(f"{run.last} cannot be resumed: {error}; train a new run") from None
+    solver.step = history.epochs * solver.steps  # the number of steps per epoch may have changed
+    return history
+
+
+def _memory(settings, batch: int, run: Run, epoch: int):
+    """Return a context in which a lack of memory is an error that names flags for less of it."""
+    smaller = memory.smaller_steps(batch, settings.train.accumulate, settings.net.input_size)
+    later = f"; with --resume --exp {run.folder} it goes on from epoch {epoch}" if epoch else ""
+    return memory.advice(f"--batch-size {batch} and --input-size {settings.net.input_size}", f"give {smaller}{later}")
+
+
+def train_epoch(solver: Solver, batches: Iterator, order: Order, epoch: int, name: Callable[[int], str],
+                bar) -> tuple[dict, float, float]:
+    """Return ({loss term: mean}, seconds, seconds spent waiting for data).
+
+    UserError if a loss or gradient is not finite: name(index) says for which samples.
     """
     solver.begin()
     torch.manual_seed(int(np.random.default_rng((order.seed, epoch, order.rank)).integers(2**63)))  # keys dropout too
     start, waited, sums, steps = time.perf_counter(), 0.0, {}, len(order) // solver.accumulate
 
-    def trained():
+    def trained() -> Iterator[Losses]:
         nonlocal waited
         for _ in range(steps):
             before = time.perf_counter()
@@ -146,7 +155,7 @@ def train_epoch(solver: Solver, batches: Iterator, order: Order, epoch: int, sam
             bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
             bar.update(solver.accumulate * order.batch * solver.ranks.count)
     except NonFinite as error:
-        raise bad_batch.explained(error, solver, epoch, samples.name) from None
+        raise UserError(faults.explained(error, solver, epoch, name)) from None
     except ValueError as error:  # batch norm cannot normalise one sample of one cell
         raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
     return sums, time.perf_counter() - start, waited

@@ -14,7 +14,7 @@ from utils.yaml_files import read_yaml
 NETS = r"(round|fold)\d+"  # folders below a run's: of a round of --semi, and of a fold of --audit
 EXPORTS = (re.escape(file.name) for row in FORMATS.values() for file in files_of(Path(f"best{row.suffix}")))
 # regular expressions of the names of our files. args.yaml is removed last: a folder with it is known as a run's
-RUN = (*EXPORTS, r"(best|last|bad_batch)\.pt", r"(step|time|initialisation)\.csv", r"manifest\.json", r"card\.md",
+RUN = (*EXPORTS, r"(best|last)\.pt", r"(step|time|initialisation)\.csv", r"manifest\.json", r"card\.md",
        r"trace\.json", r"args\.yaml")
 SWEEP = (r"sweep\.(yaml|csv)",)
 FOLDERS = {  # {folder of a run: its files}

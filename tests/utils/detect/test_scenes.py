@@ -3,17 +3,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, boxed_picture, settings, split_of
+from conftest import LAYOUTS, boxed_picture, sets_of, settings, split_of
 
 from nets.detectors.faceboxes import anchors, decode
 from pipnet.errors import UserError
 from pipnet.geometry import iou, transform, turn_about, turned_boxes
+from utils.detect.experiment import load, miss, prepare
 from utils.detect.find_faces import completed
 from utils.detect.scene_sources import Cutouts, backgrounds, decoded, face_boxes, portraits
 from utils.detect.scenes import Material, Scene, Scenes, targets
 from utils.detect.wider import Picture, read_wider
 from utils.faces.prepare import DataGenerator
-from utils.tasks.detect import Detect
 from utils.train.ranks import Ranks
 
 ONE = Ranks(0, 1, torch.device("cpu"))
@@ -136,19 +136,18 @@ def test_pictures_of_landmark_sets_serve_as_photographs(faces, raw, tmp_path):
 
 def test_portraits_take_part_in_the_validation(wider, raw, data_root):
     """A detector that finds the faces of photographs but none in portraits misses more than one that finds both."""
-    task = Detect(settings("detect", train_data=[str(wider), str(raw)], data_root=str(data_root), target_size=64, scales=[1.0]),
-                  DEFAULTS, ONE)
-    task.prepare()
-    task.load()
-    alone = [picture for picture in task.held if picture.event not in ("0--event", "1--event")]
-    assert 0 < len(alone) < len(task.held) and all(picture.whole and len(picture.boxes) == 1 for picture in alone)
-    known = {picture.read().tobytes(): picture.boxes for picture in task.held}
+    chosen = settings("detect", train_data=[str(wider), str(raw)], data_root=str(data_root), target_size=64, scales=[1.0])
+    sources = prepare(chosen, sets_of(chosen), ONE, True, False)
+    _, held = load(sources, ONE)
+    alone = [picture for picture in held if picture.event not in ("0--event", "1--event")]
+    assert 0 < len(alone) < len(held) and all(picture.whole and len(picture.boxes) == 1 for picture in alone)
+    known = {picture.read().tobytes(): picture.boxes for picture in held}
     missed = []
     for blind in (False, True):
         def find(image, *_, blind=blind):
             boxes = known[image.tobytes()][:0 if blind and len(image) != 96 else None]
             return boxes, np.ones(len(boxes))
-        missed.append(task.miss(find))
+        missed.append(miss(find, sources, held, ONE))
     assert missed[0] == 0 and missed[1] == pytest.approx(50)
 
 

@@ -13,7 +13,7 @@ from utils import util
 from utils.config import Settings
 from utils.faces import sets
 from utils.faces.prepared_set import PreparedSet, read_meta
-from utils.tasks.settings import read_settings
+from utils.train.settings import read_settings
 
 wflw = pytest.fixture(archives.wflw)
 

@@ -5,13 +5,13 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from conftest import DEFAULTS, LAYOUTS, fails, rows, settings, split_of, write_faces
+from conftest import LAYOUTS, fails, rows, sets_of, settings, split_of, write_faces
 
 from pipnet.errors import UserError
 from utils.faces.archives import read_pts, write_pts
 from utils.faces.prepare import DataGenerator
 from utils.faces.prepared_set import load
-from utils.tasks import landmarks
+from utils.landmarks import sources
 from utils.tools import audit
 from utils.train import checkpoint
 from utils.train.ranks import start_ranks
@@ -80,15 +80,14 @@ def test_folds_hold_whole_identities_and_are_alike_in_size():
 def test_copies_of_rare_faces_change_no_fold(faces, monkeypatch):
     """Each net judges exactly the faces of its fold, however many copies of other faces it was trained on."""
     chosen = settings(input_size=64, balance=True, train_data=[str(faces)])
-    task = landmarks.Landmarks(chosen, DEFAULTS, start_ranks())
-    task.prepare()
-    whole = load(task.training_splits(), L68, 64, 0)
-    monkeypatch.setattr(landmarks, "balanced",
+    ours = sources.prepare(chosen, sets_of(chosen), start_ranks(), True, False)
+    whole = ours.crops(ours.splits())
+    monkeypatch.setattr(sources, "balanced",
                         lambda some, _: some.only(np.repeat(np.arange(len(some)), 1 + np.arange(len(some)))))
     folds = chosen.data.folds
     fold = audit.fold_of(whole["identity"], folds, chosen.train.seed)
     for number in range(folds):
-        train, held = task.with_fold(number).load_faces()
+        train, held = sources.load_faces(ours, number)
         assert list(held["file"]) == [whole["file"][i] for i in np.flatnonzero(fold == number)]
         assert len(train) > len(whole) and not set(train["file"]) & set(held["file"])
 

@@ -11,7 +11,7 @@ from pipnet.errors import UserError
 from utils.faces.prepare import DataGenerator
 from utils.faces.prepared_set import load
 from utils.faces.unlabelled import check_apart
-from utils.tools.rounds import check_collapse
+from utils.landmarks.semi import check_collapse
 from utils.train import checkpoint
 
 
@@ -66,10 +66,10 @@ def test_rounds_learn_nothing_from_target_labels_and_resume(cli, semi, target, t
     killed = cli(*flags, "--unlabelled", poisoned, "--exp", "two", script=driver(tmp_path, "third", """
 from utils.tools import rounds
 label = rounds.label
-def doomed(task, teacher, number, file):
+def doomed(sources, ranks, faces, run, number):
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-    label(task, teacher, number, file)
+    label(sources, ranks, faces, run, number)
 rounds.label = doomed"""))
     assert killed.returncode == -9 and (two / "round2" / "best.pt").is_file() and not (two / "best.pt").exists()
     (two / "round2" / "step.csv").unlink()  # as if it had been killed before it wrote this

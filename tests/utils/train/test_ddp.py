@@ -84,10 +84,7 @@ def test_a_loss_that_is_not_finite_names_the_samples_of_all_processes(gaps, tmp_
     order = Order((Part(0, len(faces), 4),), len(faces) // 4, 0)  # of one process: the batches of both, in the same order
     batch = list(order.epochs(0, 1))[step][1].tolist()
     assert said[2].split(", ") == [faces["file"][index] for index in batch]
-    assert [file.name for file in (tmp_path / "runs").rglob("*.pt")] == ["bad_batch.pt"]
-    stored = checkpoint.load(tmp_path / "runs" / "wild" / "bad_batch.pt")  # of both processes
-    assert sorted(torch.cat([part["index"] for part in stored["batches"]]).tolist()) == sorted(batch)
-    assert not list((tmp_path / "runs").rglob("step.csv"))
+    assert not list((tmp_path / "runs").rglob("*.pt")) and not list((tmp_path / "runs").rglob("step.csv"))
 
 
 # --------------------------------------------------------------------------------------------------------------- tests

@@ -9,8 +9,9 @@ from conftest import DEFAULTS, ROOT, fails, resolve
 from pipnet.errors import UserError
 from utils.tools import audit, rounds
 from utils.train import own_files
+from utils.train.holding import log_to
 from utils.train.own_files import check_place, tidy
-from utils.train.run_folder import Run, log_to
+from utils.train.run_folder import Run
 
 
 def fill(folder: Path, *names: str) -> Path:

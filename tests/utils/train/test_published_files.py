@@ -15,10 +15,10 @@ from pipnet.errors import UserError
 from pipnet.landmarker import Landmarker
 from utils.config import parse
 from utils.locks import lock
-from utils.tasks.settings import read_settings
 from utils.train import checkpoint
 from utils.train.initialise import initialise
 from utils.train.make_net import make_net
+from utils.train.settings import read_settings
 
 
 def images(size: int, count: int = 2) -> np.ndarray:

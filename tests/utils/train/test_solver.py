@@ -20,8 +20,11 @@ from utils.faces.loader import train_loader
 from utils.faces.prepared_set import load
 from utils.train.batchnorm import share_batch_norm
 from utils.train.loop import train_epoch
+from utils.train.losses import NonFinite
+from utils.train.optimizer import Average, make_optimizer, precision
 from utils.train.ranks import Ranks, start_ranks
-from utils.train.solver import Average, NonFinite, Schedule, Solver, make_optimizer, make_schedule, precision
+from utils.train.schedule import Schedule, make_schedule
+from utils.train.solver import Solver
 
 ONE = Ranks(0, 1, torch.device("cpu"))
 LAYOUT = LAYOUTS.load("12")
@@ -259,7 +262,7 @@ def test_a_resumed_epoch_equals_the_uninterrupted_one(faces):
 
     def epoch(solver, number):
         order = Order((Part(0, len(views), 8),), 4, 0)
-        return train_epoch(solver, loaded(views, order, number), order, number, views, NoBar())[0]
+        return train_epoch(solver, loaded(views, order, number), order, number, views.name, NoBar())[0]
 
     whole = make_solver(dropout_net(), 2, ema=0.9, accumulate=2, epochs=3)
     torch.manual_seed(1)
@@ -295,7 +298,7 @@ def test_an_error_names_the_samples_of_the_step(faces):
     solver = make_solver(net, 4)
     first = several["file"][next(order.epochs(0, 1))[1]]
     with pytest.raises(UserError, match="loss is not finite in epoch 1, step 0.*offset_x nan") as caught:
-        train_epoch(solver, loaded(views, order), order, 0, views, NoBar())
+        train_epoch(solver, loaded(views, order), order, 0, views.name, NoBar())
     assert all(name in str(caught.value) for name in first)
 
 
@@ -364,7 +367,7 @@ def test_the_number_of_loader_processes_changes_nothing(faces):
     for workers in (0, 1, 2):
         solver, order = make_solver(dropout_net(), 2, ema=0.9), Order((Part(0, len(views), 16),), 2, 0)
         batches = loaded(views, order, 0, 2, workers)
-        terms = [train_epoch(solver, batches, order, number, views, NoBar())[0] for number in range(2)]
+        terms = [train_epoch(solver, batches, order, number, views.name, NoBar())[0] for number in range(2)]
         found.append((terms, solver.state_dict()["net"]))
     for terms, net in found[1:]:
         assert terms == found[0][0] and all(torch.equal(net[name], tensor) for name, tensor in found[0][1].items())

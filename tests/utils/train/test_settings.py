@@ -5,15 +5,19 @@ from argparse import Namespace
 import pytest
 import torch
 import yaml
-from conftest import DEFAULTS
+from conftest import DEFAULTS, sets_of
 
 from pipnet.errors import UserError
 from utils.config import Settings
 from utils.faces.prepared_set import PreparedSet
-from utils.tasks.landmarks import Landmarks
-from utils.tasks.settings import read_settings
+from utils.faces.sets import Sets
+from utils.landmarks.sources import Sources, prepare
+from utils.tools.show import show_sets
 from utils.train import checkpoint, run_folder
 from utils.train.ranks import Ranks
+from utils.train.settings import read_settings
+
+ONE = Ranks(0, 1, torch.device("cpu"))
 
 
 def new_settings(**given) -> Settings:
@@ -42,10 +46,10 @@ def test_the_label_shift_of_each_training_set(faces, tmp_path):
         (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
 
     def shifts(**given):
-        task = Landmarks(new_settings(dataset="300w", val=0.1, **given), DEFAULTS, Ranks(0, 1, torch.device("cpu")))
-        task.training = [PreparedSet(folder, DEFAULTS.layouts) for folder in (ours, theirs)]
-        assert [split.label_shift for split in task.training_splits()] == task.label_shifts()
-        return task.label_shifts()
+        chosen = new_settings(dataset="300w", val=0.1, **given)
+        sources = Sources(chosen, sets_of(chosen), [PreparedSet(folder, DEFAULTS.layouts) for folder in (ours, theirs)], [])
+        assert [split.label_shift for split in sources.splits()] == sources.label_shifts()
+        return sources.label_shifts()
 
     assert shifts() == shifts(preset="short") == [0, 0.75] and shifts(preset="pipnet") == [0, 0]
     assert shifts(label_shift=[0.5]) == [0.5, 0.5] and shifts(label_shift=[0.5, 1.0]) == [0.5, 1.0]
@@ -65,13 +69,14 @@ def from_elsewhere(trained, folder, **args):
     return folder
 
 
-def task_of(folder, root, given=None, **modes):
-    """Return the task of a run, as main.py makes it for a test where args.yaml names `root` for prepared sets."""
+def opened(folder, root, given=None, train=False, test=False, **modes) -> Sources:
+    """Return the sets of a run to train or test on, as main.py opens them where args.yaml names `root` for prepared sets."""
     mode = Namespace(**{**dict.fromkeys(("resume", "train", "audit", "test_onnx", "predict")), "test": True, "export": [],
                         "test_formats": [], **modes})
     defaults = DEFAULTS._replace(values={**DEFAULTS.values, "data_root": str(root)})
     run = run_folder.find(str(folder), root, False)
-    return Landmarks(read_settings(given or {}, mode, run, defaults), defaults, Ranks(0, 1, torch.device("cpu")))
+    settings = read_settings(given or {}, mode, run, defaults)
+    return prepare(settings, Sets(settings, defaults), ONE, train, test)
 
 
 def state(folder) -> dict:
@@ -87,29 +92,27 @@ def test_the_file_of_a_run_never_says_where_to_write(trained, faces, tmp_path, p
         (victim / name / "meta.yaml").write_text("dataset: mine\n")
     before = state(victim)
     folder = from_elsewhere(trained, tmp_path / "run", data_root=str(victim), run_root=str(victim), protocol=protocol)
-    task = task_of(folder, root)
-    task.prepare_tests()
+    sources = opened(folder, root, test=True)
     assert state(victim) == before
-    prepared, = {split.set.folder for split in task.tested}
+    prepared, = {split.set.folder for split in sources.tested}
     assert prepared.parent == root and prepared.name.startswith("drawn-") and len(prepared.name) < 80
-    assert task.tested[0].set.meta["protocol"] == checkpoint.load(folder / "best.pt")["protocol"]
+    assert sources.tested[0].set.meta["protocol"] == checkpoint.load(folder / "best.pt")["protocol"]
     shutil.copytree(faces, victim / "whole")
     before = state(victim)
     folder = from_elsewhere(trained, tmp_path / "other", data_root=str(victim), train_data=["whole"])
-    task = task_of(folder, root, show_data=4)
-    task.prepare()
-    assert task.training[0].folder == victim / "whole" and str(root / "show" / "whole") in task.show(4, None)
+    sources = opened(folder, root, train=True, show_data=4)
+    shown = show_sets(sources, ONE, 4, None)
+    assert sources.training[0].folder == victim / "whole" and str(root / "show" / "whole") in shown
     assert state(victim) == before
 
 
 def test_the_file_of_a_run_from_elsewhere_opens_no_detector(trained, tmp_path):
     folder = from_elsewhere(trained, tmp_path / "runs" / "000", detector_weights="/nowhere/faces.onnx", box=["detector"])
     with pytest.raises(UserError, match="names the file of a detector, .* outside of --run-root.* --detector-weights"):
-        task_of(folder, tmp_path / "data")
-    assert task_of(folder, tmp_path, {"run_root": str(tmp_path / "runs")}).settings.test.detector_weights == "/nowhere/faces.onnx"
+        opened(folder, tmp_path / "data")
+    assert opened(folder, tmp_path, {"run_root": str(tmp_path / "runs")}).settings.test.detector_weights == "/nowhere/faces.onnx"
 
 
 def test_a_run_is_tested_on_the_sets_that_its_data_root_holds(trained, tmp_path):
-    task = task_of(trained.folder, tmp_path / "data")
-    task.prepare_tests()
-    assert str(task.tested[0].set.folder).startswith(trained.flags[3]) and not (tmp_path / "data").exists()
+    sources = opened(trained.folder, tmp_path / "data", test=True)
+    assert str(sources.tested[0].set.folder).startswith(trained.flags[3]) and not (tmp_path / "data").exists()

@@ -5,15 +5,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import DEFAULTS, driver, fails, rows, run, settings, two_train_as_one, write_faces
+from conftest import DEFAULTS, driver, fails, rows, run, sets_of, settings, two_train_as_one, write_faces
 
 import main
 from nets.detectors.faceboxes import FaceBoxesV2
 from pipnet.errors import UserError
 from utils.config import parse
+from utils.detect.experiment import Sources, calibration, detection, prepare
 from utils.detect.find_faces import exported_detector, torch_detector
 from utils.evaluate.detectors import weights_of
-from utils.tasks.detect import Detect, Sources
 from utils.train import checkpoint
 from utils.train.ranks import Ranks
 
@@ -167,11 +167,9 @@ def test_prepare_makes_the_test_sets_too(cli, raw, data_root, tmp_path):
 ])
 def test_wrong_data_is_one_line(wider, more, message):
     typed = ["--task", "detect", "--train-data", str(wider), "--partial-events", "1--event", "--crops", "16", *more]
-    task = Detect(settings("detect", **parse(typed, main.add_modes, DEFAULTS)[1]), DEFAULTS, ONE)
+    chosen = settings("detect", **parse(typed, main.add_modes, DEFAULTS)[1])
     with pytest.raises(UserError, match=message):
-        task.prepare()
-        task.training_data()
-        task.make_net(resume=False)
+        detection(prepare(chosen, sets_of(chosen), ONE, True, False), ONE).net(False)
 
 
 @pytest.mark.parametrize(("more", "message"), [
@@ -193,7 +191,5 @@ def test_nets_of_another_task_are_refused(cli, detector, trained, tmp_path):
 
 
 def test_crowds_alone_calibrate_a_detector(wider):
-    task = Detect(settings("detect"), DEFAULTS, ONE)
-    task.sources = Sources([wider], [])
-    pictures = list(task.calibration())
+    pictures = list(calibration(Sources(settings("detect"), [wider], [], {})))
     assert pictures and all(picture.ndim == 3 and picture.dtype == np.uint8 for picture in pictures)

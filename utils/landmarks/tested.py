@@ -1,12 +1,15 @@
 """Tests of a landmark net: NME of each set in each kind of box, the report, and the export."""
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from loguru import logger
 
+from nets import Trainable
 from nets.stages.auxiliary import STATES
 from pipnet.app.web import Options, write_page
 from pipnet.contents import LIMITS
@@ -14,56 +17,61 @@ from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped
 from pipnet.geometry import to_crop
-from pipnet.landmarker import Landmarker, open_net
-from utils.config import ROOT
+from pipnet.landmarker import Landmarker, LandmarkNet, open_net
+from pipnet.layout import Layout
+from utils.config import ROOT, Settings
 from utils.evaluate import page
 from utils.evaluate.boxes import rebox
 from utils.evaluate.evaluate import Predict, Result, convert_predictor, evaluate, torch_predictor
 from utils.evaluate.report import Report, read_compared
-from utils.evaluate.tables import Case
+from utils.evaluate.tables import Case, Compared
 from utils.export.files import Source, deployed, example_for, export_onnx, from_arrays
+from utils.export.tested import Bounds, Tests
 from utils.faces.face_states import complete
-from utils.faces.faces import Faces
+from utils.faces.faces import Faces, evenly
 from utils.faces.prepared_set import ALL, load
 from utils.faces.sets import check_same_protocol, distinct, test_flags, title_for
 from utils.formats import FORMATS
-from utils.tasks.base import Bounds, Tests
-from utils.tools.inference import of_checkpoint
+from utils.landmarks.sources import Sources
 from utils.train import checkpoint
 from utils.train.make_net import state_names
+from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
+CALIBRATION = 200  # crops on which 8-bit numbers are calibrated
 LOST = 100  # % NME; a net that says the same for any face has less
 
 
+@dataclass(frozen=True)
 class LandmarkTests(Tests):
-    """Tests of the landmark net in a run's weights, on the test splits of its task."""
+    """Tests of the landmark net of a run on the splits `sources.tested`, see `landmark_tests`.
 
+    compare: runs whose reports are shown beside; stored: the checkpoint; net: what it says of the net; torch_net: with its
+    weights, None for an exported file; ways: (layout to compare in, conversion) of each split; compared: those, on each split.
+    """
+
+    sources: Sources
+    ranks: Ranks
+    run: Run
+    compare: list[Run]
+    stored: dict[str, Any]
+    net: LandmarkNet
+    torch_net: Trainable | None
+    ways: list[tuple[Layout, Callable[[Predict], Predict]]]
+    compared: list[tuple[Compared, ...]]
     bounds = {name: Bounds(0.05 if name == "int8" else 0.01, None if name == "int8" else 0.5) for name in FORMATS}  # NME points
 
-    def __init__(self, task, run: Run, compare: list[Run]):
-        self.task, self.run, self.compare = task, run, compare
-        self.settings = task.settings
+    @property
+    def settings(self) -> Settings:
+        return self.sources.settings
+
+    @property
+    def report(self) -> Report:
         test = self.settings.test
-        if compare and "true" not in test.box:
-            raise UserError("--compare shows other runs in true boxes; have them in --box too")
-        if run.model == "torch":
-            self.torch_net, _, self.stored = checkpoint.unpack(run.weights)
-            self.net = of_checkpoint(self.torch_net, self.stored)
-        else:
-            self.stored, self.net = checkpoint.load(run.weights), open_net(run.weights)
-        seen, self.layout = self.stored.get("data", ()), self.net.layout
-        if mine := [split.set.folder for split in task.tested if split.name == ALL and split.set.checksum in seen]:
-            raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
-        self.ways = [convert_predictor(self.layout, split.set.meta["layout"], self.settings.layouts) for split in task.tested]
-        flags = test_flags([split.set for split in task.tested]) if compare else ""
-        self.compared = [tuple(read_compared(other, split, test.norm, there.name, flags) for other in compare)
-                         for split, (there, _) in zip(task.tested, self.ways, strict=True)]
-        self.report = Report(run.folder / "report", test.norm, test.thresholds, run.model)
-        self.earlier = sorted(run.folder.glob("round*/best.pt")) if not run.alone and run.model == "torch" else []
+        return Report(self.run.folder / "report", test.norm, test.thresholds, self.run.model)
 
     def torch_model(self) -> Predict:
-        return torch_predictor(self.torch_net, self.task.ranks.device)
+        return torch_predictor(self.torch_net, self.ranks.device)
 
     def open(self, file: Path, threads: int) -> Predict:
         return from_arrays(open_net(file, threads).predict)
@@ -83,8 +91,9 @@ class LandmarkTests(Tests):
     def source(self) -> Source:
         def feeds() -> Iterator[dict[str, np.ndarray]]:
             logger.info(f"8-bit numbers are calibrated on faces of {', '.join(self.settings.data.train_data)}")
-            for image in self.task.calibration():
-                yield {"image": image[None]}
+            faces = self.sources.crops(self.sources.splits("train"))
+            for index in evenly(len(faces), CALIBRATION):
+                yield {"image": faces.crops.plain(index)[None]}
 
         net = checkpoint.unpack(self.run.weights)[0]
         detector = Path(self.settings.test.detector_weights or shipped("detector.onnx"))
@@ -95,62 +104,57 @@ class LandmarkTests(Tests):
         pictures = example_for(self.net.size, self.net.margin)[:1].repeat(16, 1, 1, 1)
         return {count: partial(model, pictures[:count]) for count in (1, 16)}
 
-    def cases(self) -> Iterator[tuple[Case, object]]:
-        """Yield (case, conversion of a predictor to its layout)."""
-        test, splits = self.settings.test, self.task.tested
+    def cases(self) -> Iterator[Case]:
+        test, splits, layout = self.settings.test, self.sources.tested, self.net.layout
         outputs = ["pose"] * self.net.pose + ["states"] * bool(self.net.states)
         detect = None
         if "detector" in test.box:
             detect = Landmarker(self.run.weights, Detector(test.detector, test.detector_weights)).detect
-        titles = distinct([title_for(split.set, self.layout, there) for split, (there, _) in zip(splits, self.ways, strict=True)])
+        titles = distinct([title_for(split.set, layout, there) for split, (there, _) in zip(splits, self.ways, strict=True)])
         files = distinct([split.set.folder.name for split in splits])
         for place, (split, (there, convert)) in enumerate(zip(splits, self.ways, strict=True)):
             check_same_protocol(split.set, self.stored["protocol"])
             data = self.settings.data
             faces = load([split], there, self.net.size, data.cache, data.train_hidden, self.net.margin)
-            if there is self.layout:  # another layout may not suffice for pose and states
+            if there is layout:  # another layout may not suffice for pose and states
                 faces = complete(faces, there, outputs)
             for box in test.box:
                 boxed, missed = rebox(faces, box, test.box_jitter, self.settings.data.cache, detect)
-                compared = self.compared[place] if box == "true" else ()
-                yield Case(split.set, titles[place], files[place], box, boxed, there, missed, compared), convert
+                case = Case(split.set, titles[place], files[place], box, boxed, there, convert, missed)
+                yield case if box != "true" else case._replace(compared=self.compared[place], earlier=self._earlier(case))
 
-    def evaluate(self, model: Predict, case: tuple[Case, object]) -> Result:
-        one, convert = case
-        test, ranks = self.settings.test, self.task.ranks
+    def _earlier(self, case: Case) -> tuple[float, ...]:
+        """Return the NME of the nets of earlier rounds of --semi, if there are any."""
+        files = [] if self.run.alone or self.run.model != "torch" else sorted(self.run.folder.glob("round*/best.pt"))
+        nets = (torch_predictor(checkpoint.unpack(file)[0], self.ranks.device) for file in files)
+        return tuple(float(np.nanmean(self.evaluate(net, case).nme)) for net in nets)
 
-        def result_of(predict: Predict) -> Result:
-            return evaluate(convert(predict), one.faces, one.layout, test.norm, test.test_batch_size, ranks, test.flip_test)
+    def evaluate(self, model: Predict, case: Case) -> Result:
+        test = self.settings.test
+        return evaluate(case.convert(model), case.faces, case.layout, test.norm, test.test_batch_size, self.ranks, test.flip_test)
 
-        result = result_of(model)
-        if self.earlier and one.box == "true" and one.title not in self.report.rounds:  # --semi: the nets of earlier rounds
-            nets = (torch_predictor(checkpoint.unpack(file)[0], ranks.device) for file in self.earlier)
-            self.report.rounds[one.title] = [float(np.nanmean(each.nme)) for each in (*map(result_of, nets), result)]
-        return result
-
-    def differences(self, case, one: Result, two: Result) -> tuple[float, np.ndarray]:
-        crop = case[0].faces["crop"][:]
+    def differences(self, case: Case, one: Result, two: Result) -> tuple[float, np.ndarray]:
+        crop = case.faces["crop"][:]
         apart = to_crop(one.landmarks, crop) - to_crop(two.landmarks, crop)
         figures = float(np.nanmean(one.nme)), float(np.nanmean(two.nme))
         far = max(figures[0] / LOST, 1)  # rounding grows with the numbers of a net that has diverged
         return abs(figures[0] - figures[1]) / far, self.net.size / far * np.hypot(*apart.T).ravel()
 
-    def add(self, case: tuple[Case, object], model: str, result: Result) -> None:
-        one, _ = case
-        self.report.add(one, model, result)
-        if one.layout is self.layout and (words := compare_outputs(result, one.faces)):
-            logger.info(f"{one.title}, {model}: {words}")
+    def with_result(self, report: Report, case: Case, model: str, result: Result) -> Report:
+        if case.layout is self.net.layout and (words := compare_outputs(result, case.faces)):
+            logger.info(f"{case.title}, {model}: {words}")
+        return report.with_result(case, model, result)
 
-    def close(self) -> str:
+    def close(self, report: Report) -> str:
         test, run, stored = self.settings.test, self.run, self.stored
-        tables = self.report.write(test.flip_test)
+        tables = report.write(test.flip_test)
         how = f"{test.norm} norm, flip test {'on' if test.flip_test else 'off'}, {', '.join(test.box)} boxes"
         if "detector" in test.box:
             how += "; faces that the detector missed are tested in their true boxes"
         about = checkpoint.about(run.weights, stored)
         for line in f"{about}, {how}\n{tables}".split("\n"):
             logger.debug(line)
-        page.write(run, self.report, stored, how, [other.folder for other in self.compare])
+        page.write(run, report, stored, how, [other.folder for other in self.compare])
 
         def place(path: Path) -> str:
             return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
@@ -160,10 +164,10 @@ class LandmarkTests(Tests):
         lines = ["", tables, "", f"Net:   {about}", f"How:   {how}", "Files: " + ", ".join(map(place, files))]
         if stored["args"]["val"] == "test":
             lines.append("Note:  the epoch was picked on the test set (--val test); figures on unseen faces would be worse")
-        if lost := [row["test set"].strip() for row in self.report.scores if float(row["NME %"]) > LOST]:
+        if lost := [row["test set"].strip() for row in report.scores if float(row["NME %"]) > LOST]:
             lines.append(f"Note:  above {LOST} % on {', '.join(dict.fromkeys(lost))}: the net has diverged or learnt nothing; "
                          "lower --learning-rate, or train longer")
-        synthetic = [split.set.synthetic for split in self.task.tested]
+        synthetic = [split.set.synthetic for split in self.sources.tested]
         if any(synthetic):
             lines.append("Note:  figures on synthetic faces show that all works, not how accurate the net is on photographs")
         if all(synthetic):
@@ -173,6 +177,26 @@ class LandmarkTests(Tests):
             if (run.folder / "events").is_dir():
                 lines.append(f"       tensorboard --logdir {place(run.folder)}")
         return "\n".join(lines)
+
+
+def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run]) -> LandmarkTests:
+    """Return the tests of a run. UserError for other runs that cannot be compared, and for faces that it was trained on."""
+    tested, test = sources.tested, sources.settings.test
+    if compare and "true" not in test.box:
+        raise UserError("--compare shows other runs in true boxes; have them in --box too")
+    if run.model == "torch":
+        torch_net, _, stored = checkpoint.unpack(run.weights)
+        net = checkpoint.described(torch_net, stored)
+    else:
+        torch_net, stored, net = None, checkpoint.load(run.weights), open_net(run.weights)
+    seen = stored.get("data", ())
+    if mine := [split.set.folder for split in tested if split.name == ALL and split.set.checksum in seen]:
+        raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
+    ways = [convert_predictor(net.layout, split.set.meta["layout"], sources.settings.layouts) for split in tested]
+    flags = test_flags([split.set for split in tested]) if compare else ""
+    compared = [tuple(read_compared(other, split, test.norm, there.name, flags) for other in compare)
+                for split, (there, _) in zip(tested, ways, strict=True)]
+    return LandmarkTests(sources, ranks, run, compare, stored, net, torch_net, ways, compared)
 
 
 def export(run: Run) -> None:

@@ -1,10 +1,10 @@
 """Tests of a face detector: AP and recall of each set at each scale, pictures of the worst, and the export."""
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from pipnet.detector import EXPORTED_FACE_BOX
@@ -12,21 +12,24 @@ from pipnet.draw import sheet
 from pipnet.files import write_csv
 from pipnet.images import write_image
 from utils.detect import metric
+from utils.detect.experiment import Sources, calibration
 from utils.detect.export import export_detector
 from utils.detect.find_faces import SUPPRESS, Detect, Found, exported_detector, find, torch_detector
+from utils.detect.show import draw_boxes
 from utils.detect.wider import Picture
 from utils.evaluate.detectors import weights_of
 from utils.evaluate.report import FOUND, TRUTH
 from utils.evaluate.tables import table
 from utils.export.files import Source
-from utils.tasks.base import Bounds, Tests
+from utils.export.tested import Bounds, Tests
 from utils.train import checkpoint
+from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
 HEADER = ["test set", "model", "scale", "faces", "AP", "recall", "covered", "plain"]
 
 
-class Case(NamedTuple):
+class Scaled(NamedTuple):
     """A test set at one scale; last: no further scale follows."""
 
     name: str
@@ -35,24 +38,26 @@ class Case(NamedTuple):
     last: bool
 
 
+@dataclass(frozen=True)
 class DetectorTests(Tests):
-    """Tests of the detector in a run's weights, on the test pictures of its task."""
+    """Tests of the detector of a run on the pictures `sources.tested`. stored: the checkpoint. A report is its rows."""
 
+    sources: Sources
+    ranks: Ranks
+    run: Run
+    stored: dict[str, Any]
+    report = ()
     bounds = {"onnx": Bounds(0.002), "int8": Bounds(0.01), "openvino": Bounds(0.002)}  # of AP and recall
 
-    def __init__(self, task, run: Run):
-        self.task, self.run, self.rows = task, run, []
-        self.stored = checkpoint.load(run.weights)
-
     def torch_model(self) -> Detect:
-        return torch_detector(weights_of(self.run.weights), self.task.ranks.device)
+        return torch_detector(weights_of(self.run.weights), self.ranks.device)
 
     def open(self, file: Path, threads: int) -> Detect:
         return exported_detector(file, threads)
 
     def source(self) -> Source:
         options = {"threshold": np.array(0.5, np.float32), "overlap": np.array(SUPPRESS, np.float32)}
-        return Source(self.run.onnx, lambda: ({"image": picture, **options} for picture in self.task.calibration()),
+        return Source(self.run.onnx, lambda: ({"image": picture, **options} for picture in calibration(self.sources)),
                       origin=self.run.source)
 
     def calls(self, model: Detect) -> dict[int, Callable[[], object]]:
@@ -73,35 +78,35 @@ class DetectorTests(Tests):
             "face_box": EXPORTED_FACE_BOX, "overlap": SUPPRESS, **{key: stored[key] for key in ("threshold",) if key in stored},
             "channels": "BGR, uint8, not normalised", "frame": "px of the image, which may have any size"})
 
-    def cases(self) -> Iterator[Case]:
-        scales = self.task.settings.detect.scales
-        for name, pictures in self.task.tested.items():
+    def cases(self) -> Iterator[Scaled]:
+        scales = self.sources.settings.detect.scales
+        for name, pictures in self.sources.tested.items():
             for number, scale in enumerate(scales, 1):
-                yield Case(name, pictures, scale, number == len(scales))
+                yield Scaled(name, pictures, scale, number == len(scales))
 
-    def evaluate(self, model: Detect, case: Case) -> Found:
-        return find(model, case.pictures, case.scale, self.task.ranks)
+    def evaluate(self, model: Detect, case: Scaled) -> Found:
+        return find(model, case.pictures, case.scale, self.ranks)
 
-    def differences(self, case: Case, one: Found, two: Found) -> tuple[float, np.ndarray]:
+    def differences(self, case: Scaled, one: Found, two: Found) -> tuple[float, np.ndarray]:
         pair = (metric.score(found, case.pictures)[:2] for found in (one, two))  # AP and recall of all faces
         apart = [abs(a - b) for a, b in zip(*pair, strict=True) if np.isfinite(a)]  # none where no face is large enough to count
         return max(apart, default=0.0), np.zeros(0)
 
-    def add(self, case: Case, model: str, result: Found) -> None:
-        self.rows += score_rows(case, model, result)
+    def with_result(self, report: tuple[list[str], ...], case: Scaled, model: str, result: Found) -> tuple[list[str], ...]:
         if case.last and model == self.run.model:
             write_sheet(self.run.folder / "report" / f"pictures_{case.name}.jpg", case.pictures, result)
+        return (*report, *score_rows(case, model, result))
 
-    def close(self) -> str:
-        report = self.run.folder / "report"
-        write_csv(report / "scores.csv", HEADER, self.rows)
+    def close(self, report: tuple[list[str], ...]) -> str:
+        folder = self.run.folder / "report"
+        write_csv(folder / "scores.csv", HEADER, report)
         note = "; validated on these very pictures (--val test)" if self.stored["args"]["val"] == "test" else ""
-        return (f"\n{table(self.rows, HEADER)}\n\nfaces of at least {metric.LEAST:g} px, IoU {metric.OVERLAP:g}; AP where every "
-                f"face has a box{note}\n{checkpoint.about(self.run.weights, self.stored)}; pictures of the worst in "
-                f"{report}")
+        return (f"\n{table(list(report), HEADER)}\n\nfaces of at least {metric.LEAST:g} px, IoU {metric.OVERLAP:g}; AP where "
+                f"every face has a box{note}\n{checkpoint.about(self.run.weights, self.stored)}; pictures of the worst in "
+                f"{folder}")
 
 
-def score_rows(case: Case, model: str, found: Found) -> list[list[str]]:
+def score_rows(case: Scaled, model: str, found: Found) -> list[list[str]]:
     """Return a row for all pictures and, if there are several events, one for each event."""
     events = sorted({picture.event for picture in case.pictures})
     rows = []
@@ -111,19 +116,6 @@ def score_rows(case: Case, model: str, found: Found) -> list[list[str]]:
         figures = ["" if np.isnan(value) else f"{value:.3f}" for value in scores[:4]]
         rows.append([title if title == case.name else f"  {title}", model, f"{case.scale:g}", str(scores.faces), *figures])
     return rows
-
-
-def draw_boxes(picture: np.ndarray, groups: list[tuple[np.ndarray, tuple]], size: int = 320) -> np.ndarray:
-    """Return (size, size, 3): a picture, shrunk to fit, with groups of boxes (M, 4), each in its BGR colour."""
-    zoom = size / max(picture.shape[:2])
-    method = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
-    small = cv2.resize(picture, None, fx=zoom, fy=zoom, interpolation=method)[:size, :size]
-    canvas = np.zeros((size, size, 3), np.uint8)
-    canvas[:small.shape[0], :small.shape[1]] = small
-    for boxes, colour in groups:
-        for x1, y1, x2, y2 in np.round(boxes * zoom).astype(int).tolist():
-            cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)
-    return canvas
 
 
 def write_sheet(file: Path, pictures: list[Picture], found: Found, count: int = 12, sure: float = 0.5) -> None:

@@ -1,0 +1,118 @@
+"""The training of a landmark net as an experiment: its faces, its net with all stages, its validation."""
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from loguru import logger
+from torch import Tensor
+
+from nets import Trainable, build_net
+from nets.wrappers.distillation import Shares, without_teacher
+from nets.wrappers.mean_teacher import MeanTeacher
+from pipnet.errors import UserError
+from pipnet.geometry import to_crop
+from utils.evaluate.evaluate import evaluate, torch_predictor
+from utils.faces.faces import Faces
+from utils.keys import MEAN_TEACHER
+from utils.landmarks.semi import Pool, Told, check_collapse, nominal_crops, with_unlabelled
+from utils.landmarks.sources import Sources, check_tests, load_faces
+from utils.train.batchnorm import measure_norms
+from utils.train.cost import refiner
+from utils.train.experiment import Experiment, Samples, Validated, check_finite
+from utils.train.initialise import RANDOM, Started, initialise
+from utils.train.make_net import check_norms, make_net
+from utils.train.ranks import Ranks
+from utils.train.solver import Solver
+from utils.train.teacher import add_teacher
+
+TARGET = 256     # unlabelled crops of each kind that batch norms are measured on
+UNTRAINED = 100  # steps, after which a net may still find the mean face everywhere without having collapsed
+
+
+def landmarks(sources: Sources, ranks: Ranks, fold: int | None = None, pool: Pool | None = None,
+              told: Told | None = None) -> Experiment:
+    """Return the training of a landmark net on the sets in `sources.training`; its faces are loaded.
+
+    fold: of an audit, whose faces validate. pool: unlabelled faces of --semi; told: their pseudo-labels in a round.
+    """
+    check_tests(sources)
+    settings, layout = sources.settings, sources.layout
+    net, data = settings.net, settings.data
+    faces, held = load_faces(sources, fold)
+    words = f"{len(faces)} faces of {', '.join(data.train_data)}, {len(held or ())} to validate"
+    if data.val == "test":
+        words += " (the TEST set: --val test)"
+    samples = Samples(sources.batches(faces), [one.checksum for one in sources.training], words)
+    if pool:
+        samples = with_unlabelled(samples, sources, faces, pool, told)
+    target = nominal_crops(pool, TARGET).to(ranks.device) if settings.train.target_norms else None
+    return Experiment(settings, f"{net.net} ({settings.train.preset}), {layout.count} landmarks, {net.input_size} px",
+                      "val_nme", "NME {:.3f} %", samples, partial(start_net, sources, faces, ranks),
+                      describe(sources, faces), partial(validator, sources, held, target, ranks))
+
+
+def describe(sources: Sources, faces: Faces) -> dict[str, Any]:
+    """Return what a checkpoint holds beside the net: layout, crop protocol, mean face of the training faces."""
+    layout, rows = sources.layout, sources.settings.layouts.rows
+    used = (sources.settings.data.layout, layout.stored)
+    return {"layout": layout.to_dict(), "protocol": sources.training[0].meta["protocol"],
+            "layouts": {name: row for name, row in rows.items() if name in used}, "meanface": faces.meanface().tolist()}
+
+
+def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tuple[Trainable, Started]:
+    """Return the net of a training on `faces` with its initial weights, and their origin; a resumed one with random weights."""
+    settings, layout = sources.settings, sources.layout
+    train, loss, side = settings.train, settings.loss, settings.net.input_size
+    net = make_net(settings.net, loss, layout, sources.sets.meanface(settings.net.meanface, layout, faces))
+    if settings.net.refine:
+        logger.info(refiner(net.spec))
+    if train.batch_size == 1 and ranks.count == 1:
+        check_norms(deepcopy(net).train().predict, round(side * net.input_margin))
+    started = Started("the checkpoint")
+    if not resume:
+        started = initialise(net, settings.net.weights, layout, faces.meanface(), logger.warning)
+        if train.freeze == "backbone" and started == RANDOM:
+            raise UserError("--freeze backbone would keep random weights; give --weights of a trained net")
+    if train.semi == "gssl":
+        net.head.levels = 3
+        if min(net.grid) < 4:
+            raise ValueError("gssl pools the feature map twice, which needs 4 x 4 cells at least; give a larger "
+                             "--input-size or a smaller --stride")
+    elif train.semi == MEAN_TEACHER:
+        net = MeanTeacher(net, layout, float(faces.shift().mean()), loss.pseudo_labels)
+    if train.teacher:
+        shares = Shares(loss.teacher_landmarks, loss.teacher_maps, loss.teacher_features)
+        net, words = add_teacher(net.to(ranks.device), Path(train.teacher), shares, layout,
+                                 sources.training[0].meta["protocol"])
+        logger.info(words)
+    return net, started
+
+
+def validator(sources: Sources, held: Faces | None, target: Tensor | None, ranks: Ranks, solver: Solver):
+    """Return a function that validates the weights of `solver` on the faces `held`.
+
+    target: unlabelled crops (M, S, S, 3), whose statistics the batch norms of the kept net take.
+    """
+    train, test, layout = sources.settings.train, sources.settings.test, sources.layout
+    net = build_net(solver.net.spec).to(ranks.device) if held is not None or target is not None else None
+
+    def validate() -> Validated:
+        state = without_teacher(solver.averaged())
+        if target is not None:
+            net.load_state_dict(state)
+            measure_norms(net.eval(), net.predict, target, test.test_batch_size)
+            state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        if held is None:
+            check_finite(state)
+            return Validated(state, float("nan"))
+        net.load_state_dict(state)
+        result = evaluate(torch_predictor(net, ranks.device), held, layout, test.norm, test.test_batch_size, ranks)
+        if train.semi == MEAN_TEACHER and solver.step > max(solver.schedule.total / 4, UNTRAINED):
+            check_collapse(to_crop(result.landmarks, held["crop"][:]), "the net")
+        if result.sigma is not None:
+            state = solver.net.head.calibrated(state, result.calibration())
+        return Validated(state, float(np.nanmean(result.nme)), result.limits())
+
+    return validate

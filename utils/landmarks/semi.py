@@ -1,0 +1,114 @@
+"""Unlabelled faces for --semi, their pseudo-labels, and the samples that a training takes from them."""
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from pipnet.errors import UserError
+from pipnet.files import read_csv
+from pipnet.geometry import to_crop
+from utils.faces.batches import Batches, recipes
+from utils.faces.faces import Faces, evenly
+from utils.faces.mixed import labelled_rows, of_level, pseudo_labelled
+from utils.faces.prepared_set import UNLABELLED, Split
+from utils.faces.shards import Shards, shard_files
+from utils.faces.unlabelled import check_apart, unlabelled_splits
+from utils.keys import MEAN_TEACHER, ROUNDS
+from utils.landmarks.sources import Sources
+from utils.train.experiment import Samples
+from utils.train.make_net import input_margin
+from utils.train.ranks import Ranks
+
+COLUMNS = ["file", "score", "sigma", "moved"]  # of a file of pseudo-labels, before the landmarks
+SAME = 0.002  # of the crop: landmarks that vary less than this from face to face, or within a face, say nothing
+
+
+class Pool(NamedTuple):
+    """Unlabelled faces of prepared sets and of identities without labels, None if there are only shards; checksums of both."""
+    faces: Faces | None
+    shards: Faces | None
+    checksums: list[str]
+
+
+class Told(NamedTuple):
+    """A file of pseudo-labels of a pool's faces, and which terms they train, see Labels.level."""
+    file: Path
+    level: int
+
+
+def find_pool(sources: Sources, ranks: Ranks) -> Pool:
+    """Return the unlabelled faces that --unlabelled and --labelled-fraction mean, prepared if need be; all processes call it.
+
+    UserError for test pictures, and where there is no face.
+    """
+    settings, sets, first = sources.settings, sources.sets, sources.training[0]
+    data, semi, margin = settings.data, settings.train.semi, input_margin(settings.net)
+    names, shards, faces, checksums = data.unlabelled or [], None, None, []
+    if files := [file for name in names for file in shard_files(name)]:
+        if semi in ROUNDS:
+            raise UserError(f"{files[0]} is read as a stream, which --semi {semi} cannot label; give a folder of pictures, or "
+                            "--semi mean-teacher")
+        stored = first.meta["margin"]
+        tars = ranks.one_by_one(lambda: Shards(files, sets.root / UNLABELLED, settings.net.input_size, stored, margin))
+        shards, checksums = tars.faces(), [tars.checksum]
+    names = [name for name in names if not shard_files(name)]
+    splits = ranks.one_by_one(lambda: unlabelled_splits(sets, first, names, settings.test))
+    tested = sources.tested or [Split(one, "test") for one in sources.training if "test" in one.splits]
+    ranks.agree(lambda: check_apart(splits, tested))
+    rest = [split._replace(labelled=False) for split in sources.splits() if data.labelled_fraction < 1]
+    if splits or rest:
+        faces = sources.crops([*splits, *rest], cache=data.cache)
+        others = sum(len(split.set.read(split.name)) for split in splits)
+        rows = labelled_rows(faces["identity"][others:], data.labelled_fraction, settings.train.seed)
+        faces = faces.only(np.flatnonzero(np.concatenate([np.ones(others, bool), ~rows])))
+        if not len(faces):
+            raise UserError(f"labelled_fraction {data.labelled_fraction:g} leaves no unlabelled face; give a smaller one")
+    return Pool(faces, shards, [split.set.checksum for split in splits] + checksums)
+
+
+def nominal_crops(pool: Pool, most: int) -> torch.Tensor:
+    """Return up to `most` crops (M, S, S, 3) of unlabelled faces, evenly spread, as a net gets them in a test."""
+    kinds = [faces.crops for faces in pool[:2] if faces is not None]
+    return torch.from_numpy(np.stack([crops.plain(row) for crops in kinds for row in evenly(len(crops), most)]))
+
+
+def with_unlabelled(samples: Samples, sources: Sources, labelled: Faces, pool: Pool, told: Told | None) -> Samples:
+    """Return the samples with the unlabelled faces as they are `told`, or with views of them for a mean teacher.
+
+    samples: those of the faces `labelled`. Without a teacher and without pseudo-labels, as in a first round, they stay alone.
+    """
+    settings, (faces, shards, checksums), count = sources.settings, pool, len(labelled)
+    if settings.train.semi == MEAN_TEACHER:
+        whole = Faces.join([part for part in (labelled, faces, shards) if part is not None])
+        batches = Batches(whole, settings.augment, sources.layout.flip_index, settings.train.seed, count,
+                          recipes(settings.augment, settings.views))
+        return Samples(batches, samples.checksums + checksums, f"{samples.words}; {len(whole) - count} unlabelled faces", count)
+    if told is None:
+        return samples
+    learnt = pseudo_labelled(faces, read_labels(told.file, faces), float(labelled.shift().mean()), told.level)
+    return Samples(sources.batches(Faces.join([of_level(labelled, 0), learnt])),
+                   [*samples.checksums, *checksums, hashlib.sha256(told.file.read_bytes()).hexdigest()],
+                   f"{samples.words}; {len(faces)} unlabelled faces, pseudo-labelled in {told.file}")
+
+
+def read_labels(file: Path, faces: Faces) -> np.ndarray:
+    """Return pseudo-labels (M, N, 2) in [0, 1] of the faces' crops. UserError if the file is of other faces."""
+    rows = read_csv(file)
+    if [row["file"] for row in rows] != list(faces["file"]):
+        raise UserError(f"{file} is of other unlabelled faces than there are now; train another run")
+    try:
+        points = np.array([list(row.values())[len(COLUMNS):] for row in rows], np.float64)
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}); train another run") from None
+    return to_crop(points.reshape(len(faces), -1, 2), faces["crop"][:])
+
+
+def check_collapse(nominal: np.ndarray, who: str) -> None:
+    """Raise UserError if landmarks (M, N, 2) in [0, 1] of the crop are the same in every face, or all at one place in most."""
+    across, within = nominal.std(0).mean() if len(nominal) > 1 else 1.0, np.median(nominal.std(1).mean(1))
+    if not min(across, within) > SAME:
+        what = "the same landmarks in every face" if within > SAME else "all landmarks of a face at one place"
+        raise UserError(f"{who} finds {what}: it has collapsed, and its pseudo-labels would teach nothing; lower "
+                        "--learning-rate, give more --epochs or more labelled faces, and look at the faces with --show-data")

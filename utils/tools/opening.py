@@ -1,0 +1,95 @@
+"""What main.py opens before its work: the runs that it is about, found, checked and held, and their log."""
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from loguru import logger
+from tqdm import tqdm
+
+from pipnet.app.web import check_page
+from pipnet.errors import UserError, printable
+from pipnet.files import SHIPPED
+from utils.config import ROOT, Settings
+from utils.locks import LOG
+from utils.modes import TESTS
+from utils.tools import audit, predict, rounds
+from utils.tools.tasks import TASKS
+from utils.train import holding, own_files, run_folder
+from utils.train.ranks import Ranks
+from utils.train.run_folder import Run
+
+
+class Runs(NamedTuple):
+    """Runs of a command: the one that it is about, None for a preparation; the one whose files tell how far a training has come;
+    those that a report shows beside. exp: what names the first, None: its place tells; root: the folder of all runs."""
+
+    exp: str | None
+    own: Run | None
+    progress: Run | None
+    compare: list[Run]
+    root: Path
+
+
+def find_runs(mode: Namespace, given: dict, root: Path, ranks: Ranks) -> Runs:
+    """Return the runs that the flags mean; for a training, check that its folder may be trained in, and set how after a restart.
+
+    UserError if there is none, or if it would be overwritten.
+    """
+    trains, tests = mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
+    exp, run = mode.exp or (None if trains or tests or mode.export else SHIPPED[0]), None
+    if trains or tests or mode.export or mode.predict or mode.show_data and mode.exp:
+        run = ranks.agree(lambda: run_folder.find(exp, root, trains, mode.resume))
+        if given.keys() & {"dataset", "data_dir", "train_data"}:  # faces that calibrate 8-bit numbers anew
+            run = run._replace(given=tuple(file for file in run.given if file == run.fastest))
+    compare = ranks.agree(lambda: [run_folder.find(other, root, False) for other in mode.compare])
+    progress = audit.fold_runs(run, 1)[0] if mode.audit else rounds.begun(run) if trains else run
+    runs = Runs(exp, run, progress, compare, root)
+    if trains:
+        holding.continue_after_restart(mode, progress)
+        ranks.agree(lambda: check_folder(mode, runs))
+    return runs
+
+
+def check_folder(mode: Namespace, runs: Runs) -> None:
+    """Raise UserError for a folder in which this training may not begin, or not go on."""
+    if not mode.resume:
+        marks = audit.MARKS if mode.audit else own_files.MARKS
+        own_files.check_place(runs.own.folder, [Path(ROOT), runs.root], marks)
+    holding.check_free(runs.progress, mode.resume, mode.overwrite)
+
+
+def check_task(mode: Namespace, runs: Runs, settings: Settings) -> None:
+    """Raise UserError for modes that the task does not have, and for places that may not be written to."""
+    for name, says in TASKS[settings.train.task].excludes.items():
+        if getattr(mode, name):
+            raise UserError(says)
+    if mode.audit:
+        audit.check(runs.own, settings.train)
+    if mode.out and "web" in mode.export:
+        check_page(Path(mode.out), mode.overwrite)
+    if mode.predict:
+        predict.target_of(mode, runs.own.folder)
+
+
+@contextmanager
+def opened(mode: Namespace, runs: Runs, ranks: Ranks) -> Iterator[Run | None]:
+    """Hold the folder of the run that is written to, log into it, and yield the run, whose folder may be another free one."""
+    logger.remove()
+    logger.configure(patcher=lambda record: record.update(message=printable(record["message"])))
+    if ranks.first:
+        logger.add(lambda line: tqdm.write(line, end="", file=sys.stderr), format="{time:HH:mm:ss} {message}", level="INFO")
+    trains, run = mode.train or mode.audit, runs.own
+    writes = run and (not mode.out or trains or mode.export or mode.show_data or any(getattr(mode, name) for name in TESTS))
+    with ranks.connected(), ExitStack() as held:
+        if writes:  # before anything is made, so that no other run takes the folder meanwhile
+            new = trains and not (mode.exp or mode.resume)
+            run = ranks.agree(lambda: held.enter_context(holding.hold(runs.own, new)))
+            if ranks.first:
+                if trains and not new:
+                    check_folder(mode, runs)
+                own_files.tidy(run.folder)
+                logger.add(holding.log_to(run.folder / LOG), format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
+        yield run

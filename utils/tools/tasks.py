@@ -1,0 +1,47 @@
+"""What main.py does for each --task."""
+from collections.abc import Callable
+from typing import NamedTuple
+
+from utils.detect import experiment as detector
+from utils.detect.show import show
+from utils.detect.tested import DetectorTests
+from utils.landmarks import sources as landmarks
+from utils.landmarks.tested import landmark_tests
+from utils.tools.rounds import train_landmarks
+from utils.tools.show import show_sets
+from utils.train import checkpoint
+from utils.train.loop import train
+
+
+class Task(NamedTuple):
+    """Functions of a task, which all processes call. excludes: {mode of main.py that the task does not have: message}.
+
+    prepare(settings, sets, ranks, train, test): the sources to train on and to test on, prepared
+    show(sources, ranks, count, run): text to print about training samples, which it draws as the net gets them
+    train(sources, ranks, run, resume): trains in the run's folder
+    tests(sources, ranks, run, compare): `Tests` of a run; compare: runs whose reports are shown beside
+    """
+
+    prepare: Callable
+    show: Callable
+    train: Callable
+    tests: Callable
+    excludes: dict[str, str] = {}
+
+
+def train_detector(sources: detector.Sources, ranks, run, resume: bool) -> None:
+    """Train a face detector."""
+    train(detector.detection(sources, ranks), run, ranks, resume)
+
+
+def detector_tests(sources: detector.Sources, ranks, run, _compare) -> DetectorTests:
+    """Return the tests of a detector's run."""
+    return DetectorTests(sources, ranks, run, checkpoint.load(run.weights))
+
+
+TASKS = {
+    "landmarks": Task(landmarks.prepare, show_sets, train_landmarks, landmark_tests),
+    "detect": Task(detector.prepare, show, train_detector, detector_tests, {
+        "audit": "--audit judges landmarks; leave it out of --task detect",
+        "predict": "--predict is for landmark nets; demo.py --detector-weights shows what a detector finds",
+        "compare": "--compare is for landmark nets; leave it out of --task detect"})}

@@ -1,0 +1,96 @@
+"""The past epochs of a training, and the files in the run's folder that are written after each."""
+import secrets
+import threading
+from typing import Any
+
+from loguru import logger
+
+from pipnet.errors import UserError
+from pipnet.files import write_csv
+from utils.train import checkpoint
+from utils.train.run_folder import Run
+
+try:
+    from torch.utils.tensorboard import SummaryWriter
+except ImportError:
+    SummaryWriter = None
+
+
+class History:
+    """Past epochs of a training: rows of step.csv and time.csv, and the best validation figure.
+
+    figure: the column of step.csv by which epochs are compared; lower is better.
+    """
+
+    def __init__(self, figure: str, rows: list[dict] | None = None, times: list[dict] | None = None, best: float = float("inf")):
+        self.figure, self.rows, self.times, self.best = figure, rows or [], times or [], best
+
+    @property
+    def epochs(self) -> int:
+        """Return the number of whole epochs."""
+        return len(self.rows)
+
+    def epochs_since_best(self) -> int:
+        """Return the number of epochs after the one with the best validation figure."""
+        last = self.epochs - 1
+        return last - min((row["epoch"] for row in self.rows if row[self.figure] == self.best), default=last)
+
+    def add(self, row: dict, times: dict) -> bool:
+        """Add an epoch's figures. Return whether its validation figure is the best so far."""
+        better = not row[self.figure] >= self.best  # it is NaN without validation: the last epoch is the best
+        self.best = min(row[self.figure], self.best)
+        self.rows.append({**row, "best": self.best})
+        self.times.append(times)
+        return better
+
+
+def resumable(run: Run, expected: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's last checkpoint. UserError if it cannot be gone on from, or differs in one of the `expected` values."""
+    stored = checkpoint.load(run.last)
+    if "solver" not in stored:
+        raise UserError(f"{run.last} has no training state, only weights; start from them: --weights {run.last}")
+    if any(stored[key] != value for key, value in expected.items()):
+        raise UserError(f"{run.last} was trained with another net, layout, data or teacher than there is now; train a new run")
+    return stored
+
+
+def _without_write_errors(failed) -> None:
+    """Print what has failed in a thread, except TensorBoard's writing, whose next call raises the error again."""
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
+
+
+class Keeper:
+    """Writes a training's files. Each file is whole, whenever the process is killed."""
+
+    def __init__(self, run: Run, history: History):
+        self.run, self.history = run, history
+        threading.excepthook = _without_write_errors
+        self.events = SummaryWriter and SummaryWriter(
+            run.folder / "events", purge_step=history.epochs + 1,
+            filename_suffix=f".{secrets.token_hex(4)}")  # nobody can foresee the name, and place a link at it
+        if not self.events:
+            logger.info("no events for TensorBoard are written, because its package is missing: pip install tensorboard")
+        write_tables(run, history.rows, history.times)  # a kill may have come between the last checkpoint and its rows
+
+    def save(self, inference: dict, solver: dict, better: bool) -> None:
+        """Write the files of an epoch: best.pt if it is `better`, last.pt, the tables, TensorBoard's events."""
+        if better:
+            checkpoint.save(self.run.weights, inference)
+        checkpoint.save(self.run.last, {**inference, "solver": solver, "rows": self.history.rows, "times": self.history.times,
+                                        "best": self.history.best})
+        write_tables(self.run, self.history.rows, self.history.times)
+        if not self.events:
+            return
+        row, times = self.history.rows[-1], self.history.times[-1]
+        for key, value in {**row, **{f"time/{key}": value for key, value in times.items()}}.items():
+            if not key.endswith("epoch"):
+                self.events.add_scalar(key, value, row["epoch"] + 1)
+        self.events.flush()
+
+
+def write_tables(run: Run, rows: list[dict], times: list[dict]) -> None:
+    """Write step.csv and time.csv of a run, a row for each epoch."""
+    for name, table in (("step.csv", rows), ("time.csv", times)):
+        if table:
+            write_csv(run.folder / name, list(table[0]), [row.values() for row in table])

@@ -1,0 +1,60 @@
+"""How weights are changed: the optimizer, frozen parts, averaged weights, and the precision of a step."""
+import math
+
+import torch
+from torch import nn
+
+from nets.trainable import Trainable, batch_norms
+
+
+def make_optimizer(net: nn.Module, kind: str, weight_decay: float, norms: bool) -> torch.optim.Optimizer:
+    """Return Adam or AdamW. norms: biases, norms and PReLU slopes are decayed too."""
+    decayed = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": weight_decay * norms}]
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, lr=0.0, fused=True)
+
+
+class Average:
+    """Exponential moving average of weights and buffers. The decay ramps up, so that the average forgets the first weights."""
+
+    def __init__(self, net: nn.Module, decay: float, ramp: int):
+        self.decay, self.ramp = decay, ramp
+        self.state = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, net: nn.Module, step: int) -> None:
+        """Update the average after step 0, 1, ..."""
+        decay = self.decay * (1 - math.exp(-(step + 1) / self.ramp))
+        floats, values = [], []
+        for name, tensor in net.state_dict().items():
+            if tensor.is_floating_point():
+                floats.append(self.state[name])
+                values.append(tensor.detach())
+            else:
+                self.state[name].copy_(tensor)
+        torch._foreach_lerp_(floats, values, 1 - decay)
+
+
+def precision(amp: str, device: torch.device) -> torch.dtype | None:
+    """Return the autocast type, or None. Raise ValueError for fp16 without CUDA."""
+    if amp == "fp16" and device.type != "cuda":
+        raise ValueError("amp fp16 needs a CUDA GPU; use bf16 or off")
+    if amp == "auto":
+        return torch.bfloat16 if (torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _cpu_bf16()) else None
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
+
+
+def _cpu_bf16() -> bool:
+    """Return whether bf16 is faster than fp32 on this CPU: with AMX, or with AVX-512 BF16 of AMD. That of Intel is slower."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # recent versions only
+    return bool(known.get("amx_bf16") or (known.get("avx512_bf16") and known.get("sse4a")))  # SSE4a: AMD's alone
+
+
+def freeze(net: Trainable, part: str | None) -> list[nn.Module]:
+    """Stop the training of a part of the net, the key `freeze`. Return the batch norms whose statistics have to stay."""
+    if part is None:
+        return []
+    if part == "backbone":
+        net.backbone.requires_grad_(False)
+    return batch_norms(net.backbone if part == "backbone" else net)

@@ -1,0 +1,37 @@
+"""The learning rate of each step."""
+import math
+from typing import NamedTuple
+
+
+class Schedule(NamedTuple):
+    """The learning rate as a pure function of the step, so that resuming needs no state. warmup, total, milestones: steps.
+
+    factors: of the peak, before the first milestone and after each.
+    """
+    kind: str
+    peak: float
+    final: float
+    warmup_start: float
+    warmup: int
+    total: int
+    milestones: tuple[int, ...]
+    factors: tuple[float, ...] = (1.0,)
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate of step 0, 1, ..."""
+        if step < self.warmup:
+            return self.warmup_start + (self.peak - self.warmup_start) * step / self.warmup
+        if self.kind == "steps":
+            return self.peak * self.factors[sum(step >= milestone for milestone in self.milestones)]
+        share = (step - self.warmup) / max(self.total - self.warmup, 1)
+        return self.final + 0.5 * (self.peak - self.final) * (1 + math.cos(math.pi * min(share, 1)))
+
+
+def make_schedule(train, steps: int) -> Schedule:
+    """Return the schedule of the settings' section `train`, with `steps` steps per epoch. ValueError for unequal lists."""
+    factors = train.factors or [0.1 ** place for place in range(1, len(train.milestones) + 1)]
+    if len(factors) != len(train.milestones):
+        raise ValueError(f"factors has {len(factors)} numbers for {len(train.milestones)} milestones; give as many, or none")
+    return Schedule(train.schedule, train.learning_rate, train.final_learning_rate, train.warmup_learning_rate,
+                    round(train.warmup * steps), train.epochs * steps, tuple(round(epoch * steps) for epoch in train.milestones),
+                    (1.0, *factors))
