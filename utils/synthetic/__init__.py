@@ -20,14 +20,15 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.cores import cores
-from utils.faces.archives import VISIBLE_FILE, write_pts
+from utils.faces.archives import PARTS_300W, VISIBLE_FILE, write_pts
 from utils.growing import FACES, growing
 from utils.progress import progress
 from utils.start import end_with_parent
 from utils.synthetic.face import Face, draw
 
-TRAIN_PARTS = {"afw": 337, "helen/trainset": 2000, "lfpw/trainset": 811}  # official numbers of faces, whose proportions are kept
-TEST_PARTS = {"helen/testset": 330, "lfpw/testset": 224, "ibug": 135}
+# official numbers of faces, whose proportions are kept
+TRAIN_PARTS, TEST_PARTS = ({name: part.count for name, part in PARTS_300W.items() if part.split == split}
+                           for split in ("train", "test"))
 VERSION = 1  # a change of what is drawn increases it, so that older faces are not reused
 TEST_INDEX = 1_000_000  # first test face, so that no face is in both splits
 HARD_INDEX = 2_000_000  # first difficult test face (ibug)

@@ -102,7 +102,7 @@ class Archive:
             box = tight = _with_area(tight, len(landmarks), where)
         else:
             box = box - origin + 0.5
-        if max(np.abs(tight).max(), np.nanmax(np.abs(box), initial=0)) > FARTHEST:
+        if (np.abs([tight, box]) > FARTHEST).any():
             raise UserError(f"{where}: a coordinate is beyond {FARTHEST:g} px; correct it or remove the face")
         if not (np.isfinite(box).all() and (box[2:] > box[:2]).all()):
             raise UserError(f"{where}: its face box is empty; correct it or remove the face")

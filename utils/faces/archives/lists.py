@@ -57,6 +57,6 @@ def numbers(words: Iterable[str], where: str) -> np.ndarray:
         values = np.array(list(words), dtype=np.float64)
     except ValueError:
         values = np.array([np.nan])
-    if not np.isfinite(values).all() or (np.abs(values) >= 1e9).any():
+    if not (np.abs(values) < 1e9).all():
         raise UserError(f"{where}: not a coordinate where one belongs")
     return values

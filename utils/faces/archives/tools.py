@@ -50,7 +50,7 @@ def _add(archive: Archive, faces: list[Named], names: list[str]) -> None:
     for split, image, where, points, _ in faces:
         with archive.checked():
             values = np.array([points.get(name, (np.nan, np.nan, 0)) for name in order], dtype=np.float64)
-            if np.isinf(values).any() or (np.abs(np.nan_to_num(values)) >= 1e9).any():
+            if (np.abs(values) >= 1e9).any():
                 raise UserError(f"{where}: not a coordinate where one belongs")
             name = identity(image.relative_to(archive.root).as_posix())
             archive.add(split, image, "all", name, values[:, :2], where, visible=values[:, 2] == 1)
@@ -105,7 +105,7 @@ def parse_cvat(archive: Archive) -> None:
                 archive.left_out["images of the XML without points"] += not shapes
                 others = sum(shape.tag not in SHAPES for shape in image.findall("./*[@label]"))
                 archive.left_out["shapes that are no points"] += others
-        used = {name: None for face in faces for name in face.points}
+        used = dict.fromkeys(name for face in faces for name in face.points)
         names += [name for name in dict.fromkeys([*labels, *used]) if name in used and name not in names]
     _add(archive, faces, names)
 
