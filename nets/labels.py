@@ -73,24 +73,10 @@ class Weak(NamedTuple):
         return Weak(*(part.to(device, non_blocking=non_blocking) for part in self))
 
 
-class Form(NamedTuple):
-    """Which columns packed labels have: of `count` landmarks, of `states` states, and whether of a pose and a level."""
-    count: int
-    pose: bool = False
-    states: int = 0
-    level: bool = False
-
-    def widths(self) -> dict[str, int]:
-        """Return {field: its columns}, in order."""
-        columns = {"landmarks": 2 * self.count, "weight": self.count, "pose": 3 * self.pose, "pose_weight": int(self.pose),
-                   "states": self.states, "states_weight": self.states, "level": int(self.level)}
-        return {name: width for name, width in columns.items() if width}
-
-
 class Labels(NamedTuple):
     """A batch of labels in one finite tensor: a loss needs no masks, and a device gets one copy. Made by `pack`.
 
-    packed (B, W) float32, its columns as `form` says. These are views of it, the extras None where `form` lacks them:
+    packed (B, W) float32; form {field: its columns}, in order; the fields are views, of which all but the first two may be None:
     landmarks (B, N, 2) in [0, 1] of the crop; weight (B, N), 0 where unknown or not trained
     pose (B, 3) pitch, yaw, roll in radians; pose_weight (B, 1), 0 where unknown
     states (B, k) 0 or 1; states_weight (B, k), 0 where unknown; `flip` takes the first two for the left and the right eye
@@ -98,7 +84,7 @@ class Labels(NamedTuple):
     weak: of pictures that follow the labelled ones in the batch, for `MeanTeacher`
     """
     packed: Tensor
-    form: Form
+    form: dict[str, int]
     weak: Weak | None = None
 
     flip, warp, select = flip, warp, select
@@ -114,24 +100,23 @@ class Labels(NamedTuple):
     def pack(cls, landmarks, weight=None, pose=None, states=None, level=None) -> "Labels":
         """Return labels from arrays or tensors, in which NaN and infinity mean unknown. Without `weight` all weigh 1."""
         landmarks, known = _finite(landmarks)
-        trained = known.all(-1).float()
+        fields = {"landmarks": landmarks, "weight": known.all(-1).float()}
         if weight is not None:
-            trained = trained * torch.as_tensor(weight, dtype=torch.float32).nan_to_num(0, 0, 0)
-        parts, form = [landmarks.flatten(1), trained], Form(landmarks.shape[1])
+            fields["weight"] = fields["weight"] * torch.as_tensor(weight, dtype=torch.float32).nan_to_num(0, 0, 0)
         if pose is not None:
-            pose, known = _finite(pose)
-            parts, form = [*parts, pose, known.all(1, keepdim=True).float()], form._replace(pose=True)
+            fields["pose"], known = _finite(pose)
+            fields["pose_weight"] = known.all(1, keepdim=True).float()
         if states is not None:
-            states, known = _finite(states)
-            parts, form = [*parts, states, known.float()], form._replace(states=states.shape[1])
+            fields["states"], known = _finite(states)
+            fields["states_weight"] = known.float()
         if level is not None:
-            parts, form = [*parts, torch.as_tensor(level, dtype=torch.float32)[:, None]], form._replace(level=True)
-        return cls(torch.cat(parts, 1), form)
+            fields["level"] = torch.as_tensor(level, dtype=torch.float32)[:, None]
+        return _join(fields)
 
     def field(self, name: str) -> Tensor | None:
-        """Return the columns (B, k) of a field, None if the form has none."""
+        """Return the columns (B, k) of a field, None if there are none."""
         start = 0
-        for other, width in self.form.widths().items():
+        for other, width in self.form.items():
             if other == name:
                 return self.packed[:, start:start + width]
             start += width
@@ -139,8 +124,7 @@ class Labels(NamedTuple):
 
     def replace(self, **fields: Tensor) -> "Labels":
         """Return the labels with other values in some fields, finite ones; `landmarks` and `weight` together may be fewer."""
-        parts = [fields[name].flatten(1) if name in fields else self.field(name) for name in self.form.widths()]
-        return self._replace(packed=torch.cat(parts, 1), form=self.form._replace(count=parts[1].shape[1]))
+        return _join({name: fields.get(name, self.field(name)) for name in self.form})._replace(weak=self.weak)
 
     def weight_of(self, level: int) -> Tensor:
         """Return (B, N), the weight in the terms of that level: 0 for samples of another."""
@@ -156,6 +140,12 @@ def _finite(values) -> tuple[Tensor, Tensor]:
     values = torch.as_tensor(values, dtype=torch.float32)
     known = torch.isfinite(values)
     return torch.where(known, values, 0.5), known
+
+
+def _join(fields: dict[str, Tensor]) -> Labels:
+    """Return the labels of these fields (B, ...)."""
+    columns = {name: values.flatten(1) for name, values in fields.items()}
+    return Labels(torch.cat(list(columns.values()), 1), {name: values.shape[1] for name, values in columns.items()})
 
 
 class Prediction(NamedTuple):

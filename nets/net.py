@@ -30,14 +30,6 @@ class Outputs(NamedTuple):
     moves: Tensor | None
 
 
-def make_stages(backbone: nn.Module, neck: nn.Module, head: nn.Module, spec: dict) -> tuple[AuxiliaryHeads, Refiner | None]:
-    """Return the auxiliary heads and the refiner that `spec` asks for."""
-    auxiliary, refiner = AuxiliaryHeads(neck.channels, spec["auxiliary"]), None
-    if spec["refine"]:
-        refiner = Refiner(backbone.channels, neck.channels, head.num_lms, spec["input_size"], spec.get("openings", []))
-    return auxiliary, refiner
-
-
 def by_name(maps) -> dict[str, Tensor]:
     """Return the maps of a head by name, those that it has. Those of head heatmap are one tensor: `score`."""
     maps = {"score": maps} if isinstance(maps, Tensor) else maps._asdict()
@@ -50,7 +42,9 @@ class Net(Trainable):
     def __init__(self, backbone: nn.Module, neck: nn.Module, head: nn.Module, spec: dict):
         super().__init__()
         self.backbone, self.neck, self.head, self.spec = backbone, neck, head, spec
-        self.auxiliary, self.refiner = make_stages(backbone, neck, head, spec)
+        self.auxiliary = AuxiliaryHeads(neck.channels, spec["auxiliary"])
+        self.refiner = Refiner(backbone.channels, neck.channels, head.num_lms, spec["input_size"],
+                               spec.get("openings", [])) if spec["refine"] else None
         self.grid = (-(-spec["input_size"] // spec["stride"]),) * 2  # (H, W) in cells of the head's feature map
         mean, std = (torch.tensor(spec["preprocess"][key], dtype=torch.float32).view(1, 3, 1, 1) for key in ("mean", "std"))
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
@@ -67,26 +61,20 @@ class Net(Trainable):
 
     @property
     def leaves_unused(self) -> bool:
-        """Whether the backbone has branches for strides that nothing uses. The graph of one small batch tells."""
+        """Whether the backbone has branches for strides that nothing uses. The gradients of one small batch tell."""
         side, training = self.spec["input_size"], self.training
+        parameters = [p for p in self.backbone.parameters() if p.requires_grad]
         self.eval()  # keeps the statistics of batch norms
         features = self.extract(torch.zeros(1, side, side, 3, dtype=torch.uint8, device=self.scale.device))
         self.train(training)
-        todo, reached = [maps.grad_fn for maps in features if maps is not None], set()
-        while todo:
-            node = todo.pop()
-            if node is not None and node not in reached:
-                reached.add(node)
-                todo += [after for after, _ in node.next_functions]
-        used = {id(node.variable) for node in reached if hasattr(node, "variable")}
-        return any(p.requires_grad and id(p) not in used for p in self.backbone.parameters())
-
-    def landmark_counts(self, labels: Labels) -> dict[str, Tensor]:
-        """Return the `count` of the landmark terms."""
-        return {**self.head.count(labels, self.grid), **(self.refiner.count(labels) if self.refiner else {})}
+        if not parameters:
+            return False
+        total = sum(maps.sum() for maps in features if maps is not None)
+        return any(gradient is None for gradient in torch.autograd.grad(total, parameters, allow_unused=True))
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
-        return {**self.landmark_counts(labels), **self.auxiliary.count(labels)}
+        refined = self.refiner.count(labels) if self.refiner else {}
+        return {**self.head.count(labels, self.grid), **self.auxiliary.count(labels), **refined}
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Return float (B, 3, S, S) in the channel order and range of the backbone's row; images uint8 BGR (B, S, S, 3)."""

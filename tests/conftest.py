@@ -22,7 +22,7 @@ from loguru import logger
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
 sys.path.insert(0, str(ROOT))
-from nets.convert.published import HEADS  # noqa: E402
+from nets.convert.published import HEAD_NAMES  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
 from utils.config import Settings, read_defaults, resolve  # noqa: E402
 from utils.detect.wider import Picture  # noqa: E402
@@ -38,7 +38,7 @@ NET = "timm:test_efficientnet"  # 92,000 parameters: a run of it takes seconds
 
 def to_published(state: dict, system: str) -> dict:
     """A state dict of ours under the names of `system`, pipnet or irnet."""
-    heads = {f"head.{ours}.": f"{theirs}." for ours, theirs in HEADS[system].items()}
+    heads = {f"head.{ours}.": f"{theirs}." for ours, theirs in HEAD_NAMES[system].items()}
     found = {}
     for name, tensor in state.items():
         head = next((ours for ours in heads if name.startswith(ours)), None)

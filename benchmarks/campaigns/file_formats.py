@@ -56,9 +56,9 @@ def make_checkpoint(folder: Path) -> list[tuple[Path, str]]:
 def make_weights(folder: Path) -> list[tuple[Path, str]]:
     import torch
 
-    from nets.convert.published import HEADS
+    from nets.convert.published import HEAD_NAMES
     made = one_folder(folder, {"snapshot.pth": b"", "old.pth": b""})
-    heads = {f"head.{ours}": theirs for ours, theirs in HEADS["pipnet"].items()}
+    heads = {f"head.{ours}": theirs for ours, theirs in HEAD_NAMES["pipnet"].items()}
     state = {}
     for name, tensor in make_net("mobilenetv2").state_dict().items():
         layer, _, last = name.rpartition(".")

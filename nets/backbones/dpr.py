@@ -2,7 +2,7 @@
 from torch import Tensor, nn
 
 from nets.backbones.row import Row
-from nets.blocks import conv_norm, conv_norm_relu
+from nets.blocks import conv_norm, conv_norm_relu, run_taps
 
 # (expansion, width, repeats, stride of the first)
 STEPS = [(1, 8, 1, 1), (6, 12, 2, 2), (6, 16, 2, 2), (6, 24, 3, 2), (6, 32, 3, 2), (6, 48, 3, 2), (6, 64, 2, 2), (6, 80, 1, 1)]
@@ -57,11 +57,7 @@ class SmallMobileNetV2(nn.Module):
         return Dense(-(-input_size // 128), 256)
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
-        outputs = []
-        for layer in self.features:
-            x = layer(x)
-            outputs.append(x)
-        return {stride: outputs[index] for stride, index in self.taps.items()}
+        return run_taps(self.features, x, self.taps)
 
 
 ROWS = {"dpr": Row(build=SmallMobileNetV2, mean=(0.5,) * 3, std=(0.5,) * 3, order="BGR",

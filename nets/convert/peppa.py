@@ -5,7 +5,7 @@ from torch import Tensor
 
 from nets.backbones.slim import MEAN
 from nets.heads.coordinate import UNIT
-from nets.stages.auxiliary import UNIT as QUARTER
+from nets.stages.auxiliary import QUARTER
 
 UPWARDS = (-1.0, 1.0, 1.0)  # signs of pitch, yaw, roll: pitch is positive downwards there, upwards here
 

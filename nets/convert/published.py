@@ -10,7 +10,7 @@ from torch import Tensor
 from nets.heads.transplant import PARTS
 
 NECK = ("deconv1", "bn_deconv1", "layer5", "bn5", "layer6", "bn6")
-HEADS = {  # {system: {our name of a head's convolution: the published one}}
+HEAD_NAMES = {  # {system: {our name of a head's convolution: the published one}}
     "pipnet": dict(zip(PARTS, ("cls_layer", "x_layer", "y_layer", "nb_x_layer", "nb_y_layer"), strict=True)),
     "irnet": dict(zip(PARTS, PARTS, strict=True)),
 }
@@ -43,7 +43,7 @@ def from_published(state: dict[str, Tensor], _meanface: object = None) -> dict[s
     """
     if is_ours(state):
         return state
-    heads = {theirs: ours for names in HEADS.values() for ours, theirs in names.items()}
+    heads = {theirs: ours for names in HEAD_NAMES.values() for ours, theirs in names.items()}
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         part, _, rest = name.partition(".")

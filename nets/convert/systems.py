@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nets.build import net_row
-from nets.convert.published import HEADS, NECK, is_ours
+from nets.convert.published import HEAD_NAMES, NECK, is_ours
 
 SETS = {68: "300w", 98: "wflw", 29: "cofw", 19: "aflw", 106: "lapa"}  # {landmarks of a snapshot: what it was trained on}
 BACKBONES = {"pipnet": ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "mobilenetv3_large"),
@@ -51,7 +51,7 @@ class System(NamedTuple):
 
 def snapshot_keys(state: dict[str, Tensor], system: str) -> dict:
     """Return the keys that a snapshot of PIPNet or of its IRNet fork tells: backbone, stride, neighbors, layout and dataset."""
-    names = HEADS[system]
+    names = HEAD_NAMES[system]
     count, neighbors = (len(state[f"{names[part]}.bias"]) for part in ("score", "neighbor_x"))
     if count not in SETS:
         raise ValueError(f"it has {count} landmarks; snapshots of {', '.join(map(str, SETS))} are known")
@@ -89,7 +89,8 @@ def backbone_in(state: dict[str, Tensor], names: Iterable[str]) -> tuple[str, st
 
 def _backbone(state: dict[str, Tensor], system: str) -> tuple[str, str | None]:
     """Return (net, activation, see `backbone_in`) of a snapshot. ValueError if a tensor belongs to no part of the net."""
-    backbone = {name: tensor for name, tensor in state.items() if name.partition(".")[0] not in (*HEADS[system].values(), *NECK)}
+    others = {*HEAD_NAMES[system].values(), *NECK}
+    backbone = {name: tensor for name, tensor in state.items() if name.partition(".")[0] not in others}
     found = backbone_in(backbone, BACKBONES[system])
     if found is None:
         raise ValueError(f"its backbone is none of {', '.join(BACKBONES[system])}")

@@ -22,6 +22,7 @@ PER_CELL = {stride: sum(max(dense, 1) ** 2 for _, dense in sizes) for stride, si
 VARIANCES = (0.1, 0.2)  # of the centre and of the logarithm of the size
 MEAN = (104.0, 117.0, 123.0)  # BGR of 0..255
 CANDIDATES, MOST = 5000, 750  # upper bounds of boxes before and after suppression
+MATCH, NEAREST = 0.35, 0.2  # IoU from which an anchor learns a box, and from which the nearest one does
 NEGATIVES, LEAST = 7, 16  # background anchors in the loss: for each match, and at least for each image
 
 
@@ -200,33 +201,23 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float, overlap: float) ->
     return boxes[keep], scores[keep]
 
 
-def encode(boxes: list[Tensor], anchor: Tensor, ignored: list[Tensor] | None = None, threshold: float = 0.35,
-           least: float = 0.2, smallest: float = 0.0) -> BoxTargets:
-    """Return the targets of a batch (section 3.4). boxes: (M, 4) of each image, M >= 0; ignored: (M,) bool, boxes not to train.
+def encode(boxes: Tensor, anchor: Tensor, smallest: float = 0.0) -> Tensor:
+    """Return the packed `BoxTargets` (A, 5) of an image (section 3.4); boxes (M, 4), M >= 0.
 
-    An anchor learns the box with the largest IoU if that reaches `threshold`. The nearest anchor of a box learns that box if the
-    IoU reaches `least`, so that gaps between anchors leave no box out. smallest: px; shorter sides are matched as if they had
-    this length, so that a small box trains as many anchors as others do.
+    An anchor learns the box with the largest IoU if that reaches MATCH. The nearest anchor of a box learns that box if the IoU
+    reaches NEAREST, so that gaps between anchors leave no box out. smallest: px; shorter sides are matched as if they had this
+    length, so that a small box trains as many anchors as others do.
     """
-    ignored = ignored or [torch.zeros(len(image), dtype=torch.bool, device=image.device) for image in boxes]
-    images = [_encode(*image, anchor, threshold, least, smallest) for image in zip(boxes, ignored, strict=True)]
-    return BoxTargets(torch.stack(images))
-
-
-def _encode(boxes: Tensor, ignored: Tensor, anchor: Tensor, threshold: float, least: float,
-            smallest: float) -> Tensor:
-    """Return (A, 5) for one image."""
     if not len(boxes):
         return anchor.new_zeros(len(anchor), 5)
     more = (smallest - (boxes[:, 2:] - boxes[:, :2])).clamp(min=0) / 2
     iou = box_iou(corners(anchor), torch.cat([boxes[:, :2] - more, boxes[:, 2:] + more], 1))
     nearest = iou.argmax(0), torch.arange(len(boxes), device=boxes.device)
     # where two boxes have one nearest anchor, the larger IoU wins; a nearest anchor wins over other overlaps
-    iou[nearest] += 2.0 * ((iou[nearest] >= least) & ~ignored)
+    iou[nearest] += 2.0 * (iou[nearest] >= NEAREST)
     best, box = iou.max(1)
-    label = (best >= threshold) * torch.where(ignored[box], -1.0, 1.0)
-    offsets = torch.where((label == 1)[:, None], encode_boxes(boxes[box], anchor), 0)
-    return torch.cat([offsets, label[:, None]], 1)
+    label = (best >= MATCH)[:, None]
+    return torch.cat([torch.where(label, encode_boxes(boxes[box], anchor), 0), label.float()], 1)
 
 
 def multibox_loss(offsets: Tensor, logits: Tensor, targets: BoxTargets, negatives: float = NEGATIVES,

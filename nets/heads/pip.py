@@ -158,7 +158,7 @@ class PIPHead(Head):
 
     def loss(self, maps: PIPMaps, targets: PIPTargets) -> dict[str, Tensor]:
         """Return {term: sum}: mean squared error of the score's cells, errors at the landmark's cell (section 3.2)."""
-        score, place = self._at(maps, targets.cell)
+        score, place, log_scale = self._at(maps, targets.cell)
         flat = maps.score.float().flatten(2)
         total = _score_error(flat, score, targets.weight[:, :, 0])
         for coarse, (cell, weight) in zip(maps.coarser, targets.coarser, strict=False):  # no targets: all samples are of level 0
@@ -169,8 +169,8 @@ class PIPHead(Head):
         terms = {"score": total / flat.shape[2], "offset_x": offset_x, "offset_y": offset_y}
         if self.num_nb:
             terms["neighbor_x"], terms["neighbor_y"] = weighted[:, :, 1:].sum((0, 1, 2)).unbind()
-        if maps.log_scale is not None:
-            terms["log_scale"] = laplace_loss(targets.weight, errors, self._log_scale_at(maps, targets.cell))
+        if log_scale is not None:
+            terms["log_scale"] = laplace_loss(targets.weight, errors, log_scale)
         return terms
 
     def decode(self, maps: PIPMaps) -> Prediction:
@@ -204,36 +204,31 @@ class PIPHead(Head):
 
     def _coarse_levels(self, labels: Labels) -> range:
         """Return the levels beside 0 that samples may have."""
-        return range(1, self.levels if labels.form.level else 1)
+        return range(1, self.levels if "level" in labels.form else 1)
 
     def _of_neighbors(self, weight: Tensor) -> Tensor:
         """Return the weights (B, N, K) of the neighbors from those of the landmarks (B, N)."""
         return weight[:, :, None] * weight[:, self.neighbor_index]
 
-    def _at(self, maps: PIPMaps, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """Return float32 values at `cell` (B, N): score (B, N), places (B, N, 1 + K, 2) of the landmark and its neighbors."""
+    def _at(self, maps: PIPMaps, cell: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return float32 values at `cell` (B, N): score (B, N), places (B, N, 1 + K, 2) of the landmark and its neighbors, and
+        log scales (B, N, 1 + K), None if these are not predicted."""
         score = self._pick(maps.score, cell).squeeze(2)
         place = torch.cat([self._pick(maps.offset_x, cell), self._pick(maps.offset_y, cell)], 2)[:, :, None]
         if self.num_nb:
             neighbor = torch.stack([self._pick(maps.neighbor_x, cell), self._pick(maps.neighbor_y, cell)], -1)
             place = torch.cat([place, neighbor], 2)
-        return score, place
+        return score, place, None if maps.log_scale is None else bounded(self._pick(maps.log_scale, cell))
 
     def _votes(self, maps: PIPMaps) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the score (B, N) at the best cell, the places (B, N, 1 + R, 2) in cells that the landmark itself and R neighbors
         vote for there, and their expected errors (B, N, 1 + R) in cells, None if these are not predicted."""
         width = maps.score.shape[-1]
         cell = maps.score.float().flatten(2).argmax(2)
-        score, place = self._at(maps, cell)
+        score, place, log_scale = self._at(maps, cell)
         corner = torch.stack([cell % width, cell.div(width, rounding_mode="floor")], -1).float()  # (B, N, 2) in cells
         votes = (place + corner[:, :, None]).flatten(1, 2)[:, self.merge_index]
-        if maps.log_scale is None:
-            return score, votes, None
-        return score, votes, self._log_scale_at(maps, cell).exp().flatten(1)[:, self.merge_index]
-
-    def _log_scale_at(self, maps: PIPMaps, cell: Tensor) -> Tensor:
-        """Return (B, N, 1 + K) float32 at `cell` (B, N)."""
-        return bounded(self._pick(maps.log_scale, cell))
+        return score, votes, None if log_scale is None else log_scale.exp().flatten(1)[:, self.merge_index]
 
     def _pick(self, values: Tensor, cell: Tensor) -> Tensor:
         """Return float32 (B, N, M), the values (B, N * M, H, W) at `cell` (B, N)."""

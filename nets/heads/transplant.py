@@ -58,29 +58,29 @@ def transplant(state: dict[str, Tensor], old_index: list[list[int]], new_index: 
            for part in parts for leaf in ("weight", "bias")):
         raise ValueError(f"the head does not have the {count} landmarks and {num_nb} neighbors of its neighbor_index")
 
-    def nearest_row(cell: int, landmark: int) -> tuple[int, np.ndarray]:
-        """Return the old row (offsets before neighbors) for `landmark` relative to `cell`, and the shift from its prediction."""
-        here, there = sources.landmark[cell], sources.landmark[landmark]
-        if there == here:
-            return here, meanface[landmark] - sources.place[landmark]
-        if there in old_index[here]:
-            return count + here * num_nb + old_index[here].index(there), meanface[landmark] - sources.place[landmark]
-        return here, meanface[landmark] - sources.place[cell]
+    def candidate(cell: int, landmark: int) -> tuple[int, np.ndarray]:
+        """Return the old candidate for `landmark` relative to `cell`, and the way from its place to the landmark's.
 
-    asked = {"offset": [nearest_row(landmark, landmark) for landmark in range(len(new_index))],
-             "neighbor": [nearest_row(cell, landmark) for cell, neighbors in enumerate(new_index) for landmark in neighbors]}
-    made = {f"score.{leaf}": state[f"score.{leaf}"][sources.landmark] for leaf in ("weight", "bias")}
-    for part, answers in asked.items():
-        rows, ways = [row for row, _ in answers], torch.tensor(np.array([way for _, way in answers])).reshape(-1, 2)
-        if not answers:
-            continue
+        The candidates of an old landmark are its own place, then those of its neighbors.
+        """
+        here, there = sources.landmark[cell], sources.landmark[landmark]
+        known = [here, *old_index[here]]
+        slot, origin = (known.index(there), landmark) if there in known else (0, cell)
+        return here * len(known) + slot, meanface[landmark] - sources.place[origin]
+
+    asked = [[candidate(cell, landmark) for landmark in (cell, *neighbors)] for cell, neighbors in enumerate(new_index)]
+    rows = torch.tensor([[row for row, _ in answers] for answers in asked])  # (N, 1 + K)
+    ways = torch.tensor(np.array([[way for _, way in answers] for answers in asked]))  # (N, 1 + K, 2)
+    made = {}
+    for leaf in ("weight", "bias"):
+        made[f"score.{leaf}"] = state[f"score.{leaf}"][sources.landmark]
         for axis, name in enumerate("xy"):
-            old = [f"{kind}_{name}" for kind in ("offset", "neighbor") if f"{kind}_{name}" in parts]
-            weight, bias = (torch.cat([state[f"{conv}.{leaf}"] for conv in old]) for leaf in ("weight", "bias"))
-            made |= {f"{part}_{name}.weight": weight[rows], f"{part}_{name}.bias": bias[rows] + ways[:, axis].to(bias)}
-    if "log_scale.weight" in state:  # the expected errors; a landmark's own comes before those of its neighbors
-        each = len(new_index[0])
-        rows = [row for i, own in enumerate(asked["offset"]) for row, _ in (own, *asked["neighbor"][i * each:(i + 1) * each])]
-        rows = [row * (1 + num_nb) if row < count else row - count + (row - count) // num_nb + 1 for row in rows]
-        made |= {f"log_scale.{leaf}": state[f"log_scale.{leaf}"][rows] for leaf in ("weight", "bias")}
+            old = [state[f"{part}.{leaf}"].unflatten(0, (count, -1)) for part in parts if part.endswith(f"_{name}")]
+            new = torch.cat(old, 1).flatten(0, 1)[rows]
+            new = new + ways[..., axis].to(new) if leaf == "bias" else new
+            made[f"offset_{name}.{leaf}"] = new[:, 0]
+            if rows.shape[1] > 1:
+                made[f"neighbor_{name}.{leaf}"] = new[:, 1:].flatten(0, 1)
+        if f"log_scale.{leaf}" in state:  # the expected errors, of all candidates
+            made[f"log_scale.{leaf}"] = state[f"log_scale.{leaf}"][rows.flatten()]
     return made

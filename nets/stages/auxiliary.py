@@ -11,7 +11,7 @@ STATES = ("left_eye_closed", "right_eye_closed", "mouth_closed", "mouth_wide_ope
 SIZES = {"pose": 3, "states": len(STATES)}
 TERMS = {"pose": {"pose": "pose"},  # {output: {term: the key of args.yaml that weighs it}}
          "states": dict(zip(STATES, ("eyes", "eyes", "mouth", "mouth"), strict=True))}
-UNIT = math.pi / 2  # of the pose's outputs
+QUARTER = math.pi / 2  # of the pose's outputs
 
 
 class AuxiliaryHeads(nn.ModuleDict):
@@ -46,7 +46,7 @@ class AuxiliaryHeads(nn.ModuleDict):
         for name, out in self(features).items():
             value, weight = self._targets(name, labels)
             if name == "pose":
-                errors = (out - value / UNIT).square().mean(1, keepdim=True)
+                errors = (out - value / QUARTER).square().mean(1, keepdim=True)
             else:
                 errors = F.binary_cross_entropy_with_logits(out, value, reduction="none")
             terms |= self._by_term(name, weight * errors)
@@ -56,7 +56,7 @@ class AuxiliaryHeads(nn.ModuleDict):
         """Return the prediction with pose and states of the same pictures."""
         out, found = self(features), {}
         if "pose" in out:
-            found["pose"] = out["pose"] * UNIT
+            found["pose"] = out["pose"] * QUARTER
         if "states" in out:
             found["states"] = out["states"].sigmoid()
         return prediction._replace(**found)

@@ -2,6 +2,7 @@
 from torch import Tensor
 
 from nets.labels import Prediction
+from nets.net import Net
 from nets.trainable import Trainable
 
 
@@ -32,9 +33,11 @@ class Wrapper(Trainable):
         return self.net.maps(images)
 
 
-def imitated(prefix: str, terms: dict) -> dict:
-    """Return {prefix + term: value} of what landmarks found by another net train: all landmark terms but their expected error."""
-    return {f"{prefix}{term}": value for term, value in terms.items() if term != "log_scale"}
+def imitated(prefix: str, net: Net, values: dict) -> dict:
+    """Return {prefix + term: value} for the terms that landmarks of another net train: all about landmarks but their expected
+    error."""
+    wanted = net.landmark_terms.keys() - {"log_scale"}
+    return {f"{prefix}{term}": value for term, value in values.items() if term in wanted}
 
 
 def _without_prefix(module: Wrapper, state: dict, prefix: str, _metadata: dict) -> None:

@@ -60,13 +60,13 @@ class Distillation(Wrapper):
 
     @property
     def terms(self) -> dict[str, str]:
-        return {**self.net.terms, **imitated("teacher_", self.net.landmark_terms), "teacher_maps": "teacher_maps",
+        return {**self.net.terms, **imitated("teacher_", self.net, self.net.terms), "teacher_maps": "teacher_maps",
                 "teacher_features": "teacher_features"}
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
         counts = self.net.count(labels)
         if self.shares.landmarks:
-            counts |= imitated("teacher_", self.net.landmark_counts(labels))
+            counts |= imitated("teacher_", self.net, counts)
         if self._wants("maps"):
             counts["teacher_maps"] = labels.weight.sum()
         if self._wants("features"):
@@ -77,8 +77,8 @@ class Distillation(Wrapper):
         outputs, told = self.net.run(self.net.extract(images)), self.ask(images.float())
         terms, weight = self.net.losses(outputs, labels), labels.weight * told.trust
         if self.shares.landmarks:
-            imitation = imitated("teacher_", self.net.landmark_losses(outputs, Labels.pack(told.landmarks, weight)))
-            terms |= {term: self.shares.landmarks * value for term, value in imitation.items()}
+            imitation = self.net.landmark_losses(outputs, Labels.pack(told.landmarks, weight))
+            terms |= {term: self.shares.landmarks * value for term, value in imitated("teacher_", self.net, imitation).items()}
         if self._wants("maps"):
             squares = (self.head.scores(outputs.maps) - told.scores).square().flatten(2).sum(2)
             terms["teacher_maps"] = (weight * squares).sum()

@@ -38,7 +38,7 @@ class MeanTeacher(Wrapper):
 
     @property
     def terms(self) -> dict[str, str]:
-        return {**self.net.terms, **imitated("pseudo_", self.net.landmark_terms)}
+        return {**self.net.terms, **imitated("pseudo_", self.net, self.net.terms)}
 
     def follow(self, average: dict[str, Tensor] | None) -> None:
         if average is None:
@@ -50,14 +50,14 @@ class MeanTeacher(Wrapper):
         self.teacher = (teacher.requires_grad_(False),)  # a module in a tuple is not registered
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
-        unlabelled = Labels.pack(labels.packed.new_zeros(len(labels.weak.images), labels.form.count, 2))
-        return {**self.net.count(labels), **imitated("pseudo_", self.net.landmark_counts(unlabelled))}
+        unlabelled = Labels.pack(labels.packed.new_zeros(len(labels.weak.images), *labels.landmarks.shape[1:]))
+        return {**self.net.count(labels), **imitated("pseudo_", self.net, self.net.count(unlabelled))}
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         outputs, count = self.net.run(self.net.extract(images)), len(labels.packed)
         labelled, unlabelled = (tree_map_only(Tensor, itemgetter(rows), outputs) for rows in (slice(count), slice(count, None)))
         told = Labels.pack(*self.ask(labels.weak.images, labels.weak.matrix))
-        imitation = imitated("pseudo_", self.net.landmark_losses(unlabelled, told))
+        imitation = imitated("pseudo_", self.net, self.net.landmark_losses(unlabelled, told))
         return {**self.net.losses(labelled, labels), **{term: self.share * value for term, value in imitation.items()}}
 
     @torch.compiler.disable  # a module that is not registered

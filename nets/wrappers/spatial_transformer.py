@@ -15,6 +15,7 @@ from nets.wrappers.affine import inverse, length_scale, resample
 from nets.wrappers.base import Wrapper
 
 SIZE = 128  # px, side of the nominal crop as the transformer sees it
+SHARE = 0.5  # of the alignment's gradient: the largest one through the picture
 THETA_SCALE = 0.1  # the last layer's output is scaled by this, so that one Adam step cannot move the crop off the face
 
 
@@ -50,8 +51,6 @@ class SplitGradient(torch.autograd.Function):
     of the alignment's. Then every step brings the labels nearer to the mean face. Without alignment the map gets no gradient.
     """
 
-    SHARE = 0.5
-
     @staticmethod
     def forward(ctx, matrix: Tensor) -> tuple[Tensor, Tensor]:
         return matrix.clone(), matrix.clone()
@@ -59,7 +58,7 @@ class SplitGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, head: Tensor, alignment: Tensor) -> Tensor:
         norms = [gradient.flatten(1).norm(dim=1) for gradient in (head, alignment)]
-        share = (SplitGradient.SHARE * norms[1] / norms[0].clamp(min=torch.finfo(head.dtype).tiny)).clamp(max=1)
+        share = (SHARE * norms[1] / norms[0].clamp(min=torch.finfo(head.dtype).tiny)).clamp(max=1)
         return alignment + share[:, None, None] * head
 
 

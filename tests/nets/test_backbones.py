@@ -15,7 +15,7 @@ from nets import NetOptions, build_net, make_spec, net_row
 from nets.backbones import irnet, mobilenet, resnet, slim
 from nets.backbones.timm_net import TimmNet, timm_row
 from nets.convert.imagenet import load_imagenet
-from nets.convert.published import HEADS, from_published, unwrapped
+from nets.convert.published import HEAD_NAMES, from_published, unwrapped
 from nets.convert.systems import BACKBONES, SYSTEMS
 from nets.net import by_name
 from utils.export.files import export_onnx, exported_predictor
@@ -138,9 +138,9 @@ def test_an_irnet_without_slopes_has_relu() -> None:
     assert (told["net"], told["act"]) == ("irnet50", "relu")
 
 
-@pytest.mark.parametrize("system", HEADS)
+@pytest.mark.parametrize("system", HEAD_NAMES)
 def test_published_names_and_back(system: str) -> None:
-    names = [f"{part}.weight" for part in HEADS[system].values()]
+    names = [f"{part}.weight" for part in HEAD_NAMES[system].values()]
     names += ["layer1.0.conv1.weight", "deconv1.weight", "bn_deconv1.bias"]
     names += ["layer5.weight", "bn5.bias", "layer6.bias", "bn6.weight"]
     state = {name: torch.tensor(float(i)) for i, name in enumerate(names)}

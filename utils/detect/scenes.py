@@ -212,7 +212,7 @@ def _blend(canvas: np.ndarray, cutout: np.ndarray, matrix: np.ndarray, scale: fl
 def targets(scene: Scene, anchor: Tensor) -> Tensor:
     """Return the packed `BoxTargets` (A, 5) of the anchors; label -1 in an unknown region: neither face nor background."""
     boxes = torch.from_numpy(scene.boxes.astype(np.float32))
-    wanted = encode([boxes], anchor, smallest=SMALLEST).packed[0]
+    wanted = encode(boxes, anchor, SMALLEST)
     if len(scene.unknown):
         middle, reach = (scene.unknown[:, :2] + scene.unknown[:, 2:]) / 2, np.ptp(scene.unknown.reshape(-1, 2, 2), axis=1) / 2
         reach = torch.from_numpy(np.maximum(reach, 8).astype(np.float32))  # the smallest anchors are 8 px apart

@@ -1,0 +1,51 @@
+"""Labels: what is unknown is finite and weighs nothing; a loss on them is one graph."""
+import numpy as np
+import pytest
+import torch
+from conftest import mean_face
+
+from nets import Labels, NetOptions, build_net, make_spec
+from nets.detectors.faceboxes import BoxTargets, FaceBoxesV2, anchors, encode
+
+PARTS = {"eye_left": [*range(17, 22), *range(36, 42)], "mouth": list(range(48, 68))}
+
+
+def test_what_is_unknown_is_finite_and_weighs_nothing():
+    landmarks, pose, states = np.zeros((3, 4, 2)), np.ones((3, 3), np.float32), np.ones((3, 2))
+    landmarks[0, 1, 0], landmarks[1, 2], pose[2, 1], states[0, 1] = np.nan, np.inf, -np.inf, np.nan
+    labels = Labels.pack(landmarks, [[1, 1, 1, 0.5], [1, 1, 1, 1], [0, 0, np.nan, 0]], pose, states, [0, 0, 1])
+    assert labels.packed.dtype == torch.float32 and labels.packed.isfinite().all() and labels.packed.shape == (3, 21)
+    assert labels.weight.tolist() == [[1, 0, 1, 0.5], [1, 1, 0, 1], [0, 0, 0, 0]]
+    assert labels.pose_weight.tolist() == [[1], [1], [0]] and labels.states_weight.tolist() == [[1, 0], [1, 1], [1, 1]]
+    assert labels.weight_of(1).any(1).tolist() == [False] * 3 and labels.weight_of(0).any(1).tolist() == [True, True, False]
+    plain = Labels.pack(landmarks)
+    assert plain.pose is None is plain.states is plain.level and torch.equal(plain.weight_of(0), plain.weight)
+    assert torch.equal(plain.weight == 0, torch.from_numpy(~np.isfinite(landmarks).all(-1)))
+
+
+def test_fields_are_views_and_others_stay():
+    labels = Labels.pack(torch.rand(2, 5, 2), pose=torch.rand(2, 3), level=[0, 2])
+    labels.landmarks[0, 3, 1], labels.weight[1, 4] = 7, 0.25
+    assert labels.packed[0, 7] == 7 and labels.packed[1, 14] == 0.25
+    some = labels.replace(weight=torch.zeros(2, 5)).select([4, 0])
+    assert torch.equal(some.landmarks, labels.landmarks[:, [4, 0]]) and not some.weight.any() and some.weight.shape == (2, 2)
+    assert torch.equal(some.pose, labels.pose) and torch.equal(some.level, labels.level)
+
+
+@pytest.mark.parametrize("kind", ("plain", "parts", "detector"))
+def test_a_loss_is_one_graph(kind):
+    """No part of a step asks for a value of a tensor, so that torch.compile, and a GPU, can take it as a whole."""
+    side, labels = 64, Labels.pack(torch.rand(2, 68, 2), pose=torch.rand(2, 3), states=torch.ones(2, 4), level=[0, 1])
+    if kind == "detector":
+        net, labels = FaceBoxesV2(), BoxTargets(encode(torch.tensor([[10.0, 10, 50, 50]]), anchors(64, 64)).expand(2, -1, -1))
+    else:
+        parts = PARTS if kind == "parts" else None
+        net = build_net(make_spec(NetOptions("slim", "coordinate" if parts else "pip", 32, 64, local_parts=parts, refine=True,
+                                             auxiliary=("pose", "states"), hard_landmarks=0.5), mean_face()))
+        net.head.levels, side = 1 if parts else 2, round(64 * net.input_margin)
+    images = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
+    wanted = net.eval().loss(images, labels), net.count(labels)
+    for before, how in zip(wanted, (net.loss, lambda _, labels: net.count(labels)), strict=True):
+        torch.compiler.reset()
+        found = torch.compile(how, backend="eager", fullgraph=True)(images, labels)
+        assert found.keys() == before.keys() and all(torch.allclose(found[term], before[term]) for term in found)
