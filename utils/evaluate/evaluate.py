@@ -111,18 +111,17 @@ def mean_of(one: Prediction, other: Prediction) -> Prediction:
     return Prediction(*(None if value is None else (value + twin) / 2 for value, twin in zip(one, other, strict=True)))
 
 
-def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int, ranks=None,
-             flip_test: bool = False) -> Result:
-    """Return predictions and errors for all faces. With several processes (`ranks`) each does its share; all get the result.
+def predict_all(predict: Predict, faces: Faces, layout: Layout, batch_size: int, ranks=None,
+                flip_test: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return float64 points (M, N, 4): x, y, score, sigma; and others (M, 8): pose, four states, and with `flip_test` the shift.
 
-    flip_test: average the predictions for a crop and its mirror image. If labels lie to the right of what they mark, a net that
-    was trained with their `label_shift` finds them there in both. So the averages are moved to the right by half of the median
-    distance, in px, between the predictions and the mirrored ones. UserError if a prediction is not finite.
+    With several processes (`ranks`) each does its share; all get the result. What the net does not predict is NaN. flip_test:
+    average the predictions for a crop and its mirror image; the shift is half of the median of how far they lie apart in x.
     """
-    truth, crop = faces["landmarks"][:], faces["crop"][:]
-    predicted = torch.zeros(*truth.shape[:2], 4, dtype=torch.float64)  # x, y, score, sigma
-    others = torch.full((len(faces), 8), torch.nan, dtype=torch.float64)  # pose, states, shift of the flip test
+    points = torch.zeros(len(faces), layout.count, 4, dtype=torch.float64)
+    others = torch.zeros(len(faces), 8, dtype=torch.float64)
     for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
+        others[batch.index] = torch.nan
         with memory.advice(f"--test-batch-size {batch_size} and pictures of {faces.crops.size} px",
                            f"give --test-batch-size {max(batch_size // 2, 1)}"):
             prediction = predict(batch.images)
@@ -130,17 +129,27 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
                 plain, mirrored = prediction, predict(batch.images.flip(2)).flip(layout)
                 prediction = mean_of(plain, mirrored)
                 others[batch.index, 7] = (plain.landmarks - mirrored.landmarks)[..., 0].double().cpu().median(1).values / 2
-        sigma = torch.zeros_like(prediction.score) if prediction.sigma is None else prediction.sigma
-        predicted[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).double().cpu()
+        sigma = torch.full_like(prediction.score, torch.nan) if prediction.sigma is None else prediction.sigma
+        points[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).double().cpu()
         for value, place in ((prediction.pose, slice(3)), (prediction.states, slice(3, 7))):
             if value is not None:
                 others[batch.index, place] = value.double().cpu()
     if ranks and ranks.count > 1:  # the rows of other processes are zero here
-        predicted = ranks.sum(predicted.to(ranks.device)).cpu()
-        said = torch.isfinite(others)
-        others = torch.where(ranks.sum(said.double().to(ranks.device)).cpu() > 0,
-                             ranks.sum(torch.where(said, others, 0).to(ranks.device)).cpu(), torch.nan)
-    landmarks, score, sigma = predicted[..., :2], predicted[..., 2], predicted[..., 3]
+        points, others = (ranks.sum(part.to(ranks.device)).cpu() for part in (points, others))
+    return points, others
+
+
+def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int, ranks=None,
+             flip_test: bool = False) -> Result:
+    """Return predictions and errors for all faces, see `predict_all`.
+
+    flip_test: average the predictions for a crop and its mirror image. If labels lie to the right of what they mark, a net that
+    was trained with their `label_shift` finds them there in both. So the averages are moved to the right by half of the median
+    distance, in px, between the predictions and the mirrored ones. UserError if a prediction is not finite.
+    """
+    truth, crop = faces["landmarks"][:], faces["crop"][:]
+    points, others = predict_all(predict, faces, layout, batch_size, ranks, flip_test)
+    landmarks, score, sigma = points[..., :2], points[..., 2], points[..., 3]
     sides = crop[:, 2:] - crop[:, :2]
     if flip_test:
         width = torch.from_numpy(sides[:, 0])
@@ -154,7 +163,7 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
     crop_norms = metric.norms(nominal, layout, norm, np.tile([0.0, 0.0, 1.0, 1.0], (len(faces), 1)))
     crop_nme = metric.nme(metric.point_errors(landmarks.numpy(), nominal), crop_norms)
     groups = {group: metric.nme(errors[:, list(ids)], norms) for group, ids in layout.groups.items()}
-    expected = sigma.numpy() * np.sqrt(sides.prod(1))[:, None] if sigma.any() else None
+    expected = sigma.numpy() * np.sqrt(sides.prod(1))[:, None] if not torch.isnan(sigma).all() else None
     return Result(found, score.numpy(), metric.nme(errors, norms), crop_nme, groups, errors, expected,
                   metric.flicker(found - truth, norms, previous(faces)),
                   *(value.numpy() if torch.isfinite(value).any() else None for value in (others[:, :3], others[:, 3:7])))

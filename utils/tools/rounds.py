@@ -5,7 +5,6 @@ The first net, in EXP/round0, sees labels only; the last one is the run's own. P
 from pathlib import Path
 
 import numpy as np
-import torch
 from loguru import logger
 
 from pipnet.draw import sheet, tile
@@ -14,9 +13,8 @@ from pipnet.files import read_csv, write_csv
 from pipnet.geometry import to_image
 from pipnet.images import write_image
 from pipnet.layout import Layout
-from utils.evaluate.evaluate import torch_predictor
+from utils.evaluate.evaluate import predict_all, torch_predictor
 from utils.evaluate.report import FOUND, TRUTH
-from utils.faces.batches import test_batches
 from utils.faces.faces import Faces
 from utils.keys import ROUNDS
 from utils.landmarks.experiment import landmarks
@@ -108,12 +106,7 @@ def label(sources: Sources, ranks: Ranks, faces: Faces, run: Run, number: int) -
     """Write the pseudo-labels of round `number`: the landmarks that the net of the round before finds in unlabelled faces."""
     teacher, count, file = round_run(run, number - 1), sources.layout.count, label_file(run, number)
     predict = torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)
-    found = torch.zeros(len(faces), count, 4)  # x, y, score, sigma
-    for batch in test_batches(faces, sources.settings.test.test_batch_size, ranks.rank, ranks.count):
-        prediction = predict(batch.images)
-        sigma = torch.full_like(prediction.score, torch.nan) if prediction.sigma is None else prediction.sigma
-        found[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).float().cpu()
-    values = ranks.sum(found.to(ranks.device)).cpu().double().numpy()
+    values = predict_all(predict, faces, sources.layout, sources.settings.test.test_batch_size, ranks)[0].numpy()
     check_collapse(values[..., :2], f"the net of round {number - 1}")
     if ranks.first:
         before = label_file(run, number - 1)
