@@ -1,7 +1,7 @@
 """Training on large sets: `python benchmarks/scale.py [FACES ...]` measures sets of 1,000, 10,000 and 100,000 faces.
 
-The crops are those of a few drawn faces, linked, 128 px, with 68, 98 or 106 landmarks; 1 and 2 processes. For each: images/s, the
-private memory of the first process and its loaders (not the page cache), seconds from the start of Python to the
+The crops are those of a few drawn faces, again and again, 128 px, with 68, 98 or 106 landmarks; 1 and 2 processes. For each:
+images/s, the private memory of the first process and its loaders (not the page cache), seconds from the start of Python to the
 first step and, with a checkpoint to load, to the first step after it, and the time of an evaluation over that of bare forward
 passes on the same pictures.
 """
@@ -17,7 +17,6 @@ from pathlib import Path
 BEGUN = time.time()  # before torch is loaded
 
 import numpy as np  # noqa: E402
-import yaml  # noqa: E402
 from record import ROOT, save  # noqa: E402
 
 FACES, LANDMARKS, PROCESSES = (1000, 10_000, 100_000), (68, 98, 106), (1, 2)
@@ -41,20 +40,26 @@ def raw_set(folder: Path, count: int) -> None:
 
 
 def repeated(prepared: Path, folder: Path, faces: int) -> None:
-    """Write a prepared set of `faces` faces: those of another one, again and again."""
-    from utils.faces.prepared_set import crop_file
-
-    header, *rows = (prepared / "train.tsv").read_text().splitlines()
-    (folder / "crops" / "train").mkdir(parents=True)
-    with open(folder / "train.tsv", "w") as table:
-        print(header, file=table)
-        for index in range(faces):
-            name, rest = rows[index % len(rows)].split("\t", 1)
-            print(f"{index:07d} {name}\t{rest}", file=table)
-            os.link(prepared / crop_file("train", index % len(rows)), folder / crop_file("train", index))
-    (folder / "meanface.txt").write_bytes((prepared / "meanface.txt").read_bytes())
-    meta = yaml.safe_load((prepared / "meta.yaml").read_text())
-    (folder / "meta.yaml").write_text(yaml.safe_dump({**meta, "name": folder.name}))
+    """Write a prepared set of `faces` faces: those of another one, again and again, with names of their own."""
+    (folder / "train").mkdir(parents=True)
+    for file in sorted((prepared / "train").iterdir()):
+        if file.suffix != ".npy":
+            os.link(file, folder / "train" / file.name)  # many faces have the same crop
+            continue
+        values = np.load(file)
+        shape = faces, *values.shape[1:]
+        column = np.lib.format.open_memmap(folder / "train" / file.name, "w+", values.dtype, shape)
+        for start in range(0, faces, len(values)):
+            column[start:start + len(values)] = values[:faces - start]
+    names = b"".join(b"%09d" % index for index in range(faces))
+    text = folder / "train" / "text.utf8"
+    column = np.lib.format.open_memmap(folder / "train" / "file.text.npy", "r+")
+    column[:] = text.stat().st_size + 9 * (np.arange(faces)[:, None] + (0, 1))
+    before = text.read_bytes()
+    text.unlink()
+    text.write_bytes(before + names)
+    for name in ("meanface.txt", "meta.yaml"):
+        (folder / name).write_bytes((prepared / name).read_bytes())
 
 
 def private_mb() -> float:

@@ -107,14 +107,14 @@ def _on_white(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.round(image * opaque + 255 * (1 - opaque)).astype(np.uint8)
 
 
-def read_image(file: Path, remedy: str = "fetch it again") -> np.ndarray:
+def read_image(file: Path, remedy: str = "fetch it again", data: bytes | None = None) -> np.ndarray:
     """Image (H, W, 3) uint8 BGR of a file, turned as its EXIF tag or the properties of an AVIF say.
 
     16-bit images become 8-bit, grey and CMYK become BGR, transparent pixels become white. UserError for a file that is missing,
-    unreadable or truncated; `remedy` says what to do about the latter two.
+    unreadable or truncated; `remedy` says what to do about the latter two. data: the contents, if they have been read.
     """
     try:
-        data = read_bytes(file)
+        data = read_bytes(file) if data is None else data
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     jpeg, png = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG")

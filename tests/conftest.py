@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from loguru import logger
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,6 +77,15 @@ def contents(net: torch.nn.Module, layout: Layout, **values) -> dict:
 def load_split(folder: Path, split: str) -> Faces:
     """The rows of a split of a prepared folder."""
     return PreparedSet(folder, LAYOUTS).read(split)
+
+
+def rewrite(folder: Path, split: str, **columns: np.ndarray) -> None:
+    """Replace or add columns of a split of a prepared folder."""
+    meta = yaml.safe_load((folder / "meta.yaml").read_text())
+    meta["columns"] += [name for name in columns if name not in meta["columns"]]
+    (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
+    for name, values in columns.items():
+        np.save(folder / split / f"{name}.npy", values)
 
 
 def split_of(folder: Path, name: str = "train", label_shift: float = 0.0) -> Split:

@@ -4,10 +4,11 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import DEFAULTS, ROOT, displaced, fails, run, table, write_faces
+from conftest import DEFAULTS, ROOT, displaced, fails, load_split, rewrite, run, table, write_faces
 
 import main
 from pipnet.errors import UserError
@@ -185,9 +186,11 @@ def test_a_bad_archive_is_named_and_nothing_is_written(cli, recipe, raw, tmp_pat
 def test_a_damaged_crop_of_a_prepared_set_is_named(cli, recipe, faces, tmp_path):
     mine = tmp_path / "mine"
     shutil.copytree(faces, mine)
-    crop = sorted((mine / "crops" / "train").iterdir())[5]
-    crop.write_bytes(crop.read_bytes()[:100])
-    fails(cli("--train", *recipe, "--train-data", mine), crop.name)
+    places = np.load(mine / "train" / "jpeg.npy")
+    places[5, 1] = places[5, 0] + 100
+    rewrite(mine, "train", jpeg=places)
+    name = load_split(mine, "train")["file"][5]
+    fails(cli("--train", *recipe, "--train-data", mine), f"crops.jpegs .the crop of {name}.: not a readable image; prepare")
 
 
 def test_a_net_on_faces_of_another_layout(trained, cli, tmp_path):

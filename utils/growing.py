@@ -13,11 +13,18 @@ from utils.yaml_files import read_yaml
 
 SPLITS = ("train", "val", "test", "unlabelled")  # of a prepared set
 GROWING, OLD, FACES = "set", "old", "faces"  # the set that is made; while it moves, the one that it replaces; rendered faces
-SET = re.compile(rf"({'|'.join(SPLITS)})\.(tsv|done)|crops/({'|'.join(SPLITS)})/\d{{6,}}\.jpg|(meanface|left_out)\.txt|"
-                 r"meta\.yaml|key|show/\.?(samples|suspects)\.(jpg|csv)(\.partial-[0-9a-f]+)?")
+OURS = (r"({splits})/(({columns})\.npy|crops\.jpegs|text\.utf8)|({splits})\.(done|tsv)|crops/({splits})/\d{{6,}}\.jpg|"
+        r"(meanface|left_out)\.txt|meta\.yaml|key|show/\.?(samples|suspects)\.(jpg|csv)(\.partial-[0-9a-f]+)?")  # with format 2
 RENDERED = re.compile(r"visible\.tsv|(\w+/){1,2}face\d+\.(jpg|pts)")
-PARTS = {GROWING: SET, OLD: SET, FACES: RENDERED}  # names of the files, as regular expressions
 META = {"dataset", "source", "protocol", "margin", "target_size"}  # keys of every meta.yaml
+
+
+def _set_files(columns: str) -> re.Pattern:
+    """Return a regular expression for the files of a prepared set. columns: one for the names of its columns."""
+    return re.compile(OURS.format(splits="|".join(SPLITS), columns=columns))
+
+
+PARTS = {GROWING: (SET := _set_files("[a-z_.]+")), OLD: SET, FACES: RENDERED}
 
 
 @contextmanager
@@ -42,7 +49,8 @@ def check_replaceable(target: Path, source: Path | None = None, overwrite: bool 
     meta = read_yaml(target / "meta.yaml") if (target / "meta.yaml").is_file() else {}
     if not META <= meta.keys():
         raise UserError(f"{target} exists and is not a prepared set; move it away or give another name")
-    if other := _foreign(target, SET):
+    columns = "|".join(re.escape(str(name)) for name in meta.get("columns") or ["none"])  # a user may keep other arrays beside
+    if other := _foreign(target, _set_files(columns)):
         raise UserError(f"{target} would be replaced, but {other} is no file of a prepared set; move it away")
     if source and (old := str(meta["source"])) != str(source.resolve()):
         if not (overwrite or os.path.exists(old)):
@@ -57,7 +65,17 @@ def replace_folder(partial: Path, target: Path) -> None:
         check_replaceable(target)  # much can happen while a set is made
         os.replace(target, partial / OLD)
     os.replace(partial / GROWING, target)
+    sync(target.parent)
     shutil.rmtree(partial / OLD, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder's list of files to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def tidy(root: Path) -> None:

@@ -26,7 +26,7 @@ NAMES = ("report/index.html", "report/mine.txt", "events/mine.txt", "args.yaml",
          "step.csv", "time.csv", "trace.json", "log.txt", ".lock", ".thesis.partial-12ab", "audit/labels.csv", "best.pt",
          "last.pt", "pseudo_labels/round1.csv", "round1/best.pt", "round10stuff/x", "fold0/last.pt", "meta.yaml", "train.tsv",
          "settings.json", "crops/a.jpg", "notes.txt", "bad_batch.pt", "predicted/a.pts", "web/settings.json", "a.pts", "out.csv",
-         ".x.partial/y")
+         "train/mine.npy", "train/crops.jpegs", ".x.partial/y")
 PLACES = {  # commands that write to a folder {there}, which holds files of the user
     "train": f"{TRAIN} --exp {{there}}", "train, overwrite": f"{TRAIN} --exp {{there}} --overwrite",
     "audit": f"{TRAIN.replace('--train ', '--audit ')} --exp {{there}} --folds 2",

@@ -44,7 +44,7 @@ def mount(folder: Path, options: str) -> bool:
 def hashes(folder: Path) -> dict[str, str]:
     """Return {file: hash} of what a run must not lose."""
     return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.rglob("*")
-            if file.suffix in (".pt", ".csv", ".tsv", ".yaml") and "report" not in file.parts}
+            if file.suffix in (".pt", ".csv", ".tsv", ".yaml", ".npy", ".jpegs", ".utf8") and "report" not in file.parts}
 
 
 def attack(place: str, trouble: str, root: Path, kept: Path) -> list[str] | None:

@@ -129,17 +129,23 @@ def drawn(folder: Path, count: int = 3) -> Path:
 def make_prepared(folder: Path) -> list[tuple[Path, str]]:
     from utils.faces.prepare import DataGenerator
     target = DataGenerator(drawn(folder / "raw", 6), 64, "points", "set", folder, val=0.3, workers=1).run()
-    return [(target, name) for name in ("train.tsv", "meta.yaml", "meanface.txt")]
+    names = sorted(file.name for file in (target / "train").iterdir())
+    return [(target, name) for name in (*(f"train/{name}" for name in names), "meta.yaml", "meanface.txt")]
 
 
 def read_prepared(file: Path) -> None:
     from utils.config import read_defaults
     from utils.faces.prepared_set import PreparedSet, mismatch
-    mismatch(file.parent, target_size=64)
-    one = PreparedSet(file.parent, read_defaults().layouts)
+    folder = file.parent if (file.parent / "meta.yaml").is_file() else file.parent.parent
+    mismatch(folder, target_size=64)
+    one = PreparedSet(folder, read_defaults().layouts)
     for value in ("layout", "protocol", "title"):
         getattr(one, value)
-    one.read("train")
+    faces = one.read("train")
+    for values in faces.columns.values():
+        values[:]
+    for index in range(len(faces)):
+        faces.crops[index]
     one.meanface()
 
 
@@ -250,7 +256,7 @@ FORMATS = {
     "checkpoint": Format(make_checkpoint, read_checkpoint), "published weights": Format(make_weights, read_weights),
     "ONNX": Format(make_onnx, read_onnx),
     "args.yaml": Format(lambda folder: one_folder(folder, {"args.yaml": (ROOT / "args.yaml").read_bytes()}), read_args, TEXT),
-    "layout file": Format(make_layout, read_layout, TEXT), "prepared set": Format(make_prepared, read_prepared, TEXT),
+    "layout file": Format(make_layout, read_layout, TEXT), "prepared set": Format(make_prepared, read_prepared, (*BINARY, *TEXT)),
     "mean face": Format(make_meanface, read_mean, (*TEXT, large)), ".pts": Format(make_pts, parse("points"), TEXT),
     "CSV": Format(make_csv, parse("csv"), TEXT), "COCO": Format(make_coco, parse("coco"), TEXT),
     ".mat": Format(make_mat, read_matrix), "picture": Format(make_pictures, read_picture),
@@ -294,4 +300,7 @@ def harmful(folder: Path, mark: Path) -> dict[str, tuple[str, Path]]:
     place, _ = make_prepared(folder / "prepared")[0]
     (place / "meta.yaml").write_text((place / "meta.yaml").read_text() + f"more: {tag}")
     cases["meta.yaml"] = ("prepared set", place / "meta.yaml")
+    place, _ = make_prepared(fresh(folder / "column"))[0]
+    np.save(place / "train" / "crop.npy", np.array([code], dtype=object), allow_pickle=True)
+    cases["column of a set"] = ("prepared set", place / "train" / "crop.npy")
     return cases

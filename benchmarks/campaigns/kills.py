@@ -225,7 +225,7 @@ def attack(job: str, root: Path, kept: Path, seen: list[Seen], moment: Moment, o
     if moment.phase == "render":
         fresh(root / "data")
     if older:
-        (root / "data" / PREPARED / "train.tsv").write_text("")
+        (root / "data" / PREPARED / "train" / "crop.npy").write_text("")
     if moment.phase == "export":
         (root / "runs/run/best.onnx").unlink()
     seconds = [one for one in seen if one.phase == moment.phase][moment.occurrence].seconds

@@ -11,8 +11,8 @@ from pipnet.geometry import compose, grow, opencv_matrix, to_crop, turn_about
 from pipnet.layout import Layout
 from utils.cores import cores
 from utils.detect.wider import Picture
-from utils.faces.faces import GIB, Crops, Faces, evenly
-from utils.faces.prepared_set import Split, crop_of
+from utils.faces.faces import GIB, Crops, Faces, chunks, evenly
+from utils.faces.prepared_set import Split
 from utils.synthetic.scene import background
 
 FEWEST = 256  # face pictures in memory, 28 MB
@@ -38,7 +38,7 @@ def face_boxes(landmarks: np.ndarray, layout: Layout, angle: float = 0.0) -> np.
 
 def _whole_faces(faces: Faces, most: int) -> np.ndarray:
     """Return up to `most` rows, evenly from first to last, of faces whose landmarks are all known."""
-    whole = np.flatnonzero(np.isfinite(faces["landmarks"][:]).all((1, 2)))
+    whole = np.flatnonzero(np.concatenate([np.isfinite(faces["landmarks"][part]).all((1, 2)) for part in chunks(len(faces))]))
     return whole[evenly(len(whole), most)]
 
 
@@ -82,8 +82,9 @@ def portraits(splits: list[Split], most: int = PORTRAITS, whole: bool = False) -
         side = round(meta["target_size"] * meta["margin"])
         landmarks = to_crop(faces["landmarks"][rows], grow(faces["crop"][rows], meta["margin"])) * side
         boxes = face_boxes(landmarks, split.set.layout).clip(0, side)
-        made += [Picture(crop_of(split.set.folder, split.name, row), name, box[None], no, no, whole)
-                 for row, box in zip(rows, boxes, strict=True)]
+        files = [Path(meta["source"], file) for file in faces["file"][rows]]
+        made += [Picture(file, name, box[None], no, no, whole, crop=partial(faces.crops.__getitem__, row))
+                 for file, row, box in zip(files, rows, boxes, strict=True)]
     return made
 
 

@@ -2,6 +2,7 @@
 
 Yang et al., "WIDER FACE: A Face Detection Benchmark", CVPR 2016. Boxes are read as corners in continuous image px.
 """
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +25,13 @@ class Picture(NamedTuple):
     covered: np.ndarray  # (M,) bool: `occlusion` is not 0
     whole: bool = True   # every face has a box
     image: np.ndarray | None = None  # (H, W, 3) uint8 BGR if it is in memory
+    crop: Callable[[], np.ndarray] | None = None  # what reads it, if it is the crop of a face in `file`
 
     def read(self) -> np.ndarray:
         """Return the image (H, W, 3) uint8 BGR. Raise UserError for an unreadable file."""
-        return read_image(self.file) if self.image is None else self.image
+        if self.image is not None:
+            return self.image
+        return read_image(self.file) if self.crop is None else self.crop()
 
 
 def is_wider(folder: Path) -> bool:

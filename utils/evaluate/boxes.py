@@ -3,10 +3,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from loguru import logger
 
+from pipnet import images
 from pipnet.errors import UserError
 from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, transform
 from utils.faces.faces import Crops, Faces
@@ -51,7 +51,7 @@ def picture(faces: Faces, index: int) -> tuple[np.ndarray, np.ndarray]:
         image = read_image(file)
         if image.shape[1::-1] == tuple(faces["size"][index]):
             return image, np.eye(2, 3)
-    stored = cv2.imdecode(np.frombuffer(faces.crops.encoded(index), np.uint8), cv2.IMREAD_COLOR)
+    stored = images.read_image(Path(faces["file"][index]), data=faces.crops.encoded(index))
     return stored, crop_matrix(grow(faces["crop"][index], len(stored) / faces["target"][index]), len(stored))
 
 

@@ -17,6 +17,7 @@ from utils.cores import cores
 
 GIB = 1 << 30
 CHUNK = 1 << 16  # faces that are read at once where all are needed
+AVERAGED = 1 << 18  # faces at most that the mean face is computed from
 ALL = slice(None)
 
 
@@ -24,10 +25,10 @@ ALL = slice(None)
 class Column:
     """Values of faces that are read or computed for the rows asked for; an array may stand in its place.
 
-    `column[i]` is one value, `column[rows]` an array; rows: a slice, indices or flags. read: indices (B,) -> values (B, ...).
+    `column[i]` is one value, `column[rows]` an array; rows: a slice, indices or flags. read: indices (B,) or a slice -> values.
     """
 
-    def __init__(self, count: int, read: Callable[[np.ndarray], np.ndarray]):
+    def __init__(self, count: int, read: Callable[[np.ndarray | slice], np.ndarray]):
         self.count, self.read = count, read
 
     def __len__(self) -> int:
@@ -36,8 +37,8 @@ class Column:
     def __getitem__(self, rows):
         if isinstance(rows, (int, np.integer)):
             return self.read(np.array([range(self.count)[rows]]))[0]
-        if isinstance(rows, slice):
-            return self.read(np.arange(*rows.indices(self.count)))
+        if isinstance(rows, slice):  # a part of a stored column is not copied
+            return self.read(slice(*rows.indices(self.count)) if rows.step in (None, 1) else np.arange(self.count)[rows])
         rows = np.asarray(rows)
         return self.read(np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64, copy=False))
 
@@ -47,12 +48,6 @@ class Column:
 
 
 Values = np.ndarray | Column
-
-
-def text(names: list[str]) -> Column:
-    """Return a column of names in a fraction of the memory of a list. Names of files that are not UTF-8 are allowed."""
-    encoded = [name.encode(errors="surrogateescape") for name in names]
-    return Column(len(names), partial(_names, np.cumsum([0, *map(len, encoded)]), b"".join(encoded)))
 
 
 def constant(value: Any, count: int) -> np.ndarray:
@@ -77,20 +72,16 @@ def joined(columns: list[Values]) -> Values:
     return columns[0] if len(columns) == 1 else Column(int(starts[-1]), partial(_joined, columns, starts[:-1]))
 
 
-def _names(offsets: np.ndarray, data, rows: np.ndarray) -> np.ndarray:
-    return np.array([bytes(data[begin:end]).decode(errors="surrogateescape")
-                     for begin, end in zip(offsets[rows].tolist(), offsets[rows + 1].tolist(), strict=True)], object)
-
-
-def _mapped(function: Callable, columns: tuple[Values, ...], rows: np.ndarray) -> np.ndarray:
+def _mapped(function: Callable, columns: tuple[Values, ...], rows) -> np.ndarray:
     return function(*(column[rows] for column in columns))
 
 
-def _picked(column: Values, chosen: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _picked(column: Values, chosen: np.ndarray, rows) -> np.ndarray:
     return column[chosen[rows]]
 
 
-def _joined(columns: list[Values], starts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _joined(columns: list[Values], starts: np.ndarray, rows) -> np.ndarray:
+    rows = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
     of = np.searchsorted(starts, rows, "right") - 1  # the column of each row; one without rows shares its start with the next
     if len(rows) and (of == of[0]).all():
         return columns[of[0]][rows - starts[of[0]]]
@@ -258,10 +249,13 @@ class Faces:
         return to_crop(np.stack([box.reshape(source.shape), source], -3), crop[..., None, :])
 
     def meanface(self) -> np.ndarray:
-        """Return the mean landmarks (N, 2) float64 in [0, 1] of the crop; NaN for one that no face has."""
-        total, count = 0.0, 0
+        """Return the mean landmarks (N, 2) float64 in [0, 1] of the crop; NaN for one that no face has.
+
+        Of a huge set only AVERAGED faces are read, the same share of each chunk.
+        """
+        total, count, used = 0.0, 0, math.ceil(CHUNK * min(AVERAGED / max(len(self), 1), 1))
         for rows in chunks(len(self)):
-            nominal = self.nominal(rows)
+            nominal = self.nominal(slice(rows.start, rows.start + used))
             total, count = total + np.nansum(nominal, 0, np.float64), count + np.isfinite(nominal).sum(0)
         return total / count
 

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from utils.faces.archives import DATASETS, NOT_COUNTABLE, Splits, Table, complai
 from utils.faces.archives.own_layout import layout_of
 from utils.faces.fingerprint import checksum, fingerprint
 from utils.faces.first_pixel import load_guessed
-from utils.faces.prepared_set import FORMAT, LEFT_OUT, SPLITS, Done, crop_file, name_hash, read_image, write_set
+from utils.faces.prepared_set import CROPS, FORMAT, LEFT_OUT, SPLITS, name_hash, read_image, write_set
 from utils.growing import GROWING, check_replaceable, growing, replace_folder
 from utils.keys import check
 from utils.layouts import Layouts
@@ -132,6 +133,7 @@ class DataGenerator:
                     table["landmarks"] = table["landmarks"].clip(0, table["size"][:, None])
                 found = tally(subset for table in splits.values() for subset in table["subset"])
                 write_set(folder, source, splits, how | {"found": dict(found), "checksum": checksum(source, splits)})
+                _finished(folder, done)
             except UserError:
                 shutil.rmtree(folder)
                 raise
@@ -154,36 +156,44 @@ class DataGenerator:
         if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
             raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
 
-    def _crops(self, folder: Path, split: str, table: Table, protocol: Protocol) -> list[Done | str]:
-        """Write the crops of a split that the journal lacks. Return for each face its result, or why it cannot be used."""
-        files = [folder / crop_file(split, i) for i in range(len(table["file"]))]
-        files[0].parent.mkdir(parents=True, exist_ok=True)
-        journal = folder / f"{split}.done"
-        before = _journal(journal, files)
-        if before:
-            logger.info(f"continuing {split}: {len(before)} of {len(files)} crops exist")
+    def _crops(self, folder: Path, split: str, table: Table, protocol: Protocol) -> list[list[float] | str]:
+        """Write the crops of a split that the journal lacks. Return for each face its crop, size and place, or why it has none.
 
-        def one(index: int) -> Done | str:
+        These are eight numbers: the crop (4), width and height of the image, first byte and end of the JPEG.
+        """
+        count, journal = len(table["file"]), folder / f"{split}.done"
+        (folder / split).mkdir(exist_ok=True)
+        before = _journal(journal, folder / split / CROPS)
+        if before:
+            logger.info(f"continuing {split}: {len(before)} of {count} crops exist")
+
+        def one(index: int) -> tuple[list[float], bytes] | str:
+            if index in before:
+                return before[index], b""
             source, landmarks, box = image_of(Path(self.data_dir), table["file"][index]), table["landmarks"], table["box"]
             try:
-                return before.get(index) or self._crop(source, landmarks[index], box[index], files[index], protocol)
+                return self._crop(source, landmarks[index], box[index], protocol)
             except UserError as error:
                 return str(error)
 
         done, pool = [], ThreadPoolExecutor(self.workers or cores())  # OpenCV releases the interpreter lock
         try:
-            with open(journal, "a", encoding="ascii") as lines:
-                jobs = progress(pool.map(one, range(len(files))), total=len(files), desc=f"crops {split}", unit="face")
+            with open(journal, "a", encoding="ascii") as lines, open(folder / split / CROPS, "ab") as crops:
+                jobs = progress(pool.map(one, range(count)), total=count, desc=f"crops {split}", unit="face")
                 for index, result in enumerate(jobs):
-                    done.append(result)
+                    done.append(result if isinstance(result, str) else result[0])
                     if not isinstance(result, str) and index not in before:
-                        print(index, *result.crop.tolist(), *result.size, file=lines, flush=True)
+                        begin = crops.tell()
+                        crops.write(result[1])
+                        crops.flush()
+                        done[-1] += [begin, begin + len(result[1])]
+                        print(index, *done[-1], file=lines, flush=True)
         finally:
             pool.shutdown(cancel_futures=True)  # an interrupt waits only for the crops that have begun
         return done
 
-    def _crop(self, source: Path, landmarks: np.ndarray, box: np.ndarray, file: Path, protocol: Protocol) -> Done:
-        """Write the crop of one face."""
+    def _crop(self, source: Path, landmarks: np.ndarray, box: np.ndarray, protocol: Protocol) -> tuple[list[float], bytes]:
+        """Return ([crop (4), width, height of the image], the JPEG) of one face."""
         image = read_image(source)
         height, width = image.shape[:2]
         for what, edges in (("landmarks lie", box_of(landmarks)), ("face box lies", box)):
@@ -200,8 +210,7 @@ class DataGenerator:
         done, data = cv2.imencode(".jpg", cut(image, edges, self.target_size, self.margin, protocol.border), JPEG)
         if not done:
             raise UserError(f"{source}: OpenCV cannot encode its crop as JPEG")
-        file.write_bytes(data)
-        return Done(crop, (width, height))
+        return [*crop.tolist(), width, height], data.tobytes()
 
 
 def _started(partial: Path, how: dict) -> Path:
@@ -214,21 +223,26 @@ def _started(partial: Path, how: dict) -> Path:
     return folder
 
 
-def _journal(file: Path, crops: list[Path]) -> dict[int, Done]:
-    """Return {index of a face: its result} of an interrupted preparation, whose last line may be incomplete."""
+def _journal(file: Path, crops: Path) -> dict[int, list[float]]:
+    """Return {index of a face: its eight numbers} of an interrupted preparation; cut off what it has written half."""
     text = file.read_text(encoding="ascii") if file.is_file() else ""
-    whole, found = text[:text.rfind("\n") + 1], {}
-    if whole != text:
-        file.write_text(whole, encoding="ascii")
-    for line in whole.splitlines():
-        index, *numbers = line.split()
-        if int(index) < len(crops) and crops[int(index)].is_file():
-            found[int(index)] = Done(np.array(numbers[:4], dtype=np.float64), (int(numbers[4]), int(numbers[5])))
+    found, size = {}, 0
+    with open(crops, "ab+") as handle:
+        written = handle.tell()
+        for line in text[:text.rfind("\n") + 1].splitlines():
+            index, *numbers = line.split()
+            begin, end = map(int, numbers[6:])
+            if end > written or os.pread(handle.fileno(), 2, end - 2) != b"\xff\xd9":  # a power cut keeps the line without it
+                break
+            found[int(index)], size = [*map(float, numbers[:4]), *map(int, numbers[4:])], end
+        handle.truncate(size)
+    if file.is_file():
+        file.write_text("".join(f"{index} {' '.join(map(str, numbers))}\n" for index, numbers in found.items()), encoding="ascii")
     return found
 
 
-def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str, list[Done | str]]) -> Splits:
-    """Return the usable faces with their columns crop and size, renumber their crops and list the others.
+def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str, list[list[float] | str]]) -> Splits:
+    """Return the usable faces with their columns crop, size and jpeg; list the others.
 
     UserError if the share of the others exceeds LOST.
     """
@@ -236,20 +250,26 @@ def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str,
     faces = sum(map(len, done.values()))
     if len(faults) > LOST * faces:
         complain([f"{fault}; {len(faults)} of {faces} faces cannot be used, {LOST:.0%} may be left out" for fault in faults])
-    for split in splits:
-        (folder / f"{split}.done").unlink()  # the numbers change
-    (folder / "key").unlink()
     if faults:
         logger.warning(f"{source}: {len(faults)} of {faces} faces cannot be used and are left out, such as {faults[0]}")
         (folder / LEFT_OUT).write_text("\n".join(faults) + "\n", encoding="utf-8", errors="surrogateescape")
-    kept = {split: [i for i, result in enumerate(results) if not isinstance(result, str)] for split, results in done.items()}
-    for split, old in kept.items():
-        for new, index in enumerate(old):
-            if new != index:
-                os.replace(folder / crop_file(split, index), folder / crop_file(split, new))
-    return {split: only(splits[split], old) | {"crop": np.array([done[split][i].crop for i in old]),
-                                               "size": np.array([done[split][i].size for i in old])}
-            for split, old in kept.items() if old}
+    found = {}
+    for split, results in done.items():
+        kept = [index for index, result in enumerate(results) if not isinstance(result, str)]
+        if kept:
+            numbers = np.array([results[index] for index in kept])
+            found[split] = only(splits[split], kept) | {
+                "crop": numbers[:, :4], "size": numbers[:, 4:6].astype(np.int64), "jpeg": numbers[:, 6:].astype(np.int64)}
+    return found
+
+
+def _finished(folder: Path, splits: Iterable[str]) -> None:
+    """Remove what only an interrupted preparation needs; the key last, since without it a preparation begins anew."""
+    for split in splits:
+        (folder / f"{split}.done").unlink()
+        if not (folder / split / "jpeg.npy").is_file():  # no face of it can be used
+            shutil.rmtree(folder / split)
+    (folder / "key").unlink()
 
 
 def split_identities(identities: list[str], share: float, seed: int) -> np.ndarray:

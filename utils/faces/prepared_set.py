@@ -1,7 +1,9 @@
-"""A prepared set on disk, data/<name>/: one row per face, written and read back.
+"""A prepared set on disk, data/<name>/: a table for each split, whose columns are read where they are used.
 
-    <split>.tsv               headed rows (COLUMNS, and OPTIONAL ones that the set has); row i is crops/<split>/{i:06d}.jpg
-    crops/<split>/*.jpg       the nominal crop grown by the margin, side round(target_size * margin) px
+    <split>/NAME.npy          a column: M values; jpeg: the first byte of a face's crop in crops.jpegs and the one after its last
+    <split>/NAME.text.npy     a column of names: the same of bytes in text.utf8
+    <split>/crops.jpegs       the nominal crops grown by the margin, side round(target_size * margin) px, one after the other
+    <split>/text.utf8         names, one after the other
     meanface.txt              mean training landmarks in [0, 1] of the nominal crop, x y x y ... on one line
     left_out.txt              faces whose image is damaged, with the reason; absent if there are none
     meta.yaml                 how the set was made; written last, so a folder without it is not a prepared set
@@ -10,9 +12,12 @@
 import hashlib
 import math
 import os
+import re
+import shlex
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
+from tokenize import TokenError  # of a damaged .npy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +25,13 @@ import yaml
 from loguru import logger
 
 from pipnet import images
-from pipnet.errors import UserError
+from pipnet.errors import UserError, one_line
 from pipnet.geometry import Protocol, border_px, check_protocol, to_crop
 from pipnet.layout import MOST_LANDMARKS, Layout
 from utils.conversion import conversion
 from utils.faces.archives import DATASETS, WITHIN, Splits, image_of
-from utils.faces.faces import Crops, Faces, constant, mapped, text
-from utils.growing import SPLITS
+from utils.faces.faces import Crops, Faces, Values, constant, mapped
+from utils.growing import SPLITS, sync
 from utils.layouts import Layouts
 from utils.yaml_files import read_yaml
 
@@ -34,21 +39,15 @@ SYNTHETIC = "synthetic"
 UNLABELLED = "unlabelled"  # split, dataset and layout of faces without landmarks, which unlabelled.py prepares
 FAR = 1 << 20  # px; no picture that can be read is larger
 ALL = "all"  # every face of a set, whatever its split
-COLUMNS = ("file", "subset", "identity", "width", "height", "crop_x1", "crop_y1", "crop_x2", "crop_y2",
-           "box_x1", "box_y1", "box_x2", "box_y2", "landmarks", "visible")
 LEFT_OUT = "left_out.txt"
-OPTIONAL = ("pose", "states")  # pitch yaw roll in radians; one 0 or 1 per name in meta.yaml's `states`
-FORMAT = 2  # of the folder; a folder of another format is prepared again
+CROPS, TEXT, NAMES = "crops.jpegs", "text.utf8", ".text"
+MOST_BYTES = 1 << 27  # of a crop
+FORMAT = 3  # of the folder; a folder of another format is prepared again
 META = {"dataset": str, "name": str, "source": str, "layout": str, "count": int, "protocol": dict, "target_size": int,
         "margin": (int, float), "origin": (int, float, type(None)), "val": (int, float, str), "seed": int,
-        "expected": (dict, type(None)), "found": dict, "checksum": str}  # types of the values
-
-
-class Done(NamedTuple):
-    """A prepared face: its nominal crop (4,) in px of the source image, and that image's width and height."""
-
-    crop: np.ndarray
-    size: tuple[int, int]
+        "expected": (dict, type(None)), "found": dict, "checksum": str, "columns": list}  # types of the values
+COLUMN = re.compile(r"[a-z_]+(\.text)?")  # names of their files
+COLUMNS = {"file.text", "subset.text", "identity.text", "size", "crop", "box", "landmarks", "visible", "jpeg"}  # of every set
 
 
 class PreparedSet:
@@ -80,7 +79,7 @@ class PreparedSet:
     @property
     def splits(self) -> list[str]:
         """Return the splits that it has."""
-        return [split for split in SPLITS if (self.folder / f"{split}.tsv").is_file()]
+        return [split for split in SPLITS if (self.folder / split).is_dir()]
 
     @property
     def synthetic(self) -> bool:
@@ -104,40 +103,28 @@ class PreparedSet:
             raise UserError(f"{file} does not hold {count} landmarks; a prepared set without a train split has none") from None
 
     def read(self, split: str) -> Faces:
-        """Return a split, or ALL. UserError names file and line of a bad row. Only `val` may be absent: it then has no face."""
+        """Return a split, or ALL, without reading its values. Only `val` may be absent: it then has no face.
+
+        UserError for a file that is damaged or none of the set's.
+        """
         if split == ALL:
             return Faces.join([self.read(name) for name in self.splits])
-        file, meta, count = self.folder / f"{split}.tsv", self.meta, self.meta["count"]
-        if not file.is_file() and split != "val":
+        if split == "val" and self.splits and split not in self.splits:
+            return self.read(self.splits[0]).only(np.arange(0))
+        if split not in self.splits:
             raise UserError(f"{self.folder} has no {split} split; give a set that has one")
-        content = file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else "\t".join(COLUMNS)
-        lines = content.removesuffix("\n").split("\n")
-        columns = lines[0].split("\t")
-        more = columns[len(COLUMNS):]
-        if columns != [*COLUMNS, *(name for name in OPTIONAL if name in more)]:
-            raise UserError(f"{file}, line 1: the header is not that of a prepared set; prepare it again")
-        sizes = [{"pose": 3, "states": len(meta.get("states", ()))}[name] for name in more]
-        rows = [_row(line.split("\t"), count, sizes, f"{file}, line {number}") for number, line in enumerate(lines[1:], 2)]
-        if not rows and split != "val":
-            raise UserError(f"{file}: no face in it; prepare the set again")
-        numbers = np.array([row[1] for row in rows]).reshape(-1, 10)
-        landmarks = np.array([row[2] for row in rows]).reshape(-1, count, 2)
-        visible = np.array([row[3] for row in rows], dtype=bool).reshape(-1, count) & ~np.isnan(landmarks).any(axis=-1)
-        table = {name: text([row[0][i] for row in rows]) for i, name in enumerate(("file", "subset", "identity"))}
-        table |= {"size": numbers[:, :2].astype(np.int64), "crop": numbers[:, 2:6], "box": numbers[:, 6:], "landmarks": landmarks,
-                  "visible": visible}
-        table |= {name: np.array([row[4][i] for row in rows]).reshape(-1, sizes[i]) for i, name in enumerate(more)}
-        if "states" in table:
-            table["states"] = table["states"] == 1
+        folder, meta = self.folder / split, self.meta
+        table = stored_columns(folder, meta)
+        count = len(table["jpeg"])
         whole = {"source": Path(meta["source"]), "set": meta["checksum"], "target": meta["target_size"],
                  "step": meta.get("frame_step")}
-        table |= {name: constant(value, len(rows)) for name, value in whole.items() if value is not None}
+        table |= {name: constant(value, count) for name, value in whole.items() if value is not None}
         facts = {"protocol": self.protocol, "margin": meta["margin"], "states": list(meta.get("states", ())),
                  "subsets": list(meta["expected"] or ())}
-        images = partial(crop_of, self.folder, split)
-        size = meta["target_size"]
-        return Faces(table, Crops(partial(_decoded, images), partial(_encoded, images), len(rows), size,
-                                  border_px(size, meta["margin"])), facts)
+        size, stored = meta["target_size"], partial(_stored, folder / CROPS, table["jpeg"])
+        crops = Crops(partial(_decoded, folder / CROPS, stored, table["file"]), stored, count, size,
+                      border_px(size, meta["margin"]))
+        return Faces(table, crops, facts)
 
 
 class Split(NamedTuple):
@@ -224,29 +211,96 @@ def _among(places: list[int], count: int, states: np.ndarray) -> np.ndarray:
     return found
 
 
-def _row(fields: list[str], count: int, sizes: list[int], where: str) -> tuple:
-    """Return names (3), numbers (10), landmarks (2 count,), visible flags and the optional columns of one line.
+# -------------------------------------------------------------------------------------------------------------- reading
+def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Values]:
+    """Return the columns of a split, whose values are read and checked where they are used.
 
-    All landmarks are visible if the line has no flags. sizes: how many numbers each optional column holds.
+    UserError if their files do not fit together, as far as types and sizes show it.
     """
-    if len(fields) != len(COLUMNS) + len(sizes):
-        raise UserError(f"{where}: {len(fields)} columns where {len(COLUMNS) + len(sizes)} belong; prepare the set again")
+    count, states = meta["count"], len(meta.get("states", ()))
+    shapes = {"size": (np.int64, 2), "crop": (np.float64, 4), "box": (np.float64, 4), "landmarks": (np.float64, count, 2),
+              "visible": (np.bool_, count), "pose": (np.float64, 3), "states": (np.bool_, states), "jpeg": (np.int64, 2)}
+    checks = {"crop": _check_crops, "box": _check_places, "landmarks": _check_landmarks}
+    names, columns = _bytes(folder / TEXT), {}
+    for stem in meta["columns"]:
+        file, name = folder / f"{stem}.npy", stem.removesuffix(NAMES)
+        values = _array(file)
+        kind, *shape = (np.int64, 2) if stem != name else shapes.get(name, (values.dtype, *values.shape[1:]))
+        if values.dtype != kind or values.shape[1:] != tuple(shape) or values.dtype.kind not in "biuf":
+            raise UserError(f"{file} holds {values.dtype} {values.shape}, not a row of {np.dtype(kind)} {tuple(shape)} for each "
+                            "face; prepare the set again")
+        if stem != name:
+            columns[name] = mapped(partial(_texts, file, names), values)
+        else:
+            columns[name] = mapped(partial(checks[name], file), values) if name in checks else values
+    rows = {name: len(values) for name, values in columns.items()}
+    if not rows["jpeg"] or len(set(rows.values())) > 1:
+        raise UserError(f"{folder} has columns of {', '.join(map(str, sorted(set(rows.values()))))} rows; prepare the set again")
+    end, crops = int(columns["jpeg"][-1][1]), folder / CROPS
+    if not crops.is_file() or end > crops.stat().st_size:
+        raise UserError(f"{crops} has not the {end} bytes that {folder / 'jpeg.npy'} says; prepare the set again")
+    return columns
+
+
+def _array(file: Path) -> np.ndarray:
+    """Return an array that is mapped, so that nothing is read. UserError for a file that holds none."""
     try:
-        numbers, landmarks = np.array(fields[3:13], dtype=np.float64), np.array(fields[13].split(), dtype=np.float64)
-        extra = [np.array(field.split() if " " in field else list(field), dtype=np.float64) for field in fields[15:]]
-    except ValueError:
-        raise UserError(f"{where}: a column that is not a number; prepare the set again") from None
-    if len(landmarks) != 2 * count:
-        raise UserError(f"{where}: {len(landmarks) / 2:g} landmarks where {count} belong; prepare the set again")
-    if (np.abs(landmarks) > FAR).any() or (np.abs(numbers) > FAR).any():
-        raise UserError(f"{where}: a coordinate is more than {FAR} px away; prepare the set again")
-    if set(fields[14]) - {"0", "1"} or len(fields[14]) not in (0, count):
-        raise UserError(f"{where}: visible is not {count} flags 0 or 1; prepare the set again")
-    if not (np.isfinite(numbers).all() and (numbers[4:6] > numbers[2:4]).all()):
-        raise UserError(f"{where}: not a crop box; prepare the set again")
-    if [len(values) for values in extra] != sizes:
-        raise UserError(f"{where}: pose or states have another number of values than the set; prepare the set again")
-    return fields[:3], numbers, landmarks, [flag == "1" for flag in fields[14]] or [True] * count, extra
+        if not file.is_file():
+            raise ValueError("no such file")
+        array = np.asarray(np.lib.format.open_memmap(file, mode="r"))  # without pickle; it maps no more than the file has
+        if not array.ndim:
+            raise ValueError("a single value")
+        return array
+    except (OSError, EOFError, ValueError, OverflowError, TypeError, TokenError, SyntaxError) as error:
+        raise UserError(f"{file} holds no column ({one_line(error)}); prepare the set again") from None
+
+
+def _bytes(file: Path) -> np.ndarray:
+    try:
+        return np.asarray(np.memmap(file, np.uint8, "r")) if file.is_file() and file.stat().st_size else np.zeros(0, np.uint8)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror})") from None
+
+
+def _texts(file: Path, names: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return the names (B,) at places (B, 2). Names of files that are not UTF-8 are allowed."""
+    if not ((places[:, 0] >= 0) & (places[:, 0] <= places[:, 1]) & (places[:, 1] <= len(names))).all():
+        raise UserError(f"{file}: a name is not in {TEXT}; prepare the set again")
+    return np.array([names[begin:end].tobytes().decode(errors="surrogateescape") for begin, end in places.tolist()], object)
+
+
+def _check_landmarks(file: Path, values: np.ndarray) -> np.ndarray:
+    if (np.abs(values) > FAR).any():  # NaN is not known
+        raise UserError(f"{file}: a coordinate is more than {FAR} px away; prepare the set again")
+    return values
+
+
+def _check_places(file: Path, values: np.ndarray) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise UserError(f"{file}: a coordinate that is no number; prepare the set again")
+    return _check_landmarks(file, values)
+
+
+def _check_crops(file: Path, values: np.ndarray) -> np.ndarray:
+    if not (values[:, 2:] > values[:, :2]).all():
+        raise UserError(f"{file}: not a crop box; prepare the set again")
+    return _check_places(file, values)
+
+
+def _stored(file: Path, places: np.ndarray, index: int) -> bytes:
+    """Return the JPEG of a crop."""
+    begin, end = places[index].tolist()
+    try:
+        with open(file, "rb") as handle:
+            if not 0 <= begin < end <= min(begin + MOST_BYTES, os.fstat(handle.fileno()).st_size):
+                raise UserError(f"{file}: a crop is not within it; prepare the set again")
+            return os.pread(handle.fileno(), end - begin, begin)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def _decoded(file: Path, stored: Callable[[int], bytes], names: Values, index: int) -> np.ndarray:
+    return images.read_image(Path(f"{file} (the crop of {names[index]})"), "prepare the set again", stored(index))
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -256,6 +310,10 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a prepared set; prepare one: python main.py --prepare --data-dir RAW")
     meta = read_yaml(file)
     meta.setdefault("labels", "exact")
+    if meta.get("format") == 2 and isinstance(meta.get("source"), str):
+        again = "--dataset synthetic" if meta.get("dataset") == SYNTHETIC else f"--data-dir {shlex.quote(meta['source'])}"
+        raise UserError(f"{file} is of format 2, which this version no longer reads; prepare the set again: python main.py "
+                        f"--prepare {again}")
     try:
         whole = meta.get("format") == FORMAT and all(isinstance(meta[key], kind) for key, kind in META.items())
         whole = whole and meta["dataset"] in (*DATASETS, UNLABELLED)
@@ -263,6 +321,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
         whole = whole and all(math.isfinite(value) for value in meta.values() if isinstance(value, float))
         whole = whole and all(isinstance(value, int) for key in ("expected", "found") for value in (meta[key] or {}).values())
         whole = whole and isinstance(meta.get("frame_step", 1), int | None) and isinstance(meta.get("states", []), list)
+        whole = whole and set(meta["columns"]) >= COLUMNS and all(COLUMN.fullmatch(name) for name in meta["columns"])
         check_protocol(Protocol(**meta["protocol"]))
     except (KeyError, TypeError, OverflowError, UserError):
         whole = False
@@ -291,36 +350,16 @@ def mismatch(folder: Path, **wanted: Any) -> str:
             if key == "fingerprint":
                 return f"{meta['source']} has changed since {folder} was prepared"
             return f"{folder} was prepared with {key} {meta[key]}, not {value}"
-    splits = [split for split in SPLITS if (folder / f"{split}.tsv").is_file()]
-    for split in splits:
-        with open(folder / f"{split}.tsv", "rb") as file:
-            rows = sum(1 for _ in file) - 1
-        crops = folder / "crops" / split
-        held = sum(entry.name.endswith(".jpg") for entry in os.scandir(crops)) if crops.is_dir() else 0
-        if held != rows:
-            return f"{crops} holds {held} crops for {rows} rows of {split}.tsv"
+    splits = [split for split in SPLITS if (folder / split).is_dir()]
+    try:
+        for split in splits:
+            stored_columns(folder / split, meta)
+    except UserError as error:
+        return str(error)
     return "" if splits else f"{folder} holds no split"
 
 
-def crop_of(folder: Path, split: str, index: int) -> Path:
-    """Return the file of a crop."""
-    return folder / crop_file(split, index)
-
-
-def _encoded(place: Callable[[int], Path], index: int) -> bytes:
-    return place(index).read_bytes()
-
-
-def _decoded(place: Callable[[int], Path], index: int) -> np.ndarray:
-    return read_image(place(index))
-
-
 # -------------------------------------------------------------------------------------------------------------- writing
-def crop_file(split: str, index: int) -> str:
-    """Return where the crop of a row lies, relative to the prepared folder."""
-    return f"crops/{split}/{index:06d}.jpg"
-
-
 def name_hash(text: str) -> bytes:
     """Return the sha256 of a text with a name in it, by which draws of names stay the same when others are added. File names
     that are not UTF-8 are allowed."""
@@ -333,23 +372,20 @@ def source_picture(source: Path, name: str) -> Path | None:
     return image if image.is_file() or image.parent.is_file() else None  # COFW's and 300VW's are inside a file
 
 
-def _line(table: dict, row: int) -> str:
-    """Return a face as a line of the table; `_row` reads it back."""
-    numbers = (f"{value:.4f}" for name in ("crop", "box") for value in table[name][row])
-    landmarks = " ".join(f"{value:.4f}" for value in table["landmarks"][row].ravel())
-    flags = {name: "".join("01"[int(flag)] for flag in table[name][row]) for name in ("visible", "states") if name in table}
-    more = [" ".join(f"{value:.6f}" for value in table["pose"][row])] if "pose" in table else []
-    more += [flags["states"]] if "states" in table else []
-    names = (table[name][row] for name in ("file", "subset", "identity"))
-    return "\t".join((*names, *map(str, table["size"][row]), *numbers, landmarks, flags.get("visible", ""), *more))
+def rounded(values: np.ndarray, digits: int) -> np.ndarray:
+    """Return numbers that are rounded exactly as their decimal text is."""
+    scaled = np.asarray(values, np.float64) * 10 ** digits
+    result = np.rint(scaled) / 10 ** digits
+    ties = np.abs(scaled - np.floor(scaled) - 0.5) < 1e-3  # the product is rounded itself
+    result[ties] = [float(f"{value:.{digits}f}") for value in np.asarray(values)[ties]]
+    return result
 
 
 def write_set(folder: Path, source: Path, splits: Splits, meta: dict) -> None:
-    """Write tables, meanface and, last, meta.yaml beside the crops. UserError if a landmark is never annotated."""
-    for split, table in splits.items():
-        columns = [*COLUMNS, *(name for name in OPTIONAL if name in table)]
-        lines = ["\t".join(columns), *(_line(table, row) for row in range(len(table["file"])))]
-        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
+    """Write tables, meanface and, last, meta.yaml beside the crops. UserError if a landmark is never annotated.
+
+    A table has a column jpeg: places in the split's file of crops, which has been written.
+    """
     if "train" in splits:
         landmarks = to_crop(splits["train"]["landmarks"], splits["train"]["crop"])
         unseen = np.flatnonzero(np.isnan(landmarks).any(axis=-1).all(axis=0))
@@ -357,7 +393,35 @@ def write_set(folder: Path, source: Path, splits: Splits, meta: dict) -> None:
             raise UserError(f"{source}: landmark {unseen[0]} is annotated in no training face, so it has no mean")
         meanface = np.nanmean(landmarks, axis=0).ravel().tolist()
         (folder / "meanface.txt").write_text(" ".join(map(repr, meanface)) + "\n", encoding="ascii")
-    (folder / "meta.yaml").write_text(yaml.safe_dump(meta, sort_keys=False), encoding="utf-8")
+    names: list[str] = []
+    for split, table in splits.items():
+        names = _write_table(folder / split, table)
+    (folder / "meta.yaml").write_text(yaml.safe_dump({**meta, "columns": names}, sort_keys=False), encoding="utf-8")
+    for path in (*folder.rglob("*"), folder):  # before it is moved into place
+        sync(path)
+
+
+def _write_table(folder: Path, table: dict[str, Any]) -> list[str]:
+    """Write the columns of a table as files; return their names."""
+    known = ~np.isnan(table["landmarks"]).any(-1)
+    table = {**table, "visible": known & np.asarray(table.get("visible", True))}
+    for name, digits in {"crop": 4, "box": 4, "landmarks": 4, "pose": 6}.items():
+        if name in table:
+            table[name] = rounded(table[name], digits)
+    stems, places, size = [], {}, 0
+    with open(folder / TEXT, "wb") as text:
+        for name, values in table.items():
+            stems.append(name + NAMES * isinstance(values[0], str))
+            if isinstance(values[0], str):
+                for value in values:
+                    if value not in places:  # many faces may have the same subset
+                        size += text.write(encoded := value.encode(errors="surrogateescape"))
+                        places[value] = size - len(encoded), size
+                values = [places[value] for value in values]
+            values = np.asarray(values)
+            kinds = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64}
+            np.save(folder / f"{stems[-1]}.npy", values.astype(kinds[values.dtype.kind], copy=False), allow_pickle=False)
+    return stems
 
 
 def read_image(file: Path | str) -> np.ndarray:

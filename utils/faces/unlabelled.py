@@ -7,6 +7,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,11 +25,11 @@ from utils.faces.fingerprint import fingerprint
 from utils.faces.paths import is_unlabelled_set
 from utils.faces.prepare import JPEG
 from utils.faces.prepared_set import (
+    CROPS,
     FORMAT,
     UNLABELLED,
     PreparedSet,
     Split,
-    crop_file,
     mismatch,
     source_picture,
     write_set,
@@ -112,7 +113,8 @@ def _cut_out(name: str, sets: Sets, how: Cut, test) -> Path:
 def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str) -> None:
     """Write the faces of a source as a prepared set and log what was left out. UserError if there is none."""
     frames, rows, counts, recent = open_source(str(source)), [], Counter(), np.zeros((0, 63), bool)
-    (folder / crop_file(UNLABELLED, 0)).parent.mkdir(parents=True)
+    crops, digest, size = folder / UNLABELLED / CROPS, "", 0
+    crops.parent.mkdir(parents=True)
     for frame in progress(frames, total=frames.count, desc=f"faces of {source.name}", unit="picture"):
         counts["pictures"] += 1
         faces = 0
@@ -124,12 +126,15 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
                 continue
             crop, picture, bits = face
             recent = np.concatenate([recent, bits[None]])[-RECENT:]
-            (folder / crop_file(UNLABELLED, len(rows))).write_bytes(cv2.imencode(".jpg", picture, JPEG)[1].tobytes())
+            encoded = cv2.imencode(".jpg", picture, JPEG)[1].tobytes()
+            with open(crops, "ab") as handle:
+                handle.write(encoded)
+            digest, size = digest or hashlib.sha256(encoded + state.encode()).hexdigest(), size + len(encoded)
             video = frame.seconds is not None
             place = f"{frame.index:06d}" if video else frame.name if source.is_dir() else source.name
             rows.append({"file": place + (f"#{faces}" if faces > 1 else ""), "subset": UNLABELLED,
                          "identity": source.stem if video else frame.name, "landmarks": UNKNOWN, "box": box, "crop": crop,
-                         "size": frame.image.shape[1::-1]})
+                         "size": frame.image.shape[1::-1], "jpeg": (size - len(encoded), size)})
         counts["empty"] += not faces
     left = [f"{counts[key]} {words}" for key, words in REASONS.items() if counts[key]]
     words = f"{source}: {len(rows)} faces of {counts['pictures']} pictures; {counts['empty']} pictures without a sure face"
@@ -139,11 +144,12 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
                         "other pictures")
     logger.info(words)
     root = source if source.is_dir() or video else source.parent
-    write_set(folder, root, {UNLABELLED: {name: [row[name] for row in rows] for name in rows[0]}}, {
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    write_set(folder, root, {UNLABELLED: columns | {name: np.array(columns[name]) for name in ("landmarks", "crop")}}, {
         "format": FORMAT, "dataset": UNLABELLED, "name": source.stem, "source": str(root), "layout": UNLABELLED, "count": 1,
         "protocol": how.protocol._asdict(), "target_size": how.target_size, "margin": how.margin, "origin": 0.5, "val": 0,
         "seed": 0, "expected": None, "found": {UNLABELLED: len(rows)}, "fingerprint": state,
-        "checksum": hashlib.sha256((folder / crop_file(UNLABELLED, 0)).read_bytes() + state.encode()).hexdigest()})
+        "checksum": digest})
 
 
 def _face(frame: Frame, box: np.ndarray, how: Cut, recent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
@@ -189,9 +195,8 @@ def check_apart(unlabelled: list[Split], tested: list[Split]) -> None:
 def _contents(split: Split) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
     """Yield (name of a face, number of bytes, their reader) for its crop, and for its source if that is there."""
     faces, source = split.set.read(split.name), Path(split.set.meta["source"])
-    for index, name in enumerate(faces["file"]):
-        crop = faces.crops.encoded(index)
-        yield name, len(crop), lambda crop=crop: crop
+    for index, (name, (begin, end)) in enumerate(zip(faces["file"], faces["jpeg"], strict=True)):
+        yield name, int(end - begin), partial(faces.crops.encoded, index)
         if (file := source_picture(source, name)) and file.is_file():
             yield name, file.stat().st_size, file.read_bytes
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LAYOUTS, settings, split_of
+from conftest import LAYOUTS, rewrite, settings, split_of
 
 from utils.faces.batches import Batches, Order, Part, plain
 from utils.faces.batches import test_batches as share_of
@@ -68,9 +68,7 @@ def test_pose_and_states_reach_the_labels(faces, tmp_path):
     meta = yaml.safe_load((folder / "meta.yaml").read_text())
     names = ["left_eye_closed", "right_eye_closed", "mouth_open"]
     (folder / "meta.yaml").write_text(yaml.safe_dump({**meta, "states": names}))
-    lines = (folder / "train.tsv").read_text().splitlines()
-    (folder / "train.tsv").write_text("\n".join([f"{lines[0]}\tpose\tstates",
-                                                 *(f"{line}\t0.1 0.2 -0.3\t101" for line in lines[1:])]) + "\n")
+    rewrite(folder, "train", pose=np.tile([0.1, 0.2, -0.3], (36, 1)), states=np.tile([True, False, True], (36, 1)))
     posed = opened(folder)
     assert posed.facts["states"] == names
     labels = plain(posed, np.arange(4)).labels

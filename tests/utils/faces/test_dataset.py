@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LAYOUTS, settings, split_of, write_faces
+from conftest import LAYOUTS, rewrite, settings, split_of, write_faces
 
 from pipnet.errors import UserError
 from utils.faces.archives import read_pts, write_pts
@@ -61,9 +61,9 @@ def test_hidden_and_unknown_landmarks(tmp_path):
         landmarks[3] = np.nan if file.stem != "face00" else landmarks[3]
         write_pts(file, landmarks)
     prepared = DataGenerator(folder, 32, out=tmp_path / "data", val=0).run()
-    lines = (prepared / "train.tsv").read_text().splitlines()
-    fields = lines[1].split("\t")
-    (prepared / "train.tsv").write_text("\n".join([lines[0], "\t".join([*fields[:14], "0" * 5 + "1" * 63]), *lines[2:]]) + "\n")
+    visible = np.load(prepared / "train" / "visible.npy")
+    visible[0, :5] = False
+    rewrite(prepared, "train", visible=visible)
     for train_hidden, hidden in ((True, 68), (False, 63)):
         several = opened(prepared, size=32, train_hidden=train_hidden)
         assert several["visible"][0].sum() == hidden

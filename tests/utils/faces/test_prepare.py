@@ -1,8 +1,10 @@
 """Preparation: correct annotations come back exactly; a fault is named and nothing is written."""
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -14,9 +16,9 @@ from conftest import DEFAULTS, LAYOUTS, split_of
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop, to_image
 from utils.faces.archives import PARTS_300W, infer, read_pts, write_pts
-from utils.faces.faces import Faces
+from utils.faces.faces import Column, Faces
 from utils.faces.prepare import DataGenerator, split_identities
-from utils.faces.prepared_set import COLUMNS, PreparedSet, load, mismatch, read_image, read_meta
+from utils.faces.prepared_set import PreparedSet, load, mismatch, read_image, read_meta, rounded
 
 ROOT = Path(__file__).resolve().parents[3]
 REAL = ROOT.parent / "shared" / "300w"
@@ -153,7 +155,7 @@ def test_a_prepared_set_comes_back(tmp_path):
             exact = cut(read_image(source / name), table["crop"][i], 32, 1.25)
             assert stored.shape == (40, 40, 3) and abs(stored.astype(int) - exact).mean() < 4  # JPEG at 95
         assert table["visible"][:].all() and (table["size"][:] == (160, 120)).all()
-    mean = to_crop(tables["train"]["landmarks"], tables["train"]["crop"]).mean(axis=0)
+    mean = to_crop(tables["train"]["landmarks"][:], tables["train"]["crop"][:]).mean(axis=0)
     assert np.allclose(load_meanface(folder), mean, atol=1e-5)
     assert len((folder / "meanface.txt").read_text().split()) == 136 and (folder / "meanface.txt").read_text().count("\n") == 1
 
@@ -179,11 +181,14 @@ def test_wanted_values_are_compared(tmp_path):
     assert mismatch(folder, target_size=64).endswith("target_size 32, not 64")
     assert "protocol" in mismatch(folder, protocol=Protocol(**DEFAULTS.protocols["pipnet"]))
     assert "margin" in mismatch(folder, margin=1.5)
-    next((folder / "crops" / "train").iterdir()).unlink()
-    assert "crops for" in mismatch(folder)
+    os.truncate(folder / "train" / "crops.jpegs", 1000)
+    assert "crops.jpegs has not the " in mismatch(folder)
+    (folder / "train" / "crop.npy").unlink()
+    assert "crop.npy holds no column (no such file); prepare the set again" in mismatch(folder)
     file = folder / "meta.yaml"
     text = file.read_text()
-    slips = {"count: 68": "count:", "scale_x: ": "scale: ", "margin: 1.25": "margin: wide", "format: 2": "format: 0",
+    slips = {"count: 68": "count:", "scale_x: ": "scale: ", "margin: 1.25": "margin: wide", "format: 3": "format: 0",
+             "- jpeg": "- ../jpeg",
              "margin: 1.25\n": "margin: .inf\n", "count: 68\n": "count: 300000000\n", "shift_y: ": "shift_y: x",
              "val: 0.1": "val: .inf", "scale_y: ": "scale_y: .inf #",
              "target_size: 32": "target_size: 3200000000", "origin: ": "origin: .nan #"}
@@ -196,15 +201,14 @@ def test_wanted_values_are_compared(tmp_path):
 @pytest.mark.parametrize("value", ("inf", "1e9", "-1e300"))
 def test_a_coordinate_that_is_no_place_is_named(tmp_path, value):
     folder = prepare(points_folder(tmp_path / "raw"), tmp_path / "data")
-    file = folder / "train.tsv"
-    lines = file.read_text().split("\n")
-    cells = lines[1].split("\t")
-    for column in (5, 9, 13):
-        words = cells[column].split(" ")
-        spoilt = [*cells[:column], " ".join([value, *words[1:]]), *cells[column + 1:]]
-        file.write_text("\n".join([lines[0], "\t".join(spoilt), *lines[2:]]))
-        with pytest.raises(UserError, match="train.tsv, line 2: "):
-            load_split(folder, "train")
+    for name in ("crop", "box", "landmarks"):
+        file = folder / "train" / f"{name}.npy"
+        values = np.load(file)
+        values[0].flat[0] = float(value)
+        np.save(file, values)
+        with pytest.raises(UserError, match=f"{name}.npy: (a coordinate|not a crop)"):
+            load_split(folder, "train")[name][0]
+        load_split(folder, "train")[name][1]
 
 
 def test_splits_follow_the_archive_and_val(tmp_path):
@@ -256,7 +260,7 @@ def test_documented_calls(tmp_path):
     code = f"from utils import util, DataGenerator as it; assert util.DataGenerator is it; util.DataGenerator({options}).run()"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert read_image(tmp_path / "data" / "300w" / "crops" / "test" / "000000.jpg").shape == (320, 320, 3)
+    assert load_split(tmp_path / "data" / "300w", "test").crops[0].shape == (320, 320, 3)
     assert "300W is partial: ibug: 1 of 135 faces" in run.stderr
 
 
@@ -401,10 +405,13 @@ def test_nothing_but_a_prepared_set_is_replaced(tmp_path):
         prepare(source, tmp_path / "data")
     assert (tmp_path / "data" / "mine" / "thesis.txt").read_text() == "years of work"
     other = prepare(source, tmp_path / "data", name="other")
-    (other / "crops" / "test" / "notes.txt").write_text("mine")
+    (other / "test" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="other would be replaced, but .*notes.txt is no file of a prepared set; move it away"):
         prepare(source, tmp_path / "data", name="other")
-    (other / "crops" / "test" / "notes.txt").unlink()
+    (other / "test" / "notes.txt").rename(other / "test" / "mine.npy")
+    with pytest.raises(UserError, match="mine.npy is no file of a prepared set; move it away"):
+        prepare(source, tmp_path / "data", name="other")
+    (other / "test" / "mine.npy").unlink()
     prepare(source, tmp_path / "data", name="other")
 
 
@@ -420,31 +427,84 @@ def test_a_set_that_cannot_be_made_again_needs_overwrite(tmp_path):
     assert read_meta(prepare(old, tmp_path / "data", overwrite=True))["source"] == str(old)
 
 
-def test_malformed_tables_name_the_line(tmp_path):
+def test_malformed_columns_are_named(tmp_path):
     folder = prepare(points_folder(tmp_path / "mine", people=2, frames=2), tmp_path / "data", val=0)
-    file = folder / "train.tsv"
-    lines = file.read_text().splitlines()
+    whole = {file: file.read_bytes() for file in (folder / "train").iterdir()}
 
-    def with_line(number: int, text: str) -> None:
-        file.write_text("\n".join([*lines[:number - 1], text, *lines[number:]]) + "\n")
+    def saved(name: str, change) -> Callable[[], None]:
+        file = folder / "train" / f"{name}.npy"
+        return lambda: np.save(file, change(np.load(file, allow_pickle=False)), allow_pickle=True)
 
-    def with_column(name: str, value: str) -> None:
-        fields = lines[2].split("\t")
-        fields[COLUMNS.index(name)] = value
-        with_line(3, "\t".join(fields))
+    def written(name: str, change) -> Callable[[], None]:
+        file = folder / "train" / name
+        return lambda: file.write_bytes(change(whole[file]))
 
+    claim = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 4), }".ljust(117)
+    huge = np.lib.format.magic(1, 0) + b"\x76\x00" + claim + b"\n"
     for spoil, fault in [
-        (lambda: with_line(1, "file\tbox"), "line 1: the header"),
-        (lambda: with_line(3, "a\tb"), "line 3: 2 columns"),
-        (lambda: with_column("crop_x1", "left"), "line 3: a column that is not a number"),
-        (lambda: with_column("crop_x1", "9999"), "line 3: not a crop box"),
-        (lambda: with_column("box_x1", "nan"), "line 3: not a crop box"),
-        (lambda: with_column("landmarks", "1 2 3"), "line 3: 1.5 landmarks where 68"),
-        (lambda: with_column("visible", "01"), "line 3: visible"),
-        (lambda: with_column("visible", "x" * 68), "line 3: visible"), (lambda: file.write_text(lines[0] + "\n"), "no face"),
+        (saved("crop", lambda values: values[:, :3]), "crop.npy holds float64 .4, 3., not a row of float64 .4,. for each face"),
+        (saved("crop", lambda values: values.astype(np.float32)), "crop.npy holds float32"),
+        (saved("crop", lambda values: values[0, 0]), "crop.npy holds no column .a single value"),
+        (saved("landmarks", lambda values: values[:, :5]), "landmarks.npy holds float64"),
+        (saved("visible", lambda values: values * 2), "visible.npy holds"),
+        (saved("file.text", lambda values: values.astype(object)), "file.text.npy holds no column"),
+        (saved("box", lambda values: values[1:]), "train has columns of 3, 4 rows"),
+        (saved("jpeg", lambda values: values[:0]), "train has columns of 0, 4 rows"),
+        (saved("jpeg", lambda values: values + 1), "crops.jpegs has not the .* bytes that .*jpeg.npy says"),
+        (written("box.npy", lambda _: b""), "box.npy holds no column"),
+        (written("box.npy", lambda _: huge), "box.npy holds no column"),
+        (written("box.npy", lambda data: data[:-1]), "box.npy holds no column"),
+        (written("box.npy", lambda data: b"PK" + data[2:]), "box.npy holds no column"),
     ]:
         spoil()
-        with pytest.raises(UserError, match=f"train.tsv.*{fault}"):
+        with pytest.raises(UserError, match=f"{fault}.*prepare the set again"):
             load_split(folder, "train")
+        for file, data in whole.items():
+            file.write_bytes(data)
+    for name, values, fault in (("jpeg", (-5, 10), "crops.jpegs: a crop is not within it"),
+                                ("jpeg", (0, 0), "crops.jpegs: a crop is not within it"),
+                                ("file.text", (0, 1 << 60), "file.text.npy: a name is not in text.utf8"),
+                                ("crop", (5, 5, 1, 1), "crop.npy: not a crop box"),
+                                ("box", [np.nan] * 4, "box.npy: a coordinate that is no number")):
+        saved(name, lambda old, values=values: np.concatenate([[values], old[1:]]))()
+        table = load_split(folder, "train")
+        with pytest.raises(UserError, match=fault):
+            table[name.removesuffix(".text")][0] if name != "jpeg" else table.crops[0]
+        for file, data in whole.items():
+            file.write_bytes(data)
+    os.mkfifo(folder / "train" / "pipe")
+    os.replace(folder / "train" / "pipe", folder / "train" / "box.npy")
+    with pytest.raises(UserError, match="box.npy holds no column"):
+        load_split(folder, "train")
     with pytest.raises(UserError, match="is not a prepared set"):
         load_split(tmp_path, "train")
+
+
+def test_a_set_of_the_older_format_is_named_with_its_command(tmp_path):
+    source = points_folder(tmp_path / "mine", people=1, frames=2)
+    folder = prepare(source, tmp_path / "data")
+    (folder / "meta.yaml").write_text((folder / "meta.yaml").read_text().replace("format: 3", "format: 2"))
+    (folder / "crops" / "train").mkdir(parents=True)
+    (folder / "train.tsv").touch()
+    (folder / "crops" / "train" / "000000.jpg").touch()
+    said = f"is of format 2, which this version no longer reads; prepare the set again: .* --prepare --data-dir {source}"
+    assert re.search(said, mismatch(folder))
+    with pytest.raises(UserError, match=said):
+        PreparedSet(folder, LAYOUTS)
+    assert not mismatch(prepare(source, tmp_path / "data")) and not (folder / "crops").exists()
+
+
+def test_values_are_rounded_as_their_text_is():
+    ties = np.arange(2000) / 1e5 + 0.00005
+    values = np.concatenate([np.random.default_rng(0).uniform(-1000, 1000, 2000), ties, [np.nan, -0.0]])
+    assert np.array_equal(rounded(values, 4), [float(f"{value:.4f}") for value in values], equal_nan=True)
+
+
+def test_opening_a_set_reads_no_values(tmp_path):
+    """Faces of a join and of a part are not copied either."""
+    folder = prepare(points_folder(tmp_path / "mine"), tmp_path / "data")
+    table = load_split(folder, "train")
+    assert not table["landmarks"][:].flags.owndata and not table["crop"][2:5].flags.owndata
+    both = Faces.join([table, load_split(folder, "val")]).only(np.arange(1, 17))
+    assert isinstance(both["landmarks"], Column) and np.array_equal(both["landmarks"][2:4], table["landmarks"][3:5])
+    assert both["file"][15] == load_split(folder, "val")["file"][16 - len(table)] and len(both.crops[0]) == 40

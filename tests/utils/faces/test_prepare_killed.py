@@ -15,8 +15,10 @@ from utils.faces.prepared_set import mismatch, read_image, read_meta
 from utils.growing import tidy
 
 
-@pytest.mark.parametrize("torn", ["", "3", "3 1.0 2.", "3 1.0 2.0 3.0 4.0 16 1"])
-def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn):
+@pytest.mark.parametrize(("torn", "redone"), [("", 6), ("3", 6), ("3 1.0 2.", 6), ("3 1.0 2.0 3.0 4.0 16 1", 6), (-1, 7),
+                                              (-5, 7)])
+def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn, redone):
+    """torn: what stands in the journal's last line, or how many bytes of the last crop the disk has not."""
     source = points_folder(tmp_path / "mine", people=4, frames=2)
     whole = prepare(source, tmp_path / "whole", name="set")
     made, original = [], prepare_module.read_image
@@ -31,11 +33,16 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn):
     with pytest.raises(KeyboardInterrupt):
         prepare(source, tmp_path / "data", name="set")
     assert leftovers(tmp_path / "data") == [".set.partial"]
-    journal = tmp_path / "data/.set.partial/set/test.done"
-    journal.write_text(journal.read_text() + torn)  # as a power cut may leave it
+    growing = tmp_path / "data/.set.partial/set"
+    if isinstance(torn, str):
+        (growing / "test.done").write_text((growing / "test.done").read_text() + torn)  # as a power cut may leave it
+        with open(growing / "test/crops.jpegs", "ab") as crops:
+            crops.write(b"half a crop")
+    else:
+        os.truncate(growing / "test/crops.jpegs", (growing / "test/crops.jpegs").stat().st_size + torn)
     made.clear()
     folder = prepare(source, tmp_path / "data", name="set")
-    assert len(made) == 6 and leftovers(tmp_path / "data") == ["set"]  # ten of 16 were made before
+    assert len(made) == redone and leftovers(tmp_path / "data") == ["set"]  # ten of 16 were made before
     for file in sorted(path for path in whole.rglob("*") if path.is_file()):
         assert (folder / file.relative_to(whole)).read_bytes() == file.read_bytes(), file
     assert len(list(folder.rglob("*"))) == len(list(whole.rglob("*")))
@@ -49,7 +56,7 @@ def test_a_changed_preparation_begins_anew(tmp_path, monkeypatch):
         prepare(source, tmp_path / "data", val=0)
     monkeypatch.setattr(prepare_module, "read_image", original)
     folder = prepare(source, tmp_path / "data", val=0, target_size=48)
-    assert read_image(folder / "crops/train/000000.jpg").shape == (60, 60, 3) and leftovers(tmp_path / "data") == ["mine"]
+    assert load_split(folder, "train").crops[0].shape == (60, 60, 3) and leftovers(tmp_path / "data") == ["mine"]
 
 
 def test_damaged_images_are_listed_and_left_out(tmp_path):
@@ -115,7 +122,7 @@ def test_folders_of_others_are_not_tidied_away(tmp_path, names):
         assert set(data.rglob("*")) >= set(before)
 
 
-@pytest.mark.parametrize("name", ("set", "set/crops/test/000000.jpg", "set/test.done", ".lock"))
+@pytest.mark.parametrize("name", ("set", "set/test/crops.jpegs", "set/test.done", ".lock"))
 def test_links_where_a_set_grows_are_not_followed(tmp_path, name):
     source, growing, victim = tmp_path / "mine", tmp_path / "data/.set.partial", tmp_path / "victim"
     points_folder(source, people=1, frames=2)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FORKS, LAYOUTS, ROOT, SMALL, rows, run, split_of
+from conftest import FORKS, LAYOUTS, ROOT, SMALL, rewrite, rows, run, split_of
 
 from nets import Prediction
 from pipnet.errors import UserError
@@ -33,11 +33,9 @@ def gaps(faces, tmp_path) -> list[str]:
     """Flags of a run on `faces`; every third face lacks half of its landmarks."""
     folder = tmp_path / "data" / "gaps"
     shutil.copytree(faces, folder)
-    header, *lines = (folder / "train.tsv").read_text().splitlines()
-    column, lines = header.split("\t").index("landmarks"), [line.split("\t") for line in lines]
-    for line in lines[::3]:
-        line[column] = " ".join(["nan"] * 68 + line[column].split()[68:])
-    (folder / "train.tsv").write_text("\n".join([header, *map("\t".join, lines)]) + "\n")
+    landmarks = np.load(folder / "train" / "landmarks.npy")
+    landmarks[::3, :34] = np.nan
+    rewrite(folder, "train", landmarks=landmarks)
     places = ("--train-data", "gaps", "--data-root", tmp_path / "data", "--run-root", tmp_path / "runs")
     return [*map(str, places), *SMALL, "--amp", "off", "--epochs", "3"]
 
