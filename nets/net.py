@@ -59,9 +59,8 @@ class Net(Trainable):
     def terms(self) -> dict[str, str]:
         return {**self.landmark_terms, **self.auxiliary.terms}
 
-    @property
     def leaves_unused(self) -> bool:
-        """Whether the backbone has branches for strides that nothing uses. The gradients of one small batch tell."""
+        """Return whether the backbone has branches for strides that nothing uses. The gradients of one small batch tell."""
         side, training = self.spec["input_size"], self.training
         parameters = [p for p in self.backbone.parameters() if p.requires_grad]
         self.eval()  # keeps the statistics of batch norms

@@ -11,13 +11,11 @@ class Trainable(nn.Module):
     terms: {term of the loss: the key of args.yaml that weighs it}
     input_margin: side of the pictures / side of the nominal crop
     moves_crop: whether the net resamples the crop before its head sees it
-    leaves_unused: whether a training step leaves parameters without a gradient
     """
 
     spec: dict
     terms: dict[str, str]
     moves_crop = False
-    leaves_unused = False
 
     @property
     def input_margin(self) -> float:
@@ -25,6 +23,10 @@ class Trainable(nn.Module):
 
     def follow(self, average: dict[str, Tensor] | None) -> None:
         """Take the averaged weights, which the training updates in place, if the net learns from them; None without averaging."""
+
+    def leaves_unused(self) -> bool:
+        """Return whether a training step leaves parameters without a gradient."""
+        return False
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
         """Return {term: count}, the divisors of the sums of `loss`, without looking at pictures."""

@@ -54,9 +54,10 @@ class Head(nn.Module):
         """Return landmarks in [0, 1] of the crop, scores, and sigma where the head predicts it."""
         raise NotImplementedError
 
-    def spread(self, maps) -> Tensor | None:
-        """Return how far the votes for each landmark differ (B, N), in [0, 1] of the crop; None for a head without votes."""
-        return None
+    def judge(self, maps) -> tuple[Prediction, Tensor | None]:
+        """Return what `decode` does, and how far the votes for each landmark differ (B, N), in [0, 1] of the crop, None without
+        votes."""
+        return self.decode(maps), None
 
     def scores(self, maps) -> Tensor | None:
         """Return score maps (B, N, ...) for distillation, or None; ideal ones have squares that sum to about 1 a landmark."""

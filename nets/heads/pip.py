@@ -178,20 +178,12 @@ class PIPHead(Head):
 
         With `log_scale`, candidates weigh by the inverse square of their expected errors; sigma is the weighted mean of these.
         """
-        score, votes, scale = self._votes(maps)
-        height, width = maps.score.shape[-2:]
-        if scale is None:
-            merged, sigma = votes.mean(2), None
-        else:
-            trust = scale.pow(-2)
-            trust = trust / trust.sum(2, keepdim=True)
-            merged, sigma = (trust[..., None] * votes).sum(2), (trust * scale).sum(2) / (width * height) ** 0.5
-        return Prediction(from_cells(merged, (height, width)), score.clamp(0, 1), sigma)
+        return self._merge(*self._votes(maps), maps.score.shape[-2:])
 
-    def spread(self, maps: PIPMaps) -> Tensor:
-        _, votes, _ = self._votes(maps)
-        apart = from_cells(votes - votes.mean(2, keepdim=True), maps.score.shape[-2:])
-        return apart.square().sum(-1).mean(2).sqrt()
+    def judge(self, maps: PIPMaps) -> tuple[Prediction, Tensor]:
+        (score, votes, scale), grid = self._votes(maps), maps.score.shape[-2:]
+        apart = from_cells(votes - votes.mean(2, keepdim=True), grid)
+        return self._merge(score, votes, scale, grid), apart.square().sum(-1).mean(2).sqrt()
 
     def scores(self, maps: PIPMaps) -> Tensor:
         return maps.score.float() / (maps.score.shape[-2] * maps.score.shape[-1]) ** 0.5
@@ -229,6 +221,17 @@ class PIPHead(Head):
         corner = torch.stack([cell % width, cell.div(width, rounding_mode="floor")], -1).float()  # (B, N, 2) in cells
         votes = (place + corner[:, :, None]).flatten(1, 2)[:, self.merge_index]
         return score, votes, None if log_scale is None else log_scale.exp().flatten(1)[:, self.merge_index]
+
+    @staticmethod
+    def _merge(score: Tensor, votes: Tensor, scale: Tensor | None, grid: tuple[int, int]) -> Prediction:
+        """Return the prediction from what `_votes` found on a `grid` (H, W)."""
+        if scale is None:
+            merged, sigma = votes.mean(2), None
+        else:
+            trust = scale.pow(-2)
+            trust = trust / trust.sum(2, keepdim=True)
+            merged, sigma = (trust[..., None] * votes).sum(2), (trust * scale).sum(2) / (grid[1] * grid[0]) ** 0.5
+        return Prediction(from_cells(merged, grid), score.clamp(0, 1), sigma)
 
     def _pick(self, values: Tensor, cell: Tensor) -> Tensor:
         """Return float32 (B, N, M), the values (B, N * M, H, W) at `cell` (B, N)."""

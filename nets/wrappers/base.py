@@ -24,7 +24,9 @@ class Wrapper(Trainable):
     backbone = property(lambda self: self.net.backbone)
     head = property(lambda self: self.net.head)
     auxiliary = property(lambda self: self.net.auxiliary)
-    leaves_unused = property(lambda self: self.net.leaves_unused)
+
+    def leaves_unused(self) -> bool:
+        return self.net.leaves_unused()
 
     def predict(self, images: Tensor) -> Prediction:
         return self.net.predict(images)

@@ -73,12 +73,12 @@ class MeanTeacher(Wrapper):
             norm.training = own.training  # frozen norms keep their statistics in both nets
         features = teacher.extract(torch.cat([images, images.flip(2)]))
         maps = teacher.head(features.coarse)
-        found = teacher.head.decode(maps)
+        found, spread = teacher.head.judge(maps)
         moves = teacher.refiner(found.landmarks, *features) if teacher.refiner else torch.zeros_like(found.landmarks)
         one, other = (found.landmarks + moves).float().chunk(2)
         other = mirror(other[:, self.order])
         squares = [(one - other - 2 * self.right).square().sum(-1)]
-        for error in (found.sigma, teacher.head.spread(maps), moves.norm(dim=-1) if teacher.refiner else None):
+        for error in (found.sigma, spread, moves.norm(dim=-1) if teacher.refiner else None):
             if error is not None:
                 plain, mirrored = error.float().square().chunk(2)
                 squares.append((plain + mirrored[:, self.order]) / 2)

@@ -82,11 +82,8 @@ class Oracle:
     def __call__(self, images):
         return images
 
-    def decode(self, maps, features=None):
-        return Prediction(self.found, torch.ones(self.found.shape[:2]))
-
-    def spread(self, maps):
-        return None
+    def judge(self, maps):
+        return Prediction(self.found, torch.ones(self.found.shape[:2])), None
 
 
 @pytest.mark.parametrize("mirrors", [False, True])

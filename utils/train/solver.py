@@ -46,7 +46,7 @@ class Solver:
         if ranks.count > 1:
             ids = [ranks.device.index] if ranks.device.type == "cuda" else None
             self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids,
-                                                              find_unused_parameters=net.leaves_unused)
+                                                              find_unused_parameters=net.leaves_unused())
         # created after DDP has made the weights equal in all processes
         self.average = Average(net, train.ema, train.ema_ramp) if train.ema else None
         net.follow(self.average and self.average.state)
