@@ -8,15 +8,14 @@ import torch
 
 from pipnet.errors import UserError
 from pipnet.files import read_csv
-from pipnet.geometry import to_crop
+from pipnet.geometry import to_crop, to_image
 from utils.faces.batches import Batches, recipes
-from utils.faces.faces import Faces, evenly
-from utils.faces.mixed import labelled_rows, of_level, pseudo_labelled
+from utils.faces.faces import Faces, constant, evenly
 from utils.faces.prepared_set import UNLABELLED, Split
 from utils.faces.shards import Shards, shard_files
 from utils.faces.unlabelled import check_apart, unlabelled_splits
 from utils.keys import MEAN_TEACHER, ROUNDS
-from utils.landmarks.sources import Sources
+from utils.landmarks.sources import Sources, labelled_rows
 from utils.train.experiment import Samples
 from utils.train.make_net import input_margin
 from utils.train.ranks import Ranks
@@ -88,9 +87,21 @@ def with_unlabelled(samples: Samples, sources: Sources, labelled: Faces, pool: P
     if told is None:
         return samples
     learnt = pseudo_labelled(faces, read_labels(told.file, faces), float(labelled.shift().mean()), told.level)
-    return Samples(sources.batches(Faces.join([of_level(labelled, 0), learnt])),
+    true = labelled.with_columns(level=constant(0, count))
+    return Samples(sources.batches(Faces.join([true, learnt])),
                    [*samples.checksums, *checksums, hashlib.sha256(told.file.read_bytes()).hexdigest()],
                    f"{samples.words}; {len(faces)} unlabelled faces, pseudo-labelled in {told.file}")
+
+
+def pseudo_labelled(faces: Faces, nominal: np.ndarray, shift: float, level: int) -> Faces:
+    """Return the faces with pseudo-labels (M, N, 2) in [0, 1] of the crop.
+
+    shift: how far these lie right of the true points, in [0, 1] of the crop. level: which terms they train, see `Labels`.
+    """
+    crop, count = faces["crop"][:], len(faces)
+    return faces.with_columns(
+        level=constant(level, count), landmarks=to_image(nominal.astype(np.float32).astype(np.float64), crop),
+        visible=constant(np.ones(nominal.shape[1], bool), count), label_shift=shift * (crop[:, 2] - crop[:, 0]))
 
 
 def read_labels(file: Path, faces: Faces) -> np.ndarray:

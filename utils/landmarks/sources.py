@@ -15,7 +15,6 @@ from utils.faces.archives import DATASETS
 from utils.faces.batches import Batches
 from utils.faces.face_states import balanced, complete
 from utils.faces.faces import Faces
-from utils.faces.mixed import labelled_rows
 from utils.faces.prepared_set import PreparedSet, Split, load, name_hash
 from utils.faces.sets import Sets, check_same_protocol
 from utils.faces.unlabelled import unlabelled_tests
@@ -99,6 +98,13 @@ def check_tests(sources: Sources) -> None:
         check_same_protocol(split.set, sources.training[0].meta["protocol"])
         there, _ = convert_predictor(sources.layout, split.set.meta["layout"], sources.settings.layouts)
         face_norms(sources.crops([split], there), there, sources.settings.test.norm)
+
+
+def labelled_rows(identities: Iterable[str], fraction: float, seed: int) -> np.ndarray:
+    """Return (M,) bool: which faces keep their labels, those of that share of the identities, at least of one."""
+    drawn = np.array([int.from_bytes(name_hash(f"{seed}/labelled/{name}")[:8]) for name in identities], np.uint64)
+    order = np.unique(drawn)  # of the identities
+    return drawn <= order[max(round(fraction * len(order)), 1) - 1] if len(order) else np.zeros(0, bool)
 
 
 def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, Faces | None]:

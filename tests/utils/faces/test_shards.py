@@ -12,9 +12,9 @@ from conftest import LAYOUTS, draw_face, settings, split_of
 from pipnet.errors import UserError
 from utils.faces.batches import Batches, labels_of, make_order, recipes
 from utils.faces.faces import Faces
-from utils.faces.mixed import labelled_rows
 from utils.faces.prepared_set import load
 from utils.faces.shards import Shards, shard_files
+from utils.landmarks.sources import labelled_rows
 
 L68 = LAYOUTS.load("68")
 
