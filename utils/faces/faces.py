@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -253,6 +253,10 @@ class Faces:
 
         Of a huge set only AVERAGED faces are read, the same share of each chunk.
         """
+        return self._meanface.copy()
+
+    @cached_property
+    def _meanface(self) -> np.ndarray:
         total, count, used = 0.0, 0, math.ceil(CHUNK * min(AVERAGED / max(len(self), 1), 1))
         for rows in chunks(len(self)):
             nominal = self.nominal(slice(rows.start, rows.start + used))

@@ -1,6 +1,6 @@
 """Raw archive -> data/<name>/: each face is cropped with its margin and resized once; labels stay in image pixels.
 
-prepared_set.py describes the folder. Until it is whole it grows in data/.<name>.partial/. A killed preparation continues from
+disk.py describes the folder. Until it is whole it grows in data/.<name>.partial/. A killed preparation continues from
 there: a journal beside the crops lists those that are done.
 """
 
@@ -26,9 +26,10 @@ from utils.config import load_protocol, read_defaults
 from utils.cores import cores
 from utils.faces.archives import DATASETS, NOT_COUNTABLE, Splits, Table, complain, image_of, infer, only, tally
 from utils.faces.archives.own_layout import layout_of
+from utils.faces.disk import CROPS, write_set
 from utils.faces.fingerprint import checksum, fingerprint
 from utils.faces.first_pixel import load_guessed
-from utils.faces.prepared_set import CROPS, FORMAT, LEFT_OUT, SPLITS, name_hash, read_image, write_set
+from utils.faces.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_image
 from utils.growing import GROWING, check_replaceable, growing, replace_folder
 from utils.keys import check
 from utils.layouts import Layouts

@@ -1,47 +1,32 @@
-"""A prepared set on disk, data/<name>/: a table for each split, whose columns are read where they are used.
-
-    <split>/NAME.npy          a column: M values; jpeg: the first byte of a face's crop in crops.jpegs and the one after its last
-    <split>/NAME.text.npy     a column of names: the same of bytes in text.utf8
-    <split>/crops.jpegs       the nominal crops grown by the margin, side round(target_size * margin) px, one after the other
-    <split>/text.utf8         names, one after the other
-    meanface.txt              mean training landmarks in [0, 1] of the nominal crop, x y x y ... on one line
-    left_out.txt              faces whose image is damaged, with the reason; absent if there are none
-    meta.yaml                 how the set was made; written last, so a folder without it is not a prepared set
-"""
+"""A prepared set, data/<name>/, and what a training or a test takes of several."""
 
 import hashlib
 import math
-import os
 import re
 import shlex
-from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from tokenize import TokenError  # of a damaged .npy
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from loguru import logger
 
 from pipnet import images
-from pipnet.errors import UserError, one_line
-from pipnet.geometry import Protocol, border_px, check_protocol, to_crop
+from pipnet.errors import UserError
+from pipnet.geometry import Protocol, border_px, check_protocol
 from pipnet.layout import MOST_LANDMARKS, Layout
 from utils.conversion import conversion
-from utils.faces.archives import DATASETS, WITHIN, Splits, image_of
-from utils.faces.faces import Crops, Faces, Values, constant, mapped
-from utils.growing import SPLITS, sync
+from utils.faces.archives import DATASETS, WITHIN, image_of
+from utils.faces.disk import CROPS, FAR, decoded_crop, stored_columns, stored_crop
+from utils.faces.faces import Crops, Faces, constant, mapped
+from utils.growing import SPLITS
 from utils.layouts import Layouts
 from utils.yaml_files import read_yaml
 
 SYNTHETIC = "synthetic"
 UNLABELLED = "unlabelled"  # split, dataset and layout of faces without landmarks, which unlabelled.py prepares
-FAR = 1 << 20  # px; no picture that can be read is larger
 ALL = "all"  # every face of a set, whatever its split
 LEFT_OUT = "left_out.txt"
-CROPS, TEXT, NAMES = "crops.jpegs", "text.utf8", ".text"
-MOST_BYTES = 1 << 27  # of a crop
 FORMAT = 3  # of the folder; a folder of another format is prepared again
 META = {"dataset": str, "name": str, "source": str, "layout": str, "count": int, "protocol": dict, "target_size": int,
         "margin": (int, float), "origin": (int, float, type(None)), "val": (int, float, str), "seed": int,
@@ -121,8 +106,8 @@ class PreparedSet:
         table |= {name: constant(value, count) for name, value in whole.items() if value is not None}
         facts = {"protocol": self.protocol, "margin": meta["margin"], "states": list(meta.get("states", ())),
                  "subsets": list(meta["expected"] or ())}
-        size, stored = meta["target_size"], partial(_stored, folder / CROPS, table["jpeg"])
-        crops = Crops(partial(_decoded, folder / CROPS, stored, table["file"]), stored, count, size,
+        size, stored = meta["target_size"], partial(stored_crop, folder / CROPS, table["jpeg"])
+        crops = Crops(partial(decoded_crop, folder / CROPS, stored, table["file"]), stored, count, size,
                       border_px(size, meta["margin"]))
         return Faces(table, crops, facts)
 
@@ -211,98 +196,6 @@ def _among(places: list[int], count: int, states: np.ndarray) -> np.ndarray:
     return found
 
 
-# -------------------------------------------------------------------------------------------------------------- reading
-def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Values]:
-    """Return the columns of a split, whose values are read and checked where they are used.
-
-    UserError if their files do not fit together, as far as types and sizes show it.
-    """
-    count, states = meta["count"], len(meta.get("states", ()))
-    shapes = {"size": (np.int64, 2), "crop": (np.float64, 4), "box": (np.float64, 4), "landmarks": (np.float64, count, 2),
-              "visible": (np.bool_, count), "pose": (np.float64, 3), "states": (np.bool_, states), "jpeg": (np.int64, 2)}
-    checks = {"crop": _check_crops, "box": _check_places, "landmarks": _check_landmarks}
-    names, columns = _bytes(folder / TEXT), {}
-    for stem in meta["columns"]:
-        file, name = folder / f"{stem}.npy", stem.removesuffix(NAMES)
-        values = _array(file)
-        kind, *shape = (np.int64, 2) if stem != name else shapes.get(name, (values.dtype, *values.shape[1:]))
-        if values.dtype != kind or values.shape[1:] != tuple(shape) or values.dtype.kind not in "biuf":
-            raise UserError(f"{file} holds {values.dtype} {values.shape}, not a row of {np.dtype(kind)} {tuple(shape)} for each "
-                            "face; prepare the set again")
-        if stem != name:
-            columns[name] = mapped(partial(_texts, file, names), values)
-        else:
-            columns[name] = mapped(partial(checks[name], file), values) if name in checks else values
-    rows = {name: len(values) for name, values in columns.items()}
-    if not rows["jpeg"] or len(set(rows.values())) > 1:
-        raise UserError(f"{folder} has columns of {', '.join(map(str, sorted(set(rows.values()))))} rows; prepare the set again")
-    end, crops = int(columns["jpeg"][-1][1]), folder / CROPS
-    if not crops.is_file() or end > crops.stat().st_size:
-        raise UserError(f"{crops} has not the {end} bytes that {folder / 'jpeg.npy'} says; prepare the set again")
-    return columns
-
-
-def _array(file: Path) -> np.ndarray:
-    """Return an array that is mapped, so that nothing is read. UserError for a file that holds none."""
-    try:
-        if not file.is_file():
-            raise ValueError("no such file")
-        array = np.asarray(np.lib.format.open_memmap(file, mode="r"))  # without pickle; it maps no more than the file has
-        if not array.ndim:
-            raise ValueError("a single value")
-        return array
-    except (OSError, EOFError, ValueError, OverflowError, TypeError, TokenError, SyntaxError) as error:
-        raise UserError(f"{file} holds no column ({one_line(error)}); prepare the set again") from None
-
-
-def _bytes(file: Path) -> np.ndarray:
-    try:
-        return np.asarray(np.memmap(file, np.uint8, "r")) if file.is_file() and file.stat().st_size else np.zeros(0, np.uint8)
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror})") from None
-
-
-def _texts(file: Path, names: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return the names (B,) at places (B, 2). Names of files that are not UTF-8 are allowed."""
-    if not ((places[:, 0] >= 0) & (places[:, 0] <= places[:, 1]) & (places[:, 1] <= len(names))).all():
-        raise UserError(f"{file}: a name is not in {TEXT}; prepare the set again")
-    return np.array([names[begin:end].tobytes().decode(errors="surrogateescape") for begin, end in places.tolist()], object)
-
-
-def _check_landmarks(file: Path, values: np.ndarray) -> np.ndarray:
-    if (np.abs(values) > FAR).any():  # NaN is not known
-        raise UserError(f"{file}: a coordinate is more than {FAR} px away; prepare the set again")
-    return values
-
-
-def _check_places(file: Path, values: np.ndarray) -> np.ndarray:
-    if not np.isfinite(values).all():
-        raise UserError(f"{file}: a coordinate that is no number; prepare the set again")
-    return _check_landmarks(file, values)
-
-
-def _check_crops(file: Path, values: np.ndarray) -> np.ndarray:
-    if not (values[:, 2:] > values[:, :2]).all():
-        raise UserError(f"{file}: not a crop box; prepare the set again")
-    return _check_places(file, values)
-
-
-def _stored(file: Path, places: np.ndarray, index: int) -> bytes:
-    """Return the JPEG of a crop."""
-    begin, end = places[index].tolist()
-    try:
-        with open(file, "rb") as handle:
-            if not 0 <= begin < end <= min(begin + MOST_BYTES, os.fstat(handle.fileno()).st_size):
-                raise UserError(f"{file}: a crop is not within it; prepare the set again")
-            return os.pread(handle.fileno(), end - begin, begin)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-
-
-def _decoded(file: Path, stored: Callable[[int], bytes], names: Values, index: int) -> np.ndarray:
-    return images.read_image(Path(f"{file} (the crop of {names[index]})"), "prepare the set again", stored(index))
-
-
 def read_meta(folder: Path) -> dict[str, Any]:
     """Return the values of meta.yaml. UserError if there is none, or one of another format."""
     file = Path(folder) / "meta.yaml"
@@ -359,7 +252,6 @@ def mismatch(folder: Path, **wanted: Any) -> str:
     return "" if splits else f"{folder} holds no split"
 
 
-# -------------------------------------------------------------------------------------------------------------- writing
 def name_hash(text: str) -> bytes:
     """Return the sha256 of a text with a name in it, by which draws of names stay the same when others are added. File names
     that are not UTF-8 are allowed."""
@@ -370,58 +262,6 @@ def source_picture(source: Path, name: str) -> Path | None:
     """Return the picture of a face by its name in the tables, or None if it is gone. source: the raw archive."""
     image = image_of(source, name)
     return image if image.is_file() or image.parent.is_file() else None  # COFW's and 300VW's are inside a file
-
-
-def rounded(values: np.ndarray, digits: int) -> np.ndarray:
-    """Return numbers that are rounded exactly as their decimal text is."""
-    scaled = np.asarray(values, np.float64) * 10 ** digits
-    result = np.rint(scaled) / 10 ** digits
-    ties = np.abs(scaled - np.floor(scaled) - 0.5) < 1e-3  # the product is rounded itself
-    result[ties] = [float(f"{value:.{digits}f}") for value in np.asarray(values)[ties]]
-    return result
-
-
-def write_set(folder: Path, source: Path, splits: Splits, meta: dict) -> None:
-    """Write tables, meanface and, last, meta.yaml beside the crops. UserError if a landmark is never annotated.
-
-    A table has a column jpeg: places in the split's file of crops, which has been written.
-    """
-    if "train" in splits:
-        landmarks = to_crop(splits["train"]["landmarks"], splits["train"]["crop"])
-        unseen = np.flatnonzero(np.isnan(landmarks).any(axis=-1).all(axis=0))
-        if len(unseen):
-            raise UserError(f"{source}: landmark {unseen[0]} is annotated in no training face, so it has no mean")
-        meanface = np.nanmean(landmarks, axis=0).ravel().tolist()
-        (folder / "meanface.txt").write_text(" ".join(map(repr, meanface)) + "\n", encoding="ascii")
-    names: list[str] = []
-    for split, table in splits.items():
-        names = _write_table(folder / split, table)
-    (folder / "meta.yaml").write_text(yaml.safe_dump({**meta, "columns": names}, sort_keys=False), encoding="utf-8")
-    for path in (*folder.rglob("*"), folder):  # before it is moved into place
-        sync(path)
-
-
-def _write_table(folder: Path, table: dict[str, Any]) -> list[str]:
-    """Write the columns of a table as files; return their names."""
-    known = ~np.isnan(table["landmarks"]).any(-1)
-    table = {**table, "visible": known & np.asarray(table.get("visible", True))}
-    for name, digits in {"crop": 4, "box": 4, "landmarks": 4, "pose": 6}.items():
-        if name in table:
-            table[name] = rounded(table[name], digits)
-    stems, places, size = [], {}, 0
-    with open(folder / TEXT, "wb") as text:
-        for name, values in table.items():
-            stems.append(name + NAMES * isinstance(values[0], str))
-            if isinstance(values[0], str):
-                for value in values:
-                    if value not in places:  # many faces may have the same subset
-                        size += text.write(encoded := value.encode(errors="surrogateescape"))
-                        places[value] = size - len(encoded), size
-                values = [places[value] for value in values]
-            values = np.asarray(values)
-            kinds = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64}
-            np.save(folder / f"{stems[-1]}.npy", values.astype(kinds[values.dtype.kind], copy=False), allow_pickle=False)
-    return stems
 
 
 def read_image(file: Path | str) -> np.ndarray:

@@ -13,9 +13,8 @@ from pipnet.errors import UserError, printable
 from pipnet.files import own_folder, write_atomic
 from pipnet.geometry import border_px
 from pipnet.images import SUFFIXES
+from utils.faces.disk import MOST_BYTES
 from utils.faces.faces import Column, Crops, Faces
-
-MOST_BYTES = 1 << 27  # of a picture
 
 
 def shard_files(name: str) -> list[Path]:

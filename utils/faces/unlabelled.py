@@ -21,18 +21,17 @@ from pipnet.errors import UserError
 from pipnet.files import own_folder
 from pipnet.geometry import Protocol, crop_box, cut
 from utils.conversion import conversion
+from utils.faces.disk import CROPS, write_set
 from utils.faces.fingerprint import fingerprint
 from utils.faces.paths import is_unlabelled_set
 from utils.faces.prepare import JPEG
 from utils.faces.prepared_set import (
-    CROPS,
     FORMAT,
     UNLABELLED,
     PreparedSet,
     Split,
     mismatch,
     source_picture,
-    write_set,
 )
 from utils.faces.sets import Sets
 from utils.growing import GROWING, check_replaceable, growing, replace_folder
