@@ -10,7 +10,7 @@ LEAST = 16.0  # px of the image: faces with a shorter side, and detections of th
 OVERLAP = 0.5
 
 
-class Scores(NamedTuple):
+class DetectionScores(NamedTuple):
     """Figures of a detector; NaN without such faces."""
     ap: float       # area under the precision-recall curve, over pictures in which every face has a box
     recall: float   # share of the faces that are found
@@ -41,7 +41,7 @@ def matched(boxes: np.ndarray, picture: Picture) -> tuple[np.ndarray, np.ndarray
     return found, ~aside
 
 
-def score(found: list[tuple[np.ndarray, np.ndarray]], pictures: list[Picture]) -> Scores:
+def score(found: list[tuple[np.ndarray, np.ndarray]], pictures: list[Picture]) -> DetectionScores:
     """Return the figures of `found`: (boxes (M, 4) best first, scores (M,)) of each picture."""
     hits, scores, whole, tally = [np.zeros(0, bool)], [np.zeros(0)], 0, np.zeros((2, 2))  # plain and covered: hits, faces
     for (boxes, values), picture in zip(found, pictures, strict=True):
@@ -57,4 +57,4 @@ def score(found: list[tuple[np.ndarray, np.ndarray]], pictures: list[Picture]) -
     precision = np.maximum.accumulate((np.cumsum(hit) / np.arange(1, len(hit) + 1))[::-1])[::-1]
     ap = float(np.sum(precision * np.diff(recall, prepend=0))) if whole else float("nan")
     shares = [float(part / of) if of else float("nan") for part, of in (tally.sum(0), tally[1], tally[0])]
-    return Scores(ap, *shares, int(tally[:, 1].sum()))
+    return DetectionScores(ap, *shares, int(tally[:, 1].sum()))

@@ -11,7 +11,7 @@ from utils.evaluate.report import FOUND, TRUTH
 from utils.train.ranks import Ranks
 
 
-def show(sources: Sources, ranks: Ranks, count: int, _run=None) -> str:
+def show(sources: Sources, ranks: Ranks, count: int) -> str:
     """Draw training crops as the detector gets them; return what to print. All processes call it."""
     material, _ = load(sources, ranks)
 

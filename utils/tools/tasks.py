@@ -29,19 +29,12 @@ class Task(NamedTuple):
     excludes: dict[str, str] = {}
 
 
-def train_detector(sources: detector.Sources, ranks, run, resume: bool) -> None:
-    """Train a face detector."""
-    train(detector.detection(sources, ranks), run, ranks, resume)
-
-
-def detector_tests(sources: detector.Sources, ranks, run, _compare) -> DetectorTests:
-    """Return the tests of a detector's run."""
-    return DetectorTests(sources, ranks, run, checkpoint.load(run.weights))
-
-
 TASKS = {
     "landmarks": Task(landmarks.prepare, show_sets, train_landmarks, landmark_tests),
-    "detect": Task(detector.prepare, show, train_detector, detector_tests, {
-        "audit": "--audit judges landmarks; leave it out of --task detect",
-        "predict": "--predict is for landmark nets; demo.py --detector-weights shows what a detector finds",
-        "compare": "--compare is for landmark nets; leave it out of --task detect"})}
+    "detect": Task(
+        detector.prepare, lambda sources, ranks, count, _: show(sources, ranks, count),
+        lambda sources, ranks, run, resume: train(detector.detection(sources, ranks), run, ranks, resume),
+        lambda sources, ranks, run, _: DetectorTests(sources, ranks, run, checkpoint.load(run.weights)),
+        {"audit": "--audit judges landmarks; leave it out of --task detect",
+         "predict": "--predict is for landmark nets; demo.py --detector-weights shows what a detector finds",
+         "compare": "--compare is for landmark nets; leave it out of --task detect"})}
