@@ -254,8 +254,9 @@ def measured() -> dict:
         values = {**dict(of_nets(root)), **dict(of_landmarkers()), **dict(of_commands(root))}
     git = [subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip() for words in
            (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks"))]
-    machine = {"cpu": torch.backends.cpu.get_cpu_capability(), "python": platform.python_version(), "opencv": cv2.__version__,
-               "torch": torch.__version__, "onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
+    machine = {"cpu": torch.backends.cpu.get_cpu_capability(), "cores": 1, "gpu": None,
+               "python": platform.python_version(), "opencv": cv2.__version__, "torch": torch.__version__,
+               "onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
     print(f"{sum(map(len, values.values()))} lines in {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return {"command": "python benchmarks/golden.py --save FILE", "commit": git[0] + ("-dirty" if git[1] else ""),
             "date": datetime.now(UTC).date().isoformat(), "seed": 0, "machine": machine, "values": values}
