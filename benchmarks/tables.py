@@ -42,22 +42,15 @@ def campaigns() -> str:
 
 
 def scale() -> str:
-    """Return what sets of each size cost, with 68 / 98 / 106 landmarks."""
-    rows: dict[tuple[int, int], dict[str, list]] = {}
+    """Return what sets of each size cost."""
+    rows = []
     for name, figures in result("scale")["sets"].items():
-        faces, _, processes = map(int, re.findall(r"\d+", name))
-        for key, value in figures.items():
-            rows.setdefault((faces, processes), {}).setdefault(key, []).append(value)
-
-    def figure(key: str, form: str):
-        return lambda row: " / ".join(format(value, form) for value in row[key])
-
-    return table(({"faces": faces, "processes": processes, **row} for (faces, processes), row in sorted(rows.items())),
-                 ("faces", "faces", ",d"), ("processes", "processes", "d"),
-                 ("images/s", figure("images_per_second", ".0f"), ">"), ("private MB", figure("private_mb", ".0f"), ">"),
-                 ("s to the first step", figure("seconds_to_first_step", ".1f"), ">"),
-                 ("s to resume", figure("seconds_to_resume", ".1f"), ">"),
-                 ("evaluation / forward", figure("evaluation_over_forward", ".2f"), ">"))
+        faces, processes = map(int, re.findall(r"\d+", name))
+        rows.append({"faces": faces, "processes": processes, **figures})
+    return table(rows, ("faces", "faces", ",d"), ("processes", "processes", "d"), ("s to open", "seconds_to_open", ".2f"),
+                 ("s for an order", "seconds_of_an_order", ".2f"), ("s to the first step", "seconds_to_first_step", ".1f"),
+                 ("of these, CPU", "cpu_seconds_to_first_step", ".1f"), ("s to resume", "seconds_to_resume", ".1f"),
+                 ("images/s", "images_per_second", ".0f"), ("private MB", "private_mb", ".0f"))
 
 
 TABLES = {make.__name__: make for make in (*tables_nets.TABLES, *tables_pictures.TABLES, campaigns, scale, sources)}
