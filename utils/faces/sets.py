@@ -19,7 +19,7 @@ from utils.faces.faces import Faces
 from utils.faces.fingerprint import fingerprint
 from utils.faces.paths import MEANFACE_FILES, dataset_of
 from utils.faces.prepare import DataGenerator
-from utils.faces.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch, test_split
+from utils.faces.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch, read_meta, test_split
 from utils.growing import tidy
 from utils.locks import waiting
 from utils.yaml_files import read_yaml
@@ -91,6 +91,7 @@ class Sets:
         test: only the test split is wanted, so the share of validation faces does not matter.
         """
         if (Path(name) / "meta.yaml").is_file():
+            read_meta(Path(name))  # of another format: that is the error, whatever it holds
             wanted = {"labels": self.data.labels, "protocol": self.data.protocol and self.protocol,
                       "origin": self._first_pixel(dataset_of(name, self.root))}
             if why := mismatch(Path(name), **{key: value for key, value in wanted.items() if value is not None}):

@@ -151,9 +151,9 @@ class Archive:
         return lines
 
     def tables(self) -> Splits:
-        """Return the table of each split: file (below the root; #2 for the second face of an image), subset, identity, where,
+        """Return the table of each split: file (below the root; #2 for the second face of an image), subset, identity,
         landmarks (M, N, 2) and box (M, 4) float64 in continuous px, and what else the set knows."""
-        table = {name: _column(values) for name, values in self.columns.items()}
+        table = {name: _column(values) for name, values in self.columns.items() if name != "where"}
         splits = np.array(table.pop("split"))
         return {split: only(table, np.flatnonzero(splits == split)) for split in dict.fromkeys([*self.splits, *splits.tolist()])}
 
