@@ -17,7 +17,7 @@ from record import ROOT
 from runs import WIDE, run
 
 from utils.config import read_defaults
-from utils.evaluate.boxes import Reboxed
+from utils.evaluate.boxes import reboxed
 from utils.evaluate.evaluate import evaluate, torch_predictor
 from utils.faces.archives import write_pts
 from utils.faces.faces import Faces
@@ -39,7 +39,7 @@ def found(net: Path, prepared: PreparedSet) -> tuple[Faces, np.ndarray]:
     for number in range(BOXES):
         move, size = (rng.uniform(-APART, APART, (len(faces), count)) * (number > 0) for count in (2, 1))
         middle, reach = centre + 2 * half * move, half * (1 + size)
-        view = Reboxed(faces, np.concatenate([middle - reach, middle + reach], 1), 0)
+        view = reboxed(faces, np.concatenate([middle - reach, middle + reach], 1), 0)
         results.append(evaluate(predict, view, layout, "interocular", 64, flip_test=True).landmarks)
     return faces, np.mean(results, 0)
 

@@ -19,7 +19,7 @@ class Features(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a net makes of pictures in training: features, and the head's maps.
+    """Features of pictures in a training, and the head's maps of them.
 
     start (B, N, 2): landmarks that the maps decode to, without gradient; moves (B, N, 2): what the refiner adds to them. Both in
     [0, 1] of the crop, and None where nothing needs them.

@@ -2,6 +2,7 @@
 import ast
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,13 @@ def test_what_all_may_import_is_there():
 ])
 def test_the_rules_find_what_they_should(module, text, allowed):
     assert all(is_allowed(module, name) for name in imports(text)) == allowed
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda file: file.stem)
+def test_benchmarks_import_what_is_there(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("nets", "pipnet", "utils"):
+            module = import_module(node.module)
+            missing = {name.name for name in node.names if not (hasattr(module, name.name)
+                                                                or is_module(f"{node.module}.{name.name}"))}
+            assert not missing, f"line {node.lineno}: {node.module} has no {missing}"

@@ -22,7 +22,7 @@ from utils.detect.scenes import Material, Scenes
 from utils.detect.wider import Picture, check_events, divide, is_wider, list_file, read_wider
 from utils.evaluate.detectors import weights_of
 from utils.faces.faces import evenly
-from utils.faces.prepared_set import PreparedSet, Split
+from utils.faces.prepared_set import PreparedSet, Split, trained_splits
 from utils.faces.sets import Sets, distinct
 from utils.train.experiment import Experiment, Samples, Validated, check_finite
 from utils.train.initialise import Started
@@ -38,7 +38,7 @@ LATER = 10 ** 6    # the epoch of such pictures; no training reaches it
 
 
 class Sources(NamedTuple):
-    """What a run's modes need: folders in the WIDER layout and landmark sets to train on, and pictures to test on, by name."""
+    """Folders in the WIDER layout and landmark sets to train on, and pictures to test on by name, as far as a run needs them."""
 
     settings: Settings
     wider: list[Path]
@@ -79,8 +79,7 @@ def load(sources: Sources, ranks: Ranks) -> tuple[Material, list[Picture]]:
     data, partial_events = settings.data, tuple(settings.detect.partial_events)
     pictures = [picture for folder in wider for picture in read_wider(folder, "train", partial_events)]
     check_events(partial_events, pictures)
-    names = ("train", "val") if data.val in ("test", "none") else ("train",)
-    splits = [Split(one, name) for one in sets for name in names]
+    splits = [Split(one, name) for one in sets for name in trained_splits(data.val)]
     cutouts, held, alone = Cutouts(splits, data.cache), [], []
     if data.val == "test":
         held = [picture for several in tested.values() for picture in several]

@@ -45,7 +45,7 @@ class Change(NamedTuple):
 
 
 class Field(NamedTuple):
-    """What changes are drawn for. size: px of the nominal crop; stored: of the crops; side: of what the net sees."""
+    """The crops that changes are drawn for. size: px of the nominal crop; stored: of the crops; side: of what the net sees."""
     size: int
     stored: int
     side: int

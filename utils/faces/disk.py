@@ -120,6 +120,7 @@ def stored_crop(file: Path, places: np.ndarray, index: int) -> bytes:
 
 
 def decoded_crop(file: Path, stored: Callable[[int], bytes], names: Values, index: int) -> np.ndarray:
+    """Return a crop (S, S, 3) uint8 BGR. UserError, which names the face, for one that is damaged."""
     return images.read_image(Path(f"{file} (the crop of {names[index]})"), "prepare the set again", stored(index))
 
 

@@ -62,7 +62,7 @@ def states_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
 def poses_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
     """Return pitch, yaw, roll (M, 3) float32 in radians, in 300W-LP's convention; NaN where too few landmarks are known.
 
-    landmarks (M, N, 2) are in image px. solvePnP fits the model of pipnet/app/pose.py as seen by a camera straight ahead, ten
+    landmarks (M, N, 2) are in image px. solvePnP fits the model of pipnet/pose.py as seen by a camera straight ahead, ten
     face sizes away, so that the place of the face in its image has no effect. Raise UserError for a layout without its points.
     """
     points, found = pose_points(layout), np.full((len(landmarks), 3), np.nan, np.float32)

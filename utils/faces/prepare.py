@@ -48,7 +48,7 @@ LARGEST = 100  # side of a crop / side of its image: beyond this a landmark is a
 class DataGenerator:
     """Preparation of one raw archive; `run()` does the work and returns data/<name>.
 
-    data_dir: the archive. target_size: px, side of the nominal crop. dataset: row of parsers.DATASETS; None: inferred from the
+    data_dir: the archive. target_size: px, side of the nominal crop. dataset: row of archives.DATASETS; None: inferred from the
     folder. name: folder below out; None: the dataset's name, for own layouts the folder's. protocol: a Protocol or a row of
     args.yaml. margin: stored crop / nominal crop. val: share of the training identities in the val split; with 0 or "test" none
     is cut, and the archive's own val/ stays. allow_partial: accept an incomplete archive. layout: row of `layouts`; layouts: the

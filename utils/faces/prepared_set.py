@@ -124,6 +124,11 @@ class Split(NamedTuple):
     labelled: bool = True
 
 
+def trained_splits(val: float | str) -> tuple[str, ...]:
+    """Return the splits that are trained on with --val: val too, unless it validates."""
+    return ("train", "val") if val in ("test", "none") else ("train",)
+
+
 def test_split(one: PreparedSet, apart: bool) -> Split | None:
     """Return what to test on: the test split; without one, all faces of an own set that is kept `apart` for tests; else None."""
     if "test" in one.splits:

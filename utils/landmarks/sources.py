@@ -15,7 +15,7 @@ from utils.faces.archives import DATASETS
 from utils.faces.batches import Batches
 from utils.faces.face_states import balanced, complete
 from utils.faces.faces import Faces
-from utils.faces.prepared_set import PreparedSet, Split, load, name_hash
+from utils.faces.prepared_set import PreparedSet, Split, load, name_hash, trained_splits
 from utils.faces.sets import Sets, check_same_protocol
 from utils.faces.unlabelled import unlabelled_tests
 from utils.train.make_net import auxiliary_outputs, input_margin
@@ -55,7 +55,7 @@ class Sources(NamedTuple):
 
     def splits(self, *names: str) -> list[Split]:
         """Return splits of the training sets, by default those that are trained on: train, and val unless it validates."""
-        names = names or (("train", "val") if self.settings.data.val in ("test", "none") else ("train",))
+        names = names or trained_splits(self.settings.data.val)
         return [Split(one, name, shift) for one, shift in zip(self.training, self.label_shifts(), strict=True) for name in names]
 
     def crops(self, splits: list[Split], layout: Layout | None = None, hidden: bool = True, cache: float = 0) -> Faces:

@@ -1,4 +1,4 @@
-"""What main.py opens before its work: the runs that it is about, found, checked and held, and their log."""
+"""Runs that main.py works on: found, checked and held before the work begins, with their log."""
 import sys
 from argparse import Namespace
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What main.py does for each --task."""
+"""Functions of each --task, which main.py calls."""
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -14,7 +14,7 @@ from utils.train.solver import Solver
 
 
 class Samples(NamedTuple):
-    """What is trained on. batches: item (passes, indices) is a batch, with `name(index)` of a sample for errors; checksums: of
+    """Training samples. batches: item (passes, indices) is a batch, with `name(index)` of a sample for errors; checksums: of
     the sets; words: for the log; labelled: only the first so many samples are labelled, None: there is one kind."""
 
     batches: Dataset
