@@ -11,11 +11,13 @@ class Trainable(nn.Module):
     terms: {term of the loss: the key of args.yaml that weighs it}
     input_margin: side of the pictures / side of the nominal crop
     moves_crop: whether the net resamples the crop before its head sees it
+    graphs: whether a training step launches the same kernels for any batch of one shape, as a CUDA graph needs
     """
 
     spec: dict
     terms: dict[str, str]
     moves_crop = False
+    graphs = True
 
     @property
     def input_margin(self) -> float:

@@ -99,6 +99,7 @@ SECTIONS = {
         "milestones": Key(float, many=True), "factors": Key(float, many=True, least=0), "weight_decay": POSITIVE,
         "decay_norms": Key(bool), "clip": POSITIVE, "ema": SHARE._replace(valid=BELOW_ONE),
         "ema_ramp": Key(int, least=1), "amp": Key(str, choices=("auto", "bf16", "fp16", "off")), "compile": Key(bool),
+        "graph": Key(bool, change="always"),
         "seed": Key(int, least=0, most=2 ** 63 - 1, change="never"), "deterministic": Key(bool, change="always"),
         "profile": Key(bool, change="always"), "threads": Key(int, least=0, most=1024, change="always"),
         "workers": Key(int, null=True, least=0, most=1024, change="always"),

@@ -25,7 +25,7 @@ NOT_WHEN_RESUMED = set("""
     labelled_fraction unlabelled least_face_score least_sharpness semi freeze""".split())
 IN_TESTS = set("""
     test_data data_dir data_root run_root allow_partial
-    cache norm thresholds flip_test test_batch_size threads workers deterministic
+    cache norm thresholds flip_test test_batch_size threads workers deterministic graph
     profile rank_timeout box box_jitter detector detector_weights first_pixel frame_step scales partial_events""".split())
 ONLY = {
     "detect": set("partial_events crops mosaic pasted face_sides scales".split()),

@@ -2,17 +2,32 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nets.trainable import Trainable, batch_norms
 
 
 def make_optimizer(net: nn.Module, kind: str, weight_decay: float, norms: bool) -> torch.optim.Optimizer:
-    """Return Adam or AdamW. norms: biases, norms and PReLU slopes are decayed too."""
+    """Return Adam or AdamW. norms: biases, norms and PReLU slopes are decayed too.
+
+    On a GPU the learning rate is a tensor and steps are counted there, so that a CUDA graph can hold a step.
+    """
+    device = next(net.parameters()).device
+    on_gpu = device.type == "cuda"
     decayed = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": weight_decay * norms}]
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, lr=0.0, fused=True)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](
+        groups, lr=torch.zeros((), device=device) if on_gpu else 0.0, fused=True, capturable=on_gpu)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of the next step."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 class Average:
@@ -20,20 +35,19 @@ class Average:
 
     def __init__(self, net: nn.Module, decay: float, ramp: int):
         self.decay, self.ramp = decay, ramp
-        self.state = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+        tensors = {name: tensor.detach() for name, tensor in net.state_dict().items()}
+        self.state = {name: tensor.clone() for name, tensor in tensors.items()}
+        pairs = [(self.state[name], tensor) for name, tensor in tensors.items()]
+        self.floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
-    def update(self, net: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         """Update the average after step 0, 1, ..."""
         decay = self.decay * (1 - math.exp(-(step + 1) / self.ramp))
-        floats, values = [], []
-        for name, tensor in net.state_dict().items():
-            if tensor.is_floating_point():
-                floats.append(self.state[name])
-                values.append(tensor.detach())
-            else:
-                self.state[name].copy_(tensor)
-        torch._foreach_lerp_(floats, values, 1 - decay)
+        torch._foreach_lerp_(*map(list, zip(*self.floats, strict=True)), 1 - decay)
+        if self.counters:
+            torch._foreach_copy_(*map(list, zip(*self.counters, strict=True)))
 
 
 def precision(amp: str, device: torch.device) -> torch.dtype | None:

@@ -89,6 +89,18 @@ class Ranks(NamedTuple):
             dist.all_reduce(tensor)
         return tensor
 
+    def sum_each(self, tensors: list[Tensor]) -> None:
+        """Sum each of some tensors of one type over all processes, in place, all in one message."""
+        if self.count > 1 and tensors:
+            flat = self.sum(torch.cat([tensor.flatten() for tensor in tensors])).split([tensor.numel() for tensor in tensors])
+            torch._foreach_copy_(tensors, [part.view(tensor.shape) for part, tensor in zip(flat, tensors, strict=True)])
+
+    def share(self, tensors: list[Tensor]) -> None:
+        """Give all processes the tensors of the first one."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), 0)
+
     @contextmanager
     def connected(self):
         """Leave the process group together at the end of the body. Raise UserError when another process has died or hangs.

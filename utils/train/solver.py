@@ -2,12 +2,14 @@
 from contextlib import nullcontext
 
 import torch
+from loguru import logger
 from torch import Tensor, nn
 
 from nets.onednn import make_careful
 from nets.trainable import Trainable
+from utils.train.graph import Graph, tensors
 from utils.train.losses import Losses
-from utils.train.optimizer import Average, freeze, make_optimizer, precision
+from utils.train.optimizer import Average, freeze, make_optimizer, precision, set_rate
 from utils.train.ranks import Ranks
 from utils.train.schedule import make_schedule
 
@@ -43,11 +45,16 @@ class Solver:
         self.runner: nn.Module = _Loss(net)
         if train.compile:
             self.runner = torch.compile(self.runner)
-        if ranks.count > 1:
-            ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-            self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=ids,
+        cuda = ranks.device.type == "cuda"
+        self.copies = torch.cuda.Stream() if cuda else None
+        self.graphed = self._can_be_captured(train.graph)
+        if self.graphed:
+            ranks.share([*net.parameters(), *net.buffers()])
+        elif ranks.count > 1:
+            self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=[ranks.device.index] if cuda else None,
                                                               find_unused_parameters=net.leaves_unused())
-        # created after DDP has made the weights equal in all processes
+        self.take = Graph(self._step, self._state, ranks) if self.graphed else self._step
+        # created after the weights have been made equal in all processes
         self.average = Average(net, train.ema, train.ema_ramp) if train.ema else None
         net.follow(self.average and self.average.state)
 
@@ -64,28 +71,63 @@ class Solver:
         this step: the device refuses it and all later ones. In fp16, a gradient that overflows only lowers the loss scale; it is
         an error once the scale is 1. A loss that is not finite refuses this step alone there.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule(self.step)
-        device = self.ranks.device
-        labels = [part.to(device) for _, part, _ in batches]
-        names, counts = self._counts(labels)
-        weights, means = torch.stack([self.weights[name] for name in names]), torch.zeros_like(counts)
-        for number, ((images, *_), part) in enumerate(zip(batches, labels, strict=True)):
-            with _no_sync(self.runner, number < len(batches) - 1):
-                with self.phases("forward"), torch.autocast(device.type, self.dtype, enabled=self.dtype is not None):
-                    sums = self.runner(images.to(device, non_blocking=True), part)
-                terms = torch.stack([sums[name] for name in names]) / counts
-                with self.phases("backward"):  # DDP divides gradients by the number of processes
-                    self.scaler.scale((terms * weights).sum() * self.ranks.count).backward()
+        set_rate(self.optimizer, self.schedule(self.step))
+        values = self.take([self._moved(*batch[:2]) for batch in batches])
+        if self.average:
+            with self.phases("optimiser"):
+                self.average.update(self.step)
+        self.step += 1
+        return Losses(self.step - 1, [*self.names, "loss"], values, batches)
+
+    def _moved(self, images: Tensor, labels) -> tuple:
+        """Return images and labels on the device, copied while it is at work on the step before."""
+        if not self.copies:
+            return images, labels.to(self.ranks.device)
+        with torch.cuda.stream(self.copies):
+            moved = images.to(self.ranks.device, non_blocking=True), labels.to(self.ranks.device)
+        torch.cuda.current_stream().wait_stream(self.copies)
+        for tensor in tensors(moved):
+            tensor.record_stream(torch.cuda.current_stream())
+        return moved
+
+    def _step(self, batches: list[tuple]) -> Tensor:
+        """Change the weights once. Return the means of the loss terms, their weighted sum, the gradient's norm, and `refused`.
+
+        batches: images and labels of each micro-batch, on the device. Nothing here waits for the device.
+        """
+        ddp = isinstance(self.runner, nn.parallel.DistributedDataParallel)  # which sums gradients, divided by the processes
+        self.names, counts = self._counts([labels for _, labels in batches])
+        weights, means = torch.stack([self.weights[name] for name in self.names]), torch.zeros_like(counts)
+        for number, (images, labels) in enumerate(batches):
+            with self.runner.no_sync() if ddp and number < len(batches) - 1 else nullcontext():
+                with self.phases("forward"), torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None):
+                    sums = self.runner(images, labels)
+                terms = torch.stack([sums[name] for name in self.names]) / counts
+                with self.phases("backward"):
+                    self.scaler.scale((terms * weights).sum() * (self.ranks.count if ddp else 1)).backward()
             means += terms.detach()
         means = self.ranks.sum(means)
+        if not ddp:
+            self.ranks.sum_each([p.grad for p in self.net.parameters() if p.grad is not None])
         total = (means * weights).sum()
         with self.phases("optimiser"):
             norm = self._update(total)
-            if self.average:
-                self.average.update(self.net, self.step)
-        self.step += 1
-        return Losses(self.step - 1, [*names, "loss"], torch.cat([means, torch.stack([total, norm, self.refused])]), batches)
+        return torch.cat([means, torch.stack([total, norm, self.refused])])
+
+    def _state(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the weights, and the other tensors that `_step` changes in place."""
+        moments = [tensor for one in self.optimizer.state.values() for tensor in one.values()]
+        return list(self.net.parameters()), [*self.net.buffers(), *moments, self.refused]
+
+    def _can_be_captured(self, wanted: bool) -> bool:
+        """Return whether a step can be one CUDA graph; log why not on a GPU."""
+        if self.ranks.device.type != "cuda":
+            return False
+        against = {"--no-graph": not wanted, "a loss scale (--amp fp16)": self.scaler.is_enabled(),
+                   "--profile": type(self.phases) is not Phases, "this net": not self.net.graphs}
+        if reasons := [reason for reason, holds in against.items() if holds]:
+            logger.info(f"training steps are launched kernel by kernel, because of {' and '.join(reasons)}")
+        return not reasons
 
     def _counts(self, labels: list) -> tuple[list[str], Tensor]:
         """Return (terms, their counts over the whole step), so that a landmark weighs alike in any micro-batch and process."""
@@ -100,7 +142,7 @@ class Solver:
         if self.clip:
             nn.utils.clip_grads_with_norm_(self.net.parameters(), self.clip, norm)
         may_overflow = self.scaler.scale(torch.ones_like(norm)) > 1  # the loss scale of fp16
-        self.refused = torch.where(total.isfinite() & (norm.isfinite() | may_overflow), self.refused, 1.0)
+        self.refused.masked_fill_(~(total.isfinite() & (norm.isfinite() | may_overflow)), 1.0)
         self.optimizer.found_inf = self.refused  # the fused optimizers then leave the weights; GradScaler sets its own
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -148,8 +190,3 @@ class _Loss(nn.Module):
 
     def forward(self, images: Tensor, labels) -> dict[str, Tensor]:
         return self.net.loss(images, labels)
-
-
-def _no_sync(module: nn.Module, wanted: bool):
-    """Return a context that keeps gradients local to this process if `wanted`: for all but the last micro-batch."""
-    return module.no_sync() if wanted and isinstance(module, nn.parallel.DistributedDataParallel) else nullcontext()
