@@ -16,7 +16,7 @@ import torch
 from record import ROOT
 
 from utils.config import read_defaults
-from utils.detect.experiment import Sources, prepare
+from utils.detect.experiment import PictureSets, prepare
 from utils.detect.scene_sources import portraits, resized
 from utils.detect.wider import Picture, read_wider
 from utils.evaluate.detectors import weights_of
@@ -31,7 +31,7 @@ State = dict[str, torch.Tensor]
 CROWDS, PORTRAITS, SIDE, BATCH = 56, 8, 640, 8  # photographs that the batch norms are measured on, px, and how many at once
 
 
-def shown(sources: Sources) -> list[Picture]:
+def shown(sources: PictureSets) -> list[Picture]:
     """Return training photographs of both kinds, evenly spread over their folders."""
     crowds = [picture for folder in sources.wider for picture in read_wider(folder, "train")]
     return [crowds[row] for row in np.linspace(0, len(crowds) - 1, CROWDS).astype(int)] + \

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 sys.path.insert(0, str(ROOT))
 
-from utils.cores import cores  # noqa: E402
+from pipnet.cores import cores  # noqa: E402
 from utils.machine import commit, processor  # noqa: E402
 
 

@@ -64,12 +64,6 @@ def turn_pose(pose: np.ndarray, angle) -> np.ndarray:
     """
     (sp, sy, sr), (cp, cy, cr) = (np.moveaxis(part, -1, 0) for part in (np.sin(pose), np.cos(pose)))
     sine, cosine = np.sin(angle), np.cos(angle)
-    rows = _matrix([(cy * cr, cy * sr, -sy), (sp * sy * cr - cp * sr, sp * sy * sr + cp * cr, sp * cy)])
-    top, middle = np.moveaxis(_matrix([(cosine, sine), (-sine, cosine)]) @ rows, -2, 0)
-    return np.stack([np.arctan2(middle[..., 2], cp * cy), -np.arcsin(np.clip(top[..., 2], -1, 1)),
-                     np.arctan2(top[..., 1], top[..., 0])], -1)
-
-
-def _matrix(rows: list[tuple]) -> np.ndarray:
-    """Matrices (..., R, C) of rows of arrays (...)."""
-    return np.stack([np.stack(row, -1) for row in rows], -2)
+    top, middle = np.stack([cy * cr, cy * sr, -sy]), np.stack([sp * sy * cr - cp * sr, sp * sy * sr + cp * cr, sp * cy])
+    top, middle = cosine * top + sine * middle, cosine * middle - sine * top
+    return np.stack([np.arctan2(middle[2], cp * cy), -np.arcsin(np.clip(top[2], -1, 1)), np.arctan2(top[1], top[0])], -1)

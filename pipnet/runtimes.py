@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipnet.checkout import from_checkout
+from pipnet.cores import cores
 from pipnet.errors import UserError, one_line
-from pipnet.session import metadata, open_session, usable_cores
+from pipnet.session import metadata, open_session
 
 Arrays = dict[str, np.ndarray]
 
@@ -127,7 +128,7 @@ def open_mnn(file: Path, threads: int) -> Opened:
     """
     mnn, stored = import_runtime("MNN", file), _stored(file, need=False)
     kinds = {np.dtype(np.uint8): mnn.expr.uint8, np.dtype(np.float32): mnn.expr.float}
-    options = {"backend": "CPU", "precision": "high", "numThread": threads or usable_cores()}
+    options = {"backend": "CPU", "precision": "high", "numThread": threads or cores()}
     try:
         with _silent():
             runtime = mnn.nn.create_runtime_manager((options,))

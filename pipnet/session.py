@@ -6,17 +6,13 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from pipnet.cores import cores
 from pipnet.errors import UserError, one_line
 from pipnet.files import shipped_net
 
 # onnxruntime would report its use to its makers. It reads this when it is imported, which this project does after this line
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _sessions: weakref.WeakSet = weakref.WeakSet()
-
-
-def usable_cores() -> int:
-    """Number of CPU cores that this process may use; threads beyond it make the others wait."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _runtime():
@@ -91,8 +87,8 @@ if hasattr(os, "register_at_fork"):
 def _native_session(file: Path, threads: int):
     onnxruntime = _runtime()
     options = onnxruntime.SessionOptions()
-    limited = usable_cores() < (os.cpu_count() or 1)  # onnxruntime's own choice counts the cores of the machine
-    options.intra_op_num_threads = threads or (usable_cores() if limited else 0)
+    limited = cores() < (os.cpu_count() or 1)  # onnxruntime's own choice counts the cores of the machine
+    options.intra_op_num_threads = threads or (cores() if limited else 0)
     # a thread that waits in a loop for the next operator takes its core from those that decode and draw
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3

@@ -14,7 +14,7 @@ LAYERS = ("utils.faces.archives", "utils.synthetic", "utils.faces", "utils.train
 NETS = ("nets.registry", "nets.labels", "nets.losses", "nets.onednn", "nets.trainable", "nets.blocks", "nets.necks",
         "nets.backbones", "nets.heads", "nets.stages", "nets.net", "nets.wrappers", "nets.build", "nets.convert",
         "nets.detectors")  # the same inside nets; nobody there imports `nets` itself
-COMMON = {f"utils.{name}" for name in ("config", "conversion", "cores", "formats", "growing", "keys", "layouts", "locks",
+COMMON = {f"utils.{name}" for name in ("config", "conversion", "formats", "growing", "keys", "layouts", "locks",
                                         "machine", "memory", "modes", "progress", "start", "yaml_files")}
 REEXPORTS = {"utils": "utils.faces", "utils.util": "utils.faces"}  # modules that show users a part of a layer
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}

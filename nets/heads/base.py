@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nets.heads.transplant import Sources
+from nets.heads.transplant import Origins
 from nets.labels import Labels, Prediction
 from nets.necks import Neck
 
@@ -68,7 +68,7 @@ class Head(nn.Module):
         name = "head.log_scale.bias"
         return {**state, name: state[name] + math.log(factor)}
 
-    def grafted(self, state: dict[str, Tensor], old: dict, new: dict, sources: Sources, meanface: np.ndarray) -> dict:
+    def grafted(self, state: dict[str, Tensor], old: dict, new: dict, origins: Origins, meanface: np.ndarray) -> dict:
         """Return the head's tensors for the net of spec `new`, from `state`, those of the head of the net of spec `old`.
 
         Each landmark starts as its source. meanface (N, 2) is in [0, 1] of the new net's crop. Raises ValueError where `state`
@@ -80,7 +80,7 @@ class Head(nn.Module):
             if outputs and tensor.ndim:
                 if len(tensor) != outputs * len(old["meanface"]):
                     raise ValueError(f"{name} is not of {len(old['meanface'])} landmarks")
-                made[name] = tensor.unflatten(0, (-1, outputs))[sources.landmark].flatten(0, 1)
+                made[name] = tensor.unflatten(0, (-1, outputs))[origins.landmark].flatten(0, 1)
         return made
 
 

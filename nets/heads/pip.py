@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nets.blocks import start_small
 from nets.heads.base import Head, from_cells, in_cells
-from nets.heads.transplant import Sources, transplant
+from nets.heads.transplant import Origins, transplant
 from nets.labels import Labels, Prediction
 from nets.losses import bounded, laplace_loss
 from nets.registry import ERRORS, resolve
@@ -188,10 +188,10 @@ class PIPHead(Head):
     def scores(self, maps: PIPMaps) -> Tensor:
         return maps.score.float() / (maps.score.shape[-2] * maps.score.shape[-1]) ** 0.5
 
-    def grafted(self, state: dict[str, Tensor], old: dict, new: dict, sources: Sources, meanface: np.ndarray) -> dict:
+    def grafted(self, state: dict[str, Tensor], old: dict, new: dict, origins: Origins, meanface: np.ndarray) -> dict:
         """Return the head's tensors as every head does, and shift a landmark from its source to its own place."""
         cells = new["input_size"] / new["stride"]
-        return transplant(state, old["neighbor_index"], new["neighbor_index"], Sources(sources.landmark, sources.place * cells),
+        return transplant(state, old["neighbor_index"], new["neighbor_index"], Origins(origins.landmark, origins.place * cells),
                           meanface * cells)
 
     def _coarse_levels(self, labels: Labels) -> range:

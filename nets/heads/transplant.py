@@ -12,7 +12,7 @@ from torch import Tensor
 PARTS = ("score", "offset_x", "offset_y", "neighbor_x", "neighbor_y")
 
 
-class Sources(NamedTuple):
+class Origins(NamedTuple):
     """landmark: the old landmark from which each of N new ones starts; place (N, 2): its place on the new meanface."""
     landmark: list[int]
     place: np.ndarray
@@ -26,7 +26,7 @@ def similarity(points: np.ndarray, onto: np.ndarray) -> tuple[complex, complex]:
     return a, there.mean() - a * here.mean()
 
 
-def nearest_sources(shared: dict[int, int], meanface: np.ndarray, old_meanface: np.ndarray | None = None) -> Sources:
+def nearest_origins(shared: dict[int, int], meanface: np.ndarray, old_meanface: np.ndarray | None = None) -> Origins:
     """Return old landmarks for all landmarks of `meanface` (N, 2): the same one if {new: old} `shared` has it, else the nearest.
 
     Nearest among all old landmarks if their meanface (N', 2) is known and two or more are shared, else among the shared ones.
@@ -41,14 +41,14 @@ def nearest_sources(shared: dict[int, int], meanface: np.ndarray, old_meanface: 
     known, where = list(places), np.array(list(places.values()))
     nearest = np.linalg.norm(meanface[:, None] - where, axis=-1).argmin(1)
     source = [shared.get(landmark, known[nearest[landmark]]) for landmark in range(len(meanface))]
-    return Sources(source, np.array([places[landmark] for landmark in source]))
+    return Origins(source, np.array([places[landmark] for landmark in source]))
 
 
-def transplant(state: dict[str, Tensor], old_index: list[list[int]], new_index: list[list[int]], sources: Sources,
+def transplant(state: dict[str, Tensor], old_index: list[list[int]], new_index: list[list[int]], origins: Origins,
                meanface: np.ndarray) -> dict[str, Tensor]:
     """Return tensors of a head with neighbors `new_index` (N, K) from `state`, those of a head with `old_index` (N', K').
 
-    sources.place and meanface (N, 2) are in cells. Each landmark takes the rows of its source, shifted from there to itself. A
+    origins.place and meanface (N, 2) are in cells. Each landmark takes the rows of its source, shifted from there to itself. A
     neighbor takes the row that predicted its source, if that was a neighbor of the landmark's source. Nothing changes where all
     landmarks and neighbors stay. Raises ValueError where `state` is not that of a head with `old_index`.
     """
@@ -63,17 +63,17 @@ def transplant(state: dict[str, Tensor], old_index: list[list[int]], new_index: 
 
         The candidates of an old landmark are its own place, then those of its neighbors.
         """
-        here, there = sources.landmark[cell], sources.landmark[landmark]
+        here, there = origins.landmark[cell], origins.landmark[landmark]
         known = [here, *old_index[here]]
         slot, origin = (known.index(there), landmark) if there in known else (0, cell)
-        return here * len(known) + slot, meanface[landmark] - sources.place[origin]
+        return here * len(known) + slot, meanface[landmark] - origins.place[origin]
 
     asked = [[candidate(cell, landmark) for landmark in (cell, *neighbors)] for cell, neighbors in enumerate(new_index)]
     rows = torch.tensor([[row for row, _ in answers] for answers in asked])  # (N, 1 + K)
     ways = torch.tensor(np.array([[way for _, way in answers] for answers in asked]))  # (N, 1 + K, 2)
     made = {}
     for leaf in ("weight", "bias"):
-        made[f"score.{leaf}"] = state[f"score.{leaf}"][sources.landmark]
+        made[f"score.{leaf}"] = state[f"score.{leaf}"][origins.landmark]
         for axis, name in enumerate("xy"):
             old = [state[f"{part}.{leaf}"].unflatten(0, (count, -1)) for part in parts if part.endswith(f"_{name}")]
             new = torch.cat(old, 1).flatten(0, 1)[rows]

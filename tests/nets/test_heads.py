@@ -15,7 +15,7 @@ from benchmarks.overfitting import overfit, teach
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.heads.heatmap import HeatmapHead
 from nets.heads.pip import nearest_neighbors
-from nets.heads.transplant import Sources
+from nets.heads.transplant import Origins
 from pipnet.errors import UserError
 from utils.faces.paths import resolve_paths
 from utils.faces.sets import read_meanface
@@ -171,7 +171,7 @@ def test_a_head_for_other_landmarks_says_what_its_sources_said(head, options):
     for name, tensor in old.head.state_dict().items():
         if name.split(".")[0] in old.head.rows:
             torch.nn.init.normal_(tensor, std=0.1)
-    sources = Sources(chosen, FACE[chosen])
+    sources = Origins(chosen, FACE[chosen])
     state = {name.removeprefix("head."): tensor for name, tensor in old.state_dict().items() if name.startswith("head.")}
     new.load_state_dict({**old.state_dict(), **{f"head.{name}": tensor for name, tensor in
                                                 old.head.grafted(state, old.spec, new.spec, sources, FACE[chosen]).items()}})

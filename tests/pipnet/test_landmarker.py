@@ -23,7 +23,7 @@ from pipnet.detector import DETECTORS, EXPORTED_FACE_BOX, FaceBox, detection_sca
 from pipnet.geometry import Protocol, box_of, crop_box, cut, invert, opencv_matrix, to_crop, transform, turn_about
 from pipnet.images import as_bgr
 from pipnet.landmarker import LandmarkNet, open_net
-from utils.tools.inference import find_net
+from utils.tools.find import find_net
 
 SQUARE = Protocol(**DEFAULTS.protocols["square"])
 NOTHING = np.zeros((0, 4)), np.zeros(0)

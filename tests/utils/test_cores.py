@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import ROOT, driver
 
-from utils import cores
+from pipnet import cores
 from utils.train import checkpoint, ranks
 
 STAT = "cpu  9 9 9 9 9 0 0 0 0 0\ncpu0 {} 0 0 {} 0 0 0 0 0 0\ncpu1 0 {} 50 {} 10 0 0 0 0 0\nintr 1 2 3\n"

@@ -3,10 +3,9 @@ import hashlib
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,19 +36,49 @@ HELD = 160         # portraits to validate on, beside photographs
 LATER = 10 ** 6    # the epoch of such pictures; no training reaches it
 
 
-class Sources(NamedTuple):
+@dataclass(frozen=True)
+class PictureSets:
     """Folders in the WIDER layout and landmark sets to train on, and pictures to test on by name, as far as a run needs them."""
 
     settings: Settings
     wider: list[Path]
     sets: list[PreparedSet]
     tested: dict[str, list[Picture]]
+    ranks: Ranks
+
+    @cached_property
+    def loaded(self) -> tuple[Material, list[Picture]]:
+        """Return what training crops are made of, and the pictures to validate on. All processes share the teacher's work, so
+        all must ask for it."""
+        settings, wider, sets, tested = self.settings, self.wider, self.sets, self.tested
+        data, partial_events = settings.data, tuple(settings.detect.partial_events)
+        pictures = [picture for folder in wider for picture in read_wider(folder, "train", partial_events)]
+        check_events(partial_events, pictures)
+        splits = [Split(one, name) for one in sets for name in trained_splits(data.val)]
+        cutouts, held, alone = Cutouts(splits, data.cache), [], []
+        if data.val == "test":
+            held = [picture for several in tested.values() for picture in several]
+        elif data.val != "none" and pictures:
+            pictures, held = divide(pictures, data.val, settings.train.seed)
+            # with portraits among them, an epoch that forgets large faces is not kept
+            held += portraits([Split(one, "val") for one in sets], HELD, whole=True)
+        elif data.val != "none":
+            held = composites([Split(one, "val") for one in sets], settings)
+        if settings.train.early_stop and not held:
+            raise UserError("early_stop needs pictures to validate on; give --val 0.1, or --early-stop 0")
+        if settings.train.teacher:
+            pictures, alone = _complete(settings.train.teacher, pictures, portraits(splits), self.ranks)
+        if not pictures and not len(cutouts):
+            raise UserError(f"{', '.join(data.train_data)}: no face to train on")
+        kept = decoded([*pictures, *alone], data.cache)
+        shown = kept[:len(pictures)] or backgrounds(settings.net.input_size, settings.train.seed)
+        return Material(shown, cutouts, kept[len(pictures):]), held
 
 
-def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: bool) -> Sources:
+def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: bool) -> PictureSets:
     """Return the sources of a run, prepared if need be: those to train on, those to test on. All processes call it."""
     wider, prepared = ranks.one_by_one(lambda: find_sources(sets, sets.training_names())) if train else ([], [])
-    return Sources(settings, wider, prepared, ranks.one_by_one(lambda: read_tests(settings, sets)) if test else {})
+    return PictureSets(settings, wider, prepared, ranks.one_by_one(lambda: read_tests(settings, sets)) if test else {}, ranks)
 
 
 def find_sources(sets: Sets, names: list[str], test: bool = False) -> tuple[list[Path], list[PreparedSet]]:
@@ -70,34 +99,6 @@ def read_tests(settings: Settings, sets: Sets) -> dict[str, list[Picture]]:
         for title, one in zip(titles, prepared, strict=True):
             found[f"{title}, composites"] = composites([Split(one, "test")], settings)
     return found
-
-
-def load(sources: Sources, ranks: Ranks) -> tuple[Material, list[Picture]]:
-    """Return what training crops are made of, and the pictures to validate on. All processes share the teacher's work, so all
-    must call it."""
-    settings, wider, sets, tested = sources
-    data, partial_events = settings.data, tuple(settings.detect.partial_events)
-    pictures = [picture for folder in wider for picture in read_wider(folder, "train", partial_events)]
-    check_events(partial_events, pictures)
-    splits = [Split(one, name) for one in sets for name in trained_splits(data.val)]
-    cutouts, held, alone = Cutouts(splits, data.cache), [], []
-    if data.val == "test":
-        held = [picture for several in tested.values() for picture in several]
-    elif data.val != "none" and pictures:
-        pictures, held = divide(pictures, data.val, settings.train.seed)
-        # with portraits among them, an epoch that forgets large faces is not kept
-        held += portraits([Split(one, "val") for one in sets], HELD, whole=True)
-    elif data.val != "none":
-        held = composites([Split(one, "val") for one in sets], settings)
-    if settings.train.early_stop and not held:
-        raise UserError("early_stop needs pictures to validate on; give --val 0.1, or --early-stop 0")
-    if settings.train.teacher:
-        pictures, alone = _complete(settings.train.teacher, pictures, portraits(splits), ranks)
-    if not pictures and not len(cutouts):
-        raise UserError(f"{', '.join(data.train_data)}: no face to train on")
-    kept = decoded([*pictures, *alone], data.cache)
-    shown = kept[:len(pictures)] or backgrounds(settings.net.input_size, settings.train.seed)
-    return Material(shown, cutouts, kept[len(pictures):]), held
 
 
 def _complete(teacher: str, pictures: list[Picture], alone: list[Picture], ranks: Ranks) -> tuple[list[Picture], list[Picture]]:
@@ -131,7 +132,7 @@ def make_scenes(material: Material, settings: Settings, count: int) -> Scenes:
     return Scenes(material, settings.detect, settings.augment, settings.net.input_size, settings.train.seed, count)
 
 
-def calibration(sources: Sources) -> Iterator[np.ndarray]:
+def calibration(sources: PictureSets) -> Iterator[np.ndarray]:
     """Yield pictures of the training sets to calibrate 8-bit numbers on."""
     kinds = [[picture for folder in sources.wider for picture in read_wider(folder, "train")],
              composites([Split(one, "train") for one in sources.sets], sources.settings) if sources.sets else []]
@@ -142,9 +143,9 @@ def calibration(sources: Sources) -> Iterator[np.ndarray]:
 
 
 # ------------------------------------------------------------------------------------------------------------ training
-def detection(sources: Sources, ranks: Ranks) -> Experiment:
+def detection(sources: PictureSets) -> Experiment:
     """Return the training of a detector on the sources; its pictures are loaded."""
-    settings, (material, held) = sources.settings, load(sources, ranks)
+    settings, ranks, (material, held) = sources.settings, sources.ranks, sources.loaded
     words = (f"{len(material.pictures)} pictures and {len(material.cutouts)} faces of {', '.join(settings.data.train_data)}, "
              f"{len(held)} pictures to validate")
     lists = [hashlib.sha256(list_file(folder, "train").read_bytes()).hexdigest() for folder in sources.wider]
@@ -170,7 +171,7 @@ def start_net(settings: Settings, scenes: Scenes, ranks: Ranks, resume: bool) ->
     return net, Started("the checkpoint" if resume else weights)
 
 
-def validator(sources: Sources, held: list[Picture], ranks: Ranks, solver: Solver):
+def validator(sources: PictureSets, held: list[Picture], ranks: Ranks, solver: Solver):
     """Return a function that validates the weights of `solver` on the pictures `held`."""
     net = FaceBoxesV2()
 
@@ -183,7 +184,7 @@ def validator(sources: Sources, held: list[Picture], ranks: Ranks, solver: Solve
     return validate
 
 
-def miss(detect: Detect, sources: Sources, held: list[Picture], ranks: Ranks) -> float:
+def miss(detect: Detect, sources: PictureSets, held: list[Picture], ranks: Ranks) -> float:
     """Return 100 % minus the mean, over the scales, of a detector's AP in complete photographs, its AP in portraits and its
     recall in other photographs."""
     figures, portrait = [], {one.folder.name for one in sources.sets}

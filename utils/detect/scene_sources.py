@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.geometry import compose, grow, opencv_matrix, to_crop, turn_about
 from pipnet.layout import Layout
-from utils.cores import cores
 from utils.detect.wider import Picture
 from utils.faces.faces import GIB, Crops, Faces, chunks, evenly
 from utils.faces.prepared_set import Split

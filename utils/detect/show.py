@@ -6,14 +6,13 @@ from pipnet.draw import sheet
 from pipnet.files import own_folder
 from pipnet.images import write_image
 from utils.config import ROOT
-from utils.detect.experiment import Sources, load, make_scenes
+from utils.detect.experiment import PictureSets, make_scenes
 from utils.evaluate.report import FOUND, TRUTH
-from utils.train.ranks import Ranks
 
 
-def show(sources: Sources, ranks: Ranks, count: int) -> str:
+def show(sources: PictureSets, count: int) -> str:
     """Draw training crops as the detector gets them; return what to print. All processes call it."""
-    material, _ = load(sources, ranks)
+    material, _ = sources.loaded
 
     def draw() -> str:
         scenes = make_scenes(material, sources.settings, count)
@@ -23,7 +22,7 @@ def show(sources: Sources, ranks: Ranks, count: int) -> str:
         write_image(file, sheet(tiles, min(6, count)))
         return f"{file}: {count} training crops, faces green, regions that are not trained red"
 
-    return ranks.agree(draw)
+    return sources.ranks.agree(draw)
 
 
 def draw_boxes(picture: np.ndarray, groups: list[tuple[np.ndarray, tuple]], size: int = 320) -> np.ndarray:

@@ -12,7 +12,7 @@ from pipnet.draw import sheet
 from pipnet.files import write_csv
 from pipnet.images import write_image
 from utils.detect import metric
-from utils.detect.experiment import Sources, calibration
+from utils.detect.experiment import PictureSets, calibration
 from utils.detect.export import export_detector
 from utils.detect.find_faces import SUPPRESS, Detect, Found, exported_detector, find, torch_detector
 from utils.detect.show import draw_boxes
@@ -23,7 +23,6 @@ from utils.evaluate.tables import table
 from utils.export.files import Source
 from utils.export.tested import Bounds, Tests
 from utils.train import checkpoint
-from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
 HEADER = ["test set", "model", "scale", "faces", "AP", "recall", "covered", "plain"]
@@ -42,15 +41,14 @@ class Scaled(NamedTuple):
 class DetectorTests(Tests):
     """Tests of the detector of a run on the pictures `sources.tested`. stored: the checkpoint. A report is its rows."""
 
-    sources: Sources
-    ranks: Ranks
+    sources: PictureSets
     run: Run
     stored: dict[str, Any]
     report = ()
     bounds = {"onnx": Bounds(0.002), "int8": Bounds(0.01), "openvino": Bounds(0.002)}  # of AP and recall
 
     def torch_model(self) -> Detect:
-        return torch_detector(weights_of(self.run.weights), self.ranks.device)
+        return torch_detector(weights_of(self.run.weights), self.sources.ranks.device)
 
     def open(self, file: Path, threads: int) -> Detect:
         return exported_detector(file, threads)
@@ -85,7 +83,7 @@ class DetectorTests(Tests):
                 yield Scaled(name, pictures, scale, number == len(scales))
 
     def evaluate(self, model: Detect, case: Scaled) -> Found:
-        return find(model, case.pictures, case.scale, self.ranks)
+        return find(model, case.pictures, case.scale, self.sources.ranks)
 
     def differences(self, case: Scaled, one: Found, two: Found) -> tuple[float, np.ndarray]:
         pair = (metric.score(found, case.pictures)[:2] for found in (one, two))  # AP and recall of all faces

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import torch
 
+from pipnet.cores import cores
 from pipnet.files import read_csv, write_text
-from utils.cores import cores
 from utils.evaluate import metric
 from utils.evaluate.plot import Style, bars, chart, face_map
 from utils.evaluate.report import Report, Shown, sigma_chart

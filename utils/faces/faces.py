@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from pipnet.cores import cores
 from pipnet.geometry import border_px, cut, to_crop
-from utils.cores import cores
 
 GIB = 1 << 30
 CHUNK = 1 << 16  # faces that are read at once where all are needed

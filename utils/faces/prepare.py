@@ -19,11 +19,11 @@ import numpy as np
 import yaml
 from loguru import logger
 
+from pipnet.cores import cores
 from pipnet.detector import FaceBox
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut
 from utils.config import load_protocol, read_defaults
-from utils.cores import cores
 from utils.faces.archives import DATASETS, NOT_COUNTABLE, Splits, Table, complain, image_of, infer, only, tally
 from utils.faces.archives.own_layout import layout_of
 from utils.faces.disk import CROPS, write_set

@@ -111,6 +111,26 @@ class PreparedSet:
                       border_px(size, meta["margin"]))
         return Faces(table, crops, facts)
 
+    def mismatch(self, **wanted: Any) -> str:
+        """Return in one line why the set cannot serve; empty if it is whole and meta.yaml has all wanted values.
+
+        wanted: keys of meta.yaml, e.g. target_size, margin, protocol (a Protocol), val, seed, layout, source.
+        """
+        for key, value in wanted.items():
+            value = value._asdict() if key == "protocol" else value
+            if key not in self.meta:
+                return f"{self.folder} was prepared without {key}"
+            if self.meta[key] != value:
+                if key == "fingerprint":
+                    return f"{self.meta['source']} has changed since {self.folder} was prepared"
+                return f"{self.folder} was prepared with {key} {self.meta[key]}, not {value}"
+        try:
+            for split in self.splits:
+                stored_columns(self.folder / split, self.meta)
+        except UserError as error:
+            return str(error)
+        return "" if self.splits else f"{self.folder} holds no split"
+
 
 class Split(NamedTuple):
     """A split of a prepared set, and by how many px of the source image its labels lie right of the true points.
@@ -229,32 +249,19 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def mismatch(folder: Path, **wanted: Any) -> str:
-    """Return in one line why a folder cannot serve; empty if it is a whole prepared set and meta.yaml has all wanted values.
+    """Return in one line why a folder cannot serve; empty if it is a whole prepared set with all wanted values."""
+    return fitting(folder, None, None, **wanted)[1]
 
-    wanted: keys of meta.yaml, e.g. target_size, margin, protocol (a Protocol), val, seed, layout, source.
-    """
-    folder = Path(folder)
+
+def fitting(folder: Path, layouts: Layouts | None, drawn: Path | None, **wanted: Any) -> tuple[PreparedSet | None, str]:
+    """Return (the prepared set in a folder, why it cannot serve: empty if it is whole and has all wanted values)."""
     if not (folder / "meta.yaml").is_file():
-        return f"{folder} has not been prepared"
+        return None, f"{folder} has not been prepared"
     try:
-        meta = read_meta(folder)
+        one = PreparedSet(folder, layouts, drawn)
     except UserError as error:
-        return str(error)
-    for key, value in wanted.items():
-        value = value._asdict() if key == "protocol" else value
-        if key not in meta:
-            return f"{folder} was prepared without {key}"
-        if meta[key] != value:
-            if key == "fingerprint":
-                return f"{meta['source']} has changed since {folder} was prepared"
-            return f"{folder} was prepared with {key} {meta[key]}, not {value}"
-    splits = [split for split in SPLITS if (folder / split).is_dir()]
-    try:
-        for split in splits:
-            stored_columns(folder / split, meta)
-    except UserError as error:
-        return str(error)
-    return "" if splits else f"{folder} holds no split"
+        return None, str(error)
+    return one, one.mismatch(**wanted)
 
 
 def name_hash(text: str) -> bytes:

@@ -19,7 +19,7 @@ from utils.faces.faces import Faces
 from utils.faces.fingerprint import fingerprint
 from utils.faces.paths import MEANFACE_FILES, dataset_of
 from utils.faces.prepare import DataGenerator
-from utils.faces.prepared_set import SYNTHETIC, PreparedSet, Split, mismatch, read_meta, test_split
+from utils.faces.prepared_set import SYNTHETIC, PreparedSet, Split, fitting, test_split
 from utils.growing import tidy
 from utils.locks import waiting
 from utils.yaml_files import read_yaml
@@ -91,32 +91,34 @@ class Sets:
         test: only the test split is wanted, so the share of validation faces does not matter.
         """
         if (Path(name) / "meta.yaml").is_file():
-            read_meta(Path(name))  # of another format: that is the error, whatever it holds
+            one = PreparedSet(Path(name), self.layouts, self._drawn(Path(name)))  # another format is refused first
             wanted = {"labels": self.data.labels, "protocol": self.data.protocol and self.protocol,
                       "origin": self._first_pixel(dataset_of(name, self.root))}
-            if why := mismatch(Path(name), **{key: value for key, value in wanted.items() if value is not None}):
+            wanted = {key: value for key, value in wanted.items() if value is not None}
+            if why := one.mismatch(**wanted):
                 raise UserError(f"{why}; prepare it again from its raw folder, or give --protocol, --first-pixel and --labels as "
                                 "it was made")
-            return self._open(Path(name))
+            return one
         if name != SYNTHETIC:
             self._source(name, self.root)  # a missing archive is an error before anything is made
         if self.trained:
             for folder in self._places(name, raw := self._source(name, self.trained), self.trained):
-                if not mismatch(folder, **self._wanted(name, raw, test)):
-                    return self._open(folder)
+                one, why = fitting(folder, self.layouts, self._drawn(folder), **self._wanted(name, raw, test))
+                if one and not why:
+                    return one
         frozen = self.root.is_dir() and not os.access(self.root, os.W_OK)
         try:
             with nullcontext() if frozen else waiting(self.root / ".lock"):
                 if not frozen:
                     tidy(self.root)
-                return PreparedSet(self._prepare(name, test), self.layouts)
+                return self._prepare(name, test)
         except OSError as error:
             raise UserError(f"{error.filename or self.root}: {error.strerror or error}; give another --data-root") from None
 
-    def _open(self, folder: Path) -> PreparedSet:
-        """Return a prepared set. One that only the file of a trained run names is not drawn into its own folder."""
+    def _drawn(self, folder: Path) -> Path | None:
+        """Return where a prepared set is drawn that only the file of a trained run names, None for one that has it in itself."""
         foreign = self.trained and not folder.resolve().is_relative_to(self.root.resolve())
-        return PreparedSet(folder, self.layouts, self.root / "show" / folder.name if foreign else None)
+        return self.root / "show" / folder.name if foreign else None
 
     def _dataset(self, name: str, raw: Path | None) -> str | None:
         """Return the row of DATASETS of a set by its name or its raw folder; None if neither says it."""
@@ -140,24 +142,26 @@ class Sets:
         target = root / self._folder_name(name if named or not raw else raw.resolve().name)
         return root / name, _free_folder(target, raw) if raw and name not in DATASETS else target
 
-    def _prepare(self, name: str, test: bool) -> Path:
+    def _prepare(self, name: str, test: bool) -> PreparedSet:
         data, raw = self.data, self._source(name, self.root)
         dataset, wanted = self._dataset(name, raw), self._wanted(name, raw, test)
         named, target = self._places(name, raw, self.root)
         for folder in (named, target):
-            if not (why := mismatch(folder, **wanted)):
-                return folder
+            one, why = fitting(folder, self.layouts, None, **wanted)
+            if one and not why:
+                return one
         allow_partial = data.allow_partial
         if raw is None:
             raw, meta = self._earlier(name, target, why, {} if test else wanted)
             dataset = meta["dataset"]
             allow_partial |= fingerprint(raw) == meta.get("fingerprint")  # what is missing was accepted then
         logger.info(f"preparing {target.name} from {raw} ({why})")
-        return DataGenerator(
+        made = DataGenerator(
             raw, data.target_size, dataset, target.name, target.parent, self.protocol, data.margin,
             0 if data.val == "none" else data.val, allow_partial, data.layout if _has_own_layout(dataset) else None,
             self.layouts, frame_step=data.frame_step, first_pixel=self._first_pixel(dataset, raw), labels=data.labels,
             overwrite=self.overwrite).run()
+        return PreparedSet(made, self.layouts)
 
     def _first_pixel(self, dataset: str | None, raw: Path | None = None) -> float | None:
         """Return the coordinate of the first pixel in an own set: the one given, else that of an earlier preparation of `raw`."""

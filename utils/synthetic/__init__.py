@@ -18,8 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipnet.cores import cores
 from pipnet.errors import UserError
-from utils.cores import cores
 from utils.faces.archives import PARTS_300W, VISIBLE_FILE, write_pts
 from utils.growing import FACES, growing
 from utils.progress import progress

@@ -10,10 +10,13 @@ from utils.formats import SOURCE, folder_of
 
 
 def find_net(exp: str, threads: int = 0) -> LandmarkNet:
-    """The landmark net that --exp means: of a run's id or folder, a file, or a name. UserError where there is none."""
+    """The landmark net that --exp means: of a run's id or folder, a file, or a name. UserError where there is none.
+
+    An id or a folder stands for the export where there is one of these very weights.
+    """
     if file := exported(exp):
         return open_net(file, threads)
-    return from_checkout("utils.tools.inference:find_net", exp)(exp, threads)
+    return from_checkout("utils.tools.inference:find_weights", exp)(exp, threads)
 
 
 def exported(exp: str) -> Path | None:

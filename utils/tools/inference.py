@@ -16,13 +16,9 @@ from utils.train.make_net import state_names
 from utils.train.published import description, graph_of
 
 
-def find_net(exp: str, threads: int = 0) -> LandmarkNet:
-    """The landmark net that --exp means: of a run's id or folder, a file, or a name. UserError where there is none.
-
-    An id, a folder or a name stands for the export where there is one of these very weights.
-    """
-    run = run_folder.find(exp, ROOT / read_defaults().values["run_root"], train=False)
-    return open_file(run.onnx if run.exported and exp != str(run.weights) else run.weights, threads)
+def find_weights(exp: str, threads: int = 0) -> LandmarkNet:
+    """The net of the weights that --exp means, or of the exported file that came with them. UserError where there is none."""
+    return open_file(run_folder.find(exp, ROOT / read_defaults().values["run_root"], train=False).fastest, threads)
 
 
 def open_file(file: Path, threads: int = 0) -> LandmarkNet:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.files import write_csv
-from utils.cores import cores
 from utils.evaluate import detectors
 from utils.evaluate.tables import table
 from utils.export.card import write_card

@@ -10,7 +10,7 @@ from nets import Trainable, net_row
 from nets.convert.imagenet import load_imagenet
 from nets.convert.published import is_classifier
 from nets.convert.systems import BACKBONES, backbone_in, system_of
-from nets.heads.transplant import nearest_sources, similarity
+from nets.heads.transplant import nearest_origins, similarity
 from pipnet.errors import UserError
 from pipnet.files import write_csv
 from pipnet.geometry import box_of, crop_box, to_crop
@@ -174,11 +174,11 @@ class _Graft(NamedTuple):
             trained_on = np.reshape(known["meanface"], (-1, 2)) if "meanface" in known else None
             if trained_on is not None and len(same) > 1:
                 self._compare_sizes(trained_on[list(same.values())], list(same))
-            sources = nearest_sources(same, self.meanface, trained_on)
+            origins = nearest_origins(same, self.meanface, trained_on)
             rows = {name.removeprefix("head."): tensor for name, tensor in stored.items() if name.startswith("head.")}
-            grafted = self.net.head.grafted(rows, spec, self.net.spec, sources, self.meanface)
+            grafted = self.net.head.grafted(rows, spec, self.net.spec, origins, self.meanface)
             made = {f"head.{name}": tensor for name, tensor in grafted.items()}
-            made |= {name: stored[name][sources.landmark] for name in PER_LANDMARK[1:] if name in stored}
+            made |= {name: stored[name][origins.landmark] for name in PER_LANDMARK[1:] if name in stored}
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise UserError(f"{self.file} does not describe a net that can be started from ({type(error).__name__} {error})") \
                 from None

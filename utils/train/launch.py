@@ -12,7 +12,7 @@ from torch.distributed.elastic.multiprocessing.api import PContext, SignalExcept
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
-from utils.cores import cores
+from pipnet.cores import cores
 
 
 def main(argv: list[str]) -> int:

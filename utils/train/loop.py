@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from loguru import logger
 
+from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.files import write_text
 from utils import memory
-from utils.cores import cores
 from utils.faces.batches import Order, make_order
 from utils.faces.loader import explained, train_loader
 from utils.progress import progress

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from loguru import logger
 from torch import Tensor
 
+from pipnet.cores import cores, free_cores
 from pipnet.errors import UserError, one_line
-from utils.cores import cores, free_cores
 
 LATE = re.compile("[Tt]imed out")
 LOST = re.compile(rf"Connection (closed|reset) by peer|Broken pipe|gloo.*({LATE.pattern}|closed)", re.DOTALL)

@@ -8,7 +8,7 @@ from conftest import LAYOUTS, boxed_picture, sets_of, settings, split_of
 from nets.detectors.faceboxes import anchors, decode
 from pipnet.errors import UserError
 from pipnet.geometry import iou, transform, turn_about, turned_boxes
-from utils.detect.experiment import load, miss, prepare
+from utils.detect.experiment import miss, prepare
 from utils.detect.find_faces import completed
 from utils.detect.scene_sources import Cutouts, backgrounds, decoded, face_boxes, portraits
 from utils.detect.scenes import Material, Scene, Scenes, targets
@@ -138,7 +138,8 @@ def test_portraits_take_part_in_the_validation(wider, raw, data_root):
     """A detector that finds the faces of photographs but none in portraits misses more than one that finds both."""
     chosen = settings("detect", train_data=[str(wider), str(raw)], data_root=str(data_root), target_size=64, scales=[1.0])
     sources = prepare(chosen, sets_of(chosen), ONE, True, False)
-    _, held = load(sources, ONE)
+    _, held = sources.loaded
+    assert sources.loaded is sources.loaded  # --show-data and --train read the pictures once
     alone = [picture for picture in held if picture.event not in ("0--event", "1--event")]
     assert 0 < len(alone) < len(held) and all(picture.whole and len(picture.boxes) == 1 for picture in alone)
     known = {picture.read().tobytes(): picture.boxes for picture in held}

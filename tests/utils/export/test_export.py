@@ -17,7 +17,7 @@ from pipnet.landmarker import Landmarker, open_net
 from utils.evaluate.evaluate import torch_predictor
 from utils.export.files import export_onnx, exported_predictor, folded
 from utils.landmarks.tested import export
-from utils.tools.inference import find_net
+from utils.tools.find import find_net
 from utils.train import checkpoint
 from utils.train.run_folder import Run
 

@@ -11,7 +11,7 @@ import yaml
 from conftest import LAYOUTS, ROOT, SMALL, contents, mean_face, untrained, write_faces
 
 from nets.heads.pip import PIPHead, nearest_neighbors
-from nets.heads.transplant import nearest_sources, transplant
+from nets.heads.transplant import nearest_origins, transplant
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.faces.archives import read_pts, write_pts
@@ -80,7 +80,7 @@ def test_a_permutation_of_the_same_landmarks_decodes_the_same(num_nb):
     face, order = np.random.default_rng(0).random((12, 2)) * CELLS, np.random.default_rng(1).permutation(12)
     old_index, new_index = nearest_neighbors(face, num_nb), nearest_neighbors(face[order], num_nb)
     old = random_head(old_index)
-    sources = nearest_sources(dict(enumerate(order.tolist())), face[order])
+    sources = nearest_origins(dict(enumerate(order.tolist())), face[order])
     new, features = transplanted(old, old_index, new_index, sources, face[order]), torch.randn(5, 16, CELLS, CELLS)
     before, after = old.decode(old(features)), new.decode(new(features))
     # the merge repeats a landmark's voters cyclically, which depends on their order: where all vote, it is a plain mean
@@ -97,7 +97,7 @@ def test_a_subset_decodes_the_same_without_neighbors():
     face, chosen = np.random.default_rng(0).random((12, 2)) * CELLS, [7, 2, 5]
     old_index, new_index = nearest_neighbors(face, 4), nearest_neighbors(face[chosen], 0)
     old, features = random_head(old_index), torch.randn(5, 16, CELLS, CELLS)
-    new = transplanted(old, old_index, new_index, nearest_sources(dict(enumerate(chosen)), face[chosen]), face[chosen])
+    new = transplanted(old, old_index, new_index, nearest_origins(dict(enumerate(chosen)), face[chosen]), face[chosen])
     corner_free = random_head([[]] * 12)
     corner_free.load_state_dict({name: tensor for name, tensor in old.state_dict().items() if "neighbor" not in name})
     wanted = corner_free.decode(corner_free(features)).landmarks[:, chosen]
@@ -114,7 +114,7 @@ def test_a_new_landmark_starts_at_its_place_on_the_meanface(num_nb, known):
     mine = np.concatenate([turned[list(same.values())], [[0.3, 0.4], [0.6, 0.7]]])
     old_index, new_index = nearest_neighbors(face, 5), nearest_neighbors(mine, num_nb)
     old = random_head(old_index)
-    sources = nearest_sources(same, mine, face if known else None)
+    sources = nearest_origins(same, mine, face if known else None)
     assert sources.landmark[:3] == [4, 9, 15] and np.allclose(sources.place[:3], mine[:3])
     assert known or set(sources.landmark) == {4, 9, 15}
     if known:
@@ -138,7 +138,7 @@ def test_a_new_landmark_starts_at_its_place_on_the_meanface(num_nb, known):
 def test_a_head_with_another_number_of_landmarks_than_its_index_is_refused():
     head = random_head([[1], [0]])
     with pytest.raises(ValueError, match="not have the 3 landmarks"):
-        transplant(head.state_dict(), [[1], [0], [0]], [[]], nearest_sources({0: 0}, np.zeros((1, 2))), np.zeros((1, 2)))
+        transplant(head.state_dict(), [[1], [0], [0]], [[]], nearest_origins({0: 0}, np.zeros((1, 2))), np.zeros((1, 2)))
 
 
 # ----------------------------------------------------------------------------------------------------------- as typed

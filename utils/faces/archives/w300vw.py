@@ -10,8 +10,8 @@ from threading import Lock
 import cv2
 import numpy as np
 
+from pipnet.cores import cores
 from pipnet.errors import UserError
-from utils.cores import cores
 from utils.faces.archives.archive import Archive
 from utils.faces.archives.lists import inside
 from utils.faces.archives.points import listed

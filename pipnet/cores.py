@@ -7,7 +7,7 @@ STAT = Path("/proc/stat")  # Linux: a line per core with the time that it has sp
 
 
 def cores() -> int:
-    """Return the number of CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use; threads beyond it make the others wait."""
     return len(_usable())
 
 
