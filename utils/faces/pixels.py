@@ -69,8 +69,7 @@ def add_noise(image: np.ndarray, sigma: float, grain: float, seed: float) -> Non
     """Add Gaussian noise to an image (H, W, 3), in place, as if it had been enlarged `grain` times after it was taken."""
     cv2.setRNGSeed(int(seed))  # OpenCV's generator is thread-local and ten times as fast as numpy's
     height, width = image.shape[:2]
-    # OpenCV takes the one number for the first channel, so the noise is in blue alone; all nets so far were trained with that
-    noise = cv2.randn(np.empty((math.ceil(height / grain), math.ceil(width / grain), 3), np.int16), 0, sigma)
+    noise = cv2.randn(np.empty((math.ceil(height / grain), math.ceil(width / grain), 3), np.int16), 0, (sigma,) * 3)
     cv2.add(image, cv2.resize(noise, (width, height)), dst=image, dtype=cv2.CV_8U)
 
 
