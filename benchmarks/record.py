@@ -4,6 +4,8 @@ import platform
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,13 +18,11 @@ from utils.machine import commit, processor  # noqa: E402
 
 def machine() -> dict:
     """Return what figures of speed depend on: processor with its vector instructions, cores, GPU and versions."""
-    import cv2
-    import onnxruntime
     import torch
-    import torchvision
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
-                "opencv": cv2.__version__, "onnxruntime": onnxruntime.__version__}
+    names = {"torch": "torch", "torchvision": "torchvision", "opencv": "cv2", "onnxruntime": "onnxruntime"}
+    versions = {"python": platform.python_version(), **{
+        name: import_module(module).__version__ for name, module in names.items() if find_spec(module)}}
     return {"cpu": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}", "cores": cores(), "gpu": gpu, **versions}
 
 

@@ -1,21 +1,25 @@
-"""Training speed against its upper bound: the same steps, fed by the loader and fed by batches in memory, in turn.
+"""Training speed against its upper bound: the same steps, fed as in a training and fed by batches in device memory, in turn.
 
-`memory_given_back` is the speed of the batches in memory without `keep_memory`, measured before.
+`memory_given_back` is, on a CPU, the speed of the batches in memory without `keep_memory`, measured before.
 
 `python benchmarks/speed.py [--input-size 128] ...` takes the flags of main.py.
 """
+import json
 import sys
 import tempfile
 import time
-from itertools import chain, islice
+from itertools import cycle, islice
+from math import ceil
 from pathlib import Path
 from statistics import median
 
+import torch
 from record import save
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 
 from utils.config import parse, read_defaults
-from utils.faces.batches import Order
+from utils.faces.batches import Batch, Order
 from utils.faces.loader import train_loader
 from utils.faces.sets import Sets
 from utils.landmarks.experiment import landmarks
@@ -23,12 +27,14 @@ from utils.landmarks.sources import prepare
 from utils.modes import add_modes
 from utils.train.experiment import Experiment
 from utils.train.loop import start
+from utils.train.losses import one_behind
 from utils.train.ranks import Ranks, keep_memory, set_threads, start_ranks, worker_count
 from utils.train.run_folder import Run
 from utils.train.settings import read_settings
 from utils.train.solver import Solver
 
-STEPS, ROUNDS = 20, 5
+STEPS, SECONDS, ROUNDS = 20, 1.0, 5  # a figure is that of at least so many steps and seconds, the median of so many of them
+TRACED = 5  # steps
 
 
 def begin(flags: list[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, DataLoader]:
@@ -46,34 +52,57 @@ def begin(flags: list[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, Da
     return experiment, solver, order, loader
 
 
-def measure(flags: list[str]) -> dict:
-    """Return images/s of both, medians over the rounds. flags: of main.py."""
+def measure(flags: list[str], rounds: int = ROUNDS) -> dict:
+    """Return images/s of both, medians over the rounds, and what `traced` says of a step. flags: of main.py."""
     experiment, solver, order, loader = begin(flags, start_ranks())
-    net = experiment.settings.net
+    net, device = experiment.settings.net, solver.ranks.device
     solver.begin()
-    ready = list(islice(loader, STEPS))
+    feed = iter(loader)
+    ready = [Batch(images.to(device), labels.to(device), index) for images, labels, index in islice(feed, STEPS)]
 
-    def timed(batches) -> float:
+    def seconds(batches) -> float:
+        """Take steps as the loop of a training does. Reading the last losses waits for the device."""
         begun = time.perf_counter()
-        for batch in batches:
-            losses = solver.train_step([batch])
-        losses.read()
-        return STEPS * order.batch / (time.perf_counter() - begun)
+        for losses in one_behind(solver.train_step([batch]) for batch in batches):
+            losses.read()
+        return time.perf_counter() - begun
 
-    timed(ready[:3])
-    given_back = [timed(ready) for _ in range(ROUNDS)]
+    seconds(ready)  # kernels are chosen, graphs are captured
+    given_back = [seconds(ready) for _ in range(ROUNDS if device.type == "cpu" else 0)]
     keep_memory()
-    timed(ready[:3])
+    steps = max(STEPS, ceil(SECONDS * STEPS / seconds(ready)))
     fed, pure = [], []
-    for _ in range(ROUNDS):
-        batches = iter(loader)
-        first = next(batches)  # starting the workers is not part of a step
-        fed.append(timed(chain([first], islice(batches, STEPS - 1))))
-        pure.append(timed(ready))
-    return {"net": net.net, "input_size": net.input_size, "batch_size": order.batch,
-            "images_per_second": round(median(fed), 1), "pure_compute": round(median(pure), 1),
-            "memory_given_back": round(median(given_back), 1),
-            "ratio": round(median(f / p for f, p in zip(fed, pure, strict=True)), 3)}
+    for _ in range(rounds):
+        seconds(islice(feed, steps))  # uses up the batches that were made ahead while none were taken
+        fed.append(steps * order.batch / seconds(islice(feed, steps)))
+        pure.append(steps * order.batch / seconds(islice(cycle(ready), steps)))
+    found = {"net": net.net, "input_size": net.input_size, "batch_size": order.batch,
+             "images_per_second": round(median(fed), 1), "pure_compute": round(median(pure), 1),
+             "ratio": round(median(f / p for f, p in zip(fed, pure, strict=True)), 3)}
+    if given_back:
+        found["memory_given_back"] = round(STEPS * order.batch / median(given_back), 1)
+    else:
+        own = sum(batch.images.nbytes for batch in ready)  # which a training has not
+        found["peak_gib"] = round((torch.cuda.max_memory_allocated() - own) / 2 ** 30, 2)
+    return found | traced(lambda: seconds(islice(cycle(ready), TRACED)), device)
+
+
+def traced(steps, device: torch.device) -> dict:
+    """Return what one of TRACED steps is made of: operators of torch, and on a GPU launches, kernels and their time in ms."""
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with profile(activities=kinds) as profiler:
+        steps()
+    with tempfile.TemporaryDirectory() as folder:
+        profiler.export_chrome_trace(f"{folder}/trace.json")
+        events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
+    found = {"operators": sum(event.get("cat") == "cpu_op" for event in events) // TRACED}
+    if device.type == "cuda":
+        work = [event for event in events if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
+        calls = [event for event in events if event.get("cat") in ("cuda_runtime", "cuda_driver")]
+        found |= {"launches": sum("Launch" in event["name"] for event in calls) // TRACED,
+                  "kernels": sum(event["cat"] == "kernel" for event in work) // TRACED,
+                  "device_ms": round(sum(event["dur"] for event in work) / 1000 / TRACED, 2)}
+    return found
 
 
 if __name__ == "__main__":

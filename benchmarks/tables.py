@@ -5,10 +5,11 @@ A table stands between `<!-- figures: NAME -->` and `<!-- end -->`. No figure is
 import re
 from pathlib import Path
 
+import gpu as card
 import tables_nets
 import tables_pictures
 from markdown_table import table
-from record import RESULTS, ROOT, result
+from record import RESULTS, ROOT, found_rows, result
 from runs import RUNS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -53,7 +54,13 @@ def scale() -> str:
                  ("images/s", "images_per_second", ".0f"), ("private MB", "private_mb", ".0f"))
 
 
-TABLES = {make.__name__: make for make in (*tables_nets.TABLES, *tables_pictures.TABLES, campaigns, scale, sources)}
+def gpu() -> str:
+    """Return the speed of training steps on the card that was measured last."""
+    rows = found_rows("gpu")
+    return card.speed_table(rows, result("gpu")["machine"]["gpu"] or "CPU" if rows else "")
+
+
+TABLES = {make.__name__: make for make in (*tables_nets.TABLES, *tables_pictures.TABLES, campaigns, scale, gpu, sources)}
 
 
 def filled(text: str, page: Path) -> str:

@@ -38,6 +38,8 @@ def test_what_the_zoo_measured_learns_and_its_export_agrees():
 
 def test_every_command_of_the_benchmarks_is_one(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import gpu
+    import gpu_paths
     import recipe
     import runs
     import semi
@@ -59,6 +61,9 @@ def test_every_command_of_the_benchmarks_is_one(monkeypatch):
         assert epochs == {"labels only": 60, "gssl": 10, "self-training": 15, "mean-teacher": 60, "all labels": 60}
     for run in (*runs.RUNS.values(), *runs.DETECTORS.values()):
         resolved(run.flags)
+    jobs = [job.flags for job in gpu_paths.PATHS.values() if job.script[-1] == "main.py" and "--layout" not in job.flags]
+    for flags in (*jobs, *gpu.ROWS.values()):
+        resolved(gpu_paths.filled(flags, ROOT))
     rows = {(table, row): resolved(recipe.flags_of(table, row, 30, 128)) for table in recipe.TABLES
             for row in recipe.TABLES[table]}
     common = [*systems.DATA, *systems.ALIKE]
@@ -92,6 +97,18 @@ def test_the_speed_of_a_training_is_measured(monkeypatch, recipe):
     monkeypatch.setattr(speed, "ROUNDS", 1)
     found = speed.measure(list(map(str, recipe)))
     assert min(found["images_per_second"], found["pure_compute"], found["ratio"]) > 0
+
+
+def test_a_card_is_checked(monkeypatch, tmp_path, capsys):
+    """Two of the paths, on the processor."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import gpu
+
+    monkeypatch.setattr("record.RESULTS", tmp_path)
+    monkeypatch.setattr("gpu_paths.FACES", (16, 8))
+    found = gpu.main(["paths", "--only", "own points", "diverging, bf16"])["paths"]
+    assert [row["status"] for row in found.values()] == ["ok", "ok"], found
+    assert "2 of 2 paths as expected" in capsys.readouterr().out
 
 
 def test_the_demo_runs_as_long_as_it_must(monkeypatch):

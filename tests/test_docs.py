@@ -90,7 +90,8 @@ def test_every_flag_exists(capsys):
     for show_help in (lambda: parse(["--help"], main.add_modes, DEFAULTS), lambda: demo.parse(["--help"])):
         with pytest.raises(SystemExit):
             show_help()
-    of_benchmarks = {"--seeds", "--minutes", "--count", "--jobs", "--rows", "--start-epochs", "--values"}
+    of_benchmarks = {"--seeds", "--minutes", "--count", "--jobs", "--rows", "--start-epochs", "--values", "--only",
+                     "--data"}
     others = {"--depth", "--compression"}  # of git; added by docs/contributing.md
     known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | of_benchmarks | others
     for page in FOLDERS:

@@ -1,0 +1,169 @@
+"""The paths of main.py that gpu.py runs on a card, for a dozen steps each, and what they must print."""
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from record import ROOT
+
+from pipnet.cores import cores
+from pipnet.files import write_text
+from utils.keys import KEYS
+
+FACES = 1200, 100  # rendered, to train and to test
+LIMIT = 150 if torch.cuda.is_available() else 600  # seconds of a path
+PLACES = ["--data-root", "WORK/data", "--run-root", "WORK/runs"]  # `filled` fills in what is in capitals
+DATA = [*PLACES, "--dataset", "synthetic", "--synthetic-train", "TRAIN_FACES", "--synthetic-test", "TEST_FACES"]
+ALIKE = [*DATA, "--weights", "none", "--exp", "NAME"]
+SMALL = [*ALIKE, "--epochs", "1", "--epoch-steps", "14", "--batch-size", "8", "--input-size", "128", "--threads", "2",
+         "--workers", "2"]
+HALF = ["--labelled-fraction", "0.5"]
+DIVERGES = ["--learning-rate", "1e6", "--weight-decay", "1", "--warmup", "0"]
+DIVERGED = "loss is not finite.*lower --learning-rate"
+RUN = "WORK/runs/short/best.pt"
+MINE = ["--dataset", "WORK/mine", "--layout", "WORK/mine.yaml", "--protocol", "inner", "--preset", "finetune"]
+LAYOUT = """mine: {count: 10, flip_index: [1, 0, 3, 2, 4, 6, 5, 7, 9, 8], interocular: [0, 1],
+  same_as: {"68": {0: 36, 1: 45, 2: 39, 3: 42, 4: 30, 5: 48, 6: 54}}}
+"""
+
+
+class Job(NamedTuple):
+    """A command that must end with `status` and print what the expression `says` matches.
+
+    needs: a module, "cuda" or "two devices"; after: jobs that must have passed; script: what Python runs with the flags.
+    """
+    flags: list[str]
+    says: str = ""
+    status: int = 0
+    needs: str = ""
+    after: tuple[str, ...] = ()
+    script: tuple[str, ...] = ("main.py",)
+
+
+def trains(*flags: str, says: str = "epoch 1/1", **more) -> Job:
+    """Return a short training with some flags."""
+    return Job(["--train", *SMALL, *flags], says, **more)
+
+
+def launcher(processes: str) -> tuple[str, ...]:
+    """Return what starts main.py in several processes, as main.sh does."""
+    return "-P", "-m", "utils.train.launch", "--standalone", "--nproc-per-node", processes, "main.py"
+
+
+PATHS = {  # those that others need, and those that take long, come first
+    "short": trains("--preset", "short", "--epochs", "2", "--epoch-steps", "12", "--test", says="epoch 2/2"),
+    "compile": trains("--compile"),
+    "gssl": trains("--semi", "gssl", *HALF, "--epoch-steps", "5"),
+    "sweep": trains("--sweep", "reg=1,2", says="Best: "),
+    "audit": Job(["--audit", "--folds", "2", *SMALL], "labels.csv"),
+    "own points": Job(["WORK/mine", "12", "6"], script=("-m", "utils.synthetic.points")),
+    "bf16": trains("--amp", "bf16", says=r"torch\.bfloat16"),
+    "fp16": trains("--amp", "fp16", says=r"torch\.float16", needs="cuda"),
+    "float32, deterministic": trains("--amp", "off", "--deterministic", says="float32"),
+    "no graph": trains("--no-graph"),
+    **{f"pixels {where}": trains("--pixels", where) for where in ("cpu", "device") if "pixels" in KEYS},
+    "accumulate": trains("--accumulate", "2"),
+    "profile": trains("--profile", "--epoch-steps", "26", says="a step takes"),
+    **{f"head {head}": trains("--head", head) for head in ("coordinate", "parts", "heatmap", "simcc")},
+    "reinit": trains("--reinit"),
+    "local parts": trains("--local-parts"),
+    **{f"preset {name}": trains("--preset", name) for name in ("pipnet", "irnet", "drowsiness", "slim", "dpr", "coordinate")},
+    "freeze norms": trains("--freeze", "norms"),
+    "mean teacher": trains("--semi", "mean-teacher", *HALF),
+    "detect": trains("--task", "detect", "--preset", "detect-quick", "--crops", "64", "--test"),
+    "diverging, bf16": trains(*DIVERGES, "--amp", "bf16", says=DIVERGED, status=1),
+    "diverging, fp16": trains(*DIVERGES, "--amp", "fp16", says=DIVERGED, status=1, needs="cuda"),
+    "out of memory": trains("--batch-size", "256", "--input-size", "384", says="out of memory.*--accumulate", status=1,
+                            needs="cuda", script=(__file__, "memory")),
+    "a group of one": trains("--val", "none", says="2 x ", script=(__file__, "group")),
+    "too many processes": trains(says="processes, but .* GPUs here", status=1, needs="cuda", script=launcher("ONE_MORE")),
+    "two processes": trains(says="2 x ", needs="two devices", script=launcher("2")),
+    "resumed": Job([*PLACES, "--train", "--resume", "--exp", "WORK/runs/bf16", "--epochs", "2"], "epoch 2/2", after=("bf16",)),
+    "freeze backbone": trains("--freeze", "backbone", "--weights", RUN, after=("short",)),
+    "teacher": trains("--teacher", RUN, "--net", "timm:resnet10t", after=("short",)),
+    "finetune": trains(*MINE, "--weights", RUN, "--test", says="7 of 10 landmarks mapped", after=("short", "own points")),
+    "flip test": Job([*PLACES, "--test", "--flip-test", "--exp", RUN], "NME", after=("short",)),
+    "ONNX": Job([*PLACES, "--test-onnx", "--exp", RUN], "onnx", needs="onnxscript", after=("short",)),
+}
+
+
+def filled(words, work: Path, name: str = "") -> list[str]:
+    """Return words of a command with the folder of all files, and the name of a run, where they belong."""
+    places = {"WORK": str(work), "NAME": re.sub(r"\W+", "-", name), "TRAIN_FACES": str(FACES[0]), "TEST_FACES": str(FACES[1]),
+              "ONE_MORE": str(torch.cuda.device_count() + 1)}
+    return [re.sub("|".join(places), lambda match: places[match[0]], word) for word in words]
+
+
+def python(command: list[str], work: Path, name: str, seconds: float) -> tuple[int, list[str]]:
+    """Run Python; return its status and all lines that it prints. After too many seconds it ends with its children: 124."""
+    log, path = work / f"{name}.log", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = ["timeout", "-k", "5", str(max(round(seconds), 1)), sys.executable, *filled(command, work, name)]
+    with open(log, "w") as out:
+        status = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
+                                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2"}).returncode
+    return status, re.split(r"[\r\n]+", log.read_text(encoding="utf-8", errors="replace").strip())
+
+
+def run(name: str, work: Path, until: float) -> dict:
+    """Run a path. Return its status (ok, failed or skipped), seconds, and why it is not ok, or why its step is no graph."""
+    job, begun = PATHS[name], time.monotonic()
+    there = {"": True, "cuda": torch.cuda.is_available(), "two devices": torch.cuda.device_count() != 1}.get(job.needs)
+    if not (find_spec(job.needs) if there is None else there) or until < begun + 15:
+        return {"status": "skipped", "seconds": 0, "why": f"needs {job.needs or 'more time'}"}
+    status, lines = python([*job.script, *job.flags], work, name, min(LIMIT, until - begun))
+    text = "\n".join(lines)
+    wrong = [words for words, is_so in (
+        (f"status {status}", status != job.status), (f"no '{job.says}'", not re.search(job.says, text)),
+        ("a traceback", "Traceback" in text), ("not one error", text.count("error: ") != (job.status != 0))) if is_so]
+    why = f"{', '.join(wrong)}; its last line: {lines[-1][:200]}" if wrong else "; ".join(
+        sorted({line[9:170] for line in lines if "kernel by kernel" in line}))
+    return {"status": "failed" if wrong else "ok", "seconds": round(time.monotonic() - begun, 1), "why": why}
+
+
+def run_all(work: Path, until: float, only: list[str]) -> dict[str, dict]:
+    """Return {path: what `run` says}, several at a time; each is printed when it has ended. only: these, and what they need."""
+    write_text(work / "mine.yaml", LAYOUT)
+    wanted = {*only, *(other for name in only for other in PATHS[name].after)}
+    jobs: dict = {}
+
+    def done(name: str) -> dict:
+        lost = [other for other in PATHS[name].after if jobs[other].result()["status"] != "ok"]
+        found = {"status": "skipped", "seconds": 0, "why": f"needs {lost[0]}"} if lost else run(name, work, until)
+        print(f"{found['status']:8}{found['seconds']:5} s  {name}  {found['why']}", flush=True)
+        return found
+
+    with ThreadPoolExecutor(min(max(cores() // 2, 1), 6)) as pool:
+        for name in filter(wanted.__contains__, PATHS):  # a job waits for others that were begun before it
+            jobs[name] = pool.submit(done, name)
+    return {name: job.result() for name, job in jobs.items()}
+
+
+def main_in(how: str) -> None:
+    """Run main.py in 2 GiB of the card, or as the first of two processes, the other of which is not there."""
+    import torch.distributed as dist
+
+    import main
+    from utils.start import run_command
+    from utils.train import ranks
+
+    def alone(_timeout: float) -> ranks.Ranks:
+        cuda, store = torch.cuda.is_available(), dist.HashStore()
+        device = torch.device("cuda", 0) if cuda else torch.device("cpu")
+        dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=0, world_size=1, device_id=device if cuda else None)
+        return ranks.Ranks(0, 2, device, store, dist.new_group(backend="gloo"))
+
+    if how == "memory":
+        torch.cuda.set_per_process_memory_fraction(min(1.0, 2 ** 31 / torch.cuda.get_device_properties(0).total_memory))
+    else:
+        ranks.start_ranks = alone
+    run_command(main.main)
+
+
+if __name__ == "__main__":
+    main_in(sys.argv.pop(1))
