@@ -89,7 +89,7 @@ def without_detector(net: str | Path, **options) -> Landmarker:
 def found_in_box(landmarker: Landmarker, image: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the landmarks (N, 2) of the face in the box of the true ones, in px, after the second crop."""
     face, = landmarker.landmarks_of(image, box_of(truth)[None])
-    face, = landmarker.crop_again(image, [face])
+    face, = landmarker.landmarks_of(image, landmarker.box_of(face.landmarks))
     return face.landmarks
 
 

@@ -55,7 +55,8 @@ def detector_limits(exp: Path) -> dict[str, float]:
         match, counted = metric.matched(boxes, picture)
         image = read_image(picture.file)
         found = landmarker.landmarks_of(image, landmarker.detector.face_box(boxes)) if len(boxes) else []
-        sure = np.array([landmarker.is_face(face) for face in landmarker.crop_again(image, found)], bool) & (match != -2)
+        again = landmarker.landmarks_of(image, [landmarker.box_of(face.landmarks) for face in found])
+        sure = np.array([landmarker.is_face(face) for face in again], bool) & (match != -2)
         matches.append(match[sure] >= 0)
         scores.append(values[sure])
         faces += counted.sum()

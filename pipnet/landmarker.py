@@ -262,11 +262,6 @@ class Landmarker:
             faces[moving] = np.fromiter(self._found(image, boxes[moving], scores[moving]), object)
         return [face for face in faces if self.is_face(face)]
 
-    def crop_again(self, image: np.ndarray, faces: list[Face]) -> list[Face]:
-        """The same faces, found anew in crops centred on their landmarks and scaled as in training."""
-        image = as_bgr(image, self.rgb)
-        return self._found(image, self._next_boxes(image, faces), np.array([face.score for face in faces]))
-
     @property
     def calls(self) -> int:
         """Number of calls of the landmark net so far, with those of the coarse one."""

@@ -118,7 +118,7 @@ class Tracker:
         again = [self.landmarker.box_of(face.landmarks) for face in new]  # crop again, as for tracked faces
         faces = self._faces(image, [box for box in again if self._shows(box, image)])
         faces = [face for face in faces if self.landmarker.is_face(face)
-                 and (not kept or _overlaps(face, kept.values()).max() < TWICE)][:room]
+                 and (not kept or iou(_boxes([face]), _boxes(kept.values())).max() < TWICE)][:room]
         if not kept and not faces and self.landmarker.any_roll:
             faces = self._search(image)
         lost = [id for id in self.tracks if id not in kept]
@@ -140,11 +140,6 @@ class Tracker:
 def _boxes(faces) -> np.ndarray:
     """Tight boxes (M, 4) of the faces' landmarks."""
     return np.array([box_of(face.landmarks) for face in faces]).reshape(-1, 4)
-
-
-def _overlaps(face: Face, others) -> np.ndarray:
-    """IoU (K,) of one face with others."""
-    return iou(_boxes([face]), _boxes(others))[0]
 
 
 def match(boxes: np.ndarray, others: np.ndarray, least: float) -> list[tuple[int, int]]:

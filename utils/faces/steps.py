@@ -10,19 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.faces.changes import (
-    GREY,
-    LUMA,
-    Change,
-    Field,
-    affines,
-    colours,
-    filling,
-    grains,
-    interpolations,
-    rectangles,
-    turns,
-)
+from utils.faces.changes import GREY, LUMA, Change, Field, affines, colours, filling, grains, interpolations, rectangles, turns
 
 DRAWS = 9  # uniform numbers that a step takes
 Columns = dict[str, Any]

@@ -25,14 +25,7 @@ from utils.faces.disk import CROPS, write_set
 from utils.faces.fingerprint import fingerprint
 from utils.faces.paths import is_unlabelled_set
 from utils.faces.prepare import JPEG
-from utils.faces.prepared_set import (
-    FORMAT,
-    UNLABELLED,
-    PreparedSet,
-    Split,
-    mismatch,
-    source_picture,
-)
+from utils.faces.prepared_set import FORMAT, UNLABELLED, PreparedSet, Split, mismatch, source_picture
 from utils.faces.sets import Sets
 from utils.growing import GROWING, check_replaceable, growing, replace_folder
 from utils.locks import waiting

@@ -30,11 +30,6 @@ FOLDER = "pseudo_labels"
 CHANGED, TILE = 40, 224  # faces that are drawn, px
 
 
-def round_runs(run: Run, semi: str) -> list[Run]:
-    """Return the run of each round; the last one is `run` itself."""
-    return [*(round_run(run, number) for number in range(len(ROUNDS[semi]))), run]
-
-
 def round_run(run: Run, number: int) -> Run:
     """Return the run of a round that is not the last one."""
     folder = run.folder / f"round{number}"
@@ -78,7 +73,7 @@ def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: b
     """
     settings, layout = sources.settings, sources.layout
     semi, epochs = settings.train.semi, settings.train.epochs
-    runs = round_runs(run, semi)
+    runs = [*(round_run(run, number) for number in range(len(ROUNDS[semi]))), run]
     if not resume and ranks.first:  # the last round trains in the run's own folder, which may hold an older run
         own_files.remove(run.folder, r"last\.pt", keep=True)
     ranks.wait()

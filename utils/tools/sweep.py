@@ -146,13 +146,10 @@ def _train_all(mode: Namespace, given: dict, combinations: list[dict], folder: P
     header, rows = _write(folder, combinations, states)
     shown = table(rows, header)
     good = [(float(nme), row[-2]) for row in rows if row[-1] == DONE and (nme := row[header.index("val NME %")])]
-    best = f"\nBest:  {min(good)[1]} (by validation{_of(len(good), len(rows))})" if len(good) > 1 else ""
+    of = f", of the {len(good)} runs that have it" if len(good) < len(rows) else ""
+    best = f"\nBest:  {min(good)[1]} (by validation{of})" if len(good) > 1 else ""
     print(f"\n{shown}\n{best}\nFiles: {folder / RESULT}, a run a folder beside {folder}", flush=True)
     return sum(states.get(_folder(folder, chosen).name) != DONE for chosen in combinations)
-
-
-def _of(some: int, count: int) -> str:
-    return f", of the {some} runs that have it" if some < count else ""
 
 
 def _flags(mode: Namespace, keys: dict[str, Any], place: Path) -> list[str]:
