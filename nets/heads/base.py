@@ -92,9 +92,9 @@ def inside(labels: Labels, reach: float) -> Tensor:
 def in_cells(landmarks: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return landmarks (B, N, 2) in cells of a `grid` (H, W), from [0, 1] of the crop."""
     # axis by axis, because a tensor made from the numbers of `grid` would have to be copied to a GPU
-    return torch.stack([landmarks[..., axis] * grid[1 - axis] for axis in (0, 1)], -1)
+    return torch.stack([part * cells for part, cells in zip(landmarks.unbind(-1), grid[::-1], strict=True)], -1)
 
 
 def from_cells(points: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return points (..., 2) in [0, 1] of the crop, from cells of a `grid` (H, W): the inverse."""
-    return torch.stack([points[..., axis] / grid[1 - axis] for axis in (0, 1)], -1)
+    return torch.stack([part / cells for part, cells in zip(points.unbind(-1), grid[::-1], strict=True)], -1)

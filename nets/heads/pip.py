@@ -83,6 +83,16 @@ def merge_index(neighbor_index: list[list[int]]) -> Tensor:
     return torch.tensor(rows)
 
 
+def landmark_channels(count: int, num_nb: int, sigma: bool) -> Tensor:
+    """Return (N, M), the channels of each of `count` landmarks where the maps of `PIPMaps` are joined: its score, x and y of its
+    own place and of each neighbor's, then its log scales."""
+    widths = [1, 1, 1, num_nb, num_nb, (1 + num_nb) * sigma]
+    score, x, y, neighbor_x, neighbor_y, scales = (
+        part.view(count, -1) for part in torch.arange(count * sum(widths)).split([count * width for width in widths]))
+    place = torch.stack([torch.cat([x, neighbor_x], 1), torch.cat([y, neighbor_y], 1)], 2)
+    return torch.cat([score, place.flatten(1), scales], 1)
+
+
 class PIPHead(Head):
     """Five 1x1 convolutions on a feature map of `channels`; K is the number of columns of spec["neighbor_index"] (N, K).
 
@@ -108,8 +118,10 @@ class PIPHead(Head):
         self.log_scale = nn.Conv2d(channels, self.num_lms * (1 + self.num_nb), 1) if sigma else None
         start_small(*self.children())
         index = torch.tensor(neighbor_index, dtype=torch.long).reshape(self.num_lms, -1)
-        self.register_buffer("neighbor_index", index, persistent=False)
-        self.register_buffer("merge_index", merge_index(neighbor_index), persistent=False)
+        for name, values in {"neighbor_index": index, "around": torch.cat([torch.arange(self.num_lms)[:, None], index], 1),
+                             "merge_index": merge_index(neighbor_index),
+                             "channels": landmark_channels(self.num_lms, self.num_nb, sigma)}.items():
+            self.register_buffer(name, values, persistent=False)
 
     @staticmethod
     def plan(meanface: np.ndarray, num_nb: int) -> dict:
@@ -146,15 +158,14 @@ class PIPHead(Head):
     def encode(self, labels: Labels, grid: tuple[int, int]) -> PIPTargets:
         """Return targets on `grid` (H, W) cells. A landmark outside the crop takes the nearest cell, its offset unclamped."""
         position, weight, coarser = in_cells(labels.landmarks, grid), labels.weight_of(0), []
-        cell = torch.stack([position[..., axis].floor().clamp(0, grid[1 - axis] - 1) for axis in (0, 1)], -1)
-        place = torch.cat([position[:, :, None], position[:, self.neighbor_index]], 2) - cell[:, :, None]
-        column, row = cell.long().unbind(-1)
+        column, row = (part.clamp(0, cells - 1) for part, cells in zip(position.floor().unbind(-1), grid[::-1], strict=True))
+        place = position[:, self.around] - torch.stack([column, row], -1)[:, :, None]
         for level in self._coarse_levels(labels):
             height, width = (cells >> level for cells in grid)  # the cell whose pooled features hold those of the finer cell
-            coarse = (row >> level).clamp(max=height - 1) * width + (column >> level).clamp(max=width - 1)
+            coarse = (row.long() >> level).clamp(max=height - 1) * width + (column.long() >> level).clamp(max=width - 1)
             coarser.append((coarse, labels.weight_of(level)))
         weights = torch.cat([weight[:, :, None], self._of_neighbors(weight)], 2)
-        return PIPTargets(row * grid[1] + column, place, weights, tuple(coarser))
+        return PIPTargets((row * grid[1] + column).long(), place, weights, tuple(coarser))
 
     def loss(self, maps: PIPMaps, targets: PIPTargets) -> dict[str, Tensor]:
         """Return {term: sum}: mean squared error of the score's cells, errors at the landmark's cell (section 3.2)."""
@@ -162,13 +173,15 @@ class PIPHead(Head):
         flat = maps.score.float().flatten(2)
         total = _score_error(flat, score, targets.weight[:, :, 0])
         for coarse, (cell, weight) in zip(maps.coarser, targets.coarser, strict=False):  # no targets: all samples are of level 0
-            total = total + _score_error(coarse.float().flatten(2), self._pick(coarse, cell).squeeze(2), weight)
+            level = coarse.float().flatten(2)
+            total = total + _score_error(level, level.gather(2, cell[:, :, None]).squeeze(2), weight)
         errors = (place - targets.place).abs()  # (B, N, 1 + K, 2)
         weighted = targets.weight[..., None] * self.error(errors)
-        offset_x, offset_y = weighted[:, :, 0].sum((0, 1)).unbind()
+        own, neighbors = weighted.sum((0, 1)).split([1, self.num_nb])
+        offset_x, offset_y = own.flatten().unbind()
         terms = {"score": total / flat.shape[2], "offset_x": offset_x, "offset_y": offset_y}
         if self.num_nb:
-            terms["neighbor_x"], terms["neighbor_y"] = weighted[:, :, 1:].sum((0, 1, 2)).unbind()
+            terms["neighbor_x"], terms["neighbor_y"] = neighbors.sum(0).unbind()
         if log_scale is not None:
             terms["log_scale"] = laplace_loss(targets.weight, errors, log_scale)
         return terms
@@ -205,12 +218,12 @@ class PIPHead(Head):
     def _at(self, maps: PIPMaps, cell: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return float32 values at `cell` (B, N): score (B, N), places (B, N, 1 + K, 2) of the landmark and its neighbors, and
         log scales (B, N, 1 + K), None if these are not predicted."""
-        score = self._pick(maps.score, cell).squeeze(2)
-        place = torch.cat([self._pick(maps.offset_x, cell), self._pick(maps.offset_y, cell)], 2)[:, :, None]
-        if self.num_nb:
-            neighbor = torch.stack([self._pick(maps.neighbor_x, cell), self._pick(maps.neighbor_y, cell)], -1)
-            place = torch.cat([place, neighbor], 2)
-        return score, place, None if maps.log_scale is None else bounded(self._pick(maps.log_scale, cell))
+        joined = torch.cat([part for part in maps[:6] if part is not None], 1)
+        # one gather for all maps, each cell with its channels: a training has them side by side in memory
+        index = cell[:, :, None] * joined.shape[1] + self.channels
+        found = joined.permute(0, 2, 3, 1).flatten(1).gather(1, index.flatten(1)).float().view(index.shape)
+        score, place, log_scale = found.split([1, 2 + 2 * self.num_nb, index.shape[2] - 3 - 2 * self.num_nb], 2)
+        return score.squeeze(2), place.unflatten(2, (-1, 2)), None if maps.log_scale is None else bounded(log_scale)
 
     def _votes(self, maps: PIPMaps) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the score (B, N) at the best cell, the places (B, N, 1 + R, 2) in cells that the landmark itself and R neighbors
@@ -232,12 +245,6 @@ class PIPHead(Head):
             trust = trust / trust.sum(2, keepdim=True)
             merged, sigma = (trust[..., None] * votes).sum(2), (trust * scale).sum(2) / (grid[1] * grid[0]) ** 0.5
         return Prediction(from_cells(merged, grid), score.clamp(0, 1), sigma)
-
-    def _pick(self, values: Tensor, cell: Tensor) -> Tensor:
-        """Return float32 (B, N, M), the values (B, N * M, H, W) at `cell` (B, N)."""
-        count = values.shape[1] // self.num_lms
-        values = values.reshape(-1, self.num_lms, count, values.shape[-2] * values.shape[-1])
-        return values.gather(3, cell[:, :, None, None].expand(-1, -1, count, 1)).squeeze(3).float()
 
 
 def _score_error(maps: Tensor, score: Tensor, weight: Tensor) -> Tensor:

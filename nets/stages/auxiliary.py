@@ -30,6 +30,8 @@ class AuxiliaryHeads(nn.ModuleDict):
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return pose (B, 3) in quarter turns and states (B, 4) as logits from features (B, C, H, W)."""
+        if not len(self):
+            return {}
         vector = features.mean((2, 3))
         return {name: layer(vector).float() for name, layer in self.items()}
 
