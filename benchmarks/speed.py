@@ -20,15 +20,15 @@ from torch.utils.data import DataLoader
 
 from utils.config import parse, read_defaults
 from utils.faces.batches import Batch, Order
-from utils.faces.loader import train_loader
+from utils.faces.feed import Feed
 from utils.faces.sets import Sets
 from utils.landmarks.experiment import landmarks
 from utils.landmarks.sources import prepare
 from utils.modes import add_modes
 from utils.train.experiment import Experiment
-from utils.train.loop import start
+from utils.train.loop import make_loader, start
 from utils.train.losses import one_behind
-from utils.train.ranks import Ranks, keep_memory, set_threads, start_ranks, worker_count
+from utils.train.ranks import Ranks, keep_memory, set_threads, start_ranks
 from utils.train.run_folder import Run
 from utils.train.settings import read_settings
 from utils.train.solver import Solver
@@ -37,7 +37,7 @@ STEPS, SECONDS, ROUNDS = 20, 1.0, 5  # a figure is that of at least so many step
 TRACED = 5  # steps
 
 
-def begin(flags: list[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, DataLoader]:
+def begin(flags: list[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, DataLoader | Feed]:
     """Return experiment, solver, order and loader, as a training with these flags of main.py has them before its first step."""
     defaults = read_defaults()
     mode, given = parse(flags, add_modes, defaults)
@@ -47,8 +47,7 @@ def begin(flags: list[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, Da
     experiment = landmarks(sources, ranks)
     with tempfile.TemporaryDirectory() as folder:
         solver, order = start(experiment, Run(Path(folder), Path(folder) / "best.pt"), ranks, False)
-    loader = train_loader(experiment.samples.batches, order.epochs(0, 1 << 30), worker_count(settings.train.workers),
-                          ranks.device.type == "cuda")
+    loader = make_loader(experiment.samples.batches, order.epochs(0, 1 << 30), settings.train, ranks.device)
     return experiment, solver, order, loader
 
 

@@ -103,6 +103,7 @@ SECTIONS = {
         "seed": Key(int, least=0, most=2 ** 63 - 1, change="never"), "deterministic": Key(bool, change="always"),
         "profile": Key(bool, change="always"), "threads": Key(int, least=0, most=1024, change="always"),
         "workers": Key(int, null=True, least=0, most=1024, change="always"),
+        "pixels": Key(str, choices=("auto", "cpu", "device"), task="landmarks"),
         "rank_timeout": Key(float, least=1, change="always"),
         "early_stop": Key(int, least=0), "epoch_steps": Key(int, null=True, least=1),
         "freeze": Key(str, null=True, choices=("norms", "backbone"), task="landmarks", change="never"),

@@ -34,7 +34,7 @@ ONLY = {
         alignment hard_landmarks openings pose eyes mouth balance teacher_landmarks teacher_maps teacher_features train_hidden
         folds norm thresholds flip_test test_batch_size box box_jitter detector detector_weights label_shift rotation_prob scale
         translation translation_prob fill interpolation labels least_box steps sides shear padding labelled_fraction unlabelled
-        least_face_score least_sharpness semi unlabelled_share target_norms pseudo_labels freeze""".split())}
+        least_face_score least_sharpness semi unlabelled_share target_norms pseudo_labels freeze pixels""".split())}
 
 
 def typed(*argv: str) -> dict:

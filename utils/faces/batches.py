@@ -2,7 +2,7 @@
 
 A batch is a pure function of (seed, pass, indices): any process can make it, and a resumed training gets the same ones.
 """
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import ceil
@@ -16,9 +16,9 @@ from nets.labels import Labels, Weak
 from pipnet.errors import UserError
 from pipnet.geometry import compose, invert
 from utils.faces import changes, steps
-from utils.faces.changes import Change, Field, exchanged, hashed, mixed, moved, turned, uniforms, whole_matrix
+from utils.faces.changes import Change, Drawing, Field, exchanged, hashed, mixed, moved, turned, uniforms, whole_matrix
 from utils.faces.faces import Faces
-from utils.faces.pixels import framed, pixels
+from utils.faces.pixels import carried_out
 
 ROUNDS = 8  # of the Feistel network that shuffles
 BLOCK = 64  # batches whose faces are found at once
@@ -187,39 +187,53 @@ class Batches(Dataset):
         return len(self.faces)
 
     def __getitem__(self, key: tuple[np.ndarray, np.ndarray]) -> Batch:
-        (numbers, indices), crops = key, self.faces.crops
+        drawings, labels, matrix = self.planned(key)
+        return assembled(lambda *part: torch.from_numpy(carried_out(*part)), self.pictures(key[1]), drawings, labels,
+                         matrix if matrix is None else torch.from_numpy(matrix), torch.from_numpy(key[1]))
+
+    def planned(self, key: tuple[np.ndarray, np.ndarray]) -> tuple[list[Drawing], Labels, np.ndarray | None]:
+        """Return what is drawn for a batch: of its labelled faces and, if there are views, of the strong and the weak pictures
+        of the others; the labels of the first; and for the others the map from the weak to the strong picture, see `Weak`."""
+        numbers, indices = key
         count = len(indices) if self.labelled is None else int((indices < self.labelled).sum())
-        images = np.empty((len(indices), *[crops.size + 2 * crops.seen] * 2, 3), np.uint8)
-        labels = Labels.pack(*self.changed(numbers[:count], indices[:count], images[:count])[1])
-        if self.views:
-            rest = numbers[count:], indices[count:]
-            weak, before = self._change(*rest, self.views.weak, view=1)
-            _, after = self._change(*rest, self.views.strong, images[count:])
-            matrix = compose(invert(whole_matrix(before)), whole_matrix(after)) / [1, 1, crops.size]
-            labels = labels._replace(weak=Weak(torch.from_numpy(weak), torch.from_numpy(matrix.astype(np.float32))))
-        return Batch(torch.from_numpy(images), labels, torch.from_numpy(indices))
+        rest = numbers[count:], indices[count:]
+        drawings = [self.drawing(numbers[:count], indices[:count], self.recipe)]
+        labels = Labels.pack(*labels_of(self.faces, indices[:count], drawings[0].made, self.flip_index))
+        if not self.views:
+            return drawings, labels, None
+        strong, weak = self.drawing(*rest, self.views.strong), self.drawing(*rest, self.views.weak, view=1)
+        matrix = compose(invert(whole_matrix(weak.made)), whole_matrix(strong.made)) / [1, 1, self.faces.crops.size]
+        return [*drawings, strong, weak], labels, matrix.astype(np.float32)
 
-    def changed(self, numbers: np.ndarray, indices: np.ndarray, out: np.ndarray | None = None) -> tuple[np.ndarray, list]:
-        """Return the pictures (B, S, S, 3) of faces in their passes, also written into `out`, and what `labels_of` returns."""
-        images, made = self._change(numbers, indices, self.recipe, out)
-        return images, labels_of(self.faces, indices, made, self.flip_index)
-
-    def _change(self, numbers: np.ndarray, indices: np.ndarray, recipe, out: np.ndarray | None = None,
-                view: int = 0) -> tuple[np.ndarray, list[Change]]:
-        """Return the changed pictures of faces, and the changes."""
-        crops, box = self.faces.crops, None
-        pictures = [crops[index] for index in indices.tolist()]
+    def drawing(self, numbers: np.ndarray, indices: np.ndarray, recipe, view: int = 0) -> Drawing:
+        """Return what is drawn for pictures of faces in their passes. view: number of the picture of a face that has several."""
+        crops, box, source = self.faces.crops, None, None
         if recipe.fill == "grey" or "sides" in recipe.steps:
             frame = self.faces.frame(indices)
             frame = np.where(np.isnan(frame), UNKNOWN, frame) * crops.size
-            box, source = frame[:, 0], frame[:, 1].reshape(-1, 4) + crops.border
-            if recipe.fill == "grey":  # where it is stored black, outside the source image, it is grey
-                pictures = [framed(*pair, changes.GREY) for pair in zip(pictures, source, strict=True)]
+            box = frame[:, 0]
+            source = frame[:, 1].reshape(-1, 4) + crops.border if recipe.fill == "grey" else None
         field = Field(crops.size, crops.size + 2 * crops.border, crops.size + 2 * crops.seen, box)
-        made = drawn(self.seed, numbers, indices, recipe, field, view)
-        for change in made[:-1]:
-            pictures = pixels(pictures, change)
-        return pixels(pictures, made[-1], out), made
+        return Drawing(drawn(self.seed, numbers, indices, recipe, field, view), source)
+
+    def changed(self, numbers: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, list]:
+        """Return the pictures (B, S, S, 3) of faces in their passes, and what `labels_of` returns."""
+        drawing = self.drawing(numbers, indices, self.recipe)
+        return carried_out(self.pictures(indices), drawing), labels_of(self.faces, indices, drawing.made, self.flip_index)
+
+    def pictures(self, indices: np.ndarray) -> list[np.ndarray]:
+        """Return the stored crops of faces."""
+        return [self.faces.crops[index] for index in indices.tolist()]
+
+
+def assembled(carry: Callable[..., torch.Tensor], pictures, drawings: list, labels: Labels, matrix: torch.Tensor | None,
+              index: torch.Tensor) -> Batch:
+    """Return a batch of stored crops (B, S, S, 3), of which carry(crops, drawing) makes pictures; the rest is as `planned`."""
+    count = len(labels.packed)
+    first, *views = [carry(pictures[count:] if place else pictures[:count], drawing) for place, drawing in enumerate(drawings)]
+    if not views:
+        return Batch(first, labels, index)
+    return Batch(torch.cat([first, views[0]]), labels._replace(weak=Weak(views[1], matrix)), index)
 
 
 def plain(faces: Faces, rows: np.ndarray) -> Batch:

@@ -1,4 +1,6 @@
-"""Random changes of faces: drawn once for a whole batch, as arrays with one row a face, which pixels.py and `moved` carry out.
+"""Random changes of faces: drawn once for a whole batch, as arrays with one row a face.
+
+pixels.py carries them out on pictures with OpenCV, device_pixels.py with torch, and `moved` on landmarks.
 
 The numbers are a pure function of (seed, pass, index of the face), and each option has its own ones, so that no option changes
 the draws of another: those of a new one come after the others. `recipe` is the section `augment` of the settings, which nothing
@@ -42,6 +44,15 @@ class Change(NamedTuple):
     shade: np.ndarray | None = None   # (B, 3) int: its colour
     fill: int = 0                     # grey level of what lies outside the picture
     clips: np.ndarray | None = None   # (B,) bool: landmarks that leave the crop are moved to its edge
+
+
+class Drawing(NamedTuple):
+    """What is drawn for one picture of each of B faces: changes, one after the other.
+
+    source: (B, 4) x1, y1, x2, y2 in px of the stored crop of what is not grey in it before, None: nothing is.
+    """
+    made: list[Change]
+    source: np.ndarray | None = None
 
 
 class Field(NamedTuple):

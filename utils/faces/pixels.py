@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from pipnet.geometry import compose, opencv_matrix
-from utils.faces.changes import Change
+from utils.faces.changes import GREY, Change, Drawing
 
 LEVELS = np.arange(256)
 
@@ -17,12 +17,21 @@ def middle(image: np.ndarray, side: int) -> np.ndarray:
     return image[edge:edge + side, edge:edge + side]
 
 
-def pixels(crops: Sequence[np.ndarray], change: Change, out: np.ndarray | None = None) -> np.ndarray:
-    """Return the changed crops (B, side, side, 3) uint8, also written into `out`, if given.
+def carried_out(crops: Sequence[np.ndarray], drawing: Drawing) -> np.ndarray:
+    """Return the pictures (B, side, side, 3) uint8 that are drawn for crops, which stay as they are."""
+    if drawing.source is not None:  # where it is stored black, outside the source image, it is grey
+        crops = [framed(*pair, GREY) for pair in zip(crops, drawing.source, strict=True)]
+    for change in drawing.made:
+        crops = pixels(crops, change)
+    return crops
+
+
+def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
+    """Return the changed crops (B, side, side, 3) uint8.
 
     crops: B square pictures of one size, uint8 BGR, which stay as they are.
     """
-    out = np.empty((len(change.matrix), change.side, change.side, 3), np.uint8) if out is None else out
+    out = np.empty((len(change.matrix), change.side, change.side, 3), np.uint8)
     still = (change.matrix == np.eye(2, 3)).all((1, 2)).tolist()
     inner, outer = (np.array([[1.0, 0, edge], [0, 1, edge]]) for edge in ((change.size - change.seen) // 2,
                                                                         (change.side - change.size) // 2))

@@ -1,19 +1,22 @@
 """Training, whatever is trained: epochs of steps, validation, and the files of the run."""
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from loguru import logger
+from torch.utils.data import DataLoader, Dataset
 
 from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.files import write_text
 from utils import memory
-from utils.faces.batches import Order, make_order
+from utils.faces.batches import Batches, Order, make_order
+from utils.faces.feed import Feed
 from utils.faces.loader import explained, train_loader
 from utils.progress import progress
 from utils.train import checkpoint, faults, own_files
@@ -34,13 +37,13 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     solver, order = start(experiment, run, ranks, resume)
     described = {"net": solver.net.spec, **experiment.description, "data": checksums}
     history = go_on(experiment, solver, described, run) if resume else History(experiment.figure)
-    loader = train_loader(samples.batches, order.epochs(history.epochs, settings.train.epochs),
-                          worker_count(settings.train.workers), ranks.device.type == "cuda")
+    loader = make_loader(samples.batches, order.epochs(history.epochs, settings.train.epochs), settings.train, ranks.device)
     validate, keeper = experiment.validator(solver), Keeper(run, history) if ranks.first else None
     per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
     if history.epochs >= epochs:
         logger.info(f"{run.folder.name} is finished: all {epochs} epochs are trained; to train longer, give a larger --epochs")
-    with explained(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""), \
+    with loader if isinstance(loader, Feed) else nullcontext(), \
+            explained(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""), \
             progress(total=epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                      smoothing=0.05) as bar:
         batches = iter(loader)
@@ -67,6 +70,15 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
         logger.warning(f"the loss has risen, from {history.rows[0]['loss']:.4g} to {history.rows[-1]['loss']:.4g}: the net has "
                        "diverged; lower --learning-rate")
     ranks.wait()  # until the first process has written the last checkpoint
+
+
+def make_loader(batches: Dataset, keys: Iterable, train, device: torch.device) -> DataLoader | Feed:
+    """Return a loader of batches[key] for all keys in turn, whose pictures are made where the key `pixels` says."""
+    gpu = device.type == "cuda"
+    workers = worker_count(train.workers, 16 if gpu else 8)
+    if isinstance(batches, Batches) and (train.pixels == "device" or train.pixels == "auto" and gpu):
+        return Feed(batches, keys, device, max(workers, 1))
+    return train_loader(batches, keys, workers, gpu)
 
 
 def _teacher(file: str | None) -> list[str]:

@@ -220,6 +220,6 @@ def keep_memory() -> None:
         library.mallopt(TRIM_THRESHOLD, 2 ** 31 - 1)
 
 
-def worker_count(wanted: int | None) -> int:
-    """Return the number of this rank's loader processes: `wanted`, else its share of the cores but one, from 1 to 8."""
-    return wanted if wanted is not None else min(max(cores() // _local_count() - 1, 1), 8)
+def worker_count(wanted: int | None, most: int) -> int:
+    """Return the number of this rank's loader processes: `wanted`, else its share of the cores but one, from 1 to `most`."""
+    return wanted if wanted is not None else min(max(cores() // _local_count() - 1, 1), most)

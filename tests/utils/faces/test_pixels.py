@@ -127,5 +127,4 @@ def test_changes_come_in_order():
     image = pixels(stored, whole._replace(**dict.fromkeys(far)))
     for part in (("gamma",), ("colour",), ("blur",), ("grain",), ("box", "shade")):
         image = pixels(image, neutral(1, seen=64, **{name: far[name] for name in part}))
-    out = np.zeros((1, 64, 64, 3), np.uint8)
-    assert np.array_equal(pixels(stored, whole, out), image) and np.array_equal(out, image)
+    assert np.array_equal(pixels(stored, whole), image)

@@ -1,0 +1,234 @@
+"""The twin of pixels.py: changes carried out on a whole batch by a few large operations of torch, on the device of the batch.
+
+`orders` decides on the host what is done with which rows, `uploaded` brings all numbers of a batch to the device in one copy, and
+`carried_out` works there. No number comes back, so nobody waits. Grey levels are float32, half a level too high until the end:
+cutting off their decimals then rounds them.
+"""
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, grid_sample, pad
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from pipnet.geometry import compose
+from utils.faces.changes import GREY, Change, Drawing
+
+HALF, WHITE = 0.5, 255.5
+MODES = {cv2.INTER_NEAREST: "nearest", cv2.INTER_LINEAR: "bilinear", cv2.INTER_CUBIC: "bicubic", cv2.INTER_LANCZOS4: "lanczos"}
+FAR = 1 << 15  # px, beyond all pictures
+PLACES = 768   # along an axis, at which noise is cut out of a larger picture of noise
+
+
+# ------------------------------------------------------------------------------------------------------------ the host
+def orders(drawing: Drawing) -> list[tuple]:
+    """Return what `carried_out` does: (function, rows that it changes or None for all, its numbers for them)."""
+    made: list[tuple] = [(begin, None, [])]
+    if drawing.source is not None:
+        made.insert(0, (frame, None, [corners(np.clip(drawing.source, 0, FAR).round())]))
+    for change in drawing.made:
+        made += _orders(change)
+    made.insert(len(made) - (made[-1][0] is cover), (finish, None, []))  # bytes are covered in less time
+    return made
+
+
+def _orders(change: Change) -> list[tuple]:
+    made: list[tuple] = [(warp, None, [change.seen, change.side, change.fill, _warps(change)])]
+
+    def add(act: Callable, acts: np.ndarray, *numbers: np.ndarray, most: float = 0.5) -> None:
+        if acts.any():  # if more than `most` of the rows are changed, all are, some by neutral numbers: no row is picked
+            rows = None if acts.mean() > most else np.flatnonzero(acts)
+            made.append((act, rows, [array if rows is None else array[rows] for array in numbers]))
+
+    if change.hsv is not None:
+        add(hue_saturation_value, (change.hsv != 1).any(1), change.hsv[..., None, None], most=1)
+    if change.gamma is not None:
+        add(power, change.gamma != 1, change.gamma[:, None, None, None])
+    if change.colour is not None:
+        linear, offset = change.colour[..., :3], change.colour[..., 3:]
+        add(colour, (change.colour != np.eye(3, 4)).any((1, 2)), linear, offset + HALF - HALF * linear.sum(2, keepdims=True))
+    if change.blur is not None:
+        blurs = change.blur > 0.1
+        sigma = np.where(blurs, change.blur, 1)[:, None]
+        reach = np.minimum((np.rint(6 * sigma + 1).astype(int) | 1) // 2, change.side - 1) * blurs[:, None]  # OpenCV's
+        tap = np.arange(-reach.max(initial=0), reach.max(initial=0) + 1)
+        taps = np.exp(-0.5 * (tap / sigma) ** 2) * (np.abs(tap) <= reach)
+        add(blur, blurs, np.repeat((taps / taps.sum(1, keepdims=True))[:, None], 3, 1))
+    if change.grain is not None:
+        sigma, grain, seed = change.grain.T
+        matrix = np.ceil(change.side / grain)[:, None, None] / change.side * np.eye(2, 3)
+        matrix[..., 2] = np.stack([seed % PLACES, seed // PLACES % PLACES], 1)
+        add(noise, sigma > 0, in_grid(matrix, change.side + PLACES), sigma[:, None, None, None])
+    if change.box is not None:
+        low, extent = np.split(change.box, 2, 1)
+        add(cover, (extent > 0).all(1), corners(np.concatenate([low, low + extent], 1)), change.shade, most=0)
+    return made
+
+
+def _warps(change: Change) -> list[tuple]:
+    """Return (rows or None for all, interpolation, affines for `grid`) for each interpolation of crops that are warped."""
+    still, made = (change.matrix == np.eye(2, 3)).all((1, 2)), []
+    flags = np.full(len(still), cv2.INTER_LINEAR) if change.interpolation is None else change.interpolation
+    inner, outer = (np.array([[1.0, 0, edge], [0, 1, edge]]) for edge in ((change.size - change.seen) // 2,
+                                                                        (change.side - change.size) // 2))
+    whole = compose(inner, change.matrix, outer)
+    linear = np.linalg.inv(whole[..., :2])
+    back = in_grid(np.concatenate([linear, -linear @ whole[..., 2:]], 2), change.seen)
+    for flag in np.unique(flags[~still]).tolist():
+        acts = (flags == flag) & ~still
+        rows = None if (acts | still).all() and acts.mean() > 0.5 else np.flatnonzero(acts)
+        made.append((rows, MODES[flag], back if rows is None else back[rows]))
+    return made
+
+
+def corners(boxes: np.ndarray) -> np.ndarray:
+    """Return the first and the last corners (2, B, 2, 1) of rectangles x1, y1, x2, y2 (B, 4)."""
+    return boxes.reshape(-1, 2, 2).swapaxes(0, 1)[..., None]
+
+
+def in_grid(matrix: np.ndarray, side: int) -> np.ndarray:
+    """Return affines (B, 2, 3) from indices of px to [-1, 1] of a picture of `side` px; matrix: from px to px of that."""
+    scaled = matrix * (2 / side)
+    scaled[..., 2] += scaled[..., :2].sum(-1) / 2 - 1
+    return scaled
+
+
+def uploaded(tree: Any, device: torch.device) -> Any:
+    """Return nested lists and tuples with tensors on the device for their arrays, after one copy. float64 becomes float32."""
+    leaves, form = tree_flatten(tree)
+    arrays = {place: np.ascontiguousarray(leaf, np.float32 if leaf.dtype == np.float64 else None)
+              for place, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray)}
+    starts = np.cumsum([0, *(-(-array.nbytes // 16) * 16 for array in arrays.values())]).tolist()
+    packed = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
+    parts = [slice(start, start + array.nbytes) for start, array in zip(starts, arrays.values(), strict=False)]
+    for part, array in zip(parts, arrays.values(), strict=True):
+        packed.numpy()[part] = array.reshape(-1).view(np.uint8)
+    packed = packed.to(device, non_blocking=True)
+    for part, (place, array) in zip(parts, arrays.items(), strict=True):
+        leaves[place] = packed[part].view(torch.from_numpy(array).dtype).view(array.shape)
+    return tree_unflatten(leaves, form)
+
+
+# ---------------------------------------------------------------------------------------------------------- the device
+def carried_out(crops: Tensor, orders: list) -> Tensor:
+    """Return crops (B, S, S, 3) uint8 BGR changed by uploaded orders. They stay as they are."""
+    x = crops.permute(0, 3, 1, 2)
+    for act, rows, numbers in orders:
+        x = act(x, *numbers) if rows is None else x.index_copy_(0, rows, act(x.index_select(0, rows), *numbers))
+    return x.permute(0, 2, 3, 1)
+
+
+def begin(x: Tensor) -> Tensor:
+    """Return bytes as float32, half a level higher."""
+    return x + HALF
+
+
+def finish(x: Tensor) -> Tensor:
+    """Return rounded bytes, in memory as (B, H, W, 3)."""
+    return x.new_empty((len(x), *x.shape[2:], 3), dtype=torch.uint8).permute(0, 3, 1, 2).copy_(x)
+
+
+def inside(corners: Tensor, side: int) -> Tensor:
+    """Return which px (B, 1, side, side) lie in rectangles, see `corners`."""
+    place = torch.arange(side, device=corners.device)
+    within = (place >= corners[0]) & (place < corners[1])
+    return (within[:, 1, :, None] & within[:, 0, None])[:, None]
+
+
+def frame(x: Tensor, corners: Tensor) -> Tensor:
+    """Return bytes that are grey outside rectangles."""
+    return torch.where(inside(corners, x.shape[2]), x, GREY)
+
+
+def cover(x: Tensor, corners: Tensor, shade: Tensor) -> Tensor:
+    """Return bytes or levels with rectangles of the colours `shade` (B, 3)."""
+    return torch.where(inside(corners, x.shape[2]), (shade[..., None, None] + HALF).to(x.dtype), x)
+
+
+def middle(x: Tensor, side: int) -> Tensor:
+    """Return the middle (B, 3, side, side) of square pictures, a view."""
+    edge = (x.shape[2] - side) // 2
+    return x[:, :, edge:edge + side, edge:edge + side]
+
+
+def warp(x: Tensor, seen: int, side: int, fill: int, groups: list) -> Tensor:
+    """Return the warped middles of `seen` px as pictures of `side` px; groups: see `_warps`."""
+    x, level = middle(x, seen), fill + HALF if fill else 0.0
+    out = middle(x, side) if not groups or groups[0][0] is None else middle(x, side).clone()
+    for rows, mode, matrix in groups:
+        some, places = x if rows is None else x.index_select(0, rows), grid(matrix, side)
+        some = some - level if level else some  # what lies outside is 0
+        some = lanczos(some, places) if mode == "lanczos" else grid_sample(some, places, mode, align_corners=False)
+        some = some.add_(level) if level else some
+        some = some.clamp_(HALF, WHITE) if mode in ("bicubic", "lanczos") else some
+        out = some if rows is None else out.index_copy_(0, rows, some)
+    return out
+
+
+def grid(matrix: Tensor, side: int) -> Tensor:
+    """Return the places (B, side, side, 2) in [-1, 1] of the source of which pictures are made; matrix: see `in_grid`."""
+    place = torch.arange(side, device=matrix.device, dtype=torch.float32)[:, None]
+    across, down = place * matrix[:, None, :, 0], torch.addcmul(matrix[:, None, :, 2], place, matrix[:, None, :, 1])
+    return across[:, None] + down[:, :, None]
+
+
+def lanczos(x: Tensor, places: Tensor) -> Tensor:
+    """Return pictures (B, 3, side, side) interpolated from 8 x 8 px, as OpenCV does; places: see `grid`."""
+    side, tap, out = x.shape[2], torch.arange(-3, 5, device=x.device)[:, None], 0
+    places = (places + 1) * (side / 2) - HALF
+    first = places.floor()
+    away = (places - first)[..., None, :] - tap
+    weight = torch.sinc(away) * torch.sinc(away / 4)
+    weight, places = weight / weight.sum(-2, keepdim=True), (first[..., None, :] + tap + HALF) * (2 / side) - 1
+    for row in range(8):
+        spots = torch.stack([places[..., 0], places[..., row:row + 1, 1].expand_as(places[..., 0])], -1).flatten(2, 3)
+        found = grid_sample(x, spots, "nearest", align_corners=False).unflatten(3, (-1, 8))
+        out = out + (found * (weight[..., 0] * weight[..., row:row + 1, 1])[:, None]).sum(-1)
+    return out
+
+
+def hue_saturation_value(x: Tensor, factors: Tensor) -> Tensor:
+    """Return levels with multiplied hue, saturation and value, in OpenCV's whole numbers; factors (B, 3, 1, 1)."""
+    blue, green, red = x.floor().unbind(1)
+    value, low = torch.maximum(torch.maximum(blue, green), red), torch.minimum(torch.minimum(blue, green), red)
+    chroma = value - low
+    hue = torch.where(value == red, green - blue, torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma))
+    hue = (30 * hue / chroma.clamp(min=1)).round().remainder(180)
+    hue = (hue * factors[:, 0]).remainder(180).floor()  # in steps of two degrees
+    saturation = ((255 * chroma / value.clamp(min=1)).round() * factors[:, 1]).clamp(max=255).floor()
+    value = (value * factors[:, 2]).clamp(max=255).floor()
+    turn = (hue[:, None] / 30 + torch.arange(1, 6, 2, device=x.device)[:, None, None]).remainder(6)
+    return value[:, None] * (1 - torch.minimum(turn, 4 - turn).clamp(0, 1) * saturation[:, None] / 255) + HALF
+
+
+def power(x: Tensor, gamma: Tensor) -> Tensor:
+    """Return levels whose share of white is raised to a power (B, 1, 1, 1)."""
+    return x.sub_(HALF).div_(255).clamp_(0, 1).pow_(gamma).mul_(255).add_(HALF)
+
+
+def colour(x: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
+    """Return levels after affine maps (B, 3, 3), (B, 3, 1) of their colours."""
+    return torch.baddbmm(offset, linear, x.flatten(2)).clamp_(HALF, WHITE).view(x.shape)
+
+
+def blur(x: Tensor, taps: Tensor) -> Tensor:
+    """Return levels after filters (B, 3, K) along both axes. Beyond an edge there is the mirror image."""
+    count, some = taps.shape[0] * 3, pad(x, [taps.shape[2] // 2] * 4, "reflect").flatten(0, 1)[None]
+    some = conv2d(some, taps.reshape(count, 1, 1, -1), groups=count)
+    return conv2d(some, taps.reshape(count, 1, -1, 1), groups=count).view(x.shape)
+
+
+def noise(x: Tensor, matrix: Tensor, sigma: Tensor) -> Tensor:
+    """Return levels with noise of sigma (B, 1, 1, 1), cut out of a picture of noise as affines (B, 2, 3) say."""
+    whole = _noise(x.shape[2] + PLACES, x.device).expand(len(x), -1, -1, -1)
+    return torch.addcmul(x, grid_sample(whole, grid(matrix, x.shape[2]), align_corners=False), sigma).clamp_(HALF, WHITE)
+
+
+@cache
+def _noise(side: int, device: torch.device) -> Tensor:
+    """Return a picture (3, side, side) of Gaussian noise, the same on all devices."""
+    return torch.randn((3, side, side), generator=torch.Generator().manual_seed(0)).to(device)
