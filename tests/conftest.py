@@ -28,7 +28,7 @@ from pipnet.layout import Layout  # noqa: E402
 from utils.config import Settings, read_defaults, resolve  # noqa: E402
 from utils.detect.wider import Picture  # noqa: E402
 from utils.faces.faces import Faces  # noqa: E402
-from utils.faces.prepared_set import PreparedSet, Split  # noqa: E402
+from utils.faces.prepared_set import PreparedSet, Split, fitting  # noqa: E402
 from utils.faces.sets import Sets  # noqa: E402
 from utils.train import checkpoint  # noqa: E402
 
@@ -77,6 +77,11 @@ def contents(net: torch.nn.Module, layout: Layout, **values) -> dict:
 def load_split(folder: Path, split: str) -> Faces:
     """The rows of a split of a prepared folder."""
     return PreparedSet(folder, LAYOUTS).read(split)
+
+
+def mismatch(folder: Path, **wanted) -> str:
+    """Why a prepared folder cannot serve; empty if it is whole and has all wanted values."""
+    return fitting(folder, LAYOUTS, **wanted)[1]
 
 
 def rewrite(folder: Path, split: str, **columns: np.ndarray) -> None:

@@ -135,10 +135,11 @@ def make_prepared(folder: Path) -> list[tuple[Path, str]]:
 
 def read_prepared(file: Path) -> None:
     from utils.config import read_defaults
-    from utils.faces.prepared_set import PreparedSet, mismatch
+    from utils.faces.prepared_set import PreparedSet, fitting
     folder = file.parent if (file.parent / "meta.yaml").is_file() else file.parent.parent
-    mismatch(folder, target_size=64)
-    one = PreparedSet(folder, read_defaults().layouts)
+    layouts = read_defaults().layouts
+    fitting(folder, layouts, target_size=64)
+    one = PreparedSet(folder, layouts)
     for value in ("layout", "protocol", "title"):
         getattr(one, value)
     faces = one.read("train")

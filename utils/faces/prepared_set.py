@@ -248,12 +248,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def mismatch(folder: Path, **wanted: Any) -> str:
-    """Return in one line why a folder cannot serve; empty if it is a whole prepared set with all wanted values."""
-    return fitting(folder, None, None, **wanted)[1]
-
-
-def fitting(folder: Path, layouts: Layouts | None, drawn: Path | None, **wanted: Any) -> tuple[PreparedSet | None, str]:
+def fitting(folder: Path, layouts: Layouts, drawn: Path | None = None, **wanted: Any) -> tuple[PreparedSet | None, str]:
     """Return (the prepared set in a folder, why it cannot serve: empty if it is whole and has all wanted values)."""
     if not (folder / "meta.yaml").is_file():
         return None, f"{folder} has not been prepared"

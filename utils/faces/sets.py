@@ -104,7 +104,7 @@ class Sets:
         if self.trained:
             for folder in self._places(name, raw := self._source(name, self.trained), self.trained):
                 one, why = fitting(folder, self.layouts, self._drawn(folder), **self._wanted(name, raw, test))
-                if one and not why:
+                if not why:
                     return one
         frozen = self.root.is_dir() and not os.access(self.root, os.W_OK)
         try:
@@ -147,8 +147,8 @@ class Sets:
         dataset, wanted = self._dataset(name, raw), self._wanted(name, raw, test)
         named, target = self._places(name, raw, self.root)
         for folder in (named, target):
-            one, why = fitting(folder, self.layouts, None, **wanted)
-            if one and not why:
+            one, why = fitting(folder, self.layouts, **wanted)
+            if not why:
                 return one
         allow_partial = data.allow_partial
         if raw is None:

@@ -25,7 +25,7 @@ from utils.faces.disk import CROPS, write_set
 from utils.faces.fingerprint import fingerprint
 from utils.faces.paths import is_unlabelled_set
 from utils.faces.prepare import JPEG
-from utils.faces.prepared_set import FORMAT, UNLABELLED, PreparedSet, Split, mismatch, source_picture
+from utils.faces.prepared_set import FORMAT, UNLABELLED, PreparedSet, Split, fitting, source_picture
 from utils.faces.sets import Sets
 from utils.growing import GROWING, check_replaceable, growing, replace_folder
 from utils.locks import waiting
@@ -60,7 +60,7 @@ def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test) -> 
             one = sets.prepare(name, test=True)
         else:
             how = Cut(like.protocol, like.meta["target_size"], like.meta["margin"], sets.data.least_sharpness)
-            one = PreparedSet(_cut_out(name, sets, how, test), sets.layouts)
+            one = _cut_out(name, sets, how, test)
         splits = [split for split in one.splits if split != "test"]
         if not splits:
             raise UserError(f"--unlabelled {name} has test faces only; give a set with others")
@@ -79,18 +79,21 @@ def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Sp
     return found
 
 
-def _cut_out(name: str, sets: Sets, how: Cut, test) -> Path:
+def _cut_out(name: str, sets: Sets, how: Cut, test) -> PreparedSet:
     """Return the prepared set of a folder of pictures or a video; make it if it is missing or its source has changed."""
     source = Path(name).resolve()
     detector = test.detector, test.detector_weights, sets.data.least_face_score
     key = hashlib.sha256(repr((str(source), *how, *detector)).encode(errors="surrogateescape")).hexdigest()[:8]
     target = sets.root / UNLABELLED / f"{source.stem}-{key}"
     state = fingerprint(source) if source.is_dir() else f"{source.stat().st_size} {source.stat().st_mtime_ns}"
-    if sets.trained and not mismatch(trained := sets.trained / UNLABELLED / target.name, fingerprint=state):
-        return trained
+    if sets.trained:
+        one, why = fitting(sets.trained / UNLABELLED / target.name, sets.layouts, fingerprint=state)
+        if not why:
+            return one
     own_folder(sets.root, UNLABELLED)
     with waiting(target.parent / ".lock"):
-        if mismatch(target, fingerprint=state):
+        one, why = fitting(target, sets.layouts, fingerprint=state)
+        if why:
             check_replaceable(target)
             with growing(target) as partial:
                 shutil.rmtree(partial / GROWING, ignore_errors=True)
@@ -99,7 +102,8 @@ def _cut_out(name: str, sets: Sets, how: Cut, test) -> Path:
                     replace_folder(partial, target)
                 finally:
                     shutil.rmtree(partial / GROWING, ignore_errors=True)
-    return target
+            one = PreparedSet(target, sets.layouts)
+    return one
 
 
 def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from archives import annotated, parse, prepared
-from conftest import LAYOUTS, SMALL, load_split, sets_of, settings, split_of, table
+from conftest import LAYOUTS, SMALL, load_split, mismatch, sets_of, settings, split_of, table
 
 from nets.labels import Prediction
 from pipnet.errors import UserError
@@ -19,7 +19,7 @@ from utils.evaluate.tables import Case, score_rows
 from utils.faces.archives import DATASETS, PARTS_300W, infer, read_pts, write_pts
 from utils.faces.archives.w300vw import CATEGORIES, Frames
 from utils.faces.fingerprint import fingerprint
-from utils.faces.prepared_set import load, mismatch, read_image, read_meta
+from utils.faces.prepared_set import load, read_image, read_meta
 
 private, menpo, vw, wflw = map(pytest.fixture, (archives.private, archives.menpo, archives.vw, archives.wflw))
 L68 = LAYOUTS.load("68")

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from archives import parse
-from conftest import DEFAULTS, LAYOUTS, split_of
+from conftest import DEFAULTS, LAYOUTS, mismatch, split_of
 
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop, to_image
@@ -19,7 +19,7 @@ from utils.faces.archives import PARTS_300W, infer, read_pts, write_pts
 from utils.faces.disk import rounded
 from utils.faces.faces import Column, Faces
 from utils.faces.prepare import DataGenerator, split_identities
-from utils.faces.prepared_set import PreparedSet, load, mismatch, read_image, read_meta
+from utils.faces.prepared_set import PreparedSet, load, read_image, read_meta
 
 ROOT = Path(__file__).resolve().parents[3]
 REAL = ROOT.parent / "shared" / "300w"

@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, mismatch
 from test_prepare import leftovers, load_split, points_folder, prepare
 
 from pipnet.errors import UserError
 from pipnet.geometry import cut
 from utils.faces import prepare as prepare_module
-from utils.faces.prepared_set import mismatch, read_image, read_meta
+from utils.faces.prepared_set import read_image, read_meta
 from utils.growing import tidy
 
 
