@@ -5,6 +5,7 @@ A batch is a pure function of (seed, pass, indices): any process can make it, an
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import reduce
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -16,9 +17,9 @@ from nets.labels import Labels, Weak
 from pipnet.errors import UserError
 from pipnet.geometry import compose, invert
 from utils.faces import changes, steps
-from utils.faces.changes import Change, Drawing, Field, exchanged, hashed, mixed, moved, turned, uniforms, whole_matrix
+from utils.faces.changes import Change, Field, exchanged, hashed, mixed, moved, turned, uniforms, whole_matrix
 from utils.faces.faces import Faces
-from utils.faces.pixels import carried_out
+from utils.faces.pixels import pixels
 
 ROUNDS = 8  # of the Feistel network that shuffles
 BLOCK = 64  # batches whose faces are found at once
@@ -188,47 +189,47 @@ class Batches(Dataset):
 
     def __getitem__(self, key: tuple[np.ndarray, np.ndarray]) -> Batch:
         drawings, labels, matrix = self.planned(key)
-        return assembled(lambda *part: torch.from_numpy(carried_out(*part)), self.pictures(key[1]), drawings, labels,
-                         matrix if matrix is None else torch.from_numpy(matrix), torch.from_numpy(key[1]))
+        return assembled(lambda crops, made: torch.from_numpy(reduce(pixels, made, crops)), self.pictures(key[1]), drawings,
+                         labels, matrix if matrix is None else torch.from_numpy(matrix), torch.from_numpy(key[1]))
 
-    def planned(self, key: tuple[np.ndarray, np.ndarray]) -> tuple[list[Drawing], Labels, np.ndarray | None]:
-        """Return what is drawn for a batch: of its labelled faces and, if there are views, of the strong and the weak pictures
-        of the others; the labels of the first; and for the others the map from the weak to the strong picture, see `Weak`."""
+    def planned(self, key: tuple[np.ndarray, np.ndarray]) -> tuple[list[list[Change]], Labels, np.ndarray | None]:
+        """Return the changes of the labelled pictures of a batch and, if there are views, of the strong and of the weak ones of
+        the other faces; the labels of the first; and for the others the map from weak to strong, see `Weak`."""
         numbers, indices = key
         count = len(indices) if self.labelled is None else int((indices < self.labelled).sum())
-        rest = numbers[count:], indices[count:]
-        drawings = [self.drawing(numbers[:count], indices[:count], self.recipe)]
-        labels = Labels.pack(*labels_of(self.faces, indices[:count], drawings[0].made, self.flip_index))
+        made, labels = self.drawn(numbers[:count], indices[:count])
         if not self.views:
-            return drawings, labels, None
-        strong, weak = self.drawing(*rest, self.views.strong), self.drawing(*rest, self.views.weak, view=1)
-        matrix = compose(invert(whole_matrix(weak.made)), whole_matrix(strong.made)) / [1, 1, self.faces.crops.size]
-        return [*drawings, strong, weak], labels, matrix.astype(np.float32)
+            return [made], Labels.pack(*labels), None
+        strong, weak = (self.changes(numbers[count:], indices[count:], recipe, view) for view, recipe in (
+            (0, self.views.strong), (1, self.views.weak)))
+        matrix = compose(invert(whole_matrix(weak)), whole_matrix(strong)) / [1, 1, self.faces.crops.size]
+        return [made, strong, weak], Labels.pack(*labels), matrix.astype(np.float32)
 
-    def drawing(self, numbers: np.ndarray, indices: np.ndarray, recipe, view: int = 0) -> Drawing:
-        """Return what is drawn for pictures of faces in their passes. view: number of the picture of a face that has several."""
-        crops, box, source = self.faces.crops, None, None
+    def drawn(self, numbers: np.ndarray, indices: np.ndarray) -> tuple[list[Change], list]:
+        """Return the changes of faces in their passes, and what `labels_of` returns."""
+        made = self.changes(numbers, indices, self.recipe)
+        return made, labels_of(self.faces, indices, made, self.flip_index)
+
+    def changes(self, numbers: np.ndarray, indices: np.ndarray, recipe, view: int = 0) -> list[Change]:
+        """Return the changes of faces in their passes by a recipe. view: number of the picture of a face that has several."""
+        crops, box = self.faces.crops, None
         if recipe.fill == "grey" or "sides" in recipe.steps:
             frame = self.faces.frame(indices)
             frame = np.where(np.isnan(frame), UNKNOWN, frame) * crops.size
             box = frame[:, 0]
-            source = frame[:, 1].reshape(-1, 4) + crops.border if recipe.fill == "grey" else None
-        field = Field(crops.size, crops.size + 2 * crops.border, crops.size + 2 * crops.seen, box)
-        return Drawing(drawn(self.seed, numbers, indices, recipe, field, view), source)
-
-    def changed(self, numbers: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, list]:
-        """Return the pictures (B, S, S, 3) of faces in their passes, and what `labels_of` returns."""
-        drawing = self.drawing(numbers, indices, self.recipe)
-        return carried_out(self.pictures(indices), drawing), labels_of(self.faces, indices, drawing.made, self.flip_index)
+        made = drawn(self.seed, numbers, indices, recipe, Field(crops.size, crops.side, crops.size + 2 * crops.seen, box), view)
+        if recipe.fill == "grey":
+            made[0] = made[0]._replace(source=frame[:, 1].reshape(-1, 4) + crops.border)
+        return made
 
     def pictures(self, indices: np.ndarray) -> list[np.ndarray]:
         """Return the stored crops of faces."""
         return [self.faces.crops[index] for index in indices.tolist()]
 
 
-def assembled(carry: Callable[..., torch.Tensor], pictures, drawings: list, labels: Labels, matrix: torch.Tensor | None,
+def assembled(carry: Callable[..., torch.Tensor], pictures, drawings: list[list], labels: Labels, matrix: torch.Tensor | None,
               index: torch.Tensor) -> Batch:
-    """Return a batch of stored crops (B, S, S, 3), of which carry(crops, drawing) makes pictures; the rest is as `planned`."""
+    """Return a batch of stored crops (B, S, S, 3), of which carry(crops, changes) makes pictures; the rest is as `planned`."""
     count = len(labels.packed)
     first, *views = [carry(pictures[count:] if place else pictures[:count], drawing) for place, drawing in enumerate(drawings)]
     if not views:

@@ -44,15 +44,7 @@ class Change(NamedTuple):
     shade: np.ndarray | None = None   # (B, 3) int: its colour
     fill: int = 0                     # grey level of what lies outside the picture
     clips: np.ndarray | None = None   # (B,) bool: landmarks that leave the crop are moved to its edge
-
-
-class Drawing(NamedTuple):
-    """What is drawn for one picture of each of B faces: changes, one after the other.
-
-    source: (B, 4) x1, y1, x2, y2 in px of the stored crop of what is not grey in it before, None: nothing is.
-    """
-    made: list[Change]
-    source: np.ndarray | None = None
+    source: np.ndarray | None = None  # (B, 4) x1, y1, x2, y2 in px of the picture, outside which it is grey before all else
 
 
 class Field(NamedTuple):

@@ -4,7 +4,7 @@
 `carried_out` works there. No number comes back, so nobody waits. Grey levels are float32, half a level too high until the end:
 cutting off their decimals then rounds them.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d, grid_sample, pad
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from pipnet.geometry import compose
-from utils.faces.changes import GREY, Change, Drawing
+from utils.faces.changes import GREY, Change
+from utils.faces.pixels import STILL, warps
 
 HALF, WHITE = 0.5, 255.5
 MODES = {cv2.INTER_NEAREST: "nearest", cv2.INTER_LINEAR: "bilinear", cv2.INTER_CUBIC: "bicubic", cv2.INTER_LANCZOS4: "lanczos"}
@@ -25,69 +25,59 @@ PLACES = 768   # along an axis, at which noise is cut out of a larger picture of
 
 
 # ------------------------------------------------------------------------------------------------------------ the host
-def orders(drawing: Drawing) -> list[tuple]:
+def orders(made: Sequence[Change]) -> list[tuple]:
     """Return what `carried_out` does: (function, rows that it changes or None for all, its numbers for them)."""
-    made: list[tuple] = [(begin, None, [])]
-    if drawing.source is not None:
-        made.insert(0, (frame, None, [corners(np.clip(drawing.source, 0, FAR).round())]))
-    for change in drawing.made:
-        made += _orders(change)
-    made.insert(len(made) - (made[-1][0] is cover), (finish, None, []))  # bytes are covered in less time
-    return made
-
-
-def _orders(change: Change) -> list[tuple]:
-    made: list[tuple] = [(warp, None, [change.seen, change.side, change.fill, _warps(change)])]
+    done: list[tuple] = [(torch.add, None, [HALF])]
 
     def add(act: Callable, acts: np.ndarray, *numbers: np.ndarray, most: float = 0.5) -> None:
         if acts.any():  # if more than `most` of the rows are changed, all are, some by neutral numbers: no row is picked
             rows = None if acts.mean() > most else np.flatnonzero(acts)
-            made.append((act, rows, [array if rows is None else array[rows] for array in numbers]))
+            done.append((act, rows, [array if rows is None else array[rows] for array in numbers]))
 
-    if change.hsv is not None:
-        add(hue_saturation_value, (change.hsv != 1).any(1), change.hsv[..., None, None], most=1)
-    if change.gamma is not None:
-        add(power, change.gamma != 1, change.gamma[:, None, None, None])
-    if change.colour is not None:
-        linear, offset = change.colour[..., :3], change.colour[..., 3:]
-        add(colour, (change.colour != np.eye(3, 4)).any((1, 2)), linear, offset + HALF - HALF * linear.sum(2, keepdims=True))
-    if change.blur is not None:
-        blurs = change.blur > 0.1
-        sigma = np.where(blurs, change.blur, 1)[:, None]
-        reach = np.minimum((np.rint(6 * sigma + 1).astype(int) | 1) // 2, change.side - 1) * blurs[:, None]  # OpenCV's
-        tap = np.arange(-reach.max(initial=0), reach.max(initial=0) + 1)
-        taps = np.exp(-0.5 * (tap / sigma) ** 2) * (np.abs(tap) <= reach)
-        add(blur, blurs, np.repeat((taps / taps.sum(1, keepdims=True))[:, None], 3, 1))
-    if change.grain is not None:
-        sigma, grain, seed = change.grain.T
-        matrix = np.ceil(change.side / grain)[:, None, None] / change.side * np.eye(2, 3)
-        matrix[..., 2] = np.stack([seed % PLACES, seed // PLACES % PLACES], 1)
-        add(noise, sigma > 0, in_grid(matrix, change.side + PLACES), sigma[:, None, None, None])
-    if change.box is not None:
-        low, extent = np.split(change.box, 2, 1)
-        add(cover, (extent > 0).all(1), corners(np.concatenate([low, low + extent], 1)), change.shade, most=0)
-    return made
+    for change in made:
+        if change.source is not None:
+            done.insert(0, (frame, None, [np.clip(change.source, 0, FAR).round()]))
+        done.append((warp, None, [change.seen, change.side, change.fill, _groups(change)]))
+        if change.hsv is not None:
+            add(hue_saturation_value, (change.hsv != 1).any(1), change.hsv[..., None, None], most=1)
+        if change.gamma is not None:
+            add(power, change.gamma != 1, change.gamma[:, None, None, None])
+        if change.colour is not None:
+            linear, offset = change.colour[..., :3], change.colour[..., 3:]
+            offset = offset + HALF - HALF * linear.sum(2, keepdims=True)
+            add(colour, (change.colour != np.eye(3, 4)).any((1, 2)), linear, offset)
+        if change.blur is not None:
+            blurs = change.blur > 0.1
+            add(blur, blurs, _taps(np.where(blurs, change.blur, 1e-9), change.side))
+        if change.grain is not None:
+            sigma, grain, seed = change.grain.T
+            matrix = np.ceil(change.side / grain)[:, None, None] / change.side * np.eye(2, 3)
+            matrix[..., 2] = np.stack([seed % PLACES, seed // PLACES % PLACES], 1)
+            add(noise, sigma > 0, in_grid(matrix, change.side + PLACES), sigma[:, None, None, None])
+        if change.box is not None:
+            low, extent = np.split(change.box, 2, 1)
+            add(cover, (extent > 0).all(1), np.concatenate([low, low + extent], 1), change.shade, most=0)
+    done.insert(len(done) - (done[-1][0] is cover), (finish, None, []))  # bytes are covered in less time
+    return done
 
 
-def _warps(change: Change) -> list[tuple]:
+def _groups(change: Change) -> list[tuple]:
     """Return (rows or None for all, interpolation, affines for `grid`) for each interpolation of crops that are warped."""
-    still, made = (change.matrix == np.eye(2, 3)).all((1, 2)), []
-    flags = np.full(len(still), cv2.INTER_LINEAR) if change.interpolation is None else change.interpolation
-    inner, outer = (np.array([[1.0, 0, edge], [0, 1, edge]]) for edge in ((change.size - change.seen) // 2,
-                                                                        (change.side - change.size) // 2))
-    whole = compose(inner, change.matrix, outer)
+    (whole, flags), made = warps(change), []
     linear = np.linalg.inv(whole[..., :2])
     back = in_grid(np.concatenate([linear, -linear @ whole[..., 2:]], 2), change.seen)
-    for flag in np.unique(flags[~still]).tolist():
-        acts = (flags == flag) & ~still
-        rows = None if (acts | still).all() and acts.mean() > 0.5 else np.flatnonzero(acts)
+    for flag in sorted({*flags.tolist()} - {STILL}):
+        rows = None if (flags == flag).all() else np.flatnonzero(flags == flag)
         made.append((rows, MODES[flag], back if rows is None else back[rows]))
     return made
 
 
-def corners(boxes: np.ndarray) -> np.ndarray:
-    """Return the first and the last corners (2, B, 2, 1) of rectangles x1, y1, x2, y2 (B, 4)."""
-    return boxes.reshape(-1, 2, 2).swapaxes(0, 1)[..., None]
+def _taps(sigma: np.ndarray, side: int) -> np.ndarray:
+    """Return Gaussian filters (B, 3, K) of the size that OpenCV gives them."""
+    reach = np.minimum((np.rint(6 * sigma + 1).astype(int) | 1) // 2, side - 1)[:, None]
+    tap = np.arange(-reach.max(initial=0), reach.max(initial=0) + 1)
+    taps = np.exp(-0.5 * (tap / sigma[:, None]) ** 2) * (np.abs(tap) <= reach)
+    return np.repeat((taps / taps.sum(1, keepdims=True))[:, None], 3, 1)
 
 
 def in_grid(matrix: np.ndarray, side: int) -> np.ndarray:
@@ -100,16 +90,14 @@ def in_grid(matrix: np.ndarray, side: int) -> np.ndarray:
 def uploaded(tree: Any, device: torch.device) -> Any:
     """Return nested lists and tuples with tensors on the device for their arrays, after one copy. float64 becomes float32."""
     leaves, form = tree_flatten(tree)
-    arrays = {place: np.ascontiguousarray(leaf, np.float32 if leaf.dtype == np.float64 else None)
-              for place, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray)}
-    starts = np.cumsum([0, *(-(-array.nbytes // 16) * 16 for array in arrays.values())]).tolist()
-    packed = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
-    parts = [slice(start, start + array.nbytes) for start, array in zip(starts, arrays.values(), strict=False)]
-    for part, array in zip(parts, arrays.values(), strict=True):
-        packed.numpy()[part] = array.reshape(-1).view(np.uint8)
-    packed = packed.to(device, non_blocking=True)
-    for part, (place, array) in zip(parts, arrays.items(), strict=True):
-        leaves[place] = packed[part].view(torch.from_numpy(array).dtype).view(array.shape)
+    arrays = [(place, np.ascontiguousarray(leaf, np.float32 if leaf.dtype == np.float64 else None))
+              for place, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray)]
+    sizes = [-(-array.nbytes // 16) * 16 for _, array in arrays]
+    packed = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    for part, (_, array) in zip(packed.split(sizes), arrays, strict=True):
+        part.numpy()[:array.nbytes] = array.reshape(-1).view(np.uint8)
+    for part, (place, array) in zip(packed.to(device, non_blocking=True).split(sizes), arrays, strict=True):
+        leaves[place] = part[:array.nbytes].view(torch.from_numpy(array).dtype).view(array.shape)
     return tree_unflatten(leaves, form)
 
 
@@ -122,31 +110,26 @@ def carried_out(crops: Tensor, orders: list) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-def begin(x: Tensor) -> Tensor:
-    """Return bytes as float32, half a level higher."""
-    return x + HALF
-
-
 def finish(x: Tensor) -> Tensor:
     """Return rounded bytes, in memory as (B, H, W, 3)."""
     return x.new_empty((len(x), *x.shape[2:], 3), dtype=torch.uint8).permute(0, 3, 1, 2).copy_(x)
 
 
-def inside(corners: Tensor, side: int) -> Tensor:
-    """Return which px (B, 1, side, side) lie in rectangles, see `corners`."""
-    place = torch.arange(side, device=corners.device)
-    within = (place >= corners[0]) & (place < corners[1])
+def inside(boxes: Tensor, side: int) -> Tensor:
+    """Return which px (B, 1, side, side) lie in rectangles x1, y1, x2, y2 (B, 4)."""
+    place, (low, high) = torch.arange(side, device=boxes.device), boxes.view(-1, 2, 2, 1).unbind(1)
+    within = (place >= low) & (place < high)
     return (within[:, 1, :, None] & within[:, 0, None])[:, None]
 
 
-def frame(x: Tensor, corners: Tensor) -> Tensor:
+def frame(x: Tensor, boxes: Tensor) -> Tensor:
     """Return bytes that are grey outside rectangles."""
-    return torch.where(inside(corners, x.shape[2]), x, GREY)
+    return torch.where(inside(boxes, x.shape[2]), x, GREY)
 
 
-def cover(x: Tensor, corners: Tensor, shade: Tensor) -> Tensor:
+def cover(x: Tensor, boxes: Tensor, shade: Tensor) -> Tensor:
     """Return bytes or levels with rectangles of the colours `shade` (B, 3)."""
-    return torch.where(inside(corners, x.shape[2]), (shade[..., None, None] + HALF).to(x.dtype), x)
+    return torch.where(inside(boxes, x.shape[2]), (shade[..., None, None] + HALF).to(x.dtype), x)
 
 
 def middle(x: Tensor, side: int) -> Tensor:
@@ -156,7 +139,7 @@ def middle(x: Tensor, side: int) -> Tensor:
 
 
 def warp(x: Tensor, seen: int, side: int, fill: int, groups: list) -> Tensor:
-    """Return the warped middles of `seen` px as pictures of `side` px; groups: see `_warps`."""
+    """Return the warped middles of `seen` px as pictures of `side` px; groups: see `_groups`."""
     x, level = middle(x, seen), fill + HALF if fill else 0.0
     out = middle(x, side) if not groups or groups[0][0] is None else middle(x, side).clone()
     for rows, mode, matrix in groups:
@@ -180,10 +163,9 @@ def lanczos(x: Tensor, places: Tensor) -> Tensor:
     """Return pictures (B, 3, side, side) interpolated from 8 x 8 px, as OpenCV does; places: see `grid`."""
     side, tap, out = x.shape[2], torch.arange(-3, 5, device=x.device)[:, None], 0
     places = (places + 1) * (side / 2) - HALF
-    first = places.floor()
-    away = (places - first)[..., None, :] - tap
+    away = (places - places.floor())[..., None, :] - tap
     weight = torch.sinc(away) * torch.sinc(away / 4)
-    weight, places = weight / weight.sum(-2, keepdim=True), (first[..., None, :] + tap + HALF) * (2 / side) - 1
+    weight, places = weight / weight.sum(-2, keepdim=True), (places.floor()[..., None, :] + tap + HALF) * (2 / side) - 1
     for row in range(8):
         spots = torch.stack([places[..., 0], places[..., row:row + 1, 1].expand_as(places[..., 0])], -1).flatten(2, 3)
         found = grid_sample(x, spots, "nearest", align_corners=False).unflatten(3, (-1, 8))

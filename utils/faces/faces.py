@@ -108,13 +108,13 @@ def reclaimable(*shape: int) -> np.ndarray:
 class Crops:
     """Pictures of faces: `crops[i]` is (S, S, 3) uint8 BGR, the nominal crop of `size` px with `border` px round it.
 
-    read: i -> picture; stored: i -> its bytes as they are stored; seen: px of the border that the net sees.
+    side: S; read: i -> picture; stored: i -> its bytes as they are stored; seen: px of the border that the net sees.
     """
 
     def __init__(self, read: Callable[[int], np.ndarray], stored: Callable[[int], bytes], count: int, size: int, border: int,
                  seen: int = 0):
         self.read, self.stored, self.size, self.border, self.seen = read, stored, size, border, seen
-        self.count = count
+        self.count, self.side = count, size + 2 * border
         self.rows: np.ndarray | None = None     # which pictures these are; None: all of them
         self.decoded: np.ndarray | None = None  # all that `read` returns
 
@@ -150,11 +150,10 @@ class Crops:
 
     def cached(self, cache: float) -> "Crops":
         """Return the crops, all decoded if `cache` GiB can hold them."""
-        side = self.size + 2 * self.border
-        if len(self) * side * side * 3 > cache * GIB:
+        if len(self) * self.side ** 2 * 3 > cache * GIB:
             return self
         some = Crops(self.__getitem__, self.encoded, len(self), self.size, self.border, self.seen)
-        decoded = reclaimable(len(self), side, side, 3)
+        decoded = reclaimable(len(self), self.side, self.side, 3)
         with ThreadPoolExecutor(cores()) as pool:
             for index, crop in enumerate(pool.map(self.__getitem__, range(len(self)))):
                 decoded[index] = crop

@@ -19,7 +19,7 @@ DECODED = 256  # crops that are decoded at once
 
 
 class Feed:
-    """Yields batches[key] for all keys in turn, with images and labels on a device; in place of a DataLoader, until it is left.
+    """Yields batches[key] for all keys in turn, with images and labels on a device, until it is closed; in place of a DataLoader.
 
     The crops of all faces stay on the device if half of its free memory holds them. Those of a larger set are decoded batch by
     batch. threads: that decode. free: bytes; None: those of a GPU, and none on a CPU, where crops are in `--cache`.
@@ -27,18 +27,15 @@ class Feed:
     num_workers = 0  # loader processes
 
     def __init__(self, batches: Batches, keys: Iterable, device: torch.device, threads: int, free: int | None = None):
-        self.batches, self.keys, self.device, self.threads, self.kept = batches, keys, device, threads, None
-        gpu = device.type == "cuda"
-        self.free = (torch.cuda.mem_get_info(device)[0] if gpu else 0) if free is None else free
+        self.batches, self.keys, self.device, self.crops, gpu = batches, keys, device, batches.faces.crops, device.type == "cuda"
+        self.free = free if free is not None else torch.cuda.mem_get_info(device)[0] if gpu else 0
         self.stream = torch.cuda.Stream(device) if gpu else None
-        self.made, self.left = Queue(AHEAD), Event()
+        self.pool, self.made, self.closed, self.kept = ThreadPoolExecutor(threads), Queue(AHEAD), Event(), None
         self.thread = Thread(target=self._work, daemon=True)
 
-    def __enter__(self) -> "Feed":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.left.set()
+    def close(self) -> None:
+        """End the thread."""
+        self.closed.set()
         while self.thread.is_alive():  # it may wait for room
             with suppress(Empty):
                 self.made.get(timeout=0.1)
@@ -59,10 +56,10 @@ class Feed:
 
     def _work(self) -> None:
         try:
-            with ThreadPoolExecutor(self.threads) as self.pool, torch.cuda.stream(self.stream) if self.stream else nullcontext():
+            with self.pool, torch.cuda.stream(self.stream) if self.stream else nullcontext():
                 self._keep()
                 for key in self.keys:
-                    if self.left.is_set():
+                    if self.closed.is_set():
                         return
                     self.made.put((self._batch(key), self.stream and self.stream.record_event()))
             self.made.put(None)
@@ -71,34 +68,29 @@ class Feed:
 
     def _keep(self) -> None:
         """Bring the crops of all faces to the device, each once, if there is room."""
-        crops, most = self.batches.faces.crops, self.free / 2 / (3 * self._side() ** 2)
-        if crops.rows is None and len(crops) > most:
+        rows, most = self.crops.rows, self.free // (6 * self.crops.side ** 2)
+        if rows is None and len(self.crops) > most:
             return
-        _, first, slots = np.unique(np.arange(len(crops)) if crops.rows is None else crops.rows, True, True)
-        if len(first) > most:
-            return
-        kept = torch.empty((len(first), *[self._side()] * 2, 3), dtype=torch.uint8, device=self.device)
-        for start in range(0, len(first), DECODED):
-            if self.left.is_set():
-                return
-            kept[start:start + DECODED] = self._decoded(first[start:start + DECODED])
-        self.kept, self.slots = kept, slots
-        logger.info(f"{len(first)} crops are kept on {self.device}, {kept.nbytes / GIB:.2f} GiB")
-
-    def _side(self) -> int:
-        return self.batches.faces.crops.size + 2 * self.batches.faces.crops.border
+        _, first, self.slots = np.unique(np.arange(len(self.crops)) if rows is None else rows, True, True)
+        if len(first) <= most:
+            kept = torch.empty((len(first), *[self.crops.side] * 2, 3), dtype=torch.uint8, device=self.device)
+            for part in np.split(np.arange(len(first)), range(DECODED, len(first), DECODED)):
+                if self.closed.is_set():
+                    return
+                kept[part[0]:part[-1] + 1] = self._decoded(first[part])
+            self.kept = kept
+            logger.info(f"{len(first)} crops are kept on {self.device}, {kept.nbytes / GIB:.2f} GiB")
 
     def _decoded(self, indices: np.ndarray) -> Tensor:
         """Return stored crops (B, S, S, 3) on the device."""
-        host = torch.empty((len(indices), *[self._side()] * 2, 3), dtype=torch.uint8, pin_memory=self.stream is not None)
-        crops = self.batches.faces.crops
-        list(self.pool.map(lambda place, index: np.copyto(place, crops[index]), host.numpy(), indices.tolist()))
+        shape = (len(indices), *[self.crops.side] * 2, 3)
+        host = torch.empty(shape, dtype=torch.uint8, pin_memory=self.stream is not None)
+        list(self.pool.map(lambda place, index: np.copyto(place, self.crops[index]), host.numpy(), indices.tolist()))
         return host.to(self.device, non_blocking=True)
 
     def _batch(self, key: tuple[np.ndarray, np.ndarray]) -> Batch:
         drawings, labels, matrix = self.batches.planned(key)
-        numbers = [[orders(drawing) for drawing in drawings], labels.packed.numpy(), matrix,
-                   None if self.kept is None else self.slots[key[1]]]
-        work, packed, matrix, slots = uploaded(numbers, self.device)
+        slots = None if self.kept is None else self.slots[key[1]]
+        work, packed, matrix, slots = uploaded([list(map(orders, drawings)), labels.packed.numpy(), matrix, slots], self.device)
         crops = self._decoded(key[1]) if self.kept is None else self.kept[slots]
         return assembled(carried_out, crops, work, labels._replace(packed=packed), matrix, torch.from_numpy(key[1]))

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 
 from pipnet.geometry import compose, opencv_matrix
-from utils.faces.changes import GREY, Change, Drawing
+from utils.faces.changes import GREY, Change
 
 LEVELS = np.arange(256)
+STILL = -1  # instead of a flag: the crop is not warped
 
 
 def middle(image: np.ndarray, side: int) -> np.ndarray:
@@ -17,13 +18,13 @@ def middle(image: np.ndarray, side: int) -> np.ndarray:
     return image[edge:edge + side, edge:edge + side]
 
 
-def carried_out(crops: Sequence[np.ndarray], drawing: Drawing) -> np.ndarray:
-    """Return the pictures (B, side, side, 3) uint8 that are drawn for crops, which stay as they are."""
-    if drawing.source is not None:  # where it is stored black, outside the source image, it is grey
-        crops = [framed(*pair, GREY) for pair in zip(crops, drawing.source, strict=True)]
-    for change in drawing.made:
-        crops = pixels(crops, change)
-    return crops
+def warps(change: Change) -> tuple[np.ndarray, np.ndarray]:
+    """Return affines (B, 2, 3) from px of the middle that counts as the picture to px of the result, and OpenCV's flags (B,)."""
+    inner, outer = (np.array([[1.0, 0, edge], [0, 1, edge]]) for edge in ((change.size - change.seen) // 2,
+                                                                        (change.side - change.size) // 2))
+    still = (change.matrix == np.eye(2, 3)).all((1, 2))
+    flags = cv2.INTER_LINEAR if change.interpolation is None else change.interpolation
+    return compose(inner, change.matrix, outer), np.where(still, STILL, flags)
 
 
 def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
@@ -32,17 +33,16 @@ def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
     crops: B square pictures of one size, uint8 BGR, which stay as they are.
     """
     out = np.empty((len(change.matrix), change.side, change.side, 3), np.uint8)
-    still = (change.matrix == np.eye(2, 3)).all((1, 2)).tolist()
-    inner, outer = (np.array([[1.0, 0, edge], [0, 1, edge]]) for edge in ((change.size - change.seen) // 2,
-                                                                        (change.side - change.size) // 2))
-    maps = opencv_matrix(compose(inner, change.matrix, outer))
-    flags = [cv2.INTER_LINEAR] * len(out) if change.interpolation is None else change.interpolation.tolist()
+    if change.source is not None:  # where it is stored black, outside the source image, it is grey
+        crops = [framed(*pair, GREY) for pair in zip(crops, change.source, strict=True)]
+    whole, flags = warps(change)
+    maps = opencv_matrix(whole)
     for row, (crop, image) in enumerate(zip(crops, out, strict=True)):
         crop = middle(crop, change.seen)
-        if still[row]:
+        if flags[row] == STILL:
             image[:] = middle(crop, change.side)
         else:  # OpenCV warps four channels in half the time of three, to the same values
-            warped = cv2.warpAffine(cv2.cvtColor(crop, cv2.COLOR_BGR2BGRA), maps[row], image.shape[:2], flags=flags[row],
+            warped = cv2.warpAffine(cv2.cvtColor(crop, cv2.COLOR_BGR2BGRA), maps[row], image.shape[:2], flags=int(flags[row]),
                                     borderValue=(change.fill,) * 4)
             cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR, dst=image)
     if change.hsv is not None:

@@ -1,4 +1,5 @@
 """--show-data: a sheet of augmented training faces, and the labels that look wrong."""
+from functools import reduce
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from pipnet.layout import Layout
 from utils.evaluate.tables import table
 from utils.faces.batches import Batches
 from utils.faces.faces import Faces
+from utils.faces.pixels import pixels
 from utils.faces.prepared_set import Split, load
 from utils.keys import ROUNDS
 from utils.landmarks.semi import find_pool
@@ -76,7 +78,8 @@ def _samples(batches: Batches, layout: Layout, neighbors: list[list[int]], count
     chosen = np.random.default_rng(batches.seed).permutation(len(faces))[:count]
     marked = [group[0] for group in layout.groups.values()]
     tiles = []
-    images, (points, weight, *_) = batches.changed(np.zeros(len(chosen), int), chosen)
+    made, (points, weight, *_) = batches.drawn(np.zeros(len(chosen), int), chosen)
+    images = reduce(pixels, made, batches.pictures(chosen))
     for index, image, landmarks, visible in zip(chosen.tolist(), images, points, weight, strict=True):
         landmarks = (landmarks * faces.crops.size + faces.crops.seen) / len(image)
         shades = [colour if seen else GREY for colour, seen in zip(colours, visible, strict=True)]

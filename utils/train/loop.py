@@ -2,7 +2,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
     if history.epochs >= epochs:
         logger.info(f"{run.folder.name} is finished: all {epochs} epochs are trained; to train longer, give a larger --epochs")
-    with loader if isinstance(loader, Feed) else nullcontext(), \
+    with closing(loader) if isinstance(loader, Feed) else nullcontext(), \
             explained(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""), \
             progress(total=epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                      smoothing=0.05) as bar:

@@ -1,5 +1,6 @@
 """Changes carried out by torch, against OpenCV: each kind by itself, the presets, and that the host does not wait."""
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -8,26 +9,25 @@ from conftest import settings
 from test_pixels import GEOMETRY, PLAIN, crops, neutral
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from utils.faces import pixels
 from utils.faces.batches import drawn
-from utils.faces.changes import DRAWS, INTERPOLATION, Change, Drawing, Field, changes, moved, uniforms
+from utils.faces.changes import DRAWS, INTERPOLATION, Change, Field, changes, moved, uniforms
 from utils.faces.device_pixels import carried_out, orders, uploaded
+from utils.faces.pixels import pixels
 
 CPU = torch.device("cpu")
 ROWS, SIZE, STORED = 24, 64, 80
 
 
-def on_device(stored: np.ndarray, drawing: Drawing) -> np.ndarray:
+def on_device(stored: np.ndarray, *drawn: Change) -> np.ndarray:
     before, given = stored.copy(), torch.from_numpy(stored)
-    made = carried_out(given, uploaded(orders(drawing), CPU))
+    made = carried_out(given, uploaded(orders(drawn), CPU))
     assert np.array_equal(stored, before) and made.is_contiguous() and made.dtype == torch.uint8
     return made.numpy()
 
 
-def assert_close(stored: np.ndarray, *made: Change, source: np.ndarray | None = None) -> np.ndarray:
+def assert_close(stored: np.ndarray, *made: Change) -> np.ndarray:
     """Assert that both ways agree within 2 levels in the mean, and in 99.9 % of the px within 8; return torch's pictures."""
-    drawing = Drawing(list(made), source)
-    found, expected = on_device(stored, drawing), pixels.carried_out(list(stored), drawing)
+    found, expected = on_device(stored, *made), reduce(pixels, made, stored)
     away = np.abs(found.astype(int) - expected)
     assert found.shape == expected.shape and away.mean((1, 2, 3)).max() < 2, away.mean((1, 2, 3))
     assert (away > 8).mean() < 0.001, (away > 8).mean((1, 2, 3))
@@ -80,7 +80,7 @@ def test_the_presets(name, margin):
     box = np.tile([[0.1, 0.15], [0.9, 0.95]], (ROWS, 1, 1)) * SIZE
     source = np.tile([10.4, -np.inf, 71.5, 90], (ROWS, 1)) if recipe.fill == "grey" else None
     made = drawn(1, np.zeros(ROWS, int), np.arange(ROWS), recipe, Field(SIZE, STORED, SIZE + 2 * margin, box))
-    assert_close(crops(ROWS), *made, source=source)
+    assert_close(crops(ROWS), made[0]._replace(source=source), *made[1:])
 
 
 def test_landmarks_go_where_the_pixels_go():
@@ -89,7 +89,7 @@ def test_landmarks_go_where_the_pixels_go():
     stored = np.stack(np.broadcast_arrays(axis, axis[:, None], 255.0))[None].astype(np.float32).repeat(ROWS, 0)
     made = changes(uniforms(7, 0, np.arange(ROWS), DRAWS), replace(PLAIN, **GEOMETRY), Field(128, 160, 128))
     landmarks = moved(np.tile(places, (ROWS, 1, 1)), np.zeros(ROWS), [made], range(4)) * 128
-    act, _, numbers = orders(Drawing([made]))[1]
+    act, _, numbers = orders([made])[1]
     images = act(torch.from_numpy(stored), *uploaded(numbers, CPU)).numpy()
     grid = np.stack([*np.meshgrid(np.arange(128) + 0.5, np.arange(128) + 0.5), np.ones((128, 128))], -1)
     for image, points in zip(images, landmarks, strict=True):
@@ -104,8 +104,8 @@ def test_noise_is_as_strong_and_as_coarse_as_opencvs():
     grain = np.array([[12.0, 1.0, 77], [6, 2.5, 78], [0, 1, 79], [12, 1, 2 ** 31 - 9000]] * 6)
     grain[:, 2] += np.arange(ROWS) * 379
     change = neutral(ROWS, grain=grain)
-    found, again = (on_device(stored, Drawing([change])).astype(float) - 128 for _ in range(2))
-    expected = pixels.pixels(stored, change).astype(float) - 128
+    found, again = (on_device(stored, change).astype(float) - 128 for _ in range(2))
+    expected = pixels(stored, change).astype(float) - 128
     assert np.array_equal(found, again) and not found[2::4].any() and (found[0] != found[3]).mean() > 0.5
 
     def told(noise: np.ndarray) -> list[float]:
@@ -114,7 +114,7 @@ def test_noise_is_as_strong_and_as_coarse_as_opencvs():
     for first in (0, 1, 3):
         assert told(found[first::4]) == pytest.approx(told(expected[first::4, ..., :1]), rel=0.06)
     assert np.abs(np.corrcoef(found[0].reshape(-1, 3).T) - np.eye(3)).max() < 0.06
-    few = on_device(stored, Drawing([neutral(ROWS, grain=np.where(np.arange(ROWS)[:, None] < 4, grain, 0) + [0, 1, 0])]))
+    few = on_device(stored, neutral(ROWS, grain=np.where(np.arange(ROWS)[:, None] < 4, grain, 0) + [0, 1, 0]))
     assert (few[4:] == 128).all() and (few[0] != 128).any()
 
 
@@ -131,7 +131,7 @@ class Counted(TorchDispatchMode):
 def test_the_host_does_not_wait_and_starts_few_operations(name, most):
     box = np.tile([[0.1, 0.15], [0.9, 0.95]], (128, 1, 1)) * 256
     made = drawn(1, np.zeros(128, int), np.arange(128), settings(name).augment, Field(256, 320, 256, box))
-    work = uploaded(orders(Drawing(made)), torch.device("meta"))
+    work = uploaded(orders(made), torch.device("meta"))
     with Counted() as counted:
         found = carried_out(torch.empty((128, 320, 320, 3), dtype=torch.uint8, device="meta"), work)
     assert found.shape == (128, 256, 256, 3) and counted.count <= most
@@ -140,7 +140,7 @@ def test_the_host_does_not_wait_and_starts_few_operations(name, most):
 def test_every_kind_of_change_has_an_order():
     """A new column of `Change` needs one in device_pixels.py, a row in `test_each_kind_of_change`, and its name here."""
     assert Change._fields == ("size", "seen", "side", "matrix", "mirrored", "interpolation", "hsv", "gamma", "colour", "blur",
-                              "grain", "box", "shade", "fill", "clips")
+                              "grain", "box", "shade", "fill", "clips", "source")
 
 
 def test_all_numbers_go_up_in_one_copy():

@@ -1,5 +1,6 @@
 """Batches made on a device by a thread: the same changes as from the loader, how it ends, and whole trainings."""
 import threading
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +31,7 @@ def order_of(faces: Faces, batch: int = 8) -> Order:
 
 
 def fed(views: Batches, keys, free: int = 0) -> list[Batch]:
-    with Feed(views, keys, CPU, 2, free) as feed:
+    with closing(Feed(views, keys, CPU, 2, free)) as feed:
         batches = list(feed)
     assert not feed.thread.is_alive()
     return batches
@@ -86,7 +87,7 @@ def test_a_face_that_comes_several_times_is_kept_once(faces):
     views, each = Batches(some, PRESETS["default"], L68.flip_index, 0), 3 * 80 ** 2
     keys = [(np.zeros(6, int), np.arange(6))]
     for free, kept in ((6 * each, 3), (6 * each - 1, None)):
-        with Feed(views, keys, CPU, 1, free) as feed:
+        with closing(Feed(views, keys, CPU, 1, free)) as feed:
             batch, = feed
             assert (feed.kept if kept is None else len(feed.kept)) == kept
         assert_equal(batch, fed(views, keys)[0])
@@ -102,20 +103,20 @@ def test_an_error_reaches_the_training(faces):
 
     for free in (0, ENOUGH):
         feed = Feed(views, order_of(some).epochs(0, 1), CPU, 2, free)
-        with pytest.raises(UserError, match="^crop 11 is damaged; prepare the set again$"), feed, explained(feed, str):
+        with pytest.raises(UserError, match="^crop 11 is damaged; prepare the set again$"), closing(feed), explained(feed, str):
             list(feed)
         assert not feed.thread.is_alive()
 
 
 def test_the_thread_ends_with_the_training(faces):
     views, before = Batches(opened(faces), PRESETS["default"], L68.flip_index, 0), threading.active_count()
-    with Feed(views, order_of(views.faces).epochs(0, 10 ** 6), CPU, 2) as feed:
+    with closing(Feed(views, order_of(views.faces).epochs(0, 10 ** 6), CPU, 2)) as feed:
         assert next(iter(feed)).images.shape == (8, 64, 64, 3) and feed.thread.daemon
         next(iter(feed))
-    with pytest.raises(KeyboardInterrupt), Feed(views, order_of(views.faces).epochs(0, 10 ** 6), CPU, 2) as feed:
+    with pytest.raises(KeyboardInterrupt), closing(Feed(views, order_of(views.faces).epochs(0, 10 ** 6), CPU, 2)) as feed:
         next(iter(feed))
         raise KeyboardInterrupt
-    with Feed(views, [], CPU, 2):  # a training that is finished takes no batch
+    with closing(Feed(views, [], CPU, 2)):  # a training that is finished takes no batch
         pass
     assert threading.active_count() == before
 

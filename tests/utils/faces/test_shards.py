@@ -2,6 +2,7 @@
 import io
 import tarfile
 import tracemalloc
+from functools import reduce
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from conftest import LAYOUTS, draw_face, settings, split_of
 from pipnet.errors import UserError
 from utils.faces.batches import Batches, labels_of, make_order, recipes
 from utils.faces.faces import Faces
-from utils.faces.pixels import carried_out
+from utils.faces.pixels import pixels
 from utils.faces.prepared_set import load
 from utils.faces.shards import Shards, shard_files
 from utils.landmarks.sources import labelled_rows
@@ -77,8 +78,7 @@ def test_memory_is_the_same_for_a_thousand_and_a_million_faces(tars, tmp_path):
         views = Batches(faces.faces(), chosen.augment, L68.flip_index, 0, 0, recipes(chosen.augment, chosen.views))
         for index in np.linspace(0, len(views) - 1, 20).astype(int).tolist():
             key = np.zeros(1, int), np.array([index])
-            drawing = views.drawing(*key, chosen.augment)
-            assert carried_out(views.pictures(key[1]), drawing).shape == (1, 64, 64, 3)
+            assert reduce(pixels, views.changes(*key, chosen.augment), views.pictures(key[1])).shape == (1, 64, 64, 3)
         used[len(views)] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     small, large = used.values()
@@ -110,7 +110,7 @@ def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces
     key = np.full(4, 3), np.arange(4)
     view = Batches(some, chosen.augment, L68.flip_index, 0, 0, both)[key].labels.weak
     weak, strong = (labels_of(some, key[1], made, range(68))[0] for made in (
-        batches_of.drawing(*key, recipe, view=number).made for batches_of, recipe, number in (
+        batches_of.changes(*key, recipe, view=number) for batches_of, recipe, number in (
             (Batches(some, None, None, 0), both.weak, 1), (Batches(some, None, None, 0), both.strong, 0))))
     there = weak @ view.matrix.numpy()[:, :, :2].swapaxes(1, 2) + view.matrix.numpy()[:, None, :, 2]
     inside = (np.abs(there - 0.5) < 0.5) & (np.abs(weak - 0.5) < 0.5) & (np.abs(strong - 0.5) < 0.5)  # steps may clip the others
