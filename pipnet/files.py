@@ -133,6 +133,15 @@ def own_folder(base: Path, *names: str) -> Path:
     return base
 
 
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's list of files, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_atomic(file: Path, write) -> None:
     """Call `write(path)` on a temporary file, flush it to disk and rename it to `file`: a kill leaves either file whole.
 
@@ -142,14 +151,9 @@ def write_atomic(file: Path, write) -> None:
     try:
         partial = partial_file(file)
         write(partial)
-        with open(partial, "rb") as handle:
-            os.fsync(handle.fileno())
+        sync(partial)
         os.replace(partial, file)
-        folder = os.open(file.parent, os.O_RDONLY)  # flush the rename too, so that it survives a power cut
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(file.parent)  # the rename too, so that it survives a power cut
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror or error}); what stood there before is kept") from None
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 from loguru import logger
 
 from pipnet.errors import UserError
+from pipnet.files import sync
 from utils.locks import LOCK, is_free, is_lock, waiting
 from utils.yaml_files import read_yaml
 
@@ -67,15 +68,6 @@ def replace_folder(partial: Path, target: Path) -> None:
     os.replace(partial / GROWING, target)
     sync(target.parent)
     shutil.rmtree(partial / OLD, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Flush a file or a folder's list of files to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def tidy(root: Path) -> None:

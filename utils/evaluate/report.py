@@ -21,6 +21,7 @@ from utils.evaluate.plot import Style, chart
 from utils.evaluate.tables import Case, Compared, Row, group_rows, group_table, norm_rows, score_rows, table
 from utils.faces.faces import Faces
 from utils.faces.prepared_set import PreparedSet, Split
+from utils.faces.unlabelled import sharpness
 from utils.yaml_files import read_yaml
 
 TRUTH, FOUND = (80, 220, 80), (60, 60, 255)  # BGR
@@ -54,9 +55,8 @@ def conditions(faces: Faces, layout: Layout) -> dict[str, np.ndarray]:
     """Return conditions that may make a face hard, (M,) each: yaw in degrees, NaN where unknown; size of the box in px (root of
     its area); sharpness of the crop (variance of its Laplacian, grey levels squared)."""
     grey = (cv2.cvtColor(faces.crops.plain(i, 0), cv2.COLOR_BGR2GRAY) for i in range(len(faces)))
-    sharpness = np.array([cv2.Laplacian(image, cv2.CV_64F).var() for image in grey])
-    box = faces["box"][:]
-    return {"yaw": _yaw(faces, layout), "size": np.sqrt((box[:, 2:] - box[:, :2]).prod(1)), "sharpness": sharpness}
+    sharp, box = np.array([sharpness(image) for image in grey]), faces["box"][:]
+    return {"yaw": _yaw(faces, layout), "size": np.sqrt((box[:, 2:] - box[:, :2]).prod(1)), "sharpness": sharp}
 
 
 def _yaw(faces: Faces, layout: Layout) -> np.ndarray:

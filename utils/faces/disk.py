@@ -21,10 +21,10 @@ import yaml
 
 from pipnet import images
 from pipnet.errors import UserError, one_line
+from pipnet.files import sync
 from pipnet.geometry import to_crop
 from utils.faces.archives import Splits
 from utils.faces.faces import Values, mapped
-from utils.growing import sync
 
 FAR = 1 << 20  # px; no picture that can be read is larger
 CROPS, TEXT, NAMES = "crops.jpegs", "text.utf8", ".text"
