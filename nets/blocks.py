@@ -25,6 +25,11 @@ def run_taps(layers: Iterable[nn.Module], x: Tensor, taps: dict[int, int]) -> di
     return {stride: outputs[index] for stride, index in taps.items()}
 
 
+def in_full(x: Tensor) -> torch.autocast:
+    """Return a context in which autocast rounds nothing on the device of x."""
+    return torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False)
+
+
 def start_small(*layers: nn.Module | None) -> None:
     """Give output layers small random weights and no bias."""
     for layer in filter(None, layers):

@@ -7,7 +7,7 @@ landmarks; then each gets its own displacement.
 import torch
 from torch import Tensor, nn
 
-from nets.blocks import GatedAttention
+from nets.blocks import GatedAttention, in_full
 from nets.labels import Labels
 
 STRIDE = 8  # px of the input that one cell of the fine map covers
@@ -83,7 +83,7 @@ def sample(maps: Tensor, places: Tensor, steps: Tensor) -> Tensor:
     onnxruntime needs a third of the time that it needs for `grid_sample`, whose backward pass reads foreign memory at NaN.
     """
     (batch, channels, side, _), count, width = maps.shape, places.shape[1], len(steps)
-    with torch.autocast("cuda" if maps.is_cuda else "cpu", enabled=False):  # 16 bits would round the places
+    with in_full(maps):  # 16 bits would round the places
         x, y = hats(places.float().mT[..., None] + steps, side).unbind(1)  # (B, N, K, S)
         columns = x.flatten(1, 2).bmm(maps.float().permute(0, 3, 2, 1).flatten(2))  # (B, N * K, S * C): interpolated in x
         y = y[:, :, None].expand(-1, -1, width, -1, -1).flatten(0, 2)

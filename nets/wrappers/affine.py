@@ -7,20 +7,20 @@ FLAT = 0.01  # lower bound of a determinant: no map may flatten or mirror the fa
 
 
 def determinant(matrix: Tensor) -> Tensor:
-    """Return (B,), the determinants of maps (B, 2, 3), kept from zero."""
+    """Return (B,), the determinants of maps (B, 2, 3)."""
     (a, b), (c, d) = matrix[:, 0, :2].unbind(-1), matrix[:, 1, :2].unbind(-1)
-    return (a * d - b * c).clamp(min=FLAT)
+    return a * d - b * c
 
 
 def length_scale(matrix: Tensor) -> Tensor:
     """Return (B, 1), how many times as long distances are after maps (B, 2, 3), in the mean over directions."""
-    return determinant(matrix).sqrt()[:, None]
+    return determinant(matrix).clamp(min=FLAT).sqrt()[:, None]
 
 
 def inverse(matrix: Tensor) -> Tensor:
     """Invert affine maps (B, 2, 3)."""
     (a, b, x), (c, d, y) = matrix[:, 0].unbind(-1), matrix[:, 1].unbind(-1)
-    rows = torch.stack([d, -b, b * y - d * x, -c, a, c * x - a * y], -1) / determinant(matrix)[:, None]
+    rows = torch.stack([d, -b, b * y - d * x, -c, a, c * x - a * y], -1) / determinant(matrix).clamp(min=FLAT)[:, None]
     return rows.view(-1, 2, 3)
 
 

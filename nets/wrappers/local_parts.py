@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.backbones.dpr import Dense, SmallMobileNetV2
-from nets.blocks import start_small
+from nets.blocks import in_full, start_small
 from nets.heads.coordinate import UNIT
 from nets.labels import Labels, Prediction, move
 from nets.registry import ERRORS, resolve
@@ -98,7 +98,7 @@ class LocalParts(Wrapper):
         """Yield each part; face (B, N, 2): landmarks in the inner frame of theta (B, 2, 3)."""
         size = self.spec["input_size"]
         for name in self.parts:
-            with torch.autocast(images.device.type, enabled=False):
+            with in_full(images):
                 place = aligned = chain(theta, self.places[name](face.float()))
                 if torch.is_grad_enabled():  # TorchScript cannot hold it
                     place, aligned = SplitGradient.apply(place)

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from nets.labels import Labels, mirror, move
 from nets.net import Net
 from nets.trainable import batch_norms
+from nets.wrappers.affine import determinant
 from nets.wrappers.base import Wrapper, imitated
 
 UNSURE = 0.02  # of the crop: a landmark whose expected error and disagreements are of this size counts half
@@ -83,6 +84,6 @@ class MeanTeacher(Wrapper):
                 plain, mirrored = error.float().square().chunk(2)
                 squares.append((plain + mirrored[:, self.order]) / 2)
         trust = 1 / (1 + torch.stack(squares).mean(0) / UNSURE ** 2)
-        side = torch.linalg.det(matrix[:, :, :2]).sign()[:, None, None]  # in a mirrored crop labels lie right of the points too
+        side = determinant(matrix).sign()[:, None, None]  # in a mirrored crop labels lie right of the points too
         told, mirrored = move((one + other) / 2 + side * self.right, matrix), side < 0
         return torch.where(mirrored, told[:, self.order], told), torch.where(mirrored[:, :, 0], trust[:, self.order], trust)

@@ -9,6 +9,7 @@ Frames: `outer` is [0, 1] of the nominal crop, `inner` is [0, 1] of the new crop
 import torch
 from torch import Tensor, nn
 
+from nets.blocks import in_full
 from nets.labels import Labels, Prediction, move
 from nets.net import Features, Net, Outputs, by_name
 from nets.wrappers.affine import inverse, length_scale, resample
@@ -95,7 +96,7 @@ class Reinit(Wrapper):
         """Return the float32 maps (B, 2, 3) from the outer to the inner frame."""
         size = self.spec["input_size"]
         same = torch.eye(2, 3, device=images.device).expand(images.shape[0], 2, 3)
-        with torch.autocast(images.device.type, enabled=False):  # 16 bits would be precise to a px of 256
+        with in_full(images):  # 16 bits would be precise to a px of 256
             nominal = resample(images, same, SIZE, size).permute(0, 3, 1, 2)
             return self.transformer(nominal / 127.5 - 1)
 
