@@ -28,7 +28,7 @@ from pipnet.files import read_csv
 from utils.keys import KEYS
 
 SHARES = {"paths": 0.36, "speed": 0.38, "train": 0.26}  # of the minutes; what a part does not use is for the next ones
-ROW_LIMIT = 90  # seconds
+ROW_LIMIT = 90 if torch.cuda.is_available() else 600  # seconds
 LARGE = ["--train", *ALIKE, "--input-size", "256"]
 SHORT, PLAIN = ["--preset", "short"], ["--preset", "short", "--no-refine"]  # with and without the refiner
 MOBILE = [*PLAIN, "--net", "timm:mobilenetv3_large_100"]

@@ -67,12 +67,13 @@ def measure(flags: list[str], rounds: int = ROUNDS) -> dict:
         return time.perf_counter() - begun
 
     seconds(ready)  # kernels are chosen, graphs are captured
-    given_back = [seconds(ready) for _ in range(ROUNDS if device.type == "cpu" else 0)]
+    given_back = [seconds(ready) for _ in range(rounds if device.type == "cpu" else 0)]
     keep_memory()
     steps = max(STEPS, ceil(SECONDS * STEPS / seconds(ready)))
+    ahead = loader.num_workers * (loader.prefetch_factor or 0)  # batches made while none are taken: they are used up first
     fed, pure = [], []
     for _ in range(rounds):
-        seconds(islice(feed, steps))  # uses up the batches that were made ahead while none were taken
+        seconds(islice(feed, 3 + 2 * ahead))
         fed.append(steps * order.batch / seconds(islice(feed, steps)))
         pure.append(steps * order.batch / seconds(islice(cycle(ready), steps)))
     found = {"net": net.net, "input_size": net.input_size, "batch_size": order.batch,
