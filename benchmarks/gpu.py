@@ -25,7 +25,6 @@ from markdown_table import table
 from record import ROOT, chosen, save
 
 from pipnet.files import read_csv
-from utils.keys import KEYS
 
 SHARES = {"paths": 0.36, "speed": 0.38, "train": 0.26}  # of the minutes; what a part does not use is for the next ones
 ROW_LIMIT = 90 if torch.cuda.is_available() else 600  # seconds
@@ -37,11 +36,10 @@ NETS = [("ResNet-18, short", 32, SHORT), ("ResNet-18, short", 128, SHORT),
         ("ResNet-18, pipnet", 16, ["--preset", "pipnet"]),
         ("MobileNetV3", 32, MOBILE), ("MobileNetV3", 128, MOBILE), ("ResNet-50", 64, [*PLAIN, "--net", "resnet50"]),
         ("ResNet-18, short", 16, SHORT), ("ResNet-18", 16, PLAIN)]
-HOST = ["--pixels", "cpu"] if "pixels" in KEYS else []
-NEW, OLD = {"graph, device": []}, {"eager, host": ["--no-graph", *HOST]}
-MIXED = {"graph, host": HOST, "eager, device": ["--no-graph"]}
+BOTH = {"graph, device": [], "eager, host": ["--no-graph", "--pixels", "cpu"]}
+MIXED = {"graph, host": ["--pixels", "cpu"], "eager, device": ["--no-graph"]}
 ROWS = {f"{net} {batch}: {way}": [*LARGE, "--batch-size", str(batch), *flags, *more]
-        for nets, ways in ((NETS, NEW | OLD), (NETS[:2], MIXED))  # the most important first: time may be short
+        for nets, ways in ((NETS[:1], BOTH | MIXED), (NETS[1:], BOTH), (NETS[1:2], MIXED))  # time may end before the last ones
         for net, batch, flags in nets for way, more in ways.items()}
 
 
@@ -51,7 +49,9 @@ def speed(work: Path, until: float, names: list[str]) -> dict[str, dict]:
     print(speed_table({}), flush=True)
     while left and (rest := until - time.monotonic()) > 20:
         command = ["timeout", "-k", "5", str(round(rest)), sys.executable, __file__, "rows", str(work), *left]
-        with open(log, "w") as out, subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=out, text=True) as child:
+        env = {**os.environ, "TEARDOWN_CUPTI": "0"}  # a profiler that ends must not break the graphs of the next row
+        with open(log, "w") as out, \
+                subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=out, text=True, env=env) as child:
             row: dict = {}
             while left and "error" not in row:
                 timer = Timer(ROW_LIMIT, child.terminate)
@@ -117,7 +117,7 @@ def train(work: Path, until: float, images: float, data: Path) -> dict:
 
     with ThreadPoolExecutor(4) as pool:
         jobs = {f"{way}, seed {seed}": pool.submit(curve, more, seed, f"curve{number}{seed}")
-                for number, (way, more) in enumerate((NEW | OLD).items()) for seed in (0, 1)}
+                for number, (way, more) in enumerate(BOTH.items()) for seed in (0, 1)}
     found: dict = {"curves": {name: job.result() for name, job in jobs.items()}}
     seconds = min(120, until - time.monotonic() - 35)  # it takes these 35 to start and to test
     steps = max(int(0.8 * seconds * images / batch / 10), 0)

@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
@@ -53,7 +54,13 @@ def begin(flags: list[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, Da
 
 def measure(flags: list[str], rounds: int = ROUNDS) -> dict:
     """Return images/s of both, medians over the rounds, and what `traced` says of a step. flags: of main.py."""
-    experiment, solver, order, loader = begin(flags, start_ranks())
+    *begun, loader = begin(flags, start_ranks())
+    with loader if isinstance(loader, Feed) else nullcontext():
+        return measured(*begun, loader, rounds)
+
+
+def measured(experiment: Experiment, solver: Solver, order: Order, loader: DataLoader | Feed, rounds: int) -> dict:
+    """Return the figures of a training that has begun."""
     net, device = experiment.settings.net, solver.ranks.device
     solver.begin()
     feed = iter(loader)
@@ -70,10 +77,10 @@ def measure(flags: list[str], rounds: int = ROUNDS) -> dict:
     given_back = [seconds(ready) for _ in range(rounds if device.type == "cpu" else 0)]
     keep_memory()
     steps = max(STEPS, ceil(SECONDS * STEPS / seconds(ready)))
-    ahead = loader.num_workers * (loader.prefetch_factor or 0)  # batches made while none are taken: they are used up first
+    ahead = loader.num_workers and loader.num_workers * loader.prefetch_factor
     fed, pure = [], []
     for _ in range(rounds):
-        seconds(islice(feed, 3 + 2 * ahead))
+        seconds(islice(feed, 3 + 2 * ahead))  # uses up the batches that were made while none were taken
         fed.append(steps * order.batch / seconds(islice(feed, steps)))
         pure.append(steps * order.batch / seconds(islice(cycle(ready), steps)))
     found = {"net": net.net, "input_size": net.input_size, "batch_size": order.batch,
