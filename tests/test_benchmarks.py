@@ -106,7 +106,7 @@ def test_a_card_is_checked(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr("record.RESULTS", tmp_path)
     monkeypatch.setattr("gpu_paths.FACES", (16, 8))
-    found = gpu.main(["paths", "--only", "own points", "diverging, bf16"])["paths"]
+    found = gpu.main(["paths", "--minutes", "20", "--only", "own points", "diverging, bf16"])["paths"]
     assert [row["status"] for row in found.values()] == ["ok", "ok"], found
     assert "2 of 2 paths as expected" in capsys.readouterr().out
 
