@@ -1,4 +1,5 @@
 """A training step as one CUDA graph: the host launches it as a whole, in place of hundreds of kernels one by one."""
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,7 @@ class Graph:
 
     def _capture(self, batch: Any) -> str:
         """Capture the step, which does not run it; return why that failed, or an empty text."""
+        gc.collect()  # graphs of earlier trainings in this process keep their memory until then
         batch = tree_map_only(Tensor, Tensor.clone, batch)
         self.inputs, self.graph = tensors(batch), torch.cuda.CUDAGraph()
         try:
