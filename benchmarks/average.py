@@ -66,7 +66,7 @@ def mean_detector(first: Path, run: run_folder.Run, second: State, share: float)
 
 def main(first: Path, second: str, share: float, exp: str) -> None:
     """Write the run weights/EXP."""
-    run = run_folder.find(second, ROOT / "weights", False)
+    run = run_folder.find_run(second, ROOT / "weights", False)
     stored, folder = checkpoint.load(run.weights), ROOT / "weights" / exp
     if first.suffix == ".onnx":
         model = mean_detector(first, run, stored["model"], share)

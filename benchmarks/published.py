@@ -9,7 +9,7 @@ from record import ROOT, save
 from runs import pose_and_states, run
 
 from pipnet.files import read_csv
-from utils.train.run_folder import find
+from utils.train.run_folder import find_run
 
 RFB, FACEBOXES = ("rfb320", "version-RFB-320.onnx"), ("faceboxes", "FaceBoxesV2.pth")
 DPR = ("dpr_98_points_global_reinit.pth.tar", "dpr_98_points_global_regress.pth.tar")
@@ -26,7 +26,7 @@ def measure(names: tuple[str, ...], detector: tuple[str, str]) -> dict[str, dict
     run("--test", "--exp", exp, "--test-data", "300W", "FACES68", "--allow-partial", "--box", "true", "detector", "--detector",
         detector[0], "--detector-weights", str(file_of(detector[1])))
     found: dict[str, dict] = {"300W": {}, "FACES68": {}}
-    folder = find(exp, ROOT / "weights", False).folder
+    folder = find_run(exp, ROOT / "weights", False).folder
     for name, words in zip(found, pose_and_states(folder)[-4::2], strict=False):  # of each set: both boxes
         found[name]["states"] = words
     for row in read_csv(folder / "report" / "scores.csv"):

@@ -93,7 +93,7 @@ def find(mode: Namespace, root: Path) -> Path:
         if not plans:
             raise UserError(f"no sweep to resume in {root}; start one without --resume")
         return plans[-1].parent
-    folder = run_folder.find(mode.exp, root, True).folder
+    folder = run_folder.find_run(mode.exp, root, True).folder
     own_files.check_place(folder, [Path(ROOT), root], (PLAN, *own_files.MARKS))
     there = (folder / PLAN).is_file()
     if mode.resume and not there:

@@ -1,4 +1,4 @@
-"""Batch norm over the samples of all processes on the CPU; torch's SyncBatchNorm needs GPUs."""
+"""Batch norm over the samples of all processes, for the CPU. torch's SyncBatchNorm needs GPUs."""
 from collections.abc import Callable
 
 import torch
@@ -9,9 +9,9 @@ from nets.trainable import batch_norms
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d with training statistics over the samples of all processes, whose numbers may differ.
+    """nn.BatchNorm2d with training statistics over the samples of all processes, which may have different numbers of samples.
 
-    Parameters, buffers and their names are the same; running statistics are equal in all processes.
+    Parameters, buffers and their names are those of nn.BatchNorm2d. Running statistics are equal in all processes.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -83,7 +83,10 @@ class _Normalise(torch.autograd.Function):
 
 
 def share_batch_norm(net: nn.Module, device: torch.device) -> nn.Module:
-    """Make every batch norm of `net` global, keeping its tensors and their names. Raise ValueError for an unknown kind."""
+    """Replace every batch norm of `net` by one over all processes, keep tensors and names, and return the net.
+
+    ValueError for an unknown kind of batch norm.
+    """
     if device.type == "cuda":
         from timm.layers import convert_sync_batchnorm  # torch's own converter loses the activation inside timm's norms
 
@@ -98,7 +101,7 @@ def share_batch_norm(net: nn.Module, device: torch.device) -> nn.Module:
 
 
 def measure_norms(net: nn.Module, forward: Callable[[Tensor], object], images: Tensor, batch: int) -> None:
-    """Set the statistics of all batch norms of `net` to those of images (M, S, S, 3), which `forward` sends through it."""
+    """Set the statistics of all batch norms of `net` to those of images (M, S, S, 3). forward(images) runs `net`."""
     norms = batch_norms(net)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code."""
+"""Checkpoints: they are written completely or not at all, and reading one runs no code from it."""
 import pickle
 import warnings
 from pathlib import Path
@@ -18,7 +18,7 @@ from utils.train import published
 from utils.train.contents import FORMAT, check_contents
 from utils.train.make_net import state_names
 
-OURS = {"format", "net", "layout", "protocol", "args"}  # values that the files of others do not have all together
+OURS = {"format", "net", "layout", "protocol", "args"}  # keys of our checkpoints; foreign files do not have most of them
 
 
 def save(file: Path, values: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ def save(file: Path, values: dict[str, Any]) -> None:
 
 
 def unpack(file: Path) -> tuple[Trainable, Layout, dict[str, Any]]:
-    """Return (landmark net with its weights, layout, the whole checkpoint). UserError if the file does not fit itself."""
+    """Return (landmark net with its weights, layout, the whole checkpoint). UserError if net and weights do not fit together."""
     if Path(file).suffix in RUNTIMES:
         raise UserError(f"{file} cannot be loaded with torch; give the .pt that it was exported from")
     values = load(file)
@@ -50,16 +50,17 @@ def unpack(file: Path) -> tuple[Trainable, Layout, dict[str, Any]]:
 
 
 def described(net: Trainable, stored: dict[str, Any]) -> LandmarkNet:
-    """Return the landmark net that a checkpoint describes, without `predict`."""
+    """Return the `LandmarkNet` that a checkpoint describes; its `predict` is None."""
     values = {"input_size": net.spec["input_size"], "input_margin": net.input_margin, "pose": "pose" in net.auxiliary,
               "states": state_names(stored["args"])}
     return LandmarkNet.of(None, {**stored, **values})
 
 
 def load(file: Path) -> dict[str, Any]:
-    """Return a checkpoint, on the CPU; published and exported files are described as one, the latter without weights.
+    """Return the values of a checkpoint, on the CPU. Published and exported files give the same values, the latter no weights.
 
-    file: several published files of one net are joined by commas. UserError if it is missing, damaged, unknown, or holds code.
+    file: a path; paths of several published files of one net are joined by commas. UserError if a file is missing, damaged,
+    unknown, or holds code.
     """
     if Path(file).suffix in RUNTIMES:
         return {"format": FORMAT, "model": {}, **published.describe_export(Path(file))}
@@ -68,14 +69,14 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def about(file: Path, stored: dict[str, Any]) -> str:
-    """Return what a tested file is, in words: its name, the epoch where it is known, the net and its parameters."""
+    """Return a description of a tested file: its name, the epoch if it is known, the net and its number of parameters."""
     epoch = stored.get("epoch")
     names = ", ".join(one.name for one in published.split_files(file)[0])
     return f"{names}{'' if epoch is None else f' of epoch {epoch + 1}'}: {published.in_words(stored['model'], stored)}"
 
 
 def _check(file: Path, values: dict[str, Any]) -> None:
-    """Raise UserError where a checkpoint is of another version, incomplete or wrong."""
+    """Raise UserError if our checkpoint is of another version, incomplete or wrong."""
     if isinstance(found := values.get("format"), int) and found != FORMAT:
         raise UserError(f"{file} has checkpoint format {found}, this version reads {FORMAT}; train the net again")
     try:
@@ -86,7 +87,7 @@ def _check(file: Path, values: dict[str, Any]) -> None:
 
 
 def load_weights(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return (tensors by name, half precision widened, the whole checkpoint; empty for files of others). UserError as `load`."""
+    """Return ({name: tensor}, the whole checkpoint, {} for a foreign file). float16 becomes float32. UserError as `load`."""
     files, _ = published.split_files(file)
     read = [_load_one(one) for one in files]  # DPR publishes its nets one by one
     tensors = {name: tensor for some, _ in read for name, tensor in some.items()}
@@ -120,6 +121,6 @@ def _read(file: Path):
         raise UserError(f"{file} is refused: it holds more than tensors and plain values, loading it could run code; if you "
                         "trust it, save its tensors with the code that made it: torch.save(torch.load(FILE, "
                         "weights_only=False)['model'].state_dict(), 'state.pt'), and give state.pt") from None
-    except Exception as error:  # a damaged file makes the reader raise whatever comes up
+    except Exception as error:  # the reader raises errors of any type for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file} is not a readable checkpoint ({reason})") from None

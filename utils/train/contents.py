@@ -66,9 +66,9 @@ ALWAYS = ("task", "val", "epochs", "scales")  # args that are read as they stand
 
 
 def check_contents(values: dict[str, Any], defaults: Defaults) -> None:
-    """Raise ValueError, naming the value, where a checkpoint of ours is incomplete, of wrong types or contradicts itself.
+    """Raise ValueError, naming the value, if our checkpoint is incomplete, has wrong types or contradicts itself.
 
-    Settings are brought to their types in place: a name where a list belongs becomes a list of one.
+    Settings are converted in place: a single name becomes a list of one where a list belongs.
     """
     check(values, record(args=table(ANY)), "")
     _check_args(values["args"])
@@ -82,7 +82,10 @@ def check_contents(values: dict[str, Any], defaults: Defaults) -> None:
 
 
 def _check_args(args: dict[str, Any]) -> None:
-    """Bring the settings to their types. ValueError for unknown or wrong ones; those that a later version adds may be missing."""
+    """Convert the settings to their types in place. ValueError for unknown or wrong ones.
+
+    Settings may be missing, since an older version may have written the file.
+    """
     for key in ALWAYS:
         if key not in args:
             raise ValueError(f"args.{key} is missing, it must be a value of that setting")
@@ -96,7 +99,7 @@ def _check_args(args: dict[str, Any]) -> None:
 
 
 def _check_landmarks(values: dict[str, Any], defaults: Defaults) -> None:
-    """Raise ValueError where layout, mean face, neighbors, parts of the face and options of the head do not fit each other."""
+    """Raise ValueError if layout, mean face, neighbors, parts of the face and options of the head do not fit each other."""
     spec, layout = values["net"], check_layout(values["layout"])
     layouts = defaults.layouts.with_rows(values.get("layouts", {}))
     for name in values.get("layouts", {}):
@@ -127,7 +130,7 @@ def _check_landmarks(values: dict[str, Any], defaults: Defaults) -> None:
 
 
 def _check_state(values: dict[str, Any], figure: str) -> None:
-    """Raise ValueError where the epochs of a training's state are not whole. figure: the column that picks the best epoch."""
+    """Raise ValueError if epochs are missing from a training's state. figure: the column that picks the best epoch."""
     rows, times = values["rows"], values["times"]
     for name, several_rows in (("rows", rows), ("times", times)):
         for place, row in enumerate(several_rows):

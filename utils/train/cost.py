@@ -7,15 +7,19 @@ from nets import build_net
 
 
 class Cost(NamedTuple):
-    """Cost of one face, as exported: parameters in millions, multiply-accumulates in billions, ms of CPU time in onnxruntime
-    with one thread (None if not measured)."""
+    """Cost of one face, as exported.
+
+    parameters: in millions
+    macs: multiply-accumulates, in billions
+    latency: ms of CPU time in onnxruntime with one thread; None if not measured
+    """
     parameters: float
     macs: float
     latency: float | None = None
 
 
 def refiner(spec: dict) -> str:
-    """Return in words what the refiner adds to the cost of a net; --reinit and --local-parts are not counted."""
+    """Return in words how much the refiner adds to the cost of a net, which is counted without --reinit and --local-parts."""
     whole = {key: value for key, value in spec.items() if key not in ("reinit", "local_parts")}
     plain, whole = (spent(part) for part in ({**whole, "refine": False}, whole))
     return (f"refiner: {whole.parameters - plain.parameters:.3f} M parameters and {1e3 * (whole.macs - plain.macs):.1f} M MACs "
@@ -23,7 +27,7 @@ def refiner(spec: dict) -> str:
 
 
 def spent(spec: dict) -> Cost:
-    """Return the cost of the net of a spec, without latency; only shapes are computed."""
+    """Return the cost of the net that `spec` describes, without latency. It is computed from shapes alone."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:

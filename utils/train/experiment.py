@@ -1,4 +1,4 @@
-"""An experiment: what a training is made of. The loop, resuming, folds of an audit and rounds of --semi take it."""
+"""An experiment: everything that a training needs. The training loop, each fold of --audit and each round of --semi take one."""
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,8 +14,13 @@ from utils.train.solver import Solver
 
 
 class Samples(NamedTuple):
-    """Training samples. batches: item (passes, indices) is a batch, with `name(index)` of a sample for errors; checksums: of
-    the sets; words: for the log; labelled: only the first so many samples are labelled, None: there is one kind."""
+    """Training samples.
+
+    batches: `batches[passes, indices]` is a batch; `batches.name(index)` names a sample in errors
+    checksums: of the prepared sets
+    words: a description for the log
+    labelled: number of labelled samples, which come before the unlabelled ones; None: all are labelled
+    """
 
     batches: Dataset
     checksums: list[str]
@@ -24,7 +29,12 @@ class Samples(NamedTuple):
 
 
 class Validated(NamedTuple):
-    """The weights to keep, their validation figure (NaN without validation data), and what inference takes from its faces."""
+    """The result of a validation.
+
+    state: the weights to save
+    figure: their validation figure; NaN without validation data
+    limits: values for inference that were measured on the validation faces, see `LandmarkNet`
+    """
 
     state: dict[str, Tensor]
     figure: float
@@ -32,13 +42,13 @@ class Validated(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """A training, before its first step. It is made by `utils.landmarks.experiment` and `utils.detect.experiment`.
+    """A training before its first step. `utils.landmarks.experiment` and `utils.detect.experiment` make it.
 
     title: net, preset and size in words
-    figure: column of step.csv that picks best.pt, lower is better; says: how the log writes it
-    net(resume): the net, and the origin of its weights; a resumed net gets its weights later
-    description: what inference needs beside the net, layout and protocol among it, for the checkpoint
-    validator(solver): a function that validates the solver's weights, all processes together
+    figure: column of step.csv that picks best.pt, lower is better; says: format of this figure in the log
+    net(resume): returns the net and the origin of its weights; a resumed net gets its weights later
+    description: values of the checkpoint that inference needs except the net, such as layout and protocol
+    validator(solver): returns a function that validates the solver's weights in all processes together
     """
 
     settings: Settings
@@ -52,6 +62,6 @@ class Experiment(NamedTuple):
 
 
 def check_finite(state: dict[str, Tensor]) -> None:
-    """Raise UserError for weights that are not finite."""
+    """Raise UserError if a weight of the state dict is not finite."""
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise UserError("the weights are not finite: the net has diverged, lower --learning-rate")

@@ -1,4 +1,4 @@
-"""Which samples are at fault where the loss or the gradient of a step is not finite."""
+"""Finds the samples that make the loss or the gradient of a step non-finite."""
 from collections.abc import Callable
 
 import torch
@@ -10,9 +10,9 @@ SHOWN = 32  # names in an error
 
 
 def explained(error: NonFinite, solver: Solver, epoch: int, name: Callable[[int], str]) -> str:
-    """Return the error in words, with the samples at fault, of all processes, which must all call it. name(index): of a sample.
+    """Return the error in words, with the samples at fault in all processes. All processes must call this.
 
-    Samples of a mean teacher mean nothing by themselves, so all of the step are named.
+    name(index): the name of a sample. With a mean teacher, a sample cannot be tested alone, so all samples of the step are named.
     """
     own = torch.cat([index for *_, index in error.batches]).tolist()
     indices = [index for row in zip(*solver.ranks.gather(own), strict=True) for index in row]
@@ -30,9 +30,9 @@ def explained(error: NonFinite, solver: Solver, epoch: int, name: Callable[[int]
 
 
 def _faults(solver: Solver, batches: list) -> dict[int, list[str]]:
-    """Return {index of a sample: its terms that are not finite, or "gradient"}. All processes must call it.
+    """Return {index of a sample: its non-finite terms, or ["gradient"]}. All processes must call this.
 
-    Each sample makes a batch of its own, twice in it, so that batch norm can be computed.
+    Each sample is tested in a batch that holds it twice, so that batch norm can be computed.
     """
     found, device = {}, solver.ranks.device
     parameters = [p for p in solver.net.parameters() if p.requires_grad]

@@ -1,4 +1,4 @@
-"""A training step as one CUDA graph: the host launches it as a whole, in place of hundreds of kernels one by one."""
+"""A training step as one CUDA graph: the host launches the graph once instead of hundreds of kernels one by one."""
 import gc
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +11,15 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from utils.train.ranks import Ranks
 
 EAGER = 3       # steps before the capture, in which kernels are chosen and the optimizer makes its state
-TOLERANCE = 0.05  # relative difference of a step and its graph: in the change of the weights, and in each value
+TOLERANCE = 0.05  # largest relative difference between a step and its graph: in the change of the weights, and in each value
 
 
 class Graph:
-    """`step`, replayed as a CUDA graph from its call number EAGER on.
+    """Calls `step`; from call number EAGER on, it replays a CUDA graph of it instead.
 
-    step: a function of nested tuples of tensors that launches the same work at each call, whose tensors keep their shapes. It
-    returns a tensor, which the next call overwrites. state(): the weights, and what else a step changes in place. The first
-    replay is compared with `step` from the same state; if they differ, or there is no graph, all processes go on with `step`.
+    step: a function of nested tuples of tensors. All calls must launch the same kernels on tensors of the same shapes. The tensor
+    that it returns is overwritten by the next call. state(): the weights, and the other tensors that a step changes in place. The
+    first replay is compared with `step` from the same state. If they differ, or the capture fails, all processes call `step`.
     """
 
     def __init__(self, step: Callable[[Any], Tensor], state: Callable[[], tuple[list[Tensor], list[Tensor]]], ranks: Ranks):
@@ -27,7 +27,7 @@ class Graph:
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, batch: Any) -> Tensor:
-        """Take a step."""
+        """Return what `step` returns for the batch."""
         if self.graph:
             torch._foreach_copy_(self.inputs, tensors(batch))
             self.graph.replay()
@@ -37,7 +37,7 @@ class Graph:
 
     @torch.no_grad()
     def _first(self, batch: Any) -> Tensor:
-        """Take a step both ways. Keep the graph if they agree."""
+        """Take one step with `step` and with its graph. Keep the graph if both agree. Return the result."""
         weights, others = self.state()
         state = [*weights, *others]
         before, random = [tensor.clone() for tensor in state], torch.cuda.get_rng_state()
@@ -47,7 +47,7 @@ class Graph:
         torch._foreach_copy_(state, before)
         torch.cuda.set_rng_state(random)
         error = self._capture(batch)
-        if not any(self.ranks.gather(error)):  # a replay meets those of the other processes in its sums
+        if not any(self.ranks.gather(error)):  # a replay sums over all processes, so that all of them must replay
             self.graph.replay()
             change, wrong = (torch.stack(torch._foreach_norm(torch._foreach_sub(weights, other[:len(weights)]))).norm()
                              for other in (before, wanted))
@@ -62,12 +62,12 @@ class Graph:
         return self.result
 
     def _capture(self, batch: Any) -> str:
-        """Capture the step, which does not run it; return why that failed, or an empty text."""
-        gc.collect()  # graphs of earlier trainings in this process keep their memory until then
+        """Capture the step without running it. Return why the capture failed, or an empty text."""
+        gc.collect()  # frees the memory of graphs of earlier trainings in this process
         batch = tree_map_only(Tensor, Tensor.clone, batch)
         self.inputs, self.graph = tensors(batch), torch.cuda.CUDAGraph()
         try:
-            # other threads go on with their own work on the device
+            # thread_local: other threads may use the device meanwhile
             with torch.enable_grad(), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 self.result = self.step(batch)
         except RuntimeError as error:

@@ -45,7 +45,7 @@ class History:
 
 
 def resumable(run: Run, expected: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's last checkpoint. UserError if it cannot be gone on from, or differs in one of the `expected` values."""
+    """Return a run's last checkpoint. UserError if it holds no training state, or differs in one of the `expected` values."""
     stored = checkpoint.load(run.last)
     if "solver" not in stored:
         raise UserError(f"{run.last} has no training state, only weights; start from them: --weights {run.last}")
@@ -55,7 +55,7 @@ def resumable(run: Run, expected: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_write_errors(failed) -> None:
-    """Print what has failed in a thread, except TensorBoard's writing, whose next call raises the error again."""
+    """Print an exception of a thread, except an OSError of TensorBoard's writer: its next call raises that error again."""
     if not isinstance(failed.exc_value, OSError):
         threading.__excepthook__(failed)
 
@@ -71,7 +71,7 @@ class Keeper:
             filename_suffix=f".{secrets.token_hex(4)}")  # nobody can foresee the name, and place a link at it
         if not self.events:
             logger.info("no events for TensorBoard are written, because its package is missing: pip install tensorboard")
-        write_tables(run, history.rows, history.times)  # a kill may have come between the last checkpoint and its rows
+        write_tables(run, history.rows, history.times)  # the process may have been killed after a checkpoint, before its rows
 
     def save(self, inference: dict, solver: dict, better: bool) -> None:
         """Write the files of an epoch: best.pt if it is `better`, last.pt, the tables, TensorBoard's events."""

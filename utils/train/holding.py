@@ -1,4 +1,4 @@
-"""Whether a run's folder may be trained in; its lock and its log while a process works there."""
+"""Checks whether a run's folder may be trained in, and holds its lock and its log while a process works there."""
 import os
 import shutil
 from argparse import Namespace
@@ -35,9 +35,10 @@ def check_free(run: Run, resume: bool, overwrite: bool) -> None:
 
 @contextmanager
 def hold(run: Run, new: bool = False) -> Iterator[Run]:
-    """Hold the folder of a run, and yield the run. InUse if another process holds it, and the folder was asked for.
+    """Lock the folder of a run and yield the run. InUse if another process holds a folder that the user has named.
 
-    Otherwise the next one is taken: by a `new` training without --exp that of the next id, for results of a file a numbered one.
+    Where the user has named none, the next free folder is taken: the next id for a `new` training, a numbered folder for the
+    results of a single file.
     """
     for place in _places(run, new):
         with ExitStack() as held:
@@ -56,7 +57,7 @@ def hold(run: Run, new: bool = False) -> Iterator[Run]:
 
 
 def _places(run: Run, new: bool) -> Iterator[Run]:
-    """Yield a run in its folder, then in others that it may take instead."""
+    """Yield the run with its own folder, then with each further folder that it may take instead."""
     yield run
     for number in count(2):
         root = run.folder.parent
@@ -65,9 +66,9 @@ def _places(run: Run, new: bool) -> Iterator[Run]:
 
 
 def log_to(file: Path):
-    """Return a sink for the logger. A line that cannot be written is dropped: the next checkpoint says that the disk is full.
+    """Return a sink for the logger that appends to `file`. A line that cannot be written is dropped.
 
-    UserError for a link, a pipe or a device, which could lead anywhere.
+    If the disk is full, the next checkpoint reports it. UserError for a link, a pipe or a device, which could lead anywhere.
     """
     def opened() -> int:
         return open_regular(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -82,7 +83,7 @@ def log_to(file: Path):
             os.close(descriptor)
         except OSError as error:
             raise UserError(f"{file} cannot be written to ({error.strerror}); remove it or give another --exp") from None
-        if links > 1:  # its other name may be outside, or in a copy that was made with links
+        if links > 1:  # another name of the file may lie outside of the run, or in a copy that was made with hard links
             write_atomic(file, lambda path: shutil.copyfile(file, path))
 
     return write

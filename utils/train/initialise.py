@@ -18,13 +18,13 @@ from pipnet.layout import Layout
 from utils.config import load_protocol, read_defaults
 from utils.train import checkpoint, published
 
-ALIKE = 1.25  # faces larger or smaller than this in two kinds of crops make a net of one a poor start for the other
-FRAME = 10000  # px; stands for an image in which no crop reaches the edge
+ALIKE = 1.25  # ratio of face sizes in two kinds of crops; beyond it, a net of one kind is a poor start for the other
+FRAME = 10000  # px, side of an imagined image in which no crop reaches the edge
 PER_LANDMARK = ("head.", "refiner.identity", "refiner.move")  # parameters with rows for landmarks
 
 
 class Started(NamedTuple):
-    """The origin of a net's weights: words for the log; rows (tensor, shape, origin) of a report, empty without a file."""
+    """The origin of a net's weights. words: for the log; rows: (tensor, shape, origin) of each tensor, empty without a file."""
 
     words: str
     rows: list[tuple[str, str, str]] = []
@@ -39,7 +39,7 @@ RANDOM = Started("random weights")
 
 
 def initialise(net: Trainable, source: str, layout: Layout, meanface: np.ndarray, warn) -> Started:
-    """Initialise `net` from `source`: imagenet, none, a checkpoint of ours or a published one. Return what was loaded.
+    """Initialise `net` from `source`: imagenet, none, or the file of our or a published checkpoint. Return what was loaded.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are those of the training faces.
     """
@@ -56,7 +56,7 @@ def initialise(net: Trainable, source: str, layout: Layout, meanface: np.ndarray
 
 
 def shared(new: Layout, old: Layout) -> dict[int, int]:
-    """Return {landmark of `new`: the same landmark of `old`}, by a common stored layout or by `same_as` in the row of either."""
+    """Return {landmark of `new`: the same landmark of `old`}, by a common stored layout or by `same_as` in one of them."""
     edited = new.name == old.name and (new.count, new.flip_index) != (old.count, old.flip_index)  # two layouts of one name
 
     def names(layout: Layout, landmark: int) -> set[tuple[str, int]]:
@@ -71,10 +71,10 @@ def shared(new: Layout, old: Layout) -> dict[int, int]:
 
 
 def start(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn) -> Started:
-    """Start `net` from a checkpoint of ours, a published one, or a plain ImageNet net's. Return what was loaded.
+    """Start `net` from our checkpoint, a published one, or that of a plain ImageNet net. Return what was loaded.
 
-    layout and meanface (N, 2), in [0, 1] of the crop, are the net's own. If the checkpoint has a layout, the head is made from
-    the rows of the shared landmarks. Other tensors are loaded if name and shape are the same.
+    layout and meanface (N, 2), in [0, 1] of the crop, are those of `net`. If the checkpoint has a layout, the head's rows are
+    copied from the landmarks that both layouts share. Other tensors are loaded if name and shape are the same.
     """
     tensors, known = checkpoint.load_weights(file)
     stored, own, system = published.renamed(tensors, net, meanface), net.state_dict(), system_of(tensors)
@@ -103,10 +103,11 @@ def start(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn
 
 
 def _check_backbone(file: Path, tensors: dict, known: dict, stored: dict, net: Trainable) -> str:
-    """Return the name of the net that a file holds, that of `net` if it does not tell. UserError if `net` is another one.
+    """Return the name of the net in a file, or that of `net` if the file does not tell. UserError if `net` is another net.
 
-    Most tensors of a net may fit a smaller or a larger one, which would be trained without a word. stored: the tensors under the
-    names of `net`. A plain backbone may have more, such as a classifier, but not within the parts that the net has.
+    Without this check a net could start from a smaller or larger one, because most of their tensors fit. stored: the file's
+    tensors under the names of `net`. The file of a plain backbone may hold more parts, such as a classifier, but no further
+    tensors of a part that `net` has too.
     """
     own, there = ({name: tensor.shape for name, tensor in state.items() if name.startswith("backbone.")}
                   for state in (net.state_dict(), stored))
@@ -128,7 +129,7 @@ def _shape(tensor: torch.Tensor) -> str:
 
 
 def _origin(name: str, tensor: torch.Tensor, stored: dict, head: dict) -> str:
-    """Return the origin of a tensor of the net."""
+    """Return the origin of a tensor of the net in words. head: the tensors that were mapped from other landmarks."""
     if name not in stored:
         return "new: not in the file"
     if stored[name].shape != tensor.shape:
@@ -137,13 +138,16 @@ def _origin(name: str, tensor: torch.Tensor, stored: dict, head: dict) -> str:
 
 
 def _listed(rows: list[tuple[str, str, str]], origin: str) -> str:
-    """Return 'new: a, b, c, d ...', the rows of that origin."""
+    """Return 'new: a, b, c, d ...': the origin and the first four tensors that have it; '' if there are none."""
     names = sorted(name for name, _, what in rows if what.startswith(origin))
     return f"{origin}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}" if names else ""
 
 
 def _check_meanface(file: Path, stored: dict, net: Trainable, meanface: np.ndarray, needed: str) -> None:
-    """Raise UserError if the file's output needs its own mean face, but `net` has `meanface`, that of the training faces."""
+    """Raise UserError if the file's head gives offsets from its own mean face, but `net` has that of the training faces.
+
+    needed: the file of that mean face in words; empty if the head needs none.
+    """
     own = net.state_dict().get("head.output.weight")
     starts = own is not None and "head.output.weight" in stored and stored["head.output.weight"].shape == own.shape
     if needed and starts and np.array_equal(net.spec["meanface"], meanface):
@@ -152,7 +156,7 @@ def _check_meanface(file: Path, stored: dict, net: Trainable, meanface: np.ndarr
 
 
 class _Graft(NamedTuple):
-    """A net that is started from the file of a net with other landmarks."""
+    """A net that starts from the file of a net with other landmarks."""
 
     net: Trainable
     file: Path
@@ -161,7 +165,10 @@ class _Graft(NamedTuple):
     warn: Callable[[str], None]
 
     def head(self, stored: dict, known: dict) -> tuple[dict | None, str]:
-        """Return (tensors with rows for landmarks, words for the log); None instead of tensors: take those of the file."""
+        """Return (tensors of the head and refiner for the net's landmarks, words for the log).
+
+        The tensors are None if those of the file fit as they are, and {} if none of them can be used.
+        """
         try:
             spec, old, layout = known["net"], Layout.from_dict(known["layout"]), self.layout
             same = shared(layout, old)
@@ -187,12 +194,12 @@ class _Graft(NamedTuple):
         return made, words + (f", {rest} from their nearest" if rest else "")
 
     def _compare_sizes(self, old: np.ndarray, shared: list[int]) -> None:
-        """Warn if faces have another size in the crops of the file, and say which protocol would cut them alike, if any.
+        """Warn if faces have another size in the crops of the file's net, and name the protocol that gives them the same size.
 
-        old (M, 2): mean places of the shared landmarks in those crops; shared (M,): the same landmarks here.
+        old (M, 2): mean places of the shared landmarks in those crops, in [0, 1]; shared (M,): the same landmarks in this net.
         """
         def alike(meanface: np.ndarray) -> float:
-            """Return the larger of size / other size; at least 1."""
+            """Return the ratio of the face sizes, the larger by the smaller."""
             return float(np.exp(abs(np.log(abs(similarity(old, meanface[shared])[0])))))
 
         scale = abs(similarity(old, self.meanface[shared])[0])

@@ -1,4 +1,4 @@
-"""torchrun that returns the exit status of the failed process and prints no traceback of its own."""
+"""Runs torchrun, returns the exit status of the failed process, and prints no traceback of torchrun itself."""
 import logging
 import os
 import signal
@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     close = PContext.close
-    # torch passes Ctrl-C on, which is a traceback in a process that begins, and waits 30 s
+    # torch would pass Ctrl-C on to its processes, where a starting one prints a traceback, and would wait 30 s for them
     PContext.close = lambda self, death_sig=None, timeout=GRACE: close(self, signal.SIGTERM, min(timeout, GRACE))
     end_loading()
     try:

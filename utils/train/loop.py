@@ -31,12 +31,12 @@ from utils.train.solver import Solver
 
 
 def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
-    """Train to the last epoch. Write best.pt, last.pt, step.csv, time.csv and TensorBoard events to the run's folder."""
+    """Train until the last epoch. Write best.pt, last.pt, step.csv, time.csv and TensorBoard events to the run's folder."""
     settings, samples, says = experiment.settings, experiment.samples, experiment.says
     checksums = [*samples.checksums, *_teacher(settings.train.teacher)]
     solver, order = start(experiment, run, ranks, resume)
     described = {"net": solver.net.spec, **experiment.description, "data": checksums}
-    history = go_on(experiment, solver, described, run) if resume else History(experiment.figure)
+    history = restore(experiment, solver, described, run) if resume else History(experiment.figure)
     loader = make_loader(samples.batches, order.epochs(history.epochs, settings.train.epochs), settings.train, ranks.device)
     validate, keeper = experiment.validator(solver), Keeper(run, history) if ranks.first else None
     per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
@@ -73,7 +73,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
 
 
 def make_loader(batches: Dataset, keys: Iterable, train, device: torch.device) -> DataLoader | Feed:
-    """Return a loader of batches[key] for all keys in turn, whose pictures are made where the key `pixels` says."""
+    """Return a loader of batches[key] for all keys in turn. The setting `pixels` tells where pictures are made: CPU or device."""
     gpu = device.type == "cuda"
     workers = worker_count(train.workers, 16 if gpu else 8)
     if isinstance(batches, Batches) and (train.pixels == "device" or train.pixels == "auto" and gpu):
@@ -82,7 +82,7 @@ def make_loader(batches: Dataset, keys: Iterable, train, device: torch.device) -
 
 
 def _teacher(file: str | None) -> list[str]:
-    """Return the checksum of the teacher's file, if there is one: a resumed run must have the same."""
+    """Return [checksum] of the teacher's file, [] without a teacher. A resumed run must have the same teacher."""
     try:
         return [hashlib.sha256(Path(file).read_bytes()).hexdigest()] if file else []
     except OSError:
@@ -90,7 +90,7 @@ def _teacher(file: str | None) -> list[str]:
 
 
 def start(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Order]:
-    """Return the solver of a net with its initial weights, and the order of the batches; prepare the folder of a new run."""
+    """Return the solver of a net with initial weights, and the order of the batches. Clear the folder of a new run."""
     settings, samples = experiment.settings, experiment.samples
     train = settings.train
     torch.manual_seed(train.seed)
@@ -113,16 +113,16 @@ def start(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> tuple
     return solver, order
 
 
-def go_on(experiment: Experiment, solver: Solver, described: dict[str, Any], run: Run) -> History:
-    """Return the history of a run's last checkpoint, and bring the solver to the end of its last epoch.
+def restore(experiment: Experiment, solver: Solver, described: dict[str, Any], run: Run) -> History:
+    """Restore the solver from a run's last checkpoint. Return the history of its epochs.
 
-    described: what a checkpoint of this training would hold beside weights. UserError if that is not what was trained.
+    described: what a checkpoint of this training would hold except weights. UserError if the checkpoint holds something else.
     """
     stored = resumable(run, {key: described[key] for key in ("net", "layout", "data")})
     history = History(experiment.figure, stored["rows"], stored["times"], stored["best"])
     threads = stored.get("threads", 0)
     if not experiment.settings.train.threads and threads not in (0, torch.get_num_threads()) and threads <= cores():
-        torch.set_num_threads(threads)  # sums depend on their number in the last digits
+        torch.set_num_threads(threads)  # the last digits of sums depend on the number of threads
         logger.info(f"{threads} CPU threads, as before")
     try:
         solver.load_state_dict(stored["solver"])
@@ -133,7 +133,7 @@ def go_on(experiment: Experiment, solver: Solver, described: dict[str, Any], run
 
 
 def _memory(settings, batch: int, run: Run, epoch: int):
-    """Return a context in which a lack of memory is an error that names flags for less of it."""
+    """Return a context in which a lack of memory raises UserError, which names flags that need less memory."""
     smaller = memory.smaller_steps(batch, settings.train.accumulate, settings.net.input_size)
     later = f"; with --resume --exp {run.folder} it goes on from epoch {epoch}" if epoch else ""
     return memory.advice(f"--batch-size {batch} and --input-size {settings.net.input_size}", f"give {smaller}{later}")
@@ -141,12 +141,12 @@ def _memory(settings, batch: int, run: Run, epoch: int):
 
 def train_epoch(solver: Solver, batches: Iterator, order: Order, epoch: int, name: Callable[[int], str],
                 bar) -> tuple[dict, float, float]:
-    """Return ({loss term: mean}, seconds, seconds spent waiting for data).
+    """Train one epoch. Return ({loss term: mean}, seconds, seconds spent waiting for data).
 
-    UserError if a loss or gradient is not finite: name(index) says for which samples.
+    name(index): the name of a sample. UserError, with the names of the samples, if a loss or gradient is not finite.
     """
     solver.begin()
-    torch.manual_seed(int(np.random.default_rng((order.seed, epoch, order.rank)).integers(2**63)))  # keys dropout too
+    torch.manual_seed(int(np.random.default_rng((order.seed, epoch, order.rank)).integers(2**63)))  # for dropout
     start, waited, sums, steps = time.perf_counter(), 0.0, {}, len(order) // solver.accumulate
 
     def trained() -> Iterator[Losses]:
@@ -168,6 +168,6 @@ def train_epoch(solver: Solver, batches: Iterator, order: Order, epoch: int, nam
             bar.update(solver.accumulate * order.batch * solver.ranks.count)
     except NonFinite as error:
         raise UserError(faults.explained(error, solver, epoch, name)) from None
-    except ValueError as error:  # batch norm cannot normalise one sample of one cell
+    except ValueError as error:  # batch norm cannot normalise a single value per channel
         raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
     return sums, time.perf_counter() - start, waited

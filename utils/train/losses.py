@@ -15,9 +15,9 @@ class NonFinite(ArithmeticError):
 
 
 class Losses:
-    """The losses of one optimizer step, copied from the device while the next step runs, so that reading them does not stall.
+    """The losses of one optimizer step. They are copied from the device while the next step runs, so that reading does not stall.
 
-    values: of `names`, then the norm of the gradient, and whether the step was refused.
+    values (names + 2,): one for each of `names`, then the norm of the gradient, then 1 if the step was refused, else 0.
     """
 
     def __init__(self, step: int, names: list[str], values: Tensor, batches: list):
@@ -26,7 +26,7 @@ class Losses:
         self.arrived = torch.cuda.current_stream(values.device).record_event() if values.is_cuda else None
 
     def read(self) -> dict[str, float]:
-        """Return each term and the weighted total. Raise NonFinite, in all processes alike."""
+        """Return {name: value} of each term and of the weighted total `loss`. Raise NonFinite, in all processes alike."""
         if self.arrived:
             self.arrived.synchronize()
         *values, norm, refused = self.values.tolist()

@@ -1,4 +1,4 @@
-"""A landmark net from the settings: which outputs, stages and parts of the face it has."""
+"""The landmark net that the settings describe: its head, outputs, stages and parts of the face."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +11,7 @@ from pipnet.layout import Layout
 
 
 def head_options(net, loss) -> dict:
-    """Return what the head is made with, beside its number of neighbors. net, loss: sections of the settings."""
+    """Return the keyword arguments of the head's class. net, loss: sections of the settings."""
     values, row = {**vars(net), **vars(loss)}, HEADS[net.head]
     options = {key: values[key] for key in row.options if key != "num_nb"}
     if "sigma" in row.weights:
@@ -20,7 +20,7 @@ def head_options(net, loss) -> dict:
 
 
 def auxiliary_outputs(loss) -> list[str]:
-    """Return the outputs beside the landmarks: pose, states."""
+    """Return the outputs that the net has in addition to the landmarks: of pose and states, those with a loss weight above 0."""
     outputs = []
     if loss.pose > 0:
         outputs.append("pose")
@@ -30,13 +30,16 @@ def auxiliary_outputs(loss) -> list[str]:
 
 
 def state_names(loss: Mapping[str, Any]) -> list[str | None]:
-    """Return the names of the output `states` of a net trained with the weights `loss`, None for a state without weight."""
+    """Return the names of the net's output `states`, None for a state that was not trained; [] without such an output.
+
+    loss: {key of args.yaml: weight of the loss term}.
+    """
     names = [name if loss[key] > 0 else None for name, key in TERMS["states"].items()]
     return names if any(names) else []
 
 
 def input_margin(net) -> float:
-    """Return what the net sees / the nominal crop."""
+    """Return side of the net's input picture / side of the nominal crop. net: section of the settings."""
     return net_row(net.net).input_margin if net.reinit or net.local_parts else 1.0
 
 
@@ -62,9 +65,9 @@ def make_net(net, loss, layout: Layout, meanface: np.ndarray) -> Trainable:
 
 
 def check_norms(forward: Callable[[torch.Tensor], object], side: int) -> None:
-    """Raise ValueError if a batch of one picture leaves a batch norm with one value per channel, which it cannot normalise.
+    """Raise ValueError if a batch norm gets a single value per channel for a batch of one picture; it cannot normalise that.
 
-    forward: of a copy of the net that is training, since its norms take statistics. side: of the picture, in px.
+    forward: forward pass of a copy of the net in training mode, because this changes running statistics. side: px of the picture.
     """
     try:
         with torch.no_grad():
@@ -74,7 +77,10 @@ def check_norms(forward: Callable[[torch.Tensor], object], side: int) -> None:
 
 
 def facial_parts(layout: Layout) -> dict[str, list[int]]:
-    """Return {eye_left, eye_right, nose, mouth: landmarks}, eyes with brows and pupils. ValueError if no group is named so."""
+    """Return {eye_left, eye_right, nose, mouth: landmarks} of a layout. Brows and pupils belong to the eyes.
+
+    ValueError if no group of the layout has such a name.
+    """
     found: dict[str, list[int]] = {}
     for group, ids in layout.groups.items():
         kind, _, side = group.partition("_")

@@ -8,9 +8,9 @@ from nets.trainable import Trainable, batch_norms
 
 
 def make_optimizer(net: nn.Module, kind: str, weight_decay: float, norms: bool) -> torch.optim.Optimizer:
-    """Return Adam or AdamW. norms: biases, norms and PReLU slopes are decayed too.
+    """Return Adam or AdamW. kind: `adam` or `adamw`. norms: whether biases, norms and PReLU slopes are decayed too.
 
-    On a GPU the learning rate is a tensor and steps are counted there, so that a CUDA graph can hold a step.
+    On a GPU the learning rate and the step counter are tensors on the device, so that a CUDA graph can hold a step.
     """
     device = next(net.parameters()).device
     on_gpu = device.type == "cuda"
@@ -31,7 +31,10 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class Average:
-    """Exponential moving average of weights and buffers. The decay ramps up, so that the average forgets the first weights."""
+    """Exponential moving average of weights and buffers. The decay grows from 0, so that the average forgets the first weights.
+
+    decay: its final value; ramp: steps after which the decay has reached 63 % of it. `state`: the averaged state dict.
+    """
 
     def __init__(self, net: nn.Module, decay: float, ramp: int):
         self.decay, self.ramp = decay, ramp
@@ -43,7 +46,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Update the average after step 0, 1, ..."""
+        """Update the average after step number `step`, counted from 0."""
         decay = self.decay * (1 - math.exp(-(step + 1) / self.ramp))
         torch._foreach_lerp_(*map(list, zip(*self.floats, strict=True)), 1 - decay)
         if self.counters:
@@ -60,13 +63,13 @@ def precision(amp: str, device: torch.device) -> torch.dtype | None:
 
 
 def _cpu_bf16() -> bool:
-    """Return whether bf16 is faster than fp32 on this CPU: with AMX, or with AVX-512 BF16 of AMD. That of Intel is slower."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # recent versions only
-    return bool(known.get("amx_bf16") or (known.get("avx512_bf16") and known.get("sse4a")))  # SSE4a: AMD's alone
+    """Return whether bf16 is faster than fp32 on this CPU: with AMX, or with AMD's AVX-512 BF16. Intel's is slower."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch lack it
+    return bool(known.get("amx_bf16") or (known.get("avx512_bf16") and known.get("sse4a")))  # only AMD's CPUs have SSE4a
 
 
 def freeze(net: Trainable, part: str | None) -> list[nn.Module]:
-    """Stop the training of a part of the net, the key `freeze`. Return the batch norms whose statistics have to stay."""
+    """Freeze the part of the net that the key `freeze` names. Return the batch norms whose statistics must not change."""
     if part is None:
         return []
     if part == "backbone":

@@ -1,4 +1,4 @@
-"""The files in a run's folder that are ours. Only these are ever removed, and nothing is trained among those of others."""
+"""The files that this project writes into a run's folder. No others are removed, and no run is written among others."""
 import os
 import re
 from contextlib import suppress
@@ -53,7 +53,7 @@ def remove(folder: Path, *names: str, keep: bool = False) -> None:
 
 
 def clear_nets(folder: Path, kind: str) -> None:
-    """Remove what nets in folders `kind`0, `kind`1, ... below a run's have left."""
+    """Remove the files of the nets in the folders `kind`0, `kind`1 and so on below a run's folder."""
     for place in folder.iterdir():
         if re.fullmatch(rf"{kind}\d+", place.name) and place.is_dir() and not place.is_symlink():
             clear(place)
@@ -62,7 +62,7 @@ def clear_nets(folder: Path, kind: str) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what a killed process has left half written in a run's folder. UserError for a link in it to another folder."""
+    """Remove the half-written files of a killed process from a run's folder. UserError for a link to another folder in it."""
     for place, folders, files in os.walk(folder):
         top = Path(place)
         inside = top == folder or bool(re.fullmatch(NETS, top.name))
@@ -77,9 +77,9 @@ def tidy(folder: Path) -> None:
 
 
 def check_place(folder: Path, kept: list[Path], marks: tuple[str, ...] = MARKS) -> None:
-    """Raise UserError for a folder in which nothing may be trained: one of `kept`, one above it, or one with files of others.
+    """Raise UserError if no net may be trained in `folder`: it is or contains one of `kept`, or holds foreign files.
 
-    marks: files by which a run that is there is known.
+    marks: files that show that the folder holds a run.
     """
     for place in kept:
         if place.resolve().is_relative_to(folder.resolve()):
@@ -104,7 +104,7 @@ def is_ours(file: Path) -> bool:
 
 
 def _other(folder: Path) -> Path | None:
-    """Return something that a training which was killed before its first file would not leave, None if there is nothing."""
+    """Return a foreign file or folder, None without one. Files that a training leaves if it is killed early are not foreign."""
     for path in sorted(folder.iterdir()):
         if path.name == LOCK or is_partial(path, *RUN, *SWEEP) or path.name == LOG and _is_log(path):
             continue

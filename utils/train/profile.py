@@ -1,4 +1,4 @@
-"""--profile: where the time of a training step goes."""
+"""--profile: how much time each phase of a training step takes."""
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,15 +10,15 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from pipnet.files import write_atomic
 from utils.train.solver import Phases
 
-SKIPPED, STEPS = 5, 20  # steps before the measured ones, in which memory is taken and kernels are chosen; measured steps
+SKIPPED, STEPS = 5, 20  # steps before the measured ones, in which memory is allocated and kernels are chosen; measured steps
 NAMES = ("data", "forward", "backward", "optimiser")
 
 
 class Profile(Phases):
     """Measures STEPS steps, logs the share of each phase and writes a trace that chrome://tracing and Perfetto show.
 
-    A GPU is waited for at the end of each phase, so that a phase holds its own work. "idle" is the rest: labels and losses that
-    are moved, the processes' sums, and what Python does between the phases. Fewer steps than that leave no trace.
+    The device is synchronised at the end of each phase, so that a phase holds its own work only. "idle" is the rest of the step:
+    copies of labels and losses, sums over processes, Python between the phases. A training of fewer steps writes no trace.
     """
 
     def __init__(self, file: Path, device: torch.device):

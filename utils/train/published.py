@@ -1,4 +1,4 @@
-"""Files that are no checkpoints, described as one: published weights and exported files, as far as tests need it."""
+"""Published weights and exported files, described by the values that a checkpoint has, as far as tests need them."""
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,17 @@ STAGES = ("refine", "reinit", "local_parts")
 
 
 def split_files(text: Path | str) -> tuple[list[Path], Path | None]:
-    """Return (files of weights, file of their mean face or None) of one file, or of several joined by commas."""
+    """Return (files of weights, file of their mean face or None). text: one path, or several joined by commas."""
     files = [Path(one) for one in ([text] if Path(text).is_file() else str(text).split(","))]
     means = [file for file in files if file.suffix in MEANFACE_FILES]
     return [file for file in files if file not in means], means[0] if means else None
 
 
 def contents(text: Path | str) -> list[Path]:
-    """Return the files that a net consists of: weights, and the mean face that is named or lies beside; or those of an export."""
+    """Return the files that a net consists of: the weights and their mean face, or the files of an export.
+
+    text: see `split_files`; a mean face that is not named is looked for beside the weights.
+    """
     files, mean = split_files(text)
     if files[0].suffix in RUNTIMES:
         return [file for file in files_of(files[0]) if file.is_file()]
@@ -43,14 +46,14 @@ def contents(text: Path | str) -> list[Path]:
 
 
 def structure(tensors: dict[str, Tensor], known: dict[str, Any]) -> dict[str, Any]:
-    """Return the keys of args.yaml that a trained net gives to one that starts from it; none for a backbone or a detector alone.
+    """Return the keys of args.yaml that a net takes over from the trained net it starts from; {} for a backbone or a detector.
 
-    tensors, known: see `checkpoint.load_weights`. Stages that the file lacks are not among the keys, since they can be added.
+    tensors, known: see `checkpoint.load_weights`. A stage that the file lacks is not among the keys, since it can be added.
     """
     if system := system_of(tensors):
         try:
             settings, _ = settings_of(system, system.keys(tensors))
-        except (KeyError, ValueError, ZeroDivisionError):  # of other landmarks, or not whole: its tensors may fit all the same
+        except (KeyError, ValueError, ZeroDivisionError):  # other landmarks, or tensors are missing: the rest may still fit
             return {}
         values = vars(settings.net)
     elif known and known["args"].get("task") != "detect":
@@ -61,19 +64,19 @@ def structure(tensors: dict[str, Tensor], known: dict[str, Any]) -> dict[str, An
 
 
 def settings_of(system: System, keys: dict[str, Any]) -> tuple[Settings, Layout]:
-    """Return (settings that a published system was trained with, its layout). keys: those that its preset does not hold."""
+    """Return (settings that a published system was trained with, its layout). keys: settings that its preset does not hold."""
     settings = resolve(keys, read_defaults(), system.preset, datasets=[keys[key] for key in ("dataset",) if key in keys])
     return settings, settings.layouts.load(settings.data.layout)
 
 
 def description(settings: Settings, layout: Layout, net: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that a checkpoint of a published net would hold beside its weights. net: its spec."""
+    """Return the values that a checkpoint of a published net would hold, without its weights. net: its spec."""
     return {"net": net, "layout": layout.to_dict(), "args": {**settings.flat(), "val": "none", "weights": "none"},
             "protocol": load_protocol(settings.protocols, settings.data.protocol)._asdict()}
 
 
 def describe(text: Path | str, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the values of a checkpoint from the `tensors` of published files. UserError if these are none, or incomplete."""
+    """Return the values of a checkpoint, made from the `tensors` of published files. UserError for unknown or incomplete ones."""
     system, (files, mean) = system_of(tensors), split_files(text)
     if system is None:
         titles = ", ".join(system.title for system in SYSTEMS.values())
@@ -95,7 +98,7 @@ def describe(text: Path | str, tensors: dict[str, Tensor]) -> dict[str, Any]:
         raise UserError(f"{mean} has {len(face)} landmarks, the net in {text} {layout.count}; give its own mean face")
     net = make_net(settings.net, settings.loss, layout, face)
     values = description(settings, layout, net.spec)
-    if "neighbor_index" in net.spec:  # it lies in the crop; that of DPR lies in the face's own frame
+    if "neighbor_index" in net.spec:  # a mean face in the frame of the crop; DPR's is in a frame of its own
         values["meanface"] = face.tolist()
     own, model = net.state_dict(), renamed(tensors, net, face)
     if missing := sorted(own.keys() - model.keys()):
@@ -108,12 +111,12 @@ def describe(text: Path | str, tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def listed(names: list[str]) -> str:
-    """Return the first of some names."""
+    """Return the first three names, joined by commas, and ' ...' if there are more."""
     return f"{', '.join(names[:3])}{' ...' if names[3:] else ''}"
 
 
 def in_words(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> str:
-    """Return which net a checkpoint's `values`, or published tensors described so, are of, and how many parameters it has."""
+    """Return the net's name, its published system and its number of parameters, in words. values: of its checkpoint."""
     counted = (tensor for name, tensor in tensors.items() if not name.endswith(STATISTICS))
     whose = f" of {values['system']}" if "system" in values else ""
     size = sum(tensor.numel() for tensor in counted) / 1e6
@@ -121,7 +124,7 @@ def in_words(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> str:
 
 
 def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) -> dict[str, Tensor]:
-    """Return published tensors, or our own, under our names. meanface (N, 2): that of the net if its spec holds none."""
+    """Return published tensors, or ours, under our names. meanface (N, 2): the mean face to use if the spec of `net` has none."""
     system = system_of(tensors)
     try:
         stored = load_function(system.convert)(tensors, net.spec.get("meanface", meanface)) if system else from_published(tensors)
@@ -131,7 +134,7 @@ def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) ->
 
 
 def describe_export(file: Path) -> dict[str, Any]:
-    """Return the values of a checkpoint, without weights, of an exported file. UserError for files of no known kind."""
+    """Return the values that an exported file's checkpoint would hold, without weights. UserError for unknown files."""
     opened = open_file(file, 1)
     values = opened.values
     if {*opened.outputs} == {"boxes", "scores"}:
@@ -151,7 +154,7 @@ def describe_export(file: Path) -> dict[str, Any]:
 
 
 def graph_of(file: Path, opened: Opened) -> tuple[Graph, Settings, Layout]:
-    """Return a published graph, the settings of its system, and its layout. UserError for graphs of no system that is known."""
+    """Return a published graph, the settings of its system, and its layout. UserError for an unknown graph."""
     for system in SYSTEMS.values():
         if system.graph and (opened.inputs, opened.outputs) == system.graph.ports:
             return system.graph, *settings_of(system, {**system.keys({}), "protocol": system.graph.protocol})

@@ -20,14 +20,14 @@ from pipnet.errors import UserError, one_line
 
 LATE = re.compile("[Tt]imed out")
 LOST = re.compile(rf"Connection (closed|reset) by peer|Broken pipe|gloo.*({LATE.pattern}|closed)", re.DOTALL)
-PATIENCE = timedelta(hours=12)  # while one process prepares data, or exports a net
+PATIENCE = timedelta(hours=12)  # the processes wait so long while one of them prepares data or exports a net
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's mallopt(): M_TRIM_THRESHOLD, M_MMAP_MAX
 
 
 class Ranks(NamedTuple):
-    """This process in the run.
+    """This process among those of the run.
 
-    store: holds a mark of each process that has lost another one. patient: the group of the waits that may be long.
+    store: where a process that has lost another one leaves a mark. patient: the process group for waits that may take hours.
     """
     rank: int
     count: int
@@ -45,7 +45,7 @@ class Ranks(NamedTuple):
             dist.barrier()
 
     def one_by_one(self, action):
-        """Run `action` in the node's first process, then in the others, which find its files; return the own result.
+        """Run `action` in the node's first process, then in the others, which find its files. Return this process's result.
 
         A UserError in any process is raised in all.
         """
@@ -90,13 +90,13 @@ class Ranks(NamedTuple):
         return tensor
 
     def sum_each(self, tensors: list[Tensor]) -> None:
-        """Sum each of some tensors of one type over all processes, in place, all in one message."""
+        """Sum each tensor over all processes, in place, with one message. All tensors must have one type."""
         if self.count > 1 and tensors:
             flat = self.sum(torch.cat([tensor.flatten() for tensor in tensors])).split([tensor.numel() for tensor in tensors])
             torch._foreach_copy_(tensors, [part.view(tensor.shape) for part, tensor in zip(flat, tensors, strict=True)])
 
     def share(self, tensors: list[Tensor]) -> None:
-        """Give all processes the tensors of the first one."""
+        """Overwrite the tensors in all processes with those of the first one."""
         if self.count > 1:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), 0)
@@ -105,7 +105,7 @@ class Ranks(NamedTuple):
     def connected(self):
         """Leave the process group together at the end of the body. Raise UserError when another process has died or hangs.
 
-        The error is delayed, so that it can name the processes that have not noticed it. If one has ended, the launcher has
+        The error is raised 20 s late, so that it can name the processes that are silent. If one has ended, the launcher has
         usually stopped this process by then, so that only the message of the process that failed is shown.
         """
         try:
@@ -122,7 +122,7 @@ class Ranks(NamedTuple):
             dist.destroy_process_group()
 
     def _silent(self) -> str:
-        """Return which processes have not noticed within 20 s that another one is lost."""
+        """Return the silent processes in words. Waits 20 s to learn which ranks are silent."""
         try:
             self.store.set(f"noticed/{self.rank}", "")
             time.sleep(20)
@@ -133,9 +133,9 @@ class Ranks(NamedTuple):
 
 
 def start_ranks(timeout: float = 1800) -> Ranks:
-    """Join the process group of torchrun (NCCL on GPUs, else gloo), if there is one, and return this process's place.
+    """Join torchrun's process group (NCCL on GPUs, else gloo), if there is one. Return this process's place in it.
 
-    timeout: seconds that a collective of the training waits for the other processes.
+    timeout: seconds for which a collective operation of the training waits for the other processes.
     """
     count, local = variable("WORLD_SIZE", 1), variable("LOCAL_RANK", 0)
     cuda, gpus = torch.cuda.is_available(), torch.cuda.device_count()
@@ -154,7 +154,7 @@ def start_ranks(timeout: float = 1800) -> Ranks:
     if os.environ.get("GROUP_WORLD_SIZE") == "1":  # one node; its launcher's store still holds what a stopped attempt wrote
         store = dist.PrefixStore(f"attempt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     store.set(f"here/{rank}", "")
-    store.wait([f"here/{other}" for other in range(count)], PATIENCE)  # a slower start than others' is no hang
+    store.wait([f"here/{other}" for other in range(count)], PATIENCE)  # a process that starts slowly does not hang
     dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=count,
                             timeout=timedelta(seconds=timeout), device_id=device if cuda else None)
     atexit.register(_leave)
@@ -167,7 +167,7 @@ def _local_count() -> int:
 
 
 def variable(name: str, default: int) -> int:
-    """Return an environment variable that torchrun sets. UserError if it is no whole number."""
+    """Return the whole number in an environment variable that torchrun sets. UserError if it holds something else."""
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
         raise UserError(f"the environment variable {name} must be a whole number, not '{text}'; start several processes with "
@@ -176,7 +176,7 @@ def variable(name: str, default: int) -> int:
 
 
 def _leave() -> None:
-    """Leave the group at the end of a process that has not left it, mostly after an error."""
+    """Leave the process group when this process ends without having left it, mostly after an error."""
     if not dist.is_initialized():
         return
     if dist.get_backend() == "nccl":
@@ -188,10 +188,10 @@ def _leave() -> None:
 
 
 def set_threads(threads: int, deterministic: bool) -> None:
-    """Set this process's CPU threads and whether kernels must be deterministic.
+    """Set the number of this process's CPU threads, and whether kernels must be deterministic.
 
-    0 threads: its share of the node's cores; without a GPU, of those that are free. Threads that wait for cores in use by others
-    make each other wait, so that more of them are many times slower.
+    threads: 0 takes the process's share of the node's cores, without a GPU only of the idle ones. More threads than idle cores
+    are many times slower, because the threads wait for each other.
     """
     processes = _local_count()
     wanted = threads or max(cores() // processes, 1)
@@ -221,5 +221,5 @@ def keep_memory() -> None:
 
 
 def worker_count(wanted: int | None, most: int) -> int:
-    """Return the number of this rank's loader processes: `wanted`, else its share of the cores but one, from 1 to `most`."""
+    """Return the number of this rank's loader processes: `wanted`, if None its share of the cores minus 1, from 1 to `most`."""
     return wanted if wanted is not None else min(max(cores() // _local_count() - 1, 1), most)

@@ -1,4 +1,4 @@
-"""A run's folder weights/<exp>/: which one --exp means, and what is in it."""
+"""A run's folder weights/<exp>/: finds the one that --exp means, and names the files in it."""
 import hashlib
 import re
 import shlex
@@ -20,9 +20,11 @@ FILES = "files"  # below the folder of the runs: results of files that are in no
 
 
 class Run(NamedTuple):
-    """A run's folder, and the file in it that tests use; or a file from elsewhere, and the folder of its results.
+    """The file that --exp means, and the folder of its run.
 
-    given: the exported files that came with the weights or instead of them, that to predict with first; they are never written.
+    weights: the file under test
+    folder: its run, or where results of a file without a run go
+    given: exported files that came with the weights, or instead of them; the first one predicts; none is ever written
     """
 
     folder: Path
@@ -31,35 +33,35 @@ class Run(NamedTuple):
 
     @property
     def alone(self) -> bool:
-        """Return whether the weights are a file in no run's folder."""
+        """Return whether the weights belong to no run, so that only their results have a folder."""
         return self.weights.parent != self.folder
 
     @property
     def model(self) -> str:
-        """Return what the weights are: torch for a checkpoint, else a format of FORMATS."""
+        """Return the format of the weights: `torch` for a checkpoint, else a key of FORMATS."""
         fitting = [name for name, row in FORMATS.items() if self.weights.name.endswith(row.suffix)]
         return max(fitting, key=lambda name: len(FORMATS[name].suffix), default="torch")
 
     @property
     def settings(self) -> Path:
-        """Return the file that says what was trained, and on what: in a run's folder a checkpoint."""
+        """Return the file that holds the settings of the training: the run's checkpoint, or the file itself without a run."""
         return self.weights if self.alone else self.folder / f"{self.weights.name.partition('.')[0]}.pt"
 
     @property
     def last(self) -> Path:
-        """Return the checkpoint that a training resumes from."""
+        """Return the path of the checkpoint that a training resumes from."""
         return self.folder / "last.pt"
 
     @property
     def flags(self) -> str:
-        """Return the flags of a command that name this run."""
+        """Return the flags by which a command finds this run."""
         if self.folder.parent.name != FILES:
             return f"--exp {shlex.quote(str(self.folder))}"
         name = self.folder.name if self.folder.name in SHIPPED else self.weights
         return f"--exp {shlex.quote(str(name))} --run-root {shlex.quote(str(self.folder.parent.parent))}"
 
     def export(self, name: str) -> Path:
-        """Return where the weights are exported to in a format of FORMATS."""
+        """Return the path to which the weights are exported. name: a format, key of FORMATS."""
         suffix = FORMATS[name].suffix
         if self.model in ("torch", name) and (fitting := [file for file in self.given if file.name.endswith(suffix)]):
             return fitting[0]
@@ -67,7 +69,7 @@ class Run(NamedTuple):
 
     @property
     def onnx(self) -> Path:
-        """Return where the weights are exported to."""
+        """Return the path of the ONNX export."""
         return self.export("onnx")
 
     @property
@@ -76,23 +78,23 @@ class Run(NamedTuple):
         return self.has("onnx")
 
     def has(self, name: str) -> bool:
-        """Return whether the export in a format exists and was made from these weights, whatever their names and times."""
+        """Return whether the export in a format exists and was made from these weights. Checksums decide, not names or times."""
         file = self.export(name)
         return file in self.given or file.is_file() and stored_values(file).get(SOURCE) == self.source[SOURCE]
 
     @property
     def source(self) -> dict[str, str]:
-        """Return the entry of an export's metadata that tells which weights it was made from."""
+        """Return {SOURCE: checksum of the weights}, the entry of an export's metadata that tells what it was made from."""
         return {SOURCE: _content(self.weights)}
 
     @property
     def fastest(self) -> Path:
-        """Return the file to predict with: the exported one that came with the weights, else the weights."""
+        """Return the file to predict with: the first export that came with the weights, else the weights."""
         return next(iter(self.given), self.weights)
 
     @property
     def epochs(self) -> int:
-        """Return the number of whole epochs that were trained."""
+        """Return the number of completed epochs."""
         return len(checkpoint.load(self.last).get("rows", ())) if self.last.is_file() else 0
 
 
@@ -102,10 +104,10 @@ def next_id(root: Path) -> str:
     return f"{max(used, default=-1) + 1:03d}"
 
 
-def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
+def find_run(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
     """Return the run that --exp means: an id below `root`, a folder, a file, or the name of a shipped net.
 
-    Without --exp it is the next free id to train, else the newest run. UserError if there is nothing to test.
+    Without --exp, a training gets the next free id, everything else the newest run. UserError if there is nothing to test.
     """
     is_file = exp is not None and (Path(exp).suffix in SUFFIXES or Path(exp).is_file() or "," in exp)
     if train and (exp in SHIPPED or is_file):
@@ -136,7 +138,7 @@ def find(exp: str | None, root: Path, train: bool, resume: bool = False) -> Run:
 
 
 def _find_file(exp: str, root: Path) -> Run:
-    """Return a checkpoint or an ONNX file in its run's folder; others with a folder for their results below `root`."""
+    """Return the run of a file: its own folder if that is a run's, else a folder for its results below `root`."""
     weights, mean = split_files(exp)
     for file in [*weights, *([mean] if mean else [])]:
         if not file.is_file():
@@ -151,6 +153,6 @@ def _find_file(exp: str, root: Path) -> Run:
 
 
 def _content(weights: Path | str) -> str:
-    """Return the checksum of a file, or of all files that a net of others consists of."""
+    """Return the checksum of the files that a net consists of."""
     sums = [checksum(file) for file in contents(weights)]
     return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()

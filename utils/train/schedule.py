@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 
 class Schedule(NamedTuple):
-    """The learning rate as a pure function of the step, so that resuming needs no state. warmup, total, milestones: steps.
+    """The learning rate as a pure function of the step, so that resuming needs no state.
 
-    factors: of the peak, before the first milestone and after each.
+    peak, final, warmup_start: learning rates. warmup, total, milestones: numbers of steps. factors: learning rate / peak, before
+    the first milestone and after each.
     """
     kind: str
     peak: float
@@ -18,7 +19,7 @@ class Schedule(NamedTuple):
     factors: tuple[float, ...] = (1.0,)
 
     def __call__(self, step: int) -> float:
-        """Return the learning rate of step 0, 1, ..."""
+        """Return the learning rate of step number `step`, counted from 0."""
         if step < self.warmup:
             return self.warmup_start + (self.peak - self.warmup_start) * step / self.warmup
         if self.kind == "steps":

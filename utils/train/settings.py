@@ -1,7 +1,7 @@
-"""The settings of a run: of a new one, or of a trained one that is resumed or tested.
+"""The settings of a new run, or of a trained run that is resumed or tested.
 
-A trained run's file may come from anywhere. What is written, and where, is therefore never read from it: paths that are written
-to come from the command line or from args.yaml.
+A trained run's file may come from anybody, so it never decides where files are written: such paths come from the command line or
+from args.yaml.
 """
 import hashlib
 import re
@@ -27,7 +27,10 @@ ELSEWHERE = ("dataset", "data_dir", "train_data", "label_shift", "test_data", "u
 
 
 def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defaults) -> Settings:
-    """Return the settings: the command line over those of a trained run, or over args.yaml and a preset for a new one."""
+    """Return the settings of a run. Flags of the command line override those of the trained run, for a new run args.yaml.
+
+    given: keys from the command line. run: the run that --exp means; None without one.
+    """
     given = _resolve_files(resolve_paths(given), defaults)
     again = run and (mode.resume or not (mode.train or mode.audit))
     stored = checkpoint.load(run.last if mode.resume else run.settings) if again else {}
@@ -48,7 +51,7 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
             args, defaults = {**args, "protocol": name}, defaults._replace(protocols=protocols)
         free = {"norm"} if mode.audit else set()  # an audit picks no epoch
         if "int8" in {*mode.export, *mode.test_formats}:
-            free |= {"dataset", "data_dir", "train_data", "label_shift"}  # other faces may calibrate it
+            free |= {"dataset", "data_dir", "train_data", "label_shift"}  # other faces may calibrate the 8-bit net
             if given.get("train_data"):
                 args.pop("label_shift", None)  # it belongs to the sets that the run was trained on
         check_given({key: value for key, value in given.items() if key not in free}, args, mode.resume)
@@ -87,11 +90,11 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
 
 
 def _resolve_files(given: dict, defaults: Defaults) -> dict:
-    """Return the typed keys with a file in place of a run or a shipped net that --weights or --teacher names."""
+    """Return the given keys. A run or a shipped net that --weights or --teacher names is replaced by its file."""
     root, found = ROOT / given.get("run_root", defaults.values["run_root"]), {}
     for key in ("weights", "teacher"):
         if given.get(key) not in (None, "none", "imagenet"):
-            files, mean = split_files(run_folder.find(given[key], root, False).weights)
+            files, mean = split_files(run_folder.find_run(given[key], root, False).weights)
             found[key] = ",".join(str(file.resolve()) for file in files)
             if mean and key == "weights":
                 found["meanface"] = str(mean.resolve())
@@ -99,15 +102,17 @@ def _resolve_files(given: dict, defaults: Defaults) -> dict:
 
 
 def _elsewhere(args: dict, known: Layouts) -> dict:
-    """Return the keys of a file from elsewhere that mean something here: without paths, and without a layout of args.yaml, since
-    test faces then have that of their number of landmarks."""
+    """Drop a foreign file's paths, and its layout if args.yaml has that name. Return the other keys.
+
+    Without a layout, the number of landmarks of the test faces selects it.
+    """
     return {key: value for key, value in args.items() if key not in ELSEWHERE and not (key == "layout" and value in known.rows)}
 
 
 def _with_own_paths(args: dict, given: dict, run: Run, defaults: Defaults) -> tuple[dict, Path]:
-    """Return (the keys of a run without the folders that are written to, the folder of its prepared sets, to read from).
+    """Return (keys of a run without the folders that are written to, folder of its prepared sets, which are only read).
 
-    A file of a detector is opened only if the run lies in the folder of the runs, so that it was most likely trained here.
+    The detector's file is dropped unless the run lies in the folder of the runs, where it was most likely trained.
     """
     kept = {key: value for key, value in args.items() if key not in ("data_root", "run_root")}
     runs = (ROOT / given.get("run_root", defaults.values["run_root"])).resolve()
@@ -124,14 +129,15 @@ def _with_own_paths(args: dict, given: dict, run: Run, defaults: Defaults) -> tu
 
 
 def _prepared_in(name: str, root: Path) -> str:
-    """Return the folder of a prepared set in `root`, if it is named by that; other names as they are."""
+    """Return the path of a prepared set in `root` if `name` is its folder there, else `name`."""
     return str(root / name) if name not in DATASETS and (root / name / "meta.yaml").is_file() else name
 
 
 def _with_protocol(name: str | None, row: dict[str, Any], known: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """Return (name of a net's crop protocol, all protocols) where `name` may mean another one here, or nothing.
+    """Return (name of a net's crop protocol, all protocols with it). A new name is made if args.yaml means another by `name`.
 
-    The name becomes a part of a folder's name, so it is changed unless it is a plain word.
+    row: the net's protocol. known: the protocols of args.yaml. The name becomes a part of a folder's name, so a name that is not
+    a plain word is changed.
     """
     if known.get(name or "square") == row:
         return name, known
@@ -143,7 +149,7 @@ def _with_protocol(name: str | None, row: dict[str, Any], known: dict[str, Any])
 
 
 def _start(settings: Settings) -> dict:
-    """Return the keys that a training takes from the net that it starts from. UserError for a net of another task."""
+    """Return the settings that a training takes over from the net in --weights. UserError for a net of another task."""
     source, task = settings.net.weights, settings.train.task
     if source in ("none", "imagenet") or source.endswith(".onnx"):
         return {}

@@ -15,7 +15,7 @@ from utils.train.schedule import make_schedule
 
 
 class Phases:
-    """Parts of a step, for a profile to measure (train/profile.py); here nothing is measured."""
+    """The parts of a step as contexts. This class measures nothing; `Profile` (train/profile.py) measures their time."""
 
     def __call__(self, name: str):
         """Return a context round the phase `name`: data, forward, backward or optimiser."""
@@ -26,9 +26,9 @@ class Phases:
 
 
 class Solver:
-    """The state of a training: the net, its optimizer, its averaged weights, the step. `net` is the plain module, not DDP's.
+    """The state of a training: the net, its optimizer, its averaged weights, the number of the step.
 
-    train, loss: sections of the settings; steps: optimizer steps per epoch.
+    net: the plain module, not the one that DDP wraps. train, loss: sections of the settings. steps: optimizer steps per epoch.
     """
 
     def __init__(self, net: Trainable, train, loss, steps: int, ranks: Ranks, phases: Phases | None = None):
@@ -67,9 +67,9 @@ class Solver:
     def train_step(self, batches: list) -> Losses:
         """Take one optimizer step on the mean loss over all samples of `batches` (micro-batches) and of all processes.
 
-        If the loss or the gradient is not finite, reading the returned Losses raises NonFinite. The weights are then those before
-        this step: the device refuses it and all later ones. In fp16, a gradient that overflows only lowers the loss scale; it is
-        an error once the scale is 1. A loss that is not finite refuses this step alone there.
+        Return the losses, which are copied from the device while the next step runs. A non-finite step changes no weight, nor
+        does any later one; `Losses.read` then raises NonFinite. fp16 differs in two ways. A gradient that overflows only lowers
+        the loss scale; it is an error once the scale is 1. A non-finite loss refuses its own step only, not the later ones.
         """
         set_rate(self.optimizer, self.schedule(self.step))
         values = self.take([self._moved(*batch[:2]) for batch in batches])
@@ -80,7 +80,7 @@ class Solver:
         return Losses(self.step - 1, [*self.names, "loss"], values, batches)
 
     def _moved(self, images: Tensor, labels) -> tuple:
-        """Return images and labels on the device, copied while it is at work on the step before."""
+        """Return images and labels on the device. They are copied on a stream of their own, while the step before still runs."""
         if not self.copies:
             return images, labels.to(self.ranks.device)
         with torch.cuda.stream(self.copies):
@@ -91,11 +91,11 @@ class Solver:
         return moved
 
     def _step(self, batches: list[tuple]) -> Tensor:
-        """Change the weights once. Return the means of the loss terms, their weighted sum, the gradient's norm, and `refused`.
+        """Change the weights once. Return one tensor: means of the loss terms, their weighted sum, the gradient's norm, refused.
 
         batches: images and labels of each micro-batch, on the device. Nothing here waits for the device.
         """
-        ddp = isinstance(self.runner, nn.parallel.DistributedDataParallel)  # which sums gradients, divided by the processes
+        ddp = isinstance(self.runner, nn.parallel.DistributedDataParallel)  # DDP averages gradients over the processes
         self.names, counts = self._counts([labels for _, labels in batches])
         weights, means = torch.stack([self.weights[name] for name in self.names]), torch.zeros_like(counts)
         for number, (images, labels) in enumerate(batches):
@@ -130,7 +130,10 @@ class Solver:
         return not reasons
 
     def _counts(self, labels: list) -> tuple[list[str], Tensor]:
-        """Return (terms, their counts over the whole step), so that a landmark weighs alike in any micro-batch and process."""
+        """Return the names of the terms and their counts (terms,) over all micro-batches and processes of the step.
+
+        Sums are divided by these counts, so that a landmark has the same weight in any micro-batch and process.
+        """
         counted = [self.net.count(part) for part in labels]
         counts = torch.stack([torch.stack(list(part.values())) for part in counted]).sum(0)
         return list(counted[0]), self.ranks.sum(counts).clamp(min=1e-9)
@@ -150,16 +153,19 @@ class Solver:
         return norm
 
     def averaged(self) -> dict[str, Tensor]:
-        """Return the weights that are tested and kept: the averaged ones, if any. They are the same in all processes."""
+        """Return the state dict that is tested and saved: the averaged weights, if any. It is the same in all processes."""
         return self.average.state if self.average else self.net.state_dict()
 
     def state_dict(self) -> dict:
-        """Return all that a resumed run needs beside its settings."""
+        """Return everything that a resumed run needs except its settings."""
         return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
                 "average": self.average and self.average.state, "step": self.step}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore `state_dict`. An average that was not stored starts from the weights. ValueError where it does not fit."""
+        """Restore what `state_dict` returned. An average that was not stored starts from the weights.
+
+        ValueError for a state that does not fit the net.
+        """
         groups = self.optimizer.state_dict()["param_groups"]  # the current weight decay; torch would restore the stored one
         moments, shapes = state["optimizer"]["state"], [p.shape for group in self.optimizer.param_groups for p in group["params"]]
         fits = all(0 <= place < len(shapes) and all(tensor.shape in ((), shapes[place]) for tensor in one.values())

@@ -1,4 +1,4 @@
-"""--teacher of a landmark net: which checkpoint may teach it, and what is learnt from it."""
+"""--teacher: checks which checkpoint may teach a landmark net, and adds the losses of the teacher."""
 from pathlib import Path
 
 import torch
@@ -13,10 +13,10 @@ KINDS = ("landmarks", "maps", "features")
 
 
 def add_teacher(net: Trainable, file: Path, shares: Shares, layout: Layout, protocol: dict) -> tuple[Trainable, str]:
-    """Return (`net` with the losses of the teacher in `file`, words for the log). The net is on its device already.
+    """Return (`net` with the losses of the teacher in `file`, words for the log). `net` is on its device already.
 
-    layout and protocol are those of the training faces. UserError for a file that is no landmark net of ours, or one of other
-    landmarks or crops.
+    layout and protocol: those of the training faces. UserError if the file is not our landmark net, or if its landmarks or crops
+    differ from those of the training faces.
     """
     if checkpoint.load(file)["args"].get("task") == "detect":
         raise UserError(f"--teacher {file} is a face detector; a landmark net learns from a checkpoint of a landmark net")

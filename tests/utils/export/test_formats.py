@@ -24,7 +24,7 @@ from utils.export.files import Source, deployed, example_for, export_onnx, expor
 from utils.formats import FORMATS, files_of
 from utils.synthetic import VERSION, generate
 from utils.train import checkpoint
-from utils.train.run_folder import find
+from utils.train.run_folder import find_run
 
 PACKAGES = {"mnn": ["MNN"], "ncnn": ["pnnx", "ncnn"], "openvino": ["openvino"], "torchscript": [], "int8": []}
 HEADS = {"pip": {"sigma": True}, "coordinate": {}, "simcc": {}, "heatmap": {"stride": 8}}
@@ -277,7 +277,7 @@ def test_other_faces_than_those_of_the_training_calibrate_a_net(cli, raw, tmp_pa
     places = ("--run-root", tmp_path / "runs", "--data-root", tmp_path / "data")
     done = cli("--export", "int8", "--exp", "landmarks", "--train-data", raw, *places)
     assert done.returncode == 0, done.stderr
-    assert find("landmarks", tmp_path / "runs", train=False).has("int8")
+    assert find_run("landmarks", tmp_path / "runs", train=False).has("int8")
 
 
 def test_formats_of_a_shipped_net_without_any_data(cli, tmp_path):

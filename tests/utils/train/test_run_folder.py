@@ -6,7 +6,7 @@ from conftest import ROOT
 
 from pipnet import files
 from pipnet.errors import UserError
-from utils.train.run_folder import find, next_id
+from utils.train.run_folder import find_run, next_id
 
 
 def test_the_next_free_id(tmp_path):
@@ -17,7 +17,7 @@ def test_the_next_free_id(tmp_path):
     (tmp_path / "999").mkdir()
     assert next_id(tmp_path) == "1000"
     (tmp_path / "1000").mkdir()
-    assert find(None, tmp_path, train=True).folder == tmp_path / "1001"
+    assert find_run(None, tmp_path, train=True).folder == tmp_path / "1001"
 
 
 def test_the_newest_run_is_tested_without_exp(tmp_path):
@@ -25,22 +25,22 @@ def test_the_newest_run_is_tested_without_exp(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "best.pt").touch()
         os.utime(tmp_path / name / "best.pt", (stamp, stamp))
-    found = find(None, tmp_path, train=False)
-    assert found == find("004", tmp_path, train=False) == find(str(tmp_path / "004"), tmp_path / "x", train=False)
+    found = find_run(None, tmp_path, train=False)
+    assert found == find_run("004", tmp_path, train=False) == find_run(str(tmp_path / "004"), tmp_path / "x", train=False)
     assert (found.last.name, found.onnx.name) == ("last.pt", "best.onnx")
     with pytest.raises(UserError, match="there are: 000, 004, 005.*did you mean '004'"):
-        find("04", tmp_path, train=False)
+        find_run("04", tmp_path, train=False)
     with pytest.raises(UserError, match="nothing is trained yet"):
-        find(None, tmp_path / "x", train=False)
+        find_run(None, tmp_path / "x", train=False)
 
 
 def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
     root, lonely = tmp_path / "runs", tmp_path / "lonely.onnx"
     lonely.touch()
     (tmp_path / "a.pth.tar").touch()
-    found = find(str(lonely), root, train=False)
+    found = find_run(str(lonely), root, train=False)
     assert found == (root / "files" / "lonely-onnx-e3b0c442", lonely, (lonely,)) and found.exported and found.model == "onnx"
-    found = find(str(tmp_path / "a.pth.tar"), root, train=False)
+    found = find_run(str(tmp_path / "a.pth.tar"), root, train=False)
     assert (found.folder, found.onnx) == (root / "files" / "a-pth-tar-e3b0c442", found.folder / "best.onnx")
     assert found.alone and not found.exported
     run = root / "003"
@@ -48,14 +48,14 @@ def test_a_file_is_its_own_run_and_leaves_results_below_the_root(tmp_path):
     for name in ("args.yaml", "best.pt", "best.onnx", "last.pt"):
         (run / name).touch()
     (run / "args.yaml").write_text("learning_rate: 0.1\n")  # of another program: nothing of ours is written beside it
-    assert find(str(run / "last.pt"), root, train=False).folder.parent == root / "files"
+    assert find_run(str(run / "last.pt"), root, train=False).folder.parent == root / "files"
     (run / "args.yaml").write_text("data: {}\nnet: {}\ntrain: {}\n")
-    assert find(str(run / "last.pt"), root, train=False) == (run, run / "last.pt", ())
-    assert find(str(run / "best.onnx"), root, train=False) == (run, run / "best.onnx", (run / "best.onnx",))
+    assert find_run(str(run / "last.pt"), root, train=False) == (run, run / "last.pt", ())
+    assert find_run(str(run / "best.onnx"), root, train=False) == (run, run / "best.onnx", (run / "best.onnx",))
     with pytest.raises(UserError, match="is a file; give an id or a folder to train in .--weights"):
-        find(str(lonely), root, train=True)
+        find_run(str(lonely), root, train=True)
     with pytest.raises(UserError, match="no file .*gone.pth"):
-        find(f"{tmp_path / 'a.pth.tar'},{tmp_path / 'gone.pth'}", root, train=False)
+        find_run(f"{tmp_path / 'a.pth.tar'},{tmp_path / 'gone.pth'}", root, train=False)
 
 
 def test_files_of_one_name_are_told_apart_by_their_content(tmp_path):
@@ -66,22 +66,22 @@ def test_files_of_one_name_are_told_apart_by_their_content(tmp_path):
         place.mkdir()
         (place / "epoch59.pth").write_bytes(b"first" if number < 3 else b"second")
         (place / "meanface.txt").write_text("0.5" if number < 2 else "0.6")
-        folders.append(find(str(place / "epoch59.pth"), tmp_path / "runs", train=False).folder.name)
+        folders.append(find_run(str(place / "epoch59.pth"), tmp_path / "runs", train=False).folder.name)
         (place / "net.param").touch()
         (place / "net.bin").write_bytes(bytes([number]))
-        folders.append(find(str(place / "net.param"), tmp_path / "runs", train=False).folder.name)
+        folders.append(find_run(str(place / "net.param"), tmp_path / "runs", train=False).folder.name)
     assert folders[0] == folders[2] and len({*folders[::2]}) == 3 and len({*folders[1::2]}) == 4
     long = tmp_path / f"{'x' * 250}.pth"
     long.touch()
-    assert len(find(str(long), tmp_path / "runs", train=False).folder.name) < 120
+    assert len(find_run(str(long), tmp_path / "runs", train=False).folder.name) < 120
 
 
 def test_shipped_nets_have_names(tmp_path, monkeypatch):
-    found = find("landmarks", tmp_path, train=False)
+    found = find_run("landmarks", tmp_path, train=False)
     assert found.folder == tmp_path / "files" / "landmarks" and found.weights.parent.samefile(ROOT / "weights")
     assert found.fastest.name == "landmarks.onnx" and found.exported
     with pytest.raises(UserError, match="--exp detector is a shipped net"):
-        find("detector", tmp_path, train=True)
+        find_run("detector", tmp_path, train=True)
     monkeypatch.setattr(files, "shipped", lambda name: tmp_path / name)
     with pytest.raises(UserError, match="the net 'landmarks-fast' is not part of this version .there are: none"):
-        find("landmarks-fast", tmp_path, train=False)
+        find_run("landmarks-fast", tmp_path, train=False)

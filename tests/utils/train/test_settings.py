@@ -74,7 +74,7 @@ def opened(folder, root, given=None, train=False, test=False, **modes) -> Source
     mode = Namespace(**{**dict.fromkeys(("resume", "train", "audit", "test_onnx", "predict")), "test": True, "export": [],
                         "test_formats": [], **modes})
     defaults = DEFAULTS._replace(values={**DEFAULTS.values, "data_root": str(root)})
-    run = run_folder.find(str(folder), root, False)
+    run = run_folder.find_run(str(folder), root, False)
     settings = read_settings(given or {}, mode, run, defaults)
     return prepare(settings, Sets(settings, defaults), ONE, train, test)
 
