@@ -42,7 +42,9 @@ def laplace_loss(weight: Tensor, errors: Tensor, log_scale: Tensor) -> Tensor:
     the mean error. The errors get no gradient.
     """
     scale = log_scale.exp()
-    return (weight * scale.detach() * (errors.detach().mean(-1) / scale + log_scale)).sum()
+    with torch.no_grad():
+        factor, mean = weight * scale, errors.mean(-1)
+    return (factor * (mean / scale + log_scale)).sum()
 
 
 def hard_landmark_weights(labels: Labels, found: Tensor, power: float) -> Labels:

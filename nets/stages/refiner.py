@@ -51,7 +51,7 @@ class Refiner(nn.Module):
         cells = torch.cat([sample(self.fine(fine), start, self.steps), sample(self.coarse(coarse), start, self.steps[1:2])], 2)
         described = self.describe(cells.flatten(2)) + self.place(start - 0.5) + self.identity
         read = self.norm(self.attention(described)).float()
-        return self.cell * (read[:, :, None] * self.move.mT).sum(-1)  # no matrix product: autocast would round it
+        return self.cell * (read[..., None] * self.move).sum(2)  # no matrix product: autocast would round it
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
         """Return {term: count}, the divisors of the sums of `loss`."""
