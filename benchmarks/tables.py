@@ -23,7 +23,7 @@ def sources() -> str:
         command, seeds = row["command"], {str(row["seed"])}
         if name in RUNS:
             command = f"python benchmarks/runs.py {name} = python main.py {' '.join(RUNS[name].flags)}"
-        elif not (ROOT / command.split()[1]).is_file():
+        elif not (ROOT / command.split()[1]).exists():
             command = f"{command.split('/')[1]} at that commit"  # the script was removed since
         if name.startswith("recipe_"):
             seeds = {seed for one in row["rows"].values() for seed in one["seeds"]}

@@ -1,4 +1,4 @@
-"""The campaigns of benchmarks/campaigns in their short form: each attacks a few runs and finds no fault."""
+"""The campaigns of tests/campaigns in their short form: each attacks a few runs and finds no fault."""
 import subprocess
 import sys
 
@@ -12,6 +12,5 @@ from conftest import ROOT
     ("disks", ["run folder", "--troubles", "limit"]), ("attacks", ["--count", "4"]),
     ("files", ["value beside ncnn", "value of meta.yaml", "--count", "20"])])
 def test_a_short_campaign_finds_no_fault(name, argv):
-    file = ROOT / "benchmarks" / "campaigns" / f"{name}.py"
-    done = subprocess.run([sys.executable, file, *argv], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, ROOT / "tests" / "campaigns", name, *argv], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

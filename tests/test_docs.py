@@ -25,7 +25,7 @@ from utils.faces.archives import DATASETS
 DEFAULTS = read_defaults()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = [*PAGES, *(ROOT / name / "README.md" for name in ("data", "weights", "assets"))]
-COMMAND = re.compile(r"(?:\w+=\S+ )*(?:python (?:main|demo|benchmarks/[\w/]+)\.py|bash (?:main|test)\.sh)\b")
+COMMAND = re.compile(r"(?:\w+=\S+ )*(?:python (?:(?:main|demo|benchmarks/[\w/]+)\.py|tests/campaigns)|bash (?:main|test)\.sh)\b")
 
 
 def name_of(page: Path) -> str:
@@ -81,7 +81,7 @@ def test_every_command_parses(page):
                 if "--help" not in flags:
                     demo.parse(flags)
             else:
-                assert (ROOT / script).is_file(), line
+                assert (ROOT / script).exists(), line
         except Exception as error:
             raise AssertionError(f"{name_of(page)}: {line}") from error
 

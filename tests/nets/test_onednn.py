@@ -1,5 +1,10 @@
 """Filter gradients that oneDNN gets wrong on a CPU, or writes beyond their memory."""
 import copy
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +18,7 @@ from nets.onednn import make_careful
 
 @pytest.mark.parametrize("groups", (1, 48))
 @pytest.mark.parametrize(("kernel", "stride", "size"), [(3, 2, (1, 1)), (7, 4, (3, 3)), (3, 2, (1, 9)), (5, 1, (6, 1))])
-def test_gradients_of_filters_over_few_cells_are_those_of_float32(monkeypatch, groups, kernel, stride, size):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from bf16 import fill_free_memory
-
+def test_gradients_of_filters_over_few_cells_are_those_of_float32(groups, kernel, stride, size):
     torch.manual_seed(0)
     conv = nn.Conv2d(48, 48, kernel, stride, kernel // 2, groups=groups)
     exact = copy.deepcopy(conv)
@@ -25,7 +27,9 @@ def test_gradients_of_filters_over_few_cells_are_those_of_float32(monkeypatch, g
     x = torch.randn(4, 48, *size)
     with torch.autocast("cpu", torch.bfloat16):
         out = conv(x)
-    fill_free_memory(conv.weight.numel())
+    blocks = [torch.full((conv.weight.numel(),), torch.nan, dtype=kind) for kind in (torch.float32, torch.bfloat16)
+              for _ in range(8)]  # a gradient that is not written shows what was in its memory
+    del blocks
     out.float().square().sum().backward()
     exact(x).square().sum().backward()
     assert torch.equal(conv.weight.grad, exact.weight.grad)
@@ -70,6 +74,29 @@ def test_1x1_filters_that_skip_cells_of_few_channels_stay_within_their_memory(ki
     assert out.dtype == kind and torch.allclose(out.float(), plain(x), atol=0.02)
     shapes = [event.input_shapes[1] for event in seen.events() if event.name == "aten::convolution_backward"]
     assert shapes == [[2, 3, 48, 48]]  # without a stride
+
+
+STEP = """
+import torch
+from nets import net_row
+from nets.onednn import make_careful
+torch.set_num_threads(1)
+torch.manual_seed(0)
+net = net_row("mobileone_s0").build().train().to(memory_format=torch.channels_last)
+make_careful(net)
+net(torch.rand(2, 3, 96, 96).to(memory_format=torch.channels_last))[32].square().mean().backward()
+"""
+
+
+def test_a_step_stays_within_its_memory(tmp_path):
+    """guard.c watches 64 KiB behind each block of memory."""
+    if not sys.platform.startswith("linux") or not shutil.which("cc"):
+        pytest.skip("it needs Linux and a C compiler")
+    source, library = Path(__file__).with_name("guard.c"), tmp_path / "guard.so"
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    env = {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", STEP], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "overrun" not in done.stderr, done.stderr
 
 
 def test_a_careful_net_compiles_as_one_graph():

@@ -1,4 +1,4 @@
-"""SIGKILL at seeded moments of a run: `python benchmarks/campaigns/kills.py --count 200`. Nothing may be lost.
+"""SIGKILL at seeded moments of a run: `python tests/campaigns kills --count 200`. Nothing may be lost.
 
 A reference run tells how often each phase occurs, how long it takes and how many file operations it makes. A victim is killed in
 one occurrence: before its n-th file operation, or after a share of its time. Then the same command goes on, with --resume if

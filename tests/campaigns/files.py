@@ -1,4 +1,4 @@
-"""Damaged and malicious files: `python benchmarks/campaigns/files.py --count 5000`. Each is read, or refused by a UserError.
+"""Damaged and malicious files: `python tests/campaigns files --count 5000`. Each is read, or refused by a UserError.
 
 Every input is one of ours, changed by a named mutator with a seeded generator, and is read in a child process by the function
 that the commands use. A fault is any other exception, a crash, more than 30 s, or more than 2 GB of memory beyond the packages'.

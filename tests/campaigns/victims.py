@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "benchmarks"))
 from record import ROOT, chosen, save  # noqa: F401
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -115,6 +115,6 @@ def finish(name: str, argv: list[str], seed: int, figures: dict, keep: bool) -> 
     for fault in figures["faults"]:
         print(f"FAULT {json.dumps(fault)}", file=sys.stderr)
     if keep:
-        save(name, f"python benchmarks/campaigns/{Path(sys.argv[0]).name} {shlex.join(argv)}", seed, figures)
+        save(name, f"python tests/campaigns {Path(sys.argv[0]).stem} {shlex.join(argv)}", seed, figures)
     print(f"{name}: {figures['count']} cases, {len(figures['faults'])} faults, {figures['minutes']:.1f} minutes")
     return bool(figures["faults"])

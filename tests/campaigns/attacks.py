@@ -1,4 +1,4 @@
-"""Foreign files among ours, and ours from somebody else: `python benchmarks/campaigns/attacks.py --count 200`.
+"""Foreign files among ours, and ours from somebody else: `python tests/campaigns attacks --count 200`.
 
 Each case places files, links or values where a command writes or removes, runs the command, and compares what is not the
 project's own with what it was before. A fault is a file that has changed, gone or come, a control character in a log, a
