@@ -54,7 +54,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     ranks = start_ranks(given.get("rank_timeout", defaults.values["rank_timeout"]))
     runs = opening.find_runs(mode, given, Path(ROOT) / given.get("run_root", defaults.values["run_root"]), ranks)
     settings = read_settings(given, mode, runs.progress, defaults)
-    opening.check_task(mode, runs, settings)
+    opening.check_excluded(mode, runs, settings)
     task, trains, tests = TASKS[settings.train.task], mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
     printed: dict[str, list[dict]] = {}
     with opening.opened(mode, runs, ranks) as run:

@@ -17,7 +17,7 @@ from runs import train
 from utils.config import read_defaults
 from utils.evaluate.boxes import reboxed
 from utils.evaluate.evaluate import evaluate, torch_predictor
-from utils.faces.prepared_set import PreparedSet, Split, load
+from utils.faces.prepared_set import PreparedSet, Split, load_splits
 from utils.train import checkpoint
 
 PIP, WIDE = ["--net", "timm:resnet10t", "--stride", "16"], ["--translation", "0.25", "--scale", "0.3"]
@@ -45,7 +45,7 @@ def measure(weights: Path, faces: int) -> dict[str, float]:
     """Return {case: NME in % of the first test faces}."""
     net, layout, _ = checkpoint.unpack(weights)
     split = Split(PreparedSet(ROOT / "data" / "synthetic", read_defaults().layouts), "test")
-    own = load([split], layout, net.spec["input_size"], 0, input_margin=net.input_margin)
+    own = load_splits([split], layout, net.spec["input_size"], 0, input_margin=net.input_margin)
     own = own.only(np.arange(min(faces, len(own))))
     predict = torch_predictor(net, torch.device("cpu"))
 

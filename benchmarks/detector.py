@@ -14,7 +14,7 @@ from photographs import PLACES, name_and_file, require
 from record import save
 
 from utils.detect import metric
-from utils.detect.find_faces import FLOOR, Detect, exported_detector, find, resized, torch_detector
+from utils.detect.find_faces import FLOOR, Detect, detected_at_scale, exported_detector, find_faces, torch_detector
 from utils.detect.wider import Picture, read_wider
 from utils.evaluate.detectors import weights_of
 
@@ -33,7 +33,7 @@ def milliseconds(detect: Detect, image: np.ndarray, scale: float, rounds: int = 
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
-        resized(detect, image, scale)
+        detected_at_scale(detect, image, scale)
         times.append(1000 * (time.perf_counter() - start))
     return round(sorted(times)[rounds // 2], 2)
 
@@ -60,7 +60,7 @@ def main(files: dict[str, str]) -> None:
     for name, file in {"published": PLACES["FACEBOXES_V2"], **files}.items():
         detect = detector(Path(file), threads)
         for scale in SCALES:
-            found = find(detect, pictures, scale)
+            found = find_faces(detect, pictures, scale)
             speed = milliseconds(detect, frame, scale)
             for event in events:
                 part = [index for index, picture in enumerate(pictures) if picture.event == event]

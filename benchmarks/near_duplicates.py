@@ -18,7 +18,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import mirrored, opencv_matrix, similarity
 from pipnet.images import write_image
 from utils.config import read_defaults
-from utils.faces.prepared_set import SPLITS, PreparedSet, Split, load
+from utils.faces.prepared_set import SPLITS, PreparedSet, Split, load_splits
 
 FOLDERS = [ROOT / "data" / "300w", ROOT / "data" / "faces68"]  # their figures are kept
 SIDE, SHARE = 64, 0.6        # px of the aligned face; its landmarks' root mean square radius / half of that
@@ -61,7 +61,7 @@ class Group:
 
     def __init__(self, split: Split, mean: np.ndarray, layout):
         self.name, self.order = f"{split.set.folder.name}/{split.name}", SPLITS.index(split.name)
-        self.faces, found = load([split], layout, DRAWN, 0), []
+        self.faces, found = load_splits([split], layout, DRAWN, 0), []
         for index in range(len(self.faces)):
             picture, points = self.faces.crops[index], self.faces.nominal(index) * DRAWN + self.faces.crops.border
             gray = aligned(picture, points, mean)
@@ -81,7 +81,7 @@ class Group:
 
 def mean_face(sets: list[PreparedSet], layout) -> np.ndarray:
     """Return the mean face (N, 2) in px of the aligned face, symmetric, so that mirrored faces are aligned to it as well."""
-    nominal = np.concatenate([load([Split(one, "train")], layout, DRAWN, 0).nominal() for one in sets])
+    nominal = np.concatenate([load_splits([Split(one, "train")], layout, DRAWN, 0).nominal() for one in sets])
     mean = np.nanmean(nominal, 0)
     mean = (mean + mirrored(mean, layout.flip_index, 1)) / 2 - mean.mean(0)
     return SIDE / 2 + (mean - mean.mean(0)) / np.sqrt((mean**2).sum(1).mean()) * SHARE * SIDE / 2

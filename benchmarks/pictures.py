@@ -27,12 +27,12 @@ from pipnet.files import write_text
 from pipnet.geometry import box_of, transform
 from pipnet.images import write_image
 from pipnet.landmarker import Landmarker
-from utils.config import read_defaults, resolve
+from utils.config import make_settings, read_defaults
 from utils.evaluate.evaluate import torch_predictor
 from utils.evaluate.plot import Style, chart
 from utils.evaluate.report import FOUND, TRUTH
 from utils.faces.batches import plain
-from utils.faces.prepared_set import SYNTHETIC, Split, load
+from utils.faces.prepared_set import SYNTHETIC, Split, load_splits
 from utils.faces.sets import Sets
 from utils.synthetic import render
 from utils.synthetic.head import both_lids
@@ -51,8 +51,8 @@ def faces() -> str | None:
         return f"no {NET}; `python benchmarks/runs.py default` trains it"
     defaults = read_defaults()
     net, layout, _ = checkpoint.unpack(NET)
-    synthetic = Sets(resolve({}, defaults), defaults).prepare(SYNTHETIC)
-    found_in = load([Split(synthetic, "test")], layout, net.spec["input_size"], 1.0)
+    synthetic = Sets(make_settings({}, defaults), defaults).prepare(SYNTHETIC)
+    found_in = load_splits([Split(synthetic, "test")], layout, net.spec["input_size"], 1.0)
     chosen = range(0, len(found_in), len(found_in) // (ROWS * COLUMNS))[:ROWS * COLUMNS]
     found = torch_predictor(net, torch.device("cpu"))(plain(found_in, np.array(chosen)).images).landmarks.numpy()
     tiles = [tile(found_in.crops.plain(i), [(points, TRUTH)], layout, SIZE) for i, points in zip(chosen, found, strict=True)]

@@ -21,7 +21,7 @@ from pipnet.files import read_csv
 from utils.config import read_defaults
 from utils.evaluate import metric
 from utils.evaluate.evaluate import evaluate, torch_predictor
-from utils.faces.prepared_set import PreparedSet, Split, load
+from utils.faces.prepared_set import PreparedSet, Split, load_splits
 from utils.keys import MEAN_TEACHER, ROUNDS
 from utils.train import checkpoint
 from utils.train.ranks import set_threads
@@ -74,7 +74,7 @@ def errors(folder: Path) -> dict[str, dict[str, float]]:
     predict, found = torch_predictor(net, torch.device("cuda" if torch.cuda.is_available() else "cpu")), {}
     for name in ("300w", "faces68"):
         one = PreparedSet(ROOT / stored["args"]["data_root"] / name, read_defaults().layouts)
-        faces = load([Split(one, "test")], layout, net.spec["input_size"], 0)
+        faces = load_splits([Split(one, "test")], layout, net.spec["input_size"], 0)
         result = evaluate(predict, faces, layout, "interocular", 64)
         norms = metric.norms(faces["landmarks"][:], layout)[:, None]
         offsets = (result.landmarks - faces["landmarks"][:]) / norms[..., None]

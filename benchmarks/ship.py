@@ -27,9 +27,9 @@ from runs import run
 from pipnet.files import read_csv, write_atomic, write_text
 from pipnet.landmarker import Landmarker
 from utils.detect import metric
-from utils.detect.find_faces import exported_detector, find
+from utils.detect.find_faces import exported_detector, find_faces
 from utils.detect.wider import divide, read_wider
-from utils.faces.prepared_set import read_image
+from utils.faces.prepared_set import read_source_image
 from utils.train import checkpoint
 
 WORTH = 256  # numbers in a tensor from which it is halved
@@ -51,9 +51,9 @@ def detector_limits(exp: Path) -> dict[str, float]:
     args = checkpoint.load(exp / "best.pt")["args"]
     crowds = [picture for picture in divide(pictures, args["val"], args["seed"])[1] if picture.whole]
     matches, scores, faces = [], [], 0
-    for (boxes, values), picture in zip(find(exported_detector(exp / "best.onnx"), crowds, 1.0), crowds, strict=True):
+    for (boxes, values), picture in zip(find_faces(exported_detector(exp / "best.onnx"), crowds, 1.0), crowds, strict=True):
         match, counted = metric.matched(boxes, picture)
-        image = read_image(picture.file)
+        image = read_source_image(picture.file)
         found = landmarker.landmarks_of(image, landmarker.detector.face_box(boxes)) if len(boxes) else []
         again = landmarker.landmarks_of(image, [landmarker.box_of(face.landmarks) for face in found])
         sure = np.array([landmarker.is_face(face) for face in again], bool) & (match != -2)

@@ -23,11 +23,11 @@ from utils.config import parse, read_defaults
 from utils.faces.batches import Batch, Order
 from utils.faces.feed import Feed
 from utils.faces.sets import Sets
-from utils.landmarks.experiment import landmarks
+from utils.landmarks.experiment import landmark_experiment
 from utils.landmarks.sources import prepare
 from utils.modes import add_modes
 from utils.train.experiment import Experiment
-from utils.train.loop import make_loader, start
+from utils.train.loop import make_loader, make_solver
 from utils.train.losses import one_behind
 from utils.train.ranks import Ranks, keep_memory, set_threads, start_ranks
 from utils.train.run_folder import Run
@@ -45,9 +45,9 @@ def begin(flags: list[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, Da
     settings = read_settings({"dataset": "synthetic", **given}, mode, None, defaults)
     set_threads(settings.train.threads, settings.train.deterministic)
     sources = prepare(settings, Sets(settings, defaults), ranks, True, False)
-    experiment = landmarks(sources, ranks)
+    experiment = landmark_experiment(sources, ranks)
     with tempfile.TemporaryDirectory() as folder:
-        solver, order = start(experiment, Run(Path(folder), Path(folder) / "best.pt"), ranks, False)
+        solver, order = make_solver(experiment, Run(Path(folder), Path(folder) / "best.pt"), ranks, False)
     loader = make_loader(experiment.samples.batches, order.epochs(0, 1 << 30), settings.train, ranks.device)
     return experiment, solver, order, loader
 

@@ -21,7 +21,7 @@ from utils.evaluate.boxes import reboxed
 from utils.evaluate.evaluate import evaluate, torch_predictor
 from utils.faces.archives import write_pts
 from utils.faces.faces import Faces
-from utils.faces.prepared_set import PreparedSet, Split, load
+from utils.faces.prepared_set import PreparedSet, Split, load_splits
 from utils.train import checkpoint
 
 SETS = {"300w": "300W", "faces68": "LIDS/faces68"}  # {folder of OUT: the set that it is a copy of}
@@ -33,7 +33,7 @@ SHARE = 0.5             # of the way from the label to what the net finds
 def found(net: Path, prepared: PreparedSet) -> tuple[Faces, np.ndarray]:
     """Return the training faces and the landmarks (M, N, 2) that the net finds in them, in px of the source image."""
     model, layout, _ = checkpoint.unpack(net)
-    faces = load([Split(prepared, "train")], layout, model.spec["input_size"], 0)
+    faces = load_splits([Split(prepared, "train")], layout, model.spec["input_size"], 0)
     predict, rng, results = torch_predictor(model, torch.device("cpu")), np.random.default_rng(0), []
     centre, half = (faces["box"][:][:, :2] + faces["box"][:][:, 2:]) / 2, (faces["box"][:][:, 2:] - faces["box"][:][:, :2]) / 2
     for number in range(BOXES):

@@ -21,7 +21,7 @@ from runs import pose_and_states, run, train
 
 from pipnet.files import read_csv
 from utils.config import read_defaults
-from utils.tools.zoo import exported, latency
+from utils.tools.zoo import cpu_ms, exported_to_temporary
 from utils.train import checkpoint
 
 DATA = ["--dataset", "300w", "--data-dir", "300W", "--allow-partial", "--train-data", "300w", "FACES68"]
@@ -67,8 +67,8 @@ def timed(folder: Path, flags: list[str], minutes: float) -> dict:
     faces = int(re.search(r" (\d+) faces of ", (folder / "log.txt").read_text(encoding="utf-8"))[1])
     epoch = busy * faces / float(read_csv(folder / "time.csv")[0]["images_per_second"]) / 60
     net = checkpoint.unpack(folder / "last.pt")[0].eval().reparameterized()
-    with exported(net) as file:
-        ms = latency(file, round(net.spec["input_size"] * net.input_margin))
+    with exported_to_temporary(net) as file:
+        ms = cpu_ms(file, round(net.spec["input_size"] * net.input_margin))
     shutil.rmtree(folder)
     return {"minutes_of_an_epoch": round(epoch, 3), "epochs": max(int(minutes / epoch), 1), "ms": round(ms, 2),
             "parameters_m": round(sum(parameter.numel() for parameter in net.parameters()) / 1e6, 2)}

@@ -16,7 +16,7 @@ from pipnet.landmarker import Landmarker
 from pipnet.layout import EYES, INNER_LIPS, Layout, opposite
 from utils.evaluate import metric
 from utils.synthetic import render
-from utils.synthetic.face import Face
+from utils.synthetic.face import RenderedFace
 from utils.synthetic.head import both_lids
 from utils.synthetic.people import Person, sample_person
 
@@ -29,7 +29,7 @@ SKINS = ("light skin", "medium skin", "dark skin")  # equal parts
 AGES = {"children": (0.0, 1e-9), "adults": (1e-9, 0.4), "old people": (0.4, 1.1)}  # of `Look.age`
 
 
-def drawn(index: int, yaw: float, **pose) -> Face:
+def drawn(index: int, yaw: float, **pose) -> RenderedFace:
     """Return a person's picture with that yaw in degrees."""
     return render(SEED, index, SIDE, angles=tuple(np.radians([yaw, UPRIGHT, 0.0])), **pose)
 
@@ -53,7 +53,7 @@ def lips_apart(layout: Layout, landmarks: np.ndarray) -> float:
 
 def measure(landmarker: Landmarker, people: list[Person]) -> dict[str, float]:
     """Return {row: mean} over the people."""
-    def found(face: Face) -> np.ndarray:
+    def found(face: RenderedFace) -> np.ndarray:
         return found_in_box(landmarker, face.image, face.landmarks)
 
     layout, errors = landmarker.layout, {yaw: np.zeros(len(people)) for yaw in YAWS}

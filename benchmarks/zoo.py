@@ -17,7 +17,7 @@ from record import RESULTS, chosen, save
 
 from nets import HEADS, NETS, Labels
 from utils.export.files import exported_predictor
-from utils.tools.zoo import cost, exported, make
+from utils.tools.zoo import exported_to_temporary, make, measured_cost
 
 MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")
 SMALL, SIZE, STEPS, AGREEMENT = "timm:test_efficientnet", 64, 150, 1e-3
@@ -62,7 +62,7 @@ def costs(figures: Figures) -> None:
     """Add parameters, MACs and ONNX latency of every net with a PIP head, at its own input size."""
     for name in [*NETS, *MORE]:
         if figures.missing("nets", name):
-            figures.add(nets={name: [round(figure, 3) for figure in cost(name)]})
+            figures.add(nets={name: [round(figure, 3) for figure in measured_cost(name)]})
 
 
 def pair(name: str, head: str) -> str:
@@ -105,7 +105,7 @@ def learning(figures: Figures) -> None:
     for name, how in LEARNERS.items():
         if figures.missing("learning", name):
             start, nme, net = overfit(**{"head": "pip", "size": SIZE, "steps": STEPS, **how})
-            with exported(net.eval()) as file:
+            with exported_to_temporary(net.eval()) as file:
                 figures.add(learning={name: [round(start, 2), round(nme, 2)]}, onnx_agrees={name: round(agreement(net, file), 4)})
 
 

@@ -25,7 +25,7 @@ REFERENCE = ROOT.parent / "shared" / "reference"
 sys.path.insert(0, str(ROOT))
 from nets.convert.published import HEAD_NAMES  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
-from utils.config import Settings, read_defaults, resolve  # noqa: E402
+from utils.config import Settings, make_settings, read_defaults  # noqa: E402
 from utils.detect.wider import Picture  # noqa: E402
 from utils.faces.faces import Faces  # noqa: E402
 from utils.faces.prepared_set import PreparedSet, Split, fitting  # noqa: E402
@@ -54,7 +54,7 @@ def sets_of(chosen: Settings) -> Sets:
 
 def settings(preset: str | None = None, **given) -> Settings:
     """Settings of args.yaml with a preset and other values."""
-    return resolve(given, DEFAULTS, preset)
+    return make_settings(given, DEFAULTS, preset)
 
 
 def untrained(meanface: np.ndarray, num_nb: int = 10, head: str = "pip", stride: int | None = 32, size: int = 64, name: str = NET,

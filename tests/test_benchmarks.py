@@ -10,7 +10,7 @@ from conftest import ROOT, load_split
 
 import main
 from pipnet.app.drowsiness import ring_aspect
-from utils.config import parse, read_defaults, resolve
+from utils.config import make_settings, parse, read_defaults
 from utils.keys import check_head, check_semi, check_steps
 from utils.synthetic import render
 from utils.synthetic.head import both_lids
@@ -49,7 +49,7 @@ def test_every_command_of_the_benchmarks_is_one(monkeypatch):
 
     def resolved(flags: list[str]):
         given = parse(flags, main.add_modes, defaults)[1]
-        settings = resolve(given, defaults, given.get("preset"))
+        settings = make_settings(given, defaults, given.get("preset"))
         check_head(given, settings.net, settings.train.teacher)
         check_steps(given, settings.augment)
         check_semi(given, settings)

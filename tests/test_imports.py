@@ -109,7 +109,7 @@ def test_what_all_may_import_is_there():
     ("utils.config", "from utils.faces import sets", False),
     ("utils.faces.archives.w300lp", "from utils.config import read_defaults", False),
     ("utils.faces.archives.w300lp", "from utils.layouts import Layouts", True),
-    ("utils.tools.audit", "from utils.landmarks.experiment import landmarks", True),
+    ("utils.tools.audit", "from utils.landmarks.experiment import landmark_experiment", True),
     ("utils.landmarks.experiment", "from utils.tools import audit", False),
     ("utils.tools.audit", "import main", False),
     ("pipnet.landmarker", "from pipnet.app import media", False),

@@ -205,7 +205,7 @@ def _yaml(text: str) -> Any:
         return text
 
 
-def resolve(given: dict[str, Any], defaults: Defaults, preset: str | None = None, trained: dict[str, Any] | None = None,
+def make_settings(given: dict[str, Any], defaults: Defaults, preset: str | None = None, trained: dict[str, Any] | None = None,
             datasets: Collection[str] = (), start: dict[str, Any] | None = None) -> Settings:
     """Return the settings: defaults < trained (the keys of a checkpoint) < preset < start < given, each checked.
 

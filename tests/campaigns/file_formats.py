@@ -43,12 +43,13 @@ def make_net(name: str = "timm:test_efficientnet"):
 def make_checkpoint(folder: Path) -> list[tuple[Path, str]]:
     import torch
 
-    from utils.config import read_defaults, resolve
+    from utils.config import make_settings, read_defaults
     from utils.train import checkpoint
     net, defaults = make_net(), read_defaults()
     file = one_folder(folder, {"best.pt": b""})[0]
     values = {"format": checkpoint.FORMAT, "net": net.spec, "layout": defaults.layouts.load("68").to_dict(), "epoch": 1,
-              "protocol": defaults.protocols["square"], "args": resolve({}, defaults, "quick").flat(), "model": net.state_dict()}
+              "protocol": defaults.protocols["square"], "args": make_settings({}, defaults, "quick").flat(),
+              "model": net.state_dict()}
     torch.save(values, file[0] / file[1])
     return [file]
 
@@ -98,8 +99,8 @@ def read_onnx(file: Path) -> None:
 
 
 def read_args(file: Path) -> None:
-    from utils.config import read_defaults, resolve
-    resolve({}, read_defaults(file), "quick")
+    from utils.config import make_settings, read_defaults
+    make_settings({}, read_defaults(file), "quick")
 
 
 def make_layout(folder: Path) -> list[tuple[Path, str]]:

@@ -16,7 +16,7 @@ from pipnet.geometry import cut, to_image
 from utils.config import parse
 from utils.evaluate.evaluate import evaluate, torch_predictor
 from utils.faces.sets import Sets
-from utils.landmarks.experiment import landmarks
+from utils.landmarks.experiment import landmark_experiment
 from utils.landmarks.sources import Sources, load_faces, prepare
 from utils.train import checkpoint, initialise
 from utils.train.ranks import Ranks
@@ -100,7 +100,7 @@ def training(reference, root, *flags: str) -> Sources:
 
 def test_published_files_need_their_mean_face(reference, tmp_path):
     with pytest.raises(UserError, match=r"give that with --meanface: mean_98_face.npy in data of github.com"):
-        landmarks(training(reference, tmp_path), ONE).net(False)
+        landmark_experiment(training(reference, tmp_path), ONE).net(False)
 
 
 def test_published_files_start_the_preset(reference, tmp_path):
@@ -108,7 +108,7 @@ def test_published_files_start_the_preset(reference, tmp_path):
     stored = np.load(reference / "dpr_gsr.npz")
     np.save(tmp_path / "mean_98_face.npy", stored["mean_98_face"])
     sources = training(reference, tmp_path, "--meanface", str(tmp_path / "mean_98_face.npy"))
-    net, started = landmarks(sources, ONE).net(False)
+    net, started = landmark_experiment(sources, ONE).net(False)
     assert all(what == "loaded" or name.startswith("regressors") for name, _, what in started.rows)
     faces, published_nme = sources.load(sources.tested), np.mean([stored[f"i{face}_nme"] for face in range(5)])
     predict = torch_predictor(net.net, torch.device("cpu"))  # without the nets of the parts, which are not trained
@@ -135,4 +135,4 @@ def test_published_files_start_the_preset(reference, tmp_path):
             assert torch.allclose(Labels.pack(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
     with pytest.raises(UserError, match="holds slim, this is dpr: give --net slim"):
         meanface = load_faces(sources)[0].meanface()
-        initialise.start(net, str(reference / "slim_160_latest.pth"), sources.layout, meanface, pytest.fail)
+        initialise.start_from(net, str(reference / "slim_160_latest.pth"), sources.layout, meanface, pytest.fail)

@@ -22,7 +22,7 @@ from pipnet.errors import UserError
 from utils.export.files import exported_predictor
 from utils.train import checkpoint
 from utils.train.checkpoint import unpack
-from utils.train.cost import refiner
+from utils.train.cost import refiner_cost
 from utils.train.teacher import add_teacher
 
 FACE = mean_face()
@@ -60,8 +60,8 @@ def test_it_begins_by_moving_nothing_and_has_few_parameters():
     assert torch.equal(one.landmarks, two.landmarks) and torch.equal(one.score, two.score)
     assert not torch.equal(stirred(net).predict(pictures(3)).landmarks, two.landmarks)
     assert sum(p.numel() for p in net.refiner.parameters()) < 100_000
-    assert re.match(r"refiner: 0.0\d\d M parameters and \d.\d M MACs beside", refiner(net.spec))
-    assert "refiner: 0.0" in refiner(net_of("coordinate", reinit=True, local_parts=PARTS).spec)
+    assert re.match(r"refiner: 0.0\d\d M parameters and \d.\d M MACs beside", refiner_cost(net.spec))
+    assert "refiner: 0.0" in refiner_cost(net_of("coordinate", reinit=True, local_parts=PARTS).spec)
 
 
 @settings(max_examples=30, deadline=None)

@@ -8,7 +8,7 @@ from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, settings
 
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.config import ANCHORS, TABLES, parse, read_defaults, resolve
+from utils.config import ANCHORS, TABLES, make_settings, parse, read_defaults
 from utils.evaluate.metric import NORMS
 from utils.faces import changes, steps
 from utils.faces.archives import DATASETS
@@ -185,13 +185,13 @@ def test_wrong_values_name_key_and_value(key, value, message):
 
 def test_unknown_keys_name_the_nearest():
     with pytest.raises(UserError, match="unknown key 'epoch' in preset mine; did you mean 'epochs'"):
-        resolve({}, DEFAULTS._replace(presets={"mine": {"epoch": 3}}), "mine")
+        make_settings({}, DEFAULTS._replace(presets={"mine": {"epoch": 3}}), "mine")
     with pytest.raises(UserError, match="no preset 'pipnett'.*did you mean 'pipnet'"):
         settings("pipnett")
     with pytest.raises(UserError, match=r"preset mine in args.yaml must be a table .*, not \[3\]"):
-        resolve({}, DEFAULTS._replace(presets={"mine": [3]}), "mine")
+        make_settings({}, DEFAULTS._replace(presets={"mine": [3]}), "mine")
     with pytest.raises(UserError, match="unknown key 'epoch' in the checkpoint; did you mean 'epochs'"):
-        resolve({}, DEFAULTS, trained={"epoch": 3})
+        make_settings({}, DEFAULTS, trained={"epoch": 3})
     with pytest.raises(UserError, match="unknown flag --epoch; did you mean '--epochs'"):
         typed("--epoch", "3")
     for flag, key in (("--lr", "--learning-rate"), ("--wd", "--weight-decay"), ("--bs", "--batch-size")):
@@ -202,8 +202,8 @@ def test_unknown_keys_name_the_nearest():
 def test_written_settings_give_the_same_settings_again():
     first = settings("irnet", train_data=["a", "b"], val="test")
     written = yaml.safe_load(first.dump())
-    assert resolve({}, DEFAULTS, trained={key: value for name in SECTIONS for key, value in written[name].items()}) == first
-    assert resolve({}, DEFAULTS, trained=first.flat()) == first
+    assert make_settings({}, DEFAULTS, trained={key: value for name in SECTIONS for key, value in written[name].items()}) == first
+    assert make_settings({}, DEFAULTS, trained=first.flat()) == first
     assert (written["protocols"], written["layouts"]) == (DEFAULTS.protocols, LAYOUTS.rows)
 
 
@@ -221,7 +221,7 @@ def test_the_flip_indices_of_the_fork_stand_before_their_use(tmp_path, anchor, c
 @pytest.mark.parametrize("preset", ["pipnet", "irnet", "drowsiness"])
 def test_the_protocol_of_a_preset_may_depend_on_the_dataset(preset):
     def protocol(*datasets, **given):
-        return resolve(given, DEFAULTS, preset, datasets=datasets).data.protocol
+        return make_settings(given, DEFAULTS, preset, datasets=datasets).data.protocol
 
     for dataset, wanted in (("wflw", "wflw"), ("cofw", "box"), ("aflw", "box"), ("300w", "pipnet"), (None, "pipnet")):
         assert protocol(dataset) == wanted and protocol(dataset, protocol="square") == "square", dataset
@@ -234,7 +234,7 @@ def test_the_protocol_of_a_preset_may_depend_on_the_dataset(preset):
 
 def test_a_preset_with_protocols_has_a_default():
     with pytest.raises(UserError, match="preset mine in args.yaml: protocol lacks 'default'"):
-        resolve({}, DEFAULTS._replace(presets={"mine": {"protocol": {"wflw": "wflw"}}}), "mine")
+        make_settings({}, DEFAULTS._replace(presets={"mine": {"protocol": {"wflw": "wflw"}}}), "mine")
     for row in DEFAULTS.presets.values():
         if isinstance(rows := row.get("protocol"), dict):
             assert rows.keys() <= {"default", *DATASETS} and set(rows.values()) <= DEFAULTS.protocols.keys()
@@ -242,7 +242,7 @@ def test_a_preset_with_protocols_has_a_default():
 
 def test_values_win_over_those_of_a_trained_run_and_these_over_the_file():
     trained = {**settings("pipnet").flat(), "epochs": 7}
-    train = resolve({"batch_size": 4}, DEFAULTS, trained=trained).train
+    train = make_settings({"batch_size": 4}, DEFAULTS, trained=trained).train
     assert (train.epochs, train.batch_size, train.ema_ramp, train.preset) == (7, 4, 500, "pipnet")
 
 

@@ -15,7 +15,7 @@ from nets.detectors.faceboxes import FaceBoxesV2
 from pipnet.errors import UserError
 from utils.config import Settings
 from utils.detect import metric
-from utils.detect.find_faces import Detect, completed, find, torch_detector
+from utils.detect.find_faces import Detect, completed, find_faces, torch_detector
 from utils.detect.scene_sources import Cutouts, backgrounds, decoded, portraits
 from utils.detect.scenes import Material, Scenes
 from utils.detect.wider import Picture, check_events, divide, is_wider, list_file, read_wider
@@ -143,7 +143,7 @@ def calibration(sources: PictureSets) -> Iterator[np.ndarray]:
 
 
 # ------------------------------------------------------------------------------------------------------------ training
-def detection(sources: PictureSets) -> Experiment:
+def detector_experiment(sources: PictureSets) -> Experiment:
     """Return the training of a detector on the sources; its pictures are loaded."""
     settings, ranks, (material, held) = sources.settings, sources.ranks, sources.loaded
     words = (f"{len(material.pictures)} pictures and {len(material.cutouts)} faces of {', '.join(settings.data.train_data)}, "
@@ -189,7 +189,7 @@ def miss(detect: Detect, sources: PictureSets, held: list[Picture], ranks: Ranks
     recall in other photographs."""
     figures, portrait = [], {one.folder.name for one in sources.sets}
     for scale in sources.settings.detect.scales:
-        found = find(detect, held, scale, ranks)
+        found = find_faces(detect, held, scale, ranks)
         groups: dict[tuple[bool, bool], list[int]] = {}
         for index, picture in enumerate(held):
             groups.setdefault((picture.whole, picture.event in portrait), []).append(index)

@@ -34,7 +34,7 @@ def _above(detector: Find, threshold: float) -> Detect:
     return lambda image: detector(np.ascontiguousarray(image), threshold, SUPPRESS)[:2]
 
 
-def resized(detect: Detect, image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+def detected_at_scale(detect: Detect, image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Detections in the image resized by `scale`, with boxes in px of the image itself."""
     if scale != 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
@@ -42,10 +42,10 @@ def resized(detect: Detect, image: np.ndarray, scale: float) -> tuple[np.ndarray
     return boxes / np.float32(scale), scores
 
 
-def find(detect: Detect, pictures: list[Picture], scale: float, ranks: Ranks | None = None) -> Found:
+def find_faces(detect: Detect, pictures: list[Picture], scale: float, ranks: Ranks | None = None) -> Found:
     """(boxes, scores) of each picture. Several processes share the work, and all get the whole result."""
     rank, count = (ranks.rank, ranks.count) if ranks else (0, 1)
-    mine = [resized(detect, picture.read(), scale) for picture in pictures[rank::count]]
+    mine = [detected_at_scale(detect, picture.read(), scale) for picture in pictures[rank::count]]
     shares = ranks.gather(mine) if ranks else [mine]
     return [shares[index % count][index // count] for index in range(len(pictures))]
 
@@ -54,7 +54,7 @@ def completed(detect: Detect, pictures: list[Picture], ranks: Ranks, sure: float
     """The pictures, with a teacher's detections added where faces are unlabelled; scores below `sure` mark them as ignored."""
     partial = [index for index, picture in enumerate(pictures) if not picture.whole]
     result, some = list(pictures), [pictures[index] for index in partial]
-    passes = [find(detect, some, scale, ranks) for scale in (1.0, 2.0)]
+    passes = [find_faces(detect, some, scale, ranks) for scale in (1.0, 2.0)]
     for index, *found in zip(partial, *passes, strict=True):
         picture = pictures[index]
         boxes, ignored = picture.boxes, picture.ignored

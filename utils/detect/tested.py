@@ -14,7 +14,7 @@ from pipnet.images import write_image
 from utils.detect import metric
 from utils.detect.experiment import PictureSets, calibration
 from utils.detect.export import export_detector
-from utils.detect.find_faces import SUPPRESS, Detect, Found, exported_detector, find, torch_detector
+from utils.detect.find_faces import SUPPRESS, Detect, Found, exported_detector, find_faces, torch_detector
 from utils.detect.show import draw_boxes
 from utils.detect.wider import Picture
 from utils.evaluate.detectors import weights_of
@@ -83,7 +83,7 @@ class DetectorTests(Tests):
                 yield Scaled(name, pictures, scale, number == len(scales))
 
     def evaluate(self, model: Detect, case: Scaled) -> Found:
-        return find(model, case.pictures, case.scale, self.sources.ranks)
+        return find_faces(model, case.pictures, case.scale, self.sources.ranks)
 
     def differences(self, case: Scaled, one: Found, two: Found) -> tuple[float, np.ndarray]:
         pair = (metric.score(found, case.pictures)[:2] for found in (one, two))  # AP and recall of all faces

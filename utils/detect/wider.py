@@ -10,7 +10,7 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.faces.archives.lists import inside, numbered, numbers
-from utils.faces.prepared_set import name_hash, read_image
+from utils.faces.prepared_set import name_hash, read_source_image
 
 LISTS = "wider_face_split"
 FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
@@ -31,7 +31,7 @@ class Picture(NamedTuple):
         """Return the image (H, W, 3) uint8 BGR. Raise UserError for an unreadable file."""
         if self.image is not None:
             return self.image
-        return read_image(self.file) if self.crop is None else self.crop()
+        return read_source_image(self.file) if self.crop is None else self.crop()
 
 
 def is_wider(folder: Path) -> bool:

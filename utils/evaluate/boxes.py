@@ -10,7 +10,7 @@ from pipnet import images
 from pipnet.errors import UserError
 from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, transform
 from utils.faces.faces import Crops, Faces
-from utils.faces.prepared_set import name_hash, read_image, source_picture
+from utils.faces.prepared_set import name_hash, read_source_image, source_picture
 
 OVERLAP = 0.3  # a found box matches a face from this IoU
 
@@ -48,7 +48,7 @@ def source_file(faces: Faces, index: int) -> Path | None:
 def picture(faces: Faces, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (picture uint8 BGR, (2, 3) map from px of the source image to it): the source image, else the prepared crop."""
     if file := source_file(faces, index):
-        image = read_image(file)
+        image = read_source_image(file)
         if image.shape[1::-1] == tuple(faces["size"][index]):
             return image, np.eye(2, 3)
     stored = images.read_image(Path(faces["file"][index]), data=faces.crops.encoded(index))

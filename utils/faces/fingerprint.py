@@ -26,7 +26,7 @@ def fingerprint(source: Path) -> str:
     return digest.hexdigest()
 
 
-def checksum(source: Path, splits: Splits) -> str:
+def labels_checksum(source: Path, splits: Splits) -> str:
     """Return a sha256 over names, image sizes in bytes, landmarks and visibility, ordered by name."""
     digest = hashlib.sha256()
     rows = {name: (table, row) for table in splits.values() for row, name in enumerate(table["file"])}

@@ -72,7 +72,7 @@ def _file_error() -> int:
 
 
 @contextmanager
-def explained(loader: DataLoader, later: Callable[[], str]):
+def explaining_errors(loader: DataLoader, later: Callable[[], str]):
     """Raise UserError, with cause and remedy, when in the body a loader process ends, or has raised one.
 
     torch raises its own errors at any line of the body. later(): what follows in the message, e.g. how to go on.

@@ -27,9 +27,9 @@ from utils.config import load_protocol, read_defaults
 from utils.faces.archives import DATASETS, NOT_COUNTABLE, Splits, Table, complain, image_of, infer, only, tally
 from utils.faces.archives.own_layout import layout_of
 from utils.faces.disk import CROPS, write_set
-from utils.faces.fingerprint import checksum, fingerprint
+from utils.faces.fingerprint import fingerprint, labels_checksum
 from utils.faces.first_pixel import load_guessed
-from utils.faces.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_image
+from utils.faces.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_source_image
 from utils.growing import GROWING, check_replaceable, growing, replace_folder
 from utils.keys import check
 from utils.layouts import Layouts
@@ -133,7 +133,7 @@ class DataGenerator:
                 for table in splits.values() if published and row.clipped else ():  # as PIPNet's authors prepare WFLW and AFLW
                     table["landmarks"] = table["landmarks"].clip(0, table["size"][:, None])
                 found = tally(subset for table in splits.values() for subset in table["subset"])
-                write_set(folder, source, splits, how | {"found": dict(found), "checksum": checksum(source, splits)})
+                write_set(folder, source, splits, how | {"found": dict(found), "checksum": labels_checksum(source, splits)})
                 _finished(folder, done)
             except UserError:
                 shutil.rmtree(folder)
@@ -195,7 +195,7 @@ class DataGenerator:
 
     def _crop(self, source: Path, landmarks: np.ndarray, box: np.ndarray, protocol: Protocol) -> tuple[list[float], bytes]:
         """Return ([crop (4), width, height of the image], the JPEG) of one face."""
-        image = read_image(source)
+        image = read_source_image(source)
         height, width = image.shape[:2]
         for what, edges in (("landmarks lie", box_of(landmarks)), ("face box lies", box)):
             if (edges[:2] >= (width, height)).any() or (edges[2:] <= 0).any():

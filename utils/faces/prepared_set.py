@@ -159,7 +159,7 @@ def test_split(one: PreparedSet, apart: bool) -> Split | None:
     return Split(one, ALL)
 
 
-def load(splits: list[Split], layout: Layout, size: int, cache: float, train_hidden: bool = True,
+def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, train_hidden: bool = True,
          input_margin: float = 1.0) -> Faces:
     """Return the faces of several splits for a net of `layout` that sees `input_margin` times a nominal crop of `size` px.
 
@@ -271,7 +271,7 @@ def source_picture(source: Path, name: str) -> Path | None:
     return image if image.is_file() or image.parent.is_file() else None  # COFW's and 300VW's are inside a file
 
 
-def read_image(file: Path | str) -> np.ndarray:
+def read_source_image(file: Path | str) -> np.ndarray:
     """Return an image (H, W, 3) uint8 BGR, upright by its EXIF tag; FILE/0001 is an image inside a file of an archive.
 
     UserError if it is missing, unreadable or cut short.

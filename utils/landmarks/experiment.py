@@ -19,7 +19,7 @@ from utils.keys import MEAN_TEACHER
 from utils.landmarks.semi import Pool, Told, check_collapse, nominal_crops, with_unlabelled
 from utils.landmarks.sources import Sources, check_tests, load_faces
 from utils.train.batchnorm import measure_norms
-from utils.train.cost import refiner
+from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, Samples, Validated, check_finite
 from utils.train.initialise import RANDOM, Started, initialise
 from utils.train.make_net import check_norms, make_net
@@ -31,7 +31,7 @@ TARGET = 256     # unlabelled crops of each kind that batch norms are measured o
 UNTRAINED = 100  # steps, after which a net may still find the mean face everywhere without having collapsed
 
 
-def landmarks(sources: Sources, ranks: Ranks, fold: int | None = None, pool: Pool | None = None,
+def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None, pool: Pool | None = None,
               told: Told | None = None) -> Experiment:
     """Return the training of a landmark net on the sets in `sources.training`; its faces are loaded.
 
@@ -67,7 +67,7 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tup
     train, loss, side = settings.train, settings.loss, settings.net.input_size
     net = make_net(settings.net, loss, layout, sources.sets.meanface(settings.net.meanface, layout, faces))
     if settings.net.refine:
-        logger.info(refiner(net.spec))
+        logger.info(refiner_cost(net.spec))
     if train.batch_size == 1 and ranks.count == 1:
         check_norms(deepcopy(net).train().predict, round(side * net.input_margin))
     started = Started("the checkpoint")

@@ -15,7 +15,7 @@ from utils.faces.archives import DATASETS
 from utils.faces.batches import Batches
 from utils.faces.face_states import balanced, complete
 from utils.faces.faces import Faces
-from utils.faces.prepared_set import PreparedSet, Split, load, name_hash, trained_splits
+from utils.faces.prepared_set import PreparedSet, Split, load_splits, name_hash, trained_splits
 from utils.faces.sets import Sets, check_same_protocol
 from utils.faces.unlabelled import unlabelled_tests
 from utils.train.make_net import auxiliary_outputs, input_margin
@@ -61,7 +61,7 @@ class Sources(NamedTuple):
     def crops(self, splits: list[Split], layout: Layout | None = None, hidden: bool = True, cache: float = 0) -> Faces:
         """Return the faces of some splits as the net gets them. hidden: train hidden landmarks; cache: GiB."""
         net = self.settings.net
-        return load(splits, layout or self.layout, net.input_size, cache, hidden, input_margin(net))
+        return load_splits(splits, layout or self.layout, net.input_size, cache, hidden, input_margin(net))
 
     def load(self, splits: list[Split]) -> Faces:
         """Return the faces of some splits with the labels that the net's outputs need."""

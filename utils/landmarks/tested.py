@@ -29,7 +29,7 @@ from utils.export.files import Source, deployed, example_for, export_onnx, from_
 from utils.export.tested import Bounds, Tests
 from utils.faces.face_states import complete
 from utils.faces.faces import Faces, evenly
-from utils.faces.prepared_set import ALL, load
+from utils.faces.prepared_set import ALL, load_splits
 from utils.faces.sets import check_same_protocol, distinct, test_flags, title_for
 from utils.formats import FORMATS
 from utils.landmarks.sources import Sources
@@ -115,7 +115,7 @@ class LandmarkTests(Tests):
         for place, (split, (there, convert)) in enumerate(zip(splits, self.ways, strict=True)):
             check_same_protocol(split.set, self.stored["protocol"])
             data = self.settings.data
-            faces = load([split], there, self.net.size, data.cache, data.train_hidden, self.net.margin)
+            faces = load_splits([split], there, self.net.size, data.cache, data.train_hidden, self.net.margin)
             if there is layout:  # another layout may not suffice for pose and states
                 faces = complete(faces, there, outputs)
             for box in test.box:

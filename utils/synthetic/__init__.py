@@ -24,7 +24,7 @@ from utils.faces.archives import PARTS_300W, VISIBLE_FILE, write_pts
 from utils.growing import FACES, growing
 from utils.progress import progress
 from utils.start import end_with_parent
-from utils.synthetic.face import Face, draw
+from utils.synthetic.face import RenderedFace, draw
 
 # official numbers of faces, whose proportions are kept
 TRAIN_PARTS, TEST_PARTS = ({name: part.count for name, part in PARTS_300W.items() if part.split == split}
@@ -35,7 +35,7 @@ HARD_INDEX = 2_000_000  # first difficult test face (ibug)
 SMALLEST = 32  # px
 
 
-def render(seed: int, index: int, size: int = 256, **pose) -> Face:
+def render(seed: int, index: int, size: int = 256, **pose) -> RenderedFace:
     """Return face `index` of `seed` on a picture of `size` px. Raise UserError for a size under 32 px.
 
     Faces from HARD_INDEX on are more difficult (turned, occluded, blurred), as in IBUG. pose: fields of `people.Pose` that

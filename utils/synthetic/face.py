@@ -16,7 +16,7 @@ SUPERSAMPLE = 1.5
 FACE_MM = 147.0  # width of the landmarks' box of a frontal mean face
 
 
-class Face(NamedTuple):
+class RenderedFace(NamedTuple):
     """A rendered face."""
     image: np.ndarray      # (H, W, 3) uint8 BGR
     landmarks: np.ndarray  # (68, 2) continuous px
@@ -33,7 +33,7 @@ def _aim(rng: np.random.Generator, points: np.ndarray, pose: Pose, size: int) ->
     return camera._replace(centre=(place - (flat.min(0) + flat.max(0)) / 2).astype(np.float32))
 
 
-def draw(rng: np.random.Generator, size: int, hard: bool, fixed: dict) -> Face:
+def draw(rng: np.random.Generator, size: int, hard: bool, fixed: dict) -> RenderedFace:
     """Return a random face on `size` px; `hard`: one for the difficult test part; fixed: {field of its pose: value}."""
     person, pose, light = sample_person(rng), sample_pose(rng, hard)._replace(**fixed), sample_light(rng)
     canvas_size = round(size * SUPERSAMPLE)
@@ -64,7 +64,7 @@ def draw(rng: np.random.Generator, size: int, hard: bool, fixed: dict) -> Face:
     x, y = np.clip(cell, 0, canvas_size - 1).T
     front = cv2.erode(depth_map, np.ones((3, 3), np.uint8))[y, x] < towards + 8
     image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
-    return Face(scene.degrade(rng, image, hard), flat * (size / canvas_size), inside & front & (hidden[y, x] < 0.5))
+    return RenderedFace(scene.degrade(rng, image, hard), flat * (size / canvas_size), inside & front & (hidden[y, x] < 0.5))
 
 
 def _draw_base(rng: np.random.Generator, stage: Stage, person: Person, pose: Pose, hair: tuple[np.ndarray, np.ndarray]) -> None:

@@ -14,8 +14,8 @@ from utils.evaluate.evaluate import evaluate, face_norms, torch_predictor
 from utils.evaluate.report import FOUND, TRUTH, shown_face
 from utils.evaluate.tables import table
 from utils.faces.faces import Faces
-from utils.faces.prepared_set import load
-from utils.landmarks.experiment import landmarks
+from utils.faces.prepared_set import load_splits
+from utils.landmarks.experiment import landmark_experiment
 from utils.landmarks.sources import Sources, fold_of
 from utils.train import checkpoint, own_files
 from utils.train.loop import train
@@ -46,11 +46,11 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     face_norms(faces, layout, test.norm)
     for number, one in enumerate(fold_runs(run, folds)):
         if one.epochs < settings.train.epochs:
-            train(landmarks(sources, ranks, fold=number), one, ranks, one.last.is_file())
+            train(landmark_experiment(sources, ranks, fold=number), one, ranks, one.last.is_file())
         held, predict = np.flatnonzero(fold == number), torch_predictor(checkpoint.unpack(one.last)[0], ranks.device)
         found[held] = evaluate(predict, faces.only(held), layout, test.norm, test.test_batch_size, ranks).landmarks
     if ranks.first:
-        text = write(run.folder / "audit", load(splits, layout, DRAWN, 0), found, fold, layout, test.norm)
+        text = write(run.folder / "audit", load_splits(splits, layout, DRAWN, 0), found, fold, layout, test.norm)
         if settings.augment.flip > 0 and not any(sources.label_shifts()):
             # mirrored nets know no left and right, so the offset is that of the labels
             right = np.nanmedian(truth[..., 0] - found[..., 0])

@@ -14,12 +14,12 @@ def find_net(exp: str, threads: int = 0) -> LandmarkNet:
 
     An id or a folder stands for the export where there is one of these very weights.
     """
-    if file := exported(exp):
+    if file := fresh_export(exp):
         return open_net(file, threads)
     return from_checkout("utils.tools.inference:find_weights", exp)(exp, threads)
 
 
-def exported(exp: str) -> Path | None:
+def fresh_export(exp: str) -> Path | None:
     """The ONNX file of the run that an id or a folder names, if it was made from the run's weights, else None."""
     folder = folder_of(exp, Path(ROOT) / read_defaults().values["run_root"])
     weights, file = folder / "best.pt", folder / "best.onnx"

@@ -18,10 +18,10 @@ from utils.train.published import description, graph_of
 
 def find_weights(exp: str, threads: int = 0) -> LandmarkNet:
     """The net of the weights that --exp means, or of the exported file that came with them. UserError where there is none."""
-    return open_file(run_folder.find_run(exp, ROOT / read_defaults().values["run_root"], train=False).fastest, threads)
+    return open_landmark_net(run_folder.find_run(exp, ROOT / read_defaults().values["run_root"], train=False).fastest, threads)
 
 
-def open_file(file: Path, threads: int = 0) -> LandmarkNet:
+def open_landmark_net(file: Path, threads: int = 0) -> LandmarkNet:
     """The landmark net of a file: exported files in their runtime, others in torch. UserError where it cannot be loaded."""
     if file.suffix in RUNTIMES:
         return open_net(file, threads)

@@ -61,7 +61,7 @@ def check_folder(mode: Namespace, runs: Runs) -> None:
     holding.check_free(runs.progress, mode.resume, mode.overwrite)
 
 
-def check_task(mode: Namespace, runs: Runs, settings: Settings) -> None:
+def check_excluded(mode: Namespace, runs: Runs, settings: Settings) -> None:
     """Raise UserError for modes that the task does not have, and for places that may not be written to."""
     for name, says in TASKS[settings.train.task].excludes.items():
         if getattr(mode, name):

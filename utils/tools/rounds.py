@@ -17,7 +17,7 @@ from utils.evaluate.evaluate import predict_all, torch_predictor
 from utils.evaluate.report import FOUND, TRUTH
 from utils.faces.faces import Faces
 from utils.keys import ROUNDS
-from utils.landmarks.experiment import landmarks
+from utils.landmarks.experiment import landmark_experiment
 from utils.landmarks.semi import COLUMNS, Pool, Told, check_collapse, find_pool, read_labels
 from utils.landmarks.sources import Sources
 from utils.train import checkpoint, own_files
@@ -63,7 +63,7 @@ def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> N
     if semi in ROUNDS:
         train_rounds(sources, ranks, pool, run, resume)
     else:
-        train(landmarks(sources, ranks, pool=pool), run, ranks, resume)
+        train(landmark_experiment(sources, ranks, pool=pool), run, ranks, resume)
 
 
 def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: bool) -> None:
@@ -91,7 +91,7 @@ def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: b
             label(sources, ranks, pool.faces, run, number)
         logger.info(f"round {number} of {len(runs) - 1}: {one.folder}")
         one.folder.mkdir(exist_ok=True)
-        train(landmarks(sources, ranks, pool=pool, told=told), one, ranks, one.last.is_file())
+        train(landmark_experiment(sources, ranks, pool=pool, told=told), one, ranks, one.last.is_file())
     if ranks.first:
         draw_changed(pool.faces, layout, label_file(run, 1), label_file(run, len(runs) - 1))
     ranks.wait()

@@ -81,7 +81,7 @@ def format_table(tests, models: list[str], off: dict[str, tuple[float, np.ndarra
             torch.set_num_threads(threads)
             model = tests.torch_model() if name == "torch" else tests.open(file, threads)
             for pictures, call in tests.calls(model).items():
-                middle, late = latency(call)
+                middle, late = call_times(call)
                 row[f"ms, {threads} core{'s' * (threads > 1)}, batch {pictures}"] = f"{middle:.1f}"
                 row[f"p95, {threads}, {pictures}"] = f"{late:.1f}"
         header = list(row)
@@ -91,7 +91,7 @@ def format_table(tests, models: list[str], off: dict[str, tuple[float, np.ndarra
     return table(rows, header)
 
 
-def latency(call: Callable[[], object]) -> tuple[float, float]:
+def call_times(call: Callable[[], object]) -> tuple[float, float]:
     """Return the median and the 95th percentile of the ms that a call takes."""
     call()
     times: list[float] = []

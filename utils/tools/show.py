@@ -16,7 +16,7 @@ from utils.evaluate.tables import table
 from utils.faces.batches import Batches
 from utils.faces.faces import Faces
 from utils.faces.pixels import pixels
-from utils.faces.prepared_set import Split, load
+from utils.faces.prepared_set import Split, load_splits
 from utils.keys import ROUNDS
 from utils.landmarks.semi import find_pool
 from utils.landmarks.sources import Sources
@@ -145,7 +145,7 @@ def _apart(meanface: np.ndarray, count: int) -> list[int]:
 # ------------------------------------------------------------------------------------------------------------ suspects
 def _suspects(split: Split, layout: Layout, hidden: bool, place: Path) -> tuple[str, str]:
     """Write suspects.csv and suspects.jpg of the training and validation faces. Return (one line, table of the worst)."""
-    faces = load([Split(split.set, name) for name in ("train", "val")], layout, 256, 0, hidden)
+    faces = load_splits([Split(split.set, name) for name in ("train", "val")], layout, 256, 0, hidden)
     landmarks, visible, box, size = (faces[name][:] for name in ("landmarks", "visible", "box", "size"))
     found = label_check.examine(landmarks, visible, layout, box, size, faces["file"])
     rows = [[faces["file"][finding.face], finding.reason, " ".join(map(str, finding.landmarks)), f"{finding.score:.1f}"]

@@ -13,7 +13,7 @@ import yaml
 
 from pipnet.errors import UserError
 from pipnet.files import read_csv, write_csv, write_text
-from utils.config import ROOT, Defaults, read_value, resolve
+from utils.config import ROOT, Defaults, make_settings, read_value
 from utils.evaluate.tables import figures, table
 from utils.faces.paths import resolve_paths
 from utils.keys import KEYS
@@ -38,13 +38,13 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
         if variable(name, 0) > least:
             raise UserError("a sweep starts its own processes on one node; leave NNODES and MAX_RESTARTS out (--resume goes on)")
     given = resolve_paths(given)
-    folder = find(mode, ROOT / given.get("run_root", defaults.values["run_root"]))
+    folder = sweep_folder(mode, ROOT / given.get("run_root", defaults.values["run_root"]))
     if mode.resume:
         keys, given = continue_plan(folder, keys, given)
     combinations = [dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*keys.values())]
     for chosen in combinations:
         wanted = {**given, **chosen}
-        if resolve(wanted, defaults, wanted.get("preset")).train.task == "detect":
+        if make_settings(wanted, defaults, wanted.get("preset")).train.task == "detect":
             raise UserError("--sweep compares landmark nets; train detectors one by one")
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return []  # the first process starts as many processes for each run
@@ -86,7 +86,7 @@ def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:
     return keys
 
 
-def find(mode: Namespace, root: Path) -> Path:
+def sweep_folder(mode: Namespace, root: Path) -> Path:
     """Return the sweep's folder: --exp, else the newest sweep to resume, else the next free id. UserError if it is unusable."""
     if mode.resume and not mode.exp:
         plans = sorted(root.glob(f"*/{PLAN}"), key=lambda path: path.stat().st_mtime)

@@ -15,7 +15,7 @@ from pipnet.session import open_session
 from utils.config import ROOT
 from utils.evaluate.tables import figures, table
 from utils.export.files import export_onnx
-from utils.train.cost import Cost, spent
+from utils.train.cost import Cost, counted_cost
 
 FIGURES = ROOT / "benchmarks" / "results" / "zoo.json"
 HEADER = ["net", "published NME %", "input px", "parameters M", "MACs G", "ONNX ms"]
@@ -28,13 +28,13 @@ def make(name: str, head: str = "pip", size: int | None = None, count: int = 68,
                                           head_options=options), face))
 
 
-def size(name: str) -> Cost:
+def cost_by_name(name: str) -> Cost:
     """Return the cost of a net with a PIP head, without latency."""
     with torch.device("meta"):
-        return spent(make(name).spec)
+        return counted_cost(make(name).spec)
 
 
-def latency(file: Path, size: int, seconds: float = 1.0) -> float:
+def cpu_ms(file: Path, size: int, seconds: float = 1.0) -> float:
     """Return ms of CPU time for one face with an exported file, one thread: the best of some seconds, which other load disturbs
     least."""
     session, image = open_session(file, 1, "export it"), np.zeros((1, size, size, 3), np.uint8)
@@ -46,15 +46,15 @@ def latency(file: Path, size: int, seconds: float = 1.0) -> float:
     return 1000 * min(spent)
 
 
-def cost(name: str) -> Cost:
+def measured_cost(name: str) -> Cost:
     """Return the cost of a net with a PIP head, with latency. ValueError for an unknown net."""
     net = make(name)
-    with exported(net) as file:
-        return size(name)._replace(latency=latency(file, net.spec["input_size"]))
+    with exported_to_temporary(net) as file:
+        return cost_by_name(name)._replace(latency=cpu_ms(file, net.spec["input_size"]))
 
 
 @contextmanager
-def exported(net: Trainable) -> Iterator[Path]:
+def exported_to_temporary(net: Trainable) -> Iterator[Path]:
     """Export the net to a temporary file, which exists inside this context."""
     with tempfile.TemporaryDirectory() as folder:
         export_onnx(net, Path(folder) / "net.onnx", {})
@@ -68,14 +68,14 @@ def list_nets(names: list[str]) -> tuple[str, list[dict]]:
     """
     if names:
         try:
-            rows = [_row(name, cost(name)) for name in names]
+            rows = [_row(name, measured_cost(name)) for name in names]
         except ValueError as error:
             raise UserError(str(error)) from None
         return f"{table(rows, HEADER)}\n\nmeasured here, one thread", _figures(rows)
     stored = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
     known = {name: Cost(*figures) for name, figures in stored.get("nets", {}).items()}
     where = f"ONNX on {stored['machine']['cpu']}, one thread; " if stored else ""
-    rows = [_row(name, known.get(name) or size(name)) for name in NETS]
+    rows = [_row(name, known.get(name) or cost_by_name(name)) for name in NETS]
     how = f"{where}--list-nets NAME ... measures here, timm:NAME too: any net of timm with feature maps"
     return f"{table(rows, HEADER)}\n\n{how}", _figures(rows)
 

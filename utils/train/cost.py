@@ -18,15 +18,15 @@ class Cost(NamedTuple):
     latency: float | None = None
 
 
-def refiner(spec: dict) -> str:
+def refiner_cost(spec: dict) -> str:
     """Return in words how much the refiner adds to the cost of a net, which is counted without --reinit and --local-parts."""
     whole = {key: value for key, value in spec.items() if key not in ("reinit", "local_parts")}
-    plain, whole = (spent(part) for part in ({**whole, "refine": False}, whole))
+    plain, whole = (counted_cost(part) for part in ({**whole, "refine": False}, whole))
     return (f"refiner: {whole.parameters - plain.parameters:.3f} M parameters and {1e3 * (whole.macs - plain.macs):.1f} M MACs "
             f"beside {plain.parameters:.2f} M and {1e3 * plain.macs:.0f} M")
 
 
-def spent(spec: dict) -> Cost:
+def counted_cost(spec: dict) -> Cost:
     """Return the cost of the net that `spec` describes, without latency. It is computed from shapes alone."""
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -9,7 +9,7 @@ from utils.train.solver import Solver
 SHOWN = 32  # names in an error
 
 
-def explained(error: NonFinite, solver: Solver, epoch: int, name: Callable[[int], str]) -> str:
+def error_with_samples(error: NonFinite, solver: Solver, epoch: int, name: Callable[[int], str]) -> str:
     """Return the error in words, with the samples at fault in all processes. All processes must call this.
 
     name(index): the name of a sample. With a mean teacher, a sample cannot be tested alone, so all samples of the step are named.

@@ -46,7 +46,7 @@ def initialise(net: Trainable, source: str, layout: Layout, meanface: np.ndarray
     if source == "none":
         return RANDOM
     if source != "imagenet":
-        return start(net, Path(source), layout, meanface, warn)
+        return start_from(net, Path(source), layout, meanface, warn)
     try:
         load_imagenet(net.backbone, net_row(net.spec["net"]))
     except OSError as error:
@@ -55,7 +55,7 @@ def initialise(net: Trainable, source: str, layout: Layout, meanface: np.ndarray
     return Started("ImageNet weights")
 
 
-def shared(new: Layout, old: Layout) -> dict[int, int]:
+def shared_landmarks(new: Layout, old: Layout) -> dict[int, int]:
     """Return {landmark of `new`: the same landmark of `old`}, by a common stored layout or by `same_as` in one of them."""
     edited = new.name == old.name and (new.count, new.flip_index) != (old.count, old.flip_index)  # two layouts of one name
 
@@ -70,7 +70,7 @@ def shared(new: Layout, old: Layout) -> dict[int, int]:
     return found if len(set(found.values())) == len(found) else {}
 
 
-def start(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn) -> Started:
+def start_from(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn) -> Started:
     """Start `net` from our checkpoint, a published one, or that of a plain ImageNet net. Return what was loaded.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are those of `net`. If the checkpoint has a layout, the head's rows are
@@ -171,7 +171,7 @@ class _Graft(NamedTuple):
         """
         try:
             spec, old, layout = known["net"], Layout.from_dict(known["layout"]), self.layout
-            same = shared(layout, old)
+            same = shared_landmarks(layout, old)
             if spec["head"] != self.net.spec["head"] or not same:
                 why = "its head is another" if same else f"layout {layout.name} shares no landmark with {old.name} (same_as)"
                 return {}, f"; the backbone only: {why}"

@@ -17,7 +17,7 @@ from pipnet.files import write_text
 from utils import memory
 from utils.faces.batches import Batches, Order, make_order
 from utils.faces.feed import Feed
-from utils.faces.loader import explained, train_loader
+from utils.faces.loader import explaining_errors, train_loader
 from utils.progress import progress
 from utils.train import checkpoint, faults, own_files
 from utils.train.batchnorm import share_batch_norm
@@ -34,7 +34,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     """Train until the last epoch. Write best.pt, last.pt, step.csv, time.csv and TensorBoard events to the run's folder."""
     settings, samples, says = experiment.settings, experiment.samples, experiment.says
     checksums = [*samples.checksums, *_teacher(settings.train.teacher)]
-    solver, order = start(experiment, run, ranks, resume)
+    solver, order = make_solver(experiment, run, ranks, resume)
     described = {"net": solver.net.spec, **experiment.description, "data": checksums}
     history = restore(experiment, solver, described, run) if resume else History(experiment.figure)
     loader = make_loader(samples.batches, order.epochs(history.epochs, settings.train.epochs), settings.train, ranks.device)
@@ -43,7 +43,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     if history.epochs >= epochs:
         logger.info(f"{run.folder.name} is finished: all {epochs} epochs are trained; to train longer, give a larger --epochs")
     with closing(loader) if isinstance(loader, Feed) else nullcontext(), \
-            explained(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""), \
+            explaining_errors(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""), \
             progress(total=epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                      smoothing=0.05) as bar:
         batches = iter(loader)
@@ -89,7 +89,7 @@ def _teacher(file: str | None) -> list[str]:
         raise UserError(f"no checkpoint at {file}") from None
 
 
-def start(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Order]:
+def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> tuple[Solver, Order]:
     """Return the solver of a net with initial weights, and the order of the batches. Clear the folder of a new run."""
     settings, samples = experiment.settings, experiment.samples
     train = settings.train
@@ -167,7 +167,7 @@ def train_epoch(solver: Solver, batches: Iterator, order: Order, epoch: int, nam
             bar.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
             bar.update(solver.accumulate * order.batch * solver.ranks.count)
     except NonFinite as error:
-        raise UserError(faults.explained(error, solver, epoch, name)) from None
+        raise UserError(faults.error_with_samples(error, solver, epoch, name)) from None
     except ValueError as error:  # batch norm cannot normalise a single value per channel
         raise UserError(f"{error}; give a larger --batch-size or --input-size") from None
     return sums, time.perf_counter() - start, waited

@@ -15,7 +15,7 @@ from pipnet.errors import UserError
 from pipnet.landmarker import LandmarkNet
 from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES, Opened, open_file
-from utils.config import Settings, load_protocol, read_defaults, resolve
+from utils.config import Settings, load_protocol, make_settings, read_defaults
 from utils.faces.paths import MEANFACE_FILES
 from utils.faces.sets import read_meanface
 from utils.formats import files_of
@@ -33,7 +33,7 @@ def split_files(text: Path | str) -> tuple[list[Path], Path | None]:
     return [file for file in files if file not in means], means[0] if means else None
 
 
-def contents(text: Path | str) -> list[Path]:
+def net_files(text: Path | str) -> list[Path]:
     """Return the files that a net consists of: the weights and their mean face, or the files of an export.
 
     text: see `split_files`; a mean face that is not named is looked for beside the weights.
@@ -65,7 +65,7 @@ def structure(tensors: dict[str, Tensor], known: dict[str, Any]) -> dict[str, An
 
 def settings_of(system: System, keys: dict[str, Any]) -> tuple[Settings, Layout]:
     """Return (settings that a published system was trained with, its layout). keys: settings that its preset does not hold."""
-    settings = resolve(keys, read_defaults(), system.preset, datasets=[keys[key] for key in ("dataset",) if key in keys])
+    settings = make_settings(keys, read_defaults(), system.preset, datasets=[keys[key] for key in ("dataset",) if key in keys])
     return settings, settings.layouts.load(settings.data.layout)
 
 

@@ -12,7 +12,7 @@ from pipnet.runtimes import RUNTIMES, stored_values
 from utils.formats import FORMATS, SOURCE, folder_of
 from utils.train import checkpoint
 from utils.train.own_files import is_ours
-from utils.train.published import contents, split_files
+from utils.train.published import net_files, split_files
 from utils.yaml_files import nearest
 
 SUFFIXES = (".pt", ".pth", ".tar", *RUNTIMES)
@@ -154,5 +154,5 @@ def _find_file(exp: str, root: Path) -> Run:
 
 def _content(weights: Path | str) -> str:
     """Return the checksum of the files that a net consists of."""
-    sums = [checksum(file) for file in contents(weights)]
+    sums = [checksum(file) for file in net_files(weights)]
     return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipnet.errors import UserError
-from utils.config import ROOT, Defaults, Settings, resolve
+from utils.config import ROOT, Defaults, Settings, make_settings
 from utils.faces.archives import DATASETS, NOT_COUNTABLE
 from utils.faces.paths import absolute, dataset_of, resolve_paths
 from utils.faces.prepared_set import SYNTHETIC
@@ -55,11 +55,11 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
             if given.get("train_data"):
                 args.pop("label_shift", None)  # it belongs to the sets that the run was trained on
         check_given({key: value for key, value in given.items() if key not in free}, args, mode.resume)
-        settings = resolve(given, defaults, trained=args)
+        settings = make_settings(given, defaults, trained=args)
         needed = {"train_data": "int8" in {*mode.export, *mode.test_formats}, "test_data": bool(mode.test_formats)}
         if run.alone and (lacking := [key for key, needs in needed.items() if needs and not given.get(key)]):
             names = absolute(Sets(settings, defaults).training_names())
-            settings = resolve(given | dict.fromkeys(lacking, names), defaults, trained=args)
+            settings = make_settings(given | dict.fromkeys(lacking, names), defaults, trained=args)
         check_task(given, settings.train.task)
         check_steps(given, settings.augment)
         detects = mode.predict or "detector" in settings.test.box or "pipeline" in mode.export
@@ -68,7 +68,7 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
                             "opened; name it: --detector-weights FILE")
         return settings._replace(trained_root=trained_root)
     preset = given.get("preset") or defaults.values["preset"]
-    settings = resolve(given, defaults, preset)
+    settings = make_settings(given, defaults, preset)
     sets = Sets(settings, defaults)
     names = absolute(sets.training_names())
     if preset is None:
@@ -80,8 +80,8 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
     if settings.data.first_pixel is not None and not any(DATASETS[dataset_of(name, sets.root)].countable
                                                          for name in [*names, *(settings.data.test_data or ())]):
         raise UserError(NOT_COUNTABLE)
-    settings = resolve({**given, "train_data": names}, defaults, preset, datasets=[dataset_of(name, sets.root) for name in names],
-                       start=_start(settings))
+    datasets = [dataset_of(name, sets.root) for name in names]
+    settings = make_settings({**given, "train_data": names}, defaults, preset, datasets=datasets, start=_start(settings))
     check_task(given, settings.train.task)
     check_steps(given, settings.augment)
     check_head(given, settings.net, settings.train.teacher)

@@ -21,7 +21,7 @@ def add_teacher(net: Trainable, file: Path, shares: Shares, layout: Layout, prot
     if checkpoint.load(file)["args"].get("task") == "detect":
         raise UserError(f"--teacher {file} is a face detector; a landmark net learns from a checkpoint of a landmark net")
     teacher, there, stored = checkpoint.unpack(file)
-    same = initialise.shared(layout, there)
+    same = initialise.shared_landmarks(layout, there)
     if len(same) < layout.count:
         raise UserError(f"--teacher {file} is of layout {there.name}, which has {len(same)} of the {layout.count} landmarks of "
                         f"layout {layout.name}; give a teacher that knows them all")

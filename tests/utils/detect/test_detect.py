@@ -11,7 +11,7 @@ import main
 from nets.detectors.faceboxes import FaceBoxesV2
 from pipnet.errors import UserError
 from utils.config import parse
-from utils.detect.experiment import PictureSets, calibration, detection, prepare
+from utils.detect.experiment import PictureSets, calibration, detector_experiment, prepare
 from utils.detect.find_faces import exported_detector, torch_detector
 from utils.evaluate.detectors import weights_of
 from utils.train import checkpoint
@@ -169,7 +169,7 @@ def test_wrong_data_is_one_line(wider, more, message):
     typed = ["--task", "detect", "--train-data", str(wider), "--partial-events", "1--event", "--crops", "16", *more]
     chosen = settings("detect", **parse(typed, main.add_modes, DEFAULTS)[1])
     with pytest.raises(UserError, match=message):
-        detection(prepare(chosen, sets_of(chosen), ONE, True, False)).net(False)
+        detector_experiment(prepare(chosen, sets_of(chosen), ONE, True, False)).net(False)
 
 
 @pytest.mark.parametrize(("more", "message"), [

@@ -9,13 +9,13 @@ from pipnet.errors import UserError
 from utils.evaluate.evaluate import evaluate, subset_rows
 from utils.faces.batches import plain as crops_of
 from utils.faces.faces import Faces
-from utils.faces.prepared_set import load
+from utils.faces.prepared_set import load_splits
 
 L68 = LAYOUTS.load("68")
 
 
 def faces_of(folder) -> Faces:
-    return load([split_of(folder, "test")], L68, 64, 4.0)
+    return load_splits([split_of(folder, "test")], L68, 64, 4.0)
 
 
 class Shared:

@@ -18,7 +18,7 @@ from pipnet.images import write_image
 from utils.evaluate import metric
 from utils.evaluate.boxes import detected, perturbed, picture, rebox, reboxed
 from utils.faces.prepare import DataGenerator
-from utils.faces.prepared_set import load
+from utils.faces.prepared_set import load_splits
 from utils.faces.sets import distinct
 
 LAYOUT = LAYOUTS.load("68")
@@ -49,7 +49,7 @@ def test_sets_of_one_name_have_files_of_their_own(run_of, cli, tmp_path):
 
 # ---------------------------------------------------------------------------------------------------------------- boxes
 def test_true_boxes_cut_anew_are_the_prepared_crops(faces):
-    own = load([split_of(faces, "test")], LAYOUT, 64, 1.0)
+    own = load_splits([split_of(faces, "test")], LAYOUT, 64, 1.0)
     again = reboxed(own, own["box"][:], 1.0)
     assert again["crop"][:] == pytest.approx(own["crop"][:], abs=1e-3)
     assert again.nominal() == pytest.approx(own.nominal(), abs=1e-4)
@@ -58,7 +58,7 @@ def test_true_boxes_cut_anew_are_the_prepared_crops(faces):
 
 
 def test_perturbed_boxes_are_the_same_each_time_and_within_their_share(faces):
-    own = load([split_of(faces, "test")], LAYOUT, 64, 1.0)
+    own = load_splits([split_of(faces, "test")], LAYOUT, 64, 1.0)
     boxes = perturbed(own["box"][:], own["file"], 0.2)
     assert (boxes == perturbed(own["box"][::-1], own["file"][::-1], 0.2)[::-1]).all()
     true = own["box"][:]
@@ -75,7 +75,7 @@ def test_without_the_archive_other_boxes_come_from_the_prepared_crops(raw, tmp_p
     copy = tmp_path / "mine"
     shutil.copytree(raw, copy)
     folder = DataGenerator(copy, 64, "points", out=tmp_path / "data", layout="68").run()
-    own = load([split_of(folder, "test")], LAYOUT, 64, 1.0)
+    own = load_splits([split_of(folder, "test")], LAYOUT, 64, 1.0)
     boxes = perturbed(own["box"][:], own["file"], 0.1)
     before = reboxed(own, boxes, 1.0)
     shutil.rmtree(copy)
@@ -86,7 +86,7 @@ def test_without_the_archive_other_boxes_come_from_the_prepared_crops(raw, tmp_p
 
 
 def test_a_detection_is_the_face_that_it_overlaps_most(faces):
-    own = load([split_of(faces, "test")], LAYOUT, 64, 1.0)
+    own = load_splits([split_of(faces, "test")], LAYOUT, 64, 1.0)
     pictures = []
 
     def find(picture):
@@ -108,7 +108,7 @@ def test_several_faces_of_a_picture_that_has_another_size_now(tmp_path):
     points = [landmarks - 0.5, landmarks + (95.5, 0)]
     archives.write_csv(raw / "test.csv", [("both.png", face) for face in points])
     folder = DataGenerator(raw, 64, "csv", out=tmp_path / "data", layout="68", val=0).run()
-    own = load([split_of(folder, "test")], LAYOUT, 64, 1.0)
+    own = load_splits([split_of(folder, "test")], LAYOUT, 64, 1.0)
     asked = []
 
     def find(picture):
@@ -127,7 +127,7 @@ def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
     root = make(tmp_path)[0]
     folder = archives.prepared(name, root, tmp_path / "data")
     split = split_of(folder, "test")
-    own = load([split], split.set.layout, 32, 1.0)
+    own = load_splits([split], split.set.layout, 32, 1.0)
     shown = [picture(own, index) for index in range(len(own))]
     assert all(image.shape == (120, 160, 3) and (matrix == np.eye(2, 3)).all() for image, matrix in shown)
     if name == "300vw":
@@ -145,7 +145,7 @@ def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
 def test_boxes_that_cannot_be(run_of, cli, faces):
     fails(cli("--test", "--exp", run_of, "--box", "detector", "--detector", "mtcnn"), "detector 'mtcnn' needs its weights")
     fails(cli("--test", "--exp", run_of, "--box", "loose"), "box must be one of true, perturbed, detector, not 'loose'")
-    own = load([split_of(faces, "test")], LAYOUT, 64, 1.0)
+    own = load_splits([split_of(faces, "test")], LAYOUT, 64, 1.0)
     assert rebox(own, "true", 0.1, 1.0, None) == (own, 0)
     found = iter([np.empty((0, 4)), *own["box"][:][1:, None]])
     again, missed = rebox(own, "detector", 0.1, 1.0, lambda image: (next(found), None))

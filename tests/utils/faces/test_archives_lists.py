@@ -14,7 +14,7 @@ from pipnet.errors import UserError
 from utils.evaluate.evaluate import evaluate, subset_rows
 from utils.evaluate.tables import Case, score_rows
 from utils.faces.archives import Archive, infer
-from utils.faces.prepared_set import load, read_meta
+from utils.faces.prepared_set import load_splits, read_meta
 
 wflw, lapa, jd, mtfl = map(pytest.fixture, (archives.wflw, archives.lapa, archives.jd, archives.mtfl))
 
@@ -41,7 +41,7 @@ def test_wflw(wflw, tmp_path):
     names = "0--Event/b_0.jpg", "1--Event/b_1.jpg", "1--Event/b_1.jpg#2"
     assert list(table["file"]) == [f"WFLW_images/{name}" for name in names]
     layout = LAYOUTS.load("98")
-    faces = load([split_of(folder, "test")], layout, 32, 1.0)
+    faces = load_splits([split_of(folder, "test")], layout, 32, 1.0)
     centre = Prediction(torch.full((1, 98, 2), 0.5), torch.ones(1, 98))
     result = evaluate(lambda images: Prediction(*(part if part is None else part.expand(len(images), *part.shape[1:])
                                                   for part in centre)), faces, layout, "interocular", 2)

@@ -16,7 +16,7 @@ from utils import memory
 from utils.evaluate.evaluate import subset_rows
 from utils.faces.archives import infer
 from utils.faces.archives.mat import read_mat
-from utils.faces.prepared_set import read_image, read_meta
+from utils.faces.prepared_set import read_meta, read_source_image
 
 cofw, aflw, lp = map(pytest.fixture, (archives.cofw, archives.aflw, archives.lp))
 
@@ -35,7 +35,7 @@ def test_cofw(cofw, tmp_path):
             assert np.allclose(record.box, [x - 0.5, y - 0.5, x + w - 1.5, y + h - 1.5])  # from x to x + w - 1
             name = f"{index + 1:04d}"
             assert record.image == root / f"COFW_{split}_color.mat" / name and record.identity == f"{split}/{name}"
-            image, plain = read_image(record.image), images[0] if index != 1 else np.repeat(images[1][..., None], 3, 2)
+            image, plain = read_source_image(record.image), images[0] if index != 1 else np.repeat(images[1][..., None], 3, 2)
             assert image.dtype == np.uint8 and np.array_equal(image, plain[..., ::-1])  # RGB there, BGR here
     folder = prepared("cofw", root, tmp_path / "data", protocol="box")
     table = load_split(folder, "test")
@@ -65,7 +65,7 @@ def test_cofw_incomplete_or_wrong(cofw, monkeypatch):
             parse("cofw", root, allow_partial=True)
     write_cofw(file, "T", [image.astype(float) for image in images], boxes, phis)
     with pytest.raises(UserError, match="IsT 1: float64 .* is not an image"):
-        read_image(parse("cofw", root, allow_partial=True)["test"][0].image)
+        read_source_image(parse("cofw", root, allow_partial=True)["test"][0].image)
     file.unlink()
     with pytest.raises(UserError, match="test: 0 of 507"):
         parse("cofw", root)
@@ -85,7 +85,8 @@ def test_cofw68(tmp_path):
         assert np.allclose(record.landmarks, points - 0.5)
         assert np.allclose(record.box, [x - 0.5, y - 0.5, x + w - 1.5, y + h - 1.5])
         assert (record.visible == (hidden[:, 0] == 0)).all() and record.subset == "test"
-        assert read_image(record.image).shape[:2] == image.shape[:2] and record.image.parent == root / "COFW_test_color.mat"
+        assert read_source_image(record.image).shape[:2] == image.shape[:2]
+        assert record.image.parent == root / "COFW_test_color.mat"
     folder = prepared("cofw68", root, tmp_path / "data", protocol="box")
     assert read_meta(folder)["layout"] == "68" and len(load_split(folder, "test")) == 3
     savemat(files[1], {"Points": faces[1][0][:67], "Occ": faces[1][1]})

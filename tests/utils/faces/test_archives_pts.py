@@ -19,7 +19,7 @@ from utils.evaluate.tables import Case, score_rows
 from utils.faces.archives import DATASETS, PARTS_300W, infer, read_pts, write_pts
 from utils.faces.archives.w300vw import CATEGORIES, Frames
 from utils.faces.fingerprint import fingerprint
-from utils.faces.prepared_set import load, read_image, read_meta
+from utils.faces.prepared_set import load_splits, read_meta, read_source_image
 
 private, menpo, vw, wflw = map(pytest.fixture, (archives.private, archives.menpo, archives.vw, archives.wflw))
 L68 = LAYOUTS.load("68")
@@ -62,10 +62,10 @@ def test_menpo(menpo, tmp_path, name, count, faces):
     folder = prepared(name, root, tmp_path / "data")
     assert read_meta(folder)["layout"] == str(count)
     layout = LAYOUTS.load(str(count))
-    faces = load([split_of(folder, "test")], layout, 32, 1.0)
+    faces = load_splits([split_of(folder, "test")], layout, 32, 1.0)
     box = faces["landmarks"][0].max(0) - faces["landmarks"][0].min(0)
     assert np.allclose(metric.norms(faces["landmarks"][:], layout, "diagonal", faces["box"][:]), np.linalg.norm(box))
-    converted = load([split_of(folder, "test")], L68, 32, 1.0)
+    converted = load_splits([split_of(folder, "test")], L68, 32, 1.0)
     assert converted["landmarks"][:].shape == (1, 68, 2) and converted["visible"][0].sum() == (68 if count == 68 else 37)
 
 
@@ -101,7 +101,7 @@ def test_300vw(tmp_path, extracted):
         frames, points = videos[record.identity]
         assert np.allclose(record.landmarks, points[number - 1] - 0.5, atol=1e-6) and number == int(record.image.stem)
         assert record.image.is_file() == extracted
-        assert abs(int(read_image(record.image).mean()) - frames[number - 1].mean()) < 4
+        assert abs(int(read_source_image(record.image).mean()) - frames[number - 1].mean()) < 4
     assert [record.subset for record in splits["test"]] == ["category1"] * 5 + ["category2"] * 4 + ["category3"] * 3
     third = parse("300vw", root, allow_partial=True, frame_step=3)
     assert [(record.identity, record.image.stem) for record in third["train"] + third["test"]] == [
@@ -143,7 +143,7 @@ def test_flicker_between_frames(vw, tmp_path):
     root, _ = vw
     folder = prepared("300vw", root, tmp_path / "data", frame_step=2)
     assert "frame_step 2, not 1" in mismatch(folder, frame_step=1)
-    test = load([split_of(folder, "test")], L68, 32, 1.0)
+    test = load_splits([split_of(folder, "test")], L68, 32, 1.0)
     assert previous(test).tolist() == [-1, 0, 1, -1, 3, -1, 5]  # frames 1, 3, 5 of the first video, 1, 3 of the others
     assert previous(test.only(np.array([2, 1, 4]))).tolist() == [1, -1, -1]
     errors, order = np.random.default_rng(0).normal(0, 0.02, (7, 1, 2)), iter(range(7))
@@ -253,10 +253,10 @@ def test_the_archive_of_a_run_is_not_taken_for_that_of_another_set(tmp_path):
 def test_sets_of_several_layouts_train_as_one(tmp_path):
     root, lists = archives.both(tmp_path)
     first, second = (prepared(name, root / folder, tmp_path / "data") for name, folder in (("300w", "300W"), ("wflw", "WFLW")))
-    faces = load([split_of(first), split_of(second)], L68, 32, 1.0)
+    faces = load_splits([split_of(first), split_of(second)], L68, 32, 1.0)
     assert faces["landmarks"][:].shape == (6, 68, 2) and faces.facts["states"][0] == "pose"
     assert np.isnan(faces["states"][:3]).all()
     expected = conversion("98", "68", LAYOUTS)(np.array([face[0] for face in lists["train"]]) + 0.5)
     assert np.allclose(faces["landmarks"][3:], expected, atol=1e-3)
     eyes = LAYOUTS.load("12")
-    assert np.allclose(load([split_of(second)], eyes, 32, 1.0)["landmarks"][:], expected[:, 36:48], atol=1e-3)
+    assert np.allclose(load_splits([split_of(second)], eyes, 32, 1.0)["landmarks"][:], expected[:, 36:48], atol=1e-3)

@@ -12,7 +12,7 @@ from utils.faces.batches import Batches, Order, Part, plain
 from utils.faces.batches import test_batches as share_of
 from utils.faces.faces import Faces
 from utils.faces.loader import train_loader
-from utils.faces.prepared_set import load
+from utils.faces.prepared_set import load_splits
 
 L68, L12 = LAYOUTS.load("68"), LAYOUTS.load("12")
 PRESETS = {name: settings(name).augment for name in ("default", "pipnet", "irnet", "slim")}
@@ -20,7 +20,7 @@ PLAIN = replace(PRESETS["default"], **{key: 0.0 for key, value in asdict(PRESETS
 
 
 def opened(folder, split="train", layout=L68, **options) -> Faces:
-    return load([split_of(folder, split, options.pop("label_shift", 0.0))], layout, 64, 4.0, **options)
+    return load_splits([split_of(folder, split, options.pop("label_shift", 0.0))], layout, 64, 4.0, **options)
 
 
 def batch_of(faces: Faces, recipe, indices, number: int = 0, layout=L68, seed: int = 0):
@@ -80,7 +80,7 @@ def test_pose_and_states_reach_the_labels(faces, tmp_path):
     assert not np.allclose(turned.pose, [0.1, 0.2, -0.3]) and turned.states.tolist() == [[1, 0, 1]]
     without = plain(opened(faces), np.zeros(1, int)).labels
     assert without.pose is None and without.states is None
-    both = load([split_of(faces, "val"), split_of(folder)], L68, 64, 4.0)
+    both = load_splits([split_of(faces, "val"), split_of(folder)], L68, 64, 4.0)
     assert np.isnan(both["pose"][:4]).all() and np.isnan(both["states"][0]).all()
     assert both.only(np.array([4]))["states"][:].tolist() == [[1, 0, 1]]
     order = Order((Part(0, len(posed), 8),), 4, 0)

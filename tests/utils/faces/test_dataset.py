@@ -13,13 +13,13 @@ from utils.faces.archives import read_pts, write_pts
 from utils.faces.batches import Batches
 from utils.faces.faces import Faces
 from utils.faces.prepare import DataGenerator
-from utils.faces.prepared_set import load
+from utils.faces.prepared_set import load_splits
 
 L68, L12 = LAYOUTS.load("68"), LAYOUTS.load("12")
 
 
 def opened(folder, split="train", layout=L68, size=64, cache=4.0, label_shift=0.0, **options) -> Faces:
-    return load([split_of(folder, split, label_shift)], layout, size, cache, **options)
+    return load_splits([split_of(folder, split, label_shift)], layout, size, cache, **options)
 
 
 # --------------------------------------------------------------------------------------------------------------- faces
@@ -50,7 +50,7 @@ def test_a_subset_of_the_landmarks(faces):
 
 
 def test_several_splits_are_one(faces):
-    both = load([split_of(faces), split_of(faces, "val")], L68, 64, 4.0)
+    both = load_splits([split_of(faces), split_of(faces, "val")], L68, 64, 4.0)
     assert len(both) == 40 and len(set(both["file"])) == 40 and np.array_equal(both.crops[36], opened(faces, "val").crops[0])
 
 
@@ -80,4 +80,4 @@ def test_sets_that_do_not_go_together_are_named(faces, tmp_path):
     meta = yaml.safe_load((other / "meta.yaml").read_text())
     (other / "meta.yaml").write_text(yaml.safe_dump({**meta, "margin": 1.5}))
     with pytest.raises(UserError, match="other was cut by another protocol or margin"):
-        load([split_of(faces), split_of(other)], L68, 64, 4.0)
+        load_splits([split_of(faces), split_of(other)], L68, 64, 4.0)

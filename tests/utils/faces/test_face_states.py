@@ -14,7 +14,7 @@ from pipnet.pose import MODEL, POINTS, head_pose
 from utils.faces.archives.pts import read_pts
 from utils.faces.batches import Batches, plain
 from utils.faces.face_states import COPIES, balanced, complete, poses_of, states_of
-from utils.faces.prepared_set import load
+from utils.faces.prepared_set import load_splits
 from utils.train import initialise
 from utils.train.make_net import facial_parts, make_net
 
@@ -52,7 +52,7 @@ def test_states_are_those_of_the_published_net(reference):
         pytest.skip(f"no photographs at {reference.parent / '300w'}")
     chosen = settings("slim")
     net = make_net(chosen.net, chosen.loss, L68, mean_face()).eval()
-    initialise.start(net, reference / "slim_160_latest.pth", L68, mean_face(), pytest.fail)
+    initialise.start_from(net, reference / "slim_160_latest.pth", L68, mean_face(), pytest.fail)
     landmarks = np.stack([read_pts(file, 68) for file in files]) - 0.5
     images = [cv2.imread(str(file.with_suffix(".jpg"))) for file in files]
     crops = [crop_box(box_of(one), Protocol(**DEFAULTS.protocols["slim"]), *image.shape[1::-1])
@@ -90,7 +90,7 @@ def test_poses_have_the_same_signs_as_labels_and_in_the_demo(angles):
 
 
 def test_closed_eyes_swap_when_the_picture_is_mirrored(faces):
-    some = complete(load([split_of(faces)], L68, 64, 1.0), L68, ["pose", "states"])
+    some = complete(load_splits([split_of(faces)], L68, 64, 1.0), L68, ["pose", "states"])
     some["states"][0] = (1, 0, 0, 0)
     still = replace(AUGMENT, rotation=0.0, scale=0.0, translation=0.0)
     for flip in (0.0, 1.0):
@@ -102,7 +102,7 @@ def test_closed_eyes_swap_when_the_picture_is_mirrored(faces):
 
 
 def test_the_labels_of_a_set_come_first(faces):
-    some = load([split_of(faces, "val")], L68, 64, 0)
+    some = load_splits([split_of(faces, "val")], L68, 64, 0)
     states, pose = (np.full((len(some), count), np.nan, np.float32) for count in (2, 3))
     states[1], pose[0] = 1, 0.5
     some.facts["states"] = ["makeup", "right_eye_closed"]
@@ -113,7 +113,7 @@ def test_the_labels_of_a_set_come_first(faces):
 
 
 def test_rare_faces_have_copies(faces):
-    some = load([split_of(faces, "val")], L68, 64, 1.0)
+    some = load_splits([split_of(faces, "val")], L68, 64, 1.0)
     landmarks = np.repeat(face()[None], len(some), 0)
     landmarks[0], landmarks[1] = face(left=0.01), face(lips=0.2)
     landmarks[2] = face(lips=0.1)  # the state is wide open, as of every second face, so there is nothing to copy

@@ -12,8 +12,8 @@ from pipnet.errors import UserError
 from utils.faces.batches import Batch, Batches, Order, Part, recipes
 from utils.faces.faces import Faces
 from utils.faces.feed import Feed
-from utils.faces.loader import explained
-from utils.faces.prepared_set import load
+from utils.faces.loader import explaining_errors
+from utils.faces.prepared_set import load_splits
 from utils.train import checkpoint
 from utils.train.loop import make_loader
 
@@ -23,7 +23,7 @@ ENOUGH = 1 << 40
 
 
 def opened(folder, **options) -> Faces:
-    return load([split_of(folder)], L68, 64, 4.0, **options)
+    return load_splits([split_of(folder)], L68, 64, 4.0, **options)
 
 
 def order_of(faces: Faces, batch: int = 8) -> Order:
@@ -103,7 +103,8 @@ def test_an_error_reaches_the_training(faces):
 
     for free in (0, ENOUGH):
         feed = Feed(views, order_of(some).epochs(0, 1), CPU, 2, free)
-        with pytest.raises(UserError, match="^crop 11 is damaged; prepare the set again$"), closing(feed), explained(feed, str):
+        message = "^crop 11 is damaged; prepare the set again$"
+        with pytest.raises(UserError, match=message), closing(feed), explaining_errors(feed, str):
             list(feed)
         assert not feed.thread.is_alive()
 

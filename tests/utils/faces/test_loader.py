@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 
 from pipnet.errors import UserError
-from utils.faces.loader import explained, train_loader
+from utils.faces.loader import explaining_errors, train_loader
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ FEW = RuntimeError("unable to open shared memory object </torch_1> in read-write
     (Faces(raises(UserError("b.jpg: the image is cut short"))), "^b.jpg: the image is cut short$")])
 def test_a_training_that_gets_no_batch_says_why(faces, message, capfd):
     loader = train_loader(faces, [0], 1, False)
-    with pytest.raises(UserError, match=message) as caught, explained(loader, lambda: "; later"):
+    with pytest.raises(UserError, match=message) as caught, explaining_errors(loader, lambda: "; later"):
         list(loader)
     assert "\n" not in str(caught.value) and "Traceback" not in capfd.readouterr().err
 
@@ -100,7 +100,7 @@ def test_a_training_that_gets_no_batch_says_why(faces, message, capfd):
 def test_other_errors_stay_as_they_are(capfd):
     for faces in (Faces(raises(ValueError("b"))), Faces(raises(ValueError("b")), True)):
         loader = train_loader(faces, [0], 1, False)
-        with pytest.raises((ValueError, RuntimeError)), explained(loader, str):
+        with pytest.raises((ValueError, RuntimeError)), explaining_errors(loader, str):
             list(loader)
     assert "ValueError: b" in capfd.readouterr().err, "what a thread meets is printed"
 
@@ -108,11 +108,11 @@ def test_other_errors_stay_as_they_are(capfd):
 SCRIPT = f"""
 import os, resource, sys, torch
 sys.path.insert(0, {str(ROOT)!r})
-from utils.faces.loader import explained, train_loader
+from utils.faces.loader import explaining_errors, train_loader
 if sys.argv[1] == "files":
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir('/proc/self/fd')) + 12,) * 2)
 loader = train_loader([torch.zeros(1 << 20)] * 9, range(9), 2, False)
-with explained(loader, str):
+with explaining_errors(loader, str):
     print(len(list(loader)))
 """
 

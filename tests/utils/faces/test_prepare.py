@@ -19,7 +19,7 @@ from utils.faces.archives import PARTS_300W, infer, read_pts, write_pts
 from utils.faces.disk import rounded
 from utils.faces.faces import Column, Faces
 from utils.faces.prepare import DataGenerator, split_identities
-from utils.faces.prepared_set import PreparedSet, load, read_image, read_meta
+from utils.faces.prepared_set import PreparedSet, load_splits, read_meta, read_source_image
 
 ROOT = Path(__file__).resolve().parents[3]
 REAL = ROOT.parent / "shared" / "300w"
@@ -153,7 +153,7 @@ def test_a_prepared_set_comes_back(tmp_path):
             annotated = read_pts((source / name).with_suffix(".pts"))
             assert np.allclose(table["landmarks"][i], annotated + 0.5, atol=1e-4)  # 0-based pixel centres
             stored = table.crops[i]
-            exact = cut(read_image(source / name), table["crop"][i], 32, 1.25)
+            exact = cut(read_source_image(source / name), table["crop"][i], 32, 1.25)
             assert stored.shape == (40, 40, 3) and abs(stored.astype(int) - exact).mean() < 4  # JPEG at 95
         assert table["visible"][:].all() and (table["size"][:] == (160, 120)).all()
     mean = to_crop(tables["train"]["landmarks"][:], tables["train"]["crop"][:]).mean(axis=0)
@@ -269,7 +269,7 @@ def test_documented_calls(tmp_path):
 def test_crops_give_the_annotations_back(tmp_path, protocol):
     source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1)
     folder = prepare(source, tmp_path / "data", val=0, protocol=protocol)
-    faces = load([split_of(folder)], LAYOUTS.load("68"), 32, 1.0)
+    faces = load_splits([split_of(folder)], LAYOUTS.load("68"), 32, 1.0)
     annotated = np.array([read_pts((source / name).with_suffix(".pts")) + 0.5 for name in faces["file"]])
     assert np.abs(to_image(faces.nominal().astype(np.float64), faces["crop"][:]) - annotated).max() < 1e-3
 

@@ -11,7 +11,7 @@ from test_prepare import leftovers, load_split, points_folder, prepare
 from pipnet.errors import UserError
 from pipnet.geometry import cut
 from utils.faces import prepare as prepare_module
-from utils.faces.prepared_set import read_image, read_meta
+from utils.faces.prepared_set import read_meta, read_source_image
 from utils.growing import tidy
 
 
@@ -21,7 +21,7 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn, redone)
     """torn: what stands in the journal's last line, or how many bytes of the last crop the disk has not."""
     source = points_folder(tmp_path / "mine", people=4, frames=2)
     whole = prepare(source, tmp_path / "whole", name="set")
-    made, original = [], prepare_module.read_image
+    made, original = [], prepare_module.read_source_image
 
     def read(file):
         made.append(file.name)
@@ -29,7 +29,7 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn, redone)
             raise KeyboardInterrupt
         return original(file)
 
-    monkeypatch.setattr(prepare_module, "read_image", read)
+    monkeypatch.setattr(prepare_module, "read_source_image", read)
     with pytest.raises(KeyboardInterrupt):
         prepare(source, tmp_path / "data", name="set")
     assert leftovers(tmp_path / "data") == [".set.partial"]
@@ -50,11 +50,11 @@ def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch, torn, redone)
 
 def test_a_changed_preparation_begins_anew(tmp_path, monkeypatch):
     source = points_folder(tmp_path / "mine", ("train",), people=3, frames=1)
-    original = prepare_module.read_image
-    monkeypatch.setattr(prepare_module, "read_image", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    original = prepare_module.read_source_image
+    monkeypatch.setattr(prepare_module, "read_source_image", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         prepare(source, tmp_path / "data", val=0)
-    monkeypatch.setattr(prepare_module, "read_image", original)
+    monkeypatch.setattr(prepare_module, "read_source_image", original)
     folder = prepare(source, tmp_path / "data", val=0, target_size=48)
     assert load_split(folder, "train").crops[0].shape == (60, 60, 3) and leftovers(tmp_path / "data") == ["mine"]
 
@@ -69,7 +69,7 @@ def test_damaged_images_are_listed_and_left_out(tmp_path):
     assert (folder / "left_out.txt").read_text().startswith(f"{source / 'train' / names[7]}: not a readable image")
     assert read_meta(folder)["found"] == {"all": 119} and not mismatch(folder)
     for index in (6, 7, 118):  # rows and crops still belong together
-        exact = cut(read_image(source / table["file"][index]), table["crop"][index], 32, 1.25)
+        exact = cut(read_source_image(source / table["file"][index]), table["crop"][index], 32, 1.25)
         assert abs(table.crops[index].astype(int) - exact).mean() < 4
     (source / "train" / names[50]).write_bytes(b"")
     with pytest.raises(UserError, match=f"{names[7]}: not a readable image.*2 of 120 faces cannot be used, 1% may be left out "

@@ -14,7 +14,7 @@ from pipnet.errors import UserError
 from utils.faces.batches import Batches, labels_of, make_order, recipes
 from utils.faces.faces import Faces
 from utils.faces.pixels import pixels
-from utils.faces.prepared_set import load
+from utils.faces.prepared_set import load_splits
 from utils.faces.shards import Shards, shard_files
 from utils.landmarks.sources import labelled_rows
 
@@ -88,10 +88,10 @@ def test_memory_is_the_same_for_a_thousand_and_a_million_faces(tars, tmp_path):
 # --------------------------------------------------------------------------------------------------------- batches
 @pytest.mark.parametrize("steps", ([], ["translation", "rotation", "flip"]), ids=("ours", "published"))
 def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces, steps):
-    some = load([split_of(faces)], L68, 64, 0)
+    some = load_splits([split_of(faces)], L68, 64, 0)
     chosen = settings(rotation=90.0, scale=0.2, batch_size=8, unlabelled_share=0.25, epoch_steps=7, accumulate=2, steps=steps)
     both = recipes(chosen.augment, chosen.views)
-    hidden = load([split_of(faces)._replace(labelled=False)], L68, 64, 0)
+    hidden = load_splits([split_of(faces)._replace(labelled=False)], L68, 64, 0)
     assert np.isnan(hidden["landmarks"][:]).all() and np.isnan(hidden.nominal()).all() and not hidden["visible"][:].any()
     joined = Faces.join([some, hidden, opened(tars, tmp_path).faces()])
     batches = Batches(joined, chosen.augment, L68.flip_index, 0, len(some), both)

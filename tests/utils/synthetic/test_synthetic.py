@@ -10,7 +10,7 @@ from conftest import LAYOUTS, ROOT
 from pipnet.errors import UserError
 from utils import synthetic
 from utils.synthetic import HARD_INDEX, TEST_INDEX, generate, render, share
-from utils.synthetic.face import Face
+from utils.synthetic.face import RenderedFace
 from utils.synthetic.head import both_lids, head, landmarks_3d, pose_vertices
 
 COUNT = 68
@@ -33,7 +33,7 @@ def faces():
 
 def test_render_is_a_pure_function_of_seed_and_index():
     first, again, other = render(1, 7, 96), render(1, 7, 96), render(2, 7, 96)
-    assert isinstance(first, Face)
+    assert isinstance(first, RenderedFace)
     assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
     assert not np.array_equal(first.image, other.image)
     assert first.image.dtype == np.uint8 and first.image.shape == (96, 96, 3)

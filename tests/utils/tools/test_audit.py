@@ -10,7 +10,7 @@ from conftest import LAYOUTS, fails, rows, sets_of, settings, split_of, write_fa
 from pipnet.errors import UserError
 from utils.faces.archives import read_pts, write_pts
 from utils.faces.prepare import DataGenerator
-from utils.faces.prepared_set import load
+from utils.faces.prepared_set import load_splits
 from utils.landmarks import sources
 from utils.tools import audit
 from utils.train import checkpoint
@@ -24,7 +24,7 @@ EYES = list(range(36, 42)), list(range(42, 48))
 def planted(faces, tmp_path_factory):
     """Return an audit of drawn faces: some labels are wrong, the predictions are right up to noise."""
     folder = tmp_path_factory.mktemp("planted")
-    judged = load([split_of(faces)], L68, audit.DRAWN, 0)
+    judged = load_splits([split_of(faces)], L68, audit.DRAWN, 0)
     rng = np.random.default_rng(0)
     side = judged["box"][:][:, 2:].max(1) - judged["box"][:][:, :2].max(1)
     found = judged["landmarks"][:] + rng.normal(0, 0.01, judged["landmarks"][:].shape) * np.abs(side)[:, None, None].clip(min=20)

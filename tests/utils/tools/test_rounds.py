@@ -21,7 +21,7 @@ from conftest import (
 
 from pipnet.errors import UserError
 from utils.faces.prepare import DataGenerator
-from utils.faces.prepared_set import load
+from utils.faces.prepared_set import load_splits
 from utils.faces.unlabelled import check_apart
 from utils.landmarks.semi import check_collapse
 from utils.train import checkpoint
@@ -149,7 +149,7 @@ def test_batch_norms_of_the_target(cli, semi, target, tmp_path):
     one, two = (weights(tmp_path / "runs" / name) for name in ("one", "two"))
     other = {name for name, tensor in one.items() if not torch.equal(tensor, two[name])}
     assert other and all("running_" in name or "batches" in name for name in other)
-    faces = load([split_of(target, part) for part in ("train", "val")], LAYOUTS.load("68"), 64, 0)
+    faces = load_splits([split_of(target, part) for part in ("train", "val")], LAYOUTS.load("68"), 64, 0)
     net, inputs = checkpoint.unpack(tmp_path / "runs" / "two" / "best.pt")[0].eval(), []
     norm = next(module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d))
     norm.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))

@@ -8,7 +8,7 @@ from conftest import DEFAULTS, LAYOUTS, contents, fails, untrained
 
 from pipnet.contents import check_export
 from pipnet.errors import UserError
-from utils.config import resolve
+from utils.config import make_settings
 from utils.train import checkpoint
 from utils.train.contents import check_contents
 
@@ -61,7 +61,7 @@ def test_every_wrong_value_is_named_or_harmless(whole):
                 continue
             passed += 1
             try:  # whoever reads the file
-                resolve({}, DEFAULTS, trained=values["args"])
+                make_settings({}, DEFAULTS, trained=values["args"])
             except UserError:
                 pass
     assert refused > 4 * passed

@@ -15,7 +15,7 @@ from nets import Prediction
 from pipnet.errors import UserError
 from utils.evaluate.evaluate import evaluate
 from utils.faces.batches import Order, Part
-from utils.faces.prepared_set import load
+from utils.faces.prepared_set import load_splits
 from utils.train import checkpoint
 from utils.train.ranks import _leave, start_ranks
 
@@ -78,7 +78,7 @@ def test_a_loss_that_is_not_finite_names_the_samples_of_all_processes(gaps, tmp_
     assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.count("error: ") == 1, done.stderr
     said = re.search(r"error: the loss is not finite in epoch 1, step (\d+) \(score .*\); samples: (.*); lower", done.stderr)
     assert said, done.stderr
-    faces, step = load([split_of(tmp_path / "data" / "gaps")], LAYOUT, 64, 0.0), int(said[1])
+    faces, step = load_splits([split_of(tmp_path / "data" / "gaps")], LAYOUT, 64, 0.0), int(said[1])
     order = Order((Part(0, len(faces), 4),), len(faces) // 4, 0)  # of one process: the batches of both, in the same order
     batch = list(order.epochs(0, 1))[step][1].tolist()
     assert said[2].split(", ") == [faces["file"][index] for index in batch]
@@ -89,7 +89,7 @@ def test_a_loss_that_is_not_finite_names_the_samples_of_all_processes(gaps, tmp_
 def _tested(rank: int, port: str, folder: str, prepared: str) -> None:
     """Test the 8 faces, and then the first two, as one of three processes."""
     os.environ.update(WORLD_SIZE="3", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    ranks, faces = start_ranks(), load([split_of(Path(prepared), "test")], LAYOUT, 64, 4.0)
+    ranks, faces = start_ranks(), load_splits([split_of(Path(prepared), "test")], LAYOUT, 64, 4.0)
     results = {"all": evaluate(by_brightness, faces, LAYOUT, "interocular", 2, ranks)._asdict()}
     results["few"] = evaluate(by_brightness, faces.only(np.arange(2)), LAYOUT, "interocular", 2, ranks)._asdict()
     np.save(Path(folder) / f"{rank}.npy", np.concatenate([results[name]["nme"] for name in results]))
@@ -110,7 +110,7 @@ def test_each_face_is_tested_by_one_of_three_processes(faces, tmp_path):
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    alone = evaluate(by_brightness, load([split_of(faces, "test")], LAYOUT, 64, 4.0), LAYOUT, "interocular", 8).nme
+    alone = evaluate(by_brightness, load_splits([split_of(faces, "test")], LAYOUT, 64, 4.0), LAYOUT, "interocular", 8).nme
     assert len(set(alone)) == 8
     for rank in range(3):
         assert np.array_equal(np.load(tmp_path / f"{rank}.npy"), [*alone, *alone[:2]])
@@ -169,7 +169,7 @@ def test_too_little_memory_for_a_test(faces):
     def short(_: torch.Tensor) -> Prediction:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to ...")
 
-    several = load([split_of(faces, "test")], LAYOUT, 64, 4.0)
+    several = load_splits([split_of(faces, "test")], LAYOUT, 64, 4.0)
     with pytest.raises(UserError, match="--test-batch-size 8 and pictures of 64 px; give --test-batch-size 4"):
         evaluate(short, several, LAYOUT, "interocular", 8)
 

@@ -18,7 +18,7 @@ from utils.faces.archives import read_pts, write_pts
 from utils.layouts import Layouts
 from utils.synthetic.points import own_points
 from utils.train import checkpoint
-from utils.train.initialise import initialise, shared
+from utils.train.initialise import initialise, shared_landmarks
 
 TUTORIAL = (ROOT / "docs" / "finetuning.md").read_text()
 COMMANDS = [shlex.split(line, comments=True) for line in TUTORIAL.splitlines() if line.startswith("    python ")]
@@ -42,14 +42,14 @@ CELLS = 8
 def test_the_landmarks_that_two_layouts_share(new, old, wanted):
     layouts = LAYOUTS.with_rows({**MINE, "yours": {"count": 2, "flip_index": [1, 0], "same_as": {"68": {0: 45, 1: 36}}},
                                  "theirs": {"count": 2, "flip_index": [1, 0], "same_as": {"12": {0: 9, 1: 0}}}})
-    assert shared(layouts.load(new), layouts.load(old)) == wanted
+    assert shared_landmarks(layouts.load(new), layouts.load(old)) == wanted
     assert Layout.from_dict(yaml.safe_load(yaml.safe_dump(layouts.load(new).to_dict()))) == layouts.load(new)
 
 
 def test_a_layout_shares_nothing_with_what_it_was_before_an_edit():
     old, new = (LAYOUTS.with_rows({"mine": {"count": len(flip), "flip_index": flip}}).load("mine")
                 for flip in ([1, 0, 2], [1, 0, 2, 3]))
-    assert shared(new, old) == {}
+    assert shared_landmarks(new, old) == {}
 
 
 def test_the_five_lines_of_the_tutorial_are_a_layout():

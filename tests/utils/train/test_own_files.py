@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import DEFAULTS, ROOT, fails, resolve
+from conftest import DEFAULTS, ROOT, fails, make_settings
 
 from pipnet.errors import UserError
 from utils.tools import audit, rounds
@@ -53,7 +53,7 @@ def test_what_a_killed_training_leaves_may_be_trained_in(tmp_path, trained):
     for name, files in {"empty": {}, "begun": {".lock": "12 on x", "log.txt": line}, "no line": {".lock": "", "log.txt": ""},
                         "half": {".lock": "", ".args.yaml.partial-0a1b2c3d": "data:"},
                         "round": {"round0/.best.pt.partial-12": ""},
-                        "args": {"args.yaml": resolve({}, DEFAULTS, None).dump(), "notes.txt": "mine"}}.items():
+                        "args": {"args.yaml": make_settings({}, DEFAULTS, None).dump(), "notes.txt": "mine"}}.items():
         (tmp_path / name).mkdir()
         for file, text in files.items():
             (tmp_path / name / file).parent.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ from pipnet.errors import UserError
 from utils.config import Settings
 from utils.faces.batches import Batch, Batches, Order, Part
 from utils.faces.loader import train_loader
-from utils.faces.prepared_set import load
+from utils.faces.prepared_set import load_splits
 from utils.train import solver as module
 from utils.train.batchnorm import share_batch_norm
 from utils.train.loop import train_epoch
@@ -258,7 +258,7 @@ def loaded(views: Batches, order: Order, first: int = 0, last: int | None = None
 
 
 def test_a_resumed_epoch_equals_the_uninterrupted_one(faces):
-    several = load([split_of(faces)], LAYOUT, 64, 4.0)
+    several = load_splits([split_of(faces)], LAYOUT, 64, 4.0)
     views = Batches(several, plain().augment, LAYOUT.flip_index, 0)
 
     def epoch(solver, number):
@@ -292,7 +292,7 @@ def test_a_resumed_run_may_change_optimizer_weight_decay_and_precision():
 
 
 def test_an_error_names_the_samples_of_the_step(faces):
-    several = load([split_of(faces)], LAYOUT, 64, 4.0)
+    several = load_splits([split_of(faces)], LAYOUT, 64, 4.0)
     views, order = Batches(several, plain().augment, LAYOUT.flip_index, 0), Order((Part(0, 36, 8),), 4, 0)
     net = make_net()
     net.head.offset_x.bias.data[3] = float("nan")
@@ -366,7 +366,7 @@ def test_a_profile_says_where_the_time_of_a_step_goes(cli, recipe, tmp_path):
 
 
 def test_the_number_of_loader_processes_changes_nothing(faces):
-    several, found = load([split_of(faces)], LAYOUT, 64, 4.0), []
+    several, found = load_splits([split_of(faces)], LAYOUT, 64, 4.0), []
     views = Batches(several, plain().augment, LAYOUT.flip_index, 0)
     for workers in (0, 1, 2):
         solver, order = make_solver(dropout_net(), 2, ema=0.9), Order((Part(0, len(views), 16),), 2, 0)
