@@ -1,5 +1,6 @@
-"""README.md and docs/: links lead somewhere, commands parse, snippets run, the front page stays short."""
+"""README.md and docs/: links lead somewhere, commands parse, snippets run, the front page stays short, the site is built."""
 import json
+import os
 import re
 import shlex
 import shutil
@@ -8,13 +9,15 @@ import sys
 from contextlib import closing, suppress
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
 
 import main
+import pipnet
 from nets import HEADS
 from pipnet.app import demo
 from pipnet.app.sinks import VideoSink
@@ -24,7 +27,7 @@ from utils.faces.archives import DATASETS
 
 DEFAULTS = read_defaults()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FOLDERS = [*PAGES, *(ROOT / name / "README.md" for name in ("data", "weights", "assets"))]
+FOLDERS = [*PAGES, ROOT / "CONTRIBUTING.md", *(ROOT / name / "README.md" for name in ("data", "weights", "assets"))]
 COMMAND = re.compile(r"(?:\w+=\S+ )*(?:python (?:(?:main|demo|benchmarks/[\w/]+)\.py|tests/campaigns)|bash (?:main|test)\.sh)\b")
 
 
@@ -197,3 +200,25 @@ def test_snippets_run_as_a_reader_types_them(page, tmp_path, cli, recipe):
     demo_flags = ("--source", "close.jpg", "--detector", "whole", "--detector-weights", "face.jpg", "--json", "-")
     done = subprocess.run([sys.executable, "demo.py", *demo_flags], cwd=folder, capture_output=True, text=True, timeout=200)
     assert len(json.loads(done.stdout)["faces"]) == 1, done.stderr
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    if not (find_spec("material") and find_spec("mkdocstrings_handlers")):
+        pytest.skip("no mkdocs-material and mkdocstrings-python; requirements-dev.txt brings them")
+    done = run("python", "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    public = (tmp_path / "api" / "index.html").read_text(encoding="utf-8")
+    assert not [name for name in pipnet.__all__ if f'id="pipnet.{name}"' not in public]
+    assert (tmp_path / "assets" / "faces.jpg").is_file() and (tmp_path / "benchmarks" / "results").is_dir()
+
+
+def test_the_notebook_runs_and_is_stored_without_outputs(tmp_path):
+    file = ROOT / "examples" / "quickstart.ipynb"
+    cells = [cell for cell in json.loads(file.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    wanted = ("assert len(faces) == state['blinks'] == 3 and figures['scores'][0]['NME %'] < 8\n"
+              "assert len(found) == 1 and found[0].landmarks.shape == (10, 2)")
+    code = "\n".join([*("".join(cell["source"]) for cell in cells), wanted])
+    done = subprocess.run([sys.executable, "-"], input=code, cwd=file.parent, env={**os.environ, "TMPDIR": str(tmp_path)},
+                          capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
