@@ -8,7 +8,7 @@ import json
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
@@ -55,7 +55,7 @@ def begin(flags: list[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, Da
 def measure(flags: list[str], rounds: int = ROUNDS) -> dict:
     """Return images/s of both, medians over the rounds, and what `traced` says of a step. flags: of main.py."""
     *begun, loader = begin(flags, start_ranks())
-    with loader if isinstance(loader, Feed) else nullcontext():
+    with closing(loader) if isinstance(loader, Feed) else nullcontext():
         return measured(*begun, loader, rounds)
 
 

@@ -89,13 +89,14 @@ def test_the_pages_show_what_the_results_hold(monkeypatch):
     sys.modules.pop("tables")
 
 
-def test_the_speed_of_a_training_is_measured(monkeypatch, recipe):
+@pytest.mark.parametrize("pixels", ["cpu", "device"])
+def test_the_speed_of_a_training_is_measured(monkeypatch, recipe, pixels):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import speed
 
     monkeypatch.setattr(speed, "STEPS", 2)
     monkeypatch.setattr(speed, "ROUNDS", 1)
-    found = speed.measure(list(map(str, recipe)))
+    found = speed.measure([*map(str, recipe), "--pixels", pixels])
     assert min(found["images_per_second"], found["pure_compute"], found["ratio"]) > 0
 
 
