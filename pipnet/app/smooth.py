@@ -20,8 +20,8 @@ JUMP = 0.5  # IoU of the boxes of two frames up to which a face has jumped
 
 def _continues(before: np.ndarray | None, now: np.ndarray) -> bool:
     """Return whether landmarks (N, 2) continue those of the frame before."""
-    if before is None or not np.isfinite(now).all():
-        return False
+    if before is None or not (np.isfinite(before).all() and np.isfinite(now).all()):
+        return False  # a filter that has seen NaN would say NaN forever
     return bool(iou(box_of(before)[None], box_of(now)[None]) > JUMP)
 
 
@@ -99,7 +99,8 @@ class OneEuro:
 def _carried(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
     """Points (M, N, 2) moved by the similarities that map the half of them with the least own movement onto `onto` (M, N, 2)."""
     apart = np.linalg.norm(transform(points, similarity(points, onto)) - onto, axis=-1)
-    steady = np.argsort(apart, axis=1)[:, :max((apart.shape[1] + 1) // 2, 2), None]
+    order = np.argsort(apart, axis=1, kind="stable")  # of equals the first comes first, as in smooth.js
+    steady = order[:, :max((apart.shape[1] + 1) // 2, 2), None]  # a similarity needs two points
     half, goal = (np.take_along_axis(some, steady, 1) for some in (points, onto))
     return transform(points, similarity(half, goal))
 

@@ -5,6 +5,8 @@
  * [a, b, c, d, e, f]: x' = a x + b y + c, y' = d x + e y + f. Angles are radians, clockwise as seen.
  */
 
+const LARGEST = 1e7;  // px, side that no crop reaches
+
 /** Return the tight box of points. */
 export function boxOf(points) {
   const xs = points.map(([x]) => x), ys = points.map(([, y]) => y);
@@ -101,7 +103,6 @@ export function cropBox(box, protocol, width, height, angle = 0) {
     low = low.map((value) => Math.max(value, 0));
     high = [0, 1].map((axis) => Math.min(protocol.rounding === "int" ? low[axis] + grown[axis] : high[axis], limit[axis]));
   }
-  const crop = [...low, ...high];
-  const some = high[0] - low[0] >= 1e-3 && high[1] - low[1] >= 1e-3;
-  return some && crop.every(Number.isFinite) ? crop : null;
+  const some = [0, 1].every((axis) => high[axis] - low[axis] >= 1e-3 && high[axis] - low[axis] < LARGEST);
+  return some && box.every(Number.isFinite) ? [...low, ...high] : null;
 }

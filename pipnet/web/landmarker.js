@@ -20,6 +20,7 @@ export class Landmarker {
     this.most = settings.options.max_faces;
     this.runtime = runtime;
     this.seconds = { detect: 0, landmarks: 0 };
+    this.calls = 0;  // of the landmark net so far
   }
 
   /** Return the faces of a picture, which is searched turned and enhanced where none is sure. */
@@ -47,14 +48,14 @@ export class Landmarker {
   /** Return the landmark box for the next crop of a face; the present one, upright, where it would not show the frame. */
   nextBox(face, frame) {
     const box = this.boxOf(face.landmarks);
-    return this.cropOf(box, frame) ? box : [...face.box, 0];
+    return this.shows(box, frame) ? box : [...face.box, 0];
   }
 
   /** Replace each unsure face, and its box, by that of the quarter turn with the highest landmark scores. */
   async turn(frame, faces, boxes) {
     const unsure = faces.map((_, i) => i).filter((i) => !this.isSure(faces[i]));
     const tries = this.limits.quarters.flatMap((degrees) => unsure.map((i) => ({ i, box: this.turned(boxes[i], degrees / 90) })))
-      .filter(({ box }) => this.cropOf(box, frame));
+      .filter(({ box }) => this.shows(box, frame));
     const found = await this.landmarksOf(frame, tries.map(({ box }) => box), tries.map(({ i }) => faces[i].score));
     tries.forEach(({ i, box }, k) => {
       if (mean(found[k].scores) > mean(faces[i].scores)) [faces[i], boxes[i]] = [found[k], box];
@@ -97,7 +98,7 @@ export class Landmarker {
       threshold: runtime.number(threshold), overlap: runtime.number(overlap) });
     const scores = [...found.scores.data];
     const boxes = scores.map((_, i) => this.fromDetector([...found.boxes.data.slice(4 * i, 4 * i + 4)].map((x) => x / scale)));
-    let kept = scores.map((_, i) => i).filter((i) => this.cropOf([...boxes[i], 0], turned));
+    let kept = scores.map((_, i) => i).filter((i) => this.shows(boxes[i], turned));
     if (this.most && kept.length > this.most) {
       kept.sort((i, j) => areaOf(boxes[j]) - areaOf(boxes[i]));
       kept = kept.slice(0, this.most).sort((i, j) => i - j);
@@ -130,11 +131,13 @@ export class Landmarker {
   /** Return the faces of landmark boxes; their crops form batches. */
   async landmarksOf(frame, boxes, scores) {
     const start = performance.now(), { size, border, protocol } = this.net, side = size + 2 * border, faces = [];
-    const crops = boxes.map((box) => this.cropOf(box, frame)), { most_faces: most } = this.limits;
+    const crops = boxes.map((box) => cropBox(box.slice(0, 4), protocol, frame.width, frame.height, box[4]));
+    const { most_faces: most } = this.limits;
     for (let first = 0; first < boxes.length; first += most) {
       const part = crops.slice(first, first + most), images = new Uint8Array(3 * side * side * part.length);
       const form = { size, border, zero: protocol.border === "zero" };
       part.forEach((crop, i) => cut(frame, crop, form, boxes[first + i][4], images, 3 * side * side * i));
+      this.calls += 1;
       const found = await this.runtime.landmarks({ image: this.runtime.image(images, [part.length, side, side, 3]) });
       part.forEach((crop, i) => faces.push(this.faceOf(found, i, crop, boxes[first + i], scores[first + i])));
     }
@@ -188,10 +191,9 @@ export class Landmarker {
     return [x - half[0], middle - half[1], x + half[0], middle + half[1]];
   }
 
-  /** Return the crop of a landmark box, null where it shows nothing of the frame. */
-  cropOf([x1, y1, x2, y2, angle], { width, height }) {
-    if (x1 >= width || y1 >= height || x2 <= 0 || y2 <= 0) return null;
-    return cropBox([x1, y1, x2, y2], this.net.protocol, width, height, angle);
+  /** Return whether a landmark box, upright, lies in a frame in part, and gives a crop. */
+  shows([x1, y1, x2, y2], { width, height }) {
+    return x1 < width && y1 < height && x2 > 0 && y2 > 0 && cropBox([x1, y1, x2, y2], this.net.protocol, width, height) !== null;
   }
 
   /** Return by how many radians clockwise the crop of a face with these landmarks is turned; small leans stay in the crop. */

@@ -1,7 +1,7 @@
 /** Faces that a turn, noise or darkness hides, searched in the enhanced frame as pipnet/search.py, but in quarter turns only. */
 
 import { enhanced } from "./crop.js";
-import { areaOf, boxOf, iou } from "./geometry.js";
+import { areaOf, boxOf, centreOf, iou } from "./geometry.js";
 import { mean } from "./numbers.js";
 
 const QUARTERS = [[0], [1, 2, 3]];  // turns by 90 degrees clockwise of the faces that are searched, step by step
@@ -39,14 +39,16 @@ export function stands(landmarker, face, turns) {
 export async function search(landmarker, frame, faces, steps = QUARTERS) {
   const { sure: least } = landmarker.net, isSure = (face) => landmarker.isSure(face), turns = [];
   if (!landmarker.net.can_search || faces.some(isSure)) return faces;
-  const { same } = landmarker.searched, clear = enhanced(frame, landmarker.searched);
+  const { same, most_calls: calls } = landmarker.searched, most = landmarker.calls + calls;
+  const clear = enhanced(frame, landmarker.searched);
   let found = faces;
   for (const step of steps) {
     turns.push(...step);
     for (const quarters of step) {
-      const { boxes, scores } = await landmarker.detect(clear, quarters);
+      if (landmarker.calls >= most) break;
+      const { boxes, scores } = await landmarker.detect(clear, quarters), inside = (_, i) => contains(frame, centreOf(boxes[i]));
       for (const one of [clear, frame]) {
-        const some = await landmarker.refined(one, boxes, scores, true);
+        const some = await landmarker.refined(one, boxes.filter(inside), scores.filter(inside), true);
         found = [...found, ...some.filter((face) => mean(face.scores) >= least)];
       }
     }
@@ -54,6 +56,11 @@ export async function search(landmarker, frame, faces, steps = QUARTERS) {
     if (found.some((face) => isSure(face) && stands(landmarker, face, turns))) break;
   }
   return found;
+}
+
+/** Return whether a point lies in a frame. */
+function contains({ width, height }, [x, y]) {
+  return x >= 0 && y >= 0 && x < width && y < height;
 }
 
 /** Return the `most` largest faces, ordered by score. Of faces on each other, the one with the highest landmark scores stays. */

@@ -27,7 +27,7 @@ class OneEuro {
   /** Return the state of a face after this frame: distances in face sizes; common, own and noise are low-passed. */
   next(before, found, passed) {
     const { min_cutoff: cutoff, beta, speed_cutoff: speedCutoff, hold, noise: firstNoise, noise_cutoff: noiseCutoff, floor, jump } = this.settings;
-    if (!before || iou(boxOf(before.found), boxOf(found)) <= jump) {
+    if (!before || !(iou(boxOf(before.found), boxOf(found)) > jump)) {  // also where it is no number
       const rest = found.map(() => [0, 0]);
       return { found, smooth: found, common: rest, own: rest, peak: rest, noise: firstNoise };
     }
@@ -58,7 +58,8 @@ function gain(cutoff, seconds) {
 
 /** Return the points moved by the similarity that maps the half of them with the least own movement onto `onto`. */
 function carried(points, onto) {
-  const apart = transform(points, similarity(points, onto)).map((point, i) => distance(point, onto[i])), limit = median(apart);
-  const steady = points.map((_, i) => i).filter((i) => apart[i] <= limit);
+  const apart = transform(points, similarity(points, onto)).map((point, i) => distance(point, onto[i]));
+  const order = points.map((_, i) => i).sort((i, j) => apart[i] - apart[j]);  // of equals the first comes first
+  const steady = order.slice(0, Math.max(Math.ceil(points.length / 2), 2));   // a similarity needs two points
   return transform(points, similarity(steady.map((i) => points[i]), steady.map((i) => onto[i])));
 }

@@ -42,13 +42,18 @@ export class Tracker {
 
   /** Return {id: face} of the last frame's faces, found in crops around their last landmarks. */
   async follow(frame) {
-    const ids = [...this.tracks.keys()].filter((id) => !this.tracks.get(id).lost && inside(this.tracks.get(id).next, frame));
+    const ids = [...this.tracks].filter(([, { lost, next }]) => !lost && this.shows(next, frame)).map(([id]) => id).sort((a, b) => a - b);
     const faces = await this.faces(frame, ids.map((id) => this.tracks.get(id).next)), tracked = new Map();
-    const found = ids.map((id, i) => [id, faces[i]]).sort(([a], [b]) => a - b);
-    for (const [id, face] of found) {  // of two tracks of one face the older one stays
-      if (overlap(face, tracked.values()) < this.limits.twice) tracked.set(id, face);
-    }
+    ids.forEach((id, i) => {  // of two tracks of one face the older one stays
+      if (overlap(faces[i], tracked.values()) < this.limits.twice) tracked.set(id, faces[i]);
+    });
     return tracked;
+  }
+
+  /** Return whether a box covers at least a pixel of a frame and gives a crop. */
+  shows(box, frame) {
+    const [x1, y1, x2, y2] = box, { width, height } = frame;
+    return x1 < width - 1 && y1 < height - 1 && x2 > 1 && y2 > 1 && this.landmarker.shows(box, frame);
   }
 
   /** Return the faces of landmark boxes, with their face scores. */
@@ -69,7 +74,7 @@ export class Tracker {
     const confirmed = new Set(pairs.map(([i]) => ids[i])), used = new Set(pairs.map(([, j]) => j));
     const kept = new Map([...tracked].filter(([id, face]) => face.score >= limits.least_score || confirmed.has(id)));
     const first = await this.faces(frame, boxes.filter((_, j) => !used.has(j)));
-    const again = first.map((face) => this.landmarker.boxOf(face.landmarks)).filter((box) => inside(box, frame));
+    const again = first.map((face) => this.landmarker.boxOf(face.landmarks)).filter((box) => this.shows(box, frame));
     let faces = (await this.faces(frame, again))
       .filter((face) => this.landmarker.isFace(face) && overlap(face, kept.values()) < limits.twice)
       .slice(0, Math.max(this.most - kept.size, 0));
@@ -89,11 +94,6 @@ export class Tracker {
     const faces = this.scored(await search(this.landmarker, frame, [], [[quarters]]));
     return faces.filter((face) => stands(this.landmarker, face, [quarters]));
   }
-}
-
-/** Return whether a box covers at least a pixel of a frame. */
-function inside([x1, y1, x2, y2], { width, height }) {
-  return x1 < width - 1 && y1 < height - 1 && x2 > 1 && y2 > 1;
 }
 
 /** Return the largest IoU of a face with others, 0 without others. */

@@ -1,8 +1,5 @@
 /** Driver of the page in a browser: runs the camera, then pictures, and sends every frame and its record to the server. */
 
-import { cropBox } from "./geometry.js";
-import { headPose } from "./pose.js";
-
 const FRAMES = 50;
 const send = (path, body) => fetch(path, { method: "POST", body });
 const status = document.getElementById("status"), canvas = document.createElement("canvas");
@@ -27,12 +24,8 @@ async function choose(name) {
   input.dispatchEvent(new Event("change"));
 }
 
-const { crops, poses, model, videos, pictures } = await (await fetch("cases.json")).json();
-await send("cases", JSON.stringify({
-  crops: crops.map(({ box, protocol, width, height, angle }) => cropBox(box, protocol, width, height, angle)),
-  poses: poses.map(({ landmarks, width, height }) => headPose(landmarks, model, width, height)),
-  videos: await Promise.all(videos.map(play)),
-}));
+const { videos, pictures } = await (await fetch("cases.json")).json();
+await send("videos", JSON.stringify(await Promise.all(videos.map(play))));
 
 document.addEventListener("frame", ({ detail: { bitmap, record } }) => {
   const still = record.time === null;
