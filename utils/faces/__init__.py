@@ -1,1 +1,1 @@
-"""From raw archives to batches: a set of faces is a table."""
+"""Sets of faces: raw archives are prepared into tables, and tables are read as batches."""

@@ -1,6 +1,6 @@
 """Batches of faces, with random changes for training and plain for tests, and the order in which a training takes the faces.
 
-A batch is a pure function of (seed, pass, indices): any process can make it, and a resumed training gets the same ones.
+A batch is a pure function of (seed, pass, indices). So any process can make it, and a resumed training gets the same batches.
 """
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +23,11 @@ from utils.faces.pixels import pixels
 
 ROUNDS = 8  # of the Feistel network that shuffles
 BLOCK = 64  # batches whose faces are found at once
-UNKNOWN = np.array([[[0, 0], [1, 1]], [[-np.inf] * 2, [np.inf] * 2]])  # frame of a face whose source image is not known
+UNKNOWN = np.array([[[0, 0], [1, 1]], [[-np.inf] * 2, [np.inf] * 2]])  # `Faces.frame` of a face with an unknown source image
 
 
 class Batch(NamedTuple):
-    """images (B, S, S, 3) uint8 BGR, with the margin that the net needs; labels in [0, 1] of the nominal crop; index (B,)."""
+    """images (B, S, S, 3) uint8 BGR, with the net's margin; labels in [0, 1] of the nominal crop; index (B,) of the faces."""
     images: torch.Tensor
     labels: Any
     index: torch.Tensor
@@ -35,10 +35,10 @@ class Batch(NamedTuple):
 
 # --------------------------------------------------------------------------------------------------------------- order
 def permuted(places: np.ndarray, count: int, *key) -> np.ndarray:
-    """Return which of `count` things are at some places (B,) of a shuffle, in constant memory.
+    """Return the indices (B,), below `count`, at some places (B,) of a shuffle. It needs constant memory.
 
-    key: non-negative integers, or arrays (B,) of them where the places are those of several shuffles. A Feistel network shuffles
-    the cells of a rectangle with at least `count` cells; what lands beyond `count` is shuffled on.
+    key: non-negative integers that select the shuffle, or arrays (B,) of them with one for each place. A Feistel network shuffles
+    the cells of a rectangle with at least `count` cells. An index of `count` or more is shuffled again until it is below.
     """
     width = np.uint64(ceil(count ** 0.5))
     height = np.uint64(ceil(count / int(width)))
@@ -58,7 +58,7 @@ def permuted(places: np.ndarray, count: int, *key) -> np.ndarray:
 
 
 class Part(NamedTuple):
-    """Faces first ... first + count - 1, of which each batch of a rank has `batch`."""
+    """The faces from number `first` to `first + count - 1`; each batch of a rank has `batch` of them."""
     first: int
     count: int
     batch: int
@@ -66,11 +66,11 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """The batches of one rank as (passes (B,), indices (B,)): a shuffle keyed by (seed, pass), without the incomplete last
-    global batch, which is the same for every number of ranks that divides it.
+    """The batches of one rank as (passes (B,), indices (B,)): a shuffle keyed by (seed, pass), without an incomplete last batch.
 
-    parts: kinds of faces that come in this order in each batch. An epoch has `batches` of them: one pass over the faces of the
-    first part, or part of one; more than that are passes of their own, in which faces are shuffled and changed anew.
+    The batch over all ranks is the same for every number of ranks that divides it. parts: kinds of faces, in their order in each
+    batch. batches: number of batches in an epoch. At each new pass faces are reshuffled and changed anew; pass
+    numbers go on over epochs.
     """
     parts: tuple[Part, ...]
     batches: int
@@ -87,7 +87,7 @@ class Order:
         return sum(part.batch for part in self.parts)
 
     def epochs(self, first: int, last: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the batches of epochs first ... last - 1."""
+        """Yield the batches of the epochs from `first` to `last - 1`."""
         for epoch in range(first, last):
             for start in range(0, self.batches, BLOCK):
                 places = np.arange(start, min(start + BLOCK, self.batches))[:, None]
@@ -95,7 +95,7 @@ class Order:
                 yield from zip(*(np.concatenate(column, 1) for column in zip(*shares, strict=True)), strict=True)
 
     def _share(self, part: Part, epoch: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return passes and indices (K, B) of the faces of one kind in the batches at K places (K, 1) of an epoch."""
+        """Return passes and indices, each (K, B), of one kind of faces in the batches at `places` (K, 1) of an epoch."""
         step = part.batch * self.ranks
         whole = part.count // step
         turns, places = np.divmod(places, whole)
@@ -106,10 +106,10 @@ class Order:
 
 
 def make_order(count: int, labelled: int | None, train, rank: int = 0, ranks: int = 1) -> Order:
-    """Return the batches of `count` faces. train: section of the settings.
+    """Return the order of the batches of `count` faces. train: section of the settings.
 
-    labelled: only the first so many faces are labelled, and each batch has its share of both kinds; None: there is one kind. A
-    set smaller than a batch is one small batch.
+    labelled: number of labelled faces, which come first; each batch then has a share of both kinds. None: all are labelled. A set
+    smaller than a batch is one small batch.
     """
     kinds = [(0, count, train.batch_size)]
     if labelled is not None:
@@ -128,28 +128,31 @@ def make_order(count: int, labelled: int | None, train, rank: int = 0, ranks: in
 
 # ------------------------------------------------------------------------------------------------------------- batches
 class Recipes(NamedTuple):
-    """Sections `augment` of the two crops of an unlabelled face: the teacher labels the weak one, the net learns the other."""
+    """Sections `augment` for the two crops of an unlabelled face: the teacher labels `weak`, the net learns from `strong`."""
     weak: Any
     strong: Any
 
 
 def recipes(augment, rows: dict[str, dict[str, Any]]) -> Recipes:
-    """Return both recipes for a section `augment` and the rows of `views` in args.yaml; published steps stay as published."""
+    """Return both recipes, made from a section `augment` and the rows of `views` in args.yaml.
+
+    Published steps are not strengthened.
+    """
     least = {key: max(value, getattr(augment, key)) for key, value in rows["strong"].items()}
     return Recipes(replace(augment, **rows["weak"]), augment if augment.steps else replace(augment, **least))
 
 
 def drawn(seed: int, numbers, indices: np.ndarray, recipe, field: Field, view: int = 0) -> list[Change]:
-    """Return the changes of faces in their passes, one after the other. view: number of the crop of a face that has several."""
+    """Return the changes of faces in their passes, in the order in which they act. view: number of a face's crop, from 0."""
     count = len(recipe.steps) * steps.DRAWS or changes.DRAWS
     u = uniforms(seed, numbers, indices, (view + 1) * count)[:, view * count:]
     return steps.in_steps(u, recipe, field) if recipe.steps else [changes.changes(u, recipe, field)]
 
 
 def labels_of(faces: Faces, rows: np.ndarray, made: Sequence[Change] = (), flip_index: Sequence[int] = ()) -> list:
-    """Return landmarks, weight, pose, states and level of some faces after changes, without any by default.
+    """Return landmarks, weight, pose, states and level of some faces after the changes `made`, if any.
 
-    They are float32 arrays, NaN where unknown; None for what the faces do not have.
+    They are float32 arrays, NaN where unknown; None for columns that the faces do not have.
     """
     landmarks, weight = faces.nominal(rows), faces["visible"][rows]
     pose, states, level = (faces[name][rows] if name in faces else None for name in ("pose", "states", "level"))
@@ -162,17 +165,17 @@ def labels_of(faces: Faces, rows: np.ndarray, made: Sequence[Change] = (), flip_
 
 
 def _partners(names: Sequence[str]) -> list[int]:
-    """Return for each state the index that it has in a mirror image: the words left and right of its name change places."""
+    """Return for each state its index in a mirror image: the words left and right in its name change places."""
     other = {"left": "right", "right": "left"}
     mirrored = ["_".join(other.get(word, word) for word in name.split("_")) for name in names]
     return [names.index(twin) if twin in names else place for place, twin in enumerate(mirrored)]
 
 
 class Batches(Dataset):
-    """Faces of a training: item (passes (B,), indices (B,)) is a `Batch` of them with random changes.
+    """Training batches: `batches[passes, indices]`, both (B,), is a `Batch` of these faces with random changes.
 
-    recipe: section `augment`. views: recipes of the faces from number `labelled` on, which have no labels. They are the last ones
-    of a batch, and `labels.weak` holds what a teacher labels them from.
+    recipe: section `augment`. labelled: faces from this number on have no labels. views: the recipes of these faces, which come
+    last in a batch; `labels.weak` holds the crops that a teacher labels.
     """
 
     def __init__(self, faces: Faces, recipe, flip_index: Sequence[int], seed: int, labelled: int | None = None,
@@ -193,8 +196,11 @@ class Batches(Dataset):
                          labels, matrix if matrix is None else torch.from_numpy(matrix), torch.from_numpy(key[1]))
 
     def planned(self, key: tuple[np.ndarray, np.ndarray]) -> tuple[list[list[Change]], Labels, np.ndarray | None]:
-        """Return the changes of the labelled pictures of a batch and, if there are views, of the strong and of the weak ones of
-        the other faces; the labels of the first; and for the others the map from weak to strong, see `Weak`."""
+        """Return (changes, labels, maps) of a batch.
+
+        changes: of the labelled pictures; with views also of the strong and of the weak pictures of unlabelled faces. labels: of
+        the labelled pictures. maps (U, 2, 3): from the weak to the strong pictures, see `Weak`; None without views.
+        """
         numbers, indices = key
         count = len(indices) if self.labelled is None else int((indices < self.labelled).sum())
         made, labels = self.drawn(numbers[:count], indices[:count])
@@ -206,12 +212,12 @@ class Batches(Dataset):
         return [made, strong, weak], Labels.pack(*labels), matrix.astype(np.float32)
 
     def drawn(self, numbers: np.ndarray, indices: np.ndarray) -> tuple[list[Change], list]:
-        """Return the changes of faces in their passes, and what `labels_of` returns."""
+        """Return the changes of faces in their passes, and their labels after these, see `labels_of`."""
         made = self.changes(numbers, indices, self.recipe)
         return made, labels_of(self.faces, indices, made, self.flip_index)
 
     def changes(self, numbers: np.ndarray, indices: np.ndarray, recipe, view: int = 0) -> list[Change]:
-        """Return the changes of faces in their passes by a recipe. view: number of the picture of a face that has several."""
+        """Return the changes of faces in their passes by a recipe. view: number of a face's picture, from 0."""
         crops, box = self.faces.crops, None
         if recipe.fill == "grey" or "sides" in recipe.steps:
             frame = self.faces.frame(indices)
@@ -229,7 +235,10 @@ class Batches(Dataset):
 
 def assembled(carry: Callable[..., torch.Tensor], pictures, drawings: list[list], labels: Labels, matrix: torch.Tensor | None,
               index: torch.Tensor) -> Batch:
-    """Return a batch of stored crops (B, S, S, 3), of which carry(crops, changes) makes pictures; the rest is as `planned`."""
+    """Return a batch made of stored crops (B, S, S, 3). carry(crops, changes) makes their pictures.
+
+    drawings, labels, matrix: see `Batches.planned`.
+    """
     count = len(labels.packed)
     first, *views = [carry(pictures[count:] if place else pictures[:count], drawing) for place, drawing in enumerate(drawings)]
     if not views:
@@ -238,13 +247,13 @@ def assembled(carry: Callable[..., torch.Tensor], pictures, drawings: list[list]
 
 
 def plain(faces: Faces, rows: np.ndarray) -> Batch:
-    """Return some faces as the net gets them in tests."""
+    """Return a batch of some faces without random changes, as a net gets them in tests."""
     images = np.stack([faces.crops.plain(row) for row in rows.tolist()])
     return Batch(torch.from_numpy(images), Labels.pack(*labels_of(faces, rows)), torch.from_numpy(rows))
 
 
 def test_batches(faces: Faces, batch_size: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
-    """Yield plain batches of this rank's share of the faces; over all ranks each face comes once.
+    """Yield plain batches of this rank's share of the faces. Each face is in the batches of exactly one rank.
 
     A thread makes the next batch while one is used.
     """

@@ -2,9 +2,9 @@
 
 pixels.py carries them out on pictures with OpenCV, device_pixels.py with torch, and `moved` on landmarks.
 
-The numbers are a pure function of (seed, pass, index of the face), and each option has its own ones, so that no option changes
-the draws of another: those of a new one come after the others. `recipe` is the section `augment` of the settings, which nothing
-else reads; with its key `steps`, steps.py draws one `Change` a step, otherwise there is one in all.
+The numbers are a pure function of (seed, pass, index of the face). Each option has numbers of its own, so that no option changes
+the draws of another; those of a new option come after the others. `recipe` is the section `augment` of the settings. With its key
+`steps`, steps.py draws one `Change` a step; without it there is a single `Change`.
 """
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,13 +24,13 @@ GOLDEN, MIX = np.uint64(0x9E3779B97F4A7C15), ((30, np.uint64(0xBF58476D1CE4E5B9)
 
 
 class Change(NamedTuple):
-    """Changes of B square crops, in the order in which they are carried out; None: no crop is changed in this way.
+    """Changes of B square crops, in the order in which they are carried out. None in a column: no crop is changed in this way.
 
-    The map is in px of the nominal crop, which is in the middle of the picture, the rest in px of the result. Neutral rows leave
-    a crop as it is.
+    matrix is in px of the nominal crop, the middle of the picture; other lengths are in px of the result. Rows of crops that stay
+    as they are hold neutral values.
     """
     size: int                         # px of the nominal crop
-    seen: int                         # px: what lies outside the middle of this side counts as outside the picture
+    seen: int                         # px: side of the middle of the crop that counts as the picture
     side: int                         # px of the result
     matrix: np.ndarray                # (B, 2, 3) from px of the nominal crop to px of that of the result
     mirrored: np.ndarray              # (B,) bool: left and right change places
@@ -44,11 +44,14 @@ class Change(NamedTuple):
     shade: np.ndarray | None = None   # (B, 3) int: its colour
     fill: int = 0                     # grey level of what lies outside the picture
     clips: np.ndarray | None = None   # (B,) bool: landmarks that leave the crop are moved to its edge
-    source: np.ndarray | None = None  # (B, 4) x1, y1, x2, y2 in px of the picture, outside which it is grey before all else
+    source: np.ndarray | None = None  # (B, 4) x1, y1, x2, y2 in px of the stored crop, which first becomes grey outside of it
 
 
 class Field(NamedTuple):
-    """The crops that changes are drawn for. size: px of the nominal crop; stored: of the crops; side: of what the net sees."""
+    """The crops that changes are drawn for.
+
+    Sides in px: size of the nominal crop, stored of the crop, side of the net's input.
+    """
     size: int
     stored: int
     side: int
@@ -57,14 +60,14 @@ class Field(NamedTuple):
 
 # ------------------------------------------------------------------------------------------------------------- numbers
 def mixed(state: np.ndarray) -> np.ndarray:
-    """Return 64-bit numbers that look random, different ones for different numbers (the finaliser of SplitMix64)."""
+    """Return 64-bit numbers that look random; the map is one to one (the finaliser of SplitMix64)."""
     for shift, factor in MIX:
         state = (state ^ (state >> np.uint64(shift))) * factor
     return state ^ (state >> np.uint64(31))
 
 
 def hashed(*keys) -> np.ndarray:
-    """Return 64-bit numbers that look random, one for each tuple of non-negative integers, whose arrays are broadcast."""
+    """Return 64-bit numbers that look random, one for each tuple of keys: non-negative integers, or arrays that are broadcast."""
     state = np.zeros((1,), np.uint64)
     for key in keys:
         state = mixed((state ^ np.asarray(key).astype(np.uint64)) + GOLDEN)
@@ -72,7 +75,7 @@ def hashed(*keys) -> np.ndarray:
 
 
 def uniforms(seed: int, number, indices: np.ndarray, count: int) -> np.ndarray:
-    """Return (B, count) numbers in [0, 1), functions of the seed, the pass (a number or (B,)), the index (B,) and the column."""
+    """Return numbers (B, count) in [0, 1), a function of seed, pass (a number or (B,)), index (B,) and column."""
     rows = hashed(seed, number, indices)[:, None]
     return (mixed(rows + GOLDEN * np.arange(1, count + 1, dtype=np.uint64)) >> np.uint64(11)) * 2.0 ** -53
 
@@ -91,7 +94,7 @@ def turns(angle: np.ndarray, zoom: np.ndarray | float = 1.0) -> np.ndarray:
 
 
 def interpolations(recipe, draw: np.ndarray) -> np.ndarray:
-    """Return OpenCV's flags (B,) of the interpolation; `random` is one of four, by `draw` (B,) in [0, 1)."""
+    """Return OpenCV's interpolation flags (B,). For `random`, draw (B,) in [0, 1) selects one of four."""
     flags = np.array([*INTERPOLATION.values()])
     return flags[(4 * draw).astype(int)] if recipe.interpolation == "random" else np.full(
         len(draw), INTERPOLATION[recipe.interpolation])
@@ -165,10 +168,10 @@ def changes(u: np.ndarray, recipe, field: Field) -> Change:
 
 # -------------------------------------------------------------------------------------------------------------- labels
 def moved(landmarks: np.ndarray, shift: np.ndarray, made: Sequence[Change], flip_index: Sequence[int]) -> np.ndarray:
-    """Return landmarks (B, N, 2) in [0, 1] of the nominal crops after one change after another, at their true places.
+    """Return landmarks (B, N, 2) in [0, 1] of the nominal crops after all changes, also where they leave the crop.
 
-    shift (B,): how far they lie right of the true points, in [0, 1] of the crop. They keep it in a mirrored crop too: a net could
-    not learn a shift that changes sides. In a mirrored crop left and right landmarks change places.
+    shift (B,): how far they lie right of the true points, in [0, 1] of the crop. Mirroring would turn the label shift to the
+    left; it is moved back, so that it has one sign in all crops. In a mirrored crop left and right landmarks change places.
     """
     size = made[0].size
     points = landmarks * size
@@ -181,7 +184,7 @@ def moved(landmarks: np.ndarray, shift: np.ndarray, made: Sequence[Change], flip
 
 
 def exchanged(values: np.ndarray, made: Sequence[Change], partners: Sequence[int]) -> np.ndarray:
-    """Return values (B, N, ...) of which those of mirrored crops have changed places: each becomes that of its partner."""
+    """Return values (B, N, ...); in mirrored crops, each is replaced by that of its partner. partners (N,): indices."""
     mirrored = np.logical_xor.reduce([change.mirrored for change in made])
     return np.where(mirrored.reshape(-1, *[1] * (values.ndim - 1)), values[:, list(partners)], values)
 
@@ -192,7 +195,7 @@ def whole_matrix(made: Sequence[Change]) -> np.ndarray:
 
 
 def turned(pose: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return poses (B, 3) in radians of faces whose pictures went through affines (B, 2, 3): mirror, rotation and zoom."""
+    """Return poses (B, 3) in radians of faces after affines (B, 2, 3) of their pictures: mirror, rotation and zoom."""
     sign = np.sign(np.linalg.det(matrix[..., :2]))  # mirroring changes the sides of yaw and roll
     pose = pose * np.stack([np.ones_like(sign), sign, sign], -1)
     return turn_pose(pose, np.arctan2(sign * matrix[..., 1, 0], sign * matrix[..., 0, 0]))

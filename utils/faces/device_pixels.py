@@ -1,8 +1,8 @@
 """The twin of pixels.py: changes carried out on a whole batch by a few large operations of torch, on the device of the batch.
 
-`orders` decides on the host what is done with which rows, `uploaded` brings all numbers of a batch to the device in one copy, and
-`carried_out` works there. No number comes back, so nobody waits. Grey levels are float32, half a level too high until the end:
-cutting off their decimals then rounds them.
+`orders` decides on the host which operation changes which rows. `uploaded` copies all numbers of a batch to the device at once.
+`carried_out` runs there. Nothing is copied back, so the host never waits. Grey levels are float32 with an offset of 0.5 until the
+end, so that truncating them rounds them.
 """
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -21,16 +21,16 @@ from utils.faces.pixels import STILL, warps
 HALF, WHITE = 0.5, 255.5
 MODES = {cv2.INTER_NEAREST: "nearest", cv2.INTER_LINEAR: "bilinear", cv2.INTER_CUBIC: "bicubic", cv2.INTER_LANCZOS4: "lanczos"}
 FAR = 1 << 15  # px, beyond all pictures
-PLACES = 768   # along an axis, at which noise is cut out of a larger picture of noise
+PLACES = 768   # offsets along an axis at which noise is cut out of a larger picture of noise
 
 
 # ------------------------------------------------------------------------------------------------------------ the host
 def orders(made: Sequence[Change]) -> list[tuple]:
-    """Return what `carried_out` does: (function, rows that it changes or None for all, its numbers for them)."""
+    """Return the operations for `carried_out`: (function, rows that it changes or None for all, its arguments for these rows)."""
     done: list[tuple] = [(torch.add, None, [HALF])]
 
     def add(act: Callable, acts: np.ndarray, *numbers: np.ndarray, most: float = 0.5) -> None:
-        if acts.any():  # if more than `most` of the rows are changed, all are, some by neutral numbers: no row is picked
+        if acts.any():  # if it changes more than the share `most` of the rows, it runs on all: some numbers are neutral
             rows = None if acts.mean() > most else np.flatnonzero(acts)
             done.append((act, rows, [array if rows is None else array[rows] for array in numbers]))
 
@@ -57,7 +57,7 @@ def orders(made: Sequence[Change]) -> list[tuple]:
         if change.box is not None:
             low, extent = np.split(change.box, 2, 1)
             add(cover, (extent > 0).all(1), np.concatenate([low, low + extent], 1), change.shade, most=0)
-    done.insert(len(done) - (done[-1][0] is cover), (finish, None, []))  # bytes are covered in less time
+    done.insert(len(done) - (done[-1][0] is cover), (finish, None, []))  # covering is faster on bytes than on floats
     return done
 
 
@@ -73,7 +73,7 @@ def _groups(change: Change) -> list[tuple]:
 
 
 def _taps(sigma: np.ndarray, side: int) -> np.ndarray:
-    """Return Gaussian filters (B, 3, K) of the size that OpenCV gives them."""
+    """Return Gaussian filters (B, 3, K), truncated as OpenCV does; sigma (B,) in px, side: of the picture in px."""
     reach = np.minimum((np.rint(6 * sigma + 1).astype(int) | 1) // 2, side - 1)[:, None]
     tap = np.arange(-reach.max(initial=0), reach.max(initial=0) + 1)
     taps = np.exp(-0.5 * (tap / sigma[:, None]) ** 2) * (np.abs(tap) <= reach)
@@ -81,14 +81,17 @@ def _taps(sigma: np.ndarray, side: int) -> np.ndarray:
 
 
 def in_grid(matrix: np.ndarray, side: int) -> np.ndarray:
-    """Return affines (B, 2, 3) from indices of px to [-1, 1] of a picture of `side` px; matrix: from px to px of that."""
+    """Return affines (B, 2, 3) from indices of px to [-1, 1] of a picture of `side` px.
+
+    matrix: the same maps from px to its px.
+    """
     scaled = matrix * (2 / side)
     scaled[..., 2] += scaled[..., :2].sum(-1) / 2 - 1
     return scaled
 
 
 def uploaded(tree: Any, device: torch.device) -> Any:
-    """Return nested lists and tuples with tensors on the device for their arrays, after one copy. float64 becomes float32."""
+    """Return nested lists and tuples with tensors on the device in place of arrays, after one copy. float64 becomes float32."""
     leaves, form = tree_flatten(tree)
     arrays = [(place, np.ascontiguousarray(leaf, np.float32 if leaf.dtype == np.float64 else None))
               for place, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray)]
@@ -103,7 +106,7 @@ def uploaded(tree: Any, device: torch.device) -> Any:
 
 # ---------------------------------------------------------------------------------------------------------- the device
 def carried_out(crops: Tensor, orders: list) -> Tensor:
-    """Return crops (B, S, S, 3) uint8 BGR changed by uploaded orders. They stay as they are."""
+    """Return crops (B, S, S, 3) uint8 BGR, changed by uploaded `orders`. The given crops stay as they are."""
     x = crops.permute(0, 3, 1, 2)
     for act, rows, numbers in orders:
         x = act(x, *numbers) if rows is None else x.index_copy_(0, rows, act(x.index_select(0, rows), *numbers))
@@ -123,12 +126,12 @@ def inside(boxes: Tensor, side: int) -> Tensor:
 
 
 def frame(x: Tensor, boxes: Tensor) -> Tensor:
-    """Return bytes that are grey outside rectangles."""
+    """Return bytes (B, 3, S, S) that are grey outside rectangles (B, 4)."""
     return torch.where(inside(boxes, x.shape[2]), x, GREY)
 
 
 def cover(x: Tensor, boxes: Tensor, shade: Tensor) -> Tensor:
-    """Return bytes or levels with rectangles of the colours `shade` (B, 3)."""
+    """Return bytes or levels (B, 3, S, S) with rectangles (B, 4) in the colours `shade` (B, 3)."""
     return torch.where(inside(boxes, x.shape[2]), (shade[..., None, None] + HALF).to(x.dtype), x)
 
 
@@ -174,7 +177,7 @@ def lanczos(x: Tensor, places: Tensor) -> Tensor:
 
 
 def hue_saturation_value(x: Tensor, factors: Tensor) -> Tensor:
-    """Return levels with multiplied hue, saturation and value, in OpenCV's whole numbers; factors (B, 3, 1, 1)."""
+    """Return levels whose hue, saturation and value are multiplied by factors (B, 3, 1, 1) and rounded as OpenCV does."""
     blue, green, red = x.floor().unbind(1)
     value, low = torch.maximum(torch.maximum(blue, green), red), torch.minimum(torch.minimum(blue, green), red)
     chroma = value - low
@@ -208,7 +211,7 @@ def blur(x: Tensor, taps: Tensor) -> Tensor:
 
 
 def noise(x: Tensor, matrix: Tensor, sigma: Tensor) -> Tensor:
-    """Return levels with noise of sigma (B, 1, 1, 1), cut out of a picture of noise as affines (B, 2, 3) say."""
+    """Return levels with noise of sigma (B, 1, 1, 1). matrix: affines (B, 2, 3) that cut it out of a larger picture of noise."""
     whole = _noise(x.shape[2] + PLACES, x.device).expand(len(x), -1, -1, -1)
     return torch.addcmul(x, grid_sample(whole, grid(matrix, x.shape[2]), align_corners=False), sigma).clamp_(HALF, WHITE)
 

@@ -1,7 +1,7 @@
-"""A prepared set on disk, data/<name>/: a table for each split, whose columns are read where they are used.
+"""A prepared set on disk, data/<name>/: a table for each split. The values of a column are read when they are used.
 
     <split>/NAME.npy          a column: M values; jpeg: the first byte of a face's crop in crops.jpegs and the one after its last
-    <split>/NAME.text.npy     a column of names: the same of bytes in text.utf8
+    <split>/NAME.text.npy     a column of names: the first byte of each name in text.utf8 and the one after its last
     <split>/crops.jpegs       the nominal crops grown by the margin, side round(target_size * margin) px, one after the other
     <split>/text.utf8         names, one after the other
     meanface.txt              mean training landmarks in [0, 1] of the nominal crop, x y x y ... on one line
@@ -28,14 +28,14 @@ from utils.faces.faces import Values, mapped
 
 FAR = 1 << 20  # px; no picture that can be read is larger
 CROPS, TEXT, NAMES = "crops.jpegs", "text.utf8", ".text"
-MOST_BYTES = 1 << 27  # of a crop
+MOST_BYTES = 1 << 27  # of a stored crop; more is refused as damaged
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
 def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Values]:
-    """Return the columns of a split, whose values are read and checked where they are used.
+    """Return {name: column} of a split. Values are read and checked when they are used.
 
-    UserError if their files do not fit together, as far as types and sizes show it.
+    UserError if types or sizes of the files do not fit together.
     """
     count, states = meta["count"], len(meta.get("states", ()))
     shapes = {"size": (np.int64, 2), "crop": (np.float64, 4), "box": (np.float64, 4), "landmarks": (np.float64, count, 2),
@@ -63,11 +63,11 @@ def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Values]:
 
 
 def _array(file: Path) -> np.ndarray:
-    """Return an array that is mapped, so that nothing is read. UserError for a file that holds none."""
+    """Return the array in a file, memory-mapped, so that nothing is read yet. UserError for a file that holds no array."""
     try:
         if not file.is_file():
             raise ValueError("no such file")
-        array = np.asarray(np.lib.format.open_memmap(file, mode="r"))  # without pickle; it maps no more than the file has
+        array = np.asarray(np.lib.format.open_memmap(file, mode="r"))  # it runs no pickle, and maps no more than the file has
         if not array.ndim:
             raise ValueError("a single value")
         return array
@@ -90,7 +90,7 @@ def _texts(file: Path, names: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _check_landmarks(file: Path, values: np.ndarray) -> np.ndarray:
-    if (np.abs(values) > FAR).any():  # NaN is not known
+    if (np.abs(values) > FAR).any():  # NaN is an unknown landmark
         raise UserError(f"{file}: a coordinate is more than {FAR} px away; prepare the set again")
     return values
 
@@ -108,7 +108,7 @@ def _check_crops(file: Path, values: np.ndarray) -> np.ndarray:
 
 
 def stored_crop(file: Path, places: np.ndarray, index: int) -> bytes:
-    """Return the JPEG of a crop."""
+    """Return the bytes of a crop's JPEG. places (M, 2): first byte in `file` and the one after the last."""
     begin, end = places[index].tolist()
     try:
         with open(file, "rb") as handle:
@@ -120,13 +120,13 @@ def stored_crop(file: Path, places: np.ndarray, index: int) -> bytes:
 
 
 def decoded_crop(file: Path, stored: Callable[[int], bytes], names: Values, index: int) -> np.ndarray:
-    """Return a crop (S, S, 3) uint8 BGR. UserError, which names the face, for one that is damaged."""
+    """Return a crop (S, S, 3) uint8 BGR. UserError, naming the face, for a damaged one."""
     return images.read_image(Path(f"{file} (the crop of {names[index]})"), "prepare the set again", stored(index))
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
 def rounded(values: np.ndarray, digits: int) -> np.ndarray:
-    """Return numbers that are rounded exactly as their decimal text is."""
+    """Return numbers rounded to `digits` decimals, exactly as formatting them as text rounds them."""
     scaled = np.asarray(values, np.float64) * 10 ** digits
     result = np.rint(scaled) / 10 ** digits
     ties = np.abs(scaled - np.floor(scaled) - 0.5) < 1e-3  # the product is rounded itself

@@ -1,9 +1,9 @@
 """Head pose and eye and mouth states computed from landmarks, for sets without such labels, and copies of rare faces.
 
-The limits are shares of the landmarks' box, so that a state depends on the face and not on the size of its picture. Peppa's Slim
-has the same limits for eyes and open mouths. Its limits for closed and wide open mouths are 3.2 and 12.8 px of the raw picture,
-whatever the size of the face; ours are where its published net switches. By these, half of all mouths are wide open. Copies are
-for rare faces, so COPY_WIDE is 12.8 px of a 160 px crop, which is 1.5 times the box.
+The limits are shares of the landmarks' box, so that a state does not depend on the size of the picture. Peppa's Slim has the same
+limits for eyes and open mouths. Its limits for closed and wide open mouths are 3.2 and 12.8 px of the raw picture, whatever the
+size of the face. Ours are the values at which its published net switches; by them, half of all mouths are wide open. COPY_WIDE is
+larger, because copies are for rare faces: 12.8 px of a 160 px crop, whose side is 1.5 times that of the box.
 """
 from collections.abc import Callable
 
@@ -30,7 +30,11 @@ COPIES = {"any eye closed": 10, "one eye closed": 40, "eyes close together": 20,
 
 
 class Distances:
-    """Distances in landmarks (M, N, 2): left, right (M, 2) and lips (M, 3) in box heights, eyes (M,) in widths; NaN: unknown."""
+    """Distances within landmarks (M, N, 2); NaN where unknown.
+
+    left, right (M, 2): of the lids of an eye; lips (M, 3): of the inner lips; all as shares of the box's height
+    eyes (M,): of the outer corners of the eyes, as a share of the box's width
+    """
 
     def __init__(self, landmarks: np.ndarray, layout: Layout):
         if layout.stored not in LIDS or layout.selected != tuple(range(layout.count)) or layout.count != int(layout.stored):
@@ -49,7 +53,7 @@ class Distances:
 
 
 def states_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
-    """Return the STATES (M, 4) float32 of landmarks (M, N, 2) in image px: 0, 1, or NaN where a landmark is unknown.
+    """Return STATES (M, 4) float32 of landmarks (M, N, 2) in image px: 0, 1, or NaN where a landmark is unknown.
 
     Raise UserError for a layout without lids and lips.
     """
@@ -85,7 +89,7 @@ def poses_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def complete(faces: Faces, layout: Layout, outputs: list[str]) -> Faces:
-    """Return the faces with the labels for `outputs` (pose, states): the set's own, computed from landmarks where it has none."""
+    """Return the faces with labels for `outputs` (pose, states). Labels that the set lacks are computed from landmarks."""
     if "pose" in outputs:
         pose = _of_all(poses_of, faces, layout)
         faces = faces.with_columns(pose=np.where(np.isnan(faces["pose"][:]), pose, faces["pose"][:]) if "pose" in faces else pose)
@@ -99,17 +103,17 @@ def complete(faces: Faces, layout: Layout, outputs: list[str]) -> Faces:
 
 
 def _of_all(function: Callable, faces: Faces, layout: Layout) -> np.ndarray:
-    """Return function(landmarks, layout) of all faces, a part of them at a time."""
+    """Return function(landmarks, layout) of all faces, computed chunk by chunk."""
     return np.concatenate([function(faces["landmarks"][rows], layout) for rows in chunks(len(faces))])
 
 
 def balanced(faces: Faces, layout: Layout) -> Faces:
-    """Return the faces with extra COPIES of rare ones, as in the training of Slim. Each copy is augmented differently."""
+    """Return the faces with extra COPIES of rare ones, as Slim was trained. Each copy is augmented differently."""
     return faces.only(np.repeat(np.arange(len(faces)), _of_all(_copies, faces, layout)))
 
 
 def _copies(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
-    """Return how often each face comes (M,)."""
+    """Return how often each face is used in an epoch (M,)."""
     at, states = Distances(landmarks, layout), states_of(landmarks, layout)
     with np.errstate(invalid="ignore"):
         is_so = {"any eye closed": states[:, :2].max(1) == 1, "one eye closed": states[:, :2].sum(1) == 1,

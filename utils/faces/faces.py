@@ -1,4 +1,4 @@
-"""A set of faces as a table: named columns of equal length, and the crops. Nothing is read before its row is asked for."""
+"""A set of faces as a table: named columns of equal length, and the crops. A row is read when it is used."""
 import copy
 import math
 import os
@@ -17,15 +17,16 @@ from pipnet.geometry import border_px, cut, to_crop
 
 GIB = 1 << 30
 CHUNK = 1 << 16  # faces that are read at once where all are needed
-AVERAGED = 1 << 18  # faces at most that the mean face is computed from
+AVERAGED = 1 << 18  # most faces that the mean face is computed from
 ALL = slice(None)
 
 
 # ------------------------------------------------------------------------------------------------------------- columns
 class Column:
-    """Values of faces that are read or computed for the rows asked for; an array may stand in its place.
+    """Values of `count` faces that are read or computed when they are used. An array can be used in place of a Column.
 
-    `column[i]` is one value, `column[rows]` an array; rows: a slice, indices or flags. read: indices (B,) or a slice -> values.
+    `column[i]` is one value, `column[rows]` an array of several; rows: a slice, indices or flags. read(rows): returns the values
+    of indices (B,) or of a slice.
     """
 
     def __init__(self, count: int, read: Callable[[np.ndarray | slice], np.ndarray]):
@@ -51,7 +52,10 @@ Values = np.ndarray | Column
 
 
 def constant(value: Any, count: int) -> np.ndarray:
-    """Return a column with one value, which is held once; what is no number or array is an object."""
+    """Return a column (count, ...) with the same value in each row, stored once.
+
+    Other values than numbers and arrays are objects.
+    """
     value = np.array(value, None if isinstance(value, (int, float, np.generic, np.ndarray)) else object)
     return np.broadcast_to(value, (count, *value.shape))
 
@@ -62,12 +66,12 @@ def mapped(function: Callable, *columns: Values) -> Column:
 
 
 def picked(column: Values, rows: np.ndarray) -> Column:
-    """Return the column of some rows of another one."""
+    """Return a column with some rows (indices) of another one."""
     return Column(len(rows), partial(_picked, column, rows))
 
 
 def joined(columns: list[Values]) -> Values:
-    """Return the column of several ones, one after the other."""
+    """Return a column with the rows of several columns, one after the other."""
     starts = np.cumsum([0, *map(len, columns)])
     return columns[0] if len(columns) == 1 else Column(int(starts[-1]), partial(_joined, columns, starts[:-1]))
 
@@ -94,9 +98,9 @@ def _joined(columns: list[Values], starts: np.ndarray, rows) -> np.ndarray:
 
 # --------------------------------------------------------------------------------------------------------------- crops
 def reclaimable(*shape: int) -> np.ndarray:
-    """Return an array of bytes in a temporary file without a name, whose memory the system can take back when others need it.
+    """Return an array of bytes, mapped to a temporary file without a name, so that the system can reclaim its memory.
 
-    Where there is no room for the file, and beyond Linux, the array is in memory.
+    Without room for the file, and on other systems than Linux, the array is in memory.
     """
     if sys.platform == "linux" and min(shape):
         with suppress(OSError), tempfile.TemporaryFile() as file:
@@ -108,7 +112,7 @@ def reclaimable(*shape: int) -> np.ndarray:
 class Crops:
     """Pictures of faces: `crops[i]` is (S, S, 3) uint8 BGR, the nominal crop of `size` px with `border` px round it.
 
-    side: S; read: i -> picture; stored: i -> its bytes as they are stored; seen: px of the border that the net sees.
+    side: S. seen: px of the border that the net sees. read(i): returns the picture. stored(i): returns its JPEG as bytes.
     """
 
     def __init__(self, read: Callable[[int], np.ndarray], stored: Callable[[int], bytes], count: int, size: int, border: int,
@@ -133,23 +137,26 @@ class Crops:
         return range(self.count)[index] if self.rows is None else int(self.rows[index])
 
     def plain(self, index: int, seen: int | None = None) -> np.ndarray:
-        """Return a crop as the net gets it without augmentation; seen: px of the border, 0 for the nominal crop."""
+        """Return a crop as the net gets it without augmentation. seen: px of border that are kept, 0 for the nominal crop."""
         picture, edge = self[index], self.border - (self.seen if seen is None else seen)
         return picture[edge:len(picture) - edge, edge:len(picture) - edge]
 
     def only(self, rows: np.ndarray) -> "Crops":
-        """Return some of the crops, which share what is decoded."""
+        """Return the crops at some rows (indices). Decoded pictures are shared, not copied."""
         some = copy.copy(self)
         some.count, some.rows = len(rows), rows if self.rows is None else self.rows[rows]
         return some
 
     def at(self, size: int, margin: float, seen: float) -> "Crops":
-        """Return crops of another size. margin, seen: stored and seen by the net / nominal crop."""
+        """Return the crops resized to a nominal crop of `size` px.
+
+        margin: stored crop / nominal crop; seen: net's input / nominal.
+        """
         border = border_px(size, margin)
         return Crops(partial(_at, self, size, border), self.encoded, len(self), size, border, border_px(size, seen))
 
     def cached(self, cache: float) -> "Crops":
-        """Return the crops, all decoded if `cache` GiB can hold them."""
+        """Return the crops. All of them are decoded now if they fit into `cache` GiB."""
         if len(self) * self.side ** 2 * 3 > cache * GIB:
             return self
         some = Crops(self.__getitem__, self.encoded, len(self), self.size, self.border, self.seen)
@@ -162,7 +169,7 @@ class Crops:
 
     @classmethod
     def join(cls, parts: list["Crops"]) -> "Crops":
-        """Return the crops of several sets, one after the other, which have one size."""
+        """Return the crops of several sets, one after the other. All must have one size."""
         if len(parts) == 1:
             return parts[0]
         starts, first = np.cumsum([0, *map(len, parts)]), parts[0]
@@ -185,15 +192,25 @@ def _at(crops: Crops, size: int, border: int, index: int) -> np.ndarray:
 
 # --------------------------------------------------------------------------------------------------------------- table
 class Faces:
-    """M faces: columns {name: M values}, their crops, and facts that hold for all of them.
+    """M faces: columns {name: M values}, their crops, and facts that hold for all of them. A column may be absent.
 
-    Columns, coordinates being continuous px of the source image: file (its name in the raw archive `source`; #2 marks the second
-    face of an image), subset (several are joined by archives.BESIDE), identity; size (2,) width and height of the image; crop and
-    box (4,) float64 x1, y1, x2, y2; landmarks (N, 2) float64, NaN where unknown; visible (N,) bool; set: checksum of the set;
-    target: px of the nominal crop as stored; label_shift: px by which the labels lie right of the true points. Where a set has
-    them: pose (3,) pitch, yaw, roll in radians; states (k,), named by facts["states"]; step: the frame before is that many
-    earlier; level: which terms a face trains, see Labels. A column may be absent; code asks for those that it needs.
-    Facts: protocol and margin of the crops; states: names; subsets: in the order of the publications.
+    file         text            name of the image in `source`; #2 at its end marks the second face of an image
+    source       Path            folder of the raw archive
+    subset       text            part of a test set; several are joined by archives.BESIDE
+    identity     text            the person; train and val have no person in common
+    set          text            checksum of the prepared set
+    size         (2,) int        width and height of the source image, px
+    crop, box    (4,) float64    x1, y1, x2, y2 of the nominal crop and of the face box, continuous px of the source image
+    target       int             side of the nominal crop as stored, px
+    landmarks    (N, 2) float64  continuous px of the source image, NaN where unknown
+    visible      (N,) bool       whether the landmark is known and, without train_hidden, not hidden
+    label_shift  float           px of the source image by which the labels lie too far right
+    pose         (3,) float      pitch, yaw, roll, radians
+    states       (k,) float      0 or 1 for each of facts["states"], NaN where unknown
+    step         int             frames between two faces of a video
+    level        int             the terms that the face trains, see `Labels`
+
+    Facts: protocol and margin of the crops; states: names; subsets: names in the order of the publications.
     """
 
     def __init__(self, columns: dict[str, Values], crops: Crops, facts: dict[str, Any]):
@@ -223,7 +240,10 @@ class Faces:
 
     @classmethod
     def join(cls, parts: list["Faces"]) -> "Faces":
-        """Return the faces of several sets, one after the other; the facts of the first. What a set does not say is NaN or 0."""
+        """Return the faces of several sets, one after the other, with the facts of the first.
+
+        A column that a set lacks is NaN or 0.
+        """
         columns = {}
         for name in dict.fromkeys(name for part in parts for name in part.columns):
             known = next(part[name] for part in parts if name in part)[:0]
@@ -233,7 +253,7 @@ class Faces:
 
     # -------------------------------------------------------------------------------- computed for the rows asked for
     def nominal(self, rows=ALL) -> np.ndarray:
-        """Return landmarks (..., N, 2) float32 in [0, 1] of the crop; rows: as of a column."""
+        """Return landmarks (..., N, 2) float32 in [0, 1] of the crop. rows: see `Column`."""
         return to_crop(self["landmarks"][rows], self["crop"][rows]).astype(np.float32)
 
     def shift(self, rows=ALL) -> np.ndarray:
@@ -250,7 +270,7 @@ class Faces:
     def meanface(self) -> np.ndarray:
         """Return the mean landmarks (N, 2) float64 in [0, 1] of the crop; NaN for one that no face has.
 
-        Of a huge set only AVERAGED faces are read, the same share of each chunk.
+        In a set of more than AVERAGED faces, only so many are read: the same share of each chunk.
         """
         return self._meanface.copy()
 
@@ -269,6 +289,6 @@ def evenly(count: int, most: int) -> list[int]:
 
 
 def chunks(count: int) -> Iterator[slice]:
-    """Yield the rows of all faces in parts that fit the memory, whatever their number."""
+    """Yield slices of at most CHUNK rows that together are all rows, so that a set of any size fits into memory."""
     for start in range(0, max(count, 1), CHUNK):
         yield slice(start, start + CHUNK)

@@ -1,4 +1,4 @@
-"""Batches of faces whose pictures are made on the device of the training, by a thread that is some batches ahead of it."""
+"""Training batches whose pictures are made on the device, by a thread that works some batches ahead of the training."""
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -19,10 +19,11 @@ DECODED = 256  # crops that are decoded at once
 
 
 class Feed:
-    """Yields batches[key] for all keys in turn, with images and labels on a device, until it is closed; in place of a DataLoader.
+    """Replaces a DataLoader: yields batches[key] for all keys in turn, with images and labels on a device, until it is closed.
 
-    The crops of all faces stay on the device if half of its free memory holds them. Those of a larger set are decoded batch by
-    batch. threads: that decode. free: bytes; None: those of a GPU, and none on a CPU, where crops are in `--cache`.
+    The crops of all faces stay on the device if they fit into half of its free memory. Those of a larger set are decoded batch by
+    batch. threads: number of threads that decode. free: bytes of free memory; None: measured on a GPU, 0 on a CPU, whose crops
+    `--cache` holds.
     """
     num_workers = 0  # loader processes
 
@@ -67,7 +68,7 @@ class Feed:
             self.made.put(error)
 
     def _keep(self) -> None:
-        """Bring the crops of all faces to the device, each once, if there is room."""
+        """Copy the crops of all faces to the device, each once, if there is room."""
         rows, most = self.crops.rows, self.free // (6 * self.crops.side ** 2)
         if rows is None and len(self.crops) > most:
             return

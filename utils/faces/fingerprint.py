@@ -8,9 +8,9 @@ from utils.faces.archives import Splits, image_of
 
 
 def fingerprint(source: Path) -> str:
-    """Return a sha256 over names, sizes and times of all files below `source` and below folders linked at its top.
+    """Return a sha256 over names, sizes and times of all files below `source`, and below folders that it links to.
 
-    It is cheap, and changes when the archive changes.
+    It needs little time, because no file is read, and it changes when the archive changes.
     """
     digest = hashlib.sha256()
     linked = sorted(path for path in source.iterdir() if path.is_symlink() and path.is_dir())

@@ -1,4 +1,4 @@
-"""Whether the coordinates of an own set count the first pixel as 0 or as 1, as far as its files tell."""
+"""Guesses from the files of a user's own set whether its coordinates count the first pixel as 0 or as 1."""
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +9,14 @@ from loguru import logger
 from utils.faces.archives import Archive, image_of
 from utils.faces.archives.own import upright_size
 
-FEWEST, CLEARLY = 3, 4  # faces at an edge that are needed, and how many times as many as at the other edge
+FEWEST, CLEARLY = 3, 4  # least number of faces with a landmark at an edge; least ratio to their number at the other edge
 NAMES_300W = re.compile(r"(image_\d{2,4}|\d{6,12}|(indoor|outdoor)_\d{3})(_\d{1,2})*")  # stems of its pictures
 COUNT_300W = 68
 MOST = 4000  # about so many pictures are looked at
 
 
 def load_guessed(load: Callable[..., Archive], source: Path) -> Archive:
-    """Return the archive `source`, read by load(origin=...) with the origin that its files tell, else 0."""
+    """Return the archive `source`, read by load(origin=...) with the guessed origin; 0 without evidence."""
     archive = load(origin=0.0)
     origin, why = guess(archive)
     logger.info(f"{source}: pixels are counted from {origin or 0:g} ({why}; --first-pixel sets another origin)")
@@ -24,11 +24,11 @@ def load_guessed(load: Callable[..., Archive], source: Path) -> Archive:
 
 
 def guess(archive: Archive) -> tuple[float | None, str]:
-    """Return (coordinate of the first pixel's centre, why) of faces that were read as counted from 0; (None, why not) if unclear.
+    """Return (coordinate of the first pixel's centre, reason); (None, reason) without evidence. archive: read with origin 0.
 
-    Landmarks at the picture's edges tell: tools keep them inside the picture, so those counted from 0 reach 0 but not the width
-    or height, and those counted from 1 reach these but not 0. They tell nothing where other landmarks lie beyond the edges. Else
-    68 landmarks in .pts files with the names of 300W's pictures do, since 300W counts from 1.
+    Landmarks at the picture's edges are evidence, because annotation tools keep landmarks inside the picture. Landmarks counted
+    from 0 reach 0 but not the width or height; landmarks counted from 1 reach these but not 0. They prove nothing if other
+    landmarks lie beyond the edges. The second evidence: 68 landmarks in .pts files with the names of 300W, which counts from 1.
     """
     images = [image_of(archive.root, file) for file in archive.columns["file"]]
     landmarks, step = np.array(archive.columns["landmarks"]), len(images) // MOST + 1

@@ -1,4 +1,4 @@
-"""Batches of a training from loader processes, and the causes for which these end or cannot pass a batch on."""
+"""Training batches from loader processes, and error messages for loader processes that end or cannot send a batch."""
 import errno
 import multiprocessing
 import os
@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from pipnet.errors import UserError
 from utils.start import end_with_parent
 
-# the exit status of a loader process that cannot pass a batch on: the system's error, as torch's messages end with it too
+# a loader process that cannot send a batch exits with the number of the system's error, which also ends torch's messages
 NUMBER = re.compile(r"\((\d+)\)\s*$")
-FEW_FILES = re.compile("[Tt]oo many open files|ancdata")  # a file that was sent is lost where no more can be opened
+FEW_FILES = re.compile("[Tt]oo many open files|ancdata")  # ancdata: a file was sent, and this process cannot open one more
 SHARED = "shared memory (/dev/shm) has no room for the batches of the loader processes; docker run --shm-size=2g gives more"
 CAUSES = {
     **dict.fromkeys((errno.ENOSPC, errno.ENOMEM, errno.EROFS, errno.EACCES, -signal.SIGBUS), SHARED),
@@ -37,15 +37,15 @@ def train_loader(batches: Dataset, keys: Iterable, workers: int, pin: bool) -> D
 
 
 def _begin_worker(_worker: int) -> None:
-    end_with_parent()  # torch does not notice a training that ended before this process began to look for it
+    end_with_parent()  # torch does not notice if the training ended before this process began to watch it
     cv2.setNumThreads(0)
     sys.excepthook = _in_a_thread
-    # the thread that sends a batch would print the error and go on, and the training would wait for that batch for ever
+    # otherwise the thread that sends a batch prints the error and goes on, and the training waits for that batch for ever
     Queue._on_queue_feeder_error = staticmethod(lambda error, _: _end(error))
 
 
 def _in_a_thread(kind, error, traceback) -> None:
-    """Print an exception, but not that the training has ended before it took a batch. End where no batch can be sent."""
+    """Print an exception of a thread, unless it says that the training has ended. End the process if no batch can be sent."""
     if isinstance(error, OSError) and error.errno in CAUSES:
         _end(error)
     if not isinstance(error, (ConnectionError, EOFError)):
@@ -53,17 +53,17 @@ def _in_a_thread(kind, error, traceback) -> None:
 
 
 def _end(error: Exception) -> None:
-    """End this loader process with the number of the system's error as its status, 1 for another error, which is printed."""
+    """End this loader process. Its status is the number of the system's error; other errors are printed, with status 1."""
     number = getattr(error, "errno", None) or int((NUMBER.search(str(error)) or [0, 0])[1])
     if number not in CAUSES:
-        number = _file_error() or number  # a search for a folder for temporary files says that there is none
+        number = _file_error() or number  # Python reports "no folder for temporary files" when no more files can be opened
     if number not in CAUSES:
         sys.__excepthook__(type(error), error, error.__traceback__)
     os._exit(number if number in CAUSES else 1)
 
 
 def _file_error() -> int:
-    """Return the number of the error with which the system refuses to open one more file, 0 if it does not."""
+    """Return the number of the error if the system cannot open one more file, else 0."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
@@ -73,13 +73,13 @@ def _file_error() -> int:
 
 @contextmanager
 def explaining_errors(loader: DataLoader, later: Callable[[], str]):
-    """Raise UserError, with cause and remedy, when in the body a loader process ends, or has raised one.
+    """Raise UserError, with cause and remedy, if a loader process ends or raises one while the body runs.
 
-    torch raises its own errors at any line of the body. later(): what follows in the message, e.g. how to go on.
+    torch may raise its error at any line of the body. later(): the end of the message, for example how to resume.
     """
     try:
         if loader.num_workers:
-            multiprocessing.Lock()  # fails where torch, which needs such locks, would print an error of a half-made object too
+            multiprocessing.Lock()  # fails early with one error; torch needs such locks too, and would print a second error
         yield
     except UserError as error:  # torch prepends the traceback in the loader process
         _forget()
@@ -93,13 +93,13 @@ def explaining_errors(loader: DataLoader, later: Callable[[], str]):
 
 
 def _forget() -> None:
-    """Let the next loader process end without an error of torch in the middle of what is done about the first one."""
+    """Reset torch's signal handler, so that it does not raise for a second loader process while the first error is handled."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _status(loader: DataLoader, error: Exception) -> int | None:
-    """Return the key of CAUSES that an error in the training process comes from: its own, or that of a process that has ended."""
+    """Return the key of CAUSES that explains an error in the training process: its own error, or the exit status of a loader."""
     if not loader.num_workers or getattr(error, "filename", None):
         return None
     if FEW_FILES.search(str(error)):

@@ -1,4 +1,4 @@
-"""Names of sets and paths on the command line; paths are made independent of the folder that the program was started in."""
+"""Names of sets and paths on the command line. Paths are made absolute, so that they do not depend on the working directory."""
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared 
 
 
 def resolve_paths(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the typed keys with absolute folders and files, so that a run's keys mean the same from anywhere."""
+    """Return the given keys with absolute paths, so that the keys of a run have the same meaning in any working directory."""
     found = {key: absolute(given[key]) for key in ("train_data", "test_data", "unlabelled") if given.get(key)}
     files = ["data_dir", "detector_weights"]
     if mean := given.get("meanface"):
@@ -28,12 +28,12 @@ def absolute(names: list[str]) -> list[str]:
 
 
 def prepared(name: str, root: Path) -> Path | None:
-    """Return meta.yaml of the prepared set that a name means: its folder or that of its name in `root`; None if it is none."""
+    """Return meta.yaml of the prepared set that `name` means: a path, or a folder in `root`. None if there is no such set."""
     return next((meta for folder in (Path(name), root / name) if (meta := folder / "meta.yaml").is_file()), None)
 
 
 def dataset_of(name: str, root: Path) -> str:
-    """Return the row of DATASETS that a name, a prepared set (in `root`) or a raw folder belongs to. UserError if it is none."""
+    """Return the row of DATASETS for the name of a dataset, a prepared set (in `root`) or a raw folder. UserError for others."""
     if name in DATASETS:
         return name
     if meta := prepared(name, root):
@@ -48,9 +48,9 @@ def dataset_of(name: str, root: Path) -> str:
 
 
 def is_unlabelled_set(name: str, root: Path) -> bool:
-    """Return whether a name of --unlabelled is that of a dataset or a prepared set (in `root`), not of pictures or shards.
+    """Return whether a name of --unlabelled means a dataset or a prepared set (in `root`); False: pictures, a video or shards.
 
-    UserError if it is nothing, or a folder without a picture or a shard.
+    UserError if it means nothing, or a folder without a picture or a shard.
     """
     path = Path(name)
     if name in DATASETS or prepared(name, root):
@@ -63,7 +63,7 @@ def is_unlabelled_set(name: str, root: Path) -> bool:
 
 
 def check_sets(given: dict[str, Any], defaults: Defaults) -> None:
-    """Raise UserError for a typed name of a set that does not exist. It loads no torch, so that the answer comes at once."""
+    """Raise UserError if a given name of a set does not exist. Fast, because torch is not loaded."""
     root = ROOT / given.get("data_root", defaults.values["data_root"])
     names = [given.get("dataset", "auto"), *(given.get("train_data") or ()), *(given.get("test_data") or ())]
     for name in names:

@@ -19,7 +19,7 @@ def middle(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def warps(change: Change) -> tuple[np.ndarray, np.ndarray]:
-    """Return affines (B, 2, 3) from px of the middle that counts as the picture to px of the result, and OpenCV's flags (B,)."""
+    """Return affines (B, 2, 3) from px of the middle with the side `change.seen` to px of the result, and OpenCV's flags (B,)."""
     inner, outer = (np.array([[1.0, 0, edge], [0, 1, edge]]) for edge in ((change.size - change.seen) // 2,
                                                                         (change.side - change.size) // 2))
     still = (change.matrix == np.eye(2, 3)).all((1, 2))
@@ -28,12 +28,9 @@ def warps(change: Change) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
-    """Return the changed crops (B, side, side, 3) uint8.
-
-    crops: B square pictures of one size, uint8 BGR, which stay as they are.
-    """
+    """Return changed copies (B, side, side, 3) uint8 of crops: B square pictures of one size, uint8 BGR."""
     out = np.empty((len(change.matrix), change.side, change.side, 3), np.uint8)
-    if change.source is not None:  # where it is stored black, outside the source image, it is grey
+    if change.source is not None:  # crops are stored with black outside of the source image; here it becomes grey
         crops = [framed(*pair, GREY) for pair in zip(crops, change.source, strict=True)]
     whole, flags = warps(change)
     maps = opencv_matrix(whole)
@@ -75,7 +72,7 @@ def hue_saturation_value(image: np.ndarray, factors: np.ndarray) -> None:
 
 
 def add_noise(image: np.ndarray, sigma: float, grain: float, seed: float) -> None:
-    """Add Gaussian noise to an image (H, W, 3), in place, as if it had been enlarged `grain` times after it was taken."""
+    """Add Gaussian noise to an image (H, W, 3), in place. sigma: in grey levels; grain: px, size of the noise's grains."""
     cv2.setRNGSeed(int(seed))  # OpenCV's generator is thread-local and ten times as fast as numpy's
     height, width = image.shape[:2]
     noise = cv2.randn(np.empty((math.ceil(height / grain), math.ceil(width / grain), 3), np.int16), 0, (sigma,) * 3)
@@ -83,7 +80,7 @@ def add_noise(image: np.ndarray, sigma: float, grain: float, seed: float) -> Non
 
 
 def framed(crop: np.ndarray, source: np.ndarray, fill: int) -> np.ndarray:
-    """Return a crop with the colour `fill` outside the rectangle `source` (x1, y1, x2, y2) in px of it, the source image."""
+    """Return a crop with the grey level `fill` outside of the source image. source: its x1, y1, x2, y2 in px of the crop."""
     left, top, right, bottom = np.clip(source, 0, len(crop)).round().astype(int)
     image = np.full_like(crop, fill)
     image[top:bottom, left:right] = crop[top:bottom, left:right]

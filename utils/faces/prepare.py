@@ -1,7 +1,7 @@
 """Raw archive -> data/<name>/: each face is cropped with its margin and resized once; labels stay in image pixels.
 
-disk.py describes the folder. Until it is whole it grows in data/.<name>.partial/. A killed preparation continues from
-there: a journal beside the crops lists those that are done.
+disk.py describes the folder. It is written in data/.<name>.partial/ and moved when it is complete. A killed preparation
+continues there, because a journal beside the crops lists those that are done.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ CONTINUOUS = 0.5  # origin of annotations that are continuous px already
 LOST = 0.01     # share of the faces that may be damaged
 # the PIPNet authors' crops for unlabelled faces, as crops by protocol `gssl` of boxes that are derived from the set's
 GSSL_BOXES = {"wflw": FaceBox(0.1, 1.2 / 1.3, 1 / 1.3), "celeba-wild": FaceBox(0.125, 1.2 / 1.3, 0.95 / 1.3)}
-LARGEST = 100  # side of a crop / side of its image: beyond this a landmark is an error, and the crop would not fit the memory
+LARGEST = 100  # largest side of a crop / side of its image; beyond it a landmark must be wrong, and memory would not suffice
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class DataGenerator:
         if not source.is_dir():
             raise UserError(f"{source}: no such folder; data_dir is the raw archive, e.g. 300W with afw, helen, lfpw and ibug")
         self._check()
-        state = fingerprint(source)  # before anything is read, so that a later change is found the next time
+        state = fingerprint(source)  # taken before reading, so that a change during this preparation is noticed next time
         dataset = self.dataset or infer(source)
         row, defaults, protocol = DATASETS[dataset], read_defaults(), self.protocol
         layouts = self.layouts or defaults.layouts
@@ -158,9 +158,9 @@ class DataGenerator:
             raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
 
     def _crops(self, folder: Path, split: str, table: Table, protocol: Protocol) -> list[list[float] | str]:
-        """Write the crops of a split that the journal lacks. Return for each face its crop, size and place, or why it has none.
+        """Write the crops of a split that the journal lacks. Return eight numbers for each face, or why it cannot be used.
 
-        These are eight numbers: the crop (4), width and height of the image, first byte and end of the JPEG.
+        The numbers: the crop (4), width and height of the image, first byte of the JPEG and the one after its last.
         """
         count, journal = len(table["file"]), folder / f"{split}.done"
         (folder / split).mkdir(exist_ok=True)
@@ -207,7 +207,7 @@ class DataGenerator:
         if (crop[2:] - crop[:2]).max() > LARGEST * max(width, height):
             raise UserError(f"{source}: its crop is {(crop[2:] - crop[:2]).max():.0f} px wide, its image {width} x {height} px; "
                             "correct the annotation")
-        edges = np.trunc(crop) if self.labels == "published" else crop  # labels are relative to the exact edges, there too
+        edges = np.trunc(crop) if self.labels == "published" else crop  # published labels, too, are relative to exact edges
         done, data = cv2.imencode(".jpg", cut(image, edges, self.target_size, self.margin, protocol.border), JPEG)
         if not done:
             raise UserError(f"{source}: OpenCV cannot encode its crop as JPEG")
@@ -215,7 +215,7 @@ class DataGenerator:
 
 
 def _started(partial: Path, how: dict) -> Path:
-    """Return the folder in which a set grows, with the crops of an interrupted preparation made by the same `how`."""
+    """Return the folder to write a set into. It holds the crops of an interrupted preparation if that had the same `how`."""
     folder, key = partial / GROWING, hashlib.sha256(yaml.safe_dump(how).encode()).hexdigest()
     if not (folder / "key").is_file() or (folder / "key").read_text() != key:
         shutil.rmtree(folder, ignore_errors=True)
@@ -225,7 +225,7 @@ def _started(partial: Path, how: dict) -> Path:
 
 
 def _journal(file: Path, crops: Path) -> dict[int, list[float]]:
-    """Return {index of a face: its eight numbers} of an interrupted preparation; cut off what it has written half."""
+    """Return {index of a face: its eight numbers} of an interrupted preparation. Remove a half-written crop from the file."""
     text = file.read_text(encoding="ascii") if file.is_file() else ""
     found, size = {}, 0
     with open(crops, "ab+") as handle:
@@ -233,7 +233,7 @@ def _journal(file: Path, crops: Path) -> dict[int, list[float]]:
         for line in text[:text.rfind("\n") + 1].splitlines():
             index, *numbers = line.split()
             begin, end = map(int, numbers[6:])
-            if end > written or os.pread(handle.fileno(), 2, end - 2) != b"\xff\xd9":  # a power cut keeps the line without it
+            if end > written or os.pread(handle.fileno(), 2, end - 2) != b"\xff\xd9":  # the JPEG was lost in a power cut
                 break
             found[int(index)], size = [*map(float, numbers[:4]), *map(int, numbers[4:])], end
         handle.truncate(size)
@@ -243,7 +243,7 @@ def _journal(file: Path, crops: Path) -> dict[int, list[float]]:
 
 
 def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str, list[list[float] | str]]) -> Splits:
-    """Return the usable faces with their columns crop, size and jpeg; list the others.
+    """Return the usable faces with their columns crop, size and jpeg. List the others in LEFT_OUT.
 
     UserError if the share of the others exceeds LOST.
     """
@@ -265,7 +265,7 @@ def _without_damaged(folder: Path, source: Path, splits: Splits, done: dict[str,
 
 
 def _finished(folder: Path, splits: Iterable[str]) -> None:
-    """Remove what only an interrupted preparation needs; the key last, since without it a preparation begins anew."""
+    """Remove the files that only an interrupted preparation needs. The key is last: without it a preparation starts again."""
     for split in splits:
         (folder / f"{split}.done").unlink()
         if not (folder / split / "jpeg.npy").is_file():  # no face of it can be used
@@ -274,9 +274,9 @@ def _finished(folder: Path, splits: Iterable[str]) -> None:
 
 
 def split_identities(identities: list[str], share: float, seed: int) -> np.ndarray:
-    """Return which faces (M,) are of the val split: those of `share` of the identities.
+    """Return (M,) bool: whether each face is in the val split, which gets `share` of the identities.
 
-    They are chosen by a hash of seed and identity, so that added faces move few.
+    A hash of seed and identity chooses them, so that adding faces moves few others between the splits.
     """
     order = sorted(set(identities), key=lambda name: name_hash(f"{seed}/{name}"))
     held = set(order[:min(max(round(share * len(order)), 1), len(order) - 1)]) if share > 0 and order else set()
@@ -284,7 +284,7 @@ def split_identities(identities: list[str], share: float, seed: int) -> np.ndarr
 
 
 def _target(out: Path, name: str, source: Path, overwrite: bool) -> Path:
-    """Return out/name, after checking that replacing it destroys nothing but an older prepared set."""
+    """Return out/name. UserError if replacing it would destroy something other than an older prepared set."""
     if not re.fullmatch(r"[^./\\\s][^/\\\t\n\r]*", name):
         raise UserError(f"'{name}' cannot be the name of a prepared set: a plain folder name is wanted")
     target = out / name

@@ -1,4 +1,4 @@
-"""A prepared set, data/<name>/, and what a training or a test takes of several."""
+"""A prepared set, data/<name>/, and the faces that a training or a test loads from several sets."""
 
 import hashlib
 import math
@@ -36,10 +36,10 @@ COLUMNS = {"file.text", "subset.text", "identity.text", "size", "crop", "box", "
 
 
 class PreparedSet:
-    """A whole prepared folder. `PreparedSet(folder, layouts)` raises UserError if there is none.
+    """A complete prepared folder. UserError if `folder` is none.
 
-    folder; meta: the values of meta.yaml; layouts: those that its own `layout` comes from; show: where it is drawn, `drawn` or a
-    folder in its own.
+    meta: the values of meta.yaml. layouts: where its `layout` is looked up. show: folder for pictures of the set: `drawn`, if
+    that is None show/ in its own folder.
     """
 
     def __init__(self, folder: Path, layouts: Layouts, drawn: Path | None = None):
@@ -63,7 +63,7 @@ class PreparedSet:
 
     @property
     def splits(self) -> list[str]:
-        """Return the splits that it has."""
+        """Return the names of its splits."""
         return [split for split in SPLITS if (self.folder / split).is_dir()]
 
     @property
@@ -73,7 +73,7 @@ class PreparedSet:
 
     @property
     def title(self) -> str:
-        """Return the name for tables; rendered faces say so."""
+        """Return the name for tables. It says of rendered faces that they are synthetic."""
         return "synthetic faces" if self.synthetic else self.meta["name"]
 
     def meanface(self) -> np.ndarray:
@@ -88,9 +88,9 @@ class PreparedSet:
             raise UserError(f"{file} does not hold {count} landmarks; a prepared set without a train split has none") from None
 
     def read(self, split: str) -> Faces:
-        """Return a split, or ALL, without reading its values. Only `val` may be absent: it then has no face.
+        """Return the faces of a split, or of ALL splits. Values are read when they are used.
 
-        UserError for a file that is damaged or none of the set's.
+        A set without the split `val` has no face in it; any other missing split is a UserError, as are damaged files.
         """
         if split == ALL:
             return Faces.join([self.read(name) for name in self.splits])
@@ -112,7 +112,7 @@ class PreparedSet:
         return Faces(table, crops, facts)
 
     def mismatch(self, **wanted: Any) -> str:
-        """Return in one line why the set cannot serve; empty if it is whole and meta.yaml has all wanted values.
+        """Return in one line why the set cannot be used; '' if it is complete and meta.yaml has all wanted values.
 
         wanted: keys of meta.yaml, e.g. target_size, margin, protocol (a Protocol), val, seed, layout, source.
         """
@@ -133,9 +133,10 @@ class PreparedSet:
 
 
 class Split(NamedTuple):
-    """A split of a prepared set, and by how many px of the source image its labels lie right of the true points.
+    """A split of a prepared set.
 
-    labelled: False hides the labels, so that nothing can learn from them; the set may then be of any layout.
+    label_shift: px of the source image by which the labels lie too far right
+    labelled: False hides the labels, so that nothing can learn from them; the set may then have any layout
     """
 
     set: PreparedSet
@@ -145,12 +146,15 @@ class Split(NamedTuple):
 
 
 def trained_splits(val: float | str) -> tuple[str, ...]:
-    """Return the splits that are trained on with --val: val too, unless it validates."""
+    """Return the splits to train on. val: setting of that name; the split val is among them unless it validates."""
     return ("train", "val") if val in ("test", "none") else ("train",)
 
 
 def test_split(one: PreparedSet, apart: bool) -> Split | None:
-    """Return what to test on: the test split; without one, all faces of an own set that is kept `apart` for tests; else None."""
+    """Return the test split of a set.
+
+    Without one, return all its faces if it is a user's own and `apart` from training, else None.
+    """
     if "test" in one.splits:
         return Split(one, "test")
     if not apart or DATASETS[one.meta["dataset"]].layout is not None:
@@ -163,8 +167,8 @@ def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, tr
          input_margin: float = 1.0) -> Faces:
     """Return the faces of several splits for a net of `layout` that sees `input_margin` times a nominal crop of `size` px.
 
-    Sets of another layout are converted if conversion.py has a rule. Landmarks are `visible` if they are known and, without
-    train_hidden, not hidden. cache: GiB of decoded crops.
+    Sets of another layout are converted if conversion.py has a rule. Landmarks are `visible` if they are known; without
+    train_hidden, hidden ones are not. cache: GiB for decoded crops.
     """
     parts = [split.set.read(split.name) for split in splits]
     for split, part in zip(splits, parts, strict=True):
@@ -182,7 +186,7 @@ def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, tr
 
 
 def _for_net(split: Split, faces: Faces, layout: Layout, train_hidden: bool, states: list[str]) -> Faces:
-    """Return the labels of a split in `layout`, with all `states`; unknown ones if it is not `labelled`."""
+    """Return the faces of a split with labels in `layout` and columns for all `states`. Hidden labels are unknown."""
     meta, landmarks, visible = split.set.meta, faces["landmarks"], faces["visible"]
     faces = faces.with_columns(label_shift=constant(float(split.label_shift), len(faces)))
     if not split.labelled:
@@ -249,7 +253,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def fitting(folder: Path, layouts: Layouts, drawn: Path | None = None, **wanted: Any) -> tuple[PreparedSet | None, str]:
-    """Return (the prepared set in a folder, why it cannot serve: empty if it is whole and has all wanted values)."""
+    """Return (prepared set in a folder or None, why it cannot be used: '' if it is complete and has all wanted values)."""
     if not (folder / "meta.yaml").is_file():
         return None, f"{folder} has not been prepared"
     try:
@@ -260,19 +264,21 @@ def fitting(folder: Path, layouts: Layouts, drawn: Path | None = None, **wanted:
 
 
 def name_hash(text: str) -> bytes:
-    """Return the sha256 of a text with a name in it, by which draws of names stay the same when others are added. File names
-    that are not UTF-8 are allowed."""
+    """Return the sha256 of a text, to draw names by: the draw of a name stays the same when others are added.
+
+    File names that are not UTF-8 are allowed.
+    """
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
 def source_picture(source: Path, name: str) -> Path | None:
-    """Return the picture of a face by its name in the tables, or None if it is gone. source: the raw archive."""
+    """Return the source image of a face, None if it is gone. source: the raw archive; name: the face's value in column file."""
     image = image_of(source, name)
     return image if image.is_file() or image.parent.is_file() else None  # COFW's and 300VW's are inside a file
 
 
 def read_source_image(file: Path | str) -> np.ndarray:
-    """Return an image (H, W, 3) uint8 BGR, upright by its EXIF tag; FILE/0001 is an image inside a file of an archive.
+    """Return an image (H, W, 3) uint8 BGR, turned as its EXIF tag says. FILE/0001 means an image inside a file of an archive.
 
     UserError if it is missing, unreadable or cut short.
     """

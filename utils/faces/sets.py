@@ -1,4 +1,4 @@
-"""From names on the command line to prepared sets: a set that is missing, or was prepared otherwise, is prepared on first use."""
+"""Finds the prepared sets that names on the command line mean. A set that is missing, or was prepared otherwise, is prepared."""
 import hashlib
 import os
 import shlex
@@ -31,8 +31,8 @@ HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "men
 class Sets:
     """Prepared sets by name, for one run.
 
-    usual: args.yaml, whose values a plain folder name stands for. root: where sets are prepared; trained: another folder of
-    prepared sets, which are only read, see `Settings`.
+    usual: values of args.yaml; the folder names of sets that were prepared with them have no marks. root: folder where sets are
+    prepared. trained: another folder, whose sets are only read, see `Settings`.
     """
 
     def __init__(self, settings: Settings, usual: Defaults, overwrite: bool = False):
@@ -42,10 +42,10 @@ class Sets:
         self.overwrite = overwrite  # a prepared set even if its archive is gone
 
     def training_names(self) -> list[str]:
-        """Return what to train on: train_data, else the dataset.
+        """Return the names to train on: train_data, else the dataset.
 
-        auto: what --data-dir holds, else 300w if it is prepared in any way, else synthetic. UserError if only other sets are
-        prepared.
+        The dataset auto means the set in --data-dir; without that 300w if it has been prepared in any way, else synthetic.
+        UserError if only other sets are prepared.
         """
         if self.data.train_data:
             return self.data.train_data
@@ -86,9 +86,9 @@ class Sets:
         return [splits[name] for name in named or sets if splits[name]]
 
     def prepare(self, name: str, test: bool = False) -> PreparedSet:
-        """Return the prepared set of a dataset's name, a prepared or a raw folder; make it if need be. UserError if impossible.
+        """Return the prepared set of a dataset's name, a prepared or a raw folder. Prepare it if it is missing.
 
-        test: only the test split is wanted, so the share of validation faces does not matter.
+        test: only the test split is needed, so the share of validation faces does not matter. UserError for unknown names.
         """
         if (Path(name) / "meta.yaml").is_file():
             one = PreparedSet(Path(name), self.layouts, self._drawn(Path(name)))  # another format is refused first
@@ -116,16 +116,16 @@ class Sets:
             raise UserError(f"{error.filename or self.root}: {error.strerror or error}; give another --data-root") from None
 
     def _drawn(self, folder: Path) -> Path | None:
-        """Return where a prepared set is drawn that only the file of a trained run names, None for one that has it in itself."""
+        """Return the folder for pictures of a set that only a trained run's file names; None: the set's own folder is used."""
         foreign = self.trained and not folder.resolve().is_relative_to(self.root.resolve())
         return self.root / "show" / folder.name if foreign else None
 
     def _dataset(self, name: str, raw: Path | None) -> str | None:
-        """Return the row of DATASETS of a set by its name or its raw folder; None if neither says it."""
+        """Return the row of DATASETS for a set's name or raw folder; None if neither tells it."""
         return name if name in DATASETS else infer(raw) if raw else None
 
     def _wanted(self, name: str, raw: Path | None, test: bool) -> dict[str, Any]:
-        """Return the values of meta.yaml that a prepared set must have to serve."""
+        """Return the values of meta.yaml that a prepared set must have so that this run can use it."""
         data, dataset = self.data, self._dataset(name, raw)
         wanted = {"protocol": self.protocol, "margin": data.margin, "target_size": data.target_size, "labels": data.labels}
         if data.val not in ("test", "none") and not test:
@@ -137,7 +137,7 @@ class Sets:
         return wanted | ({"layout": self.layouts.load(data.layout).stored} if _has_own_layout(dataset) and data.layout else {})
 
     def _places(self, name: str, raw: Path | None, root: Path) -> tuple[Path, Path]:
-        """Return the folders below `root` that may hold a prepared set; the second one is where it is prepared."""
+        """Return the two folders below `root` that may hold a prepared set. It is prepared in the second one."""
         named = name in DATASETS and not _has_own_layout(name)
         target = root / self._folder_name(name if named or not raw else raw.resolve().name)
         return root / name, _free_folder(target, raw) if raw and name not in DATASETS else target
@@ -171,9 +171,9 @@ class Sets:
         return next(earlier, None) if self.data.first_pixel is None else self.data.first_pixel
 
     def _earlier(self, name: str, target: Path, why: str, wanted: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-        """Return the raw archive of an earlier preparation of the set, in whatever protocol and size, and its meta.yaml.
+        """Return where the set was prepared from, and the values of its meta.yaml. Any protocol and size will do.
 
-        UserError if that is gone. wanted: values of meta.yaml; the message says which flags fit an earlier preparation instead.
+        UserError if the raw archive is gone; it names flags that fit the old folder. wanted: needed values of meta.yaml.
         """
         places = [target, target.with_name(name)]
         found = [(folder, meta) for folder, meta in self._prepared()
@@ -190,7 +190,7 @@ class Sets:
                         "--data-dir FOLDER" + (f", or take that set as it is: {flags}" if flags else ""))
 
     def _flags(self, meta: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-        """Return the flags that ask for a prepared set as it is, instead of the wanted values; none if no flags can."""
+        """Return the flags with which this run can use a prepared set as it is; [] if no flags can do that."""
         wanted = {key: value._asdict() if key == "protocol" else value for key, value in wanted.items()}
         found = {key: meta.get(key) for key, value in wanted.items() if meta.get(key) != value}
         if "protocol" in found:
@@ -199,7 +199,7 @@ class Sets:
         return [] if None in found.values() else [f"--{names[key]} {value}" for key, value in found.items()]
 
     def _folder_name(self, name: str) -> str:
-        """Return the folder's name: data/<name> for the default crops; marks for other protocols, sizes and numbers of faces."""
+        """Return the folder name of a set: `name`, with marks for each setting of its crops that is not the default."""
         def unusual(key: str) -> bool:
             return getattr(self.data, key) != self.usual[key]
 
@@ -218,7 +218,7 @@ class Sets:
         return "-".join([name, *marks])
 
     def _source(self, name: str, root: Path) -> Path | None:
-        """Return the raw archive of a set, or None if only an earlier preparation, in `root`, may know it."""
+        """Return the raw archive of a set; None if only meta.yaml of an earlier preparation in `root` can tell it."""
         if name == SYNTHETIC:
             return self._rendered(root)
         if name in DATASETS:
@@ -238,7 +238,10 @@ class Sets:
         return None
 
     def _rendered(self, root: Path) -> Path | None:
-        """Return the rendered faces, in the folders of 300W; render them if `root`, where they are missing, may be written to."""
+        """Return the folder of rendered faces, which looks like 300W.
+
+        Render them if they are missing and `root` is this run's.
+        """
         from utils.synthetic import VERSION, generate
         train, test = self.data.synthetic_train, self.data.synthetic_test
         folder = root / f"synthetic-raw{VERSION}-{train}-{test}"
@@ -250,9 +253,10 @@ class Sets:
         return folder
 
     def meanface(self, name: str | None, layout: Layout, faces: Faces) -> np.ndarray:
-        """Return the mean face (N, 2), in [0, 1] of the crop, that defines the neighbors: that of `faces`, or of --meanface.
+        """Return the mean face (N, 2), in [0, 1] of the crop, that defines the neighbors.
 
-        UserError if that has neither the landmarks of `layout` nor of the layout that it is a subset of.
+        name: --meanface; None: that of `faces`. UserError if its number of landmarks is neither that of `layout` nor that of the
+        layout that `layout` is a subset of.
         """
         if name is None:
             return faces.meanface()
@@ -271,7 +275,7 @@ class Sets:
 
 
 def read_meanface(file: Path) -> np.ndarray:
-    """Return the points (N, 2) of a file of MEANFACE_FILES. UserError if it holds others than numbers x y x y ..."""
+    """Return the points (N, 2) in a file of numbers x y x y ..., text or .npy. UserError if it holds something else."""
     try:
         if file.suffix == ".npy":
             numbers = np.lib.format.open_memmap(file, mode="r")  # which reads no more than the file has
@@ -286,12 +290,12 @@ def read_meanface(file: Path) -> np.ndarray:
 
 
 def _has_own_layout(dataset: str | None) -> bool:
-    """Return whether a row of DATASETS is for users' own landmarks: of any layout, and named after its folder."""
+    """Return whether a row of DATASETS is for users' own sets, which may have any layout and are named after their folder."""
     return dataset is not None and DATASETS[dataset].layout is None
 
 
 def _free_folder(target: Path, raw: Path) -> Path:
-    """Return `target`; with a mark of the raw folder's path if it holds another raw folder of the same name."""
+    """Return `target`, with a mark for the raw folder's path if it already holds the set of another raw folder."""
     if not (target / "meta.yaml").is_file():
         return target
     if str(read_yaml(target / "meta.yaml").get("source")) == str(raw.resolve()):
@@ -306,13 +310,13 @@ def _raw_folder(text: str) -> Path:
 
 
 def _dataset_or_folder(folder: Path, meta: dict[str, Any]) -> str:
-    """Return what names a prepared set: the dataset if the folder is named after it (300w, 300w-pipnet), else the folder."""
+    """Return the name of a prepared set: that of its dataset if the folder begins with it (300w-pipnet), else the folder's."""
     dataset = meta["dataset"]
     return dataset if f"{folder.name}-".startswith(f"{dataset}-") else folder.name
 
 
 def test_flags(sets: list[PreparedSet]) -> str:
-    """Return flags that test any run on these sets, whatever crops it needs: by dataset or raw archive, else by their folder."""
+    """Return flags to test any run on these sets. They name the dataset or the raw archive, so that crops can be made anew."""
     names, root = [], sets[0].folder.resolve().parent
     for one in sets:
         name, source = _dataset_or_folder(one.folder, one.meta), Path(one.meta["source"])
@@ -328,7 +332,7 @@ def check_same_protocol(one: PreparedSet, protocol: dict) -> None:
 
 
 def title_for(one: PreparedSet, net: Layout, compared: Layout) -> str:
-    """Return the set's name for tables, with the layouts if the set's, the net's and the compared one differ."""
+    """Return the set's name for tables. It names the layouts if those of the set, the net and the comparison differ."""
     if net.stored == one.meta["layout"]:
         return one.title
     if compared is not net:
@@ -337,7 +341,7 @@ def title_for(one: PreparedSet, net: Layout, compared: Layout) -> str:
 
 
 def distinct(names: list[str]) -> list[str]:
-    """Return the names, repeated ones with a number."""
+    """Return the names; repeated ones get a number from 2 on."""
     found: list[str] = []
     for name in names:
         numbered = (f"{name}-{number}" for number in count(2))

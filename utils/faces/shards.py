@@ -1,6 +1,7 @@
-"""Unlabelled faces in tar shards, as webdataset writes them: each picture is a face's crop, stored as prepared sets store theirs.
+"""Unlabelled faces in tar shards, as webdataset writes them.
 
-Memory does not grow with their number: a table on disk says where each picture lies, and one picture is read at a time.
+Each picture is a crop of a face with its margin, as in a prepared set. A table on disk says where each picture lies, and
+pictures are read one by one. So memory does not grow with their number.
 """
 import hashlib
 import tarfile
@@ -24,10 +25,10 @@ def shard_files(name: str) -> list[Path]:
 
 
 class Shards:
-    """Pictures of tar files, in the order of the files. UserError for a file that is no tar, and without any picture.
+    """The pictures in tar files, in the order of the files. UserError for a file that is no tar, and if there is no picture.
 
-    folder: where the table is kept. size: px of the nominal crop; margin: stored / nominal crop; input_margin: what the net
-    sees / nominal crop.
+    folder: where the table is stored. size: side of the nominal crop, px. margin: stored crop / nominal crop. input_margin: input
+    of the net / nominal crop.
     """
 
     def __init__(self, files: list[Path], folder: Path, size: int, margin: float, input_margin: float):
@@ -62,23 +63,26 @@ class Shards:
         return len(self.table)
 
     def faces(self) -> Faces:
-        """Return the pictures as faces of which nothing is known; their names are places, for errors."""
+        """Return the pictures as faces without labels. Their column file names the shard and the byte, for errors."""
         crops = Crops(self.picture, self.encoded, len(self), self.size, self.border, self.input_border)
         return Faces({"file": Column(len(self), self.places)}, crops, {})
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """Return where some pictures lie."""
+        """Return the shard and first byte of some pictures, as text."""
         return np.array([f"{self.files[number]} at byte {first}" for number, first, _ in self.table[rows].tolist()], object)
 
     def encoded(self, index: int) -> bytes:
-        """Return a picture as it is stored."""
+        """Return the stored bytes of a picture."""
         number, first, count = self.table[index].tolist()
         with open(self.files[number], "rb") as file:
             file.seek(first)
             return file.read(count)
 
     def picture(self, index: int) -> np.ndarray:
-        """Return (S, S, 3) uint8 BGR, the nominal crop of `size` px with its border; the next picture for a damaged one."""
+        """Return a picture (S, S, 3) uint8 BGR, resized to the nominal crop and its border.
+
+        A damaged one is replaced by the next.
+        """
         side = self.size + 2 * self.border
         for place in range(index, index + len(self)):
             data = np.frombuffer(self.encoded(place % len(self)), np.uint8)

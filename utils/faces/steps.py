@@ -1,10 +1,10 @@
-"""Augmentation as it is published: steps one after another, each on what the one before it left.
+"""Augmentation as it was published: each step changes the result of the step before it.
 
-Ours (changes.py) warps a picture once, from real pixels. Here each warp loses what leaves the crop, as in the published code. The
-key `steps` gives the order, the other keys of the section `augment` the probabilities and strengths. PIPNet, its IRNet fork and
-Peppa's Slim differ in order, in colour and in what fills the corners.
+Our own augmentation (changes.py) warps a picture only once, so that all pixels come from the source image. Here, as in the
+published code, each warp loses what leaves the crop. The key `steps` gives the order; other keys of the section `augment` give
+probabilities and strengths. PIPNet, its IRNet fork and Peppa's Slim differ in order, in colours and in how corners are filled.
 
-A step gets uniform numbers (B, DRAWS), the section and the `Field`, and returns the columns of its `Change` that are not neutral.
+A step gets uniform numbers (B, DRAWS), the section and the `Field`. It returns the columns of its `Change` that are not neutral.
 """
 from typing import Any
 
@@ -17,7 +17,7 @@ Columns = dict[str, Any]
 
 
 def sides(u: np.ndarray, recipe, field: Field) -> Columns:
-    """Cut anew: each side of the crop lies at a random distance from the centre of the face box."""
+    """Cut a new crop, whose sides lie at random distances from the centre of the face box."""
     near_x, far_x, near_y, far_y = recipe.sides
     low, high = field.box[:, 0], field.box[:, 1]
     reach = np.array([near_x, near_y]) + u[:, :4].reshape(-1, 2, 2) * (far_x - near_x, far_y - near_y)
@@ -41,7 +41,7 @@ def rotation(u: np.ndarray, recipe, field: Field) -> Columns:
 
 
 def shear(u: np.ndarray, recipe, field: Field) -> Columns:
-    """Map linearly, close to the identity."""
+    """Apply a random linear map that is close to the identity."""
     linear = np.eye(2) + recipe.shear * (2 * u[:, :4].reshape(-1, 2, 2) - 1)
     return {"matrix": affines(linear, field.size / 2), "interpolation": interpolations(recipe, u[:, 4])}
 
@@ -75,12 +75,12 @@ def hsv(u: np.ndarray, recipe, field: Field) -> Columns:
 
 
 def colour(u: np.ndarray, recipe, field: Field) -> Columns:
-    """Change brightness, contrast, saturation and hue as without steps."""
+    """Change brightness, contrast, saturation and hue as our own augmentation does."""
     return {"colour": colours(recipe, u)}
 
 
 def infrared(u: np.ndarray, recipe, field: Field) -> Columns:
-    """Put the blue channel, brightened, into all three."""
+    """Replace all three channels by the brightened blue one."""
     acts = u[:, 0] < recipe.infrared
     matrix = np.where(acts[:, None, None], np.array([[1.0, 0, 0, 0]] * 3), np.eye(3, 4))
     matrix[acts, :, 3] = 10 + np.floor(80 * u[acts, 1, None])
@@ -112,7 +112,7 @@ STEPS = {"sides": sides, "translation": translation, "rotation": rotation, "shea
 def in_steps(u: np.ndarray, recipe, field: Field) -> list[Change]:
     """Return a change for each step. u: uniform numbers (B, steps * DRAWS) in [0, 1).
 
-    A picture with real pixels round the crop keeps them until the last step; of another one, only a first step `sides` sees them.
+    With `fill: real`, pixels around the crop are kept until the last step. Otherwise only `sides`, as the first step, sees them.
     """
     made, still = [], {"matrix": np.tile(np.eye(2, 3), (len(u), 1, 1)), "mirrored": np.zeros(len(u), bool)}
     kept = field.stored if recipe.fill == "real" else field.side

@@ -1,7 +1,7 @@
-"""Faces without labels: of a prepared set, whose labels are hidden, or of a folder of pictures or a video, cut out by a detector.
+"""Faces without labels. They come from a prepared set, whose labels are hidden, or from pictures or a video, by a detector.
 
-The latter become a prepared set in unlabelled/ of the data root. Its one split, `unlabelled`, has no landmarks. A face is taken
-if the detector is sure of it, if it is sharp, and if it is no near-duplicate of one taken shortly before.
+Detected faces become a prepared set in unlabelled/ of the data root. Its only split, `unlabelled`, has no landmarks. A face is
+taken if its detector score is high, if it is sharp, and if it is no near-duplicate of one taken shortly before.
 """
 import hashlib
 import shutil
@@ -32,16 +32,16 @@ from utils.locks import waiting
 from utils.progress import progress
 
 LEAST_SIDE = 32   # px, of a face's box
-GREY = 128        # px, side to which the box is resized whose sharpness is measured
-HASHED = 32       # px, side to which it is resized whose low frequencies are compared
-DUPLICATE = 6     # of 63 signs of frequencies: up to as many differ between near-duplicates
-RECENT = 4096     # faces that a new one is compared with, which bounds the time for large folders
+GREY = 128        # px, side to which a face box is resized to measure its sharpness
+HASHED = 32       # px, side to which it is resized to compare its low frequencies
+DUPLICATE = 6     # of 63 signs of frequencies: near-duplicates differ in at most so many
+RECENT = 4096     # a new face is compared with so many earlier ones, which bounds the time for large folders
 UNKNOWN = np.full((1, 2), np.nan)
 REASONS = {"small": f"smaller than {LEAST_SIDE} px", "blurred": "blurred (--least-sharpness)", "twin": "near-duplicates"}
 
 
 class Cut(NamedTuple):
-    """How faces are cut out. least_sharpness: of a crop, see `sharpness`; protocol, target_size, margin: of the labelled set."""
+    """How faces are cut out: with protocol, target_size and margin of the labelled set. least_sharpness: see `sharpness`."""
     protocol: Protocol
     target_size: int
     margin: float
@@ -51,8 +51,8 @@ class Cut(NamedTuple):
 def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test) -> list[Split]:
     """Return the splits of --unlabelled, prepared if need be, with hidden labels; never test faces.
 
-    names: of datasets, prepared sets, folders of pictures, videos. like: a training set, as whose crops pictures are cut. test:
-    section of the settings, for the detector. UserError for a set of test faces only, and where no face is found.
+    names: of datasets, prepared sets, folders of pictures, videos. like: a training set; pictures are cropped as its faces are.
+    test: section of the settings, for the detector. UserError for a set of test faces only, and if no face is found.
     """
     found: list[Split] = []
     for name in names:
@@ -69,7 +69,7 @@ def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test) -> 
 
 
 def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Split]:
-    """Return the test faces of the sets of --unlabelled, as far as their labels can be compared with those of the set `like`."""
+    """Return the test splits of the sets of --unlabelled whose layout can be converted to or from that of the set `like`."""
     found = []
     for one in (sets.prepare(name, test=True) for name in names if is_unlabelled_set(name, sets.root)):
         pair = one.meta["layout"], like.meta["layout"]
@@ -80,7 +80,7 @@ def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Sp
 
 
 def _cut_out(name: str, sets: Sets, how: Cut, test) -> PreparedSet:
-    """Return the prepared set of a folder of pictures or a video; make it if it is missing or its source has changed."""
+    """Return the prepared set of a folder of pictures or a video. Make it if it is missing or its source has changed."""
     source = Path(name).resolve()
     detector = test.detector, test.detector_weights, sets.data.least_face_score
     key = hashlib.sha256(repr((str(source), *how, *detector)).encode(errors="surrogateescape")).hexdigest()[:8]
@@ -149,7 +149,7 @@ def _write(source: Path, folder: Path, how: Cut, detector: Detector, state: str)
 
 
 def _face(frame: Frame, box: np.ndarray, how: Cut, recent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
-    """Return (nominal crop (4,), picture of it with its margin, its signs), or the key of REASONS why it is left out."""
+    """Return (nominal crop (4,), picture with margin, signs (63,)) of a face, or the key of REASONS why it is left out."""
     height, width = frame.image.shape[:2]
     inside = np.clip(box, 0, [width, height, width, height])
     if (inside[2:] - inside[:2]).min() < LEAST_SIDE:
@@ -170,13 +170,13 @@ def sharpness(grey: np.ndarray) -> float:
 
 
 def signs(grey: np.ndarray) -> np.ndarray:
-    """Return the signs (63,) bool of the lowest frequencies of a grey picture, which light and encoding hardly change."""
+    """Return the signs (63,) bool of the lowest frequencies of a grey picture. Light and encoding hardly change them."""
     small = cv2.resize(grey, (HASHED, HASHED), interpolation=cv2.INTER_AREA).astype(np.float32)
     return cv2.dct(small)[:8, :8].ravel()[1:] > 0
 
 
 def check_apart(unlabelled: list[Split], tested: list[Split]) -> None:
-    """Raise UserError if an unlabelled picture is a test picture, by the content of the source file or of the crop."""
+    """Raise UserError if an unlabelled picture is also a test picture: source file or crop have the same content."""
     known: dict[int, set[bytes]] = {}
     for split in tested:
         for _, size, read in _contents(split):
@@ -189,7 +189,7 @@ def check_apart(unlabelled: list[Split], tested: list[Split]) -> None:
 
 
 def _contents(split: Split) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    """Yield (name of a face, number of bytes, their reader) for its crop, and for its source if that is there."""
+    """Yield (name, number of bytes, function that reads them) for the crop of each face, and for its source file if it exists."""
     faces, source = split.set.read(split.name), Path(split.set.meta["source"])
     for index, (name, (begin, end)) in enumerate(zip(faces["file"], faces["jpeg"], strict=True)):
         yield name, int(end - begin), partial(faces.crops.encoded, index)
