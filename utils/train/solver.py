@@ -1,5 +1,6 @@
 """The optimizer step, over all processes: batches -> losses -> gradients -> update -> average."""
 from contextlib import nullcontext
+from functools import reduce
 
 import torch
 from loguru import logger
@@ -97,7 +98,7 @@ class Solver:
         """
         ddp = isinstance(self.runner, nn.parallel.DistributedDataParallel)  # DDP averages gradients over the processes
         self.names, counts = self._counts([labels for _, labels in batches])
-        weights, means = torch.stack([self.weights[name] for name in self.names]), torch.zeros_like(counts)
+        weights, means = torch.stack([self.weights[name] for name in self.names]), []
         for number, (images, labels) in enumerate(batches):
             with self.runner.no_sync() if ddp and number < len(batches) - 1 else nullcontext():
                 with self.phases("forward"), torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None):
@@ -105,8 +106,8 @@ class Solver:
                 terms = torch.stack([sums[name] for name in self.names]) / counts
                 with self.phases("backward"):
                     self.scaler.scale((terms * weights).sum() * (self.ranks.count if ddp else 1)).backward()
-            means += terms.detach()
-        means = self.ranks.sum(means)
+            means.append(terms.detach())
+        means = self.ranks.sum(reduce(torch.add, means))
         if not ddp:
             self.ranks.sum_each([p.grad for p in self.net.parameters() if p.grad is not None])
         total = (means * weights).sum()
@@ -135,7 +136,7 @@ class Solver:
         Sums are divided by these counts, so that a landmark has the same weight in any micro-batch and process.
         """
         counted = [self.net.count(part) for part in labels]
-        counts = torch.stack([torch.stack(list(part.values())) for part in counted]).sum(0)
+        counts = reduce(torch.add, [torch.stack(list(part.values())) for part in counted])
         return list(counted[0]), self.ranks.sum(counts).clamp(min=1e-9)
 
     def _update(self, total: Tensor) -> Tensor:
@@ -144,8 +145,10 @@ class Solver:
         norm = nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None])
         if self.clip:
             nn.utils.clip_grads_with_norm_(self.net.parameters(), self.clip, norm)
-        may_overflow = self.scaler.scale(torch.ones_like(norm)) > 1  # the loss scale of fp16
-        self.refused.masked_fill_(~(total.isfinite() & (norm.isfinite() | may_overflow)), 1.0)
+        finite = norm.isfinite()
+        if self.scaler.is_enabled():  # a gradient that overflows only lowers the loss scale
+            finite |= self.scaler.scale(torch.ones_like(norm)) > 1
+        self.refused.masked_fill_(~(finite & total.isfinite()), 1.0)
         self.optimizer.found_inf = self.refused  # the fused optimizers then leave the weights; GradScaler sets its own
         self.scaler.step(self.optimizer)
         self.scaler.update()
