@@ -25,16 +25,32 @@ from pipnet.app.sources import Frame
 from pipnet.app.track import Tracker
 from pipnet.app.web import PAGE, RUNTIME, Handler, Options, check_page, write_page
 from pipnet.errors import UserError
-from pipnet.files import shipped
+from pipnet.files import shipped, write_atomic
 from pipnet.geometry import box_of, grow
 from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-needs_runtime = pytest.mark.skipif(not (PAGE / RUNTIME).is_file(), reason=f"no {PAGE / RUNTIME}; docs/demo.md has the command")
+needs_runtime = pytest.mark.usefixtures("runtime")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 WIDTH, HEIGHT = 640, 480
 CAMERA = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory) -> None:
+    """The file of onnxruntime-web, which npm fetches where it is missing; the test is skipped where npm cannot."""
+    file, folder, npm = PAGE / RUNTIME, tmp_path_factory.mktemp("npm"), shutil.which("npm")
+    if file.is_file():
+        return
+    if npm is None:
+        pytest.skip(f"no {RUNTIME}, and no npm to fetch it; docs/demo.md has the command")
+    name = RUNTIME.removesuffix(".tgz").replace("web-", "web@")
+    command = [npm, "pack", name, "--loglevel", "error", "--fetch-retries", "1"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if not (folder / RUNTIME).is_file():
+        pytest.skip(f"no {RUNTIME}, and npm could not fetch it ({done.stderr.partition(chr(10))[0]})")
+    write_atomic(file, partial(shutil.copyfile, folder / RUNTIME))
 
 
 class Listener(Handler):
@@ -103,7 +119,7 @@ def frames_of(sent: dict[str, list[bytes]]) -> Iterator[tuple[np.ndarray, dict]]
 
 @needs_runtime
 @needs_browser
-@pytest.mark.parametrize(("int8", "most", "median"), [(False, 1, 0.1), (True, 2, 0.6)], ids=("32 bits", "8 bits"))
+@pytest.mark.parametrize(("int8", "most", "median"), [(False, 1, 0.1), (True, 3, 0.6)], ids=("32 bits", "8 bits"))
 def test_the_page_finds_what_python_finds(tmp_path, int8, most, median):
     net = shipped("landmarks.int8.onnx" if int8 else "landmarks.onnx")
     page, landmarker = tmp_path / "below" / "page", Landmarker(net, threads=1)
@@ -147,7 +163,7 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most, median):
             # both go on from the same landmarks, since nets differ by more from frame to frame, if one value of a pixel differs
             tracker.tracks[face.id].next, tracker.tracks[face.id].box = landmarker.box_of(landmarks), box_of(landmarks)
             tracker.smooth.states[face.id] = tracker.smooth.states[face.id]._replace(smooth=landmarks)
-    assert max(apart) < most and np.median(apart) < median  # 8-bit sums are rounded differently in WebAssembly
+    assert max(apart) < most and np.median(apart) < median  # 8-bit sums differ in WebAssembly; few frames/s smooth less
     for picture, still in (upright, dark, lying):
         faces = landmarker(picture)
         # turned background that looks almost like a face may be one here and none there
