@@ -32,13 +32,16 @@ from utils.train.solver import Solver
 COMPOSITES = 200   # test and validation pictures if there are no photographs
 CALIBRATION = 100  # pictures on which 8-bit numbers are calibrated
 NORMS = 16         # crops on which batch norms that are folded into an export are measured
-HELD = 160         # portraits to validate on, beside photographs
-LATER = 10 ** 6    # the epoch of such pictures; no training reaches it
+HELD = 160         # portraits to validate on, in addition to photographs
+LATER = 10 ** 6    # the epoch whose draws make pictures for validation and calibration; no training reaches it
 
 
 @dataclass(frozen=True)
 class PictureSets:
-    """Folders in the WIDER layout and landmark sets to train on, and pictures to test on by name, as far as a run needs them."""
+    """The pictures of a run.
+
+    wider: folders in the WIDER layout, sets: landmark sets, both to train on; tested: {name: pictures}.
+    """
 
     settings: Settings
     wider: list[Path]
@@ -48,8 +51,10 @@ class PictureSets:
 
     @cached_property
     def loaded(self) -> tuple[Material, list[Picture]]:
-        """Return what training crops are made of, and the pictures to validate on. All processes share the teacher's work, so
-        all must ask for it."""
+        """Return the material of training crops, and the pictures to validate on.
+
+        All processes must call this, because they share the teacher's work.
+        """
         settings, wider, sets, tested = self.settings, self.wider, self.sets, self.tested
         data, partial_events = settings.data, tuple(settings.detect.partial_events)
         pictures = [picture for folder in wider for picture in read_wider(folder, "train", partial_events)]
@@ -60,7 +65,7 @@ class PictureSets:
             held = [picture for several in tested.values() for picture in several]
         elif data.val != "none" and pictures:
             pictures, held = divide(pictures, data.val, settings.train.seed)
-            # with portraits among them, an epoch that forgets large faces is not kept
+            # portraits lower the figure of an epoch that no longer finds large faces, so that it is not selected
             held += portraits([Split(one, "val") for one in sets], HELD, whole=True)
         elif data.val != "none":
             held = composites([Split(one, "val") for one in sets], settings)
@@ -76,13 +81,13 @@ class PictureSets:
 
 
 def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: bool) -> PictureSets:
-    """Return the sources of a run, prepared if need be: those to train on, those to test on. All processes call it."""
+    """Return the pictures of a run, to train on and to test on. Prepare missing sets. All processes call this."""
     wider, prepared = ranks.one_by_one(lambda: find_sources(sets, sets.training_names())) if train else ([], [])
     return PictureSets(settings, wider, prepared, ranks.one_by_one(lambda: read_tests(settings, sets)) if test else {}, ranks)
 
 
 def find_sources(sets: Sets, names: list[str], test: bool = False) -> tuple[list[Path], list[PreparedSet]]:
-    """Return the folders in the WIDER layout and the landmark sets among names and folders; prepare what is missing."""
+    """Return (folders in the WIDER layout, landmark sets) that `names` mean. Prepare missing sets."""
     wider = [Path(name) for name in names if is_wider(Path(name))]
     return wider, [sets.prepare(name, test) for name in names if not is_wider(Path(name))]
 
@@ -102,7 +107,7 @@ def read_tests(settings: Settings, sets: Sets) -> dict[str, list[Picture]]:
 
 
 def _complete(teacher: str, pictures: list[Picture], alone: list[Picture], ranks: Ranks) -> tuple[list[Picture], list[Picture]]:
-    """Return photographs and portraits with the boxes that the teacher adds."""
+    """Return photographs and portraits (`alone`) with the boxes that the teacher adds."""
     if not pictures:
         raise UserError("--teacher finds the faces without a box in photographs, and no set of --train-data has any; leave "
                         "it out, or add a folder in the layout of WIDER FACE")
@@ -114,7 +119,7 @@ def _complete(teacher: str, pictures: list[Picture], alone: list[Picture], ranks
 
 
 def composites(splits: list[Split], settings: Settings) -> list[Picture]:
-    """Return pictures made of the faces of some splits on drawn backgrounds, the same every time."""
+    """Return pictures with the faces of some splits on drawn backgrounds. They are the same in every call."""
     cutouts = Cutouts(splits, settings.data.cache)
     if not len(cutouts):
         folders = ", ".join(str(split.set.folder) for split in splits)
@@ -128,7 +133,7 @@ def composites(splits: list[Split], settings: Settings) -> list[Picture]:
 
 
 def make_scenes(material: Material, settings: Settings, count: int) -> Scenes:
-    """Return `count` training crops per epoch."""
+    """Return a dataset of `count` training crops per epoch."""
     return Scenes(material, settings.detect, settings.augment, settings.net.input_size, settings.train.seed, count)
 
 
@@ -144,7 +149,7 @@ def calibration(sources: PictureSets) -> Iterator[np.ndarray]:
 
 # ------------------------------------------------------------------------------------------------------------ training
 def detector_experiment(sources: PictureSets) -> Experiment:
-    """Return the training of a detector on the sources; its pictures are loaded."""
+    """Return the training of a detector on the sources. Their pictures are loaded here."""
     settings, ranks, (material, held) = sources.settings, sources.ranks, sources.loaded
     words = (f"{len(material.pictures)} pictures and {len(material.cutouts)} faces of {', '.join(settings.data.train_data)}, "
              f"{len(held)} pictures to validate")
@@ -185,8 +190,10 @@ def validator(sources: PictureSets, held: list[Picture], ranks: Ranks, solver: S
 
 
 def miss(detect: Detect, sources: PictureSets, held: list[Picture], ranks: Ranks) -> float:
-    """Return 100 % minus the mean, over the scales, of a detector's AP in complete photographs, its AP in portraits and its
-    recall in other photographs."""
+    """Return 100 % minus the mean of a detector's figures over all scales and kinds of pictures.
+
+    The figures are AP in photographs where every face has a box, AP in portraits, and recall in other photographs.
+    """
     figures, portrait = [], {one.folder.name for one in sources.sets}
     for scale in sources.settings.detect.scales:
         found = find_faces(detect, held, scale, ranks)

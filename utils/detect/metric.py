@@ -20,14 +20,15 @@ class DetectionScores(NamedTuple):
 
 
 def small(boxes: np.ndarray) -> np.ndarray:
-    """Return which faces (M,) have a side below LEAST px."""
+    """Return (M,) bool: whether each face has a side below LEAST px."""
     return ((boxes[:, 2:] - boxes[:, :2]) < LEAST).any(1)
 
 
 def matched(boxes: np.ndarray, picture: Picture) -> tuple[np.ndarray, np.ndarray]:
-    """Match boxes (M, 4), best first. Return the face of each: -1 for none, -2 for an ignored face; and which faces count.
+    """Match boxes (M, 4), best first. Return (index of the face of each box, bool for each face: whether it counts).
 
-    A box takes the free face that it overlaps most, so each face is found once.
+    The index is -1 for no face and -2 for an ignored one. A box takes the free face that it overlaps most, so that each face is
+    found once.
     """
     aside = picture.ignored | small(picture.boxes)
     found, overlap, free = np.full(len(boxes), -1), iou(boxes, picture.boxes), ~aside

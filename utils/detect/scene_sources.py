@@ -16,7 +16,7 @@ from utils.faces.prepared_set import Split
 from utils.synthetic.scene import background
 
 FEWEST = 256  # face pictures in memory, 28 MB
-STORED, MARGIN = 192, 1.25  # side in px of the face pictures in memory; largest margin of a prepared set that they keep
+STORED, MARGIN = 192, 1.25  # side of the face pictures in memory, px; largest margin around the nominal crop that they keep
 BACKGROUNDS = 200  # rendered backgrounds if there are no photographs
 PORTRAITS = 1000  # pictures of landmark sets that serve as photographs
 RAISE = 0.25  # share of the landmarks' height by which the box of a face reaches above the brows
@@ -37,7 +37,7 @@ def face_boxes(landmarks: np.ndarray, layout: Layout, angle: float = 0.0) -> np.
 
 
 def _whole_faces(faces: Faces, most: int) -> np.ndarray:
-    """Return up to `most` rows, evenly from first to last, of faces whose landmarks are all known."""
+    """Return up to `most` indices of faces whose landmarks are all known, evenly spread over the set."""
     whole = np.flatnonzero(np.concatenate([np.isfinite(faces["landmarks"][part]).all((1, 2)) for part in chunks(len(faces))]))
     return whole[evenly(len(whole), most)]
 
@@ -45,7 +45,7 @@ def _whole_faces(faces: Faces, most: int) -> np.ndarray:
 class Cutouts:
     """Faces of prepared landmark sets to paste: `images` (M, STORED, STORED, 3), `landmarks` (M, N, 2) in their px, `layouts`.
 
-    Faces are spread evenly over each set, as many as fit into `cache` GiB, at least FEWEST.
+    As many faces as fit into `cache` GiB are taken, but at least FEWEST, evenly spread over each set.
     """
 
     def __init__(self, splits: list[Split], cache: float = 4.0):
@@ -71,9 +71,9 @@ def _middle(crops: Crops, row: int, share: float) -> np.ndarray:
 
 
 def portraits(splits: list[Split], most: int = PORTRAITS, whole: bool = False) -> list[Picture]:
-    """Return up to `most` pictures of landmark sets, with their whole margin, as photographs.
+    """Return up to `most` crops of landmark sets, with their whole margin, as photographs.
 
-    whole: False if they may show more faces than the one that has a box.
+    whole: whether the face with a box is the only one in the picture.
     """
     made, no = [], np.zeros(1, bool)
     for split in splits:

@@ -1,7 +1,8 @@
 """Training crops of a detector: parts of photographs with boxes, and faces of landmark sets pasted into them.
 
-A crop is a pure function of (seed, pass, index). Its labels are the boxes of its faces and unknown regions, which the loss
-leaves out: small, cut or ignored faces, and photographs that may show faces without a box.
+A crop is a pure function of (seed, pass, index). Its labels are the boxes of its faces and unknown regions. The loss ignores
+unknown
+regions: small, cut or ignored faces, and photographs that may show faces without a box.
 """
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ SMALLEST = 24.0  # px of the crop: smaller faces are matched as if they had this
 LEAST = 9.0  # px of the crop: faces with a shorter side are left out of the loss
 ZOOM = (0.25, 5.0)  # range of a photograph's zoom
 PART = 128  # px, side of the smallest part of a mosaic
-AWAY = 0.2  # share of the parts at a random place of a photograph, so that background is seen in all sizes
+AWAY = 0.2  # share of the parts that come from a random place of a photograph, so that background appears at all scales
 KNOWN = 0.6, 0.1  # visible share of a cut face from which it counts, and from which it is an unknown region
 
 
@@ -43,9 +44,9 @@ class Material(NamedTuple):
 
 
 class Scenes(Dataset):
-    """`count` crops of `size` px per epoch; item (passes (B,), indices (B,)) is a `Batch` with the targets of their anchors.
+    """`count` crops of `size` px per epoch; `scenes[passes, indices]`, both (B,), is a `Batch` with the targets of all anchors.
 
-    A crop is a function of (seed, pass, index). detect, augment: sections of the settings.
+    detect, augment: sections of the settings.
     """
 
     def __init__(self, material: Material, detect, augment, size: int, seed: int, count: int):
@@ -75,7 +76,7 @@ class Scenes(Dataset):
         boxes, unknown = (np.concatenate(part) for part in zip(*labels, strict=True))
         boxes = self._paste(canvas, boxes, unknown, rng)
         change = changes(uniforms(self.seed, number, np.array([index]), DRAWS), self.recipe, field)
-        mirrored = change.mirrored[0]  # the crop is not mapped in another way
+        mirrored = change.mirrored[0]  # mirroring is the only part of the drawn map that is used
         matrix = np.array([[-1.0, 0, self.size], [0, 1, 0]]) if mirrored else np.eye(2, 3)
         if mirrored:
             boxes, unknown = (part[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (self.size, 0, self.size, 0) for part in (boxes, unknown))
@@ -105,12 +106,12 @@ class Scenes(Dataset):
         return float(np.exp(rng.uniform(low, high)))
 
     def _roll(self, rng: np.random.Generator, angle: float) -> float:
-        """Return any angle in degrees with probability `roll_prob`, else `angle`; the draws of `rng` itself stay as they are."""
+        """Return a random angle in degrees with probability `roll_prob`, else `angle`. `rng` itself is not advanced."""
         own = rng.spawn(1)[0]
         return own.uniform(-180, 180) if own.random() < self.recipe.roll_prob else angle
 
     def _cell(self, picture: Picture, side: int, rng: np.random.Generator) -> Scene:
-        """Return a part of a photograph at `side` px; if it has faces, one of them has a random size."""
+        """Return a part of a photograph at `side` px. If it has faces, one of them is scaled to a random size."""
         image = picture.read()
         height, width = image.shape[:2]
         faces = picture.boxes[~picture.ignored]
@@ -120,7 +121,7 @@ class Scenes(Dataset):
             face = faces[int(pick * len(faces))]
             extent = face[2:] - face[:2]
             own = np.sqrt(extent.prod())
-            # in a crop of one photograph, draw no size below that of the smallest zoom: it would be clipped to it
+            # in a crop of one photograph, draw no size below that of the smallest zoom, since it would be clipped
             wanted = self._side(rng, low * own if side == self.size else 0, 0.9 * side)
             zoom = np.clip(wanted / own, low, max(ZOOM[1], low))
             window = side / zoom
@@ -146,7 +147,7 @@ class Scenes(Dataset):
         return Scene(cut, clipped[counts], unknown)
 
     def _paste(self, canvas: np.ndarray, boxes: np.ndarray, unknown: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Paste faces into free places of `canvas`, in place; return the boxes of all faces in it."""
+        """Paste faces into free places of `canvas`, in place. Return the boxes of all faces in it."""
         if not len(self.cutouts):
             return boxes
         for _ in range(int(rng.integers(0, self.pasted + 1))):
@@ -177,7 +178,7 @@ class Scenes(Dataset):
 
 
 def _turn(angle: float, scale: float, mirror: bool) -> np.ndarray:
-    """Return an affine (2, 3) that rotates, scales and mirrors a cutout about its middle, which goes to the origin."""
+    """Return an affine (2, 3) that moves the middle of a cutout to the origin, and mirrors, rotates and scales about it."""
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * (-1 if mirror else 1, 1)
     return np.column_stack([turn, -turn @ (STORED / 2, STORED / 2)])
 
@@ -210,7 +211,7 @@ def _blend(canvas: np.ndarray, cutout: np.ndarray, matrix: np.ndarray, scale: fl
 
 
 def targets(scene: Scene, anchor: Tensor) -> Tensor:
-    """Return the packed `BoxTargets` (A, 5) of the anchors; label -1 in an unknown region: neither face nor background."""
+    """Return the packed `BoxTargets` (A, 5) of the anchors. Their label in an unknown region is -1: not trained."""
     boxes = torch.from_numpy(scene.boxes.astype(np.float32))
     wanted = encode(boxes, anchor, SMALLEST)
     if len(scene.unknown):

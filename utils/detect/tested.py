@@ -29,7 +29,7 @@ HEADER = ["test set", "model", "scale", "faces", "AP", "recall", "covered", "pla
 
 
 class Scaled(NamedTuple):
-    """A test set at one scale; last: no further scale follows."""
+    """A test set at one scale. last: whether this is the last scale of the set."""
 
     name: str
     pictures: list[Picture]
@@ -39,7 +39,10 @@ class Scaled(NamedTuple):
 
 @dataclass(frozen=True)
 class DetectorTests(Tests):
-    """Tests of the detector of a run on the pictures `sources.tested`. stored: the checkpoint. A report is its rows."""
+    """Tests of the detector of a run on the pictures `sources.tested`. stored: values of the checkpoint.
+
+    The report is its rows.
+    """
 
     sources: PictureSets
     run: Run
@@ -105,7 +108,7 @@ class DetectorTests(Tests):
 
 
 def score_rows(case: Scaled, model: str, found: Found) -> list[list[str]]:
-    """Return a row for all pictures and, if there are several events, one for each event."""
+    """Return rows of the report: one for all pictures and, if there are several events, one for each event."""
     events = sorted({picture.event for picture in case.pictures})
     rows = []
     for title in [case.name, *(events if len(events) > 1 else [])]:
@@ -117,7 +120,7 @@ def score_rows(case: Scaled, model: str, found: Found) -> list[list[str]]:
 
 
 def write_sheet(file: Path, pictures: list[Picture], found: Found, count: int = 12, sure: float = 0.5) -> None:
-    """Draw the pictures with the most misses and false detections: truth green, detections with a score above `sure` red."""
+    """Draw the pictures with the most misses and false detections: labels green, detections with a score above `sure` red."""
     def faults(index: int) -> int:
         boxes, scores = found[index]
         match, counted = metric.matched(boxes[scores > sure], pictures[index])

@@ -21,11 +21,11 @@ class Picture(NamedTuple):
     file: Path
     event: str
     boxes: np.ndarray    # (M, 4) image px
-    ignored: np.ndarray  # (M,) bool: finding the face is neither right nor wrong
+    ignored: np.ndarray  # (M,) bool: a detection of the face counts neither as right nor as wrong
     covered: np.ndarray  # (M,) bool: `occlusion` is not 0
     whole: bool = True   # every face has a box
     image: np.ndarray | None = None  # (H, W, 3) uint8 BGR if it is in memory
-    crop: Callable[[], np.ndarray] | None = None  # what reads it, if it is the crop of a face in `file`
+    crop: Callable[[], np.ndarray] | None = None  # reads the image, if it is the crop of a face in `file`
 
     def read(self) -> np.ndarray:
         """Return the image (H, W, 3) uint8 BGR. Raise UserError for an unreadable file."""
@@ -93,7 +93,10 @@ def check_events(partial: tuple[str, ...], pictures: list[Picture]) -> None:
 
 
 def divide(pictures: list[Picture], share: float, seed: int) -> tuple[list[Picture], list[Picture]]:
-    """Return (train, val). val is `share` of each event, at least one of two photographs, drawn by a hash of seed and name."""
+    """Return (train, val).
+
+    val gets `share` of each event's photographs, at least one of two; a hash of seed and name draws them.
+    """
     def key(picture: Picture) -> bytes:
         return name_hash(f"{seed}/{picture.event}/{picture.file.name}")
 

@@ -1,4 +1,4 @@
-"""The training of a landmark net as an experiment: its faces, its net with all stages, its validation."""
+"""The training of a landmark net as an `Experiment`: its faces, its net with all stages, its validation."""
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -27,15 +27,15 @@ from utils.train.ranks import Ranks
 from utils.train.solver import Solver
 from utils.train.teacher import add_teacher
 
-TARGET = 256     # unlabelled crops of each kind that batch norms are measured on
-UNTRAINED = 100  # steps, after which a net may still find the mean face everywhere without having collapsed
+TARGET = 256     # unlabelled crops of each kind on which batch norms are measured
+UNTRAINED = 100  # steps; until then a net may find the mean face everywhere without having collapsed
 
 
 def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None, pool: Pool | None = None,
               told: Told | None = None) -> Experiment:
-    """Return the training of a landmark net on the sets in `sources.training`; its faces are loaded.
+    """Return the training of a landmark net on the sets in `sources.training`. Their faces are loaded here.
 
-    fold: of an audit, whose faces validate. pool: unlabelled faces of --semi; told: their pseudo-labels in a round.
+    fold: number of the audit's fold whose faces validate. pool: unlabelled faces of --semi. told: their pseudo-labels in a round.
     """
     check_tests(sources)
     settings, layout = sources.settings, sources.layout
@@ -54,7 +54,7 @@ def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None,
 
 
 def describe(sources: Sources, faces: Faces) -> dict[str, Any]:
-    """Return what a checkpoint holds beside the net: layout, crop protocol, mean face of the training faces."""
+    """Return the values of a checkpoint that describe the faces: layout, crop protocol, mean face of the training faces."""
     layout, rows = sources.layout, sources.settings.layouts.rows
     used = (sources.settings.data.layout, layout.stored)
     return {"layout": layout.to_dict(), "protocol": sources.training[0].meta["protocol"],
@@ -62,7 +62,10 @@ def describe(sources: Sources, faces: Faces) -> dict[str, Any]:
 
 
 def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tuple[Trainable, Started]:
-    """Return the net of a training on `faces` with its initial weights, and their origin; a resumed one with random weights."""
+    """Return the net of a training on `faces` with its initial weights, and their origin.
+
+    A resumed net gets its weights later.
+    """
     settings, layout = sources.settings, sources.layout
     train, loss, side = settings.train, settings.loss, settings.net.input_size
     net = make_net(settings.net, loss, layout, sources.sets.meanface(settings.net.meanface, layout, faces))
@@ -93,7 +96,7 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tup
 def validator(sources: Sources, held: Faces | None, target: Tensor | None, ranks: Ranks, solver: Solver):
     """Return a function that validates the weights of `solver` on the faces `held`.
 
-    target: unlabelled crops (M, S, S, 3), whose statistics the batch norms of the kept net take.
+    target: unlabelled crops (M, S, S, 3); the batch norms of the saved net get their statistics.
     """
     train, test, layout = sources.settings.train, sources.settings.test, sources.layout
     net = build_net(solver.net.spec).to(ranks.device) if held is not None or target is not None else None

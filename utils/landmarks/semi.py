@@ -21,26 +21,30 @@ from utils.train.make_net import input_margin
 from utils.train.ranks import Ranks
 
 COLUMNS = ["file", "score", "sigma", "moved"]  # of a file of pseudo-labels, before the landmarks
-SAME = 0.002  # of the crop: landmarks that vary less than this from face to face, or within a face, say nothing
+SAME = 0.002  # of the crop: landmarks that vary less than this between faces, or within a face, carry no information
 
 
 class Pool(NamedTuple):
-    """Unlabelled faces of prepared sets and of identities without labels, None if there are only shards; checksums of both."""
+    """Unlabelled faces.
+
+    faces: of prepared sets and of identities whose labels are hidden; shards: of tar files; None: there are none. checksums: of
+    all these sets.
+    """
     faces: Faces | None
     shards: Faces | None
     checksums: list[str]
 
 
 class Told(NamedTuple):
-    """A file of pseudo-labels of a pool's faces, and which terms they train, see Labels.level."""
+    """Pseudo-labels of a pool's faces. level: the loss terms that they train, see `Labels`."""
     file: Path
     level: int
 
 
 def find_pool(sources: Sources, ranks: Ranks) -> Pool:
-    """Return the unlabelled faces that --unlabelled and --labelled-fraction mean, prepared if need be; all processes call it.
+    """Return the unlabelled faces that --unlabelled and --labelled-fraction mean. Prepare missing sets. All processes call this.
 
-    UserError for test pictures, and where there is no face.
+    UserError if test pictures are among them, and if there is no face.
     """
     settings, sets, first = sources.settings, sources.sets, sources.training[0]
     data, semi, margin = settings.data, settings.train.semi, input_margin(settings.net)
@@ -68,15 +72,15 @@ def find_pool(sources: Sources, ranks: Ranks) -> Pool:
 
 
 def nominal_crops(pool: Pool, most: int) -> torch.Tensor:
-    """Return up to `most` crops (M, S, S, 3) of unlabelled faces, evenly spread, as a net gets them in a test."""
+    """Return up to `most` crops (M, S, S, 3) of each kind of unlabelled faces, evenly spread, without augmentation."""
     kinds = [faces.crops for faces in pool[:2] if faces is not None]
     return torch.from_numpy(np.stack([crops.plain(row) for crops in kinds for row in evenly(len(crops), most)]))
 
 
 def with_unlabelled(samples: Samples, sources: Sources, labelled: Faces, pool: Pool, told: Told | None) -> Samples:
-    """Return the samples with the unlabelled faces as they are `told`, or with views of them for a mean teacher.
+    """Return the samples and the unlabelled faces of `pool`, with the pseudo-labels `told` or with views for a mean teacher.
 
-    samples: those of the faces `labelled`. Without a teacher and without pseudo-labels, as in a first round, they stay alone.
+    samples: those of the faces `labelled`. In a first round there are neither pseudo-labels nor views, and nothing is added.
     """
     settings, (faces, shards, checksums), count = sources.settings, pool, len(labelled)
     if settings.train.semi == MEAN_TEACHER:
@@ -105,7 +109,7 @@ def pseudo_labelled(faces: Faces, nominal: np.ndarray, shift: float, level: int)
 
 
 def read_labels(file: Path, faces: Faces) -> np.ndarray:
-    """Return pseudo-labels (M, N, 2) in [0, 1] of the faces' crops. UserError if the file is of other faces."""
+    """Return pseudo-labels (M, N, 2) in [0, 1] of the faces' crops. UserError if the file was made for other faces."""
     rows = read_csv(file)
     if [row["file"] for row in rows] != list(faces["file"]):
         raise UserError(f"{file} is of other unlabelled faces than there are now; train another run")
@@ -117,7 +121,7 @@ def read_labels(file: Path, faces: Faces) -> np.ndarray:
 
 
 def check_collapse(nominal: np.ndarray, who: str) -> None:
-    """Raise UserError if landmarks (M, N, 2) in [0, 1] of the crop are the same in every face, or all at one place in most."""
+    """Raise UserError if landmarks (M, N, 2) in [0, 1] of the crop hardly differ between faces, or between each other in most."""
     across, within = nominal.std(0).mean() if len(nominal) > 1 else 1.0, np.median(nominal.std(1).mean(1))
     if not min(across, within) > SAME:
         what = "the same landmarks in every face" if within > SAME else "all landmarks of a face at one place"

@@ -1,4 +1,4 @@
-"""The prepared sets of a landmark net, and the faces in them that it is trained and validated on."""
+"""The prepared sets of a landmark net, and the faces in them on which it is trained and validated."""
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -32,7 +32,7 @@ class Sources(NamedTuple):
 
     @property
     def layout(self) -> Layout:
-        """Return the layout to train: the one asked for, else that of the first training set."""
+        """Return the layout of the net: --layout, else that of the first training set."""
         layout, wanted = self.layout_of(self.training[0]), self.settings.net.num_lms
         if wanted not in (None, layout.count):
             raise UserError(f"num_lms is {wanted}, but layout {layout.name} has {layout.count} landmarks; choose another "
@@ -40,12 +40,12 @@ class Sources(NamedTuple):
         return layout
 
     def layout_of(self, one: PreparedSet) -> Layout:
-        """Return the layout asked for, else that of a set."""
+        """Return --layout, restricted to --selected-index, or without it the layout of a set."""
         data = self.settings.data
         return self.settings.layouts.load(data.layout or one.meta["layout"], data.selected_index)
 
     def label_shifts(self) -> list[float]:
-        """Return the label shift of each training set, in px: the one given, else that of the dataset."""
+        """Return the label shift of each training set, in px: --label-shift, else that of the dataset."""
         shifts, count = self.settings.data.label_shift, len(self.training)
         if shifts is None:
             return [DATASETS[one.meta["dataset"]].label_shift for one in self.training]
@@ -54,12 +54,15 @@ class Sources(NamedTuple):
         return shifts if len(shifts) == count else shifts * count
 
     def splits(self, *names: str) -> list[Split]:
-        """Return splits of the training sets, by default those that are trained on: train, and val unless it validates."""
+        """Return splits of the training sets.
+
+        Default: those that are trained on, which are train, and val unless it validates.
+        """
         names = names or trained_splits(self.settings.data.val)
         return [Split(one, name, shift) for one, shift in zip(self.training, self.label_shifts(), strict=True) for name in names]
 
     def crops(self, splits: list[Split], layout: Layout | None = None, hidden: bool = True, cache: float = 0) -> Faces:
-        """Return the faces of some splits as the net gets them. hidden: train hidden landmarks; cache: GiB."""
+        """Return the faces of some splits as the net gets them. hidden: hidden landmarks count as visible; cache: GiB."""
         net = self.settings.net
         return load_splits(splits, layout or self.layout, net.input_size, cache, hidden, input_margin(net))
 
@@ -76,12 +79,12 @@ class Sources(NamedTuple):
 
 
 def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: bool) -> Sources:
-    """Return the sets of a run, prepared if need be: those to train on, those to test on. All processes call it."""
+    """Return the sets of a run, to train on and to test on. Prepare missing ones. All processes call this."""
     sources, data = Sources(settings, sets, [], []), settings.data
     if train:
         sources = sources._replace(training=ranks.one_by_one(sets.training))
         net, most = settings.net, sources.layout.count - 1
-        if net.head == "pip" and net.num_nb == sets.usual["num_nb"] > most:  # another number was chosen: an error later
+        if net.head == "pip" and net.num_nb == sets.usual["num_nb"] and net.num_nb > most:  # a number that was given is an error
             sources = sources._replace(settings=settings._replace(net=replace(net, num_nb=most)))
             logger.info(f"num_nb is {most}, not {net.num_nb}: there are {most + 1} landmarks")
     if test:
@@ -93,7 +96,7 @@ def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: boo
 
 
 def check_tests(sources: Sources) -> None:
-    """Raise UserError for test sets that the net could not be tested on, before the training instead of after it."""
+    """Raise UserError, before the training, if the net could not be tested on a test set."""
     for split in sources.tested:
         check_same_protocol(split.set, sources.training[0].meta["protocol"])
         there, _ = convert_predictor(sources.layout, split.set.meta["layout"], sources.settings.layouts)
@@ -101,14 +104,14 @@ def check_tests(sources: Sources) -> None:
 
 
 def labelled_rows(identities: Iterable[str], fraction: float, seed: int) -> np.ndarray:
-    """Return (M,) bool: which faces keep their labels, those of that share of the identities, at least of one."""
+    """Return (M,) bool: whether each face keeps its labels. A share `fraction` of the identities does, at least one of them."""
     drawn = np.array([int.from_bytes(name_hash(f"{seed}/labelled/{name}")[:8]) for name in identities], np.uint64)
     order = np.unique(drawn)  # of the identities
     return drawn <= order[max(round(fraction * len(order)), 1) - 1] if len(order) else np.zeros(0, bool)
 
 
 def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, Faces | None]:
-    """Return the faces to train on, and those to validate on, if any. fold: of an audit, which is held out."""
+    """Return the faces to train on, and those to validate on or None. fold: number of the audit's fold that is held out."""
     settings, layout = sources.settings, sources.layout
     data, seed, held = settings.data, settings.train.seed, None
     faces = sources.load(sources.splits())
@@ -141,7 +144,10 @@ def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, Faces 
 
 
 def fold_of(identities: Iterable[str], folds: int, seed: int) -> np.ndarray:
-    """Return the fold (M,) of each face. Identities stay whole; in the order of a hash each goes to the smallest fold."""
+    """Return the fold (M,) of each face. All faces of an identity are in one fold.
+
+    Identities are taken in the order of a hash, and each goes to the fold that has the fewest faces so far.
+    """
     faces = Counter(identities)
     if len(faces) < folds:
         raise UserError(f"{len(faces)} identities cannot be divided into {folds} folds; lower --folds")

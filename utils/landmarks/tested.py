@@ -39,15 +39,16 @@ from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
 CALIBRATION = 200  # crops on which 8-bit numbers are calibrated
-LOST = 100  # % NME; a net that says the same for any face has less
+LOST = 100  # % NME; even a net that gives the same landmarks for any face has less
 
 
 @dataclass(frozen=True)
 class LandmarkTests(Tests):
     """Tests of the landmark net of a run on the splits `sources.tested`, see `landmark_tests`.
 
-    compare: runs whose reports are shown beside; stored: the checkpoint; net: what it says of the net; torch_net: with its
-    weights, None for an exported file; ways: (layout to compare in, conversion) of each split; compared: those, on each split.
+    compare: other runs, whose figures are shown too; compared: their figures on each split
+    stored: values of the checkpoint; net: the net that they describe; torch_net: with its weights, None for an exported file
+    ways: (layout of the comparison, function that converts a predictor to it) for each split
     """
 
     sources: Sources
@@ -180,7 +181,7 @@ class LandmarkTests(Tests):
 
 
 def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run]) -> LandmarkTests:
-    """Return the tests of a run. UserError for other runs that cannot be compared, and for faces that it was trained on."""
+    """Return the tests of a run. UserError if a run of `compare` cannot be compared, and if the net was trained on test faces."""
     tested, test = sources.tested, sources.settings.test
     if compare and "true" not in test.box:
         raise UserError("--compare shows other runs in true boxes; have them in --box too")
@@ -200,7 +201,7 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
 
 
 def export(run: Run) -> None:
-    """Write the run's ONNX file unless it was made from these weights; its metadata hold all that a user of the file needs."""
+    """Write the run's ONNX file, with all metadata that inference needs. Do nothing if it was made from these weights already."""
     if run.exported:
         return
     net, _, stored = checkpoint.unpack(run.weights)
@@ -218,7 +219,7 @@ def export(run: Run) -> None:
 
 
 def compare_outputs(result: Result, faces: Faces) -> str:
-    """Return a line that compares a net's pose and states with those of `complete`d faces; empty for a net without them."""
+    """Return a line that compares a net's pose and states with the labels of faces; empty for a net without such outputs."""
     words = []
     if result.pose is not None:
         apart = np.degrees(np.abs((result.pose - faces["pose"][:] + np.pi) % (2 * np.pi) - np.pi))

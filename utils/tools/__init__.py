@@ -1,1 +1,1 @@
-"""Commands beside training and testing."""
+"""The commands of main.py, such as --audit, --predict and --sweep."""

@@ -1,4 +1,4 @@
-"""--audit: cross-validated label noise. Nets predict faces that they have not seen; disagreement marks doubtful labels."""
+"""--audit: finds doubtful labels by cross-validation: each face is predicted by a net that was not trained on it."""
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,9 @@ from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
 DRAWN, TILE = 256, 288  # px: crops that pictures are made of, and a face in them
-MARKS = ("fold0/args.yaml",)  # by which the folder of an audit is known
-LIMIT = 3.0     # typical errors of a landmark, and deviations of a face, up to which labels are trusted: 1 of 500 exceeds it
-LEAST_DEVIATION = 0.1  # of the logarithm of the faces' errors: 68 landmarks of equal noise have this
+MARKS = ("fold0/args.yaml",)  # files that show that a folder holds an audit
+LIMIT = 3.0     # labels are trusted up to so many typical errors of a landmark and deviations of a face; 1 of 500 exceeds it
+LEAST_DEVIATION = 0.1  # of the logarithm of the faces' errors; equal noise in 68 landmarks gives this value
 DISPUTED = 0.5  # weight below which a label counts as disputed
 KEYS = ["set", "layout", "file"]
 COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", "weight", "worst_landmark", "worst_group",
@@ -33,7 +33,7 @@ COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", 
 
 
 def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
-    """Train a net without each fold, and write to EXP/audit how their predictions for held-out faces differ from the labels."""
+    """Train a net without each fold. Write to EXP/audit how its predictions for this fold differ from the labels."""
     if ranks.first and not resume:
         clear(run)
     ranks.wait()
@@ -52,7 +52,7 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     if ranks.first:
         text = write(run.folder / "audit", load_splits(splits, layout, DRAWN, 0), found, fold, layout, test.norm)
         if settings.augment.flip > 0 and not any(sources.label_shifts()):
-            # mirrored nets know no left and right, so the offset is that of the labels
+            # nets trained on mirrored faces have no offset to one side, so an offset comes from the labels
             right = np.nanmedian(truth[..., 0] - found[..., 0])
             text += f"\nLabels lie {right:+.2f} px right of the predictions: the value for --label-shift"
         folder = run.folder / "audit"
@@ -61,19 +61,22 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
 
 
 def fold_runs(run: Run, folds: int) -> list[Run]:
-    """Return the runs in the audit's folder, each trained without one fold; they keep the last epoch, so no label picks one."""
+    """Return the runs in the audit's folder, one without each fold.
+
+    Their last epoch is used, so that no label selects an epoch.
+    """
     folders = [run.folder / f"fold{number}" for number in range(folds)]
     return [Run(folder, folder / "last.pt") for folder in folders]
 
 
 def clear(run: Run) -> None:
-    """Remove what an earlier audit left."""
+    """Remove the files of an earlier audit."""
     own_files.clear_nets(run.folder, "fold")
     own_files.remove(run.folder / "audit", *own_files.FOLDERS["audit"])
 
 
 def check(run: Run, train) -> None:
-    """Raise UserError if the folder holds another run, or a setting would use the labels that are judged. train: section."""
+    """Raise UserError if the folder holds another run, or a setting would use the labels to be judged. train: section."""
     if run.last.is_file() or (run.folder / "best.pt").is_file():
         raise UserError(f"{run.folder} holds a trained net; an audit needs a folder of its own: another --exp")
     if train.early_stop:
@@ -85,7 +88,7 @@ def check(run: Run, train) -> None:
 
 
 def disagreement(found: np.ndarray, faces: Faces, layout: Layout, norm: str) -> np.ndarray:
-    """Return (M, N): distance of predictions `found` (M, N, 2), in image px, from the labels in % of the norm; NaN if unknown."""
+    """Return distances (M, N) of predictions `found` (M, N, 2), image px, from the labels, in % of the norm; NaN if unknown."""
     return 100 * metric.point_errors(found, faces["landmarks"][:]) / face_norms(faces, layout, norm)[:, None]
 
 
@@ -111,7 +114,7 @@ def weigh(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _medians(values: np.ndarray) -> np.ndarray:
-    """Return the median of the finite values of each row, NaN if there are none."""
+    """Return the median of the finite values in each row (M,), NaN if there are none."""
     return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values])
 
 

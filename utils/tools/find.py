@@ -1,4 +1,4 @@
-"""The landmark net that --exp means, without loading torch where an export of the run's weights is there."""
+"""Finds the landmark net that --exp means. Torch is not loaded if the run's weights have been exported."""
 from pathlib import Path
 
 from pipnet.checkout import from_checkout
@@ -10,9 +10,9 @@ from utils.formats import SOURCE, folder_of
 
 
 def find_net(exp: str, threads: int = 0) -> LandmarkNet:
-    """The landmark net that --exp means: of a run's id or folder, a file, or a name. UserError where there is none.
+    """Return the landmark net that --exp means: an id or folder of a run, a file, or a name. UserError if there is none.
 
-    An id or a folder stands for the export where there is one of these very weights.
+    For an id or a folder, the run's export is used if it was made from the run's weights.
     """
     if file := fresh_export(exp):
         return open_net(file, threads)
@@ -20,7 +20,7 @@ def find_net(exp: str, threads: int = 0) -> LandmarkNet:
 
 
 def fresh_export(exp: str) -> Path | None:
-    """The ONNX file of the run that an id or a folder names, if it was made from the run's weights, else None."""
+    """Return the ONNX file of the run that an id or a folder names; None if it was not made from the run's weights."""
     folder = folder_of(exp, Path(ROOT) / read_defaults().values["run_root"])
     weights, file = folder / "best.pt", folder / "best.onnx"
     fresh = weights.is_file() and file.is_file() and stored_values(file).get(SOURCE) == checksum(weights)

@@ -17,12 +17,12 @@ from utils.train.published import description, graph_of
 
 
 def find_weights(exp: str, threads: int = 0) -> LandmarkNet:
-    """The net of the weights that --exp means, or of the exported file that came with them. UserError where there is none."""
+    """Return the net of the weights that --exp means, or of the export that came with them. UserError if there is none."""
     return open_landmark_net(run_folder.find_run(exp, ROOT / read_defaults().values["run_root"], train=False).fastest, threads)
 
 
 def open_landmark_net(file: Path, threads: int = 0) -> LandmarkNet:
-    """The landmark net of a file: exported files in their runtime, others in torch. UserError where it cannot be loaded."""
+    """Return the landmark net of a file. Exports run in their own runtime, other files in torch. UserError for a bad file."""
     if file.suffix in RUNTIMES:
         return open_net(file, threads)
     device = prepare_torch(threads)
@@ -37,7 +37,7 @@ def open_landmark_net(file: Path, threads: int = 0) -> LandmarkNet:
 
 
 def published_net(opened: Opened, file: Path) -> LandmarkNet:
-    """The landmark net of a published graph. UserError for graphs of no system that is known."""
+    """Return the landmark net of a published graph. UserError for an unknown graph."""
     graph, settings, layout = graph_of(file, opened)
     values = {**description(settings, layout, {}), "input_size": settings.net.input_size, "pose": settings.loss.pose > 0,
               "states": state_names(vars(settings.loss))}

@@ -1,8 +1,8 @@
-"""Suspicious labels, found without a net by a robust linear model of the set's own shapes.
+"""Finds suspicious labels without a net, by a robust linear model of the set's own shapes.
 
 Shapes are aligned to the mean by a similarity. Modes of variation are fitted to a face's landmarks with redescending weights, so
-that one wrong landmark neither hides itself nor accuses its neighbors. The score is the leave-one-out residual: the distance of a
-landmark from where all others of the face expect it.
+that a wrong landmark affects neither its own score nor those of its neighbors. The score is the leave-one-out residual: the
+distance of a landmark from the place that all other landmarks of the face predict.
 """
 import warnings
 from itertools import combinations
@@ -14,12 +14,12 @@ from numpy import ndarray
 from pipnet.layout import Layout
 
 THRESHOLD = 8.0  # robust standard deviations; a label with this score is an alarm
-SURE = float("inf")  # score of a label that is wrong without any model
+SURE = float("inf")  # score of a label that is wrong by itself, whatever the model says
 FEWEST = 20  # faces that a model of shapes needs
 REACH = {"box": 0.5, "picture": 0.25}  # share of its sides; landmarks further outside are wrong
-SLACK = 0.15  # share of the radius: error that outliers may leave in an alignment
-FAR = 3.0  # median distances from the mean; further shapes are not used for the model
-FLOOR = 2e-3  # share of a face's radius: assumed smallest error of a label
+SLACK = 0.15  # share of the radius: error of an alignment that outliers may cause
+FAR = 3.0  # multiple of the median distance from the mean; more distant shapes are not used for the model
+FLOOR = 2e-3  # share of a face's radius: the smallest error that is assumed for a label
 
 
 class Finding(NamedTuple):
@@ -35,7 +35,7 @@ class Model(NamedTuple):
     mean: ndarray   # (2N,)
     modes: ndarray  # (2N, 4 + k): the four directions of a similarity, and k modes
     prior: ndarray  # (4 + k,) 1 / variance of each
-    noise: ndarray  # (N,) standard deviation of a landmark about its place expected from the others
+    noise: ndarray  # (N,) standard deviation of a landmark from the place that the others predict
 
 
 class Fit(NamedTuple):
@@ -46,7 +46,10 @@ class Fit(NamedTuple):
 
 
 def align(landmarks: ndarray, known: ndarray, mean: ndarray, rounds: int = 4) -> ndarray:
-    """Return landmarks (M, N, 2), each face aligned to `mean` (N, 2) by a robust similarity; unknown ones are the mean's."""
+    """Return landmarks (M, N, 2), each face aligned to `mean` (N, 2) by a robust similarity.
+
+    Unknown landmarks become the mean's.
+    """
     points = np.where(known, landmarks @ (1, 1j), 0)
     target, weight = mean @ (1, 1j), known.astype(float)
     for _ in range(rounds):
@@ -79,7 +82,7 @@ def _similarities(mean: ndarray) -> ndarray:
 
 
 def learn(landmarks: ndarray, known: ndarray, rounds: int = 4) -> Model:
-    """Return the model of faces (M, N, 2), `known` (M, N). Landmarks that fit badly in one round count less in the next."""
+    """Return the model of faces (M, N, 2), `known` (M, N). Landmarks that fit badly in one round get less weight in the next."""
     count, points = landmarks.shape[1], np.where(known[..., None], landmarks, np.nan)
     sides = np.nanmax(points, 1) - np.nanmin(points, 1)
     points = (points - np.nanmean(points, 1, keepdims=True)) / np.hypot(*sides.T)[:, None, None]
@@ -112,7 +115,7 @@ def learn(landmarks: ndarray, known: ndarray, rounds: int = 4) -> Model:
 
 
 def _noise(distance: ndarray) -> float:
-    """Return the standard deviation per coordinate from distances (M,): by their median, or larger for a heavy tail."""
+    """Return the standard deviation per coordinate of distances (M,): from their median, or from the tail if that gives more."""
     if not len(distance):
         return 1.0
     # the divisors are the median and the 95 % quantile of distances with unit standard deviation per coordinate
@@ -207,8 +210,8 @@ def _misfits(landmarks: ndarray, known: ndarray, layout: Layout) -> list[Finding
     model = learn(landmarks, known)
     fitted = fit(model, landmarks, known)
     z = np.where(known, fitted.z, 0)
-    typical = np.maximum(_scale(z, known) / 1.177, 1)  # a misfit of the whole face is no fault of its landmarks ...
-    overall = np.log(typical)  # ... but of the face
+    typical = np.maximum(_scale(z, known) / 1.177, 1)  # a misfit of the whole face is removed from its landmarks' scores
+    overall = np.log(typical)  # and becomes the score of the face
     overall = overall / max(np.median(overall[overall > 0]) if (overall > 0).any() else 1, 0.1)
     found = _exchanges(model, fitted, landmarks, known, layout)
     pixels = np.linalg.norm(np.where(known[..., None], landmarks - _centre(landmarks, known), 0), axis=(1, 2)) / np.linalg.norm(
@@ -235,7 +238,7 @@ def _centre(points: ndarray, known: ndarray) -> ndarray:
 
 
 def _exchanges(model: Model, fitted: Fit, landmarks: ndarray, known: ndarray, layout: Layout) -> dict[int, Finding]:
-    """Return {face: finding} of faces that fit clearly better with exchanged labels: mirrored ones, all or a part's, or two."""
+    """Return {face: finding} of faces that fit clearly better if labels are exchanged: all mirrored, those of a part, or two."""
     found, flip = {}, np.array(layout.flip_index)
     groups = {tuple(range(layout.count)): "the whole face"}
     for name, part in layout.groups.items():
@@ -267,7 +270,7 @@ def _misfit(z: ndarray, group: list[int]) -> ndarray:
 
 
 def _pair(shape: ndarray, expected: ndarray, z: ndarray) -> tuple[int, int] | None:
-    """Return two landmarks that are where the other is expected, and far from their own expected place; None without any."""
+    """Return two landmarks of which each lies where the other is expected, far from its own expected place; None without any."""
     for i, j in combinations(np.flatnonzero(z > THRESHOLD / 2).tolist(), 2):
         own = min(np.linalg.norm(shape[i] - expected[i]), np.linalg.norm(shape[j] - expected[j]))
         if max(np.linalg.norm(shape[i] - expected[j]), np.linalg.norm(shape[j] - expected[i])) < own / 3:

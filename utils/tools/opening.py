@@ -1,4 +1,4 @@
-"""Runs that main.py works on: found, checked and held before the work begins, with their log."""
+"""Finds, checks and locks the runs that main.py works on, and opens their log."""
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -23,8 +23,14 @@ from utils.train.run_folder import Run
 
 
 class Runs(NamedTuple):
-    """Runs of a command: the one that it is about, None for a preparation; the one whose files tell how far a training has come;
-    those that a report shows beside. exp: what names the first, None: its place tells; root: the folder of all runs."""
+    """The runs of a command.
+
+    exp: the text that names `own`; None: the default run
+    own: the run that is trained, tested or exported; None for a preparation
+    progress: the run whose files show how far a training has come, such as its first fold or round
+    compare: runs that a report shows too
+    root: the folder of all runs
+    """
 
     exp: str | None
     own: Run | None
@@ -34,9 +40,9 @@ class Runs(NamedTuple):
 
 
 def find_runs(mode: Namespace, given: dict, root: Path, ranks: Ranks) -> Runs:
-    """Return the runs that the flags mean; for a training, check that its folder may be trained in, and set how after a restart.
+    """Return the runs that the flags mean. UserError if there is none, or if a training would overwrite one.
 
-    UserError if there is none, or if it would be overwritten.
+    After a restart by torchrun, set `mode.resume` or `mode.overwrite`.
     """
     trains, tests = mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
     exp, run = mode.exp or (None if trains or tests or mode.export else SHIPPED[0]), None
@@ -54,7 +60,7 @@ def find_runs(mode: Namespace, given: dict, root: Path, ranks: Ranks) -> Runs:
 
 
 def check_folder(mode: Namespace, runs: Runs) -> None:
-    """Raise UserError for a folder in which this training may not begin, or not go on."""
+    """Raise UserError if this training may not start or resume in its folder."""
     if not mode.resume:
         marks = audit.MARKS if mode.audit else own_files.MARKS
         own_files.check_place(runs.own.folder, [Path(ROOT), runs.root], marks)
@@ -62,7 +68,7 @@ def check_folder(mode: Namespace, runs: Runs) -> None:
 
 
 def check_excluded(mode: Namespace, runs: Runs, settings: Settings) -> None:
-    """Raise UserError for modes that the task does not have, and for places that may not be written to."""
+    """Raise UserError for modes that the task excludes, and for outputs that may not be written to."""
     for name, says in TASKS[settings.train.task].excludes.items():
         if getattr(mode, name):
             raise UserError(says)
@@ -76,7 +82,7 @@ def check_excluded(mode: Namespace, runs: Runs, settings: Settings) -> None:
 
 @contextmanager
 def opened(mode: Namespace, runs: Runs, ranks: Ranks) -> Iterator[Run | None]:
-    """Hold the folder of the run that is written to, log into it, and yield the run, whose folder may be another free one."""
+    """Lock the folder of the run that is written to, log into it, and yield the run. Another folder is taken if it is in use."""
     logger.remove()
     logger.configure(patcher=lambda record: record.update(message=printable(record["message"])))
     if ranks.first:

@@ -28,15 +28,19 @@ from utils.train.run_folder import Run
 
 TABLE = "uncertain.csv"  # beside .pts files
 HEADER = ["file", "points", "uncertainty", "box_x1", "box_y1", "box_x2", "box_y2"]
-SELDOM = 20  # times as long as it takes to write the table, until it is written again
+SELDOM = 20  # after a table has been written, it is not written again for so many times the duration of that
 FORMATS = {"pts": "", "csv": ".csv", "coco": ".json"}  # suffix of --out
 ORIGIN = DATASETS["points"].origin  # coordinate of the first pixel's centre in files that are read and written
 
 
 class Found(NamedTuple):
-    """A predicted face. file: its picture, relative to the folder; number: from 1 in that picture; size: width and height of the
-    picture in px; uncertainty: predicted error in % of the box, or 100 - mean score in % for a net without predicted errors;
-    points: its .pts, relative to the folder that is written."""
+    """A predicted face.
+
+    file: its picture, relative to the folder; number: of the face in that picture, from 1; size: width and height of the
+    picture, px
+    uncertainty: predicted error in % of the box; for a net without predicted errors 100 - mean score in %
+    points: its .pts file, relative to the output folder
+    """
     file: str
     number: int
     size: tuple[int, int]
@@ -48,8 +52,8 @@ class Found(NamedTuple):
 def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Iterator[Found]:
     """Yield the faces of a picture, or of all pictures below a folder, as they are found. UserError if there is none.
 
-    The box comes from the .pts beside a picture, unless `always`; else from the detector; without one (`detects` is false) the
-    whole picture is taken as the crop of one face. A picture that cannot be read, or whose faces cannot be found, is left out.
+    The box comes from the .pts file beside a picture, unless `always` is set; else from the detector. If `detects` is false, the
+    whole picture is taken as the crop of one face. A picture that causes an error is left out.
     """
     images = listed(source)
     root, without, damaged, whole, count = source if source.is_dir() else source.parent, [], [], 0, 0
@@ -65,7 +69,7 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Itera
                 else:
                     faces = net.landmarks_of(image, whole_box(*image.shape[1::-1], net.net.protocol)[None])
                     whole += 1
-            except Exception as error:  # whatever a library raises: the other pictures shall not be lost
+            except Exception as error:  # an error of any type in one picture must not stop the others
                 own = isinstance(error, UserError)
                 damaged.append(str(error) if own else f"{file}: {type(error).__name__}: {one_line(error)}")
                 continue
@@ -86,7 +90,10 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Itera
 
 
 def listed(source: Path) -> list[Path]:
-    """Return a picture, or all pictures below a folder. UserError if there is none, or if two differ in their ending only."""
+    """Return [picture], or all pictures below a folder.
+
+    UserError if there is none, or if two names differ in their suffix only.
+    """
     if not source.exists():
         raise UserError(f"--predict: no picture or folder {source}")
     images = pictures(source) if source.is_dir() else [source] if is_picture(source) else []
@@ -99,7 +106,7 @@ def listed(source: Path) -> list[Path]:
 
 
 def whole_box(width: int, height: int, protocol: Protocol) -> np.ndarray:
-    """Return the box (4,) whose crop is the whole picture, or the square round it if the protocol's crops are square."""
+    """Return the box (4,) whose crop is the whole picture; if the protocol's crops are square, the square around it."""
     sides = np.array([width, height], np.float64)
     if protocol.square != "no":
         sides = np.full(2, sides.max())
@@ -116,9 +123,9 @@ def uncertainty(face: Face) -> float:
 
 
 def check_out(given: str | None, kind: str | None, place: Path, overwrite: bool) -> tuple[Path, str]:
-    """Return (where to write, in which format). Without a format the name `given` decides; without that it is `place`.
+    """Return (path to write to, format). given: --out, default `place`; kind: the format, default: by the suffix of --out.
 
-    UserError if they contradict each other, or if the target exists: it could be labels made by hand.
+    UserError if they contradict each other, or if the path exists, since it could hold labels made by hand.
     """
     out = Path(given) if given else None
     named = next((name for name, end in FORMATS.items() if end and out and out.suffix.lower() == end), "pts")
@@ -143,9 +150,9 @@ def check_out(given: str | None, kind: str | None, place: Path, overwrite: bool)
 class Results:
     """Faces as .pts in a folder, as a CSV or as COCO keypoints; --dataset reads each of these.
 
-    A .pts is written with its face. Tables, which list the most uncertain faces first, are written again and again: at most one
-    part in SELDOM of the time goes into that. overwrite: files of an earlier prediction are replaced, and those of pictures that
-    are gone are removed; UserError where something else stands in their place.
+    A .pts file is written as soon as its face is added. Tables list the most uncertain faces first, so they are rewritten from
+    time to time, which takes at most 1 / SELDOM of the time. overwrite: replace the files of an earlier prediction, and remove
+    those of pictures that are gone; UserError if other files are in the way.
     """
 
     def __init__(self, out: Path, kind: str, layout: Layout, stems: Collection[str] = (), overwrite: bool = False):
@@ -158,7 +165,7 @@ class Results:
             raise UserError(f"{foreign[0]} is not of an earlier prediction; give another --out")
 
     def add(self, one: Found) -> None:
-        """Write a face."""
+        """Add a face, and write its file or, if that is due, the table."""
         try:
             self.table.parent.mkdir(parents=True, exist_ok=True)
             self.found.append(self._with_points(one) if self.kind == "pts" else one)
@@ -176,7 +183,10 @@ class Results:
         self._due = time.monotonic() + SELDOM * (time.monotonic() - start)
 
     def _with_points(self, one: Found) -> Found:
-        """Write the .pts of a face. A picture's second face has _2 in the name, or __2 where another picture is called so."""
+        """Write the .pts file of a face. Return the face with its name.
+
+        The second face of a picture has _2 in the name; __2 if another picture has that name.
+        """
         for old in self._old:
             old.unlink(missing_ok=True)
         self._old = set()
@@ -192,7 +202,7 @@ class Results:
         return one._replace(points=f"{name}.pts")
 
     def _write_list(self) -> None:
-        """Write uncertain.csv, the order to check the .pts in."""
+        """Write uncertain.csv, which lists the .pts files in the order in which to check them."""
         rows = ([one.file, one.points, f"{one.uncertainty:.3f}", *(f"{edge:.2f}" for edge in one.face.box)]
                 for one in self.found)
         write_csv(self.table, HEADER, rows)
@@ -203,7 +213,7 @@ class Results:
                                        for one in self.found))
 
     def _write_coco(self) -> None:
-        """Write annotations in order of their uncertainty, which is an additional key."""
+        """Write COCO annotations in order of their uncertainty, which is a key of its own."""
         ids: dict[str, int] = {}
         images, faces = [], []
         for number, one in enumerate(self.found, 1):
@@ -222,7 +232,10 @@ class Results:
 
 
 def earlier(out: Path) -> set[Path]:
-    """Return the .pts of an earlier prediction in a folder, as its list names them. UserError if the folder has no such list."""
+    """Return the .pts files of an earlier prediction, which its list in the folder names.
+
+    UserError for a folder without a list.
+    """
     try:
         rows = read_csv(out / TABLE)
     except OSError:
@@ -237,7 +250,7 @@ def earlier(out: Path) -> set[Path]:
 def averaged(net: LandmarkNet) -> LandmarkNet:
     """Return the net with the mean of its results for a crop and for its mirror image, which takes twice the time.
 
-    The mean has no habit of labels that lie to one side of what they mark.
+    In this mean, an offset of the labels to one side cancels.
     """
     find = from_arrays(net.predict)
 
@@ -250,15 +263,15 @@ def averaged(net: LandmarkNet) -> LandmarkNet:
 
 
 def target_of(mode: Namespace, folder: Path) -> tuple[Path, str]:
-    """Return (where --predict writes, in which format), see `check_out`. folder: of the run."""
+    """Return (path that --predict writes to, format), see `check_out`. folder: of the run."""
     place = folder / "predicted" / Path(mode.predict).resolve().stem
     return check_out(mode.out, mode.predict_format, place, mode.overwrite)
 
 
 def run_prediction(exp: str | None, run: Run, mode: Namespace, settings) -> tuple[str, list[dict]]:
-    """Predict and write the landmarks of --predict. Return (what to print, {file, face, uncertainty} of all faces).
+    """Predict and write the landmarks of --predict. Return (text to print, [{file, face, uncertainty}] of all faces).
 
-    exp: what names the run. mode: the flags that are not keys.
+    exp: the text that names the run. mode: the flags that are not settings.
     """
     source, (out, kind), test = Path(mode.predict), target_of(mode, run.folder), settings.test
     weights, coarse = run.fastest, COARSE.get(exp)

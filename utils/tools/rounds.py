@@ -31,30 +31,30 @@ CHANGED, TILE = 40, 224  # faces that are drawn, px
 
 
 def round_run(run: Run, number: int) -> Run:
-    """Return the run of a round that is not the last one."""
+    """Return the run of a round before the last one."""
     folder = run.folder / f"round{number}"
     return Run(folder, folder / "best.pt")
 
 
 def begun(run: Run) -> Run:
-    """Return the run whose files tell how far a training has come: the first round, if there is one."""
+    """Return the run whose files show how far a training has come: the first round, if there is one."""
     first = round_run(run, 0)
     return first if first.last.is_file() else run
 
 
 def label_file(run: Run, number: int) -> Path:
-    """Return where the pseudo-labels are that round 1, 2, ... learns from."""
+    """Return the path of the pseudo-labels that a round learns from; the first such round is number 1."""
     return run.folder / FOLDER / f"round{number}.csv"
 
 
 def clear(run: Run) -> None:
-    """Remove what earlier rounds left."""
+    """Remove the files of earlier rounds."""
     own_files.clear_nets(run.folder, "round")
     own_files.remove(run.folder / FOLDER, *own_files.FOLDERS[FOLDER])
 
 
 def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
-    """Train a landmark net, in rounds if --semi asks for these."""
+    """Train a landmark net; in several rounds if --semi is one of ROUNDS."""
     if not resume and ranks.first:
         clear(run)
     ranks.wait()
@@ -67,9 +67,9 @@ def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> N
 
 
 def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: bool) -> None:
-    """Train all rounds; go on where they were stopped.
+    """Train all rounds. A resumed run continues in the round where it was stopped.
 
-    UserError if a net has collapsed, or if a resumed run is given another number of epochs.
+    UserError if a net has collapsed, or if --epochs of a resumed run differs.
     """
     settings, layout = sources.settings, sources.layout
     semi, epochs = settings.train.semi, settings.train.epochs
@@ -85,7 +85,7 @@ def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: b
         if one.epochs == epochs:
             if ranks.first:
                 stored = checkpoint.load(one.last)
-                write_tables(one, stored["rows"], stored["times"])  # a kill may have come between the checkpoint and its rows
+                write_tables(one, stored["rows"], stored["times"])  # it may have been killed before it wrote its rows
             continue
         if told and not told.file.is_file():
             label(sources, ranks, pool.faces, run, number)
@@ -98,7 +98,7 @@ def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: b
 
 
 def label(sources: Sources, ranks: Ranks, faces: Faces, run: Run, number: int) -> None:
-    """Write the pseudo-labels of round `number`: the landmarks that the net of the round before finds in unlabelled faces."""
+    """Write the pseudo-labels for round `number`: the landmarks that the net of the previous round finds in unlabelled faces."""
     teacher, count, file = round_run(run, number - 1), sources.layout.count, label_file(run, number)
     predict = torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)
     values = predict_all(predict, faces, sources.layout, sources.settings.test.test_batch_size, ranks)[0].numpy()

@@ -1,4 +1,4 @@
-"""--test, --test-onnx and --test-formats, whatever is tested: the kept weights in torch and as exported, case by case."""
+"""--test, --test-onnx and --test-formats of any net: the saved weights are tested in torch and as exported files."""
 import time
 from collections.abc import Callable
 
@@ -13,16 +13,16 @@ from utils.evaluate.tables import table
 from utils.export.card import write_card
 from utils.formats import files_of
 
-SHARE = 0.999             # of the landmarks, for which a format's bound in px holds
-LEAST, SECONDS = 20, 1.0  # calls, and the time that calls may take beyond that, for a latency
+SHARE = 0.999             # share of the landmarks for which a format's bound in px must hold
+LEAST, SECONDS = 20, 1.0  # a latency is measured over at least so many calls and seconds
 
 
 def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
     """Evaluate each case with each model, write the report and print its tables. tests: see export/tested.py.
 
-    formats: export first if need be, and raise UserError if an export differs from torch by more than its bounds. An exported
-    file that is tested by itself is compared with nothing. timed: write and print a table of the formats too, with their sizes,
-    differences and latencies.
+    formats: are exported first if necessary. UserError if an export differs from torch by more than its bounds. An exported file
+    that is tested by itself is not compared. timed: also write and print a table of the formats with sizes, differences,
+    latencies.
     """
     alone = tests.run.model != "torch"
     if alone:
@@ -60,8 +60,10 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
 
 
 def quantile(px: np.ndarray) -> float:
-    """Return the difference that SHARE of the landmarks do not exceed, 0 without landmarks. The rest is left out: where two cells
-    of a score map are almost equal, rounding decides between them."""
+    """Return the difference that SHARE of the landmarks do not exceed, 0 without landmarks.
+
+    Others may differ more: if two cells of a score map are almost equal, rounding decides between them.
+    """
     return float(np.quantile(px, SHARE)) if len(px) else 0.0
 
 

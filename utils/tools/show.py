@@ -32,9 +32,9 @@ HEADER = ["file", "why", "landmarks", "score"]
 
 
 def show_sets(sources: Sources, ranks: Ranks, count: int, run: Run | None) -> str:
-    """Draw `count` training faces of each set, and of the pseudo-labels of a run with --semi. Return what to print.
+    """Draw `count` training faces of each set, and of the pseudo-labels of a run with --semi. Return the text to print.
 
-    All processes call it.
+    All processes call this.
     """
     texts = ranks.agree(lambda: [_show_set(sources, split, count) for split in sources.splits("train")])
     if run and sources.settings.train.semi in ROUNDS:
@@ -55,9 +55,9 @@ def _show_set(sources: Sources, split: Split, count: int) -> str:
 
 
 def show(split: Split, batches: Batches, layout: Layout, neighbors: list[list[int]], count: int, train_hidden: bool) -> str:
-    """Write samples.jpg, suspects.jpg and suspects.csv into the folder in which the split's set is drawn. Return what to print.
+    """Write samples.jpg, suspects.jpg and suspects.csv into the set's folder for pictures. Return the text to print.
 
-    batches: its faces as the net gets them; neighbors: of each landmark; train_hidden: judge hidden landmarks too.
+    batches: the faces as the net gets them; neighbors: of each landmark; train_hidden: whether hidden landmarks are judged too.
     """
     folder, place, faces = split.set.folder, split.set.show, batches.faces
     try:
@@ -124,8 +124,10 @@ def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size
 
 
 def _enlarged(crop: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the part of the crop that the landmarks (in [0, 1]) fill: picture (size, size, 3), dimmed; landmarks (N, 2) in its
-    px."""
+    """Return (dimmed picture (size, size, 3) of the part of the crop around the landmarks, landmarks (N, 2) in its px).
+
+    landmarks (N, 2): in [0, 1] of the crop.
+    """
     low, high = np.nanmin(landmarks, 0), np.nanmax(landmarks, 0)
     half = max(0.58 * (high - low).max(), 0.05)
     box = np.concatenate([(low + high) / 2 - half, (low + high) / 2 + half])
@@ -134,7 +136,7 @@ def _enlarged(crop: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.nd
 
 
 def _apart(meanface: np.ndarray, count: int) -> list[int]:
-    """Return up to `count` landmarks far from each other; the first is near the middle."""
+    """Return up to `count` landmarks that lie far from each other, the first one near the middle."""
     points = np.nan_to_num(meanface)
     chosen = [int(np.linalg.norm(points - points.mean(0), axis=1).argmin())]
     while len(chosen) < min(count, len(points)):

@@ -28,10 +28,9 @@ DONE = "done"
 
 
 def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[dict]:
-    """Train with every combination of the values in `mode.sweep`; a failed run does not stop the others. Write the table; return
-    its `figures`.
+    """Train with every combination of the values in `mode.sweep`. Write the table and return its `figures`.
 
-    UserError before the first run for what cannot be swept, and at the end if a run has failed.
+    A failed run does not stop the others; it is a UserError at the end. UserError before the first run for wrong keys or values.
     """
     keys = read_keys(mode.sweep, given)
     for name, least in (("GROUP_WORLD_SIZE", 1), ("TORCHELASTIC_MAX_RESTARTS", 0)):
@@ -66,7 +65,7 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
 
 
 def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:
-    """Return {key: checked values} of texts like "reg=1,2". given: the keys that are flags of their own."""
+    """Return {key: checked values} of texts like "reg=1,2". given: keys that were given as flags of their own."""
     keys: dict[str, list] = {}
     for text in texts:
         name, _, values = text.partition("=")
@@ -104,7 +103,7 @@ def sweep_folder(mode: Namespace, root: Path) -> Path:
 
 
 def continue_plan(folder: Path, keys: dict[str, list], given: dict[str, Any]) -> tuple[dict[str, list], dict[str, Any]]:
-    """Return keys and flags of the sweep in `folder`, with new values and new flags of tests. UserError for other flags."""
+    """Return (keys, flags) of the sweep in `folder`, with new values and new flags of tests added. UserError for other flags."""
     plan = read_yaml(folder / PLAN)
     if list(plan["sweep"]) != list(keys):
         known = ", ".join(plan["sweep"])
@@ -121,7 +120,7 @@ def _shown(value) -> str:
 
 
 def _folder(folder: Path, chosen: dict[str, Any]) -> Path:
-    """Return the folder of one run: beside the sweep's, named by the values."""
+    """Return the folder of one run: beside that of the sweep, named after the values."""
     words = [f"{key}={_shown(value)}" for key, value in chosen.items()]
     name = re.sub(r"[^\w.=+-]", "_", "-".join(words))[:100]
     if name != "-".join(words):  # e.g. a path: two of them must not share a folder
@@ -130,7 +129,7 @@ def _folder(folder: Path, chosen: dict[str, Any]) -> Path:
 
 
 def _train_all(mode: Namespace, given: dict, combinations: list[dict], folder: Path) -> int:
-    """Run what is not done yet. Return the number of runs that failed."""
+    """Train the runs that are not done yet. Return the number of runs that failed."""
     before = read_csv(folder / RESULT)
     states = {row["run"]: row["state"] for row in before}
     tests = mode.test or mode.test_onnx

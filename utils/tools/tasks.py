@@ -1,4 +1,4 @@
-"""Functions of each --task, which main.py calls."""
+"""The functions of each --task, which main.py calls."""
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,10 +16,10 @@ from utils.train.loop import train
 class Task(NamedTuple):
     """Functions of a task, which all processes call. excludes: {mode of main.py that the task does not have: message}.
 
-    prepare(settings, sets, ranks, train, test): the sources to train on and to test on, prepared
-    show(sources, ranks, count, run): text to print about training samples, which it draws as the net gets them
+    prepare(settings, sets, ranks, train, test): prepares and returns the sources to train on and to test on
+    show(sources, ranks, count, run): draws training samples as the net gets them; returns the text to print
     train(sources, ranks, run, resume): trains in the run's folder
-    tests(sources, ranks, run, compare): `Tests` of a run; compare: runs whose reports are shown beside
+    tests(sources, ranks, run, compare): returns the `Tests` of a run; compare: runs whose figures are shown too
     """
 
     prepare: Callable

@@ -22,21 +22,23 @@ HEADER = ["net", "published NME %", "input px", "parameters M", "MACs G", "ONNX 
 
 
 def make(name: str, head: str = "pip", size: int | None = None, count: int = 68, **options) -> Trainable:
-    """Return a net for `count` landmarks with random weights; size None takes its row's. ValueError for a pair that fails."""
+    """Return a net for `count` landmarks with random weights. size: px, None: that of its row. ValueError for wrong options."""
     face = np.random.default_rng(0).uniform(0.2, 0.8, (count, 2))
     return build_net(make_spec(NetOptions(name, head, input_size=size or net_row(name).input_size, num_nb=min(10, count - 1),
                                           head_options=options), face))
 
 
 def cost_by_name(name: str) -> Cost:
-    """Return the cost of a net with a PIP head, without latency."""
+    """Return the cost of a net with a PIP head; its latency is None."""
     with torch.device("meta"):
         return counted_cost(make(name).spec)
 
 
 def cpu_ms(file: Path, size: int, seconds: float = 1.0) -> float:
-    """Return ms of CPU time for one face with an exported file, one thread: the best of some seconds, which other load disturbs
-    least."""
+    """Return ms of CPU time for one face with an exported file and one thread.
+
+    It is the smallest of all calls in `seconds`, which other processes disturb least.
+    """
     session, image = open_session(file, 1, "export it"), np.zeros((1, size, size, 3), np.uint8)
     spent: list[float] = []
     while len(spent) < 5 or sum(spent) < seconds:
@@ -47,7 +49,7 @@ def cpu_ms(file: Path, size: int, seconds: float = 1.0) -> float:
 
 
 def measured_cost(name: str) -> Cost:
-    """Return the cost of a net with a PIP head, with latency. ValueError for an unknown net."""
+    """Return the cost of a net with a PIP head, with its latency on this machine. ValueError for an unknown net."""
     net = make(name)
     with exported_to_temporary(net) as file:
         return cost_by_name(name)._replace(latency=cpu_ms(file, net.spec["input_size"]))
@@ -55,7 +57,7 @@ def measured_cost(name: str) -> Cost:
 
 @contextmanager
 def exported_to_temporary(net: Trainable) -> Iterator[Path]:
-    """Export the net to a temporary file, which exists inside this context."""
+    """Export the net and yield the file, which exists within this context only."""
     with tempfile.TemporaryDirectory() as folder:
         export_onnx(net, Path(folder) / "net.onnx", {})
         yield Path(folder) / "net.onnx"
@@ -64,7 +66,7 @@ def exported_to_temporary(net: Trainable) -> Iterator[Path]:
 def list_nets(names: list[str]) -> tuple[str, list[dict]]:
     """Return a table of the backbones with a PIP head, as text and as `figures`.
 
-    Latencies are those of benchmarks/results/zoo.json; `names` are measured now.
+    Latencies come from benchmarks/results/zoo.json; those of `names` are measured now.
     """
     if names:
         try:
