@@ -21,7 +21,7 @@ FIVE = {
 
 
 def five_points(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
-    """Eyes, nose and corners of the mouth (5, 2) of landmarks (N, 2), same frame. UserError for a layout that lacks them."""
+    """Return eyes, nose and corners of the mouth (5, 2) of landmarks (N, 2), same frame. UserError for a layout without them."""
     shared = layout.places()
     known = next((name for name in (layout.stored, *FIVE) if name in FIVE and name in shared), None)
     groups = [[shared[known][i] for i in group if i in shared[known]] for group in FIVE.get(known, [[]])]
@@ -32,6 +32,6 @@ def five_points(landmarks: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def chip(image: np.ndarray, landmarks: np.ndarray, layout: Layout, size: int) -> np.ndarray:
-    """Upright chip (size, size, 3) of the face in `image` with these landmarks (N, 2), px."""
+    """Return the upright chip (size, size, 3) of the face in `image` that has these landmarks (N, 2), px."""
     matrix = opencv_matrix(similarity(five_points(landmarks, layout), TEMPLATE * (size / 112)))
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)

@@ -8,7 +8,7 @@ from pipnet.files import SHIPPED
 
 
 def from_checkout(function: str, file: Path | str) -> Callable:
-    """The function named "module:function", which loads `file`. UserError where the checkout or its packages are missing."""
+    """Return the function named "module:function", which loads `file`. UserError if the checkout or its packages are missing."""
     module, name = function.split(":")
     try:
         return getattr(importlib.import_module(module), name)

@@ -42,7 +42,7 @@ def _is_number(value: Any) -> bool:
 
 
 def number(least: float = -math.inf, most: float = math.inf, finite: bool = True) -> Kind:
-    """A number from `least` to `most`; NaN and infinity too if it need not be `finite`."""
+    """Return the kind of a number from `least` to `most`. NaN and infinity fit too unless it must be `finite`."""
     bounds = f" from {least:g} to {most:g}" if math.isfinite(most) else f" of at least {least:g}" if math.isfinite(least) else ""
     return Kind(f"a {'finite ' if finite else ''}number{bounds}",
                 lambda value: _is_number(value) and (not finite and not math.isfinite(value)
@@ -50,13 +50,13 @@ def number(least: float = -math.inf, most: float = math.inf, finite: bool = True
 
 
 def whole(least: int = 0, most: int = 10 ** 9) -> Kind:
-    """A whole number from `least` to `most`."""
+    """Return the kind of a whole number from `least` to `most`."""
     return Kind(f"a whole number from {least} to {most}",
                 lambda value: _is_number(value) and isinstance(value, int) and least <= value <= most)
 
 
 def several(kind: Kind, count: int | None = None, least: int = 0) -> Kind:
-    """A list of values of one kind: `count` of them, or at least `least`."""
+    """Return the kind of a list of values of one kind: `count` of them, or at least `least`."""
     size = f" of {count}" if count is not None else f" of at least {least}" if least else ""
     return Kind(f"a list{size}",
                 lambda value: isinstance(value, list | tuple) and len(value) >= least and count in (None, len(value)),
@@ -64,14 +64,14 @@ def several(kind: Kind, count: int | None = None, least: int = 0) -> Kind:
 
 
 def table(kind: Kind) -> Kind:
-    """A table from names to values of one kind."""
+    """Return the kind of a table from names to values of one kind."""
     return Kind("a table of names and values",
                 lambda value: isinstance(value, dict) and all(isinstance(name, str) for name in value),
                 lambda value: ((name, one, kind) for name, one in value.items()))
 
 
 def record(**kinds: Kind) -> Kind:
-    """A table with a value of its own kind under each name; those of optional kinds may be missing, others are not looked at."""
+    """Return the kind of a table with a given kind for each name. Optional values may be missing; other names are ignored."""
     return Kind(f"a table of {', '.join(name for name, kind in kinds.items() if not kind.optional) or 'values'}",
                 lambda value: isinstance(value, dict),
                 lambda value: ((name, value.get(name, MISSING), kind) for name, kind in kinds.items()
@@ -79,18 +79,18 @@ def record(**kinds: Kind) -> Kind:
 
 
 def nullable(kind: Kind) -> Kind:
-    """A value of a kind, or null."""
+    """Return the kind of a value of `kind`, or null."""
     return Kind(f"null or {kind.says}", lambda value: value is None or kind.fits(value),
                 lambda value: () if value is None else kind.parts(value))
 
 
 def maybe(kind: Kind) -> Kind:
-    """A value of a kind that may be missing from its record."""
+    """Return the kind of a value that may be missing from its record."""
     return kind._replace(optional=True)
 
 
 def one_of(choices: Collection) -> Kind:
-    """One of some plain values."""
+    """Return the kind of one of some plain values."""
     return Kind(f"one of {', '.join(map(str, choices))}", lambda value: any(value == one and type(value) is type(one)
                                                                             for one in choices))
 

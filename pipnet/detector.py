@@ -43,14 +43,14 @@ class FaceBox(NamedTuple):
     high: float
 
     def __call__(self, boxes: np.ndarray) -> np.ndarray:
-        """Landmark boxes (M, 4) of detector boxes (M, 4), image px."""
+        """Return landmark boxes (M, 4) of detector boxes (M, 4), image px."""
         low, high = boxes[..., :2], boxes[..., 2:]
         centre, half = (low + high) / 2, (high - low) / 2
         centre = centre + 2 * half * (0, self.down)
         return np.concatenate([centre - half * (self.wide, self.high), centre + half * (self.wide, self.high)], -1)
 
     def turned(self, boxes: np.ndarray, degrees: int) -> np.ndarray:
-        """Landmark boxes (M, 5) of faces that lean clockwise by quarter turns, from those (M, 4) of upright faces, image px.
+        """Return landmark boxes (M, 5) of faces that lean clockwise by quarter turns, from those (M, 4) of upright faces, px.
 
         Both are made from the same detector boxes. The last value is the roll, see `Landmarker.landmarks_of`.
         """
@@ -85,7 +85,7 @@ class DetectorRow(NamedTuple):
 
 
 class Detector:
-    """detector(image) -> Detections. image: uint8 BGR (H, W, 3), or what else `as_bgr` takes.
+    """detector(image) -> Detections. image: uint8 BGR (H, W, 3), or anything else that `as_bgr` takes.
 
     name: a key of DETECTORS. weights: its file; None: the one that comes with the project, for "faceboxes" only.
     threshold: least score of a face. overlap: IoU from which the box with the lower score is dropped (mtcnn: intersection over
@@ -136,14 +136,14 @@ class Detector:
 
 
 def detection_scale(height: int, width: int, scale: float | None) -> float:
-    """Factor for an image of that size, see `Detector`: at most 8 megapixels and at least one px remain."""
+    """Return the factor for an image of that size, see `Detector`: at most 8 megapixels and at least one px remain."""
     short = min(height, width)
     wanted = min(1.0, SHORT_SIDE / short) if scale is None else scale
     return max(min(wanted, (MOST_PIXELS / (height * width)) ** 0.5), 1 / short)
 
 
 def suppress(boxes: np.ndarray, overlap: float) -> list[int]:
-    """Indices of the boxes (M, 4), best first, whose IoU with every better box that is kept is at most `overlap`."""
+    """Return the indices of the boxes (M, 4), best first, whose IoU with every better box that is kept is at most `overlap`."""
     covers = iou(boxes, boxes).astype(np.float64) > overlap
     kept: list[int] = []
     for index in range(len(boxes)):
@@ -154,7 +154,7 @@ def suppress(boxes: np.ndarray, overlap: float) -> list[int]:
 
 # ------------------------------------------------------------------------------------------------------------- loaders
 def load_exported(file: Path, threads: int) -> Loaded:
-    """A detector that main.py exported: anchors, decoding and suppression are in the graph."""
+    """Return a detector that main.py exported: anchors, decoding and suppression are in the graph."""
     opened = open_file(file, threads)
     if {*opened.inputs} != {"image", "threshold", "overlap"} or {*opened.outputs} != {"boxes", "scores"}:
         raise UserError(f"{file} is no detector of ours, which has the inputs image, threshold and overlap and the outputs boxes "
@@ -171,7 +171,7 @@ def load_exported(file: Path, threads: int) -> Loaded:
 
 
 def load_rfb320(file: Path, threads: int) -> Loaded:
-    """Ultra-Light-Fast, version RFB-320, as published in ONNX: an input of 320x240 px; scores and boxes in [0, 1]."""
+    """Return Ultra-Light-Fast, version RFB-320, as published in ONNX: an input of 320x240 px; scores and boxes in [0, 1]."""
     session = open_session(file, threads)
     inputs, outputs = session.native.get_inputs(), {output.name for output in session.native.get_outputs()}
     if [port.shape for port in inputs] != [[1, 3, 240, 320]] or outputs != {"scores", "boxes"}:
@@ -192,7 +192,7 @@ def load_rfb320(file: Path, threads: int) -> Loaded:
 
 
 def load_yunet(file: Path, threads: int) -> Loaded:
-    """OpenCV's YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023)."""
+    """Return OpenCV's YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023)."""
     if threads:
         cv2.setNumThreads(threads)
     level = OPENCV_LOG.getLogLevel()

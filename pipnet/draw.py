@@ -22,13 +22,13 @@ PEN = Pen()
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:
-    """`count` bright BGR colours; neighbours in the list differ much."""
+    """Return `count` bright BGR colours; neighbours in the list differ much."""
     hues = (np.arange(count) * 0.381966 % 1 * 180).astype(np.uint8)
     return [tuple(cv2.cvtColor(np.array([[(hue, 150, 255)]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0].tolist()) for hue in hues]
 
 
 def group_colours(layout: Layout) -> list[tuple[int, int, int]]:
-    """BGR colour of each landmark: its group's, white without a group."""
+    """Return the BGR colour of each landmark: that of its group, white without a group."""
     colours = [WHITE] * layout.count
     for group, colour in zip(layout.groups.values(), palette(len(layout.groups)), strict=True):
         for i in group:
@@ -37,7 +37,7 @@ def group_colours(layout: Layout) -> list[tuple[int, int, int]]:
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
-    """Continuous px as OpenCV's drawing functions take them with shift=4: in 1/16 px, integers at pixel centres."""
+    """Return continuous px in the form of OpenCV's drawing functions with shift=4: in 1/16 px, integers at pixel centres."""
     return np.round((np.clip(points, -FARTHEST, FARTHEST) - 0.5) * 16).astype(int)
 
 
@@ -99,7 +99,7 @@ def number(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: li
 
 
 def tile(crop: np.ndarray, drawn: list[tuple[np.ndarray, tuple]], layout: Layout, size: int, title: str = "") -> np.ndarray:
-    """Image (size, size, 3) of a crop with landmarks [((N, 2) in [0, 1], BGR)] and a title in its lower left corner."""
+    """Return a crop as an image (size, size, 3) with landmarks [((N, 2) in [0, 1], BGR)] and a title in a lower corner."""
     image = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC if size > len(crop) else cv2.INTER_AREA)
     for landmarks, colour in drawn:
         draw(image, landmarks * size, layout, colour)
@@ -108,6 +108,6 @@ def tile(crop: np.ndarray, drawn: list[tuple[np.ndarray, tuple]], layout: Layout
 
 
 def sheet(tiles: list[np.ndarray], columns: int) -> np.ndarray:
-    """One image of tiles of equal size, in rows of `columns`."""
+    """Return one image of tiles of equal size, in rows of `columns`."""
     tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     return np.concatenate([np.concatenate(tiles[i:i + columns], 1) for i in range(0, len(tiles), columns)])

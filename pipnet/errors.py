@@ -11,10 +11,10 @@ class UserError(Exception):
 
 
 def one_line(error: object, length: int = 160) -> str:
-    """The beginning of an error's text, on one line."""
+    """Return the first `length` characters of an error's text, on one line."""
     return " ".join(str(error).split())[:length]
 
 
 def printable(text: str) -> str:
-    """The text on one line, without what changes a terminal or begins a line of its own: names in files may hold that."""
+    """Return the text on one line, with control characters escaped. Names in files may hold some that change a terminal."""
     return text.translate(CONTROLS)

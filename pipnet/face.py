@@ -25,7 +25,7 @@ class Face(NamedTuple):
     drowsiness: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and texts for json.dumps, under the names of --json. None: unknown or not finite.
+        """Return plain numbers, lists and texts for json.dumps, under the names of --json. None: unknown or not finite.
 
         The key `states`, and those of drowsiness, are there only where they are computed.
         """
@@ -34,14 +34,14 @@ class Face(NamedTuple):
                         **({"states": self.states} if self.states else {}), **(self.drowsiness or {})})
 
     def __repr__(self) -> str:
-        """The face on one short line."""
+        """Return the face on one short line."""
         of = f"id={self.id}, " if self.id is not None else ""
         box = ", ".join(f"{edge:.1f}" for edge in self.box)
         return f"Face({of}box=[{box}], score={self.score:.3f}, {len(self.landmarks)} landmarks, score {np.mean(self.scores):.3f})"
 
 
 def rounded(value: Any, digits: int | None = None) -> Any:
-    """Plain values of a number, array, list or dict, rounded if `digits` are given; None for what is not finite."""
+    """Return plain values of a number, array, list or dict, rounded if `digits` are given; None for what is not finite."""
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
     if isinstance(value, (list, tuple)):

@@ -22,7 +22,7 @@ COARSE = {"landmarks": "landmarks-fast"}  # {net of SHIPPED: the one that makes 
 
 
 def shipped(name: str) -> Path:
-    """Path of a file of weights/, in the installed package or in the checkout. UserError for one that has been changed."""
+    """Return the path of a file of weights/, in the installed package or the checkout. UserError if the file has been changed."""
     installed = Path(__file__).parent / "weights" / name
     file = installed if installed.is_file() else Path(__file__).parent.parent / "weights" / name
     if file.is_file():
@@ -40,7 +40,7 @@ def _verify(file: Path, _changed: int) -> None:
 
 
 def read_manifest(folder: Path, remedy: str) -> dict[str, dict]:
-    """Entries of a folder's manifest.json, {file: what is known of it}; none without it. UserError for a damaged one."""
+    """Return {file: facts} from a folder's manifest.json, {} without that file. UserError for a damaged one."""
     file = folder / "manifest.json"
     if not file.exists():
         return {}
@@ -57,7 +57,7 @@ def read_manifest(folder: Path, remedy: str) -> dict[str, dict]:
 
 
 def checksum(file: Path) -> str:
-    """SHA-256 of a file's content. UserError if it cannot be read."""
+    """Return the SHA-256 of a file's content. UserError if it cannot be read."""
     try:
         with open(file, "rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
@@ -66,7 +66,10 @@ def checksum(file: Path) -> str:
 
 
 def shipped_net(name: str, *suffixes: str) -> Path:
-    """Path of a net of SHIPPED, the first of its files with these suffixes. UserError if none came with this version."""
+    """Return the path of a net of SHIPPED, the first of its files with these suffixes.
+
+    UserError if none came with this version.
+    """
     files = [shipped(name + suffix) for suffix in suffixes]
     if there := [file for file in files if file.is_file()]:
         return there[0]
@@ -76,19 +79,22 @@ def shipped_net(name: str, *suffixes: str) -> Path:
 
 
 def names_folder(path: Path | str) -> bool:
-    """Whether a path means a folder: one that is there, ends with a slash, or has no ending such as .mp4."""
+    """Return whether a path means a folder: it exists, ends with a slash, or has no suffix such as .mp4."""
     return os.path.isdir(path) or str(path).endswith(os.sep) or not re.fullmatch(r"\.\d*[A-Za-z]\w{0,4}", Path(path).suffix)
 
 
 def read_bytes(file: Path | str) -> bytes:
-    """Contents of a file. OSError also for what is no file: reading a pipe would wait for ever, and a device may never end."""
+    """Return the content of a file.
+
+    OSError also for pipes and devices: reading a pipe could block, and a device may never end.
+    """
     if Path(file).exists() and not Path(file).is_file():
         raise OSError(errno.EINVAL, "it is no regular file", str(file))
     return Path(file).read_bytes()
 
 
 def partial_name(file: Path, suffix: str = "", word: str = "partial") -> Path:
-    """A name beside `file` that nobody can foresee, for what will be renamed to it. suffix: the ending that a writer needs.
+    """Return an unpredictable name beside `file` for a file that will be renamed to it. suffix: the one that a writer needs.
 
     word: another one than partial for what no command may remove as half written by a process that was killed.
     """
@@ -106,13 +112,13 @@ def partial_file(file: Path, suffix: str = "", word: str = "partial") -> Path:
 
 
 def is_partial(path: Path, *patterns: str) -> bool:
-    """Whether a name is one of `partial_name`, for a file whose name matches one of the regular expressions; none: for any."""
+    """Return whether a name is a `partial_name` of a file that matches one of the regular expressions; without these, of any."""
     found = PARTIAL.fullmatch(path.name)
     return bool(found) and (not patterns or any(re.fullmatch(pattern, found[1]) for pattern in patterns))
 
 
 def open_regular(file: Path, flags: int) -> int:
-    """Descriptor of a file that is opened with `flags`. OSError for a link, a pipe or a device, which could lead anywhere."""
+    """Return the descriptor of a file opened with `flags`. OSError for a link, a pipe or a device, which could lead anywhere."""
     try:
         descriptor = os.open(file, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -167,7 +173,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def read_csv(file: Path, numbers: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """Rows of a CSV file with a header, none if there is no file. numbers: columns that it must have, returned as floats.
+    """Return the rows of a CSV file with a header, [] without a file. numbers: columns that it must have, returned as floats.
 
     UserError, naming the line, for a damaged table.
     """
@@ -197,7 +203,7 @@ def write_csv(file: Path, header: list[str], rows) -> None:
 
 
 def to_cell(value: Any) -> Any:
-    """A value of a CSV file; text that a spreadsheet would run as a formula begins with an apostrophe. Numbers stay."""
+    """Return a value of a CSV file. Text that a spreadsheet would run as a formula gets an apostrophe; numbers stay."""
     if not isinstance(value, str) or not value.startswith(FORMULA):
         return value
     try:
@@ -208,5 +214,5 @@ def to_cell(value: Any) -> Any:
 
 
 def from_cell(text: str) -> str:
-    """The text that `to_cell` was given."""
+    """Return the text that `to_cell` was given."""
     return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text

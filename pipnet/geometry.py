@@ -50,7 +50,10 @@ def check_protocol(protocol: Protocol) -> Protocol:
 
 
 def box_of(landmarks: np.ndarray) -> np.ndarray:
-    """Tight box (..., 4) x1, y1, x2, y2 of landmarks (..., N, 2), same frame; NaN points are left out. UserError if all are."""
+    """Return the tight box (..., 4) x1, y1, x2, y2 of landmarks (..., N, 2), same frame, without NaN points.
+
+    UserError if all are NaN.
+    """
     known = np.isfinite(landmarks)
     if not known.all() and not known.all(axis=-1).any(axis=-1).all():
         raise UserError("a face without any landmark has no box; give it a box or leave it out")
@@ -58,7 +61,7 @@ def box_of(landmarks: np.ndarray) -> np.ndarray:
 
 
 def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle: float = 0.0) -> np.ndarray:
-    """Nominal crop (4,) float64 of a face box (4,), both in image px, in an image of width x height.
+    """Return the nominal crop (4,) float64 of a face box (4,), both in image px, in an image of width x height.
 
     angle: radians by which the box and the crop are turned clockwise, each about its own centre; such a crop is never clipped.
     Rounding `int` with border `clip` is the published 300W preparation of PIPNet (Jin et al., IJCV 2021): the box in whole pixels
@@ -76,7 +79,7 @@ def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle
 
 
 def _crop_of(edges: list[float], protocol: Protocol, width: int, height: int, angle: float) -> np.ndarray:
-    """Crop (4,) of a finite box, which may be empty, see `crop_box`."""
+    """Return the crop (4,) of a finite box, see `crop_box`. The crop may be empty."""
     whole = math.trunc if protocol.rounding == "int" else float
     if protocol.rounding == "int":
         edges = [whole(edge + 0.5) for edge in edges]  # the published code truncates 1-based landmarks, which are 0.5 larger
@@ -114,12 +117,12 @@ def grow(crop: np.ndarray, factor: float) -> np.ndarray:
 
 
 def border_px(size: int, margin: float) -> int:
-    """Border in px on each side of a nominal crop of `size` px that is stored `margin` times as large."""
+    """Return the border in px on each side of a nominal crop of `size` px that is stored `margin` times as large."""
     return round(size * (margin - 1) / 2)
 
 
 def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union (M, K) of boxes (M, 4) with others (K, 4), same frame."""
+    """Return the intersection over union (M, K) of boxes (M, 4) with others (K, 4), same frame."""
     low, high = np.maximum(boxes[:, None, :2], others[:, :2]), np.minimum(boxes[:, None, 2:], others[:, 2:])
     shared = np.prod(np.maximum(high - low, 0), axis=2)
     area, other = (np.prod(part[:, 2:] - part[:, :2], axis=1) for part in (boxes, others))
@@ -171,13 +174,13 @@ def turn_about(centre: np.ndarray, angle: float, zoom: float = 1.0) -> np.ndarra
 
 
 def carry(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Boxes (..., 4) with the same sides, whose centres went through a map (2, 3)."""
+    """Return boxes (..., 4) with the same sides, whose centres went through a map (2, 3)."""
     centre = (boxes[..., None, :2] + boxes[..., None, 2:]) / 2
     return boxes + np.tile((transform(centre, matrix) - centre)[..., 0, :], 2)
 
 
 def turned_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Tight boxes (M, 4) of the ellipses that fill the boxes (M, 4), after a similarity (2, 3)."""
+    """Return the tight boxes (M, 4) of the ellipses that fill the boxes (M, 4), after a similarity (2, 3)."""
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
     centre, half = transform(centre, matrix), np.sqrt(half ** 2 @ (matrix[:, :2] ** 2).T)
     return np.concatenate([centre - half, centre + half], 1)
@@ -189,12 +192,12 @@ def transform(points, matrix):
 
 
 def mirrored(points: np.ndarray, flip_index: Sequence[int], width: float) -> np.ndarray:
-    """Points (N, 2) of a picture of that width in its mirror image; flip_index: which point each becomes there."""
+    """Return points (N, 2) in the mirror image of a picture of that width. flip_index: the point that each becomes there."""
     return (points * (-1, 1) + (width, 0))[list(flip_index)]
 
 
 def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Least-squares similarities (..., 2, 3) from points (..., M, 2) to `onto` (..., M, 2); M >= 2, and the points differ."""
+    """Return least-squares similarities (..., 2, 3) from points (..., M, 2) to `onto` (..., M, 2); M >= 2 different points."""
     centre, goal = points.mean(-2, keepdims=True), onto.mean(-2, keepdims=True)
     source, target = points - centre, onto - goal
     a = (source * target).sum((-2, -1))
@@ -204,7 +207,7 @@ def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
 
 
 def turn_picture(image: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """The whole image (H, W, 3), turned clockwise by `angle` radians on black, and the map (2, 3) from its px to the result's."""
+    """Return the whole image (H, W, 3), turned clockwise by `angle` radians on black, and the map (2, 3) of its px."""
     height, width = image.shape[:2]
     matrix = turn_about(np.array([width, height]) / 2, angle)
     corners = transform(np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64), matrix)
@@ -214,7 +217,7 @@ def turn_picture(image: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarra
 
 
 def _shrunk(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """The image (H, W, 3), smaller by about this factor, and the map (2, 3) from its px to those of `image`."""
+    """Return the image (H, W, 3), smaller by about this factor, and the map (2, 3) from its px to those of `image`."""
     sides = np.array(image.shape[1::-1])
     fewer = np.maximum(np.round(factor * sides), 1).astype(int)
     back = np.column_stack([np.diag(sides / fewer), np.zeros(2)])

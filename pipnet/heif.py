@@ -8,7 +8,7 @@ KINDS = {b"hei": "HEIC", b"hev": "HEIC", b"mif": "HEIF", b"msf": "HEIF"}  # by t
 
 
 def heif_kind(data: bytes) -> str:
-    """Name of the kind of HEIF file that begins with `data`, AVIF for one that OpenCV reads; empty for another file."""
+    """Return the kind of a HEIF file that begins with `data`: AVIF if OpenCV reads it, else its name; '' for another file."""
     length = int.from_bytes(data[:4], "big")
     if data[4:8] != b"ftyp":
         return ""
@@ -19,7 +19,7 @@ def heif_kind(data: bytes) -> str:
 
 
 def upright(image: np.ndarray, data: bytes) -> np.ndarray:
-    """The picture of a HEIF file as it is to be shown: turned and mirrored as its properties irot and imir say."""
+    """Return the picture of a HEIF file, turned and mirrored as its properties irot and imir say."""
     for kind, value in _properties(data):
         if kind == b"irot":
             image = np.rot90(image, value & 3)  # anti-clockwise

@@ -24,7 +24,7 @@ OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".
 
 
 def pictures(folder: Path) -> list[Path]:
-    """Picture files in a folder and its subfolders, in natural order: face2 before face10. Hidden files are left out.
+    """Return the picture files in a folder and its subfolders, in natural order: face2 before face10. Hidden files are left out.
 
     A file is a picture by its content or by its name, so a damaged one is listed, and reading it says what is wrong.
     """
@@ -49,7 +49,7 @@ def is_picture(file: Path) -> bool:
 
 
 def enhanced(image: np.ndarray) -> np.ndarray:
-    """The image (H, W, 3) uint8 with less noise, and brighter if it is dark: a Gaussian blur, then a gamma curve."""
+    """Return the image (H, W, 3) uint8 with less noise, and brighter if it is dark: a Gaussian blur, then a gamma curve."""
     smooth = cv2.GaussianBlur(image, (2 * BLUR_REACH + 1,) * 2, BLUR)
     gamma = np.log(BRIGHT) / np.log(np.clip(smooth.mean() / 255, DARKEST, BRIGHT))
     return cv2.LUT(smooth, (255 * np.linspace(0, 1, 256) ** gamma).round().astype(np.uint8))
@@ -60,7 +60,7 @@ class Bgr(np.ndarray):
 
 
 def as_bgr(image, rgb: bool = False) -> Bgr:
-    """Image (H, W, 3) uint8 BGR of a uint8 array, a file's name or a picture of Pillow.
+    """Return the image (H, W, 3) uint8 BGR of a uint8 array, a file's name or a picture of Pillow.
 
     An array is BGR, or with `rgb` RGB, each with or without alpha, or grey (H, W) or (H, W, 1). A picture is read as its file is,
     so transparent pixels become white. UserError for anything else.
@@ -82,7 +82,7 @@ def as_bgr(image, rgb: bool = False) -> Bgr:
 
 
 def _of_pillow(image) -> np.ndarray:
-    """Image (H, W, 3) uint8 BGR of a picture of Pillow, as `read_image` gives it for the picture's file."""
+    """Return the image (H, W, 3) uint8 BGR of a picture of Pillow, as `read_image` returns it for the picture's file."""
     from PIL import Image, ImageFile, ImageOps
     try:
         if isinstance(image, ImageFile.ImageFile):  # what is made of it was turned by the program, or is not to be turned
@@ -102,13 +102,13 @@ def _of_pillow(image) -> np.ndarray:
 
 
 def _on_white(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The image (H, W, 3) uint8 on white; alpha (H, W, 1) of 8 or 16 bits."""
+    """Return the image (H, W, 3) uint8 on white. alpha (H, W, 1) has 8 or 16 bits."""
     opaque = alpha / np.float32(np.iinfo(alpha.dtype).max)
     return np.round(image * opaque + 255 * (1 - opaque)).astype(np.uint8)
 
 
 def read_image(file: Path, remedy: str = "fetch it again", data: bytes | None = None) -> np.ndarray:
-    """Image (H, W, 3) uint8 BGR of a file, turned as its EXIF tag or the properties of an AVIF say.
+    """Return the image (H, W, 3) uint8 BGR of a file, turned as its EXIF tag or the properties of an AVIF say.
 
     16-bit images become 8-bit, grey and CMYK become BGR, transparent pixels become white. UserError for a file that is missing,
     unreadable or truncated; `remedy` says what to do about the latter two. data: the contents, if they have been read.

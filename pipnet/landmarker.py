@@ -1,4 +1,4 @@
-"""Faces in an OpenCV image: a detector, a landmark net, and the crop between them."""
+"""Finds faces and their landmarks in an OpenCV image, with a detector and a landmark net."""
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -35,26 +35,29 @@ from pipnet.search import search
 from pipnet.session import shipped_onnx
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
-FILLED = 0.08    # share of the crop's side by which the mean face may miss its edges and still be called tight
-MOST_CROPS = 6   # crops of a face after the one of the detector's box
-FEW_CROPS = 2    # of these, crops without regard to the scores; more would walk from background to what looks like a face
-# a crop stays where the one round its landmarks has no edge farther off than this share of its side, and is turned by less
+FILLED = 0.08    # share of the crop's side; boxes are tight if the edges of the mean face's crop lie within this of [0, 1]
+MOST_CROPS = 6   # most further crops of a face after that of the detector's box
+FEW_CROPS = 2    # so many of these are made whatever the scores are; more could move from background to something like a face
+# a face is not cropped again if the next crop's edges moved by less than this share of its side, and its roll by less than this
 NEAR, NEAR_TURN = 0.06, np.radians(10)
 NEAR_LEANING = 0.03  # the share for a face that leans by NEAR_TURN or more: its landmarks improve more slowly from crop to crop
-QUARTERS = 90, 180, 270  # degrees by which the first crop is turned, too, where its landmarks are unsure
-LEVEL = np.radians(5)  # lean that a face keeps in its crop, so that crops of upright faces stay upright and none jumps in a video
+QUARTERS = 90, 180, 270  # degrees; if landmarks of the first crop are unsure, it is also tried with these turns
+LEVEL = np.radians(5)  # a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
 HALFWAY = 0.4    # default of LandmarkNet.face_limit
-# of the way from face_limit to 1: mean landmark score from which a face is sure; of its size: mean expected error up to which it
-# is. Almost no face that is found at a wrong roll meets both
+# limits of a sure face: its mean landmark score, as a share of the way from face_limit to 1, and its mean expected error, as a
+# share of its size. Almost no face that is found at a wrong roll meets both
 SURE, SURE_ERROR = 0.35, 0.028
-LARGEST_ERROR = 0.1  # `sure_error` of a net that can hardly tell a face from background, whose pictures are not searched again
+LARGEST_ERROR = 0.1  # with a `sure_error` above this, a net can hardly tell faces from background, so pictures are not searched
 DETECTS = ("is a face detector, which finds boxes and no landmarks; name it with --detector-weights, in Python with "
            "Detector(), and a landmark net here")
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
 
 def with_roll(boxes: np.ndarray) -> np.ndarray:
-    """A copy of boxes (M, 4) or (M, 5), or of one, as (M, 5) float64; a roll that is not there is 0. UserError for others."""
+    """Return a copy of boxes (M, 4) or (M, 5), or of one box, as (M, 5) float64. A missing roll is 0.
+
+    UserError for other shapes.
+    """
     try:
         rows = np.atleast_2d(np.asarray(boxes, np.float64))
         rows = rows if rows.size else np.zeros((0, 4))
@@ -69,12 +72,14 @@ class LandmarkNet(NamedTuple):
     """A landmark net and how its crops are made.
 
     predict: uint8 BGR (B, S, S, 3) -> {landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), and where the net has them sigma
-    (B, N), pose (B, 3) pitch, yaw, roll in radians, states (B, K) probabilities}.
-    S is `size` px, or that plus a border for nets that see `margin` times the crop. meanface (N, 2): mean landmarks of the
-    training set in [0, 1] of the crop. face_limit: mean landmark score of a crop that is as likely background as a face.
-    face_least: mean landmark score below which a detection is dropped. pose: whether the net predicts it. states (K,): names of
-    the states, None for one that was not trained. sure_score, sure_error: mean landmark score and mean expected error, as a share
-    of the face's size, that most validation faces of this net reach, where these ask for less than SURE and SURE_ERROR.
+        (B, N), pose (B, 3) pitch, yaw, roll in radians, states (B, K) probabilities}
+    size, margin: S is `size` px; for nets with a margin, `size` plus a border, so that they see `margin` times the crop
+    meanface (N, 2): mean landmarks of the training set in [0, 1] of the crop
+    face_limit: mean landmark score of a crop that is as likely background as a face
+    face_least: mean landmark score below which a detection is dropped
+    pose: whether the net predicts it; states (K,): names of the states, None for one that was not trained
+    sure_score, sure_error: mean landmark score, and mean expected error / size of the face, that most validation faces of this
+        net reach; they are used if they are easier to reach than SURE and SURE_ERROR
     """
 
     predict: Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -92,7 +97,7 @@ class LandmarkNet(NamedTuple):
 
     @property
     def tight(self) -> bool:
-        """Return whether training crops came from tight landmark boxes: the crop of the mean face's box is then about [0, 1]."""
+        """Return whether training crops were made from tight landmark boxes: the mean face's box then gives the crop [0, 1]."""
         if self.meanface is None:
             return True
         inside = self.protocol._replace(border="real", rounding="float")
@@ -100,12 +105,12 @@ class LandmarkNet(NamedTuple):
 
     @property
     def sure(self) -> float:
-        """Mean landmark score that a sure face has at least."""
+        """Return the least mean landmark score of a sure face."""
         return min(self.face_limit + SURE * (1 - self.face_limit), self.sure_score)
 
     @property
     def can_search(self) -> bool:
-        """Return whether the net is certain enough of faces that a search by its scores and expected errors makes sense."""
+        """Return whether scores and expected errors of this net can tell faces from background, as a search needs."""
         return self.sure > self.face_limit and self.sure_error <= LARGEST_ERROR
 
     def is_sure(self, face: Face) -> bool:
@@ -127,7 +132,7 @@ class LandmarkNet(NamedTuple):
 
     @classmethod
     def of(cls, predict, values: dict[str, Any]) -> "LandmarkNet":
-        """Net from the values that an export or a checkpoint stores; they were checked before."""
+        """Return a net from the checked values of an export or a checkpoint."""
         meanface = values.get("meanface")
         meanface = None if meanface is None else np.reshape(np.asarray(meanface, np.float64), (-1, 2))
         protocol = Protocol(**{key: values["protocol"][key] for key in Protocol._fields})
@@ -138,7 +143,7 @@ class LandmarkNet(NamedTuple):
 
     @classmethod
     def of_export(cls, opened: Opened, file: Path | str) -> "LandmarkNet":
-        """Net of an exported file of ours. UserError where its metadata are incomplete or wrong."""
+        """Return the net of a file that this project exported. UserError if its metadata are incomplete or wrong."""
         check_export(opened.values, file)
         return cls.of(lambda images: opened.run({"image": images}), {**opened.values, "pose": "pose" in opened.outputs})
 
@@ -154,7 +159,7 @@ def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, 
 
 
 def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --export") -> LandmarkNet:
-    """The landmark net of an exported file, see `open_file`. UserError where it is missing or another kind of file."""
+    """Return the landmark net of an exported file, see `open_file`. UserError if it is missing or another kind of file."""
     opened = open_file(file, threads, remedy)
     if {*opened.outputs} == {"boxes", "scores"}:
         raise UserError(f"{file} {DETECTS}")
@@ -174,10 +179,10 @@ class Landmarker:
     `FaceBox`, maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project.
     max_faces: only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores. any_roll:
     an unsure face is also tried at quarter turns, and where no face is sure, the picture is searched again, enhanced and turned.
-    rgb: arrays are RGB. coarse: a net with the same layout that takes less time. It finds the faces and makes their crops, so
-    that `landmarks` sees most faces once and others never; None: landmarks-fast for the net named landmarks, else no net.
-    UserError for what cannot be loaded. `seconds`: time spent so far, by stage. For other processes a landmarker is pickled as
-    these arguments.
+    rgb: arrays are RGB. coarse: a cheaper net of the same layout that proposes crops, so that the main net runs about once a
+    face;
+    None: landmarks-fast for the net named landmarks, else no net. UserError for what cannot be loaded. `seconds`: time spent so
+    far, by stage. For other processes a landmarker is pickled as these arguments.
     """
 
     def __init__(self, landmarks: Path | str | LandmarkNet | None = None, detector: Callable | None = None,
@@ -215,7 +220,7 @@ class Landmarker:
 
     @property
     def layout(self) -> Layout:
-        """Layout of the landmarks that are found."""
+        """Return the layout of the landmarks that are found."""
         return self.net.layout
 
     @property
@@ -224,7 +229,7 @@ class Landmarker:
         return getattr(self.detector, "face_box", DETECTORS["faceboxes"].face_box)
 
     def __call__(self, image: Any, second_crop: bool = True) -> list[Face]:
-        """Faces of an image; of a list of images, a list of faces each.
+        """Return the faces of an image; for a list of images, a list of faces for each.
 
         second_crop: crop a face again if its landmarks are unsure or far from the box.
         """
@@ -236,7 +241,7 @@ class Landmarker:
 
     def faces_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool,
                  close: bool = False) -> list[Face]:
-        """Faces of landmark boxes (M, 4) or (M, 5), see `landmarks_of`, that the landmark scores confirm.
+        """Return the faces of landmark boxes (M, 4) or (M, 5), see `landmarks_of`, that the landmark scores confirm.
 
         close: for boxes that are turned like the faces; all faces are cropped as closely as those that lean.
         """
@@ -264,7 +269,7 @@ class Landmarker:
 
     @property
     def calls(self) -> int:
-        """Number of calls of the landmark net so far, with those of the coarse one."""
+        """Return the number of calls of the landmark net so far, with those of the coarse one."""
         return self._calls + (self.coarse.calls if self.coarse else 0)
 
     def is_face(self, face: Face) -> bool:
@@ -272,7 +277,7 @@ class Landmarker:
         return bool(face.scores.mean() >= self.net.face_least)
 
     def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Landmark boxes (M, 4) in image px, from the brows to the chin, and the detector's scores (M,), best first."""
+        """Return landmark boxes (M, 4) in image px, from the brows to the chin, and the detector's scores (M,), best first."""
         image = as_bgr(image, self.rgb)
         start, (height, width) = time.perf_counter(), image.shape[:2]
         boxes, scores = (np.asarray(part, np.float64) for part in self.detector(image)[:2])
@@ -288,10 +293,10 @@ class Landmarker:
         return boxes, scores
 
     def landmarks_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None) -> list[Face]:
-        """Faces of landmark boxes (M, 4) or (M, 5) in image px, as `detect` and `box_of` return them; their crops form one batch.
+        """Return the faces of landmark boxes (M, 4) or (M, 5) in image px, as `detect` and `box_of` return them.
 
-        The fifth value is the roll in degrees: the box and its crop are turned clockwise by it and show the face upright.
-        scores (M,): the detector's, copied to the faces. UserError for a box that lies outside the image.
+        Crops form one batch. The fifth value is the roll in degrees: the box and its crop are turned clockwise by it and show
+        the face upright. scores (M,): the detector's, copied to the faces. UserError for a box that lies outside the image.
         """
         image, boxes = as_bgr(image, self.rgb), with_roll(boxes)
         height, width = image.shape[:2]
@@ -305,7 +310,7 @@ class Landmarker:
         return self._found(image, boxes, scores)
 
     def _found(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> list[Face]:
-        """`landmarks_of` without its checks: the upright box of a turned one may lie outside the image."""
+        """Return faces as `landmarks_of` does, without its checks: the upright box of a turned face may lie outside the image."""
         start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
         boxes, rolls = np.split(with_roll(boxes), [4], axis=1)
         angles = np.radians(rolls[:, 0])
@@ -338,10 +343,10 @@ class Landmarker:
         return faces
 
     def box_of(self, landmarks: np.ndarray) -> np.ndarray:
-        """Landmark box (5,) for the next crop of a face with these landmarks (N, 2), both in image px.
+        """Return the landmark box (5,) for the next crop of a face with these landmarks (N, 2), both in image px.
 
-        The last value is the roll, see `landmarks_of`. The box is tight, if training crops were made from tight boxes. Otherwise
-        its crop lies relative to the landmarks as the training crops lie relative to the mean face.
+        The last value is the roll, see `landmarks_of`. The box is tight if training crops were made from tight boxes. Otherwise
+        its crop is placed and scaled so that the mean face of the training crops fits the landmarks.
         """
         turn, centre = self.net.roll_of(landmarks), landmarks.mean(0)
         if not turn:
@@ -350,7 +355,7 @@ class Landmarker:
         return np.append(carry(box, turn_about(centre, turn)), np.degrees(turn))
 
     def _upright_box(self, landmarks: np.ndarray) -> np.ndarray:
-        """Landmark box (4,) of an upright face, see `box_of`."""
+        """Return the landmark box (4,) of an upright face, see `box_of`."""
         if self._tight:
             return box_of(landmarks)
         meanface = self.net.meanface
@@ -363,21 +368,21 @@ class Landmarker:
         return self._box_of_crop(centre, side)
 
     def align(self, image: np.ndarray, face: Face, size: int = 112) -> np.ndarray:
-        """Upright chip (size, size, 3) of a face, with eyes, nose and mouth where ArcFace's template has them.
+        """Return the upright chip (size, size, 3) of a face, with eyes, nose and mouth where ArcFace's template has them.
 
         UserError for a layout without those five points.
         """
         return chip(as_bgr(image, self.rgb), face.landmarks, self.layout, size)
 
     def _next_boxes(self, image: np.ndarray, faces: Iterable[Face]) -> np.ndarray:
-        """Landmark boxes (M, 5) for the next crops of faces; the present ones, upright, where they would not show the image."""
+        """Return landmark boxes (M, 5) for the next crops of faces; the present box, upright, where the next shows no image."""
         height, width = image.shape[:2]
         pairs = [(self.box_of(face.landmarks), face.box) for face in faces]
         boxes = [box if self.shows(box, width, height) else (*present, 0) for box, present in pairs]
         return np.reshape(boxes, (-1, 5))
 
     def _turn(self, image: np.ndarray, faces: np.ndarray, boxes: np.ndarray) -> None:
-        """Replace each unsure face (M,), and its box (M, 5), by that of the quarter turn with the highest landmark scores."""
+        """Replace each unsure face (M,), and its box (M, 5), by those of the quarter turn with higher landmark scores, if any."""
         unsure = np.array([i for i, face in enumerate(faces) if not self.net.is_sure(face)], int)
         if not len(unsure):
             return
@@ -406,7 +411,7 @@ class Landmarker:
         return bool((box[:2] < (width, height)).all() and (box[2:4] > 0).all())
 
     def _as_protocol(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (M, 4) for the net's protocol, from tight boxes of 68 landmarks.
+        """Return boxes (M, 4) for the net's protocol, from tight boxes of 68 landmarks.
 
         Boxes of `inner` protocols are chosen so that the crop is the one that `square` makes of the whole face. Other protocols
         take the boxes as they are.
@@ -417,7 +422,7 @@ class Landmarker:
         return self._box_of_crop((boxes[:, :2] + boxes[:, 2:]) / 2, side)
 
     def _box_of_crop(self, centre: np.ndarray, side: np.ndarray) -> np.ndarray:
-        """The box (..., 4) from which the net's protocol makes the crop with this centre (..., 2) and side, image px."""
+        """Return the box (..., 4) from which the net's protocol makes the crop with this centre (..., 2) and side, image px."""
         protocol = self.net.protocol
         half = side / (2 * np.array([protocol.scale_x, protocol.scale_y]))
         centre = centre - side * np.array([0, protocol.shift_y / protocol.scale_y])

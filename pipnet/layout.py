@@ -8,7 +8,7 @@ MOST_LANDMARKS = 10_000  # of a layout; a file that claims more is refused befor
 
 
 def opposite(ring: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Pairs of landmarks of a ring that lie opposite, (upper, lower), without the two corners."""
+    """Return pairs of landmarks of a ring that lie opposite, (upper, lower), without the two corners."""
     half = len(ring) // 2
     return list(zip(ring[1:half], ring[:half:-1], strict=True))
 
@@ -28,7 +28,7 @@ class Layout(NamedTuple):
     same_as: dict[str, dict[int, int]]     # {stored layout: {landmark: the same landmark there}}
 
     def edges(self) -> list[tuple[int, int]]:
-        """Pairs of landmarks that a drawing joins."""
+        """Return pairs of landmarks that a drawing joins by a line."""
         pairs = []
         for name, group in self.groups.items():
             pairs += pairwise(group)
@@ -37,17 +37,17 @@ class Layout(NamedTuple):
         return pairs
 
     def ring(self, name: str) -> tuple[int, ...] | None:
-        """Landmarks of a closed group, listed along its upper rim and back along the lower one; None without such a group."""
+        """Return the landmarks of a closed group, along its upper rim and back along the lower one; None without such a group."""
         group = self.groups.get(name, ())
         return group if name in self.closed and len(group) >= 4 and len(group) % 2 == 0 else None
 
     def openings(self) -> list[tuple[int, int, int, int]]:
-        """Opposite landmarks of the lids and inner lips: (upper, lower, one corner, the other corner)."""
+        """Return opposite landmarks of the lids and inner lips: (upper, lower, one corner, the other corner)."""
         rings = filter(None, map(self.ring, (*EYES, INNER_LIPS)))
         return [(upper, lower, ring[0], ring[len(ring) // 2]) for ring in rings for upper, lower in opposite(ring)]
 
     def point_names(self) -> list[str]:
-        """Name of each landmark: its group's, with a number from 1 in a group of several; its own number without a group."""
+        """Return the name of each landmark: its group's, with a number from 1 if there are several; its index without a group."""
         names = list(map(str, range(self.count)))
         for group, ids in self.groups.items():
             for number, i in enumerate(ids, 1):
@@ -55,17 +55,17 @@ class Layout(NamedTuple):
         return names
 
     def places(self) -> dict[str, dict[int, int]]:
-        """{stored layout: {landmark of it: the same landmark here}}: of its own, and of those that it shares landmarks with."""
+        """Return {stored layout: {its landmark: the same landmark here}} of this layout and of those that share landmarks."""
         numbers = {self.stored: dict(enumerate(self.selected)), **self.same_as}
         return {name: {number: place for place, number in pairs.items()} for name, pairs in numbers.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint or a file's metadata."""
+        """Return plain values for a checkpoint or a file's metadata."""
         return json.loads(json.dumps(self._asdict()))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Layout":
-        """Layout from the values of `to_dict`."""
+        """Return the layout from the values of `to_dict`."""
         values = dict(values)
         values["groups"] = {name: tuple(group) for name, group in values["groups"].items()}
         if values["pupils"]:

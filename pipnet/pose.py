@@ -21,7 +21,7 @@ LEAST = 6  # points that solvePnP needs
 
 
 def pose_points(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
-    """(row of MODEL, landmarks of `layout` whose mean it is) of each point that the layout has, also through same_as.
+    """Return (row of MODEL, landmarks whose mean it is) of each point that `layout` has, also through same_as.
 
     UserError where the layout has fewer than six of the ten points.
     """
@@ -36,7 +36,7 @@ def pose_points(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
 
 
 def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) -> tuple[float, float, float]:
-    """(pitch, yaw, roll) in degrees of a face's landmarks (N, 2) in px of an image of width x height.
+    """Return (pitch, yaw, roll) in degrees of a face's landmarks (N, 2) in px of an image of width x height.
 
     The signs are those of 300W-LP and of our nets: pitch is positive when the face looks up, yaw when it looks to the image's
     left, roll when it leans clockwise as seen. The angles are OpenCV's: the head is turned by Rz(roll) Ry(yaw) Rx(pitch), in
@@ -58,7 +58,7 @@ def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) ->
 
 
 def turn_pose(pose: np.ndarray, angle) -> np.ndarray:
-    """(..., 3) pitch, yaw, roll of heads whose pictures are turned clockwise by `angle` (...), all in radians and as in 300W-LP.
+    """Return pitch, yaw, roll (..., 3) of heads whose pictures are turned clockwise by `angle` (...), radians, as in 300W-LP.
 
     There the head is turned by Rx(pitch) Ry(yaw) Rz(roll), with y upwards.
     """

@@ -50,12 +50,12 @@ def open_file(file: Path | str, threads: int = 0, remedy: str = "name another fi
 
 
 def about(file: Path) -> Path:
-    """The JSON file beside an export, for formats that store no metadata: {name: value}, and `outputs`, {name: shape of one}."""
+    """Return the path of the JSON file beside an export that cannot store metadata: {name: value}, `outputs`: {name: shape}."""
     return Path(f"{file}.json")
 
 
 def stored_values(file: Path) -> dict[str, Any]:
-    """Metadata of an exported file, without opening it where they lie beside it; nothing if they are missing or damaged."""
+    """Return the metadata of an exported file, unopened if they lie beside it; {} if they are missing or damaged."""
     try:
         return metadata(open_session(file, 1)) if file.suffix == ".onnx" else _stored(file)
     except UserError:
@@ -63,7 +63,7 @@ def stored_values(file: Path) -> dict[str, Any]:
 
 
 def _stored(file: Path, need: bool = True) -> dict[str, Any]:
-    """Metadata beside a file; without it UserError if there is a `need`, else nothing."""
+    """Return the metadata beside a file. Without them, UserError if there is a `need`, else no outputs."""
     if not need and not about(file).is_file():
         return {"outputs": {}}
     try:
@@ -102,7 +102,7 @@ def _refuse(file: Path, runtime: str) -> UserError:
 
 
 def _one_by_one(run_one: Callable[..., list[np.ndarray]], inputs: list[str], outputs: list[str]) -> Callable[[Arrays], Arrays]:
-    """The `run` of a runtime that takes one picture at a time. run_one: inputs without the batch -> outputs without it."""
+    """Return the `run` of a runtime that takes one picture at a time. run_one: inputs without the batch -> outputs without it."""
     def run(feeds: Arrays) -> Arrays:
         rows = zip(*(np.ascontiguousarray(feeds[name]) for name in inputs), strict=True)
         found = zip(*(run_one(*row) for row in rows), strict=True)
@@ -113,7 +113,7 @@ def _one_by_one(run_one: Callable[..., list[np.ndarray]], inputs: list[str], out
 
 # ------------------------------------------------------------------------------------------------------------ runtimes
 def open_onnx(file: Path, threads: int) -> Opened:
-    """A file in onnxruntime."""
+    """Return a file opened in onnxruntime."""
     session = open_session(file, threads)
     shapes = {port.name: port.shape[1:] for port in session.native.get_outputs()}
     names = list(shapes)
@@ -122,7 +122,7 @@ def open_onnx(file: Path, threads: int) -> Opened:
 
 
 def open_mnn(file: Path, threads: int) -> Opened:
-    """A file in MNN, in float32. A file without metadata beside it keeps the shapes that MNN gives its outputs.
+    """Return a file opened in MNN, in float32. Without metadata beside it, outputs keep the shapes that MNN gives them.
 
     It runs one picture at a time: with several, MNN is no faster, and 64 of 192 px take 12 GB.
     """
@@ -147,7 +147,7 @@ def open_mnn(file: Path, threads: int) -> Opened:
 
 
 def open_ncnn(file: Path, threads: int) -> Opened:
-    """A .param file with its .bin in ncnn, in float32, one picture at a time.
+    """Return a .param file and its .bin, opened in ncnn, in float32, one picture at a time.
 
     It takes one thread whatever `threads` says: its threads wait actively, which beside other load takes 100 times as long.
     """
@@ -170,7 +170,7 @@ def open_ncnn(file: Path, threads: int) -> Opened:
 
 
 def open_openvino(file: Path, threads: int) -> Opened:
-    """An .xml file with its .bin in OpenVINO, on the CPU in float32."""
+    """Return an .xml file and its .bin, opened in OpenVINO, on the CPU in float32."""
     openvino, stored = import_runtime("openvino", file), _stored(file)
     options = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
     try:
@@ -183,7 +183,7 @@ def open_openvino(file: Path, threads: int) -> Opened:
 
 
 def open_torchscript(file: Path, threads: int) -> Opened:
-    """A TorchScript file in torch, in the command of the checkout that has written it. UserError elsewhere: it holds code."""
+    """Return a TorchScript file opened in torch, in the command that has written it. UserError elsewhere, since it holds code."""
     run = from_checkout("utils.evaluate.detectors:load_torchscript", file)(file, threads)
     stored = _stored(file)
     outputs = list(stored["outputs"])

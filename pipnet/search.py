@@ -14,11 +14,11 @@ LEAN = np.radians(120)  # a sure face that leans more in every picture searched 
 
 
 def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True, steps=ROLLS) -> list:
-    """Faces of an image (H, W, 3), in its px. While none is sure, those are added that the detector finds in the enhanced image.
+    """Return the faces of an image (H, W, 3), in its px: `faces`, and others if none of them is sure.
 
-    It is turned by each roll of a step. Landmarks are sought in both images, since the blur costs accuracy in small faces. The
-    search ends with the first step after which a sure face stands upright in one of the turned images, or after MOST_CALLS. It is
-    left out for a net whose limits say nothing.
+    The detector searches the enhanced image, turned by each roll of a step. The landmarks of its faces are found in both images,
+    since the blur costs accuracy in small faces. The search ends after the first step in which a sure face stands upright in one
+    of the turned images, or after MOST_CALLS. There is no search for a net that cannot tell sure faces.
     """
     net = landmarker.net
     turns: list[float] = []
@@ -57,7 +57,7 @@ def stands(roll: float, turns: list[float]) -> bool:
 
 
 def best(faces: list, most: int | None) -> list:
-    """The `most` largest faces, ordered by score. Of faces that lie on each other, the one with the highest landmark scores."""
+    """Return the `most` largest faces, ordered by score. Of overlapping faces, only the one with the highest landmark scores."""
     faces = sorted(faces, key=lambda face: -face.scores.mean())
     faces = [faces[i] for i in suppress(np.array([box_of(face.landmarks) for face in faces]).reshape(-1, 4), SAME)]
     faces = sorted(faces, key=lambda face: -np.ptp(face.landmarks, axis=0).prod())[:most]

@@ -16,7 +16,7 @@ _sessions: weakref.WeakSet = weakref.WeakSet()
 
 
 def _runtime():
-    """The package onnxruntime. UserError where it is missing."""
+    """Return the package onnxruntime. UserError if it is missing."""
     try:
         import onnxruntime
     except ModuleNotFoundError:
@@ -25,7 +25,7 @@ def _runtime():
 
 
 def shipped_onnx(name: str, int8: bool | None = None) -> Path:
-    """ONNX file of a net of SHIPPED, in 8 bits if `int8` and there is one, else in 32. None: in 8 bits on a CPU.
+    """Return the ONNX file of a net of SHIPPED: in 8 bits if `int8` and there is one, else in 32. None: 8 bits on a CPU.
 
     UserError if none came with this version.
     """
@@ -36,7 +36,7 @@ def shipped_onnx(name: str, int8: bool | None = None) -> Path:
 
 
 def open_session(file: Path | str, threads: int, remedy: str = "name another file") -> "Session":
-    """Session of a file. UserError for one that is missing or cannot be loaded; `remedy` says what to do about a missing one."""
+    """Return the session of a file. UserError if it is missing or cannot be loaded; `remedy`: advice for a missing one."""
     if not Path(file).is_file():
         raise UserError(f"no file at {file}; {remedy}")
     return Session(Path(file), threads)
@@ -55,7 +55,7 @@ class Session:
         _sessions.add(self)
 
     def run(self, names: list[str], feeds: dict[str, Any]) -> list:
-        """Outputs of these names."""
+        """Return the outputs of these names."""
         try:
             return self.native.run(names, feeds)
         except Exception as error:  # onnxruntime's exceptions share no base class
@@ -64,7 +64,7 @@ class Session:
 
     @property
     def native(self):
-        """Session of onnxruntime."""
+        """Return the session of onnxruntime."""
         if self._native is None:
             self._native = _native_session(self.file, self.threads)
         return self._native
@@ -102,7 +102,7 @@ def _native_session(file: Path, threads: int):
 
 
 def metadata(session: Session) -> dict[str, Any]:
-    """Values that an export stored in the file, by name. Text that is not JSON stays text."""
+    """Return {name: value} of the values that an export stored in the file. Text that is not JSON stays text."""
     values: dict[str, Any] = {}
     for name, text in session.native.get_modelmeta().custom_metadata_map.items():
         try:

@@ -18,7 +18,7 @@ STREAMS = "multipart/", "video/", "audio/"  # kinds of answers that have no end,
 
 
 def fetch_picture(address: str) -> tuple[bytes, str] | None:
-    """The picture that an http or ftp address answers with, and its name; None if it is something else or does not answer."""
+    """Return (picture, name) that an http or ftp address sends; None if it sends something else or does not answer."""
     parts = urlsplit(address)
     if parts.scheme.lower() not in ("http", "https", "ftp"):
         return None

@@ -28,7 +28,7 @@ from pipnet.stop import SIGNALS, answer, end_when_stuck
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Return the values of the command line."""
     name = Path(sys.argv[0]).name
     parser = argparse.ArgumentParser(prog="python -m pipnet" if name == "__main__.py" else name, description=__doc__,
                                      epilog=f"Keys in the window: {KEYS}.")

@@ -21,7 +21,7 @@ FORGET = 30.0             # s after which an absent face is forgotten
 
 
 def ring_aspect(landmarks: np.ndarray, ring: tuple[int, ...]) -> float:
-    """Height over width of a closed group of landmarks (N, 2), listed along the upper rim and back along the lower one.
+    """Return height / width of a closed group of landmarks (N, 2), listed along the upper rim and back along the lower one.
 
     With six points this is the eye aspect ratio (EAR) of Soukupova & Cech, "Real-Time Eye Blink Detection using Facial
     Landmarks", 2016; with more, their heights are averaged. Scale and rotation do not change it.
@@ -31,7 +31,7 @@ def ring_aspect(landmarks: np.ndarray, ring: tuple[int, ...]) -> float:
 
 
 def ring_width(landmarks: np.ndarray, ring: tuple[int, ...]) -> float:
-    """Distance of the two corners of a closed group of landmarks (N, 2), px."""
+    """Return the distance of the two corners of a closed group of landmarks (N, 2), px."""
     return float(np.linalg.norm(landmarks[ring[0]] - landmarks[ring[len(ring) // 2]]))
 
 
@@ -68,7 +68,7 @@ class Drowsiness:
         self.states: dict[int, _State] = {}
 
     def update(self, id: int, landmarks: np.ndarray, seconds: float, states: dict[str, float] | None = None) -> dict:
-        """State of face `id` from its landmarks (N, 2) and, where the net predicts them, `states` (`Face.states`) at `seconds`.
+        """Return the state of face `id` at `seconds`, from its landmarks (N, 2) and, if the net predicts them, its `states`.
 
         ear_left, ear_right: eye aspect ratios, left of the image first. mouth: aspect ratio of the inner lips, None without them.
         open: EAR relative to open eyes; the eye that looks wider has more weight. closed: whether the eyes are closed, by the
@@ -103,7 +103,7 @@ class Drowsiness:
 
 
 def _openness(state: _State, ears: np.ndarray, weights: np.ndarray, seconds: float) -> float:
-    """Weighted mean of both EARs over their baselines. Updates the baselines."""
+    """Return the weighted mean of both EARs over their baselines. Updates the baselines."""
     if seconds >= state.rebase:
         values = np.array([values[1:3] for values in state.eyes] + [ears])
         state.baseline, state.rebase = np.maximum(np.quantile(values, BASELINE, axis=0), 1e-6), seconds + REBASE

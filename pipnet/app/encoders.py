@@ -32,7 +32,7 @@ NEAREST, LOOK = 60.0, 60  # frames/s at most of a video whose frames come at irr
 
 
 def av() -> Any:
-    """The package PyAV, None where it is not installed."""
+    """Return the package PyAV, None if it is not installed."""
     try:
         return importlib.import_module("av")
     except ImportError:
@@ -93,7 +93,7 @@ class OpenCV:
 
 
 def even_rate(file: Path, fps: float) -> float:
-    """The constant rate that keeps a video's frames: fps, or more where some of its first frames lie nearer to each other."""
+    """Return the constant rate that keeps all frames of a video: fps, or more if some of its first frames are closer together."""
     capture, times = cv2.VideoCapture(str(file)), []
     while len(times) < LOOK and capture.grab():
         times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
@@ -103,7 +103,7 @@ def even_rate(file: Path, fps: float) -> float:
 
 
 def has_sound(file: Path) -> bool:
-    """Whether a file has sound, as PyAV sees it."""
+    """Return whether a file has sound, according to PyAV."""
     module = av()
     with suppress(OSError), as_os_error(module), module.open(str(file)) as container:
         return bool(container.streams.audio)

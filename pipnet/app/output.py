@@ -30,7 +30,7 @@ FIRST = b'{"frame": '     # how our lines of JSON begin
 
 
 def json_line(frame: Frame, faces: list[Face]) -> str:
-    """One frame as a line of JSON; coordinates are rounded to hundredths of a px. Unknown and non-finite values are null."""
+    """Return a frame as a line of JSON. Coordinates are rounded to 0.01 px; unknown and non-finite values are null."""
     height, width = frame.image.shape[:2]
     values = [{key: rounded(value, DIGITS.get(key, 4)) for key, value in face.to_dict().items()} for face in faces]
     return json.dumps({"frame": frame.index, "time": rounded(frame.seconds, 4), "file": frame.name,
@@ -131,7 +131,7 @@ class Output:
         return [sink.file(name) for name in source.names]
 
     def draw(self, frame: Frame, faces: list[Face], style: str) -> np.ndarray:
-        """The frame with faces, panel and alarm drawn on it."""
+        """Return the frame with faces, panel and alarm drawn on it."""
         only_once = self.source.still and self.window is None
         image = frame.image if only_once else frame.image.copy()  # saves the memory of a copy of a large picture
         if not self.source.still and style != "nothing":
@@ -187,7 +187,7 @@ class Output:
                 self.sink.close()
 
     def summary(self) -> str:
-        """Summary of the run: numbers of faces and frames, and the files that were written."""
+        """Return a summary of the run: numbers of faces and frames, and the files that were written."""
         text = f"{plural(self.faces, 'face')} in {plural(self.frames, 'picture' if self.source.still else 'frame')}"
         if not self.source.still:
             text += f", {self.panel.fps:.0f} frames/s"
@@ -201,7 +201,7 @@ class Output:
 
 
 def _check_targets(args: argparse.Namespace, sources: list[Path], targets: list[Path]) -> None:
-    """UserError where an output would overwrite the source or another output, or without --overwrite what is there."""
+    """Raise UserError if an output would overwrite the source, another output or, without --overwrite, an existing file."""
     seen: set[str] = set()
     for target in targets:
         if (place := os.path.abspath(target)) in seen:

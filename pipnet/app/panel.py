@@ -14,7 +14,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def plural(count: int, noun: str) -> str:
-    """A number with its noun."""
+    """Return a number with its noun."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 

@@ -109,12 +109,12 @@ class VideoSink:
 
 
 def names_picture(file: Path | str) -> bool:
-    """Whether OpenCV writes pictures of this name."""
+    """Return whether OpenCV writes pictures with this file name."""
     return bool(Path(file).suffix) and cv2.haveImageWriter(str(file))
 
 
 def unused(path: Path) -> Path:
-    """The path, with _2, _3, ... in its name if it is in use."""
+    """Return the path; if it is in use, with _2, _3, ... in its name."""
     names = (path.with_name(f"{path.stem}_{number}{path.suffix}") for number in itertools.count(2))
     return next(one for one in itertools.chain([path], names) if not os.path.lexists(one))
 

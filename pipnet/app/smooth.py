@@ -26,7 +26,7 @@ def _continues(before: np.ndarray | None, now: np.ndarray) -> bool:
 
 
 def _gain(cutoff: np.ndarray | float, seconds: float) -> np.ndarray | float:
-    """Weight of the new value in a low-pass filter of `cutoff` Hz, `seconds` after the last value."""
+    """Return the weight of the new value in a low-pass filter of `cutoff` Hz, `seconds` after the last value."""
     return 1 / (1 + 1 / (2 * math.pi * cutoff * seconds))
 
 
@@ -64,7 +64,7 @@ class OneEuro:
         self.seconds = 0.0
 
     def __call__(self, faces: Faces, seconds: float, image: np.ndarray | None = None) -> Faces:
-        """Smoothed landmarks of the frame at `seconds`."""
+        """Return the smoothed landmarks of the frame at `seconds`."""
         passed, self.seconds = max(seconds - self.seconds, 1e-3), seconds
         known = [id for id, found in faces.items() if id in self.states and _continues(self.states[id].found, found)]
         states = {id: self._first(np.asarray(found, dtype=np.float64)) for id, found in faces.items()}
@@ -97,7 +97,7 @@ class OneEuro:
 
 
 def _carried(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Points (M, N, 2) moved by the similarities that map the half of them with the least own movement onto `onto` (M, N, 2)."""
+    """Return points (M, N, 2), moved by the similarities that map the calmer half of them onto `onto` (M, N, 2)."""
     apart = np.linalg.norm(transform(points, similarity(points, onto)) - onto, axis=-1)
     order = np.argsort(apart, axis=1, kind="stable")  # of equals the first comes first, as in smooth.js
     steady = order[:, :max((apart.shape[1] + 1) // 2, 2), None]  # a similarity needs two points
@@ -124,7 +124,7 @@ class Flow:
         self.image: np.ndarray | None = None
 
     def __call__(self, faces: Faces, seconds: float, image: np.ndarray) -> Faces:
-        """Smoothed landmarks of the frame `image` (H, W, 3) uint8."""
+        """Return the smoothed landmarks of the frame `image` (H, W, 3) uint8."""
         comparable = self.image is not None and self.image.shape == image.shape
         known = [id for id, found in faces.items() if comparable and _continues(self.blended.get(id), found)]
         flown = self._flow(known, image)
@@ -135,7 +135,10 @@ class Flow:
         return self.held
 
     def _flow(self, ids: list[int], image: np.ndarray) -> Faces:
-        """Last points of these faces, moved by optical flow; one call for all, since the pyramids cost more than the points."""
+        """Return the last points of these faces, moved by optical flow.
+
+        One call serves all, since the pyramids cost more than the points.
+        """
         if not ids:
             return {}
         last = np.concatenate([self.blended[id] for id in ids]).astype(np.float32)
@@ -155,7 +158,7 @@ class Flow:
 
 
 def plain(faces: Faces, seconds: float, image: np.ndarray | None = None) -> Faces:
-    """Landmarks as they were found."""
+    """Return the landmarks as they were found."""
     return faces
 
 
@@ -163,7 +166,7 @@ SMOOTH = ("one-euro", "flow", "none")
 
 
 def make_smooth(name: str, layout: Layout) -> Callable[[Faces, float, np.ndarray], Faces]:
-    """The filter of that name, called with ({id: landmarks}, seconds, image). UserError for an unknown name."""
+    """Return the filter of that name, to be called with ({id: landmarks}, seconds, image). UserError for an unknown name."""
     if name not in SMOOTH:
         raise UserError(f"no smoothing '{name}' (there are: {', '.join(SMOOTH)})")
     if name == "flow":

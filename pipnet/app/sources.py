@@ -55,7 +55,7 @@ class Pictures:
 
     @classmethod
     def fetched(cls, data: bytes, name: str) -> "Pictures":
-        """A picture that an address has answered with."""
+        """Return a source of the picture that an address has sent."""
         folder = TemporaryDirectory()
         file = Path(folder.name, name)
         file.write_bytes(data)
@@ -65,7 +65,7 @@ class Pictures:
 
     @property
     def names(self) -> list[str]:
-        """Names of the pictures: of the file, with its path in a folder that is the source."""
+        """Return the file names of the pictures, with their path below the folder if the source is one."""
         return [file.relative_to(self.folder or file.parent).as_posix() for file in self.files]
 
     def __iter__(self) -> Iterator[Frame]:
@@ -174,7 +174,7 @@ class Video:
         self._capture.release()
 
     def _returns(self) -> np.ndarray | None:
-        """The first frame of a source that gives pictures again within RETURN seconds, else None.
+        """Return the first frame of a source that gives pictures again within RETURN seconds, else None.
 
         One that begins with the same frame as before is no stream: it would be shown for ever.
         """
@@ -207,7 +207,7 @@ class Clock:
         self.step, self.seconds, self.stamp, self.late, self.used = step, 0.0, 0.0, 0.0, False
 
     def at(self, stamp: float) -> float:
-        """Time of the next frame."""
+        """Return the time of the next frame."""
         self.used |= stamp > 0
         if stamp < self.stamp - BACK:  # a broadcast that starts its time anew
             self.late = self.seconds + self.step - stamp
@@ -221,7 +221,7 @@ Source = Pictures | Video
 
 
 def open_source(text: str) -> Source:
-    """The source that `--source` names: a picture, a folder, a video, an address (with ://) or a camera (number or device file).
+    """Return the source that `--source` names: picture, folder, video, address (with ://) or camera (number or device file).
 
     Files are recognised by their content, not by their names. A GIF of several frames is a video. UserError for anything else.
     """

@@ -22,7 +22,7 @@ TURNS = [*ROLLS[0], *ROLLS[1]]  # degrees: a detection without a face searches o
 
 
 def face_score(face: Face, limit: float = HALFWAY) -> float:
-    """Probability, in [0, 1], that a crop shows a face, from its mean landmark score.
+    """Return the probability, in [0, 1], that a crop shows a face, from its mean landmark score.
 
     limit: mean landmark score where the probability is one half, see `LandmarkNet`; `benchmarks/face_score.py` measures it.
     """
@@ -59,7 +59,7 @@ class Tracker:
         self.wait = self.ids = self.searches = 0  # frames until the detector runs; number of ids, of searched frames so far
 
     def update(self, image: np.ndarray, seconds: float) -> list[Face]:
-        """Faces of an image (H, W, 3) uint8 BGR, `seconds` after the start, ordered by id, with smoothed landmarks.
+        """Return the faces of an image (H, W, 3) uint8 BGR, `seconds` after the start, ordered by id, with smoothed landmarks.
 
         UserError for a time that is not finite; the next frame may go on.
         """
@@ -82,7 +82,7 @@ class Tracker:
         return [tracked[id]._replace(landmarks=smooth[id], id=id) for id in sorted(tracked)]
 
     def _follow(self, image: np.ndarray) -> dict[int, Face]:
-        """{id: face} of the last frame's faces, found in crops round their last landmarks."""
+        """Return {id: face} of the last frame's faces, found in crops around their last landmarks."""
         ids = sorted(id for id, track in self.tracks.items() if not track.lost and self._shows(track.next, image))
         faces = self._faces(image, [self.tracks[id].next for id in ids])
         shared = iou(_boxes(faces), _boxes(faces))
@@ -99,15 +99,15 @@ class Tracker:
         return bool(inside) and self.landmarker.shows(box, width, height)
 
     def _faces(self, image: np.ndarray, boxes) -> list[Face]:
-        """Faces of landmark boxes, with their face scores."""
+        """Return the faces of landmark boxes, with their face scores."""
         return self._scored(self.landmarker.landmarks_of(image, np.array(boxes)) if len(boxes) else [])
 
     def _scored(self, faces: list[Face]) -> list[Face]:
-        """The faces with their face scores."""
+        """Return the faces with their face scores."""
         return [face._replace(score=face_score(face, self.landmarker.net.face_limit)) for face in faces]
 
     def _detect(self, image: np.ndarray, tracked: dict[int, Face]) -> dict[int, Face]:
-        """The tracked faces that the detector or their face score confirms, and the new faces that the detector finds."""
+        """Return the tracked faces that the detector or their face score confirms, and the new faces that the detector finds."""
         boxes = self.landmarker.detect(image)[0]
         ids = list(tracked)
         pairs = match(_boxes(tracked.values()), boxes, SAME)
@@ -130,7 +130,7 @@ class Tracker:
         return kept
 
     def _search(self, image: np.ndarray) -> list[Face]:
-        """The faces that are found in the enhanced image at the next one of TURNS, and stand upright there."""
+        """Return the faces that are found in the enhanced image at the next one of TURNS, and stand upright there."""
         turn = TURNS[self.searches % len(TURNS)]
         self.searches += 1
         faces = self._scored(search(self.landmarker, image, [], steps=[(turn,)]))
@@ -138,12 +138,15 @@ class Tracker:
 
 
 def _boxes(faces) -> np.ndarray:
-    """Tight boxes (M, 4) of the faces' landmarks."""
+    """Return the tight boxes (M, 4) of the faces' landmarks."""
     return np.array([box_of(face.landmarks) for face in faces]).reshape(-1, 4)
 
 
 def match(boxes: np.ndarray, others: np.ndarray, least: float) -> list[tuple[int, int]]:
-    """Pairs (i, j) of boxes (M, 4) and others (K, 4) with an IoU of at least `least`. Each box is used once, best pairs first."""
+    """Return pairs (i, j) of boxes (M, 4) and others (K, 4) with an IoU of at least `least`.
+
+    Each box is used once, best pairs first.
+    """
     overlap = iou(boxes.reshape(-1, 4), others.reshape(-1, 4))
     pairs = []
     while overlap.size and overlap.max() >= least:

@@ -101,7 +101,7 @@ def write_page(folder: Path, options: Options, overwrite: bool = False) -> None:
 
 
 def _other_file(folder: Path) -> Path | None:
-    """A file or a link in a folder that no page has there, None if there is none."""
+    """Return a file or link in a folder that no page contains, None if there is none."""
     names = {path.name for path in PAGE.iterdir() if path.suffix != ".tgz"}
     names |= {*(f"vendor/{name}" for name in NEEDED), *NETS, SETTINGS}
     return next((path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir() and not (
@@ -109,7 +109,7 @@ def _other_file(folder: Path) -> Path | None:
 
 
 def _is_ours(file: Path) -> bool:
-    """Whether a file holds settings of a page."""
+    """Return whether a file holds settings of a page."""
     try:
         return {"net", "detector", "landmarker", "tracker"} <= json.loads(file.read_bytes()).keys()
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -117,7 +117,10 @@ def _is_ours(file: Path) -> bool:
 
 
 def page_settings(options: Options, found: Path) -> dict[str, Any]:
-    """Values of the nets and constants of this package, by the page's file that uses them. found: the detector's file."""
+    """Return the values of the nets and constants of this package, by the page's file that uses them.
+
+    found: the detector's file.
+    """
     remedy = "name a file that main.py --export onnx has made"
     opened = open_file(options.landmarks, 0, remedy)
     if options.landmarks.suffix != ".onnx" or opened.inputs != ["image"] \
@@ -158,7 +161,7 @@ def _constants(owner: Any, *names: str) -> dict[str, Any]:
 
 
 def _pose(layout: Layout) -> dict[str, Any] | None:
-    """Points of the head that the layout has, None where it has too few."""
+    """Return the points of the head that the layout has, None if it has too few."""
     try:
         points = pose_points(layout)
     except UserError:
@@ -167,7 +170,7 @@ def _pose(layout: Layout) -> dict[str, Any] | None:
 
 
 def _drowsiness(layout: Layout) -> dict[str, Any] | None:
-    """Landmarks and constants of `Drowsiness`, None for a layout without eyes."""
+    """Return the landmarks and constants of `Drowsiness`, None for a layout without eyes."""
     try:
         rings = drowsiness.Drowsiness(layout)
     except UserError:
