@@ -1,5 +1,5 @@
 """Nets by name: a backbone, a neck and a head, built from plain values. `import nets` loads torch only when a name needs it."""
-from nets.registry import HEADS, resolve
+from nets.registry import HEADS, import_named
 
 PLACES = {
     **dict.fromkeys(("NETS", "NetOptions", "build_net", "make_spec", "net_row"), "nets.build"),
@@ -13,4 +13,4 @@ def __getattr__(name: str):
     """Import a public name on first use (PEP 562)."""
     if name not in PLACES:
         raise AttributeError(f"module 'nets' has no attribute '{name}'")
-    return resolve(f"{PLACES[name]}:{name}")
+    return import_named(f"{PLACES[name]}:{name}")

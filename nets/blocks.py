@@ -12,7 +12,7 @@ def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: i
 
 
 def conv_norm_relu(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """Return the same, then ReLU."""
+    """Return a convolution without bias, a batch norm and a ReLU."""
     return [*conv_norm(inputs, outputs, kernel, stride, groups), nn.ReLU(inplace=True)]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from nets.backbones import dpr, irnet, mobilenet, resnet, slim, timm_net
 from nets.backbones.row import Row
 from nets.net import Net
-from nets.registry import HEADS, resolve
+from nets.registry import HEADS, import_named
 from nets.trainable import Trainable
 from nets.wrappers.local_parts import LocalParts
 from nets.wrappers.spatial_transformer import Reinit
@@ -16,13 +16,14 @@ NETS: dict[str, Row] = {**resnet.ROWS, **irnet.ROWS, **mobilenet.ROWS, **slim.RO
 
 
 class NetOptions(NamedTuple):
-    """Choices from which a net follows.
+    """The choices that define a net.
 
     net, head: rows of NETS and HEADS; stride: None for the head's default; act: None for the backbone's default
     head_options: keyword arguments of the head's class; groups: landmarks of each branch of the head `parts`
     openings: opposite landmarks whose distance the refiner learns, see `pipnet.layout.Layout.openings`
-    reinit: find the face's usual place first; local_parts: {name: landmarks} of the local stage, which implies reinit
-    auxiliary: further outputs, of `pose` and `states`; hard_landmarks: power of an error by which it weighs, 0: all alike
+    reinit: move the face to a standard place first; local_parts: {name: landmarks} of the local stage, which implies reinit
+    auxiliary: further outputs, among `pose` and `states`
+    hard_landmarks: a landmark's weight in the loss is its error to this power; 0: all weigh alike
     """
     net: str
     head: str = "pip"
@@ -63,7 +64,7 @@ def make_spec(options: NetOptions, meanface: np.ndarray) -> dict:
     if stride not in head.strides:
         choices = ", ".join(map(str, sorted(head.strides)))
         raise ValueError(f"head {options.head} cannot have stride {stride}; choose one of {choices}")
-    kind = resolve(head.build)
+    kind = import_named(head.build)
     if size < stride:
         raise ValueError(f"input_size must be at least the stride ({stride}), not {size}")
     if size % kind.size_multiple:
@@ -78,7 +79,7 @@ def make_spec(options: NetOptions, meanface: np.ndarray) -> dict:
 
 def build_net(spec: dict) -> Trainable:
     """Return a net with random weights from the values of `make_spec`."""
-    row, kind = net_row(spec["net"]), resolve(HEADS[spec["head"]].build)
+    row, kind = net_row(spec["net"]), import_named(HEADS[spec["head"]].build)
     backbone = row.build(act=spec["act"]) if spec["act"] else row.build()
     neck = kind.neck(backbone, spec)
     net = Net(backbone, neck, kind(neck.channels, spec, **spec["head_options"]), spec)

@@ -8,7 +8,7 @@ PER_LANDMARK = ("landmarks", "weight", "score", "sigma")
 
 
 def select(values, indices):
-    """Return labels or a prediction of the landmarks `indices` only, a list or a tensor."""
+    """Return labels or a prediction with the landmarks `indices` only. indices: a list or a tensor."""
     chosen = {name: getattr(values, name)[:, indices] for name in PER_LANDMARK if getattr(values, name, None) is not None}
     return values.replace(**chosen)
 
@@ -35,7 +35,7 @@ def warp(values, matrix: Tensor):
 
 
 def mirror(points: Tensor) -> Tensor:
-    """Return points (..., 2) in [0, 1] of the crop in its mirror image."""
+    """Return points (..., 2), in [0, 1] of the crop, as they lie in its mirror image."""
     return torch.stack([1 - points[..., 0], points[..., 1]], -1)
 
 
@@ -62,8 +62,8 @@ def turned(pose: Tensor, angle: Tensor) -> Tensor:
 class Weak(NamedTuple):
     """Weakly augmented crops of the last U pictures of a batch, which have no labels, for a teacher to label.
 
-    images (U, S, S, 3) uint8 BGR; matrix (U, 2, 3): from [0, 1] of that crop to [0, 1] of the picture in the batch, with a
-    negative determinant where that is mirrored
+    images (U, S, S, 3) uint8 BGR
+    matrix (U, 2, 3): from [0, 1] of this crop to [0, 1] of the picture in the batch; mirrored ones have a negative determinant
     """
     images: Tensor
     matrix: Tensor
@@ -74,14 +74,14 @@ class Weak(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """A batch of labels in one finite tensor: a loss needs no masks, and a device gets one copy. Made by `pack`.
+    """A batch of labels in one finite tensor, made by `pack`. So a loss needs no masks, and one copy moves it to a device.
 
-    packed (B, W) float32; form {field: its columns}, in order; the fields are views, of which all but the first two may be None:
+    packed (B, W) float32; form {field: number of columns}, in order. Fields are views of it; all but the first two may be None:
     landmarks (B, N, 2) in [0, 1] of the crop; weight (B, N), 0 where unknown or not trained
     pose (B, 3) pitch, yaw, roll in radians; pose_weight (B, 1), 0 where unknown
     states (B, k) 0 or 1; states_weight (B, k), 0 where unknown; `flip` takes the first two for the left and the right eye
     level (B, 1): 0: all terms are trained; 1 or 2: only the score map of that `PIPHead.levels`
-    weak: of pictures that follow the labelled ones in the batch, for `MeanTeacher`
+    weak: weak crops of the unlabelled pictures, which come after the labelled ones in the batch, for `MeanTeacher`
     """
     packed: Tensor
     form: dict[str, int]
@@ -127,7 +127,7 @@ class Labels(NamedTuple):
         return _join({name: fields.get(name, self.field(name)) for name in self.form})._replace(weak=self.weak)
 
     def weight_of(self, level: int) -> Tensor:
-        """Return (B, N), the weight in the terms of that level: 0 for samples of another."""
+        """Return the weights (B, N) in the terms of that level, 0 for samples of another level."""
         return self.weight if self.level is None else self.weight * (self.level == level)
 
     def to(self, device) -> "Labels":
@@ -136,14 +136,14 @@ class Labels(NamedTuple):
 
 
 def _finite(values) -> tuple[Tensor, Tensor]:
-    """Return values as float32, 0.5 where they were NaN or infinite, and where they were not."""
+    """Return (values as float32 with 0.5 in place of NaN and infinity, bool of the same shape: whether they were finite)."""
     values = torch.as_tensor(values, dtype=torch.float32)
     known = torch.isfinite(values)
     return torch.where(known, values, 0.5), known
 
 
 def _join(fields: dict[str, Tensor]) -> Labels:
-    """Return the labels of these fields (B, ...)."""
+    """Return labels with these fields (B, ...)."""
     columns = {name: values.flatten(1) for name, values in fields.items()}
     return Labels(torch.cat(list(columns.values()), 1), {name: values.shape[1] for name, values in columns.items()})
 

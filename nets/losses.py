@@ -1,6 +1,7 @@
-"""Loss arithmetic that several heads share: error forms, predicted error scales, weights for hard landmarks.
+"""Loss functions that several heads share: error forms, predicted error scales, weights for hard landmarks.
 
-Errors are absolute and in cells of the feature map (eighths of the crop where a head has no cells: 32 px of 256 both).
+Errors are absolute, in cells of the feature map. Heads without cells use eighths of the crop, which is 32 px of 256, as a cell
+is.
 """
 import math
 
@@ -30,16 +31,15 @@ def wing(error: Tensor) -> Tensor:
 
 
 def bounded(log_scale: Tensor) -> Tensor:
-    """Return predicted log scales in a range whose exponentials are safe."""
+    """Return predicted log scales, clamped to a range whose exponentials are finite."""
     return log_scale.clamp(-8, 4)
 
 
 def laplace_loss(weight: Tensor, errors: Tensor, log_scale: Tensor) -> Tensor:
     """Return the weighted sum of Laplace likelihood losses; errors (..., 2) of x and y, weight and log_scale (...).
 
-    Each loss is -log of the density times the predicted scale, which gets no gradient from that factor. Without it, easy
-    landmarks would drown the others, because their gradients are divided by small scales. The only minimum of the loss is at
-    the mean error. The errors get no gradient.
+    Laplace likelihood times the detached scale; without the factor, easy landmarks dominate, because their gradients are divided
+    by small scales. The only minimum of the loss is at the mean error. The errors get no gradient.
     """
     scale = log_scale.exp()
     with torch.no_grad():

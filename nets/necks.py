@@ -38,8 +38,8 @@ class Neck(nn.Module):
 class Pyramid(nn.Module):
     """One map from those of all strides between the head's and 32, after FPN (Lin et al., CVPR 2017).
 
-    Each map goes through a 1x1 convolution, coarse ones are enlarged and added, a 3x3 follows. Raises ValueError for a backbone
-    without one of the strides.
+    Each map goes through a 1x1 convolution; coarser maps are enlarged and added to finer ones; the sum goes through a 3x3
+    convolution. Raises ValueError for a backbone without one of the strides.
     """
 
     channels = 128

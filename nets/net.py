@@ -13,16 +13,16 @@ from nets.trainable import Trainable
 
 
 class Features(NamedTuple):
-    """Feature maps of pictures: `coarse` (B, C, H, W) for the head, `fine` of stride 8 for the refiner, or None without one."""
+    """Feature maps of pictures: `coarse` (B, C, H, W) for the head; `fine` with stride 8 for the refiner, None without one."""
     coarse: Tensor
     fine: Tensor | None
 
 
 class Outputs(NamedTuple):
-    """Features of pictures in a training, and the head's maps of them.
+    """What a training computes from pictures before their labels are used: features, and the head's maps.
 
     start (B, N, 2): landmarks that the maps decode to, without gradient; moves (B, N, 2): what the refiner adds to them. Both in
-    [0, 1] of the crop, and None where nothing needs them.
+    [0, 1] of the crop, None if nothing needs them.
     """
     features: Features
     maps: Any
@@ -31,7 +31,7 @@ class Outputs(NamedTuple):
 
 
 def by_name(maps) -> dict[str, Tensor]:
-    """Return the maps of a head by name, those that it has. Those of head heatmap are one tensor: `score`."""
+    """Return {name: tensor} of the maps that a head has. The single tensor of head heatmap is named `score`."""
     maps = {"score": maps} if isinstance(maps, Tensor) else maps._asdict()
     return {name: value for name, value in maps.items() if isinstance(value, Tensor) and value.numel()}
 
@@ -52,7 +52,7 @@ class Net(Trainable):
 
     @property
     def landmark_terms(self) -> dict[str, str]:
-        """The terms of the head and the refiner, which landmarks alone train."""
+        """Return the terms of the head and the refiner, which need landmarks only."""
         return {**HEADS[self.spec["head"]].terms, **(self.refiner.terms if self.refiner else {})}
 
     @property
@@ -60,7 +60,7 @@ class Net(Trainable):
         return {**self.landmark_terms, **self.auxiliary.terms}
 
     def leaves_unused(self) -> bool:
-        """Return whether the backbone has branches for strides that nothing uses. The gradients of one small batch tell."""
+        """Return whether some backbone parameters get no gradient; found by walking the autograd graph of one picture."""
         side, training = self.spec["input_size"], self.training
         parameters = [p for p in self.backbone.parameters() if p.requires_grad]
         self.eval()  # keeps the statistics of batch norms
@@ -94,7 +94,7 @@ class Net(Trainable):
         return by_name(self(images))
 
     def run(self, features: Features) -> Outputs:
-        """Return what a training needs of pictures with these features, whatever its labels are."""
+        """Return the outputs for pictures with these features."""
         maps, start = self.head(features.coarse), None
         if self.refiner or self.spec["hard_landmarks"]:
             with torch.no_grad():
@@ -105,11 +105,11 @@ class Net(Trainable):
         return self.losses(self.run(self.extract(images)), labels)
 
     def losses(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
-        """Return {term: sum}; labels in the frame of the features."""
+        """Return {term: sum over the batch}; labels in the frame of the features."""
         return {**self.landmark_losses(outputs, labels), **self.auxiliary.loss(outputs.features.coarse, labels)}
 
     def landmark_losses(self, outputs: Outputs, labels: Labels) -> dict[str, Tensor]:
-        """Return the `losses` of the landmark terms."""
+        """Return {term: sum over the batch} of the landmark terms."""
         if power := self.spec["hard_landmarks"]:
             labels = hard_landmark_weights(labels, outputs.start, power)
         targets = self.head.encode(labels, tuple(outputs.features.coarse.shape[-2:]))

@@ -1,4 +1,4 @@
-"""Convolutions whose filter gradients oneDNN gets wrong on a CPU are computed another way (docs/performance.md says how)."""
+"""Replaces convolutions whose filter gradients oneDNN computes wrongly on a CPU (docs/performance.md describes the errors)."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ BLOCK = 16  # channels that oneDNN handles at once
 def misses_taps(side: int, kernel: int, stride: int) -> bool:
     """Return whether bf16 gradients of filters may be wrong over maps of this side (height or width, in cells).
 
-    Then some taps of the filter see only padding. oneDNN leaves their gradients as the memory was before.
+    Then some taps of the filter see only padding, and oneDNN does not write their gradients: the memory keeps old values.
     """
     return side < max(stride, kernel // 2)
 

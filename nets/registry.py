@@ -1,7 +1,7 @@
-"""Tables from which choices of the command line follow: heads with their options, error forms, activations, pools.
+"""Tables of the choices on the command line: heads with their options, error forms, activations, pools.
 
 This module must not import torch, so that flags are checked and --help is printed without loading it. A class or function is
-named "module:name"; `resolve` imports it.
+named "module:name"; `import_named` imports it.
 """
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -54,7 +54,7 @@ HEADS: dict[str, HeadRow] = {
 }
 
 
-def resolve(place: str) -> Any:
-    """Import and return what "module:name" names."""
+def import_named(place: str) -> Any:
+    """Return the class or function named "module:name" after importing its module."""
     module, name = place.split(":")
     return getattr(import_module(module), name)

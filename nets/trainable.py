@@ -24,7 +24,7 @@ class Trainable(nn.Module):
         return self.spec.get("input_margin", 1.0)
 
     def follow(self, average: dict[str, Tensor] | None) -> None:
-        """Take the averaged weights, which the training updates in place, if the net learns from them; None without averaging."""
+        """Called once with the averaged tensors, which are updated in place from then on, or None."""
 
     def leaves_unused(self) -> bool:
         """Return whether a training step leaves parameters without a gradient."""

@@ -17,7 +17,7 @@ OUTPUTS = 143  # of Slim
 STRIDES = {"deconv1.weight": 16, "layer6.weight": 128, "layer5.weight": 64}  # {tensor of the neck: its stride}
 
 
-class Graph(NamedTuple):
+class PublishedGraph(NamedTuple):
     """An exported form of a system's net: the names of its inputs and outputs, the crop protocol of its demo, and the function
     (run, crops uint8 BGR (B, S, S, 3)) -> outputs of a landmark net, as "module:name"."""
 
@@ -46,7 +46,7 @@ class System(NamedTuple):
     convert: str
     meanface: tuple[str, str] | tuple[()] = ()
     unused: tuple[str, ...] = ()
-    graph: Graph | None = None
+    graph: PublishedGraph | None = None
 
 
 def snapshot_keys(state: dict[str, Tensor], system: str) -> dict:
@@ -102,7 +102,7 @@ def _backbone(state: dict[str, Tensor], system: str) -> tuple[str, str | None]:
 
 SYSTEMS = {
     "slim": System("Peppa's Slim", ("conv13.4.weight",), "slim", slim_keys, "nets.convert.peppa:from_peppa",
-                   graph=Graph((["input1"], ["output1"]), "slim_demo", "nets.convert.peppa:read_exported")),
+                   graph=PublishedGraph((["input1"], ["output1"]), "slim_demo", "nets.convert.peppa:read_exported")),
     # the nets of the parts are not published, so what runs is the global stage
     "dpr": System("DPR", ("localization.0.weight", "pts_net.4.weight", "left_eye_net.0.weight"), "dpr",
                   lambda state: {"layout": "98", "local_parts": False}, "nets.convert.dpr:from_dpr",

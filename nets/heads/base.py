@@ -18,7 +18,7 @@ class PointTargets(NamedTuple):
 
 
 class Head(nn.Module):
-    """encode -> forward -> loss, and decode: maps that `loss` cannot lower decode to the labels.
+    """Maps a feature map to landmarks. The maps with the lowest loss decode to the labels.
 
     Made as Head(channels of its feature map, spec of its net, **spec["head_options"]). Its row in nets/registry.py holds strides,
     options and loss terms. A head that predicts its error has a module `log_scale` for the logarithm of that error.
@@ -55,12 +55,11 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def judge(self, maps) -> tuple[Prediction, Tensor | None]:
-        """Return what `decode` does, and how far the votes for each landmark differ (B, N), in [0, 1] of the crop, None without
-        votes."""
+        """Return (what `decode` returns, spread (B, N) of the votes in [0, 1] of the crop, None without votes)."""
         return self.decode(maps), None
 
     def scores(self, maps) -> Tensor | None:
-        """Return score maps (B, N, ...) for distillation, or None; ideal ones have squares that sum to about 1 a landmark."""
+        """Return score maps (B, N, ...) for distillation, or None. Their scale: the squares of ideal maps sum to about 1."""
         return None
 
     def calibrated(self, state: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
@@ -71,8 +70,8 @@ class Head(nn.Module):
     def grafted(self, state: dict[str, Tensor], old: dict, new: dict, origins: Origins, meanface: np.ndarray) -> dict:
         """Return the head's tensors for the net of spec `new`, from `state`, those of the head of the net of spec `old`.
 
-        Each landmark starts as its source. meanface (N, 2) is in [0, 1] of the new net's crop. Raises ValueError where `state`
-        does not fit `old`.
+        Each landmark starts as a copy of its origin. meanface (N, 2) is in [0, 1] of the new net's crop. Raises ValueError if
+        `state` does not fit `old`.
         """
         made = dict(state)
         for name, tensor in state.items():
@@ -85,7 +84,7 @@ class Head(nn.Module):
 
 
 def inside(labels: Labels, reach: float) -> Tensor:
-    """Return the weight (B, N) of the landmarks, 0 for those that lie `reach` or more, in [0, 1], outside the crop."""
+    """Return the weights (B, N) of the landmarks, 0 for landmarks outside the crop by `reach` (in [0, 1]) or more."""
     return labels.weight * ((labels.landmarks - 0.5).abs() < 0.5 + reach).all(-1)
 
 

@@ -12,7 +12,7 @@ from nets.blocks import SqueezeExcite, start_small
 from nets.heads.base import Head, PointTargets
 from nets.labels import Labels, Prediction
 from nets.losses import bounded, laplace_loss
-from nets.registry import ERRORS, resolve
+from nets.registry import ERRORS, import_named
 
 UNIT = 1 / 8  # of the crop
 
@@ -28,7 +28,7 @@ class RegressionHead(Head):
 
     def __init__(self, meanface: list[list[float]], error: str):
         super().__init__()
-        self.error, self.num_lms, self.log_scale = resolve(ERRORS[error]), len(meanface), None
+        self.error, self.num_lms, self.log_scale = import_named(ERRORS[error]), len(meanface), None
         self.register_buffer("meanface", torch.tensor(meanface, dtype=torch.float32), persistent=False)
 
     def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """The Pixel-in-Pixel head (PIPNet, section 3): score map, offset and neighbor regression on one feature map.
 
-A landmark is found in three steps: the cell with the largest value of its score map; the offset inside that cell; the mean with
-the places where other landmarks expect it, namely those that have it among their K nearest on the meanface.
+A landmark is found in three steps: the cell with the largest value of its score map; the offset inside that cell; the mean of
+this place and of the predictions of other landmarks, namely those that have it among their K nearest on the meanface.
 """
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from nets.heads.base import Head, from_cells, in_cells
 from nets.heads.transplant import Origins, transplant
 from nets.labels import Labels, Prediction
 from nets.losses import bounded, laplace_loss
-from nets.registry import ERRORS, resolve
+from nets.registry import ERRORS, import_named
 
 
 class PIPMaps(NamedTuple):
@@ -23,7 +23,7 @@ class PIPMaps(NamedTuple):
 
     Offsets are in cells from the upper left corner of the cell. log_scale (B, N * (1 + K), H, W): logarithm of the expected error
     in cells, of the offset first, then of each neighbor; None if the net does not predict it. coarser: score maps of the features
-    pooled by 2, by 4, ..., see `PIPHead.levels`.
+    after each further 2x2 max-pool, see `PIPHead.levels`.
     """
     score: Tensor
     offset_x: Tensor
@@ -35,7 +35,7 @@ class PIPMaps(NamedTuple):
 
 
 class PIPTargets(NamedTuple):
-    """Wanted values at the cell of each landmark; other cells train the score alone.
+    """Targets at the cell of each landmark; all other cells train the score map only.
 
     cell (B, N) = y * W + x; place (B, N, 1 + K, 2): the landmark and its neighbors, in cells from the corner of that cell;
     weight (B, N, 1 + K); coarser: (cell, weight) of each coarser score map
@@ -69,8 +69,9 @@ def voters(neighbor_index: list[list[int]]) -> list[list[tuple[int, int]]]:
 def merge_index(neighbor_index: list[list[int]]) -> Tensor:
     """Return (N, 1 + R) positions among the N * (1 + K) candidates whose mean is the landmark.
 
-    The candidates of a landmark are its own place, then those of its K neighbors. Lists of voters are repeated cyclically to the
-    longest, R, as published, so the mean is slightly uneven. A landmark that nobody predicts keeps its own value.
+    Each landmark has 1 + K candidates: its own place, then those of its K neighbors. As published, the lists of voters are
+    repeated cyclically to the length R of the longest, so that some voters get more weight. A landmark without voters keeps its
+    own place.
     """
     k = len(neighbor_index[0])
     lists = voters(neighbor_index)
@@ -98,8 +99,8 @@ class PIPHead(Head):
 
     Beyond the paper: error, the form of the regression losses (a row of ERRORS); sigma, a sixth convolution that predicts the
     error of each offset and neighbor, by which the merge weighs them.
-    levels: score maps in training. 3 adds those of the features after one and two 2x2 max-pools, which samples of level 1 and 2
-    train alone (the paper's self-training with curriculum). A trained net does not need them.
+    levels: number of score maps in training. 3 adds the score maps after one and after two 2x2 max-pools; samples of level 1 or 2
+    train only that map (the paper's self-training with curriculum). Inference does not need them.
     """
 
     levels = 1
@@ -107,7 +108,7 @@ class PIPHead(Head):
     def __init__(self, channels: int, spec: dict, error: str = "l1", sigma: bool = False):
         super().__init__()
         neighbor_index = spec["neighbor_index"]
-        self.error = resolve(ERRORS[error])
+        self.error = import_named(ERRORS[error])
         self.num_lms, self.num_nb = len(neighbor_index), len(neighbor_index[0])
         self.score = nn.Conv2d(channels, self.num_lms, 1)
         self.offset_x = nn.Conv2d(channels, self.num_lms, 1)
@@ -202,7 +203,7 @@ class PIPHead(Head):
         return maps.score.float() / (maps.score.shape[-2] * maps.score.shape[-1]) ** 0.5
 
     def grafted(self, state: dict[str, Tensor], old: dict, new: dict, origins: Origins, meanface: np.ndarray) -> dict:
-        """Return the head's tensors as every head does, and shift a landmark from its source to its own place."""
+        """Return the head's tensors as every head does, with each landmark shifted from its origin to its own place."""
         cells = new["input_size"] / new["stride"]
         return transplant(state, old["neighbor_index"], new["neighbor_index"], Origins(origins.landmark, origins.place * cells),
                           meanface * cells)

@@ -13,12 +13,12 @@ PARTS = ("score", "offset_x", "offset_y", "neighbor_x", "neighbor_y")
 
 
 class Origins(NamedTuple):
-    """landmark: the old landmark from which each of N new ones starts; place (N, 2): its place on the new meanface."""
+    """Where N new landmarks start. landmark: the index of an old landmark for each; place (N, 2): of that on the new meanface."""
     landmark: list[int]
     place: np.ndarray
 
 
-def similarity(points: np.ndarray, onto: np.ndarray) -> tuple[complex, complex]:
+def complex_similarity(points: np.ndarray, onto: np.ndarray) -> tuple[complex, complex]:
     """Return complex (a, b) for which a * points + b is nearest `onto`, both (M, 2); |a| is the scale. Points must differ."""
     here, there = (values @ (1, 1j) for values in (points, onto))
     centred = here - here.mean()
@@ -34,7 +34,7 @@ def nearest_origins(shared: dict[int, int], meanface: np.ndarray, old_meanface: 
     places = {}
     new, old = list(shared), list(shared.values())
     if old_meanface is not None and len(np.unique(old_meanface[old], axis=0)) > 1:
-        a, b = similarity(old_meanface[old], meanface[new])
+        a, b = complex_similarity(old_meanface[old], meanface[new])
         fitted = a * (old_meanface @ (1, 1j)) + b
         places = dict(enumerate(np.column_stack([fitted.real, fitted.imag])))
     places |= {shared[landmark]: meanface[landmark] for landmark in shared}

@@ -36,7 +36,7 @@ class AuxiliaryHeads(nn.ModuleDict):
         return {name: layer(vector).float() for name, layer in self.items()}
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
-        """Return {term: faces that have such a label}."""
+        """Return {term: number of faces with this label}."""
         counts = {}
         for name in self:
             counts |= self._by_term(name, self._targets(name, labels)[1])

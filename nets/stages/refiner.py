@@ -21,8 +21,8 @@ class Refiner(nn.Module):
 
     openings: opposite landmarks whose distance is a loss term of its own, see `Layout.openings`.
 
-    At first it moves nothing. It passes no gradient to the landmarks it starts from: the head learns them by its own loss, the
-    refiner learns what is left. Raises ValueError for a backbone without a map of stride 8.
+    An untrained refiner moves nothing. It passes no gradient to the landmarks that it starts from: the head learns them by its
+    own loss, the refiner learns the remaining error. Raises ValueError for a backbone without a map of stride 8.
     """
 
     def __init__(self, channels: dict[int, int], coarse: int, count: int, input_size: int,
@@ -66,7 +66,7 @@ class Refiner(nn.Module):
         if len(self.openings):
             upper, lower, *corners = self.openings.T
             height, width = ((truth[:, i] - truth[:, j]).norm(dim=-1) for i, j in ((upper, lower), corners))
-            # an error of one pixel shows in a shut eye, hardly in an open one
+            # narrow openings get more weight, since an error of one pixel matters most in a shut eye
             share = self._of_pairs(weight) * NARROW / (height / width.clamp(min=self.cell) + NARROW)
             terms["openings"] = (share * (errors[:, upper] - errors[:, lower]).abs().mean(-1)).sum()
         return terms

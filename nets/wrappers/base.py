@@ -36,8 +36,7 @@ class Wrapper(Trainable):
 
 
 def imitated(prefix: str, net: Net, values: dict) -> dict:
-    """Return {prefix + term: value} for the terms that landmarks of another net train: all about landmarks but their expected
-    error."""
+    """Return {prefix + term: value} for the terms that another net's landmarks train: all landmark terms but log_scale."""
     wanted = net.landmark_terms.keys() - {"log_scale"}
     return {f"{prefix}{term}": value for term, value in values.items() if term in wanted}
 

@@ -18,7 +18,7 @@ UNSURE = 0.02  # of the crop: where the teacher expects an error of this size, i
 
 
 class Shares(NamedTuple):
-    """Weights of the kinds of terms, 0: none. `landmarks` is a factor of the net's own losses, the others stand alone."""
+    """Weights of the kinds of terms; 0: left out. `landmarks` multiplies the net's own losses with the teacher's landmarks."""
     landmarks: float
     maps: float
     features: float
@@ -35,8 +35,8 @@ class Answer(NamedTuple):
 class Distillation(Wrapper):
     """`net` with the losses of a `teacher`; `chosen` are the teacher's landmarks in the order of the net's.
 
-    The teacher is not registered as a module: it is neither trained nor kept nor synchronised between processes. Neither net may
-    move the crop. `compares`: {maps, features: None where they are compared, else the reason why not}.
+    The teacher is not registered as a module, so it is not trained, saved or synchronised between processes. Neither net may move
+    the crop. `compares`: {"maps", "features": None if they are compared, else the reason why not}.
     """
 
     def __init__(self, net: Net, teacher: Net, chosen: list[int], shares: Shares):

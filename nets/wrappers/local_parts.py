@@ -1,4 +1,4 @@
-"""The local stage of DPR (Shao et al., TPAMI 2021): each part of the face is moved to its usual place and located by a small net.
+"""The local stage of DPR (Shao et al., TPAMI 2021): a small net for each part of the face finds its landmarks in a crop of it.
 
 From the landmarks of the whole face a small net predicts a map from the inner frame (spatial_transformer.py) to a crop of the
 part. Another net finds the part's landmarks in that crop; they replace those of the whole face.
@@ -14,7 +14,7 @@ from nets.backbones.dpr import Dense, SmallMobileNetV2
 from nets.blocks import in_full, start_small
 from nets.heads.coordinate import UNIT
 from nets.labels import Labels, Prediction, move
-from nets.registry import ERRORS, resolve
+from nets.registry import ERRORS, import_named
 from nets.wrappers.affine import chain, inverse, length_scale, resample
 from nets.wrappers.base import Wrapper
 from nets.wrappers.spatial_transformer import THETA_SCALE, Reinit, SplitGradient, alignment_loss, outer, set_constant
@@ -44,8 +44,8 @@ class Place(nn.Sequential):
 def part_alignment(truth: Tensor, weight: Tensor, matrix: Tensor, mean: Tensor) -> Tensor:
     """Return the `alignment_loss` of a part's landmarks (B, n, 2) from its mean places (n, 2).
 
-    They are divided by the scale of the map. Otherwise, while the landmarks of the whole face are uncertain, a map that shrinks
-    the part is nearest, until its crop shows nothing.
+    Distances are divided by the scale of the map. Otherwise, while the landmarks of the whole face are uncertain, the lowest loss
+    is that of a map that shrinks the part until its crop shows nothing.
     """
     return alignment_loss(truth, weight / length_scale(matrix), matrix, mean)
 
@@ -71,7 +71,7 @@ class LocalParts(Wrapper):
     def __init__(self, net: Reinit):
         super().__init__(net)
         self.parts, face = net.spec["local_parts"], np.array(net.spec["meanface"])
-        self.error = resolve(ERRORS[net.spec["head_options"].get("error", "l1")])
+        self.error = import_named(ERRORS[net.spec["head_options"].get("error", "l1")])
         self.places, self.regressors = nn.ModuleDict(), nn.ModuleDict()
         for name, ids in self.parts.items():
             matrix = square_frame(face[ids])
@@ -94,7 +94,7 @@ class LocalParts(Wrapper):
         local = labels.weight[:, self.joined].sum()
         return {**self.net.count(labels), "local": local, "local_alignment": local}
 
-    def find(self, images: Tensor, face: Tensor, theta: Tensor) -> Iterator[Part]:
+    def locate(self, images: Tensor, face: Tensor, theta: Tensor) -> Iterator[Part]:
         """Yield each part; face (B, N, 2): landmarks in the inner frame of theta (B, 2, 3)."""
         size = self.spec["input_size"]
         for name in self.parts:
@@ -113,7 +113,7 @@ class LocalParts(Wrapper):
             face = face + outputs.moves
         sizes, local, alignment = [len(ids) for ids in self.parts.values()], [], []
         truths, weights = (values[:, self.joined].split(sizes, 1) for values in (labels.landmarks, labels.weight))
-        for part, truth, weight in zip(self.find(images, face, theta), truths, weights, strict=True):
+        for part, truth, weight in zip(self.locate(images, face, theta), truths, weights, strict=True):
             # an error in the outer frame is the error in the part's crop divided by the scale of its map; unlike an inverse this
             # is safe while the map is not trained yet
             error = self.error((part.landmarks - move(truth, part.theta)).abs() / UNIT).sum(-1)
@@ -124,6 +124,6 @@ class LocalParts(Wrapper):
     def predict(self, images: Tensor) -> Prediction:
         inner, theta = self.net.inner(images)
         found = outer(inner, theta)
-        parts = self.find(images, inner.landmarks, theta)
+        parts = self.locate(images, inner.landmarks, theta)
         local = [move(part.landmarks, inverse(part.theta)) for part in parts]
         return found._replace(landmarks=torch.cat([found.landmarks, *local], 1)[:, self.order])

@@ -1,4 +1,4 @@
-"""Re-initialisation (DPR: Shao et al., TPAMI 2021, after Lv et al., CVPR 2017): the face is moved to its usual place first.
+"""Re-initialisation (DPR: Shao et al., TPAMI 2021, after Lv et al., CVPR 2017): the face is moved to a standard place first.
 
 A small net predicts from the crop an affine map theta to a new crop, in which the face lies where the mean face lies. The wrapped
 net sees only the new crop, resampled from the wide crop with its margin. Its landmarks go back through the inverse map.
@@ -16,7 +16,7 @@ from nets.wrappers.affine import inverse, length_scale, resample
 from nets.wrappers.base import Wrapper
 
 SIZE = 128  # px, side of the nominal crop as the transformer sees it
-SHARE = 0.5  # of the alignment's gradient: the largest one through the picture
+SHARE = 0.5  # largest gradient through the picture, as a share of the alignment's gradient
 THETA_SCALE = 0.1  # the last layer's output is scaled by this, so that one Adam step cannot move the crop off the face
 
 
@@ -38,18 +38,18 @@ class SpatialTransformer(nn.Module):
 
 
 def set_constant(layer: nn.Linear, matrix: Tensor) -> None:
-    """Make the last layer of a net for theta give one (2, 3) map whatever its input."""
+    """Initialise the last layer of a net for theta so that it returns `matrix` (2, 3) for every input."""
     nn.init.zeros_(layer.weight)
     with torch.no_grad():
         layer.bias.copy_(matrix.flatten() / THETA_SCALE)
 
 
 class SplitGradient(torch.autograd.Function):
-    """Return maps (B, 2, 3) twice: for the head's picture, and for the alignment term.
+    """Returns maps (B, 2, 3) twice: for the head's picture, and for the alignment term.
 
-    The gradient through a picture comes from a net that may have learnt nothing yet: it is noise, a thousand times larger than
-    the gradient of the alignment, and a map that follows it runs away. So for each face it is scaled to at most SHARE of the norm
-    of the alignment's. Then every step brings the labels nearer to the mean face. Without alignment the map gets no gradient.
+    Caps, per face, the head's gradient into theta at SHARE of the alignment's. In an untrained net the head's gradient is noise,
+    a thousand times larger than the alignment's, and would move the crop off the face. With the cap, every step brings the
+    labels nearer to the mean face. Without an alignment gradient theta gets no gradient.
     """
 
     @staticmethod
@@ -64,8 +64,10 @@ class SplitGradient(torch.autograd.Function):
 
 
 def alignment_loss(truth: Tensor, weight: Tensor, matrix: Tensor, mean: Tensor) -> Tensor:
-    """Return the sum, weighted (B, N), of distances of landmarks (B, N, 2), moved by `matrix` (B, 2, 3), from mean places (N, 2)
-    in that frame."""
+    """Return the weighted sum of the distances between landmarks moved by `matrix` and their mean places.
+
+    truth (B, N, 2); weight (B, N); matrix (B, 2, 3); mean (N, 2): in the frame that `matrix` leads to.
+    """
     return (weight * (move(truth, matrix) - mean).abs().mean(-1)).sum()
 
 
@@ -134,6 +136,6 @@ class Reinit(Wrapper):
 
 
 def outer(prediction: Prediction, theta: Tensor) -> Prediction:
-    """Return a prediction in the inner frame of theta (B, 2, 3) in the outer frame."""
+    """Return a prediction, given in the inner frame of theta (B, 2, 3), in the outer frame."""
     sigma = None if prediction.sigma is None else prediction.sigma / length_scale(theta)
     return prediction.warp(inverse(theta))._replace(sigma=sigma)

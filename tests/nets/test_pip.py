@@ -10,7 +10,7 @@ from ideal import ideal
 
 from nets.heads.pip import PIPHead, PIPMaps, nearest_neighbors, voters
 from nets.labels import Labels, Prediction
-from nets.registry import ERRORS, resolve
+from nets.registry import ERRORS, import_named
 
 COUNTS = (5, 12, 19, 29, 68, 98, 106)
 
@@ -161,7 +161,7 @@ def test_published_targets_loss_and_merge(reference, name):
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(sorted(ERRORS)), st.floats(0, 2.5), st.floats(1e-4, 1e-2))
 def test_forms_of_the_error_grow_steadily(form, error, step):
-    function = resolve(ERRORS[form])
+    function = import_named(ERRORS[form])
     low, high = (float(function(torch.tensor(value, dtype=torch.float64))) for value in (error, error + step))
     assert 0 <= low <= high <= low + 6 * step  # no jump where the pieces meet
     assert float(function(torch.zeros(()))) == 0
@@ -171,7 +171,7 @@ def test_wing_is_that_of_slim():
     """On errors in [0, 1] of the crop, which are eight times as large in our unit; with w 10, epsilon 2, and beyond w too."""
     share = torch.tensor([0, 0.001, 0.1, 0.7, 1, 9.9, 10.1, 30], dtype=torch.float64)
     wanted = [10 * math.log(1 + x / 2) if x < 10 else x - (10 - 10 * math.log(1 + 10 / 2)) for x in share.tolist()]
-    assert resolve(ERRORS["wing"])(8 * share).tolist() == pytest.approx(wanted, rel=1e-12)
+    assert import_named(ERRORS["wing"])(8 * share).tolist() == pytest.approx(wanted, rel=1e-12)
 
 
 def test_expected_errors_weigh_the_merge():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nets import Prediction
-from nets.registry import resolve
+from nets.registry import import_named
 from pipnet.errors import UserError, one_line
 from pipnet.files import checksum, read_manifest, write_atomic, write_text
 from pipnet.geometry import border_px
@@ -160,7 +160,7 @@ def write_format(name: str, source: Source, file: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / file.name
         try:
-            resolve(FORMATS[name].write)(source, made)
+            import_named(FORMATS[name].write)(source, made)
             if file.suffix != ".onnx":
                 write_text(about(made), json.dumps(values, indent=1) + "\n")
                 open_file(made, 1)  # some converters do not notice that a disk is full

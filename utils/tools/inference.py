@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nets.registry import resolve
+from nets.registry import import_named
 from pipnet.landmarker import LandmarkNet, open_net
 from pipnet.runtimes import RUNTIMES, Opened
 from utils.config import ROOT, read_defaults
@@ -41,4 +41,4 @@ def published_net(opened: Opened, file: Path) -> LandmarkNet:
     graph, settings, layout = graph_of(file, opened)
     values = {**description(settings, layout, {}), "input_size": settings.net.input_size, "pose": settings.loss.pose > 0,
               "states": state_names(vars(settings.loss))}
-    return LandmarkNet.of(partial(resolve(graph.read), opened.run), values)
+    return LandmarkNet.of(partial(import_named(graph.read), opened.run), values)

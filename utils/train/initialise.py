@@ -10,7 +10,7 @@ from nets import Trainable, net_row
 from nets.convert.imagenet import load_imagenet
 from nets.convert.published import is_classifier
 from nets.convert.systems import BACKBONES, backbone_in, system_of
-from nets.heads.transplant import nearest_origins, similarity
+from nets.heads.transplant import complex_similarity, nearest_origins
 from pipnet.errors import UserError
 from pipnet.files import write_csv
 from pipnet.geometry import box_of, crop_box, to_crop
@@ -200,9 +200,9 @@ class _Graft(NamedTuple):
         """
         def alike(meanface: np.ndarray) -> float:
             """Return the ratio of the face sizes, the larger by the smaller."""
-            return float(np.exp(abs(np.log(abs(similarity(old, meanface[shared])[0])))))
+            return float(np.exp(abs(np.log(abs(complex_similarity(old, meanface[shared])[0])))))
 
-        scale = abs(similarity(old, self.meanface[shared])[0])
+        scale = abs(complex_similarity(old, self.meanface[shared])[0])
         if 1 / ALIKE < scale < ALIKE:
             return
         rows, box = read_defaults().protocols, box_of(self.meanface) * FRAME

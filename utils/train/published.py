@@ -8,8 +8,8 @@ from torch import Tensor
 
 from nets import Trainable
 from nets.convert.published import from_published
-from nets.convert.systems import SYSTEMS, Graph, System, system_of
-from nets.registry import resolve as load_function
+from nets.convert.systems import SYSTEMS, PublishedGraph, System, system_of
+from nets.registry import import_named
 from pipnet.contents import check_export
 from pipnet.errors import UserError
 from pipnet.landmarker import LandmarkNet
@@ -127,7 +127,7 @@ def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) ->
     """Return published tensors, or ours, under our names. meanface (N, 2): the mean face to use if the spec of `net` has none."""
     system = system_of(tensors)
     try:
-        stored = load_function(system.convert)(tensors, net.spec.get("meanface", meanface)) if system else from_published(tensors)
+        stored = import_named(system.convert)(tensors, net.spec.get("meanface", meanface)) if system else from_published(tensors)
     except (KeyError, IndexError, RuntimeError) as error:
         raise UserError(f"the weights are not those published for {system.title} ({type(error).__name__} {error})") from None
     return net.backbone.own_names(stored) if hasattr(net.backbone, "own_names") else stored
@@ -153,7 +153,7 @@ def describe_export(file: Path) -> dict[str, Any]:
             "net": {"net": values.get("net"), "head": values.get("head", "pip"), "input_size": net.size}}
 
 
-def graph_of(file: Path, opened: Opened) -> tuple[Graph, Settings, Layout]:
+def graph_of(file: Path, opened: Opened) -> tuple[PublishedGraph, Settings, Layout]:
     """Return a published graph, the settings of its system, and its layout. UserError for an unknown graph."""
     for system in SYSTEMS.values():
         if system.graph and (opened.inputs, opened.outputs) == system.graph.ports:
