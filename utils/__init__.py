@@ -4,7 +4,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Load DataGenerator on first use, so that light modules can be imported without OpenCV."""
+    """Import DataGenerator on first use, so that other modules can be imported without OpenCV."""
     if name == "DataGenerator":
         from utils.faces.prepare import DataGenerator
 

@@ -1,4 +1,7 @@
-"""args.yaml and the command line -> `Settings`, a frozen object per section. The rows of the keys stand in keys.py."""
+"""Reads args.yaml and the command line into `Settings`, a frozen object per section.
+
+keys.py holds types and ranges of the keys.
+"""
 import argparse
 import os
 import re
@@ -38,10 +41,10 @@ class Defaults(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """All that a run is told, a frozen object per section of args.yaml; functions take the sections that they use.
+    """The settings of a run, a frozen object per section of args.yaml. Functions take the sections that they use.
 
-    trained_root: the data root that a trained run names. Its prepared sets are read; nothing is ever written there, since the
-    run's file may come from anywhere.
+    trained_root: the data root in a trained run's file. Its prepared sets are read, but nothing is written there, since the file
+    may come from anybody.
     """
 
     data: Any
@@ -57,7 +60,7 @@ class Settings(NamedTuple):
     trained_root: Path | None = None
 
     def flat(self) -> dict[str, Any]:
-        """Return {key: value} of all sections, for a checkpoint. A resumed run, too, names the data root of its sets."""
+        """Return {key: value} of all sections, for a checkpoint. data_root is `trained_root` if the sets are read from there."""
         values = {key: value for name in SECTIONS for key, value in asdict(getattr(self, name)).items()}
         moved = self.trained_root and self.trained_root != ROOT / self.data.data_root
         return {**values, "data_root": str(self.trained_root)} if moved else values
@@ -70,7 +73,7 @@ class Settings(NamedTuple):
 
 
 def read_defaults(file: Path = FILE) -> Defaults:
-    """Return args.yaml: every key known, none missing, each value of its type and range. Raise UserError otherwise."""
+    """Return args.yaml, checked. UserError for an unknown or missing key, and for a value of a wrong type or out of range."""
     found = read_yaml(file)
     if unknown := [name for name in found if name not in (*SECTIONS, *TABLES, ANCHORS)]:
         raise UserError(f"unknown section '{unknown[0]}' in args.yaml{nearest(unknown[0], [*SECTIONS, *TABLES])}")
@@ -118,8 +121,7 @@ def _comments(file: Path) -> dict[str, tuple[str, str]]:
 
 # -------------------------------------------------------------------------------------------------------- command line
 def check_files(given: dict[str, Any]) -> None:
-    """Raise UserError for a typed file or folder that is missing, or a path that cannot exist. It loads no torch, so that the
-    answer comes at once."""
+    """Raise UserError if a given file or folder is missing, or a path cannot exist. Fast, because torch is not loaded."""
     for key in PATHS:
         for text in given.get(key) or () if isinstance(given.get(key), list) else [given.get(key) or ""]:
             for path in text.split(","):
@@ -151,7 +153,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(add_modes: Callable, defaults: Defaults) -> argparse.ArgumentParser:
-    """Return the command line: the modes that `add_modes(parser)` adds, then a flag per key, explained by its comment."""
+    """Return the parser of the command line: the modes that `add_modes(parser)` adds, then a flag per key with its comment."""
     top = _Parser(
         usage="python main.py MODE ... [--KEY VALUE ...]", allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
@@ -188,7 +190,7 @@ def parse(argv: list[str], add_modes: Callable, defaults: Defaults) -> tuple[arg
 
 
 def read_value(key: str, text: Any) -> Any:
-    """Return the checked value of what was typed for a key (a list of texts if it holds several)."""
+    """Return the checked value of a key from its text on the command line; a list of texts for a key with several values."""
     row = KEYS[key]
     if isinstance(text, list):
         parts = [part for item in text for part in item.split(",") if part]
@@ -207,10 +209,10 @@ def _yaml(text: str) -> Any:
 
 def make_settings(given: dict[str, Any], defaults: Defaults, preset: str | None = None, trained: dict[str, Any] | None = None,
             datasets: Collection[str] = (), start: dict[str, Any] | None = None) -> Settings:
-    """Return the settings: defaults < trained (the keys of a checkpoint) < preset < start < given, each checked.
+    """Return the settings, checked. Each of these overrides the ones before: defaults, trained, preset, start, given.
 
-    datasets: rows of DATASETS that are trained on; a preset's protocol may depend on them, its pool on the net. start: keys of
-    the net whose weights a training starts from.
+    trained: keys of a checkpoint. start: keys of the net from whose weights a training starts. datasets: rows of DATASETS to
+    train on; a preset's protocol may depend on them, and its pool on the net.
     """
     layers = [(trained or {}, "the checkpoint")]
     if preset is not None:
@@ -237,7 +239,7 @@ def make_settings(given: dict[str, Any], defaults: Defaults, preset: str | None 
 
 
 def _protocol_for(by_dataset: dict[str, str], datasets: Collection[str], preset: str) -> str:
-    """Return the one protocol of a preset for all datasets. Raise UserError if these have different ones."""
+    """Return the protocol of a preset for all datasets. Raise UserError if it has different ones for them."""
     if "default" not in by_dataset:
         raise UserError(f"preset {preset} in args.yaml: protocol lacks 'default', for the datasets that it does not name")
     chosen = {name: by_dataset.get(name, by_dataset["default"]) for name in datasets}

@@ -1,4 +1,4 @@
-"""Conversion of landmarks from one layout to another by weighted means of landmarks.
+"""Converts landmarks from one layout to another by weighted means of landmarks.
 
 Layouts by name: 68 (300W), 98 (WFLW), 106 (LaPa, JD-landmark), 39 (Menpo's profile), 29 (COFW), 5 (eyes, nose, mouth corners).
 """
@@ -54,10 +54,10 @@ HALF = {"39": (24, 20, 30)}  # outer eye corner, nose tip, mouth corner: their o
 
 
 class Conversion(NamedTuple):
-    """Weights from M landmarks of one layout to N of another: x and y (H, N, M) float64; a row of zeros means unknown.
+    """Weights that convert M landmarks of one layout to N of another: x and y (H, N, M) float64; a row of zeros means unknown.
 
-    H is 1, or 2 if the first layout shows half a face: weights for the left and for the right half. half: the landmarks that
-    tell which half is visible.
+    H is 1, or 2 if the first layout covers half a face: weights for the left and for the right half. half: the landmarks from
+    which the visible half is found.
     """
 
     x: np.ndarray
@@ -72,11 +72,11 @@ class Conversion(NamedTuple):
         return self._shown(points, np.where(self._missing(unknown)[..., None], np.nan, sides))
 
     def flags(self, points: np.ndarray, visible: np.ndarray) -> np.ndarray:
-        """Return (..., N) bool: whether all landmarks that one depends on are `visible` (..., M). points (..., M, 2)."""
+        """Return (..., N) bool: whether all landmarks from which one is computed are `visible` (..., M). points (..., M, 2)."""
         return self._shown(points, ~self._missing(~visible))
 
     def after(self, first: "Conversion") -> "Conversion":
-        """Return the conversion that applies `first`, then this one, which must be of whole faces."""
+        """Return the conversion that applies `first`, then this one. This one must convert whole faces."""
         lost = self._missing(~first.told)[0][..., None]
         return Conversion(np.where(lost, 0, self.x[0] @ first.x), np.where(lost, 0, self.y[0] @ first.y), first.half)
 
@@ -91,7 +91,7 @@ class Conversion(NamedTuple):
         return np.stack([(unknown @ use.T > 0) | ~use.any(1) for use in uses])
 
     def _shown(self, points: np.ndarray, sides: np.ndarray) -> np.ndarray:
-        """Return of values (H, ..., N) or (H, ..., N, 2) those of the half that each face (..., M, 2) shows."""
+        """Return the values (..., N) or (..., N, 2) of the visible half of each face, from values (H, ...) of all halves."""
         if self.half is None:
             return sides[0]
         eye, nose, mouth = (points[..., landmark, :] for landmark in self.half)
@@ -101,7 +101,7 @@ class Conversion(NamedTuple):
 
 
 def _rule(source: str, target: str, layouts: dict[str, Layout]) -> Conversion:
-    """Return a row of RULES as matrices."""
+    """Return a row of RULES as a `Conversion`."""
     x, y = np.zeros((2, layouts[target].count, layouts[source].count))
     for landmark, rule in enumerate(RULES[source, target]):
         pair = rule if isinstance(rule, tuple) else (rule, rule)
@@ -115,7 +115,7 @@ def _rule(source: str, target: str, layouts: dict[str, Layout]) -> Conversion:
 
 
 def conversion(source: str, target: str, layouts: Layouts) -> Conversion | None:
-    """Return the conversion from layout `source` to `target`, over others if need be; None if there is no way."""
+    """Return the conversion from layout `source` to `target`, through other layouts if necessary; None if RULES have no way."""
     known = {name: layouts.load(name) for rule in RULES for name in rule}
     ways: dict[str, Conversion] = {}
     edge = [source]

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 
 class Format(NamedTuple):
-    """suffix: of the file, after the name of the checkpoint. write: "module:function" that writes it, see `write_format`.
+    """A format of exported nets.
 
-    same: whether the file takes and gives what the net does, so that the net's tests run on it. code: whether the file holds
-    code, so that only the command that has written it opens it. packages: those that it needs
-    beside ONNX, from which every format is made.
+    suffix: of the file, after the name of the checkpoint. write: "module:function" that writes it, see `write_format`. same:
+    whether the file has the net's inputs and outputs, so that the net's tests run on it. code: whether the file holds code, so
+    that only the command that has written it opens it. packages: needed in addition to those of ONNX, from which every format is
+    made.
     """
 
     suffix: str
@@ -49,7 +50,7 @@ def folder_of(exp: str, root: Path) -> Path:
 
 
 def lacking(names: Iterable[str]) -> str | None:
-    """Return the first package that exports to formats of EXPORTS need and that is not installed, None if all are there."""
+    """Return the first missing package that exports to these formats of EXPORTS need, None if all are installed."""
     needed = [package for name in names for package in (*ONNX, *(FORMATS[name].packages if name in FORMATS else ()))]
     return next((package for package in needed if not _installed(package)), None)
 

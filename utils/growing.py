@@ -1,4 +1,4 @@
-"""Folders in which data is made, .<name>.partial beside its place, and how it moves there. Folders of others stay untouched."""
+"""Folders .<name>.partial in which data is made before it is moved to its place beside them. Foreign files are never touched."""
 import os
 import re
 import shutil
@@ -13,7 +13,7 @@ from utils.locks import LOCK, is_free, is_lock, waiting
 from utils.yaml_files import read_yaml
 
 SPLITS = ("train", "val", "test", "unlabelled")  # of a prepared set
-GROWING, OLD, FACES = "set", "old", "faces"  # the set that is made; while it moves, the one that it replaces; rendered faces
+GROWING, OLD, FACES = "set", "old", "faces"  # folders: the new set; the set that it replaces, during the move; rendered faces
 OURS = (r"({splits})/(({columns})\.npy|crops\.jpegs|text\.utf8)|({splits})\.(done|tsv)|crops/({splits})/\d{{6,}}\.jpg|"
         r"(meanface|left_out)\.txt|meta\.yaml|key|show/\.?(samples|suspects)\.(jpg|csv)(\.partial-[0-9a-f]+)?")  # with format 2
 RENDERED = re.compile(r"visible\.tsv|(\w+/){1,2}face\d+\.(jpg|pts)")
@@ -30,7 +30,7 @@ PARTS = {GROWING: (SET := _set_files("[a-z_.]+")), OLD: SET, FACES: RENDERED}
 
 @contextmanager
 def growing(target: Path):
-    """Hold and yield the folder beside `target` in which that grows. UserError if something of others has its name."""
+    """Lock and yield the folder beside `target` in which it is made. UserError if foreign files have that name."""
     partial = target.with_name(f".{target.name}.partial")
     if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir() or _foreign_part(partial)):
         raise UserError(f"{partial}, where {target.name} is made, holds files of others; move it away")
@@ -39,9 +39,9 @@ def growing(target: Path):
 
 
 def check_replaceable(target: Path, source: Path | None = None, overwrite: bool = False) -> None:
-    """Raise UserError if a prepared set of `source` in `target` would destroy anything but an older one that can be made again.
+    """Raise UserError if preparing `source` into `target` would destroy something other than an older set that can be made again.
 
-    overwrite: an older set of another raw folder may also go if that is gone.
+    overwrite: an older set may also be replaced if its raw folder is gone.
     """
     if target.is_symlink():
         raise UserError(f"{target} is a link; remove it or give another name")
@@ -61,9 +61,9 @@ def check_replaceable(target: Path, source: Path | None = None, overwrite: bool 
 
 
 def replace_folder(partial: Path, target: Path) -> None:
-    """Move the finished folder into place; the older set stands until then."""
+    """Move the finished folder into place. The older set stays there until then."""
     if target.exists():
-        check_replaceable(target)  # much can happen while a set is made
+        check_replaceable(target)  # it may have changed while the set was made
         os.replace(target, partial / OLD)
     os.replace(partial / GROWING, target)
     sync(target.parent)
@@ -71,7 +71,10 @@ def replace_folder(partial: Path, target: Path) -> None:
 
 
 def tidy(root: Path) -> None:
-    """Remove what killed processes left below `root`, except preparations to go on with; put a set back that was not replaced."""
+    """Remove the files of killed processes below `root`.
+
+    Keep preparations that can continue; restore a set that was moved away.
+    """
     for left in root.glob(".*.partial"):
         if left.is_symlink() or not _is_lock(left / LOCK) or _foreign_part(left) or not is_free(left / LOCK):
             continue
@@ -83,12 +86,12 @@ def tidy(root: Path) -> None:
 
 
 def _is_lock(file: Path) -> bool:
-    """Return whether a lock is there that a process has held, or beside which something was made."""
+    """Return whether `file` is a lock that a process has held, or that has other files beside it."""
     return file.is_file() and is_lock(file) and (file.stat().st_size > 0 or len(os.listdir(file.parent)) > 1)
 
 
 def _foreign_part(partial: Path) -> Path | None:
-    """Return something in a folder in which data is made that is none of ours, None if there is nothing."""
+    """Return a foreign file in a folder in which data is made, None without one."""
     for path in partial.iterdir():
         if path.name == LOCK and is_lock(path):
             continue

@@ -19,7 +19,8 @@ EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # YAML 1.1 reads 1e-4 as
 class Key(NamedTuple):
     """One key of args.yaml. task and change: None takes the section's.
 
-    many: a list; null: may be null; words: texts allowed beside the type; valid: (test of the whole value, what it must be).
+    many: the value is a list; null: it may be null; words: texts that are allowed in addition to the type; valid: (function that
+    tests the whole value, what it must be in words).
     """
 
     kind: type
@@ -35,7 +36,7 @@ class Key(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Keys of one section. task: the only task that reads it, "" for all; change: never, resume, test or always."""
+    """Keys of one section. task: the only task that reads it, "" for all. change: which runs may change it, see `check_given`."""
 
     keys: dict[str, Key]
     task: str = ""
@@ -188,7 +189,10 @@ def _one(key: str, row: Key, value: Any) -> Any:
 
 
 def check_given(given: dict[str, Any], trained: dict[str, Any], resume: bool) -> None:
-    """Raise UserError for a key that a resumed run (else a test) may not change, if it differs from the run's value."""
+    """Raise UserError if a given key differs from the trained run's value and may not be changed.
+
+    A key's `change` says when it may: never, when training is resumed (resume), in tests (test), or always.
+    """
     how = "resume" if resume else "test"
     for key, value in given.items():
         if trained.get(key) != value and KEYS[key].change not in (how, "always"):

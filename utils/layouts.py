@@ -1,4 +1,4 @@
-"""Rows of `layouts:` in args.yaml -> `pipnet.layout.Layout`."""
+"""Makes `pipnet.layout.Layout` from the rows of `layouts:` in args.yaml."""
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +30,7 @@ class Layouts(NamedTuple):
             return subset(others.load(row["of"]), name, _indices(selected_index or row["selected_index"]))
 
     def with_rows(self, rows: dict[str, Any]) -> "Layouts":
-        """Return these layouts and `rows`, which win."""
+        """Return these layouts and `rows`, which replace rows of the same name."""
         return Layouts({**self.rows, **rows})
 
     def with_file(self, file: str) -> tuple[str, "Layouts"]:
@@ -46,7 +46,7 @@ class Layouts(NamedTuple):
         return name, layouts
 
     def _row(self, name: str) -> dict[str, Any]:
-        """Return the row of that name, all of its keys known."""
+        """Return the row of that name. UserError for an unknown name or key."""
         if name not in self.rows:
             raise UserError(f"no layout '{name}' in args.yaml (there are: {', '.join(self.rows)}; or give a file: --layout "
                             f"{name}.yaml){nearest(name, self.rows)}")
@@ -124,7 +124,10 @@ def _check(layout: Layout) -> None:
 
 
 def subset(layout: Layout, name: str, selected_index: tuple[int, ...]) -> Layout:
-    """Return the landmarks of `layout` whose mirror partners, in ascending order, are `selected_index`. UserError if none are."""
+    """Return the layout of some landmarks of `layout`. selected_index: their mirror partners, in the order of the landmarks.
+
+    UserError if these are not the mirror partners of each other.
+    """
     selected = tuple(sorted(set(selected_index)))
     if len(selected) != len(selected_index) or not selected or selected[-1] >= layout.count or selected[0] < 0 \
             or any(layout.flip_index[i] != mirror for i, mirror in zip(selected, selected_index, strict=False)):

@@ -1,4 +1,7 @@
-"""Locks between processes: on a folder that is being prepared, and on a run's folder. The system frees them with the process."""
+"""Locks between processes, on a folder that is being prepared and on a run's folder.
+
+The system frees them when a process ends.
+"""
 import errno
 import fcntl
 import os
@@ -16,8 +19,8 @@ from pipnet.errors import UserError
 from pipnet.files import open_regular
 
 LOCK, LOG = ".lock", "log.txt"
-HELD = BlockingIOError, PermissionError  # what the system says of a lock that another process holds
-OWNER = re.compile(r"\d+ on \S{1,255}|")  # all that a lock ever holds
+HELD = BlockingIOError, PermissionError  # the system's errors for a lock that another process holds
+OWNER = re.compile(r"\d+ on \S{1,255}|")  # content of a lock file: process id and host, or nothing
 
 
 class InUse(UserError):
@@ -26,7 +29,10 @@ class InUse(UserError):
 
 @contextmanager
 def waiting(file: Path, own: bool = False):
-    """Hold `file`, after waiting until no other process does. own: its folder is made for it, and goes when it is empty."""
+    """Hold the lock `file`; wait while another process does.
+
+    own: its folder is made for the lock, and removed if it stays empty.
+    """
     def take(handle: FileIO) -> None:
         if not _taken(handle):
             logger.info(f"waiting for process {_owner(handle)}, which prepares {file.parent}")
@@ -37,13 +43,13 @@ def waiting(file: Path, own: bool = False):
 
 
 def is_free(file: Path) -> bool:
-    """Return whether no process holds `file`, which is there."""
+    """Return whether no process holds the existing lock `file`."""
     with _open(file) as handle:
         return _taken(handle)
 
 
 def is_lock(file: Path) -> bool:
-    """Return whether a file is a lock: what it holds, if anything, only this module writes."""
+    """Return whether a file is a lock of this module: empty, or with the name of a process."""
     try:
         _open(file).close()
     except OSError:
@@ -55,7 +61,7 @@ def is_lock(file: Path) -> bool:
 def lock(folder: Path):
     """Hold `folder`; make it if need be. InUse if another process holds it.
 
-    At the end, a folder that this has made and into which nothing but a log was written is removed.
+    At the end, the folder is removed if it was made here and holds nothing but a log.
     """
     def take(handle: FileIO) -> None:
         try:
@@ -70,9 +76,9 @@ def lock(folder: Path):
 
 @contextmanager
 def _holding(file: Path, flags: str, take: Callable[[FileIO], None], empty: set[str], own: bool = False):
-    """Hold `file`, which take() locks; make it and its folder if need be. At the end remove what was made for nothing.
+    """Hold `file`, which take(handle) locks. Make it and its folder if they are missing; remove them at the end if unused.
 
-    empty: names of files in a folder in which nothing was made.
+    empty: the folder counts as unused if it holds no files but those with these names.
     """
     folder, handle, made = file.parent, None, []
     try:
@@ -110,7 +116,7 @@ def _remove(folders: list[Path]) -> None:
 
 
 def _open(file: Path) -> FileIO:
-    """Open a lock; make it if need be. OSError for a link, a pipe, or a file in which something else stands."""
+    """Open a lock; make it if it is missing. OSError for a link, a pipe, or a file with another content."""
     handle = FileIO(open_regular(file, os.O_RDWR | os.O_CREAT), "r+")
     if OWNER.fullmatch(_text(handle)) is None:
         handle.close()
@@ -128,7 +134,7 @@ def _taken(handle: FileIO) -> bool:
 
 
 def _text(handle: FileIO) -> str:
-    """Return what stands in a lock: which process holds it."""
+    """Return the content of a lock: the process that holds it."""
     return os.pread(handle.fileno(), 300, 0).decode(errors="replace")
 
 

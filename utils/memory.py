@@ -15,7 +15,7 @@ STATM = Path("/proc/self/statm")  # Linux: pages of this process
 
 @contextmanager
 def advice(what: str, remedy: str):
-    """Raise UserError with `what` needed the memory and the `remedy` when memory runs out in the body."""
+    """Raise UserError if memory runs out in the body. what: the cause in words; remedy: what to do about it."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -25,15 +25,15 @@ def advice(what: str, remedy: str):
 
 
 class _Limit:
-    """The limit on the memory of this process, shared by all threads that are in `limited`. before: what to go back to."""
+    """The limit on the memory of this process, which all threads in `limited` share. before: the limit to restore."""
     lock, holders, before = threading.Lock(), 0, (0, 0)
 
 
 @contextmanager
 def limited(gib: float = 2):
-    """Raise MemoryError in the body where it needs that much more memory, as a damaged file may claim; beyond Linux never.
+    """Raise MemoryError if the body takes more than `gib` additional GiB, as a damaged file may make it. Linux only.
 
-    The limit is the process's: that of the first of several threads holds for all, until the last one has left.
+    The limit holds for the whole process: the first of several threads sets it, and the last one restores the old one.
     """
     if not STATM.is_file():
         yield
@@ -54,7 +54,7 @@ def limited(gib: float = 2):
 
 
 def smaller_steps(batch_size: int, accumulate: int, input_size: int) -> str:
-    """Return flags that make the same optimizer step with less memory."""
+    """Return flags with which an optimizer step needs less memory."""
     if batch_size == 1:
         return f"--input-size {max(input_size // 2 // 32, 1) * 32}, or a smaller --net"
     return f"--batch-size {batch_size // 2} --accumulate {2 * accumulate}"

@@ -1,4 +1,4 @@
-"""The flags of main.py that are not keys of args.yaml: what it does, with which run, and which of these go together."""
+"""The flags of main.py that are not keys of args.yaml: the modes, the run, and which of these can be combined."""
 from argparse import ArgumentParser, Namespace
 from typing import NamedTuple
 
@@ -10,7 +10,10 @@ from utils.formats import EXPORTS, TESTED
 
 
 class Mode(NamedTuple):
-    """Which modes go with one. needs: one of these must be given too; excludes: none of these; says: the message if not."""
+    """Which flags a mode can be combined with. needs: one of these must be given too; excludes: none of these may be given.
+
+    says: the error message otherwise.
+    """
 
     needs: tuple[str, ...]
     excludes: tuple[str, ...]

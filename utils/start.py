@@ -29,7 +29,7 @@ def _stop(number, _):
 
 
 def begin_loading():
-    """Make Ctrl-C and SIGTERM end the process at once: an exception in a package that is being loaded would be a traceback."""
+    """Make Ctrl-C and SIGTERM end the process at once, so that no traceback of a package that is being loaded is printed."""
     global _begun
     _begun = os.getpid()
     for number in SIGNALS:
@@ -54,7 +54,7 @@ def _interrupt(number, _):
 
 @contextmanager
 def stops_at_once():
-    """In the body, let Ctrl-C and SIGTERM end the process without an exception: one in a callback can make torch's C++ abort."""
+    """In the body, let Ctrl-C and SIGTERM end the process without an exception, which in a callback could make torch abort."""
     ours = signal.getsignal(signal.SIGINT) is _interrupt
     for number in SIGNALS if ours else ():
         signal.signal(number, _end)
@@ -97,7 +97,7 @@ def _exit(status):
 
 
 def end_with_parent():
-    """End this process, which multiprocessing has started, as soon as the one that started it has ended."""
+    """End this process, which multiprocessing has started, as soon as its parent has ended."""
     def wait():
         multiprocessing.parent_process().join()
         os._exit(1)
@@ -106,7 +106,7 @@ def end_with_parent():
 
 
 def run_command(main):
-    """Run main(flags) as a command does: an error or a stop is one line on stderr and an exit status."""
+    """Run main(flags) as a command: an error or a signal gives one line on stderr and an exit status."""
     from pipnet.errors import UserError, printable
     from pipnet.stop import end_when_stuck
     end_when_stuck("" if LAUNCHED else "\n%s\n" % STOPPED)
@@ -149,7 +149,10 @@ def _reader_is_gone():
 
 
 def stop_without(missing):
-    """Go on in the environment that main.sh has made, if it has the missing package; else say what installs it."""
+    """Restart in the environment that main.sh has made.
+
+    If there is none, end with a line that says how to install the package.
+    """
     if not isinstance(missing, ModuleNotFoundError):
         sys.exit("a package cannot be loaded: %s (cv2 without a desktop: pip install opencv-python-headless)" % missing)
     python = os.path.join(ROOT, ".venv", "bin", "python")

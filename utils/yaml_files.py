@@ -22,7 +22,7 @@ def nearest(name: str, names: Iterable) -> str:
 
 
 def _load(file: Path) -> Any:
-    """Return the value in a YAML file, whose aliases and merges repeat values, so that these are counted before they are made."""
+    """Return the value in a YAML file. Values are counted before they are made, since aliases and merges can repeat them."""
     if file.stat().st_size > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES} bytes")
     loader = yaml.SafeLoader(read_bytes(file).decode("utf-8"))
@@ -37,7 +37,7 @@ def _load(file: Path) -> Any:
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many values a node holds. ValueError if these are too many, or it is in itself. known: those counted, by id."""
+    """Return the number of values in a node. ValueError if there are too many, or if it contains itself. known: counts by id."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in known:

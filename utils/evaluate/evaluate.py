@@ -143,9 +143,8 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
              flip_test: bool = False) -> Result:
     """Return predictions and errors for all faces, see `predict_all`.
 
-    flip_test: average the predictions for a crop and its mirror image. If labels lie to the right of what they mark, a net that
-    was trained with their `label_shift` finds them there in both. So the averages are moved to the right by half of the median
-    distance, in px, between the predictions and the mirrored ones. UserError if a prediction is not finite.
+    flip_test: mean of crop and mirror image. A learnt label shift cancels there, so half the pair's median distance, in px, is
+    added again. UserError if a prediction is not finite.
     """
     truth, crop = faces["landmarks"][:], faces["crop"][:]
     points, others = predict_all(predict, faces, layout, batch_size, ranks, flip_test)
