@@ -1,4 +1,4 @@
-"""Test faces in other boxes than the set's own: perturbed ones, and those of a detector."""
+"""Cuts test faces from other boxes than the set's own: from perturbed boxes, or from those of a detector."""
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,9 @@ OVERLAP = 0.3  # a found box matches a face from this IoU
 
 
 def reboxed(faces: Faces, boxes: np.ndarray, cache: float) -> Faces:
-    """Return the faces cut by their protocol from other boxes (M, 4) in px of the source image; their boxes stay for the norms.
+    """Return the faces with crops of other boxes (M, 4), in px of the source image. The column box stays, since norms use it.
 
-    If the source image is gone, the crop is cut from the prepared crop and black beyond its margin. cache: GiB in memory.
+    If the source image is gone, the crop is cut from the prepared crop, and black beyond its margin. cache: GiB in memory.
     """
     crop = np.array([_nominal(faces, index, box) for index, box in enumerate(boxes)])
     old = faces.crops
@@ -67,7 +67,7 @@ def perturbed(box: np.ndarray, names: Iterable[str], most: float) -> np.ndarray:
 
 
 def detected(faces: Faces, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Return for each face the found box (4,) that overlaps its own most, NaN if none overlaps enough.
+    """Return for each face the detected box (M, 4) that overlaps its own box most, NaN if none overlaps enough.
 
     find: picture -> boxes (K, 4) in its px.
     """

@@ -1,4 +1,4 @@
-"""Face detectors that run in torch: how their files are loaded. `pipnet.detector` names these functions in its table."""
+"""Loads face detectors that run in torch. The table in `pipnet.detector` names these functions."""
 import hashlib
 import io
 from collections.abc import Callable
@@ -19,7 +19,7 @@ EARLIER = (0.6, 0.7)  # published thresholds of MTCNN's P-Net and R-Net
 
 
 def prepare_torch(threads: int) -> torch.device:
-    """The GPU where there is one, else the CPU, on which torch and OpenCV then take `threads` threads (0: no change)."""
+    """Return the GPU if there is one, else the CPU. There, torch and OpenCV use `threads` threads from now on (0: no change)."""
     if threads:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
@@ -27,14 +27,14 @@ def prepare_torch(threads: int) -> torch.device:
 
 
 def load_faceboxes(file: Path, threads: int) -> Loaded:
-    """FaceBoxesV2 with published weights or ours, a state dict or a checkpoint."""
+    """Return FaceBoxesV2 with published weights or ours, from a state dict or a checkpoint."""
     known = load_weights(file)[1]
     stored = {key: known[key] for key in ("threshold", "overlap", "face_box") if key in known}
     return faceboxes_finder(weights_of(file), prepare_torch(threads)), {"face_box": EXPORTED_FACE_BOX, **stored} if known else {}
 
 
 def faceboxes_finder(net: FaceBoxesV2, device: torch.device) -> Find:
-    """Function that detects faces with a net in fp32."""
+    """Return a function that detects faces with a net in fp32."""
     net = net.fused().to(device)
 
     def find(image: np.ndarray, threshold: float, overlap: float) -> Detections:
@@ -45,13 +45,13 @@ def faceboxes_finder(net: FaceBoxesV2, device: torch.device) -> Find:
 
 
 def weights_of(file: Path) -> FaceBoxesV2:
-    """FaceBoxesV2 with the weights of a checkpoint or an export of ours, or the published ones. UserError for other files."""
+    """Return FaceBoxesV2 with the weights of our checkpoint or export, or with published ones. UserError for other files."""
     net = FaceBoxesV2()
     return _fill(net, _exported_state(net, file) if file.suffix == ".onnx" else load_weights(file)[0], file)
 
 
 def load_torchscript(file: Path, threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Function from pictures uint8 (B, S, S, 3) to the outputs of a traced net that this command has written.
+    """Return a function from pictures uint8 (B, S, S, 3) to the outputs of a traced net that this command has written.
 
     UserError for other files: TorchScript may read and write any file.
     """
@@ -70,7 +70,7 @@ def load_torchscript(file: Path, threads: int) -> Callable[[np.ndarray], list[np
 
 
 def load_mtcnn(file: Path, threads: int) -> Loaded:
-    """MTCNN from an .npz or a state dict with the published names behind the prefixes pnet., rnet. and onet."""
+    """Return MTCNN from an .npz or a state dict, whose names are the published ones after the prefixes pnet., rnet. and onet."""
     device = prepare_torch(threads)
     net = _fill(MTCNN(), _arrays(file) if file.suffix == ".npz" else load_weights(file)[0], file).to(device)
 
@@ -89,9 +89,9 @@ def _fill(net: torch.nn.Module, state: dict[str, torch.Tensor], file: Path) -> t
 
 
 def _exported_state(net: FaceBoxesV2, file: Path) -> dict[str, torch.Tensor]:
-    """State dict for `net` from an export, where each BN is folded into its convolution.
+    """Return a state dict for `net` from an export, in which each batch norm is folded into its convolution.
 
-    The BN of the result only add the biases: their other tensors leave the values as they are.
+    Batch norms of the result only add biases; their other tensors are neutral.
     """
     import onnx  # takes seconds to import, and only this function needs it
     try:

@@ -47,7 +47,7 @@ class Result(NamedTuple):
         return float(self.errors[known].mean() / self.sigma[known].mean())
 
     def limits(self) -> dict[str, float]:
-        """Return what SURE_FACES of the faces reach, see `LandmarkNet`; sigma as it will be calibrated."""
+        """Return the limits that the share SURE_FACES of the faces reaches, see `LandmarkNet`, for calibrated sigmas."""
         found = {"sure_score": float(np.quantile(self.score.clip(0, 1).mean(1), 1 - SURE_FACES))}
         if self.sigma is not None:
             sizes = np.sqrt(np.ptp(self.landmarks, axis=1).prod(1)).clip(1e-6)
@@ -69,10 +69,10 @@ def torch_predictor(net, device: torch.device) -> Predict:
 
 
 def convert_predictor(layout: Layout, stored: str, layouts: Layouts) -> tuple[Layout, Callable[[Predict], Predict]]:
-    """Return (layout to compare in, conversion of a predictor) to test a net of `layout` on faces of layout `stored`.
+    """Return (layout of the comparison, converter of a predictor to it) to test a net of `layout` on faces of layout `stored`.
 
-    If the faces can be converted to the net's layout (as `Faces` does), the predictor stays. Else its landmarks are converted
-    to those of the faces, as far as there are rules. `Faces` raises UserError if there is no way.
+    If the faces can be converted to the net's layout (`load_splits` does that), the predictor stays as it is. Otherwise its
+    landmarks are converted to the layout of the faces, if there are rules.
     """
     forth = conversion(layout.name, stored, layouts)
     if stored == layout.stored or conversion(stored, layout.stored, layouts) or forth is None:
@@ -96,7 +96,7 @@ def convert_predictor(layout: Layout, stored: str, layouts: Layouts) -> tuple[La
 
 
 def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:
-    """Return (M,) px by which a face's errors are divided, NaN where unknown. UserError if the layout or all faces lack it."""
+    """Return the norm (M,) of each face in px, NaN where unknown. UserError if the layout or all faces lack it."""
     try:
         norms = metric.norms(faces["landmarks"][:], layout, norm, faces["box"][:])
     except ValueError as error:
@@ -169,7 +169,7 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
 
 
 def previous(faces: Faces) -> np.ndarray:
-    """Return (M,): the index of the frame before each in its video, as far apart as the set's frames are; -1 without one.
+    """Return (M,) the index of the previous frame of the same video, `step` frames earlier; -1 without one.
 
     The name of a frame ends in its number.
     """

@@ -148,7 +148,7 @@ def _training(folder: Path) -> list[tuple[str, str]]:
 
 
 def _environment() -> str:
-    """Return what repeats the test: command, commit, versions, machine."""
+    """Return command, commit, versions and machine, with which the test can be repeated."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     processes = os.environ.get("WORLD_SIZE", "1")
     start = "python main.py" if processes == "1" else f"bash main.sh {processes}"
@@ -161,10 +161,10 @@ def _environment() -> str:
 
 
 def _jpeg(picture: np.ndarray) -> str:
-    """Return the address of a picture (H, W, 3) that the page itself holds."""
+    """Return a picture (H, W, 3) as a data URL, so that the page itself contains it."""
     return _address(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
 
 
 def _address(data: bytes) -> str:
-    """Return the address of a JPEG file that the page itself holds."""
+    """Return a JPEG file as a data URL, so that the page itself contains it."""
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"

@@ -52,8 +52,10 @@ def reliability(result: Result, groups: int = 20) -> tuple[np.ndarray, np.ndarra
 
 
 def conditions(faces: Faces, layout: Layout) -> dict[str, np.ndarray]:
-    """Return conditions that may make a face hard, (M,) each: yaw in degrees, NaN where unknown; size of the box in px (root of
-    its area); sharpness of the crop (variance of its Laplacian, grey levels squared)."""
+    """Return {name: values (M,)} of conditions that may make a face hard.
+
+    yaw: degrees, NaN where unknown; size: root of the box's area, px; sharpness: variance of the crop's Laplacian, grey levels^2.
+    """
     grey = (cv2.cvtColor(faces.crops.plain(i, 0), cv2.COLOR_BGR2GRAY) for i in range(len(faces)))
     sharp, box = np.array([sharpness(image) for image in grey]), faces["box"][:]
     return {"yaw": _yaw(faces, layout), "size": np.sqrt((box[:, 2:] - box[:, :2]).prod(1)), "sharpness": sharp}
@@ -90,7 +92,7 @@ class Shown(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The figures of a test, and the files in `folder` that they go to. model: whose faces and charts are shown.
+    """The figures of a test, and the files in `folder` to which they go. model: the one whose faces and charts are shown.
 
     rounds: {test set: % NME of the net of each round of --semi}; files: of faces_<name>.csv, what `read_compared` checks.
     """

@@ -19,7 +19,7 @@ Row = dict[str, str]  # {column: cell}
 
 
 class Compared(NamedTuple):
-    """NME of another run on the same M faces, in %; a report does not keep flicker, so it is NaN."""
+    """NME of another run on the same M faces, in %. Flicker is NaN, because reports do not store it."""
 
     run: str
     nme: np.ndarray
@@ -28,11 +28,11 @@ class Compared(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A test set in one kind of box: what a net is evaluated on.
+    """A test set in one kind of box, on which a net is evaluated.
 
-    set: the prepared set; title, file: its names in tables and in files; box: true, perturbed or detector; faces; layout: that
-    errors are measured in; convert: of a predictor to that layout; missed: faces that the detector did not find; compared: other
-    runs on these faces; earlier: % NME of the nets of earlier rounds of --semi.
+    set: the prepared set; title, file: its names in tables and in files; box: true, perturbed or detector; faces: to evaluate
+    layout: of the errors; convert: converts a predictor to that layout; missed: number of faces that the detector did not find
+    compared: other runs on these faces; earlier: % NME of the nets of earlier rounds of --semi
     """
 
     set: PreparedSet
@@ -56,7 +56,7 @@ class Case(NamedTuple):
 
 
 def figures(rows: Iterable[dict[str, str]]) -> list[dict[str, float | str | None]]:
-    """Return rows of a table with numbers for texts that are numbers, None for empty cells; names stay texts."""
+    """Return rows of a table in which texts that are numbers become numbers, and empty cells None."""
     def value(column: str, cell: str) -> float | str | None:
         try:
             return cell if column in NAMES else float(cell) if cell else None

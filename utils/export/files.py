@@ -29,11 +29,12 @@ RAW = ("stride", "neighbor_index")  # of a net's spec, to decode its maps with
 
 
 class Source(NamedTuple):
-    """Origin of the other formats.
+    """What the other formats are made from.
 
-    onnx: the float ONNX file. feeds(): inputs of that file to calibrate 8-bit numbers on. net: the net as it is exported, and
-    example: uint8 (2, S, S, 3) for it; None for a detector. detector: the file that finds the faces for a landmark net. origin:
-    the entry of the metadata that tells the weights, which a shipped ONNX file lacks.
+    onnx: the float ONNX file; feeds(): yields inputs of that file for the calibration of 8-bit numbers
+    net: the net as it is exported, example: pictures uint8 (2, S, S, 3) for it; both None for a detector
+    detector: the file that finds the faces for a landmark net
+    origin: the entry of the metadata that names the weights; a shipped ONNX file lacks it
     """
 
     onnx: Path
@@ -44,7 +45,7 @@ class Source(NamedTuple):
     origin: dict[str, str] = {}
 
     def metadata(self) -> dict[str, str]:
-        """Return the metadata as they are stored, for a file that is made from this."""
+        """Return the metadata, as they are stored, for a file that is made from this source."""
         return stored_in(self.onnx) | self.origin
 
 
@@ -68,7 +69,7 @@ class Raw(Unnamed):
 
 @contextmanager
 def _quiet():
-    """Silence the exporter's progress and version notes; its errors are exceptions. A signal ends it, which loses nothing."""
+    """Silence the exporter's progress and version notes; its errors are exceptions. A signal ends the process at once."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), stops_at_once():
@@ -101,7 +102,7 @@ def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
 
 
 def write_raw(source: Source, file: Path) -> None:
-    """Write the ONNX graph that gives the maps of the head, see `Net.maps`, for programs that decode them by themselves."""
+    """Write an ONNX graph that returns the maps of the head, see `Net.maps`, for programs that decode them themselves."""
     metadata = source.metadata() | {key: source.net.spec[key] for key in RAW if key in source.net.spec}
     write_onnx(folded(onnx_graph(Raw(source.net), source.example, list(source.net.maps(source.example)), BATCH)), file, metadata)
 
@@ -152,9 +153,9 @@ def write_onnx(model, file: Path, metadata: dict) -> None:
 
 
 def write_format(name: str, source: Source, file: Path) -> None:
-    """Write the files of a format other than ONNX, each whole or not at all; last the metadata, which tell the source of all.
+    """Write the files of a format other than ONNX, each completely or not at all. The metadata, with the source, come last.
 
-    UserError where the net cannot be converted, the format's package is missing, or there is no room for temporary files.
+    UserError if the net cannot be converted, the format's package is missing, or there is no room for temporary files.
     """
     values = open_file(source.onnx).values | source.origin
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The interface of tests of a net and its exports, whatever it finds: `run_tests` and --export use it."""
+"""The interface of tests of a net and its exports, for all tasks. `run_tests` and --export use it."""
 from typing import NamedTuple
 
 from pipnet.errors import UserError
@@ -9,8 +9,10 @@ from utils.train.run_folder import Run
 
 
 class Bounds(NamedTuple):
-    """How far an export may be off: figure, of its figures from those of torch; px, of all but one landmark in a thousand, in px
-    of the net's input; None where that is not limited."""
+    """Largest differences between an export and torch.
+
+    figure: of their figures; px: of 99.9 % of the landmarks, in px of the net's input, None: no limit
+    """
 
     figure: float
     px: float | None = None
@@ -37,7 +39,7 @@ class Tests:
     run: Run
 
     def export(self, formats: list[str], out: str | None = None, overwrite: bool = False) -> str:
-        """Write the exports that are missing or of other weights, their checksums and a card; return which files these are.
+        """Write the exports that are missing or were made from other weights, checksums and a card. Return the files as text.
 
         out: the folder of the format `web`, which only landmark nets have; overwrite: a page there. UserError for a
         format that the task does not have.
