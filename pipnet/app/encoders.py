@@ -51,7 +51,8 @@ def drawback(suffix: str, sound: bool) -> str:
 class OpenCV:
     """cv2.VideoWriter for `size` (width, height), at a constant rate: frames are repeated or left out to keep their times.
 
-    source: the file that the frames come from, if they do. note: what its frames or its sound have lost.
+    source: the file that the frames come from, if they do. note: what its frames or its sound have lost. It also writes .avi
+    where PyAV is installed: that format has a constant rate, so frames would have to be repeated there, too.
     """
 
     def __init__(self, file: Path, fps: float, size: tuple[int, int], source: Path | None):

@@ -1,4 +1,9 @@
-/** Faces of a frame: the detector, the crops, the landmark net and its crops around landmarks, as pipnet/landmarker.py. */
+/**
+ * Faces of a frame: the detector, the crops, the landmark net and its crops around landmarks, as pipnet/landmarker.py.
+ *
+ * The exported pipeline graph would need none of this, but it detects and crops anew in each frame, which takes almost twice as
+ * long as a tracked frame. It also has no 8 bits, expected errors, pose or states.
+ */
 
 import { areaOf, boxOf, carry, centreOf, cropBox, meanOf, similarity, transform, turnAbout, turnedBox } from "./geometry.js";
 import { cut, toBgr } from "./crop.js";
