@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from photographs import name_and_file, open_detector
 from record import save
+from shown import rows_of
 
 from pipnet.app.sources import open_source
 from pipnet.app.track import Tracker
@@ -103,7 +104,12 @@ def main(nets: list[str], detector: str | None) -> None:
                 landmarker(cv2.VideoCapture(str(file)).read()[1])  # warm-up
                 figures[net][str(count)] = {f"K = {every}" if every else "detector alone": measure(file, truth, landmarker, every)
                                             for every in EVERY}
-    save("demo", "python benchmarks/demo.py", 0, {"size": [WIDTH, HEIGHT], "frames": FRAMES, "nets": figures})
+    rows = [{"net": f"`{net}`", "faces": count, "way": way, **row} for net, counts in figures.items()
+            for count, ways in counts.items() for way, row in ways.items()]
+    save("demo", "python benchmarks/demo.py", 0, {"size": [WIDTH, HEIGHT], "frames": FRAMES, "rows": rows_of(
+        rows, ("net", "net"), ("faces", "faces"), ("way", "way"), ("frames/s", "frames_per_second", ".1f"),
+        ("CPU ms a frame", "cpu_ms_per_frame", ".0f"), ("detector's share", "detector_share", ".0%"), ("NME %", "nme", ".2f"),
+        ("faces found", "found", ".1%"))})
 
 
 if __name__ == "__main__":

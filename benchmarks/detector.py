@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from photographs import PLACES, name_and_file, require
 from record import save
+from shown import rows_of
 
 from utils.detect import metric
 from utils.detect.find_faces import FLOOR, Detect, detected_at_scale, exported_detector, find_faces, torch_detector
@@ -67,7 +68,11 @@ def main(files: dict[str, str]) -> None:
                 values = figures([found[index] for index in part], [pictures[index] for index in part])
                 rows.append({"detector": name, "scale": scale, "event": event, **values, "ms": speed})
     typed = " ".join(f"{name}={file}" for name, file in files.items())
-    save("detector", f"python benchmarks/detector.py {typed}", 0, {"threads": threads, "least_score": FLOOR, "rows": rows})
+    save("detector", f"python benchmarks/detector.py {typed}", 0, {
+        "threads": threads, "least_score": FLOOR, "rows": rows_of(
+            rows, ("detector", "detector"), ("scale", "scale", "g"), ("event", "event"), ("faces", "faces"), ("AP", "AP", ".3f"),
+            ("recall", "recall", ".3f"), ("masked", "recall, masked", ".3f"), ("unmasked", "recall, unmasked", ".3f"),
+            ("ms, 640x480", "ms", ".1f"))})
 
 
 if __name__ == "__main__":

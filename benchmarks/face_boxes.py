@@ -19,6 +19,8 @@ from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
 
 FITTED, TESTED = 400, 224  # photographs of each set
+TITLES = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN",
+          "shipped": "weights/detector.onnx"}
 
 
 def detected(detector, records: list[Photograph]) -> list[np.ndarray | None]:
@@ -70,7 +72,7 @@ def main(net: str, files: dict[str, str]) -> None:
     train, rng = [record for name in names for record in photographs(name, "train", FITTED)], np.random.default_rng(0)
     boxes = {name: detected(detector, train) for name, detector in detectors.items()}
     maps = {name: fit(found, train) for name, found in boxes.items()}
-    rows = []
+    rows: dict[str, dict] = {}
     for name in names:
         records = photographs(name, "test", TESTED)
         truth = [box_of(record.landmarks) for record in records]
@@ -78,14 +80,13 @@ def main(net: str, files: dict[str, str]) -> None:
         for kind, detector in detectors.items():
             kinds[kind] = [None if box is None else maps[kind](box) for box in detected(detector, records)]
         for kind, some in kinds.items():
-            rows.append({"set": name, "box": kind, "faces": sum(box is not None for box in some),
-                         "one_pass_nme": nme([landmarker], records, some),
-                         "refined_nme": nme([landmarker, landmarker], records, some),
-                         "coarse_nme": nme([coarse, landmarker], records, some)})
+            ways = {"one crop": [landmarker], "two": [landmarker, landmarker], "coarse net": [coarse, landmarker]}
+            rows.setdefault(kind, {"box": TITLES.get(kind, kind)}).update(
+                {f"{name}, {way}": f"{nme(nets, records, some):.2f}" for way, nets in ways.items()})
     command = " ".join(["python benchmarks/face_boxes.py", Path(net).name, *(f"{k}={Path(v).name}" for k, v in files.items())])
     save("face_boxes", command, 0, {
         "fitted_on": len(train), "found": {name: sum(box is not None for box in found) for name, found in boxes.items()},
-        "maps": {name: fitted._asdict() for name, fitted in maps.items()}, "rows": rows})
+        "maps": {name: fitted._asdict() for name, fitted in maps.items()}, "rows": list(rows.values())})
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from experiments import run
 from photographs import labelled_sets, photographs, place_of, require
 from record import ROOT, chosen, save
-from runs import run
+from shown import rows_of
 
 from pipnet.files import SHIPPED, read_csv, shipped
 from pipnet.landmarker import Landmarker
@@ -45,9 +46,16 @@ def pipeline_figures(net: str) -> dict[str, float]:
 if __name__ == "__main__":
     names = chosen([name for name in SHIPPED if name != "detector"], sys.argv[1:])
     require("300W", "FACES68")
-    nets = {}
+    pipelines, rows = {}, []
     for name in names:
         run("--test-formats", *TESTED, "--exp", name, *FLAGS)
-        rows = read_csv(ROOT / "weights" / "files" / name / "report" / "formats.csv")
-        nets[name] = {"rows": rows, "pipeline": pipeline_figures(name)}
-    save("formats", " ".join(["python benchmarks/formats.py", *sys.argv[1:]]), 0, {"nets": nets})
+        for row in read_csv(ROOT / "weights" / "files" / name / "report" / "formats.csv"):
+            times = {f"ms: {cores}, {count} crop{'s' * (count > 1)}": f"{row[f'ms, {cores}, batch {count}']} / "
+                     f"{row[f'p95, {cores[0]}, {count}']}" for cores in ("1 core", "2 cores") for count in (1, 16)}
+            rows.append({"net": name, **row, **times})
+        pipelines[name] = pipeline_figures(name)
+    columns = {"net": "net", "format": "format", "MB": "MB", "NME apart, points": "figure apart",
+               "landmarks apart, px: mean": "px apart, mean", "99.9 %": "99.9%", "largest": "largest",
+               **{key: key for key in times}}
+    save("formats", " ".join(["python benchmarks/formats.py", *sys.argv[1:]]), 0, {
+        "pipeline": pipelines, "rows": rows_of(rows, *columns.items())})

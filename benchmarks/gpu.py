@@ -21,8 +21,8 @@ from threading import Timer
 
 import torch
 from gpu_paths import ALIKE, DATA, PATHS, filled, python, run_all
-from markdown_table import table
 from record import ROOT, chosen, save
+from shown import markdown, rows_of
 
 from pipnet.files import read_csv
 
@@ -46,7 +46,7 @@ ROWS = {f"{net} {batch}: {way}": [*LARGE, "--batch-size", str(batch), *flags, *m
 def speed(work: Path, until: float, names: list[str]) -> dict[str, dict]:
     """Return {row: figures or {"error": why}}, as many as there is time for. A process measures row after row, up to an error."""
     left, found, log = list(names), {}, work / "rows.log"
-    print(speed_table({}), flush=True)
+    print(markdown([dict.fromkeys(row, "") for row in speed_rows({"": {}})]).rpartition("\n")[0], flush=True)
     while left and (rest := until - time.monotonic()) > 20:
         command = ["timeout", "-k", "5", str(round(rest)), sys.executable, __file__, "rows", str(work), *left]
         env = {**os.environ, "TEARDOWN_CUPTI": "0"}  # a profiler that ends must not break the graphs of the next row
@@ -62,7 +62,7 @@ def speed(work: Path, until: float, names: list[str]) -> dict[str, dict]:
                     break  # the time is over
                 row = json.loads(line) if line else {"error": " ".join(log.read_text().split())[-200:]}
                 found[left[0]] = row
-                print(speed_table({left.pop(0): row}).splitlines()[2], flush=True)
+                print(markdown(speed_rows({left.pop(0): row})).splitlines()[2], flush=True)
             child.terminate()
     return found
 
@@ -87,10 +87,10 @@ def print_rows(work: str, *names: str) -> None:
             torch.cuda.reset_peak_memory_stats()
 
 
-def speed_table(rows: dict[str, dict], card: str = "") -> str:
-    """Return the rows of `speed` as a table."""
+def speed_rows(rows: dict[str, dict], card: str = "") -> list[dict[str, str]]:
+    """Return the rows of `speed` as they are shown."""
     shown = [{"name": f"{name} {row.get('error', '')}".strip(), **row} for name, row in rows.items()]
-    return table(shown, (f"{card} net batch: steps, pixels".strip(), "name"), ("fed, images/s", "images_per_second", ",.0f"),
+    return rows_of(shown, (f"{card} net batch: steps, pixels".strip(), "name"), ("fed, images/s", "images_per_second", ",.0f"),
                  ("bare", "pure_compute", ",.0f"), ("fed / bare", "ratio", ".2f"), ("operators", "operators", "d"),
                  ("launches", "launches", "d"), ("kernels", "kernels", "d"), ("device ms", "device_ms", ".1f"),
                  ("GiB", "peak_gib", ".1f"))
@@ -139,7 +139,7 @@ def report(figures: dict) -> str:
     passed = [f"{name} {row['seconds']:.0f} s" for name, row in paths.items() if row["status"] == "ok"]
     lines = [f"{len(passed)} of {len(paths)} paths as expected: {'; '.join(passed)}"] if paths else []
     lines += [f"{row['status']}: {name}: {row['why']}" for name, row in paths.items() if row["why"]]
-    lines += [speed_table(figures["rows"], figures["machine"]["gpu"] or "CPU")] if figures["rows"] else []
+    lines += [markdown(figures["shown"])]
     lines += [f"loss of 200 steps, {name}: {means}" for name, means in training.pop("curves", {}).items()]
     return "\n".join([*lines, f"{training or ''}", f"{figures['minutes']} minutes"])
 
@@ -171,6 +171,8 @@ def main(argv: list[str]) -> dict:
                 rows = figures["rows"] or speed(work, until, [first])
                 images = next((row["images_per_second"] for row in rows.values() if "error" not in row), 0)
                 figures["train"] = train(work, until, images, given.data)
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    figures["shown"] = speed_rows(figures["rows"], card)
     figures["minutes"] = round((time.monotonic() - begun) / 60, 1)
     saved = save("gpu", " ".join(["python benchmarks/gpu.py", *argv]), 0, figures)
     print(report(json.loads(saved.read_text())), flush=True)

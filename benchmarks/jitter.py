@@ -4,11 +4,12 @@ A face of 200 px rests, jumps, swings, blinks or talks for 12 s at 15, 30 and 60
 as strong as in clips of real faces, of each landmark and of all together. Errors and movements are root mean squares of the
 coordinates in px, without the first second.
 """
+from collections.abc import Callable
 from itertools import chain
 
 import numpy as np
+from measure import eyes_open
 from record import save
-from traits import eyes_open
 
 from pipnet.app.smooth import OneEuro
 from pipnet.layout import EYES, opposite
@@ -93,8 +94,21 @@ def measure(motion: str, rate: int, face: np.ndarray) -> dict[str, float]:
     return {name: round(value, 4) for name, value in figures.items()}
 
 
+def shown(motion: str, rates: list[dict[str, float]]) -> dict[str, str]:
+    """Return the row of a motion; each cell holds the figures at all RATES."""
+    def cell(form: str, figure: Callable[[dict], float], known: bool = True) -> str:
+        return " / ".join(format(figure(rate), form) for rate in rates) if known else ""
+
+    blinks = motion.startswith("blinks")
+    return {"the face": motion, "error left, %": cell(".0f", lambda rate: 100 * rate["smoothed_error_px"] / rate["error_px"]),
+            "jitter reduced by, times": cell(".1f", lambda rate: rate["movement_px"] / rate["smoothed_movement_px"],
+                                             motion == "still"),
+            "blink depth kept, %": cell(".0f", lambda rate: 100 * rate["amplitude_kept"], blinks),
+            "frames late": cell(".1f", lambda rate: rate["frames_late"], blinks)}
+
+
 if __name__ == "__main__":
     still_face = shape()
     save("jitter", "python benchmarks/jitter.py", 0, {
         "face_px": SIZE, "noise_px": [OWN, COMMON],
-        "rows": {motion: {str(rate): measure(motion, rate, still_face) for rate in RATES} for motion in MOTIONS}})
+        "rows": [shown(motion, [measure(motion, rate, still_face) for rate in RATES]) for motion in MOTIONS]})

@@ -11,7 +11,7 @@ landmark is chosen there too. Errors are of the faces that all tools find. The e
 
 MediaPipe needs an older protobuf than TensorBoard: `pip install mediapipe==0.10.21` in an environment of its own and run
 `others.py mediapipe` there. weights/others keeps what each tool found, and the last call makes the table of all. A tool that is
-missing is skipped with a message; its row stays, with the commit that it was measured on.
+missing is skipped with a message; its row stays.
 
 `--changed FACES` turns up to that many test photographs of each set in the plane, every other one counter-clockwise, and makes
 them dark or noisy. It writes how many faces the tools with 68 points miss then, and their errors, into changed.json. Rows of
@@ -28,9 +28,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from face_boxes import TESTED
-from kinds import Change, lit, turned
+from measure import Change, lit, turned
 from photographs import Photograph, labelled_sets, open_detector, photographs, place_of
-from record import COMMIT, ROOT, chosen, found_rows, save
+from record import ROOT, chosen, save, updated
 
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
@@ -108,8 +108,8 @@ class Tool(NamedTuple):
 
 
 TOOLS = {
-    "ours": Tool(lambda: finder(Landmarker(threads=1)), "ours, landmarks", "parts of 300W and FACES68"),
-    "ours_fast": Tool(lambda: finder(Landmarker("landmarks-fast", threads=1)), "ours, landmarks-fast",
+    "ours": Tool(lambda: finder(Landmarker(threads=1)), "ours, `landmarks`", "parts of 300W and FACES68"),
+    "ours_fast": Tool(lambda: finder(Landmarker("landmarks-fast", threads=1)), "ours, `landmarks-fast`",
                       "parts of 300W and FACES68"),
     "dlib": Tool(dlib, "dlib", "300W, its tests too"),
     "mediapipe": Tool(mediapipe, "MediaPipe Face Mesh", "Google's own"),
@@ -149,8 +149,8 @@ def without_offset(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     return (test - offset)[:, best, range(68)]
 
 
-def table(name: str, kept: list[dict]) -> list[dict]:
-    """Return the rows of one set: of tools whose findings are there, and kept rows of the others."""
+def table(name: str) -> dict[str, dict[str, str]]:
+    """Return {tool: figures of one set}, of tools whose findings are there. Errors are of the faces that all of them find."""
     train, test = photographs(name, "train", FITTED), photographs(name, "test", TESTED)
     measured = {}
     for tool in TOOLS:
@@ -161,15 +161,10 @@ def table(name: str, kept: list[dict]) -> list[dict]:
                 plain = apart(stored["test"], test)
                 measured[tool] = plain, without_offset(apart(stored["train"], train), plain), float(stored["ms"])
     everywhere = np.isfinite([abs(fitted).mean(1) for _, fitted, _ in measured.values()]).all(0)
-    rows = {row["tool"]: row for row in kept if row["set"] == name}
-    for tool, (plain, fitted, spent) in measured.items():
-        error = {"nme": round(100 * float(abs(plain[everywhere]).mean()), 3) if plain.ndim == 2 else None,
-                 "habits_aside_nme": round(100 * float(abs(fitted[everywhere]).mean()), 3)}
-        title = TOOLS[tool].title
-        rows[title] = {"set": name, "tool": title, "trained_on": TOOLS[tool].trained_on, "faces": len(test),
-                       "found_%": round(100 * float(np.isfinite(fitted).all(1).mean()), 1), "found_by_all": int(everywhere.sum()),
-                       **error, "ms": round(spent, 1), "commit": COMMIT}
-    return [rows[tool.title] for tool in TOOLS.values() if tool.title in rows]
+    return {tool: {"NME %": f"{100 * abs(plain[everywhere]).mean():.2f}" if plain.ndim == 2 else "",
+                   "aligned": f"{100 * abs(fitted[everywhere]).mean():.2f}", "ms a picture": f"{spent:.0f}",
+                   "found, %": f"{100 * np.isfinite(fitted).all(1).mean():.1f}"}
+            for tool, (plain, fitted, spent) in measured.items()}
 
 
 def changes(sign: int) -> dict[str, Change]:
@@ -189,9 +184,8 @@ def error_of(find: Find, record: Photograph, change: Change) -> float:
 
 def changed(tools: list[str], count: int) -> None:
     """Measure `count` changed test photographs of each set and write changed.json."""
-    rows = list(found_rows("changed"))
+    rows = []
     for tool, find in opened(tools):
-        rows = [row for row in rows if row["tool"] != TOOLS[tool].title]
         for name in labelled_sets():
             records = photographs(name, "test", count)
             if find(cv2.imread(str(records[0].file))).shape[1] != 68:
@@ -200,12 +194,12 @@ def changed(tools: list[str], count: int) -> None:
                                         for place, record in enumerate(records)]) for change in changes(1)}
             for change, some in errors.items():
                 both = np.isfinite(some) & np.isfinite(errors["as taken"])
-                nme, plain = (float(part[both].mean()) if both.any() else None for part in (some, errors["as taken"]))
-                rows.append({"set": name, "tool": TOOLS[tool].title, "photographs": change, "faces": len(records),
-                             "missed_%": round(100 * float(np.isinf(some).mean()), 2), "nme": nme and round(nme, 3),
-                             "of_plain": nme and round(nme / plain, 3), "commit": COMMIT})
-    titles = [tool.title for tool in TOOLS.values()]
-    rows.sort(key=lambda row: titles.index(row["tool"]))
+                nme, plain = (part[both].mean() if both.any() else None for part in (some, errors["as taken"]))
+                rows.append({"tool": TOOLS[tool].title, "photographs": change, f"faces, {name}": f"{len(records)}",
+                             f"missed, %, {name}": f"{100 * np.isinf(some).mean():.1f}",
+                             f"NME %, {name}": f"{nme:.2f}" if nme else "",
+                             f"NME / as taken, {name}": f"{nme / plain:.2f}" if nme else ""})
+    rows = updated("changed", rows, ["tool", "photographs"])
     save("changed", f"python benchmarks/others.py --changed {count}", 0, {"rows": rows})
 
 
@@ -226,9 +220,12 @@ def main(tools: list[str]) -> None:
             train, _ = look(find, photographs(name, "train", FITTED))
             test, spent = look(find, photographs(name, "test", TESTED))
             np.savez(FOUND / f"{name}_{tool}.npz", train=train, test=test, ms=spent)
-    kept = list(found_rows("others"))
-    found = [row for name in names for row in table(name, kept)]
-    save("others", "python benchmarks/others.py", 0, {"fitted_on": FITTED, "rows": found})
+    tables = {name: table(name) for name in names}
+    rows = [{"tool": tool.title, "trained on": tool.trained_on,
+             **{f"{kind}, {name}": tables[name][key][kind] for kind in ("NME %", "aligned") for name in names},
+             **{kind: " / ".join(tables[name][key][kind] for name in names) for kind in ("ms a picture", "found, %")}}
+            for key, tool in TOOLS.items() if all(key in found for found in tables.values())]
+    save("others", "python benchmarks/others.py", 0, {"fitted_on": FITTED, "rows": updated("others", rows, ["tool"])})
 
 
 if __name__ == "__main__":

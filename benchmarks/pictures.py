@@ -1,12 +1,11 @@
 """Pictures of the documentation, into assets/: `python benchmarks/pictures.py [faces] [head] [tools] [failures]`, without names
 all.
 
-faces: synthetic test faces with the landmarks that the net of `benchmarks/runs.py default` finds. head: a rendered head that
-turns, talks and blinks, tracked by demo.py, as a GIF. tools: error against time of the tools that benchmarks/others.py measured.
-failures: of each kind of rendered face that `landmarks` finds badly, the one of 24 people with the largest error.
+faces: synthetic test faces with the landmarks that the net of `benchmarks/experiments.py runs default` finds. head: a rendered
+head that turns, talks and blinks, tracked by demo.py, as a GIF. tools: error against time of the tools that benchmarks/others.py
+measured. failures: of each kind of rendered face that `landmarks` finds badly, the one of 24 people with the largest error.
 assets/README.md has the command of astronaut.jpg.
 """
-import json
 import subprocess
 import sys
 import tempfile
@@ -15,11 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from kinds import KINDS
+from measure import KINDS, OPEN, SHUT, TURNS, drawn, error
 from photographs import found_in_box, without_detector
 from PIL import Image
-from record import RESULTS, ROOT, chosen
-from traits import OPEN, SHUT, YAWS, drawn, error
+from record import ROOT, chosen, result
 
 from pipnet.app.sources import Video
 from pipnet.draw import group_colours, sheet, tile
@@ -48,7 +46,7 @@ BESIDE, GREY = 180, (44, 40, 36)  # width in px and colour of the area on the le
 def faces() -> str | None:
     """Write faces.jpg."""
     if not NET.is_file():
-        return f"no {NET}; `python benchmarks/runs.py default` trains it"
+        return f"no {NET}; `python benchmarks/experiments.py runs default` trains it"
     defaults = read_defaults()
     net, layout, _ = checkpoint.unpack(NET)
     synthetic = Sets(make_settings({}, defaults), defaults).prepare(SYNTHETIC)
@@ -88,8 +86,8 @@ def head() -> None:
 
 def tools() -> None:
     """Write tools.svg from the photographs that no tool has seen."""
-    rows = json.loads((RESULTS / "others.json").read_text(encoding="utf-8"))["rows"]
-    points = {row["tool"]: ([row["ms"]], [row["habits_aside_nme"]]) for row in rows if row["set"] == "FACES68"}
+    points = {row["tool"].replace("`", ""): ([float(row["ms a picture"].split("/")[-1])], [float(row["aligned, FACES68"])])
+              for row in result("others")["rows"]}
     write_text(ASSETS / "tools.svg", chart(points, "ms a picture, one core", "aligned NME %, FACES68", Style(dots=True)))
 
 
@@ -107,7 +105,7 @@ def worst(landmarker: Landmarker, pose: dict, kind: str) -> tuple[float, np.ndar
 def failures() -> None:
     """Write failures.jpg."""
     landmarker, tiles = without_detector("landmarks", threads=1), []
-    cases = [(f"yaw {yaw}°", {"yaw": yaw}, "as taken") for yaw in YAWS[-2:]] + [("shut eyes", {"yaw": 0, **SHUT}, "as taken")]
+    cases = [(f"yaw {yaw}°", {"yaw": yaw}, "as taken") for yaw in TURNS[-2:]] + [("shut eyes", {"yaw": 0, **SHUT}, "as taken")]
     cases += [(kind, {"yaw": 0, **OPEN}, kind) for kind in ("dark, noisy", "blurred", "a third hidden")]
     for name, pose, kind in cases:
         off, image, truth, landmarks = worst(landmarker, pose, kind)

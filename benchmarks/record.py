@@ -47,11 +47,15 @@ def save(name: str, command: str, seed: int, figures: dict) -> Path:
     return file
 
 
-def found_rows(name: str) -> dict[str, dict] | list[dict]:
-    """Return the rows of benchmarks/results/NAME.json, none before they are measured."""
-    return result(name)["rows"] if (RESULTS / f"{name}.json").is_file() else {}
+def updated(name: str, rows: Iterable[dict], keys: list[str]) -> list[dict]:
+    """Return the rows of benchmarks/results/NAME.json with those given: a row with the same keys takes its further cells."""
+    found = {tuple(row[key] for key in keys): row for row in result(name).get("rows", [])}
+    for row in rows:
+        found.setdefault(tuple(row[key] for key in keys), {}).update(row)
+    return list(found.values())
 
 
 def result(name: str) -> dict:
-    """Return what benchmarks/results/NAME.json holds."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    """Return what benchmarks/results/NAME.json holds, nothing before it is measured."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -19,6 +19,7 @@ BEGUN = time.time()  # before torch is loaded
 
 import numpy as np  # noqa: E402
 from record import ROOT, save  # noqa: E402
+from shown import rows_of  # noqa: E402
 
 FACES, PROCESSES = (64, 10_000, 1_000_000), (1, 2)
 DRAWN = 200  # different faces
@@ -130,11 +131,11 @@ def launched(ranks: int, folder: Path, name: str) -> dict:
     return json.loads(next(line.removeprefix("FIGURES ") for line in said.splitlines() if line.startswith("FIGURES ")))
 
 
-def measure(sizes: list[int], processes=PROCESSES) -> dict:
-    """Return {"FACES faces, P processes": figures}."""
+def measure(sizes: list[int], processes=PROCESSES) -> list[dict]:
+    """Return a row for each number of faces and of processes."""
     from utils import DataGenerator
 
-    found = {}
+    rows = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         raw_set(folder)
@@ -142,9 +143,12 @@ def measure(sizes: list[int], processes=PROCESSES) -> dict:
         for faces in sizes:
             repeated(prepared, folder / "data" / f"faces{faces}", faces)
             for ranks in processes:
-                found[f"{faces} faces, {ranks} processes"] = launched(ranks, folder / "data", f"faces{faces}")
-                print(faces, ranks, found[f"{faces} faces, {ranks} processes"], file=sys.stderr)
-    return found
+                rows.append({"faces": faces, "processes": ranks, **launched(ranks, folder / "data", f"faces{faces}")})
+                print(rows[-1], file=sys.stderr)
+    return rows_of(rows, ("faces", "faces", ",d"), ("processes", "processes"), ("s to open", "seconds_to_open", ".2f"),
+                   ("s for an order", "seconds_of_an_order", ".2f"), ("s to the first step", "seconds_to_first_step", ".1f"),
+                   ("of these, CPU", "cpu_seconds_to_first_step", ".1f"), ("s to resume", "seconds_to_resume", ".1f"),
+                   ("images/s", "images_per_second", ".0f"), ("private MB", "private_mb", ".0f"))
 
 
 if __name__ == "__main__":
@@ -152,4 +156,4 @@ if __name__ == "__main__":
         work(*sys.argv[2:])
     else:
         sizes = list(map(int, sys.argv[1:])) or list(FACES)
-        save("scale", " ".join(["python benchmarks/scale.py", *sys.argv[1:]]), 0, {"sets": measure(sizes)})
+        save("scale", " ".join(["python benchmarks/scale.py", *sys.argv[1:]]), 0, {"rows": measure(sizes)})

@@ -1,66 +1,59 @@
 """Tables of figures in README.md and docs/, made from benchmarks/results: `python benchmarks/tables.py` writes them.
 
-A table stands between `<!-- figures: NAME -->` and `<!-- end -->`. No figure is typed: the function NAME makes the table.
+A table stands between `<!-- figures: NAME ... -->` and `<!-- end -->` and has the rows that results/NAME.json holds as they are
+shown, one file after another; NAME/KEY means another list of rows in it. MADE are tables of several files.
 """
 import re
 from pathlib import Path
 
-import gpu as card
-import tables_nets
-import tables_pictures
-from markdown_table import table
-from record import RESULTS, ROOT, found_rows, result
-from runs import RUNS
+from experiments import flags_of, read
+from record import RESULTS, ROOT, result
+from shown import markdown, rows_of
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def sources() -> str:
+def sources() -> list[dict]:
     """Return the source of every figure. The command of a whole run is the one that repeats it today."""
-    rows = []
+    rows, made = [], read(ROOT / "weights" / "making" / "stages.yaml")
+    runs = {name: (f"python weights/making/make.py {name}", row, made) for name, row in made["stages"].items()}
+    runs |= {name: (f"python benchmarks/experiments.py runs {name}", row, read()) for name, row in read()["runs"].items()}
     for file in sorted(RESULTS.glob("*.json")):
         name, row = file.stem, result(file.stem)
         command, seeds = row["command"], {str(row["seed"])}
-        if name in RUNS:
-            command = f"python benchmarks/runs.py {name} = python main.py {' '.join(RUNS[name].flags)}"
+        if name in runs:
+            typed, run, known = runs[name]
+            command = f"{typed} = python main.py {' '.join(flags_of(run['flags'], known['flags']))}"
         elif not (ROOT / command.split()[1]).exists():
             command = f"{command.split('/')[1]} at that commit"  # the script was removed since
-        if name.startswith("recipe_"):
-            seeds = {seed for one in row["rows"].values() for seed in one["seeds"]}
+        if "measured" in row:
+            seeds = {seed for one in row["measured"].values() for seed in one["seeds"]}
         rows.append({**row, "figures": f"[{name}](benchmarks/results/{name}.json)", "seed": ", ".join(sorted(seeds)),
                      "command": " = ".join(f"`{part.strip()}`" for part in command.split(" = ")),
                      "processor": row["machine"]["cpu"], "cores": row["machine"]["cores"]})
-    return table(rows, *((key, key) for key in ("figures", "command", "seed", "commit", "date", "processor")),
-                 ("cores", "cores", ""), ("minutes", "minutes", ".1f"), ("images/s", "images_per_second", ".0f"))
+    return rows_of(rows, *((key, key) for key in ("figures", "command", "seed", "commit", "date", "processor")),
+                   ("cores", "cores"), ("minutes", "minutes", ".1f"), ("images/s", "images_per_second", ".0f"))
 
 
-def campaigns() -> str:
-    names = {"kills": "SIGKILLs", "signals": "signals", "disks": "disks in trouble", "files": "damaged files",
-             "values": "wrong values in whole files", "attacks": "foreign files and links", "options": "combinations of options"}
-    rows = [{"what": what, **result(name)} for name, what in names.items() if (RESULTS / f"{name}.json").is_file()]
-    return table(rows, ("attack", "what"), ("cases", "count", "d"), ("faults", lambda row: len(row["faults"]), "d"),
-                 ("minutes", "minutes", ".0f"), ("command", lambda row: f"`{row['command']}`"), ("commit", "commit"))
+def same_net() -> list[dict]:
+    """Return two recipes of one net on one training set: rows of two whole runs, and the ms of the net."""
+    titles = {"real_256": "preset `short` without its refiner", "pipnet_256": "preset `pipnet`: the PIPNet authors' recipe"}
+    ms = next(row["ONNX ms"] for row in result("zoo")["rows"] if row["`--net`"] == "`resnet18`")
+    return [{"recipe": title, **{f"NME %, {place}": row["NME %"] for place, row in zip(("300W", "FACES68"), result(name)["rows"],
+                                                                                     strict=True)}, "ms": f"{float(ms):.0f}"}
+            for name, title in titles.items()]
 
 
-def scale() -> str:
-    """Return what sets of each size cost."""
+MADE = {"sources": sources, "same_net": same_net}
+
+
+def table(names: str) -> str:
+    """Return the table of `NAME ...`, in Markdown."""
     rows = []
-    for name, figures in result("scale")["sets"].items():
-        faces, processes = map(int, re.findall(r"\d+", name))
-        rows.append({"faces": faces, "processes": processes, **figures})
-    return table(rows, ("faces", "faces", ",d"), ("processes", "processes", "d"), ("s to open", "seconds_to_open", ".2f"),
-                 ("s for an order", "seconds_of_an_order", ".2f"), ("s to the first step", "seconds_to_first_step", ".1f"),
-                 ("of these, CPU", "cpu_seconds_to_first_step", ".1f"), ("s to resume", "seconds_to_resume", ".1f"),
-                 ("images/s", "images_per_second", ".0f"), ("private MB", "private_mb", ".0f"))
-
-
-def gpu() -> str:
-    """Return the speed of training steps on the card that was measured last."""
-    rows = found_rows("gpu")
-    return card.speed_table(rows, result("gpu")["machine"]["gpu"] or "CPU" if rows else "")
-
-
-TABLES = {make.__name__: make for make in (*tables_nets.TABLES, *tables_pictures.TABLES, campaigns, scale, gpu, sources)}
+    for name in names.split():
+        file, _, key = name.partition("/")
+        rows += MADE[name]() if name in MADE else result(file)[key or "rows"]
+    return markdown(rows)
 
 
 def filled(text: str, page: Path) -> str:
@@ -68,9 +61,9 @@ def filled(text: str, page: Path) -> str:
     up = "../" * (len(page.relative_to(ROOT).parts) - 1)
 
     def made(match: re.Match) -> str:
-        return f"{match[1]}{TABLES[match[2]]().replace('](benchmarks/', f']({up}benchmarks/')}\n{match[3]}"
+        return f"{match[1]}{table(match[2]).replace('](benchmarks/', f']({up}benchmarks/')}\n{match[3]}"
 
-    return re.sub(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", made, text, flags=re.DOTALL)
+    return re.sub(r"(<!-- figures: (.+?) -->\n).*?(<!-- end -->)", made, text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@
 Results go to benchmarks/results/zoo.json row by row. Rows that are there are kept; rows that are named are measured again, and
 only these: `python benchmarks/zoo.py costs resnet18 "head simcc"`.
 """
-import json
 import sys
 from pathlib import Path
 
 import torch
 from overfitting import memorable, overfit
-from record import RESULTS, chosen, save
+from record import chosen, result, save
+from shown import rows_of
 
 from nets import HEADS, NETS, Labels
 from utils.export.files import exported_predictor
@@ -43,8 +43,7 @@ class Figures:
     """Rows of benchmarks/results/zoo.json, in parts; every added row is saved at once."""
 
     def __init__(self, wanted: list[str]):
-        file, self.wanted = RESULTS / "zoo.json", wanted
-        stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        self.wanted, stored = wanted, result("zoo")
         self.parts = {part: stored.get(part, {}) for part in ("nets", "onnx_agrees", "pairs", "learning")}
 
     def missing(self, part: str, name: str) -> bool:
@@ -55,7 +54,19 @@ class Figures:
         """Add rows {name: figures} to parts."""
         for part, row in rows.items():
             self.parts[part] |= row
-        save("zoo", "python benchmarks/zoo.py", 0, {"size": SIZE, "steps": STEPS, **self.parts})
+        save("zoo", "python benchmarks/zoo.py", 0, {"size": SIZE, "steps": STEPS, **self.parts, **self.shown()})
+
+    def shown(self) -> dict[str, list[dict[str, str]]]:
+        """Return the rows of the table of nets, and of that of heads and stages."""
+        costs, learnt = self.parts["nets"], self.parts["learning"]
+        nets = [{"name": f"`{name}`", "note": NETS[name].note if name in NETS else "",
+                 **dict(zip(("parameters", "macs", "ms"), costs.get(name, ()), strict=False)),
+                 "after": learnt[name][1] if name in learnt else None} for name in dict.fromkeys([*NETS, *costs])]
+        heads = [{"name": name, "before": before, "after": after} for name, (before, after) in learnt.items()
+                 if name not in costs]
+        return {"rows": rows_of(nets, ("`--net`", "name"), ("published NME %", "note"), ("parameters M", "parameters", ".1f"),
+                                ("MACs G", "macs", ".2f"), ("ONNX ms", "ms", ".1f"), ("16 faces", "after", ".2f")),
+                "heads": rows_of(heads, ("head or stage", "name"), ("mean face", "before", ".1f"), ("net", "after", ".2f"))}
 
 
 def costs(figures: Figures) -> None:

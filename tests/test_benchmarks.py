@@ -1,6 +1,5 @@
 """The figures of README.md and docs/: their sources are whole, good enough, and the pages show them."""
 import json
-import re
 import sys
 from argparse import Namespace
 
@@ -38,12 +37,9 @@ def test_what_the_zoo_measured_learns_and_its_export_agrees():
 
 def test_every_command_of_the_benchmarks_is_one(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import experiments
     import gpu
     import gpu_paths
-    import recipe
-    import runs
-    import semi
-    import systems
 
     defaults = read_defaults()
 
@@ -55,41 +51,55 @@ def test_every_command_of_the_benchmarks_is_one(monkeypatch):
         check_semi(given, settings)
         return settings.train
 
-    given = Namespace(net="resnet18", size=128, epochs=60, limit=200)
-    for setting in semi.SETTINGS:
-        epochs = {row: resolved(semi.flags_of(setting, row, given)).epochs for row in semi.ROWS}
-        assert epochs == {"labels only": 60, "gssl": 10, "self-training": 15, "mean-teacher": 60, "all labels": 60}
-    for run in (*runs.RUNS.values(), *runs.DETECTORS.values()):
-        resolved(run.flags)
+    file, making = experiments.read(), experiments.read(ROOT / "weights" / "making" / "stages.yaml")
+    for known, runs in ((file["flags"], file["runs"]), (making["flags"], making["stages"])):
+        for run in runs.values():
+            resolved(experiments.flags_of(run["flags"], known))
     jobs = [job.flags for job in gpu_paths.PATHS.values() if job.script[-1] == "main.py" and "--layout" not in job.flags]
     for flags in (*jobs, *gpu.ROWS.values()):
         resolved(gpu_paths.filled(flags, ROOT))
-    rows = {(table, row): resolved(recipe.flags_of(table, row, 30, 128)) for table in recipe.TABLES
-            for row in recipe.TABLES[table]}
-    common = [*systems.DATA, *systems.ALIKE]
-    budgets = {name: resolved([*common, *systems.scaled(flags, 15)]) for name, flags in systems.ROWS.items()}
+    given = Namespace(net="resnet18", size=128, epochs=60)
+    for name in file["tables"]:
+        if name == "systems":
+            continue
+        rows = {row: resolved(experiments.row_flags(file, name, row, given)[0])
+                for row in experiments.rows_of(file["tables"][name])}
+        if name == "semi":
+            epochs = {row.partition(": ")[2]: train.epochs for row, train in rows.items()}
+            assert epochs == {"labels only": 60, "gssl": 10, "self-training": 15, "mean-teacher": 60, "all labels": 60}
+        if name == "pipnet":  # nothing pretrained, so with decay; steps where they are in 60 epochs
+            published = rows["as published"]
+            assert (published.weight_decay, published.milestones, published.epochs) == (5e-4, [30, 50], 60)
+        if name == "ablation":
+            stepped = [row for row, train in rows.items() if train.milestones]
+            assert stepped == ["steps at 1/2 and 5/6"] and rows[stepped[0]].milestones == [30, 50]
+    given.epochs = 15
+    budgets = {row: resolved(experiments.row_flags(file, "systems", row, given)[0])
+               for row in experiments.rows_of(file["tables"]["systems"])}
     assert budgets["Peppa's Slim"].milestones == [0, 0.1, 2.5, 3.5, 7.5]  # of 150 epochs: 0, 1, 25, 35, 75
     assert budgets["PIPNet, ResNet-18"].milestones == [7.5, 12.5] and budgets["IRNet fork, IRNet-18"].warmup == 0.625
     assert {train.epochs for train in budgets.values()} == {15} and len(budgets) == 14
-    published = rows["recipes", "pipnet"]  # nothing pretrained, so with decay; steps where they are in 60 epochs
-    assert (published.weight_decay, published.milestones, published.epochs) == (5e-4, [15, 25], 30)
-    stepped = [row for (table, row), args in rows.items() if table == "ablation" and args.milestones]
-    assert stepped == ["steps at 1/2 and 5/6"] and rows["ablation", stepped[0]].milestones == [15, 25]
 
 
 def test_the_pages_show_what_the_results_hold(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import tables
 
-    texts = {page: page.read_text(encoding="utf-8") for page in tables.PAGES}
-    shown = {name for text in texts.values() for name in re.findall(r"<!-- figures: (\w+) -->", text)}
-    assert shown == tables.TABLES.keys()
-    for page, text in texts.items():
+    for page in tables.PAGES:
+        text = page.read_text(encoding="utf-8")
         assert tables.filled(text, page) == text, "python benchmarks/tables.py writes the tables"
     sys.modules.pop("tables")
 
 
-@pytest.mark.parametrize("pixels", ["cpu", "device"])
+def test_the_rows_of_experiments_follow_from_their_figures(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import experiments
+
+    for name, table in experiments.read()["tables"].items():
+        stored = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        assert experiments.shown(table, stored["measured"]) == stored["rows"]
+
+
 def test_the_speed_of_a_training_is_measured(monkeypatch, recipe, pixels):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import speed
@@ -135,6 +145,7 @@ def test_a_repeated_set_is_a_prepared_one(monkeypatch, faces, tmp_path):
 
 def test_a_warp_shuts_an_eye(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT / "weights" / "making")
     import lids
     face, ring = render(2, 0, 256, lids=both_lids(1.0, 0.8)), lids.RINGS[0]
     eye, rng = lids.eye_of(face.landmarks, ring), np.random.default_rng(0)

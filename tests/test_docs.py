@@ -28,7 +28,8 @@ from utils.faces.archives import DATASETS
 DEFAULTS = read_defaults()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = [*PAGES, ROOT / "CONTRIBUTING.md", *(ROOT / name / "README.md" for name in ("data", "weights", "assets"))]
-COMMAND = re.compile(r"(?:\w+=\S+ )*(?:python (?:(?:main|demo|benchmarks/[\w/]+)\.py|tests/campaigns)|bash (?:main|test)\.sh)\b")
+COMMAND = re.compile(r"(?:\w+=\S+ )*(?:python (?:(?:main|demo|benchmarks/[\w/]+|weights/making/make)\.py|tests/campaigns)|"
+                     r"bash (?:main|test)\.sh)\b")
 
 
 def name_of(page: Path) -> str:
@@ -93,8 +94,7 @@ def test_every_flag_exists(capsys):
     for show_help in (lambda: parse(["--help"], main.add_modes, DEFAULTS), lambda: demo.parse(["--help"])):
         with pytest.raises(SystemExit):
             show_help()
-    of_benchmarks = {"--seeds", "--minutes", "--count", "--jobs", "--rows", "--start-epochs", "--values", "--only",
-                     "--data"}
+    of_benchmarks = {"--seeds", "--minutes", "--count", "--jobs", "--into", "--start-epochs", "--values", "--only", "--data"}
     others = {"--depth", "--compression"}  # of git; added by docs/contributing.md
     known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | of_benchmarks | others
     for page in FOLDERS:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "benchmarks"))
-from record import ROOT, chosen, save  # noqa: F401
+from record import COMMIT, ROOT, chosen, save  # noqa: F401
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch.utils.tensorboard", "onnx", "onnxruntime", "onnxscript", "main", "utils.tools.opening",
@@ -24,6 +24,8 @@ FORKS.set_forkserver_preload(["torch.utils.tensorboard", "onnx", "onnxruntime", 
                               "pipnet.app.demo"])
 TINY = ("--dataset synthetic --synthetic-train 12 --synthetic-test 3 --net timm:test_efficientnet --weights none --input-size 64 "
         "--target-size 64 --batch-size 4 --threads 1 --warmup 0.5").split()
+TITLES = {"kills": "SIGKILLs", "signals": "signals", "disks": "disks in trouble", "files": "damaged files",
+          "values": "wrong values in whole files", "attacks": "foreign files and links", "options": "combinations of options"}
 PATIENCE = 300  # seconds until a run that was not stopped is a hang
 
 
@@ -115,6 +117,9 @@ def finish(name: str, argv: list[str], seed: int, figures: dict, keep: bool) -> 
     for fault in figures["faults"]:
         print(f"FAULT {json.dumps(fault)}", file=sys.stderr)
     if keep:
-        save(name, f"python tests/campaigns {Path(sys.argv[0]).stem} {shlex.join(argv)}", seed, figures)
+        command = f"python tests/campaigns {Path(sys.argv[0]).stem} {shlex.join(argv)}"
+        figures["rows"] = [{"attack": TITLES[name], "cases": f"{figures['count']}", "faults": f"{len(figures['faults'])}",
+                            "minutes": f"{figures['minutes']:.0f}", "command": f"`{command}`", "commit": COMMIT}]
+        save(name, command, seed, figures)
     print(f"{name}: {figures['count']} cases, {len(figures['faults'])} faults, {figures['minutes']:.1f} minutes")
     return bool(figures["faults"])

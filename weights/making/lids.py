@@ -1,4 +1,4 @@
-"""Shut eyes to learn from: `python benchmarks/lids.py OUT SHIFT_ALL_AGES SHIFT_DIVERSE`.
+"""Shut eyes to learn from: `python weights/making/make.py lids OUT SHIFT_ALL_AGES SHIFT_DIVERSE`.
 
 FACES68 labels shut eyes half or quite open, and so do the nets that pseudo_labels.py asks. OUT/faces68, OUT/all_ages and
 OUT/diverse are copies of these sets in which the lids of narrow eyes have no labels. In faces68 the lids of eyes that the shipped
@@ -8,7 +8,6 @@ shuts. It has no label offset. It has no face of the identities that main.py val
 shifts, in px, are those that pseudo_labels.py has printed for its two sets.
 """
 import shutil
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -170,8 +169,10 @@ def without_lids(name: str, out: Path, found: dict[Path, np.ndarray]) -> None:
         write_pts((out / record.file.name).with_suffix(".pts"), landmarks - 0.5)
 
 
-def main(out: Path, shifts: dict[str, float]) -> None:
-    """Write the sets. shifts: {set: px by which its labels lie too far to the right}."""
+def main(place: str, *moved: str) -> None:
+    """Write the sets below `place`. moved: px by which the labels of LABELLED lie too far to the right."""
+    require(*SHIFTS, *LABELLED)
+    out, shifts = ROOT / place, SHIFTS | dict(zip(LABELLED, map(float, moved), strict=True))
     net = without_detector("landmarks", threads=1)
     seen = {record.file: found_in_box(net, read_image(record.file), record.landmarks)
             for record in photographs("FACES68", "train")}
@@ -202,10 +203,3 @@ def main(out: Path, shifts: dict[str, float]) -> None:
     for file in sorted(folder.glob("*.jpg"))[::FEW]:
         for one in (file, file.with_suffix(".pts")):
             shutil.copy(one, few / one.name)
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit("usage: python benchmarks/lids.py OUT SHIFT_ALL_AGES SHIFT_DIVERSE")
-    require(*SHIFTS, *LABELLED)
-    main(ROOT / sys.argv[1], SHIFTS | dict(zip(LABELLED, map(float, sys.argv[2:]), strict=True)))

@@ -1,4 +1,4 @@
-"""The mean of the weights of two nets, as a run: `python benchmarks/average.py FIRST SECOND SHARE EXP`.
+"""The mean of the weights of two nets, as a run: `python weights/making/make.py average FIRST SECOND SHARE EXP`.
 
 SECOND is a run that was trained from FIRST: the best.pt of a landmark net, or a detector's exported file. Their mean is often as
 good as FIRST on its data and as robust as SECOND (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). SHARE is
@@ -7,7 +7,6 @@ on photographs as they are, of FIRST and of the mean; those of training crops ma
 with these weights.
 """
 import shutil
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -64,8 +63,9 @@ def mean_detector(first: Path, run: run_folder.Run, second: State, share: float)
     return net.state_dict()
 
 
-def main(first: Path, second: str, share: float, exp: str) -> None:
+def main(file: str, second: str, part: str, exp: str) -> None:
     """Write the run weights/EXP."""
+    first, share = Path(file), float(part)
     run = run_folder.find_run(second, ROOT / "weights", False)
     stored, folder = checkpoint.load(run.weights), ROOT / "weights" / exp
     if first.suffix == ".onnx":
@@ -75,9 +75,3 @@ def main(first: Path, second: str, share: float, exp: str) -> None:
     shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("last.pt", "*.onnx", "report", ".lock"))
     checkpoint.save(folder / "best.pt", {**stored, "model": model})
     print(f"{folder}: {share:g} of {second} and {1 - share:g} of {first}")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 5:
-        sys.exit("usage: python benchmarks/average.py FIRST SECOND SHARE EXP")
-    main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4])

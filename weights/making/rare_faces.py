@@ -1,11 +1,8 @@
-"""Rendered faces of kinds that photographs with labels lack: `python benchmarks/rare_faces.py OUT COUNT`.
+"""Rendered faces of kinds that photographs with labels lack: `python weights/making/make.py rare_faces OUT COUNT`.
 
 Half of them have shut or almost shut eyes, the others are turned to the side. OUT becomes a data set of pictures with .pts. A
 larger set begins with the faces of a smaller one.
 """
-import sys
-from pathlib import Path
-
 import numpy as np
 from record import ROOT
 
@@ -32,19 +29,13 @@ def turned(rng: np.random.Generator) -> dict:
     return {"angles": tuple(np.radians([yaw, np.clip(rng.normal(-17, 11), -50, 14), rng.normal(0, 10)]))}
 
 
-def main(out: Path, count: int) -> None:
+def main(out: str, count: str) -> None:
     """Write `count` faces into OUT/train."""
-    folder = out / "train"
+    folder = ROOT / out / "train"
     folder.mkdir(parents=True)
-    for index in range(count):
+    for index in range(int(count)):
         rng = np.random.default_rng([SEED, POSES + index])
         face = render(SEED, index, SIDE, **(shut_eyes if index % 2 else turned)(rng))
         file = folder / f"{index:05d}.jpg"
         write_image(file, face.image)
         write_pts(file.with_suffix(".pts"), face.landmarks - 0.5)  # of the first pixel, the centre is 0
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python benchmarks/rare_faces.py OUT COUNT")
-    main(ROOT / sys.argv[1], int(sys.argv[2]))

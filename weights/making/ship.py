@@ -9,20 +9,16 @@ equals its recall.
 import hashlib
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import face_score
 import numpy as np
 import onnx
 import torch
-from detector import PARTIAL
+from experiments import read, run
 from onnx import TensorProto, helper, numpy_helper
 from photographs import PLACES, open_detector, require
 from record import COMMIT, ROOT
-from runs import run
 
 from pipnet.files import read_csv, write_atomic, write_text
 from pipnet.landmarker import Landmarker
@@ -32,6 +28,7 @@ from utils.detect.wider import divide, read_wider
 from utils.faces.prepared_set import read_source_image
 from utils.train import checkpoint
 
+PARTIAL = ("1--people",)  # events in which faces have no box
 WORTH = 256  # numbers in a tensor from which it is halved
 DOUBT = 0.8  # of the face limit: few faces score less, but half of the false detections do
 
@@ -67,29 +64,6 @@ def detector_limits(exp: Path) -> dict[str, float]:
     return {"threshold": round(float(np.concatenate(scores)[order][even]), 3)}
 
 
-class Net(NamedTuple):
-    """exp: the run that is shipped. trained: the commands that make it. limits: its limits. data: what these need."""
-    exp: str
-    trained: str
-    limits: Callable[[Path], dict[str, float]]
-    data: list[str]
-
-
-RUNS, AVERAGE, FACES = "python benchmarks/runs.py", "python benchmarks/average.py", ["300W", "FACES68", "FACEBOXES_V2"]
-NETS = {
-    "landmarks": Net("bench_landmarks_sure", f"{RUNS} landmarks_start landmarks_roll landmarks landmarks_hard; {AVERAGE} "
-                     "weights/bench_landmarks/best.pt bench_landmarks_hard 0.5 bench_landmarks_mean; "
-                     f"{RUNS} landmarks_wild landmarks_last landmarks_lids landmarks_labeller landmarks_calm landmarks_exact "
-                     "landmarks_fine landmarks_shut landmarks_steady landmarks_sure", landmark_limits, FACES),
-    "landmarks-fast": Net("bench_landmarks-fast_steady", f"{RUNS} landmarks-fast landmarks-fast_hard; {AVERAGE} "
-                          "weights/bench_landmarks-fast/best.pt bench_landmarks-fast_hard 0.5 bench_landmarks-fast_mean; "
-                          f"{RUNS} landmarks-fast_lids landmarks-fast_calm landmarks-fast_exact landmarks-fast_fine "
-                          "landmarks-fast_again landmarks-fast_shut landmarks-fast_steady", landmark_limits, FACES),
-    "detector": Net("bench_detector", f"{RUNS} detector_start detector_large detector_crowds detector_roll; {AVERAGE} "
-                    "weights/bench_detector_crowds/best.onnx bench_detector_roll 0.5 bench_detector", detector_limits,
-                    ["FACEBOXES"])}
-
-
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the graph with its large float32 constants stored as float16 and cast back."""
     graph, casts = model.graph, []
@@ -106,7 +80,7 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def worded(text: str) -> str:
-    """Return a text with the words of runs.py instead of paths of this machine."""
+    """Return a text with the words of photographs.py instead of paths of this machine."""
     for word, place in PLACES.items():
         text = text.replace(str(place), word)
     return text.replace(f"{ROOT}/", "")
@@ -127,15 +101,17 @@ def slim(values: dict, measured: dict[str, float]) -> dict:
     return {**values, **measured, **told, "model": model, "args": {key: plain(value) for key, value in values["args"].items()}}
 
 
-def ship(name: str) -> None:
+def main(name: str) -> None:
     """Write the files of a net in weights/, and their entries in the manifest."""
-    net = NETS[name]
-    exp = ROOT / "weights" / net.exp
+    steps = read(Path(__file__).with_name("stages.yaml"))["nets"][name]
+    require(*["FACEBOXES"] if name == "detector" else ["300W", "FACES68", "FACEBOXES_V2"])
+    last = steps[-1].split()
+    exp = ROOT / "weights" / (last[-1] if last[0] == "average" else f"bench_{last[-1]}")
     (exp / "best.onnx").unlink(missing_ok=True)  # it may be halved already
     run("--test-onnx", "--exp", exp.name)  # exports the net
     model = halved(onnx.load(exp / "best.onnx"))
     values = {entry.key: entry.value for entry in model.metadata_props}
-    measured = net.limits(exp)
+    measured = (detector_limits if name == "detector" else landmark_limits)(exp)
     values |= {key: json.dumps(value) for key, value in measured.items()}
     helper.set_model_props(model, {key: worded(value) for key, value in values.items()})
     data = model.SerializeToString()
@@ -153,12 +129,6 @@ def ship(name: str) -> None:
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
     for one in files:
         entries[one.name] = {"sha256": hashlib.sha256(one.read_bytes()).hexdigest(), "commit": COMMIT,
-                             "trained": net.trained, "scores": read_csv(exp / "report" / "scores.csv")}
+                             "trained": "; ".join(f"python weights/making/make.py {step}" for step in steps),
+                             "scores": read_csv(exp / "report" / "scores.csv")}
     write_text(manifest, json.dumps(entries, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1] not in NETS:
-        sys.exit(f"usage: python benchmarks/ship.py {'|'.join(NETS)}")
-    require(*NETS[sys.argv[1]].data)
-    ship(sys.argv[1])

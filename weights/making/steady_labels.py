@@ -1,4 +1,4 @@
-"""Labels whose noise is halved: `python benchmarks/steady_labels.py OUT [NET.pt]`.
+"""Labels whose noise is halved: `python weights/making/make.py steady_labels OUT [NET.pt]`.
 
 People who label a landmark twice do not hit the same point twice. The shipped net `landmarks`, unless another one is named, finds
 the landmarks of each training face in eight crops: in four boxes, and in the mirror image of each. Its error in a training face
@@ -7,14 +7,13 @@ and of LIDS/faces68 whose labels lie half way between the label and the mean of 
 their labels. (Liu et al., "Semantic Alignment", CVPR 2019, estimate the points behind the labels during the training.)
 """
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from experiments import run
 from photographs import named, require
 from record import ROOT
-from runs import WIDE, run
 
 from utils.config import read_defaults
 from utils.evaluate.boxes import reboxed
@@ -44,25 +43,21 @@ def found(net: Path, prepared: PreparedSet) -> tuple[Faces, np.ndarray]:
     return faces, np.mean(results, 0)
 
 
-def main(out: Path, net: Path) -> None:
+def main(folder: str, net: str = "weights/landmarks.pt") -> None:
     """Write both sets, and say how far the labels were moved."""
+    require("300W", "LIDS")
     torch.set_num_threads(1)
+    out = ROOT / folder
     for name, word in SETS.items():
-        run("--prepare", "--dataset", word, "--allow-partial", "--data-root", str(DATA), *WIDE)
+        run("--prepare", "--dataset", word, "--allow-partial", "--data-root", str(DATA), "--margin", "1.45", "--target-size",
+            "224")
         source = Path(named([word])[0])
         prepared = PreparedSet(next(DATA.glob(f"{source.name}-*")), read_defaults().layouts)
         shutil.copytree(source, out / name)
-        faces, landmarks = found(net, prepared)
+        faces, landmarks = found(ROOT / net, prepared)
         moved = SHARE * (landmarks - faces["landmarks"][:])
         for file, points in zip(faces["file"], faces["landmarks"][:] + moved, strict=True):
             write_pts((out / name / file).with_suffix(".pts"), points - 0.5 + prepared.meta["origin"])
         sides = np.sqrt(np.prod(faces["box"][:][:, 2:] - faces["box"][:][:, :2], 1))
         apart = 100 * np.nanmean(np.linalg.norm(moved, axis=-1) / sides[:, None])
         print(f"{name}: labels of {len(faces)} faces moved by {apart:.2f} % of the face's box")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
-        sys.exit("usage: python benchmarks/steady_labels.py OUT [NET.pt]")
-    require("300W", "LIDS")
-    main(ROOT / sys.argv[1], ROOT / (sys.argv[2] if sys.argv[2:] else "weights/landmarks.pt"))

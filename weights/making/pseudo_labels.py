@@ -1,4 +1,5 @@
-"""Landmarks of photographs without labels, for a net to train on: `python benchmarks/pseudo_labels.py PICTURES OUT [NET.onnx]`.
+"""Landmarks of photographs without labels, for a net to train on:
+`python weights/making/make.py pseudo_labels PICTURES OUT [NET.onnx]`.
 
 A landmark net, the shipped one unless another is named, finds the largest face of each photograph, and once more in its mirror
 image. A face is kept if both results agree. Its label is their mean, moved to the right by the shift that the net has learnt:
@@ -6,7 +7,6 @@ half the distance of the results. That is the set's --label-shift, and it is pri
 .pts.
 """
 import shutil
-import sys
 from pathlib import Path
 
 import cv2
@@ -44,23 +44,16 @@ def label(landmarker: Landmarker, image: np.ndarray) -> tuple[np.ndarray, float]
     return (face.landmarks + other) / 2 - pad, float(np.mean(face.landmarks - other, 0)[0] / 2)
 
 
-def main(pictures: Path, out: Path, net: Path) -> None:
+def main(pictures: str, out: str, net: str = "weights/landmarks.onnx") -> None:
     """Write the faces of `pictures` that both results agree on into OUT/train, and print the label shift."""
-    landmarker = Landmarker(net, open_detector("faceboxes", PLACES["FACEBOXES_V2"]))
-    files = sorted(file for file in pictures.iterdir() if cv2.haveImageReader(str(file)))
+    require("FACEBOXES_V2")
+    landmarker = Landmarker(ROOT / net, open_detector("faceboxes", PLACES["FACEBOXES_V2"]))
+    files = sorted(file for file in Path(pictures).iterdir() if cv2.haveImageReader(str(file)))
     found = {file: known for file in files if (known := label(landmarker, read_image(file)))}
     shift = float(np.median([moved for _, moved in found.values()]))
-    folder = out / "train"
+    folder = Path(out, "train")
     folder.mkdir(parents=True)
     for file, (landmarks, _) in found.items():
         shutil.copy(file, folder / file.name)
         write_pts((folder / file.name).with_suffix(".pts"), landmarks + (shift - 0.5, -0.5))
     print(f"{out}: {len(found)} of {len(files)} pictures, --label-shift {shift:.2f}")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
-        sys.exit("usage: python benchmarks/pseudo_labels.py PICTURES OUT [NET.onnx]")
-    require("FACEBOXES_V2")
-    pictures, out, *net = map(Path, sys.argv[1:])
-    main(pictures, out, *net or [ROOT / "weights/landmarks.onnx"])
