@@ -113,7 +113,7 @@ class Archive:
         self.extend({name: [value] for name, value in row.items() if value is not None})
 
     def extend(self, columns: Table) -> None:
-        """Add faces of which the columns are finished. What a face has no value for is None."""
+        """Add faces from finished columns. A missing value is None."""
         unknown = [None] * len(columns["file"])
         self.columns |= {name: [None] * len(self) for name in columns if name not in self.columns}
         for name, column in self.columns.items():
@@ -169,7 +169,7 @@ def _with_area(tight: np.ndarray, count: int, where: str) -> np.ndarray:
 
 
 def _column(values: Sequence) -> Sequence:
-    """Return texts as they are and numbers as an array; a face without a value has NaN there, or True in a column of flags."""
+    """Return a list of texts, or an array of numbers. A face without a value gets NaN, or True in a column of flags."""
     known = next(value for value in values if value is not None)
     blank = known if isinstance(known, str) else np.full_like(known, np.nan)
     return values if isinstance(known, str) else np.array([blank if value is None else value for value in values])
@@ -188,7 +188,7 @@ def complain(faults: list[str]) -> None:
 
 
 def deviation(name: str, found: int, count: int, folder: bool = True) -> str:
-    """Return how many faces of a part of a release there are; that they are more than officially, if they are."""
+    """Return in words how many faces of a part of a release were found, and whether these are more than officially."""
     more = f", {found - count} {MORE}" if found > count else ""
     return f"{name}: {found if folder else 'no folder, 0'} of {count} faces{more}"
 

@@ -1,4 +1,4 @@
-"""What names of files tell: the split, the photograph of which a picture is a copy, and the picture that a list means."""
+"""Reads from file names: the split, the photograph of which a picture is a copy, and the picture that a list means."""
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath
@@ -38,7 +38,7 @@ def photograph(stem: str, numbers: int = 1) -> str:
 
 
 def original(stem: str) -> str:
-    """Return the picture of which one of this stem is a copy: NAME for NAME_mirror, or for Roboflow's NAME_jpg.rf.HASH."""
+    """Return the stem of the picture of which this one is a copy: NAME for NAME_mirror, or for Roboflow's NAME_jpg.rf.HASH."""
     return COPY.sub("", stem)
 
 

@@ -1,4 +1,4 @@
-"""Checks of the labels of users' own sets: their number, their units, marks that are no places, the size of the pictures."""
+"""Checks the labels of users' own sets: their number, their units, values that mean "missing", the size of the pictures."""
 from collections import Counter
 from pathlib import Path
 
@@ -19,7 +19,7 @@ UNKNOWN = "a landmark that is not annotated is 'nan nan' in .pts, two empty cell
 
 
 def check_labels(archive: Archive) -> None:
-    """Bring the labels of a user's own set to the size of the pictures. UserError for labels that cannot be what they seem."""
+    """Scale the labels of a user's own set to the true size of the pictures. UserError for labels that must be wrong."""
     columns, where = archive.columns, archive.columns["where"]
     complain(_wrong_counts(where, list(map(len, columns["landmarks"])), archive.count))
     landmarks, box = np.array(columns["landmarks"]), np.array(columns["box"])
@@ -67,14 +67,14 @@ def _shares(where: list[str], raw: np.ndarray) -> list[str]:
 
 
 def _tiny(where: list[str], box: np.ndarray) -> list[str]:
-    """Return a line for each face of a few px by its box (M, 4)."""
+    """Return a line for each face whose box (M, 4) has only a few px."""
     sides = (box[:, 2:] - box[:, :2]).max(1)
     return [f"{where[i]}: its face is {sides[i]:.2g} px large; coordinates are px of the picture, and such a face shows nothing"
             for i in np.flatnonzero(sides < FEWEST_PX)]
 
 
 def _marks(where: list[str], raw: np.ndarray) -> list[str]:
-    """Return a line for each face with landmarks that mark something instead of being a place: -1 -1, 0 0, -x -y.
+    """Return a line for each face with values such as -1 -1, 0 0 or -x -y, which mean a missing or hidden landmark.
 
     raw: the landmarks (M, N, 2) as annotated.
     """

@@ -148,7 +148,7 @@ def misfit(faces: np.ndarray, layout: Layout, common: bool) -> str:
 
 
 def _eyes(mean: np.ndarray, layout: Layout) -> tuple[complex, complex]:
-    """Return the way in a mean face (N,) from the left to the right eye, and from their middle to that of all landmarks."""
+    """Return two vectors in a mean face (N,): from the left to the right eye, and from their middle to the mean landmark."""
     left, right = mean[list(layout.interocular or (0, 0))]
     return right - left, np.nanmean(mean) - (left + right) / 2
 

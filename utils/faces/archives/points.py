@@ -78,7 +78,7 @@ def parse_points(archive: Archive) -> None:
 
 
 def _no_pts(root: Path) -> str:
-    """Return what is wrong with a folder without any .pts: it has a table in a place where none is looked for, or nothing."""
+    """Return why a folder has no faces: there are no .pts files, or it has a table in a place where none is looked for."""
     tables = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".csv", ".json", ".xml"))
     if table := next((path for path in tables if not path.name.startswith(".")), None):
         return (f"no .pts in it, but {table.relative_to(root)}; a CSV, JSON or XML of labels belongs at the top, or in train/, "

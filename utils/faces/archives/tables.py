@@ -53,7 +53,7 @@ def _visible(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
 def find_image(archive: Archive, names: list[str], table: Path, where: str, uploaded: bool = False) -> Path:
     """Return the first image of these names, beside the file that lists them, in the folder, or in their images/.
 
-    A name fits in any of Unicode's forms. uploaded: also as Label Studio cleans it, if that fits one file alone. Raise UserError
+    A name matches in any of Unicode's forms. uploaded: also as Label Studio cleans it, if only one file matches. Raise UserError
     if there is none.
     """
     root = archive.root
