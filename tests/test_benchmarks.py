@@ -100,6 +100,7 @@ def test_the_rows_of_experiments_follow_from_their_figures(monkeypatch):
         assert experiments.shown(table, stored["measured"]) == stored["rows"]
 
 
+@pytest.mark.parametrize("pixels", ["cpu", "device"])
 def test_the_speed_of_a_training_is_measured(monkeypatch, recipe, pixels):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import speed
