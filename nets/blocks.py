@@ -62,5 +62,5 @@ class GatedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gate, value, base = silu(self.expand(self.norm(x))).split(self.split, -1)
         query, key = (base[:, :, None] * self.scale + self.shift).unbind(2)
-        attention = torch.relu(query.bmm(key.mT) / self.split[2] ** 0.5).square() / x.shape[1]
+        attention = torch.relu(query.bmm(key.transpose(1, 2)) / self.split[2] ** 0.5).square() / x.shape[1]
         return x + self.join(gate * attention.bmm(value))

@@ -84,7 +84,7 @@ def sample(maps: Tensor, places: Tensor, steps: Tensor) -> Tensor:
     """
     (batch, channels, side, _), count, width = maps.shape, places.shape[1], len(steps)
     with in_full(maps):  # 16 bits would round the places
-        x, y = hats(places.float().mT[..., None] + steps, side).unbind(1)  # (B, N, K, S)
+        x, y = hats(places.float().transpose(1, 2)[..., None] + steps, side).unbind(1)  # (B, N, K, S)
         columns = x.flatten(1, 2).bmm(maps.float().permute(0, 3, 2, 1).flatten(2))  # (B, N * K, S * C): interpolated in x
         y = y[:, :, None].expand(-1, -1, width, -1, -1).flatten(0, 2)
         return y.bmm(columns.view(-1, side, channels)).view(batch, count, width ** 2, channels)

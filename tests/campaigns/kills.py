@@ -37,7 +37,7 @@ PHASES = {  # name: (job, function, share of the kills)
     "render": ("landmarks", "utils.synthetic:generate", 15),
     "prepare": ("landmarks", "utils.faces.prepare:DataGenerator._crops", 20),
     "prepare: rename": ("landmarks", "utils.faces.prepare:replace_folder", 32),
-    "start": ("landmarks", "utils.train.loop:start", 12),
+    "start": ("landmarks", "utils.train.loop:make_solver", 12),
     "step": ("landmarks", "utils.train.solver:Solver.train_step", 20),
     "validation": ("landmarks", "utils.landmarks.experiment:evaluate", 10),
     "save": ("landmarks", "utils.train.history:Keeper.save", 44),
