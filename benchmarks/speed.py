@@ -8,7 +8,7 @@ import json
 import sys
 import tempfile
 import time
-from contextlib import closing, nullcontext
+from contextlib import closing
 from itertools import cycle, islice
 from math import ceil
 from pathlib import Path
@@ -17,11 +17,11 @@ from statistics import median
 import torch
 from record import save
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.data import DataLoader
 
 from utils.config import parse, read_defaults
 from utils.faces.batches import Batch, Order
 from utils.faces.feed import Feed
+from utils.faces.loader import Loader
 from utils.faces.sets import Sets
 from utils.landmarks.experiment import landmark_experiment
 from utils.landmarks.sources import prepare
@@ -38,7 +38,7 @@ STEPS, SECONDS, ROUNDS = 20, 1.0, 5  # a figure is that of at least so many step
 TRACED = 5  # steps
 
 
-def begin(flags: list[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, DataLoader | Feed]:
+def begin(flags: list[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, Loader | Feed]:
     """Return experiment, solver, order and loader, as a training with these flags of main.py has them before its first step."""
     defaults = read_defaults()
     mode, given = parse(flags, add_modes, defaults)
@@ -55,11 +55,11 @@ def begin(flags: list[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, Da
 def measure(flags: list[str], rounds: int = ROUNDS) -> dict:
     """Return images/s of both, medians over the rounds, and what `traced` says of a step. flags: of main.py."""
     *begun, loader = begin(flags, start_ranks())
-    with closing(loader) if isinstance(loader, Feed) else nullcontext():
+    with closing(loader):
         return measured(*begun, loader, rounds)
 
 
-def measured(experiment: Experiment, solver: Solver, order: Order, loader: DataLoader | Feed, rounds: int) -> dict:
+def measured(experiment: Experiment, solver: Solver, order: Order, loader: Loader | Feed, rounds: int) -> dict:
     """Return the figures of a training that has begun."""
     net, device = experiment.settings.net, solver.ranks.device
     solver.begin()

@@ -19,7 +19,7 @@ class Features(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a training computes from pictures before their labels are used: features, and the head's maps.
+    """Features of pictures in a training, and the head's maps of them, before labels are used.
 
     start (B, N, 2): landmarks that the maps decode to, without gradient; moves (B, N, 2): what the refiner adds to them. Both in
     [0, 1] of the crop, None if nothing needs them.

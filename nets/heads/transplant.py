@@ -13,7 +13,7 @@ PARTS = ("score", "offset_x", "offset_y", "neighbor_x", "neighbor_y")
 
 
 class Origins(NamedTuple):
-    """Where N new landmarks start. landmark: the index of an old landmark for each; place (N, 2): of that on the new meanface."""
+    """Old landmarks that N new ones start from. landmark: their indices; place (N, 2): their places on the new meanface."""
     landmark: list[int]
     place: np.ndarray
 

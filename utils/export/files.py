@@ -29,7 +29,7 @@ RAW = ("stride", "neighbor_index")  # of a net's spec, to decode its maps with
 
 
 class Source(NamedTuple):
-    """What the other formats are made from.
+    """Files and nets that the other formats are made from.
 
     onnx: the float ONNX file; feeds(): yields inputs of that file for the calibration of 8-bit numbers
     net: the net as it is exported, example: pictures uint8 (2, S, S, 3) for it; both None for a detector

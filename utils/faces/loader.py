@@ -28,12 +28,19 @@ CAUSES = {
 }
 
 
-def train_loader(batches: Dataset, keys: Iterable, workers: int, pin: bool) -> DataLoader:
+class Loader(DataLoader):
+    """A DataLoader that is closed like a Feed."""
+
+    def close(self) -> None:
+        """Do nothing: the loader processes end when the loader is no longer used."""
+
+
+def train_loader(batches: Dataset, keys: Iterable, workers: int, pin: bool) -> Loader:
     """Return a loader of batches[key] for all keys in turn, made by `workers` processes (0: in this one)."""
     # forked workers share the decoded crops; other start methods would copy them
     start = "fork" if workers and sys.platform == "linux" else None
-    return DataLoader(batches, sampler=keys, batch_size=None, num_workers=workers, pin_memory=pin, worker_init_fn=_begin_worker,
-                      multiprocessing_context=start, persistent_workers=workers > 0, prefetch_factor=4 if workers else None)
+    return Loader(batches, sampler=keys, batch_size=None, num_workers=workers, pin_memory=pin, worker_init_fn=_begin_worker,
+                  multiprocessing_context=start, persistent_workers=workers > 0, prefetch_factor=4 if workers else None)
 
 
 def _begin_worker(_worker: int) -> None:

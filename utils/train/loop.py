@@ -2,14 +2,14 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from loguru import logger
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pipnet.cores import cores
 from pipnet.errors import UserError
@@ -17,7 +17,7 @@ from pipnet.files import write_text
 from utils import memory
 from utils.faces.batches import Batches, Order, make_order
 from utils.faces.feed import Feed
-from utils.faces.loader import explaining_errors, train_loader
+from utils.faces.loader import Loader, explaining_errors, train_loader
 from utils.progress import progress
 from utils.train import checkpoint, faults, own_files
 from utils.train.batchnorm import share_batch_norm
@@ -42,7 +42,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     per_epoch, epochs = len(order) * order.batch * ranks.count, settings.train.epochs
     if history.epochs >= epochs:
         logger.info(f"{run.folder.name} is finished: all {epochs} epochs are trained; to train longer, give a larger --epochs")
-    with closing(loader) if isinstance(loader, Feed) else nullcontext(), \
+    with closing(loader), \
             explaining_errors(loader, lambda: f"; --resume goes on from epoch {history.epochs}" if history.epochs else ""), \
             progress(total=epochs * per_epoch, initial=history.epochs * per_epoch, unit=" images", disable=not ranks.first,
                      smoothing=0.05) as bar:
@@ -72,7 +72,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     ranks.wait()  # until the first process has written the last checkpoint
 
 
-def make_loader(batches: Dataset, keys: Iterable, train, device: torch.device) -> DataLoader | Feed:
+def make_loader(batches: Dataset, keys: Iterable, train, device: torch.device) -> Loader | Feed:
     """Return a loader of batches[key] for all keys in turn. The setting `pixels` tells where pictures are made: CPU or device."""
     gpu = device.type == "cuda"
     workers = worker_count(train.workers, 16 if gpu else 8)

@@ -40,17 +40,18 @@ class Average:
         self.decay, self.ramp = decay, ramp
         tensors = {name: tensor.detach() for name, tensor in net.state_dict().items()}
         self.state = {name: tensor.clone() for name, tensor in tensors.items()}
-        pairs = [(self.state[name], tensor) for name, tensor in tensors.items()]
-        self.floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        floats = [name for name, tensor in tensors.items() if tensor.is_floating_point()]
+        others = [name for name in tensors if name not in floats]
+        self.floats, self.counters = ([[held[name] for name in names] for held in (self.state, tensors)]
+                                      for names in (floats, others))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Update the average after step number `step`, counted from 0."""
         decay = self.decay * (1 - math.exp(-(step + 1) / self.ramp))
-        torch._foreach_lerp_(*map(list, zip(*self.floats, strict=True)), 1 - decay)
-        if self.counters:
-            torch._foreach_copy_(*map(list, zip(*self.counters, strict=True)))
+        torch._foreach_lerp_(*self.floats, 1 - decay)
+        if self.counters[0]:
+            torch._foreach_copy_(*self.counters)
 
 
 def precision(amp: str, device: torch.device) -> torch.dtype | None:

@@ -48,13 +48,13 @@ class Solver:
             self.runner = torch.compile(self.runner)
         cuda = ranks.device.type == "cuda"
         self.copies = torch.cuda.Stream() if cuda else None
-        self.graphed = self._can_be_captured(train.graph)
-        if self.graphed:
+        graphed = self._can_be_captured(train.graph)
+        if graphed:
             ranks.share([*net.parameters(), *net.buffers()])
         elif ranks.count > 1:
             self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=[ranks.device.index] if cuda else None,
                                                               find_unused_parameters=net.leaves_unused())
-        self.take = Graph(self._step, self._state, ranks) if self.graphed else self._step
+        self.take = Graph(self._step, self._state, ranks) if graphed else self._step
         # created after the weights have been made equal in all processes
         self.average = Average(net, train.ema, train.ema_ramp) if train.ema else None
         net.follow(self.average and self.average.state)

@@ -310,7 +310,7 @@ def scene(asked, monkeypatch) -> Scene:
 
 
 def of_frame(scene: Scene, frame: dict, find) -> dict:
-    """What Python finds in a frame, as JavaScript answers it."""
+    """Return what Python finds in a frame, in the form of JavaScript's answer."""
     scene.faces, scene.quarters, scene.matrix, before = frame["faces"], 0, np.eye(2, 3), scene.calls
     faces = find(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     return {"faces": [{"box": one.box, "score": one.score, "landmarks": one.landmarks, "scores": one.scores, "sigma": None,
