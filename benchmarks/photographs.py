@@ -8,6 +8,7 @@ sets of lids.py and steady_labels.py; VIDEOS, videos of one face each. A benchma
 """
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 from record import ROOT
 
 from pipnet.detector import Detector
+from pipnet.files import SHIPPED
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Landmarker
 from utils.faces.archives import DATASETS, image_of
@@ -99,3 +101,8 @@ def name_and_file(text: str) -> tuple[str, str]:
     if not separator:
         sys.exit(f"'{text}' must be NAME=FILE, such as faceboxes=FaceBoxesV2.pth")
     return name, file
+
+
+def titled(nets: Sequence[str]) -> dict[str, str]:
+    """Return {title: net} of words NET, as demo.py --exp takes it, or TITLE=NET; the shipped nets if there are no words."""
+    return {title or net: net for title, _, net in (text.rpartition("=") for text in nets or SHIPPED[:2])}

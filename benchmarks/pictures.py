@@ -2,7 +2,7 @@
 all.
 
 faces: synthetic test faces with the landmarks that the net of `benchmarks/experiments.py runs default` finds. head: a rendered
-head that turns, talks and blinks, tracked by demo.py, as a GIF. tools: error against time of the tools that benchmarks/others.py
+head that turns, talks and blinks, tracked by demo.py, as a GIF. tools: error against time of the tools that `measure.py others`
 measured. failures: of each kind of rendered face that `landmarks` finds badly, the one of 24 people with the largest error.
 assets/README.md has the command of astronaut.jpg.
 """
@@ -14,7 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from measure import KINDS, OPEN, SHUT, TURNS, drawn, error
+from measures.kinds import KINDS
+from measures.traits import OPEN, SHUT, TURNS, drawn, error
 from photographs import found_in_box, without_detector
 from PIL import Image
 from record import ROOT, chosen, result

@@ -2,7 +2,7 @@
 import json
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
@@ -26,11 +26,11 @@ def machine() -> dict:
     return {"cpu": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}", "cores": cores(), "gpu": gpu, **versions}
 
 
-def chosen(rows: Iterable[str], names: list[str]) -> list[str]:
+def chosen(rows: Iterable[str], names: Sequence[str]) -> list[str]:
     """Return the names, all rows if there are none. Stop with a message if one is not a row."""
     if unknown := [name for name in names if name not in rows]:
         sys.exit(f"unknown: {', '.join(unknown)} (there are: {', '.join(rows)})")
-    return names or list(rows)
+    return list(names) or list(rows)
 
 
 COMMIT = commit("benchmarks/results", "README.md", "docs")  # read before anything is measured; figures need a clean one
@@ -47,7 +47,7 @@ def save(name: str, command: str, seed: int, figures: dict) -> Path:
     return file
 
 
-def updated(name: str, rows: Iterable[dict], keys: list[str]) -> list[dict]:
+def updated(name: str, rows: Iterable[dict], keys: Sequence[str]) -> list[dict]:
     """Return the rows of benchmarks/results/NAME.json with those given: a row with the same keys takes its further cells."""
     found = {tuple(row[key] for key in keys): row for row in result(name).get("rows", [])}
     for row in rows:

@@ -219,7 +219,7 @@ def load_yunet(file: Path, threads: int) -> Loaded:
     return find, {}
 
 
-# Face boxes: medians over training photographs, measured with benchmarks/face_boxes.py. YuNet's was not measured: FaceBoxesV2's
+# Face boxes: medians over training photographs (benchmarks/measure.py face_boxes). YuNet's was not measured: FaceBoxesV2's
 EXPORTED_FACE_BOX = FaceBox(0.094, 1.09, 0.866)  # measured with weights/detector.onnx
 DETECTORS: dict[str, DetectorRow] = {
     "faceboxes": DetectorRow(0.6, 0.3, FaceBox(0.135, 1.043, 0.768), "weights/detector.onnx, which comes with the project, or "

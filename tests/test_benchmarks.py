@@ -1,10 +1,17 @@
 """The figures of README.md and docs/: their sources are whole, good enough, and the pages show them."""
 import json
-import sys
 from argparse import Namespace
 
+import experiments
+import gpu
+import gpu_paths
+import lids
 import numpy as np
 import pytest
+import scale
+import soak
+import speed
+import tables
 from conftest import ROOT, load_split
 
 import main
@@ -35,12 +42,7 @@ def test_what_the_zoo_measured_learns_and_its_export_agrees():
     assert all(share > 0.95 for share in zoo.get("onnx_agrees", {}).values())
 
 
-def test_every_command_of_the_benchmarks_is_one(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import experiments
-    import gpu
-    import gpu_paths
-
+def test_every_command_of_the_benchmarks_is_one():
     defaults = read_defaults()
 
     def resolved(flags: list[str]):
@@ -81,20 +83,13 @@ def test_every_command_of_the_benchmarks_is_one(monkeypatch):
     assert {train.epochs for train in budgets.values()} == {15} and len(budgets) == 14
 
 
-def test_the_pages_show_what_the_results_hold(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import tables
-
+def test_the_pages_show_what_the_results_hold():
     for page in tables.PAGES:
         text = page.read_text(encoding="utf-8")
         assert tables.filled(text, page) == text, "python benchmarks/tables.py writes the tables"
-    sys.modules.pop("tables")
 
 
-def test_the_rows_of_experiments_follow_from_their_figures(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import experiments
-
+def test_the_rows_of_experiments_follow_from_their_figures():
     for name, table in experiments.read()["tables"].items():
         stored = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
         assert experiments.shown(table, stored["measured"]) == stored["rows"]
@@ -102,9 +97,6 @@ def test_the_rows_of_experiments_follow_from_their_figures(monkeypatch):
 
 @pytest.mark.parametrize("pixels", ["cpu", "device"])
 def test_the_speed_of_a_training_is_measured(monkeypatch, recipe, pixels):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import speed
-
     monkeypatch.setattr(speed, "STEPS", 2)
     monkeypatch.setattr(speed, "ROUNDS", 1)
     found = speed.measure([*map(str, recipe), "--pixels", pixels])
@@ -113,9 +105,6 @@ def test_the_speed_of_a_training_is_measured(monkeypatch, recipe, pixels):
 
 def test_a_card_is_checked(monkeypatch, tmp_path, capsys):
     """Two of the paths, on the processor."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import gpu
-
     monkeypatch.setattr("record.RESULTS", tmp_path)
     monkeypatch.setattr("gpu_paths.FACES", (16, 8))
     found = gpu.main(["paths", "--minutes", "20", "--only", "own points", "diverging, bf16"])["paths"]
@@ -125,29 +114,20 @@ def test_a_card_is_checked(monkeypatch, tmp_path, capsys):
 
 def test_the_demo_runs_as_long_as_it_must(monkeypatch):
     """Twelve frames and four pictures in place of 30,000 and 10,000."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import soak
-
     found = soak.measure(["video", "pictures"], 0.0004)
     video, pictures = found["video"], found["pictures"]
     assert video["lines"] == video["saved_frames"] == 12 and video["playable"] and video["with_a_face"] == 12
     assert pictures["lines"] == pictures["saved_pictures"] == 4 and pictures["in_order"]
 
 
-def test_a_repeated_set_is_a_prepared_one(monkeypatch, faces, tmp_path):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import scale
-
+def test_a_repeated_set_is_a_prepared_one(faces, tmp_path):
     scale.repeated(faces, tmp_path / "many", 100)
     table = load_split(tmp_path / "many", "train")
     assert len(set(table["file"])) == 100 and all(table.crops.encoded(index) for index in range(100))
     assert (table["landmarks"][0] == table["landmarks"][36]).all()
 
 
-def test_a_warp_shuts_an_eye(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    monkeypatch.syspath_prepend(ROOT / "weights" / "making")
-    import lids
+def test_a_warp_shuts_an_eye():
     face, ring = render(2, 0, 256, lids=both_lids(1.0, 0.8)), lids.RINGS[0]
     eye, rng = lids.eye_of(face.landmarks, ring), np.random.default_rng(0)
     picture, shut = lids.drawn_shut(face.image, face.landmarks, ring, eye, lids.MEET, rng)

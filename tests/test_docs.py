@@ -10,9 +10,12 @@ from contextlib import closing, suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import dropwhile
 from pathlib import Path
 
+import commands as benchmark
 import cv2
+import measure
 import pytest
 from conftest import ROOT, run
 
@@ -72,8 +75,7 @@ def test_every_link_leads_somewhere(page):
 @pytest.mark.parametrize("page", FOLDERS, ids=name_of)
 def test_every_command_parses(page):
     for line in commands(page):
-        words = [word for word in shlex.split(line, comments=True) if not re.fullmatch(r"[A-Z_]+=\S+", word)]
-        _, script, *flags = words
+        _, script, *flags = dropwhile(re.compile(r"[A-Z_]+=").match, shlex.split(line, comments=True))
         try:
             if script == "main.sh":
                 assert flags[0].isdigit(), line
@@ -84,6 +86,8 @@ def test_every_command_parses(page):
             elif script == "demo.py":
                 if "--help" not in flags:
                     demo.parse(flags)
+            elif script == "benchmarks/measure.py":
+                benchmark.read(measure.MEASURES, flags, "")
             else:
                 assert (ROOT / script).exists(), line
         except Exception as error:
@@ -94,9 +98,9 @@ def test_every_flag_exists(capsys):
     for show_help in (lambda: parse(["--help"], main.add_modes, DEFAULTS), lambda: demo.parse(["--help"])):
         with pytest.raises(SystemExit):
             show_help()
-    of_benchmarks = {"--seeds", "--minutes", "--count", "--jobs", "--into", "--start-epochs", "--values", "--only", "--data"}
+    benchmarks = "--seeds --minutes --count --jobs --into --start-epochs --values --only --data --faces --detector".split()
     others = {"--depth", "--compression"}  # of git; added by docs/contributing.md
-    known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | of_benchmarks | others
+    known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | {*benchmarks} | others
     for page in FOLDERS:
         typed = re.sub(r"<!-- figures.*?<!-- end -->", "", prose(page), flags=re.DOTALL)
         unknown = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", typed)) - known

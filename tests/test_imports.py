@@ -129,7 +129,7 @@ def test_the_rules_find_what_they_should(module, text, allowed):
     assert all(is_allowed(module, name) for name in imports(text)) == allowed
 
 
-@pytest.mark.parametrize("file", sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "weights" / "making").glob("*.py")]),
+@pytest.mark.parametrize("file", sorted([*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "weights" / "making").glob("*.py")]),
                          ids=lambda file: file.stem)
 def test_benchmarks_import_what_is_there(file):
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -24,7 +24,8 @@ TURNS = [*ROLLS[0], *ROLLS[1]]  # degrees: a detection without a face searches o
 def face_score(face: Face, limit: float = HALFWAY) -> float:
     """Return the probability, in [0, 1], that a crop shows a face, from its mean landmark score.
 
-    limit: mean landmark score where the probability is one half, see `LandmarkNet`; `benchmarks/face_score.py` measures it.
+    limit: mean landmark score where the probability is one half, see `LandmarkNet`. `benchmarks/measure.py face_score` measures
+    it.
     """
     return 1 / (1 + math.exp((limit - float(np.mean(face.scores))) / STEP))
 

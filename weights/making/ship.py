@@ -11,11 +11,11 @@ import json
 import shutil
 from pathlib import Path
 
-import face_score
 import numpy as np
 import onnx
 import torch
 from experiments import read, run
+from measures.detectors import face_score
 from onnx import TensorProto, helper, numpy_helper
 from photographs import PLACES, open_detector, require
 from record import COMMIT, ROOT
@@ -35,7 +35,7 @@ DOUBT = 0.8  # of the face limit: few faces score less, but half of the false de
 
 def landmark_limits(exp: Path) -> dict[str, float]:
     """Return the limits of a landmark net's mean landmark score."""
-    measured = face_score.measure(exp / "best.onnx", "faceboxes", PLACES["FACEBOXES_V2"])
+    measured = face_score(str(exp / "best.onnx"), f"faceboxes={PLACES['FACEBOXES_V2']}")
     print(f"face score: {measured}")
     return {"face_limit": measured["limit"], "face_least": round(DOUBT * measured["limit"], 3)}
 

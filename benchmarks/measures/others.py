@@ -1,8 +1,8 @@
-"""The shipped nets and tools that a user could take instead: `python benchmarks/others.py [--changed FACES] [TOOL ...]`.
+"""The shipped nets and tools that a user could take instead, in photographs as taken or changed.
 
 Every tool gets the picture alone and finds the face itself, in the labelled photographs of FACES_300W and FACES68. Labelling
 conventions differ, such as where the jaw ends. So each tool's mean offset from the labels, per landmark in the frame of the eyes,
-is measured on training photographs and subtracted (`habits_aside_nme`); from tools with more than 68 points the best point per
+is measured on training photographs and subtracted (`aligned`); from tools with more than 68 points the best point per
 landmark is chosen there too. Errors are of the faces that all tools find. The environment variable OTHERS names a folder with
 
     shape_predictor_68_face_landmarks.dat   dlib's, in the package face_recognition_models; `pip install dlib-bin`
@@ -10,27 +10,21 @@ landmark is chosen there too. Errors are of the faces that all tools find. The e
     dpr_98_points_*.pth.tar, dpr_gsr.npz   DPR's
 
 MediaPipe needs an older protobuf than TensorBoard: `pip install mediapipe==0.10.21` in an environment of its own and run
-`others.py mediapipe` there. weights/others keeps what each tool found, and the last call makes the table of all. A tool that is
-missing is skipped with a message; its row stays.
-
-`--changed FACES` turns up to that many test photographs of each set in the plane, every other one counter-clockwise, and makes
-them dark or noisy. It writes how many faces the tools with 68 points miss then, and their errors, into changed.json. Rows of
-tools that are not measured stay there.
+`measure.py others mediapipe` there. weights/others keeps what each tool found, and the last call makes the table of all. A tool
+that is missing is skipped with a message; its row stays.
 """
-import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from face_boxes import TESTED
-from measure import Change, lit, turned
+from measures.kinds import Change, lit, turned
 from photographs import Photograph, labelled_sets, open_detector, photographs, place_of
-from record import ROOT, chosen, save, updated
+from record import ROOT, chosen
 
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
@@ -39,7 +33,7 @@ from utils.config import read_defaults
 from utils.conversion import conversion
 
 FILES, FOUND = Path(os.environ.get("OTHERS", ".")), ROOT / "weights" / "others"
-FITTED = 100  # training photographs of each set, for the offsets
+FITTED, TESTED = 100, 224  # training photographs of each set, for the offsets; test photographs
 ROLLS, FAR = (40, 60, 90, 180), 20.0  # degrees; NME in % from which a face is missed
 Find = Callable[[np.ndarray], np.ndarray]  # picture (H, W, 3) uint8 BGR -> landmarks (M, N, 2) in px
 
@@ -182,37 +176,18 @@ def error_of(find: Find, record: Photograph, change: Change) -> float:
     return min((error for error in errors if error < FAR), default=np.inf)
 
 
-def changed(tools: list[str], count: int) -> None:
-    """Measure `count` changed test photographs of each set and write changed.json."""
-    rows = []
-    for tool, find in opened(tools):
-        for name in labelled_sets():
-            records = photographs(name, "test", count)
-            if find(cv2.imread(str(records[0].file))).shape[1] != 68:
-                continue
-            errors = {change: np.array([error_of(find, record, changes((-1) ** place)[change])
-                                        for place, record in enumerate(records)]) for change in changes(1)}
-            for change, some in errors.items():
-                both = np.isfinite(some) & np.isfinite(errors["as taken"])
-                nme, plain = (part[both].mean() if both.any() else None for part in (some, errors["as taken"]))
-                rows.append({"tool": TOOLS[tool].title, "photographs": change, f"faces, {name}": f"{len(records)}",
-                             f"missed, %, {name}": f"{100 * np.isinf(some).mean():.1f}",
-                             f"NME %, {name}": f"{nme:.2f}" if nme else "",
-                             f"NME / as taken, {name}": f"{nme / plain:.2f}" if nme else ""})
-    rows = updated("changed", rows, ["tool", "photographs"])
-    save("changed", f"python benchmarks/others.py --changed {count}", 0, {"rows": rows})
-
-
-def opened(tools: list[str]) -> Iterator[tuple[str, Find]]:
-    """Return the tools that can be loaded; print why others are skipped."""
-    for tool in tools:
+def opened(names: Sequence[str]) -> Iterator[tuple[str, Find]]:
+    """Yield the tools that can be loaded, on one thread like the nets; print why others are skipped. names: none for all."""
+    cv2.setNumThreads(1)
+    for tool in chosen(TOOLS, names):
         try:
             yield tool, TOOLS[tool].open()
         except (ImportError, OSError, UserError) as error:
             print(f"{TOOLS[tool].title} skipped: {error}")
 
 
-def main(tools: list[str]) -> None:
+def others(*tools: str) -> dict:
+    """Return the figures of the tools, each of which finds the face by itself. weights/others keeps what it found."""
     names = labelled_sets()
     FOUND.mkdir(parents=True, exist_ok=True)
     for tool, find in opened(tools):
@@ -225,14 +200,25 @@ def main(tools: list[str]) -> None:
              **{f"{kind}, {name}": tables[name][key][kind] for kind in ("NME %", "aligned") for name in names},
              **{kind: " / ".join(tables[name][key][kind] for name in names) for kind in ("ms a picture", "found, %")}}
             for key, tool in TOOLS.items() if all(key in found for found in tables.values())]
-    save("others", "python benchmarks/others.py", 0, {"fitted_on": FITTED, "rows": updated("others", rows, ["tool"])})
+    return {"fitted_on": FITTED, "rows": rows}
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Faces that tools find in labelled photographs, as taken or changed")
-    parser.add_argument("--changed", metavar="FACES", type=int, help="change this many test photographs of each set")
-    parser.add_argument("tools", nargs="*")
-    given = parser.parse_args()
-    cv2.setNumThreads(1)  # like the nets
-    names = chosen(TOOLS, given.tools)
-    main(names) if given.changed is None else changed(names, given.changed)
+def changed(*tools: str, faces: int = 544) -> Iterator[dict]:
+    """Yield how many faces the tools with 68 points miss in changed photographs, and their errors.
+
+    Up to so many test photographs of each set are turned in the plane, every other one counter-clockwise, and made dark or noisy.
+    """
+    for tool, find in opened(tools):
+        for name in labelled_sets():
+            records = photographs(name, "test", faces)
+            if find(cv2.imread(str(records[0].file))).shape[1] != 68:
+                continue
+            errors = {change: np.array([error_of(find, record, changes((-1) ** place)[change])
+                                        for place, record in enumerate(records)]) for change in changes(1)}
+            for change, some in errors.items():
+                both = np.isfinite(some) & np.isfinite(errors["as taken"])
+                nme, plain = (part[both].mean() if both.any() else None for part in (some, errors["as taken"]))
+                yield {"tool": TOOLS[tool].title, "photographs": change, f"faces, {name}": f"{len(records)}",
+                       f"missed, %, {name}": f"{100 * np.isinf(some).mean():.1f}",
+                       f"NME %, {name}": f"{nme:.2f}" if nme else "",
+                       f"NME / as taken, {name}": f"{nme / plain:.2f}" if nme else ""}

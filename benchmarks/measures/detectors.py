@@ -1,0 +1,211 @@
+"""Face detectors: what they find, where their boxes lie on the face, and which of their boxes hold no face."""
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from photographs import (
+    PLACES,
+    Photograph,
+    labelled_sets,
+    name_and_file,
+    open_detector,
+    photographs,
+    place_of,
+    require,
+    without_detector,
+)
+from shown import rows_of
+
+from pipnet.app import track
+from pipnet.detector import FaceBox
+from pipnet.geometry import box_of, grow, iou
+from pipnet.landmarker import Landmarker
+from utils.detect import metric
+from utils.detect.find_faces import FLOOR, Detect, detected_at_scale, exported_detector, find_faces, torch_detector
+from utils.detect.wider import Picture, read_wider
+from utils.evaluate.detectors import weights_of
+
+# --------------------------------------------------------------------------------------------------------------- detector
+PARTIAL = ("1--people",)
+SCALES = (1.0, 2.0)
+SURE = 0.5  # score from which a demo draws a box
+
+
+def detect_with(file: Path, threads: int) -> Detect:
+    """Return the detector of a checkpoint or of an exported file."""
+    return exported_detector(file, threads) if file.suffix == ".onnx" else torch_detector(weights_of(file), torch.device("cpu"))
+
+
+def milliseconds(detect: Detect, image: np.ndarray, scale: float, rounds: int = 30) -> float:
+    """Return the median time of one frame, with resizing."""
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        detected_at_scale(detect, image, scale)
+        times.append(1000 * (time.perf_counter() - start))
+    return round(sorted(times)[rounds // 2], 2)
+
+
+def figures(found: list, pictures: list[Picture]) -> dict:
+    """Return AP and recall, also of masked and of unmasked faces; recall and precision of boxes above SURE."""
+    scores = metric.score(found, pictures)
+    sure = [(boxes[values > SURE], values[values > SURE]) for boxes, values in found]
+    matches = np.concatenate([metric.matched(boxes, picture)[0] for (boxes, _), picture in zip(sure, pictures, strict=True)])
+    precision = (matches >= 0).sum() / max((matches != -2).sum(), 1) if all(picture.whole for picture in pictures) else None
+    values = {"AP": scores.ap, "recall": scores.recall, "recall, masked": scores.covered,
+              "recall, unmasked": scores.plain, "AP, sure boxes": metric.score(sure, pictures).ap,
+              "recall, sure boxes": metric.score(sure, pictures).recall, "precision, sure boxes": precision}
+    rounded = {name: None if value is None or np.isnan(value) else round(float(value), 4) for name, value in values.items()}
+    return {"faces": scores.faces, **rounded}
+
+
+def detector(*files: str) -> dict:
+    """Return what FaceBoxesV2 with its published weights and further detectors, NAME=WEIGHTS, find in photographs of FACEBOXES.
+
+    Its validation faces of at least 16 px count, with an IoU of one half. Events in PARTIAL have faces without a box, so only
+    their recall is valid.
+    """
+    require("FACEBOXES", "FACEBOXES_V2")
+    pictures = read_wider(PLACES["FACEBOXES"], "val", PARTIAL)
+    events = sorted({picture.event for picture in pictures})
+    frame = cv2.resize(pictures[0].read(), (640, 480))
+    threads, rows = torch.get_num_threads(), []
+    for name, file in {"published": PLACES["FACEBOXES_V2"], **dict(map(name_and_file, files))}.items():
+        detect = detect_with(Path(file), threads)
+        for scale in SCALES:
+            found = find_faces(detect, pictures, scale)
+            speed = milliseconds(detect, frame, scale)
+            for event in events:
+                part = [index for index, picture in enumerate(pictures) if picture.event == event]
+                values = figures([found[index] for index in part], [pictures[index] for index in part])
+                rows.append({"detector": name, "scale": scale, "event": event, **values, "ms": speed})
+    return {"threads": threads, "least_score": FLOOR, "rows": rows_of(
+        rows, ("detector", "detector"), ("scale", "scale", "g"), ("event", "event"), ("faces", "faces"), ("AP", "AP", ".3f"),
+        ("recall", "recall", ".3f"), ("masked", "recall, masked", ".3f"), ("unmasked", "recall, unmasked", ".3f"),
+        ("ms, 640x480", "ms", ".1f"))}
+
+
+# ------------------------------------------------------------------------------------------------------------- face_boxes
+FITTED, TESTED = 400, 224  # photographs of each set
+TITLES = {"faceboxes": "FaceBoxesV2, published weights", "rfb320": "RFB-320", "mtcnn": "MTCNN",
+          "shipped": "weights/detector.onnx"}
+
+
+def detected(detector, records: list[Photograph]) -> list[np.ndarray | None]:
+    """Return the detector's box of each labelled face, None if it missed the face."""
+    found = []
+    for record in records:
+        boxes = detector(cv2.imread(str(record.file)))[0]
+        place = place_of(record, boxes)
+        found.append(None if place is None else boxes[place])
+    return found
+
+
+def moved(rng: np.random.Generator, box: np.ndarray) -> np.ndarray:
+    """Return a box (4,) moved and resized by up to 20 % of its sides."""
+    side = np.tile(box[2:] - box[:2], 2)
+    return box + side * (np.tile(rng.uniform(-0.2, 0.2, 2), 2) + np.repeat([-1, 1], 2) * rng.uniform(-0.2, 0.2) / 2)
+
+
+def fit(boxes: list[np.ndarray | None], records: list[Photograph]) -> FaceBox:
+    """Return the map from the detector's boxes to those of the landmarks: medians over the faces that were found."""
+    pairs = [(box, box_of(record.landmarks)) for box, record in zip(boxes, records, strict=True) if box is not None]
+    boxes, truth = (np.array(part) for part in zip(*pairs, strict=True))
+    sides, wanted = boxes[:, 2:] - boxes[:, :2], truth[:, 2:] - truth[:, :2]
+    down = ((truth[:, 1] + truth[:, 3] - boxes[:, 1] - boxes[:, 3]) / 2 / sides[:, 1])
+    return FaceBox(*(round(float(np.median(values)), 3) for values in (down, *(wanted / sides).T)))
+
+
+def nme(landmarkers: Sequence[Landmarker], records: list[Photograph], boxes: list[np.ndarray | None]) -> float:
+    """Return the mean error in % of the interocular distance, over the faces that have a box.
+
+    The first landmarker crops the box, each further one the landmarks that the one before has found.
+    """
+    errors, last = [], landmarkers[-1]
+    for record, box in zip(records, boxes, strict=True):
+        if box is not None:
+            image = cv2.imread(str(record.file))
+            for landmarker in landmarkers:
+                landmarks = landmarker.landmarks_of(image, box[None])[0].landmarks
+                box = last.box_of(landmarks)
+            a, b = (record.landmarks[i] for i in last.layout.interocular)
+            errors.append(np.linalg.norm(landmarks - record.landmarks, axis=1).mean() / np.linalg.norm(a - b))
+    return round(100 * float(np.mean(errors)), 3)
+
+
+def face_boxes(net: str, *files: str) -> dict:
+    """Return the position of detectors' boxes on the face, and its effect on a net, NET.onnx.
+
+    For each detector, NAME=WEIGHTS such as faceboxes=FaceBoxesV2.pth, the map from its box to the tight box of the landmarks is
+    fitted on training photographs: medians of shift and sides, the rows of pipnet/detector.py. Then the net's error on test faces
+    is measured in the boxes of the labels, in these moved and resized by up to 20 %, and in the detectors' boxes; each time from
+    one crop, and from a second one around the landmarks that the net, or the shipped landmarks-fast, finds in the first.
+    """
+    names, detectors = labelled_sets(), {name: open_detector(name, file) for name, file in map(name_and_file, files)}
+    landmarker, coarse = map(without_detector, (net, "landmarks-fast"))
+    train, rng = [record for name in names for record in photographs(name, "train", FITTED)], np.random.default_rng(0)
+    boxes = {name: detected(detector, train) for name, detector in detectors.items()}
+    maps = {name: fit(found, train) for name, found in boxes.items()}
+    rows: dict[str, dict] = {}
+    for name in names:
+        records = photographs(name, "test", TESTED)
+        truth = [box_of(record.landmarks) for record in records]
+        kinds = {"labels": truth, "labels, moved 20 %": [moved(rng, box) for box in truth]}
+        for kind, detector in detectors.items():
+            kinds[kind] = [None if box is None else maps[kind](box) for box in detected(detector, records)]
+        for kind, some in kinds.items():
+            ways = {"one crop": [landmarker], "two": [landmarker, landmarker], "coarse net": [coarse, landmarker]}
+            rows.setdefault(kind, {"box": TITLES.get(kind, kind)}).update(
+                {f"{name}, {way}": f"{nme(nets, records, some):.2f}" for way, nets in ways.items()})
+    return {"fitted_on": len(train), "found": {name: sum(box is not None for box in some) for name, some in boxes.items()},
+            "maps": {name: fitted._asdict() for name, fitted in maps.items()}, "rows": list(rows.values())}
+
+
+# ------------------------------------------------------------------------------------------------------------- face_score
+PICTURES, TRIES, EACH = 300, 60, 2
+
+
+def backgrounds(rng: np.random.Generator, box: np.ndarray, taken: np.ndarray, shape: tuple) -> list[np.ndarray]:
+    """Return up to EACH boxes of about the face's size or less that touch no box of `taken`."""
+    found: list[np.ndarray] = []
+    for _ in range(TRIES):
+        side = (box[2:] - box[:2]).max() * np.exp(rng.uniform(-1.6, 0.2))
+        corner = rng.uniform(0, 1, 2) * (np.array(shape[1::-1]) - side)
+        free = np.concatenate([corner, corner + side])
+        if corner.min() >= 0 and not iou(grow(free[None], 1.1), taken).any() and len(found) < EACH:
+            found.append(free)
+    return found
+
+
+def face_score(net: str, detector: str) -> dict:
+    """Return how well the mean landmark score of NET.onnx tells faces from background.
+
+    Faces: labelled ones of 300W, in their true boxes and in boxes moved by up to 15 %. Background: boxes of the same photographs
+    that touch neither the labelled face nor a detection of the detector, NAME=WEIGHTS. `limit` is the score that 99 of 100
+    background boxes stay below; weights/making/ship.py stores it in the net as `face_limit`.
+    """
+    require("300W")
+    other = open_detector(*name_and_file(detector), threshold=0.2, scale=1.0)
+    rng, landmarker = np.random.default_rng(0), Landmarker(net, other)
+    crops: dict[str, list] = {"faces": [], "moved": [], "backgrounds": []}
+    for record in photographs("300W", "train", PICTURES):
+        image, box = cv2.imread(str(record.file)), box_of(record.landmarks)
+        side = (box[2:] - box[:2]).max()
+        boxes = {"faces": [box], "moved": [box + np.tile(rng.uniform(-0.15, 0.15, 2), 2) * side],
+                 "backgrounds": backgrounds(rng, box, np.concatenate([box[None], landmarker.detector(image)[0]]), image.shape)}
+        for kind, some in boxes.items():
+            if some:
+                crops[kind] += landmarker.landmarks_of(image, np.array(some))
+    means = {kind: np.array([face.scores.mean() for face in faces]) for kind, faces in crops.items()}
+    every = np.concatenate([means["faces"], means["moved"]])
+    limit = round(float(np.percentile(means["backgrounds"], 99)), 3)
+    right = {kind: [(track.face_score(face, limit) >= track.LEAST_SCORE) == (kind != "backgrounds") for face in faces]
+             for kind, faces in crops.items()}
+    return {"crops": {kind: len(values) for kind, values in means.items()},
+            "mean_score": {kind: {f"{at} %": round(float(np.percentile(values, at)), 3) for at in (1, 5, 50, 95, 99)}
+                           for kind, values in means.items()},
+            "limit": limit, "auc": round(float((every[:, None] > means["backgrounds"]).mean()), 5),
+            "told_right": {kind: round(float(np.mean(answers)), 4) for kind, answers in right.items()}}

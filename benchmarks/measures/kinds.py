@@ -1,0 +1,154 @@
+"""Labelled photographs, changed: what a net finds in them, and from which size of face the detector finds it."""
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from photographs import Photograph, found_in_box, labelled_sets, photographs, place_of, titled, without_detector
+from shown import SETS
+
+from pipnet.detector import Detector
+from pipnet.geometry import box_of, grow, transform, turn_picture
+from pipnet.landmarker import Landmarker
+from pipnet.pose import head_pose
+
+SMALL = 40                                       # px, width of a face that was shrunk
+YAWS, WIDTHS = (0, 15, 30, 45, 90), (0, 80, 160, 10 ** 6)  # degrees; px of the source
+Changed = tuple[np.ndarray, np.ndarray]  # picture (H, W, 3) uint8 BGR, landmarks (68, 2) in its px
+Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], Changed]
+
+
+def turned(angle: float) -> Change:
+    """Return a change that turns the picture clockwise by `angle` degrees."""
+    def change(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
+        picture, matrix = turn_picture(image, np.radians(angle))
+        return picture, transform(landmarks, matrix)
+    return change
+
+
+def lit(gamma: float, noise: float = 0.0) -> Change:
+    """Return a change of the light: grey levels in [0, 1] to the power of `gamma`, then noise of that many levels of 256."""
+    def change(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
+        levels = 255 * (image / 255.0) ** gamma + rng.normal(0, noise or 1e-9, image.shape)
+        return np.clip(levels, 0, 255).astype(np.uint8), landmarks
+    return change
+
+
+def side_light(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
+    """One side of the face has a tenth of the light."""
+    left, _, right, _ = box_of(landmarks)
+    share = np.clip((np.arange(image.shape[1]) - left) / (right - left), 0, 1)
+    share = share if rng.uniform() < 0.5 else 1 - share
+    return (image * (0.1 + 0.9 * share)[:, None]).astype(np.uint8), landmarks
+
+
+def covered(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
+    """A third of the face's box, at its edge, is hidden."""
+    (left, top), (width, height), side = landmarks.min(0), np.ptp(landmarks, axis=0), int(rng.integers(4))
+    x, y = [(0, 0), (0.67, 0), (0, 0.67), (0, 0)][side]
+    wide, high = (0.33, 1) if side < 2 else (1, 0.33)
+    corners = np.array([(left + x * width, top + y * height), (left + (x + wide) * width, top + (y + high) * height)])
+    (x1, y1), (x2, y2) = corners.round().astype(int).tolist()
+    return cv2.rectangle(image.copy(), (x1, y1), (x2, y2), rng.integers(0, 256, 3).tolist(), -1), landmarks
+
+
+def small(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
+    """The picture is shrunk until the face is SMALL px wide."""
+    zoom = min(SMALL / np.ptp(landmarks[:, 0]), 1)
+    shrunk = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+    return shrunk, landmarks * (shrunk.shape[1] / image.shape[1], shrunk.shape[0] / image.shape[0])
+
+
+def blurred(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
+    """A Gaussian blur, of a thirtieth of the face's width."""
+    return cv2.GaussianBlur(image, (0, 0), np.ptp(landmarks[:, 0]) / 30), landmarks
+
+
+def grey(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
+    """Black and white."""
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), landmarks
+
+
+KINDS: dict[str, Change] = {
+    "as taken": lambda image, landmarks, rng: (image, landmarks), "turned by 40°": turned(40), "upside down": turned(180),
+    "dark, noisy": lit(3.0, 6.0), "overexposed": lit(0.35), "light from one side": side_light, "black and white": grey,
+    "blurred": blurred, f"{SMALL} px wide": small, "a third hidden": covered,
+}
+
+
+def error_of(landmarker: Landmarker, image: np.ndarray, truth: np.ndarray) -> float:
+    """Return the NME in % of the outer corners of the eyes of the face in the labels' box."""
+    found = found_in_box(landmarker, image, truth)
+    return 100 * float(np.linalg.norm(found - truth, axis=1).mean() / np.linalg.norm(truth[45] - truth[36]))
+
+
+def kinds(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict]:
+    """Yield the number of faces and the NME in % of labelled photographs, each changed in one way at a time.
+
+    The face is in the labels' box. Further rows are groups by the yaw of the labels, and by the size of the face.
+    """
+    for title, net in titled(nets).items():
+        landmarker = without_detector(net, threads=1)
+        for name in labelled_sets():
+            for kind, errors in errors_by_kind(landmarker, photographs(name, split, faces)).items():
+                yield {"photographs": kind, f"faces, {name}": f"{len(errors)}", f"{title}, {name}": f"{errors.mean():.2f}"}
+
+
+def errors_by_kind(landmarker: Landmarker, records: list[Photograph]) -> dict[str, np.ndarray]:
+    """Return {kind: NME in % of each face}."""
+    rng, errors, yaws = np.random.default_rng(0), {kind: [] for kind in KINDS}, []
+    for record in records:
+        image = cv2.imread(str(record.file))
+        height, width = image.shape[:2]
+        yaws.append(abs(head_pose(record.landmarks, landmarker.layout, width, height)[1]))
+        for kind, change in KINDS.items():
+            errors[kind].append(error_of(landmarker, *change(image, record.landmarks, rng)))
+    plain, widths = np.array(errors["as taken"]), np.array([np.ptp(record.landmarks[:, 0]) for record in records])
+    bands = {f"yaw {low} to {high}°": (np.array(yaws) >= low) & (np.array(yaws) < high) for low, high in pairwise(YAWS)}
+    bands |= {f"{low} px wide or more" if low else f"below {high} px": (widths >= low) & (widths < high)
+              for low, high in pairwise(WIDTHS)}
+    found = {kind: np.array(some) for kind, some in errors.items()}
+    return found | {band: plain[inside] for band, inside in bands.items() if inside.any()}
+
+
+# ------------------------------------------------------------------------------------------------------------------ sizes
+SCALES, FRAME, CANVAS = (1.0, 2.0), 640, (240, 320)  # of the detector; px: longer side of a portrait, least picture
+FILLED, SMALLEST = (1.0, 1.5, 2.5), (24, 20, 16, 12)  # frame / face box of a portrait; px, widths of a small face
+
+
+def portrait(image: np.ndarray, landmarks: np.ndarray, times: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the part of a picture that is `times` as large as the face, FRAME px long, and the landmarks in it."""
+    limit = np.tile(image.shape[1::-1], 2)
+    box = grow(box_of(landmarks)[None], times)[0]
+    box[1] -= (box[3] - box[1]) / 4  # the forehead
+    x1, y1, x2, y2 = np.clip(box, 0, limit).astype(int).tolist()
+    part = image[y1:y2, x1:x2]
+    zoom = FRAME / max(part.shape[:2])
+    return cv2.resize(part, None, fx=zoom, fy=zoom), (landmarks - (x1, y1)) * zoom
+
+
+def shrunk(image: np.ndarray, landmarks: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the picture with a face `width` px wide, on grey if it is smaller than CANVAS, and the landmarks in it."""
+    zoom = width / np.ptp(landmarks[:, 0])
+    small = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+    below, right = np.maximum(np.subtract(CANVAS, small.shape[:2]), 0).tolist()
+    return cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(127, 127, 127)), landmarks * zoom
+
+
+def sizes(split: str = "test", faces: int = 60) -> Iterator[dict]:
+    """Yield the share of faces that the shipped detector finds in photographs that are cut close to the face, or shrunk."""
+    cases = {f"frame {times:g} times the face's box": (portrait, times) for times in FILLED}
+    cases |= {f"{width} px wide": (shrunk, width) for width in SMALLEST}
+    detectors = {scale: Detector(scale=scale, threads=1) for scale in SCALES}
+    for name in labelled_sets():
+        records = photographs(name, split, faces)
+        for case, (change, size) in cases.items():
+            found = dict.fromkeys(SCALES, 0)
+            for record in records:
+                image, landmarks = change(cv2.imread(str(record.file)), record.landmarks, size)
+                for scale, detector in detectors.items():
+                    boxes = detector.face_box(detector(image).boxes)
+                    found[scale] += place_of(record._replace(landmarks=landmarks), boxes) is not None
+            shares = [f"{100 * count / len(records):.1f}" for count in found.values()]
+            yield {"faces": case, "photographs": SETS[name.lower()], "number": f"{len(records)}",
+                   **dict(zip(("found, %, scale 1", "scale 2"), shares, strict=True))}
