@@ -6,10 +6,10 @@ if __name__ == "__main__":
 try:
     from pipnet.errors import UserError  # noqa: F401  callers catch it
     from pipnet.files import read_csv
+    from utils.checks import check_prediction
     from utils.config import check_files, parse, read_defaults
     from utils.faces.paths import check_sets
     from utils.formats import lacking
-    from utils.keys import check_prediction
     from utils.modes import TABLES, TESTS, WORK, add_modes, check_modes
 except ImportError as missing:
     stop_without(missing)

@@ -26,7 +26,7 @@ from utils.evaluate import metric
 from utils.evaluate.boxes import reboxed
 from utils.evaluate.evaluate import evaluate, torch_predictor
 from utils.faces.prepared_set import PreparedSet, Split, load_splits
-from utils.keys import MEAN_TEACHER, ROUNDS
+from utils.sections import MEAN_TEACHER, ROUNDS
 from utils.tools.zoo import cpu_ms, exported_to_temporary
 from utils.train import checkpoint
 

@@ -7,14 +7,6 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 
-class Option(NamedTuple):
-    """A key of args.yaml that a head reads: its type, its bounds (inclusive), its choices."""
-    kind: type
-    least: float | None = None
-    most: float | None = None
-    choices: tuple[str, ...] | None = None
-
-
 class HeadRow(NamedTuple):
     """One head.
 
@@ -25,7 +17,7 @@ class HeadRow(NamedTuple):
     """
     build: str
     strides: tuple[int, ...]
-    options: dict[str, Option]
+    options: tuple[str, ...]
     terms: dict[str, str]
 
     @property
@@ -38,19 +30,15 @@ ACTS = ("prelu", "relu")  # of IRNets
 POOLS = ("average", "depthwise")  # of the coordinate head
 ERRORS = {"l1": "nets.losses:l1", "l2": "nets.losses:l2", "wing": "nets.losses:wing"}
 
-ERROR = Option(str, choices=tuple(ERRORS))
-SCORE_WIDTH = Option(float, least=0)
-
 HEADS: dict[str, HeadRow] = {
-    "pip": HeadRow("nets.heads.pip:PIPHead", (32, 16, 8, 64, 128), {"num_nb": Option(int, least=0), "error": ERROR},
+    "pip": HeadRow("nets.heads.pip:PIPHead", (32, 16, 8, 64, 128), ("num_nb", "error"),
                    {"score": "cls", "offset_x": "reg", "offset_y": "reg", "neighbor_x": "reg", "neighbor_y": "reg",
                     "log_scale": "sigma"}),
-    "coordinate": HeadRow("nets.heads.coordinate:CoordinateHead", (32,),
-                          {"error": ERROR, "pool": Option(str, choices=POOLS), "excite": Option(bool)},
+    "coordinate": HeadRow("nets.heads.coordinate:CoordinateHead", (32,), ("error", "pool", "excite"),
                           {"coordinate": "reg", "log_scale": "sigma"}),
-    "parts": HeadRow("nets.heads.parts:PartsHead", (32,), {"error": ERROR}, {"coordinate": "reg"}),
-    "heatmap": HeadRow("nets.heads.heatmap:HeatmapHead", (4, 8, 16), {"score_width": SCORE_WIDTH}, {"score": "cls"}),
-    "simcc": HeadRow("nets.heads.simcc:SimCCHead", (32, 16), {"score_width": SCORE_WIDTH}, {"score": "cls"}),
+    "parts": HeadRow("nets.heads.parts:PartsHead", (32,), ("error",), {"coordinate": "reg"}),
+    "heatmap": HeadRow("nets.heads.heatmap:HeatmapHead", (4, 8, 16), ("score_width",), {"score": "cls"}),
+    "simcc": HeadRow("nets.heads.simcc:SimCCHead", (32, 16), ("score_width",), {"score": "cls"}),
 }
 
 

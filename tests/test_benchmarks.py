@@ -16,8 +16,8 @@ from conftest import ROOT, load_split
 
 import main
 from pipnet.app.drowsiness import ring_aspect
+from utils.checks import check_read, check_semi
 from utils.config import make_settings, parse, read_defaults
-from utils.keys import check_head, check_semi, check_steps
 from utils.synthetic import render
 from utils.synthetic.head import both_lids
 
@@ -48,9 +48,8 @@ def test_every_command_of_the_benchmarks_is_one():
     def resolved(flags: list[str]):
         given = parse(flags, main.add_modes, defaults)[1]
         settings = make_settings(given, defaults, given.get("preset"))
-        check_head(given, settings.net, settings.train.teacher)
-        check_steps(given, settings.augment)
-        check_semi(given, settings)
+        check_read(given, settings)
+        check_semi(settings)
         return settings.train
 
     file, making = experiments.read(), experiments.read(ROOT / "weights" / "making" / "stages.yaml")

@@ -1,12 +1,9 @@
-"""Reads args.yaml and the command line into `Settings`, a frozen object per section.
-
-keys.py holds types and ranges of the keys.
-"""
+"""Reads args.yaml and the command line into `Settings`, a frozen object per section."""
 import argparse
 import os
 import re
 from collections.abc import Callable, Collection
-from dataclasses import asdict, make_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +11,18 @@ import yaml
 
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, check_protocol
-from utils.keys import KEYS, SECTIONS, check
 from utils.layouts import Layouts
+from utils.sections import (
+    KEYS,
+    SECTIONS,
+    AugmentSettings,
+    DataSettings,
+    DetectSettings,
+    LossSettings,
+    NetSettings,
+    TestSettings,
+    TrainSettings,
+)
 from utils.yaml_files import nearest, read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,14 +33,12 @@ ANCHORS = "anchors"  # its lists are used elsewhere in args.yaml
 PATHS = ("exp", "out", "compare", "predict", "dataset", "data_dir", "train_data", "test_data", "unlabelled", "data_root",
          "run_root", "weights", "teacher", "meanface", "layout", "detector_weights")  # flags whose values are paths, or may be
 LONGEST = 4000, 255  # bytes of a path and of a name in it, of the usual file systems
-FROZEN = {name: make_dataclass(name.title(), section.keys, frozen=True) for name, section in SECTIONS.items()}
 
 
 class Defaults(NamedTuple):
-    """args.yaml, checked. values: {key: default}; help: {key: (section, comment)}; the tables as they stand there."""
+    """args.yaml, checked. values: {key: default}; the tables as they stand there."""
 
     values: dict[str, Any]
-    help: dict[str, tuple[str, str]]
     presets: dict[str, Any]
     views: dict[str, dict[str, Any]]
     protocols: dict[str, Any]
@@ -47,13 +52,13 @@ class Settings(NamedTuple):
     may come from anybody.
     """
 
-    data: Any
-    net: Any
-    train: Any
-    loss: Any
-    augment: Any
-    test: Any
-    detect: Any
+    data: DataSettings
+    net: NetSettings
+    train: TrainSettings
+    loss: LossSettings
+    augment: AugmentSettings
+    test: TestSettings
+    detect: DetectSettings
     views: dict[str, dict[str, Any]]
     protocols: dict[str, Any]
     layouts: Layouts
@@ -88,11 +93,11 @@ def read_defaults(file: Path = FILE) -> Defaults:
                 raise UserError(f"{key} belongs to section {home} of args.yaml, not to {name}; move its line")
             if key not in section.keys:
                 raise UserError(f"unknown key '{key}' in section {name} of args.yaml{nearest(key, KEYS)}")
-            values[key] = check(key, value)
+            values[key] = KEYS[key].check(value)
         if missing := [key for key in section.keys if key not in values]:
             raise UserError(f"section {name} of args.yaml lacks the key '{missing[0]}'; restore its line")
     views = _views(found["views"])
-    return Defaults(values, _comments(file), found["presets"], views, found["protocols"], Layouts(found["layouts"]))
+    return Defaults(values, found["presets"], views, found["protocols"], Layouts(found["layouts"]))
 
 
 def _views(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -105,18 +110,7 @@ def _views(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
                 raise UserError(f"unknown key '{key}' in view {name} of args.yaml{nearest(key, known)}")
             if name == "strong" and (KEYS[key].kind is not float or KEYS[key].many):
                 raise UserError(f"{key} in view strong of args.yaml has no least value; set it in the section augment")
-    return {name: {key: check(key, value) for key, value in row.items()} for name, row in rows.items()}
-
-
-def _comments(file: Path) -> dict[str, tuple[str, str]]:
-    """Return {key: (section, comment)}, the texts of --help."""
-    found, title = {}, ""
-    for line in Path(file).read_text(encoding="utf-8").splitlines():
-        if match := re.match(r"# -{20,} (.+)$", line):
-            title = match[1]
-        elif (match := re.match(r"  ([a-z_]+):.*?#\s*(.+)$", line)) and match[1] in KEYS:
-            found.setdefault(match[1], (title, match[2]))
-    return found
+    return {name: {key: KEYS[key].check(value) for key, value in row.items()} for name, row in rows.items()}
 
 
 # -------------------------------------------------------------------------------------------------------- command line
@@ -160,25 +154,18 @@ def parser(add_modes: Callable, defaults: Defaults) -> argparse.ArgumentParser:
         description="Prepare data, train, test and export facial-landmark nets. Modes can be combined; they run in the order "
                     "below. The default is in brackets; if it is None, the text says what that means.")
     add_modes(top)
-    groups: dict[str, Any] = {}
     names = {"preset": defaults.presets, "protocol": defaults.protocols, "layout": defaults.layouts.rows}
-    for key, default in defaults.values.items():
-        title, text = defaults.help.get(key, ("others", ""))
-        if key in names:
-            text += f" ({', '.join(names[key])})"
-        if title not in groups:
-            groups[title] = top.add_argument_group(title)
-        options = {"dest": key, "default": argparse.SUPPRESS, "help": f"{text} [{default}]".replace("%", "%%")}
-        if isinstance(default, bool):
-            options["action"] = argparse.BooleanOptionalAction
-        else:
-            options["metavar"] = key.split("_")[-1].upper()
-        if KEYS[key].many:
-            options["nargs"] = "*"
-        flags = [f"--{key.replace('_', '-')}"]
-        if key == "net":
-            flags.append("--backbone")
-        groups[title].add_argument(*flags, **options)
+    for section in SECTIONS.values():
+        add = top.add_argument_group(section.title).add_argument
+        for key, row in section.keys.items():
+            among = f" ({', '.join(names[key])})" if key in names else ""
+            text = f"{row.help}{among} [{defaults.values[key]}]".replace("%", "%%")
+            options: dict[str, Any] = {"dest": key, "default": argparse.SUPPRESS, "help": text}
+            if row.kind is bool:
+                options["action"] = argparse.BooleanOptionalAction
+            else:
+                options |= {"metavar": key.split("_")[-1].upper()} | ({"nargs": "*"} if row.many else {})
+            add(row.flag, *(["--backbone"] if key == "net" else []), **options)
     return top
 
 
@@ -194,10 +181,10 @@ def read_value(key: str, text: Any) -> Any:
     row = KEYS[key]
     if isinstance(text, list):
         parts = [part for item in text for part in item.split(",") if part]
-        return check(key, parts if row.kind is str else [_yaml(part) for part in parts])
+        return row.check(parts if row.kind is str else [_yaml(part) for part in parts])
     if not isinstance(text, str) or row.kind is not str:
-        return check(key, _yaml(text) if isinstance(text, str) else text)
-    return check(key, None if text == "null" else text)
+        return row.check(_yaml(text) if isinstance(text, str) else text)
+    return row.check(None if text == "null" else text)
 
 
 def _yaml(text: str) -> Any:
@@ -233,8 +220,8 @@ def make_settings(given: dict[str, Any], defaults: Defaults, preset: str | None 
         for key, value in layer.items():
             if key not in KEYS:
                 raise UserError(f"unknown key '{key}' in {where}{nearest(key, KEYS)}")
-            values[key] = check(key, value)
-    sections = (FROZEN[name](**{key: values[key] for key in section.keys}) for name, section in SECTIONS.items())
+            values[key] = KEYS[key].check(value)
+    sections = (section.kind(**{key: values[key] for key in section.keys}) for section in SECTIONS.values())
     return Settings(*sections, defaults.views, defaults.protocols, defaults.layouts)
 
 

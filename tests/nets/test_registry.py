@@ -8,7 +8,7 @@ from conftest import NET, run
 
 from nets import HEADS, NetOptions, build_net, make_spec
 from nets.registry import ERRORS, import_named
-from utils.keys import KEYS
+from utils.sections import KEYS
 
 FACE = np.random.default_rng(0).uniform(0.2, 0.8, (12, 2))
 PARTS = {"eye_left": [0, 1, 2], "mouth": [5, 6, 7]}
@@ -23,7 +23,7 @@ def test_the_registry_is_read_without_torch():
 def test_a_row_fits_its_head_and_the_keys(name):
     row = HEADS[name]
     taken = inspect.signature(import_named(row.build)).parameters
-    assert row.options.keys() - {"num_nb"} == taken.keys() - {"channels", "spec", "sigma", "width"}
+    assert {*row.options} - {"num_nb"} == taken.keys() - {"channels", "spec", "sigma", "width"}
     assert ("sigma" in taken) == ("sigma" in row.weights)
     assert {*row.options, *row.weights} <= KEYS.keys()
     assert all(callable(import_named(place)) for place in ERRORS.values())

@@ -1,5 +1,6 @@
 """Keys, types, presets and layouts of args.yaml, and what the command line makes of them."""
 import re
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, settings
 
 from pipnet.errors import UserError
 from pipnet.layout import Layout
+from utils.checks import check_given, check_read, unread
 from utils.config import ANCHORS, TABLES, make_settings, parse, read_defaults
 from utils.evaluate.metric import NORMS
 from utils.faces import changes, steps
 from utils.faces.archives import DATASETS
-from utils.keys import KEYS, ONLY_STEPS, SECTIONS, STEPS, check, check_given, check_task
 from utils.layouts import Layouts
+from utils.sections import KEYS, ONLY_STEPS, SECTIONS, STEPS
 from utils.train.make_net import make_net
 from utils.yaml_files import read_yaml
 
@@ -42,12 +44,11 @@ def typed(*argv: str) -> dict:
 
 
 # ---------------------------------------------------------------------------------------------------------------- keys
-def test_every_key_has_a_row_a_comment_a_section_and_a_flag():
+def test_args_yaml_holds_each_key_in_its_section_and_the_key_has_a_flag():
     found = yaml.safe_load((ROOT / "args.yaml").read_text())
     assert list(found) == [ANCHORS, *SECTIONS, *TABLES]
     assert {name: list(found[name]) for name in SECTIONS} == {name: list(section.keys) for name, section in SECTIONS.items()}
     assert sum(len(section.keys) for section in SECTIONS.values()) == len(KEYS) == len(DEFAULTS.values), "a key in two sections"
-    assert DEFAULTS.help.keys() == KEYS.keys() and all(title and text for title, text in DEFAULTS.help.values())
     assert {key: value for name in SECTIONS for key, value in found[name].items()} == DEFAULTS.values
     for key, value in DEFAULTS.values.items():
         if value is not None and not isinstance(value, bool):
@@ -57,17 +58,28 @@ def test_every_key_has_a_row_a_comment_a_section_and_a_flag():
 
 
 def test_the_choices_of_a_key_are_the_rows_of_its_table():
-    """keys.py writes them out, since it may not import code that reads the keys."""
+    """sections.py writes them out, since it may not import code that reads the keys."""
     assert list(steps.STEPS) == list(STEPS)
     assert {*ONLY_STEPS} < {key for keys in STEPS.values() for key in keys} < SECTIONS["augment"].keys.keys()
     assert KEYS["norm"].choices == NORMS
     assert KEYS["interpolation"].choices == (*changes.INTERPOLATION, "random")
 
 
-def test_every_line_of_a_section_has_one_key_and_its_comment():
+def test_the_comments_of_args_yaml_are_the_help_of_the_fields():
     lines = (ROOT / "args.yaml").read_text().split("\npresets:\n")[0].split("\ndata:")[1].splitlines()[1:]
-    found = [re.fullmatch(r"  (\w+): .*\S +# \S.*", line) for line in lines if line.startswith(" ")]
-    assert [match and match[1] for match in found] == list(KEYS), "a key without a comment, or out of order"
+    found = [re.fullmatch(r"  (\w+): .*?\S +# (\S.*)", line).groups() for line in lines if line.startswith(" ")]
+    assert found == [(name, key.help) for name, key in KEYS.items()]
+
+
+def test_the_type_of_a_field_is_that_of_its_key():
+    found = settings("slim")
+    for name, section in SECTIONS.items():
+        hints, values = get_type_hints(section.kind), vars(getattr(found, name))
+        assert hints.keys() == values.keys()
+        for key, value in values.items():
+            plain = value[0] if isinstance(value, list) and value else value
+            assert plain is None or isinstance(plain, (KEYS[key].kind, str if KEYS[key].words else KEYS[key].kind)) or plain == []
+            assert isinstance(value, list) == KEYS[key].many or value is None and KEYS[key].null, key
 
 
 def test_settings_hold_each_key_in_its_section():
@@ -92,11 +104,12 @@ def test_what_a_resumed_run_and_a_test_may_change(key):
 @pytest.mark.parametrize("key", KEYS)
 def test_which_task_reads_a_key(key):
     for task, other in (("landmarks", "detect"), ("detect", "landmarks")):
+        chosen = settings(task=task)
         if key in ONLY[other]:
             with pytest.raises(UserError, match=f"--{key.replace('_', '-')} is not read by --task {task}; leave it out"):
-                check_task({key: None}, task)
+                check_read({key: None}, chosen)
         else:
-            check_task({key: None}, task)
+            assert "is not read by --task" not in unread(key, chosen)
 
 
 def test_a_test_with_another_layout_is_told_that_faces_are_converted():
@@ -179,7 +192,7 @@ def test_typed_values(argv, value):
 ])
 def test_wrong_values_name_key_and_value(key, value, message):
     with pytest.raises(UserError, match=message) as caught:
-        check(key, value)
+        KEYS[key].check(value)
     assert key in str(caught.value)
 
 

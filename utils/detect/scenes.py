@@ -20,6 +20,7 @@ from utils.detect.wider import Picture
 from utils.faces.batches import Batch
 from utils.faces.changes import DRAWS, Field, changes, uniforms
 from utils.faces.pixels import pixels
+from utils.sections import AugmentSettings, DetectSettings
 
 SMALLEST = 24.0  # px of the crop: smaller faces are matched as if they had this side
 LEAST = 9.0  # px of the crop: faces with a shorter side are left out of the loss
@@ -44,12 +45,9 @@ class Material(NamedTuple):
 
 
 class Scenes(Dataset):
-    """`count` crops of `size` px per epoch; `scenes[passes, indices]`, both (B,), is a `Batch` with the targets of all anchors.
+    """`count` crops of `size` px an epoch; `scenes[passes, indices]`, both (B,), is a `Batch` with the targets of all anchors."""
 
-    detect, augment: sections of the settings.
-    """
-
-    def __init__(self, material: Material, detect, augment, size: int, seed: int, count: int):
+    def __init__(self, material: Material, detect: DetectSettings, augment: AugmentSettings, size: int, seed: int, count: int):
         self.pictures, self.cutouts, self.portraits = material
         self.count, self.seed, self.size = count, seed, size
         self.sides, self.pasted, self.mosaic = detect.face_sides, detect.pasted, detect.mosaic

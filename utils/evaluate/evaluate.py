@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from nets import Trainable
 from nets.labels import Prediction
 from pipnet.errors import UserError
 from pipnet.geometry import to_image
@@ -56,7 +57,7 @@ class Result(NamedTuple):
         return found
 
 
-def torch_predictor(net, device: torch.device) -> Predict:
+def torch_predictor(net: Trainable, device: torch.device) -> Predict:
     """Return the predictor of a net, in fp32."""
     net = net.to(device, memory_format=torch.channels_last).eval()
 

@@ -20,6 +20,7 @@ from utils.faces import changes, steps
 from utils.faces.changes import Change, Field, exchanged, hashed, mixed, moved, turned, uniforms, whole_matrix
 from utils.faces.faces import Faces
 from utils.faces.pixels import pixels
+from utils.sections import AugmentSettings, TrainSettings
 
 ROUNDS = 8  # of the Feistel network that shuffles
 BLOCK = 64  # batches whose faces are found at once
@@ -105,8 +106,8 @@ class Order:
         return numbers, part.first + found.reshape(places.shape)
 
 
-def make_order(count: int, labelled: int | None, train, rank: int = 0, ranks: int = 1) -> Order:
-    """Return the order of the batches of `count` faces. train: section of the settings.
+def make_order(count: int, labelled: int | None, train: TrainSettings, rank: int = 0, ranks: int = 1) -> Order:
+    """Return the order of the batches of `count` faces.
 
     labelled: number of labelled faces, which come first; each batch then has a share of both kinds. None: all are labelled. A set
     smaller than a batch is one small batch.
@@ -129,11 +130,11 @@ def make_order(count: int, labelled: int | None, train, rank: int = 0, ranks: in
 # ------------------------------------------------------------------------------------------------------------- batches
 class Recipes(NamedTuple):
     """Sections `augment` for the two crops of an unlabelled face: the teacher labels `weak`, the net learns from `strong`."""
-    weak: Any
-    strong: Any
+    weak: AugmentSettings
+    strong: AugmentSettings
 
 
-def recipes(augment, rows: dict[str, dict[str, Any]]) -> Recipes:
+def recipes(augment: AugmentSettings, rows: dict[str, dict[str, Any]]) -> Recipes:
     """Return both recipes, made from a section `augment` and the rows of `views` in args.yaml.
 
     Published steps are not strengthened.
@@ -142,7 +143,7 @@ def recipes(augment, rows: dict[str, dict[str, Any]]) -> Recipes:
     return Recipes(replace(augment, **rows["weak"]), augment if augment.steps else replace(augment, **least))
 
 
-def drawn(seed: int, numbers, indices: np.ndarray, recipe, field: Field, view: int = 0) -> list[Change]:
+def drawn(seed: int, numbers, indices: np.ndarray, recipe: AugmentSettings, field: Field, view: int = 0) -> list[Change]:
     """Return the changes of faces in their passes, in the order in which they act. view: number of a face's crop, from 0."""
     count = len(recipe.steps) * steps.DRAWS or changes.DRAWS
     u = uniforms(seed, numbers, indices, (view + 1) * count)[:, view * count:]
@@ -178,7 +179,7 @@ class Batches(Dataset):
     last in a batch; `labels.weak` holds the crops that a teacher labels.
     """
 
-    def __init__(self, faces: Faces, recipe, flip_index: Sequence[int], seed: int, labelled: int | None = None,
+    def __init__(self, faces: Faces, recipe: AugmentSettings, flip_index: Sequence[int], seed: int, labelled: int | None = None,
                  views: Recipes | None = None):
         self.faces, self.recipe, self.flip_index, self.seed = faces, recipe, flip_index, seed
         self.labelled, self.views = labelled, views
@@ -216,7 +217,7 @@ class Batches(Dataset):
         made = self.changes(numbers, indices, self.recipe)
         return made, labels_of(self.faces, indices, made, self.flip_index)
 
-    def changes(self, numbers: np.ndarray, indices: np.ndarray, recipe, view: int = 0) -> list[Change]:
+    def changes(self, numbers: np.ndarray, indices: np.ndarray, recipe: AugmentSettings, view: int = 0) -> list[Change]:
         """Return the changes of faces in their passes by a recipe. view: number of a face's picture, from 0."""
         crops, box = self.faces.crops, None
         if recipe.fill == "grey" or "sides" in recipe.steps:

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipnet.geometry import compose, transform
 from pipnet.pose import turn_pose
+from utils.sections import AugmentSettings
 
 LUMA = np.array([0.114, 0.587, 0.299])  # weights of blue, green, red
 INTERPOLATION = {"nearest": cv2.INTER_NEAREST, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC,
@@ -93,14 +94,14 @@ def turns(angle: np.ndarray, zoom: np.ndarray | float = 1.0) -> np.ndarray:
     return np.stack([cosine, -sine, sine, cosine], 1).reshape(-1, 2, 2)
 
 
-def interpolations(recipe, draw: np.ndarray) -> np.ndarray:
+def interpolations(recipe: AugmentSettings, draw: np.ndarray) -> np.ndarray:
     """Return OpenCV's interpolation flags (B,). For `random`, draw (B,) in [0, 1) selects one of four."""
     flags = np.array([*INTERPOLATION.values()])
     return flags[(4 * draw).astype(int)] if recipe.interpolation == "random" else np.full(
         len(draw), INTERPOLATION[recipe.interpolation])
 
 
-def colours(recipe, u: np.ndarray) -> np.ndarray | None:
+def colours(recipe: AugmentSettings, u: np.ndarray) -> np.ndarray | None:
     """Return affines (B, 3, 4) of BGR: brightness, contrast, saturation, hue, infrared, grayscale; None if all are off.
 
     u: uniform numbers (B, 8).
@@ -123,7 +124,7 @@ def colours(recipe, u: np.ndarray) -> np.ndarray | None:
     return matrix
 
 
-def grains(recipe, strength: np.ndarray, size: np.ndarray | float, draw: np.ndarray) -> np.ndarray:
+def grains(recipe: AugmentSettings, strength: np.ndarray, size: np.ndarray | float, draw: np.ndarray) -> np.ndarray:
     """Return `Change.grain` (B, 3) of noise with `strength` (B,) in [0, 1]. size: px of a grain; draw: (B,) in [0, 1)."""
     return np.stack(np.broadcast_arrays(strength * recipe.noise_sigma, size, np.floor(draw * 2**31)), 1)
 
@@ -134,12 +135,12 @@ def rectangles(share: np.ndarray, place: np.ndarray, side: int, least: int) -> n
     return np.concatenate([(place * (side - extent)).astype(int), extent], 1)
 
 
-def filling(recipe) -> int:
+def filling(recipe: AugmentSettings) -> int:
     """Return the grey level of what lies outside the picture."""
     return GREY if recipe.fill == "grey" else 0
 
 
-def changes(u: np.ndarray, recipe, field: Field) -> Change:
+def changes(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Change:
     """Return the changes of B crops for uniform numbers (B, DRAWS): one warp, then light, colour, blur, noise and a rectangle."""
     (size, stored, side, _), u = field, iter(u.T)  # each number has its place in this order
 

@@ -31,9 +31,9 @@ from utils.faces.fingerprint import fingerprint, labels_checksum
 from utils.faces.first_pixel import load_guessed
 from utils.faces.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_source_image
 from utils.growing import GROWING, check_replaceable, growing, replace_folder
-from utils.keys import check
 from utils.layouts import Layouts
 from utils.progress import progress
+from utils.sections import KEYS
 from utils.yaml_files import nearest
 
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
@@ -152,8 +152,8 @@ class DataGenerator:
             raise UserError(f"margin must lie between 1 and 4, not {self.margin!r}")
         if self.first_pixel is not None and not DATASETS[self.dataset or infer(Path(self.data_dir))].countable:
             raise UserError(NOT_COUNTABLE)
-        check("frame_step", self.frame_step)
-        check("labels", self.labels)
+        KEYS["frame_step"].check(self.frame_step)
+        KEYS["labels"].check(self.labels)
         if self.val != "test" and not (isinstance(self.val, (int, float)) and 0 <= self.val < 1):
             raise UserError(f"val must be a share from 0 up to below 1, or 'test', not {self.val!r}")
 

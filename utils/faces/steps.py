@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from utils.faces.changes import GREY, LUMA, Change, Field, affines, colours, filling, grains, interpolations, rectangles, turns
+from utils.sections import AugmentSettings
 
 DRAWS = 9  # uniform numbers that a step takes
 Columns = dict[str, Any]
 
 
-def sides(u: np.ndarray, recipe, field: Field) -> Columns:
+def sides(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Cut a new crop, whose sides lie at random distances from the centre of the face box."""
     near_x, far_x, near_y, far_y = recipe.sides
     low, high = field.box[:, 0], field.box[:, 1]
@@ -27,40 +28,40 @@ def sides(u: np.ndarray, recipe, field: Field) -> Columns:
     return {"matrix": matrix, "interpolation": interpolations(recipe, u[:, 4])}
 
 
-def translation(u: np.ndarray, recipe, field: Field) -> Columns:
+def translation(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Shift by whole px. The landmarks are clipped to the crop, as in PIPNet."""
     acts = u[:, 0] < recipe.translation_prob
     shift = np.trunc((2 * u[:, 1:3] - 1) * recipe.translation * field.size) * acts[:, None]
     return {"matrix": affines(np.tile(np.eye(2), (len(u), 1, 1)), 0, shift), "clips": acts}
 
 
-def rotation(u: np.ndarray, recipe, field: Field) -> Columns:
+def rotation(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Turn about the crop's centre."""
     angle = np.radians(recipe.rotation) * (2 * u[:, 1] - 1) * (u[:, 0] < recipe.rotation_prob)
     return {"matrix": affines(turns(angle), field.size / 2), "interpolation": interpolations(recipe, u[:, 2])}
 
 
-def shear(u: np.ndarray, recipe, field: Field) -> Columns:
+def shear(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Apply a random linear map that is close to the identity."""
     linear = np.eye(2) + recipe.shear * (2 * u[:, :4].reshape(-1, 2, 2) - 1)
     return {"matrix": affines(linear, field.size / 2), "interpolation": interpolations(recipe, u[:, 4])}
 
 
-def flip(u: np.ndarray, recipe, field: Field) -> Columns:
+def flip(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Mirror; left and right landmarks change places after the last step."""
     acts = u[:, 0] < recipe.flip
     mirror = np.array([[-1.0, 0, field.size], [0, 1, 0]])
     return {"matrix": np.where(acts[:, None, None], mirror, np.eye(2, 3)), "mirrored": acts}
 
 
-def occlusion(u: np.ndarray, recipe, field: Field) -> Columns:
+def occlusion(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Cover a rectangle: of a random colour, or of the colour of the corners where these are grey."""
     box = rectangles(u[:, 1:3] * recipe.occlusion_size, u[:, 3:5], field.side, 0)
     shade = np.full((len(u), 3), GREY) if recipe.fill == "grey" else (u[:, 5:8] * 256).astype(int)
     return {"box": box * (u[:, :1] < recipe.occlusion), "shade": shade}
 
 
-def padding(u: np.ndarray, recipe, field: Field) -> Columns:
+def padding(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Cover a band along one of the four sides: top, bottom, left or right."""
     side, thick, where = field.side, (u[:, 1] * recipe.padding * field.side).astype(int), (4 * u[:, 0]).astype(int)
     flat, last = where < 2, where % 2 * (side - thick)
@@ -68,18 +69,18 @@ def padding(u: np.ndarray, recipe, field: Field) -> Columns:
     return {"box": box, "shade": np.full((len(u), 3), filling(recipe))}
 
 
-def hsv(u: np.ndarray, recipe, field: Field) -> Columns:
+def hsv(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Multiply hue, saturation and value by random gains."""
     gains = (2 * u[:, 1:4] - 1) * (recipe.hue, recipe.saturation, recipe.brightness)
     return {"hsv": 1 + gains * (u[:, :1] < recipe.colour_prob)}
 
 
-def colour(u: np.ndarray, recipe, field: Field) -> Columns:
+def colour(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Change brightness, contrast, saturation and hue as our own augmentation does."""
     return {"colour": colours(recipe, u)}
 
 
-def infrared(u: np.ndarray, recipe, field: Field) -> Columns:
+def infrared(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Replace all three channels by the brightened blue one."""
     acts = u[:, 0] < recipe.infrared
     matrix = np.where(acts[:, None, None], np.array([[1.0, 0, 0, 0]] * 3), np.eye(3, 4))
@@ -87,29 +88,29 @@ def infrared(u: np.ndarray, recipe, field: Field) -> Columns:
     return {"colour": matrix}
 
 
-def grayscale(u: np.ndarray, recipe, field: Field) -> Columns:
+def grayscale(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Remove the colours."""
     grey = np.tile(np.append(LUMA, 0), (3, 1))
     return {"colour": np.where((u[:, 0] < recipe.grayscale)[:, None, None], grey, np.eye(3, 4))}
 
 
-def blur(u: np.ndarray, recipe, field: Field) -> Columns:
+def blur(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Blur by a random radius."""
     return {"blur": u[:, 1] * recipe.blur_sigma * field.size / 256 * (u[:, 0] < recipe.blur)}
 
 
-def noise(u: np.ndarray, recipe, field: Field) -> Columns:
+def noise(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Columns:
     """Add noise of a random strength."""
     return {"grain": grains(recipe, u[:, 1] * (u[:, 0] < recipe.noise), 1, u[:, 2])}
 
 
-# the names are those of utils.keys.STEPS, which tells the keys that each reads
+# the names are those of utils.sections.STEPS, which tells the keys that each reads
 STEPS = {"sides": sides, "translation": translation, "rotation": rotation, "shear": shear, "flip": flip, "occlusion": occlusion,
          "padding": padding, "hsv": hsv, "colour": colour, "infrared": infrared, "grayscale": grayscale, "blur": blur,
          "noise": noise}
 
 
-def in_steps(u: np.ndarray, recipe, field: Field) -> list[Change]:
+def in_steps(u: np.ndarray, recipe: AugmentSettings, field: Field) -> list[Change]:
     """Return a change for each step. u: uniform numbers (B, steps * DRAWS) in [0, 1).
 
     With `fill: real`, pixels around the crop are kept until the last step. Otherwise only `sides`, as the first step, sees them.

@@ -30,6 +30,7 @@ from utils.faces.sets import Sets
 from utils.growing import GROWING, check_replaceable, growing, replace_folder
 from utils.locks import waiting
 from utils.progress import progress
+from utils.sections import TestSettings
 
 LEAST_SIDE = 32   # px, of a face's box
 GREY = 128        # px, side to which a face box is resized to measure its sharpness
@@ -48,11 +49,11 @@ class Cut(NamedTuple):
     least_sharpness: float
 
 
-def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test) -> list[Split]:
+def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test: TestSettings) -> list[Split]:
     """Return the splits of --unlabelled, prepared if need be, with hidden labels; never test faces.
 
     names: of datasets, prepared sets, folders of pictures, videos. like: a training set; pictures are cropped as its faces are.
-    test: section of the settings, for the detector. UserError for a set of test faces only, and if no face is found.
+    test: for the detector. UserError for a set of test faces only, and if no face is found.
     """
     found: list[Split] = []
     for name in names:
@@ -79,7 +80,7 @@ def unlabelled_tests(sets: Sets, like: PreparedSet, names: list[str]) -> list[Sp
     return found
 
 
-def _cut_out(name: str, sets: Sets, how: Cut, test) -> PreparedSet:
+def _cut_out(name: str, sets: Sets, how: Cut, test: TestSettings) -> PreparedSet:
     """Return the prepared set of a folder of pictures or a video. Make it if it is missing or its source has changed."""
     source = Path(name).resolve()
     detector = test.detector, test.detector_weights, sets.data.least_face_score

@@ -15,9 +15,9 @@ from pipnet.errors import UserError
 from pipnet.geometry import to_crop
 from utils.evaluate.evaluate import evaluate, torch_predictor
 from utils.faces.faces import Faces
-from utils.keys import MEAN_TEACHER
 from utils.landmarks.semi import Pool, Told, check_collapse, nominal_crops, with_unlabelled
 from utils.landmarks.sources import Sources, check_tests, load_faces
+from utils.sections import MEAN_TEACHER
 from utils.train.batchnorm import measure_norms
 from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, Samples, Validated, check_finite

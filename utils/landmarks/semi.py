@@ -14,8 +14,8 @@ from utils.faces.faces import Faces, constant, evenly
 from utils.faces.prepared_set import UNLABELLED, Split
 from utils.faces.shards import Shards, shard_files
 from utils.faces.unlabelled import check_apart, unlabelled_splits
-from utils.keys import MEAN_TEACHER, ROUNDS
 from utils.landmarks.sources import Sources, labelled_rows
+from utils.sections import MEAN_TEACHER, ROUNDS
 from utils.train.experiment import Samples
 from utils.train.make_net import input_margin
 from utils.train.ranks import Ranks

@@ -17,6 +17,7 @@ from utils.faces.faces import Faces
 from utils.faces.prepared_set import load_splits
 from utils.landmarks.experiment import landmark_experiment
 from utils.landmarks.sources import Sources, fold_of
+from utils.sections import TrainSettings
 from utils.train import checkpoint, own_files
 from utils.train.loop import train
 from utils.train.ranks import Ranks
@@ -75,8 +76,8 @@ def clear(run: Run) -> None:
     own_files.remove(run.folder / "audit", *own_files.FOLDERS["audit"])
 
 
-def check(run: Run, train) -> None:
-    """Raise UserError if the folder holds another run, or a setting would use the labels to be judged. train: section."""
+def check(run: Run, train: TrainSettings) -> None:
+    """Raise UserError if the folder holds another run, or a setting would use the labels to be judged."""
     if run.last.is_file() or (run.folder / "best.pt").is_file():
         raise UserError(f"{run.folder} holds a trained net; an audit needs a folder of its own: another --exp")
     if train.early_stop:

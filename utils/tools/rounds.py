@@ -16,10 +16,10 @@ from pipnet.layout import Layout
 from utils.evaluate.evaluate import predict_all, torch_predictor
 from utils.evaluate.report import FOUND, TRUTH
 from utils.faces.faces import Faces
-from utils.keys import ROUNDS
 from utils.landmarks.experiment import landmark_experiment
 from utils.landmarks.semi import COLUMNS, Pool, Told, check_collapse, find_pool, read_labels
 from utils.landmarks.sources import Sources
+from utils.sections import ROUNDS
 from utils.train import checkpoint, own_files
 from utils.train.history import write_tables
 from utils.train.loop import train

@@ -17,9 +17,9 @@ from utils.faces.batches import Batches
 from utils.faces.faces import Faces
 from utils.faces.pixels import pixels
 from utils.faces.prepared_set import Split, load_splits
-from utils.keys import ROUNDS
 from utils.landmarks.semi import find_pool
 from utils.landmarks.sources import Sources
+from utils.sections import ROUNDS
 from utils.tools import label_check
 from utils.tools.rounds import show_labels
 from utils.train.ranks import Ranks

@@ -16,7 +16,7 @@ from pipnet.files import read_csv, write_csv, write_text
 from utils.config import ROOT, Defaults, make_settings, read_value
 from utils.evaluate.tables import figures, table
 from utils.faces.paths import resolve_paths
-from utils.keys import KEYS
+from utils.sections import KEYS
 from utils.start import SIGNALS
 from utils.train import holding, own_files, run_folder
 from utils.train.ranks import variable

@@ -32,8 +32,7 @@ from pipnet.contents import (
 )
 from pipnet.errors import UserError
 from utils.config import Defaults
-from utils.keys import KEYS
-from utils.keys import check as check_key
+from utils.sections import KEYS
 from utils.yaml_files import nearest
 
 FORMAT = 2
@@ -93,7 +92,7 @@ def _check_args(args: dict[str, Any]) -> None:
         if key not in KEYS:
             raise ValueError(f"args.{key} is no setting of this version{nearest(key, KEYS)}")
         try:
-            args[key] = check_key(key, value)
+            args[key] = KEYS[key].check(value)
         except UserError as error:
             raise ValueError(f"args.{error}") from None
 
@@ -124,7 +123,7 @@ def _check_landmarks(values: dict[str, Any], defaults: Defaults) -> None:
         if key != "sigma" and key not in options:
             raise ValueError(f"net.head_options.{key} is no option of the head {spec['head']}")
         try:
-            check(value, FLAG, "net.head_options.sigma") if key == "sigma" else check_key(key, value)
+            check(value, FLAG, "net.head_options.sigma") if key == "sigma" else KEYS[key].check(value)
         except UserError as error:
             raise ValueError(f"net.head_options.{error}") from None
 

@@ -15,10 +15,12 @@ from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.files import write_text
 from utils import memory
+from utils.config import Settings
 from utils.faces.batches import Batches, Order, make_order
 from utils.faces.feed import Feed
 from utils.faces.loader import Loader, explaining_errors, train_loader
 from utils.progress import progress
+from utils.sections import TrainSettings
 from utils.train import checkpoint, faults, own_files
 from utils.train.batchnorm import share_batch_norm
 from utils.train.experiment import Experiment
@@ -72,7 +74,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
     ranks.wait()  # until the first process has written the last checkpoint
 
 
-def make_loader(batches: Dataset, keys: Iterable, train, device: torch.device) -> Loader | Feed:
+def make_loader(batches: Dataset, keys: Iterable, train: TrainSettings, device: torch.device) -> Loader | Feed:
     """Return a loader of batches[key] for all keys in turn. The setting `pixels` tells where pictures are made: CPU or device."""
     gpu = device.type == "cuda"
     workers = worker_count(train.workers, 16 if gpu else 8)
@@ -132,7 +134,7 @@ def restore(experiment: Experiment, solver: Solver, described: dict[str, Any], r
     return history
 
 
-def _memory(settings, batch: int, run: Run, epoch: int):
+def _memory(settings: Settings, batch: int, run: Run, epoch: int):
     """Return a context in which a lack of memory raises UserError, which names flags that need less memory."""
     smaller = memory.smaller_steps(batch, settings.train.accumulate, settings.net.input_size)
     later = f"; with --resume --exp {run.folder} it goes on from epoch {epoch}" if epoch else ""

@@ -8,10 +8,11 @@ import torch
 from nets import HEADS, NetOptions, Trainable, build_net, make_spec, net_row
 from nets.stages.auxiliary import TERMS
 from pipnet.layout import Layout
+from utils.sections import LossSettings, NetSettings
 
 
-def head_options(net, loss) -> dict:
-    """Return the keyword arguments of the head's class. net, loss: sections of the settings."""
+def head_options(net: NetSettings, loss: LossSettings) -> dict:
+    """Return the keyword arguments of the head's class."""
     values, row = {**vars(net), **vars(loss)}, HEADS[net.head]
     options = {key: values[key] for key in row.options if key != "num_nb"}
     if "sigma" in row.weights:
@@ -19,7 +20,7 @@ def head_options(net, loss) -> dict:
     return options
 
 
-def auxiliary_outputs(loss) -> list[str]:
+def auxiliary_outputs(loss: LossSettings) -> list[str]:
     """Return the outputs that the net has in addition to the landmarks: of pose and states, those with a loss weight above 0."""
     outputs = []
     if loss.pose > 0:
@@ -38,13 +39,13 @@ def state_names(loss: Mapping[str, Any]) -> list[str | None]:
     return names if any(names) else []
 
 
-def input_margin(net) -> float:
-    """Return side of the net's input picture / side of the nominal crop. net: section of the settings."""
+def input_margin(net: NetSettings) -> float:
+    """Return side of the net's input picture / side of the nominal crop."""
     return net_row(net.net).input_margin if net.reinit or net.local_parts else 1.0
 
 
-def make_net(net, loss, layout: Layout, meanface: np.ndarray) -> Trainable:
-    """Return a net with random weights. net, loss: sections of the settings; meanface (N, 2) in [0, 1] of the crop.
+def make_net(net: NetSettings, loss: LossSettings, layout: Layout, meanface: np.ndarray) -> Trainable:
+    """Return a net with random weights. meanface (N, 2) in [0, 1] of the crop.
 
     ValueError for choices that do not fit together.
     """

@@ -2,6 +2,8 @@
 import math
 from typing import NamedTuple
 
+from utils.sections import TrainSettings
+
 
 class Schedule(NamedTuple):
     """The learning rate as a pure function of the step, so that resuming needs no state.
@@ -28,8 +30,8 @@ class Schedule(NamedTuple):
         return self.final + 0.5 * (self.peak - self.final) * (1 + math.cos(math.pi * min(share, 1)))
 
 
-def make_schedule(train, steps: int) -> Schedule:
-    """Return the schedule of the settings' section `train`, with `steps` steps per epoch. ValueError for unequal lists."""
+def make_schedule(train: TrainSettings, steps: int) -> Schedule:
+    """Return the schedule of a training with `steps` steps per epoch. ValueError for unequal lists."""
     factors = train.factors or [0.1 ** place for place in range(1, len(train.milestones) + 1)]
     if len(factors) != len(train.milestones):
         raise ValueError(f"factors has {len(factors)} numbers for {len(train.milestones)} milestones; give as many, or none")

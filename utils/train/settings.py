@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pipnet.errors import UserError
+from utils.checks import check_given, check_read, check_semi
 from utils.config import ROOT, Defaults, Settings, make_settings
 from utils.faces.archives import DATASETS, NOT_COUNTABLE
 from utils.faces.paths import absolute, dataset_of, resolve_paths
 from utils.faces.prepared_set import SYNTHETIC
 from utils.faces.sets import Sets
-from utils.keys import ROUNDS, check_given, check_head, check_semi, check_steps, check_task
 from utils.layouts import Layouts
+from utils.sections import ROUNDS
 from utils.train import checkpoint, run_folder
 from utils.train.published import split_files, structure
 from utils.train.run_folder import Run
@@ -60,8 +61,7 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
         if run.alone and (lacking := [key for key, needs in needed.items() if needs and not given.get(key)]):
             names = absolute(Sets(settings, defaults).training_names())
             settings = make_settings(given | dict.fromkeys(lacking, names), defaults, trained=args)
-        check_task(given, settings.train.task)
-        check_steps(given, settings.augment)
+        check_read(given, settings)
         detects = mode.predict or "detector" in settings.test.box or "pipeline" in mode.export
         if detects and stored["args"].get("detector_weights") and not settings.test.detector_weights:
             raise UserError(f"{run.weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
@@ -82,10 +82,8 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
         raise UserError(NOT_COUNTABLE)
     datasets = [dataset_of(name, sets.root) for name in names]
     settings = make_settings({**given, "train_data": names}, defaults, preset, datasets=datasets, start=_start(settings))
-    check_task(given, settings.train.task)
-    check_steps(given, settings.augment)
-    check_head(given, settings.net, settings.train.teacher)
-    check_semi(given, settings)
+    check_read(given, settings)
+    check_semi(settings)
     return settings
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nets.onednn import make_careful
 from nets.trainable import Trainable
+from utils.sections import LossSettings, TrainSettings
 from utils.train.graph import Graph, tensors
 from utils.train.losses import Losses
 from utils.train.optimizer import Average, freeze, make_optimizer, precision, set_rate
@@ -29,10 +30,11 @@ class Phases:
 class Solver:
     """The state of a training: the net, its optimizer, its averaged weights, the number of the step.
 
-    net: the plain module, not the one that DDP wraps. train, loss: sections of the settings. steps: optimizer steps per epoch.
+    net: the plain module, not the one that DDP wraps. steps: optimizer steps per epoch.
     """
 
-    def __init__(self, net: Trainable, train, loss, steps: int, ranks: Ranks, phases: Phases | None = None):
+    def __init__(self, net: Trainable, train: TrainSettings, loss: LossSettings, steps: int, ranks: Ranks,
+                 phases: Phases | None = None):
         self.net, self.ranks, self.accumulate, self.clip, self.steps = net, ranks, train.accumulate, train.clip, steps
         self.fixed_norms = freeze(net, train.freeze)
         self.weights = {term: torch.tensor(float(getattr(loss, key))).to(ranks.device) for term, key in net.terms.items()}
