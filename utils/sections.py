@@ -251,6 +251,8 @@ class AugmentSettings:
         "px at input size 256, largest grain of the noise (scaled with the input size); enlarged pictures have coarse noise", 1)
     occlusion: float = key("probability of one rectangle of a random colour", 0, 1)
     occlusion_size: float = key("share of the crop, largest side of the rectangle", 0, 1)
+    shadow: float = key("probability of a shadow or of light of another colour on one side", 0, 1)
+    edge: float = key("probability that the picture ends inside of the crop, as where a face is cut off", 0, 1, task="landmarks")
     fill: str = key("outside the crop: real pixels (within the margin), black or grey (127)",
         choices=("real", "black", "grey"), task="landmarks")
     interpolation: str = key("of the warp: nearest, linear, cubic, lanczos or random (one of these)",

@@ -226,7 +226,10 @@ class Batches(Dataset):
             box = frame[:, 0]
         made = drawn(self.seed, numbers, indices, recipe, Field(crops.size, crops.side, crops.size + 2 * crops.seen, box), view)
         if recipe.fill == "grey":
-            made[0] = made[0]._replace(source=frame[:, 1].reshape(-1, 4) + crops.border)
+            low, high = np.split(frame[:, 1].reshape(-1, 4) + crops.border, 2, 1)
+            if (ends := made[0].source) is not None:
+                low, high = np.maximum(low, ends[:, :2]), np.minimum(high, ends[:, 2:])
+            made[0] = made[0]._replace(source=np.concatenate([low, high], 1))
         return made
 
     def pictures(self, indices: np.ndarray) -> list[np.ndarray]:

@@ -20,7 +20,9 @@ LUMA = np.array([0.114, 0.587, 0.299])  # weights of blue, green, red
 INTERPOLATION = {"nearest": cv2.INTER_NEAREST, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC,
                  "lanczos": cv2.INTER_LANCZOS4}
 GREY = 127
-DRAWS = 40  # uniform numbers of a face
+DRAWS = 52  # uniform numbers of a face
+DARKEST, TINT = 0.02, 0.5  # least share of the light in a shadow; largest change of it in one colour
+EDGE_REACH = 0.35  # share of the stored crop, largest band that lies beyond an edge of the picture
 GOLDEN, MIX = np.uint64(0x9E3779B97F4A7C15), ((30, np.uint64(0xBF58476D1CE4E5B9)), (27, np.uint64(0x94D049BB133111EB)))
 
 
@@ -37,6 +39,7 @@ class Change(NamedTuple):
     mirrored: np.ndarray              # (B,) bool: left and right change places
     interpolation: np.ndarray | None = None  # (B,) OpenCV's flag; None: linear
     hsv: np.ndarray | None = None     # (B, 3) factors of hue, saturation and value
+    light: np.ndarray | None = None   # (B, 2, 3) depth x of a shadow: affine of px; BGR light where x >= 1
     gamma: np.ndarray | None = None   # (B,) power of the grey levels in [0, 1]
     colour: np.ndarray | None = None  # (B, 3, 4) affine of blue, green, red
     blur: np.ndarray | None = None    # (B,) sigma in px, 0: none
@@ -45,7 +48,7 @@ class Change(NamedTuple):
     shade: np.ndarray | None = None   # (B, 3) int: its colour
     fill: int = 0                     # grey level of what lies outside the picture
     clips: np.ndarray | None = None   # (B,) bool: landmarks that leave the crop are moved to its edge
-    source: np.ndarray | None = None  # (B, 4) x1, y1, x2, y2 in px of the stored crop, which first becomes grey outside of it
+    source: np.ndarray | None = None  # (B, 4) x1, y1, x2, y2 in px of the stored crop, which first gets the level `fill` outside
 
 
 class Field(NamedTuple):
@@ -135,13 +138,41 @@ def rectangles(share: np.ndarray, place: np.ndarray, side: int, least: int) -> n
     return np.concatenate([(place * (side - extent)).astype(int), extent], 1)
 
 
+def shadows(u: np.ndarray, acts: np.ndarray, side: int) -> np.ndarray:
+    """Return `Change.light` (B, 2, 3) of shadows in pictures of `side` px: none where `acts` (B,) is False.
+
+    A shadow begins at a line through the middle half of the picture and reaches its depth within a tenth to all of the side. The
+    light in it may have another colour. u: uniform numbers (B, 8).
+    """
+    angle, reach, start = 2 * np.pi * u[:, 0], (0.1 + 0.9 * u[:, 2] ** 2) * side, (u[:, 1] - 0.5) * side / 2
+    normal = np.stack([np.cos(angle), np.sin(angle)], 1)
+    depth = np.column_stack([normal, -normal.sum(1) * side / 2 - start]) / reach[:, None]
+    light = DARKEST + (0.6 - DARKEST) * u[:, 3, None] + TINT * (2 * u[:, 4:7] - 1) * u[:, 7, None]
+    made = np.stack([depth, np.clip(light, 0, 1)], 1)
+    return np.where(acts[:, None, None], made, [[[0.0] * 3, [1.0] * 3]])
+
+
+def ends(u: np.ndarray, acts: np.ndarray, side: int) -> np.ndarray:
+    """Return `Change.source` (B, 4) of pictures that end inside of the crop, at one edge or at two; u: numbers (B, 4)."""
+    depth = EDGE_REACH * side * u[:, :2] * acts[:, None] * [1, 0.5]
+    edge = np.stack([(4 * u[:, 2]).astype(int), (4 * u[:, 3]).astype(int)], 1)
+    source = np.tile([0.0, 0, side, side], (len(u), 1))
+    for column in (1, 0):
+        rows = np.arange(len(u)), edge[:, column]
+        source[rows] = np.where(edge[:, column] < 2, depth[:, column], side - depth[:, column])
+    return source
+
+
 def filling(recipe: AugmentSettings) -> int:
     """Return the grey level of what lies outside the picture."""
     return GREY if recipe.fill == "grey" else 0
 
 
 def changes(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Change:
-    """Return the changes of B crops for uniform numbers (B, DRAWS): one warp, then light, colour, blur, noise and a rectangle."""
+    """Return the changes of B crops for uniform numbers (B, DRAWS).
+
+    One warp comes first, then a shadow, light, colour, blur, noise and a rectangle.
+    """
     (size, stored, side, _), u = field, iter(u.T)  # each number has its place in this order
 
     def several(count: int) -> np.ndarray:
@@ -164,6 +195,10 @@ def changes(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Change:
     made["box"] = rectangles(share, place, side, 1) * hides[:, None] if recipe.occlusion else None
     made["shade"], power = (several(3) * 256).astype(int), 2 * next(u) - 1
     made["gamma"] = recipe.gamma ** power if recipe.gamma > 1 else None
+    dark, falls = next(u) < recipe.shadow, several(8)
+    made["light"] = shadows(falls, dark, side) if recipe.shadow else None
+    cuts, where = next(u) < recipe.edge, several(4)
+    made["source"] = ends(where, cuts, stored) if recipe.edge else None
     return Change(size, stored if recipe.fill == "real" else side, side, matrix, mirror, **made)
 
 

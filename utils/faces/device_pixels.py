@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, grid_sample, pad
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from utils.faces.changes import GREY, Change
+from utils.faces.changes import Change
 from utils.faces.pixels import STILL, warps
 
 HALF, WHITE = 0.5, 255.5
@@ -36,10 +36,14 @@ def orders(made: Sequence[Change]) -> list[tuple]:
 
     for change in made:
         if change.source is not None:
-            done.insert(0, (frame, None, [np.clip(change.source, 0, FAR).round()]))
+            done.insert(0, (frame, None, [np.clip(change.source, 0, FAR).round(), change.fill]))
         done.append((warp, None, [change.seen, change.side, change.fill, _groups(change)]))
         if change.hsv is not None:
             add(hue_saturation_value, (change.hsv != 1).any(1), change.hsv[..., None, None], most=1)
+        if change.light is not None:
+            depth, light = change.light[:, 0], change.light[:, 1]
+            first = depth @ (0.5, 0.5, 1)  # the depth in the middle of the first px
+            add(darken, (light != 1).any(1), np.column_stack([depth[:, :2], first]), light[..., None, None] - 1)
         if change.gamma is not None:
             add(power, change.gamma != 1, change.gamma[:, None, None, None])
         if change.colour is not None:
@@ -125,9 +129,9 @@ def inside(boxes: Tensor, side: int) -> Tensor:
     return (within[:, 1, :, None] & within[:, 0, None])[:, None]
 
 
-def frame(x: Tensor, boxes: Tensor) -> Tensor:
-    """Return bytes (B, 3, S, S) that are grey outside rectangles (B, 4)."""
-    return torch.where(inside(boxes, x.shape[2]), x, GREY)
+def frame(x: Tensor, boxes: Tensor, level: int) -> Tensor:
+    """Return bytes (B, 3, S, S) that have the grey `level` outside rectangles (B, 4)."""
+    return torch.where(inside(boxes, x.shape[2]), x, level)
 
 
 def cover(x: Tensor, boxes: Tensor, shade: Tensor) -> Tensor:
@@ -188,6 +192,14 @@ def hue_saturation_value(x: Tensor, factors: Tensor) -> Tensor:
     value = (value * factors[:, 2]).clamp(max=255).floor()
     turn = (hue[:, None] / 30 + torch.arange(1, 6, 2, device=x.device)[:, None, None]).remainder(6)
     return value[:, None] * (1 - torch.minimum(turn, 4 - turn).clamp(0, 1) * saturation[:, None] / 255) + HALF
+
+
+def darken(x: Tensor, depth: Tensor, less: Tensor) -> Tensor:
+    """Return levels in a shadow. depth (B, 3): affine of the indices of px; less (B, 3, 1, 1): change of the light in it."""
+    place = torch.arange(x.shape[2], device=x.device)
+    across, down = depth[:, :1] * place + depth[:, 2:], depth[:, 1:2] * place
+    share = (across[:, None] + down[:, :, None]).clamp_(0, 1)[:, None]
+    return x.sub_(HALF).mul_(1 + share * less).add_(HALF)
 
 
 def power(x: Tensor, gamma: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from pipnet.geometry import compose, opencv_matrix
-from utils.faces.changes import GREY, Change
+from utils.faces.changes import Change
 
 LEVELS = np.arange(256)
 STILL = -1  # instead of a flag: the crop is not warped
@@ -30,8 +30,8 @@ def warps(change: Change) -> tuple[np.ndarray, np.ndarray]:
 def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
     """Return changed copies (B, side, side, 3) uint8 of crops: B square pictures of one size, uint8 BGR."""
     out = np.empty((len(change.matrix), change.side, change.side, 3), np.uint8)
-    if change.source is not None:  # crops are stored with black outside of the source image; here it becomes grey
-        crops = [framed(*pair, GREY) for pair in zip(crops, change.source, strict=True)]
+    if change.source is not None:
+        crops = [framed(*pair, change.fill) for pair in zip(crops, change.source, strict=True)]
     whole, flags = warps(change)
     maps = opencv_matrix(whole)
     for row, (crop, image) in enumerate(zip(crops, out, strict=True)):
@@ -45,6 +45,9 @@ def pixels(crops: Sequence[np.ndarray], change: Change) -> np.ndarray:
     if change.hsv is not None:
         for row in np.flatnonzero((change.hsv != 1).any(1)).tolist():
             hue_saturation_value(out[row], change.hsv[row])
+    if change.light is not None:
+        for row in np.flatnonzero((change.light[:, 1] != 1).any(1)).tolist():
+            darken(out[row], *change.light[row])
     if change.gamma is not None:
         for image, table in zip(out, np.rint(255 * (LEVELS / 255) ** change.gamma[:, None]).astype(np.uint8), strict=True):
             cv2.LUT(image, table, dst=image)
@@ -71,6 +74,14 @@ def hue_saturation_value(image: np.ndarray, factors: np.ndarray) -> None:
     cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), table), cv2.COLOR_HSV2BGR, dst=image)
 
 
+def darken(image: np.ndarray, depth: np.ndarray, light: np.ndarray) -> None:
+    """Lay a shadow over an image, in place; depth, light (3,): see `Change.light`."""
+    place = np.arange(len(image), dtype=np.float32) + np.float32(0.5)
+    across, down = (np.float32(depth[0]) * place + np.float32(depth[2]))[None], (np.float32(depth[1]) * place)[:, None]
+    share = np.clip(across + down, 0, 1)[..., None]
+    image[:] = np.rint(image * (1 + share * (light - 1).astype(np.float32)))
+
+
 def add_noise(image: np.ndarray, sigma: float, grain: float, seed: float) -> None:
     """Add Gaussian noise to an image (H, W, 3), in place. sigma: in grey levels; grain: px, size of the noise's grains."""
     cv2.setRNGSeed(int(seed))  # OpenCV's generator is thread-local and ten times as fast as numpy's
@@ -82,6 +93,8 @@ def add_noise(image: np.ndarray, sigma: float, grain: float, seed: float) -> Non
 def framed(crop: np.ndarray, source: np.ndarray, fill: int) -> np.ndarray:
     """Return a crop with the grey level `fill` outside of the source image. source: its x1, y1, x2, y2 in px of the crop."""
     left, top, right, bottom = np.clip(source, 0, len(crop)).round().astype(int)
+    if (left, top, right, bottom) == (0, 0, len(crop), len(crop)):
+        return crop
     image = np.full_like(crop, fill)
     image[top:bottom, left:right] = crop[top:bottom, left:right]
     return image

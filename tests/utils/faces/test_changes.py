@@ -118,13 +118,25 @@ def test_colours_change_as_the_section_says():
     assert draw(PLAIN).colour is None
 
 
+def test_shadows_and_the_ends_of_pictures_are_drawn_as_the_section_says():
+    made = draw(replace(PLAIN, shadow=0.5, edge=0.4), 4000)
+    dark = (made.light[:, 1] != 1).any(1)
+    depth = made.light[:, 0] @ np.stack(np.broadcast_arrays(*np.ogrid[0.5:64:8, 0.5:64:8], 1)).reshape(3, -1)
+    assert dark.mean() == pytest.approx(0.5, abs=0.03) and 0 <= made.light[:, 1].min() < 0.01 and made.light[:, 1].max() == 1
+    assert (depth[dark].min(1) < 0).mean() > 0.95 and (depth[dark].max(1) > 0).all(), "one side of the face keeps its light"
+    low, high = np.split(made.source, 2, 1)
+    cuts = (low > 0) | (high < 80)
+    assert cuts.any(1).mean() == pytest.approx(0.4, abs=0.03) and low.max() <= 0.35 * 80 < 80 - high.min() + 1
+    assert cuts.any(0).all() and (cuts.sum(1) == 2).mean() > 0.1
+
+
 def test_one_option_does_not_change_what_another_does():
-    whole = draw(replace(DEFAULT, gamma=2.0, infrared=0.2, roll_prob=0.1), 50)
+    whole = draw(replace(DEFAULT, gamma=2.0, infrared=0.2, roll_prob=0.1, shadow=0.3, edge=0.3), 50)
     keys = {"matrix": ("flip", "rotation", "rotation_prob", "roll_prob", "scale", "translation", "translation_prob"),
             "gamma": ("gamma",), "blur": ("blur", "blur_sigma"), "grain": ("noise", "noise_sigma", "noise_size"),
-            "box": ("occlusion", "occlusion_size"),
+            "box": ("occlusion", "occlusion_size"), "light": ("shadow",), "source": ("edge",),
             "colour": ("brightness", "contrast", "saturation", "hue", "colour_prob", "grayscale", "infrared")}
-    given = replace(DEFAULT, gamma=2.0, infrared=0.2, roll_prob=0.1)
+    given = replace(DEFAULT, gamma=2.0, infrared=0.2, roll_prob=0.1, shadow=0.3, edge=0.3)
     for column, read in keys.items():
         alone = draw(replace(PLAIN, **{key: getattr(given, key) for key in read}), 50)
         assert np.array_equal(getattr(alone, column), getattr(whole, column)), column

@@ -10,7 +10,7 @@ from test_pixels import GEOMETRY, PLAIN, crops, neutral
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from utils.faces.batches import drawn
-from utils.faces.changes import DRAWS, INTERPOLATION, Change, Field, changes, moved, uniforms
+from utils.faces.changes import DRAWS, INTERPOLATION, Change, Field, changes, moved, shadows, uniforms
 from utils.faces.device_pixels import carried_out, orders, uploaded
 from utils.faces.pixels import pixels
 
@@ -58,7 +58,7 @@ def test_a_warp(way, seen, fill):
 
 
 @pytest.mark.parametrize("count", (3, 20, ROWS), ids=("few rows", "most rows", "all rows"))
-@pytest.mark.parametrize("kind", ("hsv", "gamma", "colour", "blur", "box", "all"))
+@pytest.mark.parametrize("kind", ("hsv", "light", "gamma", "colour", "blur", "box", "all"))
 def test_each_kind_of_change(kind, count):
     rng, stored = np.random.default_rng(count), crops(ROWS)
     far = {"hsv": some(ROWS, 1 + rng.uniform(-0.5, 0.5, (count, 3)), [1, 1, 1]),
@@ -66,17 +66,25 @@ def test_each_kind_of_change(kind, count):
            "colour": some(ROWS, np.eye(3, 4) * 1.1 + rng.uniform(-0.3, 0.3, (count, 3, 4)) * [1, 1, 1, 60], np.eye(3, 4)),
            "blur": some(ROWS, rng.uniform(0.05, 3, count), 0),
            "box": some(ROWS, rng.integers(0, 30, (count, 4)), [0] * 4).astype(int),
-           "shade": rng.integers(0, 256, (ROWS, 3))}
+           "shade": rng.integers(0, 256, (ROWS, 3)),
+           "light": some(ROWS, shadows(rng.random((count, 8)), np.ones(count, bool), SIZE), [[0, 0, 0], [1, 1, 1]])}
     chosen = far if kind == "all" else {name: far[name] for name in (kind, *["shade"] * (kind == "box"))}
     found = assert_close(stored, neutral(ROWS, **chosen))
     assert np.array_equal(found[count:], stored[count:, 8:-8, 8:-8]), "a neutral row leaves the crop as it is"
     assert (found[:count] != stored[:count, 8:-8, 8:-8]).any((1, 2, 3)).mean() > 0.8
 
 
+def test_a_picture_that_ends_inside_of_the_crop():
+    source = np.array([[20, 0, 80, 80], [0, 0, 61.4, 30], [0, 0, 80, 80]] * 8)
+    found = assert_close(crops(ROWS), neutral(ROWS, source=source))
+    assert not found[0, :, :12].any() and not found[1, 22:].any() and found[2].any((0, 2)).all()
+
+
 @pytest.mark.parametrize("margin", (0, 4))
 @pytest.mark.parametrize("name", ("default", "short", "pipnet", "irnet", "slim"))
 def test_the_presets(name, margin):
     recipe = replace(settings(name).augment, noise=0.0)
+    recipe = recipe if recipe.steps else replace(recipe, shadow=0.5, edge=0.5)
     box = np.tile([[0.1, 0.15], [0.9, 0.95]], (ROWS, 1, 1)) * SIZE
     source = np.tile([10.4, -np.inf, 71.5, 90], (ROWS, 1)) if recipe.fill == "grey" else None
     made = drawn(1, np.zeros(ROWS, int), np.arange(ROWS), recipe, Field(SIZE, STORED, SIZE + 2 * margin, box))
@@ -140,8 +148,8 @@ def test_the_host_does_not_wait_and_starts_few_operations(name, most):
 
 def test_every_kind_of_change_has_an_order():
     """A new column of `Change` needs one in device_pixels.py, a row in `test_each_kind_of_change`, and its name here."""
-    assert Change._fields == ("size", "seen", "side", "matrix", "mirrored", "interpolation", "hsv", "gamma", "colour", "blur",
-                              "grain", "box", "shade", "fill", "clips", "source")
+    assert Change._fields == ("size", "seen", "side", "matrix", "mirrored", "interpolation", "hsv", "light", "gamma", "colour",
+                              "blur", "grain", "box", "shade", "fill", "clips", "source")
 
 
 def test_all_numbers_go_up_in_one_copy():
