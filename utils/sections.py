@@ -295,6 +295,7 @@ class DetectSettings:
     crops: int = key("training crops of input_size px per epoch", 1)
     mosaic: float = key(
         "probability that a crop consists of four parts; a part of 256 px or more may again consist of four", 0, 1)
+    parts: float = key("probability that a part shows the inside of a face, an eye or a cheek, which is background", 0, 1)
     pasted: int = key("maximum number of landmark-set faces pasted into a crop", 0)
     face_sides: list[float] = key("px of the crop, range of face sizes, log-uniform", valid=SIDES)
     scales: list[float] = key(

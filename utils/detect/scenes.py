@@ -1,8 +1,7 @@
 """Training crops of a detector: parts of photographs with boxes, and faces of landmark sets pasted into them.
 
 A crop is a pure function of (seed, pass, index). Its labels are the boxes of its faces and unknown regions. The loss ignores
-unknown
-regions: small, cut or ignored faces, and photographs that may show faces without a box.
+unknown regions: small, cut or ignored faces, and photographs that may show faces without a box.
 """
 from typing import NamedTuple
 
@@ -28,6 +27,9 @@ ZOOM = (0.25, 5.0)  # range of a photograph's zoom
 PART = 128  # px, side of the smallest part of a mosaic
 AWAY = 0.2  # share of the parts that come from a random place of a photograph, so that background appears at all scales
 KNOWN = 0.6, 0.1  # visible share of a cut face from which it counts, and from which it is an unknown region
+INSIDE = 2.0, 6.0  # range of face / window, in sides, of windows that show a part of a face
+BACKGROUND = 0.25  # visible share of a face below which such a window is background
+LARGEST = 1.1      # face / crop, in sides, of the largest faces
 
 
 class Scene(NamedTuple):
@@ -50,7 +52,7 @@ class Scenes(Dataset):
     def __init__(self, material: Material, detect: DetectSettings, augment: AugmentSettings, size: int, seed: int, count: int):
         self.pictures, self.cutouts, self.portraits = material
         self.count, self.seed, self.size = count, seed, size
-        self.sides, self.pasted, self.mosaic = detect.face_sides, detect.pasted, detect.mosaic
+        self.sides, self.pasted, self.mosaic, self.parts = detect.face_sides, detect.pasted, detect.mosaic, detect.parts
         self.recipe = augment
         self.anchor = anchors(self.size, self.size)
 
@@ -109,18 +111,27 @@ class Scenes(Dataset):
         return own.uniform(-180, 180) if own.random() < self.recipe.roll_prob else angle
 
     def _cell(self, picture: Picture, side: int, rng: np.random.Generator) -> Scene:
-        """Return a part of a photograph at `side` px. If it has faces, one of them is scaled to a random size."""
+        """Return a part of a photograph at `side` px. If it has faces, one of them is scaled to a random size.
+
+        With probability `parts` it lies inside of that face, and an eye, a lens, a mouth or a cheek is background.
+        """
         image = picture.read()
         height, width = image.shape[:2]
         faces = picture.boxes[~picture.ignored]
         pick, place = rng.random(), rng.random(2)
         low = max(ZOOM[0], side / (1.1 * min(height, width)))  # the window is at most 1.1 shorter sides of the photograph
-        if len(faces) and rng.random() >= AWAY:
+        part = rng.spawn(1)[0] if self.parts and len(faces) else None  # `rng` itself is not advanced
+        inside_face = part is not None and part.random() < self.parts
+        if inside_face:
+            face = faces[int(pick * len(faces))]
+            window = (face[2:] - face[:2]).min() / part.uniform(*INSIDE)
+            zoom, ends = side / window, np.stack([face[:2], face[2:] - window])
+        elif len(faces) and rng.random() >= AWAY:
             face = faces[int(pick * len(faces))]
             extent = face[2:] - face[:2]
             own = np.sqrt(extent.prod())
             # in a crop of one photograph, draw no size below that of the smallest zoom, since it would be clipped
-            wanted = self._side(rng, low * own if side == self.size else 0, 0.9 * side)
+            wanted = self._side(rng, *(low * own, LARGEST * side) if side == self.size else (0, 0.9 * side))
             zoom = np.clip(wanted / own, low, max(ZOOM[1], low))
             window = side / zoom
             # corners of the window for which the face is wholly inside, unless it is larger
@@ -140,7 +151,7 @@ class Scenes(Dataset):
         extent, seen = boxes[:, 2:] - boxes[:, :2], clipped[:, 2:] - clipped[:, :2]
         share = seen.prod(1) / np.maximum(extent.prod(1), 1e-6)
         counts = (share >= KNOWN[0]) & (seen >= LEAST).all(1) & ~picture.ignored
-        hides = ~counts & (share > KNOWN[1])
+        hides = ~counts & (share > (BACKGROUND if inside_face else KNOWN[1]))
         unknown = clipped[hides] if picture.whole else np.array([[0, 0, side, side]], float)
         return Scene(cut, clipped[counts], unknown)
 

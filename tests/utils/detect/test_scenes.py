@@ -58,6 +58,14 @@ def test_boxes_go_with_the_pixels(size, mosaic):
     assert counted > 30 and np.median(wrong) < 0.01 and np.mean(wrong) < 0.02
 
 
+def test_parts_of_faces_are_background():
+    """Crops from inside of a face are white, and have neither a box nor an unknown region."""
+    scenes = make_scenes(white_faces(8), 60, mosaic=0.0, parts=1.0)
+    made = [scenes.scene(0, index) for index in range(60)]
+    assert not any(len(scene.boxes) + len(scene.unknown) for scene in made)
+    assert all((scene.image > 127).mean() > 0.9 for scene in made)
+
+
 def test_turned_photographs_and_their_boxes():
     """Boxes hold the white ellipses of turned photographs tightly; the rest of the crop is drawn as without turns."""
     pictures = white_faces(8)
