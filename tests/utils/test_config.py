@@ -23,20 +23,20 @@ NOT_WHEN_RESUMED = set("""
     task preset dataset data_dir train_data layout selected_index protocol target_size margin val train_hidden synthetic_train
     synthetic_test net head stride pool excite num_lms num_nb input_size act meanface error score_width sigma weights seed
     label_shift folds norm reinit local_parts refine hard_landmarks openings balance first_pixel frame_step partial_events teacher
-    teacher_landmarks teacher_maps teacher_features face_sides pasted mosaic crops scales labels least_box
+    teacher_landmarks teacher_maps teacher_features face_sides pasted parts mosaic crops scales labels least_box
     labelled_fraction unlabelled least_face_score least_sharpness semi freeze""".split())
 IN_TESTS = set("""
     test_data data_dir data_root run_root allow_partial
     cache norm thresholds flip_test test_batch_size threads workers deterministic graph
     profile rank_timeout box box_jitter detector detector_weights first_pixel frame_step scales partial_events""".split())
 ONLY = {
-    "detect": set("partial_events crops mosaic pasted face_sides scales".split()),
+    "detect": set("partial_events crops mosaic parts pasted face_sides scales".split()),
     "landmarks": set("""
         net head stride pool excite reinit local_parts refine num_lms num_nb selected_index meanface act error score_width sigma
         alignment hard_landmarks openings pose eyes mouth balance teacher_landmarks teacher_maps teacher_features train_hidden
         folds norm thresholds flip_test test_batch_size box box_jitter detector detector_weights label_shift rotation_prob scale
         translation translation_prob fill interpolation labels least_box steps sides shear padding labelled_fraction unlabelled
-        least_face_score least_sharpness semi unlabelled_share target_norms pseudo_labels freeze pixels""".split())}
+        least_face_score least_sharpness semi unlabelled_share edge target_norms pseudo_labels freeze pixels""".split())}
 
 
 def typed(*argv: str) -> dict:
