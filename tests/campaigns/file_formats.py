@@ -72,16 +72,18 @@ def make_weights(folder: Path) -> list[tuple[Path, str]]:
 
 
 def read_checkpoint(file: Path) -> None:
+    from utils.config import read_defaults
     from utils.train import checkpoint
-    checkpoint.load(file)
-    checkpoint.unpack(file)
+    checkpoint.load(file, read_defaults())
+    checkpoint.unpack(file, read_defaults())
 
 
 def read_weights(file: Path) -> None:
+    from utils.config import read_defaults
     from utils.train import checkpoint
     from utils.train.published import structure
-    structure(*checkpoint.load_weights(file))
-    checkpoint.load(file)
+    structure(*checkpoint.load_weights(file), read_defaults())
+    checkpoint.load(file, read_defaults())
 
 
 def make_onnx(folder: Path) -> list[tuple[Path, str]]:

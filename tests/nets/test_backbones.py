@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, mean_face, to_published
+from conftest import DEFAULTS, LAYOUTS, mean_face, to_published
 from torch import nn
 
 from nets import NetOptions, build_net, make_spec, net_row
@@ -96,7 +96,7 @@ def formula_state(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
 def test_the_published_nets_are_recognised_and_give_their_outputs(reference: Path, tmp_path, published: str) -> None:
     state = formula_state(json.loads((reference / "architectures_keys.json").read_text())[published])
     (tmp_path / "mean.txt").write_text(" ".join(map(str, mean_face().ravel())))
-    values = describe(f"snapshot.pth,{tmp_path / 'mean.txt'}", state)
+    values = describe(f"snapshot.pth,{tmp_path / 'mean.txt'}", state, DEFAULTS)
     assert values["net"]["net"] == PUBLISHED[published]
     net = build_net(values["net"]).eval()
     net.load_state_dict(values["model"])
@@ -276,7 +276,7 @@ def test_a_local_file_of_an_imagenet_net_is_loaded_and_reported(tmp_path: Path) 
     torch.save({"state_dict": source.state_dict() | {"extra.weight": torch.zeros(3)}}, tmp_path / "net.pth")
     face = mean_face()
     net = build_net(make_spec(NetOptions("timm:test_efficientnet", "pip", 32, 64, num_nb=3), face))
-    started = initialise(net, str(tmp_path / "net.pth"), LAYOUTS.load("68"), face, print)
+    started = initialise(net, str(tmp_path / "net.pth"), LAYOUTS.load("68"), face, print, DEFAULTS)
     assert torch.equal(net.backbone.net.conv_stem.weight, source.conv_stem.weight)
     kinds = {name: what for name, _, what in started.rows}
     assert kinds["backbone.net.conv_stem.weight"] == "loaded" and kinds["head.score.weight"] == "new: not in the file"

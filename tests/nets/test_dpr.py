@@ -115,7 +115,8 @@ def test_published_files_start_the_preset(reference, tmp_path):
     found = evaluate(predict, faces, sources.layout, "interocular", 5)
     assert np.mean(found.nme) / 100 == pytest.approx(published_nme, abs=0.001)
     files = [reference / f"dpr_98_points_{name}.pth.tar" for name in ("global_reinit", "global_regress")]
-    alone, layout, _ = checkpoint.unpack(",".join(map(str, [*files, tmp_path / "mean_98_face.npy"])))  # without a training
+    files.append(tmp_path / "mean_98_face.npy")
+    alone, layout, _ = checkpoint.unpack(",".join(map(str, files)), DEFAULTS)  # without a training
     assert layout.name == "98" and alone.spec["input_size"] == 256
     same = evaluate(torch_predictor(alone, torch.device("cpu")), faces, layout, "interocular", 5)
     assert np.abs(same.landmarks - found.landmarks).max() < 1e-3
@@ -135,4 +136,4 @@ def test_published_files_start_the_preset(reference, tmp_path):
             assert torch.allclose(Labels.pack(points).warp(place).landmarks[0], (there + 0.5) / 128, atol=1e-3)
     with pytest.raises(UserError, match="holds slim, this is dpr: give --net slim"):
         meanface = load_faces(sources)[0].meanface()
-        initialise.start_from(net, str(reference / "slim_160_latest.pth"), sources.layout, meanface, pytest.fail)
+        initialise.start_from(net, str(reference / "slim_160_latest.pth"), sources.layout, meanface, pytest.fail, DEFAULTS)

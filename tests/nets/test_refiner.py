@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import LAYOUTS, NET, doomed, fails, mean_face, rows, table, two_train_as_one
+from conftest import DEFAULTS, LAYOUTS, NET, doomed, fails, mean_face, rows, table, two_train_as_one
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ideal import ideal
@@ -206,7 +206,7 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
         weights = Shares(**{"landmarks": 1.0, "maps": 10.0, "features": 1.0, **shares})
         try:
             return add_teacher(net or net_of(refine=False), Path(file), weights, LAYOUTS.load(layout),
-                               protocol or stored["protocol"])[1]
+                               protocol or stored["protocol"], DEFAULTS)[1]
         except UserError as error:
             return str(error)
 

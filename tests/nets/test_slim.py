@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, mean_face, settings
+from conftest import DEFAULTS, LAYOUTS, mean_face, settings
 
 from nets.backbones.slim import Means, Slim
 from nets.heads.coordinate import CoordinateMaps
@@ -28,7 +28,7 @@ def test_the_published_file_starts_the_preset(reference):
     chosen, layout = settings("slim"), LAYOUTS.load("68")
     net = make_net(chosen.net, chosen.loss, layout, mean_face()).eval()
     trained_on = mean_face() + 0.1  # the net's own mean face was given by --meanface
-    started = initialise.start_from(net, reference / "slim_160_latest.pth", layout, trained_on, pytest.fail)
+    started = initialise.start_from(net, reference / "slim_160_latest.pth", layout, trained_on, pytest.fail, DEFAULTS)
     assert {what for _, _, what in started.rows} == {"loaded"}
     with np.load(reference / "slim.npz") as stored, torch.inference_mode():
         found = net.predict(torch.from_numpy(np.stack([stored[f"i{face}_crop_bgr"] for face in range(8)])))

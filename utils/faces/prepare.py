@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from pipnet.cores import cores
 from pipnet.detector import FaceBox
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, check_protocol, crop_box, cut
-from utils.config import load_protocol, read_defaults
+from utils.config import Defaults, load_protocol, read_defaults
 from utils.faces.archives import DATASETS, NOT_COUNTABLE, Splits, Table, complain, image_of, infer, only, tally
 from utils.faces.archives.own_layout import layout_of
 from utils.faces.disk import CROPS, write_set
@@ -52,9 +52,10 @@ class DataGenerator:
     folder. name: folder below out; None: the dataset's name, for own layouts the folder's. protocol: a Protocol or a row of
     args.yaml. margin: stored crop / nominal crop. val: share of the training identities in the val split; with 0 or "test" none
     is cut, and the archive's own val/ stays. allow_partial: accept an incomplete archive. layout: row of `layouts`; layouts: the
-    rows, None: those of args.yaml. seed: of the val split. workers: threads; None: one per core. frame_step: every n-th frame of
-    a video. first_pixel: coordinate of the first pixel's centre in an own set; None: guessed. labels: exact, or published: as
-    PIPNet's authors prepare them. overwrite: replace a set even if the archive that it was made from is gone.
+    rows, None: those of args.yaml. defaults: args.yaml, read here if it is not given. seed: of the val split. workers: threads;
+    None: one per core. frame_step: every n-th frame of a video. first_pixel: coordinate of the first pixel's centre in an own
+    set; None: guessed. labels: exact, or published: as PIPNet's authors prepare them. overwrite: replace a set even if the
+    archive that it was made from is gone.
     """
 
     data_dir: str | Path
@@ -68,6 +69,7 @@ class DataGenerator:
     allow_partial: bool = False
     layout: str | None = None
     layouts: Layouts | None = None
+    defaults: Defaults = field(default_factory=read_defaults)
     seed: int = 0
     workers: int | None = None
     frame_step: int = 1
@@ -88,7 +90,7 @@ class DataGenerator:
         self._check()
         state = fingerprint(source)  # taken before reading, so that a change during this preparation is noticed next time
         dataset = self.dataset or infer(source)
-        row, defaults, protocol = DATASETS[dataset], read_defaults(), self.protocol
+        row, defaults, protocol = DATASETS[dataset], self.defaults, self.protocol
         layouts = self.layouts or defaults.layouts
         protocol = check_protocol(protocol) if isinstance(protocol, Protocol) else load_protocol(defaults.protocols, protocol)
         name = self.name or (dataset if row.layout else source.resolve().name)

@@ -13,7 +13,7 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from pipnet.layout import MOST_LANDMARKS, Layout
-from utils.config import ROOT, Defaults, Settings, load_protocol, read_defaults
+from utils.config import ROOT, Defaults, Settings, load_protocol
 from utils.faces.archives import DATASETS, infer
 from utils.faces.faces import Faces
 from utils.faces.fingerprint import fingerprint
@@ -31,12 +31,12 @@ HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "men
 class Sets:
     """Prepared sets by name, for one run.
 
-    usual: values of args.yaml; the folder names of sets that were prepared with them have no marks. root: folder where sets are
+    defaults: args.yaml; the folder names of sets that were prepared with its values have no marks. root: folder where sets are
     prepared. trained: another folder, whose sets are only read, see `Settings`.
     """
 
-    def __init__(self, settings: Settings, usual: Defaults, overwrite: bool = False):
-        self.data, self.layouts, self.protocols, self.usual = settings.data, settings.layouts, settings.protocols, usual.values
+    def __init__(self, settings: Settings, defaults: Defaults, overwrite: bool = False):
+        self.data, self.layouts, self.protocols, self.defaults = settings.data, settings.layouts, settings.protocols, defaults
         self.protocol = load_protocol(self.protocols, self.data.protocol or "square")
         self.root, self.trained = ROOT / self.data.data_root, settings.trained_root
         self.overwrite = overwrite  # a prepared set even if its archive is gone
@@ -159,8 +159,8 @@ class Sets:
         made = DataGenerator(
             raw, data.target_size, dataset, target.name, target.parent, self.protocol, data.margin,
             0 if data.val == "none" else data.val, allow_partial, data.layout if _has_own_layout(dataset) else None,
-            self.layouts, frame_step=data.frame_step, first_pixel=self._first_pixel(dataset, raw), labels=data.labels,
-            overwrite=self.overwrite).run()
+            self.layouts, self.defaults, frame_step=data.frame_step, first_pixel=self._first_pixel(dataset, raw),
+            labels=data.labels, overwrite=self.overwrite).run()
         return PreparedSet(made, self.layouts)
 
     def _first_pixel(self, dataset: str | None, raw: Path | None = None) -> float | None:
@@ -201,7 +201,7 @@ class Sets:
     def _folder_name(self, name: str) -> str:
         """Return the folder name of a set: `name`, with marks for each setting of its crops that is not the default."""
         def unusual(key: str) -> bool:
-            return getattr(self.data, key) != self.usual[key]
+            return getattr(self.data, key) != self.defaults.values[key]
 
         marks = []
         if name == SYNTHETIC and (unusual("synthetic_train") or unusual("synthetic_test")):
@@ -315,13 +315,16 @@ def _dataset_or_folder(folder: Path, meta: dict[str, Any]) -> str:
     return dataset if f"{folder.name}-".startswith(f"{dataset}-") else folder.name
 
 
-def test_flags(sets: list[PreparedSet]) -> str:
-    """Return flags to test any run on these sets. They name the dataset or the raw archive, so that crops can be made anew."""
+def test_flags(sets: list[PreparedSet], data_root: str) -> str:
+    """Return flags to test any run on these sets. They name the dataset or the raw archive, so that crops can be made anew.
+
+    data_root: that of args.yaml.
+    """
     names, root = [], sets[0].folder.resolve().parent
     for one in sets:
         name, source = _dataset_or_folder(one.folder, one.meta), Path(one.meta["source"])
         names.append(name if name in DATASETS else str(source if source.is_dir() else one.folder))
-    other = "" if root == (ROOT / read_defaults().values["data_root"]).resolve() else f" --data-root {shlex.quote(str(root))}"
+    other = "" if root == (ROOT / data_root).resolve() else f" --data-root {shlex.quote(str(root))}"
     return f"--test-data {shlex.join(names)}{other}"
 
 

@@ -75,7 +75,8 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tup
         check_norms(deepcopy(net).train().predict, round(side * net.input_margin))
     started = Started("the checkpoint")
     if not resume:
-        started = initialise(net, settings.net.weights, layout, faces.meanface(), logger.warning)
+        started = initialise(net, settings.net.weights, layout, faces.meanface(), logger.warning,
+                             sources.sets.defaults)
         if train.freeze == "backbone" and started == RANDOM:
             raise UserError("--freeze backbone would keep random weights; give --weights of a trained net")
     if train.semi == "gssl":
@@ -88,7 +89,7 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tup
     if train.teacher:
         shares = Shares(loss.teacher_landmarks, loss.teacher_maps, loss.teacher_features)
         net, words = add_teacher(net.to(ranks.device), Path(train.teacher), shares, layout,
-                                 sources.training[0].meta["protocol"])
+                                 sources.training[0].meta["protocol"], sources.sets.defaults)
         logger.info(words)
     return net, started
 

@@ -83,8 +83,8 @@ def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: boo
     sources, data = Sources(settings, sets, [], []), settings.data
     if train:
         sources = sources._replace(training=ranks.one_by_one(sets.training))
-        net, most = settings.net, sources.layout.count - 1
-        if net.head == "pip" and net.num_nb == sets.usual["num_nb"] and net.num_nb > most:  # a number that was given is an error
+        net, most, usual = settings.net, sources.layout.count - 1, sets.defaults.values["num_nb"]
+        if net.head == "pip" and net.num_nb == usual and net.num_nb > most:  # a number that was given is an error
             sources = sources._replace(settings=settings._replace(net=replace(net, num_nb=most)))
             logger.info(f"num_nb is {most}, not {net.num_nb}: there are {most + 1} landmarks")
     if test:

@@ -19,7 +19,7 @@ from pipnet.files import shipped
 from pipnet.geometry import to_crop
 from pipnet.landmarker import Landmarker, LandmarkNet, open_net
 from pipnet.layout import Layout
-from utils.config import ROOT, Settings
+from utils.config import ROOT, Defaults, Settings
 from utils.evaluate import page
 from utils.evaluate.boxes import rebox
 from utils.evaluate.evaluate import Predict, Result, convert_predictor, evaluate, torch_predictor
@@ -78,7 +78,7 @@ class LandmarkTests(Tests):
         return from_arrays(open_net(file, threads).predict)
 
     def export_onnx(self) -> None:
-        export(self.run)
+        export(self.run, self.sources.sets.defaults)
 
     def export(self, formats: list[str], out: str | None = None, overwrite: bool = False) -> str:
         files = super().export([name for name in formats if name != "web"] or ["onnx"])
@@ -96,7 +96,7 @@ class LandmarkTests(Tests):
             for index in evenly(len(faces), CALIBRATION):
                 yield {"image": faces.crops.plain(index)[None]}
 
-        net = checkpoint.unpack(self.run.weights)[0]
+        net = checkpoint.unpack(self.run.weights, self.sources.sets.defaults)[0]
         detector = Path(self.settings.test.detector_weights or shipped("detector.onnx"))
         return Source(self.run.onnx, feeds, deployed(net), example_for(self.net.size, self.net.margin), detector,
                       self.run.source)
@@ -182,29 +182,29 @@ class LandmarkTests(Tests):
 
 def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run]) -> LandmarkTests:
     """Return the tests of a run. UserError if a run of `compare` cannot be compared, and if the net was trained on test faces."""
-    tested, test = sources.tested, sources.settings.test
+    tested, test, defaults = sources.tested, sources.settings.test, sources.sets.defaults
     if compare and "true" not in test.box:
         raise UserError("--compare shows other runs in true boxes; have them in --box too")
     if run.model == "torch":
-        torch_net, _, stored = checkpoint.unpack(run.weights)
+        torch_net, _, stored = checkpoint.unpack(run.weights, defaults)
         net = checkpoint.described(torch_net, stored)
     else:
-        torch_net, stored, net = None, checkpoint.load(run.weights), open_net(run.weights)
+        torch_net, stored, net = None, checkpoint.load(run.weights, defaults), open_net(run.weights)
     seen = stored.get("data", ())
     if mine := [split.set.folder for split in tested if split.name == ALL and split.set.checksum in seen]:
         raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
     ways = [convert_predictor(net.layout, split.set.meta["layout"], sources.settings.layouts) for split in tested]
-    flags = test_flags([split.set for split in tested]) if compare else ""
+    flags = test_flags([split.set for split in tested], defaults.values["data_root"]) if compare else ""
     compared = [tuple(read_compared(other, split, test.norm, there.name, flags) for other in compare)
                 for split, (there, _) in zip(tested, ways, strict=True)]
     return LandmarkTests(sources, ranks, run, compare, stored, net, torch_net, ways, compared)
 
 
-def export(run: Run) -> None:
+def export(run: Run, defaults: Defaults) -> None:
     """Write the run's ONNX file, with all metadata that inference needs. Do nothing if it was made from these weights already."""
     if run.exported:
         return
-    net, _, stored = checkpoint.unpack(run.weights)
+    net, _, stored = checkpoint.unpack(run.weights, defaults)
     args = stored["args"]
     export_onnx(net, run.onnx, {
         **run.source,

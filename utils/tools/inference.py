@@ -8,7 +8,7 @@ import torch
 from nets.registry import import_named
 from pipnet.landmarker import LandmarkNet, open_net
 from pipnet.runtimes import RUNTIMES, Opened
-from utils.config import ROOT, read_defaults
+from utils.config import ROOT, Defaults, read_defaults
 from utils.evaluate.detectors import prepare_torch
 from utils.evaluate.evaluate import torch_predictor
 from utils.train import checkpoint, run_folder
@@ -18,15 +18,16 @@ from utils.train.published import description, graph_of
 
 def find_weights(exp: str, threads: int = 0) -> LandmarkNet:
     """Return the net of the weights that --exp means, or of the export that came with them. UserError if there is none."""
-    return open_landmark_net(run_folder.find_run(exp, ROOT / read_defaults().values["run_root"], train=False).fastest, threads)
+    defaults = read_defaults()
+    return open_landmark_net(run_folder.find_run(exp, ROOT / defaults.values["run_root"], train=False).fastest, defaults, threads)
 
 
-def open_landmark_net(file: Path, threads: int = 0) -> LandmarkNet:
+def open_landmark_net(file: Path, defaults: Defaults, threads: int = 0) -> LandmarkNet:
     """Return the landmark net of a file. Exports run in their own runtime, other files in torch. UserError for a bad file."""
     if file.suffix in RUNTIMES:
         return open_net(file, threads)
     device = prepare_torch(threads)
-    net, _, stored = checkpoint.unpack(file)
+    net, _, stored = checkpoint.unpack(file, defaults)
     predict = torch_predictor(net, device)
 
     def predict_arrays(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -38,7 +39,7 @@ def open_landmark_net(file: Path, threads: int = 0) -> LandmarkNet:
 
 def published_net(opened: Opened, file: Path) -> LandmarkNet:
     """Return the landmark net of a published graph. UserError for an unknown graph."""
-    graph, settings, layout = graph_of(file, opened)
+    graph, settings, layout = graph_of(file, opened, read_defaults())
     values = {**description(settings, layout, {}), "input_size": settings.net.input_size, "pose": settings.loss.pose > 0,
               "states": state_names(vars(settings.loss))}
     return LandmarkNet.of(partial(import_named(graph.read), opened.run), values)

@@ -13,7 +13,7 @@ from pipnet.files import write_atomic
 from pipnet.landmarker import DETECTS, LandmarkNet
 from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES
-from utils.config import read_defaults
+from utils.config import Defaults
 from utils.train import published
 from utils.train.contents import FORMAT, check_contents
 from utils.train.make_net import state_names
@@ -34,11 +34,14 @@ def save(file: Path, values: dict[str, Any]) -> None:
     write_atomic(file, write)
 
 
-def unpack(file: Path) -> tuple[Trainable, Layout, dict[str, Any]]:
-    """Return (landmark net with its weights, layout, the whole checkpoint). UserError if net and weights do not fit together."""
+def unpack(file: Path, defaults: Defaults | None = None) -> tuple[Trainable, Layout, dict[str, Any]]:
+    """Return (landmark net with its weights, layout, the whole checkpoint). UserError if net and weights do not fit together.
+
+    defaults: see `load`.
+    """
     if Path(file).suffix in RUNTIMES:
         raise UserError(f"{file} cannot be loaded with torch; give the .pt that it was exported from")
-    values = load(file)
+    values = load(file, defaults)
     if values["args"].get("task") == "detect":
         raise UserError(f"{file} {DETECTS}")
     try:
@@ -56,16 +59,19 @@ def described(net: Trainable, stored: dict[str, Any]) -> LandmarkNet:
     return LandmarkNet.of(None, {**stored, **values})
 
 
-def load(file: Path) -> dict[str, Any]:
+def load(file: Path, defaults: Defaults | None = None) -> dict[str, Any]:
     """Return the values of a checkpoint, on the CPU. Published and exported files give the same values, the latter no weights.
 
-    file: a path; paths of several published files of one net are joined by commas. UserError if a file is missing, damaged,
-    unknown, or holds code.
+    file: a path; paths of several published files of one net are joined by commas. defaults: published and exported landmark nets
+    are described by presets and tables of args.yaml; without them only our own checkpoints are read. UserError if a file is
+    missing, damaged, unknown, or holds code.
     """
     if Path(file).suffix in RUNTIMES:
-        return {"format": FORMAT, "model": {}, **published.describe_export(Path(file))}
+        return {"format": FORMAT, "model": {}, **published.describe_export(Path(file), defaults)}
     tensors, known = load_weights(file)
-    return known or {"format": FORMAT, **published.describe(file, tensors)}
+    if not known and defaults is None:
+        raise UserError(f"{file} is not a checkpoint of this project")
+    return known or {"format": FORMAT, **published.describe(file, tensors, defaults)}
 
 
 def about(file: Path, stored: dict[str, Any]) -> str:
@@ -80,7 +86,7 @@ def _check(file: Path, values: dict[str, Any]) -> None:
     if isinstance(found := values.get("format"), int) and found != FORMAT:
         raise UserError(f"{file} has checkpoint format {found}, this version reads {FORMAT}; train the net again")
     try:
-        check_contents(values, read_defaults())
+        check_contents(values)
     except ValueError as error:
         raise UserError(f"{file} is not a whole checkpoint of this version: {error}; give another one, or train the net "
                         "again") from None

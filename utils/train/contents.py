@@ -31,7 +31,7 @@ from pipnet.contents import (
     whole,
 )
 from pipnet.errors import UserError
-from utils.config import Defaults
+from utils.layouts import Layouts
 from utils.sections import KEYS
 from utils.yaml_files import nearest
 
@@ -64,7 +64,7 @@ STATE = record(  # what a training goes on from
 ALWAYS = ("task", "val", "epochs", "scales")  # args that are read as they stand in the file
 
 
-def check_contents(values: dict[str, Any], defaults: Defaults) -> None:
+def check_contents(values: dict[str, Any]) -> None:
     """Raise ValueError, naming the value, if our checkpoint is incomplete, has wrong types or contradicts itself.
 
     Settings are converted in place: a single name becomes a list of one where a list belongs.
@@ -74,7 +74,7 @@ def check_contents(values: dict[str, Any], defaults: Defaults) -> None:
     task = values["args"]["task"]
     check(values, DETECTOR if task == "detect" else LANDMARKS, "")
     if task == "landmarks":
-        _check_landmarks(values, defaults)
+        _check_landmarks(values)
     if "solver" in values or "rows" in values:
         check(values, STATE, "")
         _check_state(values, "val_miss" if task == "detect" else "val_nme")
@@ -97,13 +97,14 @@ def _check_args(args: dict[str, Any]) -> None:
             raise ValueError(f"args.{error}") from None
 
 
-def _check_landmarks(values: dict[str, Any], defaults: Defaults) -> None:
+def _check_landmarks(values: dict[str, Any]) -> None:
     """Raise ValueError if layout, mean face, neighbors, parts of the face and options of the head do not fit each other."""
     spec, layout = values["net"], check_layout(values["layout"])
-    layouts = defaults.layouts.with_rows(values.get("layouts", {}))
-    for name in values.get("layouts", {}):
+    layouts = Layouts(values.get("layouts", {}))
+    for name, row in layouts.rows.items():
         try:
-            layouts.load(name)
+            if {row.get("of", name), *(row.get("same_as") or {})} <= layouts.rows.keys():  # else it is checked when it is used
+                layouts.load(name)
         except UserError as error:
             raise ValueError(f"layouts.{name}: {error}") from None
     for name, points in (("meanface", values.get("meanface")), ("net.meanface", spec.get("meanface")),

@@ -1,7 +1,7 @@
 """Initial weights of a landmark net: random, ImageNet, or a trained net, perhaps of other landmarks."""
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from pipnet.errors import UserError
 from pipnet.files import write_csv
 from pipnet.geometry import box_of, crop_box, to_crop
 from pipnet.layout import Layout
-from utils.config import load_protocol, read_defaults
+from utils.config import Defaults, load_protocol
 from utils.train import checkpoint, published
 
 ALIKE = 1.25  # ratio of face sizes in two kinds of crops; beyond it, a net of one kind is a poor start for the other
@@ -38,7 +38,8 @@ class Started(NamedTuple):
 RANDOM = Started("random weights")
 
 
-def initialise(net: Trainable, source: str, layout: Layout, meanface: np.ndarray, warn) -> Started:
+def initialise(net: Trainable, source: str, layout: Layout, meanface: np.ndarray, warn: Callable[[str], None],
+               defaults: Defaults) -> Started:
     """Initialise `net` from `source`: imagenet, none, or the file of our or a published checkpoint. Return what was loaded.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are those of the training faces.
@@ -46,7 +47,7 @@ def initialise(net: Trainable, source: str, layout: Layout, meanface: np.ndarray
     if source == "none":
         return RANDOM
     if source != "imagenet":
-        return start_from(net, Path(source), layout, meanface, warn)
+        return start_from(net, Path(source), layout, meanface, warn, defaults)
     try:
         load_imagenet(net.backbone, net_row(net.spec["net"]))
     except OSError as error:
@@ -70,7 +71,8 @@ def shared_landmarks(new: Layout, old: Layout) -> dict[int, int]:
     return found if len(set(found.values())) == len(found) else {}
 
 
-def start_from(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn) -> Started:
+def start_from(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray, warn: Callable[[str], None],
+               defaults: Defaults) -> Started:
     """Start `net` from our checkpoint, a published one, or that of a plain ImageNet net. Return what was loaded.
 
     layout and meanface (N, 2), in [0, 1] of the crop, are those of `net`. If the checkpoint has a layout, the head's rows are
@@ -80,10 +82,10 @@ def start_from(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray,
     stored, own, system = published.renamed(tensors, net, meanface), net.state_dict(), system_of(tensors)
     if system:
         _check_meanface(file, stored, net, meanface, " in ".join(system.meanface))
-    held = _check_backbone(file, tensors, known, stored, net)
+    held = _check_backbone(file, tensors, published.structure(tensors, known, defaults).get("net"), stored, net, bool(known))
     words, head = "", {}
     if known:
-        head, words = _Graft(net, file, layout, meanface, warn).head(stored, known)
+        head, words = _Graft(net, file, layout, meanface, warn, defaults.protocols).head(stored, known)
         if head is not None:
             stored = {name: tensor for name, tensor in stored.items() if not name.startswith(PER_LANDMARK)} | head
         if (size := known["net"].get("input_size")) != net.spec["input_size"]:
@@ -102,23 +104,24 @@ def start_from(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray,
     return Started(f"{len(fitting)} of {len(own)} tensors of {file}, {about}{f' ({listed})' if listed else ''}{words}", rows)
 
 
-def _check_backbone(file: Path, tensors: dict, known: dict, stored: dict, net: Trainable) -> str:
+def _check_backbone(file: Path, tensors: dict, held: str | None, stored: dict, net: Trainable, ours: bool) -> str:
     """Return the name of the net in a file, or that of `net` if the file does not tell. UserError if `net` is another net.
 
-    Without this check a net could start from a smaller or larger one, because most of their tensors fit. stored: the file's
+    Without this check a net could start from a smaller or larger one, because most of their tensors fit. held: the name that the
+    file tells, ours: whether it is our checkpoint. stored: the file's
     tensors under the names of `net`. The file of a plain backbone may hold more parts, such as a classifier, but no further
     tensors of a part that `net` has too.
     """
     own, there = ({name: tensor.shape for name, tensor in state.items() if name.startswith("backbone.")}
                   for state in (net.state_dict(), stored))
-    held, wanted = published.structure(tensors, known).get("net"), net.spec["net"]
+    wanted = net.spec["net"]
     if held is None:
         plain = {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
         held = (backbone_in(plain, sum(BACKBONES.values(), ())) or (wanted, None))[0]
     parts = {name.split(".")[1] for name in own}
     if held != wanted and there and own != there:
         raise UserError(f"{file} holds {held}, this is {wanted}: give --net {held}, or a checkpoint of the same backbone")
-    if foreign := [] if known else [name for name in sorted(there.keys() - own.keys()) if name.split(".")[1] in parts]:
+    if foreign := [] if ours else [name for name in sorted(there.keys() - own.keys()) if name.split(".")[1] in parts]:
         raise UserError(f"{file} holds more than {wanted} has ({published.listed(foreign)}), so another net; give a checkpoint "
                         "of the same backbone")
     return held
@@ -163,6 +166,7 @@ class _Graft(NamedTuple):
     layout: Layout
     meanface: np.ndarray
     warn: Callable[[str], None]
+    protocols: dict[str, Any]
 
     def head(self, stored: dict, known: dict) -> tuple[dict | None, str]:
         """Return (tensors of the head and refiner for the net's landmarks, words for the log).
@@ -205,8 +209,8 @@ class _Graft(NamedTuple):
         scale = abs(complex_similarity(old, self.meanface[shared])[0])
         if 1 / ALIKE < scale < ALIKE:
             return
-        rows, box = read_defaults().protocols, box_of(self.meanface) * FRAME
-        cut = {name: crop_box(box, load_protocol(rows, name), FRAME, FRAME) / FRAME for name in ("square", "inner")}
+        box = box_of(self.meanface) * FRAME
+        cut = {name: crop_box(box, load_protocol(self.protocols, name), FRAME, FRAME) / FRAME for name in ("square", "inner")}
         fits = {name: alike(to_crop(self.meanface, crop)) for name, crop in cut.items()}
         best = min(fits, key=fits.__getitem__)
         which = f"--protocol {best}" if fits[best] < ALIKE else f"neither --protocol {' nor '.join(fits)}"

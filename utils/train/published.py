@@ -15,7 +15,7 @@ from pipnet.errors import UserError
 from pipnet.landmarker import LandmarkNet
 from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES, Opened, open_file
-from utils.config import Settings, load_protocol, make_settings, read_defaults
+from utils.config import Defaults, Settings, load_protocol, make_settings
 from utils.faces.paths import MEANFACE_FILES
 from utils.faces.sets import read_meanface
 from utils.formats import files_of
@@ -45,14 +45,14 @@ def net_files(text: Path | str) -> list[Path]:
     return [*files, *([mean] if mean else filter(Path.is_file, beside))]
 
 
-def structure(tensors: dict[str, Tensor], known: dict[str, Any]) -> dict[str, Any]:
+def structure(tensors: dict[str, Tensor], known: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
     """Return the keys of args.yaml that a net takes over from the trained net it starts from; {} for a backbone or a detector.
 
     tensors, known: see `checkpoint.load_weights`. A stage that the file lacks is not among the keys, since it can be added.
     """
     if system := system_of(tensors):
         try:
-            settings, _ = settings_of(system, system.keys(tensors))
+            settings, _ = settings_of(system, system.keys(tensors), defaults)
         except (KeyError, ValueError, ZeroDivisionError):  # other landmarks, or tensors are missing: the rest may still fit
             return {}
         values = vars(settings.net)
@@ -63,9 +63,9 @@ def structure(tensors: dict[str, Tensor], known: dict[str, Any]) -> dict[str, An
     return {key: values[key] for key in STRUCTURE if key in values} | {key: True for key in STAGES if values.get(key)}
 
 
-def settings_of(system: System, keys: dict[str, Any]) -> tuple[Settings, Layout]:
+def settings_of(system: System, keys: dict[str, Any], defaults: Defaults) -> tuple[Settings, Layout]:
     """Return (settings that a published system was trained with, its layout). keys: settings that its preset does not hold."""
-    settings = make_settings(keys, read_defaults(), system.preset, datasets=[keys[key] for key in ("dataset",) if key in keys])
+    settings = make_settings(keys, defaults, system.preset, datasets=[keys[key] for key in ("dataset",) if key in keys])
     return settings, settings.layouts.load(settings.data.layout)
 
 
@@ -75,7 +75,7 @@ def description(settings: Settings, layout: Layout, net: Mapping[str, Any]) -> d
             "protocol": load_protocol(settings.protocols, settings.data.protocol)._asdict()}
 
 
-def describe(text: Path | str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def describe(text: Path | str, tensors: dict[str, Tensor], defaults: Defaults) -> dict[str, Any]:
     """Return the values of a checkpoint, made from the `tensors` of published files. UserError for unknown or incomplete ones."""
     system, (files, mean) = system_of(tensors), split_files(text)
     if system is None:
@@ -86,7 +86,7 @@ def describe(text: Path | str, tensors: dict[str, Tensor]) -> dict[str, Any]:
         keys = system.keys(tensors)
     except (KeyError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{text} is no net of {system.title} that can be run: {error}") from None
-    settings, layout = settings_of(system, keys)
+    settings, layout = settings_of(system, keys, defaults)
     face = np.full((layout.count, 2), 0.5)
     if system.meanface:
         mean = mean or files[0].with_name(system.meanface[0])
@@ -133,8 +133,11 @@ def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) ->
     return net.backbone.own_names(stored) if hasattr(net.backbone, "own_names") else stored
 
 
-def describe_export(file: Path) -> dict[str, Any]:
-    """Return the values that an exported file's checkpoint would hold, without weights. UserError for unknown files."""
+def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
+    """Return the values that an exported file's checkpoint would hold, without weights. UserError for unknown files.
+
+    defaults: of a detector it needs none.
+    """
     opened = open_file(file, 1)
     values = opened.values
     if {*opened.outputs} == {"boxes", "scores"}:
@@ -142,9 +145,9 @@ def describe_export(file: Path) -> dict[str, Any]:
         args = {"task": "detect", "val": values.get("figures", {}).get("val", "none"), "train_data": values.get("train_data")}
         return {**values, "layout": {}, "protocol": {}, "args": args, "net": {"net": values.get("net", "faceboxes")}}
     if not {"landmarks", "score"} <= {*opened.outputs}:
-        _, settings, layout = graph_of(file, opened)
+        _, settings, layout = graph_of(file, opened, defaults)
         return description(settings, layout, vars(settings.net))
-    net, defaults = LandmarkNet.of_export(opened, file), read_defaults()
+    net = LandmarkNet.of_export(opened, file)
     layout = net.layout.name if net.layout.name in {**defaults.layouts.rows, **values.get("layouts", {})} else net.layout.stored
     protocol = next((name for name, row in defaults.protocols.items() if row == values["protocol"]), file.stem)
     args = {"task": "landmarks", "layout": layout, "protocol": protocol, "val": "none",
@@ -153,10 +156,10 @@ def describe_export(file: Path) -> dict[str, Any]:
             "net": {"net": values.get("net"), "head": values.get("head", "pip"), "input_size": net.size}}
 
 
-def graph_of(file: Path, opened: Opened) -> tuple[PublishedGraph, Settings, Layout]:
+def graph_of(file: Path, opened: Opened, defaults: Defaults) -> tuple[PublishedGraph, Settings, Layout]:
     """Return a published graph, the settings of its system, and its layout. UserError for an unknown graph."""
     for system in SYSTEMS.values():
         if system.graph and (opened.inputs, opened.outputs) == system.graph.ports:
-            return system.graph, *settings_of(system, {**system.keys({}), "protocol": system.graph.protocol})
+            return system.graph, *settings_of(system, {**system.keys({}), "protocol": system.graph.protocol}, defaults)
     raise UserError(f"{file} is no landmark net of ours, which has the input image and the outputs landmarks and score, and no "
                     "published one that is known; give one that `main.py --export` has exported")

@@ -34,7 +34,7 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
     """
     given = _resolve_files(resolve_paths(given), defaults)
     again = run and (mode.resume or not (mode.train or mode.audit))
-    stored = checkpoint.load(run.last if mode.resume else run.settings) if again else {}
+    stored = checkpoint.load(run.last if mode.resume else run.settings, defaults) if again else {}
     args, trained_root = stored.get("args", {}), None
     if stored and run.alone:
         args = _elsewhere(args, defaults.layouts)
@@ -81,7 +81,8 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
                                                          for name in [*names, *(settings.data.test_data or ())]):
         raise UserError(NOT_COUNTABLE)
     datasets = [dataset_of(name, sets.root) for name in names]
-    settings = make_settings({**given, "train_data": names}, defaults, preset, datasets=datasets, start=_start(settings))
+    start = _start(settings, defaults)
+    settings = make_settings({**given, "train_data": names}, defaults, preset, datasets=datasets, start=start)
     check_read(given, settings)
     check_semi(settings)
     return settings
@@ -146,7 +147,7 @@ def _with_protocol(name: str | None, row: dict[str, Any], known: dict[str, Any])
     return name, {**known, name: row}
 
 
-def _start(settings: Settings) -> dict:
+def _start(settings: Settings, defaults: Defaults) -> dict:
     """Return the settings that a training takes over from the net in --weights. UserError for a net of another task."""
     source, task = settings.net.weights, settings.train.task
     if source in ("none", "imagenet") or source.endswith(".onnx"):
@@ -154,4 +155,4 @@ def _start(settings: Settings) -> dict:
     tensors, known = checkpoint.load_weights(source)
     if known and known["args"].get("task", task) != task:
         raise UserError(f"--weights {source} is of --task {known['args']['task']}, this is --task {task}; give another net")
-    return structure(tensors, known)
+    return structure(tensors, known, defaults)

@@ -7,20 +7,22 @@ from nets import Trainable
 from nets.wrappers.distillation import Distillation, Shares
 from pipnet.errors import UserError
 from pipnet.layout import Layout
+from utils.config import Defaults
 from utils.train import checkpoint, initialise
 
 KINDS = ("landmarks", "maps", "features")
 
 
-def add_teacher(net: Trainable, file: Path, shares: Shares, layout: Layout, protocol: dict) -> tuple[Trainable, str]:
+def add_teacher(net: Trainable, file: Path, shares: Shares, layout: Layout, protocol: dict,
+                defaults: Defaults) -> tuple[Trainable, str]:
     """Return (`net` with the losses of the teacher in `file`, words for the log). `net` is on its device already.
 
     layout and protocol: those of the training faces. UserError if the file is not our landmark net, or if its landmarks or crops
     differ from those of the training faces.
     """
-    if checkpoint.load(file)["args"].get("task") == "detect":
+    if checkpoint.load(file, defaults)["args"].get("task") == "detect":
         raise UserError(f"--teacher {file} is a face detector; a landmark net learns from a checkpoint of a landmark net")
-    teacher, there, stored = checkpoint.unpack(file)
+    teacher, there, stored = checkpoint.unpack(file, defaults)
     same = initialise.shared_landmarks(layout, there)
     if len(same) < layout.count:
         raise UserError(f"--teacher {file} is of layout {there.name}, which has {len(same)} of the {layout.count} landmarks of "

@@ -449,7 +449,7 @@ def test_threads_are_those_of_every_net(trained, reference, monkeypatch):
     before, asked = (torch.get_num_threads(), cv2.getNumThreads()), []
     monkeypatch.setattr(inference, "open_net", lambda file, threads: asked.append(threads))
     try:
-        inference.open_landmark_net(trained.folder / "best.onnx", 1)
+        inference.open_landmark_net(trained.folder / "best.onnx", DEFAULTS, 1)
         Detector("faceboxes", reference / "FaceBoxesV2.pth", threads=1)
         assert asked == [1] and torch.get_num_threads() == 1
     finally:

@@ -52,7 +52,7 @@ def test_states_are_those_of_the_published_net(reference):
         pytest.skip(f"no photographs at {reference.parent / '300w'}")
     chosen = settings("slim")
     net = make_net(chosen.net, chosen.loss, L68, mean_face()).eval()
-    initialise.start_from(net, reference / "slim_160_latest.pth", L68, mean_face(), pytest.fail)
+    initialise.start_from(net, reference / "slim_160_latest.pth", L68, mean_face(), pytest.fail, DEFAULTS)
     landmarks = np.stack([read_pts(file, 68) for file in files]) - 0.5
     images = [cv2.imread(str(file.with_suffix(".jpg"))) for file in files]
     crops = [crop_box(box_of(one), Protocol(**DEFAULTS.protocols["slim"]), *image.shape[1::-1])

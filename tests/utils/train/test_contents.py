@@ -38,7 +38,7 @@ def whole() -> dict:
 
 
 def test_every_wrong_value_is_named_or_harmless(whole):
-    check_contents(whole, DEFAULTS)
+    check_contents(whole)
     refused = passed = 0
     for place in places({key: value for key, value in whole.items() if key != "model"}):
         for wrong in (*WRONG, "removed"):
@@ -54,7 +54,7 @@ def test_every_wrong_value_is_named_or_harmless(whole):
             else:
                 table[place[-1]] = wrong
             try:
-                check_contents(values, DEFAULTS)
+                check_contents(values)
             except ValueError as error:
                 assert "\n" not in str(error) and str(place[-1]) in str(error), (place, wrong, str(error))
                 refused += 1
@@ -76,12 +76,12 @@ def test_every_wrong_value_is_named_or_harmless(whole):
 ])
 def test_what_contradicts_itself_is_refused(whole, change, message):
     with pytest.raises(ValueError, match=message):
-        check_contents({**whole, **change}, DEFAULTS)
+        check_contents({**whole, **change})
 
 
 def test_settings_are_brought_to_their_types(whole):
     values = {**whole, "args": {**whole["args"], "train_data": "mine", "epochs": 3, "flip": 1}}
-    check_contents(values, DEFAULTS)
+    check_contents(values)
     assert values["args"]["train_data"] == ["mine"] and isinstance(values["args"]["flip"], float)
 
 

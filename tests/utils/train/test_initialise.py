@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import LAYOUTS, ROOT, SMALL, contents, mean_face, untrained, write_faces
+from conftest import DEFAULTS, LAYOUTS, ROOT, SMALL, contents, mean_face, untrained, write_faces
 
 from nets.heads.pip import PIPHead, nearest_neighbors
 from nets.heads.transplant import nearest_origins, transplant
@@ -208,19 +208,19 @@ def test_without_common_landmarks_only_the_backbone_is_loaded(tmp_path):
         torch.nn.init.normal_(parameter)
     checkpoint.save(tmp_path / "best.pt", contents(trained, LAYOUTS.load("12")))
     net = untrained(face, 0)
-    words = initialise(net, str(tmp_path / "best.pt"), five, face, said.append).words
+    words = initialise(net, str(tmp_path / "best.pt"), five, face, said.append, DEFAULTS).words
     assert "new: head." in words and "backbone only: layout 5 shares no landmark" in words and not said
     name = next(iter(net.backbone.state_dict()))
     assert torch.equal(net.backbone.state_dict()[name], trained.backbone.state_dict()[name])
     other = untrained(face, 0, name="irnet18")
     with pytest.raises(UserError, match="holds timm:test_efficientnet, this is irnet18"):
-        initialise(other, str(tmp_path / "best.pt"), five, face, said.append)
+        initialise(other, str(tmp_path / "best.pt"), five, face, said.append, DEFAULTS)
 
 
 def test_without_imagenet_weights_a_warning_and_random_weights():
     said, face = [], np.random.default_rng(0).random((5, 2))
     net = SimpleNamespace(spec={"net": "irnet18"}, backbone=untrained(face, 0, name="irnet18").backbone)
-    assert initialise(net, "imagenet", LAYOUTS.load("5"), face, said.append).words == "random weights"
+    assert initialise(net, "imagenet", LAYOUTS.load("5"), face, said.append, DEFAULTS).words == "random weights"
     assert "random weights" in said[0]
 
 
@@ -233,7 +233,7 @@ def test_all_old_landmarks_are_mapped_and_new_ones_follow(tmp_path, head):
     face = np.random.default_rng(0).uniform(0.2, 0.8, (7, 2))
     nets = [untrained(face[:count], 0, head, None) for count in (5, 7)]
     checkpoint.save(tmp_path / "best.pt", contents(nets[0], old, meanface=face[:5].tolist()))
-    started = initialise(nets[1], str(tmp_path / "best.pt"), new, face, print)
+    started = initialise(nets[1], str(tmp_path / "best.pt"), new, face, print, DEFAULTS)
     assert "5 of 7 landmarks mapped, 2 from their nearest" in started.words
     name, many = {"coordinate": ("head.output.weight", 10), "heatmap": ("head.score.weight", 5)}[head]
     assert torch.equal(nets[1].state_dict()[name][:many], nets[0].state_dict()[name])
@@ -246,14 +246,15 @@ def test_a_warning_if_faces_have_another_size_in_the_crop(tmp_path):
     mine = LAYOUTS.with_rows(MINE).load("mine")
     for scale, words in ((1, []), (1.8, ["faces are 1.80 times as large .*--protocol"])):
         own, said = (own_points(face) - 0.5) * scale + 0.5, []
-        initialise(untrained(own, 0), str(tmp_path / "best.pt"), mine, own, said.append)
+        initialise(untrained(own, 0), str(tmp_path / "best.pt"), mine, own, said.append, DEFAULTS)
         assert len(said) == len(words) and all(re.search(word, text) for word, text in zip(words, said, strict=True))
     for chosen, flip, advice in (([36, 45, 30, 48, 54], [1, 0, 2, 4, 3], "--protocol inner makes them alike"),
                                  ([3, 13, 30], [1, 0, 2], "neither --protocol square nor inner makes"),
                                  ([0, 16, 8], [1, 0, 2], "--protocol square makes them alike")):
         row = {"count": len(chosen), "flip_index": flip, "same_as": {"68": dict(enumerate(chosen))}}
         own = (face[chosen] - 0.5) * 1.6 + 0.5
-        initialise(untrained(own, 0), str(tmp_path / "best.pt"), LAYOUTS.with_rows({"few": row}).load("few"), own, said.append)
+        few = LAYOUTS.with_rows({"few": row}).load("few")
+        initialise(untrained(own, 0), str(tmp_path / "best.pt"), few, own, said.append, DEFAULTS)
         assert advice in said[-1]
-    initialise(untrained(own_points(face), 0, size=96), str(tmp_path / "best.pt"), mine, own_points(face), said.append)
+    initialise(untrained(own_points(face), 0, size=96), str(tmp_path / "best.pt"), mine, own_points(face), said.append, DEFAULTS)
     assert "trained at 64 px, this net has 96" in said[-1]

@@ -50,9 +50,9 @@ def test_a_snapshot_of_pipnet_is_a_whole_net(tmp_path, preset, keys):
     file = tmp_path / "epoch59.pth"
     net = snapshot(file, preset, **keys)
     with pytest.raises(UserError, match="does not hold the mean face.* put meanface.txt in data/<set> of github.com"):
-        checkpoint.load(file)
+        checkpoint.load(file, DEFAULTS)
     (tmp_path / "meanface.txt").write_text(" ".join(map(str, mean_face().ravel())))
-    found, layout, values = checkpoint.unpack(file)
+    found, layout, values = checkpoint.unpack(file, DEFAULTS)
     assert (found.spec["net"], found.spec["stride"], layout.name) == (keys["net"], keys.get("stride", 32), "68")
     assert values["protocol"] == DEFAULTS.protocols["pipnet"] and found.spec["neighbor_index"] == net.spec["neighbor_index"]
     with torch.inference_mode():
@@ -62,13 +62,13 @@ def test_a_snapshot_of_pipnet_is_a_whole_net(tmp_path, preset, keys):
 
 @pytest.mark.parametrize("prefix", ("module.", "_orig_mod.module."))
 def test_prefixes_of_wrappers_are_dropped_from_any_file(tmp_path, slim, prefix):
-    plain = checkpoint.load(slim)
+    plain = checkpoint.load(slim, DEFAULTS)
     torch.save({f"{prefix}{name}": tensor for name, tensor in torch.load(slim, weights_only=True).items()}, tmp_path / "w.pth")
-    wrapped = checkpoint.load(tmp_path / "w.pth")
+    wrapped = checkpoint.load(tmp_path / "w.pth", DEFAULTS)
     assert plain["model"].keys() == wrapped["model"].keys() and plain["net"] == wrapped["net"]
     torch.save({"module.conv13.4.weight": torch.zeros(1), "conv13.4.weight": torch.zeros(1)}, tmp_path / "two.pth")
     with pytest.raises(UserError, match="two.pth does not hold the tensors of one net by name .* mixes two nets"):
-        checkpoint.load(tmp_path / "two.pth")
+        checkpoint.load(tmp_path / "two.pth", DEFAULTS)
 
 
 def test_weights_of_another_depth_do_not_start_a_net(tmp_path):
@@ -85,35 +85,35 @@ def test_weights_of_another_depth_do_not_start_a_net(tmp_path):
     begin = [LAYOUTS.load("68"), mean_face() + 0.01, pytest.fail]
     for name in ("imagenet", "epoch59"):
         with pytest.raises(UserError, match=f"{name}.pth holds resnet34, this is resnet18: give --net resnet34, or a checkpoint"):
-            initialise(nets["resnet18"], str(tmp_path / f"{name}.pth"), *begin)
-        words = initialise(nets["resnet34"], str(tmp_path / f"{name}.pth"), *begin).words
+            initialise(nets["resnet18"], str(tmp_path / f"{name}.pth"), *begin, DEFAULTS)
+        words = initialise(nets["resnet34"], str(tmp_path / f"{name}.pth"), *begin, DEFAULTS).words
         assert re.search(rf"tensors of .*{name}.pth, resnet34{' of PIPNet' * (name == 'epoch59')}, \d\d.\d\d M parameters", words)
     with pytest.raises(UserError, match="shallow.pth holds resnet18, this is resnet34"):
-        initialise(nets["resnet34"], str(tmp_path / "shallow.pth"), *begin)
+        initialise(nets["resnet34"], str(tmp_path / "shallow.pth"), *begin, DEFAULTS)
     with pytest.raises(UserError, match="deeper.pth holds more than resnet34 has .backbone.layer3.6.conv1.weight., so"):
-        initialise(nets["resnet34"], str(tmp_path / "deeper.pth"), *begin)
+        initialise(nets["resnet34"], str(tmp_path / "deeper.pth"), *begin, DEFAULTS)
 
 
 def test_what_a_published_file_lacks_is_one_line(tmp_path, slim):
     torch.save({"fc.weight": torch.zeros(2, 2), "conv1.weight": torch.zeros(2)}, tmp_path / "r.pth")
     with pytest.raises(UserError, match="neither a checkpoint of this project nor a published landmark net .Peppa's Slim, DPR"):
-        checkpoint.load(tmp_path / "r.pth")
+        checkpoint.load(tmp_path / "r.pth", DEFAULTS)
     whole = torch.load(slim, weights_only=True)
     state = dict(whole)
     del state["conv5.0.weight"]
     torch.save(state, slim)
     with pytest.raises(UserError, match="lacks tensors of Peppa's Slim .backbone.conv5.0.weight"):
-        checkpoint.load(slim)
+        checkpoint.load(slim, DEFAULTS)
     for name, count, message in (("conv14.0.weight", 2, "holds tensors that slim of Peppa's Slim does not .*conv14"),
                                  ("fc.bias", 203, "no net of Peppa's Slim .*: it has 203 outputs; one with 143"),
                                  ("conv5.1.bias", 3, "does not have so .backbone.conv5.1.bias.: it is another")):
         torch.save({**whole, name: torch.zeros(count)}, slim)
         with pytest.raises(UserError, match=message):
-            checkpoint.load(slim)
+            checkpoint.load(slim, DEFAULTS)
     snapshot(tmp_path / "p.pth", "pipnet")
     (tmp_path / "five.txt").write_text("0.5 " * 10)
     with pytest.raises(UserError, match="five.txt has 5 landmarks, the net in .* 68"):
-        checkpoint.load(f"{tmp_path / 'p.pth'},{tmp_path / 'five.txt'}")
+        checkpoint.load(f"{tmp_path / 'p.pth'},{tmp_path / 'five.txt'}", DEFAULTS)
 
 
 def test_a_published_file_is_tested_and_leaves_nothing_beside_it(slim, raw, data_root, cli, tmp_path):
