@@ -51,7 +51,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     if mode.sweep:
         return {"sweep": sweep.sweep(mode, given, defaults)}
 
-    ranks = start_ranks(given.get("rank_timeout", defaults.values["rank_timeout"]))
+    ranks = start_ranks()
     runs = opening.find_runs(mode, given, Path(ROOT) / given.get("run_root", defaults.values["run_root"]), ranks)
     settings = read_settings(given, mode, runs.progress, defaults)
     opening.check_excluded(mode, runs, settings)

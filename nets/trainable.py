@@ -9,6 +9,7 @@ class Trainable(nn.Module):
 
     spec: the plain values from which `build_net` makes the same net
     terms: {term of the loss: the key of args.yaml that weighs it}
+    factors: {term: what its weight is multiplied by, if that is not 1}
     input_margin: side of the pictures / side of the nominal crop
     moves_crop: whether the net resamples the crop before its head sees it
     graphs: whether a training step launches the same kernels for any batch of one shape, as a CUDA graph needs
@@ -16,6 +17,7 @@ class Trainable(nn.Module):
 
     spec: dict
     terms: dict[str, str]
+    factors: dict[str, float] = {}
     moves_crop = False
     graphs = True
 

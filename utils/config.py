@@ -152,14 +152,15 @@ def parser(add_modes: Callable, defaults: Defaults) -> argparse.ArgumentParser:
         usage="python main.py MODE ... [--KEY VALUE ...]", allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
         description="Prepare data, train, test and export facial-landmark nets. Modes can be combined; they run in the order "
-                    "below. The default is in brackets; if it is None, the text says what that means.")
+                    "below. The value of preset `default` is in brackets; if it is None, the text says what that means.")
     add_modes(top)
     names = {"preset": defaults.presets, "protocol": defaults.protocols, "layout": defaults.layouts.rows}
+    usual = {**defaults.values, **(defaults.presets.get("default") or {})}
     for section in SECTIONS.values():
         add = top.add_argument_group(section.title).add_argument
         for key, row in section.keys.items():
             among = f" ({', '.join(names[key])})" if key in names else ""
-            text = f"{row.help}{among} [{defaults.values[key]}]".replace("%", "%%")
+            text = f"{row.help}{among} [{usual[key]}]".replace("%", "%%")
             options: dict[str, Any] = {"dest": key, "default": argparse.SUPPRESS, "help": text}
             if row.kind is bool:
                 options["action"] = argparse.BooleanOptionalAction

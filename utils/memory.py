@@ -13,13 +13,18 @@ SHORT = re.compile("out of memory|not enough memory|DefaultCPUAllocator|can't al
 STATM = Path("/proc/self/statm")  # Linux: pages of this process
 
 
+def is_short(error: Exception) -> bool:
+    """Return whether an error says that there is not enough memory."""
+    return isinstance(error, MemoryError) or SHORT.search(str(error)) is not None
+
+
 @contextmanager
 def advice(what: str, remedy: str):
     """Raise UserError if memory runs out in the body. what: the cause in words; remedy: what to do about it."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not SHORT.search(str(error)):
+        if not is_short(error):
             raise
         raise UserError(f"out of memory with {what}; {remedy}") from None
 

@@ -75,7 +75,6 @@ class DataSettings:
     cache: float = key(
         "GiB of decoded crops that a process keeps, as page cache of a temporary file; crops of a larger set are decoded in "
         "every epoch", 0, change="always")
-    train_hidden: bool = key("train landmarks that are annotated but marked invisible", task="landmarks")
     label_shift: list[float] | None = key(
         "[px of the source image, per training set] by which labels lie to the right of the true point; null: known shift of the "
         "set (300w 0.75)", task="landmarks")
@@ -171,8 +170,6 @@ class TrainSettings:
     pixels: str = key(
         "where training crops are warped, coloured and blurred: cpu (loader processes) or device; auto: device on CUDA. A CPU as "
         "device is slow", choices=("auto", "cpu", "device"), task="landmarks")
-    rank_timeout: float = key(
-        "seconds that processes wait for one that hangs, before the run ends and names it", 1, change="always")
     early_stop: int = key("epochs without a better validation NME before stopping; 0: never", 0)
     epoch_steps: int | None = key("optimizer steps per epoch; null: one pass over the training faces", 1)
     freeze: str | None = key(
@@ -183,8 +180,6 @@ class TrainSettings:
         choices=(*ROUNDS, MEAN_TEACHER), task="landmarks", change="never")
     unlabelled_share: float = key("mean-teacher: share of each batch that is unlabelled; its crops are always strongly augmented",
         0, 1, valid=BELOW_ONE, needs=TEACHES, task="landmarks")
-    target_norms: bool = key(
-        "semi: give the batch norms of the kept net the statistics of the unlabelled faces", needs=SEMI, task="landmarks")
     teacher: str | None = key(
         "landmark net to learn from, what --exp takes; detect: FaceBoxesV2 weights that label faces without a box; null: none",
         change="never")
@@ -212,13 +207,9 @@ class LossSettings:
     eyes: float = key(
         "states of the eyes, each (closed or not); if eyes and mouth are 0, the net has no state outputs", 0, task="landmarks")
     mouth: float = key("states of the mouth, each (closed or not, wide open or not)", 0, task="landmarks")
-    pseudo_labels: float = key("mean-teacher: all losses on its pseudo-labels", 0, needs=TEACHES, task="landmarks")
-    teacher_landmarks: float = key(
-        "with a teacher: factor of the losses on its landmarks", 0, needs=TAUGHT, task="landmarks", change="never")
-    teacher_maps: float = key("with a teacher: distance of the score maps, if both nets have the same kind",
-        0, needs=TAUGHT, task="landmarks", change="never")
-    teacher_features: float = key("with a teacher: angle between the feature maps, if both have the same size",
-        0, needs=TAUGHT, task="landmarks", change="never")
+    teacher_weight: float = key(
+        "with a teacher: factor of the losses on its landmarks, score maps and feature maps, see docs/training.md",
+        0, valid=ABOVE_ZERO, needs=TAUGHT, task="landmarks")
 
 
 @dataclass(frozen=True)
@@ -276,10 +267,8 @@ class TestSettings:
         choices=("interocular", "interpupil", "box", "diagonal", "size"), change="test")
     thresholds: list[float] = key("% NME, of the failure rate and the area under the curve", valid=PERCENT)
     flip_test: bool = key("average the prediction with that of the mirror image")
-    test_batch_size: int = key("faces", 1)
     box: list[str] = key("[true, perturbed, detector] boxes that crops of the test are made from, a table row each",
         choices=("true", "perturbed", "detector"), valid=ONCE)
-    box_jitter: float = key("perturbed boxes are moved and resized by up to this share of their side", 0, 1)
     detector: str = key(
         "for --box detector and --predict: faceboxes, rfb320, mtcnn, yunet; none: --predict takes each picture as one face",
         choices=(*DETECTORS, "none"))
@@ -323,3 +312,6 @@ SECTIONS = {
     "detect": _section(DetectSettings, "face detection", "detect"),
 }
 KEYS = {name: row for section in SECTIONS.values() for name, row in section.keys.items()}
+# keys of older checkpoints, and the value that this version has for them; None: any value means the same for a finished training
+REMOVED = {"train_hidden": True, "target_norms": False, "pseudo_labels": 1.0, "teacher_landmarks": 1.0, "teacher_maps": 10.0,
+           "teacher_features": 1.0, "test_batch_size": None, "box_jitter": None, "rank_timeout": None}

@@ -17,13 +17,6 @@ from nets.wrappers.base import Wrapper, imitated
 UNSURE = 0.02  # of the crop: where the teacher expects an error of this size, it counts half
 
 
-class Shares(NamedTuple):
-    """Weights of the kinds of terms; 0: left out. `landmarks` multiplies the net's own losses with the teacher's landmarks."""
-    landmarks: float
-    maps: float
-    features: float
-
-
 class Answer(NamedTuple):
     """landmarks (B, N, 2) in [0, 1] of the crop, trust (B, N) in [0, 1], scores (B, N, ...) or None, features (B, C, H, W)."""
     landmarks: Tensor
@@ -36,12 +29,14 @@ class Distillation(Wrapper):
     """`net` with the losses of a `teacher`; `chosen` are the teacher's landmarks in the order of the net's.
 
     The teacher is not registered as a module, so it is not trained, saved or synchronised between processes. Neither net may move
-    the crop. `compares`: {"maps", "features": None if they are compared, else the reason why not}.
+    the crop. `compares`: {"maps", "features": None if they are compared, else the reason why not}. weight: factor of all terms.
     """
 
-    def __init__(self, net: Net, teacher: Net, chosen: list[int], shares: Shares):
+    factors = {"teacher_maps": 10.0}
+
+    def __init__(self, net: Net, teacher: Net, chosen: list[int], weight: float):
         super().__init__(net)
-        self.shares = shares
+        self.weight = weight
         self.teacher = (teacher.eval().requires_grad_(False),)  # a module in a tuple is not registered
         device = next(teacher.parameters()).device
         self.register_buffer("chosen", torch.tensor(chosen, device=device), persistent=False)
@@ -55,34 +50,32 @@ class Distillation(Wrapper):
         else:
             apart = f"head {heads[0]} has none" if scores is None else _sizes_differ(scores, told.scores)
         self.compares = {"maps": apart, "features": _sizes_differ(own, told.features)}
-        wanted = shares.features and not self.compares["features"]
-        self.adapter = nn.Conv2d(own.shape[1], told.features.shape[1], 1).to(device) if wanted else None
+        alike = not self.compares["features"]
+        self.adapter = nn.Conv2d(own.shape[1], told.features.shape[1], 1).to(device) if alike else None
 
     @property
     def terms(self) -> dict[str, str]:
-        return {**self.net.terms, **imitated("teacher_", self.net, self.net.terms), "teacher_maps": "teacher_maps",
-                "teacher_features": "teacher_features"}
+        return {**self.net.terms, **imitated("teacher_", self.net, self.net.terms), "teacher_maps": "teacher_weight",
+                "teacher_features": "teacher_weight"}
 
     def count(self, labels: Labels) -> dict[str, Tensor]:
         counts = self.net.count(labels)
-        if self.shares.landmarks:
-            counts |= imitated("teacher_", self.net, counts)
-        if self._wants("maps"):
+        counts |= imitated("teacher_", self.net, counts)
+        if not self.compares["maps"]:
             counts["teacher_maps"] = labels.weight.sum()
-        if self._wants("features"):
+        if not self.compares["features"]:
             counts["teacher_features"] = labels.packed.new_full((), len(labels.packed))
         return counts
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         outputs, told = self.net.run(self.net.extract(images)), self.ask(images.float())
         terms, weight = self.net.losses(outputs, labels), labels.weight * told.trust
-        if self.shares.landmarks:
-            imitation = self.net.landmark_losses(outputs, Labels.pack(told.landmarks, weight))
-            terms |= {term: self.shares.landmarks * value for term, value in imitated("teacher_", self.net, imitation).items()}
-        if self._wants("maps"):
+        imitation = self.net.landmark_losses(outputs, Labels.pack(told.landmarks, weight))
+        terms |= {term: self.weight * value for term, value in imitated("teacher_", self.net, imitation).items()}
+        if not self.compares["maps"]:
             squares = (self.head.scores(outputs.maps) - told.scores).square().flatten(2).sum(2)
             terms["teacher_maps"] = (weight * squares).sum()
-        if self._wants("features"):
+        if not self.compares["features"]:
             alike = F.cosine_similarity(self.adapter(outputs.features.coarse).float(), told.features.float(), dim=1)  # (B, H, W)
             terms["teacher_features"] = (1 - alike).mean((1, 2)).sum()
         return terms
@@ -102,9 +95,6 @@ class Distillation(Wrapper):
         trust = torch.ones_like(found.score) if found.sigma is None else 1 / (1 + (found.sigma / UNSURE).square())
         scores = None if scores is None else scores[:, self.chosen]
         return Answer(found.landmarks.float(), trust.float(), scores, features.coarse)
-
-    def _wants(self, kind: str) -> bool:
-        return getattr(self.shares, kind) > 0 and not self.compares[kind]
 
 
 def _sizes_differ(own: Tensor, told: Tensor) -> str | None:

@@ -28,12 +28,11 @@ class MeanTeacher(Wrapper):
     """`net` with additional losses on the unlabelled crops of a batch, see `Labels.weak`. The net may not move the crop.
 
     layout: for its flip_index. shift: how far the labels lie right of the true points, in [0, 1] of the crop, also in mirrored
-    crops. share: weight of the additional losses.
+    crops.
     """
 
-    def __init__(self, net: Net, layout, shift: float, share: float):
+    def __init__(self, net: Net, layout, shift: float):
         super().__init__(net)
-        self.share = share
         self.register_buffer("order", torch.tensor(layout.flip_index), persistent=False)  # of landmarks in a mirrored crop
         self.register_buffer("right", torch.tensor([shift, 0.0]), persistent=False)
 
@@ -59,7 +58,7 @@ class MeanTeacher(Wrapper):
         labelled, unlabelled = (tree_map_only(Tensor, itemgetter(rows), outputs) for rows in (slice(count), slice(count, None)))
         told = Labels.pack(*self.ask(labels.weak.images, labels.weak.matrix))
         imitation = imitated("pseudo_", self.net, self.net.landmark_losses(unlabelled, told))
-        return {**self.net.losses(labelled, labels), **{term: self.share * value for term, value in imitation.items()}}
+        return {**self.net.losses(labelled, labels), **imitation}
 
     @torch.compiler.disable  # a module that is not registered
     @torch.no_grad()

@@ -16,7 +16,7 @@ from nets.detectors.faceboxes import BoxTargets, FaceBoxesV2, anchors
 from nets.labels import Weak
 from nets.registry import ERRORS
 from nets.trainable import Trainable
-from nets.wrappers.distillation import Distillation, Shares
+from nets.wrappers.distillation import Distillation
 from nets.wrappers.mean_teacher import MeanTeacher
 
 BATCH, SIZE, LAYOUT = 4, 64, LAYOUTS.load("68")
@@ -110,13 +110,13 @@ def test_levels_of_pseudo_labels_do_not_wait(more):
 @pytest.mark.parametrize("teacher", [
     {}, {"head": "coordinate", "input_size": 96}, {"refine": True, "head_options": {"sigma": True}}], ids=str)
 def test_a_teacher_does_not_wait(teacher):
-    net = Distillation(net_of(refine=True), net_of(**teacher), list(range(68)), Shares(1.0, 1.0, 1.0)).to("meta")
+    net = Distillation(net_of(refine=True), net_of(**teacher), list(range(68)), 1.0).to("meta")
     step(net, labels_of())
 
 
 @pytest.mark.parametrize("more", [{}, {"refine": True, "head_options": {"sigma": True}}, {"head": "heatmap"}], ids=str)
 def test_a_mean_teacher_does_not_wait(more):
-    net = MeanTeacher(net_of(**more), LAYOUT, 0.001, 0.5).to("meta")
+    net = MeanTeacher(net_of(**more), LAYOUT, 0.001).to("meta")
     net.follow(net.state_dict())
     weak = Weak(torch.zeros(3, SIZE, SIZE, 3, dtype=torch.uint8), torch.eye(2, 3).expand(3, 2, 3)).to("meta")
     step(net, labels_of()._replace(weak=weak), images=BATCH + 3)

@@ -17,7 +17,7 @@ from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.detectors.faceboxes import FaceBoxesV2
 from nets.stages.refiner import Refiner, sample
 from nets.wrappers.base import Wrapper
-from nets.wrappers.distillation import Distillation, Shares, without_teacher
+from nets.wrappers.distillation import Distillation, without_teacher
 from pipnet.errors import UserError
 from utils.export.files import exported_predictor
 from utils.train import checkpoint
@@ -154,9 +154,9 @@ def test_a_net_without_a_fine_map_says_so():
 
 
 # ------------------------------------------------------------------------------------------------------------- teacher
-def pair(student=None, teacher=None, **shares) -> Distillation:
+def pair(student=None, teacher=None) -> Distillation:
     student, teacher = student or net_of(refine=False), teacher or net_of(refine=False)
-    return Distillation(student, teacher, list(range(68)), Shares(**{"landmarks": 1.0, "maps": 1.0, "features": 1.0, **shares}))
+    return Distillation(student, teacher, list(range(68)), 1.0)
 
 
 def test_what_a_teacher_teaches():
@@ -202,10 +202,9 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     good = trained.folder / "best.pt"
     stored = checkpoint.load(good)
 
-    def learn(file, layout: str = "68", protocol: dict | None = None, net=None, **shares) -> str:
-        weights = Shares(**{"landmarks": 1.0, "maps": 10.0, "features": 1.0, **shares})
+    def learn(file, layout: str = "68", protocol: dict | None = None, net=None) -> str:
         try:
-            return add_teacher(net or net_of(refine=False), Path(file), weights, LAYOUTS.load(layout),
+            return add_teacher(net or net_of(refine=False), Path(file), 1.0, LAYOUTS.load(layout),
                                protocol or stored["protocol"], DEFAULTS)[1]
         except UserError as error:
             return str(error)
@@ -214,7 +213,6 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     assert "is of layout 68, which has 0 of the 98 landmarks of layout 98" in learn(good, "98")
     assert "was trained on crops of protocol" in learn(good, protocol={"scale_x": 1.1})
     assert "crop of their own" in learn(good, net=net_of(reinit=True))
-    assert "nothing is learnt" in learn(good, landmarks=0, maps=0, features=0)
     finder = tmp_path / "finder.pt"
     checkpoint.save(finder, {**stored, "net": {"net": "faceboxes"}, "args": {**stored["args"], "task": "detect"},
                              "layout": {}})
@@ -222,7 +220,7 @@ def test_a_wrong_teacher_is_one_line(trained, cli, recipe, tmp_path):
     torch.save(FaceBoxesV2().state_dict(), tmp_path / "weights.pt")
     assert "is neither a checkpoint of this project nor" in learn(tmp_path / "weights.pt")
     fails(cli("--train", *recipe, "--teacher", tmp_path / "gone.pt"), "--teacher: no file or folder .*gone.pt")
-    fails(cli("--train", *recipe, "--teacher-maps", "1"), "--teacher-maps weights what is learnt from a --teacher")
+    fails(cli("--train", *recipe, "--teacher-weight", "1"), "--teacher-weight weights what is learnt from a --teacher")
 
 
 # -------------------------------------------------------------------------------------------------- from the command line

@@ -92,7 +92,7 @@ def test_pseudo_labels_lie_where_labels_of_the_strong_crop_would(mirrors):
     points, shift = faces(2), 0.01
     turn = torch.tensor([[0.8, -0.3, 0.2], [0.3, 0.8, -0.1]])
     matrix = turn @ torch.diag(torch.tensor([-1.0, 1, 1])) + torch.tensor([[0, 0, 0.5], [0, 0, 0]]) if mirrors else turn
-    net = MeanTeacher(untrained(mean_face()), L68, shift, 1.0)
+    net = MeanTeacher(untrained(mean_face()), L68, shift)
     net.teacher = (Oracle(points, shift),)
     landmarks, trust = net.ask(torch.zeros(2, 64, 64, 3), matrix.expand(2, -1, -1))
     # as augment() does it: the point, then the shift that leads to the right in the result, then the warp
@@ -102,7 +102,7 @@ def test_pseudo_labels_lie_where_labels_of_the_strong_crop_would(mirrors):
 
 
 def test_landmarks_on_which_the_teacher_disagrees_with_itself_weigh_less():
-    net, points = MeanTeacher(untrained(mean_face()), L68, 0.0, 1.0), faces(1)
+    net, points = MeanTeacher(untrained(mean_face()), L68, 0.0), faces(1)
     error = torch.zeros(1, 68, 2)
     error[0, 30] = 0.05
     net.teacher = (Oracle(points, 0.0, error),)
@@ -111,7 +111,7 @@ def test_landmarks_on_which_the_teacher_disagrees_with_itself_weigh_less():
 
 
 def test_the_teacher_is_the_average_and_is_not_kept():
-    net = MeanTeacher(untrained(mean_face()), L68, 0.0, 1.0)
+    net = MeanTeacher(untrained(mean_face()), L68, 0.0)
     average = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     net.follow(average)
     average["head.score.bias"].fill_(7)
@@ -122,7 +122,7 @@ def test_the_teacher_is_the_average_and_is_not_kept():
 
 
 def test_unlabelled_crops_train_their_own_terms():
-    net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0, 0.5).train()
+    net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0).train()
     net.teacher = (Oracle(faces(2), 0.0),)
     images = torch.randint(0, 256, (5, 64, 64, 3), dtype=torch.uint8)
     labels = Labels.pack(faces(3))._replace(weak=Weak(images[3:], torch.eye(2, 3).expand(2, -1, -1)))
@@ -136,7 +136,7 @@ def test_unlabelled_crops_train_their_own_terms():
 
 def test_the_teacher_normalises_as_the_net_does():
     """By the statistics of its crops, which change no running average; frozen norms of the net are frozen in the teacher too."""
-    net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0, 1.0).train()
+    net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0).train()
     net.follow(dict(net.state_dict()))
     images, matrix = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8), torch.eye(2, 3).expand(2, -1, -1)
     before, (norm, *_) = net.ask(images, matrix)[0], batch_norms(net.teacher[0])
@@ -151,7 +151,7 @@ def test_the_teacher_normalises_as_the_net_does():
 
 def test_the_teacher_lies_on_the_device_of_the_net():
     """Buffers that no checkpoint holds too. The meta device stands for a GPU: tensors of two devices cannot be joined there."""
-    net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0, 1.0).to("meta").train()
+    net = MeanTeacher(untrained(mean_face(), sigma=True), L68, 0.0).to("meta").train()
     net.follow(dict(net.state_dict()))
     images = torch.zeros(5, 64, 64, 3, dtype=torch.uint8)
     labels = Labels.pack(faces(3))._replace(weak=Weak(images[3:], torch.eye(2, 3).expand(2, -1, -1))).to("meta")

@@ -20,23 +20,23 @@ from utils.train.make_net import make_net
 from utils.yaml_files import read_yaml
 
 NOT_WHEN_RESUMED = set("""
-    task preset dataset data_dir train_data layout selected_index protocol target_size margin val train_hidden synthetic_train
+    task preset dataset data_dir train_data layout selected_index protocol target_size margin val synthetic_train
     synthetic_test net head stride pool excite num_lms num_nb input_size act meanface error score_width sigma weights seed
     label_shift folds norm reinit local_parts refine hard_landmarks openings balance first_pixel frame_step partial_events teacher
-    teacher_landmarks teacher_maps teacher_features face_sides pasted parts mosaic crops scales labels least_box
+    face_sides pasted parts mosaic crops scales labels least_box
     labelled_fraction unlabelled least_face_score least_sharpness semi freeze""".split())
 IN_TESTS = set("""
     test_data data_dir data_root run_root allow_partial
-    cache norm thresholds flip_test test_batch_size threads workers deterministic graph
-    profile rank_timeout box box_jitter detector detector_weights first_pixel frame_step scales partial_events""".split())
+    cache norm thresholds flip_test threads workers deterministic graph
+    profile box detector detector_weights first_pixel frame_step scales partial_events""".split())
 ONLY = {
     "detect": set("partial_events crops mosaic parts pasted face_sides scales".split()),
     "landmarks": set("""
         net head stride pool excite reinit local_parts refine num_lms num_nb selected_index meanface act error score_width sigma
-        alignment hard_landmarks openings pose eyes mouth balance teacher_landmarks teacher_maps teacher_features train_hidden
-        folds norm thresholds flip_test test_batch_size box box_jitter detector detector_weights label_shift rotation_prob scale
+        alignment hard_landmarks openings pose eyes mouth teacher_weight balance
+        folds norm thresholds flip_test box detector detector_weights label_shift rotation_prob scale
         translation translation_prob fill interpolation labels least_box steps sides shear padding labelled_fraction unlabelled
-        least_face_score least_sharpness semi unlabelled_share edge target_norms pseudo_labels freeze pixels""".split())}
+        least_face_score least_sharpness semi unlabelled_share edge freeze pixels""".split())}
 
 
 def typed(*argv: str) -> dict:
@@ -127,7 +127,7 @@ def test_the_rules_name_known_keys():
     ("  clip:", "  flips: 1\n  clip:", "unknown key 'flips' in section train of args.yaml; did you mean 'flip'"),
     ("  epochs:", "  flip: 0.5\n  epochs:", "flip belongs to section augment of args.yaml, not to train; move its line"),
     ("  clip:", "# clip:", "section train of args.yaml lacks the key 'clip'; restore its line"),
-    ("  clip: 10.0", "  clip: -1", "clip must be at least 0, not -1"),
+    ("  clip: 0.0", "  clip: -1", "clip must be at least 0, not -1"),
     ("  weak: {flip: 0.0,", "  week: {flip: 0.0,", "views in args.yaml must hold the tables weak and strong"),
     ("  weak: {flip: 0.0,", "  weak: {flop: 0.0,", "unknown key 'flop' in view weak of args.yaml; did you mean 'flip'?"),
     ("  weak: {flip: 0.0,", "  weak: {flip: 2.0,", "flip must lie between 0 and 1, not 2.0"),
@@ -165,7 +165,7 @@ def test_the_command_line_wins_over_the_preset_and_the_preset_over_the_file():
     (("--layout", "68"), {"layout": "68"}),
     (("--workers", "null"), {"workers": None}),
     (("--backbone", "irnet18"), {"net": "irnet18"}),
-    (("--no-train-hidden",), {"train_hidden": False}),
+    (("--no-decay-norms",), {"decay_norms": False}),
     (("--flip-test",), {"flip_test": True}),
     (("--thresholds", "10", "8"), {"thresholds": [10.0, 8.0]}),
     (("--thresholds", "10,8"), {"thresholds": [10.0, 8.0]}),
@@ -257,6 +257,14 @@ def test_values_win_over_those_of_a_trained_run_and_these_over_the_file():
     trained = {**settings("pipnet").flat(), "epochs": 7}
     train = make_settings({"batch_size": 4}, DEFAULTS, trained=trained).train
     assert (train.epochs, train.batch_size, train.ema_ramp, train.preset) == (7, 4, 500, "pipnet")
+
+
+def test_the_sections_are_neutral_and_the_recipe_is_a_preset():
+    off = "flip rotation scale translation brightness contrast saturation hue colour_prob grayscale infrared blur noise occlusion"
+    assert not any(getattr(settings().augment, key) for key in off.split()) and not settings().augment.steps
+    assert not any(getattr(settings().train, key) for key in ("warmup", "clip", "ema", "weight_decay"))
+    ours, plain = settings("default"), settings("plain")
+    assert ours.net.refine and ours.train.ema == 0.999 and ours.augment.occlusion == 0.5 and plain.augment == settings().augment
 
 
 @pytest.mark.parametrize("preset", DEFAULTS.presets)

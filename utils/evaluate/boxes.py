@@ -12,6 +12,7 @@ from pipnet.geometry import crop_box, crop_matrix, cut, grow, invert, iou, trans
 from utils.faces.faces import Crops, Faces
 from utils.faces.prepared_set import name_hash, read_source_image, source_picture
 
+JITTER = 0.2  # share of its side by which a perturbed box is moved and resized at most
 OVERLAP = 0.3  # a found box matches a face from this IoU
 
 
@@ -83,10 +84,10 @@ def detected(faces: Faces, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarr
     return boxes
 
 
-def rebox(faces: Faces, kind: str, jitter: float, cache: float, detect: Callable | None) -> tuple[Faces, int]:
+def rebox(faces: Faces, kind: str, cache: float, detect: Callable | None) -> tuple[Faces, int]:
     """Return (the faces in boxes of that kind, how many the detector missed; a missed face keeps its own box).
 
-    kind: true, perturbed (by up to `jitter` of its sides) or detector. cache: GiB of crops in memory. detect: picture -> (boxes
+    kind: true, perturbed (by up to JITTER of its sides) or detector. cache: GiB of crops in memory. detect: picture -> (boxes
     (K, 4) that fit the landmarks, ...).
     """
     if kind == "true":
@@ -96,7 +97,7 @@ def rebox(faces: Faces, kind: str, jitter: float, cache: float, detect: Callable
                        f"{faces['source'][0] / faces['file'][0]}): their {kind} boxes are cut from the prepared crops, black "
                        "beyond the margin")
     if kind == "perturbed":
-        return reboxed(faces, perturbed(faces["box"][:], faces["file"], jitter), cache), 0
+        return reboxed(faces, perturbed(faces["box"][:], faces["file"], JITTER), cache), 0
     boxes = detected(faces, lambda image: detect(image)[0])
     missed = np.isnan(boxes[:, 0])
     return reboxed(faces, np.where(missed[:, None], faces["box"][:], boxes), cache), int(missed.sum())

@@ -20,6 +20,7 @@ from utils.faces.batches import test_batches
 from utils.faces.faces import Faces
 from utils.layouts import Layouts
 
+BATCH = 64  # faces
 SURE_FACES = 0.95  # share of validation faces that a net shall be sure of
 Predict = Callable[[torch.Tensor], Prediction]  # uint8 BGR (B, S, S, 3) -> Prediction in [0, 1] of the crop
 
@@ -112,7 +113,21 @@ def mean_of(one: Prediction, other: Prediction) -> Prediction:
     return Prediction(*(None if value is None else (value + twin) / 2 for value, twin in zip(one, other, strict=True)))
 
 
-def predict_all(predict: Predict, faces: Faces, layout: Layout, batch_size: int, ranks=None,
+def in_memory(predict: Predict, images: torch.Tensor) -> Prediction:
+    """Return the prediction for a batch, in halves if it needs more memory than there is. UserError if one picture does."""
+    try:
+        return predict(images)
+    except (MemoryError, RuntimeError) as error:
+        if not memory.is_short(error):
+            raise
+        if len(images) == 1:
+            raise UserError(f"out of memory with one picture of {images.shape[1]} px; close other programs, or give a smaller "
+                            "net") from None
+    halves = (in_memory(predict, half) for half in images.chunk(2))
+    return Prediction(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*halves, strict=True)))
+
+
+def predict_all(predict: Predict, faces: Faces, layout: Layout, batch_size: int = BATCH, ranks=None,
                 flip_test: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Return float64 points (M, N, 4): x, y, score, sigma; and others (M, 8): pose, four states, and with `flip_test` the shift.
 
@@ -123,13 +138,11 @@ def predict_all(predict: Predict, faces: Faces, layout: Layout, batch_size: int,
     others = torch.zeros(len(faces), 8, dtype=torch.float64)
     for batch in test_batches(faces, batch_size, *(ranks[:2] if ranks else ())):
         others[batch.index] = torch.nan
-        with memory.advice(f"--test-batch-size {batch_size} and pictures of {faces.crops.size} px",
-                           f"give --test-batch-size {max(batch_size // 2, 1)}"):
-            prediction = predict(batch.images)
-            if flip_test:
-                plain, mirrored = prediction, predict(batch.images.flip(2)).flip(layout)
-                prediction = mean_of(plain, mirrored)
-                others[batch.index, 7] = (plain.landmarks - mirrored.landmarks)[..., 0].double().cpu().median(1).values / 2
+        prediction = in_memory(predict, batch.images)
+        if flip_test:
+            plain, mirrored = prediction, in_memory(predict, batch.images.flip(2)).flip(layout)
+            prediction = mean_of(plain, mirrored)
+            others[batch.index, 7] = (plain.landmarks - mirrored.landmarks)[..., 0].double().cpu().median(1).values / 2
         sigma = torch.full_like(prediction.score, torch.nan) if prediction.sigma is None else prediction.sigma
         points[batch.index] = torch.stack([*prediction.landmarks.unbind(-1), prediction.score, sigma], -1).double().cpu()
         for value, place in ((prediction.pose, slice(3)), (prediction.states, slice(3, 7))):
@@ -140,7 +153,7 @@ def predict_all(predict: Predict, faces: Faces, layout: Layout, batch_size: int,
     return points, others
 
 
-def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int, ranks=None,
+def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_size: int = BATCH, ranks=None,
              flip_test: bool = False) -> Result:
     """Return predictions and errors for all faces, see `predict_all`.
 

@@ -163,12 +163,10 @@ def test_split(one: PreparedSet, apart: bool) -> Split | None:
     return Split(one, ALL)
 
 
-def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, train_hidden: bool = True,
-         input_margin: float = 1.0) -> Faces:
+def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, input_margin: float = 1.0) -> Faces:
     """Return the faces of several splits for a net of `layout` that sees `input_margin` times a nominal crop of `size` px.
 
-    Sets of another layout are converted if conversion.py has a rule. Landmarks are `visible` if they are known; without
-    train_hidden, hidden ones are not. cache: GiB for decoded crops.
+    Sets of another layout are converted if conversion.py has a rule. cache: GiB for decoded crops.
     """
     parts = [split.set.read(split.name) for split in splits]
     for split, part in zip(splits, parts, strict=True):
@@ -180,12 +178,12 @@ def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, tr
         raise UserError(f"this net sees {input_margin} times the nominal crop, {splits[0].set.folder} holds {margin}; prepare it "
                         f"with --margin {input_margin} or more")
     union = {key: list(dict.fromkeys(name for part in parts for name in part.facts[key])) for key in ("states", "subsets")}
-    faces = Faces.join([_for_net(*pair, layout, train_hidden, union["states"]) for pair in zip(splits, parts, strict=True)])
+    faces = Faces.join([_for_net(*pair, layout, union["states"]) for pair in zip(splits, parts, strict=True)])
     crops = Crops.join([part.crops.at(size, margin, input_margin) for part in parts]).cached(cache)
     return Faces(faces.columns, crops, faces.facts | union)
 
 
-def _for_net(split: Split, faces: Faces, layout: Layout, train_hidden: bool, states: list[str]) -> Faces:
+def _for_net(split: Split, faces: Faces, layout: Layout, states: list[str]) -> Faces:
     """Return the faces of a split with labels in `layout` and columns for all `states`. Hidden labels are unknown."""
     meta, landmarks, visible = split.set.meta, faces["landmarks"], faces["visible"]
     faces = faces.with_columns(label_shift=constant(float(split.label_shift), len(faces)))
@@ -201,7 +199,7 @@ def _for_net(split: Split, faces: Faces, layout: Layout, train_hidden: bool, sta
         landmarks, visible = mapped(way, landmarks), mapped(way.flags, landmarks, visible)
     if len(layout.selected) != landmarks[:0].shape[1]:
         landmarks, visible = (mapped(partial(np.take, indices=layout.selected, axis=1), part) for part in (landmarks, visible))
-    new = {"landmarks": landmarks, "visible": mapped(_known, landmarks) if train_hidden else mapped(_seen, landmarks, visible)}
+    new = {"landmarks": landmarks, "visible": mapped(_known, landmarks)}
     if "pose" in faces:
         new["pose"] = mapped(partial(np.asarray, dtype=np.float32), faces["pose"])
     if "states" in faces:
@@ -212,10 +210,6 @@ def _for_net(split: Split, faces: Faces, layout: Layout, train_hidden: bool, sta
 
 def _known(landmarks: np.ndarray) -> np.ndarray:
     return np.isfinite(landmarks).all(-1)
-
-
-def _seen(landmarks: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    return visible & _known(landmarks)
 
 
 def _among(places: list[int], count: int, states: np.ndarray) -> np.ndarray:

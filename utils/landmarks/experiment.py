@@ -1,4 +1,5 @@
 """The training of a landmark net as an `Experiment`: its faces, its net with all stages, its validation."""
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -6,19 +7,17 @@ from typing import Any
 
 import numpy as np
 from loguru import logger
-from torch import Tensor
 
 from nets import Trainable, build_net
-from nets.wrappers.distillation import Shares, without_teacher
+from nets.wrappers.distillation import without_teacher
 from nets.wrappers.mean_teacher import MeanTeacher
 from pipnet.errors import UserError
 from pipnet.geometry import to_crop
 from utils.evaluate.evaluate import evaluate, torch_predictor
 from utils.faces.faces import Faces
-from utils.landmarks.semi import Pool, Told, check_collapse, nominal_crops, with_unlabelled
+from utils.landmarks.semi import Pool, Told, check_collapse, with_unlabelled
 from utils.landmarks.sources import Sources, check_tests, load_faces
 from utils.sections import MEAN_TEACHER
-from utils.train.batchnorm import measure_norms
 from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, Samples, Validated, check_finite
 from utils.train.initialise import RANDOM, Started, initialise
@@ -27,7 +26,6 @@ from utils.train.ranks import Ranks
 from utils.train.solver import Solver
 from utils.train.teacher import add_teacher
 
-TARGET = 256     # unlabelled crops of each kind on which batch norms are measured
 UNTRAINED = 100  # steps; until then a net may find the mean face everywhere without having collapsed
 
 
@@ -47,10 +45,9 @@ def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None,
     samples = Samples(sources.batches(faces), [one.checksum for one in sources.training], words)
     if pool:
         samples = with_unlabelled(samples, sources, faces, pool, told)
-    target = nominal_crops(pool, TARGET).to(ranks.device) if settings.train.target_norms else None
     return Experiment(settings, f"{net.net} ({settings.train.preset}), {layout.count} landmarks, {net.input_size} px",
                       "val_nme", "NME {:.3f} %", samples, partial(start_net, sources, faces, ranks),
-                      describe(sources, faces), partial(validator, sources, held, target, ranks))
+                      describe(sources, faces), partial(validator, sources, held, ranks))
 
 
 def describe(sources: Sources, faces: Faces) -> dict[str, Any]:
@@ -85,34 +82,26 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tup
             raise ValueError("gssl pools the feature map twice, which needs 4 x 4 cells at least; give a larger "
                              "--input-size or a smaller --stride")
     elif train.semi == MEAN_TEACHER:
-        net = MeanTeacher(net, layout, float(faces.shift().mean()), loss.pseudo_labels)
+        net = MeanTeacher(net, layout, float(faces.shift().mean()))
     if train.teacher:
-        shares = Shares(loss.teacher_landmarks, loss.teacher_maps, loss.teacher_features)
-        net, words = add_teacher(net.to(ranks.device), Path(train.teacher), shares, layout,
+        net, words = add_teacher(net.to(ranks.device), Path(train.teacher), loss.teacher_weight, layout,
                                  sources.training[0].meta["protocol"], sources.sets.defaults)
         logger.info(words)
     return net, started
 
 
-def validator(sources: Sources, held: Faces | None, target: Tensor | None, ranks: Ranks, solver: Solver):
-    """Return a function that validates the weights of `solver` on the faces `held`.
-
-    target: unlabelled crops (M, S, S, 3); the batch norms of the saved net get their statistics.
-    """
+def validator(sources: Sources, held: Faces | None, ranks: Ranks, solver: Solver) -> Callable[[], Validated]:
+    """Return a function that validates the weights of `solver` on the faces `held`."""
     train, test, layout = sources.settings.train, sources.settings.test, sources.layout
-    net = build_net(solver.net.spec).to(ranks.device) if held is not None or target is not None else None
+    net = build_net(solver.net.spec).to(ranks.device) if held is not None else None
 
     def validate() -> Validated:
         state = without_teacher(solver.averaged())
-        if target is not None:
-            net.load_state_dict(state)
-            measure_norms(net.eval(), net.predict, target, test.test_batch_size)
-            state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
         if held is None:
             check_finite(state)
             return Validated(state, float("nan"))
         net.load_state_dict(state)
-        result = evaluate(torch_predictor(net, ranks.device), held, layout, test.norm, test.test_batch_size, ranks)
+        result = evaluate(torch_predictor(net, ranks.device), held, layout, test.norm, ranks=ranks)
         if train.semi == MEAN_TEACHER and solver.step > max(solver.schedule.total / 4, UNTRAINED):
             check_collapse(to_crop(result.landmarks, held["crop"][:]), "the net")
         if result.sigma is not None:

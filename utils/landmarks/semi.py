@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from pipnet.errors import UserError
 from pipnet.files import read_csv
 from pipnet.geometry import to_crop, to_image
 from utils.faces.batches import Batches, recipes
-from utils.faces.faces import Faces, constant, evenly
+from utils.faces.faces import Faces, constant
 from utils.faces.prepared_set import UNLABELLED, Split
 from utils.faces.shards import Shards, shard_files
 from utils.faces.unlabelled import check_apart, unlabelled_splits
@@ -69,12 +68,6 @@ def find_pool(sources: Sources, ranks: Ranks) -> Pool:
         if not len(faces):
             raise UserError(f"labelled_fraction {data.labelled_fraction:g} leaves no unlabelled face; give a smaller one")
     return Pool(faces, shards, [split.set.checksum for split in splits] + checksums)
-
-
-def nominal_crops(pool: Pool, most: int) -> torch.Tensor:
-    """Return up to `most` crops (M, S, S, 3) of each kind of unlabelled faces, evenly spread, without augmentation."""
-    kinds = [faces.crops for faces in pool[:2] if faces is not None]
-    return torch.from_numpy(np.stack([crops.plain(row) for crops in kinds for row in evenly(len(crops), most)]))
 
 
 def with_unlabelled(samples: Samples, sources: Sources, labelled: Faces, pool: Pool, told: Told | None) -> Samples:

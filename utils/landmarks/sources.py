@@ -61,15 +61,15 @@ class Sources(NamedTuple):
         names = names or trained_splits(self.settings.data.val)
         return [Split(one, name, shift) for one, shift in zip(self.training, self.label_shifts(), strict=True) for name in names]
 
-    def crops(self, splits: list[Split], layout: Layout | None = None, hidden: bool = True, cache: float = 0) -> Faces:
-        """Return the faces of some splits as the net gets them. hidden: hidden landmarks count as visible; cache: GiB."""
+    def crops(self, splits: list[Split], layout: Layout | None = None, cache: float = 0) -> Faces:
+        """Return the faces of some splits as the net gets them. cache: GiB."""
         net = self.settings.net
-        return load_splits(splits, layout or self.layout, net.input_size, cache, hidden, input_margin(net))
+        return load_splits(splits, layout or self.layout, net.input_size, cache, input_margin(net))
 
     def load(self, splits: list[Split]) -> Faces:
         """Return the faces of some splits with the labels that the net's outputs need."""
         data, layout = self.settings.data, self.layout
-        faces = self.crops(splits, layout, data.train_hidden, data.cache)
+        faces = self.crops(splits, layout, data.cache)
         return complete(faces, layout, auxiliary_outputs(self.settings.loss))
 
     def batches(self, faces: Faces, layout: Layout | None = None) -> Batches:

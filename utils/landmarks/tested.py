@@ -115,12 +115,11 @@ class LandmarkTests(Tests):
         files = distinct([split.set.folder.name for split in splits])
         for place, (split, (there, convert)) in enumerate(zip(splits, self.ways, strict=True)):
             check_same_protocol(split.set, self.stored["protocol"])
-            data = self.settings.data
-            faces = load_splits([split], there, self.net.size, data.cache, data.train_hidden, self.net.margin)
+            faces = load_splits([split], there, self.net.size, self.settings.data.cache, self.net.margin)
             if there is layout:  # another layout may not suffice for pose and states
                 faces = complete(faces, there, outputs)
             for box in test.box:
-                boxed, missed = rebox(faces, box, test.box_jitter, self.settings.data.cache, detect)
+                boxed, missed = rebox(faces, box, self.settings.data.cache, detect)
                 case = Case(split.set, titles[place], files[place], box, boxed, there, convert, missed)
                 yield case if box != "true" else case._replace(compared=self.compared[place], earlier=self._earlier(case))
 
@@ -132,7 +131,7 @@ class LandmarkTests(Tests):
 
     def evaluate(self, model: Predict, case: Case) -> Result:
         test = self.settings.test
-        return evaluate(case.convert(model), case.faces, case.layout, test.norm, test.test_batch_size, self.ranks, test.flip_test)
+        return evaluate(case.convert(model), case.faces, case.layout, test.norm, ranks=self.ranks, flip_test=test.flip_test)
 
     def differences(self, case: Case, one: Result, two: Result) -> tuple[float, np.ndarray]:
         crop = case.faces["crop"][:]

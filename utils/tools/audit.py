@@ -41,7 +41,7 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     sources, layout = sources._replace(tested=[]), sources.layout
     settings, splits = sources.settings, sources.splits()
     test, folds = settings.test, settings.data.folds
-    faces = sources.crops(splits, hidden=settings.data.train_hidden)
+    faces = sources.crops(splits)
     truth = faces["landmarks"][:]
     fold, found = fold_of(faces["identity"], folds, settings.train.seed), np.empty_like(truth)
     face_norms(faces, layout, test.norm)
@@ -49,7 +49,7 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
         if one.epochs < settings.train.epochs:
             train(landmark_experiment(sources, ranks, fold=number), one, ranks, one.last.is_file())
         held, predict = np.flatnonzero(fold == number), torch_predictor(checkpoint.unpack(one.last)[0], ranks.device)
-        found[held] = evaluate(predict, faces.only(held), layout, test.norm, test.test_batch_size, ranks).landmarks
+        found[held] = evaluate(predict, faces.only(held), layout, test.norm, ranks=ranks).landmarks
     if ranks.first:
         text = write(run.folder / "audit", load_splits(splits, layout, DRAWN, 0), found, fold, layout, test.norm)
         if settings.augment.flip > 0 and not any(sources.label_shifts()):

@@ -101,7 +101,7 @@ def label(sources: Sources, ranks: Ranks, faces: Faces, run: Run, number: int) -
     """Write the pseudo-labels for round `number`: the landmarks that the net of the previous round finds in unlabelled faces."""
     teacher, count, file = round_run(run, number - 1), sources.layout.count, label_file(run, number)
     predict = torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)
-    values = predict_all(predict, faces, sources.layout, sources.settings.test.test_batch_size, ranks)[0].numpy()
+    values = predict_all(predict, faces, sources.layout, ranks=ranks)[0].numpy()
     check_collapse(values[..., :2], f"the net of round {number - 1}")
     if ranks.first:
         before = label_file(run, number - 1)

@@ -44,26 +44,26 @@ def show_sets(sources: Sources, ranks: Ranks, count: int, run: Run | None) -> st
 
 
 def _show_set(sources: Sources, split: Split, count: int) -> str:
-    net, hidden, layout = sources.settings.net, sources.settings.data.train_hidden, sources.layout_of(split.set)
-    faces = sources.crops([split], layout, hidden)
+    net, layout = sources.settings.net, sources.layout_of(split.set)
+    faces = sources.crops([split], layout)
     try:
         meanface = sources.sets.meanface(net.meanface, layout, faces)
         neighbors = nearest_neighbors(meanface, net.num_nb if net.head == "pip" else 0)
     except ValueError as error:
         raise UserError(str(error)) from None
-    return show(split, sources.batches(faces, layout), layout, neighbors, count, hidden)
+    return show(split, sources.batches(faces, layout), layout, neighbors, count)
 
 
-def show(split: Split, batches: Batches, layout: Layout, neighbors: list[list[int]], count: int, train_hidden: bool) -> str:
+def show(split: Split, batches: Batches, layout: Layout, neighbors: list[list[int]], count: int) -> str:
     """Write samples.jpg, suspects.jpg and suspects.csv into the set's folder for pictures. Return the text to print.
 
-    batches: the faces as the net gets them; neighbors: of each landmark; train_hidden: whether hidden landmarks are judged too.
+    batches: the faces as the net gets them; neighbors: of each landmark.
     """
     folder, place, faces = split.set.folder, split.set.show, batches.faces
     try:
         own_folder(place.parent, place.name)
         write_image(place / "samples.jpg", _samples(batches, layout, neighbors, count))
-        judged, worst = _suspects(split, layout, train_hidden, place)
+        judged, worst = _suspects(split, layout, place)
     except OSError as error:
         raise UserError(f"{place} cannot be written to ({error.strerror}); copy the set to a place that can") from None
     files = ", ".join(str(file) for name in ("samples.jpg", "suspects.jpg", "suspects.csv") if (file := place / name).is_file())
@@ -145,9 +145,9 @@ def _apart(meanface: np.ndarray, count: int) -> list[int]:
 
 
 # ------------------------------------------------------------------------------------------------------------ suspects
-def _suspects(split: Split, layout: Layout, hidden: bool, place: Path) -> tuple[str, str]:
+def _suspects(split: Split, layout: Layout, place: Path) -> tuple[str, str]:
     """Write suspects.csv and suspects.jpg of the training and validation faces. Return (one line, table of the worst)."""
-    faces = load_splits([Split(split.set, name) for name in ("train", "val")], layout, 256, 0, hidden)
+    faces = load_splits([Split(split.set, name) for name in ("train", "val")], layout, 256, 0)
     landmarks, visible, box, size = (faces[name][:] for name in ("landmarks", "visible", "box", "size"))
     found = label_check.examine(landmarks, visible, layout, box, size, faces["file"])
     rows = [[faces["file"][finding.face], finding.reason, " ".join(map(str, finding.landmarks)), f"{finding.score:.1f}"]

@@ -1,11 +1,8 @@
 """Batch norm over the samples of all processes, for the CPU. torch's SyncBatchNorm needs GPUs."""
-from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
-from nets.trainable import batch_norms
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
@@ -98,17 +95,3 @@ def share_batch_norm(net: nn.Module, device: torch.device) -> nn.Module:
                 raise ValueError(f"{name} is a {type(module).__name__}, which several processes on the CPU cannot share")
             module.__class__ = GlobalBatchNormAct2d if activates else GlobalBatchNorm2d  # the same fields with another forward
     return net
-
-
-def measure_norms(net: nn.Module, forward: Callable[[Tensor], object], images: Tensor, batch: int) -> None:
-    """Set the statistics of all batch norms of `net` to those of images (M, S, S, 3). forward(images) runs `net`."""
-    norms = batch_norms(net)
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.train().reset_running_stats()
-        norm.momentum = None  # the plain mean over the batches
-    with torch.no_grad():
-        for part in images.split(batch):
-            forward(part)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.eval().momentum = momentum

@@ -32,7 +32,7 @@ from pipnet.contents import (
 )
 from pipnet.errors import UserError
 from utils.layouts import Layouts
-from utils.sections import KEYS
+from utils.sections import KEYS, REMOVED
 from utils.yaml_files import nearest
 
 FORMAT = 2
@@ -70,6 +70,9 @@ def check_contents(values: dict[str, Any]) -> None:
     Settings are converted in place: a single name becomes a list of one where a list belongs.
     """
     check(values, record(args=table(ANY)), "")
+    for key, value in REMOVED.items():
+        if "solver" in values and value is not None and values["args"].get(key, value) != value:
+            raise ValueError(f"args.{key} is {values['args'][key]}, with which this version cannot go on training")
     _check_args(values["args"])
     task = values["args"]["task"]
     check(values, DETECTOR if task == "detect" else LANDMARKS, "")
@@ -88,6 +91,8 @@ def _check_args(args: dict[str, Any]) -> None:
     for key in ALWAYS:
         if key not in args:
             raise ValueError(f"args.{key} is missing, it must be a value of that setting")
+    for key in REMOVED:
+        args.pop(key, None)
     for key, value in args.items():
         if key not in KEYS:
             raise ValueError(f"args.{key} is no setting of this version{nearest(key, KEYS)}")

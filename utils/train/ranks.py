@@ -20,6 +20,7 @@ from pipnet.errors import UserError, one_line
 
 LATE = re.compile("[Tt]imed out")
 LOST = re.compile(rf"Connection (closed|reset) by peer|Broken pipe|gloo.*({LATE.pattern}|closed)", re.DOTALL)
+TIMEOUT = timedelta(minutes=30)  # a collective operation of the training waits so long for the other processes
 PATIENCE = timedelta(hours=12)  # the processes wait so long while one of them prepares data or exports a net
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's mallopt(): M_TRIM_THRESHOLD, M_MMAP_MAX
 
@@ -115,8 +116,8 @@ class Ranks(NamedTuple):
                 raise
             silent = self._silent()
             if LATE.search(str(error)):
-                raise UserError(f"{silent} has not answered within --rank-timeout; look at it and at its node, then go on with "
-                                "--resume") from None
+                raise UserError(f"{silent} has not answered for {TIMEOUT.total_seconds() / 60:g} minutes; look at it and at its "
+                                "node, then go on with --resume") from None
             raise UserError(f"{silent} has ended; its own last line, or that of its node, names the cause") from None
         if self.count > 1:
             dist.destroy_process_group()
@@ -132,11 +133,8 @@ class Ranks(NamedTuple):
         return f"process {' and '.join(silent)}" if silent else "another process"
 
 
-def start_ranks(timeout: float = 1800) -> Ranks:
-    """Join torchrun's process group (NCCL on GPUs, else gloo), if there is one. Return this process's place in it.
-
-    timeout: seconds for which a collective operation of the training waits for the other processes.
-    """
+def start_ranks() -> Ranks:
+    """Join torchrun's process group (NCCL on GPUs, else gloo), if there is one. Return this process's place in it."""
     count, local = variable("WORLD_SIZE", 1), variable("LOCAL_RANK", 0)
     cuda, gpus = torch.cuda.is_available(), torch.cuda.device_count()
     if cuda and _local_count() > gpus:
@@ -156,7 +154,7 @@ def start_ranks(timeout: float = 1800) -> Ranks:
     store.set(f"here/{rank}", "")
     store.wait([f"here/{other}" for other in range(count)], PATIENCE)  # a process that starts slowly does not hang
     dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=count,
-                            timeout=timedelta(seconds=timeout), device_id=device if cuda else None)
+                            timeout=TIMEOUT, device_id=device if cuda else None)
     atexit.register(_leave)
     return Ranks(rank, count, device, store, dist.new_group(timeout=PATIENCE, backend="gloo"))
 

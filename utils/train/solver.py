@@ -37,7 +37,8 @@ class Solver:
                  phases: Phases | None = None):
         self.net, self.ranks, self.accumulate, self.clip, self.steps = net, ranks, train.accumulate, train.clip, steps
         self.fixed_norms = freeze(net, train.freeze)
-        self.weights = {term: torch.tensor(float(getattr(loss, key))).to(ranks.device) for term, key in net.terms.items()}
+        weights = {term: getattr(loss, key) * net.factors.get(term, 1) for term, key in net.terms.items()}
+        self.weights = {term: torch.tensor(float(weight)).to(ranks.device) for term, weight in weights.items()}
         self.dtype, self.schedule = precision(train.amp, ranks.device), make_schedule(train, steps)
         if ranks.device.type == "cpu":
             make_careful(net)

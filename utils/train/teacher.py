@@ -4,16 +4,14 @@ from pathlib import Path
 import torch
 
 from nets import Trainable
-from nets.wrappers.distillation import Distillation, Shares
+from nets.wrappers.distillation import Distillation
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.config import Defaults
 from utils.train import checkpoint, initialise
 
-KINDS = ("landmarks", "maps", "features")
 
-
-def add_teacher(net: Trainable, file: Path, shares: Shares, layout: Layout, protocol: dict,
+def add_teacher(net: Trainable, file: Path, weight: float, layout: Layout, protocol: dict,
                 defaults: Defaults) -> tuple[Trainable, str]:
     """Return (`net` with the losses of the teacher in `file`, words for the log). `net` is on its device already.
 
@@ -35,11 +33,7 @@ def add_teacher(net: Trainable, file: Path, shares: Shares, layout: Layout, prot
         raise UserError("--reinit and --local-parts make a crop of their own, in which two nets cannot be compared; leave out "
                         f"these or {who}")
     teacher = teacher.to(next(net.parameters()).device, memory_format=torch.channels_last)
-    whole = Distillation(net, teacher, [same[landmark] for landmark in range(layout.count)], shares)
-    left = {kind: why for kind, why in whole.compares.items() if why and getattr(shares, kind)}
-    used = [kind for kind in KINDS if getattr(shares, kind) and kind not in left]
-    if not used:
-        why = "; ".join(f"{kind} {why}" for kind, why in left.items())
-        raise UserError(f"nothing is learnt from --teacher {file}: {f'{why}; ' if why else ''}give --teacher-landmarks above 0")
-    words = "".join(f"; {kind} left out: {why}" for kind, why in left.items())
+    whole = Distillation(net, teacher, [same[landmark] for landmark in range(layout.count)], weight)
+    used = ["landmarks", *(kind for kind, why in whole.compares.items() if not why)]
+    words = "".join(f"; {kind} left out: {why}" for kind, why in whole.compares.items() if why)
     return whole, f"taught by {file} ({stored['net']['net']}, {stored['net']['input_size']} px): {', '.join(used)}{words}"

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from record import ROOT
 
+from nets.trainable import batch_norms
 from utils.config import read_defaults
 from utils.detect.experiment import PictureSets, prepare
 from utils.detect.scene_sources import portraits, resized
@@ -22,7 +23,6 @@ from utils.evaluate.detectors import weights_of
 from utils.faces.prepared_set import Split
 from utils.faces.sets import Sets
 from utils.train import checkpoint, run_folder
-from utils.train.batchnorm import measure_norms
 from utils.train.ranks import Ranks
 from utils.train.settings import read_settings
 
@@ -49,6 +49,20 @@ def mean(first: State, second: State, share: float) -> State:
             for name, tensor in first.items()}
 
 
+def measure_norms(net: torch.nn.Module, images: torch.Tensor) -> None:
+    """Set the statistics of all batch norms of `net` to those of images (M, S, S, 3)."""
+    norms = batch_norms(net)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train().reset_running_stats()
+        norm.momentum = None  # the plain mean over the batches
+    with torch.no_grad():
+        for part in images.split(BATCH):
+            net(part)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval().momentum = momentum
+
+
 def mean_detector(first: Path, run: run_folder.Run, second: State, share: float) -> State:
     """Return the tensors of the mean of an exported detector and a run, whose own are `second`."""
     defaults = read_defaults()
@@ -59,7 +73,7 @@ def mean_detector(first: Path, run: run_folder.Run, second: State, share: float)
     net = weights_of(first)
     net.measure_norms(images)
     net.load_state_dict(mean(net.state_dict(), second, share))
-    measure_norms(net, net, images, BATCH)
+    measure_norms(net, images)
     return net.state_dict()
 
 

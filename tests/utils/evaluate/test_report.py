@@ -134,10 +134,10 @@ def test_pictures_inside_a_file_of_the_archive_are_found(name, make, tmp_path):
         assert [round((image.mean() - 20) / 40) for image, _ in shown] == [*range(5), *range(4), *range(3)]
     logged: list[str] = []
     sink = logger.add(logged.append, level="WARNING")
-    rebox(own, "perturbed", 0.1, 1.0, None)
+    rebox(own, "perturbed", 1.0, None)
     assert not logged
     shutil.rmtree(root)
-    rebox(own, "perturbed", 0.1, 1.0, None)
+    rebox(own, "perturbed", 1.0, None)
     assert f"{len(own)} of {len(own)} source pictures are missing" in logged[0]
     logger.remove(sink)
 
@@ -146,9 +146,9 @@ def test_boxes_that_cannot_be(run_of, cli, faces):
     fails(cli("--test", "--exp", run_of, "--box", "detector", "--detector", "mtcnn"), "detector 'mtcnn' needs its weights")
     fails(cli("--test", "--exp", run_of, "--box", "loose"), "box must be one of true, perturbed, detector, not 'loose'")
     own = load_splits([split_of(faces, "test")], LAYOUT, 64, 1.0)
-    assert rebox(own, "true", 0.1, 1.0, None) == (own, 0)
+    assert rebox(own, "true", 1.0, None) == (own, 0)
     found = iter([np.empty((0, 4)), *own["box"][:][1:, None]])
-    again, missed = rebox(own, "detector", 0.1, 1.0, lambda image: (next(found), None))
+    again, missed = rebox(own, "detector", 1.0, lambda image: (next(found), None))
     assert missed == 1 and again["crop"][:] == pytest.approx(own["crop"][:], abs=1e-3)  # a missed face keeps its own box
     assert (again.only(np.array([3])).crops[0] == again.crops[3]).all()
 

@@ -18,7 +18,7 @@ from utils.faces.prepared_set import load_splits
 from utils.train import initialise
 from utils.train.make_net import facial_parts, make_net
 
-AUGMENT = settings().augment
+AUGMENT = settings("default").augment
 L68, L98 = (LAYOUTS.load(name) for name in ("68", "98"))
 
 

@@ -66,7 +66,7 @@ def test_a_face_is_changed_by_its_key_alone_whether_its_crop_is_kept_or_decoded(
 
 
 def test_unlabelled_views_are_those_of_the_loader_too(faces):
-    chosen = settings(noise=0.0)
+    chosen = settings("default", noise=0.0)
     both = recipes(chosen.augment, chosen.views)
     both = both._replace(strong=replace(both.strong, noise=0.0))
     some = opened(faces)

@@ -66,7 +66,7 @@ def test_what_is_no_shard_is_one_line(tmp_path):
 
 def test_memory_is_the_same_for_a_thousand_and_a_million_faces(tars, tmp_path):
     """The same shards again and again; an epoch is a number of steps."""
-    faces, chosen, used = opened(tars, tmp_path), settings(), {}
+    faces, chosen, used = opened(tars, tmp_path), settings("default"), {}
     once = np.array(faces.table)
     for repeats in (200, 200_000):
         table = tmp_path / f"{repeats}.table"
@@ -89,7 +89,8 @@ def test_memory_is_the_same_for_a_thousand_and_a_million_faces(tars, tmp_path):
 @pytest.mark.parametrize("steps", ([], ["translation", "rotation", "flip"]), ids=("ours", "published"))
 def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces, steps):
     some = load_splits([split_of(faces)], L68, 64, 0)
-    chosen = settings(rotation=90.0, scale=0.2, batch_size=8, unlabelled_share=0.25, epoch_steps=7, accumulate=2, steps=steps)
+    chosen = settings("default", rotation=90.0, scale=0.2, batch_size=8, unlabelled_share=0.25, epoch_steps=7,
+                      accumulate=2, steps=steps)
     both = recipes(chosen.augment, chosen.views)
     hidden = load_splits([split_of(faces)._replace(labelled=False)], L68, 64, 0)
     assert np.isnan(hidden["landmarks"][:]).all() and np.isnan(hidden.nominal()).all() and not hidden["visible"][:].any()
@@ -119,10 +120,10 @@ def test_a_batch_holds_labelled_faces_and_unlabelled_views(tars, tmp_path, faces
 
 def test_views_are_strongly_augmented_even_where_labelled_faces_are_not():
     for given, used in ((5.0, 10.0), (90.0, 90.0)):
-        chosen = settings(rotation=given, occlusion=0.0)
+        chosen = settings("default", rotation=given, occlusion=0.0)
         weak, strong = recipes(chosen.augment, chosen.views)
         assert (strong.rotation, strong.occlusion, weak.rotation) == (used, 0.2, 5.0)
-    chosen = settings(rotation=5.0, steps=["rotation"])
+    chosen = settings("default", rotation=5.0, steps=["rotation"])
     assert recipes(chosen.augment, chosen.views).strong.rotation == 5.0
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import (
-    LAYOUTS,
     detector_file,
     draw_face,
     driver,
@@ -21,7 +20,6 @@ from conftest import (
 
 from pipnet.errors import UserError
 from utils.faces.prepare import DataGenerator
-from utils.faces.prepared_set import load_splits
 from utils.faces.unlabelled import check_apart
 from utils.landmarks.semi import check_collapse
 from utils.train import checkpoint
@@ -140,25 +138,6 @@ def test_a_mean_teacher_learns_from_pictures(cli, semi, tmp_path):
     fails(cli("--train", *few, "--detector-weights", nothing), "no face to learn from in .*5 pictures without a sure face")
 
 
-def test_batch_norms_of_the_target(cli, semi, target, tmp_path):
-    """The training stays as it is; the kept net has other statistics: those of the unlabelled faces."""
-    flags = ["--train", *semi, "--semi", "mean-teacher", "--unlabelled", target, "--sigma", "0"]
-    for name, more in (("one", ()), ("two", ("--target-norms",))):
-        done = cli(*flags, *more, "--exp", name)
-        assert done.returncode == 0, done.stderr
-    one, two = (weights(tmp_path / "runs" / name) for name in ("one", "two"))
-    other = {name for name, tensor in one.items() if not torch.equal(tensor, two[name])}
-    assert other and all("running_" in name or "batches" in name for name in other)
-    faces = load_splits([split_of(target, part) for part in ("train", "val")], LAYOUTS.load("68"), 64, 0)
-    net, inputs = checkpoint.unpack(tmp_path / "runs" / "two" / "best.pt")[0].eval(), []
-    norm = next(module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d))
-    norm.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
-    with torch.no_grad():
-        net.predict(torch.from_numpy(np.stack([faces.crops.plain(index) for index in range(len(faces))])))
-    assert torch.allclose(inputs[0].mean((0, 2, 3)), norm.running_mean, atol=1e-5)
-    fails(cli("--train", *semi, "--target-norms"), "--target-norms is not read by a training without --semi")
-
-
 def test_two_processes_follow_a_mean_teacher_as_one(cli, semi, target, tmp_path):
     two_train_as_one(cli, tmp_path / "runs", "--train", *semi, "--amp", "off", "--semi", "mean-teacher", "--unlabelled", target)
 
@@ -195,7 +174,7 @@ def test_test_pictures_are_no_unlabelled_ones(faces, raw, target, tmp_path):
     (["--semi", "gssl", "--unlabelled", "gone"], "--unlabelled gone is neither a dataset"),
     (["--semi", "gssl", "--unlabelled", "EMPTY"], "no picture in the folder"),
     (["--unlabelled", "PICTURE"], "--unlabelled is not read by a training without --semi"),
-    (["--semi", "gssl", "--unlabelled", "PICTURE", "--pseudo-labels", "2"], "--pseudo-labels is not read by --semi gssl"),
+    (["--semi", "gssl", "--unlabelled", "PICTURE", "--unlabelled-share", "0.2"], "--unlabelled-share is not read by --semi gssl"),
     (["--semi", "gssl", "--unlabelled", "PICTURE", "--head", "coordinate"], "head pip.*--semi self-training"),
     (["--semi", "mean-teacher", "--unlabelled", "PICTURE", "--reinit"], "leave these out"),
     (["--semi", "mean-teacher", "--unlabelled", "PICTURE", "--teacher", "landmarks"], "makes its own teacher"),

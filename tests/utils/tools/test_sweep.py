@@ -135,13 +135,13 @@ def test_failures_and_interruptions_are_gone_on_after(sweeping, tmp_path):
 
 
 def test_several_keys_are_combined(sweeping, tmp_path):
-    done = sweeping("--sweep", "num_nb=3,4", "--sweep", "weights=none,a/b.pt", "--no-train-hidden").result()
+    done = sweeping("--sweep", "num_nb=3,4", "--sweep", "weights=none,a/b.pt", "--no-decay-norms").result()
     assert done.returncode == 0, done.stderr
     names = [name for name, *_ in sweeping.calls()]
     assert [name[:22] for name in names[::2]] == ["000-num_nb=3-weights=n", "000-num_nb=4-weights=n"] and len(set(names)) == 4
     assert [(row["num_nb"], row["weights"]) for row in rows(tmp_path / "runs" / "000" / "sweep.csv")] == [
         ("3", "none"), ("3", "a/b.pt"), ("4", "none"), ("4", "a/b.pt")]
-    assert "train_hidden: false" in (tmp_path / "runs" / "000" / "sweep.yaml").read_text()
+    assert "decay_norms: false" in (tmp_path / "runs" / "000" / "sweep.yaml").read_text()
 
 
 def test_without_validation_the_last_epoch_counts_and_none_is_best(sweeping, tmp_path):

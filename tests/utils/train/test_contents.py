@@ -9,6 +9,7 @@ from conftest import DEFAULTS, LAYOUTS, contents, fails, untrained
 from pipnet.contents import check_export
 from pipnet.errors import UserError
 from utils.config import make_settings
+from utils.sections import REMOVED
 from utils.train import checkpoint
 from utils.train.contents import check_contents
 
@@ -77,6 +78,16 @@ def test_every_wrong_value_is_named_or_harmless(whole):
 def test_what_contradicts_itself_is_refused(whole, change, message):
     with pytest.raises(ValueError, match=message):
         check_contents({**whole, **change})
+
+
+def test_keys_of_older_versions_are_dropped_if_the_training_goes_on_as_before(whole):
+    older = {**whole["args"], **{key: 7.0 if value is None else value for key, value in REMOVED.items()}}
+    check_contents(values := {**whole, "args": older})
+    assert not REMOVED.keys() & values["args"].keys()
+    other = {**whole["args"], "train_hidden": False}
+    with pytest.raises(ValueError, match="args.train_hidden is False, with which this version cannot go on training"):
+        check_contents({**whole, "args": dict(other)})
+    check_contents({**{key: value for key, value in whole.items() if key not in ("solver", "rows")}, "args": other})
 
 
 def test_settings_are_brought_to_their_types(whole):
