@@ -37,13 +37,13 @@ COMMIT = commit("benchmarks/results", "README.md", "docs")  # read before anythi
 
 
 def save(name: str, command: str, seed: int, figures: dict) -> Path:
-    """Write results/<name>.json, print it, and return its path."""
-    date = datetime.now(UTC).date().isoformat()
+    """Write results/<name>.json, print it, and return its path. A `report` among the figures is printed in its place."""
+    date, report = datetime.now(UTC).date().isoformat(), figures.pop("report", None)
     values = {"command": command, "commit": COMMIT, "date": date, "seed": seed, "machine": machine(), **figures}
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name}.json"
     file.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    print(file.read_text())
+    print(report or file.read_text())
     return file
 
 

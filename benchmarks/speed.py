@@ -1,116 +1,17 @@
-"""Training speed against its upper bound: the same steps, fed as in a training and fed by batches in device memory, in turn.
+"""Speed of trainings, nets, the demo and sets: `python benchmarks/speed.py NAME ...`.
 
-`memory_given_back` is, on a CPU, the speed of the batches in memory without `keep_memory`, measured before.
-
-`python benchmarks/speed.py [--input-size 128] ...` takes the flags of main.py.
+training [FLAG ...]: steps against their upper bound, with flags of main.py. gpu [speed] [train]: the same on a GPU, for many
+nets. zoo [NET ...], formats [NET ...]: cost of every net; the shipped nets in every format. demo [NET ...], browser
+[NET.onnx ...]: from pictures to drawn faces. soak [video] [pictures]: the demo for a long time. scale [FACES ...]: training on
+large sets. preparation, rendering: how long sets take to be made.
 """
-import json
-import sys
-import tempfile
-import time
-from contextlib import closing
-from itertools import cycle, islice
-from math import ceil
-from pathlib import Path
-from statistics import median
+from commands import Command, main
 
-import torch
-from record import save
-from torch.profiler import ProfilerActivity, profile
-
-from utils.config import parse, read_defaults
-from utils.faces.batches import Batch, Order
-from utils.faces.feed import Feed
-from utils.faces.loader import Loader
-from utils.faces.sets import Sets
-from utils.landmarks.experiment import landmark_experiment
-from utils.landmarks.sources import prepare
-from utils.modes import add_modes
-from utils.train.experiment import Experiment
-from utils.train.loop import make_loader, make_solver
-from utils.train.losses import one_behind
-from utils.train.ranks import Ranks, keep_memory, set_threads, start_ranks
-from utils.train.run_folder import Run
-from utils.train.settings import read_settings
-from utils.train.solver import Solver
-
-STEPS, SECONDS, ROUNDS = 20, 1.0, 5  # a figure is that of at least so many steps and seconds, the median of so many of them
-TRACED = 5  # steps
-
-
-def begin(flags: list[str], ranks: Ranks) -> tuple[Experiment, Solver, Order, Loader | Feed]:
-    """Return experiment, solver, order and loader, as a training with these flags of main.py has them before its first step."""
-    defaults = read_defaults()
-    mode, given = parse(flags, add_modes, defaults)
-    settings = read_settings({"dataset": "synthetic", **given}, mode, None, defaults)
-    set_threads(settings.train.threads, settings.train.deterministic)
-    sources = prepare(settings, Sets(settings, defaults), ranks, True, False)
-    experiment = landmark_experiment(sources, ranks)
-    with tempfile.TemporaryDirectory() as folder:
-        solver, order = make_solver(experiment, Run(Path(folder), Path(folder) / "best.pt"), ranks, False)
-    loader = make_loader(experiment.samples.batches, order.epochs(0, 1 << 30), settings.train, ranks.device)
-    return experiment, solver, order, loader
-
-
-def measure(flags: list[str], rounds: int = ROUNDS) -> dict:
-    """Return images/s of both, medians over the rounds, and what `traced` says of a step. flags: of main.py."""
-    *begun, loader = begin(flags, start_ranks())
-    with closing(loader):
-        return measured(*begun, loader, rounds)
-
-
-def measured(experiment: Experiment, solver: Solver, order: Order, loader: Loader | Feed, rounds: int) -> dict:
-    """Return the figures of a training that has begun."""
-    net, device = experiment.settings.net, solver.ranks.device
-    solver.begin()
-    feed = iter(loader)
-    ready = [Batch(images.to(device), labels.to(device), index) for images, labels, index in islice(feed, STEPS)]
-
-    def seconds(batches) -> float:
-        """Take steps as the loop of a training does. Reading the last losses waits for the device."""
-        begun = time.perf_counter()
-        for losses in one_behind(solver.train_step([batch]) for batch in batches):
-            losses.read()
-        return time.perf_counter() - begun
-
-    seconds(ready)  # kernels are chosen, graphs are captured
-    given_back = [seconds(ready) for _ in range(rounds if device.type == "cpu" else 0)]
-    keep_memory()
-    steps = max(STEPS, ceil(SECONDS * STEPS / seconds(ready)))
-    ahead = loader.num_workers and loader.num_workers * loader.prefetch_factor
-    fed, pure = [], []
-    for _ in range(rounds):
-        seconds(islice(feed, 3 + 2 * ahead))  # uses up the batches that were made while none were taken
-        fed.append(steps * order.batch / seconds(islice(feed, steps)))
-        pure.append(steps * order.batch / seconds(islice(cycle(ready), steps)))
-    found = {"net": net.net, "input_size": net.input_size, "batch_size": order.batch,
-             "images_per_second": round(median(fed), 1), "pure_compute": round(median(pure), 1),
-             "ratio": round(median(f / p for f, p in zip(fed, pure, strict=True)), 3)}
-    if given_back:
-        found["memory_given_back"] = round(STEPS * order.batch / median(given_back), 1)
-    else:
-        own = sum(batch.images.nbytes for batch in ready)  # which a training has not
-        found["peak_gib"] = round((torch.cuda.max_memory_allocated() - own) / 2 ** 30, 2)
-    return found | traced(lambda: seconds(islice(cycle(ready), TRACED)), device)
-
-
-def traced(steps, device: torch.device) -> dict:
-    """Return what one of TRACED steps is made of: operators of torch, and on a GPU launches, kernels and their time in ms."""
-    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    with profile(activities=kinds) as profiler:
-        steps()
-    with tempfile.TemporaryDirectory() as folder:
-        profiler.export_chrome_trace(f"{folder}/trace.json")
-        events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
-    found = {"operators": sum(event.get("cat") == "cpu_op" for event in events) // TRACED}
-    if device.type == "cuda":
-        work = [event for event in events if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
-        calls = [event for event in events if event.get("cat") in ("cuda_runtime", "cuda_driver")]
-        found |= {"launches": sum("Launch" in event["name"] for event in calls) // TRACED,
-                  "kernels": sum(event["cat"] == "kernel" for event in work) // TRACED,
-                  "device_ms": round(sum(event["dur"] for event in work) / 1000 / TRACED, 2)}
-    return found
-
+SPEEDS = {
+    "training": Command("speeds.training"), "gpu": Command("speeds.gpu"), "browser": Command("speeds.browser"),
+    **{name: Command("speeds.nets") for name in ("zoo", "formats")},
+    **{name: Command("speeds.demo") for name in ("demo", "soak")},
+    **{name: Command("speeds.sets") for name in ("scale", "preparation", "rendering")}}
 
 if __name__ == "__main__":
-    save("speed", "python benchmarks/speed.py " + " ".join(sys.argv[1:]), 0, measure(sys.argv[1:]))
+    main(SPEEDS, __doc__)

@@ -22,7 +22,7 @@ from loguru import logger
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
-sys.path[:] = [str(ROOT), *sys.path, str(ROOT / "benchmarks"), str(ROOT / "weights" / "making")]
+sys.path[:] = [str(ROOT), *sys.path, *(str(ROOT / folder) for folder in ("benchmarks", "weights/making", "tests/campaigns"))]
 from nets.convert.published import HEAD_NAMES  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
 from utils.config import Settings, make_settings, read_defaults  # noqa: E402

@@ -3,16 +3,13 @@ import json
 from argparse import Namespace
 
 import experiments
-import gpu
-import gpu_paths
+import gpu as campaign
 import lids
 import numpy as np
 import pytest
-import scale
-import soak
-import speed
 import tables
 from conftest import ROOT, load_split
+from speeds import demo, gpu, sets, training
 
 import main
 from pipnet.app.drowsiness import ring_aspect
@@ -36,10 +33,10 @@ def test_the_main_job_is_good_and_its_export_agrees():
     assert figures["torch"] <= 5 and abs(figures["torch"] - figures["onnx"]) <= 0.01
 
 
-def test_what_the_zoo_measured_learns_and_its_export_agrees():
-    zoo = json.loads((ROOT / "benchmarks" / "results" / "zoo.json").read_text())
-    assert all(found < 2 < 20 < mean for mean, found in zoo.get("learning", {}).values())
-    assert all(share > 0.95 for share in zoo.get("onnx_agrees", {}).values())
+def test_every_net_learns_and_its_export_agrees():
+    found = json.loads((ROOT / "benchmarks" / "results" / "learning.json").read_text())
+    assert all(after < 2 < 20 < before for before, after in found["learning"].values())
+    assert all(share > 0.95 for share in found["onnx_agrees"].values()) and not found["faults"]
 
 
 def test_every_command_of_the_benchmarks_is_one():
@@ -56,9 +53,9 @@ def test_every_command_of_the_benchmarks_is_one():
     for known, runs in ((file["flags"], file["runs"]), (making["flags"], making["stages"])):
         for run in runs.values():
             resolved(experiments.flags_of(run["flags"], known))
-    jobs = [job.flags for job in gpu_paths.PATHS.values() if job.script[-1] == "main.py" and "--layout" not in job.flags]
+    jobs = [job.flags for job in campaign.PATHS.values() if job.script[-1] == "main.py" and "--layout" not in job.flags]
     for flags in (*jobs, *gpu.ROWS.values()):
-        resolved(gpu_paths.filled(flags, ROOT))
+        resolved(gpu.filled(flags, ROOT))
     given = Namespace(net="resnet18", size=128, epochs=60)
     for name in file["tables"]:
         if name == "systems":
@@ -96,31 +93,29 @@ def test_the_rows_of_experiments_follow_from_their_figures():
 
 @pytest.mark.parametrize("pixels", ["cpu", "device"])
 def test_the_speed_of_a_training_is_measured(monkeypatch, recipe, pixels):
-    monkeypatch.setattr(speed, "STEPS", 2)
-    monkeypatch.setattr(speed, "ROUNDS", 1)
-    found = speed.measure([*map(str, recipe), "--pixels", pixels])
+    monkeypatch.setattr(training, "STEPS", 2)
+    found = training.training(*map(str, recipe), "--pixels", pixels, rounds=1)
     assert min(found["images_per_second"], found["pure_compute"], found["ratio"]) > 0
 
 
-def test_a_card_is_checked(monkeypatch, tmp_path, capsys):
+def test_a_card_is_checked(monkeypatch, capsys):
     """Two of the paths, on the processor."""
-    monkeypatch.setattr("record.RESULTS", tmp_path)
-    monkeypatch.setattr("gpu_paths.FACES", (16, 8))
-    found = gpu.main(["paths", "--minutes", "20", "--only", "own points", "diverging, bf16"])["paths"]
-    assert [row["status"] for row in found.values()] == ["ok", "ok"], found
-    assert "2 of 2 paths as expected" in capsys.readouterr().out
+    monkeypatch.setattr("speeds.gpu.FACES", (16, 8))
+    assert campaign.main(["own points", "diverging, bf16", "--minutes", "20"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("ok  ") == 2 and "paths: 2 cases, 0 faults" in printed
 
 
-def test_the_demo_runs_as_long_as_it_must(monkeypatch):
+def test_the_demo_runs_as_long_as_it_must():
     """Twelve frames and four pictures in place of 30,000 and 10,000."""
-    found = soak.measure(["video", "pictures"], 0.0004)
+    found = demo.soak(share=0.0004)
     video, pictures = found["video"], found["pictures"]
     assert video["lines"] == video["saved_frames"] == 12 and video["playable"] and video["with_a_face"] == 12
     assert pictures["lines"] == pictures["saved_pictures"] == 4 and pictures["in_order"]
 
 
 def test_a_repeated_set_is_a_prepared_one(faces, tmp_path):
-    scale.repeated(faces, tmp_path / "many", 100)
+    sets.repeated(faces, tmp_path / "many", 100)
     table = load_split(tmp_path / "many", "train")
     assert len(set(table["file"])) == 100 and all(table.crops.encoded(index) for index in range(100))
     assert (table["landmarks"][0] == table["landmarks"][36]).all()

@@ -17,6 +17,7 @@ import commands as benchmark
 import cv2
 import measure
 import pytest
+import speed
 from conftest import ROOT, run
 
 import main
@@ -29,6 +30,7 @@ from utils.config import parse, read_defaults
 from utils.faces.archives import DATASETS
 
 DEFAULTS = read_defaults()
+BENCHMARKS = {"benchmarks/measure.py": measure.MEASURES, "benchmarks/speed.py": speed.SPEEDS}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = [*PAGES, ROOT / "CONTRIBUTING.md", *(ROOT / name / "README.md" for name in ("data", "weights", "assets"))]
 COMMAND = re.compile(r"(?:\w+=\S+ )*(?:python (?:(?:main|demo|benchmarks/[\w/]+|weights/making/make)\.py|tests/campaigns)|"
@@ -86,8 +88,8 @@ def test_every_command_parses(page):
             elif script == "demo.py":
                 if "--help" not in flags:
                     demo.parse(flags)
-            elif script == "benchmarks/measure.py":
-                benchmark.read(measure.MEASURES, flags, "")
+            elif script in BENCHMARKS:
+                benchmark.read(BENCHMARKS[script], flags, "")
             else:
                 assert (ROOT / script).exists(), line
         except Exception as error:
@@ -98,7 +100,7 @@ def test_every_flag_exists(capsys):
     for show_help in (lambda: parse(["--help"], main.add_modes, DEFAULTS), lambda: demo.parse(["--help"])):
         with pytest.raises(SystemExit):
             show_help()
-    benchmarks = "--seeds --minutes --count --jobs --into --start-epochs --values --only --data --faces --detector".split()
+    benchmarks = "--seeds --minutes --count --jobs --into --start-epochs --values --only --data --faces --share".split()
     others = {"--depth", "--compression"}  # of git; added by docs/contributing.md
     known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | {*benchmarks} | others
     for page in FOLDERS:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 CAMPAIGNS = {"kills": ["--count", "200"], "signals": ["--count", "240"], "disks": [], "files": ["--count", "5000"],
-             "values": ["--values", "--count", "1012"], "attacks": ["--count", "300"], "options": ["--count", "360"]}
+             "values": ["--values", "--count", "1012"], "attacks": ["--count", "300"], "options": ["--count", "360"],
+             "learning": [], "gpu": []}
 
 
 def run(name: str, flags: list[str]) -> bool:

@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "benchmarks"))
-from record import COMMIT, ROOT, chosen, save  # noqa: F401
+sys.path[1:1] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("", "../benchmarks")]
+from record import COMMIT, ROOT, chosen, result, save  # noqa: E402, F401
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch.utils.tensorboard", "onnx", "onnxruntime", "onnxscript", "main", "utils.tools.opening",
@@ -25,7 +25,8 @@ FORKS.set_forkserver_preload(["torch.utils.tensorboard", "onnx", "onnxruntime", 
 TINY = ("--dataset synthetic --synthetic-train 12 --synthetic-test 3 --net timm:test_efficientnet --weights none --input-size 64 "
         "--target-size 64 --batch-size 4 --threads 1 --warmup 0.5").split()
 TITLES = {"kills": "SIGKILLs", "signals": "signals", "disks": "disks in trouble", "files": "damaged files",
-          "values": "wrong values in whole files", "attacks": "foreign files and links", "options": "combinations of options"}
+          "values": "wrong values in whole files", "attacks": "foreign files and links", "options": "combinations of options",
+          "learning": "nets with heads", "paths": "ways of main.py on a GPU"}
 PATIENCE = 300  # seconds until a run that was not stopped is a hang
 
 

@@ -23,7 +23,7 @@ from utils.train.initialise import initialise
 from utils.train.published import describe
 
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
-LIGHT = ["mobilenetv3_small", "regnetx_200mf", "hrnet_w18_small_v2"]  # of timm; benchmarks/zoo.py tests all of them
+LIGHT = ["mobilenetv3_small", "regnetx_200mf", "hrnet_w18_small_v2"]  # of timm; `tests/campaigns learning` tests all of them
 PUBLISHED = {  # {name in the reference file: row}
     "pipnet_resnet18": "resnet18",
     "pipnet_resnet50": "resnet50",

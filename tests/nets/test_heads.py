@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 from ideal import ideal
+from overfitting import overfit, teach
 
-from benchmarks.overfitting import overfit, teach
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.heads.heatmap import HeatmapHead
 from nets.heads.pip import nearest_neighbors
@@ -98,7 +98,7 @@ def test_gaussian_targets_equal_the_dense_ones(size, autocast):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_head_overfits_sixteen_faces(head):
-    """Overfit 16 faces with the smallest net of every head; benchmarks/zoo.py does the others."""
+    """Overfit 16 faces with the smallest net of every head; `tests/campaigns learning` does the others."""
     steps, options = STEPS[head]
     start, nme, _ = overfit(NET, head, 64, steps, **options)
     assert nme < 2 < 10 < start

@@ -11,8 +11,8 @@ from conftest import DEFAULTS, LAYOUTS, NET, doomed, fails, mean_face, rows, tab
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ideal import ideal
+from overfitting import overfit
 
-from benchmarks.overfitting import overfit
 from nets import HEADS, Labels, NetOptions, build_net, make_spec
 from nets.detectors.faceboxes import FaceBoxesV2
 from nets.stages.refiner import Refiner, sample

@@ -1,11 +1,4 @@
-"""Does this card train, and how fast: `python benchmarks/gpu.py [paths] [speed] [train] [--minutes 7] [--data FOLDER]`.
-
-`paths` runs main.py in every way that matters on a GPU, several at a time: status and output must be as expected. `speed`
-measures steps, fed as in a training and fed from memory. `train` compares loss curves with and without graphs and device pixels,
-then trains for at most two minutes and tests. All of it runs on a CPU too, without what needs a card. `--only NAME ...` takes
-these paths and rows of the speed. `--data` is a prepared set; without one, rendered faces are trained on.
-"""
-import argparse
+"""Speed on a GPU, and that graphs and pixels on the device learn alike."""
 import gc
 import json
 import os
@@ -14,19 +7,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from threading import Timer
 
 import torch
-from gpu_paths import ALIKE, DATA, PATHS, filled, python, run_all
-from record import ROOT, chosen, save
+from record import ROOT, chosen
 from shown import markdown, rows_of
 
 from pipnet.files import read_csv
 
-SHARES = {"paths": 0.40, "speed": 0.36, "train": 0.24}  # of the minutes; what a part does not use is for the next ones
+FACES = 800, 60  # rendered, to train and to test
+PLACES = ["--data-root", "WORK/data", "--run-root", "WORK/runs"]  # `filled` fills in what is in capitals
+DATA = [*PLACES, "--dataset", "synthetic", "--synthetic-train", "TRAIN_FACES", "--synthetic-test", "TEST_FACES"]
+ALIKE = [*DATA, "--weights", "none", "--exp", "NAME"]
+SHARES = {"speed": 0.6, "train": 0.4}  # of the minutes; what a part does not use is for the next ones
 ROW_LIMIT = 90 if torch.cuda.is_available() else 600  # seconds
 LARGE = ["--train", *ALIKE, "--input-size", "256"]
 SHORT, PLAIN = ["--preset", "short"], ["--preset", "short", "--no-refine"]  # with and without the refiner
@@ -43,13 +40,31 @@ ROWS = {f"{net} {batch}: {way}": [*LARGE, "--batch-size", str(batch), *flags, *m
         for net, batch, flags in nets for way, more in ways.items()}
 
 
+def filled(words, work: Path, name: str = "") -> list[str]:
+    """Return words of a command with the folder of all files, and the name of a run, where they belong."""
+    places = {"WORK": str(work), "NAME": re.sub(r"\W+", "-", name), "TRAIN_FACES": str(FACES[0]), "TEST_FACES": str(FACES[1]),
+              "ONE_MORE": str(torch.cuda.device_count() + 1)}
+    return [re.sub("|".join(places), lambda match: places[match[0]], word) for word in words]
+
+
+def python(command: list[str], work: Path, name: str, seconds: float) -> tuple[int, list[str]]:
+    """Run Python; return its status and all lines that it prints. After too many seconds it ends with its children: 124."""
+    log, path = work / f"{name}.log", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = ["timeout", "-k", "5", str(max(round(seconds), 1)), sys.executable, *filled(command, work, name)]
+    with open(log, "w") as out:
+        status = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
+                                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2"}).returncode
+    return status, re.split(r"[\r\n]+", log.read_text(encoding="utf-8", errors="replace").strip())
+
+
 def speed(work: Path, until: float, names: list[str]) -> dict[str, dict]:
     """Return {row: figures or {"error": why}}, as many as there is time for. A process measures row after row, up to an error."""
     left, found, log = list(names), {}, work / "rows.log"
     print(markdown([dict.fromkeys(row, "") for row in speed_rows({"": {}})]).rpartition("\n")[0], flush=True)
     while left and (rest := until - time.monotonic()) > 20:
-        command = ["timeout", "-k", "5", str(round(rest)), sys.executable, __file__, "rows", str(work), *left]
-        env = {**os.environ, "TEARDOWN_CUPTI": "0"}  # a profiler that ends must not break the graphs of the next row
+        command = ["timeout", "-k", "5", str(round(rest)), sys.executable, "-m", "speeds.gpu", str(work), *left]
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks"),
+               "TEARDOWN_CUPTI": "0"}  # a profiler that ends must not break the graphs of the next row
         with open(log, "w") as out, \
                 subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=out, text=True, env=env) as child:
             row: dict = {}
@@ -69,13 +84,13 @@ def speed(work: Path, until: float, names: list[str]) -> dict[str, dict]:
 
 def print_rows(work: str, *names: str) -> None:
     """Print the figures of each row as a line of JSON. End after an error, after which the device may be unusable."""
-    from speed import measure
+    from speeds.training import training
 
     from pipnet.errors import one_line
     out, sys.stdout = sys.stdout, sys.stderr
     for name in names:
         try:
-            row = measure(filled(ROWS[name], Path(work)), rounds=1)
+            row = training(*filled(ROWS[name], Path(work)), rounds=1)
         except Exception as error:
             row = {"error": f"{type(error).__name__}: {one_line(error)}"[:200]}
         print(json.dumps(row), file=out, flush=True)
@@ -135,53 +150,40 @@ def train(work: Path, until: float, images: float, data: Path) -> dict:
 
 def report(figures: dict) -> str:
     """Return all figures in few lines."""
-    paths, training = figures["paths"], dict(figures["train"])
-    passed = [f"{name} {row['seconds']:.0f} s" for name, row in paths.items() if row["status"] == "ok"]
-    lines = [f"{len(passed)} of {len(paths)} paths as expected: {'; '.join(passed)}"] if paths else []
-    lines += [f"{row['status']}: {name}: {row['why']}" for name, row in paths.items() if row["why"]]
-    lines += [markdown(figures["shown"])]
+    training = dict(figures["train"])
+    lines = [markdown(figures["shown"])]
     lines += [f"loss of 200 steps, {name}: {means}" for name, means in training.pop("curves", {}).items()]
     return "\n".join([*lines, f"{training or ''}", f"{figures['minutes']} minutes"])
 
 
-def main(argv: list[str]) -> dict:
-    """Measure the parts that are asked for, print and save them, and return them."""
-    begun, first = time.monotonic(), next(iter(ROWS))
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(SHARES)}; without: all")
-    parser.add_argument("--minutes", type=float, default=7)
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"of: {'; '.join([*PATHS, *ROWS])}")
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "300w", metavar="FOLDER", help="a prepared set, for `train`")
-    given = parser.parse_args(argv)
-    parts, only = chosen(SHARES, given.parts), chosen([*PATHS, *ROWS], given.only)
-    figures: dict = {"paths": {}, "rows": {}, "train": {}}
+def gpu(*parts: str, minutes: float = 4.2, only: Sequence[str] = (), data: Path = ROOT / "data" / "300w") -> dict:
+    """Return how fast a GPU trains, in at most so many minutes.
+
+    speed: steps, fed as in a training and fed from memory. train: loss curves with and without graphs and device pixels, then a
+    training of at most two minutes and a test. All of it runs on a CPU too. only: names of rows of `speed`. data: a prepared set
+    for `train`; without one, rendered faces are trained on. `python tests/campaigns gpu` tests what main.py does on a GPU.
+    """
+    begun, figures = time.monotonic(), {"rows": {}, "train": {}}
+    parts, only = chosen(SHARES, parts), chosen(ROWS, only)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        status, lines = python(["main.py", "--prepare", *DATA], work, "prepare", 60 * given.minutes)
+        status, lines = python(["main.py", "--prepare", *DATA], work, "prepare", 60 * minutes)
         if status:
             sys.exit(f"no data: {lines[-1]}")
         for place, part in enumerate(parts):
             now = time.monotonic()
-            until = now + (begun + 60 * given.minutes - now) * SHARES[part] / sum(SHARES[other] for other in parts[place:])
-            if part == "paths":
-                figures["paths"] = run_all(work, until, [name for name in only if name in PATHS])
-            elif part == "speed":
-                figures["rows"] = speed(work, until, [name for name in only if name in ROWS])
+            until = now + (begun + 60 * minutes - now) * SHARES[part] / sum(SHARES[other] for other in parts[place:])
+            if part == "speed":
+                figures["rows"] = speed(work, until, only)
             else:
-                rows = figures["rows"] or speed(work, until, [first])
+                rows = figures["rows"] or speed(work, until, only[:1])
                 images = next((row["images_per_second"] for row in rows.values() if "error" not in row), 0)
-                figures["train"] = train(work, until, images, given.data)
+                figures["train"] = train(work, until, images, data)
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     figures["shown"] = speed_rows(figures["rows"], card)
     figures["minutes"] = round((time.monotonic() - begun) / 60, 1)
-    saved = save("gpu", " ".join(["python benchmarks/gpu.py", *argv]), 0, figures)
-    print(report(json.loads(saved.read_text())), flush=True)
-    return figures
+    return {**figures, "failed": sum("error" in row for row in figures["rows"].values()), "report": report(figures)}
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["rows"]:
-        print_rows(*sys.argv[2:])
-    else:
-        done = main(sys.argv[1:])
-        sys.exit(any(row.get("status") == "failed" or "error" in row for row in (done["paths"] | done["rows"]).values()))
+    print_rows(*sys.argv[1:])

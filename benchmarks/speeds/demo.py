@@ -1,9 +1,8 @@
-"""Speed from a video file to drawn faces, with the detector on every frame or seldom: `python benchmarks/demo.py`.
-
-`python benchmarks/demo.py NET ... [--detector NAME=WEIGHTS]` measures other nets than the shipped ones. The clips are rendered,
-640x480 px at 30 frames/s: 1, 5 or 20 heads turn, nod and move about while a bar passes in front of them.
-"""
-import argparse
+"""The demo: from a video file to drawn faces, and for a long time."""
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,12 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from photographs import name_and_file, open_detector
-from record import save
+from record import ROOT, chosen
 from shown import rows_of
 
 from pipnet.app.sources import open_source
 from pipnet.app.track import Tracker
 from pipnet.draw import draw, group_colours
+from pipnet.files import SHIPPED
 from pipnet.geometry import box_of, iou, opencv_matrix, transform
 from pipnet.landmarker import Landmarker
 from utils.synthetic import render
@@ -90,8 +90,13 @@ def measure(file: Path, truth: list[np.ndarray], landmarker: Landmarker, every: 
             "nme": round(100 * float(np.mean(values)), 3), "found": round(len(values) / sum(map(len, truth)), 4)}
 
 
-def main(nets: list[str], detector: str | None) -> None:
-    """Measure nets on the same clips. detector: NAME=WEIGHTS, None for the shipped one."""
+def demo(*nets: str, detector: str = "") -> dict:
+    """Return the speed from a video file to drawn faces, with the detector on every frame or seldom.
+
+    The clips are rendered, 640x480 px at 30 frames/s: 1, 5 or 20 heads turn, nod and move about while a bar passes in front of
+    them. nets: as --exp of demo.py takes them; without any, the shipped ones. detector: NAME=WEIGHTS, without it the shipped one.
+    """
+    nets = nets or SHIPPED[:2]
     angles = np.sin(np.linspace(-np.pi / 2, np.pi / 2, POSES))
     heads = [[render(0, person, SIDE, **turning(angle)) for angle in angles] for person in PEOPLE]
     figures: dict[str, dict] = {net: {} for net in nets}
@@ -106,15 +111,97 @@ def main(nets: list[str], detector: str | None) -> None:
                                             for every in EVERY}
     rows = [{"net": f"`{net}`", "faces": count, "way": way, **row} for net, counts in figures.items()
             for count, ways in counts.items() for way, row in ways.items()]
-    save("demo", "python benchmarks/demo.py", 0, {"size": [WIDTH, HEIGHT], "frames": FRAMES, "rows": rows_of(
+    return {"size": [WIDTH, HEIGHT], "frames": FRAMES, "rows": rows_of(
         rows, ("net", "net"), ("faces", "faces"), ("way", "way"), ("frames/s", "frames_per_second", ".1f"),
         ("CPU ms a frame", "cpu_ms_per_frame", ".0f"), ("detector's share", "detector_share", ".0%"), ("NME %", "nme", ".2f"),
-        ("faces found", "found", ".1%"))})
+        ("faces found", "found", ".1%"))}
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("nets", nargs="*", default=["landmarks", "landmarks-fast"], help="as --exp of demo.py takes them")
-    parser.add_argument("--detector", metavar="NAME=WEIGHTS", help="without: the shipped one")
-    given = parser.parse_args()
-    main(given.nets, given.detector)
+# ------------------------------------------------------------------------------------------------------------------- soak
+LONG_RATE, LONG_FRAMES, SIZE, PICTURES = 25, 20 * 60 * 25, (320, 240), 10_000
+DIFFERENT = 50    # pictures; the others are links to these
+ALLOWED = 50      # MB
+BETWEEN = 0.25    # s between two looks at the memory
+
+
+def face(angle: float) -> np.ndarray:
+    """Return a picture (240, 320, 3) of a face that moves about as `angle` grows."""
+    image = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
+    scale = 0.9 * SIZE[1] / min(image.shape[:2])
+    middle = SIZE[0] / 2 + 30 * np.sin(angle), SIZE[1] / 2 + 8 * np.sin(2.3 * angle)
+    shift = np.array(middle) - scale * np.array(image.shape[1::-1]) / 2
+    matrix = np.array([(scale, 0, shift[0]), (0, scale, shift[1])])
+    return cv2.warpAffine(image, matrix, SIZE, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
+
+
+def memory(process: int) -> float:
+    """Return a process's resident memory in MB, 0 when it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
+    except OSError:
+        return 0.0
+
+
+def watched(flags: list[str], lines: Path, count: int) -> dict:
+    """Run the demo. Return its seconds, its memory, and how many lines of JSON it wrote for `count` frames."""
+    command = [sys.executable, str(ROOT / "demo.py"), *flags, "--json", str(lines), "--threads", "1", "--upright"]
+    begun, looks = time.monotonic(), []
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None:
+        time.sleep(BETWEEN)
+        done = lines.stat().st_size if lines.is_file() else 0
+        looks.append((done, memory(process.pid)))
+    if process.returncode:
+        sys.exit(process.stderr.read())
+    seconds, rows = time.monotonic() - begun, [json.loads(line) for line in lines.read_text().splitlines()]
+    looks = [(done, used) for done, used in looks if used and done] or [(0, 0)]  # it may end before the first look
+    early = [used for done, used in looks if done <= 0.1 * looks[-1][0]] or [looks[0][1]]
+    growth = max(used for _, used in looks) - max(early)
+    return {"frames": count, "lines": len(rows), "in_order": [row["frame"] for row in rows] == list(range(count)),
+            "with_a_face": sum(bool(row["faces"]) for row in rows), "seconds": round(seconds, 1),
+            "memory_mb": round(max(early), 1), "memory_growth_mb": round(growth, 1), "flat": growth <= ALLOWED}
+
+
+def video(place: Path, share: float) -> dict:
+    """Return the figures of a clip that is tracked, drawn and saved."""
+    count, code = max(round(LONG_FRAMES * share), 1), cv2.VideoWriter.fourcc(*"mp4v")
+    writer = cv2.VideoWriter(str(place / "in.mp4"), code, LONG_RATE, SIZE)
+    for index in range(count):
+        writer.write(face(index / LONG_RATE))
+    writer.release()
+    found = watched(["--source", str(place / "in.mp4"), "--save", str(place / "out.mp4"), "--pose", "--drowsiness"],
+                    place / "out.jsonl", count)
+    saved, read = cv2.VideoCapture(str(place / "out.mp4")), 0
+    while saved.grab():
+        read += 1
+    return {**found, "saved_frames": read, "playable": read == count}
+
+
+def pictures(place: Path, share: float) -> dict:
+    """Return the figures of a folder of pictures whose drawn copies are saved."""
+    count, source = max(round(PICTURES * share), 1), place / "in"
+    source.mkdir()
+    for index in range(count):
+        if index < DIFFERENT:
+            cv2.imwrite(str(source / f"{index:06d}.jpg"), face(index))
+        else:
+            os.link(source / f"{index % DIFFERENT:06d}.jpg", source / f"{index:06d}.jpg")
+    found = watched(["--source", str(source), "--save", str(place / "out")], place / "out.jsonl", count)
+    return {**found, "saved_pictures": len(list((place / "out").iterdir()))}
+
+
+PARTS = {"video": video, "pictures": pictures}
+
+
+def soak(*parts: str, share: float = 1.0) -> dict:
+    """Return memory, frames and files of the demo in long runs, whose figures must say `flat`, `playable` and `in_order`.
+
+    video: a rendered clip of 20 minutes; pictures: a folder of 10,000. share: of these lengths, such as 0.01. memory_growth_mb is
+    how far the process grows beyond the most that it had in its first tenth; at most 50 MB are allowed.
+    """
+    found = {}
+    for name in chosen(PARTS, parts):
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = PARTS[name](Path(folder), share)
+    return found

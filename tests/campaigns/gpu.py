@@ -1,8 +1,11 @@
-"""The paths of main.py that gpu.py runs on a card, for a dozen steps each, and what they must print."""
-import os
+"""Every way of main.py that matters on a GPU, for a dozen steps, several at a time: `python tests/campaigns gpu [NAME ...]`.
+
+Status and output must be as expected. All of it runs on a CPU too, without what needs a card.
+"""
+import argparse
 import re
-import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -10,17 +13,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from record import ROOT
+from victims import chosen, finish
+
+# isort: split
+from speeds.gpu import ALIKE, DATA, PLACES, python
 
 from pipnet.cores import cores
 from pipnet.files import write_text
 
-FACES = 800, 60  # rendered, to train and to test
 LIMIT = 150 if torch.cuda.is_available() else 600  # seconds of a path
 ENDED = 124, 137  # status of what `timeout` has ended
-PLACES = ["--data-root", "WORK/data", "--run-root", "WORK/runs"]  # `filled` fills in what is in capitals
-DATA = [*PLACES, "--dataset", "synthetic", "--synthetic-train", "TRAIN_FACES", "--synthetic-test", "TEST_FACES"]
-ALIKE = [*DATA, "--weights", "none", "--exp", "NAME"]
 SMALL = [*ALIKE, "--epochs", "1", "--epoch-steps", "14", "--batch-size", "8", "--input-size", "128", "--threads", "2",
          "--workers", "2"]
 HALF = ["--labelled-fraction", "0.5"]
@@ -93,23 +95,6 @@ PATHS = {  # those that others need, and those that take long, come first
 }
 
 
-def filled(words, work: Path, name: str = "") -> list[str]:
-    """Return words of a command with the folder of all files, and the name of a run, where they belong."""
-    places = {"WORK": str(work), "NAME": re.sub(r"\W+", "-", name), "TRAIN_FACES": str(FACES[0]), "TEST_FACES": str(FACES[1]),
-              "ONE_MORE": str(torch.cuda.device_count() + 1)}
-    return [re.sub("|".join(places), lambda match: places[match[0]], word) for word in words]
-
-
-def python(command: list[str], work: Path, name: str, seconds: float) -> tuple[int, list[str]]:
-    """Run Python; return its status and all lines that it prints. After too many seconds it ends with its children: 124."""
-    log, path = work / f"{name}.log", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = ["timeout", "-k", "5", str(max(round(seconds), 1)), sys.executable, *filled(command, work, name)]
-    with open(log, "w") as out:
-        status = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
-                                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2"}).returncode
-    return status, re.split(r"[\r\n]+", log.read_text(encoding="utf-8", errors="replace").strip())
-
-
 def run(name: str, work: Path, until: float) -> dict:
     """Run a path. Return its status (ok, failed or skipped), seconds, and why it is not ok, or why its step is no graph."""
     job, begun = PATHS[name], time.monotonic()
@@ -167,5 +152,23 @@ def main_in(how: str) -> None:
     run_command(main.main)
 
 
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of: " + "; ".join(PATHS))
+    parser.add_argument("--minutes", type=float, default=60, help="what has not begun by then is skipped")
+    parser.add_argument("--save", action="store_true", help="write results/paths.json")
+    args, begun = parser.parse_args(argv), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        status, lines = python(["main.py", "--prepare", *DATA], Path(folder), "prepare", 60 * args.minutes)
+        if status:
+            sys.exit(f"no data: {lines[-1]}")
+        paths = run_all(Path(folder), begun + 60 * args.minutes, chosen(PATHS, args.names))
+    return finish("paths", argv, 0, {"count": len(paths), "paths": paths, "minutes": (time.monotonic() - begun) / 60, "faults": [
+        f"{name}: {row['why']}" for name, row in paths.items() if row["status"] == "failed"]}, args.save)
+
+
 if __name__ == "__main__":
-    main_in(sys.argv.pop(1))
+    if sys.argv[1:2] in (["memory"], ["group"]):
+        main_in(sys.argv.pop(1))
+    else:
+        sys.exit(main(sys.argv[1:]))

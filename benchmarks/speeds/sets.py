@@ -1,13 +1,7 @@
-"""Training on large sets: `python benchmarks/scale.py [FACES ...]` measures sets of 64, 10,000 and 1,000,000 faces.
-
-All faces are copies of a few drawn ones, with 68 landmarks and crops of 128 px: the columns are written in full, the places of
-the crops point at the same JPEGs. With 1 and 2 processes, these are measured: the seconds in which the set is opened; those in
-which a process runs through the order of an epoch; those from the start of Python to the first step, also in CPU time, which the
-load of others hardly changes, and to the first step after a checkpoint is loaded; images/s; the private memory of the first
-process and its loaders, without the page cache. With 64 faces that is the memory of the net, the optimizer and the packages.
-"""
+"""Sets: how long they take to be made, and how a training deals with large ones."""
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,10 +12,12 @@ from pathlib import Path
 BEGUN = time.time()  # before torch is loaded
 
 import numpy as np  # noqa: E402
-from record import ROOT, save  # noqa: E402
+from record import ROOT  # noqa: E402
 from shown import rows_of  # noqa: E402
 
 FACES, PROCESSES = (64, 10_000, 1_000_000), (1, 2)
+PREPARED, COPIES = 100, 10   # photographs of `preparation`
+TRAIN, TEST = 2000, 400      # faces of the default synthetic set
 DRAWN = 200  # different faces
 STEPS = 20
 FLAGS = ["--train", "--input-size", "128", "--weights", "none", "--batch-size", "16", "--val", "none"]
@@ -72,7 +68,7 @@ def private_mb() -> float:
 def work(folder: str, name: str) -> None:
     """Measure, as one of the processes of a training on the set `name`; the first one prints its figures as JSON."""
     import torch
-    from speed import begin
+    from speeds.training import begin
 
     from utils.config import read_defaults
     from utils.faces.prepared_set import PreparedSet
@@ -119,11 +115,11 @@ def launched(ranks: int, folder: Path, name: str) -> dict:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    command = [sys.executable, __file__, "work", str(folder), name]
+    command = [sys.executable, "-m", "speeds.sets", str(folder), name]
     begun = []
     for rank in range(ranks):
         place = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "RANK": rank, "LOCAL_RANK": rank}
-        env = {**os.environ, **where, **{key: str(value) for key, value in place.items()}}
+        env = {**os.environ, **where, "PYTHONPATH": str(ROOT / "benchmarks"), **{key: str(value) for key, value in place.items()}}
         begun.append(subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, env=env))
     said = [process.communicate()[0] for process in begun][0]
     if any(process.returncode for process in begun):
@@ -131,8 +127,16 @@ def launched(ranks: int, folder: Path, name: str) -> dict:
     return json.loads(next(line.removeprefix("FIGURES ") for line in said.splitlines() if line.startswith("FIGURES ")))
 
 
-def measure(sizes: list[int], processes=PROCESSES) -> list[dict]:
-    """Return a row for each number of faces and of processes."""
+def scale(*faces: int) -> dict:
+    """Return what a training takes on sets of 64, 10,000 and 1,000,000 faces, or on those of so many.
+
+    All faces are copies of a few drawn ones, with 68 landmarks and crops of 128 px: the columns are written in full, the places
+    of the crops point at the same JPEGs. With 1 and 2 processes, these are measured: the seconds in which the set is opened;
+    those in which a process runs through the order of an epoch; those from the start of Python to the first step, also in CPU
+    time, which the load of others hardly changes, and to the first step after a checkpoint is loaded; images/s; the private
+    memory of the first process and its loaders, without the page cache. With 64 faces that is the memory of the net, the
+    optimizer and the packages.
+    """
     from utils import DataGenerator
 
     rows = []
@@ -140,20 +144,52 @@ def measure(sizes: list[int], processes=PROCESSES) -> list[dict]:
         folder = Path(place)
         raw_set(folder)
         prepared = Path(DataGenerator(folder / "raw", 128, "points", "drawn", folder / "data", val=0.0).run())
-        for faces in sizes:
-            repeated(prepared, folder / "data" / f"faces{faces}", faces)
-            for ranks in processes:
-                rows.append({"faces": faces, "processes": ranks, **launched(ranks, folder / "data", f"faces{faces}")})
+        for count in faces or FACES:
+            repeated(prepared, folder / "data" / f"faces{count}", count)
+            for ranks in PROCESSES:
+                rows.append({"faces": count, "processes": ranks, **launched(ranks, folder / "data", f"faces{count}")})
                 print(rows[-1], file=sys.stderr)
-    return rows_of(rows, ("faces", "faces", ",d"), ("processes", "processes"), ("s to open", "seconds_to_open", ".2f"),
-                   ("s for an order", "seconds_of_an_order", ".2f"), ("s to the first step", "seconds_to_first_step", ".1f"),
-                   ("of these, CPU", "cpu_seconds_to_first_step", ".1f"), ("s to resume", "seconds_to_resume", ".1f"),
-                   ("images/s", "images_per_second", ".0f"), ("private MB", "private_mb", ".0f"))
+    return {"rows": rows_of(
+        rows, ("faces", "faces", ",d"), ("processes", "processes"), ("s to open", "seconds_to_open", ".2f"),
+        ("s for an order", "seconds_of_an_order", ".2f"), ("s to the first step", "seconds_to_first_step", ".1f"),
+        ("of these, CPU", "cpu_seconds_to_first_step", ".1f"), ("s to resume", "seconds_to_resume", ".1f"),
+        ("images/s", "images_per_second", ".0f"), ("private MB", "private_mb", ".0f"))}
+
+
+def preparation() -> dict:
+    """Return how fast faces are prepared, in photographs of 500 px, as crops of 256 px with margin."""
+    from utils import DataGenerator
+    from utils.synthetic import generate
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        generate(place / "raw", PREPARED, 0, size=500)
+        train = place / "set" / "train"
+        train.mkdir(parents=True)
+        for file in sorted(path for path in (place / "raw").rglob("*") if path.suffix in (".jpg", ".pts")):
+            for copy in range(COPIES):
+                shutil.copy(file, train / f"{file.stem} {copy}{file.suffix}")
+        start, busy, count = time.perf_counter(), time.process_time(), PREPARED * COPIES
+        DataGenerator(place / "set", 256, out=place / "data").run()
+        seconds, core_seconds = time.perf_counter() - start, time.process_time() - busy
+        return {"faces": count, "seconds": round(seconds, 2), "core_seconds": round(core_seconds, 2),
+                "faces_per_second": round(count / seconds, 1), "faces_per_core_second": round(count / core_seconds, 1)}
+
+
+def rendering() -> dict:
+    """Return how long the default synthetic set takes to be rendered and prepared."""
+    from utils import DataGenerator
+    from utils.synthetic import generate
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        start = time.perf_counter()
+        generate(place / "raw", TRAIN, TEST)
+        rendered = time.perf_counter()
+        DataGenerator(place / "raw", dataset="synthetic", out=place / "data").run()
+        return {"faces": TRAIN + TEST, "rendering_seconds": round(rendered - start, 1),
+                "preparing_seconds": round(time.perf_counter() - rendered, 1)}
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["work"]:
-        work(*sys.argv[2:])
-    else:
-        sizes = list(map(int, sys.argv[1:])) or list(FACES)
-        save("scale", " ".join(["python benchmarks/scale.py", *sys.argv[1:]]), 0, {"rows": measure(sizes)})
+    work(*sys.argv[1:])

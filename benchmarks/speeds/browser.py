@@ -1,8 +1,4 @@
-"""Speed of the page in a browser, with two faces before a camera: `python benchmarks/browser.py [NET.onnx ...]`.
-
-Without names it measures the shipped nets in 32 and in 8 bits. It needs Chromium and onnxruntime-web (docs/demo.md). The camera
-is a video of 640x480 px at 30 frames/s, which bounds the figure.
-"""
+"""Speed of the page in a browser."""
 import json
 import shutil
 import subprocess
@@ -15,10 +11,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from record import ROOT, save
+from record import ROOT
 
 from pipnet.app.web import Handler, Options, write_page
-from pipnet.files import shipped
+from pipnet.files import SHIPPED, shipped
 from pipnet.geometry import grow
 from pipnet.landmarker import Landmarker
 
@@ -65,8 +61,8 @@ def film(file: Path, frames: int = 60) -> None:
 def measure(net: Path) -> dict:
     """Return frames/s and the median ms of each stage. Stop with a message where there is no browser."""
     Listener.done.clear()
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
         sys.exit("no chromium on this machine; install it")
     with tempfile.TemporaryDirectory() as folder:
         page, camera = Path(folder, "page"), Path(folder, "camera.mjpeg")
@@ -80,7 +76,7 @@ def measure(net: Path) -> dict:
             flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile",
                      "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
                      f"--use-file-for-fake-video-capture={camera}"]
-            process = subprocess.Popen([browser, *flags, f"http://127.0.0.1:{server.server_port}/"], stderr=subprocess.DEVNULL)
+            process = subprocess.Popen([program, *flags, f"http://127.0.0.1:{server.server_port}/"], stderr=subprocess.DEVNULL)
             try:
                 if not Listener.done.wait(600):
                     sys.exit("the page has not worked on all frames within 10 minutes")
@@ -97,7 +93,11 @@ def measure(net: Path) -> dict:
             "frames_per_second": round(FRAMES / seconds, 1), "ms": {**stages, "detect": round(float(np.median(detections)), 1)}}
 
 
-if __name__ == "__main__":
-    files = sys.argv[1:] or [shipped(f"{name}{bits}.onnx") for name in ("landmarks", "landmarks-fast") for bits in ("", ".int8")]
-    command = " ".join(["python benchmarks/browser.py", *(Path(part).name for part in sys.argv[1:])])
-    save("browser", command, 0, {"rows": [measure(Path(file)) for file in files]})
+def browser(*files: str) -> dict:
+    """Return the speed of the page in a browser, with two faces before a camera.
+
+    Without files, NET.onnx, it is that of the shipped nets in 32 and in 8 bits. It needs Chromium and onnxruntime-web
+    (docs/demo.md). The camera is a video of 640x480 px at 30 frames/s, which bounds the figure.
+    """
+    every = files or [shipped(f"{name}{bits}.onnx") for name in SHIPPED[:2] for bits in ("", ".int8")]
+    return {"rows": [measure(Path(file)) for file in every]}

@@ -1,29 +1,44 @@
-"""Errors and latencies of the shipped landmark nets in every format: `python benchmarks/formats.py [NET ...]`.
-
-It runs `main.py --test-formats` on the test faces of 300W and FACES68 (photographs.py says where they come from); 8-bit numbers
-are calibrated on training faces of 300W. The pipeline is compared with `Landmarker` on the labelled faces of whole photographs.
-Nothing else may run on the machine meanwhile.
-"""
-import sys
+"""Nets: their cost, and the shipped ones in every format."""
 import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from experiments import run
 from photographs import labelled_sets, photographs, place_of, require
-from record import ROOT, chosen, save
+from record import ROOT, chosen, result
 from shown import rows_of
 
+from nets import NETS
 from pipnet.files import SHIPPED, read_csv, shipped
 from pipnet.landmarker import Landmarker
 from pipnet.runtimes import open_file
 from utils.export.files import Source
 from utils.export.pipeline import write_pipeline
 from utils.formats import TESTED
+from utils.tools.zoo import measured_cost
 
+MORE = ("timm:convnext_atto", "timm:efficientnet_b0", "timm:repvgg_a0", "timm:fastvit_t8", "timm:hrnet_w18")
 FACES, BOUND = 224, 0.2  # of each set; px
 FLAGS = ["--train-data", "300W", "--test-data", "300W", "FACES68", "--allow-partial"]
+
+
+def zoo(*nets: str) -> dict:
+    """Return parameters, MACs and ONNX latency of nets with a PIP head, at their own input size; without names, of all.
+
+    `16 faces` comes from `python tests/campaigns learning`.
+    """
+    torch.set_num_threads(1)
+    learnt = {name: nme for name, (_, nme) in result("learning").get("learning", {}).items()}
+    costs = {name: [round(figure, 3) for figure in measured_cost(name)] for name in chosen([*NETS, *MORE], nets)}
+    costs = result("zoo").get("nets", {}) | costs
+    rows = [{"name": f"`{name}`", "note": NETS[name].note if name in NETS else "", "after": learnt.get(name),
+             **dict(zip(("parameters", "macs", "ms"), costs.get(name, ()), strict=False))}
+            for name in dict.fromkeys([*NETS, *costs])]
+    return {"nets": costs, "rows": rows_of(
+        rows, ("`--net`", "name"), ("published NME %", "note"), ("parameters M", "parameters", ".1f"), ("MACs G", "macs", ".2f"),
+        ("ONNX ms", "ms", ".1f"), ("16 faces", "after", ".2f"))}
 
 
 def pipeline_figures(net: str) -> dict[str, float]:
@@ -43,11 +58,15 @@ def pipeline_figures(net: str) -> dict[str, float]:
     return {"faces": len(apart), "median_px": round(float(np.median(apart)), 4), f"beyond_{BOUND}_px": beyond}
 
 
-if __name__ == "__main__":
-    names = chosen([name for name in SHIPPED if name != "detector"], sys.argv[1:])
+def formats(*nets: str) -> dict:
+    """Return errors and latencies of the shipped landmark nets in every format: `main.py --test-formats` on 300W and FACES68.
+
+    8-bit numbers are calibrated on training faces of 300W. The pipeline is compared with `Landmarker` on the labelled faces of
+    whole photographs. Nothing else may run on the machine meanwhile.
+    """
     require("300W", "FACES68")
     pipelines, rows = {}, []
-    for name in names:
+    for name in chosen([name for name in SHIPPED if name != "detector"], nets):
         run("--test-formats", *TESTED, "--exp", name, *FLAGS)
         for row in read_csv(ROOT / "weights" / "files" / name / "report" / "formats.csv"):
             times = {f"ms: {cores}, {count} crop{'s' * (count > 1)}": f"{row[f'ms, {cores}, batch {count}']} / "
@@ -57,5 +76,4 @@ if __name__ == "__main__":
     columns = {"net": "net", "format": "format", "MB": "MB", "NME apart, points": "figure apart",
                "landmarks apart, px: mean": "px apart, mean", "99.9 %": "99.9%", "largest": "largest",
                **{key: key for key in times}}
-    save("formats", " ".join(["python benchmarks/formats.py", *sys.argv[1:]]), 0, {
-        "pipeline": pipelines, "rows": rows_of(rows, *columns.items())})
+    return {"pipeline": pipelines, "rows": rows_of(rows, *columns.items())}
