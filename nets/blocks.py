@@ -1,5 +1,6 @@
 """Blocks that several backbones, heads and stages share."""
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ def in_full(x: Tensor) -> torch.autocast:
     return torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False)
 
 
-def start_small(*layers: nn.Module | None) -> None:
+def start_small(*layers: Any) -> None:
     """Give output layers small random weights and no bias."""
     for layer in filter(None, layers):
         nn.init.normal_(layer.weight, std=0.001)

@@ -85,5 +85,5 @@ def build_net(spec: dict) -> Trainable:
     net = Net(backbone, neck, kind(neck.channels, spec, **spec["head_options"]), spec)
     if not spec.get("reinit"):
         return net
-    net = Reinit(net)
-    return LocalParts(net) if spec.get("local_parts") else net
+    moved = Reinit(net)
+    return LocalParts(moved) if spec.get("local_parts") else moved

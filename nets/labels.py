@@ -87,7 +87,6 @@ class Labels(NamedTuple):
     form: dict[str, int]
     weak: Weak | None = None
 
-    flip, warp, select = flip, warp, select
     landmarks = property(lambda self: self.field("landmarks").unflatten(1, (-1, 2)))
     weight = property(lambda self: self.field("weight"))
     pose = property(lambda self: self.field("pose"))
@@ -95,6 +94,15 @@ class Labels(NamedTuple):
     states = property(lambda self: self.field("states"))
     states_weight = property(lambda self: self.field("states_weight"))
     level = property(lambda self: self.field("level"))
+
+    def flip(self, layout) -> "Labels":
+        return flip(self, layout)
+
+    def warp(self, matrix: Tensor) -> "Labels":
+        return warp(self, matrix)
+
+    def select(self, indices) -> "Labels":
+        return select(self, indices)
 
     @classmethod
     def pack(cls, landmarks, weight=None, pose=None, states=None, level=None) -> "Labels":
@@ -160,7 +168,14 @@ class Prediction(NamedTuple):
     pose: Tensor | None = None
     states: Tensor | None = None
 
-    flip, warp, select = flip, warp, select
+    def flip(self, layout) -> "Prediction":
+        return flip(self, layout)
+
+    def warp(self, matrix: Tensor) -> "Prediction":
+        return warp(self, matrix)
+
+    def select(self, indices) -> "Prediction":
+        return select(self, indices)
 
     def replace(self, **fields: Tensor) -> "Prediction":
         """Return the prediction with other values in some fields."""

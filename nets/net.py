@@ -2,7 +2,7 @@
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nets.labels import Labels, Prediction
 from nets.losses import hard_landmark_weights
@@ -39,7 +39,11 @@ def by_name(maps) -> dict[str, Tensor]:
 class Net(Trainable):
     """preprocess -> backbone -> neck -> head, then the auxiliary heads and the refiner, if any."""
 
-    def __init__(self, backbone: nn.Module, neck: nn.Module, head: nn.Module, spec: dict):
+    refiner: Refiner | None
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, backbone: Any, neck: Any, head: Any, spec: dict):
         super().__init__()
         self.backbone, self.neck, self.head, self.spec = backbone, neck, head, spec
         self.auxiliary = AuxiliaryHeads(neck.channels, spec["auxiliary"])
@@ -68,7 +72,7 @@ class Net(Trainable):
         self.train(training)
         if not parameters:
             return False
-        total = sum(maps.sum() for maps in features if maps is not None)
+        total = torch.stack([maps.sum() for maps in features if maps is not None]).sum()
         return any(gradient is None for gradient in torch.autograd.grad(total, parameters, allow_unused=True))
 
     def count(self, labels: Labels) -> dict[str, Tensor]:

@@ -23,8 +23,8 @@ def overruns(conv: nn.Conv2d) -> bool:
             and conv.padding == (0, 0))
 
 
-class _Careful:
-    """Mixed into a kind of nn.Conv2d: on a CPU, float32 where bf16 goes wrong, and cells skipped before a 1 x 1 filter."""
+class _Careful(nn.Conv2d):
+    """Put before a kind of nn.Conv2d: on a CPU, float32 where bf16 goes wrong, and cells skipped before a 1 x 1 filter."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and overruns(self):

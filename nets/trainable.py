@@ -1,7 +1,9 @@
 """The interface of a net towards training, tests and export."""
+from typing import Any
+
 from torch import Tensor, nn
 
-from nets.labels import Labels, Prediction
+from nets.labels import Prediction
 
 
 class Trainable(nn.Module):
@@ -16,10 +18,16 @@ class Trainable(nn.Module):
     """
 
     spec: dict
-    terms: dict[str, str]
     factors: dict[str, float] = {}
+    backbone: Any
+    head: Any
+    auxiliary: Any
     moves_crop = False
     graphs = True
+
+    @property
+    def terms(self) -> dict[str, str]:
+        raise NotImplementedError
 
     @property
     def input_margin(self) -> float:
@@ -32,12 +40,15 @@ class Trainable(nn.Module):
         """Return whether a training step leaves parameters without a gradient."""
         return False
 
-    def count(self, labels: Labels) -> dict[str, Tensor]:
+    def count(self, labels: Any) -> dict[str, Tensor]:
         """Return {term: count}, the divisors of the sums of `loss`, without looking at pictures."""
         raise NotImplementedError
 
-    def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
-        """Return {term: sum} of a batch; images uint8 BGR (B, S, S, 3). Divide by the `count` of all batches of a step."""
+    def loss(self, images: Tensor, labels: Any) -> dict[str, Tensor]:
+        """Return {term: sum} of a batch; images uint8 BGR (B, S, S, 3); labels of a landmark net are `Labels`.
+
+        Divide by the `count` of all batches of a step.
+        """
         raise NotImplementedError
 
     def predict(self, images: Tensor) -> Prediction:
@@ -52,7 +63,8 @@ class Trainable(nn.Module):
         """Return a copy for inference, with one convolution in place of each block of parallel branches (MobileOne, RepVGG)."""
         from timm.utils import reparameterize_model
 
-        return reparameterize_model(self)
+        copied: Any = reparameterize_model(self)
+        return copied
 
 
 def batch_norms(net: nn.Module) -> list[nn.Module]:

@@ -1,4 +1,5 @@
 """Drawing of landmarks: points, edges, numbers, tiles and sheets of tiles."""
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -98,7 +99,8 @@ def number(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: li
         write(image, str(i), (round(centre[0] - width / 2), round(centre[1] + height / 2)), size, colours[i])
 
 
-def tile(crop: np.ndarray, drawn: list[tuple[np.ndarray, tuple]], layout: Layout, size: int, title: str = "") -> np.ndarray:
+def tile(crop: np.ndarray, drawn: Sequence[tuple[np.ndarray, Sequence]], layout: Layout, size: int,
+         title: str = "") -> np.ndarray:
     """Return a crop as an image (size, size, 3) with landmarks [((N, 2) in [0, 1], BGR)] and a title in a lower corner."""
     image = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC if size > len(crop) else cv2.INTER_AREA)
     for landmarks, colour in drawn:

@@ -19,7 +19,7 @@ class Layout(NamedTuple):
     name: str
     count: int
     flip_index: tuple[int, ...]            # the landmark that each becomes in a mirror image
-    interocular: tuple[int, int] | None    # the two landmarks whose distance normalises errors
+    interocular: tuple[int, ...] | None    # the two landmarks whose distance normalises errors
     pupils: tuple[tuple[int, ...], tuple[int, ...]] | None  # landmarks whose means are the left and the right pupil
     groups: dict[str, tuple[int, ...]]     # landmarks of jaw, eyes, nose...; in drawing order
     closed: tuple[str, ...]                # groups whose last landmark is joined to the first

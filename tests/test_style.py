@@ -1,4 +1,4 @@
-"""Style beyond ruff: the shell scripts, the types of what users import, and the set of packages that was tested."""
+"""Style beyond ruff: the shell scripts, the types, and the set of packages that was tested."""
 import importlib.metadata
 import re
 import shutil
@@ -26,7 +26,7 @@ def test_the_shell_scripts_pass_shellcheck():
     assert done.returncode == 0, done.stdout
 
 
-def test_the_package_passes_the_type_checker(tmp_path):
+def test_the_code_passes_the_type_checker(tmp_path):
     if not find_spec("mypy"):
         pytest.skip("no mypy; requirements-dev.txt brings it")
     done = run("python", "-m", "mypy", "--cache-dir", str(tmp_path))

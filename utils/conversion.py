@@ -83,7 +83,7 @@ class Conversion(NamedTuple):
     @property
     def told(self) -> np.ndarray:
         """Return (H, N) bool: the landmarks that have a rule."""
-        return self.x.any(-1)
+        return np.any(self.x, -1)
 
     def _missing(self, unknown: np.ndarray) -> np.ndarray:
         """Return (H, ..., N) bool: the landmarks that are unknown because those marked in `unknown` (..., M) are."""

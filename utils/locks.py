@@ -89,7 +89,8 @@ def _holding(file: Path, flags: str, take: Callable[[FileIO], None], empty: set[
             handle = _open(file)
             take(handle)
             if not file.exists() or not os.path.samestat(os.fstat(handle.fileno()), file.stat()):
-                handle = handle.close()  # its last holder has just removed it
+                handle.close()  # its last holder has just removed it
+                handle = None
         if owner := _text(handle):
             logger.info(f"process {owner} ended before it had finished {folder}")
         handle.truncate(0)

@@ -24,8 +24,8 @@ class Row(NamedTuple):
     """
 
     build: Callable[..., nn.Module]
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     imagenet: str | None = None
     note: str = ""
     acts: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Any backbone of timm (Wightman 2019) with feature maps: `timm:<name>`, with or without a pretrained tag."""
 import difflib
 from functools import partial
+from typing import Any
 
 import timm
 import torch
@@ -20,7 +21,7 @@ class TimmNet(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
-        self.options: dict[str, bool] = {}
+        self.options: dict[str, Any] = {}
         self.net = self._create()
         problem = self._probe()
         if problem:  # window transformers (Swin) accept any image size with this option
@@ -33,10 +34,10 @@ class TimmNet(nn.Module):
         if problem:
             raise ValueError(f"timm:{name} cannot be a backbone: {problem}; choose one that takes images of any size")
 
-    def _create(self) -> nn.Module:
+    def _create(self) -> Any:
         pretrained_cfg(self.name)
         try:
-            net = timm.create_model(self.name, features_only=True, **self.options)
+            net: Any = timm.create_model(self.name, features_only=True, **self.options)
         except Exception as error:  # timm's builders raise errors of any type
             raise ValueError(f"timm:{self.name} gives no feature maps ({first_line(error)}); choose another net") from error
         # where several maps have one stride, the last is the deepest

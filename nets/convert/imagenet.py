@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -44,7 +45,7 @@ def _load_timm(backbone: TimmNet) -> None:
     import timm
     from huggingface_hub import try_to_load_from_cache
 
-    cfg, overlay = pretrained_cfg(backbone.name), {}
+    cfg, overlay = pretrained_cfg(backbone.name), dict[str, Any]()
     if not cfg.has_weights:
         raise OSError(f"timm has no pretrained weights for {backbone.name}; name a tag that has them, or use --weights none")
     if cfg.hf_hub_id and not cfg.custom_load:
@@ -56,7 +57,7 @@ def _load_timm(backbone: TimmNet) -> None:
         endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
         _require_reachable(endpoint, "or set HF_HOME to a folder that holds them")
     elif cfg.url and not overlay:
-        _cached_file(cfg.url)
+        _cached_file(str(cfg.url))
     with _one_line(f"of timm:{backbone.name} cannot be loaded"):
         source = timm.create_model(backbone.name, pretrained=True, features_only=True, pretrained_cfg_overlay=overlay,
                                    **backbone.options)

@@ -30,8 +30,10 @@ def read_exported(run, images: np.ndarray) -> dict[str, np.ndarray]:
 
     Such a file takes float32 (1, 3, S, S) and gives the 143 values of its last layer. The score is 1.
     """
-    inputs = ((images / np.float32(255) - np.float32(MEAN)) / np.float32(MEAN)).transpose(0, 3, 1, 2)
+    mean = np.array(MEAN, np.float32)
+    inputs = ((images / np.float32(255) - mean) / mean).transpose(0, 3, 1, 2)
     values = np.concatenate([run({"input1": one[None]})["output1"] for one in inputs])
     points = values[:, :-7].reshape(len(values), -1, 2)
     return {"landmarks": points, "score": np.ones(points.shape[:2], np.float32),
-            "pose": values[:, -7:-4] * np.float32(UPWARDS) * np.float32(QUARTER), "states": 1 / (1 + np.exp(-values[:, -4:]))}
+            "pose": values[:, -7:-4] * np.array(UPWARDS, np.float32) * np.float32(QUARTER),
+            "states": 1 / (1 + np.exp(-values[:, -4:]))}

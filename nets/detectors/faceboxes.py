@@ -80,6 +80,13 @@ class FaceBoxesV2(Trainable):
     terms = {"conf": "cls", "loc": "reg"}
     spec = {"net": "faceboxes"}
 
+    mean: Tensor
+    conv1: Conv
+    conv2: Conv
+    conv3: Conv
+    conv4: Conv
+    conv5: Conv
+
     def __init__(self) -> None:
         super().__init__()
         widths = (3, 8, 16, 32, 64, 128)

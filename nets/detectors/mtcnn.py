@@ -99,9 +99,9 @@ class MTCNN(nn.Module):
             keep = nms(boxes, score, OVERLAPS[0])
             found.append(torch.cat([boxes, score[:, None], corrections[0, :, y, x].T], 1)[keep])
             scale, side = scale * SHRINK, side * SHRINK
-        found = torch.cat(found)
-        found = found[nms(found[:, :4], found[:, 4], OVERLAPS[1])]
-        return _square(_correct(found[:, :4], found[:, 5:]))
+        joined = torch.cat(found)
+        joined = joined[nms(joined[:, :4], joined[:, 4], OVERLAPS[1])]
+        return _square(_correct(joined[:, :4], joined[:, 5:]))
 
 
 def _resize(picture: Image.Image, height: int, width: int) -> Tensor:
@@ -129,9 +129,9 @@ def _square(boxes: Tensor) -> Tensor:
 def _accepted(net: Stage, picture: Image.Image, boxes: Tensor, size: int, threshold: float) -> tuple[Tensor, ...]:
     """Return (boxes, scores, corrections[, points]) of the boxes (M, 4) that `net` scores above the threshold."""
     # beyond the picture PIL's crop is black
-    crops = [_resize(picture.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))), size, size)
-             for x1, y1, x2, y2 in boxes.long().tolist()]
-    crops = torch.stack(crops).to(boxes.device) if crops else boxes.new_zeros(0, 3, size, size)
+    cut = [_resize(picture.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))), size, size)
+           for x1, y1, x2, y2 in boxes.long().tolist()]
+    crops = torch.stack(cut).to(boxes.device) if cut else boxes.new_zeros(0, 3, size, size)
     outputs = [net(part) for part in crops.split(BATCH)]
     logits, *others = (torch.cat(parts) for parts in zip(*outputs, strict=True))
     score = logits.softmax(1)[:, 1]

@@ -1,6 +1,6 @@
 """The interface of a head: four verbs, and what places a head on a backbone."""
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,9 +27,10 @@ class Head(nn.Module):
 
     size_multiple = 32  # px, of the net's input
     rows: dict[str, int] = {}
+    num_lms: int
 
     @staticmethod
-    def neck(backbone: nn.Module, spec: dict) -> nn.Module:
+    def neck(backbone: Any, spec: dict) -> nn.Module:
         """Return the module that turns the backbone's {stride: map} into the head's feature map of `channels` channels."""
         return Neck(backbone.channels[32], spec["stride"])
 
@@ -94,6 +95,6 @@ def in_cells(landmarks: Tensor, grid: tuple[int, int]) -> Tensor:
     return torch.stack([part * cells for part, cells in zip(landmarks.unbind(-1), grid[::-1], strict=True)], -1)
 
 
-def from_cells(points: Tensor, grid: tuple[int, int]) -> Tensor:
+def from_cells(points: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Return points (..., 2) in [0, 1] of the crop, from cells of a `grid` (H, W): the inverse."""
     return torch.stack([part / cells for part, cells in zip(points.unbind(-1), grid[::-1], strict=True)], -1)

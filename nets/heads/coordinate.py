@@ -3,7 +3,7 @@
 Landmarks are the meanface plus the net's output in eighths of the crop: 32 px of a 256 px crop, the unit in which the PIP head
 measures its errors too. So forms and weights of the loss mean the same for both.
 """
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,12 @@ class CoordinateMaps(NamedTuple):
 class RegressionHead(Head):
     """The verbs of heads whose maps are coordinates already. The score is 1: such a head judges itself by sigma alone."""
 
+    meanface: Tensor
+
     def __init__(self, meanface: list[list[float]], error: str):
         super().__init__()
-        self.error, self.num_lms, self.log_scale = import_named(ERRORS[error]), len(meanface), None
+        self.error, self.num_lms = import_named(ERRORS[error]), len(meanface)
+        self.log_scale: nn.Module | None = None
         self.register_buffer("meanface", torch.tensor(meanface, dtype=torch.float32), persistent=False)
 
     def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
@@ -58,6 +61,7 @@ class CoordinateHead(RegressionHead):
     after it and after the linear map; excite: squeeze-excite before; sigma: another linear map predicts the errors.
     """
 
+    norm: Any
     size_multiple = 1
     rows = {"output": 2, "norm": 2, "log_scale": 1}
 
@@ -76,7 +80,7 @@ class CoordinateHead(RegressionHead):
             nn.init.constant_(self.norm.weight, 0.5)
 
     @staticmethod
-    def neck(backbone: nn.Module, spec: dict) -> nn.Module:
+    def neck(backbone: Any, spec: dict) -> nn.Module:
         """Return the backbone's own way to a vector where it has one. Raises ValueError if `pool` asks for cells then."""
         if not hasattr(backbone, "vector"):
             return Head.neck(backbone, spec)

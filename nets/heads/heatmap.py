@@ -5,6 +5,7 @@ columns of the 3 x 3 cells around that cell are averaged, and a parabola is fitt
 result, and this one also works at the border.
 """
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class HeatmapHead(Head):
         start_small(self.score)
 
     @staticmethod
-    def neck(backbone: nn.Module, spec: dict) -> nn.Module:
+    def neck(backbone: Any, spec: dict) -> nn.Module:
         return Pyramid(backbone.channels, spec["stride"])
 
     def forward(self, features: Tensor) -> Tensor:

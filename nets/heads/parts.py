@@ -14,13 +14,16 @@ class PartsHead(RegressionHead):
     spec["groups"]: the landmarks of each group, every landmark in one group; without it all are in one.
     """
 
+    order: Tensor
+
     def __init__(self, channels: int, spec: dict, error: str = "l1"):
         super().__init__(spec["meanface"], error)
         groups = spec.get("groups") or [list(range(self.num_lms))]
-        self.branches = nn.ModuleList(nn.Sequential(
+        branches = [nn.Sequential(
             SqueezeExcite(channels), nn.Conv2d(channels, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(WIDTH, 2 * len(ids), 1)) for ids in groups)
-        start_small(*(branch[-1] for branch in self.branches))
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(WIDTH, 2 * len(ids), 1)) for ids in groups]
+        self.branches = nn.ModuleList(branches)
+        start_small(*(branch[-1] for branch in branches))
         order = torch.tensor([i for ids in groups for i in ids]).argsort()  # of landmarks in the branches' outputs
         self.register_buffer("order", order, persistent=False)
 

@@ -103,6 +103,10 @@ class PIPHead(Head):
     train only that map (the paper's self-training with curriculum). Inference does not need them.
     """
 
+    neighbor_index: Tensor
+    around: Tensor
+    merge_index: Tensor
+    channels: Tensor
     levels = 1
 
     def __init__(self, channels: int, spec: dict, error: str = "l1", sigma: bool = False):
@@ -237,7 +241,7 @@ class PIPHead(Head):
         return score, votes, None if log_scale is None else log_scale.exp().flatten(1)[:, self.merge_index]
 
     @staticmethod
-    def _merge(score: Tensor, votes: Tensor, scale: Tensor | None, grid: tuple[int, int]) -> Prediction:
+    def _merge(score: Tensor, votes: Tensor, scale: Tensor | None, grid: tuple[int, ...]) -> Prediction:
         """Return the prediction from what `_votes` found on a `grid` (H, W)."""
         if scale is None:
             merged, sigma = votes.mean(2), None

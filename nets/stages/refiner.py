@@ -25,6 +25,9 @@ class Refiner(nn.Module):
     own loss, the refiner learns the remaining error. Raises ValueError for a backbone without a map of stride 8.
     """
 
+    steps: Tensor
+    openings: Tensor
+
     def __init__(self, channels: dict[int, int], coarse: int, count: int, input_size: int,
                  openings: list[tuple[int, int, int, int]]):
         super().__init__()

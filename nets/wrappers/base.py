@@ -1,4 +1,6 @@
 """The base of the nets around a net."""
+from typing import Any
+
 from torch import Tensor
 
 from nets.labels import Prediction
@@ -12,6 +14,8 @@ class Wrapper(Trainable):
     State dicts keep the names of the wrapped net's tensors: `backbone.conv1.weight`, not `net.backbone.conv1.weight`. So a
     checkpoint of the plain net starts the wrapped one and the reverse. A stage must not reuse the name of a child of its net.
     """
+
+    net: Any
 
     def __init__(self, net: Trainable):
         super().__init__()

@@ -32,6 +32,8 @@ class Distillation(Wrapper):
     the crop. `compares`: {"maps", "features": None if they are compared, else the reason why not}. weight: factor of all terms.
     """
 
+    net: Net
+    chosen: Tensor
     factors = {"teacher_maps": 10.0}
 
     def __init__(self, net: Net, teacher: Net, chosen: list[int], weight: float):

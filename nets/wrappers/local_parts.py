@@ -66,6 +66,9 @@ class LocalParts(Wrapper):
     landmarks in eighths of the outer crop; `local_alignment`, the distance of the labels from the mean part, in the outer frame.
     """
 
+    net: Reinit
+    joined: Tensor
+    order: Tensor
     moves_crop = True
 
     def __init__(self, net: Reinit):
@@ -76,8 +79,9 @@ class LocalParts(Wrapper):
         for name, ids in self.parts.items():
             matrix = square_frame(face[ids])
             self.places[name] = Place(len(face), matrix)
-            self.regressors[name] = nn.Sequential(SmallMobileNetV2(), Dense(1, 64), nn.Conv2d(64, 2 * len(ids), 1))
-            start_small(self.regressors[name][-1])
+            regressor = nn.Sequential(SmallMobileNetV2(), Dense(1, 64), nn.Conv2d(64, 2 * len(ids), 1))
+            start_small(regressor[-1])
+            self.regressors[name] = regressor
             mean = torch.tensor(face[ids] @ matrix[:, :2].T + matrix[:, 2], dtype=torch.float32)
             self.register_buffer(f"mean_{name}", mean, persistent=False)
         joined = [i for ids in self.parts.values() for i in ids]

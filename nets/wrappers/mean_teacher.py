@@ -31,6 +31,11 @@ class MeanTeacher(Wrapper):
     crops.
     """
 
+    net: Net
+    order: Tensor
+    right: Tensor
+    teacher: tuple[Net]
+
     def __init__(self, net: Net, layout, shift: float):
         super().__init__(net)
         self.register_buffer("order", torch.tensor(layout.flip_index), persistent=False)  # of landmarks in a mirrored crop

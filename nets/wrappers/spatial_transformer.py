@@ -6,6 +6,8 @@ Everything is differentiable, so errors in the outer crop train both nets.
 
 Frames: `outer` is [0, 1] of the nominal crop, `inner` is [0, 1] of the new crop; theta (B, 2, 3) takes outer to inner points.
 """
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +39,7 @@ class SpatialTransformer(nn.Module):
         return THETA_SCALE * self.fc_loc(self.localization(x).flatten(1)).view(-1, 2, 3)
 
 
-def set_constant(layer: nn.Linear, matrix: Tensor) -> None:
+def set_constant(layer: Any, matrix: Tensor) -> None:
     """Initialise the last layer of a net for theta so that it returns `matrix` (2, 3) for every input."""
     nn.init.zeros_(layer.weight)
     with torch.no_grad():
@@ -78,6 +80,8 @@ class Reinit(Wrapper):
     frame. The term `alignment` is the distance of the labels in the inner frame from the mean face spec["meanface"].
     """
 
+    net: Net
+    meanface: Tensor
     moves_crop = True
 
     def __init__(self, net: Net):

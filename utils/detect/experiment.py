@@ -64,7 +64,7 @@ class PictureSets:
         if data.val == "test":
             held = [picture for several in tested.values() for picture in several]
         elif data.val != "none" and pictures:
-            pictures, held = divide(pictures, data.val, settings.train.seed)
+            pictures, held = divide(pictures, float(data.val), settings.train.seed)
             # portraits lower the figure of an epoch that no longer finds large faces, so that it is not selected
             held += portraits([Split(one, "val") for one in sets], HELD, whole=True)
         elif data.val != "none":

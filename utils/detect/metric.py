@@ -57,5 +57,5 @@ def score(found: list[tuple[np.ndarray, np.ndarray]], pictures: list[Picture]) -
     recall = np.cumsum(hit) / max(whole, 1)
     precision = np.maximum.accumulate((np.cumsum(hit) / np.arange(1, len(hit) + 1))[::-1])[::-1]
     ap = float(np.sum(precision * np.diff(recall, prepend=0))) if whole else float("nan")
-    shares = [float(part / of) if of else float("nan") for part, of in (tally.sum(0), tally[1], tally[0])]
-    return DetectionScores(ap, *shares, int(tally[:, 1].sum()))
+    recalls = [float(part / of) if of else float("nan") for part, of in (tally.sum(0), tally[1], tally[0])]
+    return DetectionScores(ap, recalls[0], recalls[1], recalls[2], int(tally[:, 1].sum()))

@@ -194,7 +194,7 @@ def _turn(angle: float, scale: float, mirror: bool) -> np.ndarray:
 
 def _touch(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Return which of the boxes (M, 4) overlap a box (4,)."""
-    return ((box[:2] < boxes[:, 2:]) & (box[2:] > boxes[:, :2])).all(1)
+    return np.all((box[:2] < boxes[:, 2:]) & (box[2:] > boxes[:, :2]), 1)
 
 
 def _blend(canvas: np.ndarray, cutout: np.ndarray, matrix: np.ndarray, scale: float, soft: float) -> None:

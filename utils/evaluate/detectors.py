@@ -3,6 +3,7 @@ import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +30,7 @@ def prepare_torch(threads: int) -> torch.device:
 def load_faceboxes(file: Path, threads: int) -> Loaded:
     """Return FaceBoxesV2 with published weights or ours, from a state dict or a checkpoint."""
     known = load_weights(file)[1]
-    stored = {key: known[key] for key in ("threshold", "overlap", "face_box") if key in known}
+    stored: dict[str, Any] = {key: known[key] for key in ("threshold", "overlap", "face_box") if key in known}
     return faceboxes_finder(weights_of(file), prepare_torch(threads)), {"face_box": EXPORTED_FACE_BOX, **stored} if known else {}
 
 
@@ -60,7 +61,7 @@ def load_torchscript(file: Path, threads: int) -> Callable[[np.ndarray], list[np
         raise UserError(f"{file} is refused: TorchScript is code, which could read and write any file; give the ONNX file or the "
                         ".pt of the net (--test-formats torchscript tests a new file right after writing it)")
     device = prepare_torch(threads)
-    net = torch.jit.load(io.BytesIO(data), map_location=device).eval()
+    net: Any = torch.jit.load(io.BytesIO(data), map_location=device).eval()
 
     @torch.inference_mode()
     def run(images: np.ndarray) -> list[np.ndarray]:
@@ -80,7 +81,7 @@ def load_mtcnn(file: Path, threads: int) -> Loaded:
     return find, {}
 
 
-def _fill(net: torch.nn.Module, state: dict[str, torch.Tensor], file: Path) -> torch.nn.Module:
+def _fill(net: torch.nn.Module, state: dict[str, torch.Tensor], file: Path) -> Any:
     try:
         net.load_state_dict(state)
     except RuntimeError as error:

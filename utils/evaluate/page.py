@@ -107,7 +107,8 @@ def _cumulative(shown: Shown, report: Report) -> tuple[str, ...]:
 
 def _by_condition(shown: Shown) -> list[tuple[str, ...]]:
     """Return charts of the NME in bins of yaw, face size and sharpness."""
-    yaw, figures = np.abs(shown.conditions["yaw"]), []
+    yaw = np.abs(shown.conditions["yaw"])
+    figures: list[tuple[str, ...]] = []
     if np.isfinite(yaw).any():
         bins = [(f"{low} to {high}°" if high < 181 else f"over {low}°", (low <= yaw) & (yaw < high))
                 for low, high in pairwise(ANGLES)]

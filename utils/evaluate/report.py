@@ -2,7 +2,7 @@
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -48,7 +48,8 @@ def reliability(result: Result, groups: int = 20) -> tuple[np.ndarray, np.ndarra
     known = np.isfinite(result.errors)
     expected, found = result.sigma[known], result.errors[known]
     parts = np.array_split(np.argsort(expected, kind="stable"), groups)
-    return tuple(np.array([values[part].mean() for part in parts if len(part)]) for values in (expected, found))
+    mean, error = (np.array([values[part].mean() for part in parts if len(part)]) for values in (expected, found))
+    return mean, error
 
 
 def conditions(faces: Faces, layout: Layout) -> dict[str, np.ndarray]:
@@ -110,8 +111,9 @@ class Report(NamedTuple):
     def with_result(self, case: Case, model: str, result: Result) -> "Report":
         """Return the report with the result of a model; for the shown one, write a row per face, and pictures."""
         called = case.model(model)
-        report = self._replace(**{name: (*getattr(self, name), *rows(case, called, result, self.thresholds))
-                                  for name, rows in (("scores", score_rows), ("groups", group_rows), ("norms", norm_rows))})
+        added: dict[str, Any] = {name: (*getattr(self, name), *rows(case, called, result, self.thresholds)) for name, rows in (
+            ("scores", score_rows), ("groups", group_rows), ("norms", norm_rows))}
+        report = self._replace(**added)
         if model != self.model:
             return report
         others = [row for other in case.compared for row in score_rows(case, f"run {other.run}", other, self.thresholds)]
@@ -206,7 +208,8 @@ def read_compared(run, split: Split, norm: str, layout: str, flags: str) -> Comp
     about = read_yaml(found)
     try:
         same = {file: of for file, of in about["files"].items() if of["box"] == "true" and _of_set(of, one)}
-        file, of = min(same.items(), key=lambda pair: pair[1]["checksum"] != one.checksum, default=("", {}))
+        none: tuple[str, dict[str, Any]] = ("", {})
+        file, of = min(same.items(), key=lambda pair: pair[1]["checksum"] != one.checksum, default=none)
         if of and of["layout"] != layout:
             raise UserError(f"--compare {run.folder}: it was tested in layout {of['layout']}, not {layout}; leave it out")
         if of and about["norm"] != norm:

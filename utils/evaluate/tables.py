@@ -1,5 +1,5 @@
 """Rows of figures: a test set, its subsets, groups of landmarks, norms; and their text as a table."""
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -140,7 +140,7 @@ def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
     return rows
 
 
-def group_table(rows: list[Row]) -> str:
+def group_table(rows: Sequence[Row]) -> str:
     """Return the NME of each group (columns) in each whole test set (rows) as text. rows: of `group_rows`."""
     found: dict[tuple[str, str], Row] = {}
     for row in rows:

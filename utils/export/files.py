@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nets import Prediction
+from nets import Prediction, Trainable
 from nets.registry import import_named
 from pipnet.errors import UserError, one_line
 from pipnet.files import checksum, read_manifest, write_atomic, write_text
@@ -39,7 +39,7 @@ class Source(NamedTuple):
 
     onnx: Path
     feeds: Callable[[], Iterable[dict[str, np.ndarray]]]
-    net: nn.Module | None = None
+    net: Trainable | None = None
     example: Tensor | None = None
     detector: Path | None = None
     origin: dict[str, str] = {}
@@ -52,7 +52,7 @@ class Source(NamedTuple):
 class Unnamed(nn.Module):
     """The exported module: image uint8 (B, S, S, 3) BGR -> landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), ..."""
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: Trainable):
         super().__init__()
         self.net = net
 
@@ -83,7 +83,7 @@ def _quiet():
                 logger.setLevel(level)
 
 
-def deployed(net: nn.Module) -> nn.Module:
+def deployed(net: Trainable) -> Trainable:
     """Return a copy of a net as it is exported: float32 on the CPU, one convolution for each block of branches."""
     return net.eval().reparameterized().float().cpu().to(memory_format=torch.contiguous_format).eval()
 
@@ -94,7 +94,7 @@ def example_for(size: int, margin: float) -> Tensor:
     return torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
 
 
-def export_onnx(net: nn.Module, file: Path, metadata: dict) -> None:
+def export_onnx(net: Trainable, file: Path, metadata: dict) -> None:
     """Write `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
     net, example = deployed(net), example_for(net.spec["input_size"], net.input_margin)
     names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]

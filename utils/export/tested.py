@@ -1,9 +1,10 @@
 """The interface of tests of a net and its exports, for all tasks. `run_tests` and --export use it."""
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pipnet.errors import UserError
 from utils.export.card import write_card
-from utils.export.files import known_exports, write_format, write_manifest
+from utils.export.files import Source, known_exports, write_format, write_manifest
 from utils.formats import FORMATS
 from utils.train.run_folder import Run
 
@@ -37,6 +38,8 @@ class Tests:
 
     bounds: dict[str, Bounds]
     run: Run
+    export_onnx: Callable[[], None]
+    source: Callable[[], Source]
 
     def export(self, formats: list[str], out: str | None = None, overwrite: bool = False) -> str:
         """Write the exports that are missing or were made from other weights, checksums and a card. Return the files as text.

@@ -7,7 +7,7 @@ the draws of another; those of a new option come after the others. `recipe` is t
 `steps`, steps.py draws one `Change` a step; without it there is a single `Change`.
 """
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -168,12 +168,12 @@ def filling(recipe: AugmentSettings) -> int:
     return GREY if recipe.fill == "grey" else 0
 
 
-def changes(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Change:
-    """Return the changes of B crops for uniform numbers (B, DRAWS).
+def changes(uniform: np.ndarray, recipe: AugmentSettings, field: Field) -> Change:
+    """Return the changes of B crops for `uniform` numbers (B, DRAWS).
 
     One warp comes first, then a shadow, light, colour, blur, noise and a rectangle.
     """
-    (size, stored, side, _), u = field, iter(u.T)  # each number has its place in this order
+    (size, stored, side, _), u = field, iter(uniform.T)  # each number has its place in this order
 
     def several(count: int) -> np.ndarray:
         return np.stack([next(u) for _ in range(count)], 1)
@@ -185,7 +185,8 @@ def changes(u: np.ndarray, recipe: AugmentSettings, field: Field) -> Change:
     linear = turns(np.radians(reach) * angle, 1 + recipe.scale * zoom)
     matrix = affines(linear, size / 2, shift * recipe.translation * size * move[:, None])
     matrix[mirror, 0] = [0, 0, size] - matrix[mirror, 0]
-    made = {"interpolation": interpolations(recipe, next(u)), "colour": colours(recipe, several(8)), "fill": filling(recipe)}
+    made: dict[str, Any] = {"interpolation": interpolations(recipe, next(u)), "colour": colours(recipe, several(8)),
+                            "fill": filling(recipe)}
     blurs, sigma = next(u) < recipe.blur, (0.05 + 0.95 * next(u)) * recipe.blur_sigma * side / 256
     made["blur"] = blurs * sigma if recipe.blur else None
     grainy, strength, seed = next(u) < recipe.noise, next(u), next(u)

@@ -49,7 +49,7 @@ def orders(made: Sequence[Change]) -> list[tuple]:
         if change.colour is not None:
             linear, offset = change.colour[..., :3], change.colour[..., 3:]
             offset = offset + HALF - HALF * linear.sum(2, keepdims=True)
-            add(colour, (change.colour != np.eye(3, 4)).any((1, 2)), linear, offset)
+            add(colour, np.any(change.colour != np.eye(3, 4), (1, 2)), linear, offset)
         if change.blur is not None:
             blurs = change.blur > 0.1
             add(blur, blurs, _taps(np.where(blurs, change.blur, 1e-9), change.side))
@@ -60,7 +60,7 @@ def orders(made: Sequence[Change]) -> list[tuple]:
             add(noise, sigma > 0, in_grid(matrix, change.side + PLACES), sigma[:, None, None, None])
         if change.box is not None:
             low, extent = np.split(change.box, 2, 1)
-            add(cover, (extent > 0).all(1), np.concatenate([low, low + extent], 1), change.shade, most=0)
+            add(cover, np.all(extent > 0, 1), np.concatenate([low, low + extent], 1), change.shade, most=0)
     done.insert(len(done) - (done[-1][0] is cover), (finish, None, []))  # covering is faster on bytes than on floats
     return done
 
@@ -168,7 +168,8 @@ def grid(matrix: Tensor, side: int) -> Tensor:
 
 def lanczos(x: Tensor, places: Tensor) -> Tensor:
     """Return pictures (B, 3, side, side) interpolated from 8 x 8 px, as OpenCV does; places: see `grid`."""
-    side, tap, out = x.shape[2], torch.arange(-3, 5, device=x.device)[:, None], 0
+    side, tap = x.shape[2], torch.arange(-3, 5, device=x.device)[:, None]
+    out: Any = 0
     places = (places + 1) * (side / 2) - HALF
     away = (places - places.floor())[..., None, :] - tap
     weight = torch.sinc(away) * torch.sinc(away / 4)

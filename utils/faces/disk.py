@@ -41,7 +41,8 @@ def stored_columns(folder: Path, meta: dict[str, Any]) -> dict[str, Values]:
     shapes = {"size": (np.int64, 2), "crop": (np.float64, 4), "box": (np.float64, 4), "landmarks": (np.float64, count, 2),
               "visible": (np.bool_, count), "pose": (np.float64, 3), "states": (np.bool_, states), "jpeg": (np.int64, 2)}
     checks = {"crop": _check_crops, "box": _check_places, "landmarks": _check_landmarks}
-    names, columns = _bytes(folder / TEXT), {}
+    names = _bytes(folder / TEXT)
+    columns: dict[str, Values] = {}
     for stem in meta["columns"]:
         file, name = folder / f"{stem}.npy", stem.removesuffix(NAMES)
         values = _array(file)
@@ -107,7 +108,7 @@ def _check_crops(file: Path, values: np.ndarray) -> np.ndarray:
     return _check_places(file, values)
 
 
-def stored_crop(file: Path, places: np.ndarray, index: int) -> bytes:
+def stored_crop(file: Path, places: Values, index: int) -> bytes:
     """Return the bytes of a crop's JPEG. places (M, 2): first byte in `file` and the one after the last."""
     begin, end = places[index].tolist()
     try:

@@ -227,7 +227,7 @@ class Faces:
 
     def only(self, rows: np.ndarray) -> "Faces":
         """Return some of the faces, by their indices."""
-        columns = {name: picked(column, rows) for name, column in self.columns.items()}
+        columns: dict[str, Values] = {name: picked(column, rows) for name, column in self.columns.items()}
         return Faces(columns, self.crops.only(rows), self.facts)
 
     def with_columns(self, **new: Values) -> "Faces":
@@ -276,7 +276,8 @@ class Faces:
 
     @cached_property
     def _meanface(self) -> np.ndarray:
-        total, count, used = 0.0, 0, math.ceil(CHUNK * min(AVERAGED / max(len(self), 1), 1))
+        total: Any = 0.0
+        count, used = 0, math.ceil(CHUNK * min(AVERAGED / max(len(self), 1), 1))
         for rows in chunks(len(self)):
             nominal = self.nominal(slice(rows.start, rows.start + used))
             total, count = total + np.nansum(nominal, 0, np.float64), count + np.isfinite(nominal).sum(0)

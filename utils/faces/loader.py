@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
+from typing import Any
 
 import cv2
 from torch.utils.data import DataLoader, Dataset
@@ -48,7 +49,8 @@ def _begin_worker(_worker: int) -> None:
     cv2.setNumThreads(0)
     sys.excepthook = _in_a_thread
     # otherwise the thread that sends a batch prints the error and goes on, and the training waits for that batch for ever
-    Queue._on_queue_feeder_error = staticmethod(lambda error, _: _end(error))
+    queues: Any = Queue
+    queues._on_queue_feeder_error = staticmethod(lambda error, _: _end(error))
 
 
 def _in_a_thread(kind, error, traceback) -> None:
@@ -79,7 +81,7 @@ def _file_error() -> int:
 
 
 @contextmanager
-def explaining_errors(loader: DataLoader, later: Callable[[], str]):
+def explaining_errors(loader: Any, later: Callable[[], str]):
     """Raise UserError, with cause and remedy, if a loader process ends or raises one while the body runs.
 
     torch may raise its error at any line of the body. later(): the end of the message, for example how to resume.
@@ -111,8 +113,8 @@ def _status(loader: DataLoader, error: Exception) -> int | None:
         return None
     if FEW_FILES.search(str(error)):
         return errno.EMFILE
-    if getattr(error, "errno", None) in CAUSES:
-        return error.errno
+    if (number := getattr(error, "errno", None)) in CAUSES:
+        return number
     processes = getattr(getattr(loader, "_iterator", None), "_workers", ())
     for _ in range(20):  # a connection may break before the process has ended
         if ended := [process.exitcode for process in processes if process.exitcode]:

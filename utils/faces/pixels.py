@@ -86,7 +86,8 @@ def add_noise(image: np.ndarray, sigma: float, grain: float, seed: float) -> Non
     """Add Gaussian noise to an image (H, W, 3), in place. sigma: in grey levels; grain: px, size of the noise's grains."""
     cv2.setRNGSeed(int(seed))  # OpenCV's generator is thread-local and ten times as fast as numpy's
     height, width = image.shape[:2]
-    noise = cv2.randn(np.empty((math.ceil(height / grain), math.ceil(width / grain), 3), np.int16), 0, (sigma,) * 3)
+    grains = np.empty((math.ceil(height / grain), math.ceil(width / grain), 3), np.int16)
+    noise = cv2.randn(grains, np.zeros(3), np.full(3, sigma))
     cv2.add(image, cv2.resize(noise, (width, height)), dst=image, dtype=cv2.CV_8U)
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -179,7 +180,8 @@ class DataGenerator:
             except UserError as error:
                 return str(error)
 
-        done, pool = [], ThreadPoolExecutor(self.workers or cores())  # OpenCV releases the interpreter lock
+        done: list[Any] = []
+        pool = ThreadPoolExecutor(self.workers or cores())  # OpenCV releases the interpreter lock
         try:
             with open(journal, "a", encoding="ascii") as lines, open(folder / split / CROPS, "ab") as crops:
                 jobs = progress(pool.map(one, range(count)), total=count, desc=f"crops {split}", unit="face")

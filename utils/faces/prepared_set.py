@@ -28,9 +28,10 @@ UNLABELLED = "unlabelled"  # split, dataset and layout of faces without landmark
 ALL = "all"  # every face of a set, whatever its split
 LEFT_OUT = "left_out.txt"
 FORMAT = 3  # of the folder; a folder of another format is prepared again
-META = {"dataset": str, "name": str, "source": str, "layout": str, "count": int, "protocol": dict, "target_size": int,
-        "margin": (int, float), "origin": (int, float, type(None)), "val": (int, float, str), "seed": int,
-        "expected": (dict, type(None)), "found": dict, "checksum": str, "columns": list}  # types of the values
+META: dict[str, Any] = {  # types of the values
+    "dataset": str, "name": str, "source": str, "layout": str, "count": int, "protocol": dict, "target_size": int,
+    "margin": (int, float), "origin": (int, float, type(None)), "val": (int, float, str), "seed": int,
+    "expected": (dict, type(None)), "found": dict, "checksum": str, "columns": list}
 COLUMN = re.compile(r"[a-z_]+(\.text)?")  # names of their files
 COLUMNS = {"file.text", "subset.text", "identity.text", "size", "crop", "box", "landmarks", "visible", "jpeg"}  # of every set
 
@@ -192,7 +193,7 @@ def _for_net(split: Split, faces: Faces, layout: Layout, states: list[str]) -> F
         return faces.without("pose", "states").with_columns(
             **{name: constant(value, len(faces)) for name, value in unknown.items()})
     if meta["layout"] != layout.stored:
-        way = conversion(meta["layout"], layout.stored, split.set.layouts)
+        way: Any = conversion(meta["layout"], layout.stored, split.set.layouts)
         if way is None:
             raise UserError(f"{split.set.folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout "
                             f"{layout.name} cannot use; give sets of layout {layout.stored} or another --layout")

@@ -55,7 +55,7 @@ class Shards:
                                     raise UserError(f"{file}: {printable(member.name)} has {member.size} bytes, or holes, so it "
                                                     "is no picture of a face; make the shard again")
                                 table.write(np.array([number, member.offset_data, member.size], np.int64).tobytes())
-                            tar.members.clear()  # tarfile keeps all of them otherwise
+                            vars(tar)["members"].clear()  # tarfile keeps all of them otherwise
                 except tarfile.TarError as error:
                     raise UserError(f"{file} is no tar file that is whole and not compressed ({error})") from None
 
@@ -67,7 +67,7 @@ class Shards:
         crops = Crops(self.picture, self.encoded, len(self), self.size, self.border, self.input_border)
         return Faces({"file": Column(len(self), self.places)}, crops, {})
 
-    def places(self, rows: np.ndarray) -> np.ndarray:
+    def places(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return the shard and first byte of some pictures, as text."""
         return np.array([f"{self.files[number]} at byte {first}" for number, first, _ in self.table[rows].tolist()], object)
 

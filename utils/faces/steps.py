@@ -115,7 +115,8 @@ def in_steps(u: np.ndarray, recipe: AugmentSettings, field: Field) -> list[Chang
 
     With `fill: real`, pixels around the crop are kept until the last step. Otherwise only `sides`, as the first step, sees them.
     """
-    made, still = [], {"matrix": np.tile(np.eye(2, 3), (len(u), 1, 1)), "mirrored": np.zeros(len(u), bool)}
+    made: list[Change] = []
+    still: dict[str, Any] = {"matrix": np.tile(np.eye(2, 3), (len(u), 1, 1)), "mirrored": np.zeros(len(u), bool)}
     kept = field.stored if recipe.fill == "real" else field.side
     for place, name in enumerate(recipe.steps):
         seen = field.stored if not made and name == "sides" else kept

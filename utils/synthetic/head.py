@@ -159,8 +159,8 @@ def head() -> Head:
     names = {name: i for i, name in enumerate(fields)}
     # behind the ears, canonical x goes on growing
     canonical = np.stack([np.where(np.cos(phi) >= 0, x, 2 * 75 * np.sign(x) - x), y], -1)
-    per_vertex = (part.astype(np.float32) for part in (canonical, phi, lip, jaw * smooth(190, 125, row)))
-    return Head(len(rows), len(columns), mean.astype(np.float32), basis, names, *per_vertex, slices)
+    canonical, phi, lip, jaw = (part.astype(np.float32) for part in (canonical, phi, lip, jaw * smooth(190, 125, row)))
+    return Head(len(rows), len(columns), mean.astype(np.float32), basis, names, canonical, phi, lip, jaw, slices)
 
 
 def pose_vertices(coefficients: dict[str, float], jaw_angle: float, jaw_side: float = 0.0) -> np.ndarray:

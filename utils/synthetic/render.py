@@ -138,10 +138,10 @@ def rasterise(meshes: list[Mesh], camera: Camera, size: int) -> list[Fragments]:
         fill(canvas, shape, number, 8, 4)
     flat = canvas.ravel()
     pixels = np.flatnonzero(flat >= 0)
-    number = flat[pixels]
+    shown = flat[pixels]
     position = np.stack([pixels % size + 0.5, pixels // size + 0.5]).astype(np.float32)
-    s, t = _inverse_bilinear(corner.astype(np.float32).reshape(-1, 8), number, position)
-    owner, place = np.concatenate(owners)[number], np.concatenate(quads).astype(np.float32)[number]
+    s, t = _inverse_bilinear(corner.astype(np.float32).reshape(-1, 8), shown, position)
+    owner, place = np.concatenate(owners)[shown], np.concatenate(quads).astype(np.float32)[shown]
     result = []
     for m in range(len(meshes)):
         mine = np.flatnonzero(owner == m) if len(meshes) > 1 else slice(None)
@@ -188,7 +188,7 @@ def shadow(seen: np.ndarray, casters: list[np.ndarray], light: np.ndarray, cell:
     return cv2.GaussianBlur(hidden.astype(np.float32), (5, 5), 1.0)
 
 
-def shade(albedo: np.ndarray, normal: np.ndarray, shaded: np.ndarray, gloss: np.ndarray | float, light: Light,
+def shade(albedo: np.ndarray, normal: np.ndarray, shaded: np.ndarray | np.floating, gloss: np.ndarray | float, light: Light,
           wrap: float = 0.2) -> np.ndarray:
     """Return the light (N, 3) of a surface: sky and ground, key light with shadow, fill light, highlight."""
     key = np.clip((normal @ light.key + wrap) / (1 + wrap), 0, 1) * (1 - light.hardness * shaded)

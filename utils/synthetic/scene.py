@@ -2,6 +2,8 @@
 
 Canvases are float32 BGR in linear light, masks float32 in [0, 1]; coordinates are continuous canvas px.
 """
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -58,7 +60,7 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
     image = cv2.resize(np.ascontiguousarray(image, np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     if rng.random() < 0.4:
         grain = cv2.resize(rng.standard_normal((size // 3, size // 3)).astype(np.float32), (size, size))
-        image *= (1 + rng.uniform(0.03, 0.25) * grain)[..., None]
+        image = image * (1 + rng.uniform(0.03, 0.25) * grain)[..., None]
     return np.clip(image, 0.001, 1.5)
 
 
@@ -71,8 +73,8 @@ def blend(canvas: np.ndarray, mask: np.ndarray, paint: np.ndarray) -> None:
         part += (over - part) * mask[y:y + h, x:x + w, None]
 
 
-def _sixteenths(points: np.ndarray) -> np.ndarray:
-    """Return points (..., 2) for OpenCV's drawing functions with `shift` 4."""
+def _sixteenths(points: np.ndarray) -> Any:  # OpenCV's stubs know no arrays as points
+    """Return points (..., 2) int32 for OpenCV's drawing functions with `shift` 4."""
     return np.round(points * 16).astype(np.int32)
 
 

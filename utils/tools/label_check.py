@@ -6,7 +6,7 @@ distance of a landmark from the place that all other landmarks of the face predi
 """
 import warnings
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -156,7 +156,7 @@ def fit(model: Model, landmarks: ndarray, known: ndarray) -> Fit:
 
 
 def examine(landmarks: ndarray, visible: ndarray, layout: Layout, box: ndarray | None = None,
-            size: ndarray | None = None, names: list[str] | None = None) -> list[Finding]:
+            size: ndarray | None = None, names: Any = None) -> list[Finding]:
     """Return all suspicions about landmarks (M, N, 2) in image px, worst first; a score from THRESHOLD up is an alarm.
 
     visible (M, N): landmarks to judge; NaN ones are never judged. If known: box (M, 4) and size (M, 2) of the images in px, and
@@ -195,7 +195,7 @@ def _plain_faults(landmarks: ndarray, known: ndarray, layout: Layout, box, size)
     return found
 
 
-def _copies(landmarks: ndarray, known: ndarray, names: list[str] | None) -> list[Finding]:
+def _copies(landmarks: ndarray, known: ndarray, names: Any) -> list[Finding]:
     """Return the faces whose labels equal those of an earlier face to 1/100 px."""
     first: dict[bytes, int] = {}
     found = []

@@ -3,7 +3,7 @@ import json
 import os
 import time
 from argparse import Namespace
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +49,7 @@ class Found(NamedTuple):
     points: str = ""
 
 
-def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Iterator[Found]:
+def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Generator[Found]:
     """Yield the faces of a picture, or of all pictures below a folder, as they are found. UserError if there is none.
 
     The box comes from the .pts file beside a picture, unless `always` is set; else from the detector. If `detects` is false, the

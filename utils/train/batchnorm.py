@@ -30,6 +30,9 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 class GlobalBatchNormAct2d(GlobalBatchNorm2d):
     """The same for timm's BatchNormAct2d, which also drops and activates."""
 
+    act: nn.Module
+    drop: nn.Module
+
     def forward(self, features: Tensor) -> Tensor:
         return self.act(self.drop(super().forward(features)))
 

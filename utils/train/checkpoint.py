@@ -34,7 +34,7 @@ def save(file: Path, values: dict[str, Any]) -> None:
     write_atomic(file, write)
 
 
-def unpack(file: Path, defaults: Defaults | None = None) -> tuple[Trainable, Layout, dict[str, Any]]:
+def unpack(file: Path | str, defaults: Defaults | None = None) -> tuple[Trainable, Layout, dict[str, Any]]:
     """Return (landmark net with its weights, layout, the whole checkpoint). UserError if net and weights do not fit together.
 
     defaults: see `load`.
@@ -59,7 +59,7 @@ def described(net: Trainable, stored: dict[str, Any]) -> LandmarkNet:
     return LandmarkNet.of(None, {**stored, **values})
 
 
-def load(file: Path, defaults: Defaults | None = None) -> dict[str, Any]:
+def load(file: Path | str, defaults: Defaults | None = None) -> dict[str, Any]:
     """Return the values of a checkpoint, on the CPU. Published and exported files give the same values, the latter no weights.
 
     file: a path; paths of several published files of one net are joined by commas. defaults: published and exported landmark nets
@@ -92,7 +92,7 @@ def _check(file: Path, values: dict[str, Any]) -> None:
                         "again") from None
 
 
-def load_weights(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def load_weights(file: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return ({name: tensor}, the whole checkpoint, {} for a foreign file). float16 becomes float32. UserError as `load`."""
     files, _ = published.split_files(file)
     read = [_load_one(one) for one in files]  # DPR publishes its nets one by one

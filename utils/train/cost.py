@@ -20,8 +20,8 @@ class Cost(NamedTuple):
 
 def refiner_cost(spec: dict) -> str:
     """Return in words how much the refiner adds to the cost of a net, which is counted without --reinit and --local-parts."""
-    whole = {key: value for key, value in spec.items() if key not in ("reinit", "local_parts")}
-    plain, whole = (counted_cost(part) for part in ({**whole, "refine": False}, whole))
+    kept = {key: value for key, value in spec.items() if key not in ("reinit", "local_parts")}
+    plain, whole = (counted_cost(part) for part in ({**kept, "refine": False}, kept))
     return (f"refiner: {whole.parameters - plain.parameters:.3f} M parameters and {1e3 * (whole.macs - plain.macs):.1f} M MACs "
             f"beside {plain.parameters:.2f} M and {1e3 * plain.macs:.0f} M")
 

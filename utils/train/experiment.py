@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from nets import Trainable
 from pipnet.errors import UserError
@@ -22,7 +21,7 @@ class Samples(NamedTuple):
     labelled: number of labelled samples, which come before the unlabelled ones; None: all are labelled
     """
 
-    batches: Dataset
+    batches: Any
     checksums: list[str]
     words: str
     labelled: int | None = None

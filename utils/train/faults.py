@@ -1,5 +1,6 @@
 """Finds the samples that make the loss or the gradient of a step non-finite."""
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -41,7 +42,8 @@ def _faults(solver: Solver, batches: list) -> dict[int, list[str]]:
             twice = labels._replace(packed=labels.packed[[row, row]]).to(device)
             with torch.autocast(device.type, solver.dtype, enabled=solver.dtype is not None):
                 terms = solver.net.loss(images[[row, row]].to(device), twice)
-            gradients = torch.autograd.grad(sum(terms.values()), parameters, allow_unused=True)
+            total: Any = sum(terms.values())
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
             wrong = [name for name, term in terms.items() if not term.isfinite()]
             if not all(part.isfinite().all() for part in gradients if part is not None):
                 wrong = wrong or ["gradient"]

@@ -49,9 +49,11 @@ class Average:
     def update(self, step: int) -> None:
         """Update the average after step number `step`, counted from 0."""
         decay = self.decay * (1 - math.exp(-(step + 1) / self.ramp))
-        torch._foreach_lerp_(*self.floats, 1 - decay)
-        if self.counters[0]:
-            torch._foreach_copy_(*self.counters)
+        averaged, current = self.floats
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+        counted, seen = self.counters
+        if counted:
+            torch._foreach_copy_(counted, seen)
 
 
 def precision(amp: str, device: torch.device) -> torch.dtype | None:

@@ -64,7 +64,7 @@ class Ranks(NamedTuple):
 
     def agree(self, action):
         """Run `action` in the first process; return its result, or raise its UserError, in all processes."""
-        outcome = [None, None]  # result, message of the error
+        outcome: list[Any] = [None, None]  # result, message of the error
         if self.first:
             try:
                 outcome[0] = action()
@@ -156,7 +156,8 @@ def start_ranks() -> Ranks:
     dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=count,
                             timeout=TIMEOUT, device_id=device if cuda else None)
     atexit.register(_leave)
-    return Ranks(rank, count, device, store, dist.new_group(timeout=PATIENCE, backend="gloo"))
+    patient: Any = dist.new_group(timeout=PATIENCE, backend="gloo")
+    return Ranks(rank, count, device, store, patient)
 
 
 def _local_count() -> int:

@@ -1,6 +1,7 @@
 """The optimizer step, over all processes: batches -> losses -> gradients -> update -> average."""
 from contextlib import nullcontext
 from functools import reduce
+from typing import Any
 
 import torch
 from loguru import logger
@@ -42,11 +43,11 @@ class Solver:
         self.dtype, self.schedule = precision(train.amp, ranks.device), make_schedule(train, steps)
         if ranks.device.type == "cpu":
             make_careful(net)
-        self.optimizer = make_optimizer(net, train.optimizer, train.weight_decay, train.decay_norms)
+        self.optimizer: Any = make_optimizer(net, train.optimizer, train.weight_decay, train.decay_norms)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
         self.phases = phases or Phases()
         self.step, self.refused = 0, torch.zeros((), device=ranks.device)  # 1 from the first step that is not finite
-        self.runner: nn.Module = _Loss(net)
+        self.runner: Any = _Loss(net)
         if train.compile:
             self.runner = torch.compile(self.runner)
         cuda = ranks.device.type == "cuda"
@@ -60,7 +61,7 @@ class Solver:
         self.take = Graph(self._step, self._state, ranks) if graphed else self._step
         # created after the weights have been made equal in all processes
         self.average = Average(net, train.ema, train.ema_ramp) if train.ema else None
-        net.follow(self.average and self.average.state)
+        net.follow(self.average.state if self.average else None)
 
     def begin(self) -> None:
         """Make the net ready for training steps, after a validation too."""
@@ -110,13 +111,13 @@ class Solver:
                 with self.phases("backward"):
                     self.scaler.scale((terms * weights).sum() * (self.ranks.count if ddp else 1)).backward()
             means.append(terms.detach())
-        means = self.ranks.sum(reduce(torch.add, means))
+        mean = self.ranks.sum(reduce(torch.add, means))
         if not ddp:
             self.ranks.sum_each([p.grad for p in self.net.parameters() if p.grad is not None])
-        total = (means * weights).sum()
+        total = (mean * weights).sum()
         with self.phases("optimiser"):
             norm = self._update(total)
-        return torch.cat([means, torch.stack([total, norm, self.refused])])
+        return torch.cat([mean, torch.stack([total, norm, self.refused])])
 
     def _state(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return the weights, and the other tensors that `_step` changes in place."""
@@ -196,7 +197,7 @@ class Solver:
 class _Loss(nn.Module):
     """The net's loss as a forward pass, for DDP and torch.compile."""
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: Trainable):
         super().__init__()
         self.net = net
 

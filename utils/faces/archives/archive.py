@@ -168,14 +168,14 @@ def _with_area(tight: np.ndarray, count: int, where: str) -> np.ndarray:
     return tight + np.concatenate([-missing, missing])
 
 
-def _column(values: Sequence) -> Sequence:
+def _column(values: Sequence) -> Sequence | np.ndarray:
     """Return a list of texts, or an array of numbers. A face without a value gets NaN, or True in a column of flags."""
     known = next(value for value in values if value is not None)
     blank = known if isinstance(known, str) else np.full_like(known, np.nan)
     return values if isinstance(known, str) else np.array([blank if value is None else value for value in values])
 
 
-def only(table: Table, rows: Sequence[int]) -> Table:
+def only(table: Table, rows: Sequence[int] | np.ndarray) -> Table:
     """Return some rows of a table, in that order."""
     return {name: column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
             for name, column in table.items()}

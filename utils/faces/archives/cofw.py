@@ -41,13 +41,13 @@ def read_cofw(image: Path) -> np.ndarray:
     file, number = image.parent, int(image.name)
     key = next(f"Is{end}" for name, end in FILES.values() if name == file.name)
     with _opened(file) as mat:
-        image = mat[mat[key][()].ravel()[number - 1]][()].T  # (H, W) or (H, W, 3)
-    if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or image.ndim == 3 and image.shape[2] not in (1, 3):
-        raise UserError(f"{file}, {key} {number}: {image.dtype} {image.shape} is not an image; fetch the file again")
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)  # as OpenCV reads 16-bit files
-    image = image if image.ndim == 3 else image[..., None]
-    return np.ascontiguousarray(np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., ::-1])
+        found: np.ndarray = mat[mat[key][()].ravel()[number - 1]][()].T  # (H, W) or (H, W, 3)
+    if found.dtype not in (np.uint8, np.uint16) or found.ndim not in (2, 3) or found.ndim == 3 and found.shape[2] not in (1, 3):
+        raise UserError(f"{file}, {key} {number}: {found.dtype} {found.shape} is not an image; fetch the file again")
+    if found.dtype == np.uint16:
+        found = (found >> 8).astype(np.uint8)  # as OpenCV reads 16-bit files
+    found = found if found.ndim == 3 else found[..., None]
+    return np.ascontiguousarray(np.repeat(found, 3, axis=2) if found.shape[2] == 1 else found[..., ::-1])
 
 
 def _tables(file: Path, end: str) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ def split_folders(root: Path) -> dict[str, Path]:
 def split_of(file: Path) -> str | None:
     """Return the split that a word in a file's name says."""
     word = SPLIT.search(file.stem)
-    return word and SPLITS[word[1].lower()]
+    return SPLITS[word[1].lower()] if word else None
 
 
 def photograph(stem: str, numbers: int = 1) -> str:

@@ -91,7 +91,7 @@ def _marks(where: list[str], raw: np.ndarray) -> list[str]:
                   for i in np.flatnonzero(marked)]
     if found:
         return found
-    below = (raw < 0).all(-1)
+    below = np.all(raw < 0, -1)
     candidates = np.flatnonzero(below.any(1) & ~((raw < 0) & ~below[..., None]).any((1, 2)))
     places = [(i, raw[i][below[i]][0]) for i in candidates if _negated(raw[i][below[i]], raw[i][~below[i]])]
     return [f"{where[i]}: {x:g} {y:g} is a place with its signs turned, by which MERL-RAV marks a hidden landmark; write "

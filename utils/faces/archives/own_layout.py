@@ -134,7 +134,7 @@ def misfit(faces: np.ndarray, layout: Layout, common: bool) -> str:
     upside_down = len(face) == 2 and factors[0].real < 0  # two points fit in any order, but on an upright face in one only
     if distance <= ASYMMETRY[0] + ASYMMETRY[1] / np.sqrt(len(shapes)) and not upside_down:
         right, below = _eyes(mean, layout)
-        if not common or not (right.conj() * below).imag < 0:
+        if not common or not (right.conjugate() * below).imag < 0:
             return ""
         return (f"the points come in the mirrored order of layout {layout.name}, which counts from the left of the picture: "
                 f"landmark {(layout.interocular or (0,))[0]} is of the eye on the right; reorder them before you mix the set "

@@ -32,7 +32,8 @@ class Frames:
     """Frames of a video file for several threads that request them in roughly ascending order."""
 
     def __init__(self, file: Path):
-        self.file, self.lock, self.capture, self.position = file, Lock(), None, 0
+        self.file, self.lock, self.position = file, Lock(), 0
+        self.capture: cv2.VideoCapture | None = None
         self.decoded: dict[int, np.ndarray] = {}  # recent frames that no thread has requested yet
 
     def read(self, number: int) -> np.ndarray:
