@@ -5,10 +5,12 @@ import os
 import re
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
 sys.path[:] = [str(ROOT), *sys.path, *(str(ROOT / folder) for folder in ("benchmarks", "weights/making", "tests/campaigns"))]
 from nets.convert.published import HEAD_NAMES  # noqa: E402
+from pipnet.errors import UserError  # noqa: E402
 from pipnet.layout import Layout  # noqa: E402
 from utils.config import Settings, make_settings, read_defaults  # noqa: E402
 from utils.detect.wider import Picture  # noqa: E402
@@ -354,6 +357,25 @@ def fails(done, message: str) -> None:
     assert done.returncode == 1 and done.error is not None, done.stderr
     assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
     assert re.search(message, done.error), done.error
+
+
+def refuses(message: str, call: Callable, *given, **options) -> None:
+    """Assert that a call with these arguments raises a UserError that the pattern `message` matches."""
+    with pytest.raises(UserError, match=message):
+        call(*given, **options)
+
+
+def spoilt(file: Path, content: str | bytes, message: str, call: Callable, *given, **options) -> None:
+    """Write `content` to a file, which the call must refuse with this message."""
+    (file.write_text if isinstance(content, str) else file.write_bytes)(content)
+    refuses(message, call, *given, **options)
+
+
+def free_port() -> str:
+    """Return a port of this machine that nothing uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def unfolded(file: Path) -> dict[str, int]:

@@ -8,10 +8,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import DEFAULTS, ROOT, displaced, fails, load_split, rewrite, run, table, write_faces
+from conftest import DEFAULTS, ROOT, displaced, fails, load_split, refuses, rewrite, run, table, write_faces
 
 import main
-from pipnet.errors import UserError
 from pipnet.files import checksum
 from utils.config import Settings, parse
 from utils.faces.archives import read_pts, write_pts
@@ -76,8 +75,7 @@ def test_variables_of_several_processes_are_numbers():
 def test_a_name_with_a_nul_character_is_refused():
     """No shell can pass one, a notebook can."""
     for flags in (["--test", "--exp", "a\0b"], ["--train", "--run-root", "a\0"], ["--predict", "\0"]):
-        with pytest.raises(UserError, match="holds a NUL character"):
-            main.main(flags)
+        refuses("holds a NUL character", main.main, flags)
 
 
 @pytest.mark.parametrize(("flags", "message"), [
@@ -122,8 +120,7 @@ def new_settings(*flags: str) -> Settings:
 ])
 def test_flags_that_would_be_ignored_are_refused(flags, message):
     """Each is a flag of other trainings."""
-    with pytest.raises(UserError, match=message):
-        new_settings(*flags)
+    refuses(message, new_settings, *flags)
 
 
 def test_loss_weights_of_stages_are_taken_with_any_head():

@@ -18,6 +18,8 @@ from pipnet.files import SHIPPED, shipped
 from pipnet.geometry import grow
 from pipnet.landmarker import Landmarker
 
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+WIDTH, HEIGHT = 640, 480  # px of the camera
 WARM, FRAMES = 30, 200  # frames before and during the measurement
 DRIVER = """
 const status = document.getElementById("status"), times = [];
@@ -32,59 +34,74 @@ new MutationObserver(() => {
 
 
 class Listener(Handler):
-    """The page's server, which waits for the driver's figures."""
+    """The page's server, which also hands out a driver and keeps what that sends back."""
 
-    done, body = threading.Event(), b""
+    received: list[tuple[str, bytes]] = []
+    fetched: set[str] = set()
+    done = threading.Event()
+
+    def do_GET(self) -> None:
+        """Note the file."""
+        self.fetched.add(self.path.rpartition("/")[2])
+        super().do_GET()
 
     def do_POST(self) -> None:
         """Keep what the driver sends."""
-        Listener.body = self.rfile.read(int(self.headers["Content-Length"]))
+        name, body = self.path.rpartition("/")[2], self.rfile.read(int(self.headers["Content-Length"]))
+        self.received.append((name, body))
         self.send_response(200)
         self.end_headers()
-        self.done.set()
+        if name == "done":
+            self.done.set()
 
 
-def film(file: Path, frames: int = 60) -> None:
-    """Write a camera's pictures: a face and its mirror image that move to and fro."""
+def two_faces(file: Path, frames: int = 60) -> list[str]:
+    """Write a camera's pictures: a face and its mirror image, smaller, that move to and fro. Return the browser's flags."""
     portrait = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
     x1, y1, x2, y2 = grow(Landmarker(threads=1)(portrait)[0].box, 1.8).astype(int)
-    head = cv2.resize(portrait[y1:y2, x1:x2], (240, 240))
+    head = portrait[y1:y2, x1:x2]
+    heads = [cv2.resize(picture, (size, size)) for picture, size in ((head, 240), (head[:, ::-1], 190))]
     with open(file, "wb") as pictures:
         for index in range(frames):
-            frame = np.full((480, 640, 3), 120, np.uint8)
-            for x, picture in ((40, head), (360, head[:, ::-1])):
-                x += round(20 * np.sin(2 * np.pi * index / frames))
-                frame[120:360, x:x + 240] = picture
-            pictures.write(cv2.imencode(".jpg", frame)[1].tobytes())
+            frame = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+            for place, head in enumerate(heads):
+                x, y = 40 + 320 * place + round(8 * np.sin(2 * np.pi * index / frames)), 120
+                frame[y:y + len(head), x:x + len(head)] = head
+            pictures.write(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
+    return ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={file}"]
+
+
+def in_browser(folder: Path, driver: str, *flags: str) -> dict[str, list[bytes]]:
+    """Run a driver in the page in `folder`/below/page; return what it has sent, by name. AssertionError after 10 minutes."""
+    page = folder / "below" / "page"
+    (page / "driver.js").write_text(driver)
+    text = (page / "index.html").read_text()
+    (page / "index.html").write_text(text.replace("</body>", '<script type="module" src="driver.js"></script></body>'))
+    Listener.received, Listener.fetched, Listener.done = [], set(), threading.Event()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Listener, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio", "--no-first-run",
+                   f"--user-data-dir={folder}/profile", *flags, f"http://127.0.0.1:{server.server_port}/below/page/"]
+        browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            assert Listener.done.wait(600), [name for name, _ in Listener.received]
+        finally:
+            browser.kill()
+            browser.wait()
+            server.shutdown()
+    return {name: [body for one, body in Listener.received if one == name] for name in dict(Listener.received)}
 
 
 def measure(net: Path) -> dict:
     """Return frames/s and the median ms of each stage. Stop with a message where there is no browser."""
-    Listener.done.clear()
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
+    if BROWSER is None:
         sys.exit("no chromium on this machine; install it")
-    with tempfile.TemporaryDirectory() as folder:
-        page, camera = Path(folder, "page"), Path(folder, "camera.mjpeg")
-        write_page(page, Options(net))
-        film(camera)
-        (page / "driver.js").write_text(DRIVER.replace("COUNT", str(WARM + FRAMES)))
-        text = (page / "index.html").read_text()
-        (page / "index.html").write_text(text.replace("</body>", '<script type="module" src="driver.js"></script></body>'))
-        with ThreadingHTTPServer(("127.0.0.1", 0), partial(Listener, directory=page)) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            flags = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile",
-                     "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
-                     f"--use-file-for-fake-video-capture={camera}"]
-            process = subprocess.Popen([program, *flags, f"http://127.0.0.1:{server.server_port}/"], stderr=subprocess.DEVNULL)
-            try:
-                if not Listener.done.wait(600):
-                    sys.exit("the page has not worked on all frames within 10 minutes")
-            finally:
-                process.kill()
-                process.wait()
-                server.shutdown()
-    found = json.loads(Listener.body)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "below").mkdir()
+        write_page(folder / "below" / "page", Options(net))
+        sent = in_browser(folder, DRIVER.replace("COUNT", str(WARM + FRAMES)), *two_faces(folder / "camera.mjpeg"))
+    found = json.loads(sent["done"][0])
     times = found["times"][WARM:]
     seconds = (times[-1]["at"] - found["times"][WARM - 1]["at"]) / 1000
     stages = {name: round(1000 * float(np.median([one[name] for one in times])), 1) for name in ("decode", "landmarks", "track")}

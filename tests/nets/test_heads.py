@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, NET, draw_face, fails, mean_face, sets_of, settings
+from conftest import LAYOUTS, NET, draw_face, fails, mean_face, sets_of, settings, spoilt
 from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
@@ -153,9 +153,7 @@ def test_eyes_alone_with_the_neighbors_of_another_mean_face(cli, recipe, faces, 
     fails(cli("--train", *recipe, "--meanface", tmp_path / "none.txt"), "no file or folder .*none.txt")
     claims = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}".ljust(117) + b"\n"
     for data in (b"\x93NUMPY\x01\0\x08\0{'shape'", b"PK\x03\x04", b"\x93NUMPY\x01\0\x76\0" + claims):
-        (tmp_path / "bad.npy").write_bytes(data)
-        with pytest.raises(UserError, match="bad.npy holds no numbers x y x y"):
-            read_meanface(tmp_path / "bad.npy")
+        spoilt(tmp_path / "bad.npy", data, "bad.npy holds no numbers x y x y", read_meanface, tmp_path / "bad.npy")
     # a run must find it from any folder
     assert resolve_paths({"meanface": "mine.txt"})["meanface"] == str(Path("mine.txt").resolve())
     sets = sets_of(settings())

@@ -4,7 +4,7 @@ import shutil
 import stat
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, refuses
 
 from pipnet import files
 from pipnet.errors import UserError, printable
@@ -80,8 +80,7 @@ def test_text_of_others_stays_on_its_line():
 ])
 def test_a_damaged_table_is_named(tmp_path, text, message):
     (tmp_path / "step.csv").write_text(text)
-    with pytest.raises(UserError, match=f"step.csv is damaged in {message}"):
-        files.read_csv(tmp_path / "step.csv", ("epoch", "loss"))
+    refuses(f"step.csv is damaged in {message}", files.read_csv, tmp_path / "step.csv", ("epoch", "loss"))
 
 
 def test_text_in_a_csv_is_no_formula(tmp_path):

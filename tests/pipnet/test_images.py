@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import refuses
 from PIL import Image, ImageOps, features
 
-from pipnet.errors import UserError
 from pipnet.heif import heif_kind, upright
 from pipnet.images import pictures, read_image
 
@@ -41,5 +41,4 @@ def test_what_no_reader_knows_is_named_with_the_remedy(tmp_path):
     assert sorted(file.name for file in found) == ["photo.HEIC", "photoshop.psd", "raw.cr2", "without_ending"]
     for file in found:
         kind = "CR2" if file.name == "raw.cr2" else "HEI[CF]"
-        with pytest.raises(UserError, match=f"{file.name}: OpenCV .* does not read this {kind} picture; convert it to .jpg or"):
-            read_image(Path(file))
+        refuses(f"{file.name}: OpenCV .* does not read this {kind} picture; convert it to .jpg or", read_image, Path(file))

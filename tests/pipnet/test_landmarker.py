@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, mean_face, run
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, mean_face, refuses, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -151,8 +151,7 @@ def test_a_coarse_net_makes_the_crops(monkeypatch):
     assert not landmarker(image) and not seen
 
     five = LandmarkNet(None, LAYOUTS.load("5"), SQUARE, 64, None)
-    with pytest.raises(UserError, match="coarse net finds other landmarks"):
-        Landmarker(net, landmarker.detector, coarse=five)
+    refuses("coarse net finds other landmarks", Landmarker, net, landmarker.detector, coarse=five)
 
 
 def test_the_net_named_landmarks_has_a_coarse_one():
@@ -330,18 +329,13 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
     (tmp_path / "text.onnx").write_text("no")
     for file, message in ((tmp_path / "gone.onnx", "no file at .*gone.onnx"), (tmp_path / "text.onnx", "not an ONNX file"),
                           (foreign, "is a face detector"), (tmp_path / "bare.onnx", "no usable metadata: layout is mis")):
-        with pytest.raises(UserError, match=message):
-            Landmarker(file, detector=detect)
-    with pytest.raises(UserError, match="no detector of ours"):
-        Detector(weights=net)
-    with pytest.raises(UserError, match="no file at .*gone.onnx.*comes with the project"):
-        Detector(weights=tmp_path / "gone.onnx")
-    with pytest.raises(UserError, match="max_faces must be at least 1, not 0"):
-        Landmarker(net, detector=detect, max_faces=0)
+        refuses(message, Landmarker, file, detector=detect)
+    refuses("no detector of ours", Detector, weights=net)
+    refuses("no file at .*gone.onnx.*comes with the project", Detector, weights=tmp_path / "gone.onnx")
+    refuses("max_faces must be at least 1, not 0", Landmarker, net, detector=detect, max_faces=0)
     landmarker = Landmarker(net, detector=detect)
     for image in (np.zeros((9, 9, 2), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8), None):
-        with pytest.raises(UserError, match="uint8"):
-            landmarker(image)
+        refuses("uint8", landmarker, image)
     assert landmarker(np.zeros((1, 1, 3), np.uint8)) == []
 
 
@@ -367,8 +361,7 @@ def test_impossible_boxes_of_a_detector_are_no_faces(boxes, scores):
     image = np.zeros((90, 90, 3), np.uint8)
     assert landmarker(image) == [] and Tracker(landmarker).update(image, 0.0) == []
     landmarker.detector = lambda image: ([[1, 2, 3]], [1])
-    with pytest.raises(UserError, match="the detector gives boxes"):
-        landmarker(image)
+    refuses("the detector gives boxes", landmarker, image)
 
 
 @pytest.mark.parametrize("shape", [(65000, 2), (2, 65000), (1, 60000), (300000, 3)])
@@ -507,8 +500,7 @@ def test_other_detectors_are_taken_as_they_are(reference):
     detector = Detector("faceboxes", reference / "FaceBoxesV2.pth", 0.7)
     landmarker = Landmarker(known_net(mean_face()), detector=detector)
     assert landmarker(np.zeros((64, 64, 3), np.uint8)) == []
-    with pytest.raises(UserError, match="needs its weights"):
-        Detector("yunet", "gone.onnx")
+    refuses("needs its weights", Detector, "yunet", "gone.onnx")
 
 
 def test_files_for_torch_need_the_checkout(monkeypatch, tmp_path):
@@ -516,20 +508,16 @@ def test_files_for_torch_need_the_checkout(monkeypatch, tmp_path):
     for module in ("utils.tools.inference", "utils.evaluate.detectors"):
         monkeypatch.setitem(sys.modules, module, None)  # as where the package is installed
     for name in ("018", "landmark"):
-        with pytest.raises(UserError, match=f"no file {name}, and no net of that name .landmarks, landmarks-fast, detector.;"):
-            Landmarker(name)
-    with pytest.raises(UserError, match="net.pt is loaded with torch by code of the checkout.*demo.py of the checkout"):
-        Landmarker(tmp_path / "net.pt")
+        refuses(f"no file {name}, and no net of that name .landmarks, landmarks-fast, detector.;", Landmarker, name)
+    refuses("net.pt is loaded with torch by code of the checkout.*demo.py of the checkout", Landmarker, tmp_path / "net.pt")
     for name in ("faceboxes", "mtcnn"):
-        with pytest.raises(UserError, match="net.pt is loaded with torch by code of the checkout"):
-            Detector(name, tmp_path / "net.pt")
+        refuses("net.pt is loaded with torch by code of the checkout", Detector, name, tmp_path / "net.pt")
 
 
 def test_a_detector_is_no_landmark_net():
     """With and without torch."""
     for name in ("detector", ROOT / "weights" / "detector.onnx", ROOT / "weights" / "detector.pt"):
-        with pytest.raises(UserError, match="detector.(onnx|pt) is a face detector, which finds boxes and no landmarks; name it"):
-            Landmarker(name)
+        refuses("detector.(onnx|pt) is a face detector, which finds boxes and no landmarks; name it", Landmarker, name)
 
 
 def test_what_is_embedded_knows_nothing_of_the_demo():

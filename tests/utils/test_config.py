@@ -5,7 +5,7 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 import yaml
-from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, settings
+from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, refuses, settings
 
 from pipnet.errors import UserError
 from pipnet.layout import Layout
@@ -106,8 +106,7 @@ def test_which_task_reads_a_key(key):
     for task, other in (("landmarks", "detect"), ("detect", "landmarks")):
         chosen = settings(task=task)
         if key in ONLY[other]:
-            with pytest.raises(UserError, match=f"--{key.replace('_', '-')} is not read by --task {task}; leave it out"):
-                check_read({key: None}, chosen)
+            refuses(f"--{key.replace('_', '-')} is not read by --task {task}; leave it out", check_read, {key: None}, chosen)
         else:
             assert "is not read by --task" not in unread(key, chosen)
 
@@ -147,8 +146,7 @@ def test_a_slip_in_a_file_of_settings_is_one_line(tmp_path, old, new, message):
 def test_a_section_or_table_must_be_a_table(tmp_path, name, value):
     found = yaml.safe_load((ROOT / "args.yaml").read_text())
     (tmp_path / "args.yaml").write_text(yaml.safe_dump({**found, name: value}))
-    with pytest.raises(UserError, match=rf"^{name} in args.yaml must be a table of names and values, not"):
-        read_defaults(tmp_path / "args.yaml")
+    refuses(rf"^{name} in args.yaml must be a table of names and values, not", read_defaults, tmp_path / "args.yaml")
 
 
 def test_the_command_line_wins_over_the_preset_and_the_preset_over_the_file():
@@ -199,17 +197,13 @@ def test_wrong_values_name_key_and_value(key, value, message):
 def test_unknown_keys_name_the_nearest():
     with pytest.raises(UserError, match="unknown key 'epoch' in preset mine; did you mean 'epochs'"):
         make_settings({}, DEFAULTS._replace(presets={"mine": {"epoch": 3}}), "mine")
-    with pytest.raises(UserError, match="no preset 'pipnett'.*did you mean 'pipnet'"):
-        settings("pipnett")
+    refuses("no preset 'pipnett'.*did you mean 'pipnet'", settings, "pipnett")
     with pytest.raises(UserError, match=r"preset mine in args.yaml must be a table .*, not \[3\]"):
         make_settings({}, DEFAULTS._replace(presets={"mine": [3]}), "mine")
-    with pytest.raises(UserError, match="unknown key 'epoch' in the checkpoint; did you mean 'epochs'"):
-        make_settings({}, DEFAULTS, trained={"epoch": 3})
-    with pytest.raises(UserError, match="unknown flag --epoch; did you mean '--epochs'"):
-        typed("--epoch", "3")
+    refuses("unknown key 'epoch' in the checkpoint; did you mean 'epochs'", make_settings, {}, DEFAULTS, trained={"epoch": 3})
+    refuses("unknown flag --epoch; did you mean '--epochs'", typed, "--epoch", "3")
     for flag, key in (("--lr", "--learning-rate"), ("--wd", "--weight-decay"), ("--bs", "--batch-size")):
-        with pytest.raises(UserError, match=f"unknown flag {flag}; did you mean '{key}'"):
-            typed(flag, "3")
+        refuses(f"unknown flag {flag}; did you mean '{key}'", typed, flag, "3")
 
 
 def test_written_settings_give_the_same_settings_again():

@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, fails
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, fails, refuses
 from PIL import Image
 
 from nets.stages.auxiliary import STATES
@@ -137,8 +137,7 @@ def test_a_folder_with_its_subfolders_and_a_folder_to_save_in(nets, tmp_path, ca
     write_video(tmp_path / "talk.avi", 2)
     demo.main(["--source", "talk.avi", "--save", "new", *nets])
     assert len(frames_of(tmp_path / "new" / "talk.mp4")) == 2
-    with pytest.raises(UserError, match="is the source itself"):
-        demo.main(["--source", "new/face.png", "--save", "new", *nets])
+    refuses("is the source itself", demo.main, ["--source", "new/face.png", "--save", "new", *nets])
 
 
 @pytest.fixture
@@ -398,8 +397,7 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
             (["--source", "face.png", "--threshold", "2"], "threshold of a detector must be from 0 to 1"),
             (["--source", "face.png", "--detector-scale", "0"], "scale of a detector must be above 0"),
             (["--source", "talk.avi", "--detect-every", "0"], "--detect-every")):
-        with pytest.raises(UserError, match=message):
-            demo.main([*nets, *flags])
+        refuses(message, demo.main, [*nets, *flags])
     assert not {"out.mp4", "out.txt", "out.png", "output"} & {path.name for path in tmp_path.iterdir()}
 
 
@@ -408,8 +406,7 @@ def test_what_cannot_be_written_is_one_line(nets, tmp_path):
     for flags, message in ((["--save", "out.jpg"], "out.jpg: a .jpg cannot hold 66000 x 8 px"),
                            (["--json", "/dev/full"], "/dev/full cannot be written .No space left")):
         if Path("/dev/full").exists() or "/dev/full" not in flags:
-            with pytest.raises(UserError, match=message):
-                demo.main(["--source", "wide.png", *nets, *flags])
+            refuses(message, demo.main, ["--source", "wide.png", *nets, *flags])
     assert not list(tmp_path.glob("*.jpg"))
 
 

@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, fails
+from conftest import ROOT, fails, refuses
+from speeds.browser import BROWSER, HEIGHT, WIDTH, Listener, in_browser, two_faces
 
 from pipnet.app import demo, web
 from pipnet.app.drowsiness import Drowsiness
@@ -26,15 +26,12 @@ from pipnet.app.track import Tracker
 from pipnet.app.web import PAGE, RUNTIME, Handler, Options, check_page, write_page
 from pipnet.errors import UserError
 from pipnet.files import shipped, write_atomic
-from pipnet.geometry import box_of, grow
+from pipnet.geometry import box_of
 from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 needs_runtime = pytest.mark.usefixtures("runtime")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
-WIDTH, HEIGHT = 640, 480
-CAMERA = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 
 
 @pytest.fixture(scope="session")
@@ -53,62 +50,6 @@ def runtime(tmp_path_factory) -> None:
     write_atomic(file, partial(shutil.copyfile, folder / RUNTIME))
 
 
-class Listener(Handler):
-    """The page's server, which also hands out a driver and keeps what that sends back."""
-
-    received: list[tuple[str, bytes]] = []
-    fetched: set[str] = set()
-    done = threading.Event()
-
-    def do_GET(self) -> None:
-        self.fetched.add(self.path.rpartition("/")[2])
-        super().do_GET()
-
-    def do_POST(self) -> None:
-        name, body = self.path.rpartition("/")[2], self.rfile.read(int(self.headers["Content-Length"]))
-        self.received.append((name, body))
-        self.send_response(200)
-        self.end_headers()
-        if name == "done":
-            self.done.set()
-
-
-def browse(address: str, folder: Path, *flags: str) -> subprocess.Popen:
-    """Open an address in a browser without a window."""
-    return subprocess.Popen([BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio", "--no-first-run",
-                             f"--user-data-dir={folder}", *flags, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def two_faces(file: Path, frames: int = 60) -> None:
-    """Write a camera's pictures: a face and its mirror image, smaller, that move to and fro."""
-    portrait = cv2.imread(str(ROOT / "assets" / "astronaut.jpg"))
-    x1, y1, x2, y2 = grow(Landmarker(threads=1)(portrait)[0].box, 1.8).astype(int)
-    head = portrait[y1:y2, x1:x2]
-    heads = [cv2.resize(picture, (size, size)) for picture, size in ((head, 240), (head[:, ::-1], 190))]
-    with open(file, "wb") as pictures:
-        for index in range(frames):
-            frame = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
-            for place, head in enumerate(heads):
-                x, y = 40 + 320 * place + round(8 * np.sin(2 * np.pi * index / frames)), 120
-                frame[y:y + len(head), x:x + len(head)] = head
-            pictures.write(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
-
-
-def in_browser(folder: Path, *flags: str) -> dict[str, list[bytes]]:
-    """Run the driver in the page in `folder`/below/page; return what it has sent, by name."""
-    Listener.received, Listener.fetched, Listener.done = [], set(), threading.Event()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Listener, directory=folder)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        browser = browse(f"http://127.0.0.1:{server.server_port}/below/page/", folder / "profile", *flags)
-        try:
-            assert Listener.done.wait(300), [name for name, _ in Listener.received]
-        finally:
-            browser.kill()
-            browser.wait()
-            server.shutdown()
-    return {name: [body for one, body in Listener.received if one == name] for name in dict(Listener.received)}
-
-
 def frames_of(sent: dict[str, list[bytes]]) -> Iterator[tuple[np.ndarray, dict]]:
     """Yield the pictures (H, W, 3) BGR that the page has worked on, and their records."""
     for line, pixels in zip(sent["record"], sent["pixels"], strict=True):
@@ -125,7 +66,6 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most, median):
     page, landmarker = tmp_path / "below" / "page", Landmarker(net, threads=1)
     page.parent.mkdir()
     write_page(page, Options(shipped("landmarks.onnx"), net if int8 else None))
-    two_faces(tmp_path / "camera.mjpeg")
     for name in ("out.mp4", "out.webm"):
         with closing(VideoSink(page / name, 20)) as sink:
             for index in range(8):
@@ -136,11 +76,8 @@ def test_the_page_finds_what_python_finds(tmp_path, int8, most, median):
     stills = {"face.png": portrait, "dark.png": dark, "lying.png": cv2.rotate(portrait, cv2.ROTATE_90_COUNTERCLOCKWISE)}
     for name, image in stills.items():
         cv2.imwrite(str(page / name), image)
-    shutil.copy(Path(__file__).with_name("page_test.js"), page)
     (page / "cases.json").write_text(json.dumps({"videos": ["out.mp4", "out.webm"], "pictures": list(stills)}))
-    text = (page / "index.html").read_text()
-    (page / "index.html").write_text(text.replace("</body>", '<script type="module" src="page_test.js"></script></body>'))
-    sent = in_browser(tmp_path, *CAMERA, f"--use-file-for-fake-video-capture={tmp_path / 'camera.mjpeg'}")
+    sent = in_browser(tmp_path, Path(__file__).with_name("page_test.js").read_text(), *two_faces(tmp_path / "camera.mjpeg"))
     assert sent["done"][0].startswith(b"lying.png: "), sent["done"]
     assert {net.name} == Listener.fetched & {"landmarks.onnx", "landmarks.int8.onnx"}  # in WebAssembly
 
@@ -226,11 +163,9 @@ def test_folders_of_others_are_no_pages(tmp_path, names):
         (page / name).parent.mkdir(parents=True, exist_ok=True)
         (page / name).write_text('{"net": {}}')
     for overwrite in (False, True):
-        with pytest.raises(UserError, match="page holds something other than a page .*; name a new folder"):
-            check_page(page, overwrite)
+        refuses("page holds something other than a page .*; name a new folder", check_page, page, overwrite)
     (tmp_path / "link").symlink_to(page)
-    with pytest.raises(UserError, match="link is a link; name a new folder"):
-        check_page(tmp_path / "link", True)
+    refuses("link is a link; name a new folder", check_page, tmp_path / "link", True)
     assert sorted(path.relative_to(page).as_posix() for path in page.rglob("*") if path.is_file()) == sorted(names)
 
 
@@ -253,8 +188,7 @@ def test_a_folder_that_is_no_page_is_kept(tmp_path, monkeypatch):
     write_page(tmp_path / "page", options, overwrite=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
-    with pytest.raises(UserError, match="mine holds something other than a page .*; name a new folder"):
-        write_page(tmp_path / "mine", options)
+    refuses("mine holds something other than a page .*; name a new folder", write_page, tmp_path / "mine", options)
     monkeypatch.setattr(web, "SHA512", "another")
     with pytest.raises(UserError, match=r"tgz is damaged or another version; fetch it again: curl -fo .* https://registry"):
         write_page(tmp_path / "other", options)
@@ -285,5 +219,4 @@ def test_a_page_is_no_file(tmp_path):
     (["--web", "--exp", "detector"], "detector.onnx is no ONNX file of a landmark net of ours"),
 ])
 def test_flags_that_do_not_fit(flags, message):
-    with pytest.raises(UserError, match=message):
-        demo.main(flags)
+    refuses(message, demo.main, flags)

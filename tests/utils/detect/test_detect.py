@@ -5,7 +5,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import DEFAULTS, driver, fails, rows, run, sets_of, settings, two_train_as_one, write_faces
+from conftest import DEFAULTS, driver, fails, refuses, rows, run, sets_of, settings, two_train_as_one, write_faces
 
 import main
 from nets.detectors.faceboxes import FaceBoxesV2
@@ -177,8 +177,7 @@ def test_wrong_data_is_one_line(wider, more, message):
     (["--sweep", "reg=1,2"], "--sweep compares landmark nets"), (["--sweep", "preset=quick,detect"], "--sweep compares"),
 ])
 def test_wrong_flags_are_one_line(more, message):
-    with pytest.raises(UserError, match=message):
-        main.main(["--task", "detect", "--train", *more])
+    refuses(message, main.main, ["--task", "detect", "--train", *more])
 
 
 def test_nets_of_another_task_are_refused(cli, detector, trained, tmp_path):
@@ -186,8 +185,7 @@ def test_nets_of_another_task_are_refused(cli, detector, trained, tmp_path):
     fails(cli("--audit", "--task", "detect", "--exp", tmp_path / "audit"), "--audit judges landmarks")
     fails(cli("--predict", tmp_path, "--exp", detector), "--predict is for landmark nets")
     fails(cli("--test", "--exp", detector, "--compare", detector), "--compare is for landmark nets")
-    with pytest.raises(UserError, match="does not fit FaceBoxesV2"):
-        weights_of(trained.folder / "best.pt")
+    refuses("does not fit FaceBoxesV2", weights_of, trained.folder / "best.pt")
 
 
 def test_crowds_alone_calibrate_a_detector(wider):

@@ -3,10 +3,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, boxed_picture, sets_of, settings, split_of
+from conftest import LAYOUTS, boxed_picture, refuses, sets_of, settings, split_of
 
 from nets.detectors.faceboxes import anchors, decode
-from pipnet.errors import UserError
 from pipnet.geometry import iou, transform, turn_about, turned_boxes
 from utils.detect.experiment import miss, prepare
 from utils.detect.find_faces import completed
@@ -172,8 +171,7 @@ def test_the_box_of_landmarks_reaches_above_the_brows():
     landmarks[0, 5] = np.nan
     assert np.allclose(face_boxes(landmarks, LAYOUT), [[10, 30, 50, 80]])
     eyes = LAYOUTS.load("12")
-    with pytest.raises(UserError, match="layout 12 has no jaw and brows"):
-        face_boxes(landmarks[:, :12], eyes)
+    refuses("layout 12 has no jaw and brows", face_boxes, landmarks[:, :12], eyes)
 
 
 def test_small_faces_train_several_anchors_and_unknown_regions_none():

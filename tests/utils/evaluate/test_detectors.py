@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import draw_face
+from conftest import draw_face, refuses
 from onnx import helper, numpy_helper
 from torchvision.ops import box_iou, nms
 
@@ -416,8 +416,7 @@ def test_a_wrong_onnx_file_gives_no_weights(weights, tmp_path):
     (tmp_path / "text.onnx").write_text("This is no model.\n" * 10)
     for file, message in ((tmp_path / "text.onnx", "text.onnx is not a readable ONNX file"),
                           (weights["yunet"], "does not fit FaceBoxesV2")):
-        with pytest.raises(UserError, match=message):
-            weights_of(file)
+        refuses(message, weights_of, file)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 150, 200])
@@ -436,13 +435,11 @@ def test_suppression_in_numpy_is_that_of_torchvision(count, overlap):
     ({"scale": float("nan")}, "above 0"),
 ])
 def test_wrong_options_are_one_line(weights, options, message):
-    with pytest.raises(UserError, match=message):
-        Detector("faceboxes", weights["faceboxes"], **options)
+    refuses(message, Detector, "faceboxes", weights["faceboxes"], **options)
 
 
 def test_rfb320_has_no_scale():
-    with pytest.raises(UserError, match="rfb320.*scale at 1"):
-        Detector("rfb320", None, scale=2.0)
+    refuses("rfb320.*scale at 1", Detector, "rfb320", None, scale=2.0)
 
 
 def test_views_and_read_only_arrays_are_images(weights, recwarn):

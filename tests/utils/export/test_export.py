@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, NET, ROOT, contents, mean_face, settings
+from conftest import DEFAULTS, LAYOUTS, NET, ROOT, contents, mean_face, refuses, settings
 
 from nets import NetOptions, build_net, make_spec
 from nets.stages.auxiliary import STATES
@@ -129,8 +129,7 @@ def test_normalisation_is_inside_the_file(exported):
 
 
 def test_a_file_that_is_no_export_is_named(tmp_path):
-    with pytest.raises(UserError, match="no file at .*none.onnx; make it with --export"):
-        exported_predictor(tmp_path / "none.onnx")
+    refuses("no file at .*none.onnx; make it with --export", exported_predictor, tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"no graph")
     with pytest.raises(UserError, match="bad.onnx is not an ONNX file") as caught:
         exported_predictor(tmp_path / "bad.onnx")
@@ -142,8 +141,7 @@ def test_a_full_disk_for_temporary_files_is_named(exported, monkeypatch):
     model, limits = onnx.load(exported.onnx), resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-        with pytest.raises(UserError, match="onnxruntime cannot optimise the graph .*TMPDIR"):
-            folded(model)
+        refuses("onnxruntime cannot optimise the graph .*TMPDIR", folded, model)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import NET, ROOT, fails, mean_face, unfolded, untrained
+from conftest import NET, ROOT, fails, mean_face, refuses, unfolded, untrained
 
 from nets import NetOptions, Prediction, build_net, make_spec
 from nets.wrappers.affine import inverse
@@ -178,23 +178,18 @@ def test_raw_maps_of_a_net_that_moves_the_crop_come_with_the_way_there(tmp_path)
 @pytest.mark.parametrize(("suffix", "package"), [(".mnn", "MNN"), (".ncnn.param", "ncnn"), (".xml", "openvino")])
 def test_a_missing_package_or_a_damaged_file_is_one_line(tmp_path, monkeypatch, suffix, package):
     file = tmp_path / f"net{suffix}"
-    with pytest.raises(UserError, match=f"no file at .*net{suffix}"):
-        open_net(file)
+    refuses(f"no file at .*net{suffix}", open_net, file)
     file.write_bytes(b"junk" * 100)
     Path(f"{file}.json").write_text(json.dumps({"outputs": {}}))
     with monkeypatch.context() as without:
         without.setitem(sys.modules, package, None)
-        with pytest.raises(UserError, match=f"net{suffix} needs the package {package}: pip install {package}$"):
-            open_net(file)
+        refuses(f"net{suffix} needs the package {package}: pip install {package}$", open_net, file)
     pytest.importorskip(package, reason=f"the package {package} is not installed")
-    with pytest.raises(UserError, match=f"net{suffix} is not a file that .* can run; export the net again$"):
-        open_net(file)
+    refuses(f"net{suffix} is not a file that .* can run; export the net again$", open_net, file)
     if package != "MNN":  # a file of MNN may come from elsewhere
         Path(f"{file}.json").unlink()
-        with pytest.raises(UserError, match="json is missing or damaged"):
-            open_net(file)
-    with pytest.raises(UserError, match="net.pb has none of the suffixes"):
-        open_file(tmp_path / "net.pb")
+        refuses("json is missing or damaged", open_net, file)
+    refuses("net.pb has none of the suffixes", open_file, tmp_path / "net.pb")
 
 
 @pytest.mark.parametrize("suffix", ["mnn", "onnx"])
@@ -260,8 +255,7 @@ def test_torchscript_is_opened_by_the_command_that_wrote_it_only(cli, trained, f
     manifest = {foreign.name: {"sha256": hashlib.sha256(foreign.read_bytes()).hexdigest(), "bytes": foreign.stat().st_size}}
     (run / "manifest.json").write_text(json.dumps(manifest))
     refused = "best.torchscript is refused: TorchScript is code, .*give the ONNX file"
-    with pytest.raises(UserError, match=refused):
-        Landmarker(foreign)
+    refuses(refused, Landmarker, foreign)
     picture = ROOT / "assets" / "astronaut.jpg"
     fails(cli("--source", picture, "--exp", foreign, script=ROOT / "demo.py"), refused)
     fails(cli("--predict", picture, "--exp", foreign, "--out", tmp_path / "out"), refused)

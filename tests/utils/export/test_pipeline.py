@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import ROOT, unfolded
+from conftest import ROOT, refuses, unfolded
 
 from pipnet import Landmarker
 from pipnet.errors import UserError
@@ -130,12 +130,10 @@ def test_it_is_exported_by_name_and_is_no_landmark_net(cli, trained, tmp_path):
     assert done.returncode == 0, done.stderr
     session = open_session(run / "best.pipeline.onnx", 1)
     assert session.run(["landmarks"], {"image": ASTRONAUT})[0].shape[1:] == (68, 2)
-    with pytest.raises(UserError, match="best.pipeline.onnx is no landmark net of ours"):
-        Landmarker(run / "best.pipeline.onnx")
+    refuses("best.pipeline.onnx is no landmark net of ours", Landmarker, run / "best.pipeline.onnx")
     raw = open_session(run / "best.raw.onnx", 1)
     assert raw.native.get_outputs()[0].name == "score" and len(metadata(raw)["neighbor_index"]) == 68
-    with pytest.raises(UserError, match="best.raw.onnx is no landmark net of ours"):
-        Landmarker(run / "best.raw.onnx")
+    refuses("best.raw.onnx is no landmark net of ours", Landmarker, run / "best.raw.onnx")
     assert cli("--test-formats", "pipeline", "--exp", run).error.startswith("argument --test-formats: invalid choice: 'pipeline'")
 
 

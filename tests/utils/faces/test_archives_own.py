@@ -6,7 +6,7 @@ import archives
 import numpy as np
 import pytest
 from archives import coco, header, parse, prepared, write_csv
-from conftest import load_split
+from conftest import load_split, refuses, spoilt
 
 from pipnet.errors import UserError
 from utils.faces.archives import infer
@@ -60,8 +60,7 @@ def test_csv_wrong(table):
     file = file.rename(root / "latest.csv")
     assert list(parse("csv", root)) == ["train"]  # which is not test.csv
     shutil.copy(file, root / "more.csv")
-    with pytest.raises(UserError, match="one CSV, or one each .* not latest.csv, more.csv"):
-        parse("csv", root)
+    refuses("one CSV, or one each .* not latest.csv, more.csv", parse, "csv", root)
 
 
 def test_coco(table, tmp_path):
@@ -105,9 +104,6 @@ def test_coco_wrong(table):
     ]:
         file.write_text(json.dumps(good | change))
         assert infer(root) == "coco"
-        with pytest.raises(UserError, match=fault):
-            parse("coco", root)
+        refuses(fault, parse, "coco", root)
     for text in ("", "[", "[]", "[" * 100_000, json.dumps(good)[:-20]):
-        file.write_text(text)
-        with pytest.raises(UserError, match="faces.json: not COCO keypoints"):
-            parse("coco", root)
+        spoilt(file, text, "faces.json: not COCO keypoints", parse, "coco", root)

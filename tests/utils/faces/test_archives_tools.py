@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 from archives import landmarks, parse, picture, prepared
-from conftest import LAYOUTS, load_split
+from conftest import LAYOUTS, load_split, refuses, spoilt
 
 from pipnet.errors import UserError
 from utils.faces.archives import infer
@@ -68,9 +68,7 @@ def test_cvat(points, tmp_path):
                         (cvat(image.format(0, "c.jpg", one)), "no image c.jpg"), (cvat(), "no annotated"),
                         (cvat(image.format(0, "a.jpg", shape("nose", (1, 2)) * 2)), "two points are named 'nose'"),
                         (cvat(image.format(0, "a.jpg", '<points label="a" points="1,x"/>')), "'1,x' where")):
-        (root / "annotations.xml").write_text(text)
-        with pytest.raises(UserError, match=fault):
-            parse("cvat", root)
+        spoilt(root / "annotations.xml", text, fault, parse, "cvat", root)
     with pytest.raises(UserError, match="names 5 points .* where 68 are expected"):
         (root / "annotations.xml").write_text(cvat(image.format(0, "a.jpg", one)))
         parse("cvat", root, count=68)
@@ -106,9 +104,7 @@ def test_label_studio(points, tmp_path):
     for change, fault in (([{**tasks[1], "data": {"img": "x/c.jpg"}}], "no image x/c.jpg"),
                           ([{**tasks[0], "annotations": [{"result": [region("a", (1, 2))] * 2}]}], "two points are named 'a'"),
                           ([3], "not a task of Label Studio"), ([{**tasks[0], "data": {}}], "not a task"), ([], "no annotated")):
-        file.write_text(json.dumps(change))
-        with pytest.raises(UserError, match=fault):
-            parse("label-studio", root)
+        spoilt(file, json.dumps(change), fault, parse, "label-studio", root)
 
 
 def test_coco_with_named_keypoints(points, tmp_path):
@@ -131,8 +127,7 @@ def test_coco_with_named_keypoints(points, tmp_path):
     order = [MIXED.index(name) for name in NAMES]
     assert np.allclose([splits[name][0].landmarks[order] - 0.5 for name in ("train", "test")], points)
     (root / "test.json").write_text((root / "test.json").read_text().replace("jaw", "chin"))
-    with pytest.raises(UserError, match="a keypoint is named 'chin', which no other category has"):
-        parse("coco", root)
+    refuses("a keypoint is named 'chin', which no other category has", parse, "coco", root)
 
 
 def test_the_names_of_points():

@@ -3,13 +3,12 @@ import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
+from conftest import refuses
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from scipy.stats import chi2, kstest
 
-from pipnet.errors import UserError
 from utils.faces.batches import Order, make_order, permuted
 
 
@@ -68,8 +67,7 @@ def test_memory_does_not_grow_with_the_number_of_faces():
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 4), st.integers(0, 5), st.integers(0, 9))
 def test_order_has_each_face_at_most_once(count, batch_size, ranks, seed, epoch):
     if count < ranks:
-        with pytest.raises(UserError, match="too few"):
-            order(count, batch_size, 1, seed, 0, ranks)
+        refuses("too few", order, count, batch_size, 1, seed, 0, ranks)
         return
     orders = [order(count, batch_size, 1, seed, rank, ranks) for rank in range(ranks)]
     batches = [keys(one, epoch) for one in orders]
@@ -93,8 +91,7 @@ def test_the_global_batch_is_the_same_for_any_number_of_ranks():
 
 def test_accumulation_takes_whole_steps():
     assert len(order(50, 8, 4)) == 4 and len(order(50, 8, 6)) == 6 and len(order(3, 8)) == 1
-    with pytest.raises(UserError, match="accumulate is 7, but an epoch has 6 batches"):
-        order(50, 8, 7)
+    refuses("accumulate is 7, but an epoch has 6 batches", order, 50, 8, 7)
 
 
 def test_each_pass_of_an_epoch_of_steps_shuffles_and_augments_anew():
@@ -121,5 +118,4 @@ def test_each_batch_has_its_share_of_labelled_and_unlabelled_faces():
     few = order(55, 8, labelled=50)  # two unlabelled faces a batch, so that five are seen twice an epoch, changed anew
     seen = [item for epoch in range(2) for batch in keys(few, epoch) for item in batch[6:]]
     assert len(seen) == 32 == len(set(seen)) and {number for number, _ in seen} == {*range(8)}
-    with pytest.raises(UserError, match="0 training faces are too few for 1 processes"):
-        order(50, 8, labelled=50)
+    refuses("0 training faces are too few for 1 processes", order, 50, 8, labelled=50)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from archives import parse
-from conftest import DEFAULTS, LAYOUTS, mismatch, split_of
+from conftest import DEFAULTS, LAYOUTS, mismatch, refuses, split_of, spoilt
 
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, cut, to_crop, to_image
@@ -97,16 +97,13 @@ def test_both_trees_of_300w(tmp_path, names):
     splits = parse("300w", tmp_path, allow_partial=True)
     assert [record.subset for record in splits["test"]] == ["common/helen"] * 2 + ["common/lfpw"] * 2 + ["challenge/ibug"] * 2
     assert len(splits["train"]) == 6
-    with pytest.raises(UserError, match="ibug: 2 of 135 faces"):
-        parse("300w", tmp_path)
+    refuses("ibug: 2 of 135 faces", parse, "300w", tmp_path)
     (tmp_path / "visible.tsv").write_text("".join(f"{record.image.relative_to(tmp_path).as_posix()}\t{'10' * 34}\n"
                                                   for record in splits["train"]))
     assert infer(tmp_path) == "synthetic"
     again = parse("synthetic", tmp_path)
     assert again["train"][0].visible.tolist() == [True, False] * 34 and again["test"][0].visible.all()  # for the file is silent
-    (tmp_path / "visible.tsv").write_text("afw/a.jpg\t0123\n")
-    with pytest.raises(UserError, match="visible.tsv, line 1"):
-        parse("synthetic", tmp_path)
+    spoilt(tmp_path / "visible.tsv", "afw/a.jpg\t0123\n", "visible.tsv, line 1", parse, "synthetic", tmp_path)
 
 
 def test_points_folders(tmp_path):
@@ -215,12 +212,10 @@ def test_a_coordinate_that_is_no_place_is_named(tmp_path, value):
 def test_splits_follow_the_archive_and_val(tmp_path):
     everything = prepare(points_folder(tmp_path / "all", ("",), people=10, frames=2), tmp_path / "data", val=0.2)
     assert [len(load_split(everything, split)) for split in ("train", "val")] == [16, 4]
-    with pytest.raises(UserError, match="no test split"):
-        load_split(everything, "test")
+    refuses("no test split", load_split, everything, "test")
     only = prepare(points_folder(tmp_path / "only", ("test",)), tmp_path / "data")
     assert len(load_split(only, "test")) == 18 and load_split(only, "val")["landmarks"][:].shape == (0, 68, 2)
-    with pytest.raises(UserError, match="without a train split"):
-        load_meanface(only)
+    refuses("without a train split", load_meanface, only)
     own = prepare(points_folder(tmp_path / "own", ("train", "val", "test"), people=2), tmp_path / "data", val=0.5)
     assert [len(load_split(own, split)) for split in ("train", "val", "test")] == [6, 6, 6]
     ancestor = prepare(points_folder(tmp_path / "ancestor"), tmp_path / "data", val="test")
@@ -251,8 +246,7 @@ def test_points_that_are_nan_are_not_visible(tmp_path):
     assert np.isfinite(load_meanface(folder)).all()
     for file in (source / "train").glob("*.pts"):
         write_pts(file, np.where(np.arange(5)[:, None] == 2, np.nan, read_pts(file)))
-    with pytest.raises(UserError, match="landmark 2 is annotated in no training face"):
-        prepare(source, tmp_path / "data", val=0)
+    refuses("landmark 2 is annotated in no training face", prepare, source, tmp_path / "data", val=0)
 
 
 def test_documented_calls(tmp_path):
@@ -377,8 +371,7 @@ def test_a_landmark_far_outside_its_picture_is_one_line(tmp_path):
 ])
 def test_wrong_options_are_named(tmp_path, options, fault):
     source = points_folder(tmp_path / "mine", people=1, frames=2)
-    with pytest.raises(UserError, match=fault):
-        prepare(source, tmp_path / "data", **options)
+    refuses(fault, prepare, source, tmp_path / "data", **options)
     assert leftovers(tmp_path / "data") == []
 
 
@@ -387,31 +380,25 @@ def test_layouts_by_count_and_subset(tmp_path):
     # all landmarks are stored, a subset is chosen later
     assert read_meta(prepare(source, tmp_path / "data", layout="12"))["layout"] == "68"
     odd = points_folder(tmp_path / "odd", people=1, frames=2, count=7)
-    with pytest.raises(UserError, match=f"{odd} has 7 landmarks, and no layout"):
-        prepare(odd, tmp_path / "data")
+    refuses(f"{odd} has 7 landmarks, and no layout", prepare, odd, tmp_path / "data")
 
 
 def test_nothing_but_a_prepared_set_is_replaced(tmp_path):
     source = points_folder(tmp_path / "mine", people=1, frames=2)
     (tmp_path / "data" / "mine").mkdir(parents=True)
     (tmp_path / "data" / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserError, match="is not a prepared set"):
-        prepare(source, tmp_path / "data")
-    with pytest.raises(UserError, match="would replace the raw archive"):
-        prepare(source, tmp_path)
-    with pytest.raises(UserError, match="no such folder"):
-        prepare(tmp_path / "nowhere", tmp_path / "data")
+    refuses("is not a prepared set", prepare, source, tmp_path / "data")
+    refuses("would replace the raw archive", prepare, source, tmp_path)
+    refuses("no such folder", prepare, tmp_path / "nowhere", tmp_path / "data")
     (tmp_path / "data" / "mine" / "meta.yaml").write_text("title: my notes")
-    with pytest.raises(UserError, match="is not a prepared set"):
-        prepare(source, tmp_path / "data")
+    refuses("is not a prepared set", prepare, source, tmp_path / "data")
     assert (tmp_path / "data" / "mine" / "thesis.txt").read_text() == "years of work"
     other = prepare(source, tmp_path / "data", name="other")
     (other / "test" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="other would be replaced, but .*notes.txt is no file of a prepared set; move it away"):
         prepare(source, tmp_path / "data", name="other")
     (other / "test" / "notes.txt").rename(other / "test" / "mine.npy")
-    with pytest.raises(UserError, match="mine.npy is no file of a prepared set; move it away"):
-        prepare(source, tmp_path / "data", name="other")
+    refuses("mine.npy is no file of a prepared set; move it away", prepare, source, tmp_path / "data", name="other")
     (other / "test" / "mine.npy").unlink()
     prepare(source, tmp_path / "data", name="other")
 
@@ -458,8 +445,7 @@ def test_malformed_columns_are_named(tmp_path):
         (written("box.npy", lambda data: b"PK" + data[2:]), "box.npy holds no column"),
     ]:
         spoil()
-        with pytest.raises(UserError, match=f"{fault}.*prepare the set again"):
-            load_split(folder, "train")
+        refuses(f"{fault}.*prepare the set again", load_split, folder, "train")
         for file, data in whole.items():
             file.write_bytes(data)
     for name, values, fault in (("jpeg", (-5, 10), "crops.jpegs: a crop is not within it"),
@@ -475,10 +461,8 @@ def test_malformed_columns_are_named(tmp_path):
             file.write_bytes(data)
     os.mkfifo(folder / "train" / "pipe")
     os.replace(folder / "train" / "pipe", folder / "train" / "box.npy")
-    with pytest.raises(UserError, match="box.npy holds no column"):
-        load_split(folder, "train")
-    with pytest.raises(UserError, match="is not a prepared set"):
-        load_split(tmp_path, "train")
+    refuses("box.npy holds no column", load_split, folder, "train")
+    refuses("is not a prepared set", load_split, tmp_path, "train")
 
 
 def test_a_set_of_the_older_format_is_named_with_its_command(tmp_path):
@@ -490,8 +474,7 @@ def test_a_set_of_the_older_format_is_named_with_its_command(tmp_path):
     (folder / "crops" / "train" / "000000.jpg").touch()
     said = f"is of format 2, which this version no longer reads; prepare the set again: .* --prepare --data-dir {source}"
     assert re.search(said, mismatch(folder))
-    with pytest.raises(UserError, match=said):
-        PreparedSet(folder, LAYOUTS)
+    refuses(said, PreparedSet, folder, LAYOUTS)
     assert not mismatch(prepare(source, tmp_path / "data")) and not (folder / "crops").exists()
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import refuses, spoilt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,8 +55,7 @@ def test_a_damaged_file_is_read_whole_or_refused(scratch, data):
 def test_long_garbage_is_refused_at_once(scratch):
     for junk in (b"1" * 500_000 + b"x", b"." * 500_000, b"9" * 500_000 + b" 1", b"{" * 500_000):
         (scratch / "long.pts").write_bytes(b"version: 1\nn_points: 1\n{\n" + junk + b"\n}\n")
-        with pytest.raises(UserError, match="long.pts, line 4"):
-            read_pts(scratch / "long.pts")
+        refuses("long.pts, line 4", read_pts, scratch / "long.pts")
 
 
 @pytest.mark.parametrize("text", [
@@ -83,8 +83,5 @@ def test_harmless_variants_are_read(scratch, text):
     ("version: 1\nn_points: 1\n{\n1 2\n}\n", "1 points where 68 are expected"),
 ])
 def test_faults_of_a_pts_file_are_named(scratch, text, fault):
-    (scratch / "fault.pts").write_text(text)
-    with pytest.raises(UserError, match=fault):
-        read_pts(scratch / "fault.pts", 68)
-    with pytest.raises(UserError, match="nowhere.pts: cannot be read"):
-        read_pts(scratch / "nowhere.pts")
+    spoilt(scratch / "fault.pts", text, fault, read_pts, scratch / "fault.pts", 68)
+    refuses("nowhere.pts: cannot be read", read_pts, scratch / "nowhere.pts")

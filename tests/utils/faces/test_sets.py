@@ -6,7 +6,7 @@ from pathlib import Path
 
 import archives
 import pytest
-from conftest import DEFAULTS, SMALL, fails, sets_of, settings, table, write_faces
+from conftest import DEFAULTS, SMALL, fails, refuses, sets_of, settings, table, write_faces
 
 from pipnet.errors import UserError
 from utils import util
@@ -67,15 +67,13 @@ def test_a_set_is_prepared_again_in_any_protocol_and_size(root):
 def test_a_prepared_folder_has_the_labels_that_are_asked_for(root):
     given = {"train_data": [str(root / "300w")], "data_root": str(root), "protocol": "square"}
     assert training(**given).folder == root / "300w"
-    with pytest.raises(UserError, match="prepared with labels exact, not published; .* --first-pixel and --labels"):
-        training(preset="pipnet", **given)
+    refuses("prepared with labels exact, not published; .* --first-pixel and --labels", training, preset="pipnet", **given)
     assert training(preset="pipnet", labels="exact", **given).folder == root / "300w"
 
 
 def test_a_part_that_went_missing_later_is_not_accepted_unasked(root, raw_300w):
     shutil.rmtree(raw_300w / "lfpw")
-    with pytest.raises(UserError, match=r"does not hold all of 300W; .*--allow-partial"):
-        training(preset="pipnet", data_root=str(root))
+    refuses(r"does not hold all of 300W; .*--allow-partial", training, preset="pipnet", data_root=str(root))
     assert training(preset="pipnet", data_root=str(root), allow_partial=True).splits == ["train"]
 
 
@@ -94,8 +92,7 @@ def test_without_the_raw_folder_the_message_says_what_to_type(root, raw_300w):
 def test_faces_of_another_kind_are_never_trained_on_unasked(root, raw, tmp_path):
     assert new_settings(data_root=str(tmp_path / "empty")).data.train_data == ["synthetic"]
     (root / "300w").rename(root / "mine")  # named otherwise, so perhaps a part of it
-    with pytest.raises(UserError, match="data holds mine, but no 300w; give --dataset mine, or --dataset synthetic"):
-        new_settings(data_root=str(root))
+    refuses("data holds mine, but no 300w; give --dataset mine, or --dataset synthetic", new_settings, data_root=str(root))
     assert new_settings(data_root=str(root), dataset="synthetic").data.train_data == ["synthetic"]
     assert new_settings(data_root=str(root), data_dir=str(raw)).data.train_data == [str(raw)]
     text = (root / "mine" / "meta.yaml").read_text()

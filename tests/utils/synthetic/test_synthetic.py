@@ -5,7 +5,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from conftest import LAYOUTS, ROOT
+from conftest import LAYOUTS, ROOT, refuses
 
 from pipnet.errors import UserError
 from utils import synthetic
@@ -158,8 +158,7 @@ def test_bad_requests_are_one_line(tmp_path, arguments):
 def test_an_existing_folder_is_not_overwritten(tmp_path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "mine.txt").write_text("kept")
-    with pytest.raises(UserError, match="exists already"):
-        generate(tmp_path / "raw", train=1, test=1, size=64, workers=1)
+    refuses("exists already", generate, tmp_path / "raw", train=1, test=1, size=64, workers=1)
     assert (tmp_path / "raw" / "mine.txt").read_text() == "kept"
 
 

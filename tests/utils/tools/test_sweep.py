@@ -7,9 +7,8 @@ import time
 
 import pytest
 import yaml
-from conftest import ROOT, rows
+from conftest import ROOT, refuses, rows
 
-from pipnet.errors import UserError
 from utils.tools.sweep import read_keys
 
 
@@ -37,8 +36,7 @@ def test_keys_and_values(texts, given, keys):
     (["run_root=a,b"], "side by side"), (["stride=16,24"], "stride must be one of"),
 ])
 def test_bad_sweeps_are_named(texts, message):
-    with pytest.raises(UserError, match=message):
-        read_keys(texts, {"epochs": 3})
+    refuses(message, read_keys, texts, {"epochs": 3})
 
 
 @pytest.mark.parametrize(("flags", "message"), [

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LAYOUTS, ROOT, contents, untrained
+from conftest import LAYOUTS, ROOT, contents, refuses, untrained
 
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
@@ -60,8 +60,7 @@ def test_a_failed_save_leaves_the_old_file(packed, tmp_path):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    with pytest.raises(UserError, match=r"best.pt cannot be written \(disk full\); what stood there before is kept"):
-        write_atomic(file, fail)
+    refuses(r"best.pt cannot be written \(disk full\); what stood there before is kept", write_atomic, file, fail)
     assert file.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["best.pt"]
 
 
@@ -143,7 +142,5 @@ def test_a_checkpoint_whose_values_do_not_fit_together_is_one_line(packed, tmp_p
 
 def test_a_file_of_other_values_is_not_a_checkpoint(tmp_path):
     torch.save([1, 2], tmp_path / "best.pt")
-    with pytest.raises(UserError, match="not a checkpoint of this project"):
-        checkpoint.load(tmp_path / "best.pt")
-    with pytest.raises(UserError, match="no checkpoint at"):
-        checkpoint.load(tmp_path / "none.pt")
+    refuses("not a checkpoint of this project", checkpoint.load, tmp_path / "best.pt")
+    refuses("no checkpoint at", checkpoint.load, tmp_path / "none.pt")

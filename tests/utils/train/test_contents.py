@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import DEFAULTS, LAYOUTS, contents, fails, untrained
+from conftest import DEFAULTS, LAYOUTS, contents, fails, refuses, untrained
 
 from pipnet.contents import check_export
 from pipnet.errors import UserError
@@ -113,5 +113,4 @@ def test_wrong_metadata_of_an_export_are_named(place, value, message):
     values = {"layout": LAYOUTS.load("12").to_dict(), "protocol": DEFAULTS.protocols["square"], "input_size": 64,
               "outputs": {"landmarks": [12, 2], "score": [12]}}
     check_export(json.loads(json.dumps(values)), "net.onnx")
-    with pytest.raises(UserError, match=f"net.onnx has no usable metadata: {message}"):
-        check_export({**values, place: value}, "net.onnx")
+    refuses(f"net.onnx has no usable metadata: {message}", check_export, {**values, place: value}, "net.onnx")

@@ -2,17 +2,15 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import FORKS, LAYOUTS, ROOT, SMALL, rewrite, rows, run, split_of
+from conftest import FORKS, LAYOUTS, ROOT, SMALL, free_port, refuses, rewrite, rows, run, split_of
 
 from nets import Prediction
-from pipnet.errors import UserError
 from utils.evaluate.evaluate import evaluate
 from utils.faces.batches import Order, Part
 from utils.faces.prepared_set import load_splits
@@ -20,12 +18,6 @@ from utils.train import checkpoint
 from utils.train.ranks import _leave, start_ranks
 
 LAYOUT = LAYOUTS.load("68")
-
-
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 @pytest.fixture
@@ -178,8 +170,7 @@ def test_too_little_memory_for_a_test(faces):
     found = evaluate(short, several, LAYOUT, "interocular", 8)
     assert sizes == [2, 2, 2, 2] and (found.nme == evaluate(by_brightness, several, LAYOUT, "interocular", 8).nme).all()
     most = 0
-    with pytest.raises(UserError, match="out of memory with one picture of 64 px"):
-        evaluate(short, several, LAYOUT, "interocular", 8)
+    refuses("out of memory with one picture of 64 px", evaluate, short, several, LAYOUT, "interocular", 8)
 
 
 def test_a_process_that_is_killed_is_named(gaps, tmp_path):

@@ -4,9 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import DEFAULTS, ROOT, fails, make_settings
+from conftest import DEFAULTS, ROOT, fails, make_settings, refuses
 
-from pipnet.errors import UserError
 from utils.tools import audit, rounds
 from utils.train import own_files
 from utils.train.holding import log_to
@@ -44,8 +43,7 @@ def test_the_folders_of_the_project_are_no_runs(tmp_path):
     root = tmp_path / "runs"
     for folder, kept in ((ROOT, []), (ROOT / "weights", []), (ROOT / "docs" / "..", [ROOT]), (ROOT.parent, [ROOT]),
                          (root, [root])):
-        with pytest.raises(UserError, match="--exp|no run of this project"):
-            check_place(folder, kept)
+        refuses("--exp|no run of this project", check_place, folder, kept)
 
 
 def test_what_a_killed_training_leaves_may_be_trained_in(tmp_path, trained):
@@ -97,8 +95,7 @@ def test_links_to_folders_are_refused(tmp_path, name):
     victim, run = fill(tmp_path / "victim", ".last.pt.partial-12"), tmp_path / "run"
     (run / name).parent.mkdir(parents=True)
     (run / name).symlink_to(victim)
-    with pytest.raises(UserError, match=f"{name} is a link to a folder, and links in a run's folder are not followed; remove it"):
-        tidy(run)
+    refuses(f"{name} is a link to a folder, and links in a run's folder are not followed; remove it", tidy, run)
     assert contents(victim)[".last.pt.partial-12"] == b"mine"
 
 
@@ -126,8 +123,7 @@ def test_a_log_is_a_plain_file_of_its_own(tmp_path):
     assert other.read_text() == "mine"
     log.unlink()
     os.mkfifo(log)
-    with pytest.raises(UserError, match="log.txt cannot be written to"):
-        log_to(log)
+    refuses("log.txt cannot be written to", log_to, log)
 
 
 def test_names_of_others_forge_no_line(trained, cli, recipe, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, NET, fails, mean_face, rows, settings, table, to_published, untrained
+from conftest import DEFAULTS, LAYOUTS, NET, fails, mean_face, refuses, rows, settings, table, to_published, untrained
 from torch import nn
 
 from main import add_modes
@@ -49,8 +49,7 @@ def snapshot(file: Path, preset: str, **keys) -> nn.Module:
 def test_a_snapshot_of_pipnet_is_a_whole_net(tmp_path, preset, keys):
     file = tmp_path / "epoch59.pth"
     net = snapshot(file, preset, **keys)
-    with pytest.raises(UserError, match="does not hold the mean face.* put meanface.txt in data/<set> of github.com"):
-        checkpoint.load(file, DEFAULTS)
+    refuses("does not hold the mean face.* put meanface.txt in data/<set> of github.com", checkpoint.load, file, DEFAULTS)
     (tmp_path / "meanface.txt").write_text(" ".join(map(str, mean_face().ravel())))
     found, layout, values = checkpoint.unpack(file, DEFAULTS)
     assert (found.spec["net"], found.spec["stride"], layout.name) == (keys["net"], keys.get("stride", 32), "68")
@@ -102,14 +101,12 @@ def test_what_a_published_file_lacks_is_one_line(tmp_path, slim):
     state = dict(whole)
     del state["conv5.0.weight"]
     torch.save(state, slim)
-    with pytest.raises(UserError, match="lacks tensors of Peppa's Slim .backbone.conv5.0.weight"):
-        checkpoint.load(slim, DEFAULTS)
+    refuses("lacks tensors of Peppa's Slim .backbone.conv5.0.weight", checkpoint.load, slim, DEFAULTS)
     for name, count, message in (("conv14.0.weight", 2, "holds tensors that slim of Peppa's Slim does not .*conv14"),
                                  ("fc.bias", 203, "no net of Peppa's Slim .*: it has 203 outputs; one with 143"),
                                  ("conv5.1.bias", 3, "does not have so .backbone.conv5.1.bias.: it is another")):
         torch.save({**whole, name: torch.zeros(count)}, slim)
-        with pytest.raises(UserError, match=message):
-            checkpoint.load(slim, DEFAULTS)
+        refuses(message, checkpoint.load, slim, DEFAULTS)
     snapshot(tmp_path / "p.pth", "pipnet")
     (tmp_path / "five.txt").write_text("0.5 " * 10)
     with pytest.raises(UserError, match="five.txt has 5 landmarks, the net in .* 68"):
@@ -174,8 +171,7 @@ def test_a_training_takes_the_net_of_its_weights(trained, slim, faces, tmp_path)
     assert (net.net, net.input_size) == ("resnet18", 96)
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet18.pth")  # a backbone alone says nothing
     assert chosen("--train-data", faces, "--weights", tmp_path / "resnet18.pth").net.net == DEFAULTS.values["net"]
-    with pytest.raises(UserError, match="is of --task detect, this is --task landmarks"):
-        chosen("--train-data", faces, "--weights", "detector")
+    refuses("is of --task detect, this is --task landmarks", chosen, "--train-data", faces, "--weights", "detector")
 
 
 def test_a_net_and_weights_that_do_not_fit_are_one_line(trained, recipe, cli):

@@ -5,9 +5,8 @@ from argparse import Namespace
 import pytest
 import torch
 import yaml
-from conftest import DEFAULTS, sets_of
+from conftest import DEFAULTS, refuses, sets_of
 
-from pipnet.errors import UserError
 from utils.config import Settings
 from utils.faces.prepared_set import PreparedSet
 from utils.faces.sets import Sets
@@ -53,8 +52,7 @@ def test_the_label_shift_of_each_training_set(faces, tmp_path):
 
     assert shifts() == shifts(preset="short") == [0, 0.75] and shifts(preset="pipnet") == [0, 0]
     assert shifts(label_shift=[0.5]) == [0.5, 0.5] and shifts(label_shift=[0.5, 1.0]) == [0.5, 1.0]
-    with pytest.raises(UserError, match="label_shift has 3 numbers for 2 training sets"):
-        shifts(label_shift=[1.0, 2.0, 3.0])
+    refuses("label_shift has 3 numbers for 2 training sets", shifts, label_shift=[1.0, 2.0, 3.0])
 
 
 # ------------------------------------------------------------------------------------------- files of trained runs
@@ -108,8 +106,7 @@ def test_the_file_of_a_run_never_says_where_to_write(trained, faces, tmp_path, p
 
 def test_the_file_of_a_run_from_elsewhere_opens_no_detector(trained, tmp_path):
     folder = from_elsewhere(trained, tmp_path / "runs" / "000", detector_weights="/nowhere/faces.onnx", box=["detector"])
-    with pytest.raises(UserError, match="names the file of a detector, .* outside of --run-root.* --detector-weights"):
-        opened(folder, tmp_path / "data")
+    refuses("names the file of a detector, .* outside of --run-root.* --detector-weights", opened, folder, tmp_path / "data")
     assert opened(folder, tmp_path, {"run_root": str(tmp_path / "runs")}).settings.test.detector_weights == "/nowhere/faces.onnx"
 
 

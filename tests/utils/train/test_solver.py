@@ -3,14 +3,13 @@ import copy
 import json
 import os
 import re
-import socket
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import FORKS, LAYOUTS, NET, mean_face, settings, split_of, untrained
+from conftest import FORKS, LAYOUTS, NET, free_port, mean_face, settings, split_of, untrained
 
 from nets import Labels
 from pipnet.errors import UserError
@@ -327,9 +326,7 @@ def _rank(rank: int, port: int, folder: str, ddp: bool) -> None:
 
 @pytest.mark.parametrize("ddp", [True, False])
 def test_the_step_of_two_processes_equals_that_of_one(tmp_path, ddp):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = [FORKS.Process(target=_rank, args=(rank, port, str(tmp_path), ddp)) for rank in range(2)]
     for process in processes:
         process.start()
