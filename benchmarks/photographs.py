@@ -45,10 +45,11 @@ def missing(words: list[str]) -> str | None:
     return None
 
 
-def require(*words: str) -> None:
-    """Stop with a message if data that the words name is absent."""
+def require(*words: str) -> list[Path]:
+    """Return the places of the data that the words name. Stop with a message if it is absent."""
     if why := missing(list(words)):
         sys.exit(f"skipped: {why}")
+    return [PLACES[word] for word in words]
 
 
 def named(words: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from measures.traits import eyes_open
-from photographs import PLACES, found_in_box, labelled_sets, photographs, require, titled, without_detector
+from photographs import found_in_box, labelled_sets, photographs, require, titled, without_detector
 from scipy.ndimage import median_filter
 from scipy.signal import find_peaks
 
@@ -59,9 +59,8 @@ def blinks(*nets: str) -> Iterator[dict]:
     Eyes shut in the videos of the folder VIDEOS, which the net follows without smoothing. Open ones are those of test photographs
     with wide open labels.
     """
-    require("VIDEOS")
-    known = titled(nets)
-    files = sorted(file for file in PLACES["VIDEOS"].iterdir() if file.suffix in (".avi", ".mp4"))
+    (videos,), known = require("VIDEOS"), titled(nets)
+    files = sorted(file for file in videos.iterdir() if file.suffix in (".avi", ".mp4"))
     found = {f"shut, {file.stem}": lowest(known, file) for file in files}
     found |= {f"open, {name}": {title: open_eyes(net, name) for title, net in known.items()} for name in labelled_sets()}
     for eyes, by_net in found.items():

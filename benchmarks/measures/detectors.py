@@ -1,22 +1,14 @@
 """Face detectors: what they find, where their boxes lie on the face, and which of their boxes hold no face."""
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from statistics import median
+from timeit import repeat
 
 import cv2
 import numpy as np
 import torch
-from photographs import (
-    PLACES,
-    Photograph,
-    labelled_sets,
-    name_and_file,
-    open_detector,
-    photographs,
-    place_of,
-    require,
-    without_detector,
-)
+from photographs import Photograph, labelled_sets, name_and_file, open_detector, photographs, place_of, require, without_detector
 from shown import rows_of
 
 from pipnet.app import track
@@ -24,7 +16,7 @@ from pipnet.detector import FaceBox
 from pipnet.geometry import box_of, grow, iou
 from pipnet.landmarker import Landmarker
 from utils.detect import metric
-from utils.detect.find_faces import FLOOR, Detect, detected_at_scale, exported_detector, find_faces, torch_detector
+from utils.detect.find_faces import FLOOR, detected_at_scale, exported_detector, find_faces, torch_detector
 from utils.detect.wider import Picture, read_wider
 from utils.evaluate.detectors import weights_of
 
@@ -32,21 +24,6 @@ from utils.evaluate.detectors import weights_of
 PARTIAL = ("1--people",)
 SCALES = (1.0, 2.0)
 SURE = 0.5  # score from which a demo draws a box
-
-
-def detect_with(file: Path, threads: int) -> Detect:
-    """Return the detector of a checkpoint or of an exported file."""
-    return exported_detector(file, threads) if file.suffix == ".onnx" else torch_detector(weights_of(file), torch.device("cpu"))
-
-
-def milliseconds(detect: Detect, image: np.ndarray, scale: float, rounds: int = 30) -> float:
-    """Return the median time of one frame, with resizing."""
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        detected_at_scale(detect, image, scale)
-        times.append(1000 * (time.perf_counter() - start))
-    return round(sorted(times)[rounds // 2], 2)
 
 
 def figures(found: list, pictures: list[Picture]) -> dict:
@@ -68,16 +45,17 @@ def detector(*files: str) -> dict:
     Its validation faces of at least 16 px count, with an IoU of one half. Events in PARTIAL have faces without a box, so only
     their recall is valid.
     """
-    require("FACEBOXES", "FACEBOXES_V2")
-    pictures = read_wider(PLACES["FACEBOXES"], "val", PARTIAL)
+    faceboxes, published = require("FACEBOXES", "FACEBOXES_V2")
+    pictures = read_wider(faceboxes, "val", PARTIAL)
     events = sorted({picture.event for picture in pictures})
     frame = cv2.resize(pictures[0].read(), (640, 480))
     threads, rows = torch.get_num_threads(), []
-    for name, file in {"published": PLACES["FACEBOXES_V2"], **dict(map(name_and_file, files))}.items():
-        detect = detect_with(Path(file), threads)
+    for name, file in {"published": published, **{name: Path(file) for name, file in map(name_and_file, files)}}.items():
+        ours = file.suffix == ".onnx"
+        detect = exported_detector(file, threads) if ours else torch_detector(weights_of(file), torch.device("cpu"))
         for scale in SCALES:
             found = find_faces(detect, pictures, scale)
-            speed = milliseconds(detect, frame, scale)
+            speed = round(1000 * median(repeat(partial(detected_at_scale, detect, frame, scale), number=1, repeat=30)), 2)
             for event in events:
                 part = [index for index, picture in enumerate(pictures) if picture.event == event]
                 values = figures([found[index] for index in part], [pictures[index] for index in part])

@@ -80,18 +80,12 @@ def slim() -> Find:
 
 def gsr() -> Find:
     files = [file_of(f"dpr_98_points_{name}.pth.tar") for name in ("global_reinit", "global_regress")]
+    with np.load(file_of("dpr_gsr.npz")) as stored:  # DPR's mean face is among its published outputs
+        np.save(FOUND / "mean_98_face.npy", stored["mean_98_face"])
     detector = open_detector("faceboxes", file_of("FaceBoxesV2.pth"), threads=1)
-    landmarker = Landmarker(",".join(map(str, [*files, mean_face()])), detector, threads=1)
+    landmarker = Landmarker(",".join(map(str, [*files, FOUND / "mean_98_face.npy"])), detector, threads=1)
     find, to_68 = finder(landmarker), conversion("98", "68", read_defaults().layouts)
     return lambda image: to_68(find(image))
-
-
-def mean_face() -> Path:
-    """Return a file with DPR's mean face, taken from its published outputs."""
-    FOUND.mkdir(parents=True, exist_ok=True)
-    with np.load(file_of("dpr_gsr.npz")) as stored:
-        np.save(FOUND / "mean_98_face.npy", stored["mean_98_face"])
-    return FOUND / "mean_98_face.npy"
 
 
 class Tool(NamedTuple):
@@ -179,6 +173,7 @@ def error_of(find: Find, record: Photograph, change: Change) -> float:
 def opened(names: Sequence[str]) -> Iterator[tuple[str, Find]]:
     """Yield the tools that can be loaded, on one thread like the nets; print why others are skipped. names: none for all."""
     cv2.setNumThreads(1)
+    FOUND.mkdir(parents=True, exist_ok=True)
     for tool in chosen(TOOLS, names):
         try:
             yield tool, TOOLS[tool].open()
@@ -189,7 +184,6 @@ def opened(names: Sequence[str]) -> Iterator[tuple[str, Find]]:
 def others(*tools: str) -> dict:
     """Return the figures of the tools, each of which finds the face by itself. weights/others keeps what it found."""
     names = labelled_sets()
-    FOUND.mkdir(parents=True, exist_ok=True)
     for tool, find in opened(tools):
         for name in names:
             train, _ = look(find, photographs(name, "train", FITTED))

@@ -19,8 +19,7 @@ from pipnet.geometry import grow
 from pipnet.landmarker import Landmarker
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-WIDTH, HEIGHT = 640, 480  # px of the camera
-WARM, FRAMES = 30, 200  # frames before and during the measurement
+WIDTH, HEIGHT, WARM, FRAMES = 640, 480, 30, 200  # px of the camera; frames before and during the measurement
 DRIVER = """
 const status = document.getElementById("status"), times = [];
 document.addEventListener("frame", ({ detail }) => {

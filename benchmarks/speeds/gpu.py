@@ -148,14 +148,6 @@ def train(work: Path, until: float, images: float, data: Path) -> dict:
                     "nme": {row["test set"]: row["NME %"] for row in read_csv(scores)} if scores.is_file() else lines[-1]}
 
 
-def report(figures: dict) -> str:
-    """Return all figures in few lines."""
-    training = dict(figures["train"])
-    lines = [markdown(figures["shown"])]
-    lines += [f"loss of 200 steps, {name}: {means}" for name, means in training.pop("curves", {}).items()]
-    return "\n".join([*lines, f"{training or ''}", f"{figures['minutes']} minutes"])
-
-
 def gpu(*parts: str, minutes: float = 4.2, only: Sequence[str] = (), data: Path = ROOT / "data" / "300w") -> dict:
     """Return how fast a GPU trains, in at most so many minutes.
 
@@ -180,9 +172,11 @@ def gpu(*parts: str, minutes: float = 4.2, only: Sequence[str] = (), data: Path 
                 images = next((row["images_per_second"] for row in rows.values() if "error" not in row), 0)
                 figures["train"] = train(work, until, images, data)
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    figures["shown"] = speed_rows(figures["rows"], card)
-    figures["minutes"] = round((time.monotonic() - begun) / 60, 1)
-    return {**figures, "failed": sum("error" in row for row in figures["rows"].values()), "report": report(figures)}
+    figures |= {"shown": speed_rows(figures["rows"], card), "minutes": round((time.monotonic() - begun) / 60, 1),
+                "failed": sum("error" in row for row in figures["rows"].values())}
+    losses = [f"loss of 200 steps, {name}: {means}" for name, means in figures["train"].get("curves", {}).items()]
+    reached = {name: value for name, value in figures["train"].items() if name != "curves"}
+    return {**figures, "report": "\n".join([markdown(figures["shown"]), *losses, f"{reached}", f"{figures['minutes']} minutes"])}
 
 
 if __name__ == "__main__":

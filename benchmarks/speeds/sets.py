@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 BEGUN = time.time()  # before torch is loaded
@@ -23,15 +24,16 @@ STEPS = 20
 FLAGS = ["--train", "--input-size", "128", "--weights", "none", "--batch-size", "16", "--val", "none"]
 
 
-def raw_set(folder: Path) -> None:
-    """Write drawn faces as a user's own set, in folder/raw."""
+def raw_set(folder: Path, faces: int, size: int, copies: int = 1) -> Path:
+    """Write drawn faces as a user's own set, each so many times, and return its folder."""
     from utils.synthetic import generate
 
-    generate(folder / "drawn", DRAWN, 0, size=160)
+    generate(folder / "drawn", faces, 0, size=size)
     (folder / "raw" / "train").mkdir(parents=True)
-    for number, file in enumerate(sorted((folder / "drawn").rglob("*.pts"))):
-        for suffix in (".pts", ".jpg"):
-            os.link(file.with_suffix(suffix), folder / "raw" / "train" / f"{number:04d}{suffix}")
+    for file in (folder / "drawn").rglob("*.pts"):
+        for suffix, copy in product((".pts", ".jpg"), range(copies)):
+            shutil.copy(file.with_suffix(suffix), folder / "raw" / "train" / f"{file.stem} {copy}{suffix}")
+    return folder / "raw"
 
 
 def repeated(prepared: Path, folder: Path, faces: int) -> None:
@@ -142,8 +144,7 @@ def scale(*faces: int) -> dict:
     rows = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        raw_set(folder)
-        prepared = Path(DataGenerator(folder / "raw", 128, "points", "drawn", folder / "data", val=0.0).run())
+        prepared = Path(DataGenerator(raw_set(folder, DRAWN, 160), 128, "points", "drawn", folder / "data", val=0.0).run())
         for count in faces or FACES:
             repeated(prepared, folder / "data" / f"faces{count}", count)
             for ranks in PROCESSES:
@@ -159,18 +160,12 @@ def scale(*faces: int) -> dict:
 def preparation() -> dict:
     """Return how fast faces are prepared, in photographs of 500 px, as crops of 256 px with margin."""
     from utils import DataGenerator
-    from utils.synthetic import generate
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        generate(place / "raw", PREPARED, 0, size=500)
-        train = place / "set" / "train"
-        train.mkdir(parents=True)
-        for file in sorted(path for path in (place / "raw").rglob("*") if path.suffix in (".jpg", ".pts")):
-            for copy in range(COPIES):
-                shutil.copy(file, train / f"{file.stem} {copy}{file.suffix}")
+        raw = raw_set(place, PREPARED, 500, COPIES)
         start, busy, count = time.perf_counter(), time.process_time(), PREPARED * COPIES
-        DataGenerator(place / "set", 256, out=place / "data").run()
+        DataGenerator(raw, 256, out=place / "data").run()
         seconds, core_seconds = time.perf_counter() - start, time.process_time() - busy
         return {"faces": count, "seconds": round(seconds, 2), "core_seconds": round(core_seconds, 2),
                 "faces_per_second": round(count / seconds, 1), "faces_per_core_second": round(count / core_seconds, 1)}
