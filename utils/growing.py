@@ -70,7 +70,7 @@ def replace_folder(partial: Path, target: Path) -> None:
     shutil.rmtree(partial / OLD, ignore_errors=True)
 
 
-def tidy(root: Path) -> None:
+def remove_abandoned(root: Path) -> None:
     """Remove the files of killed processes below `root`.
 
     Keep preparations that can continue; restore a set that was moved away.

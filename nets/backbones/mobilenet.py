@@ -22,7 +22,7 @@ class MobileNetV2(nn.Module):
         return run_taps(self.features, x, self.taps)
 
 
-class Block(NamedTuple):
+class BlockRow(NamedTuple):
     """An inverted residual: kernel of the depthwise convolution, widths, squeeze-excite, h-swish or ReLU, stride."""
     kernel: int
     expanded: int
@@ -33,21 +33,21 @@ class Block(NamedTuple):
 
 
 LARGE = [  # table 1 of the paper
-    Block(3, 16, 16, False, False, 1),
-    Block(3, 64, 24, False, False, 2),
-    Block(3, 72, 24, False, False, 1),
-    Block(5, 72, 40, True, False, 2),
-    Block(5, 120, 40, True, False, 1),
-    Block(5, 120, 40, True, False, 1),
-    Block(3, 240, 80, False, True, 2),
-    Block(3, 200, 80, False, True, 1),
-    Block(3, 184, 80, False, True, 1),
-    Block(3, 184, 80, False, True, 1),
-    Block(3, 480, 112, True, True, 1),
-    Block(3, 672, 112, True, True, 1),
-    Block(5, 672, 160, True, True, 2),
-    Block(5, 960, 160, True, True, 1),
-    Block(5, 960, 160, True, True, 1),
+    BlockRow(3, 16, 16, False, False, 1),
+    BlockRow(3, 64, 24, False, False, 2),
+    BlockRow(3, 72, 24, False, False, 1),
+    BlockRow(5, 72, 40, True, False, 2),
+    BlockRow(5, 120, 40, True, False, 1),
+    BlockRow(5, 120, 40, True, False, 1),
+    BlockRow(3, 240, 80, False, True, 2),
+    BlockRow(3, 200, 80, False, True, 1),
+    BlockRow(3, 184, 80, False, True, 1),
+    BlockRow(3, 184, 80, False, True, 1),
+    BlockRow(3, 480, 112, True, True, 1),
+    BlockRow(3, 672, 112, True, True, 1),
+    BlockRow(5, 672, 160, True, True, 2),
+    BlockRow(5, 960, 160, True, True, 1),
+    BlockRow(5, 960, 160, True, True, 1),
 ]
 
 
@@ -72,7 +72,7 @@ class SqueezeExcite(nn.Module):
 class InvertedResidual(nn.Module):
     """1x1 expansion, depthwise convolution, squeeze-excite, linear 1x1; the sum with x where shapes allow."""
 
-    def __init__(self, inputs: int, block: Block) -> None:
+    def __init__(self, inputs: int, block: BlockRow) -> None:
         super().__init__()
         expanded, outputs = block.expanded, block.outputs
         gate = SqueezeExcite(expanded) if block.excite else nn.Identity()

@@ -50,7 +50,7 @@ def part_alignment(truth: Tensor, weight: Tensor, matrix: Tensor, mean: Tensor) 
     return alignment_loss(truth, weight / length_scale(matrix), matrix, mean)
 
 
-class Part(NamedTuple):
+class LocatedPart(NamedTuple):
     """One part: its landmarks (B, n, 2) in its crop, the map (B, 2, 3) from the outer frame to the crop, and the same map for the
     alignment term."""
     name: str
@@ -98,7 +98,7 @@ class LocalParts(Wrapper):
         local = labels.weight[:, self.joined].sum()
         return {**self.net.count(labels), "local": local, "local_alignment": local}
 
-    def locate(self, images: Tensor, face: Tensor, theta: Tensor) -> Iterator[Part]:
+    def locate(self, images: Tensor, face: Tensor, theta: Tensor) -> Iterator[LocatedPart]:
         """Yield each part; face (B, N, 2): landmarks in the inner frame of theta (B, 2, 3)."""
         size = self.spec["input_size"]
         for name in self.parts:
@@ -108,7 +108,7 @@ class LocalParts(Wrapper):
                     place, aligned = SplitGradient.apply(place)
                 picture = resample(images, place, SIZE, size)
             moved = self.regressors[name](self.net.net.preprocess(picture)).flatten(1).float().unflatten(1, (-1, 2))
-            yield Part(name, getattr(self, f"mean_{name}") + 0.5 * moved, place, aligned)
+            yield LocatedPart(name, getattr(self, f"mean_{name}") + 0.5 * moved, place, aligned)
 
     def loss(self, images: Tensor, labels: Labels) -> dict[str, Tensor]:
         terms, outputs, theta = self.net.global_loss(images, labels)

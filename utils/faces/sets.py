@@ -20,7 +20,7 @@ from utils.faces.fingerprint import fingerprint
 from utils.faces.paths import MEANFACE_FILES, dataset_of
 from utils.faces.prepare import DataGenerator
 from utils.faces.prepared_set import SYNTHETIC, PreparedSet, Split, fitting, test_split
-from utils.growing import tidy
+from utils.growing import remove_abandoned
 from utils.locks import waiting
 from utils.yaml_files import read_yaml
 
@@ -110,7 +110,7 @@ class Sets:
         try:
             with nullcontext() if frozen else waiting(self.root / ".lock"):
                 if not frozen:
-                    tidy(self.root)
+                    remove_abandoned(self.root)
                 return self._prepare(name, test)
         except OSError as error:
             raise UserError(f"{error.filename or self.root}: {error.strerror or error}; give another --data-root") from None

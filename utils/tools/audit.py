@@ -36,7 +36,7 @@ COLUMNS = ["file", "subset", "identity", "fold", "nme", "relative", "disputed", 
 def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a net without each fold. Write to EXP/audit how its predictions for this fold differ from the labels."""
     if ranks.first and not resume:
-        clear(run)
+        clear_audit(run)
     ranks.wait()
     sources, layout = sources._replace(tested=[]), sources.layout
     settings, splits = sources.settings, sources.splits()
@@ -70,13 +70,13 @@ def fold_runs(run: Run, folds: int) -> list[Run]:
     return [Run(folder, folder / "last.pt") for folder in folders]
 
 
-def clear(run: Run) -> None:
+def clear_audit(run: Run) -> None:
     """Remove the files of an earlier audit."""
     own_files.clear_nets(run.folder, "fold")
     own_files.remove(run.folder / "audit", *own_files.FOLDERS["audit"])
 
 
-def check(run: Run, train: TrainSettings) -> None:
+def check_audit(run: Run, train: TrainSettings) -> None:
     """Raise UserError if the folder holds another run, or a setting would use the labels to be judged."""
     if run.last.is_file() or (run.folder / "best.pt").is_file():
         raise UserError(f"{run.folder} holds a trained net; an audit needs a folder of its own: another --exp")

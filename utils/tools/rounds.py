@@ -47,7 +47,7 @@ def label_file(run: Run, number: int) -> Path:
     return run.folder / FOLDER / f"round{number}.csv"
 
 
-def clear(run: Run) -> None:
+def clear_rounds(run: Run) -> None:
     """Remove the files of earlier rounds."""
     own_files.clear_nets(run.folder, "round")
     own_files.remove(run.folder / FOLDER, *own_files.FOLDERS[FOLDER])
@@ -56,7 +56,7 @@ def clear(run: Run) -> None:
 def train_landmarks(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
     """Train a landmark net; in several rounds if --semi is one of ROUNDS."""
     if not resume and ranks.first:
-        clear(run)
+        clear_rounds(run)
     ranks.wait()
     semi = sources.settings.train.semi
     pool = find_pool(sources, ranks) if semi else None  # before the first net is trained, since it may fail

@@ -12,7 +12,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import cut
 from utils.faces import prepare as prepare_module
 from utils.faces.prepared_set import read_meta, read_source_image
-from utils.growing import tidy
+from utils.growing import remove_abandoned
 
 
 @pytest.mark.parametrize(("torn", "redone"), [("", 6), ("3", 6), ("3 1.0 2.", 6), ("3 1.0 2.0 3.0 4.0 16 1", 6), (-1, 7),
@@ -97,7 +97,7 @@ def test_a_preparation_that_is_killed_while_it_replaces_a_set(tmp_path, monkeypa
     (tmp_path / "data/.raw.partial/faces").mkdir(parents=True)  # of a rendering
     (tmp_path / "data/.raw.partial/.lock").touch()
     assert folder.exists() == (place == "new set moved")
-    tidy(tmp_path / "data")
+    remove_abandoned(tmp_path / "data")
     assert leftovers(tmp_path / "data") == ["set"] and not mismatch(folder, target_size=48 if place == "new set moved" else 32)
 
 
@@ -113,7 +113,7 @@ def test_folders_of_others_are_not_tidied_away(tmp_path, names):
         data.mkdir()
         (data / ".set.partial").write_text("mine")
     before = sorted(data.rglob("*"))
-    tidy(data)
+    remove_abandoned(data)
     assert sorted(data.rglob("*")) == before
     prepare(source, data, name="other")
     if names not in ([".lock"], ["set/key"]):
@@ -138,9 +138,9 @@ def test_a_preparation_at_work_is_not_tidied_away(tmp_path):
             f"with waiting(Path({str(growing / '.lock')!r})):\n    print('held', flush=True)\n    sys.stdin.read()")
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process.stdout.readline()
-    tidy(tmp_path)
+    remove_abandoned(tmp_path)
     assert growing.is_dir()
     process.kill()
     process.wait()
-    tidy(tmp_path)
+    remove_abandoned(tmp_path)
     assert not growing.exists()

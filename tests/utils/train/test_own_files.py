@@ -73,8 +73,8 @@ def test_only_files_with_our_names_are_removed(tmp_path):
     (tmp_path / "run" / "round3").symlink_to(tmp_path / "elsewhere")
     run = Run(tmp_path / "run", tmp_path / "run" / "best.pt")
     own_files.clear(run.folder)
-    rounds.clear(run)
-    audit.clear(run)
+    rounds.clear_rounds(run)
+    audit.clear_audit(run)
     left = {name for name in contents(run.folder) if (run.folder / name).is_file()}
     assert left == set(mine) and not (run.folder / "fold0").exists() and (tmp_path / "elsewhere" / "best.pt").is_file()
 

@@ -14,7 +14,7 @@ from utils.faces.archives.points import paired
 VISIBLE_FILE = "visible.tsv"  # in the root: a line per image with its relative path, a tab, and 0 or 1 per landmark
 
 
-class Part(NamedTuple):
+class Subset(NamedTuple):
     """An official subfolder of 300W."""
     split: str
     subset: str
@@ -22,14 +22,14 @@ class Part(NamedTuple):
 
 
 PARTS_300W = {
-    "afw": Part("train", "afw", 337),
-    "helen/trainset": Part("train", "helen/trainset", 2000),
-    "lfpw/trainset": Part("train", "lfpw/trainset", 811),
-    "helen/testset": Part("test", "common/helen", 330),
-    "lfpw/testset": Part("test", "common/lfpw", 224),
-    "ibug": Part("test", "challenge/ibug", 135),
+    "afw": Subset("train", "afw", 337),
+    "helen/trainset": Subset("train", "helen/trainset", 2000),
+    "lfpw/trainset": Subset("train", "lfpw/trainset", 811),
+    "helen/testset": Subset("test", "common/helen", 330),
+    "lfpw/testset": Subset("test", "common/lfpw", 224),
+    "ibug": Subset("test", "challenge/ibug", 135),
 }
-PRIVATE = {"01_Indoor": Part("test", "indoor", 300), "02_Outdoor": Part("test", "outdoor", 300)}
+PRIVATE = {"01_Indoor": Subset("test", "indoor", 300), "02_Outdoor": Subset("test", "outdoor", 300)}
 
 
 def _below(folder: Path | None, path: str) -> Path | None:
@@ -39,7 +39,8 @@ def _below(folder: Path | None, path: str) -> Path | None:
     return folder
 
 
-def _faces(archive: Archive, parts: dict[str, Part], top: str = "") -> tuple[list[tuple[str, Part, Path, np.ndarray]], list[str]]:
+def _faces(archive: Archive, parts: dict[str, Subset], top: str = ""
+           ) -> tuple[list[tuple[str, Subset, Path, np.ndarray]], list[str]]:
     """Return (name of the part, part, image, landmarks) of all faces, and a line for each part with another number of faces.
 
     A part is below its path in the folder or once more below `top`, by default the first folder of the path.
