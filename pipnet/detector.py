@@ -84,7 +84,6 @@ class DetectorRow(NamedTuple):
     load: Callable[[Path, int], Loaded] | None = None
     load_torch: str | None = None
     any_size: bool = True  # False: the net has one input size, so a scale has no effect
-    twice: bool = False    # large faces are looked for in a small picture first
     scale: float | None = None  # without another one, see `Detector`
 
 
@@ -95,8 +94,8 @@ class Detector:
     threshold: least score of a face. overlap: IoU from which the box with the lower score is dropped (mtcnn: intersection over
     the smaller box). None takes the values of the file, else the published ones. scale: the image is resized by this before
     detection, so 2 finds smaller faces; None shrinks a short side above 600 px to 600 px, except for mtcnn, whose pyramid has all
-    sizes. Images above 8 megapixels are shrunk to that size. "faceboxes" also looks at a small picture, see `large`. threads: CPU
-    threads of the net, 0 takes all cores.
+    sizes. Images above 8 megapixels are shrunk to that size. An exported detector also looks at a small picture, see `large`.
+    threads: CPU threads of the net, 0 takes all cores.
     UserError for an unknown name, a missing or foreign file, an option out of its range, a bad image. For other processes a
     detector is pickled as these arguments.
     """
@@ -122,7 +121,8 @@ class Detector:
         in_torch = row.load_torch is not None and (row.load is None or Path(weights).suffix not in RUNTIMES)
         load = from_checkout(row.load_torch, weights) if in_torch else row.load
         self._find, stored = load(Path(weights), threads)
-        self.scale, self._any_size, self._twice = row.scale if scale is None else scale, row.any_size, row.twice
+        self.scale, self._any_size = row.scale if scale is None else scale, row.any_size
+        self._twice = load is load_exported  # a published one gives the published boxes
         self.threshold = stored.get("threshold", row.threshold) if threshold is None else threshold
         self.overlap = stored.get("overlap", row.overlap) if overlap is None else overlap
         self.face_box = FaceBox(*stored.get("face_box", row.face_box))
@@ -261,7 +261,7 @@ EXPORTED_FACE_BOX = FaceBox(0.094, 1.09, 0.866)  # measured with weights/detecto
 DETECTORS: dict[str, DetectorRow] = {
     "faceboxes": DetectorRow(0.6, 0.3, FaceBox(0.135, 1.043, 0.768), "weights/detector.onnx, which comes with the project, or "
                              "FaceBoxesV2.pth of github.com/jhb86253817/PIPNet", load_exported,
-                             "utils.evaluate.detectors:load_faceboxes", twice=True),
+                             "utils.evaluate.detectors:load_faceboxes"),
     "rfb320": DetectorRow(0.8, 0.3, FaceBox(0.133, 1.040, 0.753), "version-RFB-320.onnx of "
                           "github.com/Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB", load_rfb320, any_size=False),
     "mtcnn": DetectorRow(0.8, 0.7, FaceBox(0.145, 1.047, 0.772), "one .npz of the arrays of pnet.npy, rnet.npy and onet.npy of "

@@ -133,15 +133,18 @@ def test_only_a_crop_that_lies_elsewhere_than_the_landmarks_is_made_again(shift,
 
 
 def test_a_coarse_net_makes_the_crops(monkeypatch):
-    """The net sees a face once, where the coarse net has found it, and never what that does not take for a face."""
+    """The net sees a face once, where the coarse net has found it, and never what that does not take for a face.
+
+    Two boxes on one face are one face.
+    """
     image, truth = coded(), mean_face() * 180 + (230, 130)
     boxes = np.array([box_of(truth) + 40, box_of(truth) - 40])
     net, coarse, seen = known_net(truth), known_net(truth, pull=0.1), []
     landmarker = Landmarker(net, lambda image: (boxes, np.array([0.9, 0.8])), coarse=coarse)
     landmarker.detector.face_box = FaceBox(0, 1, 1)
     monkeypatch.setattr(landmarker, "net", net._replace(predict=lambda images: seen.append(len(images)) or net.predict(images)))
-    one, other = landmarker(image)
-    assert seen == [2] and (one.score, other.score) == (0.9, 0.8)
+    one, = landmarker(image)
+    assert seen == [1] and one.score in (0.9, 0.8)
     assert np.abs(one.landmarks - truth).max() < 1 and np.abs(one.box[:4] - box_of(truth)).max() < 10
 
     once = landmarker(image, second_crop=False)[0]
@@ -251,7 +254,7 @@ def test_the_detectors_box_becomes_that_of_the_landmarks():
 def test_a_detector_is_a_file(tmp_path, trained):
     boxes = np.array([[10, 10, 30, 30], [50, 50, 200, 200], [60, 20, 100, 60], [900, 900, 990, 990]])
     file = detector_file(tmp_path / "d.onnx", boxes, [0.99, 0.9, 0.7, 0.65])
-    image = np.zeros((300, 300, 3), np.uint8)
+    image = np.zeros((100, 100, 3), np.uint8)  # so small that there is no smaller picture with the large faces
     found, scores, points = Detector(weights=file, threads=1)(image)
     assert np.allclose(found, boxes) and scores == pytest.approx([0.99, 0.9, 0.7, 0.65]) and points is None
 

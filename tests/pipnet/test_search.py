@@ -7,22 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipnet.app.track import Tracker
-from pipnet.detector import Detector, FaceBox
+from pipnet.detector import Detections, Detector, FaceBox, joined
 from pipnet.files import shipped
 from pipnet.geometry import box_of, carry, invert, transform, turn_about, turn_picture
 from pipnet.images import enhanced
-from pipnet.landmarker import SURE_ERROR, Face, Landmarker, LandmarkNet, open_net
-from pipnet.search import MOST_CALLS
+from pipnet.landmarker import SURE_ERROR, Face, Landmarker, LandmarkNet, apart, open_net
+from pipnet.search import MOST_CROPS
 
 
 class Counting(Detector):
-    """The shipped detector, which counts the pictures that it gets."""
+    """The shipped detector, which counts the pictures that it gets in their usual size."""
 
     calls = 0
 
-    def __call__(self, image):
+    def once(self, image):
         self.calls += 1
-        return super().__call__(image)
+        return super().once(image)
 
 
 class Counted:
@@ -73,9 +73,9 @@ def test_a_turned_box_is_the_box_in_the_turned_picture(boxes, degrees):
     assert np.allclose(found[:, :4], carry(upright, invert(back)), atol=1e-6) and (found[:, 4] == degrees).all()
 
 
-def at_night(image: np.ndarray, seed: int = 0) -> np.ndarray:
-    """A quarter of the light, and noise."""
-    return np.clip(image / 4 + np.random.default_rng(seed).normal(0, 10, image.shape), 0, 255).astype(np.uint8)
+def at_night(image: np.ndarray, seed: int = 0, light: float = 4) -> np.ndarray:
+    """A fourth of the light, or less, and noise."""
+    return np.clip(image / light + np.random.default_rng(seed).normal(0, 10, image.shape), 0, 255).astype(np.uint8)
 
 
 def share_off(face: Face, truth: np.ndarray) -> float:
@@ -86,7 +86,7 @@ def share_off(face: Face, truth: np.ndarray) -> float:
 @pytest.mark.parametrize("net", ["landmarks", "landmarks-fast"])
 @pytest.mark.parametrize("turn", [None, cv2.ROTATE_180])
 def test_a_face_in_a_dark_and_noisy_picture_is_found(net, turn, portrait):
-    truth, image = Landmarker(net, threads=1)(portrait)[0].landmarks, at_night(portrait)
+    truth, image = Landmarker(net, threads=1)(portrait)[0].landmarks, at_night(portrait, light=6)
     if turn is not None:
         image, truth = cv2.rotate(image, turn), portrait.shape[1::-1] - truth
     face, = Landmarker(net, threads=1)(image)
@@ -99,6 +99,40 @@ def test_a_face_in_a_dark_and_noisy_video_is_tracked(portrait):
     for frame in range(12):
         face, = tracker.update(at_night(portrait, frame), frame / 30)
         assert face.id == 0 and share_off(face, truth) < 0.06
+
+
+@pytest.mark.parametrize("side", (500, 1500))
+def test_a_portrait_that_fills_the_picture_is_found_at_once(side, portrait):
+    """Sharp and large; if one face is wanted, the detector sees a small picture only."""
+    truth, detector = Landmarker(threads=1)(portrait)[0].landmarks, Counting(threads=1)
+    left, top, right, bottom = box_of(truth).round().astype(int) + (-12, -35, 12, 12)
+    zoom = side / max(right - left, bottom - top)
+    image = cv2.resize(portrait[top:bottom, left:right], None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
+    image = cv2.addWeighted(image, 2, cv2.GaussianBlur(image, (0, 0), zoom), -1, 0)
+    for most, looks in ((1, 0), (None, 1)):
+        detector.calls = 0
+        face, = Landmarker(None, detector, most, threads=1)(image)
+        assert share_off(face, (truth - (left, top)) * zoom) < 0.05 and detector.calls == looks
+
+
+def test_parts_of_a_large_face_are_dropped():
+    large = Detections(np.array([[100.0, 100, 300, 340]]), np.array([0.8]))
+    boxes = np.array([[90.0, 110, 310, 330], [130, 160, 190, 220], [280, 300, 380, 400], [400, 10, 420, 30]])  # again, an eye, others
+    found = joined(large, Detections(boxes, np.array([0.9, 0.95, 0.7, 0.6])), 0.3)
+    assert found.boxes.tolist() == [large.boxes[0].tolist(), *boxes[2:].tolist()] and found.scores.tolist() == [0.8, 0.7, 0.6]
+
+
+def test_of_a_face_and_its_parts_the_face_stays():
+    """Unless a part is more certain; and of two results for one face, the one with the higher landmark scores."""
+    mean = open_net(shipped("landmarks.onnx"), 1).meanface
+
+    def face(x: float, side: float, score: float) -> Face:
+        return Face(np.zeros(4), 1.0, mean * side + x, np.full(68, score))
+
+    whole, lens, twin, other = face(0, 300, 0.6), face(60, 80, 0.5), face(4, 300, 0.59), face(500, 100, 0.3)
+    assert apart([lens, whole, twin, other]) == [whole, other]
+    sure = face(60, 80, 0.7)
+    assert apart([sure, whole]) == [sure, whole] and apart([whole, whole]) == [whole] and apart([]) == []
 
 
 def never_sure(spread: float, **limits) -> LandmarkNet:
@@ -116,7 +150,7 @@ def never_sure(spread: float, **limits) -> LandmarkNet:
 def test_a_search_ends_after_some_calls_of_the_net(portrait):
     landmarker = Landmarker(never_sure(0.2), Counting(threads=1), threads=1)
     assert landmarker(portrait) and 2 < landmarker.detector.calls <= 9
-    assert landmarker.calls <= 8 + MOST_CALLS + 14  # of the picture as it is, of the search, of its last roll
+    assert landmarker.calls <= 8 + MOST_CROPS + 14  # of the picture as it is, of the search, of its last roll
 
 
 def test_limits_of_a_net_replace_the_usual_ones(portrait, caplog):

@@ -100,13 +100,13 @@ def test_mtcnn_finds_the_published_boxes_and_points(reference):
 
 
 def test_the_default_scale_is_that_of_the_detector(tmp_path):
-    """MTCNN builds a pyramid of the whole picture; the others see at most 600 px of the short side."""
+    """MTCNN builds a pyramid of the whole picture; the others see at most 600 px of the short side, ours also 160 px of the other."""
     torch.save(MTCNN().state_dict(), tmp_path / "mtcnn.pt")
     seen = []
     for detector in (Detector("mtcnn", tmp_path / "mtcnn.pt"), Detector("mtcnn", tmp_path / "mtcnn.pt", scale=0.5), Detector()):
         detector._find = lambda image, *limits: (seen.append(image.shape[:2]), (np.zeros((0, 4)), np.zeros(0), None))[1]
         detector(np.zeros((1200, 1000, 3), np.uint8))
-    assert seen == [(1200, 1000), (600, 500), (720, 600)]
+    assert seen == [(1200, 1000), (600, 500), (720, 600), (160, 133)]
 
 
 @pytest.mark.parametrize("name", FILES)
