@@ -14,10 +14,10 @@ from onnxscript import opset18 as op
 from onnxscript import script
 from onnxscript.values import Opset
 
-from pipnet.detector import MOST_PIXELS, SHORT_SIDE, Detector
+from pipnet.detector import LARGE_FACE, LARGE_SIDE, MOST_PIXELS, SHORT_SIDE, WITHIN, Detector
 from pipnet.errors import UserError
 from pipnet.geometry import border_px
-from pipnet.landmarker import FEW_CROPS, LEVEL, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, SQUARE, open_net
+from pipnet.landmarker import FEW_CROPS, LEVEL, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, PART, SAME, SQUARE, open_net
 from utils.export.files import OPSET, Source, folded, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)
@@ -40,28 +40,93 @@ def neighbors(count, scale):
 
 
 @script(STEPS, default_opset=op)
-def shrink(image):
-    """Return the detector's picture and its scale. Weights and rounding are those of cv2.resize, whose integers lose 1/8 of a
-    grey level on average; without that, boxes of the detector differ by some tenths of a px."""
+def resized(image, scale):
+    """Return the image, smaller by a factor. Weights and rounding are those of cv2.resize, whose integers lose 1/8 of a grey
+    level on average; without that, boxes of the detector differ by some tenths of a px."""
     shape = op.Shape(image, start=0, end=2)
+    top, bottom, above, below = neighbors(op.Gather(shape, 0), scale)
+    left, right, before, after = neighbors(op.Gather(shape, 1), scale)
+    upper, lower = op.Gather(image, top), op.Gather(image, bottom)
+    upper = (op.Cast(op.Gather(upper, left, axis=1), to=INT32) * op.Unsqueeze(before, [1])
+             + op.Cast(op.Gather(upper, right, axis=1), to=INT32) * op.Unsqueeze(after, [1]))
+    lower = (op.Cast(op.Gather(lower, left, axis=1), to=INT32) * op.Unsqueeze(before, [1])
+             + op.Cast(op.Gather(lower, right, axis=1), to=INT32) * op.Unsqueeze(after, [1]))
+    quarters = upper / 16 * op.Unsqueeze(above, [1, 2]) / 65536 + lower / 16 * op.Unsqueeze(below, [1, 2]) / 65536
+    return op.Cast((quarters + 2) / 4, to=UINT8)
+
+
+@script(STEPS, default_opset=op)
+def halved(image):
+    """Return the same as `resized` by a factor of 0.5, in less time: each px is the mean of four."""
+    shape, half = op.Shape(image, start=0, end=2), op.Cast(0.5, to=DOUBLE)
+    top, bottom, above, below = neighbors(op.Gather(shape, 0), half)
+    left, right, before, after = neighbors(op.Gather(shape, 1), half)
+    rows = op.Cast(op.Gather(image, top), to=INT32) + op.Cast(op.Gather(image, bottom), to=INT32)
+    return op.Cast((op.Gather(rows, left, axis=1) + op.Gather(rows, right, axis=1) + 2) / 4, to=UINT8)
+
+
+@script(STEPS, default_opset=op)
+def looks(shape):
+    """Return how often the detector looks at a picture of this shape, height and width, and the scales of both looks: that of
+    `Detector.once` and that of `Detector.large`."""
     sides = op.Cast(shape, to=DOUBLE)
-    short = op.ReduceMin(sides, keepdims=0)
+    short, long = op.ReduceMin(sides, keepdims=0), op.ReduceMax(sides, keepdims=0)
     wanted = op.Min(SHORT_SIDE / short, op.Sqrt(MOST_PIXELS / op.ReduceProd(sides, keepdims=0)), op.Cast(1.0, to=DOUBLE))
-    scale = op.Cast(op.Max(wanted, 1.0 / short), to=FLOAT)
-    exact = op.Cast(scale, to=DOUBLE)
-    top, bottom, above, below = neighbors(op.Gather(shape, 0), exact)
-    left, right, before, after = neighbors(op.Gather(shape, 1), exact)
-    if scale < 1.0:
-        upper, lower = op.Gather(image, top), op.Gather(image, bottom)
-        upper = (op.Cast(op.Gather(upper, left, axis=1), to=INT32) * op.Unsqueeze(before, [1])
-                 + op.Cast(op.Gather(upper, right, axis=1), to=INT32) * op.Unsqueeze(after, [1]))
-        lower = (op.Cast(op.Gather(lower, left, axis=1), to=INT32) * op.Unsqueeze(before, [1])
-                 + op.Cast(op.Gather(lower, right, axis=1), to=INT32) * op.Unsqueeze(after, [1]))
-        quarters = upper / 16 * op.Unsqueeze(above, [1, 2]) / 65536 + lower / 16 * op.Unsqueeze(below, [1, 2]) / 65536
-        picture = op.Cast((quarters + 2) / 4, to=UINT8)
+    usual = op.Max(wanted, 1.0 / short)
+    count = op.Where(LARGE_SIDE / long * 1.5 > usual, op.Constant(value_int=1), op.Constant(value_int=2))
+    return count, op.Cast(op.Cast(usual, to=FLOAT), to=DOUBLE), op.Max(LARGE_SIDE / long, 1.0 / short)
+
+
+@script(STEPS, default_opset=op)
+def shrink(image, look, usual, small):
+    """Return the picture of the detector's first or second look, and its scale. The second is halved first, see `shrunken`."""
+    scale = op.Where(look == 0, usual, small)
+    rest, picture = op.Identity(scale), op.Identity(image)
+    halve = op.And(look > 0, rest < 0.5)
+    while halve:
+        picture = halved(picture)
+        rest = rest + rest
+        halve = rest < 0.5
+    if rest < 1.0:
+        picture = resized(picture, rest)
     else:
-        picture = op.Identity(image)
-    return picture, scale
+        picture = op.Identity(picture)
+    return picture, op.Cast(scale, to=FLOAT)
+
+
+@script(STEPS, default_opset=op)
+def overlaps(boxes, others):
+    """Return the share (M, K) of each box (M, 4) that lies in others (K, 4), their IoU, and the areas (M, 1) and (1, K)."""
+    low, high = op.Split(op.Unsqueeze(boxes, [1]), axis=2, num_outputs=2)
+    other_low, other_high = op.Split(op.Unsqueeze(others, [0]), axis=2, num_outputs=2)
+    wide, tall = op.Split(op.Relu(op.Min(high, other_high) - op.Max(low, other_low)), axis=2, num_outputs=2)
+    common = op.Squeeze(wide * tall, [2])
+    wide, tall = op.Split(high - low, axis=2, num_outputs=2)
+    area = op.Squeeze(wide * tall, [2])
+    wide, tall = op.Split(other_high - other_low, axis=2, num_outputs=2)
+    other = op.Squeeze(wide * tall, [2])
+    return common / op.Max(area, 1e-9), common / op.Max(area + other - common, 1e-9), area, other
+
+
+@script(STEPS, default_opset=op)
+def any_of(pairs):
+    """Return for each row of booleans (M, K) whether one is true."""
+    return op.ReduceSum(op.Cast(pairs, to=FLOAT), [1], keepdims=0) > 0.0
+
+
+@script(STEPS, default_opset=op)
+def join(look, boxes, scores, scale, found, found_scores, most):
+    """Return the detections of a look, in px of the picture, joined with those found before, best first; see `joined`."""
+    wide, tall = op.Split(boxes, axis=1, num_outputs=2)
+    wide, tall = op.Split(tall - wide, axis=1, num_outputs=2)
+    large = op.Or(look == 0, op.Squeeze(op.Sqrt(wide * tall), [1]) >= LARGE_FACE)
+    boxes, scores = op.Compress(boxes / scale, large, axis=0), op.Compress(scores, large, axis=0)
+    share, iou, area, other = overlaps(found, boxes)
+    kept = op.Not(any_of(op.Or(iou > most, share >= WITHIN)))
+    boxes = op.Concat(boxes, op.Compress(found, kept, axis=0), axis=0)
+    scores = op.Concat(scores, op.Compress(found_scores, kept, axis=0), axis=0)
+    scores, order = op.TopK(scores, op.Shape(scores))
+    return op.Gather(boxes, order), scores
 
 
 @script(STEPS, default_opset=op)
@@ -74,9 +139,9 @@ def is_visible(box, size):
 
 
 @script(STEPS, default_opset=op)
-def to_landmark_boxes(boxes, scores, scale, down, grow, size):
-    """Return the landmark boxes (M, 4) of detections in px of the shrunken picture, and their scores; see `FaceBox`."""
-    low, high = op.Split(boxes / scale, axis=1, num_outputs=2)
+def to_landmark_boxes(boxes, scores, down, grow, size):
+    """Return the landmark boxes (M, 4) of detections, and their scores; see `FaceBox`."""
+    low, high = op.Split(boxes, axis=1, num_outputs=2)
     centre, half = (low + high) / 2.0 + down * (high - low), grow * (high - low) / 2.0
     found = op.Concat(centre - half, centre + half, axis=1)
     visible = op.Squeeze(is_visible(found, size), [1])
@@ -99,23 +164,28 @@ def crop(image, size, box, direction, px, margin):
     low, high = op.Split(box, axis=0, num_outputs=2)
     centre, side = (low + high) / 2.0, GROW * op.ReduceMax(high - low, keepdims=1)
     reach = side * margin / 2.0
-    times = op.Max(op.Ceil(2.0 * reach / px - 1e-5), 1.0)  # samples per px of the crop
-    steps = op.Range(0.0, op.Squeeze(times * px), 1.0)
-    places = reach * ((2.0 * steps + 1.0) / (times * px) - 1.0)
-    # the part of the picture that the crop touches; what lies outside is black
-    half = reach * op.ReduceSum(op.Abs(direction), keepdims=1)
-    first = op.Min(op.Max(op.Floor(centre - half) - 2.0, 0.0), size - 1.0)
-    last = op.Min(op.Max(op.Ceil(centre + half) + 2.0, first + 1.0), size)
-    part = op.Slice(image, op.Cast(first, to=INT64), op.Cast(last, to=INT64), [1, 0])
-    part = op.Unsqueeze(op.Transpose(op.Cast(part, to=FLOAT), perm=[2, 0, 1]), [0])
-    # GridSample counts from -1 to 1 across that part
-    zoom = 2.0 / (last - first)
-    zoom_x, zoom_y = op.Split(zoom, axis=0, num_outputs=2)
-    from_x, from_y = op.Split(zoom * (centre - first) - 1.0, axis=0, num_outputs=2)
+    # the part of the picture that the crop touches, as `cut` chooses it; what lies outside is black
     cosine, sine = op.Split(direction, axis=0, num_outputs=2)
+    touched = op.Where(cosine < 1.0, 1.5 * reach, reach)
+    first = op.Min(op.Max(op.Floor(centre - touched) - 2.0, 0.0), size - 1.0)
+    last = op.Min(op.Max(op.Ceil(centre + touched) + 2.0, first + 1.0), size)
+    part = op.Slice(image, op.Cast(first, to=INT64), op.Cast(last, to=INT64), [1, 0])
+    rest = op.Identity(reach)
+    halve = op.And(op.Squeeze(rest >= px), op.ReduceMin(op.Shape(part, start=0, end=2), keepdims=0) > 1)
+    while halve:
+        part = halved(part)
+        rest = rest / 2.0
+        halve = op.And(op.Squeeze(rest >= px), op.ReduceMin(op.Shape(part, start=0, end=2), keepdims=0) > 1)
+    times = op.Max(op.Ceil(2.0 * rest / px - 1e-5), 1.0)  # samples per px of the crop
+    steps = op.Range(0.0, op.Squeeze(times * px), 1.0)
+    places = rest * ((2.0 * steps + 1.0) / (times * px) - 1.0)
+    # GridSample counts from -1 to 1 across that part
+    tall, wide = op.Split(2.0 / op.Cast(op.Shape(part, start=0, end=2), to=FLOAT), axis=0, num_outputs=2)
+    from_x, from_y = op.Split(rest / reach * (centre - first), axis=0, num_outputs=2)
+    part = op.Unsqueeze(op.Transpose(op.Cast(part, to=FLOAT), perm=[2, 0, 1]), [0])
     across, down = op.Unsqueeze(places, [0]), op.Unsqueeze(places, [1])
-    x = (from_x + zoom_x * cosine * across) - zoom_x * sine * down
-    y = (from_y + zoom_y * sine * across) + zoom_y * cosine * down
+    x = (wide * from_x - 1.0 + wide * cosine * across) - wide * sine * down
+    y = (tall * from_y - 1.0 + tall * sine * across) + tall * cosine * down
     grid = op.Unsqueeze(op.Concat(op.Unsqueeze(x, [2]), op.Unsqueeze(y, [2]), axis=2), [0])
     samples = op.Round(op.GridSample(part, grid, mode="bilinear", padding_mode="zeros", align_corners=0))
     blocks = op.Cast(op.Concat(op.Constant(value_floats=[3.0]), px, times, px, times, axis=0), to=INT64)
@@ -162,6 +232,12 @@ def next_box(points, direction, shown, size):
 
 
 @script(STEPS, default_opset=op)
+def hull(points):
+    """Return the upright box (4,) around points (N, 2)."""
+    return op.Concat(op.ReduceMin(points, [0], keepdims=0), op.ReduceMax(points, [0], keepdims=0), axis=0)
+
+
+@script(STEPS, default_opset=op)
 def is_sure(scores, least, errors, most, points):
     """Return whether a face has high scores (N,) and low expected errors (1, N), see `LandmarkNet.is_sure`."""
     extent = op.ReduceMax(points, [0], keepdims=0) - op.ReduceMin(points, [0], keepdims=0)
@@ -185,14 +261,26 @@ def needs_crop(trip, sure, likely, centre, side, direction, box, next_direction)
 
 
 @script(STEPS, default_opset=op)
+def apart(kept, boxes, means):
+    """Return which of the faces that are `kept` (M,) show no other one again and no part of one, see `apart` of landmarker.py."""
+    share, iou, area, other = overlaps(boxes, boxes)
+    score, better = op.Unsqueeze(means, [1]), op.Unsqueeze(means, [0])
+    place = op.Range(0, op.Size(means), 1)
+    earlier = op.Unsqueeze(place, [0]) < op.Unsqueeze(place, [1])
+    again = op.And(iou >= SAME, op.Or(score < better, op.And(score == better, earlier)))
+    part = op.And(op.And(share >= WITHIN, area * PART < other), score <= better)
+    return op.And(kept, op.Not(any_of(op.And(op.Or(part, again), op.Unsqueeze(kept, [0])))))
+
+
+@script(STEPS, default_opset=op)
 def faces(kept, boxes, scores, landmarks, landmark_scores):
     """Return the values of the faces that are `kept` (M,)."""
     return (op.Compress(boxes, kept, axis=0), op.Compress(scores, kept, axis=0), op.Compress(landmarks, kept, axis=0),
             op.Compress(landmark_scores, kept, axis=0))
 
 
-FUNCTIONS = (neighbors, shrink, is_visible, to_landmark_boxes, turn_by, crop, to_picture, roll_of, next_box, is_sure, needs_crop,
-             faces)
+FUNCTIONS = (neighbors, resized, halved, looks, shrink, overlaps, any_of, join, is_visible, to_landmark_boxes, turn_by, crop,
+             to_picture, roll_of, next_box, hull, is_sure, needs_crop, apart, faces)
 # det_* and net_* are tensors of the detector and the landmark net, whose nodes are put in behind the node that makes their image
 GRAPH = """
 <ir_version: 10, opset_import: ["" : OPSET, "pipnet.steps" : 1]>
@@ -203,11 +291,18 @@ pipeline (uint8[height, width, 3] image)
     height, width = Split<num_outputs = 2>(height_width)
     width_height = Concat<axis = 0>(width, height)
     size = Cast<to = 1>(width_height)
-    det_image, scale = pipnet.steps.shrink(image)
-    starts, start_scores = pipnet.steps.to_landmark_boxes(det_boxes, det_scores, scale, box_down, box_grow, size)
+    count, usual, small = pipnet.steps.looks(height_width)
+    detected, detected_scores = Loop<body = each_look (int64 look, bool more, float[m, 4] before, float[m] before_scores) => (
+            bool look_on, float[n, 4] after, float[n] after_scores) {
+        look_on = Identity(more)
+        det_image, scale = pipnet.steps.shrink(image, look, usual, small)
+        after, after_scores = pipnet.steps.join(look, det_boxes, det_scores, scale, before, before_scores, det_overlap)
+    }>(count, yes, none, none_scores)
+    starts, start_scores = pipnet.steps.to_landmark_boxes(detected, detected_scores, box_down, box_grow, size)
     number = Size(start_scores)
-    kept, every_box, every_points, every_scores = Loop<body = each_face (int64 index, bool go) => (
-            bool go_on, bool is_face, float[4] box, float[COUNT, 2] points, float[COUNT] point_scores) {
+    likely_ones, every_box, every_points, every_scores, every_hull, every_mean = Loop<body = each_face (int64 index, bool go) => (
+            bool go_on, bool is_face, float[4] box, float[COUNT, 2] points, float[COUNT] point_scores, float[4] hull,
+            float mean_score) {
         go_on = Identity(go)
         start = Gather(starts, index)
         last_cut, last_turn, box, points, point_scores = Loop<body = each_crop (int64 trip, bool unused,
@@ -226,7 +321,9 @@ pipeline (uint8[height, width, 3] image)
         }>(most_crops, yes, start, upright, start, no_points, no_scores)
         mean_score = ReduceMean<keepdims = 0>(point_scores)
         is_face = GreaterOrEqual(mean_score, face_least)
+        hull = pipnet.steps.hull(points)
     }>(number, yes)
+    kept = pipnet.steps.apart(likely_ones, every_hull, every_mean)
     boxes, scores, landmarks, landmark_scores = pipnet.steps.faces(kept, every_box, start_scores, every_points, every_scores)
 }
 """
@@ -248,9 +345,9 @@ def write_pipeline(source: Source, file: Path) -> None:
     values = {
         "det_threshold": detector.threshold, "det_overlap": detector.overlap, "box_down": [0, detector.face_box.down],
         "box_grow": detector.face_box[1:], "crop_px": [px], "crop_margin": [px / net.size], "mean_along": mean,
-        "mean_across": mean[:, ::-1] * (-1, 1), "upright": [1, 0], "no_points": np.zeros((len(mean), 2)),
-        "no_scores": np.zeros(len(mean)), "no_errors": [0], "face_least": net.face_least, "least_sure": net.sure,
-        "sure_error": net.sure_error}
+        "mean_across": mean[:, ::-1] * (-1, 1), "upright": [1, 0], "none": np.zeros((0, 4)), "none_scores": [],
+        "no_points": np.zeros((len(mean), 2)), "no_scores": np.zeros(len(mean)), "no_errors": [0], "face_least": net.face_least,
+        "least_sure": net.sure, "sure_error": net.sure_error}
     constants = {name: np.asarray(value, np.float32) for name, value in values.items()}
     constants |= {"most_crops": np.array(1 + MOST_CROPS), "yes": np.array(True)}
     landmarks = onnx.load(source.onnx)
@@ -259,14 +356,19 @@ def write_pipeline(source: Source, file: Path) -> None:
     model = onnx.parser.parse_model(graph)
     model.functions.extend(function.to_function_proto() for function in FUNCTIONS)
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    insert(model.graph, onnx.load(source.detector), "det_")
-    each_face = next(node for node in model.graph.node if node.op_type == "Loop").attribute[0].g
-    insert(next(node for node in each_face.node if node.op_type == "Loop").attribute[0].g, landmarks, "net_")
+    each_look, each_face = loops(model.graph)
+    insert(each_look, onnx.load(source.detector), "det_")
+    insert(*loops(each_face), landmarks, "net_")
     metadata = source.metadata() | {
         "task": "pipeline", "threshold": detector.threshold, "overlap": detector.overlap, "face_least": net.face_least,
         "channels": "BGR, uint8, of any size", "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)"}
     once = folded(inliner.inline_local_functions(model))  # which turns each CastLike of a constant into a Cast, to be folded too
     write_onnx(folded(once), file, metadata)
+
+
+def loops(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
+    """Return the bodies of the loops of a graph."""
+    return [node.attribute[0].g for node in graph.node if node.op_type == "Loop"]
 
 
 def insert(graph: onnx.GraphProto, model: onnx.ModelProto, prefix: str) -> None:

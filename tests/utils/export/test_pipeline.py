@@ -12,10 +12,14 @@ import pytest
 from conftest import ROOT, refuses, unfolded
 
 from pipnet import Landmarker
+from pipnet.detector import LARGE_FACE, Detections, joined
 from pipnet.errors import UserError
+from pipnet.face import Face
 from pipnet.files import shipped
 from pipnet.geometry import turn_picture
+from pipnet.landmarker import apart as without_parts
 from pipnet.session import metadata, open_session
+from utils.export import pipeline
 from utils.export.files import Source
 from utils.export.pipeline import write_pipeline
 
@@ -59,19 +63,66 @@ def at_the_edge(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[95:, 185:])
 
 
+def portrait(image: np.ndarray) -> np.ndarray:
+    """Return the head, eight times as large, so that the face is 740 px wide."""
+    return cv2.resize(image[20:260, 100:350], None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
+
+
+def beside_a_portrait(image: np.ndarray) -> np.ndarray:
+    """Return the picture on black, beside the large head."""
+    return np.hstack([portrait(image), np.pad(image, ((0, 1920 - len(image)), (0, 0), (0, 0)))])
+
+
 @pytest.mark.parametrize(("change", "count"), [
     (lambda image: image, 1),
     (lambda image: cv2.resize(image, (1501, 1333), interpolation=cv2.INTER_CUBIC), 1),  # the detector's picture is shrunk
     (lambda image: cv2.resize(image, (200, 180), interpolation=cv2.INTER_AREA), 1),
     (lambda image: np.hstack([image, image[:, ::-1]]), 2),
-    (lambda image: turn_picture(image, np.radians(38))[0], 1),
-    (at_the_edge, 1)], ids=("as it is", "large", "small", "two", "turned", "at the edge"))
+    (lambda image: turn_picture(image, np.radians(40))[0], 1),
+    (at_the_edge, 1), (portrait, 1), (beside_a_portrait, 2)],
+    ids=("as it is", "large", "small", "two", "turned", "at the edge", "portrait", "large and small"))
 def test_it_finds_what_the_landmarker_finds(pair, change, count):
     faces, found = pair(np.ascontiguousarray(change(ASTRONAUT)))
     assert len(faces) == count and apart(faces, found).max() < 0.3  # 0.22 where two cells of a score map are almost equal
     for face, box, score, scores in zip(faces, found["boxes"], found["scores"], found["landmark_scores"], strict=True):
         assert np.abs(face.box - box).max() < 0.2 and abs(face.score - score) < 0.01
         assert np.abs(face.scores - scores).max() < 0.05
+
+
+@pytest.mark.parametrize(("height", "width"), [(37, 52), (38, 51), (1, 8), (2, 2)])
+def test_its_pictures_are_those_of_opencv(height, width):
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    scales = [scale for scale in (0.5, 0.51, 0.7) if scale * height > 0.5]
+    expected = {scale: cv2.resize(image, None, fx=scale, fy=scale).astype(int) for scale in scales}
+    for scale, picture in expected.items():
+        assert np.abs(pipeline.resized(image, np.array(scale)) - picture).max() <= 1
+    if height > 1:
+        off = np.abs(pipeline.halved(image) - expected[0.5])
+        assert off.max() <= 1 and not off[:height // 2, :width // 2].any()
+
+
+def test_its_joins_are_those_of_the_detector_and_the_landmarker():
+    """Boxes and scores are random, and some are equal."""
+    draw, dropped = np.random.default_rng(1), [0, 0]
+    for number in [0, 1, *range(2, 12)] * 4:
+        corner, size = draw.uniform(0, 100, (number + 3, 2)), draw.uniform(20, 150, (number + 3, 2))
+        boxes = np.hstack([corner, corner + size]).astype(np.float32)
+        boxes[:2], scores = boxes[2], draw.choice(np.linspace(0.1, 1, 9, dtype=np.float32), number + 3)
+        is_large = (boxes[:number, 2:] - boxes[:number, :2]).prod(1) >= LARGE_FACE ** 2
+        # the last three are those of the first look
+        large, found = Detections(boxes[:number], scores[:number]), Detections(boxes[number:], scores[number:])
+        expected = joined(Detections(*(part[is_large] for part in large[:2])), found, 0.3)
+        given = (*large[:2], np.array(1, np.float32), *found[:2], np.array(0.3, np.float32))
+        for one, other in zip(pipeline.join(np.array(1), *given), expected[:2], strict=True):
+            assert np.array_equal(one, other)
+        dropped[0] += is_large.sum() + 3 - len(expected.boxes)
+        kept = draw.random(number + 3) < 0.9
+        faces = [Face(box, 1.0, box.reshape(2, 2), np.array([score])) for box, score in zip(boxes, scores, strict=True)]
+        expected = without_parts([face for face, keeps in zip(faces, kept, strict=True) if keeps])
+        remains = pipeline.apart(kept, boxes, scores)
+        assert [id(face) for face in expected] == [id(face) for face, keeps in zip(faces, remains, strict=True) if keeps]
+        dropped[1] += kept.sum() - len(expected)
+    assert min(dropped) > 10
 
 
 def test_it_finds_what_the_landmarker_finds_with_a_net_without_expected_errors(tmp_path):
