@@ -170,9 +170,9 @@ def detection_scale(height: int, width: int, scale: float | None) -> float:
 
 
 def joined(large: Detections, found: Detections, overlap: float) -> Detections:
-    """Return both, best first, without those of `found` that show a large face again or a part of it."""
+    """Return both, best first, without those of `found` that show a large face again or a part of one that is as certain."""
     again = iou(found.boxes, large.boxes) > overlap
-    part = shared(found.boxes, large.boxes) >= WITHIN
+    part = (shared(found.boxes, large.boxes) >= WITHIN) & (found.scores[:, None] <= large.scores)
     kept = ~(again | part).any(1)
     boxes, scores = (np.concatenate([one, other[kept]]) for one, other in zip(large[:2], found[:2], strict=True))
     order = np.argsort(-scores, kind="stable")

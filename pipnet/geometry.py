@@ -256,6 +256,7 @@ def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, bor
             return np.zeros((side, side, 3), np.uint8)
     for _ in range(halvings if min(image.shape[:2]) >= 2 ** halvings else 0):
         image, wide = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_LINEAR), wide / 2
+    shrink = min(MOST_SAMPLES / (wide[2:] - wide[:2]).max(), 1)
     times = np.maximum(np.ceil(shrink * (wide[2:] - wide[:2]) / side - 1e-9), 1).astype(int)  # samples per pixel, x and y
     matrix = crop_matrix(wide, (side * times[0], side * times[1]), angle)
     if shrink < 1:

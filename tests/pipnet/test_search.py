@@ -117,9 +117,11 @@ def test_a_portrait_that_fills_the_picture_is_found_at_once(side, portrait):
 
 def test_parts_of_a_large_face_are_dropped():
     large = Detections(np.array([[100.0, 100, 300, 340]]), np.array([0.8]))
-    boxes = np.array([[90.0, 110, 310, 330], [130, 160, 190, 220], [280, 300, 380, 400], [400, 10, 420, 30]])  # again, an eye, others
-    found = joined(large, Detections(boxes, np.array([0.9, 0.95, 0.7, 0.6])), 0.3)
-    assert found.boxes.tolist() == [large.boxes[0].tolist(), *boxes[2:].tolist()] and found.scores.tolist() == [0.8, 0.7, 0.6]
+    again, eye, other, far = [90.0, 110, 310, 330], [130, 160, 190, 220], [280, 300, 380, 400], [400, 10, 420, 30]
+    found = joined(large, Detections(np.array([again, eye, other, far]), np.array([0.9, 0.75, 0.7, 0.6])), 0.3)
+    assert found.boxes.tolist() == [large.boxes[0].tolist(), other, far] and found.scores.tolist() == [0.8, 0.7, 0.6]
+    sure = joined(large, Detections(np.array([eye]), np.array([0.9])), 0.3)
+    assert sure.boxes.tolist() == [eye, large.boxes[0].tolist()], "the large one may be false"
 
 
 def test_of_a_face_and_its_parts_the_face_stays():

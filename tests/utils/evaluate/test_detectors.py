@@ -100,7 +100,7 @@ def test_mtcnn_finds_the_published_boxes_and_points(reference):
 
 
 def test_the_default_scale_is_that_of_the_detector(tmp_path):
-    """MTCNN builds a pyramid of the whole picture; the others see at most 600 px of the short side, ours also 160 px of the other."""
+    """MTCNN builds a pyramid of the whole picture; ours see at most 600 px of the short side, and 160 px of the other."""
     torch.save(MTCNN().state_dict(), tmp_path / "mtcnn.pt")
     seen = []
     for detector in (Detector("mtcnn", tmp_path / "mtcnn.pt"), Detector("mtcnn", tmp_path / "mtcnn.pt", scale=0.5), Detector()):
