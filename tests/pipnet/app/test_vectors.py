@@ -193,6 +193,8 @@ def stills(rng: np.random.Generator) -> list[dict]:
     # two faces that only turned pictures show: the one with the higher score is sure, or is none
     order = [[scene_face(rng, 100, 100, 80, np.pi, score, 2, 0.7), scene_face(rng, 230, 150, 90, np.pi / 2, other, 1, found)]
              for score, other in ((0.9, 0.8), (0.8, 0), (0.2, 0.45)) for found in (0.65, 0.75)]
+    # a sure face on its head in the turned picture, which does not end the search
+    order += [[scene_face(rng, 100, 100, 80, 1.5 * np.pi, turn=1), scene_face(rng, 230, 150, 90, np.pi, turn=2, found=0.7)]]
     # a large face with an eye that is found too, whose score is lower or higher, and a small face beside them
     parts = [[scene_face(rng, 120, 120, 150, found=0.8), scene_face(rng, 95, 100, size, score=score, found=found),
               scene_face(rng, 270, 60, 40)] for size, found in ((30, 0.95), (70, 0.7)) for score in (0.6, 0.9, 0.95)]
