@@ -16,7 +16,7 @@ from pipnet.app.drowsiness import Drowsiness
 from pipnet.app.smooth import OneEuro
 from pipnet.app.track import Tracker
 from pipnet.app.web import PAGE, Options, page_settings
-from pipnet.detector import Detector, FaceBox
+from pipnet.detector import WITHIN, Detections, Detector, FaceBox, joined
 from pipnet.face import Face, rounded
 from pipnet.files import shipped
 from pipnet.geometry import CHOICES, Protocol, box_of, crop_box, iou, transform, turn_about, turned_boxes
@@ -55,6 +55,11 @@ def geometry_calls(rng: np.random.Generator) -> list[tuple[list, object]]:
     calls += [(["carry", box, as_map(turn)], geometry.carry(box, turn)) for box in boxes]
     calls += [(["turnedBox", box, 0.7], turned_boxes(box[None], turn_about(box.reshape(2, 2).mean(0), 0.7))[0]) for box in boxes]
     calls += [(["turnAbout", centre, angle], np.ravel(turn))]
+    low = rng.uniform(0, 100, (40, 2))
+    some = np.column_stack([low, low + rng.uniform(20, 80, (40, 2))]), rng.uniform(0.6, 1, 40)
+    large, found = (Detections(*(part[rows] for part in some)) for rows in (slice(4), slice(4, None)))
+    calls += [(["joined", as_list(large), as_list(found), {"overlap": 0.3, "within": WITHIN}],
+               as_list(joined(large, found, 0.3)))]
     wrong = [(0, 0, np.inf, 10), (np.nan, 0, 10, 10), (5, 5, 5, 5), (0, 0, 2e7, 10), (9, 9, 4, 4), (5e6, 0, 5e6 + 1, 1)]
     for square in CHOICES["square"]:
         for border in CHOICES["border"]:
@@ -67,6 +72,11 @@ def geometry_calls(rng: np.random.Generator) -> list[tuple[list, object]]:
                                       crop_or_none(box, protocol, angle)))
     poses = rng.uniform(-1, 1, (8, 3))
     return calls + [(["turnPose", pose, angle], turn_pose(pose, angle)) for pose in poses for angle in (0.5, -2.0)]
+
+
+def as_list(detections: Detections) -> list[dict]:
+    """Detections as detector.js has them."""
+    return [{"box": box, "score": score} for box, score in zip(detections.boxes, detections.scores, strict=True)]
 
 
 def crop_or_none(box, protocol: Protocol, angle: float) -> np.ndarray | None:
@@ -195,9 +205,10 @@ def stills(rng: np.random.Generator) -> list[dict]:
              for score, other in ((0.9, 0.8), (0.8, 0), (0.2, 0.45)) for found in (0.65, 0.75)]
     # a sure face on its head in the turned picture, which does not end the search
     order += [[scene_face(rng, 100, 100, 80, 1.5 * np.pi, turn=1), scene_face(rng, 230, 150, 90, np.pi, turn=2, found=0.7)]]
-    # a large face with an eye that is found too, whose score is lower or higher, and a small face beside them
+    # a face with an eye that is found too, whose score is lower or higher, and a small face beside a large one
     parts = [[scene_face(rng, 120, 120, 150, found=0.8), scene_face(rng, 95, 100, size, score=score, found=found),
               scene_face(rng, 270, 60, 40)] for size, found in ((30, 0.95), (70, 0.7)) for score in (0.6, 0.9, 0.95)]
+    parts += [[scene_face(rng, 120, 120, 50), scene_face(rng, 112, 112, 22, score=score)] for score in (0.8, 0.95)]
     no_faces = [[scene_face(rng, 40, 40, score=0, turn=turn, found=0.8 - 0.1 * turn) for turn in turns]
                 for turns in ((), (0,), (0, 1, 2, 3), (0, 0, 0, 0, 1, 2))]
     return [{"faces": some} for some in (*faces, *order, *parts, *no_faces)]

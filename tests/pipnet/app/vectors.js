@@ -2,6 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { cut, enhanced, shrunken } from "./crop.js";
+import { joined } from "./detector.js";
 import { Drowsiness } from "./drowsiness.js";
 import * as geometry from "./geometry.js";
 import { Landmarker } from "./landmarker.js";
@@ -46,7 +47,7 @@ class Scene extends Landmarker {
 const parse = (text) => JSON.parse(text, (_, value) => (value === "NaN" ? NaN : value));
 const { settings, calls, poses, pixels, smooth, drowsy, scene, protocols } = parse(readFileSync(0, "utf8"));
 const { size: frame } = scene;
-const answers = { calls: calls.map(([name, ...given]) => ({ ...geometry, ...numbers, ...pose })[name](...given)) };
+const answers = { calls: calls.map(([name, ...given]) => ({ ...geometry, ...numbers, ...pose, joined })[name](...given)) };
 
 answers.poses = poses.map((landmarks) => pose.headPose(landmarks, settings.pose, frame.width, frame.height));
 
