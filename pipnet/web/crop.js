@@ -1,15 +1,18 @@
 /** Pixels for the nets: crops and shrunk frames in BGR, from a frame {data, width, height} in RGBA (ImageData). */
 
+import { centreOf } from "./geometry.js";
 import { clamp, mean } from "./numbers.js";
 
 /**
  * Write a crop of a frame into `target` at `offset`: size x size px, BGR, black outside the frame; see `cut` in geometry.py.
  *
  * crop: nominal crop in image px. net: `size` of the nominal crop, `border` px around it, `zero`: whether that border is black.
- * angle: radians by which the crop is turned clockwise about its centre. Shrinking averages one sample or more per source pixel.
+ * angle: radians by which the crop is turned clockwise about its centre. Shrinking averages one sample or more per source pixel;
+ * pixels of a large crop become means of four first.
  */
-export function cut(frame, crop, { size, border, zero }, angle, target, offset) {
-  const side = size + 2 * border, width = crop[2] - crop[0], height = crop[3] - crop[1];
+export function cut(picture, nominal, { size, border, zero }, angle, target, offset) {
+  const side = size + 2 * border, [frame, crop] = halvedFor(picture, nominal, size, side, angle);
+  const width = crop[2] - crop[0], height = crop[3] - crop[1];
   const times = [width, height].map((length) => Math.max(Math.ceil(length / size - 1e-9), 1));  // samples per pixel
   const cosine = Math.cos(angle), sine = Math.sin(angle);
   const dx = width / size / times[0], dy = height / size / times[1];  // image px between samples
@@ -58,38 +61,74 @@ function sampleEdge({ data, width, height }, x, y, sample) {
   }
 }
 
+/** Return a frame, or a halved part of it, and a crop in that frame whose pixels are less than twice as large there. */
+function halvedFor(frame, crop, size, side, angle) {
+  const sides = [crop[2] - crop[0], crop[3] - crop[1]], times = Math.floor(Math.log2(Math.max(Math.min(...sides) / size, 1)));
+  const reach = sides.map((length) => ((length * side) / size / 2) * (angle ? 1.5 : 1)), centre = centreOf(crop);
+  const low = centre.map((middle, axis) => Math.max(Math.floor(middle - reach[axis]) - 2, 0));
+  const high = [frame.width, frame.height].map((most, axis) => Math.min(Math.ceil(centre[axis] + reach[axis]) + 2, most));
+  if (!times || Math.min(high[0] - low[0], high[1] - low[1]) < 2 ** times) return [frame, crop];
+  let part = halved(frame, [...low, ...high]);
+  for (let i = 1; i < times; i++) part = halved(part);
+  return [part, crop.map((edge, i) => (edge - low[i % 2]) / 2 ** times)];
+}
+
+/** Return a frame, or the part of it in a box of whole pixels, at half the size: each pixel is the mean of four. */
+function halved({ data, width, height }, [x1, y1, x2, y2] = [0, 0, width, height]) {
+  const [columns, rows] = [x2 - x1, y2 - y1].map((length) => evenly(length / 2));
+  const result = new Uint8ClampedArray(4 * columns * rows);
+  for (let row = 0, offset = 0; row < rows; row++) {
+    const upper = width * (y1 + 2 * row), lower = width * Math.min(y1 + 2 * row + 1, y2 - 1);
+    for (let column = 0; column < columns; column++) {
+      const left = x1 + 2 * column, right = Math.min(left + 1, x2 - 1);
+      const a = 4 * (upper + left), b = 4 * (upper + right), c = 4 * (lower + left), d = 4 * (lower + right);
+      for (let i = 0; i < 4; i++) result[offset++] = (data[a + i] + data[b + i] + data[c + i] + data[d + i] + 2) >> 2;
+    }
+  }
+  return { data: result, width: columns, height: rows };
+}
+
+/** Return a number rounded as OpenCV does: a half to the even neighbour. */
+function evenly(value) {
+  return value % 1 === 0.5 ? 2 * Math.round(value / 2) : Math.round(value);
+}
+
+/** Return a frame in BGR {data, width, height}, resized by a factor up to 1 without aliasing, see `shrunken` in images.py. */
+export function shrunken(frame, factor) {
+  return factor < 0.5 ? shrunken(halved(frame), 2 * factor) : toBgr(frame, factor);
+}
+
 /** Return a frame in BGR {data, width, height}, resized by `scale` with bilinear samples as cv2.resize takes them. */
 export function toBgr({ data, width, height }, scale = 1) {
-  const columns = Math.round(width * scale), rows = Math.round(height * scale);
+  const columns = evenly(width * scale), rows = evenly(height * scale);
   const result = new Uint8Array(3 * columns * rows);
   const across = steps(columns, width, scale), down = steps(rows, height, scale);
   let offset = 0;
-  for (const [top, bottom, lower] of down) {
-    for (const [left, right, later] of across) {
+  for (const [top, bottom, upper, lower] of down) {
+    for (const [left, right, earlier, later] of across) {
       const a = 4 * (top * width + left), b = 4 * (top * width + right);
       const c = 4 * (bottom * width + left), d = 4 * (bottom * width + right);
       for (let channel = 2; channel >= 0; channel--) {
-        const upper = data[a + channel] + (data[b + channel] - data[a + channel]) * later;
-        const under = data[c + channel] + (data[d + channel] - data[c + channel]) * later;
-        result[offset++] = upper + (under - upper) * lower + 0.5;
+        const above = (data[a + channel] * earlier + data[b + channel] * later) >> 4;  // bits are dropped as OpenCV does
+        const below = (data[c + channel] * earlier + data[d + channel] * later) >> 4;
+        result[offset++] = (((above * upper) >> 16) + ((below * lower) >> 16) + 2) >> 2;
       }
     }
   }
   return { data: result, width: columns, height: rows };
 }
 
-/** Return [first source pixel, second, share of the second] for each of `count` samples along an axis of `length` px. */
+/** Return [first source pixel, second, the share of each, of 2048] for `count` samples along an axis of `length` px. */
 function steps(count, length, scale) {
   return Array.from({ length: count }, (_, i) => {
     const place = Math.min(Math.max((i + 0.5) / scale - 0.5, 0), length - 1), low = Math.floor(place);
-    return [low, Math.min(low + 1, length - 1), place - low];
+    return [low, Math.min(low + 1, length - 1), ...[low + 1 - place, place - low].map((share) => Math.round(2048 * share))];
   });
 }
 
 /** Return a frame with less noise, and brighter if it is dark; see `enhanced` in images.py. */
 export function enhanced({ data, width, height }, { blur, blur_reach: reach, bright, darkest }) {
-  const bell = Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-((i - reach) ** 2) / (2 * blur ** 2)));
-  const weights = bell.map((weight) => weight / (mean(bell) * bell.length));
+  const weights = bell(blur, reach);
   const places = Array.from({ length: width }, (_, x) => weights.map((_, i) => 4 * mirrored(x + i - reach, width)));
   const result = new Uint8ClampedArray(data.length).fill(255), line = new Float32Array(4 * width);
   let level = 0;
@@ -103,13 +142,25 @@ export function enhanced({ data, width, height }, { blur, blur_reach: reach, bri
       for (let channel = 0; channel < 3; channel++) {
         let value = 0;
         for (let i = 0; i < weights.length; i++) value += weights[i] * line[places[column][i] + channel];
-        level += result[4 * (row * width + column) + channel] = Math.round(value);
+        level += result[4 * (row * width + column) + channel] = (value + 2 ** 15) / 2 ** 16 | 0;
       }
     }
   }
   const gamma = Math.log(bright) / Math.log(clamp(level / (3 * 255 * width * height), darkest, bright));
   const curve = Array.from({ length: 256 }, (_, value) => Math.round(255 * (value / 255) ** gamma));
   return { data: result.map((value) => curve[value]), width, height };
+}
+
+/** Return the weights of a Gaussian blur, of 256, rounded as OpenCV does: each takes up what the last one has left. */
+function bell(deviation, reach) {
+  const exact = Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-((i - reach) ** 2) / (2 * deviation ** 2)));
+  const side = [], share = 256 / (mean(exact) * exact.length);
+  let left = 0;
+  for (const value of exact.slice(0, reach)) {
+    side.push(Math.round(value * share + left));
+    left += value * share - side.at(-1);
+  }
+  return [...side, 256 - 2 * mean(side) * reach, ...side.reverse()];
 }
 
 /** Return the place that lies as far inside a line as `place` lies outside of it; the pixel at the edge is not repeated. */

@@ -35,10 +35,20 @@ export function areaOf([x1, y1, x2, y2]) {
 
 /** Return the intersection over union of two boxes. */
 export function iou(one, other) {
+  const area = common(one, other);
+  return area / Math.max(areaOf(one) + areaOf(other) - area, 1e-9);
+}
+
+/** Return the share of a box that lies in another one. */
+export function shared(one, other) {
+  return common(one, other) / Math.max(areaOf(one), 1e-9);
+}
+
+/** Return the area that two boxes have in common. */
+function common(one, other) {
   const width = Math.min(one[2], other[2]) - Math.max(one[0], other[0]);
   const height = Math.min(one[3], other[3]) - Math.max(one[1], other[1]);
-  const shared = Math.max(width, 0) * Math.max(height, 0);
-  return shared / Math.max(areaOf(one) + areaOf(other) - shared, 1e-9);
+  return Math.max(width, 0) * Math.max(height, 0);
 }
 
 /** Return the points mapped by an affine map. */

@@ -5,11 +5,13 @@
  * long as a tracked frame. It also has no 8 bits, expected errors, pose or states.
  */
 
-import { areaOf, boxOf, carry, centreOf, cropBox, meanOf, similarity, transform, turnAbout, turnedBox } from "./geometry.js";
-import { cut, toBgr } from "./crop.js";
+import { cut } from "./crop.js";
+import { Detector } from "./detector.js";
+import { areaOf, boxOf, carry, centreOf, cropBox, iou, meanOf, shared, similarity, transform, turnAbout, turnedBox }
+  from "./geometry.js";
 import { clamp, mean } from "./numbers.js";
 import { turnPose } from "./pose.js";
-import { search, turnBack, turnPicture } from "./search.js";
+import { search } from "./search.js";
 
 /**
  * A face is {box, score, landmarks, scores, sigma, pose, states} in image px and degrees, null for what the net does not predict.
@@ -20,34 +22,42 @@ export class Landmarker {
   constructor(settings, runtime) {
     this.net = settings.net;
     this.limits = settings.landmarker;
-    this.detector = settings.detector;
+    this.detector = new Detector(settings.detector, runtime);
     this.searched = settings.search;
-    this.most = settings.options.max_faces;
+    this.most = settings.options.max_faces ?? Infinity;
     this.runtime = runtime;
     this.seconds = { detect: 0, landmarks: 0 };
-    this.calls = 0;  // of the landmark net so far
+    this.crops = 0;  // that the landmark net has seen so far
   }
 
   /** Return the faces of a picture, which is searched turned and enhanced where none is sure. */
   async facesOf(frame) {
-    const { boxes, scores } = await this.detect(frame);
-    return search(this, frame, await this.refined(frame, boxes, scores));
+    if (this.most < Infinity) {
+      const faces = await this.refined(frame, await this.detected(frame, () => this.detector.large(frame)));
+      if (faces.filter((face) => this.isSure(face)).length >= this.most) return faces;  // those in the rest are smaller
+    }
+    return search(this, frame, await this.refined(frame, await this.detect(frame)));
   }
 
-  /** Return the faces of landmark boxes. Those that are unsure or far from the box are cropped again; with `close`, all are. */
-  async refined(frame, boxes, scores, close = false) {
-    const faces = await this.landmarksOf(frame, boxes, scores), used = [...boxes];
+  /**
+   * Return the faces of landmark boxes {box, score}. Those that are unsure or far from the box are cropped again.
+   *
+   * close: all are, as closely as those that lean.
+   */
+  async refined(frame, found, close = false) {
+    const used = found.map(({ box }) => box), scores = found.map(({ score }) => score);
+    const faces = await this.landmarksOf(frame, used, scores);
     if (!close && !this.net.inner) await this.turn(frame, faces, used);
     let moving = faces.map((_, i) => i);
     for (let crop = 0; crop < this.limits.most_crops; crop++) {
       const again = new Map(moving.map((i) => [i, this.nextBox(faces[i], frame)]));
       const due = (i) => this.isFar(used[i], again.get(i), close) || (!crop && (close || !this.isSure(faces[i])));
-      moving = moving.filter((i) => due(i) && (crop < this.limits.few_crops || this.isFace(faces[i])));
+      moving = moving.filter((i) => due(i) && ((crop < this.limits.few_crops && !close) || this.isFace(faces[i])));
       if (!moving.length) break;
-      const found = await this.landmarksOf(frame, moving.map((i) => again.get(i)), moving.map((i) => scores[i]));
-      moving.forEach((i, k) => { [used[i], faces[i]] = [again.get(i), found[k]]; });
+      const moved = await this.landmarksOf(frame, moving.map((i) => again.get(i)), moving.map((i) => scores[i]));
+      moving.forEach((i, k) => { [used[i], faces[i]] = [again.get(i), moved[k]]; });
     }
-    return faces.filter((face) => this.isFace(face));
+    return apart(faces.filter((face) => this.isFace(face)), this.limits);
   }
 
   /** Return the landmark box for the next crop of a face; the present one, upright, where it would not show the frame. */
@@ -87,35 +97,24 @@ export class Landmarker {
     return mean(face.scores) >= this.net.face_least;
   }
 
-  /**
-   * Return landmark boxes, from the brows to the chin, and the detector's scores, best first.
-   *
-   * quarters: turns by 90 degrees clockwise of the faces that are searched.
-   */
-  async detect(frame, quarters = 0) {
-    const start = performance.now(), { threshold, overlap, short_side: short, most_pixels: most } = this.detector;
-    const { width, height } = frame;
-    const scale = Math.max(Math.min(1, short / Math.min(width, height), Math.sqrt(most / (width * height))),
-      1 / Math.min(width, height));
-    const small = turnPicture(toBgr(frame, scale), quarters), { runtime } = this, back = turnBack(quarters, frame);
-    const turned = quarters % 2 ? { width: height, height: width } : frame;
-    const found = await runtime.detector({ image: runtime.image(small.data, [small.height, small.width, 3]),
-      threshold: runtime.number(threshold), overlap: runtime.number(overlap) });
-    const scores = [...found.scores.data];
-    const boxes = scores.map((_, i) => this.fromDetector([...found.boxes.data.slice(4 * i, 4 * i + 4)].map((x) => x / scale)));
-    let kept = scores.map((_, i) => i).filter((i) => this.shows(boxes[i], turned));
-    if (this.most && kept.length > this.most) {
-      kept.sort((i, j) => areaOf(boxes[j]) - areaOf(boxes[i]));
-      kept = kept.slice(0, this.most).sort((i, j) => i - j);
-    }
+  /** Return landmark boxes with the detector's scores, {box, score}, best first. */
+  detect(frame) {
+    return this.detected(frame, () => this.detector.find(frame));
+  }
+
+  /** Return the same of what `find` finds in a picture. */
+  async detected(picture, find) {
+    const start = performance.now(), area = ({ box }) => areaOf(box);
+    const found = (await find(picture)).map(({ box, score }) => ({ box: [...this.fromDetector(box), 0], score }))
+      .filter(({ box }) => this.shows(box, picture));
     this.seconds.detect += (performance.now() - start) / 1000;
-    const angle = (quarters * Math.PI) / 2;
-    return { boxes: kept.map((i) => [...carry(boxes[i], back), angle]), scores: kept.map((i) => scores[i]) };
+    const largest = new Set([...found].sort((one, other) => area(other) - area(one)).slice(0, this.most));
+    return found.filter((one) => largest.has(one));
   }
 
   /** Return the landmark box (4) of a detector's box. */
   fromDetector(box) {
-    const [down, wide, high] = this.detector.face_box;
+    const [down, wide, high] = this.detector.limits.face_box;
     const [x, y] = centreOf(box), width = (box[2] - box[0]) / 2, height = (box[3] - box[1]) / 2;
     const middle = y + 2 * height * down;
     const tight = [x - width * wide, middle - height * high, x + width * wide, middle + height * high];
@@ -126,7 +125,7 @@ export class Landmarker {
 
   /** Return the landmark box of a face that leans by quarter turns, from that of an upright face in the same detector's box. */
   turned(box, quarters) {
-    const [down, wide, high] = this.detector.face_box, [x, y] = centreOf(box);
+    const [down, wide, high] = this.detector.limits.face_box, [x, y] = centreOf(box);
     const half = [(box[2] - box[0]) / 2 / wide, (box[3] - box[1]) / 2 / high], middle = y - 2 * half[1] * down;
     const [across, along] = quarters % 2 ? half.reverse() : half, angle = (quarters * Math.PI) / 2;
     const upright = this.fromDetector([x - across, middle - along, x + across, middle + along]);
@@ -142,7 +141,7 @@ export class Landmarker {
       const part = crops.slice(first, first + most), images = new Uint8Array(3 * side * side * part.length);
       const form = { size, border, zero: protocol.border === "zero" };
       part.forEach((crop, i) => cut(frame, crop, form, boxes[first + i][4], images, 3 * side * side * i));
-      this.calls += 1;
+      this.crops += part.length;
       const found = await this.runtime.landmarks({ image: this.runtime.image(images, [part.length, side, side, 3]) });
       part.forEach((crop, i) => faces.push(this.faceOf(found, i, crop, boxes[first + i], scores[first + i])));
     }
@@ -207,6 +206,15 @@ export class Landmarker {
     const [cosine, , , sine] = similarity(this.net.meanface, landmarks), angle = Math.atan2(sine, cosine);
     return angle - clamp(angle, -this.limits.level, this.limits.level);
   }
+}
+
+/** Return the faces without those that show another face again, or a part of a face that is larger and not less certain. */
+export function apart(faces, { same, part, within }) {
+  const all = faces.map((face) => ({ box: boxOf(face.landmarks), score: mean(face.scores) }));
+  const isAgain = (i, j) => iou(all[i].box, all[j].box) >= same && (all[i].score < all[j].score || j < i);
+  const isPart = (i, j) => shared(all[i].box, all[j].box) >= within && areaOf(all[i].box) * part < areaOf(all[j].box);
+  const drops = (i, j) => all[i].score <= all[j].score && (isAgain(i, j) || isPart(i, j));
+  return faces.filter((_, i) => !all.some((_, j) => drops(i, j)));
 }
 
 /** Return the standard deviation of points along an axis. */

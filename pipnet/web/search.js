@@ -1,18 +1,16 @@
 /** Faces that a turn, noise or darkness hides, searched in the enhanced frame as pipnet/search.py, but in quarter turns only. */
 
-import { enhanced } from "./crop.js";
-import { areaOf, boxOf, centreOf, iou } from "./geometry.js";
+import { enhanced, shrunken } from "./crop.js";
+import { areaOf, boxOf, carry, centreOf, iou } from "./geometry.js";
 import { mean } from "./numbers.js";
 
-const QUARTERS = [[0], [1, 2, 3]];  // turns by 90 degrees clockwise of the faces that are searched, step by step
-
 /** Return the map (see geometry.js) from a frame that is turned counter-clockwise by quarter turns back to the frame. */
-export function turnBack(quarters, { width, height }) {
+function turnBack(quarters, { width, height }) {
   return [[1, 0, 0, 0, 1, 0], [0, -1, width, 1, 0, 0], [-1, 0, width, 0, -1, height], [0, 1, 0, -1, 0, height]][quarters];
 }
 
 /** Return a picture {data, width, height} in BGR, turned counter-clockwise by quarter turns. */
-export function turnPicture(picture, quarters) {
+function turnPicture(picture, quarters) {
   if (!quarters) return picture;
   const [a, b, c, d, e, f] = turnBack(quarters, picture), { data, width: wide } = picture, sideways = quarters % 2;
   const width = sideways ? picture.height : wide, height = sideways ? wide : picture.height;
@@ -29,33 +27,42 @@ export function turnPicture(picture, quarters) {
   return { data: result, width, height };
 }
 
-/** Return whether a face leans by at most `lean` (radians) in a frame that is turned by one of `turns` (quarters). */
+/** Return whether a face leans by at most `lean` (radians) in a frame that is turned by one of `turns` (degrees). */
 export function stands(landmarker, face, turns) {
   const roll = landmarker.rollOf(face.landmarks);
-  return turns.some((quarters) => Math.cos(roll - quarters * Math.PI / 2) >= Math.cos(landmarker.searched.lean));
+  return turns.some((turn) => Math.cos(roll - (turn * Math.PI) / 180) >= Math.cos(landmarker.searched.lean));
 }
 
-/** Return the faces of a frame; while none is sure, those are added that the detector finds in the enhanced and turned frame. */
-export async function search(landmarker, frame, faces, steps = QUARTERS) {
-  const { sure: least } = landmarker.net, isSure = (face) => landmarker.isSure(face), turns = [];
-  if (!landmarker.net.can_search || faces.some(isSure)) return faces;
-  const { same, most_calls: calls } = landmarker.searched, most = landmarker.calls + calls;
-  const clear = enhanced(frame, landmarker.searched);
-  let found = faces;
-  for (const step of steps) {
-    turns.push(...step);
-    for (const quarters of step) {
-      if (landmarker.calls >= most) break;
-      const { boxes, scores } = await landmarker.detect(clear, quarters), inside = (_, i) => contains(frame, centreOf(boxes[i]));
-      for (const one of [clear, frame]) {
-        const some = await landmarker.refined(one, boxes.filter(inside), scores.filter(inside), true);
-        found = [...found, ...some.filter((face) => mean(face.scores) >= least)];
-      }
-    }
-    found = best(found, same, landmarker.most ?? Infinity);
-    if (found.some((face) => isSure(face) && stands(landmarker, face, turns))) break;
+/**
+ * Return the faces of a frame; while none is sure, those are added that the detector finds in the enhanced and turned frame.
+ *
+ * rolls: degrees, clockwise, of the faces that are searched; the one with the highest score comes first.
+ */
+export async function search(landmarker, frame, faces, rolls = landmarker.searched.quarters) {
+  const { net, searched } = landmarker, isSure = (face) => landmarker.isSure(face);
+  const zoom = Math.min(searched.side / Math.max(frame.width, frame.height), 1);
+  if (!net.can_search || faces.some(isSure) || zoom * Math.min(frame.width, frame.height) < 1) return faces;
+  const clear = enhanced(frame, searched), small = shrunken(clear, zoom), most = landmarker.crops + searched.most_crops;
+  const looks = [], tried = [], top = ({ found }) => Math.max(0, ...found.map(({ score }) => score));
+  for (const roll of rolls) looks.push({ roll, found: await look(landmarker, small, roll, zoom) });
+  for (const { roll, found } of looks.sort((one, other) => top(other) - top(one))) {
+    if (!found.length || landmarker.crops >= most) break;
+    tried.push(roll);
+    const some = await landmarker.refined(clear, found, true);
+    const again = some.map(({ landmarks, score }) => ({ box: landmarker.boxOf(landmarks), score }));
+    some.push(...await landmarker.refined(frame, again, true));
+    faces = best([...faces, ...some.filter((face) => mean(face.scores) >= net.sure)], searched.same, landmarker.most);
+    if (faces.some((face) => isSure(face) && stands(landmarker, face, tried))) break;
   }
-  return found;
+  return faces;
+}
+
+/** Return {box, score} of the faces with a roll (degrees) in a picture in BGR, in the frame that was shrunken by `zoom` to it. */
+async function look(landmarker, small, roll, zoom) {
+  const picture = turnPicture(small, roll / 90), back = turnBack(roll / 90, small);
+  const found = await landmarker.detected(picture, (image) => landmarker.detector.look(image, 1));
+  return found.map(({ box, score }) => ({ box: carry(box, back), score })).filter(({ box }) => contains(small, centreOf(box)))
+    .map(({ box, score }) => ({ box: [...box.map((edge) => edge / zoom), (roll * Math.PI) / 180], score }));
 }
 
 /** Return whether a point lies in a frame. */

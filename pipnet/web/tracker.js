@@ -69,7 +69,7 @@ export class Tracker {
 
   /** Return the tracked faces that the detector or their face score confirms, and the new faces that the detector finds. */
   async detect(frame, tracked) {
-    const { boxes } = await this.landmarker.detect(frame), ids = [...tracked.keys()], { limits } = this;
+    const boxes = (await this.landmarker.detect(frame)).map(({ box }) => box), ids = [...tracked.keys()], { limits } = this;
     const pairs = match([...tracked.values()].map((face) => boxOf(face.landmarks)), boxes, limits.same);
     const confirmed = new Set(pairs.map(([i]) => ids[i])), used = new Set(pairs.map(([, j]) => j));
     const kept = new Map([...tracked].filter(([id, face]) => face.score >= limits.least_score || confirmed.has(id)));
@@ -90,9 +90,9 @@ export class Tracker {
 
   /** Return the faces that are found in the enhanced frame at the next turn, and stand upright there. */
   async search(frame) {
-    const quarters = this.limits.turns[this.searches++ % this.limits.turns.length] / 90;
-    const faces = this.scored(await search(this.landmarker, frame, [], [[quarters]]));
-    return faces.filter((face) => stands(this.landmarker, face, [quarters]));
+    const turn = this.limits.turns[this.searches++ % this.limits.turns.length];
+    const faces = this.scored(await search(this.landmarker, frame, [], [turn]));
+    return faces.filter((face) => stands(this.landmarker, face, [turn]));
   }
 }
 

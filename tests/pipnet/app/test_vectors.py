@@ -2,8 +2,10 @@
 import json
 import shutil
 import subprocess
+from collections import Counter
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from conftest import LAYOUTS, ROOT, mean_face
@@ -14,10 +16,11 @@ from pipnet.app.drowsiness import Drowsiness
 from pipnet.app.smooth import OneEuro
 from pipnet.app.track import Tracker
 from pipnet.app.web import PAGE, Options, page_settings
-from pipnet.detector import Detector
+from pipnet.detector import WITHIN, Detections, Detector, FaceBox, joined
 from pipnet.face import Face, rounded
 from pipnet.files import shipped
 from pipnet.geometry import CHOICES, Protocol, box_of, crop_box, iou, transform, turn_about, turned_boxes
+from pipnet.images import enhanced, shrunken
 from pipnet.landmarker import Landmarker, open_net, with_roll
 from pipnet.pose import head_pose, turn_pose
 from utils.synthetic import render
@@ -26,6 +29,8 @@ pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="no node on
 NET = open_net(shipped("landmarks.onnx"), 1)
 WIDTH, HEIGHT, RATE = 320, 240, 30
 SHAPE = mean_face() - 0.5
+PICTURE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+PICTURE[:40, :40] = 255  # a bright corner, which shows how the picture is turned
 
 
 def as_map(matrix: np.ndarray) -> list[float]:
@@ -45,10 +50,16 @@ def geometry_calls(rng: np.random.Generator) -> list[tuple[list, object]]:
         calls += [(["median", values], np.median(values)) for values in points.T]
         calls += [(["quantile", points[:, 0], share], np.quantile(points[:, 0], share)) for share in (0, 0.3, 0.7, 1)]
     boxes = np.array([(0, 0, 40, 30), (10, 5, 50, 60), (200, 5, 220, 60), (10, 5, 10, 5), (20, 5, 10, 1)], float)
-    calls += [(["iou", one, other], iou(one[None], other[None])[0, 0]) for one in boxes for other in boxes]
+    calls += [([name, one, other], function(one[None], other[None])[0, 0]) for one in boxes for other in boxes
+              for name, function in (("iou", iou), ("shared", geometry.shared))]
     calls += [(["carry", box, as_map(turn)], geometry.carry(box, turn)) for box in boxes]
     calls += [(["turnedBox", box, 0.7], turned_boxes(box[None], turn_about(box.reshape(2, 2).mean(0), 0.7))[0]) for box in boxes]
     calls += [(["turnAbout", centre, angle], np.ravel(turn))]
+    low = rng.uniform(0, 100, (40, 2))
+    some = np.column_stack([low, low + rng.uniform(20, 80, (40, 2))]), rng.uniform(0.6, 1, 40)
+    large, found = (Detections(*(part[rows] for part in some)) for rows in (slice(4), slice(4, None)))
+    calls += [(["joined", as_list(large), as_list(found), {"overlap": 0.3, "within": WITHIN}],
+               as_list(joined(large, found, 0.3)))]
     wrong = [(0, 0, np.inf, 10), (np.nan, 0, 10, 10), (5, 5, 5, 5), (0, 0, 2e7, 10), (9, 9, 4, 4), (5e6, 0, 5e6 + 1, 1)]
     for square in CHOICES["square"]:
         for border in CHOICES["border"]:
@@ -61,6 +72,11 @@ def geometry_calls(rng: np.random.Generator) -> list[tuple[list, object]]:
                                       crop_or_none(box, protocol, angle)))
     poses = rng.uniform(-1, 1, (8, 3))
     return calls + [(["turnPose", pose, angle], turn_pose(pose, angle)) for pose in poses for angle in (0.5, -2.0)]
+
+
+def as_list(detections: Detections) -> list[dict]:
+    """Detections as detector.js has them."""
+    return [{"box": box, "score": score} for box, score in zip(detections.boxes, detections.scores, strict=True)]
 
 
 def crop_or_none(box, protocol: Protocol, angle: float) -> np.ndarray | None:
@@ -114,19 +130,26 @@ class Scene(Landmarker):
     """A landmarker that knows the faces of the frame.
 
     It finds the face that a box shares a fifth with, else background, also in place of a face whose score is 0. The detector
-    finds a face where the picture is turned by as many quarters as `turn` says. vectors.js has the same.
+    finds a face where the picture is turned by as many quarters as `turn` says, which it sees by the picture's bright corner. In
+    the small picture of large faces, boxes lie elsewhere. vectors.js has the same.
     """
 
     faces: list[dict]
-    quarters, matrix = 0, np.eye(2, 3)
 
-    def detect(self, image):
-        found = [box_of(transform(one["landmarks"], self.matrix)) for one in self.faces if one["turn"] == self.quarters]
-        found = [box for box in found if self.shows(box, *image.shape[1::-1])]
-        return np.reshape(found, (-1, 4)), np.ones(len(found))
+    def __init__(self, background: dict, max_faces: int | None = None):
+        super().__init__(NET, Detector(), max_faces)
+        self.background, self.detector.face_box, self.detector._find = background, FaceBox(0, 1, 1), self.find
+
+    def find(self, image, threshold, overlap):
+        quarters = int(np.argmax([image[row, column, 0] for row, column in ((0, 0), (-1, 0), (-1, -1), (0, -1))]))
+        matrix = geometry.turn_picture(PICTURE, -quarters * np.pi / 2)[1]
+        zoom = max(image.shape) / WIDTH
+        seen = [one for one in self.faces if one["turn"] == quarters]
+        boxes = [zoom * (box_of(transform(one["landmarks"], matrix)) + 10 * (zoom == 0.5)) for one in seen]
+        return np.reshape(boxes, (-1, 4)), np.array([one["found"] for one in seen]), None
 
     def _found(self, image, boxes, scores):
-        self._calls += len(boxes) > 0
+        self._crops += len(boxes)
         found = []
         for (*box, roll), score in zip(with_roll(boxes), scores, strict=True):
             middle = np.reshape(box, (2, 2)).mean(0)
@@ -139,10 +162,13 @@ class Scene(Landmarker):
         return found
 
 
-def scene_face(rng, x, y, size=60, roll=0.0, score=0.9, turn: int | None = 0) -> dict:
-    """A face of the scene; turn: quarters by which the picture is turned where the detector finds it, None: nowhere."""
+def scene_face(rng, x, y, size=60, roll=0.0, score=0.9, turn: int | None = 0, found=0.9) -> dict:
+    """A face of the scene; turn: quarters by which the picture is turned where the detector finds it, None: nowhere.
+
+    found: the detector's score.
+    """
     landmarks = transform(SHAPE * size + (x, y), turn_about(np.array([x, y]), roll)) + 0.4 * rng.standard_normal(SHAPE.shape)
-    return {"landmarks": landmarks, "score": score, "turn": turn}
+    return {"landmarks": landmarks, "score": score, "turn": turn, "found": found}
 
 
 def video(rng: np.random.Generator) -> list[dict]:
@@ -174,8 +200,25 @@ def stills(rng: np.random.Generator) -> list[dict]:
     rolls = (0, 0), (0.8, 0), (np.pi / 2, 1), (np.pi, 2), (2, 1)
     faces = [[scene_face(rng, 100, 100, score=score, roll=roll, turn=turn), scene_face(rng, x, 150, 40, turn=2, score=0.9)]
              for score in (0.9, 0.45, 0.2) for roll, turn in rolls for x in (250, 325)]
-    no_faces = [[scene_face(rng, 40, 40, score=0, turn=turn) for turn in turns] for turns in ((), (0,), (0, 1, 2, 3))]
-    return [{"faces": some} for some in (*faces, *no_faces)]
+    # two faces that only turned pictures show: the one with the higher score is sure, or is none
+    order = [[scene_face(rng, 100, 100, 80, np.pi, score, 2, 0.7), scene_face(rng, 230, 150, 90, np.pi / 2, other, 1, found)]
+             for score, other in ((0.9, 0.8), (0.8, 0), (0.2, 0.45)) for found in (0.65, 0.75)]
+    # a sure face on its head in the turned picture, which does not end the search
+    order += [[scene_face(rng, 100, 100, 80, 1.5 * np.pi, turn=1), scene_face(rng, 230, 150, 90, np.pi, turn=2, found=0.7)]]
+    # a face with an eye that is found too, whose score is lower or higher, and a small face beside a large one
+    parts = [[scene_face(rng, 120, 120, 150, found=0.8), scene_face(rng, 95, 100, size, score=score, found=found),
+              scene_face(rng, 270, 60, 40)] for size, found in ((30, 0.95), (70, 0.7)) for score in (0.6, 0.9, 0.95)]
+    parts += [[scene_face(rng, 120, 120, 50), scene_face(rng, 112, 112, 22, score=score)] for score in (0.8, 0.95)]
+    no_faces = [[scene_face(rng, 40, 40, score=0, turn=turn, found=0.8 - 0.1 * turn) for turn in turns]
+                for turns in ((), (0,), (0, 1, 2, 3), (0, 0, 0, 0, 1, 2))]
+    return [{"faces": some} for some in (*faces, *order, *parts, *no_faces)]
+
+
+def pixel_cases(rng: np.random.Generator) -> dict:
+    """A picture (H, W, 4) RGBA of odd sides with smooth noise, factors by which it is shrunken, and crops."""
+    picture = cv2.GaussianBlur(rng.integers(0, 256, (121, 187, 4), np.uint8), (0, 0), 2)
+    crops = [((-20, -30, 90, 80), 0), ((10.3, 5.2, 150.3, 145.2), 0.5), ((60, 20, 180, 120), 0), ((80, 50, 110, 90), -1.0)]
+    return {"picture": picture, "factors": (1, 0.7, 0.3, 0.11), "crops": crops, "form": {"size": 16, "border": 2, "zero": False}}
 
 
 def protocol_cases(net, rng: np.random.Generator) -> list[dict]:
@@ -216,7 +259,8 @@ def asked() -> dict:
     angles = np.array([(0, 0, 0), (0.6, 0, 0), (-0.6, 0.2, 0.1), (0.3, -0.3, 0), (0, 0.3, -0.4)], float)
     return {"settings": page_settings(Options(shipped("landmarks.onnx"), detect_every=7), shipped("detector.onnx")),
             "calls": geometry_calls(rng), "poses": [render(0, 1, 200, angles=one).landmarks + (20.0, 10.0) for one in angles],
-            "smooth": smoothing(rng), "drowsy": drowsiness_sequences(rng), "protocols": protocol_cases(NET, rng),
+            "pixels": pixel_cases(rng), "smooth": smoothing(rng), "drowsy": drowsiness_sequences(rng),
+            "protocols": protocol_cases(NET, rng),
             "scene": {"frames": video(rng), "stills": stills(rng), "size": {"width": WIDTH, "height": HEIGHT},
                       "background": {"landmarks": SHAPE * 60 + 30, "score": 0.3}, "doubtful": 0.35}}
 
@@ -276,6 +320,19 @@ def test_boxes_and_limits_of_nets(asked, answered):
         agree(found, case["expected"], case["net"]["protocol"])
 
 
+def test_pixels(asked, answered):
+    cases, found = asked["pixels"], answered["pixels"]
+    image = np.ascontiguousarray(cases["picture"][..., 2::-1])
+    for factor, one in zip(cases["factors"], found["shrunken"], strict=True):
+        expected = shrunken(image, factor)
+        assert (one["height"], one["width"]) == expected.shape[:2]
+        assert np.abs(np.reshape(one["data"], expected.shape) - expected.astype(float)).max() <= 1, factor
+    assert np.abs(np.reshape(found["enhanced"], cases["picture"].shape)[..., 2::-1] - enhanced(image).astype(float)).max() <= 1
+    for (crop, angle), one in zip(cases["crops"], found["crops"], strict=True):
+        expected = geometry.cut(image, np.array(crop), 16, 1.25, angle=angle, halve=True)
+        assert np.abs(np.reshape(one, expected.shape) - expected.astype(float)).max() <= 1, (crop, angle)
+
+
 def test_smoothing(asked, answered):
     for frames, found in zip(asked["smooth"], answered["smooth"], strict=True):
         smooth = OneEuro()
@@ -294,32 +351,17 @@ def test_drowsiness(asked, answered):
         agree(found, said, sequence["eyes"])
 
 
-@pytest.fixture
-def scene(asked, monkeypatch) -> Scene:
-    """The landmarker of the scene. A turn of the picture by the search is known to its detector."""
-    scene = Scene(NET, SimpleNamespace(face_box=Detector().face_box))
-    scene.background = asked["scene"]["background"]
-
-    def turn_picture(image, angle):
-        picture, scene.matrix = geometry.turn_picture(image, angle)
-        scene.quarters = round(-angle / (np.pi / 2))
-        return picture, scene.matrix
-
-    monkeypatch.setattr(search, "turn_picture", turn_picture)
-    return scene
-
-
 def of_frame(scene: Scene, frame: dict, find) -> dict:
     """Return what Python finds in a frame, in the form of JavaScript's answer."""
-    scene.faces, scene.quarters, scene.matrix, before = frame["faces"], 0, np.eye(2, 3), scene.calls
-    faces = find(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    scene.faces, before = frame["faces"], scene.crops
+    faces = find(PICTURE)
     return {"faces": [{"box": one.box, "score": one.score, "landmarks": one.landmarks, "scores": one.scores, "sigma": None,
                        "pose": None, "states": None} | ({} if one.id is None else {"id": one.id}) for one in faces],
-            "calls": scene.calls - before}
+            "crops": scene.crops - before}
 
 
-def test_tracking(asked, answered, scene):
-    tracker, ids = Tracker(scene, detect_every=7), set()
+def test_tracking(asked, answered):
+    tracker, ids = Tracker(scene := Scene(asked["scene"]["background"]), detect_every=7), set()
     for index, (frame, found) in enumerate(zip(asked["scene"]["frames"], answered["tracked"], strict=True)):
         expected = of_frame(scene, frame, lambda image: tracker.update(image, frame["seconds"]))  # noqa: B023
         ids |= {one["id"] for one in expected["faces"]}
@@ -328,10 +370,13 @@ def test_tracking(asked, answered, scene):
     assert len(ids) > 5 and tracker.searches > 5
 
 
-def test_pictures(asked, answered, scene):
-    scene.background = scene.background | {"score": asked["scene"]["doubtful"]}
-    for index, (frame, found) in enumerate(zip(asked["scene"]["stills"], answered["found"], strict=True)):
-        expected = of_frame(scene, frame, lambda image: search.search(
-            scene, image, scene.faces_of(image, *scene.detect(image), True), steps=search.ROLLS[:2]))
-        agree(found, expected, index)
-    assert search.MOST_CALLS <= expected["calls"] < 60  # of background that moves on from crop to crop
+def test_pictures(asked, answered, monkeypatch):
+    monkeypatch.setattr(search, "STEPS", search.STEPS[:1])
+    seen = Counter()
+    for most, answers in zip((None, 1, 2), answered["found"], strict=True):
+        scene = Scene(asked["scene"]["background"] | {"score": asked["scene"]["doubtful"]}, most)
+        for index, (frame, found) in enumerate(zip(asked["scene"]["stills"], answers, strict=True)):
+            expected = of_frame(scene, frame, scene)
+            agree(found, expected, (most, index))
+            seen[len(expected["faces"])] += 1
+    assert {*seen} == {0, 1, 2} and search.MOST_CROPS <= expected["crops"] < 60  # of background that moves from crop to crop

@@ -1,6 +1,8 @@
 /** Driver of the page's modules in node: answers what test_vectors.py asks on stdin. */
 
 import { readFileSync } from "node:fs";
+import { cut, enhanced, shrunken } from "./crop.js";
+import { joined } from "./detector.js";
 import { Drowsiness } from "./drowsiness.js";
 import * as geometry from "./geometry.js";
 import { Landmarker } from "./landmarker.js";
@@ -11,18 +13,26 @@ import { Tracker } from "./tracker.js";
 
 /** A landmarker that knows the faces of the frame, as `Scene` in test_vectors.py. */
 class Scene extends Landmarker {
-  async detect(frame, quarters = 0) {
-    const angle = (quarters * Math.PI) / 2;
-    const seen = this.faces.filter(({ turn, landmarks }) => turn === quarters && this.shows(geometry.boxOf(landmarks), frame));
-    const boxes = seen.map(({ landmarks }) => {
-      const upright = geometry.turnAbout(geometry.centreOf(geometry.boxOf(landmarks)), -angle);
-      return [...geometry.boxOf(geometry.transform(landmarks, upright)), angle];
-    });
-    return { boxes, scores: boxes.map(() => 1) };
+  constructor(settings, size, background) {
+    const runtime = { image: (data, [height, width]) => ({ data, height, width }), number: (value) => value,
+      detector: ({ image }) => this.find(image) };
+    super({ ...settings, detector: { ...settings.detector, face_box: [0, 1, 1] } }, runtime);
+    Object.assign(this, { size, background });
+  }
+
+  find({ data, height, width }) {
+    const corners = [0, height * width - width, height * width - 1, width - 1].map((place) => data[3 * place]);
+    const quarters = corners.indexOf(Math.max(...corners)), { size } = this, zoom = Math.max(height, width) / size.width;
+    const turns = [[1, 0, 0, 0, 1, 0], [0, 1, 0, -1, 0, size.width], [-1, 0, size.width, 0, -1, size.height],
+      [0, -1, size.height, 1, 0, 0]];
+    const seen = this.faces.filter(({ turn }) => turn === quarters);
+    const boxes = seen.flatMap(({ landmarks }) => geometry.boxOf(geometry.transform(landmarks, turns[quarters]))
+      .map((edge) => zoom * (edge + 10 * (zoom === 0.5))));
+    return { boxes: { data: boxes }, scores: { data: seen.map(({ found }) => found) } };
   }
 
   async landmarksOf(frame, boxes, scores) {
-    this.calls += boxes.length > 0;
+    this.crops += boxes.length;
     return boxes.map((box, i) => {
       const tight = box[4] ? geometry.turnedBox(box.slice(0, 4), box[4]) : box.slice(0, 4);
       const shared = this.faces.map((face) => geometry.iou(geometry.boxOf(face.landmarks), tight)), most = Math.max(0, ...shared);
@@ -35,10 +45,23 @@ class Scene extends Landmarker {
 }
 
 const parse = (text) => JSON.parse(text, (_, value) => (value === "NaN" ? NaN : value));
-const { settings, calls, poses, smooth, drowsy, scene, protocols } = parse(readFileSync(0, "utf8")), { size: frame } = scene;
-const answers = { calls: calls.map(([name, ...given]) => ({ ...geometry, ...numbers, ...pose })[name](...given)) };
+const { settings, calls, poses, pixels, smooth, drowsy, scene, protocols } = parse(readFileSync(0, "utf8"));
+const { size: frame } = scene;
+const answers = { calls: calls.map(([name, ...given]) => ({ ...geometry, ...numbers, ...pose, joined })[name](...given)) };
 
 answers.poses = poses.map((landmarks) => pose.headPose(landmarks, settings.pose, frame.width, frame.height));
+
+const { picture: rows, factors, crops, form } = pixels, side = form.size + 2 * form.border;
+const noise = { data: Uint8ClampedArray.from(rows.flat(2)), width: rows[0].length, height: rows.length };
+answers.pixels = {
+  shrunken: factors.map((factor) => shrunken(noise, factor)).map(({ data, ...size }) => ({ data: [...data], ...size })),
+  enhanced: [...enhanced(noise, settings.search).data],
+  crops: crops.map(([crop, angle]) => {
+    const target = new Uint8Array(3 * side * side);
+    cut(noise, crop, form, angle, target, 0);
+    return [...target];
+  }),
+};
 
 answers.smooth = smooth.map((frames) => {
   const filter = makeSmooth("one-euro", settings.smooth);
@@ -64,19 +87,26 @@ answers.protocols = protocols.map(({ net, boxes, faces }) => {
 });
 
 const picture = { ...frame, data: new Uint8ClampedArray(4 * frame.width * frame.height) };
-const landmarker = Object.assign(new Scene(settings), { background: scene.background });
-const tracker = new Tracker(landmarker, makeSmooth("one-euro", settings.smooth), settings);
-answers.tracked = [];
-answers.found = [];
-for (const { seconds, faces } of scene.frames) {
-  landmarker.faces = faces;
-  const before = landmarker.calls;
-  answers.tracked.push({ faces: await tracker.update(picture, seconds), calls: landmarker.calls - before });
+for (let row = 0; row < 40; row++) picture.data.fill(255, 4 * row * frame.width, 4 * (row * frame.width + 40));
+
+/** Return what is found in each frame of the scene, with the number of crops that it took. */
+async function inFrames(frames, landmarker, find) {
+  const found = [];
+  for (const { seconds, faces } of frames) {
+    landmarker.faces = faces;
+    const before = landmarker.crops;
+    found.push({ faces: await find(seconds), crops: landmarker.crops - before });
+  }
+  return found;
 }
-landmarker.background.score = scene.doubtful;
-for (const { faces } of scene.stills) {
-  landmarker.faces = faces;
-  const before = landmarker.calls;
-  answers.found.push({ faces: await landmarker.facesOf(picture), calls: landmarker.calls - before });
+
+const landmarker = new Scene(settings, frame, scene.background);
+const tracker = new Tracker(landmarker, makeSmooth("one-euro", settings.smooth), settings);
+answers.tracked = await inFrames(scene.frames, landmarker, (seconds) => tracker.update(picture, seconds));
+answers.found = [];
+for (const most of [null, 1, 2]) {
+  const options = { ...settings.options, max_faces: most };
+  const one = new Scene({ ...settings, options }, frame, { ...scene.background, score: scene.doubtful });
+  answers.found.push(await inFrames(scene.stills, one, () => one.facesOf(picture)));
 }
 process.stdout.write(JSON.stringify(answers));

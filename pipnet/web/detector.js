@@ -1,0 +1,49 @@
+/** Boxes of the faces in a frame, as pipnet/detector.py finds them. */
+
+import { shrunken, toBgr } from "./crop.js";
+import { areaOf, iou, shared } from "./geometry.js";
+
+/** A detection is {box, score}, its box in px of the frame. */
+export class Detector {
+  /** limits: threshold, overlap and constants. runtime: of runtime.js. */
+  constructor(limits, runtime) {
+    this.limits = limits;
+    this.runtime = runtime;
+  }
+
+  /** Return the detections in a frame and, of large faces, in a small picture of it, best first. */
+  async find(frame) {
+    const scale = this.scaleOf(frame), found = await this.look(toBgr(frame, scale), scale);
+    return joined(await this.large(frame), found, this.limits);
+  }
+
+  /** Return the faces that fill a good part of a frame, found in a small picture of it; none if the frame is hardly larger. */
+  async large(frame) {
+    const { width, height } = frame, { large_side: side, large_face: least } = this.limits;
+    if ((1.5 * side) / Math.max(width, height) > this.scaleOf(frame)) return [];
+    const scale = Math.max(side / Math.max(width, height), 1 / Math.min(width, height));
+    const found = await this.look(shrunken(frame, scale), scale);
+    return found.filter(({ box }) => Math.sqrt(areaOf(box)) * scale >= least);
+  }
+
+  /** Return the detections in a picture {data, width, height} in BGR that was resized by `scale`, in px of the frame before. */
+  async look({ data, width, height }, scale) {
+    const { runtime, limits: { threshold, overlap } } = this;
+    const { boxes, scores } = await runtime.detector({ image: runtime.image(data, [height, width, 3]),
+      threshold: runtime.number(threshold), overlap: runtime.number(overlap) });
+    return [...scores.data].map((score, i) => ({ box: [...boxes.data.slice(4 * i, 4 * i + 4)].map((x) => x / scale), score }));
+  }
+
+  /** Return by what a frame is resized for the detector. */
+  scaleOf({ width, height }) {
+    const { short_side: side, most_pixels: most } = this.limits, short = Math.min(width, height);
+    return Math.max(Math.min(1, side / short, Math.sqrt(most / (width * height))), 1 / short);
+  }
+}
+
+/** Return both, best first, without those of `found` that show a large face again or a part of one that is as certain. */
+export function joined(large, found, { overlap, within }) {
+  const isNew = ({ box, score }) => large.every((face) => iou(box, face.box) <= overlap
+    && (shared(box, face.box) < within || score > face.score));
+  return [...large, ...found.filter(isNew)].sort((one, other) => other.score - one.score);
+}
