@@ -1,4 +1,4 @@
-"""Make the nets of weights/ from what runs.py trained: `python benchmarks/ship.py landmarks|landmarks-fast|detector`.
+"""Make the nets of weights/ from what was trained: `python weights/making/make.py ship landmarks|landmarks-fast|detector`.
 
 A net is NAME.onnx, the checkpoint NAME.pt without the state of its training and the paths of this machine, and NAME.int8.onnx
 of a landmark net. Weights of NAME.onnx are stored in 16 bits and cast to float32 when the file is loaded, which halves its size.
@@ -51,9 +51,12 @@ def detector_limits(exp: Path) -> dict[str, float]:
     for (boxes, values), picture in zip(find_faces(exported_detector(exp / "best.onnx"), crowds, 1.0), crowds, strict=True):
         match, counted = metric.matched(boxes, picture)
         image = read_source_image(picture.file)
-        found = landmarker.landmarks_of(image, landmarker.detector.face_box(boxes)) if len(boxes) else []
-        again = landmarker.landmarks_of(image, [landmarker.box_of(face.landmarks) for face in found])
-        sure = np.array([landmarker.is_face(face) for face in again], bool) & (match != -2)
+        starts, size = landmarker.detector.face_box(boxes), image.shape[1::-1]
+        for _ in range(2):  # of the detector's box, and of its landmarks
+            shown = np.array([landmarker.shows(box, *size) for box in starts], bool)
+            match, values, found = match[shown], values[shown], landmarker.landmarks_of(image, starts[shown])
+            starts = np.reshape([landmarker.box_of(face.landmarks) for face in found], (-1, 5))
+        sure = np.array([landmarker.is_face(face) for face in found], bool) & (match != -2)
         matches.append(match[sure] >= 0)
         scores.append(values[sure])
         faces += counted.sum()
