@@ -31,7 +31,7 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
         if zoom * min(image.shape[:2]) < 1:  # a line
             return faces
         small = shrunken(clear, zoom)
-        looks = [(roll, *found(landmarker, small, roll, zoom)) for roll in turns]
+        looks = [(roll, *_look(landmarker, small, roll, zoom)) for roll in turns]
         for roll, boxes, scores in sorted(looks, key=lambda look: -look[2].max(initial=0)):
             if not len(boxes) or landmarker.crops >= most:
                 break
@@ -46,7 +46,7 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
     return faces
 
 
-def found(landmarker, small: np.ndarray, roll: int, zoom: float) -> tuple[np.ndarray, np.ndarray]:
+def _look(landmarker, small: np.ndarray, roll: int, zoom: float) -> tuple[np.ndarray, np.ndarray]:
     """Return landmark boxes (M, 5) and scores (M,) of faces with this roll, in px of the image that was shrunken by `zoom`."""
     picture, matrix = turn_picture(small, -np.radians(roll))
     boxes, scores = landmarker.detect(as_bgr(picture), once=True)
