@@ -135,7 +135,7 @@ def _child(argv: list[str], output: str, script: str) -> None:
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(output + suffix, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)
-    for name in [name for name in sys.modules if name.split(".")[0] in ("nets", "pipnet", "utils")]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("main", "nets", "pipnet", "utils")]:
         del sys.modules[name]  # of this checkout; the script may be in a copy
     sys.argv = [script, *argv]
     sys.path.insert(0, str(Path(script).parent))

@@ -146,7 +146,8 @@ CHECKS = {  # page: what its snippets have found, beside that they run
     "README.md": "assert len(faces) == 1 and faces[0].landmarks.shape == (68, 2) and face.id == state['blinks'] == 0",
     "docs/contributing.md": "from nets.build import net_row\nassert net_row('convnext_atto').imagenet",
     "docs/runtimes.md": "from pipnet import Landmarker\n"
-                        "face, = Landmarker('weights/landmarks.onnx')(image, second_crop=False)\n"
+                        "landmarker = Landmarker('weights/landmarks.onnx')\n"
+                        "face, = landmarker.faces_of(image, *landmarker.detect(image, once=True), second_crop=False)\n"
                         "assert np.abs(points - face.landmarks).max() < 0.2",
 }
 EDITED = re.compile(r"# (\S+\.(?:py|yaml))(?:, below: (.+))?\n")  # first line of a snippet that belongs into a file

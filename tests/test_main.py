@@ -277,8 +277,8 @@ def test_early_stop(cli, recipe, tmp_path):
     folder, planned = tmp_path / "runs" / "000", driver(tmp_path, "planned", """
 from utils.landmarks import experiment
 figures, whole = iter([5.0, 4.0, 4.5, 3.0, 3.0, 3.5, 2.0, 1.0]), experiment.evaluate
-def evaluate(*args):
-    result = whole(*args)
+def evaluate(*args, **options):
+    result = whole(*args, **options)
     return result._replace(nme=result.nme * 0 + next(figures))
 experiment.evaluate = evaluate""")
     done = cli("--train", *recipe, "--epochs", "9", "--early-stop", "2", script=planned)
@@ -297,7 +297,7 @@ experiment.evaluate = evaluate""")
 def test_help_and_nets(cli):
     done = cli("--help")
     assert done.returncode == 0 and "--learning-rate" in done.stdout and "--test-onnx" in done.stdout
-    assert "quick, default, short" in " ".join(done.stdout.split()) and "irnet" in done.stdout
+    assert "default, quick, short" in " ".join(done.stdout.split()) and "irnet" in done.stdout
     done = cli("--list-nets")
     assert done.returncode == 0 and "| resnet18 " in done.stdout and "| irnet50 " in done.stdout
     done = cli("--list-nets", NET, "--threads", "1")

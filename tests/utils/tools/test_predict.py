@@ -181,7 +181,7 @@ def test_what_cannot_be_predicted(trained, cli, pictures, tmp_path):
 def test_two_faces_never_share_a_file_and_a_bad_picture_is_left_out(trained, pictures, tmp_path):
     for name in ("face00_2", "face00__2"):
         shutil.copy(pictures / "face00.jpg", pictures / f"{name}.jpg")
-    two = np.array([[10, 10, 80, 90], [20, 20, 60, 70.0]])
+    two = np.array([[10, 10, 50, 60], [50, 50, 90, 95.0]])
 
     def detector(image):
         detector.calls += 1
