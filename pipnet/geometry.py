@@ -246,7 +246,7 @@ def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, bor
     side = round(size * margin)
     wide = grow(np.asarray(crop, dtype=np.float64), side / size)
     shrink = min(MOST_SAMPLES / (wide[2:] - wide[:2]).max(), 1)
-    halvings = int(max(math.log2(max((wide[2:] - wide[:2]).min() / side, 1)), 0)) if halve else 0
+    halvings = int(math.log2(max((wide[2:] - wide[:2]).min() / side, 1))) if halve else 0
     # warpAffine cannot address all of a huge picture: cut out what is needed first
     if max(image.shape[:2]) >= 2 ** 15 or shrink < 1 or halvings:
         needed = grow(wide, 1.5) if angle else wide  # a turned square lies within one of sqrt(2) times its side

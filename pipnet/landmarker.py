@@ -167,9 +167,9 @@ def apart(faces: list[Face]) -> list[Face]:
         return faces
     boxes, scores = np.array([box_of(face.landmarks) for face in faces]), np.array([face.scores.mean() for face in faces])
     area = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
-    better = (scores[:, None] < scores) | ((scores[:, None] == scores) & np.triu(np.ones((len(faces),) * 2, bool), 1).T)
+    place = np.argsort(np.argsort(-scores, kind="stable"))  # from the best face on
     part = (shared(boxes, boxes) >= WITHIN) & (area[:, None] * PART < area) & (scores[:, None] <= scores)
-    again = (iou(boxes, boxes) >= SAME) & better
+    again = (iou(boxes, boxes) >= SAME) & (place < place[:, None])
     return [face for face, drops in zip(faces, (part | again).any(1), strict=True) if not drops]
 
 

@@ -1,4 +1,4 @@
-"""What a field of the settings says about its key of args.yaml, and the check of a value."""
+"""Record of a key of args.yaml, which the fields of the settings carry, and the check of its value."""
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields, replace

@@ -277,7 +277,7 @@ class TestSettings:
 
 @dataclass(frozen=True)
 class DetectSettings:
-    """What only --task detect reads."""
+    """Keys of a face detector, which only --task detect reads."""
 
     partial_events: list[str] = key(
         "[events] of WIDER folders whose photographs show faces without a box; background is not trained there", change="test")

@@ -342,12 +342,12 @@ def test_a_checkpoint_says_what_its_export_says(nets, trained, cli, tmp_path):
 
 
 def test_forty_faces_and_none(nets, tmp_path):
-    # of a net that was trained for seconds, some results lie on each other and are taken for one face
-    boxes = [[80 * c + 10, 80 * r + 10, 80 * c + 70, 80 * r + 70] for r in range(5) for c in range(8)]
+    # so small that the look for large faces, in which this detector gives the same boxes, drops them
+    boxes = [[80 * c + 27, 80 * r + 27, 80 * c + 53, 80 * r + 53] for r in range(5) for c in range(8)]
     many = detector_file(tmp_path / "many.onnx", boxes, np.linspace(0.99, 0.7, 40))
     cv2.imwrite("crowd.png", np.tile(face_picture(80), (5, 8, 1)))
     demo.main(["--source", "crowd.png", "--save", "a.jpg", "--json", "a.jsonl", *nets, "--detector-weights", many])
-    assert 30 < len(lines("a.jsonl")[0]["faces"]) <= 40
+    assert len(lines("a.jsonl")[0]["faces"]) == 40
     demo.main(["--source", "crowd.png", "--json", "b.jsonl", *nets, "--detector-weights", many, "--max-faces", "3"])
     assert len(lines("b.jsonl")[0]["faces"]) == 3
     demo.main(["--source", "crowd.png", "--save", "c.png", "--json", "c.jsonl", *nets, "--threshold", "0.95"])
