@@ -34,7 +34,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
     try:  # torch takes seconds to load, so the flags are checked before
         from loguru import logger
 
-        from utils.evaluate.tables import figures
+        from utils.evaluate.tables import with_numbers
         from utils.faces.sets import Sets
         from utils.tools import audit, opening, predict, sweep, zoo
         from utils.tools.run_tests import run_tests
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         shown = {"train": mode.train, "audit": mode.audit, "scores": tests, "groups": tests, "formats": mode.test_formats}
         for name, file in TABLES.items():
             if shown[name] and ranks.first:
-                printed[name] = figures(read_csv(run.folder / file))
+                printed[name] = with_numbers(read_csv(run.folder / file))
         return printed
 
 

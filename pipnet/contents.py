@@ -63,7 +63,7 @@ def several(kind: Kind, count: int | None = None, least: int = 0) -> Kind:
                 lambda value: ((str(place), one, kind) for place, one in enumerate(value)))
 
 
-def table(kind: Kind) -> Kind:
+def table_of(kind: Kind) -> Kind:
     """Return the kind of a table from names to values of one kind."""
     return Kind("a table of names and values",
                 lambda value: isinstance(value, dict) and all(isinstance(name, str) for name in value),
@@ -108,7 +108,7 @@ _CHOSEN = {name: one_of(choices) for name, choices in CHOICES.items()}
 PROTOCOL = record(scale_x=number(1e-3, 100), scale_y=number(1e-3, 100), shift_y=number(-100, 100), **_CHOSEN)
 LAYOUT = record(
     name=TEXT, count=whole(1, MOST_LANDMARKS), flip_index=INDICES, interocular=nullable(several(INDEX, 2)),
-    pupils=nullable(several(several(INDEX, least=1), 2)), groups=table(INDICES),
+    pupils=nullable(several(several(INDEX, least=1), 2)), groups=table_of(INDICES),
     closed=several(TEXT), selected=INDICES, stored=TEXT, same_as=maybe(Kind(
         "a table of layouts, each with a table of landmarks",
         lambda value: isinstance(value, dict) and all(
@@ -118,12 +118,12 @@ VAL = Kind("a share between 0 and 1, or text", lambda value: isinstance(value, s
 LIMITS = {"face_limit": maybe(SHARE), "face_least": maybe(SHARE), "sure_score": maybe(SHARE), "sure_error": maybe(number(0))}
 LANDMARK_EXPORT = record(
     layout=LAYOUT, protocol=PROTOCOL, input_size=SIZE, meanface=maybe(nullable(POINTS)), input_margin=maybe(number(1, 4)),
-    states=maybe(nullable(several(nullable(TEXT)))), layouts=maybe(table(table(ANY))), outputs=table(SHAPE),
+    states=maybe(nullable(several(nullable(TEXT)))), layouts=maybe(table_of(table_of(ANY))), outputs=table_of(SHAPE),
     epoch=maybe(nullable(whole())), val_nme=maybe(nullable(number(0))), norm=maybe(nullable(TEXT)), net=maybe(nullable(TEXT)),
     head=maybe(nullable(TEXT)), train_data=maybe(nullable(several(TEXT))), val=maybe(VAL), **LIMITS)
 DETECTOR_EXPORT = record(
-    threshold=maybe(SHARE), overlap=maybe(SHARE), face_box=maybe(several(number(), 3)), figures=maybe(table(ANY)),
-    outputs=table(SHAPE), epoch=maybe(nullable(whole())), net=maybe(nullable(TEXT)), train_data=maybe(nullable(several(TEXT))))
+    threshold=maybe(SHARE), overlap=maybe(SHARE), face_box=maybe(several(number(), 3)), figures=maybe(table_of(ANY)),
+    outputs=table_of(SHAPE), epoch=maybe(nullable(whole())), net=maybe(nullable(TEXT)), train_data=maybe(nullable(several(TEXT))))
 
 
 def check_layout(values: dict[str, Any], name: str = "layout") -> Layout:

@@ -81,7 +81,8 @@ def write(image: np.ndarray, text: str, corner: tuple[int, int], size: float = 0
         cv2.putText(image, text, (corner[0] + x, corner[1] + y), cv2.FONT_HERSHEY_SIMPLEX, size, shade, 1, cv2.LINE_AA)
 
 
-def number(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: list[tuple], which=None, size: float = 0.4) -> None:
+def number(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: list[tuple], which=None,
+                 size: float = 0.4) -> None:
     """Write the numbers of landmarks (N, 2), continuous px, beside them, on the side away from the middle of their group.
 
     which: the landmarks to number; None: all.

@@ -49,7 +49,7 @@ def open_file(file: Path | str, threads: int = 0, remedy: str = "name another fi
     return opened._replace(run=run)
 
 
-def about(file: Path) -> Path:
+def metadata_file(file: Path) -> Path:
     """Return the path of the JSON file beside an export that cannot store metadata: {name: value}, `outputs`: {name: shape}."""
     return Path(f"{file}.json")
 
@@ -64,13 +64,13 @@ def stored_values(file: Path) -> dict[str, Any]:
 
 def _stored(file: Path, need: bool = True) -> dict[str, Any]:
     """Return the metadata beside a file. Without them, UserError if there is a `need`, else no outputs."""
-    if not need and not about(file).is_file():
+    if not need and not metadata_file(file).is_file():
         return {"outputs": {}}
     try:
-        values = json.loads(about(file).read_text(encoding="utf-8"))
+        values = json.loads(metadata_file(file).read_text(encoding="utf-8"))
         return {**values, "outputs": dict(values["outputs"])}
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{about(file)} is missing or damaged; it belongs to {file.name}, export the net again") from None
+        raise UserError(f"{metadata_file(file)} is missing or damaged; it belongs to {file.name}, export the net again") from None
 
 
 def import_runtime(name: str, file: Path):

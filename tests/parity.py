@@ -140,7 +140,7 @@ def find_boxes() -> dict[str, np.ndarray]:
     anchor = faceboxes.anchors(256, 320)
     boxes = faceboxes.decode(torch.from_numpy(noise("offsets", len(anchor), 4)).float(), anchor)
     scores = torch.from_numpy(noise("scores", len(anchor)) / 2 + 0.5).float()
-    kept, best = faceboxes.suppress(boxes, scores, 0.6, 0.3)
+    kept, best = faceboxes.best_boxes(boxes, scores, 0.6, 0.3)
     order = scores.argsort(descending=True)[:200]
     return {"offsets": told(offsets), "logits": told(logits), "anchors": told(anchor), "boxes": kept.numpy(),
             "scores": best.numpy(), "rfb320": np.array(suppress(boxes[order].numpy(), 0.3)),

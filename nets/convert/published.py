@@ -19,7 +19,7 @@ OURS = ("backbone", "neck", "head", "auxiliary", "refiner", "transformer", "plac
 WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 
 
-def is_ours(state: dict[str, Tensor]) -> bool:
+def are_our_names(state: dict[str, Tensor]) -> bool:
     """Return whether all names of a state dict are ours."""
     return all(name.partition(".")[0] in OURS for name in state)
 
@@ -41,7 +41,7 @@ def from_published(state: dict[str, Tensor], _meanface: object = None) -> dict[s
     Drops the classifier of a plain backbone. A state dict of ours is returned unchanged. Raises ValueError if two names become
     one.
     """
-    if is_ours(state):
+    if are_our_names(state):
         return state
     heads = {theirs: ours for names in HEAD_NAMES.values() for ours, theirs in names.items()}
     renamed: dict[str, Tensor] = {}

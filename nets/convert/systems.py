@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nets.build import net_row
-from nets.convert.published import HEAD_NAMES, NECK, is_ours
+from nets.convert.published import HEAD_NAMES, NECK, are_our_names
 
 SETS = {68: "300w", 98: "wflw", 29: "cofw", 19: "aflw", 106: "lapa"}  # {landmarks of a snapshot: what it was trained on}
 BACKBONES = {"pipnet": ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenetv2", "mobilenetv3_large"),
@@ -116,6 +116,6 @@ SYSTEMS = {
 
 def system_of(state: dict[str, Tensor]) -> System | None:
     """Return the system that published a state dict; None for one of ours, a plain backbone, and what is unknown."""
-    if is_ours(state):
+    if are_our_names(state):
         return None
     return next((system for system in SYSTEMS.values() if not state.keys().isdisjoint(system.marks)), None)

@@ -159,7 +159,7 @@ class FaceBoxesV2(Trainable):
         """
         offsets, logits = self(images)
         boxes = decode(offsets, anchors(*images.shape[1:3], device=images.device))
-        return [suppress(*image, threshold, overlap) for image in zip(boxes, logits.softmax(-1)[..., 1], strict=True)]
+        return [best_boxes(*image, threshold, overlap) for image in zip(boxes, logits.softmax(-1)[..., 1], strict=True)]
 
 
 def anchors(height: int, width: int, device: torch.device | None = None) -> Tensor:
@@ -195,7 +195,7 @@ def encode_boxes(boxes: Tensor, anchor: Tensor) -> Tensor:
     return torch.cat([(centre - anchor[:, :2]) / (VARIANCES[0] * anchor[:, 2:]), (size / anchor[:, 2:]).log() / VARIANCES[1]], -1)
 
 
-def suppress(boxes: Tensor, scores: Tensor, threshold: float, overlap: float) -> tuple[Tensor, Tensor]:
+def best_boxes(boxes: Tensor, scores: Tensor, threshold: float, overlap: float) -> tuple[Tensor, Tensor]:
     """Return the boxes (M, 4) above the threshold that overlap no better one, and their scores (M,), best first.
 
     As published, a box from x1 to x2 is x2 - x1 + 1 wide here, and an IoU of exactly `overlap` is dropped.

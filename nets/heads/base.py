@@ -84,7 +84,7 @@ class Head(nn.Module):
         return made
 
 
-def inside(labels: Labels, reach: float) -> Tensor:
+def weights_inside(labels: Labels, reach: float) -> Tensor:
     """Return the weights (B, N) of the landmarks, 0 for landmarks outside the crop by `reach` (in [0, 1]) or more."""
     return labels.weight * ((labels.landmarks - 0.5).abs() < 0.5 + reach).all(-1)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.blocks import start_small
-from nets.heads.base import Head, PointTargets, in_cells, inside
+from nets.heads.base import Head, PointTargets, in_cells, weights_inside
 from nets.heads.gaussian import log_gaussian, parabola_top
 from nets.labels import Labels, Prediction
 from nets.necks import Pyramid
@@ -47,11 +47,11 @@ class HeatmapHead(Head):
         return self.score(features)
 
     def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
-        return {"score": inside(labels, self.reach).sum()}
+        return {"score": weights_inside(labels, self.reach).sum()}
 
     def encode(self, labels: Labels, grid: tuple[int, int]) -> PointTargets:
         """Return places in cells."""
-        return PointTargets(in_cells(labels.landmarks, grid), inside(labels, self.reach))
+        return PointTargets(in_cells(labels.landmarks, grid), weights_inside(labels, self.reach))
 
     def loss(self, maps: Tensor, targets: PointTargets) -> dict[str, Tensor]:
         """Return {term: sum} of squared errors of the maps, each as a share of the Gaussian's own square."""

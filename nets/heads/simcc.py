@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nets.blocks import GatedAttention
-from nets.heads.base import Head, PointTargets, inside
+from nets.heads.base import Head, PointTargets, weights_inside
 from nets.heads.gaussian import log_gaussian, log_height, parabola_top
 from nets.labels import Labels, Prediction
 
@@ -46,11 +46,11 @@ class SimCCHead(Head):
         return SimCCMaps(self.x(vectors), self.y(vectors))
 
     def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:
-        return {"score": inside(labels, MARGIN).sum()}
+        return {"score": weights_inside(labels, MARGIN).sum()}
 
     def encode(self, labels: Labels, grid: tuple[int, int]) -> PointTargets:
         """Return places in bins; the grid is not used."""
-        return PointTargets((labels.landmarks + MARGIN) / (1 + 2 * MARGIN) * self.bins, inside(labels, MARGIN))
+        return PointTargets((labels.landmarks + MARGIN) / (1 + 2 * MARGIN) * self.bins, weights_inside(labels, MARGIN))
 
     def loss(self, maps: SimCCMaps, targets: PointTargets) -> dict[str, Tensor]:
         """Return {term: sum} of Kullback-Leibler divergences of the predicted distributions from the Gaussians."""

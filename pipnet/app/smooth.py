@@ -157,7 +157,7 @@ class Flow:
         return np.where(moved, self.gain * points + (1 - self.gain) * last, last)
 
 
-def plain(faces: Faces, seconds: float, image: np.ndarray | None = None) -> Faces:
+def unsmoothed(faces: Faces, seconds: float, image: np.ndarray | None = None) -> Faces:
     """Return the landmarks as they were found."""
     return faces
 
@@ -171,4 +171,4 @@ def make_smooth(name: str, layout: Layout) -> Callable[[Faces, float, np.ndarray
         raise UserError(f"no smoothing '{name}' (there are: {', '.join(SMOOTH)})")
     if name == "flow":
         return Flow((*layout.groups.get("eye_left", ()), *layout.groups.get("eye_right", ())))
-    return OneEuro() if name == "one-euro" else plain
+    return OneEuro() if name == "one-euro" else unsmoothed

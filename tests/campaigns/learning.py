@@ -18,7 +18,7 @@ from speeds.nets import MORE
 
 from nets import HEADS, NETS, Labels
 from utils.export.files import exported_predictor
-from utils.tools.zoo import exported_to_temporary, make
+from utils.tools.zoo import exported_to_temporary, random_net
 
 SMALL, SIZE, STEPS, AGREEMENT = "timm:test_efficientnet", 64, 150, 1e-3
 PARTS_68 = {"eye_left": [*range(17, 22), *range(36, 42)], "eye_right": [*range(22, 27), *range(42, 48)],
@@ -43,7 +43,7 @@ def pair(name: str, head: str) -> str:
     """Check shapes and one step of a pair. Return `learns`, why the pair is refused, or `wrong` with the check that fails."""
     torch.manual_seed(0)
     try:
-        net = make(name, head, SIZE)
+        net = random_net(name, head, SIZE)
     except ValueError as error:
         return str(error)
     images, labels = torch.randint(0, 256, (4, SIZE, SIZE, 3), dtype=torch.uint8), Labels.pack(torch.rand(4, 68, 2))

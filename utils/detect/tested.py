@@ -19,7 +19,7 @@ from utils.detect.show import draw_boxes
 from utils.detect.wider import Picture
 from utils.evaluate.detectors import weights_of
 from utils.evaluate.report import FOUND, TRUTH
-from utils.evaluate.tables import table
+from utils.evaluate.tables import markdown_table
 from utils.export.files import Source
 from utils.export.tested import Bounds, Tests
 from utils.train import checkpoint
@@ -102,9 +102,9 @@ class DetectorTests(Tests):
         folder = self.run.folder / "report"
         write_csv(folder / "scores.csv", HEADER, report)
         note = "; validated on these very pictures (--val test)" if self.stored["args"]["val"] == "test" else ""
-        return (f"\n{table(list(report), HEADER)}\n\nfaces of at least {metric.LEAST:g} px, IoU {metric.OVERLAP:g}; AP where "
-                f"every face has a box{note}\n{checkpoint.about(self.run.weights, self.stored)}; pictures of the worst in "
-                f"{folder}")
+        return (f"\n{markdown_table(list(report), HEADER)}\n\nfaces of at least {metric.LEAST:g} px, IoU {metric.OVERLAP:g}; "
+                f"AP where every face has a box{note}\n{checkpoint.about(self.run.weights, self.stored)}; "
+                f"pictures of the worst in {folder}")
 
 
 def score_rows(case: Scaled, model: str, found: Found) -> list[list[str]]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipnet.errors import UserError
-from utils.faces.archives.lists import inside, numbered, numbers
+from utils.faces.archives.lists import numbered, numbers, path_inside
 from utils.faces.prepared_set import name_hash, read_source_image
 
 LISTS = "wider_face_split"
@@ -54,7 +54,7 @@ def read_wider(folder: Path, split: str, partial: tuple[str, ...] = ()) -> list[
     at = 0
     while at < len(rows):
         where, name = rows[at]
-        file = inside(folder, name, where, f"WIDER_{split}/images")
+        file = path_inside(folder, name, where, f"WIDER_{split}/images")
         count = rows[at + 1][1] if at + 1 < len(rows) else ""
         if "/" not in name or not count.isdecimal():
             raise UserError(f"{where}: EVENT/NAME.jpg belongs here, and the number of its faces on the next line")

@@ -18,7 +18,7 @@ from pipnet.pose import head_pose, pose_points
 from utils.evaluate import metric
 from utils.evaluate.evaluate import Result
 from utils.evaluate.plot import Style, chart
-from utils.evaluate.tables import Case, Compared, Row, group_rows, group_table, norm_rows, score_rows, table
+from utils.evaluate.tables import Case, Compared, Row, group_rows, group_table, markdown_table, norm_rows, score_rows
 from utils.faces.faces import Faces
 from utils.faces.prepared_set import PreparedSet, Split
 from utils.faces.unlabelled import sharpness
@@ -186,7 +186,7 @@ class Report(NamedTuple):
             write_csv(self.folder / "rounds.csv", *self.rounds_table())
         about = {"norm": self.norm, "flip_test": flip_test, "files": self.files}
         write_text(self.folder / "test.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
-        return f"{table(scores, header)}\n\n{group_table(self.groups)}"
+        return f"{markdown_table(scores, header)}\n\n{group_table(self.groups)}"
 
 
 def sigma_chart(curve: tuple[np.ndarray, np.ndarray]) -> str:

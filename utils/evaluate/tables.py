@@ -55,7 +55,7 @@ class Case(NamedTuple):
         return subset_rows(self.faces["subset"], self.faces.facts["subsets"]).items()
 
 
-def figures(rows: Iterable[dict[str, str]]) -> list[dict[str, float | str | None]]:
+def with_numbers(rows: Iterable[dict[str, str]]) -> list[dict[str, float | str | None]]:
     """Return rows of a table in which texts that are numbers become numbers, and empty cells None."""
     def value(column: str, cell: str) -> float | str | None:
         try:
@@ -66,7 +66,7 @@ def figures(rows: Iterable[dict[str, str]]) -> list[dict[str, float | str | None
     return [{column: value(column, cell) for column, cell in row.items()} for row in rows]
 
 
-def table(rows: list[list[str]], header: list[str]) -> str:
+def markdown_table(rows: list[list[str]], header: list[str]) -> str:
     """Return a Markdown table that also reads well in a terminal: two columns of text, then numbers.
 
     It is shorter than the use of a package that aligns columns this way.
@@ -147,5 +147,5 @@ def group_table(rows: Sequence[Row]) -> str:
         if row["subset"] == "full":
             found.setdefault((row["test set"], row["model"]), {})[row["group"]] = row["NME %"]
     groups = list(dict.fromkeys(group for cells in found.values() for group in cells))
-    return table([[*key, *(cells.get(group, "") for group in groups)] for key, cells in found.items()],
+    return markdown_table([[*key, *(cells.get(group, "") for group in groups)] for key, cells in found.items()],
                  ["NME % of groups", "model", *groups])

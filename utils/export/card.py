@@ -3,7 +3,7 @@
 from pipnet.errors import printable
 from pipnet.files import read_csv, read_manifest, shipped, write_text
 from pipnet.runtimes import open_file
-from utils.evaluate.tables import table
+from utils.evaluate.tables import markdown_table
 from utils.export.files import known_exports
 from utils.faces.archives import DATASETS
 
@@ -37,9 +37,9 @@ def write_card(run) -> None:
     sets = [f"- {name}: {DATASETS[name].title}" if name in DATASETS else f"- {_plain(name)}: a set of the user's own"
             for name in values.get("train_data") or ["not known"]]
     text = "\n".join([
-        f"# {run.folder.resolve().name}", "", table(facts, ["fact", "value"]), "",
-        *(["## Scores", table([list(row.values()) for row in scores], list(scores[0])), ""] if scores else []),
-        "## Files", table(files, ["file", "MB", "SHA-256"]), "", "## Licence and labels", LICENCE, *sets, ""])
+        f"# {run.folder.resolve().name}", "", markdown_table(facts, ["fact", "value"]), "",
+        *(["## Scores", markdown_table([list(row.values()) for row in scores], list(scores[0])), ""] if scores else []),
+        "## Files", markdown_table(files, ["file", "MB", "SHA-256"]), "", "## Licence and labels", LICENCE, *sets, ""])
     write_text(run.folder / "card.md", text.replace("<", "&lt;"))  # what comes from files is text, not HTML
 
 

@@ -18,7 +18,7 @@ from nets.registry import import_named
 from pipnet.errors import UserError, one_line
 from pipnet.files import checksum, read_manifest, write_atomic, write_text
 from pipnet.geometry import border_px
-from pipnet.runtimes import about, open_file
+from pipnet.runtimes import metadata_file, open_file
 from utils.evaluate.evaluate import Predict
 from utils.formats import FORMATS, files_of
 from utils.start import stops_at_once
@@ -163,14 +163,14 @@ def write_format(name: str, source: Source, file: Path) -> None:
         try:
             import_named(FORMATS[name].write)(source, made)
             if file.suffix != ".onnx":
-                write_text(about(made), json.dumps(values, indent=1) + "\n")
+                write_text(metadata_file(made), json.dumps(values, indent=1) + "\n")
                 open_file(made, 1)  # some converters do not notice that a disk is full
         except Exception as error:  # whatever a converter without room raises
             if _has_room(made.parent, 2 * source.onnx.stat().st_size):
                 raise
             raise UserError(f"{file} cannot be made: {made.parent.parent}, the folder for temporary files, has too little space; "
                             "free some, or let TMPDIR name another folder") from error
-        for path in sorted(made.parent.iterdir(), key=lambda path: (path == about(made), path == made)):
+        for path in sorted(made.parent.iterdir(), key=lambda path: (path == metadata_file(made), path == made)):
             write_atomic(file.with_name(path.name), lambda target, path=path: shutil.copyfile(path, target))
 
 

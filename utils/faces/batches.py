@@ -143,7 +143,7 @@ def recipes(augment: AugmentSettings, rows: dict[str, dict[str, Any]]) -> Recipe
     return Recipes(replace(augment, **rows["weak"]), augment if augment.steps else replace(augment, **least))
 
 
-def drawn(seed: int, numbers, indices: np.ndarray, recipe: AugmentSettings, field: Field, view: int = 0) -> list[Change]:
+def drawn_changes(seed: int, numbers, indices: np.ndarray, recipe: AugmentSettings, field: Field, view: int = 0) -> list[Change]:
     """Return the changes of faces in their passes, in the order in which they act. view: number of a face's crop, from 0."""
     count = len(recipe.steps) * steps.DRAWS or changes.DRAWS
     u = uniforms(seed, numbers, indices, (view + 1) * count)[:, view * count:]
@@ -224,7 +224,8 @@ class Batches(Dataset):
             frame = self.faces.frame(indices)
             frame = np.where(np.isnan(frame), UNKNOWN, frame) * crops.size
             box = frame[:, 0]
-        made = drawn(self.seed, numbers, indices, recipe, Field(crops.size, crops.side, crops.size + 2 * crops.seen, box), view)
+        field = Field(crops.size, crops.side, crops.size + 2 * crops.seen, box)
+        made = drawn_changes(self.seed, numbers, indices, recipe, field, view)
         if recipe.fill == "grey":
             low, high = np.split(frame[:, 1].reshape(-1, 4) + crops.border, 2, 1)
             if (ends := made[0].source) is not None:

@@ -36,7 +36,7 @@ def orders(made: Sequence[Change]) -> list[tuple]:
 
     for change in made:
         if change.source is not None:
-            done.insert(0, (frame, None, [np.clip(change.source, 0, FAR).round(), change.fill]))
+            done.insert(0, (filled_outside, None, [np.clip(change.source, 0, FAR).round(), change.fill]))
         done.append((warp, None, [change.seen, change.side, change.fill, _groups(change)]))
         if change.hsv is not None:
             add(hue_saturation_value, (change.hsv != 1).any(1), change.hsv[..., None, None], most=1)
@@ -94,7 +94,7 @@ def in_grid(matrix: np.ndarray, side: int) -> np.ndarray:
     return scaled
 
 
-def uploaded(tree: Any, device: torch.device) -> Any:
+def to_device(tree: Any, device: torch.device) -> Any:
     """Return nested lists and tuples with tensors on the device in place of arrays, after one copy. float64 becomes float32."""
     leaves, form = tree_flatten(tree)
     arrays = [(place, np.ascontiguousarray(leaf, np.float32 if leaf.dtype == np.float64 else None))
@@ -122,21 +122,21 @@ def finish(x: Tensor) -> Tensor:
     return x.new_empty((len(x), *x.shape[2:], 3), dtype=torch.uint8).permute(0, 3, 1, 2).copy_(x)
 
 
-def inside(boxes: Tensor, side: int) -> Tensor:
+def in_rectangles(boxes: Tensor, side: int) -> Tensor:
     """Return which px (B, 1, side, side) lie in rectangles x1, y1, x2, y2 (B, 4)."""
     place, (low, high) = torch.arange(side, device=boxes.device), boxes.view(-1, 2, 2, 1).unbind(1)
     within = (place >= low) & (place < high)
     return (within[:, 1, :, None] & within[:, 0, None])[:, None]
 
 
-def frame(x: Tensor, boxes: Tensor, level: int) -> Tensor:
+def filled_outside(x: Tensor, boxes: Tensor, level: int) -> Tensor:
     """Return bytes (B, 3, S, S) that have the grey `level` outside rectangles (B, 4)."""
-    return torch.where(inside(boxes, x.shape[2]), x, level)
+    return torch.where(in_rectangles(boxes, x.shape[2]), x, level)
 
 
 def cover(x: Tensor, boxes: Tensor, shade: Tensor) -> Tensor:
     """Return bytes or levels (B, 3, S, S) with rectangles (B, 4) in the colours `shade` (B, 3)."""
-    return torch.where(inside(boxes, x.shape[2]), (shade[..., None, None] + HALF).to(x.dtype), x)
+    return torch.where(in_rectangles(boxes, x.shape[2]), (shade[..., None, None] + HALF).to(x.dtype), x)
 
 
 def middle(x: Tensor, side: int) -> Tensor:

@@ -70,7 +70,7 @@ def picked(column: Values, rows: np.ndarray) -> Column:
     return Column(len(rows), partial(_picked, column, rows))
 
 
-def joined(columns: list[Values]) -> Values:
+def joined_column(columns: list[Values]) -> Values:
     """Return a column with the rows of several columns, one after the other."""
     starts = np.cumsum([0, *map(len, columns)])
     return columns[0] if len(columns) == 1 else Column(int(starts[-1]), partial(_joined, columns, starts[:-1]))
@@ -248,7 +248,7 @@ class Faces:
         for name in dict.fromkeys(name for part in parts for name in part.columns):
             known = next(part[name] for part in parts if name in part)[:0]
             unknown = np.full(known.shape[1:], np.nan if known.dtype.kind == "f" else 0, known.dtype)
-            columns[name] = joined([part[name] if name in part else constant(unknown, len(part)) for part in parts])
+            columns[name] = joined_column([part[name] if name in part else constant(unknown, len(part)) for part in parts])
         return cls(columns, Crops.join([part.crops for part in parts]), parts[0].facts)
 
     # -------------------------------------------------------------------------------- computed for the rows asked for

@@ -11,7 +11,7 @@ from loguru import logger
 from torch import Tensor
 
 from utils.faces.batches import Batch, Batches, assembled
-from utils.faces.device_pixels import carried_out, orders, uploaded
+from utils.faces.device_pixels import carried_out, orders, to_device
 from utils.faces.faces import GIB
 
 AHEAD = 2      # batches that wait for the training
@@ -92,6 +92,6 @@ class Feed:
     def _batch(self, key: tuple[np.ndarray, np.ndarray]) -> Batch:
         drawings, labels, matrix = self.batches.planned(key)
         slots = None if self.kept is None else self.slots[key[1]]
-        work, packed, matrix, slots = uploaded([list(map(orders, drawings)), labels.packed.numpy(), matrix, slots], self.device)
+        work, packed, matrix, slots = to_device([list(map(orders, drawings)), labels.packed.numpy(), matrix, slots], self.device)
         crops = self._decoded(key[1]) if self.kept is None else self.kept[slots]
         return assembled(carried_out, crops, work, labels._replace(packed=packed), matrix, torch.from_numpy(key[1]))

@@ -65,9 +65,9 @@ class Shards:
     def faces(self) -> Faces:
         """Return the pictures as faces without labels. Their column file names the shard and the byte, for errors."""
         crops = Crops(self.picture, self.encoded, len(self), self.size, self.border, self.input_border)
-        return Faces({"file": Column(len(self), self.places)}, crops, {})
+        return Faces({"file": Column(len(self), self.locations)}, crops, {})
 
-    def places(self, rows: np.ndarray | slice) -> np.ndarray:
+    def locations(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return the shard and first byte of some pictures, as text."""
         return np.array([f"{self.files[number]} at byte {first}" for number, first, _ in self.table[rows].tolist()], object)
 

@@ -24,7 +24,7 @@ from utils.faces.archives import PARTS_300W, VISIBLE_FILE, write_pts
 from utils.growing import FACES, growing
 from utils.progress import progress
 from utils.start import end_with_parent
-from utils.synthetic.face import RenderedFace, draw
+from utils.synthetic.face import RenderedFace, render_face
 
 # official numbers of faces, whose proportions are kept
 TRAIN_PARTS, TEST_PARTS = ({name: part.count for name, part in PARTS_300W.items() if part.split == split}
@@ -42,7 +42,7 @@ def render(seed: int, index: int, size: int = 256, **pose) -> RenderedFace:
     replace the drawn ones.
     """
     _check_size(size)
-    return draw(np.random.default_rng([seed, index]), size, index >= HARD_INDEX, pose)
+    return render_face(np.random.default_rng([seed, index]), size, index >= HARD_INDEX, pose)
 
 
 def _check_size(size: int) -> None:

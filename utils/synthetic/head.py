@@ -62,7 +62,7 @@ JAW_PHI = np.radians([89.2, 81.2, 73.3, 64.2, 53.2, 40.8, 27.8, 13.7, 0.0])  # l
 MARCH = 16  # samples on the way of a contour landmark to the midline
 
 
-class Head(NamedTuple):
+class HeadModel(NamedTuple):
     """The constant part of the model. V vertices: those of the grid (rows * columns) first, then the extra points of `slices`."""
     rows: int
     columns: int
@@ -128,7 +128,7 @@ def _landmark_points() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 
 @cache
-def head() -> Head:
+def head_model() -> HeadModel:
     """Return the model, built once per process."""
     half = np.radians(np.concatenate([np.arange(0, 30, 2.0), np.arange(30, 60, 3.5), np.arange(60, 91, 4.0),
                                       np.arange(100, 181, 13.4)]))
@@ -160,12 +160,12 @@ def head() -> Head:
     # behind the ears, canonical x goes on growing
     canonical = np.stack([np.where(np.cos(phi) >= 0, x, 2 * 75 * np.sign(x) - x), y], -1)
     canonical, phi, lip, jaw = (part.astype(np.float32) for part in (canonical, phi, lip, jaw * smooth(190, 125, row)))
-    return Head(len(rows), len(columns), mean.astype(np.float32), basis, names, canonical, phi, lip, jaw, slices)
+    return HeadModel(len(rows), len(columns), mean.astype(np.float32), basis, names, canonical, phi, lip, jaw, slices)
 
 
 def pose_vertices(coefficients: dict[str, float], jaw_angle: float, jaw_side: float = 0.0) -> np.ndarray:
     """Return vertices (V, 3) in mm: mean + coefficients @ basis, then the jaw turned by `jaw_angle` and moved `jaw_side` mm."""
-    model = head()
+    model = head_model()
     weight = np.zeros(len(model.names), np.float32)
     for name, value in coefficients.items():
         weight[model.names[name]] = value
@@ -200,7 +200,7 @@ def landmarks_3d(points: np.ndarray, lids: np.ndarray, project: Callable[[np.nda
     points (V, 3): from `pose_vertices`. lids (2, 2): heights (upper, lower) of the image-left and the image-right eye.
     project: maps (M, 3) mm to (M, 2) px; the contour landmarks of the far side slide to the visible outline, as in 300W.
     """
-    s = head().slices
+    s = head_model().slices
     out = np.zeros((68, 3), np.float32)
     right, left = points[s["right"]], points[s["left"]]
     out[POINTS[:, 0].astype(int)], out[POINTS[:, 1].astype(int)] = right, left

@@ -67,7 +67,7 @@ class Eye(NamedTuple):
 
 
 @cache
-def noise() -> np.ndarray:
+def noise_maps() -> np.ndarray:
     """Return periodic noise maps (512, 512, 4) with standard deviation 1: coarse, middle, fine, and vertical strands."""
     rng = np.random.default_rng(68)
     fy, fx = np.fft.fftfreq(512)[:, None] * 512, np.fft.rfftfreq(512)[None] * 512
@@ -87,7 +87,7 @@ def noise() -> np.ndarray:
 
 def read_noise(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return noise (N, 4) at pixel coordinates (N,) of the periodic maps."""
-    return lookup(noise(), np.mod(x, 512), np.mod(y, 512), cv2.BORDER_WRAP)
+    return lookup(noise_maps(), np.mod(x, 512), np.mod(y, 512), cv2.BORDER_WRAP)
 
 
 @cache

@@ -11,7 +11,7 @@ from utils.synthetic import paint
 from utils.synthetic.fields import IDENTITY
 from utils.synthetic.head import lid_height
 from utils.synthetic.render import Light
-from utils.synthetic.scene import colour
+from utils.synthetic.scene import random_colour
 
 PROFILE = 75  # degrees, largest yaw: beyond it the outer eye corners nearly coincide, and NME is divided by their distance
 
@@ -64,7 +64,7 @@ def sample_person(rng: np.random.Generator) -> Person:
     curl = float(rng.uniform(0.6, 1.2) if curly else max(rng.normal(0, 0.4), 0))
     long = float(rng.uniform(60, 220)) if loose else 0.0
     parting = float(rng.normal(0, 25))
-    clothes = colour(rng), colour(rng), float(rng.uniform(-15, 45))
+    clothes = random_colour(rng), random_colour(rng), float(rng.uniform(-15, 45))
     return Person(shape, look, style, hairline, volume, curl, long, parting, *clothes)
 
 

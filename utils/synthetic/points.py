@@ -21,7 +21,7 @@ def own_points(landmarks: np.ndarray) -> np.ndarray:
     return np.stack([landmarks[..., list(ids), :].mean(-2) for ids in MEANS], -2)
 
 
-def write(folder: Path, train: int = 50, test: int = 200) -> None:
+def write_faces(folder: Path, train: int = 50, test: int = 200) -> None:
     """Write `train` faces into folder/train and `test` others into folder/test: .jpg and .pts. Raise UserError if it exists."""
     if Path(folder).exists():
         raise UserError(f"{folder} exists already; remove it or name another folder")
@@ -38,6 +38,6 @@ if __name__ == "__main__":
     try:
         if not 2 <= len(sys.argv) <= 4 or not all(number.isdecimal() for number in sys.argv[2:]):
             raise UserError("usage: python -m utils.synthetic.points FOLDER [TRAIN TEST], with numbers of faces")
-        write(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+        write_faces(Path(sys.argv[1]), *map(int, sys.argv[2:]))
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -50,7 +50,7 @@ class Light(NamedTuple):
     hardness: float  # darkness of the key light's shadow
 
 
-class Stage(NamedTuple):
+class Drawing(NamedTuple):
     """A picture while it is drawn."""
     camera: Camera
     light: Light
@@ -93,7 +93,7 @@ def lookup(maps: np.ndarray, x: np.ndarray, y: np.ndarray, border: int = cv2.BOR
     return values[:, 0] if maps.ndim == 2 else values
 
 
-def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+def rotation_matrix(yaw: float, pitch: float, roll: float) -> np.ndarray:
     """Return the rotation (3, 3) of angles in radians: positive yaw is to the picture's right, pitch up, roll clockwise."""
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])

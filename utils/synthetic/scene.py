@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 
 from utils.synthetic.paint import read_noise
-from utils.synthetic.render import Stage
+from utils.synthetic.render import Drawing
 
 
-def colour(rng: np.random.Generator, low: float = 0.02, high: float = 0.95) -> np.ndarray:
+def random_colour(rng: np.random.Generator, low: float = 0.02, high: float = 0.95) -> np.ndarray:
     """Return a random colour (3,) in linear light, more often greyish than vivid."""
     grey = rng.uniform(low, high)
     return np.clip(grey + (rng.random(3) - 0.5) * rng.choice([0.06, 0.2, 0.6]), 0.01, 1.0).astype(np.float32) ** 2
@@ -23,11 +23,11 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
     y, x = np.mgrid[0:small, 0:small].astype(np.float32) / small
     angle = rng.uniform(0, 2 * np.pi)
     ramp = np.clip(0.5 + (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle), 0, 1)[..., None]
-    image = (colour(rng) * (1 - ramp) + colour(rng) * ramp).astype(np.float32)
+    image = (random_colour(rng) * (1 - ramp) + random_colour(rng) * ramp).astype(np.float32)
     kind = rng.choice(["plain", "clutter", "clutter", "clutter", "stripes", "leaves", "lights"])
     if kind == "clutter":
         for _ in range(rng.integers(8, 45)):
-            c, p = colour(rng).tolist(), rng.integers(-10, small + 10, 2)
+            c, p = random_colour(rng).tolist(), rng.integers(-10, small + 10, 2)
             if (shape := rng.random()) < 0.45:
                 q = p + rng.integers(3, 45, 2)
                 cv2.rectangle(image, p.tolist(), q.tolist(), c, -1 if rng.random() < 0.7 else int(rng.integers(1, 5)))
@@ -42,18 +42,18 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
         wave = ((x * np.cos(turn) + y * np.sin(turn)) / period) % 1 < rng.uniform(0.1, 0.9)
         if rng.random() < 0.4:
             wave ^= ((y * np.cos(turn) - x * np.sin(turn)) / (period * rng.uniform(0.5, 2))) % 1 < rng.uniform(0.1, 0.9)
-        image += wave[..., None] * (colour(rng) - image) * rng.uniform(0.2, 1)
+        image += wave[..., None] * (random_colour(rng) - image) * rng.uniform(0.2, 1)
     elif kind == "leaves":
         scale = rng.uniform(1.0, 5.0)
         n = read_noise((x * 96 * scale).ravel() + rng.uniform(0, 512), (y * 96 * scale).ravel() + rng.uniform(0, 512))
         n = n.reshape(small, small, 4)
         image = image * np.clip(1 + 0.5 * n[..., 1:2] + 0.35 * n[..., :1], 0.05, 3)
-        image = image + colour(rng) * np.clip(n[..., 2:3] - 1, 0, 1) * 0.4
+        image = image + random_colour(rng) * np.clip(n[..., 2:3] - 1, 0, 1) * 0.4
     elif kind == "lights":
         image *= 0.3
         for _ in range(rng.integers(6, 30)):
             centre, radius = rng.integers(0, small, 2).tolist(), int(rng.integers(1, 9))
-            cv2.circle(image, centre, radius, (colour(rng, 0.5, 1.0) * 1.3).tolist(), -1)
+            cv2.circle(image, centre, radius, (random_colour(rng, 0.5, 1.0) * 1.3).tolist(), -1)
     sigma = rng.choice([0.0, 0.6, 1.5, 3.0, 6.0])
     if sigma:
         image = cv2.GaussianBlur(image, (0, 0), sigma)
@@ -78,13 +78,13 @@ def _sixteenths(points: np.ndarray) -> Any:  # OpenCV's stubs know no arrays as 
     return np.round(points * 16).astype(np.int32)
 
 
-def glasses(rng: np.random.Generator, stage: Stage, bridge: float, light: float) -> np.ndarray:
+def glasses(rng: np.random.Generator, drawing: Drawing, bridge: float, light: float) -> np.ndarray:
     """Draw spectacles or sunglasses onto the canvas, in place; return the mask (S, S) of hidden pixels.
 
     bridge: z in mm of the nose's root. light: brightness of the scene.
     """
-    size, project = stage.size, stage.project
-    canvas, depth = stage.canvas.reshape(size, size, 3), stage.depth.reshape(size, size)
+    size, project = drawing.size, drawing.project
+    canvas, depth = drawing.canvas.reshape(size, size, 3), drawing.depth.reshape(size, size)
     dark = rng.random() < 0.28
     half_w, half_h, power = rng.uniform(21, 27), rng.uniform(14, 23 if dark else 20), rng.choice([2.0, 2.6, 4.0, 7.0])
     cy, gap, drop = rng.uniform(8, 13), rng.uniform(31.5, 34.5), rng.uniform(-0.06, 0.1)
@@ -92,7 +92,7 @@ def glasses(rng: np.random.Generator, stage: Stage, bridge: float, light: float)
     ox = half_w * np.sign(np.cos(t)) * np.abs(np.cos(t)) ** (2 / power)
     oy = half_h * np.sign(np.sin(t)) * np.abs(np.sin(t)) ** (2 / power) * (1 - drop * (np.sin(t) > 0))
     scale = np.linalg.norm(np.subtract(*project(np.array([[10.0, 0, 0], [0.0, 0, 0]]))[0])) / 10
-    frame = colour(rng, 0.0, 0.35) if rng.random() < 0.7 else colour(rng)
+    frame = random_colour(rng, 0.0, 0.35) if rng.random() < 0.7 else random_colour(rng)
     thick = max(1, round(rng.uniform(0.9, 3.5) * scale))
     rim, lens = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
     for s in (-1, 1):
@@ -117,14 +117,14 @@ def glasses(rng: np.random.Generator, stage: Stage, bridge: float, light: float)
     rim, lens = rim.astype(np.float32) / 255, lens.astype(np.float32) / 255
     if dark:
         opacity = rng.uniform(0.75, 0.98)
-        blend(canvas, lens * opacity, colour(rng, 0.0, 0.25) * light)
+        blend(canvas, lens * opacity, random_colour(rng, 0.0, 0.25) * light)
     else:
         opacity = rng.choice([0.0, 0.0, 0.08, 0.2])
-        blend(canvas, lens * opacity, colour(rng, 0.3, 1.0) * light)
+        blend(canvas, lens * opacity, random_colour(rng, 0.3, 1.0) * light)
     if rng.random() < (0.5 if dark else 0.3):  # a reflection across the lenses
         yy, xx = np.mgrid[0:size, 0:size].astype(np.float32) / size
         band = np.exp(-0.5 * (((xx + yy * rng.uniform(-1, 1) - rng.uniform(0.2, 1.0)) / rng.uniform(0.02, 0.08)) ** 2))
-        blend(canvas, lens * band * rng.uniform(0.1, 0.5), colour(rng, 0.6, 1.0))
+        blend(canvas, lens * band * rng.uniform(0.1, 0.5), random_colour(rng, 0.6, 1.0))
     blend(canvas, rim, frame * light * rng.uniform(0.5, 1.2))
     return np.maximum(rim, lens * (opacity > 0.6))
 
@@ -150,7 +150,7 @@ def occlude(rng: np.random.Generator, canvas: np.ndarray, box: np.ndarray, skin:
         cv2.circle(mask, _sixteenths(spot), int(radius * 16), 255, -1, cv2.LINE_AA, 4)
         y, x = np.mgrid[0:size, 0:size].astype(np.float32)
         glow = np.exp(-(((x - spot[0]) + radius * 0.4) ** 2 + ((y - spot[1]) + radius * 0.4) ** 2) / (radius * radius))
-        paint = (colour(rng, 0.02, 0.4) * light + 0.3 * glow[..., None] * light).astype(np.float32)
+        paint = (random_colour(rng, 0.02, 0.4) * light + 0.3 * glow[..., None] * light).astype(np.float32)
     elif kind == "object":
         half = rng.uniform(0.08, 0.35, 2) * w
         shape = cv2.boxPoints((spot.tolist(), (2 * half).tolist(), float(rng.uniform(0, 180))))
@@ -158,7 +158,7 @@ def occlude(rng: np.random.Generator, canvas: np.ndarray, box: np.ndarray, skin:
             cv2.fillPoly(mask, [_sixteenths(shape)], 255, cv2.LINE_AA, 4)
         else:
             cv2.ellipse(mask, (spot.tolist(), (2 * half).tolist(), float(rng.uniform(0, 180))), 255, -1, cv2.LINE_AA)
-        paint = background(rng, size) if rng.random() < 0.6 else np.float32(1) * colour(rng) * light
+        paint = background(rng, size) if rng.random() < 0.6 else np.float32(1) * random_colour(rng) * light
     else:
         _strands(rng, mask, box)
         paint = (np.maximum(hair, 0.01) * light * rng.uniform(0.8, 2.5)).astype(np.float32)

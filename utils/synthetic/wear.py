@@ -3,9 +3,9 @@ import numpy as np
 
 from utils.synthetic import paint
 from utils.synthetic.fields import smooth
-from utils.synthetic.head import head
+from utils.synthetic.head import head_model
 from utils.synthetic.people import Person
-from utils.synthetic.render import Fragments, Mesh, Stage, normals, rasterise, rotation, shade
+from utils.synthetic.render import Drawing, Fragments, Mesh, normals, rasterise, rotation_matrix, shade
 
 CLOTH = ("hat", "cap", "hood")
 LOOSE_ROWS, LOOSE_COLUMNS = 15, 41  # grid of hanging hair
@@ -16,7 +16,7 @@ SHOULDERS = np.array(  # rings below the neck: mm down, half width, half depth
 
 def ear(side: float, points: np.ndarray) -> np.ndarray:
     """Return the grid (7, 21, 3) in head mm of the ear at `side` (+1: the picture's right) of a posed head's vertices."""
-    model = head()
+    model = head_model()
     grid = model.grid(points)
     column = int(np.argmin(np.abs(model.phi[:model.columns] - side * np.pi / 2)))
     row = int(np.argmin(np.abs(grid[:, model.columns // 2, 1] - 121)))
@@ -27,25 +27,25 @@ def ear(side: float, points: np.ndarray) -> np.ndarray:
     return (anchor + np.stack([side * lift, down - 0.15 * back, -back], -1)).astype(np.float32)
 
 
-def shade_ear(part: Fragments, seen: np.ndarray, stage: Stage, person: Person) -> np.ndarray:
+def shade_ear(part: Fragments, seen: np.ndarray, drawing: Drawing, person: Person) -> np.ndarray:
     """Return the colours (N, 3) of an ear's pixels; `seen`: its grid in the camera's axes."""
     n = part.sample(normals(seen))
     n *= np.sign(n[:, 2:3] + 1e-6)
     rim = 0.55 + 0.45 * np.clip(part.row / 5, 0, 1)
     tint = person.look.skin * np.array([0.85, 0.82, 1.0], np.float32) * rim[:, None]
-    return shade(tint, n, np.float32(0.25), person.look.shine * 0.4, stage.light)
+    return shade(tint, n, np.float32(0.25), person.look.shine * 0.4, drawing.light)
 
 
-def body(stage: Stage, yaw: float, roll: float) -> tuple[np.ndarray, np.ndarray]:
+def body(drawing: Drawing, yaw: float, roll: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the grid of shoulders in the camera's axes, and in their own mm; they turn less than the head."""
-    base = stage.camera.view(head().grid(stage.points)[-2].mean(0))
+    base = drawing.camera.view(head_model().grid(drawing.points)[-2].mean(0))
     t = np.linspace(-np.pi, np.pi, 41)
     down, wide, deep = SHOULDERS[:, :1], SHOULDERS[:, 1:2], SHOULDERS[:, 2:]
     own = np.stack([wide * np.sin(t), down + 14 * np.maximum(np.cos(t), 0) * (down > 0), deep * np.cos(t)], -1)
-    return (own @ rotation(0.35 * yaw, 0, 0.25 * roll).T + base).astype(np.float32), own.astype(np.float32)
+    return (own @ rotation_matrix(0.35 * yaw, 0, 0.25 * roll).T + base).astype(np.float32), own.astype(np.float32)
 
 
-def shade_body(part: Fragments, seen: np.ndarray, own: np.ndarray, stage: Stage, person: Person,
+def shade_body(part: Fragments, seen: np.ndarray, own: np.ndarray, drawing: Drawing, person: Person,
                rng: np.random.Generator) -> np.ndarray:
     """Return the colours (N, 3) of neck and shoulders: skin down to the neckline, then cloth, plain or with a pattern."""
     a = part.sample(np.concatenate([own, normals(seen)], 2))
@@ -65,12 +65,12 @@ def shade_body(part: Fragments, seen: np.ndarray, own: np.ndarray, stage: Stage,
     line = person.neckline * np.clip(1 - np.abs(x) / 90, 0, 1) * (z > 0) - 6
     albedo = np.where((y < line)[:, None], person.look.skin * np.clip(1 + 0.05 * n4[:, :1], 0.8, 1.2), albedo).astype(np.float32)
     under_chin = np.clip((30 - y) / 45, 0, 1) * (z > 0)
-    return shade(albedo * (1 - 0.5 * under_chin)[:, None], a[:, 3:6], 0.9 * under_chin, 0.02, stage.light)
+    return shade(albedo * (1 - 0.5 * under_chin)[:, None], a[:, 3:6], 0.9 * under_chin, 0.02, drawing.light)
 
 
-def cover(person: Person, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def hair_or_hat(person: Person, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return hair or hat on the head's grid: distance (R, C) in mm inside its edge, and thickness (R, C) in mm."""
-    model = head()
+    model = head_model()
     shape = (model.rows, model.columns)
     x, y = model.canonical[model.slices["grid"]].T.reshape(2, *shape)
     phi = model.phi[model.slices["grid"]].reshape(shape)
@@ -122,7 +122,7 @@ def _curtain(person: Person, rng: np.random.Generator) -> np.ndarray:
 
 def _brim(edge: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the grid (5, 21, 3) in head mm of the brim of a cap with distance `edge` (R, C) inside its edge."""
-    model = head()
+    model = head_model()
     t, out = np.radians(np.linspace(-62, 62, 21)), np.linspace(0, 1, 5)[:, None]
     reach = rng.uniform(30, 65) * np.cos(t * 1.35)
     x, z = (76 + 0.6 * reach * out) * np.sin(t), -86 + (92 + reach * out) * np.cos(t)
@@ -131,7 +131,7 @@ def _brim(edge: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.stack([x, y, z], -1).astype(np.float32)
 
 
-def draw_cover(rng: np.random.Generator, stage: Stage, person: Person, edge: np.ndarray, shell: np.ndarray) -> np.ndarray:
+def draw_cover(rng: np.random.Generator, drawing: Drawing, person: Person, edge: np.ndarray, shell: np.ndarray) -> np.ndarray:
     """Draw hair, hat or hood over the canvas, in place; return the mask (S * S,) of hidden pixels.
 
     On the head's grid: edge (R, C), mm inside the edge of hair or hat; shell (R, C, 3), its surface in the camera's axes.
@@ -142,16 +142,16 @@ def draw_cover(rng: np.random.Generator, stage: Stage, person: Person, edge: np.
     ragged = np.maximum(np.maximum(coarse[:-1, :-1], coarse[1:, 1:]), np.maximum(coarse[1:, :-1], coarse[:-1, 1:])) > -8
     meshes, fringe = [Mesh(surface, ragged)], [coarse]
     if person.long and person.style != "hood":
-        meshes.append(Mesh(stage.camera.view(_curtain(person, rng)), both=True))
+        meshes.append(Mesh(drawing.camera.view(_curtain(person, rng)), both=True))
         r, c = np.mgrid[0:LOOSE_ROWS, 0:LOOSE_COLUMNS]
         fringe.append(np.minimum(np.minimum(c, LOOSE_COLUMNS - 1 - c) * 4.0, (LOOSE_ROWS - 1 - r) * 12.0) - 1)
     if person.style == "cap":
-        meshes.append(Mesh(stage.camera.view(_brim(edge, rng)), both=True))
+        meshes.append(Mesh(drawing.camera.view(_brim(edge, rng)), both=True))
         fringe.append(np.full(meshes[-1].seen.shape[:2], 20.0))
-    hidden = np.zeros(len(stage.canvas), np.float32)
-    for number, (mesh, part) in enumerate(zip(meshes, rasterise(meshes, stage.camera, stage.size), strict=True)):
+    hidden = np.zeros(len(drawing.canvas), np.float32)
+    for number, (mesh, part) in enumerate(zip(meshes, rasterise(meshes, drawing.camera, drawing.size), strict=True)):
         first = part.sample(np.stack([mesh.seen[..., 2], fringe[number]], -1))
-        pick = np.flatnonzero((first[:, 0] > stage.depth[part.pixels] - 0.5) & (first[:, 1] > (-1 if cloth else -9)))
+        pick = np.flatnonzero((first[:, 0] > drawing.depth[part.pixels] - 0.5) & (first[:, 1] > (-1 if cloth else -9)))
         part, margin = Fragments(part.pixels[pick], part.row[pick], part.column[pick]), first[pick, 1]
         a = part.sample(np.concatenate([mesh.seen[..., :2], normals(mesh.seen)], 2))
         normal = a[:, 2:5] * np.where(a[:, 4:5] < 0, -1, 1) if mesh.both else a[:, 2:5]
@@ -163,7 +163,7 @@ def draw_cover(rng: np.random.Generator, stage: Stage, person: Person, edge: np.
             albedo, rough = paint.paint_hair(part.column * (18 if number == 0 else 7), a[:, 1], person.look, person.curl)
             alpha, gloss = np.clip((margin + 4.0 * rough) / 5 + 0.3, 0, 1), 0.25 * np.clip(1 + 0.5 * rough, 0, 2)
             albedo *= 0.55 + 0.45 * np.clip(margin[:, None] / 12, 0, 1)
-        colour = shade(albedo, normal, 0.3 * np.clip(1 - margin / 10, 0, 1), gloss, stage.light)
-        stage.canvas[part.pixels] += (colour - stage.canvas[part.pixels]) * alpha[:, None]
+        colour = shade(albedo, normal, 0.3 * np.clip(1 - margin / 10, 0, 1), gloss, drawing.light)
+        drawing.canvas[part.pixels] += (colour - drawing.canvas[part.pixels]) * alpha[:, None]
         hidden[part.pixels] = alpha
     return hidden

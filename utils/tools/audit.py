@@ -12,7 +12,7 @@ from pipnet.layout import Layout
 from utils.evaluate import metric
 from utils.evaluate.evaluate import evaluate, face_norms, torch_predictor
 from utils.evaluate.report import FOUND, TRUTH, shown_face
-from utils.evaluate.tables import table
+from utils.evaluate.tables import markdown_table
 from utils.faces.faces import Faces
 from utils.faces.prepared_set import load_splits
 from utils.landmarks.experiment import landmark_experiment
@@ -51,7 +51,7 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
         held, predict = np.flatnonzero(fold == number), torch_predictor(checkpoint.unpack(one.last)[0], ranks.device)
         found[held] = evaluate(predict, faces.only(held), layout, test.norm, ranks=ranks).landmarks
     if ranks.first:
-        text = write(run.folder / "audit", load_splits(splits, layout, DRAWN, 0), found, fold, layout, test.norm)
+        text = write_audit(run.folder / "audit", load_splits(splits, layout, DRAWN, 0), found, fold, layout, test.norm)
         if settings.augment.flip > 0 and not any(sources.label_shifts()):
             # nets trained on mirrored faces have no offset to one side, so an offset comes from the labels
             right = np.nanmedian(truth[..., 0] - found[..., 0])
@@ -119,7 +119,7 @@ def _medians(values: np.ndarray) -> np.ndarray:
     return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in values])
 
 
-def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layout: Layout, norm: str) -> str:
+def write_audit(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layout: Layout, norm: str) -> str:
     """Write labels.csv, errors.csv, weights.csv, faces.jpg and landmarks.jpg to `folder`. Return the summary as text.
 
     faces: all faces, each held out once, with crops of DRAWN px; found (M, N, 2) in px of the source images; fold (M,).
@@ -148,10 +148,10 @@ def write(folder: Path, faces: Faces, found: np.ndarray, fold: np.ndarray, layou
              for i in order[known[order]][:20]]
     write_image(folder / "faces.jpg", sheet(tiles, 5))
     _landmark_sheet(folder / "landmarks.jpg", faces, found, relative, weight, layout)
-    return summary(errors, weight, layout, norm)
+    return disagreement_table(errors, weight, layout, norm)
 
 
-def summary(errors: np.ndarray, weight: np.ndarray, layout: Layout, norm: str) -> str:
+def disagreement_table(errors: np.ndarray, weight: np.ndarray, layout: Layout, norm: str) -> str:
     """Return a table of the disagreements (M, N) in % by group of landmarks, and a line on disputed labels."""
     def row(name: str, ids: list[int]) -> list[str]:
         values = errors[:, ids][np.isfinite(errors[:, ids])]
@@ -162,8 +162,8 @@ def summary(errors: np.ndarray, weight: np.ndarray, layout: Layout, norm: str) -
     rows = [row(name, ids) for name, ids in groups.items() if np.isfinite(errors[:, ids]).any()]
     faces, some = (weight.mean(1) < DISPUTED).sum(), (weight < DISPUTED).any(1).sum()
     header = ["group", "labels", "median %", "90th %", "99th %", "disputed %"]
-    return (f"{table(rows, header)}\n\n{faces} of {len(weight)} faces are disputed as a whole, {some} in at least one landmark "
-            f"(disagreement in % of the {norm} norm; disputed: weight below {DISPUTED})")
+    return (f"{markdown_table(rows, header)}\n\n{faces} of {len(weight)} faces are disputed as a whole, {some} in at least one "
+            f"landmark (disagreement in % of the {norm} norm; disputed: weight below {DISPUTED})")
 
 
 def _landmark_sheet(file: Path, faces: Faces, found: np.ndarray, relative: np.ndarray, weight: np.ndarray,

@@ -88,7 +88,7 @@ def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: b
                 write_tables(one, stored["rows"], stored["times"])  # it may have been killed before it wrote its rows
             continue
         if told and not told.file.is_file():
-            label(sources, ranks, pool.faces, run, number)
+            write_pseudo_labels(sources, ranks, pool.faces, run, number)
         logger.info(f"round {number} of {len(runs) - 1}: {one.folder}")
         one.folder.mkdir(exist_ok=True)
         train(landmark_experiment(sources, ranks, pool=pool, told=told), one, ranks, one.last.is_file())
@@ -97,7 +97,7 @@ def train_rounds(sources: Sources, ranks: Ranks, pool: Pool, run: Run, resume: b
     ranks.wait()
 
 
-def label(sources: Sources, ranks: Ranks, faces: Faces, run: Run, number: int) -> None:
+def write_pseudo_labels(sources: Sources, ranks: Ranks, faces: Faces, run: Run, number: int) -> None:
     """Write the pseudo-labels for round `number`: the landmarks that the net of the previous round finds in unlabelled faces."""
     teacher, count, file = round_run(run, number - 1), sources.layout.count, label_file(run, number)
     predict = torch_predictor(checkpoint.unpack(teacher.weights)[0], ranks.device)

@@ -9,7 +9,7 @@ from pipnet.cores import cores
 from pipnet.errors import UserError
 from pipnet.files import write_csv
 from utils.evaluate import detectors
-from utils.evaluate.tables import table
+from utils.evaluate.tables import markdown_table
 from utils.export.card import write_card
 from utils.formats import files_of
 
@@ -55,8 +55,8 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
         bound, usual = tests.bounds[name], quantile(px)
         if not (figure <= bound.figure and (bound.px is None or usual <= bound.px)):
             allowed = f"{bound.figure:g}" + ("" if bound.px is None else f" and {bound.px:g} px")
-            raise UserError(f"{tests.run.export(name)} differs from torch by {figure:.4f}, and {SHARE:.1%} of its landmarks by "
-                            f"up to {usual:.2f} px (allowed: {allowed}); delete it and export again")
+            raise UserError(f"{tests.run.export(name)} differs from torch by {figure:.4f}, and {SHARE:.1%} of its landmarks "
+                            f"by up to {usual:.2f} px (allowed: {allowed}); delete it and export again")
 
 
 def quantile(px: np.ndarray) -> float:
@@ -90,7 +90,7 @@ def format_table(tests, models: list[str], off: dict[str, tuple[float, np.ndarra
         rows.append(list(row.values()))
     torch.set_num_threads(before)
     write_csv(tests.run.folder / "report" / "formats.csv", header, rows)
-    return table(rows, header)
+    return markdown_table(rows, header)
 
 
 def call_times(call: Callable[[], object]) -> tuple[float, float]:

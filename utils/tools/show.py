@@ -6,13 +6,26 @@ import cv2
 import numpy as np
 
 from nets.heads.pip import nearest_neighbors
-from pipnet.draw import GREY, RED, WHITE, draw, group_colours, line, number, palette, ring, sheet, tile, write
+from pipnet.draw import (
+    GREY,
+    RED,
+    WHITE,
+    draw,
+    group_colours,
+    line,
+    number,
+    palette,
+    ring,
+    sheet,
+    tile,
+    write,
+)
 from pipnet.errors import UserError
 from pipnet.files import own_folder, write_csv
 from pipnet.geometry import cut, to_crop
 from pipnet.images import write_image
 from pipnet.layout import Layout
-from utils.evaluate.tables import table
+from utils.evaluate.tables import markdown_table
 from utils.faces.batches import Batches
 from utils.faces.faces import Faces
 from utils.faces.pixels import pixels
@@ -113,7 +126,8 @@ def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size
         draw(second, landmarks[[i, *neighbors[i]]], layout._replace(groups={}), colour)
         ring(second, landmarks[i], colour, 9)
     number(second, landmarks, layout, [WHITE] * layout.count, apart, 0.5)
-    write(second, f"the {len(neighbors[0])} neighbors of {', '.join(map(str, apart))}, on the mean face", (8, size - 10), 0.55)
+    title = f"the {len(neighbors[0])} neighbors of {', '.join(map(str, apart))}, on the mean face"
+    write(second, title, (8, size - 10), 0.55)
 
     pairs = [(i, j) for i, j in enumerate(layout.flip_index) if i < j]
     for (i, j), colour in zip(pairs, palette(len(pairs)), strict=True):
@@ -160,7 +174,7 @@ def _suspects(split: Split, layout: Layout, place: Path) -> tuple[str, str]:
         write_image(place / "suspects.jpg", sheet(tiles, 5))
     alarms = sum(finding.score >= label_check.THRESHOLD for finding in found)
     shown = [[row[0], row[1], row[2] if len(row[2]) <= 24 else f"{row[2][:24].rsplit(' ', 1)[0]} ...", row[3]] for row in rows]
-    text = table(shown[:min(alarms, LISTED)], HEADER) if alarms else ""
+    text = markdown_table(shown[:min(alarms, LISTED)], HEADER) if alarms else ""
     few = f" (shapes are compared from {label_check.FEWEST} faces on)" if len(faces) < label_check.FEWEST else ""
     return f"{alarms} of {len(faces)} training and validation labels are suspicious{few}", text
 

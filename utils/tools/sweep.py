@@ -14,7 +14,7 @@ import yaml
 from pipnet.errors import UserError
 from pipnet.files import read_csv, write_csv, write_text
 from utils.config import ROOT, Defaults, make_settings, read_value
-from utils.evaluate.tables import figures, table
+from utils.evaluate.tables import markdown_table, with_numbers
 from utils.faces.paths import resolve_paths
 from utils.sections import KEYS
 from utils.start import SIGNALS
@@ -61,7 +61,7 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
     if failed:
         count = len(combinations)
         raise UserError(f"{failed} of {count} runs failed, each of which has said why above; --resume tries them again")
-    return figures(read_csv(folder / RESULT))
+    return with_numbers(read_csv(folder / RESULT))
 
 
 def read_keys(texts: list[str], given: dict[str, Any]) -> dict[str, list]:
@@ -143,7 +143,7 @@ def _train_all(mode: Namespace, given: dict, combinations: list[dict], folder: P
         states[place.name] = DONE if status == 0 else f"failed ({status})"
         _write(folder, combinations, states)
     header, rows = _write(folder, combinations, states)
-    shown = table(rows, header)
+    shown = markdown_table(rows, header)
     good = [(float(nme), row[-2]) for row in rows if row[-1] == DONE and (nme := row[header.index("val NME %")])]
     of = f", of the {len(good)} runs that have it" if len(good) < len(rows) else ""
     best = f"\nBest:  {min(good)[1]} (by validation{of})" if len(good) > 1 else ""

@@ -13,7 +13,7 @@ from nets import NETS, NetOptions, Trainable, build_net, make_spec, net_row
 from pipnet.errors import UserError
 from pipnet.session import open_session
 from utils.config import ROOT
-from utils.evaluate.tables import figures, table
+from utils.evaluate.tables import markdown_table, with_numbers
 from utils.export.files import export_onnx
 from utils.train.cost import Cost, counted_cost
 
@@ -21,7 +21,7 @@ FIGURES = ROOT / "benchmarks" / "results" / "zoo.json"
 HEADER = ["net", "published NME %", "input px", "parameters M", "MACs G", "ONNX ms"]
 
 
-def make(name: str, head: str = "pip", size: int | None = None, count: int = 68, **options) -> Trainable:
+def random_net(name: str, head: str = "pip", size: int | None = None, count: int = 68, **options) -> Trainable:
     """Return a net for `count` landmarks with random weights. size: px, None: that of its row. ValueError for wrong options."""
     face = np.random.default_rng(0).uniform(0.2, 0.8, (count, 2))
     return build_net(make_spec(NetOptions(name, head, input_size=size or net_row(name).input_size, num_nb=min(10, count - 1),
@@ -31,7 +31,7 @@ def make(name: str, head: str = "pip", size: int | None = None, count: int = 68,
 def cost_by_name(name: str) -> Cost:
     """Return the cost of a net with a PIP head; its latency is None."""
     with torch.device("meta"):
-        return counted_cost(make(name).spec)
+        return counted_cost(random_net(name).spec)
 
 
 def cpu_ms(file: Path, size: int, seconds: float = 1.0) -> float:
@@ -50,7 +50,7 @@ def cpu_ms(file: Path, size: int, seconds: float = 1.0) -> float:
 
 def measured_cost(name: str) -> Cost:
     """Return the cost of a net with a PIP head, with its latency on this machine. ValueError for an unknown net."""
-    net = make(name)
+    net = random_net(name)
     with exported_to_temporary(net) as file:
         return cost_by_name(name)._replace(latency=cpu_ms(file, net.spec["input_size"]))
 
@@ -73,17 +73,17 @@ def list_nets(names: list[str]) -> tuple[str, list[dict]]:
             rows = [_row(name, measured_cost(name)) for name in names]
         except ValueError as error:
             raise UserError(str(error)) from None
-        return f"{table(rows, HEADER)}\n\nmeasured here, one thread", _figures(rows)
+        return f"{markdown_table(rows, HEADER)}\n\nmeasured here, one thread", _figures(rows)
     stored = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
     known = {name: Cost(*figures) for name, figures in stored.get("nets", {}).items()}
     where = f"ONNX on {stored['machine']['cpu']}, one thread; " if stored else ""
     rows = [_row(name, known.get(name) or cost_by_name(name)) for name in NETS]
     how = f"{where}--list-nets NAME ... measures here, timm:NAME too: any net of timm with feature maps"
-    return f"{table(rows, HEADER)}\n\n{how}", _figures(rows)
+    return f"{markdown_table(rows, HEADER)}\n\n{how}", _figures(rows)
 
 
 def _figures(rows: list[list[str]]) -> list[dict]:
-    return figures(dict(zip(HEADER, row, strict=True)) for row in rows)
+    return with_numbers(dict(zip(HEADER, row, strict=True)) for row in rows)
 
 
 def _row(name: str, spent: Cost) -> list[str]:

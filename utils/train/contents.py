@@ -27,7 +27,7 @@ from pipnet.contents import (
     one_of,
     record,
     several,
-    table,
+    table_of,
     whole,
 )
 from pipnet.errors import UserError
@@ -37,26 +37,26 @@ from utils.yaml_files import nearest
 
 FORMAT = 2
 TENSOR = Kind("a tensor", lambda value: isinstance(value, Tensor))
-TENSORS = table(TENSOR)
+TENSORS = table_of(TENSOR)
 FIGURE = number(finite=False)  # NaN without validation faces
 CHECKSUMS = several(TEXT, least=1)
-NUMBERS = table(nullable(FIGURE))
+NUMBERS = table_of(nullable(FIGURE))
 SPEC = record(  # see nets.build.make_spec
     net=TEXT, head=one_of(HEADS), stride=whole(1, 1024), input_size=SIZE, act=nullable(one_of(ACTS)), num_nb=maybe(whole()),
-    head_options=table(ANY), reinit=maybe(FLAG), refine=FLAG, auxiliary=several(one_of(TERMS)), hard_landmarks=number(0),
-    local_parts=maybe(nullable(table(INDICES))), groups=maybe(nullable(several(INDICES))),
+    head_options=table_of(ANY), reinit=maybe(FLAG), refine=FLAG, auxiliary=several(one_of(TERMS)), hard_landmarks=number(0),
+    local_parts=maybe(nullable(table_of(INDICES))), groups=maybe(nullable(several(INDICES))),
     openings=maybe(several(several(INDEX, 4))), input_margin=maybe(number(1, 4)), neighbor_index=maybe(several(INDICES, least=1)),
     meanface=maybe(POINTS), preprocess=record(order=one_of(("RGB", "BGR")), mean=several(number(), 3),
                                               std=several(number(1e-6), 3)))
-COMMON = {"args": table(ANY), "model": TENSORS, "format": one_of((FORMAT,)), "data": maybe(CHECKSUMS), "epoch": maybe(whole()),
+COMMON = {"args": table_of(ANY), "model": TENSORS, "format": one_of((FORMAT,)), "data": maybe(CHECKSUMS), "epoch": maybe(whole()),
           "threads": maybe(whole(0, 4096)), "command": maybe(TEXT)}
-LANDMARKS = record(**COMMON, net=SPEC, layout=LAYOUT, protocol=PROTOCOL, layouts=maybe(table(table(ANY))),
+LANDMARKS = record(**COMMON, net=SPEC, layout=LAYOUT, protocol=PROTOCOL, layouts=maybe(table_of(table_of(ANY))),
                    meanface=maybe(nullable(POINTS)), val_nme=maybe(FIGURE), **LIMITS)
 DETECTOR = record(**COMMON, net=record(net=TEXT), layout=record(), protocol=record(), val_miss=maybe(FIGURE),
                   threshold=maybe(SHARE), overlap=maybe(SHARE), face_box=maybe(several(number(), 3)))
 STATE = record(  # what a training goes on from
     data=CHECKSUMS, epoch=whole(), rows=several(NUMBERS, least=1), times=several(NUMBERS, least=1), best=FIGURE,
-    solver=record(net=TENSORS, average=nullable(TENSORS), scaler=table(ANY), step=whole(), optimizer=record(
+    solver=record(net=TENSORS, average=nullable(TENSORS), scaler=table_of(ANY), step=whole(), optimizer=record(
         state=Kind("a table of numbers and tensors",
                    lambda value: isinstance(value, dict) and all(isinstance(place, int) for place in value),
                    lambda value: ((str(place), one, TENSORS) for place, one in value.items())),
@@ -69,7 +69,7 @@ def check_contents(values: dict[str, Any]) -> None:
 
     Settings are converted in place: a single name becomes a list of one where a list belongs.
     """
-    check(values, record(args=table(ANY)), "")
+    check(values, record(args=table_of(ANY)), "")
     for key, value in REMOVED.items():
         if "solver" in values and value is not None and values["args"].get(key, value) != value:
             raise ValueError(f"args.{key} is {values['args'][key]}, with which this version cannot go on training")

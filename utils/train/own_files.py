@@ -84,13 +84,13 @@ def check_place(folder: Path, kept: list[Path], marks: tuple[str, ...] = MARKS) 
     for place in kept:
         if place.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"--exp {folder} is or holds {place}; give an id, or a folder of the run's own")
-    if not folder.is_dir() or any(is_ours(folder / name) for name in (*marks, "last.pt", "best.pt")):
+    if not folder.is_dir() or any(is_own_file(folder / name) for name in (*marks, "last.pt", "best.pt")):
         return
     if other := _other(folder):
         raise UserError(f"{folder} holds {other.name} and no run of this project; give an id, or a new or empty folder")
 
 
-def is_ours(file: Path) -> bool:
+def is_own_file(file: Path) -> bool:
     """Return whether a file is a checkpoint of ours, settings of a run, or the plan of a sweep."""
     if not file.is_file():
         return False

@@ -96,7 +96,7 @@ class Ranks(NamedTuple):
             flat = self.sum(torch.cat([tensor.flatten() for tensor in tensors])).split([tensor.numel() for tensor in tensors])
             torch._foreach_copy_(tensors, [part.view(tensor.shape) for part, tensor in zip(flat, tensors, strict=True)])
 
-    def share(self, tensors: list[Tensor]) -> None:
+    def broadcast(self, tensors: list[Tensor]) -> None:
         """Overwrite the tensors in all processes with those of the first one."""
         if self.count > 1:
             for tensor in tensors:

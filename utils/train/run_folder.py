@@ -11,7 +11,7 @@ from pipnet.files import SHIPPED, checksum, shipped, shipped_net
 from pipnet.runtimes import RUNTIMES, stored_values
 from utils.formats import FORMATS, SOURCE, folder_of
 from utils.train import checkpoint
-from utils.train.own_files import is_ours
+from utils.train.own_files import is_own_file
 from utils.train.published import net_files, split_files
 from utils.yaml_files import nearest
 
@@ -43,7 +43,7 @@ class Run(NamedTuple):
         return max(fitting, key=lambda name: len(FORMATS[name].suffix), default="torch")
 
     @property
-    def settings(self) -> Path:
+    def settings_file(self) -> Path:
         """Return the file that holds the settings of the training: the run's checkpoint, or the file itself without a run."""
         return self.weights if self.alone else self.folder / f"{self.weights.name.partition('.')[0]}.pt"
 
@@ -65,7 +65,7 @@ class Run(NamedTuple):
         suffix = FORMATS[name].suffix
         if self.model in ("torch", name) and (fitting := [file for file in self.given if file.name.endswith(suffix)]):
             return fitting[0]
-        return self.folder / f"best{suffix}" if self.alone else self.settings.with_suffix(suffix)
+        return self.folder / f"best{suffix}" if self.alone else self.settings_file.with_suffix(suffix)
 
     @property
     def onnx(self) -> Path:
@@ -145,7 +145,7 @@ def _find_file(exp: str, root: Path) -> Run:
             raise UserError(f"no file {file}; give an id, a folder, a file or one of {', '.join(SHIPPED)}")
     first = weights[0]
     run = Run(first.parent, first, (first,) if first.suffix in RUNTIMES else ())
-    if "," not in exp and is_ours(run.folder / "args.yaml") and run.settings.is_file():
+    if "," not in exp and is_own_file(run.folder / "args.yaml") and run.settings_file.is_file():
         return run
     # many files share a name, such as best.pt, so the folder is named after the content too
     name = f"{first.name.replace('.', '-')[:100]}-{_content(exp)[:8]}"

@@ -34,7 +34,7 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
     """
     given = _resolve_files(resolve_paths(given), defaults)
     again = run and (mode.resume or not (mode.train or mode.audit))
-    stored = checkpoint.load(run.last if mode.resume else run.settings, defaults) if again else {}
+    stored = checkpoint.load(run.last if mode.resume else run.settings_file, defaults) if again else {}
     args, trained_root = stored.get("args", {}), None
     if stored and run.alone:
         args = _elsewhere(args, defaults.layouts)

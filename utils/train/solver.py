@@ -54,7 +54,7 @@ class Solver:
         self.copies = torch.cuda.Stream() if cuda else None
         graphed = self._can_be_captured(train.graph)
         if graphed:
-            ranks.share([*net.parameters(), *net.buffers()])
+            ranks.broadcast([*net.parameters(), *net.buffers()])
         elif ranks.count > 1:
             self.runner = nn.parallel.DistributedDataParallel(self.runner, device_ids=[ranks.device.index] if cuda else None,
                                                               find_unused_parameters=net.leaves_unused())

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 from torchvision.ops import box_iou, nms
 
 from nets.convert.published import unwrapped
-from nets.detectors.faceboxes import BoxTargets, FaceBoxesV2, anchors, decode, encode, multibox_loss, suppress
+from nets.detectors.faceboxes import BoxTargets, FaceBoxesV2, anchors, best_boxes, decode, encode, multibox_loss
 from nets.detectors.mtcnn import MTCNN, nms_of_smaller
 from pipnet.detector import DETECTORS, Detector
 from pipnet.detector import suppress as suppress_boxes
@@ -200,20 +200,20 @@ def random_boxes(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("count", [0, 1, 2, 150])
 def test_suppression_against_a_loop(count):
     boxes, scores = random_boxes(count)
-    kept, best = suppress(torch.from_numpy(boxes), torch.from_numpy(scores), 0.2, 0.3)
+    kept, best = best_boxes(torch.from_numpy(boxes), torch.from_numpy(scores), 0.2, 0.3)
     keep = plain_nms(boxes, scores, 0.2, 0.3)
     assert np.array_equal(kept.numpy(), boxes[keep]) and np.array_equal(best.numpy(), scores[keep])
 
 
 def test_suppression_counts_whole_px_and_equality():
     boxes = torch.tensor([[0.0, 0, 9, 9], [0, 5, 9, 14], [0, 5, 9, 15]])  # 10x10 px each, the last 10x11
-    assert len(suppress(boxes[:2], torch.tensor([0.9, 0.8]), 0.5, 1 / 3)[0]) == 1  # 50 of 150 px
-    assert len(suppress(boxes[::2], torch.tensor([0.9, 0.8]), 0.5, 1 / 3)[0]) == 2  # 50 of 160
+    assert len(best_boxes(boxes[:2], torch.tensor([0.9, 0.8]), 0.5, 1 / 3)[0]) == 1  # 50 of 150 px
+    assert len(best_boxes(boxes[::2], torch.tensor([0.9, 0.8]), 0.5, 1 / 3)[0]) == 2  # 50 of 160
 
 
 def test_at_most_750_boxes():
     boxes = torch.arange(1000.0)[:, None] * 10 + torch.tensor([0.0, 0, 5, 5])
-    kept, scores = suppress(boxes, torch.linspace(0.1, 0.9, 1000), 0.0, 0.3)
+    kept, scores = best_boxes(boxes, torch.linspace(0.1, 0.9, 1000), 0.0, 0.3)
     assert len(kept) == 750 and scores[0] == 0.9 and (scores.diff() < 0).all()
 
 

@@ -9,9 +9,9 @@ from conftest import settings
 from test_pixels import GEOMETRY, PLAIN, crops, neutral
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from utils.faces.batches import drawn
+from utils.faces.batches import drawn_changes
 from utils.faces.changes import DRAWS, INTERPOLATION, Change, Field, changes, moved, shadows, uniforms
-from utils.faces.device_pixels import carried_out, orders, uploaded
+from utils.faces.device_pixels import carried_out, orders, to_device
 from utils.faces.pixels import pixels
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ ROWS, SIZE, STORED = 24, 64, 80
 
 def on_device(stored: np.ndarray, *drawn: Change) -> np.ndarray:
     before, given = stored.copy(), torch.from_numpy(stored)
-    made = carried_out(given, uploaded(orders(drawn), CPU))
+    made = carried_out(given, to_device(orders(drawn), CPU))
     assert np.array_equal(stored, before) and made.is_contiguous() and made.dtype == torch.uint8
     return made.numpy()
 
@@ -87,7 +87,7 @@ def test_the_presets(name, margin):
     recipe = recipe if recipe.steps else replace(recipe, shadow=0.5, edge=0.5)
     box = np.tile([[0.1, 0.15], [0.9, 0.95]], (ROWS, 1, 1)) * SIZE
     source = np.tile([10.4, -np.inf, 71.5, 90], (ROWS, 1)) if recipe.fill == "grey" else None
-    made = drawn(1, np.zeros(ROWS, int), np.arange(ROWS), recipe, Field(SIZE, STORED, SIZE + 2 * margin, box))
+    made = drawn_changes(1, np.zeros(ROWS, int), np.arange(ROWS), recipe, Field(SIZE, STORED, SIZE + 2 * margin, box))
     assert_close(crops(ROWS), made[0]._replace(source=source), *made[1:])
 
 
@@ -98,7 +98,7 @@ def test_landmarks_go_where_the_pixels_go():
     made = changes(uniforms(7, 0, np.arange(ROWS), DRAWS), replace(PLAIN, **GEOMETRY), Field(128, 160, 128))
     landmarks = moved(np.tile(places, (ROWS, 1, 1)), np.zeros(ROWS), [made], range(4)) * 128
     act, _, numbers = orders([made])[1]
-    images = act(torch.from_numpy(stored), *uploaded(numbers, CPU)).numpy()
+    images = act(torch.from_numpy(stored), *to_device(numbers, CPU)).numpy()
     grid = np.stack([*np.meshgrid(np.arange(128) + 0.5, np.arange(128) + 0.5), np.ones((128, 128))], -1)
     for image, points in zip(images, landmarks, strict=True):
         inside = np.abs(image[2] - 255) < 1e-3
@@ -139,8 +139,8 @@ class Counted(TorchDispatchMode):
 @pytest.mark.parametrize(("name", "most"), (("default", 60), ("short", 60), ("slim", 150), ("irnet", 400)))
 def test_the_host_does_not_wait_and_starts_few_operations(name, most):
     box = np.tile([[0.1, 0.15], [0.9, 0.95]], (128, 1, 1)) * 256
-    made = drawn(1, np.zeros(128, int), np.arange(128), settings(name).augment, Field(256, 320, 256, box))
-    work = uploaded(orders(made), torch.device("meta"))
+    made = drawn_changes(1, np.zeros(128, int), np.arange(128), settings(name).augment, Field(256, 320, 256, box))
+    work = to_device(orders(made), torch.device("meta"))
     with Counted() as counted:
         found = carried_out(torch.empty((128, 320, 320, 3), dtype=torch.uint8, device="meta"), work)
     assert found.shape == (128, 256, 256, 3) and counted.count <= most
@@ -154,7 +154,7 @@ def test_every_kind_of_change_has_an_order():
 
 def test_all_numbers_go_up_in_one_copy():
     tree = [("a", np.arange(3), [np.eye(2), None, np.array([True, False])]), np.zeros((0, 4), np.float32), np.float32([[7]])]
-    (name, whole, (eye, none, flags)), empty, last = uploaded(tree, CPU)
+    (name, whole, (eye, none, flags)), empty, last = to_device(tree, CPU)
     assert (name, none) == ("a", None) and whole.tolist() == [0, 1, 2] and flags.tolist() == [True, False]
     assert eye.dtype == torch.float32 and torch.equal(eye, torch.eye(2)) and empty.shape == (0, 4) and last.tolist() == [[7]]
     assert len({tensor.untyped_storage().data_ptr() for tensor in (whole, eye, flags, last)}) == 1

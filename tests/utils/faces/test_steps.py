@@ -8,7 +8,7 @@ import pytest
 from conftest import LAYOUTS, fails, settings
 from scipy.ndimage import gaussian_filter
 
-from utils.faces.batches import drawn
+from utils.faces.batches import drawn_changes
 from utils.faces.changes import GREY, Field, moved, uniforms, whole_matrix
 from utils.faces.pixels import framed, pixels
 from utils.faces.steps import DRAWS
@@ -34,7 +34,8 @@ def augment(crop: Crop, recipe, key: tuple[int, int, int], margin: int = 0) -> t
     """Return image, landmarks (N, 2) in [0, 1] and affine (2, 3). margin: px that the net sees round the nominal crop."""
     seed, number, index = key
     image = framed(crop.stored, crop.source, GREY) if recipe.fill == "grey" else crop.stored
-    made = drawn(seed, number, np.array([index]), recipe, Field(SIZE, len(image), SIZE + 2 * margin, crop.box[None] * SIZE))
+    field = Field(SIZE, len(image), SIZE + 2 * margin, crop.box[None] * SIZE)
+    made = drawn_changes(seed, number, np.array([index]), recipe, field)
     images = [image]
     for change in made:
         images = pixels(images, change)

@@ -11,7 +11,7 @@ from pipnet.errors import UserError
 from utils import synthetic
 from utils.synthetic import HARD_INDEX, TEST_INDEX, generate, render, share
 from utils.synthetic.face import RenderedFace
-from utils.synthetic.head import both_lids, head, landmarks_3d, pose_vertices
+from utils.synthetic.head import both_lids, head_model, landmarks_3d, pose_vertices
 
 COUNT = 68
 
@@ -206,9 +206,9 @@ def test_the_far_outline_is_the_silhouette():
     turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
     points = pose_vertices({}, 0.0)
     marks = landmarks_3d(points, both_lids(1.0, 1.0), lambda p: (p @ turn.T)[:, :2])
-    flat, grid = (marks @ turn.T)[:, :2], (points[head().slices["grid"]] @ turn.T)
+    flat, grid = (marks @ turn.T)[:, :2], (points[head_model().slices["grid"]] @ turn.T)
     for i in range(11, 15):  # turned to the right: those are on the far side
-        band = grid[(np.abs(grid[:, 1] - flat[i, 1]) < 6) & (np.abs(head().phi[:len(grid)]) < 1.6)]
+        band = grid[(np.abs(grid[:, 1] - flat[i, 1]) < 6) & (np.abs(head_model().phi[:len(grid)]) < 1.6)]
         assert flat[i, 0] > band[:, 0].max() - 4
 
 

@@ -33,7 +33,7 @@ def planted(faces, tmp_path_factory):
     wrong[20, EYES[0] + EYES[1]] = wrong[20, EYES[1] + EYES[0]]  # only the eyes
     wrong[30, 8] += (0, 15)                                      # one landmark
     judged = judged.with_columns(landmarks=wrong)
-    text = audit.write(folder / "audit", judged, found, np.arange(len(judged)) % 3, L68, "box")
+    text = audit.write_audit(folder / "audit", judged, found, np.arange(len(judged)) % 3, L68, "box")
     return folder / "audit", judged, text
 
 

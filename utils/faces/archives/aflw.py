@@ -6,7 +6,7 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.faces.archives.archive import BESIDE, Archive
-from utils.faces.archives.lists import inside
+from utils.faces.archives.lists import path_inside
 from utils.faces.archives.mat import read_mat, values
 
 COUNT = 19
@@ -20,7 +20,7 @@ def parse_aflw(archive: Archive) -> None:
 
     Hidden landmarks have coordinates too. Faces of one photograph share an identity; the official split may separate them.
     """
-    file = inside(archive.root, INFO, str(archive.root))
+    file = path_inside(archive.root, INFO, str(archive.root))
     box, data, mask, names, order = read_mat(file, "bbox", "data", "mask_new", "nameList", "ra")
     box = values(box, (-1, 4), f"{file}: bbox")[:, [0, 2, 1, 3]]  # stored as x1 x2 y1 y2
     faces = len(box)

@@ -11,7 +11,7 @@ import numpy as np
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
 from pipnet.images import SUFFIXES
-from utils.faces.archives.lists import inside, numbered, walk
+from utils.faces.archives.lists import numbered, path_inside, walk
 from utils.faces.archives.naming import cleaned, composed
 from utils.layouts import Layouts
 
@@ -76,11 +76,11 @@ class Archive:
 
     def lines(self, name: str) -> list[tuple[str, str]]:
         """Return ("FILE, line N", text) for each line of a list that is not blank; nothing for a missing one."""
-        return numbered(inside(self.root, name, str(self.root)), optional=True)
+        return numbered(path_inside(self.root, name, str(self.root)), optional=True)
 
     def file(self, name: str, where: str, below: str = "") -> Path:
         """Return root/below/name for a name found in `where`. Raise Missing if it is not there, UserError if it leaves root."""
-        path = inside(self.root, name, where, below)
+        path = path_inside(self.root, name, where, below)
         if not path.is_file():
             raise Missing(path)
         return path
@@ -127,7 +127,7 @@ class Archive:
                 raise UserError(f"{where}: another size of {image.name} than in {self.stated[image].where}; correct one")
 
     @cached_property
-    def pictures(self) -> dict[str, Path]:
+    def images(self) -> dict[str, Path]:
         """Return {path below the root, in Unicode's composed form: image} of all images."""
         return {composed(path.relative_to(self.root).as_posix()): path for path, is_folder in walk(self.root)
                 if not is_folder and path.suffix.lower() in SUFFIXES}
@@ -136,7 +136,7 @@ class Archive:
     def uploaded(self) -> dict[str, list[Path]]:
         """Return {name of an image without its folder, as Label Studio cleans it: images}."""
         found: dict[str, list[Path]] = {}
-        for path in self.pictures.values():
+        for path in self.images.values():
             for name in cleaned(path.name):
                 found.setdefault(name, []).append(path)
         return found

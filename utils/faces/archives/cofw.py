@@ -10,7 +10,7 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.faces.archives.archive import Archive, pixel_corners
-from utils.faces.archives.lists import inside
+from utils.faces.archives.lists import path_inside
 from utils.faces.archives.mat import damaged, read_mat, values
 from utils.memory import limited
 
@@ -67,7 +67,7 @@ def _tables(file: Path, end: str) -> tuple[np.ndarray, np.ndarray]:
 def parse_cofw(archive: Archive) -> None:
     """Add train, test with the annotated boxes. Occluded landmarks are not visible."""
     for split, (name, end) in FILES.items():
-        file = inside(archive.root, name, str(archive.root))
+        file = path_inside(archive.root, name, str(archive.root))
         if not file.is_file():
             continue
         for number, (box, phi) in enumerate(zip(*_tables(file, end), strict=True), 1):
@@ -81,8 +81,8 @@ def parse_cofw(archive: Archive) -> None:
 def parse_cofw68(archive: Archive) -> None:
     """Add test: COFW's test images with 68 landmarks and occlusion (Ghiasi and Fowlkes, 2015) from COFW68_Data/."""
     root = archive.root
-    pictures = inside(root, FILES["test"][0], str(root))
-    file = inside(root, "COFW68_Data/cofw68_test_bboxes.mat", str(root))
+    pictures = path_inside(root, FILES["test"][0], str(root))
+    file = path_inside(root, "COFW68_Data/cofw68_test_bboxes.mat", str(root))
     boxes = values(read_mat(file, "bboxes")[0], (-1, 4), f"{file}: bboxes")
     images = len(_tables(pictures, "T")[0])
     if len(boxes) > images:

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipnet.errors import UserError
 from utils.faces.archives.archive import BESIDE, Archive, pixel_corners
-from utils.faces.archives.lists import inside, numbered, numbers
+from utils.faces.archives.lists import numbered, numbers, path_inside
 
 COUNT = 5
 CELEBA = {"train": 162770, "val": 19867, "test": 19962}  # in the order of list_eval_partition.txt: 0, 1, 2
@@ -18,7 +18,7 @@ MTFL = {"train": 10000, "test": 2995}
 
 def _file(root: Path, name: str) -> Path:
     """Return the path of a list at the top of the folder, or in Anno/ or Eval/ as CelebA is distributed."""
-    places = [inside(root, f"{folder}{name}", str(root)) for folder in ("", "Anno/", "Eval/")]
+    places = [path_inside(root, f"{folder}{name}", str(root)) for folder in ("", "Anno/", "Eval/")]
     return next((place for place in places if place.is_file()), places[0])
 
 

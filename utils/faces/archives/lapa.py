@@ -12,7 +12,7 @@ import numpy as np
 from pipnet.errors import UserError
 from pipnet.images import SUFFIXES
 from utils.faces.archives.archive import BESIDE, Archive, Missing
-from utils.faces.archives.lists import inside, numbered, numbers, read_lines
+from utils.faces.archives.lists import numbered, numbers, path_inside, read_lines
 from utils.faces.archives.naming import photograph
 
 COUNT = 106
@@ -42,7 +42,7 @@ def parse_lapa(archive: Archive) -> None:
         for text in sorted((root / split / "landmarks").glob("[!.]*.txt")):
             with archive.checked():
                 image = archive.file(f"{split}/images/{text.stem}.jpg", str(text.parent))
-                points = _read(inside(root, text.relative_to(root).as_posix(), str(text.parent)))
+                points = _read(path_inside(root, text.relative_to(root).as_posix(), str(text.parent)))
                 archive.add(split, image, split, photograph(text.stem), points, str(text))
 
 
@@ -50,7 +50,7 @@ def _box(root: Path, folder: Path, stem: str) -> np.ndarray | None:
     """Return x1 y1 x2 y2 (4,) from the box file of a face; None without such a file."""
     for name in (f"rect/{stem}.jpg.rect", f"rect/{stem}.rect", f"bbox/{stem}.jpg.rect", f"bbox/{stem}.rect", f"bbox/{stem}.txt"):
         if (folder / name).is_file():
-            file = inside(root, (folder / name).relative_to(root).as_posix(), str(folder))
+            file = path_inside(root, (folder / name).relative_to(root).as_posix(), str(folder))
             values = numbers(" ".join(read_lines(file)).replace(",", " ").split(), str(file))
             if len(values) != 4:
                 raise UserError(f"{file}: {len(values)} values where the box x1 y1 x2 y2 belongs")
@@ -73,9 +73,9 @@ def parse_jd106(archive: Archive) -> None:
         for file in sorted((folder / "landmark").glob("[!.]*.txt")):
             stem = file.name.removesuffix(".txt").removesuffix(".jpg")
             with archive.checked():
-                inside(root, file.relative_to(root).as_posix(), str(folder))
+                path_inside(root, file.relative_to(root).as_posix(), str(folder))
                 if stem not in pictures:
                     raise Missing(folder / "picture" / f"{stem}.jpg")
-                image = inside(root, pictures[stem].relative_to(root).as_posix(), str(file))
+                image = path_inside(root, pictures[stem].relative_to(root).as_posix(), str(file))
                 identity = "/".join((*parts, photograph(stem, numbers=2)))
                 archive.add(split, image, subset, identity, _read(file), str(file), _box(root, folder, stem))

@@ -15,7 +15,7 @@ def _real(folder: Path) -> str:
     return os.path.realpath(folder)
 
 
-def inside(root: Path, name: str, where: str, below: str = "") -> Path:
+def path_inside(root: Path, name: str, where: str, below: str = "") -> Path:
     """Return root/below/name for a name from a list. Raise UserError when it leaves root: absolute, by .., or by a link."""
     name = name.replace("\\", "/")
     half = any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in name)  # of a character that takes two

@@ -4,7 +4,7 @@ Semi-frontal faces have 68 landmarks, profile faces 39; one folder of the releas
 """
 from pipnet.errors import UserError
 from utils.faces.archives.archive import Archive, Missing
-from utils.faces.archives.points import listed
+from utils.faces.archives.points import images_and_points
 from utils.faces.archives.pts import read_pts
 
 MENPO = {68: {"train": 6679, "test": 5335}, 39: {"train": 2300, "test": 1946}}
@@ -13,7 +13,7 @@ LATER = {68: 5658, 39: 1906}  # training faces of the benchmark's second release
 
 def parse_menpo(archive: Archive) -> list[str]:
     """Add train, test of the faces with 68 or 39 landmarks. A folder with "test" in its name holds test faces."""
-    images, annotated = listed(archive.root, archive.root, recursive=True)
+    images, annotated = images_and_points(archive.root, archive.root, recursive=True)
     for stem, path in sorted(annotated.items()):
         with archive.checked():
             values = read_pts(path)

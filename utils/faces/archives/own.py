@@ -28,7 +28,7 @@ def check_labels(archive: Archive) -> None:
     factors = _factors(archive)
     columns["landmarks"], columns["box"] = landmarks * factors[:, None], box * np.tile(factors, 2)
     complain(_tiny(where, columns["box"]))
-    archive.left_out["pictures without a face"] += sum(path not in archive.faces for path in archive.pictures.values())
+    archive.left_out["pictures without a face"] += sum(path not in archive.faces for path in archive.images.values())
     if left := [f"{what} ({count})" for what, count in archive.left_out.items() if count]:
         archive.notes.append(f"{archive.root}: left out: {', '.join(left)}")
 

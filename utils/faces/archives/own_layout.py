@@ -23,15 +23,15 @@ NEAR, LYING = 45, 60    # degrees from UNTURNED; of the mean of faces that lie o
 FEWEST = 3              # such faces
 
 
-def plain(name: str) -> str:
+def normalised(name: str) -> str:
     """Return the name of a point without case and separators: "Left-Eye" and "left_eye" are one name."""
     return re.sub(r"[\s_.:/-]+", "", name).casefold()
 
 
 def own_order(archive: Archive, names: list[str]) -> list[str]:
     """Return the names of an own set's points in order, and keep them: that of the layout with these names, else as they are."""
-    given = {plain(name): name for name in names}
-    orders = (list(map(plain, layout.point_names())) for layout in _with_count(archive.layouts, len(names)))
+    given = {normalised(name): name for name in names}
+    orders = (list(map(normalised, layout.point_names())) for layout in _with_count(archive.layouts, len(names)))
     wanted = next((order for order in orders if set(order) == set(given)), None)
     archive.names = [given[name] for name in wanted] if wanted else names
     return archive.names
@@ -65,7 +65,7 @@ def layout_of(archive: Archive, given: Layout | None, usual: Layouts) -> Layout:
 
 def _same(names: list[str], layout: Layout) -> bool:
     """Return whether these are the names of the points of a layout, in its order."""
-    return list(map(plain, names)) == list(map(plain, layout.point_names()))
+    return list(map(normalised, names)) == list(map(normalised, layout.point_names()))
 
 
 def _partners(names: list[str]) -> dict[int, int]:
@@ -109,7 +109,7 @@ def _misplaced(names: list[str], layout: Layout) -> int | None:
     for group, ids in layout.groups.items():
         if word := re.match(r"[a-z]{3,}", group.lower()):
             parts.setdefault(word[0].removesuffix("s").replace("pupil", "eye"), set()).update(ids)
-    for i, name in enumerate(map(plain, names)):
+    for i, name in enumerate(map(normalised, names)):
         told = [ids for word, ids in parts.items() if word in name.replace("mouth", "lip")]
         if len(told) == 1 and i not in told[0]:
             return i

@@ -14,7 +14,7 @@ from utils.faces.archives.naming import composed, original, split_folders
 from utils.faces.archives.pts import read_pts
 
 
-def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Path]], dict[str, Path]]:
+def images_and_points(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Path]], dict[str, Path]]:
     """Return images and .pts below folder, each by stem path, without hidden files. Raise UserError when a link leaves root."""
     images: dict[str, list[Path]] = {}
     points: dict[str, Path] = {}
@@ -38,7 +38,7 @@ def listed(folder: Path, root: Path, recursive: bool) -> tuple[dict[str, list[Pa
 
 def paired(archive: Archive, folder: Path, recursive: bool) -> list[tuple[Path, np.ndarray]]:
     """Return (image, annotated landmarks), sorted by name. Raise UserError for files without their counterpart."""
-    images, points = listed(folder, archive.root, recursive)
+    images, points = images_and_points(folder, archive.root, recursive)
     complain([f"{paths[0]}: no {Path(stem).name}.pts beside it" for stem, paths in images.items() if stem not in points])
     kinds = ", ".join(IMAGES)
     complain([f"{path}: no image of the same stem ({kinds}) beside it" for stem, path in points.items() if stem not in images])

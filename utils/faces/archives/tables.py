@@ -12,9 +12,9 @@ import numpy as np
 from pipnet.errors import UserError
 from pipnet.files import from_cell, read_bytes
 from utils.faces.archives.archive import Archive
-from utils.faces.archives.lists import inside, read_lines
+from utils.faces.archives.lists import path_inside, read_lines
 from utils.faces.archives.naming import cleaned, composed, identity, split_folders, split_of
-from utils.faces.archives.own_layout import own_order, plain
+from utils.faces.archives.own_layout import normalised, own_order
 
 NAME = re.compile(r"(?:(.+?)[ _.-]?x|x[ _.-]?(.+))", re.IGNORECASE)  # of a point, in the header of its x
 
@@ -40,7 +40,7 @@ def split_files(archive: Archive, patterns: tuple[str, ...], what: str) -> list[
         raise UserError(f"{root}: one {what}, or one each with train, val or test in its name or folder, belongs there, "
                         f"not {found}")
     for _, path in named:
-        inside(root, path.relative_to(root).as_posix(), str(root))
+        path_inside(root, path.relative_to(root).as_posix(), str(root))
     named.sort(key=lambda pair: ("train", "val", "test").index(pair[0]))  # training sets give points their order
     archive.splits += [split for split, _ in named]
     return named
@@ -61,8 +61,8 @@ def find_image(archive: Archive, names: list[str], table: Path, where: str, uplo
                            for below in ("", "images/", "images/default/"))  # the last is CVAT's, of a task without subsets
     for name in names:
         for below in places:
-            path = inside(root, name, where, below)
-            if path.is_file() or (path := archive.pictures.get(composed(os.path.normpath(f"{below}{name}")))):
+            path = path_inside(root, name, where, below)
+            if path.is_file() or (path := archive.images.get(composed(os.path.normpath(f"{below}{name}")))):
                 return path
     fitting = list(dict.fromkeys(path for name in names if uploaded for path in archive.uploaded.get(composed(name), ())))
     if len(fitting) > 1:
@@ -106,7 +106,7 @@ def _names_of(header: list[str], where: str) -> list[str]:
         return numbers
     names = [next(filter(None, match.groups())) for x, _ in pairs if (match := NAME.fullmatch(x))]
     same = all(re.sub("[xX]", "y", x) == re.sub("[xXY]", "y", y) and x != y for x, y in pairs)
-    distinct = len(set(map(plain, names))) == len(header) // 2 and not any(name.isdecimal() for name in names)
+    distinct = len(set(map(normalised, names))) == len(header) // 2 and not any(name.isdecimal() for name in names)
     if low[:1] != ["file"] or not names or len(header) % 2 == 0 or not same or not distinct:
         raise UserError(f"{where}: '{','.join(low)[:40]}' where the header file,x0,y0,x1,y1,... belongs, or names of points as "
                         "in file,nose_x,nose_y,...")
@@ -155,7 +155,7 @@ def parse_coco(archive: Archive) -> None:
                 (name, *size), own, values, box = _coco_face(images, named, face, where)
                 if own and len(own) != len(values):
                     raise UserError(f"{where}: {len(values)} points where its category names {len(own)}")
-                if own and len(set(map(plain, own))) == len(own):
+                if own and len(set(map(normalised, own))) == len(own):
                     order = order or own_order(archive, own)
                     values = values[_places(own, order, where)]
                 image = find_image(archive, [name], file, where)
@@ -168,7 +168,7 @@ def parse_coco(archive: Archive) -> None:
 
 def _places(names: list[str], order: list[str], where: str) -> list[int]:
     """Return where each name of `order` is among the names of a face's points. UserError if they differ."""
-    own, wanted = list(map(plain, names)), list(map(plain, order))
+    own, wanted = list(map(normalised, names)), list(map(normalised, order))
     if set(own) != set(wanted):
         other = next((name for name in own if name not in wanted), own[0])
         raise UserError(f"{where}: a keypoint is named {other[:40]!r}, which no other category has")

@@ -18,7 +18,7 @@ from pipnet.files import read_bytes
 from pipnet.images import SUFFIXES
 from utils.faces.archives.archive import Archive, complain
 from utils.faces.archives.naming import identity
-from utils.faces.archives.own_layout import own_order, plain
+from utils.faces.archives.own_layout import normalised, own_order
 from utils.faces.archives.tables import find_image, split_files
 
 SHAPES = ("points", "skeleton")  # of CVAT, that are read
@@ -61,10 +61,13 @@ def _misspelt(faces: list[Named], names: list[str], fits: bool) -> str | None:
 
     They differ in case or separators, or, unless a layout `fits` the number of labels, in spelling.
     """
+    def likeness(one: str, other: str) -> float:
+        return SequenceMatcher(None, normalised(one), normalised(other)).ratio()
+
     places = {name: [face.where for face in faces if name in face.points] for name in names}
     for odd in sorted(names, key=lambda name: len(places[name])):
-        for usual in sorted(names, key=lambda name: -SequenceMatcher(None, plain(odd), plain(name)).ratio()):
-            alike = plain(odd) == plain(usual) or not fits and SequenceMatcher(None, plain(odd), plain(usual)).ratio() > ALIKE
+        for usual in sorted(names, key=lambda name: -likeness(odd, name)):
+            alike = normalised(odd) == normalised(usual) or (not fits and likeness(odd, usual) > ALIKE)
             if alike and usual != odd and len(places[odd]) <= len(places[usual]) and not {*places[odd]} & {*places[usual]}:
                 return (f"{places[odd][0]}: a point is labelled {odd!r}; other faces have {usual!r} in its place "
                         f"({len(places[usual])} of {len(faces)}); is it misspelt?")

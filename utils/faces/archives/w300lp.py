@@ -4,7 +4,7 @@ Folders AFW, HELEN, IBUG, LFPW and the mirrored AFW_Flip, ..., with NAME.jpg of 
 """
 from pipnet.geometry import mirrored
 from utils.faces.archives.archive import Archive
-from utils.faces.archives.lists import inside
+from utils.faces.archives.lists import path_inside
 from utils.faces.archives.mat import read_mat, values
 from utils.faces.archives.naming import photograph
 
@@ -27,9 +27,9 @@ def parse_300wlp(archive: Archive) -> None:
         for mat in sorted((root / part).glob("[!.]*.mat")):
             with archive.checked():
                 image = archive.file(f"{part}/{mat.stem}.jpg", str(mat))
-                points, pose = read_mat(inside(root, f"{part}/{mat.name}", str(mat)), "pt2d", "Pose_Para")
+                points, pose = read_mat(path_inside(root, f"{part}/{mat.name}", str(mat)), "pt2d", "Pose_Para")
                 if redrawn:  # as in 300W, with the jaw along the visible edge; a mirrored face has no file of its own there
-                    file = inside(root, f"landmarks/{plain}/{mat.stem}_pts.mat", str(root / part))
+                    file = path_inside(root, f"landmarks/{plain}/{mat.stem}_pts.mat", str(root / part))
                     points = values(read_mat(file, "pts_2d")[0], (COUNT, 2), f"{file}: pts_2d")
                     points = points if part == plain else mirrored(points, flip_index, SIDE)
                 else:

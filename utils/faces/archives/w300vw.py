@@ -13,8 +13,8 @@ import numpy as np
 from pipnet.cores import cores
 from pipnet.errors import UserError
 from utils.faces.archives.archive import Archive
-from utils.faces.archives.lists import inside
-from utils.faces.archives.points import listed
+from utils.faces.archives.lists import path_inside
+from utils.faces.archives.points import images_and_points
 from utils.faces.archives.pts import read_pts
 
 COUNT = 68
@@ -79,7 +79,7 @@ def parse_300vw(archive: Archive, frame_step: int = 1) -> list[str]:
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and re.fullmatch(r"\d{3}(_annot)?", path.name)):
         video_id = folder.name[:3]
         category = next((name for name, videos in CATEGORIES.items() if int(video_id) in videos), "train")
-        images, points = listed(folder, root, recursive=True)
+        images, points = images_and_points(folder, root, recursive=True)
         annotated = {int(path.stem): path for path in points.values() if path.stem.isdecimal()}
         pictures = {Path(stem).name: paths[0] for stem, paths in images.items()}
         if not annotated:
@@ -88,7 +88,7 @@ def parse_300vw(archive: Archive, frame_step: int = 1) -> list[str]:
             without.append(f"{folder.name}: {len(annotated)} annotated frames without {VIDEO} and without pictures")
             continue
         found[category] += 1
-        video = inside(root, f"{folder.name}/{VIDEO}", str(folder))
+        video = path_inside(root, f"{folder.name}/{VIDEO}", str(folder))
         for number, path in sorted(annotated.items()):
             if (number - 1) % frame_step:
                 continue
