@@ -1,7 +1,8 @@
 """How nets and tools find faces: `python benchmarks/measure.py NAME ...`.
 
 kinds, traits, blinks [NET ...]: photographs that are changed in one way at a time; rendered people; eyes of real people, shut
-and open. A NET is what demo.py --exp takes, or TITLE=NET; without one, the shipped nets are measured.
+and open. refusals [NET ...]: errors of the faces that a limit on the landmark scores keeps. A NET is what demo.py --exp takes, or
+TITLE=NET; without one, the shipped nets are measured.
 others, changed [TOOL ...]: tools that a user could take instead, in photographs as taken or changed.
 sizes: faces that the shipped detector finds, by their size. detector NAME=WEIGHTS ...: detectors on photographs with face boxes.
 face_boxes NET.onnx NAME=WEIGHTS ...: where detectors' boxes lie on the face. face_score NET.onnx NAME=WEIGHTS: faces against
@@ -11,7 +12,8 @@ from commands import Command, main
 
 MEASURES = {
     "kinds": Command("measures.kinds", ("photographs",)), "sizes": Command("measures.kinds", ("faces", "photographs")),
-    "traits": Command("measures.traits", ("faces",)), "blinks": Command("measures.blinks", ("eyes", "net")),
+    "refusals": Command("measures.kinds"), "traits": Command("measures.traits", ("faces",)),
+    "blinks": Command("measures.blinks", ("eyes", "net")),
     "others": Command("measures.others", ("tool",)), "changed": Command("measures.others", ("tool", "photographs")),
     **{name: Command("measures.detectors") for name in ("detector", "face_boxes", "face_score")}}
 

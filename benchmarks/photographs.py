@@ -16,16 +16,19 @@ import numpy as np
 from record import ROOT
 
 from pipnet.detector import Detector
+from pipnet.face import Face
 from pipnet.files import SHIPPED
 from pipnet.geometry import box_of, iou
 from pipnet.landmarker import Landmarker
 from utils.faces.archives import DATASETS, image_of
+from utils.faces.prepare import split_identities
 
 VARIABLES = {"300W": "FACES_300W", **{name: name for name in (  # {word in a benchmark's flags: environment variable}
     "FACES68", "FACEBOXES", "FACEBOXES_V2", "UNLABELLED", "ALL_AGES", "DIVERSE", "RENDERED", "RENDERED_FEW", "LIDS",
     "STEADY", "VIDEOS")}}
 PLACES = {word: (ROOT / os.environ[name]).resolve() for word, name in VARIABLES.items() if os.environ.get(name)}
 LABELLED = {"300W": "300w", "FACES68": "points"}  # {folder: its row of DATASETS}
+HELD_OUT = 0.1  # share of the training identities that trainings hold out, `val` of args.yaml
 LEAST = 0.3  # IoU from which a detection is the labelled face
 
 
@@ -66,11 +69,17 @@ def labelled_sets() -> list[str]:
 
 
 def photographs(name: str, split: str, most: int | None = None) -> list[Photograph]:
-    """Return the labelled faces of a set, or at most `most`, evenly spread over it."""
-    table = DATASETS[LABELLED.get(name, "points")].parse(PLACES[name], allow_partial=True, count=68)[split]
-    faces = len(table["file"])
+    """Return the labelled faces of a split of a set, or at most `most`, evenly spread over it.
+
+    split: train, test, or val, the faces of the training split that trainings hold out.
+    """
+    table = DATASETS[LABELLED.get(name, "points")].parse(PLACES[name], allow_partial=True, count=68)[
+        "train" if split == "val" else split]
+    held = split_identities(table["identity"], HELD_OUT, 0) if split == "val" else np.ones(len(table["file"]), bool)
+    places = np.flatnonzero(held)
+    chosen = np.unique(np.linspace(0, len(places) - 1, most or len(places)).round().astype(int))
     return [Photograph(image_of(PLACES[name], table["file"][i]), table["identity"][i], table["landmarks"][i])
-            for i in np.unique(np.linspace(0, faces - 1, most or faces).round().astype(int))]
+            for i in places[chosen]]
 
 
 def place_of(record: Photograph, boxes: np.ndarray) -> int | None:
@@ -91,9 +100,14 @@ def without_detector(net: str | Path, **options) -> Landmarker:
 
 def found_in_box(landmarker: Landmarker, image: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the landmarks (N, 2) of the face in the box of the true ones, in px, after the second crop."""
-    face, = landmarker.landmarks_of(image, box_of(truth)[None])
+    return face_in_box(landmarker, image, box_of(truth)).landmarks
+
+
+def face_in_box(landmarker: Landmarker, image: np.ndarray, box: np.ndarray) -> Face:
+    """Return the face in a landmark box (4,), in px, after the second crop."""
+    face, = landmarker.landmarks_of(image, box[None])
     face, = landmarker.landmarks_of(image, landmarker.box_of(face.landmarks))
-    return face.landmarks
+    return face
 
 
 def name_and_file(text: str) -> tuple[str, str]:

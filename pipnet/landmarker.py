@@ -3,14 +3,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from pipnet.align import chip
 from pipnet.checkout import from_checkout
-from pipnet.contents import check_export
-from pipnet.detector import DETECTORS, WITHIN, Detector, FaceBox
+from pipnet.detector import DETECTORS, WITHIN, Detections, Detector, FaceBox
 from pipnet.errors import UserError, one_line
 from pipnet.face import Face
 from pipnet.files import COARSE, SHIPPED
@@ -30,29 +29,21 @@ from pipnet.geometry import (
     turned_boxes,
 )
 from pipnet.images import as_bgr
+from pipnet.landmark_net import LandmarkNet, checked, open_net
 from pipnet.layout import Layout
 from pipnet.pose import turn_pose
-from pipnet.runtimes import RUNTIMES, Opened, open_file
+from pipnet.runtimes import RUNTIMES
 from pipnet.search import search
 from pipnet.session import shipped_onnx
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
-FILLED = 0.08    # share of the crop's side; boxes are tight if the edges of the mean face's crop lie within this of [0, 1]
 MOST_CROPS = 6   # most further crops of a face after that of the detector's box
 FEW_CROPS = 2    # so many of these are made whatever the scores are; more could move from background to something like a face
 # a face is not cropped again if the next crop's edges moved by less than this share of its side, and its roll by less than this
 NEAR, NEAR_TURN = 0.06, np.radians(10)
 NEAR_LEANING = 0.03  # the share for a face that leans by NEAR_TURN or more: its landmarks improve more slowly from crop to crop
 QUARTERS = 90, 180, 270  # degrees; if landmarks of the first crop are unsure, it is also tried with these turns
-LEVEL = np.radians(5)  # a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
-HALFWAY = 0.4    # default of LandmarkNet.face_limit
-# limits of a sure face: its mean landmark score, as a share of the way from face_limit to 1, and its mean expected error, as a
-# share of its size. Almost no face that is found at a wrong roll meets both
-SURE, SURE_ERROR = 0.35, 0.028
-LARGEST_ERROR = 0.1  # with a `sure_error` above this, a net can hardly tell faces from background, so pictures are not searched
 SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
-DETECTS = ("is a face detector, which finds boxes and no landmarks; name it with --detector-weights, in Python with "
-           "Detector(), and a landmark net here")
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
 
@@ -71,96 +62,6 @@ def with_roll(boxes: np.ndarray) -> np.ndarray:
     return np.column_stack([rows, np.zeros(len(rows))]) if rows.shape[1] == 4 else rows.copy()
 
 
-class LandmarkNet(NamedTuple):
-    """A landmark net and how its crops are made.
-
-    predict: uint8 BGR (B, S, S, 3) -> {landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), and where the net has them sigma
-        (B, N), pose (B, 3) pitch, yaw, roll in radians, states (B, K) probabilities}
-    size, margin: S is `size` px; for nets with a margin, `size` plus a border, so that they see `margin` times the crop
-    meanface (N, 2): mean landmarks of the training set in [0, 1] of the crop
-    face_limit: mean landmark score of a crop that is as likely background as a face
-    face_least: mean landmark score below which a detection is dropped
-    pose: whether the net predicts it; states (K,): names of the states, None for one that was not trained
-    sure_score, sure_error: mean landmark score, and mean expected error / size of the face, that most validation faces of this
-        net reach; they are used if they are easier to reach than SURE and SURE_ERROR
-    """
-
-    predict: Callable[[np.ndarray], dict[str, np.ndarray]]
-    layout: Layout
-    protocol: Protocol
-    size: int
-    meanface: np.ndarray | None
-    margin: float = 1.0
-    face_limit: float = HALFWAY
-    face_least: float = 0.0
-    pose: bool = False
-    states: tuple[str | None, ...] = ()
-    sure_score: float = 1.0
-    sure_error: float = SURE_ERROR
-
-    @property
-    def tight(self) -> bool:
-        """Return whether training crops were made from tight landmark boxes: the mean face's box then gives the crop [0, 1]."""
-        if self.meanface is None:
-            return True
-        inside = self.protocol._replace(border="real", rounding="float")
-        return bool(np.abs(crop_box(box_of(self.meanface), inside, 1, 1) - (0, 0, 1, 1)).max() < FILLED)
-
-    @property
-    def sure(self) -> float:
-        """Return the least mean landmark score of a sure face."""
-        return min(self.face_limit + SURE * (1 - self.face_limit), self.sure_score)
-
-    @property
-    def can_search(self) -> bool:
-        """Return whether scores and expected errors of this net can tell faces from background, as a search needs."""
-        return self.sure > self.face_limit and self.sure_error <= LARGEST_ERROR
-
-    def is_sure(self, face: Face) -> bool:
-        """Return whether a face is certain enough to be cropped once, and not to be searched in the turned image."""
-        most = self.sure_error * np.sqrt(np.ptp(face.landmarks, axis=0).prod())
-        return bool(face.scores.mean() >= self.sure and (face.sigma is None or face.sigma.mean() <= most))
-
-    def roll_of(self, landmarks: np.ndarray) -> float:
-        """Return by how many radians clockwise the crop of a face with these landmarks (N, 2) is turned, see LEVEL."""
-        if self.meanface is None:
-            return 0.0
-        upright, face = (points @ (1, 1j) for points in (self.meanface - self.meanface.mean(0), landmarks))
-        angle = float(np.angle(np.vdot(upright, face)))  # that of the least-squares similarity between both
-        return angle - float(np.clip(angle, -LEVEL, LEVEL))
-
-    def name_states(self, values: np.ndarray) -> dict[str, float]:
-        """Return {name: probability} of the trained states from a face's output `states` (K,)."""
-        return {name: float(value) for name, value in zip(self.states, values, strict=True) if name}
-
-    @classmethod
-    def of(cls, predict, values: dict[str, Any]) -> "LandmarkNet":
-        """Return a net from the checked values of an export or a checkpoint."""
-        meanface = values.get("meanface")
-        meanface = None if meanface is None else np.reshape(np.asarray(meanface, np.float64), (-1, 2))
-        protocol = Protocol(**{key: values["protocol"][key] for key in Protocol._fields})
-        return cls(predict, Layout.from_dict(values["layout"]), protocol, values["input_size"], meanface,
-                   values.get("input_margin", 1.0), values.get("face_limit", HALFWAY), values.get("face_least", 0.0),
-                   bool(values.get("pose")), tuple(values.get("states") or ()),
-                       float(values.get("sure_score", 1)), float(values.get("sure_error", SURE_ERROR)))
-
-    @classmethod
-    def of_export(cls, opened: Opened, file: Path | str) -> "LandmarkNet":
-        """Return the net of a file that this project exported. UserError if its metadata are incomplete or wrong."""
-        check_export(opened.values, file)
-        return cls.of(lambda images: opened.run({"image": images}), {**opened.values, "pose": "pose" in opened.outputs})
-
-
-def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, np.ndarray]:
-    """Return a net's outputs for `count` crops. UserError unless landmarks (count, points, 2) and their scores are finite."""
-    for name in ("landmarks", "score", "sigma")[:2 + ("sigma" in found)]:
-        shape = (count, points, 2) if name == "landmarks" else (count, points)
-        if found[name].shape != shape or not np.isfinite(found[name]).all():
-            raise UserError(f"the landmark net gives {name} {found[name].shape}, where finite numbers {shape} are needed; export "
-                            "it again, or name another net")
-    return found
-
-
 def apart(faces: list[Face]) -> list[Face]:
     """Return the faces without those that show another face again, or a part of a face that is larger and not less certain."""
     if len(faces) < 2:
@@ -171,16 +72,6 @@ def apart(faces: list[Face]) -> list[Face]:
     part = (shared(boxes, boxes) >= WITHIN) & (area[:, None] * PART < area) & (scores[:, None] <= scores)
     again = (iou(boxes, boxes) >= SAME) & (place < place[:, None])
     return [face for face, drops in zip(faces, (part | again).any(1), strict=True) if not drops]
-
-
-def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --export") -> LandmarkNet:
-    """Return the landmark net of an exported file, see `open_file`. UserError if it is missing or another kind of file."""
-    opened = open_file(file, threads, remedy)
-    if {*opened.outputs} == {"boxes", "scores"}:
-        raise UserError(f"{file} {DETECTS}")
-    if opened.inputs != ["image"] or not {"landmarks", "score"} <= set(opened.outputs):
-        return from_checkout("utils.tools.inference:published_net", file)(opened, file)
-    return LandmarkNet.of_export(opened, file)
 
 
 class Landmarker:
@@ -221,7 +112,7 @@ class Landmarker:
         if any_roll and not self.net.can_search:
             logging.getLogger("pipnet").warning("the landmark net is so unsure of faces that pictures are not searched again, "
                                                 "turned and enhanced; train it longer")
-        self._calls = self._crops = 0
+        self._crops = 0
         self.seconds = {"detect": 0.0, "landmarks": 0.0}
         self.coarse = Landmarker(coarse, self.detector, threads=threads, any_roll=any_roll) if coarse else None
         if self.coarse:
@@ -251,11 +142,12 @@ class Landmarker:
         if isinstance(image, (list, tuple)):
             return [self(one, second_crop) for one in image]
         image = as_bgr(image, self.rgb)
-        if self.max_faces is not None and (boxes := self._large(image)):
-            faces = self.faces_of(image, *boxes, second_crop)
+        large = self._large(image) if self.max_faces is not None else None
+        if large:
+            faces = self.faces_of(image, *self._landmark_boxes(image, large), second_crop)
             if sum(map(self.net.is_sure, faces)) >= self.max_faces:  # those in the rest of the image are smaller
                 return faces
-        faces = self.faces_of(image, *self.detect(image), second_crop)
+        faces = self.faces_of(image, *self.detect(image, large=large), second_crop)
         return search(self, image, faces, second_crop) if self.any_roll else faces
 
     def faces_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool,
@@ -287,11 +179,6 @@ class Landmarker:
         return apart([face for face in faces if self.is_face(face)])
 
     @property
-    def calls(self) -> int:
-        """Return the number of calls of the landmark net so far, with those of the coarse one."""
-        return self._calls + (self.coarse.calls if self.coarse else 0)
-
-    @property
     def crops(self) -> int:
         """Return the number of crops that the landmark net has seen so far, or that of the coarse one if it has seen more."""
         return max(self._crops, self.coarse.crops if self.coarse else 0)
@@ -300,24 +187,28 @@ class Landmarker:
         """Return whether the landmark scores confirm the detection."""
         return bool(face.scores.mean() >= self.net.face_least)
 
-    def detect(self, image: np.ndarray, once: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def detect(self, image: np.ndarray, once: bool = False,
+               large: Detections | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return landmark boxes (M, 4) in image px, from the brows to the chin, and the detector's scores (M,), best first.
 
-        once: without a search for large faces in a smaller picture.
+        once: without a search for large faces in a smaller picture. large: what that search found, if it was made.
         """
+        start, image = time.perf_counter(), as_bgr(image, self.rgb)
         detector = getattr(self.detector, "once", self.detector) if once else self.detector
-        return self._detected(as_bgr(image, self.rgb), detector)
+        found = detector(image) if large is None else detector(image, large)
+        self.seconds["detect"] += time.perf_counter() - start
+        return self._landmark_boxes(image, found)
 
-    def _large(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the same of the faces that the detector finds in a small picture, None if it has no such search."""
-        large = getattr(self.detector, "large", lambda image: None)
-        return self._detected(image, large)
+    def _large(self, image: np.ndarray) -> Detections | None:
+        """Return the faces that the detector finds in a small picture, None if it has no such search."""
+        start = time.perf_counter()
+        found = self.detector.large(image) if hasattr(self.detector, "large") else None
+        self.seconds["detect"] += time.perf_counter() - start
+        return found
 
-    def _detected(self, image: np.ndarray, detector: Callable) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return landmark boxes and scores, see `detect`, of what `detector` finds, None if it gives None."""
-        start, (height, width) = time.perf_counter(), image.shape[:2]
-        if (found := detector(image)) is None:
-            return None
+    def _landmark_boxes(self, image: np.ndarray, found: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return landmark boxes and scores, see `detect`, of what a detector has found in an image."""
+        height, width = image.shape[:2]
         boxes, scores = (np.asarray(part, np.float64) for part in found[:2])
         if boxes.size != 4 * scores.size:
             raise UserError(f"the detector gives boxes {boxes.shape} with scores {scores.shape}; (M, 4) and (M,) are needed")
@@ -327,7 +218,6 @@ class Landmarker:
         if self.max_faces is not None and len(boxes) > self.max_faces:
             largest = np.sort(np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], 1), kind="stable")[:self.max_faces])
             boxes, scores = boxes[largest], scores[largest]
-        self.seconds["detect"] += time.perf_counter() - start
         return boxes, scores
 
     def landmarks_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None) -> list[Face]:
@@ -360,7 +250,7 @@ class Landmarker:
             part = slice(first, first + MOST_FACES)
             images = np.stack([cut(image, crop, net.size, margin, net.protocol.border, angle, halve=True)
                                for crop, angle in zip(crops[part], angles[part], strict=True)])
-            self._calls, self._crops = self._calls + 1, self._crops + len(images)
+            self._crops += len(images)
             found = checked(net.predict(images), len(images), net.layout.count)
             points = to_image(found["landmarks"].astype(np.float64), crops[part])
             poses = np.array(found["pose"]) if net.pose else None

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
-from photographs import Photograph, found_in_box, labelled_sets, photographs, place_of, titled, without_detector
+from photographs import Photograph, face_in_box, found_in_box, labelled_sets, photographs, place_of, titled, without_detector
 from shown import SETS
 
 from pipnet.detector import Detector
@@ -13,6 +13,7 @@ from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose
 
 SMALL = 40                                       # px, width of a face that was shrunk
+GAPE, ROLL = 0.3, 20                             # distance of the inner lips, eye distances; degrees
 YAWS, WIDTHS = (0, 15, 30, 45, 90), (0, 80, 160, 10 ** 6)  # degrees; px of the source
 Changed = tuple[np.ndarray, np.ndarray]  # picture (H, W, 3) uint8 BGR, landmarks (68, 2) in its px
 Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], Changed]
@@ -40,6 +41,37 @@ def side_light(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generato
     share = np.clip((np.arange(image.shape[1]) - left) / (right - left), 0, 1)
     share = share if rng.uniform() < 0.5 else 1 - share
     return (image * (0.1 + 0.9 * share)[:, None]).astype(np.uint8), landmarks
+
+
+def half_black(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
+    """One side of a line through the middle of the face lies in black shadow, with an edge of a tenth of the face's width."""
+    (x, y), angle = landmarks.mean(0), rng.uniform(0, 2 * np.pi)
+    rows, columns = np.indices(image.shape[:2])
+    off = (columns - x) * np.cos(angle) + (rows - y) * np.sin(angle)
+    light = 0.04 + 0.96 * np.clip(off / (0.1 * np.ptp(landmarks[:, 0])) + 0.5, 0, 1)
+    return (image * light[..., None]).astype(np.uint8), landmarks
+
+
+def coloured(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
+    """The light is saturated: one channel keeps its light, the others a tenth to a half."""
+    gains = rng.permutation([1.0, *rng.uniform(0.1, 0.5, 2)])
+    return (image * gains).astype(np.uint8), landmarks
+
+
+def cut_off(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
+    """The picture ends inside of the face: a fifth of its box is lost on one side."""
+    (left, top), (right, bottom), side = landmarks.min(0), landmarks.max(0), int(rng.integers(4))
+    lost = np.array([right - left, bottom - top]) / 5
+    x1, y1, x2, y2 = 0, 0, image.shape[1], image.shape[0]
+    if side == 0:
+        x1 = max(int(left + lost[0]), 0)
+    elif side == 1:
+        y1 = max(int(top + lost[1]), 0)
+    elif side == 2:
+        x2 = int(right - lost[0])
+    else:
+        y2 = int(bottom - lost[1])
+    return image[y1:y2, x1:x2], landmarks - (x1, y1)
 
 
 def covered(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Changed:
@@ -72,20 +104,26 @@ def grey(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> 
 KINDS: dict[str, Change] = {
     "as taken": lambda image, landmarks, rng: (image, landmarks), "turned by 40°": turned(40), "upside down": turned(180),
     "dark, noisy": lit(3.0, 6.0), "overexposed": lit(0.35), "light from one side": side_light, "black and white": grey,
-    "blurred": blurred, f"{SMALL} px wide": small, "a third hidden": covered,
+    "blurred": blurred, f"{SMALL} px wide": small, "a third hidden": covered, "half in black shadow": half_black,
+    "coloured light": coloured, "cut off by a fifth": cut_off,
 }
 
 
 def error_of(landmarker: Landmarker, image: np.ndarray, truth: np.ndarray) -> float:
-    """Return the NME in % of the outer corners of the eyes of the face in the labels' box."""
-    found = found_in_box(landmarker, image, truth)
+    """Return the NME in % of the face in the labels' box."""
+    return nme(found_in_box(landmarker, image, truth), truth)
+
+
+def nme(found: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean error of landmarks (68, 2) in % of the distance between the outer corners of the true eyes."""
     return 100 * float(np.linalg.norm(found - truth, axis=1).mean() / np.linalg.norm(truth[45] - truth[36]))
 
 
 def kinds(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict]:
     """Yield the number of faces and the NME in % of labelled photographs, each changed in one way at a time.
 
-    The face is in the labels' box. Further rows are groups by the yaw of the labels, and by the size of the face.
+    The face is in the labels' box. Further rows are the mean of all changes, and groups by the yaw of the labels, the opening of
+    the mouth, the roll, and the size of the face. Stages of the shipped nets are chosen with --split val --into kinds_val.
     """
     for title, net in titled(nets).items():
         landmarker = without_detector(net, threads=1)
@@ -96,19 +134,55 @@ def kinds(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict]:
 
 def errors_by_kind(landmarker: Landmarker, records: list[Photograph]) -> dict[str, np.ndarray]:
     """Return {kind: NME in % of each face}."""
-    rng, errors, yaws = np.random.default_rng(0), {kind: [] for kind in KINDS}, []
+    rng, errors, yaws, rolls = np.random.default_rng(0), {kind: [] for kind in KINDS}, [], []
     for record in records:
         image = cv2.imread(str(record.file))
         height, width = image.shape[:2]
-        yaws.append(abs(head_pose(record.landmarks, landmarker.layout, width, height)[1]))
+        _, yaw, roll = np.abs(head_pose(record.landmarks, landmarker.layout, width, height))
+        yaws.append(yaw)
+        rolls.append(roll)
         for kind, change in KINDS.items():
             errors[kind].append(error_of(landmarker, *change(image, record.landmarks, rng)))
-    plain, widths = np.array(errors["as taken"]), np.array([np.ptp(record.landmarks[:, 0]) for record in records])
+    plain, truth = np.array(errors["as taken"]), np.array([record.landmarks for record in records])
+    widths, gapes = np.ptp(truth[..., 0], axis=1), np.linalg.norm(truth[:, 62] - truth[:, 66], axis=1)
     bands = {f"yaw {low} to {high}°": (np.array(yaws) >= low) & (np.array(yaws) < high) for low, high in pairwise(YAWS)}
     bands |= {f"{low} px wide or more" if low else f"below {high} px": (widths >= low) & (widths < high)
               for low, high in pairwise(WIDTHS)}
+    bands |= {"mouth wide open": gapes > GAPE * np.linalg.norm(truth[:, 45] - truth[:, 36], axis=1),
+              f"rolled by {ROLL}° or more": np.array(rolls) >= ROLL}
     found = {kind: np.array(some) for kind, some in errors.items()}
+    found["mean of these"] = np.mean([*found.values()], 0)
     return found | {band: plain[inside] for band, inside in bands.items() if inside.any()}
+
+
+# --------------------------------------------------------------------------------------------------------------- refusals
+SHIFT, REFUSED, FAR = 0.35, (0, 1, 2, 5, 10, 20), (10, 20)  # of the box's side; % of the faces; % of error
+
+
+def refusals(*nets: str, split: str = "test", faces: int = 224) -> Iterator[dict]:
+    """Yield what remains when the faces with the lowest mean landmark scores are refused: the NME in %, and shares of far errors.
+
+    Each labelled photograph is changed in all ways of KINDS, and the labels' box is moved by up to SHIFT of its side in x and y.
+    The last row of a net refuses below `face_least`, as the pipeline does.
+    """
+    for title, net in titled(nets).items():
+        landmarker, rng, scores, errors = without_detector(net, threads=1), np.random.default_rng(0), [], []
+        for record in (record for name in labelled_sets() for record in photographs(name, split, faces)):
+            image = cv2.imread(str(record.file))
+            for change in KINDS.values():
+                picture, truth = change(image, record.landmarks, rng)
+                box = box_of(truth)
+                side = (box[2:] - box[:2]).max()
+                face = face_in_box(landmarker, picture, box + np.tile(rng.uniform(-SHIFT, SHIFT, 2), 2) * side)
+                scores.append(face.scores.mean())
+                errors.append(nme(face.landmarks, truth))
+        order, least = np.argsort(scores)[::-1], landmarker.net.face_least
+        ranked, below = np.array(errors)[order], int(np.sum(np.array(scores) < least))
+        for count, limit in [(round(share * len(ranked) / 100), "") for share in REFUSED] + [(below, f"{least:.2f}")]:
+            kept = ranked[:len(ranked) - count]
+            yield {"net": title, "refused, %": f"{100 * count / len(ranked):.1f}", "`face_least`": limit,
+                   "NME % of the others": f"{kept.mean():.2f}",
+                   **{f"error above {far} %, of 1,000": f"{1000 * (kept > far).mean():.1f}" for far in FAR}}
 
 
 # ------------------------------------------------------------------------------------------------------------------ sizes

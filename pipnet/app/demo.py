@@ -20,8 +20,9 @@ from pipnet.app.track import Tracker
 from pipnet.app.web import WEB, Options, serve
 from pipnet.detector import DETECTORS, Detector
 from pipnet.errors import UserError
+from pipnet.face import Face
 from pipnet.files import COARSE, SHIPPED
-from pipnet.landmarker import Face, Landmarker
+from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose, pose_points
 from pipnet.session import shipped_onnx
 from pipnet.stop import SIGNALS, answer, end_when_stuck

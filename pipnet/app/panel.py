@@ -3,7 +3,7 @@ import cv2
 import numpy as np
 
 from pipnet.draw import WHITE, Pen, draw, group_colours, line, number, write
-from pipnet.landmarker import Face
+from pipnet.face import Face
 from pipnet.layout import Layout
 
 STYLES = ("edges", "points", "numbers", "nothing")  # in the order in which key d goes through them

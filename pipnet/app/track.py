@@ -6,8 +6,10 @@ import numpy as np
 
 from pipnet.app.smooth import make_smooth
 from pipnet.errors import UserError
+from pipnet.face import Face
 from pipnet.geometry import box_of, iou
-from pipnet.landmarker import HALFWAY, Face, Landmarker
+from pipnet.landmark_net import HALFWAY
+from pipnet.landmarker import Landmarker
 from pipnet.search import QUARTERS, search, stands
 
 STEP = 0.03        # width of the logistic step from background to face, in mean landmark scores

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from pipnet import detector, images, landmarker, search
+from pipnet import detector, images, landmark_net, landmarker, search
 from pipnet.app import drowsiness, panel, smooth, track
 from pipnet.draw import group_colours
 from pipnet.errors import UserError
 from pipnet.files import is_partial, names_folder, partial_name, shipped, write_text
 from pipnet.geometry import border_px
-from pipnet.landmarker import LandmarkNet
+from pipnet.landmark_net import LandmarkNet
 from pipnet.layout import Layout
 from pipnet.pose import MODEL, pose_points
 from pipnet.runtimes import open_file
@@ -142,9 +142,9 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
         "detector": {"file": "detector.onnx", "threshold": finder.threshold, "overlap": finder.overlap,
                      "face_box": finder.face_box,
                      **_constants(detector, "SHORT_SIDE", "MOST_PIXELS", "LARGE_SIDE", "LARGE_FACE", "WITHIN")},
-        "landmarker": {**_constants(landmarker, "MOST_FACES", "MOST_CROPS", "FEW_CROPS", "LEVEL", "NEAR", "NEAR_LEANING",
+        "landmarker": {**_constants(landmarker, "MOST_FACES", "MOST_CROPS", "FEW_CROPS", "NEAR", "NEAR_LEANING",
                                   "NEAR_TURN", "QUARTERS", "SAME", "PART", "WITHIN"),
-                       "square_scale": landmarker.SQUARE.scale_x},
+                       "level": landmark_net.LEVEL, "square_scale": landmarker.SQUARE.scale_x},
         "search": {**_constants(search, "SAME", "LEAN", "MOST_CROPS", "QUARTERS"), "side": search.STEPS[0][0],
                    **_constants(images, "BLUR", "BLUR_REACH", "BRIGHT", "DARKEST")},
         "tracker": _constants(track, "STEP", "LEAST_SCORE", "SAME", "TWICE", "AGAIN", "MEMORY", "RETRY", "TURNS"),

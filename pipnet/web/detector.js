@@ -11,10 +11,10 @@ export class Detector {
     this.runtime = runtime;
   }
 
-  /** Return the detections in a frame and, of large faces, in a small picture of it, best first. */
-  async find(frame) {
+  /** Return the detections in a frame, best first. large: what `large` found in it, if that is known. */
+  async find(frame, large = null) {
     const scale = this.scaleOf(frame), found = await this.look(toBgr(frame, scale), scale);
-    return joined(await this.large(frame), found, this.limits);
+    return joined(large ?? await this.large(frame), found, this.limits);
   }
 
   /** Return the faces that fill a good part of a frame, found in a small picture of it; none if the frame is hardly larger. */

@@ -32,11 +32,12 @@ export class Landmarker {
 
   /** Return the faces of a picture, which is searched turned and enhanced where none is sure. */
   async facesOf(frame) {
-    if (this.most < Infinity) {
-      const faces = await this.refined(frame, await this.detected(frame, () => this.detector.large(frame)));
+    const large = this.most < Infinity ? await this.detector.large(frame) : null;
+    if (large) {
+      const faces = await this.refined(frame, await this.detected(frame, () => large));
       if (faces.filter((face) => this.isSure(face)).length >= this.most) return faces;  // those in the rest are smaller
     }
-    return search(this, frame, await this.refined(frame, await this.detect(frame)));
+    return search(this, frame, await this.refined(frame, await this.detect(frame, large)));
   }
 
   /**
@@ -97,9 +98,9 @@ export class Landmarker {
     return mean(face.scores) >= this.net.face_least;
   }
 
-  /** Return landmark boxes with the detector's scores, {box, score}, best first. */
-  detect(frame) {
-    return this.detected(frame, () => this.detector.find(frame));
+  /** Return landmark boxes with the detector's scores, {box, score}, best first. large: see `Detector.find`. */
+  detect(frame, large = null) {
+    return this.detected(frame, () => this.detector.find(frame, large));
   }
 
   /** Return the same of what `find` finds in a picture. */

@@ -92,7 +92,7 @@ def make_onnx(folder: Path) -> list[tuple[Path, str]]:
 
 def read_onnx(file: Path) -> None:
     from pipnet import Detector
-    from pipnet.landmarker import open_net
+    from pipnet.landmark_net import open_net
     if file.name == "detector.onnx":
         Detector("faceboxes", file, threads=1)(np.zeros((64, 64, 3), np.uint8))
     else:

@@ -22,7 +22,7 @@ from pipnet.app.track import Tracker
 from pipnet.detector import DETECTORS, EXPORTED_FACE_BOX, FaceBox, detection_scale
 from pipnet.geometry import Protocol, box_of, crop_box, cut, invert, opencv_matrix, to_crop, transform, turn_about
 from pipnet.images import as_bgr
-from pipnet.landmarker import LandmarkNet, open_net
+from pipnet.landmark_net import LandmarkNet, open_net
 from utils.tools.find import find_net
 
 SQUARE = Protocol(**DEFAULTS.protocols["square"])

@@ -8,21 +8,26 @@ from hypothesis import strategies as st
 
 from pipnet.app.track import Tracker
 from pipnet.detector import Detections, Detector, FaceBox, joined
+from pipnet.face import Face
 from pipnet.files import shipped
 from pipnet.geometry import box_of, carry, invert, transform, turn_about, turn_picture
 from pipnet.images import enhanced
-from pipnet.landmarker import SURE_ERROR, Face, Landmarker, LandmarkNet, apart, open_net
-from pipnet.search import MOST_CROPS
+from pipnet.landmark_net import SURE_ERROR, LandmarkNet, open_net
+from pipnet.landmarker import Landmarker, apart
 
 
 class Counting(Detector):
-    """The shipped detector, which counts the pictures that it gets in their usual size."""
+    """The shipped detector, which counts the pictures that it gets in their usual size, and the small ones."""
 
-    calls = 0
+    calls = small = 0
 
     def once(self, image):
         self.calls += 1
         return super().once(image)
+
+    def large(self, image):
+        self.small += 1
+        return super().large(image)
 
 
 class Counted:
@@ -51,6 +56,13 @@ def test_a_picture_with_a_sure_face_is_not_searched_again(net, portrait):
     assert detector.calls == 1
     landmarker(np.zeros_like(image))
     assert detector.calls > 2
+
+
+@pytest.mark.parametrize("most, looks", [(1, 0), (2, 1), (None, 1)])
+def test_a_small_picture_is_enough_for_as_many_faces_as_are_wanted(most, looks, portrait):
+    detector = Counting(threads=1)
+    assert len(Landmarker("landmarks-fast", detector, most, threads=1)(portrait)) == 1
+    assert (detector.small, detector.calls) == (1, looks)
 
 
 @pytest.mark.parametrize("net", ["landmarks", "landmarks-fast"])
@@ -149,10 +161,10 @@ def never_sure(spread: float, **limits) -> LandmarkNet:
     return mean._replace(predict=predict, **limits)
 
 
-def test_a_search_ends_after_some_calls_of_the_net(portrait):
+def test_a_search_ends_after_some_crops(portrait):
     landmarker = Landmarker(never_sure(0.2), Counting(threads=1), threads=1)
     assert landmarker(portrait) and 2 < landmarker.detector.calls <= 9
-    assert landmarker.calls <= 8 + MOST_CROPS + 14  # of the picture as it is, of the search, of its last roll
+    assert landmarker.crops <= 120  # of the picture as it is, of the search, of its last turn
 
 
 def test_limits_of_a_net_replace_the_usual_ones(portrait, caplog):

@@ -10,7 +10,7 @@ from nets import Trainable
 from nets.labels import Prediction
 from pipnet.errors import UserError
 from pipnet.geometry import to_image
-from pipnet.landmarker import SURE_ERROR
+from pipnet.landmark_net import SURE_ERROR
 from pipnet.layout import Layout
 from utils import memory
 from utils.conversion import conversion

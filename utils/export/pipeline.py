@@ -17,7 +17,8 @@ from onnxscript.values import Opset
 from pipnet.detector import LARGE_FACE, LARGE_SIDE, MOST_PIXELS, SHORT_SIDE, WITHIN, Detector
 from pipnet.errors import UserError
 from pipnet.geometry import border_px
-from pipnet.landmarker import FEW_CROPS, LEVEL, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, PART, SAME, SQUARE, open_net
+from pipnet.landmark_net import LEVEL, open_net
+from pipnet.landmarker import FEW_CROPS, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, PART, SAME, SQUARE
 from utils.export.files import OPSET, Source, folded, write_onnx
 
 STEPS = Opset("pipnet.steps", 1)

@@ -17,7 +17,8 @@ from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped
 from pipnet.geometry import to_crop
-from pipnet.landmarker import Landmarker, LandmarkNet, open_net
+from pipnet.landmark_net import LandmarkNet, open_net
+from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
 from utils.config import ROOT, Defaults, Settings
 from utils.evaluate import page

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from pipnet.checkout import from_checkout
 from pipnet.files import checksum
-from pipnet.landmarker import LandmarkNet, open_net
+from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.runtimes import stored_values
 from utils.config import ROOT, read_defaults
 from utils.formats import SOURCE, folder_of

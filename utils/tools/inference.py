@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from nets.registry import import_named
-from pipnet.landmarker import LandmarkNet, open_net
+from pipnet.landmark_net import LandmarkNet, open_net
 from pipnet.runtimes import RUNTIMES, Opened
 from utils.config import ROOT, Defaults, read_defaults
 from utils.evaluate.detectors import prepare_torch

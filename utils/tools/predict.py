@@ -14,10 +14,12 @@ from loguru import logger
 
 from pipnet.detector import Detector
 from pipnet.errors import UserError, one_line
+from pipnet.face import Face
 from pipnet.files import COARSE, SHIPPED, names_folder, read_csv, shipped, write_atomic, write_csv, write_text
 from pipnet.geometry import Protocol, box_of
 from pipnet.images import is_picture, pictures, read_image
-from pipnet.landmarker import Face, Landmarker, LandmarkNet
+from pipnet.landmark_net import LandmarkNet
+from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
 from pipnet.session import shipped_onnx
 from utils.evaluate.evaluate import mean_of

@@ -10,7 +10,7 @@ from nets import Trainable, build_net
 from nets.convert.published import unwrapped
 from pipnet.errors import UserError
 from pipnet.files import write_atomic
-from pipnet.landmarker import DETECTS, LandmarkNet
+from pipnet.landmark_net import DETECTS, LandmarkNet
 from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES
 from utils.config import Defaults

@@ -12,7 +12,7 @@ from nets.convert.systems import SYSTEMS, PublishedGraph, System, system_of
 from nets.registry import import_named
 from pipnet.contents import check_export
 from pipnet.errors import UserError
-from pipnet.landmarker import LandmarkNet
+from pipnet.landmark_net import LandmarkNet
 from pipnet.layout import Layout
 from pipnet.runtimes import RUNTIMES, Opened, open_file
 from utils.config import Defaults, Settings, load_protocol, make_settings

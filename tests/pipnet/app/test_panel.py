@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from pipnet.app.panel import Panel, label
-from pipnet.landmarker import Face
+from pipnet.face import Face
 
 
 def test_the_panel_fits_or_stays_away():

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from pipnet.app.track import LEAST_SCORE, MEMORY, Tracker, face_score, match
 from pipnet.detector import Detector
 from pipnet.errors import UserError
+from pipnet.face import Face
 from pipnet.files import shipped
 from pipnet.geometry import box_of, iou, opencv_matrix, transform, turn_about
-from pipnet.landmarker import HALFWAY, Face, Landmarker, open_net
+from pipnet.landmark_net import HALFWAY, open_net
+from pipnet.landmarker import Landmarker
 
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 

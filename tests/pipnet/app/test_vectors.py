@@ -21,7 +21,8 @@ from pipnet.face import Face, rounded
 from pipnet.files import shipped
 from pipnet.geometry import CHOICES, Protocol, box_of, crop_box, iou, transform, turn_about, turned_boxes
 from pipnet.images import enhanced, shrunken
-from pipnet.landmarker import Landmarker, open_net, with_roll
+from pipnet.landmark_net import open_net
+from pipnet.landmarker import Landmarker, with_roll
 from pipnet.pose import head_pose, turn_pose
 from utils.synthetic import render
 

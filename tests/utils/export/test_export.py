@@ -13,7 +13,8 @@ from nets import NetOptions, build_net, make_spec
 from nets.stages.auxiliary import STATES
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, crop_box, cut
-from pipnet.landmarker import Landmarker, open_net
+from pipnet.landmark_net import open_net
+from pipnet.landmarker import Landmarker
 from utils.evaluate.evaluate import torch_predictor
 from utils.export.files import export_onnx, exported_predictor, folded
 from utils.landmarks.tested import export

@@ -17,7 +17,8 @@ from conftest import NET, ROOT, fails, mean_face, refuses, unfolded, untrained
 from nets import NetOptions, Prediction, build_net, make_spec
 from nets.wrappers.affine import inverse
 from pipnet.errors import UserError
-from pipnet.landmarker import Landmarker, open_net
+from pipnet.landmark_net import open_net
+from pipnet.landmarker import Landmarker
 from pipnet.runtimes import open_file
 from utils.evaluate.evaluate import torch_predictor
 from utils.export.files import Source, deployed, example_for, export_onnx, exported_predictor, write_format

@@ -13,7 +13,8 @@ from archives import parse
 from conftest import DEFAULTS, LAYOUTS, detector_file, fails, rows, table
 
 from pipnet.geometry import box_of, crop_box, mirrored
-from pipnet.landmarker import Landmarker, LandmarkNet
+from pipnet.landmark_net import LandmarkNet
+from pipnet.landmarker import Landmarker
 from utils.config import load_protocol
 from utils.faces.archives import read_pts, write_pts
 from utils.tools.predict import Results, averaged, check_out, predict, whole_box

@@ -1,0 +1,124 @@
+"""A landmark net that is open for predictions, and how its crops are made."""
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipnet.checkout import from_checkout
+from pipnet.contents import check_export
+from pipnet.errors import UserError
+from pipnet.face import Face
+from pipnet.geometry import Protocol, box_of, crop_box
+from pipnet.layout import Layout
+from pipnet.runtimes import Opened, open_file
+
+FILLED = 0.08    # share of the crop's side; boxes are tight if the edges of the mean face's crop lie within this of [0, 1]
+LEVEL = np.radians(5)  # a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
+HALFWAY = 0.4    # default of LandmarkNet.face_limit
+# limits of a sure face: its mean landmark score, as a share of the way from face_limit to 1, and its mean expected error, as a
+# share of its size. Almost no face that is found at a wrong roll meets both
+SURE, SURE_ERROR = 0.35, 0.028
+LARGEST_ERROR = 0.1  # with a `sure_error` above this, a net can hardly tell faces from background, so pictures are not searched
+DETECTS = ("is a face detector, which finds boxes and no landmarks; name it with --detector-weights, in Python with "
+           "Detector(), and a landmark net here")
+
+
+class LandmarkNet(NamedTuple):
+    """A landmark net and how its crops are made.
+
+    predict: uint8 BGR (B, S, S, 3) -> {landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), and where the net has them sigma
+        (B, N), pose (B, 3) pitch, yaw, roll in radians, states (B, K) probabilities}
+    size, margin: S is `size` px; for nets with a margin, `size` plus a border, so that they see `margin` times the crop
+    meanface (N, 2): mean landmarks of the training set in [0, 1] of the crop
+    face_limit: mean landmark score of a crop that is as likely background as a face
+    face_least: mean landmark score below which a detection is dropped
+    pose: whether the net predicts it; states (K,): names of the states, None for one that was not trained
+    sure_score, sure_error: mean landmark score, and mean expected error / size of the face, that most validation faces of this
+        net reach; they are used if they are easier to reach than SURE and SURE_ERROR
+    """
+
+    predict: Callable[[np.ndarray], dict[str, np.ndarray]]
+    layout: Layout
+    protocol: Protocol
+    size: int
+    meanface: np.ndarray | None
+    margin: float = 1.0
+    face_limit: float = HALFWAY
+    face_least: float = 0.0
+    pose: bool = False
+    states: tuple[str | None, ...] = ()
+    sure_score: float = 1.0
+    sure_error: float = SURE_ERROR
+
+    @property
+    def tight(self) -> bool:
+        """Return whether training crops were made from tight landmark boxes: the mean face's box then gives the crop [0, 1]."""
+        if self.meanface is None:
+            return True
+        inside = self.protocol._replace(border="real", rounding="float")
+        return bool(np.abs(crop_box(box_of(self.meanface), inside, 1, 1) - (0, 0, 1, 1)).max() < FILLED)
+
+    @property
+    def sure(self) -> float:
+        """Return the least mean landmark score of a sure face."""
+        return min(self.face_limit + SURE * (1 - self.face_limit), self.sure_score)
+
+    @property
+    def can_search(self) -> bool:
+        """Return whether scores and expected errors of this net can tell faces from background, as a search needs."""
+        return self.sure > self.face_limit and self.sure_error <= LARGEST_ERROR
+
+    def is_sure(self, face: Face) -> bool:
+        """Return whether a face is certain enough to be cropped once, and not to be searched in the turned image."""
+        most = self.sure_error * np.sqrt(np.ptp(face.landmarks, axis=0).prod())
+        return bool(face.scores.mean() >= self.sure and (face.sigma is None or face.sigma.mean() <= most))
+
+    def roll_of(self, landmarks: np.ndarray) -> float:
+        """Return by how many radians clockwise the crop of a face with these landmarks (N, 2) is turned, see LEVEL."""
+        if self.meanface is None:
+            return 0.0
+        upright, face = (points @ (1, 1j) for points in (self.meanface - self.meanface.mean(0), landmarks))
+        angle = float(np.angle(np.vdot(upright, face)))  # that of the least-squares similarity between both
+        return angle - float(np.clip(angle, -LEVEL, LEVEL))
+
+    def name_states(self, values: np.ndarray) -> dict[str, float]:
+        """Return {name: probability} of the trained states from a face's output `states` (K,)."""
+        return {name: float(value) for name, value in zip(self.states, values, strict=True) if name}
+
+    @classmethod
+    def of(cls, predict, values: dict[str, Any]) -> "LandmarkNet":
+        """Return a net from the checked values of an export or a checkpoint."""
+        meanface = values.get("meanface")
+        meanface = None if meanface is None else np.reshape(np.asarray(meanface, np.float64), (-1, 2))
+        protocol = Protocol(**{key: values["protocol"][key] for key in Protocol._fields})
+        return cls(predict, Layout.from_dict(values["layout"]), protocol, values["input_size"], meanface,
+                   values.get("input_margin", 1.0), values.get("face_limit", HALFWAY), values.get("face_least", 0.0),
+                   bool(values.get("pose")), tuple(values.get("states") or ()),
+                       float(values.get("sure_score", 1)), float(values.get("sure_error", SURE_ERROR)))
+
+    @classmethod
+    def of_export(cls, opened: Opened, file: Path | str) -> "LandmarkNet":
+        """Return the net of a file that this project exported. UserError if its metadata are incomplete or wrong."""
+        check_export(opened.values, file)
+        return cls.of(lambda images: opened.run({"image": images}), {**opened.values, "pose": "pose" in opened.outputs})
+
+
+def checked(found: dict[str, np.ndarray], count: int, points: int) -> dict[str, np.ndarray]:
+    """Return a net's outputs for `count` crops. UserError unless landmarks (count, points, 2) and their scores are finite."""
+    for name in ("landmarks", "score", "sigma")[:2 + ("sigma" in found)]:
+        shape = (count, points, 2) if name == "landmarks" else (count, points)
+        if found[name].shape != shape or not np.isfinite(found[name]).all():
+            raise UserError(f"the landmark net gives {name} {found[name].shape}, where finite numbers {shape} are needed; export "
+                            "it again, or name another net")
+    return found
+
+
+def open_net(file: Path | str, threads: int = 0, remedy: str = "export a trained net with main.py --export") -> LandmarkNet:
+    """Return the landmark net of an exported file, see `open_file`. UserError if it is missing or another kind of file."""
+    opened = open_file(file, threads, remedy)
+    if {*opened.outputs} == {"boxes", "scores"}:
+        raise UserError(f"{file} {DETECTS}")
+    if opened.inputs != ["image"] or not {"landmarks", "score"} <= set(opened.outputs):
+        return from_checkout("utils.tools.inference:published_net", file)(opened, file)
+    return LandmarkNet.of_export(opened, file)
