@@ -146,7 +146,7 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
                                   "NEAR_TURN", "QUARTERS", "SAME", "PART", "WITHIN"),
                        "level": landmark_net.LEVEL, "square_scale": landmarker.SQUARE.scale_x},
         "search": {**_constants(search, "SAME", "LEAN", "MOST_CROPS", "QUARTERS"), "side": search.STEPS[0][0],
-                   **_constants(images, "BLUR", "BLUR_REACH", "BRIGHT", "DARKEST")},
+                   **_constants(images, "BLUR", "BLUR_REACH", "NOISY", "BRIGHT", "DARKEST")},
         "tracker": _constants(track, "STEP", "LEAST_SCORE", "SAME", "TWICE", "AGAIN", "MEMORY", "RETRY", "TURNS"),
         "smooth": {**_constants(smooth, "JUMP"), "floor": euro.floor.tolist(),
                    **_constants(euro, "min_cutoff", "beta", "speed_cutoff", "hold", "noise", "noise_cutoff")},

@@ -126,12 +126,32 @@ function steps(count, length, scale) {
   });
 }
 
-/** Return a frame with less noise, and brighter if it is dark; see `enhanced` in images.py. */
-export function enhanced({ data, width, height }, { blur, blur_reach: reach, bright, darkest }) {
-  const weights = bell(blur, reach);
+/** Return a frame, brighter if it is dark, with less noise if that is noisy; see `enhanced` in images.py. */
+export function enhanced(frame, { blur, blur_reach: reach, bright, darkest, noisy }) {
+  const { data, width, height } = frame, level = data.reduce((sum, value, i) => sum + (i % 4 < 3 ? value : 0), 0);
+  const gamma = Math.log(bright) / Math.log(clamp(level / (3 * 255 * width * height), darkest, bright));
+  const curve = Array.from({ length: 256 }, (_, value) => Math.round(255 * (value / 255) ** gamma));
+  const light = (pixels) => ({ data: pixels.map((value) => curve[value]), width, height }), brighter = light(data);
+  return noiseOf(brighter) < noisy ? brighter : light(blurred(frame, bell(blur, reach), reach).data);
+}
+
+/** Return the standard deviation of the noise in the green channel of a frame; see `noise_of` in images.py. */
+function noiseOf({ data, width, height }) {
+  let sum = 0;
+  for (let row = 1; row < height - 1; row++) {
+    for (let column = 1; column < width - 1; column++) {
+      const place = 4 * (row * width + column) + 1;
+      const across = (middle) => data[middle - 4] - 2 * data[middle] + data[middle + 4];
+      sum += Math.abs(across(place - 4 * width) - 2 * across(place) + across(place + 4 * width));
+    }
+  }
+  return height > 2 && width > 2 ? Math.sqrt(Math.PI / 2) / 6 * sum / ((width - 2) * (height - 2)) : 0;
+}
+
+/** Return a frame, blurred in each direction with `weights`, of 256, of the px that lie up to `reach` away. */
+function blurred({ data, width, height }, weights, reach) {
   const places = Array.from({ length: width }, (_, x) => weights.map((_, i) => 4 * mirrored(x + i - reach, width)));
   const result = new Uint8ClampedArray(data.length).fill(255), line = new Float32Array(4 * width);
-  let level = 0;
   for (let row = 0; row < height; row++) {
     line.fill(0);
     weights.forEach((weight, i) => {
@@ -142,13 +162,11 @@ export function enhanced({ data, width, height }, { blur, blur_reach: reach, bri
       for (let channel = 0; channel < 3; channel++) {
         let value = 0;
         for (let i = 0; i < weights.length; i++) value += weights[i] * line[places[column][i] + channel];
-        level += result[4 * (row * width + column) + channel] = (value + 2 ** 15) / 2 ** 16 | 0;
+        result[4 * (row * width + column) + channel] = (value + 2 ** 15) / 2 ** 16 | 0;
       }
     }
   }
-  const gamma = Math.log(bright) / Math.log(clamp(level / (3 * 255 * width * height), darkest, bright));
-  const curve = Array.from({ length: 256 }, (_, value) => Math.round(255 * (value / 255) ** gamma));
-  return { data: result.map((value) => curve[value]), width, height };
+  return { data: result, width, height };
 }
 
 /** Return the weights of a Gaussian blur, of 256, rounded as OpenCV does: each takes up what the last one has left. */

@@ -62,10 +62,12 @@ def test_a_training_keeps_the_memory_of_freed_tensors():
 import resource, torch
 from utils.train import ranks
 {call}
-for _ in range(10):
+faults = []
+for _ in range(20):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(16, 1024, 1024)  # 64 MB
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"""], capture_output=True, text=True, cwd=ROOT)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults[10:]))"""], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         faults.append(int(done.stdout))
-    assert faults[0] > 100 > faults[1]  # pages that the last tensor has from the system
+    assert faults[0] > 100 > faults[1]  # pages that a tensor has from the system, once the heap is settled

@@ -52,10 +52,11 @@ const answers = { calls: calls.map(([name, ...given]) => ({ ...geometry, ...numb
 answers.poses = poses.map((landmarks) => pose.headPose(landmarks, settings.pose, frame.width, frame.height));
 
 const { picture: rows, factors, crops, form } = pixels, side = form.size + 2 * form.border;
-const noise = { data: Uint8ClampedArray.from(rows.flat(2)), width: rows[0].length, height: rows.length };
+const frameOf = (lines) => ({ data: Uint8ClampedArray.from(lines.flat(2)), width: lines[0].length, height: lines.length });
+const noise = frameOf(rows);
 answers.pixels = {
   shrunken: factors.map((factor) => shrunken(noise, factor)).map(({ data, ...size }) => ({ data: [...data], ...size })),
-  enhanced: [...enhanced(noise, settings.search).data],
+  enhanced: [noise, frameOf(pixels.grainy)].map((one) => [...enhanced(one, settings.search).data]),
   crops: crops.map(([crop, angle]) => {
     const target = new Uint8Array(3 * side * side);
     cut(noise, crop, form, angle, target, 0);
