@@ -45,8 +45,8 @@ def number(least: float = -math.inf, most: float = math.inf, finite: bool = True
     """Return the kind of a number from `least` to `most`. NaN and infinity fit too unless it must be `finite`."""
     bounds = f" from {least:g} to {most:g}" if math.isfinite(most) else f" of at least {least:g}" if math.isfinite(least) else ""
     return Kind(f"a {'finite ' if finite else ''}number{bounds}",
-                lambda value: _is_number(value) and (not finite and not math.isfinite(value)
-                                                     or math.isfinite(value) and least <= value <= most))
+                lambda value: _is_number(value) and ((not finite and not math.isfinite(value))
+                                                     or (math.isfinite(value) and least <= value <= most)))
 
 
 def whole(least: int = 0, most: int = 10 ** 9) -> Kind:

@@ -104,8 +104,9 @@ def partial_name(file: Path, suffix: str = "", word: str = "partial") -> Path:
 def partial_file(file: Path, suffix: str = "", word: str = "partial") -> Path:
     """Make an empty file under `partial_name` and return it: neither an existing file nor a link is opened. OSError otherwise."""
     while True:
+        path = partial_name(file, suffix, word)
         try:
-            os.close(open_regular(path := partial_name(file, suffix, word), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            os.close(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             return path
         except FileExistsError:
             continue

@@ -32,7 +32,7 @@ def pictures(folder: Path) -> list[Path]:
     found: list[Path] = []
     for base, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        found += [path for name in names if not name.startswith(".") and is_picture(path := Path(base, name))]
+        found += filter(is_picture, [Path(base, name) for name in names if not name.startswith(".")])
     return sorted(found, key=lambda path: [(int(part), "") if part.isdecimal() else (-1, part)
                                            for part in re.split(r"(\d+)", path.as_posix().lower())])
 
@@ -93,7 +93,7 @@ def as_bgr(image, rgb: bool = False) -> Bgr:
     if hasattr(image, "convert") and hasattr(image, "getbands"):  # Pillow, which inference does not need
         return _of_pillow(image).view(Bgr)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size \
-            or image.ndim == 3 and image.shape[2] not in (1, 3, 4):
+            or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
         kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UserError(f"an image must be uint8 (H, W, 3) BGR, grey, a file's name or a picture of Pillow, not {kind}")
     if image.ndim == 2 or image.shape[2] == 1:
@@ -140,7 +140,7 @@ def read_image(file: Path, remedy: str = "fetch it again", data: bytes | None = 
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     jpeg, png = data.startswith(b"\xff\xd8"), data.startswith(b"\x89PNG")
     # OpenCV fills the missing rest of a truncated file with grey and reports nothing, so look for the end marker
-    if jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") or png and b"IEND" not in data:
+    if (jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")) or (png and b"IEND" not in data):
         raise UserError(f"{file}: the image is cut short; {remedy}")
     try:
         image = _decode(data)

@@ -104,9 +104,10 @@ def _views(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the rows of `views`, checked. Raise UserError for an unknown row or key, and a strong value that is no number."""
     if rows.keys() != {*VIEWS} or not all(isinstance(row, dict) for row in rows.values()):
         raise UserError(f"views in args.yaml must hold the tables {' and '.join(VIEWS)}")
+    known = SECTIONS["augment"].keys
     for name, row in rows.items():
         for key in row:
-            if key not in (known := SECTIONS["augment"].keys):
+            if key not in known:
                 raise UserError(f"unknown key '{key}' in view {name} of args.yaml{nearest(key, known)}")
             if name == "strong" and (KEYS[key].kind is not float or KEYS[key].many):
                 raise UserError(f"{key} in view strong of args.yaml has no least value; set it in the section augment")
@@ -134,7 +135,8 @@ def _check_path(key: str, path: str) -> None:
     flag = f"--{key.replace('_', '-')}"
     if "\0" in path:
         raise UserError(f"{flag} holds a NUL character; give a name or a path without it")
-    if len(name := os.fsencode(path)) > LONGEST[0] or max(map(len, name.split(b"/"))) > LONGEST[1]:
+    name = os.fsencode(path)
+    if len(name) > LONGEST[0] or max(map(len, name.split(b"/"))) > LONGEST[1]:
         raise UserError(f"{flag} {path[:40]}... is too long for a name of a file; give a shorter one")
 
 
@@ -207,12 +209,14 @@ def make_settings(given: dict[str, Any], defaults: Defaults, preset: str | None 
         if preset not in defaults.presets:
             names = ", ".join(defaults.presets)
             raise UserError(f"no preset '{preset}' in args.yaml (there are: {names}){nearest(preset, defaults.presets)}")
-        if not isinstance(row := defaults.presets[preset] or {}, dict):
+        row = defaults.presets[preset] or {}
+        if not isinstance(row, dict):
             raise UserError(f"preset {preset} in args.yaml must be a table of keys and values, not {row!r}")
         row = {**row, "preset": preset}
-        if isinstance(by_dataset := row.get("protocol"), dict):
+        by_dataset, by_net = row.get("protocol"), row.get("pool")
+        if isinstance(by_dataset, dict):
             row["protocol"] = given["protocol"] if "protocol" in given else _protocol_for(by_dataset, datasets, preset)
-        if isinstance(by_net := row.get("pool"), dict):
+        if isinstance(by_net, dict):
             net = {**row, **(start or {}), **given}.get("net", defaults.values["net"])
             row["pool"] = by_net.get(net, by_net.get("default"))
         layers.append((row, f"preset {preset}"))

@@ -61,7 +61,7 @@ class Key:
     def _one(self, value: Any) -> Any:
         """Return one value of the key's type, in its range and among its choices."""
         whole, must = isinstance(value, int) and not isinstance(value, bool), f"{self.name} must be"
-        if self.kind is float and isinstance(value, str) and EXPONENT.fullmatch(value) or whole and self.kind is float:
+        if (self.kind is float and isinstance(value, str) and EXPONENT.fullmatch(value)) or (whole and self.kind is float):
             value = float(value)
         elif whole and self.kind is str:
             value = str(value)  # --layout 68

@@ -91,7 +91,7 @@ def check_modes(mode: Namespace) -> None:
     if mode.show_data is not None and mode.show_data < 1:
         raise UserError(f"--show-data needs the number of faces to draw, at least 1, not {mode.show_data}")
     for name, rule in MODES.items():
-        if name in given and (rule.needs and not given & set(rule.needs) or given & set(rule.excludes)):
+        if name in given and ((rule.needs and not given & set(rule.needs)) or given & set(rule.excludes)):
             raise UserError(rule.says)
     if mode.out and bool(mode.predict) == ("web" in mode.export):
         raise UserError("--out says where the landmarks of --predict or the page of --export web go; give one of these")

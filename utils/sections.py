@@ -25,7 +25,7 @@ STRIDES = sorted({stride for head in HEADS.values() for stride in head.strides})
 NAMES = (bool, "a name or a folder")
 ONCE = (lambda boxes: boxes and len(set(boxes)) == len(boxes), "one or several of true, perturbed, detector, each once")
 VAL = (lambda value: isinstance(value, str) or 0 < value < 1, "a share between 0 and 1, 'test' or 'none'")
-REACH = (lambda sides: not sides or len(sides) == 4 and 0 < sides[0] <= sides[1] and 0 < sides[2] <= sides[3],
+REACH = (lambda sides: not sides or (len(sides) == 4 and 0 < sides[0] <= sides[1] and 0 < sides[2] <= sides[3]),
          "four shares of the face box, least and most of its width and of its height, or empty")
 SIDES = (lambda sides: len(sides) == 2 and 1 <= sides[0] <= sides[1], "the least and the largest side in px")
 BELOW_ONE = (lambda value: value < 1, "below 1")

@@ -51,7 +51,8 @@ def _load_timm(backbone: TimmNet) -> None:
     if cfg.hf_hub_id and not cfg.custom_load:
         repository, _, revision = cfg.hf_hub_id.partition("@")
         for name in ("pytorch_model.bin", "model.safetensors"):
-            if isinstance(file := try_to_load_from_cache(repository, name, revision=revision or None), str):
+            file = try_to_load_from_cache(repository, name, revision=revision or None)
+            if isinstance(file, str):
                 overlay["file"] = file
     if cfg.hf_hub_id and not overlay:
         endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")

@@ -32,7 +32,7 @@ def fetch_picture(address: str) -> tuple[bytes, str] | None:
         until = time.monotonic() + PATIENCE
         while part := answer.read1(2 ** 20) if hasattr(answer, "read1") else answer.read(2 ** 20):
             data += part
-            if len(data) > MOST or not length and time.monotonic() > until:
+            if len(data) > MOST or (not length and time.monotonic() > until):
                 return None  # pictures without end: a stream
         name = Path(unquote(parts.path)).name
         return bytes(data), "picture" if name in ("", "..") or "\0" in name or len(name.encode()) > LONGEST else name

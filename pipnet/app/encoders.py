@@ -164,7 +164,7 @@ class PyAV:
         last = None
         try:
             for packet in packets:
-                if packet.dts is None or last is not None and packet.dts <= last:  # a broadcast may start its time anew
+                if packet.dts is None or (last is not None and packet.dts <= last):  # a broadcast may start its time anew
                     continue
                 last, late = packet.dts, round(begin / packet.time_base)
                 packet.dts, packet.pts = packet.dts - late, None if packet.pts is None else packet.pts - late

@@ -247,7 +247,7 @@ def main(argv: list[str]) -> int:
         root, kept = Path(folder).resolve(), Path(folder).resolve() / "kept"
         (root / "runs").mkdir()
         wanted = {PHASES[phase][0] for phase in args.phases}
-        for job in [job for job in JOBS if job in wanted or job == "landmarks" and "test" in wanted]:
+        for job in [job for job in JOBS if job in wanted or (job == "landmarks" and "test" in wanted)]:
             if job != "test":
                 fresh(root / "runs")
             seen, expected = reference(job, root)

@@ -41,9 +41,9 @@ class NoCopies(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name = function.__name__
-        copies = name in ("tensor", "new_tensor") or name == "as_tensor" and not isinstance(args[0], Tensor)
+        copies = name in ("tensor", "new_tensor") or (name == "as_tensor" and not isinstance(args[0], Tensor))
         indexed = name in ("__getitem__", "__setitem__") and (args[1] if isinstance(args[1], tuple) else [args[1]])
-        copies = copies or indexed and any(isinstance(index, list) for index in indexed)
+        copies = copies or (indexed and any(isinstance(index, list) for index in indexed))
         assert not copies, f"{name} copies from the host; make a buffer in the constructor"
         return function(*args, **(kwargs or {}))
 

@@ -79,7 +79,7 @@ def test_the_type_of_a_field_is_that_of_its_key():
         for key, value in values.items():
             plain = value[0] if isinstance(value, list) and value else value
             assert plain is None or isinstance(plain, (KEYS[key].kind, str if KEYS[key].words else KEYS[key].kind)) or plain == []
-            assert isinstance(value, list) == KEYS[key].many or value is None and KEYS[key].null, key
+            assert isinstance(value, list) == KEYS[key].many or (value is None and KEYS[key].null), key
 
 
 def test_settings_hold_each_key_in_its_section():

@@ -128,8 +128,9 @@ def composites(splits: list[Split], settings: Settings) -> list[Picture]:
     pictures = backgrounds(settings.net.input_size, settings.train.seed + 1)
     scenes = make_scenes(Material(pictures, cutouts, []), plain, min(len(cutouts), COMPOSITES))
     made = [scenes.scene(LATER, index) for index in range(len(scenes))]
-    return [Picture(Path(f"composite {index}"), splits[0].name, scene.boxes, (none := np.zeros(len(scene.boxes), bool)), none,
-                    image=scene.image) for index, scene in enumerate(made)]
+    nothing = [np.zeros(len(scene.boxes), bool) for scene in made]
+    return [Picture(Path(f"composite {index}"), splits[0].name, scene.boxes, none, none, image=scene.image)
+            for index, (scene, none) in enumerate(zip(made, nothing, strict=True))]
 
 
 def make_scenes(material: Material, settings: Settings, count: int) -> Scenes:

@@ -122,7 +122,8 @@ def face_map(points: np.ndarray, values: np.ndarray, edges: list[tuple[int, int]
         ends = "L".join(f"{x:.1f} {y:.1f}" for x, y in placed[[a, b]])
         lines.append(f'<path d="M{ends}" stroke="currentColor" opacity=".35"/>')
     for number in np.argsort(-np.nan_to_num(values)):  # draw small discs over large ones
-        if math.isfinite(value := values[number]):
+        value = values[number]
+        if math.isfinite(value):
             lines.append(f"{disc(*placed[number], value)}><title>landmark {number}: {value:.2f} {unit}</title></circle>")
     for number, share in enumerate((0.25, 0.5, 1.0)):
         x = WIDTH / 2 + (number - 1) * 130 - 30

@@ -160,7 +160,7 @@ class Report(NamedTuple):
         first, nme, figures = rows[0]["model"], {}, {}
         for row in rows:
             key, norm, usual, in_image = (row["test set"], row["subset"]), row["norm"], row["usual"], row["frame"] == "image"
-            if row["model"] == first or in_image and (usual or norm == self.norm):
+            if row["model"] == first or (in_image and (usual or norm == self.norm)):
                 title = norm if in_image else f"{norm}, {row['frame']}"
                 nme.setdefault(title + row["model"].removeprefix(self.model), {})[key] = row["NME %"] + (mark if usual else "")
             if in_image and (row["model"], norm) == (first, self.norm):
@@ -228,4 +228,4 @@ def read_compared(run, split: Split, norm: str, layout: str, flags: str) -> Comp
 def _of_set(of: dict, one: PreparedSet) -> bool:
     """Return whether the faces of a report are those of a prepared set, whatever their crops and however labels were read."""
     same = of.get("fingerprint") is not None and of["fingerprint"] == one.meta.get("fingerprint")
-    return of["checksum"] == one.checksum or same and of["dataset"] == one.meta["dataset"]
+    return of["checksum"] == one.checksum or (same and of["dataset"] == one.meta["dataset"])

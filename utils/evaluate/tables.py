@@ -127,7 +127,7 @@ def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
               "crop": (metric.point_errors(*inside), inside[1], unit)}
     rows = []
     for norm, frame in product(metric.NORMS, frames):
-        if layout.interocular is None and norm == "interocular" or layout.pupils is None and norm == "interpupil":
+        if (layout.interocular is None and norm == "interocular") or (layout.pupils is None and norm == "interpupil"):
             continue
         if frame == "crop" and norm in ("diagonal", "size"):  # in the crop these equal the box norm
             continue

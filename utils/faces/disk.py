@@ -169,8 +169,8 @@ def _write_table(folder: Path, table: dict[str, Any]) -> list[str]:
             if isinstance(values[0], str):
                 for value in values:
                     if value not in places:  # many faces may have the same subset
-                        size += text.write(encoded := value.encode(errors="surrogateescape"))
-                        places[value] = size - len(encoded), size
+                        start, size = size, size + text.write(value.encode(errors="surrogateescape"))
+                        places[value] = start, size
                 values = [places[value] for value in values]
             values = np.asarray(values)
             kinds = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64}

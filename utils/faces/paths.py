@@ -29,7 +29,7 @@ def absolute(names: list[str]) -> list[str]:
 
 def prepared(name: str, root: Path) -> Path | None:
     """Return meta.yaml of the prepared set that `name` means: a path, or a folder in `root`. None if there is no such set."""
-    return next((meta for folder in (Path(name), root / name) if (meta := folder / "meta.yaml").is_file()), None)
+    return next(filter(Path.is_file, (Path(name) / "meta.yaml", root / name / "meta.yaml")), None)
 
 
 def dataset_of(name: str, root: Path) -> str:

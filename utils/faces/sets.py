@@ -102,7 +102,8 @@ class Sets:
         if name != SYNTHETIC:
             self._source(name, self.root)  # a missing archive is an error before anything is made
         if self.trained:
-            for folder in self._places(name, raw := self._source(name, self.trained), self.trained):
+            raw = self._source(name, self.trained)
+            for folder in self._places(name, raw, self.trained):
                 one, why = fitting(folder, self.layouts, self._drawn(folder), **self._wanted(name, raw, test))
                 if not why:
                     return one
@@ -224,7 +225,7 @@ class Sets:
         if name in DATASETS:
             raw = _raw_folder(self.data.data_dir) if self.data.data_dir else None
             chosen = name == self.data.dataset
-            if raw is None or name == infer(raw) or chosen and _has_own_layout(name):
+            if raw is None or name == infer(raw) or (chosen and _has_own_layout(name)):
                 return raw
             folders = sorted(path for path in raw.iterdir() if path.is_dir())  # several archives side by side
             for wanted in filter(None, (name, HOSTS.get(name))):

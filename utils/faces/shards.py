@@ -34,7 +34,7 @@ class Shards:
     def __init__(self, files: list[Path], folder: Path, size: int, margin: float, input_margin: float):
         self.files, self.size = files, size
         self.border, self.input_border = border_px(size, margin), border_px(size, input_margin)
-        state = repr([(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files])
+        state = repr([(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()]])
         self.checksum = hashlib.sha256(state.encode(errors="surrogateescape")).hexdigest()
         place = folder / f"shards-{self.checksum[:16]}.table"
         if not place.is_file():

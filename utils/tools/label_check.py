@@ -181,7 +181,7 @@ def _plain_faults(landmarks: ndarray, known: ndarray, layout: Layout, box, size)
             continue
         extent = np.ptp(points[mask], axis=0).max() if layout.count > 1 else np.inf
         eyes = list(layout.interocular or ())
-        if extent < 1e-6 or eyes and mask[eyes].all() and np.linalg.norm(np.subtract(*points[eyes])) < 1e-3 * extent:
+        if extent < 1e-6 or (eyes and mask[eyes].all() and np.linalg.norm(np.subtract(*points[eyes])) < 1e-3 * extent):
             found.append(Finding(face, SURE, "all landmarks coincide" if extent < 1e-6 else "the eyes coincide", tuple(eyes)))
             continue
         for name, frame in (("box", box), ("picture", size)):

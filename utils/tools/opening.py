@@ -46,7 +46,7 @@ def find_runs(mode: Namespace, given: dict, root: Path, ranks: Ranks) -> Runs:
     """
     trains, tests = mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
     exp, run = mode.exp or (None if trains or tests or mode.export else SHIPPED[0]), None
-    if trains or tests or mode.export or mode.predict or mode.show_data and mode.exp:
+    if trains or tests or mode.export or mode.predict or (mode.show_data and mode.exp):
         run = ranks.agree(lambda: run_folder.find_run(exp, root, trains, mode.resume))
         if given.keys() & {"dataset", "data_dir", "train_data"}:  # faces that calibrate 8-bit numbers anew
             run = run._replace(given=tuple(file for file in run.given if file == run.fastest))

@@ -79,7 +79,8 @@ def show(split: Split, batches: Batches, layout: Layout, neighbors: list[list[in
         judged, worst = _suspects(split, layout, place)
     except OSError as error:
         raise UserError(f"{place} cannot be written to ({error.strerror}); copy the set to a place that can") from None
-    files = ", ".join(str(file) for name in ("samples.jpg", "suspects.jpg", "suspects.csv") if (file := place / name).is_file())
+    written = filter(Path.is_file, [place / name for name in ("samples.jpg", "suspects.jpg", "suspects.csv")])
+    files = ", ".join(map(str, written))
     drawn = f"{min(count, len(faces))} of {len(faces)} training faces as the net gets them"
     return "\n".join(filter(None, [f"{folder.name}: {drawn}; {judged}", worst, f"Files: {files}"]))
 
@@ -118,7 +119,8 @@ def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size
 
     second, landmarks = _enlarged(mean, meanface, size)
     third = second.copy()
-    for i, colour in zip(apart := _apart(meanface, EXPLAINED), palette(EXPLAINED), strict=False):
+    apart = _apart(meanface, EXPLAINED)
+    for i, colour in zip(apart, palette(EXPLAINED), strict=False):
         for j in neighbors[i]:
             line(second, landmarks[i], landmarks[j], colour)
     draw(second, landmarks, layout._replace(groups={}), WHITE)
@@ -133,7 +135,8 @@ def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size
     for (i, j), colour in zip(pairs, palette(len(pairs)), strict=True):
         line(third, landmarks[i], landmarks[j], colour)
         draw(third, landmarks[[i, j]], layout._replace(groups={}), colour)
-    for i in (alone := [i for i, j in enumerate(layout.flip_index) if i == j]):
+    alone = [i for i, j in enumerate(layout.flip_index) if i == j]
+    for i in alone:
         ring(third, landmarks[i], WHITE, 6)
     write(third, f"{len(pairs)} mirrored pairs; rings: {len(alone)} that stay themselves", (8, size - 10), 0.55)
     return [first, second, third]

@@ -79,7 +79,8 @@ def log_to(file: Path):
 
     if os.path.lexists(file):
         try:
-            links = os.fstat(descriptor := opened()).st_nlink
+            descriptor = opened()
+            links = os.fstat(descriptor).st_nlink
             os.close(descriptor)
         except OSError as error:
             raise UserError(f"{file} cannot be written to ({error.strerror}); remove it or give another --exp") from None

@@ -78,7 +78,7 @@ def make_loader(batches: Dataset, keys: Iterable, train: TrainSettings, device: 
     """Return a loader of batches[key] for all keys in turn. The setting `pixels` tells where pictures are made: CPU or device."""
     gpu = device.type == "cuda"
     workers = worker_count(train.workers, 16 if gpu else 8)
-    if isinstance(batches, Batches) and (train.pixels == "device" or train.pixels == "auto" and gpu):
+    if isinstance(batches, Batches) and (train.pixels == "device" or (train.pixels == "auto" and gpu)):
         return Feed(batches, keys, device, max(workers, 1))
     return train_loader(batches, keys, workers, gpu)
 

@@ -100,13 +100,13 @@ def is_own_file(file: Path) -> bool:
         values = read_yaml(file)
     except UserError:
         return False
-    return {"sweep", "given"} == values.keys() or {"data", "net", "train"} <= values.keys() and "presets" not in values
+    return {"sweep", "given"} == values.keys() or ({"data", "net", "train"} <= values.keys() and "presets" not in values)
 
 
 def _other(folder: Path) -> Path | None:
     """Return a foreign file or folder, None without one. Files that a training leaves if it is killed early are not foreign."""
     for path in sorted(folder.iterdir()):
-        if path.name == LOCK or is_partial(path, *RUN, *SWEEP) or path.name == LOG and _is_log(path):
+        if path.name == LOCK or is_partial(path, *RUN, *SWEEP) or (path.name == LOG and _is_log(path)):
             continue
         if re.fullmatch(NETS, path.name) and path.is_dir() and not path.is_symlink() and _other(path) is None:
             continue
@@ -118,4 +118,5 @@ def _is_log(file: Path) -> bool:
     if file.is_symlink() or not file.is_file():
         return False
     with open(file, "rb") as log:
-        return LINE.match(line := log.readline(100)) is not None or not line
+        line = log.readline(100)
+    return not line or LINE.match(line) is not None

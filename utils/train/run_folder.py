@@ -80,7 +80,7 @@ class Run(NamedTuple):
     def has(self, name: str) -> bool:
         """Return whether the export in a format exists and was made from these weights. Checksums decide, not names or times."""
         file = self.export(name)
-        return file in self.given or file.is_file() and stored_values(file).get(SOURCE) == self.source[SOURCE]
+        return file in self.given or (file.is_file() and stored_values(file).get(SOURCE) == self.source[SOURCE])
 
     @property
     def source(self) -> dict[str, str]:

@@ -177,7 +177,7 @@ class Solver:
         moments, shapes = state["optimizer"]["state"], [p.shape for group in self.optimizer.param_groups for p in group["params"]]
         fits = all(0 <= place < len(shapes) and all(tensor.shape in ((), shapes[place]) for tensor in one.values())
                    for place, one in moments.items())
-        if not fits or state["step"] and not moments:
+        if not fits or (state["step"] and not moments):
             raise ValueError("the optimizer's state does not fit the net's parameters")
         if self.average and state["average"] and state["average"].keys() != self.average.state.keys():
             raise ValueError("the averaged weights are not those of the net")

@@ -161,7 +161,7 @@ class Archive:
 def _with_area(tight: np.ndarray, count: int, where: str) -> np.ndarray:
     """Return the tight box (4,) of `count` landmarks; that of a few on a level line gets a height. UserError without any area."""
     sides = tight[2:] - tight[:2]
-    if not sides.any() or not sides.all() and count > LEVEL:
+    if not sides.any() or (not sides.all() and count > LEVEL):
         raise UserError(f"{where}: its points span no area; " + ("a single landmark needs a face box, such as bbox of COCO"
                                                                  if count == 1 else "remove the pair"))
     missing = np.where(sides > 0, 0, THINNEST * sides.max()) / 2

@@ -42,7 +42,7 @@ def read_cofw(image: Path) -> np.ndarray:
     key = next(f"Is{end}" for name, end in FILES.values() if name == file.name)
     with _opened(file) as mat:
         found: np.ndarray = mat[mat[key][()].ravel()[number - 1]][()].T  # (H, W) or (H, W, 3)
-    if found.dtype not in (np.uint8, np.uint16) or found.ndim not in (2, 3) or found.ndim == 3 and found.shape[2] not in (1, 3):
+    if found.dtype not in (np.uint8, np.uint16) or found.ndim not in (2, 3) or (found.ndim == 3 and found.shape[2] not in (1, 3)):
         raise UserError(f"{file}, {key} {number}: {found.dtype} {found.shape} is not an image; fetch the file again")
     if found.dtype == np.uint16:
         found = (found >> 8).astype(np.uint8)  # as OpenCV reads 16-bit files

@@ -21,7 +21,8 @@ def read_pts(file: Path, count: int | None = None) -> np.ndarray:
     if len(rows) < 3:
         raise UserError(f"{file}: not a .pts file; it must begin with the lines 'version: 1', 'n_points: N' and '{{'")
     for (where, words), (pattern, wanted) in zip(rows, HEADER.items(), strict=False):
-        if not re.fullmatch(pattern, text := "".join(words), re.ASCII):
+        text = "".join(words)
+        if not re.fullmatch(pattern, text, re.ASCII):
             raise UserError(f"{where}: '{text[:40]}' where '{wanted}' belongs")
     promised = int("".join(rows[1][1]).split(":")[1])
     end = next((i for i, (_, words) in enumerate(rows) if words == ["}"]), None)

@@ -62,8 +62,9 @@ def find_image(archive: Archive, names: list[str], table: Path, where: str, uplo
     for name in names:
         for below in places:
             path = path_inside(root, name, where, below)
-            if path.is_file() or (path := archive.images.get(composed(os.path.normpath(f"{below}{name}")))):
-                return path
+            image = path if path.is_file() else archive.images.get(composed(os.path.normpath(f"{below}{name}")))
+            if image:
+                return image
     fitting = list(dict.fromkeys(path for name in names if uploaded for path in archive.uploaded.get(composed(name), ())))
     if len(fitting) > 1:
         raise UserError(f"{where}: {fitting[0].name} and {fitting[1].name} both fit {names[-1]}; rename one")

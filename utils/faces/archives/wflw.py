@@ -22,7 +22,8 @@ def _line(text: str, where: str) -> tuple[str, np.ndarray, np.ndarray]:
     if len(words) != 2 * COUNT + 11:
         raise UserError(f"{where}: {len(words)} values where {2 * COUNT} coordinates, 4 of the box, 6 flags and a name belong")
     values = numbers(words[:2 * COUNT + 4], where)
-    if set(flags := words[2 * COUNT + 4:-1]) - {"0", "1"}:
+    flags = words[2 * COUNT + 4:-1]
+    if set(flags) - {"0", "1"}:
         raise UserError(f"{where}: an attribute is neither 0 nor 1")
     return words[-1].strip(), values, np.array(flags) == "1"
 
