@@ -36,7 +36,7 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
 
         from utils.evaluate.tables import with_numbers
         from utils.faces.sets import Sets
-        from utils.tools import audit, opening, predict, sweep, zoo
+        from utils.tools import audit, predict, run_access, sweep, zoo
         from utils.tools.run_tests import run_tests
         from utils.tools.tasks import TASKS
         from utils.train.ranks import keep_memory, set_threads, start_ranks
@@ -52,12 +52,12 @@ def main(argv: list[str]) -> dict[str, list[dict]]:
         return {"sweep": sweep.sweep(mode, given, defaults)}
 
     ranks = start_ranks()
-    runs = opening.find_runs(mode, given, Path(ROOT) / given.get("run_root", defaults.values["run_root"]), ranks)
+    runs = run_access.find_runs(mode, given, Path(ROOT) / given.get("run_root", defaults.values["run_root"]), ranks)
     settings = read_settings(given, mode, runs.progress, defaults)
-    opening.check_excluded(mode, runs, settings)
+    run_access.check_excluded(mode, runs, settings)
     task, trains, tests = TASKS[settings.train.task], mode.train or mode.audit, any(getattr(mode, name) for name in TESTS)
     printed: dict[str, list[dict]] = {}
-    with opening.opened(mode, runs, ranks) as run:
+    with run_access.opened(mode, runs, ranks) as run:
         set_threads(settings.train.threads, settings.train.deterministic)
         keep_memory()
         if trains:

@@ -19,7 +19,7 @@ sys.path[1:1] = [str(Path(__file__).resolve().parent.parent / folder) for folder
 from record import COMMIT, ROOT, chosen, result, save  # noqa: E402, F401
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torch.utils.tensorboard", "onnx", "onnxruntime", "onnxscript", "main", "utils.tools.opening",
+FORKS.set_forkserver_preload(["torch.utils.tensorboard", "onnx", "onnxruntime", "onnxscript", "main", "utils.tools.run_access",
                               "utils.tools.predict", "utils.tools.run_tests", "utils.train.loop",
                               "pipnet.app.demo"])
 TINY = ("--dataset synthetic --synthetic-train 12 --synthetic-test 3 --net timm:test_efficientnet --weights none --input-size 64 "

@@ -12,7 +12,7 @@ from loguru import logger
 
 from pipnet.errors import UserError
 from utils.locks import lock, waiting
-from utils.train import holding
+from utils.train import run_lock
 from utils.train.run_folder import Run
 
 
@@ -49,19 +49,19 @@ def test_a_folder_that_nobody_asked_for_is_not_waited_for(tmp_path):
     try:
         (tmp_path / "001").mkdir()
         (tmp_path / "001" / "best.pt").touch()
-        with holding.hold(given, new=True) as run:
+        with run_lock.hold(given, new=True) as run:
             assert run == Run(tmp_path / "002", tmp_path / "002" / "best.pt")
-        with holding.hold(results) as run:
+        with run_lock.hold(results) as run:
             assert run == Run(tmp_path / "files" / "landmarks-2", results.weights)
-        with pytest.raises(UserError, match="in use by process"), holding.hold(given):
+        with pytest.raises(UserError, match="in use by process"), run_lock.hold(given):
             pass
     finally:
         for process in begun:
             os.killpg(process.pid, 9)
             process.wait()
-    with holding.hold(results) as run:
+    with run_lock.hold(results) as run:
         assert run == results
-    with pytest.raises(UserError, match="mine"), holding.hold(given, new=True):
+    with pytest.raises(UserError, match="mine"), run_lock.hold(given, new=True):
         raise UserError("mine")
 
 

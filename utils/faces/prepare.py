@@ -31,8 +31,8 @@ from utils.faces.disk import CROPS, write_set
 from utils.faces.fingerprint import fingerprint, labels_checksum
 from utils.faces.first_pixel import load_guessed
 from utils.faces.prepared_set import FORMAT, LEFT_OUT, SPLITS, name_hash, read_source_image
-from utils.growing import GROWING, check_replaceable, growing, replace_folder
 from utils.layouts import Layouts
+from utils.partial_folders import NEW_SET, check_replaceable, partial_folder, replace_folder
 from utils.progress import progress
 from utils.sections import KEYS
 from utils.yaml_files import nearest
@@ -128,7 +128,7 @@ class DataGenerator:
             held = split_identities(table["identity"], float(self.val), self.seed)
             splits["train"], splits["val"] = only(table, np.flatnonzero(~held)), only(table, np.flatnonzero(held))
         splits = {split: splits[split] for split in SPLITS if split in splits and splits[split]["file"]}
-        with growing(target) as partial_set:
+        with partial_folder(target) as partial_set:
             folder = _started(partial_set, how)
             try:
                 done = {split: self._crops(folder, split, table, protocol) for split, table in splits.items()}
@@ -220,7 +220,7 @@ class DataGenerator:
 
 def _started(partial: Path, how: dict) -> Path:
     """Return the folder to write a set into. It holds the crops of an interrupted preparation if that had the same `how`."""
-    folder, key = partial / GROWING, hashlib.sha256(yaml.safe_dump(how).encode()).hexdigest()
+    folder, key = partial / NEW_SET, hashlib.sha256(yaml.safe_dump(how).encode()).hexdigest()
     if not (folder / "key").is_file() or (folder / "key").read_text() != key:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

@@ -19,8 +19,8 @@ from utils.conversion import conversion
 from utils.faces.archives import DATASETS, WITHIN, image_of
 from utils.faces.disk import CROPS, FAR, decoded_crop, stored_columns, stored_crop
 from utils.faces.faces import Crops, Faces, constant, mapped
-from utils.growing import SPLITS
 from utils.layouts import Layouts
+from utils.partial_folders import SPLITS
 from utils.yaml_files import read_yaml
 
 SYNTHETIC = "synthetic"

@@ -20,8 +20,8 @@ from utils.faces.fingerprint import fingerprint
 from utils.faces.paths import MEANFACE_FILES, dataset_of
 from utils.faces.prepare import DataGenerator
 from utils.faces.prepared_set import SYNTHETIC, PreparedSet, Split, fitting, test_split
-from utils.growing import remove_abandoned
 from utils.locks import waiting
+from utils.partial_folders import remove_abandoned
 from utils.yaml_files import read_yaml
 
 MOST_BYTES = 1 << 22  # of a mean face as text

@@ -27,8 +27,8 @@ from utils.faces.paths import is_unlabelled_set
 from utils.faces.prepare import JPEG
 from utils.faces.prepared_set import FORMAT, UNLABELLED, PreparedSet, Split, fitting, source_picture
 from utils.faces.sets import Sets
-from utils.growing import GROWING, check_replaceable, growing, replace_folder
 from utils.locks import waiting
+from utils.partial_folders import NEW_SET, check_replaceable, partial_folder, replace_folder
 from utils.progress import progress
 from utils.sections import TestSettings
 
@@ -96,13 +96,13 @@ def _cut_out(name: str, sets: Sets, how: Cut, test: TestSettings) -> PreparedSet
         one, why = fitting(target, sets.layouts, fingerprint=state)
         if why:
             check_replaceable(target)
-            with growing(target) as partial:
-                shutil.rmtree(partial / GROWING, ignore_errors=True)
+            with partial_folder(target) as partial:
+                shutil.rmtree(partial / NEW_SET, ignore_errors=True)
                 try:
-                    _write(source, partial / GROWING, how, Detector(*detector), state)
+                    _write(source, partial / NEW_SET, how, Detector(*detector), state)
                     replace_folder(partial, target)
                 finally:
-                    shutil.rmtree(partial / GROWING, ignore_errors=True)
+                    shutil.rmtree(partial / NEW_SET, ignore_errors=True)
             one = PreparedSet(target, sets.layouts)
     return one
 

@@ -21,7 +21,7 @@ import numpy as np
 from pipnet.cores import cores
 from pipnet.errors import UserError
 from utils.faces.archives import PARTS_300W, VISIBLE_FILE, write_pts
-from utils.growing import FACES, growing
+from utils.partial_folders import FACES, partial_folder
 from utils.progress import progress
 from utils.start import end_with_parent
 from utils.synthetic.face import RenderedFace, render_face
@@ -87,7 +87,7 @@ def generate(folder: Path, train: int = 2000, test: int = 400, size: int = 256, 
         raise UserError(f"{folder} exists already; remove it or name another folder for the synthetic faces")
     workers = workers or cores()
     counts = share(train, TRAIN_PARTS) | share(test, TEST_PARTS)
-    with growing(folder) as partial:
+    with partial_folder(folder) as partial:
         build = partial / FACES
         try:
             shutil.rmtree(build, ignore_errors=True)  # of a killed process

@@ -18,7 +18,7 @@ from utils.evaluate.tables import markdown_table, with_numbers
 from utils.faces.paths import resolve_paths
 from utils.sections import KEYS
 from utils.start import SIGNALS
-from utils.train import holding, own_files, run_folder
+from utils.train import own_files, run_folder, run_lock
 from utils.train.ranks import variable
 from utils.train.run_folder import Run
 from utils.yaml_files import nearest, read_yaml
@@ -47,12 +47,12 @@ def sweep(mode: Namespace, given: dict[str, Any], defaults: Defaults) -> list[di
             raise UserError("--sweep compares landmark nets; train detectors one by one")
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return []  # the first process starts as many processes for each run
-    with holding.hold(Run(folder, folder / "best.pt"), new=not (mode.exp or mode.resume)) as run:
+    with run_lock.hold(Run(folder, folder / "best.pt"), new=not (mode.exp or mode.resume)) as run:
         folder = run.folder
         own_files.tidy(folder)
         if not mode.resume:
             for place in (folder, *(_folder(folder, chosen) for chosen in combinations)):
-                holding.check_free(Run(place, place / "best.pt"), False, mode.overwrite)
+                run_lock.check_free(Run(place, place / "best.pt"), False, mode.overwrite)
                 own_files.check_place(place, [], (PLAN, *own_files.MARKS))
             own_files.clear(folder)
             own_files.remove(folder, *own_files.SWEEP, keep=True)

@@ -12,7 +12,7 @@ from pipnet.errors import UserError
 from pipnet.geometry import cut
 from utils.faces import prepare as prepare_module
 from utils.faces.prepared_set import read_meta, read_source_image
-from utils.growing import remove_abandoned
+from utils.partial_folders import remove_abandoned
 
 
 @pytest.mark.parametrize(("torn", "redone"), [("", 6), ("3", 6), ("3 1.0 2.", 6), ("3 1.0 2.0 3.0 4.0 16 1", 6), (-1, 7),

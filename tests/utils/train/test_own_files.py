@@ -8,9 +8,9 @@ from conftest import DEFAULTS, ROOT, fails, make_settings, refuses
 
 from utils.tools import audit, rounds
 from utils.train import own_files
-from utils.train.holding import log_to
 from utils.train.own_files import check_place, tidy
 from utils.train.run_folder import Run
+from utils.train.run_lock import log_to
 
 
 def fill(folder: Path, *names: str) -> Path:

@@ -13,7 +13,7 @@ from utils.locks import LOCK, is_free, is_lock, waiting
 from utils.yaml_files import read_yaml
 
 SPLITS = ("train", "val", "test", "unlabelled")  # of a prepared set
-GROWING, OLD, FACES = "set", "old", "faces"  # folders: the new set; the set that it replaces, during the move; rendered faces
+NEW_SET, OLD, FACES = "set", "old", "faces"  # folders: the new set; the set that it replaces, during the move; rendered faces
 OURS = (r"({splits})/(({columns})\.npy|crops\.jpegs|text\.utf8)|({splits})\.(done|tsv)|crops/({splits})/\d{{6,}}\.jpg|"
         r"(meanface|left_out)\.txt|meta\.yaml|key|show/\.?(samples|suspects)\.(jpg|csv)(\.partial-[0-9a-f]+)?")  # with format 2
 RENDERED = re.compile(r"visible\.tsv|(\w+/){1,2}face\d+\.(jpg|pts)")
@@ -25,11 +25,11 @@ def _set_files(columns: str) -> re.Pattern:
     return re.compile(OURS.format(splits="|".join(SPLITS), columns=columns))
 
 
-PARTS = {GROWING: (SET := _set_files("[a-z_.]+")), OLD: SET, FACES: RENDERED}
+PARTS = {NEW_SET: (SET := _set_files("[a-z_.]+")), OLD: SET, FACES: RENDERED}
 
 
 @contextmanager
-def growing(target: Path):
+def partial_folder(target: Path):
     """Lock and yield the folder beside `target` in which it is made. UserError if foreign files have that name."""
     partial = target.with_name(f".{target.name}.partial")
     if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir() or _foreign_part(partial)):
@@ -65,7 +65,7 @@ def replace_folder(partial: Path, target: Path) -> None:
     if target.exists():
         check_replaceable(target)  # it may have changed while the set was made
         os.replace(target, partial / OLD)
-    os.replace(partial / GROWING, target)
+    os.replace(partial / NEW_SET, target)
     sync(target.parent)
     shutil.rmtree(partial / OLD, ignore_errors=True)
 
@@ -81,7 +81,7 @@ def remove_abandoned(root: Path) -> None:
         target = root / left.name.removeprefix(".").removesuffix(".partial")
         if (left / OLD).is_dir() and not target.exists():
             os.replace(left / OLD, target)
-        if not (left / GROWING / "key").is_file():
+        if not (left / NEW_SET / "key").is_file():
             shutil.rmtree(left)
 
 

@@ -17,7 +17,7 @@ from utils.locks import LOG
 from utils.modes import TESTS
 from utils.tools import audit, predict, rounds
 from utils.tools.tasks import TASKS
-from utils.train import holding, own_files, run_folder
+from utils.train import own_files, run_folder, run_lock
 from utils.train.ranks import Ranks
 from utils.train.run_folder import Run
 
@@ -54,7 +54,7 @@ def find_runs(mode: Namespace, given: dict, root: Path, ranks: Ranks) -> Runs:
     progress = audit.fold_runs(run, 1)[0] if mode.audit else rounds.begun(run) if trains else run
     runs = Runs(exp, run, progress, compare, root)
     if trains:
-        holding.continue_after_restart(mode, progress)
+        run_lock.continue_after_restart(mode, progress)
         ranks.agree(lambda: check_folder(mode, runs))
     return runs
 
@@ -64,7 +64,7 @@ def check_folder(mode: Namespace, runs: Runs) -> None:
     if not mode.resume:
         marks = audit.MARKS if mode.audit else own_files.MARKS
         own_files.check_place(runs.own.folder, [Path(ROOT), runs.root], marks)
-    holding.check_free(runs.progress, mode.resume, mode.overwrite)
+    run_lock.check_free(runs.progress, mode.resume, mode.overwrite)
 
 
 def check_excluded(mode: Namespace, runs: Runs, settings: Settings) -> None:
@@ -92,10 +92,10 @@ def opened(mode: Namespace, runs: Runs, ranks: Ranks) -> Iterator[Run | None]:
     with ranks.connected(), ExitStack() as held:
         if writes:  # before anything is made, so that no other run takes the folder meanwhile
             new = trains and not (mode.exp or mode.resume)
-            run = ranks.agree(lambda: held.enter_context(holding.hold(runs.own, new)))
+            run = ranks.agree(lambda: held.enter_context(run_lock.hold(runs.own, new)))
             if ranks.first:
                 if trains and not new:
                     check_folder(mode, runs)
                 own_files.tidy(run.folder)
-                logger.add(holding.log_to(run.folder / LOG), format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
+                logger.add(run_lock.log_to(run.folder / LOG), format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
         yield run
