@@ -16,7 +16,7 @@ OPENCV_LOG = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has setLogLevel and 
 SILENT = 0
 BEGINNING = 256  # bytes of a file that tell its kind
 BLUR, BLUR_REACH = 1.2, 4      # px, deviation and reach of the blur that removes noise
-NOISY, SECOND = 6.0, np.float32([1, -2, 1])  # deviation from which noise is removed, grey levels; second difference
+NOISY, SECOND = 6.0, np.array([1, -2, 1], np.float32)  # deviation from which noise is removed, grey levels; second difference
 BRIGHT, DARKEST = 0.4, 0.01    # grey level, of 1, to which the mean of a dark image is raised; least mean that counts
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
 # of pictures that no or not every OpenCV reads: they are named, not passed over
