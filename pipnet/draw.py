@@ -64,24 +64,24 @@ def draw(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colour, hollo
             cv2.circle(image, places[i], size, colours[i], -1, cv2.LINE_AA, 4)
 
 
-def line(image: np.ndarray, start: np.ndarray, end: np.ndarray, colour: tuple, width: int = 1) -> None:
+def draw_line(image: np.ndarray, start: np.ndarray, end: np.ndarray, colour: tuple, width: int = 1) -> None:
     """Draw a line between two points (2,) in continuous px."""
     cv2.line(image, _fixed(start).tolist(), _fixed(end).tolist(), colour, width, cv2.LINE_AA, 4)
 
 
-def ring(image: np.ndarray, point: np.ndarray, colour: tuple, radius: float) -> None:
+def draw_circle(image: np.ndarray, point: np.ndarray, colour: tuple, radius: float) -> None:
     """Draw a circle of `radius` px round a point (2,) in continuous px."""
     cv2.circle(image, _fixed(point).tolist(), round(radius * 16), colour, 1, cv2.LINE_AA, 4)
 
 
-def write(image: np.ndarray, text: str, corner: tuple[int, int], size: float = 0.45, colour: tuple = WHITE) -> None:
+def draw_text(image: np.ndarray, text: str, corner: tuple[int, int], size: float = 0.45, colour: tuple = WHITE) -> None:
     """Write a line of text with a dark outline; its lower left corner is at `corner`, px."""
     around = [(x, y, BLACK) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y]
     for x, y, shade in (*around, (0, 0, colour)):  # thicker strokes would be wider letters
         cv2.putText(image, text, (corner[0] + x, corner[1] + y), cv2.FONT_HERSHEY_SIMPLEX, size, shade, 1, cv2.LINE_AA)
 
 
-def number(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: list[tuple], which=None,
+def draw_numbers(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: list[tuple], which=None,
                  size: float = 0.4) -> None:
     """Write the numbers of landmarks (N, 2), continuous px, beside them, on the side away from the middle of their group.
 
@@ -97,7 +97,7 @@ def number(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: li
         away = away / max(np.linalg.norm(away), 1e-6)
         (width, height), _ = cv2.getTextSize(str(i), cv2.FONT_HERSHEY_SIMPLEX, size, 1)
         centre = landmarks[i] + away * (np.abs(away) @ (width, height) / 2 + 5)
-        write(image, str(i), (round(centre[0] - width / 2), round(centre[1] + height / 2)), size, colours[i])
+        draw_text(image, str(i), (round(centre[0] - width / 2), round(centre[1] + height / 2)), size, colours[i])
 
 
 def tile(crop: np.ndarray, drawn: Sequence[tuple[np.ndarray, Sequence]], layout: Layout, size: int,
@@ -106,7 +106,7 @@ def tile(crop: np.ndarray, drawn: Sequence[tuple[np.ndarray, Sequence]], layout:
     image = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC if size > len(crop) else cv2.INTER_AREA)
     for landmarks, colour in drawn:
         draw(image, landmarks * size, layout, colour)
-    write(image, title, (4, size - 6))
+    draw_text(image, title, (4, size - 6))
     return image
 
 

@@ -29,7 +29,7 @@ class Face(NamedTuple):
 
         The key `states`, and those of drowsiness, are there only where they are computed.
         """
-        return rounded({"id": self.id, "box": self.box, "score": self.score, "landmarks": self.landmarks,
+        return plain_values({"id": self.id, "box": self.box, "score": self.score, "landmarks": self.landmarks,
                         "landmark_scores": self.scores, "sigma": self.sigma, "pose": self.pose,
                         **({"states": self.states} if self.states else {}), **(self.drowsiness or {})})
 
@@ -40,14 +40,14 @@ class Face(NamedTuple):
         return f"Face({of}box=[{box}], score={self.score:.3f}, {len(self.landmarks)} landmarks, score {np.mean(self.scores):.3f})"
 
 
-def rounded(value: Any, digits: int | None = None) -> Any:
+def plain_values(value: Any, digits: int | None = None) -> Any:
     """Return plain values of a number, array, list or dict, rounded if `digits` are given; None for what is not finite."""
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return [rounded(one, digits) for one in value]
+        return [plain_values(one, digits) for one in value]
     if isinstance(value, dict):
-        return {key: rounded(one, digits) for key, one in value.items()}
+        return {key: plain_values(one, digits) for key, one in value.items()}
     if isinstance(value, float):
         return None if not np.isfinite(value) else value if digits is None else round(value, digits)
     return value

@@ -24,7 +24,7 @@ OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".
           ".hdr", ".pcx", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
 
 
-def pictures(folder: Path) -> list[Path]:
+def picture_files(folder: Path) -> list[Path]:
     """Return the picture files in a folder and its subfolders, in natural order: face2 before face10. Hidden files are left out.
 
     A file is a picture by its content or by its name, so a damaged one is listed, and reading it says what is wrong.

@@ -18,7 +18,7 @@ from pipnet.app.panel import STYLES, Panel, alarm, draw_faces, plural
 from pipnet.app.sinks import PictureSink, VideoSink, make_folder, names_picture, save_picture, unused, writing
 from pipnet.app.sources import Frame, Source
 from pipnet.errors import UserError
-from pipnet.face import Face, rounded
+from pipnet.face import Face, plain_values
 from pipnet.files import names_folder
 from pipnet.layout import Layout
 
@@ -32,8 +32,8 @@ FIRST = b'{"frame": '     # how our lines of JSON begin
 def json_line(frame: Frame, faces: list[Face]) -> str:
     """Return a frame as a line of JSON. Coordinates are rounded to 0.01 px; unknown and non-finite values are null."""
     height, width = frame.image.shape[:2]
-    values = [{key: rounded(value, DIGITS.get(key, 4)) for key, value in face.to_dict().items()} for face in faces]
-    return json.dumps({"frame": frame.index, "time": rounded(frame.seconds, 4), "file": frame.name,
+    values = [{key: plain_values(value, DIGITS.get(key, 4)) for key, value in face.to_dict().items()} for face in faces]
+    return json.dumps({"frame": frame.index, "time": plain_values(frame.seconds, 4), "file": frame.name,
                        "width": width, "height": height, "faces": values})
 
 

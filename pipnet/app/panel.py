@@ -2,7 +2,7 @@
 import cv2
 import numpy as np
 
-from pipnet.draw import WHITE, Pen, draw, group_colours, line, number, write
+from pipnet.draw import WHITE, Pen, draw, draw_line, draw_numbers, draw_text, group_colours
 from pipnet.face import Face
 from pipnet.layout import Layout
 
@@ -29,16 +29,16 @@ def draw_faces(image: np.ndarray, faces: list[Face], layout: Layout, style: str 
         pen = Pen(max(1.0, side / 130), width if style == "edges" else 0)
         draw(image, face.landmarks, layout, colours, face.scores < UNCERTAIN, pen)
         if style == "numbers":
-            number(image, face.landmarks, layout, colours, size=max(0.3, side / 900))
+            draw_numbers(image, face.landmarks, layout, colours, size=max(0.3, side / 900))
         x1, y1, x2, y2 = face.box
         dx, dy = (face.box[2:] - face.box[:2]) / 5
         for x, y, right, down in ((x1, y1, dx, dy), (x2, y1, -dx, dy), (x1, y2, dx, -dy), (x2, y2, -dx, -dy)):
             for end in ((x + right, y), (x, y + down)):
-                line(image, np.array((x, y)), np.array(end), WHITE, width)
-        label(image, face, side)
+                draw_line(image, np.array((x, y)), np.array(end), WHITE, width)
+        draw_label(image, face, side)
 
 
-def label(image: np.ndarray, face: Face, side: float) -> None:
+def draw_label(image: np.ndarray, face: Face, side: float) -> None:
     """Write id, score, pose, states and drowsiness above the box, or below it where there is no room, inside the picture."""
     words = [f"#{face.id}"] if face.id is not None else []
     words += [f"{face.score:.2f}"] if np.isfinite(face.score) else []
@@ -59,7 +59,7 @@ def label(image: np.ndarray, face: Face, side: float) -> None:
     if top < step:
         top = min(round(face.box[3]) + step, height - rest)
     for row, text in enumerate(lines):
-        write(image, text, (x, top + row * step), size)
+        draw_text(image, text, (x, top + row * step), size)
 
 
 class Panel:
@@ -85,13 +85,13 @@ class Panel:
             return
         box = image[:step * (len(self.stages) + 1) + step // 2, :across]
         box[:] = box // 5 * 2
-        write(image, f"{self.fps:.0f} fps, {plural(faces, 'face')}", (6, step - 6), size)
+        draw_text(image, f"{self.fps:.0f} fps, {plural(faces, 'face')}", (6, step - 6), size)
         longest = max([0.02, *self.stages.values()])
         for row, (name, seconds) in enumerate(self.stages.items()):
             y = step * (row + 2) - 6
             start, reach = round(across * 0.58), across * 0.4
             cv2.rectangle(image, (start, y - step // 2), (start + round(reach * seconds / longest), y), STAGES[name], -1)
-            write(image, f"{name} {1000 * seconds:.1f} ms", (6, y), size)
+            draw_text(image, f"{name} {1000 * seconds:.1f} ms", (6, y), size)
 
 
 def alarm(image: np.ndarray, faces: list[Face]) -> None:
@@ -105,4 +105,4 @@ def alarm(image: np.ndarray, faces: list[Face]) -> None:
     cv2.rectangle(image, (0, 0), (width - 1, height - 1), (40, 40, 230), edge)
     size = float(np.clip(width / 900, 0.4, 3))
     across = cv2.getTextSize(text, FONT, size, 1)[0][0]
-    write(image, text, ((width - across) // 2, height - 3 * edge), size, (80, 80, 255))
+    draw_text(image, text, ((width - across) // 2, height - 3 * edge), size, (80, 80, 255))

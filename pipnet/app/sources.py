@@ -18,7 +18,7 @@ import numpy as np
 
 from pipnet.app.address import fetch_picture
 from pipnet.errors import UserError
-from pipnet.images import OPENCV_LOG, SILENT, is_picture, pictures, read_image
+from pipnet.images import OPENCV_LOG, SILENT, is_picture, picture_files, read_image
 
 USUAL_FPS, HIGHEST_FPS = 25.0, 240.0  # used where a video gives no rate or a higher one
 AHEAD = 4          # frames that are decoded ahead of their use
@@ -242,7 +242,7 @@ def open_source(text: str) -> Source:
             source.close()
         return Video(text)
     if path.is_dir():
-        if not (files := pictures(path)):
+        if not (files := picture_files(path)):
             raise UserError(f"no picture in the folder {path}")
         return Pictures(files, path)
     if not path.is_file():

@@ -57,7 +57,7 @@ def check_page(folder: Path, overwrite: bool) -> None:
     """Raise UserError for a folder that `write_page` may not write: one with files that it does not write, or with a page."""
     if not names_folder(folder):
         raise UserError(f"{folder}: a page is a folder of files; name one without {folder.suffix}")
-    if folder.is_symlink() or folder.exists() and not folder.is_dir():
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UserError(f"{folder} is {'a link' if folder.is_symlink() else 'a file'}; name a new folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
@@ -104,8 +104,8 @@ def _other_file(folder: Path) -> Path | None:
     """Return a file or link in a folder that no page contains, None if there is none."""
     names = {path.name for path in PAGE.iterdir() if path.suffix != ".tgz"}
     names |= {*(f"vendor/{name}" for name in NEEDED), *NETS, SETTINGS}
-    return next((path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir() and not (
-        path.relative_to(folder).as_posix() in names or is_partial(path, re.escape(SETTINGS)))), None)
+    return next((path for path in folder.rglob("*") if path.is_symlink() or (not path.is_dir() and not (
+        path.relative_to(folder).as_posix() in names or is_partial(path, re.escape(SETTINGS))))), None)
 
 
 def _is_ours(file: Path) -> bool:

@@ -20,7 +20,7 @@ from nets.convert.systems import BACKBONES, SYSTEMS
 from nets.net import by_name
 from utils.export.files import export_onnx, exported_predictor
 from utils.train.initialise import initialise
-from utils.train.published import describe
+from utils.train.published import checkpoint_values
 
 ROWS = resnet.ROWS | irnet.ROWS | mobilenet.ROWS | slim.ROWS
 LIGHT = ["mobilenetv3_small", "regnetx_200mf", "hrnet_w18_small_v2"]  # of timm; `tests/campaigns learning` tests all of them
@@ -96,7 +96,7 @@ def formula_state(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
 def test_the_published_nets_are_recognised_and_give_their_outputs(reference: Path, tmp_path, published: str) -> None:
     state = formula_state(json.loads((reference / "architectures_keys.json").read_text())[published])
     (tmp_path / "mean.txt").write_text(" ".join(map(str, mean_face().ravel())))
-    values = describe(f"snapshot.pth,{tmp_path / 'mean.txt'}", state, DEFAULTS)
+    values = checkpoint_values(f"snapshot.pth,{tmp_path / 'mean.txt'}", state, DEFAULTS)
     assert values["net"]["net"] == PUBLISHED[published]
     net = build_net(values["net"]).eval()
     net.load_state_dict(values["model"])

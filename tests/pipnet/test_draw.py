@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from conftest import LAYOUTS
 
-from pipnet.draw import WHITE, draw, line, number, ring, tile
+from pipnet.draw import WHITE, draw, draw_circle, draw_line, draw_numbers, tile
 
 
 @pytest.mark.parametrize("far", (1e7, -1e12, 1e300, -1e300))
@@ -13,9 +13,9 @@ def test_places_that_no_picture_has_are_drawn(far):
     draw(image, landmarks, layout, WHITE)
     assert image[20, 20].all()
     draw(image, landmarks, layout, WHITE, hollow=np.ones(5, bool))
-    number(image, landmarks, layout, [WHITE] * 5)
-    line(image, landmarks[0], landmarks[3], WHITE)
-    ring(image, landmarks[4], WHITE, 6)
+    draw_numbers(image, landmarks, layout, [WHITE] * 5)
+    draw_line(image, landmarks[0], landmarks[3], WHITE)
+    draw_circle(image, landmarks[4], WHITE, 6)
     assert tile(image, [(landmarks, WHITE)], layout, 64, "title").shape == (64, 64, 3)
 
 

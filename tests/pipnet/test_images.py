@@ -8,7 +8,7 @@ from conftest import refuses
 from PIL import Image, ImageOps, features
 
 from pipnet.heif import heif_kind, upright
-from pipnet.images import pictures, read_image
+from pipnet.images import picture_files, read_image
 
 SHOWN = np.uint8([[[0], [80], [160]], [[240], [120], [40]]]).repeat(32, 0).repeat(32, 1).repeat(3, 2)  # six grey fields
 
@@ -37,7 +37,7 @@ def test_what_no_reader_knows_is_named_with_the_remedy(tmp_path):
     for name in ("photo.HEIC", "without_ending", "raw.cr2", "photoshop.psd"):
         (tmp_path / name).write_bytes(heic if name != "raw.cr2" else b"II*\0" + bytes(20))
     (tmp_path / "notes.txt").write_text("no picture")
-    found = pictures(tmp_path)
+    found = picture_files(tmp_path)
     assert sorted(file.name for file in found) == ["photo.HEIC", "photoshop.psd", "raw.cr2", "without_ending"]
     for file in found:
         kind = "CR2" if file.name == "raw.cr2" else "HEI[CF]"

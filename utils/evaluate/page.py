@@ -25,7 +25,7 @@ ANGLES = (0, 10, 20, 30, 45, 60, 181)  # degrees of yaw
 GROUPS = 4  # bins of equal size, for face size and sharpness
 
 
-def write(run, report: Report, stored: dict, how: str, compared: list[Path]) -> None:
+def write_report_page(run, report: Report, stored: dict, how: str, compared: list[Path]) -> None:
     """Write index.html in the report's folder. stored: the checkpoint; how: norm, flip test and boxes in words."""
     net, changed = stored["net"], run.folder / "pseudo_labels" / "changed.jpg"
     rounds = {name: (np.arange(len(values)), np.array(values)) for name, values in report.rounds.items()}

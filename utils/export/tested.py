@@ -51,7 +51,7 @@ class Tests:
             raise UserError(f"this task is exported to {', '.join(self.bounds)}, not to {unknown[0]}; leave it out")
         known_exports(self.run.folder)  # a damaged manifest is an error before anything is made
         self.export_onnx()
-        files, source = [self.run.export(name) for name in formats], None
+        files, source = [self.run.export_path(name) for name in formats], None
         for name, file in zip(formats, files, strict=True):
             if not self.run.has(name) or FORMATS[name].code:
                 source = source or self.source()

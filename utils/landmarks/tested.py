@@ -86,7 +86,7 @@ class LandmarkTests(Tests):
         if "web" not in formats:
             return files
         folder = Path(out or self.run.folder / "web")
-        write_page(folder, Options(self.run.onnx, self.run.export("int8") if self.run.has("int8") else None),
+        write_page(folder, Options(self.run.onnx, self.run.export_path("int8") if self.run.has("int8") else None),
                    overwrite or not out)  # in the run's own folder it is an export like the others
         return f"{files}, the page to {folder}"
 
@@ -155,7 +155,7 @@ class LandmarkTests(Tests):
         about = checkpoint.about(run.weights, stored)
         for line in f"{about}, {how}\n{tables}".split("\n"):
             logger.debug(line)
-        page.write(run, report, stored, how, [other.folder for other in self.compare])
+        page.write_report_page(run, report, stored, how, [other.folder for other in self.compare])
 
         def place(path: Path) -> str:
             return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipnet.draw import WHITE, line, ring, sheet, tile
+from pipnet.draw import WHITE, draw_circle, draw_line, sheet, tile
 from pipnet.errors import UserError
 from pipnet.files import write_csv
 from pipnet.geometry import cut, to_crop
@@ -184,8 +184,8 @@ def _landmark_sheet(file: Path, faces: Faces, found: np.ndarray, relative: np.nd
         image = tile(close, [(to_crop(points, around), colour) for points, colour in zip(pair, (TRUTH, FOUND), strict=True)],
                      layout, TILE, f"{layout.selected[worst[i]]}: {value[i]:.0f}x {Path(faces['file'][i]).name}")
         label, prediction = to_crop(ends, around) * TILE
-        line(image, label, prediction, WHITE)
-        ring(image, label, WHITE, 6)
+        draw_line(image, label, prediction, WHITE)
+        draw_circle(image, label, WHITE, 6)
         tiles.append(image)
     if tiles:
         write_image(file, sheet(tiles, 5))

@@ -17,7 +17,7 @@ from pipnet.errors import UserError, one_line
 from pipnet.face import Face
 from pipnet.files import COARSE, SHIPPED, names_folder, read_csv, shipped, write_atomic, write_csv, write_text
 from pipnet.geometry import Protocol, box_of
-from pipnet.images import is_picture, pictures, read_image
+from pipnet.images import is_picture, picture_files, read_image
 from pipnet.landmark_net import LandmarkNet
 from pipnet.landmarker import Landmarker
 from pipnet.layout import Layout
@@ -57,7 +57,7 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Gener
     The box comes from the .pts file beside a picture, unless `always` is set; else from the detector. If `detects` is false, the
     whole picture is taken as the crop of one face. A picture that causes an error is left out.
     """
-    images = listed(source)
+    images = chosen_pictures(source)
     root, without, damaged, whole, count = source if source.is_dir() else source.parent, [], [], 0, 0
     try:
         for file in progress(images, desc="pictures", unit="picture"):
@@ -91,14 +91,14 @@ def predict(source: Path, net: Landmarker, detects: bool, always: bool) -> Gener
         raise UserError(f"--predict: no face in the {len(images)} pictures of {source}")
 
 
-def listed(source: Path) -> list[Path]:
+def chosen_pictures(source: Path) -> list[Path]:
     """Return [picture], or all pictures below a folder.
 
     UserError if there is none, or if two names differ in their suffix only.
     """
     if not source.exists():
         raise UserError(f"--predict: no picture or folder {source}")
-    images = pictures(source) if source.is_dir() else [source] if is_picture(source) else []
+    images = picture_files(source) if source.is_dir() else [source] if is_picture(source) else []
     if not images:
         raise UserError(f"--predict: {source} is no picture and holds none")
     first = {file.with_suffix(""): file for file in reversed(images)}
@@ -142,7 +142,7 @@ def check_out(given: str | None, kind: str | None, place: Path, overwrite: bool)
         raise UserError(f"--out {given}: landmarks go into a folder (.pts) or a file that ends in .csv or .json (COCO); give one "
                         f"of these, or {given}{os.sep}")
     out = out or place.with_name(place.name + FORMATS[kind])
-    if not overwrite and (out.is_dir() and any(out.iterdir()) or out.is_file()):
+    if not overwrite and ((out.is_dir() and any(out.iterdir())) or out.is_file()):
         raise UserError(f"{out} is there already; give another --out, or --overwrite")
     if out.exists() and out.is_dir() != (kind == "pts"):
         raise UserError(f"{out} is {'a folder' if out.is_dir() else 'a file'}, where {kind} needs the other; give another --out")
@@ -194,7 +194,7 @@ class Results:
         self._old = set()
         name = stem = Path(one.file).with_suffix("").as_posix()
         line = ""
-        while one.number > 1 and name in self._taken or os.path.lexists(self.out / f"{name}.pts"):
+        while (one.number > 1 and name in self._taken) or os.path.lexists(self.out / f"{name}.pts"):
             line += "_"
             name = f"{stem}{line}{one.number}"
         self._taken.add(name)
@@ -278,7 +278,7 @@ def run_prediction(exp: str | None, run: Run, mode: Namespace, settings) -> tupl
     source, (out, kind), test = Path(mode.predict), target_of(mode, run.folder), settings.test
     weights, coarse = run.fastest, COARSE.get(exp)
     given = test.detector_weights is not None or "detector" in test.box or test.detector not in ("faceboxes", "none")
-    detects = given or test.detector == "faceboxes" and shipped("detector.onnx").is_file()
+    detects = given or (test.detector == "faceboxes" and shipped("detector.onnx").is_file())
     if mode.int8 is not None and exp in SHIPPED:
         weights, coarse = shipped_onnx(exp, mode.int8), coarse and shipped_onnx(coarse, mode.int8)
     threads, finder = settings.train.threads, lambda image: None
@@ -288,7 +288,7 @@ def run_prediction(exp: str | None, run: Run, mode: Namespace, settings) -> tupl
     if test.flip_test:
         net.net = averaged(net.net)
     root = source if source.is_dir() else source.parent
-    stems = [file.relative_to(root).with_suffix("").as_posix() for file in listed(source)]
+    stems = [file.relative_to(root).with_suffix("").as_posix() for file in chosen_pictures(source)]
     results = Results(out, kind, net.layout, stems, mode.overwrite)
     with closing(results), closing(predict(source, net, detects, given)) as faces:  # a stop leaves what has been found so far
         for one in faces:

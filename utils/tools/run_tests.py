@@ -32,7 +32,7 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
         if formats:
             ranks.agree(lambda: tests.export(formats))
             detectors.written |= ranks.agree(lambda: detectors.written)
-    models |= {name: tests.open(tests.run.export(name), torch.get_num_threads()) for name in formats}
+    models |= {name: tests.open(tests.run.export_path(name), torch.get_num_threads()) for name in formats}
     apart: dict[str, list] = {name: [(0.0, np.zeros(1))] for name in formats if not alone}
     report = tests.report
     for case in tests.cases():
@@ -55,7 +55,7 @@ def run_tests(tests, ranks, formats: list[str], timed: bool = False) -> None:
         bound, usual = tests.bounds[name], quantile(px)
         if not (figure <= bound.figure and (bound.px is None or usual <= bound.px)):
             allowed = f"{bound.figure:g}" + ("" if bound.px is None else f" and {bound.px:g} px")
-            raise UserError(f"{tests.run.export(name)} differs from torch by {figure:.4f}, and {SHARE:.1%} of its landmarks "
+            raise UserError(f"{tests.run.export_path(name)} differs from torch by {figure:.4f}, and {SHARE:.1%} of its landmarks "
                             f"by up to {usual:.2f} px (allowed: {allowed}); delete it and export again")
 
 
@@ -74,7 +74,7 @@ def format_table(tests, models: list[str], off: dict[str, tuple[float, np.ndarra
     before = torch.get_num_threads()
     for name in models:
         figure, px = off.get(name, (0.0, np.zeros(0)))
-        file = tests.run.weights if name == "torch" else tests.run.export(name)
+        file = tests.run.weights if name == "torch" else tests.run.export_path(name)
         size = sum(path.stat().st_size for path in files_of(file) if path.is_file())
         row = {"file": file.name, "format": name, "MB": f"{size / 1e6:.2f}", "figure apart": f"{figure:.4f}",
                "px apart, mean": f"{px.mean():.3f}" if len(px) else "", f"{SHARE:.1%}": f"{quantile(px):.2f}" if len(px) else "",

@@ -11,14 +11,14 @@ from pipnet.draw import (
     RED,
     WHITE,
     draw,
+    draw_circle,
+    draw_line,
+    draw_numbers,
+    draw_text,
     group_colours,
-    line,
-    number,
     palette,
-    ring,
     sheet,
     tile,
-    write,
 )
 from pipnet.errors import UserError
 from pipnet.files import own_folder, write_csv
@@ -100,7 +100,7 @@ def _samples(batches: Batches, layout: Layout, neighbors: list[list[int]], count
         landmarks = (landmarks * faces.crops.size + faces.crops.seen) / len(image)
         shades = [colour if seen else GREY for colour, seen in zip(colours, visible, strict=True)]
         picture = tile(image, [(landmarks, shades)], layout, SIZE, Path(faces["file"][index]).name)
-        number(picture, landmarks * SIZE, layout, shades, marked, 0.35)
+        draw_numbers(picture, landmarks * SIZE, layout, shades, marked, 0.35)
         tiles.append(picture)
     large = _explanations(faces, layout, neighbors, SIZE * COLUMNS // 3)
     return np.concatenate([np.concatenate(large, 1), sheet(tiles, COLUMNS)])
@@ -114,31 +114,31 @@ def _explanations(faces: Faces, layout: Layout, neighbors: list[list[int]], size
     mean = np.mean([faces.crops.plain(i, 0) for i in range(0, len(faces), -(-len(faces) // 100))], 0).astype(np.uint8)
     first, landmarks = _enlarged(faces.crops.plain(usual, 0), faces.nominal(usual).astype(np.float64), size)
     draw(first, landmarks, layout, colours)
-    number(first, landmarks, layout, colours)
-    write(first, f"{layout.count} landmarks, layout {layout.name}: {Path(faces['file'][usual]).name}", (8, size - 10), 0.55)
+    draw_numbers(first, landmarks, layout, colours)
+    draw_text(first, f"{layout.count} landmarks, layout {layout.name}: {Path(faces['file'][usual]).name}", (8, size - 10), 0.55)
 
     second, landmarks = _enlarged(mean, meanface, size)
     third = second.copy()
     apart = _apart(meanface, EXPLAINED)
     for i, colour in zip(apart, palette(EXPLAINED), strict=False):
         for j in neighbors[i]:
-            line(second, landmarks[i], landmarks[j], colour)
+            draw_line(second, landmarks[i], landmarks[j], colour)
     draw(second, landmarks, layout._replace(groups={}), WHITE)
     for i, colour in zip(apart, palette(EXPLAINED), strict=False):
         draw(second, landmarks[[i, *neighbors[i]]], layout._replace(groups={}), colour)
-        ring(second, landmarks[i], colour, 9)
-    number(second, landmarks, layout, [WHITE] * layout.count, apart, 0.5)
+        draw_circle(second, landmarks[i], colour, 9)
+    draw_numbers(second, landmarks, layout, [WHITE] * layout.count, apart, 0.5)
     title = f"the {len(neighbors[0])} neighbors of {', '.join(map(str, apart))}, on the mean face"
-    write(second, title, (8, size - 10), 0.55)
+    draw_text(second, title, (8, size - 10), 0.55)
 
     pairs = [(i, j) for i, j in enumerate(layout.flip_index) if i < j]
     for (i, j), colour in zip(pairs, palette(len(pairs)), strict=True):
-        line(third, landmarks[i], landmarks[j], colour)
+        draw_line(third, landmarks[i], landmarks[j], colour)
         draw(third, landmarks[[i, j]], layout._replace(groups={}), colour)
     alone = [i for i, j in enumerate(layout.flip_index) if i == j]
     for i in alone:
-        ring(third, landmarks[i], WHITE, 6)
-    write(third, f"{len(pairs)} mirrored pairs; rings: {len(alone)} that stay themselves", (8, size - 10), 0.55)
+        draw_circle(third, landmarks[i], WHITE, 6)
+    draw_text(third, f"{len(pairs)} mirrored pairs; rings: {len(alone)} that stay themselves", (8, size - 10), 0.55)
     return [first, second, third]
 
 
@@ -189,8 +189,8 @@ def _suspect(faces: Faces, finding: label_check.Finding, layout: Layout, size: i
     picture = tile(whole, [(landmarks, group_colours(layout))], layout, size, "")
     for i in finding.landmarks:
         if np.isfinite(landmarks[i]).all():
-            ring(picture, landmarks[i] * size, RED, 6)
-    number(picture, landmarks * size, layout, [WHITE] * layout.count, finding.landmarks[:12])
-    write(picture, f"{finding.score:.1f}  {Path(faces['file'][finding.face]).name}", (4, size - 22), 0.42)
-    write(picture, finding.reason, (4, size - 6), 0.42)
+            draw_circle(picture, landmarks[i] * size, RED, 6)
+    draw_numbers(picture, landmarks * size, layout, [WHITE] * layout.count, finding.landmarks[:12])
+    draw_text(picture, f"{finding.score:.1f}  {Path(faces['file'][finding.face]).name}", (4, size - 22), 0.42)
+    draw_text(picture, finding.reason, (4, size - 6), 0.42)
     return picture

@@ -71,13 +71,13 @@ def load(file: Path | str, defaults: Defaults | None = None) -> dict[str, Any]:
     tensors, known = load_weights(file)
     if not known and defaults is None:
         raise UserError(f"{file} is not a checkpoint of this project")
-    return known or {"format": FORMAT, **published.describe(file, tensors, defaults)}
+    return known or {"format": FORMAT, **published.checkpoint_values(file, tensors, defaults)}
 
 
 def about(file: Path, stored: dict[str, Any]) -> str:
     """Return a description of a tested file: its name, the epoch if it is known, the net and its number of parameters."""
     epoch = stored.get("epoch")
-    names = ", ".join(one.name for one in published.split_files(file)[0])
+    names = ", ".join(one.name for one in published.weights_and_mean_face(file)[0])
     return f"{names}{'' if epoch is None else f' of epoch {epoch + 1}'}: {published.in_words(stored['model'], stored)}"
 
 
@@ -94,7 +94,7 @@ def _check(file: Path, values: dict[str, Any]) -> None:
 
 def load_weights(file: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return ({name: tensor}, the whole checkpoint, {} for a foreign file). float16 becomes float32. UserError as `load`."""
-    files, _ = published.split_files(file)
+    files, _ = published.weights_and_mean_face(file)
     read = [_load_one(one) for one in files]  # DPR publishes its nets one by one
     tensors = {name: tensor for some, _ in read for name, tensor in some.items()}
     wide = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}

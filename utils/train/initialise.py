@@ -122,7 +122,7 @@ def _check_backbone(file: Path, tensors: dict, held: str | None, stored: dict, n
     if held != wanted and there and own != there:
         raise UserError(f"{file} holds {held}, this is {wanted}: give --net {held}, or a checkpoint of the same backbone")
     if foreign := [] if ours else [name for name in sorted(there.keys() - own.keys()) if name.split(".")[1] in parts]:
-        raise UserError(f"{file} holds more than {wanted} has ({published.listed(foreign)}), so another net; give a "
+        raise UserError(f"{file} holds more than {wanted} has ({published.first_three(foreign)}), so another net; give a "
                         "checkpoint of the same backbone")
     return held
 

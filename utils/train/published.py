@@ -26,7 +26,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch 
 STAGES = ("refine", "reinit", "local_parts")
 
 
-def split_files(text: Path | str) -> tuple[list[Path], Path | None]:
+def weights_and_mean_face(text: Path | str) -> tuple[list[Path], Path | None]:
     """Return (files of weights, file of their mean face or None). text: one path, or several joined by commas."""
     files = [Path(one) for one in ([text] if Path(text).is_file() else str(text).split(","))]
     means = [file for file in files if file.suffix in MEANFACE_FILES]
@@ -38,7 +38,7 @@ def net_files(text: Path | str) -> list[Path]:
 
     text: see `split_files`; a mean face that is not named is looked for beside the weights.
     """
-    files, mean = split_files(text)
+    files, mean = weights_and_mean_face(text)
     if files[0].suffix in RUNTIMES:
         return [file for file in files_of(files[0]) if file.is_file()]
     beside = dict.fromkeys(files[0].with_name(system.meanface[0]) for system in SYSTEMS.values() if system.meanface)
@@ -75,9 +75,9 @@ def description(settings: Settings, layout: Layout, net: Mapping[str, Any]) -> d
             "protocol": load_protocol(settings.protocols, settings.data.protocol)._asdict()}
 
 
-def describe(text: Path | str, tensors: dict[str, Tensor], defaults: Defaults) -> dict[str, Any]:
+def checkpoint_values(text: Path | str, tensors: dict[str, Tensor], defaults: Defaults) -> dict[str, Any]:
     """Return the values of a checkpoint, made from the `tensors` of published files. UserError for unknown or incomplete ones."""
-    system, (files, mean) = system_of(tensors), split_files(text)
+    system, (files, mean) = system_of(tensors), weights_and_mean_face(text)
     if system is None:
         titles = ", ".join(system.title for system in SYSTEMS.values())
         raise UserError(f"{text} is neither a checkpoint of this project nor a published landmark net ({titles}); weights of a "
@@ -102,15 +102,15 @@ def describe(text: Path | str, tensors: dict[str, Tensor], defaults: Defaults) -
         values["meanface"] = face.tolist()
     own, model = net.state_dict(), renamed(tensors, net, face)
     if missing := sorted(own.keys() - model.keys()):
-        raise UserError(f"{text} lacks tensors of {system.title} ({listed(missing)}); join all its files by commas: A,B")
+        raise UserError(f"{text} lacks tensors of {system.title} ({first_three(missing)}); join all its files by commas: A,B")
     if foreign := [name for name, tensor in sorted(model.items()) if not name.startswith(system.unused)
                    and (name not in own or tensor.shape != own[name].shape)]:
-        raise UserError(f"{text} holds tensors that {settings.net.net} of {system.title} does not have so ({listed(foreign)}): "
-                        "it is another net, which this version cannot run")
+        raise UserError(f"{text} holds tensors that {settings.net.net} of {system.title} does not have so "
+                        f"({first_three(foreign)}): it is another net, which this version cannot run")
     return {**values, "model": {name: model[name] for name in own}, "system": system.title}
 
 
-def listed(names: list[str]) -> str:
+def first_three(names: list[str]) -> str:
     """Return the first three names, joined by commas, and ' ...' if there are more."""
     return f"{', '.join(names[:3])}{' ...' if names[3:] else ''}"
 

@@ -12,7 +12,7 @@ from pipnet.runtimes import RUNTIMES, stored_values
 from utils.formats import FORMATS, SOURCE, folder_of
 from utils.train import checkpoint
 from utils.train.own_files import is_own_file
-from utils.train.published import net_files, split_files
+from utils.train.published import net_files, weights_and_mean_face
 from utils.yaml_files import nearest
 
 SUFFIXES = (".pt", ".pth", ".tar", *RUNTIMES)
@@ -60,7 +60,7 @@ class Run(NamedTuple):
         name = self.folder.name if self.folder.name in SHIPPED else self.weights
         return f"--exp {shlex.quote(str(name))} --run-root {shlex.quote(str(self.folder.parent.parent))}"
 
-    def export(self, name: str) -> Path:
+    def export_path(self, name: str) -> Path:
         """Return the path to which the weights are exported. name: a format, key of FORMATS."""
         suffix = FORMATS[name].suffix
         if self.model in ("torch", name) and (fitting := [file for file in self.given if file.name.endswith(suffix)]):
@@ -70,7 +70,7 @@ class Run(NamedTuple):
     @property
     def onnx(self) -> Path:
         """Return the path of the ONNX export."""
-        return self.export("onnx")
+        return self.export_path("onnx")
 
     @property
     def exported(self) -> bool:
@@ -79,7 +79,7 @@ class Run(NamedTuple):
 
     def has(self, name: str) -> bool:
         """Return whether the export in a format exists and was made from these weights. Checksums decide, not names or times."""
-        file = self.export(name)
+        file = self.export_path(name)
         return file in self.given or (file.is_file() and stored_values(file).get(SOURCE) == self.source[SOURCE])
 
     @property
@@ -139,7 +139,7 @@ def find_run(exp: str | None, root: Path, train: bool, resume: bool = False) -> 
 
 def _find_file(exp: str, root: Path) -> Run:
     """Return the run of a file: its own folder if that is a run's, else a folder for its results below `root`."""
-    weights, mean = split_files(exp)
+    weights, mean = weights_and_mean_face(exp)
     for file in [*weights, *([mean] if mean else [])]:
         if not file.is_file():
             raise UserError(f"no file {file}; give an id, a folder, a file or one of {', '.join(SHIPPED)}")

@@ -19,7 +19,7 @@ from utils.faces.sets import Sets
 from utils.layouts import Layouts
 from utils.sections import ROUNDS
 from utils.train import checkpoint, run_folder
-from utils.train.published import split_files, structure
+from utils.train.published import structure, weights_and_mean_face
 from utils.train.run_folder import Run
 
 SETS = ("train_data", "test_data", "unlabelled")
@@ -93,7 +93,7 @@ def _resolve_files(given: dict, defaults: Defaults) -> dict:
     root, found = ROOT / given.get("run_root", defaults.values["run_root"]), {}
     for key in ("weights", "teacher"):
         if given.get(key) not in (None, "none", "imagenet"):
-            files, mean = split_files(run_folder.find_run(given[key], root, False).weights)
+            files, mean = weights_and_mean_face(run_folder.find_run(given[key], root, False).weights)
             found[key] = ",".join(str(file.resolve()) for file in files)
             if mean and key == "weights":
                 found["meanface"] = str(mean.resolve())

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from pipnet.app.panel import Panel, label
+from pipnet.app.panel import Panel, draw_label
 from pipnet.face import Face
 
 
@@ -22,7 +22,7 @@ def test_a_label_is_never_cut():
         image = np.zeros((height, width, 3), np.uint8)
         face = Face(np.array(box, float), 0.9, np.zeros((68, 2)), np.ones(68), pose=np.array([10., -20, 30]),
                     states={"left_eye_closed": 0.9, "mouth_closed": 0.1})
-        label(image, face, 100)
+        draw_label(image, face, 100)
         return int(image.any(2).sum())
 
     whole = lit(900, 900, (300, 300, 400, 400))

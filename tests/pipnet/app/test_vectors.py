@@ -17,7 +17,7 @@ from pipnet.app.smooth import OneEuro
 from pipnet.app.track import Tracker
 from pipnet.app.web import PAGE, Options, page_settings
 from pipnet.detector import WITHIN, Detections, Detector, FaceBox, joined
-from pipnet.face import Face, rounded
+from pipnet.face import Face, plain_values
 from pipnet.files import shipped
 from pipnet.geometry import CHOICES, Protocol, box_of, crop_box, iou, transform, turn_about, turned_boxes
 from pipnet.images import enhanced, shrunken
@@ -116,7 +116,7 @@ def drowsiness_sequences(rng: np.random.Generator) -> list[dict]:
         layout, frames = LAYOUTS.load(name), []
         rings = Drowsiness(layout)
         for t in np.arange(100 * rate) / rate:
-            eyes = 0.2 if 30 < t < 33 or 50 < t < 80 and t % 3 < 2 else blinking(t)
+            eyes = 0.2 if 30 < t < 33 or (50 < t < 80 and t % 3 < 2) else blinking(t)
             mouth = 1.0 if 40 < t < 43 or 90 < t < 92 else 0.2 * (np.sin(9 * t) > 0)
             for id in (0, 1) if not 45 < t < 47.5 and t < 52 else (1,):
                 landmarks = face(layout, eyes if id == 0 or t > 52 else 1, mouth) + 0.1 * rng.standard_normal((layout.count, 2))
@@ -293,7 +293,7 @@ def answered(asked, tmp_path_factory) -> dict:
 
 def agree(found, expected, where, within: float = 1e-6) -> None:
     """Assert that an answer has the values of Python. null stands for None and for what is no number."""
-    expected = rounded(expected)
+    expected = plain_values(expected)
     if isinstance(expected, dict):
         assert found.keys() == expected.keys(), where
         for key in expected:
