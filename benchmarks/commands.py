@@ -58,7 +58,7 @@ def main(known: dict[str, Command], text: str) -> None:
     name, into, call = read(known, sys.argv[1:], text)
     if (found := call()) is None:
         return
-    figures = found if isinstance(found, dict) else {"rows": found}
+    figures = found if isinstance(found, dict) else {"rows": [*found]}
     if keys := known[name].keys:
         figures["rows"] = updated(into, figures["rows"], keys)
     words = [re.sub("(?<![^=])/.*/", "", word) for word in sys.argv[1:]]  # without folders of this machine

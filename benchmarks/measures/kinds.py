@@ -13,7 +13,7 @@ from pipnet.landmarker import Landmarker
 from pipnet.pose import head_pose
 
 SMALL = 40                                       # px, width of a face that was shrunk
-GAPE, ROLL = 0.3, 20                             # distance of the inner lips, eye distances; degrees
+GAPE, ROLL = 0.2, 20                             # distance of the inner lips, eye distances; degrees
 YAWS, WIDTHS = (0, 15, 30, 45, 90), (0, 80, 160, 10 ** 6)  # degrees; px of the source
 Changed = tuple[np.ndarray, np.ndarray]  # picture (H, W, 3) uint8 BGR, landmarks (68, 2) in its px
 Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], Changed]

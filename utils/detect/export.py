@@ -17,7 +17,8 @@ class _Exported(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         offsets, logits = self.net(image[None])
-        return decode(offsets, anchors(image.shape[0], image.shape[1])), logits.softmax(-1)[..., 1][:, None]
+        score = (logits[..., 1] - logits[..., 0]).sigmoid()  # the softmax of two, in less time
+        return decode(offsets, anchors(image.shape[0], image.shape[1])), score[:, None]
 
 
 def export_detector(net: FaceBoxesV2, file: Path, metadata: dict) -> None:

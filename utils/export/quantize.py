@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.export.files import Source, folded, write_onnx
+from utils.export.fusion import fold_pools, read_blocks
 
 QUANTIZED = ["Conv", "Relu"]  # a Relu becomes a part of the convolution before it
 SHAPING, PIXELWISE = ("Unsqueeze", "Transpose"), ("Slice", "Cast", "Mul", "Add", "Sub")
@@ -33,6 +34,9 @@ def write_int8(source: Source, file: Path) -> None:
 
     model = folded(onnx.load(source.onnx))  # its weights may be stored in 16 bits
     level = fold_normalisation(model)
+    fold_pools(model.graph)
+    if level is not None:
+        read_blocks(model.graph, FLOATS, level)
     ranges = {} if level is None else {CENTRED: [{"scale": np.array(1, np.float32), "zero_point": np.array(level, np.uint8)}]}
     verbosity = logging.root.level
     with tempfile.TemporaryDirectory() as folder:
