@@ -9,11 +9,10 @@ import numpy as np
 from pipnet.checkout import from_checkout
 from pipnet.contents import check_export
 from pipnet.errors import UserError, one_line
-from pipnet.files import shipped
 from pipnet.geometry import carry, iou, shared, turn_about
 from pipnet.images import OPENCV_LOG, SILENT, as_bgr, shrunken
 from pipnet.runtimes import RUNTIMES, open_file
-from pipnet.session import open_session
+from pipnet.session import open_session, shipped_onnx
 
 SHORT_SIDE = 600       # px; without a scale, an image with a longer short side is shrunk to this (published for FaceBoxesV2)
 MOST_PIXELS = 2 ** 23  # larger images are shrunk to this, which bounds the memory; faces of 1/200 of the width are still found
@@ -90,9 +89,9 @@ class DetectorRow(NamedTuple):
 class Detector:
     """detector(image) -> Detections. image: uint8 BGR (H, W, 3), or anything else that `as_bgr` takes.
 
-    name: a key of DETECTORS. weights: its file; None: the one that comes with the project, for "faceboxes" only.
-    threshold: least score of a face. overlap: IoU from which the box with the lower score is dropped (mtcnn: intersection over
-    the smaller box). None takes the values of the file, else the published ones. scale: the image is resized by this before
+    name: a key of DETECTORS. weights: its file; None: the one that comes with the project, for "faceboxes" only, in 8 bits on a
+    CPU. threshold: least score of a face. overlap: IoU from which the box with the lower score is dropped (mtcnn: intersection
+    over the smaller box). None takes the values of the file, else the published ones. scale: the image is resized by this before
     detection, so 2 finds smaller faces; None shrinks a short side above 600 px to 600 px, except for mtcnn, whose pyramid has all
     sizes. Images above 8 megapixels are shrunk to that size. An exported detector also looks at a small picture, see `large`.
     threads: CPU threads of the net, 0 takes all cores.
@@ -113,8 +112,8 @@ class Detector:
             raise UserError(f"scale of a detector must be above 0, not {scale}")
         if not row.any_size and scale not in (None, 1):
             raise UserError(f"detector '{name}' resizes every image to the size of its input; leave its scale at 1")
-        if weights in (None, "detector") and name == "faceboxes":
-            weights = shipped("detector.onnx")
+        if weights in (None, "detector"):
+            weights = shipped_weights(name) or weights
         if weights is None or not Path(weights).is_file():
             missing = "no file is given" if weights is None else f"no file at {weights}"
             raise UserError(f"detector '{name}' needs its weights ({missing}): {row.source}")
@@ -160,6 +159,11 @@ class Detector:
         resized = np.require(resized, requirements=["C", "W"])  # torch warns of read-only arrays
         boxes, scores, points = self._find(resized, self.threshold, self.overlap)
         return Detections(boxes / np.float32(scale), scores, None if points is None else points / np.float32(scale))
+
+
+def shipped_weights(name: str, int8: bool | None = None) -> Path | None:
+    """Return the file of a detector that comes with the project, see `shipped_onnx`; None for other detectors."""
+    return shipped_onnx("detector", int8) if name == "faceboxes" else None
 
 
 def detection_scale(height: int, width: int, scale: float | None) -> float:

@@ -25,6 +25,7 @@ import numpy as np
 from measures.kinds import Change, lit, turned
 from photographs import Photograph, labelled_sets, open_detector, photographs, place_of
 from record import ROOT, chosen
+from shown import SETS
 
 from pipnet.errors import UserError
 from pipnet.geometry import box_of
@@ -216,3 +217,26 @@ def changed(*tools: str, faces: int = 544) -> Iterator[dict]:
                        f"missed, %, {name}": f"{100 * np.isinf(some).mean():.1f}",
                        f"NME %, {name}": f"{nme:.2f}" if nme else "",
                        f"NME / as taken, {name}": f"{nme / plain:.2f}" if nme else ""}
+
+
+def turns(*tools: str, faces: int = 100) -> Iterator[dict]:
+    """Yield the time of whole test photographs. The tools take turns at each one, so that all meet the same changes of the clock.
+
+    The ratio is that of the medians to the tool that is named last.
+    """
+    found = dict(opened(tools))
+    for name in labelled_sets():
+        images = [cv2.imread(str(record.file)) for record in photographs(name, "test", faces)]
+        spent: dict[str, list] = {tool: [] for tool in found}
+        for image in images[:3] + images:
+            for tool, find in found.items():
+                start, before = time.perf_counter(), time.process_time()
+                find(image)
+                spent[tool].append((1000 * (time.perf_counter() - start), 1000 * (time.process_time() - before)))
+        times = {tool: np.array(values[3:]) for tool, values in spent.items()}  # the first three are for loading
+        last = np.median([*times.values()][-1][:, 0])
+        for tool, values in times.items():
+            wall, used = np.median(values, 0)
+            yield {"photographs": SETS[name.lower()], "tool": TOOLS[tool].title, "number": f"{len(images)}",
+                   "ms, median": f"{wall:.1f}", "ms, mean": f"{values[:, 0].mean():.1f}", "ms of CPU, median": f"{used:.1f}",
+                   "ratio": f"{wall / last:.2f}"}

@@ -18,7 +18,7 @@ from pipnet.app.smooth import SMOOTH
 from pipnet.app.sources import Frame, Source, open_source, silence_opencv
 from pipnet.app.track import Tracker
 from pipnet.app.web import WEB, Options, serve
-from pipnet.detector import DETECTORS, Detector
+from pipnet.detector import DETECTORS, Detector, shipped_weights
 from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.files import COARSE, SHIPPED
@@ -173,7 +173,8 @@ def main(argv: list[str] | None = None) -> None:
     source = open_source(args.source)
     with ExitStack() as stack:
         stack.callback(source.close)
-        detector = Detector(args.detector, args.detector_weights or None, args.threshold, None, args.detector_scale, args.threads)
+        weights = args.detector_weights or shipped_weights(args.detector, args.int8)
+        detector = Detector(args.detector, weights, args.threshold, None, args.detector_scale, args.threads)
         net, coarse = _nets(args, None)
         landmarker = Landmarker(net, detector, args.max_faces, args.threads, not args.upright, coarse=coarse)
         output = Output(args, source, landmarker.layout)

@@ -39,7 +39,7 @@ def read_blocks(graph, floats: str, level: int) -> None:
     graph.initializer.append(numpy_helper.from_array(np.array(level, np.uint8), "block_level"))
     image = next(value for value in graph.input if value.name == "image")
     single = len(image.type.tensor_type.shape.dim) == 3
-    steps = [
+    steps: list[tuple[str, str, str, dict]] = [
         ("Unsqueeze", "image axis", "batch", {}) if single else ("Identity", "image", "batch", {}),
         ("Shape", "batch", "shape", {}), ("Neg", "shape", "negative", {}), ("Mod", "negative grid", "after", {}),
         ("Concat", "none after", "pads", {"axis": 0}), ("Pad", "batch pads level", "whole", {}),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from loguru import logger
 
-from pipnet.detector import Detector
+from pipnet.detector import Detector, shipped_weights
 from pipnet.errors import UserError, one_line
 from pipnet.face import Face
 from pipnet.files import COARSE, SHIPPED, names_folder, read_csv, shipped, write_atomic, write_csv, write_text
@@ -283,7 +283,8 @@ def run_prediction(exp: str | None, run: Run, mode: Namespace, settings) -> tupl
         weights, coarse = shipped_onnx(exp, mode.int8), coarse and shipped_onnx(coarse, mode.int8)
     threads, finder = settings.train.threads, lambda image: None
     if detects:
-        finder = Detector(test.detector, test.detector_weights, mode.threshold, None, mode.detector_scale, threads)
+        file = test.detector_weights or shipped_weights(test.detector, mode.int8)
+        finder = Detector(test.detector, file, mode.threshold, None, mode.detector_scale, threads)
     net = Landmarker(weights, finder, mode.max_faces, threads, not mode.upright, coarse=coarse if detects else None)
     if test.flip_test:
         net.net = averaged(net.net)

@@ -1,7 +1,7 @@
 """Make the nets of weights/ from what was trained: `python weights/making/make.py ship landmarks|landmarks-fast|detector`.
 
-A net is NAME.onnx, the checkpoint NAME.pt without the state of its training and the paths of this machine, and NAME.int8.onnx
-of a landmark net. Weights of NAME.onnx are stored in 16 bits and cast to float32 when the file is loaded, which halves its size.
+A net is NAME.onnx, NAME.int8.onnx, and the checkpoint NAME.pt without the state of its training and the paths of this machine.
+Weights of NAME.onnx are stored in 16 bits and cast to float32 when the file is loaded, which halves its size.
 The files replace the old ones only if `main.py --test-formats` finds them as good as the run; weights/manifest.json says where
 they come from. They get limits that are measured here: those of the landmark score, or the score at which a detector's precision
 equals its recall.
@@ -120,14 +120,11 @@ def main(name: str) -> None:
     data = model.SerializeToString()
     write_atomic(exp / "best.onnx", lambda path: path.write_bytes(data))
     (exp / "best.int8.onnx").unlink(missing_ok=True)
-    formats = ["onnx"] if name == "detector" else ["onnx", "int8"]  # a detector of 8 bits misses more
-    run("--test", "--test-formats", *formats, "--exp", exp.name)
+    run("--test", "--test-formats", "onnx", "int8", "--exp", exp.name)
     file, manifest = ROOT / "weights" / f"{name}.onnx", ROOT / "weights" / "manifest.json"
     write_atomic(file, lambda path: path.write_bytes(data))
-    files = [file, file.with_suffix(".pt")]
-    if "int8" in formats:
-        files.append(file.with_suffix(".int8.onnx"))
-        write_atomic(files[-1], lambda path: shutil.copyfile(exp / "best.int8.onnx", path))
+    files = [file, file.with_suffix(".pt"), file.with_suffix(".int8.onnx")]
+    write_atomic(files[-1], lambda path: shutil.copyfile(exp / "best.int8.onnx", path))
     checkpoint.save(file.with_suffix(".pt"), slim(checkpoint.load(exp / "best.pt"), measured))
     entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
     for one in files:
