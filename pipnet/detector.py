@@ -175,8 +175,6 @@ def detection_scale(height: int, width: int, scale: float | None) -> float:
 
 def joined(large: Detections, found: Detections, overlap: float) -> Detections:
     """Return both, best first, without those of `found` that show a large face again or a part of one that is as certain."""
-    if not len(large.boxes):
-        return found
     again = iou(found.boxes, large.boxes) > overlap
     part = (shared(found.boxes, large.boxes) >= WITHIN) & (found.scores[:, None] <= large.scores)
     kept = ~(again | part).any(1)

@@ -520,7 +520,7 @@ def test_files_for_torch_need_the_checkout(monkeypatch, tmp_path):
 def test_a_detector_is_no_landmark_net():
     """With and without torch."""
     for name in ("detector", ROOT / "weights" / "detector.onnx", ROOT / "weights" / "detector.pt"):
-        refuses("detector.(onnx|pt) is a face detector, which finds boxes and no landmarks; name it", Landmarker, name)
+        refuses(r"detector(\.int8)?\.(onnx|pt) is a face detector, which finds boxes and no landmarks; name it", Landmarker, name)
 
 
 def test_what_is_embedded_knows_nothing_of_the_demo():

@@ -79,7 +79,8 @@ def test_shipped_nets_run_in_8_bits_or_in_32(tmp_path):
         found[flags] = np.array(lines("found.json")[0]["faces"][0]["landmarks"])
     assert 0 < np.abs(found["--int8"] - found["--no-int8"]).mean() < 1
     net, coarse = (ROOT / "weights" / f"{name}.onnx" for name in ("landmarks", "landmarks-fast"))
-    face = Landmarker(net, threads=1, coarse=coarse)("face.jpg")[0]
+    detector = Detector(weights=ROOT / "weights" / "detector.onnx", threads=1)
+    face = Landmarker(net, detector, threads=1, coarse=coarse)("face.jpg")[0]
     np.testing.assert_array_equal(found["--no-int8"], face.landmarks.round(2))
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         np.testing.assert_array_equal(found[""], found["--int8"])

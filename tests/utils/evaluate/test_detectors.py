@@ -106,7 +106,7 @@ def test_the_default_scale_is_that_of_the_detector(tmp_path):
     for detector in (Detector("mtcnn", tmp_path / "mtcnn.pt"), Detector("mtcnn", tmp_path / "mtcnn.pt", scale=0.5), Detector()):
         detector._find = lambda image, *limits: (seen.append(image.shape[:2]), (np.zeros((0, 4)), np.zeros(0), None))[1]
         detector(np.zeros((1200, 1000, 3), np.uint8))
-    assert seen == [(1200, 1000), (600, 500), (720, 600), (160, 133)]
+    assert seen == [(1200, 1000), (600, 500), (160, 133), (720, 600)]
 
 
 @pytest.mark.parametrize("name", FILES)

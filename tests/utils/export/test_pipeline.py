@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, refuses, unfolded
 
 from pipnet import Landmarker
-from pipnet.detector import LARGE_FACE, Detections, joined
+from pipnet.detector import LARGE_FACE, Detections, Detector, joined
 from pipnet.errors import UserError
 from pipnet.face import Face
 from pipnet.files import shipped
@@ -35,13 +35,18 @@ def file(tmp_path_factory) -> Path:
     return file
 
 
+def exact() -> Detector:
+    """Return the shipped detector in 32 bits, which the pipeline holds."""
+    return Detector(weights=shipped("detector.onnx"), threads=1)
+
+
 @pytest.fixture(scope="module")
 def pair(file):
     """Return a function from a picture to the faces of `Landmarker`, and the outputs of the pipeline by name.
 
     Background that looks a little like a face is left out: one may find it where the other does not.
     """
-    landmarker, session = Landmarker(shipped("landmarks.onnx"), any_roll=False, threads=1), open_session(file, 1)
+    landmarker, session = Landmarker(shipped("landmarks.onnx"), exact(), any_roll=False, threads=1), open_session(file, 1)
     names = [port.name for port in session.native.get_outputs()]
 
     def both(image: np.ndarray) -> tuple[list, dict]:
@@ -130,7 +135,7 @@ def test_it_finds_what_the_landmarker_finds_with_a_net_without_expected_errors(t
     model.graph.output.remove(next(output for output in model.graph.output if output.name == "sigma"))
     onnx.save(model, tmp_path / "plain.onnx")
     write_pipeline(Source(tmp_path / "plain.onnx", lambda: (), detector=shipped("detector.onnx")), tmp_path / "out.onnx")
-    face, = Landmarker(tmp_path / "plain.onnx", threads=1)(ASTRONAUT)
+    face, = Landmarker(tmp_path / "plain.onnx", exact(), threads=1)(ASTRONAUT)
     points, = open_session(tmp_path / "out.onnx", 1).run(["landmarks"], {"image": ASTRONAUT})[0]
     assert face.sigma is None and np.hypot(*(face.landmarks - points).T).max() < 0.3
 
