@@ -52,9 +52,10 @@ def net_row(name: str) -> Row:
     return NETS[name]
 
 
-def make_spec(options: NetOptions, meanface: np.ndarray) -> dict:
+def make_spec(options: NetOptions, meanface: np.ndarray, labelled: np.ndarray | None = None) -> dict:
     """Return the plain values from which `build_net` makes the net; meanface (N, 2) in [0, 1] of the crop.
 
+    labelled (S, N): which landmarks each training set labels, if these differ.
     Raises ValueError for choices that do not fit together: net and act, head and stride, head and input size.
     """
     row, head = net_row(options.net), HEADS[options.head]
@@ -71,7 +72,7 @@ def make_spec(options: NetOptions, meanface: np.ndarray) -> dict:
         raise ValueError(f"input_size must be a multiple of {kind.size_multiple} for head {options.head}, not {size}")
     preprocess = {"order": row.order, "mean": list(row.mean), "std": list(row.std)}
     spec = {**options._asdict(), "head_options": dict(options.head_options), "stride": stride, "preprocess": preprocess,
-            **kind.plan(meanface, options.num_nb)}
+            **kind.plan(meanface, options.num_nb, labelled)}
     if options.reinit or options.local_parts:
         spec |= {"reinit": True, "meanface": np.asarray(meanface, np.float64).tolist(), "input_margin": row.input_margin}
     return spec

@@ -106,16 +106,19 @@ SIZE = whole(1, MOST_PX)
 SHAPE = several(nullable(Kind("a size or the name of one", lambda value: isinstance(value, str) or whole().fits(value))))
 _CHOSEN = {name: one_of(choices) for name, choices in CHOICES.items()}
 PROTOCOL = record(scale_x=number(1e-3, 100), scale_y=number(1e-3, 100), shift_y=number(-100, 100), **_CHOSEN)
-LAYOUT = record(
-    name=TEXT, count=whole(1, MOST_LANDMARKS), flip_index=INDICES, interocular=nullable(several(INDEX, 2)),
-    pupils=nullable(several(several(INDEX, least=1), 2)), groups=table_of(INDICES),
-    closed=several(TEXT), selected=INDICES, stored=TEXT, same_as=maybe(Kind(
+_LAYOUT = {
+    "name": TEXT, "count": whole(1, MOST_LANDMARKS), "flip_index": INDICES, "interocular": nullable(several(INDEX, 2)),
+    "pupils": nullable(several(several(INDEX, least=1), 2)), "groups": table_of(INDICES),
+    "closed": several(TEXT), "selected": INDICES, "stored": TEXT, "same_as": maybe(Kind(
         "a table of layouts, each with a table of landmarks",
         lambda value: isinstance(value, dict) and all(
             isinstance(pairs, dict) and all(str(i).isdecimal() and len(str(i)) < 9 for i in pairs) for pairs in value.values()),
-        lambda value: ((f"{name}.{i}", j, INDEX) for name, pairs in value.items() for i, j in pairs.items()))))
+        lambda value: ((f"{name}.{i}", j, INDEX) for name, pairs in value.items() for i, j in pairs.items())))}
+MEMBER = record(layout=record(**_LAYOUT), index=INDICES, sets=several(TEXT), own=INDICES)
+LAYOUT = record(**_LAYOUT, members=maybe(table_of(MEMBER)))
 VAL = Kind("a share between 0 and 1, or text", lambda value: isinstance(value, str) or SHARE.fits(value))
 LIMITS = {"face_limit": maybe(SHARE), "face_least": maybe(SHARE), "sure_score": maybe(SHARE), "sure_error": maybe(number(0))}
+LIMITS["member_limits"] = maybe(table_of(record(**LIMITS)))  # of each layout of a union
 LANDMARK_EXPORT = record(
     layout=LAYOUT, protocol=PROTOCOL, input_size=SIZE, meanface=maybe(nullable(POINTS)), input_margin=maybe(number(1, 4)),
     states=maybe(nullable(several(nullable(TEXT)))), layouts=maybe(table_of(table_of(ANY))), outputs=table_of(SHAPE),

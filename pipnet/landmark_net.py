@@ -20,6 +20,7 @@ HALFWAY = 0.4    # default of LandmarkNet.face_limit
 # share of its size. Almost no face that is found at a wrong roll meets both
 SURE, SURE_ERROR = 0.35, 0.028
 LARGEST_ERROR = 0.1  # with a `sure_error` above this, a net can hardly tell faces from background, so pictures are not searched
+PER_LANDMARK = ("landmarks", "score", "sigma")  # outputs with a row for each landmark
 DETECTS = ("is a face detector, which finds boxes and no landmarks; name it with --detector-weights, in Python with "
            "Detector(), and a landmark net here")
 
@@ -36,6 +37,7 @@ class LandmarkNet(NamedTuple):
     pose: whether the net predicts it; states (K,): names of the states, None for one that was not trained
     sure_score, sure_error: mean landmark score, and mean expected error / size of the face, that most validation faces of this
         net reach; they are used if they are easier to reach than SURE and SURE_ERROR
+    member_limits: such limits by field, of each layout of a net that has learnt several
     """
 
     predict: Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -50,6 +52,21 @@ class LandmarkNet(NamedTuple):
     states: tuple[str | None, ...] = ()
     sure_score: float = 1.0
     sure_error: float = SURE_ERROR
+    member_limits: dict[str, dict[str, float]] = {}
+
+    def seen_as(self, name: str | None = None) -> "LandmarkNet":
+        """Return the net that gives the landmarks of one of its layouts only, see `Layout.chosen`."""
+        layout, index, *_ = self.layout.chosen(name)
+        if not self.layout.members:
+            return self
+        rows, predict = list(index), self.predict
+
+        def select(images: np.ndarray) -> dict[str, np.ndarray]:
+            return {key: value[:, rows] if key in PER_LANDMARK else value for key, value in predict(images).items()}
+
+        own: dict[str, Any] = self.member_limits.get(layout.name, {})
+        return self._replace(predict=select, layout=layout, meanface=None if self.meanface is None else self.meanface[rows],
+                             member_limits={}, **own)
 
     @property
     def tight(self) -> bool:
@@ -95,7 +112,8 @@ class LandmarkNet(NamedTuple):
         return cls(predict, Layout.from_dict(values["layout"]), protocol, values["input_size"], meanface,
                    values.get("input_margin", 1.0), values.get("face_limit", HALFWAY), values.get("face_least", 0.0),
                    bool(values.get("pose")), tuple(values.get("states") or ()),
-                       float(values.get("sure_score", 1)), float(values.get("sure_error", SURE_ERROR)))
+                       float(values.get("sure_score", 1)), float(values.get("sure_error", SURE_ERROR)),
+                       values.get("member_limits", {}))
 
     @classmethod
     def of_export(cls, opened: Opened, file: Path | str) -> "LandmarkNet":

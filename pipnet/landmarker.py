@@ -86,15 +86,15 @@ class Landmarker:
     max_faces: only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores. any_roll:
     an unsure face is also tried at quarter turns, and where no face is sure, the picture is searched again, enhanced and turned.
     rgb: arrays are RGB. coarse: a cheaper net of the same layout that proposes crops, so that the main net runs about once a
-    face;
-    None: landmarks-fast for the net named landmarks, else no net. UserError for what cannot be loaded. `seconds`: time spent so
-    far, by stage. For other processes a landmarker is pickled as these arguments.
+    face; None: landmarks-fast for the net named landmarks, else no net. layout: of a net that has learnt several, by its name or
+    that of a training set; None: that of the first set. UserError for what cannot be loaded. `seconds`: time spent so far, by
+    stage. For other processes a landmarker is pickled as these arguments.
     """
 
     def __init__(self, landmarks: Path | str | LandmarkNet | None = None, detector: Callable | None = None,
                  max_faces: int | None = None, threads: int = 0, any_roll: bool = True, rgb: bool = False,
-                 coarse: Path | str | LandmarkNet | None = None):
-        self._given = landmarks, detector, max_faces, threads, any_roll, rgb, coarse
+                 coarse: Path | str | LandmarkNet | None = None, layout: str | None = None):
+        self._given = landmarks, detector, max_faces, threads, any_roll, rgb, coarse, layout
         if max_faces is not None and max_faces < 1:
             raise UserError(f"max_faces must be at least 1, not {max_faces}")
         if landmarks is None or str(landmarks) in SHIPPED:
@@ -106,6 +106,7 @@ class Landmarker:
             self.net = open_net(landmarks, threads)
         else:
             self.net = from_checkout("utils.tools.find:find_net", landmarks)(str(landmarks), threads)
+        self.net = self.net.seen_as(layout)
         self.detector = Detector(threads=threads) if detector is None else detector
         self.max_faces, self.any_roll, self.rgb = max_faces, any_roll, rgb
         self._tight = self.net.tight  # needed for every crop
@@ -114,7 +115,7 @@ class Landmarker:
                                                 "turned and enhanced; train it longer")
         self._crops = 0
         self.seconds = {"detect": 0.0, "landmarks": 0.0}
-        self.coarse = Landmarker(coarse, self.detector, threads=threads, any_roll=any_roll) if coarse else None
+        self.coarse = coarse and Landmarker(coarse, self.detector, threads=threads, any_roll=any_roll, layout=layout)
         if self.coarse:
             self.coarse.seconds = self.seconds
             if self.coarse.layout != self.layout or self.coarse.net.protocol.inner != self.net.protocol.inner:

@@ -3,6 +3,8 @@ import json
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from pipnet.errors import UserError
+
 EYES, INNER_LIPS = ("eye_left", "eye_right"), "lips_inner"
 MOST_LANDMARKS = 10_000  # of a layout; a file that claims more is refused before any work
 
@@ -14,7 +16,10 @@ def opposite(ring: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 class Layout(NamedTuple):
-    """The landmarks of a face. Indices are 0-based positions in (N, 2); left and right are of the image."""
+    """The landmarks of a face. Indices are 0-based positions in (N, 2); left and right are of the image.
+
+    A net that has learnt the landmarks of several layouts has a union of them, whose `members` they are, the default one first.
+    """
 
     name: str
     count: int
@@ -26,6 +31,7 @@ class Layout(NamedTuple):
     selected: tuple[int, ...]              # position of each landmark in the layout `stored`
     stored: str                            # the layout that data of this layout is stored in; differs for subsets only
     same_as: dict[str, dict[int, int]]     # {stored layout: {landmark: the same landmark there}}
+    members: "dict[str, Member]" = {}      # of a union: {name: layout}; a plain layout has none
 
     def edges(self) -> list[tuple[int, int]]:
         """Return pairs of landmarks that a drawing joins by a line."""
@@ -43,6 +49,10 @@ class Layout(NamedTuple):
 
     def openings(self) -> list[tuple[int, int, int, int]]:
         """Return opposite landmarks of the lids and inner lips: (upper, lower, one corner, the other corner)."""
+        if self.members:
+            found = [(m.index[a], m.index[b], m.index[c], m.index[d]) for m in self.members.values()
+                     for a, b, c, d in m.layout.openings()]
+            return list(dict.fromkeys(found))
         rings = filter(None, map(self.ring, (*EYES, INNER_LIPS)))
         return [(upper, lower, ring[0], ring[len(ring) // 2]) for ring in rings for upper, lower in opposite(ring)]
 
@@ -59,9 +69,36 @@ class Layout(NamedTuple):
         numbers = {self.stored: dict(enumerate(self.selected)), **self.same_as}
         return {name: {number: place for place, number in pairs.items()} for name, pairs in numbers.items()}
 
+    def chosen(self, name: str | None = None) -> "Member":
+        """Return the layout of that name in a union, or that of the training set of that name; None: the default one.
+
+        A plain layout is the only one. UserError for other names.
+        """
+        members = self.members or {self.name: Member(self, tuple(range(self.count)))}
+        found = next(iter(members)) if name is None else name
+        if found not in members:
+            found = next((key for key, member in members.items() if name in member.sets), found)
+        if found not in members:
+            known = ", ".join(" or ".join(dict.fromkeys([key, *member.sets])) for key, member in members.items())
+            raise UserError(f"the net has not learnt the layout '{name}'; choose one of its own: {known}")
+        return members[found]
+
+    def member_of(self, called: str, stored: str) -> "Member | None":
+        """Return the layout of the labels of a set in a union. called: the set's name; stored: the layout that it is stored in.
+
+        None if the union has no such layout.
+        """
+        members = [member for member in self.members.values() if member.layout.stored == stored]
+        return next((member for member in members if called in member.sets),
+                    next((member for member in members if member.layout.name == stored), None))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for a checkpoint or a file's metadata."""
-        return json.loads(json.dumps(self._asdict()))
+        values = {name: value for name, value in self._asdict().items() if value or name != "members"}
+        if self.members:
+            values["members"] = {name: {**member._asdict(), "layout": member.layout.to_dict()}
+                                 for name, member in self.members.items()}
+        return json.loads(json.dumps(values))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Layout":
@@ -74,7 +111,22 @@ class Layout(NamedTuple):
             values[key] = tuple(values[key]) if values[key] is not None else None
         same = values.get("same_as", {})  # JSON turns numeric keys into text
         values["same_as"] = {name: {int(i): int(j) for i, j in pairs.items()} for name, pairs in same.items()}
+        values["members"] = {name: Member(cls.from_dict({**one["layout"], "members": {}}), *(
+            tuple(one[key]) for key in ("index", "sets", "own"))) for name, one in values.get("members", {}).items()}
         return cls(**values)
+
+
+class Member(NamedTuple):
+    """A layout in a union of layouts.
+
+    index (count,): the landmark of the union that each of its landmarks is. sets: names of the training sets with such labels.
+    own: its landmarks that these sets label by a convention of their own.
+    """
+
+    layout: Layout
+    index: tuple[int, ...]
+    sets: tuple[str, ...] = ()
+    own: tuple[int, ...] = ()
 
 
 def contradiction(layout: Layout) -> str | None:
@@ -89,4 +141,13 @@ def contradiction(layout: Layout) -> str | None:
         return f"interocular must be two landmarks, not {list(layout.interocular)}"
     if len(layout.selected) != count:
         return f"selected must hold {count} indices, not {len(layout.selected)}"
+    for name, (member, index, _, own) in layout.members.items():
+        if wrong := contradiction(member):
+            return f"{name}: {wrong}"
+        if len(set(index)) != len(index) or len(index) != member.count or any(not 0 <= i < count for i in index):
+            return f"{name}: index must hold {member.count} different landmarks of 0..{count - 1}"
+        if any(flip[i] != index[mirror] for i, mirror in zip(index, member.flip_index, strict=True)):
+            return f"{name}: mirror partners differ from those of the union"
+        if any(not 0 <= i < member.count for i in own):
+            return f"{name}: own names a landmark outside 0..{member.count - 1}"
     return None

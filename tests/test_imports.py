@@ -15,7 +15,8 @@ NETS = ("nets.registry", "nets.labels", "nets.losses", "nets.onednn", "nets.trai
         "nets.backbones", "nets.heads", "nets.stages", "nets.net", "nets.wrappers", "nets.build", "nets.convert",
         "nets.detectors")  # the same inside nets; nobody there imports `nets` itself
 COMMON = {f"utils.{name}" for name in ("checks", "config", "conversion", "formats", "keys", "layouts", "locks", "machine",
-                                        "memory", "modes", "partial_folders", "progress", "sections", "start", "yaml_files")}
+                                        "memory", "modes", "partial_folders", "progress", "sections", "start", "union",
+                                        "yaml_files")}
 REEXPORTS = {"utils": "utils.faces", "utils.util": "utils.faces"}  # modules that show users a part of a layer
 TORCH_SIDE = {"torch", "torchvision", "timm", "huggingface_hub", "numpy", "PIL", *sys.stdlib_module_names}
 

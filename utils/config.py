@@ -49,7 +49,7 @@ class Settings(NamedTuple):
     """The settings of a run, a frozen object per section of args.yaml. Functions take the sections that they use.
 
     trained_root: the data root in a trained run's file. Its prepared sets are read, but nothing is written there, since the file
-    may come from anybody.
+    may come from anybody. view: the layout in which a net of several layouts is tested, exported or predicts; None: see there.
     """
 
     data: DataSettings
@@ -63,6 +63,7 @@ class Settings(NamedTuple):
     protocols: dict[str, Any]
     layouts: Layouts
     trained_root: Path | None = None
+    view: str | None = None
 
     def flat(self) -> dict[str, Any]:
         """Return {key: value} of all sections, for a checkpoint. data_root is `trained_root` if the sets are read from there."""

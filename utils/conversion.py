@@ -1,6 +1,7 @@
 """Converts landmarks from one layout to another by weighted means of landmarks.
 
-Layouts by name: 68 (300W), 98 (WFLW), 106 (LaPa, JD-landmark), 39 (Menpo's profile), 29 (COFW), 5 (eyes, nose, mouth corners).
+Layouts by name: 68 (300W), 98 (WFLW), 106 (LaPa, JD-landmark), 39 (Menpo's profile), 29 (COFW), 19 (AFLW), 5 (eyes, nose, mouth
+corners).
 """
 
 from typing import NamedTuple
@@ -45,6 +46,8 @@ RULES: dict[tuple[str, str], list] = {
     ("68", "29"): [
         17, 26, 21, 22, 19, None, 24, None, 36, 45, 39, 42, _mean(37, 38), _mean(40, 41), _mean(43, 44), _mean(46, 47),
         _mean(*range(36, 42)), _mean(*range(42, 48)), 31, 35, 30, 33, 48, 54, 51, 62, 66, 57, 8],
+    ("29", "19"): [
+        0, _mean(4, 5), 2, 3, _mean(6, 7), 1, 8, 16, 10, 11, 17, 9, 18, 20, 19, 22, _mean(25, 26), 23, 28],
     ("68", "5"): [_mean(*range(36, 42)), _mean(*range(42, 48)), 30, 48, 54],
     ("39", "68"): [  # the half on the left of the image
         *_resampled(0, 9, 9), *(None,) * 8, *_resampled(12, 15, 5), *(None,) * 5, 16, 17, 18, 19, 21, None, 20, None, None,

@@ -8,7 +8,7 @@ from pipnet.errors import UserError
 from pipnet.layout import MOST_LANDMARKS, Layout, contradiction
 from utils.yaml_files import nearest, read_yaml
 
-KEYS = ("count", "flip_index", "interocular", "pupils", "groups", "closed", "same_as", "of", "selected_index")
+KEYS = ("count", "flip_index", "interocular", "pupils", "groups", "closed", "same_as", "of", "selected_index", "conventions")
 
 
 class Layouts(NamedTuple):
@@ -20,6 +20,8 @@ class Layouts(NamedTuple):
         """Return the layout of a row, restricted to `selected_index` if given. Raise UserError for a bad row."""
         name = str(name)
         row = self._row(name)
+        if self.is_union(name):
+            raise UserError(f"layout '{name}' is made from the layouts of several training sets; name another one here")
         if "of" not in row:
             layout = self._whole(name, row)
             return subset(layout, name, tuple(selected_index)) if selected_index else layout
@@ -27,23 +29,42 @@ class Layouts(NamedTuple):
             raise UserError(f"layout '{name}' is a subset (of), from which {derived[0]} is derived; leave it out")
         others = Layouts({key: values for key, values in self.rows.items() if key != name})  # a circular `of` ends here
         with _malformed(name):
-            return subset(others.load(row["of"]), name, _indices(selected_index or row["selected_index"]))
+            return subset(others.load(row["of"]), name, indices(selected_index or row["selected_index"]))
+
+    def is_union(self, name: str | None) -> bool:
+        """Return whether a row stands for the layouts of all training sets together: it has `conventions` instead of `count`."""
+        row = self.rows.get(str(name))
+        return isinstance(row, dict) and "conventions" in row and "count" not in row
+
+    def conventions(self, name: str) -> dict[str, Any]:
+        """Return {set: the landmarks that it labels by a convention of its own} of the row of a union. UserError if malformed."""
+        row = self._row(name)
+        if odd := sorted(row.keys() - {"conventions"}):
+            raise UserError(f"layout '{name}' is made from those of the training sets, and so is {odd[0]}; leave it out")
+        found = row["conventions"] or {}
+        if not isinstance(found, dict):
+            raise UserError(f"layout '{name}': conventions must be a table of sets and their landmarks, not {found!r}")
+        return {str(called): ids for called, ids in found.items()}
 
     def with_rows(self, rows: dict[str, Any]) -> "Layouts":
         """Return these layouts and `rows`, which replace rows of the same name."""
         return Layouts({**self.rows, **rows})
 
     def with_file(self, file: str) -> tuple[str, "Layouts"]:
-        """Return (name, layouts with the one row of `file`). Raise UserError for a file that holds something else."""
-        row = read_yaml(Path(file))
-        if len(row) != 1 or not isinstance(next(iter(row.values())), dict):
+        """Return (name, layouts with the one row of `file`). Raise UserError for a file that holds something else.
+
+        Beside the row of a union, a file may hold layouts of its training sets.
+        """
+        rows = {str(name): row for name, row in read_yaml(Path(file)).items()}
+        layouts = self.with_rows(rows)
+        names = [name for name in rows if layouts.is_union(name)] or list(rows)
+        if len(names) != 1 or not all(isinstance(row, dict) for row in rows.values()):
             raise UserError(f"{file} must hold one layout: a line 'NAME:' and below it, indented, count, flip_index, ...")
-        name = str(next(iter(row)))
-        if name in self.rows and self.rows[name] != row[next(iter(row))]:
-            raise UserError(f"{file}: there is another layout '{name}' already; choose another name")
-        layouts = self.with_rows({name: row[next(iter(row))]})
-        layouts.load(name)
-        return name, layouts
+        for name, row in rows.items():
+            if name in self.rows and self.rows[name] != row:
+                raise UserError(f"{file}: there is another layout '{name}' already; choose another name")
+            (layouts.conventions if layouts.is_union(name) else layouts.load)(name)
+        return names[0], layouts
 
     def _row(self, name: str) -> dict[str, Any]:
         """Return the row of that name. UserError for an unknown name or key."""
@@ -63,13 +84,13 @@ class Layouts(NamedTuple):
             count = int(row["count"])
             if not 0 < count <= MOST_LANDMARKS:
                 raise ValueError(f"count must be 1 to {MOST_LANDMARKS}, not {count}")
-            flip = _indices(row["flip_index"])
+            flip = indices(row["flip_index"])
             eyes, pupils, groups = row.get("interocular"), row.get("pupils"), row.get("groups")
             if groups is None:
                 groups = {str(i): [i] for i in range(count)}
             layout = Layout(
-                name, count, flip, eyes and _indices(eyes), pupils and (_indices(pupils[0]), _indices(pupils[1])),
-                {str(group): _indices(ids) for group, ids in groups.items()}, tuple(row.get("closed") or ()),
+                name, count, flip, eyes and indices(eyes), pupils and (indices(pupils[0]), indices(pupils[1])),
+                {str(group): indices(ids) for group, ids in groups.items()}, tuple(row.get("closed") or ()),
                 tuple(range(count)), name, self._same_as(name, flip, row.get("same_as") or {}))
         _check(layout)
         return layout
@@ -103,7 +124,7 @@ def _malformed(name: str):
         raise UserError(f"layout '{name}' is malformed: {type(error).__name__} {error}") from None
 
 
-def _indices(values) -> tuple[int, ...]:
+def indices(values) -> tuple[int, ...]:
     """Return the indices that a list means: [1, "3-5"] -> (1, 3, 4, 5)."""
     found: list[int] = []
     for value in values:

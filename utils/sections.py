@@ -3,6 +3,7 @@
 A field is a key. Its type, its range, its help, the task that reads it and who may change it are written there and nowhere else.
 Flags, checks and --help follow from the fields; the comments of args.yaml repeat the help.
 """
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,6 +36,9 @@ FACTORS = (lambda factors: factors and min(factors) > 0, "factors above 0")
 
 UNREAD = "is not read by {how}; leave it out, or give another --semi"
 SEMI = (lambda settings: settings.train.semi, UNREAD)
+NO_ROUNDS = (lambda settings: settings.train.semi not in ROUNDS, UNREAD)
+SHARES = (lambda shares: all(re.fullmatch(r".+=(\d+\.?\d*|\.\d+)", one) and float(one.rpartition("=")[2]) > 0 for one in shares),
+          "a list of NAME=NUMBER, numbers above 0")
 TEACHES = (lambda settings: settings.train.semi == MEAN_TEACHER, UNREAD)
 MOVES = (lambda settings: settings.net.reinit or settings.net.local_parts,
          "weights a loss of --reinit and --local-parts; leave it out, or give one of these")
@@ -54,7 +58,9 @@ class DataSettings:
     test_data: list[str] | None = key(
         "[names or folders] test sets, a table row each; null: the test splits of the training sets",
         valid=NAMES, change="always")
-    layout: str | None = key("row of `layouts` below, or a .yaml file that holds one; null: the layout of the prepared set")
+    layout: str | None = key(
+        "row of `layouts` below, or a .yaml file that holds one; null: the layout of the prepared set. A net of several layouts "
+        "(union): the one that it is tested, exported or predicts in")
     selected_index: list[int] | None = key(
         "[index] landmarks to train, given as the flip index of that subset; null: the layout's own", task="landmarks")
     protocol: str | None = key("row of `protocols` below; null: square, or the preset's")
@@ -137,6 +143,10 @@ class TrainSettings:
     preset: str | None = key("row of `presets` below; null: quick for synthetic faces, default for others", change="never")
     epochs: int = key("passes over the training set", 1)
     batch_size: int = key("samples per process and step", 1)
+    shares: list[str] = key(
+        "[NAME=NUMBER] in which shares a batch mixes training sets; a set that is not named has 1; empty: as many as it has "
+        "faces",
+        valid=SHARES, needs=NO_ROUNDS, task="landmarks")
     accumulate: int = key(
         "micro-batches per step; the gradient is that of one large batch, batch norm sees each micro-batch alone", 1)
     optimizer: str = key("adam (weight decay in the gradient, as published) or adamw (decoupled)", choices=("adam", "adamw"))

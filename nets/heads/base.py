@@ -35,8 +35,11 @@ class Head(nn.Module):
         return Neck(backbone.channels[32], spec["stride"])
 
     @staticmethod
-    def plan(meanface: np.ndarray, num_nb: int) -> dict:
-        """Return the plain values about landmarks that go into the spec; meanface (N, 2) in [0, 1] of the crop."""
+    def plan(meanface: np.ndarray, num_nb: int, labelled: np.ndarray | None = None) -> dict:
+        """Return the plain values about landmarks that go into the spec; meanface (N, 2) in [0, 1] of the crop.
+
+        labelled (S, N): which landmarks each set labels, if these differ.
+        """
         return {"meanface": np.asarray(meanface, np.float64).tolist()}
 
     def count(self, labels: Labels, grid: tuple[int, int]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 A landmark is found in three steps: the cell with the largest value of its score map; the offset inside that cell; the mean of
 this place and of the predictions of other landmarks, namely those that have it among their K nearest on the meanface.
 """
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from nets.heads.transplant import Origins, transplant
 from nets.labels import Labels, Prediction
 from nets.losses import bounded, laplace_loss
 from nets.registry import ERRORS, import_named
+
+BEYOND = 0.3  # share of the neighbors that further sets label too
 
 
 class PIPMaps(NamedTuple):
@@ -55,6 +58,24 @@ def nearest_neighbors(meanface: np.ndarray, num_nb: int) -> list[list[int]]:
     distance = ((meanface[:, None] - meanface[None]) ** 2).sum(-1)
     np.fill_diagonal(distance, -1.0)  # the landmark itself comes first even if another coincides with it
     return np.argsort(distance, axis=1, kind="stable")[:, 1:num_nb + 1].tolist()
+
+
+def neighbors_across(meanface: np.ndarray, num_nb: int, labelled: np.ndarray) -> list[list[int]]:
+    """Return the neighbors of each landmark if sets label different landmarks: labelled (S, N) bool.
+
+    A neighbor is learnt from faces that have both, so it is one that a set labels together with the landmark. A share BEYOND of
+    the neighbors, as far as there are so many, are labelled by further sets too, so that the landmark is found from those that
+    the faces of other sets have. Where there are too few neighbors, they repeat; a landmark without any is its own.
+    """
+    found, want = [], ceil(num_nb * BEYOND)
+    for landmark, order in enumerate(nearest_neighbors(meanface, len(meanface) - 1)):
+        mine = labelled[:, landmark]
+        near = [other for other in order if (mine & labelled[:, other]).any()] or [landmark]
+        beyond = [other for other in near if (labelled[:, other] & ~mine).any()][:want]
+        others = [other for other in near if other not in beyond][:num_nb - len(beyond)]
+        chosen = sorted([*beyond, *others], key=near.index)
+        found.append([chosen[slot % len(chosen)] for slot in range(num_nb)])
+    return found
 
 
 def voters(neighbor_index: list[list[int]]) -> list[list[tuple[int, int]]]:
@@ -129,9 +150,10 @@ class PIPHead(Head):
             self.register_buffer(name, values, persistent=False)
 
     @staticmethod
-    def plan(meanface: np.ndarray, num_nb: int) -> dict:
-        """Return the neighbors, which follow from the meanface."""
-        return {"neighbor_index": nearest_neighbors(meanface, num_nb)}
+    def plan(meanface: np.ndarray, num_nb: int, labelled: np.ndarray | None = None) -> dict:
+        """Return the neighbors, which follow from the meanface and from what the sets label."""
+        near = nearest_neighbors(meanface, num_nb)  # also a check of num_nb
+        return {"neighbor_index": near if labelled is None else neighbors_across(meanface, num_nb, labelled)}
 
     def forward(self, features: Tensor) -> PIPMaps:
         """Return maps from features (B, C, H, W)."""

@@ -43,6 +43,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="replace what --save and --json name, if it is there already")
     add("--exp", metavar="EXP", help=f"landmark net: one that comes with the project ({', '.join(SHIPPED)}), an exported "
         f"file, or in the checkout what main.py --exp takes (default: {SHIPPED[0]})")
+    add("--layout", metavar="NAME", help="layout of the landmarks, of a net that has learnt several, or the training set "
+        "that has it (default: that of the first training set)")
     add("--detector", choices=tuple(DETECTORS), default="faceboxes", help="kind of face detector (faceboxes)")
     add("--detector-weights", metavar="FILE", help="file of the detector (faceboxes: .onnx, or .pt and .pth in the checkout; "
         "default: the one that comes with the project)")
@@ -168,7 +170,7 @@ def main(argv: list[str] | None = None) -> None:
         weights = args.detector_weights and Path(args.detector_weights)
         landmarks, int8 = (Path(_nets(args, bits)[0]) for bits in (False, True))
         serve(Options(landmarks, int8 if int8 != landmarks else None, weights, args.threshold, args.max_faces, args.detect_every,
-                      args.smooth), args.port or 8000)
+                      args.smooth, args.layout), args.port or 8000)
         return
     source = open_source(args.source)
     with ExitStack() as stack:
@@ -176,7 +178,7 @@ def main(argv: list[str] | None = None) -> None:
         weights = args.detector_weights or shipped_weights(args.detector, args.int8)
         detector = Detector(args.detector, weights, args.threshold, None, args.detector_scale, args.threads)
         net, coarse = _nets(args, None)
-        landmarker = Landmarker(net, detector, args.max_faces, args.threads, not args.upright, coarse=coarse)
+        landmarker = Landmarker(net, detector, args.max_faces, args.threads, not args.upright, coarse=coarse, layout=args.layout)
         output = Output(args, source, landmarker.layout)
         stack.callback(output.close)
         pipeline = Pipeline(args, landmarker, source.still)

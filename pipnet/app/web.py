@@ -35,13 +35,14 @@ HOSTS = "127.0.0.1", "localhost"  # names of this machine by which the server is
 SETTINGS = "settings.json"  # marks a folder as a page, which may be replaced
 NETS = "landmarks.onnx", "landmarks.int8.onnx", "detector.onnx"
 IGNORED = shutil.ignore_patterns("*.tgz", "__pycache__")
-WEB = ("exp", "detector_weights", "threshold", "max_faces", "detect_every", "smooth", "port")  # flags that go with --web
+WEB = ("exp", "layout", "detector_weights", "threshold", "max_faces", "detect_every", "smooth", "port")  # which go with --web
 
 
 class Options(NamedTuple):
     """Choices of a page: files of both nets (None: the shipped detector), and options of Detector, Landmarker and Tracker.
 
-    int8: the landmark net in 8 bits, which WebAssembly runs instead, where there is one. WebGPU runs 32 bits.
+    int8: the landmark net in 8 bits, which WebAssembly runs instead, where there is one. WebGPU runs 32 bits. layout: see
+    `Landmarker`.
     """
 
     landmarks: Path
@@ -51,6 +52,7 @@ class Options(NamedTuple):
     max_faces: int | None = None
     detect_every: int = 10
     smooth: str = "one-euro"
+    layout: str | None = None
 
 
 def check_page(folder: Path, overwrite: bool) -> None:
@@ -128,13 +130,15 @@ def page_settings(options: Options, found: Path) -> dict[str, Any]:
         raise UserError(f"{options.landmarks} is no ONNX file of a landmark net of ours; {remedy}")
     if options.smooth == "flow":
         raise UserError("the page has no optical flow; give it --smooth one-euro or none")
-    net = LandmarkNet.of_export(opened, options.landmarks)
+    whole = LandmarkNet.of_export(opened, options.landmarks)
+    net, index = whole.seen_as(options.layout), whole.layout.chosen(options.layout).index
     finder = detector.Detector(weights=found, threshold=options.threshold)
     landmarker.Landmarker(net, finder, options.max_faces)  # checks the number
     layout, protocol, euro = net.layout, net.protocol._asdict(), smooth.OneEuro
     return {
         "net": {"file": "landmarks.onnx", "int8": options.int8 and "landmarks.int8.onnx", "name": options.landmarks.stem,
-                "size": net.size, "count": layout.count, "border": border_px(net.size, net.margin), "protocol": protocol,
+                "size": net.size, "count": whole.layout.count, "index": index,
+                "border": border_px(net.size, net.margin), "protocol": protocol,
                 "tight": net.tight, "inner": net.protocol.inner, "pose": net.pose, "states": net.states,
                 "meanface": None if net.meanface is None else net.meanface.tolist(),
                 "face_limit": net.face_limit, "face_least": net.face_least, "sure": net.sure, "sure_error": net.sure_error,

@@ -150,19 +150,20 @@ export class Landmarker {
     return faces;
   }
 
-  /** Return face i of the net's outputs, in image px. */
+  /** Return face i of the net's outputs, in image px; of several layouts the landmarks `index`. */
   faceOf(found, i, crop, box, score) {
-    const { count } = this.net, [x1, y1, x2, y2] = crop, angle = box[4];
+    const { count, index } = this.net, [x1, y1, x2, y2] = crop, angle = box[4];
     const row = (name, length) => [...found[name].data.slice(i * length, (i + 1) * length)];
     const values = row("landmarks", 2 * count), turn = turnAbout(centreOf(crop), angle);
-    const upright = Array.from({ length: count }, (_, k) => [values[2 * k] * (x2 - x1) + x1, values[2 * k + 1] * (y2 - y1) + y1]);
+    const upright = index.map((k) => [values[2 * k] * (x2 - x1) + x1, values[2 * k + 1] * (y2 - y1) + y1]);
+    const scores = row("score", count), sigma = found.sigma && row("sigma", count);
     const size = Math.sqrt(areaOf(crop)), tight = box.slice(0, 4), { states } = this.net;
     return {
       box: angle ? turnedBox(tight, angle) : tight,
       score,
       landmarks: angle ? transform(upright, turn) : upright,
-      scores: row("score", count).map((value) => clamp(value, 0, 1)),
-      sigma: found.sigma ? row("sigma", count).map((value) => value * size) : null,
+      scores: index.map((k) => clamp(scores[k], 0, 1)),
+      sigma: sigma ? index.map((k) => sigma[k] * size) : null,
       pose: found.pose ? turnPose(row("pose", 3), angle).map((value) => (value * 180) / Math.PI) : null,
       states: found.states ? Object.fromEntries(row("states", states.length).map((value, k) => [states[k], value])
         .filter(([name]) => name)) : null,

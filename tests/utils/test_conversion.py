@@ -118,9 +118,9 @@ def test_no_way_back():
 
 
 def test_converted_mean_faces_resemble_the_published_ones(reference):
-    sets = {"68": "300w", "98": "wflw", "106": "lapa", "29": "cofw"}
+    sets = {"68": "300w", "98": "wflw", "106": "lapa", "29": "cofw", "19": "aflw"}
     means = {layout: np.loadtxt(reference / "meanface" / f"{name}.txt").reshape(-1, 2) for layout, name in sets.items()}
-    for pair in [("98", "68"), ("106", "98"), ("106", "68"), ("68", "29"), ("98", "29")]:
+    for pair in [("98", "68"), ("106", "98"), ("106", "68"), ("68", "29"), ("98", "29"), ("29", "19"), ("68", "19")]:
         found = conversion(*pair, LAYOUTS)(means[pair[0]])
         told = ~np.isnan(found).any(1)
         there, ones = means[pair[1]][told], np.ones((told.sum(), 1))

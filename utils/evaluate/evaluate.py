@@ -1,6 +1,7 @@
 """Evaluation of any predictor (torch, ONNX, ...) on any set of faces, in pixels of the source images."""
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -43,19 +44,23 @@ class Result(NamedTuple):
     pose: np.ndarray | None = None    # (M, 3) radians, if the net predicts it
     states: np.ndarray | None = None  # (M, k) probabilities, if the net predicts them
 
-    def calibration(self) -> float:
-        """Return the factor that sigma must be multiplied by: mean error / mean predicted error."""
-        known = np.isfinite(self.errors)
-        return float(self.errors[known].mean() / self.sigma[known].mean())
-
-    def limits(self) -> dict[str, float]:
-        """Return the limits that the share SURE_FACES of the faces reaches, see `LandmarkNet`, for calibrated sigmas."""
+    def limits(self, factor: float | None) -> dict[str, float]:
+        """Return the limits that the share SURE_FACES of the faces reaches, see `LandmarkNet`. factor: of sigma's calibration."""
         found = {"sure_score": float(np.quantile(self.score.clip(0, 1).mean(1), 1 - SURE_FACES))}
         if self.sigma is not None:
             sizes = np.sqrt(np.ptp(self.landmarks, axis=1).prod(1)).clip(1e-6)
-            share = float(np.quantile(self.sigma.mean(1) / sizes, SURE_FACES)) * self.calibration()
+            share = float(np.quantile(self.sigma.mean(1) / sizes, SURE_FACES)) * factor
             found["sure_error"] = max(share, SURE_ERROR)
         return found
+
+
+def calibration(results: list[Result]) -> float | None:
+    """Return the factor that sigma must be multiplied by: mean error / mean predicted error; None if sigma is not predicted."""
+    if results[0].sigma is None:
+        return None
+    pairs = [(result.errors[known], result.sigma[known]) for result in results for known in [np.isfinite(result.errors)]]
+    errors, sigma = map(np.concatenate, zip(*pairs, strict=True))
+    return float(errors.mean() / sigma.mean())
 
 
 def torch_predictor(net: Trainable, device: torch.device) -> Predict:
@@ -70,12 +75,19 @@ def torch_predictor(net: Trainable, device: torch.device) -> Predict:
     return predict
 
 
-def convert_predictor(layout: Layout, stored: str, layouts: Layouts) -> tuple[Layout, Callable[[Predict], Predict]]:
-    """Return (layout of the comparison, converter of a predictor to it) to test a net of `layout` on faces of layout `stored`.
+def convert_predictor(layout: Layout, called: str, stored: str, layouts: Layouts) -> tuple[Layout, Callable[[Predict], Predict]]:
+    """Return (layout of the comparison, converter of a predictor to it) to test a net of `layout` on the faces of a set.
 
-    If the faces can be converted to the net's layout (`load_splits` does that), the predictor stays as it is. Otherwise its
-    landmarks are converted to the layout of the faces, if there are rules.
+    called, stored: the set's name, and the layout of its labels. A net that has learnt several layouts is tested in that of the
+    set, else in one that is related to it by the rules. If the faces can be converted to the net's layout (`load_splits` does
+    that), the predictor stays as it is. Otherwise its landmarks are converted to the layout of the faces, if there are rules.
     """
+    if own := layout.member_of(called, stored):
+        return own.layout, partial(selected, own.index)
+    for member in sorted(layout.members.values(), key=lambda member: -member.layout.count):
+        there, way = convert_predictor(member.layout, called, stored, layouts)
+        if there is not member.layout or conversion(stored, there.stored, layouts):
+            return there, partial(_both, partial(selected, member.index), way)
     forth = conversion(layout.name, stored, layouts)
     if stored == layout.stored or conversion(stored, layout.stored, layouts) or forth is None:
         return layout, lambda predict: predict
@@ -95,6 +107,16 @@ def convert_predictor(layout: Layout, stored: str, layouts: Layouts) -> tuple[La
         return convert
 
     return there, converted
+
+
+def selected(index: Sequence[int], predict: Predict) -> Predict:
+    """Return the predictor that gives the landmarks `index` of those of `predict`."""
+    chosen = list(index)
+    return lambda images: predict(images).select(chosen)
+
+
+def _both(first: Callable[[Predict], Predict], then: Callable[[Predict], Predict], predict: Predict) -> Predict:
+    return then(first(predict))
 
 
 def face_norms(faces: Faces, layout: Layout, norm: str) -> np.ndarray:

@@ -4,7 +4,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ class Source(NamedTuple):
     net: the net as it is exported, example: pictures uint8 (2, S, S, 3) for it; both None for a detector
     detector: the file that finds the faces for a landmark net
     origin: the entry of the metadata that names the weights; a shipped ONNX file lacks it
+    index: the landmarks that the exported net gives; None: all
     """
 
     onnx: Path
@@ -43,6 +44,7 @@ class Source(NamedTuple):
     example: Tensor | None = None
     detector: Path | None = None
     origin: dict[str, str] = {}
+    index: tuple[int, ...] | None = None
 
     def metadata(self) -> dict[str, str]:
         """Return the metadata, as they are stored, for a file that is made from this source."""
@@ -50,14 +52,18 @@ class Source(NamedTuple):
 
 
 class Unnamed(nn.Module):
-    """The exported module: image uint8 (B, S, S, 3) BGR -> landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), ..."""
+    """The exported module: image uint8 (B, S, S, 3) BGR -> landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), ...
 
-    def __init__(self, net: Trainable):
+    index: the landmarks that it gives; None: all.
+    """
+
+    def __init__(self, net: Trainable, index: Sequence[int] | None = None):
         super().__init__()
-        self.net = net
+        self.net, self.index = net, index and list(index)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part for part in self.net.predict(image) if part is not None)
+        found = self.net.predict(image)
+        return tuple(part for part in (found.select(self.index) if self.index else found) if part is not None)
 
 
 class Raw(Unnamed):
@@ -94,11 +100,11 @@ def example_for(size: int, margin: float) -> Tensor:
     return torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
 
 
-def export_onnx(net: Trainable, file: Path, metadata: dict) -> None:
-    """Write `file` whole or not at all. metadata: plain values, stored as JSON under their names."""
+def export_onnx(net: Trainable, file: Path, metadata: dict, index: Sequence[int] | None = None) -> None:
+    """Write `file` whole or not at all. metadata: plain values, stored as JSON under their names. index: see `Unnamed`."""
     net, example = deployed(net), example_for(net.spec["input_size"], net.input_margin)
     names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
-    write_onnx(folded(onnx_graph(Unnamed(net), example, names, BATCH)), file, metadata)
+    write_onnx(folded(onnx_graph(Unnamed(net, index), example, names, BATCH)), file, metadata)
 
 
 def write_raw(source: Source, file: Path) -> None:

@@ -17,7 +17,7 @@ from onnxscript.values import Opset
 from pipnet.detector import LARGE_FACE, LARGE_SIDE, MOST_PIXELS, SHORT_SIDE, WITHIN, Detector
 from pipnet.errors import UserError
 from pipnet.geometry import border_px
-from pipnet.landmark_net import LEVEL, open_net
+from pipnet.landmark_net import LEVEL, PER_LANDMARK, open_net
 from pipnet.landmarker import FEW_CROPS, MOST_CROPS, NEAR, NEAR_LEANING, NEAR_TURN, PART, SAME, SQUARE
 from utils.export.files import OPSET, Source, folded, write_onnx
 
@@ -334,11 +334,13 @@ pipeline (uint8[height, width, 3] image)
 def write_pipeline(source: Source, file: Path) -> None:
     """Write the graph: image (H, W, 3) uint8 BGR -> boxes (M, 4), scores (M,), landmarks (M, N, 2), landmark_scores (M, N).
 
-    These are `box`, `score`, `landmarks` and `scores` of a `Face`. UserError for a net with another crop protocol than `square`.
+    These are `box`, `score`, `landmarks` and `scores` of a `Face`. A net of several layouts gives the landmarks of the first one.
+    UserError for a net with another crop protocol than `square`.
     """
     if source.detector.suffix != ".onnx":
         raise UserError(f"a pipeline needs an ONNX file of --task detect, not {source.detector}; give another --detector-weights")
-    net, detector = open_net(source.onnx, 1), Detector(weights=source.detector, threads=1)
+    whole, detector = open_net(source.onnx, 1), Detector(weights=source.detector, threads=1)
+    net, index = whole.seen_as(), whole.layout.chosen().index
     if net.protocol != SQUARE or not net.tight or net.meanface is None:
         raise UserError(f"{source.onnx}: a pipeline needs a net that was trained with --protocol square on tight boxes of the "
                         "landmarks; leave this format out")
@@ -353,6 +355,8 @@ def write_pipeline(source: Source, file: Path) -> None:
     constants = {name: np.asarray(value, np.float32) for name, value in values.items()}
     constants |= {"most_crops": np.array(1 + MOST_CROPS), "yes": np.array(True)}
     landmarks = onnx.load(source.onnx)
+    if whole.layout.members:
+        give_only(landmarks.graph, index)
     sigma = "net_sigma" if "sigma" in [output.name for output in landmarks.graph.output] else "no_errors"
     graph = GRAPH.replace("COUNT", str(len(mean))).replace("OPSET", str(OPSET)).replace("SIGMA", sigma)
     model = onnx.parser.parse_model(graph)
@@ -361,11 +365,21 @@ def write_pipeline(source: Source, file: Path) -> None:
     each_look, each_face = loops(model.graph)
     insert(each_look, onnx.load(source.detector), "det_")
     insert(*loops(each_face), landmarks, "net_")
-    metadata = source.metadata() | {
+    metadata = source.metadata() | ({"layout": net.layout.to_dict()} if whole.layout.members else {}) | {
         "task": "pipeline", "threshold": detector.threshold, "overlap": detector.overlap, "face_least": net.face_least,
         "channels": "BGR, uint8, of any size", "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)"}
     once = folded(inliner.inline_local_functions(model))  # which turns each CastLike of a constant into a Cast, to be folded too
     write_onnx(folded(once), file, metadata)
+
+
+def give_only(graph: onnx.GraphProto, index: tuple[int, ...]) -> None:
+    """Let a landmark net's graph give some landmarks only: those at `index`."""
+    graph.initializer.append(numpy_helper.from_array(np.array(index), "chosen_index"))
+    names = {output.name for output in graph.output if output.name in PER_LANDMARK}
+    for node in graph.node:
+        for ends in (node.input, node.output):
+            ends[:] = [f"all_{name}" if name in names else name for name in ends]
+    graph.node.extend(onnx.helper.make_node("Gather", [f"all_{name}", "chosen_index"], [name], axis=1) for name in sorted(names))
 
 
 def loops(graph: onnx.GraphProto) -> list[onnx.GraphProto]:

@@ -47,7 +47,7 @@ def write_openvino(source: Source, file: Path) -> None:
 
 def write_torchscript(source: Source, file: Path) -> None:
     """Write the traced net, for libtorch; uint8 (B, S, S, 3) BGR -> a tuple."""
-    _trace(Unnamed(source.net), source.example, file)
+    _trace(Unnamed(source.net, source.index), source.example, file)
     detectors.written.add(hashlib.sha256(file.read_bytes()).hexdigest())
 
 
@@ -57,7 +57,7 @@ def write_ncnn(source: Source, file: Path) -> None:
     pnnx = import_runtime("pnnx", file)
     example = source.example[:1].permute(0, 3, 1, 2).float()
     with Arithmetic():
-        _trace(_Planes(source.net), example, file.parent / "traced.pt")
+        _trace(_Planes(source.net, source.index), example, file.parent / "traced.pt")
     name, sides = file.name.removesuffix(".ncnn.param"), ",".join(map(str, example.shape))
     _run([pnnx.EXEC_PATH, "traced.pt", f"inputshape=[{sides}]f32", "fp16=0", f"ncnnparam={name}.ncnn.param",
           f"ncnnbin={name}.ncnn.bin"], file, "pnnx")

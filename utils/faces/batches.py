@@ -106,11 +106,13 @@ class Order:
         return numbers, part.first + found.reshape(places.shape)
 
 
-def make_order(count: int, labelled: int | None, train: TrainSettings, rank: int = 0, ranks: int = 1) -> Order:
+def make_order(count: int, labelled: int | None, train: TrainSettings, rank: int = 0, ranks: int = 1,
+               shares: Sequence[tuple[int, float]] = ()) -> Order:
     """Return the order of the batches of `count` faces.
 
     labelled: number of labelled faces, which come first; each batch then has a share of both kinds. None: all are labelled. A set
-    smaller than a batch is one small batch.
+    smaller than a batch is one small batch. shares: (faces, share of the batches) of each set among the labelled faces, in their
+    order; an epoch then takes as many batches as without, so that a set with a large share comes several times.
     """
     kinds = [(0, count, train.batch_size)]
     if labelled is not None:
@@ -124,7 +126,25 @@ def make_order(count: int, labelled: int | None, train: TrainSettings, rank: int
     if min(whole) < train.accumulate:
         raise UserError(f"accumulate is {train.accumulate}, but an epoch has {min(whole)} batches; lower one of them")
     batches = whole[0] - whole[0] % train.accumulate
+    if shares:
+        parts = (*_shared_parts(parts[0].batch, shares, ranks), *parts[1:])
     return Order(parts, train.epoch_steps * train.accumulate if train.epoch_steps else batches, train.seed, rank, ranks)
+
+
+def _shared_parts(batch: int, shares: Sequence[tuple[int, float]], ranks: int) -> tuple[Part, ...]:
+    """Return the parts of a batch that take sets of faces in given shares, see `make_order`; each set has one face at least."""
+    weights = np.array([share for _, share in shares])
+    wanted = weights / weights.sum() * batch
+    sizes = np.maximum(np.floor(wanted), 1).astype(int)
+    while sizes.sum() < batch:  # to those that lack most of their share
+        sizes[np.argmax(wanted - sizes)] += 1
+    while sizes.sum() > batch and sizes.max() > 1:
+        sizes[np.argmax(np.where(sizes > 1, sizes - wanted, -np.inf))] -= 1
+    starts = np.cumsum([0, *(faces for faces, _ in shares)]).tolist()
+    if sizes.sum() > batch or any(faces < size * ranks for (faces, _), size in zip(shares, sizes, strict=True)):
+        raise UserError(f"a batch of {batch} cannot mix sets of {', '.join(str(faces) for faces, _ in shares)} faces in these "
+                        "--shares; give others, or another --batch-size")
+    return tuple(Part(first, faces, int(size)) for first, (faces, _), size in zip(starts, shares, sizes, strict=False))
 
 
 # ------------------------------------------------------------------------------------------------------------- batches

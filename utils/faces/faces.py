@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipnet.cores import cores
-from pipnet.geometry import border_px, cut, to_crop
+from pipnet.geometry import border_px, cut, similarity, to_crop, transform
 
 GIB = 1 << 30
 CHUNK = 1 << 16  # faces that are read at once where all are needed
@@ -210,7 +210,8 @@ class Faces:
     step         int             frames between two faces of a video
     level        int             the terms that the face trains, see `Labels`
 
-    Facts: protocol and margin of the crops; states: names; subsets: names in the order of the publications.
+    Facts: protocol and margin of the crops; states: names; subsets: names in the order of the publications; aligned: whether each
+    set has its own share of the landmarks, see `aligned`.
     """
 
     def __init__(self, columns: dict[str, Values], crops: Crops, facts: dict[str, Any]):
@@ -270,18 +271,42 @@ class Faces:
     def meanface(self) -> np.ndarray:
         """Return the mean landmarks (N, 2) float64 in [0, 1] of the crop; NaN for one that no face has.
 
-        In a set of more than AVERAGED faces, only so many are read: the same share of each chunk.
+        In a set of more than AVERAGED faces, only so many are read: the same share of each chunk. Of sets with different
+        landmarks, the means are `aligned`, in the crops of the first one.
         """
         return self._meanface.copy()
 
     @cached_property
     def _meanface(self) -> np.ndarray:
+        if self.facts.get("aligned"):
+            sets = np.concatenate([self["set"][rows] for rows in chunks(len(self))])
+            parts = [self.only(np.flatnonzero(sets == mark)) for mark in dict.fromkeys(sets)]
+            with np.errstate(invalid="ignore"):  # landmarks that a set does not have
+                return aligned([Faces(part.columns, part.crops, {})._meanface for part in parts])
         total: Any = 0.0
         count, used = 0, math.ceil(CHUNK * min(AVERAGED / max(len(self), 1), 1))
         for rows in chunks(len(self)):
             nominal = self.nominal(slice(rows.start, rows.start + used))
             total, count = total + np.nansum(nominal, 0, np.float64), count + np.isfinite(nominal).sum(0)
         return total / count
+
+
+def aligned(means: list[np.ndarray]) -> np.ndarray:
+    """Return one mean face (N, 2) of several, which are NaN at landmarks that their faces do not have.
+
+    The first one stays as it is. Of each other, which comes by the similarity of the landmarks that both know, the landmarks that
+    are still unknown are added: first of the one that shares most. One that shares fewer than two stays where it is.
+    """
+    face, rest = means[0].copy(), means[1:]
+    while rest:
+        known = np.isfinite(face).all(1)
+        common = [known & np.isfinite(one).all(1) for one in rest]
+        place = int(np.argmax([both.sum() for both in common]))
+        one, both = rest.pop(place), common[place]
+        if both.sum() > 1 and np.ptp(one[both], axis=0).any():
+            one = transform(one, similarity(one[both], face[both]))
+        face[~known] = one[~known]
+    return face
 
 
 def evenly(count: int, most: int) -> list[int]:

@@ -21,6 +21,7 @@ from utils.faces.disk import CROPS, FAR, decoded_crop, stored_columns, stored_cr
 from utils.faces.faces import Crops, Faces, constant, mapped
 from utils.layouts import Layouts
 from utils.partial_folders import SPLITS
+from utils.union import to_union
 from utils.yaml_files import read_yaml
 
 SYNTHETIC = "synthetic"
@@ -76,6 +77,12 @@ class PreparedSet:
     def title(self) -> str:
         """Return the name for tables. It says of rendered faces that they are synthetic."""
         return "synthetic faces" if self.synthetic else self.meta["name"]
+
+    @property
+    def called(self) -> str:
+        """Return the name by which unions of layouts and --shares know the set: its dataset's, or an own set's raw folder's."""
+        dataset = DATASETS.get(self.meta["dataset"])
+        return self.meta["dataset"] if dataset and dataset.layout else Path(self.meta["source"]).name
 
     def meanface(self) -> np.ndarray:
         """Return the mean training landmarks (N, 2) in [0, 1] of the nominal crop. UserError without a train split."""
@@ -181,7 +188,7 @@ def load_splits(splits: list[Split], layout: Layout, size: int, cache: float, in
     union = {key: list(dict.fromkeys(name for part in parts for name in part.facts[key])) for key in ("states", "subsets")}
     faces = Faces.join([_for_net(*pair, layout, union["states"]) for pair in zip(splits, parts, strict=True)])
     crops = Crops.join([part.crops.at(size, margin, input_margin) for part in parts]).cached(cache)
-    return Faces(faces.columns, crops, faces.facts | union)
+    return Faces(faces.columns, crops, faces.facts | union | {"aligned": bool(layout.members)})
 
 
 def _for_net(split: Split, faces: Faces, layout: Layout, states: list[str]) -> Faces:
@@ -193,7 +200,8 @@ def _for_net(split: Split, faces: Faces, layout: Layout, states: list[str]) -> F
         return faces.without("pose", "states").with_columns(
             **{name: constant(value, len(faces)) for name, value in unknown.items()})
     if meta["layout"] != layout.stored:
-        way: Any = conversion(meta["layout"], layout.stored, split.set.layouts)
+        way: Any = to_union(split.set.called, meta["layout"], layout, split.set.layouts) if layout.members \
+            else conversion(meta["layout"], layout.stored, split.set.layouts)
         if way is None:
             raise UserError(f"{split.set.folder} has {meta['count']} landmarks (layout {meta['layout']}), which a net of layout "
                             f"{layout.name} cannot use; give sets of layout {layout.stored} or another --layout")

@@ -38,6 +38,7 @@ class Sets:
     def __init__(self, settings: Settings, defaults: Defaults, overwrite: bool = False):
         self.data, self.layouts, self.protocols, self.defaults = settings.data, settings.layouts, settings.protocols, defaults
         self.protocol = load_protocol(self.protocols, self.data.protocol or "square")
+        self.layout = None if self.layouts.is_union(self.data.layout) else self.data.layout  # of own sets; None: their own
         self.root, self.trained = ROOT / self.data.data_root, settings.trained_root
         self.overwrite = overwrite  # a prepared set even if its archive is gone
 
@@ -135,7 +136,7 @@ class Sets:
         if raw:
             wanted |= {"source": str(raw.resolve()), "fingerprint": fingerprint(raw)}
         wanted |= {} if (first := self._first_pixel(dataset)) is None else {"origin": first}
-        return wanted | ({"layout": self.layouts.load(data.layout).stored} if _has_own_layout(dataset) and data.layout else {})
+        return wanted | ({"layout": self.layouts.load(self.layout).stored} if _has_own_layout(dataset) and self.layout else {})
 
     def _places(self, name: str, raw: Path | None, root: Path) -> tuple[Path, Path]:
         """Return the two folders below `root` that may hold a prepared set. It is prepared in the second one."""
@@ -159,7 +160,7 @@ class Sets:
         logger.info(f"preparing {target.name} from {raw} ({why})")
         made = DataGenerator(
             raw, data.target_size, dataset, target.name, target.parent, self.protocol, data.margin,
-            0 if data.val == "none" else data.val, allow_partial, data.layout if _has_own_layout(dataset) else None,
+            0 if data.val == "none" else data.val, allow_partial, self.layout if _has_own_layout(dataset) else None,
             self.layouts, self.defaults, frame_step=data.frame_step, first_pixel=self._first_pixel(dataset, raw),
             labels=data.labels, overwrite=self.overwrite).run()
         return PreparedSet(made, self.layouts)
@@ -268,7 +269,7 @@ class Sets:
             folders = [folder for folder in (file, self.root / file) if (folder / "meta.yaml").is_file()]
             unprepared = not folders and name in DATASETS
             points = (self.prepare(name) if unprepared else PreparedSet(folders[0] if folders else file, self.layouts)).meanface()
-        if len(points) == self.layouts.load(layout.stored).count:
+        if not layout.members and len(points) == self.layouts.load(layout.stored).count:
             points = points[list(layout.selected)]
         if len(points) != layout.count or not np.isfinite(points).all():
             raise UserError(f"--meanface {file} has {len(points)} landmarks, not the {layout.count} of layout {layout.name}")

@@ -13,10 +13,10 @@ from nets.wrappers.distillation import without_teacher
 from nets.wrappers.mean_teacher import MeanTeacher
 from pipnet.errors import UserError
 from pipnet.geometry import to_crop
-from utils.evaluate.evaluate import evaluate, torch_predictor
+from utils.evaluate.evaluate import calibration, evaluate, torch_predictor
 from utils.faces.faces import Faces
 from utils.landmarks.semi import Pool, Told, check_collapse, with_unlabelled
-from utils.landmarks.sources import Sources, check_tests, load_faces
+from utils.landmarks.sources import Held, Sources, check_known, check_tests, load_faces
 from utils.sections import MEAN_TEACHER
 from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, Samples, Validated, check_finite
@@ -25,6 +25,7 @@ from utils.train.make_net import check_norms, make_net
 from utils.train.ranks import Ranks
 from utils.train.solver import Solver
 from utils.train.teacher import add_teacher
+from utils.union import labelled_by
 
 UNTRAINED = 100  # steps; until then a net may find the mean face everywhere without having collapsed
 
@@ -39,10 +40,12 @@ def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None,
     settings, layout = sources.settings, sources.layout
     net, data = settings.net, settings.data
     faces, held = load_faces(sources, fold)
-    words = f"{len(faces)} faces of {', '.join(data.train_data)}, {len(held or ())} to validate"
+    check_known(layout, faces)
+    words = f"{len(faces)} faces of {', '.join(data.train_data)}, {sum(len(part.faces) for part in held)} to validate"
     if data.val == "test":
         words += " (the TEST set: --val test)"
-    samples = Samples(sources.batches(faces), [one.checksum for one in sources.training], words)
+    samples = Samples(sources.batches(faces), [one.checksum for one in sources.training], words,
+                      shares=sources.shares(faces))
     if pool:
         samples = with_unlabelled(samples, sources, faces, pool, told)
     return Experiment(settings, f"{net.net} ({settings.train.preset}), {layout.count} landmarks, {net.input_size} px",
@@ -53,7 +56,7 @@ def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None,
 def describe(sources: Sources, faces: Faces) -> dict[str, Any]:
     """Return the values of a checkpoint that describe the faces: layout, crop protocol, mean face of the training faces."""
     layout, rows = sources.layout, sources.settings.layouts.rows
-    used = (sources.settings.data.layout, layout.stored)
+    used = (sources.settings.data.layout, layout.stored, *(member.layout.stored for member in layout.members.values()))
     return {"layout": layout.to_dict(), "protocol": sources.training[0].meta["protocol"],
             "layouts": {name: row for name, row in rows.items() if name in used}, "meanface": faces.meanface().tolist()}
 
@@ -65,7 +68,8 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tup
     """
     settings, layout = sources.settings, sources.layout
     train, loss, side = settings.train, settings.loss, settings.net.input_size
-    net = make_net(settings.net, loss, layout, sources.sets.meanface(settings.net.meanface, layout, faces))
+    labelled = labelled_by(layout, settings.layouts) if layout.members else None
+    net = make_net(settings.net, loss, layout, sources.sets.meanface(settings.net.meanface, layout, faces), labelled)
     if settings.net.refine:
         logger.info(refiner_cost(net.spec))
     if train.batch_size == 1 and ranks.count == 1:
@@ -90,22 +94,28 @@ def start_net(sources: Sources, faces: Faces, ranks: Ranks, resume: bool) -> tup
     return net, started
 
 
-def validator(sources: Sources, held: Faces | None, ranks: Ranks, solver: Solver) -> Callable[[], Validated]:
-    """Return a function that validates the weights of `solver` on the faces `held`."""
-    train, test, layout = sources.settings.train, sources.settings.test, sources.layout
-    net = build_net(solver.net.spec).to(ranks.device) if held is not None else None
+def validator(sources: Sources, held: list[Held], ranks: Ranks, solver: Solver) -> Callable[[], Validated]:
+    """Return a function that validates the weights of `solver` on the faces `held`. The figure is the mean over their layouts."""
+    train, test = sources.settings.train, sources.settings.test
+    net = build_net(solver.net.spec).to(ranks.device) if held else None
 
     def validate() -> Validated:
         state = without_teacher(solver.averaged())
-        if held is None:
+        if not held:
             check_finite(state)
             return Validated(state, float("nan"))
         net.load_state_dict(state)
-        result = evaluate(torch_predictor(net, ranks.device), held, layout, test.norm, ranks=ranks)
+        predict = torch_predictor(net, ranks.device)
+        results = [evaluate(part.convert(predict), part.faces, part.layout, test.norm, ranks=ranks) for part in held]
         if train.semi == MEAN_TEACHER and solver.step > max(solver.schedule.total / 4, UNTRAINED):
-            check_collapse(to_crop(result.landmarks, held["crop"][:]), "the net")
-        if result.sigma is not None:
-            state = solver.net.head.calibrated(state, result.calibration())
-        return Validated(state, float(np.nanmean(result.nme)), result.limits())
+            for part, result in zip(held, results, strict=True):
+                check_collapse(to_crop(result.landmarks, part.faces["crop"][:]), "the net")
+        factor = calibration(results)
+        if factor is not None:
+            state = solver.net.head.calibrated(state, factor)
+        limits = {part.layout.name: result.limits(factor) for part, result in zip(held, results, strict=True)}
+        several = {"member_limits": limits} if sources.layout.members else {}
+        return Validated(state, float(np.mean([np.nanmean(result.nme) for result in results])),
+                         next(iter(limits.values())) | several)
 
     return validate

@@ -80,7 +80,8 @@ def with_unlabelled(samples: Samples, sources: Sources, labelled: Faces, pool: P
         whole = Faces.join([part for part in (labelled, faces, shards) if part is not None])
         batches = Batches(whole, settings.augment, sources.layout.flip_index, settings.train.seed, count,
                           recipes(settings.augment, settings.views))
-        return Samples(batches, samples.checksums + checksums, f"{samples.words}; {len(whole) - count} unlabelled faces", count)
+        return samples._replace(batches=batches, checksums=samples.checksums + checksums, labelled=count,
+                                words=f"{samples.words}; {len(whole) - count} unlabelled faces")
     if told is None:
         return samples
     learnt = pseudo_labelled(faces, read_labels(told.file, faces), float(labelled.shift().mean()), told.level)

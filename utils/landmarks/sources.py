@@ -1,6 +1,6 @@
 """The prepared sets of a landmark net, and the faces in them on which it is trained and validated."""
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.config import Settings
-from utils.evaluate.evaluate import convert_predictor, face_norms
+from utils.evaluate.evaluate import Predict, convert_predictor, face_norms
 from utils.faces.archives import DATASETS
 from utils.faces.batches import Batches
 from utils.faces.face_states import balanced, complete
@@ -20,6 +20,8 @@ from utils.faces.sets import Sets, check_same_protocol
 from utils.faces.unlabelled import unlabelled_tests
 from utils.train.make_net import auxiliary_outputs, input_margin
 from utils.train.ranks import Ranks
+from utils.union import Labelled, alone, unite
+from utils.yaml_files import nearest
 
 
 class Sources(NamedTuple):
@@ -32,17 +34,22 @@ class Sources(NamedTuple):
 
     @property
     def layout(self) -> Layout:
-        """Return the layout of the net: --layout, else that of the first training set."""
-        layout, wanted = self.layout_of(self.training[0]), self.settings.net.num_lms
+        """Return the layout of the net: --layout, which may be a union of those of all sets, else that of the first set."""
+        data, layouts, wanted = self.settings.data, self.settings.layouts, self.settings.net.num_lms
+        if layouts.is_union(data.layout):
+            layout = unite(data.layout, [Labelled(one.called, one.meta["layout"]) for one in self.training], layouts)
+        else:
+            layout = self.layout_of(self.training[0])
         if wanted not in (None, layout.count):
             raise UserError(f"num_lms is {wanted}, but layout {layout.name} has {layout.count} landmarks; choose another "
                             "--layout or --selected-index")
         return layout
 
     def layout_of(self, one: PreparedSet) -> Layout:
-        """Return --layout, restricted to --selected-index, or without it the layout of a set."""
-        data = self.settings.data
-        return self.settings.layouts.load(data.layout or one.meta["layout"], data.selected_index)
+        """Return --layout, restricted to --selected-index, or without it, and for a union, the layout of a set."""
+        data, layouts = self.settings.data, self.settings.layouts
+        wanted = None if layouts.is_union(data.layout) else data.layout
+        return layouts.load(wanted or one.meta["layout"], data.selected_index)
 
     def label_shifts(self) -> list[float]:
         """Return the label shift of each training set, in px: --label-shift, else that of the dataset."""
@@ -52,6 +59,18 @@ class Sources(NamedTuple):
         if len(shifts) not in (1, count):
             raise UserError(f"label_shift has {len(shifts)} numbers for {count} training sets; give one or as many")
         return shifts if len(shifts) == count else shifts * count
+
+    def shares(self, faces: Faces) -> tuple[tuple[int, float], ...]:
+        """Return (faces, share) of each training set in the order of the training faces; empty without --shares."""
+        given = dict(one.rpartition("=")[::2] for one in self.settings.train.shares)
+        if not given:
+            return ()
+        known = {one.checksum: one.called for one in self.training}
+        if unknown := [name for name in given if name not in known.values()]:
+            raise UserError(f"--shares names '{unknown[0]}', which is no training set (there are: {', '.join(known.values())})"
+                            f"{nearest(unknown[0], known.values())}")
+        counts = Counter(faces["set"])
+        return tuple((counts[mark], float(given.get(called, 1))) for mark, called in known.items() if counts[mark])
 
     def splits(self, *names: str) -> list[Split]:
         """Return splits of the training sets.
@@ -72,10 +91,33 @@ class Sources(NamedTuple):
         faces = self.crops(splits, layout, data.cache)
         return complete(faces, layout, auxiliary_outputs(self.settings.loss))
 
+    def held(self, splits: list[Split]) -> "list[Held]":
+        """Return the faces of some splits to validate on, in one part; for a net of several layouts a part for each of these."""
+        if not self.layout.members:
+            return [Held(self.load(splits), self.layout)]
+        ways = [(split, self.way_to_test(split)) for split in splits]
+        names = dict.fromkeys(there.name for _, (there, _) in ways)
+        groups = [[(split, way) for split, way in ways if way[0].name == name] for name in names]
+        parts = [Held(self.crops([split for split, _ in group], group[0][1][0], self.settings.data.cache), *group[0][1])
+                 for group in groups]
+        return [part for part in parts if len(part.faces)]
+
+    def way_to_test(self, split: Split, layout: Layout | None = None) -> tuple[Layout, Callable[[Predict], Predict]]:
+        """Return how a net of `layout`, by default the one that is trained, is tested on a split, see `convert_predictor`."""
+        return convert_predictor(layout or self.layout, split.set.called, split.set.meta["layout"], self.settings.layouts)
+
     def batches(self, faces: Faces, layout: Layout | None = None) -> Batches:
         """Return training batches of some faces."""
         settings = self.settings
         return Batches(faces, settings.augment, (layout or self.layout).flip_index, settings.train.seed)
+
+
+class Held(NamedTuple):
+    """Faces to validate on, the layout of their labels, and the function that converts the net's predictor to it."""
+
+    faces: Faces
+    layout: Layout
+    convert: Callable[[Predict], Predict] = lambda predict: predict
 
 
 def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: bool) -> Sources:
@@ -87,6 +129,11 @@ def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: boo
         if net.head == "pip" and net.num_nb == usual and net.num_nb > most:  # a number that was given is an error
             sources = sources._replace(settings=settings._replace(net=replace(net, num_nb=most)))
             logger.info(f"num_nb is {most}, not {net.num_nb}: there are {most + 1} landmarks")
+        if (layout := sources.layout).members:
+            logger.info(f"layout {layout.name}: {layout.count} landmarks of layouts "
+                        + ", ".join(name for name, member in layout.members.items() if member.sets))
+            for line in alone(layout, settings.layouts):
+                logger.info(line)
     if test:
         tested = ranks.one_by_one(sets.test_splits)
         if data.unlabelled and not data.test_data:
@@ -99,8 +146,18 @@ def check_tests(sources: Sources) -> None:
     """Raise UserError, before the training, if the net could not be tested on a test set."""
     for split in sources.tested:
         check_same_protocol(split.set, sources.training[0].meta["protocol"])
-        there, _ = convert_predictor(sources.layout, split.set.meta["layout"], sources.settings.layouts)
+        there, _ = sources.way_to_test(split)
         face_norms(sources.crops([split], there), there, sources.settings.test.norm)
+
+
+def check_known(layout: Layout, faces: Faces) -> None:
+    """Raise UserError, naming the set and the point, if no training face has a landmark of a union of layouts."""
+    unknown = np.isnan(faces.meanface()).any(1)
+    for name, member in layout.members.items():
+        if missing := [i for i, place in enumerate(member.index) if unknown[place] and member.sets]:
+            point = f"{missing[0]} ({member.layout.point_names()[missing[0]]})"
+            raise UserError(f"no training face of {', '.join(member.sets)} has landmark {point} of layout {name}, so it cannot "
+                            "be learnt; leave the set out, or give it a layout without that landmark")
 
 
 def labelled_rows(identities: Iterable[str], fraction: float, seed: int) -> np.ndarray:
@@ -110,8 +167,8 @@ def labelled_rows(identities: Iterable[str], fraction: float, seed: int) -> np.n
     return drawn <= order[max(round(fraction * len(order)), 1) - 1] if len(order) else np.zeros(0, bool)
 
 
-def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, Faces | None]:
-    """Return the faces to train on, and those to validate on or None. fold: number of the audit's fold that is held out."""
+def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, list[Held]]:
+    """Return the faces to train on, and those to validate on, if any. fold: number of the audit's fold that is held out."""
     settings, layout = sources.settings, sources.layout
     data, seed, held = settings.data, settings.train.seed, None
     faces = sources.load(sources.splits())
@@ -129,18 +186,19 @@ def load_faces(sources: Sources, fold: int | None = None) -> tuple[Faces, Faces 
     if data.balance:
         faces = balanced(faces, layout)
     if held is not None:
-        return faces, held
+        return faces, [Held(held, layout)]
     if data.val == "none":
         if settings.train.early_stop:
             raise UserError("early_stop needs validation faces; give --val 0.1, or --early-stop 0")
-        return faces, None
-    held = sources.load(sources.tested if data.val == "test" else [Split(one, "val") for one in sources.training])
-    if not len(held):
+        return faces, []
+    parts = sources.held(sources.tested if data.val == "test" else [Split(one, "val") for one in sources.training])
+    if not any(len(part.faces) for part in parts):
         folders = ", ".join(str(one.folder) for one in sources.training)
         raise UserError(f"{folders} has no validation faces with --val {data.val}; give a larger share, "
                         "--val test, or --val none to keep the last epoch")
-    face_norms(held, layout, settings.test.norm)
-    return faces, held
+    for part in parts:
+        face_norms(part.faces, part.layout, settings.test.norm)
+    return faces, parts
 
 
 def fold_of(identities: Iterable[str], folds: int, seed: int) -> np.ndarray:

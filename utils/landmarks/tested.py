@@ -23,7 +23,7 @@ from pipnet.layout import Layout
 from utils.config import ROOT, Defaults, Settings
 from utils.evaluate import page
 from utils.evaluate.boxes import rebox
-from utils.evaluate.evaluate import Predict, Result, convert_predictor, evaluate, torch_predictor
+from utils.evaluate.evaluate import Predict, Result, evaluate, selected, torch_predictor
 from utils.evaluate.report import Report, read_compared
 from utils.evaluate.tables import Case, Compared
 from utils.export.files import Source, deployed, example_for, export_onnx, from_arrays
@@ -73,10 +73,18 @@ class LandmarkTests(Tests):
         return Report(self.run.folder / "report", test.norm, test.thresholds, self.run.model)
 
     def torch_model(self) -> Predict:
-        return torch_predictor(self.torch_net, self.ranks.device)
+        predict = torch_predictor(self.torch_net, self.ranks.device)
+        return selected(self.index, predict) if self.index else predict
+
+    @property
+    def index(self) -> tuple[int, ...] | None:
+        """Return the landmarks of the net that a test and an export in one of its layouts gives; None: all."""
+        view = self.settings.view
+        return Layout.from_dict(self.stored["layout"]).chosen(view).index if view else None
 
     def open(self, file: Path, threads: int) -> Predict:
-        return from_arrays(open_net(file, threads).predict)
+        predict = from_arrays(open_net(file, threads).predict)
+        return predict if self.run.model == "torch" or not self.index else selected(self.index, predict)
 
     def export_onnx(self) -> None:
         export(self.run, self.sources.sets.defaults)
@@ -93,14 +101,15 @@ class LandmarkTests(Tests):
     def source(self) -> Source:
         def feeds() -> Iterator[dict[str, np.ndarray]]:
             logger.info(f"8-bit numbers are calibrated on faces of {', '.join(self.settings.data.train_data)}")
-            faces = self.sources.crops(self.sources.splits("train"))
+            hidden = [split._replace(labelled=False) for split in self.sources.splits("train")]
+            faces = self.sources.crops(hidden, self.net.layout)
             for index in evenly(len(faces), CALIBRATION):
                 yield {"image": faces.crops.plain(index)[None]}
 
         net = checkpoint.unpack(self.run.weights, self.sources.sets.defaults)[0]
         detector = Path(self.settings.test.detector_weights or shipped("detector.onnx"))
         return Source(self.run.onnx, feeds, deployed(net), example_for(self.net.size, self.net.margin), detector,
-                      self.run.source)
+                      self.run.source, self.index)
 
     def calls(self, model: Predict) -> dict[int, Callable[[], object]]:
         pictures = example_for(self.net.size, self.net.margin)[:1].repeat(16, 1, 1, 1)
@@ -183,17 +192,20 @@ class LandmarkTests(Tests):
 def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run]) -> LandmarkTests:
     """Return the tests of a run. UserError if a run of `compare` cannot be compared, and if the net was trained on test faces."""
     tested, test, defaults = sources.tested, sources.settings.test, sources.sets.defaults
+    view = sources.settings.view
     if compare and "true" not in test.box:
         raise UserError("--compare shows other runs in true boxes; have them in --box too")
     if run.model == "torch":
+        run = run._replace(view=view)
         torch_net, _, stored = checkpoint.unpack(run.weights, defaults)
         net = checkpoint.described(torch_net, stored)
     else:
         torch_net, stored, net = None, checkpoint.load(run.weights, defaults), open_net(run.weights)
+    net = net.seen_as(view) if view else net
     seen = stored.get("data", ())
     if mine := [split.set.folder for split in tested if split.name == ALL and split.set.checksum in seen]:
         raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
-    ways = [convert_predictor(net.layout, split.set.meta["layout"], sources.settings.layouts) for split in tested]
+    ways = [sources.way_to_test(split, net.layout) for split in tested]
     flags = test_flags([split.set for split in tested], defaults.values["data_root"]) if compare else ""
     compared = [tuple(read_compared(other, split, test.norm, there.name, flags) for other in compare)
                 for split, (there, _) in zip(tested, ways, strict=True)]
@@ -201,11 +213,19 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
 
 
 def export(run: Run, defaults: Defaults) -> None:
-    """Write the run's ONNX file, with all metadata that inference needs. Do nothing if it was made from these weights already."""
+    """Write the run's ONNX file, with all metadata that inference needs. Do nothing if it was made from these weights already.
+
+    A net of several layouts gives the landmarks of all of them, or of the run's `view` only.
+    """
     if run.exported:
         return
-    net, _, stored = checkpoint.unpack(run.weights, defaults)
-    args = stored["args"]
+    net, layout, stored = checkpoint.unpack(run.weights, defaults)
+    args, index = stored["args"], None
+    if run.view:
+        (layout, index, *_), limits = layout.chosen(run.view), stored.get("member_limits", {}).get(run.view, {})
+        points = stored["meanface"] and [stored["meanface"][i] for i in index]
+        own = {key: value for key, value in stored.items() if key not in ("layouts", "member_limits")}
+        stored = {**own, **limits, "layout": layout.to_dict(), "meanface": points}
     export_onnx(net, run.onnx, {
         **run.source,
         **{key: stored[key] for key in ("layout", "layouts", "protocol", "epoch", *LIMITS) if key in stored},
@@ -215,7 +235,7 @@ def export(run: Run, defaults: Defaults) -> None:
         "channels": "BGR, uint8, not normalised",
         "box": "tight box of the landmarks, or the rectangle that the data set gives", "frame": "[0, 1] of the nominal crop",
         "states": state_names(args), "norm": args["norm"],
-        "train_data": [Path(name).name for name in args["train_data"] or ()], "val": args["val"]})
+        "train_data": [Path(name).name for name in args["train_data"] or ()], "val": args["val"]}, index)
 
 
 def compare_outputs(result: Result, faces: Faces) -> str:

@@ -39,6 +39,9 @@ def audit(sources: Sources, ranks: Ranks, run: Run, resume: bool) -> None:
         clear_audit(run)
     ranks.wait()
     sources, layout = sources._replace(tested=[]), sources.layout
+    if layout.members:
+        raise UserError(f"--audit compares the labels of one layout; leave out --layout {layout.name}, and audit the sets "
+                        "of each layout by themselves")
     settings, splits = sources.settings, sources.splits()
     test, folds = settings.test, settings.data.folds
     faces = sources.crops(splits)

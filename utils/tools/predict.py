@@ -285,7 +285,8 @@ def run_prediction(exp: str | None, run: Run, mode: Namespace, settings) -> tupl
     if detects:
         file = test.detector_weights or shipped_weights(test.detector, mode.int8)
         finder = Detector(test.detector, file, mode.threshold, None, mode.detector_scale, threads)
-    net = Landmarker(weights, finder, mode.max_faces, threads, not mode.upright, coarse=coarse if detects else None)
+    net = Landmarker(weights, finder, mode.max_faces, threads, not mode.upright, coarse=coarse if detects else None,
+                     layout=settings.view)
     if test.flip_test:
         net.net = averaged(net.net)
     root = source if source.is_dir() else source.parent

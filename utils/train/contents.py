@@ -108,7 +108,9 @@ def _check_landmarks(values: dict[str, Any]) -> None:
     layouts = Layouts(values.get("layouts", {}))
     for name, row in layouts.rows.items():
         try:
-            if {row.get("of", name), *(row.get("same_as") or {})} <= layouts.rows.keys():  # else it is checked when it is used
+            if layouts.is_union(name):
+                layouts.conventions(name)
+            elif {row.get("of", name), *(row.get("same_as") or {})} <= layouts.rows.keys():  # else it is checked when it is used
                 layouts.load(name)
         except UserError as error:
             raise ValueError(f"layouts.{name}: {error}") from None

@@ -19,12 +19,14 @@ class Samples(NamedTuple):
     checksums: of the prepared sets
     words: a description for the log
     labelled: number of labelled samples, which come before the unlabelled ones; None: all are labelled
+    shares: (samples, share of the batches) of each set of labelled samples, in their order; empty: they are one
     """
 
     batches: Any
     checksums: list[str]
     words: str
     labelled: int | None = None
+    shares: tuple[tuple[int, float], ...] = ()
 
 
 class Validated(NamedTuple):
@@ -37,7 +39,7 @@ class Validated(NamedTuple):
 
     state: dict[str, Tensor]
     figure: float
-    limits: dict[str, float] = {}
+    limits: dict[str, Any] = {}
 
 
 class Experiment(NamedTuple):

@@ -97,7 +97,7 @@ def make_solver(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) ->
     train = settings.train
     torch.manual_seed(train.seed)
     try:
-        order = make_order(len(samples.batches), samples.labelled, train, ranks.rank, ranks.count)
+        order = make_order(len(samples.batches), samples.labelled, train, ranks.rank, ranks.count, samples.shares)
         net, started = experiment.net(resume)
         if ranks.count > 1:
             net = share_batch_norm(net, ranks.device)

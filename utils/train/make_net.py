@@ -44,9 +44,11 @@ def input_margin(net: NetSettings) -> float:
     return net_row(net.net).input_margin if net.reinit or net.local_parts else 1.0
 
 
-def make_net(net: NetSettings, loss: LossSettings, layout: Layout, meanface: np.ndarray) -> Trainable:
+def make_net(net: NetSettings, loss: LossSettings, layout: Layout, meanface: np.ndarray,
+             labelled: np.ndarray | None = None) -> Trainable:
     """Return a net with random weights. meanface (N, 2) in [0, 1] of the crop.
 
+    labelled (S, N): which landmarks each training set labels, if these differ.
     ValueError for choices that do not fit together.
     """
     groups = None
@@ -62,7 +64,7 @@ def make_net(net: NetSettings, loss: LossSettings, layout: Layout, meanface: np.
     options = NetOptions(net.net, net.head, net.stride, net.input_size, net.act, net.num_nb, head_options(net, loss), net.reinit,
                          facial_parts(layout) if net.local_parts else None, tuple(auxiliary_outputs(loss)),
                          loss.hard_landmarks, net.refine, groups, openings)
-    return build_net(make_spec(options, meanface))
+    return build_net(make_spec(options, meanface, labelled))
 
 
 def check_norms(forward: Callable[[torch.Tensor], object], side: int) -> None:

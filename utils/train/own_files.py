@@ -12,7 +12,8 @@ from utils.train import checkpoint
 from utils.yaml_files import read_yaml
 
 NETS = r"(round|fold)\d+"  # folders below a run's: of a round of --semi, and of a fold of --audit
-EXPORTS = (re.escape(file.name) for row in FORMATS.values() for file in files_of(Path(f"best{row.suffix}")))
+EXPORTS = (rf"best(\.[\w+-]{{1,40}})?{re.escape(file.name.removeprefix('best'))}"  # with the name of one layout of several
+           for row in FORMATS.values() for file in files_of(Path(f"best{row.suffix}")))
 # regular expressions of the names of our files. args.yaml is removed last: a folder with it is known as a run's
 RUN = (*EXPORTS, r"(best|last)\.pt", r"(step|time|initialisation)\.csv", r"manifest\.json", r"card\.md",
        r"trace\.json", r"args\.yaml")

@@ -25,11 +25,13 @@ class Run(NamedTuple):
     weights: the file under test
     folder: its run, or where results of a file without a run go
     given: exported files that came with the weights, or instead of them; the first one predicts; none is ever written
+    view: the layout in which a net of several layouts is tested and exported; None: all
     """
 
     folder: Path
     weights: Path
     given: tuple[Path, ...] = ()
+    view: str | None = None
 
     @property
     def alone(self) -> bool:
@@ -62,7 +64,7 @@ class Run(NamedTuple):
 
     def export_path(self, name: str) -> Path:
         """Return the path to which the weights are exported. name: a format, key of FORMATS."""
-        suffix = FORMATS[name].suffix
+        suffix = f"{f'.{plain_name(self.view)}' if self.view else ''}{FORMATS[name].suffix}"
         if self.model in ("torch", name) and (fitting := [file for file in self.given if file.name.endswith(suffix)]):
             return fitting[0]
         return self.folder / f"best{suffix}" if self.alone else self.settings_file.with_suffix(suffix)
@@ -96,6 +98,11 @@ class Run(NamedTuple):
     def epochs(self) -> int:
         """Return the number of completed epochs."""
         return len(checkpoint.load(self.last).get("rows", ())) if self.last.is_file() else 0
+
+
+def plain_name(view: str) -> str:
+    """Return the name of a layout as a part of a file's name; it may come from a foreign file."""
+    return re.sub(r"[^\w+-]", "_", view)[:40]
 
 
 def next_id(root: Path) -> str:

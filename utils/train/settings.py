@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipnet.errors import UserError
+from pipnet.layout import Layout
 from utils.checks import check_given, check_read, check_semi
 from utils.config import ROOT, Defaults, Settings, make_settings
 from utils.faces.archives import DATASETS, NOT_COUNTABLE
@@ -35,12 +36,14 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
     given = _resolve_files(resolve_paths(given), defaults)
     again = run and (mode.resume or not (mode.train or mode.audit))
     stored = checkpoint.load(run.last if mode.resume else run.settings_file, defaults) if again else {}
-    args, trained_root = stored.get("args", {}), None
+    args, trained_root, view = stored.get("args", {}), None, None
     if stored and run.alone:
         args = _elsewhere(args, defaults.layouts)
         if not given.get("test_data") and (mode.test or mode.test_onnx):
             raise UserError(f"--exp {mode.exp} does not say on which faces to test it; name sets or folders: --test-data")
     defaults = defaults._replace(layouts=defaults.layouts.with_rows(stored.get("layouts", {})))
+    if stored.get("layout", {}).get("members") and not mode.resume and "layout" in given:
+        view = Layout.from_dict(stored["layout"]).chosen(given.pop("layout")).layout.name
     if str(given.get("layout")).endswith((".yaml", ".yml")):
         given["layout"], layouts = defaults.layouts.with_file(given["layout"])
         defaults = defaults._replace(layouts=layouts)
@@ -66,7 +69,7 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
         if detects and stored["args"].get("detector_weights") and not settings.test.detector_weights:
             raise UserError(f"{run.weights} names the file of a detector, and it lies outside of --run-root, so that file is not "
                             "opened; name it: --detector-weights FILE")
-        return settings._replace(trained_root=trained_root)
+        return settings._replace(trained_root=trained_root, view=view)
     preset = given.get("preset") or defaults.values["preset"]
     settings = make_settings(given, defaults, preset)
     sets = Sets(settings, defaults)

@@ -13,9 +13,9 @@ from utils.faces.batches import Order, make_order, permuted
 
 
 def order(count: int, batch_size: int, accumulate: int = 1, seed: int = 0, rank: int = 0, ranks: int = 1, steps=None,
-          labelled: int | None = None, share: float = 0.25) -> Order:
+          labelled: int | None = None, share: float = 0.25, shares=()) -> Order:
     train = SimpleNamespace(batch_size=batch_size, accumulate=accumulate, seed=seed, epoch_steps=steps, unlabelled_share=share)
-    return make_order(count, labelled, train, rank, ranks)
+    return make_order(count, labelled, train, rank, ranks, shares)
 
 
 def keys(found: Order, epoch: int = 0) -> list[list[tuple[int, int]]]:
@@ -119,3 +119,20 @@ def test_each_batch_has_its_share_of_labelled_and_unlabelled_faces():
     seen = [item for epoch in range(2) for batch in keys(few, epoch) for item in batch[6:]]
     assert len(seen) == 32 == len(set(seen)) and {number for number, _ in seen} == {*range(8)}
     refuses("0 training faces are too few for 1 processes", order, 50, 8, labelled=50)
+
+
+def test_batches_mix_sets_in_given_shares():
+    shares = ((60, 2.0), (20, 1.0), (20, 1.0))
+    found = [[index for _, index in batch] for batch in keys(order(100, 8, shares=shares))]
+    assert len(found) == 12 and all(np.array_equal(np.digitize(batch, (60, 80)), [0, 0, 0, 0, 1, 1, 2, 2]) for batch in found)
+    assert len({index for batch in found for index in batch[:4]}) == 48
+    seen = [index for batch in found for index in batch[4:6]]
+    assert sorted(seen[:20]) == list(range(60, 80)) and len(seen) == 24  # it begins anew
+    parts = [keys(order(100, 4, shares=shares, rank=rank, ranks=2)) for rank in (0, 1)]
+    assert [sorted([*one, *two]) for one, two in zip(*parts, strict=True)] == [sorted(batch) for batch in
+                                                                               keys(order(100, 8, shares=shares))]
+    mixed = keys(order(120, 12, labelled=100, share=1 / 3, shares=shares))
+    assert all(np.bincount(np.digitize([index for _, index in batch], (60, 80, 100))).tolist() == [4, 2, 2, 4] for batch in mixed)
+    assert [part.batch for part in order(100, 4, shares=((60, 100.0), (20, 1.0), (20, 1.0))).parts] == [2, 1, 1]
+    refuses("a batch of 8 cannot mix sets of 60, 2 faces in these --shares", order, 62, 8, shares=((60, 1.0), (2, 1.0)))
+    refuses("a batch of 2 cannot mix sets of 60, 20, 20 faces", order, 100, 2, shares=shares)

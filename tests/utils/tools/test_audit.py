@@ -85,7 +85,7 @@ def test_copies_of_rare_faces_change_no_fold(faces, monkeypatch):
     folds = chosen.data.folds
     fold = audit.fold_of(whole["identity"], folds, chosen.train.seed)
     for number in range(folds):
-        train, held = sources.load_faces(ours, number)
+        train, [(held, *_)] = sources.load_faces(ours, number)
         assert list(held["file"]) == [whole["file"][i] for i in np.flatnonzero(fold == number)]
         assert len(train) > len(whole) and not set(train["file"]) & set(held["file"])
 
