@@ -2,7 +2,8 @@
 
 experiments.yaml holds the flags of main.py for each row. A row is trained, then measured: val, the best validation NME; 300w
 and faces68, the NME on their tests, also `flip`, with the mirror image, `crop`, in the frame of the crop, and `free`, without
-the mean offset of each landmark, which depends on labelling conventions; shift and scale, with wrong boxes. A complete run is
+the mean offset of each landmark, which depends on labelling conventions; labels, as the set is labelled, whatever layouts the net
+has; eyes, of the 12 landmarks; drawn, of the rendered faces of unions.py; shift and scale, with wrong boxes. A complete run is
 not repeated and a killed one goes on, so a table can be made in pieces. A table's result file keeps the figures of every seed,
 and the rows as they are shown. `runs NAME ...` are whole runs of main.py with a result file each.
 """
@@ -21,10 +22,11 @@ from record import COMMIT, ROOT, chosen, result, save
 from shown import SETS, text
 
 from pipnet.files import read_csv
+from pipnet.layout import Layout
 from utils.config import read_defaults
 from utils.evaluate import metric
 from utils.evaluate.boxes import reboxed
-from utils.evaluate.evaluate import evaluate, torch_predictor
+from utils.evaluate.evaluate import Predict, Result, convert_predictor, evaluate, selected, torch_predictor
 from utils.faces.prepared_set import PreparedSet, Split, load_splits
 from utils.sections import MEAN_TEACHER, ROUNDS
 from utils.tools.zoo import cpu_ms, exported_to_temporary
@@ -144,15 +146,31 @@ def tested(folder: Path, flip: bool) -> Iterator[tuple[str, float]]:
             yield from ((place, float(row["NME %"])), (f"{place} crop", float(row["crop NME %"])))
 
 
-def without_offsets(folder: Path) -> Iterator[tuple[str, float]]:
-    """Yield the NME on both test sets without the mean offset of each landmark."""
+def in_own_layouts(folder: Path) -> Iterator[tuple[str, float]]:
+    """Yield the NME on both test sets as they are labelled, and without the mean offset of each landmark; that of 300W's eyes;
+    that of the rendered faces of unions.py, if the net has learnt their landmarks."""
     net, layout, stored = checkpoint.unpack(folder / "best.pt")
+    layouts, root = read_defaults().layouts.with_rows(stored["layouts"]), ROOT / stored["args"]["data_root"]
+    predict = torch_predictor(net, "cpu")
+
+    def result(name: str, there: Layout, predict: Predict) -> tuple[Result, np.ndarray]:
+        faces = load_splits([Split(PreparedSet(root / name, layouts), "test")], there, net.spec["input_size"], 0)
+        found = evaluate(predict, faces, there, "interocular", 64)
+        truth = faces["landmarks"][:]
+        return found, (found.landmarks - truth) / metric.norms(truth, there)[:, None, None]
+
     for name in ("300w", "faces68"):
-        one = PreparedSet(ROOT / stored["args"]["data_root"] / name, read_defaults().layouts)
-        faces = load_splits([Split(one, "test")], layout, net.spec["input_size"], 0)
-        found = evaluate(torch_predictor(net, "cpu"), faces, layout, "interocular", 64)
-        offsets = (found.landmarks - faces["landmarks"][:]) / metric.norms(faces["landmarks"][:], layout)[:, None, None]
+        one = PreparedSet(root / name, layouts)
+        there, convert = convert_predictor(layout, one.called, one.meta["layout"], layouts)
+        found, offsets = result(name, there, convert(predict))
+        yield f"{name} labels", float(np.nanmean(found.nme))
         yield f"{name} free", 100 * float(np.nanmean(np.linalg.norm(offsets - np.nanmean(offsets, 0), axis=-1)))
+    for figure, name, wanted in (("eyes", "300w", "12"), ("drawn", "drawn", "drawn")):
+        there = layouts.load(wanted) if wanted in layouts.rows else None
+        places = layout.places().get(there.stored, {}) if there else {}
+        if there and places.keys() >= {*there.selected}:
+            index = [places[i] for i in there.selected]
+            yield figure, float(np.nanmean(result(name, there, selected(index, predict))[0].nme))
 
 
 def wrong_boxes(folder: Path, cases: list[str]) -> Iterator[tuple[str, float]]:
@@ -185,12 +203,12 @@ def measure(folder: Path, figures: set[str]) -> dict[str, float]:
     names, found = " ".join(sorted(figures)), {}
     if re.search(r"\bval\b", names):
         found["val"] = min(float(epoch["val_nme"]) for epoch in read_csv(folder / "step.csv"))
-    if re.search("300w|faces68", names):
+    if re.search("(300w|faces68)(?! free| labels)", names):
         found |= tested(folder, False)
     if "flip" in names:
         found |= tested(folder, True)
     if "free" in names:
-        found |= without_offsets(folder)
+        found |= in_own_layouts(folder)
     if "ms" in figures:
         found |= cost(folder)
     found |= wrong_boxes(folder, [figure for figure in figures if figure.split()[0] in ("shift", "scale")])

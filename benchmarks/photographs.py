@@ -4,7 +4,8 @@ Environment variables name the folders and files: FACES_300W, the official tree 
 68-point .pts in train/ and test/; FACEBOXES, photographs with face boxes in the layout of WIDER FACE; FACEBOXES_V2, the published
 weights FaceBoxesV2.pth; UNLABELLED, photographs without labels in subfolders; ALL_AGES and DIVERSE, two of these as
 pseudo_labels.py has labelled them; RENDERED and RENDERED_FEW, 2,000 and 1,000 faces that rare_faces.py has drawn; LIDS, STEADY,
-sets of lids.py and steady_labels.py; VIDEOS, videos of one face each. A benchmark whose data is missing says so and stops.
+sets of lids.py and steady_labels.py; UNIONS, the folder of unions.py; VIDEOS, videos of one face each. A benchmark whose data is
+missing says so and stops.
 """
 import os
 import sys
@@ -25,7 +26,7 @@ from utils.faces.prepare import split_identities
 
 VARIABLES = {"300W": "FACES_300W", **{name: name for name in (  # {word in a benchmark's flags: environment variable}
     "FACES68", "FACEBOXES", "FACEBOXES_V2", "UNLABELLED", "ALL_AGES", "DIVERSE", "RENDERED", "RENDERED_FEW", "LIDS",
-    "STEADY", "VIDEOS")}}
+    "STEADY", "UNIONS", "VIDEOS")}}
 PLACES = {word: (ROOT / os.environ[name]).resolve() for word, name in VARIABLES.items() if os.environ.get(name)}
 LABELLED = {"300W": "300w", "FACES68": "points"}  # {folder: its row of DATASETS}
 HELD_OUT = 0.1  # share of the training identities that trainings hold out, `val` of args.yaml

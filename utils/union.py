@@ -73,9 +73,9 @@ def to_union(called: str, stored: str, union: Layout, layouts: Layouts) -> Conve
         x[:, i, number] = y[:, i, number] = 1
         known[i] = True
     for other, way in ways.items():
-        for landmark in range(layouts.load(other).count) if way else ():
-            i = places.get(same[other, landmark])
-            if i is not None and not known[i] and way.x[:, landmark].any() and not way.x[:, landmark][:, own].any():
+        for landmark in np.flatnonzero(way.told.any(0)) if way else ():
+            i, uses = places.get(same[other, int(landmark)]), (way.x[:, landmark] > 0) | (way.y[:, landmark] > 0)
+            if i is not None and not known[i] and not uses[:, own].any():
                 x[:, i], y[:, i], known[i] = way.x[:, landmark], way.y[:, landmark], True
     return Conversion(x, y, half) if known.any() else None
 
