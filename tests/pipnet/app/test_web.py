@@ -24,6 +24,7 @@ from pipnet.app.sinks import VideoSink
 from pipnet.app.sources import Frame
 from pipnet.app.track import Tracker
 from pipnet.app.web import PAGE, RUNTIME, Handler, Options, check_page, write_page
+from pipnet.detector import Detector
 from pipnet.errors import UserError
 from pipnet.files import shipped, write_atomic
 from pipnet.geometry import box_of
@@ -63,7 +64,8 @@ def frames_of(sent: dict[str, list[bytes]]) -> Iterator[tuple[np.ndarray, dict]]
 @pytest.mark.parametrize(("int8", "most", "median"), [(False, 1, 0.1), (True, 3, 0.6)], ids=("32 bits", "8 bits"))
 def test_the_page_finds_what_python_finds(tmp_path, int8, most, median):
     net = shipped("landmarks.int8.onnx" if int8 else "landmarks.onnx")
-    page, landmarker = tmp_path / "below" / "page", Landmarker(net, threads=1)
+    page, detector = tmp_path / "below" / "page", Detector(weights=shipped("detector.onnx"), threads=1)
+    landmarker = Landmarker(net, detector, threads=1)
     page.parent.mkdir()
     write_page(page, Options(shipped("landmarks.onnx"), net if int8 else None))
     for name in ("out.mp4", "out.webm"):
