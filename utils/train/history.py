@@ -35,6 +35,13 @@ class History:
         last = self.epochs - 1
         return last - min((row["epoch"] for row in self.rows if row[self.figure] == self.best), default=last)
 
+    def diverged(self) -> bool:
+        """Return whether the loss has risen since the first epoch, and the validation figure has not become better."""
+        if not self.rows:
+            return False
+        first, last = self.rows[0], self.rows[-1]
+        return last["loss"] > first["loss"] and not last[self.figure] < first[self.figure]  # the figure is NaN without validation
+
     def add(self, row: dict, times: dict) -> bool:
         """Add an epoch's figures. Return whether its validation figure is the best so far."""
         better = not row[self.figure] >= self.best  # it is NaN without validation: the last epoch is the best

@@ -68,7 +68,7 @@ def train(experiment: Experiment, run: Run, ranks: Ranks, resume: bool) -> None:
                             solver.state_dict(), better)
             validated = "" if np.isnan(figure) else f", validation {says.format(figure)}{' (best)' if better else ''}"
             logger.info(f"epoch {epoch + 1}/{epochs}: loss {terms['loss']:.4f}{validated}, {speed:.0f} images/s")
-    if history.rows and history.rows[-1]["loss"] > history.rows[0]["loss"]:
+    if history.diverged():
         logger.warning(f"the loss has risen, from {history.rows[0]['loss']:.4g} to {history.rows[-1]['loss']:.4g}: the net has "
                        "diverged; lower --learning-rate")
     ranks.wait()  # until the first process has written the last checkpoint

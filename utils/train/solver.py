@@ -38,8 +38,9 @@ class Solver:
                  phases: Phases | None = None):
         self.net, self.ranks, self.accumulate, self.clip, self.steps = net, ranks, train.accumulate, train.clip, steps
         self.fixed_norms = freeze(net, train.freeze)
-        weights = {term: getattr(loss, key) * net.factors.get(term, 1) for term, key in net.terms.items()}
-        self.weights = {term: torch.tensor(float(weight)).to(ranks.device) for term, weight in weights.items()}
+        self.factors = {term: float(getattr(loss, key) * net.factors.get(term, 1)) for term, key in net.terms.items()}
+        self.names: list[str] = []             # of the terms, in the order of the net's counts: known from the first step on
+        self.weights: Tensor | None = None     # (terms,) their factors
         self.dtype, self.schedule = precision(train.amp, ranks.device), make_schedule(train, steps)
         if ranks.device.type == "cpu":
             make_careful(net)
@@ -101,20 +102,19 @@ class Solver:
         batches: images and labels of each micro-batch, on the device. Nothing here waits for the device.
         """
         ddp = isinstance(self.runner, nn.parallel.DistributedDataParallel)  # DDP averages gradients over the processes
-        self.names, counts = self._counts([labels for _, labels in batches])
-        weights, means = torch.stack([self.weights[name] for name in self.names]), []
+        counts, means = self._counts([labels for _, labels in batches]), []
         for number, (images, labels) in enumerate(batches):
             with self.runner.no_sync() if ddp and number < len(batches) - 1 else nullcontext():
                 with self.phases("forward"), torch.autocast(self.ranks.device.type, self.dtype, enabled=self.dtype is not None):
                     sums = self.runner(images, labels)
                 terms = torch.stack([sums[name] for name in self.names]) / counts
                 with self.phases("backward"):
-                    self.scaler.scale((terms * weights).sum() * (self.ranks.count if ddp else 1)).backward()
+                    self.scaler.scale((terms * self.weights).sum() * (self.ranks.count if ddp else 1)).backward()
             means.append(terms.detach())
         mean = self.ranks.sum(reduce(torch.add, means))
         if not ddp:
             self.ranks.sum_each([p.grad for p in self.net.parameters() if p.grad is not None])
-        total = (mean * weights).sum()
+        total = (mean * self.weights).sum()
         with self.phases("optimiser"):
             norm = self._update(total)
         return torch.cat([mean, torch.stack([total, norm, self.refused])])
@@ -134,14 +134,17 @@ class Solver:
             logger.info(f"training steps are launched kernel by kernel, because of {' and '.join(reasons)}")
         return not reasons
 
-    def _counts(self, labels: list) -> tuple[list[str], Tensor]:
-        """Return the names of the terms and their counts (terms,) over all micro-batches and processes of the step.
+    def _counts(self, labels: list) -> Tensor:
+        """Return the counts (terms,) of the terms over all micro-batches and processes of the step.
 
         Sums are divided by these counts, so that a landmark has the same weight in any micro-batch and process.
         """
         counted = [self.net.count(part) for part in labels]
         counts = reduce(torch.add, [torch.stack(list(part.values())) for part in counted])
-        return list(counted[0]), self.ranks.sum(counts).clamp(min=1e-9)
+        if self.weights is None:
+            self.names = list(counted[0])
+            self.weights = torch.tensor([self.factors[name] for name in self.names]).to(self.ranks.device)
+        return self.ranks.sum(counts).clamp(min=1e-9)
 
     def _update(self, total: Tensor) -> Tensor:
         """Change the weights by the gradients of the loss `total`; return the norm of the gradient."""
