@@ -22,6 +22,7 @@ import torch
 import yaml
 from loguru import logger
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the project anew
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
 sys.path[:] = [str(ROOT), *sys.path, *(str(ROOT / folder) for folder in ("benchmarks", "weights/making", "tests/campaigns"))]
@@ -128,10 +129,12 @@ def run(*command: str, timeout: float = 300, **env: str) -> subprocess.Completed
 # Each call is a process, forked from one that has imported the packages, which is seconds faster than a fresh interpreter.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch", "torchvision", "timm", "cv2", "loguru", "tqdm", "yaml", "onnx", "onnxruntime",
-                              "onnxscript", "torch.utils.tensorboard"])
+                              "onnxscript.function_libs.torch_lib.ops", "torch.onnx._internal.exporter._compat",
+                              "torch.export._trace", "torch.utils.tensorboard"])
 
 
 def _child(argv: list[str], output: str, script: str) -> None:
+    sys.dont_write_bytecode = False
     for descriptor, suffix in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(output + suffix, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)

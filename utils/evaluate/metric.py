@@ -70,9 +70,11 @@ def cumulative(values: ndarray, threshold: float) -> tuple[ndarray, ndarray]:
 
 def auc(values: ndarray, threshold: float) -> float:
     """Return the area under the cumulative error distribution up to `threshold`, divided by it (Simpson's rule)."""
-    from scipy.integrate import simpson
     grid, share = cumulative(values, threshold)
-    return float(simpson(share, x=grid) / threshold) if len(values) else float("nan")
+    pairs = share[:len(share) - 1 + len(share) % 2]  # an even number of steps
+    area = (pairs[:-1:2] + 4 * pairs[1::2] + pairs[2::2]).sum() / 3
+    area += share[-2:].mean() if len(pairs) < len(share) else 0  # a step that is left: the trapezoidal rule
+    return float(area * STEP / threshold) if len(values) else float("nan")
 
 
 def summary(values: ndarray, thresholds) -> Scores:

@@ -3,8 +3,9 @@
 Fields are functions of canonical mm (x, y), see `head`. `front` is 1 on the face and 0 behind it, `jaw` is the share in the jaw's
 rotation, 0 above and 1 below the mouth.
 """
+from collections.abc import Callable
+
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
 # coefficients of the mean of photographed faces, relative to the relief
 MEAN = {
@@ -19,6 +20,12 @@ IDENTITY = {
     "nose_tip": 1.8, "bridge": 2.0, "hump": 1.1, "mouth_width": 0.08, "mouth_height": 1.5, "upper_lip": 1.3,
     "lower_lip": 1.4, "lips": 1.5, "temple": 2.0, "mouth_shift": 0.7, "nose_shift": 0.6, "jaw_shift": 1.0,
     "eye_skew": 0.5, "brow_skew": 0.8, "neck_width": 5.0, "throat": 6.0}
+
+
+def curve(knots: np.ndarray, values: np.ndarray | list) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the smooth function through the points (knots, values) that is monotonic between two of them."""
+    from scipy.interpolate import PchipInterpolator  # loading it takes half a second; most commands render nothing
+    return PchipInterpolator(knots, values)
 
 
 def smooth(low: float, high: float, x: np.ndarray) -> np.ndarray:
@@ -38,8 +45,8 @@ def relief(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the displacement (..., 3) from the bare rings to a face with nose, eye sockets, cheekbones, lips and chin."""
     d = np.zeros((*x.shape, 3))
     knots = np.array([-14, -6, 0, 10, 20, 30, 34.5, 38, 41.7, 44.8, 49, 56])
-    height = PchipInterpolator(knots, [0, 4.5, 8, 16, 25, 33, 33.5, 29.5, 20, 12, 6, 0])(np.clip(y, -14, 56))
-    half = PchipInterpolator(knots, [14, 11, 9.5, 10, 12.5, 15.5, 17, 17, 16, 15, 15, 15])(np.clip(y, -14, 56))
+    height = curve(knots, [0, 4.5, 8, 16, 25, 33, 33.5, 29.5, 20, 12, 6, 0])(np.clip(y, -14, 56))
+    half = curve(knots, [14, 11, 9.5, 10, 12.5, 15.5, 17, 17, 16, 15, 15, 15])(np.clip(y, -14, 56))
     d[..., 2] += height * np.exp(-0.5 * (np.abs(x) / (half * 0.62)) ** 2.2)
     d[..., 2] += 8.0 * bump(x, y, 13, 37.6, 4.6, 4.6)
     d[..., 2] += 2.0 * bump(x, y, 0, 33, 6, 5)

@@ -14,9 +14,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
-from utils.synthetic.fields import MEAN, expression_fields, identity_fields, relief, smooth
+from utils.synthetic.fields import MEAN, curve, expression_fields, identity_fields, relief, smooth
 
 # rings from crown to shoulders: v, y of the front, rise of the side over the front, half width, z of front, side and back,
 # exponent of the front
@@ -82,7 +81,7 @@ class HeadModel(NamedTuple):
 
 def _rings(phi: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Return points (..., 3) of the bare rings at angle `phi` (radians, 0 in front, positive to the right) and row `v`."""
-    y_front, rise, width, front, side, back, power = (PchipInterpolator(RINGS[:, 0], RINGS[:, i])(v) for i in range(1, 8))
+    y_front, rise, width, front, side, back, power = (curve(RINGS[:, 0], RINGS[:, i])(v) for i in range(1, 8))
     u, c = np.abs(np.sin(phi)), np.cos(phi)
     ahead = side + (front - side) * np.maximum(1 - u**power, 0) ** (1 / power)
     z = np.where(c >= 0, ahead, side - (side - back) * -c)
@@ -92,7 +91,7 @@ def _rings(phi: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _locate(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (phi, v) of canonical points (x, y) on the front of the head: the inverse of `_rings`, by iteration."""
-    width, rise = PchipInterpolator(RINGS[:, 0], RINGS[:, 3]), PchipInterpolator(RINGS[:, 0], RINGS[:, 2])
+    width, rise = curve(RINGS[:, 0], RINGS[:, 3]), curve(RINGS[:, 0], RINGS[:, 2])
     v = np.asarray(y, np.float64)
     for _ in range(12):
         phi = np.arcsin(np.clip(x / width(v), -1, 1))
@@ -120,7 +119,7 @@ def _landmark_points() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     jaw_y = _rings(start, np.full(17, JAW_ROW))[:, 1]
     way_phi = start[:, None] * (1 - np.linspace(0, 0.97, MARCH))
     way_v = np.full_like(way_phi, JAW_ROW)
-    rise = PchipInterpolator(RINGS[:, 0], RINGS[:, 2])
+    rise = curve(RINGS[:, 0], RINGS[:, 2])
     for _ in range(40):  # a way keeps the height of its start, but does not leave the face for the neck
         level = jaw_y[:, None] + rise(way_v) * (np.abs(way_phi) / (np.pi / 2)) ** RISE_POWER
         way_v = 0.5 * way_v + 0.5 * np.minimum(level, JAW_ROW)

@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import torch
 
-from nets import build_net
+from nets import Trainable, build_net
 
 
 class Cost(NamedTuple):
@@ -21,17 +21,26 @@ class Cost(NamedTuple):
 def refiner_cost(spec: dict) -> str:
     """Return in words how much the refiner adds to the cost of a net, which is counted without --reinit and --local-parts."""
     kept = {key: value for key, value in spec.items() if key not in ("reinit", "local_parts")}
-    plain, whole = (counted_cost(part) for part in ({**kept, "refine": False}, kept))
+    with torch.device("meta"):
+        net = build_net(kept).eval()
+    whole = cost_of(net)
+    net.refiner = None
+    plain = cost_of(net)
     return (f"refiner: {whole.parameters - plain.parameters:.3f} M parameters and {1e3 * (whole.macs - plain.macs):.1f} M MACs "
             f"beside {plain.parameters:.2f} M and {1e3 * plain.macs:.0f} M")
 
 
 def counted_cost(spec: dict) -> Cost:
     """Return the cost of the net that `spec` describes, without latency. It is computed from shapes alone."""
+    with torch.device("meta"):
+        return cost_of(build_net(spec).eval())
+
+
+def cost_of(net: Trainable) -> Cost:
+    """Return the cost of a net on the device `meta`, without latency."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    net, side = net.reparameterized(), net.spec["input_size"]
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        net = build_net(spec).eval().reparameterized()
-        before, side = counter.get_total_flops(), net.spec["input_size"]
         net.predict(torch.zeros(1, side, side, 3, dtype=torch.uint8))
-    return Cost(sum(p.numel() for p in net.parameters()) / 1e6, (counter.get_total_flops() - before) / 2e9)
+    return Cost(sum(p.numel() for p in net.parameters()) / 1e6, counter.get_total_flops() / 2e9)

@@ -73,12 +73,12 @@ def test_rounds_learn_nothing_from_target_labels_and_resume(cli, semi, target, t
         rewrite(poisoned, name, landmarks=np.zeros_like(np.load(poisoned / name / "landmarks.npy")))
     killed = cli(*flags, "--unlabelled", poisoned, "--exp", "two", script=driver(tmp_path, "third", """
 from utils.tools import rounds
-label = rounds.label
+label = rounds.write_pseudo_labels
 def doomed(sources, ranks, faces, run, number):
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     label(sources, ranks, faces, run, number)
-rounds.label = doomed"""))
+rounds.write_pseudo_labels = doomed"""))
     assert killed.returncode == -9 and (two / "round2" / "best.pt").is_file() and not (two / "best.pt").exists()
     (two / "round2" / "step.csv").unlink()  # as if it had been killed before it wrote this
     done = cli("--train", "--resume", "--exp", "two", "--run-root", tmp_path / "runs")
