@@ -101,7 +101,7 @@ def test_every_flag_exists(capsys):
         with pytest.raises(SystemExit):
             show_help()
     benchmarks = "--seeds --minutes --count --jobs --into --start-epochs --values --only --data --faces --share".split()
-    others = {"--depth", "--compression"}  # of git; added by docs/contributing.md
+    others = {"--depth", "--compression", "--cells"}  # of git; added by docs/contributing.md
     known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | {*benchmarks} | others
     for page in FOLDERS:
         typed = re.sub(r"<!-- figures.*?<!-- end -->", "", prose(page), flags=re.DOTALL)
@@ -144,7 +144,11 @@ def test_the_front_page_is_short():
 
 CHECKS = {  # page: what its snippets have found, beside that they run
     "README.md": "assert len(faces) == 1 and faces[0].landmarks.shape == (68, 2) and face.id == state['blinks'] == 0",
-    "docs/contributing.md": "from nets.build import net_row\nassert net_row('convnext_atto').imagenet",
+    "docs/contributing.md": "import sys\nsys.path.insert(0, 'benchmarks')\nimport argparse\nimport experiments\n"
+                            "from nets.build import net_row\nassert net_row('convnext_atto').imagenet\n"
+                            "given = argparse.Namespace(net='resnet18', size=128, epochs=10)\n"
+                            "flags, _ = experiments.row_flags(experiments.read(), 'ablation', 'largest cells', given)\n"
+                            "assert flags[-4:] == ['--head', 'maximum', '--cells', '4']",
     "docs/runtimes.md": "from pipnet import Landmarker\n"
                         "landmarker = Landmarker('weights/landmarks.onnx')\n"
                         "face, = landmarker.faces_of(image, *landmarker.detect(image, once=True), second_crop=False)\n"
@@ -160,11 +164,11 @@ def snippets(page: Path) -> list[str]:
 
 def checkout(folder: Path) -> Path:
     """Return a folder with what a fresh checkout holds, a picture and a video."""
-    for name in ("nets", "pipnet", "utils"):
+    for name in ("nets", "pipnet", "utils", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.tgz"))
     for name in ("main.py", "demo.py", "args.yaml", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
-    for name in ("assets", "weights", "benchmarks"):
+    for name in ("assets", "weights"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "assets" / "astronaut.jpg", folder / "face.jpg")
     with closing(VideoSink(folder / "talk.mp4", 25)) as video:
@@ -198,7 +202,7 @@ def test_snippets_run_as_a_reader_types_them(page, tmp_path, cli, recipe):
     assert done.returncode == 0, done.stderr
     if not edits:
         return
-    extended = ("--net", "tiny", "--head", "maximum", "--error", "charbonnier", "--compression", "1")
+    extended = ("--net", "tiny", "--head", "maximum", "--error", "charbonnier", "--cells", "2", "--compression", "1")
     for flags in (("--show-data", "4", "--train", "--test", *recipe, *extended),
                   ("--prepare", "--dataset", "lines", "--data-dir", folder / "archive", "--val", "none")):
         done = cli(*flags, script=folder / "main.py")

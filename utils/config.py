@@ -86,7 +86,7 @@ def read_defaults(file: Path = FILE) -> Defaults:
     for name in (*SECTIONS, *TABLES):
         if not isinstance(found.get(name), dict):
             raise UserError(f"{name} in args.yaml must be a table of names and values, not {found.get(name)!r}")
-    values = {}
+    values = {key: row.default for key, row in KEYS.items() if row.default is not ...}
     for name, section in SECTIONS.items():
         for key, value in found[name].items():
             if key in KEYS and key not in section.keys:

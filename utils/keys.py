@@ -23,7 +23,8 @@ class Key:
     words: texts that are allowed in addition to the type. valid: (function that tests the whole value, what it must be in words).
     needs: (function of `Settings` that says whether these read the key, the error message otherwise). task: the only task that
     reads it, "" for all. change: when the value of a trained run may be changed: never, if its training is resumed (resume), in
-    its tests (test), or always. task and change: None takes the section's.
+    its tests (test), or always. task and change: None takes the section's. default: the value where args.yaml has no line for the
+    key; ...: it must have one.
     name, kind, many, null: the name and the type of the field; many: it is a list; null: it may be null.
     """
 
@@ -36,6 +37,7 @@ class Key:
     needs: tuple[Callable[[Any], object], str] | None = None
     task: str | None = None
     change: str | None = None
+    default: Any = ...
     name: str = ""
     kind: type = str
     many: bool = False
