@@ -88,8 +88,9 @@ rounds.write_pseudo_labels = doomed"""))
     fails(cli("--train", "--resume", "--exp", "two", "--run-root", tmp_path / "runs", "--epochs", "2"), "--epochs .* stays 1")
     shown = cli("--show-data", "4", "--exp", "two", "--run-root", tmp_path / "runs", "--data-root", target.parent)
     assert shown.returncode == 0 and "round1.jpg" in shown.stdout and (two / "pseudo_labels" / "round5.jpg").is_file()
-    again = cli(*flags, "--unlabelled", target, "--exp", "two", "--overwrite")
-    assert again.returncode == 0 and "round 5 of 5" in again.stderr, again.stderr
+    again = cli(*flags, "--semi", "self-training", "--unlabelled", target, "--exp", "two", "--overwrite")
+    assert again.returncode == 0 and "round 3 of 3" in again.stderr, again.stderr
+    assert len(list((two / "pseudo_labels").glob("round*.csv"))) == 3 and not (two / "round3").exists()
 
 
 def test_a_net_that_says_the_same_for_any_face_is_noticed():
