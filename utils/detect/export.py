@@ -36,7 +36,7 @@ def export_detector(net: FaceBoxesV2, file: Path, metadata: dict) -> None:
     for name, values in constants.items():
         kind = torch.float32 if name == "whole_px" else torch.int64
         graph.initializer.append(numpy_helper.from_array(torch.tensor(values, dtype=kind).numpy(), name))
-    # areas count whole px, as in `suppress`
+    # areas count whole px, as in `best_boxes`
     graph.node.extend([
         helper.make_node("Add", ["every_box", "whole_px"], ["wide"]),
         helper.make_node("Unsqueeze", ["threshold", "first"], ["thresholds"]),

@@ -36,7 +36,7 @@ def weights_and_mean_face(text: Path | str) -> tuple[list[Path], Path | None]:
 def net_files(text: Path | str) -> list[Path]:
     """Return the files that a net consists of: the weights and their mean face, or the files of an export.
 
-    text: see `split_files`; a mean face that is not named is looked for beside the weights.
+    text: see `weights_and_mean_face`; a mean face that is not named is looked for beside the weights.
     """
     files, mean = weights_and_mean_face(text)
     if files[0].suffix in RUNTIMES:
