@@ -161,7 +161,7 @@ def in_own_layouts(folder: Path) -> Iterator[tuple[str, float]]:
 
     for name in ("300w", "faces68"):
         one = PreparedSet(root / name, layouts)
-        there, convert = convert_predictor(layout, one.called, one.meta["layout"], layouts)
+        there, convert = convert_predictor(layout, one.meta["layout"], layouts, one.called)
         found, offsets = result(name, there, convert(predict))
         yield f"{name} labels", float(np.nanmean(found.nme))
         yield f"{name} free", 100 * float(np.nanmean(np.linalg.norm(offsets - np.nanmean(offsets, 0), axis=-1)))

@@ -75,17 +75,19 @@ def torch_predictor(net: Trainable, device: torch.device) -> Predict:
     return predict
 
 
-def convert_predictor(layout: Layout, called: str, stored: str, layouts: Layouts) -> tuple[Layout, Callable[[Predict], Predict]]:
+def convert_predictor(layout: Layout, stored: str, layouts: Layouts,
+                      called: str = "") -> tuple[Layout, Callable[[Predict], Predict]]:
     """Return (layout of the comparison, converter of a predictor to it) to test a net of `layout` on the faces of a set.
 
-    called, stored: the set's name, and the layout of its labels. A net that has learnt several layouts is tested in that of the
-    set, else in one that is related to it by the rules. If the faces can be converted to the net's layout (`load_splits` does
-    that), the predictor stays as it is. Otherwise its landmarks are converted to the layout of the faces, if there are rules.
+    stored: the layout of the set's labels; called: its name, if it may have a convention of its own. A net that has learnt
+    several layouts is tested in that of the set, else in one that is related to it by the rules. If the faces can be converted to
+    the net's layout (`load_splits` does that), the predictor stays as it is. Otherwise its landmarks are converted to the layout
+    of the faces, if there are rules.
     """
     if own := layout.member_of(called, stored):
         return own.layout, partial(selected, own.index)
     for member in sorted(layout.members.values(), key=lambda member: -member.layout.count):
-        there, way = convert_predictor(member.layout, called, stored, layouts)
+        there, way = convert_predictor(member.layout, stored, layouts)
         if there is not member.layout or conversion(stored, there.stored, layouts):
             return there, partial(_both, partial(selected, member.index), way)
     forth = conversion(layout.name, stored, layouts)

@@ -104,7 +104,7 @@ class Sources(NamedTuple):
 
     def way_to_test(self, split: Split, layout: Layout | None = None) -> tuple[Layout, Callable[[Predict], Predict]]:
         """Return how a net of `layout`, by default the one that is trained, is tested on a split, see `convert_predictor`."""
-        return convert_predictor(layout or self.layout, split.set.called, split.set.meta["layout"], self.settings.layouts)
+        return convert_predictor(layout or self.layout, split.set.meta["layout"], self.settings.layouts, split.set.called)
 
     def batches(self, faces: Faces, layout: Layout | None = None) -> Batches:
         """Return training batches of some faces."""
