@@ -218,5 +218,8 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     done = cli("--predict", ROOT / "assets/astronaut.jpg", "--exp", "one", "--layout", "own", "--detector", "none", "--out",
                tmp_path / "found.csv", *places[:4])
     assert done.returncode == 0 and len(rows(tmp_path / "found.csv")[0]) == 7, done.stderr
+    done = cli("--show-data", "2", "--layout", miniatures / "all.yaml", "--train-data", *sets, *shares, *places, *SMALL, "--val",
+               "0.4")
+    assert done.returncode == 0 and (tmp_path / "data/own-64/show/samples.jpg").is_file(), done.stderr
     done = cli("--test", "--exp", "one", "--layout", "68", *places)
     assert done.error and "the net has not learnt the layout '68'; choose one of its own: 98 or wflw" in done.error

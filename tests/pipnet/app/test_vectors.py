@@ -264,6 +264,8 @@ def asked() -> dict:
             "calls": geometry_calls(rng), "poses": [render(0, 1, 200, angles=one).landmarks + (20.0, 10.0) for one in angles],
             "pixels": pixel_cases(rng), "smooth": smoothing(rng), "drowsy": drowsiness_sequences(rng),
             "protocols": protocol_cases(NET, rng),
+            "chosen": {"crop": (10.0, 20, 110, 120), "outputs": {"landmarks": np.arange(20) / 20, "score": np.arange(10) / 10,
+                                                                  "sigma": np.arange(10) / 100}},
             "scene": {"frames": video(rng), "stills": stills(rng), "size": {"width": WIDTH, "height": HEIGHT},
                       "background": {"landmarks": SHAPE * 60 + 30, "score": 0.3}, "doubtful": 0.35}}
 
@@ -311,6 +313,12 @@ def agree(found, expected, where, within: float = 1e-6) -> None:
 def test_functions(asked, answered):
     for (call, expected), found in zip(asked["calls"], answered["calls"], strict=True):
         agree(found, expected, call)
+
+
+def test_a_net_of_several_layouts_gives_the_landmarks_of_one(asked, answered):
+    face = answered["chosen"]  # the second of two, landmarks 4 and 0 of five
+    assert np.allclose(face["landmarks"], np.array([(18, 19), (10, 11)]) * 5 + (10, 20))
+    assert np.allclose(face["scores"], (0.9, 0.5)) and np.allclose(face["sigma"], (9, 5))
 
 
 def test_head_poses(asked, answered):

@@ -45,10 +45,13 @@ class Scene extends Landmarker {
 }
 
 const parse = (text) => JSON.parse(text, (_, value) => (value === "NaN" ? NaN : value));
-const { settings, calls, poses, pixels, smooth, drowsy, scene, protocols } = parse(readFileSync(0, "utf8"));
+const { settings, calls, poses, pixels, smooth, drowsy, scene, protocols, chosen } = parse(readFileSync(0, "utf8"));
 const { size: frame } = scene;
 const answers = { calls: calls.map(([name, ...given]) => ({ ...geometry, ...numbers, ...pose, joined })[name](...given)) };
 
+const several = new Landmarker({ ...settings, net: { ...settings.net, count: 5, index: [4, 0] } });
+const outputs = Object.fromEntries(Object.entries(chosen.outputs).map(([name, data]) => [name, { data }]));
+answers.chosen = several.faceOf(outputs, 1, chosen.crop, [...chosen.crop, 0], 0.9);
 answers.poses = poses.map((landmarks) => pose.headPose(landmarks, settings.pose, frame.width, frame.height));
 
 const { picture: rows, factors, crops, form } = pixels, side = form.size + 2 * form.border;
