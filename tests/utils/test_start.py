@@ -195,18 +195,23 @@ def without(tmp_path):
 
 
 def test_a_training_needs_only_what_it_uses(without, recipe, tmp_path):
-    done = without("h5py tensorboard onnx onnxruntime onnxscript", "main.py", "--train", "--test", *recipe)
+    done = without("h5py scipy tensorboard onnx onnxruntime onnxscript", "main.py", "--train", "--test", *recipe)
     assert done.returncode == 0 and "no events for TensorBoard" in done.stderr, done.stderr
     assert (tmp_path / "runs" / "000" / "best.pt").is_file() and "--logdir" not in done.stdout
 
 
 @pytest.mark.parametrize(("package", "flags"), [
     ("onnxscript", ["main.py", "--train", "--test-onnx", "--exp", "new"]), ("MNN", ["main.py", "--train", "--export", "mnn"]),
-    ("scipy", ["main.py", "--test", "--exp"]), ("onnx", ["main.py", "--export", "int8", "--exp"]),
+    ("scipy", ["main.py", "--prepare", "--dataset", "synthetic", "--data-root"]),
+    ("onnx", ["main.py", "--export", "int8", "--exp"]),
     ("onnxruntime", ["main.py", "--predict", "assets/astronaut.jpg"]),
     ("onnxruntime", ["demo.py", "--source", "assets/astronaut.jpg", "--json", "-"])])
 def test_a_missing_package_is_one_line(without, recipe, trained, tmp_path, package, flags):
-    copy = shutil.copytree(trained.folder, tmp_path / "copy") if flags[-1] == "--exp" else None
-    done = without(package, *flags, *([copy] if copy else recipe if "--train" in flags else []))
+    more = recipe if "--train" in flags else []
+    if flags[-1] == "--exp":
+        more = [shutil.copytree(trained.folder, tmp_path / "copy")]
+    elif flags[-1] == "--data-root":
+        more = [tmp_path / "data"]
+    done = without(package, *flags, *more)
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: "), done.stderr
     assert f"pip install {package}" in done.stderr and "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
