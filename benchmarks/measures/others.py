@@ -100,14 +100,16 @@ TOOLS = {
     "ours": Tool(lambda: finder(Landmarker(threads=1)), "ours, `landmarks`", "parts of 300W and FACES68"),
     "ours_fast": Tool(lambda: finder(Landmarker("landmarks-fast", threads=1)), "ours, `landmarks-fast`",
                       "parts of 300W and FACES68"),
-    "one": Tool(lambda: finder(Landmarker(max_faces=1, threads=1)), "ours, `landmarks`, `max_faces=1`",
-                "parts of 300W and FACES68"),
-    "one_fast": Tool(lambda: finder(Landmarker("landmarks-fast", max_faces=1, threads=1)),
-                     "ours, `landmarks-fast`, `max_faces=1`", "parts of 300W and FACES68"),
     "dlib": Tool(dlib, "dlib", "300W, its tests too"),
     "mediapipe": Tool(mediapipe, "MediaPipe Face Mesh", "Google's own"),
     "slim": Tool(slim, "Peppa Slim", "300W, its tests perhaps, and more"),
     "gsr": Tool(gsr, "DPR GSR", "WFLW"),
+}
+ONE = {  # for `turns`
+    "one": Tool(lambda: finder(Landmarker(max_faces=1, threads=1)), "ours, `landmarks`, `max_faces=1`",
+                "parts of 300W and FACES68"),
+    "one_fast": Tool(lambda: finder(Landmarker("landmarks-fast", max_faces=1, threads=1)),
+                     "ours, `landmarks-fast`, `max_faces=1`", "parts of 300W and FACES68"),
 }
 
 
@@ -175,15 +177,15 @@ def error_of(find: Find, record: Photograph, change: Change) -> float:
     return min((error for error in errors if error < FAR), default=np.inf)
 
 
-def opened(names: Sequence[str]) -> Iterator[tuple[str, Find]]:
+def opened(names: Sequence[str], tools: dict[str, Tool] = TOOLS) -> Iterator[tuple[str, Find]]:
     """Yield the tools that can be loaded, on one thread like the nets; print why others are skipped. names: none for all."""
     cv2.setNumThreads(1)
     FOUND.mkdir(parents=True, exist_ok=True)
-    for tool in chosen(TOOLS, names):
+    for tool in chosen(tools, names):
         try:
-            yield tool, TOOLS[tool].open()
+            yield tool, tools[tool].open()
         except (ImportError, OSError, UserError) as error:
-            print(f"{TOOLS[tool].title} skipped: {error}")
+            print(f"{tools[tool].title} skipped: {error}")
 
 
 def others(*tools: str) -> dict:
@@ -228,7 +230,8 @@ def turns(*tools: str, faces: int = 100) -> Iterator[dict]:
 
     The ratio is that of the medians to the tool that is named last.
     """
-    found = dict(opened(tools))
+    known = TOOLS | ONE
+    found = dict(opened(tools, known))
     for name in labelled_sets():
         images = [cv2.imread(str(record.file)) for record in photographs(name, "test", faces)]
         spent: dict[str, list] = {tool: [] for tool in found}
@@ -241,6 +244,6 @@ def turns(*tools: str, faces: int = 100) -> Iterator[dict]:
         last = np.median([*times.values()][-1][:, 0])
         for tool, values in times.items():
             wall, used = np.median(values, 0)
-            yield {"photographs": SETS[name.lower()], "tool": TOOLS[tool].title, "number": f"{len(images)}",
+            yield {"photographs": SETS[name.lower()], "tool": known[tool].title, "number": f"{len(images)}",
                    "ms, median": f"{wall:.1f}", "ms, mean": f"{values[:, 0].mean():.1f}", "ms of CPU, median": f"{used:.1f}",
                    "ratio": f"{wall / last:.2f}"}
