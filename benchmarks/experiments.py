@@ -159,7 +159,7 @@ def in_own_layouts(folder: Path) -> Iterator[tuple[str, float]]:
         truth = faces["landmarks"][:]
         return found, (found.landmarks - truth) / metric.norms(truth, there)[:, None, None]
 
-    for name in ("300w", "faces68"):
+    for name in ("300w", "faces68") if "68" in layout.places() else ():
         one = PreparedSet(root / name, layouts)
         there, convert = convert_predictor(layout, one.meta["layout"], layouts, one.called)
         found, offsets = result(name, there, convert(predict))
@@ -211,7 +211,8 @@ def measure(folder: Path, figures: set[str]) -> dict[str, float]:
         found |= in_own_layouts(folder)
     if "ms" in figures:
         found |= cost(folder)
-    found |= wrong_boxes(folder, [figure for figure in figures if figure.split()[0] in ("shift", "scale")])
+    if cases := [figure for figure in figures if figure.split()[0] in ("shift", "scale")]:
+        found |= wrong_boxes(folder, cases)
     return {name: round(value, 4) for name, value in found.items()}
 
 

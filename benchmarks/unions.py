@@ -1,8 +1,9 @@
 """Sets for the rows `unions` of experiments.yaml: `python benchmarks/unions.py FOLDER` writes them; UNIONS then names the folder.
 
 first, second: the halves of 300W's training photographs with their 68 landmarks. part: the second half with those 27 of COFW's
-landmarks that follow from them. drawn: rendered faces with the 78 of WFLW's landmarks that the renderer's curves give: not the
-brows and the pupils. parts.yaml, drawn.yaml and habits.yaml are layouts for --layout.
+landmarks that follow from them. few, rest: a twentieth with 68 landmarks, and the others with 27. drawn: rendered faces with the
+78 of WFLW's landmarks that the renderer's curves give: not the brows and the pupils. parts.yaml, drawn.yaml and habits.yaml are
+layouts for --layout.
 """
 import shutil
 import sys
@@ -59,14 +60,14 @@ def dense(points: np.ndarray) -> np.ndarray:
 
 
 def main(out: str) -> None:
-    folder, layout = Path(out), LAYOUTS.load("29")
+    folder = Path(out)
     told = np.flatnonzero(conversion("68", "29", LAYOUTS).told[0])
     rows = {"parts": known("29", told.tolist()), "drawn": known("98", [*range(33), *range(51, 96)])}
     for photograph in photographs("300W", "train"):
-        second = name_hash(f"half/{photograph.identity}")[0] % 2
-        points = {"second" if second else "first": photograph.landmarks}
-        if second:
-            points["part"] = conversion("68", layout.name, LAYOUTS)(photograph.landmarks)[told]
+        drawn, part = name_hash(f"half/{photograph.identity}"), conversion("68", "29", LAYOUTS)(photograph.landmarks)[told]
+        points = {"second" if drawn[0] % 2 else "first": photograph.landmarks}
+        points |= {"part": part} if drawn[0] % 2 else {}
+        points |= {"rest": part} if drawn[1] % 20 else {"few": photograph.landmarks}
         name = "_".join(photograph.file.parts[-3:]).replace(" ", "-").replace("_", "-")
         for place, landmarks in points.items():
             (folder / place / "train").mkdir(parents=True, exist_ok=True)
