@@ -93,6 +93,8 @@ def test_a_net_agrees_with_its_exports(tmp_path, monkeypatch, refined, name):
 @pytest.mark.parametrize("shipped", ["landmarks", "landmarks-fast"])
 def test_a_shipped_net_agrees_with_its_exports(tmp_path, shipped, name):
     import_packages(name)
+    if (shipped, name) == ("landmarks", "ncnn"):
+        pytest.skip("pnnx takes a minute of a CPU for each; landmarks-fast has the same head and refiner")
     weights = ROOT / "weights"
     net, file = checkpoint.unpack(weights / f"{shipped}.pt")[0].eval(), tmp_path / f"net{FORMATS[name].suffix}"
     size, sheet = net.spec["input_size"], cv2.imread(str(ROOT / "assets" / "faces.jpg"))
