@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import DEFAULTS, ROOT, displaced, fails, load_split, refuses, rewrite, run, table, write_faces
+from conftest import DEFAULTS, LAYOUTS, ROOT, displaced, fails, load_split, refuses, rewrite, run, split_of, table, write_faces
 
 import main
 from pipnet.files import checksum
 from utils.config import Settings, parse
 from utils.faces.archives import read_pts, write_pts
+from utils.faces.prepared_set import load_splits
 from utils.train import checkpoint
 from utils.train.settings import read_settings
 
@@ -190,14 +191,8 @@ def test_a_damaged_crop_of_a_prepared_set_is_named(cli, recipe, faces, tmp_path)
     fails(cli("--train", *recipe, "--train-data", mine), f"crops.jpegs .the crop of {name}.: not a readable image; prepare")
 
 
-def test_a_net_on_faces_of_another_layout(trained, cli, tmp_path):
-    other = tmp_path / "other"
-    for split in ("train", "test"):
-        write_faces(other / split, 4)
-    for file in other.rglob("*.pts"):
-        write_pts(file, read_pts(file)[:19])  # no layout converts to these
-    done = cli("--test", "--exp", trained.folder, "--data-root", tmp_path / "data", "--test-data", other)
-    fails(done, "19 landmarks .*layout 68")
+def test_faces_that_no_rule_converts_to_the_layout_of_the_net(faces):
+    refuses("68 landmarks .*layout 39", load_splits, [split_of(faces, "test")], LAYOUTS.load("39"), 64, 0.0)
 
 
 class Harmful:
