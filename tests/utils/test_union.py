@@ -1,5 +1,6 @@
 """Unions of layouts: one net for the landmarks of all its training sets."""
 import json
+from types import SimpleNamespace
 
 import archives
 import cv2
@@ -18,7 +19,7 @@ from pipnet.layout import Layout, contradiction
 from utils.conversion import conversion
 from utils.faces.faces import aligned
 from utils.faces.prepared_set import PreparedSet, Split, load_splits
-from utils.landmarks.sources import check_known
+from utils.landmarks.sources import Sources, check_known
 from utils.union import Labelled, alone, labelled_by, to_union, unite
 
 SETS = [Labelled("300w", "68"), Labelled("wflw", "98"), Labelled("cofw", "29"), Labelled("aflw", "19"), Labelled("lapa", "106")]
@@ -90,6 +91,12 @@ def test_a_convention_has_landmarks_of_its_own():
     ([None], "names 'None', which is neither")])
 def test_wrong_conventions_are_refused(ids, message):
     refuses(message, unite, "union", [SETS[0], Labelled("faces68", "68")], habits(ids))
+
+
+def test_a_union_has_no_selection():
+    chosen = SimpleNamespace(layout="union", selected_index=[9, 8])
+    sources = Sources(SimpleNamespace(data=chosen, net=SimpleNamespace(num_lms=None), layouts=LAYOUTS), None, [], [])
+    refuses("--selected-index is of one layout, not of several", lambda: sources.layout)
 
 
 def test_malformed_rows_are_refused():

@@ -37,6 +37,9 @@ class Sources(NamedTuple):
         """Return the layout of the net: --layout, which may be a union of those of all sets, else that of the first set."""
         data, layouts, wanted = self.settings.data, self.settings.layouts, self.settings.net.num_lms
         if layouts.is_union(data.layout):
+            if data.selected_index:
+                raise UserError(f"--selected-index is of one layout, not of several (--layout {data.layout}); leave it out, and "
+                                "give a set another layout in args.yaml")
             layout = unite(data.layout, [Labelled(one.called, one.meta["layout"]) for one in self.training], layouts)
         else:
             layout = self.layout_of(self.training[0])
