@@ -65,13 +65,13 @@ def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_titl
 
     lines = []
     for value in across:
-        x = place(value, up[0])[0]
-        lines.append(f'<path class="grid" d="M{x:.1f} {top}V{base}"/>'
-                     f'<text x="{x:.1f}" y="{base + 16}" text-anchor="middle">{value:g}</text>')
+        px = place(value, up[0])[0]
+        lines.append(f'<path class="grid" d="M{px:.1f} {top}V{base}"/>'
+                     f'<text x="{px:.1f}" y="{base + 16}" text-anchor="middle">{value:g}</text>')
     for value in up:
-        y = place(across[0], value)[1]
-        lines.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>'
-                     f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+        px = place(across[0], value)[1]
+        lines.append(f'<path class="grid" d="M{LEFT} {px:.1f}H{WIDTH - RIGHT}"/>'
+                     f'<text x="{LEFT - 6}" y="{px + 4:.1f}" text-anchor="end">{value:g}</text>')
     if style.diagonal:
         path = "L".join("{:.1f} {:.1f}".format(*place(value, value)) for value in (0, min(across[-1], up[-1])))
         lines.append(f'<path d="M{path}" stroke="currentColor" stroke-dasharray="4 4" opacity=".5"/>')

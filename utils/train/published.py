@@ -148,9 +148,10 @@ def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
         _, settings, layout = graph_of(file, opened, defaults)
         return description(settings, layout, vars(settings.net))
     net = LandmarkNet.of_export(opened, file)
-    layout = net.layout.name if net.layout.name in {**defaults.layouts.rows, **values.get("layouts", {})} else net.layout.stored
-    protocol = next((name for name, row in defaults.protocols.items() if row == values["protocol"]), file.stem)
-    args = {"task": "landmarks", "layout": layout, "protocol": protocol, "val": "none",
+    known = {**defaults.layouts.rows, **values.get("layouts", {})}
+    name = net.layout.name if net.layout.name in known else net.layout.stored
+    protocol = next((row for row, same in defaults.protocols.items() if same == values["protocol"]), file.stem)
+    args = {"task": "landmarks", "layout": name, "protocol": protocol, "val": "none",
             **{key: values[key] for key in ("norm", "val", "train_data") if key in values}}
     return {**values, "layout": net.layout.to_dict(), "args": args,
             "net": {"net": values.get("net"), "head": values.get("head", "pip"), "input_size": net.size}}

@@ -21,7 +21,7 @@ def parse_aflw(archive: Archive) -> None:
     Hidden landmarks have coordinates too. Faces of one photograph share an identity; the official split may separate them.
     """
     file = path_inside(archive.root, INFO, str(archive.root))
-    box, data, mask, names, order = read_mat(file, "bbox", "data", "mask_new", "nameList", "ra")
+    box, data, mask, cells, order = read_mat(file, "bbox", "data", "mask_new", "nameList", "ra")
     box = values(box, (-1, 4), f"{file}: bbox")[:, [0, 2, 1, 3]]  # stored as x1 x2 y1 y2
     faces = len(box)
     points = values(data, (faces, 2 * COUNT), f"{file}: data").reshape(faces, 2, COUNT).swapaxes(1, 2)  # stored: all x, all y
@@ -29,7 +29,7 @@ def parse_aflw(archive: Archive) -> None:
     order = values(order.reshape(-1), (faces,), f"{file}: ra").astype(np.int64) - 1  # stored from 1
     if not np.array_equal(np.sort(order), np.arange(faces)):
         raise UserError(f"{file}: ra is not a permutation of 1 to {faces}; fetch the file again")
-    names = [_text(cell) for cell in names.ravel()]
+    names = [_text(cell) for cell in cells.ravel()]
     if len(names) != faces:
         raise UserError(f"{file}: nameList holds {len(names)} names for {faces} faces; fetch the file again")
     for place, index in enumerate(order.tolist()):

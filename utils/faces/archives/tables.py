@@ -36,9 +36,9 @@ def split_files(archive: Archive, patterns: tuple[str, ...], what: str) -> list[
             named += [(split, path) for path in found]
     twice = [name for name, count in Counter(split for split, _ in named).items() if count > 1]
     if not named or twice or len(named) != len(files):
-        found = ", ".join(path.relative_to(root).as_posix() for path in files) or "none"
+        there = ", ".join(path.relative_to(root).as_posix() for path in files) or "none"
         raise UserError(f"{root}: one {what}, or one each with train, val or test in its name or folder, belongs there, "
-                        f"not {found}")
+                        f"not {there}")
     for _, path in named:
         path_inside(root, path.relative_to(root).as_posix(), str(root))
     named.sort(key=lambda pair: ("train", "val", "test").index(pair[0]))  # training sets give points their order

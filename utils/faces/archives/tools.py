@@ -177,8 +177,8 @@ def parse_label_studio(archive: Archive) -> None:
                     path = find_image(archive, names, file, where, uploaded=True)
                     archive.state(path, *size, where)
                     faces += [Named(split, path, where, _named(points, where)) for points in groups]
-    names = {name for face in faces for name in face.points}
-    _add(archive, faces, sorted(names, key=lambda name: [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part)
+    labels = {name for face in faces for name in face.points}
+    _add(archive, faces, sorted(labels, key=lambda name: [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part)
                                                          for part in re.split(r"(\d+)", name)]))
 
 
