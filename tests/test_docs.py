@@ -100,7 +100,7 @@ def test_every_flag_exists(capsys):
     for show_help in (lambda: parse(["--help"], main.add_modes, DEFAULTS), lambda: demo.parse(["--help"])):
         with pytest.raises(SystemExit):
             show_help()
-    benchmarks = "--seeds --minutes --count --jobs --into --start-epochs --values --only --data --faces --share".split()
+    benchmarks = "--seeds --minutes --count --jobs --into --start-epochs --values --only --data --faces --share --split".split()
     others = {"--depth", "--compression", "--cells"}  # of git; added by docs/contributing.md
     known = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)) | {"--help"} | {*benchmarks} | others
     for page in FOLDERS:
@@ -149,8 +149,8 @@ CHECKS = {  # page: what its snippets have found, beside that they run
                             "given = argparse.Namespace(net='resnet18', size=128, epochs=10)\n"
                             "flags, _ = experiments.row_flags(experiments.read(), 'ablation', 'largest cells', given)\n"
                             "assert flags[-4:] == ['--head', 'maximum', '--cells', '4']",
-    "docs/runtimes.md": "from pipnet import Landmarker\n"
-                        "landmarker = Landmarker('weights/landmarks.onnx')\n"
+    "docs/runtimes.md": "from pipnet import Detector, Landmarker\n"
+                        "landmarker = Landmarker('weights/landmarks.onnx', Detector(weights='weights/detector.onnx'))\n"
                         "face, = landmarker.faces_of(image, *landmarker.detect(image, once=True), second_crop=False)\n"
                         "assert np.abs(points - face.landmarks).max() < 0.2",
 }
