@@ -131,7 +131,8 @@ class Detector:
 
     def __call__(self, image: np.ndarray, large: Detections | None = None) -> Detections:
         """Return the faces of an image. large: what `large` found in it, if that is known."""
-        return joined(self.large(image) if large is None else large, self.once(image), self.overlap)
+        large, found = self.large(image) if large is None else large, self.once(image)
+        return joined(large, found, self.overlap) if len(large.boxes) else found
 
     def once(self, image: np.ndarray) -> Detections:
         """Return the same without the look at a small picture."""
