@@ -62,7 +62,7 @@ def test_an_overflow_in_fp16_recovers():
 
 @pytest.mark.parametrize("figures", [(9.0, 8.0), (8.0, 9.0)])
 def test_a_training_whose_loss_rises_ends_with_advice(cli, recipe, tmp_path, figures):
-    """Where the validation has improved, stronger augmentation or longer tuning explains the loss, and there is no advice."""
+    """Check that a risen loss gives no advice if the validation has improved: a stronger augmentation may explain the loss."""
     rising = driver(tmp_path, "rising", f"""
 from utils.landmarks import experiment
 from utils.train import loop
