@@ -2,8 +2,8 @@
 
 first, second: the halves of 300W's training photographs with their 68 landmarks. part: the second half with those 27 of COFW's
 landmarks that follow from them. few, rest: a twentieth with 68 landmarks, and the others with 27. drawn: rendered faces with the
-78 of WFLW's landmarks that the renderer's curves give: not the brows and the pupils. parts.yaml, drawn.yaml and habits.yaml are
-layouts for --layout.
+78 of WFLW's landmarks that the renderer's curves give: not the brows and the pupils. parts.yaml, drawn.yaml, drawn_apart.yaml
+(rendered landmarks are others than those of photographs) and habits.yaml are layouts for --layout.
 """
 import shutil
 import sys
@@ -85,6 +85,8 @@ def main(out: str) -> None:
         (folder / f"{name}_alone.yaml").write_text(yaml.safe_dump({name: row}))
     habits = {"habits": {"conventions": {"faces68": ["jaw", "brow_left", "brow_right"]}}}
     (folder / "habits.yaml").write_text(yaml.safe_dump(habits))
+    apart = {"apart": {"conventions": {"drawn": [*rows["drawn"]["groups"]]}}, "drawn": rows["drawn"]}
+    (folder / "drawn_apart.yaml").write_text(yaml.safe_dump(apart))
 
 
 if __name__ == "__main__":
