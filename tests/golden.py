@@ -1,6 +1,6 @@
 """Show that a change of the code's structure changes no number that needs no random augmentation.
 
-`python benchmarks/golden.py --save FILE.json` runs what COMMANDS, LANDMARKERS and NETS list, on one CPU thread, and writes the
+`python tests/golden.py --save FILE.json` runs what COMMANDS, LANDMARKERS and NETS list, on one CPU thread, and writes the
 figures and the checksums of arrays and files that come of it. `--compare FILE.json` does so again, on the same machine, and
 prints what differs; its status is 1 if anything does. Only commands, `pipnet` and the public names of `nets` are used, so that
 the script runs on older and newer commits alike: copy it there. Tests on real photographs need ../shared/300w and
@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -253,13 +252,12 @@ def measured() -> dict:
         root = Path(folder).resolve()
         values = {**dict(of_nets(root)), **dict(of_landmarkers()), **dict(of_commands(root))}
     git = [subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip() for words in
-           (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks"))]
+           (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!tests"))]
     machine = {"cpu": torch.backends.cpu.get_cpu_capability(), "cores": 1, "gpu": None,
                "python": platform.python_version(), "opencv": cv2.__version__, "torch": torch.__version__,
                "onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
     print(f"{sum(map(len, values.values()))} lines in {time.monotonic() - begun:.0f} s", file=sys.stderr)
-    return {"command": "python benchmarks/golden.py --save FILE", "commit": git[0] + ("-dirty" if git[1] else ""),
-            "date": datetime.now(UTC).date().isoformat(), "seed": 0, "machine": machine, "values": values}
+    return {"commit": git[0] + ("-dirty" if git[1] else ""), "machine": machine, "values": values}
 
 
 def compare(before: dict, after: dict) -> int:
