@@ -37,8 +37,9 @@ FACTORS = (lambda factors: factors and min(factors) > 0, "factors above 0")
 UNREAD = "is not read by {how}; leave it out, or give another --semi"
 SEMI = (lambda settings: settings.train.semi, UNREAD)
 NO_ROUNDS = (lambda settings: settings.train.semi not in ROUNDS, UNREAD)
-SHARES = (lambda shares: all(re.fullmatch(r".+=(\d+\.?\d*|\.\d+)", one) and float(one.rpartition("=")[2]) > 0 for one in shares),
-          "a list of NAME=NUMBER, numbers above 0")
+SHARES = (lambda shares: all(re.fullmatch(r".+=(\d+\.?\d*|\.\d+)", one) and float(one.rpartition("=")[2]) > 0 for one in shares)
+          and len({one.rpartition("=")[0] for one in shares}) == len(shares),
+          "a list of NAME=NUMBER, numbers above 0, each name once")
 TEACHES = (lambda settings: settings.train.semi == MEAN_TEACHER, UNREAD)
 MOVES = (lambda settings: settings.net.reinit or settings.net.local_parts,
          "weights a loss of --reinit and --local-parts; leave it out, or give one of these")

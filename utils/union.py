@@ -3,7 +3,7 @@
 Landmarks that mean the same are one landmark of the union; `RULES` of conversion.py and `same_as` of the layouts tell which do. A
 set that labels points by a convention of its own has these for itself, beside those of the others.
 """
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +52,16 @@ def unite(name: str, sets: list[Labelled], layouts: Layouts) -> Layout:
             if all(point in places for point in points) and len(set(points)) == len(points):
                 members[key] = Member(layout, tuple(places[point] for point in points))
     return _joined(name, members, len(places))
+
+
+def check_names(where: str, names: Iterable[str], called: list[str]) -> None:
+    """Raise UserError, which begins with `where`, for a name that is none of the training sets `called` so, or several."""
+    for name in names:
+        if name not in called:
+            raise UserError(f"{where} names '{name}', which is no training set (there are: {', '.join(called)})"
+                            f"{nearest(name, called)}")
+        if called.count(name) > 1:
+            raise UserError(f"{where} names '{name}', but {called.count(name)} training sets have this name; rename a folder")
 
 
 def to_union(called: str, stored: str, union: Layout, layouts: Layouts) -> Conversion | None:

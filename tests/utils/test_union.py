@@ -1,5 +1,6 @@
 """Unions of layouts: one net for the landmarks of all its training sets."""
 import json
+import shutil
 from types import SimpleNamespace
 
 import archives
@@ -175,6 +176,30 @@ def test_a_landmark_that_no_face_has_is_refused(faces):
 
 
 # ------------------------------------------------------------------------------------------------------------ end to end
+def test_names_and_sets_that_cannot_be_meant_are_refused(tmp_path, cli):
+    for name, layout in (("own", [0, 1, 2]), ("own5", [0, 1, 2, 3, 4]), ("other/own", [0, 1, 2, 3, 4])):
+        (tmp_path / name).mkdir(parents=True)
+        write_pairs(tmp_path / name, [FIVE[layout] + i for i in range(6)])
+    shutil.copytree(tmp_path / "own", tmp_path / "copy")
+    named = {"copied": {"conventions": {"onw": ["hat"]}}, "plain": {"conventions": {}}}
+    for name, row in named.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({name: row, **MINE}))
+    for sets, flags, message in (
+            (["own", "own5"], ["--layout", tmp_path / "copied.yaml"],
+             "layout 'copied': conventions names 'onw', which is no training set (there are: own, own5); did you mean 'own'?"),
+            (["own", "own5"], ["--shares", "own5=1", "own5=2"], "numbers above 0, each name once"),
+            (["own", "other/own"], ["--shares", "own=2"], "--shares names 'own', but 2 training sets have this name"),
+            (["own", "own5", "copy"], [], "hold the same faces; leave one out")):
+        done = cli("--train", "--train-data", *(tmp_path / name for name in sets), "--layout", tmp_path / "plain.yaml", *SMALL,
+                   "--data-root", tmp_path / "data", "--run-root", tmp_path / "runs", *flags)
+        assert done.error and message in done.error, done.stderr
+    more = {"plain": {"conventions": {}}, "mine": {"count": 4, "flip_index": [1, 0, 2, 3]}}
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(more))
+    done = cli("--prepare", "--train-data", tmp_path / "own", tmp_path / "own5", "--layout", tmp_path / "plain.yaml", *SMALL,
+               "--data-root", tmp_path / "data")
+    assert done.error and "prepared with 3 landmarks, but layout mine has 4 now" in done.stderr, done.stderr
+
+
 @pytest.fixture(scope="module")
 def miniatures(tmp_path_factory):
     """The official archives of four sets in one folder, a set of one's own, and a file with its layout."""
@@ -195,7 +220,8 @@ def test_sets_of_five_layouts_train_one_net(miniatures, tmp_path, cli):
     done = cli("--train", "--test", "--test-onnx", "--layout", miniatures / "all.yaml", "--train-data", *sets, *shares, *places,
                *SMALL, "--epochs", "2", "--val", "0.4", "--exp", "one")
     assert done.returncode == 0, done.stderr
-    assert "landmarks of layouts 98, 29, 19, 106, mine" in done.stderr and "own: no rule relates layout mine" in done.stderr
+    assert "landmarks of layouts 98 (wflw), 29 (cofw), 19 (aflw), 106 (lapa), mine (own)" in done.stderr
+    assert "own: no rule relates layout mine" in done.stderr
     found = {row[0]: row for row in table(done.stdout)}
     assert {f"{name}, net all as {layout}" for name, layout in (("wflw-64", "98"), ("cofw-64", "29"), ("lapa-64", "106"),
                                                                ("own-64", "mine"))} <= found.keys()

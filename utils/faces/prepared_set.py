@@ -132,6 +132,9 @@ class PreparedSet:
                 if key == "fingerprint":
                     return f"{self.meta['source']} has changed since {self.folder} was prepared"
                 return f"{self.folder} was prepared with {key} {self.meta[key]}, not {value}"
+        name, count = self.meta["layout"], self.meta["count"]
+        if name in self.layouts.rows and self.layout.count != count:
+            return f"{self.folder} was prepared with {count} landmarks, but layout {name} has {self.layout.count} now"
         try:
             for split in self.splits:
                 stored_columns(self.folder / split, self.meta)

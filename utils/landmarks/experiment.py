@@ -16,7 +16,7 @@ from pipnet.geometry import to_crop
 from utils.evaluate.evaluate import calibration, evaluate, torch_predictor
 from utils.faces.faces import Faces
 from utils.landmarks.semi import Pool, Told, check_collapse, with_unlabelled
-from utils.landmarks.sources import Held, Sources, check_known, check_tests, load_faces
+from utils.landmarks.sources import Held, Sources, check_known, check_tests, check_training, load_faces
 from utils.sections import MEAN_TEACHER
 from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, Samples, Validated, check_finite
@@ -36,6 +36,7 @@ def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None,
 
     fold: number of the audit's fold whose faces validate. pool: unlabelled faces of --semi. told: their pseudo-labels in a round.
     """
+    check_training(sources)
     check_tests(sources)
     settings, layout = sources.settings, sources.layout
     net, data = settings.net, settings.data

@@ -20,8 +20,7 @@ from utils.faces.sets import Sets, check_same_protocol
 from utils.faces.unlabelled import unlabelled_tests
 from utils.train.make_net import auxiliary_outputs, input_margin
 from utils.train.ranks import Ranks
-from utils.union import Labelled, alone, unite
-from utils.yaml_files import nearest
+from utils.union import Labelled, alone, check_names, unite
 
 
 class Sources(NamedTuple):
@@ -68,12 +67,8 @@ class Sources(NamedTuple):
         given = dict(one.rpartition("=")[::2] for one in self.settings.train.shares)
         if not given:
             return ()
-        known = {one.checksum: one.called for one in self.training}
-        if unknown := [name for name in given if name not in known.values()]:
-            raise UserError(f"--shares names '{unknown[0]}', which is no training set (there are: {', '.join(known.values())})"
-                            f"{nearest(unknown[0], known.values())}")
         counts = Counter(faces["set"])
-        return tuple((counts[mark], float(given.get(called, 1))) for mark, called in known.items() if counts[mark])
+        return tuple((count, float(given.get(one.called, 1))) for one in self.training if (count := counts[one.checksum]))
 
     def splits(self, *names: str) -> list[Split]:
         """Return splits of the training sets.
@@ -133,8 +128,8 @@ def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: boo
             sources = sources._replace(settings=settings._replace(net=replace(net, num_nb=most)))
             logger.info(f"num_nb is {most}, not {net.num_nb}: there are {most + 1} landmarks")
         if (layout := sources.layout).members:
-            logger.info(f"layout {layout.name}: {layout.count} landmarks of layouts "
-                        + ", ".join(name for name, member in layout.members.items() if member.sets))
+            learnt = [f"{name} ({', '.join(member.sets)})" for name, member in layout.members.items() if member.sets]
+            logger.info(f"layout {layout.name}: {layout.count} landmarks of layouts {', '.join(learnt)}")
             for line in alone(layout, settings.layouts):
                 logger.info(line)
     if test:
@@ -143,6 +138,19 @@ def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: boo
             tested = tested + ranks.one_by_one(lambda: unlabelled_tests(sets, tested[0].set, data.unlabelled))
         sources = sources._replace(tested=tested)
     return sources
+
+
+def check_training(sources: Sources) -> None:
+    """Raise UserError for a set that is given twice, and for a name in --shares or conventions that is of no set or several."""
+    settings, sets = sources.settings, sources.training
+    for place, one in enumerate(sets):
+        if same := [other.folder for other in sets[:place] if other.checksum == one.checksum]:
+            raise UserError(f"--train-data: {same[0]} and {one.folder} hold the same faces; leave one out, --shares takes a set "
+                            "more often")
+    called, name = [one.called for one in sets], settings.data.layout
+    check_names("--shares", (one.rpartition("=")[0] for one in settings.train.shares), called)
+    if settings.layouts.is_union(name):
+        check_names(f"layout '{name}': conventions", settings.layouts.conventions(name), called)
 
 
 def check_tests(sources: Sources) -> None:

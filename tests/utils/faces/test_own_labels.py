@@ -103,6 +103,17 @@ def test_of_two_layouts_the_one_with_the_names_is_taken(tmp_path):
     assert read_meta(prepared("coco", root, tmp_path / "data", layouts=layouts))["layout"] == "mine"
 
 
+def test_of_two_layouts_without_names_the_one_that_fits_is_taken(tmp_path):
+    layouts = LAYOUTS.with_rows({"mine": {"count": 5, "flip_index": [0, 2, 1, 4, 3]}})
+    for order, name in ((range(5), "5"), ([2, 0, 1, 3, 4], "mine")):
+        root = write_pairs(tmp_path / name, [FIVE[order] + i for i in range(3)])
+        assert read_meta(prepared("points", root, tmp_path / "data", layouts=layouts))["layout"] == name
+    layouts = LAYOUTS.with_rows({"other": {"count": 5, "flip_index": [1, 0, 2, 4, 3]}})
+    refuses("has 5 landmarks, as layouts 5 and other have; say which one it has: --layout NAME", prepared, "points",
+            tmp_path / "5", tmp_path / "data", layouts=layouts)
+    assert read_meta(prepared("points", tmp_path / "5", tmp_path / "data", layouts=layouts, layout="other"))["layout"] == "other"
+
+
 @pytest.mark.parametrize(("order", "layout", "word"), [
     ([0, 1, 2, 3, 4], None, ""), ([1, 0, 2, 4, 3], None, "mirrored order of layout 5"), ([2, 0, 1, 3, 4], None, "--flip 0"),
     ([0, 2, 3], [0, 1, 2], "--flip 0"), ([0, 1], [1, 0], ""), ([0, 1], [0, 1], "--flip 0"),

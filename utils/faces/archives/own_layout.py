@@ -43,10 +43,11 @@ def _with_count(layouts: Layouts, count: int) -> list[Layout]:
 
 
 def layout_of(archive: Archive, given: Layout | None, usual: Layouts) -> Layout:
-    """Return the layout of a user's own set: the given one, else that of its names, else the first with its number of points.
+    """Return the layout of a user's own set: the given one, else that of its names, else the one with its number of points.
 
-    Log what is unusual about the set. UserError without a layout, if the names contradict it, and for faces that lie on their
-    side. usual: the layouts of args.yaml, which other sets have too.
+    Of several, it is the one whose mirror images fit the faces. Log what is unusual about the set. UserError without a layout, if
+    several fit, if the names contradict it, and for faces that lie on their side. usual: the layouts of args.yaml, which other
+    sets have too.
     """
     for note in archive.notes:
         logger.info(note)
@@ -57,6 +58,14 @@ def layout_of(archive: Archive, given: Layout | None, usual: Layouts) -> Layout:
         raise UserError(f"{archive.root} has {len(faces[0])} landmarks{known}, and no layout in args.yaml has as many; add a row "
                         "under layouts with count and flip_index, or give a file with it: --layout FILE.yaml")
     layout = next((one for one in fitting if _same(names, one)), fitting[0])
+    if len(fitting) > 1 and not _same(names, layout):
+        shaped = [one for one in fitting if not misfit(faces, one, one.name in usual.rows)]
+        if len(shaped) > 1:
+            several = " and ".join(one.name for one in shaped)
+            raise UserError(f"{archive.root} has {len(faces[0])} landmarks, as layouts {several} have; say which one it has: "
+                            "--layout NAME; for a net of several layouts, --prepare this set alone first, with that and the same "
+                            "other flags")
+        layout = (shaped or fitting)[0]
     check_names(names, layout, archive.root)
     for doubt in filter(None, (misfit(faces, layout, layout.name in usual.rows), _unturned(archive, layout))):
         logger.warning(f"{archive.root}: {doubt}")
