@@ -17,8 +17,8 @@ from pipnet.geometry import invert, opencv_matrix, transform, turn_about, turned
 from utils.detect.scene_sources import RAISE, STORED, Cutouts, face_boxes, resized
 from utils.detect.wider import Picture
 from utils.faces.batches import Batch
-from utils.faces.changes import DRAWS, Field, changes, uniforms
-from utils.faces.pixels import pixels
+from utils.faces.changes import DRAWS, Field, changes, shadows, uniforms
+from utils.faces.pixels import darken, pixels
 from utils.sections import AugmentSettings, DetectSettings
 
 SMALLEST = 24.0  # px of the crop: smaller faces are matched as if they had this side
@@ -80,7 +80,8 @@ class Scenes(Dataset):
         matrix = np.array([[-1.0, 0, self.size], [0, 1, 0]]) if mirrored else np.eye(2, 3)
         if mirrored:
             boxes, unknown = (part[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (self.size, 0, self.size, 0) for part in (boxes, unknown))
-        return Scene(pixels([canvas], change._replace(matrix=matrix[None]))[0], boxes, unknown)
+        change = change._replace(matrix=matrix[None], light=None)  # each photograph has shadows of its own
+        return Scene(pixels([canvas], change)[0], boxes, unknown)
 
     def _fill(self, canvas: np.ndarray, corner: np.ndarray, number: int, labels: list, rng: np.random.Generator) -> None:
         """Draw a part of photograph `number` or of a portrait into the square `canvas`, or recursively a mosaic of four canvases.
@@ -153,7 +154,18 @@ class Scenes(Dataset):
         counts = (share >= KNOWN[0]) & (seen >= LEAST).all(1) & ~picture.ignored
         hides = ~counts & (share > (BACKGROUND if inside_face else KNOWN[1]))
         unknown = clipped[hides] if picture.whole else np.array([[0, 0, side, side]], float)
+        if self.recipe.shadow and counts.any():
+            self._shade(cut, clipped[counts], rng.spawn(1)[0])
         return Scene(cut, clipped[counts], unknown)
+
+    def _shade(self, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> None:
+        """Lay a shadow over an image, in place, with probability `shadow`. Its edge goes through one of the boxes (M, 4)."""
+        if rng.random() < self.recipe.shadow:
+            box = boxes[int(rng.integers(len(boxes)))]
+            side = float((box[2:] - box[:2]).max())
+            depth, light = shadows(rng.random((1, 8)), np.array([True]), side)[0]
+            depth[2] -= depth[:2] @ ((box[:2] + box[2:]) - side) / 2  # from the square about the box to the image
+            darken(image, depth, light)
 
     def _paste(self, canvas: np.ndarray, boxes: np.ndarray, unknown: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Paste faces into free places of `canvas`, in place. Return the boxes of all faces in it."""

@@ -65,6 +65,19 @@ def test_parts_of_faces_are_background():
     assert all((scene.image > 127).mean() > 0.9 for scene in made)
 
 
+def test_a_shadow_falls_on_a_part_of_a_face():
+    """The edge of a shadow goes through a box of a white photograph; boxes and other crops stay as they are."""
+    pictures = [boxed_picture([[50, 40, 90, 90]])._replace(image=np.full((120, 160, 3), 255, np.uint8))]
+    lit, dark = (make_scenes(pictures, 40, mosaic=0.0, flip=0.0, shadow=share) for share in (0.0, 1.0))
+    shares = []
+    for index in range(40):
+        before, after = lit.scene(0, index), dark.scene(0, index)
+        assert np.array_equal(before.boxes, after.boxes) and np.array_equal(before.unknown, after.unknown)
+        for x1, y1, x2, y2 in after.boxes.round().astype(int):
+            shares.append((after.image < before.image)[y1:y2, x1:x2].any(-1).mean())
+    assert len(shares) > 20 and 0.3 < np.mean(shares) < 0.9 and min(shares) > 0
+
+
 def test_turned_photographs_and_their_boxes():
     """Boxes hold the white ellipses of turned photographs tightly; the rest of the crop is drawn as without turns."""
     pictures = white_faces(8)
