@@ -90,8 +90,8 @@ def convert_predictor(layout: Layout, stored: str, layouts: Layouts,
         there, way = convert_predictor(member.layout, stored, layouts)
         if there is not member.layout or conversion(stored, there.stored, layouts):
             return there, partial(_both, partial(selected, member.index), way)
-    forth = conversion(layout.name, stored, layouts)
-    if stored == layout.stored or conversion(stored, layout.stored, layouts) or forth is None:
+    forth = conversion(layout.stored, stored, layouts)
+    if stored == layout.stored or conversion(stored, layout.stored, layouts) or not forth or forth.x.shape[2] != layout.count:
         return layout, lambda predict: predict
     there = layouts.load(stored)
     told = np.flatnonzero(forth.told[0])

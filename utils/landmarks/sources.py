@@ -10,6 +10,7 @@ from loguru import logger
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.config import Settings
+from utils.conversion import conversion
 from utils.evaluate.evaluate import Predict, convert_predictor, face_norms
 from utils.faces.archives import DATASETS
 from utils.faces.batches import Batches
@@ -103,6 +104,12 @@ class Sources(NamedTuple):
     def way_to_test(self, split: Split, layout: Layout | None = None) -> tuple[Layout, Callable[[Predict], Predict]]:
         """Return how a net of `layout`, by default the one that is trained, is tested on a split, see `convert_predictor`."""
         return convert_predictor(layout or self.layout, split.set.meta["layout"], self.settings.layouts, split.set.called)
+
+    def testable(self, split: Split, layout: Layout) -> bool:
+        """Return whether a net of `layout` can be tested on a split: whether one layout can be converted to the other."""
+        stored = split.set.meta["layout"]
+        return (self.way_to_test(split, layout)[0] is not layout or stored == layout.stored
+                or conversion(stored, layout.stored, self.settings.layouts) is not None)
 
     def batches(self, faces: Faces, layout: Layout | None = None) -> Batches:
         """Return training batches of some faces."""

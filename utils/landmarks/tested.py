@@ -159,6 +159,7 @@ class LandmarkTests(Tests):
         test, run, stored = self.settings.test, self.run, self.stored
         tables = report.write(test.flip_test)
         how = f"{test.norm} norm, flip test {'on' if test.flip_test else 'off'}, {', '.join(test.box)} boxes"
+        how += f", layout {self.settings.view}" if self.settings.view else ""
         if "detector" in test.box:
             how += "; faces that the detector missed are tested in their true boxes"
         about = checkpoint.about(run.weights, stored)
@@ -205,6 +206,10 @@ def landmark_tests(sources: Sources, ranks: Ranks, run: Run, compare: list[Run])
     seen = stored.get("data", ())
     if mine := [split.set.folder for split in tested if split.name == ALL and split.set.checksum in seen]:
         raise UserError(f"{mine[0]} has no test split, and the net was trained on its faces; give other --test-data")
+    if view and not sources.settings.data.test_data:  # the sets of other layouts
+        for split in [split for split in tested if not sources.testable(split, net.layout)]:
+            logger.info(f"{split.set.folder} is not tested: no rule relates its layout {split.set.meta['layout']} to {view}")
+            tested.remove(split)
     ways = [sources.way_to_test(split, net.layout) for split in tested]
     flags = test_flags([split.set for split in tested], defaults.values["data_root"]) if compare else ""
     compared = [tuple(read_compared(other, split, test.norm, there.name, flags) for other in compare)
