@@ -138,7 +138,7 @@ def rectangles(share: np.ndarray, place: np.ndarray, side: int, least: int) -> n
     return np.concatenate([(place * (side - extent)).astype(int), extent], 1)
 
 
-def shadows(u: np.ndarray, acts: np.ndarray, side: int) -> np.ndarray:
+def shadows(u: np.ndarray, acts: np.ndarray, side: float) -> np.ndarray:
     """Return `Change.light` (B, 2, 3) of shadows in pictures of `side` px: none where `acts` (B,) is False.
 
     A shadow begins at a line through the middle half of the picture and reaches its depth within a tenth to all of the side. The
