@@ -10,7 +10,7 @@ from pipnet.checkout import from_checkout
 from pipnet.contents import check_export
 from pipnet.errors import UserError, one_line
 from pipnet.geometry import carry, iou, shared, turn_about
-from pipnet.images import OPENCV_LOG, SILENT, as_bgr, shrunken
+from pipnet.images import OPENCV_LOG, SILENT, as_bgr, opencv_path, shrunken
 from pipnet.runtimes import RUNTIMES, open_file
 from pipnet.session import open_session, shipped_onnx
 
@@ -240,7 +240,7 @@ def load_yunet(file: Path, threads: int) -> Loaded:
     level = OPENCV_LOG.getLogLevel()
     OPENCV_LOG.setLogLevel(SILENT)  # OpenCV prints many lines about a wrong file
     try:
-        net = cv2.FaceDetectorYN.create(str(file), "", (32, 32))
+        net = cv2.FaceDetectorYN.create(opencv_path(file), "", (32, 32))
         net.detect(np.zeros((32, 32, 3), np.uint8))
     except cv2.error as error:
         reason = one_line(getattr(error, "err", error))

@@ -46,7 +46,18 @@ def is_picture(file: Path) -> bool:
     if not os.access(file, os.R_OK):
         return False
     with open(file, "rb") as content:
-        return bool(heif_kind(content.read(BEGINNING))) or cv2.haveImageReader(str(file))
+        beginning = content.read(BEGINNING)
+        content.seek(0)
+        return bool(heif_kind(beginning)) or cv2.haveImageReader(f"/dev/fd/{content.fileno()}")  # see `opencv_path`
+
+
+def opencv_path(file: Path | str) -> str:
+    """Return a path for OpenCV. UserError for one that is not UTF-8, with which OpenCV would end the process."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{file}: OpenCV cannot open it, because its path is not UTF-8; rename it") from None
+    return str(file)
 
 
 def shrunken(image: np.ndarray, factor: float) -> np.ndarray:

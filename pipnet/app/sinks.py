@@ -13,7 +13,7 @@ from pipnet.app.encoders import CODECS, OpenCV, PyAV, open_encoder
 from pipnet.app.sources import Frame
 from pipnet.errors import UserError
 from pipnet.files import partial_file
-from pipnet.images import write_image
+from pipnet.images import opencv_path, write_image
 
 RESERVE = 2 ** 23  # bytes that stay free on the disk, for what is written when a video ends, above all its index
 
@@ -51,7 +51,7 @@ class VideoSink:
     def __init__(self, target: Path, fps: float, source: Path | None = None):
         if target.suffix.lower() not in CODECS:
             raise UserError(f"--save {target}: give a video a name that ends in {', '.join(CODECS)}")
-        self.target, self.written, self.source = target, 0, source
+        self.target, self.written, self.source = Path(opencv_path(target)), 0, source
         self._partial: Path | None = None
         self._writer: OpenCV | PyAV | None = None
         self._fps, self._size = fps, None
@@ -110,7 +110,8 @@ class VideoSink:
 
 def names_picture(file: Path | str) -> bool:
     """Return whether OpenCV writes pictures with this file name."""
-    return bool(Path(file).suffix) and cv2.haveImageWriter(str(file))
+    suffix = Path(file).suffix
+    return suffix.isascii() and bool(suffix) and cv2.haveImageWriter(f"picture{suffix}")
 
 
 def unused(path: Path) -> Path:

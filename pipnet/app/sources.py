@@ -18,7 +18,7 @@ import numpy as np
 
 from pipnet.app.address import fetch_picture
 from pipnet.errors import UserError
-from pipnet.images import OPENCV_LOG, SILENT, is_picture, picture_files, read_image
+from pipnet.images import OPENCV_LOG, SILENT, is_picture, opencv_path, picture_files, read_image
 
 USUAL_FPS, HIGHEST_FPS = 25.0, 240.0  # used where a video gives no rate or a higher one
 AHEAD = 4          # frames that are decoded ahead of their use
@@ -107,6 +107,7 @@ class Video:
     still = False
 
     def __init__(self, target: str | int):
+        target = target if isinstance(target, int) else opencv_path(target)
         path = Path(str(target))
         device = isinstance(target, int) or path.is_char_device()
         self.live = device or not path.is_file()

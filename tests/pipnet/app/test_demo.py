@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, fails, refuses
+from conftest import DEFAULTS, LAYOUTS, ROOT, detector_file, draw_face, fails, refuses, run
 from PIL import Image
 
 from nets.stages.auxiliary import STATES
@@ -240,6 +240,26 @@ def test_pose_and_states_are_the_nets_own(recipe, tmp_path, cli, monkeypatch):
         said = row["faces"][0]
         shut = [said["states"][f"{side}_eye_closed"] > 0.5 for side in ("left", "right")]
         assert len(said["pose"]) == 3 and (shut[0] != shut[1] or said["closed"] == shut[0])
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are UTF-8 there")
+def test_names_that_are_not_utf8(nets, tmp_path):
+    """OpenCV would end the process."""
+    data, folder = cv2.imencode(".png", face_picture())[1].tobytes(), tmp_path / "in"
+    names = [os.fsdecode(name) for name in (b"\xff.png", b"\xfe.data", b"\xfd.txt", b"\xff.avi", b"\xff.mp4")]
+    folder.mkdir()
+    for name, content in zip(names[:3], (data, data, b"no picture"), strict=True):
+        (folder / name).write_bytes(content)
+    done = run("python", "demo.py", folder, "--save", tmp_path / "drawn", "--json", tmp_path / "out.jsonl", *nets)
+    assert done.returncode == 0, done.stderr
+    assert [row["file"] for row in lines("out.jsonl")] == [names[1], names[0]]
+    assert {path.name for path in Path("drawn").iterdir()} == {names[0], f"{names[1]}.png"}
+    video, moved = write_video(tmp_path / "talk.avi", 3), tmp_path / names[3]
+    shutil.copy(video, moved)
+    for flags in ([moved], [video, "--save", tmp_path / names[4]], [folder / names[2]],
+                  [folder, "--detector", "yunet", "--detector-weights", folder / names[2]]):
+        done = run("python", "demo.py", *nets, *flags)
+        assert done.returncode == 1 and "is not UTF-8; rename it" in done.stderr and "Traceback" not in done.stderr, done
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mov", ".webm"])

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipnet.cores import cores
 from pipnet.errors import UserError
+from pipnet.images import opencv_path
 from utils.faces.archives.archive import Archive
 from utils.faces.archives.lists import path_inside
 from utils.faces.archives.points import images_and_points
@@ -42,7 +43,7 @@ class Frames:
             if number in self.decoded:
                 return self.decoded.pop(number)
             if self.capture is None or number <= self.position:
-                self.capture, self.position = cv2.VideoCapture(str(self.file)), 0
+                self.capture, self.position = cv2.VideoCapture(opencv_path(self.file)), 0
             oldest = number - 2 * cores()
             while self.position < number:
                 if not self.capture.grab():
