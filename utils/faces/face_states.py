@@ -6,13 +6,13 @@ size of the face. Ours are the values at which its published net switches; by th
 larger, because copies are for rare faces: 12.8 px of a 160 px crop, whose side is 1.5 times that of the box.
 """
 from collections.abc import Callable
+from functools import reduce
 
 import cv2
 import numpy as np
 
 from nets.stages.auxiliary import STATES
 from pipnet.errors import UserError
-from pipnet.geometry import box_of
 from pipnet.layout import Layout
 from pipnet.pose import LEAST, MODEL, pose_points
 from utils.faces.faces import Faces, chunks
@@ -37,12 +37,15 @@ class Distances:
     """
 
     def __init__(self, landmarks: np.ndarray, layout: Layout):
-        if layout.stored not in LIDS or layout.selected != tuple(range(layout.count)) or layout.count != int(layout.stored):
+        members = [member for member in (layout.members or {"": layout.chosen()}).values() if _whole(member.layout)]
+        stored = next((name for name in LIDS if name in [member.layout.stored for member in members]), None)
+        if not stored:
             raise UserError(f"layout {layout.name} does not say where lids and lips are; states (--eyes, --mouth, --balance) "
                             f"need layout {' or '.join(LIDS)}")
-        left, right, lips, corners = LIDS[layout.stored]
-        box = box_of(landmarks)
-        width, height = (box[:, 2:] - box[:, :2]).T
+        parts = [landmarks[:, list(member.index)] for member in members if member.layout.stored == stored]
+        landmarks = reduce(lambda one, other: np.where(np.isnan(one), other, one), parts)  # a set's own points are in one of them
+        left, right, lips, corners = LIDS[stored]
+        width, height = (np.fmax.reduce(landmarks, 1) - np.fmin.reduce(landmarks, 1)).T
 
         def between(one: int, other: int) -> np.ndarray:
             return np.linalg.norm(landmarks[:, one] - landmarks[:, other], axis=1)
@@ -50,6 +53,10 @@ class Distances:
         self.left, self.right, self.lips = (np.stack([between(*pair) / height for pair in pairs], 1)
                                             for pairs in (left, right, lips))
         self.eyes = between(*corners) / width
+
+
+def _whole(layout: Layout) -> bool:
+    return layout.stored in LIDS and layout.selected == tuple(range(int(layout.stored)))
 
 
 def states_of(landmarks: np.ndarray, layout: Layout) -> np.ndarray:

@@ -11,12 +11,14 @@ from nets.stages.auxiliary import STATES
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, box_of, crop_box, cut
 from pipnet.pose import MODEL, POINTS, head_pose
+from utils.conversion import conversion
 from utils.faces.archives.pts import read_pts
 from utils.faces.batches import Batches, plain
 from utils.faces.face_states import COPIES, balanced, complete, poses_of, states_of
 from utils.faces.prepared_set import load_splits
 from utils.train import initialise
 from utils.train.make_net import facial_parts, make_net
+from utils.union import Labelled, to_union, unite
 
 AUGMENT = settings("default").augment
 L68, L98 = (LAYOUTS.load(name) for name in ("68", "98"))
@@ -124,6 +126,22 @@ def test_rare_faces_have_copies(faces):
     assert (more.crops[one_closed - 1] == some.crops[0]).all()
     one, other = Batches(more, AUGMENT, L68.flip_index, 0)[np.zeros(2, int), np.arange(2)].images
     assert (one != other).any()
+
+
+def test_a_net_of_several_layouts_has_the_states_of_its_faces_with_lids():
+    layouts = LAYOUTS.with_rows({"union": {"conventions": {"own": ["eye_left", "eye_right"]}}})
+    sets = [Labelled("cofw", "29"), Labelled("300w", "68"), Labelled("own", "68"), Labelled("aflw", "19")]
+    union, closed = unite("union", sets, layouts), face(left=0.01)
+    found = []
+    for called, stored in sets:
+        rule = conversion("68", stored, LAYOUTS)
+        way = to_union(called, stored, union, layouts)
+        found.append(way(np.stack([closed, face(lips=0.2)]) if stored == "68" else rule(closed[None]).repeat(2, 0)))
+    states = states_of(np.concatenate(found), union)
+    assert states[2:6].tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]] * 2 and np.isnan(states[[0, 1, 6, 7]]).all()
+    assert np.isfinite(poses_of(np.concatenate(found), union)[:6]).all()
+    with pytest.raises(UserError, match="layout union does not say where lids and lips are"):
+        states_of(np.zeros((1, 200, 2)), unite("union", [sets[0], sets[3]], LAYOUTS))
 
 
 def test_layouts_without_the_landmarks():
