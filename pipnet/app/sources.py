@@ -24,6 +24,7 @@ USUAL_FPS, HIGHEST_FPS = 25.0, 240.0  # used where a video gives no rate or a hi
 AHEAD = 4          # frames that are decoded ahead of their use
 PATIENCE = 10_000  # ms that an address may take to answer
 LEAST, BACK = 0.001, 1.0  # s between frames with the same time stamp; by which stamps go back where they start anew
+LAST = 2.0         # s that the decoding of a last frame is waited for
 RETURN, RETRY = 30.0, 1.0  # s that a camera or stream is waited for that gives no more pictures, and from one attempt to the next
 
 
@@ -136,7 +137,16 @@ class Video:
         self._queue, self._stop = queue.Queue(1 if self.live else AHEAD), threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
-        threading.Thread(target=self._read, daemon=True).start()
+        reader = threading.Thread(target=self._read, daemon=True)
+        reader.start()
+        try:
+            yield from self._frames()
+        finally:
+            self.close()
+            reader.join(LAST)  # Python aborts if a thread returns from OpenCV while it ends
+
+    def _frames(self) -> Iterator[Frame]:
+        """Yield the frames that the reading thread decodes, the first one at once."""
         last = before = self._first
         yield last
         while not self._stop.is_set():

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -553,6 +554,29 @@ def test_a_live_source_shows_the_newest_frame(tmp_path, monkeypatch):
         indices.append(frame.index)
         time.sleep(0.02)
     assert indices == sorted(set(indices)) and indices[-1] == 29
+
+
+def test_nobody_decodes_after_the_last_frame(tmp_path, monkeypatch):
+    """At the end of the process, that would abort it."""
+    before, opened = threading.enumerate(), cv2.VideoCapture
+
+    class Slow:
+        def __init__(self, *options):
+            self._capture = opened(*options)
+
+        def read(self):
+            time.sleep(0.1)
+            return self._capture.read()
+
+        def __getattr__(self, name):
+            return getattr(self._capture, name)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Slow)
+    for most in (1, 9):
+        for index, _ in enumerate(sources.Video(str(write_video(tmp_path / "talk.avi", 3))), 1):
+            if index == most:
+                break
+        assert threading.enumerate() == before
 
 
 def test_the_camera_is_the_usual_source(nets, tmp_path, monkeypatch):
