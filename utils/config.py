@@ -49,7 +49,8 @@ class Settings(NamedTuple):
     """The settings of a run, a frozen object per section of args.yaml. Functions take the sections that they use.
 
     trained_root: the data root in a trained run's file. Its prepared sets are read, but nothing is written there, since the file
-    may come from anybody. view: the layout in which a net of several layouts is tested, exported or predicts; None: see there.
+    may come from anybody. view: the layout in which a net of several layouts is tested, exported or predicts; None: the default
+    of each of these.
     """
 
     data: DataSettings
@@ -154,8 +155,9 @@ def parser(add_modes: Callable, defaults: Defaults) -> argparse.ArgumentParser:
     top = _Parser(
         usage="python main.py MODE ... [--KEY VALUE ...]", allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
-        description="Prepare data, train, test and export facial-landmark nets. Modes can be combined; they run in the order "
-                    "below. The value of preset `default` is in brackets; if it is None, the text says what that means.")
+        description="Prepare data, train, test and export facial-landmark nets. Modes can be combined. They run in this order: "
+                    "--prepare, --show-data, --train, --audit, --export, tests, --predict. The value of a key in preset "
+                    "`default` is in brackets; if it is null, the text says what that means.")
     add_modes(top)
     names = {"preset": defaults.presets, "protocol": defaults.protocols, "layout": defaults.layouts.rows}
     usual = {**defaults.values, **(defaults.presets.get("default") or {})}
@@ -163,7 +165,7 @@ def parser(add_modes: Callable, defaults: Defaults) -> argparse.ArgumentParser:
         add = top.add_argument_group(section.title).add_argument
         for key, row in section.keys.items():
             among = f" ({', '.join(names[key])})" if key in names else ""
-            text = f"{row.help}{among} [{usual[key]}]".replace("%", "%%")
+            text = f"{row.help}{among} [{'null' if usual[key] is None else usual[key]}]".replace("%", "%%")
             options: dict[str, Any] = {"dest": key, "default": argparse.SUPPRESS, "help": text}
             if row.kind is bool:
                 options["action"] = argparse.BooleanOptionalAction

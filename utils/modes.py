@@ -10,7 +10,7 @@ from utils.formats import EXPORTS, TESTED
 
 
 class Mode(NamedTuple):
-    """Which flags a mode can be combined with. needs: one of these must be given too; excludes: none of these may be given.
+    """The flags with which a mode can be combined: one of `needs` must be given too, and none of `excludes`.
 
     says: the error message otherwise.
     """
@@ -31,8 +31,9 @@ MODES = {  # checked in this order
     **{name: Mode(("predict",), (), f"--{name.replace('_', '-')} is for --predict; give that too") for name in FACES},
     "compare": Mode(TESTS, ("sweep",),
                     "--compare is for the report of a test; give --test with it, and no --sweep"),
-    "resume": Mode(("train", "audit"), (), "--resume says how to --train; give that too"),
-    "overwrite": Mode(("train", "audit", "predict", "prepare", "export"), (), "--overwrite says how to --train; give that too"),
+    "resume": Mode(("train", "audit"), (), "--resume continues a --train or an --audit; give that too"),
+    "overwrite": Mode(("train", "audit", "predict", "prepare", "export"), (),
+                      "--overwrite says what --train, --audit, --predict, --prepare or --export may replace; give one of these"),
     "audit": Mode((), ("train", *TESTS, "export", "sweep"),
                   "--audit trains nets of its own; leave --train, --test, --sweep out"),
     "sweep": Mode(("train",), ("show_data", "export", "test_formats"),
@@ -46,7 +47,7 @@ def add_modes(parser: ArgumentParser) -> None:
     add("--version", action="version", version=f"pipnet {__version__}")
     add("--prepare", action="store_true", help="write data/NAME from the raw archive (also done on first use)")
     add("--train", action="store_true", help="train a net in weights/EXP")
-    add("--test", action="store_true", help="NME, failure rate and area under the curve on the test sets")
+    add("--test", action="store_true", help="print NME, failure rate and area under the curve on the test sets")
     add("--test-onnx", action="store_true", help="export the net if necessary, test the ONNX file, fail if it differs from torch")
     add("--export", metavar="FORMAT", nargs="+", choices=EXPORTS, action="extend", default=[],
         help=f"write the net for other runtimes: {', '.join(TESTED)}; pipeline: one ONNX file that takes a picture and returns "
@@ -57,9 +58,9 @@ def add_modes(parser: ArgumentParser) -> None:
              "bound")
     add("--show-data", metavar="N", type=int, help="draw N augmented training faces, and list suspicious labels")
     add("--sweep", metavar="KEY=A,B,C", action="append",
-        help="--train (and test) once with each value of this key; given several times: with each combination")
+        help="--train (and --test) once with each value of this key; if given several times, with each combination")
     add("--audit", action="store_true",
-        help="find wrong labels: compare training faces with nets that were not trained on them; into weights/EXP/audit")
+        help="find wrong labels: compare training faces with nets that were not trained on them; writes weights/EXP/audit")
     add("--predict", metavar="PATH",
         help="write the landmarks of a picture, or of all pictures in a folder, most uncertain first, as .pts, CSV or COCO")
     add("--list-nets", metavar="NET", nargs="*",
@@ -70,14 +71,14 @@ def add_modes(parser: ArgumentParser) -> None:
              f"free id for a training, the newest run for tests, {SHIPPED[0]} for --predict")
     add("--resume", action="store_true", help="continue from the last whole checkpoint of that run")
     add("--overwrite", action="store_true",
-        help="replace that run, what --predict or --export web has written, or a prepared set whose archive is gone")
+        help="replace that run, results of --predict or --export web, or a prepared set whose archive is gone")
     add("--out", metavar="PATH",
         help="for --predict: a folder for .pts, or a file .csv or .json (COCO); default: in weights/EXP/predicted. For --export "
              "web: the folder of the page; default: weights/EXP/web")
     add("--predict-format", metavar="FORMAT", help="pts, csv or coco; default: by the ending of --out")
     add_face_flags(add, "for --predict 32")
     add("--compare", metavar="RUN", nargs="+", default=[],
-        help="show these runs, tested on the same faces, beside this one in the test's table and report")
+        help="show these runs, tested on the same faces, beside this one in the table and report of the test")
 
 
 def check_modes(mode: Namespace) -> None:

@@ -11,14 +11,14 @@ from nets.registry import ACTS, ERRORS, HEADS, POOLS
 from pipnet.detector import DETECTORS
 from utils.keys import Key, key, keys_of
 
-# published steps of the augmentation: the keys of `augment` that each reads, beside fill and interpolation
+# {published step of the augmentation: the keys of `augment` that it reads, beside fill and interpolation}
 STEPS = {"sides": ("sides",), "translation": ("translation", "translation_prob"), "rotation": ("rotation", "rotation_prob"),
          "shear": ("shear",), "flip": ("flip",), "occlusion": ("occlusion", "occlusion_size"), "padding": ("padding",),
          "hsv": ("hue", "saturation", "brightness", "colour_prob"),
          "colour": ("hue", "saturation", "brightness", "contrast", "colour_prob"), "infrared": ("infrared",),
          "grayscale": ("grayscale",), "blur": ("blur", "blur_sigma"), "noise": ("noise", "noise_sigma")}
-ONLY_STEPS = ("sides", "shear", "padding")  # keys that nothing else reads
-# rounds of --semi: which terms pseudo-labelled faces train in each, see nets.labels.Labels.level; the first net sees labels only
+ONLY_STEPS = ("sides", "shear", "padding")  # keys that only steps read
+# {--semi: the level of each round}. A level says which terms pseudo-labelled faces train, see nets.labels.Labels.level
 ROUNDS = {"gssl": (2, 1, 0, 0, 0), "self-training": (0, 0, 0)}
 MEAN_TEACHER = "mean-teacher"
 STRIDES = sorted({stride for head in HEADS.values() for stride in head.strides})
@@ -48,11 +48,11 @@ TAUGHT = (lambda settings: settings.train.teacher, "weights what is learnt from 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Faces and how they are prepared. A trained run cannot change these, except the paths of files."""
+    """Faces and how they are prepared. A trained run can change only paths, the cache, and how raw files are read."""
 
     dataset: str = key(
-        "row of the dataset table, or prepared folder below data/; auto: 300w if it is prepared with any settings, else "
-        "synthetic")
+        "row of the dataset table, or prepared folder below data/; auto: 300w if it is prepared with any settings, synthetic if "
+        "no set is")
     data_dir: str | None = key(
         "folder of the raw archive; null: the set must have been prepared (synthetic renders itself)", change="test")
     train_data: list[str] | None = key("[names or folders] training sets; null: the dataset", valid=NAMES)
@@ -60,11 +60,11 @@ class DataSettings:
         "[names or folders] test sets, a table row each; null: the test splits of the training sets",
         valid=NAMES, change="always")
     layout: str | None = key(
-        "row of `layouts` below, or a .yaml file that holds one; null: the layout of the prepared set. A net of several layouts "
-        "(union): the one that it is tested, exported or predicts in")
+        "row of `layouts` in args.yaml, or a .yaml file with one; null: the layout of the prepared set. If a trained net has "
+        "several layouts (union): the one to test, export or predict")
     selected_index: list[int] | None = key(
         "[index] landmarks to train, given as the flip index of that subset; null: the layout's own", task="landmarks")
-    protocol: str | None = key("row of `protocols` below; null: square, or the preset's")
+    protocol: str | None = key("row of `protocols` in args.yaml; null: square, or the preset's")
     labels: str = key("exact: continuous px; published: read as PIPNet's authors do, in 300W truncated to whole px",
         choices=("exact", "published"), task="landmarks")
     val: float | str = key(
@@ -80,15 +80,15 @@ class DataSettings:
         "own .pts, CSV or COCO: coordinate of the first pixel's centre, 0, 1 or 0.5; null: guessed from the files, 0 without "
         "evidence", choices=(0, 0.5, 1), change="test")
     cache: float = key(
-        "GiB of decoded crops that a process keeps, as page cache of a temporary file; crops of a larger set are decoded in "
-        "every epoch", 0, change="always")
+        "GiB of decoded crops that a process keeps in a temporary file; the crops of a larger set are decoded in every epoch",
+        0, change="always")
     label_shift: list[float] | None = key(
         "[px of the source image, per training set] by which labels lie to the right of the true point; null: known shift of the "
         "set (300w 0.75)", task="landmarks")
     balance: bool = key(
         "repeat rare faces (closed eyes, open mouth, eyes close together) in each epoch, as Peppa's Slim does", task="landmarks")
     least_box: float = key(
-        "px of the source image; training faces with a smaller width or height of the box are left out", 0, task="landmarks")
+        "px of the source image; training faces whose box has a smaller width or height are left out", 0, task="landmarks")
     labelled_fraction: float = key(
         "share of the training identities that keep their labels; the others are unlabelled faces for --semi",
         0, 1, valid=ABOVE_ZERO, task="landmarks")
@@ -137,24 +137,23 @@ class NetSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The course of a training. A resumed run may change these, except task, preset, seed and teacher."""
+    """The course of a training. A resumed run may change these, except task, preset, seed, freeze, semi and teacher."""
 
     task: str = key("landmarks, or detect: a face detector (FaceBoxesV2) from photographs with boxes and landmark sets",
         choices=("landmarks", "detect"), change="never")
-    preset: str | None = key("row of `presets` below; null: quick for synthetic faces, default for others", change="never")
+    preset: str | None = key("row of `presets` in args.yaml; null: quick for synthetic faces, default for others", change="never")
     epochs: int = key("passes over the training set", 1)
     batch_size: int = key("samples per process and step", 1)
     shares: list[str] = key(
-        "[NAME=NUMBER] in which shares a batch mixes training sets; a set that is not named has 1; empty: as many as it has "
-        "faces",
-        valid=SHARES, needs=NO_ROUNDS, task="landmarks")
+        "[NAME=NUMBER] shares of the training sets in a batch; a set that is not named has share 1; empty: in proportion to "
+        "their numbers of faces", valid=SHARES, needs=NO_ROUNDS, task="landmarks")
     accumulate: int = key(
         "micro-batches per step; the gradient is that of one large batch, batch norm sees each micro-batch alone", 1)
     optimizer: str = key("adam (weight decay in the gradient, as published) or adamw (decoupled)", choices=("adam", "adamw"))
-    learning_rate: float = key("peak, per step, independent of the batch size", 0)
-    final_learning_rate: float = key("at the end of the cosine", 0)
+    learning_rate: float = key("peak rate, per step; it is not scaled by the batch size", 0)
+    final_learning_rate: float = key("rate at the end of the cosine", 0)
     warmup: float = key("epochs of linear warm-up", 0)
-    warmup_learning_rate: float = key("at the first step of the warm-up", 0)
+    warmup_learning_rate: float = key("rate at the first step of the warm-up", 0)
     schedule: str = key("cosine, or steps", choices=("cosine", "steps"))
     milestones: list[float] = key("[epochs] at which `schedule: steps` changes the rate")
     factors: list[float] = key("[factors of learning_rate] from each milestone on; empty: 0.1, 0.01, ...", 0)
@@ -173,14 +172,15 @@ class TrainSettings:
     profile: bool = key(
         "measure 20 steps: print the shares of data, forward, backward, optimiser and idle; write weights/EXP/trace.json",
         change="always")
-    threads: int = key("CPU threads per process; 0: cores / processes, and without a GPU only cores that are free at the start",
+    threads: int = key(
+        "CPU threads per process; 0: cores / processes; without a GPU, cores that are busy at the start do not count",
         0, 1024, change="always")
     workers: int | None = key(
-        "loader processes per rank; null: up to 8, with a GPU 16, depending on the cores; pixels on the device: threads that "
-        "decode crops", 0, 1024, change="always")
+        "loader processes of each training process; null: up to 8 (with a GPU 16), by the number of cores. With pixels on the "
+        "device: threads that decode crops", 0, 1024, change="always")
     pixels: str = key(
-        "where training crops are warped, coloured and blurred: cpu (loader processes) or device; auto: device on CUDA. A CPU as "
-        "device is slow", choices=("auto", "cpu", "device"), task="landmarks")
+        "where training crops are warped, coloured and blurred: cpu (loader processes) or device; auto: device on CUDA, cpu "
+        "elsewhere", choices=("auto", "cpu", "device"), task="landmarks")
     early_stop: int = key("epochs without a better validation NME before stopping; 0: never", 0)
     epoch_steps: int | None = key("optimizer steps per epoch; null: one pass over the training faces", 1)
     freeze: str | None = key(
@@ -204,10 +204,10 @@ class LossSettings:
     reg: float = key("offsets and neighbors (pip), coordinates (coordinate, parts), refiner, local parts; detect: boxes", 0)
     error: str = key("form of the regression error: l1, l2 or wing (as Slim)", choices=ERRORS, task="landmarks", change="never")
     sigma: float = key(
-        "heads pip, coordinate: predict the expected errors, by which pip weights its merge; 0: do not, as published",
+        "heads pip, coordinate: predict the expected errors, with which pip weights its merge; 0: do not, as published",
         0, task="landmarks", change="never")
     alignment: float = key(
-        "reinit, local_parts: distance of the labels from the mean face in the new crop; 0: the transformer stays the identity",
+        "reinit, local_parts: distance of the labels from the mean face in the new crop; 0: the crop is not moved",
         0, needs=MOVES, task="landmarks")
     hard_landmarks: float = key(
         "a landmark's loss is weighted by (its error / the face's mean error) to the power of this; 0: equal weights, 1: as DPR",
@@ -219,7 +219,7 @@ class LossSettings:
         "states of the eyes, each (closed or not); if eyes and mouth are 0, the net has no state outputs", 0, task="landmarks")
     mouth: float = key("states of the mouth, each (closed or not, wide open or not)", 0, task="landmarks")
     teacher_weight: float = key(
-        "with a teacher: factor of the losses on its landmarks, score maps and feature maps, see docs/training.md",
+        "with a teacher: factor of all losses on what is learnt from it, see docs/training.md",
         0, valid=ABOVE_ZERO, needs=TAUGHT, task="landmarks")
 
 
@@ -254,15 +254,15 @@ class AugmentSettings:
     occlusion: float = key("probability of one rectangle of a random colour", 0, 1)
     occlusion_size: float = key("share of the crop, largest side of the rectangle", 0, 1)
     shadow: float = key("probability of a shadow or of light of another colour on one side", 0, 1)
-    edge: float = key("probability that the picture ends inside of the crop, as where a face is cut off", 0, 1, task="landmarks")
+    edge: float = key("probability that the picture ends inside the crop, as if it cut the face off", 0, 1, task="landmarks")
     fill: str = key("outside the crop: real pixels (within the margin), black or grey (127)",
         choices=("real", "black", "grey"), task="landmarks")
     interpolation: str = key("of the warp: nearest, linear, cubic, lanczos or random (one of these)",
         choices=("nearest", "linear", "cubic", "lanczos", "random"), task="landmarks")
     steps: list[str] = key(
-        "published augmentation, in the given order: sides, translation, rotation, shear, flip, occlusion, padding, hsv, colour, "
-        "infrared, grayscale, blur, noise; empty: ours, one warp, then colour, blur, noise, occlusion",
-        choices=STEPS, task="landmarks")
+        "published augmentation, in the given order: sides, translation, rotation, shear, flip, occlusion, padding, hsv, colour,"
+        " infrared, grayscale, blur, noise; empty: our augmentation, which warps once, then changes colours, blurs, adds noise "
+        "and an occlusion", choices=STEPS, task="landmarks")
     sides: list[float] = key(
         "step sides: least and largest distance of the crop's sides from the box's centre, as shares of the box's width, then of "
         "its height", valid=REACH, task="landmarks")
@@ -274,16 +274,19 @@ class AugmentSettings:
 class TestSettings:
     """How nets are tested. Every test may change these."""
 
-    norm: str = key("denominator of the NME: interocular, interpupil, box, diagonal (of the box) or size (mean of its sides)",
-        choices=("interocular", "interpupil", "box", "diagonal", "size"), change="test")
+    norm: str = key(
+        "denominator of the NME: interocular, interpupil, box (root of its area), diagonal (of the box) or size (mean of its "
+        "sides)", choices=("interocular", "interpupil", "box", "diagonal", "size"), change="test")
     thresholds: list[float] = key("% NME, of the failure rate and the area under the curve", valid=PERCENT)
     flip_test: bool = key("average the prediction with that of the mirror image")
-    box: list[str] = key("[true, perturbed, detector] boxes that crops of the test are made from, a table row each",
+    box: list[str] = key(
+        "[true, perturbed, detector] boxes from which the test's crops are made, a table row each",
         choices=("true", "perturbed", "detector"), valid=ONCE)
     detector: str = key(
         "for --box detector and --predict: faceboxes, rfb320, mtcnn, yunet; none: --predict takes each picture as one face",
         choices=(*DETECTORS, "none"))
-    detector_weights: str | None = key("file of the detector's weights; null: those that come with the project (faceboxes)")
+    detector_weights: str | None = key(
+        "file of the detector's weights; null: the detector that comes with the project (faceboxes)")
 
 
 @dataclass(frozen=True)
@@ -291,7 +294,8 @@ class DetectSettings:
     """Keys of a face detector, which only --task detect reads."""
 
     partial_events: list[str] = key(
-        "[events] of WIDER folders whose photographs show faces without a box; background is not trained there", change="test")
+        "[events] of WIDER folders whose photographs show faces without a box; only the surroundings of boxes train background",
+        change="test")
     crops: int = key("training crops of input_size px per epoch", 1)
     mosaic: float = key(
         "probability that a crop consists of four parts; a part of 256 px or more may again consist of four", 0, 1)
@@ -317,7 +321,8 @@ def _section(kind: type, title: str, task: str = "", change: str = "never") -> S
 
 SECTIONS = {
     "data": _section(DataSettings, "data"), "net": _section(NetSettings, "net", "landmarks"),
-    "train": _section(TrainSettings, "recipe", change="resume"), "loss": _section(LossSettings, "loss", change="resume"),
+    "train": _section(TrainSettings, "recipe", change="resume"),
+    "loss": _section(LossSettings, "loss (weights of its terms)", change="resume"),
     "augment": _section(AugmentSettings, "augmentation", change="resume"),
     "test": _section(TestSettings, "evaluation", "landmarks", "always"),
     "detect": _section(DetectSettings, "face detection", "detect"),

@@ -27,6 +27,8 @@ from pipnet.pose import head_pose, pose_points
 from pipnet.session import shipped_onnx
 from pipnet.stop import SIGNALS, answer, end_when_stuck
 
+LANDMARK_NETS = [name for name in SHIPPED if name != "detector"]
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Return the values of the command line."""
@@ -38,25 +40,27 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--version", action="version", version=f"pipnet {__version__}")
     add("--source", help="picture, folder (with its subfolders), video, address (https://..., rtsp://...) or camera, by number "
         "or device file (default: camera 0)")
-    add("--save", metavar="FILE", help="save the drawn picture or video (.mp4, .avi, ...); into a folder: under its own name")
+    add("--save", metavar="FILE", help="save the drawn picture or video (.mp4, .avi, ...); if FILE is a folder, under the name "
+        "of the source")
     add("--json", metavar="FILE", help="write a line of JSON per frame to this file, or to the terminal (-)")
-    add("--overwrite", action="store_true", help="replace what --save and --json name, if it is there already")
-    add("--exp", metavar="EXP", help=f"landmark net: one that comes with the project ({', '.join(SHIPPED)}), an exported "
+    add("--overwrite", action="store_true", help="replace existing files that --save and --json name")
+    add("--exp", metavar="EXP", help=f"landmark net: one that comes with the project ({', '.join(LANDMARK_NETS)}), an exported "
         f"file, or in the checkout what main.py --exp takes (default: {SHIPPED[0]})")
-    add("--layout", metavar="NAME", help="layout of the landmarks, of a net that has learnt several, or the training set "
-        "that has it (default: that of the first training set)")
-    add("--detector", choices=tuple(DETECTORS), default="faceboxes", help="kind of face detector (faceboxes)")
+    add("--layout", metavar="NAME", help="layout to find, or a training set that has it, if the net has learnt several "
+        "(default: that of its first training set)")
+    add("--detector", choices=tuple(DETECTORS), default="faceboxes", help="kind of face detector (default: faceboxes)")
     add("--detector-weights", metavar="FILE", help="file of the detector (faceboxes: .onnx, or .pt and .pth in the checkout; "
         "default: the one that comes with the project)")
     add_face_flags(add, "8 on a CPU, where they are up to three times faster")
-    add("--detect-every", metavar="K", type=int, default=10, help="videos: run the detector every K frames, track between (10)")
-    add("--smooth", choices=SMOOTH, default="one-euro", help="videos: filter that smooths the landmarks (one-euro)")
+    add("--detect-every", metavar="K", type=int, default=10, help="videos: run the detector every K frames and track faces "
+        "between (default: 10)")
+    add("--smooth", choices=SMOOTH, default="one-euro", help="videos: filter that smooths the landmarks (default: one-euro)")
     add("--pose", action="store_true", help="add pitch, yaw and roll of the head, also for nets that do not predict them")
     add("--drowsiness", action="store_true", help="videos: add eye aspect ratios, blinks, yawns, time with closed eyes, alarms")
-    add("--threads", metavar="N", type=int, default=0, help="CPU threads of each net (0: all cores)")
+    add("--threads", metavar="N", type=int, default=0, help="CPU threads of each net (default: 0, all cores)")
     add("--web", action="store_true", help="serve a page for the browser on this machine, for camera, pictures and videos; "
         f"nothing leaves the machine; goes with {', '.join(map(_flag, WEB))}")
-    add("--port", metavar="N", type=int, help="port of --web (8000)")
+    add("--port", metavar="N", type=int, help="port of --web (default: 8000)")
     args = parser.parse_args(argv)
     given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
     if args.web and (wrong := sorted(given - {"web", *WEB})):

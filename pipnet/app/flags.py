@@ -6,8 +6,8 @@ FACES = ("int8", "detector_scale", "threshold", "upright", "max_faces")
 
 
 def add_face_flags(add: Callable, default: str) -> None:
-    """Add the flags FACES with `add`, a parser's add_argument. default: what is used without --int8 and --no-int8."""
-    add("--int8", action=BooleanOptionalAction, help="take the nets that come with the project in 8 bits, or in 32 "
+    """Add the flags FACES with `add`, a parser's add_argument. default: the bits without --int8 and --no-int8, for the help."""
+    add("--int8", action=BooleanOptionalAction, help="run the nets that come with the project in 8 bits, or in 32 bits "
         f"(default: {default})")
     add("--detector-scale", metavar="X", type=float, help="resize pictures by this factor for the detector; 2 finds smaller "
         "faces (default: a short side above 600 px is shrunk to 600 px; mtcnn: 1)")
