@@ -1,4 +1,4 @@
-"""Upright chips of faces, as recognition nets take them."""
+"""Upright, aligned pictures of faces (chips), as face recognition nets take them."""
 import cv2
 import numpy as np
 

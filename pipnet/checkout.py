@@ -1,4 +1,4 @@
-"""Code that only the checkout has: nets that run in torch. It is imported when it is needed, so that inference needs no torch."""
+"""Code that only the checkout has, for nets that run in torch. It is imported when needed, so that inference needs no torch."""
 import importlib
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Types and ranges of the values that files of nets hold. A file is checked once, where it is opened."""
+"""Types and ranges of the values in checkpoints and exports. A file is checked once, when it is opened."""
 import math
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -12,9 +12,10 @@ MOST_PX = 8192
 
 
 class Kind(NamedTuple):
-    """A kind of value. says: what it is, in words; fits: whether a value is one; parts: the values in it, as (name, value, kind).
+    """A kind of value.
 
-    optional: it may be missing from a record.
+    says: the kind in words; fits: whether a value is of this kind; parts: (name, value, kind) of the values inside a value;
+    optional: whether it may be missing from a record
     """
 
     says: str
@@ -27,7 +28,7 @@ MISSING = object()
 
 
 def check(value: Any, kind: Kind, name: str) -> None:
-    """Raise ValueError, naming the value, what is there and what belongs there, unless `value` and all in it are of its kind."""
+    """Raise ValueError unless `value` and all values inside it fit. The error says what is there and what belongs there."""
     if value is MISSING:
         raise ValueError(f"{name} is missing, it must be {kind.says}")
     if not kind.fits(value):
@@ -130,7 +131,7 @@ DETECTOR_EXPORT = record(
 
 
 def check_layout(values: dict[str, Any], name: str = "layout") -> Layout:
-    """Return the layout of plain values that are of the kind LAYOUT. ValueError where they contradict each other."""
+    """Return the layout from plain values of the kind LAYOUT. ValueError if they contradict each other."""
     layout = Layout.from_dict(values)
     if wrong := contradiction(layout):
         raise ValueError(f"{name}: {wrong}")
@@ -138,7 +139,7 @@ def check_layout(values: dict[str, Any], name: str = "layout") -> Layout:
 
 
 def check_export(values: dict[str, Any], file: Path | str, detector: bool = False) -> None:
-    """Raise UserError where the metadata of an exported landmark net or detector are incomplete or wrong."""
+    """Raise UserError if the metadata of an exported landmark net, or detector, are incomplete or wrong."""
     try:
         if detector:
             check(values, DETECTOR_EXPORT, "")

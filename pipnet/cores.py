@@ -7,7 +7,7 @@ STAT = Path("/proc/stat")  # Linux: a line per core with the time that it has sp
 
 
 def cores() -> int:
-    """Return the number of CPU cores that this process may use; threads beyond it make the others wait."""
+    """Return the number of CPU cores that this process may use. With more threads, threads wait for each other."""
     return len(_usable())
 
 
@@ -16,9 +16,9 @@ def _usable() -> set[int]:
 
 
 def free_cores(seconds: float = 0.4) -> float:
-    """Return how many of these cores are idle, measured for some time in which this process sleeps.
+    """Return how many of these cores are idle, measured for `seconds`, in which this process sleeps.
 
-    Work of processes with lower priority (nice) counts as idle, since they make way. Without /proc/stat the load average tells.
+    Work of processes with lower priority (nice) counts as idle, since they make way. Without /proc/stat the load average is used.
     """
     if not STAT.is_file():
         return max(cores() - os.getloadavg()[0], 0.0)

@@ -14,19 +14,19 @@ from pipnet.images import OPENCV_LOG, SILENT, as_bgr, opencv_path, shrunken
 from pipnet.runtimes import RUNTIMES, open_file
 from pipnet.session import open_session, shipped_onnx
 
-SHORT_SIDE = 600       # px; without a scale, an image with a longer short side is shrunk to this (published for FaceBoxesV2)
+SHORT_SIDE = 600       # px; without a scale, an image whose shorter side is longer is shrunk to this (published for FaceBoxesV2)
 MOST_PIXELS = 2 ** 23  # larger images are shrunk to this, which bounds the memory; faces of 1/200 of the width are still found
-LARGE_SIDE = 160       # px, longer side of the picture in which large faces are looked for
+LARGE_SIDE = 160       # px, longer side of the small copy in which large faces are looked for
 LARGE_FACE = 28        # px there, least side of a large face; the detector loses no face of this size, and takes no eye for one
-WITHIN = 0.7           # share of a box that lies in the box of a large face, from which it shows a part of this face
+WITHIN = 0.7           # a box shows a part of a face if at least this share of it lies in the face's box
 CANDIDATES = 200       # boxes of RFB-320 before suppression, as published
 
 
 class Detections(NamedTuple):
     """Detected faces, best first: boxes (M, 4) x1 y1 x2 y2 and points (M, 5, 2) in continuous image px, scores (M,) in [0, 1].
 
-    Boxes may reach beyond the image. Points: eyes, nose, corners of the mouth, the one on the image's left first; None for
-    detectors without them.
+    Boxes may reach beyond the image. Points are the eyes, the nose and the corners of the mouth, the one on the image's left
+    first; None if the detector has none.
     """
 
     boxes: np.ndarray
@@ -52,9 +52,10 @@ class FaceBox(NamedTuple):
         return np.concatenate([centre - half * (self.wide, self.high), centre + half * (self.wide, self.high)], -1)
 
     def turned(self, boxes: np.ndarray, degrees: int) -> np.ndarray:
-        """Return landmark boxes (M, 5) of faces that lean clockwise by quarter turns, from those (M, 4) of upright faces, px.
+        """Return landmark boxes (M, 5), px, for faces that lean clockwise by `degrees`, a multiple of 90.
 
-        Both are made from the same detector boxes. The last value is the roll, see `Landmarker.landmarks_of`.
+        boxes (M, 4): those that `__call__` made, from the same detector boxes, for upright faces. The last value is the roll, see
+        `Landmarker.landmarks_of`.
         """
         half = (boxes[:, 2:] - boxes[:, :2]) / 2 / (self.wide, self.high)
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2 - 2 * half * (0, self.down)
@@ -70,10 +71,10 @@ Loaded = tuple[Find, dict[str, Any]]  # the second: threshold, overlap, face_box
 
 
 class DetectorRow(NamedTuple):
-    """A detector: published threshold and overlap, the map of its boxes, the source of its file, and how that is loaded.
+    """A detector: published threshold and overlap, the map of its boxes, where its file comes from, and how that is loaded.
 
-    load(file, threads): for onnxruntime or OpenCV. load_torch: the same for torch, as "module:function" of the checkout; it loads
-    every file of a detector without `load`, else every file that is no export.
+    load(file, threads): opens the file in onnxruntime or OpenCV. load_torch: the same in torch, as "module:function" of the
+    checkout; it loads every file if there is no `load`, else the files that are no exports.
     """
 
     threshold: float
@@ -83,20 +84,23 @@ class DetectorRow(NamedTuple):
     load: Callable[[Path, int], Loaded] | None = None
     load_torch: str | None = None
     any_size: bool = True  # False: the net has one input size, so a scale has no effect
-    scale: float | None = None  # without another one, see `Detector`
+    scale: float | None = None  # the default of `Detector`'s scale
 
 
 class Detector:
-    """detector(image) -> Detections. image: uint8 BGR (H, W, 3), or anything else that `as_bgr` takes.
+    """Finds faces: `detector(image)` returns `Detections`. An image is uint8 BGR (H, W, 3), or anything else that `as_bgr` takes.
 
-    name: a key of DETECTORS. weights: its file; None: the one that comes with the project, for "faceboxes" only, in 8 bits on a
-    CPU. threshold: least score of a face. overlap: IoU from which the box with the lower score is dropped (mtcnn: intersection
-    over the smaller box). None takes the values of the file, else the published ones. scale: the image is resized by this before
-    detection, so 2 finds smaller faces; None shrinks a short side above 600 px to 600 px, except for mtcnn, whose pyramid has all
-    sizes. Images above 8 megapixels are shrunk to that size. An exported detector also looks at a small picture, see `large`.
-    threads: CPU threads of the net, 0 takes all cores.
-    UserError for an unknown name, a missing or foreign file, an option out of its range, a bad image. For other processes a
-    detector is pickled as these arguments.
+    - `name`: a key of DETECTORS.
+    - `weights`: its file. None: the one that comes with the project, for "faceboxes" only, in 8 bits on a CPU.
+    - `threshold`: least score of a face; None: that of the file, else the published one.
+    - `overlap`: of two boxes with a larger IoU, the one with the lower score is dropped (mtcnn: intersection over the smaller
+      box); None: that of the file, else the published one.
+    - `scale`: the image is resized by this factor before detection, so 2 finds smaller faces. None: if its shorter side is above
+      600 px, it is shrunk to 600 px; for mtcnn, whose pyramid has all sizes, 1. Images above 8 megapixels are shrunk to that.
+    - `threads`: CPU threads of the net; 0 takes all cores.
+
+    An exported detector also looks at a small copy of the image, see `large`. UserError for an unknown name, a missing or foreign
+    file, an option out of its range, a bad image. Pickle stores these arguments, so a detector can be sent to other processes.
     """
 
     def __init__(self, name: str = "faceboxes", weights: str | Path | None = None, threshold: float | None = None,
@@ -130,21 +134,21 @@ class Detector:
         return type(self), self._given
 
     def __call__(self, image: np.ndarray, large: Detections | None = None) -> Detections:
-        """Return the faces of an image. large: what `large` found in it, if that is known."""
+        """Return the faces of an image. large: what `large` has found in it, if it was called already."""
         large, found = self.large(image) if large is None else large, self.once(image)
         return joined(large, found, self.overlap) if len(large.boxes) else found
 
     def once(self, image: np.ndarray) -> Detections:
-        """Return the same without the look at a small picture."""
+        """Return the faces that are found in the image itself, without the look at a small copy."""
         image = as_bgr(image)
         scale = float(np.float32(detection_scale(*image.shape[:2], self.scale) if self._any_size else 1))
         resized = image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
         return self._look(resized, scale)
 
     def large(self, image: np.ndarray) -> Detections:
-        """Return the faces that fill a good part of an image, found in one of LARGE_SIDE px. That takes a tenth of the time.
+        """Return the faces that fill a good part of an image, found in a copy of LARGE_SIDE px. This takes a tenth of the time.
 
-        There are none for a detector that finds them well in the image itself, and for an image that is hardly larger.
+        Nothing is returned for detectors with published weights, and for images that are hardly larger than the copy.
         """
         image = as_bgr(image)
         scale = LARGE_SIDE / max(image.shape[:2])
@@ -156,7 +160,7 @@ class Detector:
         return Detections(boxes[kept], scores[kept])
 
     def _look(self, resized: np.ndarray, scale: float) -> Detections:
-        """Return the faces that are found in an image that was resized by `scale`, in px of the image before."""
+        """Return the faces in `resized`, in px of the image from which it was made by the factor `scale`."""
         resized = np.require(resized, requirements=["C", "W"])  # torch warns of read-only arrays
         boxes, scores, points = self._find(resized, self.threshold, self.overlap)
         return Detections(boxes / np.float32(scale), scores, None if points is None else points / np.float32(scale))
@@ -175,7 +179,7 @@ def detection_scale(height: int, width: int, scale: float | None) -> float:
 
 
 def joined(large: Detections, found: Detections, overlap: float) -> Detections:
-    """Return both, best first, without those of `found` that show a large face again or a part of one that is as certain."""
+    """Return both, best first, except those of `found` that show a large face again, or a part of one that is as certain."""
     again = iou(found.boxes, large.boxes) > overlap
     part = (shared(found.boxes, large.boxes) >= WITHIN) & (found.scores[:, None] <= large.scores)
     kept = ~(again | part).any(1)
@@ -196,7 +200,7 @@ def suppress(boxes: np.ndarray, overlap: float) -> list[int]:
 
 # ------------------------------------------------------------------------------------------------------------- loaders
 def load_exported(file: Path, threads: int) -> Loaded:
-    """Return a detector that main.py exported: anchors, decoding and suppression are in the graph."""
+    """Load a detector that main.py has exported. Anchors, decoding and suppression are in the graph."""
     opened = open_file(file, threads)
     if {*opened.inputs} != {"image", "threshold", "overlap"} or {*opened.outputs} != {"boxes", "scores"}:
         raise UserError(f"{file} is no detector of ours, which has the inputs image, threshold and overlap and the outputs boxes "
@@ -213,7 +217,7 @@ def load_exported(file: Path, threads: int) -> Loaded:
 
 
 def load_rfb320(file: Path, threads: int) -> Loaded:
-    """Return Ultra-Light-Fast, version RFB-320, as published in ONNX: an input of 320x240 px; scores and boxes in [0, 1]."""
+    """Load Ultra-Light-Fast, version RFB-320, as published in ONNX: input of 320 x 240 px, scores and boxes in [0, 1]."""
     session = open_session(file, threads)
     inputs, outputs = session.native.get_inputs(), {output.name for output in session.native.get_outputs()}
     if [port.shape for port in inputs] != [[1, 3, 240, 320]] or outputs != {"scores", "boxes"}:
@@ -234,7 +238,7 @@ def load_rfb320(file: Path, threads: int) -> Loaded:
 
 
 def load_yunet(file: Path, threads: int) -> Loaded:
-    """Return OpenCV's YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023)."""
+    """Load YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023), which OpenCV runs."""
     if threads:
         cv2.setNumThreads(threads)
     level = OPENCV_LOG.getLogLevel()

@@ -38,7 +38,7 @@ def group_colours(layout: Layout) -> list[tuple[int, int, int]]:
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
-    """Return continuous px in the form of OpenCV's drawing functions with shift=4: in 1/16 px, integers at pixel centres."""
+    """Return continuous px as OpenCV's drawing functions take them with shift=4: in 1/16 px, counted from a pixel's centre."""
     return np.round((np.clip(points, -FARTHEST, FARTHEST) - 0.5) * 16).astype(int)
 
 
@@ -70,7 +70,7 @@ def draw_line(image: np.ndarray, start: np.ndarray, end: np.ndarray, colour: tup
 
 
 def draw_circle(image: np.ndarray, point: np.ndarray, colour: tuple, radius: float) -> None:
-    """Draw a circle of `radius` px round a point (2,) in continuous px."""
+    """Draw a circle of `radius` px around a point (2,) in continuous px."""
     cv2.circle(image, _fixed(point).tolist(), round(radius * 16), colour, 1, cv2.LINE_AA, 4)
 
 
@@ -83,9 +83,9 @@ def draw_text(image: np.ndarray, text: str, corner: tuple[int, int], size: float
 
 def draw_numbers(image: np.ndarray, landmarks: np.ndarray, layout: Layout, colours: list[tuple], which=None,
                  size: float = 0.4) -> None:
-    """Write the numbers of landmarks (N, 2), continuous px, beside them, on the side away from the middle of their group.
+    """Write the number of each landmark (N, 2), continuous px, beside it, on the side away from the middle of its group.
 
-    which: the landmarks to number; None: all.
+    colours: BGR, one for each landmark. which: the landmarks to number; None: all.
     """
     known, landmarks = np.isfinite(landmarks).all(1), np.clip(landmarks, -FARTHEST, FARTHEST)
     rings = [[i for i in group if known[i]] for name, group in layout.groups.items() if name in layout.closed]

@@ -1,4 +1,4 @@
-"""A face with all that is known of it."""
+"""A face with its box, landmarks and everything else that was found."""
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,11 +7,15 @@ import numpy as np
 class Face(NamedTuple):
     """One face of one frame, in continuous image px. None stands for values that were not computed.
 
-    box (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from; of a face that leans, the
-    upright box that holds it. score: the detector's, NaN for a box from elsewhere; the face score in a video. landmarks (N, 2).
-    scores (N,): of each landmark, in [0, 1]. sigma (N,): expected error of each landmark, px. id: the tracker's. pose (3,):
-    pitch, yaw, roll in degrees, with the signs of `head_pose`. states: probability of each state by name, such as
-    left_eye_closed. pose and states are the net's, if it predicts them.
+    - `box` (4,): x1 y1 x2 y2, the tight landmark box (brows to chin) that the net's crop was made from. If the face leans, the
+      upright box around that box.
+    - `score`: the detector's; NaN for a box from elsewhere; in a video the face score, see `Tracker`.
+    - `landmarks` (N, 2), and the `scores` (N,) of each landmark in [0, 1].
+    - `sigma` (N,): expected error of each landmark, px.
+    - `id`: the tracker's number of the face.
+    - `pose` (3,): pitch, yaw, roll in degrees, with the signs of `head_pose`; if the net predicts them.
+    - `states`: {name: probability}, such as left_eye_closed; if the net predicts them.
+    - `drowsiness`: what `Drowsiness.update` returned, if the program has added it.
     """
 
     box: np.ndarray
@@ -27,7 +31,7 @@ class Face(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, lists and texts for json.dumps, under the names of --json. None: unknown or not finite.
 
-        The key `states`, and those of drowsiness, are there only where they are computed.
+        Without states or drowsiness, their keys are missing.
         """
         return plain_values({"id": self.id, "box": self.box, "score": self.score, "landmarks": self.landmarks,
                         "landmark_scores": self.scores, "sigma": self.sigma, "pose": self.pose,
@@ -41,7 +45,7 @@ class Face(NamedTuple):
 
 
 def plain_values(value: Any, digits: int | None = None) -> Any:
-    """Return plain values of a number, array, list or dict, rounded if `digits` are given; None for what is not finite."""
+    """Return a number, array, list or dict as plain values, rounded to `digits` if given; None for what is not finite."""
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
     if isinstance(value, (list, tuple)):

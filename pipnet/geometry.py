@@ -14,9 +14,9 @@ import numpy as np
 
 from pipnet.errors import UserError
 
-FEW_BYTES = 2 ** 20  # of a picture that is converted in less time than a crop of it is warped
-MOST_SAMPLES = 2 ** 13  # px, longest side of a crop whose px are all looked at; for a larger one the picture is shrunk first
-LARGEST = 1e7  # px, side that no crop reaches
+FEW_BYTES = 2 ** 20     # a picture below this size gets a fourth channel in less time than warping three channels costs more
+MOST_SAMPLES = 2 ** 13  # px, longest side of a crop that is sampled at every px; for a larger one the picture is shrunk first
+LARGEST = 1e7           # px; a box whose crop is larger is refused
 
 
 class Protocol(NamedTuple):
@@ -31,7 +31,7 @@ class Protocol(NamedTuple):
 
     @property
     def inner(self) -> bool:
-        """Return whether boxes hold eyes, nose and mouth only: the crop is then almost twice the box."""
+        """Return whether the protocol is for boxes of eyes, nose and mouth only: its crop is almost twice the box."""
         return min(self.scale_x, self.scale_y) >= 1.8
 
 
@@ -50,7 +50,7 @@ def check_protocol(protocol: Protocol) -> Protocol:
 
 
 def box_of(landmarks: np.ndarray) -> np.ndarray:
-    """Return the tight box (..., 4) x1, y1, x2, y2 of landmarks (..., N, 2), same frame, without NaN points.
+    """Return the tight box (..., 4) x1, y1, x2, y2 of landmarks (..., N, 2), same frame. Landmarks that are NaN are ignored.
 
     UserError if all are NaN.
     """
@@ -64,9 +64,12 @@ def crop_box(box: np.ndarray, protocol: Protocol, width: int, height: int, angle
     """Return the nominal crop (4,) float64 of a face box (4,), both in image px, in an image of width x height.
 
     angle: radians by which the box and the crop are turned clockwise, each about its own centre; such a crop is never clipped.
-    Rounding `int` with border `clip` is the published 300W preparation of PIPNet (Jin et al., IJCV 2021): the box in whole pixels
-    is enlarged, its corner is moved into the image without changing its size, then its size is cut. `float` with `clip` is the
-    published WFLW preparation: each side is clipped by itself. Both stop one pixel before the image's right and lower edge.
+
+    Two kinds of crops are those of PIPNet's published preparation (Jin et al., IJCV 2021). For 300W (rounding `int`, border
+    `clip`), the box in whole pixels is enlarged, its corner is moved into the image without changing its size, then its size is
+    cut. For WFLW (`float` and `clip`), each side is clipped by itself. Both stop one pixel before the image's right and lower
+    edge.
+
     UserError for a box that is empty, not finite or huge, or whose clipped crop is empty.
     """
     edges = [float(edge) for edge in box]  # plain numbers: for four of them numpy takes ten times as long
@@ -99,19 +102,19 @@ def _crop_of(edges: list[float], protocol: Protocol, width: int, height: int, an
 
 
 def to_crop(points, crop):
-    """Map points (..., N, 2) from image px to the crop frame [0, 1] of crop (..., 4) in image px; numpy or torch."""
+    """Return points (..., N, 2) in image px as points in the frame [0, 1] of a crop (..., 4) in image px; numpy or torch."""
     corner = crop[..., None, :2]
     return (points - corner) / (crop[..., None, 2:] - corner)
 
 
 def to_image(points, crop):
-    """Map points (..., N, 2) from the crop frame [0, 1] of crop (..., 4) to image px, undoing `to_crop`; numpy or torch."""
+    """Return points (..., N, 2) in the frame [0, 1] of a crop (..., 4) as points in image px: the inverse of `to_crop`."""
     corner = crop[..., None, :2]
     return points * (crop[..., None, 2:] - corner) + corner
 
 
 def grow(crop: np.ndarray, factor: float) -> np.ndarray:
-    """Scale a crop (..., 4) about its centre, same frame."""
+    """Return a crop (..., 4) scaled about its centre, same frame."""
     centre, half = (crop[..., :2] + crop[..., 2:]) / 2, (crop[..., 2:] - crop[..., :2]) * (factor / 2)
     return np.concatenate([centre - half, centre + half], axis=-1)
 
@@ -140,9 +143,9 @@ def _common(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def crop_matrix(crop: np.ndarray, size: int | tuple[int, int], angle: float = 0.0) -> np.ndarray:
-    """Map (2, 3) from image px to the px of a crop (4,) resized to `size` (or width, height); both continuous.
+    """Return the map (2, 3) from image px to px of a crop (4,) that is resized to `size` px, or to (width, height).
 
-    angle: radians by which the crop is turned clockwise about its centre.
+    Both frames are continuous. angle: radians by which the crop is turned clockwise about its centre.
     """
     scale = np.broadcast_to(np.asarray(size, dtype=np.float64), 2) / (crop[2:] - crop[:2])
     matrix = np.column_stack([np.diag(scale), -crop[:2] * scale])
@@ -150,14 +153,14 @@ def crop_matrix(crop: np.ndarray, size: int | tuple[int, int], angle: float = 0.
 
 
 def opencv_matrix(matrix: np.ndarray) -> np.ndarray:
-    """Convert continuous maps (..., 2, 3) for cv2.warpAffine, where integers are pixel centres."""
+    """Return continuous maps (..., 2, 3) as cv2.warpAffine takes them: there, integers are pixel centres."""
     shifted = np.array(matrix, dtype=np.float64)
     shifted[..., 2] += matrix[..., :2] @ (0.5, 0.5) - 0.5
     return shifted
 
 
 def compose(*matrices: np.ndarray) -> np.ndarray:
-    """Compose maps (..., 2, 3) into one; the first argument acts first."""
+    """Return the map (..., 2, 3) that does what these maps do one after another, the first one first."""
     whole = np.eye(3)
     for matrix in matrices:
         whole = _square(matrix) @ whole
@@ -165,7 +168,7 @@ def compose(*matrices: np.ndarray) -> np.ndarray:
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
-    """Invert maps (..., 2, 3). UserError for a singular one."""
+    """Return the inverse of maps (..., 2, 3). UserError for a singular one."""
     if (np.abs(np.linalg.det(matrix[..., :2])) < 1e-12).any():
         raise UserError("a singular affine map has no inverse; use one with a scale other than 0")
     return np.linalg.inv(_square(matrix))[..., :2, :]
@@ -177,37 +180,40 @@ def _square(matrix: np.ndarray) -> np.ndarray:
 
 
 def turn_about(centre: np.ndarray, angle: float, zoom: float = 1.0) -> np.ndarray:
-    """Map (2, 3) that turns by `angle` radians, clockwise as seen, and scales, and leaves the point `centre` (2,) in place."""
+    """Return the map (2, 3) that turns clockwise by `angle` radians and scales by `zoom`, about the point `centre` (2,)."""
     cosine, sine = zoom * np.cos(angle), zoom * np.sin(angle)
     turn = np.array([[cosine, -sine], [sine, cosine]])
     return np.column_stack([turn, centre - turn @ centre])
 
 
 def carry(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return boxes (..., 4) with the same sides, whose centres went through a map (2, 3)."""
+    """Return boxes (..., 4) whose centres are mapped by `matrix` (2, 3), with the same sides."""
     centre = (boxes[..., None, :2] + boxes[..., None, 2:]) / 2
     return boxes + np.tile((transform(centre, matrix) - centre)[..., 0, :], 2)
 
 
 def turned_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return the tight boxes (M, 4) of the ellipses that fill the boxes (M, 4), after a similarity (2, 3)."""
+    """Return the tight boxes (M, 4) of ellipses that filled the boxes (M, 4) before a similarity (2, 3) moved them."""
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
     centre, half = transform(centre, matrix), np.sqrt(half ** 2 @ (matrix[:, :2] ** 2).T)
     return np.concatenate([centre - half, centre + half], 1)
 
 
 def transform(points, matrix):
-    """Map points (..., N, 2) by matrix (..., 2, 3), in continuous coordinates; numpy or torch."""
+    """Return points (..., N, 2) mapped by `matrix` (..., 2, 3), in continuous coordinates; numpy or torch."""
     return points @ matrix[..., :2].swapaxes(-1, -2) + matrix[..., None, :, 2]
 
 
 def mirrored(points: np.ndarray, flip_index: Sequence[int], width: float) -> np.ndarray:
-    """Return points (N, 2) in the mirror image of a picture of that width. flip_index: the point that each becomes there."""
+    """Return where points (N, 2) are in the mirror image of a picture of that width, px; flip_index: see `Layout`."""
     return (points * (-1, 1) + (width, 0))[list(flip_index)]
 
 
 def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Return least-squares similarities (..., 2, 3) from points (..., M, 2) to `onto` (..., M, 2); M >= 2 different points."""
+    """Return the least-squares similarities (..., 2, 3) from points (..., M, 2) to `onto` (..., M, 2).
+
+    There must be at least two different points.
+    """
     centre, goal = points.mean(-2, keepdims=True), onto.mean(-2, keepdims=True)
     source, target = points - centre, onto - goal
     a = (source * target).sum((-2, -1))
@@ -217,7 +223,7 @@ def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
 
 
 def turn_picture(image: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the whole image (H, W, 3), turned clockwise by `angle` radians on black, and the map (2, 3) of its px."""
+    """Return the whole image (H, W, 3), turned clockwise by `angle` radians on black, and the map (2, 3) from its px before."""
     height, width = image.shape[:2]
     matrix = turn_about(np.array([width, height]) / 2, angle)
     corners = transform(np.array([(0, 0), (width, 0), (0, height), (width, height)], np.float64), matrix)
@@ -227,7 +233,7 @@ def turn_picture(image: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarra
 
 
 def _shrunk(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the image (H, W, 3), smaller by about this factor, and the map (2, 3) from its px to those of `image`."""
+    """Return the image (H, W, 3), resized by about this factor below 1, and the map (2, 3) from its px to those of `image`."""
     sides = np.array(image.shape[1::-1])
     fewer = np.maximum(np.round(factor * sides), 1).astype(int)
     back = np.column_stack([np.diag(sides / fewer), np.zeros(2)])
@@ -236,12 +242,12 @@ def _shrunk(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
 
 def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, border: str = "real",
         angle: float = 0.0, halve: bool = False) -> np.ndarray:
-    """Cut a crop (4,) in image px, scaled by `margin`, out of an image (H, W, 3): uint8 (S, S, 3), S = round(size * margin).
+    """Return a crop (4,), image px, with its margin: uint8 (S, S, 3), S = round(size * margin), cut out of an image (H, W, 3).
 
     The nominal crop is exactly the middle size x size px of the result. Pixels outside the image are black; with border `zero`
     also those outside the nominal crop. Enlarging is bilinear. Shrinking averages at least one sample per source pixel, so that
     nothing aliases; a crop beyond MOST_SAMPLES is sampled more coarsely. angle: radians by which the crop is turned clockwise
-    about its centre. halve: px of a large crop become means of four first, which takes a third of the time.
+    about its centre. halve: shrink a large crop by means of four px first, which takes a third of the time.
     """
     side = round(size * margin)
     wide = grow(np.asarray(crop, dtype=np.float64), side / size)
@@ -263,7 +269,7 @@ def cut(image: np.ndarray, crop: np.ndarray, size: int, margin: float = 1.0, bor
         image, back = _shrunk(image, shrink)
         matrix = compose(back, matrix)
     matrix = opencv_matrix(matrix)
-    # OpenCV warps four channels in half the time of three, to the same values; a large picture takes longer to convert
+    # OpenCV warps four channels in half the time of three, to the same values; but adding one to a large picture takes longer
     fast = image.size < FEW_BYTES
     result = cv2.warpAffine(cv2.cvtColor(image, cv2.COLOR_BGR2BGRA) if fast else image, matrix,
                             (side * int(times[0]), side * int(times[1])), flags=cv2.INTER_LINEAR,

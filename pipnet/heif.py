@@ -8,7 +8,7 @@ KINDS = {b"hei": "HEIC", b"hev": "HEIC", b"mif": "HEIF", b"msf": "HEIF"}  # by t
 
 
 def heif_kind(data: bytes) -> str:
-    """Return the kind of a HEIF file that begins with `data`: AVIF if OpenCV reads it, else its name; '' for another file."""
+    """Return the kind of a HEIF file that begins with `data`: AVIF, which OpenCV reads, HEIC or HEIF; '' for other files."""
     length = int.from_bytes(data[:4], "big")
     if data[4:8] != b"ftyp":
         return ""
@@ -29,7 +29,7 @@ def upright(image: np.ndarray, data: bytes) -> np.ndarray:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (kind, beginning, end) of the boxes in a part of a file; those after one of an impossible length are left out."""
+    """Yield (kind, beginning, end) of the boxes in a part of a file, up to the first one with an impossible length."""
     while start + 8 <= end:
         size, body = int.from_bytes(data[start:start + 4], "big"), start + 8
         if size == 1:

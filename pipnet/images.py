@@ -16,10 +16,11 @@ OPENCV_LOG = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has setLogLevel and 
 SILENT = 0
 BEGINNING = 256  # bytes of a file that tell its kind
 BLUR, BLUR_REACH = 1.2, 4      # px, deviation and reach of the blur that removes noise
-NOISY, SECOND = 6.0, np.array([1, -2, 1], np.float32)  # deviation from which noise is removed, grey levels; second difference
+NOISY = 6.0                    # grey levels, deviation of the noise from which it is removed
+SECOND = np.array([1, -2, 1], np.float32)  # filter of the second difference
 BRIGHT, DARKEST = 0.4, 0.01    # grey level, of 1, to which the mean of a dark image is raised; least mean that counts
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of pictures that any OpenCV reads
-# of pictures that no or not every OpenCV reads: they are named, not passed over
+# of pictures that OpenCV, or some version of it, does not read: a message names them, so that they are not overlooked
 OTHERS = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".gif", ".tga", ".psd", ".xcf", ".svg", ".exr",
           ".hdr", ".pcx", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
 
@@ -69,7 +70,7 @@ def shrunken(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def enhanced(image: np.ndarray) -> np.ndarray:
-    """Return the image (H, W, 3) uint8, brighter if it is dark, by a gamma curve, and blurred if that shows noise."""
+    """Return the image (H, W, 3) uint8, brightened by a gamma curve if it is dark, and blurred if it then is noisy."""
     gamma = np.log(BRIGHT) / np.log(np.clip(image.mean() / 255, DARKEST, BRIGHT))
     curve = (255 * np.linspace(0, 1, 256) ** gamma).round().astype(np.uint8)
     bright = cv2.LUT(image, curve)
@@ -79,9 +80,9 @@ def enhanced(image: np.ndarray) -> np.ndarray:
 
 
 def noise_of(image: np.ndarray) -> float:
-    """Return the standard deviation of the noise in an image (H, W, 3), grey levels of 256, 0 if it is smaller than 3 px.
+    """Return the standard deviation of the noise in an image (H, W, 3), in grey levels of 256; 0 for an image below 3 px.
 
-    Immerkaer, "Fast Noise Variance Estimation", 1996, on the green channel: most of what the filter leaves is noise.
+    The green channel is measured by Immerkaer's "Fast Noise Variance Estimation", 1996: its filter leaves little but noise.
     """
     filtered = cv2.sepFilter2D(image[..., 1], cv2.CV_16S, SECOND, SECOND)[1:-1, 1:-1]
     return float(np.sqrt(np.pi / 2) / 6 * np.abs(filtered).mean()) if filtered.size else 0.0
@@ -94,8 +95,8 @@ class Bgr(np.ndarray):
 def as_bgr(image, rgb: bool = False) -> Bgr:
     """Return the image (H, W, 3) uint8 BGR of a uint8 array, a file's name or a picture of Pillow.
 
-    An array is BGR, or with `rgb` RGB, each with or without alpha, or grey (H, W) or (H, W, 1). A picture is read as its file is,
-    so transparent pixels become white. UserError for anything else.
+    An array is BGR, or RGB with `rgb`, with or without alpha, or grey (H, W) or (H, W, 1). A picture of Pillow gives the same as
+    its file. Transparent pixels become white. UserError for anything else.
     """
     if isinstance(image, Bgr):
         return image
@@ -117,7 +118,7 @@ def _of_pillow(image) -> np.ndarray:
     """Return the image (H, W, 3) uint8 BGR of a picture of Pillow, as `read_image` returns it for the picture's file."""
     from PIL import Image, ImageFile, ImageOps
     try:
-        if isinstance(image, ImageFile.ImageFile):  # what is made of it was turned by the program, or is not to be turned
+        if isinstance(image, ImageFile.ImageFile):  # not for pictures that the program has made: it decides on their orientation
             image = ImageOps.exif_transpose(image)
         if image.mode in ("RGB", "L") or image.mode.startswith("I"):
             pixels = np.asarray(image)
@@ -140,10 +141,10 @@ def _on_white(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def read_image(file: Path, remedy: str = "fetch it again", data: bytes | None = None) -> np.ndarray:
-    """Return the image (H, W, 3) uint8 BGR of a file, turned as its EXIF tag or the properties of an AVIF say.
+    """Return the upright image (H, W, 3) uint8 BGR of a file: its EXIF tag, or the properties of an AVIF, say how it is turned.
 
-    16-bit images become 8-bit, grey and CMYK become BGR, transparent pixels become white. UserError for a file that is missing,
-    unreadable or truncated; `remedy` says what to do about the latter two. data: the contents, if they have been read.
+    16-bit images become 8-bit, grey and CMYK become BGR, transparent pixels become white. data: the content, if it has been read.
+    UserError for a file that is missing, unreadable or truncated; for the last two, `remedy` says what to do.
     """
     try:
         data = read_bytes(file) if data is None else data
@@ -184,7 +185,7 @@ def _decode(data: bytes) -> np.ndarray | None:
 
 
 def write_image(file: Path, image: np.ndarray) -> None:
-    """Write an image atomically; the suffix of `file` chooses the format. UserError where the format cannot hold this size."""
+    """Write an image atomically, in the format of the suffix of `file`. UserError if that format cannot hold this size."""
     fits, data = cv2.imencode(file.suffix, image)
     if not fits:
         size = f"{image.shape[1]} x {image.shape[0]}"

@@ -1,4 +1,4 @@
-"""Layouts: how many landmarks a face has, which of them mirror each other, and which lines join them."""
+"""Layouts: the number of a face's landmarks, which of them are mirror partners, and which a drawing joins by lines."""
 import json
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ MOST_LANDMARKS = 10_000  # of a layout; a file that claims more is refused befor
 
 
 def opposite(ring: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Return pairs of landmarks of a ring that lie opposite, (upper, lower), without the two corners."""
+    """Return (upper, lower) pairs of landmarks that lie opposite in a ring. Its two corners are in no pair."""
     half = len(ring) // 2
     return list(zip(ring[1:half], ring[:half:-1], strict=True))
 
@@ -18,7 +18,7 @@ def opposite(ring: tuple[int, ...]) -> list[tuple[int, int]]:
 class Layout(NamedTuple):
     """The landmarks of a face. Indices are 0-based positions in (N, 2); left and right are of the image.
 
-    A net that has learnt the landmarks of several layouts has a union of them, whose `members` they are, the default one first.
+    A net that has learnt several layouts has their union: a layout whose `members` are these layouts, the default one first.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Layout(NamedTuple):
     groups: dict[str, tuple[int, ...]]     # landmarks of jaw, eyes, nose...; in drawing order
     closed: tuple[str, ...]                # groups whose last landmark is joined to the first
     selected: tuple[int, ...]              # position of each landmark in the layout `stored`
-    stored: str                            # the layout that data of this layout is stored in; differs for subsets only
+    stored: str                            # the layout in which labels are stored; for a subset, the whole layout
     same_as: dict[str, dict[int, int]]     # {stored layout: {landmark: the same landmark there}}
     members: "dict[str, Member]" = {}      # of a union: {name: layout}; a plain layout has none
 
@@ -43,7 +43,7 @@ class Layout(NamedTuple):
         return pairs
 
     def ring(self, name: str) -> tuple[int, ...] | None:
-        """Return the landmarks of a closed group, along its upper rim and back along the lower one; None without such a group."""
+        """Return the landmarks of a closed group, along its upper rim, then back along the lower one; None if there is none."""
         group = self.groups.get(name, ())
         return group if name in self.closed and len(group) >= 4 and len(group) % 2 == 0 else None
 
@@ -57,7 +57,7 @@ class Layout(NamedTuple):
         return [(upper, lower, ring[0], ring[len(ring) // 2]) for ring in rings for upper, lower in opposite(ring)]
 
     def point_names(self) -> list[str]:
-        """Return the name of each landmark: its group's, with a number from 1 if there are several; its index without a group."""
+        """Return the names of the landmarks: the group's, numbered from 1 if it has several; without a group, the index."""
         names = list(map(str, range(self.count)))
         for group, ids in self.groups.items():
             for number, i in enumerate(ids, 1):
@@ -65,14 +65,14 @@ class Layout(NamedTuple):
         return names
 
     def places(self) -> dict[str, dict[int, int]]:
-        """Return {stored layout: {its landmark: the same landmark here}} of this layout and of those that share landmarks."""
+        """Return {stored layout: {landmark there: the same landmark here}}, for the own stored layout and those in `same_as`."""
         numbers = {self.stored: dict(enumerate(self.selected)), **self.same_as}
         return {name: {number: place for place, number in pairs.items()} for name, pairs in numbers.items()}
 
     def chosen(self, name: str | None = None) -> "Member":
-        """Return the layout of that name in a union, or that of the training set of that name; None: the default one.
+        """Return the member of a union that `name` means, a layout or a training set; None: the first member.
 
-        A plain layout is the only one. UserError for other names.
+        A plain layout is its own only member. UserError for other names.
         """
         members = self.members or {self.name: Member(self, tuple(range(self.count)))}
         found = next(iter(members)) if name is None else name
@@ -84,9 +84,9 @@ class Layout(NamedTuple):
         return members[found]
 
     def member_of(self, called: str, stored: str) -> "Member | None":
-        """Return the layout of the labels of a set in a union. called: the set's name; stored: the layout that it is stored in.
+        """Return the member of a union that has the labels of a set; None if there is none.
 
-        None if the union has no such layout.
+        called: the set's name; stored: the layout in which its labels are stored.
         """
         members = [member for member in self.members.values() if member.layout.stored == stored]
         return next((member for member in members if called in member.sets),
@@ -119,7 +119,7 @@ class Layout(NamedTuple):
 class Member(NamedTuple):
     """A layout in a union of layouts.
 
-    index (count,): the landmark of the union that each of its landmarks is. sets: names of the training sets with such labels.
+    index (count,): for each of its landmarks, the landmark of the union. sets: names of the training sets with such labels.
     own: its landmarks that these sets label by a convention of their own.
     """
 

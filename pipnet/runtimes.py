@@ -18,8 +18,11 @@ Arrays = dict[str, np.ndarray]
 
 
 class Opened(NamedTuple):
-    """An opened file. run: {input: array} -> {output: array}; inputs, outputs: their names; values: the metadata, in which
-    `outputs` holds {name: shape without the batch} where it is known."""
+    """An opened file.
+
+    run: {input: array} -> {output: array}; inputs, outputs: names; values: the metadata, with `outputs`, {name: shape without the
+    batch}, if the shapes are known
+    """
 
     run: Callable[[Arrays], Arrays]
     inputs: list[str]
@@ -28,10 +31,10 @@ class Opened(NamedTuple):
 
 
 def open_file(file: Path | str, threads: int = 0, remedy: str = "name another file") -> Opened:
-    """Open an exported net by its suffix, see `RUNTIMES`. threads: 0 takes all cores.
+    """Return an exported net, opened in the runtime of its suffix, see RUNTIMES. threads: 0 takes all cores.
 
-    UserError for a file that is missing, damaged or of another kind, and where the package of its runtime is missing; `remedy`
-    says what to do about a missing file.
+    UserError for a file that is missing (`remedy` says what to do then), damaged or of another kind, and if the package of the
+    runtime is missing.
     """
     file = Path(file)
     if file.suffix not in RUNTIMES:
@@ -50,12 +53,12 @@ def open_file(file: Path | str, threads: int = 0, remedy: str = "name another fi
 
 
 def metadata_file(file: Path) -> Path:
-    """Return the path of the JSON file beside an export that cannot store metadata: {name: value}, `outputs`: {name: shape}."""
+    """Return the path of the JSON file with the metadata of an export that cannot store them: {name: value}, see `Opened`."""
     return Path(f"{file}.json")
 
 
 def stored_values(file: Path) -> dict[str, Any]:
-    """Return the metadata of an exported file, unopened if they lie beside it; {} if they are missing or damaged."""
+    """Return the metadata of an exported file; {} if they are missing or damaged. Only ONNX files are opened for them."""
     try:
         return metadata(open_session(file, 1)) if file.suffix == ".onnx" else _stored(file)
     except UserError:
@@ -63,7 +66,7 @@ def stored_values(file: Path) -> dict[str, Any]:
 
 
 def _stored(file: Path, need: bool = True) -> dict[str, Any]:
-    """Return the metadata beside a file. Without them, UserError if there is a `need`, else no outputs."""
+    """Return the metadata beside a file. If they are missing: UserError, or without `need` {"outputs": {}}."""
     if not need and not metadata_file(file).is_file():
         return {"outputs": {}}
     try:
@@ -84,7 +87,7 @@ def import_runtime(name: str, file: Path):
 
 @contextmanager
 def _silent():
-    """Discard what compiled code prints: the runtimes greet on stdout, where the demo may write its JSON."""
+    """Discard what compiled code prints: runtimes print a greeting on stdout, where the demo may write its JSON."""
     kept = [os.dup(number) for number in (1, 2)]
     with open(os.devnull, "wb") as nothing:
         try:
@@ -102,7 +105,7 @@ def _refuse(file: Path, runtime: str) -> UserError:
 
 
 def _one_by_one(run_one: Callable[..., list[np.ndarray]], inputs: list[str], outputs: list[str]) -> Callable[[Arrays], Arrays]:
-    """Return the `run` of a runtime that takes one picture at a time. run_one: inputs without the batch -> outputs without it."""
+    """Return the `run` of a runtime that takes one picture at a time. run_one: inputs -> outputs, both without the batch axis."""
     def run(feeds: Arrays) -> Arrays:
         rows = zip(*(np.ascontiguousarray(feeds[name]) for name in inputs), strict=True)
         found = zip(*(run_one(*row) for row in rows), strict=True)
@@ -113,7 +116,7 @@ def _one_by_one(run_one: Callable[..., list[np.ndarray]], inputs: list[str], out
 
 # ------------------------------------------------------------------------------------------------------------ runtimes
 def open_onnx(file: Path, threads: int) -> Opened:
-    """Return a file opened in onnxruntime."""
+    """Open a file in onnxruntime."""
     session = open_session(file, threads)
     shapes = {port.name: port.shape[1:] for port in session.native.get_outputs()}
     names = list(shapes)
@@ -122,7 +125,7 @@ def open_onnx(file: Path, threads: int) -> Opened:
 
 
 def open_mnn(file: Path, threads: int) -> Opened:
-    """Return a file opened in MNN, in float32. Without metadata beside it, outputs keep the shapes that MNN gives them.
+    """Open a file in MNN, in float32. Without metadata beside it, outputs keep the shapes that MNN gives them.
 
     It runs one picture at a time: with several, MNN is no faster, and 64 of 192 px take 12 GB.
     """
@@ -147,9 +150,9 @@ def open_mnn(file: Path, threads: int) -> Opened:
 
 
 def open_ncnn(file: Path, threads: int) -> Opened:
-    """Return a .param file and its .bin, opened in ncnn, in float32, one picture at a time.
+    """Open a .param file and its .bin in ncnn, in float32. It runs one picture at a time.
 
-    It takes one thread whatever `threads` says: its threads wait actively, which beside other load takes 100 times as long.
+    It uses one thread, whatever `threads` says: ncnn's threads wait actively, which takes 100 times as long on a busy machine.
     """
     ncnn, stored = import_runtime("ncnn", file), _stored(file)
     net = ncnn.Net()
@@ -170,7 +173,7 @@ def open_ncnn(file: Path, threads: int) -> Opened:
 
 
 def open_openvino(file: Path, threads: int) -> Opened:
-    """Return an .xml file and its .bin, opened in OpenVINO, on the CPU in float32."""
+    """Open an .xml file and its .bin in OpenVINO, on the CPU in float32."""
     openvino, stored = import_runtime("openvino", file), _stored(file)
     options = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
     try:
@@ -183,7 +186,7 @@ def open_openvino(file: Path, threads: int) -> Opened:
 
 
 def open_torchscript(file: Path, threads: int) -> Opened:
-    """Return a TorchScript file opened in torch, in the command that has written it. UserError elsewhere, since it holds code."""
+    """Open a TorchScript file in torch. UserError unless this command has written it, since such a file is code."""
     run = from_checkout("utils.evaluate.detectors:load_torchscript", file)(file, threads)
     stored = _stored(file)
     outputs = list(stored["outputs"])

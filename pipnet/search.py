@@ -1,4 +1,4 @@
-"""Faces that lie or stand on their head, or that noise or darkness hides, searched in the turned and enhanced picture."""
+"""Search for faces that lie or are upside down, or that noise or darkness hides: in turned and enhanced copies of the image."""
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,20 +7,20 @@ from pipnet.detector import suppress
 from pipnet.geometry import box_of, carry, invert, turn_picture
 from pipnet.images import as_bgr, enhanced, shrunken
 
-QUARTERS, DIAGONALS = (0, 90, 180, 270), (45, 135, 225, 315)  # degrees, clockwise, of the faces that are searched
-STEPS = (256, QUARTERS), (192, DIAGONALS)  # longer side of the picture that is looked at, px, and the turns
+QUARTERS, DIAGONALS = (0, 90, 180, 270), (45, 135, 225, 315)  # degrees clockwise: rolls of the faces that are looked for
+STEPS = (256, QUARTERS), (192, DIAGONALS)  # longer side of the copy in which the detector looks, px; the rolls
 SAME = 0.3  # IoU from which two faces found in different turns are one
-MOST_CROPS = 8          # of the landmark net, after which no further turn is tried
-LEAN = np.radians(120)  # a sure face that leans more in every picture tried so far may be found better in the next ones
+MOST_CROPS = 8          # crops of the landmark net after which no further roll is tried
+LEAN = np.radians(120)  # a sure face that leans more than this in every copy tried so far may be found better in the next ones
 
 
 def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True, rolls: Sequence[int] | None = None) -> list:
-    """Return the faces of an image (H, W, 3), in its px: `faces`, and others if none of them is sure.
+    """Return the faces of an image (H, W, 3), in its px: `faces`, and those that are found by a search if none of them is sure.
 
-    The detector searches the enhanced image, shrunken and turned, see STEPS. In each step the turn with the highest score comes
-    first. Landmarks are found in the enhanced image, those of a face also in the image itself, since the blur costs accuracy. The
-    search ends with the turn in which a sure face stands upright, or after MOST_CROPS. rolls: only these, in one step. There is
-    no search for a net that cannot tell sure faces.
+    The detector looks for faces in the enhanced image, shrunken and turned, see STEPS. In each step the roll with the highest
+    score comes first. Landmarks are found in the enhanced image, then in the image itself, since the blur costs accuracy. The
+    search ends with the first roll at which a sure face stands upright, or after MOST_CROPS. rolls: only these, in one step. If
+    the net cannot tell sure faces, `faces` are returned.
     """
     net = landmarker.net
     if not net.can_search or any(map(net.is_sure, faces)):
@@ -47,7 +47,10 @@ def search(landmarker, image: np.ndarray, faces: list, second_crop: bool = True,
 
 
 def _look(landmarker, small: np.ndarray, roll: int, zoom: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return landmark boxes (M, 5) and scores (M,) of faces with this roll, in px of the image that was shrunken by `zoom`."""
+    """Return landmark boxes (M, 5) and scores (M,) of the faces in `small` that have this roll, degrees.
+
+    Boxes are in px of the image from which `small` was made by the factor `zoom`.
+    """
     picture, matrix = turn_picture(small, -np.radians(roll))
     boxes, scores = landmarker.detect(as_bgr(picture), once=True)
     boxes = carry(boxes, invert(matrix))
@@ -57,12 +60,12 @@ def _look(landmarker, small: np.ndarray, roll: int, zoom: float) -> tuple[np.nda
 
 
 def stands(roll: float, turns: Sequence[float]) -> bool:
-    """Return whether a face with this roll (radians) leans by at most LEAN in a picture turned by one of `turns` (degrees)."""
+    """Return whether a face with this roll (radians) leans by at most LEAN in one of the copies for `turns` (degrees)."""
     return bool(np.cos(roll - np.radians(turns)).max() >= np.cos(LEAN))
 
 
 def best(faces: list, most: int | None) -> list:
-    """Return the `most` largest faces, ordered by score. Of overlapping faces, only the one with the highest landmark scores."""
+    """Return the `most` largest faces, best first. Of overlapping faces, the one with the highest landmark scores is kept."""
     faces = sorted(faces, key=lambda face: -face.scores.mean())
     faces = [faces[i] for i in suppress(np.array([box_of(face.landmarks) for face in faces]).reshape(-1, 4), SAME)]
     faces = sorted(faces, key=lambda face: -np.ptp(face.landmarks, axis=0).prod())[:most]
