@@ -1,4 +1,4 @@
-"""Types and ranges of the values in a checkpoint. It is checked once, when it is opened; its readers need no checks."""
+"""Types and ranges of the values in a checkpoint, which is checked once, when it is opened; its readers need no checks."""
 from typing import Any
 
 from torch import Tensor
@@ -65,9 +65,9 @@ ALWAYS = ("task", "val", "epochs", "scales")  # args that are read as they stand
 
 
 def check_contents(values: dict[str, Any]) -> None:
-    """Raise ValueError, naming the value, if our checkpoint is incomplete, has wrong types or contradicts itself.
+    """Raise ValueError, which names the value, if our checkpoint is incomplete, has wrong types or contradicts itself.
 
-    Settings are converted in place: a single name becomes a list of one where a list belongs.
+    Settings are converted in place: a single name becomes a list if the setting is a list.
     """
     check(values, record(args=table_of(ANY)), "")
     for key, value in REMOVED.items():

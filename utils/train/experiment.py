@@ -19,7 +19,7 @@ class Samples(NamedTuple):
     checksums: of the prepared sets
     words: a description for the log
     labelled: number of labelled samples, which come before the unlabelled ones; None: all are labelled
-    shares: (samples, share of the batches) of each set of labelled samples, in their order; empty: they are one
+    shares: (number of samples, share of the batches) of each set of labelled samples, in order; empty: sets are not told apart
     """
 
     batches: Any
@@ -46,9 +46,10 @@ class Experiment(NamedTuple):
     """A training before its first step. `utils.landmarks.experiment` and `utils.detect.experiment` make it.
 
     title: net, preset and size in words
-    figure: column of step.csv that picks best.pt, lower is better; says: format of this figure in the log
+    figure: the column of step.csv that picks best.pt; lower is better
+    says: format of this figure in the log
     net(resume): returns the net and the origin of its weights; a resumed net gets its weights later
-    description: values of the checkpoint that inference needs except the net, such as layout and protocol
+    description: what inference needs besides the net, such as layout and protocol; stored in the checkpoint
     validator(solver): returns a function that validates the solver's weights in all processes together
     """
 

@@ -10,16 +10,17 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from utils.train.ranks import Ranks
 
-EAGER = 3       # steps before the capture, in which kernels are chosen and the optimizer makes its state
+EAGER = 3  # number of the call that captures the graph; in those before, kernels are chosen and the optimizer makes its state
 TOLERANCE = 0.05  # largest relative difference between a step and its graph: in the change of the weights, and in each value
 
 
 class Graph:
-    """Calls `step`; from call number EAGER on, it replays a CUDA graph of it instead.
+    """Calls `step` until call number EAGER, which captures a CUDA graph of it; later calls replay that graph.
 
-    step: a function of nested tuples of tensors. All calls must launch the same kernels on tensors of the same shapes. The tensor
-    that it returns is overwritten by the next call. state(): the weights, and the other tensors that a step changes in place. The
-    first replay is compared with `step` from the same state. If they differ, or the capture fails, all processes call `step`.
+    step: a function of nested tuples of tensors, which returns a tensor. All calls must launch the same kernels on tensors of the
+    same shapes. The result is overwritten by the next call. state(): the weights, and the other tensors that a step changes in
+    place. The first replay is compared with `step` from the same state. If they differ, or if the capture fails, all processes go
+    on with `step`.
     """
 
     def __init__(self, step: Callable[[Any], Tensor], state: Callable[[], tuple[list[Tensor], list[Tensor]]], ranks: Ranks):

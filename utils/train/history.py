@@ -78,7 +78,7 @@ class Keeper:
             filename_suffix=f".{secrets.token_hex(4)}")  # nobody can foresee the name, and place a link at it
         if not self.events:
             logger.info("no events for TensorBoard are written, because its package is missing: pip install tensorboard")
-        write_tables(run, history.rows, history.times)  # the process may have been killed after a checkpoint, before its rows
+        write_tables(run, history.rows, history.times)  # an earlier process may have been killed between checkpoint and rows
 
     def save(self, inference: dict, solver: dict, better: bool) -> None:
         """Write the files of an epoch: best.pt if it is `better`, last.pt, the tables, TensorBoard's events."""

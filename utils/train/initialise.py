@@ -24,7 +24,7 @@ PER_LANDMARK = ("head.", "refiner.identity", "refiner.move")  # parameters with 
 
 
 class Started(NamedTuple):
-    """The origin of a net's weights. words: for the log; rows: (tensor, shape, origin) of each tensor, empty without a file."""
+    """The origin of a net's weights. words: for the log; rows: (tensor, shape, origin) of each tensor; none without a file."""
 
     words: str
     rows: list[tuple[str, str, str]] = []
@@ -75,8 +75,8 @@ def start_from(net: Trainable, file: Path, layout: Layout, meanface: np.ndarray,
                defaults: Defaults) -> Started:
     """Start `net` from our checkpoint, a published one, or that of a plain ImageNet net. Return what was loaded.
 
-    layout and meanface (N, 2), in [0, 1] of the crop, are those of `net`. If the checkpoint has a layout, the head's rows are
-    copied from the landmarks that both layouts share. Other tensors are loaded if name and shape are the same.
+    layout and meanface (N, 2), in [0, 1] of the crop, are those of `net`. If the checkpoint has a layout, the landmarks that both
+    layouts share keep their rows of the head. Other tensors are loaded if name and shape are the same.
     """
     tensors, known = checkpoint.load_weights(file)
     stored, own, system = published.renamed(tensors, net, meanface), net.state_dict(), system_of(tensors)
@@ -108,9 +108,8 @@ def _check_backbone(file: Path, tensors: dict, held: str | None, stored: dict, n
     """Return the name of the net in a file, or that of `net` if the file does not tell. UserError if `net` is another net.
 
     Without this check a net could start from a smaller or larger one, because most of their tensors fit. held: the name that the
-    file tells, ours: whether it is our checkpoint. stored: the file's
-    tensors under the names of `net`. The file of a plain backbone may hold more parts, such as a classifier, but no further
-    tensors of a part that `net` has too.
+    file tells. ours: whether it is our checkpoint. stored: the file's tensors under the names of `net`. The file of a plain
+    backbone may hold more parts, such as a classifier, but no further tensors of a part that `net` has too.
     """
     own, there = ({name: tensor.shape for name, tensor in state.items() if name.startswith("backbone.")}
                   for state in (net.state_dict(), stored))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class NonFinite(ArithmeticError):
-    """A loss term or the gradient is NaN or infinite. Carries the step, the values and this process's micro-batches."""
+    """A loss term or the gradient is NaN or infinite. It holds the step, the values and this process's micro-batches."""
 
     def __init__(self, step: int, terms: dict[str, float], batches: list):
         super().__init__(", ".join(f"{name} {value:g}" for name, value in terms.items()))

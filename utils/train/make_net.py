@@ -21,7 +21,7 @@ def head_options(net: NetSettings, loss: LossSettings) -> dict:
 
 
 def auxiliary_outputs(loss: LossSettings) -> list[str]:
-    """Return the outputs that the net has in addition to the landmarks: of pose and states, those with a loss weight above 0."""
+    """Return the outputs beside the landmarks, `pose` and `states`, that have a loss weight above 0."""
     outputs = []
     if loss.pose > 0:
         outputs.append("pose")
@@ -48,8 +48,8 @@ def make_net(net: NetSettings, loss: LossSettings, layout: Layout, meanface: np.
              labelled: np.ndarray | None = None) -> Trainable:
     """Return a net with random weights. meanface (N, 2) in [0, 1] of the crop.
 
-    labelled (S, N): which landmarks each training set labels, if these differ.
-    ValueError for choices that do not fit together.
+    labelled (S, N) bool: which landmarks each training set labels; None: all sets label the same. ValueError for choices that do
+    not fit together.
     """
     groups = None
     if net.head == "parts":
@@ -68,9 +68,9 @@ def make_net(net: NetSettings, loss: LossSettings, layout: Layout, meanface: np.
 
 
 def check_norms(forward: Callable[[torch.Tensor], object], side: int) -> None:
-    """Raise ValueError if a batch norm gets a single value per channel for a batch of one picture; it cannot normalise that.
+    """Raise ValueError if a batch of one picture gives a batch norm a single value per channel, which it cannot normalise.
 
-    forward: forward pass of a copy of the net in training mode, because this changes running statistics. side: px of the picture.
+    forward: of a copy of the net in training mode, since this changes running statistics. side: px of the picture.
     """
     try:
         with torch.no_grad():

@@ -31,9 +31,10 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class Average:
-    """Exponential moving average of weights and buffers. The decay grows from 0, so that the average forgets the first weights.
+    """The exponential moving average of weights and buffers, as the state dict `state`.
 
-    decay: its final value; ramp: steps after which the decay has reached 63 % of it. `state`: the averaged state dict.
+    The decay grows from 0, so that the average forgets the first weights. decay: its final value; ramp: steps after which it has
+    reached 63 % of this value.
     """
 
     def __init__(self, net: nn.Module, decay: float, ramp: int):
@@ -72,7 +73,7 @@ def _cpu_bf16() -> bool:
 
 
 def freeze(net: Trainable, part: str | None) -> list[nn.Module]:
-    """Freeze the part of the net that the key `freeze` names. Return the batch norms whose statistics must not change."""
+    """Freeze what `part`, the value of the key `freeze`, names. Return the batch norms whose statistics must not change."""
     if part is None:
         return []
     if part == "backbone":

@@ -30,7 +30,7 @@ LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+ ")  # how a line of a
 
 
 def clear(folder: Path) -> None:
-    """Make a run's folder and remove the files of an earlier training; other files and the log stay."""
+    """Make a run's folder, and remove the files of an earlier training from it. The log and all other files stay."""
     folder.mkdir(exist_ok=True)
     for name in ("report", "events"):
         remove(folder / name, *FOLDERS[name])
@@ -38,9 +38,9 @@ def clear(folder: Path) -> None:
 
 
 def remove(folder: Path, *names: str, keep: bool = False) -> None:
-    """Remove the files whose names match one of the regular expressions, in their order; then the folder if it is empty.
+    """Remove the files in a folder whose names match one of the regular expressions, in the order of these.
 
-    keep: the folder stays.
+    Then remove the folder if it is empty, unless `keep`.
     """
     if not folder.is_dir() or folder.is_symlink():
         return
@@ -63,7 +63,7 @@ def clear_nets(folder: Path, kind: str) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Remove the half-written files of a killed process from a run's folder. UserError for a link to another folder in it."""
+    """Remove the half-written files of a killed process from a run's folder. UserError if it holds a link to a folder."""
     for place, folders, files in os.walk(folder):
         top = Path(place)
         inside = top == folder or bool(re.fullmatch(NETS, top.name))
@@ -105,7 +105,7 @@ def is_own_file(file: Path) -> bool:
 
 
 def _other(folder: Path) -> Path | None:
-    """Return a foreign file or folder, None without one. Files that a training leaves if it is killed early are not foreign."""
+    """Return a foreign file or folder in `folder`, None if there is none. What a killed training leaves is not foreign."""
     for path in sorted(folder.iterdir()):
         if path.name == LOCK or is_partial(path, *RUN, *SWEEP) or (path.name == LOG and _is_log(path)):
             continue

@@ -1,4 +1,4 @@
-"""Published weights and exported files, described by the values that a checkpoint has, as far as tests need them."""
+"""Published weights and exported files, described by the values of a checkpoint that tests and predictions need."""
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def net_files(text: Path | str) -> list[Path]:
 
 
 def structure(tensors: dict[str, Tensor], known: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
-    """Return the keys of args.yaml that a net takes over from the trained net it starts from; {} for a backbone or a detector.
+    """Return the keys of args.yaml that a net takes over from the trained net in a file; {} for a backbone or a detector.
 
     tensors, known: see `checkpoint.load_weights`. A stage that the file lacks is not among the keys, since it can be added.
     """
@@ -76,7 +76,7 @@ def description(settings: Settings, layout: Layout, net: Mapping[str, Any]) -> d
 
 
 def checkpoint_values(text: Path | str, tensors: dict[str, Tensor], defaults: Defaults) -> dict[str, Any]:
-    """Return the values of a checkpoint, made from the `tensors` of published files. UserError for unknown or incomplete ones."""
+    """Return the values of a checkpoint for the `tensors` of published files. UserError for unknown or incomplete files."""
     system, (files, mean) = system_of(tensors), weights_and_mean_face(text)
     if system is None:
         titles = ", ".join(system.title for system in SYSTEMS.values())
@@ -124,7 +124,7 @@ def in_words(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> str:
 
 
 def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) -> dict[str, Tensor]:
-    """Return published tensors, or ours, under our names. meanface (N, 2): the mean face to use if the spec of `net` has none."""
+    """Return published tensors, or ours, under our names. meanface (N, 2): used if the spec of `net` has no mean face."""
     system = system_of(tensors)
     try:
         stored = import_named(system.convert)(tensors, net.spec.get("meanface", meanface)) if system else from_published(tensors)
@@ -134,9 +134,9 @@ def renamed(tensors: dict[str, Tensor], net: Trainable, meanface: np.ndarray) ->
 
 
 def describe_export(file: Path, defaults: Defaults | None) -> dict[str, Any]:
-    """Return the values that an exported file's checkpoint would hold, without weights. UserError for unknown files.
+    """Return the values of a checkpoint, without weights, for an exported file. UserError for unknown files.
 
-    defaults: of a detector it needs none.
+    defaults: args.yaml, by which published files are described; None is enough for a detector.
     """
     opened = open_file(file, 1)
     values = opened.values

@@ -28,7 +28,7 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's mallopt(): M_TRIM_THRESHOLD, M_M
 class Ranks(NamedTuple):
     """This process among those of the run.
 
-    store: where a process that has lost another one leaves a mark. patient: the process group for waits that may take hours.
+    store: where a process leaves a mark when it has lost another one. patient: the process group for waits that may take hours.
     """
     rank: int
     count: int
@@ -38,6 +38,7 @@ class Ranks(NamedTuple):
 
     @property
     def first(self) -> bool:
+        """Return whether this process is the one that writes files and prints."""
         return self.rank == 0
 
     def wait(self) -> None:
@@ -46,7 +47,7 @@ class Ranks(NamedTuple):
             dist.barrier()
 
     def one_by_one(self, action):
-        """Run `action` in the node's first process, then in the others, which find its files. Return this process's result.
+        """Run `action` in the node's first process, then in the others, which find its files. Return the result in this process.
 
         A UserError in any process is raised in all.
         """
@@ -106,8 +107,8 @@ class Ranks(NamedTuple):
     def connected(self):
         """Leave the process group together at the end of the body. Raise UserError when another process has died or hangs.
 
-        The error is raised 20 s late, so that it can name the processes that are silent. If one has ended, the launcher has
-        usually stopped this process by then, so that only the message of the process that failed is shown.
+        The error is raised 20 s late, so that it can name the processes that are silent. If another process has ended, the
+        launcher has usually stopped this one by then, so only the message of the process that failed is shown.
         """
         try:
             yield
@@ -220,5 +221,5 @@ def keep_memory() -> None:
 
 
 def worker_count(wanted: int | None, most: int) -> int:
-    """Return the number of this rank's loader processes: `wanted`, if None its share of the cores minus 1, from 1 to `most`."""
+    """Return the number of this process's loader processes: `wanted`; None: its share of the cores minus 1, from 1 to `most`."""
     return wanted if wanted is not None else min(max(cores() // _local_count() - 1, 1), most)

@@ -22,9 +22,9 @@ FILES = "files"  # below the folder of the runs: results of files that are in no
 class Run(NamedTuple):
     """The file that --exp means, and the folder of its run.
 
+    folder: the run's; for a file without a run, the folder of its results
     weights: the file under test
-    folder: its run, or where results of a file without a run go
-    given: exported files that came with the weights, or instead of them; the first one predicts; none is ever written
+    given: exported files that came with the weights, or instead of them. The first one predicts. None of them is ever written
     view: the layout in which a net of several layouts is tested and exported; None: all
     """
 
@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
     @property
     def alone(self) -> bool:
-        """Return whether the weights belong to no run, so that only their results have a folder."""
+        """Return whether the weights belong to no run, so that `folder` holds only their results."""
         return self.weights.parent != self.folder
 
     @property
@@ -86,7 +86,7 @@ class Run(NamedTuple):
 
     @property
     def source(self) -> dict[str, str]:
-        """Return {SOURCE: checksum of the weights}, the entry of an export's metadata that tells what it was made from."""
+        """Return {SOURCE: checksum of the weights}: the entry in an export's metadata that names its weights."""
         return {SOURCE: _content(self.weights)}
 
     @property

@@ -37,7 +37,7 @@ def check_free(run: Run, resume: bool, overwrite: bool) -> None:
 def hold(run: Run, new: bool = False) -> Iterator[Run]:
     """Lock the folder of a run and yield the run. InUse if another process holds a folder that the user has named.
 
-    Where the user has named none, the next free folder is taken: the next id for a `new` training, a numbered folder for the
+    If the user has named none, the next free folder is taken: the next id for a `new` training, a numbered folder for the
     results of a single file.
     """
     for place in _places(run, new):

@@ -29,7 +29,7 @@ ELSEWHERE = ("dataset", "data_dir", "train_data", "label_shift", "test_data", "u
 
 
 def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defaults) -> Settings:
-    """Return the settings of a run. Flags of the command line override those of the trained run, for a new run args.yaml.
+    """Return the settings of a run. The command line overrides the settings of a trained run, or args.yaml for a new run.
 
     given: keys from the command line. run: the run that --exp means; None without one.
     """
@@ -104,17 +104,17 @@ def _resolve_files(given: dict, defaults: Defaults) -> dict:
 
 
 def _elsewhere(args: dict, known: Layouts) -> dict:
-    """Drop a foreign file's paths, and its layout if args.yaml has that name. Return the other keys.
+    """Return the keys of a foreign file without its paths, and without its layout if args.yaml has a layout of that name.
 
-    Without a layout, the number of landmarks of the test faces selects it.
+    Without a layout, the number of landmarks of the test faces selects one.
     """
     return {key: value for key, value in args.items() if key not in ELSEWHERE and not (key == "layout" and value in known.rows)}
 
 
 def _with_own_paths(args: dict, given: dict, run: Run, defaults: Defaults) -> tuple[dict, Path]:
-    """Return (keys of a run without the folders that are written to, folder of its prepared sets, which are only read).
+    """Return (a run's keys without the folders that are written to, the folder of its prepared sets, which are only read).
 
-    The detector's file is dropped unless the run lies in the folder of the runs, where it was most likely trained.
+    The detector's file is dropped if the run lies outside the folder of the runs, since it may come from somebody else.
     """
     kept = {key: value for key, value in args.items() if key not in ("data_root", "run_root")}
     runs = (ROOT / given.get("run_root", defaults.values["run_root"])).resolve()
@@ -136,7 +136,7 @@ def _prepared_in(name: str, root: Path) -> str:
 
 
 def _with_protocol(name: str | None, row: dict[str, Any], known: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """Return (name of a net's crop protocol, all protocols with it). A new name is made if args.yaml means another by `name`.
+    """Return (name of a net's crop protocol, all protocols with it). If `name` is another protocol in args.yaml, make a new name.
 
     row: the net's protocol. known: the protocols of args.yaml. The name becomes a part of a folder's name, so a name that is not
     a plain word is changed.

@@ -18,10 +18,10 @@ from utils.train.schedule import make_schedule
 
 
 class Phases:
-    """The parts of a step as contexts. This class measures nothing; `Profile` (train/profile.py) measures their time."""
+    """The phases of a step as contexts. This class measures nothing; `Profile` (train/profile.py) measures their time."""
 
     def __call__(self, name: str):
-        """Return a context round the phase `name`: data, forward, backward or optimiser."""
+        """Return the context of a phase: data, forward, backward or optimiser."""
         return nullcontext()
 
     def end_step(self) -> None:
@@ -47,7 +47,8 @@ class Solver:
         self.optimizer: Any = make_optimizer(net, train.optimizer, train.weight_decay, train.decay_norms)
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype == torch.float16)
         self.phases = phases or Phases()
-        self.step, self.refused = 0, torch.zeros((), device=ranks.device)  # 1 from the first step that is not finite
+        self.step = 0
+        self.refused = torch.zeros((), device=ranks.device)  # becomes 1 at the first step that is not finite, and stays 1
         self.runner: Any = _Loss(net)
         if train.compile:
             self.runner = torch.compile(self.runner)
@@ -73,9 +74,9 @@ class Solver:
     def train_step(self, batches: list) -> Losses:
         """Take one optimizer step on the mean loss over all samples of `batches` (micro-batches) and of all processes.
 
-        Return the losses, which are copied from the device while the next step runs. A non-finite step changes no weight, nor
-        does any later one; `Losses.read` then raises NonFinite. fp16 differs in two ways. A gradient that overflows only lowers
-        the loss scale; it is an error once the scale is 1. A non-finite loss refuses its own step only, not the later ones.
+        Return the losses; they are copied from the device while the next step runs. A step that is not finite changes no weight,
+        nor does any later step; `Losses.read` then raises NonFinite. fp16 differs in two ways. A gradient that overflows only
+        lowers the loss scale; it is an error once the scale is 1. A loss that is not finite refuses its own step only.
         """
         set_rate(self.optimizer, self.schedule(self.step))
         values = self.take([self._moved(*batch[:2]) for batch in batches])
@@ -86,7 +87,7 @@ class Solver:
         return Losses(self.step - 1, [*self.names, "loss"], values, batches)
 
     def _moved(self, images: Tensor, labels) -> tuple:
-        """Return images and labels on the device. They are copied on a stream of their own, while the step before still runs."""
+        """Return images and labels on the device. On a GPU they are copied while the step before still runs."""
         if not self.copies:
             return images, labels.to(self.ranks.device)
         with torch.cuda.stream(self.copies):
@@ -97,7 +98,7 @@ class Solver:
         return moved
 
     def _step(self, batches: list[tuple]) -> Tensor:
-        """Change the weights once. Return one tensor: means of the loss terms, their weighted sum, the gradient's norm, refused.
+        """Change the weights once. Return (terms + 3,): means of the loss terms, their weighted sum, the gradient norm, refused.
 
         batches: images and labels of each micro-batch, on the device. Nothing here waits for the device.
         """
@@ -172,7 +173,7 @@ class Solver:
                 "average": self.average and self.average.state, "step": self.step}
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore what `state_dict` returned. An average that was not stored starts from the weights.
+        """Restore what `state_dict` returned. If no average was stored, it starts from the weights.
 
         ValueError for a state that does not fit the net.
         """
