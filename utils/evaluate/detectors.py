@@ -20,7 +20,7 @@ EARLIER = (0.6, 0.7)  # published thresholds of MTCNN's P-Net and R-Net
 
 
 def prepare_torch(threads: int) -> torch.device:
-    """Return the GPU if there is one, else the CPU. There, torch and OpenCV use `threads` threads from now on (0: no change)."""
+    """Set the CPU threads of torch and OpenCV (0: no change). Return the GPU if there is one, else the CPU."""
     if threads:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
@@ -28,7 +28,7 @@ def prepare_torch(threads: int) -> torch.device:
 
 
 def load_faceboxes(file: Path, threads: int) -> Loaded:
-    """Return FaceBoxesV2 with published weights or ours, from a state dict or a checkpoint."""
+    """Load FaceBoxesV2 with published weights or ours, from a state dict or a checkpoint."""
     known = load_weights(file)[1]
     stored: dict[str, Any] = {key: known[key] for key in ("threshold", "overlap", "face_box") if key in known}
     return faceboxes_finder(weights_of(file), prepare_torch(threads)), {"face_box": EXPORTED_FACE_BOX, **stored} if known else {}
@@ -71,7 +71,7 @@ def load_torchscript(file: Path, threads: int) -> Callable[[np.ndarray], list[np
 
 
 def load_mtcnn(file: Path, threads: int) -> Loaded:
-    """Return MTCNN from an .npz or a state dict, whose names are the published ones after the prefixes pnet., rnet. and onet."""
+    """Load MTCNN from an .npz or a state dict. Names are the published ones with the prefix pnet., rnet. or onet."""
     device = prepare_torch(threads)
     net = _fill(MTCNN(), _arrays(file) if file.suffix == ".npz" else load_weights(file)[0], file).to(device)
 

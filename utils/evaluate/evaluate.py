@@ -27,25 +27,21 @@ Predict = Callable[[torch.Tensor], Prediction]  # uint8 BGR (B, S, S, 3) -> Pred
 
 
 class Result(NamedTuple):
-    """Predictions for M faces and their errors.
+    """Predictions for M faces and their errors. Px are those of the source image; NaN stands where the truth is unknown."""
 
-    landmarks (M, N, 2) in px of the source image; score (M, N); nme, crop_nme (M,) in %; errors (M, N) and the predicted errors
-    sigma (M, N) in px of the source image, NaN where the truth is unknown.
-    """
-
-    landmarks: np.ndarray
-    score: np.ndarray
-    nme: np.ndarray       # in image pixels
-    crop_nme: np.ndarray  # in the crop's [0, 1] frame, as PIPNet publishes it
-    groups: dict[str, np.ndarray]  # NME (M,) of each group of landmarks
-    errors: np.ndarray
-    sigma: np.ndarray | None
-    flicker: np.ndarray   # (M,) in %: mean change of the landmarks' errors since the previous frame, NaN without one
+    landmarks: np.ndarray  # (M, N, 2) px
+    score: np.ndarray      # (M, N)
+    nme: np.ndarray        # (M,) in %, measured in px
+    crop_nme: np.ndarray   # (M,) in %, measured in the crop's [0, 1] frame, as PIPNet publishes it
+    groups: dict[str, np.ndarray]  # {group of landmarks: NME (M,) in %}
+    errors: np.ndarray     # (M, N) px
+    sigma: np.ndarray | None  # (M, N) px, predicted errors, if the net predicts them
+    flicker: np.ndarray    # (M,) in %: mean change of the landmarks' errors since the previous frame, NaN without one
     pose: np.ndarray | None = None    # (M, 3) radians, if the net predicts it
     states: np.ndarray | None = None  # (M, k) probabilities, if the net predicts them
 
     def limits(self, factor: float | None) -> dict[str, float]:
-        """Return the limits that the share SURE_FACES of the faces reaches, see `LandmarkNet`. factor: of sigma's calibration."""
+        """Return {name: limit} that the share SURE_FACES of the faces reaches, see `LandmarkNet`. factor: of `calibration`."""
         found = {"sure_score": float(np.quantile(self.score.clip(0, 1).mean(1), 1 - SURE_FACES))}
         if self.sigma is not None:
             sizes = np.sqrt(np.ptp(self.landmarks, axis=1).prod(1)).clip(1e-6)
@@ -55,7 +51,7 @@ class Result(NamedTuple):
 
 
 def calibration(results: list[Result]) -> float | None:
-    """Return the factor that sigma must be multiplied by: mean error / mean predicted error; None if sigma is not predicted."""
+    """Return the factor by which sigma fits the errors: mean error / mean predicted error; None if sigma is not predicted."""
     if results[0].sigma is None:
         return None
     pairs = [(result.errors[known], result.sigma[known]) for result in results for known in [np.isfinite(result.errors)]]
@@ -79,10 +75,10 @@ def convert_predictor(layout: Layout, stored: str, layouts: Layouts,
                       called: str = "") -> tuple[Layout, Callable[[Predict], Predict]]:
     """Return (layout of the comparison, converter of a predictor to it) to test a net of `layout` on the faces of a set.
 
-    stored: the layout of the set's labels; called: its name, if it may have a convention of its own. A net that has learnt
-    several layouts is tested in that of the set, else in one that is related to it by the rules. If the faces can be converted to
-    the net's layout (`load_splits` does that), the predictor stays as it is. Otherwise its landmarks are converted to the layout
-    of the faces, if there are rules.
+    stored: the layout of the set's labels; called: the set's name, since it may have a convention of its own. A net of several
+    layouts is tested in that of the set, else in one of its layouts that the rules relate to it. If the labels can be converted
+    to the net's layout (`load_splits` does that), the predictor stays as it is. Otherwise its landmarks are converted to the
+    layout of the labels, if there are rules.
     """
     if own := layout.member_of(called, stored):
         return own.layout, partial(selected, own.index)
@@ -112,7 +108,7 @@ def convert_predictor(layout: Layout, stored: str, layouts: Layouts,
 
 
 def selected(index: Sequence[int], predict: Predict) -> Predict:
-    """Return the predictor that gives the landmarks `index` of those of `predict`."""
+    """Return a predictor of the landmarks `index` of those that `predict` gives."""
     chosen = list(index)
     return lambda images: predict(images).select(chosen)
 
@@ -138,7 +134,7 @@ def mean_of(one: Prediction, other: Prediction) -> Prediction:
 
 
 def in_memory(predict: Predict, images: torch.Tensor) -> Prediction:
-    """Return the prediction for a batch, in halves if it needs more memory than there is. UserError if one picture does."""
+    """Return the prediction for a batch, in halves if memory is short. UserError if it is too short for one picture."""
     try:
         return predict(images)
     except (MemoryError, RuntimeError) as error:
@@ -153,10 +149,10 @@ def in_memory(predict: Predict, images: torch.Tensor) -> Prediction:
 
 def predict_all(predict: Predict, faces: Faces, layout: Layout, batch_size: int = BATCH, ranks=None,
                 flip_test: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return float64 points (M, N, 4): x, y, score, sigma; and others (M, 8): pose, four states, and with `flip_test` the shift.
+    """Return float64 points (M, N, 4): x, y, score, sigma; and others (M, 8): pose, four states, shift.
 
-    With several processes (`ranks`) each does its share; all get the result. What the net does not predict is NaN. flip_test:
-    average the predictions for a crop and its mirror image; the shift is half of the median of how far they lie apart in x.
+    What the net does not predict is NaN. With several processes (`ranks`) each does its share, and all get the result. flip_test:
+    average the predictions for a crop and its mirror image. The shift is then half of their median distance in x, else NaN.
     """
     points = torch.zeros(len(faces), layout.count, 4, dtype=torch.float64)
     others = torch.zeros(len(faces), 8, dtype=torch.float64)
@@ -181,8 +177,8 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
              flip_test: bool = False) -> Result:
     """Return predictions and errors for all faces, see `predict_all`.
 
-    flip_test: mean of crop and mirror image. A learnt label shift cancels there, so half the pair's median distance, in px, is
-    added again. UserError if a prediction is not finite.
+    flip_test: average the predictions for crop and mirror image. A label shift that the net has learnt cancels in this mean, so
+    the median shift of the faces, in px, is added again. UserError if a prediction is not finite.
     """
     truth, crop = faces["landmarks"][:], faces["crop"][:]
     points, others = predict_all(predict, faces, layout, batch_size, ranks, flip_test)
@@ -207,7 +203,7 @@ def evaluate(predict: Predict, faces: Faces, layout: Layout, norm: str, batch_si
 
 
 def previous(faces: Faces) -> np.ndarray:
-    """Return (M,) the index of the previous frame of the same video, `step` frames earlier; -1 without one.
+    """Return (M,) the index of the face in the previous frame of the same video, `step` frames earlier; -1 without one.
 
     The name of a frame ends in its number.
     """
@@ -224,13 +220,13 @@ def previous(faces: Faces) -> np.ndarray:
 
 
 def subset_rows(subsets: Iterable[str], rank: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Return {name: (M,) bool}: all faces, then each first part of a subset's name (`common`), then each subset (`common/lfpw`).
+    """Return {name: (M,) bool}: all faces as `full`, then each first part of a subset's name (`common`), then each whole name
+    (`common/lfpw`).
 
-    Equal masks come once. A face may be in several subsets: `test//blur//makeup`. rank: names in the order of the publications;
-    others follow by alphabet.
+    Of equal masks only the first is kept. A face may be in several subsets: `test//blur//makeup`. rank: names in the order of the
+    publications; other names follow in alphabetical order.
     """
     order = list(dict.fromkeys(part for name in rank for part in (name.split("/")[0], name)))
-
     names = [set(subset.split(BESIDE)) for subset in subsets]
     rows = {"full": np.ones(len(names), bool)}
     heads = [{name.split("/")[0] for name in own} for own in names]

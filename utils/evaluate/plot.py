@@ -1,7 +1,7 @@
-"""Charts as SVG text.
+"""Charts as SVG text, without a plotting package.
 
-They are drawn by hand: they stand inline in a page, follow the reader's light or dark scheme and name the landmark under the
-pointer, in a few kB and a millisecond and without a package.
+They are part of a page, follow the reader's light or dark scheme and name the landmark under the pointer. A chart takes a few kB
+and a millisecond.
 """
 import math
 from html import escape
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 WIDTH, HEIGHT, LINE = 480, 260, 16  # px: the picture, the axes of a chart, a line of its names
-LEFT, BOTTOM, TOP, RIGHT = 56, 44, 16, 16  # px round the axes
+LEFT, BOTTOM, TOP, RIGHT = 56, 44, 16, 16  # px around the axes
 COLOURS = ("#2f6fde", "#d1492e", "#2c9c5a", "#9a5bd0", "#c98a1b", "#5b7d8c")
 STYLE = ("<style>svg{background:#fff;color:#222;font:13px system-ui,sans-serif}text{fill:currentColor}.grid{stroke:currentColor;"
          "opacity:.15}@media(prefers-color-scheme:dark){svg{background:#16181c;color:#ddd}text[style]{filter:brightness(1.4)}}"
@@ -44,7 +44,7 @@ def _document(height: int, lines: list[str]) -> str:
 
 
 def chart(series: dict[str, tuple[np.ndarray, np.ndarray]], x_title: str, y_title: str, style: Style = PLAIN) -> str:
-    """Return lines {name: (x, y)} as an SVG document, without points that are not finite. Raise ValueError if none is left.
+    """Return lines {name: (x, y)} as an SVG document. Points that are not finite are left out; ValueError if none is left.
 
     The names stand above the axes, so they cover no line.
     """

@@ -38,7 +38,10 @@ def extremes(values: np.ndarray, each: int = 8) -> dict[str, np.ndarray]:
 
 
 def shown_face(faces: Faces, index: int, found: np.ndarray, layout: Layout, size: int, title: str) -> np.ndarray:
-    """Draw the crop of a face at `size` px: truth green, prediction `found` (N, 2), in px of the picture, red, a title below."""
+    """Return the crop of a face, drawn at `size` px with a title: the truth green, the prediction red.
+
+    found (N, 2): the prediction, in px of the picture.
+    """
     pair = [(faces.nominal(index), TRUTH), (to_crop(found, faces["crop"][index]), FOUND)]
     return tile(faces.crops.plain(index, 0), pair, layout, size, title)
 
@@ -153,8 +156,8 @@ class Report(NamedTuple):
     def protocol_table(self, mark: str = "") -> tuple[list[str], list[list[str]]]:
         """Return header and rows of all ways to measure, a row per set and subset.
 
-        Columns: NME in each norm and frame; in other boxes, NME in the test's norm and in the usual ones, which bear the mark;
-        failures and area in the test's norm.
+        Columns: NME in each norm and frame; in other boxes, NME in the test's norm and in the norms of published figures; failure
+        rate and area in the test's norm. `mark` is put behind cells in a norm of published figures.
         """
         rows = [row for row in self.norms if row["model"].startswith(self.model)]
         first, nme, figures = rows[0]["model"], {}, {}
@@ -196,9 +199,9 @@ def sigma_chart(curve: tuple[np.ndarray, np.ndarray]) -> str:
 
 
 def read_compared(run, split: Split, norm: str, layout: str, flags: str) -> Compared:
-    """Return the report of another run on the faces of a split, in true boxes. UserError if there is none for just those faces.
+    """Return the figures of another run on the faces of a split, in true boxes. UserError if its report has other faces.
 
-    flags: those that test a run on all sets of this test. The crops may be others, and the labels read in another way
+    flags: those that test a run on all sets of this test. The crops may be others. The labels may be read in another way
     (--labels): the run's name then says so.
     """
     one, found = split.set, run.folder / "report" / "test.yaml"
@@ -226,6 +229,6 @@ def read_compared(run, split: Split, norm: str, layout: str, flags: str) -> Comp
 
 
 def _of_set(of: dict, one: PreparedSet) -> bool:
-    """Return whether the faces of a report are those of a prepared set, whatever their crops and however labels were read."""
+    """Return whether the faces of a report are those of a prepared set. Crops may differ, and the way labels were read."""
     same = of.get("fingerprint") is not None and of["fingerprint"] == one.meta.get("fingerprint")
     return of["checksum"] == one.checksum or (same and of["dataset"] == one.meta["dataset"])

@@ -1,4 +1,4 @@
-"""Rows of figures: a test set, its subsets, groups of landmarks, norms; and their text as a table."""
+"""Rows of figures, for a test set, its subsets, groups of landmarks and norms, and tables of these rows as text."""
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -56,7 +56,7 @@ class Case(NamedTuple):
 
 
 def with_numbers(rows: Iterable[dict[str, str]]) -> list[dict[str, float | str | None]]:
-    """Return rows of a table in which texts that are numbers become numbers, and empty cells None."""
+    """Return the rows of a table with numbers in place of their texts, and None in place of empty cells."""
     def value(column: str, cell: str) -> float | str | None:
         try:
             return cell if column in NAMES else float(cell) if cell else None
@@ -67,10 +67,7 @@ def with_numbers(rows: Iterable[dict[str, str]]) -> list[dict[str, float | str |
 
 
 def markdown_table(rows: list[list[str]], header: list[str]) -> str:
-    """Return a Markdown table that also reads well in a terminal: two columns of text, then numbers.
-
-    It is shorter than the use of a package that aligns columns this way.
-    """
+    """Return a Markdown table that also reads well in a terminal: two columns of text, then numbers."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: list[str]) -> str:
@@ -118,7 +115,7 @@ def group_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
 def norm_rows(case: Case, model: str, result: Result, thresholds) -> list[Row]:
     """Return a row for each norm that the layout has, in px of the picture and in the frame of the crop, where PIPNet measures.
 
-    Norms of published figures for the set are marked as usual.
+    The column `usual` marks the norms of published figures for the set.
     """
     faces, layout, usual = case.faces, case.layout, DATASETS[case.set.meta["dataset"]].norms
     inside = to_crop(result.landmarks, faces["crop"][:]), faces.nominal().astype(np.float64)

@@ -1,5 +1,4 @@
-"""card.md of a run: a page about the net for those who get its files, made from the metadata of its ONNX file."""
-
+"""Writes card.md of a run: a page about the net for those who get its files, made from the metadata of its ONNX file."""
 from pipnet.errors import printable
 from pipnet.files import read_csv, read_manifest, shipped, write_text
 from pipnet.runtimes import open_file

@@ -75,7 +75,7 @@ class Raw(Unnamed):
 
 @contextmanager
 def _quiet():
-    """Silence the exporter's progress and version notes; its errors are exceptions. A signal ends the process at once."""
+    """Silence the exporter's messages; its errors are exceptions. Within this context a signal ends the process at once."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), stops_at_once():
@@ -90,7 +90,7 @@ def _quiet():
 
 
 def deployed(net: Trainable) -> Trainable:
-    """Return a copy of a net as it is exported: float32 on the CPU, one convolution for each block of branches."""
+    """Return a copy of a net for export: float32 on the CPU, one convolution for each block of branches."""
     return net.eval().reparameterized().float().cpu().to(memory_format=torch.contiguous_format).eval()
 
 
@@ -101,20 +101,20 @@ def example_for(size: int, margin: float) -> Tensor:
 
 
 def export_onnx(net: Trainable, file: Path, metadata: dict, index: Sequence[int] | None = None) -> None:
-    """Write `file` whole or not at all. metadata: plain values, stored as JSON under their names. index: see `Unnamed`."""
+    """Write a net as an ONNX file, whole or not at all. metadata: {name: plain value}, stored as JSON. index: see `Unnamed`."""
     net, example = deployed(net), example_for(net.spec["input_size"], net.input_margin)
     names = [name for name, part in zip(Prediction._fields, net.predict(example), strict=True) if part is not None]
     write_onnx(folded(onnx_graph(Unnamed(net, index), example, names, BATCH)), file, metadata)
 
 
 def write_raw(source: Source, file: Path) -> None:
-    """Write an ONNX graph that returns the maps of the head, see `Net.maps`, for programs that decode them themselves."""
+    """Write an ONNX file that returns the maps of the head, see `Net.maps`, for programs with a decoder of their own."""
     metadata = source.metadata() | {key: source.net.spec[key] for key in RAW if key in source.net.spec}
     write_onnx(folded(onnx_graph(Raw(source.net), source.example, list(source.net.maps(source.example)), BATCH)), file, metadata)
 
 
 def onnx_graph(module: nn.Module, example: Tensor, names: list[str], sizes: dict[int, Any]):
-    """Return the graph of a module with the input `image`; names: of its outputs; sizes: {dimension that may vary: how}."""
+    """Return the ONNX model of a module with the input `image`. names: of its outputs; sizes: {axis that may vary: its `Dim`}."""
     with _quiet(), torch.inference_mode():
         return torch.onnx.export(module.eval(), (example,), input_names=["image"], output_names=names, opset_version=OPSET,
                                  dynamo=True, verbose=False, dynamic_shapes={"image": sizes}).model_proto
@@ -127,8 +127,11 @@ def stored_in(file: Path) -> dict[str, str]:
 
 
 def folded(model):
-    """Return the graph after onnxruntime's basic optimisations, which leave standard operators only: constants are computed,
-    operations that do nothing removed, additions moved into convolutions, transpositions joined. Other runtimes gain by it."""
+    """Return the graph after onnxruntime's basic optimisations, so that other runtimes gain by them too.
+
+    Constants are computed, operations without effect removed, additions moved into convolutions, transpositions joined. Only
+    standard operators are left.
+    """
     import onnx
     import onnxruntime
     options = onnxruntime.SessionOptions()
@@ -148,7 +151,7 @@ def folded(model):
 
 
 def write_onnx(model, file: Path, metadata: dict) -> None:
-    """Write a graph with `metadata`, whole or not at all, without the exporter's notes on files of this machine."""
+    """Write a graph with `metadata`, whole or not at all. The exporter's notes, which name files of this machine, are removed."""
     import onnx
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         part.ClearField("metadata_props")
@@ -213,5 +216,5 @@ def exported_predictor(file: Path, threads: int = 0) -> Predict:
 
 
 def from_arrays(run: Callable[[np.ndarray], dict[str, np.ndarray]]) -> Predict:
-    """Return a function on arrays, such as the `predict` of a LandmarkNet, as a predictor."""
+    """Return a predictor from a function of arrays, such as the `predict` of a LandmarkNet."""
     return lambda images: Prediction(**{name: torch.from_numpy(value) for name, value in run(images.cpu().numpy()).items()})

@@ -1,7 +1,7 @@
-"""Changes of an ONNX graph that make its 8-bit convolutions faster; its outputs stay, but for the edge of the image."""
+"""Changes of an ONNX graph that make its 8-bit convolutions faster. Its outputs stay the same except at the edge of the image."""
 import numpy as np
 
-SIDE = 4  # px of a row that become the channels of one place; this is the product of both strides
+SIDE = 4  # px of a row that become the channels of one place: the product of the strides of the first two convolutions
 USUAL = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1], "group": 1, "auto_pad": b"NOTSET", "ceil_mode": 0,
          "count_include_pad": 0}  # values of attributes that a node does not have
 STRIDED = {**USUAL, "kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
@@ -9,14 +9,14 @@ SINGLE = {**USUAL, "kernel_shape": [1, 1]}
 
 
 def read_blocks(graph, floats: str, level: int) -> None:
-    """Let the first two convolutions read blocks as channels, if both have 3x3 weights and stride 2.
+    """Let the first two convolutions read blocks of px as channels, if both have 3x3 weights and stride 2.
 
-    The 8-bit kernels copy what a convolution sees, one place after another. With few channels at many places, as in an image,
-    that takes longer than the products. So the first convolution reads SIDE px of a row as channels of one place, and gives
-    blocks of 2 x 2 outputs, which the second one reads as channels.
+    8-bit kernels copy the inputs of a convolution, place by place. With few channels at many places, as in an image, this takes
+    longer than the products. So the first convolution reads SIDE px of a row as channels of one place, and gives blocks of 2 x 2
+    outputs, which the second one reads as channels.
 
-    floats: the tensor (B, 3, H, W) of the image, which the first convolution reads after a subtraction. level: the grey level
-    that the subtraction makes 0; it fills columns up to a multiple of SIDE.
+    floats: name of the tensor (B, 3, H, W) of the image, which the first convolution reads after a subtraction. level: the grey
+    level that the subtraction makes 0. Columns of this level are added to make the width a multiple of SIDE.
     """
     from onnx import helper, numpy_helper
 
@@ -53,7 +53,7 @@ def read_blocks(graph, floats: str, level: int) -> None:
 
 
 def of_rows(weight: np.ndarray) -> np.ndarray:
-    """Return the weights (4 O, 3 SIDE, SIDE + 1, 2) of the first convolution, given as (O, 3, 3, 3).
+    """Return weights (O, 3, 3, 3) of the first convolution as weights (4 O, 3 SIDE, SIDE + 1, 2) for blocks.
 
     Channels of the input are SIDE px from left to right, each with three channels. Outputs come in blocks of 2 x 2, row by row.
     """
@@ -65,7 +65,7 @@ def of_rows(weight: np.ndarray) -> np.ndarray:
 
 
 def of_blocks(weight: np.ndarray) -> np.ndarray:
-    """Return the weights (O, 4 C, 2, 2), for stride 1, of a convolution (O, C, 3, 3) whose input is given in blocks of 2 x 2."""
+    """Return weights (O, C, 3, 3), stride 2, as weights (O, 4 C, 2, 2), stride 1, for an input in blocks of 2 x 2."""
     found = np.zeros((len(weight), 2, 2, weight.shape[1], 2, 2), weight.dtype)
     for row, column in np.ndindex(3, 3):
         found[:, (row - 1) % 2, (column - 1) % 2, :, int(row >= 1), int(column >= 1)] = weight[:, :, row, column]
@@ -73,7 +73,7 @@ def of_blocks(weight: np.ndarray) -> np.ndarray:
 
 
 def fold_pools(graph) -> None:
-    """Join each average pool and the 1x1 convolution that alone reads it to one convolution, since 8-bit pools are slow."""
+    """Join each average pool with the 1x1 convolution that reads it, if nothing else does, because 8-bit pools are slow."""
     stored = {value.name: value for value in graph.initializer}
     for pool in [node for node in graph.node if node.op_type == "AveragePool"]:
         window, node = attributes(pool), reader(graph, pool.output[0])
@@ -88,7 +88,7 @@ def fold_pools(graph) -> None:
 
 
 def change(node, stored: dict, weights, times: int, attributes: dict) -> None:
-    """Give a convolution `weights` of its weights, its bias `times` times, and other attributes."""
+    """Change a convolution in place: its weights to weights(its weights), its bias to `times` copies, its attributes."""
     from onnx import helper, numpy_helper
     weight, *bias = (numpy_helper.to_array(stored[name]) for name in node.input[1:])
     for name, value in zip(node.input[1:], (weights(weight), *(np.tile(one, times) for one in bias)), strict=True):
@@ -103,12 +103,12 @@ def is_constant(node, stored: dict) -> bool:
 
 
 def reader(graph, name: str):
-    """Return the node that reads a tensor, None if there are none or several."""
+    """Return the only node that reads a tensor; None if there is none, or several."""
     nodes = [node for node in graph.node if name in node.input]
     return nodes[0] if len(nodes) == 1 else None
 
 
 def attributes(node) -> dict:
-    """Return {name: value} of the attributes of a convolution or a pool."""
+    """Return {name: value} of the attributes of a convolution or a pool, with default values."""
     from onnx import helper
     return USUAL | {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -1,8 +1,8 @@
-"""Export of the whole way from a picture to its faces as one ONNX graph, for programs without Python.
+"""Export of one ONNX graph that takes a picture and returns its faces, for programs without Python.
 
-It does what `Landmarker(net, detector, any_roll=False)` does with a picture. The steps below are written in ONNX Script, which
-translates them to ONNX operators. Boxes and points are in continuous px of the picture. A direction (2,) is the cosine and the
-sine of a roll, so that no angle has to be computed.
+The graph does what `Landmarker(net, detector, any_roll=False)` does. The steps below are written in ONNX Script, which translates
+them to ONNX operators. Boxes and points are in continuous px of the picture. A direction (2,) is the cosine and the sine of a
+roll, so that no angle has to be computed.
 """
 import math
 from pathlib import Path
@@ -42,8 +42,8 @@ def neighbors(count, scale):
 
 @script(STEPS, default_opset=op)
 def resized(image, scale):
-    """Return the image, smaller by a factor. Weights and rounding are those of cv2.resize, whose integers lose 1/8 of a grey
-    level on average; without that, boxes of the detector differ by some tenths of a px."""
+    """Return the image, resized by a scale below 1. Weights and rounding are those of cv2.resize, whose integers lose 1/8 of a
+    grey level on average; without this loss, boxes of the detector differ by some tenths of a px."""
     shape = op.Shape(image, start=0, end=2)
     top, bottom, above, below = neighbors(op.Gather(shape, 0), scale)
     left, right, before, after = neighbors(op.Gather(shape, 1), scale)
@@ -58,7 +58,7 @@ def resized(image, scale):
 
 @script(STEPS, default_opset=op)
 def halved(image):
-    """Return the same as `resized` by a factor of 0.5, in less time: each px is the mean of four."""
+    """Return what `resized` returns for a scale of 0.5, in less time: each px is the mean of four."""
     shape, half = op.Shape(image, start=0, end=2), op.Cast(0.5, to=DOUBLE)
     top, bottom, above, below = neighbors(op.Gather(shape, 0), half)
     left, right, before, after = neighbors(op.Gather(shape, 1), half)
@@ -68,8 +68,8 @@ def halved(image):
 
 @script(STEPS, default_opset=op)
 def looks(shape):
-    """Return how often the detector looks at a picture of this shape, height and width, and the scales of both looks: that of
-    `Detector.once` and that of `Detector.large`."""
+    """Return how often the detector looks at a picture of this shape (height, width), once or twice, and the scales of both
+    looks: that of `Detector.once` and that of `Detector.large`."""
     sides = op.Cast(shape, to=DOUBLE)
     short, long = op.ReduceMin(sides, keepdims=0), op.ReduceMax(sides, keepdims=0)
     wanted = op.Min(SHORT_SIDE / short, op.Sqrt(MOST_PIXELS / op.ReduceProd(sides, keepdims=0)), op.Cast(1.0, to=DOUBLE))
@@ -111,15 +111,15 @@ def overlaps(boxes, others):
 
 @script(STEPS, default_opset=op)
 def any_of(pairs):
-    """Return for each row of booleans (M, K) whether one is true."""
+    """Return (M,) whether any boolean in a row of `pairs` (M, K) is true."""
     return op.ReduceSum(op.Cast(pairs, to=FLOAT), [1], keepdims=0) > 0.0
 
 
 @script(STEPS, default_opset=op)
 def join(look, boxes, scores, scale, found, found_scores, most):
     """Return the detections of a look, in px of the picture, joined with those found before, best first; see `joined`."""
-    wide, tall = op.Split(boxes, axis=1, num_outputs=2)
-    wide, tall = op.Split(tall - wide, axis=1, num_outputs=2)
+    low, high = op.Split(boxes, axis=1, num_outputs=2)
+    wide, tall = op.Split(high - low, axis=1, num_outputs=2)
     large = op.Or(look == 0, op.Squeeze(op.Sqrt(wide * tall), [1]) >= LARGE_FACE)
     boxes, scores = op.Compress(boxes / scale, large, axis=0), op.Compress(scores, large, axis=0)
     share, iou, area, other = overlaps(found, boxes)
@@ -222,8 +222,8 @@ def roll_of(points, mean_along, mean_across):
 
 @script(STEPS, default_opset=op)
 def next_box(points, direction, shown, size):
-    """Return the tight box of the landmarks, turned like the face, and its direction; `shown`, upright, where that shows nothing
-    of the picture."""
+    """Return the tight box of the landmarks, turned like the face, and its direction. If that box shows nothing of the picture,
+    return the box `shown`, upright."""
     turn, middle = turn_by(direction), op.ReduceMean(points, [0])
     straight = op.MatMul(points - middle, op.Transpose(turn))
     low, high = op.ReduceMin(straight, [0], keepdims=0), op.ReduceMax(straight, [0], keepdims=0)
@@ -249,8 +249,8 @@ def is_sure(scores, least, errors, most, points):
 
 @script(STEPS, default_opset=op)
 def needs_crop(trip, sure, likely, centre, side, direction, box, next_direction):
-    """Return whether a face is cropped again: its first crop if it is unsure, others if that of `box` (4,) lies far from them.
-    After FEW_CROPS only a `likely` face is."""
+    """Return whether a face is cropped again: after the first crop if it is not sure, after any crop if that of `box` (4,) lies
+    far from it. After FEW_CROPS, only a `likely` face is."""
     low, high = op.Split(box, axis=0, num_outputs=2)
     off = op.ReduceMax(op.Abs((low + high) / 2.0 - centre), keepdims=1)
     grown = GROW * op.ReduceMax(high - low, keepdims=1) - side
@@ -264,7 +264,7 @@ def needs_crop(trip, sure, likely, centre, side, direction, box, next_direction)
 
 @script(STEPS, default_opset=op)
 def apart(kept, boxes, means):
-    """Return which of the faces that are `kept` (M,) show no other one again and no part of one, see `apart` of landmarker.py."""
+    """Return which of the faces that are `kept` (M,) show neither another one again nor a part of one, see `landmarker.apart`."""
     share, iou, area, other = overlaps(boxes, boxes)
     score, better = op.Unsqueeze(means, [1]), op.Unsqueeze(means, [0])
     place = op.Range(0, op.Size(means), 1)
@@ -368,12 +368,12 @@ def write_pipeline(source: Source, file: Path) -> None:
     metadata = source.metadata() | ({"layout": net.layout.to_dict()} if whole.layout.members else {}) | {
         "task": "pipeline", "threshold": detector.threshold, "overlap": detector.overlap, "face_least": net.face_least,
         "channels": "BGR, uint8, of any size", "frame": "px of the picture; the centre of the first pixel is (0.5, 0.5)"}
-    once = folded(inliner.inline_local_functions(model))  # which turns each CastLike of a constant into a Cast, to be folded too
+    once = folded(inliner.inline_local_functions(model))  # each CastLike of a constant is a Cast now, which the next call folds
     write_onnx(folded(once), file, metadata)
 
 
 def give_only(graph: onnx.GraphProto, index: tuple[int, ...]) -> None:
-    """Let a landmark net's graph give some landmarks only: those at `index`."""
+    """Let the graph of a landmark net give the landmarks `index` only, in place."""
     graph.initializer.append(numpy_helper.from_array(np.array(index), "chosen_index"))
     names = {output.name for output in graph.output if output.name in PER_LANDMARK}
     for node in graph.node:
@@ -388,7 +388,7 @@ def loops(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
 
 
 def insert(graph: onnx.GraphProto, model: onnx.ModelProto, prefix: str) -> None:
-    """Put the nodes of a model, with a prefix before all names, behind the node of `graph` that makes their image."""
+    """Insert the nodes of a model, with a prefix before all names, behind the node of `graph` that makes their input image."""
     other = onnx.compose.add_prefix(model, prefix).graph
     place = 1 + next(i for i, node in enumerate(graph.node) if f"{prefix}image" in node.output)
     nodes = [*graph.node[:place], *other.node, *graph.node[place:]]

@@ -16,9 +16,9 @@ FLOATS, CENTRED, LEVEL, BIAS = "image_floats", "image_centred", "image_level", "
 def write_int8(source: Source, file: Path) -> None:
     """Write the graph with its convolutions in 8 bits: weights per output channel, activations per tensor.
 
-    The ranges are the extremes over the calibration pictures. Weights use 7 of the 8 bits, because processors without VNNI
-    instructions add pairs of 8-bit products in 16 bits, which overflow otherwise. Everything else stays in float32: on validation
-    faces, attention, decoding and merging in 8 bits cost five times as much accuracy and gained no time.
+    Ranges are the extremes over the calibration pictures. Weights use 7 of the 8 bits, because processors without VNNI
+    instructions add pairs of 8-bit products in 16 bits, which would overflow. Everything else stays in float32: with attention,
+    decoding and merging in 8 bits, the loss of accuracy on validation faces was five times as large, and no time was gained.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -56,11 +56,11 @@ def write_int8(source: Source, file: Path) -> None:
 
 
 def fold_normalisation(model) -> int | None:
-    """Move the normalisation of the image into the first convolution, and return the grey level that it then takes for 0.
+    """Move the normalisation of the image into the first convolution, so that in 8 bits it can read the bytes of the image.
 
-    In 8 bits, the convolution can then read the image as it comes. Its padding becomes that grey level in all channels; before,
-    it was the mean of each channel. None where `way_of_the_image` finds none, or the convolution's weights are no constants or
-    have several groups of channels.
+    Return the grey level that the convolution then takes for 0. Its padding becomes this level in all channels; before, it was
+    the mean of each channel. Return None and change nothing if there is no `way_of_the_image`, or if the weights of the
+    convolution are no constants or have several groups of channels.
     """
     from onnx import helper, numpy_helper
 
@@ -98,7 +98,7 @@ def fold_normalisation(model) -> int | None:
 
 
 def way_of_the_image(graph) -> list | None:
-    """Return the nodes that the image passes, up to the first convolution. None if it takes two ways or other nodes."""
+    """Return the nodes through which the image goes, up to the first convolution; None if it branches or meets other nodes."""
     way, name = [], "image"
     while not way or way[-1].op_type != "Conv":
         readers = [node for node in graph.node if name in node.input and (name != "image" or node.op_type != "Shape")]
@@ -110,7 +110,7 @@ def way_of_the_image(graph) -> list | None:
 
 
 def colour_map(model, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the matrix (3, 3) and the shift (3,) by which BGR values become those of the tensor `name` (B, 3, H, W)."""
+    """Return the matrix (3, 3) and the shift (3,) that turn BGR values into those of the tensor `name` (B, 3, H, W)."""
     import onnx
     import onnxruntime
 
@@ -123,7 +123,7 @@ def colour_map(model, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def join_image(graph) -> None:
-    """Let the first convolution read the bytes of the image, which quantisation turns into floats and into bytes again."""
+    """Let the first convolution read the bytes of the image; the quantised graph turns them into floats and into bytes again."""
     made = {name: node for node in graph.node for name in node.output}
     cast, subtract = made[FLOATS], made[CENTRED]
     quantize = next(node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == CENTRED)

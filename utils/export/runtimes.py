@@ -1,4 +1,4 @@
-"""Exports for other runtimes than onnxruntime. Each writer makes its files in the folder of `file` and nowhere else."""
+"""Exports for other runtimes than onnxruntime. Each writer makes files in the folder of `file` only."""
 import hashlib
 import io
 import subprocess
@@ -19,7 +19,7 @@ INTEGERS = (torch.int32, torch.int64)
 
 
 def _run(command: list[str], file: Path, what: str) -> None:
-    """Run a converter. UserError with the last line of what it says if it fails or writes nothing."""
+    """Run a converter. If it fails or writes nothing, raise UserError with the last line that it printed."""
     done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, errors="replace")
     if done.returncode or not file.is_file():
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()] or ["no message"]
@@ -87,10 +87,10 @@ class _Planes(Unnamed):
 
 
 class Arithmetic(TorchFunctionMode):
-    """Within it, argmax, gather and their like are computed with the layers that ncnn has; the results are the same.
+    """A context in which argmax, gather and similar functions are computed with layers that ncnn has; results are the same.
 
-    An index is a float here. ncnn's division does not round. pnnx writes constants of integers as integers, whose bits ncnn reads
-    as floats: next to zero. So integers that meet floats are made floats before.
+    An index is a float here, because ncnn's division does not round. pnnx writes integer constants as integers, and ncnn reads
+    their bits as floats, almost zero. So integers that are combined with floats are turned into floats first.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -103,7 +103,7 @@ class Arithmetic(TorchFunctionMode):
             return _gathered(*args, **kwargs)
         if name == "__getitem__" and isinstance(args[1], tuple) and isinstance(args[1][-1], Tensor) and len(args[1]) == 2:
             return _columns(args[0], args[1][1])
-        if name == "unbind" and args[0].dim() == 2:  # pnnx makes a reshaping to nothing of it, which ends ncnn's process
+        if name == "unbind" and args[0].dim() == 2:  # pnnx would write a reshape to an empty shape, which ends ncnn's process
             return tuple(part.reshape(args[0].shape[:1]) for part in args[0].split(1, -1))
         if name in ("remainder", "__mod__"):
             return args[0] - _quotient(*args) * args[1]
@@ -134,7 +134,7 @@ def _gathered(values: Tensor, dim: int, index: Tensor) -> Tensor:
 
 
 def _columns(values: Tensor, table: Tensor) -> Tensor:
-    """Return `values[:, table]` for values (B, M, ...) and a constant table of integers, as a look-up in a picture of one row."""
+    """Return `values[:, table]` for values (B, M, ...) and a constant table of integers: read from a picture of one row."""
     row = values.reshape(len(values), values.shape[1], -1).transpose(1, 2)[:, :, None]  # (B, C, 1, M)
     across = (2 * table.flatten().float() + 1) / values.shape[1] - 1
     grid = torch.stack([across, torch.zeros_like(across)], -1)[None, :, None]
