@@ -162,10 +162,14 @@ class Landmarker:
             found = coarse.faces_of(image, boxes, scores, second_crop, close)
             boxes, scores = self._next_boxes(image, found), np.array([face.score for face in found])
         faces, boxes = np.fromiter(self._found(image, boxes, scores), object), with_roll(boxes)
-        if second_crop and self.any_roll and not (coarse or close or self.net.protocol.inner):
-            self._turn(image, faces, boxes)
+        turning = second_crop and self.any_roll and not (coarse or close or self.net.protocol.inner)
+        if turning:  # what may well be a face is cropped again before it is turned
+            first, likely = boxes.copy(), np.fromiter(map(self.is_face, faces), bool)
+            self._turn(image, faces, boxes, first, ~likely)
         moving = np.arange(len(faces))
         for crop in range(MOST_CROPS if second_crop else 0):
+            if crop == 1 and turning:
+                self._turn(image, faces, boxes, first, likely)
             again = self._next_boxes(image, faces[moving])
             due = np.array([self._is_far(*pair, close) for pair in zip(boxes[moving], again, strict=True)], bool)
             if crop == 0 and not coarse:
@@ -310,12 +314,15 @@ class Landmarker:
         boxes = [box if self.shows(box, width, height) else (*present, 0) for box, present in pairs]
         return np.reshape(boxes, (-1, 5))
 
-    def _turn(self, image: np.ndarray, faces: np.ndarray, boxes: np.ndarray) -> None:
-        """Replace each unsure face (M,), and its box (M, 5), by those of the quarter turn with higher landmark scores, if any."""
-        unsure = np.array([i for i, face in enumerate(faces) if not self.net.is_sure(face)], int)
+    def _turn(self, image: np.ndarray, faces: np.ndarray, boxes: np.ndarray, first: np.ndarray, tried: np.ndarray) -> None:
+        """Replace faces (M,) that are `tried` (M,) and unsure by those of the quarter turn with higher landmark scores, if any.
+
+        Their boxes (M, 5) too. first (M, 5): the upright boxes that are turned.
+        """
+        unsure = np.array([i for i in np.flatnonzero(tried) if not self.net.is_sure(faces[i])], int)
         if not len(unsure):
             return
-        turned = np.concatenate([self.face_box.turned(boxes[unsure, :4], degrees) for degrees in QUARTERS])
+        turned = np.concatenate([self.face_box.turned(first[unsure, :4], degrees) for degrees in QUARTERS])
         shown = np.array([self.shows(box, image.shape[1], image.shape[0]) for box in turned], bool)
         unsure, turned = np.tile(unsure, len(QUARTERS))[shown], turned[shown]
         found = self._found(image, turned, np.array([faces[i].score for i in unsure]))

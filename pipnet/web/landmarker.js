@@ -48,9 +48,11 @@ export class Landmarker {
   async refined(frame, found, close = false) {
     const used = found.map(({ box }) => box), scores = found.map(({ score }) => score);
     const faces = await this.landmarksOf(frame, used, scores);
-    if (!close && !this.net.inner) await this.turn(frame, faces, used);
+    const turning = !close && !this.net.inner, first = [...used], likely = faces.map((face) => this.isFace(face));
+    if (turning) await this.turn(frame, faces, used, first, (i) => !likely[i]);  // others are cropped again before that
     let moving = faces.map((_, i) => i);
     for (let crop = 0; crop < this.limits.most_crops; crop++) {
+      if (crop === 1 && turning) await this.turn(frame, faces, used, first, (i) => likely[i]);
       const again = new Map(moving.map((i) => [i, this.nextBox(faces[i], frame)]));
       const due = (i) => this.isFar(used[i], again.get(i), close) || (!crop && (close || !this.isSure(faces[i])));
       moving = moving.filter((i) => due(i) && ((crop < this.limits.few_crops && !close) || this.isFace(faces[i])));
@@ -67,10 +69,11 @@ export class Landmarker {
     return this.shows(box, frame) ? box : [...face.box, 0];
   }
 
-  /** Replace each unsure face, and its box, by that of the quarter turn with the highest landmark scores. */
-  async turn(frame, faces, boxes) {
-    const unsure = faces.map((_, i) => i).filter((i) => !this.isSure(faces[i]));
-    const tries = this.limits.quarters.flatMap((degrees) => unsure.map((i) => ({ i, box: this.turned(boxes[i], degrees / 90) })))
+  /** Replace the unsure ones of the faces that `isTried`, and their boxes, by the best quarter turn of their `first` boxes. */
+  async turn(frame, faces, boxes, first, isTried) {
+    const unsure = faces.map((_, i) => i).filter((i) => isTried(i) && !this.isSure(faces[i]));
+    if (!unsure.length) return;
+    const tries = this.limits.quarters.flatMap((degrees) => unsure.map((i) => ({ i, box: this.turned(first[i], degrees / 90) })))
       .filter(({ box }) => this.shows(box, frame));
     const found = await this.landmarksOf(frame, tries.map(({ box }) => box), tries.map(({ i }) => faces[i].score));
     tries.forEach(({ i, box }, k) => {
