@@ -205,17 +205,21 @@ def test_several_sets_to_train_and_to_test(cli, recipe, raw, tmp_path):
     write_faces(other / "train", 12, seed=2)
     write_faces(other / "test", 5, seed=3)
     write_faces(third / "test", 3, seed=4)
+    for file in (other / "train").glob("face0[01].*"):  # of which one is validated at most
+        shutil.copy(file, third / "test" / f"copy_{file.name}")
     flags = [*recipe, "--data-root", tmp_path / "data"]
     done = cli("--train", "--test", *flags, "--train-data", raw, other, "--test-data", raw, other, third)
     assert done.returncode == 0, done.stderr
     assert "47 faces" in done.stderr and "5 to validate" in done.stderr  # 36 + 11 and 4 + 1: two sets whose folders have one name
-    assert [row[2] for row in table(done.stdout)] == ["8", "5", "3"]
+    assert re.search(r"[12] of 5 test faces of \S+/third-64 are training faces of \S+/drawn-64-\w+ too", done.stderr)
+    assert done.stderr.count("are training faces of") == 1
+    assert [row[2] for row in table(done.stdout)] == ["8", "5", "5"]
     assert len({row[0] for row in table(done.stdout)}) == 3 and len({row[3] for row in table(done.stdout)}) == 3
     assert len(list((tmp_path / "runs" / "000" / "report").glob("faces_*.csv"))) == 3
     prepared = sorted(path.parent.name for path in (tmp_path / "data").glob("*/meta.yaml"))
     done = cli("--test", "--run-root", tmp_path / "runs", "--data-root", tmp_path / "data", "--test-data", *prepared)
     assert done.returncode == 0 and "preparing" not in done.stderr, done.stderr
-    assert sorted(row[2] for row in table(done.stdout)) == ["3", "5", "8"]
+    assert sorted(row[2] for row in table(done.stdout)) == ["5", "5", "8"]
     shutil.rmtree(third)
     done = cli("--test", "--run-root", tmp_path / "runs", "--test-data", third)
     assert done.returncode == 1 and str(third) in done.error

@@ -1,6 +1,6 @@
 """The prepared sets of a landmark net, and the faces in them on which it is trained and validated."""
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -144,7 +144,30 @@ def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: boo
         if data.unlabelled and not data.test_data:
             tested = tested + ranks.one_by_one(lambda: unlabelled_tests(sets, tested[0].set, data.unlabelled))
         sources = sources._replace(tested=tested)
+    if train and ranks.first:
+        for line in shared(sources):
+            logger.warning(line)
     return sources
+
+
+def shared(sources: Sources) -> Iterator[str]:
+    """Yield a line for each test or validation split with training faces: pictures of the same size with the same box."""
+    trained = [(split, faces_seen(split)) for split in sources.splits()]
+    held = [] if any(split.name == "val" for split, _ in trained) else sources.splits("val")
+    for split in [*sources.tested, *held]:
+        seen = faces_seen(split)
+        for other, known in trained:
+            if count := int(np.isin(seen, known).sum()):
+                what = "validation" if split in held else "test"
+                yield (f"{count} of {len(seen)} {what} faces of {split.set.folder} are training faces of {other.set.folder} too, "
+                       "so the figures on them are too good")
+
+
+def faces_seen(split: Split) -> np.ndarray:
+    """Return a number (M,) uint64 for each face of a split, made of the size of its picture and its box."""
+    faces = split.set.read(split.name)
+    values = np.column_stack([faces["size"][:], faces["box"][:]]).astype(np.float64).view(np.uint64)
+    return (values * np.random.default_rng(0).integers(1, 2**63, values.shape[1], np.uint64)).sum(1)
 
 
 def check_training(sources: Sources) -> None:
