@@ -60,10 +60,11 @@ def turned(pose: Tensor, angle: Tensor) -> Tensor:
 
 
 class Weak(NamedTuple):
-    """Weakly augmented crops of the last U pictures of a batch, which have no labels, for a teacher to label.
+    """Weakly augmented crops for a teacher to label, of the last U pictures of a batch, which have no labels.
 
     images (U, S, S, 3) uint8 BGR
-    matrix (U, 2, 3): from [0, 1] of this crop to [0, 1] of the picture in the batch; mirrored ones have a negative determinant
+    matrix (U, 2, 3): from [0, 1] of this crop to [0, 1] of the picture in the batch; if one of these is mirrored, the
+        determinant is negative
     """
     images: Tensor
     matrix: Tensor
@@ -131,7 +132,7 @@ class Labels(NamedTuple):
         return None
 
     def replace(self, **fields: Tensor) -> "Labels":
-        """Return the labels with other values in some fields, finite ones; `landmarks` and `weight` together may be fewer."""
+        """Return the labels with other, finite values in some fields. `landmarks` and `weight` may have fewer landmarks."""
         return _join({name: fields.get(name, self.field(name)) for name in self.form})._replace(weak=self.weak)
 
     def weight_of(self, level: int) -> Tensor:

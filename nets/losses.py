@@ -1,7 +1,7 @@
 """Loss functions that several heads share: error forms, predicted error scales, weights for hard landmarks.
 
-Errors are absolute, in cells of the feature map. Heads without cells use eighths of the crop, which is 32 px of 256, as a cell
-is.
+Errors are absolute, in cells of the feature map. Heads without cells use eighths of the crop: as large as a cell of stride 32 at
+256 px.
 """
 import math
 
@@ -24,7 +24,7 @@ def l2(error: Tensor) -> Tensor:
 def wing(error: Tensor) -> Tensor:
     """Return the Wing loss (Feng et al., CVPR 2018) of an error in eighths of the crop, with Slim's w = 10 and epsilon = 2.
 
-    Slim measures errors in [0, 1] of the crop, so only the logarithm applies, and that is almost straight there.
+    Slim measures errors in [0, 1] of the crop, so only the logarithmic part is used, which is almost linear there.
     """
     share = error / 8
     return torch.where(share < 10, 10 * torch.log1p(share / 2), share - 10 + 10 * math.log(6))
@@ -38,8 +38,8 @@ def bounded(log_scale: Tensor) -> Tensor:
 def laplace_loss(weight: Tensor, errors: Tensor, log_scale: Tensor) -> Tensor:
     """Return the weighted sum of Laplace likelihood losses; errors (..., 2) of x and y, weight and log_scale (...).
 
-    Laplace likelihood times the detached scale; without the factor, easy landmarks dominate, because their gradients are divided
-    by small scales. The only minimum of the loss is at the mean error. The errors get no gradient.
+    The negative log-likelihood is multiplied by the detached scale. Without this factor easy landmarks dominate, because their
+    gradients are divided by small scales. The only minimum of the loss is at the mean error. The errors get no gradient.
     """
     scale = log_scale.exp()
     with torch.no_grad():
@@ -48,7 +48,7 @@ def laplace_loss(weight: Tensor, errors: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def hard_landmark_weights(labels: Labels, found: Tensor, power: float) -> Labels:
-    """Return labels in which a landmark weighs as its error in `found` (B, N, 2) over the mean of its face, to the `power`.
+    """Return labels in which a landmark's weight is multiplied by (its error in `found` (B, N, 2) / the face's mean) ** power.
 
     The weights of a face keep their sum. After the landmark-weighted loss of DPR (Shao et al., TPAMI 2021).
     """

@@ -19,10 +19,10 @@ class Features(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Features of pictures in a training, and the head's maps of them, before labels are used.
+    """What a training step computes from pictures before it uses labels: their features, and the head's maps of these.
 
-    start (B, N, 2): landmarks that the maps decode to, without gradient; moves (B, N, 2): what the refiner adds to them. Both in
-    [0, 1] of the crop, None if nothing needs them.
+    start (B, N, 2): landmarks that the maps decode to, without gradient; moves (B, N, 2): what the refiner adds to them. Both are
+    in [0, 1] of the crop, or None if nothing needs them.
     """
     features: Features
     maps: Any
@@ -31,7 +31,7 @@ class Outputs(NamedTuple):
 
 
 def by_name(maps) -> dict[str, Tensor]:
-    """Return {name: tensor} of the maps that a head has. The single tensor of head heatmap is named `score`."""
+    """Return the maps of a head as {name: tensor}. The single tensor of head heatmap is named `score`."""
     maps = {"score": maps} if isinstance(maps, Tensor) else maps._asdict()
     return {name: value for name, value in maps.items() if isinstance(value, Tensor) and value.numel()}
 
@@ -64,7 +64,7 @@ class Net(Trainable):
         return {**self.landmark_terms, **self.auxiliary.terms}
 
     def leaves_unused(self) -> bool:
-        """Return whether some backbone parameters get no gradient; found by walking the autograd graph of one picture."""
+        """Return whether some backbone parameters get no gradient, which a backward pass for one picture shows."""
         side, training = self.spec["input_size"], self.training
         parameters = [p for p in self.backbone.parameters() if p.requires_grad]
         self.eval()  # keeps the statistics of batch norms
@@ -80,7 +80,7 @@ class Net(Trainable):
         return {**self.head.count(labels, self.grid), **self.auxiliary.count(labels), **refined}
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Return float (B, 3, S, S) in the channel order and range of the backbone's row; images uint8 BGR (B, S, S, 3)."""
+        """Return images uint8 BGR (B, S, S, 3) as float (B, 3, S, S) in the channel order and range of the backbone's row."""
         if self.spec["preprocess"]["order"] == "RGB":
             images = images.flip(-1)
         return images.permute(0, 3, 1, 2).float() * self.scale + self.shift
@@ -98,7 +98,7 @@ class Net(Trainable):
         return by_name(self(images))
 
     def run(self, features: Features) -> Outputs:
-        """Return the outputs for pictures with these features."""
+        """Return the outputs of a training step for pictures with these features."""
         maps, start = self.head(features.coarse), None
         if self.refiner or self.spec["hard_landmarks"]:
             with torch.no_grad():

@@ -9,7 +9,7 @@ BLOCK = 16  # channels that oneDNN handles at once
 def misses_taps(side: int, kernel: int, stride: int) -> bool:
     """Return whether bf16 gradients of filters may be wrong over maps of this side (height or width, in cells).
 
-    Then some taps of the filter see only padding, and oneDNN does not write their gradients: the memory keeps old values.
+    Some taps of the filter then see only padding, and oneDNN does not write their gradients, so the memory keeps old values.
     """
     return side < max(stride, kernel // 2)
 
@@ -24,7 +24,8 @@ def overruns(conv: nn.Conv2d) -> bool:
 
 
 class _Careful(nn.Conv2d):
-    """Put before a kind of nn.Conv2d: on a CPU, float32 where bf16 goes wrong, and cells skipped before a 1 x 1 filter."""
+    """A base class put before a kind of nn.Conv2d. On a CPU it avoids both errors: it computes in float32 where bf16 goes wrong,
+    and leaves out the skipped cells before a 1 x 1 filter."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and overruns(self):

@@ -7,11 +7,11 @@ from nets.labels import Prediction
 
 
 class Trainable(nn.Module):
-    """Everything that code outside nets/ asks of a net. A face detector has `detect` in place of `predict`.
+    """The interface of a net to code outside nets/. A face detector has `detect` in place of `predict`.
 
     spec: the plain values from which `build_net` makes the same net
     terms: {term of the loss: the key of args.yaml that weighs it}
-    factors: {term: what its weight is multiplied by, if that is not 1}
+    factors: {term: factor of its weight, if that is not 1}
     input_margin: side of the pictures / side of the nominal crop
     moves_crop: whether the net resamples the crop before its head sees it
     graphs: whether a training step launches the same kernels for any batch of one shape, as a CUDA graph needs
@@ -34,7 +34,7 @@ class Trainable(nn.Module):
         return self.spec.get("input_margin", 1.0)
 
     def follow(self, average: dict[str, Tensor] | None) -> None:
-        """Called once with the averaged tensors, which are updated in place from then on, or None."""
+        """Take the averaged tensors, which are updated in place from now on; None without averaging. Called once."""
 
     def leaves_unused(self) -> bool:
         """Return whether a training step leaves parameters without a gradient."""

@@ -19,7 +19,7 @@ class Row(NamedTuple):
     note: one line for --list-nets, with the published NME (%, interocular)
     acts: choices of build(act=...)
     order: of the channels, RGB or BGR
-    input_margin: side of the pictures / side of the nominal crop where the net re-initialises
+    input_margin: side of the pictures / side of the nominal crop, for a net with re-initialisation
     input_size: px, side of the input of the published figure
     """
 

@@ -36,10 +36,10 @@ def unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_published(state: dict[str, Tensor], _meanface: object = None) -> dict[str, Tensor]:
-    """Return under our names the state dict of PIPNet, its IRNet fork, or a plain torchvision backbone.
+    """Return a state dict of PIPNet, its IRNet fork, or a plain torchvision backbone under our names.
 
-    Drops the classifier of a plain backbone. A state dict of ours is returned unchanged. Raises ValueError if two names become
-    one.
+    The classifier of a plain backbone is dropped. A state dict of ours is returned unchanged. Raises ValueError if two names
+    become one.
     """
     if are_our_names(state):
         return state

@@ -32,10 +32,11 @@ class System(NamedTuple):
     title: its name, for messages
     marks: tensors by any of which its files are known
     preset: the row of args.yaml that holds its net, input size and crop protocol
-    keys(state): further keys of args.yaml, which the tensors tell. KeyError, ValueError or ZeroDivisionError if they cannot run
+    keys(state): further keys of args.yaml, which follow from the tensors. KeyError, ValueError or ZeroDivisionError if the
+        tensors cannot be run
     convert: "module:name" of a function (state, mean face (N, 2)) -> tensors under our names
     meanface: the file with the mean face that its weights do not hold, and the folder of that file; empty if they need none
-    unused: our names of tensors begin so that its files may hold and the net that is run does not have
+    unused: beginnings of our names of tensors that its files may hold, but that the net does not have
     graph: its exported form, if it published one
     """
 

@@ -107,7 +107,7 @@ class MTCNN(nn.Module):
 def _resize(picture: Image.Image, height: int, width: int) -> Tensor:
     """Return the input (3, height, width) of a net.
 
-    Resized by the library of the published cascade. Another one rounds differently, and as scores are close to 1, that changes
+    It is resized by Pillow, as published. Another library rounds differently, and because scores are close to 1, that changes
     which of two boxes of a face is kept.
     """
     image = np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
@@ -140,7 +140,7 @@ def _accepted(net: Stage, picture: Image.Image, boxes: Tensor, size: int, thresh
 
 
 def nms_of_smaller(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
-    """Return indices, best first, of boxes that share at most `overlap` of the smaller area with each better one."""
+    """Return the indices of boxes, best first, whose overlap with each better box is at most `overlap` of the smaller area."""
     order = scores.argsort(descending=True, stable=True)
     corner = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
     common = (torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - corner).clamp(min=0).prod(2)

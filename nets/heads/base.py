@@ -1,4 +1,4 @@
-"""The interface of a head: four verbs, and what places a head on a backbone."""
+"""The interface of a head: its verbs count, encode, forward, loss and decode, and its neck, which joins it to a backbone."""
 import math
 from typing import Any, NamedTuple
 
@@ -18,11 +18,11 @@ class PointTargets(NamedTuple):
 
 
 class Head(nn.Module):
-    """Maps a feature map to landmarks. The maps with the lowest loss decode to the labels.
+    """Turns a feature map into landmarks. The maps with the lowest loss decode to the labels.
 
-    Made as Head(channels of its feature map, spec of its net, **spec["head_options"]). Its row in nets/registry.py holds strides,
-    options and loss terms. A head that predicts its error has a module `log_scale` for the logarithm of that error.
-    rows: {module: its outputs for one landmark}, landmark by landmark, for `grafted`.
+    It is made as Head(channels of its feature map, spec of its net, **spec["head_options"]). Its row in nets/registry.py holds
+    strides, options and loss terms. A head that predicts its error has a module `log_scale` for the logarithm of that error.
+    rows: {module: number of its outputs for one landmark}, for `grafted`; outputs are ordered by landmark.
     """
 
     size_multiple = 32  # px, of the net's input
@@ -63,11 +63,11 @@ class Head(nn.Module):
         return self.decode(maps), None
 
     def scores(self, maps) -> Tensor | None:
-        """Return score maps (B, N, ...) for distillation, or None. Their scale: the squares of ideal maps sum to about 1."""
+        """Return score maps (B, N, ...) for distillation, scaled so that the squares of ideal maps sum to about 1; or None."""
         return None
 
     def calibrated(self, state: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
-        """Return a net's `state` whose predicted sigma is `factor` times as large, and nothing else changed."""
+        """Return a net's `state`, changed so that the predicted sigma is `factor` times as large."""
         name = "head.log_scale.bias"
         return {**state, name: state[name] + math.log(factor)}
 

@@ -24,7 +24,7 @@ class CoordinateMaps(NamedTuple):
 
 
 class RegressionHead(Head):
-    """The verbs of heads whose maps are coordinates already. The score is 1: such a head judges itself by sigma alone."""
+    """The verbs of heads whose maps are coordinates already. The score is 1: only sigma tells how certain such a head is."""
 
     meanface: Tensor
 
@@ -81,7 +81,7 @@ class CoordinateHead(RegressionHead):
 
     @staticmethod
     def neck(backbone: Any, spec: dict) -> nn.Module:
-        """Return the backbone's own way to a vector where it has one. Raises ValueError if `pool` asks for cells then."""
+        """Return the backbone's own neck for a vector, if it has one. Raises ValueError if `pool` needs cells then."""
         if not hasattr(backbone, "vector"):
             return Head.neck(backbone, spec)
         if (pool := spec["head_options"].get("pool", "average")) != "average":

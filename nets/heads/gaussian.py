@@ -1,6 +1,6 @@
-"""Gaussians on cells, and their peak to a fraction of a cell: the logarithm is a parabola, which three values define.
+"""Gaussians on cells, and the place of their peak to a fraction of a cell, after DARK (Zhang et al., CVPR 2020).
 
-After DARK (Zhang et al., CVPR 2020).
+The logarithm of a Gaussian is a parabola, which three values define.
 """
 import math
 
@@ -16,7 +16,7 @@ def parabola_top(low: Tensor, middle: Tensor, high: Tensor) -> Tensor:
 
 
 def log_gaussian(place: Tensor, cells: int, width: float) -> Tensor:
-    """Return (..., cells), the logarithm of Gaussians of height 1 round place (...); cell centres are at 0.5, 1.5, ..."""
+    """Return (..., cells), the logarithm of Gaussians of height 1 around `place` (...); cell centres are at 0.5, 1.5, ..."""
     distance = torch.arange(cells, device=place.device) + 0.5 - place[..., None]
     return -0.5 * (distance / width).square()
 

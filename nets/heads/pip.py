@@ -63,9 +63,9 @@ def nearest_neighbors(meanface: np.ndarray, num_nb: int) -> list[list[int]]:
 def neighbors_across(meanface: np.ndarray, num_nb: int, labelled: np.ndarray) -> list[list[int]]:
     """Return the neighbors of each landmark if sets label different landmarks: labelled (S, N) bool.
 
-    A neighbor is learnt from faces that have both, so it is one that a set labels together with the landmark. A share BEYOND of
-    the neighbors, as far as there are so many, are labelled by further sets too, so that the landmark is found from those that
-    the faces of other sets have. Where there are too few neighbors, they repeat; a landmark without any is its own.
+    A neighbor is learnt from faces that have both landmarks, so some set labels both. A share BEYOND of the neighbors, if there
+    are so many, is also labelled by sets that do not label the landmark: in their faces these neighbors help to find it. If there
+    are too few neighbors, they are repeated; a landmark without any is its own neighbor.
     """
     found, want = [], ceil(num_nb * BEYOND)
     for landmark, order in enumerate(nearest_neighbors(meanface, len(meanface) - 1)):
@@ -106,8 +106,10 @@ def merge_index(neighbor_index: list[list[int]]) -> Tensor:
 
 
 def landmark_channels(count: int, num_nb: int, sigma: bool) -> Tensor:
-    """Return (N, M), the channels of each of `count` landmarks where the maps of `PIPMaps` are joined: its score, x and y of its
-    own place and of each neighbor's, then its log scales."""
+    """Return (N, M), the channels of each of `count` landmarks in the joined maps of `PIPMaps`.
+
+    They are its score, x and y of its own place and of each neighbor's place, then its log scales.
+    """
     widths = [1, 1, 1, num_nb, num_nb, (1 + num_nb) * sigma]
     score, x, y, neighbor_x, neighbor_y, scales = (
         part.view(count, -1) for part in torch.arange(count * sum(widths)).split([count * width for width in widths]))
@@ -118,10 +120,10 @@ def landmark_channels(count: int, num_nb: int, sigma: bool) -> Tensor:
 class PIPHead(Head):
     """Five 1x1 convolutions on a feature map of `channels`; K is the number of columns of spec["neighbor_index"] (N, K).
 
-    Beyond the paper: error, the form of the regression losses (a row of ERRORS); sigma, a sixth convolution that predicts the
-    error of each offset and neighbor, by which the merge weighs them.
-    levels: number of score maps in training. 3 adds the score maps after one and after two 2x2 max-pools; samples of level 1 or 2
-    train only that map (the paper's self-training with curriculum). Inference does not need them.
+    Options beyond the paper: error, the form of the regression losses (a row of ERRORS); sigma, a sixth convolution that predicts
+    the error of each offset and neighbor, with which the merge weighs them. levels: number of score maps in training. 3 adds the
+    score maps after one and after two 2x2 max-pools; samples of level 1 or 2 train only that map (the paper's self-training with
+    curriculum). Inference does not need them.
     """
 
     neighbor_index: Tensor
@@ -216,7 +218,8 @@ class PIPHead(Head):
     def decode(self, maps: PIPMaps) -> Prediction:
         """Return landmarks in [0, 1] of the crop and the score at the chosen cell (section 3.3).
 
-        With `log_scale`, candidates weigh by the inverse square of their expected errors; sigma is the weighted mean of these.
+        With `log_scale`, candidates are weighted by the inverse square of their expected errors; sigma is the weighted mean of
+        these errors.
         """
         return self._merge(*self._votes(maps), maps.score.shape[-2:])
 
@@ -229,7 +232,7 @@ class PIPHead(Head):
         return maps.score.float() / (maps.score.shape[-2] * maps.score.shape[-1]) ** 0.5
 
     def grafted(self, state: dict[str, Tensor], old: dict, new: dict, origins: Origins, meanface: np.ndarray) -> dict:
-        """Return the head's tensors as every head does, with each landmark shifted from its origin to its own place."""
+        """Return the head's tensors, see `Head.grafted`; each landmark is also shifted from its origin to its own place."""
         cells = new["input_size"] / new["stride"]
         return transplant(state, old["neighbor_index"], new["neighbor_index"], Origins(origins.landmark, origins.place * cells),
                           meanface * cells)
@@ -253,8 +256,8 @@ class PIPHead(Head):
         return score.squeeze(2), place.unflatten(2, (-1, 2)), None if maps.log_scale is None else bounded(log_scale)
 
     def _votes(self, maps: PIPMaps) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the score (B, N) at the best cell, the places (B, N, 1 + R, 2) in cells that the landmark itself and R neighbors
-        vote for there, and their expected errors (B, N, 1 + R) in cells, None if these are not predicted."""
+        """Return the score (B, N) of each landmark's best cell, its 1 + R candidate places (B, N, 1 + R, 2) in cells, and their
+        expected errors (B, N, 1 + R) in cells, None if these are not predicted. See `merge_index`."""
         width = maps.score.shape[-1]
         cell = maps.score.float().flatten(2).argmax(2)
         score, place, log_scale = self._at(maps, cell)
@@ -275,6 +278,6 @@ class PIPHead(Head):
 
 
 def _score_error(maps: Tensor, score: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted sum of (map - target)^2 over cells: maps (B, N, cells), score (B, N): their value where the
-    target is 1, not 0."""
+    """Return the weighted sum over cells of (map - target)^2. maps (B, N, cells); score (B, N): their value in the cell with
+    target 1; the target of all other cells is 0."""
     return (weight * (maps.square().sum(2) - 2 * score + 1)).sum()

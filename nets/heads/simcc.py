@@ -1,5 +1,6 @@
-"""The SimCC head: a landmark's x and y as two classifications (Li et al., ECCV 2022), in RTMPose's form (Jiang et al., 2023):
-large filters, a vector a landmark, one gated attention unit across landmarks, two linear maps to bins.
+"""The SimCC head: a landmark's x and y as two classifications (Li et al., ECCV 2022), in RTMPose's form (Jiang et al., 2023).
+
+Large filters give a vector for each landmark; one gated attention unit relates the landmarks; two linear maps lead to bins.
 """
 import math
 from typing import NamedTuple

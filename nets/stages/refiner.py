@@ -1,8 +1,8 @@
-"""A refiner behind any head: it moves all landmarks together, once more, by the feature map of stride 8 around each of them.
+"""A refiner behind any head: it corrects the landmarks with patches of the feature map of stride 8.
 
-In the spirit of SLPT (Xia et al., CVPR 2022) and DTLD (Li et al., CVPR 2022). A landmark is described by a patch of the stride 8
-map around the head's result, by the head's own map there, by its place and by its identity. One attention unit connects the
-landmarks; then each gets its own displacement.
+It is similar to SLPT (Xia et al., CVPR 2022) and DTLD (Li et al., CVPR 2022). A landmark is described by a patch of the stride-8
+map around the head's result, by the head's own feature map there, by its place and by its identity. One attention unit relates
+the landmarks; then each gets its own displacement.
 """
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from nets.blocks import GatedAttention, in_full
 from nets.labels import Labels
 
 STRIDE = 8  # px of the input that one cell of the fine map covers
-NARROW = 0.2  # height over width of an eye or mouth that has half the weight of a shut one
+NARROW = 0.2  # an eye or mouth with this height / width has half the weight of a shut one
 LATERAL = 32  # channels of a sampled cell
 WIDTH = 64  # of the description of a landmark
 
@@ -48,8 +48,10 @@ class Refiner(nn.Module):
         return {"refine": "reg", **({"openings": "openings"} if len(self.openings) else {})}
 
     def forward(self, landmarks: Tensor, coarse: Tensor, fine: Tensor) -> Tensor:
-        """Return by how much (B, N, 2) landmarks move, in [0, 1] of the crop; coarse, fine: maps (B, C, H, W) of the head and of
-        stride 8."""
+        """Return the displacements (B, N, 2) of landmarks, in [0, 1] of the crop.
+
+        coarse, fine: feature maps (B, C, H, W), that of the head and that of stride 8.
+        """
         start = landmarks.detach()
         cells = torch.cat([sample(self.fine(fine), start, self.steps), sample(self.coarse(coarse), start, self.steps[1:2])], 2)
         described = self.describe(cells.flatten(2)) + self.place(start - 0.5) + self.identity
@@ -80,10 +82,11 @@ class Refiner(nn.Module):
 
 
 def sample(maps: Tensor, places: Tensor, steps: Tensor) -> Tensor:
-    """Return float32 (B, N, K * K, C): maps (B, C, S, S) in a patch round each place (B, N, 2), K steps in x by K steps in y.
+    """Return float32 (B, N, K * K, C): maps (B, C, S, S) in a patch around each place (B, N, 2), K steps in x by K steps in y.
 
-    Places and steps are in [0, 1] of the crop. Values are bilinear between the centres of cells, and those of the border outside.
-    onnxruntime needs a third of the time that it needs for `grid_sample`, whose backward pass reads foreign memory at NaN.
+    Places and steps are in [0, 1] of the crop. Values are interpolated linearly between the centres of cells; outside they are
+    those of the border. In onnxruntime this takes a third of the time of `grid_sample`, whose backward pass reads foreign memory
+    at NaN.
     """
     (batch, channels, side, _), count, width = maps.shape, places.shape[1], len(steps)
     with in_full(maps):  # 16 bits would round the places

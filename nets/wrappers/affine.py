@@ -13,12 +13,12 @@ def determinant(matrix: Tensor) -> Tensor:
 
 
 def length_scale(matrix: Tensor) -> Tensor:
-    """Return (B, 1), how many times as long distances are after maps (B, 2, 3), in the mean over directions."""
+    """Return (B, 1), the factor by which maps (B, 2, 3) change distances, as a mean over directions."""
     return determinant(matrix).clamp(min=FLAT).sqrt()[:, None]
 
 
 def inverse(matrix: Tensor) -> Tensor:
-    """Invert affine maps (B, 2, 3)."""
+    """Return the inverse of affine maps (B, 2, 3)."""
     (a, b, x), (c, d, y) = matrix[:, 0].unbind(-1), matrix[:, 1].unbind(-1)
     rows = torch.stack([d, -b, b * y - d * x, -c, a, c * x - a * y], -1) / determinant(matrix).clamp(min=FLAT)[:, None]
     return rows.view(-1, 2, 3)

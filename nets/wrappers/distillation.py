@@ -1,8 +1,8 @@
 """Distillation: a net learns from the labels and from another net, its teacher, on the same crops.
 
-There are three kinds of terms: the net's own losses with the teacher's landmarks as labels; the distance of the score maps, where
-both have the same; the angle between feature maps of one size, after a 1x1 convolution (`adapter`) from the net's channels to
-the teacher's. Teacher and adapter exist during training only.
+There are three kinds of terms. The net's own losses, with the teacher's landmarks as labels. The distance of the score maps, if
+both have the same head and size. The angle between the feature maps, if both have one size, after a 1x1 convolution (`adapter`)
+from the net's channels to the teacher's. Teacher and adapter exist during training only.
 """
 from typing import NamedTuple
 
@@ -26,10 +26,11 @@ class Answer(NamedTuple):
 
 
 class Distillation(Wrapper):
-    """`net` with the losses of a `teacher`; `chosen` are the teacher's landmarks in the order of the net's.
+    """`net` with additional losses that a `teacher` gives. Neither net may move the crop.
 
-    The teacher is not registered as a module, so it is not trained, saved or synchronised between processes. Neither net may move
-    the crop. `compares`: {"maps", "features": None if they are compared, else the reason why not}. weight: factor of all terms.
+    chosen: for each landmark of the net, that of the teacher. weight: factor of all additional losses. The attribute `compares`
+    is {"maps": reason, "features": reason}: why these are not compared, None if they are. The teacher is not registered as a
+    module, so it is not trained, saved or synchronised between processes.
     """
 
     net: Net

@@ -27,8 +27,8 @@ UNSURE = 0.02  # of the crop: a landmark whose expected error and disagreements 
 class MeanTeacher(Wrapper):
     """`net` with additional losses on the unlabelled crops of a batch, see `Labels.weak`. The net may not move the crop.
 
-    layout: for its flip_index. shift: how far the labels lie right of the true points, in [0, 1] of the crop, also in mirrored
-    crops.
+    layout: gives the flip_index. shift: how far the labels lie right of the true points, in [0, 1] of the crop; it is the same in
+    mirrored crops.
     """
 
     net: Net

@@ -49,9 +49,9 @@ def set_constant(layer: Any, matrix: Tensor) -> None:
 class SplitGradient(torch.autograd.Function):
     """Returns maps (B, 2, 3) twice: for the head's picture, and for the alignment term.
 
-    Caps, per face, the head's gradient into theta at SHARE of the alignment's. In an untrained net the head's gradient is noise,
-    a thousand times larger than the alignment's, and would move the crop off the face. With the cap, every step brings the
-    labels nearer to the mean face. Without an alignment gradient theta gets no gradient.
+    The gradient of the head with respect to theta is limited, per face, to SHARE of the alignment's. In an untrained net the
+    head's gradient is noise, a thousand times larger than the alignment's, and would move the crop off the face. With the limit,
+    every step brings the labels nearer to the mean face. Without an alignment gradient, theta gets no gradient.
     """
 
     @staticmethod
@@ -102,7 +102,7 @@ class Reinit(Wrapper):
         """Return the float32 maps (B, 2, 3) from the outer to the inner frame."""
         size = self.spec["input_size"]
         same = torch.eye(2, 3, device=images.device).expand(images.shape[0], 2, 3)
-        with in_full(images):  # 16 bits would be precise to a px of 256
+        with in_full(images):  # 16 bits would round to a px of 256
             nominal = resample(images, same, SIZE, size).permute(0, 3, 1, 2)
             return self.transformer(nominal / 127.5 - 1)
 
