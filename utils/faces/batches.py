@@ -70,8 +70,8 @@ class Order:
     """The batches of one rank as (passes (B,), indices (B,)): a shuffle keyed by (seed, pass), without an incomplete last batch.
 
     The batch over all ranks is the same for every number of ranks that divides it. parts: kinds of faces, in their order in each
-    batch. batches: number of batches in an epoch. At each new pass faces are reshuffled and changed anew; pass
-    numbers go on over epochs.
+    batch. batches: number of batches in an epoch. Each pass over the faces shuffles and changes them anew; pass numbers go on
+    over epochs.
     """
     parts: tuple[Part, ...]
     batches: int
@@ -108,11 +108,11 @@ class Order:
 
 def make_order(count: int, labelled: int | None, train: TrainSettings, rank: int = 0, ranks: int = 1,
                shares: Sequence[tuple[int, float]] = ()) -> Order:
-    """Return the order of the batches of `count` faces.
+    """Return the order of the batches of `count` faces. Fewer faces than a batch make one small batch.
 
-    labelled: number of labelled faces, which come first; each batch then has a share of both kinds. None: all are labelled. A set
-    smaller than a batch is one small batch. shares: (faces, share of the batches) of each set among the labelled faces, in their
-    order; an epoch then takes as many batches as without, so that a set with a large share comes several times.
+    labelled: number of labelled faces, which come first; each batch then has a share of both kinds. None: all are labelled.
+    shares: (number of faces, share of the batches) of each set among the labelled faces, in order. The number of batches in an
+    epoch stays the same, so a set with a large share comes several times.
     """
     kinds = [(0, count, train.batch_size)]
     if labelled is not None:
@@ -132,7 +132,7 @@ def make_order(count: int, labelled: int | None, train: TrainSettings, rank: int
 
 
 def _shared_parts(batch: int, shares: Sequence[tuple[int, float]], ranks: int) -> tuple[Part, ...]:
-    """Return the parts of a batch that take sets of faces in given shares, see `make_order`; each set has one face at least."""
+    """Return the parts of a batch that mix sets of faces in given shares, see `make_order`. Each set gives at least one face."""
     weights = np.array([share for _, share in shares])
     wanted = weights / weights.sum() * batch
     sizes = np.maximum(np.floor(wanted), 1).astype(int)
@@ -195,8 +195,8 @@ def _partners(names: Sequence[str]) -> list[int]:
 class Batches(Dataset):
     """Training batches: `batches[passes, indices]`, both (B,), is a `Batch` of these faces with random changes.
 
-    recipe: section `augment`. labelled: faces from this number on have no labels. views: the recipes of these faces, which come
-    last in a batch; `labels.weak` holds the crops that a teacher labels.
+    recipe: section `augment`. labelled: faces from this number on have no labels; they come last in a batch. views: the recipes
+    of their two crops; `labels.weak` holds those that a teacher labels.
     """
 
     def __init__(self, faces: Faces, recipe: AugmentSettings, flip_index: Sequence[int], seed: int, labelled: int | None = None,

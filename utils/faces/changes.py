@@ -1,10 +1,10 @@
 """Random changes of faces: drawn once for a whole batch, as arrays with one row a face.
 
-pixels.py carries them out on pictures with OpenCV, device_pixels.py with torch, and `moved` on landmarks.
+pixels.py carries them out on pictures with OpenCV, device_pixels.py with torch. `moved` carries them out on landmarks.
 
-The numbers are a pure function of (seed, pass, index of the face). Each option has numbers of its own, so that no option changes
-the draws of another; those of a new option come after the others. `recipe` is the section `augment` of the settings. With its key
-`steps`, steps.py draws one `Change` a step; without it there is a single `Change`.
+The random numbers are a pure function of (seed, pass, index of the face). Each option has numbers of its own, so that no option
+changes the numbers of another; a new option takes the next ones. `recipe` is the section `augment` of the settings. With its key
+`steps`, steps.py draws one `Change` for each step; without it there is a single `Change`.
 """
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,10 +27,10 @@ GOLDEN, MIX = np.uint64(0x9E3779B97F4A7C15), ((30, np.uint64(0xBF58476D1CE4E5B9)
 
 
 class Change(NamedTuple):
-    """Changes of B square crops, in the order in which they are carried out. None in a column: no crop is changed in this way.
+    """Changes of B square crops, in the order in which they are carried out. A column is None if no crop is changed in this way.
 
-    matrix is in px of the nominal crop, the middle of the picture; other lengths are in px of the result. Rows of crops that stay
-    as they are hold neutral values.
+    matrix is in px of the nominal crop, which is the middle of the picture. Other lengths are in px of the result. Rows of crops
+    that are not changed hold neutral values.
     """
     size: int                         # px of the nominal crop
     seen: int                         # px: side of the middle of the crop that counts as the picture
@@ -64,7 +64,7 @@ class Field(NamedTuple):
 
 # ------------------------------------------------------------------------------------------------------------- numbers
 def mixed(state: np.ndarray) -> np.ndarray:
-    """Return 64-bit numbers that look random; the map is one to one (the finaliser of SplitMix64)."""
+    """Return 64-bit numbers that look random, from numbers of any kind; different numbers give different ones (SplitMix64)."""
     for shift, factor in MIX:
         state = (state ^ (state >> np.uint64(shift))) * factor
     return state ^ (state >> np.uint64(31))
@@ -153,7 +153,7 @@ def shadows(u: np.ndarray, acts: np.ndarray, side: float) -> np.ndarray:
 
 
 def ends(u: np.ndarray, acts: np.ndarray, side: int) -> np.ndarray:
-    """Return `Change.source` (B, 4) of pictures that end inside of the crop, at one edge or at two; u: numbers (B, 4)."""
+    """Return `Change.source` (B, 4) of pictures that end inside the crop, at one edge or two, where `acts` (B,). u: (B, 4)."""
     depth = EDGE_REACH * side * u[:, :2] * acts[:, None] * [1, 0.5]
     edge = np.stack([(4 * u[:, 2]).astype(int), (4 * u[:, 3]).astype(int)], 1)
     source = np.tile([0.0, 0, side, side], (len(u), 1))
@@ -205,10 +205,10 @@ def changes(uniform: np.ndarray, recipe: AugmentSettings, field: Field) -> Chang
 
 # -------------------------------------------------------------------------------------------------------------- labels
 def moved(landmarks: np.ndarray, shift: np.ndarray, made: Sequence[Change], flip_index: Sequence[int]) -> np.ndarray:
-    """Return landmarks (B, N, 2) in [0, 1] of the nominal crops after all changes, also where they leave the crop.
+    """Return landmarks (B, N, 2) in [0, 1] of the nominal crops after all changes. They may lie outside the crop.
 
-    shift (B,): how far they lie right of the true points, in [0, 1] of the crop. Mirroring would turn the label shift to the
-    left; it is moved back, so that it has one sign in all crops. In a mirrored crop left and right landmarks change places.
+    shift (B,): how far they lie right of the true points, in [0, 1] of the crop. In mirrored crops the labels would lie to the
+    left; they are moved so that they lie to the right in all crops. Left and right landmarks change places there.
     """
     size = made[0].size
     points = landmarks * size
@@ -221,7 +221,7 @@ def moved(landmarks: np.ndarray, shift: np.ndarray, made: Sequence[Change], flip
 
 
 def exchanged(values: np.ndarray, made: Sequence[Change], partners: Sequence[int]) -> np.ndarray:
-    """Return values (B, N, ...); in mirrored crops, each is replaced by that of its partner. partners (N,): indices."""
+    """Return values (B, N, ...) in which, for mirrored crops, each value is replaced by that of its partner. partners (N,)."""
     mirrored = np.logical_xor.reduce([change.mirrored for change in made])
     return np.where(mirrored.reshape(-1, *[1] * (values.ndim - 1)), values[:, list(partners)], values)
 

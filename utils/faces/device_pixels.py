@@ -1,4 +1,4 @@
-"""The twin of pixels.py: changes carried out on a whole batch by a few large operations of torch, on the device of the batch.
+"""What pixels.py does, for a whole batch by a few large operations of torch, on the device of the batch.
 
 `orders` decides on the host which operation changes which rows. `to_device` copies all numbers of a batch to the device at once.
 `carried_out` runs there. Nothing is copied back, so the host never waits. Grey levels are float32 with an offset of 0.5 until the
@@ -66,7 +66,7 @@ def orders(made: Sequence[Change]) -> list[tuple]:
 
 
 def _groups(change: Change) -> list[tuple]:
-    """Return (rows or None for all, interpolation, affines for `grid`) for each interpolation of crops that are warped."""
+    """Return (rows or None for all, interpolation, affines for `grid`) for each interpolation that warps some crops."""
     (whole, flags), made = warps(change), []
     linear = np.linalg.inv(whole[..., :2])
     back = in_grid(np.concatenate([linear, -linear @ whole[..., 2:]], 2), change.seen)
@@ -85,17 +85,14 @@ def _taps(sigma: np.ndarray, side: int) -> np.ndarray:
 
 
 def in_grid(matrix: np.ndarray, side: int) -> np.ndarray:
-    """Return affines (B, 2, 3) from indices of px to [-1, 1] of a picture of `side` px.
-
-    matrix: the same maps from px to its px.
-    """
+    """Return maps (B, 2, 3) from px to px of a picture of `side` px as maps from indices of px to [-1, 1] of that picture."""
     scaled = matrix * (2 / side)
     scaled[..., 2] += scaled[..., :2].sum(-1) / 2 - 1
     return scaled
 
 
 def to_device(tree: Any, device: torch.device) -> Any:
-    """Return nested lists and tuples with tensors on the device in place of arrays, after one copy. float64 becomes float32."""
+    """Return nested lists and tuples with tensors on the device in place of arrays, by one copy. float64 becomes float32."""
     leaves, form = tree_flatten(tree)
     arrays = [(place, np.ascontiguousarray(leaf, np.float32 if leaf.dtype == np.float64 else None))
               for place, leaf in enumerate(leaves) if isinstance(leaf, np.ndarray)]
@@ -160,7 +157,7 @@ def warp(x: Tensor, seen: int, side: int, fill: int, groups: list) -> Tensor:
 
 
 def grid(matrix: Tensor, side: int) -> Tensor:
-    """Return the places (B, side, side, 2) in [-1, 1] of the source of which pictures are made; matrix: see `in_grid`."""
+    """Return (B, side, side, 2), for each px of the result its place in [-1, 1] of the source; matrix: see `in_grid`."""
     place = torch.arange(side, device=matrix.device, dtype=torch.float32)[:, None]
     across, down = place * matrix[:, None, :, 0], torch.addcmul(matrix[:, None, :, 2], place, matrix[:, None, :, 1])
     return across[:, None] + down[:, :, None]
@@ -217,7 +214,7 @@ def colour(x: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
 
 
 def blur(x: Tensor, taps: Tensor) -> Tensor:
-    """Return levels after filters (B, 3, K) along both axes. Beyond an edge there is the mirror image."""
+    """Return levels after filters (B, 3, K) along both axes. Pictures are mirrored at their edges."""
     count, some = taps.shape[0] * 3, pad(x, [taps.shape[2] // 2] * 4, "reflect").flatten(0, 1)[None]
     some = conv2d(some, taps.reshape(count, 1, 1, -1), groups=count)
     return conv2d(some, taps.reshape(count, 1, -1, 1), groups=count).view(x.shape)

@@ -1,4 +1,4 @@
-"""A set of faces as a table: named columns of equal length, and the crops. A row is read when it is used."""
+"""A set of faces as a table: named columns of equal length, and the crops. Rows are read only when they are used."""
 import copy
 import math
 import os
@@ -16,14 +16,14 @@ from pipnet.cores import cores
 from pipnet.geometry import border_px, cut, similarity, to_crop, transform
 
 GIB = 1 << 30
-CHUNK = 1 << 16  # faces that are read at once where all are needed
-AVERAGED = 1 << 18  # most faces that the mean face is computed from
+CHUNK = 1 << 16     # most faces that are read at once if all are needed
+AVERAGED = 1 << 18  # most faces from which the mean face is computed
 ALL = slice(None)
 
 
 # ------------------------------------------------------------------------------------------------------------- columns
 class Column:
-    """Values of `count` faces that are read or computed when they are used. An array can be used in place of a Column.
+    """Values of `count` faces, read or computed when they are used. An array can take the place of a Column.
 
     `column[i]` is one value, `column[rows]` an array of several; rows: a slice, indices or flags. read(rows): returns the values
     of indices (B,) or of a slice.
@@ -54,7 +54,7 @@ Values = np.ndarray | Column
 def constant(value: Any, count: int) -> np.ndarray:
     """Return a column (count, ...) with the same value in each row, stored once.
 
-    Other values than numbers and arrays are objects.
+    A value that is no number or array becomes an object.
     """
     value = np.array(value, None if isinstance(value, (int, float, np.generic, np.ndarray)) else object)
     return np.broadcast_to(value, (count, *value.shape))
@@ -110,7 +110,7 @@ def reclaimable(*shape: int) -> np.ndarray:
 
 
 class Crops:
-    """Pictures of faces: `crops[i]` is (S, S, 3) uint8 BGR, the nominal crop of `size` px with `border` px round it.
+    """Pictures of faces: `crops[i]` is (S, S, 3) uint8 BGR, the nominal crop of `size` px with `border` px around it.
 
     side: S. seen: px of the border that the net sees. read(i): returns the picture. stored(i): returns its JPEG as bytes.
     """
@@ -150,13 +150,13 @@ class Crops:
     def at(self, size: int, margin: float, seen: float) -> "Crops":
         """Return the crops resized to a nominal crop of `size` px.
 
-        margin: stored crop / nominal crop; seen: net's input / nominal.
+        margin: stored crop / nominal crop; seen: net's input / nominal crop.
         """
         border = border_px(size, margin)
         return Crops(partial(_at, self, size, border), self.encoded, len(self), size, border, border_px(size, seen))
 
     def cached(self, cache: float) -> "Crops":
-        """Return the crops. All of them are decoded now if they fit into `cache` GiB."""
+        """Return the crops, all of them decoded now if they fit into `cache` GiB."""
         if len(self) * self.side ** 2 * 3 > cache * GIB:
             return self
         some = Crops(self.__getitem__, self.encoded, len(self), self.size, self.border, self.seen)
@@ -192,7 +192,7 @@ def _at(crops: Crops, size: int, border: int, index: int) -> np.ndarray:
 
 # --------------------------------------------------------------------------------------------------------------- table
 class Faces:
-    """M faces: columns {name: M values}, their crops, and facts that hold for all of them. A column may be absent.
+    """M faces: columns {name: M values}, their crops, and facts about all of them. A column may be absent.
 
     file         text            name of the image in `source`; #2 at its end marks the second face of an image
     source       Path            folder of the raw archive
@@ -269,10 +269,10 @@ class Faces:
         return to_crop(np.stack([box.reshape(source.shape), source], -3), crop[..., None, :])
 
     def meanface(self) -> np.ndarray:
-        """Return the mean landmarks (N, 2) float64 in [0, 1] of the crop; NaN for one that no face has.
+        """Return the mean landmarks (N, 2) float64 in [0, 1] of the crop; NaN for a landmark that no face has.
 
-        In a set of more than AVERAGED faces, only so many are read: the same share of each chunk. Of sets with different
-        landmarks, the means are `aligned`, in the crops of the first one.
+        Of more than AVERAGED faces, only so many are read: the same share of each chunk. If sets have different landmarks, their
+        means are `aligned`, in the crops of the first set.
         """
         return self._meanface.copy()
 
@@ -292,10 +292,11 @@ class Faces:
 
 
 def aligned(means: list[np.ndarray]) -> np.ndarray:
-    """Return one mean face (N, 2) of several, which are NaN at landmarks that their faces do not have.
+    """Return one mean face (N, 2) made from several, which are NaN at landmarks that their faces do not have.
 
-    The first one stays as it is. Of each other, which comes by the similarity of the landmarks that both know, the landmarks that
-    are still unknown are added: first of the one that shares most. One that shares fewer than two stays where it is.
+    The result begins with the first mean face. The others follow, each time the one that shares most landmarks with the result.
+    It is moved by the similarity that fits the shared landmarks, if there are two or more, and gives its unknown landmarks to the
+    result.
     """
     face, rest = means[0].copy(), means[1:]
     while rest:

@@ -1,4 +1,4 @@
-"""Names of sets and paths on the command line. Paths are made absolute, so that they do not depend on the working directory."""
+"""Names of sets and paths on the command line. Paths are made absolute, so that they are valid in any working directory."""
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ MEANFACE_FILES = (".txt", ".npy")  # text or an array; other names are prepared 
 
 
 def resolve_paths(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the given keys with absolute paths, so that the keys of a run have the same meaning in any working directory."""
+    """Return the given keys with absolute paths."""
     found = {key: absolute(given[key]) for key in ("train_data", "test_data", "unlabelled") if given.get(key)}
     files = ["data_dir", "detector_weights"]
     if mean := given.get("meanface"):

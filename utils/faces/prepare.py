@@ -47,16 +47,17 @@ LARGEST = 100  # largest side of a crop / side of its image; beyond it a landmar
 
 @dataclass(frozen=True)
 class DataGenerator:
-    """Preparation of one raw archive; `run()` does the work and returns data/<name>.
+    """Prepares one raw archive: `run()` writes data/<name> and returns it.
 
-    data_dir: the archive. target_size: px, side of the nominal crop. dataset: row of archives.DATASETS; None: inferred from the
-    folder. name: folder below out; None: the dataset's name, for own layouts the folder's. protocol: a Protocol or a row of
-    args.yaml. margin: stored crop / nominal crop. val: share of the training identities in the val split; with 0 or "test" none
-    is cut, and the archive's own val/ stays. allow_partial: accept an incomplete archive. layout: row of `layouts`; layouts: the
-    rows, None: those of args.yaml. defaults: args.yaml, read here if it is not given. seed: of the val split. workers: threads;
-    None: one per core. frame_step: every n-th frame of a video. first_pixel: coordinate of the first pixel's centre in an own
-    set; None: guessed. labels: exact, or published: as PIPNet's authors prepare them. overwrite: replace a set even if the
-    archive that it was made from is gone.
+    - data_dir: the archive. dataset: row of archives.DATASETS; None: inferred from the folder
+    - name: folder below `out`; None: the name of the dataset, for a user's own set the name of its folder
+    - target_size: px, side of the nominal crop. margin: stored crop / nominal crop. protocol: a Protocol or a row of args.yaml
+    - val: share of the training identities in the val split; with 0 or "test" none is split off, and the archive's own val/ stays
+    - allow_partial: accept an incomplete archive. overwrite: replace a set even if the archive that it was made from is gone
+    - layout: row of `layouts`. layouts: the rows; None: those of `defaults`. defaults: args.yaml
+    - seed: of the val split. workers: threads; None: one per core. frame_step: every n-th frame of a video
+    - first_pixel: coordinate of the first pixel's centre in a user's own set; None: guessed
+    - labels: exact, or published: as PIPNet's authors prepare them
     """
 
     data_dir: str | Path

@@ -38,10 +38,10 @@ COLUMNS = {"file.text", "subset.text", "identity.text", "size", "crop", "box", "
 
 
 class PreparedSet:
-    """A complete prepared folder. UserError if `folder` is none.
+    """A complete prepared set. UserError if `folder` is none.
 
-    meta: the values of meta.yaml. layouts: where its `layout` is looked up. show: folder for pictures of the set: `drawn`, if
-    that is None show/ in its own folder.
+    meta: the values of meta.yaml. layouts: where its `layout` is looked up. show: folder for pictures of the set: `drawn`, or if
+    that is None the folder show/ of the set.
     """
 
     def __init__(self, folder: Path, layouts: Layouts, drawn: Path | None = None):
@@ -75,12 +75,12 @@ class PreparedSet:
 
     @property
     def title(self) -> str:
-        """Return the name for tables. It says of rendered faces that they are synthetic."""
+        """Return the name for tables. That of rendered faces says that they are synthetic."""
         return "synthetic faces" if self.synthetic else self.meta["name"]
 
     @property
     def called(self) -> str:
-        """Return the name by which unions of layouts and --shares know the set: its dataset's, or an own set's raw folder's."""
+        """Return the name of the set in unions of layouts and in --shares: its dataset; for a user's own set, its raw folder."""
         dataset = DATASETS.get(self.meta["dataset"])
         return self.meta["dataset"] if dataset and dataset.layout else Path(self.meta["source"]).name
 
@@ -98,7 +98,7 @@ class PreparedSet:
     def read(self, split: str) -> Faces:
         """Return the faces of a split, or of ALL splits. Values are read when they are used.
 
-        A set without the split `val` has no face in it; any other missing split is a UserError, as are damaged files.
+        If the split `val` is missing, there are no faces in it. UserError for any other missing split, and for damaged files.
         """
         if split == ALL:
             return Faces.join([self.read(name) for name in self.splits])
@@ -157,7 +157,7 @@ class Split(NamedTuple):
 
 
 def trained_splits(val: float | str) -> tuple[str, ...]:
-    """Return the splits to train on. val: setting of that name; the split val is among them unless it validates."""
+    """Return the splits to train on: train, and val unless it validates. val: the setting of that name."""
     return ("train", "val") if val in ("test", "none") else ("train",)
 
 

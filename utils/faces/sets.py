@@ -1,4 +1,4 @@
-"""Finds the prepared sets that names on the command line mean. A set that is missing, or was prepared otherwise, is prepared."""
+"""Finds the prepared sets that names on the command line mean. A set that is missing, or has other settings, is prepared."""
 import hashlib
 import os
 import shlex
@@ -25,14 +25,15 @@ from utils.partial_folders import remove_abandoned
 from utils.yaml_files import read_yaml
 
 MOST_BYTES = 1 << 22  # of a mean face as text
-HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "menpo-profile": "menpo"}  # set: whose archive has it
+# {set: the set whose archive holds it too}
+HOSTS = {"cofw68": "cofw", "celeba-wild": "celeba", "300w-private": "300w", "menpo-profile": "menpo"}
 
 
 class Sets:
     """Prepared sets by name, for one run.
 
-    defaults: args.yaml; the folder names of sets that were prepared with its values have no marks. root: folder where sets are
-    prepared. trained: another folder, whose sets are only read, see `Settings`.
+    defaults: args.yaml; a set that is prepared with other values has these in its folder's name. root: folder where sets are
+    prepared. trained: another folder, whose sets are only read, see `Settings.trained_root`.
     """
 
     def __init__(self, settings: Settings, defaults: Defaults, overwrite: bool = False):
@@ -45,8 +46,8 @@ class Sets:
     def training_names(self) -> list[str]:
         """Return the names to train on: train_data, else the dataset.
 
-        The dataset auto means the set in --data-dir; without that 300w if it has been prepared in any way, else synthetic.
-        UserError if only other sets are prepared.
+        The dataset `auto` is the set in --data-dir. Without that flag it is 300w if that has been prepared in any way, and
+        synthetic if no other set has been prepared. UserError if only other sets have been prepared.
         """
         if self.data.train_data:
             return self.data.train_data
@@ -87,7 +88,7 @@ class Sets:
         return [splits[name] for name in named or sets if splits[name]]
 
     def prepare(self, name: str, test: bool = False) -> PreparedSet:
-        """Return the prepared set of a dataset's name, a prepared or a raw folder. Prepare it if it is missing.
+        """Return the prepared set that a name means: a dataset, a prepared or a raw folder. Prepare it if it is missing.
 
         test: only the test split is needed, so the share of validation faces does not matter. UserError for unknown names.
         """
@@ -118,7 +119,7 @@ class Sets:
             raise UserError(f"{error.filename or self.root}: {error.strerror or error}; give another --data-root") from None
 
     def _drawn(self, folder: Path) -> Path | None:
-        """Return the folder for pictures of a set that only a trained run's file names; None: the set's own folder is used."""
+        """Return the folder for pictures of a prepared set. None: its own, unless only a trained run names the set."""
         foreign = self.trained and not folder.resolve().is_relative_to(self.root.resolve())
         return self.root / "show" / folder.name if foreign else None
 
@@ -139,7 +140,7 @@ class Sets:
         return wanted | ({"layout": self.layouts.load(self.layout).stored} if _has_own_layout(dataset) and self.layout else {})
 
     def _places(self, name: str, raw: Path | None, root: Path) -> tuple[Path, Path]:
-        """Return the two folders below `root` that may hold a prepared set. It is prepared in the second one."""
+        """Return the two folders below `root` that may hold the prepared set. If it is missing, the second one is made."""
         named = name in DATASETS and not _has_own_layout(name)
         target = root / self._folder_name(name if named or not raw else raw.resolve().name)
         return root / name, _free_folder(target, raw) if raw and name not in DATASETS else target
@@ -173,9 +174,10 @@ class Sets:
         return next(earlier, None) if self.data.first_pixel is None else self.data.first_pixel
 
     def _earlier(self, name: str, target: Path, why: str, wanted: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-        """Return where the set was prepared from, and the values of its meta.yaml. Any protocol and size will do.
+        """Return the raw archive of an earlier preparation of the set, with any protocol and size, and its meta.yaml's values.
 
-        UserError if the raw archive is gone; it names flags that fit the old folder. wanted: needed values of meta.yaml.
+        UserError if the archive is gone; it names flags with which the earlier folder can be used. wanted: needed values of
+        meta.yaml.
         """
         places = [target, target.with_name(name)]
         found = [(folder, meta) for folder, meta in self._prepared()
@@ -220,7 +222,7 @@ class Sets:
         return "-".join([name, *marks])
 
     def _source(self, name: str, root: Path) -> Path | None:
-        """Return the raw archive of a set; None if only meta.yaml of an earlier preparation in `root` can tell it."""
+        """Return the raw archive of a set; None if only the meta.yaml of an earlier preparation in `root` names it."""
         if name == SYNTHETIC:
             return self._rendered(root)
         if name in DATASETS:
@@ -312,13 +314,13 @@ def _raw_folder(text: str) -> Path:
 
 
 def _dataset_or_folder(folder: Path, meta: dict[str, Any]) -> str:
-    """Return the name of a prepared set: that of its dataset if the folder begins with it (300w-pipnet), else the folder's."""
+    """Return the name of a prepared set: its dataset, if the folder's name begins with that (300w-pipnet), else the folder's."""
     dataset = meta["dataset"]
     return dataset if f"{folder.name}-".startswith(f"{dataset}-") else folder.name
 
 
 def test_flags(sets: list[PreparedSet], data_root: str) -> str:
-    """Return flags to test any run on these sets. They name the dataset or the raw archive, so that crops can be made anew.
+    """Return flags that test a run on these sets. They name datasets or raw archives, so that the run can have other crops.
 
     data_root: that of args.yaml.
     """

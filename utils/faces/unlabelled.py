@@ -50,10 +50,10 @@ class Cut(NamedTuple):
 
 
 def unlabelled_splits(sets: Sets, like: PreparedSet, names: list[str], test: TestSettings) -> list[Split]:
-    """Return the splits of --unlabelled, prepared if need be, with hidden labels; never test faces.
+    """Return the splits of --unlabelled with hidden labels, prepared if need be. Test splits are left out.
 
-    names: of datasets, prepared sets, folders of pictures, videos. like: a training set; pictures are cropped as its faces are.
-    test: for the detector. UserError for a set of test faces only, and if no face is found.
+    names: of datasets, prepared sets, folders of pictures, videos. like: a training set, as whose faces pictures are cropped.
+    test: names the detector. UserError for a set that has test faces only, and if no face is found.
     """
     found: list[Split] = []
     for name in names:
