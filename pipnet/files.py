@@ -1,4 +1,4 @@
-"""Files that come with the project, and files that are written completely or not at all."""
+"""Files that come with the project; and writing of files, completely or not at all."""
 import csv
 import errno
 import hashlib
@@ -17,7 +17,7 @@ from pipnet.errors import UserError, one_line
 
 SHIPPED = ("landmarks", "landmarks-fast", "detector")  # the project's nets: weights/NAME.onnx, and NAME.pt in the checkout
 PARTIAL = re.compile(r"\.(.+)\.partial-[0-9a-f]+(\.\w+)?", re.DOTALL)  # names of files that are being written
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a spreadsheet begins a formula
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes text that begins with these for a formula
 COARSE = {"landmarks": "landmarks-fast"}  # {net of SHIPPED: the one that makes its crops, see `pipnet.Landmarker`}
 
 
@@ -94,15 +94,15 @@ def read_bytes(file: Path | str) -> bytes:
 
 
 def partial_name(file: Path, suffix: str = "", word: str = "partial") -> Path:
-    """Return an unpredictable name beside `file` for a file that will be renamed to it. suffix: the one that a writer needs.
+    """Return an unpredictable name beside `file`, for a file that will be renamed to it. suffix: the one that a writer needs.
 
-    word: another one than partial for what no command may remove as half written by a process that was killed.
+    word: marks the name. Commands remove files marked `partial`, as left by a process that was killed; other words protect them.
     """
     return file.with_name(f".{file.name}.{word}-{secrets.token_hex(4)}{suffix}")
 
 
 def partial_file(file: Path, suffix: str = "", word: str = "partial") -> Path:
-    """Make an empty file under `partial_name` and return it: neither an existing file nor a link is opened. OSError otherwise."""
+    """Make an empty file with a new `partial_name` and return its path. It opens no existing file or link. OSError if it cannot."""
     while True:
         path = partial_name(file, suffix, word)
         try:
@@ -150,9 +150,9 @@ def sync(path: Path) -> None:
 
 
 def write_atomic(file: Path, write) -> None:
-    """Call `write(path)` on a temporary file, flush it to disk and rename it to `file`: a kill leaves either file whole.
+    """Call `write(path)` on a temporary file, flush it to disk and rename it to `file`, so that `file` is always whole.
 
-    UserError, and the older file stays, if the disk is full or cannot be written to.
+    UserError if the disk is full or cannot be written to; the older file then stays.
     """
     file, partial = Path(file), None
     try:
@@ -204,7 +204,7 @@ def write_csv(file: Path, header: list[str], rows) -> None:
 
 
 def to_cell(value: Any) -> Any:
-    """Return a value of a CSV file. Text that a spreadsheet would run as a formula gets an apostrophe; numbers stay."""
+    """Return a value as it is written to a CSV file: text that a spreadsheet would run as a formula gets an apostrophe."""
     if not isinstance(value, str) or not value.startswith(FORMULA):
         return value
     try:
@@ -215,5 +215,5 @@ def to_cell(value: Any) -> Any:
 
 
 def from_cell(text: str) -> str:
-    """Return the text that `to_cell` was given."""
+    """Return the text from which `to_cell` made a cell: the inverse."""
     return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text

@@ -13,11 +13,11 @@ from pipnet.geometry import Protocol, box_of, crop_box
 from pipnet.layout import Layout
 from pipnet.runtimes import Opened, open_file
 
-FILLED = 0.08    # share of the crop's side; boxes are tight if the edges of the mean face's crop lie within this of [0, 1]
+FILLED = 0.08    # share of the crop's side: training boxes were tight if the crop of the mean face's box is [0, 1] up to this
 LEVEL = np.radians(5)  # a roll up to this is not corrected, so crops of upright faces stay upright and do not jump in a video
 HALFWAY = 0.4    # default of LandmarkNet.face_limit
-# limits of a sure face: its mean landmark score, as a share of the way from face_limit to 1, and its mean expected error, as a
-# share of its size. Almost no face that is found at a wrong roll meets both
+# limits of a sure face: of its mean landmark score, as a share of the way from face_limit to 1, and of its mean expected error,
+# as a share of its size. Almost no face that is found at a wrong roll meets both
 SURE, SURE_ERROR = 0.35, 0.028
 LARGEST_ERROR = 0.1  # with a `sure_error` above this, a net can hardly tell faces from background, so pictures are not searched
 PER_LANDMARK = ("landmarks", "score", "sigma")  # outputs with a row for each landmark
@@ -30,14 +30,14 @@ class LandmarkNet(NamedTuple):
 
     predict: uint8 BGR (B, S, S, 3) -> {landmarks (B, N, 2) in [0, 1] of the crop, score (B, N), and where the net has them sigma
         (B, N), pose (B, 3) pitch, yaw, roll in radians, states (B, K) probabilities}
-    size, margin: S is `size` px; for nets with a margin, `size` plus a border, so that they see `margin` times the crop
+    size, margin: px of the nominal crop, and what the net sees as a multiple of it: S is `size` plus a border on each side
     meanface (N, 2): mean landmarks of the training set in [0, 1] of the crop
     face_limit: mean landmark score of a crop that is as likely background as a face
     face_least: mean landmark score below which a detection is dropped
     pose: whether the net predicts it; states (K,): names of the states, None for one that was not trained
     sure_score, sure_error: mean landmark score, and mean expected error / size of the face, that most validation faces of this
-        net reach; they are used if they are easier to reach than SURE and SURE_ERROR
-    member_limits: such limits by field, of each layout of a net that has learnt several
+        net reach; they replace SURE and SURE_ERROR if they are easier to reach
+    member_limits: {layout: {field: limit}} of a net that has learnt several layouts
     """
 
     predict: Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -70,7 +70,7 @@ class LandmarkNet(NamedTuple):
 
     @property
     def tight(self) -> bool:
-        """Return whether training crops were made from tight landmark boxes: the mean face's box then gives the crop [0, 1]."""
+        """Return whether training crops were made from tight landmark boxes: the crop of the mean face's box is then [0, 1]."""
         if self.meanface is None:
             return True
         inside = self.protocol._replace(border="real", rounding="float")
@@ -83,16 +83,16 @@ class LandmarkNet(NamedTuple):
 
     @property
     def can_search(self) -> bool:
-        """Return whether scores and expected errors of this net can tell faces from background, as a search needs."""
+        """Return whether a picture can be searched: whether scores and expected errors of this net tell faces from background."""
         return self.sure > self.face_limit and self.sure_error <= LARGEST_ERROR
 
     def is_sure(self, face: Face) -> bool:
-        """Return whether a face is certain enough to be cropped once, and not to be searched in the turned image."""
+        """Return whether a face is so certain that it need not be cropped again, and the image need not be searched."""
         most = self.sure_error * np.sqrt(np.ptp(face.landmarks, axis=0).prod())
         return bool(face.scores.mean() >= self.sure and (face.sigma is None or face.sigma.mean() <= most))
 
     def roll_of(self, landmarks: np.ndarray) -> float:
-        """Return by how many radians clockwise the crop of a face with these landmarks (N, 2) is turned, see LEVEL."""
+        """Return the angle in radians by which the crop of a face with these landmarks (N, 2) is turned clockwise, see LEVEL."""
         if self.meanface is None:
             return 0.0
         upright, face = (points @ (1, 1j) for points in (self.meanface - self.meanface.mean(0), landmarks))

@@ -21,9 +21,9 @@ LEAST = 6  # points that solvePnP needs
 
 
 def pose_points(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
-    """Return (row of MODEL, landmarks whose mean it is) of each point that `layout` has, also through same_as.
+    """Return (row of MODEL, landmarks whose mean is that point) for each point that `layout` has, also through same_as.
 
-    UserError where the layout has fewer than six of the ten points.
+    UserError if the layout has fewer than six of the ten points.
     """
     found = []
     for name, places in layout.places().items():
@@ -36,14 +36,15 @@ def pose_points(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
 
 
 def head_pose(landmarks: np.ndarray, layout: Layout, width: int, height: int) -> tuple[float, float, float]:
-    """Return (pitch, yaw, roll) in degrees of a face's landmarks (N, 2) in px of an image of width x height.
+    """Return (pitch, yaw, roll) in degrees of a face, from its landmarks (N, 2) in px of an image of width x height.
 
     The signs are those of 300W-LP and of our nets: pitch is positive when the face looks up, yaw when it looks to the image's
-    left, roll when it leans clockwise as seen. The angles are OpenCV's: the head is turned by Rz(roll) Ry(yaw) Rx(pitch), in
-    300W-LP by Rx(pitch) Ry(yaw) Rz(roll), so the values differ where it turns about several axes.
+    left, roll when it leans clockwise as seen. The head is turned by Rz(roll) Ry(yaw) Rx(pitch), as in OpenCV. In 300W-LP it is
+    turned by Rx(pitch) Ry(yaw) Rz(roll), so the angles differ if the head turns about several axes.
 
-    The camera is unknown: its focal length is assumed to be the image's width, its centre the image's middle pixel. Pitch and yaw
-    of a face near the image's edge therefore include its direction from the camera. UserError: see `pose_points`.
+    The camera is unknown: its focal length is assumed to be the image's width, its centre the image's middle pixel. So for a face
+    near the image's edge, pitch and yaw include its direction from the camera. UserError for a layout that shares fewer than six
+    of the ten points.
     """
     points = pose_points(layout)
     seen = np.array([np.asarray(landmarks, dtype=np.float64)[list(ids)].mean(0) for _, ids in points])

@@ -10,7 +10,7 @@ from pipnet.cores import cores
 from pipnet.errors import UserError, one_line
 from pipnet.files import shipped_net
 
-# onnxruntime would report its use to its makers. It reads this when it is imported, which this project does after this line
+# onnxruntime would send usage data to its makers. It reads this variable when it is imported, so it must be set before
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _sessions: weakref.WeakSet = weakref.WeakSet()
 
@@ -25,9 +25,9 @@ def _runtime():
 
 
 def shipped_onnx(name: str, int8: bool | None = None) -> Path:
-    """Return the ONNX file of a net of SHIPPED: in 8 bits if `int8` and there is one, else in 32. None: 8 bits on a CPU.
+    """Return the ONNX file of a net of SHIPPED, in 8 bits if `int8` and if there is such a file, else in 32 bits.
 
-    UserError if none came with this version.
+    int8: None means 8 bits on a CPU, 32 on a GPU. UserError if no file came with this version.
     """
     onnxruntime = _runtime()
     if int8 is None:
@@ -36,17 +36,17 @@ def shipped_onnx(name: str, int8: bool | None = None) -> Path:
 
 
 def open_session(file: Path | str, threads: int, remedy: str = "name another file") -> "Session":
-    """Return the session of a file. UserError if it is missing or cannot be loaded; `remedy`: advice for a missing one."""
+    """Return the session of a file. UserError if it cannot be loaded, or if it is missing: `remedy` says what to do then."""
     if not Path(file).is_file():
         raise UserError(f"no file at {file}; {remedy}")
     return Session(Path(file), threads)
 
 
 class Session:
-    """onnxruntime session of a file, on CUDA where onnxruntime has it, else on the CPU. threads: 0 takes all cores.
+    """An onnxruntime session of a file, on CUDA if onnxruntime has it, else on the CPU. threads: 0 takes all cores.
 
-    A child made by fork opens the file anew when it first runs it, since the threads of a session stay with the parent. UserError
-    for a file that cannot be loaded, and where its graph fails.
+    A child made by fork opens the file again at its first run, since the threads of a session stay with the parent. UserError for
+    a file that cannot be loaded, and if its graph fails.
     """
 
     def __init__(self, file: Path, threads: int):
@@ -70,7 +70,7 @@ class Session:
         return self._native
 
     def forget(self) -> None:
-        """Never free the native session: that would wait for threads which this process does not have."""
+        """Drop the native session without freeing it, which would wait for threads that this process does not have."""
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._native))
         self._native = None
 
@@ -89,7 +89,7 @@ def _native_session(file: Path, threads: int):
     options = onnxruntime.SessionOptions()
     limited = cores() < (os.cpu_count() or 1)  # onnxruntime's own choice counts the cores of the machine
     options.intra_op_num_threads = threads or (cores() if limited else 0)
-    # a thread that waits in a loop for the next operator takes its core from those that decode and draw
+    # threads that wait actively for the next operator would take cores from those that decode and draw
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a library's call does not return: Python runs its handlers after the call, a thread need not wait."""
+"""Ctrl-C and SIGTERM while a library's call does not return: Python runs signal handlers after the call, so a thread watches."""
 import os
 import signal
 import threading
@@ -11,13 +11,13 @@ _answered = float("-inf")
 
 
 def answer() -> None:
-    """Say that a signal's handler has run, and that what follows may take its time."""
+    """Tell the watching thread that the handler of a signal has run, so that it does not end the process."""
     global _answered
     _answered = time.monotonic()
 
 
 def end_when_stuck(line: str) -> None:
-    """From now on, print `line` and end the process where a handler has not called `answer` PATIENCE seconds after its signal."""
+    """From now on, print `line` and end the process if no handler calls `answer` within PATIENCE seconds after a signal."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

@@ -1,4 +1,4 @@
-"""Pictures at addresses. What an address answers with tells whether it is one; its name does not."""
+"""Pictures at addresses. The content of the answer tells whether an address leads to a picture; its name does not."""
 import time
 from contextlib import suppress
 from http.client import HTTPException

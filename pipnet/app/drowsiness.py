@@ -8,23 +8,23 @@ from pipnet.errors import UserError
 from pipnet.layout import EYES, INNER_LIPS, Layout, opposite
 
 WINDOW = 60.0             # s over which PERCLOS and an eye's baseline are computed
-BASELINE = 0.7            # quantile of an eye's aspect ratios in the window that stands for the open eye
+BASELINE = 0.7            # the baseline, that of the open eye, is this quantile of an eye's aspect ratios in the window
 REBASE = 0.5              # s between updates of the baseline
 CLOSED = 0.55             # share of the baseline below which the mean of both eyes means closed
 EYE_STATES = "left_eye_closed", "right_eye_closed"  # of a net, left of the image first; they replace CLOSED
 LEVEL = 1.0               # s whose median aspect ratio is the level from which a blink falls
 DIP, NOISE = 0.4, 5.0     # a blink falls by this share of the level, and by this multiple of the median change between frames
 BLINK = 0.05, 0.5         # s: shortest and longest blink
-YAWN, YAWN_SECONDS = 0.45, 1.2           # aspect ratio of the mouth, and for how long; speech is narrower or shorter
-ALARM_CLOSED, ALARM_PERCLOS = 1.5, 0.25  # s of closed eyes; share of the window, after a third of it
+YAWN, YAWN_SECONDS = 0.45, 1.2           # least aspect ratio of the mouth, and for how long; speech is narrower or shorter
+ALARM_CLOSED, ALARM_PERCLOS = 1.5, 0.25  # s of closed eyes; share of the window with closed eyes, once a third of it has passed
 FORGET = 30.0             # s after which an absent face is forgotten
 
 
 def ring_aspect(landmarks: np.ndarray, ring: tuple[int, ...]) -> float:
-    """Return height / width of a closed group of landmarks (N, 2), listed along the upper rim and back along the lower one.
+    """Return height / width of a closed group of landmarks (N, 2). ring: see `Layout.ring`.
 
     With six points this is the eye aspect ratio (EAR) of Soukupova & Cech, "Real-Time Eye Blink Detection using Facial
-    Landmarks", 2016; with more, their heights are averaged. Scale and rotation do not change it.
+    Landmarks", 2016; with more points, the height is the mean over the pairs. Scale and rotation do not change it.
     """
     upper, lower = landmarks[np.transpose(opposite(ring))]
     return float(np.linalg.norm(upper - lower, axis=1).mean() / max(ring_width(landmarks, ring), 1e-9))
@@ -55,9 +55,10 @@ class _State:
 
 
 class Drowsiness:
-    """update(id, landmarks, seconds) for each face of each frame; needs a layout with closed eyes (68, 98, 106, 12, 29).
+    """Measures how open eyes and mouth are, and counts blinks and yawns. Call `update` for each face of each frame.
 
-    Landmarks should be smoothed little, so that blinks survive. UserError for a layout without closed eyes.
+    Landmarks should be smoothed little, so that blinks survive. The layout needs the eyes as closed groups (68, 98, 106, 12, 29);
+    UserError without these.
     """
 
     def __init__(self, layout: Layout):
@@ -70,11 +71,13 @@ class Drowsiness:
     def update(self, id: int, landmarks: np.ndarray, seconds: float, states: dict[str, float] | None = None) -> dict:
         """Return the state of face `id` at `seconds`, from its landmarks (N, 2) and, if the net predicts them, its `states`.
 
-        ear_left, ear_right: eye aspect ratios, left of the image first. mouth: aspect ratio of the inner lips, None without them.
-        open: EAR relative to open eyes; the eye that looks wider has more weight. closed: whether the eyes are closed, by the
-        net's probabilities of closed eyes where it has them, else by `open`. perclos: share of the window with closed eyes.
-        blinks, yawns: counts, from aspect ratios. blink_seconds: length of the last blink. alarm: None, "eyes
-        closed" or "perclos".
+        - `ear_left`, `ear_right`: eye aspect ratios (EAR), left of the image first; `mouth`: that of the inner lips, None without
+          these
+        - `open`: EAR relative to open eyes, a mean of both eyes; the wider eye has more weight
+        - `closed`: whether the eyes are closed, by the net's probabilities if it has them, else by `open`
+        - `perclos`: share of the window with closed eyes
+        - `blinks`, `yawns`: numbers so far, counted from aspect ratios; `blink_seconds`: length of the last blink
+        - `alarm`: None, "eyes closed" or "perclos"
         """
         self.states = {key: state for key, state in self.states.items() if seconds - state.seconds <= FORGET}
         state = self.states.setdefault(id, _State())
@@ -123,9 +126,9 @@ def _count_closed(state: _State, ears: np.ndarray, closed: bool, seconds: float)
 
 
 def _count_blinks(state: _State, ear: float, open_ear: float, seconds: float) -> None:
-    """Count a blink when the EAR falls below its level of the last second and comes half the way back within half a second.
+    """Count a blink when the EAR falls below its level of the last second and recovers half of the fall within half a second.
 
-    open_ear: EAR of the open eyes; a fall from a level of closed eyes is no blink.
+    open_ear: EAR of the open eyes; a fall from the level of closed eyes is no blink.
     """
     while state.recent and state.recent[0][0] < seconds - LEVEL:
         state.recent.popleft()

@@ -1,4 +1,4 @@
-"""Encoders of saved videos: each frame at its own time and the source's sound where PyAV is installed, else OpenCV's."""
+"""Encoders of saved videos: PyAV, if it is installed, keeps each frame's time and the source's sound; otherwise OpenCV writes."""
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,8 +27,8 @@ CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG", ".webm
 LACKS = {"mp4v": "in MPEG-4, which browsers do not play, ", "VP80": "slowly, "}
 TICKS = 90_000   # of a second, units of a frame's time
 LONGEST = 10     # s for which a frame is repeated at most
-EVEN = 0.9       # share of the usual time between frames below which two frames are too near for an even rate
-NEAREST, LOOK = 60.0, 60  # frames/s at most of a video whose frames come at irregular times; frames that are looked at
+EVEN = 0.9       # frames that follow each other faster than this share of the usual time need a higher rate
+NEAREST, LOOK = 60.0, 60  # frames/s, highest such rate; number of first frames by which it is chosen
 
 
 def av() -> Any:
@@ -51,8 +51,8 @@ def drawback(suffix: str, sound: bool) -> str:
 class OpenCV:
     """cv2.VideoWriter for `size` (width, height), at a constant rate: frames are repeated or left out to keep their times.
 
-    source: the file that the frames come from, if they do. note: what its frames or its sound have lost. It also writes .avi
-    where PyAV is installed: that format has a constant rate, so frames would have to be repeated there, too.
+    source: the file from which the frames come, None for other sources. The attribute `note` says what frames or sound have lost.
+    .avi is written by this class even if PyAV is installed, because the format has a constant rate.
     """
 
     def __init__(self, file: Path, fps: float, size: tuple[int, int], source: Path | None):
@@ -121,10 +121,10 @@ def as_os_error(module) -> Iterator[None]:
 
 
 class PyAV:
-    """A video, each frame at its own time, with the first sound track of the file `source` copied as it is.
+    """A video, each frame at its own time, with a copy of the first sound track of the file `source`.
 
-    note: why there is no sound, empty if there is some or the source has none. Width and height must be even. OSError where the
-    file cannot be written.
+    Width and height must be even. The attribute `note` says why there is no sound; it is empty if there is some, or if the source
+    has none. OSError if the file cannot be written.
     """
 
     opened = True

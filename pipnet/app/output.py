@@ -57,10 +57,10 @@ class Window:
         self._sized, self._mirrored, self._offset = False, False, -np.inf
 
     def show(self, image: np.ndarray, seconds: float, redraw: Callable[[str], np.ndarray], name: str) -> bool:
-        """Show a frame until the next one is due; False when the user quits.
+        """Show a frame until the next one is due. Return False when the user quits.
 
-        seconds: time of the frame in its video, 0 for still and live sources. redraw(style): the frame drawn in another style.
-        name: of the file that key s saves, without suffix.
+        seconds: time of the frame in its video, 0 for still and live sources. redraw(style): returns the frame in another style.
+        name: of the file that the key s saves, without suffix.
         """
         paused, now = self.still, time.monotonic()
         self._offset = max(self._offset, now - seconds)  # the video's start; later after a pause and where drawing is too slow
@@ -93,9 +93,10 @@ class Window:
 
 
 class Output:
-    """The outputs that the command line asks for; no file is made before the first frame is processed.
+    """The outputs that the command line asks for. No file is made before the first frame has been processed.
 
-    Live sources, and those with no other output, are shown in a window. Without a display the latter are saved to OUTPUT.
+    A live source, and a source with no other output, is shown in a window. Without a display, a source with no other output is
+    saved to OUTPUT.
     """
 
     def __init__(self, args: argparse.Namespace, source: Source, layout: Layout):
@@ -141,7 +142,7 @@ class Output:
         return image
 
     def add(self, frame: Frame, faces: list[Face], stages: dict[str, float], total: float) -> bool:
-        """Send a frame to every output; False when the user closes the window.
+        """Send a frame to every output. Return False when the user closes the window.
 
         stages: seconds that each stage took; total: seconds of the frame so far. The panel of the next frame shows them.
         """

@@ -1,4 +1,4 @@
-"""Sinks of frames: picture files and videos. No unfinished file is left under the name that was asked for."""
+"""Sinks of frames: picture files and videos. A file gets its name only when it is finished."""
 import itertools
 import os
 import shutil
@@ -19,7 +19,7 @@ RESERVE = 2 ** 23  # bytes that stay free on the disk, for what is written when 
 
 
 class PictureSink:
-    """Pictures to one file, or to a folder under their own names (.png where OpenCV cannot write the format)."""
+    """Writes pictures to one file, or to a folder under their own names (as .png if OpenCV cannot write the format)."""
 
     def __init__(self, target: Path, folder: bool):
         if not folder and not names_picture(target):
@@ -43,9 +43,9 @@ class PictureSink:
 
 
 class VideoSink:
-    """A video. It is written under a temporary name and renamed by `close`, when it is playable.
+    """Writes a video under a temporary name. `close` finishes it and gives it its name.
 
-    source: the file that the frames come from, whose sound is copied where that is possible. `note` says what the video lacks.
+    source: the file from which the frames come; its sound is copied if possible. `note` says what the video lacks.
     """
 
     def __init__(self, target: Path, fps: float, source: Path | None = None):

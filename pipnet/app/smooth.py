@@ -1,7 +1,7 @@
-"""Filters that steady landmarks in a video: they remove the net's jitter and keep the face's movement.
+"""Filters that smooth landmarks in a video: they remove the net's jitter and keep the face's movement.
 
-A filter is called once per frame with the landmarks of all faces, {id: (N, 2) in image px}, and returns them smoothed. For a face
-that is new, was absent from the last frame, or jumped, it restarts with the landmarks as found.
+A filter is called once per frame with the landmarks of all faces, {id: (N, 2) in image px}, and returns them smoothed. A face
+that is new, was absent from the last frame, or has jumped starts again with the landmarks as found.
 """
 import math
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from pipnet.geometry import box_of, iou, similarity, transform
 from pipnet.layout import Layout
 
 Faces = dict[int, np.ndarray]
-JUMP = 0.5  # IoU of the boxes of two frames up to which a face has jumped
+JUMP = 0.5  # a face has jumped if its boxes in two frames have no larger IoU
 
 
 def _continues(before: np.ndarray | None, now: np.ndarray) -> bool:
     """Return whether landmarks (N, 2) continue those of the frame before."""
     if before is None or not (np.isfinite(before).all() and np.isfinite(now).all()):
-        return False  # a filter that has seen NaN would say NaN forever
+        return False  # a filter that has seen NaN would return NaN from then on
     return bool(iou(box_of(before)[None], box_of(now)[None]) > JUMP)
 
 
@@ -48,10 +48,13 @@ class OneEuro:
     """The One-Euro filter (Casiez, Roussel & Vogel, CHI 2012): a low-pass filter with cutoff = min_cutoff + beta * speed.
 
     Speeds are in face sizes (longer side of the landmarks' box) per second, so the filter suits any frame rate and resolution.
-    Three additions to the paper let it follow a moving head and keep blinks. The movement that the whole face shares (a
-    similarity) and the movement of each landmark within the face are filtered separately. The speed that the net's jitter alone
-    causes is subtracted from both; it is estimated from the median landmark, since half of a face rarely moves by itself. The
-    cutoff falls slowly, since a movement that reverses stops for a moment.
+    Three additions to the paper let it follow a moving head and keep blinks:
+
+    - The movement that the whole face shares (a similarity) and the movement of each landmark within the face are filtered
+      separately.
+    - The speed that the net's jitter alone causes is subtracted from both. It is estimated from the median landmark, since half
+      of a face rarely moves by itself.
+    - The cutoff falls slowly, since a movement that reverses stops for a moment.
     """
 
     min_cutoff, beta, speed_cutoff = 0.6, 400.0, 2.0  # Hz, Hz per face size/s, Hz
@@ -97,7 +100,7 @@ class OneEuro:
 
 
 def _carried(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Return points (M, N, 2), moved by the similarities that map the calmer half of them onto `onto` (M, N, 2)."""
+    """Return points (M, N, 2), moved by the similarity that fits the calmer half of each face's points to `onto` (M, N, 2)."""
     apart = np.linalg.norm(transform(points, similarity(points, onto)) - onto, axis=-1)
     order = np.argsort(apart, axis=1, kind="stable")  # of equals the first comes first, as in smooth.js
     steady = order[:, :max((apart.shape[1] + 1) // 2, 2), None]  # a similarity needs two points
@@ -106,9 +109,9 @@ def _carried(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
 
 
 class Flow:
-    """Peppa's filter: landmarks tracked by pyramidal Lucas-Kanade are blended with those found; movements below 1 px are damped.
+    """Peppa's filter: it blends landmarks that pyramidal Lucas-Kanade tracks with those found, and damps movements below 1 px.
 
-    Its limits are in image px and per frame. They suit faces of some 100 px at 25 to 30 frames/s.
+    Its limits are in image px per frame. They suit faces of some 100 px at 25 to 30 frames/s.
     """
 
     window, levels, criteria = (40, 40), 8, (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 5, 0.1)

@@ -29,8 +29,10 @@ RETURN, RETRY = 30.0, 1.0  # s that a camera or stream is waited for that gives 
 
 
 class Frame(NamedTuple):
-    """A picture (H, W, 3) uint8 BGR, its number from 0, its time in s from the start (None: a still picture), its name: of the
-    file, with its path in a folder that is the source."""
+    """A picture (H, W, 3) uint8 BGR, its number from 0, its time in s from the start (None: a still picture), and its name.
+
+    The name is that of the file; if the source is a folder, with the path in it.
+    """
 
     image: np.ndarray
     index: int
@@ -39,7 +41,7 @@ class Frame(NamedTuple):
 
 
 def silence_opencv() -> None:
-    """Turn off the messages that OpenCV and FFmpeg print about files they cannot open; a UserError says it in one line."""
+    """Turn off the messages of OpenCV and FFmpeg about files that they cannot open; a UserError reports these in one line."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
     OPENCV_LOG.setLogLevel(SILENT)
 
@@ -83,7 +85,7 @@ class Pictures:
             yield Frame(image, index, None, name)
 
     def leave_out(self, folder: Path) -> None:
-        """Leave out the pictures in a folder of the source: those that an earlier run has drawn. UserError if none is left."""
+        """Leave out the pictures in `folder`, since an earlier run has drawn them. UserError if no picture is left."""
         if folder.resolve().is_relative_to(self.folder.resolve()):
             self.files = [file for file in self.files if not file.resolve().is_relative_to(folder.resolve())]
             if self.files and len(self.files) < self.count:
@@ -212,7 +214,7 @@ class Video:
 
 
 class Clock:
-    """Times of a video's frames from its time stamps, s: they increase, also where stamps are equal, go back or are missing."""
+    """Times of a video's frames, s, from its time stamps. Times always increase; stamps may be equal, go back or be missing."""
 
     def __init__(self, step: float):
         self.step, self.seconds, self.stamp, self.late, self.used = step, 0.0, 0.0, 0.0, False

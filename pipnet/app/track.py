@@ -20,7 +20,7 @@ TWICE = 0.7   # least IoU of two tracks of one face
 AGAIN = 0.1   # least IoU of a new face with a lost one whose id it takes
 MEMORY = 1.5  # seconds for which a lost face keeps its id
 RETRY = 3     # frames after which the detector looks again while a face is lost or none is tracked
-TURNS = QUARTERS  # degrees: a detection without a face searches one of these, in turn
+TURNS = QUARTERS  # degrees: if the detector finds no face, one of these rolls is searched, each time the next one
 
 
 def face_score(face: Face, limit: float = HALFWAY) -> float:
@@ -43,13 +43,18 @@ class _Track:
 
 
 class Tracker:
-    """tracker.update(image, seconds) -> faces of this frame, each with an id that it keeps.
+    """Tracks the faces of a video: `tracker.update(image, seconds)` returns those of a frame, each with an id that it keeps.
 
-    detect_every: the detector runs every so many frames. It also runs as soon as the face score of a crop falls below
-    LEAST_SCORE; only faces that it confirms are then kept. While a face is lost or none is tracked, it runs at least every RETRY
-    frames. If it finds none, it also searches the enhanced frame at one of TURNS, each time the next one. smooth: a name in
-    pipnet.app.smooth. max_faces: at most so many are tracked; None: all. A face's `score` is its face score. UserError
-    for bad options.
+    The crop of a tracked face comes from its landmarks in the frame before. The detector runs every `detect_every` frames, and at
+    once when the face score of a crop falls below LEAST_SCORE; such a face is kept only if the detector confirms it. While a face
+    is lost or none is tracked, the detector runs at least every RETRY frames. If no face is found then, the enhanced frame is
+    also searched at one of TURNS, each time the next one. A face's `score` is its face score, see `face_score`.
+
+    - `landmarker`: a `Landmarker`.
+    - `smooth`: `one-euro`, `flow` or `none`.
+    - `max_faces`: at most so many faces are tracked; None: all.
+
+    UserError for bad options.
     """
 
     def __init__(self, landmarker: Landmarker, detect_every: int = 10, smooth: str = "one-euro", max_faces: int | None = None):
@@ -64,7 +69,7 @@ class Tracker:
     def update(self, image: np.ndarray, seconds: float) -> list[Face]:
         """Return the faces of an image (H, W, 3) uint8 BGR, `seconds` after the start, ordered by id, with smoothed landmarks.
 
-        UserError for a time that is not finite; the next frame may go on.
+        UserError for a time that is not finite; tracking can go on with the next frame.
         """
         if not math.isfinite(seconds):
             raise UserError(f"a frame's time is {seconds} s; give the seconds since the start")
@@ -133,7 +138,7 @@ class Tracker:
         return kept
 
     def _search(self, image: np.ndarray) -> list[Face]:
-        """Return the faces that are found in the enhanced image at the next one of TURNS, and stand upright there."""
+        """Return the faces that the search finds in the enhanced image at the next one of TURNS, and that are upright there."""
         turn = TURNS[self.searches % len(TURNS)]
         self.searches += 1
         faces = self._scored(search(self.landmarker, image, [], rolls=(turn,)))

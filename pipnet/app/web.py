@@ -39,10 +39,9 @@ WEB = ("exp", "layout", "detector_weights", "threshold", "max_faces", "detect_ev
 
 
 class Options(NamedTuple):
-    """Choices of a page: files of both nets (None: the shipped detector), and options of Detector, Landmarker and Tracker.
+    """Choices of a page: files of both nets (detector None: the shipped one), and options of Detector, Landmarker and Tracker.
 
-    int8: the landmark net in 8 bits, which WebAssembly runs instead, where there is one. WebGPU runs 32 bits. layout: see
-    `Landmarker`.
+    int8: the landmark net in 8 bits, if there is one: WebAssembly runs it, WebGPU runs 32 bits. layout: see `Landmarker`.
     """
 
     landmarks: Path
@@ -70,9 +69,10 @@ def check_page(folder: Path, overwrite: bool) -> None:
 
 
 def write_page(folder: Path, options: Options, overwrite: bool = False) -> None:
-    """Write the page into a folder that is new or empty; overwrite: or a page that this function wrote. It works below any path.
+    """Write the page into a new or empty folder; with `overwrite`, also over a page that this function wrote.
 
-    UserError where the folder holds something else, onnxruntime-web is missing, or a file is no net for the page.
+    The page works below any path of a web server. UserError if the folder holds something else, if onnxruntime-web is missing, or
+    if a file is no net for the page.
     """
     folder = Path(os.path.abspath(folder))
     check_page(folder, overwrite)
@@ -206,7 +206,7 @@ class Handler(SimpleHTTPRequestHandler):
                       ".wasm": "application/wasm"}  # the system's table may differ, and browsers then refuse the files
 
     def parse_request(self) -> bool:
-        """Refuse what is no path, and requests that name another host: a page elsewhere whose name leads to this machine."""
+        """Refuse what is no path, and requests for another host, as of a page elsewhere whose name leads to this machine."""
         if not super().parse_request():
             return False
         host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
