@@ -102,7 +102,7 @@ def partial_name(file: Path, suffix: str = "", word: str = "partial") -> Path:
 
 
 def partial_file(file: Path, suffix: str = "", word: str = "partial") -> Path:
-    """Make an empty file with a new `partial_name` and return its path. It opens no existing file or link. OSError if it cannot."""
+    """Make an empty file with a new `partial_name` and return its path. It opens no existing file or link. OSError otherwise."""
     while True:
         path = partial_name(file, suffix, word)
         try:

@@ -37,12 +37,12 @@ from pipnet.search import search
 from pipnet.session import shipped_onnx
 
 MOST_FACES = 64  # crops in one call of the net, which bounds the memory
-MOST_CROPS = 6   # most further crops of a face after that of the detector's box
-FEW_CROPS = 2    # so many of these are made whatever the scores are; more could move from background to something like a face
-# a face is not cropped again if the next crop's edges moved by less than this share of its side, and its roll by less than this
+MOST_CROPS = 6   # most crops of a face after that of the detector's box
+FEW_CROPS = 2    # most of them if the scores do not confirm the face: more could move from background to something like a face
+# a face is not cropped again if the edges of its next crop move by less than NEAR, a share of the side, and the roll by NEAR_TURN
 NEAR, NEAR_TURN = 0.06, np.radians(10)
-NEAR_LEANING = 0.03  # the share for a face that leans by NEAR_TURN or more: its landmarks improve more slowly from crop to crop
-QUARTERS = 90, 180, 270  # degrees; if landmarks of the first crop are unsure, it is also tried with these turns
+NEAR_LEANING = 0.03  # instead of NEAR for a face that leans by NEAR_TURN: its landmarks improve more slowly from crop to crop
+QUARTERS = 90, 180, 270  # degrees; if a face is not sure in its first crop, it is also tried with these turns
 SAME, PART = 0.7, 2.0  # IoU of the boxes of two faces that are one; least ratio of the areas of a face and a part of it
 SQUARE = Protocol(1.2, 1.2, 0.0, "max", "real", "float")
 
@@ -63,7 +63,7 @@ def with_roll(boxes: np.ndarray) -> np.ndarray:
 
 
 def apart(faces: list[Face]) -> list[Face]:
-    """Return the faces without those that show another face again, or a part of a face that is larger and not less certain."""
+    """Return the faces except those that show another face again, or a part of a larger face that is not less certain."""
     if len(faces) < 2:
         return faces
     boxes, scores = np.array([box_of(face.landmarks) for face in faces]), np.array([face.scores.mean() for face in faces])
@@ -75,20 +75,25 @@ def apart(faces: list[Face]) -> list[Face]:
 
 
 class Landmarker:
-    """landmarker(image) -> list of `Face`, best first. image: uint8 BGR (H, W, 3), or what else `as_bgr` takes.
+    """Finds faces and their landmarks: `landmarker(image)` returns a list of `Face`, best first.
 
-    Of a list of images it returns a list of faces each.
+    An image is uint8 BGR (H, W, 3), grey, BGRA, a file's name or a picture of Pillow. Coordinates are px of the image.
 
-    landmarks: the name of a net that comes with the project (None: landmarks), which runs in 8 bits on a CPU; an exported file
-    (.onnx, .mnn, .param, .xml); a `LandmarkNet`; in the checkout also what `--exp` takes: the id, folder or .pt of a run, a
-    published file. detector: a `Detector`, or any function image -> (boxes (M, 4), scores (M,), ...); its attribute `face_box`, a
-    `FaceBox`, maps its boxes to landmark boxes (without one: FaceBoxesV2's map); None: the detector that comes with the project.
-    max_faces: only the largest ones are kept. threads: CPU threads of each net that is opened here, 0 takes all cores. any_roll:
-    an unsure face is also tried at quarter turns, and where no face is sure, the picture is searched again, enhanced and turned.
-    rgb: arrays are RGB. coarse: a cheaper net of the same layout that proposes crops, so that the main net runs about once a
-    face; None: landmarks-fast for the net named landmarks, else no net. layout: of a net that has learnt several, by its name or
-    that of a training set; None: that of the first set. UserError for what cannot be loaded. `seconds`: time spent so far, by
-    stage. For other processes a landmarker is pickled as these arguments.
+    - `landmarks`: the landmark net. The name of a net that comes with the project (None: `landmarks`), which runs in 8 bits on a
+      CPU; an exported file (.onnx, .mnn, .param, .xml); a `LandmarkNet`; in the checkout also what `--exp` takes.
+    - `detector`: a `Detector` (None: the one that comes with the project), or any function from an image to boxes (M, 4) and
+      scores (M,). Its attribute `face_box`, a `FaceBox`, maps its boxes to landmark boxes; without it, FaceBoxesV2's map is used.
+    - `max_faces`: only so many faces are kept, the largest ones.
+    - `threads`: CPU threads of each net that is opened here; 0 takes all cores.
+    - `any_roll`: a face that is not sure is also tried at quarter turns. If no face is sure, the image is searched again,
+      enhanced and turned.
+    - `rgb`: arrays are RGB, not BGR.
+    - `coarse`: a cheaper net of the same layout that finds the crops, so that the main net runs about once a face. None:
+      `landmarks-fast` for the net named `landmarks`, else no net.
+    - `layout`: of a net that has learnt several, the name of a layout or of a training set; None: that of the first set.
+
+    UserError for what cannot be loaded. The attribute `seconds` is the time spent so far, by stage. Pickle stores these
+    arguments, so a landmarker can be sent to other processes.
     """
 
     def __init__(self, landmarks: Path | str | LandmarkNet | None = None, detector: Callable | None = None,
@@ -136,9 +141,9 @@ class Landmarker:
         return getattr(self.detector, "face_box", DETECTORS["faceboxes"].face_box)
 
     def __call__(self, image: Any, second_crop: bool = True) -> list[Face]:
-        """Return the faces of an image; for a list of images, a list of faces for each.
+        """Return the faces of an image, best first; for a list of images, a list of faces for each.
 
-        second_crop: crop a face again if its landmarks are unsure or far from the box.
+        second_crop: crop a face again if it is not sure, or if its landmarks lead to another crop. UserError for a bad image.
         """
         if isinstance(image, (list, tuple)):
             return [self(one, second_crop) for one in image]
@@ -153,9 +158,10 @@ class Landmarker:
 
     def faces_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, second_crop: bool,
                  close: bool = False) -> list[Face]:
-        """Return the faces of landmark boxes (M, 4) or (M, 5), see `landmarks_of`, that the landmark scores confirm.
+        """Return the faces in landmark boxes (M, 4) or (M, 5), see `landmarks_of`. Only faces that landmark scores confirm.
 
-        close: for boxes that are turned like the faces; all faces are cropped as closely as those that lean.
+        scores (M,): the detector's. second_crop: see `__call__`. close: crop every face again until its crop moves by less than
+        NEAR_LEANING; for boxes that are turned like the faces.
         """
         image, coarse = as_bgr(image, self.rgb), self.coarse if second_crop else None
         if coarse:
@@ -196,7 +202,7 @@ class Landmarker:
                large: Detections | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return landmark boxes (M, 4) in image px, from the brows to the chin, and the detector's scores (M,), best first.
 
-        once: without a search for large faces in a smaller picture. large: what that search found, if it was made.
+        once: do not look for large faces in a small copy of the image. large: what that look has found, if it was made already.
         """
         start, image = time.perf_counter(), as_bgr(image, self.rgb)
         detector = getattr(self.detector, "once", self.detector) if once else self.detector
@@ -205,14 +211,14 @@ class Landmarker:
         return self._landmark_boxes(image, found)
 
     def _large(self, image: np.ndarray) -> Detections | None:
-        """Return the faces that the detector finds in a small picture, None if it has no such search."""
+        """Return the large faces that the detector finds in a small copy of the image; None if it has no `large`."""
         start = time.perf_counter()
         found = self.detector.large(image) if hasattr(self.detector, "large") else None
         self.seconds["detect"] += time.perf_counter() - start
         return found
 
     def _landmark_boxes(self, image: np.ndarray, found: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return landmark boxes and scores, see `detect`, of what a detector has found in an image."""
+        """Return landmark boxes and scores, see `detect`, from what a detector has found in an image."""
         height, width = image.shape[:2]
         boxes, scores = (np.asarray(part, np.float64) for part in found[:2])
         if boxes.size != 4 * scores.size:
@@ -226,10 +232,11 @@ class Landmarker:
         return boxes, scores
 
     def landmarks_of(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None) -> list[Face]:
-        """Return the faces of landmark boxes (M, 4) or (M, 5) in image px, as `detect` and `box_of` return them.
+        """Return the face in each landmark box (M, 4) or (M, 5) in image px, as `detect` and `box_of` return them.
 
-        Crops form one batch. The fifth value is the roll in degrees: the box and its crop are turned clockwise by it and show
-        the face upright. scores (M,): the detector's, copied to the faces. UserError for a box that lies outside the image.
+        The fifth value is a roll in degrees: the box and its crop are turned clockwise by it, so that the crop shows the face
+        upright. scores (M,): the detector's, copied to the faces; None: NaN. Crops go through the net in batches. UserError for
+        a box that lies outside the image.
         """
         image, boxes = as_bgr(image, self.rgb), with_roll(boxes)
         height, width = image.shape[:2]
@@ -243,7 +250,7 @@ class Landmarker:
         return self._found(image, boxes, scores)
 
     def _found(self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> list[Face]:
-        """Return faces as `landmarks_of` does, without its checks: the upright box of a turned face may lie outside the image."""
+        """Return faces as `landmarks_of`, without its checks: the upright box of a turned face may lie outside the image."""
         start, (height, width), net = time.perf_counter(), image.shape[:2], self.net
         boxes, rolls = np.split(with_roll(boxes), [4], axis=1)
         angles = np.radians(rolls[:, 0])
@@ -278,8 +285,8 @@ class Landmarker:
     def box_of(self, landmarks: np.ndarray) -> np.ndarray:
         """Return the landmark box (5,) for the next crop of a face with these landmarks (N, 2), both in image px.
 
-        The last value is the roll, see `landmarks_of`. The box is tight if training crops were made from tight boxes. Otherwise
-        its crop is placed and scaled so that the mean face of the training crops fits the landmarks.
+        The last value is the roll, see `landmarks_of`. If training crops were made from tight landmark boxes, the box is tight.
+        Otherwise it is the box whose crop shows the landmarks where training crops show the mean face.
         """
         turn, centre = self.net.roll_of(landmarks), landmarks.mean(0)
         if not turn:
@@ -308,16 +315,18 @@ class Landmarker:
         return chip(as_bgr(image, self.rgb), face.landmarks, self.layout, size)
 
     def _next_boxes(self, image: np.ndarray, faces: Iterable[Face]) -> np.ndarray:
-        """Return landmark boxes (M, 5) for the next crops of faces; the present box, upright, where the next shows no image."""
+        """Return landmark boxes (M, 5) for the next crops of faces. A box that would lie outside the image is replaced by the
+        present one, upright."""
         height, width = image.shape[:2]
         pairs = [(self.box_of(face.landmarks), face.box) for face in faces]
         boxes = [box if self.shows(box, width, height) else (*present, 0) for box, present in pairs]
         return np.reshape(boxes, (-1, 5))
 
     def _turn(self, image: np.ndarray, faces: np.ndarray, boxes: np.ndarray, first: np.ndarray, tried: np.ndarray) -> None:
-        """Replace faces (M,) that are `tried` (M,) and unsure by those of the quarter turn with higher landmark scores, if any.
+        """Try quarter turns of the faces (M,) that are `tried` (M,) and not sure. Replace a face, in place, by its best turn if
+        that has higher landmark scores, and its box (M, 5) too.
 
-        Their boxes (M, 5) too. first (M, 5): the upright boxes that are turned.
+        first (M, 5): the upright boxes that are turned.
         """
         unsure = np.array([i for i in np.flatnonzero(tried) if not self.net.is_sure(faces[i])], int)
         if not len(unsure):
@@ -331,7 +340,10 @@ class Landmarker:
                 faces[i], boxes[i] = face, box
 
     def _is_far(self, box: np.ndarray, other: np.ndarray, close: bool) -> bool:
-        """Return whether a face's crop lies too far from its next one. box, other (5,): landmark boxes. close: see `faces_of`."""
+        """Return whether the crops of two landmark boxes (5,) of a face differ so much that it is cropped again.
+
+        box: the present one; other: the next one; close: see `faces_of`.
+        """
         protocol = self.net.protocol._replace(border="real")
         one, two = (crop_box(some[:4], protocol, 0, 0) for some in (box, other))
         turn, lean = np.cos(np.radians((other[4] - box[4], other[4])))
@@ -339,7 +351,7 @@ class Landmarker:
         return bool(np.abs(two - one).max() > near * (one[2:] - one[:2]).max() or turn < np.cos(NEAR_TURN))
 
     def shows(self, box: np.ndarray, width: int, height: int) -> bool:
-        """Return whether a landmark box (4,) or (5,), upright, lies in an image of width x height in part, and gives a crop."""
+        """Return whether a landmark box (4,) or (5,), its roll ignored, gives a crop and overlaps an image of width x height."""
         try:
             crop_box(box[:4], self.net.protocol, width, height)
         except UserError:
@@ -347,10 +359,10 @@ class Landmarker:
         return bool((box[:2] < (width, height)).all() and (box[2:4] > 0).all())
 
     def _as_protocol(self, boxes: np.ndarray) -> np.ndarray:
-        """Return boxes (M, 4) for the net's protocol, from tight boxes of 68 landmarks.
+        """Return boxes (M, 4) for the net's protocol, from tight boxes (M, 4) of 68 landmarks.
 
-        Boxes of `inner` protocols are chosen so that the crop is the one that `square` makes of the whole face. Other protocols
-        take the boxes as they are.
+        An `inner` protocol gets boxes whose crop is the one that `square` makes of the whole face; other protocols get the boxes
+        as they are.
         """
         if not self.net.protocol.inner:
             return boxes
