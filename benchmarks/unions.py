@@ -61,7 +61,7 @@ def dense(points: np.ndarray) -> np.ndarray:
 
 def main(out: str) -> None:
     folder = Path(out)
-    told = np.flatnonzero(conversion("68", "29", LAYOUTS).told[0])
+    told = np.flatnonzero(conversion("68", "29", LAYOUTS).has_rule[0])
     rows = {"parts": known("29", told.tolist()), "drawn": known("98", [*range(33), *range(51, 96)])}
     for photograph in photographs("300W", "train"):
         drawn, part = name_hash(f"half/{photograph.identity}"), conversion("68", "29", LAYOUTS)(photograph.landmarks)[told]

@@ -32,11 +32,11 @@ def check_read(given: dict[str, Any], settings: Settings) -> None:
     if "sides" in steps and not settings.augment.sides:
         raise UserError("the step sides needs --sides, four shares of the face box; give them, or leave the step out")
     for key in given:
-        if why := unread(key, settings):
+        if why := why_unread(key, settings):
             raise UserError(f"{KEYS[key].flag} {why}")
 
 
-def unread(key: str, settings: Settings) -> str:
+def why_unread(key: str, settings: Settings) -> str:
     """Return why these settings do not read a key, and what to do; "" if they read it."""
     row, net, train, steps = KEYS[key], settings.net, settings.train, settings.augment.steps
     if row.task not in ("", train.task):

@@ -57,10 +57,10 @@ HALF = {"39": (24, 20, 30)}  # outer eye corner, nose tip, mouth corner: their o
 
 
 class Conversion(NamedTuple):
-    """Weights that convert M landmarks of one layout to N of another: x and y (H, N, M) float64; a row of zeros means unknown.
+    """Weights x and y (H, N, M) float64 that convert M landmarks of one layout to N of another; a row of zeros means unknown.
 
-    H is 1, or 2 if the first layout covers half a face: weights for the left and for the right half. half: the landmarks from
-    which the visible half is found.
+    H is 1, or 2 if the first layout covers half a face: weights for the left and for the right half. half: three landmarks whose
+    order tells which half is visible.
     """
 
     x: np.ndarray
@@ -68,28 +68,28 @@ class Conversion(NamedTuple):
     half: tuple[int, int, int] | None = None
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Convert points (..., M, 2) to (..., N, 2); NaN where a landmark is unknown or depends on a NaN."""
+        """Return points (..., M, 2) as points (..., N, 2); NaN where a landmark is unknown or computed from a NaN."""
         unknown = np.isnan(points).any(-1)
         known = np.where(unknown[..., None], 0.0, points)
         sides = [np.stack([known[..., 0] @ x.T, known[..., 1] @ y.T], -1) for x, y in zip(self.x, self.y, strict=True)]
         return self._shown(points, np.where(self._missing(unknown)[..., None], np.nan, sides))
 
     def flags(self, points: np.ndarray, visible: np.ndarray) -> np.ndarray:
-        """Return (..., N) bool: whether all landmarks from which one is computed are `visible` (..., M). points (..., M, 2)."""
+        """Return (..., N) bool: whether a landmark is computed from `visible` (..., M) ones only. points (..., M, 2)."""
         return self._shown(points, ~self._missing(~visible))
 
     def after(self, first: "Conversion") -> "Conversion":
         """Return the conversion that applies `first`, then this one. This one must convert whole faces."""
-        lost = self._missing(~first.told)[0][..., None]
+        lost = self._missing(~first.has_rule)[0][..., None]
         return Conversion(np.where(lost, 0, self.x[0] @ first.x), np.where(lost, 0, self.y[0] @ first.y), first.half)
 
     @property
-    def told(self) -> np.ndarray:
+    def has_rule(self) -> np.ndarray:
         """Return (H, N) bool: the landmarks that have a rule."""
         return np.any(self.x, -1)
 
     def _missing(self, unknown: np.ndarray) -> np.ndarray:
-        """Return (H, ..., N) bool: the landmarks that are unknown because those marked in `unknown` (..., M) are."""
+        """Return (H, ..., N) bool: whether a landmark is unknown, if those marked in `unknown` (..., M) are."""
         uses = ((self.x > 0) | (self.y > 0)).astype(np.float64)
         return np.stack([(unknown @ use.T > 0) | ~use.any(1) for use in uses])
 

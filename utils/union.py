@@ -1,7 +1,7 @@
 """Unions of layouts: all landmarks that the sets of a training annotate, so that one net learns them all.
 
-Landmarks that mean the same are one landmark of the union; `RULES` of conversion.py and `same_as` of the layouts tell which do. A
-set that labels points by a convention of its own has these for itself, beside those of the others.
+Landmarks that mean the same are one landmark of the union: those that `RULES` of conversion.py copy, and those that `same_as` of
+the layouts names. A set that labels points by a convention of its own has its own landmarks for these.
 """
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -25,9 +25,9 @@ class Labelled(NamedTuple):
 
 
 def unite(name: str, sets: list[Labelled], layouts: Layouts) -> Layout:
-    """Return the union `name`, a row of `layouts`, of the layouts of training sets; the only layout if all have the same.
+    """Return the union `name`, a row of `layouts`, of the layouts of training sets; if all sets have one layout, that layout.
 
-    Its first landmarks are those of the first set. UserError if a row is malformed, or if two landmarks of a layout are one.
+    Its first landmarks are those of the first set. UserError if a row is malformed, or if two landmarks of a layout became one.
     """
     conventions = layouts.conventions(name)
     members: dict[str, Member] = {}
@@ -67,23 +67,22 @@ def check_names(where: str, names: Iterable[str], called: list[str]) -> None:
 def to_union(called: str, stored: str, union: Layout, layouts: Layouts) -> Conversion | None:
     """Return the conversion of a set's labels to a union; None if it gives no landmark. called, stored: see `Labelled`.
 
-    It gives the set's own landmarks as they are, and those that follow from them by the rules, unless a convention of one set
-    only is involved.
+    It gives the set's own landmarks as they are, and those that the rules compute from them, unless these are landmarks that the
+    set labels by a convention of its own.
     """
     mine = union.member_of(called, stored) or Member(layouts.load(stored), ())
     same, own = _Same(layouts, [stored, *(member.layout.stored for member in union.members.values())]), list(mine.own)
     places = {point: i for key, member in union.members.items() if member.sets
               for point, i in zip(_points(key, member, same), member.index, strict=True)}
     ways = {other: conversion(stored, other, layouts) for other in same.layouts}
-    told = [way for way in ways.values() if way]
-    half = next((way.half for way in told), None)
+    half = next((way.half for way in ways.values() if way), None)
     x, y = np.zeros((2, 2 if half else 1, union.count, mine.layout.count))
     known = np.zeros(union.count, bool)
     for number, i in enumerate(mine.index):
         x[:, i, number] = y[:, i, number] = 1
         known[i] = True
     for other, way in ways.items():
-        for landmark in np.flatnonzero(way.told.any(0)) if way else ():
+        for landmark in np.flatnonzero(way.has_rule.any(0)) if way else ():
             i, uses = places.get(same[other, int(landmark)]), (way.x[:, landmark] > 0) | (way.y[:, landmark] > 0)
             if i is not None and not known[i] and not uses[:, own].any():
                 x[:, i], y[:, i], known[i] = way.x[:, landmark], way.y[:, landmark], True
@@ -94,14 +93,14 @@ def labelled_by(union: Layout, layouts: Layouts) -> np.ndarray:
     """Return (S, N) bool: whether the sets of each layout that was trained label each landmark of a union."""
     members = [member for member in union.members.values() if member.sets]
     ways = [to_union(member.sets[0], member.layout.stored, union, layouts) for member in members]
-    return np.stack([way.told.any(0) for way in ways if way])
+    return np.stack([way.has_rule.any(0) for way in ways if way])
 
 
 def alone(union: Layout, layouts: Layouts) -> Iterator[str]:
-    """Yield a line for each layout of a union that shares no landmark with the others and gives none of theirs."""
-    told = labelled_by(union, layouts)
-    for row, member in zip(told, [member for member in union.members.values() if member.sets], strict=True):
-        if not (row & (told.sum(0) > 1)).any():
+    """Yield a line for each layout of a union whose sets label no landmark that sets of other layouts label too."""
+    labelled = labelled_by(union, layouts)
+    for row, member in zip(labelled, [member for member in union.members.values() if member.sets], strict=True):
+        if not (row & (labelled.sum(0) > 1)).any():
             yield (f"{', '.join(member.sets)}: no rule relates layout {member.layout.name} to the others, so its "
                    f"{member.layout.count} landmarks are learnt as a group of their own; same_as in its row says which ones are "
                    "landmarks of another layout")
@@ -136,7 +135,7 @@ class _Same:
 
 
 def _points(key: str, member: Member, same: _Same) -> list[Point]:
-    """Return what tells each landmark of a member from others: landmarks that mean the same have the same value."""
+    """Return a value for each landmark of a member: landmarks that mean the same have the same value."""
     return [(key, i) if i in member.own else same[member.layout.stored, i] for i in range(member.layout.count)]
 
 

@@ -9,7 +9,7 @@ from conftest import DEFAULTS, LAYOUTS, ROOT, mean_face, refuses, settings
 
 from pipnet.errors import UserError
 from pipnet.layout import Layout
-from utils.checks import check_given, check_read, unread
+from utils.checks import check_given, check_read, why_unread
 from utils.config import ANCHORS, TABLES, make_settings, parse, read_defaults
 from utils.evaluate.metric import NORMS
 from utils.faces import changes, steps
@@ -108,7 +108,7 @@ def test_which_task_reads_a_key(key):
         if key in ONLY[other]:
             refuses(f"--{key.replace('_', '-')} is not read by --task {task}; leave it out", check_read, {key: None}, chosen)
         else:
-            assert "is not read by --task" not in unread(key, chosen)
+            assert "is not read by --task" not in why_unread(key, chosen)
 
 
 def test_a_test_with_another_layout_is_told_that_faces_are_converted():

@@ -90,10 +90,10 @@ def convert_predictor(layout: Layout, stored: str, layouts: Layouts,
     if stored == layout.stored or conversion(stored, layout.stored, layouts) or not forth or forth.x.shape[2] != layout.count:
         return layout, lambda predict: predict
     there = layouts.load(stored)
-    told = np.flatnonzero(forth.told[0])
-    if len(told) < there.count:
-        there = layouts.load(stored, [there.flip_index[i] for i in told])
-    x, y = (torch.from_numpy(part[0][told]) for part in (forth.x, forth.y))
+    given = np.flatnonzero(forth.has_rule[0])
+    if len(given) < there.count:
+        there = layouts.load(stored, [there.flip_index[i] for i in given])
+    x, y = (torch.from_numpy(part[0][given]) for part in (forth.x, forth.y))
 
     def converted(predict: Predict) -> Predict:
         def convert(images: torch.Tensor) -> Prediction:

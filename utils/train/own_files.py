@@ -87,7 +87,7 @@ def check_place(folder: Path, kept: list[Path], marks: tuple[str, ...] = MARKS) 
             raise UserError(f"--exp {folder} is or holds {place}; give an id, or a folder of the run's own")
     if not folder.is_dir() or any(is_own_file(folder / name) for name in (*marks, "last.pt", "best.pt")):
         return
-    if other := _other(folder):
+    if other := _foreign(folder):
         raise UserError(f"{folder} holds {other.name} and no run of this project; give an id, or a new or empty folder")
 
 
@@ -104,12 +104,12 @@ def is_own_file(file: Path) -> bool:
     return {"sweep", "given"} == values.keys() or ({"data", "net", "train"} <= values.keys() and "presets" not in values)
 
 
-def _other(folder: Path) -> Path | None:
+def _foreign(folder: Path) -> Path | None:
     """Return a foreign file or folder in `folder`, None if there is none. What a killed training leaves is not foreign."""
     for path in sorted(folder.iterdir()):
         if path.name == LOCK or is_partial(path, *RUN, *SWEEP) or (path.name == LOG and _is_log(path)):
             continue
-        if re.fullmatch(NETS, path.name) and path.is_dir() and not path.is_symlink() and _other(path) is None:
+        if re.fullmatch(NETS, path.name) and path.is_dir() and not path.is_symlink() and _foreign(path) is None:
             continue
         return path
     return None
