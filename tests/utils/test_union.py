@@ -20,7 +20,8 @@ from pipnet.layout import Layout, contradiction
 from utils.conversion import conversion
 from utils.faces.faces import aligned
 from utils.faces.prepared_set import PreparedSet, Split, load_splits
-from utils.landmarks.sources import Sources, check_known
+from utils.landmarks.check_sets import check_known
+from utils.landmarks.sources import Sources
 from utils.union import Labelled, alone, labelled_by, to_union, unite
 
 SETS = [Labelled("300w", "68"), Labelled("wflw", "98"), Labelled("cofw", "29"), Labelled("aflw", "19"), Labelled("lapa", "106")]
@@ -177,9 +178,9 @@ def test_a_landmark_that_no_face_has_is_refused(faces):
 
 # ------------------------------------------------------------------------------------------------------------ end to end
 def test_names_and_sets_that_cannot_be_meant_are_refused(tmp_path, cli):
-    for name, layout in (("own", [0, 1, 2]), ("own5", [0, 1, 2, 3, 4]), ("other/own", [0, 1, 2, 3, 4])):
+    for name, layout in (("own", FIVE[:3]), ("own5", FIVE), ("turned", FIVE[[1, 0, 2, 4, 3]]), ("other/own", FIVE)):
         (tmp_path / name).mkdir(parents=True)
-        write_pairs(tmp_path / name, [FIVE[layout] + i for i in range(6)])
+        write_pairs(tmp_path / name, [layout + i for i in range(6)])
     shutil.copytree(tmp_path / "own", tmp_path / "copy")
     named = {"copied": {"conventions": {"onw": ["hat"]}}, "plain": {"conventions": {}}}
     for name, row in named.items():
@@ -193,6 +194,9 @@ def test_names_and_sets_that_cannot_be_meant_are_refused(tmp_path, cli):
         done = cli("--train", "--train-data", *(tmp_path / name for name in sets), "--layout", tmp_path / "plain.yaml", *SMALL,
                    "--data-root", tmp_path / "data", "--run-root", tmp_path / "runs", *flags)
         assert done.error and message in done.error, done.stderr
+    done = cli("--train", "--train-data", tmp_path / "own5", tmp_path / "turned", "--val", "0.2", *SMALL, "--data-root",
+               tmp_path / "data", "--run-root", tmp_path / "runs", "--epochs", "1")
+    assert done.returncode == 0 and "turned-64 share lie at other places in one than in the other" in done.stderr, done.stderr
     more = {"plain": {"conventions": {}}, "mine": {"count": 4, "flip_index": [1, 0, 2, 3]}}
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(more))
     done = cli("--prepare", "--train-data", tmp_path / "own", tmp_path / "own5", "--layout", tmp_path / "plain.yaml", *SMALL,

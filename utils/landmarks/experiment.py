@@ -15,8 +15,9 @@ from pipnet.errors import UserError
 from pipnet.geometry import to_crop
 from utils.evaluate.evaluate import calibration, evaluate, torch_predictor
 from utils.faces.faces import Faces
+from utils.landmarks.check_sets import check_known, check_tests, check_training, doubts
 from utils.landmarks.semi import Pool, Told, check_collapse, with_unlabelled
-from utils.landmarks.sources import Held, Sources, check_known, check_tests, check_training, load_faces
+from utils.landmarks.sources import Held, Sources, load_faces
 from utils.sections import MEAN_TEACHER
 from utils.train.cost import refiner_cost
 from utils.train.experiment import Experiment, Samples, Validated, check_finite
@@ -38,6 +39,8 @@ def landmark_experiment(sources: Sources, ranks: Ranks, fold: int | None = None,
     """
     check_training(sources)
     check_tests(sources)
+    for line in doubts(sources) if ranks.first and not (fold or told) else ():
+        logger.warning(line)
     settings, layout = sources.settings, sources.layout
     net, data = settings.net, settings.data
     faces, held = load_faces(sources, fold)

@@ -1,6 +1,6 @@
 """The prepared sets of a landmark net, and the faces in them on which it is trained and validated."""
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,11 +17,11 @@ from utils.faces.batches import Batches
 from utils.faces.face_states import balanced, complete
 from utils.faces.faces import Faces
 from utils.faces.prepared_set import PreparedSet, Split, load_splits, name_hash, trained_splits
-from utils.faces.sets import Sets, check_same_protocol
+from utils.faces.sets import Sets
 from utils.faces.unlabelled import unlabelled_tests
 from utils.train.make_net import auxiliary_outputs, input_margin
 from utils.train.ranks import Ranks
-from utils.union import Labelled, alone, check_names, unite
+from utils.union import Labelled, alone, unite
 
 
 class Sources(NamedTuple):
@@ -144,61 +144,7 @@ def prepare(settings: Settings, sets: Sets, ranks: Ranks, train: bool, test: boo
         if data.unlabelled and not data.test_data:
             tested = tested + ranks.one_by_one(lambda: unlabelled_tests(sets, tested[0].set, data.unlabelled))
         sources = sources._replace(tested=tested)
-    if train and ranks.first:
-        for line in shared(sources):
-            logger.warning(line)
     return sources
-
-
-def shared(sources: Sources) -> Iterator[str]:
-    """Yield a line for each test or validation split with training faces: pictures of the same size with the same box."""
-    trained = [(split, faces_seen(split)) for split in sources.splits()]
-    held = [] if any(split.name == "val" for split, _ in trained) else sources.splits("val")
-    for split in [*sources.tested, *held]:
-        seen = faces_seen(split)
-        for other, known in trained:
-            if count := int(np.isin(seen, known).sum()):
-                what = "validation" if split in held else "test"
-                yield (f"{count} of {len(seen)} {what} faces of {split.set.folder} are training faces of {other.set.folder} too, "
-                       "so the figures on them are too good")
-
-
-def faces_seen(split: Split) -> np.ndarray:
-    """Return a number (M,) uint64 for each face of a split, made of the size of its picture and its box."""
-    faces = split.set.read(split.name)
-    values = np.column_stack([faces["size"][:], faces["box"][:]]).astype(np.float64).view(np.uint64)
-    return (values * np.random.default_rng(0).integers(1, 2**63, values.shape[1], np.uint64)).sum(1)
-
-
-def check_training(sources: Sources) -> None:
-    """Raise UserError for a set that is given twice, and for a name in --shares or conventions that is of no set or several."""
-    settings, sets = sources.settings, sources.training
-    for place, one in enumerate(sets):
-        if same := [other.folder for other in sets[:place] if other.checksum == one.checksum]:
-            raise UserError(f"--train-data: {same[0]} and {one.folder} hold the same faces; leave one out, --shares takes a set "
-                            "more often")
-    called, name = [one.called for one in sets], settings.data.layout
-    check_names("--shares", (one.rpartition("=")[0] for one in settings.train.shares), called)
-    if settings.layouts.is_union(name):
-        check_names(f"layout '{name}': conventions", settings.layouts.conventions(name), called)
-
-
-def check_tests(sources: Sources) -> None:
-    """Raise UserError, before the training, if the net could not be tested on a test set."""
-    for split in sources.tested:
-        check_same_protocol(split.set, sources.training[0].meta["protocol"])
-        there, _ = sources.way_to_test(split)
-        face_norms(sources.crops([split], there), there, sources.settings.test.norm)
-
-
-def check_known(layout: Layout, faces: Faces) -> None:
-    """Raise UserError, naming the set and the point, if no training face has a landmark of a union of layouts."""
-    unknown = np.isnan(faces.meanface()).any(1)
-    for name, member in layout.members.items():
-        if missing := [i for i, place in enumerate(member.index) if unknown[place] and member.sets]:
-            point = f"{missing[0]} ({member.layout.point_names()[missing[0]]})"
-            raise UserError(f"no training face of {', '.join(member.sets)} has landmark {point} of layout {name}, so it cannot "
-                            "be learnt; leave the set out, or give it a layout without that landmark")
 
 
 def labelled_rows(identities: Iterable[str], fraction: float, seed: int) -> np.ndarray:

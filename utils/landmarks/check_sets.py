@@ -1,0 +1,97 @@
+"""What is wrong or doubtful about the sets of a training, said before its first step."""
+from collections.abc import Iterator
+
+import numpy as np
+
+from pipnet.errors import UserError
+from pipnet.geometry import similarity, transform
+from pipnet.layout import Layout
+from utils.conversion import HALF
+from utils.evaluate.evaluate import face_norms
+from utils.faces.faces import Faces
+from utils.faces.prepared_set import Split
+from utils.faces.sets import check_same_protocol
+from utils.landmarks.sources import Sources
+from utils.union import check_names
+
+APART = 0.3  # distance of two mean faces / size of the face; sets with the same order of points have 0.12 at most
+
+
+def check_training(sources: Sources) -> None:
+    """Raise UserError for a set that is given twice, and for a name in --shares or conventions that is of no set or several."""
+    settings, sets = sources.settings, sources.training
+    for place, one in enumerate(sets):
+        if same := [other.folder for other in sets[:place] if other.checksum == one.checksum]:
+            raise UserError(f"--train-data: {same[0]} and {one.folder} hold the same faces; leave one out, --shares takes a set "
+                            "more often")
+    called, name = [one.called for one in sets], settings.data.layout
+    check_names("--shares", (one.rpartition("=")[0] for one in settings.train.shares), called)
+    if settings.layouts.is_union(name):
+        check_names(f"layout '{name}': conventions", settings.layouts.conventions(name), called)
+
+
+def check_tests(sources: Sources) -> None:
+    """Raise UserError, before the training, if the net could not be tested on a test set."""
+    for split in sources.tested:
+        check_same_protocol(split.set, sources.training[0].meta["protocol"])
+        there, _ = sources.way_to_test(split)
+        face_norms(sources.crops([split], there), there, sources.settings.test.norm)
+
+
+def check_known(layout: Layout, faces: Faces) -> None:
+    """Raise UserError, naming the set and the point, if no training face has a landmark of a union of layouts."""
+    unknown = np.isnan(faces.meanface()).any(1)
+    for name, member in layout.members.items():
+        if missing := [i for i, place in enumerate(member.index) if unknown[place] and member.sets]:
+            point = f"{missing[0]} ({member.layout.point_names()[missing[0]]})"
+            raise UserError(f"no training face of {', '.join(member.sets)} has landmark {point} of layout {name}, so it cannot "
+                            "be learnt; leave the set out, or give it a layout without that landmark")
+
+
+def doubts(sources: Sources) -> Iterator[str]:
+    """Yield a line for each doubt about the sets of a training that is no error for certain."""
+    yield from _misplaced(sources)
+    yield from _tested_twice(sources)
+
+
+def _misplaced(sources: Sources) -> Iterator[str]:
+    """Yield a line for each training set whose mean face does not fit that of an earlier set at the landmarks of both.
+
+    A set of profiles has no mean face.
+    """
+    splits = [split for split in sources.splits("train") if split.set.meta["layout"] not in HALF]
+    faces = [sources.crops([split]).meanface() for split in splits if len(splits) > 1]
+    for place, one in enumerate(faces):
+        for split, other in zip(splits, faces[:place], strict=False):
+            both = np.isfinite(one + other).all(1)
+            if both.sum() < 2 or not np.ptp(one[both], axis=0).any():
+                continue
+            matrix, goal = similarity(one[both], other[both]), other[both]
+            apart = np.linalg.norm(transform(one[both], matrix) - goal, axis=1)
+            if np.sqrt((apart ** 2).mean()) > APART * np.sqrt(((goal - goal.mean(0)) ** 2).sum(1).mean()) or matrix[0, 0] < 0:
+                yield (f"the {both.sum()} landmarks that {split.set.folder} and {splits[place].set.folder} share lie at other "
+                       "places in one than in the other: does one have its points in another order, or is same_as wrong?")
+                break
+
+
+def _tested_twice(sources: Sources) -> Iterator[str]:
+    """Yield a line for each test or validation split with faces that are trained on: same size of the picture, same labels."""
+    trained = [(split, _numbers(split, "size", "box")) for split in sources.splits()]
+    held = [] if any(split.name == "val" for split, _ in trained) else sources.splits("val")
+    for split in [*sources.tested, *held]:
+        seen = _numbers(split, "size", "box")
+        for other, known in trained:
+            rows, others = np.isin(seen, known), np.isin(known, seen)
+            if split.set.meta["count"] != other.set.meta["count"] or not rows.any():
+                continue
+            if count := int(np.isin(_numbers(split, "landmarks")[rows], _numbers(other, "landmarks")[others]).sum()):
+                what = "validation" if split in held else "test"
+                yield (f"{count} of {len(seen)} {what} faces of {split.set.folder} are training faces of {other.set.folder} too, "
+                       "so the figures on them are too good")
+
+
+def _numbers(split: Split, *columns: str) -> np.ndarray:
+    """Return a number (M,) for each face of a split, which is the same for equal values in some columns."""
+    faces = split.set.read(split.name)
+    values = np.concatenate([np.asarray(faces[name][:], np.float64).reshape(len(faces), -1) for name in columns], 1)
+    return (values.view(np.uint64) * np.random.default_rng(0).integers(1, 2**63, values.shape[1], np.uint64)).sum(1)
