@@ -42,6 +42,8 @@ BAD_FLAGS = [
     (("--train", "--resume"), "nothing is trained yet"),
     (("--test", "--resume"), "--resume continues a --train or an --audit"),
     (("--test", "--overwrite"), "--overwrite says what --train"),
+    (("--predict", "", "--exp", "landmarks"), "--predict is empty; give it a value, or leave it out"),
+    (("--train", "--data-dir", ""), "--data-dir is empty"),
     (("--train", "--train-data"), "train_data must be a name or a folder"),
     (("--train", "--flip", "1.5"), "flip must lie between 0 and 1"),
     (("--train", "--scale", "1"), r"scale must be below 1, not 1\.0"),

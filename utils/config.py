@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from pipnet.app.flags import check_flags
 from pipnet.errors import UserError
 from pipnet.geometry import Protocol, check_protocol
 from utils.layouts import Layouts
@@ -178,6 +179,7 @@ def parser(add_modes: Callable, defaults: Defaults) -> argparse.ArgumentParser:
 def parse(argv: list[str], add_modes: Callable, defaults: Defaults) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Return (the modes, {key: checked value} of the keys on the command line)."""
     typed = vars(parser(add_modes, defaults).parse_args(argv))
+    check_flags(typed)
     given = {key: read_value(key, typed.pop(key)) for key in list(typed) if key in KEYS}
     return argparse.Namespace(**typed), given
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from pipnet import __version__
 from pipnet.app.drowsiness import Drowsiness
-from pipnet.app.flags import add_face_flags
+from pipnet.app.flags import add_face_flags, check_flags
 from pipnet.app.output import KEYS, Output
 from pipnet.app.smooth import SMOOTH
 from pipnet.app.sources import Frame, Source, open_source, silence_opencv
@@ -70,6 +70,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         if args.source is not None:
             raise UserError(f"{args.place} and --source {args.source} are two sources; give one of them")
         args.source = args.place
+    check_flags(vars(args) | {"place": None})
     args.source = args.source or "0"
     if args.port is not None and not args.web:
         raise UserError("--port is the port of --web; give that too")

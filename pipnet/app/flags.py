@@ -1,6 +1,9 @@
 """Flags that demo.py and main.py --predict share: which faces are found, and with what."""
 from argparse import BooleanOptionalAction
 from collections.abc import Callable
+from typing import Any
+
+from pipnet.errors import UserError
 
 FACES = ("int8", "detector_scale", "threshold", "upright", "max_faces")
 
@@ -14,3 +17,10 @@ def add_face_flags(add: Callable, default: str) -> None:
     add("--threshold", metavar="SCORE", type=float, help="lowest score of a face (default: the detector's own)")
     add("--upright", action="store_true", help="if no face is sure, do not search the picture again, turned and enhanced")
     add("--max-faces", metavar="N", type=int, help="keep the N largest faces (default: all)")
+
+
+def check_flags(values: dict[str, Any]) -> None:
+    """Raise UserError for an empty text among {name: value} of a command line, such as a shell's variable that is not set."""
+    for name, value in values.items():
+        if value == "":
+            raise UserError(f"--{name.replace('_', '-')} is empty; give it a value, or leave it out")

@@ -334,6 +334,7 @@ def test_wrong_files_and_images_are_one_line(tmp_path, trained):
                           (foreign, "is a face detector"), (tmp_path / "bare.onnx", "no usable metadata: layout is mis")):
         refuses(message, Landmarker, file, detector=detect)
     refuses("no detector of ours", Detector, weights=net)
+    refuses("needs its weights .no file is given", Detector, "mtcnn")
     refuses("no file at .*gone.onnx.*comes with the project", Detector, weights=tmp_path / "gone.onnx")
     refuses("max_faces must be at least 1, not 0", Landmarker, net, detector=detect, max_faces=0)
     landmarker = Landmarker(net, detector=detect)

@@ -420,7 +420,7 @@ def test_what_cannot_be_done_is_one_line(nets, tmp_path):
             (["--source", "full", "--save", "all.mp4"], "--save all.mp4: pictures of a folder go into a folder"),
             (["--source", "face.png", "--threads", "-1"], "--threads"),
             (["--source", "face.png", "--detector-weights", "gone.pth"], "needs its weights .no file at gone.pth"),
-            (["--source", "face.png", "--detector", "mtcnn", "--detector-weights", ""], "needs its weights .no file is given"),
+            ([""], "--source is empty; give it a value, or leave it out"), (["face.png", "--json", ""], "--json is empty"),
             (["--source", "face.png", "--threshold", "2"], "threshold of a detector must be from 0 to 1"),
             (["--source", "face.png", "--detector-scale", "0"], "scale of a detector must be above 0"),
             (["--source", "talk.avi", "--detect-every", "0"], "--detect-every")):
