@@ -30,6 +30,8 @@ BAD_FLAGS = [
     (("--train", "--thresholds", "ten"), "thresholds must be.*not 'ten'"),
     (("--train", "--stride", "24"), "stride must be one of 4, 8, 16, 32, 64, 128, not 24"),
     (("--train", "--val", "1.5"), "val must be"),
+    (("--train", "--net", "resnet19"), "no net 'resnet19'; did you mean resnet18"),
+    (("--train", "--net", "timm:no_such_net"), "no_such_net"),
     (("--train", "--preset", "quik"), "no preset 'quik'.*quick"),
     (("--train", "--train-data", "/nowhere/at/all"), "/nowhere/at/all"),
     (("--train", "--data-dir", "/nowhere/at/all"), "/nowhere/at/all"),
@@ -82,8 +84,6 @@ def test_a_name_with_a_nul_character_is_refused():
 
 
 @pytest.mark.parametrize(("flags", "message"), [
-    (("--net", "resnet19"), "no net 'resnet19'; did you mean resnet18"),
-    (("--net", "timm:no_such_net"), "no_such_net"),
     (("--layout", "67"), "67.*68"),
     (("--layout", "98"), "98"),
     (("--num-nb", "68"), "num_nb must be 0 to 67 for 68 landmarks, not 68"),

@@ -9,6 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from nets import net_row
 from pipnet.errors import UserError
 from pipnet.layout import Layout
 from utils.checks import check_given, check_read, check_semi
@@ -88,6 +89,11 @@ def read_settings(given: dict, mode: Namespace, run: Run | None, defaults: Defau
     settings = make_settings({**given, "train_data": names}, defaults, preset, datasets=datasets, start=start)
     check_read(given, settings)
     check_semi(settings)
+    if mode.train and settings.train.task == "landmarks":
+        try:  # before sets are prepared
+            net_row(settings.net.net)
+        except ValueError as error:
+            raise UserError(str(error)) from None
     return settings
 
 
